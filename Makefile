@@ -1,0 +1,62 @@
+# `make` alone lists what there is. PYTHON=python3.12 chooses the interpreter that .venv is made with.
+
+PYTHON ?= python3
+BIN := .venv/bin
+KEY := $(shell { cat setup.cfg pyproject.toml; pwd; } | cksum | tr -d ' ')
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CODE := hub agents tests scripts
+
+# A .venv whose Python is gone, or was never whole, is made anew.
+$(shell test -x $(BIN)/python || rm -rf .venv)
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help install model run test lint types torture-short torture clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+install: .venv/.core-$(KEY) ## make .venv with the present tree and the command .venv/bin/hubbub
+
+model: install ## fetch the local model
+	@$(BIN)/python scripts/fetch_model.py data
+
+run: install ## install, fetch the model where it can be had, start the hub
+	@$(BIN)/python scripts/fetch_model.py --optional data
+	@exec $(BIN)/hubbub serve
+
+test: .venv/.test-$(KEY) ## every test but the long kills
+	$(BIN)/python -m pytest -n 2 --ignore=tests/torture
+
+torture-short: .venv/.test-$(KEY) ## random kills, a few minutes
+	$(BIN)/python -m pytest tests/torture
+
+torture: .venv/.test-$(KEY) ## random kills, for long
+	HUBBUB_TEST_TORTURE=long $(BIN)/python -m pytest tests/torture
+
+lint: .venv/.lint-$(KEY) ## black, isort, flake8
+	$(BIN)/python -m black --quiet --check --diff -l 120 $(CODE)
+	$(BIN)/python -m isort --check $(CODE) && $(BIN)/python -m flake8 $(CODE)
+
+types: .venv/.lint-$(KEY) ## mypy
+	$(BIN)/python -m mypy
+
+clean: ## take away .venv and what tools left; data/ stays
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .hypothesis && find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Hubbub needs Python 3.11 or later. Name one: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo 'This Python has no venv. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/.core-$(KEY): | $(BIN)/python
+	@echo 'Installing Hubbub into .venv ...'
+	@rm -f .venv/.core-* && $(PIP) --editable '.[cli]' && touch $@
+
+.venv/.test-$(KEY): | .venv/.core-$(KEY)
+	@rm -f .venv/.test-* && $(PIP) --editable '.[cli,test]' && touch $@
+
+.venv/.lint-$(KEY): | .venv/.core-$(KEY)
+	@rm -f .venv/.lint-* && $(PIP) --editable '.[cli,lint]' && touch $@

@@ -1,0 +1,139 @@
+"""What an agent file and an adapter see of the hub."""
+
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, overload
+
+import attrs
+
+from hub.messages import Author, Usage
+
+
+@attrs.frozen
+class Message:
+    """A whole text, yielded by an agent that does not stream it."""
+
+    content: str
+
+
+@attrs.frozen
+class Finish:
+    """Yielded last by an agent that knows why it stopped, or what it used."""
+
+    reason: Literal["end_turn", "max_tokens"] = "end_turn"
+    usage: Usage | None = None
+
+
+Piece = str | Message | Finish
+
+
+@attrs.frozen
+class Past:
+    """One finished message of the session; *agent* is None for what people wrote."""
+
+    role: Literal["user", "assistant"]
+    content: str
+    agent: str | None = None
+
+
+class Call:
+    """Another agent's answer, as it comes: `async for text in run.call(...)`, or whole: `await run.call(...)`."""
+
+    def __init__(self, texts: AsyncIterator[str]) -> None:
+        self._texts = texts
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._texts
+
+    def __await__(self) -> Generator[Any, None, str]:
+        return self._whole().__await__()
+
+    async def _whole(self) -> str:
+        return "".join([text async for text in self._texts])
+
+
+@attrs.frozen
+class Run:
+    """What an agent may know about the answer it is giving.
+
+    *history* holds the session's finished messages before this one, oldest first, at most the last 100.
+    """
+
+    id: str
+    agent: str
+    session: str
+    message: str
+    principal: Author
+    history: Sequence[Past]
+    _call: Callable[[str, str], Call] = attrs.field(alias="call", repr=False)
+
+    def call(self, agent: str, message: str) -> Call:
+        """Ask another agent; its text comes to the caller alone, and stops with this run.
+
+        It sees no history. Raises AgentError (`unknown_agent`, `agent_broken`, `call_depth`) when iterated.
+        """
+        return self._call(agent, message)
+
+
+# An adapter's agent: one async generator function over a run.
+Answer = Callable[[Run], AsyncIterator[Piece]]
+
+
+@attrs.frozen
+class Place:
+    """Where an adapter's agent lives: its id, and the hub's data folder (for models and child processes)."""
+
+    agent: str
+    data: Path
+
+
+class Adapter(Protocol):
+    """What a module in hub/adapters/ offers under the name `adapter`.
+
+    `Options` is an attrs class: the keys of the agent's TOML file, checked by name and type. `open` is entered when
+    the agent is loaded and left when the hub stops; what it gives answers the runs. It raises AgentError or ValueError
+    with one line for the operator where it cannot work; the agent is then listed as broken with that line.
+    """
+
+    Options: type[Any]
+
+    def open(self, options: Any, place: Place) -> AbstractAsyncContextManager[Answer]: ...
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@attrs.frozen
+class Marks:
+    """What @agent says of a function: see `agent`."""
+
+    restartable: bool = False
+    max_runs: int | None = None
+    time_limit: float | None = None
+    silence_limit: float | None = None
+
+
+@overload
+def agent(function: Function) -> Function: ...
+@overload
+def agent(
+    *,
+    restartable: bool = False,
+    max_runs: int | None = None,
+    time_limit: float | None = None,
+    silence_limit: float | None = None,
+) -> Callable[[Function], Function]: ...
+def agent(function: Any = None, **marks: Any) -> Any:
+    """Mark the function of an agent file that answers, and say how it may be run.
+
+    *restartable*: run it again, once, where the hub died in the middle. *max_runs*: how many at a time (32 for plain
+    functions, which take a thread each; else without limit). *time_limit*, *silence_limit*: seconds for a whole answer
+    and between two pieces of it (an hour; ten minutes).
+    """
+
+    def mark(function: Any) -> Any:
+        function.__hubbub__ = Marks(**marks)
+        return function
+
+    return mark if function is None else mark(function)

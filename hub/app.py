@@ -1,0 +1,231 @@
+"""The aiohttp application: routes, middlewares, and the start and the end of a hub."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp_cors
+import structlog
+from aiohttp import WSCloseCode, web
+
+from hub.auth import check_bind, doorkeeper
+from hub.config import Settings
+from hub.errors import HubError
+from hub.node import Node
+from hub.ws import NODE, SOCKETS, close_all, websocket
+
+log = structlog.get_logger()
+
+CONSOLE = Path(__file__).parent / "console"
+BASE = "/api/v1"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+async def health(request: web.Request) -> web.Response:
+    return web.Response(text="OK")
+
+
+async def ready(request: web.Request) -> web.Response:
+    if request.app[NODE].ready:
+        return web.Response(text="OK")
+    return web.json_response({"error": "the hub is starting or going down", "code": "draining"}, status=503)
+
+
+async def agents(request: web.Request) -> web.Response:
+    hosted = request.app[NODE].agents.describe()
+    return web.json_response({"data": hosted, "total": len(hosted), "page": 1, "size": max(len(hosted), 1)})
+
+
+async def page(request: web.Request) -> web.FileResponse:
+    return web.FileResponse(CONSOLE / "index.html", headers={"Content-Security-Policy": POLICY})
+
+
+async def script(request: web.Request) -> web.FileResponse:
+    return web.FileResponse(CONSOLE / "hello.js", headers={"X-Content-Type-Options": "nosniff"})
+
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+ROUTES: tuple[tuple[str, Handler], ...] = (
+    ("/", page),
+    ("/hello.js", script),
+    ("/health", health),
+    ("/ready", ready),
+    (f"{BASE}/health", health),
+    (f"{BASE}/ready", ready),
+    (f"{BASE}/agents", agents),
+    (f"{BASE}/ws", websocket),
+)
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Say every failure in one form, and never what the client sent."""
+    try:
+        return await handler(request)
+    except HubError as refusal:
+        response = web.json_response({"error": refusal.message, "code": refusal.code}, status=refusal.status)
+        response.force_close()
+        return response
+    except web.HTTPException as wrong:
+        if wrong.status < 400:
+            raise
+        text = "nothing here; the WebSocket is at /api/v1/ws" if wrong.status == 404 else wrong.reason
+        code = wrong.reason.lower().replace(" ", "_")
+        headers = {key: value for key, value in wrong.headers.items() if key == "Allow"}
+        return web.json_response({"error": text, "code": code}, status=wrong.status, headers=headers)
+    except Exception:
+        log.exception("a request failed", path=request.path[:200])
+        return web.json_response({"error": "the hub failed; its log has the reason", "code": "internal"}, status=500)
+
+
+async def vary(request: web.Request, response: web.StreamResponse) -> None:
+    # aiohttp-cors does not say it, and a cache would hand one origin's answer to another.
+    response.headers.add("Vary", "Origin")
+
+
+def make_app(node: Node) -> web.Application:
+    """Return the application of a node that is started and stopped by whoever calls this."""
+    app = web.Application(middlewares=[errors, doorkeeper(node.settings)])
+    app[NODE] = node
+    app[SOCKETS] = {}
+    # The doorkeeper has refused every Origin that is not allowed: what comes here may have its answer.
+    cors = aiohttp_cors.setup(app, defaults={"*": aiohttp_cors.ResourceOptions(allow_headers="*")})  # type: ignore[no-untyped-call]
+    for path, handler in ROUTES:
+        route = app.router.add_get(path, handler)
+        if path.startswith(BASE) and handler is not websocket:
+            cors.add(route)
+    app.on_response_prepare.append(vary)
+    return app
+
+
+# --- start and stop ---------------------------------------------------------------------------------------------------
+
+
+def serve(settings: Settings, announce: Callable[[str], None]) -> int:
+    """Run a hub until SIGINT or SIGTERM; return the exit code. Raises what the command line explains (see hub.cli)."""
+    check_bind(settings)
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        stuck = runner.run(_serve(settings, announce))
+        if stuck:
+            # An agent that ignores its cancel, or a thread that never ends, must not hold the process.
+            sys.stdout.flush()
+            os._exit(0)
+    return 0
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+async def _serve(settings: Settings, announce: Callable[[str], None]) -> bool:
+    node = Node(settings)
+    hurry, stop = asyncio.Event(), asyncio.Event()
+    _on_signals(stop, hurry)
+    sockets = _listen(settings)
+    try:
+        await node.start()
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    # A socket that sends no request, or half a header, is closed after this long; WebSockets are spared.
+    runner = web.AppRunner(
+        make_app(node), access_log=None, keepalive_timeout=settings.limits.header_seconds, shutdown_timeout=1.0
+    )
+    await runner.setup()
+    sites = [web.SockSite(runner, sock) for sock in sockets]
+    for site in sites:
+        await site.start()
+    gc.collect()
+    gc.freeze()  # what lives as long as the hub need not be looked at again
+    _announce(node, sockets, announce)
+    await stop.wait()
+    await _stop(node, runner, sites, hurry)
+    return any(agent.working for agent in node.agents.all())
+
+
+async def _stop(node: Node, runner: web.AppRunner, sites: list[web.SockSite], hurry: asyncio.Event) -> None:
+    """End the hub.
+
+    1. Accept no connection and no chat; tell everyone.
+    2. Let running answers end, for a while; a second signal ends the wait.
+    3. End those that are left (`aborted`), and wait until all that was said is in the log and delivered.
+    4. Close the sockets with 1012, all at once, and abort those that do not answer.
+    5. Close what is left of the server, the agents with their processes, and the log with its lock.
+    """
+    limits = node.settings.limits
+    for site in sites:
+        await site.stop()
+    node.drain()
+    wait = limits.drain_seconds - limits.grace_seconds - 2 * limits.close_seconds
+    await node.finish_runs(wait, hurry)
+    await node.quiet(limits.grace_seconds + limits.close_seconds)
+    await close_all(runner.app, WSCloseCode.SERVICE_RESTART, limits.close_seconds)
+    await runner.cleanup()
+    await node.close()
+
+
+def _on_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
+    def signalled() -> None:
+        if stop.is_set():
+            hurry.set()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled)
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """Bind the addresses; `localhost` is both loopback families. Raises OSError with what to do."""
+    hosts = ["127.0.0.1", "::1"] if settings.host == "localhost" else [settings.host]
+    sockets: list[socket.socket] = []
+    port = settings.port
+    for host in hosts:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            sock.close()
+            if sockets and host == "::1":
+                continue  # a machine without IPv6
+            raise OSError(
+                error.errno,
+                f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}; "
+                "is another hub running? choose another --port",
+            ) from None
+        sock.listen(1024)
+        port = sock.getsockname()[1]
+        sockets.append(sock)
+    return sockets
+
+
+def _announce(node: Node, sockets: list[socket.socket], announce: Callable[[str], None]) -> None:
+    settings = node.settings
+    port = sockets[0].getsockname()[1]
+    announce(f"Hubbub listens on   http://{settings.host}:{port}  (a page to try it)")
+    announce(f"                    ws://{settings.host}:{port}{BASE}/ws")
+    for agent in node.agents.all():
+        announce(f"  agent {agent.id:<13} {'broken: ' + agent.error if agent.error else agent.description}")
+    announce(f"Data lies in        {settings.data.resolve()}")
+    announce("Ctrl-C ends it.")

@@ -1,0 +1,272 @@
+"""One client: its cursors, what it has not read yet, and how it catches up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, Protocol
+
+import attrs
+import structlog
+
+from hub.config import Limits
+from hub.errors import HubError
+from hub.messages import Author, Chunk, Event, Notice, Reset
+from hub.protocols import WireProtocol
+
+log = structlog.get_logger()
+
+
+class Source(Protocol):
+    """What a subscription must know of its session's channel: *head* is the last seq handed to deliver."""
+
+    id: str
+    epoch: str
+    head: int
+    floor: int
+
+    def join_point(self) -> int: ...
+
+
+class Reader(Protocol):
+    """What the catch-up needs of the log: see hub.logs.Log."""
+
+    async def read(self, session_id: str, after: int, upto: int) -> Sequence[Event]: ...
+    async def message_before(self, session_id: str, run_id: str, seq: int) -> tuple[str, str] | None: ...
+
+
+@attrs.define(eq=False)
+class Subscription:
+    """A connection's cursor on one session's log.
+
+    While it is live its position is the channel's head, and *cursor* means nothing. *runs* limits it to those runs
+    (a listener of an agent's group); None is everything. *heard* are runs of which everything up to *heard_upto* was
+    already said, by such a limited subscription before this one. A subscription that wants whole messages (*whole*, or
+    the runs in *whole_runs*) is never live: it is always read from the log, which has the text.
+    """
+
+    connection: "Connection"
+    channel: Source
+    cursor: int
+    runs: set[str] | None = None
+    whole: bool = False
+    whole_runs: set[str] = attrs.Factory(set)
+    heard: frozenset[str] = frozenset()
+    heard_upto: int = 0
+    live: bool = False
+    closed: bool = False
+
+    def wants_whole(self, run_id: str | None) -> bool:
+        return self.whole or run_id in self.whole_runs
+
+    def skips(self, event: Event) -> bool:
+        if self.runs is not None:
+            return event.runId not in self.runs
+        return event.runId in self.heard and event.seq <= self.heard_upto
+
+
+@attrs.define(eq=False)
+class Connection:
+    """One client socket, as the hub sees it: bytes go in without waiting, and a cursor remembers what did not fit.
+
+    *write*, *unsent* and *abort* are the transport's; *drain* waits until it takes more and may raise where it is lost;
+    *ping* sends a ping frame. *reset_messages* gives the history that goes with a reset, *settle* makes a subscription
+    that has met the head live (both in one step, without an await).
+    """
+
+    id: str
+    principal: Author
+    protocol: WireProtocol
+    limits: Limits
+    reader: Reader
+    transport_write: Callable[[bytes], None]
+    unsent: Callable[[], int]
+    abort: Callable[[], None]
+    drain: Callable[[], Awaitable[None]]
+    ping: Callable[[], Awaitable[None]]
+    reset_messages: Callable[[str], Awaitable[tuple[dict[str, Any], ...]]]
+    settle: Callable[[Subscription], None]
+    agent: str = "main"
+    session: str | None = None
+    whole: bool = False
+    closed: bool = False
+    own_sessions: dict[str, str] = attrs.Factory(dict)
+    subscriptions: dict[str, Subscription] = attrs.Factory(dict)
+    groups: set[str] = attrs.Factory(set)
+    behind: dict[Subscription, None] = attrs.Factory(dict)
+    frames: int = 0
+    written: int = 0
+    progress: int = 0
+    moved: float = 0.0
+    heard: float = 0.0
+    pinged: float | None = None
+    room: asyncio.Event = attrs.Factory(asyncio.Event)
+    _task: asyncio.Task[None] | None = None
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport; never waits. A transport that is lost drops this connection only."""
+        if self.closed or not data:
+            return
+        try:
+            self.transport_write(data)
+        except Exception:  # uvloop raises where the socket is lost and its handler has not run yet
+            self.lose()
+            return
+        self.written += len(data)
+
+    def answer(self, notice: Notice) -> None:
+        self.write(self.protocol.answer(notice))
+
+    def leave(self) -> None:
+        """Hear nothing from now on; the socket itself is closed by whoever calls this."""
+        self.closed = True
+        self.room.set()
+
+    def lose(self) -> None:
+        """Free the socket at once; the handler that reads it then cleans up."""
+        if not self.closed:
+            self.leave()
+            self.abort()
+
+    def full(self) -> bool:
+        return self.unsent() > self.limits.high_water_bytes
+
+    def fall_behind(self, sub: Subscription, cursor: int) -> None:
+        """Read *sub* from the log from *cursor* on, as the socket takes it."""
+        sub.live = False
+        sub.cursor = cursor
+        self.wake(sub)
+
+    def wake(self, sub: Subscription) -> None:
+        self.behind[sub] = None
+        self._start()
+
+    def _start(self) -> None:
+        if self._task is None and not self.closed:
+            self._task = asyncio.create_task(self._catch_up())
+
+    async def readable(self) -> None:
+        """Wait until this client has read enough to be listened to again, or is closed."""
+        while not self.closed and self.full():
+            self.room.clear()
+            self._start()
+            await self.room.wait()
+
+    async def finished(self) -> None:
+        """Wait for the catch-up task to end; it may be waiting for the socket, which is therefore aborted."""
+        if self._task is not None:
+            self.abort()
+            await asyncio.wait([self._task])
+
+    async def _catch_up(self) -> None:
+        """Bring every subscription that is behind to its head; the only task that awaits this socket.
+
+        Never cancelled: a cancelled drain would poison later sends. The transport is aborted instead, and drain returns.
+        """
+        try:
+            while not self.closed:
+                if self.full():
+                    await self.drain()
+                    continue
+                self.room.set()
+                if not self.behind:
+                    break
+                await self._advance(next(iter(self.behind)))
+        except ConnectionError:
+            self.lose()
+        except HubError as unreadable:  # the log, not the client: it may come back and resume
+            log.warning("catch-up failed", connection=self.id, reason=unreadable.message)
+            self.lose()
+        except Exception:
+            log.exception("catch-up failed", connection=self.id)
+            self.lose()
+        finally:
+            # No await since the last look at `behind`: what falls behind from here on starts a new task.
+            self._task = None
+            self.room.set()
+
+    async def _advance(self, sub: Subscription) -> None:
+        """Send one page of *sub*, or make it live where it has met the head."""
+        channel, start = sub.channel, sub.cursor
+        if start < channel.floor:
+            await self._reset(sub)
+        elif start >= channel.head:
+            del self.behind[sub]
+            self.settle(sub)
+        else:
+            events = await self.reader.read(channel.id, start, channel.head)
+            data = await self._page(sub, events)
+            if sub.closed or sub.cursor != start or sub not in self.behind:
+                return  # while the page was read, the client left or moved its cursor
+            if events:
+                sub.cursor = events[-1].seq
+            elif start >= channel.floor:
+                raise HubError(f"session {channel.id} has nothing at {start + 1}, below its head {channel.head}")
+            self.write(data)
+            # Fairness between the sessions of one connection: the next page is another's turn.
+            self.behind[sub] = self.behind.pop(sub)
+
+    async def _page(self, sub: Subscription, events: Sequence[Event]) -> bytes:
+        said = [event for event in events if not sub.skips(event)]
+        if not sub.whole and not sub.whole_runs:
+            return self.protocol.events(merged(said, self.limits.page_bytes))
+        frames = []
+        for event in said:
+            if not sub.wants_whole(event.runId):
+                frames.append(self.protocol.event(event))
+            elif not isinstance(event.body, Chunk):
+                ended = event.runId and await self.reader.message_before(event.sessionId, event.runId, event.seq)
+                frames.append(self.protocol.whole(event, *ended) if ended else self.protocol.event(event))
+        return b"".join(frames)
+
+    async def _reset(self, sub: Subscription) -> None:
+        messages = await self.reset_messages(sub.channel.id)
+        if not sub.closed and sub.cursor < sub.channel.floor:
+            self.reset(sub.channel, "too_old", messages)
+            sub.cursor = sub.channel.join_point()
+
+    def reset(
+        self,
+        channel: Source,
+        reason: Literal["epoch_changed", "too_old", "past_head"],
+        messages: tuple[dict[str, Any], ...],
+    ) -> None:
+        """Tell the client that its cursor means nothing here; what follows is as for a new one."""
+        self.answer(Reset(sessionId=channel.id, reason=reason, epoch=channel.epoch, messages=messages))
+
+
+def merged(events: Sequence[Event], limit: int) -> list[Event]:
+    """Join chunks of one message that are neighbours in the log; a joined one carries the last seq.
+
+    Only neighbours: after a frame with seq x the client must have had everything up to x. *limit* bounds a joined
+    chunk, in characters.
+    """
+    out: list[Event] = []
+    texts: list[str] = []
+    size = 0
+    for event in events:
+        body = event.body
+        last = out[-1].body if out else None
+        if (
+            isinstance(body, Chunk)
+            and isinstance(last, Chunk)
+            and body.messageId == last.messageId
+            and event.seq == out[-1].seq + 1
+            and size + len(body.content) <= limit
+        ):
+            texts.append(body.content)
+            size += len(body.content)
+            # The text of the joined chunk is put together once, when the next event does not fit.
+            out[-1] = attrs.evolve(out[-1], seq=event.seq, ts=event.ts)
+            continue
+        _close(out, texts)
+        out.append(event)
+        texts = [body.content] if isinstance(body, Chunk) else []
+        size = len(body.content) if isinstance(body, Chunk) else 0
+    _close(out, texts)
+    return out
+
+
+def _close(out: list[Event], texts: list[str]) -> None:
+    if len(texts) > 1:
+        body = out[-1].body
+        assert isinstance(body, Chunk)
+        out[-1] = attrs.evolve(out[-1], body=attrs.evolve(body, content="".join(texts)))

@@ -1,0 +1,194 @@
+"""What each command does: one short function per command, in one table."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+from hub import __version__
+from hub.connection import Connection
+from hub.errors import BadFrame
+from hub.messages import (
+    Cancel,
+    Cancelling,
+    Chat,
+    Command,
+    Hello,
+    Ok,
+    Ping,
+    Pong,
+    Subscribe,
+    Subscribed,
+    Typing,
+    TypingNotice,
+    Unsubscribe,
+    Welcome,
+)
+from hub.node import Node
+from hub.protocols import open_protocol
+from hub.registry import Channel
+from hub.session import Session, new_id
+
+ResetReason = Literal["epoch_changed", "too_old", "past_head"]
+
+
+async def dispatch(node: Node, connection: Connection, command: Command) -> None:
+    """Carry out one command; its answer is written before this returns. Raises HubError."""
+    await COMMANDS[type(command)](node, connection, command)
+
+
+async def hello(node: Node, connection: Connection, command: Hello) -> None:
+    if connection.protocol.name == "plain" and connection.frames > 1:
+        raise BadFrame("hello must be the first frame; reconnect to speak the extended protocol")
+    node.registry.speak(connection, open_protocol("hubbub.v1"))
+    welcome(node, connection, command.ref)
+
+
+def welcome(node: Node, connection: Connection, ref: str | int | None = None) -> None:
+    """Tell a client where it is; the first frame of the extended protocol."""
+    limits = node.settings.limits
+    connection.answer(
+        Welcome(
+            protocol=connection.protocol.name,
+            hub={"name": "hubbub", "version": __version__},
+            connectionId=connection.id,
+            principal=connection.principal,
+            agents=node.agents.describe(),
+            limits={
+                "frameBytes": limits.frame_bytes,
+                "subscriptions": limits.subscriptions,
+                "queuedRuns": limits.queued_runs,
+                "historyMessages": limits.history_messages,
+            },
+            heartbeatMs=int(limits.ping_seconds * 1000),
+            ref=ref,
+        )
+    )
+
+
+async def chat(node: Node, connection: Connection, command: Chat) -> None:
+    """Keep the message and its run, answer, and let the sender hear the session from that message on."""
+    node.refuse_if_draining()
+    agent = node.agents.get(command.agentId or connection.agent)
+    if command.clientMsgId is not None and not (command.sessionId or connection.session):
+        raise BadFrame("a chat with clientMsgId needs sessionId: it runs once in that session", ref=command.ref)
+    session_id = command.sessionId or connection.session
+    if session_id is None:
+        session_id = connection.own_sessions.setdefault(agent.id, new_id("s"))
+    async with node.use(session_id) as session:
+        accepted = await session.chat(command, connection.principal, agent)
+        connection.answer(accepted)
+        channel = session.channel
+        sub = connection.subscriptions.get(session_id)
+        if sub is None or sub.runs is not None:
+            node.registry.subscribe(connection, channel, min(accepted.seq - 1, channel.join_point()))
+        if command.stream is False:
+            node.registry.say_whole(connection, channel, accepted.runId)
+
+
+async def subscribe(node: Node, connection: Connection, command: Subscribe) -> None:
+    if command.agentId is not None:
+        node.agents.get(command.agentId)
+        node.registry.listen(connection, command.agentId)
+        connection.answer(Subscribed(agentId=command.agentId, ref=command.ref))
+    elif command.sessionId is not None:
+        async with node.use(command.sessionId) as session:
+            history = None
+            if command.history is not None:
+                history = await node.history(session.id, command.history)
+            await join(node, connection, session, command.afterSeq, command.epoch, _subscribed(node, command, history))
+    else:
+        raise BadFrame(f"subscribe needs sessionId or agentId; send for example {Subscribe.example}", ref=command.ref)
+
+
+Answer = Callable[[Session], Subscribed]
+
+
+def _subscribed(node: Node, command: Subscribe, history: tuple[dict[str, Any], ...] | None) -> Answer:
+    def answer(session: Session) -> Subscribed:
+        state = session.state()
+        return Subscribed(
+            sessionId=session.id,
+            epoch=session.channel.epoch,
+            seq=session.channel.head,
+            agents=tuple(agent.id for agent in node.agents.all()),
+            members=node.presence(session.channel).members,
+            active=state.active,
+            history=history,
+            ref=command.ref,
+        )
+
+    return answer
+
+
+async def join(
+    node: Node,
+    connection: Connection,
+    session: Session,
+    after: int | None,
+    epoch: str | None,
+    answer: Answer | None = None,
+) -> None:
+    """Let a connection hear a session from its cursor, or, where that means nothing here, after a reset, as a new one."""
+    channel = session.channel
+    if _misfit(channel, after, epoch) is not None:
+        messages = await node.reset_messages(session.id)
+    # No await from here on: the cursor is checked, answered and placed against the same head.
+    reason = _misfit(channel, after, epoch)
+    if answer is not None:
+        connection.answer(answer(session))
+    if reason is not None:
+        connection.reset(channel, reason, messages)
+        after = channel.join_point()
+    node.registry.subscribe(connection, channel, after)
+    connection.write(connection.protocol.notice(session.state()))
+
+
+def _misfit(channel: Channel, after: int | None, epoch: str | None) -> ResetReason | None:
+    if after is None:
+        return None
+    if epoch is not None and epoch != channel.epoch:
+        return "epoch_changed"
+    if after > channel.head:
+        return "past_head"
+    return "too_old" if after < channel.floor else None
+
+
+async def unsubscribe(node: Node, connection: Connection, command: Unsubscribe) -> None:
+    if command.agentId is not None:
+        node.registry.unlisten(connection, command.agentId)
+    elif command.sessionId is not None:
+        sub = connection.subscriptions.get(command.sessionId)
+        if sub is not None:
+            node.registry.drop(sub)
+    else:
+        raise BadFrame(
+            f"unsubscribe needs sessionId or agentId; send for example {Unsubscribe.example}", ref=command.ref
+        )
+    connection.answer(Ok(ref=command.ref))
+
+
+async def cancel(node: Node, connection: Connection, command: Cancel) -> None:
+    async with node.use(command.sessionId) as session:
+        run_ids = session.cancel(command.runId, command.queued)
+        connection.answer(Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref))
+
+
+async def typing(node: Node, connection: Connection, command: Typing) -> None:
+    sub = connection.subscriptions.get(command.sessionId)
+    if sub is not None and isinstance(sub.channel, Channel):
+        notice = TypingNotice(sessionId=command.sessionId, author=connection.principal)
+        node.registry.tell(sub.channel, notice, but=connection)
+
+
+async def ping(node: Node, connection: Connection, command: Ping) -> None:
+    connection.answer(Pong())
+
+
+COMMANDS: dict[type[Command], Callable[[Node, Connection, Any], Awaitable[None]]] = {
+    Hello: hello,
+    Chat: chat,
+    Subscribe: subscribe,
+    Unsubscribe: unsubscribe,
+    Cancel: cancel,
+    Typing: typing,
+    Ping: ping,
+}

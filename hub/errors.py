@@ -1,0 +1,121 @@
+"""The errors that a client may meet: one class per wire code.
+
+HubError
+├── BadFrame              not JSON, not an object, a field missing or of the wrong type
+│   ├── UnknownType       a type that is no command
+│   └── BadId             an id outside its alphabet or length
+├── TooManySubscriptions  one connection wants more sessions than the limit
+├── NotFound
+│   ├── UnknownAgent      nothing of that name in the agents folder
+│   └── UnknownSession    no such session, or not one for this principal: the two are not told apart
+├── Conflict
+│   ├── NotRunning        nothing there to cancel
+│   └── IdReused          a clientMsgId that came before with other content
+├── Unavailable
+│   ├── AgentBroken       the agent's file could not be loaded
+│   ├── Busy              a queue or an agent is at its limit, or the chat said `ifBusy: reject`
+│   ├── StorageUnavailable  the log cannot be written now; nothing of the command was kept
+│   └── Draining          the hub is going down
+└── Refused               this Origin or Host may not come in
+
+AgentError stands beside them: what an agent raises to choose the words its users see.
+"""
+
+from typing import Any, ClassVar
+
+
+class HubError(Exception):
+    """Say what was wrong, where, and what to do, in one line for a person.
+
+    *about* holds what it concerns, by the wire's names (`sessionId`, `runId`, `clientMsgId`, `retryAfterMs`).
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    close: ClassVar[int] = 1011
+
+    def __init__(self, message: str, **about: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.about = about
+
+
+class BadFrame(HubError):
+    code, status, close = "bad_frame", 400, 4501
+
+
+class UnknownType(BadFrame):
+    code = "unknown_type"
+
+
+class BadId(BadFrame):
+    code = "bad_id"
+
+
+class TooManySubscriptions(HubError):
+    code, status, close = "too_many_subscriptions", 429, 4004
+
+
+class NotFound(HubError):
+    code, status = "not_found", 404
+
+
+class UnknownAgent(NotFound):
+    code = "unknown_agent"
+
+
+class UnknownSession(NotFound):
+    code = "unknown_session"
+
+
+class Conflict(HubError):
+    code, status = "conflict", 409
+
+
+class NotRunning(Conflict):
+    code = "not_running"
+
+
+class IdReused(Conflict):
+    code = "id_reused"
+
+
+class Unavailable(HubError):
+    code, status, close = "unavailable", 503, 1013
+
+
+class AgentBroken(Unavailable):
+    code = "agent_broken"
+
+
+class Busy(Unavailable):
+    code, status = "busy", 429
+
+
+class StorageUnavailable(Unavailable):
+    code = "storage_unavailable"
+
+
+class Draining(Unavailable):
+    code, close = "draining", 1012
+
+
+class Refused(HubError):
+    code, status, close = "refused", 403, 4507
+
+
+class AgentError(Exception):
+    """Raised by an agent to end its run with words and a code of its own choosing.
+
+    Whatever else an agent raises is told to clients as `agent_error`, without its text; this message is shown as it is.
+    *code* is snake_case; *retry_after_ms* tells a client when to try again.
+    """
+
+    def __init__(
+        self, message: str, code: str = "agent_error", *, retryable: bool = False, retry_after_ms: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.retryable = retryable
+        self.retry_after_ms = retry_after_ms

@@ -1,0 +1,179 @@
+"""The contract of a log: where events are numbered and kept, and from where they are heard.
+
+One driver per file, named by its URL's scheme. All drivers run tests/test_log_contract.py.
+"""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal
+from urllib.parse import urlsplit
+
+import attrs
+
+from hub.messages import Author, Body, Event
+
+
+@attrs.frozen
+class Head:
+    """Where a session stands: *seq* is its last number, and what is numbered *floor* or lower is no longer kept."""
+
+    sessionId: str
+    epoch: str
+    seq: int
+    floor: int
+
+
+@attrs.frozen
+class Entry:
+    """An event that has no number yet."""
+
+    agentId: str | None
+    runId: str | None
+    body: Body
+
+
+@attrs.frozen
+class Message:
+    """A finished text in a session's history; *seq* is the event that finished it."""
+
+    messageId: str
+    role: Literal["user", "assistant"]
+    content: str
+    agentId: str | None
+    runId: str | None
+    author: Author | None
+    seq: int = 0
+    ts: int = 0
+
+
+@attrs.frozen
+class RunRecord:
+    """What a run needs to start, or to be ended, after the process that began it is gone.
+
+    *after* is a seq below the run's first event. *wide* says that it waits for every run of its session, not only for
+    those of its agent.
+    """
+
+    runId: str
+    sessionId: str
+    agentId: str
+    state: Literal["queued", "started"]
+    messageId: str
+    userMessageId: str
+    message: str
+    author: Author
+    after: int
+    attempt: int = 1
+    wide: bool = False
+
+
+@attrs.frozen
+class KeptChat:
+    """The answer that a chat with a clientMsgId got, and a digest of what it said."""
+
+    principal: str
+    clientMsgId: str
+    digest: str
+    messageId: str
+    runId: str
+    seq: int = 0
+
+
+@attrs.frozen
+class Append:
+    """What is written in one commit, whole or not at all.
+
+    Each of *messages* comes with the index of the entry whose seq it gets. *saved* run records are inserted or
+    replaced; *ended* ones are forgotten. *chats* get the seq of the entry at their index.
+    """
+
+    sessionId: str
+    entries: Sequence[Entry]
+    messages: Sequence[tuple[int, Message]] = ()
+    saved: Sequence[RunRecord] = ()
+    ended: Sequence[str] = ()
+    chats: Sequence[tuple[int, KeptChat]] = ()
+
+
+# Called in the loop, once per append, in commit order, with events that are safely kept.
+Listener = Callable[[str, Sequence[Event]], None]
+# Called in the loop after the listener: with the seq of the append's first entry, or with StorageUnavailable.
+Done = Callable[[int | Exception], None]
+
+
+class Log(ABC):
+    """Numbers, keeps and announces events.
+
+    All methods are called from the loop that called start(); none blocks it. Events of a session are announced in
+    the order of their seq, each exactly once, after they are durable.
+    """
+
+    @abstractmethod
+    async def start(self, listener: Listener) -> None:
+        """Open the log, bring its schema up to date, take its lock; raises LogUnusable with a line for the operator."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what is queued, then let go of everything. Appends afterwards are refused."""
+
+    @abstractmethod
+    async def load(self, session_id: str) -> Head:
+        """Return where the session stands, making it, with a random epoch, where there is none."""
+
+    @abstractmethod
+    async def find(self, session_id: str) -> Head | None:
+        """Return where the session stands, or None."""
+
+    @abstractmethod
+    def append(self, append: Append, done: Done) -> None:
+        """Number and keep the entries in one commit, shared with whatever else waits.
+
+        The session must have been loaded. One append at a time per session: the caller waits for *done*. After a
+        failure nothing of the append is kept, and the same append may be given again.
+        """
+
+    @abstractmethod
+    async def read(self, session_id: str, after: int, upto: int) -> Sequence[Event]:
+        """Return events with after < seq <= upto in order: at least one where there is one, at most one page."""
+
+    @abstractmethod
+    async def message_before(self, session_id: str, run_id: str, seq: int) -> tuple[str, str] | None:
+        """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
+
+    @abstractmethod
+    async def messages(self, session_id: str, last: int) -> Sequence[Message]:
+        """Return the last so many finished messages, oldest first, at most 1 MiB of text (the newest win)."""
+
+    @abstractmethod
+    async def chat(self, session_id: str, principal: str, client_msg_id: str) -> KeptChat | None:
+        """Return what was answered to this clientMsgId before, or None."""
+
+    @abstractmethod
+    async def unfinished(self) -> Sequence[RunRecord]:
+        """Return every run that has not ended, in the order in which they were first saved."""
+
+    @abstractmethod
+    async def expire(self, before: int, max_bytes: int) -> dict[str, int]:
+        """Drop old events of sessions: those written before *before* (ms since the epoch), then the oldest while the
+        events take more than *max_bytes*. Never drops anything of an unfinished run or after it. Messages stay.
+
+        Returns the new floor of each session that lost something.
+        """
+
+
+class LogUnusable(Exception):
+    """The log cannot be opened; the message says why and what to do."""
+
+
+def open_log(url: str) -> Log:
+    """Return the driver for *url*, not started yet; raises LogUnusable for a scheme that has none."""
+    scheme = urlsplit(url).scheme
+    if scheme not in DRIVERS:
+        raise LogUnusable(f"no log speaks {url!r}: use one of {', '.join(f'{name}://' for name in DRIVERS)}")
+    module, name = DRIVERS[scheme]
+    driver: Callable[[str], Log] = getattr(importlib.import_module(module), name)
+    return driver(url)
+
+
+DRIVERS = {"sqlite": ("hub.logs.sqlite", "SqliteLog")}

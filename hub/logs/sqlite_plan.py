@@ -1,0 +1,145 @@
+"""What one commit of the embedded log writes, and how events become rows and come back."""
+
+from collections.abc import Callable, Iterator, Sequence
+from secrets import token_hex
+from typing import Any
+
+import attrs
+import msgspec
+
+from hub.logs import Append, Done, Head, Message
+from hub.logs.sqlite_schema import COLUMNS, MOST_ROWS
+from hub.messages import BODIES, Author, Chunk, Event
+
+CUT_ROWS = 2048  # dropped in one commit
+
+_encode = msgspec.json.Encoder().encode
+_decode = {name: msgspec.json.Decoder(kind).decode for name, kind in BODIES.items()}
+
+
+@attrs.frozen
+class Cut:
+    """Drop the events of each session up to a seq."""
+
+    pieces: Sequence[tuple[str, int]]
+
+
+Work = Append | Cut | str  # a string is a session to load
+Job = tuple[Work, Callable[[Any], None]]
+# What to tell in the loop: session, events, the one who asked, the answer.
+Outcome = tuple[str, Sequence[Event], Callable[[Any], None], Any]
+Standing = tuple[str, int, int]  # epoch, last seq, floor
+
+
+@attrs.define
+class Plan:
+    """What one commit writes, and what is told when it has landed."""
+
+    now: int
+    known: dict[str, Standing]
+    heads: dict[str, Standing] = attrs.Factory(dict)
+    rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
+    ended: list[tuple[str, str]] = attrs.Factory(list)
+    cuts: list[tuple[Cut, dict[str, int]]] = attrs.Factory(list)
+    outcomes: list[Outcome] = attrs.Factory(list)
+
+    def add(self, work: Work, done: Callable[[Any], None]) -> None:
+        if isinstance(work, Append):
+            self._append(work, done)
+        elif isinstance(work, str):
+            self.outcomes.append(("", (), done, self._load(work)))
+        else:
+            floors: dict[str, int] = {}
+            self.cuts.append((work, floors))
+            self.outcomes.append(("", (), done, floors))
+
+    def _load(self, session: str) -> Head:
+        standing = self.heads.get(session) or self.known.get(session)
+        if standing is None:
+            standing = self.heads[session] = (token_hex(8), 0, 0)
+            self.rows["sessions"] += (session, standing[0], 0, self.now)
+        return Head(session, *standing)
+
+    def _append(self, append: Append, done: Done) -> None:
+        session, now = append.sessionId, self.now
+        standing = self.heads.get(session) or self.known.get(session)
+        if standing is None:
+            raise LookupError(f"session {session} was not loaded")
+        epoch, head, floor = standing
+        events, rows, seq = [], self.rows["events"], head
+        for entry in append.entries:
+            seq += 1
+            body, agent, run = entry.body, entry.agentId, entry.runId
+            if type(body) is Chunk:
+                rows += (session, seq, now, "stream", agent, run, body.messageId, body.offset, body.content)
+            else:
+                rows += (
+                    session,
+                    seq,
+                    now,
+                    body.type,
+                    agent,
+                    run,
+                    getattr(body, "messageId", None),
+                    None,
+                    to_json(body),
+                )
+            events.append(Event(session, epoch, seq, now, agent, run, body))
+        self._beside(append, head + 1)
+        self.heads[session] = (epoch, seq, floor)
+        self.outcomes.append((session, events, done, head + 1))
+
+    def _beside(self, append: Append, first: int) -> None:
+        session = append.sessionId
+        for i, m in append.messages:
+            author = (m.author.id, m.author.name) if m.author else (None, None)
+            row = (session, m.messageId, first + i, self.now, m.role, m.agentId, m.runId, *author, m.content)
+            self.rows["messages"] += row
+        for r in append.saved:
+            self.rows["runs"] += (session, r.runId, r.after, to_json(r))
+        self.ended += ((session, run) for run in append.ended)
+        for i, c in append.chats:
+            self.rows["chats"] += (session, c.principal, c.clientMsgId, c.digest, c.messageId, c.runId, first + i)
+
+    def lone(self) -> bool:
+        """Say whether one statement writes it all; such a one is its own transaction."""
+        most = MOST_ROWS * len(COLUMNS["events"])
+        rest = self.ended or self.cuts or any(rows for table, rows in self.rows.items() if table != "events")
+        return not rest and 0 < len(self.rows["events"]) <= most
+
+    def empty(self) -> bool:
+        return not (self.ended or self.cuts or any(self.rows.values()))
+
+
+def to_json(fact: Any) -> str:
+    return _encode(fact).decode()
+
+
+def to_events(session: str, epoch: str, rows: list[list[Any]]) -> list[Event]:
+    events = []
+    for seq, ts, kind, agent, run, message, offset, content in rows:
+        body = Chunk(message, content, offset) if kind == "stream" else _decode[kind](content)
+        events.append(Event(session, epoch, seq, ts, agent, run, body))
+    return events
+
+
+def to_message(row: list[Any]) -> Message:
+    name, role, content, agent, run, author, author_name, seq, ts = row
+    return Message(name, role, content, agent, run, None if author is None else Author(author, author_name), seq, ts)
+
+
+def to_pieces(doomed: Sequence[tuple[str, int, int]]) -> Iterator[list[tuple[str, int]]]:
+    """Cut what is to be dropped, as (session, floor, upto), into lists of at most CUT_ROWS events."""
+    piece: list[tuple[str, int]] = []
+    room = CUT_ROWS
+    for session, floor, upto in doomed:
+        while floor < upto:
+            taken = min(room, upto - floor)
+            floor += taken
+            room -= taken
+            piece.append((session, floor))
+            if room == 0:
+                yield piece
+                piece, room = [], CUT_ROWS
+    if piece:
+        yield piece

@@ -1,0 +1,249 @@
+"""One process of the hub: owns the log, the agents, the sessions and the connections; starts and stops them in order."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import time
+from typing import Any
+
+import attrs
+import structlog
+
+from hub.config import Settings
+from hub.connection import Connection
+from hub.errors import Draining
+from hub.loading import Agents
+from hub.logs import Log, open_log
+from hub.messages import DrainingNotice, Event, Presence
+from hub.registry import Channel, Registry
+from hub.session import Session
+
+log = structlog.get_logger()
+
+DAY_MS = 24 * 3600 * 1000
+EXPIRE_SECONDS = 600.0
+
+
+@attrs.define(eq=False)
+class Node:
+    """Everything above, in one place. `draining` is set when the hub goes down: chats are refused from then on."""
+
+    settings: Settings
+    agents: Agents = attrs.field(init=False)
+    log: Log = attrs.field(init=False)
+    registry: Registry = attrs.field(init=False)
+    sessions: dict[str, Session] = attrs.Factory(dict)
+    draining: bool = False
+    ready: bool = False
+    _loads: dict[str, asyncio.Task[Session]] = attrs.Factory(dict)
+    _tasks: list[asyncio.Task[None]] = attrs.Factory(list)
+    _presence: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)
+
+    def __attrs_post_init__(self) -> None:
+        settings = self.settings
+        self.agents = Agents(settings.agents, settings.data)
+        self.log = open_log(settings.log_url)
+        self.registry = Registry(left=lambda channel: self.tidy(channel.id), members_changed=self._members_changed)
+
+    # --- start and stop ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the log and the agents, and take up what an earlier process left."""
+        self.settings.data.mkdir(parents=True, exist_ok=True)
+        await self.log.start(self._deliver)
+        try:
+            await self.agents.open()
+            await self._recover()
+        except BaseException:
+            await self.log.close()
+            raise
+        self._tasks += [asyncio.create_task(self._sweep()), asyncio.create_task(self._expire())]
+        if self.settings.reload:
+            self._tasks.append(asyncio.create_task(self._reload()))
+        self.ready = True
+
+    async def _recover(self) -> None:
+        left: dict[str, list[Any]] = {}
+        for record in await self.log.unfinished():
+            left.setdefault(record.sessionId, []).append(record)
+        for session_id, records in left.items():
+            async with self.use(session_id) as session:
+                await session.recover(records)
+        if left:
+            log.info("recovered runs", sessions=len(left), runs=sum(map(len, left.values())))
+
+    def drain(self) -> None:
+        """Refuse chats from now on, and tell everyone."""
+        self.ready = False
+        self.draining = True
+        notice = DrainingNotice(withinMs=int(self.settings.limits.drain_seconds * 1000))
+        for connection in self.registry.connections:
+            connection.write(connection.protocol.notice(notice))
+        for session in self.sessions.values():
+            session.draining = True
+
+    async def finish_runs(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Give the running answers *seconds* to end, or until *hurry*; then end those that are left."""
+        end = asyncio.get_running_loop().time() + seconds
+        while any(session.runs for session in self.sessions.values()) and not hurry.is_set():
+            if asyncio.get_running_loop().time() > end:
+                break
+            await asyncio.sleep(0.02)
+        for session in list(self.sessions.values()):
+            session.drain()
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait until everything said is in the log."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not all(session.outbox.empty and not session.runs for session in self.sessions.values()):
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            log.error("not everything that was said could be written to the log")
+
+    async def close(self) -> None:
+        """Close what start() opened; connections are closed before."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for timer in self._presence.values():
+            timer.cancel()
+        await self.agents.close()
+        await self.log.close()
+
+    # --- sessions ---------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def use(self, session_id: str) -> AsyncIterator[Session]:
+        """Hold a session in memory, made where there is none; one load at a time per id."""
+        session = self.sessions.get(session_id)
+        while session is None:
+            task = self._loads.get(session_id)
+            if task is None:
+                task = self._loads[session_id] = asyncio.create_task(self._load(session_id))
+            await asyncio.wait([task])
+            task.result()  # raises what the load raised
+            session = self.sessions.get(session_id)
+        session.holders += 1
+        try:
+            yield session
+        finally:
+            session.holders -= 1
+            self.tidy(session_id)
+
+    async def _load(self, session_id: str) -> Session:
+        try:
+            head = await self.log.load(session_id)
+            channel = Channel(head.sessionId, head.epoch, head.seq, head.floor)
+            settings = self.settings
+            frame = 1 / settings.frames_per_second if settings.frames_per_second else 0.0
+            session = Session(
+                channel,
+                self.log,
+                self.agents,
+                settings.limits,
+                frame,
+                self._session_changed,
+                lambda: self.tidy(session_id),
+                draining=self.draining,
+            )
+            self.sessions[session_id] = session
+            # Whoever waits for this task finds the session before anything else may tidy it away.
+            return session
+        finally:
+            del self._loads[session_id]
+
+    def tidy(self, session_id: str) -> None:
+        """Let a session go that nothing needs, checked in one step."""
+        session = self.sessions.get(session_id)
+        if session is not None and session.unused():
+            del self.sessions[session_id]
+
+    def refuse_if_draining(self) -> None:
+        if self.draining:
+            raise Draining("the hub is going down: reconnect in a moment", retryAfterMs=2000)
+
+    # --- what the log and the sessions report -----------------------------------------------------------------------
+
+    def _deliver(self, session_id: str, events: Sequence[Event]) -> None:
+        session = self.sessions.get(session_id)
+        if session is not None:
+            self.registry.deliver(session.channel, events)
+
+    def _session_changed(self, session: Session) -> None:
+        self.registry.tell(session.channel, session.state())
+        self.tidy(session.id)
+
+    def _members_changed(self, channel: Channel) -> None:
+        """Tell a session's members who is there, at most once a second."""
+        if channel.id not in self._presence and not self.draining:
+            loop = asyncio.get_running_loop()
+            self._presence[channel.id] = loop.call_later(
+                self.settings.limits.presence_seconds, self._tell_presence, channel
+            )
+
+    def _tell_presence(self, channel: Channel) -> None:
+        self._presence.pop(channel.id, None)
+        self.registry.tell(channel, self.presence(channel))
+
+    def presence(self, channel: Channel) -> Presence:
+        members = channel.members()
+        few = len(members) <= self.settings.limits.presence_members
+        return Presence(sessionId=channel.id, count=len(members), members=tuple(members) if few else None)
+
+    async def history(self, session_id: str, last: int) -> tuple[dict[str, Any], ...]:
+        """Return the last finished messages as the wire names them."""
+        last = min(last, self.settings.limits.history_messages)
+        messages = await self.log.messages(session_id, last) if last else ()
+        return tuple(attrs.asdict(m, filter=lambda a, value: value is not None and a.name != "seq") for m in messages)
+
+    async def reset_messages(self, session_id: str) -> tuple[dict[str, Any], ...]:
+        return await self.history(session_id, self.settings.limits.history_messages)
+
+    # --- upkeep -----------------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        """Abort who is stuck, ping who is silent."""
+        limits, loop = self.settings.limits, asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1.0)
+            now = loop.time()
+            for connection in self.registry.stuck(now):
+                log.info("aborted: nothing read", connection=connection.id, seconds=limits.stuck_seconds)
+                connection.lose()
+            for connection in list(self.registry.connections):
+                if connection.closed or connection.unsent() or now - connection.heard < limits.ping_seconds:
+                    continue
+                if connection.pinged is None:
+                    connection.pinged = now
+                    await self._ping(connection)
+                elif now - connection.pinged > limits.pong_seconds:
+                    connection.lose()
+
+    async def _ping(self, connection: Connection) -> None:
+        # Nothing is unsent, so this does not wait for the socket.
+        try:
+            await connection.ping()
+        except ConnectionError:
+            connection.lose()
+
+    async def _expire(self) -> None:
+        """Let old chunks go, and tell the sessions in memory."""
+        while True:
+            await asyncio.sleep(EXPIRE_SECONDS)
+            try:
+                await self.expire(int(time() * 1000 - self.settings.retention_days * DAY_MS))
+            except Exception:
+                log.exception("old events could not be dropped; tried again later")
+
+    async def expire(self, before: int) -> None:
+        floors = await self.log.expire(before, self.settings.retention_mb << 20)
+        for session_id, floor in floors.items():
+            if session_id in self.sessions:
+                self.sessions[session_id].channel.floor = floor
+
+    async def _reload(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            for agent in await self.agents.reload_changed():
+                log.info("agent reloaded", agent=agent)

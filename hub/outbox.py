@@ -1,0 +1,195 @@
+"""What a session has said and the log does not hold yet: merged while it waits, one append in flight."""
+
+import asyncio
+from collections.abc import Callable
+
+import attrs
+import structlog
+
+from hub.config import Limits
+from hub.errors import StorageUnavailable
+from hub.logs import Append, Entry, KeptChat, Log, Message, RunRecord
+from hub.messages import Body, Chunk
+
+log = structlog.get_logger()
+
+# Called when the item is in the log, with its seq, or, where it is refusable, with why it is not.
+Landed = Callable[[int | StorageUnavailable], None]
+
+
+@attrs.define(eq=False)
+class Item:
+    """One event on its way to the log, with what is written in the same commit.
+
+    A chunk (body None) grows by `parts` while it waits. A refusable item is given up where the log cannot be written;
+    every other one is tried again until it is.
+    """
+
+    agent: str | None
+    run: str | None
+    body: Body | None = None
+    messages: tuple[Message, ...] = ()
+    saved: tuple[RunRecord, ...] = ()
+    ended: tuple[str, ...] = ()
+    chat: KeptChat | None = None
+    landed: Landed | None = None
+    refusable: bool = False
+    kept: Callable[[int], None] | None = None
+    message_id: str = ""
+    offset: int = 0
+    parts: list[str] = attrs.Factory(list)
+    size: int = 0
+
+    def entry(self) -> Entry:
+        return Entry(self.agent, self.run, self.body or Chunk(self.message_id, "".join(self.parts), self.offset))
+
+
+@attrs.define(eq=False)
+class Outbox:
+    """The one appender of a session: order is by construction.
+
+    While a commit is in flight text gathers; when it lands all that gathered is the next event. Chunks alone are
+    flushed at most once per *frame_seconds*, the first of a pause at once; any other event takes along what waits.
+    """
+
+    session_id: str
+    log: Log
+    limits: Limits
+    frame_seconds: float
+    idle: Callable[[], None]
+    failing: bool = False
+    _pending: list[Item] = attrs.Factory(list)
+    _flying: list[Item] = attrs.Factory(list)
+    _tails: dict[str, Item] = attrs.Factory(dict)
+    _urgent: bool = False
+    _timer: asyncio.TimerHandle | None = None
+    _last: float = float("-inf")
+
+    @property
+    def empty(self) -> bool:
+        return not self._pending and not self._flying
+
+    def put(self, *items: Item) -> None:
+        """Queue events that are not chunks; they go in one append, together with whatever waits."""
+        for item in items:
+            if item.run is not None:
+                self._tails.pop(item.run, None)
+        self._pending.extend(items)
+        self._urgent = True
+        self._soon()
+
+    def say(
+        self, run: str, agent: str, message_id: str, offset: int, text: str, size: int, kept: Callable[[int], None]
+    ) -> None:
+        """Queue a piece of a message, of *size* bytes, joined to the piece before it where that still waits.
+
+        *kept* is called with the bytes of each event that comes of it, when that is in the log.
+        """
+        tail = self._tails.get(run)
+        if tail is None or tail.size + size > self.limits.chunk_bytes:
+            tail = Item(agent, run, kept=kept, message_id=message_id, offset=offset)
+            self._tails[run] = tail
+            self._pending.append(tail)
+        tail.parts.append(text)
+        tail.size += size
+        if not self._flying and self._timer is None:
+            self._soon()
+
+    def forget(self, run: str) -> None:
+        """Drop what waits of a run whose chat was refused: it never was."""
+        self._pending = [item for item in self._pending if item.run != run]
+        self._tails.pop(run, None)
+
+    def _soon(self) -> None:
+        if self._flying or self.failing:
+            return  # _landed or the retry comes back here
+        wait = 0.0
+        if not self._urgent and self.frame_seconds:
+            wait = self._last + self.frame_seconds - asyncio.get_running_loop().time()
+        if self._timer is not None:
+            if wait > 0:
+                return
+            self._timer.cancel()
+        self._timer = None
+        if wait > 0:
+            self._timer = asyncio.get_running_loop().call_later(wait, self._flush)
+        else:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._last = asyncio.get_running_loop().time()
+        items = self._take()
+        entries: list[Entry] = []
+        messages: list[tuple[int, Message]] = []
+        saved: list[RunRecord] = []
+        ended: list[str] = []
+        chats: list[tuple[int, KeptChat]] = []
+        for index, item in enumerate(items):
+            entries.append(item.entry())
+            messages.extend((index, message) for message in item.messages)
+            saved.extend(item.saved)
+            ended.extend(item.ended)
+            if item.chat is not None:
+                chats.append((index, item.chat))
+        self._flying = items
+        self.log.append(Append(self.session_id, entries, messages, saved, ended, chats), self._landed)
+
+    def _take(self) -> list[Item]:
+        """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
+        said: set[str | None] = set()
+        held: set[str | None] = set()
+        taken, kept = [], []
+        for item in self._pending:
+            if item.run in held or (item.body is None and item.run in said):
+                held.add(item.run)
+                kept.append(item)
+                continue
+            if item.body is None:
+                said.add(item.run)
+                if self._tails.get(item.run or "") is item:
+                    del self._tails[item.run or ""]
+            taken.append(item)
+        self._pending = kept
+        self._urgent = False
+        return taken
+
+    def _landed(self, first: int | Exception) -> None:
+        items, self._flying = self._flying, []
+        if isinstance(first, Exception):
+            self._failed(items, first)
+            return
+        for index, item in enumerate(items):
+            if item.landed is not None:
+                item.landed(first + index)
+            if item.kept is not None:
+                item.kept(item.size)
+        if self._pending:
+            self._soon()
+        else:
+            self.idle()
+
+    def _failed(self, items: list[Item], reason: Exception) -> None:
+        refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
+        refused = [item for item in items if item.refusable]
+        self._pending = [item for item in items if not item.refusable] + self._pending
+        for item in refused:
+            if item.landed is not None:
+                item.landed(refusal)
+        if not self._pending:
+            self.idle()
+            return
+        if not self.failing:
+            log.warning("the log cannot be written; what was said waits", session=self.session_id)
+        self.failing = True
+        asyncio.get_running_loop().call_later(self.limits.retry_seconds, self._retry)
+
+    def _retry(self) -> None:
+        self.failing = False
+        self._urgent = True
+        if self._pending:
+            self._soon()
+        else:
+            self.idle()

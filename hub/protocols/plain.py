@@ -1,0 +1,114 @@
+"""The first protocol: `stream`, `message`, `error`, `pong`, and answers to what the client asked itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from hub.messages import (
+    Accepted,
+    Chunk,
+    Command,
+    Error,
+    Event,
+    MessageRemoved,
+    Notice,
+    Reset,
+    RunError,
+    RunFinished,
+    WholeMessage,
+)
+from hub.protocols import WireProtocol, text_frame
+from hub.protocols.extended import notice_fields
+from hub.protocols.reading import read_command
+
+
+class Plain(WireProtocol):
+    name = "plain"
+
+    def command(self, data: bytes) -> Command:
+        return read_command(data)
+
+    def event(self, event: Event) -> bytes:
+        say = FRAMES.get(type(event.body))
+        return text_frame(orjson.dumps(say(event, event.body))) if say else b""
+
+    def whole(self, event: Event, message_id: str, content: str) -> bytes:
+        after = self.event(event)
+        frame = _said("message", event, message_id, content)
+        if after:
+            del frame["seq"]  # the frame that follows carries it: a cut between the two loses nothing
+        return text_frame(orjson.dumps(frame)) + after
+
+    def answer(self, notice: Notice) -> bytes:
+        if isinstance(notice, Accepted) and notice.clientMsgId is None:
+            return b""
+        if isinstance(notice, Reset):
+            notice = Error(
+                code="reset",
+                sessionId=notice.sessionId,
+                message=f"the cursor no longer fits this session ({notice.reason}): "
+                "forget what was shown; what follows starts anew",
+            )
+        return text_frame(orjson.dumps(notice_fields(notice)))
+
+    def notice(self, notice: Notice) -> bytes:
+        return b""
+
+
+def _said(kind: str, event: Event, message_id: str, content: str, done: bool = False) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "agentId": event.agentId,
+        "content": content,
+        "done": done,
+        "sessionId": event.sessionId,
+        "runId": event.runId,
+        "messageId": message_id,
+        "epoch": event.epoch,
+        "seq": event.seq,
+    }
+
+
+def _chunk(event: Event, body: Chunk) -> dict[str, Any]:
+    return _said("stream", event, body.messageId, body.content)
+
+
+def _message(event: Event, body: WholeMessage) -> dict[str, Any]:
+    return _said("message", event, body.messageId, body.content)
+
+
+def _end(event: Event, body: RunFinished) -> dict[str, Any]:
+    return _said("stream", event, body.messageId, "", done=True) | {"stopReason": body.stopReason}
+
+
+def _error(event: Event, code: str, message: str) -> dict[str, Any]:
+    return {
+        "type": "error",
+        "code": code,
+        "message": message,
+        "agentId": event.agentId,
+        "sessionId": event.sessionId,
+        "runId": event.runId,
+        "epoch": event.epoch,
+        "seq": event.seq,
+    }
+
+
+def _failed(event: Event, body: RunError) -> dict[str, Any]:
+    frame = _error(event, body.code, body.message)
+    return frame if body.retryAfterMs is None else frame | {"retryAfterMs": body.retryAfterMs}
+
+
+def _removed(event: Event, body: MessageRemoved) -> dict[str, Any]:
+    text = f"forget these messages ({body.reason}): {', '.join(body.messageIds)}"
+    return _error(event, "message_removed", text) | {"messageIds": body.messageIds}
+
+
+FRAMES: dict[type, Callable[[Event, Any], dict[str, Any]]] = {
+    Chunk: _chunk,
+    WholeMessage: _message,
+    RunError: _failed,
+    RunFinished: _end,
+    MessageRemoved: _removed,
+}

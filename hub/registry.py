@@ -1,0 +1,284 @@
+"""Who is connected, who listens to which session and to which agent; and the delivery of events to all of them."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+
+from hub.connection import Connection, Subscription
+from hub.errors import TooManySubscriptions
+from hub.messages import Author, Chunk, Event, Notice, RunFinished, RunStarted
+from hub.protocols import WireProtocol
+
+
+@attrs.define(eq=False)
+class Channel:
+    """One session as its listeners see it: where it stands, which runs are going on, who listens.
+
+    *head* is the last seq handed to deliver; *active* holds the seq of each going run's `run_started`. A subscription
+    is in *live* (or, where it hears some runs only, in *by_run*), in *paged* (read from the log, at its head), or on
+    its way there in its connection's catch-up.
+    """
+
+    id: str
+    epoch: str
+    head: int
+    floor: int
+    active: dict[str, int] = attrs.Factory(dict)
+    subscriptions: set[Subscription] = attrs.Factory(set)
+    live: dict[WireProtocol, set[Subscription]] = attrs.Factory(dict)
+    by_run: dict[str, set[Subscription]] = attrs.Factory(dict)
+    paged: set[Subscription] = attrs.Factory(set)
+
+    def join_point(self) -> int:
+        """Return the cursor of one who comes without: the head, or just before the oldest run that is going on."""
+        return min(self.active.values()) - 1 if self.active else self.head
+
+    def members(self) -> list[Author]:
+        return [sub.connection.principal for sub in self.subscriptions if sub.runs is None]
+
+
+@attrs.define(eq=False)
+class Registry:
+    """The connections, and the groups that listen to one agent across sessions.
+
+    *left* is called when a channel loses a subscription, *members_changed* when its members come or go.
+    """
+
+    left: Callable[[Channel], None]
+    members_changed: Callable[[Channel], None]
+    connections: set[Connection] = attrs.Factory(set)
+    groups: dict[str, set[Connection]] = attrs.Factory(dict)
+
+    # --- who is there -----------------------------------------------------------------------------------------------
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection and all it listens to; before its socket is closed, so that nothing new reaches it."""
+        connection.leave()
+        self.connections.discard(connection)
+        for agent in list(connection.groups):
+            self.unlisten(connection, agent)
+        for sub in list(connection.subscriptions.values()):
+            self.drop(sub)
+
+    def listen(self, connection: Connection, agent: str) -> None:
+        """Let the connection hear all runs of *agent* that start from now on, in any session."""
+        if not connection.closed:
+            connection.groups.add(agent)
+            self.groups.setdefault(agent, set()).add(connection)
+
+    def unlisten(self, connection: Connection, agent: str) -> None:
+        """Leave an agent's group; with the last one go the subscriptions that were made for its runs."""
+        connection.groups.discard(agent)
+        group = self.groups.get(agent, set())
+        group.discard(connection)
+        if not group:
+            self.groups.pop(agent, None)
+        if not connection.groups:
+            for sub in [sub for sub in connection.subscriptions.values() if sub.runs is not None]:
+                self.drop(sub)
+
+    def subscribe(self, connection: Connection, channel: Channel, cursor: int | None) -> None:
+        """Let the connection hear a session from *cursor* on; None keeps the position it has, or starts as a new client.
+
+        Never awaits, and does nothing for a connection that has closed meanwhile. Raises TooManySubscriptions.
+        """
+        if connection.closed:
+            return
+        old = connection.subscriptions.get(channel.id)
+        if old is not None and old.runs is None:
+            if cursor is not None:
+                self._unplace(old)
+                connection.fall_behind(old, cursor)
+            return
+        if old is None and len(connection.subscriptions) >= connection.limits.subscriptions:
+            raise TooManySubscriptions(
+                f"a connection may hear {connection.limits.subscriptions} sessions: unsubscribe from one first",
+                sessionId=channel.id,
+            )
+        sub = Subscription(connection, channel, channel.join_point(), whole=connection.whole)
+        if cursor is not None:
+            sub.cursor = cursor
+        elif old is not None:
+            # What a group's listener has heard of these runs is not said twice.
+            sub.heard, sub.heard_upto = frozenset(old.runs or ()), channel.head if old.live else old.cursor
+        if old is not None:
+            self.drop(old)
+        self._add(sub)
+        connection.fall_behind(sub, sub.cursor) if sub.cursor < channel.head else self.settle(sub)
+        self.members_changed(channel)
+
+    def drop(self, sub: Subscription) -> None:
+        """End a subscription."""
+        channel = sub.channel
+        assert isinstance(channel, Channel)
+        sub.closed = True
+        self._unplace(sub)
+        sub.connection.behind.pop(sub, None)
+        sub.connection.subscriptions.pop(channel.id, None)
+        channel.subscriptions.discard(sub)
+        if sub.runs is None:
+            self.members_changed(channel)
+        self.left(channel)
+
+    def _add(self, sub: Subscription) -> None:
+        sub.connection.subscriptions[sub.channel.id] = sub
+        assert isinstance(sub.channel, Channel)
+        sub.channel.subscriptions.add(sub)
+
+    def _unplace(self, sub: Subscription) -> None:
+        channel = sub.channel
+        assert isinstance(channel, Channel)
+        sub.live = False
+        channel.paged.discard(sub)
+        for place in (channel.live, channel.by_run):
+            for key in [key for key, subs in place.items() if sub in subs]:
+                place[key].discard(sub)  # type: ignore[index]
+                if not place[key]:  # type: ignore[index]
+                    del place[key]  # type: ignore[arg-type]
+
+    def settle(self, sub: Subscription) -> None:
+        """Place a subscription that has met the head. One step without an await: no event can fall between."""
+        channel = sub.channel
+        assert isinstance(channel, Channel)
+        if sub.runs is not None:
+            sub.runs &= channel.active.keys()
+            if not sub.runs:
+                self.drop(sub)
+                return
+        if sub.whole or sub.whole_runs & channel.active.keys():
+            channel.paged.add(sub)
+            return
+        sub.whole_runs.clear()
+        sub.live = True
+        if sub.runs is None:
+            channel.live.setdefault(sub.connection.protocol, set()).add(sub)
+        else:
+            for run_id in sub.runs:
+                channel.by_run.setdefault(run_id, set()).add(sub)
+
+    def say_whole(self, connection: Connection, channel: Channel, run_id: str) -> None:
+        """Let a subscription hear one run as whole messages; before that run's first chunk is delivered."""
+        sub = connection.subscriptions.get(channel.id)
+        if sub is None or sub.whole:
+            return
+        sub.whole_runs.add(run_id)
+        if sub.live:
+            self._unplace(sub)
+            sub.cursor = channel.head
+            channel.paged.add(sub)
+
+    def speak(self, connection: Connection, protocol: WireProtocol) -> None:
+        """Change a connection's protocol (`hello`)."""
+        channels = [sub for sub in connection.subscriptions.values() if sub.live]
+        for sub in channels:
+            self._unplace(sub)
+        connection.protocol = protocol
+        for sub in channels:
+            self.settle(sub)
+
+    # --- delivery ---------------------------------------------------------------------------------------------------
+
+    def deliver(self, channel: Channel, events: Sequence[Event]) -> None:
+        """Hand events that the log just kept to everyone who is live: encoded once per protocol, never awaiting."""
+        before = channel.head
+        for event in events:
+            if isinstance(event.body, RunStarted):
+                channel.active[event.runId or ""] = event.seq
+                self._gather(channel, event, before)
+        channel.head = events[-1].seq
+        for protocol, subs in list(channel.live.items()):
+            data = protocol.events(events)
+            if data:
+                self._write(subs, data, before)
+        for run_id, subs in list(channel.by_run.items()):
+            if mine := [event for event in events if event.runId == run_id]:
+                self._write_each(subs, mine, before)
+        self._wake_paged(channel, events)
+        for event in events:
+            if isinstance(event.body, RunFinished):
+                self._release(channel, event.runId or "")
+
+    def _write(self, subs: Iterable[Subscription], data: bytes, before: int) -> None:
+        size, full, lost = len(data), [], []
+        for sub in subs:
+            connection = sub.connection
+            if connection.unsent() > connection.limits.high_water_bytes:
+                full.append(sub)
+                continue
+            try:
+                connection.transport_write(data)
+                connection.written += size
+            except Exception:  # this connection only: the others hear on
+                lost.append(connection)
+        for sub in full:
+            self._unplace(sub)
+            sub.connection.fall_behind(sub, before)
+        for connection in lost:
+            connection.lose()
+
+    def _write_each(self, subs: Iterable[Subscription], events: Sequence[Event], before: int) -> None:
+        encoded: dict[WireProtocol, bytes] = {}
+        for sub in list(subs):
+            protocol = sub.connection.protocol
+            if protocol not in encoded:
+                encoded[protocol] = protocol.events(events)
+            if encoded[protocol]:
+                self._write((sub,), encoded[protocol], before)
+
+    def _gather(self, channel: Channel, started: Event, before: int) -> None:
+        """Subscribe the agent's group to a run that starts: from its start to its end."""
+        run_id = started.runId or ""
+        for connection in self.groups.get(started.agentId or "", ()):
+            sub = connection.subscriptions.get(channel.id)
+            if sub is None:
+                sub = Subscription(connection, channel, before, runs={run_id}, whole=connection.whole)
+                self._add(sub)
+                if sub.whole:
+                    channel.paged.add(sub)
+                    continue
+                sub.live = True
+            elif sub.runs is None:
+                continue
+            else:
+                sub.runs.add(run_id)
+            if sub.live:
+                channel.by_run.setdefault(run_id, set()).add(sub)
+
+    def _release(self, channel: Channel, run_id: str) -> None:
+        channel.active.pop(run_id, None)
+        for sub in channel.by_run.pop(run_id, ()):
+            assert sub.runs is not None
+            sub.runs.discard(run_id)
+            if not sub.runs:
+                self.drop(sub)
+
+    def _wake_paged(self, channel: Channel, events: Sequence[Event]) -> None:
+        for sub in list(channel.paged):
+            if any(self._matters(sub, event) for event in events):
+                channel.paged.discard(sub)
+                sub.connection.wake(sub)
+
+    def _matters(self, sub: Subscription, event: Event) -> bool:
+        return not sub.skips(event) and not (isinstance(event.body, Chunk) and sub.wants_whole(event.runId))
+
+    def tell(self, channel: Channel, notice: Notice, but: Connection | None = None) -> None:
+        """Say what is not logged to everyone in the session who keeps up; the others miss it."""
+        for protocol, subs in list(channel.live.items()):
+            if data := protocol.notice(notice):
+                for sub in list(subs):
+                    if sub.connection is not but and not sub.connection.full():
+                        sub.connection.write(data)
+
+    # --- upkeep -----------------------------------------------------------------------------------------------------
+
+    def stuck(self, now: float) -> list[Connection]:
+        """Return the connections whose unsent bytes have not moved for the limit's time; call it every second or so."""
+        found = []
+        for connection in self.connections:
+            unsent = connection.unsent()
+            progress = connection.written - unsent
+            if not unsent or progress != connection.progress:
+                connection.progress, connection.moved = progress, now
+            elif now - connection.moved > connection.limits.stuck_seconds:
+                found.append(connection)
+        return found

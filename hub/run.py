@@ -1,0 +1,307 @@
+"""One answer: drives an agent, gives its text to the outbox, and ends exactly once."""
+
+import asyncio
+import os
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from time import perf_counter
+from typing import Any, cast
+
+import attrs
+import structlog
+
+from hub.agent import Call, Finish, Past
+from hub.agent import Message as Whole
+from hub.agent import Run as RunView
+from hub.config import Limits
+from hub.errors import AgentError, HubError
+from hub.loading import Agent
+from hub.logs import Message, RunRecord
+from hub.messages import RunError, RunFinished, StopReason, WholeMessage
+from hub.outbox import Item, Outbox
+from hub.threads import in_thread
+
+log = structlog.get_logger()
+
+SLICE_SECONDS = 0.005  # a generator that never waits is given back to the loop this often
+
+
+def pieces(agent: Agent, run: RunView) -> AsyncIterator[Any]:
+    """Return what the agent gives, unchecked; a plain function runs in a thread."""
+    if agent.answer is not None:
+        return agent.answer(run)
+    work = agent.work
+    assert work is not None
+    return in_thread(lambda: work(run), f"agent {agent.id}")
+
+
+def refuse(agent: str, piece: object) -> AgentError:
+    """Return the error for a piece that is none."""
+    return AgentError(
+        f"agent {agent} gave {type(piece).__name__}; it may yield or return str, Message or Finish", "agent_bad_output"
+    )
+
+
+def explain(agent: str, error: BaseException) -> AgentError:
+    """Return what clients are told of an agent's exception; the rest goes to the hub's log, with its line."""
+    if isinstance(error, AgentError):
+        log.warning("agent failed", agent=agent, code=error.code, reason=error.message[:200], at=_line(error))
+        return error
+    log.warning("agent failed", agent=agent, reason=f"{type(error).__name__}: {error}"[:200], at=_line(error))
+    return AgentError(f"agent {agent} failed; the hub's log has the reason")
+
+
+def _line(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    here = os.path.dirname(__file__)
+    outside = [frame for frame in frames if not frame.filename.startswith(here)] or frames
+    return f"{os.path.basename(outside[-1].filename)}:{outside[-1].lineno}" if outside else "?"
+
+
+@attrs.define(eq=False)
+class Run:
+    """One answer of one agent to one message.
+
+    *history* reads what was said before. *call* answers the agent's own questions to other agents. *over* is called
+    once, when the end is in the log. All methods are called in the loop.
+    """
+
+    record: RunRecord
+    agent: Agent | None
+    outbox: Outbox
+    limits: Limits
+    history: Callable[["Run"], Awaitable[Sequence[Past]]]
+    call: Callable[[str, str], Call]
+    over: Callable[["Run"], None]
+    ended: bool = False
+    stopping: StopReason | None = None
+    task: asyncio.Task[None] | None = None
+    _message_id: str = attrs.field(init=False)
+    _texts: list[Message] = attrs.Factory(list)
+    _parts: list[str] = attrs.Factory(list)
+    _offset: int = 0
+    _total: int = 0
+    _pending: int = 0
+    _finish: Finish = Finish()
+    _room: asyncio.Event = attrs.Factory(asyncio.Event)
+    _timers: list[asyncio.TimerHandle] = attrs.Factory(list)
+    _heard: float = 0.0
+    _new_id: Callable[[], str] = attrs.field(kw_only=True, alias="new_id")
+
+    def __attrs_post_init__(self) -> None:
+        self._message_id = self.record.messageId
+
+    @property
+    def id(self) -> str:
+        return self.record.runId
+
+    # --- start and stop ---------------------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """Call the agent's code; its `run_started` is in the log."""
+        if self.ended:
+            return
+        assert self.agent is not None
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        marks = self.agent.marks
+        self._timers.append(loop.call_later(marks.time_limit or self.limits.run_seconds, self.stop, "timeout"))
+        self._watch_silence(marks.silence_limit or self.limits.silence_seconds)
+        self.agent.working += 1
+        self.task = asyncio.create_task(self._work(self.agent), name=f"run {self.id}")
+        self.task.add_done_callback(self._worked)
+
+    def stop(self, reason: StopReason) -> None:
+        """End the run for *reason*, when its work has stopped or after the grace time; twice is once."""
+        if self.ended or self.stopping:
+            return
+        self.stopping = reason
+        if self.task is None:
+            self._end(reason)
+            return
+        self.task.cancel()
+        grace = asyncio.get_running_loop().call_later(self.limits.grace_seconds, self._abandon)
+        self._timers.append(grace)
+
+    def resume_texts(self, texts: dict[str, str]) -> None:
+        """Take what the run said in an earlier process, by message, in order; its end writes these to the history."""
+        for message_id, content in texts.items():
+            self._message_id = message_id
+            self._texts.append(self._message(content))
+
+    def leave(self) -> None:
+        """Stop without an end: the run stays in the log as started, and runs again at the next start."""
+        self.ended = True
+        self._clear_timers()
+        if self.task is not None:
+            self.task.cancel()
+
+    def _abandon(self) -> None:
+        log.warning("agent ignores its cancel; its later output is dropped", agent=self.record.agentId, run=self.id)
+        self._end(self.stopping or "cancelled")
+
+    def _watch_silence(self, limit: float) -> None:
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            quiet = loop.time() - self._heard
+            if quiet >= limit and self._pending == 0:
+                self.stop("timeout")
+            else:
+                self._timers.append(loop.call_later(max(limit - quiet, limit / 10), look))
+
+        self._timers.append(loop.call_later(limit, look))
+
+    def _clear_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    # --- the work ---------------------------------------------------------------------------------------------------
+
+    async def _work(self, agent: Agent) -> None:
+        past = await self.history(self)
+        record = self.record
+        run = RunView(
+            record.runId, record.agentId, record.sessionId, record.message, record.author, past, call=self.call
+        )
+        loop, since = asyncio.get_running_loop(), perf_counter()
+        async with aclosing(cast(Any, pieces(agent, run))) as given:
+            async for piece in given:
+                self._heard = loop.time()
+                if type(piece) is str:
+                    self._say(piece)
+                else:
+                    self._take(piece)
+                if self._pending > self.limits.pending_bytes:
+                    await self._until_room()
+                elif perf_counter() - since > SLICE_SECONDS:
+                    await asyncio.sleep(0)
+                    since = perf_counter()
+
+    async def _until_room(self) -> None:
+        """Wait, as the agent must, while the log is slower than it."""
+        while self._pending > self.limits.pending_bytes // 2 and not self.ended:
+            self._room.clear()
+            await self._room.wait()
+
+    def _take(self, piece: object) -> None:
+        if isinstance(piece, str):
+            self._say(str(piece))
+        elif isinstance(piece, Whole) and isinstance(piece.content, str):
+            self._whole(piece.content)
+        elif isinstance(piece, Finish):
+            self._finish = piece
+        else:
+            raise refuse(self.record.agentId, piece)
+
+    def _say(self, text: str) -> None:
+        if self.ended or not text:
+            return
+        if text.isascii():
+            size = len(text)
+        else:
+            size = len(self._utf8(text))
+        self._count(size)
+        if size > self.limits.chunk_bytes:
+            step = self.limits.chunk_bytes // 4  # a code point takes at most 4 bytes
+            for at in range(0, len(text), step):
+                part = text[at : at + step]
+                self._put(part, len(part.encode()))
+        else:
+            self._put(text, size)
+
+    def _utf8(self, text: str) -> bytes:
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            raise AgentError(
+                f"agent {self.record.agentId} gave text with a lone surrogate, which no UTF-8 can hold",
+                "agent_bad_output",
+            ) from None
+
+    def _count(self, size: int) -> None:
+        self._total += size
+        if self._total > self.limits.run_bytes:
+            raise AgentError(
+                f"agent {self.record.agentId} said more than {self.limits.run_bytes >> 20} MiB in one answer",
+                "answer_too_long",
+            )
+
+    def _put(self, text: str, size: int) -> None:
+        self._pending += size
+        record = self.record
+        self.outbox.say(record.runId, record.agentId, self._message_id, self._offset, text, size, self._landed)
+        self._parts.append(text)
+        self._offset += len(text)
+
+    def _landed(self, size: int) -> None:
+        self._pending -= size
+        if not self._room.is_set():
+            self._room.set()
+
+    def _whole(self, content: str) -> None:
+        """Log a message that came in one piece; it ends the streamed one before it."""
+        if self.ended:
+            return
+        self._count(len(self._utf8(content)))
+        self._close_message()
+        self._texts.append(self._message(content))
+        self.outbox.put(Item(self.record.agentId, self.id, WholeMessage(self._message_id, content)))
+        self._message_id = self._new_id()
+
+    def _close_message(self) -> None:
+        if self._parts:
+            self._texts.append(self._message("".join(self._parts)))
+            self._parts, self._offset = [], 0
+            self._message_id = self._new_id()
+
+    def _message(self, content: str) -> Message:
+        return Message(self._message_id, "assistant", content, self.record.agentId, self.id, None)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        assert self.agent is not None
+        self.agent.working -= 1
+        error = None if task.cancelled() else task.exception()
+        if self.ended:
+            return
+        if self.stopping:
+            self._end(self.stopping)
+        elif error is not None:
+            self._end("error", explain(self.record.agentId, error))
+        elif task.cancelled():
+            self._end("error", explain(self.record.agentId, AgentError("the agent cancelled itself")))
+        else:
+            self._end(self._finish.reason)
+
+    def fail(self, error: HubError | AgentError) -> None:
+        """End a run that could not start."""
+        self._end("error", AgentError(error.message, error.code))
+
+    def _end(self, reason: StopReason, error: AgentError | None = None) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self._clear_timers()
+        last_id = self._message_id if self._parts or not self._texts else self._texts[-1].messageId
+        self._close_message()
+        record, items = self.record, []
+        if error is not None:
+            said = RunError(error.code, error.message, error.retryable, error.retry_after_ms)
+            items.append(Item(record.agentId, self.id, said))
+        end = RunFinished(last_id, reason, self._finish.usage)
+        items.append(
+            Item(
+                record.agentId,
+                self.id,
+                end,
+                messages=tuple(self._texts),
+                ended=(self.id,),
+                landed=lambda _: self.over(self),
+            )
+        )
+        self.outbox.put(*items)
+        self._room.set()

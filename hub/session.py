@@ -1,0 +1,377 @@
+"""One conversation: chats become messages and queued runs, runs start and stop, each in one step with the log."""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, Literal, cast
+
+import attrs
+import orjson
+
+from hub.agent import Call, Finish, Past
+from hub.agent import Message as Whole
+from hub.agent import Run as RunView
+from hub.config import Limits
+from hub.errors import AgentError, Busy, HubError, IdReused, NotRunning, StorageUnavailable
+from hub.loading import Agent, Agents
+from hub.logs import KeptChat, Log, Message, RunRecord
+from hub.messages import Accepted, Author, Chat
+from hub.messages import Chunk as ChunkBody
+from hub.messages import MessageRemoved, RunStarted, State, UserMessage, WholeMessage
+from hub.outbox import Item, Outbox
+from hub.registry import Channel
+from hub.run import Run, explain, pieces, refuse
+
+THREAD_RUNS = 32  # at a time, for an agent that takes a thread for each
+
+
+def new_id(kind: str) -> str:
+    """Return an id that nobody can guess; none is made of time."""
+    return f"{kind}_{secrets.token_hex(10)}"
+
+
+@attrs.define(eq=False)
+class Session:
+    """A conversation in memory: its outbox, its queue, its runs.
+
+    *changed* is called when runs or queue changed, *idle* when the session may leave memory.
+    """
+
+    channel: Channel
+    log: Log
+    agents: Agents
+    limits: Limits
+    frame_seconds: float
+    changed: Callable[["Session"], None]
+    idle: Callable[[], None]
+    outbox: Outbox = attrs.field(init=False)
+    runs: dict[str, Run] = attrs.Factory(dict)
+    queue: list[Run] = attrs.Factory(list)
+    chats: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)
+    holders: int = 0
+    draining: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.outbox = Outbox(self.channel.id, self.log, self.limits, self.frame_seconds, self.idle)
+
+    @property
+    def id(self) -> str:
+        return self.channel.id
+
+    def unused(self) -> bool:
+        """Tell whether nothing needs this session in memory: no subscriber, run, outbox, append in flight or waiter."""
+        return not (self.channel.subscriptions or self.runs or self.queue or self.holders) and self.outbox.empty
+
+    def state(self) -> State:
+        active = tuple(_short(run) for run in self.runs.values())
+        queue = tuple(_short(run) for run in self.queue)
+        return State(
+            sessionId=self.id, state="running" if active else "queued" if queue else "idle", active=active, queue=queue
+        )
+
+    # --- chat -------------------------------------------------------------------------------------------------------
+
+    async def chat(self, chat: Chat, author: Author, agent: Agent) -> Accepted:
+        """Keep a message and its run in one commit; return when both are kept.
+
+        A clientMsgId runs once: a duplicate waits for the first one's commit and gets the same answer. Raises Busy,
+        IdReused, StorageUnavailable; nothing is kept then.
+        """
+        if chat.clientMsgId is None:
+            return await self._admit(chat, author, agent, "")
+        key = (author.id, chat.clientMsgId)
+        while (first := self.chats.get(key)) is not None:
+            await first.wait()
+        settled = self.chats[key] = asyncio.Event()
+        try:
+            said = digest(chat, agent.id)
+            kept = await self.log.chat(self.id, *key)
+            if kept is None:
+                return await self._admit(chat, author, agent, said)
+            return self._again(kept, said, chat)
+        finally:
+            del self.chats[key]
+            settled.set()
+
+    def _again(self, kept: KeptChat, said: str, chat: Chat) -> Accepted:
+        if kept.digest != said:
+            raise IdReused(
+                f"clientMsgId {chat.clientMsgId} was used before with another message: give each message its own",
+                sessionId=self.id,
+                clientMsgId=chat.clientMsgId,
+            )
+        return self._accepted(chat, kept.messageId, kept.runId, kept.seq, "duplicate")
+
+    async def _admit(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
+        self._check_room(chat, agent)
+        run, message_id = self._new_run(chat, author, agent)
+        if chat.ifBusy == "replace":
+            self.queue.insert(0, run)
+        else:
+            self.queue.append(run)
+        starts = chat.ifBusy == "parallel" or not self._waits(run)
+        kept: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        item = self._chat_item(chat, run, message_id, starts, said)
+        item.landed = lambda seq: self._chat_landed(chat, run, kept, seq)
+        if starts:
+            self._start(run, item)
+        else:
+            self.outbox.put(item)
+        seq = await kept
+        return self._accepted(chat, message_id, run.id, seq, "started" if starts else "queued", run)
+
+    def _check_room(self, chat: Chat, agent: Agent) -> None:
+        about = {"sessionId": self.id, "clientMsgId": chat.clientMsgId, "retryAfterMs": 1000}
+        if self.outbox.failing:
+            raise StorageUnavailable("the hub's log cannot be written now: try again", **about)
+        if chat.ifBusy == "reject" and (self.runs or self.queue):
+            raise Busy("the session is answering, and the chat said ifBusy: reject", **about)
+        if len(self.queue) >= self.limits.queued_runs:
+            raise Busy(f"{self.limits.queued_runs} messages wait in this session already: try again later", **about)
+        most = agent.marks.max_runs or (THREAD_RUNS if agent.work is not None else 0)
+        if most and agent.working >= most:
+            raise Busy(f"agent {agent.id} gives {most} answers at a time: try again later", **about)
+
+    def _new_run(self, chat: Chat, author: Author, agent: Agent) -> tuple[Run, str]:
+        message_id = new_id("m")
+        record = RunRecord(
+            new_id("r"),
+            self.id,
+            agent.id,
+            "queued",
+            new_id("m"),
+            message_id,
+            chat.message,
+            author,
+            self.channel.head,
+            wide=chat.ifBusy in ("enqueue", "replace"),
+        )
+        return self._run(record, agent), message_id
+
+    def _run(self, record: RunRecord, agent: Agent | None) -> Run:
+        return Run(
+            record,
+            agent,
+            self.outbox,
+            self.limits,
+            self._history,
+            lambda other, message: self._call(record, other, message, 1),
+            self._over,
+            new_id=lambda: new_id("m"),
+        )
+
+    def _chat_item(self, chat: Chat, run: Run, message_id: str, starts: bool, said: str) -> Item:
+        author = run.record.author
+        body = UserMessage(message_id, author, chat.message, chat.clientMsgId)
+        kept = None
+        if chat.clientMsgId is not None:
+            kept = KeptChat(author.id, chat.clientMsgId, said, message_id, run.id)
+        return Item(
+            None,
+            None,
+            body,
+            messages=(Message(message_id, "user", chat.message, None, None, author),),
+            saved=() if starts else (run.record,),
+            chat=kept,
+            refusable=True,
+        )
+
+    def _chat_landed(self, chat: Chat, run: Run, kept: "asyncio.Future[int]", seq: int | StorageUnavailable) -> None:
+        """The chat is in the log, or was refused: then its run never was."""
+        if isinstance(seq, int):
+            if chat.ifBusy == "replace":
+                for other in list(self.runs.values()):
+                    if other is not run:
+                        other.stop("cancelled")
+            if not kept.done():
+                kept.set_result(seq)
+        else:
+            run.ended = True
+            self.outbox.forget(run.id)
+            self._remove(run)
+            if not kept.done():
+                kept.set_exception(seq)
+        self.changed(self)
+
+    def _accepted(
+        self,
+        chat: Chat,
+        message_id: str,
+        run_id: str,
+        seq: int,
+        status: Literal["started", "queued", "duplicate"],
+        run: Run | None = None,
+    ) -> Accepted:
+        return Accepted(
+            sessionId=self.id,
+            messageId=message_id,
+            runId=run_id,
+            seq=seq,
+            status=status,
+            position=self.queue.index(run) + 1 if run in self.queue and run is not None else 0,
+            clientMsgId=chat.clientMsgId,
+            ref=chat.ref,
+        )
+
+    # --- runs -------------------------------------------------------------------------------------------------------
+
+    def _waits(self, run: Run) -> bool:
+        """Tell whether a queued run must wait: for its agent's runs, or, where one of the two is wide, for any."""
+        before = [*self.runs.values(), *self.queue[: self.queue.index(run)]]
+        return any(
+            run.record.wide or other.record.wide or other.record.agentId == run.record.agentId for other in before
+        )
+
+    def _start(self, run: Run, *first: Item) -> None:
+        """Move a run out of the queue; its agent is called when `run_started` is in the log."""
+        self.queue.remove(run)
+        self.runs[run.id] = run
+        record = run.record = attrs.evolve(run.record, state="started")
+        started = Item(
+            record.agentId,
+            run.id,
+            RunStarted(record.messageId, record.attempt),
+            saved=(record,),
+            landed=lambda seq: run.go() if isinstance(seq, int) else None,
+            refusable=bool(first),
+        )
+        self.outbox.put(*first, started)
+
+    def _next(self) -> None:
+        if self.draining:
+            return
+        for run in list(self.queue):
+            if run.ended or self._waits(run):
+                continue
+            try:
+                run.agent = self.agents.get(run.record.agentId)
+            except HubError as gone:
+                run.fail(gone)
+                continue
+            self._start(run)
+
+    def _remove(self, run: Run) -> None:
+        self.runs.pop(run.id, None)
+        if run in self.queue:
+            self.queue.remove(run)
+        self._next()
+
+    def _over(self, run: Run) -> None:
+        self._remove(run)
+        self.changed(self)
+
+    def cancel(self, run_id: str | None, queued: bool) -> tuple[str, ...]:
+        """Stop one run, or the queued (where *queued*) and then the running; return their ids.
+
+        Raises NotRunning where there is none. Each says its end when its work has stopped.
+        """
+        runs = [*(self.queue if queued or run_id else ()), *self.runs.values()]
+        chosen = [run for run in runs if not run.ended and run_id in (None, run.id)]
+        if not chosen:
+            raise NotRunning(
+                f"nothing is being answered in session {self.id}" + (f" by run {run_id}" if run_id else ""),
+                sessionId=self.id,
+                **({"runId": run_id} if run_id else {}),
+            )
+        for run in chosen:
+            run.stop("cancelled")
+        return tuple(run.id for run in chosen)
+
+    async def _history(self, run: Run) -> Sequence[Past]:
+        messages = await self.log.messages(self.id, self.limits.history_messages + len(self.queue) + 1)
+        waiting = {other.record.userMessageId for other in self.queue} | {run.record.userMessageId}
+        past = [Past(m.role, m.content, m.agentId) for m in messages if m.messageId not in waiting]
+        return past[-self.limits.history_messages :]
+
+    # --- agents that call agents ------------------------------------------------------------------------------------
+
+    def _call(self, record: RunRecord, agent_id: str, message: str, depth: int) -> Call:
+        return Call(self._texts(record, agent_id, message, depth))
+
+    async def _texts(self, record: RunRecord, agent_id: str, message: str, depth: int) -> AsyncIterator[str]:
+        if depth > self.limits.call_depth:
+            raise AgentError(f"agents called each other {depth} deep; {agent_id} was not called", "call_depth")
+        try:
+            agent = self.agents.get(agent_id)
+        except HubError as gone:
+            raise AgentError(gone.message, gone.code) from None
+        run = RunView(
+            record.runId,
+            agent_id,
+            self.id,
+            message,
+            record.author,
+            (),
+            call=lambda other, text: self._call(record, other, text, depth + 1),
+        )
+        try:
+            async with aclosing(cast(Any, pieces(agent, run))) as given:
+                async for piece in given:
+                    if isinstance(piece, (str, Whole)):
+                        yield piece if isinstance(piece, str) else piece.content
+                    elif not isinstance(piece, Finish):
+                        raise refuse(agent_id, piece)
+        except AgentError:
+            raise
+        except Exception as error:
+            raise explain(agent_id, error) from error
+
+    # --- the start and the end of a node ----------------------------------------------------------------------------
+
+    async def recover(self, records: Iterable[RunRecord]) -> None:
+        """Take up what an earlier process left: queued runs stay queued, started ones end or, once, start again."""
+        for record in records:
+            if record.state == "queued":
+                self.queue.append(self._run(record, None))
+            else:
+                await self._recover_started(record)
+        self._next()
+
+    async def _recover_started(self, record: RunRecord) -> None:
+        texts = await self._said(record)
+        agent = next((agent for agent in self.agents.all() if agent.id == record.agentId and not agent.error), None)
+        if agent is None or not agent.marks.restartable or record.attempt > 1:
+            run = self._run(record, None)
+            run.resume_texts(texts)
+            self.runs[run.id] = run
+            run.stop("aborted")
+            return
+        removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *texts])), "restarted")
+        self.outbox.put(Item(record.agentId, record.runId, removed))
+        run = self._run(attrs.evolve(record, messageId=new_id("m"), attempt=record.attempt + 1), agent)
+        self.queue.append(run)
+        self._start(run)
+
+    async def _said(self, record: RunRecord) -> dict[str, str]:
+        """Return what a run has said so far, by message, from the log."""
+        texts: dict[str, str] = {}
+        cursor = record.after
+        while events := await self.log.read(self.id, cursor, self.channel.head):
+            cursor = events[-1].seq
+            for event in events:
+                if event.runId == record.runId and isinstance(event.body, (ChunkBody, WholeMessage)):
+                    body = event.body
+                    texts[body.messageId] = texts.get(body.messageId, "") + body.content
+        return texts
+
+    def drain(self) -> None:
+        """End what runs (`aborted`; a restartable run stays in the log as started); what waits stays queued."""
+        self.draining = True
+        for run in list(self.runs.values()):
+            if run.agent is not None and run.agent.marks.restartable and not run.ended and not run.stopping:
+                run.leave()
+                self.runs.pop(run.id)
+            else:
+                run.stop("aborted")
+
+
+def digest(chat: Chat, agent_id: str) -> str:
+    """Return what two chats with one clientMsgId must share."""
+    return hashlib.sha256(orjson.dumps([agent_id, chat.message])).hexdigest()
+
+
+def _short(run: Run) -> dict[str, str]:
+    record = run.record
+    return {"runId": record.runId, "agentId": record.agentId, "messageId": record.messageId}

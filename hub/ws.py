@@ -1,0 +1,171 @@
+"""The WebSocket endpoint: reads frames, hands commands on, and cleans up after each connection."""
+
+import asyncio
+import re
+import secrets
+from typing import Any
+
+import attrs
+import structlog
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from hub.auth import principal
+from hub.connection import Connection
+from hub.dispatch import dispatch, join, welcome
+from hub.errors import BadId, HubError
+from hub.messages import Error
+from hub.node import Node
+from hub.protocols import PROTOCOLS, open_protocol
+
+log = structlog.get_logger()
+
+NODE = web.AppKey("node", Node)
+Sockets = dict[Connection, web.WebSocketResponse[Any]]
+SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", dict)
+ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+CLOSE_SECONDS = 2.0
+ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
+
+
+async def websocket(request: web.Request) -> web.StreamResponse:
+    """Serve one client until it leaves."""
+    node = request.app[NODE]
+    query = _query(request)
+    limits = node.settings.limits
+    # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node._sweep).
+    # max_msg_size refuses exactly n.
+    ws = web.WebSocketResponse(
+        heartbeat=None,
+        autoping=False,
+        compress=False,
+        max_msg_size=limits.frame_bytes + 1,
+        protocols=[name for name in PROTOCOLS if name != "plain"],
+        decode_text=False,
+    )
+    writer = await ws.prepare(request)
+    assert writer is not None
+    connection = _connect(node, request, ws, writer, query)
+    request.app[SOCKETS][connection] = ws
+    try:
+        await _open(node, connection, query)
+        await _read(node, connection, ws)
+    finally:
+        # First out of the registry, so that nothing new reaches it; then the socket; then what takes time.
+        node.registry.leave(connection)
+        request.app[SOCKETS].pop(connection, None)
+        if not ws.closed:
+            await _close(ws, WSCloseCode.OK)
+        # A peer that does not read would hold a closing transport for ever: it has this long to take the rest.
+        asyncio.get_running_loop().call_later(CLOSE_SECONDS, connection.abort)
+        await connection.finished()
+    return ws
+
+
+async def _close(ws: web.WebSocketResponse[Any], code: int, message: bytes = b"") -> None:
+    """Close with a handshake, bounded: aiohttp's close() waits for ever for a peer that does not read."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await ws.close(code=code, message=message)
+    except (TimeoutError, ConnectionError):
+        pass  # the caller aborts the transport
+
+
+def _query(request: web.Request) -> dict[str, str]:
+    query = dict(request.query)
+    for name in ("agentId", "sessionId", "epoch"):
+        if name in query and not ID.fullmatch(query[name]):
+            raise BadId(f"?{name}= is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -")
+    if "afterSeq" in query and not re.fullmatch(r"[0-9]{1,15}", query["afterSeq"]):
+        raise BadId("?afterSeq= is no seq: hand back the number of the last frame")
+    return query
+
+
+def _connect(
+    node: Node, request: web.Request, ws: web.WebSocketResponse[Any], writer: Any, query: dict[str, str]
+) -> Connection:
+    transport = request.transport
+    assert transport is not None
+    transport.set_write_buffer_limits(high=node.settings.limits.high_water_bytes)
+    connection = Connection(
+        secrets.token_hex(8),
+        principal(request),
+        open_protocol(ws.ws_protocol or "plain"),
+        node.settings.limits,
+        node.log,
+        transport.write,
+        transport.get_write_buffer_size,
+        transport.abort,
+        writer.drain,
+        ws.ping,
+        node.reset_messages,
+        node.registry.settle,
+        agent=query.get("agentId", "main"),
+        session=query.get("sessionId"),
+        whole=query.get("stream") == "false",
+    )
+    connection.heard = connection.moved = asyncio.get_running_loop().time()
+    node.registry.connections.add(connection)
+    return connection
+
+
+async def _open(node: Node, connection: Connection, query: dict[str, str]) -> None:
+    if connection.protocol.name != "plain":
+        welcome(node, connection)
+    if connection.session is not None:
+        after = int(query["afterSeq"]) if "afterSeq" in query else None
+        async with node.use(connection.session) as session:
+            await join(node, connection, session, after, query.get("epoch"))
+
+
+async def _read(node: Node, connection: Connection, ws: web.WebSocketResponse[Any]) -> None:
+    loop = asyncio.get_running_loop()
+    while not connection.closed:
+        await connection.readable()
+        message = await ws.receive()
+        connection.heard, connection.pinged = loop.time(), None
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            connection.frames += 1
+            if message.type is WSMsgType.TEXT and not _is_utf8(message.data):
+                await _close(ws, WSCloseCode.INVALID_TEXT, b"a text frame must be UTF-8")
+                return
+            await _command(node, connection, bytes(message.data))
+        elif message.type is WSMsgType.PING:
+            await ws.pong(message.data)
+        elif message.type is not WSMsgType.PONG:
+            return
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Check what decode_text=False leaves unchecked (RFC 6455, 8.1)."""
+    try:
+        return data.isascii() or bool(data.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+async def _command(node: Node, connection: Connection, data: bytes) -> None:
+    ref = None
+    try:
+        command = connection.protocol.command(data)
+        ref = command.ref
+        await dispatch(node, connection, command)
+    except HubError as refusal:
+        about = {key: value for key, value in refusal.about.items() if key in ERROR_FIELDS}
+        connection.answer(Error(**({"ref": ref} | about), code=refusal.code, message=refusal.message))
+    except Exception:
+        log.exception("a command failed", connection=connection.id)
+        connection.answer(Error(code="internal", message="the hub failed; its log has the reason", ref=ref))
+
+
+async def close_all(app: web.Application, code: int, seconds: float) -> None:
+    """Close every socket with *code*, all at once and bounded, then abort those that are left."""
+    sockets: Sockets = app[SOCKETS].copy()
+    for connection in sockets:
+        connection.closed = True  # nothing is delivered between the close frame and the end
+        connection.room.set()
+    closing = [asyncio.create_task(_close(ws, code)) for ws in sockets.values()]
+    if closing:
+        await asyncio.wait(closing, timeout=seconds)
+    for connection in sockets:
+        connection.abort()
+    await asyncio.gather(*closing, return_exceptions=True)

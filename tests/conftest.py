@@ -1,0 +1,42 @@
+"""What all tests share."""
+
+import os
+from collections.abc import AsyncIterator, Generator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from fakes import Hub
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def without_skips(report: Report, what: str) -> Report:
+    """Where CI is set, a skip is a failure: that machine is meant to have all that the tests need."""
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{what} may not be skipped where CI is set. {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return without_skips((yield), item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return without_skips((yield), collector.nodeid)
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
+    """A real hub in this process, on a port of its own, hosting what the test writes into its agents folder."""
+    running = Hub(tmp_path)
+    try:
+        yield running
+    finally:
+        await running.stop()
