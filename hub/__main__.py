@@ -1,17 +1,19 @@
 """The command `hubbub`, also as `python -m hub`."""
 
 import sys
+from importlib.util import find_spec
+
+NEEDED = ("click", "rich")
 
 
 def main() -> None:
-    """Run the command line; says how to install it where its libraries are missing."""
-    try:
-        from hub.cli import command
-    except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
-            raise
-        sys.exit(f"hubbub: the command line needs {error.name}: run pip install 'hubbub[cli]'")
-    command(prog_name="hubbub")
+    """Run the command line, or say how to install it: it is an extra, so that embedding the hub stays light."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        sys.exit(f"hubbub: the command line needs {', '.join(missing)}: pip install 'hubbub[cli]'")
+    from hub.cli import cli
+
+    cli(prog_name="hubbub")
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ FOLDER = click.Path(path_type=Path)
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, package_name="hubbub", prog_name="hubbub", message="%(prog)s %(version)s")
 @click.pass_context
-def command(context: click.Context) -> None:
+def cli(context: click.Context) -> None:
     """A hub for AI agents. Settings also come from hubbub.toml and from HUBBUB_* variables."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-@command.command()
+@cli.command()
 @click.option("--host", help="Where to listen (localhost).")
 @click.option("--port", help="On which port (9527); 0 for any that is free.")
 @click.option("--agents", type=FOLDER, metavar="DIR", help="The folder of agent files (agents).")
@@ -51,7 +51,7 @@ def serve(**flags: Any) -> None:
     sys.exit(code)
 
 
-@command.command()
+@cli.command()
 @click.option("--agents", type=FOLDER, metavar="DIR", help="The folder of agent files (agents).")
 @click.option("--data", type=FOLDER, metavar="DIR", help="The folder of what is kept (data).")
 def agents(**flags: Any) -> None:
@@ -93,6 +93,9 @@ def _show(agents: "Sequence[Agent]") -> None:
 
 def _refuse(error: Exception) -> NoReturn:
     """End with the error as one line, and exit code 2."""
-    line = " ".join(str(error).split())
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror:  # without the number
+        said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    line = " ".join(said.split())
     click.echo(f"hubbub: {line}", err=True)
     sys.exit(2)

@@ -139,7 +139,6 @@ async def join(
         connection.reset(channel, reason, messages)
         after = channel.join_point()
     node.registry.subscribe(connection, channel, after)
-    connection.write(connection.protocol.notice(session.state()))
 
 
 def _misfit(channel: Channel, after: int | None, epoch: str | None) -> ResetReason | None:

@@ -10,7 +10,7 @@ import attrs
 import structlog
 
 from hub.config import Settings
-from hub.connection import Connection
+from hub.connection import Connection, Subscription
 from hub.errors import Draining
 from hub.loading import Agents
 from hub.logs import Log, open_log
@@ -43,7 +43,11 @@ class Node:
         settings = self.settings
         self.agents = Agents(settings.agents, settings.data)
         self.log = open_log(settings.log_url)
-        self.registry = Registry(left=lambda channel: self.tidy(channel.id), members_changed=self._members_changed)
+        self.registry = Registry(
+            left=lambda channel: self.tidy(channel.id),
+            members_changed=self._members_changed,
+            caught_up=self._tell_state,
+        )
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
@@ -173,6 +177,12 @@ class Node:
     def _session_changed(self, session: Session) -> None:
         self.registry.tell(session.channel, session.state())
         self.tidy(session.id)
+
+    def _tell_state(self, sub: Subscription) -> None:
+        """Say how things stand to one who has caught up: what is not logged was not said meanwhile."""
+        session = self.sessions.get(sub.channel.id)
+        if session is not None:
+            sub.connection.write(sub.connection.protocol.notice(session.state()))
 
     def _members_changed(self, channel: Channel) -> None:
         """Tell a session's members who is there, at most once a second."""

@@ -41,11 +41,13 @@ class Channel:
 class Registry:
     """The connections, and the groups that listen to one agent across sessions.
 
-    *left* is called when a channel loses a subscription, *members_changed* when its members come or go.
+    *left* is called when a channel loses a subscription, *members_changed* when its members come or go,
+    *caught_up* when a subscription to all of a session becomes live.
     """
 
     left: Callable[[Channel], None]
     members_changed: Callable[[Channel], None]
+    caught_up: Callable[[Subscription], None]
     connections: set[Connection] = attrs.Factory(set)
     groups: dict[str, set[Connection]] = attrs.Factory(dict)
 
@@ -152,6 +154,7 @@ class Registry:
         sub.live = True
         if sub.runs is None:
             channel.live.setdefault(sub.connection.protocol, set()).add(sub)
+            self.caught_up(sub)
         else:
             for run_id in sub.runs:
                 channel.by_run.setdefault(run_id, set()).add(sub)

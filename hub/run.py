@@ -43,20 +43,29 @@ def refuse(agent: str, piece: object) -> AgentError:
     )
 
 
-def explain(agent: str, error: BaseException) -> AgentError:
-    """Return what clients are told of an agent's exception; the rest goes to the hub's log, with its line."""
+def explain(agent: Agent, error: BaseException, given: Any = None) -> AgentError:
+    """Return what clients are told of an agent's exception; the rest goes to the hub's log, with its line.
+
+    *given* is the agent's generator, which stands at the line whose piece was refused.
+    """
     if isinstance(error, AgentError):
-        log.warning("agent failed", agent=agent, code=error.code, reason=error.message[:200], at=_line(error))
-        return error
-    log.warning("agent failed", agent=agent, reason=f"{type(error).__name__}: {error}"[:200], at=_line(error))
-    return AgentError(f"agent {agent} failed; the hub's log has the reason")
+        told, reason = error, error.message
+    else:
+        told = AgentError(f"agent {agent.id} failed; the hub's log has the reason")
+        reason = f"{type(error).__name__}: {error}"
+    log.warning("agent failed", agent=agent.id, code=told.code, reason=reason[:200], at=_line(agent, error, given))
+    return told
 
 
-def _line(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    here = os.path.dirname(__file__)
-    outside = [frame for frame in frames if not frame.filename.startswith(here)] or frames
-    return f"{os.path.basename(outside[-1].filename)}:{outside[-1].lineno}" if outside else "?"
+def _line(agent: Agent, error: BaseException, given: Any) -> str:
+    """Return FILE:LINE in the agent's own file as near to the fault as can be known, else where its function stands."""
+    own = agent.source.partition(":")[0]
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    at = getattr(given, "ag_frame", None)
+    if at is not None:
+        frames.append((at.f_code.co_filename, at.f_lineno))
+    lines = [line for name, line in frames if os.path.basename(name) == own]
+    return f"{own}:{lines[-1]}" if lines else agent.source
 
 
 @attrs.define(eq=False)
@@ -84,6 +93,7 @@ class Run:
     _total: int = 0
     _pending: int = 0
     _finish: Finish = Finish()
+    _refused: AgentError | None = None
     _room: asyncio.Event = attrs.Factory(asyncio.Event)
     _timers: list[asyncio.TimerHandle] = attrs.Factory(list)
     _heard: float = 0.0
@@ -170,10 +180,14 @@ class Run:
         async with aclosing(cast(Any, pieces(agent, run))) as given:
             async for piece in given:
                 self._heard = loop.time()
-                if type(piece) is str:
-                    self._say(piece)
-                else:
-                    self._take(piece)
+                try:
+                    if type(piece) is str:
+                        self._say(piece)
+                    else:
+                        self._take(piece)
+                except AgentError as refused:
+                    self._refused = explain(agent, refused, given)
+                    return
                 if self._pending > self.limits.pending_bytes:
                     await self._until_room()
                 elif perf_counter() - since > SLICE_SECONDS:
@@ -270,10 +284,12 @@ class Run:
             return
         if self.stopping:
             self._end(self.stopping)
+        elif self._refused is not None:
+            self._end("error", self._refused)
         elif error is not None:
-            self._end("error", explain(self.record.agentId, error))
+            self._end("error", explain(self.agent, error))
         elif task.cancelled():
-            self._end("error", explain(self.record.agentId, AgentError("the agent cancelled itself")))
+            self._end("error", explain(self.agent, AgentError(f"agent {self.agent.id} cancelled itself")))
         else:
             self._end(self._finish.reason)
 

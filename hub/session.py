@@ -316,7 +316,7 @@ class Session:
         except AgentError:
             raise
         except Exception as error:
-            raise explain(agent_id, error) from error
+            raise explain(agent, error) from error
 
     # --- the start and the end of a node ----------------------------------------------------------------------------
 

@@ -50,7 +50,8 @@ class _Bridge:
         try:
             self._iterate()
         except BaseException as error:  # handed to the loop, SystemExit too: a thread has nobody to tell
-            self.error = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            told = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            self.error = told.with_traceback(error.__traceback__)
         finally:
             self._tell(self.over.set, self.news.set)
 

@@ -146,7 +146,7 @@ async def test_cancel_stops_the_model(data: Path) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_broken_file(data: Path) -> None:
+async def test_broken_file(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A model that does not load is an error for who asks, with the reason in model.log; nobody waits for ever."""
     (data / "models").unlink()
     local_model.file(data).parent.mkdir()
@@ -156,6 +156,7 @@ async def test_broken_file(data: Path) -> None:
             await answer_to(answer, "Hi")
     assert (caught.value.code, caught.value.retryable) == ("model_unreachable", True)
     assert local_model.FILE in (data / "model.log").read_text()
+    assert capfd.readouterr() == ("", "")
 
 
 async def test_only_where_needed(data: Path) -> None:
@@ -188,8 +189,9 @@ async def test_inherits_nothing(data: Path) -> None:
         mine = {os.readlink(f"/proc/self/fd/{ours.fileno()}") for ours in (listener, lock)}
         async with local_model.use(data) as model:
             child = await pid_of(model)
-            theirs = {os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()}
-            assert str(data / "model.log") in theirs  # the look was at the right process
+            files = {path.name: os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()}
+            theirs = set(files.values())
+            assert files["1"] == files["2"] == str(data / "model.log")  # whatever llama.cpp prints goes there
             assert not mine & theirs
             assert os.getsid(child) == child  # so Ctrl-C in the hub's terminal is not for it
 
@@ -204,15 +206,18 @@ async def test_quiet(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 HUB = """
-import asyncio, pathlib, sys
+import asyncio, os, pathlib, sys
 from hub.adapters import local_model
 
 async def hub():
     async with local_model.use(pathlib.Path(sys.argv[1])) as model:
-        if sys.argv[2] == "ready":
+        if sys.argv[2] != "loading":
             await model.endpoint()
-        while not (children := pathlib.Path("/proc/self/task/%d/children" % __import__("os").getpid()).read_text()):
+        while not (children := pathlib.Path("/proc/self/task/%d/children" % os.getpid()).read_text()):
             await asyncio.sleep(0)
+        if sys.argv[2] == "forked" and os.fork() == 0:
+            sys.stdin.read()
+            os._exit(0)
         print(children, flush=True)
         await asyncio.Event().wait()
 
@@ -221,11 +226,12 @@ asyncio.run(hub())
 
 
 @on_linux
-@pytest.mark.parametrize("when", ["loading", "ready"])
+@pytest.mark.parametrize("when", ["loading", "ready", "forked"])
 def test_hub_killed(data: Path, when: str) -> None:
-    """The child ends when the hub is killed with -9, in the middle of loading too."""
+    """The child ends when the hub is killed with -9: while it loads, and where a fork of the hub holds its pipe."""
     with subprocess.Popen(
         [sys.executable, "-c", HUB, str(data), when],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -236,3 +242,22 @@ def test_hub_killed(data: Path, when: str) -> None:
         process = os.pidfd_open(child)
         hub.kill()
         wait_for_end(process)
+
+
+@on_linux
+def test_pipe_closed(data: Path) -> None:
+    """The end of its stdin is enough for the child to end, also while its parent lives."""
+    command = [sys.executable, "-m", "hub.adapters.local_model", str(local_model.file(data))]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+    )
+    with child:
+        assert child.stdin and child.stdout
+        child.stdin.write(b"key\n")
+        child.stdin.flush()
+        assert b"base_url" in child.stdout.readline()
+        child.stdin.close()
+        try:
+            assert child.wait(timeout=20) == 0
+        finally:
+            child.kill()

@@ -262,7 +262,7 @@ def test_toml_is_checked() -> None:
         (stream(chunk("half")), "model_stream_broken", True, 1),
         (stream(chunk("half"), then="abort"), "model_stream_broken", True, 1),
         (stream(chunk("half"), "{no json", size=99), "model_stream_broken", True, 1),
-        (stream(chunk("half"), "[" * 5000, size=99999), "model_stream_broken", True, 1),
+        (stream(chunk("half"), '{"error": ' + "[" * 5000, size=99999), "model_stream_broken", True, 1),
         (stream(chunk("half"), '{"error": {"message": "x", "type": "oops"}}'), "model_stream_broken", True, 1),
         (stream('{"error": {"message": "x", "code": "rate_limit_exceeded"}}'), "model_rate_limited", True, 3),
         (stream('{"error": {"message": "x", "type": "overloaded_error"}}'), "model_unavailable", True, 3),

@@ -6,7 +6,8 @@ from hub.adapters.sse import Decoder
 
 SAMPLE = (
     "\ufeff: a comment\r\n"
-    'data: {"text":"你好"}\r\n'
+    'data: {"text":\r\n'
+    'data: "你好"}\r\n'
     "\r\n"
     "event: named\rid: 7\rretry: 10\rdata:no space\rdata:  two spaces\r\r"
     "data\n"
@@ -16,7 +17,7 @@ SAMPLE = (
     "data: [DONE]\n\n"
     "data: never ended\n"
 ).encode()
-EVENTS = ['{"text":"你好"}', "no space\n two spaces", "\n🎉 é\n", "[DONE]"]
+EVENTS = ['{"text":\n"你好"}', "no space\n two spaces", "\n🎉 é\n", "[DONE]"]
 
 
 def test_whole() -> None:

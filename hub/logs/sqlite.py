@@ -45,6 +45,9 @@ MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
 KNOWN_HEADS = 50_000  # past it they are read again when needed
 CHECKPOINT_PAGES = 4000  # 16 MB: 400 sessions write 400 pages a commit, and SQLite's 1000 would mean every third
 HISTORY_BYTES = 1 * MiB
+# A thread that waits for the GIL asks for it only when nobody let go of it for this long. A busy loop lets go at each
+# poll, for a moment too short to take it: with Python's 5 ms, turns of 2 ms kept one commit waiting for 14 s.
+SWITCH_SECONDS = 0.0005
 LIMITS = Limits()
 
 _log = structlog.get_logger("hub.logs.sqlite")
@@ -222,6 +225,7 @@ class SqliteLog(Log):
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._closed = self._loop.create_future()
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
         started: asyncio.Future[None] = self._loop.create_future()
         # A daemon: a process that dies without close() loses nothing and should not hang.
         threading.Thread(target=self._work, args=(started,), name="hub-log-writer", daemon=True).start()

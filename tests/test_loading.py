@@ -1,0 +1,495 @@
+"""What the agents folder makes of the files in it."""
+
+import os
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import hub.adapters
+import pytest
+from hub.agent import Call, Marks, Message, Run
+from hub.errors import AgentBroken, UnknownAgent
+from hub.loading import Agent, Agents
+from hub.messages import Author
+from hub.run import pieces
+
+# An adapter that notes when it is entered and left.
+NOTED = """
+from contextlib import asynccontextmanager
+import attrs
+from hub.errors import AgentError
+
+@attrs.frozen
+class Options:
+    notes: str
+    times: int = 1
+    fails: str = ""
+
+@asynccontextmanager
+async def open(options, place):
+    if options.fails == "AgentError":
+        raise AgentError("no key is set")
+    if options.fails:
+        raise {"ValueError": ValueError, "RuntimeError": RuntimeError}[options.fails]("bad mood")
+
+    def note(line):
+        with (place.data / options.notes).open("a") as file:
+            file.write(line + "\\n")
+
+    async def answer(run):
+        for _ in range(options.times):
+            yield f"{place.agent} heard {run.message}"
+
+    note("entered")
+    yield answer
+    note("left")
+"""
+
+
+@pytest.fixture
+async def agents(tmp_path: Path) -> AsyncIterator[Agents]:
+    folder, data = tmp_path / "agents", tmp_path / "data"
+    folder.mkdir()
+    data.mkdir()
+    agents = Agents(folder, data)
+    yield agents
+    await agents.close()
+
+
+@pytest.fixture
+def adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose files are adapters too."""
+    folder = tmp_path / "adapters"
+    folder.mkdir()
+    monkeypatch.delitem(sys.modules, "hub.adapters.noted", raising=False)
+    monkeypatch.setattr(hub.adapters, "__path__", [*hub.adapters.__path__, str(folder)])
+    return folder
+
+
+def write(agents: Agents, name: str, text: str) -> Path:
+    path = agents.folder / name
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return path
+
+
+def a_run(message: str = "hi") -> Run:
+    def call(agent: str, message: str) -> Call:
+        raise AssertionError("nobody is called here")
+
+    return Run("r-1", "a", "s-1", message, Author("p-1", "Ann"), (), call=call)
+
+
+async def given(agent: Agent, message: str = "hi") -> list[Any]:
+    """Return what the agent gives, as a run would hear it."""
+    async with aclosing(pieces(agent, a_run(message))) as heard:  # type: ignore[type-var]
+        return [piece async for piece in heard]
+
+
+async def only(agents: Agents, text: str, name: str = "a.py") -> Agent:
+    write(agents, name, text)
+    await agents.open()
+    (agent,) = agents.all()
+    return agent
+
+
+async def error(agents: Agents, text: str, name: str = "a.py") -> str:
+    agent = await only(agents, text, name)
+    assert agent.error and "\n" not in agent.error and "Traceback" not in agent.error
+    assert agent.answer is None and agent.work is None
+    return agent.error
+
+
+# --- what a function may be -------------------------------------------------------------------------------------------
+
+KINDS = {
+    "async generator": ("async def a(message):\n yield message\n yield '!'", ["hi", "!"]),
+    "coroutine, text": ("async def a(message): return message", [Message("hi")]),
+    "coroutine, None": ("async def a(message): pass", [None]),
+    "coroutine, async iterator": ("async def g(m):\n yield m\nasync def a(message): return g(message)", ["hi"]),
+    "coroutine, iterator": ("async def a(message): return iter(message)", ["h", "i"]),
+    "plain generator": ("def a(message):\n yield message\n yield '!'", ["hi", "!"]),
+    "plain, text": ("def a(message): return message", [Message("hi")]),
+    "plain, None": ("def a(message): pass", [None]),
+    "plain, iterator": ("def a(message): return iter(message)", ["h", "i"]),
+    "plain, async iterator": ("async def g(m):\n yield m\n yield '!'\ndef a(message): return g(message)", ["hi", "!"]),
+    "plain, awaitable": ("async def g(m): return m\ndef a(message): return g(message)", [Message("hi")]),
+    "plain, no text": ("def a(message): return {'not': 'text'}", [{"not": "text"}]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_function_of_any_kind_answers(agents: Agents, kind: str) -> None:
+    """Generators stream, a returned text is a whole message, anything else goes through for the run to refuse."""
+    text, expected = KINDS[kind]
+    agent = await only(agents, text)
+    assert agent.error is None
+    assert (agent.work is not None) == kind.startswith("plain")
+    assert await given(agent) == expected
+
+
+async def test_an_async_generator_is_given_as_it_is(agents: Agents) -> None:
+    """Nothing of the hub runs between two pieces of the agent."""
+    agent = await only(agents, "async def a(run):\n yield run.message")
+    assert agent.answer is not None
+    assert agent.answer(a_run()).ag_code.co_name == "a"  # type: ignore[attr-defined]
+
+
+async def test_a_decorated_async_function_runs_in_the_loop_of_the_hub(agents: Agents) -> None:
+    """What a plain wrapper hides is still async."""
+    agent = await only(
+        agents,
+        """
+        import functools
+        def twice(function):
+            @functools.wraps(function)
+            def wrapper(*args, **kwargs):
+                return function(*args, **kwargs)
+            return wrapper
+        @twice
+        async def a(message):
+            yield message
+        """,
+    )
+    assert agent.work is None
+    assert await given(agent) == ["hi"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["async def a(message): return g()", "def a(message): return g()", "async def a(message): return p()"],
+)
+async def test_closing_an_answer_closes_what_the_function_returned(agents: Agents, how: str) -> None:
+    """The `finally` of the inner generator has run when the outer one is closed."""
+    agent = await only(
+        agents,
+        f"""
+        closed = []
+        async def g():
+            try:
+                yield "one"
+                yield "two"
+            finally:
+                closed.append(True)
+        def p():
+            try:
+                yield "one"
+                yield "two"
+            finally:
+                closed.append(True)
+        {how}
+        """,
+    )
+    if agent.answer is not None:
+        answer = agent.answer(a_run())
+        assert await anext(answer) == "one"
+        await answer.aclose()  # type: ignore[attr-defined]
+    else:
+        async with aclosing(pieces(agent, a_run())) as heard:  # type: ignore[type-var]
+            assert await anext(heard) == "one"
+    assert sys.modules["hubbub_agents.a"].closed == [True]
+
+
+# --- which function ---------------------------------------------------------------------------------------------------
+
+CHOICES = {
+    "marked": ("from hub import agent\ndef a(message): return 'named'\n@agent\ndef b(message): return 'yes'", "a.py"),
+    "named": ("def other(message): return 'no'\ndef my_agent(message): return 'yes'", "my-agent.py"),
+    "only": ("from json import dumps\ndef _no(message): pass\ndef say(message): return 'yes'", "a.py"),
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+async def test_the_function_is_the_marked_one_else_the_named_one_else_the_only_one(agents: Agents, choice: str) -> None:
+    """Imported and private functions do not count."""
+    assert await given(await only(agents, *CHOICES[choice])) == [Message("yes")]
+
+
+@pytest.mark.parametrize("text", ["def b(message): pass\ndef c(message): pass", "x = 1"])
+async def test_a_file_without_a_clear_function_says_what_to_do(agents: Agents, text: str) -> None:
+    """Two candidates are as bad as none."""
+    said = await error(agents, text)
+    assert "a.py" in said and "name one a" in said and "@agent" in said
+
+
+async def test_two_marked_functions_are_refused(agents: Agents) -> None:
+    """The file's name does not decide between them."""
+    said = await error(agents, "from hub import agent\n@agent\ndef a(message): pass\n@agent\ndef b(message): pass")
+    assert "two functions" in said
+
+
+async def test_marks_are_kept(agents: Agents) -> None:
+    """What @agent says reaches the runs."""
+    agent = await only(agents, "from hub import agent\n@agent(restartable=True, max_runs=2)\ndef a(message): pass")
+    assert agent.marks == Marks(restartable=True, max_runs=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "description"),
+    [
+        ('"""Of the module.\n\nMore."""\ndef a(message):\n "Of the function."', "Of the module."),
+        ('def a(message):\n """\n Of the function.\n """', "Of the function."),
+        ("def a(message): pass", ""),
+        ('"half \\ud800"\ndef a(message): pass', "half ?"),
+    ],
+)
+async def test_the_description_is_the_first_line_of_the_docstring(agents: Agents, text: str, description: str) -> None:
+    """The module's, else the function's; always something that JSON can hold."""
+    assert (await only(agents, text)).description == description
+
+
+# --- its parameters ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("signature", "expression"),
+    [
+        ("run, message", "run.id + message"),
+        ("message, run", "run.id + message"),
+        ("text: str, this: Run", "this.id + text"),
+        ("text: 'str', this: 'Run'", "this.id + text"),
+        ("message, run, /", "run.id + message"),
+        ("*, message, run", "run.id + message"),
+        ("message, run, model: str = '', *args, **more", "run.id + message + model + ''.join(more)"),
+        ("", "'r-1hi'"),
+    ],
+)
+async def test_parameters_say_what_a_function_wants(agents: Agents, signature: str, expression: str) -> None:
+    """By name or by type, in any order; one with a default of its own keeps it."""
+    agent = await only(agents, f"from hub import Run\ndef a({signature}): return {expression}")
+    assert await given(agent) == [Message("r-1hi")]
+
+
+async def test_another_required_parameter_is_named(agents: Agents) -> None:
+    """With the line of the function."""
+    said = await error(agents, "\ndef a(message, session): pass")
+    assert said == "a.py line 2: a() wants 'session'; it may take message: str and run: Run"
+
+
+# --- broken files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x = 1\ndef a(:\n pass", "a.py line 2: invalid syntax"),
+        ("\n\n1 / 0", "a.py line 3: ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit(3)", "a.py line 2: SystemExit: 3"),
+        ("import nothing_of_that_name", "a.py line 1: ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("raise ValueError('two\\nlines \\ud800')", "a.py line 1: ValueError: two lines ?"),
+        ("\0", "a.py: SyntaxError: source code string cannot contain null bytes"),
+        ("import asyncio\nraise asyncio.CancelledError", "a.py line 2: CancelledError:"),
+        ("x = 1\nexec('(')", "a.py line 2: SyntaxError: '(' was never closed (<string>, line 1)"),
+    ],
+)
+async def test_a_broken_file_is_listed_with_its_line(agents: Agents, text: str, expected: str) -> None:
+    """Nothing is raised, and the others work."""
+    write(agents, "good.py", "def good(message): return message")
+    write(agents, "a.py", text)
+    await agents.open()
+    assert agents.describe() == (
+        {"agentId": "a", "description": "", "status": "broken", "error": expected},
+        {"agentId": "good", "description": "", "status": "ok"},
+    )
+    assert await given(agents.get("good")) == [Message("hi")]
+
+
+async def test_a_name_that_is_no_id_is_refused(agents: Agents) -> None:
+    """The listing can still be sent, whatever the bytes of the name."""
+    (agents.folder / os.fsdecode(b"caf\xe9.py")).write_text("def a(message): pass")
+    write(agents, "b c.py", "def a(message): pass")
+    await agents.open()
+    assert [one["agentId"] for one in agents.describe()] == ["b c", "caf?"]
+    assert all("is no agent id" in one["error"].encode().decode() for one in agents.describe())
+
+
+async def test_what_is_no_agent_file_is_passed_over(agents: Agents) -> None:
+    """Private and hidden files, other kinds of files, folders."""
+    for name in ("_helper.py", ".hidden.py", "notes.md"):
+        write(agents, name, "1 / 0")
+    (agents.folder / "__pycache__").mkdir()
+    (agents.folder / "folder.py").mkdir()
+    await agents.open()
+    assert agents.all() == []
+
+
+async def test_a_name_with_two_files_is_broken(agents: Agents) -> None:
+    """Neither of the two wins."""
+    write(agents, "a.toml", 'adapter = "openai_chat"')
+    assert await error(agents, "def a(message): pass") == "a.py and a.toml are both there: keep one"
+
+
+async def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    """In one line that names it."""
+    with pytest.raises(FileNotFoundError, match=f"^there is no agents folder {tmp_path}/none: .*$"):
+        await Agents(tmp_path / "none", tmp_path).open()
+
+
+# --- adapters ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_adapter_answers_with_its_options(agents: Agents, adapters: Path) -> None:
+    """The TOML's keys are its options, but for the description and the marks; it is left when the agents close."""
+    (adapters / "noted.py").write_text(NOTED)
+    agent = await only(
+        agents,
+        """
+        adapter = "noted"
+        description = "Notes it."
+        restartable = true
+        time_limit = 5
+        notes = "notes.txt"
+        times = 2
+        """,
+        "a.toml",
+    )
+    assert agent.error is None
+    assert (agent.description, agent.marks) == ("Notes it.", Marks(restartable=True, time_limit=5.0))
+    assert await given(agent) == ["a heard hi"] * 2
+    assert (agents.data / "notes.txt").read_text() == "entered\n"
+    await agents.close()
+    assert (agents.data / "notes.txt").read_text() == "entered\nleft\n"
+
+
+async def test_the_adapter_for_language_models_is_there(agents: Agents) -> None:
+    """An agent of it loads without a word of Python."""
+    agent = await only(agents, 'adapter = "openai_chat"', "a.toml")
+    assert agent.error is None and agent.answer is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('adapter = "nope"', "a.toml: there is no adapter 'nope'; there are: noted, openai_chat"),
+        ('adapter = "sse"', "a.toml: there is no adapter 'sse'; there are: noted, openai_chat"),
+        ("notes = ''", "a.toml: a key `adapter` is missing; there are: noted, openai_chat"),
+        ("adapter = []", "a.toml: there is no adapter []; there are: noted, openai_chat"),
+        ("adapter = ", "a.toml: Invalid value (at end of document)"),
+        (
+            'adapter = "noted"\nnotes = "n"\ncolour = 1',
+            "a.toml: unknown key 'colour'; there are: notes, times, fails",
+        ),
+        ('adapter = "noted"', "a.toml: Object missing required field `notes`"),
+        ('adapter = "noted"\nnotes = "n"\ntimes = "x"', "a.toml: Expected `int`, got `str` - at `$.times`"),
+        ('adapter = "noted"\ndescription = 1', "a.toml: Expected `str`, got `int` - at `$.description`"),
+        ('adapter = "noted"\nmax_runs = "x"', "a.toml: Expected `int | null`, got `str` - at `$.max_runs`"),
+        ('adapter = "noted"\nnotes = "n"\nfails = "AgentError"', "a.toml: no key is set"),
+        ('adapter = "noted"\nnotes = "n"\nfails = "ValueError"', "a.toml: bad mood"),
+        ('adapter = "noted"\nnotes = "n"\nfails = "RuntimeError"', "a.toml: RuntimeError: bad mood"),
+    ],
+)
+async def test_a_wrong_table_says_what_is_wrong(agents: Agents, adapters: Path, text: str, expected: str) -> None:
+    """In one line, with the names that would be right."""
+    (adapters / "noted.py").write_text(NOTED)
+    assert await error(agents, text, "a.toml") == expected
+
+
+async def test_an_adapter_that_lacks_a_library_names_the_extra(agents: Agents, adapters: Path) -> None:
+    """It is listed among the others: one command is missing, not the adapter."""
+    (adapters / "lacking.py").write_text("import nothing_of_that_name\n\nclass Options: ...\n")
+    said = await error(agents, 'adapter = "lacking"', "a.toml")
+    assert "nothing_of_that_name" in said and said.endswith("pip install hubbub[lacking]")
+
+
+# --- changes ----------------------------------------------------------------------------------------------------------
+
+
+async def test_only_what_changed_is_loaded_again(agents: Agents) -> None:
+    """A changed file, a new one and a removed one are told; the rest stays the very agent it was."""
+    for name in ("same", "changed", "gone"):
+        write(agents, f"{name}.py", f"def {name}(message): return 'old'")
+    await agents.open()
+    same = agents.get("same")
+    assert await agents.reload_changed() == []
+    write(agents, "changed.py", "def changed(message): return 'newer'")
+    write(agents, "new.py", "def new(message): return 'new'")
+    (agents.folder / "gone.py").unlink()
+    assert await agents.reload_changed() == ["changed", "gone", "new"]
+    assert [agent.id for agent in agents.all()] == ["changed", "new", "same"]
+    assert agents.get("same") is same
+    assert await given(agents.get("changed")) == [Message("newer")]
+
+
+async def test_an_edit_of_the_same_length_is_seen(agents: Agents) -> None:
+    """No stale bytecode: the time of the change counts to the nanosecond."""
+    path = write(agents, "a.py", "def a(message): return 'old'")
+    os.utime(path, ns=(10**18, 10**18))
+    await agents.open()
+    write(agents, "a.py", "def a(message): return 'new'")
+    os.utime(path, ns=(10**18 + 1, 10**18 + 1))
+    assert await agents.reload_changed() == ["a"]
+    assert await given(agents.get("a")) == [Message("new")]
+
+
+async def test_a_file_breaks_and_is_mended(agents: Agents) -> None:
+    """The status follows the file."""
+    await only(agents, "def a(message): return 'one'")
+    write(agents, "a.py", "def a(message) return 'two'")
+    await agents.reload_changed()
+    with pytest.raises(AgentBroken, match="a.py line 1"):
+        agents.get("a")
+    write(agents, "a.py", "def a(message): return 'three'")
+    await agents.reload_changed()
+    assert await given(agents.get("a")) == [Message("three")]
+
+
+async def test_a_running_answer_keeps_its_code(agents: Agents) -> None:
+    """Also what it looks up in its module after the change."""
+    text = "WORD = 'old'\nasync def a(message):\n yield WORD\n yield WORD"
+    agent = await only(agents, text)
+    async with aclosing(pieces(agent, a_run())) as heard:  # type: ignore[type-var]
+        assert await anext(heard) == "old"
+        write(agents, "a.py", text.replace("old", "newer"))
+        assert await agents.reload_changed() == ["a"]
+        assert await anext(heard) == "old"
+    assert await given(agents.get("a")) == ["newer", "newer"]
+
+
+async def test_a_changed_adapter_is_left_when_its_last_answer_is_over(agents: Agents, adapters: Path) -> None:
+    """What the answer uses stays open under it."""
+    (adapters / "noted.py").write_text(NOTED)
+    agent = await only(agents, 'adapter = "noted"\nnotes = "old"', "a.toml")
+    agent.working = 1
+    write(agents, "a.toml", 'adapter = "noted"\nnotes = "newer"')
+    assert await agents.reload_changed() == ["a"]
+    assert (agents.data / "old").read_text() == "entered\n"
+    assert (agents.data / "newer").read_text() == "entered\n"
+    agent.working = 0
+    assert await agents.reload_changed() == []
+    assert (agents.data / "old").read_text() == "entered\nleft\n"
+    assert (agents.data / "newer").read_text() == "entered\n"
+
+
+async def test_a_folder_that_vanishes_takes_its_agents_with_it(agents: Agents) -> None:
+    """Looking for changes never raises."""
+    await only(agents, "def a(message): pass")
+    (agents.folder / "a.py").unlink()
+    agents.folder.rmdir()
+    assert await agents.reload_changed() == ["a"]
+    assert agents.all() == []
+
+
+# --- asking for one ---------------------------------------------------------------------------------------------------
+
+
+async def test_asking_for_an_unknown_agent_lists_the_working_ones(agents: Agents) -> None:
+    """Without the broken ones."""
+    write(agents, "b.py", "def b(message): pass")
+    write(agents, "broken.py", "1 / 0")
+    write(agents, "a.py", "def a(message): pass")
+    await agents.open()
+    with pytest.raises(UnknownAgent) as raised:
+        agents.get("c")
+    assert raised.value.message == "there is no agent c; there are: a, b"
+    assert raised.value.about == {"agentId": "c"}
+
+
+async def test_asking_for_a_broken_agent_tells_why(agents: Agents) -> None:
+    """With the line of the listing."""
+    await error(agents, "1 / 0")
+    with pytest.raises(AgentBroken) as raised:
+        agents.get("a")
+    assert raised.value.message == "agent a is broken: a.py line 1: ZeroDivisionError: division by zero"
+    assert raised.value.about == {"agentId": "a"}
