@@ -165,6 +165,7 @@ class Connection:
             while not self.closed:
                 if self.full():
                     await self.drain()
+                    await asyncio.sleep(0)  # a drain that did not wait must not hold the loop
                     continue
                 self.room.set()
                 if not self.behind:

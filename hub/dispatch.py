@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from hub import __version__
 from hub.connection import Connection
-from hub.errors import BadFrame
+from hub.errors import BadFrame, NotRunning
 from hub.messages import (
     Cancel,
     Cancelling,
@@ -166,9 +166,11 @@ async def unsubscribe(node: Node, connection: Connection, command: Unsubscribe) 
 
 
 async def cancel(node: Node, connection: Connection, command: Cancel) -> None:
-    async with node.use(command.sessionId) as session:
-        run_ids = session.cancel(command.runId, command.queued)
-        connection.answer(Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref))
+    session = node.sessions.get(command.sessionId)  # one with a run, or a waiting one, is in memory
+    if session is None:
+        raise NotRunning(f"nothing is being answered in session {command.sessionId}", sessionId=command.sessionId)
+    run_ids = session.cancel(command.runId, command.queued)
+    connection.answer(Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref))
 
 
 async def typing(node: Node, connection: Connection, command: Typing) -> None:

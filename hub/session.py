@@ -50,6 +50,7 @@ class Session:
     runs: dict[str, Run] = attrs.Factory(dict)
     queue: list[Run] = attrs.Factory(list)
     chats: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)
+    tasks: set[asyncio.Task[Accepted]] = attrs.Factory(set)
     holders: int = 0
     draining: bool = False
 
@@ -62,7 +63,10 @@ class Session:
 
     def unused(self) -> bool:
         """Tell whether nothing needs this session in memory: no subscriber, run, outbox, append in flight or waiter."""
-        return not (self.channel.subscriptions or self.runs or self.queue or self.holders) and self.outbox.empty
+        return (
+            not (self.channel.subscriptions or self.runs or self.queue or self.tasks or self.holders)
+            and self.outbox.empty
+        )
 
     def state(self) -> State:
         active = tuple(_short(run) for run in self.runs.values())
@@ -81,7 +85,13 @@ class Session:
         """
         if chat.clientMsgId is None:
             return await self._admit(chat, author, agent, "")
-        key = (author.id, chat.clientMsgId)
+        # In a task of its own: where the one who asks is cancelled, no duplicate may come between text and commit.
+        task = asyncio.create_task(self._once(chat, author, agent, (author.id, chat.clientMsgId)))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _once(self, chat: Chat, author: Author, agent: Agent, key: tuple[str, str]) -> Accepted:
         while (first := self.chats.get(key)) is not None:
             await first.wait()
         settled = self.chats[key] = asyncio.Event()

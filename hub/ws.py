@@ -49,6 +49,9 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     try:
         await _open(node, connection, query)
         await _read(node, connection, ws)
+    except HubError as refusal:  # the session of its address cannot be had
+        connection.answer(Error(code=refusal.code, message=refusal.message))
+        await _close(ws, refusal.close)
     finally:
         # First out of the registry, so that nothing new reaches it; then the socket; then what takes time.
         node.registry.leave(connection)

@@ -67,6 +67,10 @@ class Client:
             pass
         return frame
 
+    async def find(self, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Return the first wanted frame of all that were heard, reading on where there is none yet."""
+        return next((frame for frame in self.frames if wanted(frame)), None) or await self.until(wanted)
+
     async def until_type(self, kind: str) -> dict[str, Any]:
         return await self.until(lambda frame: frame["type"] == kind)
 

@@ -196,7 +196,7 @@ async def test_presence_and_typing_reach_the_others(hub: Hub) -> None:
     one, two = [await hub.connect(extended=True) for _ in range(2)]
     for client in (one, two):
         await client.send(type="subscribe", sessionId="s1")
-    presence = await one.until(lambda f: f["type"] == "presence" and f["count"] == 2)
+    presence = await one.find(lambda f: f["type"] == "presence" and f["count"] == 2)
     assert len(presence["members"]) == 2 and "seq" not in presence
     await two.send(type="typing", sessionId="s1")
     assert (await one.until_type("typing"))["author"]["id"] == "local"
@@ -214,7 +214,7 @@ async def test_state_tells_what_runs_and_what_waits(hub: Hub) -> None:
         await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
     first, second = [await client.until_type("accepted") for _ in range(2)]
     assert second["status"] == "queued" and second["position"] == 1
-    state = await client.until(lambda f: f["type"] == "state" and f["queue"])
+    state = await client.find(lambda f: f["type"] == "state" and f["queue"])
     assert state["state"] == "running"
     assert [run["runId"] for run in state["active"] + state["queue"]] == [first["runId"], second["runId"]]
     gate.touch()

@@ -8,8 +8,9 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-import hub.adapters
 import pytest
+
+import hub.adapters
 from hub.agent import Call, Marks, Message, Run
 from hub.errors import AgentBroken, UnknownAgent
 from hub.loading import Agent, Agents
@@ -155,6 +156,24 @@ async def test_a_decorated_async_function_runs_in_the_loop_of_the_hub(agents: Ag
     )
     assert agent.work is None
     assert await given(agent) == ["hi"]
+
+
+async def test_a_decorator_around_something_that_is_no_function_is_no_matter(agents: Agents) -> None:
+    """The wrapper is what answers."""
+    agent = await only(
+        agents,
+        """
+        import functools
+        class Callable:
+            def __call__(self, message):
+                return message
+        @functools.wraps(Callable(), assigned=())
+        def a(message):
+            return message
+        """,
+    )
+    assert agent.source == "a.py:6"
+    assert await given(agent) == [Message("hi")]
 
 
 @pytest.mark.parametrize(

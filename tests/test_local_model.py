@@ -107,7 +107,7 @@ async def test_characters_of_several_tokens(data: Path, message: str) -> None:
 async def test_long_conversation_fits(data: Path) -> None:
     """However long the conversation, and whatever its script, what is sent fits the model."""
     history = [Past("user", "𠀀𠀁" * 20), Past("assistant", "ꙮ⸘" * 30)] * 30
-    async with opened(data, max_tokens=4, history=100, system="x" * 1500) as answer:
+    async with opened(data, max_tokens=4, history=100, system="x" * 900) as answer:
         pieces, _ = await answer_to(answer, "?", *history)
         assert pieces
 

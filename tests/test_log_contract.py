@@ -63,17 +63,22 @@ class Opened:
         return events
 
 
-Opener = Callable[[], Awaitable[Opened]]
+Opener = Callable[..., Awaitable[Opened]]
 
 
 @pytest.fixture(params=LOGS)
 async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
     opened: list[Log] = []
 
-    async def start() -> Opened:
+    async def start(spoil: Callable[[str], None] = lambda session: None) -> Opened:
         heard: Heard = []
+
+        def listener(session: str, events: Sequence[Event]) -> None:
+            heard.extend(("event", event) for event in events)
+            spoil(session)
+
         log = open_log(request.param(tmp_path))
-        await log.start(lambda _, events: heard.extend(("event", event) for event in events))
+        await log.start(listener)
         opened.append(log)
         return Opened(log, heard)
 
@@ -91,10 +96,6 @@ async def hub(opener: Opener) -> Opened:
 
 def chunk(content: str, offset: int = 0, message: str = "m", run: str = "r") -> Entry:
     return Entry("main", run, Chunk(message, content, offset))
-
-
-def says(*bodies: Body, run: str = "r") -> Append:
-    return Append("s", [Entry("main", run, body) for body in bodies])
 
 
 def texts(events: Sequence[Event]) -> list[str]:
@@ -139,15 +140,20 @@ async def test_what_is_heard_can_be_read(hub: Opened) -> None:
 
 
 async def test_a_raising_listener_stops_nobody(opener: Opener) -> None:
-    """Where the listener and a done raise, the others still hear of their appends."""
-    hub = await opener()
-    await hub.log.close()
-    log = open_log(f"sqlite:///{hub.log._path}") if hasattr(hub.log, "_path") else hub.log
-    del log
-    heard: list[str] = []
-    hub.log = (await opener()).log
-    await hub.log.close()
-    assert heard == []
+    """Where the listener and a done raise, everyone else still hears, and the appends count as kept."""
+
+    def spoil(session: str) -> None:
+        if session == "bad":
+            raise RuntimeError("a listener's mistake")
+
+    def bad_done(result: int | Exception) -> None:
+        raise RuntimeError("a caller's mistake")
+
+    hub = await opener(spoil)
+    await asyncio.gather(*map(hub.log.load, ("bad", "s")))
+    hub.log.append(Append("s", [chunk("a")]), bad_done)
+    results = await asyncio.gather(*(hub.put(Append(session, [chunk("x")])) for session in ("bad", "s", "bad")))
+    assert results == [1, 2, 2]
 
 
 async def test_every_body_comes_back(hub: Opened) -> None:
@@ -159,8 +165,8 @@ async def test_every_body_comes_back(hub: Opened) -> None:
         Chunk("m", "é\0\U0001f600", 0),
         WholeMessage("m2", "whole"),
         RunError("boom", "it broke", True, 1500),
-        RunFinished("end_turn", Usage(3, 4)),
-        RunFinished("cancelled"),
+        RunFinished("m", "end_turn", Usage(3, 4)),
+        RunFinished("m", "cancelled"),
         MessageRemoved(("m", "m2"), "restarted"),
     ]
     await hub.put(Append("s", [Entry("main", "r", body) for body in bodies] + [Entry(None, None, bodies[0])]))
@@ -176,5 +182,290 @@ UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(UNICODE, min_size=1, max_size=12))
-async def test_any_text_comes_back(opener: Opener, pieces: list[str]) -> None:
-    raise NotImplementedError
+async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
+    """Every text without lone surrogates is kept byte for byte: in chunks, in whole messages, in the history."""
+    session = f"s-{len(hub.heard)}"
+    await hub.log.load(session)
+    whole = "".join(pieces)
+    entries = [chunk(piece, i) for i, piece in enumerate(pieces)]
+    end = Entry("main", "r", WholeMessage("m2", whole))
+    message = Message("m", "assistant", whole, "main", "r", None)
+    await hub.put(Append(session, [Entry("main", "r", RunStarted("m")), *entries, end], [(len(pieces), message)]))
+    events = await hub.everything(session)
+    assert texts(events) == pieces
+    assert events[-1].body == WholeMessage("m2", whole)
+    assert await hub.log.message_before(session, "r", len(pieces) + 2) == ("m", whole)
+    assert [kept.content for kept in await hub.log.messages(session, 5)] == [whole]
+
+
+@pytest.mark.parametrize("bad", [chunk("\ud800"), Entry(None, None, UserMessage("u", ANN, "\udfff"))])
+async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Entry) -> None:
+    """A lone surrogate fails its own append, whole; those that share the commit are kept."""
+    sessions = [f"s{i}" for i in range(9)]
+    await asyncio.gather(*map(hub.log.load, sessions))
+    entries = {s: [chunk("good"), bad] if s == "s4" else [chunk("good")] for s in sessions}
+    results = await asyncio.gather(*(hub.put(Append(s, entries[s])) for s in sessions), return_exceptions=True)
+    assert [type(r) for r in results] == [StorageUnavailable if s == "s4" else int for s in sessions]
+    assert await hub.everything("s4") == []
+    assert await hub.put(Append("s4", [chunk("better")])) == 1
+    for session in sessions:
+        assert len(await hub.everything(session)) == 1
+
+
+async def test_a_session_that_was_never_loaded_is_refused(hub: Opened) -> None:
+    """An append to an unknown session fails by name, and makes nothing."""
+    with pytest.raises(StorageUnavailable, match="stranger"):
+        await hub.put(Append("stranger", [chunk("a")]))
+    assert await hub.log.find("stranger") is None
+
+
+async def test_pages_are_bounded_by_rows(hub: Opened) -> None:
+    """A page has at most page_rows events, and the pages together have all of them."""
+    rows = Limits().page_rows
+    await hub.put(Append("s", [chunk("x", i) for i in range(rows + 10)]))
+    first = await hub.log.read("s", 0, rows + 10)
+    assert [event.seq for event in first] == list(range(1, rows + 1))
+    assert [event.seq for event in await hub.log.read("s", rows, rows + 10)] == list(range(rows + 1, rows + 11))
+
+
+async def test_pages_are_bounded_by_text(hub: Opened) -> None:
+    """A page ends with the event that fills page_bytes (counted in UTF-8), and has one event however long it is."""
+    quarter = "é" * (Limits().page_bytes // 8)
+    await hub.put(Append("s", [chunk(quarter, i) for i in range(6)] + [chunk(quarter * 9), chunk("last")]))
+    assert [event.seq for event in await hub.log.read("s", 0, 8)] == [1, 2, 3, 4]
+    assert [event.seq for event in await hub.log.read("s", 6, 8)] == [7]
+    assert [event.seq for event in await hub.everything("s")] == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "after, upto, seqs", [(0, 5, [1, 2, 3, 4, 5]), (2, 4, [3, 4]), (4, 4, []), (5, 9, []), (3, 2, [])]
+)
+async def test_a_read_is_after_and_upto(hub: Opened, after: int, upto: int, seqs: list[int]) -> None:
+    """A read gives after < seq <= upto and nothing else."""
+    await hub.put(Append("s", [chunk("x", i) for i in range(5)]))
+    assert [event.seq for event in await hub.log.read("s", after, upto)] == seqs
+
+
+async def test_reading_what_is_not_there(hub: Opened) -> None:
+    """An unknown session has no events, messages, chats or runs."""
+    assert list(await hub.log.read("nobody", 0, 9)) == []
+    assert list(await hub.log.messages("nobody", 9)) == []
+    assert await hub.log.chat("nobody", "ann", "c") is None
+    assert await hub.log.message_before("nobody", "r", 9) is None
+    assert list(await hub.log.unfinished()) == []
+
+
+async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
+    """A message gets number and time of the entry at its index; the history is oldest first, the last so many."""
+    asked = Message("u", "user", "hi", "main", None, ANN)
+    await hub.put(Append("s", [chunk("before"), Entry("main", None, UserMessage("u", ANN, "hi"))], [(1, asked)]))
+    answers = [Message(f"a{i}", "assistant", f"answer {i}", "main", "r", None) for i in range(3)]
+    await hub.put(
+        Append("s", [chunk("x"), chunk("y"), chunk("z")], [(0, answers[0]), (2, answers[1]), (2, answers[2])])
+    )
+    ts = [event.ts for event in await hub.everything("s")]
+    whole = [attrs.evolve(m, seq=seq, ts=ts[seq - 1]) for m, seq in zip([asked, *answers], (2, 3, 5, 5))]
+    assert list(await hub.log.messages("s", 100)) == whole
+    assert list(await hub.log.messages("s", 2)) == whole[2:]
+    assert list(await hub.log.messages("s", 0)) == []
+
+
+async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
+    """The newest messages win the room, and none older than one that found none is given."""
+    sizes = [10, 300_000, 10, 400_000, 600_000]
+    messages = [(0, Message(f"m{i}", "assistant", "x" * n, "main", "r", None)) for i, n in enumerate(sizes)]
+    await hub.put(Append("s", [chunk("x")], messages))
+    assert [m.messageId for m in await hub.log.messages("s", 100)] == ["m2", "m3", "m4"]
+
+
+def record(run: str, **fields: Any) -> RunRecord:
+    kept = RunRecord(run, "s", "main", "queued", f"m-{run}", f"u-{run}", "hi \0\U0001f600", ANN, 0)
+    return attrs.evolve(kept, **fields)
+
+
+async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
+    """Records are kept across a restart, replaced in their place, and forgotten when they end."""
+    hub = await opener()
+    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    await hub.put(Append("s", [chunk("x")], saved=[record("r1"), record("r2")]))
+    await hub.put(Append("t", [chunk("x")], saved=[record("r1", sessionId="t", wide=True)]))
+    await hub.put(Append("s", [chunk("x")], saved=[record("r1", state="started", after=1, attempt=2), record("r3")]))
+    await hub.put(Append("s", [chunk("x")], ended=["r2"]))
+    await hub.log.close()
+    hub = await opener()
+    assert list(await hub.log.unfinished()) == [
+        record("r1", state="started", after=1, attempt=2),
+        record("r1", sessionId="t", wide=True),
+        record("r3"),
+    ]
+
+
+async def test_an_append_without_entries(hub: Opened) -> None:
+    """Records alone may be written; done gets the number that the next entry will have."""
+    await hub.put(Append("s", [chunk("x")]))
+    assert await hub.put(Append("s", [], saved=[record("r1")])) == 2
+    assert [kind for kind, _ in hub.heard] == ["event", "done", "done"]
+    assert await hub.put(Append("s", [chunk("y")], ended=["r1"])) == 2
+    assert list(await hub.log.unfinished()) == []
+
+
+async def test_a_chat_is_remembered(opener: Opener) -> None:
+    """What a clientMsgId was answered is found by session, principal and id, also after a restart."""
+    hub = await opener()
+    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    await hub.put(Append("s", [chunk("x")]))
+    kept = KeptChat("ann", "c1", "digest", "u", "r")
+    await hub.put(Append("s", [chunk("y"), chunk("z")], chats=[(1, kept)]))
+    await hub.log.close()
+    hub = await opener()
+    assert await hub.log.chat("s", "ann", "c1") == attrs.evolve(kept, seq=3)
+    others = [("t", "ann", "c1"), ("s", "bob", "c1"), ("s", "ann", "c2")]
+    assert [await hub.log.chat(*other) for other in others] == [None, None, None]
+
+
+async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
+    """A second append for the same clientMsgId is refused whole, whatever it says: an accepted chat runs once."""
+    await hub.put(Append("s", [chunk("x")], chats=[(0, KeptChat("ann", "c1", "digest", "u", "r"))]))
+    with pytest.raises(StorageUnavailable):
+        await hub.put(
+            Append("s", [chunk("y")], saved=[record("r2")], chats=[(0, KeptChat("ann", "c1", "d2", "u2", "r2"))])
+        )
+    assert len(await hub.everything("s")) == 1 and list(await hub.log.unfinished()) == []
+
+
+async def test_loading_makes_a_session_once(opener: Opener) -> None:
+    """Loads at the same time give one head with one epoch, which a restart keeps; other sessions have others."""
+    hub = await opener()
+    assert await hub.log.find("s") is None
+    heads = await asyncio.gather(*(hub.log.load("s") for _ in range(20)), hub.log.load("t"))
+    assert len(set(heads[:20])) == 1 and heads[0].epoch != heads[20].epoch
+    assert (heads[0].seq, heads[0].floor) == (0, 0)
+    await hub.put(Append("s", [chunk("x"), chunk("y")]))
+    stands = attrs.evolve(heads[0], seq=2)
+    assert await hub.log.find("s") == stands == await hub.log.load("s")
+    await hub.log.close()
+    hub = await opener()
+    assert await hub.log.find("s") == stands == await hub.log.load("s")
+    assert await hub.put(Append("s", [chunk("z")])) == 3
+
+
+async def later(hub: Opened, session: str, than: int) -> Event:
+    """Append until the clock shows another millisecond, and return the first event of it."""
+    async with asyncio.timeout(10):
+        while True:
+            seq = await hub.put(Append(session, [chunk("x" * 100)]))
+            (event,) = await hub.log.read(session, seq - 1, seq)
+            if event.ts > than:
+                return event
+
+
+async def test_old_events_expire(opener: Opener) -> None:
+    """What was written before a time is dropped and raises the floor; messages stay, and numbers go on."""
+    hub = await opener()
+    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    message = Message("m", "assistant", "kept", "main", "r", None)
+    await hub.put(Append("s", [chunk("x")], [(0, message)]))
+    (first,) = await hub.everything("s")
+    edge = await later(hub, "s", first.ts)
+    await hub.put(Append("t", [chunk("young")]))
+    assert await hub.log.expire(edge.ts, 10**9) == {"s": edge.seq - 1}
+    assert await hub.log.expire(edge.ts, 10**9) == {}
+    assert [event.seq for event in await hub.everything("s")] == list(range(edge.seq, edge.seq + 1))
+    assert [m.content for m in await hub.log.messages("s", 9)] == ["kept"]
+    assert await hub.log.expire(edge.ts + 10**6, 10**9) == {"s": edge.seq, "t": 1}
+    await hub.log.close()
+    hub = await opener()
+    head = await hub.log.load("s")
+    assert (head.seq, head.floor) == (edge.seq, edge.seq)
+    assert await hub.put(Append("s", [chunk("next")])) == edge.seq + 1
+
+
+async def test_large_logs_lose_the_oldest(hub: Opened) -> None:
+    """Past the size, the oldest events of all sessions go, and only as many as must."""
+    await hub.log.load("t")
+    await hub.put(Append("s", [chunk("x" * 10_000, i) for i in range(50)]))
+    (last,) = await hub.log.read("s", 49, 50)
+    edge = await later(hub, "t", last.ts)
+    await hub.put(Append("t", [chunk("y" * 10_000, i) for i in range(10)]))
+    assert await hub.log.expire(0, 10**9) == {}
+    floors = await hub.log.expire(0, 200_000)
+    assert set(floors) == {"s"} and 35 <= floors["s"] <= 45
+    assert [event.seq for event in await hub.everything("s")] == list(range(floors["s"] + 1, 51))
+    assert len(await hub.everything("t")) == edge.seq + 10
+
+
+async def test_many_old_events_expire(hub: Opened) -> None:
+    """More events than one transaction drops go all the same, while appends go on."""
+    for _ in range(3):
+        await hub.put(Append("s", [chunk("x", i) for i in range(3000)]))
+    young = asyncio.create_task(hub.put(Append("s", [chunk("y")])))
+    assert (await hub.log.expire(2**60, 10**9))["s"] >= 9000
+    await young
+    assert (await hub.log.load("s")).seq == 9001
+
+
+async def test_nothing_of_an_unfinished_run_expires(hub: Opened) -> None:
+    """Events past the `after` of a run that goes on are kept, however old, until it ends."""
+    await hub.put(Append("s", [chunk("x", i) for i in range(5)], saved=[record("r", after=3), record("r2", after=4)]))
+    assert await hub.log.expire(2**60, 0) == {"s": 3}
+    assert [event.seq for event in await hub.everything("s")] == [4, 5]
+    await hub.put(Append("s", [chunk("x")], ended=["r"]))
+    assert await hub.log.expire(2**60, 0) == {"s": 4}
+    await hub.put(Append("s", [chunk("x")], ended=["r2"]))
+    assert await hub.log.expire(2**60, 0) == {"s": 7}
+
+
+async def test_close_keeps_what_is_queued(opener: Opener) -> None:
+    """Close writes and announces everything given before it; what comes after is refused."""
+    hub = await opener()
+    sessions = [f"s{i}" for i in range(30)]
+    await asyncio.gather(*map(hub.log.load, sessions))
+    puts = [asyncio.create_task(hub.put(Append(s, [chunk("x")]))) for s in sessions]
+    await asyncio.gather(asyncio.sleep(0), *(hub.log.close() for _ in range(2)))
+    assert await asyncio.gather(*puts) == [1] * 30
+    with pytest.raises(StorageUnavailable):
+        await hub.put(Append("s0", [chunk("y")]))
+    with pytest.raises(StorageUnavailable):
+        await hub.log.load("s0")
+    with pytest.raises(StorageUnavailable):
+        await hub.log.read("s0", 0, 1)
+    hub = await opener()
+    assert [len(await hub.everything(s)) for s in sessions] == [1] * 30
+
+
+STORY: list[tuple[str, Body]] = [
+    ("other", RunStarted("o")),
+    ("r", RunStarted("m")),
+    ("r", Chunk("m", "one ", 0)),
+    ("other", Chunk("o", "aside", 0)),
+    ("r", Chunk("m", "two", 4)),
+    ("r", WholeMessage("w", "whole")),
+    ("r", Chunk("m3", "three", 0)),
+    ("other", RunFinished("o", "end_turn")),
+    ("r", RunFinished("m3", "end_turn")),
+]
+
+
+@pytest.mark.parametrize(
+    "run, seq, message",
+    [
+        ("r", 9, ("m3", "three")),
+        ("r", 7, None),  # a whole message stands before it
+        ("r", 6, ("m", "one two")),
+        ("r", 5, ("m", "one ")),
+        ("r", 3, None),
+        ("r", 2, None),
+        ("other", 8, ("o", "aside")),
+        ("nobody", 9, None),
+    ],
+)
+async def test_the_message_before(hub: Opened, run: str, seq: int, message: tuple[str, str] | None) -> None:
+    """The streamed message that an event ends is given whole, without what other runs said meanwhile."""
+    await hub.put(Append("s", [Entry("main", who, body) for who, body in STORY]))
+    assert await hub.log.message_before("s", run, seq) == message
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    """The operator is told which schemes there are."""
+    with pytest.raises(LogUnusable, match="sqlite://"):
+        open_log("papyrus:///x")

@@ -28,9 +28,10 @@ from hub.errors import AgentError
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NAME = "smollm2-135m-instruct"
 # Tokens of one conversation with its answer. A token is at least one byte, so WINDOW_BYTES of text always fit beside
-# ANSWER_TOKENS; and 3 KiB are read in about 4 s on 2 cores (250 tokens/s), which more would not be.
+# ANSWER_TOKENS. The window is kept small for the wait before the first word: one thread reads about 150 tokens/s, so
+# 2 KiB of English (500 tokens) take 3 s and of Chinese (1,400) 9 s.
 CONTEXT_TOKENS = 4096
-WINDOW_BYTES = 3072
+WINDOW_BYTES = 2048
 ANSWER_TOKENS = 512
 CONVERSATIONS = 2  # answered side by side; others wait in llama.cpp's queue
 LOAD_SECONDS = 120.0
@@ -196,7 +197,6 @@ def serve(model: Path) -> None:
     os.dup2(2, 1)  # what llama.cpp prints is not for the hub
     key = sys.stdin.readline().strip()
     threading.Thread(target=_die_with_stdin, daemon=True).start()
-    os.nice(5)  # the hub's own work goes first
     server = _load(model, key)
     os.write(answers, json.dumps({"base_url": f"{server.listening_address}/v1"}).encode() + b"\n")
     while os.getppid() == hub:  # a stray copy of the pipe, in another child of the hub, must not keep this one alive
@@ -225,9 +225,11 @@ def _load(model: Path, key: str) -> Any:
     params.n_parallel = CONVERSATIONS
     params.cache_ram_mib = 0  # else up to 8 GiB of old prompts
     params.cache_idle_slots = False
-    threads = min(4, os.cpu_count() or 1)  # so small a model gains nothing from more
+    # One core is left to the others. llama.cpp's threads wait for each other at every step: with 2 threads on 2 cores
+    # one busy neighbour took it from 94 to 28 tokens/s (with a lower priority to less than one); one thread kept 60.
+    threads = max(1, min(4, (os.cpu_count() or 1) - 1))
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.cpuparams.poll = 0  # threads that spin while they wait took 25 % more CPU and were slower on 2 cores
+    params.cpuparams.poll = params.cpuparams_batch.poll = 0  # no spinning between two answers' steps
     params.n_threads_http = 2 * CONVERSATIONS + 4
     params.verbosity = 2  # warnings: the log holds no line per answer, so it does not grow
     return xllamacpp.Server(params)

@@ -32,7 +32,8 @@ class Agent:
     """Something that answers.
 
     *answer* is an async generator over a run, for async agents; *work* a plain one, iterated in a thread, for the
-    others. Both yield what the agent gives, unchecked. *source* is where its function stands, `NAME.py:LINE`. *working* counts the answers whose code has not ended.
+    others. Both yield what the agent gives, unchecked. *source* is where its function stands, `NAME.py:LINE`. *working*
+    counts the answers whose code has not ended.
     """
 
     id: str
@@ -210,7 +211,7 @@ def load_file(agent_id: str, path: Path) -> Agent:
         raise Broken(_where(path, error)) from None
     said = str(module.__doc__ or function.__doc__ or "").strip().partition("\n")[0]
     inner = inspect.unwrap(function)  # a decorator's plain wrapper around `async def`
-    source = f"{path.name}:{inner.__code__.co_firstlineno}"
+    source = f"{path.name}:{getattr(inner, '__code__', function.__code__).co_firstlineno}"
     agent = Agent(agent_id, _line(said), marks=getattr(function, "__hubbub__", Marks()), source=source)
     if inspect.isasyncgenfunction(function):
         agent.answer = call

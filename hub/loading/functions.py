@@ -130,9 +130,6 @@ def _in_own_loop(given: Any) -> Iterator[Any]:
     async def following() -> Any:
         return await anext(pieces, OVER)
 
-    with asyncio.Runner() as runner:
-        try:
-            while (piece := runner.run(following())) is not OVER:
-                yield piece
-        finally:
-            runner.run(pieces.aclose())
+    with asyncio.Runner() as runner:  # it closes the async generators that it has begun
+        while (piece := runner.run(following())) is not OVER:
+            yield piece

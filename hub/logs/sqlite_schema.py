@@ -115,8 +115,8 @@ CUT = (
         SELECT e.session, e.seq FROM json_each(?) JOIN sessions s ON s.id = json_extract(value, '$[0]')
         JOIN events e ON e.session = s.id AND e.seq <= s.floor)""",
     """
-    SELECT json_group_array(json_array(id, floor)) FROM json_each(?)
-    JOIN sessions ON id = json_extract(value, '$[0]')""",
+    SELECT json_group_array(json_array(sessions.id, floor)) FROM json_each(?)
+    JOIN sessions ON sessions.id = json_extract(value, '$[0]')""",
 )
 
 

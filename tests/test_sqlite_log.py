@@ -1,0 +1,406 @@
+"""What only the SQLite log promises: one file, one process, one fsync for all that waits, and plain SQL."""
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from hub.errors import StorageUnavailable
+from hub.logs import Append, Entry, LogUnusable, Message, RunRecord
+from hub.logs.sqlite import SqliteLog
+from hub.messages import Author, Chunk, Event, RunStarted
+
+Listener = Callable[[str, Sequence[Event]], None]
+Opener = Callable[..., Awaitable[SqliteLog]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "hub.db"
+
+
+@pytest.fixture
+async def opener(path: Path) -> AsyncIterator[Opener]:
+    opened: list[SqliteLog] = []
+
+    async def start(listener: Listener = lambda session, events: None) -> SqliteLog:
+        log = SqliteLog(f"sqlite:///{path}")
+        opened.append(log)
+        await log.start(listener)
+        return log
+
+    yield start
+    for log in opened:
+        await log.close()
+
+
+def text(content: str, offset: int = 0) -> Entry:
+    return Entry("main", "r", Chunk("m", content, offset))
+
+
+async def put(log: SqliteLog, append: Append) -> int:
+    answer: asyncio.Future[int | Exception] = asyncio.get_running_loop().create_future()
+    log.append(append, answer.set_result)
+    async with asyncio.timeout(30):
+        result = await answer
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+async def content(log: SqliteLog, session: str) -> str:
+    events: list[Event] = []
+    while page := await log.read(session, len(events), 10**9):
+        events += page
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    return "".join(event.body.content for event in events if isinstance(event.body, Chunk))
+
+
+async def test_logged_before_heard(opener: Opener, path: Path) -> None:
+    """When the listener is called, another connection to the file finds the events."""
+    found = []
+
+    def listener(session: str, events: Sequence[Event]) -> None:
+        row = (session, events[0].seq)
+        found.append(other.execute("SELECT content FROM events WHERE (session, seq) = (?, ?)", row).fetchone())
+
+    log = await opener(listener)
+    await log.load("s")
+    other = sqlite3.connect(path)
+    for i in range(20):
+        await put(log, Append("s", [text(f"word {i}")]))
+    other.close()
+    assert found == [(f"word {i}",) for i in range(20)]
+
+
+async def test_durability_is_full(opener: Opener, path: Path) -> None:
+    """The file is in WAL mode and each commit is synced; a reader's connection cannot write."""
+    log = await opener()
+    await log.load("s")
+    assert log._writer.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert log._writer.db.execute("PRAGMA synchronous").fetchone() == (2,)
+    await log.find("s")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        next(iter(log._connections)).execute("DELETE FROM sessions")
+
+
+async def test_sessions_share_commits(opener: Opener) -> None:
+    """What many sessions bring at once takes few transactions, and merely asking takes none."""
+    log = await opener()
+    sessions = [f"s{i}" for i in range(300)]
+    await asyncio.gather(*map(log.load, sessions))
+    before = log.commits
+    assert before < 100
+    await asyncio.gather(*(put(log, Append(session, [text("x")])) for session in sessions))
+    assert 0 < log.commits - before < 100
+    before = log.commits
+    await asyncio.gather(*map(log.load, sessions))
+    assert log.commits == before
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 511, 512, 513, 1030])
+async def test_any_number_of_rows_is_written_once(opener: Opener, rows: int) -> None:
+    """Rows are inserted in statements of fixed sizes; the filler leaves no trace."""
+    log = await opener()
+    await log.load("s")
+    assert await put(log, Append("s", [text(f"{i},") for i in range(rows)])) == 1
+    assert await put(log, Append("s", [text("end")])) == rows + 1
+    assert await content(log, "s") == "".join(f"{i}," for i in range(rows)) + "end"
+
+
+async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:
+    """A person with the sqlite3 shell can read the conversation."""
+    log = await opener()
+    await log.load("s")
+    ann = Author("ann", "Ann")
+    messages = [Message("u", "user", "hi", "main", None, ann), Message("m", "assistant", "hello", "main", "r", None)]
+    await put(log, Append("s", [text("hello")], [(0, message) for message in messages]))
+    await log.close()
+    with sqlite3.connect(path) as db:
+        rows = db.execute("SELECT role, author_name, agent, content FROM messages WHERE session = 's'").fetchall()
+    db.close()
+    assert rows == [("user", "Ann", "main", "hi"), ("assistant", None, "main", "hello")]
+
+
+async def test_a_busy_loop_does_not_starve_the_writer(opener: Opener) -> None:
+    """A loop that never rests, but turns every 2 ms, still gets its commits: with Python's own switch interval
+    each of them waited for seconds."""
+    log = await opener()
+    await log.load("s")
+    loop, busy = asyncio.get_running_loop(), True
+
+    def turn() -> None:
+        end = time.perf_counter() + 0.002
+        while time.perf_counter() < end:
+            pass
+        if busy:
+            loop.call_soon(turn)
+
+    turn()
+    try:
+        for i in range(20):
+            await put(log, Append("s", [text("x", i)]))
+    finally:
+        busy = False
+    assert await content(log, "s") == "x" * 20
+
+
+# --- one process ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_second_log_is_kept_off(opener: Opener, path: Path) -> None:
+    """Who comes second is told who is there, and what to do; when the first has gone, it may."""
+    log = await opener()
+    with pytest.raises(LogUnusable, match=rf"in use by another hub \(pid {os.getpid()}\): stop it, or .*--data"):
+        await opener()
+    await log.close()
+    await opener()
+
+
+async def test_a_child_does_not_inherit_the_lock(opener: Opener) -> None:
+    """A child process that outlives the hub leaves the file free, even one that inherits descriptors."""
+    log = await opener()
+    child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        await log.close()
+        await opener()
+    finally:
+        child.kill()
+        child.wait()
+
+
+async def test_a_newer_schema_is_refused(opener: Opener, path: Path) -> None:
+    """A file of a later release is left alone, with a line that says so; so is nothing else after it."""
+    await (await opener()).close()
+    with sqlite3.connect(path) as db:
+        (known,) = db.execute("PRAGMA user_version").fetchone()
+        db.execute("PRAGMA user_version = 999")
+    with pytest.raises(LogUnusable, match="newer Hubbub"):
+        await opener()
+    db.execute(f"PRAGMA user_version = {known}")
+    db.close()
+    await opener()
+
+
+async def test_a_file_that_is_no_database_is_refused(opener: Opener, path: Path) -> None:
+    """Rubbish in the place of the file is named, and not touched."""
+    path.parent.mkdir()
+    path.write_bytes(b"this is not a database " * 500)
+    with pytest.raises(LogUnusable, match="not a database.*restore a backup"):
+        await opener()
+    assert path.read_bytes() == b"this is not a database " * 500
+
+
+async def test_a_place_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    """A file where the folder should be is one clear line."""
+    (tmp_path / "data").write_text("in the way")
+    log = SqliteLog(f"sqlite:///{tmp_path}/data/hub.db")
+    with pytest.raises(LogUnusable, match="cannot be used as a log"):
+        await log.start(lambda session, events: None)
+    await log.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite://hub.db", "sqlite:///:memory:"])
+def test_a_url_needs_a_file(url: str) -> None:
+    """Two slashes, no path and no file are refused, with the form that is right."""
+    with pytest.raises(LogUnusable, match="sqlite:///relative/hub.db"):
+        SqliteLog(url)
+
+
+async def test_three_slashes_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path is SQLAlchemy's: three slashes start in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    log = SqliteLog("sqlite:///here/hub.db")
+    await log.start(lambda session, events: None)
+    await log.close()
+    assert (tmp_path / "here" / "hub.db").exists()
+
+
+async def test_start_reads_little(opener: Opener, path: Path) -> None:
+    """A large file is not read at start: damage in the middle of its events harms only who reads there."""
+    log = await opener()
+    await asyncio.gather(*map(log.load, ("a", "b")))
+    for _ in range(20):
+        await put(log, Append("a", [text("x" * 100) for _ in range(1000)]))
+    await put(log, Append("b", [text("fine")]))
+    await log.close()
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(b"\xff" * 40960)
+    log = await opener()
+    assert await content(log, "b") == "fine"
+    assert await put(log, Append("b", [text("!")])) == 2
+    with pytest.raises(StorageUnavailable, match="malformed"):
+        await content(log, "a")
+    assert await content(log, "b") == "fine!"
+
+
+# --- trouble --------------------------------------------------------------------------------------------------------
+
+CHILD = """
+import asyncio, resource, sys
+from pathlib import Path
+from hub.logs import Append, Entry
+from hub.logs.sqlite import SqliteLog
+from hub.messages import Chunk
+
+async def put(log, session, content):
+    answer = asyncio.get_running_loop().create_future()
+    log.append(Append(session, [Entry("main", "r", Chunk("m", content, 0))]), answer.set_result)
+    return await answer
+"""
+
+APPENDS = CHILD + """
+async def talk(log, session):
+    for n in range(10**6):
+        await put(log, session, f"{session}-{n} ")
+
+async def main(url):
+    def listener(session, events):
+        for event in events:
+            print(session, event.seq, event.body.content.strip(), flush=True)
+    log = SqliteLog(url)
+    await log.start(listener)
+    for session in "abcde":
+        await log.load(session)
+    await asyncio.gather(*(talk(log, session) for session in "abcde"))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_kill_9_loses_nothing_that_was_heard(opener: Opener, path: Path, seed: int) -> None:
+    """Whatever the listener of a killed process had heard is in the file, dense, and the file opens again."""
+    command = [sys.executable, "-c", APPENDS, f"sqlite:///{path}"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    heard = [child.stdout.readline().split() for _ in range(random.Random(seed).randint(50, 1500))]
+    child.send_signal(signal.SIGKILL)
+    heard += [line.split() for line in child.stdout if line.endswith("\n")]
+    child.wait()
+    child.stdout.close()
+    log = await opener()
+    for session in "abcde":
+        words = (await content(log, session)).split()
+        assert words == [f"{session}-{n}" for n in range(len(words))]
+        mine = [(int(seq), word) for name, seq, word in heard if name == session]
+        assert mine == list(enumerate(words[: len(mine)], 1)) and mine
+        assert await put(log, Append(session, [text("next")])) == len(words) + 1
+
+
+FULL = CHILD + """
+async def main(url):
+    heard = []
+    log = SqliteLog(url)
+    await log.start(lambda session, events: heard.extend((session, event.seq) for event in events))
+    for session in "ab":
+        await log.load(session)
+    wal, refused, kept = Path(url.removeprefix("sqlite:///") + "-wal"), 0, {"a": 0, "b": 0}
+    for room in range(0, 30000, 500):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (wal.stat().st_size + room, resource.RLIM_INFINITY))
+        failed = []
+        while not failed:
+            answers = [await put(log, "a", f"{kept['a']} "), await put(log, "b", f"{kept['b']} " + "x" * room)]
+            failed = [session for session, answer in zip("ab", answers) if isinstance(answer, Exception)]
+            for session, answer in zip("ab", answers):
+                if isinstance(answer, Exception):
+                    assert type(answer).__name__ == "StorageUnavailable" and "free space" in str(answer), answer
+                else:
+                    kept[session] += 1
+                    assert answer == kept[session]
+        refused += len(failed)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        for session in failed:
+            answer = await put(log, session, f"{kept[session]} ")
+            kept[session] += 1
+            assert answer == kept[session], answer
+    await log.close()
+    assert sorted(heard) == [(s, n) for s in "ab" for n in range(1, kept[s] + 1)]
+    print(refused, kept["a"], kept["b"])
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_a_full_disk_refuses_and_recovers(opener: Opener, path: Path) -> None:
+    """Where the file cannot grow, at any byte of the write, the append is refused and nothing of it kept; when there
+    is room, the same append lands with the number it would have had."""
+    child = subprocess.run(
+        [sys.executable, "-c", FULL, f"sqlite:///{path}"], capture_output=True, text=True, timeout=90
+    )
+    assert child.returncode == 0, child.stdout + child.stderr
+    refused, *kept = map(int, child.stdout.splitlines()[-1].split())
+    assert refused >= 60
+    log = await opener()
+    for session, count in zip("ab", kept):
+        words = (await content(log, session)).replace("x", "").split()
+        assert words == [str(n) for n in range(count)]
+
+
+class Doubtful(sqlite3.Connection):
+    """SQLite whose disk reports an error now and then, where *after* is set although it had written."""
+
+    errors = 0
+    after = True
+    marks: tuple[str, ...] = ()
+    dead = False
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:  # type: ignore[override]
+        if self.dead:
+            raise sqlite3.OperationalError("disk I/O error")
+        hit = Doubtful.errors > 0 and statement.startswith(Doubtful.marks)
+        if hit:
+            Doubtful.errors -= 1
+        if hit and not Doubtful.after:
+            raise sqlite3.OperationalError("disk I/O error")
+        cursor = super().execute(statement, *values)
+        if hit:
+            self.dead = True
+            raise sqlite3.OperationalError("disk I/O error")
+        return cursor
+
+
+@pytest.fixture
+def doubtful(monkeypatch: pytest.MonkeyPatch) -> type[Doubtful]:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Doubtful, **options))
+    monkeypatch.setattr(Doubtful, "errors", 0)
+    return Doubtful
+
+
+@pytest.mark.parametrize("saved", [False, True])
+async def test_a_commit_that_landed_after_all_counts(opener: Opener, doubtful: type[Doubtful], saved: bool) -> None:
+    """Where SQLite reports an error but the file has the commit, it is heard and not written twice."""
+    heard: list[int] = []
+    log = await opener(lambda session, events: heard.extend(event.seq for event in events))
+    await log.load("s")
+    await put(log, Append("s", [text("a")]))
+    ann = Author("ann", "Ann")
+    runs = [RunRecord("r", "s", "main", "queued", "m", "u", "hi", ann, 1)] if saved else []
+    doubtful.marks, doubtful.errors = (("COMMIT",) if saved else ("INSERT INTO events",)), 1
+    assert await put(log, Append("s", [text("b")], saved=runs)) == 2
+    assert await put(log, Append("s", [text("c")])) == 3
+    assert heard == [1, 2, 3] and await content(log, "s") == "abc" and doubtful.errors == 0
+
+
+async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful: type[Doubtful]) -> None:
+    """An error in the middle of a transaction undoes all of it, for everyone in it; the next try lands."""
+    log = await opener()
+    await asyncio.gather(*map(log.load, ("s", "t")))
+    entries = [Entry("main", "r", RunStarted("m")), text("x")]
+    message = Message("m", "assistant", "x", "main", "r", None)
+    doubtful.marks, doubtful.after, doubtful.errors = ("INSERT INTO messages",), False, 1
+    with pytest.raises(StorageUnavailable, match="cannot be written now .disk I/O error.*free space"):
+        await put(log, Append("s", entries, [(0, message)]))
+    assert list(await log.read("s", 0, 9)) == [] and list(await log.messages("s", 9)) == []
+    assert await put(log, Append("s", entries, [(0, message)])) == 1
+    assert await put(log, Append("t", [text("y")])) == 1
