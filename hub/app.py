@@ -101,7 +101,8 @@ def make_app(node: Node) -> web.Application:
     app[NODE] = node
     app[SOCKETS] = {}
     # The doorkeeper has refused every Origin that is not allowed: what comes here may have its answer.
-    cors = aiohttp_cors.setup(app, defaults={"*": aiohttp_cors.ResourceOptions(allow_headers="*")})  # type: ignore[no-untyped-call]
+    options = aiohttp_cors.ResourceOptions(allow_headers="*")  # type: ignore[no-untyped-call]
+    cors = aiohttp_cors.setup(app, defaults={"*": options})
     for path, handler in ROUTES:
         route = app.router.add_get(path, handler)
         if path.startswith(BASE) and handler is not websocket:

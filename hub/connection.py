@@ -159,7 +159,7 @@ class Connection:
     async def _catch_up(self) -> None:
         """Bring every subscription that is behind to its head; the only task that awaits this socket.
 
-        Never cancelled: a cancelled drain would poison later sends. The transport is aborted instead, and drain returns.
+        Never cancelled, which would poison later sends: the transport is aborted instead, and drain returns.
         """
         try:
             while not self.closed:

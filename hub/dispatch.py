@@ -127,7 +127,7 @@ async def join(
     epoch: str | None,
     answer: Answer | None = None,
 ) -> None:
-    """Let a connection hear a session from its cursor, or, where that means nothing here, after a reset, as a new one."""
+    """Let a connection hear a session from its cursor; where that means nothing here, after a reset, as a new one."""
     channel = session.channel
     if _misfit(channel, after, epoch) is not None:
         messages = await node.reset_messages(session.id)

@@ -1,4 +1,4 @@
-"""One process of the hub: owns the log, the agents, the sessions and the connections; starts and stops them in order."""
+"""One process of the hub: owns the log, the agents, the sessions and the connections, from start to stop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

@@ -80,7 +80,7 @@ class Registry:
                 self.drop(sub)
 
     def subscribe(self, connection: Connection, channel: Channel, cursor: int | None) -> None:
-        """Let the connection hear a session from *cursor* on; None keeps the position it has, or starts as a new client.
+        """Let the connection hear a session from *cursor* on; None keeps its position, or starts as a new client.
 
         Never awaits, and does nothing for a connection that has closed meanwhile. Raises TooManySubscriptions.
         """

@@ -11,8 +11,9 @@ from typing import Any, cast
 import attrs
 import structlog
 
-from hub.agent import Call, Finish, Past
+from hub.agent import Call, Finish
 from hub.agent import Message as Whole
+from hub.agent import Past
 from hub.agent import Run as RunView
 from hub.config import Limits
 from hub.errors import AgentError, HubError

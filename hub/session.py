@@ -3,18 +3,18 @@
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import attrs
 import orjson
 
-from hub.agent import Call, Finish, Past
+from hub.agent import Call, Finish
 from hub.agent import Message as Whole
-from hub.agent import Run as RunView
+from hub.agent import Past
+from hub.calls import ask
 from hub.config import Limits
-from hub.errors import AgentError, Busy, HubError, IdReused, NotRunning, StorageUnavailable
+from hub.errors import Busy, HubError, IdReused, NotRunning, StorageUnavailable
 from hub.loading import Agent, Agents
 from hub.logs import KeptChat, Log, Message, RunRecord
 from hub.messages import Accepted, Author, Chat
@@ -22,7 +22,7 @@ from hub.messages import Chunk as ChunkBody
 from hub.messages import MessageRemoved, RunStarted, State, UserMessage, WholeMessage
 from hub.outbox import Item, Outbox
 from hub.registry import Channel
-from hub.run import Run, explain, pieces, refuse
+from hub.run import Run
 
 THREAD_RUNS = 32  # at a time, for an agent that takes a thread for each
 
@@ -167,7 +167,7 @@ class Session:
             self.outbox,
             self.limits,
             self._history,
-            lambda other, message: self._call(record, other, message, 1),
+            ask(self.agents, record, self.limits.call_depth),
             self._over,
             new_id=lambda: new_id("m"),
         )
@@ -294,39 +294,6 @@ class Session:
         waiting = {other.record.userMessageId for other in self.queue} | {run.record.userMessageId}
         past = [Past(m.role, m.content, m.agentId) for m in messages if m.messageId not in waiting]
         return past[-self.limits.history_messages :]
-
-    # --- agents that call agents ------------------------------------------------------------------------------------
-
-    def _call(self, record: RunRecord, agent_id: str, message: str, depth: int) -> Call:
-        return Call(self._texts(record, agent_id, message, depth))
-
-    async def _texts(self, record: RunRecord, agent_id: str, message: str, depth: int) -> AsyncIterator[str]:
-        if depth > self.limits.call_depth:
-            raise AgentError(f"agents called each other {depth} deep; {agent_id} was not called", "call_depth")
-        try:
-            agent = self.agents.get(agent_id)
-        except HubError as gone:
-            raise AgentError(gone.message, gone.code) from None
-        run = RunView(
-            record.runId,
-            agent_id,
-            self.id,
-            message,
-            record.author,
-            (),
-            call=lambda other, text: self._call(record, other, text, depth + 1),
-        )
-        try:
-            async with aclosing(cast(Any, pieces(agent, run))) as given:
-                async for piece in given:
-                    if isinstance(piece, (str, Whole)):
-                        yield piece if isinstance(piece, str) else piece.content
-                    elif not isinstance(piece, Finish):
-                        raise refuse(agent_id, piece)
-        except AgentError:
-            raise
-        except Exception as error:
-            raise explain(agent, error) from error
 
     # --- the start and the end of a node ----------------------------------------------------------------------------
 

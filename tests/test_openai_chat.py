@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import socket
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -447,3 +449,14 @@ def test_window_cuts_from_the_front() -> None:
     _, question = window(run("你" * 1000 + "the end", history), options)
     assert question["content"].endswith("你the end") and question["content"].startswith("你")
     assert 1024 - 64 < len((options.system or "") + question["content"]) + 2 * question["content"].count("你") <= 1024
+
+
+def test_shipped_main() -> None:
+    """`main` as it is shipped loads, and so does each option that its file shows in a comment."""
+    text = (Path(__file__).parent.parent / "agents" / "main.toml").read_text()
+    shipped = tomllib.loads(text)
+    assert shipped.pop("adapter") == "openai_chat" and shipped.pop("description")
+    assert msgspec.convert(shipped, Options) == Options()
+    shown = tomllib.loads("\n".join(re.findall(r"^# ([a-z_]+ = .*)$", text, re.MULTILINE)))
+    assert set(shown) == {field.name for field in attrs.fields(Options)} - {"retry_seconds"}
+    msgspec.convert(shown, Options)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,7 +179,7 @@ async def test_a_child_does_not_inherit_the_lock(opener: Opener) -> None:
 
 
 async def test_a_newer_schema_is_refused(opener: Opener, path: Path) -> None:
-    """A file of a later release is left alone, with a line that says so; so is nothing else after it."""
+    """A file of a later release is left alone, with a line that says so."""
     await (await opener()).close()
     with sqlite3.connect(path) as db:
         (known,) = db.execute("PRAGMA user_version").fetchone()
@@ -354,7 +355,7 @@ class Doubtful(sqlite3.Connection):
     marks: tuple[str, ...] = ()
     dead = False
 
-    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:  # type: ignore[override]
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         if self.dead:
             raise sqlite3.OperationalError("disk I/O error")
         hit = Doubtful.errors > 0 and statement.startswith(Doubtful.marks)

@@ -1,4 +1,7 @@
-"""The contract of a wire protocol: how frames become commands, and events frames. One file each, one row in PROTOCOLS."""
+"""The contract of a wire protocol: how frames become commands, and events frames.
+
+One file each, one row in PROTOCOLS.
+"""
 
 import functools
 import importlib

@@ -1,0 +1,1 @@
+"""The long tests: short by default, long with HUBBUB_TEST_TORTURE=long."""

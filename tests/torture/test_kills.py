@@ -1,0 +1,15 @@
+"""HARDENING's first test: random kills of sockets, with resume."""
+
+from pathlib import Path
+
+import pytest
+from kills import LONG, kills_lose_nothing
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600 if LONG else 300)
+async def test_clients_killed_at_random_hold_what_the_agent_said(tmp_path: Path) -> None:
+    """1,000 (20,000) kills over 50 sessions of 4 clients, 500 chunks each: each text equals the agent's."""
+    await kills_lose_nothing(
+        tmp_path, sessions=50, clients=4, chunks=500, seconds=200.0 if LONG else 25.0, each=100 if LONG else 5
+    )
