@@ -9,8 +9,6 @@ from typing import Literal
 import attrs
 import orjson
 
-from hub.agent import Call, Finish
-from hub.agent import Message as Whole
 from hub.agent import Past
 from hub.calls import ask
 from hub.config import Limits

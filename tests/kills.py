@@ -54,7 +54,7 @@ class Reading:
 
 @attrs.define(eq=False)
 class Victim:
-    """One client behind a proxy of its own, which kills each of its connections by the next of *fates*."""
+    """One client behind a proxy of its own, which kills its connections, one after the other."""
 
     http: aiohttp.ClientSession
     proxy: Proxy
@@ -64,19 +64,18 @@ class Victim:
     extended: bool
     chat: dict[str, str] | None
     late: bool
-    fates: list[Fate]
     replays: int = 0
     connections: int = 0
 
     async def live(self, begun: asyncio.Event, over: asyncio.Event) -> None:
-        """Read to the end of the answer, then again from the start while there are fates left."""
+        """Read to the end of the answer, then again from the start while kills are left."""
         if self.late:
             await begun.wait()
         while not self.reading.ends:
             await self._connection(begun, over, to_end=True)
         over.set()
         self._check()
-        while self.fates:
+        while self.proxy.left:
             self.reading = Reading(self.reading.name + ", again", seq=0)
             self.replays += 1
             while not self.reading.ends:
@@ -111,7 +110,7 @@ class Victim:
                     self.reading.take(frame, self.wanted)
                     if sum(map(len, self.reading.texts.values())) > len(self.wanted) // 10:
                         begun.set()
-                    if self.reading.ends and (to_end or not self.fates):
+                    if self.reading.ends and (to_end or not self.proxy.left):
                         return
         except (aiohttp.ClientError, ConnectionError):
             pass  # killed in the handshake
@@ -161,11 +160,7 @@ async def _session(
     victims = []
     for index in range(clients):
         fates = [Fate.draw(chance) for _ in range(each)]
-
-        def next_fate(fates: list[Fate] = fates) -> Fate | None:
-            return fates.pop() if fates else None
-
-        proxy = await Proxy(lambda: ("127.0.0.1", hub.port), next_fate).start()
+        proxy = await Proxy(lambda: ("127.0.0.1", hub.port), fates).start()
         victims.append(
             Victim(
                 http,
@@ -176,7 +171,6 @@ async def _session(
                 extended=index % 2 == 0,
                 chat=chat if index == 0 else None,
                 late=index == clients - 1,
-                fates=fates,
             )
         )
     return victims

@@ -4,7 +4,7 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -121,7 +121,7 @@ class Side(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         if isinstance(self.link, Proxy):
             proxy = self.link
-            self.link = Link(proxy, transport, proxy.fate())
+            self.link = Link(proxy, transport, proxy.fates[proxy.struck] if proxy.left else None)
             proxy.links.add(self.link)
             return
         link = self.link
@@ -144,14 +144,21 @@ class Side(asyncio.Protocol):
 
 @attrs.define(eq=False)
 class Proxy:
-    """Listens on a port of its own and forwards to *target*; *fate* is asked once for each connection."""
+    """Listens on a port of its own and forwards to *target*.
+
+    A connection gets the first of *fates* that has not struck yet: right for clients with one connection at a time.
+    """
 
     target: Callable[[], tuple[str, int]]
-    fate: Callable[[], Fate | None] = lambda: None
+    fates: Sequence[Fate] = ()
     links: set[Link] = attrs.Factory(set)
     struck: int = 0
     port: int = 0
     _server: asyncio.Server | None = None
+
+    @property
+    def left(self) -> int:
+        return len(self.fates) - self.struck
 
     async def start(self) -> "Proxy":
         loop = asyncio.get_running_loop()

@@ -408,6 +408,7 @@ async def test_nothing_of_an_unfinished_run_expires(hub: Opened) -> None:
     """Events past the `after` of a run that goes on are kept, however old, until it ends."""
     await hub.put(Append("s", [chunk("x", i) for i in range(5)], saved=[record("r", after=3), record("r2", after=4)]))
     assert await hub.log.expire(2**60, 0) == {"s": 3}
+    assert (await hub.log.load("s")).floor == 3
     assert [event.seq for event in await hub.everything("s")] == [4, 5]
     await hub.put(Append("s", [chunk("x")], ended=["r"]))
     assert await hub.log.expire(2**60, 0) == {"s": 4}

@@ -107,6 +107,17 @@ async def test_sessions_share_commits(opener: Opener) -> None:
     assert log.commits == before
 
 
+async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
+    """Many events are dropped in several transactions, between which others can write."""
+    log = await opener()
+    await log.load("s")
+    for _ in range(3):
+        await put(log, Append("s", [text("x") for _ in range(3000)]))
+    before = log.commits
+    assert await log.expire(2**60, 10**9) == {"s": 9000}
+    assert log.commits - before == 5
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 511, 512, 513, 1030])
 async def test_any_number_of_rows_is_written_once(opener: Opener, rows: int) -> None:
     """Rows are inserted in statements of fixed sizes; the filler leaves no trace."""
@@ -132,9 +143,13 @@ async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:
 
 
 async def test_a_busy_loop_does_not_starve_the_writer(opener: Opener) -> None:
-    """A loop that never rests, but turns every 2 ms, still gets its commits: with Python's own switch interval
-    each of them waited for seconds."""
+    """A loop that never rests, but turns every 2 ms, still gets its commits.
+
+    With Python's own switch interval one of them waited for 14 s on a loaded machine, so the interval is looked at too.
+    """
+    sys.setswitchinterval(0.005)
     log = await opener()
+    assert sys.getswitchinterval() < 0.001
     await log.load("s")
     loop, busy = asyncio.get_running_loop(), True
 
