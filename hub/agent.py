@@ -89,7 +89,7 @@ class Place:
 
 
 class Adapter(Protocol):
-    """What a module in hub/adapters/ offers under the name `adapter`.
+    """What a module in hub/adapters/ offers: the names below.
 
     `Options` is an attrs class: the keys of the agent's TOML file, checked by name and type. `open` is entered when
     the agent is loaded and left when the hub stops; what it gives answers the runs. It raises AgentError or ValueError

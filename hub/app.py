@@ -52,6 +52,10 @@ async def script(request: web.Request) -> web.FileResponse:
     return web.FileResponse(CONSOLE / "hello.js", headers={"X-Content-Type-Options": "nosniff"})
 
 
+async def no_icon(request: web.Request) -> web.Response:
+    return web.Response(status=204)
+
+
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -60,6 +64,7 @@ POLICY = (
 ROUTES: tuple[tuple[str, Handler], ...] = (
     ("/", page),
     ("/hello.js", script),
+    ("/favicon.ico", no_icon),
     ("/health", health),
     ("/ready", ready),
     (f"{BASE}/health", health),
@@ -139,12 +144,8 @@ async def _serve(settings: Settings, announce: Callable[[str], None]) -> bool:
     hurry, stop = asyncio.Event(), asyncio.Event()
     _on_signals(stop, hurry)
     sockets = _listen(settings)
-    try:
-        await node.start()
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
+    if not await _start(node, stop, sockets):
+        return False
     # A socket that sends no request, or half a header, is closed after this long; WebSockets are spared.
     runner = web.AppRunner(
         make_app(node), access_log=None, keepalive_timeout=settings.limits.header_seconds, shutdown_timeout=1.0
@@ -159,6 +160,22 @@ async def _serve(settings: Settings, announce: Callable[[str], None]) -> bool:
     await stop.wait()
     await _stop(node, runner, sites, hurry)
     return any(agent.working for agent in node.agents.all())
+
+
+async def _start(node: Node, stop: asyncio.Event, sockets: list[socket.socket]) -> bool:
+    """Start the node, unless a signal comes before it has: then all is closed again, and False returned."""
+    starting, stopping = asyncio.create_task(node.start()), asyncio.create_task(stop.wait())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if starting.done() and not starting.exception():
+        return True
+    for sock in sockets:
+        sock.close()
+    starting.cancel()
+    await asyncio.wait([starting])
+    if not starting.cancelled():
+        starting.result()
+    return False
 
 
 async def _stop(node: Node, runner: web.AppRunner, sites: list[web.SockSite], hurry: asyncio.Event) -> None:

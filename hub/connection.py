@@ -9,7 +9,7 @@ import structlog
 
 from hub.config import Limits
 from hub.errors import HubError
-from hub.messages import Author, Chunk, Event, Notice, Reset
+from hub.messages import Author, Chunk, Event, Notice, Reset, RunFinished
 from hub.protocols import WireProtocol
 
 log = structlog.get_logger()
@@ -52,6 +52,7 @@ class Subscription:
     heard: frozenset[str] = frozenset()
     heard_upto: int = 0
     live: bool = False
+    greeted: bool = False
     closed: bool = False
 
     def wants_whole(self, run_id: str | None) -> bool:
@@ -197,11 +198,13 @@ class Connection:
             data = await self._page(sub, events)
             if sub.closed or sub.cursor != start or sub not in self.behind:
                 return  # while the page was read, the client left or moved its cursor
-            if events:
-                sub.cursor = events[-1].seq
-            elif start >= channel.floor:
-                raise HubError(f"session {channel.id} has nothing at {start + 1}, below its head {channel.head}")
+            if not events or events[0].seq != start + 1:
+                # Retention went past the cursor while the page was read, and has not said so yet.
+                channel.floor = max(channel.floor, events[0].seq - 1 if events else channel.head)
+                return
+            sub.cursor = events[-1].seq
             self.write(data)
+            sub.whole_runs.difference_update(e.runId for e in events if e.runId and isinstance(e.body, RunFinished))
             # Fairness between the sessions of one connection: the next page is another's turn.
             self.behind[sub] = self.behind.pop(sub)
 

@@ -38,8 +38,7 @@ async def dispatch(node: Node, connection: Connection, command: Command) -> None
 async def hello(node: Node, connection: Connection, command: Hello) -> None:
     if connection.protocol.name == "plain" and connection.frames > 1:
         raise BadFrame("hello must be the first frame; reconnect to speak the extended protocol")
-    node.registry.speak(connection, open_protocol("hubbub.v1"))
-    welcome(node, connection, command.ref)
+    node.registry.speak(connection, open_protocol("hubbub.v1"), lambda: welcome(node, connection, command.ref))
 
 
 def welcome(node: Node, connection: Connection, ref: str | int | None = None) -> None:
@@ -73,15 +72,16 @@ async def chat(node: Node, connection: Connection, command: Chat) -> None:
     session_id = command.sessionId or connection.session
     if session_id is None:
         session_id = connection.own_sessions.setdefault(agent.id, new_id("s"))
+    node.registry.check_room(connection, session_id)
     async with node.use(session_id) as session:
         accepted = await session.chat(command, connection.principal, agent)
         connection.answer(accepted)
         channel = session.channel
         sub = connection.subscriptions.get(session_id)
         if sub is None or sub.runs is not None:
-            node.registry.subscribe(connection, channel, min(accepted.seq - 1, channel.join_point()))
+            node.registry.subscribe(connection, channel, min(accepted.seq - 1, channel.join_point()), asked=False)
         if command.stream is False:
-            node.registry.say_whole(connection, channel, accepted.runId)
+            node.registry.say_whole(connection, channel, accepted.runId, session.has(accepted.runId))
 
 
 async def subscribe(node: Node, connection: Connection, command: Subscribe) -> None:

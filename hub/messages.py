@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import attrs
 import msgspec
 
+ID_PATTERN = r"[A-Za-z0-9._:@-]{1,128}"
 # `$` alone would let a trailing newline through.
-Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@-]{1,128}$(?!\n)")]
+Id = Annotated[str, msgspec.Meta(pattern=rf"^{ID_PATTERN}$(?!\n)")]
 IfBusy = Literal["enqueue", "reject", "replace", "parallel"]
 StopReason = Literal["end_turn", "max_tokens", "cancelled", "error", "timeout", "aborted"]
 

@@ -1,7 +1,7 @@
 """One process of the hub: owns the log, the agents, the sessions and the connections, from start to stop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import time
 from typing import Any
@@ -12,7 +12,7 @@ import structlog
 from hub.config import Settings
 from hub.connection import Connection, Subscription
 from hub.errors import Draining
-from hub.loading import Agents
+from hub.loading import Agent, Agents
 from hub.logs import Log, open_log
 from hub.messages import DrainingNotice, Event, Presence
 from hub.registry import Channel, Registry
@@ -61,9 +61,10 @@ class Node:
         except BaseException:
             await self.log.close()
             raise
-        self._tasks += [asyncio.create_task(self._sweep()), asyncio.create_task(self._expire())]
+        steps = [(1.0, self._sweep), (EXPIRE_SECONDS, self._expire)]
         if self.settings.reload:
-            self._tasks.append(asyncio.create_task(self._reload()))
+            steps.append((1.0, self._reload))
+        self._tasks += [asyncio.create_task(self._every(seconds, step)) for seconds, step in steps]
         self.ready = True
 
     async def _recover(self) -> None:
@@ -149,6 +150,7 @@ class Node:
                 frame,
                 self._session_changed,
                 lambda: self.tidy(session_id),
+                self._freed,
                 draining=self.draining,
             )
             self.sessions[session_id] = session
@@ -184,17 +186,25 @@ class Node:
         if session is not None:
             sub.connection.write(sub.connection.protocol.notice(session.state()))
 
+    def _freed(self, agent: Agent) -> None:
+        """Let the sessions that wait for this agent look again."""
+        if agent.marks.max_runs or agent.work is not None:
+            for session in [session for session in self.sessions.values() if session.queue]:
+                session.next()
+
     def _members_changed(self, channel: Channel) -> None:
         """Tell a session's members who is there, at most once a second."""
         if channel.id not in self._presence and not self.draining:
             loop = asyncio.get_running_loop()
             self._presence[channel.id] = loop.call_later(
-                self.settings.limits.presence_seconds, self._tell_presence, channel
+                self.settings.limits.presence_seconds, self._tell_presence, channel.id
             )
 
-    def _tell_presence(self, channel: Channel) -> None:
-        self._presence.pop(channel.id, None)
-        self.registry.tell(channel, self.presence(channel))
+    def _tell_presence(self, session_id: str) -> None:
+        self._presence.pop(session_id, None)
+        session = self.sessions.get(session_id)
+        if session is not None:
+            self.registry.tell(session.channel, self.presence(session.channel))
 
     def presence(self, channel: Channel) -> Presence:
         members = channel.members()
@@ -212,23 +222,29 @@ class Node:
 
     # --- upkeep -----------------------------------------------------------------------------------------------------
 
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
+        """Do *step* every so often, also after it failed."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await step()
+            except Exception:
+                log.exception("upkeep failed; tried again later", step=step.__name__)
+
     async def _sweep(self) -> None:
         """Abort who is stuck, ping who is silent."""
-        limits, loop = self.settings.limits, asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(1.0)
-            now = loop.time()
-            for connection in self.registry.stuck(now):
-                log.info("aborted: nothing read", connection=connection.id, seconds=limits.stuck_seconds)
+        limits, now = self.settings.limits, asyncio.get_running_loop().time()
+        for connection in self.registry.stuck(now):
+            log.info("aborted: nothing read", connection=connection.id, seconds=limits.stuck_seconds)
+            connection.lose()
+        for connection in list(self.registry.connections):
+            if connection.closed or connection.unsent() or now - connection.heard < limits.ping_seconds:
+                continue
+            if connection.pinged is None:
+                connection.pinged = now
+                await self._ping(connection)
+            elif now - connection.pinged > limits.pong_seconds:
                 connection.lose()
-            for connection in list(self.registry.connections):
-                if connection.closed or connection.unsent() or now - connection.heard < limits.ping_seconds:
-                    continue
-                if connection.pinged is None:
-                    connection.pinged = now
-                    await self._ping(connection)
-                elif now - connection.pinged > limits.pong_seconds:
-                    connection.lose()
 
     async def _ping(self, connection: Connection) -> None:
         # Nothing is unsent, so this does not wait for the socket.
@@ -238,22 +254,15 @@ class Node:
             connection.lose()
 
     async def _expire(self) -> None:
-        """Let old chunks go, and tell the sessions in memory."""
-        while True:
-            await asyncio.sleep(EXPIRE_SECONDS)
-            try:
-                await self.expire(int(time() * 1000 - self.settings.retention_days * DAY_MS))
-            except Exception:
-                log.exception("old events could not be dropped; tried again later")
+        await self.expire(int(time() * 1000 - self.settings.retention_days * DAY_MS))
 
     async def expire(self, before: int) -> None:
+        """Let events from before *before* (ms) go, and tell the sessions in memory."""
         floors = await self.log.expire(before, self.settings.retention_mb << 20)
         for session_id, floor in floors.items():
             if session_id in self.sessions:
                 self.sessions[session_id].channel.floor = floor
 
     async def _reload(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            for agent in await self.agents.reload_changed():
-                log.info("agent reloaded", agent=agent)
+        for agent in await self.agents.reload_changed():
+            log.info("agent reloaded", agent=agent)

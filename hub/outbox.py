@@ -174,16 +174,18 @@ class Outbox:
     def _failed(self, items: list[Item], reason: Exception) -> None:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
         refused = [item for item in items if item.refusable]
+        # Before anyone is told: what a refusal sets going waits for the next try, where it can still be forgotten.
+        was, self.failing = self.failing, True
         self._pending = [item for item in items if not item.refusable] + self._pending
         for item in refused:
             if item.landed is not None:
                 item.landed(refusal)
         if not self._pending:
+            self.failing = False
             self.idle()
             return
-        if not self.failing:
+        if not was:
             log.warning("the log cannot be written; what was said waits", session=self.session_id)
-        self.failing = True
         asyncio.get_running_loop().call_later(self.limits.retry_seconds, self._retry)
 
     def _retry(self) -> None:

@@ -1,6 +1,8 @@
 """Who is connected, who listens to which session and to which agent; and the delivery of events to all of them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import TypeVar
 
 import attrs
 
@@ -79,10 +81,20 @@ class Registry:
             for sub in [sub for sub in connection.subscriptions.values() if sub.runs is not None]:
                 self.drop(sub)
 
-    def subscribe(self, connection: Connection, channel: Channel, cursor: int | None) -> None:
+    def check_room(self, connection: Connection, session_id: str) -> None:
+        """Raise TooManySubscriptions where the connection may not hear one session more."""
+        limit = connection.limits.subscriptions
+        if session_id not in connection.subscriptions and len(connection.subscriptions) >= limit:
+            raise TooManySubscriptions(
+                f"a connection may hear {limit} sessions: unsubscribe from one first", sessionId=session_id
+            )
+
+    def subscribe(self, connection: Connection, channel: Channel, cursor: int | None, asked: bool = True) -> None:
         """Let the connection hear a session from *cursor* on; None keeps its position, or starts as a new client.
 
-        Never awaits, and does nothing for a connection that has closed meanwhile. Raises TooManySubscriptions.
+        *asked* says that the cursor is the client's own: then it hears all from there, also what a group's
+        subscription has said already. Never awaits, and does nothing for a connection that has closed meanwhile.
+        Raises TooManySubscriptions.
         """
         if connection.closed:
             return
@@ -90,17 +102,14 @@ class Registry:
         if old is not None and old.runs is None:
             if cursor is not None:
                 self._unplace(old)
+                old.heard, old.heard_upto = frozenset(), 0
                 connection.fall_behind(old, cursor)
             return
-        if old is None and len(connection.subscriptions) >= connection.limits.subscriptions:
-            raise TooManySubscriptions(
-                f"a connection may hear {connection.limits.subscriptions} sessions: unsubscribe from one first",
-                sessionId=channel.id,
-            )
+        self.check_room(connection, channel.id)
         sub = Subscription(connection, channel, channel.join_point(), whole=connection.whole)
         if cursor is not None:
             sub.cursor = cursor
-        elif old is not None:
+        if old is not None and not (asked and cursor is not None):
             # What a group's listener has heard of these runs is not said twice.
             sub.heard, sub.heard_upto = frozenset(old.runs or ()), channel.head if old.live else old.cursor
         if old is not None:
@@ -132,11 +141,8 @@ class Registry:
         assert isinstance(channel, Channel)
         sub.live = False
         channel.paged.discard(sub)
-        for place in (channel.live, channel.by_run):
-            for key in [key for key, subs in place.items() if sub in subs]:
-                place[key].discard(sub)  # type: ignore[index]
-                if not place[key]:  # type: ignore[index]
-                    del place[key]  # type: ignore[arg-type]
+        _take_out(channel.live, (sub.connection.protocol,), sub)
+        _take_out(channel.by_run, sub.runs or (), sub)
 
     def settle(self, sub: Subscription) -> None:
         """Place a subscription that has met the head. One step without an await: no event can fall between."""
@@ -147,10 +153,12 @@ class Registry:
             if not sub.runs:
                 self.drop(sub)
                 return
-        if sub.whole or sub.whole_runs & channel.active.keys():
+        if sub.whole or sub.whole_runs:
             channel.paged.add(sub)
+            if not sub.greeted and sub.runs is None:
+                sub.greeted = True
+                self.caught_up(sub)
             return
-        sub.whole_runs.clear()
         sub.live = True
         if sub.runs is None:
             channel.live.setdefault(sub.connection.protocol, set()).add(sub)
@@ -159,10 +167,13 @@ class Registry:
             for run_id in sub.runs:
                 channel.by_run.setdefault(run_id, set()).add(sub)
 
-    def say_whole(self, connection: Connection, channel: Channel, run_id: str) -> None:
-        """Let a subscription hear one run as whole messages; before that run's first chunk is delivered."""
+    def say_whole(self, connection: Connection, channel: Channel, run_id: str, going: bool) -> None:
+        """Let a subscription hear one run as whole messages; before that run's first chunk is delivered.
+
+        *going* says that the run has not ended; one that has is said whole only where it is still to be read.
+        """
         sub = connection.subscriptions.get(channel.id)
-        if sub is None or sub.whole:
+        if sub is None or sub.whole or not (going or sub in connection.behind):
             return
         sub.whole_runs.add(run_id)
         if sub.live:
@@ -170,12 +181,13 @@ class Registry:
             sub.cursor = channel.head
             channel.paged.add(sub)
 
-    def speak(self, connection: Connection, protocol: WireProtocol) -> None:
-        """Change a connection's protocol (`hello`)."""
+    def speak(self, connection: Connection, protocol: WireProtocol, greet: Callable[[], None]) -> None:
+        """Change a connection's protocol (`hello`), and greet it before anything else is said in it."""
         channels = [sub for sub in connection.subscriptions.values() if sub.live]
         for sub in channels:
             self._unplace(sub)
         connection.protocol = protocol
+        greet()
         for sub in channels:
             self.settle(sub)
 
@@ -193,9 +205,8 @@ class Registry:
             data = protocol.events(events)
             if data:
                 self._write(subs, data, before)
-        for run_id, subs in list(channel.by_run.items()):
-            if mine := [event for event in events if event.runId == run_id]:
-                self._write_each(subs, mine, before)
+        if channel.by_run:
+            self._write_by_run(channel, events, before)
         self._wake_paged(channel, events)
         for event in events:
             if isinstance(event.body, RunFinished):
@@ -219,14 +230,16 @@ class Registry:
         for connection in lost:
             connection.lose()
 
-    def _write_each(self, subs: Iterable[Subscription], events: Sequence[Event], before: int) -> None:
-        encoded: dict[WireProtocol, bytes] = {}
-        for sub in list(subs):
-            protocol = sub.connection.protocol
-            if protocol not in encoded:
-                encoded[protocol] = protocol.events(events)
-            if encoded[protocol]:
-                self._write((sub,), encoded[protocol], before)
+    def _write_by_run(self, channel: Channel, events: Sequence[Event], before: int) -> None:
+        """Write to those who hear some runs only: each once, in the order of the log, encoded once per choice."""
+        runs = {event.runId for event in events if event.runId in channel.by_run}
+        encoded: dict[tuple[WireProtocol, frozenset[str | None]], bytes] = {}
+        for sub in set().union(*(channel.by_run[run_id] for run_id in runs if run_id)):
+            key = (sub.connection.protocol, frozenset(runs & (sub.runs or set())))
+            if key not in encoded:
+                encoded[key] = key[0].events([event for event in events if event.runId in key[1]])
+            if encoded[key]:
+                self._write((sub,), encoded[key], before)
 
     def _gather(self, channel: Channel, started: Event, before: int) -> None:
         """Subscribe the agent's group to a run that starts: from its start to its end."""
@@ -266,11 +279,13 @@ class Registry:
 
     def tell(self, channel: Channel, notice: Notice, but: Connection | None = None) -> None:
         """Say what is not logged to everyone in the session who keeps up; the others miss it."""
-        for protocol, subs in list(channel.live.items()):
-            if data := protocol.notice(notice):
-                for sub in list(subs):
-                    if sub.connection is not but and not sub.connection.full():
-                        sub.connection.write(data)
+        encoded: dict[WireProtocol, bytes] = {}
+        for sub in [*chain.from_iterable(channel.live.values()), *(sub for sub in channel.paged if sub.runs is None)]:
+            protocol = sub.connection.protocol
+            if protocol not in encoded:
+                encoded[protocol] = protocol.notice(notice)
+            if sub.connection is not but and not sub.connection.full():
+                sub.connection.write(encoded[protocol])
 
     # --- upkeep -----------------------------------------------------------------------------------------------------
 
@@ -285,3 +300,14 @@ class Registry:
             elif now - connection.moved > connection.limits.stuck_seconds:
                 found.append(connection)
         return found
+
+
+Key = TypeVar("Key")
+
+
+def _take_out(places: dict[Key, set[Subscription]], keys: Iterable[Key], sub: Subscription) -> None:
+    for key in keys:
+        if sub in places.get(key, ()):
+            places[key].discard(sub)
+            if not places[key]:
+                del places[key]

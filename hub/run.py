@@ -50,12 +50,21 @@ def explain(agent: Agent, error: BaseException, given: Any = None) -> AgentError
     *given* is the agent's generator, which stands at the line whose piece was refused.
     """
     if isinstance(error, AgentError):
-        told, reason = error, error.message
+        told, reason = _clean(error), str(error.message)
     else:
         told = AgentError(f"agent {agent.id} failed; the hub's log has the reason")
         reason = f"{type(error).__name__}: {error}"
     log.warning("agent failed", agent=agent.id, code=told.code, reason=reason[:200], at=_line(agent, error, given))
     return told
+
+
+def _clean(error: AgentError) -> AgentError:
+    """Return the agent's own words as the log can hold them: text that is UTF-8, a code that is text."""
+    message, code = (str(text).encode(errors="replace").decode()[:1000] for text in (error.message, error.code))
+    wait = error.retry_after_ms
+    return AgentError(
+        message, code, retryable=bool(error.retryable), retry_after_ms=wait if isinstance(wait, int) else None
+    )
 
 
 def _line(agent: Agent, error: BaseException, given: Any) -> str:
@@ -69,12 +78,19 @@ def _line(agent: Agent, error: BaseException, given: Any) -> str:
     return f"{own}:{lines[-1]}" if lines else agent.source
 
 
+def _is_sound(finish: Finish) -> bool:
+    """Tell whether the log can hold what an agent made by hand."""
+    usage = finish.usage
+    counts = () if usage is None else (getattr(usage, "inputTokens", None), getattr(usage, "outputTokens", None))
+    return finish.reason in ("end_turn", "max_tokens") and all(type(count) is int for count in counts)
+
+
 @attrs.define(eq=False)
 class Run:
     """One answer of one agent to one message.
 
     *history* reads what was said before. *call* answers the agent's own questions to other agents. *over* is called
-    once, when the end is in the log. All methods are called in the loop.
+    once, when the end is in the log; *freed* when the agent may take another. All methods are called in the loop.
     """
 
     record: RunRecord
@@ -84,6 +100,7 @@ class Run:
     history: Callable[["Run"], Awaitable[Sequence[Past]]]
     call: Callable[[str, str], Call]
     over: Callable[["Run"], None]
+    freed: Callable[[Agent], None]
     ended: bool = False
     stopping: StopReason | None = None
     task: asyncio.Task[None] | None = None
@@ -95,6 +112,7 @@ class Run:
     _pending: int = 0
     _finish: Finish = Finish()
     _refused: AgentError | None = None
+    _slot: bool = False
     _room: asyncio.Event = attrs.Factory(asyncio.Event)
     _timers: list[asyncio.TimerHandle] = attrs.Factory(list)
     _heard: float = 0.0
@@ -109,6 +127,18 @@ class Run:
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
+    def reserve(self) -> None:
+        """Count against the agent's limit, until the code has ended or will not be called."""
+        assert self.agent is not None
+        self.agent.working += 1
+        self._slot = True
+
+    def release(self) -> None:
+        if self._slot and self.agent is not None:
+            self._slot = False
+            self.agent.working -= 1
+            self.freed(self.agent)
+
     def go(self) -> None:
         """Call the agent's code; its `run_started` is in the log."""
         if self.ended:
@@ -119,7 +149,6 @@ class Run:
         marks = self.agent.marks
         self._timers.append(loop.call_later(marks.time_limit or self.limits.run_seconds, self.stop, "timeout"))
         self._watch_silence(marks.silence_limit or self.limits.silence_seconds)
-        self.agent.working += 1
         self.task = asyncio.create_task(self._work(self.agent), name=f"run {self.id}")
         self.task.add_done_callback(self._worked)
 
@@ -147,6 +176,8 @@ class Run:
         self._clear_timers()
         if self.task is not None:
             self.task.cancel()
+        else:
+            self.release()
 
     def _abandon(self) -> None:
         log.warning("agent ignores its cancel; its later output is dropped", agent=self.record.agentId, run=self.id)
@@ -172,6 +203,12 @@ class Run:
     # --- the work ---------------------------------------------------------------------------------------------------
 
     async def _work(self, agent: Agent) -> None:
+        try:
+            await self._answer(agent)
+        except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the hub
+            raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
+
+    async def _answer(self, agent: Agent) -> None:
         past = await self.history(self)
         record = self.record
         run = RunView(
@@ -206,7 +243,7 @@ class Run:
             self._say(str(piece))
         elif isinstance(piece, Whole) and isinstance(piece.content, str):
             self._whole(piece.content)
-        elif isinstance(piece, Finish):
+        elif isinstance(piece, Finish) and _is_sound(piece):
             self._finish = piece
         else:
             raise refuse(self.record.agentId, piece)
@@ -279,7 +316,7 @@ class Run:
 
     def _worked(self, task: asyncio.Task[None]) -> None:
         assert self.agent is not None
-        self.agent.working -= 1
+        self.release()
         error = None if task.cancelled() else task.exception()
         if self.ended:
             return
@@ -303,6 +340,8 @@ class Run:
             return
         self.ended = True
         self._clear_timers()
+        if self.task is None:
+            self.release()
         last_id = self._message_id if self._parts or not self._texts else self._texts[-1].messageId
         self._close_message()
         record, items = self.record, []

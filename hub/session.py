@@ -12,7 +12,7 @@ import orjson
 from hub.agent import Past
 from hub.calls import ask
 from hub.config import Limits
-from hub.errors import Busy, HubError, IdReused, NotRunning, StorageUnavailable
+from hub.errors import Busy, Draining, HubError, IdReused, NotRunning, StorageUnavailable
 from hub.loading import Agent, Agents
 from hub.logs import KeptChat, Log, Message, RunRecord
 from hub.messages import Accepted, Author, Chat
@@ -21,8 +21,6 @@ from hub.messages import MessageRemoved, RunStarted, State, UserMessage, WholeMe
 from hub.outbox import Item, Outbox
 from hub.registry import Channel
 from hub.run import Run
-
-THREAD_RUNS = 32  # at a time, for an agent that takes a thread for each
 
 
 def new_id(kind: str) -> str:
@@ -34,7 +32,8 @@ def new_id(kind: str) -> str:
 class Session:
     """A conversation in memory: its outbox, its queue, its runs.
 
-    *changed* is called when runs or queue changed, *idle* when the session may leave memory.
+    *changed* is called when runs or queue changed, *idle* when the session may leave memory,
+    *freed* when an agent has ended some work.
     """
 
     channel: Channel
@@ -44,6 +43,7 @@ class Session:
     frame_seconds: float
     changed: Callable[["Session"], None]
     idle: Callable[[], None]
+    freed: Callable[[Agent], None]
     outbox: Outbox = attrs.field(init=False)
     runs: dict[str, Run] = attrs.Factory(dict)
     queue: list[Run] = attrs.Factory(list)
@@ -65,6 +65,10 @@ class Session:
             not (self.channel.subscriptions or self.runs or self.queue or self.tasks or self.holders)
             and self.outbox.empty
         )
+
+    def has(self, run_id: str) -> bool:
+        """Tell whether a run goes on here, or waits."""
+        return run_id in self.runs or any(run.id == run_id for run in self.queue)
 
     def state(self) -> State:
         active = tuple(_short(run) for run in self.runs.values())
@@ -113,16 +117,19 @@ class Session:
         return self._accepted(chat, kept.messageId, kept.runId, kept.seq, "duplicate")
 
     async def _admit(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
-        self._check_room(chat, agent)
+        self._check_open(chat)
         run, message_id = self._new_run(chat, author, agent)
-        if chat.ifBusy == "replace":
-            self.queue.insert(0, run)
-        else:
-            self.queue.append(run)
+        replaced = list(self.runs.values()) if chat.ifBusy == "replace" else []
+        self.queue.insert(0 if chat.ifBusy == "replace" else len(self.queue), run)
         starts = chat.ifBusy == "parallel" or not self._waits(run)
+        try:
+            self._check_room(chat, agent, starts)
+        except Busy:
+            self.queue.remove(run)
+            raise
         kept: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         item = self._chat_item(chat, run, message_id, starts, said)
-        item.landed = lambda seq: self._chat_landed(chat, run, kept, seq)
+        item.landed = lambda seq: self._chat_landed(replaced, run, kept, seq)
         if starts:
             self._start(run, item)
         else:
@@ -130,17 +137,21 @@ class Session:
         seq = await kept
         return self._accepted(chat, message_id, run.id, seq, "started" if starts else "queued", run)
 
-    def _check_room(self, chat: Chat, agent: Agent) -> None:
+    def _check_open(self, chat: Chat) -> None:
         about = {"sessionId": self.id, "clientMsgId": chat.clientMsgId, "retryAfterMs": 1000}
+        if self.draining:
+            raise Draining("the hub is going down: reconnect in a moment", **about)
         if self.outbox.failing:
             raise StorageUnavailable("the hub's log cannot be written now: try again", **about)
         if chat.ifBusy == "reject" and (self.runs or self.queue):
             raise Busy("the session is answering, and the chat said ifBusy: reject", **about)
-        if len(self.queue) >= self.limits.queued_runs:
+
+    def _check_room(self, chat: Chat, agent: Agent, starts: bool) -> None:
+        about = {"sessionId": self.id, "clientMsgId": chat.clientMsgId, "retryAfterMs": 1000}
+        if starts and agent.full:
+            raise Busy(f"agent {agent.id} gives as many answers as it may: try again later", **about)
+        if not starts and len(self.queue) > self.limits.queued_runs:
             raise Busy(f"{self.limits.queued_runs} messages wait in this session already: try again later", **about)
-        most = agent.marks.max_runs or (THREAD_RUNS if agent.work is not None else 0)
-        if most and agent.working >= most:
-            raise Busy(f"agent {agent.id} gives {most} answers at a time: try again later", **about)
 
     def _new_run(self, chat: Chat, author: Author, agent: Agent) -> tuple[Run, str]:
         message_id = new_id("m")
@@ -167,6 +178,7 @@ class Session:
             self._history,
             ask(self.agents, record, self.limits.call_depth),
             self._over,
+            self.freed,
             new_id=lambda: new_id("m"),
         )
 
@@ -186,17 +198,17 @@ class Session:
             refusable=True,
         )
 
-    def _chat_landed(self, chat: Chat, run: Run, kept: "asyncio.Future[int]", seq: int | StorageUnavailable) -> None:
+    def _chat_landed(
+        self, replaced: list[Run], run: Run, kept: "asyncio.Future[int]", seq: int | StorageUnavailable
+    ) -> None:
         """The chat is in the log, or was refused: then its run never was."""
         if isinstance(seq, int):
-            if chat.ifBusy == "replace":
-                for other in list(self.runs.values()):
-                    if other is not run:
-                        other.stop("cancelled")
+            for other in replaced:
+                other.stop("cancelled")
             if not kept.done():
                 kept.set_result(seq)
         else:
-            run.ended = True
+            run.leave()
             self.outbox.forget(run.id)
             self._remove(run)
             if not kept.done():
@@ -236,6 +248,7 @@ class Session:
         """Move a run out of the queue; its agent is called when `run_started` is in the log."""
         self.queue.remove(run)
         self.runs[run.id] = run
+        run.reserve()
         record = run.record = attrs.evolve(run.record, state="started")
         started = Item(
             record.agentId,
@@ -247,7 +260,8 @@ class Session:
         )
         self.outbox.put(*first, started)
 
-    def _next(self) -> None:
+    def next(self) -> None:
+        """Start what waits and may go."""
         if self.draining:
             return
         for run in list(self.queue):
@@ -258,13 +272,14 @@ class Session:
             except HubError as gone:
                 run.fail(gone)
                 continue
-            self._start(run)
+            if not run.agent.full:
+                self._start(run)
 
     def _remove(self, run: Run) -> None:
         self.runs.pop(run.id, None)
         if run in self.queue:
             self.queue.remove(run)
-        self._next()
+        self.next()
 
     def _over(self, run: Run) -> None:
         self._remove(run)
@@ -302,7 +317,7 @@ class Session:
                 self.queue.append(self._run(record, None))
             else:
                 await self._recover_started(record)
-        self._next()
+        self.next()
 
     async def _recover_started(self, record: RunRecord) -> None:
         texts = await self._said(record)
@@ -326,8 +341,13 @@ class Session:
         while events := await self.log.read(self.id, cursor, self.channel.head):
             cursor = events[-1].seq
             for event in events:
-                if event.runId == record.runId and isinstance(event.body, (ChunkBody, WholeMessage)):
-                    body = event.body
+                body = event.body
+                if event.runId != record.runId:
+                    continue
+                if isinstance(body, MessageRemoved):
+                    for message_id in body.messageIds:
+                        texts.pop(message_id, None)
+                elif isinstance(body, (ChunkBody, WholeMessage)):
                     texts[body.messageId] = texts.get(body.messageId, "") + body.content
         return texts
 

@@ -13,7 +13,7 @@ from hub.auth import principal
 from hub.connection import Connection
 from hub.dispatch import dispatch, join, welcome
 from hub.errors import BadId, HubError
-from hub.messages import Error
+from hub.messages import ID_PATTERN, Error
 from hub.node import Node
 from hub.protocols import PROTOCOLS, open_protocol
 
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 NODE = web.AppKey("node", Node)
 Sockets = dict[Connection, web.WebSocketResponse[Any]]
 SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", dict)
-ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+ID = re.compile(ID_PATTERN)
 CLOSE_SECONDS = 2.0
 ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
 
@@ -52,6 +52,9 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     except HubError as refusal:  # the session of its address cannot be had
         connection.answer(Error(code=refusal.code, message=refusal.message))
         await _close(ws, refusal.close)
+    except Exception:
+        log.exception("a connection failed", connection=connection.id)
+        await _close(ws, WSCloseCode.INTERNAL_ERROR)
     finally:
         # First out of the registry, so that nothing new reaches it; then the socket; then what takes time.
         node.registry.leave(connection)

@@ -104,6 +104,8 @@ class Victim:
                     if self.chat is not None:
                         await ws.send_json(self.chat)
                 async for message in ws:
+                    if message.type is not aiohttp.WSMsgType.TEXT:
+                        break  # reset
                     frame = orjson.loads(message.data)
                     if frame["type"] == "accepted":
                         self.chat = None

@@ -37,7 +37,7 @@ class Link:
         self.hub: asyncio.Transport | None = None
         self.early = b""
         self.sent = 0
-        self.frozen = self.struck = False
+        self.frozen = self.struck = self.shut = False
         loop = asyncio.get_running_loop()
         self.timers = [loop.call_later(fate.seconds, self.strike)] if fate else []
         self.dialling = asyncio.create_task(self.dial())
@@ -52,7 +52,7 @@ class Link:
     def from_client(self, data: bytes) -> None:
         if self.hub is None:
             self.early += data
-        elif not self.frozen and not self.hub.is_closing():
+        elif not (self.frozen or self.shut or self.hub.is_closing()):
             self.hub.write(data)
 
     def from_hub(self, data: bytes) -> None:
@@ -82,7 +82,7 @@ class Link:
             side = self.hub if self.fate.to_hub else self.client
             if side is not None and side.can_write_eof() and not side.is_closing():
                 side.write_eof()
-            self.frozen = not self.fate.to_hub
+            self.shut, self.frozen = self.fate.to_hub, not self.fate.to_hub
             self.timers.append(loop.call_later(1.0, self.reset))
 
     def freeze(self) -> None:

@@ -73,7 +73,7 @@ async def test_a_client_msg_id_runs_once_also_across_a_restart(hub: Hub) -> None
     assert first["status"] == "started" and second["status"] == "duplicate" and second["ref"] == "again"
     same = ("sessionId", "clientMsgId", "messageId", "runId", "seq")
     assert [first[key] for key in same] == [second[key] for key in same]
-    await client.until_done()
+    await client.find(lambda f: f["type"] == "run_finished")
     await hub.stop()
     await hub.start()
     later = await hub.connect(extended=True)

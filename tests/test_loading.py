@@ -308,10 +308,10 @@ async def test_a_broken_file_is_listed_with_its_line(agents: Agents, text: str, 
     write(agents, "good.py", "def good(message): return message")
     write(agents, "a.py", text)
     await agents.open()
-    assert agents.describe() == (
-        {"agentId": "a", "description": "", "status": "broken", "error": expected},
-        {"agentId": "good", "description": "", "status": "ok"},
-    )
+    assert [(one.id, one.error) for one in agents.all()] == [("a", expected), ("good", None)]
+    told, good = agents.describe()
+    assert told["status"] == "broken" and expected.startswith(told["error"].partition(";")[0])
+    assert good == {"agentId": "good", "description": "", "status": "ok"}
     assert await given(agents.get("good")) == [Message("hi")]
 
 
@@ -510,5 +510,18 @@ async def test_asking_for_a_broken_agent_tells_why(agents: Agents) -> None:
     await error(agents, "1 / 0")
     with pytest.raises(AgentBroken) as raised:
         agents.get("a")
-    assert raised.value.message == "agent a is broken: a.py line 1: ZeroDivisionError: division by zero"
+    assert raised.value.message == "agent a is broken: a.py line 1: ZeroDivisionError; `hubbub agents` says more"
     assert raised.value.about == {"agentId": "a"}
+
+
+async def test_an_exceptions_text_is_for_the_operator_alone(tmp_path: Path) -> None:
+    """It may hold a secret: clients are told the line and the kind."""
+    (tmp_path / "leaks.py").write_text("x = 1\nraise RuntimeError('password=hunter2')")
+    agents = Agents(tmp_path, tmp_path)
+    await agents.open()
+    assert "hunter2" in (agents.all()[0].error or "")
+    with pytest.raises(AgentBroken) as refused:
+        agents.get("leaks")
+    for told in (refused.value.message, str(agents.describe())):
+        assert "hunter2" not in told and "leaks.py line 2: RuntimeError" in told
+    await agents.close()

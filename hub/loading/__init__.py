@@ -24,6 +24,7 @@ from hub.loading.functions import Broken, answered, caller, find, worked
 log = structlog.get_logger(__name__)
 
 ID = re.compile(r"[A-Za-z0-9:@-][A-Za-z0-9._:@-]{0,127}")
+THREAD_RUNS = 32  # at a time, for an agent that takes a thread for each
 LINE = 300  # characters of a description or an error
 
 
@@ -32,7 +33,8 @@ class Agent:
     """Something that answers.
 
     *answer* is an async generator over a run, for async agents; *work* a plain one, iterated in a thread, for the
-    others. Both yield what the agent gives, unchecked. *source* is where its function stands, `NAME.py:LINE`. *working*
+    others. Both yield what the agent gives, unchecked. *source* is where its function stands, `NAME.py:LINE`.
+    *error* is for the operator, *told* the same for clients. *working*
     counts the answers whose code has not ended.
     """
 
@@ -41,9 +43,16 @@ class Agent:
     answer: Callable[[Run], AsyncIterator[Any]] | None = None
     work: Callable[[Run], Iterator[Any]] | None = None
     error: str | None = None
+    told: str | None = None
     marks: Marks = Marks()
     source: str = ""
     working: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Tell whether it answers as often at a time as it may."""
+        most = self.marks.max_runs or (THREAD_RUNS if self.work is not None else None)
+        return most is not None and self.working >= most
 
 
 @attrs.define(eq=False)
@@ -75,11 +84,14 @@ class Agents:
         seen = self._look()
         touched = sorted(name for name in {*seen, *self._seen} if seen.get(name) != self._seen.get(name))
         for name in touched:
-            old, stack = self._agents.pop(name, None), self._stacks.pop(name, None)
+            stack = self._stacks.pop(name, None)
+            # The old one answers until the new one is there: no chat meets a gap.
+            new = await self._load(name, [path for path, _, _ in seen[name]]) if name in seen else None
+            old = self._agents.pop(name, None)
+            if new is not None:
+                self._agents[name] = new
             if old is not None and stack is not None:
                 self._retired.append((old, stack))
-            if name in seen:
-                self._agents[name] = await self._load(name, [path for path, _, _ in seen[name]])
         self._seen = seen
         await self._leave_retired()
         return [_line(name) for name in touched]
@@ -91,7 +103,7 @@ class Agents:
             there = ", ".join(one.id for one in self.all() if not one.error) or "none"
             raise UnknownAgent(f"there is no agent {agent_id}; there are: {there}", agentId=agent_id)
         if agent.error:
-            raise AgentBroken(f"agent {agent_id} is broken: {agent.error}", agentId=agent_id)
+            raise AgentBroken(f"agent {agent_id} is broken: {agent.told}", agentId=agent_id)
         return agent
 
     def all(self) -> list[Agent]:
@@ -101,7 +113,7 @@ class Agents:
         """Return the agents as the wire names them."""
         return tuple(
             {"agentId": one.id, "description": one.description, "status": "broken" if one.error else "ok"}
-            | ({"error": one.error} if one.error else {})
+            | ({"error": one.told} if one.error else {})
             for one in self.all()
         )
 
@@ -133,7 +145,7 @@ class Agents:
                 return load_file(name, paths[0])
             return await self._load_table(name, paths[0])
         except Broken as broken:
-            return Agent(_line(name), error=_line(str(broken)))
+            return Agent(_line(name), error=_line(str(broken)), told=_line(broken.told))
 
     async def _load_table(self, agent_id: str, path: Path) -> Agent:
         """Load NAME.toml: an adapter by name, and its options."""
@@ -150,7 +162,7 @@ class Agents:
         except Broken:
             raise
         except Exception as error:
-            raise Broken(_where(path, error)) from None
+            raise _thrown(path, error) from None
         self._stacks[agent_id] = stack
         return Agent(agent_id, _line(said.description), answer=answer, marks=said.marks, source=path.name)
 
@@ -208,7 +220,7 @@ def load_file(agent_id: str, path: Path) -> Agent:
     except (KeyboardInterrupt, Broken):
         raise
     except BaseException as error:  # SystemExit too: a file that exits must not end the hub
-        raise Broken(_where(path, error)) from None
+        raise _thrown(path, error) from None
     said = str(module.__doc__ or function.__doc__ or "").strip().partition("\n")[0]
     inner = inspect.unwrap(function)  # a decorator's plain wrapper around `async def`
     source = f"{path.name}:{getattr(inner, '__code__', function.__code__).co_firstlineno}"
@@ -238,12 +250,14 @@ def _import(agent_id: str, path: Path) -> ModuleType:
     return module
 
 
-def _where(path: Path, error: BaseException) -> str:
+def _thrown(path: Path, error: BaseException) -> Broken:
+    """Return what an exception at load means; its text may hold secrets, and is for the operator alone."""
     if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
-        return f"{path.name} line {error.lineno}: {error.msg}"
+        return Broken(f"{path.name} line {error.lineno}: {error.msg}")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{path.name} line {lines[-1]}" if lines else path.name
-    return f"{where}: {type(error).__name__}: {error}"
+    told = f"{where}: {type(error).__name__}"
+    return Broken(f"{told}: {error}", f"{told}; `hubbub agents` says more")
 
 
 def _line(text: str) -> str:

@@ -25,7 +25,11 @@ OVER = object()
 
 
 class Broken(Exception):
-    """Why an agent file cannot be used, in one line."""
+    """Why an agent file cannot be used, in one line; *told* is the line for clients, who see no exception's text."""
+
+    def __init__(self, line: str, told: str | None = None) -> None:
+        super().__init__(line)
+        self.told = told or line
 
 
 def find(module: ModuleType, path: Path) -> FunctionType:

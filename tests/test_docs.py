@@ -1,0 +1,328 @@
+"""Every example in README and docs/ is run: what stands there is true of this hub."""
+
+import ast
+import asyncio
+import json
+import os
+import re
+import sqlite3
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import attrs
+import msgspec
+import pytest
+from click.testing import CliRunner
+from documents import DOCS, PAGES, README, ROOT, Block, blocks, of_kind, pairs, rows
+from fakes import PATIENCE, Hub
+from structlog.testing import capture_logs
+
+from hub.cli import cli
+from hub.config import load
+from hub.loading import Agents
+from hub.logs.sqlite_schema import MIGRATIONS
+from hub.messages import BODIES, NOTICES, Event
+from hub.protocols import open_protocol
+
+# What differs each time, or is the test's own: only its kind is compared.
+VOLATILE = {"runId", "messageId", "epoch", "connectionId", "ts", "runIds", "messageIds", "agents", "version"}
+KNOWN = {
+    ("json", "command"),
+    ("json", "answer"),
+    ("json", "event"),
+    ("json", "notice"),
+    ("json", "plain"),
+    ("toml", "settings"),
+    ("toml", "agent="),
+    ("python", "agent="),
+    ("python", "first-client"),  # run by test_first_clients.py, as is the next
+    ("js", "first-client"),
+    ("js",),
+    ("text", "chat"),
+    ("text",),
+    ("sh",),
+    ("sql",),
+}
+
+COMMANDS = list(pairs(DOCS["protocol"], "json command", "json answer"))
+PYTHON = [pair for page in (README, DOCS["agents"]) for pair in pairs(page, "python agent=", "text chat")]
+TOML = of_kind(DOCS["agents"], "toml", "agent=")
+
+
+def ids(examples: list[Any]) -> list[str]:
+    return [str(one[0] if isinstance(one, tuple) else one) for one in examples]
+
+
+def write_agents(hub: Hub) -> None:
+    """Host the agents of docs/agents.md, and the shipped echo as `main` too."""
+    for block in of_kind(DOCS["agents"], "python", "agent="):
+        hub.agent(f"{block.value('agent')}.py", block.text)
+    echo = (ROOT / "agents" / "echo.py").read_text()
+    hub.agent("echo.py", echo)
+    hub.agent("main.py", echo.replace("def echo", "def main"))
+
+
+def alike(said: Any, heard: Any, name: str = "") -> bool:
+    """Tell whether a frame is what the page says: the same fields, and the same values where these do not vary."""
+    if name in VOLATILE:
+        return type(said) is type(heard) and bool(heard)
+    if isinstance(said, dict):
+        varies = {"seq"} if said.get("stopReason") == "cancelled" else set()  # text may have come before, or not
+        return (
+            isinstance(heard, dict)
+            and said.keys() == heard.keys()
+            and all(alike(said[key], heard[key], key) for key in said.keys() - varies)
+        )
+    if isinstance(said, list):
+        return len(said) == len(heard) and all(map(alike, said, heard))
+    return bool(said == heard)
+
+
+# --- the protocol -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("example", COMMANDS, ids=ids(COMMANDS))
+async def test_a_command_of_the_protocol_page_is_answered_as_the_page_says(
+    hub: Hub, example: tuple[Block, Block | None]
+) -> None:
+    """Each answer on the page comes, in the page's order, with the same fields."""
+    command, answer = example
+    write_agents(hub)
+    await hub.start()
+    client = await hub.connect(extended="extended" in command.info)
+    for line in command.lines:
+        await client.ws.send_str(line)
+    for line in answer.lines if answer else ():
+        said = json.loads(line)
+        try:
+            await client.until(lambda frame: alike(said, frame))
+        except (TimeoutError, EOFError):
+            pytest.fail(f"{answer} promises\n{line}\nbut there came\n" + "\n".join(map(json.dumps, client.frames)))
+    await client.send(type="ping")
+    await client.until_type("pong")
+    if answer is None:
+        assert not [frame for frame in client.frames if frame["type"] == "error"]
+
+
+def test_every_command_that_the_hub_answers_shows_its_answer() -> None:
+    """Only `typing` has none."""
+    silent = [block for block, answer in COMMANDS if answer is None]
+    assert [json.loads(line)["type"] for block in silent for line in block.lines] == ["typing"]
+
+
+@pytest.mark.parametrize("block", of_kind(DOCS["protocol"], "json", "event"), ids=str)
+def test_events_on_the_page_have_the_fields_of_their_class(block: Block) -> None:
+    """Each one can be read as the event it shows, and the hub would write the same frame for it."""
+    for line in block.lines:
+        frame = json.loads(line)
+        kind = BODIES[frame["type"]]
+        fields = {name: value for name, value in frame.items() if name in attrs.fields_dict(kind)}
+        body = msgspec.convert(fields, kind)
+        event = Event(
+            frame["sessionId"],
+            frame["epoch"],
+            frame["seq"],
+            frame["ts"],
+            frame.get("agentId"),
+            frame.get("runId"),
+            body,
+        )
+        assert frame == said(open_protocol("hubbub.v1").event(event))
+
+
+@pytest.mark.parametrize("block", of_kind(DOCS["protocol"], "json", "notice"), ids=str)
+def test_notices_on_the_page_have_the_fields_of_their_class(block: Block) -> None:
+    """Each one can be read as the notice it shows, and the hub would write the same frame for it."""
+    for line in block.lines:
+        frame = json.loads(line)
+        fields = {name: value for name, value in frame.items() if name != "type"}
+        assert fields.keys() <= attrs.fields_dict(NOTICES[frame["type"]]).keys()
+        notice = msgspec.convert(fields, NOTICES[frame["type"]])
+        assert frame == said(open_protocol("hubbub.v1").notice(notice))
+
+
+@pytest.mark.parametrize("block", of_kind(DOCS["protocol"], "json", "plain"), ids=str)
+def test_a_plain_frame_on_the_page_is_how_the_event_above_it_is_said(block: Block) -> None:
+    """The last event shown before it, given to the plain protocol, makes this frame."""
+    events = [one for one in of_kind(DOCS["protocol"], "json", "event") if one.line < block.line]
+    frame = json.loads(events[-1].lines[-1])
+    kind = BODIES[frame["type"]]
+    body = msgspec.convert({name: frame[name] for name in attrs.fields_dict(kind) if name in frame}, kind)
+    where = (frame[name] for name in ("sessionId", "epoch", "seq", "ts", "agentId", "runId"))
+    assert json.loads(block.text) == said(open_protocol("plain").event(Event(*where, body)))
+
+
+def said(data: bytes) -> dict[str, Any]:
+    """Return the one frame in *data*, parsed."""
+    frame: dict[str, Any] = json.loads(data[data.index(b"{") :])
+    return frame
+
+
+# --- agents -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("example", PYTHON, ids=ids(PYTHON))
+async def test_an_agent_on_the_page_loads_and_says_what_the_page_says(
+    hub: Hub, example: tuple[Block, Block | None]
+) -> None:
+    """`>` is what a user writes, the line below is the answer, `!` an error's code."""
+    block, chat = example
+    name = block.value("agent")
+    write_agents(hub)
+    hub.agent(f"{name}.py", block.text)
+    await hub.start()
+    agent = hub.node.agents.get(name)
+    assert agent.description == ast.get_docstring(ast.parse(block.text))
+    client = await hub.connect(f"?sessionId=s1&agentId={name}")
+    if chat is None:
+        await client.send(type="chat", message="hello")
+        assert (await client.next())["type"] == "stream"
+        return
+    for message, answer in zip(chat.lines[::2], chat.lines[1::2], strict=True):
+        before = len(client.frames)
+        await client.send(type="chat", message=message.removeprefix("> "))
+        await client.until_done()
+        heard = client.frames[before:]
+        codes = [f"! {frame['code']}" for frame in heard if frame["type"] == "error"]
+        text = "".join(frame["content"] for frame in heard if "content" in frame).strip()
+        assert (codes or [text]) == [answer]
+
+
+@pytest.mark.parametrize("block", TOML, ids=str)
+async def test_a_toml_agent_on_the_page_loads(block: Block, tmp_path: Path) -> None:
+    """Its keys are known, and of the right types."""
+    (tmp_path / f"{block.value('agent')}.toml").write_text(block.text)
+    agents = Agents(tmp_path, tmp_path / "data")
+    await agents.open()
+    try:
+        assert agents.get(block.value("agent")).description
+    finally:
+        await agents.close()
+
+
+# --- settings and commands --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", of_kind(DOCS["start"], "toml", "settings"), ids=str)
+def test_the_settings_on_the_page_are_accepted(block: Block, tmp_path: Path) -> None:
+    """They are read, and change something."""
+    (tmp_path / "hubbub.toml").write_text(block.text)
+    assert load({}, {}, tmp_path) != load({}, {}, tmp_path / "nothing")
+
+
+SHELL = [(block, line) for page in PAGES for block in of_kind(page, "sh") for line in block.lines]
+
+
+@pytest.mark.parametrize(("block", "line"), SHELL, ids=[f"{block}-{line}" for block, line in SHELL])
+def test_a_shell_command_on_the_page_is_there(block: Block, line: str) -> None:
+    """A make target, a command of hubbub, or a variable that the hub reads."""
+    words = line.split()
+    if words[0] == "make":
+        assert re.search(rf"^{re.escape(words[1])}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif words[0] == "export":
+        variable = words[1].partition("=")[0]
+        assert any(variable in path.read_text() for path in (ROOT / "hub" / "adapters").glob("*.py"))
+    else:
+        assert words[0] == ".venv/bin/hubbub", f"{block}: who runs {line!r}?"
+        result = CliRunner().invoke(cli, [*words[1:], *([] if words[1].startswith("--") else ["--help"])])
+        assert result.exit_code == 0, result.output
+
+
+def test_the_query_on_the_page_reads_the_log(tmp_path: Path) -> None:
+    """The history is a table, with these columns."""
+    (block,) = of_kind(DOCS["start"], "sql")
+    database = sqlite3.connect(tmp_path / "hub.db")
+    try:
+        database.executescript("".join(map(textwrap.dedent, MIGRATIONS)))
+        assert database.execute(block.text).fetchall() == []
+    finally:
+        database.close()
+
+
+# --- when something goes wrong ----------------------------------------------------------------------------------------
+
+SAID = {cell.split("`")[1] for row in rows(DOCS["start"]) for cell in row[:1] if cell.count("`") >= 2}
+
+
+def on_the_page(line: str, *varying: tuple[str, str]) -> bool:
+    """Tell whether the start page shows this line of the hub, after (what is here, what the page has) was replaced."""
+    for here, there in varying:
+        line = line.replace(here, there)
+    return any(line == one or one.endswith(" ...") and line.startswith(one[:-4]) for one in SAID)
+
+
+async def refused(folder: Path, *arguments: str, **environ: str) -> str:
+    """Start a hub that must not start, and return its one line."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hub", "serve", *arguments),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE):
+        (line,) = (await process.stderr.read()).decode().splitlines()
+        assert await process.wait() == 2
+    return line.removeprefix("hubbub: ")
+
+
+async def test_a_hub_that_cannot_start_says_what_the_page_says(hub: Hub, tmp_path: Path) -> None:
+    """Its port or its data is taken, its folder is missing, or its settings are wrong."""
+    await hub.start()
+    port = str(hub.port)
+    taken = await refused(tmp_path, "--host", "127.0.0.1", "--port", port, "--data", "other")
+    assert on_the_page(taken, (port, "9527"))
+    locked = await refused(tmp_path, "--port", "0")
+    assert on_the_page(locked, (str(tmp_path), "/home/you/hubbub"), (f"pid {os.getpid()}", "pid 4711"))
+    assert on_the_page(await refused(tmp_path, "--host", "0.0.0.0"))
+    assert on_the_page(await refused(tmp_path, HUBBUB_PROT="1"))
+    (tmp_path / "hubbub.toml").write_text("[hubbub]\nprot = 1\n")
+    assert on_the_page(await refused(tmp_path))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert on_the_page(await refused(empty, "--port", "0"))
+
+
+@pytest.mark.parametrize(
+    ("header", "value"), [("Origin", "null"), ("Origin", "https://a.example"), ("Host", "a.example")]
+)
+async def test_a_page_that_may_not_come_in_is_named_as_the_page_says(hub: Hub, header: str, value: str) -> None:
+    """The hub's output has the words to look for, and the setting to change."""
+    await hub.start()
+    with capture_logs() as logs:
+        async with aiohttp.ClientSession() as http, http.get(f"{hub.url}/ready", headers={header: value}) as response:
+            assert response.status == 403
+            assert (await response.json())["code"] == "refused"
+    (line,) = logs
+    assert line["event"] in SAID and line["value"] == repr(value)
+    assert "`origins`" in line["hint"] or "`hosts`" in line["hint"]
+    assert ("python3 -m http.server" in line["hint"]) == (value == "null")
+
+
+# --- all pages --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_of_a_kind_that_is_run(page: Path) -> None:
+    """A block with other words after its fence would be run by nothing."""
+    for block in blocks(page):
+        kinds = {kind for kind in KNOWN if len(kind) <= len(block.info)}
+        shown = tuple(word.partition("=")[0] + "=" if "=" in word else word for word in block.info)
+        assert any(shown[: len(kind)] == kind and (len(kind) > 1 or len(shown) == 1) for kind in kinds), str(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """To a file that is there, and to a heading that it has."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}, target
