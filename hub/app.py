@@ -158,7 +158,9 @@ async def _serve(settings: Settings, announce: Callable[[str], None]) -> bool:
     gc.freeze()  # what lives as long as the hub need not be looked at again
     _announce(node, sockets, announce)
     await stop.wait()
+    announce("Stopping; a second Ctrl-C does not wait for running answers.")
     await _stop(node, runner, sites, hurry)
+    announce("Stopped.")
     return any(agent.working for agent in node.agents.all())
 
 

@@ -227,3 +227,83 @@ async def test_origins_and_hosts_that_are_not_allowed_get_403_before_the_upgrade
     client = await hub.connect(headers={"Host": "hub.example", "Origin": "https://hub.example"})
     await client.send(type="ping")
     assert await client.next() == {"type": "pong"}
+
+
+async def test_a_group_listener_that_chats_hears_the_running_answer_once(hub: Hub) -> None:
+    """What it heard as a listener is not said again when it joins the session; an explicit cursor gives all."""
+    await hub.start()
+    gate = hub.folder / "gate"
+    listener = await hub.connect()
+    await listener.send(type="subscribe", agentId="gated")
+    await listener.next()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
+    await listener.until_type("stream")
+    await listener.send(type="chat", agentId="echo", sessionId="s1", message="me too")
+    await listener.until_done()
+    gate.touch()
+    await listener.until_done()
+    assert sorted(listener.text().split()) == ["me", "one", "too", "two"]
+    await listener.send(type="subscribe", sessionId="s1", afterSeq=0)
+    before = len(listener.frames)
+    for _ in range(2):
+        await listener.until_done()
+    again = "".join(f["content"] for f in listener.frames[before:] if f["type"] == "stream")
+    assert sorted(again.split()) == ["me", "one", "too", "two"]
+
+
+async def test_a_listener_of_two_agents_hears_both_in_the_order_of_the_log(hub: Hub) -> None:
+    """Two runs side by side in one session: seqs only rise, so that a cut between them loses nothing."""
+    for name in ("left", "right"):
+        hub.agent(
+            f"{name}.py",
+            f"""
+            import asyncio
+
+            async def {name}(message: str):
+                for n in range(40):
+                    yield "{name} "
+                    await asyncio.sleep(0)
+            """,
+        )
+    hub.options = {"frames_per_second": 0}
+    await hub.start()
+    listener = await hub.connect()
+    for name in ("left", "right"):
+        await listener.send(type="subscribe", agentId=name)
+        await listener.next()
+    client = await hub.connect()
+    for name in ("left", "right"):
+        await client.send(type="chat", agentId=name, sessionId="s1", message="go")
+    for _ in range(2):
+        await listener.until_done()
+    seqs = [frame["seq"] for frame in listener.frames if "seq" in frame]
+    assert seqs == sorted(seqs)
+    assert listener.text().split().count("left") == listener.text().split().count("right") == 40
+
+
+async def test_stream_false_holds_for_a_chat_that_waits_its_turn(hub: Hub) -> None:
+    """The answers before it stream, its own comes whole."""
+    await hub.start()
+    gate = hub.folder / "gate"
+    client = await hub.connect()
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
+    await client.until_type("stream")
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate), stream=False)
+    gate.touch()
+    first, second = [await client.until_done() for _ in range(2)]
+    kinds = [(f["type"], f["content"]) for f in client.frames if f["runId"] == second["runId"]]
+    assert kinds == [("message", "one two"), ("stream", "")]
+    assert client.text(first["runId"]) == "one two"
+
+
+async def test_a_cursor_that_retention_passes_gets_a_reset_never_a_hole(hub: Hub) -> None:
+    """Also in the moment between the cut in the file and its word in memory."""
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="one two")
+    await client.until_done()
+    await hub.node.log.expire(2**60, 0)
+    assert hub.node.sessions["s1"].channel.floor == 0
+    late = await hub.connect("?sessionId=s1&afterSeq=1")
+    assert (await late.next())["code"] == "reset"

@@ -7,8 +7,9 @@ import pytest
 import structlog
 from fakes import PATIENCE, Client, Hub
 
-from hub.errors import StorageUnavailable
+from hub.errors import Draining, StorageUnavailable
 from hub.logs import Append, Done
+from hub.messages import Author, Chat
 
 
 def ends(client: Client, run_id: str) -> list[dict[str, Any]]:
@@ -160,6 +161,27 @@ BAD_AGENTS = {
         "import asyncio\nasync def gives_up(message: str):\n    yield 'd'\n    raise asyncio.CancelledError",
         "agent_error",
         "d",
+    ),
+    "exits_async": (
+        "import sys\nasync def exits_async(message: str):\n    sys.exit(3)\n    yield ''",
+        "agent_error",
+        "",
+    ),
+    "bad_words": (
+        "from hub import AgentError\nasync def bad_words(message: str):\n    raise AgentError('no \\udcff')\n"
+        "    yield ''",
+        "agent_error",
+        "",
+    ),
+    "bad_finish": (
+        "from hub import Finish\nasync def bad_finish(message: str):\n    yield 'e'\n    yield Finish('stop')",
+        "agent_bad_output",
+        "e",
+    ),
+    "bad_usage": (
+        "from hub import Finish\nasync def bad_usage(message: str):\n    yield Finish(usage=object())",
+        "agent_bad_output",
+        "",
     ),
     "exits": ("def exits(message: str):\n    raise SystemExit(3)", "agent_error", ""),
 }
@@ -426,3 +448,83 @@ async def test_while_the_log_fails_chats_are_refused_and_text_waits(hub: Hub) ->
     for session in ("s1", "s2"):
         await other.send(type="chat", agentId="echo", sessionId=session, message="x", clientMsgId="c1")
         assert (await other.until_type("accepted"))["status"] == "started"
+
+
+async def test_chats_that_a_failing_log_refused_leave_nothing_behind(hub: Hub) -> None:
+    """Three chats meet a log that fails twice: none is in the log when it works again, nor is any run."""
+    await hub.start(retry_seconds=0.02)
+    clients = [await hub.connect(extended=True) for _ in range(3)]
+    log = hub.node.log
+    whole, failed = log.append, 0
+
+    def failing(append: Append, done: Done) -> None:
+        nonlocal failed
+        failed += 1
+        refusal: Done = done if failed <= 3 else lambda _: None
+        if failed <= 3:
+            asyncio.get_running_loop().call_soon(refusal, StorageUnavailable("disk full"))
+        else:
+            whole(append, done)
+
+    log.append = failing  # type: ignore[method-assign]
+    for client in clients:
+        await client.send(type="chat", agentId="echo", sessionId="s1", message="x")
+    outcomes = [await client.until(lambda f: f["type"] in ("accepted", "error")) for client in clients]
+    refused = [frame for frame in outcomes if frame["type"] == "error"]
+    assert refused and {frame["code"] for frame in refused} == {"storage_unavailable"}
+    log.append = whole  # type: ignore[method-assign]
+    last = await hub.connect(extended=True)
+    await last.send(type="chat", agentId="echo", sessionId="s1", message="now")
+    outcome = await last.until(lambda f: f["type"] in ("accepted", "error"))
+    while outcome["type"] == "error":
+        await last.send(type="chat", agentId="echo", sessionId="s1", message="now")
+        outcome = await last.until(lambda f: f["type"] in ("accepted", "error"))
+    await last.until(lambda f: f["type"] == "run_finished" and f["runId"] == outcome["runId"])
+    events = await log.read("s1", 0, hub.node.sessions["s1"].channel.head)
+    kinds = [event.body.type for event in events]
+    accepted = 1 + len(outcomes) - len(refused)
+    assert kinds.count("user_message") == kinds.count("run_started") == kinds.count("run_finished") == accepted
+
+
+async def test_an_agents_limit_holds_for_chats_that_come_at_once(hub: Hub) -> None:
+    """max_runs=1: one answers, the others are told `busy`; when it ends the next may."""
+    hub.agent(
+        "single.py",
+        """
+        import asyncio, pathlib
+        from hub import agent
+
+        @agent(max_runs=1)
+        async def single(message: str):
+            while not pathlib.Path(message).exists():
+                await asyncio.sleep(0.01)
+            yield "done"
+        """,
+    )
+    await hub.start()
+    client = await hub.connect(extended=True)
+    gate = str(hub.folder / "gate")
+    for number in range(4):
+        await client.send(type="chat", agentId="single", sessionId=f"s{number}", message=gate)
+    answers = [await client.until(lambda f: f["type"] in ("accepted", "error")) for _ in range(4)]
+    assert [answer.get("code") for answer in answers] == [None, "busy", "busy", "busy"]
+    (hub.folder / "gate").touch()
+    await client.until_done()
+    assert hub.node.agents.get("single").working == 0
+    await client.send(type="chat", agentId="single", sessionId="s9", message=gate)
+    await client.until_done()
+
+
+async def test_no_chat_is_taken_once_the_hub_goes_down(hub: Hub) -> None:
+    """Neither at the door nor behind it."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s1")
+    await client.until_type("subscribed")
+    hub.node.drain()
+    await client.until_type("draining")
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="x")
+    assert (await client.until_type("error"))["code"] == "draining"
+    with pytest.raises(Draining):
+        session = hub.node.sessions["s1"]
+        await session.chat(Chat(message="x"), Author("local", "local"), hub.node.agents.get("echo"))

@@ -32,7 +32,7 @@ NAME = "smollm2-135m-instruct"
 # 2 KiB of English (500 tokens) take 3 s and of Chinese (1,400) 9 s.
 CONTEXT_TOKENS = 4096
 WINDOW_BYTES = 2048
-ANSWER_TOKENS = 512
+ANSWER_TOKENS = 256
 CONVERSATIONS = 2  # answered side by side; others wait in llama.cpp's queue
 LOAD_SECONDS = 120.0
 STEADY_SECONDS = 10.0  # a child that lived so long is started again at once
@@ -123,6 +123,7 @@ class LocalModel:
             log.warning("local model cannot be started", reason=str(error))
             self._fail("The local model does not start.")
             return None
+        log.info("local model loading; an answer that comes before it is ready waits", model=NAME)
         try:
             await self._listen(child, key)
         finally:

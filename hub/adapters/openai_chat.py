@@ -25,6 +25,7 @@ OPENAI = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
 OPENAI_MODEL = "gpt-4o-mini"
 LOCAL_SYSTEM = "You are a helpful assistant. Answer in a few short sentences."  # 135M parameters follow no more
+LOCAL_PENALTY = 0.5  # without it the small model may say one emoji until its tokens are used up
 LOCAL_TEMPERATURE = 0.2  # its authors' advice
 MESSAGE_BYTES = 16  # what a model's template may put around a message
 CONNECT_SECONDS = 10.0
@@ -50,6 +51,7 @@ class Options:
     window_bytes: int = attrs.field(default=256 * 1024, validator=ge(1024))  # of text that the model sees
     temperature: float | None = attrs.field(default=None, validator=optional(ge(0)))
     max_tokens: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    frequency_penalty: float | None = None
     timeout: float = attrs.field(default=120.0, validator=gt(0))  # seconds of silence
     retries: int = attrs.field(default=2, validator=ge(0))
     retry_seconds: float = attrs.field(default=0.5, validator=ge(0))  # before the first retry; doubled for each more
@@ -128,6 +130,7 @@ async def local(options: Options, data: Path) -> AsyncIterator[Answer]:
         system=options.system or LOCAL_SYSTEM,
         window_bytes=min(options.window_bytes, local_model.WINDOW_BYTES),
         temperature=LOCAL_TEMPERATURE if options.temperature is None else options.temperature,
+        frequency_penalty=LOCAL_PENALTY if options.frequency_penalty is None else options.frequency_penalty,
         max_tokens=min(options.max_tokens or local_model.ANSWER_TOKENS, local_model.ANSWER_TOKENS),
     )
     _check(fitting)
@@ -231,7 +234,8 @@ class Chat:
             raise lost(error) from None  # it may hold the request, and so the key
 
     def _body(self, run: Run, at: Endpoint) -> bytes:
-        chosen = {"temperature": self.options.temperature, "max_tokens": self.options.max_tokens}
+        names = ("temperature", "max_tokens", "frequency_penalty")
+        chosen = {name: getattr(self.options, name) for name in names}
         return orjson.dumps(
             {
                 "model": at.model,
