@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -122,6 +123,7 @@ def make_app(node: Node) -> web.Application:
 def serve(settings: Settings, announce: Callable[[str], None]) -> int:
     """Run a hub until SIGINT or SIGTERM; return the exit code. Raises what the command line explains (see hub.cli)."""
     check_bind(settings)
+    _log_to_stderr()
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         stuck = runner.run(_serve(settings, announce))
         if stuck:
@@ -129,6 +131,21 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> int:
             sys.stdout.flush()
             os._exit(0)
     return 0
+
+
+def _log_to_stderr() -> None:
+    """Keep standard output for what the operator asked to read."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    # aiohttp logs each request that is no HTTP as an error with its traceback: anyone could fill the disk with it.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

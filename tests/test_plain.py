@@ -156,6 +156,16 @@ async def test_a_bad_frame_gets_an_error_that_says_what_to_send_and_the_connecti
     assert client.text() == "still here "
 
 
+async def test_an_error_carries_the_ref_of_what_it_answers(hub: Hub) -> None:
+    """Text or number, also where the frame could not be read as a command."""
+    await hub.start()
+    client = await hub.connect()
+    for frame in ({"type": "dance"}, {"type": "chat"}, {"type": "cancel", "sessionId": "s1"}):
+        for ref in (7, "seven"):
+            await client.send(**frame, ref=ref)
+            assert (await client.next())["ref"] == ref
+
+
 async def test_unknown_fields_are_ignored(hub: Hub) -> None:
     """So that a newer client can speak to this hub."""
     await hub.start()

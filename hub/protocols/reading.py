@@ -66,7 +66,8 @@ def _check(value: Any, depth: int) -> None:
 def _about(frame: dict[str, Any]) -> dict[str, Any]:
     """What the error concerns, as far as the frame can be trusted to say: its ref, and ids that are short text."""
     named = {key: frame.get(key) for key in ("ref", "sessionId", "clientMsgId")}
-    return {key: value for key, value in named.items() if isinstance(value, str) and len(value) <= 128}
+    about = {key: value for key, value in named.items() if isinstance(value, str) and len(value) <= 128}
+    return about | ({"ref": frame["ref"]} if type(frame.get("ref")) is int else {})
 
 
 def _short(text: str) -> str:
