@@ -8,9 +8,10 @@ from hub.agent import Call, Finish
 from hub.agent import Message as Whole
 from hub.agent import Run as RunView
 from hub.errors import AgentError, HubError
+from hub.faults import explain, refuse
 from hub.loading import Agents
 from hub.logs import RunRecord
-from hub.run import explain, pieces, refuse
+from hub.run import pieces
 
 
 def ask(agents: Agents, record: RunRecord, depth: int) -> Callable[[str, str], Call]:

@@ -5,9 +5,7 @@ HubError
 │   ├── UnknownType       a type that is no command
 │   └── BadId             an id outside its alphabet or length
 ├── TooManySubscriptions  one connection wants more sessions than the limit
-├── NotFound
-│   ├── UnknownAgent      nothing of that name in the agents folder
-│   └── UnknownSession    no such session, or not one for this principal: the two are not told apart
+├── UnknownAgent          nothing of that name in the agents folder
 ├── Conflict
 │   ├── NotRunning        nothing there to cancel
 │   └── IdReused          a clientMsgId that came before with other content
@@ -56,16 +54,8 @@ class TooManySubscriptions(HubError):
     code, status, close = "too_many_subscriptions", 429, 4004
 
 
-class NotFound(HubError):
-    code, status = "not_found", 404
-
-
-class UnknownAgent(NotFound):
-    code = "unknown_agent"
-
-
-class UnknownSession(NotFound):
-    code = "unknown_session"
+class UnknownAgent(HubError):
+    code, status = "unknown_agent", 404
 
 
 class Conflict(HubError):

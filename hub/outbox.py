@@ -120,8 +120,9 @@ class Outbox:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._last = asyncio.get_running_loop().time()
         items = self._take()
+        if any(item.body is None for item in items):  # a run's start does not make its first chunk wait
+            self._last = asyncio.get_running_loop().time()
         entries: list[Entry] = []
         messages: list[tuple[int, Message]] = []
         saved: list[RunRecord] = []

@@ -1,0 +1,83 @@
+"""How often a session is flushed, and how the silent are found."""
+
+import asyncio
+
+import aiohttp
+from fakes import PATIENCE, Hub
+
+STEADY = """
+import asyncio
+
+async def steady(message: str):
+    for n in range(30):
+        yield f"{n} "
+        await asyncio.sleep(0.002)
+"""
+
+
+async def test_the_first_chunk_of_a_pause_goes_at_once(hub: Hub) -> None:
+    """Even where a session may be flushed once in a hundred seconds only."""
+    hub.options = {"frames_per_second": 0.01}
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(hub.folder / "gate"))
+    assert (await client.next())["content"] == "one "
+    (hub.folder / "gate").touch()
+    await client.until_done()
+    assert client.text() == "one two"
+
+
+async def test_what_comes_faster_than_the_frames_is_merged(hub: Hub) -> None:
+    """One chunk at once, the rest together with the end: a run's end waits for no frame."""
+    hub.agent("steady.py", STEADY)
+    hub.options = {"frames_per_second": 0.01}
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="steady", message="go")
+    await client.until_done()
+    assert client.text() == "".join(f"{n} " for n in range(30))
+    assert [f["content"] for f in client.frames if f["content"]] == ["0 ", "".join(f"{n} " for n in range(1, 30))]
+
+
+async def test_without_a_frame_rate_every_commit_is_heard(hub: Hub) -> None:
+    """frames_per_second = 0 takes the limit away: merging is only what a commit in flight makes."""
+    hub.agent("steady.py", STEADY)
+    hub.options = {"frames_per_second": 0}
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="steady", message="go")
+    await client.until_done()
+    assert len(client.frames) > 3 and client.text() == "".join(f"{n} " for n in range(30))
+
+
+async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
+    """The same bytes go to all clients of a protocol."""
+    await hub.start()
+    clients = [await hub.connect("?sessionId=s1") for _ in range(5)]
+    clients += [await hub.connect("?sessionId=s1", extended=True) for _ in range(5)]
+    sessions = hub.node.sessions
+    async with asyncio.timeout(PATIENCE):
+        while "s1" not in sessions or sum(map(len, sessions["s1"].channel.live.values())) < 10:
+            await asyncio.sleep(0.01)
+    protocols = list(sessions["s1"].channel.live)
+    assert sorted(protocol.name for protocol in protocols) == ["hubbub.v1", "plain"]
+    await clients[0].send(type="chat", agentId="echo", sessionId="s1", message="x")
+    for client in clients:
+        await client.until_done()
+        assert client.text() == "x "
+
+
+async def test_a_silent_client_is_pinged_and_one_that_does_not_answer_is_dropped(hub: Hub) -> None:
+    """One that answers the hub's pings stays."""
+    await hub.start(ping_seconds=0.1, pong_seconds=0.1)
+    deaf = await hub.connect(autoping=False)
+    alive = await hub.connect("?sessionId=s1")
+    listening = asyncio.create_task(alive.next())
+    async with asyncio.timeout(PATIENCE):
+        while (await deaf.ws.receive()).type is aiohttp.WSMsgType.PING:
+            pass
+    assert len(hub.node.registry.connections) == 1
+    other = await hub.connect()
+    await other.send(type="chat", agentId="echo", sessionId="s1", message="x")
+    async with asyncio.timeout(PATIENCE):
+        assert (await listening)["content"] == "x "
