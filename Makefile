@@ -19,10 +19,10 @@ help: ## list these targets
 install: .venv/.core-$(KEY) ## make .venv with the present tree and the command .venv/bin/hubbub
 
 model: install ## fetch the local model
-	@$(BIN)/python scripts/fetch_model.py data
+	@$(BIN)/python scripts/fetch_model.py
 
 run: install ## install, fetch the model where it can be had, start the hub
-	@$(BIN)/python scripts/fetch_model.py --optional data
+	@$(BIN)/python scripts/fetch_model.py --optional
 	@exec $(BIN)/hubbub serve
 
 test: .venv/.test-$(KEY) ## every test but the long kills

@@ -264,5 +264,11 @@ class Node:
                 self.sessions[session_id].channel.floor = floor
 
     async def _reload(self) -> None:
-        for agent in await self.agents.reload_changed():
-            log.info("agent reloaded", agent=agent)
+        for agent_id in await self.agents.reload_changed():
+            agent = next((agent for agent in self.agents.all() if agent.id == agent_id), None)
+            if agent is None:
+                log.info("agent removed", agent=agent_id)
+            elif agent.error:
+                log.warning("agent broken", agent=agent_id, reason=agent.error)
+            else:
+                log.info("agent loaded", agent=agent_id)

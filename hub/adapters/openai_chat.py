@@ -86,6 +86,7 @@ async def open(options: Options, place: Place) -> AsyncIterator[Answer]:
         async with local(options, place.data) as answer:
             yield answer
     else:
+        log.warning("no model is there: set OPENAI_BASE_URL, or run `make model`", agent=place.agent)
         yield offline
 
 

@@ -48,7 +48,7 @@ class Plain(WireProtocol):
                 code="reset",
                 sessionId=notice.sessionId,
                 message=f"the cursor no longer fits this session ({notice.reason}): "
-                "forget what was shown; what follows starts anew",
+                "forget what was shown; what follows starts anew, and afterSeq=0 gives all that is kept",
             )
         return text_frame(orjson.dumps(notice_fields(notice)))
 
