@@ -228,9 +228,13 @@ class SqliteLog(Log):
         self._closed = self._loop.create_future()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
         started: asyncio.Future[None] = self._loop.create_future()
-        # A daemon: a process that dies without close() loses nothing and should not hang.
+        # A daemon: a process that dies without close() loses nothing.
         threading.Thread(target=self._work, args=(started,), name="hub-log-writer", daemon=True).start()
-        await started
+        try:
+            await started
+        except LogUnusable:
+            await self._closed  # the thread's last word needs this loop
+            raise
         self._open = True
 
     async def close(self) -> None:
