@@ -8,6 +8,7 @@ import random
 import re
 import select
 import shutil
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -354,6 +355,10 @@ async def test_three_clients_hold_the_same_text(served: Served) -> None:
                 readers.create_task(client.until_done())
         text, kills = killed.result()
         assert kills > 0 and text == first.text() == late.text() == witness.text() != ""
+    # What the run put together from the agent's own pieces, beside the log that the clients heard.
+    with contextlib.closing(sqlite3.connect(f"file:{served.folder}/data/hub.db?mode=ro", uri=True)) as log:
+        kept = log.execute("SELECT content FROM messages WHERE session = ? AND role = 'assistant'", (session,))
+        assert kept.fetchall() == [(text,)]
 
 
 async def read_with_kills(served: Served, session: str, chance: random.Random) -> tuple[str, int]:
@@ -361,7 +366,7 @@ async def read_with_kills(served: Served, session: str, chance: random.Random) -
     text, cursor, kills = "", "", 0
     while True:
         async with served.client(f"?sessionId={session}{cursor}") as client:
-            for _ in range(chance.randint(1, 12)):
+            for _ in range(chance.randint(1, 12) if kills else 1):  # the first kill comes for sure
                 frame = await client.next()
                 text += frame["content"]
                 cursor = f"&afterSeq={frame['seq']}&epoch={frame['epoch']}"

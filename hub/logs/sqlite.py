@@ -384,8 +384,9 @@ def _lock(path: Path, undo: ExitStack) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
-            advice = "stop it, or choose another --data"
-            raise LogUnusable(f"{path} is in use by another hub (pid {owner}): {advice}") from None
+            raise LogUnusable(
+                f"{path} is in use by another hub (pid {owner}): stop it, or choose another --data"
+            ) from None
         os.ftruncate(lock, 0)
         os.write(lock, b"%d\n" % os.getpid())
 
