@@ -35,6 +35,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node._sweep).
     # max_msg_size refuses exactly n.
     ws = web.WebSocketResponse(
+        timeout=CLOSE_SECONDS,
         heartbeat=None,
         autoping=False,
         compress=False,
