@@ -248,3 +248,23 @@ async def test_a_session_leaves_memory_when_nothing_needs_it(hub: Hub) -> None:
     again = await hub.connect()
     await again.send(type="chat", agentId="echo", sessionId="s1", message="y")
     assert (await again.next())["seq"] > last["seq"]
+
+
+async def test_a_chat_that_could_not_be_heard_is_refused_before_it_is_kept(hub: Hub) -> None:
+    """Where the connection hears as many sessions as it may."""
+    await hub.start(subscriptions=1)
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s1")
+    await client.until_type("subscribed")
+    await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
+    assert (await client.until_type("error"))["code"] == "too_many_subscriptions"
+    assert await hub.node.log.find("s2") is None
+
+
+async def test_welcome_is_the_first_frame_after_hello_also_with_a_session_in_the_address(hub: Hub) -> None:
+    """The session's state follows it."""
+    await hub.start()
+    client = await hub.connect("?sessionId=s1")
+    await client.send(type="hello")
+    assert (await client.next())["type"] == "welcome"
+    assert (await client.until_type("state"))["state"] == "idle"

@@ -528,3 +528,38 @@ async def test_no_chat_is_taken_once_the_hub_goes_down(hub: Hub) -> None:
     with pytest.raises(Draining):
         session = hub.node.sessions["s1"]
         await session.chat(Chat(message="x"), Author("local", "local"), hub.node.agents.get("echo"))
+
+
+async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_removed(hub: Hub) -> None:
+    """Attempt 2 after `message_removed`; when the hub stops again it is aborted, and its own text alone is history."""
+    hub.agent(
+        "again.py",
+        """
+        import asyncio
+        from hub import agent
+
+        @agent(restartable=True)
+        async def again(message: str):
+            yield "try "
+            await asyncio.Event().wait()
+        """,
+    )
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="again", sessionId="s1", message="go")
+    first = await client.until_type("stream")
+    await hub.stop()
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s1", afterSeq=first["seq"], epoch=first["epoch"])
+    assert (await client.until_type("message_removed"))["messageIds"] == [first["messageId"]]
+    assert (await client.until_type("run_started"))["attempt"] == 2
+    second = await client.until_type("stream")
+    assert second["runId"] == first["runId"] and second["messageId"] != first["messageId"]
+    await hub.stop()
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s1", afterSeq=second["seq"])
+    assert (await client.until_done())["stopReason"] == "aborted"
+    said = [m for m in await hub.node.log.messages("s1", 9) if m.role == "assistant"]
+    assert [(m.messageId, m.content) for m in said] == [(second["messageId"], "try ")]
