@@ -23,7 +23,6 @@ NODE = web.AppKey("node", Node)
 Sockets = dict[Connection, web.WebSocketResponse[Any]]
 SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", dict)
 ID = re.compile(ID_PATTERN)
-CLOSE_SECONDS = 2.0
 ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
 
 
@@ -35,7 +34,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node._sweep).
     # max_msg_size refuses exactly n.
     ws = web.WebSocketResponse(
-        timeout=CLOSE_SECONDS,
+        timeout=limits.close_seconds,
         heartbeat=None,
         autoping=False,
         compress=False,
@@ -52,26 +51,26 @@ async def websocket(request: web.Request) -> web.StreamResponse:
         await _read(node, connection, ws)
     except HubError as refusal:  # the session of its address cannot be had
         connection.answer(Error(code=refusal.code, message=refusal.message))
-        await _close(ws, refusal.close)
+        await _close(ws, refusal.close, limits.close_seconds)
     except Exception:
         log.exception("a connection failed", connection=connection.id)
-        await _close(ws, WSCloseCode.INTERNAL_ERROR)
+        await _close(ws, WSCloseCode.INTERNAL_ERROR, limits.close_seconds)
     finally:
         # First out of the registry, so that nothing new reaches it; then the socket; then what takes time.
         node.registry.leave(connection)
         request.app[SOCKETS].pop(connection, None)
         if not ws.closed:
-            await _close(ws, WSCloseCode.OK)
+            await _close(ws, WSCloseCode.OK, limits.close_seconds)
         # A peer that does not read would hold a closing transport for ever: it has this long to take the rest.
-        asyncio.get_running_loop().call_later(CLOSE_SECONDS, connection.abort)
+        asyncio.get_running_loop().call_later(limits.close_seconds, connection.abort)
         await connection.finished()
     return ws
 
 
-async def _close(ws: web.WebSocketResponse[Any], code: int, message: bytes = b"") -> None:
+async def _close(ws: web.WebSocketResponse[Any], code: int, seconds: float, message: bytes = b"") -> None:
     """Close with a handshake, bounded: aiohttp's close() waits for ever for a peer that does not read."""
     try:
-        async with asyncio.timeout(CLOSE_SECONDS):
+        async with asyncio.timeout(seconds):
             await ws.close(code=code, message=message)
     except (TimeoutError, ConnectionError):
         pass  # the caller aborts the transport
@@ -133,7 +132,8 @@ async def _read(node: Node, connection: Connection, ws: web.WebSocketResponse[An
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             connection.frames += 1
             if message.type is WSMsgType.TEXT and not _is_utf8(message.data):
-                await _close(ws, WSCloseCode.INVALID_TEXT, b"a text frame must be UTF-8")
+                seconds = node.settings.limits.close_seconds
+                await _close(ws, WSCloseCode.INVALID_TEXT, seconds, b"a text frame must be UTF-8")
                 return
             await _command(node, connection, bytes(message.data))
         elif message.type is WSMsgType.PING:
@@ -168,9 +168,8 @@ async def close_all(app: web.Application, code: int, seconds: float) -> None:
     """Close every socket with *code*, all at once and bounded, then abort those that are left."""
     sockets: Sockets = app[SOCKETS].copy()
     for connection in sockets:
-        connection.closed = True  # nothing is delivered between the close frame and the end
-        connection.room.set()
-    closing = [asyncio.create_task(_close(ws, code)) for ws in sockets.values()]
+        connection.leave()  # nothing is delivered between the close frame and the end
+    closing = [asyncio.create_task(_close(ws, code, seconds)) for ws in sockets.values()]
     if closing:
         await asyncio.wait(closing, timeout=seconds)
     for connection in sockets:

@@ -13,7 +13,6 @@ a JSON array for json_each is as fast, but SQLite's versions differ on NUL in JS
 """
 
 import asyncio
-import os
 import queue
 import sqlite3
 import sys
@@ -32,13 +31,10 @@ import structlog
 
 from hub.config import Limits, MiB
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Done, Head, KeptChat, Listener, Log, LogUnusable, Message, RunRecord
+from hub.logs import Append, Done, Head, KeptChat, Listener, Log, LogUnusable, Message, RunRecord, lockfile
 from hub.logs import sqlite_schema as sql
 from hub.logs.sqlite_plan import Cut, Job, Outcome, Plan, Standing, to_events, to_message, to_pieces
 from hub.messages import Event
-
-if sys.platform != "win32":
-    import fcntl
 
 READERS = 3
 MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
@@ -365,7 +361,7 @@ def _open(writer: _Writer, undo: ExitStack) -> None:
     path = writer.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _lock(path, undo)
+        lockfile.hold(path, undo)
         writer.db = _connect(path)
         undo.callback(lambda: writer.db.close())  # the one that it then has
         writer.prepare()
@@ -373,22 +369,6 @@ def _open(writer: _Writer, undo: ExitStack) -> None:
     except (OSError, sqlite3.Error) as error:
         advice = "restore a backup or move it away, or choose another --data"
         raise LogUnusable(f"{path} cannot be used as a log ({error}): {advice}") from error
-
-
-def _lock(path: Path, undo: ExitStack) -> None:
-    """Keep other processes off; no child process inherits the lock."""
-    if sys.platform != "win32":
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        undo.callback(os.close, lock)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
-            raise LogUnusable(
-                f"{path} is in use by another hub (pid {owner}): stop it, or choose another --data"
-            ) from None
-        os.ftruncate(lock, 0)
-        os.write(lock, b"%d\n" % os.getpid())
 
 
 def _connect(path: Path) -> sqlite3.Connection:
