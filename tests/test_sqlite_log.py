@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Entry, LogUnusable, Message, RunRecord
+from hub.logs import Append, Entry, Head, LogUnusable, Message, RunRecord
 from hub.logs.sqlite import SqliteLog
+from hub.logs.sqlite_schema import MIGRATIONS
 from hub.messages import Author, Chunk, Event, RunStarted
 
 Listener = Callable[[str, Sequence[Event]], None]
@@ -126,6 +127,83 @@ async def test_any_number_of_rows_is_written_once(opener: Opener, rows: int) -> 
     assert await put(log, Append("s", [text(f"{i},") for i in range(rows)])) == 1
     assert await put(log, Append("s", [text("end")])) == rows + 1
     assert await content(log, "s") == "".join(f"{i}," for i in range(rows)) + "end"
+
+
+async def test_a_commit_for_many_sessions_fills_few_pages(opener: Opener, path: Path) -> None:
+    """Events of 200 sessions that share a commit lie side by side: the file grows by pages, not by sessions."""
+    log = await opener()
+    sessions = [f"s{number}" for number in range(200)]
+    await asyncio.gather(*map(log.load, sessions))
+    for _ in range(3):  # sessions that have pages of their own by now
+        await asyncio.gather(*(put(log, Append(session, [text("x" * 50)])) for session in sessions))
+    wal, before = path.with_name(f"{path.name}-wal"), log.commits
+    size = wal.stat().st_size
+    await asyncio.gather(*(put(log, Append(session, [text("x" * 50)])) for session in sessions))
+    pages = (wal.stat().st_size - size) / 4096
+    assert pages < 20 + 10 * (log.commits - before) and log.commits - before < 10
+
+
+@pytest.mark.parametrize("placed", [0, 1, 700, 1000])
+async def test_what_has_no_place_yet_is_found(opener: Opener, placed: int) -> None:
+    """Pages, heads and whole messages are the same wherever the index by session ends."""
+    log = await opener()
+    await asyncio.gather(log.load("s"), log.load("t"))
+    entries = [Entry("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(999))]
+    await put(log, Append("s", entries[:placed] or entries[:1]))
+    if placed:
+        await log.expire(0, 2**60)  # which gives everything its place, and drops nothing
+    await put(log, Append("t", [text("other")]))
+    if rest := entries[max(placed, 1) :]:
+        await put(log, Append("s", rest))
+    said = "".join(f"{number}," for number in range(999))
+    assert await content(log, "s") == said and (await log.find("s")).seq == 1000
+    assert [event.seq for event in await log.read("s", 990, 995)] == [991, 992, 993, 994, 995]
+    assert await log.message_before("s", "r", 1001) == ("m", said)
+    await log.close()
+    log = await opener()
+    assert await content(log, "s") == said and (await log.load("s")).seq == 1000
+
+
+async def test_a_page_of_what_has_no_place_ends_where_its_text_is_enough(opener: Opener) -> None:
+    """Also what is not yet in the index comes in pages."""
+    log = await opener()
+    await log.load("s")
+    await put(log, Append("s", [text("x" * 30_000) for _ in range(30)]))
+    first = await log.read("s", 0, 30)
+    assert [event.seq for event in first] == list(range(1, 10))  # the one that passes 256 KiB is the last
+    assert len(await log.read("s", 9, 30)) == 9
+
+
+async def test_numbers_go_on_after_all_was_dropped(opener: Opener) -> None:
+    """Events that come after everything older was dropped are found, before and after they get their place."""
+    log = await opener()
+    await log.load("s")
+    await put(log, Append("s", [text("old") for _ in range(50)]))
+    assert await log.expire(2**60, 2**60) == {"s": 50}
+    await put(log, Append("s", [text("new")]))
+    assert [event.seq for event in await log.read("s", 50, 99)] == [51]
+    assert await log.expire(0, 2**60) == {}
+    assert [event.seq for event in await log.read("s", 50, 99)] == [51]
+
+
+async def test_a_file_of_the_first_schema_is_brought_up_to_date(opener: Opener, path: Path) -> None:
+    """What an earlier release kept is all there, and goes on."""
+    path.parent.mkdir()
+    db = sqlite3.connect(path)
+    db.executescript(f"{MIGRATIONS[0]}; PRAGMA user_version = 1; INSERT INTO sessions VALUES ('s', 'e', 2, 0)")
+    row = ("stream", "main", "r", "m", 0)
+    db.executemany(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [("s", seq, seq, *row, f"{seq},") for seq in range(3, 9)],
+    )
+    db.commit()
+    db.close()
+    log = await opener()
+    assert await log.load("s") == Head("s", "e", 8, 2)
+    assert await put(log, Append("s", [text("9,")])) == 9
+    events = await log.read("s", 0, 99)
+    events = [*events, *await log.read("s", events[-1].seq, 99)]
+    assert [(event.seq, event.body.content) for event in events] == [(seq, f"{seq},") for seq in range(3, 10)]
 
 
 async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:

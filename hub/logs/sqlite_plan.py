@@ -50,7 +50,8 @@ class Plan:
             self.outcomes.append(("", (), done, self._load(work)))
         else:
             floors: dict[str, int] = {}
-            self.cuts.append((work, floors))
+            if work.pieces:
+                self.cuts.append((work, floors))
             self.outcomes.append(("", (), done, floors))
 
     def _load(self, session: str) -> Head:

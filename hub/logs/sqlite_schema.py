@@ -32,6 +32,30 @@ MIGRATIONS = (
         PRIMARY KEY (session, principal, client_msg_id)
     ) WITHOUT ROWID;
     """,
+    # Events lie in the order of their commits; where those of a session are is noted later, many at once (see PLACE).
+    """
+    ALTER TABLE sessions RENAME TO old_sessions;
+    CREATE TABLE sessions (
+        n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL, floor INTEGER NOT NULL,
+        created INTEGER NOT NULL
+    );
+    INSERT INTO sessions (id, epoch, floor, created) SELECT id, epoch, floor, created FROM old_sessions;
+    DROP TABLE old_sessions;
+    ALTER TABLE events RENAME TO old_events;
+    CREATE TABLE events (
+        n INTEGER PRIMARY KEY, session TEXT NOT NULL, seq INTEGER NOT NULL, ts INTEGER NOT NULL, type TEXT NOT NULL,
+        agent TEXT, run TEXT, message TEXT, offset INTEGER,
+        content TEXT NOT NULL -- a chunk's text; of other events the whole body as JSON
+    );
+    INSERT INTO events (session, seq, ts, type, agent, run, message, offset, content)
+        SELECT session, seq, ts, type, agent, run, message, offset, content FROM old_events ORDER BY ts, session, seq;
+    DROP TABLE old_events;
+    CREATE TABLE places (
+        session INTEGER NOT NULL, seq INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (session, seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE placed (upto INTEGER NOT NULL); -- the last n that has a place
+    INSERT INTO placed VALUES (0);
+    """,
 )
 
 # What a commit inserts: the columns, in the order in which _Plan flattens them.
@@ -48,34 +72,56 @@ CONFLICTS = {"runs": " ON CONFLICT (session, id) DO UPDATE SET after = excluded.
 
 HEADS = """
     SELECT json_group_array(json_array(
-        id, epoch, coalesce((SELECT max(seq) FROM events WHERE session = sessions.id), floor), floor))
+        id, epoch, coalesce(
+            (SELECT max(seq) FROM events WHERE n > (SELECT upto FROM placed) AND session = sessions.id),
+            (SELECT max(seq) FROM places WHERE session = sessions.n), floor), floor))
     FROM sessions WHERE id IN (SELECT value FROM json_each(?))"""
 END_RUNS = """
     DELETE FROM runs WHERE (session, id) IN
     (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
 
-# seq is dense, so a page is walked number by number, and ends where its text is enough: nothing more is touched.
+# Give a place to the events that have none yet.
+PLACE = (
+    """
+    INSERT INTO places SELECT s.n, e.seq, e.n FROM events e JOIN sessions s ON s.id = e.session
+    WHERE e.n > (SELECT upto FROM placed) ORDER BY s.n, e.seq""",
+    "UPDATE placed SET upto = coalesce((SELECT max(n) FROM events), 0)",
+)
+
+# Of a session what has a place comes before what has none. seq is dense, so the former is walked number by number, and
+# the page ends where its text is enough: nothing more is touched. A page after the last place is of the latter alone.
 PAGE = """
-    WITH RECURSIVE page AS (
-        SELECT seq, ts, type, agent, run, message, offset, content, length(CAST(content AS BLOB)) AS size FROM events
-        WHERE session = :session AND seq = (SELECT min(seq) FROM events WHERE session = :session AND seq > :after)
-        AND seq <= :upto
+    WITH RECURSIVE here AS (SELECT n, epoch FROM sessions WHERE id = :session),
+    page AS (
+        SELECT e.*, length(CAST(content AS BLOB)) AS size FROM places p JOIN events e ON e.n = p.n
+        WHERE p.session = (SELECT n FROM here) AND p.seq =
+            (SELECT min(seq) FROM places WHERE session = (SELECT n FROM here) AND seq > :after)
+        AND p.seq <= :upto
         UNION ALL
-        SELECT e.seq, e.ts, e.type, e.agent, e.run, e.message, e.offset, e.content,
-            page.size + length(CAST(e.content AS BLOB))
-        FROM page JOIN events e ON e.session = :session AND e.seq = page.seq + 1
-        WHERE page.size < :bytes AND e.seq <= :upto LIMIT :rows)
-    SELECT json_array((SELECT epoch FROM sessions WHERE id = :session),
-        json((SELECT json_group_array(json_array(seq, ts, type, agent, run, message, offset, content)) FROM page)))"""
+        SELECT e.*, page.size + length(CAST(e.content AS BLOB))
+        FROM page JOIN places p ON p.session = (SELECT n FROM here) AND p.seq = page.seq + 1 JOIN events e ON e.n = p.n
+        WHERE page.size < :bytes AND p.seq <= :upto LIMIT :rows),
+    late AS (SELECT *, sum(length(CAST(content AS BLOB))) OVER (ORDER BY seq) AS size FROM events
+        WHERE NOT EXISTS (SELECT 1 FROM page) AND n > (SELECT upto FROM placed)
+        AND session = :session AND seq > :after AND seq <= :upto LIMIT :rows),
+    found AS (SELECT * FROM page UNION ALL
+        SELECT * FROM late WHERE size - length(CAST(content AS BLOB)) < :bytes)
+    SELECT json_array((SELECT epoch FROM here),
+        json((SELECT json_group_array(json_array(seq, ts, type, agent, run, message, offset, content)) FROM found)))"""
 # Backwards from the event, no further than where the run started.
 BEFORE = """
-    WITH last AS (SELECT seq, type, message FROM events WHERE session = :session AND run = :run AND seq < :seq
-        ORDER BY seq DESC LIMIT 1),
-    start AS (SELECT seq FROM events WHERE session = :session AND run = :run AND seq < :seq AND type = 'run_started'
-        ORDER BY seq DESC LIMIT 1)
+    WITH here AS (SELECT n FROM sessions WHERE id = :session),
+    late AS (SELECT seq, type, message, content FROM events
+        WHERE n > (SELECT upto FROM placed) AND session = :session AND run = :run AND seq < :seq),
+    start AS (SELECT coalesce((SELECT max(seq) FROM late WHERE type = 'run_started'),
+        (SELECT p.seq FROM places p JOIN events e ON e.n = p.n WHERE p.session = (SELECT n FROM here) AND p.seq < :seq
+        AND e.run = :run AND e.type = 'run_started' ORDER BY p.seq DESC LIMIT 1), 0) AS seq),
+    said AS (SELECT * FROM late WHERE seq > (SELECT seq FROM start) UNION ALL
+        SELECT p.seq, type, message, content FROM places p JOIN events e ON e.n = p.n
+        WHERE p.session = (SELECT n FROM here) AND p.seq > (SELECT seq FROM start) AND p.seq < :seq AND e.run = :run),
+    last AS (SELECT seq, type, message FROM said ORDER BY seq DESC LIMIT 1)
     SELECT json_array(message, (SELECT group_concat(content, '') FROM (
-        SELECT content FROM events WHERE session = :session AND run = :run AND type = 'stream'
-        AND seq > coalesce((SELECT seq FROM start), 0) AND seq <= last.seq AND message = last.message ORDER BY seq)))
+        SELECT content FROM said WHERE type = 'stream' AND message = last.message ORDER BY seq)))
     FROM last WHERE type = 'stream'"""
 HISTORY = """
     WITH last AS (SELECT n, seq, length(CAST(content AS BLOB)) AS size FROM messages WHERE session = :session
@@ -95,15 +141,18 @@ USED = """
 OLD = """
     SELECT json_group_array(json_array(id, floor, upto)) FROM (
         SELECT id, floor, coalesce(
-            (SELECT seq - 1 FROM events e WHERE e.session = s.id AND e.ts >= :before ORDER BY seq LIMIT 1),
-            (SELECT max(seq) FROM events e WHERE e.session = s.id), floor) AS upto
+            (SELECT p.seq - 1 FROM places p JOIN events e ON e.n = p.n
+            WHERE p.session = s.n AND e.ts >= :before ORDER BY p.seq LIMIT 1),
+            (SELECT max(seq) FROM places p WHERE p.session = s.n), floor) AS upto
         FROM sessions s) WHERE upto > floor"""
-# or all that stands where the events, counted from the newest, pass :bytes (64 for a row's numbers and ids).
+# or all that stands where the events, counted from the newest, pass :bytes (64 for a row's numbers and ids). What has
+# no place yet is too young to go.
 LARGE = """
     SELECT json_group_array(json_array(id, floor, upto)) FROM (
         SELECT session, max(seq) AS upto FROM (
-            SELECT session, seq, sum(length(CAST(content AS BLOB)) + 64) OVER (ORDER BY ts DESC, session, seq DESC)
-            AS taken FROM events) WHERE taken > :bytes GROUP BY session) JOIN sessions ON id = session"""
+            SELECT n, session, seq, sum(length(CAST(content AS BLOB)) + 64) OVER (ORDER BY n DESC) AS taken
+            FROM events) WHERE taken > :bytes AND n <= (SELECT upto FROM placed) GROUP BY session)
+    JOIN sessions ON id = session"""
 CUT = (
     """
     UPDATE sessions SET floor = cut.upto FROM (
@@ -111,13 +160,19 @@ CUT = (
             (SELECT min(after) FROM runs WHERE session = json_extract(value, '$[0]')), json_extract(value, '$[1]'))
         ) AS upto FROM json_each(?)) AS cut WHERE id = cut.session AND floor < cut.upto""",
     """
-    DELETE FROM events WHERE (session, seq) IN (
-        SELECT e.session, e.seq FROM json_each(?) JOIN sessions s ON s.id = json_extract(value, '$[0]')
-        JOIN events e ON e.session = s.id AND e.seq <= s.floor)""",
+    DELETE FROM events WHERE n IN (
+        SELECT p.n FROM json_each(?) JOIN sessions s ON s.id = json_extract(value, '$[0]')
+        JOIN places p ON p.session = s.n AND p.seq <= s.floor)""",
     """
-    SELECT json_group_array(json_array(sessions.id, floor)) FROM json_each(?)
-    JOIN sessions ON sessions.id = json_extract(value, '$[0]')""",
+    DELETE FROM places WHERE (session, seq) IN (
+        SELECT p.session, p.seq FROM json_each(?) JOIN sessions s ON s.id = json_extract(value, '$[0]')
+        JOIN places p ON p.session = s.n AND p.seq <= s.floor)""",
+    # SQLite counts on from the greatest n that is left.
+    "UPDATE placed SET upto = min(upto, coalesce((SELECT max(n) FROM events), 0)) WHERE ? IS NOT NULL",
 )
+FLOORS = """
+    SELECT json_group_array(json_array(sessions.id, floor)) FROM json_each(?)
+    JOIN sessions ON sessions.id = json_extract(value, '$[0]')"""
 
 
 @cache
