@@ -123,7 +123,9 @@ class Usage:
     outputTokens: int
 
 
-@attrs.frozen
+# Chunk, Event, and in hub.logs Entry and Append are made for every token. Frozen classes take three times as long to
+# make, 0.4 us against 0.12. Nobody changes these either.
+@attrs.define
 class Body:
     """What an event says, beside where it stands in the log."""
 
@@ -150,7 +152,7 @@ class RunStarted(Body):
     attempt: int = 1
 
 
-@attrs.frozen
+@attrs.define
 class Chunk(Body):
     """A piece of a streamed message; *offset* counts the code points of that message before it."""
 
@@ -204,7 +206,7 @@ BODIES: dict[str, type[Body]] = {
 }
 
 
-@attrs.frozen
+@attrs.define
 class Event:
     """One entry of a session's log. *seq* is dense from 1 in its session; *ts* is milliseconds since the epoch."""
 

@@ -64,6 +64,7 @@ class Outbox:
     _urgent: bool = False
     _timer: asyncio.TimerHandle | None = None
     _last: float = float("-inf")
+    _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     @property
     def empty(self) -> bool:
@@ -105,14 +106,14 @@ class Outbox:
             return  # _landed or the retry comes back here
         wait = 0.0
         if not self._urgent and self.frame_seconds:
-            wait = self._last + self.frame_seconds - asyncio.get_running_loop().time()
+            wait = self._last + self.frame_seconds - self._loop.time()
         if self._timer is not None:
             if wait > 0:
                 return
             self._timer.cancel()
         self._timer = None
         if wait > 0:
-            self._timer = asyncio.get_running_loop().call_later(wait, self._flush)
+            self._timer = self._loop.call_later(wait, self._flush)
         else:
             self._flush()
 
@@ -121,28 +122,39 @@ class Outbox:
             self._timer.cancel()
             self._timer = None
         items = self._take()
-        if any(item.body is None for item in items):  # a run's start does not make its first chunk wait
-            self._last = asyncio.get_running_loop().time()
-        entries: list[Entry] = []
+        for item in items:
+            if item.body is None:  # a run's start does not make its first chunk wait
+                self._last = self._loop.time()
+                break
+        self._flying = items
+        self.log.append(self._append(items), self._landed)
+
+    def _append(self, items: list[Item]) -> Append:
+        entries = [item.entry() for item in items]
+        if len(items) == 1 and items[0].body is None:  # a chunk brings nothing with it
+            return Append(self.session_id, entries)
         messages: list[tuple[int, Message]] = []
         saved: list[RunRecord] = []
         ended: list[str] = []
         chats: list[tuple[int, KeptChat]] = []
         for index, item in enumerate(items):
-            entries.append(item.entry())
             messages.extend((index, message) for message in item.messages)
             saved.extend(item.saved)
             ended.extend(item.ended)
             if item.chat is not None:
                 chats.append((index, item.chat))
-        self._flying = items
-        self.log.append(Append(self.session_id, entries, messages, saved, ended, chats), self._landed)
+        return Append(self.session_id, entries, messages, saved, ended, chats)
 
     def _take(self) -> list[Item]:
         """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
+        self._urgent = False
+        if len(self._pending) == 1:
+            taken, self._pending = self._pending, []
+            self._tails.clear()
+            return taken
+        taken, kept = [], []
         said: set[str | None] = set()
         held: set[str | None] = set()
-        taken, kept = [], []
         for item in self._pending:
             if item.run in held or (item.body is None and item.run in said):
                 held.add(item.run)
@@ -154,7 +166,6 @@ class Outbox:
                     del self._tails[item.run or ""]
             taken.append(item)
         self._pending = kept
-        self._urgent = False
         return taken
 
     def _landed(self, first: int | Exception) -> None:
@@ -187,7 +198,7 @@ class Outbox:
             return
         if not was:
             log.warning("the log cannot be written; what was said waits", session=self.session_id)
-        asyncio.get_running_loop().call_later(self.limits.retry_seconds, self._retry)
+        self._loop.call_later(self.limits.retry_seconds, self._retry)
 
     def _retry(self) -> None:
         self.failing = False

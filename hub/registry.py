@@ -195,22 +195,25 @@ class Registry:
 
     def deliver(self, channel: Channel, events: Sequence[Event]) -> None:
         """Hand events that the log just kept to everyone who is live: encoded once per protocol, never awaiting."""
-        before = channel.head
+        before, ended = channel.head, []
         for event in events:
-            if isinstance(event.body, RunStarted):
+            kind = type(event.body)
+            if kind is RunStarted:
                 channel.active[event.runId or ""] = event.seq
                 self._gather(channel, event, before)
+            elif kind is RunFinished:
+                ended.append(event.runId or "")
         channel.head = events[-1].seq
-        for protocol, subs in list(channel.live.items()):
+        for protocol, subs in tuple(channel.live.items()):
             data = protocol.events(events)
             if data:
                 self._write(subs, data, before)
         if channel.by_run:
             self._write_by_run(channel, events, before)
-        self._wake_paged(channel, events)
-        for event in events:
-            if isinstance(event.body, RunFinished):
-                self._release(channel, event.runId or "")
+        if channel.paged:
+            self._wake_paged(channel, events)
+        for run_id in ended:
+            self._release(channel, run_id)
 
     def _write(self, subs: Iterable[Subscription], data: bytes, before: int) -> None:
         size, full, lost = len(data), [], []

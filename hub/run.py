@@ -74,6 +74,7 @@ class Run:
     _room: asyncio.Event = attrs.Factory(asyncio.Event)
     _timers: list[asyncio.TimerHandle] = attrs.Factory(list)
     _heard: float = 0.0
+    _turned: bool = True
     _new_id: Callable[[], str] = attrs.field(kw_only=True, alias="new_id")
 
     def __attrs_post_init__(self) -> None:
@@ -103,7 +104,7 @@ class Run:
             return
         assert self.agent is not None
         loop = asyncio.get_running_loop()
-        self._heard = loop.time()
+        self._heard = perf_counter()
         marks = self.agent.marks
         self._timers.append(loop.call_later(marks.time_limit or self.limits.run_seconds, self.stop, "timeout"))
         self._watch_silence(marks.silence_limit or self.limits.silence_seconds)
@@ -145,7 +146,7 @@ class Run:
         loop = asyncio.get_running_loop()
 
         def look() -> None:
-            quiet = loop.time() - self._heard
+            quiet = perf_counter() - self._heard
             if quiet >= limit and self._pending == 0:
                 self.stop("timeout")
             else:
@@ -172,10 +173,10 @@ class Run:
         run = RunView(
             record.runId, record.agentId, record.sessionId, record.message, record.author, past, call=self.call
         )
-        loop, since = asyncio.get_running_loop(), perf_counter()
+        loop, since = asyncio.get_running_loop(), 0.0
         async with aclosing(cast(Any, pieces(agent, run))) as given:
             async for piece in given:
-                self._heard = loop.time()
+                self._heard = now = perf_counter()
                 try:
                     if type(piece) is str:
                         self._say(piece)
@@ -186,9 +187,15 @@ class Run:
                     return
                 if self._pending > self.limits.pending_bytes:
                     await self._until_room()
-                elif perf_counter() - since > SLICE_SECONDS:
-                    await asyncio.sleep(0)
-                    since = perf_counter()
+                elif now - since > SLICE_SECONDS:
+                    if not self._turned:
+                        await asyncio.sleep(0)
+                    since, self._turned = now, False
+                    loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Note that the loop has turned: the agent waits by itself, and need not be made to."""
+        self._turned = True
 
     async def _until_room(self) -> None:
         """Wait, as the agent must, while the log is slower than it."""

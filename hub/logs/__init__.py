@@ -24,7 +24,7 @@ class Head:
     floor: int
 
 
-@attrs.frozen
+@attrs.define
 class Entry:
     """An event that has no number yet."""
 
@@ -80,7 +80,7 @@ class KeptChat:
     seq: int = 0
 
 
-@attrs.frozen
+@attrs.define
 class Append:
     """What is written in one commit, whole or not at all.
 

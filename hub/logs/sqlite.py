@@ -41,11 +41,16 @@ MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
 KNOWN_HEADS = 50_000  # past it they are read again when needed
 CHECKPOINT_PAGES = 4000  # 16 MB: 400 sessions write 400 pages a commit, and SQLite's 1000 would mean every third
 HISTORY_BYTES = 1 * MiB
-# Events are kept in the order of commits, side by side, and an index by session is filled later, sorted: with the rows
-# of 25 sessions in each commit an event costs 3.9 us of CPU, where a table in the order of sessions, which touches a page
+# Events are kept in the order of commits, side by side, and an index by session is filled later, sorted: with events
+# of 25 sessions in each commit one costs 3.9 us of CPU, where a table in the order of sessions, which touches a page
 # for each, costs 10.4.
 LOOSE_ROWS = 2048  # without a place in the index, before it is filled: what is loose is searched one by one
 LOOSE_SECONDS = 0.1  # without a commit, after which it is filled too
+# After a commit of more than a few appends the next one gathers a little, for so long an append. 400 sessions at 20
+# tokens/s: 215 commits a second instead of 750, and 6 us of CPU less for each event.
+GATHERED = 4
+GATHER_SECONDS = 0.0003
+MOST_GATHER_SECONDS = 0.004
 # A thread that waits for the GIL asks for it only when nobody let go of it for this long. A busy loop lets go at each
 # poll, for a moment too short to take it: with Python's 5 ms and turns of 2 ms one commit waited for 14 s; with 0.5 ms
 # and turns of 0.3 ms the slowest in a hundred still for 1.2 s.
@@ -64,6 +69,7 @@ class _Writer:
     jobs: "queue.SimpleQueue[Job | None]" = attrs.Factory(queue.SimpleQueue)
     heads: dict[str, Standing] = attrs.Factory(dict)
     loose: int = 0  # events at most that have no place yet
+    last: int = 0  # appends in the last commit
     commits: int = 0
     clock: int = 0
     silent_until: float = 0.0
@@ -89,6 +95,7 @@ class _Writer:
     def work(self) -> None:
         """Commit what waits, again and again, until None comes."""
         while not self.closing:
+            time.sleep(min(max(self.last - GATHERED, 0) * GATHER_SECONDS, MOST_GATHER_SECONDS))
             batch = self._take(LOOSE_SECONDS if self.loose else None)
             if self.loose and (not batch or self.loose >= LOOSE_ROWS or any(isinstance(job[0], Cut) for job in batch)):
                 self.place()
@@ -97,6 +104,7 @@ class _Writer:
             except Exception as error:  # whatever it is, the thread lives and everyone gets an answer
                 _log.exception("log_writer", path=str(self.path))
                 outcomes = self._refused(batch, error)
+            self.last = len(batch)
             if outcomes:
                 self.deliver(outcomes)
         self.place()
@@ -156,7 +164,7 @@ class _Writer:
         self.commits += not plan.empty()
 
     def place(self) -> None:
-        """Fill the index of the events by session; where that fails they stay loose for now, and are found all the same."""
+        """Fill the index of events by session; where that fails they stay loose for now, and are found all the same."""
         try:
             self.db.execute("BEGIN IMMEDIATE")
             for statement in sql.PLACE:
