@@ -29,6 +29,7 @@ class Limits:
     subscriptions: int = 128  # per connection
     page_rows: int = 4096
     page_bytes: int = 256 * KiB  # of replay; also the longest merged chunk
+    kept_page_bytes: int = 8 * MiB  # of pages read lately, per node: those who come a little later share them
     chunk_bytes: int = 32 * KiB  # of text in one event
     pending_bytes: int = 1 * MiB  # of text of one run not yet in the log: beyond it the agent waits
     run_bytes: int = 8 * MiB  # of text of one run: beyond it the run ends with an error

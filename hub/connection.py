@@ -1,7 +1,7 @@
 """One client: its cursors, what it has not read yet, and how it catches up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -10,6 +10,7 @@ import structlog
 from hub.config import Limits
 from hub.errors import HubError
 from hub.messages import Author, Chunk, Event, Notice, Reset, RunFinished
+from hub.pages import Page, Pages, merged
 from hub.protocols import WireProtocol
 
 log = structlog.get_logger()
@@ -27,9 +28,8 @@ class Source(Protocol):
 
 
 class Reader(Protocol):
-    """What the catch-up needs of the log: see hub.logs.Log."""
+    """What the catch-up needs of the log beside its pages: see hub.logs.Log."""
 
-    async def read(self, session_id: str, after: int, upto: int) -> Sequence[Event]: ...
     async def message_before(self, session_id: str, run_id: str, seq: int) -> tuple[str, str] | None: ...
 
 
@@ -58,6 +58,10 @@ class Subscription:
     def wants_whole(self, run_id: str | None) -> bool:
         return self.whole or run_id in self.whole_runs
 
+    def hears_all(self) -> bool:
+        """Say whether it hears every event as the log has it: what it reads, others read too."""
+        return self.runs is None and not self.heard and not self.whole and not self.whole_runs
+
     def skips(self, event: Event) -> bool:
         if self.runs is not None:
             return event.runId not in self.runs
@@ -78,6 +82,7 @@ class Connection:
     protocol: WireProtocol
     limits: Limits
     reader: Reader
+    pages: Pages
     transport_write: Callable[[bytes], None]
     unsent: Callable[[], int]
     abort: Callable[[], None]
@@ -194,22 +199,26 @@ class Connection:
             del self.behind[sub]
             self.settle(sub)
         else:
-            events = await self.reader.read(channel.id, start, channel.head)
-            data = await self._page(sub, events)
+            page = await self.pages.read(channel.id, channel.epoch, start, channel.head)
+            data = await self._say(sub, page)
             if sub.closed or sub.cursor != start or sub not in self.behind:
                 return  # while the page was read, the client left or moved its cursor
+            events = page.events
             if not events or events[0].seq != start + 1:
                 # Retention went past the cursor while the page was read, and has not said so yet.
-                channel.floor = max(channel.floor, events[0].seq - 1 if events else channel.head)
+                channel.floor = max(channel.floor, events[0].seq - 1 if events else page.upto)
                 return
             sub.cursor = events[-1].seq
             self.write(data)
-            sub.whole_runs.difference_update(e.runId for e in events if e.runId and isinstance(e.body, RunFinished))
+            if sub.whole_runs:
+                sub.whole_runs.difference_update(e.runId for e in events if e.runId and isinstance(e.body, RunFinished))
             # Fairness between the sessions of one connection: the next page is another's turn.
             self.behind[sub] = self.behind.pop(sub)
 
-    async def _page(self, sub: Subscription, events: Sequence[Event]) -> bytes:
-        said = [event for event in events if not sub.skips(event)]
+    async def _say(self, sub: Subscription, page: Page) -> bytes:
+        if sub.hears_all():
+            return self.pages.encode(page, self.protocol)
+        said = [event for event in page.events if not sub.skips(event)]
         if not sub.whole and not sub.whole_runs:
             return self.protocol.events(merged(said, self.limits.page_bytes))
         frames = []
@@ -235,42 +244,3 @@ class Connection:
     ) -> None:
         """Tell the client that its cursor means nothing here; what follows is as for a new one."""
         self.answer(Reset(sessionId=channel.id, reason=reason, epoch=channel.epoch, messages=messages))
-
-
-def merged(events: Sequence[Event], limit: int) -> list[Event]:
-    """Join chunks of one message that are neighbours in the log; a joined one carries the last seq.
-
-    Only neighbours: after a frame with seq x the client must have had everything up to x. *limit* bounds a joined
-    chunk, in characters.
-    """
-    out: list[Event] = []
-    texts: list[str] = []
-    size = 0
-    for event in events:
-        body = event.body
-        last = out[-1].body if out else None
-        if (
-            isinstance(body, Chunk)
-            and isinstance(last, Chunk)
-            and body.messageId == last.messageId
-            and event.seq == out[-1].seq + 1
-            and size + len(body.content) <= limit
-        ):
-            texts.append(body.content)
-            size += len(body.content)
-            # The text of the joined chunk is put together once, when the next event does not fit.
-            out[-1] = attrs.evolve(out[-1], seq=event.seq, ts=event.ts)
-            continue
-        _close(out, texts)
-        out.append(event)
-        texts = [body.content] if isinstance(body, Chunk) else []
-        size = len(body.content) if isinstance(body, Chunk) else 0
-    _close(out, texts)
-    return out
-
-
-def _close(out: list[Event], texts: list[str]) -> None:
-    if len(texts) > 1:
-        body = out[-1].body
-        assert isinstance(body, Chunk)
-        out[-1] = attrs.evolve(out[-1], body=attrs.evolve(body, content="".join(texts)))

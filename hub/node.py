@@ -15,6 +15,7 @@ from hub.errors import Draining
 from hub.loading import Agent, Agents
 from hub.logs import Log, open_log
 from hub.messages import DrainingNotice, Event, Presence
+from hub.pages import Pages
 from hub.registry import Channel, Registry
 from hub.session import Session
 
@@ -31,6 +32,7 @@ class Node:
     settings: Settings
     agents: Agents = attrs.field(init=False)
     log: Log = attrs.field(init=False)
+    pages: Pages = attrs.field(init=False)
     registry: Registry = attrs.field(init=False)
     sessions: dict[str, Session] = attrs.Factory(dict)
     draining: bool = False
@@ -43,6 +45,7 @@ class Node:
         settings = self.settings
         self.agents = Agents(settings.agents, settings.data)
         self.log = open_log(settings.log_url)
+        self.pages = Pages(self.log, settings.limits)
         self.registry = Registry(
             left=lambda channel: self.tidy(channel.id),
             members_changed=self._members_changed,

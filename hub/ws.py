@@ -98,6 +98,7 @@ def _connect(
         open_protocol(ws.ws_protocol or "plain"),
         node.settings.limits,
         node.log,
+        node.pages,
         transport.write,
         transport.get_write_buffer_size,
         transport.abort,

@@ -1,0 +1,146 @@
+"""What clients catch up with: pages of the log, read once and encoded once for all who need them."""
+
+import asyncio
+from collections.abc import Sequence
+from sys import getsizeof
+
+import attrs
+
+from hub.config import Limits
+from hub.logs import Log
+from hub.messages import Chunk, Event
+from hub.protocols import WireProtocol
+
+EVENT_BYTES = 500  # of an event beside its text; tracemalloc says 450 for a page of the SQLite log
+
+Place = tuple[str, str, int]  # session, epoch, and the seq after which a page starts
+
+
+@attrs.define(eq=False)
+class Page:
+    """Neighbours in a session's log: the first of those that came after its place when the log had *upto*.
+
+    The log is only ever added to, so a page stays true. *encoded* is all of it as a protocol says it.
+    """
+
+    place: Place
+    upto: int
+    events: Sequence[Event]
+    encoded: dict[WireProtocol, bytes] = attrs.Factory(dict)
+    size: int = 0
+
+    def sound(self) -> bool:
+        """Say whether it follows its place without a gap; where retention went past the place it does not."""
+        _, epoch, after = self.place
+        return bool(self.events) and (self.events[0].epoch, self.events[0].seq) == (epoch, after + 1)
+
+    def halfway(self, upto: int) -> bool:
+        after, last = self.place[2], self.events[-1].seq
+        return 2 * (last - after) >= upto - after
+
+
+@attrs.define(eq=False)
+class Pages:
+    """Stands between those who catch up and the log: one read for all who are at the same place.
+
+    What was read lately is kept, *kept_page_bytes* of it at most; the least recently used goes. A page is never past
+    the head of one who asks: the head of a session does not go back while its epoch stays.
+    """
+
+    log: Log
+    limits: Limits
+    size: int = 0
+    _kept: dict[Place, Page] = attrs.Factory(dict)
+    _reads: dict[Place, asyncio.Task[Page]] = attrs.Factory(dict)
+
+    async def read(self, session_id: str, epoch: str, after: int, upto: int) -> Page:
+        """Return what follows *after*, where the session's head is *upto*; see hub.logs.Log.read for what it raises.
+
+        The page may end before *upto*; as with the log's own, it has an event where there is one.
+        """
+        place = (session_id, epoch, after)
+        page = self._kept.get(place)
+        # A page that was read at the head is short. Who lacks more takes it where it is half of the way, and so goes
+        # through few even of many such pages; otherwise they are read anew, as one.
+        if page is not None and (page.halfway(upto) or 2 * page.size > self.limits.page_bytes):
+            self._kept[place] = self._kept.pop(place)
+            await asyncio.sleep(0)  # many pages in a row, none of them waited for, must not hold the loop
+            return page
+        if place not in self._reads:
+            self._reads[place] = asyncio.create_task(self._read(place, upto))
+        return await asyncio.shield(self._reads[place])  # one who is cancelled does not take the others' page away
+
+    async def _read(self, place: Place, upto: int) -> Page:
+        session_id, _, after = place
+        try:
+            page = Page(place, upto, await self.log.read(session_id, after, upto))
+        finally:
+            del self._reads[place]
+        if page.sound():
+            self._drop(place)
+            self._kept[place] = page
+            self._count(page, sum(map(_weight, page.events)))
+        return page
+
+    def encode(self, page: Page, protocol: WireProtocol) -> bytes:
+        """Return all of the page as *protocol* says it, made once for all who speak it."""
+        if protocol not in page.encoded:
+            data = page.encoded[protocol] = protocol.events(merged(page.events, self.limits.page_bytes))
+            self._count(page, len(data))
+        return page.encoded[protocol]
+
+    def _count(self, page: Page, size: int) -> None:
+        """Add to what a page takes, and let others go for it."""
+        page.size += size
+        if self._kept.get(page.place) is page:
+            self.size += size
+        while self.size > self.limits.kept_page_bytes:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, place: Place) -> None:
+        page = self._kept.pop(place, None)
+        if page is not None:
+            self.size -= page.size
+
+
+def _weight(event: Event) -> int:
+    return EVENT_BYTES + getsizeof(getattr(event.body, "content", ""))
+
+
+def merged(events: Sequence[Event], limit: int) -> list[Event]:
+    """Join chunks of one message that are neighbours in the log; a joined one carries the last seq.
+
+    Only neighbours: after a frame with seq x the client must have had everything up to x. *limit* bounds a joined
+    chunk, in characters.
+    """
+    out: list[Event] = []
+    texts: list[str] = []
+    size = 0
+    for event in events:
+        body = event.body
+        last = out[-1].body if out else None
+        if (
+            isinstance(body, Chunk)
+            and isinstance(last, Chunk)
+            and body.messageId == last.messageId
+            and event.seq == out[-1].seq + 1
+            and size + len(body.content) <= limit
+        ):
+            texts.append(body.content)
+            size += len(body.content)
+            # The text of the joined chunk is put together once, when the next event does not fit.
+            out[-1] = attrs.evolve(out[-1], seq=event.seq, ts=event.ts)
+            continue
+        _close(out, texts)
+        out.append(event)
+        texts = [body.content] if isinstance(body, Chunk) else []
+        size = len(body.content) if isinstance(body, Chunk) else 0
+    _close(out, texts)
+    return out
+
+
+def _close(out: list[Event], texts: list[str]) -> None:
+    if len(texts) > 1:
+        body = out[-1].body
+        assert isinstance(body, Chunk)
+        out[-1] = attrs.evolve(out[-1], body=attrs.evolve(body, content="".join(texts)))
