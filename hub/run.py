@@ -216,18 +216,15 @@ class Run:
     def _say(self, text: str) -> None:
         if self.ended or not text:
             return
-        if text.isascii():
-            size = len(text)
-        else:
-            size = len(self._utf8(text))
+        size = len(text) if text.isascii() else len(self._utf8(text))
         self._count(size)
-        if size > self.limits.chunk_bytes:
-            step = self.limits.chunk_bytes // 4  # a code point takes at most 4 bytes
-            for at in range(0, len(text), step):
-                part = text[at : at + step]
-                self._put(part, len(part.encode()))
-        else:
+        if size <= self.limits.chunk_bytes:
             self._put(text, size)
+            return
+        step = self.limits.chunk_bytes // 4  # a code point takes at most 4 bytes
+        for at in range(0, len(text), step):
+            part = text[at : at + step]
+            self._put(part, len(part.encode()))
 
     def _utf8(self, text: str) -> bytes:
         try:
@@ -255,8 +252,7 @@ class Run:
 
     def _landed(self, size: int) -> None:
         self._pending -= size
-        if not self._room.is_set():
-            self._room.set()
+        self._room.set()
 
     def _whole(self, content: str) -> None:
         """Log a message that came in one piece; it ends the streamed one before it."""

@@ -6,10 +6,10 @@ fcntl, as Windows, nothing does).
 
 Python's sqlite3 gives the GIL away at each step of a statement, and beside a busy loop getting it back takes up to the
 switch interval, 5 ms. So what is here takes few steps: all rows of a commit go in by one statement, whose number of
-rows is rounded up to a power of two (the filler is NULL and filtered) and which therefore stays prepared, and a page
-is read as one JSON value. Measured beside a loop that never rests: a commit of 100 rows took 465 ms with executemany,
-36 ms as power-of-two pieces between BEGIN and COMMIT, 8 ms as one padded statement that is its own transaction. Binding
-a JSON array for json_each is as fast, but SQLite's versions differ on NUL in JSON.
+rows is rounded up a little (the filler is NULL and filtered) and which therefore stays prepared, and a page is read
+as one JSON value. Measured beside a loop that never rests: a commit of 100 rows took 465 ms with executemany, 36 ms
+as power-of-two pieces between BEGIN and COMMIT, 8 ms as one padded statement that is its own transaction. Binding a
+JSON array for json_each is as fast, but SQLite's versions differ on NUL in JSON.
 """
 
 import asyncio
@@ -180,7 +180,7 @@ class _Writer:
         step = sql.MOST_ROWS * width
         for start, end in zip(range(0, len(values), step), range(step, len(values) + step, step)):
             part = values[start:end]
-            rows = 1 << (len(part) // width - 1).bit_length()
+            rows = sql.rounded(len(part) // width)
             self.db.execute(sql.insertion(table, rows), part + [None] * (rows * width - len(part)))
 
     def _remember(self, plan: Plan) -> None:

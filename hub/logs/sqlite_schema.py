@@ -175,6 +175,12 @@ FLOORS = """
     JOIN sessions ON sessions.id = json_extract(value, '$[0]')"""
 
 
+def rounded(rows: int) -> int:
+    """Return for how many rows a statement is made that inserts so many: up to an eighth more, so that few exist."""
+    step = 1 << max(rows.bit_length() - 4, 0)
+    return -(-rows // step) * step
+
+
 @cache
 def insertion(table: str, rows: int) -> str:
     """Return the statement that inserts so many rows; those whose first value is NULL are filler."""
