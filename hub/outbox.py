@@ -121,18 +121,19 @@ class Outbox:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        items = self._take()
-        for item in items:
-            if item.body is None:  # a run's start does not make its first chunk wait
-                self._last = self._loop.time()
-                break
-        self._flying = items
+        pending, self._urgent = self._pending, False
+        if len(pending) == 1 and pending[0].body is None:  # the most usual: a chunk alone brings nothing with it
+            self._pending = []
+            self._tails.clear()
+            self._flying, self._last = pending, self._loop.time()
+            self.log.append(Append(self.session_id, (pending[0].entry(),)), self._landed)
+            return
+        items = self._flying = self._take()
+        if any(item.body is None for item in items):  # a run's start does not make its first chunk wait
+            self._last = self._loop.time()
         self.log.append(self._append(items), self._landed)
 
     def _append(self, items: list[Item]) -> Append:
-        entries = [item.entry() for item in items]
-        if len(items) == 1 and items[0].body is None:  # a chunk brings nothing with it
-            return Append(self.session_id, entries)
         messages: list[tuple[int, Message]] = []
         saved: list[RunRecord] = []
         ended: list[str] = []
@@ -143,15 +144,10 @@ class Outbox:
             ended.extend(item.ended)
             if item.chat is not None:
                 chats.append((index, item.chat))
-        return Append(self.session_id, entries, messages, saved, ended, chats)
+        return Append(self.session_id, [item.entry() for item in items], messages, saved, ended, chats)
 
     def _take(self) -> list[Item]:
         """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
-        self._urgent = False
-        if len(self._pending) == 1:
-            taken, self._pending = self._pending, []
-            self._tails.clear()
-            return taken
         taken, kept = [], []
         said: set[str | None] = set()
         held: set[str | None] = set()
@@ -173,14 +169,17 @@ class Outbox:
         if isinstance(first, Exception):
             self._failed(items, first)
             return
+        chunks = True
         for index, item in enumerate(items):
-            if item.landed is not None:
-                item.landed(first + index)
             if item.kept is not None:
                 item.kept(item.size)
+            else:
+                chunks = False
+            if item.landed is not None:
+                item.landed(first + index)
         if self._pending:
             self._soon()
-        else:
+        elif not chunks:  # where chunks land alone their run goes on
             self.idle()
 
     def _failed(self, items: list[Item], reason: Exception) -> None:

@@ -97,7 +97,7 @@ class _Writer:
         while not self.closing:
             time.sleep(min(max(self.last - GATHERED, 0) * GATHER_SECONDS, MOST_GATHER_SECONDS))
             batch = self._take(LOOSE_SECONDS if self.loose else None)
-            if self.loose and (not batch or self.loose >= LOOSE_ROWS or any(isinstance(job[0], Cut) for job in batch)):
+            if self.loose and (not batch or self.loose >= LOOSE_ROWS):
                 self.place()
             try:
                 outcomes = self._serve(batch)
@@ -122,9 +122,15 @@ class _Writer:
         self.clock = max(self.clock, time.time_ns() // 1_000_000)
         plan = Plan(self.clock, self.heads)
         try:
-            self._look(
-                {work if isinstance(work, str) else work.sessionId for work, _ in batch if not isinstance(work, Cut)}
-            )
+            sessions = set()
+            for work, _ in batch:
+                if type(work) is Append:
+                    sessions.add(work.sessionId)
+                elif type(work) is str:
+                    sessions.add(work)
+                elif self.loose:
+                    self.place()  # only what has its place can be dropped
+            self._look(sessions)
             for job in batch:
                 plan.add(*job)
             self._write(plan)
@@ -302,7 +308,7 @@ class SqliteLog(Log):
         return msgspec.convert(await self._ask(sql.UNFINISHED, ()), list[RunRecord])
 
     async def expire(self, before: int, max_bytes: int) -> dict[str, int]:
-        await self._submit(Cut(()))  # what is loose gets its place
+        await self._submit(Cut(()))  # all that is kept gets its place
         floors = await self._drop(await self._ask(sql.OLD, {"before": before}))
         if await self._ask(sql.USED, ()) > max_bytes:
             floors |= await self._drop(await self._ask(sql.LARGE, {"bytes": max_bytes}))

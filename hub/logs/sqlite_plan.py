@@ -86,7 +86,8 @@ class Plan:
                     to_json(body),
                 )
             events.append(Event(session, epoch, seq, now, agent, run, body))
-        self._beside(append, head + 1)
+        if append.messages or append.saved or append.ended or append.chats:
+            self._beside(append, head + 1)
         self.heads[session] = (epoch, seq, floor)
         self.outcomes.append((session, events, done, head + 1))
 

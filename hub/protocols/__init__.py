@@ -6,7 +6,7 @@ One file each, one row in PROTOCOLS.
 import functools
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Sequence
 from struct import pack
 from typing import ClassVar
 
@@ -41,8 +41,10 @@ class WireProtocol(ABC):
     def notice(self, notice: Notice) -> bytes:
         """Say what concerns everyone in a session and is not logged."""
 
-    def events(self, events: Iterable[Event]) -> bytes:
+    def events(self, events: Sequence[Event]) -> bytes:
         """Say several events in order."""
+        if len(events) == 1:
+            return self.event(events[0])
         return b"".join([self.event(event) for event in events])
 
 
