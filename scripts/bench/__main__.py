@@ -1,0 +1,113 @@
+"""Measures the hub beside its peers, in one go: `make bench`. The results lie in build/bench."""
+
+import argparse
+import datetime
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from extras import EXTRAS, growth
+from load import Work, measure
+from report import line, write
+from servers import BUILD, HUB, Server, install, running
+
+IDLE = {"idle": Work(20, 100)}
+WORKS = {
+    "paced": Work(20, 20, 250, 0.02),
+    "many": Work(400, 2, 100, 0.05),
+    "wide": Work(1, 1000, 250, 0.02),
+    "fast": Work(20, 20, 1000, 0.005),
+    "flood": Work(1, 1000, 1500, 0.002),
+}
+# Work that takes a server longer than a minute says no more than that it is too slow for it.
+TOO_SLOW = {
+    "python-socketio": {"wide", "fast", "flood", "many"},
+    "node socket.io": {"fast", "flood"},
+    "starlette": {"fast", "flood"},
+    "aiohttp naive": {"flood"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="scenarios (burst, paced, ..., extras, growth)")
+    parser.add_argument("--servers", nargs="+", metavar="NAME", help="hub, bun, ws ...: parts of the servers' names")
+    parser.add_argument("--page", type=Path, help="put the tables and plots into this Markdown page, too")
+    asked = parser.parse_args()
+    ready()
+    BUILD.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    servers = (HUB, *install())
+    if asked.servers:
+        servers = tuple(one for one in servers if any(part in one.name for part in asked.servers))
+    steps = [step for step in plan(servers) if not asked.only or step[0] in asked.only]
+    results: dict[str, dict[str, Any]] = {}
+    for number, (table, name, run) in enumerate(steps, 1):
+        data = BUILD / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        result = run(data)
+        results.setdefault(table, {})[name] = result
+        print(f"[{number:>2}/{len(steps)} {clock(began)}] {table:<7} {name:<24} {line(result)}", flush=True)
+    shutil.rmtree(BUILD / "data", ignore_errors=True)
+    write(results, machine(), BUILD, asked.page)
+    print(f"Tables, plots and figures: {os.path.relpath(BUILD)}/results.md, *.svg, results.json", flush=True)
+
+
+def ready() -> None:
+    """Take the second processor, and as many files as may be had; the server gets the first processor."""
+    if sys.platform != "linux":
+        raise SystemExit("The benchmark reads a server's processor time from /proc: it needs Linux.")
+    if not {0, 1} <= os.sched_getaffinity(0):
+        raise SystemExit("The benchmark needs two processors: one for the server, one for the load.")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < 12_000:
+        raise SystemExit(f"The benchmark opens 10,000 connections, and this shell may open {most} files: ulimit -Hn")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65_536) if most > 0 else 65_536, most))
+    os.sched_setaffinity(0, {1})
+
+
+def plan(servers: tuple[Server, ...]) -> list[tuple[str, str, Any]]:
+    """List every step: its table, its row, and what it runs. All servers do one work before any does the next."""
+    steps: list[tuple[str, str, Any]] = []
+
+    def step(table: str, server: Server, work: Work) -> None:
+        def run(data: Path) -> dict[str, Any]:
+            with running(server, data) as it:
+                return measure(it, work)
+
+        steps.append((table, server.name, run))
+
+    for server in servers:
+        step("burst", server, Work(1, 200, server.burst))
+    for table, work in (WORKS | IDLE).items():
+        for server in servers:
+            if table not in TOO_SLOW.get(server.name, ()):
+                step(table, server, work)
+    if HUB in servers:
+        steps += [("extras", extra.name, extra.run) for extra in EXTRAS]
+        steps += [("growth", extra.name, extra.run) for extra in growth()]
+    return steps
+
+
+def clock(began: float) -> str:
+    minutes, seconds = divmod(int(time.monotonic() - began), 60)
+    return f"{minutes}:{seconds:02}"
+
+
+def machine() -> dict[str, str]:
+    models = [one for one in Path("/proc/cpuinfo").read_text().splitlines() if one.startswith("model name")]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processors": f"{os.cpu_count()} x {models[0].partition(':')[2].strip() if models else platform.machine()}",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+if __name__ == "__main__":
+    main()

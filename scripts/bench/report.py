@@ -1,0 +1,161 @@
+"""Turns results into a line, tables and plots."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pygal
+from pygal.style import Style
+
+Results = dict[str, dict[str, dict[str, Any]]]
+
+FAN_OUT = ("burst", "paced", "fast", "wide", "flood", "many")
+REFERENCE = "bun (uWebSockets)"
+STYLE = Style(
+    background="white",
+    plot_background="white",
+    font_family="sans-serif",
+    title_font_size=18,
+    label_font_size=13,
+    major_label_font_size=13,
+    legend_font_size=13,
+    colors=("#d6336c", "#4263eb", "#74c0fc", "#1098ad", "#845ef7", "#f59f00", "#e8590c", "#495057"),
+)
+UNITS = {
+    "cpu_us": "µs of CPU a token",
+    "age_p99_ms": "ms p99",
+    "kb_per_connection": "kB a connection",
+    "first_byte_ms": "ms to the first byte",
+    "frames": "frames",
+    "last_s": "s until the last is exact",
+    "inexact": "inexact",
+    "over_ms": "ms over the fsync",
+    "fsync_ms": "ms fsync",
+    "missing": "tokens missing",
+    "surplus": "tokens twice",
+}
+ALWAYS = {"inexact"}  # said also where it is nought
+
+
+def line(result: dict[str, Any]) -> str:
+    """Say the result of one step in one line."""
+    idle = not result.get("delivered", 1)
+    said = []
+    for key, unit in UNITS.items():
+        value = result.get(key)
+        if value is None or key == "kb_per_connection" and not idle and "cpu_us" in result:
+            continue
+        if value or key in ALWAYS:
+            said.append(f"{figure(value)} {unit}")
+    return ", ".join(said)
+
+
+def figure(value: float) -> str:
+    """Round to three digits; a figure that is known no better should not look as if it were."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{3 if value < 0.1 else 2 if value < 10 else 1}f}"
+
+
+def cell(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return ""
+    if not result["delivered"]:
+        return figure(result["kb_per_connection"])
+    text = figure(result["cpu_us"])
+    if result["age_p99_ms"] is not None:
+        text += f" ({figure(result['age_p99_ms'])})"
+    return text + (" lossy" if result["missing"] or result["surplus"] else "")
+
+
+def ratio(row: dict[str, dict[str, Any]]) -> str:
+    hub, bun = row.get("hub"), row.get(REFERENCE)
+    if hub is None or bun is None:
+        return ""
+    key = "cpu_us" if hub["delivered"] else "kb_per_connection"
+    return figure(hub[key] / bun[key])
+
+
+def tables(results: Results, machine: dict[str, str]) -> str:
+    """Return the three tables as Markdown."""
+    tested = [name for name in (*FAN_OUT, "idle") if name in results]
+    servers = list(dict.fromkeys(name for table in tested for name in results[table]))
+    said = [f"Measured on {machine['date']}: {machine['processors']}, {machine['system']}, Python {machine['python']}.", ""]
+    if tested:
+        said.append("| | " + " | ".join([*servers, "hub / bun"]) + " |")
+        said.append("|---" * (len(servers) + 2) + "|")
+        for name in tested:
+            row = results[name]
+            label = f"{name}, kB a connection" if name == "idle" else name
+            said.append("| " + " | ".join([label, *(cell(row.get(one)) for one in servers), ratio(row)]) + " |")
+        said.append("")
+    for table, title in (("extras", "what only a log can do"), ("growth", "as work grows, one client's token")):
+        if table in results:
+            said += [f"| {title} | |", "|---|---|"]
+            said += [f"| {name} | {line(result)} |" for name, result in results[table].items()]
+            said.append("")
+    return "\n".join(said)
+
+
+def bars(title: str, unit: str, rows: dict[str, dict[str, float | None]], logarithmic: bool = True) -> pygal.Bar:
+    """Draw one group of bars per row, one colour per server."""
+    chart = pygal.Bar(
+        style=STYLE,
+        js=[],
+        title=title,
+        y_title=unit,
+        logarithmic=logarithmic,
+        legend_at_bottom=True,
+        legend_at_bottom_columns=4,
+        width=1000,
+        height=480,
+        disable_xml_declaration=True,
+        no_prefix=True,
+    )
+    chart.x_labels = list(rows)
+    for name in dict.fromkeys(name for row in rows.values() for name in row):
+        chart.add(name, [row.get(name) for row in rows.values()])
+    return chart
+
+
+def plots(results: Results) -> dict[str, str]:
+    """Return the plots by name, as SVG."""
+
+    def rows(tables: tuple[str, ...], key: str) -> dict[str, dict[str, float | None]]:
+        found = {table: {name: one[key] for name, one in results[table].items()} for table in tables if table in results}
+        return {table: row for table, row in found.items() if any(row.values())}
+
+    drawn = {
+        "cpu": bars("Server CPU per delivered token", "µs, logarithmic", rows(FAN_OUT, "cpu_us")),
+        "age": bars("Age of a token on arrival, p99", "ms, logarithmic", rows(FAN_OUT, "age_p99_ms")),
+        "memory": bars("Memory per idle connection", "kB", rows(("idle",), "kb_per_connection"), logarithmic=False),
+        "growth": bars(
+            "Server CPU per delivered token as work grows",
+            "µs, logarithmic",
+            {name: {"hub": one["cpu_us"]} for name, one in results.get("growth", {}).items()},
+        ),
+    }
+    return {name: chart.render() for name, chart in drawn.items() if chart.raw_series}
+
+
+def write(results: Results, machine: dict[str, str], folder: Path, page: Path | None) -> None:
+    """Write results.json, results.md and the plots to *folder*.
+
+    A *page* gets the tables between its two marks, and the plots into the folder `images` beside it.
+    """
+    text = tables(results, machine)
+    (folder / "results.json").write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+    (folder / "results.md").write_text(text)
+    drawn = plots(results)
+    for name, svg in drawn.items():
+        (folder / f"{name}.svg").write_text(svg)
+    if page is None:
+        return
+    whole = page.read_text()
+    marked = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTALL)
+    page.write_text(marked.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", whole))
+    images = page.parent / "images"
+    images.mkdir(exist_ok=True)
+    for name, svg in drawn.items():
+        (images / f"bench-{name}.svg").write_text(svg)
