@@ -48,7 +48,7 @@ class Subscription:
     cursor: int
     runs: set[str] | None = None
     whole: bool = False
-    whole_runs: set[str] = attrs.Factory(set)
+    whole_runs: frozenset[str] = frozenset()
     heard: frozenset[str] = frozenset()
     heard_upto: int = 0
     live: bool = False
@@ -96,7 +96,7 @@ class Connection:
     closed: bool = False
     own_sessions: dict[str, str] = attrs.Factory(dict)
     subscriptions: dict[str, Subscription] = attrs.Factory(dict)
-    groups: set[str] = attrs.Factory(set)
+    groups: frozenset[str] = frozenset()
     behind: dict[Subscription, None] = attrs.Factory(dict)
     frames: int = 0
     written: int = 0
@@ -104,7 +104,7 @@ class Connection:
     moved: float = 0.0
     heard: float = 0.0
     pinged: float | None = None
-    room: asyncio.Event = attrs.Factory(asyncio.Event)
+    _room: asyncio.Future[None] | None = None  # made when waited for: an idle connection is to be small
     _task: asyncio.Task[None] | None = None
 
     def write(self, data: bytes) -> None:
@@ -124,7 +124,7 @@ class Connection:
     def leave(self) -> None:
         """Hear nothing from now on; the socket itself is closed by whoever calls this."""
         self.closed = True
-        self.room.set()
+        self._tell_room()
 
     def lose(self) -> None:
         """Free the socket at once; the handler that reads it then cleans up."""
@@ -152,9 +152,14 @@ class Connection:
     async def readable(self) -> None:
         """Wait until this client has read enough to be listened to again, or is closed."""
         while not self.closed and self.full():
-            self.room.clear()
+            self._room = asyncio.get_running_loop().create_future()
             self._start()
-            await self.room.wait()
+            await self._room
+
+    def _tell_room(self) -> None:
+        waited, self._room = self._room, None
+        if waited is not None and not waited.done():
+            waited.set_result(None)
 
     async def finished(self) -> None:
         """Wait for the catch-up task to end; it may be waiting for the socket, which is therefore aborted."""
@@ -173,7 +178,7 @@ class Connection:
                     await self.drain()
                     await asyncio.sleep(0)  # a drain that did not wait must not hold the loop
                     continue
-                self.room.set()
+                self._tell_room()
                 if not self.behind:
                     break
                 await self._advance(next(iter(self.behind)))
@@ -188,7 +193,7 @@ class Connection:
         finally:
             # No await since the last look at `behind`: what falls behind from here on starts a new task.
             self._task = None
-            self.room.set()
+            self._tell_room()
 
     async def _advance(self, sub: Subscription) -> None:
         """Send one page of *sub*, or make it live where it has met the head."""
@@ -211,7 +216,7 @@ class Connection:
             sub.cursor = events[-1].seq
             self.write(data)
             if sub.whole_runs:
-                sub.whole_runs.difference_update(e.runId for e in events if e.runId and isinstance(e.body, RunFinished))
+                sub.whole_runs -= {event.runId for event in events if isinstance(event.body, RunFinished)}
             # Fairness between the sessions of one connection: the next page is another's turn.
             self.behind[sub] = self.behind.pop(sub)
 

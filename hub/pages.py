@@ -115,32 +115,30 @@ def merged(events: Sequence[Event], limit: int) -> list[Event]:
     """
     out: list[Event] = []
     texts: list[str] = []
+    first: Chunk | None = None
     size = 0
     for event in events:
-        body = event.body
-        last = out[-1].body if out else None
+        chunk = event.body if isinstance(event.body, Chunk) else None
         if (
-            isinstance(body, Chunk)
-            and isinstance(last, Chunk)
-            and body.messageId == last.messageId
+            chunk is not None
+            and first is not None
+            and chunk.messageId == first.messageId
             and event.seq == out[-1].seq + 1
-            and size + len(body.content) <= limit
+            and size + len(chunk.content) <= limit
         ):
-            texts.append(body.content)
-            size += len(body.content)
-            # The text of the joined chunk is put together once, when the next event does not fit.
-            out[-1] = attrs.evolve(out[-1], seq=event.seq, ts=event.ts)
+            out[-1] = event
+            texts.append(chunk.content)
+            size += len(chunk.content)
             continue
-        _close(out, texts)
+        _close(out, first, texts)
         out.append(event)
-        texts = [body.content] if isinstance(body, Chunk) else []
-        size = len(body.content) if isinstance(body, Chunk) else 0
-    _close(out, texts)
+        first, texts = chunk, [chunk.content] if chunk is not None else []
+        size = len(chunk.content) if chunk is not None else 0
+    _close(out, first, texts)
     return out
 
 
-def _close(out: list[Event], texts: list[str]) -> None:
-    if len(texts) > 1:
-        body = out[-1].body
-        assert isinstance(body, Chunk)
-        out[-1] = attrs.evolve(out[-1], body=attrs.evolve(body, content="".join(texts)))
+def _close(out: list[Event], first: Chunk | None, texts: list[str]) -> None:
+    """Put the text of a joined chunk together, once; the rest of it is its last event's."""
+    if first is not None and len(texts) > 1:
+        out[-1] = attrs.evolve(out[-1], body=attrs.evolve(first, content="".join(texts)))

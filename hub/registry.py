@@ -67,12 +67,12 @@ class Registry:
     def listen(self, connection: Connection, agent: str) -> None:
         """Let the connection hear all runs of *agent* that start from now on, in any session."""
         if not connection.closed:
-            connection.groups.add(agent)
+            connection.groups |= {agent}
             self.groups.setdefault(agent, set()).add(connection)
 
     def unlisten(self, connection: Connection, agent: str) -> None:
         """Leave an agent's group; with the last one go the subscriptions that were made for its runs."""
-        connection.groups.discard(agent)
+        connection.groups -= {agent}
         group = self.groups.get(agent, set())
         group.discard(connection)
         if not group:
@@ -175,7 +175,7 @@ class Registry:
         sub = connection.subscriptions.get(channel.id)
         if sub is None or sub.whole or not (going or sub in connection.behind):
             return
-        sub.whole_runs.add(run_id)
+        sub.whole_runs |= {run_id}
         if sub.live:
             self._unplace(sub)
             sub.cursor = channel.head

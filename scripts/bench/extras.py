@@ -30,7 +30,7 @@ def fill(data: Path, sessions: int, each: int) -> None:
 
     async def write() -> None:
         data.mkdir(parents=True, exist_ok=True)
-        log = open_log(f"sqlite://{data.resolve()}/hub.db")
+        log = open_log(f"sqlite:///{data.resolve()}/hub.db")
         await log.start(lambda session_id, events: None)
         try:
             for number in range(sessions):
