@@ -11,7 +11,7 @@ $(shell test -x $(BIN)/python || rm -rf .venv)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install model run test lint types torture-short torture clean
+.PHONY: help install model run test lint types torture-short torture bench clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -33,6 +33,9 @@ torture-short: .venv/.test-$(KEY) ## random kills, a few minutes
 
 torture: .venv/.test-$(KEY) ## random kills, for long
 	HUBBUB_TEST_TORTURE=long $(BIN)/python -m pytest tests/torture
+
+bench: .venv/.bench-$(KEY) ## measure the hub beside its peers, under 10 minutes; ARGS=--help
+	@$(BIN)/python scripts/bench $(ARGS)
 
 lint: .venv/.lint-$(KEY) ## black, isort, flake8
 	$(BIN)/python -m black --quiet --check --diff -l 120 $(CODE)
@@ -60,3 +63,7 @@ $(BIN)/python:
 
 .venv/.lint-$(KEY): | .venv/.core-$(KEY)
 	@rm -f .venv/.lint-* && $(PIP) --editable '.[cli,lint]' && touch $@
+
+.venv/.bench-$(KEY): | .venv/.core-$(KEY)
+	@echo 'Installing the peers from PyPI ...'
+	@rm -f .venv/.bench-* && $(PIP) --editable '.[cli,bench]' && touch $@

@@ -57,6 +57,7 @@ async def no_icon(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+BACKLOG = 4096  # who is not accepted at once, when all come back after a cut, would try again a second later
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -170,7 +171,7 @@ async def _serve(settings: Settings, announce: Callable[[str], None]) -> bool:
         make_app(node), access_log=None, keepalive_timeout=settings.limits.header_seconds, shutdown_timeout=1.0
     )
     await runner.setup()
-    sites = [web.SockSite(runner, sock) for sock in sockets]
+    sites = [web.SockSite(runner, sock, backlog=BACKLOG) for sock in sockets]
     for site in sites:
         await site.start()
     gc.collect()
@@ -256,7 +257,7 @@ def _listen(settings: Settings) -> list[socket.socket]:
                 f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}; "
                 "is another hub running? choose another --port",
             ) from None
-        sock.listen(1024)
+        sock.listen(BACKLOG)
         port = sock.getsockname()[1]
         sockets.append(sock)
     return sockets

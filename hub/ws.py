@@ -48,6 +48,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     request.app[SOCKETS][connection] = ws
     try:
         await _open(node, connection, query)
+        del query  # this frame stays for as long as the client: 300 bytes
         await _read(node, connection, ws)
     except HubError as refusal:  # the session of its address cannot be had
         connection.answer(Error(code=refusal.code, message=refusal.message))

@@ -97,7 +97,9 @@ def storm(data: Path) -> Result:
         heard = [tokens(until(watcher, b'"done":true')) for watcher in watchers]
         time.sleep(1)
         cpu, began = cpu_seconds(hub.pid), time.perf_counter()
-        times, wrong = resume(hub, [path for path in cursors for _ in range(each)], [one for one in heard for _ in range(each)])
+        times, wrong = resume(
+            hub, [path for path in cursors for _ in range(each)], [one for one in heard for _ in range(each)]
+        )
         cpu = cpu_seconds(hub.pid) - cpu
     return {
         "clients": sessions * each,
@@ -205,7 +207,7 @@ def growth() -> list[Extra]:
         found.append(Extra(f"{subscribers:,} subscribers", functools.partial(growth_of, work=work)))
     for sessions in (1, 20, 200, 2000):
         work = Work(sessions, 1, 30, 0.2)
-        found.append(Extra(f"{sessions:,} sessions", functools.partial(growth_of, work=work)))
+        found.append(Extra(f"{sessions:,} session{'s' * (sessions > 1)}", functools.partial(growth_of, work=work)))
     for kept in (0, 100_000, 1_000_000):
         work = Work(20, 20, 150, 0.02)
         found.append(Extra(f"{kept:,} events in the log", functools.partial(growth_of, work=work, kept=kept)))

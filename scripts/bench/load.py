@@ -1,7 +1,7 @@
 """The fan-out work: the same for every server, and counted for each client by itself.
 
-A token is `#tok<microseconds since the epoch at which it was due> `. The model speaks on a schedule that a late server does
-not slow (open loop), so the age of a token when it arrives holds all its waiting.
+A token is `#tok<microseconds since the epoch at which it was due> `. The model speaks on a schedule that a late server
+does not slow (open loop), so the age of a token when it arrives holds all its waiting.
 """
 
 import json

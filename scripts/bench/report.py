@@ -35,6 +35,7 @@ UNITS = {
     "missing": "tokens missing",
     "surplus": "tokens twice",
 }
+TENS = (0.001, 0.01, 0.1, 1, 10, 100, 1000, 10_000)  # what a logarithmic scale is labelled with, and their threefold
 ALWAYS = {"inexact"}  # said also where it is nought
 
 
@@ -53,6 +54,8 @@ def line(result: dict[str, Any]) -> str:
 
 def figure(value: float) -> str:
     """Round to three digits; a figure that is known no better should not look as if it were."""
+    if value == int(value) and value < 100:
+        return str(int(value))
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.{3 if value < 0.1 else 2 if value < 10 else 1}f}"
@@ -81,7 +84,10 @@ def tables(results: Results, machine: dict[str, str]) -> str:
     """Return the three tables as Markdown."""
     tested = [name for name in (*FAN_OUT, "idle") if name in results]
     servers = list(dict.fromkeys(name for table in tested for name in results[table]))
-    said = [f"Measured on {machine['date']}: {machine['processors']}, {machine['system']}, Python {machine['python']}.", ""]
+    said = [
+        f"Measured on {machine['date']}: {machine['processors']}, {machine['system']}, Python {machine['python']}.",
+        "",
+    ]
     if tested:
         said.append("| | " + " | ".join([*servers, "hub / bun"]) + " |")
         said.append("|---" * (len(servers) + 2) + "|")
@@ -90,7 +96,7 @@ def tables(results: Results, machine: dict[str, str]) -> str:
             label = f"{name}, kB a connection" if name == "idle" else name
             said.append("| " + " | ".join([label, *(cell(row.get(one)) for one in servers), ratio(row)]) + " |")
         said.append("")
-    for table, title in (("extras", "what only a log can do"), ("growth", "as work grows, one client's token")):
+    for table, title in (("extras", "what only a log can do"), ("growth", "as work grows")):
         if table in results:
             said += [f"| {title} | |", "|---|---|"]
             said += [f"| {name} | {line(result)} |" for name, result in results[table].items()]
@@ -100,20 +106,27 @@ def tables(results: Results, machine: dict[str, str]) -> str:
 
 def bars(title: str, unit: str, rows: dict[str, dict[str, float | None]], logarithmic: bool = True) -> pygal.Bar:
     """Draw one group of bars per row, one colour per server."""
+    values = [value for row in rows.values() for value in row.values() if value] or [1]
+    low, high = (min(values) / 1.5, max(values) * 1.5) if logarithmic else (0, max(values) * 1.1)
     chart = pygal.Bar(
         style=STYLE,
         js=[],
         title=title,
         y_title=unit,
         logarithmic=logarithmic,
+        range=(low, high),
         legend_at_bottom=True,
         legend_at_bottom_columns=4,
+        truncate_label=-1,
+        x_label_rotation=20 if len(rows) > len(FAN_OUT) else 0,
         width=1000,
         height=480,
         disable_xml_declaration=True,
         no_prefix=True,
     )
     chart.x_labels = list(rows)
+    if logarithmic:
+        chart.y_labels = [ten * step for ten in TENS for step in (1, 3) if low <= ten * step <= high]
     for name in dict.fromkeys(name for row in rows.values() for name in row):
         chart.add(name, [row.get(name) for row in rows.values()])
     return chart
@@ -123,7 +136,9 @@ def plots(results: Results) -> dict[str, str]:
     """Return the plots by name, as SVG."""
 
     def rows(tables: tuple[str, ...], key: str) -> dict[str, dict[str, float | None]]:
-        found = {table: {name: one[key] for name, one in results[table].items()} for table in tables if table in results}
+        found = {
+            table: {name: one[key] for name, one in results[table].items()} for table in tables if table in results
+        }
         return {table: row for table, row in found.items() if any(row.values())}
 
     drawn = {
