@@ -115,6 +115,7 @@ def bars(title: str, unit: str, rows: dict[str, dict[str, float | None]], logari
         y_title=unit,
         logarithmic=logarithmic,
         range=(low, high),
+        zero=low,
         legend_at_bottom=True,
         legend_at_bottom_columns=4,
         truncate_label=-1,
