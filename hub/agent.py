@@ -30,9 +30,12 @@ Piece = str | Message | Finish
 
 @attrs.frozen
 class Past:
-    """One finished message of the session; *agent* is None for what people wrote."""
+    """One finished message of the session; *agent* is None for what people wrote.
 
-    role: Literal["user", "assistant"]
+    `system` comes from clients of the OpenAI endpoint alone: instructions for the model.
+    """
+
+    role: Literal["user", "assistant", "system"]
     content: str
     agent: str | None = None
 

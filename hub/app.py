@@ -14,6 +14,7 @@ import aiohttp_cors
 import structlog
 from aiohttp import WSCloseCode, web
 
+from hub.api import openai
 from hub.auth import check_bind, doorkeeper
 from hub.config import Settings
 from hub.errors import HubError
@@ -116,6 +117,9 @@ def make_app(node: Node) -> web.Application:
         route = app.router.add_get(path, handler)
         if path.startswith(BASE) and handler is not websocket:
             cors.add(route)
+    for base in (BASE, "/v1"):  # the latter is where OpenAI's clients look by default
+        for method, path, handler in openai.ROUTES:
+            cors.add(app.router.add_route(method, base + path, handler))
     app.on_response_prepare.append(vary)
     return app
 

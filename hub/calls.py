@@ -1,40 +1,73 @@
-"""Agents that call agents: the called one's text comes to its caller alone."""
+"""Answers that no session keeps: their text comes to the one who asked alone."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
 from hub.agent import Call, Finish
 from hub.agent import Message as Whole
+from hub.agent import Past
 from hub.agent import Run as RunView
 from hub.errors import AgentError, HubError
 from hub.faults import explain, refuse
-from hub.loading import Agents
+from hub.loading import Agent, Agents
 from hub.logs import RunRecord
+from hub.messages import Author
 from hub.run import pieces
 
 
 def ask(agents: Agents, record: RunRecord, depth: int) -> Callable[[str, str], Call]:
     """Return what `run.call` does in the run of *record*, up to *depth* calls deep."""
-    return lambda agent_id, message: Call(_texts(agents, record, agent_id, message, depth))
+    return _asking(agents, record.runId, record.sessionId, record.author, depth)
 
 
-async def _texts(agents: Agents, record: RunRecord, agent_id: str, message: str, depth: int) -> AsyncIterator[str]:
+def _asking(agents: Agents, run_id: str, session_id: str, author: Author, depth: int) -> Callable[[str, str], Call]:
+    return lambda agent_id, message: Call(_texts(agents, run_id, session_id, author, agent_id, message, depth))
+
+
+async def _texts(
+    agents: Agents, run_id: str, session_id: str, author: Author, agent_id: str, message: str, depth: int
+) -> AsyncIterator[str]:
     if depth < 1:
         raise AgentError(f"agents called each other too deep; {agent_id} was not called", "call_depth")
     try:
         agent = agents.get(agent_id)
     except HubError as gone:
         raise AgentError(gone.message, gone.code) from None
-    deeper = ask(agents, record, depth - 1)
-    run = RunView(record.runId, agent_id, record.sessionId, message, record.author, (), call=deeper)
+    deeper = _asking(agents, run_id, session_id, author, depth - 1)
+    run = RunView(run_id, agent_id, session_id, message, author, (), call=deeper)
+    async with aclosing(cast(Any, _said(agent, run))) as given:
+        async for piece in given:
+            if isinstance(piece, str):
+                yield piece
+
+
+async def answer(
+    agents: Agents, agent: Agent, run_id: str, message: str, history: Sequence[Past], author: Author, depth: int
+) -> AsyncIterator[str | Finish]:
+    """Let *agent* answer a conversation that is kept nowhere; *run_id* stands for its session too.
+
+    Raises AgentError. Closed early, it stops the agent.
+    """
+    run = RunView(
+        run_id, agent.id, run_id, message, author, history, call=_asking(agents, run_id, run_id, author, depth)
+    )
+    async with aclosing(cast(Any, _said(agent, run))) as given:
+        async for piece in given:
+            yield piece
+
+
+async def _said(agent: Agent, run: RunView) -> AsyncIterator[str | Finish]:
+    """Yield what the agent gives: texts, whole or not, as text."""
     try:
         async with aclosing(cast(Any, pieces(agent, run))) as given:
             async for piece in given:
-                if isinstance(piece, (str, Whole)):
-                    yield piece if isinstance(piece, str) else piece.content
-                elif not isinstance(piece, Finish):
-                    raise refuse(agent_id, piece)
+                if isinstance(piece, (str, Finish)):
+                    yield piece
+                elif isinstance(piece, Whole):
+                    yield piece.content
+                else:
+                    raise refuse(agent.id, piece)
     except AgentError:
         raise
     except Exception as error:

@@ -153,7 +153,7 @@ class Node:
                 frame,
                 self._session_changed,
                 lambda: self.tidy(session_id),
-                self._freed,
+                self.freed,
                 draining=self.draining,
             )
             self.sessions[session_id] = session
@@ -189,7 +189,7 @@ class Node:
         if session is not None:
             sub.connection.write(sub.connection.protocol.notice(session.state()))
 
-    def _freed(self, agent: Agent) -> None:
+    def freed(self, agent: Agent) -> None:
         """Let the sessions that wait for this agent look again."""
         if agent.marks.max_runs or agent.work is not None:
             for session in [session for session in self.sessions.values() if session.queue]:

@@ -165,7 +165,9 @@ def window(run: Run, options: Options) -> list[dict[str, str]]:
 
     Neighbours of one role become one message, and an answer never comes first: many models' templates refuse both.
     """
-    room = options.window_bytes - len((options.system or "").encode()) - 2 * MESSAGE_BYTES
+    told = [options.system, *(past.content for past in run.history if past.role == "system")]
+    instructions = "\n\n".join(text for text in told if text)
+    room = options.window_bytes - len(instructions.encode()) - 2 * MESSAGE_BYTES
     question = run.message.encode()[-room:].decode(errors="ignore")
     kept = [("user", question)]
     room -= len(question.encode())
@@ -174,11 +176,11 @@ def window(run: Run, options: Options) -> list[dict[str, str]]:
         room -= len(past.content.encode()) + MESSAGE_BYTES
         if room < 0:
             break
-        if past.content:
+        if past.content and past.role != "system":
             kept.append((past.role, past.content))
     while kept[-1][0] == "assistant":
         kept.pop()
-    system = [{"role": "system", "content": options.system}] if options.system else []
+    system = [{"role": "system", "content": instructions}] if instructions else []
     return system + [
         {"role": role, "content": "\n\n".join(text for _, text in turns)}
         for role, turns in groupby(reversed(kept), key=lambda turn: turn[0])

@@ -15,7 +15,7 @@ ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "epoch")
 
 def read_command(data: bytes) -> Command:
     """Return the command in *data*; raises BadFrame, UnknownType or BadId. Unknown fields are ignored."""
-    frame = _object(data)
+    frame = read_object(data)
     kind = frame.get("type")
     if not isinstance(kind, str):
         raise BadFrame(f'a frame needs a "type"; send for example {Chat.example}', **_about(frame))
@@ -38,7 +38,8 @@ def convert(frame: dict[str, Any], command: type[Command]) -> Command:
         raise BadFrame(f"bad {command.type}: {wrong}; send for example {command.example}", **_about(frame)) from None
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def read_object(data: bytes) -> dict[str, Any]:
+    """Return the JSON object in *data*, whose depth, keys and integers are within bounds; raises BadFrame."""
     # orjson is strict where HARDENING asks for it: UTF-8, lone surrogates, NaN and Infinity.
     try:
         frame = orjson.loads(data)

@@ -1,0 +1,282 @@
+"""OpenAI's chat completions: an agent is a model, and the messages given are the whole conversation.
+
+The shapes are those of OpenAI's API reference (chat completions, models, errors).
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from time import time
+from typing import Any, cast
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from hub.agent import Finish, Past
+from hub.auth import principal
+from hub.calls import answer
+from hub.errors import AgentError, Busy, HubError, UnknownAgent
+from hub.loading import Agent
+from hub.node import Node
+from hub.protocols.reading import LIMITS, read_object
+from hub.ws import NODE
+
+LOOK_SECONDS = 0.5  # how often a silent answer is looked at: its client may have gone
+REASONS = {"end_turn": "stop", "max_tokens": "length"}
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+# What would change the answer if it were passed over, and the value that asks for nothing.
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "tools": (None, []),
+    "functions": (None, []),
+    "n": (None, 1),
+    "logprobs": (None, False),
+    "audio": (None,),
+    "modalities": (None, ["text"]),
+    "response_format": (None, {"type": "text"}),
+}
+
+
+class Refusal(Exception):
+    """An error in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`."""
+
+    def __init__(self, status: int, kind: str, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+class Part(msgspec.Struct):
+    """One part of a message's content; only text has a meaning here."""
+
+    type: str
+    text: str | None = None
+
+
+class Turn(msgspec.Struct):
+    """One message of the conversation."""
+
+    role: str
+    content: str | list[Part] | None = None
+
+
+class StreamOptions(msgspec.Struct):
+    """What a stream says beside the answer."""
+
+    include_usage: bool = False
+
+
+class Completion(msgspec.Struct):
+    """The body of a request; what it has beside these is ignored, or refused by UNSUPPORTED."""
+
+    model: str
+    messages: list[Turn]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def in_openai_form(handler: Handler) -> Handler:
+    """Say the handler's errors as OpenAI does."""
+
+    async def wrapped(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except (Refusal, HubError, AgentError, TimeoutError) as error:
+            refusal = refused(error)
+            return web.json_response(refusal.body, status=refusal.status)
+        except ConnectionError:
+            return web.Response(status=499)  # nobody hears it: the client has gone
+
+    return wrapped
+
+
+def refused(error: Exception) -> Refusal:
+    """Return what a client is told of an error."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, UnknownAgent):
+        return Refusal(404, "invalid_request_error", error.message, "model", "model_not_found")
+    if isinstance(error, Busy):
+        return Refusal(429, "rate_limit_error", error.message, None, error.code)
+    if isinstance(error, HubError):
+        kind = "invalid_request_error" if error.status < 500 else "server_error"
+        return Refusal(error.status, kind, error.message, None, error.code)
+    if isinstance(error, AgentError):
+        return Refusal(500, "server_error", error.message, None, error.code)
+    return Refusal(504, "server_error", "the answer took longer than the hub allows", None, "timeout")
+
+
+@in_openai_form
+async def models(request: web.Request) -> web.Response:
+    """List the agents that work."""
+    hosted = [agent.id for agent in request.app[NODE].agents.all() if not agent.error]
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "hubbub"} for name in hosted]
+    return web.json_response({"object": "list", "data": data})
+
+
+@in_openai_form
+async def completions(request: web.Request) -> web.StreamResponse:
+    """Answer a conversation, whole or as a stream; a client that goes away stops the agent."""
+    node = request.app[NODE]
+    node.refuse_if_draining()
+    asked = await _asked(request)
+    message, history = _conversation(asked.messages)
+    agent = node.agents.get(asked.model)
+    name = f"chatcmpl-{secrets.token_hex(12)}"
+    said = answer(node.agents, agent, name, message, history, principal(request), LIMITS.call_depth)
+    async with _place(node, agent), aclosing(cast(Any, said)) as pieces:
+        if asked.stream:
+            return await _stream(request, asked, name, pieces)
+        async with _while_heard(request):
+            return await _whole(asked, name, pieces, node.settings.limits.run_bytes)
+
+
+async def _asked(request: web.Request) -> Completion:
+    body = read_object(await request.read())
+    for param, harmless in UNSUPPORTED.items():
+        if body.get(param) not in harmless:
+            raise Refusal(
+                400,
+                "invalid_request_error",
+                f"{param} is not supported here: leave it out",
+                param,
+                "unsupported_parameter",
+            )
+    try:
+        return msgspec.convert(body, Completion)
+    except msgspec.ValidationError as wrong:
+        raise Refusal(400, "invalid_request_error", str(wrong)) from None
+
+
+def _conversation(turns: list[Turn]) -> tuple[str, list[Past]]:
+    """Return the message to answer, and what was said before it."""
+    past = []
+    for at, turn in enumerate(turns):
+        if turn.role not in ROLES:
+            raise Refusal(
+                400, "invalid_request_error", f"role {turn.role[:40]!r} is not supported here", f"messages[{at}].role"
+            )
+        past.append(Past(cast(Any, ROLES[turn.role]), _text(turn, at)))
+    if not past or past[-1].role != "user":
+        raise Refusal(400, "invalid_request_error", "the last message must be the user's", "messages")
+    return past[-1].content, past[:-1]
+
+
+def _text(turn: Turn, at: int) -> str:
+    if not isinstance(turn.content, list):
+        return turn.content or ""
+    wrong = next((part.type for part in turn.content if part.type != "text"), None)
+    if wrong is not None:
+        raise Refusal(
+            400,
+            "invalid_request_error",
+            f"content of type {wrong[:40]!r} is not supported here",
+            f"messages[{at}].content",
+        )
+    return "".join(part.text or "" for part in turn.content)
+
+
+@asynccontextmanager
+async def _place(node: Node, agent: Agent) -> AsyncIterator[None]:
+    """Count against the agent's limit while it answers; raises Busy."""
+    if agent.full:
+        raise Busy(f"agent {agent.id} gives as many answers as it may: try again later")
+    agent.working += 1
+    try:
+        yield
+    finally:
+        agent.working -= 1
+        node.freed(agent)
+
+
+@asynccontextmanager
+async def _while_heard(request: web.Request) -> AsyncIterator[None]:
+    """Raise TimeoutError in what is done here where it takes too long, or its client has gone.
+
+    aiohttp does not tell a handler that its client has gone; nor can an agent that says nothing notice.
+    """
+
+    async def watch() -> None:
+        while request.transport is not None and not request.transport.is_closing():
+            await asyncio.sleep(LOOK_SECONDS)
+        scope.reschedule(asyncio.get_running_loop().time())
+
+    async with asyncio.timeout(request.app[NODE].settings.limits.run_seconds) as scope:
+        watcher = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watcher.cancel()
+
+
+async def _whole(asked: Completion, name: str, pieces: AsyncIterator[str | Finish], most: int) -> web.Response:
+    texts, finish, size = [], Finish(), 0
+    async for piece in pieces:
+        if isinstance(piece, Finish):
+            finish = piece
+            continue
+        texts.append(piece)
+        size += len(piece)
+        if size > most:
+            raise AgentError(f"agent {asked.model} said more than {most >> 20} MiB in one answer", "answer_too_long")
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "".join(texts), "refusal": None},
+        "logprobs": None,
+        "finish_reason": REASONS[finish.reason],
+    }
+    head = {"id": name, "object": "chat.completion", "created": int(time()), "model": asked.model}
+    return web.json_response({**head, "choices": [choice], "usage": _usage(finish)})
+
+
+def _usage(finish: Finish) -> dict[str, int] | None:
+    """Return the tokens that the agent's model counted; None where nobody did."""
+    if finish.usage is None:
+        return None
+    said, heard = finish.usage.outputTokens, finish.usage.inputTokens
+    return {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said}
+
+
+async def _stream(
+    request: web.Request, asked: Completion, name: str, pieces: AsyncIterator[str | Finish]
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    head = {"id": name, "object": "chat.completion.chunk", "created": int(time()), "model": asked.model}
+
+    async def say(fields: dict[str, Any]) -> None:
+        await response.write(b"data: " + orjson.dumps(fields) + b"\n\n")
+
+    async def delta(delta: dict[str, str], reason: str | None = None) -> None:
+        await say({**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]})
+
+    finish = Finish()
+    try:
+        async with _while_heard(request):
+            piece = await anext(pieces, None)  # what fails before it can still be told by its status
+            await response.prepare(request)
+            await delta({"role": "assistant", "content": ""})
+            while piece is not None:
+                if isinstance(piece, Finish):
+                    finish = piece
+                elif piece:
+                    await delta({"content": piece})
+                piece = await anext(pieces, None)
+        await delta({}, REASONS[finish.reason])
+        if asked.stream_options is not None and asked.stream_options.include_usage:
+            await say({**head, "choices": [], "usage": _usage(finish)})
+    except (AgentError, TimeoutError) as error:
+        if not response.prepared:
+            raise
+        await say(refused(error).body)
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/chat/completions", completions),
+    ("GET", "/models", models),
+)
