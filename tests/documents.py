@@ -7,7 +7,9 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).parent.parent
-DOCS = {name: ROOT / "docs" / f"{name}.md" for name in ("start", "agents", "protocol", "architecture", "performance")}
+DOCS = {
+    name: ROOT / "docs" / f"{name}.md" for name in ("start", "agents", "protocol", "api", "architecture", "performance")
+}
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 PAGES = [README, README_ZH, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.values()]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -20,6 +20,7 @@ from documents import DOCS, PAGES, README, ROOT, Block, blocks, of_kind, pairs, 
 from fakes import PATIENCE, Hub
 from structlog.testing import capture_logs
 
+from hub.app import make_app
 from hub.cli import cli
 from hub.config import load
 from hub.loading import Agents
@@ -29,12 +30,17 @@ from hub.protocols import open_protocol
 
 # What differs each time, or is the test's own: only its kind is compared.
 VOLATILE = {"runId", "messageId", "epoch", "connectionId", "ts", "runIds", "messageIds", "agents", "version"}
+VOLATILE_THERE = VOLATILE | {"id", "created", "data", "total", "size"}  # in answers over HTTP
 KNOWN = {
     ("json", "command"),
     ("json", "answer"),
     ("json", "event"),
     ("json", "notice"),
     ("json", "plain"),
+    ("http", "request"),
+    ("json", "response"),
+    ("text", "response"),
+    ("python", "openai"),
     ("toml", "settings"),
     ("toml", "agent="),
     ("python", "agent="),
@@ -65,19 +71,19 @@ def write_agents(hub: Hub) -> None:
     hub.agent("main.py", echo.replace("def echo", "def main"))
 
 
-def alike(said: Any, heard: Any, name: str = "") -> bool:
+def alike(said: Any, heard: Any, name: str = "", vary: set[str] = VOLATILE) -> bool:
     """Tell whether a frame is what the page says: the same fields, and the same values where these do not vary."""
-    if name in VOLATILE:
+    if name in vary:
         return type(said) is type(heard) and bool(heard)
     if isinstance(said, dict):
         varies = {"seq"} if said.get("stopReason") == "cancelled" else set()  # text may have come before, or not
         return (
             isinstance(heard, dict)
             and said.keys() == heard.keys()
-            and all(alike(said[key], heard[key], key) for key in said.keys() - varies)
+            and all(alike(said[key], heard[key], key, vary) for key in said.keys() - varies)
         )
     if isinstance(said, list):
-        return len(said) == len(heard) and all(map(alike, said, heard))
+        return len(said) == len(heard) and all(alike(one, other, "", vary) for one, other in zip(said, heard))
     return bool(said == heard)
 
 
@@ -201,6 +207,63 @@ async def test_a_toml_agent_on_the_page_loads(block: Block, tmp_path: Path) -> N
         assert agents.get(block.value("agent")).description
     finally:
         await agents.close()
+
+
+# --- HTTP -------------------------------------------------------------------------------------------------------------
+
+REQUESTS = list(pairs(DOCS["api"], "http request", "json response")) + list(
+    pairs(DOCS["api"], "http request", "text response")
+)
+ANSWERED = [pair for pair in REQUESTS if pair[1] is not None]
+
+
+@pytest.mark.parametrize("example", ANSWERED, ids=ids(ANSWERED))
+async def test_a_request_of_the_page_is_answered_as_the_page_says(hub: Hub, example: tuple[Block, Block]) -> None:
+    """With the status that the answer's fence names, 200 where it names none."""
+    asked, answer = example
+    write_agents(hub)
+    await hub.start()
+    line, _, body = asked.text.partition("\n")
+    method, path = line.split()
+    async with aiohttp.ClientSession() as http:
+        async with http.request(method, hub.url + path, data=body.strip() or None) as response:
+            heard = await response.text()
+    assert response.status == int((*answer.info[2:], "200")[0]), heard
+    if answer.info[0] == "json":
+        assert alike(json.loads(answer.text), json.loads(heard), vary=VOLATILE_THERE), heard
+    else:
+        assert heard == answer.text.strip()
+
+
+def test_every_request_of_the_page_has_its_answer() -> None:
+    """An example without one would show nothing."""
+    asked = of_kind(DOCS["api"], "http", "request")
+    assert {block.line for block in asked} == {block.line for block, _ in ANSWERED}
+
+
+async def test_every_route_is_on_the_page(hub: Hub) -> None:
+    """By its method and path, under the base."""
+    await hub.start()
+    shown = {tuple(row[0].strip("`").split()) for row in rows(DOCS["api"])}
+    base = "/api/v1"
+    routes = {
+        (route.method, route.resource.canonical) for route in make_app(hub.node).router.routes() if route.resource
+    }
+    mine = {(method, path.removeprefix(base)) for method, path in routes if path.startswith(base)}
+    assert {pair for pair in mine if pair[0] in ("GET", "POST", "PATCH", "DELETE")} - {("GET", "/ws")} == {
+        pair for pair in shown if len(pair) == 2
+    }
+
+
+async def test_the_openai_example_works(hub: Hub) -> None:
+    """As it stands, but for the port."""
+    (block,) = of_kind(DOCS["api"], "python", "openai")
+    write_agents(hub)
+    await hub.start()
+    code = block.text.replace("localhost:9527", f"127.0.0.1:{hub.port}")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert out.decode() == "hello there "
 
 
 # --- settings and commands --------------------------------------------------------------------------------------------
