@@ -161,6 +161,11 @@ class Connection:
         if waited is not None and not waited.done():
             waited.set_result(None)
 
+    async def caught_up(self) -> None:
+        """Wait until nothing is behind, or the client is closed."""
+        while self._task is not None and not self.closed:
+            await asyncio.wait([self._task])
+
     async def finished(self) -> None:
         """Wait for the catch-up task to end; it may be waiting for the socket, which is therefore aborted."""
         if self._task is not None:

@@ -166,11 +166,16 @@ async def unsubscribe(node: Node, connection: Connection, command: Unsubscribe) 
 
 
 async def cancel(node: Node, connection: Connection, command: Cancel) -> None:
+    connection.answer(stop(node, command))
+
+
+def stop(node: Node, command: Cancel) -> Cancelling:
+    """Stop runs, whoever asked and however; raises NotRunning."""
     session = node.sessions.get(command.sessionId)  # one with a run, or a waiting one, is in memory
     if session is None:
         raise NotRunning(f"nothing is being answered in session {command.sessionId}", sessionId=command.sessionId)
     run_ids = session.cancel(command.runId, command.queued)
-    connection.answer(Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref))
+    return Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref)
 
 
 async def typing(node: Node, connection: Connection, command: Typing) -> None:

@@ -6,6 +6,8 @@ HubError
 │   └── BadId             an id outside its alphabet or length
 ├── TooManySubscriptions  one connection wants more sessions than the limit
 ├── UnknownAgent          nothing of that name in the agents folder
+├── UnknownSession        nothing was said under that id
+├── BadQuery              a value in an address that makes no sense
 ├── Conflict
 │   ├── NotRunning        nothing there to cancel
 │   └── IdReused          a clientMsgId that came before with other content
@@ -56,6 +58,14 @@ class TooManySubscriptions(HubError):
 
 class UnknownAgent(HubError):
     code, status = "unknown_agent", 404
+
+
+class UnknownSession(HubError):
+    code, status = "unknown_session", 404
+
+
+class BadQuery(HubError):
+    code, status = "bad_query", 400
 
 
 class Conflict(HubError):

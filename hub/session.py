@@ -49,6 +49,7 @@ class Session:
     queue: list[Run] = attrs.Factory(list)
     chats: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)
     tasks: set[asyncio.Task[Accepted]] = attrs.Factory(set)
+    ends: dict[str, asyncio.Event] = attrs.Factory(dict)
     holders: int = 0
     draining: bool = False
 
@@ -235,6 +236,11 @@ class Session:
             ref=chat.ref,
         )
 
+    async def finished(self, run_id: str) -> None:
+        """Wait until a run's end is in the log and delivered, or the hub leaves it to the next start."""
+        if self.has(run_id):
+            await self.ends.setdefault(run_id, asyncio.Event()).wait()
+
     # --- runs -------------------------------------------------------------------------------------------------------
 
     def _waits(self, run: Run) -> bool:
@@ -283,7 +289,13 @@ class Session:
 
     def _over(self, run: Run) -> None:
         self._remove(run)
+        self._ended(run.id)
         self.changed(self)
+
+    def _ended(self, run_id: str) -> None:
+        end = self.ends.pop(run_id, None)
+        if end is not None:
+            end.set()
 
     def cancel(self, run_id: str | None, queued: bool) -> tuple[str, ...]:
         """Stop one run, or the queued (where *queued*) and then the running; return their ids.
@@ -358,6 +370,7 @@ class Session:
             if run.agent is not None and run.agent.marks.restartable and not run.ended and not run.stopping:
                 run.leave()
                 self.runs.pop(run.id)
+                self._ended(run.id)
             else:
                 run.stop("aborted")
 

@@ -2,27 +2,25 @@
 
 import asyncio
 import re
-import secrets
 from typing import Any
 
 import attrs
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from hub.auth import principal
+from hub.clients import NODE, connect, disconnect
 from hub.connection import Connection
 from hub.dispatch import dispatch, join, welcome
 from hub.errors import BadId, HubError
-from hub.messages import ID_PATTERN, Error
+from hub.messages import Error
 from hub.node import Node
 from hub.protocols import PROTOCOLS, open_protocol
+from hub.protocols.reading import ID
 
 log = structlog.get_logger()
 
-NODE = web.AppKey("node", Node)
 Sockets = dict[Connection, web.WebSocketResponse[Any]]
 SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", dict)
-ID = re.compile(ID_PATTERN)
 ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
 
 
@@ -44,7 +42,17 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     )
     writer = await ws.prepare(request)
     assert writer is not None
-    connection = _connect(node, request, ws, writer, query)
+    protocol = open_protocol(ws.ws_protocol or "plain")
+    connection = connect(
+        node,
+        request,
+        protocol,
+        writer.drain,
+        ws.ping,
+        agent=query.get("agentId", "main"),
+        session=query.get("sessionId"),
+        whole=query.get("stream") == "false",
+    )
     request.app[SOCKETS][connection] = ws
     try:
         await _open(node, connection, query)
@@ -57,19 +65,15 @@ async def websocket(request: web.Request) -> web.StreamResponse:
         log.exception("a connection failed", connection=connection.id)
         await _close(ws, WSCloseCode.INTERNAL_ERROR, limits.close_seconds)
     finally:
-        # First out of the registry, so that nothing new reaches it; then the socket; then what takes time.
-        node.registry.leave(connection)
         request.app[SOCKETS].pop(connection, None)
-        if not ws.closed:
-            await _close(ws, WSCloseCode.OK, limits.close_seconds)
-        # A peer that does not read would hold a closing transport for ever: it has this long to take the rest.
-        asyncio.get_running_loop().call_later(limits.close_seconds, connection.abort)
-        await connection.finished()
+        await disconnect(node, connection, lambda: _close(ws, WSCloseCode.OK, limits.close_seconds))
     return ws
 
 
 async def _close(ws: web.WebSocketResponse[Any], code: int, seconds: float, message: bytes = b"") -> None:
     """Close with a handshake, bounded: aiohttp's close() waits for ever for a peer that does not read."""
+    if ws.closed:
+        return
     try:
         async with asyncio.timeout(seconds):
             await ws.close(code=code, message=message)
@@ -85,35 +89,6 @@ def _query(request: web.Request) -> dict[str, str]:
     if "afterSeq" in query and not re.fullmatch(r"[0-9]{1,15}", query["afterSeq"]):
         raise BadId("?afterSeq= is no seq: hand back the number of the last frame")
     return query
-
-
-def _connect(
-    node: Node, request: web.Request, ws: web.WebSocketResponse[Any], writer: Any, query: dict[str, str]
-) -> Connection:
-    transport = request.transport
-    assert transport is not None
-    transport.set_write_buffer_limits(high=node.settings.limits.high_water_bytes)
-    connection = Connection(
-        secrets.token_hex(8),
-        principal(request),
-        open_protocol(ws.ws_protocol or "plain"),
-        node.settings.limits,
-        node.log,
-        node.pages,
-        transport.write,
-        transport.get_write_buffer_size,
-        transport.abort,
-        writer.drain,
-        ws.ping,
-        node.reset_messages,
-        node.registry.settle,
-        agent=query.get("agentId", "main"),
-        session=query.get("sessionId"),
-        whole=query.get("stream") == "false",
-    )
-    connection.heard = connection.moved = asyncio.get_running_loop().time()
-    node.registry.connections.add(connection)
-    return connection
 
 
 async def _open(node: Node, connection: Connection, query: dict[str, str]) -> None:
@@ -169,7 +144,7 @@ async def _command(node: Node, connection: Connection, data: bytes) -> None:
 async def close_all(app: web.Application, code: int, seconds: float) -> None:
     """Close every socket with *code*, all at once and bounded, then abort those that are left."""
     sockets: Sockets = app[SOCKETS].copy()
-    for connection in sockets:
+    for connection in app[NODE].registry.connections:
         connection.leave()  # nothing is delivered between the close frame and the end
     closing = [asyncio.create_task(_close(ws, code, seconds)) for ws in sockets.values()]
     if closing:

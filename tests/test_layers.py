@@ -16,7 +16,7 @@ FLOORS = [
     {"", "agent", "protocols", "logs"},  # "" is the package itself: what agent files import
     {"connection", "pages", "registry", "run", "session", "loading", "calls", "faults", "outbox", "threads"},
     {"node", "dispatch"},
-    {"auth", "ws", "sse", "api", "app", "cli", "__main__"},
+    {"auth", "clients", "ws", "sse", "api", "app", "cli", "__main__"},
 ]
 ASIDE = {"adapters", "client"}
 TOP = len(FLOORS) - 1

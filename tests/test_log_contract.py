@@ -278,6 +278,16 @@ async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
     assert [m.messageId for m in await hub.log.messages("s", 100)] == ["m2", "m3", "m4"]
 
 
+async def test_history_comes_by_the_page(hub: Opened) -> None:
+    """The oldest first, with how many there are in all; nothing of other sessions."""
+    messages = [(0, Message(f"m{i}", "assistant", "x", "main", "r", None)) for i in range(5)]
+    await hub.put(Append("s", [chunk("x")], messages))
+    for skip, size, found in ((0, 2, ["m0", "m1"]), (4, 2, ["m4"]), (5, 2, []), (0, 9, ["m0", "m1", "m2", "m3", "m4"])):
+        total, page = await hub.log.history("s", skip, size)
+        assert total == 5 and [m.messageId for m in page] == found
+    assert await hub.log.history("nobody", 0, 9) == (0, [])
+
+
 def record(run: str, **fields: Any) -> RunRecord:
     kept = RunRecord(run, "s", "main", "queued", f"m-{run}", f"u-{run}", "hi \0\U0001f600", ANN, 0)
     return attrs.evolve(kept, **fields)

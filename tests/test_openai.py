@@ -177,6 +177,40 @@ async def test_nothing_is_kept(client: AsyncOpenAI, served: Hub) -> None:
     assert not served.node.sessions and served.node.log.commits == 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_with_a_session_the_answer_is_heard_there_too(client: AsyncOpenAI, served: Hub, stream: bool) -> None:
+    """Live, as one run; the hub has the history, whatever messages are given."""
+    socket = await served.connect("?sessionId=s1")
+    in_body, in_header = {"extra_body": {"sessionId": "s1"}}, {"extra_headers": {"X-Session-Id": "s1"}}
+    for text, named in (("hello there", in_body), ("now", in_header)):
+        answer: Any = await client.chat.completions.create(
+            model="model", messages=[{"role": "user", "content": text}], stream=stream, **named  # type: ignore[arg-type]
+        )
+        if stream:
+            chunks = [chunk async for chunk in answer]
+            said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+            assert chunks[-1].choices[0].finish_reason == "length" and len({chunk.id for chunk in chunks}) == 1
+        else:
+            said = answer.choices[0].message.content
+            assert answer.usage.total_tokens == 12
+        await socket.until_done()
+    assert said == "user: hello there; assistant: hello there; now"
+    assert socket.text() == "hello there" + said
+
+
+async def test_a_failure_in_a_session_is_told(client: AsyncOpenAI) -> None:
+    """As an error of the request, or in the stream after what was said."""
+    late: Any = [{"role": "user", "content": "late"}]
+    with pytest.raises(openai.InternalServerError, match="no more today"):
+        await client.chat.completions.create(model="failing", messages=late, extra_body={"sessionId": "s1"})
+    stream = await client.chat.completions.create(
+        model="failing", messages=late, stream=True, extra_body={"sessionId": "s1"}
+    )
+    with pytest.raises(openai.APIError, match="no more today"):
+        async for _ in stream:
+            pass
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")
 async def test_curl(served: Hub) -> None:
     """A stream as it stands on the wire: each event at once, `[DONE]` last."""

@@ -15,13 +15,18 @@ import orjson
 from aiohttp import web
 
 from hub.agent import Finish, Past
+from hub.api.sessions import outcome
 from hub.auth import principal
 from hub.calls import answer
+from hub.clients import NODE
+from hub.connection import Connection
 from hub.errors import AgentError, Busy, HubError, UnknownAgent
 from hub.loading import Agent
+from hub.messages import Chat, Chunk, Event, Id, Notice, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.node import Node
 from hub.protocols.reading import LIMITS, read_object
-from hub.ws import NODE
+from hub.protocols.sse import ServerSent, chunk
+from hub.sse import stream
 
 LOOK_SECONDS = 0.5  # how often a silent answer is looked at: its client may have gone
 REASONS = {"end_turn": "stop", "max_tokens": "length"}
@@ -74,6 +79,7 @@ class Completion(msgspec.Struct):
     messages: list[Turn]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    sessionId: Id | None = None
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -126,6 +132,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
     asked = await _asked(request)
     message, history = _conversation(asked.messages)
     agent = node.agents.get(asked.model)
+    if asked.sessionId is not None:
+        return await _in_session(request, asked, asked.sessionId, agent, message)
     name = f"chatcmpl-{secrets.token_hex(12)}"
     said = answer(node.agents, agent, name, message, history, principal(request), LIMITS.call_depth)
     async with _place(node, agent), aclosing(cast(Any, said)) as pieces:
@@ -147,7 +155,8 @@ async def _asked(request: web.Request) -> Completion:
                 "unsupported_parameter",
             )
     try:
-        return msgspec.convert(body, Completion)
+        named = request.headers.get("X-Session-Id")
+        return msgspec.convert(body if named is None else {**body, "sessionId": named}, Completion)
     except msgspec.ValidationError as wrong:
         raise Refusal(400, "invalid_request_error", str(wrong)) from None
 
@@ -223,13 +232,17 @@ async def _whole(asked: Completion, name: str, pieces: AsyncIterator[str | Finis
         size += len(piece)
         if size > most:
             raise AgentError(f"agent {asked.model} said more than {most >> 20} MiB in one answer", "answer_too_long")
+    return _completion(asked.model, name, "".join(texts), finish)
+
+
+def _completion(model: str, name: str, text: str, finish: Finish) -> web.Response:
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": "".join(texts), "refusal": None},
+        "message": {"role": "assistant", "content": text, "refusal": None},
         "logprobs": None,
         "finish_reason": REASONS[finish.reason],
     }
-    head = {"id": name, "object": "chat.completion", "created": int(time()), "model": asked.model}
+    head = {"id": name, "object": "chat.completion", "created": int(time()), "model": model}
     return web.json_response({**head, "choices": [choice], "usage": _usage(finish)})
 
 
@@ -274,6 +287,75 @@ async def _stream(
         await say(refused(error).body)
     await response.write(b"data: [DONE]\n\n")
     return response
+
+
+# --- in a session -----------------------------------------------------------------------------------------------------
+
+
+async def _in_session(
+    request: web.Request, asked: Completion, session_id: str, agent: Agent, message: str
+) -> web.StreamResponse:
+    """Ask in a session: the hub has its history, all there hear the answer, and it goes on where this client goes."""
+    node = request.app[NODE]
+    async with node.use(session_id) as session:
+        accepted = await session.chat(Chat(message=message, agentId=agent.id), principal(request), agent)
+        if asked.stream:
+            usage = asked.stream_options is not None and asked.stream_options.include_usage
+
+            async def begin(connection: Connection) -> None:
+                node.registry.subscribe(connection, session.channel, accepted.seq - 1)
+
+            protocol = OneAnswer(asked.model, accepted.runId, usage)
+            return await stream(request, begin, lambda: session.finished(accepted.runId), protocol)
+        await session.finished(accepted.runId)
+        said = await outcome(node, accepted)
+    if "error" in said:
+        raise AgentError(said["error"]["message"], said["error"]["code"])
+    usage_ = Usage(**said["usage"]) if "usage" in said else None
+    finish = Finish("max_tokens" if said.get("stopReason") == "max_tokens" else "end_turn", usage_)
+    return _completion(asked.model, f"chatcmpl-{accepted.runId}", said["content"], finish)
+
+
+class OneAnswer(ServerSent):
+    """The chunks of one run as OpenAI's clients read them; whatever else is said in its session is left out."""
+
+    def __init__(self, model: str, run_id: str, usage: bool) -> None:
+        self.model, self.run_id, self.usage = model, run_id, usage
+
+    def event(self, event: Event) -> bytes:
+        if event.runId != self.run_id:
+            return b""
+        body = event.body
+        if isinstance(body, RunStarted):
+            return self._delta(event, {"role": "assistant", "content": ""})
+        if isinstance(body, (Chunk, WholeMessage)):
+            return self._delta(event, {"content": body.content})
+        if isinstance(body, RunError):
+            return _data(refused(AgentError(body.message, body.code)).body)
+        return self._end(event, body) if isinstance(body, RunFinished) else b""
+
+    def _end(self, event: Event, body: RunFinished) -> bytes:
+        end = self._delta(event, {}, REASONS.get(body.stopReason, "stop"))
+        if self.usage:
+            end += _data({**self._head(event), "choices": [], "usage": _usage(Finish(usage=body.usage))})
+        return end + chunk(b"data: [DONE]\n\n")
+
+    def _delta(self, event: Event, delta: dict[str, str], reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return _data({**self._head(event), "choices": [choice]})
+
+    def _head(self, event: Event) -> dict[str, Any]:
+        name = f"chatcmpl-{event.runId}"
+        return {"id": name, "object": "chat.completion.chunk", "created": event.ts // 1000, "model": self.model}
+
+    def answer(self, notice: Notice) -> bytes:
+        return b""
+
+    notice = answer
+
+
+def _data(fields: dict[str, Any]) -> bytes:
+    return chunk(b"data: %b\n\n" % orjson.dumps(fields))
 
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (

@@ -146,6 +146,10 @@ class Log(ABC):
         """Return the last so many finished messages, oldest first, at most 1 MiB of text (the newest win)."""
 
     @abstractmethod
+    async def history(self, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
+        """Return how many finished messages there are, and *size* of them after the oldest *skip*."""
+
+    @abstractmethod
     async def chat(self, session_id: str, principal: str, client_msg_id: str) -> KeptChat | None:
         """Return what was answered to this clientMsgId before, or None."""
 

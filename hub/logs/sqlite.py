@@ -300,6 +300,11 @@ class SqliteLog(Log):
         asked = {"session": session_id, "last": last, "bytes": HISTORY_BYTES}
         return await self._ask(sql.HISTORY, asked, lambda rows: [to_message(row) for row in rows]) or ()
 
+    async def history(self, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
+        asked = {"session": session_id, "skip": skip, "size": size}
+        total, rows = await self._ask(sql.HISTORY_PAGE, asked)
+        return total, [to_message(row) for row in rows]
+
     async def chat(self, session_id: str, principal: str, client_msg_id: str) -> KeptChat | None:
         found = await self._ask(sql.CHAT, {"session": session_id, "principal": principal, "id": client_msg_id})
         return KeptChat(*found) if found else None

@@ -129,6 +129,10 @@ HISTORY = """
     kept AS (SELECT n, sum(size) OVER (ORDER BY seq DESC, n DESC) AS total FROM last)
     SELECT json_group_array(json_array(id, role, content, agent, run, author, author_name, seq, ts)) FROM (
         SELECT m.* FROM messages m JOIN kept ON kept.n = m.n WHERE total <= :bytes ORDER BY m.seq, m.n)"""
+HISTORY_PAGE = """
+    SELECT json_array((SELECT count(*) FROM messages WHERE session = :session), json((
+        SELECT json_group_array(json_array(id, role, content, agent, run, author, author_name, seq, ts)) FROM (
+            SELECT * FROM messages WHERE session = :session ORDER BY seq, n LIMIT :size OFFSET :skip))))"""
 CHAT = """
     SELECT json_array(principal, client_msg_id, digest, message, run, seq) FROM chats
     WHERE session = :session AND principal = :principal AND client_msg_id = :id"""

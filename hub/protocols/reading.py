@@ -1,5 +1,6 @@
 """Reads a JSON frame into a command, strictly: what is wrong is said with an example of what is right."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -7,9 +8,10 @@ import orjson
 
 from hub.config import Limits
 from hub.errors import BadFrame, BadId, UnknownType
-from hub.messages import COMMANDS, Chat, Command
+from hub.messages import COMMANDS, ID_PATTERN, Chat, Command
 
 LIMITS = Limits()
+ID = re.compile(ID_PATTERN)
 ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "epoch")
 
 

@@ -1,0 +1,158 @@
+"""Sessions over HTTP: what was said, what is being said, and chats."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import attrs
+from aiohttp import web
+
+from hub.auth import principal
+from hub.clients import NODE
+from hub.connection import Connection
+from hub.dispatch import join, stop
+from hub.errors import BadId, BadQuery, UnknownSession
+from hub.logs import Head
+from hub.messages import Accepted, Cancel, Chat, Chunk, Event, RunError, RunFinished, WholeMessage
+from hub.node import Node
+from hub.protocols.extended import event_fields, notice_fields
+from hub.protocols.reading import ID, convert, read_object
+from hub.sse import last_event, stream, wants_stream
+
+MOST = 100  # messages on one page
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _session_id(request: web.Request) -> str:
+    session_id = request.match_info["id"]
+    if not ID.fullmatch(session_id):
+        raise BadId("the session is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -")
+    return session_id
+
+
+async def _head(request: web.Request) -> Head:
+    session_id = _session_id(request)
+    head = await request.app[NODE].log.find(session_id)
+    if head is None:
+        raise UnknownSession(f"there is no session {session_id}: a chat makes it", sessionId=session_id)
+    return head
+
+
+def _number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
+    given = request.query.get(name, str(default))
+    if not (given.isascii() and given.isdigit() and len(given) <= 15 and least <= int(given) <= most):
+        raise BadQuery(f"?{name}= is no number from {least} to {most}")
+    return int(given)
+
+
+async def messages(request: web.Request) -> web.Response:
+    """Page 1 is the oldest."""
+    head = await _head(request)
+    page, size = _number(request, "page", 1, 1, 10**9), _number(request, "size", 20, 1, MOST)
+    total, found = await request.app[NODE].log.history(head.sessionId, (page - 1) * size, size)
+    data = [attrs.asdict(message, filter=lambda _, value: value is not None) for message in found]
+    return web.json_response({"data": data, "total": total, "page": page, "size": size})
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """The log: a page of it after `afterSeq`, or from a cursor on as a stream."""
+    node = request.app[NODE]
+    if not wants_stream(request):
+        head = await _head(request)
+        after = _number(request, "afterSeq", 0, 0, 10**15 - 1)
+        found = await node.log.read(head.sessionId, max(after, head.floor), head.seq)
+        return web.json_response(
+            {
+                "data": [event_fields(event) for event in found],
+                "epoch": head.epoch,
+                "seq": head.seq,
+                "floor": head.floor,
+            }
+        )
+    session_id, last = _session_id(request), last_event(request)
+    epoch, cursor = last if last is not None else (None, None)
+    if cursor is None and "afterSeq" in request.query:
+        cursor = _number(request, "afterSeq", 0, 0, 10**15 - 1)
+
+    async def begin(connection: Connection) -> None:
+        async with node.use(session_id) as session:
+            await join(node, connection, session, cursor, epoch)
+
+    return await stream(request, begin)
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """Keep a message: 202 and what it became; with `?wait=true` or as a stream, also its answer."""
+    node, session_id = request.app[NODE], _session_id(request)
+    body = read_object(await request.read())
+    key = request.headers.get("Idempotency-Key")
+    told = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
+    command = cast(Chat, convert({**body, **told}, Chat))
+    wait = request.query.get("wait", "false")
+    if wait not in ("true", "false"):
+        raise BadQuery("?wait= is true or false")
+    node.refuse_if_draining()
+    agent = node.agents.get(command.agentId or "main")
+    async with node.use(session_id) as session:
+        accepted = await session.chat(command, principal(request), agent)
+        if wants_stream(request):
+
+            async def begin(connection: Connection) -> None:
+                connection.answer(accepted)
+                node.registry.subscribe(connection, session.channel, accepted.seq - 1)
+
+            return await stream(request, begin, lambda: session.finished(accepted.runId))
+        if wait == "true":
+            await session.finished(accepted.runId)
+            return web.json_response(await outcome(node, accepted))
+    return web.json_response(notice_fields(accepted), status=202)
+
+
+async def outcome(node: Node, accepted: Accepted) -> dict[str, Any]:
+    """Return what a run that has ended said, and how it ended, from the log."""
+    head = await node.log.find(accepted.sessionId)
+    assert head is not None
+    texts: list[str] = []
+    said: dict[str, Any] = {
+        "sessionId": head.sessionId,
+        "runId": accepted.runId,
+        "messageId": accepted.messageId,
+        "content": "",
+    }
+    cursor = max(accepted.seq, head.floor)
+    while found := await node.log.read(head.sessionId, cursor, head.seq):
+        cursor = found[-1].seq
+        for event in found:
+            if event.runId == accepted.runId and _take(event, texts, said):
+                return said | {"content": "".join(texts)}
+    return said | {"content": "".join(texts)}
+
+
+def _take(event: Event, texts: list[str], said: dict[str, Any]) -> bool:
+    """Add an event to the outcome; say whether it was the last."""
+    body = event.body
+    if isinstance(body, (Chunk, WholeMessage)):
+        texts.append(body.content)
+    elif isinstance(body, RunError):
+        said["error"] = {"code": body.code, "message": body.message}
+    elif isinstance(body, RunFinished):
+        said["stopReason"] = body.stopReason
+        if body.usage is not None:
+            said["usage"] = attrs.asdict(body.usage)
+        return True
+    return False
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Stop what is being answered: all of it, or the run that the body names."""
+    raw = await request.read()
+    command = cast(Cancel, convert({**(read_object(raw) if raw else {}), "sessionId": _session_id(request)}, Cancel))
+    node = request.app[NODE]
+    return web.json_response(notice_fields(stop(node, command)))
+
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/sessions/{id}/messages", messages),
+    ("GET", "/sessions/{id}/events", events),
+    ("POST", "/sessions/{id}/chat", chat),
+    ("POST", "/sessions/{id}/cancel", cancel),
+)

@@ -1,0 +1,61 @@
+"""What every client has, whatever it speaks: a Connection over its transport, and an end."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from hub.auth import principal
+from hub.connection import Connection
+from hub.node import Node
+from hub.protocols import WireProtocol
+
+NODE = web.AppKey("node", Node)
+
+
+def connect(
+    node: Node,
+    request: web.Request,
+    protocol: WireProtocol,
+    drain: Callable[[], Awaitable[None]],
+    ping: Callable[[], Awaitable[None]],
+    **options: Any,
+) -> Connection:
+    """Register a client of *protocol*, whose bytes go straight to the request's transport from now on."""
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client has gone")
+    transport.set_write_buffer_limits(high=node.settings.limits.high_water_bytes)
+    connection = Connection(
+        secrets.token_hex(8),
+        principal(request),
+        protocol,
+        node.settings.limits,
+        node.log,
+        node.pages,
+        transport.write,
+        transport.get_write_buffer_size,
+        transport.abort,
+        drain,
+        ping,
+        node.reset_messages,
+        node.registry.settle,
+        **options,
+    )
+    connection.heard = connection.moved = asyncio.get_running_loop().time()
+    node.registry.connections.add(connection)
+    return connection
+
+
+async def disconnect(node: Node, connection: Connection, close: Callable[[], Awaitable[None]]) -> None:
+    """Forget a client; *close* is bounded and says farewell.
+
+    First out of the registry, so that nothing new reaches it; then the socket; then what takes time.
+    """
+    node.registry.leave(connection)
+    await close()
+    # A peer that does not read would hold a closing transport for ever: it has this long to take the rest.
+    asyncio.get_running_loop().call_later(connection.limits.close_seconds, connection.abort)
+    await connection.finished()

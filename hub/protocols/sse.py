@@ -1,0 +1,46 @@
+"""Server-sent events: what the extended protocol says, as a stream over HTTP.
+
+The bytes are chunks of HTTP/1.1 (RFC 9112, 7.1), so that they are the same for all clients. An event's id is
+`EPOCH:SEQ`, which a browser hands back as `Last-Event-ID`.
+"""
+
+import attrs
+import orjson
+
+from hub.messages import Event, Notice, WholeMessage
+from hub.protocols.extended import Extended, event_fields, notice_fields
+
+
+def chunk(data: bytes) -> bytes:
+    """Return *data* as one chunk of a body whose length is not known."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def server_sent(kind: str, data: bytes, place: str = "") -> bytes:
+    """Return one event; without *place* it moves no cursor."""
+    head = f"id: {place}\nevent: {kind}\n" if place else f"event: {kind}\n"
+    return chunk(b"%bdata: %b\n\n" % (head.encode(), data))
+
+
+PING = chunk(b": ping\n\n")
+
+
+class ServerSent(Extended):
+    name = "sse"
+
+    def event(self, event: Event) -> bytes:
+        place = f"{event.epoch}:{event.seq}"
+        return server_sent(event.body.type, orjson.dumps(event_fields(event)), place)
+
+    def whole(self, event: Event, message_id: str, content: str) -> bytes:
+        message = event_fields(attrs.evolve(event, body=WholeMessage(message_id, content)))
+        del message["seq"]  # the event that follows carries it: a cut between the two loses nothing
+        return server_sent(message["type"], orjson.dumps(message)) + self.event(event)
+
+    def answer(self, notice: Notice) -> bytes:
+        return server_sent(notice.type, orjson.dumps(notice_fields(notice)))
+
+    notice = answer
+
+
+SSE = ServerSent()

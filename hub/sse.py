@@ -1,0 +1,93 @@
+"""A client that listens over HTTP: the catch-up of the WebSocket, written as server-sent events."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import HttpVersion11, web
+
+from hub.clients import NODE, connect, disconnect
+from hub.connection import Connection
+from hub.errors import BadId, HubError
+from hub.messages import ID_PATTERN
+from hub.protocols import WireProtocol
+from hub.protocols.sse import PING, SSE
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.5  # how often it is looked whether a client is still there: aiohttp tells no handler
+PLACE = re.compile(rf"({ID_PATTERN}):([0-9]{{1,15}})")
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # nginx would hold tokens back
+}
+
+
+def wants_stream(request: web.Request) -> bool:
+    return "text/event-stream" in request.headers.get("Accept", "")
+
+
+def last_event(request: web.Request) -> tuple[str, int] | None:
+    """Return the (epoch, seq) that a client hands back; raises BadId."""
+    given = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
+    if not given:
+        return None
+    found = PLACE.fullmatch(given)
+    if found is None:
+        raise BadId("Last-Event-ID is no EPOCH:SEQ: hand back the id of the last event, or none")
+    return found[1], int(found[2])
+
+
+async def stream(
+    request: web.Request,
+    begin: Callable[[Connection], Awaitable[None]],
+    end: Callable[[], Awaitable[object]] | None = None,
+    protocol: WireProtocol = SSE,
+) -> web.StreamResponse:
+    """Serve one listener until it goes, the hub does, or *end* has come and all before it is written.
+
+    *begin* subscribes the connection; *protocol* gives chunks of HTTP.
+    """
+    node = request.app[NODE]
+    if request.version < HttpVersion11:
+        raise web.HTTPVersionNotSupported()
+    response = web.StreamResponse(headers=HEADERS)
+    response.enable_chunked_encoding()
+    writer = await response.prepare(request)
+    assert writer is not None
+
+    async def ping() -> None:
+        connection.write(PING)
+        connection.heard, connection.pinged = asyncio.get_running_loop().time(), None  # no pong comes to a ping here
+
+    async def close() -> None:
+        try:
+            async with asyncio.timeout(node.settings.limits.close_seconds):
+                await response.write_eof()
+        except (TimeoutError, ConnectionError):
+            pass
+
+    connection = connect(node, request, protocol, writer.drain, ping)
+    try:
+        await begin(connection)
+        await _heard(request, connection, end)
+    except HubError as refusal:  # the log cannot be read now: the client comes back by itself
+        log.warning("a stream failed", connection=connection.id, reason=refusal.message)
+    finally:
+        await disconnect(node, connection, close)
+    return response
+
+
+async def _heard(request: web.Request, connection: Connection, end: Callable[[], Awaitable[object]] | None) -> None:
+    ending = asyncio.ensure_future(end()) if end is not None else asyncio.get_running_loop().create_future()
+    try:
+        while not connection.closed and request.transport is not None and not request.transport.is_closing():
+            await asyncio.wait([ending], timeout=LOOK_SECONDS)
+            if ending.done():
+                ending.result()
+                await connection.caught_up()
+                return
+    finally:
+        ending.cancel()

@@ -1,0 +1,270 @@
+"""Sessions over HTTP, and listening by server-sent events."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+from fakes import PATIENCE, Hub
+
+FAILING = """
+async def failing(message: str):
+    yield "one "
+    raise ValueError(message)
+"""
+
+
+@attrs.frozen
+class Said:
+    """One server-sent event."""
+
+    id: str | None
+    kind: str
+    data: dict[str, Any]
+
+
+class Stream:
+    """What a listener hears; a comment is None."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response = response
+        self.heard: list[Said] = []
+
+    async def next(self) -> Said | None:
+        """Return the next event; raises EOFError at the end of the stream."""
+        fields: dict[str, str] = {}
+        async with asyncio.timeout(PATIENCE):
+            while line := (await self.response.content.readline()).decode().rstrip("\n"):
+                name, _, value = line.partition(": ")
+                fields[name] = value
+        if not fields:
+            raise EOFError
+        if "data" not in fields:
+            return None
+        said = Said(fields.get("id"), fields["event"], json.loads(fields["data"]))
+        self.heard.append(said)
+        return said
+
+    async def until(self, wanted: Callable[[Said], bool]) -> Said:
+        while (said := await self.next()) is None or not wanted(said):
+            pass
+        return said
+
+    async def until_kind(self, kind: str) -> Said:
+        return await self.until(lambda said: said.kind == kind)
+
+    async def rest(self) -> None:
+        try:
+            while True:
+                await self.next()
+        except EOFError:
+            pass
+
+    def text(self) -> str:
+        return "".join(said.data["content"] for said in self.heard if said.kind in ("stream", "message"))
+
+
+@pytest.fixture
+async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
+    hub.agent("failing.py", FAILING)
+    await hub.start()
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        yield http
+
+
+@asynccontextmanager
+async def listening(http: aiohttp.ClientSession, path: str, **headers: str) -> AsyncIterator[Stream]:
+    async with http.get(path, headers={"Accept": "text/event-stream"} | headers) as response:
+        assert response.status == 200 and response.content_type == "text/event-stream"
+        yield Stream(response)
+
+
+async def post(http: aiohttp.ClientSession, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    async with http.post(path, json=body, headers=headers) as response:
+        return response.status, await response.json()
+
+
+async def get(http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
+    async with http.get(path) as response:
+        return response.status, await response.json()
+
+
+async def nobody_left(hub: Hub) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while hub.node.registry.connections or hub.node.sessions:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_chat_is_accepted_and_heard_by_all(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """One run, over every way in and out."""
+    socket = await hub.connect("?sessionId=s1")
+    async with listening(http, "sessions/s1/events") as stream:
+        status, accepted = await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "hello there"})
+        assert status == 202 and accepted["status"] == "started" and accepted["sessionId"] == "s1"
+        await stream.until_kind("run_finished")
+        await socket.until_done()
+    assert stream.text() == socket.text() == "hello there "
+    assert {said.data["runId"] for said in stream.heard if said.kind == "stream"} == {accepted["runId"]}
+    await socket.close()
+    await nobody_left(hub)
+
+
+async def test_an_idempotency_key_runs_once(http: aiohttp.ClientSession) -> None:
+    """It is the clientMsgId; other content under it is refused."""
+    body = {"agentId": "echo", "message": "hello"}
+    first = await post(http, "sessions/s1/chat", body, **{"Idempotency-Key": "k1"})
+    again = await post(http, "sessions/s1/chat", body, **{"Idempotency-Key": "k1"})
+    other = await post(http, "sessions/s1/chat", body | {"message": "other"}, **{"Idempotency-Key": "k1"})
+    assert (first[0], again[0], again[1]["status"]) == (202, 202, "duplicate")
+    assert first[1]["runId"] == again[1]["runId"]
+    assert other[0] == 409 and other[1]["code"] == "id_reused"
+
+
+async def test_wait_gives_the_whole_answer(http: aiohttp.ClientSession) -> None:
+    """With how it ended; a duplicate of an ended run gets the same."""
+    body = {"agentId": "echo", "message": "hello there", "clientMsgId": "k1"}
+    status, answer = await post(http, "sessions/s1/chat?wait=true", body)
+    assert (status, answer["content"], answer["stopReason"]) == (200, "hello there ", "end_turn")
+    assert (await post(http, "sessions/s1/chat?wait=true", body)) == (200, answer)
+    _, failed = await post(http, "sessions/s1/chat?wait=true", {"agentId": "failing", "message": "secret"})
+    assert (failed["content"], failed["stopReason"], failed["error"]["code"]) == ("one ", "error", "agent_error")
+    assert "secret" not in failed["error"]["message"]
+
+
+async def test_a_chat_may_be_a_stream_that_ends_with_its_answer(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """From `accepted` to `run_finished`; then the response is over, and nothing is left behind."""
+    headers = {"Accept": "text/event-stream"}
+    async with http.post("sessions/s1/chat", json={"agentId": "echo", "message": "a b"}, headers=headers) as response:
+        stream = Stream(response)
+        await stream.rest()
+    kinds = [said.kind for said in stream.heard if said.kind != "state"]
+    assert kinds[0] == "accepted" and kinds[-1] == "run_finished" and stream.text() == "a b "
+    await nobody_left(hub)
+
+
+async def test_a_refresh_in_mid_answer_ends_with_the_same_text(
+    hub: Hub, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """Over SSE by Last-Event-ID, the WebSocket by its cursor, and REST from the log."""
+    gate = tmp_path / "gate"
+    async with listening(http, "sessions/s1/events") as stream:
+        await post(http, "sessions/s1/chat", {"agentId": "gated", "message": str(gate)})
+        last = await stream.until_kind("stream")
+    assert last.id is not None and stream.text() == "one "
+    async with listening(http, "sessions/s1/events", **{"Last-Event-ID": last.id}) as again:
+        epoch, _, seq = last.id.partition(":")
+        socket = await hub.connect(f"?sessionId=s1&afterSeq={seq}&epoch={epoch}")
+        gate.touch()
+        await again.until_kind("run_finished")
+        await socket.until_done()
+    assert stream.text() + again.text() == stream.text() + socket.text() == "one two"
+    _, page = await get(http, "sessions/s1/events")
+    assert "".join(event["content"] for event in page["data"] if event["type"] == "stream") == "one two"
+    assert [event["seq"] for event in page["data"]] == list(range(1, page["seq"] + 1))
+    _, rest = await get(http, f"sessions/s1/events?afterSeq={seq}")
+    assert [event["seq"] for event in rest["data"]] == list(range(int(seq) + 1, page["seq"] + 1))
+
+
+async def test_a_cursor_of_another_epoch_is_reset(http: aiohttp.ClientSession) -> None:
+    """With the history, then as for a new listener."""
+    await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello"})
+    async with listening(http, "sessions/s1/events", **{"Last-Event-ID": "other:1"}) as stream:
+        reset = await stream.until_kind("reset")
+    assert reset.data["reason"] == "epoch_changed" and reset.id is None
+    assert [message["content"] for message in reset.data["messages"]] == ["hello", "hello "]
+
+
+async def test_messages_come_by_the_page(http: aiohttp.ClientSession) -> None:
+    """The oldest first."""
+    for word in ("a", "b", "c"):
+        await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": word})
+    status, page = await get(http, "sessions/s1/messages?page=2&size=4")
+    assert status == 200 and (page["total"], page["page"], page["size"]) == (6, 2, 4)
+    assert [(one["role"], one["content"]) for one in page["data"]] == [("user", "c"), ("assistant", "c ")]
+    assert page["data"][1]["agentId"] == "echo" and page["data"][0]["seq"] < page["data"][1]["seq"]
+    assert (await get(http, "sessions/s1/messages?page=9"))[1]["data"] == []
+
+
+@pytest.mark.parametrize(
+    "path, status, code",
+    [
+        ("sessions/nothing/messages", 404, "unknown_session"),
+        ("sessions/nothing/events", 404, "unknown_session"),
+        ("sessions/a%20b/messages", 400, "bad_id"),
+        ("sessions/s1/messages?page=0", 400, "bad_query"),
+        ("sessions/s1/messages?size=101", 400, "bad_query"),
+        ("sessions/s1/messages?size=x", 400, "bad_query"),
+        ("sessions/s1/events?afterSeq=-1", 400, "bad_query"),
+    ],
+)
+async def test_what_is_wrong_is_said(http: aiohttp.ClientSession, path: str, status: int, code: str) -> None:
+    """In one form, with a status that fits."""
+    await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello"})
+    found, body = await get(http, path)
+    assert (found, body["code"]) == (status, code) and set(body) == {"error", "code"}
+
+
+@pytest.mark.parametrize(
+    "body, status, code",
+    [
+        ({"agentId": "nobody", "message": "x"}, 404, "unknown_agent"),
+        ({"agentId": "echo"}, 400, "bad_frame"),
+        ([], 400, "bad_frame"),
+        ({"agentId": "echo", "message": 7}, 400, "bad_frame"),
+    ],
+)
+async def test_a_bad_chat_is_refused(http: aiohttp.ClientSession, body: Any, status: int, code: str) -> None:
+    """And makes no session."""
+    found, said = await post(http, "sessions/s1/chat", body)
+    assert (found, said["code"]) == (status, code)
+    assert (await get(http, "sessions/s1/messages"))[0] == 404
+
+
+async def test_a_bad_last_event_id_is_refused(http: aiohttp.ClientSession) -> None:
+    """Before the stream begins."""
+    async with http.get("sessions/s1/events", headers={"Accept": "text/event-stream", "Last-Event-ID": "7"}) as answer:
+        assert answer.status == 400 and (await answer.json())["code"] == "bad_id"
+
+
+async def test_cancel_stops_what_is_answered(http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """Its end is heard as everywhere; where nothing is answered, that is said."""
+    assert (await post(http, "sessions/s1/cancel"))[0] == 409
+    async with listening(http, "sessions/s1/events") as stream:
+        _, accepted = await post(http, "sessions/s1/chat", {"agentId": "gated", "message": str(tmp_path / "never")})
+        await stream.until_kind("stream")
+        status, said = await post(http, "sessions/s1/cancel", {"runId": accepted["runId"]})
+        assert status == 200 and said["runIds"] == [accepted["runId"]]
+        assert (await stream.until_kind("run_finished")).data["stopReason"] == "cancelled"
+
+
+async def test_a_silent_stream_is_pinged_and_lives(hub: Hub) -> None:
+    """By a comment, which no client shows; no pong is waited for."""
+    await hub.start(ping_seconds=0.05, pong_seconds=0.05)
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        async with listening(http, "sessions/s1/events") as stream:
+            comments = 0
+            while comments < 3:
+                comments += await stream.next() is None
+
+
+async def test_a_listener_that_goes_leaves_nothing(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Also one that never read."""
+    for _ in range(3):
+        async with listening(http, "sessions/s1/events"):
+            pass
+    await nobody_left(hub)
+
+
+async def test_streams_end_when_the_hub_does(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """The listener hears that it goes down, and the end of the response."""
+    async with listening(http, "sessions/s1/events") as stream:
+        hub.node.drain()
+        await stream.until_kind("draining")
+        stopping = asyncio.create_task(hub.stop())
+        await stream.rest()
+        await stopping
