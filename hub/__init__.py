@@ -2,7 +2,40 @@
 
 from hub.agent import Finish, Message, Past, Run, agent
 from hub.errors import AgentError
-from hub.messages import Usage
+from hub.messages import (
+    Custom,
+    Progress,
+    Reasoning,
+    StateDelta,
+    StateSnapshot,
+    StepFinished,
+    StepStarted,
+    ToolCallArgs,
+    ToolCallEnd,
+    ToolCallResult,
+    ToolCallStart,
+    Usage,
+)
 
 __version__ = "0.1.0"
-__all__ = ["AgentError", "Finish", "Message", "Past", "Run", "Usage", "__version__", "agent"]
+__all__ = [
+    "AgentError",
+    "Custom",
+    "Finish",
+    "Message",
+    "Past",
+    "Progress",
+    "Reasoning",
+    "Run",
+    "StateDelta",
+    "StateSnapshot",
+    "StepFinished",
+    "StepStarted",
+    "ToolCallArgs",
+    "ToolCallEnd",
+    "ToolCallResult",
+    "ToolCallStart",
+    "Usage",
+    "__version__",
+    "agent",
+]

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 
 import attrs
 
-from hub.messages import Author, Usage
+from hub.messages import Author, Body, Usage
 
 
 @attrs.frozen
@@ -25,7 +25,7 @@ class Finish:
     usage: Usage | None = None
 
 
-Piece = str | Message | Finish
+Piece = str | Message | Finish | Body  # of hub.messages.CONTENT
 
 
 @attrs.frozen

@@ -13,7 +13,7 @@ from hub.faults import explain, refuse
 from hub.loading import Agent, Agents
 from hub.logs import RunRecord
 from hub.messages import Author
-from hub.run import pieces
+from hub.run import KINDS, pieces
 
 
 def ask(agents: Agents, record: RunRecord, depth: int) -> Callable[[str, str], Call]:
@@ -66,7 +66,7 @@ async def _said(agent: Agent, run: RunView) -> AsyncIterator[str | Finish]:
                     yield piece
                 elif isinstance(piece, Whole):
                     yield piece.content
-                else:
+                elif type(piece) not in KINDS:  # what is no text concerns nobody here
                     raise refuse(agent.id, piece)
     except AgentError:
         raise

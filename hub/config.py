@@ -32,6 +32,7 @@ class Limits:
     kept_page_bytes: int = 8 * MiB  # of pages read lately, per node: those who come a little later share them
     chunk_bytes: int = 32 * KiB  # of text in one event
     pending_bytes: int = 1 * MiB  # of text of one run not yet in the log: beyond it the agent waits
+    content_bytes: int = 256 * KiB  # of one event of an agent that is no text
     run_bytes: int = 8 * MiB  # of text of one run: beyond it the run ends with an error
     queued_runs: int = 20  # per session
     run_seconds: float = 3600.0

@@ -15,7 +15,8 @@ log = structlog.get_logger()
 def refuse(agent: str, piece: object) -> AgentError:
     """Return the error for a piece that is none."""
     return AgentError(
-        f"agent {agent} gave {type(piece).__name__}; it may yield or return str, Message or Finish", "agent_bad_output"
+        f"agent {agent} gave {type(piece).__name__}; it may yield or return str, Message, Finish or an event",
+        "agent_bad_output",
     )
 
 

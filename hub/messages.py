@@ -201,7 +201,122 @@ class MessageRemoved(Body):
     reason: Literal["restarted"]
 
 
-BODIES: dict[str, type[Body]] = {
+# What agents yield beside text, by AG-UI's names; kept as it is and said in the extended protocol.
+
+
+@attrs.frozen
+class Reasoning(Body):
+    """A piece of what the model thinks. Agents leave *messageId* out: pieces in a row belong together."""
+
+    type = "reasoning"
+    delta: str
+    messageId: str = ""
+
+
+@attrs.frozen
+class ToolCallStart(Body):
+    """A tool is called; its arguments follow in pieces."""
+
+    type = "tool_call_start"
+    toolCallId: str
+    toolCallName: str
+
+
+@attrs.frozen
+class ToolCallArgs(Body):
+    """A piece of a call's arguments, as JSON text."""
+
+    type = "tool_call_args"
+    toolCallId: str
+    delta: str
+
+
+@attrs.frozen
+class ToolCallEnd(Body):
+    """A call's arguments are whole."""
+
+    type = "tool_call_end"
+    toolCallId: str
+
+
+@attrs.frozen
+class ToolCallResult(Body):
+    """What a tool gave."""
+
+    type = "tool_call_result"
+    toolCallId: str
+    content: str
+    isError: bool | None = None
+
+
+@attrs.frozen
+class Progress(Body):
+    """How far an answer is, from 0 to 1."""
+
+    type = "progress"
+    progress: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    message: str | None = None
+
+
+@attrs.frozen
+class StepStarted(Body):
+    """A step of the work begins."""
+
+    type = "step_started"
+    stepName: str
+
+
+@attrs.frozen
+class StepFinished(Body):
+    """A step of the work is done."""
+
+    type = "step_finished"
+    stepName: str
+
+
+@attrs.frozen
+class Custom(Body):
+    """Something of the agent's own, for clients that know its name; *value* is any JSON."""
+
+    type = "custom"
+    name: str
+    value: Any = None
+
+
+@attrs.frozen
+class StateSnapshot(Body):
+    """All of the state that agent and client share, as JSON."""
+
+    type = "state_snapshot"
+    snapshot: Any
+
+
+@attrs.frozen
+class StateDelta(Body):
+    """Changes to the shared state, as JSON Patch (RFC 6902)."""
+
+    type = "state_delta"
+    delta: list[dict[str, Any]]
+
+
+CONTENT: dict[str, type[Body]] = {
+    kind.type: kind
+    for kind in (
+        Reasoning,
+        ToolCallStart,
+        ToolCallArgs,
+        ToolCallEnd,
+        ToolCallResult,
+        Progress,
+        StepStarted,
+        StepFinished,
+        Custom,
+        StateSnapshot,
+        StateDelta,
+    )
+}
+
+BODIES: dict[str, type[Body]] = CONTENT | {
     kind.type: kind for kind in (UserMessage, RunStarted, Chunk, WholeMessage, RunError, RunFinished, MessageRemoved)
 }
 

@@ -7,6 +7,8 @@ from time import perf_counter
 from typing import Any, cast
 
 import attrs
+import msgspec
+import orjson
 import structlog
 
 from hub.agent import Call, Finish
@@ -18,12 +20,13 @@ from hub.errors import AgentError, HubError
 from hub.faults import explain, refuse
 from hub.loading import Agent
 from hub.logs import Message, RunRecord
-from hub.messages import RunError, RunFinished, StopReason, WholeMessage
+from hub.messages import CONTENT, Body, Reasoning, RunError, RunFinished, StopReason, WholeMessage
 from hub.outbox import Item, Outbox
 from hub.threads import in_thread
 
 log = structlog.get_logger()
 
+KINDS = frozenset(CONTENT.values())
 SLICE_SECONDS = 0.005  # a generator that never waits is given back to the loop this often
 
 
@@ -66,6 +69,7 @@ class Run:
     _texts: list[Message] = attrs.Factory(list)
     _parts: list[str] = attrs.Factory(list)
     _offset: int = 0
+    _thought: str = ""
     _total: int = 0
     _pending: int = 0
     _finish: Finish = Finish()
@@ -210,6 +214,8 @@ class Run:
             self._whole(piece.content)
         elif isinstance(piece, Finish) and _is_sound(piece):
             self._finish = piece
+        elif type(piece) in KINDS:
+            self._content(cast(Body, piece))
         else:
             raise refuse(self.record.agentId, piece)
 
@@ -244,6 +250,7 @@ class Run:
             )
 
     def _put(self, text: str, size: int) -> None:
+        self._thought = ""
         self._pending += size
         record = self.record
         self.outbox.say(record.runId, record.agentId, self._message_id, self._offset, text, size, self._landed)
@@ -259,10 +266,35 @@ class Run:
         if self.ended:
             return
         self._count(len(self._utf8(content)))
+        self._thought = ""
         self._close_message()
         self._texts.append(self._message(content))
         self.outbox.put(Item(self.record.agentId, self.id, WholeMessage(self._message_id, content)))
         self._message_id = self._new_id()
+
+    def _content(self, piece: Body) -> None:
+        """Log what is no text; it ends the streamed message before it."""
+        if self.ended:
+            return
+        agent = self.record.agentId
+        try:
+            # A copy that the agent cannot change any more, and that the log can hold: one commit carries all sessions.
+            data = orjson.dumps(attrs.asdict(piece))
+            body = msgspec.convert(orjson.loads(data), type(piece))
+        except (TypeError, msgspec.ValidationError) as wrong:
+            raise AgentError(f"agent {agent} gave a bad {piece.type}: {wrong}", "agent_bad_output") from None
+        self._count(len(data))
+        if len(data) > self.limits.content_bytes:
+            most = self.limits.content_bytes >> 10
+            raise AgentError(f"agent {agent} gave a {piece.type} of more than {most} KiB", "answer_too_long")
+        self._close_message()
+        if isinstance(body, Reasoning):
+            self._thought = self._thought or self._new_id()
+            body = attrs.evolve(body, messageId=self._thought)
+        else:
+            self._thought = ""
+        self._pending += len(data)
+        self.outbox.put(Item(agent, self.id, body, landed=lambda _: self._landed(len(data))))
 
     def _close_message(self) -> None:
         if self._parts:

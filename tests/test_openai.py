@@ -183,9 +183,8 @@ async def test_with_a_session_the_answer_is_heard_there_too(client: AsyncOpenAI,
     socket = await served.connect("?sessionId=s1")
     in_body, in_header = {"extra_body": {"sessionId": "s1"}}, {"extra_headers": {"X-Session-Id": "s1"}}
     for text, named in (("hello there", in_body), ("now", in_header)):
-        answer: Any = await client.chat.completions.create(
-            model="model", messages=[{"role": "user", "content": text}], stream=stream, **named  # type: ignore[arg-type]
-        )
+        asked: Any = {"model": "model", "messages": [{"role": "user", "content": text}], "stream": stream} | named
+        answer: Any = await client.chat.completions.create(**asked)
         if stream:
             chunks = [chunk async for chunk in answer]
             said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
