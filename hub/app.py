@@ -75,6 +75,7 @@ ROUTES: tuple[tuple[str, Handler], ...] = (
     (f"{BASE}/ready", ready),
     (f"{BASE}/agents", agents),
     (f"{BASE}/ws", websocket),
+    (BASE + "/agents/{agentId}/ws", websocket),
 )
 
 

@@ -38,7 +38,8 @@ async def dispatch(node: Node, connection: Connection, command: Command) -> None
 async def hello(node: Node, connection: Connection, command: Hello) -> None:
     if connection.protocol.name == "plain" and connection.frames > 1:
         raise BadFrame("hello must be the first frame; reconnect to speak the extended protocol")
-    node.registry.speak(connection, open_protocol("hubbub.v1"), lambda: welcome(node, connection, command.ref))
+    protocol = open_protocol("hubbub.v1") if connection.protocol.name == "plain" else connection.protocol
+    node.registry.speak(connection, protocol, lambda: welcome(node, connection, command.ref))
 
 
 def welcome(node: Node, connection: Connection, ref: str | int | None = None) -> None:

@@ -27,7 +27,9 @@ ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
 async def websocket(request: web.Request) -> web.StreamResponse:
     """Serve one client until it leaves."""
     node = request.app[NODE]
-    query = _query(request)
+    query, spoken = _query(request), "plain"
+    if "agentId" in request.match_info:  # /agents/{agentId}/ws
+        query["agentId"], spoken = node.agents.get(request.match_info["agentId"]).id, "hubbub.events"
     limits = node.settings.limits
     # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node._sweep).
     # max_msg_size refuses exactly n.
@@ -42,7 +44,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     )
     writer = await ws.prepare(request)
     assert writer is not None
-    protocol = open_protocol(ws.ws_protocol or "plain")
+    protocol = open_protocol(ws.ws_protocol or spoken)
     connection = connect(
         node,
         request,

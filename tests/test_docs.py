@@ -26,7 +26,7 @@ from hub.config import load
 from hub.loading import Agents
 from hub.logs.sqlite_schema import MIGRATIONS
 from hub.messages import BODIES, NOTICES, Event
-from hub.protocols import open_protocol
+from hub.protocols import PROTOCOLS, open_protocol
 
 # What differs each time, or is the test's own: only its kind is compared.
 VOLATILE = {"runId", "messageId", "epoch", "connectionId", "ts", "runIds", "messageIds", "agents", "version"}
@@ -37,6 +37,8 @@ KNOWN = {
     ("json", "event"),
     ("json", "notice"),
     ("json", "plain"),
+    ("json", "envelope"),
+    ("python", "protocol"),
     ("http", "request"),
     ("json", "response"),
     ("text", "response"),
@@ -87,6 +89,14 @@ def alike(said: Any, heard: Any, name: str = "", vary: set[str] = VOLATILE) -> b
     return bool(said == heard)
 
 
+def logged(frame: dict[str, Any]) -> Event:
+    """Return the event that the extended protocol says as *frame*."""
+    kind = BODIES[frame["type"]]
+    body = msgspec.convert({name: frame[name] for name in attrs.fields_dict(kind) if name in frame}, kind)
+    where = (frame[name] for name in ("sessionId", "epoch", "seq", "ts"))
+    return Event(*where, frame.get("agentId"), frame.get("runId"), body)
+
+
 # --- the protocol -----------------------------------------------------------------------------------------------------
 
 
@@ -124,18 +134,7 @@ def test_events_on_the_page_have_the_fields_of_their_class(block: Block) -> None
     """Each one can be read as the event it shows, and the hub would write the same frame for it."""
     for line in block.lines:
         frame = json.loads(line)
-        kind = BODIES[frame["type"]]
-        fields = {name: value for name, value in frame.items() if name in attrs.fields_dict(kind)}
-        body = msgspec.convert(fields, kind)
-        event = Event(
-            frame["sessionId"],
-            frame["epoch"],
-            frame["seq"],
-            frame["ts"],
-            frame.get("agentId"),
-            frame.get("runId"),
-            body,
-        )
+        event = logged(frame)
         assert frame == said(open_protocol("hubbub.v1").event(event))
 
 
@@ -155,10 +154,7 @@ def test_a_plain_frame_on_the_page_is_how_the_event_above_it_is_said(block: Bloc
     """The last event shown before it, given to the plain protocol, makes this frame."""
     events = [one for one in of_kind(DOCS["protocol"], "json", "event") if one.line < block.line]
     frame = json.loads(events[-1].lines[-1])
-    kind = BODIES[frame["type"]]
-    body = msgspec.convert({name: frame[name] for name in attrs.fields_dict(kind) if name in frame}, kind)
-    where = (frame[name] for name in ("sessionId", "epoch", "seq", "ts", "agentId", "runId"))
-    assert json.loads(block.text) == said(open_protocol("plain").event(Event(*where, body)))
+    assert json.loads(block.text) == said(open_protocol("plain").event(logged(frame)))
 
 
 def said(data: bytes) -> dict[str, Any]:
@@ -207,6 +203,35 @@ async def test_a_toml_agent_on_the_page_loads(block: Block, tmp_path: Path) -> N
         assert agents.get(block.value("agent")).description
     finally:
         await agents.close()
+
+
+@pytest.mark.parametrize("block", of_kind(DOCS["protocol"], "json", "envelope"), ids=str)
+def test_the_envelopes_of_the_page_are_said_of_its_events(block: Block) -> None:
+    """Each line is what the envelope says of the event with its number."""
+    events = [json.loads(line) for one in of_kind(DOCS["protocol"], "json", "event") for line in one.lines]
+    for line in block.lines:
+        said = json.loads(line)
+        (event,) = [one for one in events if said["id"] == f"{one['epoch']}:{one['seq']}"]
+        kept = logged(event)
+        frame = open_protocol("hubbub.events").event(kept)
+        assert json.loads(frame[frame.index(b"{") :]) == said
+
+
+async def test_the_protocol_of_the_page_works(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file and a row in the table."""
+    (block,) = of_kind(DOCS["protocol"], "python", "protocol")
+    (tmp_path / "example_lines.py").write_text(block.text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(PROTOCOLS, "example.lines", ("example_lines", "Lines"))
+    write_agents(hub)
+    await hub.start()
+    async with aiohttp.ClientSession() as http:
+        async with http.ws_connect(f"{hub.url}/api/v1/ws?agentId=echo", protocols=["example.lines"]) as ws:
+            await ws.send_str("hello there")
+            heard = ""
+            while not heard.endswith("\n"):
+                heard += (await ws.receive(PATIENCE)).data
+    assert heard == "hello there \n"
 
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------

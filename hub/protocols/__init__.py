@@ -58,7 +58,11 @@ def text_frame(payload: bytes) -> bytes:
     return pack("!BBQ", 0x81, 127, size) + payload
 
 
-PROTOCOLS = {"plain": ("hub.protocols.plain", "Plain"), "hubbub.v1": ("hub.protocols.extended", "Extended")}
+PROTOCOLS = {
+    "plain": ("hub.protocols.plain", "Plain"),
+    "hubbub.v1": ("hub.protocols.extended", "Extended"),
+    "hubbub.events": ("hub.protocols.envelope", "Envelope"),
+}
 
 
 @functools.cache
