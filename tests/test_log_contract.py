@@ -480,3 +480,18 @@ def test_an_unknown_scheme_is_refused() -> None:
     """The operator is told which schemes there are."""
     with pytest.raises(LogUnusable, match="sqlite://"):
         open_log("papyrus:///x")
+
+
+async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
+    """The newest first, those without a message last; by the agent that answered, and the time."""
+    for name, agent in (("s", "main"), ("t", "other")):
+        await hub.log.load(name)
+        await hub.put(Append(name, [chunk("x")], [(0, Message("m", "assistant", "x", agent, "r", None))]))
+    await hub.log.load("empty")
+    far = 10**15
+    total, found = await hub.log.sessions(0, 9, None, 0, far)
+    assert total == 3 and {one.sessionId for one in found[:2]} == {"s", "t"} and found[2].sessionId == "empty"
+    assert [one.ts for one in found] == sorted((one.ts for one in found), reverse=True) and found[2].messages == 0
+    assert [one.sessionId for one in (await hub.log.sessions(0, 9, "other", 0, far))[1]] == ["t"]
+    assert await hub.log.sessions(0, 9, None, found[0].ts + 1, far) == (0, [])
+    assert (await hub.log.sessions(2, 9, None, 0, far)) == (3, found[2:])

@@ -190,6 +190,41 @@ async def test_messages_come_by_the_page(http: aiohttp.ClientSession) -> None:
     assert (await get(http, "sessions/s1/messages?page=9"))[1]["data"] == []
 
 
+async def test_sessions_are_listed_the_newest_first(http: aiohttp.ClientSession) -> None:
+    """By page, by agent, by the time of their last message."""
+    for name, agent in (("s1", "echo"), ("s2", "failing"), ("s3", "echo")):
+        await post(http, f"sessions/{name}/chat?wait=true", {"agentId": agent, "message": "hello"})
+    status, page = await get(http, "sessions?size=2")
+    assert status == 200 and page["total"] == 3 and len(page["data"]) == 2
+    newest = page["data"][0]
+    _, everything = await get(http, "sessions")
+    assert [one["ts"] for one in everything["data"]] == sorted((one["ts"] for one in everything["data"]), reverse=True)
+    assert {one["sessionId"] for one in everything["data"]} == {"s1", "s2", "s3"} and newest["messages"] == 2
+    _, echoed = await get(http, "sessions?agentId=echo")
+    assert {one["sessionId"] for one in echoed["data"]} == {"s1", "s3"}
+    _, later = await get(http, f"sessions?since={newest['ts'] + 1}")
+    assert (later["total"], later["data"]) == (0, [])
+    _, earlier = await get(http, f"sessions?until={newest['ts'] + 1}")
+    assert earlier["total"] == 3
+
+
+async def test_a_session_is_made_and_shown(hub: Hub, http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """Under an id of its own, or the one that is named; twice is once."""
+    status, made = await post(http, "sessions")
+    assert status == 201 and made["seq"] == 0 and made["state"] == "idle"
+    status, named = await post(http, "sessions", {"sessionId": "s1"})
+    assert status == 201 and named["sessionId"] == "s1"
+    assert await post(http, "sessions", {"sessionId": "s1"}) == (200, named)
+    assert (await post(http, "sessions", {"sessionId": "a b"}))[0] == 400
+    _, accepted = await post(http, "sessions/s1/chat", {"agentId": "gated", "message": str(tmp_path / "never")})
+    _, shown = await get(http, "sessions/s1")
+    assert shown["state"] == "running" and shown["active"][0]["runId"] == accepted["runId"]
+    await post(http, "sessions/s1/cancel")
+    await nobody_left(hub)
+    _, shown = await get(http, "sessions/s1")
+    assert shown["state"] == "idle" and shown["seq"] > 0 and shown["epoch"] == named["epoch"]
+
+
 @pytest.mark.parametrize(
     "path, status, code",
     [

@@ -22,10 +22,10 @@ from hub.clients import NODE
 from hub.connection import Connection
 from hub.errors import AgentError, Busy, HubError, UnknownAgent
 from hub.loading import Agent
-from hub.messages import Chat, Chunk, Event, Id, Notice, RunError, RunFinished, RunStarted, Usage, WholeMessage
+from hub.messages import Chat, Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.node import Node
 from hub.protocols.reading import LIMITS, read_object
-from hub.protocols.sse import ServerSent, chunk
+from hub.protocols.sse import OneRun, chunk
 from hub.sse import stream
 
 LOOK_SECONDS = 0.5  # how often a silent answer is looked at: its client may have gone
@@ -316,46 +316,37 @@ async def _in_session(
     return _completion(asked.model, f"chatcmpl-{accepted.runId}", said["content"], finish)
 
 
-class OneAnswer(ServerSent):
-    """The chunks of one run as OpenAI's clients read them; whatever else is said in its session is left out."""
+class OneAnswer(OneRun):
+    """The chunks of one run as OpenAI's clients read them."""
 
     def __init__(self, model: str, run_id: str, usage: bool) -> None:
-        self.model, self.run_id, self.usage = model, run_id, usage
+        super().__init__(run_id)
+        self.model, self.usage = model, usage
+
+    def said(self, event: Event, body: Any) -> list[dict[str, Any]]:
+        if isinstance(body, RunStarted):
+            return [self._delta(event, {"role": "assistant", "content": ""})]
+        if isinstance(body, (Chunk, WholeMessage)):
+            return [self._delta(event, {"content": body.content})]
+        if isinstance(body, RunError):
+            return [refused(AgentError(body.message, body.code)).body]
+        if not isinstance(body, RunFinished):
+            return []
+        end = [self._delta(event, {}, REASONS.get(body.stopReason, "stop"))]
+        usage = _usage(Finish(usage=body.usage))
+        return [*end, {**self._head(event), "choices": [], "usage": usage}] if self.usage else end
 
     def event(self, event: Event) -> bytes:
-        if event.runId != self.run_id:
-            return b""
-        body = event.body
-        if isinstance(body, RunStarted):
-            return self._delta(event, {"role": "assistant", "content": ""})
-        if isinstance(body, (Chunk, WholeMessage)):
-            return self._delta(event, {"content": body.content})
-        if isinstance(body, RunError):
-            return _data(refused(AgentError(body.message, body.code)).body)
-        return self._end(event, body) if isinstance(body, RunFinished) else b""
+        ended = event.runId == self.run_id and isinstance(event.body, RunFinished)
+        return super().event(event) + (chunk(b"data: [DONE]\n\n") if ended else b"")
 
-    def _end(self, event: Event, body: RunFinished) -> bytes:
-        end = self._delta(event, {}, REASONS.get(body.stopReason, "stop"))
-        if self.usage:
-            end += _data({**self._head(event), "choices": [], "usage": _usage(Finish(usage=body.usage))})
-        return end + chunk(b"data: [DONE]\n\n")
-
-    def _delta(self, event: Event, delta: dict[str, str], reason: str | None = None) -> bytes:
+    def _delta(self, event: Event, delta: dict[str, str], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return _data({**self._head(event), "choices": [choice]})
+        return {**self._head(event), "choices": [choice]}
 
     def _head(self, event: Event) -> dict[str, Any]:
         name = f"chatcmpl-{event.runId}"
         return {"id": name, "object": "chat.completion.chunk", "created": event.ts // 1000, "model": self.model}
-
-    def answer(self, notice: Notice) -> bytes:
-        return b""
-
-    notice = answer
-
-
-def _data(fields: dict[str, Any]) -> bytes:
-    return chunk(b"data: %b\n\n" % orjson.dumps(fields))
 
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (

@@ -16,9 +16,12 @@ from hub.messages import Accepted, Cancel, Chat, Chunk, Event, RunError, RunFini
 from hub.node import Node
 from hub.protocols.extended import event_fields, notice_fields
 from hub.protocols.reading import ID, convert, read_object
+from hub.registry import Channel
+from hub.session import new_id
 from hub.sse import last_event, stream, wants_stream
 
-MOST = 100  # messages on one page
+MOST = 100  # sessions or messages on one page
+FAR = 10**15 - 1
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -44,6 +47,50 @@ def _number(request: web.Request, name: str, default: int, least: int, most: int
     return int(given)
 
 
+async def listed(request: web.Request) -> web.Response:
+    """The newest first; by agent and by the time of the last message, where asked."""
+    page, size = _number(request, "page", 1, 1, 10**9), _number(request, "size", 20, 1, MOST)
+    since, until = _number(request, "since", 0, 0, FAR), _number(request, "until", FAR, 0, FAR)
+    log = request.app[NODE].log
+    total, found = await log.sessions((page - 1) * size, size, request.query.get("agentId"), since, until)
+    return web.json_response({"data": [attrs.asdict(one) for one in found], "total": total, "page": page, "size": size})
+
+
+async def made(request: web.Request) -> web.Response:
+    """Make a session, under the id that the body names or one of its own; one that is there stays as it is."""
+    raw = await request.read()
+    session_id = (read_object(raw) if raw else {}).get("sessionId", new_id("s"))
+    if not isinstance(session_id, str) or not ID.fullmatch(session_id):
+        raise BadId("sessionId is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -")
+    node = request.app[NODE]
+    node.refuse_if_draining()
+    was = await node.log.find(session_id)
+    async with node.use(session_id) as session:
+        return web.json_response(_shown(node, session.channel), status=201 if was is None else 200)
+
+
+async def shown(request: web.Request) -> web.Response:
+    """Where a session stands, and what it is doing."""
+    head, node = await _head(request), request.app[NODE]
+    return web.json_response(_shown(node, head))
+
+
+def _shown(node: Node, head: Head | Channel) -> dict[str, Any]:
+    session_id = head.sessionId if isinstance(head, Head) else head.id
+    session = node.sessions.get(session_id)
+    seq = head.seq if isinstance(head, Head) else head.head
+    state = notice_fields(session.state()) if session is not None else {"state": "idle", "active": [], "queue": []}
+    return {
+        "sessionId": session_id,
+        "epoch": head.epoch,
+        "seq": seq,
+        "floor": head.floor,
+        "state": state["state"],
+        "active": state["active"],
+        "queue": state["queue"],
+    }
+
+
 async def messages(request: web.Request) -> web.Response:
     """Page 1 is the oldest."""
     head = await _head(request)
@@ -58,7 +105,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     node = request.app[NODE]
     if not wants_stream(request):
         head = await _head(request)
-        after = _number(request, "afterSeq", 0, 0, 10**15 - 1)
+        after = _number(request, "afterSeq", 0, 0, FAR)
         found = await node.log.read(head.sessionId, max(after, head.floor), head.seq)
         return web.json_response(
             {
@@ -71,7 +118,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     session_id, last = _session_id(request), last_event(request)
     epoch, cursor = last if last is not None else (None, None)
     if cursor is None and "afterSeq" in request.query:
-        cursor = _number(request, "afterSeq", 0, 0, 10**15 - 1)
+        cursor = _number(request, "afterSeq", 0, 0, FAR)
 
     async def begin(connection: Connection) -> None:
         async with node.use(session_id) as session:
@@ -151,6 +198,9 @@ async def cancel(request: web.Request) -> web.Response:
 
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/sessions", listed),
+    ("POST", "/sessions", made),
+    ("GET", "/sessions/{id}", shown),
     ("GET", "/sessions/{id}/messages", messages),
     ("GET", "/sessions/{id}/events", events),
     ("POST", "/sessions/{id}/chat", chat),

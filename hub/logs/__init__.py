@@ -48,6 +48,16 @@ class Message:
 
 
 @attrs.frozen
+class Listed:
+    """A session as a list shows it: its messages are counted, and *ts* is the last one's; 0 where there is none."""
+
+    sessionId: str
+    epoch: str
+    messages: int
+    ts: int
+
+
+@attrs.frozen
 class RunRecord:
     """What a run needs to start, or to be ended, after the process that began it is gone.
 
@@ -144,6 +154,15 @@ class Log(ABC):
     @abstractmethod
     async def messages(self, session_id: str, last: int) -> Sequence[Message]:
         """Return the last so many finished messages, oldest first, at most 1 MiB of text (the newest win)."""
+
+    @abstractmethod
+    async def sessions(
+        self, skip: int, size: int, agent: str | None, since: int, until: int
+    ) -> tuple[int, Sequence[Listed]]:
+        """Return how many sessions there are, and *size* of them after the newest *skip*.
+
+        Only those in which *agent* answered (None: any), and whose last message is of *since* <= ts < *until* (ms).
+        """
 
     @abstractmethod
     async def history(self, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:

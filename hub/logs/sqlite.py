@@ -31,7 +31,7 @@ import structlog
 
 from hub.config import Limits, MiB
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Done, Head, KeptChat, Listener, Log, LogUnusable, Message, RunRecord, lockfile
+from hub.logs import Append, Done, Head, KeptChat, Listed, Listener, Log, LogUnusable, Message, RunRecord, lockfile
 from hub.logs import sqlite_schema as sql
 from hub.logs.sqlite_plan import Cut, Job, Outcome, Plan, Standing, to_events, to_message, to_pieces
 from hub.messages import Event
@@ -299,6 +299,13 @@ class SqliteLog(Log):
     async def messages(self, session_id: str, last: int) -> Sequence[Message]:
         asked = {"session": session_id, "last": last, "bytes": HISTORY_BYTES}
         return await self._ask(sql.HISTORY, asked, lambda rows: [to_message(row) for row in rows]) or ()
+
+    async def sessions(
+        self, skip: int, size: int, agent: str | None, since: int, until: int
+    ) -> tuple[int, Sequence[Listed]]:
+        asked = {"skip": skip, "size": size, "agent": agent, "since": since, "until": until}
+        total, rows = await self._ask(sql.SESSIONS, asked)
+        return total, [Listed(*row) for row in rows]
 
     async def history(self, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
         asked = {"session": session_id, "skip": skip, "size": size}

@@ -129,6 +129,14 @@ HISTORY = """
     kept AS (SELECT n, sum(size) OVER (ORDER BY seq DESC, n DESC) AS total FROM last)
     SELECT json_group_array(json_array(id, role, content, agent, run, author, author_name, seq, ts)) FROM (
         SELECT m.* FROM messages m JOIN kept ON kept.n = m.n WHERE total <= :bytes ORDER BY m.seq, m.n)"""
+SESSIONS = """
+    WITH found AS (SELECT id, epoch, (SELECT count(*) FROM messages WHERE session = s.id) AS messages,
+        coalesce((SELECT ts FROM messages WHERE session = s.id ORDER BY seq DESC LIMIT 1), 0) AS ts FROM sessions s
+        WHERE :agent IS NULL OR EXISTS (SELECT 1 FROM messages WHERE session = s.id AND agent = :agent)),
+    fits AS (SELECT * FROM found WHERE ts >= :since AND ts < :until)
+    SELECT json_array((SELECT count(*) FROM fits), json((
+        SELECT json_group_array(json_array(id, epoch, messages, ts)) FROM (
+            SELECT * FROM fits ORDER BY ts DESC, id LIMIT :size OFFSET :skip))))"""
 HISTORY_PAGE = """
     SELECT json_array((SELECT count(*) FROM messages WHERE session = :session), json((
         SELECT json_group_array(json_array(id, role, content, agent, run, author, author_name, seq, ts)) FROM (

@@ -4,6 +4,8 @@ The bytes are chunks of HTTP/1.1 (RFC 9112, 7.1), so that they are the same for 
 `EPOCH:SEQ`, which a browser hands back as `Last-Event-ID`.
 """
 
+from typing import Any
+
 import attrs
 import orjson
 
@@ -39,6 +41,32 @@ class ServerSent(Extended):
 
     def answer(self, notice: Notice) -> bytes:
         return server_sent(notice.type, orjson.dumps(notice_fields(notice)))
+
+    notice = answer
+
+
+class OneRun(ServerSent):
+    """One run for one client, in the words of another protocol; whatever else is said in its session is left out."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def event(self, event: Event) -> bytes:
+        if event.runId != self.run_id:
+            return b""
+        said = [orjson.dumps(fields) for fields in self.said(event, event.body)]
+        place = f"id: {event.epoch}:{event.seq}\n".encode()
+        # Only the last carries the place: a cut between them loses nothing.
+        return b"".join(
+            chunk(b"%bdata: %b\n\n" % (place if at == len(said) else b"", data)) for at, data in enumerate(said, 1)
+        )
+
+    def said(self, event: Event, body: Any) -> list[dict[str, Any]]:
+        """Return what an event of the run is, as JSON objects."""
+        raise NotImplementedError
+
+    def answer(self, notice: Notice) -> bytes:
+        return b""
 
     notice = answer
 
