@@ -75,7 +75,7 @@ class Run:
     _finish: Finish = Finish()
     _refused: AgentError | None = None
     _slot: bool = False
-    _room: asyncio.Event = attrs.Factory(asyncio.Event)
+    _room: asyncio.Future[None] | None = None
     _timers: list[asyncio.TimerHandle] = attrs.Factory(list)
     _heard: float = 0.0
     _turned: bool = True
@@ -177,7 +177,7 @@ class Run:
         run = RunView(
             record.runId, record.agentId, record.sessionId, record.message, record.author, past, call=self.call
         )
-        loop, since = asyncio.get_running_loop(), 0.0
+        since = 0.0
         async with aclosing(cast(Any, pieces(agent, run))) as given:
             async for piece in given:
                 self._heard = now = perf_counter()
@@ -195,17 +195,12 @@ class Run:
                     if not self._turned:
                         await asyncio.sleep(0)
                     since, self._turned = now, False
-                    loop.call_soon(self._turn)
-
-    def _turn(self) -> None:
-        """Note that the loop has turned: the agent waits by itself, and need not be made to."""
-        self._turned = True
 
     async def _until_room(self) -> None:
         """Wait, as the agent must, while the log is slower than it."""
         while self._pending > self.limits.pending_bytes // 2 and not self.ended:
-            self._room.clear()
-            await self._room.wait()
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
 
     def _take(self, piece: object) -> None:
         if isinstance(piece, str):
@@ -259,7 +254,14 @@ class Run:
 
     def _landed(self, size: int) -> None:
         self._pending -= size
-        self._room.set()
+        self._turned = True  # the loop has: an agent of which something lands between two pieces waits by itself
+        if self._room is not None:
+            self._tell_room()
+
+    def _tell_room(self) -> None:
+        waited, self._room = self._room, None
+        if waited is not None and not waited.done():
+            waited.set_result(None)
 
     def _whole(self, content: str) -> None:
         """Log a message that came in one piece; it ends the streamed one before it."""
@@ -353,4 +355,4 @@ class Run:
             )
         )
         self.outbox.put(*items)
-        self._room.set()
+        self._tell_room()
