@@ -7,55 +7,71 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import aiohttp_cors
+import attrs
 import structlog
 from aiohttp import WSCloseCode, web
 
-from hub.api import agui, openai, sessions
+from hub.api import BASE, HTML, SCRIPT, TEXT, Failure, Handler, Route, agui, openai, said, sessions
 from hub.auth import check_bind, doorkeeper
 from hub.clients import NODE
 from hub.config import Settings
-from hub.errors import HubError
+from hub.errors import Draining, HubError, UnknownAgent
 from hub.node import Node
-from hub.ws import SOCKETS, close_all, websocket
+from hub.ws import SOCKETS, Address, close_all, websocket
 
 log = structlog.get_logger()
 
 CONSOLE = Path(__file__).parent / "console"
-BASE = "/api/v1"
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
+@attrs.frozen
+class Hosted:
+    """An agent that the hub hosts; a broken one with its error."""
+
+    agentId: str
+    description: str
+    status: Literal["ok", "broken"]
+    error: str | None = None
+
+
 async def health(request: web.Request) -> web.Response:
+    """Say that the process lives."""
     return web.Response(text="OK")
 
 
 async def ready(request: web.Request) -> web.Response:
+    """Say whether the hub takes chats."""
     if request.app[NODE].ready:
         return web.Response(text="OK")
-    return web.json_response({"error": "the hub is starting or going down", "code": "draining"}, status=503)
+    return said(Failure("the hub is starting or going down", Draining.code), status=Draining.status)
 
 
 async def agents(request: web.Request) -> web.Response:
+    """List the hosted agents; a broken one with its error."""
     hosted = request.app[NODE].agents.describe()
     return web.json_response({"data": hosted, "total": len(hosted), "page": 1, "size": max(len(hosted), 1)})
 
 
 async def page(request: web.Request) -> web.FileResponse:
+    """Show a page to try the hub."""
     return web.FileResponse(CONSOLE / "index.html", headers={"Content-Security-Policy": POLICY})
 
 
 async def script(request: web.Request) -> web.FileResponse:
+    """Give that page its script."""
     return web.FileResponse(CONSOLE / "hello.js", headers={"X-Content-Type-Options": "nosniff"})
 
 
 async def no_icon(request: web.Request) -> web.Response:
+    """Answer browsers that ask for an icon."""
     return web.Response(status=204)
 
 
@@ -65,17 +81,19 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-ROUTES: tuple[tuple[str, Handler], ...] = (
-    ("/", page),
-    ("/hello.js", script),
-    ("/favicon.ico", no_icon),
-    ("/health", health),
-    ("/ready", ready),
-    (f"{BASE}/health", health),
-    (f"{BASE}/ready", ready),
-    (f"{BASE}/agents", agents),
-    (f"{BASE}/ws", websocket),
-    (BASE + "/agents/{agentId}/ws", websocket),
+ROOT = ("",)
+ROUTES = (
+    Route("GET", "/", page, "Pages", {200: HTML}, bases=ROOT),
+    Route("GET", "/hello.js", script, "Pages", {200: SCRIPT}, bases=ROOT),
+    Route("GET", "/favicon.ico", no_icon, "Pages", {204: None}, bases=ROOT),
+    Route("GET", "/health", health, "Health", {200: TEXT}, bases=("", BASE)),
+    Route("GET", "/ready", ready, "Health", {200: TEXT}, raises=(Draining,), bases=("", BASE)),
+    Route("GET", "/agents", agents, "Agents", {200: sessions.Page[Hosted]}),
+    Route("GET", "/ws", websocket, "WebSocket", {101: None}, query=Address),
+    Route("GET", "/agents/{agentId}/ws", websocket, "WebSocket", {101: None}, query=Address, raises=(UnknownAgent,)),
+    *sessions.ROUTES,
+    *agui.ROUTES,
+    *openai.ROUTES,
 )
 
 
@@ -85,7 +103,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except HubError as refusal:
-        response = web.json_response({"error": refusal.message, "code": refusal.code}, status=refusal.status)
+        response = said(Failure(refusal.message, refusal.code), status=refusal.status)
         response.force_close()
         return response
     except web.HTTPException as wrong:
@@ -93,11 +111,12 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise
         text = "nothing here; the WebSocket is at /api/v1/ws" if wrong.status == 404 else wrong.reason
         code = wrong.reason.lower().replace(" ", "_")
-        headers = {key: value for key, value in wrong.headers.items() if key == "Allow"}
-        return web.json_response({"error": text, "code": code}, status=wrong.status, headers=headers)
+        response = said(Failure(text, code), status=wrong.status)
+        response.headers.update({key: value for key, value in wrong.headers.items() if key == "Allow"})
+        return response
     except Exception:
         log.exception("a request failed", path=request.path[:200])
-        return web.json_response({"error": "the hub failed; its log has the reason", "code": "internal"}, status=500)
+        return said(Failure("the hub failed; its log has the reason", "internal"), status=500)
 
 
 async def vary(request: web.Request, response: web.StreamResponse) -> None:
@@ -115,13 +134,13 @@ def make_app(node: Node) -> web.Application:
     # The doorkeeper has refused every Origin that is not allowed: what comes here may have its answer.
     options = aiohttp_cors.ResourceOptions(allow_headers="*")  # type: ignore[no-untyped-call]
     cors = aiohttp_cors.setup(app, defaults={"*": options})
-    for path, handler in ROUTES:
-        route = app.router.add_get(path, handler)
-        if path.startswith(BASE) and handler is not websocket:
-            cors.add(route)
-    for base in (BASE, "/v1"):  # the latter is where OpenAI's clients look by default
-        for method, path, handler in (*openai.ROUTES, *((*sessions.ROUTES, *agui.ROUTES) if base == BASE else ())):
-            cors.add(app.router.add_route(method, base + path, handler))
+    for route in ROUTES:
+        for base in route.bases:
+            added = app.router.add_route(route.method, base + route.path, route.handler)
+            if not route.is_socket:
+                cors.add(added)
+            if route.has_head:
+                app.router.add_route("HEAD", base + route.path, route.handler)
     app.on_response_prepare.append(vary)
     return app
 

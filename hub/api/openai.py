@@ -5,22 +5,25 @@ The shapes are those of OpenAI's API reference (chat completions, models, errors
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import wraps
 from time import time
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 import orjson
 from aiohttp import web
 
 from hub.agent import Finish, Past
+from hub.api import BASE, STREAM, Handler, Route
+from hub.api.openai_shapes import ChatCompletion, Models, OpenAIError
 from hub.api.sessions import outcome
 from hub.auth import principal
 from hub.calls import answer
 from hub.clients import NODE
 from hub.connection import Connection
-from hub.errors import AgentError, Busy, HubError, UnknownAgent
+from hub.errors import AgentBroken, AgentError, Busy, Draining, HubError, StorageUnavailable, UnknownAgent
 from hub.loading import Agent
 from hub.messages import Chat, Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.node import Node
@@ -82,16 +85,14 @@ class Completion(msgspec.Struct):
     sessionId: Id | None = None
 
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
 def in_openai_form(handler: Handler) -> Handler:
     """Say the handler's errors as OpenAI does."""
 
+    @wraps(handler)
     async def wrapped(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
-        except (Refusal, HubError, AgentError, TimeoutError) as error:
+        except (Refusal, HubError, AgentError, TimeoutError, web.HTTPRequestEntityTooLarge) as error:
             refusal = refused(error)
             return web.json_response(refusal.body, status=refusal.status)
         except ConnectionError:
@@ -111,6 +112,8 @@ def refused(error: Exception) -> Refusal:
     if isinstance(error, HubError):
         kind = "invalid_request_error" if error.status < 500 else "server_error"
         return Refusal(error.status, kind, error.message, None, error.code)
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return Refusal(413, "invalid_request_error", "the request is too large", None, "request_entity_too_large")
     if isinstance(error, AgentError):
         return Refusal(500, "server_error", error.message, None, error.code)
     return Refusal(504, "server_error", "the answer took longer than the hub allows", None, "timeout")
@@ -118,7 +121,7 @@ def refused(error: Exception) -> Refusal:
 
 @in_openai_form
 async def models(request: web.Request) -> web.Response:
-    """List the agents that work."""
+    """List the agents that work, as OpenAI lists models."""
     hosted = [agent.id for agent in request.app[NODE].agents.all() if not agent.error]
     data = [{"id": name, "object": "model", "created": 0, "owned_by": "hubbub"} for name in hosted]
     return web.json_response({"object": "list", "data": data})
@@ -126,7 +129,11 @@ async def models(request: web.Request) -> web.Response:
 
 @in_openai_form
 async def completions(request: web.Request) -> web.StreamResponse:
-    """Answer a conversation, whole or as a stream; a client that goes away stops the agent."""
+    """Answer a conversation as OpenAI's chat completions do.
+
+    Whole, or with `stream` as server-sent events that end with `[DONE]`. A client that goes away stops the agent, but
+    not in a session.
+    """
     node = request.app[NODE]
     node.refuse_if_draining()
     asked = await _asked(request)
@@ -349,7 +356,20 @@ class OneAnswer(OneRun):
         return {"id": name, "object": "chat.completion.chunk", "created": event.ts // 1000, "model": self.model}
 
 
-ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("POST", "/chat/completions", completions),
-    ("GET", "/models", models),
+TAG = "OpenAI"
+BASES = (BASE, "/v1")  # the latter is where OpenAI's clients look by default
+ROUTES = (
+    Route(
+        "POST",
+        "/chat/completions",
+        completions,
+        TAG,
+        {200: (ChatCompletion, STREAM)},
+        body=Completion,
+        headers={"X-Session-Id": Annotated[Id, msgspec.Meta(description="the sessionId of the body")]},
+        raises=(UnknownAgent, AgentBroken, Busy, Draining, StorageUnavailable),
+        failure=OpenAIError,
+        bases=BASES,
+    ),
+    Route("GET", "/models", models, TAG, {200: Models}, failure=OpenAIError, bases=BASES),
 )
