@@ -16,7 +16,7 @@ import attrs
 import structlog
 from aiohttp import WSCloseCode, web
 
-from hub.api import BASE, HTML, SCRIPT, TEXT, Failure, Handler, Route, agui, openai, said, sessions
+from hub.api import BASE, HTML, SCRIPT, TEXT, Failure, Handler, Route, agui, documents, openai, said, sessions
 from hub.auth import check_bind, doorkeeper
 from hub.clients import NODE
 from hub.config import Settings
@@ -75,6 +75,7 @@ async def no_icon(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+PREFLIGHT_SECONDS = 600  # for so long a browser need not ask again; the longest that all of them keep
 BACKLOG = 4096  # who is not accepted at once, when all come back after a cut, would try again a second later
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
@@ -83,9 +84,6 @@ POLICY = (
 
 ROOT = ("",)
 ROUTES = (
-    Route("GET", "/", page, "Pages", {200: HTML}, bases=ROOT),
-    Route("GET", "/hello.js", script, "Pages", {200: SCRIPT}, bases=ROOT),
-    Route("GET", "/favicon.ico", no_icon, "Pages", {204: None}, bases=ROOT),
     Route("GET", "/health", health, "Health", {200: TEXT}, bases=("", BASE)),
     Route("GET", "/ready", ready, "Health", {200: TEXT}, raises=(Draining,), bases=("", BASE)),
     Route("GET", "/agents", agents, "Agents", {200: sessions.Page[Hosted]}),
@@ -94,6 +92,10 @@ ROUTES = (
     *sessions.ROUTES,
     *agui.ROUTES,
     *openai.ROUTES,
+    *documents.ROUTES,
+    Route("GET", "/", page, "Pages", {200: HTML}, bases=ROOT),
+    Route("GET", "/hello.js", script, "Pages", {200: SCRIPT}, bases=ROOT),
+    Route("GET", "/favicon.ico", no_icon, "Pages", {204: None}, bases=ROOT),
 )
 
 
@@ -126,21 +128,31 @@ async def vary(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.add("Vary", "Origin")
 
 
-def make_app(node: Node) -> web.Application:
+def make_app(node: Node, table: tuple[Route, ...] = ROUTES) -> web.Application:
     """Return the application of a node that is started and stopped by whoever calls this."""
     app = web.Application(middlewares=[errors, doorkeeper(node.settings)])
     app[NODE] = node
     app[SOCKETS] = {}
-    # The doorkeeper has refused every Origin that is not allowed: what comes here may have its answer.
-    options = aiohttp_cors.ResourceOptions(allow_headers="*")  # type: ignore[no-untyped-call]
+    app[documents.TABLE] = table
+    # The doorkeeper has refused every Origin that is not allowed: what comes here may have its answer. Nobody is known
+    # by a cookie, so credentials are not let in.
+    options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
+        allow_headers="*", expose_headers="*", max_age=PREFLIGHT_SECONDS
+    )
     cors = aiohttp_cors.setup(app, defaults={"*": options})
-    for route in ROUTES:
-        for base in route.bases:
-            added = app.router.add_route(route.method, base + route.path, route.handler)
+    # A preflight asks the first resource of its path: all methods of a path must be there.
+    resources: dict[str, web.Resource] = {}
+    for route in table:
+        for path in (base + route.path for base in route.bases):
+            if path not in resources:
+                resources[path] = app.router.add_resource(path)
+                if not route.is_socket:
+                    cors.add(resources[path])
+            added = resources[path].add_route(route.method, route.handler)
             if not route.is_socket:
                 cors.add(added)
             if route.has_head:
-                app.router.add_route("HEAD", base + route.path, route.handler)
+                resources[path].add_route("HEAD", route.handler)
     app.on_response_prepare.append(vary)
     return app
 
@@ -293,6 +305,7 @@ def _announce(node: Node, sockets: list[socket.socket], announce: Callable[[str]
     port = sockets[0].getsockname()[1]
     announce(f"Hubbub listens on   http://{settings.host}:{port}  (a page to try it)")
     announce(f"                    ws://{settings.host}:{port}{BASE}/ws")
+    announce(f"                    http://{settings.host}:{port}/docs  (what it can be asked)")
     for agent in node.agents.all():
         announce(f"  agent {agent.id:<13} {'broken: ' + agent.error if agent.error else agent.description}")
     announce(f"Data lies in        {settings.data.resolve()}")

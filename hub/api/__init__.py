@@ -30,6 +30,7 @@ class Content:
 TEXT = Content("text/plain")
 HTML = Content("text/html")
 SCRIPT = Content("text/javascript")
+STYLE = Content("text/css")
 STREAM = Content("text/event-stream")
 
 
@@ -46,7 +47,8 @@ class Route:
     """One row: what is asked, who answers, and what may be said. Summary and description are the handler's docstring.
 
     *answers* has for each status a class that msgspec knows, a Content, None for no body, or a tuple of these. What
-    comes by itself stays out: 400 and 413 of a body, 403, 500. *raises* are the errors that have a status of their own.
+    comes by itself stays out: 400 and 413 of a body, 403, 500. *raises* are errors that the handler may meet, said in
+    the form of *failure*. *told* are the fields of the body that the address says already.
     """
 
     method: str
@@ -55,6 +57,7 @@ class Route:
     tag: str
     answers: Mapping[int, Any]
     body: Any = None
+    told: tuple[str, ...] = ()
     query: type[Any] | None = None
     headers: Mapping[str, Any] = {}
     raises: tuple[type[HubError], ...] = ()

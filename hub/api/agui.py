@@ -6,7 +6,7 @@ put together.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 import msgspec
@@ -49,7 +49,7 @@ class RunInput(msgspec.Struct):
 
     threadId: Id
     runId: Id
-    messages: list[dict[str, Any]]
+    messages: Annotated[list[dict[str, Any]], msgspec.Meta(examples=[[{"role": "user", "content": "hello"}]])]
 
 
 class Resuming(msgspec.Struct, frozen=True):

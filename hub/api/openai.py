@@ -58,15 +58,15 @@ class Refusal(Exception):
 class Part(msgspec.Struct):
     """One part of a message's content; only text has a meaning here."""
 
-    type: str
+    type: Annotated[str, msgspec.Meta(examples=["text"])]
     text: str | None = None
 
 
 class Turn(msgspec.Struct):
     """One message of the conversation."""
 
-    role: str
-    content: str | list[Part] | None = None
+    role: Annotated[str, msgspec.Meta(examples=["user"])]
+    content: Annotated[str | list[Part] | None, msgspec.Meta(examples=["hello"])] = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -78,7 +78,7 @@ class StreamOptions(msgspec.Struct):
 class Completion(msgspec.Struct):
     """The body of a request; what it has beside these is ignored, or refused by UNSUPPORTED."""
 
-    model: str
+    model: Annotated[str, msgspec.Meta(examples=["main"])]
     messages: list[Turn]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -364,7 +364,7 @@ ROUTES = (
         "/chat/completions",
         completions,
         TAG,
-        {200: (ChatCompletion, STREAM)},
+        {200: (ChatCompletion, STREAM), 500: OpenAIError, 504: OpenAIError},
         body=Completion,
         headers={"X-Session-Id": Annotated[Id, msgspec.Meta(description="the sessionId of the body")]},
         raises=(UnknownAgent, AgentBroken, Busy, Draining, StorageUnavailable),

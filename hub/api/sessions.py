@@ -111,14 +111,16 @@ class EventPage(Struct, frozen=True):
     floor: int
 
 
-class Fault(Struct, frozen=True):
+@attrs.frozen
+class Fault:
     """Why a run failed."""
 
     code: str
     message: str
 
 
-class Outcome(Struct, frozen=True):
+@attrs.frozen
+class Outcome:
     """What a run said, and how it ended."""
 
     sessionId: str
@@ -328,9 +330,19 @@ ROUTES = (
         TAG,
         {200: (Outcome, STREAM), 202: Accepted},
         body=Chat,
+        told=("sessionId",),
         query=Waiting,
         headers={"Idempotency-Key": Annotated[Id, Meta(description="the message's clientMsgId")]},
         raises=CHAT_RAISES,
     ),
-    Route("POST", "/sessions/{id}/cancel", cancel, TAG, {200: Cancelling}, body=Cancel, raises=(NotRunning,)),
+    Route(
+        "POST",
+        "/sessions/{id}/cancel",
+        cancel,
+        TAG,
+        {200: Cancelling},
+        body=Cancel,
+        told=("sessionId",),
+        raises=(NotRunning,),
+    ),
 )
