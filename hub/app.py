@@ -16,7 +16,7 @@ import attrs
 import structlog
 from aiohttp import WSCloseCode, web
 
-from hub.api import BASE, HTML, SCRIPT, TEXT, Failure, Handler, Route, agui, documents, openai, said, sessions
+from hub.api import BASE, HTML, SCRIPT, TEXT, Failure, Handler, Route, agui, documents, file, openai, said, sessions
 from hub.auth import check_bind, doorkeeper
 from hub.clients import NODE
 from hub.config import Settings
@@ -62,12 +62,12 @@ async def agents(request: web.Request) -> web.Response:
 
 async def page(request: web.Request) -> web.FileResponse:
     """Show a page to try the hub."""
-    return web.FileResponse(CONSOLE / "index.html", headers={"Content-Security-Policy": POLICY})
+    return file(CONSOLE / "index.html", HTML, {"Content-Security-Policy": POLICY})
 
 
 async def script(request: web.Request) -> web.FileResponse:
     """Give that page its script."""
-    return web.FileResponse(CONSOLE / "hello.js", headers={"X-Content-Type-Options": "nosniff"})
+    return file(CONSOLE / "hello.js", SCRIPT, {"X-Content-Type-Options": "nosniff"})
 
 
 async def no_icon(request: web.Request) -> web.Response:

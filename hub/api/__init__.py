@@ -6,6 +6,7 @@ reads as the class that its row names, so that what is written down is what is c
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -22,16 +23,20 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Content:
-    """An answer that is no JSON: its media type."""
+    """An answer that is no JSON: its media type, and the schema of it, or of each event of a stream."""
 
     media: str
+    schema: Mapping[str, Any] = {"type": "string"}
 
 
 TEXT = Content("text/plain")
 HTML = Content("text/html")
 SCRIPT = Content("text/javascript")
 STYLE = Content("text/css")
-STREAM = Content("text/event-stream")
+STREAM = Content(
+    "text/event-stream",
+    {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}},
+)
 
 
 @attrs.frozen
@@ -86,6 +91,11 @@ def _several(answer: Any) -> tuple[Any, ...]:
 def said(value: Any, status: int = 200) -> web.Response:
     """Answer with an attrs instance as JSON, without what is None."""
     return web.json_response(attrs.asdict(value, filter=lambda _, field: field is not None), status=status)
+
+
+def file(path: Path, content: Content, headers: Mapping[str, str]) -> web.FileResponse:
+    """Answer with a file of a page; what a script is called differs from one Python to the next."""
+    return web.FileResponse(path, headers={"Content-Type": f"{content.media}; charset=utf-8", **headers})
 
 
 def asked(request: web.Request, kind: type[T]) -> T:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from hub.api import BASE, HTML, SCRIPT, STYLE, Handler, Route
+from hub.api import BASE, HTML, SCRIPT, STYLE, Content, Handler, Route, file
 from hub.api.asyncapi import asyncapi
 from hub.api.openapi import openapi
 
@@ -45,9 +45,9 @@ def _asyncapi() -> bytes:
     return orjson.dumps(asyncapi())
 
 
-def _file(name: str, about: str) -> Handler:
+def _file(name: str, content: Content, about: str) -> Handler:
     async def give(request: web.Request) -> web.FileResponse:
-        return web.FileResponse(FOLDER / name, headers=HEADERS)
+        return file(FOLDER / name, content, HEADERS)
 
     give.__doc__ = about
     return give
@@ -58,7 +58,11 @@ BOTH, ROOT = ("", BASE), ("",)
 ROUTES = (
     Route("GET", "/openapi.json", routes, TAG, {200: dict[str, Any]}, bases=BOTH),
     Route("GET", "/asyncapi.json", frames, TAG, {200: dict[str, Any]}, bases=BOTH),
-    Route("GET", "/docs", _file("index.html", "Show both to people."), TAG, {200: HTML}, bases=ROOT),
-    Route("GET", "/docs.js", _file("reference.js", "Give that page its script."), TAG, {200: SCRIPT}, bases=ROOT),
-    Route("GET", "/docs.css", _file("reference.css", "Give that page its looks."), TAG, {200: STYLE}, bases=ROOT),
+    Route("GET", "/docs", _file("index.html", HTML, "Show both to people."), TAG, {200: HTML}, bases=ROOT),
+    Route(
+        "GET", "/docs.js", _file("reference.js", SCRIPT, "Give that page its script."), TAG, {200: SCRIPT}, bases=ROOT
+    ),
+    Route(
+        "GET", "/docs.css", _file("reference.css", STYLE, "Give that page its looks."), TAG, {200: STYLE}, bases=ROOT
+    ),
 )

@@ -58,14 +58,14 @@ class Refusal(Exception):
 class Part(msgspec.Struct):
     """One part of a message's content; only text has a meaning here."""
 
-    type: Annotated[str, msgspec.Meta(examples=["text"])]
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["text"]})]
     text: str | None = None
 
 
 class Turn(msgspec.Struct):
     """One message of the conversation."""
 
-    role: Annotated[str, msgspec.Meta(examples=["user"])]
+    role: Annotated[str, msgspec.Meta(examples=["user"], extra_json_schema={"enum": list(ROLES)})]
     content: Annotated[str | list[Part] | None, msgspec.Meta(examples=["hello"])] = None
 
 
@@ -79,7 +79,7 @@ class Completion(msgspec.Struct):
     """The body of a request; what it has beside these is ignored, or refused by UNSUPPORTED."""
 
     model: Annotated[str, msgspec.Meta(examples=["main"])]
-    messages: list[Turn]
+    messages: Annotated[list[Turn], msgspec.Meta(extra_json_schema={"minItems": 1})]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     sessionId: Id | None = None

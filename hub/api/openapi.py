@@ -150,7 +150,7 @@ def _answer(status: int, answer: Any, known: dict[str, Schema]) -> Schema:
     content: Schema = {}
     for one in answer if isinstance(answer, tuple) else (answer,):
         if isinstance(one, Content):
-            content[one.media] = {"schema": {"type": "string"}}
+            content[one.media] = {"schema": dict(one.schema)}
         elif one is not None:
             content["application/json"] = {"schema": known[_key(one)]}
     return {"description": web.Response(status=status).reason} | ({"content": content} if content else {})
