@@ -17,10 +17,11 @@ import structlog
 from aiohttp import WSCloseCode, web
 
 from hub.api import BASE, HTML, SCRIPT, TEXT, Failure, Handler, Route, agui, documents, file, openai, said, sessions
+from hub.api.session_shapes import Page
 from hub.auth import check_bind, doorkeeper
 from hub.clients import NODE
 from hub.config import Settings
-from hub.errors import Draining, HubError, UnknownAgent
+from hub.errors import Draining, HubError, Refused, UnknownAgent
 from hub.node import Node
 from hub.ws import SOCKETS, Address, close_all, websocket
 
@@ -86,7 +87,7 @@ ROOT = ("",)
 ROUTES = (
     Route("GET", "/health", health, "Health", {200: TEXT}, bases=("", BASE)),
     Route("GET", "/ready", ready, "Health", {200: TEXT}, raises=(Draining,), bases=("", BASE)),
-    Route("GET", "/agents", agents, "Agents", {200: sessions.Page[Hosted]}),
+    Route("GET", "/agents", agents, "Agents", {200: Page[Hosted]}),
     Route("GET", "/ws", websocket, "WebSocket", {101: None}, query=Address),
     Route("GET", "/agents/{agentId}/ws", websocket, "WebSocket", {101: None}, query=Address, raises=(UnknownAgent,)),
     *sessions.ROUTES,
@@ -99,12 +100,16 @@ ROUTES = (
 )
 
 
+STRANGER = web.RequestKey("stranger", bool)  # who may not come in may not read why, either
+
+
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Say every failure in one form, and never what the client sent."""
     try:
         return await handler(request)
     except HubError as refusal:
+        request[STRANGER] = isinstance(refusal, Refused)
         response = said(Failure(refusal.message, refusal.code), status=refusal.status)
         response.force_close()
         return response
@@ -126,6 +131,9 @@ async def vary(request: web.Request, response: web.StreamResponse) -> None:
     # in memory for as long as its client stays, goes without: 400 bytes a connection.
     if response.status != 101:
         response.headers.add("Vary", "Origin")
+    if request.get(STRANGER):  # it lets any origin read
+        for name in [name for name in response.headers if name.startswith("Access-Control-")]:
+            del response.headers[name]
 
 
 def make_app(node: Node, table: tuple[Route, ...] = ROUTES) -> web.Application:
@@ -134,6 +142,13 @@ def make_app(node: Node, table: tuple[Route, ...] = ROUTES) -> web.Application:
     app[NODE] = node
     app[SOCKETS] = {}
     app[documents.TABLE] = table
+    _add(app, table)
+    app.on_response_prepare.append(vary)
+    return app
+
+
+def _add(app: web.Application, table: tuple[Route, ...]) -> None:
+    """Give each row to the router, and to CORS."""
     # The doorkeeper has refused every Origin that is not allowed: what comes here may have its answer. Nobody is known
     # by a cookie, so credentials are not let in.
     options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
@@ -153,8 +168,6 @@ def make_app(node: Node, table: tuple[Route, ...] = ROUTES) -> web.Application:
                 cors.add(added)
             if route.has_head:
                 resources[path].add_route("HEAD", route.handler)
-    app.on_response_prepare.append(vary)
-    return app
 
 
 # --- start and stop ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from hub.messages import (
     Cancelling,
     Command,
     Error,
-    Notice,
     Ok,
     Pong,
     StopReason,
@@ -31,7 +30,7 @@ ABOUT = (
     "Commands go in, events and notices come out. Without a subprotocol the hub speaks the plain protocol, with "
     "`hubbub.v1` (or after `hello`) the extended one, with `hubbub.events` the event envelope."
 )
-HEARD_PLAIN: tuple[type[Notice], ...] = (Accepted, Cancelling, Error, Ok, Pong, Subscribed)
+HEARD_PLAIN = tuple(f"notice.{kind.type}" for kind in (Accepted, Cancelling, Error, Ok, Pong, Subscribed))
 PLACE = {name: {"type": "string"} for name in ("sessionId", "runId", "messageId", "epoch")}
 TEXT = {"content": {"type": "string"}, "done": {"type": "boolean"}, "agentId": {"type": "string"}, **PLACE}
 SEQ = {"seq": {"type": "integer", "minimum": 1}}
@@ -83,37 +82,19 @@ ENVELOPE = _object(
 def asyncapi() -> Schema:
     """Return the document: two channels, and what is said there by its protocol."""
     _, components = schemas([*COMMANDS.values(), Address], typed=True)
-    commands = {f"command.{name}": _command(kind) for name, kind in COMMANDS.items()}
-    plain = {f"plain.{name}": {"name": name, "payload": schema} for name, schema in PLAIN.items()}
-    notices = {f"notice.{name}": _message(name, kind) for name, kind in NOTICES.items()}
-    events = {f"event.{name}": _message(name, kind) for name, kind in BODIES.items()}
-    envelope = {"envelope": {"name": "envelope", "payload": ENVELOPE}}
-    heard = [*plain, *(f"notice.{kind.type}" for kind in HEARD_PLAIN)]
-    messages = commands | plain | notices | events | envelope
-    said = {
-        "plain": ("What clients of the plain protocol hear.", "socket", heard),
-        "extended": ("What clients of `hubbub.v1` hear.", "socket", [*notices, *events]),
-        "envelope": ("What clients of `hubbub.events` hear.", "socket", list(envelope)),
-        "agentEnvelope": ("What is heard there without a subprotocol.", "agentSocket", list(envelope)),
-    }
     address = components["Address"]["properties"]
+    agent_socket = [name for name in MESSAGES if name.startswith("command.") or name == "envelope"]
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "Hubbub", "version": __version__, "description": ABOUT},
         "defaultContentType": "application/json",
         "servers": {"hub": {"host": "{host}", "protocol": "ws", "variables": {"host": {"default": _host()}}}},
         "channels": {
-            "socket": _channel(BASE + "/ws", "One client.", list(messages), address),
-            "agentSocket": _channel(
-                BASE + "/agents/{agentId}/ws", "One client of one agent.", [*commands, *envelope], address
-            ),
+            "socket": _channel(BASE + "/ws", "One client.", list(MESSAGES), address),
+            "agentSocket": _channel(BASE + "/agents/{agentId}/ws", "One client of one agent.", agent_socket, address),
         },
-        "operations": {
-            "command": _operation("receive", "What clients send.", "socket", list(commands)),
-            "agentCommand": _operation("receive", "What clients send there.", "agentSocket", list(commands)),
-            **{name: _operation("send", *what) for name, what in said.items()},
-        },
-        "components": {"messages": messages, "schemas": needed(messages, components)},
+        "operations": {name: _operation(*row) for name, row in OPERATIONS.items()},
+        "components": {"messages": MESSAGES, "schemas": needed(MESSAGES, components)},
     }
 
 
@@ -142,10 +123,29 @@ def _channel(address: str, about: str, messages: list[str], query: Schema) -> Sc
     } | ({"parameters": {name: {"description": "an id"} for name in named}} if named else {})
 
 
-def _operation(action: str, about: str, channel: str, messages: list[str]) -> Schema:
+def _operation(action: str, about: str, channel: str, names: tuple[str, ...]) -> Schema:
+    messages = [name for name in MESSAGES if name.startswith(names)]
     return {
         "action": action,
         "summary": about,
         "channel": {"$ref": f"#/channels/{channel}"},
         "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages],
     }
+
+
+MESSAGES: dict[str, Schema] = {
+    **{f"command.{name}": _command(kind) for name, kind in COMMANDS.items()},
+    **{f"plain.{name}": {"name": name, "payload": schema} for name, schema in PLAIN.items()},
+    **{f"notice.{name}": _message(name, kind) for name, kind in NOTICES.items()},
+    **{f"event.{name}": _message(name, kind) for name, kind in BODIES.items()},
+    "envelope": {"name": "envelope", "payload": ENVELOPE},
+}
+# What is done from the hub's side, what it is for people, on which channel, and the first words of its messages' names.
+OPERATIONS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
+    "command": ("receive", "What clients send.", "socket", ("command.",)),
+    "agentCommand": ("receive", "What clients send to one agent.", "agentSocket", ("command.",)),
+    "plain": ("send", "What clients of the plain protocol hear.", "socket", ("plain.", *HEARD_PLAIN)),
+    "extended": ("send", "What clients of `hubbub.v1` hear.", "socket", ("notice.", "event.")),
+    "envelope": ("send", "What clients of `hubbub.events` hear.", "socket", ("envelope",)),
+    "agentEnvelope": ("send", "What clients of one agent hear.", "agentSocket", ("envelope",)),
+}
