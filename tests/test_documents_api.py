@@ -3,8 +3,8 @@
 import asyncio
 import io
 import json
+import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,6 +16,7 @@ from openapi_spec_validator import validate
 from playwright.async_api import async_playwright
 from test_first_clients import CHROMIUM, needs_browser
 
+from hub.api.documents import FOLDER
 from hub.app import ROUTES, make_app
 from hub.messages import BODIES, COMMANDS, NOTICES
 from hub.protocols.envelope import TYPES
@@ -226,6 +227,7 @@ async def test_events_over_http_fit_the_document(http: aiohttp.ClientSession) ->
 
 
 @needs_browser
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")
 @pytest.mark.parametrize("width", [390, 1200])
 async def test_the_page_shows_every_route_and_asks_nobody_else(
     hub: Hub, http: aiohttp.ClientSession, width: int
@@ -273,4 +275,4 @@ async def test_the_page_runs_no_script_but_its_own(http: aiohttp.ClientSession) 
         policy, text = answer.headers["Content-Security-Policy"], await answer.text()
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
     assert "style=" not in text and "onclick" not in text and "https://" not in text
-    assert {path.name for path in Path("hub/reference").glob("*")} == {"index.html", "reference.js", "reference.css"}
+    assert {path.name for path in FOLDER.glob("*")} == {"index.html", "reference.js", "reference.css"}
