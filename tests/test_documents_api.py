@@ -210,7 +210,7 @@ async def test_what_a_client_hears_fits_the_document(
 
 
 async def test_events_over_http_fit_the_document(http: aiohttp.ClientSession) -> None:
-    """A page of the log, with one of each kind."""
+    """A page of the log, with one of each kind, and what is left out of a message."""
     for message in ("go", "fail"):
         async with http.post(
             "/api/v1/sessions/s1/chat?wait=true", json={"agentId": "everything", "message": message}
@@ -219,6 +219,8 @@ async def test_events_over_http_fit_the_document(http: aiohttp.ClientSession) ->
     document = await read(http, "/openapi.json")
     page = await read(http, "/api/v1/sessions/s1/events")
     checker(document, {"$ref": "#/components/schemas/EventPage"}).validate(page)
+    messages = await read(http, "/api/v1/sessions/s1/messages")
+    checker(document, {"$ref": "#/components/schemas/Page_Message_"}).validate(messages)
     rare = {"message", "message_removed"}
     assert {event["type"] for event in page["data"]} == BODIES.keys() - rare
 

@@ -142,11 +142,11 @@ function route(method, path, operation) {
   const inside = [operation.description ? make("p", {}, ...prose(operation.description)) : null];
   if (operation.parameters?.length) {
     const rows = operation.parameters.map((one) => row(one.name, one.schema, one.required, [one.description, `in the ${one.in}`].filter(Boolean).join("; ")));
-    inside.push(make("h4", {}, "Parameters"), table("Parameters", rows));
+    inside.push(make("h3", {}, "Parameters"), table("Parameters", rows));
   }
   const body = operation.requestBody;
-  if (body) inside.push(make("h4", {}, body.required ? "Body" : "Body, if any"), bodied(body.content["application/json"]));
-  inside.push(make("h4", {}, "Answers"), answers(operation), make("h4", {}, "Example"), ...copied(example(method, path, operation)));
+  if (body) inside.push(make("h3", {}, body.required ? "Body" : "Body, if any"), bodied(body.content["application/json"]));
+  inside.push(make("h3", {}, "Answers"), answers(operation), make("h3", {}, "Example"), ...copied(example(method, path, operation)));
   const head = [make("b", {}, method.toUpperCase()), code(path), make("span", {}, operation.summary)];
   return folded(operation.operationId, head, ...inside);
 }
