@@ -7,76 +7,100 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import aiohttp_cors
+import attrs
 import structlog
 from aiohttp import WSCloseCode, web
 
-from hub.api import agui, openai, sessions
+from hub.api import BASE, HTML, SCRIPT, TEXT, Failure, Handler, Route, agui, documents, file, openai, said, sessions
+from hub.api.session_shapes import Page
 from hub.auth import check_bind, doorkeeper
 from hub.clients import NODE
 from hub.config import Settings
-from hub.errors import HubError
+from hub.errors import Draining, HubError, Refused, UnknownAgent
 from hub.node import Node
-from hub.ws import SOCKETS, close_all, websocket
+from hub.ws import SOCKETS, Address, close_all, websocket
 
 log = structlog.get_logger()
 
 CONSOLE = Path(__file__).parent / "console"
-BASE = "/api/v1"
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
+@attrs.frozen
+class Hosted:
+    """An agent that the hub hosts; a broken one with its error."""
+
+    agentId: str
+    description: str
+    status: Literal["ok", "broken"]
+    error: str | None = None
+
+
 async def health(request: web.Request) -> web.Response:
+    """Say that the process lives."""
     return web.Response(text="OK")
 
 
 async def ready(request: web.Request) -> web.Response:
+    """Say whether the hub takes chats."""
     if request.app[NODE].ready:
         return web.Response(text="OK")
-    return web.json_response({"error": "the hub is starting or going down", "code": "draining"}, status=503)
+    return said(Failure("the hub is starting or going down", Draining.code), status=Draining.status)
 
 
 async def agents(request: web.Request) -> web.Response:
+    """List the hosted agents; a broken one with its error."""
     hosted = request.app[NODE].agents.describe()
     return web.json_response({"data": hosted, "total": len(hosted), "page": 1, "size": max(len(hosted), 1)})
 
 
 async def page(request: web.Request) -> web.FileResponse:
-    return web.FileResponse(CONSOLE / "index.html", headers={"Content-Security-Policy": POLICY})
+    """Show a page to try the hub."""
+    return file(CONSOLE / "index.html", HTML, {"Content-Security-Policy": POLICY})
 
 
 async def script(request: web.Request) -> web.FileResponse:
-    return web.FileResponse(CONSOLE / "hello.js", headers={"X-Content-Type-Options": "nosniff"})
+    """Give that page its script."""
+    return file(CONSOLE / "hello.js", SCRIPT, {"X-Content-Type-Options": "nosniff"})
 
 
 async def no_icon(request: web.Request) -> web.Response:
+    """Answer browsers that ask for an icon."""
     return web.Response(status=204)
 
 
+PREFLIGHT_SECONDS = 600  # for so long a browser need not ask again; the longest that all of them keep
 BACKLOG = 4096  # who is not accepted at once, when all come back after a cut, would try again a second later
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-ROUTES: tuple[tuple[str, Handler], ...] = (
-    ("/", page),
-    ("/hello.js", script),
-    ("/favicon.ico", no_icon),
-    ("/health", health),
-    ("/ready", ready),
-    (f"{BASE}/health", health),
-    (f"{BASE}/ready", ready),
-    (f"{BASE}/agents", agents),
-    (f"{BASE}/ws", websocket),
-    (BASE + "/agents/{agentId}/ws", websocket),
+ROOT = ("",)
+ROUTES = (
+    Route("GET", "/health", health, "Health", {200: TEXT}, bases=("", BASE)),
+    Route("GET", "/ready", ready, "Health", {200: TEXT}, raises=(Draining,), bases=("", BASE)),
+    Route("GET", "/agents", agents, "Agents", {200: Page[Hosted]}),
+    Route("GET", "/ws", websocket, "WebSocket", {101: None}, query=Address),
+    Route("GET", "/agents/{agentId}/ws", websocket, "WebSocket", {101: None}, query=Address, raises=(UnknownAgent,)),
+    *sessions.ROUTES,
+    *agui.ROUTES,
+    *openai.ROUTES,
+    *documents.ROUTES,
+    Route("GET", "/", page, "Pages", {200: HTML}, bases=ROOT),
+    Route("GET", "/hello.js", script, "Pages", {200: SCRIPT}, bases=ROOT),
+    Route("GET", "/favicon.ico", no_icon, "Pages", {204: None}, bases=ROOT),
 )
+
+
+STRANGER = web.RequestKey("stranger", bool)  # who may not come in may not read why, either
 
 
 @web.middleware
@@ -85,7 +109,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except HubError as refusal:
-        response = web.json_response({"error": refusal.message, "code": refusal.code}, status=refusal.status)
+        request[STRANGER] = isinstance(refusal, Refused)
+        response = said(Failure(refusal.message, refusal.code), status=refusal.status)
         response.force_close()
         return response
     except web.HTTPException as wrong:
@@ -93,11 +118,12 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise
         text = "nothing here; the WebSocket is at /api/v1/ws" if wrong.status == 404 else wrong.reason
         code = wrong.reason.lower().replace(" ", "_")
-        headers = {key: value for key, value in wrong.headers.items() if key == "Allow"}
-        return web.json_response({"error": text, "code": code}, status=wrong.status, headers=headers)
+        response = said(Failure(text, code), status=wrong.status)
+        response.headers.update({key: value for key, value in wrong.headers.items() if key == "Allow"})
+        return response
     except Exception:
         log.exception("a request failed", path=request.path[:200])
-        return web.json_response({"error": "the hub failed; its log has the reason", "code": "internal"}, status=500)
+        return said(Failure("the hub failed; its log has the reason", "internal"), status=500)
 
 
 async def vary(request: web.Request, response: web.StreamResponse) -> None:
@@ -105,25 +131,43 @@ async def vary(request: web.Request, response: web.StreamResponse) -> None:
     # in memory for as long as its client stays, goes without: 400 bytes a connection.
     if response.status != 101:
         response.headers.add("Vary", "Origin")
+    if request.get(STRANGER):  # it lets any origin read
+        for name in [name for name in response.headers if name.startswith("Access-Control-")]:
+            del response.headers[name]
 
 
-def make_app(node: Node) -> web.Application:
+def make_app(node: Node, table: tuple[Route, ...] = ROUTES) -> web.Application:
     """Return the application of a node that is started and stopped by whoever calls this."""
     app = web.Application(middlewares=[errors, doorkeeper(node.settings)])
     app[NODE] = node
     app[SOCKETS] = {}
-    # The doorkeeper has refused every Origin that is not allowed: what comes here may have its answer.
-    options = aiohttp_cors.ResourceOptions(allow_headers="*")  # type: ignore[no-untyped-call]
-    cors = aiohttp_cors.setup(app, defaults={"*": options})
-    for path, handler in ROUTES:
-        route = app.router.add_get(path, handler)
-        if path.startswith(BASE) and handler is not websocket:
-            cors.add(route)
-    for base in (BASE, "/v1"):  # the latter is where OpenAI's clients look by default
-        for method, path, handler in (*openai.ROUTES, *((*sessions.ROUTES, *agui.ROUTES) if base == BASE else ())):
-            cors.add(app.router.add_route(method, base + path, handler))
+    app[documents.TABLE] = table
+    _add(app, table)
     app.on_response_prepare.append(vary)
     return app
+
+
+def _add(app: web.Application, table: tuple[Route, ...]) -> None:
+    """Give each row to the router, and to CORS."""
+    # The doorkeeper has refused every Origin that is not allowed: what comes here may have its answer. Nobody is known
+    # by a cookie, so credentials are not let in.
+    options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
+        allow_headers="*", expose_headers="*", max_age=PREFLIGHT_SECONDS
+    )
+    cors = aiohttp_cors.setup(app, defaults={"*": options})
+    # A preflight asks the first resource of its path: all methods of a path must be there.
+    resources: dict[str, web.Resource] = {}
+    for route in table:
+        for path in (base + route.path for base in route.bases):
+            if path not in resources:
+                resources[path] = app.router.add_resource(path)
+                if not route.is_socket:
+                    cors.add(resources[path])
+            added = resources[path].add_route(route.method, route.handler)
+            if not route.is_socket:
+                cors.add(added)
+            if route.has_head:
+                resources[path].add_route("HEAD", route.handler)
 
 
 # --- start and stop ---------------------------------------------------------------------------------------------------
@@ -274,6 +318,7 @@ def _announce(node: Node, sockets: list[socket.socket], announce: Callable[[str]
     port = sockets[0].getsockname()[1]
     announce(f"Hubbub listens on   http://{settings.host}:{port}  (a page to try it)")
     announce(f"                    ws://{settings.host}:{port}{BASE}/ws")
+    announce(f"                    http://{settings.host}:{port}/docs  (what it can be asked)")
     for agent in node.agents.all():
         announce(f"  agent {agent.id:<13} {'broken: ' + agent.error if agent.error else agent.description}")
     announce(f"Data lies in        {settings.data.resolve()}")

@@ -3,9 +3,11 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import structlog
 from aiohttp import HttpVersion11, web
+from msgspec import Meta
 
 from hub.clients import NODE, connect, disconnect
 from hub.connection import Connection
@@ -18,6 +20,7 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 0.5  # how often it is looked whether a client is still there: aiohttp tells no handler
 PLACE = re.compile(rf"({ID_PATTERN}):([0-9]{{1,15}})")
+LastEvent = Annotated[str, Meta(description="the id of the last event that came, EPOCH:SEQ: what follows it is wanted")]
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",

@@ -1,21 +1,21 @@
 """The WebSocket endpoint: reads frames, hands commands on, and cleans up after each connection."""
 
 import asyncio
-import re
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
+from msgspec import Meta, Struct
 
+from hub.api import asked
 from hub.clients import NODE, connect, disconnect
 from hub.connection import Connection
 from hub.dispatch import dispatch, join, welcome
-from hub.errors import BadId, HubError
-from hub.messages import Error
+from hub.errors import HubError
+from hub.messages import Error, Id
 from hub.node import Node
 from hub.protocols import PROTOCOLS, open_protocol
-from hub.protocols.reading import ID
 
 log = structlog.get_logger()
 
@@ -24,12 +24,24 @@ SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", dict)
 ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
 
 
+class Address(Struct):
+    """What a client may say in the address of its socket."""
+
+    agentId: Annotated[Id, Meta(description="the agent of a chat that names none")] = "main"
+    sessionId: Annotated[Id, Meta(description="hear this session, and chat in it where a chat names none")] | None = (
+        None
+    )
+    afterSeq: Annotated[int, Meta(ge=0, lt=10**15, description="resume after this seq")] | None = None
+    epoch: Annotated[Id, Meta(description="of the session when it had that seq")] | None = None
+    stream: Annotated[bool, Meta(description="false: whole messages, no pieces")] = True
+
+
 async def websocket(request: web.Request) -> web.StreamResponse:
-    """Serve one client until it leaves."""
+    """Open a WebSocket; what it says is in the AsyncAPI document."""
     node = request.app[NODE]
-    query, spoken = _query(request), "plain"
+    address, spoken = asked(request, Address), "plain"
     if "agentId" in request.match_info:  # /agents/{agentId}/ws
-        query["agentId"], spoken = node.agents.get(request.match_info["agentId"]).id, "hubbub.events"
+        address.agentId, spoken = node.agents.get(request.match_info["agentId"]).id, "hubbub.events"
     limits = node.settings.limits
     # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node._sweep).
     # max_msg_size refuses exactly n.
@@ -51,14 +63,14 @@ async def websocket(request: web.Request) -> web.StreamResponse:
         protocol,
         writer.drain,
         ws.ping,
-        agent=query.get("agentId", "main"),
-        session=query.get("sessionId"),
-        whole=query.get("stream") == "false",
+        agent=address.agentId,
+        session=address.sessionId,
+        whole=not address.stream,
     )
     request.app[SOCKETS][connection] = ws
     try:
-        await _open(node, connection, query)
-        del query  # this frame stays for as long as the client: 300 bytes
+        await _open(node, connection, address)
+        del address  # this frame stays for as long as the client: 300 bytes
         await _read(node, connection, ws)
     except HubError as refusal:  # the session of its address cannot be had
         connection.answer(Error(code=refusal.code, message=refusal.message))
@@ -83,23 +95,12 @@ async def _close(ws: web.WebSocketResponse[Any], code: int, seconds: float, mess
         pass  # the caller aborts the transport
 
 
-def _query(request: web.Request) -> dict[str, str]:
-    query = dict(request.query)
-    for name in ("agentId", "sessionId", "epoch"):
-        if name in query and not ID.fullmatch(query[name]):
-            raise BadId(f"?{name}= is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -")
-    if "afterSeq" in query and not re.fullmatch(r"[0-9]{1,15}", query["afterSeq"]):
-        raise BadId("?afterSeq= is no seq: hand back the number of the last frame")
-    return query
-
-
-async def _open(node: Node, connection: Connection, query: dict[str, str]) -> None:
+async def _open(node: Node, connection: Connection, address: Address) -> None:
     if connection.protocol.name != "plain":
         welcome(node, connection)
     if connection.session is not None:
-        after = int(query["afterSeq"]) if "afterSeq" in query else None
         async with node.use(connection.session) as session:
-            await join(node, connection, session, after, query.get("epoch"))
+            await join(node, connection, session, address.afterSeq, address.epoch)
 
 
 async def _read(node: Node, connection: Connection, ws: web.WebSocketResponse[Any]) -> None:

@@ -16,9 +16,9 @@ needs_node = pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js 
 
 async def run_node(script: str, *arguments: str) -> str:
     """Return what the script printed; fails with what it said where it fails."""
-    await asyncio.to_thread(_install)
+    place = await installed()
     process = await asyncio.create_subprocess_exec(
-        "node", str(PLACE / script), *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        "node", str(place / script), *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
@@ -28,6 +28,12 @@ async def run_node(script: str, *arguments: str) -> str:
             await process.wait()
     assert process.returncode == 0, err.decode()
     return out.decode()
+
+
+async def installed() -> Path:
+    """Return the folder that has the packages."""
+    await asyncio.to_thread(_install)
+    return PLACE
 
 
 def _install() -> None:

@@ -50,7 +50,7 @@ async def test_errors_have_one_form_and_echo_nothing(hub: Hub) -> None:
         ("/health", "GET", {"Host": "evil<x>.example"}, 403, "refused"),
         ("/health", "GET", {"Origin": "https://evil.example"}, 403, "refused"),
         ("/api/v1/ws?sessionId=a%20b", "GET", {}, 400, "bad_id"),
-        ("/api/v1/ws?sessionId=a&afterSeq=-1", "GET", {}, 400, "bad_id"),
+        ("/api/v1/ws?sessionId=a&afterSeq=-1", "GET", {}, 400, "bad_query"),
     ):
         found, body, _ = await get(hub, path, method, **headers)
         assert (found, body["code"]) == (status, code)

@@ -1,1 +1,127 @@
-"""HTTP resources: one file each, with its routes in a table."""
+"""HTTP resources: one file each, with its routes in a table.
+
+A Route is all that the router, CORS and the documents know of a route. What a handler reads of an address or a body it
+reads as the class that its row names, so that what is written down is what is checked.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import msgspec
+from aiohttp import web
+
+from hub.errors import BadFrame, BadId, BadQuery, HubError
+from hub.protocols.reading import ID_FIELDS, read_object
+
+BASE = "/api/v1"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Content:
+    """An answer that is no JSON: its media type, and the schema of it, or of each event of a stream."""
+
+    media: str
+    schema: Mapping[str, Any] = {"type": "string"}
+
+
+TEXT = Content("text/plain")
+HTML = Content("text/html")
+SCRIPT = Content("text/javascript")
+STYLE = Content("text/css")
+STREAM = Content(
+    "text/event-stream",
+    {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}},
+)
+
+
+@attrs.frozen
+class Failure:
+    """Why a request was refused: *error* is for people, *code* is stable."""
+
+    error: str
+    code: str
+
+
+@attrs.frozen(eq=False)
+class Route:
+    """One row: what is asked, who answers, and what may be said. Summary and description are the handler's docstring.
+
+    *answers* has for each status a class that msgspec knows, a Content, None for no body, or a tuple of these. What
+    comes by itself stays out: 400 and 413 of a body, 403, 500. *raises* are errors that the handler may meet, said in
+    the form of *failure*. *told* are the fields of the body that the address says already.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    tag: str
+    answers: Mapping[int, Any]
+    body: Any = None
+    told: tuple[str, ...] = ()
+    query: type[Any] | None = None
+    headers: Mapping[str, Any] = {}
+    raises: tuple[type[HubError], ...] = ()
+    failure: type[Any] = Failure
+    bases: tuple[str, ...] = (BASE,)
+
+    @property
+    def contents(self) -> tuple[Any, ...]:
+        """Return what its answers hold, whatever their status."""
+        return tuple(content for answer in self.answers.values() for content in _several(answer))
+
+    @property
+    def is_socket(self) -> bool:
+        return 101 in self.answers
+
+    @property
+    def has_head(self) -> bool:
+        """Say whether HEAD is answered: nobody waits for the head of what may not end."""
+        return self.method == "GET" and not self.is_socket and STREAM not in self.contents
+
+
+def _several(answer: Any) -> tuple[Any, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def said(value: Any, status: int = 200) -> web.Response:
+    """Answer with an attrs instance as JSON, without what is None."""
+    return web.json_response(attrs.asdict(value, filter=lambda _, field: field is not None), status=status)
+
+
+def file(path: Path, content: Content, headers: Mapping[str, str]) -> web.FileResponse:
+    """Answer with a file of a page; what a script is called differs from one Python to the next."""
+    return web.FileResponse(path, headers={"Content-Type": f"{content.media}; charset=utf-8", **headers})
+
+
+def asked(request: web.Request, kind: type[T]) -> T:
+    """Return the query as the *kind* that the route's row names; raises BadQuery, or BadId where it is an id."""
+    try:
+        return msgspec.convert(dict(request.query), kind, strict=False)
+    except msgspec.ValidationError as wrong:
+        expected, field = _parted(wrong)
+        if field in ID_FIELDS and "regex" in expected:
+            raise BadId(f"?{field}= is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -") from None
+        raise BadQuery(f"?{field}= is wrong: {expected}") from None
+
+
+async def sent(request: web.Request, kind: type[T]) -> T:
+    """Return the body, or `{}` where none came, as the *kind* that the route's row names; raises BadFrame."""
+    raw = await request.read()
+    try:
+        return msgspec.convert(read_object(raw) if raw else {}, kind)
+    except msgspec.ValidationError as wrong:
+        expected, field = _parted(wrong)
+        if field in ID_FIELDS and "regex" in expected:
+            raise BadId(f"{field} is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -") from None
+        raise BadFrame(f"the body is wrong: {wrong}") from None
+
+
+def _parted(wrong: msgspec.ValidationError) -> tuple[str, str]:
+    """Return what was expected, and the field that it was expected of."""
+    expected, _, place = str(wrong).partition(" - at ")
+    return expected, re.sub(r"^`\$\.?|`$", "", place)

@@ -5,17 +5,18 @@ A thread is a session and a run's id its clientMsgId, so that a request sent aga
 put together.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import attrs
 import msgspec
 from aiohttp import web
 
+from hub.api import STREAM, Route, sent
 from hub.auth import principal
 from hub.clients import NODE
 from hub.connection import Connection
-from hub.errors import BadFrame
+from hub.errors import AgentBroken, BadFrame, Busy, Draining, IdReused, StorageUnavailable, UnknownAgent
 from hub.messages import (
     Body,
     Chat,
@@ -39,11 +40,8 @@ from hub.messages import (
     ToolCallStart,
     WholeMessage,
 )
-from hub.protocols.reading import read_object
 from hub.protocols.sse import OneRun
-from hub.sse import last_event, stream
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from hub.sse import LastEvent, last_event, stream
 
 
 class RunInput(msgspec.Struct):
@@ -51,18 +49,21 @@ class RunInput(msgspec.Struct):
 
     threadId: Id
     runId: Id
-    messages: list[dict[str, Any]]
+    messages: Annotated[list[dict[str, Any]], msgspec.Meta(examples=[[{"role": "user", "content": "hello"}]])]
+
+
+class Resuming(msgspec.Struct, frozen=True):
+    """Where a lost stream goes on, for clients that cannot set a header."""
+
+    lastEventId: LastEvent | None = None
 
 
 async def run(request: web.Request) -> web.StreamResponse:
-    """Run an agent, or go on with a run whose stream was lost."""
+    """Run an agent by AG-UI, or go on with a run whose stream was lost."""
     node = request.app[NODE]
     node.refuse_if_draining()
     agent = node.agents.get(request.match_info["id"])
-    try:
-        given = msgspec.convert(read_object(await request.read()), RunInput)
-    except msgspec.ValidationError as wrong:
-        raise BadFrame(f"this is no RunAgentInput: {wrong}") from None
+    given = await sent(request, RunInput)
     command = Chat(message=_message(given.messages), agentId=agent.id, clientMsgId=given.runId)
     last = last_event(request)
     async with node.use(given.threadId) as session:
@@ -143,4 +144,16 @@ SAYS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     ),
 }
 
-ROUTES: tuple[tuple[str, str, Handler], ...] = (("POST", "/agents/{id}/agui", run),)
+ROUTES = (
+    Route(
+        "POST",
+        "/agents/{id}/agui",
+        run,
+        "Agents",
+        {200: STREAM},
+        body=RunInput,
+        query=Resuming,
+        headers={"Last-Event-ID": LastEvent},
+        raises=(UnknownAgent, AgentBroken, IdReused, Busy, Draining, StorageUnavailable),
+    ),
+)

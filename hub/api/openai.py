@@ -5,22 +5,25 @@ The shapes are those of OpenAI's API reference (chat completions, models, errors
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import wraps
 from time import time
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 import orjson
 from aiohttp import web
 
 from hub.agent import Finish, Past
+from hub.api import BASE, STREAM, Handler, Route
+from hub.api.openai_shapes import ChatCompletion, Models, OpenAIError
 from hub.api.sessions import outcome
 from hub.auth import principal
 from hub.calls import answer
 from hub.clients import NODE
 from hub.connection import Connection
-from hub.errors import AgentError, Busy, HubError, UnknownAgent
+from hub.errors import AgentBroken, AgentError, Busy, Draining, HubError, StorageUnavailable, UnknownAgent
 from hub.loading import Agent
 from hub.messages import Chat, Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.node import Node
@@ -55,15 +58,15 @@ class Refusal(Exception):
 class Part(msgspec.Struct):
     """One part of a message's content; only text has a meaning here."""
 
-    type: str
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["text"]})]
     text: str | None = None
 
 
 class Turn(msgspec.Struct):
     """One message of the conversation."""
 
-    role: str
-    content: str | list[Part] | None = None
+    role: Annotated[str, msgspec.Meta(examples=["user"], extra_json_schema={"enum": list(ROLES)})]
+    content: Annotated[str | list[Part] | None, msgspec.Meta(examples=["hello"])] = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -75,23 +78,21 @@ class StreamOptions(msgspec.Struct):
 class Completion(msgspec.Struct):
     """The body of a request; what it has beside these is ignored, or refused by UNSUPPORTED."""
 
-    model: str
-    messages: list[Turn]
+    model: Annotated[str, msgspec.Meta(examples=["main"])]
+    messages: Annotated[list[Turn], msgspec.Meta(extra_json_schema={"minItems": 1})]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     sessionId: Id | None = None
 
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
 def in_openai_form(handler: Handler) -> Handler:
     """Say the handler's errors as OpenAI does."""
 
+    @wraps(handler)
     async def wrapped(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
-        except (Refusal, HubError, AgentError, TimeoutError) as error:
+        except (Refusal, HubError, AgentError, TimeoutError, web.HTTPRequestEntityTooLarge) as error:
             refusal = refused(error)
             return web.json_response(refusal.body, status=refusal.status)
         except ConnectionError:
@@ -111,6 +112,8 @@ def refused(error: Exception) -> Refusal:
     if isinstance(error, HubError):
         kind = "invalid_request_error" if error.status < 500 else "server_error"
         return Refusal(error.status, kind, error.message, None, error.code)
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return Refusal(413, "invalid_request_error", "the request is too large", None, "request_entity_too_large")
     if isinstance(error, AgentError):
         return Refusal(500, "server_error", error.message, None, error.code)
     return Refusal(504, "server_error", "the answer took longer than the hub allows", None, "timeout")
@@ -118,7 +121,7 @@ def refused(error: Exception) -> Refusal:
 
 @in_openai_form
 async def models(request: web.Request) -> web.Response:
-    """List the agents that work."""
+    """List the agents that work, as OpenAI lists models."""
     hosted = [agent.id for agent in request.app[NODE].agents.all() if not agent.error]
     data = [{"id": name, "object": "model", "created": 0, "owned_by": "hubbub"} for name in hosted]
     return web.json_response({"object": "list", "data": data})
@@ -126,7 +129,11 @@ async def models(request: web.Request) -> web.Response:
 
 @in_openai_form
 async def completions(request: web.Request) -> web.StreamResponse:
-    """Answer a conversation, whole or as a stream; a client that goes away stops the agent."""
+    """Answer a conversation as OpenAI's chat completions do.
+
+    Whole, or with `stream` as server-sent events that end with `[DONE]`. A client that goes away stops the agent, but
+    not in a session.
+    """
     node = request.app[NODE]
     node.refuse_if_draining()
     asked = await _asked(request)
@@ -349,7 +356,20 @@ class OneAnswer(OneRun):
         return {"id": name, "object": "chat.completion.chunk", "created": event.ts // 1000, "model": self.model}
 
 
-ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("POST", "/chat/completions", completions),
-    ("GET", "/models", models),
+TAG = "OpenAI"
+BASES = (BASE, "/v1")  # the latter is where OpenAI's clients look by default
+ROUTES = (
+    Route(
+        "POST",
+        "/chat/completions",
+        completions,
+        TAG,
+        {200: (ChatCompletion, STREAM), 500: OpenAIError, 504: OpenAIError},
+        body=Completion,
+        headers={"X-Session-Id": Annotated[Id, msgspec.Meta(description="the sessionId of the body")]},
+        raises=(UnknownAgent, AgentBroken, Busy, Draining, StorageUnavailable),
+        failure=OpenAIError,
+        bases=BASES,
+    ),
+    Route("GET", "/models", models, TAG, {200: Models}, failure=OpenAIError, bases=BASES),
 )

@@ -1,28 +1,48 @@
 """Sessions over HTTP: what was said, what is being said, and chats."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import attrs
 from aiohttp import web
+from msgspec import Meta
 
+from hub.api import STREAM, Route, asked, said, sent
+from hub.api.session_shapes import (
+    Cursor,
+    EventPage,
+    Listing,
+    NewSession,
+    Outcome,
+    Page,
+    Paging,
+    SessionState,
+    Waiting,
+)
 from hub.auth import principal
 from hub.clients import NODE
 from hub.connection import Connection
 from hub.dispatch import join, stop
-from hub.errors import BadId, BadQuery, UnknownSession
-from hub.logs import Head
-from hub.messages import Accepted, Cancel, Chat, Chunk, Event, RunError, RunFinished, WholeMessage
+from hub.errors import BadId, Busy, Draining, IdReused, NotRunning, StorageUnavailable, UnknownAgent, UnknownSession
+from hub.logs import Head, Listed, Message
+from hub.messages import (
+    Accepted,
+    Cancel,
+    Cancelling,
+    Chat,
+    Chunk,
+    Event,
+    Id,
+    RunError,
+    RunFinished,
+    State,
+    WholeMessage,
+)
 from hub.node import Node
 from hub.protocols.extended import event_fields, notice_fields
 from hub.protocols.reading import ID, convert, read_object
 from hub.registry import Channel
 from hub.session import new_id
-from hub.sse import last_event, stream, wants_stream
-
-MOST = 100  # sessions or messages on one page
-FAR = 10**15 - 1
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from hub.sse import LastEvent, last_event, stream, wants_stream
 
 
 def _session_id(request: web.Request) -> str:
@@ -40,72 +60,62 @@ async def _head(request: web.Request) -> Head:
     return head
 
 
-def _number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
-    given = request.query.get(name, str(default))
-    if not (given.isascii() and given.isdigit() and len(given) <= 15 and least <= int(given) <= most):
-        raise BadQuery(f"?{name}= is no number from {least} to {most}")
-    return int(given)
-
-
 async def listed(request: web.Request) -> web.Response:
-    """The newest first; by agent and by the time of the last message, where asked."""
-    page, size = _number(request, "page", 1, 1, 10**9), _number(request, "size", 20, 1, MOST)
-    since, until = _number(request, "since", 0, 0, FAR), _number(request, "until", FAR, 0, FAR)
+    """List the sessions, the newest first.
+
+    By agent and by the time of the last message, where asked.
+    """
+    want = asked(request, Listing)
     log = request.app[NODE].log
-    total, found = await log.sessions((page - 1) * size, size, request.query.get("agentId"), since, until)
-    return web.json_response({"data": [attrs.asdict(one) for one in found], "total": total, "page": page, "size": size})
+    total, found = await log.sessions((want.page - 1) * want.size, want.size, want.agentId, want.since, want.until)
+    data = [attrs.asdict(one) for one in found]
+    return web.json_response({"data": data, "total": total, "page": want.page, "size": want.size})
 
 
 async def made(request: web.Request) -> web.Response:
-    """Make a session, under the id that the body names or one of its own; one that is there stays as it is."""
-    raw = await request.read()
-    session_id = (read_object(raw) if raw else {}).get("sessionId", new_id("s"))
-    if not isinstance(session_id, str) or not ID.fullmatch(session_id):
-        raise BadId("sessionId is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -")
+    """Make a session.
+
+    Under the id that the body names, or one of its own; one that is there stays as it is.
+    """
+    session_id = (await sent(request, NewSession)).sessionId or new_id("s")
     node = request.app[NODE]
     node.refuse_if_draining()
     was = await node.log.find(session_id)
     async with node.use(session_id) as session:
-        return web.json_response(_shown(node, session.channel), status=201 if was is None else 200)
+        return said(_shown(node, session.channel), status=201 if was is None else 200)
 
 
 async def shown(request: web.Request) -> web.Response:
-    """Where a session stands, and what it is doing."""
+    """Show where a session stands, and what it is doing."""
     head, node = await _head(request), request.app[NODE]
-    return web.json_response(_shown(node, head))
+    return said(_shown(node, head))
 
 
-def _shown(node: Node, head: Head | Channel) -> dict[str, Any]:
+def _shown(node: Node, head: Head | Channel) -> SessionState:
     session_id = head.sessionId if isinstance(head, Head) else head.id
     session = node.sessions.get(session_id)
     seq = head.seq if isinstance(head, Head) else head.head
-    state = notice_fields(session.state()) if session is not None else {"state": "idle", "active": [], "queue": []}
-    return {
-        "sessionId": session_id,
-        "epoch": head.epoch,
-        "seq": seq,
-        "floor": head.floor,
-        "state": state["state"],
-        "active": state["active"],
-        "queue": state["queue"],
-    }
+    state = session.state() if session is not None else State(sessionId=session_id, state="idle", active=(), queue=())
+    return SessionState(session_id, head.epoch, seq, head.floor, state.state, state.active, state.queue)
 
 
 async def messages(request: web.Request) -> web.Response:
-    """Page 1 is the oldest."""
-    head = await _head(request)
-    page, size = _number(request, "page", 1, 1, 10**9), _number(request, "size", 20, 1, MOST)
-    total, found = await request.app[NODE].log.history(head.sessionId, (page - 1) * size, size)
+    """List the finished messages; page 1 has the oldest."""
+    head, want = await _head(request), asked(request, Paging)
+    total, found = await request.app[NODE].log.history(head.sessionId, (want.page - 1) * want.size, want.size)
     data = [attrs.asdict(message, filter=lambda _, value: value is not None) for message in found]
-    return web.json_response({"data": data, "total": total, "page": page, "size": size})
+    return web.json_response({"data": data, "total": total, "page": want.page, "size": want.size})
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """The log: a page of it after `afterSeq`, or from a cursor on as a stream."""
-    node = request.app[NODE]
+    """Read the log: a page of it, or a stream from a cursor on.
+
+    With `Accept: text/event-stream` the stream stays open; see docs/api.md for where it begins.
+    """
+    node, want = request.app[NODE], asked(request, Cursor)
     if not wants_stream(request):
         head = await _head(request)
-        after = _number(request, "afterSeq", 0, 0, FAR)
+        after = want.afterSeq or 0
         found = await node.log.read(head.sessionId, max(after, head.floor), head.seq)
         return web.json_response(
             {
@@ -116,9 +126,7 @@ async def events(request: web.Request) -> web.StreamResponse:
             }
         )
     session_id, last = _session_id(request), last_event(request)
-    epoch, cursor = last if last is not None else (None, None)
-    if cursor is None and "afterSeq" in request.query:
-        cursor = _number(request, "afterSeq", 0, 0, FAR)
+    epoch, cursor = last if last is not None else (None, want.afterSeq)
 
     async def begin(connection: Connection) -> None:
         async with node.use(session_id) as session:
@@ -128,15 +136,17 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    """Keep a message: 202 and what it became; with `?wait=true` or as a stream, also its answer."""
+    """Say a message in a session.
+
+    202 and what it became; with `?wait=true`, or as a stream with `Accept: text/event-stream`, also its answer. With an
+    `Idempotency-Key` it runs once, however often it is sent.
+    """
     node, session_id = request.app[NODE], _session_id(request)
     body = read_object(await request.read())
     key = request.headers.get("Idempotency-Key")
     told = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
     command = cast(Chat, convert({**body, **told}, Chat))
-    wait = request.query.get("wait", "false")
-    if wait not in ("true", "false"):
-        raise BadQuery("?wait= is true or false")
+    wait = asked(request, Waiting).wait
     node.refuse_if_draining()
     agent = node.agents.get(command.agentId or "main")
     async with node.use(session_id) as session:
@@ -148,7 +158,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
                 node.registry.subscribe(connection, session.channel, accepted.seq - 1)
 
             return await stream(request, begin, lambda: session.finished(accepted.runId))
-        if wait == "true":
+        if wait:
             await session.finished(accepted.runId)
             return web.json_response(await outcome(node, accepted))
     return web.json_response(notice_fields(accepted), status=202)
@@ -159,7 +169,7 @@ async def outcome(node: Node, accepted: Accepted) -> dict[str, Any]:
     head = await node.log.find(accepted.sessionId)
     assert head is not None
     texts: list[str] = []
-    said: dict[str, Any] = {
+    outcome: dict[str, Any] = {
         "sessionId": head.sessionId,
         "runId": accepted.runId,
         "messageId": accepted.messageId,
@@ -169,40 +179,83 @@ async def outcome(node: Node, accepted: Accepted) -> dict[str, Any]:
     while found := await node.log.read(head.sessionId, cursor, head.seq):
         cursor = found[-1].seq
         for event in found:
-            if event.runId == accepted.runId and _take(event, texts, said):
-                return said | {"content": "".join(texts)}
-    return said | {"content": "".join(texts)}
+            if event.runId == accepted.runId and _take(event, texts, outcome):
+                return outcome | {"content": "".join(texts)}
+    return outcome | {"content": "".join(texts)}
 
 
-def _take(event: Event, texts: list[str], said: dict[str, Any]) -> bool:
+def _take(event: Event, texts: list[str], outcome: dict[str, Any]) -> bool:
     """Add an event to the outcome; say whether it was the last."""
     body = event.body
     if isinstance(body, (Chunk, WholeMessage)):
         texts.append(body.content)
     elif isinstance(body, RunError):
-        said["error"] = {"code": body.code, "message": body.message}
+        outcome["error"] = {"code": body.code, "message": body.message}
     elif isinstance(body, RunFinished):
-        said["stopReason"] = body.stopReason
+        outcome["stopReason"] = body.stopReason
         if body.usage is not None:
-            said["usage"] = attrs.asdict(body.usage)
+            outcome["usage"] = attrs.asdict(body.usage)
         return True
     return False
 
 
 async def cancel(request: web.Request) -> web.Response:
-    """Stop what is being answered: all of it, or the run that the body names."""
+    """Stop what is being answered.
+
+    All of it, or the run that the body names.
+    """
     raw = await request.read()
     command = cast(Cancel, convert({**(read_object(raw) if raw else {}), "sessionId": _session_id(request)}, Cancel))
     node = request.app[NODE]
     return web.json_response(notice_fields(stop(node, command)))
 
 
-ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/sessions", listed),
-    ("POST", "/sessions", made),
-    ("GET", "/sessions/{id}", shown),
-    ("GET", "/sessions/{id}/messages", messages),
-    ("GET", "/sessions/{id}/events", events),
-    ("POST", "/sessions/{id}/chat", chat),
-    ("POST", "/sessions/{id}/cancel", cancel),
+READ_RAISES = (BadId, UnknownSession, StorageUnavailable)
+CHAT_RAISES = (UnknownAgent, IdReused, Busy, Draining, StorageUnavailable)
+TAG = "Sessions"
+ROUTES = (
+    Route("GET", "/sessions", listed, TAG, {200: Page[Listed]}, query=Listing, raises=(StorageUnavailable,)),
+    Route(
+        "POST",
+        "/sessions",
+        made,
+        TAG,
+        {200: SessionState, 201: SessionState},
+        body=NewSession,
+        raises=(Draining, StorageUnavailable),
+    ),
+    Route("GET", "/sessions/{id}", shown, TAG, {200: SessionState}, raises=READ_RAISES),
+    Route("GET", "/sessions/{id}/messages", messages, TAG, {200: Page[Message]}, query=Paging, raises=READ_RAISES),
+    Route(
+        "GET",
+        "/sessions/{id}/events",
+        events,
+        TAG,
+        {200: (EventPage, STREAM)},
+        query=Cursor,
+        headers={"Last-Event-ID": LastEvent},
+        raises=READ_RAISES,
+    ),
+    Route(
+        "POST",
+        "/sessions/{id}/chat",
+        chat,
+        TAG,
+        {200: (Outcome, STREAM), 202: Accepted},
+        body=Chat,
+        told=("sessionId",),
+        query=Waiting,
+        headers={"Idempotency-Key": Annotated[Id, Meta(description="the message's clientMsgId")]},
+        raises=CHAT_RAISES,
+    ),
+    Route(
+        "POST",
+        "/sessions/{id}/cancel",
+        cancel,
+        TAG,
+        {200: Cancelling},
+        body=Cancel,
+        told=("sessionId",),
+        raises=(NotRunning,),
+    ),
 )

@@ -1,0 +1,99 @@
+"""JSON Schema of the classes that check what comes in, and shape what goes out."""
+
+from collections.abc import Iterable
+from typing import Any, get_args
+
+import attrs
+import msgspec
+
+from hub.messages import BODIES, NOTICES, Author, Body, Command, Event, Notice, Usage, WholeMessage
+
+Schema = dict[str, Any]
+PREFIX = "#/components/schemas/"
+ALWAYS: tuple[type[Any], ...] = (Event, *BODIES.values(), *NOTICES.values(), Author, Usage)
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": PREFIX + name}
+
+
+def schemas(kinds: Iterable[Any], typed: bool) -> tuple[list[Schema], dict[str, Schema]]:
+    """Return what refers to each of *kinds*, and all components that these refer to.
+
+    Commands are *typed* where their frame names them; over HTTP their route does.
+    """
+    kinds = list(kinds)
+    refs, components = msgspec.json.schema_components([*kinds, *ALWAYS], ref_template=PREFIX + "{name}")
+    # Event first: what it has is put into each of its bodies.
+    for kind in dict.fromkeys(part for one in (*ALWAYS, *kinds) for part in (one, *get_args(one)) if attrs.has(part)):
+        schema = components[kind.__name__]
+        _without_null(schema)
+        if issubclass(kind, (Body, Notice)) or (typed and issubclass(kind, Command)):
+            _add(schema, {"type": {"const": kind.type}})
+        if issubclass(kind, Body):
+            _place(schema, kind, components["Event"])
+    components["Event"] = {
+        "title": "Event",
+        "description": components["Event"]["description"],
+        "oneOf": [ref(kind.__name__) for kind in BODIES.values()],
+    }
+    del components["Body"]
+    _tidy(components)
+    return list(refs[: len(kinds)]), components
+
+
+def needed(document: Any, components: dict[str, Schema]) -> dict[str, Schema]:
+    """Return the components that *document* refers to, also through each other."""
+    found: dict[str, Schema] = {}
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            name = str(value.get("$ref", "")).removeprefix(PREFIX)
+            if name in components and name not in found:
+                found[name] = components[name]
+                waiting.append(components[name])
+            value = list(value.values())
+        if isinstance(value, list):
+            waiting += value
+    return dict(sorted(found.items()))
+
+
+def _without_null(schema: Schema) -> None:
+    """Say of a class of the hub's own that what is None is left out."""
+    for name, field in schema["properties"].items():
+        bare = {key: value for key, value in field.items() if key != "default" or value is not None}
+        if {"type": "null"} in bare.get("anyOf", ()):
+            rest = [one for one in bare.pop("anyOf") if one != {"type": "null"}]
+            bare |= rest[0] if len(rest) == 1 else {"anyOf": rest}
+        elif bare:
+            continue  # neither null nor anything at all
+        schema["properties"][name] = bare
+        schema["required"] = [one for one in schema["required"] if one != name]
+
+
+def _add(schema: Schema, fields: Schema) -> None:
+    """Put required fields before those of a schema."""
+    schema["properties"] = fields | schema["properties"]
+    schema["required"] = [*fields, *schema["required"]]
+
+
+def _place(schema: Schema, kind: type[Body], event: Schema) -> None:
+    """Give an event what all have: where it stands in the log."""
+    place = {name: field for name, field in event["properties"].items() if name != "body"}
+    optional = {"agentId", "runId"}
+    if kind is WholeMessage:
+        optional.add("seq")  # for who wants whole messages, the event that follows carries it
+    schema["properties"] |= place
+    schema["required"] += [name for name in place if name not in optional]
+
+
+def _tidy(value: Any) -> None:
+    """Leave out what only Python's regular expressions need: elsewhere `$` lets no newline through."""
+    if isinstance(value, dict):
+        if isinstance(value.get("pattern"), str):
+            value["pattern"] = value["pattern"].removesuffix(r"(?!\n)")
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _tidy(item)

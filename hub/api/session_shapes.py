@@ -1,0 +1,105 @@
+"""What is asked of sessions over HTTP, and answered: the shapes by which queries and bodies are checked."""
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+import attrs
+from msgspec import Meta, Struct
+
+from hub.messages import Event, Id, StopReason, Usage
+from hub.sse import LastEvent
+
+MOST = 100  # sessions or messages on one page
+FAR = 10**15 - 1
+Pages = Annotated[int, Meta(ge=1, le=10**9, description="which page, from 1")]
+Size = Annotated[int, Meta(ge=1, le=MOST, description="how many are on a page")]
+Place = Annotated[int, Meta(ge=0, le=FAR, description="a seq: what comes after it is wanted")]
+Time = Annotated[int, Meta(ge=0, le=FAR, description="milliseconds since 1970, of the last message")]
+T = TypeVar("T")
+
+
+class Listing(Struct, frozen=True):
+    """Which sessions are wanted."""
+
+    page: Pages = 1
+    size: Size = 20
+    agentId: Annotated[Id, Meta(description="those in which this agent answered")] | None = None
+    since: Time = 0
+    until: Time = FAR
+
+
+class Paging(Struct, frozen=True):
+    """Which page is wanted."""
+
+    page: Pages = 1
+    size: Size = 20
+
+
+class Cursor(Struct, frozen=True):
+    """From where on events are wanted; a stream may begin at the last event it had."""
+
+    afterSeq: Place | None = None
+    lastEventId: LastEvent | None = None
+
+
+class Waiting(Struct, frozen=True):
+    """Whether the answer is waited for."""
+
+    wait: Annotated[bool, Meta(description="true: answer when the run has ended, with what it said")] = False
+
+
+class NewSession(Struct, frozen=True):
+    """The id of a session to make; without it the hub chooses one."""
+
+    sessionId: Id | None = None
+
+
+class Page(Struct, Generic[T], frozen=True):
+    """One page of a list."""
+
+    data: list[T]
+    total: int
+    page: int
+    size: int
+
+
+@attrs.frozen
+class SessionState:
+    """Where a session stands, what is being answered, and which runs wait, in order."""
+
+    sessionId: str
+    epoch: str
+    seq: int
+    floor: int
+    state: Literal["running", "idle", "queued"]
+    active: tuple[dict[str, str], ...]
+    queue: tuple[dict[str, str], ...]
+
+
+class EventPage(Struct, frozen=True):
+    """Events of a session in their order; its log stands at *seq*, and *floor* or lower is no longer kept."""
+
+    data: list[Event]
+    epoch: str
+    seq: int
+    floor: int
+
+
+@attrs.frozen
+class Fault:
+    """Why a run failed."""
+
+    code: str
+    message: str
+
+
+@attrs.frozen
+class Outcome:
+    """What a run said, and how it ended."""
+
+    sessionId: str
+    runId: str
+    messageId: str
+    content: str
+    stopReason: StopReason | None = None
+    usage: Usage | None = None
+    error: Fault | None = None
