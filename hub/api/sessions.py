@@ -9,10 +9,10 @@ from aiohttp import web
 from hub.auth import principal
 from hub.clients import NODE
 from hub.connection import Connection
-from hub.dispatch import join, stop
+from hub.dispatch import join, reply, stop
 from hub.errors import BadId, BadQuery, UnknownSession
 from hub.logs import Head
-from hub.messages import Accepted, Cancel, Chat, Chunk, Event, RunError, RunFinished, WholeMessage
+from hub.messages import Accepted, Cancel, Chat, Chunk, Event, Ok, Resume, RunError, RunFinished, WholeMessage
 from hub.node import Node
 from hub.protocols.extended import event_fields, notice_fields
 from hub.protocols.reading import ID, convert, read_object
@@ -85,9 +85,7 @@ def _shown(node: Node, head: Head | Channel) -> dict[str, Any]:
         "epoch": head.epoch,
         "seq": seq,
         "floor": head.floor,
-        "state": state["state"],
-        "active": state["active"],
-        "queue": state["queue"],
+        **{name: state[name] for name in ("state", "active", "queue", "interrupts") if name in state},
     }
 
 
@@ -197,6 +195,14 @@ async def cancel(request: web.Request) -> web.Response:
     return web.json_response(notice_fields(stop(node, command)))
 
 
+async def resume(request: web.Request) -> web.Response:
+    """Answer a question that a run asked."""
+    body = {**read_object(await request.read()), "sessionId": _session_id(request)}
+    command = cast(Resume, convert(body, Resume))
+    await reply(request.app[NODE], command, principal(request))
+    return web.json_response(notice_fields(Ok(ref=command.ref)))
+
+
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/sessions", listed),
     ("POST", "/sessions", made),
@@ -205,4 +211,5 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/sessions/{id}/events", events),
     ("POST", "/sessions/{id}/chat", chat),
     ("POST", "/sessions/{id}/cancel", cancel),
+    ("POST", "/sessions/{id}/resume", resume),
 )
