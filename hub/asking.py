@@ -42,6 +42,11 @@ class Questions:
     _then: Callable[[list[Item]], None] | None = None
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
+    @property
+    def answerable(self) -> list[str]:
+        """Return the ids of the questions that an answer may still be given to."""
+        return [] if self._shut else list(self.open)
+
     def check(self) -> None:
         """Raise AgentError where nothing may be asked now."""
         if asyncio.get_running_loop() is not self._loop:
@@ -82,9 +87,10 @@ class Questions:
         while question is not None and question.taken is not None:
             await question.taken.wait()
         if self._shut or question is None or interrupt_id not in self.open:
-            raise too_late(interrupt_id)
+            raise too_late(self.outbox.session_id, interrupt_id)
         if self.outbox.failing:
-            raise StorageUnavailable("the hub's log cannot be written now: try again", retryAfterMs=1000)
+            about = {"sessionId": self.outbox.session_id, "retryAfterMs": 1000}
+            raise StorageUnavailable("the hub's log cannot be written now: try again", **about)
         question.taken = asyncio.Event()
         kept: asyncio.Future[None] = self._loop.create_future()
         body = InterruptResolved(interrupt_id, reply.status, reply.by, reply.payload)
@@ -162,10 +168,9 @@ class Questions:
         self.open.clear()
 
 
-def too_late(interrupt_id: str) -> AlreadyResolved:
-    return AlreadyResolved(
-        f"question {interrupt_id} is closed: it was answered, or nobody waits for an answer any more"
-    )
+def too_late(session_id: str, interrupt_id: str) -> AlreadyResolved:
+    text = f"question {interrupt_id} is closed: it was answered, or nobody waits for an answer any more"
+    return AlreadyResolved(text, sessionId=session_id)
 
 
 async def asked(log: Log, session_id: str, interrupt_id: str) -> KeptChat:

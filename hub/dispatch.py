@@ -200,7 +200,7 @@ async def reply(node: Node, command: Resume, author: Author) -> None:
         return
     await asked(node.log, command.sessionId, command.interruptId)
     node.refuse_if_draining()  # the question may be of a run that starts again
-    raise too_late(command.interruptId)
+    raise too_late(command.sessionId, command.interruptId)
 
 
 async def typing(node: Node, connection: Connection, command: Typing) -> None:

@@ -74,14 +74,14 @@ class Session:
     def state(self) -> State:
         active = tuple(_short(run) for run in self.runs.values())
         queue = tuple(_short(run) for run in self.queue)
-        asked = tuple({"id": name, "runId": run.id} for run in self.runs.values() for name in run.questions.open)
+        asked = tuple({"id": name, "runId": run.id} for run in self.runs.values() for name in run.questions.answerable)
         state: Literal["requires_action", "running", "queued", "idle"]
         state = "requires_action" if asked else "running" if active else "queued" if queue else "idle"
         return State(sessionId=self.id, state=state, active=active, queue=queue, interrupts=asked or None)
 
     def asking(self, interrupt_id: str) -> Questions | None:
         """Return the questions among which this one is open, or None."""
-        return next((run.questions for run in self.runs.values() if interrupt_id in run.questions.open), None)
+        return next((run.questions for run in self.runs.values() if interrupt_id in run.questions.answerable), None)
 
     # --- chat -------------------------------------------------------------------------------------------------------
 
