@@ -182,7 +182,7 @@ async def test_a_run_that_asks_ends_and_its_answer_begins_the_next(hub: Hub) -> 
 
 
 async def test_a_lost_answer_is_sent_again(hub: Hub, tmp_path: Path) -> None:
-    """It counts once; with the last id the stream goes on exactly, without it from its beginning; also after a restart."""
+    """It counts once; with the last id the stream goes on exactly, without it from its beginning, also later."""
     hub.agent("asks.py", ASKS)
     await hub.start()
     again = resumed(question(await events(hub, "asks", asked("Sure?"))), "run-2")

@@ -1,7 +1,6 @@
 """Runs that ask people: the first answer wins, and every question is closed."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ import aiohttp
 import pytest
 from fakes import PATIENCE, Client, Hub, HubProcess
 
-from hub.api.sessions import outcome
 from hub.dispatch import reply
 from hub.errors import AlreadyResolved, StorageUnavailable
 from hub.logs import Append, Done
-from hub.messages import Accepted, Author, Resume
+from hub.messages import Author, Resume
 
 ASKS = """
 async def asks(run):
@@ -42,7 +40,6 @@ async def beside(run):
     yield f"{question.result().payload} {said}"
 """
 ANN = Author("ann", "Ann")
-PEOPLE = Author("local", "local")
 
 
 async def start(hub: Hub, code: str = ASKS, name: str = "asks", **limits: Any) -> None:
@@ -160,13 +157,10 @@ async def test_people_may_decline(hub: Hub) -> None:
     """`cancelled` is an answer like another; what to do is the agent's to say."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
-    await client.send(**await declined(await ask(client)))
+    question = await ask(client)
+    await client.send(type="resume", sessionId="s1", interruptId=question["id"], status="cancelled")
     end = await client.until_done()
     assert end["stopReason"] == "end_turn" and client.text() == "Well. local cancelled None"
-
-
-async def declined(question: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "resume", "sessionId": "s1", "interruptId": question["id"], "status": "cancelled"}
 
 
 async def test_a_plain_client_hears_nothing_of_it(hub: Hub) -> None:
