@@ -1,6 +1,6 @@
 """Hubbub: a hub for AI agents. What an agent file needs is here: `from hub import Run, agent`."""
 
-from hub.agent import Finish, Message, Past, Run, agent
+from hub.agent import Finish, Message, Past, Reply, Run, agent
 from hub.errors import AgentError
 from hub.messages import (
     Custom,
@@ -26,6 +26,7 @@ __all__ = [
     "Past",
     "Progress",
     "Reasoning",
+    "Reply",
     "Run",
     "StateDelta",
     "StateSnapshot",

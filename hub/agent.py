@@ -1,13 +1,14 @@
 """What an agent file and an adapter see of the hub."""
 
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, overload
 
 import attrs
 
-from hub.messages import Author, Body, Usage
+from hub.errors import AgentError
+from hub.messages import Author, Body, Interrupt, ReplyStatus, Usage
 
 
 @attrs.frozen
@@ -57,6 +58,24 @@ class Call:
 
 
 @attrs.frozen
+class Reply:
+    """What somebody answered to a question: *payload* is any JSON; `cancelled` says that they will not answer."""
+
+    status: ReplyStatus
+    payload: Any
+    by: Author
+
+
+# Asks people; the id of the question is the hub's to give.
+Ask = Callable[[Interrupt], Awaitable[Reply]]
+
+
+async def nobody(question: Interrupt) -> Reply:
+    """Answer for people where there are none."""
+    raise AgentError("nobody can be asked here: ask in a session, which people can join", "nobody_to_ask")
+
+
+@attrs.frozen
 class Run:
     """What an agent may know about the answer it is giving.
 
@@ -70,6 +89,7 @@ class Run:
     principal: Author
     history: Sequence[Past]
     _call: Callable[[str, str], Call] = attrs.field(alias="call", repr=False)
+    _ask: Ask = attrs.field(default=nobody, alias="ask", repr=False)
 
     def call(self, agent: str, message: str) -> Call:
         """Ask another agent; its text comes to the caller alone, and stops with this run.
@@ -77,6 +97,21 @@ class Run:
         It sees no history. Raises AgentError (`unknown_agent`, `agent_broken`, `call_depth`) when iterated.
         """
         return self._call(agent, message)
+
+    async def ask(
+        self,
+        message: str,
+        *,
+        reason: str = "input_required",
+        schema: dict[str, Any] | None = None,
+        tool_call_id: str | None = None,
+    ) -> Reply:
+        """Ask the people in the session, and wait for the first answer, however long; several may be asked at once.
+
+        Cancelled (by asyncio.timeout, say), it takes the question back. Raises AgentError (`nobody_to_ask`,
+        `too_many_questions`, `agent_bad_output`, `answer_too_long`).
+        """
+        return await self._ask(Interrupt("", reason, message, tool_call_id, schema))
 
 
 # An adapter's agent: one async generator function over a run.

@@ -33,6 +33,8 @@ class Limits:
     chunk_bytes: int = 32 * KiB  # of text in one event
     pending_bytes: int = 1 * MiB  # of text of one run not yet in the log: beyond it the agent waits
     content_bytes: int = 256 * KiB  # of one event of an agent that is no text
+    reply_bytes: int = 64 * KiB  # of the payload of an answer to a question, as JSON
+    open_questions: int = 32  # per run
     run_bytes: int = 8 * MiB  # of text of one run: beyond it the run ends with an error
     queued_runs: int = 20  # per session
     run_seconds: float = 3600.0

@@ -4,9 +4,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from hub import __version__
+from hub.agent import Reply
+from hub.asking import asked, too_late
 from hub.connection import Connection
 from hub.errors import BadFrame, NotRunning
 from hub.messages import (
+    Author,
     Cancel,
     Cancelling,
     Chat,
@@ -15,6 +18,7 @@ from hub.messages import (
     Ok,
     Ping,
     Pong,
+    Resume,
     Subscribe,
     Subscribed,
     Typing,
@@ -179,6 +183,26 @@ def stop(node: Node, command: Cancel) -> Cancelling:
     return Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref)
 
 
+async def resume(node: Node, connection: Connection, command: Resume) -> None:
+    await reply(node, command, connection.principal)
+    connection.answer(Ok(ref=command.ref))
+
+
+async def reply(node: Node, command: Resume, author: Author) -> None:
+    """Answer an open question, whoever asked and however; return when the answer is kept.
+
+    Raises UnknownInterrupt, AlreadyResolved, BadFrame, Draining, StorageUnavailable.
+    """
+    session = node.sessions.get(command.sessionId)  # one with an open question is in memory
+    questions = session.asking(command.interruptId) if session is not None else None
+    if questions is not None:
+        await questions.answer(command.interruptId, Reply(command.status, command.payload, author))
+        return
+    await asked(node.log, command.sessionId, command.interruptId)
+    node.refuse_if_draining()  # the question may be of a run that starts again
+    raise too_late(command.sessionId, command.interruptId)
+
+
 async def typing(node: Node, connection: Connection, command: Typing) -> None:
     sub = connection.subscriptions.get(command.sessionId)
     if sub is not None and isinstance(sub.channel, Channel):
@@ -196,6 +220,7 @@ COMMANDS: dict[type[Command], Callable[[Node, Connection, Any], Awaitable[None]]
     Subscribe: subscribe,
     Unsubscribe: unsubscribe,
     Cancel: cancel,
+    Resume: resume,
     Typing: typing,
     Ping: ping,
 }

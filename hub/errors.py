@@ -7,9 +7,11 @@ HubError
 ├── TooManySubscriptions  one connection wants more sessions than the limit
 ├── UnknownAgent          nothing of that name in the agents folder
 ├── UnknownSession        nothing was said under that id
+├── UnknownInterrupt      no run of that session asked such a question
 ├── BadQuery              a value in an address that makes no sense
 ├── Conflict
 │   ├── NotRunning        nothing there to cancel
+│   ├── AlreadyResolved   the question has its answer, or nobody waits for one any more
 │   └── IdReused          a clientMsgId that came before with other content
 ├── Unavailable
 │   ├── AgentBroken       the agent's file could not be loaded
@@ -64,6 +66,10 @@ class UnknownSession(HubError):
     code, status = "unknown_session", 404
 
 
+class UnknownInterrupt(HubError):
+    code, status = "unknown_interrupt", 404
+
+
 class BadQuery(HubError):
     code, status = "bad_query", 400
 
@@ -74,6 +80,10 @@ class Conflict(HubError):
 
 class NotRunning(Conflict):
     code = "not_running"
+
+
+class AlreadyResolved(Conflict):
+    code = "already_resolved"
 
 
 class IdReused(Conflict):

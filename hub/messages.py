@@ -12,6 +12,7 @@ ID_PATTERN = r"[A-Za-z0-9._:@-]{1,128}"
 # `$` alone would let a trailing newline through.
 Id = Annotated[str, msgspec.Meta(pattern=rf"^{ID_PATTERN}$(?!\n)")]
 IfBusy = Literal["enqueue", "reject", "replace", "parallel"]
+ReplyStatus = Literal["resolved", "cancelled"]
 StopReason = Literal["end_turn", "max_tokens", "cancelled", "error", "timeout", "aborted"]
 
 # --- commands -------------------------------------------------------------------------------------------------------
@@ -84,6 +85,18 @@ class Cancel(Command):
 
 
 @attrs.frozen(kw_only=True)
+class Resume(Command):
+    """Answer a question that a run asked (its `interrupt`); *payload* is any JSON."""
+
+    type = "resume"
+    example = '{"type":"resume","sessionId":"s1","interruptId":"i_1","status":"resolved","payload":true}'
+    sessionId: Id
+    interruptId: Id
+    status: ReplyStatus
+    payload: Any = None
+
+
+@attrs.frozen(kw_only=True)
 class Typing(Command):
     """Tell the others in a session that someone is writing; never logged, never answered."""
 
@@ -101,7 +114,7 @@ class Ping(Command):
 
 
 COMMANDS: dict[str, type[Command]] = {
-    kind.type: kind for kind in (Hello, Chat, Subscribe, Unsubscribe, Cancel, Typing, Ping)
+    kind.type: kind for kind in (Hello, Chat, Subscribe, Unsubscribe, Cancel, Resume, Typing, Ping)
 }
 
 # --- events: numbered, kept in the log ------------------------------------------------------------------------------
@@ -199,6 +212,30 @@ class MessageRemoved(Body):
     type = "message_removed"
     messageIds: tuple[str, ...]
     reason: Literal["restarted"]
+
+
+@attrs.frozen
+class Interrupt(Body):
+    """A run asks people, and waits for the answer; by AG-UI's fields. *responseSchema* says what would be one."""
+
+    type = "interrupt"
+    id: str
+    reason: str
+    message: str | None = None
+    toolCallId: str | None = None
+    responseSchema: dict[str, Any] | None = None
+    expiresAt: str | None = None
+
+
+@attrs.frozen
+class InterruptResolved(Body):
+    """A question is closed: by an answer, or (*resolvedBy* is None) because nobody waits for one any more."""
+
+    type = "interrupt_resolved"
+    interruptId: str
+    status: ReplyStatus
+    resolvedBy: Author | None = None
+    payload: Any = None
 
 
 # What agents yield beside text, by AG-UI's names; kept as it is and said in the extended protocol.
@@ -317,7 +354,18 @@ CONTENT: dict[str, type[Body]] = {
 }
 
 BODIES: dict[str, type[Body]] = CONTENT | {
-    kind.type: kind for kind in (UserMessage, RunStarted, Chunk, WholeMessage, RunError, RunFinished, MessageRemoved)
+    kind.type: kind
+    for kind in (
+        UserMessage,
+        RunStarted,
+        Chunk,
+        WholeMessage,
+        RunError,
+        RunFinished,
+        MessageRemoved,
+        Interrupt,
+        InterruptResolved,
+    )
 }
 
 
@@ -451,13 +499,14 @@ class TypingNotice(Notice):
 
 @attrs.frozen(kw_only=True)
 class State(Notice):
-    """What a session is doing, and which runs wait, in order."""
+    """What a session is doing, which runs wait, in order, and which questions are open; None is none."""
 
     type = "state"
     sessionId: str
-    state: Literal["running", "idle", "queued"]
+    state: Literal["running", "idle", "queued", "requires_action"]
     active: tuple[dict[str, str], ...]
     queue: tuple[dict[str, str], ...]
+    interrupts: tuple[dict[str, str], ...] | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -11,16 +11,17 @@ import msgspec
 import orjson
 import structlog
 
-from hub.agent import Call, Finish
+from hub.agent import Ask, Call, Finish
 from hub.agent import Message as Whole
-from hub.agent import Past
+from hub.agent import Past, Reply
 from hub.agent import Run as RunView
+from hub.asking import Questions
 from hub.config import Limits
 from hub.errors import AgentError, HubError
 from hub.faults import explain, refuse
 from hub.loading import Agent
 from hub.logs import Message, RunRecord
-from hub.messages import CONTENT, Body, Reasoning, RunError, RunFinished, StopReason, WholeMessage
+from hub.messages import CONTENT, Body, Interrupt, Reasoning, RunError, RunFinished, StopReason, WholeMessage
 from hub.outbox import Item, Outbox
 from hub.threads import in_thread
 
@@ -50,8 +51,9 @@ def _is_sound(finish: Finish) -> bool:
 class Run:
     """One answer of one agent to one message.
 
-    *history* reads what was said before. *call* answers the agent's own questions to other agents. *over* is called
-    once, when the end is in the log; *freed* when the agent may take another. All methods are called in the loop.
+    *history* reads what was said before. *call* makes what `run.call` does, of how people are asked. *asked* is called
+    when its questions changed, *over* once, when the end is in the log, *freed* when the agent may take another. All
+    methods are called in the loop.
     """
 
     record: RunRecord
@@ -59,12 +61,14 @@ class Run:
     outbox: Outbox
     limits: Limits
     history: Callable[["Run"], Awaitable[Sequence[Past]]]
-    call: Callable[[str, str], Call]
+    call: Callable[[Ask], Callable[[str, str], Call]]
+    asked: Callable[["Run"], None]
     over: Callable[["Run"], None]
     freed: Callable[[Agent], None]
     ended: bool = False
     stopping: StopReason | None = None
     task: asyncio.Task[None] | None = None
+    questions: Questions = attrs.field(init=False)
     _message_id: str = attrs.field(init=False)
     _texts: list[Message] = attrs.Factory(list)
     _parts: list[str] = attrs.Factory(list)
@@ -79,10 +83,14 @@ class Run:
     _timers: list[asyncio.TimerHandle] = attrs.Factory(list)
     _heard: float = 0.0
     _turned: bool = True
-    _new_id: Callable[[], str] = attrs.field(kw_only=True, alias="new_id")
+    _new_id: Callable[[str], str] = attrs.field(kw_only=True, alias="new_id")
 
     def __attrs_post_init__(self) -> None:
-        self._message_id = self.record.messageId
+        record = self.record
+        self._message_id = record.messageId
+        self.questions = Questions(
+            record.agentId, record.runId, self.outbox, self.limits, self._break, self._questions_changed
+        )
 
     @property
     def id(self) -> str:
@@ -120,6 +128,7 @@ class Run:
         if self.ended or self.stopping:
             return
         self.stopping = reason
+        self.questions.shut()
         if self.task is None:
             self._end(reason)
             return
@@ -137,6 +146,7 @@ class Run:
         """Stop without an end: the run stays in the log as started, and runs again at the next start."""
         self.ended = True
         self._clear_timers()
+        self.questions.leave()
         if self.task is not None:
             self.task.cancel()
         else:
@@ -150,7 +160,7 @@ class Run:
         loop = asyncio.get_running_loop()
 
         def look() -> None:
-            quiet = perf_counter() - self._heard
+            quiet = 0.0 if self.questions.open else perf_counter() - self._heard
             if quiet >= limit and self._pending == 0:
                 self.stop("timeout")
             else:
@@ -175,11 +185,15 @@ class Run:
         past = await self.history(self)
         record = self.record
         run = RunView(
-            record.runId, record.agentId, record.sessionId, record.message, record.author, past, call=self.call
+            *(record.runId, record.agentId, record.sessionId, record.message, record.author, past),
+            call=self.call(self.ask),
+            ask=self.ask,
         )
         since = 0.0
         async with aclosing(cast(Any, pieces(agent, run))) as given:
             async for piece in given:
+                if self.questions.open:
+                    await self.questions.settled()
                 self._heard = now = perf_counter()
                 try:
                     if type(piece) is str:
@@ -268,16 +282,27 @@ class Run:
         if self.ended:
             return
         self._count(len(self._utf8(content)))
-        self._thought = ""
-        self._close_message()
+        self._break()
         self._texts.append(self._message(content))
         self.outbox.put(Item(self.record.agentId, self.id, WholeMessage(self._message_id, content)))
-        self._message_id = self._new_id()
+        self._message_id = self._new_id("m")
 
     def _content(self, piece: Body) -> None:
         """Log what is no text; it ends the streamed message before it."""
         if self.ended:
             return
+        body, size = self._copy(piece)
+        if isinstance(body, Reasoning):
+            self._close_message()
+            self._thought = self._thought or self._new_id("m")
+            body = attrs.evolve(body, messageId=self._thought)
+        else:
+            self._break()
+        self._pending += size
+        self.outbox.put(Item(self.record.agentId, self.id, body, landed=lambda _: self._landed(size)))
+
+    def _copy(self, piece: Body) -> tuple[Body, int]:
+        """Return what an agent made as it is kept, and its bytes, which count; raises AgentError."""
         agent = self.record.agentId
         try:
             # A copy that the agent cannot change any more, and that the log can hold: one commit carries all sessions.
@@ -289,20 +314,28 @@ class Run:
         if len(data) > self.limits.content_bytes:
             most = self.limits.content_bytes >> 10
             raise AgentError(f"agent {agent} gave a {piece.type} of more than {most} KiB", "answer_too_long")
+        return body, len(data)
+
+    async def ask(self, question: Interrupt) -> Reply:
+        """Ask people, and wait; called by the agent's code, from any task of it."""
+        self.questions.check()
+        body, _ = self._copy(attrs.evolve(question, id=self._new_id("i")))
+        return await self.questions.ask(cast(Interrupt, body))
+
+    def _questions_changed(self) -> None:
+        self._heard = perf_counter()
+        self.asked(self)
+
+    def _break(self) -> None:
+        """End the streamed message and the thought: another event of the run follows."""
+        self._thought = ""
         self._close_message()
-        if isinstance(body, Reasoning):
-            self._thought = self._thought or self._new_id()
-            body = attrs.evolve(body, messageId=self._thought)
-        else:
-            self._thought = ""
-        self._pending += len(data)
-        self.outbox.put(Item(agent, self.id, body, landed=lambda _: self._landed(len(data))))
 
     def _close_message(self) -> None:
         if self._parts:
             self._texts.append(self._message("".join(self._parts)))
             self._parts, self._offset = [], 0
-            self._message_id = self._new_id()
+            self._message_id = self._new_id("m")
 
     def _message(self, content: str) -> Message:
         return Message(self._message_id, "assistant", content, self.record.agentId, self.id, None)
@@ -354,5 +387,5 @@ class Run:
                 landed=lambda _: self.over(self),
             )
         )
-        self.outbox.put(*items)
+        self.questions.close(lambda closing: self.outbox.put(*closing, *items))
         self._tell_room()

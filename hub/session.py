@@ -10,15 +10,15 @@ import attrs
 import orjson
 
 from hub.agent import Past
-from hub.calls import ask
+from hub.asking import Questions
+from hub.calls import calling
 from hub.config import Limits
 from hub.errors import Busy, Draining, HubError, IdReused, NotRunning, StorageUnavailable
 from hub.loading import Agent, Agents
 from hub.logs import KeptChat, Log, Message, RunRecord
-from hub.messages import Accepted, Author, Chat
-from hub.messages import Chunk as ChunkBody
-from hub.messages import MessageRemoved, RunStarted, State, UserMessage, WholeMessage
+from hub.messages import Accepted, Author, Chat, InterruptResolved, MessageRemoved, RunStarted, State, UserMessage
 from hub.outbox import Item, Outbox
+from hub.recovery import left
 from hub.registry import Channel
 from hub.run import Run
 
@@ -74,9 +74,14 @@ class Session:
     def state(self) -> State:
         active = tuple(_short(run) for run in self.runs.values())
         queue = tuple(_short(run) for run in self.queue)
-        return State(
-            sessionId=self.id, state="running" if active else "queued" if queue else "idle", active=active, queue=queue
-        )
+        asked = tuple({"id": name, "runId": run.id} for run in self.runs.values() for name in run.questions.answerable)
+        state: Literal["requires_action", "running", "queued", "idle"]
+        state = "requires_action" if asked else "running" if active else "queued" if queue else "idle"
+        return State(sessionId=self.id, state=state, active=active, queue=queue, interrupts=asked or None)
+
+    def asking(self, interrupt_id: str) -> Questions | None:
+        """Return the questions among which this one is open, or None."""
+        return next((run.questions for run in self.runs.values() if interrupt_id in run.questions.answerable), None)
 
     # --- chat -------------------------------------------------------------------------------------------------------
 
@@ -177,10 +182,11 @@ class Session:
             self.outbox,
             self.limits,
             self._history,
-            ask(self.agents, record, self.limits.call_depth),
+            lambda ask: calling(self.agents, record, ask, self.limits.call_depth),
+            lambda _: self.changed(self),
             self._over,
             self.freed,
-            new_id=lambda: new_id("m"),
+            new_id=new_id,
         )
 
     def _chat_item(self, chat: Chat, run: Run, message_id: str, starts: bool, said: str) -> Item:
@@ -332,36 +338,22 @@ class Session:
         self.next()
 
     async def _recover_started(self, record: RunRecord) -> None:
-        texts = await self._said(record)
+        found = await left(self.log, record, self.channel.head)
         agent = next((agent for agent in self.agents.all() if agent.id == record.agentId and not agent.error), None)
         if agent is None or not agent.marks.restartable or record.attempt > 1:
             run = self._run(record, None)
-            run.resume_texts(texts)
+            run.resume_texts(found.texts)
+            for question in found.questions.values():
+                run.questions.add(question)
             self.runs[run.id] = run
             run.stop("aborted")
             return
-        removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *texts])), "restarted")
-        self.outbox.put(Item(record.agentId, record.runId, removed))
+        removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *found.texts])), "restarted")
+        bodies = [*(InterruptResolved(name, "cancelled") for name in found.questions), removed]
+        self.outbox.put(*(Item(record.agentId, record.runId, body) for body in bodies))
         run = self._run(attrs.evolve(record, messageId=new_id("m"), attempt=record.attempt + 1), agent)
         self.queue.append(run)
         self._start(run)
-
-    async def _said(self, record: RunRecord) -> dict[str, str]:
-        """Return what a run has said so far, by message, from the log."""
-        texts: dict[str, str] = {}
-        cursor = record.after
-        while events := await self.log.read(self.id, cursor, self.channel.head):
-            cursor = events[-1].seq
-            for event in events:
-                body = event.body
-                if event.runId != record.runId:
-                    continue
-                if isinstance(body, MessageRemoved):
-                    for message_id in body.messageIds:
-                        texts.pop(message_id, None)
-                elif isinstance(body, (ChunkBody, WholeMessage)):
-                    texts[body.messageId] = texts.get(body.messageId, "") + body.content
-        return texts
 
     def drain(self) -> None:
         """End what runs (`aborted`; a restartable run stays in the log as started); what waits stays queued."""

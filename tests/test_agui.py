@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 from ag_ui.core import Event as AgUiEvent
-from ag_ui.core import RunAgentInput, UserMessage
+from ag_ui.core import ResumeEntry, RunAgentInput, UserMessage
 from fakes import PATIENCE, Hub
 from nodes import needs_node, run_node
 from pydantic import TypeAdapter
@@ -127,3 +127,147 @@ async def test_the_client_for_node(hub: Hub) -> None:
     assert [(call["function"]["name"], call["function"]["arguments"]) for call in calls] == [("search", '{"q":1}')]
     assert made["state"] == {"n": 2}
     assert made["events"][0] == "RUN_STARTED" and made["events"][-1] == "RUN_FINISHED"
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+ASKS = """
+async def asks(run):
+    yield "Well. "
+    reply = await run.ask(run.message, schema={"type": "boolean"}, tool_call_id="c1")
+    yield f"{reply.status} {reply.payload}. "
+    reply = await run.ask("And now?")
+    yield f"{reply.status} {reply.payload}."
+"""
+
+
+def resumed(question: dict[str, Any], run_id: str, payload: Any = True, status: str = "resolved") -> dict[str, Any]:
+    """Return the answer to a question as AG-UI's package for Python makes it."""
+    entry = ResumeEntry(interrupt_id=question["id"], status=status, payload=payload)  # type: ignore[arg-type]
+    given = RunAgentInput(thread_id="t1", run_id=run_id, messages=[], tools=[], context=[], resume=[entry])
+    body: dict[str, Any] = json.loads(given.model_dump_json(by_alias=True, exclude_none=True))
+    return body
+
+
+def question(said: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the one question that a run ended with."""
+    assert said[-1]["type"] == "RUN_FINISHED" and said[-1]["outcome"]["type"] == "interrupt"
+    (asked,) = said[-1]["outcome"]["interrupts"]
+    return dict(asked)
+
+
+async def test_a_run_that_asks_ends_and_its_answer_begins_the_next(hub: Hub) -> None:
+    """As AG-UI's models have it: each of these is a run of AG-UI's, and all are one of the hub's."""
+    hub.agent("asks.py", ASKS)
+    await hub.start()
+    first = await events(hub, "asks", asked("Sure?"))
+    asks = question(first)
+    assert {name: asks[name] for name in asks if name != "id"} == {
+        "reason": "input_required",
+        "message": "Sure?",
+        "toolCallId": "c1",
+        "responseSchema": {"type": "boolean"},
+    }
+    second = await events(hub, "asks", resumed(asks, "run-2"))
+    third = await events(hub, "asks", resumed(question(second), "run-3", None, "cancelled"))
+    for said, run_id in ((first, "run-1"), (second, "run-2"), (third, "run-3")):
+        for event in said:
+            CHECK.validate_python(event)
+        assert [event["type"] for event in said].count("RUN_STARTED") == 1
+        assert {(event["threadId"], event["runId"]) for event in (said[0], said[-1])} == {("t1", run_id)}
+    assert [text(said) for said in (first, second, third)] == ["Well. ", "resolved True. ", "cancelled None."]
+    assert third[-1]["result"] == {"stopReason": "end_turn"} and "outcome" not in third[-1]
+    (told,) = [event["value"] for event in second if event["type"] == "CUSTOM"]
+    assert told["interruptId"] == asks["id"] and told["payload"] is True and told["resolvedBy"]["id"] == "local"
+
+
+async def test_a_lost_answer_is_sent_again(hub: Hub, tmp_path: Path) -> None:
+    """It counts once; with the last id the stream goes on exactly, without it from its beginning, also later."""
+    hub.agent("asks.py", ASKS)
+    await hub.start()
+    again = resumed(question(await events(hub, "asks", asked("Sure?"))), "run-2")
+    cut = await events(hub, "asks", again, most=2)
+    assert [event["type"] for event in cut] == ["RUN_STARTED", "CUSTOM"]
+    rest = await events(hub, "asks", again, **{"Last-Event-ID": cut[-1]["id"]})
+    assert text(rest) == "resolved True. " and "RUN_STARTED" not in [event["type"] for event in rest]
+    end = await events(hub, "asks", resumed(question(rest), "run-3", 7))
+    whole = await events(hub, "asks", again)
+    assert [event["type"] for event in whole].count("RUN_STARTED") == 1 and whole[0]["runId"] == "run-2"
+    assert text(whole) == "resolved True. " + text(end)  # what was asked then has its answer now
+    await hub.stop()
+    await hub.start()
+    assert [event["type"] for event in await events(hub, "asks", again)] == [event["type"] for event in whole]
+
+
+async def test_a_question_that_somebody_else_answered_is_refused_or_let_go(hub: Hub) -> None:
+    """The first answer wins. Who `cancelled` it instead hears what was answered, and the rest."""
+    hub.agent("asks.py", ASKS)
+    await hub.start()
+    asks = question(await events(hub, "asks", asked("Sure?")))
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    await socket.send(type="resume", sessionId="t1", interruptId=asks["id"], status="resolved", payload="theirs")
+    await socket.until_type("ok")
+    url = f"{hub.url}/api/v1/agents/asks/agui"
+    async with aiohttp.ClientSession() as http:
+        async with http.post(url, json=resumed(asks, "run-2", "mine")) as response:
+            assert response.status == 409 and (await response.json())["code"] == "already_resolved"
+        async with http.post(url, json=resumed({"id": "i_none"}, "run-2")) as response:
+            assert response.status == 404 and (await response.json())["code"] == "unknown_interrupt"
+        async with http.post(url, json=resumed(asks, "run-2") | {"threadId": "t2"}) as response:
+            assert response.status == 404
+    assert await hub.node.log.find("t2") is None
+    said = await events(hub, "asks", resumed(asks, "run-2", None, "cancelled"))
+    assert text(said) == "resolved theirs. " and said[1]["value"]["payload"] == "theirs"
+    assert question(said)["message"] == "And now?"
+
+
+async def test_a_stream_does_not_end_with_a_question_that_has_its_answer(hub: Hub) -> None:
+    """A request that is sent again hears on past it."""
+    hub.agent("asks.py", ASKS)
+    await hub.start()
+    first = await events(hub, "asks", asked("Sure?"), most=2)
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    for payload in (1, 2):
+        open_now = await socket.find(lambda f: f["type"] == "interrupt" and (payload == 1) == (f["message"] == "Sure?"))
+        told = {"interruptId": open_now["id"], "status": "resolved", "payload": payload}
+        await socket.send(type="resume", sessionId="t1", **told)
+        await socket.until_type("ok")
+    rest = await events(hub, "asks", asked("Sure?"), **{"Last-Event-ID": first[-1]["id"]})
+    assert text(first) + text(rest) == "Well. resolved 1. resolved 2."
+    assert rest[-1]["type"] == "RUN_FINISHED" and "outcome" not in rest[-1]
+
+
+async def test_questions_at_once_are_asked_one_after_the_other(hub: Hub) -> None:
+    """Each run of AG-UI's ends with the next that is open; answers to several may come in one request."""
+    code = "import asyncio\n\nasync def two(run):\n"
+    code += "    replies = await asyncio.gather(run.ask('a'), run.ask('b'))\n"
+    code += "    yield ' '.join(str(reply.payload) for reply in replies)"
+    hub.agent("two.py", code)
+    await hub.start()
+    first = question(await events(hub, "two", asked("x")))
+    second = question(await events(hub, "two", resumed(first, "run-2", 1)))
+    assert (first["message"], second["message"]) == ("a", "b")
+    assert text(await events(hub, "two", resumed(second, "run-3", 2))) == "1 2"
+    first = question(await events(hub, "two", asked("x", "run-4")))
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    second = await socket.until(lambda f: f["type"] == "interrupt" and f["message"] == "b")
+    both = resumed(first, "run-5", 3)
+    both["resume"] += resumed(second, "run-5", 4)["resume"]
+    assert text(await events(hub, "two", both)) == "3 4"
+    other = question(await events(hub, "two", asked("x", "run-6")))
+    both["resume"][0]["interruptId"] = other["id"]
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{hub.url}/api/v1/agents/two/agui", json=both) as response:
+            assert response.status == 400  # questions of two runs
+
+
+@needs_node
+async def test_the_client_for_node_answers(hub: Hub) -> None:
+    """AG-UI's HttpAgent knows what is open, and goes on with its answer."""
+    hub.agent("asks.py", ASKS)
+    await hub.start()
+    made = json.loads(await run_node("agui_resume.js", f"{hub.url}/api/v1/agents/asks/agui", "t1", "Sure?"))
+    assert made["asked"] == ["Sure?", "And now?"] and made["pending"] == 0
+    answers = [message["content"] for message in made["messages"] if message["role"] == "assistant"]
+    assert answers == ["Well. ", "resolved yes. ", "resolved yes."]
+    assert made["outcomes"] == ["interrupt", "interrupt", "success"]

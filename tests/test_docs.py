@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 from documents import DOCS, PAGES, README, ROOT, Block, blocks, of_kind, pairs, rows
-from fakes import PATIENCE, Hub
+from fakes import PATIENCE, Client, Hub
 from structlog.testing import capture_logs
 
 from hub.app import make_app
@@ -170,7 +170,7 @@ def said(data: bytes) -> dict[str, Any]:
 async def test_an_agent_on_the_page_loads_and_says_what_the_page_says(
     hub: Hub, example: tuple[Block, Block | None]
 ) -> None:
-    """`>` is what a user writes, the line below is the answer, `!` an error's code."""
+    """`>` is what a user writes, the line below is the answer, `!` an error's code; `?` is asked, `<` answers it."""
     block, chat = example
     name = block.value("agent")
     write_agents(hub)
@@ -183,14 +183,26 @@ async def test_an_agent_on_the_page_loads_and_says_what_the_page_says(
         await client.send(type="chat", message="hello")
         assert (await client.next())["type"] == "stream"
         return
-    for message, answer in zip(chat.lines[::2], chat.lines[1::2], strict=True):
+    people = await hub.connect("?sessionId=s1", extended=True)
+    asked = iter([line for line in chat.lines if line[:2] in ("? ", "< ")])
+    said = [line for line in chat.lines if line[:2] not in ("? ", "< ")]
+    for message, answer in zip(said[::2], said[1::2], strict=True):
         before = len(client.frames)
         await client.send(type="chat", message=message.removeprefix("> "))
+        if f"{message}\n? " in chat.text:
+            await answer_as_the_page_says(people, next(asked), next(asked))
         await client.until_done()
         heard = client.frames[before:]
         codes = [f"! {frame['code']}" for frame in heard if frame["type"] == "error"]
         text = "".join(frame["content"] for frame in heard if "content" in frame).strip()
         assert (codes or [text]) == [answer]
+
+
+async def answer_as_the_page_says(people: Client, question: str, answer: str) -> None:
+    asked = await people.until_type("interrupt")
+    assert f"? {asked['message']}" == question
+    payload = json.loads(answer.removeprefix("< "))
+    await people.send(type="resume", sessionId="s1", interruptId=asked["id"], status="resolved", payload=payload)
 
 
 @pytest.mark.parametrize("block", TOML, ids=str)

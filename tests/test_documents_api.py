@@ -42,11 +42,23 @@ async def everything(run: Run):
         raise ValueError
     yield Finish("max_tokens", Usage(1, 2))
 """
+# Asks, and takes the question back at once.
+ASKS = """
+import asyncio
+
+async def asking(run):
+    try:
+        async with asyncio.timeout(0):
+            await run.ask("Go on?")
+    except TimeoutError:
+        yield "no"
+"""
 
 
 @pytest.fixture
 async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
     hub.agent("everything.py", SAYS_ALL)
+    hub.agent("asking.py", ASKS)
     await hub.start()
     async with aiohttp.ClientSession(hub.url, timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         yield http
@@ -211,9 +223,9 @@ async def test_what_a_client_hears_fits_the_document(
 
 async def test_events_over_http_fit_the_document(http: aiohttp.ClientSession) -> None:
     """A page of the log, with one of each kind, and what is left out of a message."""
-    for message in ("go", "fail"):
+    for agent, message in (("everything", "go"), ("everything", "fail"), ("asking", "go")):
         async with http.post(
-            "/api/v1/sessions/s1/chat?wait=true", json={"agentId": "everything", "message": message}
+            "/api/v1/sessions/s1/chat?wait=true", json={"agentId": agent, "message": message}
         ) as answer:
             assert answer.status == 200
     document = await read(http, "/openapi.json")

@@ -2,31 +2,52 @@
 
 A thread is a session and a run's id its clientMsgId, so that a request sent again gets the same run, from
 `Last-Event-ID` on. Names and shapes are those of AG-UI's protocol; text and thought come as chunks, which its clients
-put together.
+put together. Where the hub's run asks, AG-UI's ends; the answer begins another, which is the rest of the hub's.
 """
 
+import asyncio
 from collections.abc import Callable
+from time import time
 from typing import Annotated, Any
 
 import attrs
 import msgspec
+import orjson
 from aiohttp import web
 
 from hub.api import STREAM, Route, sent
+from hub.asking import asked, resolved
 from hub.auth import principal
 from hub.clients import NODE
 from hub.connection import Connection
-from hub.errors import AgentBroken, BadFrame, Busy, Draining, IdReused, StorageUnavailable, UnknownAgent
+from hub.dispatch import reply
+from hub.errors import (
+    AgentBroken,
+    AlreadyResolved,
+    BadFrame,
+    Busy,
+    Draining,
+    IdReused,
+    StorageUnavailable,
+    UnknownAgent,
+    UnknownInterrupt,
+)
+from hub.logs import KeptChat
 from hub.messages import (
+    Author,
     Body,
     Chat,
     Chunk,
     Custom,
     Event,
     Id,
+    Interrupt,
+    InterruptResolved,
     MessageRemoved,
     Progress,
     Reasoning,
+    ReplyStatus,
+    Resume,
     RunError,
     RunFinished,
     RunStarted,
@@ -40,8 +61,18 @@ from hub.messages import (
     ToolCallStart,
     WholeMessage,
 )
-from hub.protocols.sse import OneRun
+from hub.node import Node
+from hub.protocols.sse import OneRun, chunk
+from hub.session import Session
 from hub.sse import LastEvent, last_event, stream
+
+
+class ResumeEntry(msgspec.Struct):
+    """AG-UI's answer to a question."""
+
+    interruptId: Id
+    status: ReplyStatus
+    payload: Any = None
 
 
 class RunInput(msgspec.Struct):
@@ -50,6 +81,7 @@ class RunInput(msgspec.Struct):
     threadId: Id
     runId: Id
     messages: Annotated[list[dict[str, Any]], msgspec.Meta(examples=[[{"role": "user", "content": "hello"}]])]
+    resume: list[ResumeEntry] | None = None
 
 
 class Resuming(msgspec.Struct, frozen=True):
@@ -64,19 +96,56 @@ async def run(request: web.Request) -> web.StreamResponse:
     node.refuse_if_draining()
     agent = node.agents.get(request.match_info["id"])
     given = await sent(request, RunInput)
-    command = Chat(message=_message(given.messages), agentId=agent.id, clientMsgId=given.runId)
-    last = last_event(request)
+    who, last = principal(request), last_event(request)
+    if given.resume:
+        run_id, start = await _answered(node, given.threadId, given.resume, who)
     async with node.use(given.threadId) as session:
-        accepted = await session.chat(command, principal(request), agent)
-        cursor = accepted.seq - 1
+        if not given.resume:
+            command = Chat(message=_message(given.messages), agentId=agent.id, clientMsgId=given.runId)
+            accepted = await session.chat(command, who, agent)
+            run_id, start = accepted.runId, accepted.seq - 1
+        cursor = start
         if last is not None and last[0] == session.channel.epoch:
             cursor = min(max(cursor, last[1]), session.channel.head)
+        protocol = OneAgui(run_id, given.runId, session)
 
         async def begin(connection: Connection) -> None:
+            if given.resume and cursor == start:
+                connection.write(protocol.started())
             node.registry.subscribe(connection, session.channel, cursor)
 
-        protocol = OneAgui(accepted.runId, given.runId)
-        return await stream(request, begin, lambda: session.finished(accepted.runId), protocol)
+        return await stream(request, begin, protocol.ended, protocol)
+
+
+async def _answered(node: Node, session_id: str, entries: list[ResumeEntry], who: Author) -> tuple[str, int]:
+    """Answer questions; return the run that asked them, and after which seq it has not been heard yet.
+
+    The same answers may be sent again. A question that is closed may be `cancelled`, so that its asker can go on.
+    """
+    questions = [await asked(node.log, session_id, entry.interruptId) for entry in entries]
+    if len({question.runId for question in questions}) > 1:
+        raise BadFrame("these questions are of several runs: answer each run's in a request of its own")
+    for entry, question in zip(entries, questions):
+        command = Resume(sessionId=session_id, **msgspec.structs.asdict(entry))
+        try:
+            await reply(node, command, who)
+        except AlreadyResolved:
+            if entry.status == "resolved" and not await _stands(node, session_id, question, entry, who):
+                raise
+    return questions[0].runId, min(question.seq for question in questions)
+
+
+async def _stands(node: Node, session_id: str, question: KeptChat, entry: ResumeEntry, who: Author) -> bool:
+    """Tell whether this very answer is the one that the log has."""
+    head = await node.log.find(session_id)
+    said = await resolved(node.log, session_id, question, head.seq if head is not None else 0)
+    if said is None or said.resolvedBy is None:
+        return False
+    return (said.resolvedBy.id, _json(said.payload)) == (who.id, _json(entry.payload)) and said.status == entry.status
+
+
+def _json(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def _message(messages: list[dict[str, Any]]) -> str:
@@ -92,14 +161,41 @@ def _message(messages: list[dict[str, Any]]) -> str:
 
 
 class OneAgui(OneRun):
-    """One run by the names of AG-UI; *named* is the run's id as its client knows it."""
+    """One run by the names of AG-UI; *named* is the run's id as its client knows it.
 
-    def __init__(self, run_id: str, named: str) -> None:
+    It ends early, at *upto*, with the first question that is open when it comes. That is decided once: what is said of
+    an event stays the same.
+    """
+
+    def __init__(self, run_id: str, named: str, session: Session) -> None:
         super().__init__(run_id)
-        self.named = named
+        self.named, self.session = named, session
+        self.upto: int | None = None
+        self.asked = asyncio.Event()
+
+    def started(self) -> bytes:
+        """Begin a run that goes on with one of the hub's. It has no place in the log, and so no id."""
+        fields = {"timestamp": int(time() * 1000), "threadId": self.session.id, "runId": self.named}
+        return chunk(b"data: %b\n\n" % orjson.dumps({"type": "RUN_STARTED", **fields}))
+
+    async def ended(self) -> None:
+        """Wait until the hub's run has ended, or asks."""
+        ends = [asyncio.create_task(self.session.finished(self.run_id)), asyncio.create_task(self.asked.wait())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
 
     def said(self, event: Event, body: Any) -> list[dict[str, Any]]:
-        kind, fields = SAYS[type(body)](body) if type(body) in SAYS else ("", {})
+        if isinstance(body, Interrupt) and self.upto is None and self.session.asking(body.id) is not None:
+            self.upto = event.seq
+            self.asked.set()
+        if type(body) not in SAYS or (self.upto is not None and event.seq > self.upto):
+            return []
+        kind, fields = SAYS[type(body)](body)
+        if isinstance(body, Interrupt) and event.seq != self.upto:
+            return []  # it was answered before it came here
         if kind in ("RUN_STARTED", "RUN_FINISHED"):
             fields = {"threadId": event.sessionId, "runId": self.named} | fields
         return [{"type": kind, "timestamp": event.ts, **fields}] if kind else []
@@ -120,6 +216,11 @@ def _as(kind: str) -> Callable[[Any], tuple[str, dict[str, Any]]]:
     return lambda body: (kind, attrs.asdict(body))
 
 
+def _asks(body: Interrupt) -> tuple[str, dict[str, Any]]:
+    question = attrs.asdict(body, filter=lambda _, value: value is not None)
+    return "RUN_FINISHED", {"outcome": {"type": "interrupt", "interrupts": [question]}}
+
+
 # AG-UI ends a run with one of two events: a run that failed has its RUN_ERROR, and nothing after it.
 SAYS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     RunStarted: lambda body: ("RUN_STARTED" if body.attempt == 1 else "", {}),
@@ -137,6 +238,8 @@ SAYS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     Custom: _as("CUSTOM"),
     Progress: lambda body: ("CUSTOM", {"name": "progress", "value": attrs.asdict(body)}),
     MessageRemoved: lambda body: ("CUSTOM", {"name": "message_removed", "value": attrs.asdict(body)}),
+    Interrupt: _asks,
+    InterruptResolved: lambda body: ("CUSTOM", {"name": "interrupt_resolved", "value": attrs.asdict(body)}),
     RunError: lambda body: ("RUN_ERROR", {"message": body.message, "code": body.code}),
     RunFinished: lambda body: (
         "RUN_FINISHED" if body.stopReason != "error" else "",
@@ -154,6 +257,9 @@ ROUTES = (
         body=RunInput,
         query=Resuming,
         headers={"Last-Event-ID": LastEvent},
-        raises=(UnknownAgent, AgentBroken, IdReused, Busy, Draining, StorageUnavailable),
+        raises=(
+            *(UnknownAgent, UnknownInterrupt, AgentBroken, AlreadyResolved, IdReused),
+            *(Busy, Draining, StorageUnavailable),
+        ),
     ),
 )

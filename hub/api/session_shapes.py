@@ -64,15 +64,16 @@ class Page(Struct, Generic[T], frozen=True):
 
 @attrs.frozen
 class SessionState:
-    """Where a session stands, what is being answered, and which runs wait, in order."""
+    """Where a session stands, what is being answered, which runs wait, in order, and which questions are open."""
 
     sessionId: str
     epoch: str
     seq: int
     floor: int
-    state: Literal["running", "idle", "queued"]
+    state: Literal["running", "idle", "queued", "requires_action"]
     active: tuple[dict[str, str], ...]
     queue: tuple[dict[str, str], ...]
+    interrupts: tuple[dict[str, str], ...] | None = None
 
 
 class EventPage(Struct, frozen=True):

@@ -21,8 +21,19 @@ from hub.api.session_shapes import (
 from hub.auth import principal
 from hub.clients import NODE
 from hub.connection import Connection
-from hub.dispatch import join, stop
-from hub.errors import BadId, Busy, Draining, IdReused, NotRunning, StorageUnavailable, UnknownAgent, UnknownSession
+from hub.dispatch import join, reply, stop
+from hub.errors import (
+    AlreadyResolved,
+    BadId,
+    Busy,
+    Draining,
+    IdReused,
+    NotRunning,
+    StorageUnavailable,
+    UnknownAgent,
+    UnknownInterrupt,
+    UnknownSession,
+)
 from hub.logs import Head, Listed, Message
 from hub.messages import (
     Accepted,
@@ -32,6 +43,8 @@ from hub.messages import (
     Chunk,
     Event,
     Id,
+    Ok,
+    Resume,
     RunError,
     RunFinished,
     State,
@@ -96,7 +109,9 @@ def _shown(node: Node, head: Head | Channel) -> SessionState:
     session = node.sessions.get(session_id)
     seq = head.seq if isinstance(head, Head) else head.head
     state = session.state() if session is not None else State(sessionId=session_id, state="idle", active=(), queue=())
-    return SessionState(session_id, head.epoch, seq, head.floor, state.state, state.active, state.queue)
+    return SessionState(
+        session_id, head.epoch, seq, head.floor, state.state, state.active, state.queue, state.interrupts
+    )
 
 
 async def messages(request: web.Request) -> web.Response:
@@ -210,6 +225,14 @@ async def cancel(request: web.Request) -> web.Response:
     return web.json_response(notice_fields(stop(node, command)))
 
 
+async def resume(request: web.Request) -> web.Response:
+    """Answer a question that a run asked."""
+    body = {**read_object(await request.read()), "sessionId": _session_id(request)}
+    command = cast(Resume, convert(body, Resume))
+    await reply(request.app[NODE], command, principal(request))
+    return web.json_response(notice_fields(Ok(ref=command.ref)))
+
+
 READ_RAISES = (BadId, UnknownSession, StorageUnavailable)
 CHAT_RAISES = (UnknownAgent, IdReused, Busy, Draining, StorageUnavailable)
 TAG = "Sessions"
@@ -257,5 +280,15 @@ ROUTES = (
         body=Cancel,
         told=("sessionId",),
         raises=(NotRunning,),
+    ),
+    Route(
+        "POST",
+        "/sessions/{id}/resume",
+        resume,
+        TAG,
+        {200: Ok},
+        body=Resume,
+        told=("sessionId",),
+        raises=(UnknownInterrupt, AlreadyResolved, Draining, StorageUnavailable),
     ),
 )
