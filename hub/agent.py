@@ -1,12 +1,13 @@
 """What an agent file and an adapter see of the hub."""
 
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, overload
 
 import attrs
 
+from hub.errors import AgentError
 from hub.messages import Author, Body, Usage
 
 
@@ -56,6 +57,22 @@ class Call:
         return "".join([text async for text in self._texts])
 
 
+async def _no_file(file_id: str) -> bytes:
+    raise AgentError(f"there is no file {file_id}", "unknown_file")
+
+
+async def _nothing_kept(name: str, type: str, data: bytes) -> str:
+    raise AgentError("a conversation without a session keeps no files", "unknown_session")
+
+
+@attrs.frozen
+class Shelf:
+    """The files of a session, as its agents have them; without a session there are none."""
+
+    file: Callable[[str], Awaitable[bytes]] = _no_file
+    keep: Callable[[str, str, bytes], Awaitable[str]] = _nothing_kept
+
+
 @attrs.frozen
 class Run:
     """What an agent may know about the answer it is giving.
@@ -70,6 +87,7 @@ class Run:
     principal: Author
     history: Sequence[Past]
     _call: Callable[[str, str], Call] = attrs.field(alias="call", repr=False)
+    _shelf: Shelf = attrs.field(default=Shelf(), alias="shelf", repr=False)
 
     def call(self, agent: str, message: str) -> Call:
         """Ask another agent; its text comes to the caller alone, and stops with this run.
@@ -77,6 +95,17 @@ class Run:
         It sees no history. Raises AgentError (`unknown_agent`, `agent_broken`, `call_depth`) when iterated.
         """
         return self._call(agent, message)
+
+    async def file(self, file_id: str) -> bytes:
+        """Return the bytes of a file of this session; raises AgentError (`unknown_file`)."""
+        return await self._shelf.file(file_id)
+
+    async def keep(self, name: str, type: str, data: bytes) -> str:
+        """Keep a file in this session, and return its id: clients read it at `/api/v1/files/ID`.
+
+        Raises AgentError with the code that an upload would get (`file_too_large`, `quota_exceeded`, `bad_type` ...).
+        """
+        return await self._shelf.keep(name, type, data)
 
 
 # An adapter's agent: one async generator function over a run.

@@ -14,7 +14,7 @@ import aiohttp_cors
 import structlog
 from aiohttp import WSCloseCode, web
 
-from hub.api import agui, openai, sessions
+from hub.api import agui, files, openai, sessions
 from hub.auth import check_bind, doorkeeper
 from hub.clients import NODE
 from hub.config import Settings
@@ -120,7 +120,8 @@ def make_app(node: Node) -> web.Application:
         if path.startswith(BASE) and handler is not websocket:
             cors.add(route)
     for base in (BASE, "/v1"):  # the latter is where OpenAI's clients look by default
-        for method, path, handler in (*openai.ROUTES, *((*sessions.ROUTES, *agui.ROUTES) if base == BASE else ())):
+        own = (*sessions.ROUTES, *agui.ROUTES, *files.ROUTES) if base == BASE else ()
+        for method, path, handler in (*openai.ROUTES, *own):
             cors.add(app.router.add_route(method, base + path, handler))
     app.on_response_prepare.append(vary)
     return app

@@ -8,6 +8,7 @@ from hub.agent import Call, Finish
 from hub.agent import Message as Whole
 from hub.agent import Past
 from hub.agent import Run as RunView
+from hub.agent import Shelf
 from hub.errors import AgentError, HubError
 from hub.faults import explain, refuse
 from hub.loading import Agent, Agents
@@ -16,17 +17,19 @@ from hub.messages import Author
 from hub.run import KINDS, pieces
 
 
-def ask(agents: Agents, record: RunRecord, depth: int) -> Callable[[str, str], Call]:
+def ask(agents: Agents, record: RunRecord, shelf: Shelf, depth: int) -> Callable[[str, str], Call]:
     """Return what `run.call` does in the run of *record*, up to *depth* calls deep."""
-    return _asking(agents, record.runId, record.sessionId, record.author, depth)
+    return _asking(agents, record.runId, record.sessionId, record.author, shelf, depth)
 
 
-def _asking(agents: Agents, run_id: str, session_id: str, author: Author, depth: int) -> Callable[[str, str], Call]:
-    return lambda agent_id, message: Call(_texts(agents, run_id, session_id, author, agent_id, message, depth))
+def _asking(
+    agents: Agents, run_id: str, session_id: str, author: Author, shelf: Shelf, depth: int
+) -> Callable[[str, str], Call]:
+    return lambda agent_id, message: Call(_texts(agents, run_id, session_id, author, shelf, agent_id, message, depth))
 
 
 async def _texts(
-    agents: Agents, run_id: str, session_id: str, author: Author, agent_id: str, message: str, depth: int
+    agents: Agents, run_id: str, session_id: str, author: Author, shelf: Shelf, agent_id: str, message: str, depth: int
 ) -> AsyncIterator[str]:
     if depth < 1:
         raise AgentError(f"agents called each other too deep; {agent_id} was not called", "call_depth")
@@ -34,8 +37,8 @@ async def _texts(
         agent = agents.get(agent_id)
     except HubError as gone:
         raise AgentError(gone.message, gone.code) from None
-    deeper = _asking(agents, run_id, session_id, author, depth - 1)
-    run = RunView(run_id, agent_id, session_id, message, author, (), call=deeper)
+    deeper = _asking(agents, run_id, session_id, author, shelf, depth - 1)
+    run = RunView(run_id, agent_id, session_id, message, author, (), call=deeper, shelf=shelf)
     async with aclosing(cast(Any, _said(agent, run))) as given:
         async for piece in given:
             if isinstance(piece, str):
@@ -50,7 +53,7 @@ async def answer(
     Raises AgentError. Closed early, it stops the agent.
     """
     run = RunView(
-        run_id, agent.id, run_id, message, author, history, call=_asking(agents, run_id, run_id, author, depth)
+        run_id, agent.id, run_id, message, author, history, call=_asking(agents, run_id, run_id, author, Shelf(), depth)
     )
     async with aclosing(cast(Any, _said(agent, run))) as given:
         async for piece in given:

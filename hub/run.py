@@ -15,12 +15,13 @@ from hub.agent import Call, Finish
 from hub.agent import Message as Whole
 from hub.agent import Past
 from hub.agent import Run as RunView
+from hub.agent import Shelf
 from hub.config import Limits
 from hub.errors import AgentError, HubError
 from hub.faults import explain, refuse
 from hub.loading import Agent
 from hub.logs import Message, RunRecord
-from hub.messages import CONTENT, Body, Reasoning, RunError, RunFinished, StopReason, WholeMessage
+from hub.messages import CONTENT, Body, Reasoning, RunError, RunFinished, StopReason, ToolCallResult, WholeMessage
 from hub.outbox import Item, Outbox
 from hub.threads import in_thread
 
@@ -50,8 +51,9 @@ def _is_sound(finish: Finish) -> bool:
 class Run:
     """One answer of one agent to one message.
 
-    *history* reads what was said before. *call* answers the agent's own questions to other agents. *over* is called
-    once, when the end is in the log; *freed* when the agent may take another. All methods are called in the loop.
+    *history* reads what was said before. *call* answers the agent's own questions to other agents, *shelf* has its
+    session's files. *over* is called once, when the end is in the log; *freed* when the agent may take another. All
+    methods are called in the loop.
     """
 
     record: RunRecord
@@ -62,6 +64,7 @@ class Run:
     call: Callable[[str, str], Call]
     over: Callable[["Run"], None]
     freed: Callable[[Agent], None]
+    shelf: Shelf
     ended: bool = False
     stopping: StopReason | None = None
     task: asyncio.Task[None] | None = None
@@ -175,7 +178,14 @@ class Run:
         past = await self.history(self)
         record = self.record
         run = RunView(
-            record.runId, record.agentId, record.sessionId, record.message, record.author, past, call=self.call
+            record.runId,
+            record.agentId,
+            record.sessionId,
+            record.message,
+            record.author,
+            past,
+            call=self.call,
+            shelf=self.shelf,
         )
         loop, since = asyncio.get_running_loop(), 0.0
         async with aclosing(cast(Any, pieces(agent, run))) as given:
@@ -184,6 +194,8 @@ class Run:
                 try:
                     if type(piece) is str:
                         self._say(piece)
+                    elif type(piece) is ToolCallResult:
+                        self._content(await self._shortened(piece))
                     else:
                         self._take(piece)
                 except AgentError as refused:
@@ -295,6 +307,28 @@ class Run:
             self._thought = ""
         self._pending += len(data)
         self.outbox.put(Item(agent, self.id, body, landed=lambda _: self._landed(len(data))))
+
+    async def _shortened(self, result: ToolCallResult) -> ToolCallResult:
+        """Return what a tool gave as its event has it: what is large is kept as a file first, and the agent waits."""
+        content, limits = result.content, self.limits
+        if self.ended or not isinstance(content, str) or len(content) <= limits.result_bytes // 4:
+            return result
+        if len(content) > limits.file_bytes:
+            raise self._large_result()
+        data = await asyncio.to_thread(self._utf8, content)  # of 32 MiB it takes long enough to be felt
+        if len(data) <= limits.result_bytes or self.ended:
+            return result
+        if len(data) > limits.file_bytes:
+            raise self._large_result()
+        file_id = await self.shelf.keep("tool-result.txt", "text/plain; charset=utf-8", data)
+        start = data[: limits.result_start_bytes].decode(errors="ignore")  # cut between two code points
+        return attrs.evolve(result, content=start, fileId=file_id, size=len(data))
+
+    def _large_result(self) -> AgentError:
+        most = self.limits.file_bytes >> 20
+        return AgentError(
+            f"agent {self.record.agentId} gave a tool's result of more than {most} MiB", "answer_too_long"
+        )
 
     def _close_message(self) -> None:
         if self._parts:

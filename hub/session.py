@@ -13,6 +13,7 @@ from hub.agent import Past
 from hub.calls import ask
 from hub.config import Limits
 from hub.errors import Busy, Draining, HubError, IdReused, NotRunning, StorageUnavailable
+from hub.files import Files
 from hub.loading import Agent, Agents
 from hub.logs import KeptChat, Log, Message, RunRecord
 from hub.messages import Accepted, Author, Chat
@@ -44,6 +45,7 @@ class Session:
     changed: Callable[["Session"], None]
     idle: Callable[[], None]
     freed: Callable[[Agent], None]
+    files: Files
     outbox: Outbox = attrs.field(init=False)
     runs: dict[str, Run] = attrs.Factory(dict)
     queue: list[Run] = attrs.Factory(list)
@@ -171,15 +173,17 @@ class Session:
         return self._run(record, agent), message_id
 
     def _run(self, record: RunRecord, agent: Agent | None) -> Run:
+        shelf = self.files.shelf(self.id)
         return Run(
             record,
             agent,
             self.outbox,
             self.limits,
             self._history,
-            ask(self.agents, record, self.limits.call_depth),
+            ask(self.agents, record, shelf, self.limits.call_depth),
             self._over,
             self.freed,
+            shelf,
             new_id=lambda: new_id("m"),
         )
 
