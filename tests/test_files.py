@@ -384,7 +384,7 @@ async def test_a_client_that_takes_nothing_is_cut_off(hub: Hub) -> None:
 def sending(folder: Path) -> int:
     """Return how many descriptors this process has open on blobs."""
     held = [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
-    return sum(str(folder / "data" / "files") in str(fd.readlink()) for fd in held if fd.exists())
+    return sum(f"{folder}/data/files/" in str(fd.readlink()) for fd in held if fd.exists())
 
 
 # --- going ------------------------------------------------------------------------------------------------------------
