@@ -313,22 +313,15 @@ class Run:
         content, limits = result.content, self.limits
         if self.ended or not isinstance(content, str) or len(content) <= limits.result_bytes // 4:
             return result
-        if len(content) > limits.file_bytes:
-            raise self._large_result()
         data = await asyncio.to_thread(self._utf8, content)  # of 32 MiB it takes long enough to be felt
         if len(data) <= limits.result_bytes or self.ended:
             return result
         if len(data) > limits.file_bytes:
-            raise self._large_result()
+            agent, most = self.record.agentId, limits.file_bytes >> 20
+            raise AgentError(f"agent {agent} gave a tool's result of more than {most} MiB", "answer_too_long")
         file_id = await self.shelf.keep("tool-result.txt", "text/plain; charset=utf-8", data)
         start = data[: limits.result_start_bytes].decode(errors="ignore")  # cut between two code points
         return attrs.evolve(result, content=start, fileId=file_id, size=len(data))
-
-    def _large_result(self) -> AgentError:
-        most = self.limits.file_bytes >> 20
-        return AgentError(
-            f"agent {self.record.agentId} gave a tool's result of more than {most} MiB", "answer_too_long"
-        )
 
     def _close_message(self) -> None:
         if self._parts:

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 from blockbuster import blockbuster_ctx
 from fakes import PATIENCE, Hub, HubProcess
+from structlog.testing import capture_logs
 
 from hub.config import KiB, Limits, MiB
 from hub.errors import BadQuery, BadType, FileTooLarge, QuotaExceeded, StorageUnavailable, UnknownFile, UnknownSession
@@ -270,6 +271,15 @@ async def test_a_slow_upload_ends(hub: Hub) -> None:
     await settled(hub.folder, [])
 
 
+async def test_a_file_that_says_that_it_is_too_large_need_not_come(hub: Hub) -> None:
+    """It is refused before its first byte."""
+    await hub.start(file_bytes=999)
+    reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+    writer.write(b"POST /api/v1/files?sessionId=s1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+    assert b" 413 " in await asyncio.wait_for(reader.readline(), PATIENCE)
+    writer.close()
+
+
 async def begun(port: int) -> asyncio.StreamWriter:
     """Begin an upload of 1000 bytes, and send a few of them."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -287,14 +297,15 @@ async def arrived(folder: Path) -> None:
 
 @pytest.mark.parametrize("how", ["close", "abort"])
 async def test_a_cut_off_upload_leaves_nothing(hub: Hub, http: aiohttp.ClientSession, how: str) -> None:
-    """Neither a file nor its session."""
-    writer = await begun(hub.port)
-    await arrived(hub.folder)
-    if how == "abort":
-        writer.transport.abort()
-    writer.close()
-    await settled(hub.folder, [])
-    assert await hub.node.log.find("s1") is None
+    """Neither a file nor its session, and no traceback: it is nobody's fault."""
+    with capture_logs() as logs:
+        writer = await begun(hub.port)
+        await arrived(hub.folder)
+        if how == "abort":
+            writer.transport.abort()
+        writer.close()
+        await settled(hub.folder, [])
+    assert await hub.node.log.find("s1") is None and logs == []
     assert (await post(http, b"hello"))[0] == 201
 
 
@@ -527,6 +538,32 @@ async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> N
             await asyncio.wait([task])
         named = await log.named([digest(b"%d" % turns) for turns in range(12)])
         assert on_disk(tmp_path) == sorted([digest(b"hello"), *named])
+
+
+async def test_what_the_log_refuses_leaves_no_blob(tmp_path: Path) -> None:
+    """Unless another file has the same bytes."""
+    async with store(tmp_path) as (files, log):
+        await files.keep("a", "x", TEXT, b"both")
+        for data in (b"both", b"mine"):
+            with pytest.raises(StorageUnavailable):
+                await files.keep("stranger", "x", TEXT, data)
+        assert on_disk(tmp_path) == [digest(b"both")]
+
+
+async def test_the_end_waits_for_what_is_half_done(tmp_path: Path) -> None:
+    """Where nobody else waits for it any more, the store does."""
+    async with store(tmp_path) as (files, log):
+        log.halts.add("keep_file")
+        keeping = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
+        await asyncio.wait_for(log.there.wait(), PATIENCE)
+        keeping.cancel()
+        await asyncio.wait([keeping], timeout=0.1)
+        closing = asyncio.create_task(files.close())
+        await asyncio.wait([closing], timeout=0.1)
+        assert not closing.done()
+        log.go.set()
+        await asyncio.wait_for(closing, PATIENCE)
+        assert await log.named([digest(b"hello")])
 
 
 async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
