@@ -57,6 +57,22 @@ class Call:
         return "".join([text async for text in self._texts])
 
 
+async def _no_file(file_id: str) -> bytes:
+    raise AgentError(f"there is no file {file_id}", "unknown_file")
+
+
+async def _nothing_kept(name: str, type: str, data: bytes) -> str:
+    raise AgentError("a conversation without a session keeps no files", "unknown_session")
+
+
+@attrs.frozen
+class Shelf:
+    """The files of a session, as its agents have them; without a session there are none."""
+
+    file: Callable[[str], Awaitable[bytes]] = _no_file
+    keep: Callable[[str, str, bytes], Awaitable[str]] = _nothing_kept
+
+
 @attrs.frozen
 class Reply:
     """What somebody answered to a question: *payload* is any JSON; `cancelled` says that they will not answer."""
@@ -88,15 +104,16 @@ class Run:
     message: str
     principal: Author
     history: Sequence[Past]
-    _call: Callable[[str, str], Call] = attrs.field(alias="call", repr=False)
+    _call: Callable[["Run", str, str], Call] = attrs.field(alias="call", repr=False)
     _ask: Ask = attrs.field(default=nobody, alias="ask", repr=False)
+    _shelf: Shelf = attrs.field(default=Shelf(), alias="shelf", repr=False)
 
     def call(self, agent: str, message: str) -> Call:
         """Ask another agent; its text comes to the caller alone, and stops with this run.
 
         It sees no history. Raises AgentError (`unknown_agent`, `agent_broken`, `call_depth`) when iterated.
         """
-        return self._call(agent, message)
+        return self._call(self, agent, message)
 
     async def ask(
         self,
@@ -112,6 +129,17 @@ class Run:
         `too_many_questions`, `agent_bad_output`, `answer_too_long`).
         """
         return await self._ask(Interrupt("", reason, message, tool_call_id, schema))
+
+    async def file(self, file_id: str) -> bytes:
+        """Return the bytes of a file of this session; raises AgentError (`unknown_file`)."""
+        return await self._shelf.file(file_id)
+
+    async def keep(self, name: str, type: str, data: bytes) -> str:
+        """Keep a file in this session, and return its id: clients read it at `/api/v1/files/ID`.
+
+        Raises AgentError with the code that an upload would get (`file_too_large`, `quota_exceeded`, `bad_type` ...).
+        """
+        return await self._shelf.keep(name, type, data)
 
 
 # An adapter's agent: one async generator function over a run.

@@ -16,7 +16,22 @@ import attrs
 import structlog
 from aiohttp import WSCloseCode, web
 
-from hub.api import BASE, HTML, SCRIPT, TEXT, Failure, Handler, Route, agui, documents, file, openai, said, sessions
+from hub.api import (
+    BASE,
+    HTML,
+    SCRIPT,
+    TEXT,
+    Failure,
+    Handler,
+    Route,
+    agui,
+    documents,
+    file,
+    files,
+    openai,
+    said,
+    sessions,
+)
 from hub.api.session_shapes import Page
 from hub.auth import check_bind, doorkeeper
 from hub.clients import NODE
@@ -91,6 +106,7 @@ ROUTES = (
     Route("GET", "/ws", websocket, "WebSocket", {101: None}, query=Address),
     Route("GET", "/agents/{agentId}/ws", websocket, "WebSocket", {101: None}, query=Address, raises=(UnknownAgent,)),
     *sessions.ROUTES,
+    *files.ROUTES,
     *agui.ROUTES,
     *openai.ROUTES,
     *documents.ROUTES,

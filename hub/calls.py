@@ -4,41 +4,33 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
-from hub.agent import Ask, Call, Finish
+import attrs
+
+from hub.agent import Call, Finish
 from hub.agent import Message as Whole
 from hub.agent import Past
 from hub.agent import Run as RunView
-from hub.agent import nobody
 from hub.errors import AgentError, HubError
 from hub.faults import explain, refuse
 from hub.loading import Agent, Agents
-from hub.logs import RunRecord
 from hub.messages import Author
 from hub.run import KINDS, pieces
 
 
-def calling(agents: Agents, record: RunRecord, ask: Ask, depth: int) -> Callable[[str, str], Call]:
-    """Return what `run.call` does in the run of *record*, up to *depth* calls deep; *ask* asks people there."""
-    return _calling(agents, record.runId, record.sessionId, record.author, ask, depth)
+def calling(agents: Agents, depth: int) -> Callable[[RunView, str, str], Call]:
+    """Return what `run.call` does in a run, up to *depth* calls deep."""
+    return lambda caller, agent_id, message: Call(_texts(agents, caller, agent_id, message, depth))
 
 
-def _calling(
-    agents: Agents, run_id: str, session_id: str, author: Author, ask: Ask, depth: int
-) -> Callable[[str, str], Call]:
-    return lambda agent_id, message: Call(_texts(agents, run_id, session_id, author, ask, agent_id, message, depth))
-
-
-async def _texts(
-    agents: Agents, run_id: str, session_id: str, author: Author, ask: Ask, agent_id: str, message: str, depth: int
-) -> AsyncIterator[str]:
+async def _texts(agents: Agents, caller: RunView, agent_id: str, message: str, depth: int) -> AsyncIterator[str]:
     if depth < 1:
         raise AgentError(f"agents called each other too deep; {agent_id} was not called", "call_depth")
     try:
         agent = agents.get(agent_id)
     except HubError as gone:
         raise AgentError(gone.message, gone.code) from None
-    deeper = _calling(agents, run_id, session_id, author, ask, depth - 1)
-    run = RunView(run_id, agent_id, session_id, message, author, (), call=deeper, ask=ask)
+    # It asks people, and has the files, where its caller does.
+    run = attrs.evolve(caller, agent=agent_id, message=message, history=(), call=calling(agents, depth - 1))
     async with aclosing(cast(Any, _said(agent, run))) as given:
         async for piece in given:
             if isinstance(piece, str):
@@ -52,8 +44,7 @@ async def answer(
 
     Raises AgentError. Closed early, it stops the agent.
     """
-    call = _calling(agents, run_id, run_id, author, nobody, depth)
-    run = RunView(run_id, agent.id, run_id, message, author, history, call=call)
+    run = RunView(run_id, agent.id, run_id, message, author, history, call=calling(agents, depth))
     async with aclosing(cast(Any, _said(agent, run))) as given:
         async for piece in given:
             yield piece

@@ -35,6 +35,13 @@ class Limits:
     content_bytes: int = 256 * KiB  # of one event of an agent that is no text
     reply_bytes: int = 64 * KiB  # of the payload of an answer to a question, as JSON
     open_questions: int = 32  # per run
+    result_bytes: int = 32 * KiB  # of a tool's result in its event: beyond it the result is kept as a file
+    result_start_bytes: int = 1 * KiB  # of such a result, which its event still has
+    file_bytes: int = 32 * MiB
+    session_files_bytes: int = 256 * MiB
+    files_bytes: int = 4096 * MiB  # of all sessions
+    file_name_length: int = 200  # characters
+    upload_seconds: float = 600.0  # for a file to arrive: 32 MiB at half a megabit a second
     run_bytes: int = 8 * MiB  # of text of one run: beyond it the run ends with an error
     queued_runs: int = 20  # per session
     run_seconds: float = 3600.0

@@ -8,7 +8,13 @@ HubError
 ├── UnknownAgent          nothing of that name in the agents folder
 ├── UnknownSession        nothing was said under that id
 ├── UnknownInterrupt      no run of that session asked such a question
+├── UnknownFile           no file has that id
 ├── BadQuery              a value in an address that makes no sense
+├── BadType               a file whose media type is none
+├── EmptyFile             a file without a byte
+├── FileTooLarge          a file past the limit of one
+├── QuotaExceeded         a file past what its session, or the hub, may hold in all
+├── TooSlow               an upload that took too long
 ├── Conflict
 │   ├── NotRunning        nothing there to cancel
 │   ├── AlreadyResolved   the question has its answer, or nobody waits for one any more
@@ -70,8 +76,33 @@ class UnknownInterrupt(HubError):
     code, status = "unknown_interrupt", 404
 
 
+class UnknownFile(HubError):
+    code, status = "unknown_file", 404
+
+
 class BadQuery(HubError):
     code, status = "bad_query", 400
+
+
+class BadType(HubError):
+    code, status = "bad_type", 400
+
+
+class EmptyFile(HubError):
+    code, status = "empty_file", 400
+
+
+class FileTooLarge(HubError):
+    code, status = "file_too_large", 413
+
+
+class QuotaExceeded(HubError):
+    # Not 507: nothing is wrong with the hub, and what repeats a request after a 5xx must not repeat this one.
+    code, status = "quota_exceeded", 413
+
+
+class TooSlow(HubError):
+    code, status = "too_slow", 408
 
 
 class Conflict(HubError):

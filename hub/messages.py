@@ -278,12 +278,14 @@ class ToolCallEnd(Body):
 
 @attrs.frozen
 class ToolCallResult(Body):
-    """What a tool gave."""
+    """What a tool gave; where that is large, its start, and the file that holds all *size* bytes of it."""
 
     type = "tool_call_result"
     toolCallId: str
     content: str
     isError: bool | None = None
+    fileId: str | None = None
+    size: int | None = None
 
 
 @attrs.frozen

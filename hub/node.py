@@ -12,6 +12,7 @@ import structlog
 from hub.config import Settings
 from hub.connection import Connection, Subscription
 from hub.errors import Draining
+from hub.files import Files
 from hub.loading import Agent, Agents
 from hub.logs import Log, open_log
 from hub.messages import DrainingNotice, Event, Presence
@@ -32,6 +33,7 @@ class Node:
     settings: Settings
     agents: Agents = attrs.field(init=False)
     log: Log = attrs.field(init=False)
+    files: Files = attrs.field(init=False)
     pages: Pages = attrs.field(init=False)
     registry: Registry = attrs.field(init=False)
     sessions: dict[str, Session] = attrs.Factory(dict)
@@ -45,6 +47,7 @@ class Node:
         settings = self.settings
         self.agents = Agents(settings.agents, settings.data)
         self.log = open_log(settings.log_url)
+        self.files = Files(settings.data / "files", self.log, settings.limits)
         self.pages = Pages(self.log, settings.limits)
         self.registry = Registry(
             left=lambda channel: self.tidy(channel.id),
@@ -59,9 +62,11 @@ class Node:
         self.settings.data.mkdir(parents=True, exist_ok=True)
         await self.log.start(self._deliver)
         try:
+            await self.files.start(self.settings.log_url)
             await self.agents.open()
             await self._recover()
         except BaseException:
+            await self.files.close()
             await self.log.close()
             raise
         steps = [(1.0, self._sweep), (EXPIRE_SECONDS, self._expire)]
@@ -117,6 +122,7 @@ class Node:
         for timer in self._presence.values():
             timer.cancel()
         await self.agents.close()
+        await self.files.close()
         await self.log.close()
 
     # --- sessions ---------------------------------------------------------------------------------------------------
@@ -154,6 +160,7 @@ class Node:
                 self._session_changed,
                 lambda: self.tidy(session_id),
                 self.freed,
+                self.files,
                 draining=self.draining,
             )
             self.sessions[session_id] = session

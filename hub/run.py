@@ -11,17 +11,28 @@ import msgspec
 import orjson
 import structlog
 
-from hub.agent import Ask, Call, Finish
+from hub.agent import Call, Finish
 from hub.agent import Message as Whole
 from hub.agent import Past, Reply
 from hub.agent import Run as RunView
+from hub.agent import Shelf
 from hub.asking import Questions
 from hub.config import Limits
 from hub.errors import AgentError, HubError
 from hub.faults import explain, refuse
 from hub.loading import Agent
 from hub.logs import Message, RunRecord
-from hub.messages import CONTENT, Body, Interrupt, Reasoning, RunError, RunFinished, StopReason, WholeMessage
+from hub.messages import (
+    CONTENT,
+    Body,
+    Interrupt,
+    Reasoning,
+    RunError,
+    RunFinished,
+    StopReason,
+    ToolCallResult,
+    WholeMessage,
+)
 from hub.outbox import Item, Outbox
 from hub.threads import in_thread
 
@@ -51,9 +62,9 @@ def _is_sound(finish: Finish) -> bool:
 class Run:
     """One answer of one agent to one message.
 
-    *history* reads what was said before. *call* makes what `run.call` does, of how people are asked. *asked* is called
-    when its questions changed, *over* once, when the end is in the log, *freed* when the agent may take another. All
-    methods are called in the loop.
+    *history* reads what was said before. *call* is what `run.call` does, *shelf* has its session's files. *asked* is
+    called when its questions changed, *over* once, when the end is in the log, *freed* when the agent may take another.
+    All methods are called in the loop.
     """
 
     record: RunRecord
@@ -61,10 +72,11 @@ class Run:
     outbox: Outbox
     limits: Limits
     history: Callable[["Run"], Awaitable[Sequence[Past]]]
-    call: Callable[[Ask], Callable[[str, str], Call]]
+    call: Callable[[RunView, str, str], Call]
     asked: Callable[["Run"], None]
     over: Callable[["Run"], None]
     freed: Callable[[Agent], None]
+    shelf: Shelf
     ended: bool = False
     stopping: StopReason | None = None
     task: asyncio.Task[None] | None = None
@@ -186,8 +198,9 @@ class Run:
         record = self.record
         run = RunView(
             *(record.runId, record.agentId, record.sessionId, record.message, record.author, past),
-            call=self.call(self.ask),
+            call=self.call,
             ask=self.ask,
+            shelf=self.shelf,
         )
         since = 0.0
         async with aclosing(cast(Any, pieces(agent, run))) as given:
@@ -198,6 +211,8 @@ class Run:
                 try:
                     if type(piece) is str:
                         self._say(piece)
+                    elif type(piece) is ToolCallResult:
+                        self._content(await self._shortened(piece))
                     else:
                         self._take(piece)
                 except AgentError as refused:
@@ -330,6 +345,21 @@ class Run:
         """End the streamed message and the thought: another event of the run follows."""
         self._thought = ""
         self._close_message()
+
+    async def _shortened(self, result: ToolCallResult) -> ToolCallResult:
+        """Return what a tool gave as its event has it: what is large is kept as a file first, and the agent waits."""
+        content, limits = result.content, self.limits
+        if self.ended or not isinstance(content, str) or len(content) <= limits.result_bytes // 4:
+            return result
+        data = await asyncio.to_thread(self._utf8, content)  # of 32 MiB it takes long enough to be felt
+        if len(data) <= limits.result_bytes or self.ended:
+            return result
+        if len(data) > limits.file_bytes:
+            agent, most = self.record.agentId, limits.file_bytes >> 20
+            raise AgentError(f"agent {agent} gave a tool's result of more than {most} MiB", "answer_too_long")
+        file_id = await self.shelf.keep("tool-result.txt", "text/plain; charset=utf-8", data)
+        start = data[: limits.result_start_bytes].decode(errors="ignore")  # cut between two code points
+        return attrs.evolve(result, content=start, fileId=file_id, size=len(data))
 
     def _close_message(self) -> None:
         if self._parts:

@@ -14,6 +14,7 @@ from hub.asking import Questions
 from hub.calls import calling
 from hub.config import Limits
 from hub.errors import Busy, Draining, HubError, IdReused, NotRunning, StorageUnavailable
+from hub.files import Files
 from hub.loading import Agent, Agents
 from hub.logs import KeptChat, Log, Message, RunRecord
 from hub.messages import Accepted, Author, Chat, InterruptResolved, MessageRemoved, RunStarted, State, UserMessage
@@ -44,6 +45,7 @@ class Session:
     changed: Callable[["Session"], None]
     idle: Callable[[], None]
     freed: Callable[[Agent], None]
+    files: Files
     outbox: Outbox = attrs.field(init=False)
     runs: dict[str, Run] = attrs.Factory(dict)
     queue: list[Run] = attrs.Factory(list)
@@ -176,16 +178,18 @@ class Session:
         return self._run(record, agent), message_id
 
     def _run(self, record: RunRecord, agent: Agent | None) -> Run:
+        shelf = self.files.shelf(self.id)
         return Run(
             record,
             agent,
             self.outbox,
             self.limits,
             self._history,
-            lambda ask: calling(self.agents, record, ask, self.limits.call_depth),
+            calling(self.agents, self.limits.call_depth),
             lambda _: self.changed(self),
             self._over,
             self.freed,
+            shelf,
             new_id=new_id,
         )
 

@@ -115,6 +115,17 @@ async def test_a_bad_request_is_refused(hub: Hub, agent: str, body: dict[str, An
             assert response.status == status and set(await response.json()) == {"error", "code"}
 
 
+async def test_a_large_tool_result_is_short_here(hub: Hub) -> None:
+    """AG-UI has no name for a file: its clients hear the start."""
+    hub.agent(
+        "large.py", "from hub import *\n\nasync def large(message: str):\n    yield ToolCallResult('c', 'x' * 40_000)"
+    )
+    await hub.start()
+    (result,) = [one for one in await events(hub, "large", asked("x")) if one["type"] == "TOOL_CALL_RESULT"]
+    CHECK.validate_python(result)
+    assert result["content"] == "x" * 1024
+
+
 @needs_node
 async def test_the_client_for_node(hub: Hub) -> None:
     """AG-UI's HttpAgent puts text, tool calls and state together."""

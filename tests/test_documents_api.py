@@ -280,7 +280,8 @@ async def run(hub: Hub, examples: list[str]) -> None:
         quiet = example.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
         process = await asyncio.create_subprocess_shell(quiet, stdout=asyncio.subprocess.PIPE)
         out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
-        assert out.decode() in ("200", "201", "202", "204", "409"), (example, out)
+        unknown = {"404"} if "/resume" in example or "/files/s1" in example else set()  # nobody asks, nothing is kept
+        assert out.decode() in {"200", "201", "202", "204", "409"} | unknown, (example, out)
 
 
 async def test_the_page_runs_no_script_but_its_own(http: aiohttp.ClientSession) -> None:

@@ -16,7 +16,7 @@ FLOORS = [
     {"", "agent", "protocols", "logs"},  # "" is the package itself: what agent files import
     {
         *("connection", "pages", "registry", "run", "session", "loading", "calls", "faults", "outbox", "threads"),
-        *("asking", "recovery"),
+        *("asking", "recovery", "files"),
     },
     {"node", "dispatch"},
     {"auth", "clients", "ws", "sse", "api", "app", "cli", "__main__"},

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hub.config import Limits
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Entry, KeptChat, Log, LogUnusable, Message, RunRecord, open_log
+from hub.logs import Append, Entry, File, KeptChat, Log, LogUnusable, Message, RunRecord, open_log
 from hub.messages import (
     Author,
     Body,
@@ -341,6 +341,71 @@ async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
             Append("s", [chunk("y")], saved=[record("r2")], chats=[(0, KeptChat("ann", "c1", "d2", "u2", "r2"))])
         )
     assert len(await hub.everything("s")) == 1 and list(await hub.log.unfinished()) == []
+
+
+def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) -> File:
+    return File(file_id, session, "a \0\U0001f600", 'text/plain; a="b"', size, digest)
+
+
+async def test_a_file_is_found_as_it_was_kept(opener: Opener) -> None:
+    """With the log's time, also after a restart; it is no event, and numbers nothing."""
+    hub = await opener()
+    await hub.log.load("s")
+    await hub.put(Append("s", [chunk("x")]))
+    await hub.log.keep_file(file("f1"))
+    await hub.log.close()
+    hub = await opener()
+    found = await hub.log.file("f1")
+    (event,) = await hub.everything("s")
+    assert found is not None and found == attrs.evolve(file("f1"), created=found.created)
+    assert found.created >= event.ts and (await hub.log.load("s")).seq == 1 and hub.heard == []
+    assert await hub.log.file("f2") is None
+
+
+async def test_a_file_needs_a_session_that_was_loaded(hub: Opened) -> None:
+    """What belongs to nobody would never go; those that share the commit are kept."""
+    results = await asyncio.gather(
+        *(hub.log.keep_file(file(f"f-{session}", session)) for session in ("s", "stranger", "s2")),
+        hub.log.load("s2"),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results[:2]] == [type(None), StorageUnavailable]
+    assert await hub.log.file("f-s") is not None and await hub.log.file("f-stranger") is None
+
+
+async def test_files_are_counted_by_session(opener: Opener) -> None:
+    """Each with its size, or the least that one counts."""
+    hub = await opener()
+    await asyncio.gather(*map(hub.log.load, ("s", "t", "empty")))
+    for n, (session, size) in enumerate((("s", 1), ("s", 10), ("t", 5))):
+        await hub.log.keep_file(file(f"f{n}", session, size=size))
+    assert await hub.log.file_bytes(0) == {"s": 11, "t": 5}
+    assert await hub.log.file_bytes(6) == {"s": 16, "t": 6}
+
+
+async def test_files_are_forgotten_by_session(opener: Opener) -> None:
+    """What there was is returned, and a digest is named for as long as any file has it."""
+    hub = await opener()
+    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    for one in (file("f1"), file("f2", digest="d2"), file("f3", "t", digest="d2")):
+        await hub.log.keep_file(one)
+    assert sorted(await hub.log.named(["d1", "d2", "d3"])) == ["d1", "d2"]
+    gone = await hub.log.forget_files("s")
+    assert sorted((one.fileId, one.digest, one.size) for one in gone) == [("f1", "d1", 7), ("f2", "d2", 7)]
+    assert await hub.log.named(["d1", "d2"]) == ["d2"] and await hub.log.file("f1") is None
+    assert await hub.log.forget_files("s") == [] and await hub.log.forget_files("nobody") == []
+    await hub.log.close()
+    hub = await opener()
+    assert await hub.log.file_bytes(0) == {"t": 7} and await hub.log.file("f3") is not None
+
+
+async def test_a_file_that_was_given_before_is_forgotten(hub: Opened) -> None:
+    """The order of calls is the order in the log, also where nobody has waited for the first."""
+    for n in range(30):
+        kept = hub.log.keep_file(file(f"f{n}"))
+        _, gone = await asyncio.gather(kept, hub.log.forget_files("s"))
+        assert [one.fileId for one in gone] == [f"f{n}"]
+    assert await hub.log.file_bytes(0) == {}
 
 
 async def test_loading_makes_a_session_once(opener: Opener) -> None:

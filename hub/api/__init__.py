@@ -106,7 +106,7 @@ def asked(request: web.Request, kind: type[T]) -> T:
         expected, field = _parted(wrong)
         if field in ID_FIELDS and "regex" in expected:
             raise BadId(f"?{field}= is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -") from None
-        raise BadQuery(f"?{field}= is wrong: {expected}") from None
+        raise BadQuery(f"?{field}= is wrong: {expected}" if field else f"the address is wrong: {expected}") from None
 
 
 async def sent(request: web.Request, kind: type[T]) -> T:

@@ -45,7 +45,7 @@ def _key(kind: Any) -> str:
 
 def _kinds(route: Route) -> Iterator[Any]:
     yield from (content for content in route.contents if content is not None and not isinstance(content, Content))
-    yield from (kind for kind in (route.body, route.query) if kind is not None)
+    yield from (kind for kind in (route.body, route.query) if kind is not None and not isinstance(kind, Content))
     yield from (Failure, route.failure)
 
 
@@ -107,6 +107,8 @@ def _schema(kind: Any) -> Schema:
 
 def _body(route: Route, known: dict[str, Schema], components: dict[str, Schema]) -> Schema:
     """Return what is sent: what the address says already is no part of it."""
+    if isinstance(route.body, Content):
+        return {"required": True, "content": {route.body.media: {"schema": dict(route.body.schema)}}}
     schema, shape = known[_key(route.body)], components[route.body.__name__]
     required = [name for name in shape["required"] if name not in route.told]
     if route.told:

@@ -5,7 +5,7 @@ One driver per file, named by its URL's scheme. All drivers run tests/test_log_c
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -90,6 +90,19 @@ class KeptChat:
     seq: int = 0
 
 
+@attrs.frozen
+class File:
+    """What a file is; its bytes lie elsewhere, by their *digest* (SHA-256 in hex). *created* is the log's time (ms)."""
+
+    fileId: str
+    sessionId: str
+    name: str
+    type: str
+    size: int
+    digest: str
+    created: int = 0
+
+
 @attrs.define
 class Append:
     """What is written in one commit, whole or not at all.
@@ -171,6 +184,26 @@ class Log(ABC):
     @abstractmethod
     async def chat(self, session_id: str, principal: str, client_msg_id: str) -> KeptChat | None:
         """Return what was answered to this clientMsgId before, or None."""
+
+    @abstractmethod
+    async def keep_file(self, file: File) -> None:
+        """Keep what a file is; the order of calls is the order in the log. The session must have been loaded."""
+
+    @abstractmethod
+    async def file(self, file_id: str) -> File | None:
+        """Return what a file is, or None."""
+
+    @abstractmethod
+    async def file_bytes(self, least: int) -> Mapping[str, int]:
+        """Return what the files of each session take that has any; a file counts *least* bytes or more."""
+
+    @abstractmethod
+    async def named(self, digests: Sequence[str]) -> Sequence[str]:
+        """Return those of *digests* that some file has."""
+
+    @abstractmethod
+    async def forget_files(self, session_id: str) -> Sequence[File]:
+        """Keep no file of the session any more; return what there was."""
 
     @abstractmethod
     async def unfinished(self) -> Sequence[RunRecord]:

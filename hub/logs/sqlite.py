@@ -19,7 +19,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,9 +32,22 @@ import structlog
 
 from hub.config import Limits, MiB
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Done, Head, KeptChat, Listed, Listener, Log, LogUnusable, Message, RunRecord, lockfile
+from hub.logs import (
+    Append,
+    Done,
+    File,
+    Head,
+    KeptChat,
+    Listed,
+    Listener,
+    Log,
+    LogUnusable,
+    Message,
+    RunRecord,
+    lockfile,
+)
 from hub.logs import sqlite_schema as sql
-from hub.logs.sqlite_plan import Cut, Job, Outcome, Plan, Standing, to_events, to_message, to_pieces
+from hub.logs.sqlite_plan import Cut, Forget, Job, Outcome, Plan, Standing, Work, to_events, to_message, to_pieces
 from hub.messages import Event
 
 READERS = 3
@@ -136,11 +149,11 @@ class _Writer:
         try:
             sessions = set()
             for work, _ in batch:
-                if type(work) is Append:
+                if type(work) is Append or type(work) is File:
                     sessions.add(work.sessionId)
                 elif type(work) is str:
                     sessions.add(work)
-                elif self.loose:
+                elif type(work) is Cut and self.loose:
                     self.place()  # only what has its place can be dropped
             self._look(sessions)
             for job in batch:
@@ -178,6 +191,9 @@ class _Writer:
                 for statement in sql.CUT:
                     self.db.execute(statement, pieces)
                 floors.update(_one(self.db, sql.FLOORS, pieces))
+            for session, had in plan.forgotten:
+                had += _one(self.db, sql.FILES_OF, (session,))
+                self.db.execute(sql.FORGET_FILES, (session,))
             self.db.execute("COMMIT")
         self.commits += not plan.empty()
 
@@ -328,6 +344,22 @@ class SqliteLog(Log):
         found = await self._ask(sql.CHAT, {"session": session_id, "principal": principal, "id": client_msg_id})
         return KeptChat(*found) if found else None
 
+    async def keep_file(self, file: File) -> None:
+        await self._submit(file)
+
+    async def file(self, file_id: str) -> File | None:
+        found = await self._ask(sql.FILE, (file_id,))
+        return File(*found) if found else None
+
+    async def file_bytes(self, least: int) -> Mapping[str, int]:
+        return cast(Mapping[str, int], await self._ask(sql.FILE_BYTES, (least,)))
+
+    async def named(self, digests: Sequence[str]) -> Sequence[str]:
+        return cast(Sequence[str], await self._ask(sql.NAMED, (orjson.dumps(digests).decode(),)))
+
+    async def forget_files(self, session_id: str) -> Sequence[File]:
+        return [File(*row) for row in await self._submit(Forget(session_id))]
+
     async def unfinished(self) -> Sequence[RunRecord]:
         return msgspec.convert(await self._ask(sql.UNFINISHED, ()), list[RunRecord])
 
@@ -345,13 +377,13 @@ class SqliteLog(Log):
             floors |= await self._submit(Cut(pieces))
         return {session: floor for session, floor in floors.items() if floor > before[session]}
 
-    def _give(self, work: Append | Cut | str, done: Done) -> None:
+    def _give(self, work: Work, done: Done) -> None:
         if self._open:
             self._writer.jobs.put((work, done))
         else:
             self._loop.call_soon(done, StorageUnavailable("the log is not open: the hub is going down"))
 
-    async def _submit(self, work: Cut | str) -> Any:
+    async def _submit(self, work: Work) -> Any:
         answer: asyncio.Future[Any] = self._loop.create_future()
 
         def done(result: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from hub.logs import Append, Done, Head, Message
+from hub.logs import Append, Done, File, Head, Message
 from hub.logs.sqlite_schema import COLUMNS, MOST_ROWS
 from hub.messages import BODIES, Author, Chunk, Event
 
@@ -24,7 +24,14 @@ class Cut:
     pieces: Sequence[tuple[str, int]]
 
 
-Work = Append | Cut | str  # a string is a session to load
+@attrs.frozen
+class Forget:
+    """Keep no file of the session."""
+
+    session: str
+
+
+Work = Append | Cut | File | Forget | str  # a string is a session to load
 Job = tuple[Work, Callable[[Any], None]]
 # What to tell in the loop: session, events, the one who asked, the answer.
 Outcome = tuple[str, Sequence[Event], Callable[[Any], None], Any]
@@ -41,6 +48,7 @@ class Plan:
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
     ended: list[tuple[str, str]] = attrs.Factory(list)
     cuts: list[tuple[Cut, dict[str, int]]] = attrs.Factory(list)
+    forgotten: list[tuple[str, list[Any]]] = attrs.Factory(list)  # sessions, and the rows of files that they had
     outcomes: list[Outcome] = attrs.Factory(list)
 
     def add(self, work: Work, done: Callable[[Any], None]) -> None:
@@ -48,6 +56,15 @@ class Plan:
             self._append(work, done)
         elif isinstance(work, str):
             self.outcomes.append(("", (), done, self._load(work)))
+        elif isinstance(work, File):
+            self._standing(work.sessionId)
+            row = (work.fileId, work.sessionId, work.name, work.type, work.size, work.digest, self.now)
+            self.rows["files"] += row
+            self.outcomes.append(("", (), done, None))
+        elif isinstance(work, Forget):
+            had: list[Any] = []
+            self.forgotten.append((work.session, had))
+            self.outcomes.append(("", (), done, had))
         else:
             floors: dict[str, int] = {}
             if work.pieces:
@@ -61,12 +78,15 @@ class Plan:
             self.rows["sessions"] += (session, standing[0], 0, self.now)
         return Head(session, *standing)
 
-    def _append(self, append: Append, done: Done) -> None:
-        session, now = append.sessionId, self.now
+    def _standing(self, session: str) -> Standing:
         standing = self.heads.get(session) or self.known.get(session)
         if standing is None:
             raise LookupError(f"session {session} was not loaded")
-        epoch, head, floor = standing
+        return standing
+
+    def _append(self, append: Append, done: Done) -> None:
+        session, now = append.sessionId, self.now
+        epoch, head, floor = self._standing(session)
         events, rows, seq = [], self.rows["events"], head
         for entry in append.entries:
             seq += 1
@@ -106,11 +126,16 @@ class Plan:
     def lone(self) -> bool:
         """Say whether one statement writes it all; such a one is its own transaction."""
         most = MOST_ROWS * len(COLUMNS["events"])
-        rest = self.ended or self.cuts or any(rows for table, rows in self.rows.items() if table != "events")
+        rest = (
+            self.ended
+            or self.cuts
+            or self.forgotten
+            or any(rows for table, rows in self.rows.items() if table != "events")
+        )
         return not rest and 0 < len(self.rows["events"]) <= most
 
     def empty(self) -> bool:
-        return not (self.ended or self.cuts or any(self.rows.values()))
+        return not (self.ended or self.cuts or self.forgotten or any(self.rows.values()))
 
 
 def to_json(fact: Any) -> str:

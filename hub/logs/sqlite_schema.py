@@ -56,6 +56,14 @@ MIGRATIONS = (
     CREATE TABLE placed (upto INTEGER NOT NULL); -- the last n that has a place
     INSERT INTO placed VALUES (0);
     """,
+    """
+    CREATE TABLE files ( -- what each is; the bytes lie in the files folder, by their digest
+        id TEXT PRIMARY KEY, session TEXT NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL, size INTEGER NOT NULL,
+        digest TEXT NOT NULL, created INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX files_of_sessions ON files (session);
+    CREATE INDEX files_by_digest ON files (digest);
+    """,
 )
 
 # What a commit inserts: the columns, in the order in which _Plan flattens them.
@@ -65,6 +73,7 @@ COLUMNS = {
     "messages": ("session", "id", "seq", "ts", "role", "agent", "run", "author", "author_name", "content"),
     "runs": ("session", "id", "after", "record"),
     "chats": ("session", "principal", "client_msg_id", "digest", "message", "run", "seq"),
+    "files": ("id", "session", "name", "type", "size", "digest", "created"),
 }
 MOST_ROWS = 512  # inserted by one statement
 # A run that is saved again keeps its place.
@@ -144,6 +153,15 @@ HISTORY_PAGE = """
 CHAT = """
     SELECT json_array(principal, client_msg_id, digest, message, run, seq) FROM chats
     WHERE session = :session AND principal = :principal AND client_msg_id = :id"""
+FILE = "SELECT json_array(id, session, name, type, size, digest, created) FROM files WHERE id = ?"
+FILES_OF = """
+    SELECT json_group_array(json_array(id, session, name, type, size, digest, created)) FROM files WHERE session = ?"""
+FILE_BYTES = """
+    SELECT json_group_object(session, bytes) FROM (
+        SELECT session, sum(max(size, ?)) AS bytes FROM files GROUP BY session)"""
+NAMED = """
+    SELECT json_group_array(value) FROM json_each(?) WHERE EXISTS (SELECT 1 FROM files WHERE digest = value)"""
+FORGET_FILES = "DELETE FROM files WHERE session = ?"
 UNFINISHED = "SELECT json_group_array(json(record)) FROM (SELECT record FROM runs ORDER BY n)"
 
 USED = """

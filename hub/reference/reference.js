@@ -98,8 +98,10 @@ function sample(schema) {
 }
 
 function address(path, operation) {
-  const given = (operation.parameters || []).filter((one) => one.in === "path");
-  return given.reduce((text, one) => text.replace(`{${one.name}}`, one.example ?? sample(one.schema)), path);
+  const given = (operation.parameters || []).filter((one) => one.required);
+  const asked = given.filter((one) => one.in === "query").map((one) => `${one.name}=${sample(one.schema)}`);
+  const filled = given.reduce((text, one) => text.replace(`{${one.name}}`, one.example ?? sample(one.schema)), path);
+  return asked.length ? `${filled}?${asked.join("&")}` : filled;
 }
 
 // A word for the shell, also where it has a quote in it.
@@ -113,8 +115,11 @@ function example(method, path, operation) {
   if (media.length === 1 && media[0] === "text/event-stream") words.push("-N");
   if (method !== "get") words.push("-X", method.toUpperCase());
   words.push(quoted(location.origin + where));
-  const body = operation.requestBody?.content["application/json"];
-  if (body) words.push("-H", quoted("Content-Type: application/json"), "-d", quoted(JSON.stringify(sample(body.schema))));
+  const body = operation.requestBody?.content;
+  if (body?.["application/json"]) {
+    words.push("-H", quoted("Content-Type: application/json"));
+    words.push("-d", quoted(JSON.stringify(sample(body["application/json"].schema))));
+  } else if (body) words.push("-H", quoted("Content-Type: text/plain"), "--data-binary", quoted("hello"));
   return words.join(" ");
 }
 
