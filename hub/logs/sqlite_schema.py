@@ -160,7 +160,7 @@ UNFINISHED = "SELECT json_group_array(json(record)) FROM (SELECT record FROM run
 USED = """
     SELECT CAST((page_count - freelist_count) * page_size AS TEXT)
     FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"""
-# What could go, as [session, epoch, floor, last seq to go]: all that stands before the first event that is young enough,
+# What could go, as [session, epoch, floor, last to go]: all that stands before the first event that is young enough,
 OLD = """
     SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
         SELECT id, epoch, floor, coalesce(
