@@ -14,7 +14,8 @@ import aiohttp_cors
 import structlog
 from aiohttp import WSCloseCode, web
 
-from hub.api import agui, openai, sessions
+from hub.api import agents, agui, openai, sessions
+from hub.api.metrics import metrics
 from hub.auth import check_bind, doorkeeper
 from hub.clients import NODE
 from hub.config import Settings
@@ -40,11 +41,6 @@ async def ready(request: web.Request) -> web.Response:
     if request.app[NODE].ready:
         return web.Response(text="OK")
     return web.json_response({"error": "the hub is starting or going down", "code": "draining"}, status=503)
-
-
-async def agents(request: web.Request) -> web.Response:
-    hosted = request.app[NODE].agents.describe()
-    return web.json_response({"data": hosted, "total": len(hosted), "page": 1, "size": max(len(hosted), 1)})
 
 
 async def page(request: web.Request) -> web.FileResponse:
@@ -73,10 +69,12 @@ ROUTES: tuple[tuple[str, Handler], ...] = (
     ("/ready", ready),
     (f"{BASE}/health", health),
     (f"{BASE}/ready", ready),
-    (f"{BASE}/agents", agents),
+    ("/metrics", metrics),
+    (f"{BASE}/metrics", metrics),
     (f"{BASE}/ws", websocket),
     (BASE + "/agents/{agentId}/ws", websocket),
 )
+OWN = (*agents.ROUTES, *sessions.ROUTES, *agui.ROUTES)
 
 
 @web.middleware
@@ -120,7 +118,7 @@ def make_app(node: Node) -> web.Application:
         if path.startswith(BASE) and handler is not websocket:
             cors.add(route)
     for base in (BASE, "/v1"):  # the latter is where OpenAI's clients look by default
-        for method, path, handler in (*openai.ROUTES, *((*sessions.ROUTES, *agui.ROUTES) if base == BASE else ())):
+        for method, path, handler in (*openai.ROUTES, *(OWN if base == BASE else ())):
             cors.add(app.router.add_route(method, base + path, handler))
     app.on_response_prepare.append(vary)
     return app

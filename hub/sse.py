@@ -83,7 +83,7 @@ async def stream(
 async def _heard(request: web.Request, connection: Connection, end: Callable[[], Awaitable[object]] | None) -> None:
     ending = asyncio.ensure_future(end()) if end is not None else asyncio.get_running_loop().create_future()
     try:
-        while not connection.closed and request.transport is not None and not request.transport.is_closing():
+        while connection.hears and request.transport is not None and not request.transport.is_closing():
             await asyncio.wait([ending], timeout=LOOK_SECONDS)
             if ending.done():
                 ending.result()

@@ -14,8 +14,9 @@ HUB = Path(__file__).parent.parent / "hub"
 FLOORS = [
     {"errors", "messages", "config"},
     {"", "agent", "protocols", "logs"},  # "" is the package itself: what agent files import
-    {"connection", "pages", "registry", "run", "session", "loading", "calls", "faults", "outbox", "threads"},
-    {"node", "dispatch"},
+    {"connection", "pages", "registry", "run", "session", "loading", "calls", "faults", "outbox", "threads"}
+    | {"counts", "broadcast"},
+    {"node", "dispatch", "deleting"},
     {"auth", "clients", "ws", "sse", "api", "app", "cli", "__main__"},
 ]
 ASIDE = {"adapters", "client"}

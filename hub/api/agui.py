@@ -12,6 +12,7 @@ import attrs
 import msgspec
 from aiohttp import web
 
+from hub.api import bodies
 from hub.auth import principal
 from hub.clients import NODE
 from hub.connection import Connection
@@ -39,7 +40,7 @@ from hub.messages import (
     ToolCallStart,
     WholeMessage,
 )
-from hub.protocols.reading import read_object
+from hub.protocols.reading import LIMITS
 from hub.protocols.sse import OneRun
 from hub.sse import last_event, stream
 
@@ -60,7 +61,7 @@ async def run(request: web.Request) -> web.StreamResponse:
     node.refuse_if_draining()
     agent = node.agents.get(request.match_info["id"])
     try:
-        given = msgspec.convert(read_object(await request.read()), RunInput)
+        given = msgspec.convert(await bodies.fields(request, LIMITS.conversation_bytes), RunInput)
     except msgspec.ValidationError as wrong:
         raise BadFrame(f"this is no RunAgentInput: {wrong}") from None
     command = Chat(message=_message(given.messages), agentId=agent.id, clientMsgId=given.runId)

@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 
 from hub.agent import Finish, Past
+from hub.api import bodies
 from hub.api.sessions import outcome
 from hub.auth import principal
 from hub.calls import answer
@@ -24,7 +25,7 @@ from hub.errors import AgentError, Busy, HubError, UnknownAgent
 from hub.loading import Agent
 from hub.messages import Chat, Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.node import Node
-from hub.protocols.reading import LIMITS, read_object
+from hub.protocols.reading import LIMITS
 from hub.protocols.sse import OneRun, chunk
 from hub.sse import stream
 
@@ -144,7 +145,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 
 async def _asked(request: web.Request) -> Completion:
-    body = read_object(await request.read())
+    body = await bodies.fields(request, LIMITS.conversation_bytes)
     for param, harmless in UNSUPPORTED.items():
         if body.get(param) not in harmless:
             raise Refusal(
@@ -308,7 +309,7 @@ async def _in_session(
             protocol = OneAnswer(asked.model, accepted.runId, usage)
             return await stream(request, begin, lambda: session.finished(accepted.runId), protocol)
         await session.finished(accepted.runId)
-        said = await outcome(node, accepted)
+        said = await outcome(node, session, accepted)
     if "error" in said:
         raise AgentError(said["error"]["message"], said["error"]["code"])
     usage_ = Usage(**said["usage"]) if "usage" in said else None
