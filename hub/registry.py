@@ -214,7 +214,8 @@ class Registry:
 
     def deliver(self, channel: Channel, events: Sequence[Event]) -> None:
         """Hand events that the log just kept to everyone who is live: encoded once per protocol, never awaiting."""
-        before, ended = channel.head, list[Event]()
+        before = channel.head
+        ended: list[Event] = []
         for event in events:
             kind = type(event.body)
             if kind is RunStarted:

@@ -6,7 +6,7 @@ put together.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import msgspec
@@ -50,6 +50,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class RunInput(msgspec.Struct):
     """AG-UI's RunAgentInput, as far as it concerns the hub, which has the history itself."""
 
+    example: ClassVar[str] = '{"threadId":"s1","runId":"r1","messages":[{"role":"user","content":"hello"}]}'
     threadId: Id
     runId: Id
     messages: list[dict[str, Any]]
@@ -61,7 +62,7 @@ async def run(request: web.Request) -> web.StreamResponse:
     node.refuse_if_draining()
     agent = node.agents.get(request.match_info["id"])
     try:
-        given = msgspec.convert(await bodies.fields(request, LIMITS.conversation_bytes), RunInput)
+        given = msgspec.convert(await bodies.fields(request, RunInput.example, LIMITS.conversation_bytes), RunInput)
     except msgspec.ValidationError as wrong:
         raise BadFrame(f"this is no RunAgentInput: {wrong}") from None
     command = Chat(message=_message(given.messages), agentId=agent.id, clientMsgId=given.runId)

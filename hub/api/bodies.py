@@ -31,15 +31,15 @@ async def whole(request: web.Request, most: int = LIMITS.body_bytes) -> bytes:
     raise TooLarge(f"the body is larger than {most >> 10} KiB, the most that is taken here: send less")
 
 
-async def fields(request: web.Request, most: int = LIMITS.body_bytes) -> dict[str, Any]:
-    """Return the object in a request's body; none is an empty one. Raises BadFrame and TooLarge."""
+async def fields(request: web.Request, example: str, most: int = LIMITS.body_bytes) -> dict[str, Any]:
+    """Return the object in a request's body; none is an empty one. Raises BadFrame, with *example*, and TooLarge."""
     data = await whole(request, most)
-    return read_object(data) if data else {}
+    return read_object(data, example) if data else {}
 
 
 async def read(request: web.Request, kind: type[Kind]) -> Kind:
     """Return what a request's body says; raises BadFrame with an example of what is right."""
     try:
-        return msgspec.convert(await fields(request), kind)
+        return msgspec.convert(await fields(request, kind.example), kind)
     except msgspec.ValidationError as wrong:
         raise BadFrame(f"bad body: {wrong}; send for example {kind.example}") from None

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from time import time
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 import orjson
@@ -76,6 +76,7 @@ class StreamOptions(msgspec.Struct):
 class Completion(msgspec.Struct):
     """The body of a request; what it has beside these is ignored, or refused by UNSUPPORTED."""
 
+    example: ClassVar[str] = '{"model":"main","messages":[{"role":"user","content":"hello"}]}'
     model: str
     messages: list[Turn]
     stream: bool | None = None
@@ -145,7 +146,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 
 async def _asked(request: web.Request) -> Completion:
-    body = await bodies.fields(request, LIMITS.conversation_bytes)
+    body = await bodies.fields(request, Completion.example, LIMITS.conversation_bytes)
     for param, harmless in UNSUPPORTED.items():
         if body.get(param) not in harmless:
             raise Refusal(

@@ -20,13 +20,14 @@ from hub.logs import Head
 from hub.messages import Accepted, Cancel, Chat, Chunk, Event, Id, RunError, RunFinished, WholeMessage
 from hub.node import Node
 from hub.protocols.extended import event_fields, notice_fields
-from hub.protocols.reading import ID, LIMITS, convert, read_object
+from hub.protocols.reading import ID, LIMITS, convert
 from hub.registry import Channel
 from hub.session import Session, new_id
 from hub.sse import last_event, stream, wants_stream
 
 MOST = 100  # sessions or messages on one page
 FAR = 10**15 - 1
+CHAT = '{"agentId":"main","message":"hello"}'
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -84,7 +85,7 @@ async def listed(request: web.Request) -> web.Response:
 
 async def made(request: web.Request) -> web.Response:
     """Make a session, under the id that the body names or one of its own; one that is there stays as it is."""
-    session_id = (await bodies.fields(request)).get("sessionId", new_id("s"))
+    session_id = (await bodies.fields(request, '{"sessionId":"s1"}')).get("sessionId", new_id("s"))
     if not isinstance(session_id, str) or not ID.fullmatch(session_id):
         raise BadId("sessionId is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -")
     node = request.app[NODE]
@@ -200,7 +201,7 @@ async def events(request: web.Request) -> web.StreamResponse:
 async def chat(request: web.Request) -> web.StreamResponse:
     """Keep a message: 202 and what it became; with `?wait=true` or as a stream, also its answer."""
     node, session_id = request.app[NODE], _session_id(request)
-    body = read_object(await bodies.whole(request, LIMITS.chat_bytes))
+    body = await bodies.fields(request, CHAT, LIMITS.chat_bytes)
     key = request.headers.get("Idempotency-Key")
     told = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
     command = cast(Chat, convert({**body, **told}, Chat))
@@ -262,7 +263,7 @@ def _take(event: Event, texts: list[str], said: dict[str, Any]) -> bool:
 
 async def cancel(request: web.Request) -> web.Response:
     """Stop what is being answered: all of it, or the run that the body names."""
-    body = await bodies.fields(request)
+    body = await bodies.fields(request, '{"runId":"r1"}')
     command = cast(Cancel, convert({**body, "sessionId": _session_id(request)}, Cancel))
     node = request.app[NODE]
     return web.json_response(notice_fields(stop(node, command)))
