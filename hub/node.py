@@ -129,19 +129,15 @@ class Node:
     @asynccontextmanager
     async def use(self, session_id: str) -> AsyncIterator[Session]:
         """Hold a session in memory, made where there is none. Raises SessionDeleted while it is being deleted."""
-        self._refuse_if_deleting(session_id)
+        if session_id in self.deletions:
+            raise SessionDeleted(session_id)
         session = await self.there(session_id)
-        self._refuse_if_deleting(session_id)
         session.holders += 1
         try:
             yield session
         finally:
             session.holders -= 1
             self.tidy(session_id)
-
-    def _refuse_if_deleting(self, session_id: str) -> None:
-        if session_id in self.deletions:
-            raise SessionDeleted(session_id)
 
     async def there(self, session_id: str) -> Session:
         """Return a session in memory; one load at a time per id. It stays there until the next await."""

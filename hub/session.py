@@ -34,7 +34,7 @@ class Session:
     """A conversation in memory: its outbox, its queue, its runs.
 
     *changed* is called when runs or queue changed, *idle* when the session may leave memory,
-    *freed* when an agent has ended some work. While it is *deleting* it takes nothing, and starts nothing.
+    *freed* when an agent has ended some work. While it is *deleting* it takes nothing new.
     """
 
     channel: Channel
@@ -277,7 +277,7 @@ class Session:
 
     def next(self) -> None:
         """Start what waits and may go."""
-        if self.draining or self.deleting:
+        if self.draining:
             return
         for run in list(self.queue):
             if run.ended or self._waits(run):

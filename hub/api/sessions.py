@@ -13,7 +13,7 @@ from hub.api import bodies
 from hub.auth import principal
 from hub.clients import NODE
 from hub.connection import Connection
-from hub.deleting import clear, delete
+from hub.deleting import clear, delete, purge
 from hub.dispatch import join, stop
 from hub.errors import BadFrame, BadId, BadQuery, TooLarge, UnknownSession
 from hub.logs import Head
@@ -120,7 +120,7 @@ async def deleted(request: web.Request) -> web.Response:
     node, session_id = request.app[NODE], _session_id(request)
     if not await delete(node, session_id):
         raise _unknown(session_id)
-    await node.log.purge()
+    await purge(node)
     return web.Response(status=204)
 
 
@@ -137,7 +137,7 @@ async def cleared(request: web.Request) -> web.Response:
         since, until = (0, FAR) if chosen.all else (1, min(chosen.before or 0, FAR))
         names = [one.sessionId for one in (await node.log.sessions(0, FAR, None, since, until))[1]]
     count = await clear(node, list(dict.fromkeys(names)))
-    await node.log.purge()
+    await purge(node)
     return web.json_response({"deleted": count})
 
 
