@@ -10,7 +10,7 @@ from aiohttp import HttpVersion11, web
 from hub.clients import NODE, connect, disconnect
 from hub.connection import Connection
 from hub.errors import BadId, HubError
-from hub.messages import ID_PATTERN
+from hub.messages import ID_PATTERN, Error
 from hub.protocols import WireProtocol
 from hub.protocols.sse import PING, SSE
 
@@ -73,8 +73,9 @@ async def stream(
     try:
         await begin(connection)
         await _heard(request, connection, end)
-    except HubError as refusal:  # the log cannot be read now: the client comes back by itself
+    except HubError as refusal:  # the log cannot be read now, or the session goes: the client comes back by itself
         log.warning("a stream failed", connection=connection.id, reason=refusal.message)
+        connection.answer(Error(code=refusal.code, message=refusal.message))
     finally:
         await disconnect(node, connection, close)
     return response

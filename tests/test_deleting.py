@@ -12,6 +12,9 @@ import pytest
 from fakes import PATIENCE, Client, Hub, HubProcess
 from listeners import call, get, listening, nobody_left, post
 
+from hub.errors import SessionDeleted
+from hub.messages import Error
+
 # Goes on where it is cancelled, until the file of its message is there; says what it was asked.
 STUBBORN = """
 import asyncio, pathlib
@@ -233,6 +236,9 @@ async def test_who_comes_meanwhile_is_told_to_come_again(hub: Hub, http: aiohttp
         assert is_gone(refused) and refused["retryAfterMs"] and refused["sessionId"] == "s1"
     assert (await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "x"}))[0] == 409
     assert (await post(http, "sessions", {"sessionId": "s1"}))[1]["code"] == "session_deleted"
+    async with listening(http, "sessions/s1/events") as stream:
+        assert (await stream.until_kind("error")).data["code"] == "session_deleted"
+        await stream.rest()
     socket = await hub.connect("?sessionId=s1")
     assert is_gone(await socket.next()) and await socket.closed() == 1013
     gate.set()
@@ -260,6 +266,17 @@ async def test_who_was_already_inside_gets_nothing_half_deleted(hub: Hub, http: 
     assert is_gone(await reader.until(lambda frame: frame.get("ref") == 1))
     assert "subscribed" not in {frame["type"] for frame in reader.frames}
     await nothing_left(hub)
+
+
+async def test_nobody_joins_a_session_after_its_listeners_were_told(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Who held it already, and comes to subscribe only now, is refused and leaves nothing."""
+    await hub.connect()
+    (connection,) = hub.node.registry.connections
+    async with hub.node.use("s1") as session:
+        hub.node.registry.dismiss(session.channel, Error(code="session_deleted", message="gone"))
+        with pytest.raises(SessionDeleted):
+            hub.node.registry.subscribe(connection, session.channel, None)
+    assert not connection.subscriptions and not hub.node.sessions
 
 
 async def test_one_who_waits_for_an_answer_hears_that_it_is_gone(hub: Hub, http: aiohttp.ClientSession) -> None:
@@ -439,7 +456,7 @@ async def test_a_hub_killed_around_a_deletion_has_the_session_whole_or_not_at_al
                 message = str(calls if agent == "noted" else tmp_path / "never")
                 async with http.post(f"{base}/chat", json={"agentId": agent, "message": message}) as answer:
                     assert answer.status == 202
-            await eventually(lambda: _called(calls) == 1)
+            await eventually(lambda: _called(calls) == 1 and _count(hub, "agent = 'stubborn' AND type = 'stream'"))
             deleting = asyncio.create_task(_delete(http, base))  # the stubborn one holds it for the grace
             if when == "after":
                 assert await deleting == 204
@@ -471,7 +488,12 @@ def _called(path: Path) -> int:
 
 
 def _ends(hub: HubProcess) -> int:
+    return _count(hub, "type = 'run_finished'")
+
+
+def _count(hub: HubProcess, which: str) -> int:
+    """Return how many such events the log has."""
     db = sqlite3.connect(hub.database, timeout=PATIENCE)
-    (count,) = db.execute("SELECT count(*) FROM events WHERE type = 'run_finished' AND session = 's1'").fetchone()
+    (count,) = db.execute(f"SELECT count(*) FROM events WHERE {which}").fetchone()
     db.close()
     return int(count)
