@@ -406,7 +406,14 @@ async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohtt
     hub.node.drain()
     assert (await call(http, "DELETE", "sessions/s2"))[1]["code"] == "draining"
     assert (await post(http, "sessions/clear", {"all": True}))[1]["code"] == "draining"
-    asyncio.get_running_loop().call_later(0.05, gate.set)
+
+    async def closing() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            asyncio.get_running_loop().call_later(0.05, gate.set)  # when all else would be closed
+
+    hub.node._tasks.append(asyncio.create_task(closing()))
     await hub.stop()
     begun.cancel()
     await asyncio.gather(begun, return_exceptions=True)
