@@ -12,6 +12,7 @@ import pytest
 from fakes import PATIENCE, Client, Hub, HubProcess
 from listeners import call, get, listening, nobody_left, post
 
+from hub.deleting import delete
 from hub.errors import SessionDeleted
 from hub.messages import Error
 
@@ -366,13 +367,14 @@ async def test_retention_as_a_session_is_made_anew_spares_the_new_one(hub: Hub, 
     assert again.text() == "hello "
 
 
-async def test_a_client_that_goes_away_does_not_stop_the_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_one_who_is_cancelled_does_not_stop_the_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
     """What was begun is done."""
     await post(http, "sessions", {"sessionId": "s1"})
     gate = hold(hub, "delete")
-    asking = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
+    asking = asyncio.create_task(delete(hub.node, "s1"))
     await eventually(lambda: hub.node.deletions)
     asking.cancel()
+    await asyncio.wait([asking])
     gate.set()
     await eventually(lambda: not hub.node.deletions)
     assert await hub.node.log.find("s1") is None
@@ -385,12 +387,13 @@ async def test_what_cannot_be_deleted_stays(hub: Hub, http: aiohttp.ClientSessio
     await client.until_done()
     db = sqlite3.connect(hub.folder / "data" / "hub.db")
     db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE runs RENAME TO elsewhere;")
-    status, refused = await call(http, "DELETE", "sessions/s1")
-    assert (status, refused["code"]) == (503, "storage_unavailable")
-    db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE elsewhere RENAME TO runs;")
-    db.close()
-    assert (await get(http, "sessions/s1"))[1]["seq"] == 4
-    again = await ask(client, "echo", "more")
+    async with hub.node.use("s1"):  # it does not leave memory
+        status, refused = await call(http, "DELETE", "sessions/s1")
+        assert (status, refused["code"]) == (503, "storage_unavailable")
+        db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE elsewhere RENAME TO runs;")
+        db.close()
+        assert (await get(http, "sessions/s1"))[1]["seq"] == 4
+        again = await ask(client, "echo", "more")
     assert again["seq"] == 5
     assert (await client.until_done())["seq"] == 8
     assert await call(http, "DELETE", "sessions/s1") == (204, None)
@@ -437,11 +440,11 @@ async def test_nothing_is_left_in_memory(hub: Hub, http: aiohttp.ClientSession) 
             else:
                 assert is_gone(answer)
 
-    async def delete(count: int) -> None:
+    async def deletions(count: int) -> None:
         for _ in range(count):
             assert (await call(http, "DELETE", "sessions/s1"))[0] in (204, 404)
 
-    await asyncio.gather(*(chat(client, 15) for client in clients), delete(25))
+    await asyncio.gather(*(chat(client, 15) for client in clients), deletions(25))
     for client in clients:
         order = [(frame["epoch"], frame["seq"]) for frame in client.frames if "seq" in frame and "ts" in frame]
         for (epoch, seq), (later, next_) in zip(order, order[1:]):
