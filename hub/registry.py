@@ -146,8 +146,7 @@ class Registry:
         """Tell everyone in a session that it is deleted, and let nobody hear it from then on."""
         channel.deleted = True
         for sub in list(channel.subscriptions):
-            if sub.runs is None:  # who listens to an agent never asked for this session
-                sub.connection.answer(notice)
+            sub.connection.answer(notice)
             self.drop(sub)
 
     def _add(self, sub: Subscription) -> None:

@@ -549,6 +549,8 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
     await hub.log.delete("s")
     await hub.log.delete("s")  # twice is once
     await nothing_of(hub, "s")
+    total, listed = await hub.log.sessions(0, 9, None, 0, 10**15)
+    assert total == 1 and [one.sessionId for one in listed] == ["t"]
     if purged:
         await hub.log.purge()
     else:

@@ -9,6 +9,9 @@ import pytest
 from fakes import PATIENCE, Client, Hub
 from listeners import call, get, listening, post
 
+from hub.broadcast import broadcast
+from hub.errors import SessionDeleted
+
 
 @pytest.fixture
 async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
@@ -132,6 +135,15 @@ async def test_a_broadcast_that_cannot_be_is_refused(
     if code == "bad_frame":
         assert '{"message":' in said["error"]
     assert (await get(http, "sessions"))[1]["total"] == 0
+
+
+async def test_no_broadcast_into_a_session_that_is_being_deleted(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Also by one who held it before."""
+    async with hub.node.use("agent:echo") as session:
+        session.deleting = True
+        with pytest.raises(SessionDeleted):
+            await broadcast(session, hub.node.agents.get("echo"), "news")
+    assert (await get(http, "sessions/agent:echo"))[1]["seq"] == 0
 
 
 async def test_no_broadcast_while_the_hub_goes_down_or_cannot_write(hub: Hub, http: aiohttp.ClientSession) -> None:

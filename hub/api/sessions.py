@@ -237,7 +237,6 @@ async def outcome(node: Node, session: Session, accepted: Accepted) -> dict[str,
     }
     cursor = max(accepted.seq, head.floor)
     while found := await node.log.read(head.id, cursor, head.head):
-        head.refuse_if_deleted()
         cursor = found[-1].seq
         for event in found:
             if event.runId == accepted.runId and _take(event, texts, said):
