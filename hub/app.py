@@ -9,10 +9,8 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import aiohttp_cors
-import attrs
 import structlog
 from aiohttp import WSCloseCode, web
 
@@ -24,6 +22,7 @@ from hub.api import (
     Failure,
     Handler,
     Route,
+    agents,
     agui,
     documents,
     file,
@@ -32,7 +31,7 @@ from hub.api import (
     said,
     sessions,
 )
-from hub.api.session_shapes import Page
+from hub.api.metrics import metrics
 from hub.auth import check_bind, doorkeeper
 from hub.clients import NODE
 from hub.config import Settings
@@ -48,16 +47,6 @@ CONSOLE = Path(__file__).parent / "console"
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Hosted:
-    """An agent that the hub hosts; a broken one with its error."""
-
-    agentId: str
-    description: str
-    status: Literal["ok", "broken"]
-    error: str | None = None
-
-
 async def health(request: web.Request) -> web.Response:
     """Say that the process lives."""
     return web.Response(text="OK")
@@ -68,12 +57,6 @@ async def ready(request: web.Request) -> web.Response:
     if request.app[NODE].ready:
         return web.Response(text="OK")
     return said(Failure("the hub is starting or going down", Draining.code), status=Draining.status)
-
-
-async def agents(request: web.Request) -> web.Response:
-    """List the hosted agents; a broken one with its error."""
-    hosted = request.app[NODE].agents.describe()
-    return web.json_response({"data": hosted, "total": len(hosted), "page": 1, "size": max(len(hosted), 1)})
 
 
 async def page(request: web.Request) -> web.FileResponse:
@@ -102,9 +85,10 @@ ROOT = ("",)
 ROUTES = (
     Route("GET", "/health", health, "Health", {200: TEXT}, bases=("", BASE)),
     Route("GET", "/ready", ready, "Health", {200: TEXT}, raises=(Draining,), bases=("", BASE)),
-    Route("GET", "/agents", agents, "Agents", {200: Page[Hosted]}),
+    Route("GET", "/metrics", metrics, "Health", {200: TEXT}, bases=("", BASE)),
     Route("GET", "/ws", websocket, "WebSocket", {101: None}, query=Address),
     Route("GET", "/agents/{agentId}/ws", websocket, "WebSocket", {101: None}, query=Address, raises=(UnknownAgent,)),
+    *agents.ROUTES,
     *sessions.ROUTES,
     *files.ROUTES,
     *agui.ROUTES,

@@ -18,6 +18,10 @@ class Limits:
     """What the hub bounds, each with its unit. Where a number comes from a measurement, the comment names it."""
 
     frame_bytes: int = 1 * MiB  # a client's frame: people paste documents; more closes with 1009
+    body_bytes: int = 64 * KiB  # of a request over HTTP
+    chat_bytes: int = 1 * MiB  # of a chat over HTTP: as large as a frame
+    conversation_bytes: int = 8 * MiB  # of a request that brings a whole conversation: OpenAI's and AG-UI's
+    metadata_bytes: int = 16 * KiB  # of a session, as JSON
     json_depth: int = 32
     object_keys: int = 256
     max_integer: int = 2**53  # what JavaScript holds exactly

@@ -100,6 +100,7 @@ class Connection:
     behind: dict[Subscription, None] = attrs.Factory(dict)
     frames: int = 0
     written: int = 0
+    catch_ups: int = 0
     progress: int = 0
     moved: float = 0.0
     heard: float = 0.0
@@ -132,6 +133,11 @@ class Connection:
             self.leave()
             self.abort()
 
+    @property
+    def hears(self) -> bool:
+        """Say whether it is there, and hears a session: one that was deleted is heard no more."""
+        return bool(self.subscriptions) and not self.closed
+
     def full(self) -> bool:
         return self.unsent() > self.limits.high_water_bytes
 
@@ -147,6 +153,7 @@ class Connection:
 
     def _start(self) -> None:
         if self._task is None and not self.closed:
+            self.catch_ups += 1
             self._task = asyncio.create_task(self._catch_up())
 
     async def readable(self) -> None:

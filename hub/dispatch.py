@@ -137,6 +137,7 @@ async def join(
     if _misfit(channel, after, epoch) is not None:
         messages = await node.reset_messages(session.id)
     # No await from here on: the cursor is checked, answered and placed against the same head.
+    channel.refuse_if_deleted()
     reason = _misfit(channel, after, epoch)
     if answer is not None:
         connection.answer(answer(session))

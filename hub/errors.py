@@ -18,7 +18,9 @@ HubError
 ├── Conflict
 │   ├── NotRunning        nothing there to cancel
 │   ├── AlreadyResolved   the question has its answer, or nobody waits for one any more
-│   └── IdReused          a clientMsgId that came before with other content
+│   ├── IdReused          a clientMsgId that came before with other content
+│   └── SessionDeleted    the session is being deleted, or was while it was waited for
+├── TooLarge              the body of a request is past its limit
 ├── Unavailable
 │   ├── AgentBroken       the agent's file could not be loaded
 │   ├── Busy              a queue or an agent is at its limit, or the chat said `ifBusy: reject`
@@ -119,6 +121,18 @@ class AlreadyResolved(Conflict):
 
 class IdReused(Conflict):
     code = "id_reused"
+
+
+class SessionDeleted(Conflict):
+    code, close = "session_deleted", 1013
+
+    def __init__(self, session_id: str, **about: Any) -> None:
+        text = f"session {session_id} is being deleted: a chat begins it anew in a moment"
+        super().__init__(text, sessionId=session_id, retryAfterMs=1000, **about)
+
+
+class TooLarge(HubError):
+    code, status = "too_large", 413
 
 
 class Unavailable(HubError):

@@ -11,7 +11,7 @@ import structlog
 
 from hub.config import Settings
 from hub.connection import Connection, Subscription
-from hub.errors import Draining
+from hub.errors import Draining, SessionDeleted
 from hub.files import Files
 from hub.loading import Agent, Agents
 from hub.logs import Log, open_log
@@ -28,7 +28,11 @@ EXPIRE_SECONDS = 600.0
 
 @attrs.define(eq=False)
 class Node:
-    """Everything above, in one place. `draining` is set when the hub goes down: chats are refused from then on."""
+    """Everything above, in one place.
+
+    `draining` is set when the hub goes down: chats are refused from then on. `deletions` has the sessions that are
+    being deleted (see hub.deleting).
+    """
 
     settings: Settings
     agents: Agents = attrs.field(init=False)
@@ -39,6 +43,7 @@ class Node:
     sessions: dict[str, Session] = attrs.Factory(dict)
     draining: bool = False
     ready: bool = False
+    deletions: dict[str, asyncio.Task[None]] = attrs.Factory(dict)
     _loads: dict[str, asyncio.Task[Session]] = attrs.Factory(dict)
     _tasks: list[asyncio.Task[None]] = attrs.Factory(list)
     _presence: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)
@@ -118,7 +123,7 @@ class Node:
         """Close what start() opened; connections are closed before."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self.deletions.values(), return_exceptions=True)
         for timer in self._presence.values():
             timer.cancel()
         await self.agents.close()
@@ -129,21 +134,26 @@ class Node:
 
     @asynccontextmanager
     async def use(self, session_id: str) -> AsyncIterator[Session]:
-        """Hold a session in memory, made where there is none; one load at a time per id."""
-        session = self.sessions.get(session_id)
-        while session is None:
-            task = self._loads.get(session_id)
-            if task is None:
-                task = self._loads[session_id] = asyncio.create_task(self._load(session_id))
-            await asyncio.wait([task])
-            task.result()  # raises what the load raised
-            session = self.sessions.get(session_id)
+        """Hold a session in memory, made where there is none. Raises SessionDeleted while it is being deleted."""
+        if session_id in self.deletions:
+            raise SessionDeleted(session_id)
+        session = await self.there(session_id)
         session.holders += 1
         try:
             yield session
         finally:
             session.holders -= 1
             self.tidy(session_id)
+
+    async def there(self, session_id: str) -> Session:
+        """Return a session in memory; one load at a time per id. It stays there until the next await."""
+        while (session := self.sessions.get(session_id)) is None:
+            task = self._loads.get(session_id)
+            if task is None:
+                task = self._loads[session_id] = asyncio.create_task(self._load(session_id))
+            await asyncio.wait([task])
+            task.result()  # raises what the load raised
+        return session
 
     async def _load(self, session_id: str) -> Session:
         try:
@@ -161,6 +171,7 @@ class Node:
                 lambda: self.tidy(session_id),
                 self.freed,
                 self.files,
+                self.registry.counts,
                 draining=self.draining,
             )
             self.sessions[session_id] = session
@@ -234,8 +245,12 @@ class Node:
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
         """Do *step* every so often, also after it failed."""
+        loop, counts = asyncio.get_running_loop(), self.registry.counts
         while True:
+            due = loop.time() + seconds
             await asyncio.sleep(seconds)
+            counts.lag = max(loop.time() - due, 0.0)
+            counts.worst_lag = max(counts.lag, counts.worst_lag)
             try:
                 await step()
             except Exception:
@@ -246,6 +261,7 @@ class Node:
         limits, now = self.settings.limits, asyncio.get_running_loop().time()
         for connection in self.registry.stuck(now):
             log.info("aborted: nothing read", connection=connection.id, seconds=limits.stuck_seconds)
+            self.registry.counts.aborted += 1
             connection.lose()
         for connection in list(self.registry.connections):
             if connection.closed or connection.unsent() or now - connection.heard < limits.ping_seconds:
@@ -268,17 +284,28 @@ class Node:
 
     async def expire(self, before: int) -> None:
         """Let events from before *before* (ms) go, and tell the sessions in memory."""
+        there = self.sessions.copy()
         floors = await self.log.expire(before, self.settings.retention_mb << 20)
         for session_id, floor in floors.items():
-            if session_id in self.sessions:
-                self.sessions[session_id].channel.floor = floor
+            session = self.sessions.get(session_id)
+            # One that came meanwhile may be a new one under an old id; where it is not, its readers notice.
+            if session is not None and session is there.get(session_id):
+                session.channel.floor = floor
 
     async def _reload(self) -> None:
         for agent_id in await self.agents.reload_changed():
-            agent = next((agent for agent in self.agents.all() if agent.id == agent_id), None)
-            if agent is None:
-                log.info("agent removed", agent=agent_id)
-            elif agent.error:
-                log.warning("agent broken", agent=agent_id, reason=agent.error)
-            else:
-                log.info("agent loaded", agent=agent_id)
+            self._say_loaded(agent_id)
+
+    async def reload(self, agent_id: str) -> None:
+        """Load an agent's file now; see hub.loading.Agents.reload."""
+        await self.agents.reload(agent_id)
+        self._say_loaded(agent_id)
+
+    def _say_loaded(self, agent_id: str) -> None:
+        agent = next((agent for agent in self.agents.all() if agent.id == agent_id), None)
+        if agent is None:
+            log.info("agent removed", agent=agent_id[:128])
+        elif agent.error:
+            log.warning("agent broken", agent=agent_id, reason=agent.error)
+        else:
+            log.info("agent loaded", agent=agent_id)

@@ -89,6 +89,11 @@ class Pages:
             self._count(page, len(data))
         return page.encoded[protocol]
 
+    def forget(self, session_id: str) -> None:
+        """Drop what is kept of a session that was deleted."""
+        for place in [place for place in self._kept if place[0] == session_id]:
+            self._drop(place)
+
     def _count(self, page: Page, size: int) -> None:
         """Add to what a page takes, and let others go for it."""
         page.size += size

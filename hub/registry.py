@@ -7,7 +7,8 @@ from typing import TypeVar
 import attrs
 
 from hub.connection import Connection, Subscription
-from hub.errors import TooManySubscriptions
+from hub.counts import Counts
+from hub.errors import SessionDeleted, TooManySubscriptions
 from hub.messages import Author, Chunk, Event, Notice, RunFinished, RunStarted
 from hub.protocols import WireProtocol
 
@@ -18,13 +19,14 @@ class Channel:
 
     *head* is the last seq handed to deliver; *active* holds the seq of each going run's `run_started`. A subscription
     is in *live* (or, where it hears some runs only, in *by_run*), in *paged* (read from the log, at its head), or on
-    its way there in its connection's catch-up.
+    its way there in its connection's catch-up. *deleted* says that all were told so, and that nobody may join any more.
     """
 
     id: str
     epoch: str
     head: int
     floor: int
+    deleted: bool = False
     active: dict[str, int] = attrs.Factory(dict)
     subscriptions: set[Subscription] = attrs.Factory(set)
     live: dict[WireProtocol, set[Subscription]] = attrs.Factory(dict)
@@ -34,6 +36,10 @@ class Channel:
     def join_point(self) -> int:
         """Return the cursor of one who comes without: the head, or just before the oldest run that is going on."""
         return min(self.active.values()) - 1 if self.active else self.head
+
+    def refuse_if_deleted(self) -> None:
+        if self.deleted:
+            raise SessionDeleted(self.id)
 
     def members(self) -> list[Author]:
         return [sub.connection.principal for sub in self.subscriptions if sub.runs is None]
@@ -52,13 +58,17 @@ class Registry:
     caught_up: Callable[[Subscription], None]
     connections: set[Connection] = attrs.Factory(set)
     groups: dict[str, set[Connection]] = attrs.Factory(dict)
+    counts: Counts = attrs.Factory(Counts)
 
     # --- who is there -----------------------------------------------------------------------------------------------
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection and all it listens to; before its socket is closed, so that nothing new reaches it."""
         connection.leave()
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self.counts.written += connection.written
+            self.counts.catch_ups += connection.catch_ups
         for agent in list(connection.groups):
             self.unlisten(connection, agent)
         for sub in list(connection.subscriptions.values()):
@@ -94,8 +104,9 @@ class Registry:
 
         *asked* says that the cursor is the client's own: then it hears all from there, also what a group's
         subscription has said already. Never awaits, and does nothing for a connection that has closed meanwhile.
-        Raises TooManySubscriptions.
+        Raises TooManySubscriptions and SessionDeleted.
         """
+        channel.refuse_if_deleted()
         if connection.closed:
             return
         old = connection.subscriptions.get(channel.id)
@@ -130,6 +141,13 @@ class Registry:
         if sub.runs is None:
             self.members_changed(channel)
         self.left(channel)
+
+    def dismiss(self, channel: Channel, notice: Notice) -> None:
+        """Tell everyone in a session that it is deleted, and let nobody hear it from then on."""
+        channel.deleted = True
+        for sub in list(channel.subscriptions):
+            sub.connection.answer(notice)
+            self.drop(sub)
 
     def _add(self, sub: Subscription) -> None:
         sub.connection.subscriptions[sub.channel.id] = sub
@@ -195,15 +213,18 @@ class Registry:
 
     def deliver(self, channel: Channel, events: Sequence[Event]) -> None:
         """Hand events that the log just kept to everyone who is live: encoded once per protocol, never awaiting."""
-        before, ended = channel.head, []
+        before = channel.head
+        ended: list[Event] = []
         for event in events:
             kind = type(event.body)
             if kind is RunStarted:
                 channel.active[event.runId or ""] = event.seq
+                self.counts.started[event.agentId or ""] += 1
                 self._gather(channel, event, before)
             elif kind is RunFinished:
-                ended.append(event.runId or "")
+                ended.append(event)
         channel.head = events[-1].seq
+        self.counts.events += channel.head - before
         for protocol, subs in tuple(channel.live.items()):
             data = protocol.events(events)
             if data:
@@ -212,8 +233,8 @@ class Registry:
             self._write_by_run(channel, events, before)
         if channel.paged:
             self._wake_paged(channel, events)
-        for run_id in ended:
-            self._release(channel, run_id)
+        for event in ended:
+            self._release(channel, event)
 
     def _write(self, subs: Iterable[Subscription], data: bytes, before: int) -> None:
         size, full, lost = len(data), [], []
@@ -263,8 +284,11 @@ class Registry:
             if sub.live:
                 channel.by_run.setdefault(run_id, set()).add(sub)
 
-    def _release(self, channel: Channel, run_id: str) -> None:
+    def _release(self, channel: Channel, end: Event) -> None:
+        assert isinstance(end.body, RunFinished)
+        run_id = end.runId or ""
         channel.active.pop(run_id, None)
+        self.counts.ended[end.agentId or "", end.body.stopReason] += 1
         for sub in channel.by_run.pop(run_id, ()):
             assert sub.runs is not None
             sub.runs.discard(run_id)

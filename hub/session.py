@@ -13,7 +13,8 @@ from hub.agent import Past
 from hub.asking import Questions
 from hub.calls import calling
 from hub.config import Limits
-from hub.errors import Busy, Draining, HubError, IdReused, NotRunning, StorageUnavailable
+from hub.counts import Counts
+from hub.errors import Busy, Draining, HubError, IdReused, NotRunning, SessionDeleted, StorageUnavailable
 from hub.files import Files
 from hub.loading import Agent, Agents
 from hub.logs import KeptChat, Log, Message, RunRecord
@@ -34,7 +35,7 @@ class Session:
     """A conversation in memory: its outbox, its queue, its runs.
 
     *changed* is called when runs or queue changed, *idle* when the session may leave memory,
-    *freed* when an agent has ended some work.
+    *freed* when an agent has ended some work. While it is *deleting* it takes nothing new.
     """
 
     channel: Channel
@@ -46,6 +47,7 @@ class Session:
     idle: Callable[[], None]
     freed: Callable[[Agent], None]
     files: Files
+    counts: Counts
     outbox: Outbox = attrs.field(init=False)
     runs: dict[str, Run] = attrs.Factory(dict)
     queue: list[Run] = attrs.Factory(list)
@@ -54,6 +56,7 @@ class Session:
     ends: dict[str, asyncio.Event] = attrs.Factory(dict)
     holders: int = 0
     draining: bool = False
+    deleting: bool = False
 
     def __attrs_post_init__(self) -> None:
         self.outbox = Outbox(self.channel.id, self.log, self.limits, self.frame_seconds, self.idle)
@@ -64,10 +67,12 @@ class Session:
 
     def unused(self) -> bool:
         """Tell whether nothing needs this session in memory: no subscriber, run, outbox, append in flight or waiter."""
-        return (
-            not (self.channel.subscriptions or self.runs or self.queue or self.tasks or self.holders)
-            and self.outbox.empty
-        )
+        return self.silent and not (self.channel.subscriptions or self.holders)
+
+    @property
+    def silent(self) -> bool:
+        """Tell whether nothing goes on or waits, and all that was said is in the log."""
+        return self.outbox.empty and not (self.runs or self.queue or self.tasks)
 
     def has(self, run_id: str) -> bool:
         """Tell whether a run goes on here, or waits."""
@@ -125,7 +130,7 @@ class Session:
         return self._accepted(chat, kept.messageId, kept.runId, kept.seq, "duplicate")
 
     async def _admit(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
-        self._check_open(chat)
+        self.check_open(clientMsgId=chat.clientMsgId)
         run, message_id = self._new_run(chat, author, agent)
         replaced = list(self.runs.values()) if chat.ifBusy == "replace" else []
         self.queue.insert(0 if chat.ifBusy == "replace" else len(self.queue), run)
@@ -145,17 +150,20 @@ class Session:
         seq = await kept
         return self._accepted(chat, message_id, run.id, seq, "started" if starts else "queued", run)
 
-    def _check_open(self, chat: Chat) -> None:
-        about = {"sessionId": self.id, "clientMsgId": chat.clientMsgId, "retryAfterMs": 1000}
+    def check_open(self, **about: str | None) -> None:
+        """Raise SessionDeleted, Draining or StorageUnavailable where nothing new is taken now."""
+        if self.deleting:
+            raise SessionDeleted(self.id, **about)
+        about["sessionId"] = self.id
         if self.draining:
-            raise Draining("the hub is going down: reconnect in a moment", **about)
+            raise Draining("the hub is going down: reconnect in a moment", **about, retryAfterMs=1000)
         if self.outbox.failing:
-            raise StorageUnavailable("the hub's log cannot be written now: try again", **about)
-        if chat.ifBusy == "reject" and (self.runs or self.queue):
-            raise Busy("the session is answering, and the chat said ifBusy: reject", **about)
+            raise StorageUnavailable("the hub's log cannot be written now: try again", **about, retryAfterMs=1000)
 
     def _check_room(self, chat: Chat, agent: Agent, starts: bool) -> None:
         about = {"sessionId": self.id, "clientMsgId": chat.clientMsgId, "retryAfterMs": 1000}
+        if chat.ifBusy == "reject" and (self.runs or len(self.queue) > 1):
+            raise Busy("the session is answering, and the chat said ifBusy: reject", **about)
         if starts and agent.full:
             raise Busy(f"agent {agent.id} gives as many answers as it may: try again later", **about)
         if not starts and len(self.queue) > self.limits.queued_runs:
@@ -214,6 +222,7 @@ class Session:
     ) -> None:
         """The chat is in the log, or was refused: then its run never was."""
         if isinstance(seq, int):
+            self.counts.chats += 1
             for other in replaced:
                 other.stop("cancelled")
             if not kept.done():

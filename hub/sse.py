@@ -12,7 +12,7 @@ from msgspec import Meta
 from hub.clients import NODE, connect, disconnect
 from hub.connection import Connection
 from hub.errors import BadId, HubError
-from hub.messages import ID_PATTERN
+from hub.messages import ID_PATTERN, Error
 from hub.protocols import WireProtocol
 from hub.protocols.sse import PING, SSE
 
@@ -76,8 +76,9 @@ async def stream(
     try:
         await begin(connection)
         await _heard(request, connection, end)
-    except HubError as refusal:  # the log cannot be read now: the client comes back by itself
+    except HubError as refusal:  # the log cannot be read now, or the session goes: the client comes back by itself
         log.warning("a stream failed", connection=connection.id, reason=refusal.message)
+        connection.answer(Error(code=refusal.code, message=refusal.message))
     finally:
         await disconnect(node, connection, close)
     return response
@@ -86,7 +87,7 @@ async def stream(
 async def _heard(request: web.Request, connection: Connection, end: Callable[[], Awaitable[object]] | None) -> None:
     ending = asyncio.ensure_future(end()) if end is not None else asyncio.get_running_loop().create_future()
     try:
-        while not connection.closed and request.transport is not None and not request.transport.is_closing():
+        while connection.hears and request.transport is not None and not request.transport.is_closing():
             await asyncio.wait([ending], timeout=LOOK_SECONDS)
             if ending.done():
                 ending.result()

@@ -140,7 +140,7 @@ class Hub:
 
     async def connect(self, query: str = "", extended: bool = False, **options: Any) -> Client:
         http = aiohttp.ClientSession()
-        protocols = ("hubbub.v1",) if extended else ()
+        protocols = options.pop("protocols", ("hubbub.v1",) if extended else ())
         path = f"{self.url}/api/v1/ws{query}"
         try:
             ws = await http.ws_connect(path, protocols=protocols, max_msg_size=0, autoclose=True, **options)

@@ -12,13 +12,25 @@ import pytest
 HUB = Path(__file__).parent.parent / "hub"
 
 FLOORS = [
-    {"errors", "messages", "config"},
+    {"errors", "messages", "config", "counts"},
     {"", "agent", "protocols", "logs"},  # "" is the package itself: what agent files import
     {
-        *("connection", "pages", "registry", "run", "session", "loading", "calls", "faults", "outbox", "threads"),
-        *("asking", "recovery", "files"),
+        "asking",
+        "broadcast",
+        "calls",
+        "connection",
+        "faults",
+        "files",
+        "loading",
+        "outbox",
+        "pages",
+        "recovery",
+        "registry",
+        "run",
+        "session",
+        "threads",
     },
-    {"node", "dispatch"},
+    {"node", "dispatch", "deleting"},
     {"auth", "clients", "ws", "sse", "api", "app", "cli", "__main__"},
 ]
 ASIDE = {"adapters", "client"}

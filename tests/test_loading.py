@@ -1,5 +1,6 @@
 """What the agents folder makes of the files in it."""
 
+import asyncio
 import os
 import sys
 import textwrap
@@ -479,6 +480,18 @@ async def test_a_changed_adapter_is_left_when_its_last_answer_is_over(agents: Ag
     assert await agents.reload_changed() == []
     assert (agents.data / "old").read_text() == "entered\nleft\n"
     assert (agents.data / "newer").read_text() == "entered\n"
+
+
+async def test_loads_of_one_file_at_once_lose_no_adapter(agents: Agents, adapters: Path) -> None:
+    """Whoever asks: each that was opened is closed, but for the one that answers."""
+    slow = "async def open(options, place):\n    import asyncio\n    await asyncio.sleep(0.01)\n"
+    (adapters / "noted.py").write_text(NOTED.replace("async def open(options, place):\n", slow))
+    await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
+    write(agents, "a.toml", 'adapter = "noted"\nnotes = "n" ')
+    await asyncio.gather(agents.reload("a"), agents.reload_changed(), agents.reload("a"), agents.reload_changed())
+    await agents.close()
+    lines = (agents.data / "n").read_text().split()
+    assert lines.count("entered") == lines.count("left") >= 3
 
 
 async def test_a_folder_that_vanishes_takes_its_agents_with_it(agents: Agents) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hub.config import Limits
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Entry, File, KeptChat, Log, LogUnusable, Message, RunRecord, open_log
+from hub.logs import Append, Entry, File, KeptChat, Label, Log, LogUnusable, Message, RunRecord, open_log
 from hub.messages import (
     Author,
     Body,
@@ -560,3 +560,134 @@ async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
     assert [one.sessionId for one in (await hub.log.sessions(0, 9, "other", 0, far))[1]] == ["t"]
     assert await hub.log.sessions(0, 9, None, found[0].ts + 1, far) == (0, [])
     assert (await hub.log.sessions(2, 9, None, 0, far)) == (3, found[2:])
+
+
+async def test_a_session_has_a_label(opener: Opener) -> None:
+    """Title and metadata are replaced one by one, kept across a restart, and listed; an unknown session has none."""
+    hub = await opener()
+    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    assert await hub.log.label("s") == Label()
+    await hub.log.relabel("s", {"title": "Plans \0\U0001f600", "metadata": {"a": [1, None], "b": {"c": "\0"}}})
+    await hub.log.relabel("s", {})
+    await hub.log.close()
+    hub = await opener()
+    whole = Label("Plans \0\U0001f600", {"a": [1, None], "b": {"c": "\0"}})
+    assert await hub.log.label("s") == whole and await hub.log.label("t") == Label()
+    (shown,) = [one for one in (await hub.log.sessions(0, 9, None, 0, 10**15))[1] if one.sessionId == "s"]
+    assert (shown.title, shown.metadata) == (whole.title, whole.metadata)
+    await hub.log.relabel("s", {"metadata": None})
+    assert await hub.log.label("s") == Label(whole.title)
+    await hub.log.relabel("s", {"title": None, "metadata": {}})
+    assert await hub.log.label("s") == Label(None, {})
+    await hub.log.relabel("nobody", {"title": "x"})
+    assert await hub.log.label("nobody") is None and await hub.log.find("nobody") is None
+
+
+async def fill(hub: Opened, session: str) -> None:
+    """Let a session have something of everything."""
+    await hub.log.load(session)
+    message = Message("m", "assistant", "said", "main", "r", None)
+    kept, run = KeptChat("ann", "c1", "digest", "u", "r"), record("r", sessionId=session)
+    await hub.put(Append(session, [chunk("x", i) for i in range(5)], [(0, message)], [run], chats=[(0, kept)]))
+    await hub.log.relabel(session, {"title": "old", "metadata": {"old": True}})
+
+
+async def nothing_of(hub: Opened, session: str) -> None:
+    assert await hub.log.find(session) is None and await hub.log.label(session) is None
+    assert list(await hub.log.read(session, 0, 9)) == [] and list(await hub.log.messages(session, 9)) == []
+    assert await hub.log.history(session, 0, 9) == (0, [])
+    assert await hub.log.chat(session, "ann", "c1") is None and await hub.log.message_before(session, "r", 5) is None
+    assert session not in {run.sessionId for run in await hub.log.unfinished()}
+    assert session not in {one.sessionId for one in (await hub.log.sessions(0, 9, None, 0, 10**15))[1]}
+
+
+@pytest.mark.parametrize("purged", [True, False])
+async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged: bool) -> None:
+    """Nothing of it is found, its runs will not run, and others stay; under its id there is a new one, from 1 on.
+
+    Also where the process dies before anything is purged: whole or not there.
+    """
+    hub = await opener()
+    await asyncio.gather(fill(hub, "s"), fill(hub, "t"))
+    was, other = await hub.log.find("s"), await hub.log.find("t")
+    assert was is not None
+    await hub.log.delete("s")
+    await hub.log.delete("s")  # twice is once
+    await nothing_of(hub, "s")
+    total, listed = await hub.log.sessions(0, 9, None, 0, 10**15)
+    assert total == 1 and [one.sessionId for one in listed] == ["t"]
+    if purged:
+        await hub.log.purge()
+    else:
+        await hub.log.close()
+        hub = await opener()
+        await nothing_of(hub, "s")
+    anew = await hub.log.load("s")
+    assert (anew.seq, anew.floor) == (0, 0) and anew.epoch != was.epoch
+    assert await hub.put(Append("s", [chunk("new")])) == 1
+    assert [(event.seq, event.epoch) for event in await hub.everything("s")] == [(1, anew.epoch)]
+    assert await hub.log.label("s") == Label()
+    await hub.log.purge()
+    assert texts(await hub.everything("s")) == ["new"] and len(await hub.everything("t")) == 5
+    assert await hub.log.find("t") == other and await hub.log.label("t") == Label("old", {"old": True})
+    await hub.log.close()
+    hub = await opener()
+    assert await hub.log.load("s") == attrs.evolve(anew, seq=1) and await hub.log.find("t") == other
+
+
+async def test_a_session_deleted_while_others_write(hub: Opened) -> None:
+    """A delete among many appends takes its own session only, and what is loaded right behind it is new."""
+    sessions = [f"s{i}" for i in range(30)]
+    await asyncio.gather(*map(hub.log.load, sessions))
+    was = await hub.log.load("s")
+    await hub.put(Append("s", [chunk("old")]))
+    puts = [asyncio.create_task(hub.put(Append(s, [chunk("x")]))) for s in sessions]
+    await asyncio.sleep(0)
+    _, anew, *_ = await asyncio.gather(hub.log.delete("s"), hub.log.load("s"), *puts)
+    assert anew.epoch != was.epoch and anew.seq == 0
+    assert await hub.put(Append("s", [chunk("new")])) == 1
+    assert [len(await hub.everything(s)) for s in sessions] == [1] * 30 and texts(await hub.everything("s")) == ["new"]
+
+
+async def test_deleting_what_is_not_there(hub: Opened) -> None:
+    """Does nothing; an empty session leaves nothing."""
+    await hub.log.delete("nobody")
+    await hub.log.delete("s")
+    await hub.log.purge()
+    assert await hub.log.find("s") is None
+    assert (await hub.log.sessions(0, 9, None, 0, 10**15)) == (0, [])
+
+
+async def test_retention_that_meets_a_deletion_leaves_the_new_session_alone(hub: Opened) -> None:
+    """What it found to drop of a session that is gone by then is not dropped of the one that has its id."""
+    for _ in range(4):
+        await hub.put(Append("s", [chunk("x", i) for i in range(5000)]))
+    expiring = asyncio.create_task(hub.log.expire(2**60, 10**9))
+    async with asyncio.timeout(20):
+        while (await hub.log.load("s")).floor == 0:  # until it is in the middle
+            pass
+    await hub.log.delete("s")
+    await hub.log.load("s")
+    assert await hub.put(Append("s", [chunk("new")])) == 1
+    await expiring
+    head = await hub.log.find("s")
+    assert head is not None and (head.seq, head.floor) == (1, 0)
+    assert texts(await hub.everything("s")) == ["new"]
+
+
+async def test_a_large_log_counts_nothing_of_the_deleted_against_the_new(hub: Opened) -> None:
+    """Who takes the id of a session that was deleted and not purged loses nothing for its size."""
+    await hub.put(Append("s", [chunk("x" * 10_000, i) for i in range(50)]))
+    await hub.log.delete("s")
+    await hub.log.load("s")
+    await hub.put(Append("s", [chunk("new")]))
+    assert await hub.log.expire(0, 200_000) == {}
+    assert texts(await hub.everything("s")) == ["new"]
+
+
+async def test_the_log_counts_its_commits(hub: Opened) -> None:
+    """And how long they took."""
+    before = hub.log.figures()
+    await hub.put(Append("s", [chunk("x")]))
+    after = hub.log.figures()
+    assert after.commits == before.commits + 1 and after.seconds > before.seconds

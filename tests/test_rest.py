@@ -1,16 +1,14 @@
 """Sessions over HTTP, and listening by server-sent events."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import attrs
 import pytest
 from fakes import PATIENCE, Hub
+from listeners import Stream, call, get, listening, nobody_left, post
 
 FAILING = """
 async def failing(message: str):
@@ -19,85 +17,12 @@ async def failing(message: str):
 """
 
 
-@attrs.frozen
-class Said:
-    """One server-sent event."""
-
-    id: str | None
-    kind: str
-    data: dict[str, Any]
-
-
-class Stream:
-    """What a listener hears; a comment is None."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.response = response
-        self.heard: list[Said] = []
-
-    async def next(self) -> Said | None:
-        """Return the next event; raises EOFError at the end of the stream."""
-        fields: dict[str, str] = {}
-        async with asyncio.timeout(PATIENCE):
-            while line := (await self.response.content.readline()).decode().rstrip("\n"):
-                name, _, value = line.partition(": ")
-                fields[name] = value
-        if not fields:
-            raise EOFError
-        if "data" not in fields:
-            return None
-        said = Said(fields.get("id"), fields["event"], json.loads(fields["data"]))
-        self.heard.append(said)
-        return said
-
-    async def until(self, wanted: Callable[[Said], bool]) -> Said:
-        while (said := await self.next()) is None or not wanted(said):
-            pass
-        return said
-
-    async def until_kind(self, kind: str) -> Said:
-        return await self.until(lambda said: said.kind == kind)
-
-    async def rest(self) -> None:
-        try:
-            while True:
-                await self.next()
-        except EOFError:
-            pass
-
-    def text(self) -> str:
-        return "".join(said.data["content"] for said in self.heard if said.kind in ("stream", "message"))
-
-
 @pytest.fixture
 async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
     hub.agent("failing.py", FAILING)
     await hub.start()
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         yield http
-
-
-@asynccontextmanager
-async def listening(http: aiohttp.ClientSession, path: str, **headers: str) -> AsyncIterator[Stream]:
-    async with http.get(path, headers={"Accept": "text/event-stream"} | headers) as response:
-        assert response.status == 200 and response.content_type == "text/event-stream"
-        yield Stream(response)
-
-
-async def post(http: aiohttp.ClientSession, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-    async with http.post(path, json=body, headers=headers) as response:
-        return response.status, await response.json()
-
-
-async def get(http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
-    async with http.get(path) as response:
-        return response.status, await response.json()
-
-
-async def nobody_left(hub: Hub) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while hub.node.registry.connections or hub.node.sessions:
-            await asyncio.sleep(0.01)
 
 
 async def test_a_chat_is_accepted_and_heard_by_all(hub: Hub, http: aiohttp.ClientSession) -> None:
@@ -303,3 +228,59 @@ async def test_streams_end_when_the_hub_does(hub: Hub, http: aiohttp.ClientSessi
         stopping = asyncio.create_task(hub.stop())
         await stream.rest()
         await stopping
+
+
+async def test_a_session_is_called_something(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Title and metadata are replaced one by one, shown with the session and in the list, and outlive the hub."""
+    await post(http, "sessions", {"sessionId": "s1"})
+    listener = await hub.connect("?sessionId=s1", extended=True)
+    status, shown = await call(http, "PATCH", "sessions/s1", {"title": "Plans", "metadata": {"a": [1, None]}})
+    assert status == 200 and (shown["title"], shown["metadata"]) == ("Plans", {"a": [1, None]})
+    assert (await get(http, "sessions/s1"))[1] == shown
+    _, page = await get(http, "sessions")
+    assert (page["data"][0]["title"], page["data"][0]["metadata"]) == ("Plans", {"a": [1, None]})
+    assert (await call(http, "PATCH", "sessions/s1", {"title": None}))[1]["metadata"] == {"a": [1, None]}
+    await call(http, "PATCH", "sessions/s1", {"title": "\U0001f600" * 200})
+    await listener.send(type="ping")
+    await listener.until_type("pong")
+    assert not [frame for frame in listener.frames if "title" in str(frame)]
+    await hub.stop()
+    await hub.start()
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as again:
+        assert (await get(again, "sessions/s1"))[1]["title"] == "\U0001f600" * 200
+        assert (await call(again, "PATCH", "sessions/s1", {"metadata": None}))[1].get("metadata") is None
+
+
+@pytest.mark.parametrize(
+    "body, status, code",
+    [
+        ({}, 400, "bad_frame"),
+        ({"title": "x" * 201}, 400, "bad_frame"),
+        ({"title": 7}, 400, "bad_frame"),
+        ({"metadata": [1]}, 400, "bad_frame"),
+        ([], 400, "bad_frame"),
+        ({"metadata": {"a": "x" * (16 * 1024 - 7)}}, 413, "too_large"),
+    ],
+)
+async def test_a_bad_label_is_refused(http: aiohttp.ClientSession, body: Any, status: int, code: str) -> None:
+    """With what to send, and nothing changes."""
+    await post(http, "sessions", {"sessionId": "s1"})
+    await call(http, "PATCH", "sessions/s1", {"title": "a", "metadata": {"a": "x" * (16 * 1024 - 8)}})
+    found, said = await call(http, "PATCH", "sessions/s1", body)
+    assert (found, said["code"]) == (status, code) and ("title" in said["error"] or status == 413)
+    _, shown = await get(http, "sessions/s1")
+    assert shown["title"] == "a" and len(shown["metadata"]["a"]) == 16 * 1024 - 8
+
+
+async def test_a_label_makes_no_session(http: aiohttp.ClientSession) -> None:
+    """There must be one."""
+    assert (await call(http, "PATCH", "sessions/s1", {"title": "a"}))[0] == 404
+    assert (await get(http, "sessions/s1"))[0] == 404
+
+
+async def test_a_page_of_another_origin_may_patch_and_delete(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Its browser asks first."""
+    for method in ("PATCH", "DELETE"):
+        asked = {"Origin": "http://localhost:5173", "Access-Control-Request-Method": method}
+        async with http.options("sessions/s1", headers=asked) as answer:
+            assert answer.status == 200 and method in answer.headers["Access-Control-Allow-Methods"]

@@ -206,6 +206,48 @@ async def test_a_file_of_the_first_schema_is_brought_up_to_date(opener: Opener, 
     assert [(event.seq, event.body.content) for event in events] == [(seq, f"{seq},") for seq in range(3, 10)]
 
 
+async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> None:
+    """Gone in one commit, its events drop in several, between which others write; then nothing is left in the file."""
+    log = await opener()
+    await log.load("s")
+    for _ in range(3):
+        await put(log, Append("s", [text("x") for _ in range(3000)]))
+    before = log.commits
+    await log.delete("s")
+    assert log.commits - before == 1 and await log.find("s") is None
+    await log.load("s")  # whose number in `places` must not be the old one's
+    await put(log, Append("s", [text("new")]))
+    before = log.commits
+    await log.purge()
+    assert log.commits - before == 5
+    assert await content(log, "s") == "new"
+    await log.delete("s")
+    await log.purge()
+    await log.close()
+    with sqlite3.connect(path) as db:
+        left = {table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES}
+    db.close()
+    assert left == dict.fromkeys(TABLES, 0)
+
+
+async def test_what_a_killed_hub_left_of_a_deleted_session_goes_with_retention(opener: Opener, path: Path) -> None:
+    """Nothing has to remember it."""
+    log = await opener()
+    await log.load("s")
+    await put(log, Append("s", [text("secret") for _ in range(3000)]))
+    await log.delete("s")
+    await log.close()
+    log = await opener()
+    assert await log.expire(0, 2**60) == {}
+    await log.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM events").fetchone() == (0,)
+    db.close()
+
+
+TABLES = ("sessions", "events", "places", "messages", "runs", "chats")
+
+
 async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:
     """A person with the sqlite3 shell can read the conversation."""
     log = await opener()

@@ -13,8 +13,8 @@ import attrs
 import msgspec
 from aiohttp import web
 
-from hub.errors import BadFrame, BadId, BadQuery, HubError
-from hub.protocols.reading import ID_FIELDS, read_object
+from hub.errors import BadId, BadQuery, HubError
+from hub.protocols.reading import ID_FIELDS
 
 BASE = "/api/v1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -88,9 +88,13 @@ def _several(answer: Any) -> tuple[Any, ...]:
     return answer if isinstance(answer, tuple) else (answer,)
 
 
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return an attrs instance as JSON has it: without what is None."""
+    return attrs.asdict(value, filter=lambda _, field: field is not None)
+
+
 def said(value: Any, status: int = 200) -> web.Response:
-    """Answer with an attrs instance as JSON, without what is None."""
-    return web.json_response(attrs.asdict(value, filter=lambda _, field: field is not None), status=status)
+    return web.json_response(fields_of(value), status=status)
 
 
 def file(path: Path, content: Content, headers: Mapping[str, str]) -> web.FileResponse:
@@ -103,25 +107,13 @@ def asked(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as wrong:
-        expected, field = _parted(wrong)
+        expected, field = parted(wrong)
         if field in ID_FIELDS and "regex" in expected:
             raise BadId(f"?{field}= is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -") from None
         raise BadQuery(f"?{field}= is wrong: {expected}" if field else f"the address is wrong: {expected}") from None
 
 
-async def sent(request: web.Request, kind: type[T]) -> T:
-    """Return the body, or `{}` where none came, as the *kind* that the route's row names; raises BadFrame."""
-    raw = await request.read()
-    try:
-        return msgspec.convert(read_object(raw) if raw else {}, kind)
-    except msgspec.ValidationError as wrong:
-        expected, field = _parted(wrong)
-        if field in ID_FIELDS and "regex" in expected:
-            raise BadId(f"{field} is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -") from None
-        raise BadFrame(f"the body is wrong: {wrong}") from None
-
-
-def _parted(wrong: msgspec.ValidationError) -> tuple[str, str]:
+def parted(wrong: msgspec.ValidationError) -> tuple[str, str]:
     """Return what was expected, and the field that it was expected of."""
     expected, _, place = str(wrong).partition(" - at ")
     return expected, re.sub(r"^`\$\.?|`$", "", place)

@@ -8,14 +8,14 @@ put together. Where the hub's run asks, AG-UI's ends; the answer begins another,
 import asyncio
 from collections.abc import Callable
 from time import time
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import attrs
 import msgspec
 import orjson
 from aiohttp import web
 
-from hub.api import STREAM, Route, sent
+from hub.api import STREAM, Route, bodies
 from hub.asking import asked, resolved
 from hub.auth import principal
 from hub.clients import NODE
@@ -62,6 +62,7 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.node import Node
+from hub.protocols.reading import LIMITS
 from hub.protocols.sse import OneRun, chunk
 from hub.session import Session
 from hub.sse import LastEvent, last_event, stream
@@ -78,6 +79,7 @@ class ResumeEntry(msgspec.Struct):
 class RunInput(msgspec.Struct):
     """AG-UI's RunAgentInput, as far as it concerns the hub, which has the history itself."""
 
+    example: ClassVar[str] = '{"threadId":"s1","runId":"r1","messages":[{"role":"user","content":"hello"}]}'
     threadId: Id
     runId: Id
     messages: Annotated[list[dict[str, Any]], msgspec.Meta(examples=[[{"role": "user", "content": "hello"}]])]
@@ -95,7 +97,7 @@ async def run(request: web.Request) -> web.StreamResponse:
     node = request.app[NODE]
     node.refuse_if_draining()
     agent = node.agents.get(request.match_info["id"])
-    given = await sent(request, RunInput)
+    given = await bodies.read(request, RunInput, LIMITS.conversation_bytes)
     who, last = principal(request), last_event(request)
     if given.resume:
         run_id, start = await _answered(node, given.threadId, given.resume, who)

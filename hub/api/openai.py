@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from functools import wraps
 from time import time
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import msgspec
 import orjson
 from aiohttp import web
 
 from hub.agent import Finish, Past
-from hub.api import BASE, STREAM, Handler, Route
+from hub.api import BASE, STREAM, Handler, Route, bodies
 from hub.api.openai_shapes import ChatCompletion, Models, OpenAIError
 from hub.api.sessions import outcome
 from hub.auth import principal
@@ -27,7 +27,7 @@ from hub.errors import AgentBroken, AgentError, Busy, Draining, HubError, Storag
 from hub.loading import Agent
 from hub.messages import Chat, Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.node import Node
-from hub.protocols.reading import LIMITS, read_object
+from hub.protocols.reading import LIMITS
 from hub.protocols.sse import OneRun, chunk
 from hub.sse import stream
 
@@ -78,6 +78,7 @@ class StreamOptions(msgspec.Struct):
 class Completion(msgspec.Struct):
     """The body of a request; what it has beside these is ignored, or refused by UNSUPPORTED."""
 
+    example: ClassVar[str] = '{"model":"main","messages":[{"role":"user","content":"hello"}]}'
     model: Annotated[str, msgspec.Meta(examples=["main"])]
     messages: Annotated[list[Turn], msgspec.Meta(extra_json_schema={"minItems": 1})]
     stream: bool | None = None
@@ -151,7 +152,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 
 async def _asked(request: web.Request) -> Completion:
-    body = read_object(await request.read())
+    body = await bodies.fields(request, Completion.example, LIMITS.conversation_bytes)
     for param, harmless in UNSUPPORTED.items():
         if body.get(param) not in harmless:
             raise Refusal(
@@ -315,7 +316,7 @@ async def _in_session(
             protocol = OneAnswer(asked.model, accepted.runId, usage)
             return await stream(request, begin, lambda: session.finished(accepted.runId), protocol)
         await session.finished(accepted.runId)
-        said = await outcome(node, accepted)
+        said = await outcome(node, session, accepted)
     if "error" in said:
         raise AgentError(said["error"]["message"], said["error"]["code"])
     usage_ = Usage(**said["usage"]) if "usage" in said else None

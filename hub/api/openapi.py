@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
+import orjson
 from aiohttp import web
 
 from hub import __version__
 from hub.api import STREAM, Content, Failure, Route
 from hub.api.schemas import Schema, needed, schemas
-from hub.errors import BadFrame, BadId, BadQuery, HubError, Refused
+from hub.errors import BadFrame, BadId, BadQuery, HubError, Refused, TooLarge
 from hub.messages import Id
 
 ABOUT = (
@@ -114,7 +115,14 @@ def _body(route: Route, known: dict[str, Schema], components: dict[str, Schema])
     if route.told:
         fields = {name: field for name, field in shape["properties"].items() if name not in route.told}
         schema = shape | {"properties": fields, "required": required}
-    return {"required": bool(required), "content": {"application/json": {"schema": schema}}}
+    content = {"schema": schema, "example": _example(route)}
+    return {"required": bool(required), "content": {"application/json": content}}
+
+
+def _example(route: Route) -> Any:
+    """Return the first example of the body's class, without what the address says."""
+    fields = orjson.loads(route.body.example.partition(" or ")[0])
+    return {name: value for name, value in fields.items() if name not in ("type", *route.told)}
 
 
 def _responses(route: Route, known: dict[str, Schema]) -> Schema:
@@ -137,8 +145,7 @@ def _failures(route: Route) -> Iterator[tuple[str, int]]:
     """Yield the codes that a route may refuse with, and their statuses."""
     every: list[type[HubError]] = [Refused, HubError, *route.raises]
     if route.body is not None:
-        every += [BadFrame, BadId]
-        yield "request_entity_too_large", 413
+        every += [BadFrame, BadId, TooLarge]
     if route.query is not None:
         every += [BadQuery, BadId]
     if STREAM in route.contents:

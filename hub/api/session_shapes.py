@@ -1,9 +1,9 @@
 """What is asked of sessions over HTTP, and answered: the shapes by which queries and bodies are checked."""
 
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import attrs
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from hub.messages import Event, Id, StopReason, Usage
 from hub.sse import LastEvent
@@ -50,7 +50,31 @@ class Waiting(Struct, frozen=True):
 class NewSession(Struct, frozen=True):
     """The id of a session to make; without it the hub chooses one."""
 
+    example: ClassVar[str] = '{"sessionId":"s1"}'
     sessionId: Id | None = None
+
+
+class Label(Struct, frozen=True):
+    """What to call a session from now on; what is left out stays."""
+
+    example: ClassVar[str] = '{"title":"Plans","metadata":{"colour":"green"}}'
+    title: Annotated[str, Meta(max_length=200)] | None | UnsetType = UNSET
+    metadata: dict[str, Any] | None | UnsetType = UNSET
+
+
+class Clearing(Struct, frozen=True):
+    """Which sessions to delete, in one of three ways."""
+
+    example: ClassVar[str] = '{"sessionIds":["s1"]} or {"before":1795433910819} or {"all":true}'
+    sessionIds: list[Id] | None = None
+    before: Annotated[int, Meta(ge=0)] | None = None
+    all: bool | None = None
+
+
+class Cleared(Struct, frozen=True):
+    """How many sessions were deleted."""
+
+    deleted: int
 
 
 class Page(Struct, Generic[T], frozen=True):
@@ -73,6 +97,8 @@ class SessionState:
     state: Literal["running", "idle", "queued", "requires_action"]
     active: tuple[dict[str, str], ...]
     queue: tuple[dict[str, str], ...]
+    title: str | None = None
+    metadata: dict[str, Any] | None = None
     interrupts: tuple[dict[str, str], ...] | None = None
 
 

@@ -3,13 +3,18 @@
 from typing import Annotated, Any, cast
 
 import attrs
+import orjson
 from aiohttp import web
-from msgspec import Meta
+from msgspec import UNSET, Meta, structs
 
-from hub.api import STREAM, Route, asked, said, sent
+from hub.api import STREAM, Route, asked, bodies, fields_of, said
 from hub.api.session_shapes import (
+    FAR,
+    Cleared,
+    Clearing,
     Cursor,
     EventPage,
+    Label,
     Listing,
     NewSession,
     Outcome,
@@ -21,15 +26,19 @@ from hub.api.session_shapes import (
 from hub.auth import principal
 from hub.clients import NODE
 from hub.connection import Connection
+from hub.deleting import clear, delete, purge
 from hub.dispatch import join, reply, stop
 from hub.errors import (
     AlreadyResolved,
+    BadFrame,
     BadId,
     Busy,
     Draining,
     IdReused,
     NotRunning,
+    SessionDeleted,
     StorageUnavailable,
+    TooLarge,
     UnknownAgent,
     UnknownInterrupt,
     UnknownSession,
@@ -52,10 +61,12 @@ from hub.messages import (
 )
 from hub.node import Node
 from hub.protocols.extended import event_fields, notice_fields
-from hub.protocols.reading import ID, convert, read_object
+from hub.protocols.reading import ID, LIMITS, convert
 from hub.registry import Channel
-from hub.session import new_id
+from hub.session import Session, new_id
 from hub.sse import LastEvent, last_event, stream, wants_stream
+
+CHAT = '{"agentId":"main","message":"hello"}'
 
 
 def _session_id(request: web.Request) -> str:
@@ -69,8 +80,12 @@ async def _head(request: web.Request) -> Head:
     session_id = _session_id(request)
     head = await request.app[NODE].log.find(session_id)
     if head is None:
-        raise UnknownSession(f"there is no session {session_id}: a chat makes it", sessionId=session_id)
+        raise _unknown(session_id)
     return head
+
+
+def _unknown(session_id: str) -> UnknownSession:
+    return UnknownSession(f"there is no session {session_id}: a chat makes it", sessionId=session_id)
 
 
 async def listed(request: web.Request) -> web.Response:
@@ -81,7 +96,7 @@ async def listed(request: web.Request) -> web.Response:
     want = asked(request, Listing)
     log = request.app[NODE].log
     total, found = await log.sessions((want.page - 1) * want.size, want.size, want.agentId, want.since, want.until)
-    data = [attrs.asdict(one) for one in found]
+    data = [fields_of(one) for one in found]
     return web.json_response({"data": data, "total": total, "page": want.page, "size": want.size})
 
 
@@ -90,27 +105,74 @@ async def made(request: web.Request) -> web.Response:
 
     Under the id that the body names, or one of its own; one that is there stays as it is.
     """
-    session_id = (await sent(request, NewSession)).sessionId or new_id("s")
+    session_id = (await bodies.read(request, NewSession)).sessionId or new_id("s")
     node = request.app[NODE]
     node.refuse_if_draining()
     was = await node.log.find(session_id)
     async with node.use(session_id) as session:
-        return said(_shown(node, session.channel), status=201 if was is None else 200)
+        return said(await _shown(node, session.channel), status=201 if was is None else 200)
 
 
 async def shown(request: web.Request) -> web.Response:
     """Show where a session stands, and what it is doing."""
     head, node = await _head(request), request.app[NODE]
-    return said(_shown(node, head))
+    return said(await _shown(node, head))
 
 
-def _shown(node: Node, head: Head | Channel) -> SessionState:
+async def labelled(request: web.Request) -> web.Response:
+    """Replace a session's title, its metadata, or both."""
+    node, given = request.app[NODE], await bodies.read(request, Label)
+    changes = {name: value for name, value in structs.asdict(given).items() if value is not UNSET}
+    if not changes:
+        raise BadFrame(f"neither title nor metadata is given; send for example {Label.example}")
+    if given.metadata and len(orjson.dumps(given.metadata)) > node.settings.limits.metadata_bytes:
+        most = node.settings.limits.metadata_bytes >> 10
+        raise TooLarge(f"the metadata of a session is at most {most} KiB of JSON: keep the rest elsewhere")
+    head = await _head(request)
+    await node.log.relabel(head.sessionId, changes)
+    return said(await _shown(node, await _head(request)))
+
+
+async def deleted(request: web.Request) -> web.Response:
+    """Delete a session: what goes on in it ends, and nothing of it is left."""
+    node, session_id = request.app[NODE], _session_id(request)
+    if not await delete(node, session_id):
+        raise _unknown(session_id)
+    await purge(node)
+    return web.Response(status=204)
+
+
+async def cleared(request: web.Request) -> web.Response:
+    """Delete many sessions.
+
+    Those that are named, those that nobody wrote in since a time, or all.
+    """
+    node, chosen = request.app[NODE], await bodies.read(request, Clearing)
+    ways = [way for way in (chosen.sessionIds, chosen.before, chosen.all) if way is not None]
+    if len(ways) != 1 or chosen.all is False:
+        raise BadFrame(f"choose in one way; send for example {Clearing.example}")
+    node.refuse_if_draining()
+    names = chosen.sessionIds
+    if names is None:
+        # A session without any message was last written in at no time: only `all` takes it.
+        since, until = (0, FAR) if chosen.all else (1, min(chosen.before or 0, FAR))
+        names = [one.sessionId for one in (await node.log.sessions(0, FAR, None, since, until))[1]]
+    count = await clear(node, list(dict.fromkeys(names)))
+    await purge(node)
+    return web.json_response({"deleted": count})
+
+
+async def _shown(node: Node, head: Head | Channel) -> SessionState:
     session_id = head.sessionId if isinstance(head, Head) else head.id
+    label = await node.log.label(session_id)
+    if label is None:
+        raise _unknown(session_id)
     session = node.sessions.get(session_id)
     seq = head.seq if isinstance(head, Head) else head.head
     state = session.state() if session is not None else State(sessionId=session_id, state="idle", active=(), queue=())
     return SessionState(
-        session_id, head.epoch, seq, head.floor, state.state, state.active, state.queue, state.interrupts
+        *(session_id, head.epoch, seq, head.floor, state.state, state.active, state.queue),
+        *(label.title, label.metadata, state.interrupts),
     )
 
 
@@ -118,7 +180,7 @@ async def messages(request: web.Request) -> web.Response:
     """List the finished messages; page 1 has the oldest."""
     head, want = await _head(request), asked(request, Paging)
     total, found = await request.app[NODE].log.history(head.sessionId, (want.page - 1) * want.size, want.size)
-    data = [attrs.asdict(message, filter=lambda _, value: value is not None) for message in found]
+    data = [fields_of(message) for message in found]
     return web.json_response({"data": data, "total": total, "page": want.page, "size": want.size})
 
 
@@ -157,7 +219,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     `Idempotency-Key` it runs once, however often it is sent.
     """
     node, session_id = request.app[NODE], _session_id(request)
-    body = read_object(await request.read())
+    body = await bodies.fields(request, CHAT, LIMITS.chat_bytes)
     key = request.headers.get("Idempotency-Key")
     told = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
     command = cast(Chat, convert({**body, **told}, Chat))
@@ -175,27 +237,27 @@ async def chat(request: web.Request) -> web.StreamResponse:
             return await stream(request, begin, lambda: session.finished(accepted.runId))
         if wait:
             await session.finished(accepted.runId)
-            return web.json_response(await outcome(node, accepted))
+            return web.json_response(await outcome(node, session, accepted))
     return web.json_response(notice_fields(accepted), status=202)
 
 
-async def outcome(node: Node, accepted: Accepted) -> dict[str, Any]:
-    """Return what a run that has ended said, and how it ended, from the log."""
-    head = await node.log.find(accepted.sessionId)
-    assert head is not None
+async def outcome(node: Node, session: Session, accepted: Accepted) -> dict[str, Any]:
+    """Return what a run that has ended said, and how it ended, from the log; raises SessionDeleted."""
+    head = session.channel
     texts: list[str] = []
     outcome: dict[str, Any] = {
-        "sessionId": head.sessionId,
+        "sessionId": head.id,
         "runId": accepted.runId,
         "messageId": accepted.messageId,
         "content": "",
     }
     cursor = max(accepted.seq, head.floor)
-    while found := await node.log.read(head.sessionId, cursor, head.seq):
+    while found := await node.log.read(head.id, cursor, head.head):
         cursor = found[-1].seq
         for event in found:
             if event.runId == accepted.runId and _take(event, texts, outcome):
                 return outcome | {"content": "".join(texts)}
+    head.refuse_if_deleted()
     return outcome | {"content": "".join(texts)}
 
 
@@ -219,22 +281,22 @@ async def cancel(request: web.Request) -> web.Response:
 
     All of it, or the run that the body names.
     """
-    raw = await request.read()
-    command = cast(Cancel, convert({**(read_object(raw) if raw else {}), "sessionId": _session_id(request)}, Cancel))
+    body = await bodies.fields(request, '{"runId":"r1"}')
+    command = cast(Cancel, convert({**body, "sessionId": _session_id(request)}, Cancel))
     node = request.app[NODE]
     return web.json_response(notice_fields(stop(node, command)))
 
 
 async def resume(request: web.Request) -> web.Response:
     """Answer a question that a run asked."""
-    body = {**read_object(await request.read()), "sessionId": _session_id(request)}
+    body = {**await bodies.fields(request, Resume.example), "sessionId": _session_id(request)}
     command = cast(Resume, convert(body, Resume))
     await reply(request.app[NODE], command, principal(request))
     return web.json_response(notice_fields(Ok(ref=command.ref)))
 
 
 READ_RAISES = (BadId, UnknownSession, StorageUnavailable)
-CHAT_RAISES = (UnknownAgent, IdReused, Busy, Draining, StorageUnavailable)
+CHAT_RAISES = (UnknownAgent, IdReused, SessionDeleted, Busy, Draining, StorageUnavailable)
 TAG = "Sessions"
 ROUTES = (
     Route("GET", "/sessions", listed, TAG, {200: Page[Listed]}, query=Listing, raises=(StorageUnavailable,)),
@@ -247,7 +309,18 @@ ROUTES = (
         body=NewSession,
         raises=(Draining, StorageUnavailable),
     ),
+    Route(
+        "POST",
+        "/sessions/clear",
+        cleared,
+        TAG,
+        {200: Cleared},
+        body=Clearing,
+        raises=(Draining, StorageUnavailable),
+    ),
     Route("GET", "/sessions/{id}", shown, TAG, {200: SessionState}, raises=READ_RAISES),
+    Route("PATCH", "/sessions/{id}", labelled, TAG, {200: SessionState}, body=Label, raises=READ_RAISES),
+    Route("DELETE", "/sessions/{id}", deleted, TAG, {204: None}, raises=(*READ_RAISES, Draining)),
     Route("GET", "/sessions/{id}/messages", messages, TAG, {200: Page[Message]}, query=Paging, raises=READ_RAISES),
     Route(
         "GET",

@@ -1,5 +1,6 @@
 """The agents folder: one file per agent, found by path; a broken one is listed with its error and stops nobody."""
 
+import asyncio
 import importlib
 import inspect
 import re
@@ -54,6 +55,11 @@ class Agent:
         most = self.marks.max_runs or (THREAD_RUNS if self.work is not None else None)
         return most is not None and self.working >= most
 
+    def describe(self) -> dict[str, Any]:
+        """Return the agent as the wire names it."""
+        said = {"agentId": self.id, "description": self.description, "status": "broken" if self.error else "ok"}
+        return said | ({"error": self.told} if self.error else {})
+
 
 @attrs.define(eq=False)
 class Agents:
@@ -65,6 +71,7 @@ class Agents:
     _stacks: dict[str, AsyncExitStack] = attrs.Factory(dict)
     _retired: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(list)  # adapters that may still be answering
     _seen: dict[str, list[tuple[Path, int, int]]] = attrs.Factory(dict)
+    _one_at_a_time: asyncio.Lock = attrs.Factory(asyncio.Lock)  # two loads of a file would lose one's adapter
 
     async def open(self) -> None:
         """Load every file; raises FileNotFoundError where the folder is missing."""
@@ -73,35 +80,51 @@ class Agents:
         await self.reload_changed()
 
     async def close(self) -> None:
-        stacks = [*self._stacks.values(), *(stack for _, stack in self._retired)]
-        self._stacks.clear()
-        self._retired.clear()
-        for stack in stacks:
-            await _leave(stack)
+        async with self._one_at_a_time:
+            stacks = [*self._stacks.values(), *(stack for _, stack in self._retired)]
+            self._stacks.clear()
+            self._retired.clear()
+            for stack in stacks:
+                await _leave(stack)
 
     async def reload_changed(self) -> list[str]:
         """Load what is new or changed, drop what is gone; return the ids."""
-        seen = self._look()
-        touched = sorted(name for name in {*seen, *self._seen} if seen.get(name) != self._seen.get(name))
-        for name in touched:
-            stack = self._stacks.pop(name, None)
-            # The old one answers until the new one is there: no chat meets a gap.
-            new = await self._load(name, [path for path, _, _ in seen[name]]) if name in seen else None
-            old = self._agents.pop(name, None)
-            if new is not None:
-                self._agents[name] = new
-            if old is not None and stack is not None:
-                self._retired.append((old, stack))
-        self._seen = seen
-        await self._leave_retired()
+        async with self._one_at_a_time:
+            seen = self._look()
+            touched = sorted(name for name in {*seen, *self._seen} if seen.get(name) != self._seen.get(name))
+            for name in touched:
+                await self._renew(name, seen.get(name))
+            await self._leave_retired()
         return [_line(name) for name in touched]
 
-    def get(self, agent_id: str) -> Agent:
-        """Return a working agent; raises UnknownAgent or AgentBroken."""
+    async def reload(self, agent_id: str) -> None:
+        """Load an agent's file whether it changed or not, or drop the agent whose file is gone."""
+        async with self._one_at_a_time:
+            await self._renew(agent_id, self._look().get(agent_id))
+            await self._leave_retired()
+
+    async def _renew(self, name: str, files: "list[tuple[Path, int, int]] | None") -> None:
+        stack = self._stacks.pop(name, None)
+        # The old one answers until the new one is there: no chat meets a gap.
+        new = await self._load(name, [path for path, _, _ in files]) if files else None
+        old = self._agents.pop(name, None)
+        self._seen.pop(name, None)
+        if new is not None and files:
+            self._agents[name], self._seen[name] = new, files
+        if old is not None and stack is not None:
+            self._retired.append((old, stack))
+
+    def find(self, agent_id: str) -> Agent:
+        """Return an agent, also a broken one; raises UnknownAgent."""
         agent = self._agents.get(agent_id)
         if agent is None:
             there = ", ".join(one.id for one in self.all() if not one.error) or "none"
-            raise UnknownAgent(f"there is no agent {agent_id}; there are: {there}", agentId=agent_id)
+            raise UnknownAgent(f"there is no agent {agent_id[:128]}; there are: {there}", agentId=agent_id)
+        return agent
+
+    def get(self, agent_id: str) -> Agent:
+        """Return a working agent; raises UnknownAgent or AgentBroken."""
+        agent = self.find(agent_id)
         if agent.error:
             raise AgentBroken(f"agent {agent_id} is broken: {agent.told}", agentId=agent_id)
         return agent
@@ -111,11 +134,7 @@ class Agents:
 
     def describe(self) -> tuple[dict[str, Any], ...]:
         """Return the agents as the wire names them."""
-        return tuple(
-            {"agentId": one.id, "description": one.description, "status": "broken" if one.error else "ok"}
-            | ({"error": one.told} if one.error else {})
-            for one in self.all()
-        )
+        return tuple(one.describe() for one in self.all())
 
     def _look(self) -> dict[str, list[tuple[Path, int, int]]]:
         """Return the agent files there are, by stem, with what changes when they do."""

@@ -6,7 +6,7 @@ One driver per file, named by its URL's scheme. All drivers run tests/test_log_c
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -55,6 +55,24 @@ class Listed:
     epoch: str
     messages: int
     ts: int
+    title: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@attrs.frozen
+class Label:
+    """What people and programs call a session, beside its id."""
+
+    title: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@attrs.frozen
+class Figures:
+    """What the log has done since it was opened: its commits, and how long they took together."""
+
+    commits: int
+    seconds: float
 
 
 @attrs.frozen
@@ -178,6 +196,26 @@ class Log(ABC):
         """
 
     @abstractmethod
+    async def label(self, session_id: str) -> Label | None:
+        """Return the title and the metadata of a session, or None where there is no session."""
+
+    @abstractmethod
+    async def relabel(self, session_id: str, changes: Mapping[str, Any]) -> None:
+        """Replace those of `title` and `metadata` that *changes* has; nothing where there is no session."""
+
+    @abstractmethod
+    async def delete(self, session_id: str) -> None:
+        """Let all of a session be gone, in one commit: after it, and after a crash, it is whole or not there.
+
+        No append to it may be under way. A session that is loaded under the id afterwards is a new one. What it took
+        is given back by purge().
+        """
+
+    @abstractmethod
+    async def purge(self) -> None:
+        """Drop, in bounded pieces, what deleted sessions left behind; nobody can read it any more."""
+
+    @abstractmethod
     async def history(self, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
         """Return how many finished messages there are, and *size* of them after the oldest *skip*."""
 
@@ -214,8 +252,12 @@ class Log(ABC):
         """Drop old events of sessions: those written before *before* (ms since the epoch), then the oldest while the
         events take more than *max_bytes*. Never drops anything of an unfinished run or after it. Messages stay.
 
-        Returns the new floor of each session that lost something.
+        Returns the new floor of each session that lost something. Purges, too.
         """
+
+    @abstractmethod
+    def figures(self) -> Figures:
+        """Return what it has done so far."""
 
 
 class LogUnusable(Exception):

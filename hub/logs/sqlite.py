@@ -13,19 +13,15 @@ JSON array for json_each is as fast, but SQLite's versions differ on NUL in JSON
 """
 
 import asyncio
-import math
-import queue
 import sqlite3
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
-import attrs
 import msgspec
 import orjson
 import structlog
@@ -35,37 +31,25 @@ from hub.errors import StorageUnavailable
 from hub.logs import (
     Append,
     Done,
+    Figures,
     File,
     Head,
     KeptChat,
+    Label,
     Listed,
     Listener,
     Log,
     LogUnusable,
     Message,
     RunRecord,
-    lockfile,
 )
 from hub.logs import sqlite_schema as sql
-from hub.logs.sqlite_plan import Cut, Forget, Job, Outcome, Plan, Standing, Work, to_events, to_message, to_pieces
+from hub.logs.sqlite_plan import Cut, Delete, Forget, Outcome, Relabel, Work, to_events, to_message, to_pieces
+from hub.logs.sqlite_writer import Writer, connect, one, open_file
 from hub.messages import Event
 
 READERS = 3
-MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
-KNOWN_HEADS = 50_000  # past it they are read again when needed
-CHECKPOINT_PAGES = 4000  # 16 MB: 400 sessions write 400 pages a commit, and SQLite's 1000 would mean every third
 HISTORY_BYTES = 1 * MiB
-# Events are kept in the order of commits, side by side, and an index by session is filled later, sorted: with events
-# of 25 sessions in each commit one costs 3.9 us of CPU, where a table in the order of sessions, which touches a page
-# for each, costs 10.4.
-LOOSE_ROWS = 2048  # without a place in the index, before it is filled: what is loose is searched one by one
-LOOSE_SECONDS = 0.1  # without a commit, after which it is filled too
-# A commit costs 140 us of CPU beside its rows, most of it the system's for the fsync. So the more appends come, the
-# longer a commit waits, counted from the one before: not at all below BRISK appends a second, MOST_GATHER_SECONDS from
-# thrice that on. At 400 sessions with 20 tokens/s it is 180 commits a second instead of 300.
-BRISK = 500.0
-MOST_GATHER_SECONDS = 0.004
-PACE_SECONDS = 0.05  # over which appends a second are counted, the latest most
 # A thread that waits for the GIL asks for it only when nobody let go of it for this long. A busy loop lets go at each
 # poll, for a moment too short to take it: with Python's 5 ms and turns of 2 ms one commit waited for 14 s; with 0.5 ms
 # and turns of 0.3 ms the slowest in a hundred still for 1.2 s.
@@ -73,192 +57,6 @@ SWITCH_SECONDS = 0.0001
 LIMITS = Limits()
 
 _log = structlog.get_logger("hub.logs.sqlite")
-
-
-@attrs.define
-class _Writer:
-    """The only connection that writes and checkpoints, and the heads; used by one thread."""
-
-    path: Path
-    deliver: Callable[[list[Outcome]], None]
-    jobs: "queue.SimpleQueue[Job | None]" = attrs.Factory(queue.SimpleQueue)
-    heads: dict[str, Standing] = attrs.Factory(dict)
-    loose: int = 0  # events at most that have no place yet
-    pace: float = 0.0  # appends a second, of late
-    counted: float = 0.0  # when that was
-    commits: int = 0
-    clock: int = 0
-    silent_until: float = 0.0
-    closing: bool = False
-    db: sqlite3.Connection = attrs.field(init=False)
-
-    def prepare(self) -> None:
-        (mode,) = self.db.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise LogUnusable(f"{self.path} cannot be kept in WAL mode: put it on a local disk, by another --data")
-        self.db.executescript(f"""
-            PRAGMA synchronous = FULL; PRAGMA cache_size = -16000; PRAGMA journal_size_limit = {64 * MiB};
-            PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}""")
-
-    def migrate(self) -> None:
-        (version,) = self.db.execute("PRAGMA user_version").fetchone()
-        if version > len(sql.MIGRATIONS):
-            known = f"schema {version}, this one knows {len(sql.MIGRATIONS)}"
-            raise LogUnusable(f"{self.path} is of a newer Hubbub ({known}): update Hubbub, or choose another --data")
-        for number, script in enumerate(sql.MIGRATIONS[version:], version + 1):
-            self.db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
-
-    def work(self) -> None:
-        """Commit what waits, again and again, until None comes."""
-        while not self.closing:
-            batch = self._take(LOOSE_SECONDS if self.loose else None)
-            if self.loose and (not batch or self.loose >= LOOSE_ROWS):
-                self.place()
-            try:
-                outcomes = self._serve(batch)
-            except Exception as error:  # whatever it is, the thread lives and everyone gets an answer
-                _log.exception("log_writer", path=str(self.path))
-                outcomes = self._refused(batch, error)
-            if outcomes:
-                self.deliver(outcomes)
-        self.place()
-
-    def _take(self, timeout: float | None) -> list[Job]:
-        try:
-            batch = [self.jobs.get(timeout=timeout)]
-        except queue.Empty:
-            return []
-        if self.pace > BRISK:
-            due = self.counted + min((self.pace - BRISK) / (2 * BRISK), 1.0) * MOST_GATHER_SECONDS
-            time.sleep(max(due - time.perf_counter(), 0.0))
-        batch += [self.jobs.get_nowait() for _ in range(min(self.jobs.qsize(), MOST_JOBS - 1))]
-        self._count(len(batch))
-        self.closing = batch[-1] is None
-        return [job for job in batch if job is not None]
-
-    def _count(self, appends: int) -> None:
-        """Take so many more into the pace: a mean over the time since, which forgets by half in 35 ms."""
-        now = time.perf_counter()
-        elapsed = max(now - self.counted, 1e-4)
-        self.pace += (appends / elapsed - self.pace) * (1 - math.exp(-elapsed / PACE_SECONDS))
-        self.counted = now
-
-    def _serve(self, batch: list[Job]) -> list[Outcome]:
-        self.clock = max(self.clock, time.time_ns() // 1_000_000)
-        plan = Plan(self.clock, self.heads)
-        try:
-            sessions = set()
-            for work, _ in batch:
-                if type(work) is Append or type(work) is File:
-                    sessions.add(work.sessionId)
-                elif type(work) is str:
-                    sessions.add(work)
-                elif type(work) is Cut and self.loose:
-                    self.place()  # only what has its place can be dropped
-            self._look(sessions)
-            for job in batch:
-                plan.add(*job)
-            self._write(plan)
-        except Exception as error:
-            if self._landed(plan):
-                return plan.outcomes
-            if _is_disk(error):
-                self._complain(error)
-            elif len(batch) > 1:  # one that SQLite refuses must not take the others with it
-                return [outcome for job in batch for outcome in self._serve([job])]
-            return self._refused(batch, error)
-        self._remember(plan)
-        return plan.outcomes
-
-    def _look(self, sessions: set[str]) -> None:
-        unknown = [session for session in sessions if session not in self.heads]
-        if unknown:
-            for session, *standing in _one(self.db, sql.HEADS, (orjson.dumps(unknown).decode(),)):
-                self.heads[session] = tuple(standing)
-
-    def _write(self, plan: Plan) -> None:
-        self.loose += len(plan.rows["events"]) // len(sql.COLUMNS["events"])
-        if plan.lone():
-            self._insert("events", plan.rows["events"])
-        elif not plan.empty():
-            self.db.execute("BEGIN IMMEDIATE")
-            for table, rows in plan.rows.items():
-                self._insert(table, rows)
-            if plan.ended:
-                self.db.execute(sql.END_RUNS, (orjson.dumps(plan.ended).decode(),))
-            for cut, floors in plan.cuts:
-                pieces = (orjson.dumps(cut.pieces).decode(),)
-                for statement in sql.CUT:
-                    self.db.execute(statement, pieces)
-                floors.update(_one(self.db, sql.FLOORS, pieces))
-            for session, had in plan.forgotten:
-                had += _one(self.db, sql.FILES_OF, (session,))
-                self.db.execute(sql.FORGET_FILES, (session,))
-            self.db.execute("COMMIT")
-        self.commits += not plan.empty()
-
-    def place(self) -> None:
-        """Fill the index of events by session; where that fails they stay loose for now, and are found all the same."""
-        try:
-            self.db.execute("BEGIN IMMEDIATE")
-            for statement in sql.PLACE:
-                self.db.execute(statement)
-            self.db.execute("COMMIT")
-            self.loose = 0
-        except sqlite3.Error as error:
-            self._complain(error)
-            self._landed(Plan(self.clock, self.heads))
-
-    def _insert(self, table: str, values: list[Any]) -> None:
-        width = len(sql.COLUMNS[table])
-        step = sql.MOST_ROWS * width
-        for start, end in zip(range(0, len(values), step), range(step, len(values) + step, step)):
-            part = values[start:end]
-            rows = sql.rounded(len(part) // width)
-            self.db.execute(sql.insertion(table, rows), part + [None] * (rows * width - len(part)))
-
-    def _remember(self, plan: Plan) -> None:
-        self.heads.update(plan.heads)
-        for _, floors in plan.cuts:
-            for session in floors:
-                self.heads.pop(session, None)
-        if len(self.heads) > KNOWN_HEADS:
-            self.heads.clear()
-
-    def _landed(self, plan: Plan) -> bool:
-        """Undo what failed, and say whether it was kept all the same: the numbers are answered from the file again."""
-        last = {session: events[-1].seq for session, events, _, _ in plan.outcomes if events}
-        while True:
-            self.heads.clear()
-            try:
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
-                self._look(set(last))
-                return bool(last) and all(self.heads[session][1] == seq for session, seq in last.items())
-            except sqlite3.Error as error:
-                self._complain(error)
-            self._reopen()
-            if self.closing:
-                return False
-
-    def _reopen(self) -> None:
-        try:
-            self.db.close()
-            self.db = _connect(self.path)
-            self.prepare()
-        except (sqlite3.Error, LogUnusable) as error:
-            # Whoever waits for the commit in doubt must wait for the file; the others need not.
-            self.deliver(self._refused(self._take(1.0), error))
-
-    def _refused(self, batch: list[Job], error: Exception) -> list[Outcome]:
-        what = "the log cannot be written now" if _is_disk(error) else "this cannot be kept"
-        advice = "; free space or mend the disk, then try again" if _is_disk(error) else ""
-        return [("", (), done, StorageUnavailable(f"{what} ({error}){advice}")) for _, done in batch]
-
-    def _complain(self, error: Exception) -> None:
-        if time.monotonic() >= self.silent_until:
-            self.silent_until = time.monotonic() + 5.0
-            _log.error("log_unwritable", path=str(self.path), error=str(error)[:200])
 
 
 class SqliteLog(Log):
@@ -272,7 +70,7 @@ class SqliteLog(Log):
         if path in (url, "", ":memory:"):
             raise LogUnusable(f"{url!r} names no file: write sqlite:///relative/hub.db or sqlite:////absolute/hub.db")
         self._path = Path(path).absolute()
-        self._writer = _Writer(self._path, lambda outcomes: self._call(self._announce, outcomes))
+        self._writer = Writer(self._path, lambda outcomes: self._call(self._announce, outcomes))
         self._readers = ThreadPoolExecutor(READERS, "hub-log-reader")
         self._reader = threading.local()
         self._connections: set[sqlite3.Connection] = set()
@@ -333,7 +131,23 @@ class SqliteLog(Log):
     ) -> tuple[int, Sequence[Listed]]:
         asked = {"skip": skip, "size": size, "agent": agent, "since": since, "until": until}
         total, rows = await self._ask(sql.SESSIONS, asked)
-        return total, [Listed(*row) for row in rows]
+        return total, [Listed(name, epoch, count, ts, *_label(label)) for name, epoch, count, ts, *label in rows]
+
+    async def label(self, session_id: str) -> Label | None:
+        found = await self._ask(sql.LABEL, {"session": session_id})
+        return None if found is None else Label(*_label(found))
+
+    async def relabel(self, session_id: str, changes: Mapping[str, Any]) -> None:
+        written = dict(changes)
+        if written.get("metadata") is not None:
+            written["metadata"] = orjson.dumps(written["metadata"]).decode()
+        await self._submit(Relabel(session_id, written))
+
+    async def delete(self, session_id: str) -> None:
+        await self._submit(Delete(session_id))
+
+    async def purge(self) -> None:
+        await self._drop(await self._ask(sql.DELETED, ()))
 
     async def history(self, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
         asked = {"session": session_id, "skip": skip, "size": size}
@@ -365,13 +179,17 @@ class SqliteLog(Log):
 
     async def expire(self, before: int, max_bytes: int) -> dict[str, int]:
         await self._submit(Cut(()))  # all that is kept gets its place
+        await self.purge()
         floors = await self._drop(await self._ask(sql.OLD, {"before": before}))
         if await self._ask(sql.USED, ()) > max_bytes:
             floors |= await self._drop(await self._ask(sql.LARGE, {"bytes": max_bytes}))
         return floors
 
-    async def _drop(self, doomed: list[tuple[str, int, int]]) -> dict[str, int]:
-        before = {session: floor for session, floor, _ in doomed}
+    def figures(self) -> Figures:
+        return Figures(self._writer.commits, self._writer.seconds)
+
+    async def _drop(self, doomed: list[tuple[str, str, int, int]]) -> dict[str, int]:
+        before = {session: floor for session, _, floor, _ in doomed}
         floors: dict[str, int] = {}
         for pieces in to_pieces(doomed):
             floors |= await self._submit(Cut(pieces))
@@ -405,10 +223,10 @@ class SqliteLog(Log):
     def _query(self, statement: str, values: Any, shape: Callable[[Any], Any]) -> Any:
         try:
             if getattr(self._reader, "db", None) is None:
-                self._reader.db = _connect(self._path)
+                self._reader.db = connect(self._path)
                 self._connections.add(self._reader.db)
                 self._reader.db.execute("PRAGMA query_only = 1")
-            found = _one(self._reader.db, statement, values)
+            found = one(self._reader.db, statement, values)
         except sqlite3.Error as error:
             broken, self._reader.db = getattr(self._reader, "db", None), None
             if broken is not None:
@@ -438,7 +256,7 @@ class SqliteLog(Log):
     def _work(self, started: "asyncio.Future[None]") -> None:
         with ExitStack() as undo:
             try:
-                _open(self._writer, undo)
+                open_file(self._writer, undo)
                 self._call(started.set_result, None)
                 self._writer.work()
             except LogUnusable as error:
@@ -450,31 +268,6 @@ class SqliteLog(Log):
             self._call(self._closed.set_result, None)
 
 
-def _open(writer: _Writer, undo: ExitStack) -> None:
-    """Take the lock and open the file; *undo* lets go of both."""
-    path = writer.path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lockfile.hold(path, undo)
-        writer.db = _connect(path)
-        undo.callback(lambda: writer.db.close())  # the one that it then has
-        writer.prepare()
-        writer.migrate()
-        writer.place()  # what a process that was killed left loose
-    except (OSError, sqlite3.Error) as error:
-        advice = "restore a backup or move it away, or choose another --data"
-        raise LogUnusable(f"{path} cannot be used as a log ({error}): {advice}") from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=256)
-
-
-def _one(db: sqlite3.Connection, statement: str, values: Any) -> Any:
-    row = db.execute(statement, values).fetchone()
-    return None if row is None else orjson.loads(row[0])
-
-
-def _is_disk(error: Exception) -> bool:
-    """Tell trouble with the file, which concerns everyone, from a value that SQLite refuses."""
-    return isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)) or type(error) is sqlite3.DatabaseError
+def _label(row: list[Any]) -> tuple[str | None, dict[str, Any] | None]:
+    title, metadata = row
+    return title, None if metadata is None else orjson.loads(metadata)

@@ -19,9 +19,9 @@ _decode = {name: msgspec.json.Decoder(kind).decode for name, kind in BODIES.item
 
 @attrs.frozen
 class Cut:
-    """Drop the events of each session up to a seq."""
+    """Drop the events of each session, named by its id and its epoch, up to a seq."""
 
-    pieces: Sequence[tuple[str, int]]
+    pieces: Sequence[tuple[str, str, int]]
 
 
 @attrs.frozen
@@ -31,7 +31,22 @@ class Forget:
     session: str
 
 
-Work = Append | Cut | File | Forget | str  # a string is a session to load
+@attrs.frozen
+class Relabel:
+    """Replace the title or the metadata of a session; the latter is JSON."""
+
+    sessionId: str
+    changes: dict[str, str | None]
+
+
+@attrs.frozen
+class Delete:
+    """Take a session away; never in one commit with anything else."""
+
+    sessionId: str
+
+
+Work = Append | Cut | File | Forget | Relabel | Delete | str  # a string is a session to load
 Job = tuple[Work, Callable[[Any], None]]
 # What to tell in the loop: session, events, the one who asked, the answer.
 Outcome = tuple[str, Sequence[Event], Callable[[Any], None], Any]
@@ -49,6 +64,8 @@ class Plan:
     ended: list[tuple[str, str]] = attrs.Factory(list)
     cuts: list[tuple[Cut, dict[str, int]]] = attrs.Factory(list)
     forgotten: list[tuple[str, list[Any]]] = attrs.Factory(list)  # sessions, and the rows of files that they had
+    labels: list[Relabel] = attrs.Factory(list)
+    deleted: list[str] = attrs.Factory(list)
     outcomes: list[Outcome] = attrs.Factory(list)
 
     def add(self, work: Work, done: Callable[[Any], None]) -> None:
@@ -65,11 +82,17 @@ class Plan:
             had: list[Any] = []
             self.forgotten.append((work.session, had))
             self.outcomes.append(("", (), done, had))
-        else:
+        elif isinstance(work, Cut):
             floors: dict[str, int] = {}
             if work.pieces:
                 self.cuts.append((work, floors))
             self.outcomes.append(("", (), done, floors))
+        else:
+            if isinstance(work, Relabel):
+                self.labels.append(work)
+            else:
+                self.deleted.append(work.sessionId)
+            self.outcomes.append(("", (), done, None))
 
     def _load(self, session: str) -> Head:
         standing = self.heads.get(session) or self.known.get(session)
@@ -126,16 +149,14 @@ class Plan:
     def lone(self) -> bool:
         """Say whether one statement writes it all; such a one is its own transaction."""
         most = MOST_ROWS * len(COLUMNS["events"])
-        rest = (
-            self.ended
-            or self.cuts
-            or self.forgotten
-            or any(rows for table, rows in self.rows.items() if table != "events")
-        )
+        rest = self._changes() or any(rows for table, rows in self.rows.items() if table != "events")
         return not rest and 0 < len(self.rows["events"]) <= most
 
     def empty(self) -> bool:
-        return not (self.ended or self.cuts or self.forgotten or any(self.rows.values()))
+        return not (self._changes() or any(self.rows.values()))
+
+    def _changes(self) -> bool:
+        return bool(self.ended or self.cuts or self.forgotten or self.labels or self.deleted)
 
 
 def to_json(fact: Any) -> str:
@@ -155,16 +176,16 @@ def to_message(row: list[Any]) -> Message:
     return Message(name, role, content, agent, run, None if author is None else Author(author, author_name), seq, ts)
 
 
-def to_pieces(doomed: Sequence[tuple[str, int, int]]) -> Iterator[list[tuple[str, int]]]:
-    """Cut what is to be dropped, as (session, floor, upto), into lists of at most CUT_ROWS events."""
-    piece: list[tuple[str, int]] = []
+def to_pieces(doomed: Sequence[tuple[str, str, int, int]]) -> Iterator[list[tuple[str, str, int]]]:
+    """Cut what is to be dropped, as (session, epoch, floor, upto), into lists of at most CUT_ROWS events."""
+    piece: list[tuple[str, str, int]] = []
     room = CUT_ROWS
-    for session, floor, upto in doomed:
+    for session, epoch, floor, upto in doomed:
         while floor < upto:
             taken = min(room, upto - floor)
             floor += taken
             room -= taken
-            piece.append((session, floor))
+            piece.append((session, epoch, floor))
             if room == 0:
                 yield piece
                 piece, room = [], CUT_ROWS

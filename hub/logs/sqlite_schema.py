@@ -64,6 +64,11 @@ MIGRATIONS = (
     CREATE INDEX files_of_sessions ON files (session);
     CREATE INDEX files_by_digest ON files (digest);
     """,
+    # A session that was deleted, and left something in `places`, has a number after a space for its id (see DELETE).
+    """
+    ALTER TABLE sessions ADD COLUMN title TEXT;
+    ALTER TABLE sessions ADD COLUMN metadata TEXT; -- as JSON
+    """,
 )
 
 # What a commit inserts: the columns, in the order in which _Plan flattens them.
@@ -139,12 +144,13 @@ HISTORY = """
     SELECT json_group_array(json_array(id, role, content, agent, run, author, author_name, seq, ts)) FROM (
         SELECT m.* FROM messages m JOIN kept ON kept.n = m.n WHERE total <= :bytes ORDER BY m.seq, m.n)"""
 SESSIONS = """
-    WITH found AS (SELECT id, epoch, (SELECT count(*) FROM messages WHERE session = s.id) AS messages,
+    WITH found AS (SELECT id, epoch, title, metadata, (SELECT count(*) FROM messages WHERE session = s.id) AS messages,
         coalesce((SELECT ts FROM messages WHERE session = s.id ORDER BY seq DESC LIMIT 1), 0) AS ts FROM sessions s
-        WHERE :agent IS NULL OR EXISTS (SELECT 1 FROM messages WHERE session = s.id AND agent = :agent)),
+        WHERE id > '!' AND (:agent IS NULL OR EXISTS (
+            SELECT 1 FROM messages WHERE session = s.id AND agent = :agent))),
     fits AS (SELECT * FROM found WHERE ts >= :since AND ts < :until)
     SELECT json_array((SELECT count(*) FROM fits), json((
-        SELECT json_group_array(json_array(id, epoch, messages, ts)) FROM (
+        SELECT json_group_array(json_array(id, epoch, messages, ts, title, metadata)) FROM (
             SELECT * FROM fits ORDER BY ts DESC, id LIMIT :size OFFSET :skip))))"""
 HISTORY_PAGE = """
     SELECT json_array((SELECT count(*) FROM messages WHERE session = :session), json((
@@ -162,33 +168,58 @@ FILE_BYTES = """
 NAMED = """
     SELECT json_group_array(value) FROM json_each(?) WHERE EXISTS (SELECT 1 FROM files WHERE digest = value)"""
 FORGET_FILES = "DELETE FROM files WHERE session = ?"
+LABEL = "SELECT json_array(title, metadata) FROM sessions WHERE id = :session"
+RELABEL = {
+    "title": "UPDATE sessions SET title = ? WHERE id = ?",
+    "metadata": "UPDATE sessions SET metadata = ? WHERE id = ?",
+}
 UNFINISHED = "SELECT json_group_array(json(record)) FROM (SELECT record FROM runs ORDER BY n)"
 
 USED = """
     SELECT CAST((page_count - freelist_count) * page_size AS TEXT)
     FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"""
-# What could go, as [session, floor, last seq to go]: all that stands before the first event that is young enough,
+# What could go, as [session, epoch, floor, last to go]: all that stands before the first event that is young enough,
 OLD = """
-    SELECT json_group_array(json_array(id, floor, upto)) FROM (
-        SELECT id, floor, coalesce(
+    SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
+        SELECT id, epoch, floor, coalesce(
             (SELECT p.seq - 1 FROM places p JOIN events e ON e.n = p.n
             WHERE p.session = s.n AND e.ts >= :before ORDER BY p.seq LIMIT 1),
             (SELECT max(seq) FROM places p WHERE p.session = s.n), floor) AS upto
-        FROM sessions s) WHERE upto > floor"""
+        FROM sessions s WHERE id > '!') WHERE upto > floor"""
 # or all that stands where the events, counted from the newest, pass :bytes (64 for a row's numbers and ids). What has
-# no place yet is too young to go.
+# no place yet is too young to go. An event whose session was deleted stands in none that has its id now.
 LARGE = """
-    SELECT json_group_array(json_array(id, floor, upto)) FROM (
-        SELECT session, max(seq) AS upto FROM (
+    SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
+        SELECT s.id, s.epoch, s.floor, max(e.seq) AS upto FROM (
             SELECT n, session, seq, sum(length(CAST(content AS BLOB)) + 64) OVER (ORDER BY n DESC) AS taken
-            FROM events) WHERE taken > :bytes AND n <= (SELECT upto FROM placed) GROUP BY session)
-    JOIN sessions ON id = session"""
+            FROM events) e
+        JOIN sessions s ON s.id = e.session JOIN places p ON p.session = s.n AND p.seq = e.seq
+        WHERE taken > :bytes AND p.n = e.n GROUP BY s.n)"""
+# Of a deleted session only events and places are left, which a new one of that id has nothing to do with: the number n,
+# by which places know it, stays taken until the last of them is dropped.
+EMPTY = "DELETE FROM sessions WHERE id < '!' AND NOT EXISTS (SELECT 1 FROM places WHERE session = sessions.n)"
+DELETE = (
+    "DELETE FROM messages WHERE session IN (SELECT value FROM json_each(?))",
+    "DELETE FROM runs WHERE session IN (SELECT value FROM json_each(?))",
+    "DELETE FROM chats WHERE session IN (SELECT value FROM json_each(?))",
+    "DELETE FROM files WHERE session IN (SELECT value FROM json_each(?))",
+    """
+    UPDATE sessions SET id = ' ' || n, title = NULL, metadata = NULL
+    WHERE id IN (SELECT value FROM json_each(?))""",
+)
+DELETED = """
+    SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
+        SELECT id, epoch, floor, coalesce((SELECT max(seq) FROM places WHERE session = s.n), floor
+        ) AS upto
+        FROM sessions s WHERE id < '!')"""
 CUT = (
     """
     UPDATE sessions SET floor = cut.upto FROM (
-        SELECT json_extract(value, '$[0]') AS session, min(json_extract(value, '$[1]'), coalesce(
-            (SELECT min(after) FROM runs WHERE session = json_extract(value, '$[0]')), json_extract(value, '$[1]'))
-        ) AS upto FROM json_each(?)) AS cut WHERE id = cut.session AND floor < cut.upto""",
+        SELECT json_extract(value, '$[0]') AS session, json_extract(value, '$[1]') AS epoch,
+        min(json_extract(value, '$[2]'), coalesce(
+            (SELECT min(after) FROM runs WHERE session = json_extract(value, '$[0]')), json_extract(value, '$[2]'))
+        ) AS upto FROM json_each(?)) AS cut
+    WHERE id = cut.session AND sessions.epoch = cut.epoch AND floor < cut.upto""",
     """
     DELETE FROM events WHERE n IN (
         SELECT p.n FROM json_each(?) JOIN sessions s ON s.id = json_extract(value, '$[0]')
@@ -199,10 +230,11 @@ CUT = (
         JOIN places p ON p.session = s.n AND p.seq <= s.floor)""",
     # SQLite counts on from the greatest n that is left.
     "UPDATE placed SET upto = min(upto, coalesce((SELECT max(n) FROM events), 0)) WHERE ? IS NOT NULL",
+    f"{EMPTY} AND ? IS NOT NULL",
 )
 FLOORS = """
     SELECT json_group_array(json_array(sessions.id, floor)) FROM json_each(?)
-    JOIN sessions ON sessions.id = json_extract(value, '$[0]')"""
+    JOIN sessions ON sessions.id = json_extract(value, '$[0]') AND epoch = json_extract(value, '$[1]')"""
 
 
 def rounded(rows: int) -> int:

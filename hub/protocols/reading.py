@@ -40,15 +40,15 @@ def convert(frame: dict[str, Any], command: type[Command]) -> Command:
         raise BadFrame(f"bad {command.type}: {wrong}; send for example {command.example}", **_about(frame)) from None
 
 
-def read_object(data: bytes) -> dict[str, Any]:
+def read_object(data: bytes, example: str = Chat.example) -> dict[str, Any]:
     """Return the JSON object in *data*, whose depth, keys and integers are within bounds; raises BadFrame."""
     # orjson is strict where HARDENING asks for it: UTF-8, lone surrogates, NaN and Infinity.
     try:
         frame = orjson.loads(data)
     except orjson.JSONDecodeError as wrong:
-        raise BadFrame(f"not JSON ({wrong}); send for example {Chat.example}") from None
+        raise BadFrame(f"not JSON ({wrong}); send for example {example}") from None
     if not isinstance(frame, dict):
-        raise BadFrame(f"a frame is one JSON object, not {type(frame).__name__}; send for example {Chat.example}")
+        raise BadFrame(f"a frame is one JSON object, not {type(frame).__name__}; send for example {example}")
     _check(frame, 1)
     return frame
 

@@ -118,7 +118,7 @@ function example(method, path, operation) {
   const body = operation.requestBody?.content;
   if (body?.["application/json"]) {
     words.push("-H", quoted("Content-Type: application/json"));
-    words.push("-d", quoted(JSON.stringify(sample(body["application/json"].schema))));
+    words.push("-d", quoted(JSON.stringify(body["application/json"].example)));
   } else if (body) words.push("-H", quoted("Content-Type: text/plain"), "--data-binary", quoted("hello"));
   return words.join(" ");
 }
