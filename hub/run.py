@@ -182,13 +182,7 @@ class Run:
             raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
 
     async def _answer(self, agent: Agent) -> None:
-        past = await self.history(self)
-        record = self.record
-        run = RunView(
-            *(record.runId, record.agentId, record.sessionId, record.message, record.author, past),
-            call=self.call(self.ask),
-            ask=self.ask,
-        )
+        run = self._view(await self.history(self))
         loop, since = asyncio.get_running_loop(), 0.0
         async with aclosing(cast(Any, pieces(agent, run))) as given:
             async for piece in given:
@@ -210,6 +204,10 @@ class Run:
                         await asyncio.sleep(0)
                     since, self._turned = now, False
                     loop.call_soon(self._turn)
+
+    def _view(self, past: Sequence[Past]) -> RunView:
+        it, call = self.record, self.call(self.ask)
+        return RunView(it.runId, it.agentId, it.sessionId, it.message, it.author, past, call=call, ask=self.ask)
 
     def _turn(self) -> None:
         """Note that the loop has turned: the agent waits by itself, and need not be made to."""

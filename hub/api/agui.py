@@ -81,11 +81,7 @@ async def run(request: web.Request) -> web.StreamResponse:
     node = request.app[NODE]
     node.refuse_if_draining()
     agent = node.agents.get(request.match_info["id"])
-    try:
-        given = msgspec.convert(read_object(await request.read()), RunInput)
-    except msgspec.ValidationError as wrong:
-        raise BadFrame(f"this is no RunAgentInput: {wrong}") from None
-    who, last = principal(request), last_event(request)
+    given, who, last = await _given(request), principal(request), last_event(request)
     if given.resume:
         run_id, start = await _answered(node, given.threadId, given.resume, who)
     async with node.use(given.threadId) as session:
@@ -104,6 +100,13 @@ async def run(request: web.Request) -> web.StreamResponse:
             node.registry.subscribe(connection, session.channel, cursor)
 
         return await stream(request, begin, protocol.ended, protocol)
+
+
+async def _given(request: web.Request) -> RunInput:
+    try:
+        return msgspec.convert(read_object(await request.read()), RunInput)
+    except msgspec.ValidationError as wrong:
+        raise BadFrame(f"this is no RunAgentInput: {wrong}") from None
 
 
 async def _answered(node: Node, session_id: str, entries: list[ResumeEntry], who: Author) -> tuple[str, int]:
