@@ -194,15 +194,7 @@ class Run:
             raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
 
     async def _answer(self, agent: Agent) -> None:
-        past = await self.history(self)
-        record = self.record
-        run = RunView(
-            *(record.runId, record.agentId, record.sessionId, record.message, record.author, past),
-            call=self.call,
-            ask=self.ask,
-            shelf=self.shelf,
-        )
-        since = 0.0
+        run, since = self._view(await self.history(self)), 0.0
         async with aclosing(cast(Any, pieces(agent, run))) as given:
             async for piece in given:
                 if self.questions.open:
@@ -224,6 +216,11 @@ class Run:
                     if not self._turned:
                         await asyncio.sleep(0)
                     since, self._turned = now, False
+
+    def _view(self, past: Sequence[Past]) -> RunView:
+        it = self.record
+        said = (it.runId, it.agentId, it.sessionId, it.message, it.author, past)
+        return RunView(*said, call=self.call, ask=self.ask, shelf=self.shelf)
 
     async def _until_room(self) -> None:
         """Wait, as the agent must, while the log is slower than it."""

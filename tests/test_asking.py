@@ -97,6 +97,13 @@ class Held:
                 self.whole(append, done)
 
 
+async def until_it_writes(hub: Hub) -> None:
+    """Wait until the log is tried again after a failure."""
+    async with asyncio.timeout(PATIENCE):
+        while hub.node.sessions["s1"].outbox.failing:
+            await asyncio.sleep(0.001)
+
+
 def seen_appends(hub: Hub) -> list[list[str]]:
     """Return a list that fills with the kinds of events of each append, one commit each."""
     whole, seen = hub.node.log.append, []
@@ -299,9 +306,7 @@ async def test_no_answer_is_taken_while_the_log_fails(hub: Hub) -> None:
     await answer(client, question)
     assert (await client.until_type("error"))["code"] == "storage_unavailable"
     held.let_go()
-    async with asyncio.timeout(PATIENCE):
-        while outbox.failing:
-            await asyncio.sleep(0.001)
+    await until_it_writes(hub)
     await answer(client, question)
     await client.until_done()
     said = client.text().split()
@@ -377,6 +382,37 @@ async def test_the_silence_limit_does_not_tick_while_a_question_is_open(hub: Hub
     await answer(client, question)
     assert (await client.until_done())["stopReason"] == "timeout"
     assert client.text() == "Well. local resolved True"
+
+
+async def test_silence_counts_from_the_answer_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long people took."""
+    now = [0.0]
+    monkeypatch.setattr("hub.run.perf_counter", lambda: now[0])
+    hub.agent(
+        "brief.py",
+        "import asyncio\nfrom hub import agent\n\n@agent(time_limit=0.3)\nasync def brief(run):\n"
+        "    yield 'x'\n    await asyncio.Event().wait()",
+    )
+    code = """
+        import asyncio, pathlib
+
+        async def asks(run):
+            await run.ask("Sure?")
+            while not pathlib.Path(run.message).exists():
+                await asyncio.sleep(0.01)
+            yield "done"
+        """
+    await start(hub, code, silence_seconds=0.05)
+    client = await hub.connect("?sessionId=s1", extended=True)
+    question = await ask(client, message=str(hub.folder / "gate"))
+    now[0] = 1000.0
+    await answer(client, question)
+    await client.until_type("interrupt_resolved")
+    other = await hub.connect(extended=True)
+    await other.send(type="chat", agentId="brief", sessionId="s2", message="x")
+    await other.until_done()  # meanwhile it was looked several times whether the first has fallen silent
+    (hub.folder / "gate").touch()
+    assert (await client.until_done())["stopReason"] == "end_turn"
 
 
 RAISES = """
@@ -496,9 +532,12 @@ async def test_a_question_of_a_run_that_will_start_again_is_not_answered_meanwhi
     await start(hub, "from hub import agent\n\n@agent(restartable=True)" + ASKS)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
+    commits = seen_appends(hub)
     await by_drain(hub, client)
     await answer(client, question)
     assert (await client.until_type("error"))["code"] == "draining"
+    await hub.stop()
+    assert commits == []  # what is open in the log, the next start closes
 
 
 async def test_an_agent_may_take_its_question_back(hub: Hub) -> None:
@@ -526,12 +565,79 @@ async def test_an_agent_may_take_its_question_back(hub: Hub) -> None:
     assert (await client.until_done())["stopReason"] == "end_turn" and client.text() == "never mind"
 
 
+async def until_gone(path: Path) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while path.exists():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_question_taken_back_while_its_answer_is_refused_is_closed(hub: Hub) -> None:
+    """It has nobody who waits for another answer."""
+    code = """
+        import asyncio, pathlib
+
+        async def hasty(run):
+            gate, question = pathlib.Path(run.message), asyncio.create_task(run.ask("Quick?"))
+            while not gate.exists():
+                await asyncio.sleep(0.005)
+            question.cancel()
+            await asyncio.wait([question])
+            gate.unlink()
+            await run.ask("And now?")
+        """
+    await start(hub, code, "hasty", retry_seconds=0.02)
+    client = await hub.connect("?sessionId=s1", extended=True)
+    gate = hub.folder / "gate"
+    question = await ask(client, "hasty", message=str(gate))
+    held = Held(hub)
+    late = asyncio.create_task(reply(hub.node, given(question, 1), ANN))
+    await held.until_held()
+    gate.touch()
+    await until_gone(gate)
+    held.let_go(refuse=True)
+    with pytest.raises(StorageUnavailable):
+        await late
+    closed = await client.until_type("interrupt_resolved")
+    assert (closed["interruptId"], closed["status"]) == (question["id"], "cancelled")
+
+
+async def test_a_run_that_is_being_stopped_waits_for_nobody(hub: Hub) -> None:
+    """Its question is closed with its end, and takes no answer before."""
+    code = """
+        import asyncio, pathlib
+
+        async def slow(run):
+            gate = pathlib.Path(run.message)
+            try:
+                await run.ask("Sure?")
+            finally:
+                gate.touch()
+                while gate.exists():
+                    await asyncio.sleep(0.005)
+        """
+    await start(hub, code, "slow")
+    client = await hub.connect("?sessionId=s1", extended=True)
+    gate = hub.folder / "gate"
+    question = await ask(client, "slow", message=str(gate))
+    await client.send(type="cancel", sessionId="s1")
+    async with asyncio.timeout(PATIENCE):
+        while not gate.exists():
+            await asyncio.sleep(0.005)
+    state = hub.node.sessions["s1"].state()
+    assert (state.state, state.interrupts) == ("running", None)
+    await answer(client, question)
+    assert (await client.until_type("error"))["code"] == "already_resolved"
+    gate.unlink()
+    await client.until_done()
+    assert kinds(client)[-2:] == ["interrupt_resolved", "run_finished"]
+
+
 # --- beside the text --------------------------------------------------------------------------------------------------
 
 
 async def test_text_beside_an_open_question_is_whole_for_everyone(hub: Hub) -> None:
     """Its events end messages where they stand in the log, also where an answer was refused before."""
-    await start(hub, BESIDE, "beside", retry_seconds=0.02)
+    await start(hub, BESIDE.replace("0.001", "0"), "beside", retry_seconds=0.02)
     client = await hub.connect("?sessionId=s1", extended=True)
     whole = await hub.connect("?sessionId=s1&stream=false")
     question = await ask(client, "beside")
@@ -542,8 +648,14 @@ async def test_text_beside_an_open_question_is_whole_for_everyone(hub: Hub) -> N
     held.let_go(refuse=True)
     with pytest.raises(StorageUnavailable):
         await refused
-    await client.until_type("stream")
-    await answer(client, question, "yes")
+    await until_it_writes(hub)
+    held = Held(hub)
+    kept = asyncio.create_task(reply(hub.node, given(question, "yes"), ANN))
+    await held.until_held()
+    for _ in range(100):
+        await asyncio.sleep(0)  # what the agent says now would stand on both sides of the answer
+    held.let_go()
+    await kept
     await client.until_done()
     await whole.until_done()
     assert client.text() == whole.text()
