@@ -35,6 +35,11 @@ class Limits:
     content_bytes: int = 256 * KiB  # of one event of an agent that is no text
     run_bytes: int = 8 * MiB  # of text of one run: beyond it the run ends with an error
     queued_runs: int = 20  # per session
+    message_parts: int = 64
+    metadata_bytes: int = 16 * KiB  # of a message's metadata, as JSON
+    taken_messages: int = 10_000  # taken back at once: more make the event that says so too long
+    fork_messages: int = 1000  # copied into a fork, the newest
+    fork_bytes: int = 9 * MiB  # of their text and parts: the longest answer fits
     run_seconds: float = 3600.0
     silence_seconds: float = 600.0
     grace_seconds: float = 5.0  # between a cancel and the end of work that will not stop

@@ -7,10 +7,13 @@ HubError
 ├── TooManySubscriptions  one connection wants more sessions than the limit
 ├── UnknownAgent          nothing of that name in the agents folder
 ├── UnknownSession        nothing was said under that id
+├── UnknownMessage        no finished message of that id in the session
 ├── BadQuery              a value in an address that makes no sense
 ├── Conflict
 │   ├── NotRunning        nothing there to cancel
-│   └── IdReused          a clientMsgId that came before with other content
+│   ├── IdReused          a clientMsgId that came before with other content
+│   ├── WrongMessage      a message that the command cannot be about
+│   └── SessionExists     something was said under that id already
 ├── Unavailable
 │   ├── AgentBroken       the agent's file could not be loaded
 │   ├── Busy              a queue or an agent is at its limit, or the chat said `ifBusy: reject`
@@ -64,6 +67,10 @@ class UnknownSession(HubError):
     code, status = "unknown_session", 404
 
 
+class UnknownMessage(HubError):
+    code, status = "unknown_message", 404
+
+
 class BadQuery(HubError):
     code, status = "bad_query", 400
 
@@ -78,6 +85,14 @@ class NotRunning(Conflict):
 
 class IdReused(Conflict):
     code = "id_reused"
+
+
+class WrongMessage(Conflict):
+    code = "wrong_message"
+
+
+class SessionExists(Conflict):
+    code = "session_exists"
 
 
 class Unavailable(HubError):

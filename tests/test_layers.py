@@ -12,7 +12,7 @@ import pytest
 HUB = Path(__file__).parent.parent / "hub"
 
 FLOORS = [
-    {"errors", "messages", "config"},
+    {"errors", "messages", "parts", "config"},
     {"", "agent", "protocols", "logs"},  # "" is the package itself: what agent files import
     {"connection", "pages", "registry", "run", "session", "loading", "calls", "faults", "outbox", "threads"},
     {"node", "dispatch"},

@@ -31,16 +31,28 @@ import structlog
 
 from hub.config import Limits, MiB
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Done, Head, KeptChat, Listed, Listener, Log, LogUnusable, Message, RunRecord, lockfile
+from hub.logs import (
+    HISTORY_BYTES,
+    Append,
+    Done,
+    Head,
+    KeptChat,
+    Listed,
+    Listener,
+    Log,
+    LogUnusable,
+    Message,
+    RunRecord,
+    lockfile,
+)
 from hub.logs import sqlite_schema as sql
-from hub.logs.sqlite_plan import Cut, Job, Outcome, Plan, Standing, to_events, to_message, to_pieces
+from hub.logs.sqlite_plan import Cut, Job, Outcome, Plan, Standing, to_events, to_messages, to_pieces
 from hub.messages import Event
 
 READERS = 3
 MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
 KNOWN_HEADS = 50_000  # past it they are read again when needed
 CHECKPOINT_PAGES = 4000  # 16 MB: 400 sessions write 400 pages a commit, and SQLite's 1000 would mean every third
-HISTORY_BYTES = 1 * MiB
 # Events are kept in the order of commits, side by side, and an index by session is filled later, sorted: with events
 # of 25 sessions in each commit one costs 3.9 us of CPU, where a table in the order of sessions, which touches a page
 # for each, costs 10.4.
@@ -159,8 +171,9 @@ class _Writer:
             self.db.execute("BEGIN IMMEDIATE")
             for table, rows in plan.rows.items():
                 self._insert(table, rows)
-            if plan.ended:
-                self.db.execute(sql.END_RUNS, (orjson.dumps(plan.ended).decode(),))
+            for statement, doomed in ((sql.END_RUNS, plan.ended), (sql.REMOVE, plan.removed)):
+                if doomed:
+                    self.db.execute(statement, (orjson.dumps(doomed).decode(),))
             for cut, floors in plan.cuts:
                 pieces = (orjson.dumps(cut.pieces).decode(),)
                 for statement in sql.CUT:
@@ -296,9 +309,15 @@ class SqliteLog(Log):
         found = await self._ask(sql.BEFORE, {"session": session_id, "run": run_id, "seq": seq})
         return (found[0], found[1]) if found else None
 
-    async def messages(self, session_id: str, last: int) -> Sequence[Message]:
-        asked = {"session": session_id, "last": last, "bytes": HISTORY_BYTES}
-        return await self._ask(sql.HISTORY, asked, lambda rows: [to_message(row) for row in rows]) or ()
+    async def messages(
+        self, session_id: str, last: int, upto: str | None = None, most: int = HISTORY_BYTES
+    ) -> Sequence[Message]:
+        asked = {"session": session_id, "last": last, "upto": upto, "bytes": most}
+        return await self._ask(sql.HISTORY, asked, to_messages)
+
+    async def trail(self, session_id: str, message_id: str, most: int) -> Sequence[Message]:
+        asked = {"session": session_id, "message": message_id, "most": most}
+        return await self._ask(sql.TRAIL, asked, to_messages)
 
     async def sessions(
         self, skip: int, size: int, agent: str | None, since: int, until: int
@@ -310,7 +329,7 @@ class SqliteLog(Log):
     async def history(self, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
         asked = {"session": session_id, "skip": skip, "size": size}
         total, rows = await self._ask(sql.HISTORY_PAGE, asked)
-        return total, [to_message(row) for row in rows]
+        return total, to_messages(rows)
 
     async def chat(self, session_id: str, principal: str, client_msg_id: str) -> KeptChat | None:
         found = await self._ask(sql.CHAT, {"session": session_id, "principal": principal, "id": client_msg_id})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from secrets import token_hex
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import msgspec
@@ -40,6 +40,7 @@ class Plan:
     heads: dict[str, Standing] = attrs.Factory(dict)
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
     ended: list[tuple[str, str]] = attrs.Factory(list)
+    removed: list[tuple[str, str]] = attrs.Factory(list)
     cuts: list[tuple[Cut, dict[str, int]]] = attrs.Factory(list)
     outcomes: list[Outcome] = attrs.Factory(list)
 
@@ -86,7 +87,7 @@ class Plan:
                     to_json(body),
                 )
             events.append(Event(session, epoch, seq, now, agent, run, body))
-        if append.messages or append.saved or append.ended or append.chats:
+        if append.messages or append.saved or append.ended or append.chats or append.removed:
             self._beside(append, head + 1)
         self.heads[session] = (epoch, seq, floor)
         self.outcomes.append((session, events, done, head + 1))
@@ -96,25 +97,30 @@ class Plan:
         for i, m in append.messages:
             author = (m.author.id, m.author.name) if m.author else (None, None)
             row = (session, m.messageId, first + i, self.now, m.role, m.agentId, m.runId, *author, m.content)
-            self.rows["messages"] += row
+            self.rows["messages"] += (*row, _or_null(m.parts), _or_null(m.metadata), m.userMessageId)
         for r in append.saved:
             self.rows["runs"] += (session, r.runId, r.after, to_json(r))
         self.ended += ((session, run) for run in append.ended)
+        self.removed += ((session, message) for message in append.removed)
         for i, c in append.chats:
             self.rows["chats"] += (session, c.principal, c.clientMsgId, c.digest, c.messageId, c.runId, first + i)
 
     def lone(self) -> bool:
         """Say whether one statement writes it all; such a one is its own transaction."""
         most = MOST_ROWS * len(COLUMNS["events"])
-        rest = self.ended or self.cuts or any(rows for table, rows in self.rows.items() if table != "events")
+        rest = self.ended or self.removed or self.cuts or any(rows for table, rows in self.rows.items() if table != "events")
         return not rest and 0 < len(self.rows["events"]) <= most
 
     def empty(self) -> bool:
-        return not (self.ended or self.cuts or any(self.rows.values()))
+        return not (self.ended or self.removed or self.cuts or any(self.rows.values()))
 
 
 def to_json(fact: Any) -> str:
     return _encode(fact).decode()
+
+
+def _or_null(fact: Any) -> str | None:
+    return None if fact is None else to_json(fact)
 
 
 def to_events(session: str, epoch: str, rows: list[list[Any]]) -> list[Event]:
@@ -125,9 +131,27 @@ def to_events(session: str, epoch: str, rows: list[list[Any]]) -> list[Event]:
     return events
 
 
-def to_message(row: list[Any]) -> Message:
-    name, role, content, agent, run, author, author_name, seq, ts = row
-    return Message(name, role, content, agent, run, None if author is None else Author(author, author_name), seq, ts)
+def to_messages(rows: list[list[Any]]) -> list[Message]:
+    return [_to_message(*row) for row in rows]
+
+
+def _to_message(
+    name: str,
+    role: Literal["user", "assistant"],
+    content: str,
+    agent: str | None,
+    run: str | None,
+    author: str | None,
+    author_name: str,
+    seq: int,
+    ts: int,
+    parts: list[Any] | None,
+    metadata: dict[str, Any] | None,
+    user_message: str | None,
+) -> Message:
+    who = None if author is None else Author(author, author_name)
+    held = None if parts is None else tuple(parts)
+    return Message(name, role, content, agent, run, who, seq, ts, held, metadata, user_message)
 
 
 def to_pieces(doomed: Sequence[tuple[str, int, int]]) -> Iterator[list[tuple[str, int]]]:
