@@ -1,6 +1,6 @@
 """What an agent file and an adapter see of the hub."""
 
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -12,9 +12,10 @@ from hub.messages import Author, Body, Usage
 
 @attrs.frozen
 class Message:
-    """A whole text, yielded by an agent that does not stream it."""
+    """A whole text, yielded by an agent that does not stream it; *parts* are what it holds beside (see hub.parts)."""
 
     content: str
+    parts: Sequence[Mapping[str, Any]] | None = None
 
 
 @attrs.frozen
@@ -38,6 +39,7 @@ class Past:
     role: Literal["user", "assistant", "system"]
     content: str
     agent: str | None = None
+    parts: Sequence[Mapping[str, Any]] = ()
 
 
 class Call:
@@ -60,7 +62,8 @@ class Call:
 class Run:
     """What an agent may know about the answer it is giving.
 
-    *history* holds the session's finished messages before this one, oldest first, at most the last 100.
+    *history* holds the session's finished messages before this one, oldest first, at most the last 100. *parts* are
+    what the message holds beside its text (see hub.parts), *metadata* is what its sender says of it.
     """
 
     id: str
@@ -70,6 +73,8 @@ class Run:
     principal: Author
     history: Sequence[Past]
     _call: Callable[[str, str], Call] = attrs.field(alias="call", repr=False)
+    parts: Sequence[Mapping[str, Any]] = ()
+    metadata: Mapping[str, Any] = attrs.Factory(dict)
 
     def call(self, agent: str, message: str) -> Call:
         """Ask another agent; its text comes to the caller alone, and stops with this run.

@@ -144,8 +144,7 @@ class Ping(Command):
 
 
 COMMANDS: dict[str, type[Command]] = {
-    kind.type: kind
-    for kind in (Hello, Chat, Subscribe, Unsubscribe, Cancel, Regenerate, Edit, Fork, Typing, Ping)
+    kind.type: kind for kind in (Hello, Chat, Subscribe, Unsubscribe, Cancel, Regenerate, Edit, Fork, Typing, Ping)
 }
 
 # --- events: numbered, kept in the log ------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ class Item:
     messages: tuple[Message, ...] = ()
     saved: tuple[RunRecord, ...] = ()
     ended: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
     chat: KeptChat | None = None
     landed: Landed | None = None
     refusable: bool = False
@@ -44,12 +45,30 @@ class Item:
         return Entry(self.agent, self.run, self.body or Chunk(self.message_id, "".join(self.parts), self.offset))
 
 
+def landing(item: Item, landed: Landed = lambda seq: None) -> "asyncio.Future[int]":
+    """Return what waits for an item, of which *landed* is told first."""
+    kept: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def tell(seq: int | StorageUnavailable) -> None:
+        landed(seq)
+        if kept.done():
+            return
+        if isinstance(seq, int):
+            kept.set_result(seq)
+        else:
+            kept.set_exception(seq)
+
+    item.landed = tell
+    return kept
+
+
 @attrs.define(eq=False)
 class Outbox:
     """The one appender of a session: order is by construction.
 
     While a commit is in flight text gathers; when it lands all that gathered is the next event. Chunks alone are
     flushed at most once per *frame_seconds*, the first of a pause at once; any other event takes along what waits.
+    *changes* counts what changed the history.
     """
 
     session_id: str
@@ -58,17 +77,38 @@ class Outbox:
     frame_seconds: float
     idle: Callable[[], None]
     failing: bool = False
+    changes: int = 0
     _pending: list[Item] = attrs.Factory(list)
     _flying: list[Item] = attrs.Factory(list)
     _tails: dict[str, Item] = attrs.Factory(dict)
     _urgent: bool = False
     _timer: asyncio.TimerHandle | None = None
     _last: float = float("-inf")
+    _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     @property
     def empty(self) -> bool:
         return not self._pending and not self._flying
+
+    def changing(self) -> bool:
+        """Tell whether something is on its way that will change the history."""
+        return any(item.messages or item.removed for item in (*self._flying, *self._pending))
+
+    async def settled(self) -> None:
+        """Wait until the log's history is as what was said makes it; raises StorageUnavailable where it cannot be."""
+        while self.changing():
+            if self.failing:
+                raise StorageUnavailable("the hub's log cannot be written now: try again", retryAfterMs=1000)
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def _tell_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def put(self, *items: Item) -> None:
         """Queue events that are not chunks; they go in one append, together with whatever waits."""
@@ -138,13 +178,15 @@ class Outbox:
         saved: list[RunRecord] = []
         ended: list[str] = []
         chats: list[tuple[int, KeptChat]] = []
+        removed: list[str] = []
         for index, item in enumerate(items):
             messages.extend((index, message) for message in item.messages)
             saved.extend(item.saved)
             ended.extend(item.ended)
+            removed.extend(item.removed)
             if item.chat is not None:
                 chats.append((index, item.chat))
-        return Append(self.session_id, [item.entry() for item in items], messages, saved, ended, chats)
+        return Append(self.session_id, [item.entry() for item in items], messages, saved, ended, chats, removed)
 
     def _take(self) -> list[Item]:
         """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
@@ -175,8 +217,11 @@ class Outbox:
                 item.kept(item.size)
             else:
                 chunks = False
+                self.changes += bool(item.messages or item.removed)
             if item.landed is not None:
                 item.landed(first + index)
+        if self._waiters:
+            self._tell_waiters()
         if self._pending:
             self._soon()
         elif not chunks:  # where chunks land alone their run goes on
@@ -191,6 +236,7 @@ class Outbox:
         for item in refused:
             if item.landed is not None:
                 item.landed(refusal)
+        self._tell_waiters()
         if not self._pending:
             self.failing = False
             self.idle()

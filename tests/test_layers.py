@@ -14,7 +14,8 @@ HUB = Path(__file__).parent.parent / "hub"
 FLOORS = [
     {"errors", "messages", "parts", "config"},
     {"", "agent", "protocols", "logs"},  # "" is the package itself: what agent files import
-    {"connection", "pages", "registry", "run", "session", "loading", "calls", "faults", "outbox", "threads"},
+    {"connection", "pages", "registry", "run", "session", "loading", "calls", "faults", "outbox", "threads"}
+    | {"admission", "recovery", "rewriting"},
     {"node", "dispatch"},
     {"auth", "clients", "ws", "sse", "api", "app", "cli", "__main__"},
 ]

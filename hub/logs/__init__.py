@@ -15,7 +15,6 @@ from hub.config import MiB
 from hub.messages import Author, Body, Event
 from hub.parts import Plain
 
-
 HISTORY_BYTES = 1 * MiB
 
 
@@ -176,7 +175,7 @@ class Log(ABC):
 
     @abstractmethod
     async def trail(self, session_id: str, message_id: str, most: int) -> Sequence[Message]:
-        """Return a finished message and all that came after it, oldest first, *most* in all; none where it is not there.
+        """Return a finished message and all after it, oldest first, *most* in all; none where it is not there.
 
         Those after it come without what they say.
         """

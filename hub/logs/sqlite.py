@@ -313,11 +313,11 @@ class SqliteLog(Log):
         self, session_id: str, last: int, upto: str | None = None, most: int = HISTORY_BYTES
     ) -> Sequence[Message]:
         asked = {"session": session_id, "last": last, "upto": upto, "bytes": most}
-        return await self._ask(sql.HISTORY, asked, to_messages)
+        return cast(list[Message], await self._ask(sql.HISTORY, asked, to_messages))
 
     async def trail(self, session_id: str, message_id: str, most: int) -> Sequence[Message]:
         asked = {"session": session_id, "message": message_id, "most": most}
-        return await self._ask(sql.TRAIL, asked, to_messages)
+        return cast(list[Message], await self._ask(sql.TRAIL, asked, to_messages))
 
     async def sessions(
         self, skip: int, size: int, agent: str | None, since: int, until: int

@@ -108,7 +108,12 @@ class Plan:
     def lone(self) -> bool:
         """Say whether one statement writes it all; such a one is its own transaction."""
         most = MOST_ROWS * len(COLUMNS["events"])
-        rest = self.ended or self.removed or self.cuts or any(rows for table, rows in self.rows.items() if table != "events")
+        rest = (
+            self.ended
+            or self.removed
+            or self.cuts
+            or any(rows for table, rows in self.rows.items() if table != "events")
+        )
         return not rest and 0 < len(self.rows["events"]) <= most
 
     def empty(self) -> bool:
