@@ -78,7 +78,7 @@ async def kinds(hub: Hub, session: str = "s1") -> list[str]:
 
 
 def sound(events: list[Any]) -> bool:
-    """Tell whether seq is dense, each run ends once and says nothing after it, and each removal is of what was there."""
+    """Tell whether seq is dense, each run ends once and says no more, and each removal is of what was there."""
     said, over = set(), set()
     for event in events:
         assert event.runId not in over
