@@ -61,6 +61,13 @@ async def ended(client: Client, run_id: str) -> dict[str, Any]:
     return await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == run_id)
 
 
+async def stopping(hub: Hub, run_id: str) -> None:
+    """Wait until a run is being stopped: whatever takes it back has begun."""
+    async with asyncio.timeout(PATIENCE):
+        while not hub.node.sessions["s1"].runs[run_id].stopping:
+            await asyncio.sleep(0)
+
+
 async def history(hub: Hub, session: str = "s1") -> list[str]:
     return [message.content for message in await hub.node.log.messages(session, 100)]
 
@@ -324,9 +331,12 @@ async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hu
     gate = str(hub.folder / "gate")
     first = await start(client, "stubborn", gate)
     await client.send(type="edit", sessionId="s1", messageId=first["messageId"], message=gate, ref="e")
+    await stopping(hub, first["runId"])
     other = await hub.connect(extended=True)
     await other.send(type="chat", agentId="remembers", sessionId="s1", message="late", ref="c")
-    await other.send(type="ping")
+    async with asyncio.timeout(PATIENCE):  # until it waits at the door
+        while hub.node.sessions["s1"].holders < 2:
+            await asyncio.sleep(0)
     (hub.folder / "gate").touch()
     edited, late = await outcome(client, "e"), await outcome(other, "c")
     assert edited["type"] == late["type"] == "accepted" and edited["seq"] < late["seq"]
@@ -362,6 +372,57 @@ async def test_where_the_log_fails_nothing_is_taken_back(hub: Hub) -> None:
     assert await history(hub) == ["two", "[] two"] and sound(await logged(hub))
 
 
+@pytest.mark.parametrize("command", ["edit", "regenerate", "rollback"])
+async def test_where_the_log_fails_while_a_run_is_stopped_nothing_is_taken_back(hub: Hub, command: str) -> None:
+    """The run has its end as soon as the log can be written, with its text; the message stays, the queue goes on."""
+    client = await begin(hub, retry_seconds=0.02)
+    gate = str(hub.folder / "gate")
+    first, second = await start(client, "gated", gate), await start(client, "gated", gate)
+    log = hub.node.log
+    whole = log.append
+
+    def failing(append: Append, done: Done) -> None:
+        asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
+
+    log.append = failing  # type: ignore[method-assign]
+    frame = {"type": command, "sessionId": "s1", "messageId": first["messageId"], "message": "x", "ref": "e"}
+    await client.send(**frame | ({"type": "chat", "ifBusy": "rollback"} if command == "rollback" else {}))
+    assert (await outcome(client, "e"))["code"] == "storage_unavailable"
+    log.append = whole  # type: ignore[method-assign]
+    assert (await ended(client, first["runId"]))["stopReason"] == "cancelled"
+    if command == "rollback":
+        (hub.folder / "gate").touch()
+        await ended(client, second["runId"])
+    assert "message_removed" not in await kinds(hub)
+    assert (await history(hub))[:3] == [gate, gate, "one "]
+
+
+async def test_where_the_agent_is_full_the_new_answer_waits(hub: Hub) -> None:
+    """It is not refused, for what was stopped cannot be given back; it starts when the agent has room."""
+    hub.agent(
+        "single.py",
+        """
+        import asyncio, pathlib
+        from hub import agent
+
+        @agent(max_runs=1)
+        async def single(message: str):
+            while not pathlib.Path(message).exists():
+                await asyncio.sleep(0.01)
+            yield "done"
+        """,
+    )
+    client = await begin(hub)
+    said = await say(client, str(hub.folder), agent="single")
+    await client.send(type="chat", agentId="single", sessionId="s2", message=str(hub.folder / "gate"))
+    await client.until(lambda f: f["type"] == "run_started" and f["sessionId"] == "s2")
+    await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref="r")
+    accepted = await outcome(client, "r")
+    assert (accepted["type"], accepted["status"], accepted["position"]) == ("accepted", "queued", 1)
+    (hub.folder / "gate").touch()
+    assert (await ended(client, accepted["runId"]))["stopReason"] == "end_turn"
+
+
 async def test_a_hub_that_goes_down_takes_nothing_back(hub: Hub) -> None:
     """An edit that waits for a run's end hears `draining`; the message stays, and a new hub has it."""
     client = await begin(hub)
@@ -371,9 +432,7 @@ async def test_a_hub_that_goes_down_takes_nothing_back(hub: Hub) -> None:
     other = await hub.connect(extended=True)
     await other.send(type="subscribe", sessionId="s1")
     await other.until_type("subscribed")
-    async with asyncio.timeout(PATIENCE):
-        while not hub.node.sessions["s1"].runs[first["runId"]].stopping:
-            await asyncio.sleep(0)
+    await stopping(hub, first["runId"])
     hub.node.drain()
     (hub.folder / "gate").touch()
     assert (await outcome(client, "e"))["code"] == "draining"
