@@ -68,7 +68,8 @@ class Outbox:
 
     While a commit is in flight text gathers; when it lands all that gathered is the next event. Chunks alone are
     flushed at most once per *frame_seconds*, the first of a pause at once; any other event takes along what waits.
-    *changes* counts what changed the history.
+    *changes* counts what changed the history. *failing* says that the next try waits, *failed* that the last try left
+    something waiting.
     """
 
     session_id: str
@@ -77,6 +78,7 @@ class Outbox:
     frame_seconds: float
     idle: Callable[[], None]
     failing: bool = False
+    failed: bool = False
     changes: int = 0
     _pending: list[Item] = attrs.Factory(list)
     _flying: list[Item] = attrs.Factory(list)
@@ -98,7 +100,7 @@ class Outbox:
     async def settled(self) -> None:
         """Wait until the log's history is as what was said makes it; raises StorageUnavailable where it cannot be."""
         while self.changing():
-            if self.failing:
+            if self.failed:
                 raise StorageUnavailable("the hub's log cannot be written now: try again", retryAfterMs=1000)
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
@@ -211,6 +213,7 @@ class Outbox:
         if isinstance(first, Exception):
             self._failed(items, first)
             return
+        self.failed = False
         chunks = True
         for index, item in enumerate(items):
             if item.kept is not None:
@@ -231,14 +234,15 @@ class Outbox:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
         refused = [item for item in items if item.refusable]
         # Before anyone is told: what a refusal sets going waits for the next try, where it can still be forgotten.
-        was, self.failing = self.failing, True
+        was = self.failed
+        self.failing = self.failed = True
         self._pending = [item for item in items if not item.refusable] + self._pending
         for item in refused:
             if item.landed is not None:
                 item.landed(refusal)
         self._tell_waiters()
         if not self._pending:
-            self.failing = False
+            self.failing = self.failed = False
             self.idle()
             return
         if not was:

@@ -137,7 +137,7 @@ async def copy(session: Session, messages: Sequence[Message]) -> None:
     Their runs are the other session's, and stay there.
     """
     async with session.alone():
-        if session.channel.head or not session.outbox.empty:
+        if session.channel.head:
             raise SessionExists(f"session {session.id} is there already: fork into a new one", sessionId=session.id)
         items = [
             Item(one.agentId, None, _body(one), messages=(attrs.evolve(one, runId=None),), refusable=True)

@@ -183,7 +183,7 @@ class Session:
             run.stop("cancelled")
         for run in runs:
             while self.has(run.id):
-                if self.outbox.failing:
+                if self.outbox.failed:
                     raise StorageUnavailable("the hub's log cannot be written now: try again", sessionId=self.id)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.limits.retry_seconds):

@@ -28,6 +28,17 @@ STUBBORN = """
                 pass
     """
 
+SINGLE = """
+    import asyncio, pathlib
+    from hub import agent
+
+    @agent(max_runs=1)
+    async def single(message: str):
+        while not pathlib.Path(message).exists():
+            await asyncio.sleep(0.01)
+        yield "done"
+    """
+
 
 async def begin(hub: Hub, **limits: Any) -> Client:
     hub.agent("remembers.py", REMEMBERS)
@@ -291,7 +302,7 @@ async def test_chats_edits_and_regenerates_in_a_crowd_leave_a_sound_log(hub: Hub
     """Each accepted command has its run, which ends once; what is gone from the history was said to be gone."""
     client = await begin(hub)
     said = await say(client, "one")
-    crowd = [await hub.connect(extended=True) for _ in range(6)]
+    crowd = [await hub.connect("?agentId=remembers", extended=True) for _ in range(6)]
 
     async def act(number: int, other: Client) -> list[str]:
         runs, target = [], said["messageId"]
@@ -397,21 +408,78 @@ async def test_where_the_log_fails_while_a_run_is_stopped_nothing_is_taken_back(
     assert (await history(hub))[:3] == [gate, gate, "one "]
 
 
+async def test_an_edit_behind_a_chat_that_the_log_refuses_does_not_hang(hub: Hub) -> None:
+    """It waits for the chat's commit; where that fails it goes on, and is refused itself or done."""
+    client, other = await begin(hub), await hub.connect(extended=True)
+    said = await say(client, "one")
+    log = hub.node.log
+    whole, held = log.append, list[Done]()
+    log.append = lambda append, done: held.append(done)  # type: ignore[method-assign]
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="x", ref="c")
+    async with asyncio.timeout(PATIENCE):
+        while not held:
+            await asyncio.sleep(0)
+    await other.send(type="edit", sessionId="s1", messageId=said["messageId"], message="two", ref="e")
+    async with asyncio.timeout(PATIENCE):
+        while not hub.node.sessions["s1"].turn.locked():
+            await asyncio.sleep(0)
+    log.append = whole  # type: ignore[method-assign]
+    held[0](StorageUnavailable("disk full"))
+    assert (await outcome(client, "c"))["code"] == "storage_unavailable"
+    await ended(other, (await outcome(other, "e"))["runId"])
+    assert await history(hub) == ["two", "[] two"] and sound(await logged(hub))
+
+
+async def test_a_run_that_ends_while_the_history_is_read_is_taken_back_too(hub: Hub) -> None:
+    """Its answer stands behind the edited message; what was read before it ended is read again."""
+    client = await begin(hub)
+    before = await start(client, "gated", str(hub.folder / "gate"))
+    edited = await say(client, "one", ifBusy="parallel")
+    log = hub.node.log
+    whole = log.trail
+
+    async def slow(*asked: Any) -> Any:
+        found = await whole(*asked)
+        (hub.folder / "gate").touch()
+        async with asyncio.timeout(PATIENCE):
+            while "one two" not in await history(hub):
+                await asyncio.sleep(0)
+        return found
+
+    log.trail = slow  # type: ignore[method-assign]
+    await client.send(type="edit", sessionId="s1", messageId=edited["messageId"], message="new", ref="e")
+    await ended(client, (await outcome(client, "e"))["runId"])
+    end = await ended(client, before["runId"])
+    assert end["stopReason"] == "end_turn"
+    removed = await client.find(lambda f: f["type"] == "message_removed")
+    assert removed["messageIds"] == [edited["messageId"], edited["answerId"], end["messageId"]]
+    assert await history(hub) == [str(hub.folder / "gate"), "new", f"[{hub.folder / 'gate'}] new"]
+
+
+async def test_what_could_start_meanwhile_starts_afterwards(hub: Hub) -> None:
+    """An agent gets room while another answer is being taken back: who waited for it is not forgotten."""
+    hub.agent("single.py", SINGLE)
+    client = await begin(hub)
+    said = await say(client, str(hub.folder), agent="single")
+    await client.send(type="chat", agentId="single", sessionId="s2", message=str(hub.folder / "room"))
+    await client.until(lambda f: f["type"] == "run_started" and f["sessionId"] == "s2")
+    await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref="r")
+    waiting = await outcome(client, "r")
+    assert waiting["status"] == "queued"
+    first = await start(client, "stubborn", str(hub.folder / "gate"))
+    edit = {"type": "edit", "sessionId": "s1", "messageId": first["messageId"], "agentId": "gated"}
+    await client.send(**edit, message="never", ref="e")
+    await stopping(hub, first["runId"])
+    (hub.folder / "room").touch()
+    await client.until(lambda f: f["type"] == "run_finished" and f["sessionId"] == "s2")
+    (hub.folder / "gate").touch()
+    assert (await outcome(client, "e"))["status"] == "started"
+    assert (await ended(client, waiting["runId"]))["stopReason"] == "end_turn"
+
+
 async def test_where_the_agent_is_full_the_new_answer_waits(hub: Hub) -> None:
     """It is not refused, for what was stopped cannot be given back; it starts when the agent has room."""
-    hub.agent(
-        "single.py",
-        """
-        import asyncio, pathlib
-        from hub import agent
-
-        @agent(max_runs=1)
-        async def single(message: str):
-            while not pathlib.Path(message).exists():
-                await asyncio.sleep(0.01)
-            yield "done"
-        """,
-    )
+    hub.agent("single.py", SINGLE)
     client = await begin(hub)
     said = await say(client, str(hub.folder), agent="single")
     await client.send(type="chat", agentId="single", sessionId="s2", message=str(hub.folder / "gate"))
@@ -580,6 +648,20 @@ async def test_a_fork_copies_the_newest_up_to_the_limit(hub: Hub, limit: dict[st
     await client.send(type="fork", sessionId="s1", messageId=said[1]["answerId"], newSessionId="f1", ref="f")
     assert (await outcome(client, "f"))["type"] == "subscribed"
     assert await history(hub, "f1") == ["abc ", "def", "def "]
+
+
+async def test_a_fork_that_may_not_be_heard_makes_no_session(hub: Hub) -> None:
+    """One subscription too many, or a hub that goes down."""
+    client = await begin(hub, subscriptions=1)
+    said = await say(client, "one")
+    fork = {"type": "fork", "sessionId": "s1", "messageId": said["answerId"], "newSessionId": "f1"}
+    await client.send(**fork, ref=1)
+    assert (await outcome(client, 1))["code"] == "too_many_subscriptions"
+    await client.send(type="unsubscribe", sessionId="s1")
+    hub.node.drain()
+    await client.send(**fork, ref=2)
+    assert (await outcome(client, 2))["code"] == "draining"
+    assert await hub.node.log.find("f1") is None
 
 
 async def test_a_plain_client_hears_a_forks_history_as_messages(hub: Hub) -> None:
