@@ -1,6 +1,6 @@
 """What an agent file and an adapter see of the hub."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -13,9 +13,10 @@ from hub.messages import Author, Body, Interrupt, ReplyStatus, Usage
 
 @attrs.frozen
 class Message:
-    """A whole text, yielded by an agent that does not stream it."""
+    """A whole text, yielded by an agent that does not stream it; *parts* are what it holds beside (see hub.parts)."""
 
     content: str
+    parts: Sequence[Mapping[str, Any]] | None = None
 
 
 @attrs.frozen
@@ -39,6 +40,7 @@ class Past:
     role: Literal["user", "assistant", "system"]
     content: str
     agent: str | None = None
+    parts: Sequence[Mapping[str, Any]] = ()
 
 
 class Call:
@@ -95,7 +97,8 @@ async def nobody(question: Interrupt) -> Reply:
 class Run:
     """What an agent may know about the answer it is giving.
 
-    *history* holds the session's finished messages before this one, oldest first, at most the last 100.
+    *history* holds the session's finished messages before this one, oldest first, at most the last 100. *parts* are
+    what the message holds beside its text (see hub.parts), *metadata* is what its sender says of it.
     """
 
     id: str
@@ -107,6 +110,8 @@ class Run:
     _call: Callable[["Run", str, str], Call] = attrs.field(alias="call", repr=False)
     _ask: Ask = attrs.field(default=nobody, alias="ask", repr=False)
     _shelf: Shelf = attrs.field(default=Shelf(), alias="shelf", repr=False)
+    parts: Sequence[Mapping[str, Any]] = ()
+    metadata: Mapping[str, Any] = attrs.Factory(dict)
 
     def call(self, agent: str, message: str) -> Call:
         """Ask another agent; its text comes to the caller alone, and stops with this run.

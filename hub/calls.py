@@ -30,7 +30,8 @@ async def _texts(agents: Agents, caller: RunView, agent_id: str, message: str, d
     except HubError as gone:
         raise AgentError(gone.message, gone.code) from None
     # It asks people, and has the files, where its caller does.
-    run = attrs.evolve(caller, agent=agent_id, message=message, history=(), call=calling(agents, depth - 1))
+    run = attrs.evolve(caller, agent=agent_id, message=message, history=(), parts=(), metadata={})
+    run = attrs.evolve(run, call=calling(agents, depth - 1))
     async with aclosing(cast(Any, _said(agent, run))) as given:
         async for piece in given:
             if isinstance(piece, str):

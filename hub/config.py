@@ -21,7 +21,7 @@ class Limits:
     body_bytes: int = 64 * KiB  # of a request over HTTP
     chat_bytes: int = 1 * MiB  # of a chat over HTTP: as large as a frame
     conversation_bytes: int = 8 * MiB  # of a request that brings a whole conversation: OpenAI's and AG-UI's
-    metadata_bytes: int = 16 * KiB  # of a session, as JSON
+    metadata_bytes: int = 16 * KiB  # of a session or of a message, as JSON
     json_depth: int = 32
     object_keys: int = 256
     max_integer: int = 2**53  # what JavaScript holds exactly
@@ -48,6 +48,10 @@ class Limits:
     upload_seconds: float = 600.0  # for a file to arrive: 32 MiB at half a megabit a second
     run_bytes: int = 8 * MiB  # of text of one run: beyond it the run ends with an error
     queued_runs: int = 20  # per session
+    message_parts: int = 64
+    taken_messages: int = 10_000  # taken back at once: more make the event that says so too long
+    fork_messages: int = 1000  # copied into a fork, the newest
+    fork_bytes: int = 9 * MiB  # of their text and parts: the longest answer fits
     run_seconds: float = 3600.0
     silence_seconds: float = 600.0
     grace_seconds: float = 5.0  # between a cancel and the end of work that will not stop

@@ -3,21 +3,25 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-from hub import __version__
+from hub import __version__, rewriting
 from hub.agent import Reply
 from hub.asking import asked, too_late
 from hub.connection import Connection
-from hub.errors import BadFrame, NotRunning
+from hub.errors import BadFrame, NotRunning, UnknownSession
 from hub.messages import (
+    Accepted,
     Author,
     Cancel,
     Cancelling,
     Chat,
     Command,
+    Edit,
+    Fork,
     Hello,
     Ok,
     Ping,
     Pong,
+    Regenerate,
     Resume,
     Subscribe,
     Subscribed,
@@ -80,13 +84,50 @@ async def chat(node: Node, connection: Connection, command: Chat) -> None:
     node.registry.check_room(connection, session_id)
     async with node.use(session_id) as session:
         accepted = await session.chat(command, connection.principal, agent)
-        connection.answer(accepted)
-        channel = session.channel
-        sub = connection.subscriptions.get(session_id)
-        if sub is None or sub.runs is not None:
-            node.registry.subscribe(connection, channel, min(accepted.seq - 1, channel.join_point()), asked=False)
+        _admitted(node, connection, session.channel, accepted)
         if command.stream is False:
-            node.registry.say_whole(connection, channel, accepted.runId, session.has(accepted.runId))
+            node.registry.say_whole(connection, session.channel, accepted.runId, session.has(accepted.runId))
+
+
+def _admitted(node: Node, connection: Connection, channel: Channel, accepted: Accepted) -> None:
+    """Answer, and let the sender hear the session from what was accepted on."""
+    connection.answer(accepted)
+    sub = connection.subscriptions.get(channel.id)
+    if sub is None or sub.runs is not None:
+        node.registry.subscribe(connection, channel, min(accepted.seq - 1, channel.join_point()), asked=False)
+
+
+async def regenerate(node: Node, connection: Connection, command: Regenerate) -> None:
+    await _check_rewriting(node, connection, command.sessionId)
+    async with node.use(command.sessionId) as session:
+        accepted = await rewriting.regenerate(session, command, connection.principal)
+        _admitted(node, connection, session.channel, accepted)
+
+
+async def edit(node: Node, connection: Connection, command: Edit) -> None:
+    await _check_rewriting(node, connection, command.sessionId)
+    async with node.use(command.sessionId) as session:
+        accepted = await rewriting.edit(session, command, connection.principal, connection.agent)
+        _admitted(node, connection, session.channel, accepted)
+
+
+async def fork(node: Node, connection: Connection, command: Fork) -> None:
+    """Begin another session with this one's history, and let the sender hear it."""
+    session_id = command.newSessionId or new_id("s")
+    await _check_rewriting(node, connection, command.sessionId, session_id)
+    limits = node.settings.limits
+    history = await rewriting.history(node.log, command, limits.fork_messages, limits.fork_bytes)
+    async with node.use(session_id) as session:
+        await rewriting.copy(session, history)
+        await join(node, connection, session, None, None, _subscribed(node, command, None))
+
+
+async def _check_rewriting(node: Node, connection: Connection, session_id: str, heard: str | None = None) -> None:
+    """Refuse while the hub goes down, where *heard* is one session too many, and what is in no session."""
+    node.refuse_if_draining()
+    node.registry.check_room(connection, heard or session_id)
+    if await node.log.find(session_id) is None:
+        raise UnknownSession(f"there is no session {session_id}", sessionId=session_id)
 
 
 async def subscribe(node: Node, connection: Connection, command: Subscribe) -> None:
@@ -107,7 +148,7 @@ async def subscribe(node: Node, connection: Connection, command: Subscribe) -> N
 Answer = Callable[[Session], Subscribed]
 
 
-def _subscribed(node: Node, command: Subscribe, history: tuple[dict[str, Any], ...] | None) -> Answer:
+def _subscribed(node: Node, command: Command, history: tuple[dict[str, Any], ...] | None) -> Answer:
     def answer(session: Session) -> Subscribed:
         state = session.state()
         return Subscribed(
@@ -222,6 +263,9 @@ COMMANDS: dict[type[Command], Callable[[Node, Connection, Any], Awaitable[None]]
     Unsubscribe: unsubscribe,
     Cancel: cancel,
     Resume: resume,
+    Regenerate: regenerate,
+    Edit: edit,
+    Fork: fork,
     Typing: typing,
     Ping: ping,
 }

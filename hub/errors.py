@@ -9,6 +9,7 @@ HubError
 ├── UnknownSession        nothing was said under that id
 ├── UnknownInterrupt      no run of that session asked such a question
 ├── UnknownFile           no file has that id
+├── UnknownMessage        no finished message of that id in the session
 ├── BadQuery              a value in an address that makes no sense
 ├── BadType               a file whose media type is none
 ├── EmptyFile             a file without a byte
@@ -19,7 +20,9 @@ HubError
 │   ├── NotRunning        nothing there to cancel
 │   ├── AlreadyResolved   the question has its answer, or nobody waits for one any more
 │   ├── IdReused          a clientMsgId that came before with other content
-│   └── SessionDeleted    the session is being deleted, or was while it was waited for
+│   ├── SessionDeleted    the session is being deleted, or was while it was waited for
+│   ├── WrongMessage      a message that the command cannot be about
+│   └── SessionExists     something was said under that id already
 ├── TooLarge              the body of a request is past its limit
 ├── Unavailable
 │   ├── AgentBroken       the agent's file could not be loaded
@@ -82,6 +85,10 @@ class UnknownFile(HubError):
     code, status = "unknown_file", 404
 
 
+class UnknownMessage(HubError):
+    code, status = "unknown_message", 404
+
+
 class BadQuery(HubError):
     code, status = "bad_query", 400
 
@@ -133,6 +140,14 @@ class SessionDeleted(Conflict):
 
 class TooLarge(HubError):
     code, status = "too_large", 413
+
+
+class WrongMessage(Conflict):
+    code = "wrong_message"
+
+
+class SessionExists(Conflict):
+    code = "session_exists"
 
 
 class Unavailable(HubError):

@@ -8,10 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import attrs
 import msgspec
 
+from hub.parts import Parts, Plain, check_metadata
+
 ID_PATTERN = r"[A-Za-z0-9._:@-]{1,128}"
 # `$` alone would let a trailing newline through.
 Id = Annotated[str, msgspec.Meta(pattern=rf"^{ID_PATTERN}$(?!\n)")]
-IfBusy = Literal["enqueue", "reject", "replace", "parallel"]
+IfBusy = Literal["enqueue", "reject", "replace", "rollback", "parallel"]
+RemovalReason = Literal["restarted", "rollback", "edited"]
 ReplyStatus = Literal["resolved", "cancelled"]
 StopReason = Literal["end_turn", "max_tokens", "cancelled", "error", "timeout", "aborted"]
 
@@ -48,6 +51,8 @@ class Chat(Command):
     stream: bool | None = None
     clientMsgId: Id | None = None
     ifBusy: IfBusy | None = None
+    parts: Parts | None = None
+    metadata: dict[str, Any] | None = attrs.field(default=None, validator=check_metadata)
 
 
 @attrs.frozen(kw_only=True)
@@ -97,6 +102,44 @@ class Resume(Command):
 
 
 @attrs.frozen(kw_only=True)
+class Regenerate(Command):
+    """Have a message answered anew: what came after it is taken back. Names the answer, or the message itself."""
+
+    type = "regenerate"
+    example = '{"type":"regenerate","sessionId":"s1","messageId":"m_2"}'
+    sessionId: Id
+    messageId: Id
+    clientMsgId: Id | None = None
+    agentId: Id | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Edit(Command):
+    """Say another message in a message's place: it, and what came after it, is taken back."""
+
+    type = "edit"
+    example = '{"type":"edit","sessionId":"s1","messageId":"m_1","message":"hello"}'
+    sessionId: Id
+    messageId: Id
+    message: str
+    clientMsgId: Id | None = None
+    agentId: Id | None = None
+    parts: Parts | None = None
+    metadata: dict[str, Any] | None = attrs.field(default=None, validator=check_metadata)
+
+
+@attrs.frozen(kw_only=True)
+class Fork(Command):
+    """Begin a session with another one's history, up to a message."""
+
+    type = "fork"
+    example = '{"type":"fork","sessionId":"s1","messageId":"m_2"}'
+    sessionId: Id
+    messageId: Id
+    newSessionId: Id | None = None
+
+
+@attrs.frozen(kw_only=True)
 class Typing(Command):
     """Tell the others in a session that someone is writing; never logged, never answered."""
 
@@ -114,7 +157,8 @@ class Ping(Command):
 
 
 COMMANDS: dict[str, type[Command]] = {
-    kind.type: kind for kind in (Hello, Chat, Subscribe, Unsubscribe, Cancel, Resume, Typing, Ping)
+    kind.type: kind
+    for kind in (Hello, Chat, Subscribe, Unsubscribe, Cancel, Resume, Regenerate, Edit, Fork, Typing, Ping)
 }
 
 # --- events: numbered, kept in the log ------------------------------------------------------------------------------
@@ -154,6 +198,8 @@ class UserMessage(Body):
     author: Author
     content: str
     clientMsgId: str | None = None
+    parts: Plain | None = None
+    metadata: dict[str, Any] | None = None
 
 
 @attrs.frozen
@@ -182,6 +228,7 @@ class WholeMessage(Body):
     type = "message"
     messageId: str
     content: str
+    parts: Plain | None = None
 
 
 @attrs.frozen
@@ -211,7 +258,7 @@ class MessageRemoved(Body):
 
     type = "message_removed"
     messageIds: tuple[str, ...]
-    reason: Literal["restarted"]
+    reason: RemovalReason
 
 
 @attrs.frozen

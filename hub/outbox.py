@@ -49,6 +49,7 @@ class Item:
     messages: tuple[Message, ...] = ()
     saved: tuple[RunRecord, ...] = ()
     ended: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
     chat: KeptChat | None = None
     landed: Landed | None = None
     refusable: bool = False
@@ -57,12 +58,31 @@ class Item:
         return Entry(self.agent, self.run, self.body)
 
 
+def landing(item: Item, landed: Landed = lambda seq: None) -> "asyncio.Future[int]":
+    """Return what waits for an item, of which *landed* is told first."""
+    kept: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def tell(seq: int | StorageUnavailable) -> None:
+        landed(seq)
+        if kept.done():
+            return
+        if isinstance(seq, int):
+            kept.set_result(seq)
+        else:
+            kept.set_exception(seq)
+
+    item.landed = tell
+    return kept
+
+
 @attrs.define(eq=False)
 class Outbox:
     """The one appender of a session: order is by construction.
 
     While a commit is in flight text gathers; when it lands all that gathered is the next event. Chunks alone are
     flushed at most once per *frame_seconds*, the first of a pause at once; any other event takes along what waits.
+    *changes* counts what changed the history. *failing* says that the next try waits, *failed* that the last try left
+    something waiting.
     """
 
     session_id: str
@@ -71,17 +91,40 @@ class Outbox:
     frame_seconds: float
     idle: Callable[[], None]
     failing: bool = False
+    failed: bool = False
+    changes: int = 0
     _pending: list[Item | Piece] = attrs.Factory(list)
     _flying: list[Item | Piece] = attrs.Factory(list)
     _tails: dict[str, Piece] = attrs.Factory(dict)
     _urgent: bool = False
     _timer: asyncio.TimerHandle | None = None
     _last: float = float("-inf")
+    _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     @property
     def empty(self) -> bool:
         return not self._pending and not self._flying
+
+    def changing(self) -> bool:
+        """Tell whether something is on its way that will change the history."""
+        there = (*self._flying, *self._pending)
+        return any(isinstance(item, Item) and (item.messages or item.removed) for item in there)
+
+    async def settled(self) -> None:
+        """Wait until the log's history is as what was said makes it; raises StorageUnavailable where it cannot be."""
+        while self.changing():
+            if self.failed:
+                raise StorageUnavailable("the hub's log cannot be written now: try again", retryAfterMs=1000)
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def _tell_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def put(self, *items: Item) -> None:
         """Queue events that are not chunks; they go in one append, together with whatever waits."""
@@ -152,15 +195,17 @@ class Outbox:
         saved: list[RunRecord] = []
         ended: list[str] = []
         chats: list[tuple[int, KeptChat]] = []
+        removed: list[str] = []
         for index, item in enumerate(items):
             if isinstance(item, Piece):
                 continue
             messages.extend((index, message) for message in item.messages)
             saved.extend(item.saved)
             ended.extend(item.ended)
+            removed.extend(item.removed)
             if item.chat is not None:
                 chats.append((index, item.chat))
-        return Append(self.session_id, [item.entry() for item in items], messages, saved, ended, chats)
+        return Append(self.session_id, [item.entry() for item in items], messages, saved, ended, chats, removed)
 
     def _take(self) -> list[Item | Piece]:
         """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
@@ -187,14 +232,18 @@ class Outbox:
         if isinstance(first, Exception):
             self._failed(items, first)
             return
+        self.failed = False
         chunks = True
         for index, item in enumerate(items):
             if isinstance(item, Piece):
                 item.kept(item.size)
                 continue
             chunks = False
+            self.changes += bool(item.messages or item.removed)
             if item.landed is not None:
                 item.landed(first + index)
+        if self._waiters:
+            self._tell_waiters()
         if self._pending:
             self._soon()
         elif not chunks:  # where chunks land alone their run goes on
@@ -204,13 +253,15 @@ class Outbox:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
         refused = [item for item in items if isinstance(item, Item) and item.refusable]
         # Before anyone is told: what a refusal sets going waits for the next try, where it can still be forgotten.
-        was, self.failing = self.failing, True
+        was = self.failed
+        self.failing = self.failed = True
         self._pending = [item for item in items if item not in refused] + self._pending
         for item in refused:
             if item.landed is not None:
                 item.landed(refusal)
+        self._tell_waiters()
         if not self._pending:
-            self.failing = False
+            self.failing = self.failed = False
             self.idle()
             return
         if not was:

@@ -8,9 +8,9 @@ from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemo
 
 @attrs.define
 class Left:
-    """The texts of a run by message, and its open questions by id, in order."""
+    """What a run said and did not take back, by message, and its open questions by id, in order."""
 
-    texts: dict[str, str] = attrs.Factory(dict)
+    texts: dict[str, WholeMessage] = attrs.Factory(dict)
     questions: dict[str, Interrupt] = attrs.Factory(dict)
 
     def take(self, event: Event) -> None:
@@ -18,8 +18,11 @@ class Left:
         if isinstance(body, MessageRemoved):
             for message_id in body.messageIds:
                 self.texts.pop(message_id, None)
-        elif isinstance(body, (Chunk, WholeMessage)):
-            self.texts[body.messageId] = self.texts.get(body.messageId, "") + body.content
+        elif isinstance(body, WholeMessage):
+            self.texts[body.messageId] = body
+        elif isinstance(body, Chunk):
+            before = self.texts[body.messageId].content if body.messageId in self.texts else ""
+            self.texts[body.messageId] = WholeMessage(body.messageId, before + body.content)
         elif isinstance(body, Interrupt):
             self.questions[body.id] = body
         elif isinstance(body, InterruptResolved):

@@ -1,7 +1,7 @@
 """One answer: drives an agent, gives its text to the outbox, and ends exactly once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from time import perf_counter
 from typing import Any, cast
@@ -34,6 +34,7 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.outbox import Item, Outbox
+from hub.parts import Parts, Plain, plain
 from hub.threads import in_thread
 
 log = structlog.get_logger()
@@ -108,6 +109,11 @@ class Run:
     def id(self) -> str:
         return self.record.runId
 
+    @property
+    def message_ids(self) -> tuple[str, ...]:
+        """The ids of what it has said, as far as that is finished, and of its first message in any case."""
+        return (self.record.messageId, *(message.messageId for message in self._texts))
+
     # --- start and stop ---------------------------------------------------------------------------------------------
 
     def reserve(self) -> None:
@@ -148,11 +154,11 @@ class Run:
         grace = asyncio.get_running_loop().call_later(self.limits.grace_seconds, self._abandon)
         self._timers.append(grace)
 
-    def resume_texts(self, texts: dict[str, str]) -> None:
-        """Take what the run said in an earlier process, by message, in order; its end writes these to the history."""
-        for message_id, content in texts.items():
-            self._message_id = message_id
-            self._texts.append(self._message(content))
+    def resume_texts(self, said: Iterable[WholeMessage]) -> None:
+        """Take what the run said in an earlier process, in order; its end writes these to the history."""
+        for message in said:
+            self._message_id = message.messageId
+            self._texts.append(self._message(message.content, message.parts))
 
     def leave(self) -> None:
         """Stop without an end: the run stays in the log as started, and runs again at the next start."""
@@ -219,8 +225,14 @@ class Run:
 
     def _view(self, past: Sequence[Past]) -> RunView:
         it = self.record
-        said = (it.runId, it.agentId, it.sessionId, it.message, it.author, past)
-        return RunView(*said, call=self.call, ask=self.ask, shelf=self.shelf)
+        return RunView(
+            *(it.runId, it.agentId, it.sessionId, it.message, it.author, past),
+            call=self.call,
+            ask=self.ask,
+            shelf=self.shelf,
+            parts=it.parts or (),
+            metadata=it.metadata or {},
+        )
 
     async def _until_room(self) -> None:
         """Wait, as the agent must, while the log is slower than it."""
@@ -232,7 +244,7 @@ class Run:
         if isinstance(piece, str):
             self._say(str(piece))
         elif isinstance(piece, Whole) and isinstance(piece.content, str):
-            self._whole(piece.content)
+            self._whole(piece)
         elif isinstance(piece, Finish) and _is_sound(piece):
             self._finish = piece
         elif type(piece) in KINDS:
@@ -289,15 +301,35 @@ class Run:
         if waited is not None and not waited.done():
             waited.set_result(None)
 
-    def _whole(self, content: str) -> None:
+    def _whole(self, whole: Whole) -> None:
         """Log a message that came in one piece; it ends the streamed one before it."""
         if self.ended:
             return
-        self._count(len(self._utf8(content)))
+        parts = self._parts_of(whole)
+        self._count(len(self._utf8(whole.content)))
         self._break()
-        self._texts.append(self._message(content))
-        self.outbox.put(Item(self.record.agentId, self.id, WholeMessage(self._message_id, content)))
+        self._texts.append(self._message(whole.content, parts))
+        self.outbox.put(Item(self.record.agentId, self.id, WholeMessage(self._message_id, whole.content, parts)))
         self._message_id = self._new_id("m")
+
+    def _parts_of(self, whole: Whole) -> Plain | None:
+        """Return a copy of the parts that the agent cannot change any more, and that the log can hold."""
+        if not whole.parts:
+            return None
+        try:
+            data = orjson.dumps(whole.parts)
+            parts = plain(msgspec.json.decode(data, type=Parts))
+        except (TypeError, msgspec.ValidationError) as wrong:
+            agent = self.record.agentId
+            raise AgentError(f"agent {agent} gave a message with bad parts: {wrong}", "agent_bad_output") from None
+        self._count(len(data))
+        self._check_size(len(data), "message with parts")
+        return parts
+
+    def _check_size(self, size: int, what: str) -> None:
+        if size > self.limits.content_bytes:
+            most = self.limits.content_bytes >> 10
+            raise AgentError(f"agent {self.record.agentId} gave a {what} of more than {most} KiB", "answer_too_long")
 
     def _content(self, piece: Body) -> None:
         """Log what is no text; it ends the streamed message before it."""
@@ -323,9 +355,7 @@ class Run:
         except (TypeError, msgspec.ValidationError) as wrong:
             raise AgentError(f"agent {agent} gave a bad {piece.type}: {wrong}", "agent_bad_output") from None
         self._count(len(data))
-        if len(data) > self.limits.content_bytes:
-            most = self.limits.content_bytes >> 10
-            raise AgentError(f"agent {agent} gave a {piece.type} of more than {most} KiB", "answer_too_long")
+        self._check_size(len(data), piece.type)
         return body, len(data)
 
     async def ask(self, question: Interrupt) -> Reply:
@@ -364,8 +394,13 @@ class Run:
             self._parts, self._offset = [], 0
             self._message_id = self._new_id("m")
 
-    def _message(self, content: str) -> Message:
-        return Message(self._message_id, "assistant", content, self.record.agentId, self.id, None)
+    def _message(self, content: str, parts: Plain | None = None) -> Message:
+        record = self.record
+        return Message(
+            *(self._message_id, "assistant", content, record.agentId, self.id, None),
+            parts=parts,
+            userMessageId=record.userMessageId,
+        )
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,16 @@
 """One conversation: chats become messages and queued runs, runs start and stop, each in one step with the log."""
 
 import asyncio
-import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, Literal
 
 import attrs
-import orjson
 
+from hub import admission, recovery
+from hub.admission import Taken
 from hub.agent import Past
 from hub.asking import Questions
 from hub.calls import calling
@@ -17,10 +19,9 @@ from hub.counts import Counts
 from hub.errors import Busy, Draining, HubError, IdReused, NotRunning, SessionDeleted, StorageUnavailable
 from hub.files import Files
 from hub.loading import Agent, Agents
-from hub.logs import KeptChat, Log, Message, RunRecord
-from hub.messages import Accepted, Author, Chat, InterruptResolved, MessageRemoved, RunStarted, State, UserMessage
-from hub.outbox import Item, Outbox
-from hub.recovery import left
+from hub.logs import KeptChat, Log, RunRecord
+from hub.messages import Accepted, Author, Chat, InterruptResolved, MessageRemoved, RunStarted, State
+from hub.outbox import Item, Outbox, landing
 from hub.registry import Channel
 from hub.run import Run
 
@@ -35,7 +36,8 @@ class Session:
     """A conversation in memory: its outbox, its queue, its runs.
 
     *changed* is called when runs or queue changed, *idle* when the session may leave memory,
-    *freed* when an agent has ended some work. While it is *deleting* it takes nothing new.
+    *freed* when an agent has ended some work. *turn* is held while a chat comes in, or something is taken back. While
+    it is *deleting* it takes nothing new.
     """
 
     channel: Channel
@@ -54,6 +56,7 @@ class Session:
     chats: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)
     tasks: set[asyncio.Task[Accepted]] = attrs.Factory(set)
     ends: dict[str, asyncio.Event] = attrs.Factory(dict)
+    turn: asyncio.Lock = attrs.Factory(asyncio.Lock)
     holders: int = 0
     draining: bool = False
     deleting: bool = False
@@ -95,27 +98,33 @@ class Session:
     async def chat(self, chat: Chat, author: Author, agent: Agent) -> Accepted:
         """Keep a message and its run in one commit; return when both are kept.
 
-        A clientMsgId runs once: a duplicate waits for the first one's commit and gets the same answer. Raises Busy,
-        IdReused, StorageUnavailable; nothing is kept then.
+        Raises Busy, IdReused, StorageUnavailable; nothing is kept then.
+        """
+        said = admission.digest(chat, agent.id)
+        return await self.once(chat, author, said, partial(self._admit, chat, author, agent, said))
+
+    async def once(self, chat: Chat, author: Author, said: str, admit: Callable[[], Awaitable[Accepted]]) -> Accepted:
+        """Let *admit* keep what its clientMsgId names once; *said* is its digest.
+
+        A duplicate waits for the first one's commit and gets the same answer. Raises IdReused, and what *admit* does.
         """
         if chat.clientMsgId is None:
-            return await self._admit(chat, author, agent, "")
+            return await admit()
         # In a task of its own: where the one who asks is cancelled, no duplicate may come between text and commit.
-        task = asyncio.create_task(self._once(chat, author, agent, (author.id, chat.clientMsgId)))
+        task = asyncio.create_task(self._once(chat, (author.id, chat.clientMsgId), said, admit))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return await asyncio.shield(task)
 
-    async def _once(self, chat: Chat, author: Author, agent: Agent, key: tuple[str, str]) -> Accepted:
+    async def _once(
+        self, chat: Chat, key: tuple[str, str], said: str, admit: Callable[[], Awaitable[Accepted]]
+    ) -> Accepted:
         while (first := self.chats.get(key)) is not None:
             await first.wait()
         settled = self.chats[key] = asyncio.Event()
         try:
-            said = digest(chat, agent.id)
             kept = await self.log.chat(self.id, *key)
-            if kept is None:
-                return await self._admit(chat, author, agent, said)
-            return self._again(kept, said, chat)
+            return await admit() if kept is None else self._again(kept, said, chat)
         finally:
             del self.chats[key]
             settled.set()
@@ -130,25 +139,69 @@ class Session:
         return self._accepted(chat, kept.messageId, kept.runId, kept.seq, "duplicate")
 
     async def _admit(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
+        if chat.ifBusy == "rollback":
+            return await self._roll_back(chat, author, agent, said)
+        async with self.turn:  # who takes something back goes first
+            accepted = self.put(chat, author, agent, said)
+        return await accepted
+
+    def put(
+        self, chat: Chat, author: Author, agent: Agent, said: str, taken: Taken | None = None
+    ) -> Coroutine[Any, Any, Accepted]:
+        """Give a chat and its run to the outbox, with what is taken back for it; what is returned waits for the commit.
+
+        One step, in which *turn* is held. Raises Busy, Draining, StorageUnavailable.
+        """
         self.check_open(clientMsgId=chat.clientMsgId)
-        run, message_id = self._new_run(chat, author, agent)
+        place, ids = (self.id, agent.id, self.channel.head), (new_id("r"), new_id("m"), new_id("m"))
+        run = self._run(admission.record(chat, author, place, ids, taken), agent)
         replaced = list(self.runs.values()) if chat.ifBusy == "replace" else []
-        self.queue.insert(0 if chat.ifBusy == "replace" else len(self.queue), run)
+        self.queue.insert(0 if chat.ifBusy in ("replace", "rollback") else len(self.queue), run)
         starts = chat.ifBusy == "parallel" or not self._waits(run)
-        try:
-            self._check_room(chat, agent, starts)
-        except Busy:
-            self.queue.remove(run)
-            raise
-        kept: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        item = self._chat_item(chat, run, message_id, starts, said)
-        item.landed = lambda seq: self._chat_landed(replaced, run, kept, seq)
+        if taken is None:
+            self._check_room(chat, agent, starts, run)
+        else:  # what was stopped for it cannot be given back: it waits rather than being refused
+            starts = starts and not agent.full
+        items = admission.items(chat, run.record, starts, said, taken)
+        kept = landing(items[-1], lambda seq: self._chat_landed(replaced, run, seq))
         if starts:
-            self._start(run, item)
+            self._start(run, *items)
         else:
-            self.outbox.put(item)
-        seq = await kept
-        return self._accepted(chat, message_id, run.id, seq, "started" if starts else "queued", run)
+            self.outbox.put(*items)
+        return self._when_kept(chat, run, starts, kept)
+
+    async def _roll_back(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
+        """Take back what is being answered, with its answers, and let the chat go first."""
+        async with self.alone(chat):
+            self._check_queue(chat, len(self.queue) + 1)
+            runs = list(self.runs.values())
+            await self.end(runs)
+            ids = dict.fromkeys(one for run in runs for one in (run.record.userMessageId, *run.message_ids))
+            accepted = self.put(chat, author, agent, said, Taken(tuple(ids), "rollback") if ids else None)
+        return await accepted
+
+    @asynccontextmanager
+    async def alone(self, chat: Chat = Chat(message="")) -> AsyncIterator[None]:
+        """Let no chat in and no run start, until what is taken back is on its way; chats before it are in the log."""
+        self.check_open(clientMsgId=chat.clientMsgId)
+        try:
+            async with self.turn:
+                await self.outbox.settled()
+                yield
+        finally:
+            self.next()
+
+    async def end(self, runs: Sequence[Run]) -> None:
+        """Stop runs, and return when their ends are in the log; raises StorageUnavailable where that cannot be."""
+        for run in runs:
+            run.stop("cancelled")
+        for run in runs:
+            while self.has(run.id):
+                if self.outbox.failed:
+                    raise StorageUnavailable("the hub's log cannot be written now: try again", sessionId=self.id)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.limits.retry_seconds):
+                        await self.finished(run.id)
 
     def check_open(self, **about: str | None) -> None:
         """Raise SessionDeleted, Draining or StorageUnavailable where nothing new is taken now."""
@@ -160,30 +213,21 @@ class Session:
         if self.outbox.failing:
             raise StorageUnavailable("the hub's log cannot be written now: try again", **about, retryAfterMs=1000)
 
-    def _check_room(self, chat: Chat, agent: Agent, starts: bool) -> None:
-        about = {"sessionId": self.id, "clientMsgId": chat.clientMsgId, "retryAfterMs": 1000}
-        if chat.ifBusy == "reject" and (self.runs or len(self.queue) > 1):
-            raise Busy("the session is answering, and the chat said ifBusy: reject", **about)
-        if starts and agent.full:
-            raise Busy(f"agent {agent.id} gives as many answers as it may: try again later", **about)
-        if not starts and len(self.queue) > self.limits.queued_runs:
-            raise Busy(f"{self.limits.queued_runs} messages wait in this session already: try again later", **about)
+    def _check_room(self, chat: Chat, agent: Agent, starts: bool, run: Run) -> None:
+        try:
+            if chat.ifBusy == "reject" and (self.runs or len(self.queue) > 1):
+                raise _busy(chat, self.id, "the session is answering, and the chat said ifBusy: reject")
+            if not starts:
+                self._check_queue(chat, len(self.queue))
+            elif agent.full:
+                raise _busy(chat, self.id, f"agent {agent.id} gives as many answers as it may: try again later")
+        except Busy:
+            self.queue.remove(run)
+            raise
 
-    def _new_run(self, chat: Chat, author: Author, agent: Agent) -> tuple[Run, str]:
-        message_id = new_id("m")
-        record = RunRecord(
-            new_id("r"),
-            self.id,
-            agent.id,
-            "queued",
-            new_id("m"),
-            message_id,
-            chat.message,
-            author,
-            self.channel.head,
-            wide=chat.ifBusy in ("enqueue", "replace"),
-        )
-        return self._run(record, agent), message_id
+    def _check_queue(self, chat: Chat, length: int) -> None:
+        if length > self.limits.queued_runs:
+            raise _busy(chat, self.id, f"{length - 1} messages wait in this session already: try again later")
 
     def _run(self, record: RunRecord, agent: Agent | None) -> Run:
         shelf = self.files.shelf(self.id)
@@ -201,39 +245,21 @@ class Session:
             new_id=new_id,
         )
 
-    def _chat_item(self, chat: Chat, run: Run, message_id: str, starts: bool, said: str) -> Item:
-        author = run.record.author
-        body = UserMessage(message_id, author, chat.message, chat.clientMsgId)
-        kept = None
-        if chat.clientMsgId is not None:
-            kept = KeptChat(author.id, chat.clientMsgId, said, message_id, run.id)
-        return Item(
-            None,
-            None,
-            body,
-            messages=(Message(message_id, "user", chat.message, None, None, author),),
-            saved=() if starts else (run.record,),
-            chat=kept,
-            refusable=True,
-        )
-
-    def _chat_landed(
-        self, replaced: list[Run], run: Run, kept: "asyncio.Future[int]", seq: int | StorageUnavailable
-    ) -> None:
+    def _chat_landed(self, replaced: list[Run], run: Run, seq: int | StorageUnavailable) -> None:
         """The chat is in the log, or was refused: then its run never was."""
         if isinstance(seq, int):
             self.counts.chats += 1
             for other in replaced:
                 other.stop("cancelled")
-            if not kept.done():
-                kept.set_result(seq)
         else:
             run.leave()
             self.outbox.forget(run.id)
             self._remove(run)
-            if not kept.done():
-                kept.set_exception(seq)
         self.changed(self)
+
+    async def _when_kept(self, chat: Chat, run: Run, starts: bool, kept: "asyncio.Future[int]") -> Accepted:
+        seq = await kept
+        return self._accepted(chat, run.record.userMessageId, run.id, seq, "started" if starts else "queued", run)
 
     def _accepted(
         self,
@@ -286,8 +312,8 @@ class Session:
         self.outbox.put(*first, started)
 
     def next(self) -> None:
-        """Start what waits and may go."""
-        if self.draining:
+        """Start what waits and may go, unless something is being taken back."""
+        if self.draining or self.turn.locked():
             return
         for run in list(self.queue):
             if run.ended or self._waits(run):
@@ -336,7 +362,7 @@ class Session:
     async def _history(self, run: Run) -> Sequence[Past]:
         messages = await self.log.messages(self.id, self.limits.history_messages + len(self.queue) + 1)
         waiting = {other.record.userMessageId for other in self.queue} | {run.record.userMessageId}
-        past = [Past(m.role, m.content, m.agentId) for m in messages if m.messageId not in waiting]
+        past = [Past(m.role, m.content, m.agentId, m.parts or ()) for m in messages if m.messageId not in waiting]
         return past[-self.limits.history_messages :]
 
     # --- the start and the end of a node ----------------------------------------------------------------------------
@@ -351,11 +377,11 @@ class Session:
         self.next()
 
     async def _recover_started(self, record: RunRecord) -> None:
-        found = await left(self.log, record, self.channel.head)
+        found = await recovery.left(self.log, record, self.channel.head)
         agent = next((agent for agent in self.agents.all() if agent.id == record.agentId and not agent.error), None)
         if agent is None or not agent.marks.restartable or record.attempt > 1:
             run = self._run(record, None)
-            run.resume_texts(found.texts)
+            run.resume_texts(found.texts.values())
             for question in found.questions.values():
                 run.questions.add(question)
             self.runs[run.id] = run
@@ -380,9 +406,8 @@ class Session:
                 run.stop("aborted")
 
 
-def digest(chat: Chat, agent_id: str) -> str:
-    """Return what two chats with one clientMsgId must share."""
-    return hashlib.sha256(orjson.dumps([agent_id, chat.message])).hexdigest()
+def _busy(chat: Chat, session_id: str, line: str) -> Busy:
+    return Busy(line, sessionId=session_id, clientMsgId=chat.clientMsgId, retryAfterMs=1000)
 
 
 def _short(run: Run) -> dict[str, str]:

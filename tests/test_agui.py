@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 from ag_ui.core import Event as AgUiEvent
-from ag_ui.core import ResumeEntry, RunAgentInput, UserMessage
+from ag_ui.core import ImagePart, ResumeEntry, RunAgentInput, TextPart, UrlSource, UserMessage
 from fakes import PATIENCE, Hub
 from nodes import needs_node, run_node
 from pydantic import TypeAdapter
@@ -16,7 +16,7 @@ from test_content import EVERYTHING
 CHECK: TypeAdapter[Any] = TypeAdapter(AgUiEvent)
 
 
-def asked(message: str, run_id: str = "run-1", thread_id: str = "t1") -> dict[str, Any]:
+def asked(message: Any, run_id: str = "run-1", thread_id: str = "t1") -> dict[str, Any]:
     """Return a request as AG-UI's package for Python makes it."""
     said = UserMessage(id="u1", role="user", content=message)
     given = RunAgentInput(
@@ -88,6 +88,18 @@ async def test_a_lost_stream_is_taken_up_again(hub: Hub, tmp_path: Path) -> None
     assert len(await hub.node.history("t1", 100)) == 2
 
 
+async def test_what_a_user_sends_beside_text_becomes_parts(hub: Hub) -> None:
+    """In their order, with the text as the message; where there is text alone it is the message, and no part."""
+    hub.agent("parts.py", "async def parts(run):\n    yield f'{run.message} {[part[\"type\"] for part in run.parts]}'")
+    await hub.start()
+    image = ImagePart(source=UrlSource(value="https://example.org/a.png"))
+    content = [TextPart(text="look "), image, TextPart(text="here")]
+    assert text(await events(hub, "parts", asked(content))) == "look here ['text', 'image', 'text']"
+    assert text(await events(hub, "parts", asked([TextPart(text="only")], "run-2"))) == "only []"
+    first, *_ = await hub.node.log.messages("t1", 9)
+    assert first.parts is not None and first.parts[1]["source"] == {"type": "url", "value": "https://example.org/a.png"}
+
+
 async def test_a_run_that_fails_ends_with_its_error(hub: Hub) -> None:
     """And with nothing after it."""
     hub.agent("failing.py", "async def failing(message: str):\n    yield 'one '\n    raise ValueError(message)")
@@ -103,6 +115,8 @@ async def test_a_run_that_fails_ends_with_its_error(hub: Hub) -> None:
         ("nobody", {}, 404),
         ("echo", {"messages": []}, 400),
         ("echo", {"messages": [{"id": "a", "role": "assistant", "content": "x"}]}, 400),
+        ("echo", {"messages": [{"id": "a", "role": "user", "content": [{"type": "hologram"}]}]}, 400),
+        ("echo", {"messages": [{"id": "a", "role": "user", "content": 7}]}, 400),
         ("echo", {"threadId": "a b"}, 400),
         ("echo", {"runId": 7}, 400),
     ],

@@ -12,9 +12,10 @@ import pytest
 HUB = Path(__file__).parent.parent / "hub"
 
 FLOORS = [
-    {"errors", "messages", "config", "counts"},
+    {"errors", "messages", "parts", "config", "counts"},
     {"", "agent", "protocols", "logs"},  # "" is the package itself: what agent files import
     {
+        "admission",
         "asking",
         "broadcast",
         "calls",
@@ -26,6 +27,7 @@ FLOORS = [
         "pages",
         "recovery",
         "registry",
+        "rewriting",
         "run",
         "session",
         "threads",

@@ -1,6 +1,7 @@
 """What every log promises. A new driver joins by a row in LOGS."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ LOGS = [pytest.param(lambda folder: f"sqlite:///{folder}/hub.db", id="sqlite")]
 
 Heard = list[tuple[str, Any]]  # ("event", Event), then ("done", what done got)
 ANN = Author("ann", "Ann")
+PARTS = ({"type": "text", "text": 'a "\0\U0001f600'}, {"type": "image", "source": {"type": "url", "value": "x"}})
 
 
 @attrs.define
@@ -168,6 +170,8 @@ async def test_every_body_comes_back(hub: Opened) -> None:
         RunFinished("m", "end_turn", Usage(3, 4)),
         RunFinished("m", "cancelled"),
         MessageRemoved(("m", "m2"), "restarted"),
+        UserMessage("u3", ANN, "look", None, PARTS, {"a": {"b": [1, None]}}),
+        WholeMessage("m4", "see", PARTS),
     ]
     await hub.put(Append("s", [Entry("main", "r", body) for body in bodies] + [Entry(None, None, bodies[0])]))
     events = await hub.everything("s")
@@ -270,6 +274,81 @@ async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
     assert list(await hub.log.messages("s", 0)) == []
 
 
+async def test_messages_come_back_whole(hub: Opened) -> None:
+    """With their parts, their metadata, and the message that they answer."""
+    asked = Message("u", "user", "hi", None, None, ANN, parts=PARTS, metadata={"a": {"b": [1, None, "\0"]}})
+    answer = Message("a", "assistant", "yes", "main", "r", None, parts=PARTS[:1], userMessageId="u")
+    await hub.put(Append("s", [chunk("x"), chunk("y")], [(0, asked), (1, answer)]))
+    event, _ = await hub.everything("s")
+    whole = [attrs.evolve(m, seq=seq, ts=event.ts) for m, seq in ((asked, 1), (answer, 2))]
+    assert list(await hub.log.messages("s", 9)) == whole == list((await hub.log.history("s", 0, 9))[1])
+
+
+async def talk(hub: Opened, many: int) -> None:
+    """Keep a0 to a(many-1), of whom each two share an entry."""
+    messages = [Message(f"a{i}", "assistant", f"{i}" * 10, "main", "r", None, parts=PARTS) for i in range(many)]
+    await hub.put(Append("s", [chunk("x") for _ in messages], [(i // 2, one) for i, one in enumerate(messages)]))
+
+
+async def test_messages_up_to_one(hub: Opened) -> None:
+    """That one and those before it, the last so many, of so many bytes; none where there is none of that id."""
+    await talk(hub, 6)
+    await hub.log.load("t")
+
+    async def upto(*asked: Any) -> list[str]:
+        return [m.messageId for m in await hub.log.messages("s", *asked)]
+
+    assert await upto(9, "a3") == ["a0", "a1", "a2", "a3"]
+    assert await upto(2, "a4") == ["a3", "a4"]
+    size = 10 + len(json.dumps(PARTS, ensure_ascii=False, separators=(",", ":")).encode())
+    assert await upto(9, "a3", 2 * size) == ["a2", "a3"]
+    assert await upto(9, "a3", 2 * size - 1) == ["a3"]
+    assert await upto(9, "nobody") == [] == list(await hub.log.messages("t", 9, "a3"))
+
+
+async def test_the_trail_of_a_message(hub: Opened) -> None:
+    """It whole, and after it what came later without what that says; so many at most."""
+    await talk(hub, 6)
+    found = await hub.log.trail("s", "a2", 9)
+    assert [m.messageId for m in found] == ["a2", "a3", "a4", "a5"]
+    assert (found[0].content, found[0].parts) == ("2" * 10, PARTS)
+    assert {(m.content, m.parts, m.agentId) for m in found[1:]} == {("", None, "main")}
+    assert [m.messageId for m in await hub.log.trail("s", "a2", 2)] == ["a2", "a3"]
+    assert list(await hub.log.trail("s", "nobody", 9)) == [] == list(await hub.log.trail("t", "a2", 9))
+
+
+async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
+    """In the commit of the event that says so, also with others that come in its place; events stay as they are."""
+    hub = await opener()
+    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    for session in ("s", "t"):
+        messages = [Message(f"m{i}", "assistant", "x", "main", "r", None) for i in range(4)]
+        await hub.put(Append(session, [chunk("x") for _ in messages], list(enumerate(messages))))
+    new = Message("n", "user", "new", None, None, ANN)
+    gone = Entry(None, None, MessageRemoved(("m1", "m3", "nobody"), "edited"))
+    said = Entry(None, None, UserMessage("n", ANN, "new"))
+    assert await hub.put(Append("s", [gone, said], [(1, new)], removed=["m1", "m3", "nobody"])) == 5
+    alone = Append("s", [Entry(None, None, MessageRemoved(("m0",), "rollback"))], removed=["m0"])
+    assert await hub.put(alone) == 7
+    await hub.log.close()
+    hub = await opener()
+    assert [m.messageId for m in await hub.log.messages("s", 9)] == ["m2", "n"]
+    assert [m.messageId for m in await hub.log.messages("t", 9)] == ["m0", "m1", "m2", "m3"]
+    assert texts(await hub.everything("s")) == ["x"] * 4
+    assert (await hub.everything("s"))[-1].body == MessageRemoved(("m0",), "rollback")
+
+
+async def test_what_is_refused_takes_nothing_out(hub: Opened) -> None:
+    """An append that cannot be kept leaves the history as it was; what is said and taken back in one is gone."""
+    kept = Message("m", "assistant", "x", "main", "r", None)
+    await hub.put(Append("s", [chunk("x")], [(0, kept)]))
+    with pytest.raises(StorageUnavailable):
+        await hub.put(Append("s", [chunk("\ud800")], removed=["m"]))
+    assert [m.messageId for m in await hub.log.messages("s", 9)] == ["m"]
+    await hub.put(Append("s", [chunk("y")], [(0, attrs.evolve(kept, messageId="n"))], removed=["m", "n"]))
+    assert list(await hub.log.messages("s", 9)) == []
+
+
 async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
     """The newest messages win the room, and none older than one that found none is given."""
     sizes = [10, 300_000, 10, 400_000, 600_000]
@@ -298,14 +377,15 @@ async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
     hub = await opener()
     await asyncio.gather(*map(hub.log.load, ("s", "t")))
     await hub.put(Append("s", [chunk("x")], saved=[record("r1"), record("r2")]))
-    await hub.put(Append("t", [chunk("x")], saved=[record("r1", sessionId="t", wide=True)]))
+    beside = {"wide": True, "parts": PARTS, "metadata": {"a": "\0"}}
+    await hub.put(Append("t", [chunk("x")], saved=[record("r1", sessionId="t", **beside)]))
     await hub.put(Append("s", [chunk("x")], saved=[record("r1", state="started", after=1, attempt=2), record("r3")]))
     await hub.put(Append("s", [chunk("x")], ended=["r2"]))
     await hub.log.close()
     hub = await opener()
     assert list(await hub.log.unfinished()) == [
         record("r1", state="started", after=1, attempt=2),
-        record("r1", sessionId="t", wide=True),
+        record("r1", sessionId="t", **beside),
         record("r3"),
     ]
 

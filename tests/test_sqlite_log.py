@@ -1,6 +1,7 @@
 """What only the SQLite log promises: one file, one process, one fsync for all that waits, and plain SQL."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -246,6 +247,30 @@ async def test_what_a_killed_hub_left_of_a_deleted_session_goes_with_retention(o
 
 
 TABLES = ("sessions", "events", "places", "messages", "runs", "chats")
+
+
+async def test_what_an_earlier_release_left_is_read_by_this_one(opener: Opener, path: Path) -> None:
+    """Answers are to the last message before them; a run without parts and metadata has none."""
+    path.parent.mkdir()
+    db = sqlite3.connect(path)
+    db.executescript(f"{''.join(MIGRATIONS[:2])}; PRAGMA user_version = 2")
+    db.execute("INSERT INTO sessions (id, epoch, floor, created) VALUES ('s', 'e', 0, 0)")
+    said = [("u1", 1, "user"), ("u2", 2, "user"), ("a1", 5, "assistant"), ("a2", 5, "assistant"), ("u3", 6, "user")]
+    db.executemany(
+        "INSERT INTO messages (session, id, seq, ts, role, content) VALUES ('s', ?, ?, 0, ?, 'x')",
+        [*said, ("a0", 0, "assistant")],
+    )
+    old = {"runId": "r", "sessionId": "s", "agentId": "main", "state": "queued", "messageId": "m"}
+    old |= {"userMessageId": "u3", "message": "x", "author": {"id": "ann", "name": "Ann"}, "after": 0}
+    db.execute("INSERT INTO runs (session, id, after, record) VALUES ('s', 'r', 0, ?)", (json.dumps(old),))
+    db.commit()
+    db.close()
+    log = await opener()
+    answers = {m.messageId: m.userMessageId for m in await log.messages("s", 9)}
+    assert answers == {"a0": None, "u1": None, "u2": None, "a1": "u2", "a2": "u2", "u3": None}
+    assert await log.unfinished() == [
+        RunRecord("r", "s", "main", "queued", "m", "u3", "x", Author("ann", "Ann"), 0, parts=None, metadata=None)
+    ]
 
 
 async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:

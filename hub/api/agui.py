@@ -62,6 +62,7 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.node import Node
+from hub.parts import Parts, Text
 from hub.protocols.reading import LIMITS
 from hub.protocols.sse import OneRun, chunk
 from hub.session import Session
@@ -103,7 +104,8 @@ async def run(request: web.Request) -> web.StreamResponse:
         run_id, start = await _answered(node, given.threadId, given.resume, who)
     async with node.use(given.threadId) as session:
         if not given.resume:
-            command = Chat(message=_message(given.messages), agentId=agent.id, clientMsgId=given.runId)
+            message, parts = _message(given.messages)
+            command = Chat(message=message, parts=parts, agentId=agent.id, clientMsgId=given.runId)
             accepted = await session.chat(command, who, agent)
             run_id, start = accepted.runId, accepted.seq - 1
         cursor = start
@@ -150,16 +152,20 @@ def _json(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def _message(messages: list[dict[str, Any]]) -> str:
-    """Return the text of the last message, which is the user's."""
+def _message(messages: list[dict[str, Any]]) -> tuple[str, Parts | None]:
+    """Return the text of the last message, which is the user's, and its parts where there is more than text."""
     last = messages[-1] if messages else {}
     content = last.get("content")
-    if isinstance(content, list):
-        texts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
-        content = "".join(texts) if len(texts) == len(content) else None
-    if last.get("role") != "user" or not isinstance(content, str):
-        raise BadFrame("the last of the messages must be the user's, and text")
-    return content
+    if last.get("role") != "user" or not isinstance(content, (str, list)):
+        raise BadFrame("the last of the messages must be the user's, and text or parts")
+    if isinstance(content, str):
+        return content, None
+    try:
+        parts = msgspec.convert(content, Parts)
+    except msgspec.ValidationError as wrong:
+        raise BadFrame(f"these are no parts of a message: {wrong}") from None
+    texts = [part.text for part in parts if isinstance(part, Text)]
+    return "".join(texts), parts if len(texts) < len(parts) else None
 
 
 class OneAgui(OneRun):

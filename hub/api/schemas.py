@@ -89,8 +89,12 @@ def _place(schema: Schema, kind: type[Body], event: Schema) -> None:
 
 
 def _tidy(value: Any) -> None:
-    """Leave out what only Python's regular expressions need: elsewhere `$` lets no newline through."""
+    """Leave out what only Python's regular expressions need: elsewhere `$` lets no newline through.
+
+    And what OpenAPI and AsyncAPI write differently: a union's kinds are told apart by the const in each, too.
+    """
     if isinstance(value, dict):
+        value.pop("discriminator", None)
         if isinstance(value.get("pattern"), str):
             value["pattern"] = value["pattern"].removesuffix(r"(?!\n)")
         value = list(value.values())

@@ -11,7 +11,11 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from hub.config import MiB
 from hub.messages import Author, Body, Event
+from hub.parts import Plain
+
+HISTORY_BYTES = 1 * MiB
 
 
 @attrs.frozen
@@ -35,7 +39,10 @@ class Entry:
 
 @attrs.frozen
 class Message:
-    """A finished text in a session's history; *seq* is the event that finished it."""
+    """A finished text in a session's history; *seq* is the event that finished it.
+
+    *userMessageId* is the message that an agent's message answers.
+    """
 
     messageId: str
     role: Literal["user", "assistant"]
@@ -45,6 +52,9 @@ class Message:
     author: Author | None
     seq: int = 0
     ts: int = 0
+    parts: Plain | None = None
+    metadata: dict[str, Any] | None = None
+    userMessageId: str | None = None
 
 
 @attrs.frozen
@@ -94,6 +104,8 @@ class RunRecord:
     after: int
     attempt: int = 1
     wide: bool = False
+    parts: Plain | None = None
+    metadata: dict[str, Any] | None = None
 
 
 @attrs.frozen
@@ -126,7 +138,8 @@ class Append:
     """What is written in one commit, whole or not at all.
 
     Each of *messages* comes with the index of the entry whose seq it gets. *saved* run records are inserted or
-    replaced; *ended* ones are forgotten. *chats* get the seq of the entry at their index.
+    replaced; *ended* ones are forgotten. *chats* get the seq of the entry at their index. *removed* are ids of messages
+    that leave the history, after *messages* have entered it.
     """
 
     sessionId: str
@@ -135,6 +148,7 @@ class Append:
     saved: Sequence[RunRecord] = ()
     ended: Sequence[str] = ()
     chats: Sequence[tuple[int, KeptChat]] = ()
+    removed: Sequence[str] = ()
 
 
 # Called in the loop, once per append, in commit order, with events that are safely kept.
@@ -183,8 +197,19 @@ class Log(ABC):
         """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
 
     @abstractmethod
-    async def messages(self, session_id: str, last: int) -> Sequence[Message]:
-        """Return the last so many finished messages, oldest first, at most 1 MiB of text (the newest win)."""
+    async def messages(
+        self, session_id: str, last: int, upto: str | None = None, most: int = HISTORY_BYTES
+    ) -> Sequence[Message]:
+        """Return the last so many finished messages, oldest first, at most *most* bytes of text and parts (the newest
+        win); where *upto* names one, that and those before it, and none where there is none of that id.
+        """
+
+    @abstractmethod
+    async def trail(self, session_id: str, message_id: str, most: int) -> Sequence[Message]:
+        """Return a finished message and all after it, oldest first, *most* in all; none where it is not there.
+
+        Those after it come without what they say.
+        """
 
     @abstractmethod
     async def sessions(

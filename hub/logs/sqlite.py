@@ -26,9 +26,10 @@ import msgspec
 import orjson
 import structlog
 
-from hub.config import Limits, MiB
+from hub.config import Limits
 from hub.errors import StorageUnavailable
 from hub.logs import (
+    HISTORY_BYTES,
     Append,
     Done,
     Figures,
@@ -44,12 +45,11 @@ from hub.logs import (
     RunRecord,
 )
 from hub.logs import sqlite_schema as sql
-from hub.logs.sqlite_plan import Cut, Delete, Forget, Outcome, Relabel, Work, to_events, to_message, to_pieces
+from hub.logs.sqlite_plan import Cut, Delete, Forget, Outcome, Relabel, Work, to_events, to_messages, to_pieces
 from hub.logs.sqlite_writer import Writer, connect, one, open_file
 from hub.messages import Event
 
 READERS = 3
-HISTORY_BYTES = 1 * MiB
 # A thread that waits for the GIL asks for it only when nobody let go of it for this long. A busy loop lets go at each
 # poll, for a moment too short to take it: with Python's 5 ms and turns of 2 ms one commit waited for 14 s; with 0.5 ms
 # and turns of 0.3 ms the slowest in a hundred still for 1.2 s.
@@ -122,9 +122,15 @@ class SqliteLog(Log):
         found = await self._ask(sql.BEFORE, {"session": session_id, "run": run_id, "seq": seq})
         return (found[0], found[1]) if found else None
 
-    async def messages(self, session_id: str, last: int) -> Sequence[Message]:
-        asked = {"session": session_id, "last": last, "bytes": HISTORY_BYTES}
-        return await self._ask(sql.HISTORY, asked, lambda rows: [to_message(row) for row in rows]) or ()
+    async def messages(
+        self, session_id: str, last: int, upto: str | None = None, most: int = HISTORY_BYTES
+    ) -> Sequence[Message]:
+        asked = {"session": session_id, "last": last, "upto": upto, "bytes": most}
+        return cast(list[Message], await self._ask(sql.HISTORY, asked, to_messages))
+
+    async def trail(self, session_id: str, message_id: str, most: int) -> Sequence[Message]:
+        asked = {"session": session_id, "message": message_id, "most": most}
+        return cast(list[Message], await self._ask(sql.TRAIL, asked, to_messages))
 
     async def sessions(
         self, skip: int, size: int, agent: str | None, since: int, until: int
@@ -152,7 +158,7 @@ class SqliteLog(Log):
     async def history(self, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
         asked = {"session": session_id, "skip": skip, "size": size}
         total, rows = await self._ask(sql.HISTORY_PAGE, asked)
-        return total, [to_message(row) for row in rows]
+        return total, to_messages(rows)
 
     async def chat(self, session_id: str, principal: str, client_msg_id: str) -> KeptChat | None:
         found = await self._ask(sql.CHAT, {"session": session_id, "principal": principal, "id": client_msg_id})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from secrets import token_hex
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import msgspec
@@ -62,6 +62,7 @@ class Plan:
     heads: dict[str, Standing] = attrs.Factory(dict)
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
     ended: list[tuple[str, str]] = attrs.Factory(list)
+    removed: list[tuple[str, str]] = attrs.Factory(list)
     cuts: list[tuple[Cut, dict[str, int]]] = attrs.Factory(list)
     forgotten: list[tuple[str, list[Any]]] = attrs.Factory(list)  # sessions, and the rows of files that they had
     labels: list[Relabel] = attrs.Factory(list)
@@ -129,7 +130,7 @@ class Plan:
                     to_json(body),
                 )
             events.append(Event(session, epoch, seq, now, agent, run, body))
-        if append.messages or append.saved or append.ended or append.chats:
+        if append.messages or append.saved or append.ended or append.chats or append.removed:
             self._beside(append, head + 1)
         self.heads[session] = (epoch, seq, floor)
         self.outcomes.append((session, events, done, head + 1))
@@ -139,10 +140,11 @@ class Plan:
         for i, m in append.messages:
             author = (m.author.id, m.author.name) if m.author else (None, None)
             row = (session, m.messageId, first + i, self.now, m.role, m.agentId, m.runId, *author, m.content)
-            self.rows["messages"] += row
+            self.rows["messages"] += (*row, _or_null(m.parts), _or_null(m.metadata), m.userMessageId)
         for r in append.saved:
             self.rows["runs"] += (session, r.runId, r.after, to_json(r))
         self.ended += ((session, run) for run in append.ended)
+        self.removed += ((session, message) for message in append.removed)
         for i, c in append.chats:
             self.rows["chats"] += (session, c.principal, c.clientMsgId, c.digest, c.messageId, c.runId, first + i)
 
@@ -156,11 +158,15 @@ class Plan:
         return not (self._changes() or any(self.rows.values()))
 
     def _changes(self) -> bool:
-        return bool(self.ended or self.cuts or self.forgotten or self.labels or self.deleted)
+        return bool(self.ended or self.removed or self.cuts or self.forgotten or self.labels or self.deleted)
 
 
 def to_json(fact: Any) -> str:
     return _encode(fact).decode()
+
+
+def _or_null(fact: Any) -> str | None:
+    return None if fact is None else to_json(fact)
 
 
 def to_events(session: str, epoch: str, rows: list[list[Any]]) -> list[Event]:
@@ -171,9 +177,27 @@ def to_events(session: str, epoch: str, rows: list[list[Any]]) -> list[Event]:
     return events
 
 
-def to_message(row: list[Any]) -> Message:
-    name, role, content, agent, run, author, author_name, seq, ts = row
-    return Message(name, role, content, agent, run, None if author is None else Author(author, author_name), seq, ts)
+def to_messages(rows: list[list[Any]]) -> list[Message]:
+    return [_to_message(*row) for row in rows]
+
+
+def _to_message(
+    name: str,
+    role: Literal["user", "assistant"],
+    content: str,
+    agent: str | None,
+    run: str | None,
+    author: str | None,
+    author_name: str,
+    seq: int,
+    ts: int,
+    parts: list[Any] | None,
+    metadata: dict[str, Any] | None,
+    user_message: str | None,
+) -> Message:
+    who = None if author is None else Author(author, author_name)
+    held = None if parts is None else tuple(parts)
+    return Message(name, role, content, agent, run, who, seq, ts, held, metadata, user_message)
 
 
 def to_pieces(doomed: Sequence[tuple[str, str, int, int]]) -> Iterator[list[tuple[str, str, int]]]:

@@ -69,13 +69,24 @@ MIGRATIONS = (
     ALTER TABLE sessions ADD COLUMN title TEXT;
     ALTER TABLE sessions ADD COLUMN metadata TEXT; -- as JSON
     """,
+    # What a message holds beside its text, and which one an agent's message answers: until now the last before it.
+    """
+    ALTER TABLE messages ADD COLUMN parts TEXT; -- as JSON, as the next
+    ALTER TABLE messages ADD COLUMN metadata TEXT;
+    ALTER TABLE messages ADD COLUMN user_message TEXT;
+    UPDATE messages SET user_message = (SELECT id FROM messages AS asked WHERE asked.session = messages.session
+        AND asked.role = 'user' AND asked.seq < messages.seq ORDER BY asked.seq DESC LIMIT 1) WHERE role = 'assistant';
+    """,
 )
 
 # What a commit inserts: the columns, in the order in which _Plan flattens them.
 COLUMNS = {
     "sessions": ("id", "epoch", "floor", "created"),
     "events": ("session", "seq", "ts", "type", "agent", "run", "message", "offset", "content"),
-    "messages": ("session", "id", "seq", "ts", "role", "agent", "run", "author", "author_name", "content"),
+    "messages": (
+        *("session", "id", "seq", "ts", "role", "agent", "run", "author", "author_name", "content"),
+        *("parts", "metadata", "user_message"),
+    ),
     "runs": ("session", "id", "after", "record"),
     "chats": ("session", "principal", "client_msg_id", "digest", "message", "run", "seq"),
     "files": ("id", "session", "name", "type", "size", "digest", "created"),
@@ -92,6 +103,9 @@ HEADS = """
     FROM sessions WHERE id IN (SELECT value FROM json_each(?))"""
 END_RUNS = """
     DELETE FROM runs WHERE (session, id) IN
+    (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
+REMOVE = """
+    DELETE FROM messages WHERE (session, id) IN
     (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
 
 # Give a place to the events that have none yet.
@@ -137,12 +151,25 @@ BEFORE = """
     SELECT json_array(message, (SELECT group_concat(content, '') FROM (
         SELECT content FROM said WHERE type = 'stream' AND message = last.message ORDER BY seq)))
     FROM last WHERE type = 'stream'"""
-HISTORY = """
-    WITH last AS (SELECT n, seq, length(CAST(content AS BLOB)) AS size FROM messages WHERE session = :session
+# A message as sqlite_plan.py reads it.
+SHOWN = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
+        json(parts), json(metadata), user_message)"""
+HISTORY = f"""
+    WITH last AS (
+        SELECT n, seq, length(CAST(content AS BLOB)) + coalesce(length(CAST(parts AS BLOB)), 0) AS size FROM messages
+        WHERE session = :session AND (:upto IS NULL OR
+            (seq, n) <= (SELECT seq, n FROM messages WHERE session = :session AND id = :upto))
         ORDER BY seq DESC, n DESC LIMIT :last),
     kept AS (SELECT n, sum(size) OVER (ORDER BY seq DESC, n DESC) AS total FROM last)
-    SELECT json_group_array(json_array(id, role, content, agent, run, author, author_name, seq, ts)) FROM (
+    SELECT json_group_array({SHOWN}) FROM (
         SELECT m.* FROM messages m JOIN kept ON kept.n = m.n WHERE total <= :bytes ORDER BY m.seq, m.n)"""
+TRAIL = f"""
+    WITH first AS (SELECT n, seq FROM messages WHERE session = :session AND id = :message)
+    SELECT json_group_array({SHOWN}) FROM (
+        SELECT m.id, role, iif(m.n = first.n, content, '') AS content, agent, run, author, author_name, m.seq, ts,
+            iif(m.n = first.n, parts, NULL) AS parts, iif(m.n = first.n, metadata, NULL) AS metadata, user_message
+        FROM first JOIN messages m ON m.session = :session AND (m.seq, m.n) >= (first.seq, first.n)
+        ORDER BY m.seq, m.n LIMIT :most)"""
 SESSIONS = """
     WITH found AS (SELECT id, epoch, title, metadata, (SELECT count(*) FROM messages WHERE session = s.id) AS messages,
         coalesce((SELECT ts FROM messages WHERE session = s.id ORDER BY seq DESC LIMIT 1), 0) AS ts FROM sessions s
@@ -152,9 +179,9 @@ SESSIONS = """
     SELECT json_array((SELECT count(*) FROM fits), json((
         SELECT json_group_array(json_array(id, epoch, messages, ts, title, metadata)) FROM (
             SELECT * FROM fits ORDER BY ts DESC, id LIMIT :size OFFSET :skip))))"""
-HISTORY_PAGE = """
+HISTORY_PAGE = f"""
     SELECT json_array((SELECT count(*) FROM messages WHERE session = :session), json((
-        SELECT json_group_array(json_array(id, role, content, agent, run, author, author_name, seq, ts)) FROM (
+        SELECT json_group_array({SHOWN}) FROM (
             SELECT * FROM messages WHERE session = :session ORDER BY seq, n LIMIT :size OFFSET :skip))))"""
 CHAT = """
     SELECT json_array(principal, client_msg_id, digest, message, run, seq) FROM chats

@@ -162,8 +162,9 @@ class Writer:
 
     def _change(self, plan: Plan) -> None:
         """Do in a commit what is no insertion."""
-        if plan.ended:
-            self.db.execute(sql.END_RUNS, (orjson.dumps(plan.ended).decode(),))
+        for statement, doomed in ((sql.END_RUNS, plan.ended), (sql.REMOVE, plan.removed)):
+            if doomed:
+                self.db.execute(statement, (orjson.dumps(doomed).decode(),))
         for label in plan.labels:
             for name, value in label.changes.items():
                 self.db.execute(sql.RELABEL[name], (value, label.sessionId))

@@ -75,7 +75,7 @@ def _chunk(event: Event, body: Chunk) -> dict[str, Any]:
 
 
 def _message(event: Event, body: WholeMessage) -> dict[str, Any]:
-    return _said("message", event, body.messageId, body.content)
+    return _without_none(_said("message", event, body.messageId, body.content))
 
 
 def _end(event: Event, body: RunFinished) -> dict[str, Any]:
@@ -102,7 +102,12 @@ def _failed(event: Event, body: RunError) -> dict[str, Any]:
 
 def _removed(event: Event, body: MessageRemoved) -> dict[str, Any]:
     text = f"forget these messages ({body.reason}): {', '.join(body.messageIds)}"
-    return _error(event, "message_removed", text) | {"messageIds": body.messageIds}
+    return _without_none(_error(event, "message_removed", text)) | {"messageIds": body.messageIds}
+
+
+def _without_none(frame: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the run of what belongs to none: messages of a fork, and what people take back."""
+    return {name: value for name, value in frame.items() if value is not None}
 
 
 FRAMES: dict[type, Callable[[Event, Any], dict[str, Any]]] = {

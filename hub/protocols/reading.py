@@ -12,7 +12,7 @@ from hub.messages import COMMANDS, ID_PATTERN, Chat, Command
 
 LIMITS = Limits()
 ID = re.compile(ID_PATTERN)
-ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "interruptId", "epoch")
+ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "interruptId", "epoch", "messageId", "newSessionId")
 
 
 def read_command(data: bytes) -> Command:
