@@ -16,7 +16,7 @@ needs_node = pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js 
 
 async def run_node(script: str, *arguments: str) -> str:
     """Return what the script printed; fails with what it said where it fails."""
-    await asyncio.to_thread(_install)
+    await asyncio.to_thread(node_packages)
     process = await asyncio.create_subprocess_exec(
         "node", str(PLACE / script), *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -30,7 +30,8 @@ async def run_node(script: str, *arguments: str) -> str:
     return out.decode()
 
 
-def _install() -> None:
+def node_packages() -> None:
+    """Copy the scripts to build/node, and install what they need there, once."""
     PLACE.mkdir(parents=True, exist_ok=True)
     with (PLACE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of pytest may be here at once
