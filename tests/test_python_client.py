@@ -170,6 +170,32 @@ async def test_a_group_hears_an_answer_to_its_end_through_a_cut(hub: Hub, proxy:
         assert text(await read(group)) == "one two"
 
 
+async def test_an_answer_that_begins_while_a_session_is_left_is_heard_by_the_group() -> None:
+    """The hub hears `unsubscribe` too late for its group: the client asks for the session again."""
+    asked: list[dict[str, Any]] = []
+
+    async def first(peer: Peer) -> None:
+        await peer.joined()
+        await peer.event("run_started", 1, messageId="m1", attempt=1)
+        await peer.ws.close(code=1012)
+
+    async def second(peer: Peer) -> None:
+        await peer.joined()
+        asked.append(await peer.joined(1))
+        await peer.event("run_finished", 2, messageId="m1", stopReason="end_turn")
+        leave = await peer.next("unsubscribe")
+        about = {"sessionId": "s1", "agentId": "echo", "runId": "r2", "epoch": "e", "ts": 0}
+        await peer.say("run_started", seq=3, messageId="m2", attempt=1, **about)
+        await peer.say("ok", ref=leave["ref"])
+        asked.append(await peer.joined(3))
+        await peer.say("run_finished", seq=4, messageId="m2", stopReason="end_turn", **about)
+
+    async with scripted(first, second) as url, connect(url) as client:
+        events = await read(client.subscribe(agent="echo"), 2)
+        assert [event.seq for event in events] == [1, 2, 3, 4]
+        assert [one["afterSeq"] for one in asked] == [1, 3]
+
+
 async def test_a_group_that_is_not_read_raises_at_its_bound(hub: Hub) -> None:
     """A group has no log to read on from: what waits is bounded, and then it says so."""
     hub.agent("flood.py", FLOOD)
@@ -245,6 +271,27 @@ async def test_a_message_said_while_nobody_is_there_is_sent_later(hub: Hub, prox
         await cut(client, proxy, talk())
         said = [event.body.content for event in await read(events, 2) if isinstance(event.body, UserMessage)]
         assert said == ["first", "second"]
+
+
+async def test_a_message_that_meets_a_hub_going_down_is_sent_to_the_next() -> None:
+    """`draining` is no answer: the chat waits for the next connection."""
+
+    async def first(peer: Peer) -> None:
+        await peer.joined()
+        chat = await peer.next("chat")
+        await peer.say("error", code="draining", message="going down", ref=chat["ref"], retryAfterMs=1)
+        await peer.ws.close(code=1012)
+
+    async def second(peer: Peer) -> None:
+        await peer.joined()
+        chat = await peer.next("chat")
+        await peer.say("error", code="busy", message="not now", ref=chat["ref"], retryAfterMs=7)
+
+    async with scripted(first, second) as url, connect(url) as client:
+        session = await client.session("s1")
+        with pytest.raises(Refusal, match="not now") as refused:
+            await session.ask("hi")
+        assert refused.value.retryable and refused.value.retry_after_ms == 7
 
 
 async def test_a_failed_answer_is_raised_with_what_was_said(hub: Hub) -> None:
