@@ -224,7 +224,7 @@ async def test_the_commands_do_what_help_says(hub: Hub, tmp_path: Path) -> None:
         screen.type("/session s2" + ENTER)
         await screen.until("session s2", after="/session s2")
         screen.type("there" + ENTER)
-        await screen.until("echo:", "you>", after="there")
+        await screen.until("echo:", "you>", after="you> there")
         screen.type("/quit" + ENTER)
         assert await screen.ended() == 0
     assert len(await hub.node.log.messages("s2", 10)) == 2
@@ -326,7 +326,8 @@ async def test_without_a_hub_one_line_says_how_to_start_one(hub: Hub, command: t
     assert done == Done(
         1,
         "",
-        "hubbub: no hub answers at http://127.0.0.1:1: start one with `make run` or `hubbub serve`, or name it: --url\n",
+        "hubbub: no hub answers at http://127.0.0.1:1: "
+        "start one with `make run` or `hubbub serve`, or name it: --url\n",
     )
 
 
