@@ -1,4 +1,4 @@
-"""The command line: `hubbub serve` and `hubbub agents`."""
+"""The command line: `hubbub serve`, `hubbub agents`, and the commands of hub.terminal."""
 
 import asyncio
 import os
@@ -15,6 +15,7 @@ from rich.text import Text
 from hub import __version__
 from hub.config import ConfigError, Settings, load
 from hub.logs import LogUnusable
+from hub.terminal import COMMANDS
 
 if TYPE_CHECKING:
     from hub.loading import Agent
@@ -62,6 +63,10 @@ def agents(**flags: Any) -> None:
     except OSError as error:
         _refuse(error)
     _show(found)
+
+
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 def _settings(flags: dict[str, Any]) -> Settings:

@@ -104,6 +104,7 @@ class ConfigError(Exception):
 
 FILE = "hubbub.toml"
 PREFIX = "HUBBUB_"
+OTHERS = ("HUBBUB_URL",)  # read by the commands that talk to a hub
 KINDS: dict[str, Any] = {field.name: field.type for field in attrs.fields(Settings) if field.name != "limits"}
 KINDS["log"] = Text  # no source can say None, it can only be silent
 
@@ -144,7 +145,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     keys = {key.upper(): key for key in KINDS}
     for name, text in environ.items():
         short = name.removeprefix(PREFIX)
-        if short == name or short.startswith("TEST_"):
+        if short == name or short.startswith("TEST_") or name in OTHERS:
             continue
         if short not in keys:
             hint = _hint(short.upper(), list(keys), PREFIX)

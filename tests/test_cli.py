@@ -92,7 +92,7 @@ def test_it_tells_its_version(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"hubbub {hub.__version__}\n")
 
 
-@pytest.mark.parametrize("library", ["click", "rich"])
+@pytest.mark.parametrize("library", ["click", "prompt_toolkit", "rich"])
 def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path, library: str) -> None:
     """The core installs without the command line; its name then leads to the extra, not to a traceback."""
     program = f"import sys; sys.modules[{library!r}] = None; from hub.__main__ import main; main()"

@@ -209,3 +209,8 @@ def test_the_settings_need_no_extra() -> None:
     """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_the_variable_of_the_terminals_commands_is_no_setting(tmp_path: Path) -> None:
+    """Who has HUBBUB_URL set for `hubbub chat` can start a hub, too."""
+    assert load({}, {"HUBBUB_URL": "http://a.example"}, tmp_path) == Settings()

@@ -39,6 +39,7 @@ KNOWN = {
     ("json", "plain"),
     ("json", "envelope"),
     ("python", "protocol"),
+    ("python", "client"),
     ("http", "request"),
     ("json", "response"),
     ("text", "response"),
@@ -314,6 +315,37 @@ async def test_the_openai_example_works(hub: Hub) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert out.decode() == "hello there "
+
+
+@pytest.mark.parametrize("block", of_kind(DOCS["clients-python"], "python", "client"), ids=str)
+async def test_a_program_of_the_python_clients_page_runs(hub: Hub, block: Block) -> None:
+    """Against a hub in which something was said; it prints what its agent says."""
+    write_agents(hub)
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="main", sessionId="session-001", message="Before!")
+    await client.until_done()
+    code = re.sub(r"connect\([^)]*\)", f'connect("ws://127.0.0.1:{hub.port}/api/v1/ws")', block.text)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    wanted = "main end_turn" if "subscribe" in code else "live" if "states" in code else "how are you?"
+    try:
+        async with asyncio.timeout(PATIENCE):
+            said = ""
+            while wanted not in said:
+                line = await process.stdout.readline()
+                assert line, said
+                said += line.decode()
+    finally:
+        if process.returncode is None and "subscribe" in code:
+            process.kill()  # it listens for ever
+        await process.communicate()
+    assert "Traceback" not in said and ("subscribe" in code or process.returncode == 0)
 
 
 # --- settings and commands --------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ FLOORS = [
         "threads",
     },
     {"node", "dispatch", "deleting"},
-    {"auth", "clients", "ws", "sse", "api", "app", "cli", "__main__"},
+    {"auth", "clients", "ws", "sse", "api", "app", "cli", "terminal", "__main__"},
 ]
 ASIDE = {"adapters", "client"}
 TOP = len(FLOORS) - 1
@@ -121,6 +121,13 @@ def test_only_the_top_floor_and_adapters_and_the_client_know_aiohttp() -> None:
     """Sessions, runs and logs can be used and tested without a web server."""
     low = {module for module in importers("aiohttp") if part(module) not in ASIDE and floor(module) != TOP}
     assert not low
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module) == "client"])
+def test_the_client_knows_the_words_of_the_hub_and_nothing_else(module: str) -> None:
+    """Whoever uses it loads no server."""
+    ours = {part(name) for name in imports(module, everywhere(parsed(module))) if name in MODULES}
+    assert ours <= FLOORS[0] | {"client"}
 
 
 def test_only_the_sqlite_log_knows_sqlite() -> None:

@@ -1,0 +1,37 @@
+"""The Python client: shared sessions that lose nothing, over any number of lost connections.
+
+async with connect() as hub:
+    session = await hub.session("s1", agent="main")
+    async for event in session.chat("hi"):
+        ...
+"""
+
+from hub.client.client import Client, connect
+from hub.client.failures import (
+    Closed,
+    ConnectionCut,
+    Failure,
+    Forgotten,
+    Refusal,
+    RunFailed,
+    TooSlow,
+    Unreachable,
+)
+from hub.client.frames import Unknown
+from hub.client.session import Answer, Session
+
+__all__ = [
+    "Answer",
+    "Client",
+    "Closed",
+    "ConnectionCut",
+    "Failure",
+    "Forgotten",
+    "Refusal",
+    "RunFailed",
+    "Session",
+    "TooSlow",
+    "Unknown",
+    "Unreachable",
+    "connect",
+]

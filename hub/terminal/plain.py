@@ -1,0 +1,125 @@
+"""Answers as bare text, as they stream: what pipes, and `hubbub tail`."""
+
+import asyncio
+import signal
+import sys
+from secrets import token_hex
+from typing import Any
+
+import attrs
+
+from hub.client import Answer, Closed, Failure
+from hub.messages import Chunk, Event, MessageRemoved, Reset, RunError, RunFinished, UserMessage, WholeMessage
+from hub.terminal.failures import CommandFailed
+from hub.terminal.hubs import opened
+from hub.terminal.text import safe
+
+
+@attrs.define
+class Plain:
+    """Writes messages one after the other; each begins on a line of its own."""
+
+    message: str = ""
+    _at_start: bool = True
+
+    def write(self, text: str) -> None:
+        text = safe(text)
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            self._at_start = text.endswith("\n")
+
+    def begin(self, message: str, head: str = "") -> None:
+        """Go on with a message, or begin another, under *head*."""
+        if message != self.message:
+            self.line()
+            self.message = message
+            self.write(head)
+
+    def line(self) -> None:
+        if not self._at_start:
+            self.write("\n")
+
+
+async def answer_once(url: str, agent: str, session: str | None, message: str) -> int:
+    """Send one message, and write the answer; raises CommandFailed where it fails."""
+    if not message.strip():
+        raise CommandFailed("standard input is empty: there is nothing to say")
+    async with opened(url) as hub:
+        answer = (await hub.session(session or f"s_{token_hex(10)}", agent=agent)).chat(message.rstrip("\n"))
+        stopping: list[asyncio.Task[object]] = []
+        whole = asyncio.current_task()
+        assert whole is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, stopping, whole)
+        try:
+            await _write(answer)
+        except Failure as failure:
+            raise CommandFailed(failure.message) from None
+        finally:
+            await asyncio.gather(*stopping, return_exceptions=True)
+    return 0
+
+
+def _stop(answer: Answer, stopping: "list[asyncio.Task[object]]", whole: "asyncio.Task[Any]") -> None:
+    """Ctrl-C: stop the answer; the second time, leave."""
+    if stopping:
+        whole.cancel()
+    else:
+        stopping.append(asyncio.create_task(answer.cancel()))
+
+
+async def _write(answer: Answer) -> None:
+    out, why = Plain(), ""
+    async for event in answer:
+        body = event.body
+        if isinstance(body, (Chunk, WholeMessage)):
+            out.begin(body.messageId)
+            out.write(body.content)
+        elif isinstance(body, MessageRemoved):
+            out.line()
+            print("hubbub: the answer begins anew", file=sys.stderr)
+        elif isinstance(body, RunError):
+            why = body.message
+        elif isinstance(body, RunFinished):
+            out.line()
+            if body.stopReason not in ("end_turn", "max_tokens"):
+                raise CommandFailed(safe(why) or f"the answer ended early ({body.stopReason})")
+
+
+async def follow(url: str, session: str) -> int:
+    """Write what is said in a session from now on; an answer that is going on is written from its beginning."""
+    out = Plain()
+    async with opened(url) as hub:
+        try:
+            async for event in hub.subscribe(session=session):
+                _show(out, event)
+        except Closed as closed:
+            raise CommandFailed(closed.message) from None
+        except Failure as failure:
+            raise CommandFailed(failure.message) from None
+    return 0
+
+
+def _show(out: Plain, event: Event | Reset) -> None:
+    body = event.body if isinstance(event, Event) else None
+    agent = event.agentId if isinstance(event, Event) else None
+    if isinstance(body, UserMessage):
+        out.begin(body.messageId, f"{body.author.name}> ")
+        out.write(body.content)
+        out.line()
+    elif isinstance(body, (Chunk, WholeMessage)):
+        out.begin(body.messageId, f"{agent}: ")
+        out.write(body.content)
+    elif isinstance(body, RunError):
+        out.begin("", "")
+        out.write(f"! {agent}: {body.message}\n")
+    elif isinstance(body, RunFinished):
+        out.line()
+        if body.stopReason not in ("end_turn", "max_tokens", "error"):
+            out.write(f"! {agent}: {body.stopReason}\n")
+    elif isinstance(body, MessageRemoved):
+        out.line()
+        out.write(f"! {agent}: the answer begins anew\n")
+    elif isinstance(event, Reset):
+        out.line()
+        out.write("! this session begins anew\n")
