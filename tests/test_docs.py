@@ -268,7 +268,7 @@ async def request(hub: Hub, text: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("example", ANSWERED, ids=ids(ANSWERED))
 async def test_a_request_of_the_page_is_answered_as_the_page_says(hub: Hub, example: tuple[Block, Block]) -> None:
-    """With the status that the answer's fence names, 200 where it names none."""
+    """With the status that the answer's fence names, 200 where it names none; where it is `like` it, ... is anything."""
     asked, answer = example
     write_agents(hub)
     await hub.start()
@@ -279,8 +279,10 @@ async def test_a_request_of_the_page_is_answered_as_the_page_says(hub: Hub, exam
             text = text.replace(found[1], json.loads(said)["fileId"])
     for one in re.split(r"^(?=[A-Z]+ /)", text, flags=re.MULTILINE)[1:]:  # of several, the last is answered
         status, heard = await request(hub, one)
-    assert status == int((*answer.info[2:], "200")[0]), heard
-    if answer.info[0] == "json":
+    assert status == int(next((word for word in answer.info if word.isdigit()), "200")), heard
+    if "like" in answer.info:
+        assert re.fullmatch(re.escape(answer.text.strip()).replace(re.escape("..."), "(?s:.*?)"), heard.strip()), heard
+    elif answer.info[0] == "json":
         assert alike(json.loads(answer.text), json.loads(heard), vary=VOLATILE_THERE), heard
     else:
         assert heard == answer.text.strip()
@@ -304,6 +306,16 @@ async def test_every_route_is_on_the_page(hub: Hub) -> None:
     assert {pair for pair in mine if pair[0] in ("GET", "POST", "PATCH", "DELETE")} - {("GET", "/ws")} == {
         pair for pair in shown if len(pair) == 2
     }
+
+
+def test_every_route_of_the_page_has_an_example() -> None:
+    """But the WebSocket, whose frames the protocol page shows."""
+    routes = {" ".join(pair) for row in rows(DOCS["api"]) if len(pair := row[0].strip("`").split()) == 2}
+    asked = [line for block in of_kind(DOCS["api"], "http", "request") for line in block.lines]
+    for route in routes - {"GET /agents/{agentId}/ws"}:
+        method, path = route.split()
+        place = re.sub(r"\\{\w+\\}", r"[^/?]+", re.escape(path))
+        assert any(re.fullmatch(rf"{method} (/api)?(/v1)?{place}(\?.*)?", line) for line in asked), route
 
 
 async def test_the_openai_example_works(hub: Hub) -> None:
