@@ -268,7 +268,7 @@ async def request(hub: Hub, text: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("example", ANSWERED, ids=ids(ANSWERED))
 async def test_a_request_of_the_page_is_answered_as_the_page_says(hub: Hub, example: tuple[Block, Block]) -> None:
-    """With the status that the answer's fence names, 200 where it names none; where it is `like` it, ... is anything."""
+    """With the status that the fence names, else 200; in one that is `like` the answer, ... is anything."""
     asked, answer = example
     write_agents(hub)
     await hub.start()
