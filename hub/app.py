@@ -55,10 +55,18 @@ async def script(request: web.Request) -> web.FileResponse:
     return web.FileResponse(CONSOLE / "hello.js", headers={"X-Content-Type-Options": "nosniff"})
 
 
+async def client(request: web.Request) -> web.FileResponse:
+    """Give the JavaScript client, or its types; asked for again each time, so that it fits the hub it speaks to."""
+    name = request.path[1:]
+    kind = {"Content-Type": f"{CLIENT[name]}; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+    return web.FileResponse(CONSOLE / name, headers={**kind, "Cache-Control": "no-cache"})
+
+
 async def no_icon(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+CLIENT = {"client.js": "text/javascript", "client.d.ts": "application/typescript"}
 BACKLOG = 4096  # who is not accepted at once, when all come back after a cut, would try again a second later
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
@@ -68,6 +76,7 @@ POLICY = (
 ROUTES: tuple[tuple[str, Handler], ...] = (
     ("/", page),
     ("/hello.js", script),
+    *((f"/{name}", client) for name in CLIENT),
     ("/favicon.ico", no_icon),
     ("/health", health),
     ("/ready", ready),
@@ -117,7 +126,7 @@ def make_app(node: Node) -> web.Application:
     cors = aiohttp_cors.setup(app, defaults={"*": options})
     for path, handler in ROUTES:
         route = app.router.add_get(path, handler)
-        if path.startswith(BASE) and handler is not websocket:
+        if handler is client or path.startswith(BASE) and handler is not websocket:
             cors.add(route)
     for base in (BASE, "/v1"):  # the latter is where OpenAI's clients look by default
         for method, path, handler in (*openai.ROUTES, *((*sessions.ROUTES, *agui.ROUTES) if base == BASE else ())):
