@@ -19,6 +19,7 @@ from hub.api import (
     HTML,
     SCRIPT,
     TEXT,
+    TYPES,
     Failure,
     Handler,
     Route,
@@ -69,6 +70,22 @@ async def script(request: web.Request) -> web.FileResponse:
     return file(CONSOLE / "hello.js", SCRIPT, {"X-Content-Type-Options": "nosniff"})
 
 
+SHARED = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}  # asked for anew: it fits the hub it speaks to
+
+
+async def script_client(request: web.Request) -> web.FileResponse:
+    """Give the client for browsers and Node.js."""
+    return file(CONSOLE / "client.js", SCRIPT, SHARED)
+
+
+async def types(request: web.Request) -> web.FileResponse:
+    """Give the types of the client for TypeScript."""
+    return file(CONSOLE / "client.d.ts", TYPES, SHARED)
+
+
 async def no_icon(request: web.Request) -> web.Response:
     """Answer browsers that ask for an icon."""
     return web.Response(status=204)
@@ -96,6 +113,8 @@ ROUTES = (
     *documents.ROUTES,
     Route("GET", "/", page, "Pages", {200: HTML}, bases=ROOT),
     Route("GET", "/hello.js", script, "Pages", {200: SCRIPT}, bases=ROOT),
+    Route("GET", "/client.js", script_client, "Pages", {200: SCRIPT}, bases=ROOT),
+    Route("GET", "/client.d.ts", types, "Pages", {200: TYPES}, bases=ROOT),
     Route("GET", "/favicon.ico", no_icon, "Pages", {204: None}, bases=ROOT),
 )
 
