@@ -125,13 +125,7 @@ class Client:
             raise TypeError("subscribe takes an agent or a session")
         if session is not None:
             return self._reader(session, after_seq, epoch)
-        assert agent is not None
-        reader = GroupReader(agent)
-        if self.state == "closed":
-            self._finish(reader)
-        self._groups.setdefault(agent, WeakSet()).add(reader)
-        self._listen(reader)
-        return reader
+        return self._group_reader(agent or "")
 
     async def command(self, **frame: Any) -> Notice:
         """Send a command of docs/protocol.md, and return its answer.
@@ -186,6 +180,14 @@ class Client:
         reader.behind = not new and reader.cursor != feed.seq
         if self.state == "closed":
             self._finish(reader)
+        return reader
+
+    def _group_reader(self, agent: str) -> GroupReader:
+        reader = GroupReader(agent)
+        if self.state == "closed":
+            self._finish(reader)
+        self._groups.setdefault(agent, WeakSet()).add(reader)
+        self._listen(reader)
         return reader
 
     def _join(self, feed: Feed) -> None:

@@ -19,6 +19,12 @@ PONG_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
 LOST = 1006
+OPTIONS: dict[str, Any] = {
+    "protocols": ("hubbub.v1",),
+    "timeout": aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
+    "max_msg_size": 0,  # a reset brings a hundred messages
+    "decode_text": False,
+}
 
 
 class LinkLost(Exception):
@@ -112,15 +118,8 @@ class Link:
     async def _once(self, http: aiohttp.ClientSession) -> bool:
         """Hold one connection until it is lost; say whether there may be another."""
         try:
-            # Bounded here: no timeout of aiohttp's covers a peer that takes the handshake and never answers.
-            async with asyncio.timeout(OPEN_SECONDS):
-                ws = await http.ws_connect(
-                    self.url,
-                    protocols=("hubbub.v1",),
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
-                    max_msg_size=0,
-                    decode_text=False,
-                )
+            async with asyncio.timeout(OPEN_SECONDS):  # aiohttp would wait five minutes for a peer that never answers
+                ws = await http.ws_connect(self.url, **OPTIONS)
         except aiohttp.WSServerHandshakeError as refused:
             return self._refused(refused)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
