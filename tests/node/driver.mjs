@@ -24,7 +24,8 @@ const commands = {
   connect({ url }) {
     hub = connect(url, { WebSocket })
     say({ said: 'state', state: hub.state })
-    hub.on('state', (state) => say({ said: 'state', state, code: state === 'closed' ? hub.closeCode : undefined }))
+    const over = (state) => state === 'waiting' || state === 'closed'
+    hub.on('state', (state) => say({ said: 'state', state, code: over(state) ? hub.closeCode : undefined }))
   },
   session({ sessionId, ...options }) {
     const session = hub.session(sessionId, options)
