@@ -242,7 +242,7 @@ class Session:
             self._over,
             self.freed,
             shelf,
-            new_id=new_id,
+            new_id,
         )
 
     def _chat_landed(self, replaced: list[Run], run: Run, seq: int | StorageUnavailable) -> None:
@@ -381,7 +381,7 @@ class Session:
         agent = next((agent for agent in self.agents.all() if agent.id == record.agentId and not agent.error), None)
         if agent is None or not agent.marks.restartable or record.attempt > 1:
             run = self._run(record, None)
-            run.resume_texts(found.texts.values())
+            run.speech.resume(found.texts.values())
             for question in found.questions.values():
                 run.questions.add(question)
             self.runs[run.id] = run

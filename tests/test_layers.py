@@ -30,6 +30,7 @@ FLOORS = [
         "rewriting",
         "run",
         "session",
+        "speech",
         "threads",
     },
     {"node", "dispatch", "deleting"},
