@@ -23,6 +23,7 @@ FLOORS = [
         "faults",
         "files",
         "loading",
+        "once",
         "outbox",
         "pages",
         "recovery",
