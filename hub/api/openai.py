@@ -138,28 +138,29 @@ async def _stream(
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     head, finish = _head(name, int(time()), asked.model), Finish()
 
-    async def say(fields: dict[str, Any]) -> None:
-        await response.write(b"data: " + orjson.dumps(fields) + b"\n\n")
-
     try:
         async with _while_heard(request):
             piece = await anext(pieces, None)  # what fails before it can still be told by its status
             await response.prepare(request)
-            await say(_delta(head, BEGIN))
+            await _say(response, _delta(head, BEGIN))
             while piece is not None:
                 if isinstance(piece, Finish):
                     finish = piece
                 elif piece:
-                    await say(_delta(head, {"content": piece}))
+                    await _say(response, _delta(head, {"content": piece}))
                 piece = await anext(pieces, None)
         for fields in _end(head, REASONS[finish.reason], finish.usage, asked.wants_usage):
-            await say(fields)
+            await _say(response, fields)
     except (AgentError, TimeoutError) as error:
         if not response.prepared:
             raise
-        await say(refused(error).body)
+        await _say(response, refused(error).body)
     await response.write(b"data: [DONE]\n\n")
     return response
+
+
+async def _say(response: web.StreamResponse, fields: dict[str, Any]) -> None:
+    await response.write(b"data: " + orjson.dumps(fields) + b"\n\n")
 
 
 # --- chunks -----------------------------------------------------------------------------------------------------------

@@ -44,16 +44,7 @@ from hub.errors import (
     UnknownSession,
 )
 from hub.logs import Head, Listed, Message
-from hub.messages import (
-    Accepted,
-    Cancel,
-    Cancelling,
-    Chat,
-    Id,
-    Ok,
-    Resume,
-    State,
-)
+from hub.messages import Accepted, Cancel, Cancelling, Chat, Id, Ok, Resume, State
 from hub.node import Node
 from hub.protocols.extended import event_fields, notice_fields
 from hub.protocols.reading import ID, LIMITS, convert
