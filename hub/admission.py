@@ -1,12 +1,13 @@
-"""What a chat writes, all in one commit: its message, its run, and what is taken back for it."""
+"""What a chat writes, all in one commit: its message, its run, and what is taken back for it; and what is answered."""
 
 import hashlib
+from typing import Literal
 
 import attrs
 import orjson
 
 from hub.logs import KeptChat, Message, RunRecord
-from hub.messages import Author, Chat, MessageRemoved, RemovalReason, UserMessage
+from hub.messages import Accepted, Author, Chat, MessageRemoved, RemovalReason, UserMessage
 from hub.outbox import Item
 from hub.parts import plain
 
@@ -64,6 +65,27 @@ def _message(chat: Chat, run: RunRecord) -> Item:
     body = UserMessage(message_id, author, chat.message, chat.clientMsgId, run.parts, run.metadata)
     kept = Message(message_id, "user", chat.message, None, None, author, parts=run.parts, metadata=run.metadata)
     return Item(None, None, body, messages=(kept,), refusable=True)
+
+
+def accepted(
+    chat: Chat,
+    ids: tuple[str, str, str],
+    seq: int,
+    status: Literal["started", "queued", "duplicate"],
+    position: int = 0,
+) -> Accepted:
+    """Return the answer to a chat that is kept; *ids* are the session's, its message's and its run's."""
+    session_id, message_id, run_id = ids
+    return Accepted(
+        sessionId=session_id,
+        messageId=message_id,
+        runId=run_id,
+        seq=seq,
+        status=status,
+        position=position,
+        clientMsgId=chat.clientMsgId,
+        ref=chat.ref,
+    )
 
 
 def digest(chat: Chat, *where: str | None) -> str:

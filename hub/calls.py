@@ -14,7 +14,7 @@ from hub.errors import AgentError, HubError
 from hub.faults import explain, refuse
 from hub.loading import Agent, Agents
 from hub.messages import Author
-from hub.run import KINDS, pieces
+from hub.speech import KINDS, pieces
 
 
 def calling(agents: Agents, depth: int) -> Callable[[RunView, str, str], Call]:

@@ -27,25 +27,16 @@ def connect(
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client has gone")
-    transport.set_write_buffer_limits(high=node.settings.limits.high_water_bytes)
+    limits, registry = node.settings.limits, node.registry
+    transport.set_write_buffer_limits(high=limits.high_water_bytes)
     connection = Connection(
-        secrets.token_hex(8),
-        principal(request),
-        protocol,
-        node.settings.limits,
-        node.log,
-        node.pages,
-        transport.write,
-        transport.get_write_buffer_size,
-        transport.abort,
-        drain,
-        ping,
-        node.reset_messages,
-        node.registry.settle,
+        *(secrets.token_hex(8), principal(request), protocol, limits, node.log, node.pages),
+        *(transport.write, transport.get_write_buffer_size, transport.abort, drain, ping),
+        *(node.reset_messages, registry.settle),
         **options,
     )
     connection.heard = connection.moved = asyncio.get_running_loop().time()
-    node.registry.connections.add(connection)
+    registry.connections.add(connection)
     return connection
 
 

@@ -185,15 +185,7 @@ class Connection:
         Never cancelled, which would poison later sends: the transport is aborted instead, and drain returns.
         """
         try:
-            while not self.closed:
-                if self.full():
-                    await self.drain()
-                    await asyncio.sleep(0)  # a drain that did not wait must not hold the loop
-                    continue
-                self._tell_room()
-                if not self.behind:
-                    break
-                await self._advance(next(iter(self.behind)))
+            await self._bring()
         except ConnectionError:
             self.lose()
         except HubError as unreadable:  # the log, not the client: it may come back and resume
@@ -206,6 +198,17 @@ class Connection:
             # No await since the last look at `behind`: what falls behind from here on starts a new task.
             self._task = None
             self._tell_room()
+
+    async def _bring(self) -> None:
+        while not self.closed:
+            if self.full():
+                await self.drain()
+                await asyncio.sleep(0)  # a drain that did not wait must not hold the loop
+                continue
+            self._tell_room()
+            if not self.behind:
+                break
+            await self._advance(next(iter(self.behind)))
 
     async def _advance(self, sub: Subscription) -> None:
         """Send one page of *sub*, or make it live where it has met the head."""

@@ -17,6 +17,7 @@ from hub.loading import Agent, Agents
 from hub.logs import Log, open_log
 from hub.messages import DrainingNotice, Event, Presence
 from hub.pages import Pages
+from hub.recovery import recover
 from hub.registry import Channel, Registry
 from hub.session import Session
 
@@ -86,7 +87,7 @@ class Node:
             left.setdefault(record.sessionId, []).append(record)
         for session_id, records in left.items():
             async with self.use(session_id) as session:
-                await session.recover(records)
+                await recover(session, records)
         if left:
             log.info("recovered runs", sessions=len(left), runs=sum(map(len, left.values())))
 

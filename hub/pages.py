@@ -124,21 +124,16 @@ def merged(events: Sequence[Event], limit: int) -> list[Event]:
     size = 0
     for event in events:
         chunk = event.body if isinstance(event.body, Chunk) else None
-        if (
-            chunk is not None
-            and first is not None
-            and chunk.messageId == first.messageId
-            and event.seq == out[-1].seq + 1
-            and size + len(chunk.content) <= limit
-        ):
+        text = chunk.content if chunk is not None else ""
+        goes_on = chunk is not None and first is not None and chunk.messageId == first.messageId
+        if goes_on and event.seq == out[-1].seq + 1 and size + len(text) <= limit:
             out[-1] = event
-            texts.append(chunk.content)
-            size += len(chunk.content)
+            texts.append(text)
+            size += len(text)
             continue
         _close(out, first, texts)
         out.append(event)
-        first, texts = chunk, [chunk.content] if chunk is not None else []
-        size = len(chunk.content) if chunk is not None else 0
+        first, texts, size = chunk, [text], len(text)
     _close(out, first, texts)
     return out
 

@@ -1,9 +1,13 @@
-"""What a run that an earlier process left has said and asked so far, read from the log."""
+"""What an earlier process left: queued runs wait again, started ones end or, once, start again."""
+
+from collections.abc import Iterable
 
 import attrs
 
 from hub.logs import Log, RunRecord
 from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemoved, WholeMessage
+from hub.outbox import Item
+from hub.session import Session, new_id
 
 
 @attrs.define
@@ -29,7 +33,37 @@ class Left:
             self.questions.pop(body.interruptId, None)
 
 
-async def left(log: Log, record: RunRecord, head: int) -> Left:
+async def recover(session: Session, records: Iterable[RunRecord]) -> None:
+    """Take up the runs of a session that have not ended, in order."""
+    for record in records:
+        if record.state == "queued":
+            session.queue.append(session.make_run(record, None))
+        else:
+            await _recover_started(session, record)
+    session.next()
+
+
+async def _recover_started(session: Session, record: RunRecord) -> None:
+    found = await _left(session.log, record, session.channel.head)
+    agent = next((agent for agent in session.agents.all() if agent.id == record.agentId and not agent.error), None)
+    if agent is None or not agent.marks.restartable or record.attempt > 1:
+        run = session.make_run(record, None)
+        run.speech.resume(found.texts.values())
+        for question in found.questions.values():
+            run.questions.add(question)
+        session.runs[run.id] = run
+        run.stop("aborted")
+        return
+    removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *found.texts])), "restarted")
+    bodies = [*(InterruptResolved(name, "cancelled") for name in found.questions), removed]
+    session.outbox.put(*(Item(record.agentId, record.runId, body) for body in bodies))
+    run = session.make_run(attrs.evolve(record, messageId=new_id("m"), attempt=record.attempt + 1), agent)
+    session.queue.append(run)
+    session.start(run)
+
+
+async def _left(log: Log, record: RunRecord, head: int) -> Left:
+    """Read from the log what a run has said and asked so far."""
     found = Left()
     cursor = record.after
     while events := await log.read(record.sessionId, cursor, head):

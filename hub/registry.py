@@ -111,15 +111,11 @@ class Registry:
             return
         old = connection.subscriptions.get(channel.id)
         if old is not None and old.runs is None:
-            if cursor is not None:
-                self._unplace(old)
-                old.heard, old.heard_upto = frozenset(), 0
-                connection.fall_behind(old, cursor)
+            self._move(old, cursor)
             return
         self.check_room(connection, channel.id)
-        sub = Subscription(connection, channel, channel.join_point(), whole=connection.whole)
-        if cursor is not None:
-            sub.cursor = cursor
+        start = channel.join_point() if cursor is None else cursor
+        sub = Subscription(connection, channel, start, whole=connection.whole)
         if old is not None and not (asked and cursor is not None):
             # What a group's listener has heard of these runs is not said twice.
             sub.heard, sub.heard_upto = frozenset(old.runs or ()), channel.head if old.live else old.cursor
@@ -128,6 +124,13 @@ class Registry:
         self._add(sub)
         connection.fall_behind(sub, sub.cursor) if sub.cursor < channel.head else self.settle(sub)
         self.members_changed(channel)
+
+    def _move(self, sub: Subscription, cursor: int | None) -> None:
+        """Let a subscription say all from *cursor* on, also what it has said already; None leaves it where it is."""
+        if cursor is not None:
+            self._unplace(sub)
+            sub.heard, sub.heard_upto = frozenset(), 0
+            sub.connection.fall_behind(sub, cursor)
 
     def drop(self, sub: Subscription) -> None:
         """End a subscription."""

@@ -29,7 +29,7 @@ async def edit(session: Session, command: Edit, author: Author, default: str) ->
         ref=command.ref,
     )
     said = digest(chat, "edit", command.messageId, command.agentId)
-    return await session.once(chat, author, said, partial(_edit, session, command, chat, author, said, default))
+    return await session.once.keep(chat, author, said, partial(_edit, session, command, chat, author, said, default))
 
 
 async def _edit(session: Session, command: Edit, chat: Chat, author: Author, said: str, default: str) -> Accepted:
@@ -48,7 +48,7 @@ async def regenerate(session: Session, command: Regenerate, author: Author) -> A
     """Have a message answered anew; return when its new run is kept."""
     chat = Chat(message="", clientMsgId=command.clientMsgId, ref=command.ref)
     said = digest(chat, "regenerate", command.messageId, command.agentId)
-    return await session.once(chat, author, said, partial(_regenerate, session, command, chat, author, said))
+    return await session.once.keep(chat, author, said, partial(_regenerate, session, command, chat, author, said))
 
 
 async def _regenerate(session: Session, command: Regenerate, chat: Chat, author: Author, said: str) -> Accepted:

@@ -2,25 +2,26 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Literal
 
 import attrs
 
-from hub import admission, recovery
+from hub import admission
 from hub.admission import Taken
 from hub.agent import Past
 from hub.asking import Questions
 from hub.calls import calling
 from hub.config import Limits
 from hub.counts import Counts
-from hub.errors import Busy, Draining, HubError, IdReused, NotRunning, SessionDeleted, StorageUnavailable
+from hub.errors import Busy, Draining, HubError, NotRunning, SessionDeleted, StorageUnavailable
 from hub.files import Files
 from hub.loading import Agent, Agents
-from hub.logs import KeptChat, Log, RunRecord
-from hub.messages import Accepted, Author, Chat, InterruptResolved, MessageRemoved, RunStarted, State
+from hub.logs import Log, RunRecord
+from hub.messages import Accepted, Author, Chat, RunStarted, State
+from hub.once import Once
 from hub.outbox import Item, Outbox, landing
 from hub.registry import Channel
 from hub.run import Run
@@ -51,10 +52,9 @@ class Session:
     files: Files
     counts: Counts
     outbox: Outbox = attrs.field(init=False)
+    once: Once = attrs.field(init=False)
     runs: dict[str, Run] = attrs.Factory(dict)
     queue: list[Run] = attrs.Factory(list)
-    chats: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)
-    tasks: set[asyncio.Task[Accepted]] = attrs.Factory(set)
     ends: dict[str, asyncio.Event] = attrs.Factory(dict)
     turn: asyncio.Lock = attrs.Factory(asyncio.Lock)
     holders: int = 0
@@ -63,6 +63,7 @@ class Session:
 
     def __attrs_post_init__(self) -> None:
         self.outbox = Outbox(self.channel.id, self.log, self.limits, self.frame_seconds, self.idle)
+        self.once = Once(self.channel.id, self.log)
 
     @property
     def id(self) -> str:
@@ -75,7 +76,7 @@ class Session:
     @property
     def silent(self) -> bool:
         """Tell whether nothing goes on or waits, and all that was said is in the log."""
-        return self.outbox.empty and not (self.runs or self.queue or self.tasks)
+        return self.outbox.empty and not (self.runs or self.queue or self.once.coming)
 
     def has(self, run_id: str) -> bool:
         """Tell whether a run goes on here, or waits."""
@@ -101,42 +102,7 @@ class Session:
         Raises Busy, IdReused, StorageUnavailable; nothing is kept then.
         """
         said = admission.digest(chat, agent.id)
-        return await self.once(chat, author, said, partial(self._admit, chat, author, agent, said))
-
-    async def once(self, chat: Chat, author: Author, said: str, admit: Callable[[], Awaitable[Accepted]]) -> Accepted:
-        """Let *admit* keep what its clientMsgId names once; *said* is its digest.
-
-        A duplicate waits for the first one's commit and gets the same answer. Raises IdReused, and what *admit* does.
-        """
-        if chat.clientMsgId is None:
-            return await admit()
-        # In a task of its own: where the one who asks is cancelled, no duplicate may come between text and commit.
-        task = asyncio.create_task(self._once(chat, (author.id, chat.clientMsgId), said, admit))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return await asyncio.shield(task)
-
-    async def _once(
-        self, chat: Chat, key: tuple[str, str], said: str, admit: Callable[[], Awaitable[Accepted]]
-    ) -> Accepted:
-        while (first := self.chats.get(key)) is not None:
-            await first.wait()
-        settled = self.chats[key] = asyncio.Event()
-        try:
-            kept = await self.log.chat(self.id, *key)
-            return await admit() if kept is None else self._again(kept, said, chat)
-        finally:
-            del self.chats[key]
-            settled.set()
-
-    def _again(self, kept: KeptChat, said: str, chat: Chat) -> Accepted:
-        if kept.digest != said:
-            raise IdReused(
-                f"clientMsgId {chat.clientMsgId} was used before with another message: give each message its own",
-                sessionId=self.id,
-                clientMsgId=chat.clientMsgId,
-            )
-        return self._accepted(chat, kept.messageId, kept.runId, kept.seq, "duplicate")
+        return await self.once.keep(chat, author, said, partial(self._admit, chat, author, agent, said))
 
     async def _admit(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
         if chat.ifBusy == "rollback":
@@ -154,7 +120,7 @@ class Session:
         """
         self.check_open(clientMsgId=chat.clientMsgId)
         place, ids = (self.id, agent.id, self.channel.head), (new_id("r"), new_id("m"), new_id("m"))
-        run = self._run(admission.record(chat, author, place, ids, taken), agent)
+        run = self.make_run(admission.record(chat, author, place, ids, taken), agent)
         replaced = list(self.runs.values()) if chat.ifBusy == "replace" else []
         self.queue.insert(0 if chat.ifBusy in ("replace", "rollback") else len(self.queue), run)
         starts = chat.ifBusy == "parallel" or not self._waits(run)
@@ -165,7 +131,7 @@ class Session:
         items = admission.items(chat, run.record, starts, said, taken)
         kept = landing(items[-1], lambda seq: self._chat_landed(replaced, run, seq))
         if starts:
-            self._start(run, *items)
+            self.start(run, *items)
         else:
             self.outbox.put(*items)
         return self._when_kept(chat, run, starts, kept)
@@ -229,7 +195,8 @@ class Session:
         if length > self.limits.queued_runs:
             raise _busy(chat, self.id, f"{length - 1} messages wait in this session already: try again later")
 
-    def _run(self, record: RunRecord, agent: Agent | None) -> Run:
+    def make_run(self, record: RunRecord, agent: Agent | None) -> Run:
+        """Return a run of this session; it is in neither *queue* nor *runs* yet."""
         shelf = self.files.shelf(self.id)
         return Run(
             record,
@@ -242,7 +209,7 @@ class Session:
             self._over,
             self.freed,
             shelf,
-            new_id=new_id,
+            new_id,
         )
 
     def _chat_landed(self, replaced: list[Run], run: Run, seq: int | StorageUnavailable) -> None:
@@ -259,27 +226,9 @@ class Session:
 
     async def _when_kept(self, chat: Chat, run: Run, starts: bool, kept: "asyncio.Future[int]") -> Accepted:
         seq = await kept
-        return self._accepted(chat, run.record.userMessageId, run.id, seq, "started" if starts else "queued", run)
-
-    def _accepted(
-        self,
-        chat: Chat,
-        message_id: str,
-        run_id: str,
-        seq: int,
-        status: Literal["started", "queued", "duplicate"],
-        run: Run | None = None,
-    ) -> Accepted:
-        return Accepted(
-            sessionId=self.id,
-            messageId=message_id,
-            runId=run_id,
-            seq=seq,
-            status=status,
-            position=self.queue.index(run) + 1 if run in self.queue and run is not None else 0,
-            clientMsgId=chat.clientMsgId,
-            ref=chat.ref,
-        )
+        ids = (self.id, run.record.userMessageId, run.id)
+        position = self.queue.index(run) + 1 if run in self.queue else 0
+        return admission.accepted(chat, ids, seq, "started" if starts else "queued", position)
 
     async def finished(self, run_id: str) -> None:
         """Wait until a run's end is in the log and delivered, or the hub leaves it to the next start."""
@@ -295,7 +244,7 @@ class Session:
             run.record.wide or other.record.wide or other.record.agentId == run.record.agentId for other in before
         )
 
-    def _start(self, run: Run, *first: Item) -> None:
+    def start(self, run: Run, *first: Item) -> None:
         """Move a run out of the queue; its agent is called when `run_started` is in the log."""
         self.queue.remove(run)
         self.runs[run.id] = run
@@ -324,7 +273,7 @@ class Session:
                 run.fail(gone)
                 continue
             if not run.agent.full:
-                self._start(run)
+                self.start(run)
 
     def _remove(self, run: Run) -> None:
         self.runs.pop(run.id, None)
@@ -364,35 +313,6 @@ class Session:
         waiting = {other.record.userMessageId for other in self.queue} | {run.record.userMessageId}
         past = [Past(m.role, m.content, m.agentId, m.parts or ()) for m in messages if m.messageId not in waiting]
         return past[-self.limits.history_messages :]
-
-    # --- the start and the end of a node ----------------------------------------------------------------------------
-
-    async def recover(self, records: Iterable[RunRecord]) -> None:
-        """Take up what an earlier process left: queued runs stay queued, started ones end or, once, start again."""
-        for record in records:
-            if record.state == "queued":
-                self.queue.append(self._run(record, None))
-            else:
-                await self._recover_started(record)
-        self.next()
-
-    async def _recover_started(self, record: RunRecord) -> None:
-        found = await recovery.left(self.log, record, self.channel.head)
-        agent = next((agent for agent in self.agents.all() if agent.id == record.agentId and not agent.error), None)
-        if agent is None or not agent.marks.restartable or record.attempt > 1:
-            run = self._run(record, None)
-            run.resume_texts(found.texts.values())
-            for question in found.questions.values():
-                run.questions.add(question)
-            self.runs[run.id] = run
-            run.stop("aborted")
-            return
-        removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *found.texts])), "restarted")
-        bodies = [*(InterruptResolved(name, "cancelled") for name in found.questions), removed]
-        self.outbox.put(*(Item(record.agentId, record.runId, body) for body in bodies))
-        run = self._run(attrs.evolve(record, messageId=new_id("m"), attempt=record.attempt + 1), agent)
-        self.queue.append(run)
-        self._start(run)
 
     def drain(self) -> None:
         """End what runs (`aborted`; a restartable run stays in the log as started); what waits stays queued."""

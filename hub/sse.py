@@ -7,6 +7,7 @@ from typing import Annotated
 
 import structlog
 from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
 from msgspec import Meta
 
 from hub.clients import NODE, connect, disconnect
@@ -54,37 +55,52 @@ async def stream(
     *begin* subscribes the connection; *protocol* gives chunks of HTTP.
     """
     node = request.app[NODE]
+    response, writer = await _opened(request)
+
+    async def ping() -> None:
+        _ping(connection)
+
+    connection = connect(node, request, protocol, writer.drain, ping)
+    try:
+        await _serve(request, connection, begin, end)
+    except HubError as refusal:  # the log cannot be read now, or the session goes: the client comes back by itself
+        log.warning("a stream failed", connection=connection.id, reason=refusal.message)
+        connection.answer(Error(code=refusal.code, message=refusal.message))
+    finally:
+        await disconnect(node, connection, lambda: _close(response, node.settings.limits.close_seconds))
+    return response
+
+
+async def _opened(request: web.Request) -> tuple[web.StreamResponse, AbstractStreamWriter]:
     if request.version < HttpVersion11:
         raise web.HTTPVersionNotSupported()
     response = web.StreamResponse(headers=HEADERS)
     response.enable_chunked_encoding()
     writer = await response.prepare(request)
     assert writer is not None
+    return response, writer
 
-    async def ping() -> None:
-        connection.write(PING)
-        connection.heard, connection.pinged = asyncio.get_running_loop().time(), None  # no pong comes to a ping here
 
-    async def close() -> None:
-        try:
-            async with asyncio.timeout(node.settings.limits.close_seconds):
-                await response.write_eof()
-        except (TimeoutError, ConnectionError):
-            pass
+def _ping(connection: Connection) -> None:
+    connection.write(PING)
+    connection.heard, connection.pinged = asyncio.get_running_loop().time(), None  # no pong comes to a ping here
 
-    connection = connect(node, request, protocol, writer.drain, ping)
+
+async def _close(response: web.StreamResponse, seconds: float) -> None:
     try:
-        await begin(connection)
-        await _heard(request, connection, end)
-    except HubError as refusal:  # the log cannot be read now, or the session goes: the client comes back by itself
-        log.warning("a stream failed", connection=connection.id, reason=refusal.message)
-        connection.answer(Error(code=refusal.code, message=refusal.message))
-    finally:
-        await disconnect(node, connection, close)
-    return response
+        async with asyncio.timeout(seconds):
+            await response.write_eof()
+    except (TimeoutError, ConnectionError):
+        pass
 
 
-async def _heard(request: web.Request, connection: Connection, end: Callable[[], Awaitable[object]] | None) -> None:
+async def _serve(
+    request: web.Request,
+    connection: Connection,
+    begin: Callable[[Connection], Awaitable[None]],
+    end: Callable[[], Awaitable[object]] | None,
+) -> None:
+    await begin(connection)
     ending = asyncio.ensure_future(end()) if end is not None else asyncio.get_running_loop().create_future()
     try:
         while connection.hears and request.transport is not None and not request.transport.is_closing():

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from hub.api import asked
 from hub.clients import NODE, connect, disconnect
+from hub.config import Limits
 from hub.connection import Connection
 from hub.dispatch import dispatch, join, welcome
 from hub.errors import HubError
@@ -38,36 +39,8 @@ class Address(Struct):
 
 async def websocket(request: web.Request) -> web.StreamResponse:
     """Open a WebSocket; what it says is in the AsyncAPI document."""
-    node = request.app[NODE]
-    address, spoken = asked(request, Address), "plain"
-    if "agentId" in request.match_info:  # /agents/{agentId}/ws
-        address.agentId, spoken = node.agents.get(request.match_info["agentId"]).id, "hubbub.events"
-    limits = node.settings.limits
-    # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node._sweep).
-    # max_msg_size refuses exactly n.
-    ws = web.WebSocketResponse(
-        timeout=limits.close_seconds,
-        heartbeat=None,
-        autoping=False,
-        compress=False,
-        max_msg_size=limits.frame_bytes + 1,
-        protocols=[name for name in PROTOCOLS if name != "plain"],
-        decode_text=False,
-    )
-    writer = await ws.prepare(request)
-    assert writer is not None
-    protocol = open_protocol(ws.ws_protocol or spoken)
-    connection = connect(
-        node,
-        request,
-        protocol,
-        writer.drain,
-        ws.ping,
-        agent=address.agentId,
-        session=address.sessionId,
-        whole=not address.stream,
-    )
-    request.app[SOCKETS][connection] = ws
+    node, limits = request.app[NODE], request.app[NODE].settings.limits
+    connection, ws, address = await _accepted(request)
     try:
         await _open(node, connection, address)
         del address  # this frame stays for as long as the client: 300 bytes
@@ -82,6 +55,36 @@ async def websocket(request: web.Request) -> web.StreamResponse:
         request.app[SOCKETS].pop(connection, None)
         await disconnect(node, connection, lambda: _close(ws, WSCloseCode.OK, limits.close_seconds))
     return ws
+
+
+async def _accepted(request: web.Request) -> tuple[Connection, web.WebSocketResponse[Any], Address]:
+    """Shake hands; the connection is in the registry then, and the one who called takes it out."""
+    node = request.app[NODE]
+    address, spoken = asked(request, Address), "plain"
+    if "agentId" in request.match_info:  # /agents/{agentId}/ws
+        address.agentId, spoken = node.agents.get(request.match_info["agentId"]).id, "hubbub.events"
+    ws = _socket(node.settings.limits)
+    writer = await ws.prepare(request)
+    assert writer is not None
+    protocol = open_protocol(ws.ws_protocol or spoken)
+    told = {"agent": address.agentId, "session": address.sessionId, "whole": not address.stream}
+    connection = connect(node, request, protocol, writer.drain, ws.ping, **told)
+    request.app[SOCKETS][connection] = ws
+    return connection, ws, address
+
+
+def _socket(limits: Limits) -> web.WebSocketResponse[Any]:
+    # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node._sweep).
+    # max_msg_size refuses exactly n.
+    return web.WebSocketResponse(
+        timeout=limits.close_seconds,
+        heartbeat=None,
+        autoping=False,
+        compress=False,
+        max_msg_size=limits.frame_bytes + 1,
+        protocols=[name for name in PROTOCOLS if name != "plain"],
+        decode_text=False,
+    )
 
 
 async def _close(ws: web.WebSocketResponse[Any], code: int, seconds: float, message: bytes = b"") -> None:

@@ -16,7 +16,7 @@ from hub.agent import Call, Marks, Message, Run
 from hub.errors import AgentBroken, UnknownAgent
 from hub.loading import Agent, Agents
 from hub.messages import Author
-from hub.run import pieces
+from hub.speech import pieces
 
 # An adapter that notes when it is entered and left.
 NOTED = """

@@ -108,9 +108,7 @@ async def run(request: web.Request) -> web.StreamResponse:
             command = Chat(message=message, parts=parts, agentId=agent.id, clientMsgId=given.runId)
             accepted = await session.chat(command, who, agent)
             run_id, start = accepted.runId, accepted.seq - 1
-        cursor = start
-        if last is not None and last[0] == session.channel.epoch:
-            cursor = min(max(cursor, last[1]), session.channel.head)
+        cursor = _cursor(session, start, last)
         protocol = OneAgui(run_id, given.runId, session)
 
         async def begin(connection: Connection) -> None:
@@ -119,6 +117,13 @@ async def run(request: web.Request) -> web.StreamResponse:
             node.registry.subscribe(connection, session.channel, cursor)
 
         return await stream(request, begin, protocol.ended, protocol)
+
+
+def _cursor(session: Session, start: int, last: tuple[str, int] | None) -> int:
+    """Return the seq after which the client goes on: what it had last, where that is of this run and this session."""
+    if last is None or last[0] != session.channel.epoch:
+        return start
+    return min(max(start, last[1]), session.channel.head)
 
 
 async def _answered(node: Node, session_id: str, entries: list[ResumeEntry], who: Author) -> tuple[str, int]:

@@ -1,13 +1,13 @@
 """Sessions over HTTP: what was said, what is being said, and chats."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
-import attrs
 import orjson
 from aiohttp import web
 from msgspec import UNSET, Meta, structs
 
 from hub.api import STREAM, Route, asked, bodies, fields_of, said
+from hub.api.outcomes import outcome
 from hub.api.session_shapes import (
     FAR,
     Cleared,
@@ -44,26 +44,12 @@ from hub.errors import (
     UnknownSession,
 )
 from hub.logs import Head, Listed, Message
-from hub.messages import (
-    Accepted,
-    Cancel,
-    Cancelling,
-    Chat,
-    Chunk,
-    Event,
-    Id,
-    Ok,
-    Resume,
-    RunError,
-    RunFinished,
-    State,
-    WholeMessage,
-)
+from hub.messages import Accepted, Cancel, Cancelling, Chat, Id, Ok, Resume, State
 from hub.node import Node
 from hub.protocols.extended import event_fields, notice_fields
 from hub.protocols.reading import ID, LIMITS, convert
 from hub.registry import Channel
-from hub.session import Session, new_id
+from hub.session import new_id
 from hub.sse import LastEvent, last_event, stream, wants_stream
 
 CHAT = '{"agentId":"main","message":"hello"}'
@@ -194,14 +180,8 @@ async def events(request: web.Request) -> web.StreamResponse:
         head = await _head(request)
         after = want.afterSeq or 0
         found = await node.log.read(head.sessionId, max(after, head.floor), head.seq)
-        return web.json_response(
-            {
-                "data": [event_fields(event) for event in found],
-                "epoch": head.epoch,
-                "seq": head.seq,
-                "floor": head.floor,
-            }
-        )
+        data = [event_fields(event) for event in found]
+        return web.json_response({"data": data, "epoch": head.epoch, "seq": head.seq, "floor": head.floor})
     session_id, last = _session_id(request), last_event(request)
     epoch, cursor = last if last is not None else (None, want.afterSeq)
 
@@ -212,6 +192,13 @@ async def events(request: web.Request) -> web.StreamResponse:
     return await stream(request, begin)
 
 
+async def _command(request: web.Request, session_id: str) -> Chat:
+    body = await bodies.fields(request, CHAT, LIMITS.chat_bytes)
+    key = request.headers.get("Idempotency-Key")
+    told = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
+    return cast(Chat, convert({**body, **told}, Chat))
+
+
 async def chat(request: web.Request) -> web.StreamResponse:
     """Say a message in a session.
 
@@ -219,10 +206,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     `Idempotency-Key` it runs once, however often it is sent.
     """
     node, session_id = request.app[NODE], _session_id(request)
-    body = await bodies.fields(request, CHAT, LIMITS.chat_bytes)
-    key = request.headers.get("Idempotency-Key")
-    told = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
-    command = cast(Chat, convert({**body, **told}, Chat))
+    command = await _command(request, session_id)
     wait = asked(request, Waiting).wait
     node.refuse_if_draining()
     agent = node.agents.get(command.agentId or "main")
@@ -239,41 +223,6 @@ async def chat(request: web.Request) -> web.StreamResponse:
             await session.finished(accepted.runId)
             return web.json_response(await outcome(node, session, accepted))
     return web.json_response(notice_fields(accepted), status=202)
-
-
-async def outcome(node: Node, session: Session, accepted: Accepted) -> dict[str, Any]:
-    """Return what a run that has ended said, and how it ended, from the log; raises SessionDeleted."""
-    head = session.channel
-    texts: list[str] = []
-    outcome: dict[str, Any] = {
-        "sessionId": head.id,
-        "runId": accepted.runId,
-        "messageId": accepted.messageId,
-        "content": "",
-    }
-    cursor = max(accepted.seq, head.floor)
-    while found := await node.log.read(head.id, cursor, head.head):
-        cursor = found[-1].seq
-        for event in found:
-            if event.runId == accepted.runId and _take(event, texts, outcome):
-                return outcome | {"content": "".join(texts)}
-    head.refuse_if_deleted()
-    return outcome | {"content": "".join(texts)}
-
-
-def _take(event: Event, texts: list[str], outcome: dict[str, Any]) -> bool:
-    """Add an event to the outcome; say whether it was the last."""
-    body = event.body
-    if isinstance(body, (Chunk, WholeMessage)):
-        texts.append(body.content)
-    elif isinstance(body, RunError):
-        outcome["error"] = {"code": body.code, "message": body.message}
-    elif isinstance(body, RunFinished):
-        outcome["stopReason"] = body.stopReason
-        if body.usage is not None:
-            outcome["usage"] = attrs.asdict(body.usage)
-        return True
-    return False
 
 
 async def cancel(request: web.Request) -> web.Response:

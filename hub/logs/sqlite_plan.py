@@ -118,17 +118,8 @@ class Plan:
             if type(body) is Chunk:
                 rows += (session, seq, now, "stream", agent, run, body.messageId, body.offset, body.content)
             else:
-                rows += (
-                    session,
-                    seq,
-                    now,
-                    body.type,
-                    agent,
-                    run,
-                    getattr(body, "messageId", None),
-                    None,
-                    to_json(body),
-                )
+                message = getattr(body, "messageId", None)
+                rows += (session, seq, now, body.type, agent, run, message, None, to_json(body))
             events.append(Event(session, epoch, seq, now, agent, run, body))
         if append.messages or append.saved or append.ended or append.chats or append.removed:
             self._beside(append, head + 1)

@@ -116,15 +116,7 @@ class Writer:
         self.clock = max(self.clock, time.time_ns() // 1_000_000)
         plan = Plan(self.clock, self.heads)
         try:
-            sessions = set()
-            for work, _ in batch:
-                if type(work) is Append or type(work) is File:
-                    sessions.add(work.sessionId)
-                elif type(work) is str:
-                    sessions.add(work)
-                elif type(work) is Cut and self.loose:
-                    self.place()  # only what has its place can be dropped
-            self._look(sessions)
+            self._ready(batch)
             for job in batch:
                 plan.add(*job)
             self._write(plan)
@@ -138,6 +130,18 @@ class Writer:
             return self._refused(batch, error)
         self._remember(plan)
         return plan.outcomes
+
+    def _ready(self, batch: list[Job]) -> None:
+        """Have what a plan of these needs: where their sessions stand, and a place for what may be dropped."""
+        sessions = set()
+        for work, _ in batch:
+            if type(work) is Append or type(work) is File:
+                sessions.add(work.sessionId)
+            elif type(work) is str:
+                sessions.add(work)
+            elif type(work) is Cut and self.loose:
+                self.place()  # only what has its place can be dropped
+        self._look(sessions)
 
     def _look(self, sessions: set[str]) -> None:
         unknown = [session for session in sessions if session not in self.heads]

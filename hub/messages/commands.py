@@ -1,0 +1,150 @@
+"""Commands: what clients send."""
+
+from typing import Annotated, Any, ClassVar
+
+import attrs
+import msgspec
+
+from hub.messages.words import Id, IfBusy, ReplyStatus
+from hub.parts import Parts, check_metadata
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """The part that all commands share: `ref` comes back in the answer or the error."""
+
+    type: ClassVar[str]
+    example: ClassVar[str]
+    ref: str | int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Hello(Command):
+    """Opt into the extended protocol; only as the first frame."""
+
+    type = "hello"
+    example = '{"type":"hello","client":"my-app/1.0"}'
+    client: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Chat(Command):
+    """Send a message to an agent."""
+
+    type = "chat"
+    example = '{"type":"chat","agentId":"main","sessionId":"s1","message":"hello"}'
+    message: str
+    agentId: Id | None = None
+    sessionId: Id | None = None
+    stream: bool | None = None
+    clientMsgId: Id | None = None
+    ifBusy: IfBusy | None = None
+    parts: Parts | None = None
+    metadata: dict[str, Any] | None = attrs.field(default=None, validator=check_metadata)
+
+
+@attrs.frozen(kw_only=True)
+class Subscribe(Command):
+    """Hear a session from a cursor on, or all runs of an agent."""
+
+    type = "subscribe"
+    example = '{"type":"subscribe","sessionId":"s1"} or {"type":"subscribe","agentId":"main"}'
+    sessionId: Id | None = None
+    agentId: Id | None = None
+    afterSeq: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    epoch: Id | None = None
+    history: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Unsubscribe(Command):
+    """Stop hearing a session, or an agent's runs."""
+
+    type = "unsubscribe"
+    example = '{"type":"unsubscribe","sessionId":"s1"} or {"type":"unsubscribe","agentId":"main"}'
+    sessionId: Id | None = None
+    agentId: Id | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Cancel(Command):
+    """Stop one run, or all of a session: the queued first (unless `queued` is false), then the running."""
+
+    type = "cancel"
+    example = '{"type":"cancel","sessionId":"s1"}'
+    sessionId: Id
+    runId: Id | None = None
+    queued: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class Resume(Command):
+    """Answer a question that a run asked (its `interrupt`); *payload* is any JSON."""
+
+    type = "resume"
+    example = '{"type":"resume","sessionId":"s1","interruptId":"i_1","status":"resolved","payload":true}'
+    sessionId: Id
+    interruptId: Id
+    status: ReplyStatus
+    payload: Any = None
+
+
+@attrs.frozen(kw_only=True)
+class Regenerate(Command):
+    """Have a message answered anew: what came after it is taken back. Names the answer, or the message itself."""
+
+    type = "regenerate"
+    example = '{"type":"regenerate","sessionId":"s1","messageId":"m_2"}'
+    sessionId: Id
+    messageId: Id
+    clientMsgId: Id | None = None
+    agentId: Id | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Edit(Command):
+    """Say another message in a message's place: it, and what came after it, is taken back."""
+
+    type = "edit"
+    example = '{"type":"edit","sessionId":"s1","messageId":"m_1","message":"hello"}'
+    sessionId: Id
+    messageId: Id
+    message: str
+    clientMsgId: Id | None = None
+    agentId: Id | None = None
+    parts: Parts | None = None
+    metadata: dict[str, Any] | None = attrs.field(default=None, validator=check_metadata)
+
+
+@attrs.frozen(kw_only=True)
+class Fork(Command):
+    """Begin a session with another one's history, up to a message."""
+
+    type = "fork"
+    example = '{"type":"fork","sessionId":"s1","messageId":"m_2"}'
+    sessionId: Id
+    messageId: Id
+    newSessionId: Id | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Typing(Command):
+    """Tell the others in a session that someone is writing; never logged, never answered."""
+
+    type = "typing"
+    example = '{"type":"typing","sessionId":"s1"}'
+    sessionId: Id
+
+
+@attrs.frozen(kw_only=True)
+class Ping(Command):
+    """Ask for a `pong`."""
+
+    type = "ping"
+    example = '{"type":"ping"}'
+
+
+COMMANDS: dict[str, type[Command]] = {
+    kind.type: kind
+    for kind in (Hello, Chat, Subscribe, Unsubscribe, Cancel, Resume, Regenerate, Edit, Fork, Typing, Ping)
+}
