@@ -8,13 +8,12 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import aiohttp_cors
 import structlog
 from aiohttp import WSCloseCode, web
 
-from hub.api import agui, openai, sessions
+from hub.api import agui, console, openai, sessions
 from hub.auth import check_bind, doorkeeper
 from hub.clients import NODE
 from hub.config import Settings
@@ -24,7 +23,6 @@ from hub.ws import SOCKETS, close_all, websocket
 
 log = structlog.get_logger()
 
-CONSOLE = Path(__file__).parent / "console"
 BASE = "/api/v1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -47,28 +45,9 @@ async def agents(request: web.Request) -> web.Response:
     return web.json_response({"data": hosted, "total": len(hosted), "page": 1, "size": max(len(hosted), 1)})
 
 
-async def page(request: web.Request) -> web.FileResponse:
-    return web.FileResponse(CONSOLE / "index.html", headers={"Content-Security-Policy": POLICY})
-
-
-async def script(request: web.Request) -> web.FileResponse:
-    return web.FileResponse(CONSOLE / "hello.js", headers={"X-Content-Type-Options": "nosniff"})
-
-
-async def no_icon(request: web.Request) -> web.Response:
-    return web.Response(status=204)
-
-
 BACKLOG = 4096  # who is not accepted at once, when all come back after a cut, would try again a second later
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 ROUTES: tuple[tuple[str, Handler], ...] = (
-    ("/", page),
-    ("/hello.js", script),
-    ("/favicon.ico", no_icon),
     ("/health", health),
     ("/ready", ready),
     (f"{BASE}/health", health),
@@ -119,6 +98,7 @@ def make_app(node: Node) -> web.Application:
         route = app.router.add_get(path, handler)
         if path.startswith(BASE) and handler is not websocket:
             cors.add(route)
+    app.add_routes([web.route(*row) for row in console.ROUTES])
     for base in (BASE, "/v1"):  # the latter is where OpenAI's clients look by default
         for method, path, handler in (*openai.ROUTES, *((*sessions.ROUTES, *agui.ROUTES) if base == BASE else ())):
             cors.add(app.router.add_route(method, base + path, handler))

@@ -1,0 +1,58 @@
+"""The console: the page at `/` and its files, as they lie in hub/console/."""
+
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+CONSOLE = Path(__file__).parent.parent / "console"
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+# Nothing from elsewhere, nothing inline, no markup made of text; the hub is the only one whom the page may ask.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'{socket}; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # asked for again each time, so that the page fits the hub it speaks to
+}
+HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _files() -> dict[str, Path]:
+    """Return the file of each address; what is not listed here cannot be asked for."""
+    found = {
+        f"/console/{path.relative_to(CONSOLE).as_posix()}": path
+        for path in sorted(CONSOLE.rglob("*"))
+        if path.suffix in (".js", ".css")
+    }
+    return {"/": CONSOLE / "index.html", "/favicon.ico": CONSOLE / "icon.svg", "/client.js": CONSOLE / "client.js"} | found
+
+
+FILES = _files()
+
+
+async def file(request: web.Request) -> web.FileResponse:
+    """Give the page, or one of its files; which addresses the page may ask depends on where it came from."""
+    path = FILES[request.path]
+    headers = {**HEADERS, "Content-Type": f"{KINDS[path.suffix]}; charset=utf-8"}
+    if path.suffix == ".html":
+        headers["Content-Security-Policy"] = POLICY.format(socket=_socket(request.host))
+    return web.FileResponse(path, headers=headers)
+
+
+def _socket(host: str) -> str:
+    """Return the WebSocket of this host as the policy names it; of https, too, since CSP takes ws for wss.
+
+    Older browsers do not count it to 'self'. CSP has no word for an IPv6 address; there 'self' must do.
+    """
+    return f" ws://{host}/api/v1/ws" if HOST.fullmatch(host) else ""
+
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = tuple(("GET", address, file) for address in FILES)
