@@ -98,7 +98,10 @@ def make_app(node: Node) -> web.Application:
         route = app.router.add_get(path, handler)
         if path.startswith(BASE) and handler is not websocket:
             cors.add(route)
-    app.add_routes([web.route(*row) for row in console.ROUTES])
+    for method, path, handler in console.ROUTES:
+        route = app.router.add_route(method, path, handler)
+        if path in console.SHARED:
+            cors.add(route)
     for base in (BASE, "/v1"):  # the latter is where OpenAI's clients look by default
         for method, path, handler in (*openai.ROUTES, *((*sessions.ROUTES, *agui.ROUTES) if base == BASE else ())):
             cors.add(app.router.add_route(method, base + path, handler))

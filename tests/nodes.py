@@ -1,4 +1,7 @@
-"""Runs a script of tests/node/ with the packages that its package.json names, installed once into build/node."""
+"""Runs a script of tests/node/ with the packages that its package.json names, installed once into build/node.
+
+There the client of hub/console/ lies beside it.
+"""
 
 import asyncio
 import fcntl
@@ -10,13 +13,14 @@ import pytest
 from fakes import PATIENCE
 
 SCRIPTS = Path(__file__).parent / "node"
+CONSOLE = Path(__file__).parent.parent / "hub" / "console"
 PLACE = Path(__file__).parent.parent / "build" / "node"
 needs_node = pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js here: install node and npm")
 
 
 async def run_node(script: str, *arguments: str) -> str:
     """Return what the script printed; fails with what it said where it fails."""
-    await asyncio.to_thread(_install)
+    await asyncio.to_thread(install)
     process = await asyncio.create_subprocess_exec(
         "node", str(PLACE / script), *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -30,12 +34,20 @@ async def run_node(script: str, *arguments: str) -> str:
     return out.decode()
 
 
-def _install() -> None:
+def install() -> None:
     PLACE.mkdir(parents=True, exist_ok=True)
     with (PLACE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of pytest may be here at once
-        shutil.copytree(SCRIPTS, PLACE, dirs_exist_ok=True)
+        shutil.copytree(SCRIPTS, PLACE, dirs_exist_ok=True, copy_function=_renew)
+        for name in ("client.js", "client.d.ts"):
+            _renew(str(CONSOLE / name), str(PLACE / name))
         done, wanted = PLACE / "node_modules" / ".installed", (SCRIPTS / "package.json").read_text()
         if not done.is_file() or done.read_text() != wanted:
             subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=PLACE, check=True, timeout=90)
             done.write_text(wanted)
+
+
+def _renew(source: str, target: str) -> None:
+    """Copy what has changed: what has not may be read by another worker's program just now."""
+    if not Path(target).is_file() or Path(source).read_bytes() != Path(target).read_bytes():
+        shutil.copy(source, target)

@@ -1,4 +1,4 @@
-"""The console: the page at `/` and its files, as they lie in hub/console/."""
+"""The console and the JavaScript client: files of hub/console/, as they lie there."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,14 @@ from pathlib import Path
 from aiohttp import web
 
 CONSOLE = Path(__file__).parent.parent / "console"
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+SHARED = ("/client.js", "/client.d.ts")  # the JavaScript client and its types, for pages of other origins, too
+KINDS = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".ts": "application/typescript",
+}
 # Nothing from elsewhere, nothing inline, no markup made of text; the hub is the only one whom the page may ask.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -27,12 +34,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def _files() -> dict[str, Path]:
     """Return the file of each address; what is not listed here cannot be asked for."""
-    found = {
-        f"/console/{path.relative_to(CONSOLE).as_posix()}": path
-        for path in sorted(CONSOLE.rglob("*"))
-        if path.suffix in (".js", ".css")
-    }
-    return {"/": CONSOLE / "index.html", "/favicon.ico": CONSOLE / "icon.svg", "/client.js": CONSOLE / "client.js"} | found
+    files = [path for path in sorted(CONSOLE.rglob("*")) if path.suffix in (".js", ".css")]
+    found = {f"/console/{path.relative_to(CONSOLE).as_posix()}": path for path in files if path.name != "client.js"}
+    own = {"/": CONSOLE / "index.html", "/favicon.ico": CONSOLE / "icon.svg"}
+    return found | own | {name: CONSOLE / name[1:] for name in SHARED}
 
 
 FILES = _files()

@@ -23,7 +23,7 @@ const ui = {
   shown: PAGE,
   following: true,
   editing: undefined,
-  past: { sessions: [], total: 0, failed: false },
+  past: { sessions: [] },
   find: '',
   drawer: false,
   dialog: undefined,

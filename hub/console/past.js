@@ -20,7 +20,7 @@ export function past(ui, change) {
       const found = await Promise.all(Array.from({ length: pages }, (_, page) => ask(`${ADDRESS}?size=${SIZE}&page=${page + 1}`)))
       const sessions = found.flatMap(({ data }) => data)
       const once = [...new Map(sessions.map((one) => [one.sessionId, one])).values()].filter(({ messages }) => messages > 0)
-      if (mine === turn) change({ past: { sessions: once.map(named), total: found[0].total, failed: false, loaded: true } })
+      if (mine === turn) change({ past: { sessions: once.map(named), more: pages * SIZE < found[0].total, failed: false, loaded: true } })
       await Promise.all(once.map(learn))
       if (mine === turn) change({ past: { ...ui.past, sessions: once.map(named) } })
     } catch {

@@ -17,7 +17,7 @@ export function Sidebar({ ui, act }) {
 }
 
 function Sessions({ ui, act }) {
-  const { sessions, total, failed, loaded } = ui.past
+  const { sessions, more, failed, loaded } = ui.past
   const wanted = ui.find.trim().toLowerCase()
   const found = sessions.filter(({ title, sessionId }) => `${title ?? ''} ${sessionId}`.toLowerCase().includes(wanted))
   return html`<nav aria-label=${t('sessions')}>
@@ -25,7 +25,7 @@ function Sessions({ ui, act }) {
     ${failed && html`<p class="hint">${t('listFailed')} <button type="button" class="quiet" onClick=${act.againSessions}>${t('again')}</button></p>`}
     ${!failed && loaded && !found.length && html`<p class="hint">${t(wanted ? 'noMatch' : 'noSessions')}</p>`}
     <ul>${found.map((one) => html`<${Row} key=${one.sessionId} one=${one} ui=${ui} act=${act} />`)}</ul>
-    ${loaded && total > sessions.length && html`<button type="button" class="quiet" onClick=${act.moreSessions}>${t('showMore')}</button>`}
+    ${more && html`<button type="button" class="quiet" onClick=${act.moreSessions}>${t('showMore')}</button>`}
   </nav>`
 }
 

@@ -64,7 +64,7 @@ export function Answer({ item, act }) {
   return html`<article class=${`answer ${item.state}`} aria-label=${item.agentId} aria-busy=${running}>
     <h3><span class="badge" aria-hidden="true">${item.agentId?.slice(0, 1).toUpperCase()}</span>${item.agentId}</h3>
     ${steps(item)}
-    ${shown.map((part) => html`<${PARTS[part.kind]} key=${part.kind + part.id} part=${part} running=${running} act=${act} />`)}
+    ${shown.map((part, at) => html`<${PARTS[part.kind]} key=${part.kind + part.id} part=${part} running=${running} last=${at === shown.length - 1} act=${act} />`)}
     ${running && item.progress && progress(item.progress)}
     ${running && !item.progress && shown.at(-1)?.kind !== 'ask' && html`<span class="pulse" aria-hidden="true"><i></i><i></i><i></i></span>`}
     ${ending(item)}
@@ -102,12 +102,14 @@ function measures(item) {
   const { first, tokens, exact, input, rate } = found
   const about = (text) => (exact ? text : t('about', { text }))
   return html`<span class="figures">
-    ${first !== undefined && html`<span>${t('first', { n: number(first / 1000, 2) })}</span>`}
+    ${first !== undefined && html`<span>${t('first', { time: short(first) })}</span>`}
     ${rate !== undefined && html`<span>${about(t('rate', { n: number(rate, rate < 10 ? 1 : 0) }))}</span>`}
     ${item.state === 'done' && html`<span>${about(t('tokens', { n: number(tokens) }))}</span>`}
     ${input !== undefined && html`<span>${t('input', { n: number(input) })}</span>`}
   </span>`
 }
+
+const short = (ms) => (ms < 1000 ? `${number(Math.max(1, ms))} ms` : `${number(ms / 1000, 1)} s`)
 
 // --- what an answer consists of ---------------------------------------------------------------------------------------
 
@@ -122,9 +124,9 @@ class Text extends Component {
   }
 }
 
-function Reasoning({ part, running }) {
+function Reasoning({ part, running, last }) {
   const seconds = (part.endedAt - part.startedAt) / 1000
-  const title = running && !part.over ? t('thinking') : seconds >= 1 ? t('thoughtFor', { n: number(seconds) }) : t('thought')
+  const title = running && last ? t('thinking') : seconds >= 1 ? t('thoughtFor', { n: number(seconds) }) : t('thought')
   return html`<details class="reasoning"><summary>${title}</summary><div class="pre">${part.text}</div></details>`
 }
 

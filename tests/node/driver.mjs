@@ -1,0 +1,56 @@
+// Drives client.js by lines of JSON: commands on the standard input, what came of them on the standard output.
+import { createInterface } from 'node:readline'
+import WebSocket from 'ws'
+import { connect } from './client.js'
+
+let hub
+const sessions = new Map()
+const say = (line) => process.stdout.write(JSON.stringify(line) + '\n')
+const failed = (error, id) => say({ said: 'error', id, code: error.code ?? 'internal', message: error.message })
+
+async function chat({ id, sessionId, message, clientMsgId }) {
+  const texts = new Map()
+  for await (const event of sessions.get(sessionId).chat(message, { clientMsgId })) {
+    say({ said: 'chat-event', id, event })
+    if (event.type === 'stream') texts.set(event.messageId, (texts.get(event.messageId) ?? '') + event.content)
+    else if (event.type === 'message') texts.set(event.messageId, event.content)
+    else if (event.type === 'message_removed') event.messageIds.forEach((one) => texts.delete(one))
+    else if (event.type === 'reset') texts.clear()
+  }
+  say({ said: 'chat-end', id, text: [...texts.values()].join('') })
+}
+
+const commands = {
+  connect({ url }) {
+    hub = connect(url, { WebSocket })
+    say({ said: 'state', state: hub.state })
+    hub.on('state', (state) => say({ said: 'state', state, code: state === 'closed' ? hub.closeCode : undefined }))
+  },
+  session({ sessionId, ...options }) {
+    const session = hub.session(sessionId, options)
+    sessions.set(sessionId, session)
+    session.on('event', (event) => event.seq !== undefined && say({ said: 'event', sessionId, event }))
+    session.on('reset', ({ reason }) => say({ said: 'reset', sessionId, reason }))
+    session.on('error', failed)
+  },
+  chat,
+  async ask({ id, sessionId, message }) {
+    say({ said: 'answer', id, text: await sessions.get(sessionId).ask(message) })
+  },
+  cancel: ({ sessionId }) => sessions.get(sessionId).cancel(),
+  close() {
+    process.stdin.destroy() // it would keep this process; nothing of the client's may
+    hub.close()
+    say({ said: 'closed' })
+  },
+}
+
+const input = createInterface({ input: process.stdin })
+input.on('line', async (line) => {
+  const command = JSON.parse(line)
+  try {
+    await commands[command.do](command)
+  } catch (error) {
+    failed(error, command.id)
+  }
+})
