@@ -82,7 +82,7 @@ const act = {
   againSessions: () => list.refresh(),
   drawer(open) {
     change({ drawer: open })
-    if (!open) document.getElementById('menu')?.focus()
+    requestAnimationFrame(() => document.getElementById(open ? 'menu-close' : 'menu')?.focus()) // it has been drawn by then
   },
   dialog: (dialog) => change({ dialog }),
   dismiss: () => change({ notice: undefined }),
@@ -179,6 +179,7 @@ hub.on('state', (link) => {
 hub.on('welcome', ({ agents }) => change({ agents }))
 hub.on('notice', (notice) => notice.type === 'draining' && change({ draining: true }))
 addEventListener('popstate', start)
+addEventListener('keydown', ({ key }) => key === 'Escape' && ui.drawer && act.drawer(false))
 document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en'
 document.body.replaceChildren()
 start()

@@ -4,7 +4,7 @@ const WORDS = {
   en: {
     message: 'Message', placeholder: 'Write a message…', send: 'Send', stop: 'Stop', agent: 'Agent', agents: 'Agents',
     you: 'You', sessions: 'Sessions', conversation: 'Conversation', newSession: 'New session', find: 'Find a session',
-    menu: 'Sessions and agents', close: 'Close', share: 'Share', rename: 'Rename', remove: 'Delete',
+    menu: 'Menu', close: 'Close', share: 'Share', rename: 'Rename', remove: 'Delete',
     welcome: 'What shall we talk about?', welcomeMore: 'Choose who answers, and write below.',
     noSessions: 'Nothing yet. What you write appears here.', noMatch: 'No session has that. Try another word.',
     listFailed: 'The list cannot be had now.', again: 'Try again', showMore: 'Show more', showEarlier: 'Show earlier',
@@ -32,9 +32,9 @@ const WORDS = {
     untitled: 'Session', sharedHere: 'Here now', forkFailed: 'That did not work: {message}', messages: '{n} messages',
   },
   zh: {
-    message: '消息', placeholder: '写点什么…', send: '发送', stop: '停止', agent: '智能体', agents: '智能体',
+    message: '消息', placeholder: '写点什么…', send: '发送', stop: '停止', agent: '由谁回答', agents: '智能体',
     you: '你', sessions: '会话', conversation: '对话', newSession: '新会话', find: '查找会话',
-    menu: '会话与智能体', close: '关闭', share: '分享', rename: '重命名', remove: '删除',
+    menu: '菜单', close: '关闭', share: '分享', rename: '重命名', remove: '删除',
     welcome: '想聊点什么?', welcomeMore: '选择由谁回答,然后在下面输入。',
     noSessions: '还没有会话。你写的内容会出现在这里。', noMatch: '没有找到,换个词试试。',
     listFailed: '暂时无法取得列表。', again: '重试', showMore: '显示更多', showEarlier: '显示更早的',

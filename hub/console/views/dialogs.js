@@ -9,20 +9,24 @@ export function Dialogs({ ui, act }) {
 }
 
 class Dialog extends Component {
+  box = { current: undefined }
+
   componentDidMount() {
-    this.base.showModal() // the browser keeps the focus in it, and Escape closes it
+    this.box.current.showModal() // the browser keeps the focus in it, and Escape closes it
   }
 
   render({ title, close, children }) {
-    return html`<dialog aria-label=${title} onClose=${close} onClick=${({ target }) => target === this.base && close()}>
+    return html`<dialog ref=${this.box} aria-label=${title} onClose=${close} onClick=${({ target }) => target === this.box.current && close()}>
       <div class="sheet"><div class="row spread"><h2>${title}</h2><${IconButton} icon="close" label=${t('close')} onClick=${close} /></div>${children}</div>
     </dialog>`
   }
 }
 
 class Share extends Component {
+  field = { current: undefined }
+
   copy = async () => {
-    const field = this.base.querySelector('input')
+    const field = this.field.current
     field.select()
     this.setState({ copied: await this.props.act.copy(field.value) })
   }
@@ -31,7 +35,7 @@ class Share extends Component {
     const { count } = ui.session
     return html`<div>
       <p>${t('shareMore')}</p>
-      <div class="row"><input type="text" readonly aria-label=${t('link')} value=${location.href} onFocus=${({ target }) => target.select()} />
+      <div class="row"><input ref=${this.field} type="text" readonly aria-label=${t('link')} value=${location.href} onFocus=${({ target }) => target.select()} />
         <button type="button" class="main" onClick=${this.copy}>${t(copied ? 'copied' : 'copy')}</button></div>
       <p class="people"><${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}</p>
     </div>`

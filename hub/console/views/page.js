@@ -9,7 +9,7 @@ import { Sidebar } from './sidebar.js'
 import { happening } from './happening.js'
 
 export function Page({ ui, act }) {
-  return html`<div class="page" onKeyDown=${(event) => event.key === 'Escape' && ui.drawer && act.drawer(false)}>
+  return html`<div class="page">
     <${Sidebar} ui=${ui} act=${act} />
     <main inert=${ui.drawer}>
       <${Header} ui=${ui} act=${act} />
@@ -29,7 +29,7 @@ function Header({ ui, act }) {
     <h1 title=${act.title()}>${act.title()}</h1>
     ${ui.session && html`
       <span class="people" title=${t('sharedHere')}><${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}</span>
-      <button type="button" class="quiet" onClick=${() => act.dialog('share')}><${Icon} name="share" /><span>${t('share')}</span></button>
+      <button type="button" class="quiet" aria-label=${t('share')} onClick=${() => act.dialog('share')}><${Icon} name="share" /><span>${t('share')}</span></button>
       <${IconButton} icon="more" label=${`${t('rename')}, ${t('remove')}`} onClick=${() => act.dialog('manage')} />`}
   </header>`
 }

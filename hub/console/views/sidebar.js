@@ -6,11 +6,11 @@ import { Icon, IconButton } from './icons.js'
 export function Sidebar({ ui, act }) {
   return html`<aside class=${ui.drawer ? 'open' : ''} aria-label=${t('menu')}>
     <div class="brand"><img src="/favicon.ico" alt="" width="26" height="26" /><span>Hubbub</span>
-      <span class="narrow"><${IconButton} icon="close" label=${t('close')} onClick=${() => act.drawer(false)} /></span></div>
+      <span class="narrow"><${IconButton} icon="close" id="menu-close" label=${t('close')} onClick=${() => act.drawer(false)} /></span></div>
     <button type="button" class="wide-button" onClick=${() => act.open()}><${Icon} name="plus" />${t('newSession')}</button>
     <${Sessions} ui=${ui} act=${act} />
-    <section class="agents" aria-labelledby="agents-title">
-      <h2 id="agents-title">${t('agents')}</h2>
+    <section class="agents">
+      <h2>${t('agents')}</h2>
       <ul>${ui.agents.map((agent) => html`<${Agent} key=${agent.agentId} agent=${agent} ui=${ui} act=${act} />`)}</ul>
     </section>
   </aside>`
@@ -47,6 +47,6 @@ export function Agent({ agent, ui, act }) {
   const state = status === 'ok' ? (answers ? 'answering' : 'ready') : 'broken'
   return html`<li><button type="button" class="agent" disabled=${status !== 'ok'} aria-pressed=${ui.agent === agentId} onClick=${() => act.choose(agentId)}>
     <span class="name"><span class=${`dot ${state}`}></span>${agentId}</span><span class="state">${t(state)}</span>
-    <span class="more">${status === 'ok' ? description : `${error ?? ''} ${t('brokenMore')}`}</span>
+    <span class="more">${status === 'ok' ? description : `${error ?? ''}. ${t('brokenMore')}`}</span>
   </button></li>`
 }

@@ -31,17 +31,19 @@ function note(item, act) {
 }
 
 class Editor extends Component {
+  field = { current: undefined }
+
   componentDidMount() {
-    this.base.querySelector('textarea').focus()
+    this.field.current.focus()
   }
 
   render({ item, act }) {
-    const save = (event) => act.save(item, event.target.closest('.editor').querySelector('textarea').value.trim() || item.text)
+    const save = () => act.save(item, this.field.current.value.trim() || item.text)
     const key = (event) => {
       if (event.key === 'Escape') act.edit(undefined)
-      else if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) event.preventDefault(), save(event)
+      else if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) event.preventDefault(), save()
     }
-    return html`<div class="editor"><textarea aria-label=${t('editText')} rows=${Math.min(12, item.text.split('\n').length + 1)} onKeyDown=${key}>${item.text}</textarea>
+    return html`<div class="editor"><textarea ref=${this.field} aria-label=${t('editText')} rows=${Math.min(12, item.text.split('\n').length + 1)} onKeyDown=${key}>${item.text}</textarea>
       <div class="row"><button type="button" class="quiet" onClick=${() => act.edit(undefined)}>${t('cancel')}</button><button type="button" class="main" onClick=${save}>${t('save')}</button></div></div>`
   }
 }

@@ -1,0 +1,87 @@
+"""A real Chromium, and what its pages print, ask for and get wrong."""
+
+import asyncio
+import contextlib
+import re
+import shutil
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import pytest
+from fakes import PATIENCE
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = ("gpu", "background-networking", "component-update", "sync")
+needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: `apt-get install chromium`")
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in QUIET)]
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield running
+        await running.close()
+
+
+@attrs.define(slots=False)  # playwright puts marks on whoever listens
+class Tab:
+    """A page, what its scripts print, and what it asks for."""
+
+    page: Page
+    printed: "asyncio.Queue[str]" = attrs.Factory(asyncio.Queue)
+    wrong: list[str] = attrs.Factory(list)
+    asked: list[str] = attrs.Factory(list)
+
+    def __attrs_post_init__(self) -> None:
+        self.page.set_default_timeout(PATIENCE * 1000)
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("websocket", lambda socket: self.asked.append(socket.url))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        self.printed.put_nowait(message.text)
+        if message.type in ("error", "warning"):
+            self.wrong.append(message.text)
+
+    async def until(self, ending: str) -> list[str]:
+        """Return the lines that are printed, to the first with that ending."""
+        lines: list[str] = []
+        async with asyncio.timeout(3 * PATIENCE):
+            while not (lines and lines[-1].endswith(ending)):
+                lines.append(await self.printed.get())
+        return lines
+
+    @property
+    def field(self) -> Locator:
+        return self.page.get_by_role("textbox", name=re.compile("^(Message|消息)$"))
+
+    async def say(self, message: str) -> None:
+        await self.field.fill(message)
+        await self.field.press("Enter")
+
+    @property
+    def answers(self) -> Locator:
+        """What the agents have said; each message one of it."""
+        return self.page.locator("article.answer .md")
+
+
+@contextlib.asynccontextmanager
+async def visit(
+    browser: Browser, url: str, query: str = "", lost: bool = False, **context: Any
+) -> AsyncIterator[Tab]:
+    """Open the hub's page in a context of its own; at the end nothing may have gone wrong on it.
+
+    And nothing may have been asked of anyone else. *lost*: the test takes the network away, which a browser reports.
+    """
+    async with await browser.new_context(**context) as own:
+        tab = Tab(await own.new_page())
+        await tab.page.goto(f"{url}/{query}")
+        await expect(tab.page.get_by_role("status")).to_have_text(re.compile("Connected|已连接|answering"))
+        yield tab
+        assert lost or not tab.wrong
+        assert {urlsplit(address).netloc for address in tab.asked} == {urlsplit(url).netloc}
