@@ -48,6 +48,7 @@ KNOWN = {
     ("python", "agent="),
     ("python", "first-client"),  # run by test_first_clients.py, as is the next
     ("js", "first-client"),
+    ("js", "client"),  # run by test_js_client.py
     ("js",),
     ("text", "chat"),
     ("text",),

@@ -352,8 +352,8 @@ class Place {
     if (!this.fresh && event.seq <= this.seq) return undefined
     const end = this.#end(event)
     const skip = end === undefined ? 0 : end - event.offset
-    const whole = event.type === 'stream' ? skip >= 0 && (end !== undefined || before === this.seq) : event.seq === before + 1
-    if (!whole && !this.fresh && !anyway) return null
+    const near = event.type === 'stream' ? end !== undefined || before === this.seq : event.seq === before + 1
+    if (!(near && skip >= 0) && !this.fresh && !anyway) return null
     const mine = skip > 0 ? { ...event, content: [...event.content].slice(skip).join(''), offset: end } : event
     Object.assign(this, { seq: event.seq, epoch: event.epoch, fresh: false })
     if (event.type === 'stream') this.#ends.set(event.runId, [event.messageId, mine.offset + [...mine.content].length])
