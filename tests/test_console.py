@@ -10,6 +10,8 @@ from payloads import PAYLOADS
 from playwright.async_api import Browser, expect
 from proxy import Proxy
 
+from hub.messages import COMMANDS
+
 pytestmark = needs_browser
 __all__ = ["browser"]
 
@@ -473,3 +475,84 @@ async def test_the_page_asks_no_hub_but_its_own(hub: Hub, browser: Browser) -> N
         tried = "fetch('http://127.0.0.1:1/').then(() => 'sent', (error) => error.name)"
         assert await tab.page.evaluate(tried) == "TypeError"
         assert any("Content Security Policy" in line for line in tab.wrong), tab.wrong
+
+
+# --- questions, and second thoughts -----------------------------------------------------------------------------------
+
+ASKS = """
+import asyncio
+from hub import Run
+
+async def asks(run: Run):
+    sure = await run.ask("Delete all?", schema={"type": "boolean"})
+    yield f"sure: {sure.payload}. "
+    colour = await run.ask("Which colour?", schema={"enum": ["red", "blue"]})
+    yield f"colour: {colour.payload}. "
+    name = await run.ask("Whose?")
+    yield f"name: {name.payload}. "
+    fields = {"name": {"type": "string"}, "size": {"type": "integer"}, "soon": {"type": "boolean"}}
+    form = await run.ask("The rest?", schema={"type": "object", "properties": fields, "required": ["name"]})
+    yield f"form: {form.payload}. "
+    last = await run.ask("More?")
+    yield f"last: {last.status}."
+"""
+
+if "resume" in COMMANDS:
+
+    async def test_an_agent_asks_and_is_answered(hub: Hub, browser: Browser) -> None:
+        """By buttons where the answers are known, by fields where not; everybody sees what was answered."""
+        hub.agent("asks.py", ASKS)
+        await started(hub)
+        query = "?agent=asks&session=s21"
+        async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
+            await tab.say("go")
+            await expect(tab.page.get_by_role("status")).to_have_text("asks waits for an answer")
+            ask = tab.page.get_by_role("region", name="A question for you").last
+            await ask.get_by_role("button", name="Yes").click()
+            await expect(other.page.get_by_text("Answered: Yes")).to_be_visible()
+            await ask.get_by_role("button", name="blue").click()
+            await ask.get_by_label("Your answer").fill("mine")
+            await tab.page.keyboard.press("Enter")
+            await ask.get_by_label("name").fill("n")
+            await ask.get_by_label("size").fill("3")
+            await ask.get_by_role("button", name="Answer", exact=True).click()
+            await expect(ask).to_contain_text("More?")
+            await tab.page.reload()
+            await ask.get_by_role("button", name="Do not answer").click()
+            form = "form: {'name': 'n', 'size': 3, 'soon': False}."
+            for one in (tab, other):
+                said = one.page.get_by_role("article", name="asks")
+                for text in ("sure: True.", "colour: blue.", "name: mine.", form, "last: cancelled."):
+                    await expect(said).to_contain_text(text)
+                await expect(one.page.get_by_role("button", name="Do not answer")).to_have_count(0)
+
+
+if "edit" in COMMANDS:
+
+    async def test_edit_and_answer_again_and_fork(hub: Hub, browser: Browser) -> None:
+        """What was said after is gone for everyone; a fork is a session of its own, with the messages up to there."""
+        hub.agent("counts.py", "n = 0\nasync def counts(message: str):\n    global n\n    n += 1\n    yield f'{message} {n}'")
+        await started(hub)
+        query = "?agent=counts&session=s22"
+        async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
+            await tab.say("first")
+            await expect(tab.answers).to_have_text(["first 1"])
+            await tab.say("second")
+            await expect(tab.answers).to_have_text(["first 1", "second 2"])
+            await tab.page.get_by_role("article", name="counts").last.get_by_role("button", name="Answer again").click()
+            await expect(other.answers).to_have_text(["first 1", "second 3"])
+            mine = tab.page.get_by_role("article", name="You").first
+            await mine.hover()
+            await mine.get_by_role("button", name="Edit").click()
+            await expect(tab.page.get_by_label("New text")).to_be_focused()
+            await tab.page.get_by_label("New text").fill("other")
+            await tab.page.keyboard.press("Enter")
+            for one in (tab, other):
+                await expect(one.answers).to_have_text(["other 4"])
+                await expect(one.page.locator(".bubble")).to_have_text(["other"])
+            await tab.page.get_by_role("article", name="counts").get_by_role("button", name="Fork from here").click()
+            await expect(tab.page).not_to_have_url(re.compile("s22"))
+            await expect(tab.answers).to_have_text(["other 4"])
+            await tab.say("on")
+            await expect(tab.answers).to_have_text(["other 4", "on 5"])
+            await expect(other.answers).to_have_text(["other 4"])
