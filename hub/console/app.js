@@ -169,7 +169,7 @@ function start() {
     return change({ sessionId: undefined, session: undefined })
   }
   show(sessionId, ID.test(agent) ? agent : 'main')
-  if (query.get('session') !== sessionId) address('replaceState')
+  if (!query.get('session') || !query.get('agent')) address('replaceState') // so that the address can be handed on
 }
 
 hub.on('state', (link) => {

@@ -15,7 +15,7 @@ const CASES = [
   ({ session }) => session && !(session.seq >= session.head) && { kind: 'busy', text: t('catchingUp') },
   ({ session }) => {
     const asking = session?.items.filter(asks).map(({ agentId }) => agentId) ?? []
-    return asking.length > 0 && { kind: 'ask', text: t('needsYou', { name: names(asking) }) }
+    return asking.length > 0 && { kind: 'wanted', text: t('needsYou', { name: names(asking) }) }
   },
   ({ stopping, session }) => stopping && session?.active.length > 0 && { kind: 'busy', text: t('stopping') },
   ({ session }) => session?.typing && { kind: 'busy', text: t('isTyping', { name: person(session.typing) }) },
