@@ -10,21 +10,13 @@ from urllib.parse import urlsplit
 
 import attrs
 import pytest
-from fakes import PATIENCE
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
+from fakes import PATIENCE, Hub
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, expect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ("gpu", "background-networking", "component-update", "sync")
+ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in QUIET)]
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: `apt-get install chromium`")
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in QUIET)]
-    async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield running
-        await running.close()
 
 
 @attrs.define(slots=False)  # playwright puts marks on whoever listens
@@ -71,9 +63,7 @@ class Tab:
 
 
 @contextlib.asynccontextmanager
-async def visit(
-    browser: Browser, url: str, query: str = "", lost: bool = False, **context: Any
-) -> AsyncIterator[Tab]:
+async def visit(browser: Browser, url: str, query: str = "", lost: bool = False, **context: Any) -> AsyncIterator[Tab]:
     """Open the hub's page in a context of its own; at the end nothing may have gone wrong on it.
 
     And nothing may have been asked of anyone else. *lost*: the test takes the network away, which a browser reports.
@@ -85,3 +75,27 @@ async def visit(
         yield tab
         assert lost or not tab.wrong
         assert {urlsplit(address).netloc for address in tab.asked} == {urlsplit(url).netloc}
+
+
+SAYS = '''
+"""Says what the file holds that the message names, in pieces that a seed draws; waits where it says WAIT."""
+import asyncio, pathlib, random
+
+async def says(message: str):
+    name, _, seed = message.partition(" ")
+    chance = random.Random(int(seed or 0))
+    for part, text in enumerate(pathlib.Path(name).read_text().split("WAIT")):
+        while part and not pathlib.Path(f"{name}.{part}").exists():
+            await asyncio.sleep(0.01)
+        while text:
+            size = chance.randint(1, 12)
+            yield text[:size]
+            text = text[size:]
+            await asyncio.sleep(0)
+'''
+
+
+async def started(hub: Hub) -> Hub:
+    hub.agent("says.py", SAYS)
+    hub.agent("main.py", "async def main(message: str):\n    for word in message.split():\n        yield word + ' '")
+    return await hub.start()

@@ -65,7 +65,7 @@ _SCHEMES = (
     f"\x01javascript:{RUN}",
     f"%6aavascript:{RUN}",
     f"data:text/html,<script>{RUN}</script>",
-    f"data:text/html;base64,PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==",
+    "data:text/html;base64,PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==",
     f"vbscript:{RUN}",
     "file:///etc/passwd",
     f"blob:http://127.0.0.1/{RUN}",

@@ -37,7 +37,9 @@ async def test_the_page_may_load_and_ask_nothing_but_its_own_hub(hub: Hub) -> No
         "require-trusted-types-for": "'script'",
         "trusted-types": "'none'",
     }
-    assert "<style" not in page and "style=" not in page and page.count("<script") == page.count('src="/console/app.js"')
+    assert (
+        "<style" not in page and "style=" not in page and page.count("<script") == page.count('src="/console/app.js"')
+    )
 
 
 @pytest.mark.parametrize("host", ["localhost:1; script-src *", "localhost, x", "[::1]:9527"])
@@ -73,7 +75,9 @@ def test_what_came_from_npm_is_as_it_came() -> None:
     for name, (_, _, version, _, licence, digest) in table.items():
         assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest.strip("`"), name
         text = (VENDOR / name).with_suffix(".LICENSE").read_text()
-        assert ("Apache License" if licence == "Apache-2.0" else "MIT License") in text or "Permission is hereby" in text
+        assert (
+            "Apache License" if licence == "Apache-2.0" else "MIT License"
+        ) in text or "Permission is hereby" in text
         assert version[0].isdigit()
 
 
@@ -81,7 +85,9 @@ def test_no_text_is_ever_taken_for_markup() -> None:
     """The policy forbids it at run time; the code does not even try."""
     for path in CONSOLE.rglob("*.js"):
         if "vendor" not in path.parts:
-            assert not [word for word in ("innerHTML", "outerHTML", "insertAdjacent", "eval(") if word in path.read_text()]
+            assert not [
+                word for word in ("innerHTML", "outerHTML", "insertAdjacent", "eval(") if word in path.read_text()
+            ]
 
 
 @needs_node

@@ -21,7 +21,7 @@ import aiohttp
 import attrs
 import pytest
 from aiohttp import web
-from browsers import Tab, browser, needs_browser, visit
+from browsers import Tab, needs_browser, visit
 from fakes import AGENTS, PATIENCE, Client
 from playwright.async_api import Browser, expect
 from test_local_model import FETCHED
@@ -238,7 +238,7 @@ async def test_the_browser_example_of_the_readme(served: Served, browser: Browse
         assert not tab.wrong
 
 
-# --- the hub's own page: more of it in test_console.py -----------------------------------------------------------------
+# --- the hub's own page: more of it in test_console.py ----------------------------------------------------------------
 
 
 @needs_browser

@@ -158,7 +158,7 @@ function address(how) {
 function show(sessionId, agent) {
   follower?.toEnd()
   change({ sessionId, agent, shown: PAGE, editing: undefined, drawer: false, dialog: undefined, stopping: false, said: '' })
-  conversation.open(sessionId)
+  if (hub.state !== 'closed') conversation.open(sessionId)
 }
 
 function start() {

@@ -14,8 +14,10 @@ export function talk(hub, ui, change, changed) {
 
   const take = (event) => change({ session: reduce(ui.session, event) })
 
+  /** Leave the session; what could not be sent yet becomes its draft again. */
   function close() {
     for (const off of offs.splice(0)) off()
+    keepUnsent()
     session?.close()
     session = undefined
   }
@@ -34,6 +36,12 @@ export function talk(hub, ui, change, changed) {
     change({})
   }
 
+  function keepUnsent() {
+    const unsent = (ui.session?.items ?? []).filter(({ status }) => status === 'sending').map(({ text }) => text)
+    if (session && unsent.length && ui.link !== 'live') sessionStorage.setItem(draftOf(session.sessionId), unsent.join('\n\n'))
+  }
+  addEventListener('pagehide', keepUnsent)
+
   function hear(event) {
     const live = event.seq > (ui.session.head ?? Infinity)
     take(event)
@@ -42,6 +50,7 @@ export function talk(hub, ui, change, changed) {
       quiet = setTimeout(() => take({ type: 'quiet' }), QUIET_MS)
     } else if (event.type === 'error') {
       change({ notice: event.message })
+      changed() // it may have been deleted
     } else if (event.type === 'draining') {
       change({ draining: true })
     } else if (event.type === 'run_finished') {
@@ -64,7 +73,7 @@ export function talk(hub, ui, change, changed) {
     take({ type: 'sending', clientMsgId, content, agentId: ui.agent })
     chat.accepted.then(
       (accepted) => take({ type: 'accepted', ...accepted, clientMsgId, seq: undefined }),
-      (error) => error.code !== 'closed' && take({ type: 'refused', clientMsgId, message: error.message }),
+      (error) => take({ type: 'refused', clientMsgId, message: error.message }),
     )
   }
 
@@ -125,6 +134,8 @@ export function talk(hub, ui, change, changed) {
     },
   }
 }
+
+export const draftOf = (sessionId) => `draft:${sessionId}`
 
 export async function ask(address, options) {
   const answer = await fetch(address, options)

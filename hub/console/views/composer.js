@@ -1,10 +1,9 @@
 // Where one writes: Enter sends, Shift+Enter breaks the line. What waits in the queue stands above it.
 import { Component, html } from '../html.js'
 import { isBusy, waiting } from '../session.js'
+import { draftOf } from '../talk.js'
 import { t } from '../words.js'
 import { Icon } from './icons.js'
-
-const draft = (sessionId) => `draft:${sessionId}`
 
 export class Composer extends Component {
   field = { current: undefined }
@@ -12,7 +11,7 @@ export class Composer extends Component {
 
   componentDidMount() {
     const field = this.field.current
-    field.value = sessionStorage.getItem(draft(this.props.ui.sessionId)) ?? ''
+    field.value = sessionStorage.getItem(draftOf(this.props.ui.sessionId)) ?? ''
     this.grown()
     if (matchMedia('(pointer: fine)').matches) field.focus() // on a phone the keyboard would hide the page
   }
@@ -26,7 +25,7 @@ export class Composer extends Component {
 
   input = () => {
     this.grown()
-    sessionStorage.setItem(draft(this.props.ui.sessionId), this.field.current.value)
+    sessionStorage.setItem(draftOf(this.props.ui.sessionId), this.field.current.value)
     this.props.act.typing()
   }
 
