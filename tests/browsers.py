@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 import pytest
+from aiohttp import web
 from fakes import PATIENCE, Hub
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, expect
 
@@ -75,6 +76,26 @@ async def visit(browser: Browser, url: str, query: str = "", lost: bool = False,
         yield tab
         assert lost or not tab.wrong
         assert {urlsplit(address).netloc for address in tab.asked} == {urlsplit(url).netloc}
+
+
+@contextlib.asynccontextmanager
+async def elsewhere(script: str) -> AsyncIterator[str]:
+    """Serve a page with that script from an origin that is not the hub's; yield its address."""
+
+    async def page(request: web.Request) -> web.Response:
+        text = f'<!doctype html><link rel="icon" href="data:,"><script>{script}</script>'
+        return web.Response(text=text, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", page)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{site.port}/"
+    finally:
+        await runner.cleanup()
 
 
 SAYS = '''

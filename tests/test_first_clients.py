@@ -20,8 +20,7 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from aiohttp import web
-from browsers import Tab, needs_browser, visit
+from browsers import Tab, elsewhere, needs_browser, visit
 from fakes import AGENTS, PATIENCE, Client
 from playwright.async_api import Browser, expect
 from test_local_model import FETCHED
@@ -176,26 +175,6 @@ def read(process: "subprocess.Popen[bytes]", size: int) -> bytes:
 
 
 # --- a browser --------------------------------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def elsewhere(script: str) -> AsyncIterator[str]:
-    """Serve a page with that script from an origin that is not the hub's; yield its address."""
-
-    async def page(request: web.Request) -> web.Response:
-        text = f'<!doctype html><link rel="icon" href="data:,"><script>{script}</script>'
-        return web.Response(text=text, content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", page)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{site.port}/"
-    finally:
-        await runner.cleanup()
 
 
 BROWSER_CLIENT = """
