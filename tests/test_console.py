@@ -8,6 +8,7 @@ from fakes import Hub
 from playwright.async_api import Browser, expect
 from proxy import Proxy
 
+from hub.logs import Log
 from hub.messages import COMMANDS
 
 pytestmark = needs_browser
@@ -388,7 +389,7 @@ async def counts(message: str):
     yield f"{message} {next(numbers)}"
 """
 
-# These two commands come with branches of their own; their tests are here as soon as the commands are.
+# What follows comes with branches of its own; its tests are here as soon as it is.
 if "resume" in COMMANDS:
 
     async def test_an_agent_asks_and_is_answered(hub: Hub, browser: Browser) -> None:
@@ -448,3 +449,28 @@ if "edit" in COMMANDS:
             await tab.say("on")
             await expect(tab.answers).to_have_text(["other 4", "on 5"])
             await expect(other.answers).to_have_text(["other 4"])
+
+
+if hasattr(Log, "relabel"):
+
+    async def test_a_session_is_named_and_deleted(hub: Hub, browser: Browser) -> None:
+        """Its name is seen in the list; deleting asks once more, and everybody in it is told."""
+        await started(hub)
+        query = "?agent=echo&session=s24"
+        async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
+            await tab.say("hello")
+            await expect(other.answers).to_have_text(["hello"])
+            link = tab.page.get_by_role("navigation").get_by_role("link")
+            await expect(link).to_contain_text("hello")
+            await tab.page.get_by_role("button", name="Rename, Delete").click()
+            await tab.page.get_by_label("Name of this session").fill("Greetings")
+            await tab.page.get_by_role("button", name="Rename", exact=True).click()
+            await expect(link).to_contain_text("Greetings")
+            await expect(tab.page.get_by_role("heading", name="Greetings")).to_be_visible()
+            await tab.page.get_by_role("button", name="Rename, Delete").click()
+            await tab.page.get_by_role("button", name="Delete", exact=True).click()
+            await tab.page.get_by_role("button", name="Delete it").click()
+            await expect(tab.page.get_by_role("alert")).to_contain_text("This session was deleted.")
+            await expect(tab.answers).to_have_count(0)
+            await expect(link).to_have_count(0)
+            await expect(other.page.get_by_role("alert")).to_contain_text("deleted")

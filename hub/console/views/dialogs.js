@@ -59,4 +59,4 @@ class Manage extends Component {
 }
 
 const BODIES = { share: Share, manage: Manage }
-const TITLES = { share: 'share', manage: 'title' }
+const TITLES = { share: 'share', manage: 'manage' }
