@@ -27,6 +27,7 @@ async def test_first_visit(hub: Hub, browser: Browser, tmp_path: Path) -> None:
         await expect(agents.get_by_role("button", name="torn broken")).to_be_disabled()
         await expect(tab.field).to_be_focused()
         await tab.page.keyboard.type("one")
+        await tab.field.dispatch_event("keydown", {"key": "Enter", "isComposing": True})  # ends a Chinese character
         await tab.page.keyboard.press("Shift+Enter")
         await tab.page.keyboard.type("two")
         await expect(tab.field).to_have_value("one\ntwo")

@@ -1,6 +1,7 @@
 """The files of the console: how they are served, where they come from, and what they do without a browser."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -88,6 +89,37 @@ def test_no_text_is_ever_taken_for_markup() -> None:
             assert not [
                 word for word in ("innerHTML", "outerHTML", "insertAdjacent", "eval(") if word in path.read_text()
             ]
+
+
+TEXTS = {
+    "ground": ("text", "soft", "accent", "bad", "ask"),
+    "raised": ("text", "soft", "accent", "bad"),
+    "sunken": ("text", "soft"),
+    "tint": ("tint-text",),
+    "accent": ("on-accent",),
+    "bad-tint": ("bad",),
+    "ask-tint": ("text", "soft", "ask"),
+}
+
+
+def test_every_text_is_legible_on_its_ground() -> None:
+    """Light and dark: a contrast of at least 4.5 to 1, as WCAG AA asks."""
+    style = (CONSOLE / "style.css").read_text()
+    themes = [
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", part)) for part in style.split("prefers-color-scheme")[:2]
+    ]
+    for theme in themes:
+        for ground, texts in TEXTS.items():
+            for text in texts:
+                light, dark = sorted((luminance(theme[ground]), luminance(theme[text])), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground, theme)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of WCAG 2."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @needs_node

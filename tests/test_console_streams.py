@@ -48,6 +48,7 @@ async def test_a_session_of_20_000_tokens_stays_usable(hub: Hub, browser: Browse
         blocks = await tab.answers.locator("p").count()
         assert 110 <= blocks < 125 and 0 < counted["added"] < blocks and counted["removed"] == 0
         assert await tab.answers.evaluate("it => it.textContent.split(' ').length") == 99 * 100 + 1 + 10_000
+        assert len(counted["tops"]) == 1, "the composer jumped"
         longest = "all => Math.max(...all.map((it) => it.textContent.length))"
         assert await tab.answers.locator("p").evaluate_all(longest) <= 4000
         assert await tab.page.evaluate("document.querySelectorAll('*').length") < 700
@@ -56,9 +57,15 @@ async def test_a_session_of_20_000_tokens_stays_usable(hub: Hub, browser: Browse
         await expect(tab.answers.last).to_have_text("still there?")
 
 
-# Counts the blocks of answers that are added, and those that are taken away.
+# Counts the blocks of answers that are added, and those that are taken away; notes where the composer is in each frame.
 COUNT = """() => {
-  window.counted = { added: 0, removed: 0 }
+  window.counted = { added: 0, removed: 0, tops: [] }
+  const frame = () => {
+    const { top } = document.querySelector('.composer').getBoundingClientRect()
+    if (!counted.tops.includes(top)) counted.tops.push(top)
+    requestAnimationFrame(frame)
+  }
+  frame()
   new MutationObserver((records) => {
     for (const { target, addedNodes, removedNodes } of records) {
       if (!(target.nodeType === 1 && target.closest('.md'))) continue

@@ -28,7 +28,7 @@ function Header({ ui, act }) {
     <span class="narrow"><${IconButton} icon="menu" label=${t('menu')} id="menu" aria-expanded=${ui.drawer} onClick=${() => act.drawer(true)} /></span>
     <h1 title=${act.title()}>${act.title()}</h1>
     ${ui.session && html`
-      <span class="people" title=${t('sharedHere')}><${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}</span>
+      <span class=${count > 1 ? 'people' : 'people alone'} title=${t('sharedHere')}><${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}</span>
       <button type="button" class="quiet" aria-label=${t('share')} onClick=${() => act.dialog('share')}><${Icon} name="share" /><span>${t('share')}</span></button>
       <${IconButton} icon="more" label=${`${t('rename')}, ${t('remove')}`} onClick=${() => act.dialog('manage')} />`}
   </header>`
