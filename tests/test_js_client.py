@@ -485,6 +485,47 @@ async def test_a_hole_is_asked_for(network: Network) -> None:
         await driver.close()
 
 
+@needs_node
+async def test_a_joined_piece_gives_each_reader_what_is_new_to_it(network: Network) -> None:
+    """The session stands amid a text, its chat at the beginning; the hub joins pieces across both places."""
+    run = {"runId": "r1", "messageId": "m1", "agentId": "a"}
+    said = {
+        0: [
+            (1, {"type": "user_message", "messageId": "m0"}),
+            (2, {"type": "run_started", **run}),
+            (5, {"type": "stream", **run, "content": "012", "offset": 0}),
+        ],
+        4: [
+            (6, {"type": "stream", **run, "content": "23", "offset": 2}),
+            (7, {"type": "run_finished", **run, "stopReason": "end_turn"}),
+        ],
+    }
+    asked: list[int] = []
+
+    async def act(number: int, ws: web.WebSocketResponse[Any], say: Say) -> None:
+        async for message in ws:
+            command = json.loads(message.data)
+            about = {"sessionId": "s1", "ref": command["ref"]}
+            if command["type"] == "chat":
+                await say(type="accepted", **about, runId="r1", messageId="m0", seq=1, status="duplicate")
+                continue
+            asked.append(command["afterSeq"])
+            await say(type="subscribed", **about, epoch="e", seq=7, active=[])
+            for seq, event in said[asked[-1]] if len(asked) > 1 else []:
+                await say(sessionId="s1", epoch="e", seq=seq, ts=0, **event)
+
+    async with acting(act) as url:
+        driver = network.driver
+        driver.do("connect", url=url)
+        driver.do("session", sessionId="s1", afterSeq=4, epoch="e")
+        driver.do("chat", id=1, sessionId="s1", message="tell", clientMsgId="mine")
+        assert (await driver.until("chat-end", id=1))["text"] == "0123"
+        while 7 not in [event["seq"] for event in driver.events()]:
+            await driver.next()
+        assert driver.text() == "23" and asked == [4, 0, 4]
+        await driver.close()
+
+
 # --- the rest of the module -------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,8 @@ held['ready tells the hub'] = (await hub.ready) === hub && hub.principal.id === 
 held['agents'] = hub.agents.some(({ agentId }) => agentId === 'echo')
 
 const session = hub.session('s1', { agent: 'echo' })
+let subscribed = 0
+session.on('subscribed', () => subscribed++)
 held['one object for one session'] = hub.session('s1') === session
 
 const group = hub.subscribe({ agentId: 'echo' })
@@ -43,6 +45,7 @@ held['a loop that is left does not stop the answer'] = (await session.ask('again
 held['a listener that is taken away hears nothing'] = heard.length === before
 held['a chat is accepted'] = (await session.chat('a').accepted).runId.startsWith('r_')
 
+held['a chat does not subscribe anew'] = subscribed === 1
 held['a busy answer is refused'] = (await code(session.send({ type: 'cancel', runId: 'r_none' }))) === 'not_running'
 held['an id is checked'] = await code((async () => hub.session('no id'))()) === 'bad_id'
 held['typing has no answer'] = (await session.typing()) === undefined
