@@ -255,7 +255,7 @@ def _listen(settings: Settings) -> list[socket.socket]:
 def _announce(node: Node, sockets: list[socket.socket], announce: Callable[[str], None]) -> None:
     settings = node.settings
     port = sockets[0].getsockname()[1]
-    announce(f"Hubbub listens on   http://{settings.host}:{port}  (a page to try it)")
+    announce(f"Hubbub listens on   http://{settings.host}:{port}  (the console)")
     announce(f"                    ws://{settings.host}:{port}{BASE}/ws")
     for agent in node.agents.all():
         announce(f"  agent {agent.id:<13} {'broken: ' + agent.error if agent.error else agent.description}")

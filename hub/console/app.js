@@ -64,11 +64,13 @@ function rested() {
 
 function follow() {
   const list = document.getElementById('log')
-  if (list && !follower) follower = new Follower(list, list.firstElementChild, () => change({ following: follower.following }))
+  if (list && !follower)
+    follower = new Follower(list, list.firstElementChild, () => change({ following: follower.following }))
   follower?.keep()
 }
 
-const fail = (error) => change({ notice: error instanceof HubError || error instanceof Error ? error.message : String(error) })
+const fail = (error) =>
+  change({ notice: error instanceof HubError || error instanceof Error ? error.message : String(error) })
 
 // --- what can be done -------------------------------------------------------------------------------------------------
 
@@ -157,7 +159,16 @@ function address(how) {
 
 function show(sessionId, agent) {
   follower?.toEnd()
-  change({ sessionId, agent, shown: PAGE, editing: undefined, drawer: false, dialog: undefined, stopping: false, said: '' })
+  change({
+    sessionId,
+    agent,
+    shown: PAGE,
+    editing: undefined,
+    drawer: false,
+    dialog: undefined,
+    stopping: false,
+    said: '',
+  })
   if (hub.state !== 'closed') conversation.open(sessionId)
 }
 
@@ -173,7 +184,12 @@ function start() {
 }
 
 hub.on('state', (link) => {
-  change({ link, closeCode: hub.closeCode, wasLive: ui.wasLive || link === 'live', draining: link === 'live' ? false : ui.draining })
+  change({
+    link,
+    closeCode: hub.closeCode,
+    wasLive: ui.wasLive || link === 'live',
+    draining: link === 'live' ? false : ui.draining,
+  })
   if (link === 'live') list.soon()
 })
 hub.on('welcome', ({ agents }) => change({ agents }))

@@ -63,7 +63,8 @@ const BLOCKS = {
   space: () => null,
   def: () => null,
   hr: () => html`<hr />`,
-  heading: (token) => html`<p class=${`h h${token.depth}`} role="heading" aria-level=${Math.min(6, token.depth + 2)}>${inlines(token.tokens)}</p>`,
+  heading: (token) =>
+    html`<p class=${`h h${token.depth}`} role="heading" aria-level=${Math.min(6, token.depth + 2)}>${inlines(token.tokens)}</p>`,
   paragraph: (token) => html`<p class=${token.long ? 'long' : undefined}>${inlines(token.tokens)}</p>`,
   text: (token) => (token.tokens ? inlines(token.tokens) : plain(token.text)),
   html: (token) => html`<p class="raw">${token.raw.trimEnd()}</p>`,
@@ -86,18 +87,26 @@ function code({ text, lang }) {
   const pieces = []
   for (let at = 0; at < lines.length; at += LINES) pieces.push(lines.slice(at, at + LINES).join('\n'))
   return html`<div class="code">
-    <div class="code-bar"><span>${(lang ?? '').split(/\s/)[0] || t('code')}</span><button type="button" class="quiet" data-copy>${t('copy')}</button></div>
+    <div class="code-bar">
+      <span>${(lang ?? '').split(/\s/)[0] || t('code')}</span>
+      <button type="button" class="quiet" data-copy>${t('copy')}</button>
+    </div>
     <pre tabindex="0"><code>${pieces.map((piece, index) => html`<span key=${index}>${piece + '\n'}</span>`)}</code></pre>
   </div>`
 }
 
 function list({ ordered, start, items }) {
-  const rows = items.map((item, index) => html`<li key=${index} class=${item.task ? 'task' : undefined}>${blocks(item.tokens)}</li>`)
+  const rows = items.map(
+    (item, index) => html`<li key=${index} class=${item.task ? 'task' : undefined}>${blocks(item.tokens)}</li>`,
+  )
   return ordered ? html`<ol start=${start || 1}>${rows}</ol>` : html`<ul>${rows}</ul>`
 }
 
 function table({ header, rows }) {
-  const cells = (row, kind) => row.map(({ tokens, align }, index) => html`<${kind} key=${index} class=${align ?? undefined}>${inlines(tokens)}<//>`)
+  const cells = (row, kind) =>
+    row.map(
+      ({ tokens, align }, index) => html`<${kind} key=${index} class=${align ?? undefined}>${inlines(tokens)}<//>`,
+    )
   return html`<div class="table" tabindex="0"><table>
     <thead><tr>${cells(header, 'th')}</tr></thead>
     <tbody>${rows.map((row, index) => html`<tr key=${index}>${cells(row, 'td')}</tr>`)}</tbody>
@@ -113,7 +122,8 @@ const INLINES = {
   em: (token) => html`<em>${inlines(token.tokens)}</em>`,
   del: (token) => html`<del>${inlines(token.tokens)}</del>`,
   codespan: (token) => html`<code>${token.text}</code>`,
-  checkbox: (token) => html`<input type="checkbox" disabled checked=${token.checked} aria-label=${t(token.checked ? 'checked' : 'unchecked')} /> `,
+  checkbox: (token) =>
+    html`<input type="checkbox" disabled checked=${token.checked} aria-label=${t(token.checked ? 'checked' : 'unchecked')} /> `,
   image: ({ text, href }) => html`<span class="image">${text || t('image')} (${href})</span>`,
   link(token) {
     const address = safe(token.href)

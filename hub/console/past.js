@@ -17,10 +17,17 @@ export function past(ui, change) {
   async function refresh() {
     const mine = ++turn
     try {
-      const found = await Promise.all(Array.from({ length: pages }, (_, page) => ask(`${ADDRESS}?size=${SIZE}&page=${page + 1}`)))
+      const found = await Promise.all(
+        Array.from({ length: pages }, (_, page) => ask(`${ADDRESS}?size=${SIZE}&page=${page + 1}`)),
+      )
       const sessions = found.flatMap(({ data }) => data)
-      const once = [...new Map(sessions.map((one) => [one.sessionId, one])).values()].filter(({ messages }) => messages > 0)
-      if (mine === turn) change({ past: { sessions: once.map(named), more: pages * SIZE < found[0].total, failed: false, loaded: true } })
+      const once = [...new Map(sessions.map((one) => [one.sessionId, one])).values()].filter(
+        ({ messages }) => messages > 0,
+      )
+      if (mine === turn)
+        change({
+          past: { sessions: once.map(named), more: pages * SIZE < found[0].total, failed: false, loaded: true },
+        })
       await Promise.all(once.map(learn))
       if (mine === turn) change({ past: { ...ui.past, sessions: once.map(named) } })
     } catch {
@@ -49,7 +56,11 @@ export function past(ui, change) {
       return refresh()
     },
     async rename(sessionId, title) {
-      await ask(place(sessionId), { method: 'PATCH', headers: JSON_BODY, body: JSON.stringify({ title: title || null }) })
+      await ask(place(sessionId), {
+        method: 'PATCH',
+        headers: JSON_BODY,
+        body: JSON.stringify({ title: title || null }),
+      })
       await refresh()
     },
     async remove(sessionId) {

@@ -25,11 +25,21 @@ export function figures(run) {
   const first = run.firstAt === undefined ? undefined : run.firstAt - run.startedAt
   const tokens = run.usage?.outputTokens ?? Math.max(1, Math.round(run.weight))
   const ms = run.lastAt - (run.firstAt ?? run.startedAt)
-  return { first, tokens, exact: run.usage !== undefined, input: run.usage?.inputTokens, rate: ms > 0 ? (tokens * 1000) / ms : undefined }
+  return {
+    first,
+    tokens,
+    exact: run.usage !== undefined,
+    input: run.usage?.inputTokens,
+    rate: ms > 0 ? (tokens * 1000) / ms : undefined,
+  }
 }
 
 /** The text of an answer, as its author wrote it. */
-export const textOf = (run) => run.parts.filter(({ kind }) => kind === 'text').map(({ text }) => text).join('\n\n')
+export const textOf = (run) =>
+  run.parts
+    .filter(({ kind }) => kind === 'text')
+    .map(({ text }) => text)
+    .join('\n\n')
 
 export const waiting = (state) => state.queue.map((run) => ({ ...run, asked: asked(state, run) }))
 export const isBusy = (state) => state.active.length > 0
@@ -46,16 +56,28 @@ const STEPS = {
   opened: () => EMPTY,
 
   sending(state, { clientMsgId, content, agentId }) {
-    const item = { kind: 'user', key: clientMsgId, id: undefined, clientMsgId, text: content, agentId, status: 'sending' }
+    const item = {
+      kind: 'user',
+      key: clientMsgId,
+      id: undefined,
+      clientMsgId,
+      text: content,
+      agentId,
+      status: 'sending',
+    }
     return { ...state, items: [...state.items, item] }
   },
 
   accepted: (state, { clientMsgId, messageId, runId }) =>
     user(state, clientMsgId, (item) => ({ ...item, id: messageId, runId, status: 'kept' })),
 
-  refused: (state, { clientMsgId, message }) => user(state, clientMsgId, (item) => ({ ...item, status: 'refused', error: message })),
+  refused: (state, { clientMsgId, message }) =>
+    user(state, clientMsgId, (item) => ({ ...item, status: 'refused', error: message })),
 
-  forgotten: (state, { clientMsgId }) => ({ ...state, items: state.items.filter((item) => item.clientMsgId !== clientMsgId) }),
+  forgotten: (state, { clientMsgId }) => ({
+    ...state,
+    items: state.items.filter((item) => item.clientMsgId !== clientMsgId),
+  }),
 
   quiet: (state) => ({ ...state, typing: undefined }),
 
@@ -66,11 +88,24 @@ const STEPS = {
   },
 
   // --- notices ---
-  subscribed: (state, { head, active, members }) => ({ ...state, head, active, count: Math.max(1, members?.length ?? 1) }),
+  subscribed: (state, { head, active, members }) => ({
+    ...state,
+    head,
+    active,
+    count: Math.max(1, members?.length ?? 1),
+  }),
 
   reset(state, { messages }) {
     const unsent = state.items.filter(({ status }) => status === 'sending')
-    return { ...EMPTY, seq: state.head, head: state.head, count: state.count, active: state.active, items: [...past(messages), ...unsent], more: messages.length > 0 }
+    return {
+      ...EMPTY,
+      seq: state.head,
+      head: state.head,
+      count: state.count,
+      active: state.active,
+      items: [...past(messages), ...unsent],
+      more: messages.length > 0,
+    }
   },
 
   state: (state, { active, queue }) => ({ ...state, active, queue }),
@@ -82,7 +117,9 @@ const STEPS = {
   // --- events ---
   user_message(state, { messageId, clientMsgId, author, content, parts, ts }) {
     const item = { kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, status: 'kept' }
-    const index = state.items.findLastIndex((one) => one.id === messageId || (clientMsgId && one.clientMsgId === clientMsgId))
+    const index = state.items.findLastIndex(
+      (one) => one.id === messageId || (clientMsgId && one.clientMsgId === clientMsgId),
+    )
     if (index < 0) return { ...state, typing: undefined, items: [...state.items, item] }
     // What this page sent takes its place in the log: behind all that came before.
     const own = { ...state.items[index], ...item, key: state.items[index].key }
@@ -107,19 +144,31 @@ const STEPS = {
 
   message: (state, event) =>
     run(state, event, (one) =>
-      measured(state, withPart(one, { kind: 'text', id: event.messageId, text: event.content, parts: event.parts }), event)),
+      measured(
+        state,
+        withPart(one, { kind: 'text', id: event.messageId, text: event.content, parts: event.parts }),
+        event,
+      ),
+    ),
 
   reasoning(state, event) {
     return run(state, event, (one) => {
       const index = findLast(one.parts, 'reasoning', event.messageId)
       const part = index < 0 ? { startedAt: event.ts, text: '' } : one.parts[index]
-      return withPart(one, { ...part, kind: 'reasoning', id: event.messageId, text: part.text + event.delta, endedAt: event.ts })
+      return withPart(one, {
+        ...part,
+        kind: 'reasoning',
+        id: event.messageId,
+        text: part.text + event.delta,
+        endedAt: event.ts,
+      })
     })
   },
 
   tool_call_start: (state, event) => tool(state, event, () => ({ name: event.toolCallName, args: '', state: 'args' })),
   tool_call_args: (state, event) => tool(state, event, (part) => ({ args: part.args + event.delta })),
-  tool_call_end: (state, event) => tool(state, event, (part) => ({ state: part.state === 'args' ? 'running' : part.state })),
+  tool_call_end: (state, event) =>
+    tool(state, event, (part) => ({ state: part.state === 'args' ? 'running' : part.state })),
   tool_call_result: (state, event) =>
     tool(state, event, () => ({
       state: event.isError ? 'failed' : 'done',
@@ -135,12 +184,16 @@ const STEPS = {
   step_finished: (state, event) => step(state, event, true),
 
   custom: (state, event) =>
-    run(state, event, (one) => withPart(one, { kind: 'custom', id: `c${event.seq}`, name: event.name, value: event.value })),
+    run(state, event, (one) =>
+      withPart(one, { kind: 'custom', id: `c${event.seq}`, name: event.name, value: event.value }),
+    ),
 
   interrupt: (state, event) => run(state, event, (one) => withPart(one, { kind: 'ask', id: event.id, ask: event })),
 
   interrupt_resolved(state, event) {
-    const index = state.items.findLastIndex((one) => one.kind === 'run' && findLast(one.parts, 'ask', event.interruptId) >= 0)
+    const index = state.items.findLastIndex(
+      (one) => one.kind === 'run' && findLast(one.parts, 'ask', event.interruptId) >= 0,
+    )
     if (index < 0) return state
     const one = state.items[index]
     const part = one.parts[findLast(one.parts, 'ask', event.interruptId)]
@@ -155,14 +208,23 @@ const STEPS = {
     const after = { ...state, active, queue }
     const index = findLast(state.items, 'run', event.runId)
     if (index < 0) return withdrawn(after, event)
-    const end = { state: 'done', stopReason: event.stopReason, usage: event.usage, endedAt: event.ts, progress: undefined }
+    const end = {
+      state: 'done',
+      stopReason: event.stopReason,
+      usage: event.usage,
+      endedAt: event.ts,
+      progress: undefined,
+    }
     return { ...after, items: replace(state.items, index, { ...state.items[index], ...end }) }
   },
 
   message_removed(state, { messageIds }) {
     const gone = new Set(messageIds)
     const items = state.items.filter((item) =>
-      item.kind === 'user' ? !gone.has(item.id) : !item.messageIds.length || !item.messageIds.every((id) => gone.has(id)))
+      item.kind === 'user'
+        ? !gone.has(item.id)
+        : !item.messageIds.length || !item.messageIds.every((id) => gone.has(id)),
+    )
     return { ...state, items: items.map((item) => (item.kind === 'run' ? withoutTexts(item, gone) : item)) }
   },
 }
@@ -180,7 +242,16 @@ function withdrawn(state, { runId, stopReason }) {
 }
 
 const begun = ({ runId, agentId, messageId, ts }) => ({
-  kind: 'run', key: runId, id: runId, agentId, messageIds: messageId ? [messageId] : [], state: 'running', parts: [], startedAt: ts, chars: 0, weight: 0,
+  kind: 'run',
+  key: runId,
+  id: runId,
+  agentId,
+  messageIds: messageId ? [messageId] : [],
+  state: 'running',
+  parts: [],
+  startedAt: ts,
+  chars: 0,
+  weight: 0,
 })
 
 function run(state, event, change) {
@@ -192,7 +263,8 @@ function run(state, event, change) {
 function withPart(one, part) {
   const index = findLast(one.parts, part.kind, part.id)
   const parts = index < 0 ? [...one.parts, part] : replace(one.parts, index, part)
-  const messageIds = part.kind === 'text' && !one.messageIds.includes(part.id) ? [...one.messageIds, part.id] : one.messageIds
+  const messageIds =
+    part.kind === 'text' && !one.messageIds.includes(part.id) ? [...one.messageIds, part.id] : one.messageIds
   return { ...one, parts, messageIds }
 }
 
@@ -206,7 +278,8 @@ function measured(state, one, { seq, ts, content }) {
 function tool(state, event, change) {
   return run(state, event, (one) => {
     const index = findLast(one.parts, 'tool', event.toolCallId)
-    const part = index < 0 ? { kind: 'tool', id: event.toolCallId, name: '', args: '', state: 'args' } : one.parts[index]
+    const part =
+      index < 0 ? { kind: 'tool', id: event.toolCallId, name: '', args: '', state: 'args' } : one.parts[index]
     return withPart(one, { ...part, ...change(part) })
   })
 }

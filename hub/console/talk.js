@@ -38,7 +38,8 @@ export function talk(hub, ui, change, changed) {
 
   function keepUnsent() {
     const unsent = (ui.session?.items ?? []).filter(({ status }) => status === 'sending').map(({ text }) => text)
-    if (session && unsent.length && ui.link !== 'live') sessionStorage.setItem(draftOf(session.sessionId), unsent.join('\n\n'))
+    if (session && unsent.length && ui.link !== 'live')
+      sessionStorage.setItem(draftOf(session.sessionId), unsent.join('\n\n'))
   }
   addEventListener('pagehide', keepUnsent)
 

@@ -21,14 +21,16 @@ export class Ask extends Component {
   }
 }
 
-const said = (payload) => (payload === true ? t('yes') : payload === false ? t('no') : pretty(payload) ?? '')
+const said = (payload) => (payload === true ? t('yes') : payload === false ? t('no') : (pretty(payload) ?? ''))
 
 /** What kind of field a schema wants. */
 function kind(schema) {
   if (!schema) return 'text'
   if (Array.isArray(schema.enum)) return 'choice'
   if (schema.type === 'object' && schema.properties) {
-    return Object.values(schema.properties).every((one) => ['text', 'number', 'boolean', 'choice'].includes(kind(one))) ? 'object' : 'json'
+    return Object.values(schema.properties).every((one) => ['text', 'number', 'boolean', 'choice'].includes(kind(one)))
+      ? 'object'
+      : 'json'
   }
   return { boolean: 'boolean', string: 'text', number: 'number', integer: 'number' }[schema.type] ?? 'json'
 }
@@ -45,17 +47,29 @@ class Form extends Component {
 
   render({ schema, answer, decline }, { wrong }) {
     const what = kind(schema)
-    const choices = what === 'boolean' ? [[true, t('yes')], [false, t('no')]] : what === 'choice' ? schema.enum.map((one) => [one, pretty(one)]) : undefined
+    const choices =
+      what === 'boolean'
+        ? [
+            [true, t('yes')],
+            [false, t('no')],
+          ]
+        : what === 'choice'
+          ? schema.enum.map((one) => [one, pretty(one)])
+          : undefined
     const no = html`<button type="button" class="quiet" onClick=${decline}>${t('decline')}</button>`
-    if (choices) return html`<div class="row">${choices.map(([value, name]) => html`<button type="button" class="main" onClick=${() => answer(value)}>${name}</button>`)}${no}</div>`
+    if (choices)
+      return html`<div class="row">${choices.map(([value, name]) => html`<button type="button" class="main" onClick=${() => answer(value)}>${name}</button>`)}${no}</div>`
     return html`<form onSubmit=${this.submit}>${fields(schema, what)}${wrong && html`<p class="failed">${wrong}</p>`}
       <div class="row"><button type="submit" class="main">${t('reply')}</button>${no}</div></form>`
   }
 }
 
 function fields(schema, what) {
-  if (what !== 'object') return field('value', { ...schema, title: t(what === 'json' ? 'asJson' : 'yourReply') }, what, true)
-  return Object.entries(schema.properties).map(([name, one]) => field(name, { title: name, ...one }, kind(one), schema.required?.includes(name)))
+  if (what !== 'object')
+    return field('value', { ...schema, title: t(what === 'json' ? 'asJson' : 'yourReply') }, what, true)
+  return Object.entries(schema.properties).map(([name, one]) =>
+    field(name, { title: name, ...one }, kind(one), schema.required?.includes(name)),
+  )
 }
 
 function field(name, { title, description, enum: values }, what, required) {
@@ -64,7 +78,8 @@ function field(name, { title, description, enum: values }, what, required) {
     text: () => html`<input type="text" autocomplete="off" ...${shared} />`,
     number: () => html`<input type="number" step="any" ...${shared} />`,
     boolean: () => html`<input type="checkbox" name=${name} />`,
-    choice: () => html`<select ...${shared}>${values.map((one, index) => html`<option value=${index}>${pretty(one)}</option>`)}</select>`,
+    choice: () =>
+      html`<select ...${shared}>${values.map((one, index) => html`<option value=${index}>${pretty(one)}</option>`)}</select>`,
     json: () => html`<textarea rows="4" spellcheck="false" ...${shared}></textarea>`,
   }[what]()
   return html`<label class="field" key=${name}><span>${title}</span>${made}${description && html`<small>${description}</small>`}</label>`
@@ -74,7 +89,10 @@ function field(name, { title, description, enum: values }, what, required) {
 function read(form, schema) {
   const what = kind(schema)
   if (what !== 'object') return value(form.elements.value, schema, what)
-  const given = Object.entries(schema.properties).map(([name, one]) => [name, value(form.elements[name], one, kind(one))])
+  const given = Object.entries(schema.properties).map(([name, one]) => [
+    name,
+    value(form.elements[name], one, kind(one)),
+  ])
   return Object.fromEntries(given.filter(([, one]) => one !== undefined))
 }
 

@@ -50,11 +50,16 @@ export class Composer extends Component {
   render({ ui, act }, { empty }) {
     return html`<div class="composer">
       <${Queue} ui=${ui} act=${act} />
-      <textarea id="message" ref=${this.field} rows="1" aria-label=${t('message')} placeholder=${t('placeholder')} onInput=${this.input} onKeyDown=${this.key}></textarea>
+      <textarea id="message" ref=${this.field} rows="1" aria-label=${t('message')} placeholder=${t('placeholder')}
+        onInput=${this.input} onKeyDown=${this.key}></textarea>
       <div class="tools">
-        <select aria-label=${t('agent')} value=${ui.agent} onChange=${(event) => act.choose(event.target.value)}>${choices(ui)}</select>
+        <select aria-label=${t('agent')} value=${ui.agent} onChange=${(event) => act.choose(event.target.value)}>
+          ${choices(ui)}
+        </select>
         ${isBusy(ui.session) && html`<button type="button" class="stop" disabled=${ui.stopping} onClick=${act.stop}><${Icon} name="stop" />${t('stop')}</button>`}
-        <button type="button" class="send" disabled=${empty} aria-label=${t('send')} title=${t('send')} onClick=${this.send}><${Icon} name="send" /></button>
+        <button type="button" class="send" disabled=${empty} aria-label=${t('send')} title=${t('send')} onClick=${this.send}>
+          <${Icon} name="send" />
+        </button>
       </div>
     </div>`
   }
@@ -62,12 +67,19 @@ export class Composer extends Component {
 
 function choices({ agents, agent }) {
   const ids = agents.filter(({ status }) => status === 'ok').map(({ agentId }) => agentId)
-  return (ids.includes(agent) ? ids : [agent, ...ids]).map((id) => html`<option key=${id} value=${id} selected=${id === agent}>${id}</option>`)
+  return (ids.includes(agent) ? ids : [agent, ...ids]).map(
+    (id) => html`<option key=${id} value=${id} selected=${id === agent}>${id}</option>`,
+  )
 }
 
 function Queue({ ui, act }) {
   const runs = waiting(ui.session)
-  return runs.length > 0 && html`<ul class="queue">${runs.map((run) => html`<li key=${run.runId}>
+  return (
+    runs.length > 0 &&
+    html`<ul class="queue">${runs.map(
+      (run) => html`<li key=${run.runId}>
     <span class="tag">${t('waits')}</span><span class="text">${run.asked?.text ?? t('anothers', { name: run.agentId })}</span>
-    <button type="button" class="quiet" onClick=${() => act.takeBack(run)}>${t('takeBack')}</button></li>`)}</ul>`
+    <button type="button" class="quiet" onClick=${() => act.takeBack(run)}>${t('takeBack')}</button></li>`,
+    )}</ul>`
+  )
 }

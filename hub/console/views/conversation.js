@@ -44,7 +44,10 @@ async function copied({ target }, act) {
 
 function Empty({ ui, act }) {
   if (!ui.session) {
-    return html`<div class="empty"><h2>${t('badSession')}</h2><button type="button" class="wide-button" onClick=${() => act.open()}>${t('newSession')}</button></div>`
+    return html`<div class="empty">
+      <h2>${t('badSession')}</h2>
+      <button type="button" class="wide-button" onClick=${() => act.open()}>${t('newSession')}</button>
+    </div>`
   }
   if (!ui.wasLive || !(ui.session.seq >= ui.session.head)) return html`<div class="empty" aria-hidden="true"></div>`
   const unknown = ui.agents.length > 0 && !ui.agents.some(({ agentId }) => agentId === ui.agent)

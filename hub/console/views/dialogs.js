@@ -5,7 +5,10 @@ import { Icon, IconButton } from './icons.js'
 
 export function Dialogs({ ui, act }) {
   const Body = BODIES[ui.dialog]
-  return Body && html`<${Dialog} title=${t(TITLES[ui.dialog])} close=${() => act.dialog(undefined)}><${Body} ui=${ui} act=${act} /><//>`
+  return (
+    Body &&
+    html`<${Dialog} title=${t(TITLES[ui.dialog])} close=${() => act.dialog(undefined)}><${Body} ui=${ui} act=${act} /><//>`
+  )
 }
 
 class Dialog extends Component {
@@ -17,7 +20,10 @@ class Dialog extends Component {
 
   render({ title, close, children }) {
     return html`<dialog ref=${this.box} aria-label=${title} onClose=${close} onClick=${({ target }) => target === this.box.current && close()}>
-      <div class="sheet"><div class="row spread"><h2>${title}</h2><${IconButton} icon="close" label=${t('close')} onClick=${close} /></div>${children}</div>
+      <div class="sheet">
+        <div class="row spread"><h2>${title}</h2><${IconButton} icon="close" label=${t('close')} onClick=${close} /></div>
+        ${children}
+      </div>
     </dialog>`
   }
 }
@@ -35,7 +41,9 @@ class Share extends Component {
     const { count } = ui.session
     return html`<div>
       <p>${t('shareMore')}</p>
-      <div class="row"><input ref=${this.field} type="text" readonly aria-label=${t('link')} value=${location.href} onFocus=${({ target }) => target.select()} />
+      <div class="row">
+        <input ref=${this.field} type="text" readonly aria-label=${t('link')} value=${location.href}
+          onFocus=${({ target }) => target.select()} />
         <button type="button" class="main" onClick=${this.copy}>${t(copied ? 'copied' : 'copy')}</button></div>
       <p class="people"><${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}</p>
     </div>`
@@ -50,10 +58,13 @@ class Manage extends Component {
 
   render({ act }, { sure }) {
     return html`<div>
-      <form class="row" onSubmit=${this.rename}><input type="text" name="title" maxlength="200" aria-label=${t('title')} value=${act.title()} />
+      <form class="row" onSubmit=${this.rename}>
+        <input type="text" name="title" maxlength="200" aria-label=${t('title')} value=${act.title()} />
         <button type="submit" class="main">${t('rename')}</button></form>
       <div class="row spread danger"><p>${t('removeMore')}</p>
-        <button type="button" class="bad" onClick=${() => (sure ? act.remove() : this.setState({ sure: true }))}>${t(sure ? 'really' : 'remove')}</button></div>
+        <button type="button" class="bad" onClick=${() => (sure ? act.remove() : this.setState({ sure: true }))}>
+          ${t(sure ? 'really' : 'remove')}
+        </button></div>
     </div>`
   }
 }

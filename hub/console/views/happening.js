@@ -19,10 +19,15 @@ const CASES = [
   },
   ({ stopping, session }) => stopping && session?.active.length > 0 && { kind: 'busy', text: t('stopping') },
   ({ session }) => session?.typing && { kind: 'busy', text: t('isTyping', { name: person(session.typing) }) },
-  ({ session }) => session?.active.length > 0 && { kind: 'busy', text: t('isAnswering', { name: names(session.active.map(({ agentId }) => agentId)) }) },
+  ({ session }) =>
+    session?.active.length > 0 && {
+      kind: 'busy',
+      text: t('isAnswering', { name: names(session.active.map(({ agentId }) => agentId)) }),
+    },
 ]
 
 /** Whoever has no name of their own: everyone on this machine. */
 export const person = ({ name }) => (name === 'local' ? t('someone') : name)
 
-const asks = (item) => item.kind === 'run' && item.state === 'running' && item.parts.some(({ kind, reply }) => kind === 'ask' && !reply)
+const asks = (item) =>
+  item.kind === 'run' && item.state === 'running' && item.parts.some(({ kind, reply }) => kind === 'ask' && !reply)

@@ -15,12 +15,15 @@ const PATHS = {
   fork: 'M7 4v16M7 12c6 0 10-1 10-6M14 8l3-3 3 3',
   check: 'M5 13l4 4L19 7',
   tool: 'M14 7a4 4 0 0 1 5-3l-2.500 2.500 1 1L20 5a4 4 0 0 1-5 5L8 18a2 2 0 0 1-3-3l8-7z',
-  people: 'M9 11a3.500 3.500 0 1 0 0-7 3.500 3.500 0 0 0 0 7zM3 20c0-4 2-6 6-6s6 2 6 6M16 4.500a3.500 3.500 0 0 1 0 6M18 14.500c2 1 3 3 3 5.500',
+  people:
+    'M9 11a3.500 3.500 0 1 0 0-7 3.500 3.500 0 0 0 0 7zM3 20c0-4 2-6 6-6s6 2 6 6M16 4.500a3.500 3.500 0 0 1 0 6M18 14.500c2 1 3 3 3 5.500',
 }
 
 export const Icon = ({ name }) =>
   html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true">${
-    name === 'stop' ? html`<rect x="6" y="6" width="12" height="12" rx="2.5" fill="currentColor" stroke="none" />` : html`<path d=${PATHS[name]} />`
+    name === 'stop'
+      ? html`<rect x="6" y="6" width="12" height="12" rx="2.5" fill="currentColor" stroke="none" />`
+      : html`<path d=${PATHS[name]} />`
   }</svg>`
 
 /** A button that is only a drawing; *label* is its name, and shown when the mouse rests on it. */

@@ -25,19 +25,30 @@ export function Page({ ui, act }) {
 function Header({ ui, act }) {
   const count = ui.session?.count ?? 1
   return html`<header>
-    <span class="narrow"><${IconButton} icon="menu" label=${t('menu')} id="menu" aria-expanded=${ui.drawer} onClick=${() => act.drawer(true)} /></span>
+    <span class="narrow">
+      <${IconButton} icon="menu" label=${t('menu')} id="menu" aria-expanded=${ui.drawer} onClick=${() => act.drawer(true)} />
+    </span>
     <h1 title=${act.title()}>${act.title()}</h1>
-    ${ui.session && html`
-      <span class=${count > 1 ? 'people' : 'people alone'} title=${t('sharedHere')}><${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}</span>
-      <button type="button" class="quiet" aria-label=${t('share')} onClick=${() => act.dialog('share')}><${Icon} name="share" /><span>${t('share')}</span></button>
-      <${IconButton} icon="more" label=${`${t('rename')}, ${t('remove')}`} onClick=${() => act.dialog('manage')} />`}
+    ${
+      ui.session &&
+      html`
+      <span class=${count > 1 ? 'people' : 'people alone'} title=${t('sharedHere')}>
+        <${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}
+      </span>
+      <button type="button" class="quiet" aria-label=${t('share')} onClick=${() => act.dialog('share')}>
+        <${Icon} name="share" /><span>${t('share')}</span>
+      </button>
+      <${IconButton} icon="more" label=${`${t('rename')}, ${t('remove')}`} onClick=${() => act.dialog('manage')} />`
+    }
   </header>`
 }
 
 function Bottom({ ui, act }) {
   const { kind, text } = happening(ui)
   return html`<div class="bottom">
-    ${ui.notice && html`<div class="notice" role="alert"><span>${ui.notice}</span><${IconButton} icon="close" label=${t('dismiss')} onClick=${act.dismiss} /></div>`}
+    ${ui.notice && html`<div class="notice" role="alert">
+      <span>${ui.notice}</span><${IconButton} icon="close" label=${t('dismiss')} onClick=${act.dismiss} />
+    </div>`}
     <p class=${`happening ${kind}`} role="status"><span class="dot"></span><span>${text}</span>
       ${ui.link === 'closed' && html`<button type="button" class="quiet" onClick=${() => location.reload()}>${t('reload')}</button>`}
     </p>

@@ -21,7 +21,8 @@ function Sessions({ ui, act }) {
   const wanted = ui.find.trim().toLowerCase()
   const found = sessions.filter(({ title, sessionId }) => `${title ?? ''} ${sessionId}`.toLowerCase().includes(wanted))
   return html`<nav aria-label=${t('sessions')}>
-    <input type="search" class="find" aria-label=${t('find')} placeholder=${t('find')} value=${ui.find} onInput=${(event) => act.find(event.target.value)} />
+    <input type="search" class="find" aria-label=${t('find')} placeholder=${t('find')} value=${ui.find}
+      onInput=${(event) => act.find(event.target.value)} />
     ${failed && html`<p class="hint">${t('listFailed')} <button type="button" class="quiet" onClick=${act.againSessions}>${t('again')}</button></p>`}
     ${!failed && loaded && !found.length && html`<p class="hint">${t(wanted ? 'noMatch' : 'noSessions')}</p>`}
     <ul>${found.map((one) => html`<${Row} key=${one.sessionId} one=${one} ui=${ui} act=${act} />`)}</ul>
@@ -45,7 +46,8 @@ export function Agent({ agent, ui, act }) {
   const { agentId, description, status, error } = agent
   const answers = ui.session?.active.some((run) => run.agentId === agentId)
   const state = status === 'ok' ? (answers ? 'answering' : 'ready') : 'broken'
-  return html`<li><button type="button" class="agent" disabled=${status !== 'ok'} aria-pressed=${ui.agent === agentId} onClick=${() => act.choose(agentId)}>
+  return html`<li><button type="button" class="agent" disabled=${status !== 'ok'} aria-pressed=${ui.agent === agentId}
+      onClick=${() => act.choose(agentId)}>
     <span class="name"><span class=${`dot ${state}`}></span>${agentId}</span><span class="state">${t(state)}</span>
     <span class="more">${status === 'ok' ? description : `${error ?? ''}. ${t('brokenMore')}`}</span>
   </button></li>`

@@ -11,23 +11,35 @@ export function Asked({ item, editing, act }) {
   return html`<article class=${`asked ${item.status}`} aria-label=${t('you')}>
     ${editing ? html`<${Editor} item=${item} act=${act} />` : html`<div class="bubble">${item.text}${attached(item.parts)}</div>`}
     <footer>${note(item, act)}
-      ${item.id && !editing && html`<span class="actions">
+      ${
+        item.id &&
+        !editing &&
+        html`<span class="actions">
         <${Copy} text=${item.text} act=${act} />
         <${IconButton} icon="edit" label=${t('edit')} onClick=${() => act.edit(item.key)} />
-        <${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(item.id)} /></span>`}
-      ${item.ts && html`<time>${item.author && item.author.name !== 'local' ? `${person(item.author)} · ` : ''}${when(item.ts)}</time>`}
+        <${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(item.id)} /></span>`
+      }
+      ${item.ts && html`<time>${signed(item)}${when(item.ts)}</time>`}
     </footer>
   </article>`
 }
 
+const signed = ({ author }) => (author && author.name !== 'local' ? `${person(author)} · ` : '')
+
 const attached = (parts) =>
-  parts?.filter(({ type }) => type !== 'text').map((part, index) => html`<span class="tag" key=${index}>${t('attachment')}: ${part.filename ?? part.source?.mimeType ?? part.type}</span>`)
+  parts
+    ?.filter(({ type }) => type !== 'text')
+    .map(
+      (part, index) =>
+        html`<span class="tag" key=${index}>${t('attachment')}: ${part.filename ?? part.source?.mimeType ?? part.type}</span>`,
+    )
 
 function note(item, act) {
   if (item.status === 'sending') return html`<span>${t('sending')}</span>`
   if (item.status === 'back') return html`<span>${t('takenBack')}</span>`
   if (item.status !== 'refused') return null
-  return html`<span class="failed">${t('refused', { message: item.error })}</span><button type="button" class="quiet" onClick=${() => act.retry(item)}>${t('retry')}</button>`
+  return html`<span class="failed">${t('refused', { message: item.error })}</span>
+    <button type="button" class="quiet" onClick=${() => act.retry(item)}>${t('retry')}</button>`
 }
 
 class Editor extends Component {
@@ -38,13 +50,19 @@ class Editor extends Component {
   }
 
   render({ item, act }) {
+    const rows = Math.min(12, item.text.split('\n').length + 1)
     const save = () => act.save(item, this.field.current.value.trim() || item.text)
     const key = (event) => {
       if (event.key === 'Escape') act.edit(undefined)
-      else if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) event.preventDefault(), save()
+      else if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) (event.preventDefault(), save())
     }
-    return html`<div class="editor"><textarea ref=${this.field} aria-label=${t('editText')} rows=${Math.min(12, item.text.split('\n').length + 1)} onKeyDown=${key}>${item.text}</textarea>
-      <div class="row"><button type="button" class="quiet" onClick=${() => act.edit(undefined)}>${t('cancel')}</button><button type="button" class="main" onClick=${save}>${t('save')}</button></div></div>`
+    return html`<div class="editor">
+      <textarea ref=${this.field} aria-label=${t('editText')} rows=${rows} onKeyDown=${key}>${item.text}</textarea>
+      <div class="row">
+        <button type="button" class="quiet" onClick=${() => act.edit(undefined)}>${t('cancel')}</button>
+        <button type="button" class="main" onClick=${save}>${t('save')}</button>
+      </div>
+    </div>`
   }
 }
 
@@ -66,7 +84,8 @@ export function Answer({ item, act }) {
   return html`<article class=${`answer ${item.state}`} aria-label=${item.agentId} aria-busy=${running}>
     <h3><span class="badge" aria-hidden="true">${item.agentId?.slice(0, 1).toUpperCase()}</span>${item.agentId}</h3>
     ${steps(item)}
-    ${shown.map((part, at) => html`<${PARTS[part.kind]} key=${part.kind + part.id} part=${part} running=${running} last=${at === shown.length - 1} act=${act} />`)}
+    ${shown.map((part, at) => html`<${PARTS[part.kind]} key=${part.kind + part.id} part=${part} running=${running}
+      last=${at === shown.length - 1} act=${act} />`)}
     ${running && item.progress && progress(item.progress)}
     ${running && !item.progress && shown.at(-1)?.kind !== 'ask' && html`<span class="pulse" aria-hidden="true"><i></i><i></i><i></i></span>`}
     ${ending(item)}
@@ -76,7 +95,10 @@ export function Answer({ item, act }) {
 
 function steps({ parts, state }) {
   const all = parts.filter(({ kind }) => kind === 'step')
-  return all.length > 0 && html`<ol class="steps">${all.map(({ id, done }) => html`<li key=${id} class=${done || state === 'done' ? 'done' : 'now'}>${id}</li>`)}</ol>`
+  return (
+    all.length > 0 &&
+    html`<ol class="steps">${all.map(({ id, done }) => html`<li key=${id} class=${done || state === 'done' ? 'done' : 'now'}>${id}</li>`)}</ol>`
+  )
 }
 
 const progress = ({ value, message }) =>
@@ -137,7 +159,10 @@ const STATES = { args: 'called', running: 'running', done: 'done', failed: 'fail
 function Tool({ part, running }) {
   const state = !running && (part.state === 'args' || part.state === 'running') ? 'cancelled' : part.state
   return html`<details class=${`tool ${state}`}>
-    <summary><span class="mark" aria-hidden="true"></span><span class="name">${part.name}</span><span class="tag">${t(STATES[state] ?? state)}</span></summary>
+    <summary>
+      <span class="mark" aria-hidden="true"></span><span class="name">${part.name}</span>
+      <span class="tag">${t(STATES[state] ?? state)}</span>
+    </summary>
     ${part.args && html`<h4>${t('args')}</h4><pre tabindex="0">${pretty(part.args)}</pre>`}
     ${part.result !== undefined && html`<h4>${t('result')}</h4><pre tabindex="0">${pretty(part.result)}</pre>`}
     ${part.fileId && html`<p><a href=${`/api/v1/files/${encodeURIComponent(part.fileId)}`} download>${t('whole', { size: `${number(part.size / 1024)} KiB` })}</a></p>`}
@@ -153,6 +178,9 @@ function pretty(text) {
 }
 
 const Custom = ({ part }) =>
-  html`<details class="tool done"><summary><span class="mark" aria-hidden="true"></span><span class="name">${part.name}</span></summary><pre tabindex="0">${JSON.stringify(part.value, null, 2)}</pre></details>`
+  html`<details class="tool done">
+    <summary><span class="mark" aria-hidden="true"></span><span class="name">${part.name}</span></summary>
+    <pre tabindex="0">${JSON.stringify(part.value, null, 2)}</pre>
+  </details>`
 
 const PARTS = { text: Text, reasoning: Reasoning, tool: Tool, custom: Custom, ask: Ask }
