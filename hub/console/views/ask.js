@@ -57,8 +57,9 @@ class Form extends Component {
           ? schema.enum.map((one) => [one, pretty(one)])
           : undefined
     const no = html`<button type="button" class="quiet" onClick=${decline}>${t('decline')}</button>`
-    if (choices)
-      return html`<div class="row">${choices.map(([value, name]) => html`<button type="button" class="main" onClick=${() => answer(value)}>${name}</button>`)}${no}</div>`
+    const pick = ([value, name]) =>
+      html`<button type="button" class="main" onClick=${() => answer(value)}>${name}</button>`
+    if (choices) return html`<div class="row">${choices.map(pick)}${no}</div>`
     return html`<form onSubmit=${this.submit}>${fields(schema, what)}${wrong && html`<p class="failed">${wrong}</p>`}
       <div class="row"><button type="submit" class="main">${t('reply')}</button>${no}</div></form>`
   }
