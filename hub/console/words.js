@@ -29,7 +29,7 @@ const WORDS = {
     shareMore: 'Whoever opens this address on this machine joins: they see all of it, and may write.', link: 'Address of this session',
     title: 'Name of this session', manage: 'This session', removeMore: 'It is gone for everyone, and cannot be had back.', really: 'Delete it',
     removed: 'This session was deleted.', image: 'image', attachment: 'attachment', checked: 'done', unchecked: 'to do',
-    untitled: 'Session', sharedHere: 'Here now', forkFailed: 'That did not work: {message}', messages: '{n} messages',
+    untitled: 'Session', sharedHere: 'Here now',
   },
   zh: {
     message: '消息', placeholder: '写点什么…', send: '发送', stop: '停止', agent: '由谁回答', agents: '智能体',
@@ -59,7 +59,7 @@ const WORDS = {
     shareMore: '在这台机器上打开这个地址的人都会加入：能看到全部内容，也能发言。', link: '本会话的地址',
     title: '本会话的名称', manage: '这个会话', removeMore: '所有人都会失去它，无法恢复。', really: '确认删除',
     removed: '这个会话已被删除。', image: '图片', attachment: '附件', checked: '已完成', unchecked: '未完成',
-    untitled: '会话', sharedHere: '现在在线', forkFailed: '没有成功：{message}', messages: '{n} 条消息',
+    untitled: '会话', sharedHere: '现在在线',
   },
 }
 
