@@ -11,7 +11,7 @@ $(shell test -x $(BIN)/python || rm -rf .venv)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install model run test lint types torture-short torture bench clean
+.PHONY: help install model run test lint types torture-short torture bench screenshots clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -36,6 +36,9 @@ torture: .venv/.test-$(KEY) ## random kills, for long
 
 bench: .venv/.bench-$(KEY) ## measure the hub beside its peers, under 10 minutes; ARGS=--help
 	@$(BIN)/python scripts/bench $(ARGS)
+
+screenshots: .venv/.test-$(KEY) ## take the console's pictures for docs/images; needs Chromium
+	@$(BIN)/python scripts/screenshots $(ARGS)
 
 lint: .venv/.lint-$(KEY) ## black, isort, flake8
 	$(BIN)/python -m black --quiet --check --diff -l 120 $(CODE)

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import aiohttp_cors
 import structlog
@@ -16,17 +15,14 @@ from aiohttp import WSCloseCode, web
 
 from hub.api import (
     BASE,
-    HTML,
-    SCRIPT,
     TEXT,
-    TYPES,
     Failure,
     Handler,
     Route,
     agents,
     agui,
+    console,
     documents,
-    file,
     files,
     openai,
     said,
@@ -41,8 +37,6 @@ from hub.node import Node
 from hub.ws import SOCKETS, Address, close_all, websocket
 
 log = structlog.get_logger()
-
-CONSOLE = Path(__file__).parent / "console"
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
@@ -60,45 +54,8 @@ async def ready(request: web.Request) -> web.Response:
     return said(Failure("the hub is starting or going down", Draining.code), status=Draining.status)
 
 
-async def page(request: web.Request) -> web.FileResponse:
-    """Show a page to try the hub."""
-    return file(CONSOLE / "index.html", HTML, {"Content-Security-Policy": POLICY})
-
-
-async def script(request: web.Request) -> web.FileResponse:
-    """Give that page its script."""
-    return file(CONSOLE / "hello.js", SCRIPT, {"X-Content-Type-Options": "nosniff"})
-
-
-SHARED = {
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-}  # asked for anew: it fits the hub it speaks to
-
-
-async def script_client(request: web.Request) -> web.FileResponse:
-    """Give the client for browsers and Node.js."""
-    return file(CONSOLE / "client.js", SCRIPT, SHARED)
-
-
-async def types(request: web.Request) -> web.FileResponse:
-    """Give the types of the client for TypeScript."""
-    return file(CONSOLE / "client.d.ts", TYPES, SHARED)
-
-
-async def no_icon(request: web.Request) -> web.Response:
-    """Answer browsers that ask for an icon."""
-    return web.Response(status=204)
-
-
 PREFLIGHT_SECONDS = 600  # for so long a browser need not ask again; the longest that all of them keep
 BACKLOG = 4096  # who is not accepted at once, when all come back after a cut, would try again a second later
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
-ROOT = ("",)
 ROUTES = (
     Route("GET", "/health", health, "Health", {200: TEXT}, bases=("", BASE)),
     Route("GET", "/ready", ready, "Health", {200: TEXT}, raises=(Draining,), bases=("", BASE)),
@@ -111,11 +68,7 @@ ROUTES = (
     *agui.ROUTES,
     *openai.ROUTES,
     *documents.ROUTES,
-    Route("GET", "/", page, "Pages", {200: HTML}, bases=ROOT),
-    Route("GET", "/hello.js", script, "Pages", {200: SCRIPT}, bases=ROOT),
-    Route("GET", "/client.js", script_client, "Pages", {200: SCRIPT}, bases=ROOT),
-    Route("GET", "/client.d.ts", types, "Pages", {200: TYPES}, bases=ROOT),
-    Route("GET", "/favicon.ico", no_icon, "Pages", {204: None}, bases=ROOT),
+    *console.ROUTES,
 )
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from browsers import ARGUMENTS, CHROMIUM
 from fakes import Hub
+from playwright.async_api import Browser, async_playwright
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -40,3 +42,12 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
         yield running
     finally:
         await running.stop()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """A Chromium of this test's own."""
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield running
+        await running.close()

@@ -9,7 +9,10 @@ import attrs
 ROOT = Path(__file__).parent.parent
 DOCS = {
     name: ROOT / "docs" / f"{name}.md"
-    for name in ("start", "agents", "clients", "clients-python", "protocol", "api", "architecture", "performance")
+    for name in (
+        *("start", "agents", "clients", "clients-python", "console"),
+        *("protocol", "api", "architecture", "performance"),
+    )
 }
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 PAGES = [README, README_ZH, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.values()]

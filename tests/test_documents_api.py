@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 import jsonschema
 import pytest
+from browsers import CHROMIUM, needs_browser
 from fakes import PATIENCE, Hub
 from nodes import installed, needs_node
 from openapi_spec_validator import validate
 from playwright.async_api import async_playwright
-from test_first_clients import CHROMIUM, needs_browser
 
 from hub.api.documents import FOLDER
 from hub.app import ROUTES, make_app
@@ -91,10 +91,10 @@ async def test_the_openapi_document_is_valid(http: aiohttp.ClientSession) -> Non
 
 
 async def test_every_route_of_the_app_is_in_the_document(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """And nothing else; HEAD goes with GET, and OPTIONS is the preflight's."""
+    """And nothing else; HEAD goes with GET, OPTIONS is the preflight's, and pages are for browsers."""
     routes = {
         (route.method, route.resource.canonical) for route in make_app(hub.node).router.routes() if route.resource
-    }
+    } - {(route.method, base + route.path) for route in ROUTES if route.tag == "Pages" for base in route.bases}
     paths = (await read(http, "/openapi.json"))["paths"]
     written = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     assert {one for one in routes if one[0] not in ("HEAD", "OPTIONS")} == written
@@ -263,7 +263,7 @@ async def test_the_page_shows_every_route_and_asks_nobody_else(
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         examples = await page.locator("pre").all_text_contents()
         await browser.close()
-    for route in ROUTES:
+    for route in (route for route in ROUTES if route.tag != "Pages"):
         for base in route.bases:
             assert any(text.startswith(route.method + base + route.path) for text in shown), route
     assert not wrong and all(url.startswith((hub.url, "data:")) for url in asked)

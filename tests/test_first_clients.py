@@ -20,16 +20,13 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from aiohttp import web
+from browsers import Tab, elsewhere, needs_browser, visit
 from fakes import AGENTS, PATIENCE, Client
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Browser, expect
 from test_local_model import FETCHED
 from test_local_model import pytestmark as needs_model
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ("gpu", "background-networking", "component-update", "sync")
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: `apt-get install chromium`")
 both_agents = pytest.mark.parametrize("agent", ["echo", pytest.param("main", marks=needs_model)])
 
 
@@ -180,65 +177,6 @@ def read(process: "subprocess.Popen[bytes]", size: int) -> bytes:
 # --- a browser --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in QUIET)]
-    async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield running
-        await running.close()
-
-
-@attrs.define(slots=False)  # playwright puts marks on whoever listens
-class Tab:
-    """A page, what its scripts print, and what it asks for."""
-
-    page: Page
-    printed: "asyncio.Queue[str]" = attrs.Factory(asyncio.Queue)
-    wrong: list[str] = attrs.Factory(list)
-    asked: list[str] = attrs.Factory(list)
-
-    def __attrs_post_init__(self) -> None:
-        self.page.set_default_timeout(PATIENCE * 1000)
-        self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("websocket", lambda socket: self.asked.append(socket.url))
-
-    def _console(self, message: ConsoleMessage) -> None:
-        self.printed.put_nowait(message.text)
-        if message.type in ("error", "warning"):
-            self.wrong.append(message.text)
-
-    async def until(self, ending: str) -> list[str]:
-        """Return the lines that are printed, to the first with that ending."""
-        lines: list[str] = []
-        async with asyncio.timeout(3 * PATIENCE):
-            while not (lines and lines[-1].endswith(ending)):
-                lines.append(await self.printed.get())
-        return lines
-
-
-@contextlib.asynccontextmanager
-async def elsewhere(script: str) -> AsyncIterator[str]:
-    """Serve a page with that script from an origin that is not the hub's; yield its address."""
-
-    async def page(request: web.Request) -> web.Response:
-        text = f'<!doctype html><link rel="icon" href="data:,"><script>{script}</script>'
-        return web.Response(text=text, content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", page)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{site.port}/"
-    finally:
-        await runner.cleanup()
-
-
 BROWSER_CLIENT = """
 const ws = new WebSocket("%s");
 ws.onopen = () => {
@@ -279,63 +217,18 @@ async def test_the_browser_example_of_the_readme(served: Served, browser: Browse
         assert not tab.wrong
 
 
-# --- the hub's own page -----------------------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def visit(served: Served, browser: Browser, query: str = "") -> AsyncIterator[Tab]:
-    """Open the hub's page; at the end nothing may have gone wrong, and nothing been asked of anyone else."""
-    tab = Tab(await browser.new_page())
-    await tab.page.goto(f"{served.url}/{query}")
-    await expect(tab.page.get_by_role("status")).to_contain_text("connected")
-    yield tab
-    assert not tab.wrong
-    assert {re.sub(r"^(http|ws)://([^/]+)/.*", r"\2", url) for url in tab.asked} == {f"localhost:{served.port}"}
-
-
-async def say(tab: Tab, agent: str, message: str) -> None:
-    await tab.page.get_by_label("Agent").select_option(agent)
-    await tab.page.get_by_label("Message").fill(message)
-    await tab.page.keyboard.press("Enter")
+# --- the hub's own page: more of it in test_console.py ----------------------------------------------------------------
 
 
 @needs_browser
 @both_agents
 async def test_a_visitor_sees_an_answer(served: Served, browser: Browser, agent: str) -> None:
-    """Choose an agent, write, press Enter: the answer comes below what was said (and an icon is nobody's 404)."""
-    async with visit(served, browser) as tab:
-        await say(tab, agent, "hello")
-        log = tab.page.get_by_role("log")
-        await expect(log).to_have_text(re.compile(rf"^youhello{agent}\s*\S"), timeout=3 * PATIENCE * 1000)
-        icon = await tab.page.request.get(f"{served.url}/favicon.ico")
-        assert icon.status == 204
-
-
-@needs_browser
-async def test_tabs_and_a_reload_in_mid_answer(served: Served, browser: Browser, tmp_path: Path) -> None:
-    """A second tab of the session, and the first one after a reload, show the answer from its start to its end."""
-    gate = tmp_path / "gate"
-    async with visit(served, browser, "?session=s-tabs") as first, visit(served, browser, "?session=s-tabs") as second:
-        await say(first, "gated", str(gate))
-        for tab in (first, second):
-            await expect(tab.page.get_by_role("log")).to_have_text(re.compile("gatedone $"))
-        await first.page.reload()
-        await expect(first.page.get_by_role("log")).to_have_text("gatedone ")
-        gate.touch()
-        for tab in (first, second):
-            await expect(tab.page.get_by_role("log")).to_have_text("gatedone two")
-
-
-@needs_browser
-async def test_a_long_answer_keeps_the_form_in_sight(served: Served, browser: Browser) -> None:
-    """The page shows the end of what is said, with the field to write in below it."""
-    async with visit(served, browser) as tab:
-        await tab.page.set_viewport_size({"width": 380, "height": 500})
-        await say(tab, "echo", "word " * 500 + "end")
-        await expect(tab.page.get_by_role("log")).to_have_text(re.compile("end $"))
-        await expect(tab.page.get_by_label("Message")).to_be_in_viewport()
-        hidden = "log => log.scrollHeight - log.scrollTop - log.clientHeight"
-        assert await tab.page.get_by_role("log").evaluate(hidden) < 2
+    """Choose an agent, write, press Enter: the answer comes below what was said."""
+    async with visit(browser, served.url) as tab:
+        await tab.page.get_by_label("Agent").select_option(agent)
+        await tab.say("hello")
+        answer = tab.page.get_by_role("article", name=agent)
+        await expect(answer.locator(".md")).to_have_text(re.compile(r"\S"), timeout=3 * PATIENCE * 1000)
 
 
 # --- one session, three clients ---------------------------------------------------------------------------------------

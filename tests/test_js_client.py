@@ -13,12 +13,12 @@ import aiohttp
 import attrs
 import pytest
 from aiohttp import web
+from browsers import Tab, elsewhere, needs_browser
 from documents import ROOT, of_kind
 from fakes import PATIENCE, Hub
 from nodes import PLACE, installed, needs_node, run_node
 from playwright.async_api import Browser
 from proxy import Fate, Proxy
-from test_first_clients import Tab, browser, elsewhere, needs_browser  # noqa: F401
 
 # Text of several bytes and of two UTF-16 units for a character: an offset counts neither of them.
 TELLER = '''

@@ -33,7 +33,6 @@ TEXT = Content("text/plain")
 HTML = Content("text/html")
 SCRIPT = Content("text/javascript")
 STYLE = Content("text/css")
-TYPES = Content("application/typescript")
 STREAM = Content(
     "text/event-stream",
     {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}},

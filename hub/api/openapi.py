@@ -22,7 +22,8 @@ ABOUT = (
 
 
 def openapi(routes: Sequence[Route]) -> Schema:
-    """Return the document; each kind of the table stands once in its components."""
+    """Return the document; each kind of the table stands once in its components. Pages are for browsers, not here."""
+    routes = [route for route in routes if route.tag != "Pages"]
     kinds = [kind for route in routes for kind in _kinds(route)]
     refs, components = schemas(kinds, typed=False)
     known = dict(zip(map(_key, kinds), refs, strict=True))

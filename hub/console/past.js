@@ -1,0 +1,71 @@
+// Past sessions, from HTTP: the newest first, each with its name or the first thing that was said in it.
+import { ask } from './talk.js'
+
+const SIZE = 30
+const SOON_MS = 400
+const ADDRESS = '/api/v1/sessions'
+const JSON_BODY = { 'Content-Type': 'application/json' }
+
+export function past(ui, change) {
+  const firsts = new Map() // sessionId -> the beginning of its first message
+  let timer
+  let pages = 1
+  let turn = 0
+
+  const place = (sessionId) => `${ADDRESS}/${encodeURIComponent(sessionId)}`
+
+  async function refresh() {
+    const mine = ++turn
+    try {
+      const found = await Promise.all(
+        Array.from({ length: pages }, (_, page) => ask(`${ADDRESS}?size=${SIZE}&page=${page + 1}`)),
+      )
+      const sessions = found.flatMap(({ data }) => data)
+      const once = [...new Map(sessions.map((one) => [one.sessionId, one])).values()].filter(
+        ({ messages }) => messages > 0,
+      )
+      if (mine === turn)
+        change({
+          past: { sessions: once.map(named), more: pages * SIZE < found[0].total, failed: false, loaded: true },
+        })
+      await Promise.all(once.map(learn))
+      if (mine === turn) change({ past: { ...ui.past, sessions: once.map(named) } })
+    } catch {
+      if (mine === turn) change({ past: { ...ui.past, failed: true } })
+    }
+  }
+
+  const named = (one) => ({ ...one, title: one.title || firsts.get(one.sessionId) })
+
+  async function learn({ sessionId, title }) {
+    if (title || firsts.has(sessionId)) return
+    const { data } = await ask(`${place(sessionId)}/messages?size=1`)
+    if (data.length) firsts.set(sessionId, data[0].content.trim().slice(0, 80))
+  }
+
+  function soon() {
+    clearTimeout(timer)
+    timer = setTimeout(refresh, SOON_MS)
+  }
+
+  return {
+    refresh,
+    soon,
+    more() {
+      pages++
+      return refresh()
+    },
+    async rename(sessionId, title) {
+      await ask(place(sessionId), {
+        method: 'PATCH',
+        headers: JSON_BODY,
+        body: JSON.stringify({ title: title || null }),
+      })
+      await refresh()
+    },
+    async remove(sessionId) {
+      await ask(place(sessionId), { method: 'DELETE' })
+      await refresh()
+    },
+  }
+}

@@ -1,0 +1,146 @@
+// The open session: what the hub says of it goes through reduce(), and what a person does goes to the hub.
+import { EMPTY, isBusy, reduce, textOf } from './session.js'
+import { t } from './words.js'
+
+const TYPING_MS = 2000 // between two "I am writing"
+const QUIET_MS = 5000 // after which nobody is writing any more
+const PAGE = 100 // messages of one request
+
+export function talk(hub, ui, change, changed) {
+  let session
+  let offs = []
+  let typed = 0
+  let quiet
+
+  const take = (event) => change({ session: reduce(ui.session, event) })
+
+  /** Leave the session; what could not be sent yet becomes its draft again. */
+  function close() {
+    for (const off of offs.splice(0)) off()
+    keepUnsent()
+    session?.close()
+    session = undefined
+  }
+
+  function open(sessionId) {
+    close()
+    ui.session = EMPTY
+    // From the beginning of the log: tool calls, thoughts and figures are there, beside the finished messages.
+    session = hub.session(sessionId, { afterSeq: 0 })
+    offs = [
+      session.on('event', hear),
+      session.on('subscribed', (frame) => take({ ...frame, type: 'subscribed', seq: undefined, head: frame.seq })),
+      session.on('reset', (frame) => take({ ...frame, type: 'reset' })),
+      session.on('error', (error) => change({ notice: error.message })),
+    ]
+    change({})
+  }
+
+  function keepUnsent() {
+    const unsent = (ui.session?.items ?? []).filter(({ status }) => status === 'sending').map(({ text }) => text)
+    if (session && unsent.length && ui.link !== 'live')
+      sessionStorage.setItem(draftOf(session.sessionId), unsent.join('\n\n'))
+  }
+  addEventListener('pagehide', keepUnsent)
+
+  function hear(event) {
+    const live = event.seq > (ui.session.head ?? Infinity)
+    take(event)
+    if (event.type === 'typing') {
+      clearTimeout(quiet)
+      quiet = setTimeout(() => take({ type: 'quiet' }), QUIET_MS)
+    } else if (event.type === 'error') {
+      change({ notice: event.message })
+      changed() // it may have been deleted
+    } else if (event.type === 'draining') {
+      change({ draining: true })
+    } else if (event.type === 'run_finished') {
+      if (!isBusy(ui.session)) ui.stopping = false
+      if (live) tell(event)
+    }
+    if (live && (event.type === 'user_message' || event.type === 'run_finished')) changed()
+  }
+
+  /** Let screen readers hear an answer once it is whole. */
+  function tell({ runId, agentId }) {
+    const run = ui.session.items.findLast(({ kind, id }) => kind === 'run' && id === runId)
+    if (run) change({ said: `${agentId}: ${textOf(run).slice(0, 2000) || t(run.stopReason ?? 'nothing')}` })
+  }
+
+  function chat(content) {
+    const chat = session.chat(content, { agent: ui.agent })
+    chat[Symbol.asyncIterator]().return() // the page hears the whole session, and needs no second copy of the answer
+    const { clientMsgId } = chat
+    take({ type: 'sending', clientMsgId, content, agentId: ui.agent })
+    chat.accepted.then(
+      (accepted) => take({ type: 'accepted', ...accepted, clientMsgId, seq: undefined }),
+      (error) => take({ type: 'refused', clientMsgId, message: error.message }),
+    )
+  }
+
+  async function earlier() {
+    const address = `/api/v1/sessions/${encodeURIComponent(session.sessionId)}/messages`
+    const of = session
+    const known = ui.session.items.reduce((sum, item) => sum + (item.kind === 'user' ? 1 : item.messageIds.length), 0)
+    const { total } = await ask(`${address}?size=1`)
+    // Page 1 is the oldest: the one wanted ends where the known ones begin, or a little after.
+    const page = Math.max(1, Math.ceil((total - known) / PAGE))
+    const { data } = await ask(`${address}?size=${PAGE}&page=${page}`)
+    if (of === session) take({ type: 'earlier', messages: data, more: page > 1 })
+  }
+
+  async function takeBack(run) {
+    await session.cancel(run.runId)
+    const field = document.getElementById('message')
+    if (run.asked && !field.value) field.value = run.asked.text
+    field.dispatchEvent(new Event('input'))
+    field.focus()
+  }
+
+  return {
+    open,
+    close,
+    earlier,
+    /** Begin a session with this one's messages up to one of them; return its id. */
+    fork: async (messageId) => (await session.send({ type: 'fork', messageId })).sessionId,
+    act: {
+      chat,
+      takeBack,
+      stop() {
+        change({ stopping: true })
+        return session.send({ type: 'cancel', queued: false }).catch((error) => {
+          change({ stopping: false })
+          if (error.code !== 'not_running') throw error // it has just ended by itself
+        })
+      },
+      retry(item) {
+        take({ type: 'forgotten', clientMsgId: item.clientMsgId })
+        chat(item.text)
+      },
+      typing() {
+        if (Date.now() - typed < TYPING_MS || ui.session.count < 2) return
+        typed = Date.now()
+        session.typing().catch(() => {}) // the others need not know
+      },
+      async save(item, message) {
+        change({ editing: undefined })
+        if (message !== item.text) await session.send({ type: 'edit', messageId: item.id, message })
+      },
+      async regenerate(run) {
+        const said = run.parts.findLast(({ kind }) => kind === 'text')
+        const before = ui.session.items.slice(0, ui.session.items.indexOf(run)).findLast(({ kind }) => kind === 'user')
+        await session.send({ type: 'regenerate', messageId: said?.id ?? before?.id })
+      },
+      reply: async (interruptId, status, payload) => session.send({ type: 'resume', interruptId, status, payload }),
+    },
+  }
+}
+
+export const draftOf = (sessionId) => `draft:${sessionId}`
+
+export async function ask(address, options) {
+  const answer = await fetch(address, options)
+  const body = answer.status === 204 ? {} : await answer.json()
+  if (!answer.ok) throw new Error(body.error)
+  return body
+}

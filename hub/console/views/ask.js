@@ -1,0 +1,105 @@
+// A question that an agent asks: buttons where the answers are known, fields where they are not.
+import { Component, html } from '../html.js'
+import { t } from '../words.js'
+
+const pretty = (value) => (typeof value === 'string' ? value : JSON.stringify(value))
+
+export class Ask extends Component {
+  answer = (payload) => this.props.act.reply(this.props.part.id, 'resolved', payload)
+  decline = () => this.props.act.reply(this.props.part.id, 'cancelled')
+
+  render({ part, running }) {
+    const { ask, reply } = part
+    const open = running && !reply
+    return html`<section class=${open ? 'ask open' : 'ask'} aria-label=${t('asks')}>
+      <h4>${t('asks')}</h4>
+      <p class="pre">${ask.message ?? ask.reason}</p>
+      ${open && html`<${Form} schema=${ask.responseSchema} answer=${this.answer} decline=${this.decline} />`}
+      ${reply && html`<p class="reply">${reply.status === 'resolved' ? html`${t('answered')}: <b>${said(reply.payload)}</b>` : t('declined')}</p>`}
+      ${!open && !reply && html`<p class="reply">${t('declined')}</p>`}
+    </section>`
+  }
+}
+
+const said = (payload) => (payload === true ? t('yes') : payload === false ? t('no') : (pretty(payload) ?? ''))
+
+/** What kind of field a schema wants. */
+function kind(schema) {
+  if (!schema) return 'text'
+  if (Array.isArray(schema.enum)) return 'choice'
+  if (schema.type === 'object' && schema.properties) {
+    return Object.values(schema.properties).every((one) => ['text', 'number', 'boolean', 'choice'].includes(kind(one)))
+      ? 'object'
+      : 'json'
+  }
+  return { boolean: 'boolean', string: 'text', number: 'number', integer: 'number' }[schema.type] ?? 'json'
+}
+
+class Form extends Component {
+  submit = (event) => {
+    event.preventDefault()
+    try {
+      this.props.answer(read(event.target, this.props.schema))
+    } catch {
+      this.setState({ wrong: t('notJson') })
+    }
+  }
+
+  render({ schema, answer, decline }, { wrong }) {
+    const what = kind(schema)
+    const choices =
+      what === 'boolean'
+        ? [
+            [true, t('yes')],
+            [false, t('no')],
+          ]
+        : what === 'choice'
+          ? schema.enum.map((one) => [one, pretty(one)])
+          : undefined
+    const no = html`<button type="button" class="quiet" onClick=${decline}>${t('decline')}</button>`
+    const pick = ([value, name]) =>
+      html`<button type="button" class="main" onClick=${() => answer(value)}>${name}</button>`
+    if (choices) return html`<div class="row">${choices.map(pick)}${no}</div>`
+    return html`<form onSubmit=${this.submit}>${fields(schema, what)}${wrong && html`<p class="failed">${wrong}</p>`}
+      <div class="row"><button type="submit" class="main">${t('reply')}</button>${no}</div></form>`
+  }
+}
+
+function fields(schema, what) {
+  if (what !== 'object')
+    return field('value', { ...schema, title: t(what === 'json' ? 'asJson' : 'yourReply') }, what, true)
+  return Object.entries(schema.properties).map(([name, one]) =>
+    field(name, { title: name, ...one }, kind(one), schema.required?.includes(name)),
+  )
+}
+
+function field(name, { title, description, enum: values }, what, required) {
+  const shared = { name, required }
+  const made = {
+    text: () => html`<input type="text" autocomplete="off" ...${shared} />`,
+    number: () => html`<input type="number" step="any" ...${shared} />`,
+    boolean: () => html`<input type="checkbox" name=${name} />`,
+    choice: () =>
+      html`<select ...${shared}>${values.map((one, index) => html`<option value=${index}>${pretty(one)}</option>`)}</select>`,
+    json: () => html`<textarea rows="4" spellcheck="false" ...${shared}></textarea>`,
+  }[what]()
+  return html`<label class="field" key=${name}><span>${title}</span>${made}${description && html`<small>${description}</small>`}</label>`
+}
+
+/** The answer in a form, as its schema wants it; raises where JSON is none. */
+function read(form, schema) {
+  const what = kind(schema)
+  if (what !== 'object') return value(form.elements.value, schema, what)
+  const given = Object.entries(schema.properties).map(([name, one]) => [
+    name,
+    value(form.elements[name], one, kind(one)),
+  ])
+  return Object.fromEntries(given.filter(([, one]) => one !== undefined))
+}
+
+function value(input, schema, what) {
+  if (what === 'boolean') return input.checked
+  if (what === 'choice') return schema.enum[Number(input.value)]
+  if (input.value === '' && !input.required) return undefined
+  return what === 'number' ? Number(input.value) : what === 'json' ? JSON.parse(input.value) : input.value
+}

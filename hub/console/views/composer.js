@@ -1,0 +1,85 @@
+// Where one writes: Enter sends, Shift+Enter breaks the line. What waits in the queue stands above it.
+import { Component, html } from '../html.js'
+import { isBusy, waiting } from '../session.js'
+import { draftOf } from '../talk.js'
+import { t } from '../words.js'
+import { Icon } from './icons.js'
+
+export class Composer extends Component {
+  field = { current: undefined }
+  state = { empty: true }
+
+  componentDidMount() {
+    const field = this.field.current
+    field.value = sessionStorage.getItem(draftOf(this.props.ui.sessionId)) ?? ''
+    this.grown()
+    if (matchMedia('(pointer: fine)').matches) field.focus() // on a phone the keyboard would hide the page
+  }
+
+  grown = () => {
+    const field = this.field.current
+    field.style.height = 'auto'
+    field.style.height = `${field.scrollHeight + 2}px`
+    this.setState({ empty: !field.value.trim() })
+  }
+
+  input = () => {
+    this.grown()
+    sessionStorage.setItem(draftOf(this.props.ui.sessionId), this.field.current.value)
+    this.props.act.typing()
+  }
+
+  send = () => {
+    const field = this.field.current
+    const content = field.value.trim()
+    if (!content) return
+    this.props.act.chat(content)
+    this.props.act.toEnd()
+    field.value = ''
+    this.input()
+    field.focus()
+  }
+
+  key = (event) => {
+    // Enter also ends the choice of a Chinese character; that is not meant for us.
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return
+    event.preventDefault()
+    this.send()
+  }
+
+  render({ ui, act }, { empty }) {
+    return html`<div class="composer">
+      <${Queue} ui=${ui} act=${act} />
+      <textarea id="message" ref=${this.field} rows="1" aria-label=${t('message')} placeholder=${t('placeholder')}
+        onInput=${this.input} onKeyDown=${this.key}></textarea>
+      <div class="tools">
+        <select aria-label=${t('agent')} value=${ui.agent} onChange=${(event) => act.choose(event.target.value)}>
+          ${choices(ui)}
+        </select>
+        ${isBusy(ui.session) && html`<button type="button" class="stop" disabled=${ui.stopping} onClick=${act.stop}><${Icon} name="stop" />${t('stop')}</button>`}
+        <button type="button" class="send" disabled=${empty} aria-label=${t('send')} title=${t('send')} onClick=${this.send}>
+          <${Icon} name="send" />
+        </button>
+      </div>
+    </div>`
+  }
+}
+
+function choices({ agents, agent }) {
+  const ids = agents.filter(({ status }) => status === 'ok').map(({ agentId }) => agentId)
+  return (ids.includes(agent) ? ids : [agent, ...ids]).map(
+    (id) => html`<option key=${id} value=${id} selected=${id === agent}>${id}</option>`,
+  )
+}
+
+function Queue({ ui, act }) {
+  const runs = waiting(ui.session)
+  return (
+    runs.length > 0 &&
+    html`<ul class="queue">${runs.map(
+      (run) => html`<li key=${run.runId}>
+    <span class="tag">${t('waits')}</span><span class="text">${run.asked?.text ?? t('anothers', { name: run.agentId })}</span>
+    <button type="button" class="quiet" onClick=${() => act.takeBack(run)}>${t('takeBack')}</button></li>`,
+    )}</ul>`
+  )
+}

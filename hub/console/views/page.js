@@ -1,0 +1,57 @@
+// The frame of the page: the sidebar, the conversation, the line that says what happens, and the composer.
+import { html } from '../html.js'
+import { t } from '../words.js'
+import { Composer } from './composer.js'
+import { Conversation } from './conversation.js'
+import { Dialogs } from './dialogs.js'
+import { Icon, IconButton } from './icons.js'
+import { Sidebar } from './sidebar.js'
+import { happening } from './happening.js'
+
+export function Page({ ui, act }) {
+  return html`<div class="page">
+    <${Sidebar} ui=${ui} act=${act} />
+    <main inert=${ui.drawer}>
+      <${Header} ui=${ui} act=${act} />
+      <${Conversation} ui=${ui} act=${act} />
+      <${Bottom} ui=${ui} act=${act} />
+    </main>
+    ${ui.drawer && html`<button type="button" class="veil" aria-label=${t('close')} onClick=${() => act.drawer(false)}></button>`}
+    <${Dialogs} ui=${ui} act=${act} />
+    <div class="unseen" aria-live="polite">${ui.said}</div>
+  </div>`
+}
+
+function Header({ ui, act }) {
+  const count = ui.session?.count ?? 1
+  return html`<header>
+    <span class="narrow">
+      <${IconButton} icon="menu" label=${t('menu')} id="menu" aria-expanded=${ui.drawer} onClick=${() => act.drawer(true)} />
+    </span>
+    <h1 title=${act.title()}>${act.title()}</h1>
+    ${
+      ui.session &&
+      html`
+      <span class=${count > 1 ? 'people' : 'people alone'} title=${t('sharedHere')}>
+        <${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}
+      </span>
+      <button type="button" class="quiet" aria-label=${t('share')} onClick=${() => act.dialog('share')}>
+        <${Icon} name="share" /><span>${t('share')}</span>
+      </button>
+      <${IconButton} icon="more" label=${`${t('rename')}, ${t('remove')}`} onClick=${() => act.dialog('manage')} />`
+    }
+  </header>`
+}
+
+function Bottom({ ui, act }) {
+  const { kind, text } = happening(ui)
+  return html`<div class="bottom">
+    ${ui.notice && html`<div class="notice" role="alert">
+      <span>${ui.notice}</span><${IconButton} icon="close" label=${t('dismiss')} onClick=${act.dismiss} />
+    </div>`}
+    <p class=${`happening ${kind}`} role="status"><span class="dot"></span><span>${text}</span>
+      ${ui.link === 'closed' && html`<button type="button" class="quiet" onClick=${() => location.reload()}>${t('reload')}</button>`}
+    </p>
+    ${ui.session && html`<${Composer} key=${ui.sessionId} ui=${ui} act=${act} />`}
+  </div>`
+}

@@ -1,0 +1,186 @@
+// One message of a person, and one answer of an agent with all that belongs to it.
+import { Component, html } from '../html.js'
+import { grow } from '../markdown.js'
+import { figures, textOf } from '../session.js'
+import { number, t, when } from '../words.js'
+import { Ask } from './ask.js'
+import { IconButton } from './icons.js'
+import { person } from './happening.js'
+
+export function Asked({ item, editing, act }) {
+  return html`<article class=${`asked ${item.status}`} aria-label=${t('you')}>
+    ${editing ? html`<${Editor} item=${item} act=${act} />` : html`<div class="bubble">${item.text}${attached(item.parts)}</div>`}
+    <footer>${note(item, act)}
+      ${
+        item.id &&
+        !editing &&
+        html`<span class="actions">
+        <${Copy} text=${item.text} act=${act} />
+        <${IconButton} icon="edit" label=${t('edit')} onClick=${() => act.edit(item.key)} />
+        <${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(item.id)} /></span>`
+      }
+      ${item.ts && html`<time>${signed(item)}${when(item.ts)}</time>`}
+    </footer>
+  </article>`
+}
+
+const signed = ({ author }) => (author && author.name !== 'local' ? `${person(author)} · ` : '')
+
+const attached = (parts) =>
+  parts
+    ?.filter(({ type }) => type !== 'text')
+    .map(
+      (part, index) =>
+        html`<span class="tag" key=${index}>${t('attachment')}: ${part.filename ?? part.source?.mimeType ?? part.type}</span>`,
+    )
+
+function note(item, act) {
+  if (item.status === 'sending') return html`<span>${t('sending')}</span>`
+  if (item.status === 'back') return html`<span>${t('takenBack')}</span>`
+  if (item.status !== 'refused') return null
+  return html`<span class="failed">${t('refused', { message: item.error })}</span>
+    <button type="button" class="quiet" onClick=${() => act.retry(item)}>${t('retry')}</button>`
+}
+
+class Editor extends Component {
+  field = { current: undefined }
+
+  componentDidMount() {
+    this.field.current.focus()
+  }
+
+  render({ item, act }) {
+    const rows = Math.min(12, item.text.split('\n').length + 1)
+    const save = () => act.save(item, this.field.current.value.trim() || item.text)
+    const key = (event) => {
+      if (event.key === 'Escape') act.edit(undefined)
+      else if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) (event.preventDefault(), save())
+    }
+    return html`<div class="editor">
+      <textarea ref=${this.field} aria-label=${t('editText')} rows=${rows} onKeyDown=${key}>${item.text}</textarea>
+      <div class="row">
+        <button type="button" class="quiet" onClick=${() => act.edit(undefined)}>${t('cancel')}</button>
+        <button type="button" class="main" onClick=${save}>${t('save')}</button>
+      </div>
+    </div>`
+  }
+}
+
+class Copy extends Component {
+  copy = async () => {
+    if (!(await this.props.act.copy(this.props.text))) return
+    this.setState({ copied: true })
+    setTimeout(() => this.setState({ copied: false }), 1500)
+  }
+
+  render(_, { copied }) {
+    return html`<${IconButton} icon=${copied ? 'check' : 'copy'} label=${t(copied ? 'copied' : 'copy')} onClick=${this.copy} />`
+  }
+}
+
+export function Answer({ item, act }) {
+  const running = item.state === 'running'
+  const shown = item.parts.filter(({ kind }) => kind !== 'step')
+  return html`<article class=${`answer ${item.state}`} aria-label=${item.agentId} aria-busy=${running}>
+    <h3><span class="badge" aria-hidden="true">${item.agentId?.slice(0, 1).toUpperCase()}</span>${item.agentId}</h3>
+    ${steps(item)}
+    ${shown.map((part, at) => html`<${PARTS[part.kind]} key=${part.kind + part.id} part=${part} running=${running}
+      last=${at === shown.length - 1} act=${act} />`)}
+    ${running && item.progress && progress(item.progress)}
+    ${running && !item.progress && shown.at(-1)?.kind !== 'ask' && html`<span class="pulse" aria-hidden="true"><i></i><i></i><i></i></span>`}
+    ${ending(item)}
+    <footer>${!running && actions(item, act)}${measures(item)}</footer>
+  </article>`
+}
+
+function steps({ parts, state }) {
+  const all = parts.filter(({ kind }) => kind === 'step')
+  return (
+    all.length > 0 &&
+    html`<ol class="steps">${all.map(({ id, done }) => html`<li key=${id} class=${done || state === 'done' ? 'done' : 'now'}>${id}</li>`)}</ol>`
+  )
+}
+
+const progress = ({ value, message }) =>
+  html`<div class="progress"><label><span>${message}</span><span>${number(value * 100)}%</span><progress max="1" value=${value}></progress></label></div>`
+
+function ending({ state, stopReason, error, parts }) {
+  if (error) return html`<p class="ending failed" role="note">${error.message}</p>`
+  if (stopReason && stopReason !== 'end_turn') return html`<p class="ending">${t(stopReason)}</p>`
+  return state === 'done' && !parts.length ? html`<p class="ending">${t('nothing')}</p>` : null
+}
+
+function actions(item, act) {
+  const text = textOf(item)
+  const last = item.parts.findLast(({ kind }) => kind === 'text')
+  return html`<span class="actions">
+    ${text && html`<${Copy} text=${text} act=${act} />`}
+    <${IconButton} icon="again" label=${t('regenerate')} onClick=${() => act.regenerate(item)} />
+    ${last && html`<${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(last.id)} />`}
+  </span>`
+}
+
+function measures(item) {
+  const found = figures(item)
+  if (!found) return null
+  const { first, tokens, exact, input, rate } = found
+  const about = (text) => (exact ? text : t('about', { text }))
+  return html`<span class="figures">
+    ${first !== undefined && html`<span>${t('first', { time: short(first) })}</span>`}
+    ${rate !== undefined && html`<span>${about(t('rate', { n: number(rate, rate < 10 ? 1 : 0) }))}</span>`}
+    ${item.state === 'done' && html`<span>${about(t('tokens', { n: number(tokens) }))}</span>`}
+    ${input !== undefined && html`<span>${t('input', { n: number(input) })}</span>`}
+  </span>`
+}
+
+const short = (ms) => (ms < 1000 ? `${number(Math.max(1, ms))} ms` : `${number(ms / 1000, 1)} s`)
+
+// --- what an answer consists of ---------------------------------------------------------------------------------------
+
+class Text extends Component {
+  shouldComponentUpdate({ part }) {
+    return part.text !== this.props.part.text
+  }
+
+  render({ part }) {
+    this.grown = grow(part.text, this.grown)
+    return html`<div class="md">${this.grown.blocks}${attached(part.parts)}</div>`
+  }
+}
+
+function Reasoning({ part, running, last }) {
+  const seconds = (part.endedAt - part.startedAt) / 1000
+  const title = running && last ? t('thinking') : seconds >= 1 ? t('thoughtFor', { n: number(seconds) }) : t('thought')
+  return html`<details class="reasoning"><summary>${title}</summary><div class="pre">${part.text}</div></details>`
+}
+
+const STATES = { args: 'called', running: 'running', done: 'done', failed: 'failed' }
+
+function Tool({ part, running }) {
+  const state = !running && (part.state === 'args' || part.state === 'running') ? 'cancelled' : part.state
+  return html`<details class=${`tool ${state}`}>
+    <summary>
+      <span class="mark" aria-hidden="true"></span><span class="name">${part.name}</span>
+      <span class="tag">${t(STATES[state] ?? state)}</span>
+    </summary>
+    ${part.args && html`<h4>${t('args')}</h4><pre tabindex="0">${pretty(part.args)}</pre>`}
+    ${part.result !== undefined && html`<h4>${t('result')}</h4><pre tabindex="0">${pretty(part.result)}</pre>`}
+    ${part.fileId && html`<p><a href=${`/api/v1/files/${encodeURIComponent(part.fileId)}`} download>${t('whole', { size: `${number(part.size / 1024)} KiB` })}</a></p>`}
+  </details>`
+}
+
+function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2)
+  } catch {
+    return text // not JSON, or not yet whole
+  }
+}
+
+const Custom = ({ part }) =>
+  html`<details class="tool done">
+    <summary><span class="mark" aria-hidden="true"></span><span class="name">${part.name}</span></summary>
+    <pre tabindex="0">${JSON.stringify(part.value, null, 2)}</pre>
+  </details>`
+
+const PARTS = { text: Text, reasoning: Reasoning, tool: Tool, custom: Custom, ask: Ask }

@@ -1,0 +1,85 @@
+// What the page says, in English and in Chinese, by the browser's language.
+
+const WORDS = {
+  en: {
+    message: 'Message', placeholder: 'Write a message…', send: 'Send', stop: 'Stop', agent: 'Agent', agents: 'Agents',
+    you: 'You', sessions: 'Sessions', conversation: 'Conversation', newSession: 'New session', find: 'Find a session',
+    menu: 'Menu', close: 'Close', share: 'Share', rename: 'Rename', remove: 'Delete',
+    welcome: 'What shall we talk about?', welcomeMore: 'Choose who answers, and write below.',
+    noSessions: 'Nothing yet. What you write appears here.', noMatch: 'No session has that. Try another word.',
+    listFailed: 'The list cannot be had now.', again: 'Try again', showMore: 'Show more', showEarlier: 'Show earlier',
+    toEnd: 'To the newest', broken: 'broken', ready: 'ready', answering: 'answering',
+    brokenMore: 'Mend this agent’s file, then start the hub again.', noAgents: 'There is no agent. Put one into the folder agents/, and start the hub again.',
+    unknownAgent: 'There is no agent “{name}” here. Choose another one below.', badSession: 'This address names no session. Begin a new one.',
+    connecting: 'Connecting…', unreachable: 'The hub cannot be reached. Trying again; nothing is lost.',
+    catchingUp: 'Catching up…', connected: 'Connected', isAnswering: '{name} is answering…', stopping: 'Stopping…',
+    needsYou: '{name} waits for an answer', closed: 'The hub has closed this connection ({code}).', reload: 'Load again',
+    draining: 'The hub is about to restart. What is under way goes on afterwards.', sending: 'sending…', refused: 'not sent: {message}',
+    isTyping: '{name} is writing…', someone: 'Someone', people: '{n} here', alone: 'Only you',
+    takenBack: 'taken back', waits: 'Waits', takeBack: 'Take back', anothers: 'a message to {name}',
+    code: 'code', copy: 'Copy', copied: 'Copied', edit: 'Edit', editText: 'New text', save: 'Save', cancel: 'Cancel',
+    regenerate: 'Answer again', fork: 'Fork from here', retry: 'Try again', dismiss: 'Dismiss',
+    thinking: 'Thinking…', thought: 'Thought', thoughtFor: 'Thought for {n} s', args: 'Arguments', result: 'Result',
+    called: 'calling', running: 'running', done: 'done', failed: 'failed', whole: 'The whole result, {size}',
+    cancelled: 'Stopped', max_tokens: 'Cut off: as long as the model was allowed', timeout: 'Ended: it took too long',
+    aborted: 'Ended with the hub', error: 'Failed', interrupt: 'Ended with a question', nothing: 'No text',
+    asks: 'A question for you', yes: 'Yes', no: 'No', reply: 'Answer', yourReply: 'Your answer', decline: 'Do not answer',
+    answered: 'Answered', declined: 'Not answered', asJson: 'Your answer, as JSON', notJson: 'This is no JSON.',
+    first: 'first after {time}', rate: '{n} tokens/s', tokens: '{n} tokens', input: '{n} read', about: 'about {text}',
+    shareMore: 'Whoever opens this address on this machine joins: they see all of it, and may write.', link: 'Address of this session',
+    title: 'Name of this session', manage: 'This session', removeMore: 'It is gone for everyone, and cannot be had back.', really: 'Delete it',
+    removed: 'This session was deleted.', image: 'image', attachment: 'attachment', checked: 'done', unchecked: 'to do',
+    untitled: 'Session', sharedHere: 'Here now',
+  },
+  zh: {
+    message: '消息', placeholder: '写点什么…', send: '发送', stop: '停止', agent: '由谁回答', agents: '智能体',
+    you: '你', sessions: '会话', conversation: '对话', newSession: '新会话', find: '查找会话',
+    menu: '菜单', close: '关闭', share: '分享', rename: '重命名', remove: '删除',
+    welcome: '想聊点什么？', welcomeMore: '选择由谁回答，然后在下面输入。',
+    noSessions: '还没有会话。你写的内容会出现在这里。', noMatch: '没有找到，换个词试试。',
+    listFailed: '暂时无法取得列表。', again: '重试', showMore: '显示更多', showEarlier: '显示更早的',
+    toEnd: '回到最新', broken: '有故障', ready: '就绪', answering: '正在回答',
+    brokenMore: '请修好这个智能体的文件，然后重新启动。', noAgents: '没有智能体。请放一个到 agents/ 文件夹，然后重新启动。',
+    unknownAgent: '这里没有智能体“{name}”，请在下面另选一个。', badSession: '这个地址里没有有效的会话。请新建一个。',
+    connecting: '正在连接…', unreachable: '连不上 Hub，正在重试；内容不会丢失。',
+    catchingUp: '正在补上内容…', connected: '已连接', isAnswering: '{name} 正在回答…', stopping: '正在停止…',
+    needsYou: '{name} 在等你回答', closed: 'Hub 关闭了连接（{code}）。', reload: '重新载入',
+    draining: 'Hub 即将重启，进行中的内容稍后继续。', sending: '发送中…', refused: '未发送：{message}',
+    isTyping: '{name} 正在输入…', someone: '有人', people: '{n} 人在线', alone: '只有你',
+    takenBack: '已撤回', waits: '排队中', takeBack: '撤回', anothers: '发给 {name} 的消息',
+    code: '代码', copy: '复制', copied: '已复制', edit: '编辑', editText: '新的内容', save: '保存', cancel: '取消',
+    regenerate: '重新回答', fork: '从这里分叉', retry: '重试', dismiss: '关闭提示',
+    thinking: '思考中…', thought: '思考过程', thoughtFor: '思考了 {n} 秒', args: '参数', result: '结果',
+    called: '准备调用', running: '运行中', done: '完成', failed: '失败', whole: '完整结果，{size}',
+    cancelled: '已停止', max_tokens: '已截断：达到长度上限', timeout: '已结束：用时过长',
+    aborted: '随 Hub 结束', error: '失败', interrupt: '以提问结束', nothing: '没有内容',
+    asks: '需要你回答', yes: '是', no: '否', reply: '回答', yourReply: '你的回答', decline: '不回答',
+    answered: '已回答', declined: '未回答', asJson: '你的回答（JSON）', notJson: '这不是 JSON。',
+    first: '{time} 后开始', rate: '{n} token/秒', tokens: '{n} token', input: '读入 {n}', about: '约 {text}',
+    shareMore: '在这台机器上打开这个地址的人都会加入：能看到全部内容，也能发言。', link: '本会话的地址',
+    title: '本会话的名称', manage: '这个会话', removeMore: '所有人都会失去它，无法恢复。', really: '确认删除',
+    removed: '这个会话已被删除。', image: '图片', attachment: '附件', checked: '已完成', unchecked: '未完成',
+    untitled: '会话', sharedHere: '现在在线',
+  },
+}
+
+const wanted = globalThis.navigator?.languages ?? []
+/** The first of the browser's languages that this page speaks. */
+export const language = wanted.map((one) => one.slice(0, 2).toLowerCase()).find((one) => one in WORDS) ?? 'en'
+
+/** Say something: *values* take the places in braces. */
+export const t = (key, values = {}) => WORDS[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name])
+
+const LOCALE = language === 'zh' ? 'zh-CN' : undefined
+const DAY = new Intl.DateTimeFormat(LOCALE ?? 'en', { month: 'short', day: 'numeric' })
+const HOUR = new Intl.DateTimeFormat(LOCALE ?? 'en', { hour: '2-digit', minute: '2-digit', hour12: false })
+
+/** A time of today by the clock, an older one by its day. */
+export function when(ts) {
+  const date = new Date(ts)
+  return (date.toDateString() === new Date().toDateString() ? HOUR : DAY).format(date)
+}
+
+export const number = (value, digits = 0) => value.toLocaleString(LOCALE ?? 'en', { maximumFractionDigits: digits, minimumFractionDigits: digits })
+
+export { WORDS }

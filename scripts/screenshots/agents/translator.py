@@ -1,0 +1,8 @@
+"""Translates what it is given."""
+
+from collections.abc import AsyncIterator
+
+
+async def translator(message: str) -> AsyncIterator[str]:
+    raise RuntimeError("no dictionary")
+    yield message

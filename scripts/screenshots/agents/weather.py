@@ -1,0 +1,3 @@
+"""Tells the weather."""
+
+import no_such_package  # noqa: F401

@@ -1,0 +1,76 @@
+// Markdown that grows is what it would be at once.
+import assert from 'node:assert/strict'
+import { grow, safe } from './console/markdown.js'
+
+const plain = (it) =>
+  it == null || it === false
+    ? ''
+    : Array.isArray(it)
+      ? it.map(plain).join('')
+      : typeof it !== 'object'
+        ? String(it)
+        : typeof it.type === 'function'
+          ? plain(it.props.children)
+          : `<${it.type}${it.props.href ? ` ${it.props.href}` : ''}>${plain(it.props.children)}</${it.type}>`
+const shown = (text) => plain(grow(text).blocks)
+
+assert.equal(
+  shown('# A\n\n**b** _c_ `d<e` &lt;&amp;&#65;'),
+  '<p>A</p><p><strong>b</strong> <em>c</em> <code>d<e</code> <&A</p>',
+)
+assert.equal(shown('<b>x</b>\n\n<script>y</script>'), '<p><b>x</b></p><p><script>y</script></p>')
+assert.equal(shown('![a](http://x.example/i.png)'), '<p><span>a (http://x.example/i.png)</span></p>')
+assert.equal(shown('[a](javascript:b)'), '<p>a (javascript:b)</p>')
+assert.equal(shown('[a](https://b.example/c)'), '<p><a https://b.example/c>a</a></p>')
+assert.equal(shown('1. a\n2. b'), '<ol><li>a</li><li>b</li></ol>')
+
+for (const no of [
+  'javascript:a',
+  ' javascript:a',
+  'JAVASCRIPT:a',
+  'data:text/html,a',
+  'vbscript:a',
+  'file:///a',
+  '/a',
+  '//a',
+  'blob:https://a/b',
+  '',
+])
+  assert.equal(safe(no), undefined, no)
+for (const yes of ['https://a.example/', 'http://a.example/', 'mailto:a@b.example']) assert.equal(safe(yes), yes)
+
+// In pieces at random, it ends as the same; what is whole is not made anew.
+const text =
+  '# H\r\n\r\npara *one*\nstill\n\n- a\n\n- b\n  - c\n\n1. x\n\n> quote\n> more\n\n```py\nif a < b:\n\n    pass\n```\n\n| a | b |\n|---|:-:|\n| 1 | `|` |\n\n<div>\nraw\n</div>\n\n---\n\nend'.repeat(
+    3,
+  )
+const seed = Number(process.argv[2] ?? Date.now() % 1e6)
+let chance = seed
+const next = (most) => (chance = (chance * 48271 + 11) % 2147483647) % most
+for (let round = 0; round < 50; round++) {
+  let state
+  let kept = []
+  for (let at = 0; at < text.length;) {
+    at += 1 + next(20)
+    state = grow(text.slice(0, at), state)
+    for (const [index, one] of kept.entries())
+      assert.equal(state.blocks[index], one, `block ${index} was made anew, seed ${seed}`)
+    kept = state.done
+  }
+  assert.equal(plain(state.blocks), shown(text), `seed ${seed}`)
+}
+
+// A paragraph without end is laid out in several, none of its text is lost, and none of it looks like something else.
+const long = 'word - # 1. more '.repeat(2000) + 'end'
+let state
+for (let at = 0; at < long.length; at += 500) state = grow(long.slice(0, at + 500), state)
+assert.ok(state.blocks.length > 8 && state.text.length - state.from <= 4000)
+assert.equal(
+  plain(state.blocks)
+    .replaceAll('</p><p>', '')
+    .replace(/<\/?p>/g, ''),
+  long,
+)
+
+// A text that is another one begins anew.
+assert.equal(plain(grow('b', grow('a')).blocks), '<p>b</p>')

@@ -1,0 +1,184 @@
+// What a session looks like after what the hub said of it.
+import assert from 'node:assert/strict'
+import { EMPTY, figures, isBusy, reduce, textOf, waiting } from './console/session.js'
+
+const after = (...events) => events.reduce(reduce, EMPTY)
+const asked = (seq, id, content, more) => ({
+  type: 'user_message',
+  seq,
+  messageId: id,
+  author: { id: 'local', name: 'local' },
+  content,
+  ts: 1000,
+  ...more,
+})
+const started = (seq, run, id) => ({
+  type: 'run_started',
+  seq,
+  ts: 1000,
+  runId: run,
+  agentId: 'main',
+  messageId: id,
+  attempt: 1,
+})
+const piece = (seq, run, id, content, offset, ts = 2000) => ({
+  type: 'stream',
+  seq,
+  ts,
+  runId: run,
+  agentId: 'main',
+  messageId: id,
+  content,
+  offset,
+})
+const ended = (seq, run, id, stopReason = 'end_turn', usage) => ({
+  type: 'run_finished',
+  seq,
+  ts: 3000,
+  runId: run,
+  agentId: 'main',
+  messageId: id,
+  stopReason,
+  usage,
+})
+const texts = (state) => state.items.map((item) => (item.kind === 'user' ? item.text : textOf(item)))
+
+// An answer grows, and ends.
+let state = after(
+  asked(1, 'm1', 'hi'),
+  started(2, 'r1', 'm2'),
+  piece(3, 'r1', 'm2', 'a', 0),
+  piece(4, 'r1', 'm2', 'b', 1),
+)
+assert.deepEqual(texts(state), ['hi', 'ab'])
+assert.ok(isBusy(state) && state.seq === 4)
+const before = state
+state = reduce(state, ended(5, 'r1', 'm2'))
+assert.ok(!isBusy(state) && state.items[1].state === 'done')
+assert.equal(before.items[1].state, 'running') // nothing is altered
+assert.equal(before.items[0], state.items[0])
+
+// The same from the beginning again, as after a reload in mid-answer, is the same.
+assert.deepEqual(
+  texts([started(2, 'r1', 'm2'), piece(4, 'r1', 'm2', 'ab', 0), ended(5, 'r1', 'm2')].reduce(reduce, state)),
+  ['hi', 'ab'],
+)
+
+// What this page sends is there at once, and takes its place in the log.
+state = after({ type: 'sending', clientMsgId: 'c1', content: 'own', agentId: 'main' }, asked(1, 'm1', 'theirs'))
+assert.deepEqual(
+  state.items.map(({ text, status }) => [text, status]),
+  [
+    ['own', 'sending'],
+    ['theirs', 'kept'],
+  ],
+)
+state = [
+  { type: 'accepted', clientMsgId: 'c1', messageId: 'm2', runId: 'r1' },
+  asked(2, 'm2', 'own', { clientMsgId: 'c1' }),
+].reduce(reduce, state)
+assert.deepEqual(
+  state.items.map(({ text, status, id }) => [text, status, id]),
+  [
+    ['theirs', 'kept', 'm1'],
+    ['own', 'kept', 'm2'],
+  ],
+)
+
+// It waits in the queue, and is taken back.
+state = reduce(state, { type: 'state', active: [{ runId: 'r0' }], queue: [{ runId: 'r1', agentId: 'main' }] })
+assert.equal(waiting(state)[0].asked.text, 'own')
+state = reduce(state, ended(3, 'r1', 'm9', 'cancelled'))
+assert.deepEqual([waiting(state).length, state.items[1].status], [0, 'back'])
+
+// A refusal stays with its message.
+state = after(
+  { type: 'sending', clientMsgId: 'c1', content: 'x' },
+  { type: 'refused', clientMsgId: 'c1', message: 'busy' },
+)
+assert.deepEqual([state.items[0].status, state.items[0].error], ['refused', 'busy'])
+assert.deepEqual(reduce(state, { type: 'forgotten', clientMsgId: 'c1' }).items, [])
+
+// What is removed is gone: messages, answers, and an answer that has begun anew.
+state = after(asked(1, 'm1', 'hi'), started(2, 'r1', 'm2'), piece(3, 'r1', 'm2', 'a', 0), ended(4, 'r1', 'm2'))
+assert.deepEqual(texts(reduce(state, { type: 'message_removed', seq: 5, messageIds: ['m2'], reason: 'edited' })), [
+  'hi',
+])
+assert.deepEqual(
+  texts(reduce(state, { type: 'message_removed', seq: 5, messageIds: ['m1', 'm2'], reason: 'rollback' })),
+  [],
+)
+state = [
+  { type: 'message_removed', seq: 5, messageIds: ['m2'], reason: 'restarted' },
+  { ...started(6, 'r1', 'm3'), attempt: 2 },
+  piece(7, 'r1', 'm3', 'b', 0),
+].reduce(reduce, state)
+assert.deepEqual(texts(state), ['hi', 'b'])
+
+// After a reset there are the finished messages, what was not sent yet, and what follows.
+const messages = [
+  { messageId: 'm1', role: 'user', content: 'q' },
+  { messageId: 'm2', role: 'assistant', content: 'x', runId: 'r1', agentId: 'main' },
+  { messageId: 'm3', role: 'assistant', content: 'y', runId: 'r1', agentId: 'main' },
+]
+state = reduce(after(asked(1, 'm0', 'old'), { type: 'sending', clientMsgId: 'c1', content: 'mine' }), {
+  type: 'reset',
+  messages,
+})
+assert.deepEqual(texts(state), ['q', 'x\n\ny', 'mine'])
+assert.ok(state.more)
+state = reduce(state, {
+  type: 'earlier',
+  messages: [{ messageId: 'm0', role: 'user', content: 'p' }, messages[0]],
+  more: false,
+})
+assert.deepEqual([texts(state), state.more], [['p', 'q', 'x\n\ny', 'mine'], false])
+
+// Tools, thoughts, steps, progress, questions.
+const of = (type, seq, fields) => ({ type, seq, ts: 1000, runId: 'r1', agentId: 'main', ...fields })
+state = after(
+  started(1, 'r1', 'm1'),
+  of('reasoning', 2, { messageId: 'm2', delta: 'hm' }),
+  of('reasoning', 3, { messageId: 'm2', delta: 'm' }),
+  of('tool_call_start', 4, { toolCallId: 't1', toolCallName: 'f' }),
+  of('tool_call_args', 5, { toolCallId: 't1', delta: '{' }),
+  of('tool_call_args', 6, { toolCallId: 't1', delta: '}' }),
+)
+assert.deepEqual(
+  state.items[0].parts.map(({ kind, text, args }) => [kind, text ?? args]),
+  [
+    ['reasoning', 'hmm'],
+    ['tool', '{}'],
+  ],
+)
+state = reduce(state, of('tool_call_end', 7, { toolCallId: 't1' }))
+assert.equal(state.items[0].parts[1].state, 'running')
+state = reduce(state, of('tool_call_result', 8, { toolCallId: 't1', content: 'no', isError: true }))
+assert.deepEqual([state.items[0].parts[1].state, state.items[0].parts[1].result], ['failed', 'no'])
+state = reduce(state, of('progress', 9, { progress: 0.5, message: 'half' }))
+assert.deepEqual(state.items[0].progress, { value: 0.5, message: 'half' })
+state = [of('step_started', 10, { stepName: 's' }), of('step_finished', 11, { stepName: 's' })].reduce(reduce, state)
+assert.ok(state.items[0].parts.at(-1).done)
+state = reduce(state, of('interrupt', 12, { id: 'i1', reason: 'input_required', message: 'Sure?' }))
+assert.equal(state.items[0].parts.at(-1).reply, undefined)
+state = reduce(state, of('interrupt_resolved', 13, { interruptId: 'i1', status: 'resolved', payload: true }))
+assert.equal(state.items[0].parts.at(-1).reply.payload, true)
+
+// Figures: from what came live; exact where the model counted.
+state = after(
+  { type: 'subscribed', head: 0, active: [] },
+  asked(1, 'm1', 'hi'),
+  started(2, 'r1', 'm2'),
+  piece(3, 'r1', 'm2', 'a'.repeat(40), 0, 1500),
+  piece(4, 'r1', 'm2', 'b'.repeat(40), 40, 2500),
+)
+assert.deepEqual(figures(state.items[1]), { first: 500, tokens: 20, exact: false, input: undefined, rate: 20 })
+state = reduce(state, ended(5, 'r1', 'm2', 'end_turn', { inputTokens: 7, outputTokens: 30 }))
+assert.deepEqual(figures(state.items[1]), { first: 500, tokens: 30, exact: true, input: 7, rate: 30 })
+const told = [{ ...EMPTY, head: 9 }, started(2, 'r1', 'm2'), piece(4, 'r1', 'm2', 'ab', 0)].reduce((one, event) =>
+  reduce(one, event),
+)
+assert.equal(figures(told.items[0]).first, undefined)
+
+// What is not known changes nothing but the place.
+assert.deepEqual(reduce(EMPTY, { type: 'of tomorrow', seq: 7 }), { ...EMPTY, seq: 7 })
