@@ -229,7 +229,7 @@ class Registry:
         channel.head = events[-1].seq
         self.counts.events += channel.head - before
         for protocol, subs in tuple(channel.live.items()):
-            data = protocol.events(events)
+            data = protocol.event(events[0]) if len(events) == 1 else protocol.events(events)
             if data:
                 self._write(subs, data, before)
         if channel.by_run:

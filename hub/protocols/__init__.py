@@ -43,8 +43,6 @@ class WireProtocol(ABC):
 
     def events(self, events: Sequence[Event]) -> bytes:
         """Say several events in order."""
-        if len(events) == 1:
-            return self.event(events[0])
         return b"".join([self.event(event) for event in events])
 
 

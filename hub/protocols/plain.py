@@ -35,7 +35,7 @@ class Plain(WireProtocol):
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
         after = self.event(event)
-        frame = _said("message", event, message_id, content)
+        frame = _message(event, WholeMessage(message_id, content))
         if after:
             del frame["seq"]  # the frame that follows carries it: a cut between the two loses nothing
         return text_frame(orjson.dumps(frame)) + after
@@ -56,30 +56,27 @@ class Plain(WireProtocol):
         return b""
 
 
-def _said(kind: str, event: Event, message_id: str, content: str, done: bool = False) -> dict[str, Any]:
+def _chunk(event: Event, body: Chunk | WholeMessage) -> dict[str, Any]:
     return {
-        "type": kind,
+        "type": "stream",
         "agentId": event.agentId,
-        "content": content,
-        "done": done,
+        "content": body.content,
+        "done": False,
         "sessionId": event.sessionId,
         "runId": event.runId,
-        "messageId": message_id,
+        "messageId": body.messageId,
         "epoch": event.epoch,
         "seq": event.seq,
     }
 
 
-def _chunk(event: Event, body: Chunk) -> dict[str, Any]:
-    return _said("stream", event, body.messageId, body.content)
-
-
 def _message(event: Event, body: WholeMessage) -> dict[str, Any]:
-    return _without_none(_said("message", event, body.messageId, body.content))
+    return _chunk(event, body) | {"type": "message"}
 
 
 def _end(event: Event, body: RunFinished) -> dict[str, Any]:
-    return _said("stream", event, body.messageId, "", done=True) | {"stopReason": body.stopReason}
+    said = _chunk(event, WholeMessage(body.messageId, ""))
+    return said | {"done": True, "stopReason": body.stopReason}
 
 
 def _error(event: Event, code: str, message: str) -> dict[str, Any]:
