@@ -89,8 +89,7 @@ class Questions:
         if self._shut or question is None or interrupt_id not in self.open:
             raise too_late(self.outbox.session_id, interrupt_id)
         if self.outbox.failing:
-            about = {"sessionId": self.outbox.session_id, "retryAfterMs": 1000}
-            raise StorageUnavailable("the hub's log cannot be written now: try again", **about)
+            raise self.outbox.unwritable()
         question.taken = asyncio.Event()
         kept: asyncio.Future[None] = self._loop.create_future()
         body = InterruptResolved(interrupt_id, reply.status, reply.by, reply.payload)
@@ -107,7 +106,7 @@ class Questions:
         question.taken.set()
         question.taken = None
         if isinstance(seq, int):
-            del self.open[question.interrupt.id]
+            self.open.pop(question.interrupt.id, None)  # a drain may have left the run meanwhile
             self.between()
             if not question.reply.done():
                 question.reply.set_result(reply)

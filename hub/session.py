@@ -164,7 +164,7 @@ class Session:
         for run in runs:
             while self.has(run.id):
                 if self.outbox.failed:
-                    raise StorageUnavailable("the hub's log cannot be written now: try again", sessionId=self.id)
+                    raise self.outbox.unwritable()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.limits.retry_seconds):
                         await self.finished(run.id)
@@ -173,11 +173,11 @@ class Session:
         """Raise SessionDeleted, Draining or StorageUnavailable where nothing new is taken now."""
         if self.deleting:
             raise SessionDeleted(self.id, **about)
-        about["sessionId"] = self.id
         if self.draining:
-            raise Draining("the hub is going down: reconnect in a moment", **about, retryAfterMs=1000)
+            text = "the hub is going down: reconnect in a moment"
+            raise Draining(text, **about, sessionId=self.id, retryAfterMs=1000)
         if self.outbox.failing:
-            raise StorageUnavailable("the hub's log cannot be written now: try again", **about, retryAfterMs=1000)
+            raise self.outbox.unwritable(**about)
 
     def _check_room(self, chat: Chat, agent: Agent, starts: bool, run: Run) -> None:
         try:

@@ -12,7 +12,8 @@ from fakes import PATIENCE, Client, Hub, HubProcess
 from hub.dispatch import reply
 from hub.errors import AlreadyResolved, StorageUnavailable
 from hub.logs import Append, Done
-from hub.messages import Author, Resume
+from hub.messages import Author, Resume, UserMessage
+from hub.outbox import Item, landing
 
 ASKS = """
 async def asks(run):
@@ -482,6 +483,48 @@ async def test_while_the_hub_goes_down_a_question_may_still_be_answered(hub: Hub
     hub.node.drain()
     await answer(client, question)
     assert (await client.until_done())["stopReason"] == "end_turn"
+
+
+async def test_an_answer_that_lands_after_a_drain_has_left_its_run_is_kept(hub: Hub) -> None:
+    """Whoever gave it hears so, and the outbox goes on; the next start runs the agent again."""
+    await start(hub, "from hub import agent\n\n@agent(restartable=True)" + ASKS)
+    client = await hub.connect("?sessionId=s1", extended=True)
+    question = await ask(client)
+    held = Held(hub)
+    answering = asyncio.create_task(reply(hub.node, given(question, True), ANN))
+    await held.until_held()
+    hub.node.drain()
+    hurry = asyncio.Event()
+    hurry.set()
+    await hub.node.finish_runs(0, hurry)
+    held.let_go()
+    await asyncio.wait_for(answering, PATIENCE)
+    await client.until_type("interrupt_resolved")
+    await hub.node.quiet(PATIENCE)
+    assert all(session.outbox.empty for session in hub.node.sessions.values())
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+async def test_one_who_fails_at_what_the_log_says_takes_nobody_along(hub: Hub, refuse: bool) -> None:
+    await start(hub)
+    client = await hub.connect("?sessionId=s1", extended=True)
+    await ask(client)
+    outbox = hub.node.sessions["s1"].outbox
+
+    def fails(_: object) -> None:
+        raise KeyError("x")
+
+    held = Held(hub)
+    items = [Item(None, None, UserMessage(f"m{n}", ANN, "hello"), refusable=True) for n in range(2)]
+    waits = [landing(items[0], fails), landing(items[1])]
+    outbox.put(*items)
+    held.let_go(refuse)
+    told = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), PATIENCE)
+    assert [isinstance(seq, StorageUnavailable) for seq in told] == [refuse, refuse]
+    later = Item(None, None, UserMessage("m2", ANN, "later"))
+    kept = landing(later)
+    outbox.put(later)
+    assert await asyncio.wait_for(kept, PATIENCE)
 
 
 async def test_after_kill_9_the_next_start_closes_what_was_open(tmp_path: Path) -> None:
