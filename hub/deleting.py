@@ -1,4 +1,4 @@
-"""The end of a session: its runs, its listeners, its files, and what is kept of it, in this order.
+"""The end of a session: its runs, its listeners, what is kept of it, and its files, in this order.
 
 While it goes on nobody comes in: a chat or a subscription is refused with `session_deleted`, and begins a new session
 under the id when it has ended.
@@ -63,8 +63,7 @@ async def _delete(node: Node, session_id: str) -> None:
             await _end(session)
             await _let_hear(session)
             node.registry.dismiss(session.channel, _notice(session_id))
-            await node.files.forget(session_id)
-            await node.log.delete(session_id)
+            await node.files.forget(session_id, await node.log.delete(session_id))
             del node.sessions[session_id]
             node.pages.forget(session_id)
         finally:

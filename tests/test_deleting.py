@@ -399,6 +399,36 @@ async def test_what_cannot_be_deleted_stays(hub: Hub, http: aiohttp.ClientSessio
     assert await call(http, "DELETE", "sessions/s1") == (204, None)
 
 
+async def test_a_session_that_cannot_be_deleted_keeps_its_files(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Those that it has, and one that comes in meanwhile: all of it goes in one commit, or nothing."""
+    gate = asyncio.Event()
+
+    async def coming() -> AsyncIterator[bytes]:
+        yield b"abc"
+        await gate.wait()
+        yield b"def"
+
+    async def keep(data: Any) -> Any:
+        async with http.post("files?sessionId=s1", data=data, headers={"Content-Type": "text/plain"}) as said:
+            return said.status, await said.json()
+
+    async def read(file_id: str) -> bytes:
+        async with http.get(f"files/{file_id}") as said:
+            return await said.read()
+
+    _, first = await keep(b"first")
+    later = asyncio.create_task(keep(coming()))
+    await eventually(lambda: any(path.suffix == ".part" for path in (hub.folder / "data" / "files").iterdir()))
+    db = sqlite3.connect(hub.folder / "data" / "hub.db")
+    db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE runs RENAME TO elsewhere;")
+    assert (await call(http, "DELETE", "sessions/s1"))[0] == 503
+    db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE elsewhere RENAME TO runs;")
+    db.close()
+    gate.set()
+    status, second = await later
+    assert status == 201 and [await read(one["fileId"]) for one in (first, second)] == [b"first", b"abcdef"]
+
+
 async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohttp.ClientSession) -> None:
     """One that has begun ends before the log is closed."""
     for name in ("s1", "s2"):

@@ -61,6 +61,11 @@ async def settled(folder: Path, files: list[str]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def gone(files: Files, session_id: str) -> None:
+    """Let a session be gone from the log, and then its files, as a deletion does."""
+    await files.forget(session_id, await files.log.delete(session_id))
+
+
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -251,7 +256,7 @@ async def test_the_files_of_a_session_and_of_the_hub_have_limits(hub: Hub) -> No
     async with client(hub) as http:
         assert (await post(http, b"g"))[0] == 413
         assert (await post(http, b"h" * 2 * LEAST, "sessionId=s2"))[0] == 413
-        await hub.node.files.forget("s1")
+        await gone(hub.node.files, "s1")
         assert (await post(http, b"i" * 6 * LEAST, "sessionId=s2"))[0] == 201
         assert (await post(http, b"j" * 5 * LEAST))[0] == 201
     assert len(on_disk(hub.folder)) == 3
@@ -358,7 +363,7 @@ async def test_another_logs_files_are_left_alone(hub: Hub) -> None:
     await hub.start()
     async with client(hub) as http:
         await post(http, b"hello", "sessionId=s2")
-    await hub.node.files.forget("s2")
+    await gone(hub.node.files, "s2")
     await hub.stop()
     del hub.options["log"]
     await hub.start()
@@ -406,11 +411,11 @@ async def test_files_go_with_their_session(hub: Hub, http: aiohttp.ClientSession
     _, mine = await post(http, b"mine")
     _, ours = await post(http, b"ours")
     _, theirs = await post(http, b"ours", "sessionId=s2")
-    await hub.node.files.forget("s1")
+    await gone(hub.node.files, "s1")
     assert on_disk(hub.folder) == [digest(b"ours")]
     assert [(await get(http, one["fileId"]))[0] for one in (mine, ours, theirs)] == [404, 404, 200]
-    await hub.node.files.forget("s1")
-    await hub.node.files.forget("s2")
+    await gone(hub.node.files, "s1")
+    await gone(hub.node.files, "s2")
     assert on_disk(hub.folder) == []
 
 
@@ -459,7 +464,7 @@ async def test_the_same_bytes_may_come_while_they_go(tmp_path: Path, halted: str
     async with store(tmp_path) as (files, log):
         await files.keep("a", "x", TEXT, b"hello")
         log.halts.add(halted)
-        coming, going = files.keep("b", "x", TEXT, b"hello"), files.forget("a")
+        coming, going = files.keep("b", "x", TEXT, b"hello"), gone(files, "a")
         first, second = (going, coming) if halted == "named" else (coming, going)
         begun: asyncio.Future[Any] = asyncio.ensure_future(first)
         await asyncio.wait_for(log.there.wait(), PATIENCE)
@@ -469,7 +474,7 @@ async def test_the_same_bytes_may_come_while_they_go(tmp_path: Path, halted: str
         await asyncio.wait_for(asyncio.gather(begun, other), PATIENCE)
         kept = begun.result() or other.result()
         assert await files.read(kept) == b"hello"
-        await files.forget("b")
+        await gone(files, "b")
         assert on_disk(tmp_path) == []
 
 
@@ -486,12 +491,13 @@ async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(t
                 kept = await files.keep(session, "x", TEXT, b"%d" % chance.randrange(2))
                 assert len(await files.read(kept)) == 1
                 if chance.random() < 0.7:
-                    await files.forget(session)
+                    await gone(files, session)
+                    await log.load(session)
 
         await asyncio.gather(*map(comes_and_goes, sessions))
         named = await log.named([digest(b"0"), digest(b"1")])
         assert on_disk(tmp_path) == sorted(named)
-        await asyncio.gather(*map(files.forget, sessions))
+        await asyncio.gather(*(gone(files, session) for session in sessions))
         assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
 
 
@@ -501,20 +507,30 @@ async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: 
         with pytest.raises(UnknownSession):
             async with files.upload("a", "x", TEXT) as upload:
                 await upload.write(b"hello")
-                await files.forget("a")
+                await gone(files, "a")
                 await upload.write(b"hello")
+        await log.load("a")
         with pytest.raises(UnknownSession):
             async with files.upload("a", "x", TEXT) as upload:
                 await upload.write(b"hello")
                 await upload.end()
-                await files.forget("a")
+                await gone(files, "a")
                 await upload.keep()
+        await log.load("a")
+        log.halts.add("keep_file")
+        late = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
+        await asyncio.wait_for(log.there.wait(), PATIENCE)
+        await gone(files, "a")
+        log.go.set()
+        with pytest.raises(UnknownSession):
+            await late
+        await log.load("a")
         async with files.upload("a", "x", TEXT) as upload:
             await upload.write(b"hello")
             await upload.end()
-            await files.forget("b")
+            await gone(files, "b")
             await upload.keep()
-        await files.forget("a")
+        await gone(files, "a")
         assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
 
 
@@ -767,5 +783,5 @@ async def test_no_file_is_touched_in_the_loop(hub: Hub) -> None:
             assert (await post(http, b"x" * 100, "sessionId=s1&name=%2F"))[0] == 400
             await ask(hub, "reader", made["fileId"])
             await ask(hub, "results", "x 70000")
-            await hub.node.files.forget("s1")
+            await gone(hub.node.files, "s1")
     assert on_disk(hub.folder) == []

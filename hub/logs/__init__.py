@@ -229,10 +229,10 @@ class Log(ABC):
         """Replace those of `title` and `metadata` that *changes* has; nothing where there is no session."""
 
     @abstractmethod
-    async def delete(self, session_id: str) -> None:
+    async def delete(self, session_id: str) -> Sequence[File]:
         """Let all of a session be gone, in one commit: after it, and after a crash, it is whole or not there.
 
-        No append to it may be under way. A session that is loaded under the id afterwards is a new one. What it took
+        Returns the files that it had; one that is given later is refused. No append to it may be under way. A session that is loaded under the id afterwards is a new one. What it took
         is given back by purge().
         """
 
@@ -263,10 +263,6 @@ class Log(ABC):
     @abstractmethod
     async def named(self, digests: Sequence[str]) -> Sequence[str]:
         """Return those of *digests* that some file has."""
-
-    @abstractmethod
-    async def forget_files(self, session_id: str) -> Sequence[File]:
-        """Keep no file of the session any more; return what there was."""
 
     @abstractmethod
     async def unfinished(self) -> Sequence[RunRecord]:

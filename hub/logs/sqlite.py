@@ -45,7 +45,7 @@ from hub.logs import (
     RunRecord,
 )
 from hub.logs import sqlite_schema as sql
-from hub.logs.sqlite_plan import Cut, Delete, Forget, Outcome, Relabel, Work, to_events, to_messages, to_pieces
+from hub.logs.sqlite_plan import Cut, Delete, Outcome, Relabel, Work, to_events, to_messages, to_pieces
 from hub.logs.sqlite_writer import Writer, connect, one, open_file
 from hub.messages import Event
 
@@ -149,8 +149,8 @@ class SqliteLog(Log):
             written["metadata"] = orjson.dumps(written["metadata"]).decode()
         await self._submit(Relabel(session_id, written))
 
-    async def delete(self, session_id: str) -> None:
-        await self._submit(Delete(session_id))
+    async def delete(self, session_id: str) -> Sequence[File]:
+        return [File(*row) for row in await self._submit(Delete(session_id))]
 
     async def purge(self) -> None:
         await self._drop(await self._ask(sql.DELETED, ()))
@@ -176,9 +176,6 @@ class SqliteLog(Log):
 
     async def named(self, digests: Sequence[str]) -> Sequence[str]:
         return cast(Sequence[str], await self._ask(sql.NAMED, (orjson.dumps(digests).decode(),)))
-
-    async def forget_files(self, session_id: str) -> Sequence[File]:
-        return [File(*row) for row in await self._submit(Forget(session_id))]
 
     async def unfinished(self) -> Sequence[RunRecord]:
         return msgspec.convert(await self._ask(sql.UNFINISHED, ()), list[RunRecord])
