@@ -480,7 +480,7 @@ async def test_files_go_with_their_session(opener: Opener) -> None:
 
 
 async def test_a_file_that_was_given_before_its_session_went_goes_with_it(hub: Opened) -> None:
-    """The order of calls is the order in the log, also where nobody has waited for the first; one after it is refused."""
+    """The order of calls is the order in the log, also where nobody waits; one after it is refused."""
     for n in range(30):
         await hub.log.load("s")
         calls = hub.log.keep_file(file(f"f{n}")), hub.log.delete("s"), hub.log.keep_file(file(f"late{n}"))

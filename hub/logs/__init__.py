@@ -232,8 +232,8 @@ class Log(ABC):
     async def delete(self, session_id: str) -> Sequence[File]:
         """Let all of a session be gone, in one commit: after it, and after a crash, it is whole or not there.
 
-        Returns the files that it had; one that is given later is refused. No append to it may be under way. A session that is loaded under the id afterwards is a new one. What it took
-        is given back by purge().
+        Returns the files that it had; one that is given later is refused. No append to it may be under way. A session
+        that is loaded under the id afterwards is a new one. What it took is given back by purge().
         """
 
     @abstractmethod
