@@ -28,6 +28,7 @@ from hub.errors import (
     Busy,
     Draining,
     IdReused,
+    SessionDeleted,
     StorageUnavailable,
     UnknownAgent,
     UnknownInterrupt,
@@ -272,7 +273,7 @@ ROUTES = (
         headers={"Last-Event-ID": LastEvent},
         raises=(
             *(UnknownAgent, UnknownInterrupt, AgentBroken, AlreadyResolved, IdReused),
-            *(Busy, Draining, StorageUnavailable),
+            *(SessionDeleted, Busy, Draining, StorageUnavailable),
         ),
     ),
 )

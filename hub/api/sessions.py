@@ -29,6 +29,7 @@ from hub.connection import Connection
 from hub.deleting import clear, delete, purge
 from hub.dispatch import join, reply, stop
 from hub.errors import (
+    AgentBroken,
     AlreadyResolved,
     BadFrame,
     BadId,
@@ -245,7 +246,7 @@ async def resume(request: web.Request) -> web.Response:
 
 
 READ_RAISES = (BadId, UnknownSession, StorageUnavailable)
-CHAT_RAISES = (UnknownAgent, IdReused, SessionDeleted, Busy, Draining, StorageUnavailable)
+CHAT_RAISES = (UnknownAgent, AgentBroken, IdReused, SessionDeleted, Busy, Draining, StorageUnavailable)
 TAG = "Sessions"
 ROUTES = (
     Route("GET", "/sessions", listed, TAG, {200: Page[Listed]}, query=Listing, raises=(StorageUnavailable,)),
@@ -256,7 +257,7 @@ ROUTES = (
         TAG,
         {200: SessionState, 201: SessionState},
         body=NewSession,
-        raises=(Draining, StorageUnavailable),
+        raises=(SessionDeleted, Draining, StorageUnavailable),
     ),
     Route(
         "POST",
