@@ -3,13 +3,13 @@
 import asyncio
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Client, Hub, HubProcess
+from fakes import PATIENCE, Client, Hub, HubProcess, eventually
 from listeners import call, get, listening, nobody_left, post
 
 from hub.deleting import delete
@@ -59,12 +59,6 @@ HELD: list[asyncio.Event] = []
 
 def is_gone(frame: dict[str, Any]) -> bool:
     return frame["type"] == "error" and frame["code"] == "session_deleted"
-
-
-async def eventually(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 def hold(hub: Hub, name: str) -> asyncio.Event:

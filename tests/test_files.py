@@ -15,7 +15,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from blockbuster import blockbuster_ctx
-from fakes import PATIENCE, Hub, HubProcess
+from fakes import PATIENCE, Hub, HubProcess, eventually
 from structlog.testing import capture_logs
 
 from hub.config import KiB, Limits, MiB
@@ -785,3 +785,34 @@ async def test_no_file_is_touched_in_the_loop(hub: Hub) -> None:
             await ask(hub, "results", "x 70000")
             await gone(hub.node.files, "s1")
     assert on_disk(hub.folder) == []
+
+
+async def test_an_agent_whose_answer_has_ended_keeps_no_file(hub: Hub) -> None:
+    """It may outlive its session, and what comes after it under the id is another."""
+    code = """
+        import asyncio, pathlib
+
+        async def late(run):
+            yield "a "
+            while not pathlib.Path(run.message).exists():
+                try:
+                    await asyncio.sleep(0.01)
+                except asyncio.CancelledError:
+                    pass
+            await run.keep("late.txt", "text/plain", b"of the old session")
+        """
+    hub.agent("late.py", code)
+    await hub.start(grace_seconds=0.1)
+    gate = hub.folder / "gate"
+    listener = await hub.connect(extended=True)
+    await listener.send(type="chat", agentId="late", sessionId="s1", message=str(gate))
+    await listener.until_type("stream")
+    async with client(hub) as http:
+        async with http.delete("sessions/s1") as said:
+            assert said.status == 204
+        async with http.post("sessions", json={"sessionId": "s1"}) as said:
+            assert said.status == 201
+    agent = hub.node.agents.get("late")
+    gate.touch()
+    await eventually(lambda: not agent.working)
+    assert await hub.node.log.file_bytes(1) == {} and on_disk(hub.folder) == []
