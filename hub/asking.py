@@ -16,10 +16,14 @@ from hub.outbox import Item, Outbox
 
 @attrs.define(eq=False)
 class Question:
-    """One open question; *taken* is there while an answer is on its way to the log, and set when that is settled."""
+    """One open question; *kept* says that the log holds it.
+
+    *taken* is there while an answer is on its way to the log, and set when that is settled.
+    """
 
     interrupt: Interrupt
     reply: asyncio.Future[Reply]
+    kept: bool = False
     taken: asyncio.Event | None = None
 
 
@@ -47,6 +51,11 @@ class Questions:
         """Return the ids of the questions that an answer may still be given to."""
         return [] if self._shut else list(self.open)
 
+    @property
+    def kept(self) -> list[str]:
+        """Return those of them that the log holds: only of these may be told."""
+        return [name for name in self.answerable if self.open[name].kept]
+
     def check(self) -> None:
         """Raise AgentError where nothing may be asked now."""
         if asyncio.get_running_loop() is not self._loop:
@@ -63,16 +72,20 @@ class Questions:
         # For no principal, under the question's id: a late answer finds where it was asked, also after a restart.
         kept = KeptChat("", interrupt.id, "", interrupt.id, self.run)
         self.between()
-        self.outbox.put(Item(self.agent, self.run, interrupt, chat=kept, landed=lambda _: self.changed()))
+        self.outbox.put(Item(self.agent, self.run, interrupt, chat=kept, landed=lambda _: self._asked(question)))
         try:
             return await question.reply
         except asyncio.CancelledError:
             self._take_back(question)
             raise
 
-    def add(self, interrupt: Interrupt) -> Question:
+    def _asked(self, question: Question) -> None:
+        question.kept = True
+        self.changed()
+
+    def add(self, interrupt: Interrupt, kept: bool = False) -> Question:
         """Take up a question that the log holds, or will before anyone can answer it."""
-        question = self.open[interrupt.id] = Question(interrupt, self._loop.create_future())
+        question = self.open[interrupt.id] = Question(interrupt, self._loop.create_future(), kept)
         return question
 
     async def answer(self, interrupt_id: str, reply: Reply) -> None:

@@ -147,6 +147,35 @@ async def test_a_question_is_logged_before_it_is_heard_and_its_answer_before_the
     assert "interrupts" not in await client.until(lambda f: f["type"] == "state" and f["state"] == "idle")
 
 
+async def test_nobody_is_told_of_a_question_that_the_log_does_not_hold(hub: Hub) -> None:
+    """Once it is there, whoever asks how things stand is."""
+    code = """
+        import asyncio, pathlib
+
+        async def asks(run):
+            yield "Well. "
+            while not pathlib.Path(run.message).exists():
+                await asyncio.sleep(0.01)
+            await run.ask("Sure?")
+        """
+    await start(hub, code)
+    gate = hub.folder / "gate"
+    client = await hub.connect("?sessionId=s1", extended=True)
+    await client.send(type="chat", agentId="asks", sessionId="s1", message=str(gate))
+    await client.until_type("stream")
+    held = Held(hub)
+    gate.touch()
+    await asyncio.wait_for(held.came.wait(), PATIENCE)
+    assert [entry.body.type for entry in held.waiting[0][0].entries] == ["interrupt"]
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        async with http.get("sessions/s1") as said:
+            assert "interrupts" not in await said.json()
+        held.let_go()
+        question = await client.until_type("interrupt")
+        async with http.get("sessions/s1") as said:
+            assert [one["id"] for one in (await said.json())["interrupts"]] == [question["id"]]
+
+
 async def test_the_agent_does_not_go_on_before_its_answer_is_kept(hub: Hub) -> None:
     """While the commit is under way nothing is said, and nobody is told."""
     await start(hub)

@@ -5,7 +5,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Client, Hub, HubProcess
+from fakes import PATIENCE, Client, Hub, HubProcess, eventually
+from listeners import call, post
 
 from hub.errors import StorageUnavailable
 from hub.logs import Append, Done
@@ -353,6 +354,55 @@ async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hu
     assert edited["type"] == late["type"] == "accepted" and edited["seq"] < late["seq"]
     assert (await ended(client, late["runId"]))["stopReason"] == "end_turn"
     assert "late" in await history(hub) and sound(await logged(hub))
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_then(hub: Hub, gone: bool) -> None:
+    client = await begin(hub)
+    hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'old'")
+    await hub.node.reload("fresh")
+    gate = hub.folder / "gate"
+    first = await start(client, "stubborn", str(gate))
+    await client.send(type="edit", sessionId="s1", messageId=first["messageId"], message=str(gate), ref="e")
+    await stopping(hub, first["runId"])
+    other = await hub.connect(extended=True)
+    await other.send(type="chat", agentId="fresh", sessionId="s1", message="late", ifBusy="parallel", ref="c")
+    await eventually(lambda: hub.node.sessions["s1"].holders == 2)
+    if gone:
+        (hub.folder / "agents" / "fresh.py").unlink()
+    else:
+        hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'newer'")
+    await hub.node.reload("fresh")
+    gate.touch()
+    late = await outcome(other, "c")
+    if gone:
+        assert late["code"] == "unknown_agent"
+    else:
+        await ended(other, late["runId"])
+        assert other.text(late["runId"]) == "newer"
+
+
+async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_in_the_next_one(hub: Hub) -> None:
+    client = await begin(hub)
+    said = await say(client, "one")
+    gate, trail = asyncio.Event(), hub.node.log.trail
+
+    async def held(*asked: Any) -> Any:
+        await gate.wait()
+        return await trail(*asked)
+
+    hub.node.log.trail = held  # type: ignore[method-assign]
+    async with hub.node.use("f1") as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        editor, forker = await hub.connect(extended=True), await hub.connect(extended=True)
+        await editor.send(type="edit", sessionId="f1", messageId="m_1", message="x", ref="e")
+        await eventually(old.turn.locked)
+        await forker.send(type="fork", sessionId="s1", messageId=said["answerId"], newSessionId="f1", ref="f")
+        await eventually(lambda: old.holders == 3)
+        assert (await call(http, "DELETE", "sessions/f1"))[0] == 204
+        assert (await post(http, "sessions", {"sessionId": "f1"}))[0] == 201
+        gate.set()
+        assert (await outcome(forker, "f"))["code"] == "session_deleted"
+        assert await history(hub, "f1") == []
 
 
 async def test_where_the_log_fails_nothing_is_taken_back(hub: Hub) -> None:
