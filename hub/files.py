@@ -143,10 +143,10 @@ class Files:
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
-    async def start(self, log_url: str) -> None:
+    async def start(self) -> None:
         """Take the folder, count what is kept, sweep away what a crash left; raises LogUnusable, OSError."""
         self._open = True
-        names = await self.work(self._prepare, log_url)
+        names = await self.work(self._prepare, self.log.identity(self.folder.parent))
         for session_id, taken in (await self.log.file_bytes(LEAST)).items():
             self._add(session_id, taken)
         if not self._ours:
@@ -156,14 +156,14 @@ class Files:
         for at in range(0, len(blobs), SWEPT):
             await self._take_away(blobs[at : at + SWEPT])
 
-    def _prepare(self, log_url: str) -> list[str]:
+    def _prepare(self, log_identity: str) -> list[str]:
         self.folder.mkdir(parents=True, exist_ok=True)
         lockfile.hold(self.folder, self._undo)
         owner = self.folder / OWNER
         known = owner.read_text(encoding="utf-8") if owner.exists() else ""
         if not known:
-            owner.write_text(log_url, encoding="utf-8")
-        self._ours = known in ("", log_url)
+            owner.write_text(log_identity, encoding="utf-8")
+        self._ours = known in ("", log_identity)
         _sync(self.folder.parent)
         return os.listdir(self.folder)
 

@@ -14,6 +14,7 @@ from listeners import call, get, listening, nobody_left, post
 
 from hub.deleting import delete
 from hub.errors import SessionDeleted
+from hub.logs import Append, Done
 from hub.messages import Error
 
 # Goes on where it is cancelled, until the file of its message is there; says what it was asked.
@@ -66,9 +67,9 @@ def hold(hub: Hub, name: str) -> asyncio.Event:
     gate, method = asyncio.Event(), getattr(hub.node.log, name)
     HELD.append(gate)
 
-    async def held(*arguments: Any) -> Any:
+    async def held(*arguments: Any, **named: Any) -> Any:
         await gate.wait()
-        return await method(*arguments)
+        return await method(*arguments, **named)
 
     setattr(hub.node.log, name, held)
     return gate
@@ -189,6 +190,57 @@ async def test_many_are_cleared_in_one_of_three_ways(hub: Hub, http: aiohttp.Cli
     assert {one["sessionId"] for one in (await get(http, "sessions"))[1]["data"]} == {"empty"}
     assert await post(http, "sessions/clear", {"all": True}) == (200, {"deleted": 1})
     await nothing_left(hub)
+
+
+async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanwhile(
+    hub: Hub, http: aiohttp.ClientSession
+) -> None:
+    """Also where the message is still on its way to the log; what is answered there goes on."""
+    client = await hub.connect(extended=True)
+    for session in ("s1", "s2", "s3"):
+        await said(client, session)
+    _, found = await get(http, "sessions")
+    before = max(one["ts"] for one in found["data"]) + 1
+    gate, sessions, append = asyncio.Event(), hub.node.log.sessions, hub.node.log.append
+    looked, given = asyncio.Event(), list[tuple[Append, Done]]()
+
+    async def listed(*asked: Any) -> Any:
+        listed = await sessions(*asked)
+        looked.set()
+        await gate.wait()
+        return listed
+
+    hub.node.log.sessions = listed  # type: ignore[method-assign]
+    clearing = asyncio.create_task(post(http, "sessions/clear", {"before": before}))
+    await asyncio.wait_for(looked.wait(), PATIENCE)
+    while (await hub.node.log.messages("s2", 1))[0].ts < before:
+        await said(client, "s2")
+    hub.node.log.append = lambda *one: given.append(one)  # type: ignore[method-assign]
+    await client.send(type="chat", agentId="echo", sessionId="s3", message="still here")
+    await eventually(lambda: given)
+    gate.set()
+    await eventually(lambda: "s1" not in hub.node.sessions and "s2" not in hub.node.deletions)
+    assert "s3" in hub.node.deletions
+    hub.node.log.append = append  # type: ignore[method-assign]
+    append(*given[0])
+    assert await clearing == (200, {"deleted": 1})
+    assert (await client.until_done())["sessionId"] == "s3"
+    assert [(await get(http, f"sessions/s{n}"))[0] for n in (1, 2, 3)] == [404, 200, 200]
+
+
+async def test_a_deletion_beside_a_clearing_that_spares_the_session_takes_it(
+    hub: Hub, http: aiohttp.ClientSession
+) -> None:
+    client = await hub.connect(extended=True)
+    await said(client, "s1")
+    gate = hold(hub, "messages")
+    sparing = asyncio.create_task(delete(hub.node, "s1", before=1))
+    await eventually(lambda: hub.node.deletions)
+    deleting = asyncio.create_task(delete(hub.node, "s1"))
+    await asyncio.sleep(0)
+    gate.set()
+    assert (await sparing, await deleting) == (False, True)
+    assert (await get(http, "sessions/s1"))[0] == 404
 
 
 @pytest.mark.parametrize(

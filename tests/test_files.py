@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -371,6 +372,21 @@ async def test_another_logs_files_are_left_alone(hub: Hub) -> None:
         assert (await get(http, made["fileId"]))[:2] == (200, b"hello")
 
 
+@pytest.mark.parametrize("how", ["otherwise written", "moved"])
+async def test_the_folder_stays_its_logs_own(hub: Hub, how: str) -> None:
+    """However its path is written, and where the data folder moves with both."""
+    await hub.start()
+    async with client(hub) as http:
+        await post(http, b"hello")
+    await hub.stop()
+    hub.folder = (
+        Path(os.path.relpath(hub.folder)) if how == "otherwise written" else hub.folder.rename(f"{hub.folder}-2")
+    )
+    await hub.start()
+    await gone(hub.node.files, "s1")
+    assert on_disk(hub.folder) == []
+
+
 async def test_two_hubs_cannot_share_a_files_folder(hub: Hub) -> None:
     """One would sweep away what comes in at the other; with logs of their own, too."""
     await hub.start()
@@ -450,7 +466,7 @@ async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Halti
     for session in ("a", "b"):
         await log.load(session)
     files = Files(folder / "data" / "files", log, Limits(**limits))
-    await files.start("log")
+    await files.start()
     try:
         yield files, log
     finally:

@@ -104,6 +104,15 @@ def texts(events: Sequence[Event]) -> list[str]:
     return [event.body.content for event in events if isinstance(event.body, Chunk)]
 
 
+async def test_a_log_has_a_name_of_its_own(opener: Opener, tmp_path: Path) -> None:
+    """The same when it is opened again; and to no other log it says the same."""
+    hub = await opener()
+    name = hub.log.identity(tmp_path)
+    await hub.log.close()
+    assert (await opener()).log.identity(tmp_path) == name
+    assert open_log(f"sqlite:///{tmp_path}/another.db").identity(tmp_path) != name
+
+
 async def test_numbers_are_dense_from_one(hub: Opened) -> None:
     """An append gets the next numbers of its session, and done gets the first of them."""
     assert await hub.put(Append("s", [chunk("a"), chunk("b", 1)])) == 1

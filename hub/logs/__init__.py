@@ -6,6 +6,7 @@ One driver per file, named by its URL's scheme. All drivers run tests/test_log_c
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -171,6 +172,10 @@ class Log(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Finish what is queued, then let go of everything. Appends afterwards are refused."""
+
+    @abstractmethod
+    def identity(self, home: Path) -> str:
+        """Return what no other log is called, however it was opened; one inside the folder *home* may move with it."""
 
     @abstractmethod
     async def load(self, session_id: str) -> Head:

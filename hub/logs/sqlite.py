@@ -103,6 +103,10 @@ class SqliteLog(Log):
         if self._closed is not None:
             await asyncio.shield(self._closed)
 
+    def identity(self, home: Path) -> str:
+        path, home = self._path.resolve(), home.resolve()
+        return str(path.relative_to(home) if path.is_relative_to(home) else path)
+
     async def load(self, session_id: str) -> Head:
         return cast(Head, await self._submit(session_id))
 
