@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import orjson
@@ -94,8 +95,7 @@ class Questions:
         Who comes second waits for the first one's commit. Raises AlreadyResolved, BadFrame, or StorageUnavailable: then
         the question stays open.
         """
-        if len(orjson.dumps(reply.payload)) > self.limits.reply_bytes:
-            raise BadFrame(f"a payload of more than {self.limits.reply_bytes >> 10} KiB: send less")
+        check_payload(reply.payload, self.limits)
         question = self.open.get(interrupt_id)
         while question is not None and question.taken is not None:
             await question.taken.wait()
@@ -178,6 +178,12 @@ class Questions:
         for question in self.open.values():
             question.reply.cancel()
         self.open.clear()
+
+
+def check_payload(payload: Any, limits: Limits) -> None:
+    """Raise BadFrame where an answer is too large."""
+    if len(orjson.dumps(payload)) > limits.reply_bytes:
+        raise BadFrame(f"a payload of more than {limits.reply_bytes >> 10} KiB: send less")
 
 
 def too_late(session_id: str, interrupt_id: str) -> AlreadyResolved:

@@ -37,7 +37,7 @@ async def delete(node: Node, session_id: str, before: int | None = None) -> bool
 
 
 async def clear(node: Node, session_ids: Sequence[str], before: int | None = None) -> int:
-    """Delete these sessions, some at a time, as delete() does; return how many went. Raises as it does, at the first."""
+    """Delete these sessions as delete() does, some at a time; return how many went. Raises as it does, at the first."""
     deleted = 0
     for start in range(0, len(session_ids), TOGETHER):
         some = session_ids[start : start + TOGETHER]
