@@ -240,18 +240,46 @@ async def test_a_message_that_cannot_be_taken_back_is_refused_by_name(hub: Hub) 
     assert (await outcome(client, "far"))["code"] == "wrong_message"
 
 
-async def test_what_nobody_answered_is_not_regenerated_but_may_be_edited(hub: Hub) -> None:
-    """A run that ended without a word; the agent of an edit is then the connection's."""
-    hub.agent("silent.py", "async def silent(message: str):\n    yield ''")
+async def test_an_answer_that_ended_without_a_word_is_tried_again(hub: Hub) -> None:
+    """By the agent that failed; nothing goes but that answer, and what came after the message."""
+    hub.agent("fails.py", "async def fails(message: str):\n    raise ValueError\n    yield ''")
     client = await begin(hub)
-    await client.send(type="chat", agentId="silent", sessionId="s1", message="one")
-    said = await client.until_type("accepted")
-    await client.until_done()
+    await say(client, "zero")
+    said = await say(client, "one", "fails")
+    await say(client, "two")
     await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref=1)
+    again = await outcome(client, 1)
+    removed = await client.find(lambda f: f["type"] == "message_removed")
+    assert removed["seq"] == again["seq"] and removed["messageIds"][-1] == said["answerId"]
+    assert len(removed["messageIds"]) == 3
+    failed = await ended(client, again["runId"])
+    assert (failed["agentId"], failed["stopReason"]) == ("fails", "error")
+    assert await history(hub) == ["zero", "[] zero", "one"]
+    await client.send(type="edit", sessionId="s1", messageId=said["messageId"], message="uno", ref=2)
+    assert (await ended(client, (await outcome(client, 2))["runId"]))["agentId"] == "fails"
+
+
+async def test_what_no_agent_was_asked_is_not_regenerated_but_may_be_edited(hub: Hub) -> None:
+    """The last message of a fork; the agent of an edit is then the connection's."""
+    client = await begin(hub)
+    said = await say(client, "one")
+    await client.send(type="fork", sessionId="s1", messageId=said["messageId"], newSessionId="f1", ref=0)
+    await outcome(client, 0)
+    await client.send(type="regenerate", sessionId="f1", messageId=said["messageId"], ref=1)
     assert (await outcome(client, 1))["code"] == "wrong_message"
-    await client.send(type="edit", sessionId="s1", messageId=said["messageId"], message="two", ref=2)
+    await client.send(type="edit", sessionId="f1", messageId=said["messageId"], message="two", ref=2)
     assert (await ended(client, (await outcome(client, 2))["runId"]))["agentId"] == "remembers"
-    assert await history(hub) == ["two", "[] two"]
+    assert await history(hub, "f1") == ["two", "[] two"]
+
+
+async def test_who_edits_without_having_joined_hears_what_is_taken_back_first(hub: Hub) -> None:
+    client = await begin(hub)
+    said = await say(client, "one")
+    other = await hub.connect(extended=True)
+    await other.send(type="edit", sessionId="s1", messageId=said["messageId"], message="two", ref=1)
+    await ended(other, (await outcome(other, 1))["runId"])
+    heard = [frame["type"] for frame in other.frames if "seq" in frame]
+    assert heard == ["accepted", "message_removed", "user_message", "run_started", "stream", "run_finished"]
 
 
 # --- once, and together -----------------------------------------------------------------------------------------------
@@ -702,6 +730,15 @@ async def test_a_fork_copies_the_newest_up_to_the_limit(hub: Hub, limit: dict[st
     await client.send(type="fork", sessionId="s1", messageId=said[1]["answerId"], newSessionId="f1", ref="f")
     assert (await outcome(client, "f"))["type"] == "subscribed"
     assert await history(hub, "f1") == ["abc ", "def", "def "]
+
+
+async def test_a_fork_of_a_message_that_is_too_large_alone_says_so(hub: Hub) -> None:
+    client = await begin(hub, fork_bytes=2)
+    said = await say(client, "one")
+    await client.send(type="fork", sessionId="s1", messageId=said["messageId"], newSessionId="s2", ref="f")
+    refused = await outcome(client, "f")
+    assert refused["code"] == "wrong_message" and "2 bytes" in refused["message"]
+    assert await hub.node.log.find("s2") is None
 
 
 async def test_a_fork_that_may_not_be_heard_makes_no_session(hub: Hub) -> None:
