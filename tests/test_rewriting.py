@@ -259,6 +259,21 @@ async def test_an_answer_that_ended_without_a_word_is_tried_again(hub: Hub) -> N
     assert (await ended(client, (await outcome(client, 2))["runId"]))["agentId"] == "fails"
 
 
+async def test_another_messages_answer_does_not_say_who_failed(hub: Hub) -> None:
+    """One that waited, and so began after the message."""
+    hub.agent("fails.py", "async def fails(message: str):\n    raise ValueError\n    yield ''")
+    client = await begin(hub)
+    gate = hub.folder / "gate"
+    await start(client, "stubborn", str(gate))
+    for agent in ("remembers", "fails"):
+        await client.send(type="chat", agentId=agent, sessionId="s1", message=agent, ifBusy="enqueue")
+        said = await client.until_type("accepted")
+    gate.touch()
+    await ended(client, said["runId"])
+    await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref=1)
+    assert (await ended(client, (await outcome(client, 1))["runId"]))["agentId"] == "fails"
+
+
 async def test_what_no_agent_was_asked_is_not_regenerated_but_may_be_edited(hub: Hub) -> None:
     """The last message of a fork; the agent of an edit is then the connection's."""
     client = await begin(hub)
