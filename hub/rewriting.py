@@ -13,7 +13,19 @@ import attrs
 from hub.admission import Taken, digest
 from hub.errors import SessionExists, UnknownMessage, WrongMessage
 from hub.logs import Log, Message
-from hub.messages import Accepted, Author, Body, Chat, Edit, Fork, Regenerate, RunStarted, UserMessage, WholeMessage
+from hub.messages import (
+    Accepted,
+    Author,
+    Body,
+    Chat,
+    Edit,
+    Fork,
+    MessageRemoved,
+    Regenerate,
+    RunStarted,
+    UserMessage,
+    WholeMessage,
+)
 from hub.outbox import Item, landing
 from hub.run import Run
 from hub.session import Session
@@ -114,23 +126,33 @@ def _runs(session: Session, found: Sequence[Message]) -> list[Run]:
 
 
 async def _answered(session: Session, found: Sequence[Message]) -> tuple[str | None, list[str]]:
-    """Return the agent that answers the first of *found*, or did; None where none was asked.
+    """Return the agent that answers the first of *found*, did, or failed to; None where none was asked.
 
-    And the id of its answer, where that ended without a word and so is not in the history.
+    And, where it failed, the ids of the answers that are to go beside *found*.
     """
     asked = found[0].messageId
     going = [run.record.agentId for run in _runs(session, found[:1])]
     said = [message.agentId for message in found if message.userMessageId == asked]
     if going or said:
         return (going or said[-1:])[0], []
-    others = {message.runId for message in found}
+    silent = await _silent(session, found)
+    return next(iter(silent.values()), None), [*silent]
+
+
+async def _silent(session: Session, found: Sequence[Message]) -> dict[str, str | None]:
+    """Return the answers after the first of *found* that ended without a word, and stand: their ids and agents."""
+    spoke = {message.runId for message in found}
+    silent: dict[str, str | None] = {}
     cursor = max(found[0].seq, session.channel.floor)
     while events := await session.log.read(session.id, cursor, session.channel.head):
         cursor = events[-1].seq
         for event in events:
-            if isinstance(event.body, RunStarted) and event.runId not in others:
-                return event.agentId, [event.body.messageId]
-    return None, []
+            if isinstance(event.body, RunStarted) and event.runId not in spoke:
+                silent[event.body.messageId] = event.agentId
+            elif isinstance(event.body, MessageRemoved):
+                for message_id in event.body.messageIds:
+                    silent.pop(message_id, None)
+    return silent
 
 
 # --- branching --------------------------------------------------------------------------------------------------------

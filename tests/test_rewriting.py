@@ -253,6 +253,11 @@ async def test_an_answer_that_ended_without_a_word_is_tried_again(hub: Hub) -> N
     assert removed["seq"] == again["seq"] and removed["messageIds"][-1] == said["answerId"]
     assert len(removed["messageIds"]) == 3
     failed = await ended(client, again["runId"])
+    await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref="once more")
+    again = await outcome(client, "once more")
+    removed = await client.find(lambda f: f["type"] == "message_removed" and f["seq"] == again["seq"])
+    assert removed["messageIds"] == [failed["messageId"]]
+    failed = await ended(client, again["runId"])
     assert (failed["agentId"], failed["stopReason"]) == ("fails", "error")
     assert await history(hub) == ["zero", "[] zero", "one"]
     await client.send(type="edit", sessionId="s1", messageId=said["messageId"], message="uno", ref=2)
