@@ -84,9 +84,9 @@ class Questions:
         question.kept = True
         self.changed()
 
-    def add(self, interrupt: Interrupt, kept: bool = False) -> Question:
+    def add(self, interrupt: Interrupt) -> Question:
         """Take up a question that the log holds, or will before anyone can answer it."""
-        question = self.open[interrupt.id] = Question(interrupt, self._loop.create_future(), kept)
+        question = self.open[interrupt.id] = Question(interrupt, self._loop.create_future())
         return question
 
     async def answer(self, interrupt_id: str, reply: Reply) -> None:

@@ -50,7 +50,7 @@ async def _recover_started(session: Session, record: RunRecord) -> None:
         run = session.make_run(record, None)
         run.speech.resume(found.texts.values())
         for question in found.questions.values():
-            run.questions.add(question, kept=True)
+            run.questions.add(question)
         session.runs[run.id] = run
         run.stop("aborted")
         return
