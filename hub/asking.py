@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import orjson
@@ -16,10 +17,14 @@ from hub.outbox import Item, Outbox
 
 @attrs.define(eq=False)
 class Question:
-    """One open question; *taken* is there while an answer is on its way to the log, and set when that is settled."""
+    """One open question; *kept* says that the log holds it.
+
+    *taken* is there while an answer is on its way to the log, and set when that is settled.
+    """
 
     interrupt: Interrupt
     reply: asyncio.Future[Reply]
+    kept: bool = False
     taken: asyncio.Event | None = None
 
 
@@ -47,6 +52,11 @@ class Questions:
         """Return the ids of the questions that an answer may still be given to."""
         return [] if self._shut else list(self.open)
 
+    @property
+    def kept(self) -> list[str]:
+        """Return those of them that the log holds: only of these may be told."""
+        return [name for name in self.answerable if self.open[name].kept]
+
     def check(self) -> None:
         """Raise AgentError where nothing may be asked now."""
         if asyncio.get_running_loop() is not self._loop:
@@ -63,12 +73,16 @@ class Questions:
         # For no principal, under the question's id: a late answer finds where it was asked, also after a restart.
         kept = KeptChat("", interrupt.id, "", interrupt.id, self.run)
         self.between()
-        self.outbox.put(Item(self.agent, self.run, interrupt, chat=kept, landed=lambda _: self.changed()))
+        self.outbox.put(Item(self.agent, self.run, interrupt, chat=kept, landed=lambda _: self._asked(question)))
         try:
             return await question.reply
         except asyncio.CancelledError:
             self._take_back(question)
             raise
+
+    def _asked(self, question: Question) -> None:
+        question.kept = True
+        self.changed()
 
     def add(self, interrupt: Interrupt) -> Question:
         """Take up a question that the log holds, or will before anyone can answer it."""
@@ -81,16 +95,14 @@ class Questions:
         Who comes second waits for the first one's commit. Raises AlreadyResolved, BadFrame, or StorageUnavailable: then
         the question stays open.
         """
-        if len(orjson.dumps(reply.payload)) > self.limits.reply_bytes:
-            raise BadFrame(f"a payload of more than {self.limits.reply_bytes >> 10} KiB: send less")
+        check_payload(reply.payload, self.limits)
         question = self.open.get(interrupt_id)
         while question is not None and question.taken is not None:
             await question.taken.wait()
         if self._shut or question is None or interrupt_id not in self.open:
             raise too_late(self.outbox.session_id, interrupt_id)
         if self.outbox.failing:
-            about = {"sessionId": self.outbox.session_id, "retryAfterMs": 1000}
-            raise StorageUnavailable("the hub's log cannot be written now: try again", **about)
+            raise self.outbox.unwritable()
         question.taken = asyncio.Event()
         kept: asyncio.Future[None] = self._loop.create_future()
         body = InterruptResolved(interrupt_id, reply.status, reply.by, reply.payload)
@@ -107,7 +119,7 @@ class Questions:
         question.taken.set()
         question.taken = None
         if isinstance(seq, int):
-            del self.open[question.interrupt.id]
+            self.open.pop(question.interrupt.id, None)  # a drain may have left the run meanwhile
             self.between()
             if not question.reply.done():
                 question.reply.set_result(reply)
@@ -166,6 +178,12 @@ class Questions:
         for question in self.open.values():
             question.reply.cancel()
         self.open.clear()
+
+
+def check_payload(payload: Any, limits: Limits) -> None:
+    """Raise BadFrame where an answer is too large."""
+    if len(orjson.dumps(payload)) > limits.reply_bytes:
+        raise BadFrame(f"a payload of more than {limits.reply_bytes >> 10} KiB: send less")
 
 
 def too_late(session_id: str, interrupt_id: str) -> AlreadyResolved:

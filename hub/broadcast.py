@@ -1,14 +1,11 @@
 """A message to all who listen to an agent: an answer that nobody asked for, kept in one commit."""
 
-import asyncio
-
 import attrs
 
-from hub.errors import StorageUnavailable
 from hub.loading import Agent
 from hub.logs import Message
 from hub.messages import RunFinished, RunStarted, WholeMessage
-from hub.outbox import Item
+from hub.outbox import Item, landing
 from hub.session import Session, new_id
 
 
@@ -35,20 +32,11 @@ async def broadcast(session: Session, agent: Agent, content: str) -> Told:
     """
     session.check_open()
     run_id, message_id = new_id("r"), new_id("m")
-    kept: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def landed(seq: int | StorageUnavailable) -> None:
-        if kept.done():
-            return
-        if isinstance(seq, int):
-            kept.set_result(seq)
-        else:
-            kept.set_exception(seq)
 
     def item(body: RunStarted | WholeMessage | RunFinished, message: Message | None = None) -> Item:
         return Item(agent.id, run_id, body, messages=(message,) if message else (), refusable=True)
 
     said = item(WholeMessage(message_id, content), Message(message_id, "assistant", content, agent.id, run_id, None))
-    said.landed = landed
+    kept = landing(said)
     session.outbox.put(item(RunStarted(message_id)), said, item(RunFinished(message_id, "end_turn")))
     return Told(session.id, run_id, message_id, await kept)

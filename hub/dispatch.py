@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from hub import __version__, rewriting
 from hub.agent import Reply
-from hub.asking import asked, too_late
+from hub.asking import Questions, asked, too_late
 from hub.connection import Connection
 from hub.errors import BadFrame, NotRunning, UnknownSession
 from hub.messages import (
@@ -89,12 +89,12 @@ async def chat(node: Node, connection: Connection, command: Chat) -> None:
             node.registry.say_whole(connection, session.channel, accepted.runId, session.has(accepted.runId))
 
 
-def _admitted(node: Node, connection: Connection, channel: Channel, accepted: Accepted) -> None:
-    """Answer, and let the sender hear the session from what was accepted on."""
+def _admitted(node: Node, connection: Connection, channel: Channel, accepted: Accepted, before: int = 1) -> None:
+    """Answer, and let the sender hear the session from what was accepted on, or from so many numbers *before* it."""
     connection.answer(accepted)
     sub = connection.subscriptions.get(channel.id)
     if sub is None or sub.runs is not None:
-        node.registry.subscribe(connection, channel, min(accepted.seq - 1, channel.join_point()), asked=False)
+        node.registry.subscribe(connection, channel, min(accepted.seq - before, channel.join_point()), asked=False)
 
 
 async def regenerate(node: Node, connection: Connection, command: Regenerate) -> None:
@@ -108,7 +108,7 @@ async def edit(node: Node, connection: Connection, command: Edit) -> None:
     await _check_rewriting(node, connection, command.sessionId)
     async with node.use(command.sessionId) as session:
         accepted = await rewriting.edit(session, command, connection.principal, connection.agent)
-        _admitted(node, connection, session.channel, accepted)
+        _admitted(node, connection, session.channel, accepted, before=2)  # what is taken back comes first
 
 
 async def fork(node: Node, connection: Connection, command: Fork) -> None:
@@ -235,14 +235,19 @@ async def reply(node: Node, command: Resume, author: Author) -> None:
 
     Raises UnknownInterrupt, AlreadyResolved, BadFrame, Draining, StorageUnavailable.
     """
-    session = node.sessions.get(command.sessionId)  # one with an open question is in memory
-    questions = session.asking(command.interruptId) if session is not None else None
+    questions = asking(node, command.sessionId, command.interruptId)
     if questions is not None:
         await questions.answer(command.interruptId, Reply(command.status, command.payload, author))
         return
     await asked(node.log, command.sessionId, command.interruptId)
     node.refuse_if_draining()  # the question may be of a run that starts again
     raise too_late(command.sessionId, command.interruptId)
+
+
+def asking(node: Node, session_id: str, interrupt_id: str) -> Questions | None:
+    """Return the questions among which this one is open, or None."""
+    session = node.sessions.get(session_id)  # one with an open question is in memory
+    return session.asking(interrupt_id) if session is not None else None
 
 
 async def typing(node: Node, connection: Connection, command: Typing) -> None:

@@ -143,10 +143,10 @@ class Files:
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
-    async def start(self, log_url: str) -> None:
+    async def start(self) -> None:
         """Take the folder, count what is kept, sweep away what a crash left; raises LogUnusable, OSError."""
         self._open = True
-        names = await self.work(self._prepare, log_url)
+        names = await self.work(self._prepare, self.log.identity(self.folder.parent))
         for session_id, taken in (await self.log.file_bytes(LEAST)).items():
             self._add(session_id, taken)
         if not self._ours:
@@ -156,14 +156,14 @@ class Files:
         for at in range(0, len(blobs), SWEPT):
             await self._take_away(blobs[at : at + SWEPT])
 
-    def _prepare(self, log_url: str) -> list[str]:
+    def _prepare(self, log_identity: str) -> list[str]:
         self.folder.mkdir(parents=True, exist_ok=True)
         lockfile.hold(self.folder, self._undo)
         owner = self.folder / OWNER
         known = owner.read_text(encoding="utf-8") if owner.exists() else ""
         if not known:
-            owner.write_text(log_url, encoding="utf-8")
-        self._ours = known in ("", log_url)
+            owner.write_text(log_identity, encoding="utf-8")
+        self._ours = known in ("", log_identity)
         _sync(self.folder.parent)
         return os.listdir(self.folder)
 
@@ -245,6 +245,7 @@ class Files:
                 await self.log.keep_file(file)
             except BaseException:
                 await self._take_away([file.digest])
+                upload.refuse_gone()  # then that is why the log refused it
                 raise
         upload.kept = True
         return file
@@ -306,14 +307,16 @@ class Files:
 
     # --- gone -------------------------------------------------------------------------------------------------------
 
-    async def forget(self, session_id: str) -> None:
-        """Take away all files of a session, and refuse those that are coming in; the rest may go on beside it."""
+    async def forget(self, session_id: str, had: Iterable[File]) -> None:
+        """Take away the bytes of a session that the log has deleted, and refuse what is coming in for it.
+
+        *had* are the files that the log then named. The rest may go on beside it.
+        """
         for upload in self._uploads:
             upload.gone = upload.gone or upload.session_id == session_id
-        forgotten = await self.log.forget_files(session_id)
-        self._add(session_id, -sum(max(file.size, LEAST) for file in forgotten))
+        self._add(session_id, -sum(max(file.size, LEAST) for file in had))
         # Whoever asked may go: what has no name any more goes all the same.
-        await asyncio.shield(self._own(self._take_away_unlocked({file.digest for file in forgotten})))
+        await asyncio.shield(self._own(self._take_away_unlocked({file.digest for file in had})))
 
     async def _take_away_unlocked(self, digests: Iterable[str]) -> None:
         for digest in digests:

@@ -44,7 +44,7 @@ class Node:
     sessions: dict[str, Session] = attrs.Factory(dict)
     draining: bool = False
     ready: bool = False
-    deletions: dict[str, asyncio.Task[None]] = attrs.Factory(dict)
+    deletions: dict[str, asyncio.Task[bool]] = attrs.Factory(dict)
     _loads: dict[str, asyncio.Task[Session]] = attrs.Factory(dict)
     _tasks: list[asyncio.Task[None]] = attrs.Factory(list)
     _presence: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)
@@ -68,7 +68,7 @@ class Node:
         self.settings.data.mkdir(parents=True, exist_ok=True)
         await self.log.start(self._deliver)
         try:
-            await self.files.start(self.settings.log_url)
+            await self.files.start()
             await self.agents.open()
             await self._recover()
         except BaseException:

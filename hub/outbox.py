@@ -63,13 +63,11 @@ def landing(item: Item, landed: Landed = lambda seq: None) -> "asyncio.Future[in
     kept: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def tell(seq: int | StorageUnavailable) -> None:
-        landed(seq)
-        if kept.done():
-            return
-        if isinstance(seq, int):
-            kept.set_result(seq)
-        else:
-            kept.set_exception(seq)
+        try:
+            landed(seq)
+        finally:
+            if not kept.done():
+                kept.set_result(seq) if isinstance(seq, int) else kept.set_exception(seq)
 
     item.landed = tell
     return kept
@@ -115,10 +113,15 @@ class Outbox:
         """Wait until the log's history is as what was said makes it; raises StorageUnavailable where it cannot be."""
         while self.changing():
             if self.failed:
-                raise StorageUnavailable("the hub's log cannot be written now: try again", retryAfterMs=1000)
+                raise self.unwritable()
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter
+
+    def unwritable(self, **about: str | None) -> StorageUnavailable:
+        """Return what is said to one who comes while the log takes nothing."""
+        text = "the hub's log cannot be written now: try again"
+        return StorageUnavailable(text, **about, sessionId=self.session_id, retryAfterMs=1000)
 
     def _tell_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -240,14 +243,21 @@ class Outbox:
                 continue
             chunks = False
             self.changes += bool(item.messages or item.removed)
-            if item.landed is not None:
-                item.landed(first + index)
+            self._tell(item, first + index)
         if self._waiters:
             self._tell_waiters()
         if self._pending:
             self._soon()
         elif not chunks:  # where chunks land alone their run goes on
             self.idle()
+
+    def _tell(self, item: Item, seq: int | StorageUnavailable) -> None:
+        """Say what became of an item; where that fails, the rest of the session must go on all the same."""
+        try:
+            if item.landed is not None:
+                item.landed(seq)
+        except Exception:
+            log.exception("one who waited for the log failed", session=self.session_id, kind=item.body.type)
 
     def _failed(self, items: list[Item | Piece], reason: Exception) -> None:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
@@ -257,8 +267,7 @@ class Outbox:
         self.failing = self.failed = True
         self._pending = [item for item in items if item not in refused] + self._pending
         for item in refused:
-            if item.landed is not None:
-                item.landed(refusal)
+            self._tell(item, refusal)
         self._tell_waiters()
         if not self._pending:
             self.failing = self.failed = False

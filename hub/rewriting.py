@@ -13,7 +13,19 @@ import attrs
 from hub.admission import Taken, digest
 from hub.errors import SessionExists, UnknownMessage, WrongMessage
 from hub.logs import Log, Message
-from hub.messages import Accepted, Author, Body, Chat, Edit, Fork, Regenerate, UserMessage, WholeMessage
+from hub.messages import (
+    Accepted,
+    Author,
+    Body,
+    Chat,
+    Edit,
+    Fork,
+    MessageRemoved,
+    Regenerate,
+    RunStarted,
+    UserMessage,
+    WholeMessage,
+)
 from hub.outbox import Item, landing
 from hub.run import Run
 from hub.session import Session
@@ -37,9 +49,10 @@ async def _edit(session: Session, command: Edit, chat: Chat, author: Author, sai
         found = await _trail(session, command.messageId)
         if found[0].role != "user":
             raise _wrong(session, f"{command.messageId} is an agent's message: edit a user's, or regenerate this one")
-        agent = session.agents.get(command.agentId or _answered_by(session, found) or default)
+        answered_by, silent = await _answered(session, found)
+        agent = session.agents.get(command.agentId or answered_by or default)
         found, stopped = await _stop(session, command.messageId)
-        taken = Taken(tuple(dict.fromkeys([*_ids(found), *stopped])))
+        taken = Taken(tuple(dict.fromkeys([*_ids(found), *silent, *stopped])))
         accepted = session.put(chat, author, agent, said, taken)
     return await accepted
 
@@ -57,12 +70,12 @@ async def _regenerate(session: Session, command: Regenerate, chat: Chat, author:
         if found[0].role == "assistant":
             found = await _trail(session, found[0].userMessageId or command.messageId)
         asked = found[0].messageId
-        answered_by = _answered_by(session, found)
+        answered_by, silent = await _answered(session, found)
         if answered_by is None:
             raise _wrong(session, f"nothing has answered {asked} yet: edit it to have it answered")
         agent = session.agents.get(command.agentId or answered_by)
         found, stopped = await _stop(session, asked)
-        taken = Taken(tuple(dict.fromkeys([*_ids(found[1:]), *stopped])), again=found[0])
+        taken = Taken(tuple(dict.fromkeys([*_ids(found[1:]), *silent, *stopped])), again=found[0])
         accepted = session.put(chat, author, agent, said, taken)
     return await accepted
 
@@ -112,12 +125,34 @@ def _runs(session: Session, found: Sequence[Message]) -> list[Run]:
     return [run for run in (*session.queue, *session.runs.values()) if run.record.userMessageId in asked]
 
 
-def _answered_by(session: Session, found: Sequence[Message]) -> str | None:
-    """Return the agent that answers the first of *found*, or did; None where none does."""
+async def _answered(session: Session, found: Sequence[Message]) -> tuple[str | None, list[str]]:
+    """Return the agent that answers the first of *found*, did, or failed to; None where none was asked.
+
+    And, where it failed, the ids of the answers that are to go beside *found*.
+    """
     asked = found[0].messageId
     going = [run.record.agentId for run in _runs(session, found[:1])]
     said = [message.agentId for message in found if message.userMessageId == asked]
-    return (going or said[-1:] or [None])[0]
+    if going or said:
+        return (going or said[-1:])[0], []
+    silent = await _silent(session, found)
+    return next(iter(silent.values()), None), [*silent]
+
+
+async def _silent(session: Session, found: Sequence[Message]) -> dict[str, str | None]:
+    """Return the answers after the first of *found* that ended without a word, and stand: their ids and agents."""
+    spoke = {message.runId for message in found}
+    silent: dict[str, str | None] = {}
+    cursor = max(found[0].seq, session.channel.floor)
+    while events := await session.log.read(session.id, cursor, session.channel.head):
+        cursor = events[-1].seq
+        for event in events:
+            if isinstance(event.body, RunStarted) and event.runId not in spoke:
+                silent[event.body.messageId] = event.agentId
+            elif isinstance(event.body, MessageRemoved):
+                for message_id in event.body.messageIds:
+                    silent.pop(message_id, None)
+    return silent
 
 
 # --- branching --------------------------------------------------------------------------------------------------------
@@ -126,9 +161,12 @@ def _answered_by(session: Session, found: Sequence[Message]) -> str | None:
 async def history(log: Log, command: Fork, most: int, most_bytes: int) -> Sequence[Message]:
     """Return what a fork begins with: the newest messages up to the one it names, as many as may be copied."""
     messages = await log.messages(command.sessionId, most, command.messageId, most_bytes)
-    if not messages:
+    if messages:
+        return messages
+    if not await log.trail(command.sessionId, command.messageId, 1):
         raise _unknown(command.sessionId, command.messageId)
-    return messages
+    line = f"message {command.messageId} alone has more than the {most_bytes} bytes that a fork may copy"
+    raise WrongMessage(line, sessionId=command.sessionId)
 
 
 async def copy(session: Session, messages: Sequence[Message]) -> None:

@@ -185,10 +185,16 @@ class Run:
             *(it.runId, it.agentId, it.sessionId, it.message, it.author, past),
             call=self.call,
             ask=self.ask,
-            shelf=self.shelf,
+            shelf=attrs.evolve(self.shelf, keep=self.keep),
             parts=it.parts or (),
             metadata=it.metadata or {},
         )
+
+    async def keep(self, name: str, type: str, data: bytes) -> str:
+        """Keep a file; called by the agent's code, which may outlive its run, and then even the session."""
+        if self.ended:
+            raise AgentError("the answer has ended: nothing is kept any more")
+        return await self.shelf.keep(name, type, data)
 
     async def ask(self, question: Interrupt) -> Reply:
         """Ask people, and wait; called by the agent's code, from any task of it."""

@@ -85,7 +85,7 @@ class Session:
     def state(self) -> State:
         active = tuple(_short(run) for run in self.runs.values())
         queue = tuple(_short(run) for run in self.queue)
-        asked = tuple({"id": name, "runId": run.id} for run in self.runs.values() for name in run.questions.answerable)
+        asked = tuple({"id": name, "runId": run.id} for run in self.runs.values() for name in run.questions.kept)
         state: Literal["requires_action", "running", "queued", "idle"]
         state = "requires_action" if asked else "running" if active else "queued" if queue else "idle"
         return State(sessionId=self.id, state=state, active=active, queue=queue, interrupts=asked or None)
@@ -116,9 +116,11 @@ class Session:
     ) -> Coroutine[Any, Any, Accepted]:
         """Give a chat and its run to the outbox, with what is taken back for it; what is returned waits for the commit.
 
-        One step, in which *turn* is held. Raises Busy, Draining, StorageUnavailable.
+        One step, in which *turn* is held. Raises Busy, Draining, SessionDeleted, StorageUnavailable, and what
+        Agents.get() does.
         """
         self.check_open(clientMsgId=chat.clientMsgId)
+        agent = self.agents.get(agent.id)  # it may have been loaded anew while the chat waited
         place, ids = (self.id, agent.id, self.channel.head), (new_id("r"), new_id("m"), new_id("m"))
         run = self.make_run(admission.record(chat, author, place, ids, taken), agent)
         replaced = list(self.runs.values()) if chat.ifBusy == "replace" else []
@@ -129,7 +131,8 @@ class Session:
         else:  # what was stopped for it cannot be given back: it waits rather than being refused
             starts = starts and not agent.full
         items = admission.items(chat, run.record, starts, said, taken)
-        kept = landing(items[-1], lambda seq: self._chat_landed(replaced, run, seq))
+        new = bool(items[-1].messages)
+        kept = landing(items[-1], lambda seq: self._chat_landed(replaced, run, new, seq))
         if starts:
             self.start(run, *items)
         else:
@@ -153,6 +156,7 @@ class Session:
         try:
             async with self.turn:
                 await self.outbox.settled()
+                self.check_open(clientMsgId=chat.clientMsgId)  # it may have been deleted meanwhile
                 yield
         finally:
             self.next()
@@ -164,7 +168,7 @@ class Session:
         for run in runs:
             while self.has(run.id):
                 if self.outbox.failed:
-                    raise StorageUnavailable("the hub's log cannot be written now: try again", sessionId=self.id)
+                    raise self.outbox.unwritable()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.limits.retry_seconds):
                         await self.finished(run.id)
@@ -173,11 +177,11 @@ class Session:
         """Raise SessionDeleted, Draining or StorageUnavailable where nothing new is taken now."""
         if self.deleting:
             raise SessionDeleted(self.id, **about)
-        about["sessionId"] = self.id
         if self.draining:
-            raise Draining("the hub is going down: reconnect in a moment", **about, retryAfterMs=1000)
+            text = "the hub is going down: reconnect in a moment"
+            raise Draining(text, **about, sessionId=self.id, retryAfterMs=1000)
         if self.outbox.failing:
-            raise StorageUnavailable("the hub's log cannot be written now: try again", **about, retryAfterMs=1000)
+            raise self.outbox.unwritable(**about)
 
     def _check_room(self, chat: Chat, agent: Agent, starts: bool, run: Run) -> None:
         try:
@@ -212,10 +216,10 @@ class Session:
             new_id,
         )
 
-    def _chat_landed(self, replaced: list[Run], run: Run, seq: int | StorageUnavailable) -> None:
-        """The chat is in the log, or was refused: then its run never was."""
+    def _chat_landed(self, replaced: list[Run], run: Run, new: bool, seq: int | StorageUnavailable) -> None:
+        """The chat is in the log, or was refused: then its run never was. *new* says that it has a message."""
         if isinstance(seq, int):
-            self.counts.chats += 1
+            self.counts.chats += new
             for other in replaced:
                 other.stop("cancelled")
         else:

@@ -41,6 +41,13 @@ AGENTS = {
 }
 
 
+async def eventually(true: Callable[[], Any]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
 class Client:
     """One WebSocket; `frames` is all it has heard, parsed."""
 

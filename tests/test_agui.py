@@ -166,6 +166,15 @@ async def asks(run):
 """
 
 
+TWO = """
+import asyncio
+
+async def two(run):
+    replies = await asyncio.gather(run.ask("a"), run.ask("b"))
+    yield " ".join(str(reply.payload) for reply in replies)
+"""
+
+
 def resumed(question: dict[str, Any], run_id: str, payload: Any = True, status: str = "resolved") -> dict[str, Any]:
     """Return the answer to a question as AG-UI's package for Python makes it."""
     entry = ResumeEntry(interrupt_id=question["id"], status=status, payload=payload)  # type: ignore[arg-type]
@@ -264,10 +273,7 @@ async def test_a_stream_does_not_end_with_a_question_that_has_its_answer(hub: Hu
 
 async def test_questions_at_once_are_asked_one_after_the_other(hub: Hub) -> None:
     """Each run of AG-UI's ends with the next that is open; answers to several may come in one request."""
-    code = "import asyncio\n\nasync def two(run):\n"
-    code += "    replies = await asyncio.gather(run.ask('a'), run.ask('b'))\n"
-    code += "    yield ' '.join(str(reply.payload) for reply in replies)"
-    hub.agent("two.py", code)
+    hub.agent("two.py", TWO)
     await hub.start()
     first = question(await events(hub, "two", asked("x")))
     second = question(await events(hub, "two", resumed(first, "run-2", 1)))
@@ -284,6 +290,26 @@ async def test_questions_at_once_are_asked_one_after_the_other(hub: Hub) -> None
     async with aiohttp.ClientSession() as http:
         async with http.post(f"{hub.url}/api/v1/agents/two/agui", json=both) as response:
             assert response.status == 400  # questions of two runs
+
+
+@pytest.mark.parametrize("payload, status", [(9, 409), ("x" * 70_000, 400)])
+async def test_of_several_answers_all_are_taken_or_none(hub: Hub, payload: Any, status: int) -> None:
+    """The second question has its answer already, or gets too large a one."""
+    hub.agent("two.py", TWO)
+    await hub.start()
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    await socket.send(type="chat", agentId="two", sessionId="t1", message="x")
+    first, second = [await socket.until_type("interrupt") for _ in range(2)]
+    if status == 409:
+        given = {"interruptId": second["id"], "status": "resolved", "payload": 2}
+        await socket.send(type="resume", sessionId="t1", **given)
+        await socket.until_type("ok")
+    both = resumed(first, "run-2", 1)
+    both["resume"] += resumed(second, "run-2", payload)["resume"]
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{hub.url}/api/v1/agents/two/agui", json=both) as response:
+            assert response.status == status
+    assert hub.node.sessions["t1"].asking(first["id"]) is not None
 
 
 @needs_node

@@ -12,7 +12,8 @@ from fakes import PATIENCE, Client, Hub, HubProcess
 from hub.dispatch import reply
 from hub.errors import AlreadyResolved, StorageUnavailable
 from hub.logs import Append, Done
-from hub.messages import Author, Resume
+from hub.messages import Author, Resume, UserMessage
+from hub.outbox import Item, landing
 
 ASKS = """
 async def asks(run):
@@ -144,6 +145,35 @@ async def test_a_question_is_logged_before_it_is_heard_and_its_answer_before_the
         *("user_message", "run_started", "stream", "interrupt", "interrupt_resolved", "stream", "run_finished")
     ]
     assert "interrupts" not in await client.until(lambda f: f["type"] == "state" and f["state"] == "idle")
+
+
+async def test_nobody_is_told_of_a_question_that_the_log_does_not_hold(hub: Hub) -> None:
+    """Once it is there, whoever asks how things stand is."""
+    code = """
+        import asyncio, pathlib
+
+        async def asks(run):
+            yield "Well. "
+            while not pathlib.Path(run.message).exists():
+                await asyncio.sleep(0.01)
+            await run.ask("Sure?")
+        """
+    await start(hub, code)
+    gate = hub.folder / "gate"
+    client = await hub.connect("?sessionId=s1", extended=True)
+    await client.send(type="chat", agentId="asks", sessionId="s1", message=str(gate))
+    await client.until_type("stream")
+    held = Held(hub)
+    gate.touch()
+    await asyncio.wait_for(held.came.wait(), PATIENCE)
+    assert [entry.body.type for entry in held.waiting[0][0].entries] == ["interrupt"]
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        async with http.get("sessions/s1") as said:
+            assert "interrupts" not in await said.json()
+        held.let_go()
+        question = await client.until_type("interrupt")
+        async with http.get("sessions/s1") as said:
+            assert [one["id"] for one in (await said.json())["interrupts"]] == [question["id"]]
 
 
 async def test_the_agent_does_not_go_on_before_its_answer_is_kept(hub: Hub) -> None:
@@ -482,6 +512,48 @@ async def test_while_the_hub_goes_down_a_question_may_still_be_answered(hub: Hub
     hub.node.drain()
     await answer(client, question)
     assert (await client.until_done())["stopReason"] == "end_turn"
+
+
+async def test_an_answer_that_lands_after_a_drain_has_left_its_run_is_kept(hub: Hub) -> None:
+    """Whoever gave it hears so, and the outbox goes on; the next start runs the agent again."""
+    await start(hub, "from hub import agent\n\n@agent(restartable=True)" + ASKS)
+    client = await hub.connect("?sessionId=s1", extended=True)
+    question = await ask(client)
+    held = Held(hub)
+    answering = asyncio.create_task(reply(hub.node, given(question, True), ANN))
+    await held.until_held()
+    hub.node.drain()
+    hurry = asyncio.Event()
+    hurry.set()
+    await hub.node.finish_runs(0, hurry)
+    held.let_go()
+    await asyncio.wait_for(answering, PATIENCE)
+    await client.until_type("interrupt_resolved")
+    await hub.node.quiet(PATIENCE)
+    assert all(session.outbox.empty for session in hub.node.sessions.values())
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+async def test_one_who_fails_at_what_the_log_says_takes_nobody_along(hub: Hub, refuse: bool) -> None:
+    await start(hub)
+    client = await hub.connect("?sessionId=s1", extended=True)
+    await ask(client)
+    outbox = hub.node.sessions["s1"].outbox
+
+    def fails(_: object) -> None:
+        raise KeyError("x")
+
+    held = Held(hub)
+    items = [Item(None, None, UserMessage(f"m{n}", ANN, "hello"), refusable=True) for n in range(2)]
+    waits = [landing(items[0], fails), landing(items[1])]
+    outbox.put(*items)
+    held.let_go(refuse)
+    told = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), PATIENCE)
+    assert [isinstance(seq, StorageUnavailable) for seq in told] == [refuse, refuse]
+    later = Item(None, None, UserMessage("m2", ANN, "later"))
+    kept = landing(later)
+    outbox.put(later)
+    assert await asyncio.wait_for(kept, PATIENCE)
 
 
 async def test_after_kill_9_the_next_start_closes_what_was_open(tmp_path: Path) -> None:

@@ -3,17 +3,18 @@
 import asyncio
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Client, Hub, HubProcess
+from fakes import PATIENCE, Client, Hub, HubProcess, eventually
 from listeners import call, get, listening, nobody_left, post
 
 from hub.deleting import delete
 from hub.errors import SessionDeleted
+from hub.logs import Append, Done
 from hub.messages import Error
 
 # Goes on where it is cancelled, until the file of its message is there; says what it was asked.
@@ -61,20 +62,14 @@ def is_gone(frame: dict[str, Any]) -> bool:
     return frame["type"] == "error" and frame["code"] == "session_deleted"
 
 
-async def eventually(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not true():
-            await asyncio.sleep(0.01)
-
-
 def hold(hub: Hub, name: str) -> asyncio.Event:
     """Let each call of the log's method *name* wait until the event is set."""
     gate, method = asyncio.Event(), getattr(hub.node.log, name)
     HELD.append(gate)
 
-    async def held(*arguments: Any) -> Any:
+    async def held(*arguments: Any, **named: Any) -> Any:
         await gate.wait()
-        return await method(*arguments)
+        return await method(*arguments, **named)
 
     setattr(hub.node.log, name, held)
     return gate
@@ -195,6 +190,57 @@ async def test_many_are_cleared_in_one_of_three_ways(hub: Hub, http: aiohttp.Cli
     assert {one["sessionId"] for one in (await get(http, "sessions"))[1]["data"]} == {"empty"}
     assert await post(http, "sessions/clear", {"all": True}) == (200, {"deleted": 1})
     await nothing_left(hub)
+
+
+async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanwhile(
+    hub: Hub, http: aiohttp.ClientSession
+) -> None:
+    """Also where the message is still on its way to the log; what is answered there goes on."""
+    client = await hub.connect(extended=True)
+    for session in ("s1", "s2", "s3"):
+        await said(client, session)
+    _, found = await get(http, "sessions")
+    before = max(one["ts"] for one in found["data"]) + 1
+    gate, sessions, append = asyncio.Event(), hub.node.log.sessions, hub.node.log.append
+    looked, given = asyncio.Event(), list[tuple[Append, Done]]()
+
+    async def listed(*asked: Any) -> Any:
+        listed = await sessions(*asked)
+        looked.set()
+        await gate.wait()
+        return listed
+
+    hub.node.log.sessions = listed  # type: ignore[method-assign]
+    clearing = asyncio.create_task(post(http, "sessions/clear", {"before": before}))
+    await asyncio.wait_for(looked.wait(), PATIENCE)
+    while (await hub.node.log.messages("s2", 1))[0].ts < before:
+        await said(client, "s2")
+    hub.node.log.append = lambda *one: given.append(one)  # type: ignore[method-assign]
+    await client.send(type="chat", agentId="echo", sessionId="s3", message="still here")
+    await eventually(lambda: given)
+    gate.set()
+    await eventually(lambda: "s1" not in hub.node.sessions and "s2" not in hub.node.deletions)
+    assert "s3" in hub.node.deletions
+    hub.node.log.append = append  # type: ignore[method-assign]
+    append(*given[0])
+    assert await clearing == (200, {"deleted": 1})
+    assert (await client.until_done())["sessionId"] == "s3"
+    assert [(await get(http, f"sessions/s{n}"))[0] for n in (1, 2, 3)] == [404, 200, 200]
+
+
+async def test_a_deletion_beside_a_clearing_that_spares_the_session_takes_it(
+    hub: Hub, http: aiohttp.ClientSession
+) -> None:
+    client = await hub.connect(extended=True)
+    await said(client, "s1")
+    gate = hold(hub, "messages")
+    sparing = asyncio.create_task(delete(hub.node, "s1", before=1))
+    await eventually(lambda: hub.node.deletions)
+    deleting = asyncio.create_task(delete(hub.node, "s1"))
+    await asyncio.sleep(0)
+    gate.set()
+    assert (await sparing, await deleting) == (False, True)
+    assert (await get(http, "sessions/s1"))[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -397,6 +443,36 @@ async def test_what_cannot_be_deleted_stays(hub: Hub, http: aiohttp.ClientSessio
     assert again["seq"] == 5
     assert (await client.until_done())["seq"] == 8
     assert await call(http, "DELETE", "sessions/s1") == (204, None)
+
+
+async def test_a_session_that_cannot_be_deleted_keeps_its_files(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Those that it has, and one that comes in meanwhile: all of it goes in one commit, or nothing."""
+    gate = asyncio.Event()
+
+    async def coming() -> AsyncIterator[bytes]:
+        yield b"abc"
+        await gate.wait()
+        yield b"def"
+
+    async def keep(data: Any) -> Any:
+        async with http.post("files?sessionId=s1", data=data, headers={"Content-Type": "text/plain"}) as said:
+            return said.status, await said.json()
+
+    async def read(file_id: str) -> bytes:
+        async with http.get(f"files/{file_id}") as said:
+            return await said.read()
+
+    _, first = await keep(b"first")
+    later = asyncio.create_task(keep(coming()))
+    await eventually(lambda: any(path.suffix == ".part" for path in (hub.folder / "data" / "files").iterdir()))
+    db = sqlite3.connect(hub.folder / "data" / "hub.db")
+    db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE runs RENAME TO elsewhere;")
+    assert (await call(http, "DELETE", "sessions/s1"))[0] == 503
+    db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE elsewhere RENAME TO runs;")
+    db.close()
+    gate.set()
+    status, second = await later
+    assert status == 201 and [await read(one["fileId"]) for one in (first, second)] == [b"first", b"abcdef"]
 
 
 async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohttp.ClientSession) -> None:

@@ -112,6 +112,12 @@ async def test_a_document_says_the_statuses_of_its_route(http: aiohttp.ClientSes
     assert forms["403"].endswith("/Failure") and forms["404"].endswith("/OpenAIError")
 
 
+@pytest.mark.parametrize("path", ["sessions", "sessions/{id}/chat", "files", "agents/{id}/agui", "chat/completions"])
+async def test_whatever_makes_a_session_may_meet_its_deletion(http: aiohttp.ClientSession, path: str) -> None:
+    route = (await read(http, "/openapi.json"))["paths"][f"/api/v1/{path}"]["post"]
+    assert "`session_deleted`" in route["responses"]["409"]["description"]
+
+
 async def test_what_the_address_says_is_no_part_of_a_body(http: aiohttp.ClientSession) -> None:
     """A chat's session is in its path; a cancel needs no body at all."""
     paths = (await read(http, "/openapi.json"))["paths"]

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -15,7 +16,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from blockbuster import blockbuster_ctx
-from fakes import PATIENCE, Hub, HubProcess
+from fakes import PATIENCE, Hub, HubProcess, eventually
 from structlog.testing import capture_logs
 
 from hub.config import KiB, Limits, MiB
@@ -59,6 +60,11 @@ async def settled(folder: Path, files: list[str]) -> None:
     async with asyncio.timeout(PATIENCE):
         while on_disk(folder) != sorted(files):
             await asyncio.sleep(0.01)
+
+
+async def gone(files: Files, session_id: str) -> None:
+    """Let a session be gone from the log, and then its files, as a deletion does."""
+    await files.forget(session_id, await files.log.delete(session_id))
 
 
 def digest(data: bytes) -> str:
@@ -251,7 +257,7 @@ async def test_the_files_of_a_session_and_of_the_hub_have_limits(hub: Hub) -> No
     async with client(hub) as http:
         assert (await post(http, b"g"))[0] == 413
         assert (await post(http, b"h" * 2 * LEAST, "sessionId=s2"))[0] == 413
-        await hub.node.files.forget("s1")
+        await gone(hub.node.files, "s1")
         assert (await post(http, b"i" * 6 * LEAST, "sessionId=s2"))[0] == 201
         assert (await post(http, b"j" * 5 * LEAST))[0] == 201
     assert len(on_disk(hub.folder)) == 3
@@ -358,12 +364,27 @@ async def test_another_logs_files_are_left_alone(hub: Hub) -> None:
     await hub.start()
     async with client(hub) as http:
         await post(http, b"hello", "sessionId=s2")
-    await hub.node.files.forget("s2")
+    await gone(hub.node.files, "s2")
     await hub.stop()
     del hub.options["log"]
     await hub.start()
     async with client(hub) as http:
         assert (await get(http, made["fileId"]))[:2] == (200, b"hello")
+
+
+@pytest.mark.parametrize("how", ["otherwise written", "moved"])
+async def test_the_folder_stays_its_logs_own(hub: Hub, how: str) -> None:
+    """However its path is written, and where the data folder moves with both."""
+    await hub.start()
+    async with client(hub) as http:
+        await post(http, b"hello")
+    await hub.stop()
+    hub.folder = (
+        Path(os.path.relpath(hub.folder)) if how == "otherwise written" else hub.folder.rename(f"{hub.folder}-2")
+    )
+    await hub.start()
+    await gone(hub.node.files, "s1")
+    assert on_disk(hub.folder) == []
 
 
 async def test_two_hubs_cannot_share_a_files_folder(hub: Hub) -> None:
@@ -406,11 +427,11 @@ async def test_files_go_with_their_session(hub: Hub, http: aiohttp.ClientSession
     _, mine = await post(http, b"mine")
     _, ours = await post(http, b"ours")
     _, theirs = await post(http, b"ours", "sessionId=s2")
-    await hub.node.files.forget("s1")
+    await gone(hub.node.files, "s1")
     assert on_disk(hub.folder) == [digest(b"ours")]
     assert [(await get(http, one["fileId"]))[0] for one in (mine, ours, theirs)] == [404, 404, 200]
-    await hub.node.files.forget("s1")
-    await hub.node.files.forget("s2")
+    await gone(hub.node.files, "s1")
+    await gone(hub.node.files, "s2")
     assert on_disk(hub.folder) == []
 
 
@@ -445,7 +466,7 @@ async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Halti
     for session in ("a", "b"):
         await log.load(session)
     files = Files(folder / "data" / "files", log, Limits(**limits))
-    await files.start("log")
+    await files.start()
     try:
         yield files, log
     finally:
@@ -459,7 +480,7 @@ async def test_the_same_bytes_may_come_while_they_go(tmp_path: Path, halted: str
     async with store(tmp_path) as (files, log):
         await files.keep("a", "x", TEXT, b"hello")
         log.halts.add(halted)
-        coming, going = files.keep("b", "x", TEXT, b"hello"), files.forget("a")
+        coming, going = files.keep("b", "x", TEXT, b"hello"), gone(files, "a")
         first, second = (going, coming) if halted == "named" else (coming, going)
         begun: asyncio.Future[Any] = asyncio.ensure_future(first)
         await asyncio.wait_for(log.there.wait(), PATIENCE)
@@ -469,7 +490,7 @@ async def test_the_same_bytes_may_come_while_they_go(tmp_path: Path, halted: str
         await asyncio.wait_for(asyncio.gather(begun, other), PATIENCE)
         kept = begun.result() or other.result()
         assert await files.read(kept) == b"hello"
-        await files.forget("b")
+        await gone(files, "b")
         assert on_disk(tmp_path) == []
 
 
@@ -486,12 +507,13 @@ async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(t
                 kept = await files.keep(session, "x", TEXT, b"%d" % chance.randrange(2))
                 assert len(await files.read(kept)) == 1
                 if chance.random() < 0.7:
-                    await files.forget(session)
+                    await gone(files, session)
+                    await log.load(session)
 
         await asyncio.gather(*map(comes_and_goes, sessions))
         named = await log.named([digest(b"0"), digest(b"1")])
         assert on_disk(tmp_path) == sorted(named)
-        await asyncio.gather(*map(files.forget, sessions))
+        await asyncio.gather(*(gone(files, session) for session in sessions))
         assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
 
 
@@ -501,20 +523,30 @@ async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: 
         with pytest.raises(UnknownSession):
             async with files.upload("a", "x", TEXT) as upload:
                 await upload.write(b"hello")
-                await files.forget("a")
+                await gone(files, "a")
                 await upload.write(b"hello")
+        await log.load("a")
         with pytest.raises(UnknownSession):
             async with files.upload("a", "x", TEXT) as upload:
                 await upload.write(b"hello")
                 await upload.end()
-                await files.forget("a")
+                await gone(files, "a")
                 await upload.keep()
+        await log.load("a")
+        log.halts.add("keep_file")
+        late = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
+        await asyncio.wait_for(log.there.wait(), PATIENCE)
+        await gone(files, "a")
+        log.go.set()
+        with pytest.raises(UnknownSession):
+            await late
+        await log.load("a")
         async with files.upload("a", "x", TEXT) as upload:
             await upload.write(b"hello")
             await upload.end()
-            await files.forget("b")
+            await gone(files, "b")
             await upload.keep()
-        await files.forget("a")
+        await gone(files, "a")
         assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
 
 
@@ -767,5 +799,36 @@ async def test_no_file_is_touched_in_the_loop(hub: Hub) -> None:
             assert (await post(http, b"x" * 100, "sessionId=s1&name=%2F"))[0] == 400
             await ask(hub, "reader", made["fileId"])
             await ask(hub, "results", "x 70000")
-            await hub.node.files.forget("s1")
+            await gone(hub.node.files, "s1")
     assert on_disk(hub.folder) == []
+
+
+async def test_an_agent_whose_answer_has_ended_keeps_no_file(hub: Hub) -> None:
+    """It may outlive its session, and what comes after it under the id is another."""
+    code = """
+        import asyncio, pathlib
+
+        async def late(run):
+            yield "a "
+            while not pathlib.Path(run.message).exists():
+                try:
+                    await asyncio.sleep(0.01)
+                except asyncio.CancelledError:
+                    pass
+            await run.keep("late.txt", "text/plain", b"of the old session")
+        """
+    hub.agent("late.py", code)
+    await hub.start(grace_seconds=0.1)
+    gate = hub.folder / "gate"
+    listener = await hub.connect(extended=True)
+    await listener.send(type="chat", agentId="late", sessionId="s1", message=str(gate))
+    await listener.until_type("stream")
+    async with client(hub) as http:
+        async with http.delete("sessions/s1") as said:
+            assert said.status == 204
+        async with http.post("sessions", json={"sessionId": "s1"}) as said:
+            assert said.status == 201
+    agent = hub.node.agents.get("late")
+    gate.touch()
+    await eventually(lambda: not agent.working)
+    assert await hub.node.log.file_bytes(1) == {} and on_disk(hub.folder) == []

@@ -104,6 +104,15 @@ def texts(events: Sequence[Event]) -> list[str]:
     return [event.body.content for event in events if isinstance(event.body, Chunk)]
 
 
+async def test_a_log_has_a_name_of_its_own(opener: Opener, tmp_path: Path) -> None:
+    """The same when it is opened again; and to no other log it says the same."""
+    hub = await opener()
+    name = hub.log.identity(tmp_path)
+    await hub.log.close()
+    assert (await opener()).log.identity(tmp_path) == name
+    assert open_log(f"sqlite:///{tmp_path}/another.db").identity(tmp_path) != name
+
+
 async def test_numbers_are_dense_from_one(hub: Opened) -> None:
     """An append gets the next numbers of its session, and done gets the first of them."""
     assert await hub.put(Append("s", [chunk("a"), chunk("b", 1)])) == 1
@@ -463,28 +472,29 @@ async def test_files_are_counted_by_session(opener: Opener) -> None:
     assert await hub.log.file_bytes(6) == {"s": 16, "t": 6}
 
 
-async def test_files_are_forgotten_by_session(opener: Opener) -> None:
-    """What there was is returned, and a digest is named for as long as any file has it."""
+async def test_files_go_with_their_session(opener: Opener) -> None:
+    """What it had is returned, and a digest is named for as long as any file has it."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.load, ("s", "t")))
     for one in (file("f1"), file("f2", digest="d2"), file("f3", "t", digest="d2")):
         await hub.log.keep_file(one)
     assert sorted(await hub.log.named(["d1", "d2", "d3"])) == ["d1", "d2"]
-    gone = await hub.log.forget_files("s")
+    gone = await hub.log.delete("s")
     assert sorted((one.fileId, one.digest, one.size) for one in gone) == [("f1", "d1", 7), ("f2", "d2", 7)]
     assert await hub.log.named(["d1", "d2"]) == ["d2"] and await hub.log.file("f1") is None
-    assert await hub.log.forget_files("s") == [] and await hub.log.forget_files("nobody") == []
+    assert await hub.log.delete("s") == [] and await hub.log.delete("nobody") == []
     await hub.log.close()
     hub = await opener()
     assert await hub.log.file_bytes(0) == {"t": 7} and await hub.log.file("f3") is not None
 
 
-async def test_a_file_that_was_given_before_is_forgotten(hub: Opened) -> None:
-    """The order of calls is the order in the log, also where nobody has waited for the first."""
+async def test_a_file_that_was_given_before_its_session_went_goes_with_it(hub: Opened) -> None:
+    """The order of calls is the order in the log, also where nobody waits; one after it is refused."""
     for n in range(30):
-        kept = hub.log.keep_file(file(f"f{n}"))
-        _, gone = await asyncio.gather(kept, hub.log.forget_files("s"))
-        assert [one.fileId for one in gone] == [f"f{n}"]
+        await hub.log.load("s")
+        calls = hub.log.keep_file(file(f"f{n}")), hub.log.delete("s"), hub.log.keep_file(file(f"late{n}"))
+        _, gone, late = await asyncio.gather(*calls, return_exceptions=True)
+        assert [one.fileId for one in gone] == [f"f{n}"] and isinstance(late, StorageUnavailable)
     assert await hub.log.file_bytes(0) == {}
 
 

@@ -127,3 +127,13 @@ async def test_the_page_names_each_metric(hub: Hub) -> None:
         name: (kind.split()[0], sorted(kind.replace("`", "").replace(",", "").split()[2:]))
         for name, kind in table.items()
     }
+
+
+async def test_what_is_answered_anew_is_no_message_that_was_accepted(hub: Hub) -> None:
+    await hub.start()
+    client = await hub.connect("?sessionId=s1", extended=True)
+    end = await chat(client, "echo", "hello")
+    await client.send(type="regenerate", sessionId="s1", messageId=end["messageId"])
+    await client.until_done()
+    found = await scrape(hub)
+    assert (found["hubbub_chats_total",], found["hubbub_runs_started_total", "echo"]) == (1, 2)

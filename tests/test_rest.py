@@ -16,6 +16,18 @@ async def failing(message: str):
     raise ValueError(message)
 """
 
+AGAIN = """
+import asyncio, pathlib
+from hub import agent
+
+@agent(restartable=True)
+async def again(message: str):
+    yield "one "
+    while not pathlib.Path(message).exists():
+        await asyncio.sleep(0.01)
+    yield "two"
+"""
+
 
 @pytest.fixture
 async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
@@ -59,6 +71,22 @@ async def test_wait_gives_the_whole_answer(http: aiohttp.ClientSession) -> None:
     _, failed = await post(http, "sessions/s1/chat?wait=true", {"agentId": "failing", "message": "secret"})
     assert (failed["content"], failed["stopReason"], failed["error"]["code"]) == ("one ", "error", "agent_error")
     assert "secret" not in failed["error"]["message"]
+
+
+async def test_an_answer_that_began_anew_has_no_text_that_was_taken_back(hub: Hub) -> None:
+    """Who asks for it again after a restart gets it as it is at the end."""
+    hub.agent("again.py", AGAIN)
+    await hub.start()
+    gate = hub.folder / "gate"
+    body = {"agentId": "again", "message": str(gate), "clientMsgId": "k"}
+    client = await hub.connect("?sessionId=s1", extended=True)
+    await client.send(type="chat", sessionId="s1", **body)
+    await client.until_type("stream")
+    await hub.stop()
+    await hub.start()
+    gate.touch()
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        assert (await post(http, "sessions/s1/chat?wait=true", body))[1]["content"] == "one two"
 
 
 async def test_a_chat_may_be_a_stream_that_ends_with_its_answer(hub: Hub, http: aiohttp.ClientSession) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Client, Hub, HubProcess
+from fakes import PATIENCE, Client, Hub, HubProcess, eventually
+from listeners import call, post
 
 from hub.errors import StorageUnavailable
 from hub.logs import Append, Done
@@ -239,18 +240,66 @@ async def test_a_message_that_cannot_be_taken_back_is_refused_by_name(hub: Hub) 
     assert (await outcome(client, "far"))["code"] == "wrong_message"
 
 
-async def test_what_nobody_answered_is_not_regenerated_but_may_be_edited(hub: Hub) -> None:
-    """A run that ended without a word; the agent of an edit is then the connection's."""
-    hub.agent("silent.py", "async def silent(message: str):\n    yield ''")
+async def test_an_answer_that_ended_without_a_word_is_tried_again(hub: Hub) -> None:
+    """By the agent that failed; nothing goes but that answer, and what came after the message."""
+    hub.agent("fails.py", "async def fails(message: str):\n    raise ValueError\n    yield ''")
     client = await begin(hub)
-    await client.send(type="chat", agentId="silent", sessionId="s1", message="one")
-    said = await client.until_type("accepted")
-    await client.until_done()
+    await say(client, "zero")
+    said = await say(client, "one", "fails")
+    await say(client, "two")
     await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref=1)
+    again = await outcome(client, 1)
+    removed = await client.find(lambda f: f["type"] == "message_removed")
+    assert removed["seq"] == again["seq"] and removed["messageIds"][-1] == said["answerId"]
+    assert len(removed["messageIds"]) == 3
+    failed = await ended(client, again["runId"])
+    await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref="once more")
+    again = await outcome(client, "once more")
+    removed = await client.find(lambda f: f["type"] == "message_removed" and f["seq"] == again["seq"])
+    assert removed["messageIds"] == [failed["messageId"]]
+    failed = await ended(client, again["runId"])
+    assert (failed["agentId"], failed["stopReason"]) == ("fails", "error")
+    assert await history(hub) == ["zero", "[] zero", "one"]
+    await client.send(type="edit", sessionId="s1", messageId=said["messageId"], message="uno", ref=2)
+    assert (await ended(client, (await outcome(client, 2))["runId"]))["agentId"] == "fails"
+
+
+async def test_another_messages_answer_does_not_say_who_failed(hub: Hub) -> None:
+    """One that waited, and so began after the message."""
+    hub.agent("fails.py", "async def fails(message: str):\n    raise ValueError\n    yield ''")
+    client = await begin(hub)
+    gate = hub.folder / "gate"
+    await start(client, "stubborn", str(gate))
+    for agent in ("remembers", "fails"):
+        await client.send(type="chat", agentId=agent, sessionId="s1", message=agent, ifBusy="enqueue")
+        said = await client.until_type("accepted")
+    gate.touch()
+    await ended(client, said["runId"])
+    await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref=1)
+    assert (await ended(client, (await outcome(client, 1))["runId"]))["agentId"] == "fails"
+
+
+async def test_what_no_agent_was_asked_is_not_regenerated_but_may_be_edited(hub: Hub) -> None:
+    """The last message of a fork; the agent of an edit is then the connection's."""
+    client = await begin(hub)
+    said = await say(client, "one")
+    await client.send(type="fork", sessionId="s1", messageId=said["messageId"], newSessionId="f1", ref=0)
+    await outcome(client, 0)
+    await client.send(type="regenerate", sessionId="f1", messageId=said["messageId"], ref=1)
     assert (await outcome(client, 1))["code"] == "wrong_message"
-    await client.send(type="edit", sessionId="s1", messageId=said["messageId"], message="two", ref=2)
+    await client.send(type="edit", sessionId="f1", messageId=said["messageId"], message="two", ref=2)
     assert (await ended(client, (await outcome(client, 2))["runId"]))["agentId"] == "remembers"
-    assert await history(hub) == ["two", "[] two"]
+    assert await history(hub, "f1") == ["two", "[] two"]
+
+
+async def test_who_edits_without_having_joined_hears_what_is_taken_back_first(hub: Hub) -> None:
+    client = await begin(hub)
+    said = await say(client, "one")
+    other = await hub.connect(extended=True)
+    await other.send(type="edit", sessionId="s1", messageId=said["messageId"], message="two", ref=1)
+    await ended(other, (await outcome(other, 1))["runId"])
+    heard = [frame["type"] for frame in other.frames if "seq" in frame]
+    assert heard == ["accepted", "message_removed", "user_message", "run_started", "stream", "run_finished"]
 
 
 # --- once, and together -----------------------------------------------------------------------------------------------
@@ -353,6 +402,55 @@ async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hu
     assert edited["type"] == late["type"] == "accepted" and edited["seq"] < late["seq"]
     assert (await ended(client, late["runId"]))["stopReason"] == "end_turn"
     assert "late" in await history(hub) and sound(await logged(hub))
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_then(hub: Hub, gone: bool) -> None:
+    client = await begin(hub)
+    hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'old'")
+    await hub.node.reload("fresh")
+    gate = hub.folder / "gate"
+    first = await start(client, "stubborn", str(gate))
+    await client.send(type="edit", sessionId="s1", messageId=first["messageId"], message=str(gate), ref="e")
+    await stopping(hub, first["runId"])
+    other = await hub.connect(extended=True)
+    await other.send(type="chat", agentId="fresh", sessionId="s1", message="late", ifBusy="parallel", ref="c")
+    await eventually(lambda: hub.node.sessions["s1"].holders == 2)
+    if gone:
+        (hub.folder / "agents" / "fresh.py").unlink()
+    else:
+        hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'newer'")
+    await hub.node.reload("fresh")
+    gate.touch()
+    late = await outcome(other, "c")
+    if gone:
+        assert late["code"] == "unknown_agent"
+    else:
+        await ended(other, late["runId"])
+        assert other.text(late["runId"]) == "newer"
+
+
+async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_in_the_next_one(hub: Hub) -> None:
+    client = await begin(hub)
+    said = await say(client, "one")
+    gate, trail = asyncio.Event(), hub.node.log.trail
+
+    async def held(*asked: Any) -> Any:
+        await gate.wait()
+        return await trail(*asked)
+
+    hub.node.log.trail = held  # type: ignore[method-assign]
+    async with hub.node.use("f1") as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        editor, forker = await hub.connect(extended=True), await hub.connect(extended=True)
+        await editor.send(type="edit", sessionId="f1", messageId="m_1", message="x", ref="e")
+        await eventually(old.turn.locked)
+        await forker.send(type="fork", sessionId="s1", messageId=said["answerId"], newSessionId="f1", ref="f")
+        await eventually(lambda: old.holders == 3)
+        assert (await call(http, "DELETE", "sessions/f1"))[0] == 204
+        assert (await post(http, "sessions", {"sessionId": "f1"}))[0] == 201
+        gate.set()
+        assert (await outcome(forker, "f"))["code"] == "session_deleted"
+        assert await history(hub, "f1") == []
 
 
 async def test_where_the_log_fails_nothing_is_taken_back(hub: Hub) -> None:
@@ -652,6 +750,15 @@ async def test_a_fork_copies_the_newest_up_to_the_limit(hub: Hub, limit: dict[st
     await client.send(type="fork", sessionId="s1", messageId=said[1]["answerId"], newSessionId="f1", ref="f")
     assert (await outcome(client, "f"))["type"] == "subscribed"
     assert await history(hub, "f1") == ["abc ", "def", "def "]
+
+
+async def test_a_fork_of_a_message_that_is_too_large_alone_says_so(hub: Hub) -> None:
+    client = await begin(hub, fork_bytes=2)
+    said = await say(client, "one")
+    await client.send(type="fork", sessionId="s1", messageId=said["messageId"], newSessionId="s2", ref="f")
+    refused = await outcome(client, "f")
+    assert refused["code"] == "wrong_message" and "2 bytes" in refused["message"]
+    assert await hub.node.log.find("s2") is None
 
 
 async def test_a_fork_that_may_not_be_heard_makes_no_session(hub: Hub) -> None:

@@ -16,11 +16,11 @@ import orjson
 from aiohttp import web
 
 from hub.api import STREAM, Route, bodies
-from hub.asking import asked, resolved
+from hub.asking import asked, check_payload, resolved, too_late
 from hub.auth import principal
 from hub.clients import NODE
 from hub.connection import Connection
-from hub.dispatch import reply
+from hub.dispatch import asking, reply
 from hub.errors import (
     AgentBroken,
     AlreadyResolved,
@@ -28,6 +28,7 @@ from hub.errors import (
     Busy,
     Draining,
     IdReused,
+    SessionDeleted,
     StorageUnavailable,
     UnknownAgent,
     UnknownInterrupt,
@@ -129,11 +130,14 @@ def _cursor(session: Session, start: int, last: tuple[str, int] | None) -> int:
 async def _answered(node: Node, session_id: str, entries: list[ResumeEntry], who: Author) -> tuple[str, int]:
     """Answer questions; return the run that asked them, and after which seq it has not been heard yet.
 
-    The same answers may be sent again. A question that is closed may be `cancelled`, so that its asker can go on.
+    All are looked at before any is kept. The same answers may be sent again. A question that is closed may be
+    `cancelled`, so that its asker can go on.
     """
     questions = [await asked(node.log, session_id, entry.interruptId) for entry in entries]
     if len({question.runId for question in questions}) > 1:
         raise BadFrame("these questions are of several runs: answer each run's in a request of its own")
+    for entry, question in zip(entries, questions):
+        await _check(node, session_id, question, entry, who)
     for entry, question in zip(entries, questions):
         command = Resume(sessionId=session_id, **msgspec.structs.asdict(entry))
         try:
@@ -142,6 +146,15 @@ async def _answered(node: Node, session_id: str, entries: list[ResumeEntry], who
             if entry.status == "resolved" and not await _stands(node, session_id, question, entry, who):
                 raise
     return questions[0].runId, min(question.seq for question in questions)
+
+
+async def _check(node: Node, session_id: str, question: KeptChat, entry: ResumeEntry, who: Author) -> None:
+    """Raise what an answer would be refused with, as far as that is known before any of them is kept."""
+    check_payload(entry.payload, node.settings.limits)
+    if asking(node, session_id, entry.interruptId) is None and entry.status == "resolved":
+        if not await _stands(node, session_id, question, entry, who):
+            node.refuse_if_draining()
+            raise too_late(session_id, entry.interruptId)
 
 
 async def _stands(node: Node, session_id: str, question: KeptChat, entry: ResumeEntry, who: Author) -> bool:
@@ -272,7 +285,7 @@ ROUTES = (
         headers={"Last-Event-ID": LastEvent},
         raises=(
             *(UnknownAgent, UnknownInterrupt, AgentBroken, AlreadyResolved, IdReused),
-            *(Busy, Draining, StorageUnavailable),
+            *(SessionDeleted, Busy, Draining, StorageUnavailable),
         ),
     ),
 )

@@ -24,6 +24,7 @@ from hub.errors import (
     EmptyFile,
     FileTooLarge,
     QuotaExceeded,
+    SessionDeleted,
     StorageUnavailable,
     TooSlow,
     UnknownFile,
@@ -167,7 +168,7 @@ ROUTES = (
         query=Uploading,
         raises=(
             *(BadType, EmptyFile, FileTooLarge, QuotaExceeded, TooSlow),
-            *(UnknownSession, Draining, StorageUnavailable),
+            *(UnknownSession, SessionDeleted, Draining, StorageUnavailable),
         ),
     ),
     Route(

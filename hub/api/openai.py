@@ -23,7 +23,7 @@ from hub.auth import principal
 from hub.calls import answer
 from hub.clients import NODE
 from hub.connection import Connection
-from hub.errors import AgentBroken, AgentError, Busy, Draining, StorageUnavailable, UnknownAgent
+from hub.errors import AgentBroken, AgentError, Busy, Draining, SessionDeleted, StorageUnavailable, UnknownAgent
 from hub.loading import Agent
 from hub.messages import Chat, Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.node import Node
@@ -241,7 +241,7 @@ ROUTES = (
         {200: (ChatCompletion, STREAM), 500: OpenAIError, 504: OpenAIError},
         body=Completion,
         headers={"X-Session-Id": Annotated[Id, msgspec.Meta(description="the sessionId of the body")]},
-        raises=(UnknownAgent, AgentBroken, Busy, Draining, StorageUnavailable),
+        raises=(UnknownAgent, AgentBroken, SessionDeleted, Busy, Draining, StorageUnavailable),
         failure=OpenAIError,
         bases=BASES,
     ),

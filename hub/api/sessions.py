@@ -29,6 +29,7 @@ from hub.connection import Connection
 from hub.deleting import clear, delete, purge
 from hub.dispatch import join, reply, stop
 from hub.errors import (
+    AgentBroken,
     AlreadyResolved,
     BadFrame,
     BadId,
@@ -138,12 +139,12 @@ async def cleared(request: web.Request) -> web.Response:
     if len(ways) != 1 or chosen.all is False:
         raise BadFrame(f"choose in one way; send for example {Clearing.example}")
     node.refuse_if_draining()
-    names = chosen.sessionIds
+    names, before = chosen.sessionIds, chosen.before
     if names is None:
         # A session without any message was last written in at no time: only `all` takes it.
-        since, until = (0, FAR) if chosen.all else (1, min(chosen.before or 0, FAR))
+        since, until = (0, FAR) if before is None else (1, min(before, FAR))
         names = [one.sessionId for one in (await node.log.sessions(0, FAR, None, since, until))[1]]
-    count = await clear(node, list(dict.fromkeys(names)))
+    count = await clear(node, list(dict.fromkeys(names)), before)
     await purge(node)
     return web.json_response({"deleted": count})
 
@@ -245,7 +246,7 @@ async def resume(request: web.Request) -> web.Response:
 
 
 READ_RAISES = (BadId, UnknownSession, StorageUnavailable)
-CHAT_RAISES = (UnknownAgent, IdReused, SessionDeleted, Busy, Draining, StorageUnavailable)
+CHAT_RAISES = (UnknownAgent, AgentBroken, IdReused, SessionDeleted, Busy, Draining, StorageUnavailable)
 TAG = "Sessions"
 ROUTES = (
     Route("GET", "/sessions", listed, TAG, {200: Page[Listed]}, query=Listing, raises=(StorageUnavailable,)),
@@ -256,7 +257,7 @@ ROUTES = (
         TAG,
         {200: SessionState, 201: SessionState},
         body=NewSession,
-        raises=(Draining, StorageUnavailable),
+        raises=(SessionDeleted, Draining, StorageUnavailable),
     ),
     Route(
         "POST",

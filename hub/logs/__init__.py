@@ -6,6 +6,7 @@ One driver per file, named by its URL's scheme. All drivers run tests/test_log_c
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -173,6 +174,10 @@ class Log(ABC):
         """Finish what is queued, then let go of everything. Appends afterwards are refused."""
 
     @abstractmethod
+    def identity(self, home: Path) -> str:
+        """Return what no other log is called, however it was opened; one inside the folder *home* may move with it."""
+
+    @abstractmethod
     async def load(self, session_id: str) -> Head:
         """Return where the session stands, making it, with a random epoch, where there is none."""
 
@@ -229,11 +234,11 @@ class Log(ABC):
         """Replace those of `title` and `metadata` that *changes* has; nothing where there is no session."""
 
     @abstractmethod
-    async def delete(self, session_id: str) -> None:
+    async def delete(self, session_id: str) -> Sequence[File]:
         """Let all of a session be gone, in one commit: after it, and after a crash, it is whole or not there.
 
-        No append to it may be under way. A session that is loaded under the id afterwards is a new one. What it took
-        is given back by purge().
+        Returns the files that it had; one that is given later is refused. No append to it may be under way. A session
+        that is loaded under the id afterwards is a new one. What it took is given back by purge().
         """
 
     @abstractmethod
@@ -263,10 +268,6 @@ class Log(ABC):
     @abstractmethod
     async def named(self, digests: Sequence[str]) -> Sequence[str]:
         """Return those of *digests* that some file has."""
-
-    @abstractmethod
-    async def forget_files(self, session_id: str) -> Sequence[File]:
-        """Keep no file of the session any more; return what there was."""
 
     @abstractmethod
     async def unfinished(self) -> Sequence[RunRecord]:

@@ -45,7 +45,7 @@ from hub.logs import (
     RunRecord,
 )
 from hub.logs import sqlite_schema as sql
-from hub.logs.sqlite_plan import Cut, Delete, Forget, Outcome, Relabel, Work, to_events, to_messages, to_pieces
+from hub.logs.sqlite_plan import Cut, Delete, Outcome, Relabel, Work, to_events, to_messages, to_pieces
 from hub.logs.sqlite_writer import Writer, connect, one, open_file
 from hub.messages import Event
 
@@ -103,6 +103,10 @@ class SqliteLog(Log):
         if self._closed is not None:
             await asyncio.shield(self._closed)
 
+    def identity(self, home: Path) -> str:
+        path, home = self._path.resolve(), home.resolve()
+        return str(path.relative_to(home) if path.is_relative_to(home) else path)
+
     async def load(self, session_id: str) -> Head:
         return cast(Head, await self._submit(session_id))
 
@@ -149,8 +153,8 @@ class SqliteLog(Log):
             written["metadata"] = orjson.dumps(written["metadata"]).decode()
         await self._submit(Relabel(session_id, written))
 
-    async def delete(self, session_id: str) -> None:
-        await self._submit(Delete(session_id))
+    async def delete(self, session_id: str) -> Sequence[File]:
+        return [File(*row) for row in await self._submit(Delete(session_id))]
 
     async def purge(self) -> None:
         await self._drop(await self._ask(sql.DELETED, ()))
@@ -176,9 +180,6 @@ class SqliteLog(Log):
 
     async def named(self, digests: Sequence[str]) -> Sequence[str]:
         return cast(Sequence[str], await self._ask(sql.NAMED, (orjson.dumps(digests).decode(),)))
-
-    async def forget_files(self, session_id: str) -> Sequence[File]:
-        return [File(*row) for row in await self._submit(Forget(session_id))]
 
     async def unfinished(self) -> Sequence[RunRecord]:
         return msgspec.convert(await self._ask(sql.UNFINISHED, ()), list[RunRecord])

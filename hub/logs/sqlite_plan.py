@@ -25,13 +25,6 @@ class Cut:
 
 
 @attrs.frozen
-class Forget:
-    """Keep no file of the session."""
-
-    session: str
-
-
-@attrs.frozen
 class Relabel:
     """Replace the title or the metadata of a session; the latter is JSON."""
 
@@ -46,7 +39,7 @@ class Delete:
     sessionId: str
 
 
-Work = Append | Cut | File | Forget | Relabel | Delete | str  # a string is a session to load
+Work = Append | Cut | File | Relabel | Delete | str  # a string is a session to load
 Job = tuple[Work, Callable[[Any], None]]
 # What to tell in the loop: session, events, the one who asked, the answer.
 Outcome = tuple[str, Sequence[Event], Callable[[Any], None], Any]
@@ -64,9 +57,8 @@ class Plan:
     ended: list[tuple[str, str]] = attrs.Factory(list)
     removed: list[tuple[str, str]] = attrs.Factory(list)
     cuts: list[tuple[Cut, dict[str, int]]] = attrs.Factory(list)
-    forgotten: list[tuple[str, list[Any]]] = attrs.Factory(list)  # sessions, and the rows of files that they had
     labels: list[Relabel] = attrs.Factory(list)
-    deleted: list[str] = attrs.Factory(list)
+    deleted: dict[str, list[Any]] = attrs.Factory(dict)  # sessions, and the rows of files that they had
     outcomes: list[Outcome] = attrs.Factory(list)
 
     def add(self, work: Work, done: Callable[[Any], None]) -> None:
@@ -79,21 +71,16 @@ class Plan:
             row = (work.fileId, work.sessionId, work.name, work.type, work.size, work.digest, self.now)
             self.rows["files"] += row
             self.outcomes.append(("", (), done, None))
-        elif isinstance(work, Forget):
-            had: list[Any] = []
-            self.forgotten.append((work.session, had))
-            self.outcomes.append(("", (), done, had))
         elif isinstance(work, Cut):
             floors: dict[str, int] = {}
             if work.pieces:
                 self.cuts.append((work, floors))
             self.outcomes.append(("", (), done, floors))
-        else:
-            if isinstance(work, Relabel):
-                self.labels.append(work)
-            else:
-                self.deleted.append(work.sessionId)
+        elif isinstance(work, Relabel):
+            self.labels.append(work)
             self.outcomes.append(("", (), done, None))
+        else:
+            self.outcomes.append(("", (), done, self.deleted.setdefault(work.sessionId, [])))
 
     def _load(self, session: str) -> Head:
         standing = self.heads.get(session) or self.known.get(session)
@@ -149,7 +136,7 @@ class Plan:
         return not (self._changes() or any(self.rows.values()))
 
     def _changes(self) -> bool:
-        return bool(self.ended or self.removed or self.cuts or self.forgotten or self.labels or self.deleted)
+        return bool(self.ended or self.removed or self.cuts or self.labels or self.deleted)
 
 
 def to_json(fact: Any) -> str:

@@ -194,7 +194,6 @@ FILE_BYTES = """
         SELECT session, sum(max(size, ?)) AS bytes FROM files GROUP BY session)"""
 NAMED = """
     SELECT json_group_array(value) FROM json_each(?) WHERE EXISTS (SELECT 1 FROM files WHERE digest = value)"""
-FORGET_FILES = "DELETE FROM files WHERE session = ?"
 LABEL = "SELECT json_array(title, metadata) FROM sessions WHERE id = :session"
 RELABEL = {
     "title": "UPDATE sessions SET title = ? WHERE id = ?",

@@ -177,14 +177,13 @@ class Writer:
             for statement in sql.CUT:
                 self.db.execute(statement, pieces)
             floors.update(one(self.db, sql.FLOORS, pieces))
-        for session, had in plan.forgotten:
-            had += one(self.db, sql.FILES_OF, (session,))
-            self.db.execute(sql.FORGET_FILES, (session,))
         if plan.deleted:
             for statement in sql.PLACE:  # an event that has none would be taken for one of a new session
                 self.db.execute(statement)
+            for session, had in plan.deleted.items():
+                had += one(self.db, sql.FILES_OF, (session,))
             for statement in sql.DELETE:
-                self.db.execute(statement, (orjson.dumps(plan.deleted).decode(),))
+                self.db.execute(statement, (orjson.dumps([*plan.deleted]).decode(),))
             self.db.execute(sql.EMPTY)
 
     def place(self) -> None:
