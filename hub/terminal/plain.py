@@ -5,13 +5,26 @@ import signal
 import sys
 from secrets import token_hex
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 
 from hub.client import Answer, Closed, Failure
-from hub.messages import Chunk, Event, MessageRemoved, Reset, RunError, RunFinished, UserMessage, WholeMessage
+from hub.messages import (
+    Chunk,
+    Event,
+    Interrupt,
+    InterruptResolved,
+    MessageRemoved,
+    Reset,
+    RunError,
+    RunFinished,
+    UserMessage,
+    WholeMessage,
+)
 from hub.terminal.failures import CommandFailed
-from hub.terminal.hubs import opened
+from hub.terminal.hubs import base, get, opened
+from hub.terminal.questions import asks, closed
 from hub.terminal.text import safe
 
 
@@ -45,14 +58,15 @@ async def answer_once(url: str, agent: str, session: str | None, message: str) -
     """Send one message, and write the answer; raises CommandFailed where it fails."""
     if not message.strip():
         raise CommandFailed("standard input is empty: there is nothing to say")
+    session = session or f"s_{token_hex(10)}"
+    stopping: list[asyncio.Task[object]] = []
+    whole = asyncio.current_task()
+    assert whole is not None
     async with opened(url) as hub:
-        answer = (await hub.session(session or f"s_{token_hex(10)}", agent=agent)).chat(message.rstrip("\n"))
-        stopping: list[asyncio.Task[object]] = []
-        whole = asyncio.current_task()
-        assert whole is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, stopping, whole)
         try:
-            await _write(answer)
+            answer = (await hub.session(session, agent=agent)).chat(message.rstrip("\n"))
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, stopping, whole)
+            await _write(answer, f"{base(url)}/?session={session}")
         except Failure as failure:
             raise CommandFailed(failure.message) from None
         finally:
@@ -68,7 +82,8 @@ def _stop(answer: Answer, stopping: "list[asyncio.Task[object]]", whole: "asynci
         stopping.append(asyncio.create_task(answer.cancel()))
 
 
-async def _write(answer: Answer) -> None:
+async def _write(answer: Answer, page: str) -> None:
+    """Write an answer; what asks people is stopped, for here is nobody: *page* is where there is."""
     out, why = Plain(), ""
     async for event in answer:
         body = event.body
@@ -78,6 +93,10 @@ async def _write(answer: Answer) -> None:
         elif isinstance(body, MessageRemoved):
             out.line()
             print("hubbub: the answer begins anew", file=sys.stderr)
+        elif isinstance(body, Interrupt):
+            out.line()
+            await answer.cancel()
+            raise CommandFailed(f"{asks(event, body)} - in a pipe nobody can answer: ask at a terminal, or at {page}")
         elif isinstance(body, RunError):
             why = body.message
         elif isinstance(body, RunFinished):
@@ -89,6 +108,8 @@ async def _write(answer: Answer) -> None:
 async def follow(url: str, session: str) -> int:
     """Write what is said in a session from now on; an answer that is going on is written from its beginning."""
     out = Plain()
+    await get(url, f"/sessions/{quote(session, safe='')}")  # to follow one that is not there would make it
+    print(f"following {session}; Ctrl-C ends", file=sys.stderr)
     async with opened(url) as hub:
         try:
             async for event in hub.subscribe(session=session):
@@ -110,6 +131,12 @@ def _show(out: Plain, event: Event | Reset) -> None:
     elif isinstance(body, (Chunk, WholeMessage)):
         out.begin(body.messageId, f"{agent}: ")
         out.write(body.content)
+    elif isinstance(event, Event) and isinstance(body, Interrupt):
+        out.line()
+        out.write(f"? {asks(event, body)}\n")
+    elif isinstance(body, InterruptResolved):
+        out.line()
+        out.write(f"? {closed(body)}\n")
     elif isinstance(body, RunError):
         out.begin("", "")
         out.write(f"! {agent}: {body.message}\n")
