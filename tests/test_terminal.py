@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
 from fakes import PATIENCE, Hub
@@ -492,13 +493,27 @@ async def said(hub: Hub, agent: str, session: str, message: str) -> None:
 
 
 async def test_sessions_are_listed_the_newest_first(hub: Hub) -> None:
-    """With their number of messages."""
+    """With their titles or the first words that were said there, and their number of messages."""
     await hub.start()
     await said(hub, "echo", "older", "hi")
-    await said(hub, "echo", "newer", "hi")
+    await said(hub, "echo", "named", "hi")
+    await said(hub, "echo", "newer", "what \x1b[1mis\n" + "a long question " * 9)
+    async with aiohttp.ClientSession() as http:
+        await http.patch(f"{hub.url}/api/v1/sessions/named", json={"title": "Plans [b]"})
+        await http.post(f"{hub.url}/api/v1/sessions", json={"sessionId": "empty"})
     done = await piped(hub, "sessions")
-    rows = [line.split("│")[1:3] for line in done.out.splitlines() if line.startswith("│")]
-    assert [[cell.strip() for cell in row] for row in rows] == [["newer", "2"], ["older", "2"]]
+    rows = [line.split("│")[1:4] for line in done.out.splitlines() if line.startswith("│")]
+    listed = [[cell.strip() for cell in row] for row in rows]
+    assert sorted(listed) == sorted(
+        [
+            ["empty", "", "0"],
+            ["newer", "what ␛[1mis a long question a long question a long …", "2"],
+            ["named", "Plans [b]", "2"],
+            ["older", "hi", "2"],
+        ]
+    )
+    ids = [row[0] for row in listed if row[0] != "empty"]
+    assert ids == ["newer", "named", "older"]
 
 
 async def test_a_session_is_exported_whole(hub: Hub) -> None:
