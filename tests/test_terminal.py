@@ -253,6 +253,21 @@ async def test_a_question_that_somebody_else_answers_leaves_the_prompt(hub: Hub,
         await screen.until("local answered: false", "resolved False local", "you>", after="Ctrl-D declines")
 
 
+async def test_a_question_whose_session_is_deleted_leaves_the_prompt(hub: Hub, tmp_path: Path) -> None:
+    """As where its answer is stopped; one may go on in another session."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    async with terminal(tmp_path, "chat", "careful", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type("go" + ENTER)
+        await screen.until("answer>")
+        async with aiohttp.ClientSession() as http, http.delete(f"{hub.url}/api/v1/sessions/s1") as done:
+            assert done.status == 204
+        await screen.until("nobody waits for an answer any more", "— cancelled —", "you>", after="Ctrl-D declines")
+        screen.type("/session s2" + ENTER)
+        await screen.until("session s2", after="you> /session s2")
+
+
 async def test_what_is_asked_in_others_chats_is_shown_and_can_be_answered(hub: Hub, tmp_path: Path) -> None:
     """By /answer, at a prompt that is the same as before; also by who came later."""
     hub.agent("careful.py", CAREFUL)

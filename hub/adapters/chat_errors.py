@@ -79,7 +79,11 @@ def lost(error: Exception, at: URL) -> AgentError:
     The address is noted without its query, which may hold a key; clients need not know it.
     """
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        found = AgentError("The model's endpoint cannot be reached: the hub's output names its address.", "model_unreachable", retryable=True)
+        found = AgentError(
+            "The model's endpoint cannot be reached: the hub's output names its address.",
+            "model_unreachable",
+            retryable=True,
+        )
     elif isinstance(error, TimeoutError):
         found = AgentError("The model's endpoint fell silent.", "model_timeout", retryable=True)
     else:

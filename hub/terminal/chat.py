@@ -249,6 +249,7 @@ class Talk:
         with contextlib.suppress(Failure):  # who is told of it is the one who asks
             async for event in session.events():
                 self.screen.show(event)
+        self.screen.forget()  # nobody is to wait for what will not come
 
     async def _watch(self) -> None:
         """Tell when the connection is lost, and when it is there again."""

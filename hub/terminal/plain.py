@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from secrets import token_hex
 from typing import Any
 from urllib.parse import quote
@@ -121,9 +122,9 @@ async def follow(url: str, session: str) -> int:
     return 0
 
 
-def _show(out: Plain, event: Event | Reset) -> None:
-    body = event.body if isinstance(event, Event) else None
-    agent = event.agentId if isinstance(event, Event) else None
+def _show(out: Plain, said: Event | Reset) -> None:
+    body = said.body if isinstance(said, Event) else said
+    agent = said.agentId if isinstance(said, Event) else None
     if isinstance(body, UserMessage):
         out.begin(body.messageId, f"{body.author.name}> ")
         out.write(body.content)
@@ -131,22 +132,22 @@ def _show(out: Plain, event: Event | Reset) -> None:
     elif isinstance(body, (Chunk, WholeMessage)):
         out.begin(body.messageId, f"{agent}: ")
         out.write(body.content)
-    elif isinstance(event, Event) and isinstance(body, Interrupt):
+    elif type(body) in NOTES:
         out.line()
-        out.write(f"? {asks(event, body)}\n")
-    elif isinstance(body, InterruptResolved):
-        out.line()
-        out.write(f"? {closed(body)}\n")
-    elif isinstance(body, RunError):
-        out.begin("", "")
-        out.write(f"! {agent}: {body.message}\n")
-    elif isinstance(body, RunFinished):
-        out.line()
-        if body.stopReason not in ("end_turn", "max_tokens", "error"):
-            out.write(f"! {agent}: {body.stopReason}\n")
-    elif isinstance(body, MessageRemoved):
-        out.line()
-        out.write(f"! {agent}: the answer begins anew\n")
-    elif isinstance(event, Reset):
-        out.line()
-        out.write("! this session begins anew\n")
+        note = NOTES[type(body)](said, body)
+        out.write(f"{note}\n" if note else "")
+
+
+def _end(event: Event, body: RunFinished) -> str:
+    usual = body.stopReason in ("end_turn", "max_tokens", "error")  # an error was told just before
+    return "" if usual else f"! {event.agentId}: {body.stopReason}"
+
+
+NOTES: dict[type, Callable[[Any, Any], str]] = {
+    Interrupt: lambda event, body: f"? {asks(event, body)}",
+    InterruptResolved: lambda event, body: f"? {closed(body)}",
+    RunError: lambda event, body: f"! {event.agentId}: {body.message}",
+    RunFinished: _end,
+    MessageRemoved: lambda event, body: f"! {event.agentId}: the answer begins anew",
+    Reset: lambda reset, body: "! this session begins anew",
+}
