@@ -45,6 +45,12 @@ async def careful(run):
     reply = await run.ask(f"Really {run.message}?", schema={"type": "boolean"})
     yield f"{reply.status} {reply.payload!r} {reply.by.id}"
 """
+TWICE = """
+import asyncio
+
+async def careful(run):
+    await asyncio.gather(run.ask("first"), run.ask("second"))
+"""
 DEAF = """
 import asyncio, pathlib
 
@@ -225,13 +231,13 @@ async def test_what_an_agent_asks_is_answered_at_the_prompt(hub: Hub, tmp_path: 
 
 
 async def test_ctrl_c_at_a_question_stops_the_answer_that_asks(hub: Hub, tmp_path: Path) -> None:
-    """It is not asked again, and one may go on."""
-    hub.agent("careful.py", CAREFUL)
+    """Nothing is asked again, also where it asks twice at once, and one may go on."""
+    hub.agent("careful.py", TWICE)
     await hub.start()
     async with terminal(tmp_path, "chat", "careful", *at(hub)) as screen:
         await screen.until("you>")
         screen.type("go" + ENTER)
-        await screen.until("answer>")
+        await screen.until("second", "answer>")
         screen.type(CTRL_C)
         await screen.until("— cancelled —", "you>", after="stopping")
         assert screen.text.rpartition("stopping")[2].count("answer>") == 0

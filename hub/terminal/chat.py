@@ -132,7 +132,7 @@ class Talk:
                 if not await self._until_asked(answer, heard):
                     return False
                 for question in self._questions(answer)[:1]:
-                    await self._take_reply(question)
+                    await self._take_reply(answer, question)
             heard.result()
         except Closed:
             raise
@@ -180,14 +180,15 @@ class Talk:
         run = answer.accepted and answer.accepted.runId
         return [_question(one) for one in self.screen.questions.values() if one.runId == run]
 
-    async def _take_reply(self, question: Interrupt) -> None:
+    async def _take_reply(self, answer: Answer, question: Interrupt) -> None:
         """Let a question be answered here, or end the prompt where it is closed meanwhile. Ctrl-C stops the answer."""
         try:
             line = await self._reply_line(question)
         except EOFError:
             line = None
         except KeyboardInterrupt:
-            self.screen.questions.pop(question.id, None)
+            for asked in self._questions(answer):  # none of them is put again
+                del self.screen.questions[asked.id]
             self.presses.put_nowait(None)
             return
         if question.id in self.screen.questions:
