@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from secrets import token_hex
 
 import attrs
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hub.client import Answer, Client, Closed, Failure, Session
-from hub.messages import Event, Interrupt
+from hub.messages import Event, Interrupt, Reset
 from hub.terminal.failures import CommandFailed
 from hub.terminal.hubs import base, opened
 from hub.terminal.keyboard import history, keys, quiet
@@ -235,20 +235,21 @@ class Talk:
             self.console.print(what)  # where a Live is on, rich prints above it
 
     async def _join(self, session: str) -> None:
+        if self._reading is not None and session == self.session.id:
+            return
+        events = self.hub.subscribe(session=session)  # before it is heard, so that what is going on is shown whole
         joined = await self.hub.session(session, agent=self.agent)
         if self._reading is not None:
-            if session == self.session.id:
-                return
             self._reading.cancel()
             await asyncio.wait([self._reading])
             self.session.leave()
             self.screen.forget()
         self.session = joined
-        self._reading = asyncio.create_task(self._read(joined))
+        self._reading = asyncio.create_task(self._read(events))
 
-    async def _read(self, session: Session) -> None:
+    async def _read(self, events: AsyncIterator[Event | Reset]) -> None:
         with contextlib.suppress(Failure):  # who is told of it is the one who asks
-            async for event in session.events():
+            async for event in events:
                 self.screen.show(event)
         self.screen.forget()  # nobody is to wait for what will not come
 
