@@ -95,7 +95,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return response
     except Exception:
         log.exception("a request failed", path=request.path[:200])
-        return said(Failure("the hub failed; its log has the reason", "internal"), status=500)
+        return said(Failure("the hub failed; its output says why", "internal"), status=500)
 
 
 async def vary(request: web.Request, response: web.StreamResponse) -> None:
@@ -277,7 +277,7 @@ def _listen(settings: Settings) -> list[socket.socket]:
             raise OSError(
                 error.errno,
                 f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}; "
-                "is another hub running? choose another --port",
+                "is another hub running? choose another --port, and another --data",
             ) from None
         sock.listen(BACKLOG)
         port = sock.getsockname()[1]
@@ -288,7 +288,7 @@ def _listen(settings: Settings) -> list[socket.socket]:
 def _announce(node: Node, sockets: list[socket.socket], announce: Callable[[str], None]) -> None:
     settings = node.settings
     port = sockets[0].getsockname()[1]
-    announce(f"Hubbub listens on   http://{settings.host}:{port}  (a page to try it)")
+    announce(f"Hubbub listens on   http://{settings.host}:{port}  (the console)")
     announce(f"                    ws://{settings.host}:{port}{BASE}/ws")
     announce(f"                    http://{settings.host}:{port}/docs  (what it can be asked)")
     for agent in node.agents.all():

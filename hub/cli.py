@@ -79,7 +79,7 @@ def _settings(flags: dict[str, Any]) -> Settings:
 async def _agents(settings: Settings) -> "Sequence[Agent]":
     from hub.loading import Agents
 
-    agents = Agents(settings.agents, settings.data)
+    agents = Agents(settings.agents, settings.data, enter=False)
     await agents.open()
     try:
         return agents.all()
@@ -91,7 +91,7 @@ def _show(agents: "Sequence[Agent]") -> None:
     """Print a table; what agent files say of themselves is text, never markup."""
     table = Table("agent", "state", "description")
     for agent in agents:
-        table.add_row(Text(agent.id), "broken" if agent.error else "ready", Text(agent.error or agent.description))
+        table.add_row(Text(agent.id), agent.describe()["status"], Text(agent.error or agent.description))
     console = Console()
     console.print(table if agents else "no agents here yet")
 

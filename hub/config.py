@@ -137,7 +137,7 @@ def _from_file(path: Path) -> Iterator[tuple[str, Any]]:
         raise ConfigError(f"{FILE}: hubbub is not a table: write [hubbub] on a line of its own, and the settings below")
     for name, value in table.items():
         if name not in KINDS:
-            raise ConfigError(f"{FILE}: unknown setting {name!r}{_hint(name, list(KINDS))}")
+            raise ConfigError(f"{FILE}: unknown setting {name!r}{hint(name, list(KINDS))}")
         yield name, _convert(f"{FILE}: {name}", name, value, False)
 
 
@@ -148,8 +148,8 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         if short == name or short.startswith("TEST_") or name in OTHERS:
             continue
         if short not in keys:
-            hint = _hint(short.upper(), list(keys), PREFIX)
-            raise ConfigError(f"unknown variable {name} in the environment{hint}")
+            meant = hint(short.upper(), list(keys), PREFIX)
+            raise ConfigError(f"unknown variable {name} in the environment{meant}")
         value = _split(text) if KINDS[keys[short]] is Texts else text
         yield keys[short], _convert(f"{name} in the environment", keys[short], value, True)
 
@@ -176,6 +176,7 @@ def _words(kind: Any) -> str:
     return str(kind.__metadata__[0].description)
 
 
-def _hint(name: str, known: list[str], prefix: str = "") -> str:
+def hint(name: str, known: list[str], prefix: str = "") -> str:
+    """Return how to go on after "unknown NAME": with the name that was meant, or all there are."""
     close = get_close_matches(name, known, n=1)
     return f": did you mean {prefix}{close[0]}?" if close else f": there are {', '.join(prefix + one for one in known)}"

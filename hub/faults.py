@@ -1,4 +1,4 @@
-"""An agent's faults: what clients are told of them, and what the hub's log says, with the agent's name and line."""
+"""An agent's faults: what clients are told of them, and what the hub's output says, with the agent's name and line."""
 
 import os
 import traceback
@@ -21,14 +21,14 @@ def refuse(agent: str, piece: object) -> AgentError:
 
 
 def explain(agent: Agent, error: BaseException, given: Any = None) -> AgentError:
-    """Return what clients are told of an agent's exception; the rest goes to the hub's log, with its line.
+    """Return what clients are told of an agent's exception; the rest goes to the hub's output, with its line.
 
     *given* is the agent's generator, which stands at the line whose piece was refused.
     """
     if isinstance(error, AgentError):
         told, reason = _clean(error), str(error.message)
     else:
-        told = AgentError(f"agent {agent.id} failed; the hub's log has the reason")
+        told = AgentError(f"agent {agent.id} failed; the hub's output says why")
         reason = f"{type(error).__name__}: {error}"
     log.warning("agent failed", agent=agent.id, code=told.code, reason=reason[:200], at=_line(agent, error, given))
     return told

@@ -299,8 +299,8 @@ class Node:
 
     async def reload(self, agent_id: str) -> None:
         """Load an agent's file now; see hub.loading.Agents.reload."""
-        await self.agents.reload(agent_id)
-        self._say_loaded(agent_id)
+        if await self.agents.reload(agent_id):
+            self._say_loaded(agent_id)
 
     def _say_loaded(self, agent_id: str) -> None:
         agent = next((agent for agent in self.agents.all() if agent.id == agent_id), None)

@@ -144,7 +144,7 @@ async def _command(node: Node, connection: Connection, data: bytes) -> None:
         connection.answer(Error(**({"ref": ref} | about), code=refusal.code, message=refusal.message))
     except Exception:
         log.exception("a command failed", connection=connection.id)
-        connection.answer(Error(code="internal", message="the hub failed; its log has the reason", ref=ref))
+        connection.answer(Error(code="internal", message="the hub failed; its output says why", ref=ref))
 
 
 async def close_all(app: web.Application, code: int, seconds: float) -> None:

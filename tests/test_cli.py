@@ -132,7 +132,7 @@ def test_serve_refuses_a_port_in_use(place: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         said = refusal(hubbub(place, "serve", "--host", "127.0.0.1", "--port", port))
-    assert port in said and "Errno" not in said
+    assert port in said and "Errno" not in said and "--port" in said and "--data" in said
 
 
 def test_serve_refuses_a_log_that_cannot_be_used(place: Path) -> None:
@@ -170,7 +170,7 @@ def test_agents_tells_what_is_hosted_and_what_is_broken_and_why(place: Path) -> 
     done = hubbub(place, "agents")
     assert done.returncode == 0, done
     rows = {name: line for line in done.stdout.splitlines() for name in ("parrot", "ill") if f" {name} " in line}
-    assert "ready" in rows["parrot"] and "Says it again." in rows["parrot"]
+    assert " ok " in rows["parrot"] and "Says it again." in rows["parrot"]
     assert "broken" in rows["ill"] and "no [bold]wings[/] today" in rows["ill"]
 
 
@@ -179,3 +179,24 @@ def test_agents_of_an_empty_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "birds").mkdir()
     done = hubbub(tmp_path, "agents", "--agents", "birds")
     assert (done.returncode, done.stdout) == (0, "no agents here yet\n")
+
+
+def test_serve_says_what_the_page_says(place: Path) -> None:
+    """The banner of docs/start.md, but for its port, its agents and its folder."""
+    page = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    shown = page[page.index("Hubbub listens on") : page.index("Ctrl-C ends it.")].splitlines()
+    with serving(place) as (_, lines):
+        said = [re.sub(r":\d+", ":9527", line.rstrip()) for line in lines]
+    assert said[:3] == shown[:3]
+    assert said[3] == "  agent parrot        Says it again." and shown[3].startswith("  agent echo          ")
+    assert said[4].startswith("Data lies in        /") and shown[6].startswith("Data lies in        /")
+
+
+def test_agents_of_a_folder_starts_no_model(place: Path) -> None:
+    """One that answers from a local model is listed, and nothing of it is touched."""
+    (place / "agents" / "main.toml").write_text('adapter = "openai_chat"\ndescription = "A model."\n')
+    (place / "agents" / "off.toml").write_text('adapter = "openai_chat"\napi_key_env = "NO_SUCH_KEY"\n')
+    done = hubbub(place, "agents")
+    rows = {name: line for line in done.stdout.splitlines() for name in ("main", "off") if f" {name} " in line}
+    assert " ok " in rows["main"] and "A model." in rows["main"] and "no model" not in done.stdout
+    assert " broken " in rows["off"] and "NO_SUCH_KEY" in rows["off"]

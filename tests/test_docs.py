@@ -5,6 +5,8 @@ import asyncio
 import json
 import os
 import re
+import shlex
+import shutil
 import sqlite3
 import sys
 import textwrap
@@ -52,6 +54,7 @@ KNOWN = {
     ("js", "client"),  # run by test_js_client.py
     ("js",),
     ("text", "chat"),
+    ("text", "curl"),
     ("text",),
     ("sh",),
     ("sql",),
@@ -287,6 +290,19 @@ async def test_a_request_of_the_page_is_answered_as_the_page_says(hub: Hub, exam
         assert alike(json.loads(answer.text), json.loads(heard), vary=VOLATILE_THERE), heard
     else:
         assert heard == answer.text.strip()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+async def test_the_upload_by_curl_works(hub: Hub, tmp_path: Path) -> None:
+    """The file has the type that the line names."""
+    await hub.start()
+    (tmp_path / "notes.txt").write_text("Otters hold hands.")
+    (block,) = of_kind(DOCS["api"], "text", "curl")
+    words = shlex.split(block.text.replace("http://localhost:9527", hub.url))
+    process = await asyncio.create_subprocess_exec(*words, cwd=tmp_path, stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(PATIENCE):
+        out, _ = await process.communicate()
+    assert {"name": "notes.txt", "type": "text/plain", "size": 18}.items() <= json.loads(out).items()
 
 
 def test_every_request_of_the_page_has_its_answer() -> None:

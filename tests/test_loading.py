@@ -373,6 +373,22 @@ async def test_an_adapter_answers_with_its_options(agents: Agents, adapters: Pat
     assert (agents.data / "notes.txt").read_text() == "entered\nleft\n"
 
 
+async def test_a_folder_that_is_only_listed_enters_no_adapter(agents: Agents, adapters: Path) -> None:
+    """Nothing is started; what is wrong with the options is found all the same, as far as the adapter checks them."""
+    check = "\n\ndef check(options):\n    if options.times > 9:\n        raise ValueError('too many times')\n"
+    (adapters / "noted.py").write_text(NOTED + check)
+    write(agents, "a.toml", 'adapter = "noted"\nnotes = "notes.txt"\ndescription = "Notes."')
+    write(agents, "b.toml", 'adapter = "noted"\nnotes = "notes.txt"\ntimes = 10')
+    agents.enter = False
+    await agents.open()
+    assert [(one.describe()["status"], one.description or one.error) for one in agents.all()] == [
+        ("ok", "Notes."),
+        ("broken", "b.toml: too many times"),
+    ]
+    await agents.close()
+    assert not (agents.data / "notes.txt").exists()
+
+
 async def test_the_adapter_for_language_models_is_there(agents: Agents) -> None:
     """An agent of it loads without a word of Python."""
     agent = await only(agents, 'adapter = "openai_chat"', "a.toml")
@@ -389,8 +405,11 @@ async def test_the_adapter_for_language_models_is_there(agents: Agents) -> None:
         ("adapter = ", "a.toml: Invalid value (at end of document)"),
         (
             'adapter = "noted"\nnotes = "n"\ncolour = 1',
-            "a.toml: unknown key 'colour'; there are: notes, times, fails",
+            "a.toml: unknown key 'colour': there are adapter, restartable, max_runs, time_limit, "
+            "silence_limit, description, notes, times, fails",
         ),
+        ('adapter = "noted"\nnots = "n"', "a.toml: unknown key 'nots': did you mean notes?"),
+        ('adapter = "noted"\ndescripton = "n"', "a.toml: unknown key 'descripton': did you mean description?"),
         ('adapter = "noted"', "a.toml: Object missing required field `notes`"),
         ('adapter = "noted"\nnotes = "n"\ntimes = "x"', "a.toml: Expected `int`, got `str` - at `$.times`"),
         ('adapter = "noted"\ndescription = 1', "a.toml: Expected `str`, got `int` - at `$.description`"),
@@ -523,7 +542,10 @@ async def test_asking_for_a_broken_agent_tells_why(agents: Agents) -> None:
     await error(agents, "1 / 0")
     with pytest.raises(AgentBroken) as raised:
         agents.get("a")
-    assert raised.value.message == "agent a is broken: a.py line 1: ZeroDivisionError; `hubbub agents` says more"
+    assert raised.value.message == (
+        "agent a is broken: a.py line 1: ZeroDivisionError; `hubbub agents` says more; "
+        "mend it, then reload it or restart the hub"
+    )
     assert raised.value.about == {"agentId": "a"}
 
 

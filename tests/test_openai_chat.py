@@ -328,10 +328,13 @@ async def test_nobody_listens() -> None:
     """A refused connection is said as such, and tried again."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, not listening: refuses
+        port = unused.getsockname()[1]
         with structlog.testing.capture_logs() as logged, pytest.raises(AgentError) as caught:
-            await ask(Options(base_url=f"http://127.0.0.1:{unused.getsockname()[1]}/v1", retry_seconds=0.001))
+            await ask(Options(base_url=f"http://127.0.0.1:{port}/v1?key=secret", retry_seconds=0.001))
     assert (caught.value.code, caught.value.retryable) == ("model_unreachable", True)
     assert [entry["again"] for entry in logged] == [True, True, False]
+    assert f"at http://127.0.0.1:{port}/v1/chat/completions" in str(logged[-1]["detail"])
+    assert "secret" not in str(logged)
 
 
 async def test_silence(stranger: Stranger) -> None:

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 from fakes import PATIENCE, Client, Hub
 from listeners import call, get, listening, post
+from structlog.testing import capture_logs
 
 from hub.broadcast import broadcast
 from hub.errors import SessionDeleted
@@ -40,7 +41,9 @@ async def test_one_agent_is_shown_as_in_the_list(http: aiohttp.ClientSession) ->
 
 async def test_an_agent_is_loaded_again(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Also where its file came just now, was mended, or looks as before; one whose file is gone is no more."""
-    assert (await post(http, "agents/new/reload"))[0] == 404
+    with capture_logs() as logged:
+        assert (await post(http, "agents/new/reload"))[0] == 404
+    assert logged == []  # nothing came or went
     hub.agent("new.py", 'async def new(message: str):\n    yield "one"')
     status, said = await post(http, "agents/new/reload")
     assert (status, said["status"]) == (200, "ok") and hub.node.agents.get("new")

@@ -189,7 +189,7 @@ BAD_AGENTS = {
 
 @pytest.mark.parametrize("name", BAD_AGENTS)
 async def test_a_bad_agent_ends_its_run_once_and_keeps_what_it_said(hub: Hub, name: str) -> None:
-    """One error with a code, one end, no word of the exception; the hub's log names agent and line."""
+    """One error with a code, one end, no word of the exception; the hub's output names agent and line."""
     code, wanted, said = BAD_AGENTS[name]
     hub.agent(f"{name}.py", code)
     await hub.start(run_bytes=1 << 20)
@@ -200,6 +200,8 @@ async def test_a_bad_agent_ends_its_run_once_and_keeps_what_it_said(hub: Hub, na
     errors = [f for f in client.frames if f["type"] == "error"]
     assert [error["code"] for error in errors] == [wanted] and end["stopReason"] == "error"
     assert "secret" not in str(client.frames) and "Traceback" not in str(client.frames)
+    if "secret" in code:
+        assert errors[0]["message"] == f"agent {name} failed; the hub's output says why"
     assert any(entry.get("agent") == name and entry["at"].startswith(f"{name}.py:") for entry in logs), logs
     if said is not None:
         assert client.text() == said

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
 from fakes import PATIENCE, Hub
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from proxy import Proxy
 from terminals import ALT_ENTER, CTRL_C, CTRL_D, ENTER, ROOT, UP, terminal
 
+from hub.terminal import questions
 from hub.terminal.hubs import base, socket
 from hub.terminal.text import Blocks, safe
 
@@ -36,6 +39,18 @@ async def picky(message: str):
 """
 
 
+CAREFUL = """
+async def careful(run):
+    yield "I can. "
+    reply = await run.ask(f"Really {run.message}?", schema={"type": "boolean"})
+    yield f"{reply.status} {reply.payload!r} {reply.by.id}"
+"""
+TWICE = """
+import asyncio
+
+async def careful(run):
+    await asyncio.gather(run.ask("first"), run.ask("second"))
+"""
 DEAF = """
 import asyncio, pathlib
 
@@ -196,6 +211,129 @@ async def test_what_others_say_in_the_session_is_shown(hub: Hub, tmp_path: Path)
         await screen.until("half a sentence", "you>", after="you> half a sentence")
 
 
+async def test_what_an_agent_asks_is_answered_at_the_prompt(hub: Hub, tmp_path: Path) -> None:
+    """What is no answer is asked for again; the answer goes on with what was written, as the schema wants it."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    async with terminal(tmp_path, "chat", "careful", *at(hub)) as screen:
+        await screen.until("you>")
+        screen.type("go" + ENTER)
+        await screen.until("I can.", "careful asks: Really go", "(yes or no)", "answer>")
+        screen.type("perhaps" + ENTER)
+        await screen.until("that is no answer; wanted: yes or no", "answer>", after="answer> perhaps")
+        screen.type("Yes" + ENTER)
+        await screen.until("local answered: true", "resolved True local", "you>", after="answer> Yes")
+        screen.type("again" + ENTER)
+        await screen.until("Really again?")
+        await screen.until("answer>", after="Really again?")
+        screen.type(CTRL_D)
+        await screen.until("cancelled None local", "you>", after="Ctrl-D declines")
+
+
+async def test_ctrl_c_at_a_question_stops_the_answer_that_asks(hub: Hub, tmp_path: Path) -> None:
+    """Nothing is asked again, also where it asks twice at once, and one may go on."""
+    hub.agent("careful.py", TWICE)
+    await hub.start()
+    async with terminal(tmp_path, "chat", "careful", *at(hub)) as screen:
+        await screen.until("you>")
+        screen.type("go" + ENTER)
+        await screen.until("second", "answer>")
+        screen.type(CTRL_C)
+        await screen.until("— cancelled —", "you>", after="stopping")
+        assert screen.text.rpartition("stopping")[2].count("answer>") == 0
+        screen.type("/answer yes" + ENTER)
+        await screen.until("nothing is asked")
+
+
+async def test_a_question_that_somebody_else_answers_leaves_the_prompt(hub: Hub, tmp_path: Path) -> None:
+    """Who answered, and what, is shown; then the answer goes on."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    other = await hub.connect("?sessionId=s1", extended=True)
+    async with terminal(tmp_path, "chat", "careful", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type("go" + ENTER)
+        asked = await other.until_type("interrupt")
+        await screen.until("answer>")
+        await other.send(type="resume", sessionId="s1", interruptId=asked["id"], status="resolved", payload=False)
+        await screen.until("local answered: false", "resolved False local", "you>", after="Ctrl-D declines")
+
+
+async def test_a_question_whose_session_is_deleted_leaves_the_prompt(hub: Hub, tmp_path: Path) -> None:
+    """As where its answer is stopped; one may go on in another session."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    async with terminal(tmp_path, "chat", "careful", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type("go" + ENTER)
+        await screen.until("answer>")
+        async with aiohttp.ClientSession() as http, http.delete(f"{hub.url}/api/v1/sessions/s1") as done:
+            assert done.status == 204
+        await screen.until("nobody waits for an answer any more", "— cancelled —", "you>", after="Ctrl-D declines")
+        screen.type("/session s2" + ENTER)
+        await screen.until("session s2", after="you> /session s2")
+
+
+async def test_what_is_asked_in_others_chats_is_shown_and_can_be_answered(hub: Hub, tmp_path: Path) -> None:
+    """By /answer, at a prompt that is the same as before; also by who came later."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    other = await hub.connect(extended=True)
+    await other.send(type="chat", agentId="careful", sessionId="s1", message="go")
+    await other.until_type("interrupt")
+    async with terminal(tmp_path, "chat", "careful", *at(hub, "--session", "s1")) as screen:
+        await screen.until("careful asks: Really go?", "you>")
+        screen.type("/answer" + ENTER)
+        await screen.until("write an answer")
+        screen.type("/answer no" + ENTER)
+        await screen.until("resolved False local", "you>", after="/answer no")
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "wanted", "given"),
+    [
+        (None, " as it is ", "", "as it is"),
+        ({"type": "string"}, "7", "", "7"),
+        ({"type": "boolean"}, "N", "yes or no", False),
+        ({"type": "integer"}, "7", "a number", 7),
+        ({"enum": ["red", 2]}, "2", "one of: red, 2", 2),
+        ({"type": "array"}, "[1]", 'as JSON, by the schema {"type":"array"}', [1]),
+    ],
+)
+def test_an_answer_is_what_its_schema_wants(schema: Any, text: str, wanted: str, given: Any) -> None:
+    """And people are told what that is."""
+    assert questions.wanted(schema) == wanted
+    assert questions.payload(schema, text) == given and type(questions.payload(schema, text)) is type(given)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (None, " "),
+        ({"type": "boolean"}, "perhaps"),
+        ({"type": "number"}, "true"),
+        ({"type": "number"}, "NaN"),
+        ({"enum": ["red"]}, "blue"),
+        ({"type": "object"}, "{"),
+    ],
+)
+def test_what_is_no_answer_is_refused(schema: Any, text: str) -> None:
+    """With what would be one."""
+    with pytest.raises(ValueError, match="write an answer|that is no answer; wanted: "):
+        questions.payload(schema, text)
+
+
+async def test_a_session_that_cannot_be_is_refused_at_the_terminal(hub: Hub, tmp_path: Path) -> None:
+    """Whole, not by its first word; one stays where one is."""
+    await hub.start()
+    async with terminal(tmp_path, "chat", "echo", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type("/session bad id" + ENTER)
+        await screen.until("sessionId", "you>", after="/session bad id")
+        screen.type("/session" + ENTER)
+        await screen.until("session s1", after="you> /session")
+
+
 async def test_the_commands_do_what_help_says(hub: Hub, tmp_path: Path) -> None:
     """Each of them, one after the other."""
     await hub.start()
@@ -316,6 +454,29 @@ async def test_in_a_pipe_ctrl_c_stops_the_answer(hub: Hub, tmp_path: Path) -> No
     assert process.returncode == 1 and err == b"hubbub: the answer ended early (cancelled)\n"
 
 
+async def test_in_a_pipe_an_answer_that_asks_is_stopped(hub: Hub) -> None:
+    """Nobody could answer: one line says what is asked, and where it can be answered."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    done = await piped(hub, "chat", "careful", "--session", "s1", said="delete it")
+    assert (done.code, done.out) == (1, "I can. \n")
+    assert done.err == (
+        "hubbub: careful asks: Really delete it? - in a pipe nobody can answer: "
+        f"ask at a terminal, or at {hub.url}/?session=s1\n"
+    )
+    other = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
+    assert (await other.until_type("run_finished"))["stopReason"] == "cancelled"
+
+
+@pytest.mark.parametrize("command", [("chat", "echo", "--session"), ("tail",), ("export",)], ids=lambda one: one[0])
+async def test_a_session_that_cannot_be_is_refused_in_one_line(hub: Hub, command: tuple[str, ...]) -> None:
+    """In the hub's own words."""
+    await hub.start()
+    done = await piped(hub, *command, "bad id", said="hi")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("hubbub: ") and done.err.count("\n") == 1 and re.search("sessionId|no id", done.err)
+
+
 @pytest.mark.parametrize(
     "command", [("chat",), ("sessions",), ("tail", "s1"), ("export", "s1")], ids=lambda one: one[0]
 )
@@ -353,13 +514,27 @@ async def said(hub: Hub, agent: str, session: str, message: str) -> None:
 
 
 async def test_sessions_are_listed_the_newest_first(hub: Hub) -> None:
-    """With their number of messages."""
+    """With their titles or the first words that were said there, and their number of messages."""
     await hub.start()
     await said(hub, "echo", "older", "hi")
-    await said(hub, "echo", "newer", "hi")
+    await said(hub, "echo", "named", "hi")
+    await said(hub, "echo", "newer", "what \x1b[1mis\n" + "a long question " * 9)
+    async with aiohttp.ClientSession() as http:
+        await http.patch(f"{hub.url}/api/v1/sessions/named", json={"title": "Plans [b]"})
+        await http.post(f"{hub.url}/api/v1/sessions", json={"sessionId": "empty"})
     done = await piped(hub, "sessions")
-    rows = [line.split("│")[1:3] for line in done.out.splitlines() if line.startswith("│")]
-    assert [[cell.strip() for cell in row] for row in rows] == [["newer", "2"], ["older", "2"]]
+    rows = [line.split("│")[1:4] for line in done.out.splitlines() if line.startswith("│")]
+    listed = [[cell.strip() for cell in row] for row in rows]
+    assert sorted(listed) == sorted(
+        [
+            ["empty", "", "0"],
+            ["newer", "what ␛[1mis a long question a long question a long …", "2"],
+            ["named", "Plans [b]", "2"],
+            ["older", "hi", "2"],
+        ]
+    )
+    ids = [row[0] for row in listed if row[0] != "empty"]
+    assert ids == ["newer", "named", "older"]
 
 
 async def test_a_session_is_exported_whole(hub: Hub) -> None:
@@ -380,11 +555,32 @@ async def test_a_session_is_exported_whole(hub: Hub) -> None:
     assert len(messages) == 122 and messages[-1]["content"] == EVIL and messages[-2]["content"] == "now you"
 
 
-async def test_an_unknown_session_is_not_exported(hub: Hub) -> None:
-    """The hub's own words, in one line."""
+@pytest.mark.parametrize("command", ["export", "tail"])
+async def test_an_unknown_session_is_not_exported_and_not_followed(hub: Hub, command: str) -> None:
+    """The hub's own words, in one line; and nothing was made."""
     await hub.start()
-    done = await piped(hub, "export", "nosuch")
+    done = await piped(hub, command, "nosuch")
     assert done == Done(1, "", "hubbub: there is no session nosuch: a chat makes it\n")
+    assert (await piped(hub, "sessions")).out == "no sessions yet\n"
+
+
+async def test_tail_shows_what_is_asked_and_answered(hub: Hub) -> None:
+    """Each on a line of its own."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="careful", sessionId="s1", message="go")
+    asked = await client.until_type("interrupt")
+    process = await start(hub, "tail", "s1")
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        assert await process.stdout.readline() == b"careful: I can. \n"
+        assert await process.stdout.readline() == b"? careful asks: Really go?\n"
+        await client.send(type="resume", sessionId="s1", interruptId=asked["id"], status="resolved", payload=True)
+        assert await process.stdout.readline() == b"? local answered: true\n"
+        assert await process.stdout.readline() == b"careful: resolved True local\n"
+        process.send_signal(signal.SIGINT)
+        await process.wait()
 
 
 async def test_tail_follows_a_session_live(hub: Hub, tmp_path: Path) -> None:
@@ -405,7 +601,7 @@ async def test_tail_follows_a_session_live(hub: Hub, tmp_path: Path) -> None:
         assert (await process.stdout.readline()).decode() == "echo: hello ␛[1mthere \n"
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
-    assert (process.returncode, out, err) == (130, b"", b"")
+    assert (process.returncode, out, err) == (130, b"", b"following s1; Ctrl-C ends\n")
 
 
 # --- text -------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What goes wrong between the hub and a model's endpoint, in words for the person who asked.
 
 The code and the sentence go to clients. What else is known (the status, the endpoint's own code, the kind of the
-exception) is added as a note for the hub's log. Of the endpoint's text nothing is taken: it may quote the key.
+exception) is added as a note for the hub's output. Of the endpoint's text nothing is taken: it may quote the key.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import msgspec
 from multidict import CIMultiDictProxy
+from yarl import URL
 
 from hub.errors import AgentError
 
@@ -72,15 +73,22 @@ def in_stream(error: Any) -> AgentError:
     return _noted(found or _broken("The model's endpoint failed while it answered."), "in the stream", *sorted(names))
 
 
-def lost(error: Exception) -> AgentError:
-    """Return the error for a connection that was not made, fell silent, broke, or brought something else."""
+def lost(error: Exception, at: URL) -> AgentError:
+    """Return the error for a connection that was not made, fell silent, broke, or brought something else.
+
+    The address is noted without its query, which may hold a key; clients need not know it.
+    """
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        found = AgentError("The model's endpoint cannot be reached.", "model_unreachable", retryable=True)
+        found = AgentError(
+            "The model's endpoint cannot be reached: the hub's output names its address.",
+            "model_unreachable",
+            retryable=True,
+        )
     elif isinstance(error, TimeoutError):
         found = AgentError("The model's endpoint fell silent.", "model_timeout", retryable=True)
     else:
         found = _broken(CUT_OFF)
-    return _noted(found, type(error).__name__)
+    return _noted(found, type(error).__name__, f"at {at.with_query(None)}")
 
 
 def cut_off() -> AgentError:

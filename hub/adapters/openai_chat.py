@@ -76,10 +76,8 @@ async def open(options: Options, place: Place) -> AsyncIterator[Answer]:
 
     The local model is not waited for: the first answer waits.
     """
-    _check(options)
-    base_url = options.base_url or os.environ.get("OPENAI_BASE_URL") or _openai(options)
-    if base_url:
-        endpoint = remote(options, base_url)
+    endpoint = check(options)
+    if endpoint is not None:
         async with _session(options, local=endpoint.url.host in ("localhost", "127.0.0.1", "::1")) as http:
             yield Chat(options, http, lambda: asyncio.sleep(0, endpoint)).answer
     elif local_model.installed(place.data):
@@ -88,6 +86,13 @@ async def open(options: Options, place: Place) -> AsyncIterator[Answer]:
     else:
         log.warning("no model is there: set OPENAI_BASE_URL, or run `make model`", agent=place.agent)
         yield offline
+
+
+def check(options: Options) -> Endpoint | None:
+    """Return the endpoint, where one is named; raises ValueError for bad options. Starts nothing."""
+    _check(options)
+    base_url = options.base_url or os.environ.get("OPENAI_BASE_URL") or _openai(options)
+    return remote(options, base_url) if base_url else None
 
 
 def _check(options: Options) -> None:
@@ -234,7 +239,7 @@ class Chat:
                     async for piece in pieces:
                         yield piece
         except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
-            raise lost(error) from None  # it may hold the request, and so the key
+            raise lost(error, at.url) from None  # it may hold the request, and so the key
 
     def _body(self, run: Run, at: Endpoint) -> bytes:
         names = ("temperature", "max_tokens", "frequency_penalty")

@@ -19,6 +19,7 @@ import structlog
 
 import hub.adapters
 from hub.agent import Marks, Place, Run
+from hub.config import hint
 from hub.errors import AgentBroken, AgentError, UnknownAgent
 from hub.loading.functions import Broken, answered, caller, find, worked
 
@@ -26,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 ID = re.compile(r"[A-Za-z0-9:@-][A-Za-z0-9._:@-]{0,127}")
 THREAD_RUNS = 32  # at a time, for an agent that takes a thread for each
+MEND = "mend it, then reload it or restart the hub"
 LINE = 300  # characters of a description or an error
 
 
@@ -63,10 +65,14 @@ class Agent:
 
 @attrs.define(eq=False)
 class Agents:
-    """What the folder holds. Running answers keep the code they began with."""
+    """What the folder holds. Running answers keep the code they began with.
+
+    Where *enter* is false, adapters are checked but not entered: nothing is started, and their agents do not answer.
+    """
 
     folder: Path
     data: Path
+    enter: bool = True
     _agents: dict[str, Agent] = attrs.Factory(dict)
     _stacks: dict[str, AsyncExitStack] = attrs.Factory(dict)
     _retired: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(list)  # adapters that may still be answering
@@ -97,11 +103,13 @@ class Agents:
             await self._leave_retired()
         return [_line(name) for name in touched]
 
-    async def reload(self, agent_id: str) -> None:
-        """Load an agent's file whether it changed or not, or drop the agent whose file is gone."""
+    async def reload(self, agent_id: str) -> bool:
+        """Load an agent's file whether it changed or not, or drop the agent whose file is gone; say if it was or is."""
         async with self._one_at_a_time:
+            was = agent_id in self._agents
             await self._renew(agent_id, self._look().get(agent_id))
             await self._leave_retired()
+            return was or agent_id in self._agents
 
     async def _renew(self, name: str, files: "list[tuple[Path, int, int]] | None") -> None:
         stack = self._stacks.pop(name, None)
@@ -126,7 +134,7 @@ class Agents:
         """Return a working agent; raises UnknownAgent or AgentBroken."""
         agent = self.find(agent_id)
         if agent.error:
-            raise AgentBroken(f"agent {agent_id} is broken: {agent.told}", agentId=agent_id)
+            raise AgentBroken(f"agent {agent_id} is broken: {agent.told}; {MEND}", agentId=agent_id)
         return agent
 
     def all(self) -> list[Agent]:
@@ -174,16 +182,20 @@ class Agents:
             common = {key: table.pop(key) for key in attrs.fields_dict(Common) if key in table}
             said = msgspec.convert(common, Common)
             options = _options(path.name, table, module.Options)
-            stack = AsyncExitStack()
-            answer = await stack.enter_async_context(module.open(options, Place(agent_id, self.data)))
+            agent = Agent(agent_id, _line(said.description), marks=said.marks, source=path.name)
+            if self.enter:
+                stack = AsyncExitStack()
+                agent.answer = await stack.enter_async_context(module.open(options, Place(agent_id, self.data)))
+                self._stacks[agent_id] = stack
+            elif hasattr(module, "check"):
+                module.check(options)
         except (ValueError, AgentError) as wrong:
             raise Broken(f"{path.name}: {wrong}") from None
         except Broken:
             raise
         except Exception as error:
             raise _thrown(path, error) from None
-        self._stacks[agent_id] = stack
-        return Agent(agent_id, _line(said.description), answer=answer, marks=said.marks, source=path.name)
+        return agent
 
 
 @attrs.frozen
@@ -224,9 +236,8 @@ def _kinds() -> list[str]:
 
 def _options(name: str, table: dict[str, Any], kind: type[Any]) -> Any:
     known = attrs.fields_dict(kind)
-    unknown = sorted(table.keys() - known.keys())
-    if unknown:
-        raise Broken(f"{name}: unknown key {', '.join(map(repr, unknown))}; there are: {', '.join(known)}")
+    for unknown in sorted(table.keys() - known.keys()):
+        raise Broken(f"{name}: unknown key {unknown!r}{hint(unknown, ['adapter', *attrs.fields_dict(Common), *known])}")
     return msgspec.convert(table, kind)
 
 

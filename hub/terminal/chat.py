@@ -2,26 +2,23 @@
 
 import asyncio
 import contextlib
-import shlex
 import signal
-import sys
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 from secrets import token_hex
 
 import attrs
-import click
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
-from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from hub.client import Answer, Client, Closed, Failure, Session
+from hub.messages import Event, Interrupt, Reset
 from hub.terminal.failures import CommandFailed
 from hub.terminal.hubs import base, opened
+from hub.terminal.keyboard import history, keys, quiet
+from hub.terminal.questions import payload
 from hub.terminal.records import who
 from hub.terminal.screen import Screen, markdown
 from hub.terminal.text import safe
@@ -30,6 +27,7 @@ HELP = """\
 /agents [NAME]   which agents there are; or talk to another one
 /session [ID]    which session this is; or join another one
 /share           how others join this session
+/answer TEXT     answer what an agent asks here
 /cancel          stop all that is being answered here
 /history [N]     the last messages (20)
 /help            this
@@ -58,7 +56,7 @@ class Talk:
     _reading: asyncio.Task[None] | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.prompt = PromptSession(history=_history(), key_bindings=_keys())
+        self.prompt = PromptSession(history=history(), key_bindings=keys())
         self.screen = Screen(self.console, self.say)
 
     async def run(self, session: str) -> int:
@@ -87,7 +85,7 @@ class Talk:
         word, _, rest = line.strip().partition(" ")
         if word in COMMANDS:
             try:
-                return await COMMANDS[word](self, *shlex.split(rest)[:1])
+                return await COMMANDS[word](self, rest.strip())
             except (Failure, ValueError) as failure:
                 self.say(Text(str(failure), style="red"))
         elif word.startswith("/") and "/" not in word[1:]:
@@ -121,49 +119,113 @@ class Talk:
             app.exit(exception=KeyboardInterrupt())
 
     async def _ask(self, message: str) -> bool:
-        """Send a message, and show answers as they grow until its own has ended; False where Ctrl-C came twice."""
+        """Send a message, and show answers as they grow until its own has ended; False where Ctrl-C came twice.
+
+        What its own asks meanwhile is asked here.
+        """
         client_msg_id = token_hex(16)
         self.screen.mine.add(client_msg_id)
         answer = self.session.chat(message, agent=self.agent, client_msg_id=client_msg_id)
-        with _quiet(), self.screen.watch():
-            try:
-                return await self._until_over(answer)
-            except Closed:
-                raise
-            except Failure as failure:
-                self.say(Text(safe(failure.message), style="red"))
-                return True
-            finally:
-                self.screen.unwatch()
-
-    async def _until_over(self, answer: Answer) -> bool:
-        """Wait for an answer. The first Ctrl-C stops it, the second does not wait for that."""
-        tasks = {asyncio.create_task(self._heard(answer)), asyncio.create_task(self._stopper(answer))}
+        heard = asyncio.create_task(self._heard(answer))
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return done.pop().result()
+            while not heard.done():
+                if not await self._until_asked(answer, heard):
+                    return False
+                for question in self._questions(answer)[:1]:
+                    await self._take_reply(answer, question)
+            heard.result()
+        except Closed:
+            raise
+        except Failure as failure:
+            self.say(Text(safe(failure.message), style="red"))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-
-    async def _heard(self, answer: Answer) -> bool:
-        async for _ in answer:
-            pass  # it is shown with all else of the session
-        if answer.accepted is not None:
-            await self.screen.over(answer.accepted.runId)
+            heard.cancel()
+            await asyncio.wait([heard])
         return True
 
-    async def _stopper(self, answer: Answer) -> bool:
+    async def _until_asked(self, answer: Answer, heard: asyncio.Task[None]) -> bool:
+        """Wait until an answer is over or asks. The first Ctrl-C stops it, the second does not wait: then False."""
+        stopper = asyncio.create_task(self._stopper(answer))
+        asked = asyncio.create_task(self.screen.until(lambda: bool(self._questions(answer))))
+        try:
+            with quiet(), self.screen.watch():
+                await asyncio.wait([heard, stopper, asked], return_when=asyncio.FIRST_COMPLETED)
+            return not stopper.done()
+        finally:
+            self.screen.unwatch()
+            for task in (stopper, asked):
+                task.cancel()
+            await asyncio.wait([stopper, asked])
+
+    async def _heard(self, answer: Answer) -> None:
+        async for _ in answer:
+            self.screen.move()  # it is shown with all else of the session; and its run is known now
+        if answer.accepted is not None:
+            await self.screen.over(answer.accepted.runId)
+
+    async def _stopper(self, answer: Answer) -> None:
         await self.presses.get()
         self.say(Text("stopping; Ctrl-C once more leaves", style="dim"))
         stopping = asyncio.create_task(answer.cancel())
         try:
             await self.presses.get()
-            return False
         finally:
             stopping.cancel()
             await asyncio.wait([stopping])
+
+    # --- what an agent asks -------------------------------------------------------------------------------------------
+
+    def _questions(self, answer: Answer) -> list[Interrupt]:
+        """Return what an answer asks, as far as it was shown and is open."""
+        run = answer.accepted and answer.accepted.runId
+        return [_question(one) for one in self.screen.questions.values() if one.runId == run]
+
+    async def _take_reply(self, answer: Answer, question: Interrupt) -> None:
+        """Let a question be answered here, or end the prompt where it is closed meanwhile. Ctrl-C stops the answer."""
+        try:
+            line = await self._reply_line(question)
+        except EOFError:
+            line = None
+        except KeyboardInterrupt:
+            for asked in self._questions(answer):  # none of them is put again
+                del self.screen.questions[asked.id]
+            self.presses.put_nowait(None)
+            return
+        if question.id in self.screen.questions:
+            try:
+                await self._reply(question, line)
+            except (Failure, ValueError) as failure:
+                if isinstance(failure, Closed):
+                    raise
+                self.say(Text(safe(str(failure)), style="red"))
+
+    async def _reply_line(self, question: Interrupt) -> str | None:
+        gone = asyncio.create_task(self.screen.until(lambda: question.id not in self.screen.questions))
+
+        def leave() -> None:
+            if gone.done() and self.prompt.app.is_running and not self.prompt.app.is_done:
+                self.prompt.app.exit(result="")
+
+        gone.add_done_callback(lambda _: leave())
+        try:
+            self.say(Text("Enter answers, Ctrl-D declines, Ctrl-C stops", style="dim"))
+            return await self.prompt.prompt_async("answer> ", handle_sigint=False, pre_run=leave)
+        finally:
+            gone.cancel()
+            await asyncio.wait([gone])
+
+    async def _reply(self, question: Interrupt, line: str | None) -> None:
+        """Send an answer, None where there will be none. Raises ValueError where it is not one that was asked for."""
+        status = "cancelled" if line is None else "resolved"
+        said = {} if line is None else {"payload": payload(question.responseSchema, line)}
+        about = {"sessionId": self.session.id, "interruptId": question.id, "status": status}
+        try:
+            await self.hub.command(type="resume", **about, **said)
+        except Failure as failure:
+            if not failure.retryable:  # else it is asked again
+                self.screen.questions.pop(question.id, None)
+            raise
+        await self.screen.until(lambda: question.id not in self.screen.questions)
 
     def say(self, what: RenderableType) -> None:
         """Print above what is being written, or above the answers that grow."""
@@ -173,21 +235,23 @@ class Talk:
             self.console.print(what)  # where a Live is on, rich prints above it
 
     async def _join(self, session: str) -> None:
+        if self._reading is not None and session == self.session.id:
+            return
+        events = self.hub.subscribe(session=session)  # before it is heard, so that what is going on is shown whole
         joined = await self.hub.session(session, agent=self.agent)
         if self._reading is not None:
-            if session == self.session.id:
-                return
             self._reading.cancel()
             await asyncio.wait([self._reading])
             self.session.leave()
-            self.screen.answers.clear()
+            self.screen.forget()
         self.session = joined
-        self._reading = asyncio.create_task(self._read(joined))
+        self._reading = asyncio.create_task(self._read(events))
 
-    async def _read(self, session: Session) -> None:
+    async def _read(self, events: AsyncIterator[Event | Reset]) -> None:
         with contextlib.suppress(Failure):  # who is told of it is the one who asks
-            async for event in session.events():
+            async for event in events:
                 self.screen.show(event)
+        self.screen.forget()  # nobody is to wait for what will not come
 
     async def _watch(self) -> None:
         """Tell when the connection is lost, and when it is there again."""
@@ -218,6 +282,14 @@ class Talk:
         self.say(table)
         return True
 
+    async def answer(self, text: str = "") -> bool:
+        """Answer the oldest open question here, whoever's chat it came of."""
+        if self.screen.questions:
+            await self._reply(_question(next(iter(self.screen.questions.values()))), text)
+        else:
+            self.say(Text("nothing is asked", style="dim"))
+        return True
+
     async def which(self, session: str = "") -> bool:
         if session:
             await self._join(session)
@@ -234,8 +306,8 @@ class Talk:
         self.say(Text(f"stopped {len(stopped)}" if stopped else "nothing is being answered", style="dim"))
         return True
 
-    async def history(self, count: str = "20") -> bool:
-        for message in await self.session.history(int(count)):
+    async def history(self, count: str = "") -> bool:
+        for message in await self.session.history(int(count or 20)):
             self.say(Text(f"{safe(who(message))}:", style="bold"))
             self.say(markdown(safe(message["content"])))
         return True
@@ -252,6 +324,7 @@ COMMANDS: dict[str, Callable[..., Awaitable[bool]]] = {
     "/agents": Talk.agents,
     "/session": Talk.which,
     "/share": Talk.share,
+    "/answer": Talk.answer,
     "/cancel": Talk.cancel,
     "/history": Talk.history,
     "/help": Talk.help,
@@ -259,41 +332,6 @@ COMMANDS: dict[str, Callable[..., Awaitable[bool]]] = {
 }
 
 
-def _history() -> History:
-    """Keep what was written for the next time, where that can be kept."""
-    place = Path(click.get_app_dir("hubbub"))
-    try:
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (place / "history").touch(mode=0o600)
-    except OSError:
-        return InMemoryHistory()
-    return FileHistory(str(place / "history"))
-
-
-def _keys() -> KeyBindings:
-    keys = KeyBindings()
-
-    @keys.add("escape", "enter")
-    def _(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return keys
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep keys that are pressed meanwhile off the screen; the next prompt gets them."""
-    try:
-        import termios
-    except ImportError:  # Windows
-        yield
-        return
-    terminal = sys.stdin.fileno()
-    before = termios.tcgetattr(terminal)
-    quiet = termios.tcgetattr(terminal)
-    quiet[3] &= ~termios.ECHO
-    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(terminal, termios.TCSANOW, before)
+def _question(event: Event) -> Interrupt:
+    assert isinstance(event.body, Interrupt)
+    return event.body

@@ -3,15 +3,29 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from secrets import token_hex
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 
 from hub.client import Answer, Closed, Failure
-from hub.messages import Chunk, Event, MessageRemoved, Reset, RunError, RunFinished, UserMessage, WholeMessage
+from hub.messages import (
+    Chunk,
+    Event,
+    Interrupt,
+    InterruptResolved,
+    MessageRemoved,
+    Reset,
+    RunError,
+    RunFinished,
+    UserMessage,
+    WholeMessage,
+)
 from hub.terminal.failures import CommandFailed
-from hub.terminal.hubs import opened
+from hub.terminal.hubs import base, get, opened
+from hub.terminal.questions import asks, closed
 from hub.terminal.text import safe
 
 
@@ -45,14 +59,15 @@ async def answer_once(url: str, agent: str, session: str | None, message: str) -
     """Send one message, and write the answer; raises CommandFailed where it fails."""
     if not message.strip():
         raise CommandFailed("standard input is empty: there is nothing to say")
+    session = session or f"s_{token_hex(10)}"
+    stopping: list[asyncio.Task[object]] = []
+    whole = asyncio.current_task()
+    assert whole is not None
     async with opened(url) as hub:
-        answer = (await hub.session(session or f"s_{token_hex(10)}", agent=agent)).chat(message.rstrip("\n"))
-        stopping: list[asyncio.Task[object]] = []
-        whole = asyncio.current_task()
-        assert whole is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, stopping, whole)
         try:
-            await _write(answer)
+            answer = (await hub.session(session, agent=agent)).chat(message.rstrip("\n"))
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, stopping, whole)
+            await _write(answer, f"{base(url)}/?session={session}")
         except Failure as failure:
             raise CommandFailed(failure.message) from None
         finally:
@@ -68,7 +83,8 @@ def _stop(answer: Answer, stopping: "list[asyncio.Task[object]]", whole: "asynci
         stopping.append(asyncio.create_task(answer.cancel()))
 
 
-async def _write(answer: Answer) -> None:
+async def _write(answer: Answer, page: str) -> None:
+    """Write an answer; what asks people is stopped, for here is nobody: *page* is where there is."""
     out, why = Plain(), ""
     async for event in answer:
         body = event.body
@@ -78,6 +94,10 @@ async def _write(answer: Answer) -> None:
         elif isinstance(body, MessageRemoved):
             out.line()
             print("hubbub: the answer begins anew", file=sys.stderr)
+        elif isinstance(body, Interrupt):
+            out.line()
+            await answer.cancel()
+            raise CommandFailed(f"{asks(event, body)} - in a pipe nobody can answer: ask at a terminal, or at {page}")
         elif isinstance(body, RunError):
             why = body.message
         elif isinstance(body, RunFinished):
@@ -89,6 +109,8 @@ async def _write(answer: Answer) -> None:
 async def follow(url: str, session: str) -> int:
     """Write what is said in a session from now on; an answer that is going on is written from its beginning."""
     out = Plain()
+    await get(url, f"/sessions/{quote(session, safe='')}")  # to follow one that is not there would make it
+    print(f"following {session}; Ctrl-C ends", file=sys.stderr)
     async with opened(url) as hub:
         try:
             async for event in hub.subscribe(session=session):
@@ -100,9 +122,9 @@ async def follow(url: str, session: str) -> int:
     return 0
 
 
-def _show(out: Plain, event: Event | Reset) -> None:
-    body = event.body if isinstance(event, Event) else None
-    agent = event.agentId if isinstance(event, Event) else None
+def _show(out: Plain, said: Event | Reset) -> None:
+    body = said.body if isinstance(said, Event) else said
+    agent = said.agentId if isinstance(said, Event) else None
     if isinstance(body, UserMessage):
         out.begin(body.messageId, f"{body.author.name}> ")
         out.write(body.content)
@@ -110,16 +132,22 @@ def _show(out: Plain, event: Event | Reset) -> None:
     elif isinstance(body, (Chunk, WholeMessage)):
         out.begin(body.messageId, f"{agent}: ")
         out.write(body.content)
-    elif isinstance(body, RunError):
-        out.begin("", "")
-        out.write(f"! {agent}: {body.message}\n")
-    elif isinstance(body, RunFinished):
+    elif type(body) in NOTES:
         out.line()
-        if body.stopReason not in ("end_turn", "max_tokens", "error"):
-            out.write(f"! {agent}: {body.stopReason}\n")
-    elif isinstance(body, MessageRemoved):
-        out.line()
-        out.write(f"! {agent}: the answer begins anew\n")
-    elif isinstance(event, Reset):
-        out.line()
-        out.write("! this session begins anew\n")
+        note = NOTES[type(body)](said, body)
+        out.write(f"{note}\n" if note else "")
+
+
+def _end(event: Event, body: RunFinished) -> str:
+    usual = body.stopReason in ("end_turn", "max_tokens", "error")  # an error was told just before
+    return "" if usual else f"! {event.agentId}: {body.stopReason}"
+
+
+NOTES: dict[type, Callable[[Any, Any], str]] = {
+    Interrupt: lambda event, body: f"? {asks(event, body)}",
+    InterruptResolved: lambda event, body: f"? {closed(body)}",
+    RunError: lambda event, body: f"! {event.agentId}: {body.message}",
+    RunFinished: _end,
+    MessageRemoved: lambda event, body: f"! {event.agentId}: the answer begins anew",
+    Reset: lambda reset, body: "! this session begins anew",
+}

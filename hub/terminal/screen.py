@@ -15,6 +15,8 @@ from hub.messages import (
     Body,
     Chunk,
     Event,
+    Interrupt,
+    InterruptResolved,
     MessageRemoved,
     Progress,
     Reset,
@@ -25,6 +27,7 @@ from hub.messages import (
     UserMessage,
     WholeMessage,
 )
+from hub.terminal.questions import asks, closed, wanted
 from hub.terminal.text import Blocks, safe
 
 FRAME_SECONDS = 1 / 30
@@ -79,6 +82,7 @@ class Screen:
     say: Callable[[RenderableType], None]
     mine: set[str] = attrs.Factory(set)  # the clientMsgIds of what was typed here, and stands on the screen already
     answers: dict[str, Open] = attrs.Factory(dict)
+    questions: dict[str, Event] = attrs.Factory(dict)  # the open ones that were shown, by id, the oldest first
     live: Live | None = None
     ended: set[str] = attrs.Factory(set)
     _moved: asyncio.Event = attrs.Factory(asyncio.Event)
@@ -86,7 +90,7 @@ class Screen:
 
     def show(self, event: Event | Reset) -> None:
         if isinstance(event, Reset):
-            self.answers.clear()
+            self.forget()
             self.say(Text("— this session begins anew —", style="dim"))
             return
         handle = SHOWN.get(type(event.body))
@@ -94,12 +98,25 @@ class Screen:
             handle(self, event, event.body)
         self._soon()
 
+    def forget(self) -> None:
+        """Forget what is going on: another session is shown, or the same anew."""
+        self.answers.clear()
+        self.questions.clear()
+        self.move()
+
     async def over(self, run: str) -> None:
         """Wait until the end of a run was shown."""
-        while run not in self.ended:
+        await self.until(lambda: run in self.ended)
+        self.ended.discard(run)
+
+    async def until(self, wanted: Callable[[], bool]) -> None:
+        """Wait until something is so; it is looked at whenever a question or an end was shown, and after `move`."""
+        while not wanted():
             self._moved.clear()
             await self._moved.wait()
-        self.ended.discard(run)
+
+    def move(self) -> None:
+        self._moved.set()
 
     def watch(self) -> Live:
         """Return the region at the bottom, to be entered for as long as answers are to grow there."""
@@ -165,7 +182,19 @@ class Screen:
         if body.stopReason not in SILENT_ENDS:
             self.say(Text(f"— {body.stopReason} —", style="dim"))
         self.ended.add(event.runId or "")
-        self._moved.set()
+        self.move()
+
+    def _asks(self, event: Event, body: Interrupt) -> None:
+        self._flush(event)
+        self.questions[body.id] = event
+        hint = wanted(body.responseSchema)
+        self.say(Text.assemble((asks(event, body), "bold yellow"), (f" ({hint})" if hint else "", "dim")))
+        self.move()
+
+    def _closed(self, event: Event, body: InterruptResolved) -> None:
+        if self.questions.pop(body.interruptId, None) is not None:
+            self.say(Text(f"— {closed(body)} —", style="dim"))
+        self.move()
 
     def _unknown(self, event: Event, body: Unknown) -> None:
         if body.name == RunFinished.type:
@@ -202,5 +231,7 @@ SHOWN: dict[type[Body], Callable[..., None]] = {
     MessageRemoved: Screen._removed,
     RunError: Screen._failed,
     RunFinished: Screen._finished,
+    Interrupt: Screen._asks,
+    InterruptResolved: Screen._closed,
     Unknown: Screen._unknown,
 }
