@@ -443,6 +443,10 @@ async def test_edit_and_answer_again_and_fork(hub: Hub, browser: Browser) -> Non
         await expect(tab.answers).to_have_text(["other 4"])
         await tab.say("on")
         await expect(tab.answers).to_have_text(["other 4", "on 5"])
+        await tab.page.get_by_role("article", name="counts").last.get_by_role("button", name="Fork from here").click()
+        await expect(tab.page.locator("article.answer.done")).to_have_count(2)
+        await expect(tab.answers).to_have_text(["other 4", "on 5"])
+        await expect(tab.page.locator(".figures")).to_have_count(0)  # its answers were not made here
         await expect(other.answers).to_have_text(["other 4"])
 
 

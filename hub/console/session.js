@@ -142,14 +142,12 @@ const STEPS = {
     })
   },
 
-  message: (state, event) =>
-    run(state, event, (one) =>
-      measured(
-        state,
-        withPart(one, { kind: 'text', id: event.messageId, text: event.content, parts: event.parts }),
-        event,
-      ),
-    ),
+  message(state, event) {
+    // A fork begins with answers of another session: each is whole, and its run stayed there.
+    if (!event.runId) return { ...state, items: [...state.items, ...past([{ ...event, role: 'assistant' }])] }
+    const part = { kind: 'text', id: event.messageId, text: event.content, parts: event.parts }
+    return run(state, event, (one) => measured(state, withPart(one, part), event))
+  },
 
   reasoning(state, event) {
     return run(state, event, (one) => {

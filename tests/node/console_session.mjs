@@ -134,6 +134,21 @@ state = reduce(state, {
 })
 assert.deepEqual([texts(state), state.more], [['p', 'q', 'x\n\ny', 'mine'], false])
 
+// A fork begins with messages that belong to no run: each answer is one of its own, whole, and nothing goes on.
+const copy = (seq, id, content) => ({ type: 'message', seq, ts: 1000, agentId: 'main', messageId: id, content })
+state = after(asked(1, 'm1', 'q'), copy(2, 'm2', 'x'), asked(3, 'm3', 'r'), copy(4, 'm4', 'y'))
+assert.deepEqual(texts(state), ['q', 'x', 'r', 'y'])
+assert.deepEqual(
+  state.items.map((item) => [item.id, item.state]),
+  [
+    ['m1', undefined],
+    ['m2', 'done'],
+    ['m3', undefined],
+    ['m4', 'done'],
+  ],
+)
+assert.ok(!isBusy(state) && figures(state.items[1]) === undefined)
+
 // Tools, thoughts, steps, progress, questions.
 const of = (type, seq, fields) => ({ type, seq, ts: 1000, runId: 'r1', agentId: 'main', ...fields })
 state = after(
