@@ -470,4 +470,30 @@ async def test_a_session_is_named_and_deleted(hub: Hub, browser: Browser) -> Non
         await expect(tab.page.get_by_role("alert")).to_contain_text("This session was deleted.")
         await expect(tab.answers).to_have_count(0)
         await expect(link).to_have_count(0)
-        await expect(other.page.get_by_role("alert")).to_contain_text("deleted")
+        await expect(other.page.get_by_role("alert")).to_have_text("This session was deleted.")
+        await expect(other.answers).to_have_count(0)
+        await other.say("anew")
+        await expect(other.answers).to_have_text(["anew"])
+        await tab.page.get_by_role("button", name="New session").click()
+        await expect(tab.page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Browser) -> None:
+    """Where it is opened from the list, or by an address that names no agent; where that names one, that one does."""
+    await started(hub)
+    for session, agent in (("s30", "echo"), ("s31", "main")):
+        client = await hub.connect(f"?sessionId={session}")
+        await client.send(type="chat", agentId=agent, message=f"of {session}")
+        await client.until_done()
+    async with visit(browser, hub.url, "?agent=gated&session=s32") as tab:
+        chosen = tab.page.get_by_label("Agent", exact=True)
+        link = tab.page.get_by_role("navigation").get_by_role("link", name=re.compile("of s30"))
+        await expect(link).to_have_attribute("href", "?session=s30")
+        await link.click()
+        await expect(chosen).to_have_value("echo")
+        await expect(tab.page).to_have_url(re.compile(r"agent=echo&session=s30"))
+        await tab.page.goto(f"{hub.url}/?session=s31")
+        await expect(chosen).to_have_value("main")
+        await tab.page.goto(f"{hub.url}/?session=s31&agent=echo")
+        await expect(tab.answers).to_have_text(["of s31"])
+        await expect(chosen).to_have_value("echo")

@@ -1,5 +1,5 @@
 // The page: what it knows (ui), what can be done (act), and one drawing of it for each frame.
-import { connect, HubError } from '/client.js'
+import { connect } from '/client.js'
 import { html, render } from './html.js'
 import { Follower } from './scroll.js'
 import { past } from './past.js'
@@ -18,6 +18,7 @@ const ui = {
   draining: false,
   agents: [],
   agent: 'main',
+  named: false, // by the address, or by a click
   sessionId: undefined,
   session: undefined, // see session.js
   shown: PAGE,
@@ -27,7 +28,7 @@ const ui = {
   find: '',
   drawer: false,
   dialog: undefined,
-  notice: undefined,
+  notice: undefined, // { text, calm }
   stopping: false,
   said: '', // for screen readers: the answer that has just come to its end
 }
@@ -69,13 +70,20 @@ function follow() {
   follower?.keep()
 }
 
-const fail = (error) =>
-  change({ notice: error instanceof HubError || error instanceof Error ? error.message : String(error) })
+const fail = (error) => change({ notice: { text: error instanceof Error ? error.message : String(error) } })
+const told = (text) => change({ notice: { text, calm: true } })
 
 // --- what can be done -------------------------------------------------------------------------------------------------
 
 const list = past(ui, change)
-const conversation = talk(hub, ui, change, list.soon)
+const conversation = talk(hub, ui, change, {
+  changed: list.soon,
+  loaded: settle,
+  deleted() {
+    show(ui.sessionId, ui.agent)
+    told(t('removed'))
+  },
+})
 
 const act = {
   ...conversation.act,
@@ -92,13 +100,13 @@ const act = {
   toEnd: () => follower.toEnd(),
 
   choose(agent) {
-    change({ agent, drawer: false })
+    change({ agent, named: true, drawer: false })
     address('replaceState')
   },
 
-  /** Open a session, a new one where none is named. */
-  open(sessionId = newId()) {
-    show(sessionId, ui.agent)
+  /** Open a session, a new one where none is named: that one the same agent answers. */
+  open(sessionId) {
+    show(sessionId ?? newId(), ui.agent, !sessionId)
     address('pushState')
   },
 
@@ -135,8 +143,8 @@ const act = {
 
   async remove() {
     await list.remove(ui.sessionId)
-    change({ dialog: undefined, notice: t('removed') })
     act.open()
+    told(t('removed'))
   },
 }
 
@@ -153,23 +161,35 @@ function newId() {
 }
 
 function address(how) {
-  const query = new URLSearchParams({ agent: ui.agent, session: ui.sessionId })
+  const query = new URLSearchParams({ ...(ui.named && { agent: ui.agent }), session: ui.sessionId })
   history[how](null, '', `?${query}`)
 }
 
-function show(sessionId, agent) {
+/** *named*: somebody has chosen this agent, so that it stays. */
+function show(sessionId, agent, named = true) {
   follower?.toEnd()
   change({
     sessionId,
     agent,
+    named,
     shown: PAGE,
     editing: undefined,
     drawer: false,
     dialog: undefined,
+    notice: undefined,
     stopping: false,
     said: '',
   })
   if (hub.state !== 'closed') conversation.open(sessionId)
+}
+
+/** Whoever answered last in a session answers on, where nobody has chosen another one. */
+function settle() {
+  if (ui.named) return
+  const last = ui.session.items.findLast(({ kind }) => kind === 'run')?.agentId
+  const there = ui.agents.some(({ agentId, status }) => agentId === last && status === 'ok')
+  change({ agent: there ? last : ui.agent, named: true })
+  address('replaceState') // so that the address can be handed on
 }
 
 function start() {
@@ -179,8 +199,8 @@ function start() {
     conversation.close()
     return change({ sessionId: undefined, session: undefined })
   }
-  show(sessionId, ID.test(agent) ? agent : 'main')
-  if (!query.get('session') || !query.get('agent')) address('replaceState') // so that the address can be handed on
+  show(sessionId, ID.test(agent) ? agent : 'main', query.has('agent'))
+  if (!query.get('session')) address('replaceState')
 }
 
 hub.on('state', (link) => {

@@ -36,7 +36,7 @@ function Row({ one, ui, act }) {
     event.preventDefault()
     act.open(one.sessionId)
   }
-  const query = new URLSearchParams({ agent: ui.agent, session: one.sessionId })
+  const query = new URLSearchParams({ session: one.sessionId })
   return html`<li><a href=${`?${query}`} aria-current=${one.sessionId === ui.sessionId ? 'page' : undefined} onClick=${open}>
     <span class="name">${one.title || one.sessionId}</span><span class="time">${when(one.ts)}</span></a></li>`
 }
