@@ -201,6 +201,28 @@ async def test_stop(hub: Hub, browser: Browser, tmp_path: Path) -> None:
         await expect(tab.page.get_by_role("article", name="gated")).to_contain_text("Stopped")
         await expect(tab.answers).to_have_text(["one"])
         await expect(tab.page.get_by_role("button", name="Stop")).to_have_count(0)
+        await expect(tab.field).to_be_focused()
+
+
+async def test_what_waits_has_its_words_in_every_tab(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Also after a reload, and it is marked where it is taken back; what stops all leaves nothing that waits."""
+    await started(hub)
+    query = "?agent=gated&session=s33"
+    async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
+        await tab.say(str(tmp_path / "never"))
+        await expect(tab.answers).to_have_text(["one"])
+        await tab.say("not this")
+        await tab.page.reload()
+        for one in (tab, other):
+            await expect(one.page.locator(".queue").get_by_role("listitem")).to_contain_text("not this")
+        await other.page.get_by_role("button", name="Take back").click()
+        for one in (tab, other):
+            await expect(one.page.get_by_role("article", name="You").last).to_contain_text("taken back")
+        await tab.say("nor this")
+        await tab.page.get_by_role("button", name="Stop all").click()
+        await expect(other.page.get_by_role("article", name="You").last).to_contain_text("taken back")
+        await expect(other.page.get_by_role("article", name="gated")).to_contain_text("Stopped")
+        await expect(other.page.get_by_role("article", name="gated")).to_have_count(1)
 
 
 async def test_a_second_message_waits_and_is_taken_back(hub: Hub, browser: Browser, tmp_path: Path) -> None:
@@ -283,6 +305,51 @@ async def test_a_phone(hub: Hub, browser: Browser, tmp_path: Path) -> None:
         await expect(tab.page.get_by_role("link", name=re.compile("wide"))).to_be_in_viewport()
         await tab.page.keyboard.press("Escape")
         await expect(tab.page.get_by_role("searchbox")).to_be_hidden()
+
+
+async def test_a_phone_with_many_agents_opens_at_its_beginning(hub: Hub, browser: Browser) -> None:
+    """And the chosen one is in sight."""
+    for number in range(12):
+        hub.agent(f"more{number:02}.py", f"async def more{number:02}(message: str):\n    yield 'x'")
+    await started(hub)
+    phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
+    async with visit(browser, hub.url, "?agent=echo", **phone) as tab:
+        agents = tab.page.get_by_role("main").locator(".agent")
+        await expect(agents).to_have_count(16)
+        await expect(tab.page.get_by_role("heading", name="What shall we talk about?")).to_be_in_viewport()
+        await tab.page.goto(f"{hub.url}/?agent=says")
+        await expect(agents.last).to_be_in_viewport()
+        await expect(agents.last).to_have_attribute("aria-pressed", "true")
+
+
+async def test_agents_that_come_and_are_mended_are_seen(hub: Hub, browser: Browser) -> None:
+    """Without a reload of the page; a chosen one that is broken is said to be at once, and can be read again."""
+    hub.agent("torn.py", "this is no Python")
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=torn&session=s34") as tab:
+        await expect(tab.page.get_by_role("heading", name="torn is broken")).to_be_visible()
+        hub.agent("torn.py", "async def torn(message: str):\n    yield 'whole'")
+        await tab.page.get_by_role("main").get_by_role("button", name="Reload torn").click()
+        await expect(tab.page.get_by_role("heading", name="What shall we talk about?")).to_be_visible()
+        await tab.say("hello")
+        await expect(tab.answers).to_have_text(["whole"])
+        hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'x'")
+        await hub.node.reload("fresh")
+        await tab.page.evaluate("dispatchEvent(new Event('focus'))")
+        await expect(tab.page.get_by_role("button", name="fresh ready")).to_be_visible()
+
+
+async def test_a_broadcast_cannot_be_answered_again(hub: Hub, browser: Browser) -> None:
+    """Nobody asked for it; a message in the same session can."""
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=echo&session=agent:echo") as tab:
+        await tab.page.request.post(f"{hub.url}/api/v1/agents/echo/broadcast", data={"message": "To all."})
+        await expect(tab.answers).to_have_text(["To all."])
+        again = tab.page.get_by_role("button", name="Answer again")
+        await expect(again).to_have_count(0)
+        await tab.say("hello")
+        await expect(tab.answers).to_have_text(["To all.", "hello"])
+        await expect(again).to_have_count(1)
 
 
 async def test_chinese(hub: Hub, browser: Browser) -> None:
@@ -378,6 +445,45 @@ async def asks(run: Run):
     yield f"last: {last.status}."
 """
 
+async def test_a_question_is_answered_where_one_writes(hub: Hub, browser: Browser) -> None:
+    """Where a text is wanted, and what was begun before it came waits; else the field says that it waits."""
+    hub.agent("poses.py", POSES)
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=poses&session=s35") as tab:
+        await tab.say("go")
+        ask = tab.page.get_by_role("region", name="A question for you").last
+        await expect(ask.get_by_label("Your answer")).to_be_focused()
+        await expect(tab.field).to_have_attribute("placeholder", "Write your answer…")
+        await tab.say("composed")
+        await expect(tab.page.get_by_text("Answered: composed")).to_be_visible()
+        await expect(tab.field).to_have_attribute("placeholder", re.compile("Answer above"))
+        await tab.field.fill("begun before")
+        await expect(ask.locator("pre")).to_contain_text('"items"')
+        await expect(ask.get_by_label("Your answer, as JSON")).to_have_value('["a"]')
+        await ask.get_by_role("button", name="Answer", exact=True).click()
+        await expect(ask.get_by_label("size")).to_have_value("3")
+        await expect(ask.get_by_label("soon")).to_be_checked()
+        await ask.get_by_role("button", name="Answer", exact=True).click()
+        await expect(ask.get_by_label("Your answer")).to_have_value("")
+        await tab.field.press("Enter")
+        await expect(tab.page.locator(".queue").get_by_role("listitem")).to_contain_text("begun before")
+        await ask.get_by_role("button", name="Do not answer").click()
+        said = "composed ['a'] {'size': 3, 'soon': True} cancelled"
+        await expect(tab.page.get_by_role("article", name="poses").first.locator(".md")).to_have_text(said)
+
+
+POSES = """
+from hub import Run
+
+async def poses(run: Run):
+    text = await run.ask("Which?")
+    many = await run.ask("Which all?", schema={"type": "array", "items": {"type": "string"}, "default": ["a"]})
+    fields = {"size": {"type": "integer", "default": 3}, "soon": {"type": "boolean", "default": True}}
+    form = await run.ask("The rest?", schema={"type": "object", "properties": fields})
+    last = await run.ask("More?")
+    yield f"{text.payload} {many.payload} {form.payload} {last.status}"
+"""
+
 COUNTS = """
 from itertools import count
 
@@ -432,18 +538,30 @@ async def test_edit_and_answer_again_and_fork(hub: Hub, browser: Browser) -> Non
         mine = tab.page.get_by_role("article", name="You").first
         await mine.hover()
         await mine.get_by_role("button", name="Edit").click()
-        await expect(tab.page.get_by_label("New text")).to_be_focused()
-        await tab.page.get_by_label("New text").fill("other")
+        text = tab.page.get_by_label("New text")
+        await expect(text).to_be_focused()
+        await tab.page.keyboard.type("ly")  # where it ends
+        await expect(text).to_have_value("firstly")
+        await text.fill("other")
         await tab.page.keyboard.press("Enter")
+        doubt = tab.page.get_by_role("dialog", name="Take back")
+        await expect(doubt).to_contain_text("Messages: 2.")
+        await tab.page.keyboard.press("Enter")  # Cancel has the focus
+        await expect(doubt).to_have_count(0)
+        await expect(other.answers).to_have_text(["first 1", "second 3"])
+        await text.press("Enter")
+        await doubt.get_by_role("button", name="Take back").click()
         for one in (tab, other):
             await expect(one.answers).to_have_text(["other 4"])
             await expect(one.page.locator(".bubble")).to_have_text(["other"])
         await tab.page.get_by_role("article", name="counts").get_by_role("button", name="Fork from here").click()
         await expect(tab.page).not_to_have_url(re.compile("s22"))
+        await expect(tab.page.get_by_role("heading", name="other (2)")).to_be_visible()
         await expect(tab.answers).to_have_text(["other 4"])
         await tab.say("on")
         await expect(tab.answers).to_have_text(["other 4", "on 5"])
         await tab.page.get_by_role("article", name="counts").last.get_by_role("button", name="Fork from here").click()
+        await expect(tab.page.get_by_role("heading", name="other (3)")).to_be_visible()
         await expect(tab.page.locator("article.answer.done")).to_have_count(2)
         await expect(tab.answers).to_have_text(["other 4", "on 5"])
         await expect(tab.page.locator(".figures")).to_have_count(0)  # its answers were not made here
@@ -460,12 +578,15 @@ async def test_a_session_is_named_and_deleted(hub: Hub, browser: Browser) -> Non
         link = tab.page.get_by_role("navigation").get_by_role("link")
         await expect(link).to_contain_text("hello")
         await tab.page.get_by_role("button", name="Rename, Delete").click()
-        await tab.page.get_by_label("Name of this session").fill("Greetings")
-        await tab.page.get_by_role("button", name="Rename", exact=True).click()
+        await expect(tab.page.get_by_label("Name of this session")).to_be_focused()
+        await tab.page.keyboard.type("Greetings")  # instead of what was there
+        await tab.page.keyboard.press("Enter")
         await expect(link).to_contain_text("Greetings")
         await expect(tab.page.get_by_role("heading", name="Greetings")).to_be_visible()
         await tab.page.get_by_role("button", name="Rename, Delete").click()
-        await tab.page.get_by_role("button", name="Delete", exact=True).click()
+        delete = tab.page.get_by_role("button", name="Delete", exact=True)
+        await delete.dblclick()  # that is no second thought
+        await delete.click()
         await tab.page.get_by_role("button", name="Delete it").click()
         await expect(tab.page.get_by_role("alert")).to_contain_text("This session was deleted.")
         await expect(tab.answers).to_have_count(0)

@@ -2,8 +2,9 @@
 import { connect } from '/client.js'
 import { html, render } from './html.js'
 import { Follower } from './scroll.js'
-import { past } from './past.js'
-import { talk } from './talk.js'
+import { another, past } from './past.js'
+import { following } from './session.js'
+import { ask, talk } from './talk.js'
 import { language, t } from './words.js'
 import { Page } from './views/page.js'
 
@@ -28,6 +29,7 @@ const ui = {
   find: '',
   drawer: false,
   dialog: undefined,
+  doubt: undefined, // what the dialog of that name asks: { count, does }
   notice: undefined, // { text, calm }
   stopping: false,
   said: '', // for screen readers: the answer that has just come to its end
@@ -67,7 +69,9 @@ function follow() {
   const list = document.getElementById('log')
   if (list && !follower)
     follower = new Follower(list, list.firstElementChild, () => change({ following: follower.following }))
-  follower?.keep()
+  if (!follower) return
+  follower.empty = !ui.session?.items.length
+  follower.keep()
 }
 
 const fail = (error) => change({ notice: { text: error instanceof Error ? error.message : String(error) } })
@@ -77,7 +81,10 @@ const told = (text) => change({ notice: { text, calm: true } })
 
 const list = past(ui, change)
 const conversation = talk(hub, ui, change, {
-  changed: list.soon,
+  changed() {
+    list.soon()
+    agents()
+  },
   loaded: settle,
   deleted() {
     show(ui.sessionId, ui.agent)
@@ -132,8 +139,29 @@ const act = {
     return known || ui.session?.items.find(({ kind }) => kind === 'user')?.text.slice(0, 80) || t('untitled')
   },
 
+  save(item, message) {
+    if (message === item.text) return act.edit(undefined)
+    sure(following(ui.session, item), () => conversation.act.save(item, message))
+  },
+
+  regenerate(run) {
+    sure(following(ui.session, run), () => conversation.act.regenerate(run))
+  },
+
   async fork(messageId) {
-    act.open(await conversation.fork(messageId))
+    const title = another(act.title(), ui.past.sessions)
+    const sessionId = await conversation.fork(messageId)
+    await list.rename(sessionId, title)
+    act.open(sessionId)
+  },
+
+  /** Have the hub read a broken agent's file again. */
+  async mend(agentId) {
+    try {
+      await ask(`/api/v1/agents/${encodeURIComponent(agentId)}/reload`, { method: 'POST' })
+    } finally {
+      await agents() // its file may be gone
+    }
   },
 
   async rename(title) {
@@ -148,7 +176,14 @@ const act = {
   },
 }
 
-for (const name of ['rename', 'remove', 'fork', 'regenerate', 'save', 'reply', 'stop', 'takeBack']) {
+/** Do it at once where nothing else is taken back with it, else ask first. */
+function sure(count, action) {
+  const does = () => action().catch(fail)
+  if (!count) does()
+  else change({ dialog: 'doubt', doubt: { count, does } })
+}
+
+for (const name of ['rename', 'remove', 'fork', 'reply', 'stop', 'stopAll', 'takeBack', 'mend']) {
   const does = act[name]
   act[name] = (...values) => does(...values).catch(fail)
 }
@@ -163,6 +198,15 @@ function newId() {
 function address(how) {
   const query = new URLSearchParams({ ...(ui.named && { agent: ui.agent }), session: ui.sessionId })
   history[how](null, '', `?${query}`)
+}
+
+/** Ask which agents there are now: welcome told of those at the time. */
+async function agents() {
+  try {
+    change({ agents: (await ask('/api/v1/agents')).data })
+  } catch {
+    // those that are known stay
+  }
 }
 
 /** *named*: somebody has chosen this agent, so that it stays. */
@@ -215,6 +259,7 @@ hub.on('state', (link) => {
 hub.on('welcome', ({ agents }) => change({ agents }))
 hub.on('notice', (notice) => notice.type === 'draining' && change({ draining: true }))
 addEventListener('popstate', start)
+addEventListener('focus', agents)
 addEventListener('keydown', ({ key }) => key === 'Escape' && ui.drawer && act.drawer(false))
 document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en'
 document.body.replaceChildren()

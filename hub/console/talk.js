@@ -100,6 +100,17 @@ export function talk(hub, ui, change, { changed, loaded, deleted }) {
     if (of === session) take({ type: 'earlier', messages: data, more: page > 1 })
   }
 
+  /** Stop what is being answered, and where *queued* also what waits, which else goes on at once. */
+  async function stop(queued) {
+    change({ stopping: true })
+    try {
+      await session.send({ type: 'cancel', queued })
+    } catch (error) {
+      change({ stopping: false })
+      if (error.code !== 'not_running') throw error // it has just ended by itself
+    }
+  }
+
   async function takeBack(run) {
     await session.cancel(run.runId)
     const field = document.getElementById('message')
@@ -117,13 +128,8 @@ export function talk(hub, ui, change, { changed, loaded, deleted }) {
     act: {
       chat,
       takeBack,
-      stop() {
-        change({ stopping: true })
-        return session.send({ type: 'cancel', queued: false }).catch((error) => {
-          change({ stopping: false })
-          if (error.code !== 'not_running') throw error // it has just ended by itself
-        })
-      },
+      stop: () => stop(false),
+      stopAll: () => stop(true),
       retry(item) {
         take({ type: 'forgotten', clientMsgId: item.clientMsgId })
         chat(item.text)
@@ -135,7 +141,7 @@ export function talk(hub, ui, change, { changed, loaded, deleted }) {
       },
       async save(item, message) {
         change({ editing: undefined })
-        if (message !== item.text) await session.send({ type: 'edit', messageId: item.id, message })
+        await session.send({ type: 'edit', messageId: item.id, message })
       },
       async regenerate(run) {
         const said = run.parts.findLast(({ kind }) => kind === 'text')

@@ -86,10 +86,15 @@ assert.deepEqual(
 )
 
 // It waits in the queue, and is taken back.
-state = reduce(state, { type: 'state', active: [{ runId: 'r0' }], queue: [{ runId: 'r1', agentId: 'main' }] })
+state = reduce(state, { type: 'state', active: [{ runId: 'r0' }], queue: [{ runId: 'r1', userMessageId: 'm2' }] })
 assert.equal(waiting(state)[0].asked.text, 'own')
 state = reduce(state, ended(3, 'r1', 'm9', 'cancelled'))
 assert.deepEqual([waiting(state).length, state.items[1].status], [0, 'back'])
+
+// Also one that another page sent, or this one before it was loaded.
+state = after({ type: 'state', active: [], queue: [{ runId: 'r1', userMessageId: 'm1' }] }, asked(1, 'm1', 'theirs'))
+assert.equal(waiting(state)[0].asked.text, 'theirs')
+assert.equal(reduce(state, ended(2, 'r1', 'm9', 'cancelled')).items[0].status, 'back')
 
 // A refusal stays with its message.
 state = after(

@@ -12,6 +12,7 @@ export function Sidebar({ ui, act }) {
     <section class="agents">
       <h2>${t('agents')}</h2>
       <ul>${ui.agents.map((agent) => html`<${Agent} key=${agent.agentId} agent=${agent} ui=${ui} act=${act} />`)}</ul>
+      <p class="hint"><a href="/docs" target="_blank" rel="noopener">${t('docs')}</a></p>
     </section>
   </aside>`
 }
@@ -41,6 +42,9 @@ function Row({ one, ui, act }) {
     <span class="name">${one.title || one.sessionId}</span><span class="time">${when(one.ts)}</span></a></li>`
 }
 
+export const Mend = ({ agentId, act }) =>
+  html`<button type="button" class="quiet" onClick=${() => act.mend(agentId)}>${t('mend', { name: agentId })}</button>`
+
 /** One agent: its name, its state, and what it is for or why it is broken. */
 export function Agent({ agent, ui, act }) {
   const { agentId, description, status, error } = agent
@@ -50,5 +54,5 @@ export function Agent({ agent, ui, act }) {
       onClick=${() => act.choose(agentId)}>
     <span class="name"><span class=${`dot ${state}`}></span>${agentId}</span><span class="state">${t(state)}</span>
     <span class="more">${status === 'ok' ? description : `${error ?? ''}. ${t('brokenMore')}`}</span>
-  </button></li>`
+  </button>${status !== 'ok' && html`<${Mend} agentId=${agentId} act=${act} />`}</li>`
 }
