@@ -59,7 +59,7 @@ function Empty({ ui, act }) {
   const title = broken ? 'isBroken' : ui.agents.length && !chosen ? 'unknownAgent' : 'welcome'
   return html`<div class="empty">
     <h2>${t(title, { name: ui.agent })}</h2>
-    ${broken ? html`<p>${chosen.error}</p><p>${t('brokenMore')}</p><${Mend} agentId=${ui.agent} act=${act} />` : html`<p>${t(ui.agents.length ? 'welcomeMore' : 'noAgents')}</p>`}
+    ${broken ? html`<p>${chosen.error}</p><p>${t('brokenMore')}</p><${Mend} agentId=${ui.agent} kind="wide-button" act=${act} />` : html`<p>${t(ui.agents.length ? 'welcomeMore' : 'noAgents')}</p>`}
     <ul class="choice" ref=${seen}>${ui.agents.map((agent) => html`<${Agent} key=${agent.agentId} agent=${agent} ui=${ui} act=${act} />`)}</ul>
   </div>`
 }

@@ -37,13 +37,15 @@ function Row({ one, ui, act }) {
     event.preventDefault()
     act.open(one.sessionId)
   }
+  // The number of a fork is seen also where its name is cut off.
+  const [, name, number] = /^(.*?)( \(\d+\))?$/s.exec(one.title || one.sessionId)
   const query = new URLSearchParams({ session: one.sessionId })
   return html`<li><a href=${`?${query}`} aria-current=${one.sessionId === ui.sessionId ? 'page' : undefined} onClick=${open}>
-    <span class="name">${one.title || one.sessionId}</span><span class="time">${when(one.ts)}</span></a></li>`
+    <span class="name">${name}</span>${number && html`<span class="number">${number}</span>`}<span class="time">${when(one.ts)}</span></a></li>`
 }
 
-export const Mend = ({ agentId, act }) =>
-  html`<button type="button" class="quiet" onClick=${() => act.mend(agentId)}>${t('mend', { name: agentId })}</button>`
+export const Mend = ({ agentId, kind = 'quiet', act }) =>
+  html`<button type="button" class=${kind} onClick=${() => act.mend(agentId)}>${t('mend', { name: agentId })}</button>`
 
 /** One agent: its name, its state, and what it is for or why it is broken. */
 export function Agent({ agent, ui, act }) {
