@@ -47,8 +47,10 @@ async def test_a_question_is_answered_where_one_writes(hub: Hub, browser: Browse
         await expect(ask.get_by_label("soon")).to_be_checked()
         await ask.get_by_role("button", name="Answer", exact=True).click()
         await expect(ask.get_by_label("Your answer")).to_have_value("")
+        await tab.field.press("End")
+        await tab.field.press_sequentially(", and after")
         await tab.field.press("Enter")
-        await expect(tab.page.locator(".queue").get_by_role("listitem")).to_contain_text("begun before")
+        await expect(tab.page.locator(".queue").get_by_role("listitem")).to_contain_text("begun before, and after")
         await ask.get_by_role("button", name="Do not answer").click()
         said = "composed ['a'] {'size': 3, 'soon': True} cancelled"
         await expect(tab.page.get_by_role("article", name="poses").first.locator(".md")).to_have_text(said)
