@@ -336,4 +336,9 @@ def _busy(chat: Chat, session_id: str, line: str) -> Busy:
 
 def _short(run: Run) -> dict[str, str]:
     record = run.record
-    return {"runId": record.runId, "agentId": record.agentId, "messageId": record.messageId}
+    return {
+        "runId": record.runId,
+        "agentId": record.agentId,
+        "messageId": record.messageId,
+        "userMessageId": record.userMessageId,
+    }

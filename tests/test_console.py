@@ -201,6 +201,28 @@ async def test_stop(hub: Hub, browser: Browser, tmp_path: Path) -> None:
         await expect(tab.page.get_by_role("article", name="gated")).to_contain_text("Stopped")
         await expect(tab.answers).to_have_text(["one"])
         await expect(tab.page.get_by_role("button", name="Stop")).to_have_count(0)
+        await expect(tab.field).to_be_focused()
+
+
+async def test_what_waits_has_its_words_in_every_tab(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Also after a reload, and it is marked where it is taken back; what stops all leaves nothing that waits."""
+    await started(hub)
+    query = "?agent=gated&session=s33"
+    async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
+        await tab.say(str(tmp_path / "never"))
+        await expect(tab.answers).to_have_text(["one"])
+        await tab.say("not this")
+        await tab.page.reload()
+        for one in (tab, other):
+            await expect(one.page.locator(".queue").get_by_role("listitem")).to_contain_text("not this")
+        await other.page.get_by_role("button", name="Take back").click()
+        for one in (tab, other):
+            await expect(one.page.get_by_role("article", name="You").last).to_contain_text("taken back")
+        await tab.say("nor this")
+        await tab.page.get_by_role("button", name="Stop all").click()
+        await expect(other.page.get_by_role("article", name="You").last).to_contain_text("taken back")
+        await expect(other.page.get_by_role("article", name="gated")).to_contain_text("Stopped")
+        await expect(other.page.get_by_role("article", name="gated")).to_have_count(1)
 
 
 async def test_a_second_message_waits_and_is_taken_back(hub: Hub, browser: Browser, tmp_path: Path) -> None:
@@ -285,6 +307,51 @@ async def test_a_phone(hub: Hub, browser: Browser, tmp_path: Path) -> None:
         await expect(tab.page.get_by_role("searchbox")).to_be_hidden()
 
 
+async def test_a_phone_with_many_agents_opens_at_its_beginning(hub: Hub, browser: Browser) -> None:
+    """And the chosen one is in sight."""
+    for number in range(12):
+        hub.agent(f"more{number:02}.py", f"async def more{number:02}(message: str):\n    yield 'x'")
+    await started(hub)
+    phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
+    async with visit(browser, hub.url, "?agent=echo", **phone) as tab:
+        agents = tab.page.get_by_role("main").locator(".agent")
+        await expect(agents).to_have_count(16)
+        await expect(tab.page.get_by_role("heading", name="What shall we talk about?")).to_be_in_viewport()
+        await tab.page.goto(f"{hub.url}/?agent=says")
+        await expect(agents.last).to_be_in_viewport()
+        await expect(agents.last).to_have_attribute("aria-pressed", "true")
+
+
+async def test_agents_that_come_and_are_mended_are_seen(hub: Hub, browser: Browser) -> None:
+    """Without a reload of the page; a chosen one that is broken is said to be at once, and can be read again."""
+    hub.agent("torn.py", "this is no Python")
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=torn&session=s34") as tab:
+        await expect(tab.page.get_by_role("heading", name="torn is broken")).to_be_visible()
+        hub.agent("torn.py", "async def torn(message: str):\n    yield 'whole'")
+        await tab.page.get_by_role("main").get_by_role("button", name="Reload torn").click()
+        await expect(tab.page.get_by_role("heading", name="What shall we talk about?")).to_be_visible()
+        await tab.say("hello")
+        await expect(tab.answers).to_have_text(["whole"])
+        hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'x'")
+        await hub.node.reload("fresh")
+        await tab.page.evaluate("dispatchEvent(new Event('focus'))")
+        await expect(tab.page.get_by_role("button", name="fresh ready")).to_be_visible()
+
+
+async def test_a_broadcast_cannot_be_answered_again(hub: Hub, browser: Browser) -> None:
+    """Nobody asked for it; a message in the same session can."""
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=echo&session=agent:echo") as tab:
+        await tab.page.request.post(f"{hub.url}/api/v1/agents/echo/broadcast", data={"message": "To all."})
+        await expect(tab.answers).to_have_text(["To all."])
+        again = tab.page.get_by_role("button", name="Answer again")
+        await expect(again).to_have_count(0)
+        await tab.say("hello")
+        await expect(tab.answers).to_have_text(["To all.", "hello"])
+        await expect(again).to_have_count(1)
+
+
 async def test_chinese(hub: Hub, browser: Browser) -> None:
     """By the browser's language; every text that the page has in English it has in Chinese, with the same places."""
     await started(hub)
@@ -315,6 +382,27 @@ async def test_past_sessions_are_found(hub: Hub, browser: Browser) -> None:
         await expect(tab.answers).to_have_text(["about apples"])
         await tab.page.get_by_role("searchbox").fill("plums")
         await expect(tab.page.get_by_text("No session has that.")).to_be_visible()
+
+
+async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Browser) -> None:
+    """Where it is opened from the list, or by an address that names no agent; where that names one, that one does."""
+    await started(hub)
+    for session, agent in (("s30", "echo"), ("s31", "main")):
+        client = await hub.connect(f"?sessionId={session}")
+        await client.send(type="chat", agentId=agent, message=f"of {session}")
+        await client.until_done()
+    async with visit(browser, hub.url, "?agent=gated&session=s32") as tab:
+        chosen = tab.page.get_by_label("Agent", exact=True)
+        link = tab.page.get_by_role("navigation").get_by_role("link", name=re.compile("of s30"))
+        await expect(link).to_have_attribute("href", "?session=s30")
+        await link.click()
+        await expect(chosen).to_have_value("echo")
+        await expect(tab.page).to_have_url(re.compile(r"agent=echo&session=s30"))
+        await tab.page.goto(f"{hub.url}/?session=s31")
+        await expect(chosen).to_have_value("main")
+        await tab.page.goto(f"{hub.url}/?session=s31&agent=echo")
+        await expect(tab.answers).to_have_text(["of s31"])
+        await expect(chosen).to_have_value("echo")
 
 
 async def test_what_belongs_to_an_answer_is_shown(hub: Hub, browser: Browser, tmp_path: Path) -> None:
@@ -356,114 +444,3 @@ async def works(message: str):
     yield ToolCallResult("c1", "no such key", isError=True)
     raise AgentError("Out of ink.", "out_of_ink")
 """
-
-
-# --- questions, and second thoughts -----------------------------------------------------------------------------------
-
-ASKS = """
-import asyncio
-from hub import Run
-
-async def asks(run: Run):
-    sure = await run.ask("Delete all?", schema={"type": "boolean"})
-    yield f"sure: {sure.payload}. "
-    colour = await run.ask("Which colour?", schema={"enum": ["red", "blue"]})
-    yield f"colour: {colour.payload}. "
-    name = await run.ask("Whose?")
-    yield f"name: {name.payload}. "
-    fields = {"name": {"type": "string"}, "size": {"type": "integer"}, "soon": {"type": "boolean"}}
-    form = await run.ask("The rest?", schema={"type": "object", "properties": fields, "required": ["name"]})
-    yield f"form: {form.payload}. "
-    last = await run.ask("More?")
-    yield f"last: {last.status}."
-"""
-
-COUNTS = """
-from itertools import count
-
-numbers = count(1)
-
-async def counts(message: str):
-    yield f"{message} {next(numbers)}"
-"""
-
-
-# What follows comes with branches of its own; its tests are here as soon as it is.
-async def test_an_agent_asks_and_is_answered(hub: Hub, browser: Browser) -> None:
-    """By buttons where the answers are known, by fields where not; everybody sees what was answered."""
-    hub.agent("asks.py", ASKS)
-    await started(hub)
-    query = "?agent=asks&session=s21"
-    async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
-        await tab.say("go")
-        await expect(tab.page.get_by_role("status")).to_have_text("asks waits for an answer")
-        ask = tab.page.get_by_role("region", name="A question for you").last
-        await ask.get_by_role("button", name="Yes").click()
-        await expect(other.page.get_by_text("Answered: Yes")).to_be_visible()
-        await ask.get_by_role("button", name="blue").click()
-        await ask.get_by_label("Your answer").fill("mine")
-        await tab.page.keyboard.press("Enter")
-        await ask.get_by_label("name").fill("n")
-        await ask.get_by_label("size").fill("3")
-        await ask.get_by_role("button", name="Answer", exact=True).click()
-        await expect(ask).to_contain_text("More?")
-        await tab.page.reload()
-        await ask.get_by_role("button", name="Do not answer").click()
-        form = "form: {'name': 'n', 'size': 3, 'soon': False}."
-        for one in (tab, other):
-            said = one.page.get_by_role("article", name="asks")
-            for text in ("sure: True.", "colour: blue.", "name: mine.", form, "last: cancelled."):
-                await expect(said).to_contain_text(text)
-            await expect(one.page.get_by_role("button", name="Do not answer")).to_have_count(0)
-
-
-async def test_edit_and_answer_again_and_fork(hub: Hub, browser: Browser) -> None:
-    """What was said after is gone for everyone; a fork is a session of its own, with the messages up to there."""
-    hub.agent("counts.py", COUNTS)
-    await started(hub)
-    query = "?agent=counts&session=s22"
-    async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
-        await tab.say("first")
-        await expect(tab.answers).to_have_text(["first 1"])
-        await tab.say("second")
-        await expect(tab.answers).to_have_text(["first 1", "second 2"])
-        await tab.page.get_by_role("article", name="counts").last.get_by_role("button", name="Answer again").click()
-        await expect(other.answers).to_have_text(["first 1", "second 3"])
-        mine = tab.page.get_by_role("article", name="You").first
-        await mine.hover()
-        await mine.get_by_role("button", name="Edit").click()
-        await expect(tab.page.get_by_label("New text")).to_be_focused()
-        await tab.page.get_by_label("New text").fill("other")
-        await tab.page.keyboard.press("Enter")
-        for one in (tab, other):
-            await expect(one.answers).to_have_text(["other 4"])
-            await expect(one.page.locator(".bubble")).to_have_text(["other"])
-        await tab.page.get_by_role("article", name="counts").get_by_role("button", name="Fork from here").click()
-        await expect(tab.page).not_to_have_url(re.compile("s22"))
-        await expect(tab.answers).to_have_text(["other 4"])
-        await tab.say("on")
-        await expect(tab.answers).to_have_text(["other 4", "on 5"])
-        await expect(other.answers).to_have_text(["other 4"])
-
-
-async def test_a_session_is_named_and_deleted(hub: Hub, browser: Browser) -> None:
-    """Its name is seen in the list; deleting asks once more, and everybody in it is told."""
-    await started(hub)
-    query = "?agent=echo&session=s24"
-    async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
-        await tab.say("hello")
-        await expect(other.answers).to_have_text(["hello"])
-        link = tab.page.get_by_role("navigation").get_by_role("link")
-        await expect(link).to_contain_text("hello")
-        await tab.page.get_by_role("button", name="Rename, Delete").click()
-        await tab.page.get_by_label("Name of this session").fill("Greetings")
-        await tab.page.get_by_role("button", name="Rename", exact=True).click()
-        await expect(link).to_contain_text("Greetings")
-        await expect(tab.page.get_by_role("heading", name="Greetings")).to_be_visible()
-        await tab.page.get_by_role("button", name="Rename, Delete").click()
-        await tab.page.get_by_role("button", name="Delete", exact=True).click()
-        await tab.page.get_by_role("button", name="Delete it").click()
-        await expect(tab.page.get_by_role("alert")).to_contain_text("This session was deleted.")
-        await expect(tab.answers).to_have_count(0)
-        await expect(link).to_have_count(0)
-        await expect(other.page.get_by_role("alert")).to_contain_text("deleted")

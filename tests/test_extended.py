@@ -216,7 +216,8 @@ async def test_state_tells_what_runs_and_what_waits(hub: Hub) -> None:
     assert second["status"] == "queued" and second["position"] == 1
     state = await client.find(lambda f: f["type"] == "state" and f["queue"])
     assert state["state"] == "running"
-    assert [run["runId"] for run in state["active"] + state["queue"]] == [first["runId"], second["runId"]]
+    runs = [(run["runId"], run["userMessageId"]) for run in state["active"] + state["queue"]]
+    assert runs == [(one["runId"], one["messageId"]) for one in (first, second)]
     gate.touch()
     await client.until(lambda f: f["type"] == "state" and f["state"] == "idle")
 

@@ -1,9 +1,10 @@
 // The page: what it knows (ui), what can be done (act), and one drawing of it for each frame.
-import { connect, HubError } from '/client.js'
+import { connect } from '/client.js'
 import { html, render } from './html.js'
 import { Follower } from './scroll.js'
-import { past } from './past.js'
-import { talk } from './talk.js'
+import { another, past } from './past.js'
+import { following } from './session.js'
+import { ask, talk } from './talk.js'
 import { language, t } from './words.js'
 import { Page } from './views/page.js'
 
@@ -18,6 +19,7 @@ const ui = {
   draining: false,
   agents: [],
   agent: 'main',
+  named: false, // by the address, or by a click
   sessionId: undefined,
   session: undefined, // see session.js
   shown: PAGE,
@@ -27,7 +29,8 @@ const ui = {
   find: '',
   drawer: false,
   dialog: undefined,
-  notice: undefined,
+  doubt: undefined, // what the dialog of that name asks: { count, does }
+  notice: undefined, // { text, calm }
   stopping: false,
   said: '', // for screen readers: the answer that has just come to its end
 }
@@ -66,16 +69,28 @@ function follow() {
   const list = document.getElementById('log')
   if (list && !follower)
     follower = new Follower(list, list.firstElementChild, () => change({ following: follower.following }))
-  follower?.keep()
+  if (!follower) return
+  follower.empty = !ui.session?.items.length
+  follower.keep()
 }
 
-const fail = (error) =>
-  change({ notice: error instanceof HubError || error instanceof Error ? error.message : String(error) })
+const fail = (error) => change({ notice: { text: error instanceof Error ? error.message : String(error) } })
+const told = (text) => change({ notice: { text, calm: true } })
 
 // --- what can be done -------------------------------------------------------------------------------------------------
 
 const list = past(ui, change)
-const conversation = talk(hub, ui, change, list.soon)
+const conversation = talk(hub, ui, change, {
+  changed() {
+    list.soon()
+    agents()
+  },
+  loaded: settle,
+  deleted() {
+    show(ui.sessionId, ui.agent)
+    told(t('removed'))
+  },
+})
 
 const act = {
   ...conversation.act,
@@ -92,13 +107,13 @@ const act = {
   toEnd: () => follower.toEnd(),
 
   choose(agent) {
-    change({ agent, drawer: false })
+    change({ agent, named: true, drawer: false })
     address('replaceState')
   },
 
-  /** Open a session, a new one where none is named. */
-  open(sessionId = newId()) {
-    show(sessionId, ui.agent)
+  /** Open a session, a new one where none is named: that one the same agent answers. */
+  open(sessionId) {
+    show(sessionId ?? newId(), ui.agent, !sessionId)
     address('pushState')
   },
 
@@ -124,8 +139,29 @@ const act = {
     return known || ui.session?.items.find(({ kind }) => kind === 'user')?.text.slice(0, 80) || t('untitled')
   },
 
+  save(item, message) {
+    if (message === item.text) return act.edit(undefined)
+    sure(following(ui.session, item), () => conversation.act.save(item, message))
+  },
+
+  regenerate(run) {
+    sure(following(ui.session, run), () => conversation.act.regenerate(run))
+  },
+
   async fork(messageId) {
-    act.open(await conversation.fork(messageId))
+    const title = another(act.title(), ui.past.sessions)
+    const sessionId = await conversation.fork(messageId)
+    await list.rename(sessionId, title)
+    act.open(sessionId)
+  },
+
+  /** Have the hub read a broken agent's file again. */
+  async mend(agentId) {
+    try {
+      await ask(`/api/v1/agents/${encodeURIComponent(agentId)}/reload`, { method: 'POST' })
+    } finally {
+      await agents() // its file may be gone
+    }
   },
 
   async rename(title) {
@@ -135,12 +171,19 @@ const act = {
 
   async remove() {
     await list.remove(ui.sessionId)
-    change({ dialog: undefined, notice: t('removed') })
     act.open()
+    told(t('removed'))
   },
 }
 
-for (const name of ['rename', 'remove', 'fork', 'regenerate', 'save', 'reply', 'stop', 'takeBack']) {
+/** Do it at once where nothing else is taken back with it, else ask first. */
+function sure(count, action) {
+  const does = () => action().catch(fail)
+  if (!count) does()
+  else change({ dialog: 'doubt', doubt: { count, does } })
+}
+
+for (const name of ['rename', 'remove', 'fork', 'reply', 'stop', 'stopAll', 'takeBack', 'mend']) {
   const does = act[name]
   act[name] = (...values) => does(...values).catch(fail)
 }
@@ -153,23 +196,44 @@ function newId() {
 }
 
 function address(how) {
-  const query = new URLSearchParams({ agent: ui.agent, session: ui.sessionId })
+  const query = new URLSearchParams({ ...(ui.named && { agent: ui.agent }), session: ui.sessionId })
   history[how](null, '', `?${query}`)
 }
 
-function show(sessionId, agent) {
+/** Ask which agents there are now: welcome told of those at the time. */
+async function agents() {
+  try {
+    change({ agents: (await ask('/api/v1/agents')).data })
+  } catch {
+    // those that are known stay
+  }
+}
+
+/** *named*: somebody has chosen this agent, so that it stays. */
+function show(sessionId, agent, named = true) {
   follower?.toEnd()
   change({
     sessionId,
     agent,
+    named,
     shown: PAGE,
     editing: undefined,
     drawer: false,
     dialog: undefined,
+    notice: undefined,
     stopping: false,
     said: '',
   })
   if (hub.state !== 'closed') conversation.open(sessionId)
+}
+
+/** Whoever answered last in a session answers on, where nobody has chosen another one. */
+function settle() {
+  if (ui.named) return
+  const last = ui.session.items.findLast(({ kind }) => kind === 'run')?.agentId
+  const there = ui.agents.some(({ agentId, status }) => agentId === last && status === 'ok')
+  change({ agent: there ? last : ui.agent, named: true })
+  address('replaceState') // so that the address can be handed on
 }
 
 function start() {
@@ -179,8 +243,8 @@ function start() {
     conversation.close()
     return change({ sessionId: undefined, session: undefined })
   }
-  show(sessionId, ID.test(agent) ? agent : 'main')
-  if (!query.get('session') || !query.get('agent')) address('replaceState') // so that the address can be handed on
+  show(sessionId, ID.test(agent) ? agent : 'main', query.has('agent'))
+  if (!query.get('session')) address('replaceState')
 }
 
 hub.on('state', (link) => {
@@ -195,6 +259,7 @@ hub.on('state', (link) => {
 hub.on('welcome', ({ agents }) => change({ agents }))
 hub.on('notice', (notice) => notice.type === 'draining' && change({ draining: true }))
 addEventListener('popstate', start)
+addEventListener('focus', agents)
 addEventListener('keydown', ({ key }) => key === 'Escape' && ui.drawer && act.drawer(false))
 document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en'
 document.body.replaceChildren()

@@ -68,6 +68,7 @@ export interface Run {
   runId: string
   agentId: string
   messageId: string
+  userMessageId: string
 }
 
 interface Numbered {

@@ -6,6 +6,15 @@ const SOON_MS = 400
 const ADDRESS = '/api/v1/sessions'
 const JSON_BODY = { 'Content-Type': 'application/json' }
 
+/** A name for a fork: that of its session with a number, the first that is free. */
+export function another(title, sessions) {
+  const base = title.replace(/ \(\d+\)$/, '').slice(0, 190)
+  const taken = new Set(sessions.map((one) => one.title))
+  let number = 2
+  while (taken.has(`${base} (${number})`)) number++
+  return `${base} (${number})`
+}
+
 export function past(ui, change) {
   const firsts = new Map() // sessionId -> the beginning of its first message
   let timer

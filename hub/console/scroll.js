@@ -4,6 +4,7 @@ const NEAR = 48 // pixels from the end that still count as the end
 
 export class Follower {
   following = true
+  empty = false // there is nothing yet of which to follow the end
   #list
   #top = 0
   #told
@@ -24,6 +25,7 @@ export class Follower {
   #scrolled() {
     const up = this.#list.scrollTop < this.#top - 1
     this.#top = this.#list.scrollTop
+    if (this.empty) return
     if (this.#rest <= NEAR) this.#turn(true)
     else if (up) this.#turn(false) // text that grows moves the end away: that is no reader who goes up
   }
@@ -35,7 +37,7 @@ export class Follower {
   }
 
   keep() {
-    if (!this.following) return
+    if (!this.following || this.empty) return
     this.#list.scrollTop = this.#list.scrollHeight
     this.#top = this.#list.scrollTop
   }

@@ -41,14 +41,28 @@ export const textOf = (run) =>
     .map(({ text }) => text)
     .join('\n\n')
 
+/** How many messages go, too, when an answer is given anew, or a message is edited: all after the message but its answer. */
+export function following({ items }, item) {
+  const at = items.indexOf(item)
+  const from = item.kind === 'user' ? at : items.slice(0, at).findLastIndex(({ kind }) => kind === 'user')
+  const after = items.slice(from + 1).filter((one) => one.kind === 'run' || one.id)
+  return after.length - (after.some(({ kind }) => kind === 'run') ? 1 : 0)
+}
+
 export const waiting = (state) => state.queue.map((run) => ({ ...run, asked: asked(state, run) }))
+/** The questions that are open. */
+export const questions = (state) =>
+  state.items
+    .filter(({ kind, state }) => kind === 'run' && state === 'running')
+    .flatMap(({ parts }) => parts.filter(({ kind, reply }) => kind === 'ask' && !reply))
+
 export const isBusy = (state) => state.active.length > 0
 
 const WIDE = /[\u2e80-\uffff]/g // of these a token has about one, of others about four
 const weight = (text) => text.length / 4 + (text.match(WIDE)?.length ?? 0) * 0.5
 
 const replace = (list, index, item) => list.with(index, item)
-const asked = (state, { runId }) => state.items.findLast((item) => item.kind === 'user' && item.runId === runId)
+const asked = (state, { userMessageId }) => state.items[findLast(state.items, 'user', userMessageId)]
 const findLast = (items, kind, id) => items.findLastIndex((item) => item.kind === kind && item.id === id)
 
 const STEPS = {
@@ -142,14 +156,12 @@ const STEPS = {
     })
   },
 
-  message: (state, event) =>
-    run(state, event, (one) =>
-      measured(
-        state,
-        withPart(one, { kind: 'text', id: event.messageId, text: event.content, parts: event.parts }),
-        event,
-      ),
-    ),
+  message(state, event) {
+    // A fork begins with answers of another session: each is whole, and its run stayed there.
+    if (!event.runId) return { ...state, items: [...state.items, ...past([{ ...event, role: 'assistant' }])] }
+    const part = { kind: 'text', id: event.messageId, text: event.content, parts: event.parts }
+    return run(state, event, (one) => measured(state, withPart(one, part), event))
+  },
 
   reasoning(state, event) {
     return run(state, event, (one) => {
@@ -207,7 +219,7 @@ const STEPS = {
     const queue = state.queue.filter(({ runId }) => runId !== event.runId)
     const after = { ...state, active, queue }
     const index = findLast(state.items, 'run', event.runId)
-    if (index < 0) return withdrawn(after, event)
+    if (index < 0) return withdrawn(after, event, state.queue)
     const end = {
       state: 'done',
       stopReason: event.stopReason,
@@ -234,9 +246,12 @@ function user(state, clientMsgId, change) {
   return index < 0 ? state : { ...state, items: replace(state.items, index, change(state.items[index])) }
 }
 
-/** A run that never started has nothing to show; its message, where this page sent it, was taken back. */
-function withdrawn(state, { runId, stopReason }) {
-  const index = state.items.findLastIndex((item) => item.kind === 'user' && item.runId === runId)
+/** A run that never started has nothing to show; its message was taken back. */
+function withdrawn(state, { runId, stopReason }, queue) {
+  const waited = queue.find((run) => run.runId === runId)?.userMessageId
+  const index = state.items.findLastIndex(
+    (item) => item.kind === 'user' && (item.runId === runId || (waited && item.id === waited)),
+  )
   if (index < 0 || stopReason !== 'cancelled') return state
   return { ...state, items: replace(state.items, index, { ...state.items[index], status: 'back' }) }
 }

@@ -5,14 +5,22 @@ import { t } from './words.js'
 const TYPING_MS = 2000 // between two "I am writing"
 const QUIET_MS = 5000 // after which nobody is writing any more
 const PAGE = 100 // messages of one request
+const DELETED = 'session_deleted'
 
-export function talk(hub, ui, change, changed) {
+/** *changed*: the list of sessions did; *loaded*: the session is whole; *deleted*: it is no more. */
+export function talk(hub, ui, change, { changed, loaded, deleted }) {
   let session
   let offs = []
   let typed = 0
   let quiet
+  let whole = false // all that was said before this page asked is here
 
-  const take = (event) => change({ session: reduce(ui.session, event) })
+  function take(event) {
+    change({ session: reduce(ui.session, event) })
+    if (whole || !(ui.session.seq >= ui.session.head)) return
+    whole = true
+    loaded()
+  }
 
   /** Leave the session; what could not be sent yet becomes its draft again. */
   function close() {
@@ -22,16 +30,19 @@ export function talk(hub, ui, change, changed) {
     session = undefined
   }
 
+  const bad = (text) => change({ notice: { text } })
+
   function open(sessionId) {
     close()
     ui.session = EMPTY
+    whole = false
     // From the beginning of the log: tool calls, thoughts and figures are there, beside the finished messages.
     session = hub.session(sessionId, { afterSeq: 0 })
     offs = [
       session.on('event', hear),
       session.on('subscribed', (frame) => take({ ...frame, type: 'subscribed', seq: undefined, head: frame.seq })),
       session.on('reset', (frame) => take({ ...frame, type: 'reset' })),
-      session.on('error', (error) => change({ notice: error.message })),
+      session.on('error', (error) => error.code !== DELETED && bad(error.message)), // that one is tried again
     ]
     change({})
   }
@@ -50,8 +61,8 @@ export function talk(hub, ui, change, changed) {
       clearTimeout(quiet)
       quiet = setTimeout(() => take({ type: 'quiet' }), QUIET_MS)
     } else if (event.type === 'error') {
-      change({ notice: event.message })
-      changed() // it may have been deleted
+      event.code === DELETED ? deleted() : bad(event.message)
+      changed()
     } else if (event.type === 'draining') {
       change({ draining: true })
     } else if (event.type === 'run_finished') {
@@ -89,6 +100,17 @@ export function talk(hub, ui, change, changed) {
     if (of === session) take({ type: 'earlier', messages: data, more: page > 1 })
   }
 
+  /** Stop what is being answered, and where *queued* also what waits, which else goes on at once. */
+  async function stop(queued) {
+    change({ stopping: true })
+    try {
+      await session.send({ type: 'cancel', queued })
+    } catch (error) {
+      change({ stopping: false })
+      if (error.code !== 'not_running') throw error // it has just ended by itself
+    }
+  }
+
   async function takeBack(run) {
     await session.cancel(run.runId)
     const field = document.getElementById('message')
@@ -106,13 +128,8 @@ export function talk(hub, ui, change, changed) {
     act: {
       chat,
       takeBack,
-      stop() {
-        change({ stopping: true })
-        return session.send({ type: 'cancel', queued: false }).catch((error) => {
-          change({ stopping: false })
-          if (error.code !== 'not_running') throw error // it has just ended by itself
-        })
-      },
+      stop: () => stop(false),
+      stopAll: () => stop(true),
       retry(item) {
         take({ type: 'forgotten', clientMsgId: item.clientMsgId })
         chat(item.text)
@@ -124,7 +141,7 @@ export function talk(hub, ui, change, changed) {
       },
       async save(item, message) {
         change({ editing: undefined })
-        if (message !== item.text) await session.send({ type: 'edit', messageId: item.id, message })
+        await session.send({ type: 'edit', messageId: item.id, message })
       },
       async regenerate(run) {
         const said = run.parts.findLast(({ kind }) => kind === 'text')

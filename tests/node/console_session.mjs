@@ -86,10 +86,15 @@ assert.deepEqual(
 )
 
 // It waits in the queue, and is taken back.
-state = reduce(state, { type: 'state', active: [{ runId: 'r0' }], queue: [{ runId: 'r1', agentId: 'main' }] })
+state = reduce(state, { type: 'state', active: [{ runId: 'r0' }], queue: [{ runId: 'r1', userMessageId: 'm2' }] })
 assert.equal(waiting(state)[0].asked.text, 'own')
 state = reduce(state, ended(3, 'r1', 'm9', 'cancelled'))
 assert.deepEqual([waiting(state).length, state.items[1].status], [0, 'back'])
+
+// Also one that another page sent, or this one before it was loaded.
+state = after({ type: 'state', active: [], queue: [{ runId: 'r1', userMessageId: 'm1' }] }, asked(1, 'm1', 'theirs'))
+assert.equal(waiting(state)[0].asked.text, 'theirs')
+assert.equal(reduce(state, ended(2, 'r1', 'm9', 'cancelled')).items[0].status, 'back')
 
 // A refusal stays with its message.
 state = after(
@@ -133,6 +138,21 @@ state = reduce(state, {
   more: false,
 })
 assert.deepEqual([texts(state), state.more], [['p', 'q', 'x\n\ny', 'mine'], false])
+
+// A fork begins with messages that belong to no run: each answer is one of its own, whole, and nothing goes on.
+const copy = (seq, id, content) => ({ type: 'message', seq, ts: 1000, agentId: 'main', messageId: id, content })
+state = after(asked(1, 'm1', 'q'), copy(2, 'm2', 'x'), asked(3, 'm3', 'r'), copy(4, 'm4', 'y'))
+assert.deepEqual(texts(state), ['q', 'x', 'r', 'y'])
+assert.deepEqual(
+  state.items.map((item) => [item.id, item.state]),
+  [
+    ['m1', undefined],
+    ['m2', 'done'],
+    ['m3', undefined],
+    ['m4', 'done'],
+  ],
+)
+assert.ok(!isBusy(state) && figures(state.items[1]) === undefined)
 
 // Tools, thoughts, steps, progress, questions.
 const of = (type, seq, fields) => ({ type, seq, ts: 1000, runId: 'r1', agentId: 'main', ...fields })

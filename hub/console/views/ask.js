@@ -23,6 +23,9 @@ export class Ask extends Component {
 
 const said = (payload) => (payload === true ? t('yes') : payload === false ? t('no') : (pretty(payload) ?? ''))
 
+/** Tell whether any text answers it, so that it may be written where messages are. */
+export const isText = ({ ask }) => kind(ask.responseSchema) === 'text'
+
 /** What kind of field a schema wants. */
 function kind(schema) {
   if (!schema) return 'text'
@@ -36,6 +39,12 @@ function kind(schema) {
 }
 
 class Form extends Component {
+  // Who has begun to write goes on writing there; a button with the focus would be pressed by mistake.
+  box = (form) => {
+    const message = document.getElementById('message')
+    if (form && !message?.value && message === document.activeElement) form.querySelector('input, select, textarea')?.focus()
+  }
+
   submit = (event) => {
     event.preventDefault()
     try {
@@ -60,28 +69,31 @@ class Form extends Component {
     const pick = ([value, name]) =>
       html`<button type="button" class="main" onClick=${() => answer(value)}>${name}</button>`
     if (choices) return html`<div class="row">${choices.map(pick)}${no}</div>`
-    return html`<form onSubmit=${this.submit}>${fields(schema, what)}${wrong && html`<p class="failed">${wrong}</p>`}
+    return html`<form ref=${this.box} onSubmit=${this.submit}>${fields(schema, what)}${wrong && html`<p class="failed">${wrong}</p>`}
       <div class="row"><button type="submit" class="main">${t('reply')}</button>${no}</div></form>`
   }
 }
 
 function fields(schema, what) {
   if (what !== 'object')
-    return field('value', { ...schema, title: t(what === 'json' ? 'asJson' : 'yourReply') }, what, true)
+    return [
+      what === 'json' && html`<pre tabindex="0">${JSON.stringify(schema, null, 2)}</pre>`,
+      field('value', { ...schema, title: t(what === 'json' ? 'asJson' : 'yourReply') }, what, true),
+    ]
   return Object.entries(schema.properties).map(([name, one]) =>
     field(name, { title: name, ...one }, kind(one), schema.required?.includes(name)),
   )
 }
 
-function field(name, { title, description, enum: values }, what, required) {
+function field(name, { title, description, enum: values, default: given }, what, required) {
   const shared = { name, required }
   const made = {
-    text: () => html`<input type="text" autocomplete="off" ...${shared} />`,
-    number: () => html`<input type="number" step="any" ...${shared} />`,
-    boolean: () => html`<input type="checkbox" name=${name} />`,
+    text: () => html`<input type="text" autocomplete="off" defaultValue=${given} ...${shared} />`,
+    number: () => html`<input type="number" step="any" defaultValue=${given} ...${shared} />`,
+    boolean: () => html`<input type="checkbox" name=${name} defaultChecked=${given} />`,
     choice: () =>
-      html`<select ...${shared}>${values.map((one, index) => html`<option value=${index}>${pretty(one)}</option>`)}</select>`,
-    json: () => html`<textarea rows="4" spellcheck="false" ...${shared}></textarea>`,
+      html`<select ...${shared}>${values.map((one, index) => html`<option value=${index} selected=${one === given}>${pretty(one)}</option>`)}</select>`,
+    json: () => html`<textarea rows="4" spellcheck="false" defaultValue=${given === undefined ? undefined : JSON.stringify(given)} ...${shared}></textarea>`,
   }[what]()
   return html`<label class="field" key=${name}><span>${title}</span>${made}${description && html`<small>${description}</small>`}</label>`
 }

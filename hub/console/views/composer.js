@@ -1,9 +1,12 @@
 // Where one writes: Enter sends, Shift+Enter breaks the line. What waits in the queue stands above it.
 import { Component, html } from '../html.js'
-import { isBusy, waiting } from '../session.js'
+import { isBusy, questions, waiting } from '../session.js'
 import { draftOf } from '../talk.js'
 import { t } from '../words.js'
+import { isText } from './ask.js'
 import { Icon } from './icons.js'
+
+const FINE = matchMedia('(pointer: fine)')
 
 export class Composer extends Component {
   field = { current: undefined }
@@ -13,7 +16,7 @@ export class Composer extends Component {
     const field = this.field.current
     field.value = sessionStorage.getItem(draftOf(this.props.ui.sessionId)) ?? ''
     this.grown()
-    if (matchMedia('(pointer: fine)').matches) field.focus() // on a phone the keyboard would hide the page
+    if (FINE.matches) field.focus() // on a phone the keyboard would hide the page
   }
 
   grown = () => {
@@ -23,7 +26,14 @@ export class Composer extends Component {
     this.setState({ empty: !field.value.trim() })
   }
 
+  /** The only open question, where a text answers it. */
+  get asked() {
+    const open = questions(this.props.ui.session)
+    return open.length === 1 && isText(open[0]) ? open[0].id : undefined
+  }
+
   input = () => {
+    if (this.state.empty) this.meant = this.asked // what was begun before a question came is no answer to it
     this.grown()
     sessionStorage.setItem(draftOf(this.props.ui.sessionId), this.field.current.value)
     this.props.act.typing()
@@ -33,11 +43,19 @@ export class Composer extends Component {
     const field = this.field.current
     const content = field.value.trim()
     if (!content) return
-    this.props.act.chat(content)
+    const { asked } = this
+    if (asked && asked === this.meant) this.props.act.reply(asked, 'resolved', content)
+    else this.props.act.chat(content)
     this.props.act.toEnd()
     field.value = ''
     this.input()
     field.focus()
+  }
+
+  // The button goes with the answer; on a phone the keyboard would hide the page.
+  stop = () => {
+    this.props.act.stop()
+    if (FINE.matches) this.field.current.focus()
   }
 
   key = (event) => {
@@ -48,15 +66,16 @@ export class Composer extends Component {
   }
 
   render({ ui, act }, { empty }) {
+    const hint = this.asked ? 'answerHere' : questions(ui.session).length ? 'answerAbove' : 'placeholder'
     return html`<div class="composer">
       <${Queue} ui=${ui} act=${act} />
-      <textarea id="message" ref=${this.field} rows="1" aria-label=${t('message')} placeholder=${t('placeholder')}
+      <textarea id="message" ref=${this.field} rows="1" aria-label=${t('message')} placeholder=${t(hint)}
         onInput=${this.input} onKeyDown=${this.key}></textarea>
       <div class="tools">
         <select aria-label=${t('agent')} value=${ui.agent} onChange=${(event) => act.choose(event.target.value)}>
           ${choices(ui)}
         </select>
-        ${isBusy(ui.session) && html`<button type="button" class="stop" disabled=${ui.stopping} onClick=${act.stop}><${Icon} name="stop" />${t('stop')}</button>`}
+        ${isBusy(ui.session) && html`<button type="button" class="stop" disabled=${ui.stopping} onClick=${this.stop}><${Icon} name="stop" />${t('stop')}</button>`}
         <button type="button" class="send" disabled=${empty} aria-label=${t('send')} title=${t('send')} onClick=${this.send}>
           <${Icon} name="send" />
         </button>
@@ -76,10 +95,11 @@ function Queue({ ui, act }) {
   const runs = waiting(ui.session)
   return (
     runs.length > 0 &&
-    html`<ul class="queue">${runs.map(
+    html`<div class="queue"><ul>${runs.map(
       (run) => html`<li key=${run.runId}>
     <span class="tag">${t('waits')}</span><span class="text">${run.asked?.text ?? t('anothers', { name: run.agentId })}</span>
     <button type="button" class="quiet" onClick=${() => act.takeBack(run)}>${t('takeBack')}</button></li>`,
-    )}</ul>`
+    )}</ul>
+    ${isBusy(ui.session) && html`<p>${t('nextAfter')} <button type="button" class="quiet" onClick=${act.stopAll}>${t('stopAll')}</button></p>`}</div>`
   )
 }

@@ -3,18 +3,19 @@ import { html } from '../html.js'
 import { t } from '../words.js'
 import { Answer, Asked } from './turn.js'
 import { Icon } from './icons.js'
-import { Agent } from './sidebar.js'
+import { Agent, Mend } from './sidebar.js'
 
 export function Conversation({ ui, act }) {
   const items = ui.session?.items ?? []
   const first = Math.max(0, items.length - ui.shown)
+  const asked = items.findIndex(({ kind }) => kind === 'user')
   const early = first > 0 || (ui.session?.more && items.length > 0)
   return html`<div class="reading">
     <div id="log" role="log" aria-live="off" aria-label=${t('conversation')} tabindex="0" onClick=${(event) => copied(event, act)}>
       <div class="turns">
         ${early && html`<button type="button" class="quiet early" onClick=${act.earlier}>${t('showEarlier')}</button>`}
         ${!items.length && html`<${Empty} ui=${ui} act=${act} />`}
-        ${items.slice(first).map((item) => turn(item, ui, act))}
+        ${items.slice(first).map((item, at) => turn(item, ui, act, ui.session.more || (asked >= 0 && asked < first + at)))}
       </div>
     </div>
     ${!ui.following && html`<button type="button" class="to-end" onClick=${act.toEnd}><${Icon} name="down" />${t('toEnd')}</button>`}
@@ -23,12 +24,13 @@ export function Conversation({ ui, act }) {
 
 const drawn = new WeakMap() // item -> what was made of it; the same is not compared again
 
-function turn(item, ui, act) {
+/** *again*: it answers something, so that it can be answered again; a broadcast does not. */
+function turn(item, ui, act, again) {
   const editing = ui.editing === item.key
   const known = drawn.get(item)
-  if (known?.editing === editing) return known.made
-  const made = html`<${item.kind === 'run' ? Answer : Asked} key=${item.key} item=${item} editing=${editing} act=${act} />`
-  drawn.set(item, { editing, made })
+  if (known?.editing === editing && known.again === again) return known.made
+  const made = html`<${item.kind === 'run' ? Answer : Asked} key=${item.key} item=${item} editing=${editing} again=${again} act=${act} />`
+  drawn.set(item, { editing, again, made })
   return made
 }
 
@@ -42,6 +44,8 @@ async function copied({ target }, act) {
   setTimeout(() => (button.firstChild.data = t('copy')), 1500)
 }
 
+const seen = (list) => list?.querySelector('[aria-pressed=true]')?.scrollIntoView({ block: 'nearest' })
+
 function Empty({ ui, act }) {
   if (!ui.session) {
     return html`<div class="empty">
@@ -50,10 +54,12 @@ function Empty({ ui, act }) {
     </div>`
   }
   if (!ui.wasLive || !(ui.session.seq >= ui.session.head)) return html`<div class="empty" aria-hidden="true"></div>`
-  const unknown = ui.agents.length > 0 && !ui.agents.some(({ agentId }) => agentId === ui.agent)
+  const chosen = ui.agents.find(({ agentId }) => agentId === ui.agent)
+  const broken = chosen && chosen.status !== 'ok'
+  const title = broken ? 'isBroken' : ui.agents.length && !chosen ? 'unknownAgent' : 'welcome'
   return html`<div class="empty">
-    <h2>${unknown ? t('unknownAgent', { name: ui.agent }) : t('welcome')}</h2>
-    <p>${t(ui.agents.length ? 'welcomeMore' : 'noAgents')}</p>
-    <ul class="choice">${ui.agents.map((agent) => html`<${Agent} key=${agent.agentId} agent=${agent} ui=${ui} act=${act} />`)}</ul>
+    <h2>${t(title, { name: ui.agent })}</h2>
+    ${broken ? html`<p>${chosen.error}</p><p>${t('brokenMore')}</p><${Mend} agentId=${ui.agent} kind="wide-button" act=${act} />` : html`<p>${t(ui.agents.length ? 'welcomeMore' : 'noAgents')}</p>`}
+    <ul class="choice" ref=${seen}>${ui.agents.map((agent) => html`<${Agent} key=${agent.agentId} agent=${agent} ui=${ui} act=${act} />`)}</ul>
   </div>`
 }

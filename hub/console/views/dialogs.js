@@ -28,6 +28,9 @@ class Dialog extends Component {
   }
 }
 
+const focused = (it) => it?.focus()
+const chosen = ({ target }) => target.select()
+
 class Share extends Component {
   field = { current: undefined }
 
@@ -43,7 +46,7 @@ class Share extends Component {
       <p>${t('shareMore')}</p>
       <div class="row">
         <input ref=${this.field} type="text" readonly aria-label=${t('link')} value=${location.href}
-          onFocus=${({ target }) => target.select()} />
+          autofocus onFocus=${chosen} />
         <button type="button" class="main" onClick=${this.copy}>${t(copied ? 'copied' : 'copy')}</button></div>
       <p class="people"><${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}</p>
     </div>`
@@ -56,18 +59,40 @@ class Manage extends Component {
     this.props.act.rename(event.target.elements.title.value.trim())
   }
 
+  /** Cancel stands where Delete stood: who clicks twice deletes nothing. */
+  doubt() {
+    return html`<div class="row" key="doubt">
+      <button type="button" class="bad" onClick=${this.props.act.remove}>${t('really')}</button>
+      <button type="button" class="quiet" ref=${focused} onClick=${() => this.setState({ sure: false })}>${t('cancel')}</button>
+    </div>`
+  }
+
   render({ act }, { sure }) {
     return html`<div>
       <form class="row" onSubmit=${this.rename}>
-        <input type="text" name="title" maxlength="200" aria-label=${t('title')} value=${act.title()} />
+        <input type="text" name="title" maxlength="200" aria-label=${t('title')} defaultValue=${act.title()}
+          autofocus onFocus=${chosen} />
         <button type="submit" class="main">${t('rename')}</button></form>
       <div class="row spread danger"><p>${t('removeMore')}</p>
-        <button type="button" class="bad" onClick=${() => (sure ? act.remove() : this.setState({ sure: true }))}>
-          ${t(sure ? 'really' : 'remove')}
-        </button></div>
+        ${sure ? this.doubt() : html`<button type="button" class="bad" onClick=${() => this.setState({ sure: true })}>${t('remove')}</button>`}
+      </div>
     </div>`
   }
 }
 
-const BODIES = { share: Share, manage: Manage }
-const TITLES = { share: 'share', manage: 'manage' }
+function Doubt({ ui, act }) {
+  const { count, does } = ui.doubt
+  const goOn = () => {
+    act.dialog(undefined)
+    does()
+  }
+  return html`<div>
+    <p>${t('takesBack', { n: count })}</p>
+    <div class="row end">
+      <button type="button" class="quiet" autofocus onClick=${() => act.dialog(undefined)}>${t('cancel')}</button>
+      <button type="button" class="bad" onClick=${goOn}>${t('goOn')}</button></div>
+  </div>`
+}
+
+const BODIES = { share: Share, manage: Manage, doubt: Doubt }
+const TITLES = { share: 'share', manage: 'manage', doubt: 'doubt' }

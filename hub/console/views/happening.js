@@ -1,4 +1,5 @@
 // The small line: what is happening now, the most urgent first.
+import { questions } from '../session.js'
 import { t } from '../words.js'
 
 export function happening(ui) {
@@ -14,7 +15,7 @@ const CASES = [
   ({ draining }) => draining && { kind: 'bad', text: t('draining') },
   ({ session }) => session && !(session.seq >= session.head) && { kind: 'busy', text: t('catchingUp') },
   ({ session }) => {
-    const asking = session?.items.filter(asks).map(({ agentId }) => agentId) ?? []
+    const asking = session ? questions(session).map(({ ask }) => ask.agentId) : []
     return asking.length > 0 && { kind: 'wanted', text: t('needsYou', { name: names(asking) }) }
   },
   ({ stopping, session }) => stopping && session?.active.length > 0 && { kind: 'busy', text: t('stopping') },
@@ -28,6 +29,3 @@ const CASES = [
 
 /** Whoever has no name of their own: everyone on this machine. */
 export const person = ({ name }) => (name === 'local' ? t('someone') : name)
-
-const asks = (item) =>
-  item.kind === 'run' && item.state === 'running' && item.parts.some(({ kind, reply }) => kind === 'ask' && !reply)

@@ -46,8 +46,8 @@ function Header({ ui, act }) {
 function Bottom({ ui, act }) {
   const { kind, text } = happening(ui)
   return html`<div class="bottom">
-    ${ui.notice && html`<div class="notice" role="alert">
-      <span>${ui.notice}</span><${IconButton} icon="close" label=${t('dismiss')} onClick=${act.dismiss} />
+    ${ui.notice && html`<div class=${ui.notice.calm ? 'notice calm' : 'notice'} role="alert">
+      <span>${ui.notice.text}</span><${IconButton} icon="close" label=${t('dismiss')} onClick=${act.dismiss} />
     </div>`}
     <p class=${`happening ${kind}`} role="status"><span class="dot"></span><span>${text}</span>
       ${ui.link === 'closed' && html`<button type="button" class="quiet" onClick=${() => location.reload()}>${t('reload')}</button>`}

@@ -12,6 +12,7 @@ export function Sidebar({ ui, act }) {
     <section class="agents">
       <h2>${t('agents')}</h2>
       <ul>${ui.agents.map((agent) => html`<${Agent} key=${agent.agentId} agent=${agent} ui=${ui} act=${act} />`)}</ul>
+      <p class="hint"><a href="/docs" target="_blank" rel="noopener">${t('docs')}</a></p>
     </section>
   </aside>`
 }
@@ -36,10 +37,15 @@ function Row({ one, ui, act }) {
     event.preventDefault()
     act.open(one.sessionId)
   }
-  const query = new URLSearchParams({ agent: ui.agent, session: one.sessionId })
+  // The number of a fork is seen also where its name is cut off.
+  const [, name, number] = /^(.*?)( \(\d+\))?$/s.exec(one.title || one.sessionId)
+  const query = new URLSearchParams({ session: one.sessionId })
   return html`<li><a href=${`?${query}`} aria-current=${one.sessionId === ui.sessionId ? 'page' : undefined} onClick=${open}>
-    <span class="name">${one.title || one.sessionId}</span><span class="time">${when(one.ts)}</span></a></li>`
+    <span class="name">${name}</span>${number && html`<span class="number">${number}</span>`}<span class="time">${when(one.ts)}</span></a></li>`
 }
+
+export const Mend = ({ agentId, kind = 'quiet', act }) =>
+  html`<button type="button" class=${kind} onClick=${() => act.mend(agentId)}>${t('mend', { name: agentId })}</button>`
 
 /** One agent: its name, its state, and what it is for or why it is broken. */
 export function Agent({ agent, ui, act }) {
@@ -50,5 +56,5 @@ export function Agent({ agent, ui, act }) {
       onClick=${() => act.choose(agentId)}>
     <span class="name"><span class=${`dot ${state}`}></span>${agentId}</span><span class="state">${t(state)}</span>
     <span class="more">${status === 'ok' ? description : `${error ?? ''}. ${t('brokenMore')}`}</span>
-  </button></li>`
+  </button>${status !== 'ok' && html`<${Mend} agentId=${agentId} act=${act} />`}</li>`
 }

@@ -46,7 +46,9 @@ class Editor extends Component {
   field = { current: undefined }
 
   componentDidMount() {
-    this.field.current.focus()
+    const field = this.field.current
+    field.focus()
+    field.setSelectionRange(field.value.length, field.value.length)
   }
 
   render({ item, act }) {
@@ -78,7 +80,7 @@ class Copy extends Component {
   }
 }
 
-export function Answer({ item, act }) {
+export function Answer({ item, again, act }) {
   const running = item.state === 'running'
   const shown = item.parts.filter(({ kind }) => kind !== 'step')
   return html`<article class=${`answer ${item.state}`} aria-label=${item.agentId} aria-busy=${running}>
@@ -89,7 +91,7 @@ export function Answer({ item, act }) {
     ${running && item.progress && progress(item.progress)}
     ${running && !item.progress && shown.at(-1)?.kind !== 'ask' && html`<span class="pulse" aria-hidden="true"><i></i><i></i><i></i></span>`}
     ${ending(item)}
-    <footer>${!running && actions(item, act)}${measures(item)}</footer>
+    <footer>${!running && actions(item, again, act)}${measures(item)}</footer>
   </article>`
 }
 
@@ -110,12 +112,12 @@ function ending({ state, stopReason, error, parts }) {
   return state === 'done' && !parts.length ? html`<p class="ending">${t('nothing')}</p>` : null
 }
 
-function actions(item, act) {
+function actions(item, again, act) {
   const text = textOf(item)
   const last = item.parts.findLast(({ kind }) => kind === 'text')
   return html`<span class="actions">
     ${text && html`<${Copy} text=${text} act=${act} />`}
-    <${IconButton} icon="again" label=${t('regenerate')} onClick=${() => act.regenerate(item)} />
+    ${again && html`<${IconButton} icon="again" label=${t('regenerate')} onClick=${() => act.regenerate(item)} />`}
     ${last && html`<${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(last.id)} />`}
   </span>`
 }
@@ -128,7 +130,7 @@ function measures(item) {
   return html`<span class="figures">
     ${first !== undefined && html`<span>${t('first', { time: short(first) })}</span>`}
     ${rate !== undefined && html`<span>${about(t('rate', { n: number(rate, rate < 10 ? 1 : 0) }))}</span>`}
-    ${item.state === 'done' && html`<span>${about(t('tokens', { n: number(tokens) }))}</span>`}
+    ${item.state === 'done' && html`<span>${about(t(tokens === 1 ? 'token' : 'tokens', { n: number(tokens) }))}</span>`}
     ${input !== undefined && html`<span>${t('input', { n: number(input) })}</span>`}
   </span>`
 }
