@@ -71,7 +71,7 @@ def _chunk(event: Event, body: Chunk | WholeMessage) -> dict[str, Any]:
 
 
 def _message(event: Event, body: WholeMessage) -> dict[str, Any]:
-    return _chunk(event, body) | {"type": "message"}
+    return _without_none(_chunk(event, body) | {"type": "message"})
 
 
 def _end(event: Event, body: RunFinished) -> dict[str, Any]:
