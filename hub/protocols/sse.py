@@ -4,6 +4,7 @@ The bytes are chunks of HTTP/1.1 (RFC 9112, 7.1), so that they are the same for 
 `EPOCH:SEQ`, which a browser hands back as `Last-Event-ID`.
 """
 
+from abc import abstractmethod
 from typing import Any
 
 import attrs
@@ -61,9 +62,9 @@ class OneRun(ServerSent):
             chunk(b"%bdata: %b\n\n" % (place if at == len(said) else b"", data)) for at, data in enumerate(said, 1)
         )
 
+    @abstractmethod
     def said(self, event: Event, body: Any) -> list[dict[str, Any]]:
         """Return what an event of the run is, as JSON objects."""
-        raise NotImplementedError
 
     def answer(self, notice: Notice) -> bytes:
         return b""
