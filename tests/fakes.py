@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import attrs
+import pytest
 from aiohttp import web
 
 from hub.app import make_app
@@ -21,6 +23,7 @@ from hub.node import Node
 from hub.ws import close_all
 
 PATIENCE = 20.0  # how long any single wait of a test may last
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")
 
 AGENTS = {
     "echo": """

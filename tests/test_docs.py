@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sqlite3
 import sys
 import textwrap
@@ -19,7 +18,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 from documents import DOCS, PAGES, README, ROOT, Block, blocks, of_kind, pairs, rows
-from fakes import PATIENCE, Client, Hub
+from fakes import PATIENCE, Client, Hub, needs_curl
 from structlog.testing import capture_logs
 
 from hub.app import make_app
@@ -292,7 +291,7 @@ async def test_a_request_of_the_page_is_answered_as_the_page_says(hub: Hub, exam
         assert heard == answer.text.strip()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@needs_curl
 async def test_the_upload_by_curl_works(hub: Hub, tmp_path: Path) -> None:
     """The file has the type that the line names."""
     await hub.start()

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import aiohttp
 import jsonschema
 import pytest
 from browsers import CHROMIUM, needs_browser
-from fakes import PATIENCE, Hub
+from fakes import PATIENCE, Hub, needs_curl
 from nodes import installed, needs_node
 from openapi_spec_validator import validate
 from playwright.async_api import async_playwright
@@ -247,7 +246,7 @@ async def test_events_over_http_fit_the_document(http: aiohttp.ClientSession) ->
 
 
 @needs_browser
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")
+@needs_curl
 @pytest.mark.parametrize("width", [390, 1200])
 async def test_the_page_shows_every_route_and_asks_nobody_else(
     hub: Hub, http: aiohttp.ClientSession, width: int

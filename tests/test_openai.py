@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from fakes import PATIENCE, Hub
+from fakes import PATIENCE, Hub, needs_curl
 from nodes import needs_node, run_node
 from openai import AsyncOpenAI
 
@@ -210,7 +209,7 @@ async def test_a_failure_in_a_session_is_told(client: AsyncOpenAI) -> None:
             pass
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")
+@needs_curl
 async def test_curl(served: Hub) -> None:
     """A stream as it stands on the wire: each event at once, `[DONE]` last."""
     body = json.dumps({"model": "echo", "messages": HELLO, "stream": True})
