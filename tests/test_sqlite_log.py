@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Entry, Head, LogUnusable, Message, RunRecord
+from hub.logs import Append, Entry, Head, LogUnusable, Message, RunRecord, sqlite_writer
 from hub.logs.sqlite import SqliteLog
 from hub.logs.sqlite_schema import MIGRATIONS
+from hub.logs.sqlite_writer import Writer
 from hub.messages import Author, Chunk, Event, RunStarted
 
 Listener = Callable[[str, Sequence[Event]], None]
@@ -107,6 +108,42 @@ async def test_sessions_share_commits(opener: Opener) -> None:
     before = log.commits
     await asyncio.gather(*map(log.load, sessions))
     assert log.commits == before
+
+
+class Clock:
+    """Time as the writer sees it; who sleeps lets it pass."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 100.0, 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
+
+
+@pytest.mark.parametrize(("sessions", "slept"), [(1, False), (2, True)])
+def test_several_who_speak_often_share_commits(
+    monkeypatch: pytest.MonkeyPatch, path: Path, sessions: int, slept: bool
+) -> None:
+    """1,000 appends come a millisecond apart, each for itself: past a few at once 200 commits a second are enough.
+
+    One session alone has nobody to share with, and waits for nothing.
+    """
+    clock = Clock()
+    monkeypatch.setattr(sqlite_writer, "time", clock)
+    writer = Writer(path, lambda outcomes: None)
+    commits = 0
+    for number in range(1000):
+        if number and clock.now < 100.0 + number / 1000:
+            clock.now = 100.0 + number / 1000
+        if clock.now <= 100.0 + number / 1000:  # the one before has been committed: this one begins the next
+            writer._pace((Append(f"s{number % sessions}", [text("x")]), print))
+            commits += 1
+    assert bool(clock.slept) is slept
+    assert commits == 1000 if sessions == 1 else 195 <= commits <= 220
 
 
 async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
@@ -410,6 +447,7 @@ CHILD = """
 import asyncio, resource, sys
 from pathlib import Path
 from hub.logs import Append, Entry
+from hub.logs import sqlite_writer
 from hub.logs.sqlite import SqliteLog
 from hub.messages import Chunk
 

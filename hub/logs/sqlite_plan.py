@@ -62,7 +62,7 @@ class Plan:
     outcomes: list[Outcome] = attrs.Factory(list)
 
     def add(self, work: Work, done: Callable[[Any], None]) -> None:
-        if isinstance(work, Append):
+        if type(work) is Append:
             self._append(work, done)
         elif isinstance(work, str):
             self.outcomes.append(("", (), done, self._load(work)))
@@ -97,7 +97,7 @@ class Plan:
 
     def _append(self, append: Append, done: Done) -> None:
         session, now = append.sessionId, self.now
-        epoch, head, floor = self._standing(session)
+        epoch, head, floor = self.heads.get(session) or self._standing(session)
         events, rows, seq = [], self.rows["events"], head
         for entry in append.entries:
             seq += 1
