@@ -16,6 +16,7 @@ from hub.files import Files
 from hub.loading import Agent, Agents
 from hub.logs import Log, open_log
 from hub.messages import DrainingNotice, Event, Presence
+from hub.pace import Pace
 from hub.pages import Pages
 from hub.recovery import recover
 from hub.registry import Channel, Registry
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 
 DAY_MS = 24 * 3600 * 1000
 EXPIRE_SECONDS = 600.0
+LOOK_SECONDS = 0.25
 
 
 @attrs.define(eq=False)
@@ -41,6 +43,7 @@ class Node:
     files: Files = attrs.field(init=False)
     pages: Pages = attrs.field(init=False)
     registry: Registry = attrs.field(init=False)
+    pace: Pace = attrs.field(init=False)
     sessions: dict[str, Session] = attrs.Factory(dict)
     draining: bool = False
     ready: bool = False
@@ -55,6 +58,7 @@ class Node:
         self.log = open_log(settings.log_url)
         self.files = Files(settings.data / "files", self.log, settings.limits)
         self.pages = Pages(self.log, settings.limits)
+        self.pace = Pace(1 / settings.frames_per_second if settings.frames_per_second else 0.0)
         self.registry = Registry(
             left=lambda channel: self.tidy(channel.id),
             members_changed=self._members_changed,
@@ -75,7 +79,7 @@ class Node:
             await self.files.close()
             await self.log.close()
             raise
-        steps = [(1.0, self._sweep), (EXPIRE_SECONDS, self._expire)]
+        steps = [(LOOK_SECONDS, self._look), (1.0, self._sweep), (EXPIRE_SECONDS, self._expire)]
         if self.settings.reload:
             steps.append((1.0, self._reload))
         self._tasks += [asyncio.create_task(self._every(seconds, step)) for seconds, step in steps]
@@ -161,13 +165,12 @@ class Node:
             head = await self.log.load(session_id)
             channel = Channel(head.sessionId, head.epoch, head.seq, head.floor)
             settings = self.settings
-            frame = 1 / settings.frames_per_second if settings.frames_per_second else 0.0
             session = Session(
                 channel,
                 self.log,
                 self.agents,
                 settings.limits,
-                frame,
+                self.pace,
                 self._session_changed,
                 lambda: self.tidy(session_id),
                 self.freed,
@@ -256,6 +259,9 @@ class Node:
                 await step()
             except Exception:
                 log.exception("upkeep failed; tried again later", step=step.__name__)
+
+    async def _look(self) -> None:
+        self.pace.look()
 
     async def _sweep(self) -> None:
         """Abort who is stuck, ping who is silent."""

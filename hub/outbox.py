@@ -9,7 +9,8 @@ import structlog
 from hub.config import Limits
 from hub.errors import StorageUnavailable
 from hub.logs import Append, Entry, KeptChat, Log, Message, RunRecord
-from hub.messages import Body, Chunk
+from hub.messages import Chunk
+from hub.pace import Pace
 
 log = structlog.get_logger()
 
@@ -18,34 +19,36 @@ Landed = Callable[[int | StorageUnavailable], None]
 
 
 @attrs.define(eq=False)
-class Piece:
-    """A chunk on its way to the log; it grows while it waits. *kept* hears of its bytes when it is there.
+class Piece(Entry):
+    """A chunk on its way to the log. *kept* hears of its bytes when it is there; *more* has what joins it till it goes.
 
     A class of its own, since one is made for every token: an Item takes three times as long.
     """
 
-    agent: str
-    run: str
-    message_id: str
-    offset: int
+    body: Chunk
     kept: Callable[[int], None]
-    parts: list[str]
     size: int
+    more: list[str] | None = None
 
-    def entry(self) -> Entry:
-        return Entry(self.agent, self.run, Chunk(self.message_id, "".join(self.parts), self.offset))
+    def join(self, text: str, size: int) -> None:
+        if self.more is None:
+            self.more = [self.body.content]
+        self.more.append(text)
+        self.size += size
+
+    def close(self) -> None:
+        """Put its text together, once: nothing joins it any more."""
+        if self.more is not None:
+            self.body.content = "".join(self.more)
 
 
 @attrs.define(eq=False)
-class Item:
+class Item(Entry):
     """Any other event on its way to the log, with what is written in the same commit.
 
     A refusable item is given up where the log cannot be written; every other one is tried again until it is.
     """
 
-    agent: str | None
-    run: str | None
-    body: Body
     messages: tuple[Message, ...] = ()
     saved: tuple[RunRecord, ...] = ()
     ended: tuple[str, ...] = ()
@@ -53,9 +56,6 @@ class Item:
     chat: KeptChat | None = None
     landed: Landed | None = None
     refusable: bool = False
-
-    def entry(self) -> Entry:
-        return Entry(self.agent, self.run, self.body)
 
 
 def landing(item: Item, landed: Landed = lambda seq: None) -> "asyncio.Future[int]":
@@ -78,7 +78,7 @@ class Outbox:
     """The one appender of a session: order is by construction.
 
     While a commit is in flight text gathers; when it lands all that gathered is the next event. Chunks alone are
-    flushed at most once per *frame_seconds*, the first of a pause at once; any other event takes along what waits.
+    flushed at the *pace*, the first of a pause at once; any other event takes along what waits.
     *changes* counts what changed the history. *failing* says that the next try waits, *failed* that the last try left
     something waiting.
     """
@@ -86,7 +86,7 @@ class Outbox:
     session_id: str
     log: Log
     limits: Limits
-    frame_seconds: float
+    pace: Pace
     idle: Callable[[], None]
     failing: bool = False
     failed: bool = False
@@ -96,7 +96,7 @@ class Outbox:
     _tails: dict[str, Piece] = attrs.Factory(dict)
     _urgent: bool = False
     _timer: asyncio.TimerHandle | None = None
-    _last: float = float("-inf")
+    _next: float = float("-inf")  # when chunks alone may go again
     _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
@@ -132,8 +132,8 @@ class Outbox:
     def put(self, *items: Item) -> None:
         """Queue events that are not chunks; they go in one append, together with whatever waits."""
         for item in items:
-            if item.run is not None:
-                self._tails.pop(item.run, None)
+            if item.runId is not None:
+                self._tails.pop(item.runId, None)
         self._pending.extend(items)
         self._urgent = True
         self._soon()
@@ -146,27 +146,28 @@ class Outbox:
         *kept* is called with the bytes of each event that comes of it, when that is in the log.
         """
         tail = self._tails.get(run)
-        if tail is None or tail.size + size > self.limits.chunk_bytes:
-            tail = Piece(agent, run, message_id, offset, kept, [text], size)
-            self._tails[run] = tail
-            self._pending.append(tail)
-        else:
-            tail.parts.append(text)
-            tail.size += size
+        if tail is not None and tail.size + size <= self.limits.chunk_bytes:
+            tail.join(text, size)
+            return
+        piece, now = Piece(agent, run, Chunk(message_id, text, offset), kept, size), self._loop.time()
+        if now >= self._next and not (self._flying or self._pending or self._timer or self.failing):  # the most usual
+            self._flying, self._next = [piece], now + self.pace.seconds
+            self.log.append(Append(self.session_id, self._flying), self._landed)
+            return
+        self._tails[run] = piece
+        self._pending.append(piece)
         if not self._flying and self._timer is None:
             self._soon()
 
     def forget(self, run: str) -> None:
         """Drop what waits of a run whose chat was refused: it never was."""
-        self._pending = [item for item in self._pending if item.run != run]
+        self._pending = [item for item in self._pending if item.runId != run]
         self._tails.pop(run, None)
 
     def _soon(self) -> None:
         if self._flying or self.failing:
             return  # _landed or the retry comes back here
-        wait = 0.0
-        if not self._urgent and self.frame_seconds:
-            wait = self._last + self.frame_seconds - self._loop.time()
+        wait = 0.0 if self._urgent else self._next - self._loop.time()
         if self._timer is not None:
             if wait > 0:
                 return
@@ -181,16 +182,14 @@ class Outbox:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        pending, self._urgent = self._pending, False
-        if len(pending) == 1 and type(pending[0]) is Piece:  # the most usual: a chunk alone brings nothing with it
-            self._pending = []
-            self._tails.clear()
-            self._flying, self._last = pending, self._loop.time()
-            self.log.append(Append(self.session_id, (pending[0].entry(),)), self._landed)
-            return
+        self._urgent = False
         items = self._flying = self._take()
-        if any(type(item) is Piece for item in items):  # a run's start does not make its first chunk wait
-            self._last = self._loop.time()
+        pieces = [item for item in items if isinstance(item, Piece)]
+        if pieces:  # a run's start does not make its first chunk wait
+            joined = any(piece.more is not None for piece in pieces)
+            self._next = self._loop.time() + (self.pace.stretched if joined else self.pace.seconds)
+        for piece in pieces:
+            piece.close()
         self.log.append(self._append(items), self._landed)
 
     def _append(self, items: list[Item | Piece]) -> Append:
@@ -208,7 +207,7 @@ class Outbox:
             removed.extend(item.removed)
             if item.chat is not None:
                 chats.append((index, item.chat))
-        return Append(self.session_id, [item.entry() for item in items], messages, saved, ended, chats, removed)
+        return Append(self.session_id, items, messages, saved, ended, chats, removed)
 
     def _take(self) -> list[Item | Piece]:
         """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
@@ -218,14 +217,14 @@ class Outbox:
         held: set[str | None] = set()
         for item in self._pending:
             chunk = isinstance(item, Piece)
-            if item.run in held or (chunk and item.run in said):
-                held.add(item.run)
+            if item.runId in held or (chunk and item.runId in said):
+                held.add(item.runId)
                 kept.append(item)
                 continue
             if chunk:
-                said.add(item.run)
-                if self._tails.get(item.run or "") is item:
-                    del self._tails[item.run or ""]
+                said.add(item.runId)
+                if self._tails.get(item.runId or "") is item:
+                    del self._tails[item.runId or ""]
             taken.append(item)
         self._pending = kept
         return taken

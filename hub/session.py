@@ -23,6 +23,7 @@ from hub.logs import Log, RunRecord
 from hub.messages import Accepted, Author, Chat, RunStarted, State
 from hub.once import Once
 from hub.outbox import Item, Outbox, landing
+from hub.pace import Pace
 from hub.registry import Channel
 from hub.run import Run
 
@@ -45,7 +46,7 @@ class Session:
     log: Log
     agents: Agents
     limits: Limits
-    frame_seconds: float
+    pace: Pace
     changed: Callable[["Session"], None]
     idle: Callable[[], None]
     freed: Callable[[Agent], None]
@@ -62,7 +63,7 @@ class Session:
     deleting: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self.outbox = Outbox(self.channel.id, self.log, self.limits, self.frame_seconds, self.idle)
+        self.outbox = Outbox(self.channel.id, self.log, self.limits, self.pace, self.idle)
         self.once = Once(self.channel.id, self.log)
 
     @property

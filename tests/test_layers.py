@@ -25,6 +25,7 @@ FLOORS = [
         "loading",
         "once",
         "outbox",
+        "pace",
         "pages",
         "recovery",
         "registry",

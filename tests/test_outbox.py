@@ -1,0 +1,111 @@
+"""When what a session says goes to the log: at once where it can, joined where it cannot."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fakes import PATIENCE
+
+from hub.config import Limits
+from hub.logs.sqlite import SqliteLog
+from hub.messages import Chunk, Event, RunFinished
+from hub.outbox import Item, Outbox, landing
+from hub.pace import MOST, Pace
+
+NEVER = 1e9  # seconds
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
+    log = SqliteLog(f"sqlite:///{tmp_path}/hub.db")
+    await log.start(lambda session, events: None)
+    await log.load("s")
+    yield log
+    await log.close()
+
+
+class Speaker:
+    """A run that speaks into an outbox; `kept` has the bytes of each event that has landed."""
+
+    def __init__(self, log: SqliteLog, pace: Pace) -> None:
+        self.log, self.outbox = log, Outbox("s", log, Limits(), pace, lambda: None)
+        self.kept: list[int] = []
+        self.offset = 0
+
+    def say(self, text: str) -> None:
+        self.outbox.say("r", "main", "m", self.offset, text, len(text), self.kept.append)
+        self.offset += len(text)
+
+    async def landed(self, events: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while len(self.kept) < events:
+                await asyncio.sleep(0)
+
+    async def end(self) -> list[str]:
+        """End the run; return the texts of its events."""
+        end = Item("main", "r", RunFinished("m", "end_turn"))
+        kept = landing(end)
+        self.outbox.put(end)
+        last = await asyncio.wait_for(kept, PATIENCE)
+        events: list[Event] = [*await self.log.read("s", 0, last)]
+        assert [event.seq for event in events] == list(range(1, last + 1))
+        return [event.body.content for event in events if isinstance(event.body, Chunk)]
+
+
+async def test_what_comes_one_by_one_goes_at_once_however_busy_the_loop_is(log: SqliteLog) -> None:
+    """Waiting would join nothing."""
+    pace = Pace(0.0)
+    pace.stretched = NEVER
+    run = Speaker(log, pace)
+    for number in range(20):
+        run.say(f"{number} ")
+        await run.landed(number + 1)
+    assert await run.end() == [f"{number} " for number in range(20)]
+
+
+async def test_what_comes_faster_than_it_goes_waits_longer_where_the_loop_is_busy(log: SqliteLog) -> None:
+    """`bc` came while `a` was on its way; so what comes next gathers, until the end takes it along."""
+    pace = Pace(0.0)
+    pace.stretched = NEVER
+    run = Speaker(log, pace)
+    for piece in "abc":
+        run.say(piece)
+    await run.landed(2)
+    for piece in "de":
+        run.say(piece)
+        await asyncio.sleep(0)
+    assert await run.end() == ["a", "bc", "de"]
+
+
+async def test_the_first_of_a_pause_goes_at_once_and_the_rest_waits_for_its_frame(log: SqliteLog) -> None:
+    run = Speaker(log, Pace(NEVER))
+    run.say("a")
+    await run.landed(1)
+    run.say("b")
+    await asyncio.sleep(0)
+    run.say("c")
+    assert await run.end() == ["a", "bc"]
+
+
+@pytest.mark.parametrize(
+    ("busy", "times"), [(0.0, 1.0), (0.15, 1.0), (0.4, 2.0), (0.65, MOST), (1.0, MOST), (1.3, MOST)]
+)
+def test_a_frame_lasts_longer_the_busier_the_loop_is(busy: float, times: float) -> None:
+    pace = Pace(0.01)
+    pace.note(busy)
+    assert pace.stretched == pytest.approx(0.01 * times)
+    pace.note(0.0)
+    assert pace.stretched == 0.01
+
+
+async def test_a_busy_thread_is_seen() -> None:
+    """What a hub does a few times a second: a thread that only works is busy, and one that waits is not."""
+    pace = Pace(0.01)
+    async with asyncio.timeout(PATIENCE):
+        while pace.stretched == 0.01:
+            sum(range(100_000))
+            pace.look()
+        while pace.stretched > 0.01:
+            await asyncio.sleep(0.05)
+            pace.look()
