@@ -15,6 +15,10 @@ from hub.protocols import WireProtocol
 
 log = structlog.get_logger()
 
+# How bytes go straight to a socket: whether anything waits in its transport, which they must not overtake, and its
+# descriptor, -1 when it is closed.
+Door = tuple[Callable[[], int], Callable[[], int]]
+
 
 class Source(Protocol):
     """What a subscription must know of its session's channel: *head* is the last seq handed to deliver."""
@@ -72,9 +76,9 @@ class Subscription:
 class Connection:
     """One client socket, as the hub sees it: bytes go in without waiting, and a cursor remembers what did not fit.
 
-    *write*, *unsent* and *abort* are the transport's; *drain* waits until it takes more and may raise where it is lost;
-    *ping* sends a ping frame. *reset_messages* gives the history that goes with a reset, *settle* makes a subscription
-    that has met the head live (both in one step, without an await).
+    *transport_write*, *unsent* and *abort* are the transport's, *door* is the way past it; *drain* waits until it takes
+    more and may raise where it is lost; *ping* sends a ping frame. *reset_messages* gives the history that goes with a
+    reset, *settle* makes a subscription that has met the head live (both in one step, without an await).
     """
 
     id: str
@@ -85,6 +89,7 @@ class Connection:
     pages: Pages
     transport_write: Callable[[bytes], None]
     unsent: Callable[[], int]
+    door: Door
     abort: Callable[[], None]
     drain: Callable[[], Awaitable[None]]
     ping: Callable[[], Awaitable[None]]

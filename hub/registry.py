@@ -1,12 +1,13 @@
 """Who is connected, who listens to which session and to which agent; and the delivery of events to all of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from os import write
 from typing import TypeVar
 
 import attrs
 
-from hub.connection import Connection, Subscription
+from hub.connection import Connection, Door, Subscription
 from hub.counts import Counts
 from hub.errors import SessionDeleted, TooManySubscriptions
 from hub.messages import Author, Chunk, Event, Notice, RunFinished, RunStarted
@@ -29,7 +30,7 @@ class Channel:
     deleted: bool = False
     active: dict[str, int] = attrs.Factory(dict)
     subscriptions: set[Subscription] = attrs.Factory(set)
-    live: dict[WireProtocol, set[Subscription]] = attrs.Factory(dict)
+    live: dict[WireProtocol, dict[Subscription, Door]] = attrs.Factory(dict)
     by_run: dict[str, set[Subscription]] = attrs.Factory(dict)
     paged: set[Subscription] = attrs.Factory(set)
 
@@ -182,7 +183,7 @@ class Registry:
             return
         sub.live = True
         if sub.runs is None:
-            channel.live.setdefault(sub.connection.protocol, set()).add(sub)
+            channel.live.setdefault(sub.connection.protocol, {})[sub] = sub.connection.door
             self.caught_up(sub)
         else:
             for run_id in sub.runs:
@@ -239,23 +240,29 @@ class Registry:
         for event in ended:
             self._release(channel, event)
 
-    def _write(self, subs: Iterable[Subscription], data: bytes, before: int) -> None:
-        size, full, lost = len(data), [], []
-        for sub in subs:
-            connection = sub.connection
-            if connection.unsent() > connection.limits.high_water_bytes:
-                full.append(sub)
-                continue
+    def _write(self, subs: Mapping[Subscription, Door], data: bytes, before: int) -> None:
+        """Write to each socket at once; where that does not take it all, its transport keeps the rest."""
+        size, late = len(data), []
+        for sub, (waits, fileno) in subs.items():
             try:
-                connection.transport_write(data)
-                connection.written += size
-            except Exception:  # this connection only: the others hear on
-                lost.append(connection)
-        for sub in full:
-            self._unplace(sub)
-            sub.connection.fall_behind(sub, before)
-        for connection in lost:
-            connection.lose()
+                sent = 0 if waits() else write(fileno(), data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:  # lost, and its handler has not run yet: this connection only, the others hear on
+                sent = -1
+            if sent != size:
+                late.append((sub, sent))
+        self.counts.written += size * (len(subs) - len(late))
+        for sub, sent in late:
+            connection = sub.connection
+            if sent < 0:
+                connection.lose()
+            elif sent == 0 and connection.full():
+                self._unplace(sub)
+                connection.fall_behind(sub, before)
+            else:
+                self.counts.written += sent
+                connection.write(data[sent:])
 
     def _write_by_run(self, channel: Channel, events: Sequence[Event], before: int) -> None:
         """Write to those who hear some runs only: each once, in the order of the log, encoded once per choice."""
@@ -266,7 +273,7 @@ class Registry:
             if key not in encoded:
                 encoded[key] = key[0].events([event for event in events if event.runId in key[1]])
             if encoded[key]:
-                self._write((sub,), encoded[key], before)
+                self._write({sub: sub.connection.door}, encoded[key], before)
 
     def _gather(self, channel: Channel, started: Event, before: int) -> None:
         """Subscribe the agent's group to a run that starts: from its start to its end."""
@@ -333,11 +340,17 @@ class Registry:
 
 
 Key = TypeVar("Key")
+Those = TypeVar("Those", set[Subscription], dict[Subscription, Door])
 
 
-def _take_out(places: dict[Key, set[Subscription]], keys: Iterable[Key], sub: Subscription) -> None:
+def _take_out(places: dict[Key, Those], keys: Iterable[Key], sub: Subscription) -> None:
     for key in keys:
-        if sub in places.get(key, ()):
-            places[key].discard(sub)
-            if not places[key]:
-                del places[key]
+        there = places.get(key)
+        if there is None or sub not in there:
+            continue
+        if isinstance(there, dict):
+            del there[sub]
+        else:
+            there.remove(sub)
+        if not there:
+            del places[key]

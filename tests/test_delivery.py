@@ -3,7 +3,12 @@
 import asyncio
 
 import aiohttp
+import orjson
 from fakes import PATIENCE, Hub
+from raw import frames, opened
+
+from hub.messages import Chunk, Event
+from hub.protocols import text_frame
 
 STEADY = """
 import asyncio
@@ -65,6 +70,27 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
     for client in clients:
         await client.until_done()
         assert client.text() == "x "
+
+
+async def test_what_goes_straight_to_a_socket_overtakes_nothing(hub: Hub) -> None:
+    """A socket that was full has room again before its transport knows: what comes then waits behind what it keeps."""
+    await hub.start()
+    sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws?sessionId=s1")
+    async with asyncio.timeout(PATIENCE):
+        while not (hub.node.sessions and hub.node.sessions["s1"].channel.live):
+            await asyncio.sleep(0)
+    (connection,), channel = hub.node.registry.connections, hub.node.sessions["s1"].channel
+    filler = orjson.dumps({"content": "x" * 4000})
+    while not connection.unsent():
+        connection.write(text_frame(filler))
+    got = bytearray(sock.recv(1 << 20))  # in one step with what follows: the loop cannot write meanwhile
+    said = Event("s1", channel.epoch, channel.head + 1, 0, "main", "r", Chunk("m", "last", 0))
+    hub.node.registry.deliver(channel, [said])
+    while b"last" not in got:
+        got += await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)
+    *fillers, last = frames(bytes(got))
+    assert last["content"] == "last" and {frame["content"] for frame in fillers} == {"x" * 4000}
+    sock.close()
 
 
 async def test_a_silent_client_is_pinged_and_one_that_does_not_answer_is_dropped(hub: Hub) -> None:

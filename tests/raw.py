@@ -1,0 +1,33 @@
+"""Clients of a bare socket: what they read, and when, is the test's to say."""
+
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from fakes import PATIENCE
+
+
+def opened(port: int, path: str) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    sock.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += sock.recv(1)
+    assert head.startswith(b"HTTP/1.1 101")
+    return sock
+
+
+def frames(data: bytes) -> Iterator[dict[str, Any]]:
+    at = 0
+    while at < len(data):
+        size, head = data[at + 1], 2
+        if size >= 126:
+            wide = "!H" if size == 126 else "!Q"
+            (size,), head = struct.unpack_from(wide, data, at + 2), 2 + struct.calcsize(wide)
+        yield json.loads(data[at + head : at + head + size])
+        at += head + size
