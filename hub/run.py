@@ -18,7 +18,7 @@ from hub.errors import AgentError, HubError
 from hub.faults import explain
 from hub.loading import Agent
 from hub.logs import RunRecord
-from hub.messages import Interrupt, RunError, RunFinished, StopReason, ToolCallResult
+from hub.messages import Interrupt, RunError, RunFinished, StopReason
 from hub.outbox import Item, Outbox
 from hub.speech import Speech, pieces
 
@@ -150,34 +150,28 @@ class Run:
     # --- the work ---------------------------------------------------------------------------------------------------
 
     async def _work(self, agent: Agent) -> None:
+        # In one piece, though it is long: a token wakes each coroutine that is between the task and the agent.
+        past = await self.history(self) if agent.remembers else ()
+        run, speech, since = self._view(past), self.speech, 0.0
         try:
-            await self._answer(agent)
+            async with aclosing(cast(Any, pieces(agent, run))) as given:
+                async for piece in given:
+                    if self.questions.open:
+                        await self.questions.settled()
+                    self._heard = now = perf_counter()
+                    try:
+                        speech.say(piece) if type(piece) is str else await speech.take(piece)
+                    except AgentError as refused:
+                        self._refused = explain(agent, refused, given)
+                        return
+                    if speech.pending > self.limits.pending_bytes:
+                        await speech.until_room()
+                    elif now - since > SLICE_SECONDS:
+                        if not speech.turned:
+                            await asyncio.sleep(0)
+                        since, speech.turned = now, False
         except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the hub
             raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
-
-    async def _answer(self, agent: Agent) -> None:
-        run, speech, since = self._view(await self.history(self)), self.speech, 0.0
-        async with aclosing(cast(Any, pieces(agent, run))) as given:
-            async for piece in given:
-                if self.questions.open:
-                    await self.questions.settled()
-                self._heard = now = perf_counter()
-                try:
-                    if type(piece) is str:
-                        speech.say(piece)
-                    elif type(piece) is ToolCallResult:
-                        await speech.take_result(piece)
-                    else:
-                        speech.take(piece)
-                except AgentError as refused:
-                    self._refused = explain(agent, refused, given)
-                    return
-                if speech.pending > self.limits.pending_bytes:
-                    await speech.until_room()
-                elif now - since > SLICE_SECONDS:
-                    if not speech.turned:
-                        await asyncio.sleep(0)
-                    since, speech.turned = now, False
 
     def _view(self, past: Sequence[Past]) -> RunView:
         it = self.record
@@ -185,7 +179,7 @@ class Run:
             *(it.runId, it.agentId, it.sessionId, it.message, it.author, past),
             call=self.call,
             ask=self.ask,
-            shelf=attrs.evolve(self.shelf, keep=self.keep),
+            shelf=Shelf(self.shelf.file, self.keep),
             parts=it.parts or (),
             metadata=it.metadata or {},
         )

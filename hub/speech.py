@@ -119,14 +119,16 @@ class Speech:
 
     # --- what is no text --------------------------------------------------------------------------------------------
 
-    def take(self, piece: object) -> None:
-        """Say any piece but a tool's result, for which there may be something to wait."""
+    async def take(self, piece: object) -> None:
+        """Say any piece; the agent waits while what a tool gave is kept as a file, where it is large."""
         if isinstance(piece, str):
             self.say(str(piece))
         elif isinstance(piece, Whole) and isinstance(piece.content, str):
             self._whole(piece)
         elif isinstance(piece, Finish) and _is_sound(piece):
             self.finish = piece
+        elif type(piece) is ToolCallResult:
+            self._content(await self._shortened(piece))
         elif type(piece) in KINDS:
             self._content(cast(Body, piece))
         else:
@@ -169,10 +171,6 @@ class Speech:
             self.pause()
         self.pending += size
         self.outbox.put(Item(self.agent, self.run, body, landed=lambda _: self._landed(size)))
-
-    async def take_result(self, result: ToolCallResult) -> None:
-        """Say what a tool gave: what is large is kept as a file first, and the agent waits."""
-        self._content(await self._shortened(result))
 
     async def _shortened(self, result: ToolCallResult) -> ToolCallResult:
         content, limits = result.content, self.limits

@@ -358,6 +358,24 @@ async def test_a_generator_that_never_waits_gives_the_others_their_turn(hub: Hub
     assert (await client.until_done())["stopReason"] == "cancelled"
 
 
+async def test_an_agent_that_takes_the_message_alone_costs_no_read_of_the_history(hub: Hub) -> None:
+    """It could not look at it; one that takes the run may."""
+    hub.agent("looks.py", "def looks(run):\n    return run.message + ' '")
+    await hub.start()
+    read, reads = hub.node.log.messages, []
+
+    async def messages(session_id: str, *limits: Any) -> Any:
+        reads.append(session_id)
+        return await read(session_id, *limits)
+
+    hub.node.log.messages = messages  # type: ignore[method-assign]
+    client = await hub.connect()
+    for agent in ("echo", "looks"):
+        await client.send(type="chat", agentId=agent, sessionId=agent, message="hello")
+        await client.until_done()
+    assert client.text() == "hello hello " and reads == ["looks"]
+
+
 async def test_an_agent_knows_its_run_and_what_was_said_before(hub: Hub) -> None:
     """run.history, run.session, run.message; not the messages that still wait."""
     hub.agent(

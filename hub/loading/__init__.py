@@ -37,8 +37,8 @@ class Agent:
 
     *answer* is an async generator over a run, for async agents; *work* a plain one, iterated in a thread, for the
     others. Both yield what the agent gives, unchecked. *source* is where its function stands, `NAME.py:LINE`.
-    *error* is for the operator, *told* the same for clients. *working*
-    counts the answers whose code has not ended.
+    *remembers* says that it may look at what was said before, which must be read for it. *error* is for the operator,
+    *told* the same for clients. *working* counts the answers whose code has not ended.
     """
 
     id: str
@@ -49,6 +49,7 @@ class Agent:
     told: str | None = None
     marks: Marks = Marks()
     source: str = ""
+    remembers: bool = True
     working: int = 0
 
     @property
@@ -246,7 +247,7 @@ def load_file(agent_id: str, path: Path) -> Agent:
     try:
         module = _import(agent_id, path)
         function = find(module, path)
-        call = caller(path, function)
+        call, wants_run = caller(path, function)
     except (KeyboardInterrupt, Broken):
         raise
     except BaseException as error:  # SystemExit too: a file that exits must not end the hub
@@ -254,7 +255,8 @@ def load_file(agent_id: str, path: Path) -> Agent:
     said = str(module.__doc__ or function.__doc__ or "").strip().partition("\n")[0]
     inner = inspect.unwrap(function)  # a decorator's plain wrapper around `async def`
     source = f"{path.name}:{getattr(inner, '__code__', function.__code__).co_firstlineno}"
-    agent = Agent(agent_id, _line(said), marks=getattr(function, "__hubbub__", Marks()), source=source)
+    marks = getattr(function, "__hubbub__", Marks())
+    agent = Agent(agent_id, _line(said), marks=marks, source=source, remembers=wants_run)
     if inspect.isasyncgenfunction(function):
         agent.answer = call
     elif any(map(inspect.iscoroutinefunction, (function, inner))) or inspect.isasyncgenfunction(inner):

@@ -50,8 +50,8 @@ def find(module: ModuleType, path: Path) -> FunctionType:
     raise Broken(f"{path.name}: {found}; name one {stem}, or mark one with @agent (from hub import agent)")
 
 
-def caller(path: Path, function: FunctionType) -> Callable[[Run], Any]:
-    """Return what calls *function* with what its parameters ask for."""
+def caller(path: Path, function: FunctionType) -> tuple[Callable[[Run], Any], bool]:
+    """Return what calls *function* with what its parameters ask for, and whether they ask for the run."""
     first: list[bool] = []  # whether the run is wanted, or the message
     named: dict[str, bool] = {}
     for parameter in inspect.signature(function).parameters.values():
@@ -74,7 +74,7 @@ def caller(path: Path, function: FunctionType) -> Callable[[Run], Any]:
             **{name: run if wants_run else run.message for name, wants_run in named.items()},
         )
 
-    return call
+    return call, any((*first, *named.values()))
 
 
 def _wants_run(parameter: inspect.Parameter) -> bool | None:
