@@ -15,7 +15,7 @@ from hub.messages import Interrupt, InterruptResolved
 from hub.outbox import Item, Outbox
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Question:
     """One open question; *kept* says that the log holds it.
 
@@ -28,7 +28,7 @@ class Question:
     taken: asyncio.Event | None = None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Questions:
     """What one run asks, and nobody has answered yet.
 

@@ -124,7 +124,7 @@ class Upload:
         self.path.unlink(missing_ok=True)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Files:
     """The store of one hub. *folder* and its owner are taken by start(), which comes after the log's."""
 

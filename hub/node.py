@@ -29,7 +29,7 @@ EXPIRE_SECONDS = 600.0
 LOOK_SECONDS = 0.25
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Node:
     """Everything above, in one place.
 

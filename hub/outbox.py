@@ -73,7 +73,7 @@ def landing(item: Item, landed: Landed = lambda seq: None) -> "asyncio.Future[in
     return kept
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Outbox:
     """The one appender of a session: order is by construction.
 

@@ -14,7 +14,7 @@ from hub.messages import Author, Chunk, Event, Notice, RunFinished, RunStarted
 from hub.protocols import WireProtocol
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Channel:
     """One session as its listeners see it: where it stands, which runs are going on, who listens.
 
@@ -46,7 +46,7 @@ class Channel:
         return [sub.connection.principal for sub in self.subscriptions if sub.runs is None]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Registry:
     """The connections, and the groups that listen to one agent across sessions.
 

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 SLICE_SECONDS = 0.005  # a generator that never waits is given back to the loop this often
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Run:
     """One answer of one agent to one message.
 

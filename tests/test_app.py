@@ -4,8 +4,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from fakes import Hub
 
+from hub.app import _log_to_stderr
 from hub.auth import check_bind
 from hub.config import ConfigError, Settings
 
@@ -89,3 +91,30 @@ def test_the_network_is_not_opened_by_mistake(host: str, opened: bool, refused: 
             check_bind(settings)
     else:
         check_bind(settings)
+
+
+def test_a_failure_is_logged_without_the_values_of_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    """They may hold what people wrote, and a node takes minutes to be written out."""
+    _log_to_stderr()
+    try:
+        secret = " ".join(("what", "people", "wrote"))
+        structlog.get_logger().info(secret.upper())
+        raise LookupError("no such thing")
+    except LookupError:
+        structlog.get_logger().exception("a request failed")
+    finally:
+        structlog.reset_defaults()
+    said = capsys.readouterr().err
+    assert "LookupError: no such thing" in said and "WHAT PEOPLE WROTE" in said and "what people wrote" not in said
+
+
+async def test_what_holds_the_whole_node_is_named_in_a_line(hub: Hub) -> None:
+    """asyncio and tracebacks name objects; each of these leads to all others."""
+    await hub.start()
+    client, node = await hub.connect("?sessionId=s1"), hub.node
+    await client.send(type="ping")
+    await client.until_type("pong")
+    (connection,) = node.registry.connections
+    session = node.sessions["s1"]
+    for one in (node, node.registry, connection, session, session.outbox, session.channel, node.pages, node.files):
+        assert len(repr(one)) < 100
