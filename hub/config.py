@@ -31,7 +31,8 @@ class Limits:
     pong_seconds: float = 10.0
     header_seconds: float = 10.0
     subscriptions: int = 128  # per connection
-    page_rows: int = 5120
+    page_rows: int = 8192
+    first_page_rows: int = 1024  # of a catch-up: one who joins late sees something soon
     page_bytes: int = 256 * KiB  # of replay; also the longest merged chunk
     kept_page_bytes: int = 8 * MiB  # of pages read lately, per node: those who come a little later share them
     chunk_bytes: int = 32 * KiB  # of text in one event

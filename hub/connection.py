@@ -37,14 +37,15 @@ class Reader(Protocol):
     async def message_before(self, session_id: str, run_id: str, seq: int) -> tuple[str, str] | None: ...
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Subscription:
     """A connection's cursor on one session's log.
 
     While it is live its position is the channel's head, and *cursor* means nothing. *runs* limits it to those runs
     (a listener of an agent's group); None is everything. *heard* are runs of which everything up to *heard_upto* was
     already said, by such a limited subscription before this one. A subscription that wants whole messages (*whole*, or
-    the runs in *whole_runs*) is never live: it is always read from the log, which has the text.
+    the runs in *whole_runs*) is never live: it is always read from the log, which has the text. *read* says that it has
+    had a page since it fell behind.
     """
 
     connection: "Connection"
@@ -56,6 +57,7 @@ class Subscription:
     heard: frozenset[str] = frozenset()
     heard_upto: int = 0
     live: bool = False
+    read: bool = False
     greeted: bool = False
     closed: bool = False
 
@@ -72,7 +74,7 @@ class Subscription:
         return event.runId in self.heard and event.seq <= self.heard_upto
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Connection:
     """One client socket, as the hub sees it: bytes go in without waiting, and a cursor remembers what did not fit.
 
@@ -148,7 +150,7 @@ class Connection:
 
     def fall_behind(self, sub: Subscription, cursor: int) -> None:
         """Read *sub* from the log from *cursor* on, as the socket takes it."""
-        sub.live = False
+        sub.live = sub.read = False
         sub.cursor = cursor
         self.wake(sub)
 
@@ -224,7 +226,8 @@ class Connection:
             del self.behind[sub]
             self.settle(sub)
         else:
-            page = await self.pages.read(channel.id, channel.epoch, start, channel.head)
+            rows = self.limits.page_rows if sub.read else self.limits.first_page_rows
+            page = await self.pages.read(channel.id, channel.epoch, start, channel.head, rows)
             data = await self._say(sub, page)
             if sub.closed or sub.cursor != start or sub not in self.behind:
                 return  # while the page was read, the client left or moved its cursor
@@ -233,7 +236,7 @@ class Connection:
                 # Retention went past the cursor while the page was read, and has not said so yet.
                 channel.floor = max(channel.floor, events[0].seq - 1 if events else page.upto)
                 return
-            sub.cursor = events[-1].seq
+            sub.cursor, sub.read = events[-1].seq, True
             self.write(data)
             if sub.whole_runs:
                 sub.whole_runs -= {event.runId for event in events if isinstance(event.body, RunFinished)}

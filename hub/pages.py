@@ -39,7 +39,7 @@ class Page:
         return 2 * (last - after) >= upto - after
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Pages:
     """Stands between those who catch up and the log: one read for all who are at the same place.
 
@@ -53,8 +53,8 @@ class Pages:
     _kept: dict[Place, Page] = attrs.Factory(dict)
     _reads: dict[Place, asyncio.Task[Page]] = attrs.Factory(dict)
 
-    async def read(self, session_id: str, epoch: str, after: int, upto: int) -> Page:
-        """Return what follows *after*, where the session's head is *upto*; see hub.logs.Log.read for what it raises.
+    async def read(self, session_id: str, epoch: str, after: int, upto: int, rows: int | None = None) -> Page:
+        """Return what follows *after*, where the session's head is *upto*; see hub.logs.Log.read for *rows*.
 
         The page may end before *upto*; as with the log's own, it has an event where there is one.
         """
@@ -67,13 +67,13 @@ class Pages:
             await asyncio.sleep(0)  # many pages in a row, none of them waited for, must not hold the loop
             return page
         if place not in self._reads:
-            self._reads[place] = asyncio.create_task(self._read(place, upto))
+            self._reads[place] = asyncio.create_task(self._read(place, upto, rows))
         return await asyncio.shield(self._reads[place])  # one who is cancelled does not take the others' page away
 
-    async def _read(self, place: Place, upto: int) -> Page:
+    async def _read(self, place: Place, upto: int, rows: int | None) -> Page:
         session_id, _, after = place
         try:
-            page = Page(place, upto, await self.log.read(session_id, after, upto))
+            page = Page(place, upto, await self.log.read(session_id, after, upto, rows))
         finally:
             del self._reads[place]
         if page.sound():

@@ -36,14 +36,14 @@ async def long(message: str):
 class Reads:
     """Every read of the log, as (session, after); each waits for *gate* before it reaches the log."""
 
-    read: Callable[[str, int, int], Awaitable[Sequence[Event]]]
+    read: Callable[[str, int, int, int | None], Awaitable[Sequence[Event]]]
     seen: list[tuple[str, int]] = attrs.Factory(list)
     gate: asyncio.Event = attrs.Factory(asyncio.Event)
 
-    async def __call__(self, session_id: str, after: int, upto: int) -> Sequence[Event]:
+    async def __call__(self, session_id: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
         self.seen.append((session_id, after))
         await self.gate.wait()
-        return await self.read(session_id, after, upto)
+        return await self.read(session_id, after, upto, rows)
 
 
 def watch(hub: Hub, gated: bool = False) -> Reads:
@@ -161,6 +161,19 @@ async def test_each_page_of_a_long_log_is_read_once(hub: Hub) -> None:
     await clients[-1].until_done()
     assert {client.text() for client in clients} == {"".join(texts)}
     assert reads.seen == [("s1", 0), ("s1", 8), ("s1", 16), ("s1", 24)]
+
+
+async def test_the_first_page_is_short_and_the_rest_is_not(hub: Hub) -> None:
+    """Who joins a long log late sees something soon, and all of it in few frames."""
+    await hub.start()
+    first, most = hub.limits.first_page_rows, hub.limits.page_rows
+    assert first < most
+    head = await put(hub, "s", ["x"] * (first + most + 5), end=True)
+    reads = watch(hub)
+    client = await resume(hub, head)
+    await client.until_done()
+    assert client.text() == "x" * (first + most + 5)
+    assert [after for _, after in reads.seen] == [0, first, first + most]
 
 
 async def test_one_who_wants_whole_messages_makes_its_own_of_a_shared_page(hub: Hub) -> None:

@@ -194,8 +194,11 @@ class Log(ABC):
         """
 
     @abstractmethod
-    async def read(self, session_id: str, after: int, upto: int) -> Sequence[Event]:
-        """Return events with after < seq <= upto in order: at least one where there is one, at most one page."""
+    async def read(self, session_id: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
+        """Return events with after < seq <= upto in order: at least one where there is one, at most one page.
+
+        *rows* makes the page shorter; where a page is long its last rows may be missing for their bytes.
+        """
 
     @abstractmethod
     async def message_before(self, session_id: str, run_id: str, seq: int) -> tuple[str, str] | None:

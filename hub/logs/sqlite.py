@@ -117,8 +117,8 @@ class SqliteLog(Log):
     def append(self, append: Append, done: Done) -> None:
         self._give(append, done)
 
-    async def read(self, session_id: str, after: int, upto: int) -> Sequence[Event]:
-        limits = {"rows": LIMITS.page_rows, "bytes": LIMITS.page_bytes}
+    async def read(self, session_id: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
+        limits = {"rows": rows or LIMITS.page_rows, "bytes": LIMITS.page_bytes}
         place = {"session": session_id, "after": after, "upto": upto}
         return await self._ask(sql.PAGE, place | limits, lambda page: to_events(session_id, *page)) or ()
 
