@@ -124,11 +124,11 @@ class Clock:
         self.slept += seconds
 
 
-@pytest.mark.parametrize(("sessions", "slept"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("sessions", "slept"), [(1, False), (1000, True)])
 def test_several_who_speak_often_share_commits(
     monkeypatch: pytest.MonkeyPatch, path: Path, sessions: int, slept: bool
 ) -> None:
-    """1,000 appends come a millisecond apart, each for itself: past a few at once 200 commits a second are enough.
+    """1,000 appends come a millisecond apart, each for itself: past a few at once 125 commits a second are enough.
 
     One session alone has nobody to share with, and waits for nothing.
     """
@@ -143,7 +143,7 @@ def test_several_who_speak_often_share_commits(
             writer._pace((Append(f"s{number % sessions}", [text("x")]), print))
             commits += 1
     assert bool(clock.slept) is slept
-    assert commits == 1000 if sessions == 1 else 195 <= commits <= 220
+    assert commits == 1000 if sessions == 1 else 120 <= commits <= 140
 
 
 async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:

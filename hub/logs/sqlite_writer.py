@@ -28,9 +28,9 @@ CHECKPOINT_PAGES = 4000  # 16 MB: 400 sessions write 400 pages a commit, and SQL
 LOOSE_ROWS = 2048  # without a place in the index, before it is filled: what is loose is searched one by one
 LOOSE_SECONDS = 0.1  # without a commit, after which it is filled too
 # A commit costs 300 to 500 us of CPU beside its rows, half of it the system's for the fsync. So where several sessions
-# speak they come so far apart, after so many at once, and each carries more: 20 sessions at 50 tokens/s take 200
-# commits a second instead of 430, which is a fifth of all CPU that a token costs. One who speaks alone never waits.
-COMMIT_SECONDS = 0.005
+# speak they come so far apart, after so many at once, and each carries more: 20 sessions at 50 tokens/s take 125
+# commits a second instead of 430, which is a quarter of all CPU that a token costs. One who speaks alone never waits.
+COMMIT_SECONDS = 0.008
 COMMITS_AT_ONCE = 8
 
 _log = structlog.get_logger("hub.logs.sqlite")
