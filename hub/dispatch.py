@@ -254,7 +254,7 @@ async def typing(node: Node, connection: Connection, command: Typing) -> None:
     sub = connection.subscriptions.get(command.sessionId)
     if sub is not None and isinstance(sub.channel, Channel):
         notice = TypingNotice(sessionId=command.sessionId, author=connection.principal)
-        node.registry.tell(sub.channel, notice, but=connection)
+        node.registry.tell(sub.channel, lambda: notice, but=connection)
 
 
 async def ping(node: Node, connection: Connection, command: Ping) -> None:

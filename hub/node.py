@@ -202,7 +202,7 @@ class Node:
             self.registry.deliver(session.channel, events)
 
     def _session_changed(self, session: Session) -> None:
-        self.registry.tell(session.channel, session.state())
+        self.registry.tell(session.channel, session.state)
         self.tidy(session.id)
 
     def _tell_state(self, sub: Subscription) -> None:
@@ -229,7 +229,7 @@ class Node:
         self._presence.pop(session_id, None)
         session = self.sessions.get(session_id)
         if session is not None:
-            self.registry.tell(session.channel, self.presence(session.channel))
+            self.registry.tell(session.channel, lambda: self.presence(session.channel))
 
     def presence(self, channel: Channel) -> Presence:
         members = channel.members()

@@ -1,7 +1,6 @@
 """Who is connected, who listens to which session and to which agent; and the delivery of events to all of them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 from os import write
 from typing import TypeVar
 
@@ -314,10 +313,17 @@ class Registry:
     def _matters(self, sub: Subscription, event: Event) -> bool:
         return not sub.skips(event) and not (isinstance(event.body, Chunk) and sub.wants_whole(event.runId))
 
-    def tell(self, channel: Channel, notice: Notice, but: Connection | None = None) -> None:
-        """Say what is not logged to everyone in the session who keeps up; the others miss it."""
-        encoded: dict[WireProtocol, bytes] = {}
-        for sub in [*chain.from_iterable(channel.live.values()), *(sub for sub in channel.paged if sub.runs is None)]:
+    def tell(self, channel: Channel, make: Callable[[], Notice], but: Connection | None = None) -> None:
+        """Say what is not logged to everyone in the session who keeps up; the others miss it.
+
+        *make* is called where anyone would hear it.
+        """
+        hearers = [sub for protocol, subs in channel.live.items() if protocol.notices for sub in subs]
+        hearers += [sub for sub in channel.paged if sub.runs is None and sub.connection.protocol.notices]
+        if not hearers:
+            return
+        notice, encoded = make(), dict[WireProtocol, bytes]()
+        for sub in hearers:
             protocol = sub.connection.protocol
             if protocol not in encoded:
                 encoded[protocol] = protocol.notice(notice)

@@ -20,6 +20,7 @@ class WireProtocol(ABC):
     """
 
     name: ClassVar[str]
+    notices: ClassVar[bool] = True  # whether it says what is not logged
 
     @abstractmethod
     def command(self, data: bytes) -> Command:

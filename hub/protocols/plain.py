@@ -25,6 +25,7 @@ from hub.protocols.reading import read_command
 
 class Plain(WireProtocol):
     name = "plain"
+    notices = False
 
     def command(self, data: bytes) -> Command:
         return read_command(data)
