@@ -124,17 +124,17 @@ class Clock:
         self.slept += seconds
 
 
-@pytest.mark.parametrize(("sessions", "slept"), [(1, False), (1000, True)])
+@pytest.mark.parametrize(("sessions", "last", "most"), [(1, 1, 1000), (1000, 16, 220), (1000, 17, 110)])
 def test_several_who_speak_often_share_commits(
-    monkeypatch: pytest.MonkeyPatch, path: Path, sessions: int, slept: bool
+    monkeypatch: pytest.MonkeyPatch, path: Path, sessions: int, last: int, most: int
 ) -> None:
-    """1,000 appends come a millisecond apart, each for itself: past a few at once 125 commits a second are enough.
+    """1,000 appends come a millisecond apart, each for itself: past a few at once 200 commits a second are enough.
 
-    One session alone has nobody to share with, and waits for nothing.
+    Where each carries many, 100 are. One session alone has nobody to share with, and waits for nothing.
     """
     clock = Clock()
     monkeypatch.setattr(sqlite_writer, "time", clock)
-    writer = Writer(path, lambda outcomes: None)
+    writer = Writer(path, lambda outcomes: None, last=last)
     commits = 0
     for number in range(1000):
         if number and clock.now < 100.0 + number / 1000:
@@ -142,8 +142,8 @@ def test_several_who_speak_often_share_commits(
         if clock.now <= 100.0 + number / 1000:  # the one before has been committed: this one begins the next
             writer._pace((Append(f"s{number % sessions}", [text("x")]), print))
             commits += 1
-    assert bool(clock.slept) is slept
-    assert commits == 1000 if sessions == 1 else 120 <= commits <= 140
+    assert 0.9 * most <= commits <= most
+    assert bool(clock.slept) is (sessions > 1)
 
 
 async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
