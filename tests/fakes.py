@@ -163,6 +163,13 @@ class Hub:
             assert (await client.next())["type"] == "welcome"
         return client
 
+    async def settled(self, session: str, count: int) -> None:
+        """Wait until so many subscriptions of a session are live."""
+        sessions = self.node.sessions
+        async with asyncio.timeout(PATIENCE):
+            while session not in sessions or sum(map(len, sessions[session].channel.live.values())) < count:
+                await asyncio.sleep(0.01)
+
     async def stop(self) -> None:
         if self._runner is None:
             return

@@ -1,6 +1,8 @@
 """How often a session is flushed, and how the silent are found."""
 
 import asyncio
+import contextlib
+import os
 
 import aiohttp
 import orjson
@@ -9,7 +11,9 @@ from raw import frames, opened
 
 from hub.messages import Chunk, Event
 from hub.protocols import text_frame
+from hub.registry import FEW
 
+PING = b"\x89\x00"  # a whole frame
 STEADY = """
 import asyncio
 
@@ -60,11 +64,8 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
     await hub.start()
     clients = [await hub.connect("?sessionId=s1") for _ in range(5)]
     clients += [await hub.connect("?sessionId=s1", extended=True) for _ in range(5)]
-    sessions = hub.node.sessions
-    async with asyncio.timeout(PATIENCE):
-        while "s1" not in sessions or sum(map(len, sessions["s1"].channel.live.values())) < 10:
-            await asyncio.sleep(0.01)
-    protocols = list(sessions["s1"].channel.live)
+    await hub.settled("s1", 10)
+    protocols = list(hub.node.sessions["s1"].channel.live)
     assert sorted(protocol.name for protocol in protocols) == ["hubbub.v1", "plain"]
     await clients[0].send(type="chat", agentId="echo", sessionId="s1", message="x")
     for client in clients:
@@ -76,10 +77,10 @@ async def test_what_goes_straight_to_a_socket_overtakes_nothing(hub: Hub) -> Non
     """A socket that was full has room again before its transport knows: what comes then waits behind what it keeps."""
     await hub.start()
     sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws?sessionId=s1")
-    async with asyncio.timeout(PATIENCE):
-        while not (hub.node.sessions and hub.node.sessions["s1"].channel.live):
-            await asyncio.sleep(0)
+    await hub.settled("s1", 1)
     (connection,), channel = hub.node.registry.connections, hub.node.sessions["s1"].channel
+    others = [await hub.connect("?sessionId=s1") for _ in range(FEW)]
+    await hub.settled("s1", 1 + FEW)
     filler = orjson.dumps({"content": "x" * 4000})
     while not connection.unsent():
         connection.write(text_frame(filler))
@@ -88,8 +89,34 @@ async def test_what_goes_straight_to_a_socket_overtakes_nothing(hub: Hub) -> Non
     hub.node.registry.deliver(channel, [said])
     while b"last" not in got:
         got += await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)
+    for other in others:
+        assert (await other.next())["content"] == "last"
     *fillers, last = frames(bytes(got))
     assert last["content"] == "last" and {frame["content"] for frame in fillers} == {"x" * 4000}
+    sock.close()
+
+
+async def test_a_socket_that_takes_nothing_just_now_is_not_lost(hub: Hub) -> None:
+    """Its transport keeps what came, and waits for room."""
+    await hub.start()
+    sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws?sessionId=s1")
+    await hub.settled("s1", 1)
+    (connection,), channel = hub.node.registry.connections, hub.node.sessions["s1"].channel
+    for _ in range(FEW):
+        await hub.connect("?sessionId=s1")
+    await hub.settled("s1", 1 + FEW)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(connection.door[1](), PING * 50_000)
+    assert filled % len(PING) == 0 and connection.unsent() == 0
+    said = Event("s1", channel.epoch, channel.head + 1, 0, "main", "r", Chunk("m", "last", 0))
+    hub.node.registry.deliver(channel, [said])
+    assert not connection.closed and connection.unsent() > 0
+    got = bytearray()
+    while b"last" not in got:
+        got += await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)
+    assert got[:filled] == PING * (filled // len(PING)) and len(list(frames(bytes(got[filled:])))) == 1
     sock.close()
 
 
