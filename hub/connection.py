@@ -80,7 +80,8 @@ class Connection:
 
     *transport_write*, *unsent* and *abort* are the transport's, *door* is the way past it; *drain* waits until it takes
     more and may raise where it is lost; *ping* sends a ping frame. *reset_messages* gives the history that goes with a
-    reset, *settle* makes a subscription that has met the head live (both in one step, without an await).
+    reset, *settle* makes a subscription that has met the head live (both in one step, without an await), *unplace*
+    takes one out of what is delivered to.
     """
 
     id: str
@@ -97,6 +98,7 @@ class Connection:
     ping: Callable[[], Awaitable[None]]
     reset_messages: Callable[[str], Awaitable[tuple[dict[str, Any], ...]]]
     settle: Callable[[Subscription], None]
+    unplace: Callable[[Subscription], None]
     agent: str = "main"
     session: str | None = None
     whole: bool = False
@@ -132,6 +134,8 @@ class Connection:
     def leave(self) -> None:
         """Hear nothing from now on; the socket itself is closed by whoever calls this."""
         self.closed = True
+        for sub in self.subscriptions.values():
+            self.unplace(sub)
         self._tell_room()
 
     def lose(self) -> None:

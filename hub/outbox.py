@@ -150,7 +150,8 @@ class Outbox:
             tail.join(text, size)
             return
         piece, now = Piece(agent, run, Chunk(message_id, text, offset), kept, size), self._loop.time()
-        if now >= self._next and not (self._flying or self._pending or self._timer or self.failing):  # the most usual
+        # The most usual: it goes alone, and at once. It is in no _tails, so nothing joins what is on its way.
+        if now >= self._next and not (self._flying or self._pending or self._timer or self.failing):
             self._flying, self._next = [piece], now + self.pace.seconds
             self.log.append(Append(self.session_id, self._flying), self._landed)
             return
@@ -182,11 +183,12 @@ class Outbox:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._urgent = False
         items = self._flying = self._take()
+        self._urgent = any(isinstance(item, Item) for item in self._pending)  # held back by more than one chunk
         pieces = [item for item in items if isinstance(item, Piece)]
         if pieces:  # a run's start does not make its first chunk wait
-            joined = any(piece.more is not None for piece in pieces)
+            # Where chunks are left that are full already, waiting longer joins nothing.
+            joined = not self._pending and any(piece.more is not None for piece in pieces)
             self._next = self._loop.time() + (self.pace.stretched if joined else self.pace.seconds)
         for piece in pieces:
             piece.close()

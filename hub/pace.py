@@ -12,9 +12,9 @@ MOST = 3.0
 
 @attrs.define
 class Pace:
-    """The time between two flushes of a session: *seconds*, or *stretched* where it has more to say than fits it.
+    """The time between two flushes of a session: *seconds*, or *stretched* after one that carried several pieces.
 
-    A stream of which each flush carries a single piece gains nothing by waiting longer, and is not stretched.
+    Where each carries a single one nothing is gained by waiting longer.
     """
 
     seconds: float

@@ -132,7 +132,7 @@ class Registry:
     def _move(self, sub: Subscription, cursor: int | None) -> None:
         """Let a subscription say all from *cursor* on, also what it has said already; None leaves it where it is."""
         if cursor is not None:
-            self._unplace(sub)
+            self.unplace(sub)
             sub.heard, sub.heard_upto = frozenset(), 0
             sub.connection.fall_behind(sub, cursor)
 
@@ -141,7 +141,7 @@ class Registry:
         channel = sub.channel
         assert isinstance(channel, Channel)
         sub.closed = True
-        self._unplace(sub)
+        self.unplace(sub)
         sub.connection.behind.pop(sub, None)
         sub.connection.subscriptions.pop(channel.id, None)
         channel.subscriptions.discard(sub)
@@ -161,7 +161,8 @@ class Registry:
         assert isinstance(sub.channel, Channel)
         sub.channel.subscriptions.add(sub)
 
-    def _unplace(self, sub: Subscription) -> None:
+    def unplace(self, sub: Subscription) -> None:
+        """Let nothing that is delivered reach a subscription; one whose connection leaves is not placed again."""
         channel = sub.channel
         assert isinstance(channel, Channel)
         sub.live = False
@@ -173,6 +174,8 @@ class Registry:
         """Place a subscription that has met the head. One step without an await: no event can fall between."""
         channel = sub.channel
         assert isinstance(channel, Channel)
+        if sub.connection.closed:
+            return
         if sub.runs is not None:
             sub.runs &= channel.active.keys()
             if not sub.runs:
@@ -202,7 +205,7 @@ class Registry:
             return
         sub.whole_runs |= {run_id}
         if sub.live:
-            self._unplace(sub)
+            self.unplace(sub)
             sub.cursor = channel.head
             channel.paged.add(sub)
 
@@ -210,7 +213,7 @@ class Registry:
         """Change a connection's protocol (`hello`), and greet it before anything else is said in it."""
         channels = [sub for sub in connection.subscriptions.values() if sub.live]
         for sub in channels:
-            self._unplace(sub)
+            self.unplace(sub)
         connection.protocol = protocol
         greet()
         for sub in channels:
@@ -270,7 +273,7 @@ class Registry:
     def _queue(self, sub: Subscription, data: bytes, before: int) -> None:
         """Give it to the transport, unless that holds much already."""
         if sub.connection.full():
-            self._unplace(sub)
+            self.unplace(sub)
             sub.connection.fall_behind(sub, before)
         else:
             sub.connection.write(data)

@@ -116,6 +116,7 @@ async def _read(node: Node, connection: Connection, ws: web.WebSocketResponse[An
             connection.frames += 1
             if message.type is WSMsgType.TEXT and not _is_utf8(message.data):
                 seconds = node.settings.limits.close_seconds
+                connection.leave()  # nothing is delivered after the close frame
                 await _close(ws, WSCloseCode.INVALID_TEXT, seconds, b"a text frame must be UTF-8")
                 return
             await _command(node, connection, bytes(message.data))

@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import os
+import socket
+import struct
 
 import aiohttp
 import orjson
+import pytest
 from fakes import PATIENCE, Hub
 from raw import frames, opened
 
+from hub.connection import Connection
 from hub.messages import Chunk, Event
 from hub.protocols import text_frame
-from hub.registry import FEW
+from hub.registry import FEW, Channel
 
 PING = b"\x89\x00"  # a whole frame
 STEADY = """
@@ -73,51 +77,90 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
         assert client.text() == "x "
 
 
-async def test_what_goes_straight_to_a_socket_overtakes_nothing(hub: Hub) -> None:
-    """A socket that was full has room again before its transport knows: what comes then waits behind what it keeps."""
+async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
+    """Start a hub with so many listeners of a session that they are written to straight; return the bare one."""
     await hub.start()
     sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws?sessionId=s1")
     await hub.settled("s1", 1)
-    (connection,), channel = hub.node.registry.connections, hub.node.sessions["s1"].channel
-    others = [await hub.connect("?sessionId=s1") for _ in range(FEW)]
+    (connection,) = hub.node.registry.connections
+    for _ in range(FEW):
+        await hub.connect("?sessionId=s1")
     await hub.settled("s1", 1 + FEW)
-    filler = orjson.dumps({"content": "x" * 4000})
-    while not connection.unsent():
-        connection.write(text_frame(filler))
-    got = bytearray(sock.recv(1 << 20))  # in one step with what follows: the loop cannot write meanwhile
-    said = Event("s1", channel.epoch, channel.head + 1, 0, "main", "r", Chunk("m", "last", 0))
+    return sock, connection, hub.node.sessions["s1"].channel
+
+
+def say(hub: Hub, channel: Channel, text: str) -> None:
+    said = Event("s1", channel.epoch, channel.head + 1, 0, "main", "r", Chunk("m", text, 0))
     hub.node.registry.deliver(channel, [said])
-    while b"last" not in got:
-        got += await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)
-    for other in others:
+
+
+async def heard(sock: socket.socket, mark: bytes = b"last") -> bytes:
+    """Read until *mark* has come, or the end."""
+    got = b""
+    while mark not in got and (more := await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)):
+        got += more
+    return got
+
+
+def fill(connection: Connection) -> None:
+    """Write until the transport holds what the socket does not take."""
+    while not connection.unsent():
+        connection.write(text_frame(orjson.dumps({"content": "x" * 4000})))
+
+
+async def test_what_goes_straight_to_a_socket_overtakes_nothing(hub: Hub) -> None:
+    """A socket that was full has room again before its transport knows: what comes then waits behind what it keeps."""
+    sock, connection, channel = await crowd(hub)
+    with sock:
+        fill(connection)
+        got = sock.recv(1 << 20)  # in one step with what follows: the loop cannot write meanwhile
+        say(hub, channel, "last")
+        *fillers, last = frames(got + await heard(sock))
+    for other in hub.clients:
         assert (await other.next())["content"] == "last"
-    *fillers, last = frames(bytes(got))
     assert last["content"] == "last" and {frame["content"] for frame in fillers} == {"x" * 4000}
-    sock.close()
 
 
 async def test_a_socket_that_takes_nothing_just_now_is_not_lost(hub: Hub) -> None:
     """Its transport keeps what came, and waits for room."""
-    await hub.start()
-    sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws?sessionId=s1")
-    await hub.settled("s1", 1)
-    (connection,), channel = hub.node.registry.connections, hub.node.sessions["s1"].channel
-    for _ in range(FEW):
-        await hub.connect("?sessionId=s1")
-    await hub.settled("s1", 1 + FEW)
-    filled = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            filled += os.write(connection.door[1](), PING * 50_000)
-    assert filled % len(PING) == 0 and connection.unsent() == 0
-    said = Event("s1", channel.epoch, channel.head + 1, 0, "main", "r", Chunk("m", "last", 0))
-    hub.node.registry.deliver(channel, [said])
-    assert not connection.closed and connection.unsent() > 0
-    got = bytearray()
-    while b"last" not in got:
-        got += await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)
-    assert got[:filled] == PING * (filled // len(PING)) and len(list(frames(bytes(got[filled:])))) == 1
+    sock, connection, channel = await crowd(hub)
+    with sock:
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += os.write(connection.door[1](), PING * 50_000)
+        assert filled % len(PING) == 0 and connection.unsent() == 0
+        say(hub, channel, "last")
+        assert not connection.closed and connection.unsent() > 0
+        got = await heard(sock)
+    assert got[:filled] == PING * (filled // len(PING)) and len(list(frames(got[filled:]))) == 1
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_who_was_cut_off_hears_nothing_more(hub: Hub, full: bool) -> None:
+    """Also where the socket is still open, and has room: what it was owed is gone, and a frame may be cut in two."""
+    sock, connection, channel = await crowd(hub)
+    with sock:
+        if full:
+            fill(connection)
+            sock.recv(1 << 20)
+        connection.lose()
+        say(hub, channel, "last")
+        assert b"last" not in await heard(sock)
+    for other in hub.clients:
+        assert (await other.next())["content"] == "last"
+
+
+async def test_one_whose_socket_is_reset_is_lost_alone(hub: Hub) -> None:
+    """The others hear what comes with it, and after it."""
+    sock, connection, channel = await crowd(hub)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+    for text in ("first", "last"):
+        say(hub, channel, text)
+    assert connection.closed
+    for other in hub.clients:
+        assert [(await other.next())["content"] for _ in range(2)] == ["first", "last"]
 
 
 async def test_a_silent_client_is_pinged_and_one_that_does_not_answer_is_dropped(hub: Hub) -> None:

@@ -88,6 +88,25 @@ async def test_the_first_of_a_pause_goes_at_once_and_the_rest_waits_for_its_fram
     assert await run.end() == ["a", "bc"]
 
 
+async def test_an_end_takes_along_what_waits_before_it(log: SqliteLog) -> None:
+    """Each event has at most one full chunk of a run: what is left of them waits for no frame either."""
+    run, size = Speaker(log, Pace(NEVER)), Limits().chunk_bytes
+    for piece in "abc":
+        run.say(piece * size)
+    assert await run.end() == ["a" * size, "b" * size, "c" * size]
+
+
+async def test_chunks_that_are_full_do_not_wait_longer_where_the_loop_is_busy(log: SqliteLog) -> None:
+    """Nothing could join them."""
+    pace, size = Pace(0.0), Limits().chunk_bytes // 2
+    pace.stretched = NEVER
+    run = Speaker(log, pace)
+    for piece in "abbccdd":
+        run.say(piece * size)
+    await run.landed(4)
+    assert await run.end() == ["a" * size, "b" * 2 * size, "c" * 2 * size, "d" * 2 * size]
+
+
 @pytest.mark.parametrize(
     ("busy", "times"), [(0.0, 1.0), (0.15, 1.0), (0.4, 2.0), (0.65, MOST), (1.0, MOST), (1.3, MOST)]
 )

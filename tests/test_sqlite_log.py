@@ -447,7 +447,6 @@ CHILD = """
 import asyncio, resource, sys
 from pathlib import Path
 from hub.logs import Append, Entry
-from hub.logs import sqlite_writer
 from hub.logs.sqlite import SqliteLog
 from hub.messages import Chunk
 

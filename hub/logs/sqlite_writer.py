@@ -50,7 +50,7 @@ class Writer:
     loose: int = 0  # events at most that have no place yet
     spoke: str | None = None  # the session whose append came first in the last commit
     due: float = 0.0  # when the next commit would be, were all as far apart as they should
-    last: int = 0  # appends in the last commit
+    last: int = 0  # jobs that were taken last
     commits: int = 0
     seconds: float = 0.0  # that they took
     clock: int = 0
