@@ -33,7 +33,7 @@ def connect(
     connection = Connection(
         *(secrets.token_hex(8), principal(request), protocol, limits, node.log, node.pages),
         *(transport.write, unsent, _door(transport, unsent), transport.abort, drain, ping),
-        *(node.reset_messages, registry.settle, registry.unplace),
+        *(node.reset_messages, registry),
         **options,
     )
     connection.heard = connection.moved = asyncio.get_running_loop().time()

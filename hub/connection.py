@@ -74,14 +74,22 @@ class Subscription:
         return event.runId in self.heard and event.seq <= self.heard_upto
 
 
+class Places(Protocol):
+    """Where subscriptions stand that are delivered to, all at once: see hub.registry."""
+
+    def settle(self, sub: Subscription) -> None:
+        """Place one that has met the head; in one step, without an await."""
+
+    def unplace(self, sub: Subscription) -> None: ...
+
+
 @attrs.define(eq=False, repr=False)
 class Connection:
     """One client socket, as the hub sees it: bytes go in without waiting, and a cursor remembers what did not fit.
 
     *transport_write*, *unsent* and *abort* are the transport's, *door* is the way past it; *drain* waits until it takes
     more and may raise where it is lost; *ping* sends a ping frame. *reset_messages* gives the history that goes with a
-    reset, *settle* makes a subscription that has met the head live (both in one step, without an await), *unplace*
-    takes one out of what is delivered to.
+    reset.
     """
 
     id: str
@@ -97,8 +105,7 @@ class Connection:
     drain: Callable[[], Awaitable[None]]
     ping: Callable[[], Awaitable[None]]
     reset_messages: Callable[[str], Awaitable[tuple[dict[str, Any], ...]]]
-    settle: Callable[[Subscription], None]
-    unplace: Callable[[Subscription], None]
+    places: Places
     agent: str = "main"
     session: str | None = None
     whole: bool = False
@@ -135,7 +142,7 @@ class Connection:
         """Hear nothing from now on; the socket itself is closed by whoever calls this."""
         self.closed = True
         for sub in self.subscriptions.values():
-            self.unplace(sub)
+            self.places.unplace(sub)
         self._tell_room()
 
     def lose(self) -> None:
@@ -228,7 +235,7 @@ class Connection:
             await self._reset(sub)
         elif start >= channel.head:
             del self.behind[sub]
-            self.settle(sub)
+            self.places.settle(sub)
         else:
             rows = self.limits.page_rows if sub.read else self.limits.first_page_rows
             page = await self.pages.read(channel.id, channel.epoch, start, channel.head, rows)
