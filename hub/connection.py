@@ -237,7 +237,7 @@ class Connection:
             del self.behind[sub]
             self.places.settle(sub)
         else:
-            rows = self.limits.page_rows if sub.read else self.limits.first_page_rows
+            rows = None if sub.read else self.limits.first_page_rows
             page = await self.pages.read(channel.id, channel.epoch, start, channel.head, rows)
             data = await self._say(sub, page)
             if sub.closed or sub.cursor != start or sub not in self.behind:

@@ -97,7 +97,7 @@ class Plan:
 
     def _append(self, append: Append, done: Done) -> None:
         session, now = append.sessionId, self.now
-        epoch, head, floor = self.heads.get(session) or self._standing(session)
+        epoch, head, floor = self._standing(session)
         events, rows, seq = [], self.rows["events"], head
         for entry in append.entries:
             seq += 1

@@ -137,11 +137,9 @@ class Writer:
 
     def _ready(self, batch: list[Job]) -> None:
         """Have what a plan of these needs: where their sessions stand, and a place for what may be dropped."""
-        sessions = {work.sessionId for work, _ in batch if type(work) is Append}
+        sessions = set()
         for work, _ in batch:
-            if type(work) is Append:
-                continue
-            if type(work) is File:
+            if type(work) is Append or type(work) is File:
                 sessions.add(work.sessionId)
             elif type(work) is str:
                 sessions.add(work)
