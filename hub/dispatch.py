@@ -1,6 +1,7 @@
 """What each command does: one short function per command, in one table."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Literal
 
 from hub import __version__, rewriting
@@ -253,8 +254,8 @@ def asking(node: Node, session_id: str, interrupt_id: str) -> Questions | None:
 async def typing(node: Node, connection: Connection, command: Typing) -> None:
     sub = connection.subscriptions.get(command.sessionId)
     if sub is not None and isinstance(sub.channel, Channel):
-        notice = TypingNotice(sessionId=command.sessionId, author=connection.principal)
-        node.registry.tell(sub.channel, lambda: notice, but=connection)
+        notice = partial(TypingNotice, sessionId=command.sessionId, author=connection.principal)
+        node.registry.tell(sub.channel, notice, but=connection)
 
 
 async def ping(node: Node, connection: Connection, command: Ping) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from time import time
 from typing import Any
 
@@ -208,8 +209,9 @@ class Node:
     def _tell_state(self, sub: Subscription) -> None:
         """Say how things stand to one who has caught up: what is not logged was not said meanwhile."""
         session = self.sessions.get(sub.channel.id)
-        if session is not None:
-            sub.connection.write(sub.connection.protocol.notice(session.state()))
+        protocol = sub.connection.protocol
+        if session is not None and protocol.notices:
+            sub.connection.write(protocol.notice(session.state()))
 
     def freed(self, agent: Agent) -> None:
         """Let the sessions that wait for this agent look again."""
@@ -229,7 +231,7 @@ class Node:
         self._presence.pop(session_id, None)
         session = self.sessions.get(session_id)
         if session is not None:
-            self.registry.tell(session.channel, lambda: self.presence(session.channel))
+            self.registry.tell(session.channel, partial(self.presence, session.channel))
 
     def presence(self, channel: Channel) -> Presence:
         members = channel.members()

@@ -34,7 +34,7 @@ class Channel:
     active: dict[str, int] = attrs.Factory(dict)
     subscriptions: set[Subscription] = attrs.Factory(set)
     live: dict[WireProtocol, dict[Subscription, Door]] = attrs.Factory(dict)
-    by_run: dict[str, set[Subscription]] = attrs.Factory(dict)
+    by_run: dict[str, dict[Subscription, Door]] = attrs.Factory(dict)
     paged: set[Subscription] = attrs.Factory(set)
 
     def join_point(self) -> int:
@@ -193,7 +193,7 @@ class Registry:
             self.caught_up(sub)
         else:
             for run_id in sub.runs:
-                channel.by_run.setdefault(run_id, set()).add(sub)
+                channel.by_run.setdefault(run_id, {})[sub] = sub.connection.door
 
     def say_whole(self, connection: Connection, channel: Channel, run_id: str, going: bool) -> None:
         """Let a subscription hear one run as whole messages; before that run's first chunk is delivered.
@@ -287,7 +287,7 @@ class Registry:
             if key not in encoded:
                 encoded[key] = key[0].events([event for event in events if event.runId in key[1]])
             if encoded[key]:
-                self._write({sub: sub.connection.door}, encoded[key], before)
+                self._queue(sub, encoded[key], before)
 
     def _gather(self, channel: Channel, started: Event, before: int) -> None:
         """Subscribe the agent's group to a run that starts: from its start to its end."""
@@ -306,7 +306,7 @@ class Registry:
             else:
                 sub.runs.add(run_id)
             if sub.live:
-                channel.by_run.setdefault(run_id, set()).add(sub)
+                channel.by_run.setdefault(run_id, {})[sub] = sub.connection.door
 
     def _release(self, channel: Channel, end: Event) -> None:
         assert isinstance(end.body, RunFinished)
@@ -361,17 +361,10 @@ class Registry:
 
 
 Key = TypeVar("Key")
-Those = TypeVar("Those", set[Subscription], dict[Subscription, Door])
 
 
-def _take_out(places: dict[Key, Those], keys: Iterable[Key], sub: Subscription) -> None:
+def _take_out(places: dict[Key, dict[Subscription, Door]], keys: Iterable[Key], sub: Subscription) -> None:
     for key in keys:
-        there = places.get(key)
-        if there is None or sub not in there:
-            continue
-        if isinstance(there, dict):
-            del there[sub]
-        else:
-            there.remove(sub)
-        if not there:
+        there = places.get(key, {})
+        if there.pop(sub, None) and not there:
             del places[key]

@@ -49,6 +49,8 @@ class ServerSent(Extended):
 class OneRun(ServerSent):
     """One run for one client, in the words of another protocol; whatever else is said in its session is left out."""
 
+    notices = False
+
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
 
