@@ -15,10 +15,6 @@ from hub.protocols import WireProtocol
 
 log = structlog.get_logger()
 
-# How bytes go straight to a socket: whether anything waits in its transport, which they must not overtake, and its
-# descriptor, -1 when it is closed.
-Door = tuple[Callable[[], int], Callable[[], int]]
-
 
 class Source(Protocol):
     """What a subscription must know of its session's channel: *head* is the last seq handed to deliver."""
@@ -82,14 +78,18 @@ class Places(Protocol):
 
     def unplace(self, sub: Subscription) -> None: ...
 
+    def move(self, sub: Subscription) -> None:
+        """Reach one by the way that its connection has now."""
+
 
 @attrs.define(eq=False, repr=False)
 class Connection:
     """One client socket, as the hub sees it: bytes go in without waiting, and a cursor remembers what did not fit.
 
-    *transport_write*, *unsent* and *abort* are the transport's, *door* is the way past it; *drain* waits until it takes
-    more and may raise where it is lost; *ping* sends a ping frame. *reset_messages* gives the history that goes with a
-    reset.
+    *transport_write*, *unsent* and *abort* are the transport's; *drain* waits until it takes more and may raise where
+    it is lost; *ping* sends a ping frame. *reset_messages* gives the history that goes with a reset. *socket* is the
+    descriptor under the transport, -1 where nothing may go past that; *way* is the same, but -1 also while the
+    transport holds anything, which nothing may overtake.
     """
 
     id: str
@@ -100,12 +100,13 @@ class Connection:
     pages: Pages
     transport_write: Callable[[bytes], None]
     unsent: Callable[[], int]
-    door: Door
     abort: Callable[[], None]
     drain: Callable[[], Awaitable[None]]
     ping: Callable[[], Awaitable[None]]
     reset_messages: Callable[[str], Awaitable[tuple[dict[str, Any], ...]]]
     places: Places
+    socket: int = -1
+    way: int = -1
     agent: str = "main"
     session: str | None = None
     whole: bool = False
@@ -128,8 +129,9 @@ class Connection:
         """Hand bytes to the transport; never waits. A transport that is lost drops this connection only."""
         if self.closed or not data:
             return
+        write = self.transport_write
         try:
-            self.transport_write(data)
+            write(data)
         except Exception:  # uvloop raises where the socket is lost and its handler has not run yet
             self.lose()
             return
@@ -137,6 +139,19 @@ class Connection:
 
     def answer(self, notice: Notice) -> None:
         self.write(self.protocol.answer(notice))
+
+    def stall(self) -> None:
+        """Go through the transport from now on: it holds something."""
+        self._go(-1)
+
+    def flow(self) -> None:
+        """Go straight to the socket again: the transport holds nothing more."""
+        self._go(self.socket)
+
+    def _go(self, way: int) -> None:
+        self.way = way
+        for sub in self.subscriptions.values():
+            self.places.move(sub)
 
     def leave(self) -> None:
         """Hear nothing from now on; the socket itself is closed by whoever calls this."""

@@ -6,15 +6,14 @@ from typing import TypeVar
 
 import attrs
 
-from hub.connection import Connection, Door, Subscription
+from hub.connection import Connection, Subscription
 from hub.counts import Counts
 from hub.errors import SessionDeleted, TooManySubscriptions
 from hub.messages import Author, Chunk, Event, Notice, RunFinished, RunStarted
 from hub.protocols import WireProtocol
 
-# For so few the way past the transport costs more than it saves: each write lets go of the GIL, for which the log's
-# thread may wait. With 400 sessions of 2 clients that is a twentieth of all CPU; with 20 clients a write saves 0.8 us.
-FEW = 8
+# How those who are delivered to are reached: by descriptors, straight, or (-1) through their transports.
+Ways = dict[Subscription, int]
 
 
 @attrs.define(eq=False, repr=False)
@@ -33,8 +32,8 @@ class Channel:
     deleted: bool = False
     active: dict[str, int] = attrs.Factory(dict)
     subscriptions: set[Subscription] = attrs.Factory(set)
-    live: dict[WireProtocol, dict[Subscription, Door]] = attrs.Factory(dict)
-    by_run: dict[str, dict[Subscription, Door]] = attrs.Factory(dict)
+    live: dict[WireProtocol, Ways] = attrs.Factory(dict)
+    by_run: dict[str, Ways] = attrs.Factory(dict)
     paged: set[Subscription] = attrs.Factory(set)
 
     def join_point(self) -> int:
@@ -189,11 +188,17 @@ class Registry:
             return
         sub.live = True
         if sub.runs is None:
-            channel.live.setdefault(sub.connection.protocol, {})[sub] = sub.connection.door
+            channel.live.setdefault(sub.connection.protocol, {})[sub] = sub.connection.way
             self.caught_up(sub)
         else:
             for run_id in sub.runs:
-                channel.by_run.setdefault(run_id, {})[sub] = sub.connection.door
+                channel.by_run.setdefault(run_id, {})[sub] = -1
+
+    def move(self, sub: Subscription) -> None:
+        """Reach a subscription by the way that its connection has now."""
+        if sub.live and sub.runs is None:
+            assert isinstance(sub.channel, Channel)
+            sub.channel.live[sub.connection.protocol][sub] = sub.connection.way
 
     def say_whole(self, connection: Connection, channel: Channel, run_id: str, going: bool) -> None:
         """Let a subscription hear one run as whole messages; before that run's first chunk is delivered.
@@ -246,16 +251,12 @@ class Registry:
         for event in ended:
             self._release(channel, event)
 
-    def _write(self, subs: Mapping[Subscription, Door], data: bytes, before: int) -> None:
+    def _write(self, subs: Mapping[Subscription, int], data: bytes, before: int) -> None:
         """Write to each socket at once; where that does not take it all, its transport keeps the rest."""
-        if len(subs) < FEW:
-            for sub in tuple(subs):
-                self._queue(sub, data, before)
-            return
         size, late = len(data), []
-        for sub, (waits, fileno) in subs.items():
+        for sub, way in subs.items():
             try:
-                sent = 0 if waits() else write(fileno(), data)
+                sent = write(way, data) if way >= 0 else 0
             except BlockingIOError:
                 sent = 0
             except OSError:  # lost, and its handler has not run yet: this connection only, the others hear on
@@ -306,7 +307,7 @@ class Registry:
             else:
                 sub.runs.add(run_id)
             if sub.live:
-                channel.by_run.setdefault(run_id, {})[sub] = sub.connection.door
+                channel.by_run.setdefault(run_id, {})[sub] = -1
 
     def _release(self, channel: Channel, end: Event) -> None:
         assert isinstance(end.body, RunFinished)
@@ -363,8 +364,8 @@ class Registry:
 Key = TypeVar("Key")
 
 
-def _take_out(places: dict[Key, dict[Subscription, Door]], keys: Iterable[Key], sub: Subscription) -> None:
+def _take_out(places: dict[Key, Ways], keys: Iterable[Key], sub: Subscription) -> None:
     for key in keys:
         there = places.get(key, {})
-        if there.pop(sub, None) and not there:
+        if there.pop(sub, None) is not None and not there:
             del places[key]

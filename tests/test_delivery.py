@@ -15,7 +15,7 @@ from raw import frames, opened
 from hub.connection import Connection
 from hub.messages import Chunk, Event
 from hub.protocols import text_frame
-from hub.registry import FEW, Channel
+from hub.registry import Channel
 
 PING = b"\x89\x00"  # a whole frame
 STEADY = """
@@ -78,14 +78,14 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
 
 
 async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
-    """Start a hub with so many listeners of a session that they are written to straight; return the bare one."""
+    """Start a hub with three listeners of a session; return the bare one."""
     await hub.start()
     sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws?sessionId=s1")
     await hub.settled("s1", 1)
     (connection,) = hub.node.registry.connections
-    for _ in range(FEW):
+    for _ in range(2):
         await hub.connect("?sessionId=s1")
-    await hub.settled("s1", 1 + FEW)
+    await hub.settled("s1", 3)
     return sock, connection, hub.node.sessions["s1"].channel
 
 
@@ -121,6 +121,28 @@ async def test_what_goes_straight_to_a_socket_overtakes_nothing(hub: Hub) -> Non
     assert last["content"] == "last" and {frame["content"] for frame in fillers} == {"x" * 4000}
 
 
+async def test_one_who_has_read_all_is_written_to_straight_again(hub: Hub) -> None:
+    sock, connection, channel = await crowd(hub)
+    with sock:
+        fill(connection)
+        (ways,) = channel.live.values()
+        assert sorted(ways.values())[0] == -1 and sorted(ways.values())[1] > 0
+        say(hub, channel, "last")
+        await heard(sock)
+        assert set(ways.values()) == {sub.connection.socket for sub in ways} and connection.way == connection.socket
+
+
+async def test_nobody_is_written_to_by_a_descriptor_that_is_closed(hub: Hub) -> None:
+    """It may be another client's by then: whoever leaves is taken out before, in the same turn of the loop."""
+    sock, connection, channel = await crowd(hub)
+    sock.close()
+    async with asyncio.timeout(PATIENCE):
+        while any(sub.connection is connection for ways in channel.live.values() for sub in ways):
+            os.fstat(connection.socket)  # fails where it is closed
+            await asyncio.sleep(0)
+    assert connection.closed
+
+
 async def test_a_socket_that_takes_nothing_just_now_is_not_lost(hub: Hub) -> None:
     """Its transport keeps what came, and waits for room."""
     sock, connection, channel = await crowd(hub)
@@ -128,7 +150,7 @@ async def test_a_socket_that_takes_nothing_just_now_is_not_lost(hub: Hub) -> Non
         filled = 0
         with contextlib.suppress(BlockingIOError):
             while True:
-                filled += os.write(connection.door[1](), PING * 50_000)
+                filled += os.write(connection.socket, PING * 50_000)
         assert filled % len(PING) == 0 and connection.unsent() == 0
         say(hub, channel, "last")
         assert not connection.closed and connection.unsent() > 0

@@ -137,21 +137,23 @@ class Writer:
 
     def _ready(self, batch: list[Job]) -> None:
         """Have what a plan of these needs: where their sessions stand, and a place for what may be dropped."""
-        sessions = set()
+        unknown = set()
         for work, _ in batch:
             if type(work) is Append or type(work) is File:
-                sessions.add(work.sessionId)
+                if work.sessionId not in self.heads:
+                    unknown.add(work.sessionId)
             elif type(work) is str:
-                sessions.add(work)
+                if work not in self.heads:
+                    unknown.add(work)
             elif type(work) is Cut and self.loose:
                 self.place()  # only what has its place can be dropped
-        self._look(sessions)
-
-    def _look(self, sessions: set[str]) -> None:
-        unknown = sessions - self.heads.keys()
         if unknown:
-            for session, *standing in one(self.db, sql.HEADS, (orjson.dumps([*unknown]).decode(),)):
-                self.heads[session] = tuple(standing)
+            self._look(unknown)
+
+    def _look(self, unknown: set[str]) -> None:
+        """Read where sessions stand."""
+        for session, *standing in one(self.db, sql.HEADS, (orjson.dumps([*unknown]).decode(),)):
+            self.heads[session] = tuple(standing)
 
     def _write(self, plan: Plan) -> None:
         began = time.perf_counter()
@@ -228,7 +230,8 @@ class Writer:
             try:
                 if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
-                self._look(set(last))
+                if last:
+                    self._look(set(last))
                 return bool(last) and all(self.heads[session][1] == seq for session, seq in last.items())
             except sqlite3.Error as error:
                 self._complain(error)
