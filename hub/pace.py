@@ -6,7 +6,7 @@ import attrs
 
 # Of one processor's time, as the loop's thread takes it: up to QUIET text goes out as often as it may, from BUSY on a
 # third as often. With 20 sessions of 20 clients at 200 tokens/s a token costs a quarter less for it.
-QUIET, BUSY = 0.15, 0.65
+QUIET, BUSY = 0.1, 0.65
 MOST = 3.0
 
 

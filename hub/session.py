@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Literal
@@ -28,9 +28,19 @@ from hub.registry import Channel
 from hub.run import Run
 
 
+def _tokens() -> Iterator[str]:
+    """Yield what ids are made of; the system is asked for many at a time, which saves a twentieth of what a chat costs."""
+    while True:
+        many = secrets.token_hex(10 * 256)
+        yield from (many[at : at + 20] for at in range(0, len(many), 20))
+
+
+_token = _tokens()
+
+
 def new_id(kind: str) -> str:
-    """Return an id that nobody can guess; none is made of time."""
-    return f"{kind}_{secrets.token_hex(10)}"
+    """Return an id that nobody can guess; none is made of time. Call it in the loop only."""
+    return f"{kind}_{next(_token)}"
 
 
 @attrs.define(eq=False, repr=False)

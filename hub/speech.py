@@ -1,7 +1,7 @@
 """What one run says: each piece an agent gives is checked, counted and given to the outbox, where it belongs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, cast
 
 import attrs
@@ -75,23 +75,21 @@ class Speech:
         """Stream a piece of text."""
         if self.closed or not text:
             return
-        size = len(text) if text.isascii() else len(self._utf8(text))
+        size, limits = len(text) if text.isascii() else len(self._utf8(text)), self.limits
         # What follows is counted and put here, not in functions of their own: it is done for every token.
-        self._total += size
-        if self._total > self.limits.run_bytes:
+        total = self._total + size
+        if total > limits.run_bytes:
             raise self._too_much()
-        self._thought = ""
-        for part, part_size in ((text, size),) if size <= self.limits.chunk_bytes else self._cut(text):
-            self.pending += part_size
-            self.outbox.say(self.run, self.agent, self.message_id, self._offset, part, part_size, self._landed)
-            self._parts.append(part)
-            self._offset += len(part)
-
-    def _cut(self, text: str) -> Iterator[tuple[str, int]]:
-        step = self.limits.chunk_bytes // 4  # a code point takes at most 4 bytes
-        for at in range(0, len(text), step):
-            part = text[at : at + step]
-            yield part, len(part.encode())
+        if size > limits.chunk_bytes:
+            step = limits.chunk_bytes // 4  # a code point takes at most 4 bytes
+            for at in range(0, len(text), step):
+                self.say(text[at : at + step])
+            return
+        self._total, self._thought = total, ""
+        self.pending += size
+        self.outbox.say(self.run, self.agent, self.message_id, self._offset, text, size, self._landed)
+        self._parts.append(text)
+        self._offset += len(text)
 
     def _utf8(self, text: str) -> bytes:
         try:
