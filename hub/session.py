@@ -29,7 +29,7 @@ from hub.run import Run
 
 
 def _tokens() -> Iterator[str]:
-    """Yield what ids are made of; the system is asked for many at a time, which saves a twentieth of what a chat costs."""
+    """Yield what ids are made of, asked of the system many at a time: it saves a twentieth of what a chat costs."""
     while True:
         many = secrets.token_hex(10 * 256)
         yield from (many[at : at + 20] for at in range(0, len(many), 20))
