@@ -30,11 +30,11 @@ LOOSE_SECONDS = 0.1  # without a commit, after which it is filled too
 # A commit costs 300 to 500 us of CPU beside its rows, half of it the system's for the fsync. So where several sessions
 # speak they come so far apart, after so many at once, and each carries more: 20 sessions at 50 tokens/s take 200
 # commits a second instead of 430, which is a fifth of all CPU that a token costs. The more each carries the further
-# apart they come, up to thrice as far: for 400 sessions that is a seventh. One who speaks alone never waits.
+# apart they come, up to twice as far (thrice brings no more). One who speaks alone never waits.
 COMMIT_SECONDS = 0.005
 COMMITS_AT_ONCE = 8
 MANY_APPENDS = 16
-MOST_STEPS = 3
+MOST_STEPS = 2
 
 _log = structlog.get_logger("hub.logs.sqlite")
 
