@@ -20,18 +20,17 @@ def connect(
     node: Node,
     request: web.Request,
     protocol: WireProtocol,
-    drain: Callable[[], Awaitable[None]],
     ping: Callable[[], Awaitable[None]],
     **options: Any,
 ) -> Connection:
-    """Register a client of *protocol*, whose bytes go straight to the request's transport from now on."""
+    """Register a client of *protocol*, whose bytes go to the request's transport, or past it, from now on."""
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client has gone")
     registry = node.registry
     connection = Connection(
         *(secrets.token_hex(8), principal(request), protocol, node.settings.limits, node.log, node.pages),
-        *(transport.write, transport.get_write_buffer_size, transport.abort, drain, ping),
+        *(transport.write, transport.get_write_buffer_size, transport.abort, ping),
         *(node.reset_messages, registry),
         **options,
     )
@@ -46,24 +45,25 @@ def _watch(transport: asyncio.Transport, connection: Connection) -> None:
 
     To Windows a socket is no file, and TLS encrypts. That way saves 1.6 us of what a frame costs.
     """
-    spoken = transport.get_protocol()
-    if isinstance(spoken, Watch):  # a client that is kept alive listens again
-        spoken.connection = connection
-    else:
-        transport.set_protocol(Watch(spoken, connection))
+    transport.set_protocol(Watch(transport.get_protocol(), connection))
+    if sys.platform == "win32" or transport.get_extra_info("sslcontext") is not None:
+        transport.set_write_buffer_limits(high=connection.limits.high_water_bytes)
+        return
     transport.set_write_buffer_limits(high=0)
-    if sys.platform != "win32" and transport.get_extra_info("sslcontext") is None:
-        connection.socket = transport.get_extra_info("socket").fileno()
+    connection.descriptor = transport.get_extra_info("socket").fileno()
     if not transport.get_write_buffer_size():
         connection.flow()
 
 
 class Watch(asyncio.Protocol):
-    """Stands between a transport and *inner*, aiohttp's protocol, which hears everything all the same.
+    """Stands between a transport and *inner*, aiohttp's protocol.
 
     So a connection hears at once what it must know before bytes may go past the transport. With a limit of 0 that says
     pause_writing as soon as it holds anything; and it says connection_lost before it closes the descriptor, which from
     then on may be another client's (asyncio and uvloop, in _call_connection_lost).
+
+    aiohttp is told no pause: its pings and ends would wait for a client that does not read. Nothing grows by that, as
+    such a client is not listened to (Connection.readable).
     """
 
     __slots__ = ("connection", "inner")
@@ -79,14 +79,14 @@ class Watch(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.connection.stall()
-        self.inner.pause_writing()
 
     def resume_writing(self) -> None:
         self.connection.flow()
-        self.inner.resume_writing()
+        if self.inner.writing_paused:  # since before the connection was there
+            self.inner.resume_writing()
 
     def connection_lost(self, reason: Exception | None) -> None:
-        self.connection.leave()
+        self.connection.cut()
         self.inner.connection_lost(reason)
 
 

@@ -78,7 +78,7 @@ class Places(Protocol):
 
     def unplace(self, sub: Subscription) -> None: ...
 
-    def move(self, sub: Subscription) -> None:
+    def reroute(self, sub: Subscription) -> None:
         """Reach one by the way that its connection has now."""
 
 
@@ -86,10 +86,10 @@ class Places(Protocol):
 class Connection:
     """One client socket, as the hub sees it: bytes go in without waiting, and a cursor remembers what did not fit.
 
-    *transport_write*, *unsent* and *abort* are the transport's; *drain* waits until it takes more and may raise where
-    it is lost; *ping* sends a ping frame. *reset_messages* gives the history that goes with a reset. *socket* is the
-    descriptor under the transport, -1 where nothing may go past that; *way* is the same, but -1 also while the
-    transport holds anything, which nothing may overtake.
+    *transport_write*, *unsent* and *abort* are the transport's; *ping* sends a ping frame, without waiting.
+    *reset_messages* gives the history that goes with a reset. *descriptor* is the one under the transport, -1 where
+    nothing may go past that; *way* is the same, but -1 also while the transport holds anything, which nothing may
+    overtake. Once the transport is *lost* nothing is written any more, but what had come before is still read.
     """
 
     id: str
@@ -101,12 +101,12 @@ class Connection:
     transport_write: Callable[[bytes], None]
     unsent: Callable[[], int]
     abort: Callable[[], None]
-    drain: Callable[[], Awaitable[None]]
     ping: Callable[[], Awaitable[None]]
     reset_messages: Callable[[str], Awaitable[tuple[dict[str, Any], ...]]]
     places: Places
-    socket: int = -1
+    descriptor: int = -1
     way: int = -1
+    lost: bool = False
     agent: str = "main"
     session: str | None = None
     whole: bool = False
@@ -126,14 +126,13 @@ class Connection:
     _task: asyncio.Task[None] | None = None
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport; never waits. A transport that is lost drops this connection only."""
-        if self.closed or not data:
+        """Hand bytes to the transport; never waits. A transport that is lost concerns this connection only."""
+        if self.closed or self.lost or not data:
             return
-        write = self.transport_write
         try:
-            write(data)
-        except Exception:  # uvloop raises where the socket is lost and its handler has not run yet
-            self.lose()
+            self.transport_write(data)
+        except Exception:  # uvloop raises where the socket is lost and says so next
+            self.cut()
             return
         self.written += len(data)
 
@@ -146,12 +145,20 @@ class Connection:
 
     def flow(self) -> None:
         """Go straight to the socket again: the transport holds nothing more."""
-        self._go(self.socket)
+        if not self.lost:
+            self._go(self.descriptor)
+            self._tell_room()
+
+    def cut(self) -> None:
+        """Write nothing any more: the transport is lost, and closes its descriptor next."""
+        self.lost = True
+        self._go(-1)
+        self._tell_room()
 
     def _go(self, way: int) -> None:
         self.way = way
         for sub in self.subscriptions.values():
-            self.places.move(sub)
+            self.places.reroute(sub)
 
     def leave(self) -> None:
         """Hear nothing from now on; the socket itself is closed by whoever calls this."""
@@ -169,7 +176,7 @@ class Connection:
     @property
     def hears(self) -> bool:
         """Say whether it is there, and hears a session: one that was deleted is heard no more."""
-        return bool(self.subscriptions) and not self.closed
+        return bool(self.subscriptions) and not (self.closed or self.lost)
 
     def full(self) -> bool:
         return self.unsent() > self.limits.high_water_bytes
@@ -190,15 +197,14 @@ class Connection:
             self._task = asyncio.create_task(self._catch_up())
 
     async def readable(self) -> None:
-        """Wait until this client has read enough to be listened to again, or is closed."""
-        while not self.closed and self.full():
-            self._room = asyncio.get_running_loop().create_future()
-            self._start()
-            await self._room
+        """Wait until this client has read enough to be listened to again, or has gone."""
+        while self.full() and not (self.closed or self.lost):
+            self._room = self._room or asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._room])
 
     def _tell_room(self) -> None:
         waited, self._room = self._room, None
-        if waited is not None and not waited.done():
+        if waited is not None:
             waited.set_result(None)
 
     async def caught_up(self) -> None:
@@ -207,20 +213,15 @@ class Connection:
             await asyncio.wait([self._task])
 
     async def finished(self) -> None:
-        """Wait for the catch-up task to end; it may be waiting for the socket, which is therefore aborted."""
+        """Wait for the catch-up task to end; it may be writing yet, so the socket is aborted."""
         if self._task is not None:
             self.abort()
             await asyncio.wait([self._task])
 
     async def _catch_up(self) -> None:
-        """Bring every subscription that is behind to its head; the only task that awaits this socket.
-
-        Never cancelled, which would poison later sends: the transport is aborted instead, and drain returns.
-        """
+        """Bring every subscription that is behind to its head, as the socket takes it."""
         try:
             await self._bring()
-        except ConnectionError:
-            self.lose()
         except HubError as unreadable:  # the log, not the client: it may come back and resume
             log.warning("catch-up failed", connection=self.id, reason=unreadable.message)
             self.lose()
@@ -230,18 +231,12 @@ class Connection:
         finally:
             # No await since the last look at `behind`: what falls behind from here on starts a new task.
             self._task = None
-            self._tell_room()
 
     async def _bring(self) -> None:
-        while not self.closed:
-            if self.full():
-                await self.drain()
-                await asyncio.sleep(0)  # a drain that did not wait must not hold the loop
-                continue
-            self._tell_room()
-            if not self.behind:
-                break
-            await self._advance(next(iter(self.behind)))
+        while self.behind and not (self.closed or self.lost):
+            await self.readable()
+            if self.behind:
+                await self._advance(next(iter(self.behind)))
 
     async def _advance(self, sub: Subscription) -> None:
         """Send one page of *sub*, or make it live where it has met the head."""

@@ -194,7 +194,7 @@ class Registry:
             for run_id in sub.runs:
                 channel.by_run.setdefault(run_id, {})[sub] = -1
 
-    def move(self, sub: Subscription) -> None:
+    def reroute(self, sub: Subscription) -> None:
         """Reach a subscription by the way that its connection has now."""
         if sub.live and sub.runs is None:
             assert isinstance(sub.channel, Channel)

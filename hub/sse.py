@@ -7,7 +7,6 @@ from typing import Annotated
 
 import structlog
 from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
 from msgspec import Meta
 
 from hub.clients import NODE, connect, disconnect
@@ -55,12 +54,12 @@ async def stream(
     *begin* subscribes the connection; *protocol* gives chunks of HTTP.
     """
     node = request.app[NODE]
-    response, writer = await _opened(request)
+    response = await _opened(request)
 
     async def ping() -> None:
         _ping(connection)
 
-    connection = connect(node, request, protocol, writer.drain, ping)
+    connection = connect(node, request, protocol, ping)
     try:
         await _serve(request, connection, begin, end)
     except HubError as refusal:  # the log cannot be read now, or the session goes: the client comes back by itself
@@ -71,14 +70,14 @@ async def stream(
     return response
 
 
-async def _opened(request: web.Request) -> tuple[web.StreamResponse, AbstractStreamWriter]:
+async def _opened(request: web.Request) -> web.StreamResponse:
     if request.version < HttpVersion11:
         raise web.HTTPVersionNotSupported()
     response = web.StreamResponse(headers=HEADERS)
     response.enable_chunked_encoding()
-    writer = await response.prepare(request)
-    assert writer is not None
-    return response, writer
+    response.force_close()  # its connection ends with it: what was written past aiohttp is not followed by more
+    await response.prepare(request)
+    return response
 
 
 def _ping(connection: Connection) -> None:

@@ -64,11 +64,10 @@ async def _accepted(request: web.Request) -> tuple[Connection, web.WebSocketResp
     if "agentId" in request.match_info:  # /agents/{agentId}/ws
         address.agentId, spoken = node.agents.get(request.match_info["agentId"]).id, "hubbub.events"
     ws = _socket(node.settings.limits)
-    writer = await ws.prepare(request)
-    assert writer is not None
+    await ws.prepare(request)
     protocol = open_protocol(ws.ws_protocol or spoken)
     told = {"agent": address.agentId, "session": address.sessionId, "whole": not address.stream}
-    connection = connect(node, request, protocol, writer.drain, ws.ping, **told)
+    connection = connect(node, request, protocol, ws.ping, **told)
     request.app[SOCKETS][connection] = ws
     return connection, ws, address
 

@@ -380,5 +380,6 @@ async def test_a_slow_listener_of_an_agent_hears_that_agent_only(hub: Hub, tmp_p
     await other.until(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == "echo")
     await other.find(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == "long")
     connection.unsent = unsent
+    connection.flow()
     await listener.until_done()
     assert listener.text() == "one " + "".join(f"{number} " for number in range(200))
