@@ -12,7 +12,7 @@ from hub.errors import SessionDeleted, TooManySubscriptions
 from hub.messages import Author, Chunk, Event, Notice, RunFinished, RunStarted
 from hub.protocols import WireProtocol
 
-# How those who are delivered to are reached: by descriptors, straight, or (-1) through their transports.
+# How those who are delivered to are reached: by descriptors, straight, or (-1; in by_run always) by their transports.
 Ways = dict[Subscription, int]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Literal
@@ -28,19 +28,16 @@ from hub.registry import Channel
 from hub.run import Run
 
 
-def _tokens() -> Iterator[str]:
-    """Yield what ids are made of, asked of the system many at a time: it saves a twentieth of what a chat costs."""
-    while True:
-        many = secrets.token_hex(10 * 256)
-        yield from (many[at : at + 20] for at in range(0, len(many), 20))
-
-
-_token = _tokens()
+# What ids are made of, asked of the system many at a time: it saves a twentieth of what a chat costs.
+_tokens: list[str] = []
 
 
 def new_id(kind: str) -> str:
     """Return an id that nobody can guess; none is made of time. Call it in the loop only."""
-    return f"{kind}_{next(_token)}"
+    if not _tokens:
+        many = secrets.token_hex(10 * 256)
+        _tokens.extend(many[at : at + 20] for at in range(0, len(many), 20))
+    return f"{kind}_{_tokens.pop()}"
 
 
 @attrs.define(eq=False, repr=False)

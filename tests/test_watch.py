@@ -58,6 +58,24 @@ async def test_what_was_sent_before_the_end_of_a_socket_is_done(hub: Hub) -> Non
     assert all([await hub.node.log.messages(f"s{n}", 10) for n in range(8)])
 
 
+async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
+    """uvloop raises where a socket is lost, before it says so; what has come by then is done."""
+    await hub.start()
+    client = await hub.connect("?sessionId=s1")
+    (connection,) = hub.node.registry.connections
+
+    def fail(data: bytes) -> None:
+        raise RuntimeError("unable to perform operation on a closed transport")
+
+    connection.transport_write = fail
+    connection.write(PING)
+    await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
+    async with asyncio.timeout(PATIENCE):
+        while not await hub.node.log.messages("s2", 1):
+            await asyncio.sleep(0.01)
+    assert connection.lost
+
+
 async def test_the_sweep_waits_for_no_client(hub: Hub) -> None:
     """Even where a ping meets a full socket, and aiohttp has counted so much that it would wait for room."""
     sock, connection, _ = await crowd(hub)
@@ -79,8 +97,8 @@ async def test_the_sweep_waits_for_no_client(hub: Hub) -> None:
                 os.write(connection.descriptor, PING * 50_000)
         assert connection.unsent() == 0
         connection.heard = -1e9  # silent for long
-        async with asyncio.timeout(PATIENCE):
-            await hub.node._sweep()
+        await hub.node._sweep()
+        assert connection.unsent() == 2 and not connection.closed  # nobody had to cut it off
 
 
 async def test_a_slow_stream_is_ended_once(hub: Hub) -> None:
