@@ -27,7 +27,6 @@ from hub.pace import Pace
 from hub.registry import Channel
 from hub.run import Run
 
-
 # What ids are made of, asked of the system many at a time: it saves a twentieth of what a chat costs.
 _tokens: list[str] = []
 
