@@ -27,7 +27,7 @@ from hub.pace import Pace
 from hub.registry import Channel
 from hub.run import Run
 
-# What ids are made of, asked of the system many at a time: it saves a twentieth of what a chat costs.
+# What ids are made of, asked of the system many at a time: one by one it was 7 % of a profile of chats.
 _tokens: list[str] = []
 
 
