@@ -127,7 +127,7 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport; never waits. A transport that is lost concerns this connection only."""
-        if self.closed or self.lost or not data:
+        if self.gone or not data:
             return
         try:
             self.transport_write(data)
@@ -174,9 +174,14 @@ class Connection:
             self.abort()
 
     @property
+    def gone(self) -> bool:
+        """Say whether nothing reaches it any more."""
+        return self.closed or self.lost
+
+    @property
     def hears(self) -> bool:
         """Say whether it is there, and hears a session: one that was deleted is heard no more."""
-        return bool(self.subscriptions) and not (self.closed or self.lost)
+        return bool(self.subscriptions) and not self.gone
 
     def full(self) -> bool:
         return self.unsent() > self.limits.high_water_bytes
@@ -198,7 +203,7 @@ class Connection:
 
     async def readable(self) -> None:
         """Wait until this client has read enough to be listened to again, or has gone."""
-        while self.full() and not (self.closed or self.lost):
+        while self.full() and not self.gone:
             self._room = self._room or asyncio.get_running_loop().create_future()
             await asyncio.wait([self._room])
 
@@ -213,7 +218,7 @@ class Connection:
             await asyncio.wait([self._task])
 
     async def finished(self) -> None:
-        """Wait for the catch-up task to end; it may be writing yet, so the socket is aborted."""
+        """Wait for the catch-up task to end; its client gets no more, so the socket is aborted."""
         if self._task is not None:
             self.abort()
             await asyncio.wait([self._task])
@@ -233,9 +238,10 @@ class Connection:
             self._task = None
 
     async def _bring(self) -> None:
-        while self.behind and not (self.closed or self.lost):
-            await self.readable()
-            if self.behind:
+        while self.behind and not self.gone:
+            if self.full():
+                await self.readable()
+            else:
                 await self._advance(next(iter(self.behind)))
 
     async def _advance(self, sub: Subscription) -> None:

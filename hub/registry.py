@@ -1,6 +1,6 @@
 """Who is connected, who listens to which session and to which agent; and the delivery of events to all of them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import write
 from typing import TypeVar
 
@@ -251,7 +251,7 @@ class Registry:
         for event in ended:
             self._release(channel, event)
 
-    def _write(self, subs: Mapping[Subscription, int], data: bytes, before: int) -> None:
+    def _write(self, subs: Ways, data: bytes, before: int) -> None:
         """Write to each socket at once; where that does not take it all, its transport keeps the rest."""
         size, late = len(data), []
         for sub, way in subs.items():

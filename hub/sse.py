@@ -18,7 +18,7 @@ from hub.protocols.sse import PING, SSE
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 0.5  # how often it is looked whether a client is still there: aiohttp tells no handler
+LOOK_SECONDS = 0.5  # how often it is looked whether a client still hears: aiohttp tells no handler that it went
 PLACE = re.compile(rf"({ID_PATTERN}):([0-9]{{1,15}})")
 LastEvent = Annotated[str, Meta(description="the id of the last event that came, EPOCH:SEQ: what follows it is wanted")]
 HEADERS = {
@@ -61,7 +61,7 @@ async def stream(
 
     connection = connect(node, request, protocol, ping)
     try:
-        await _serve(request, connection, begin, end)
+        await _serve(connection, begin, end)
     except HubError as refusal:  # the log cannot be read now, or the session goes: the client comes back by itself
         log.warning("a stream failed", connection=connection.id, reason=refusal.message)
         connection.answer(Error(code=refusal.code, message=refusal.message))
@@ -94,7 +94,6 @@ async def _close(response: web.StreamResponse, seconds: float) -> None:
 
 
 async def _serve(
-    request: web.Request,
     connection: Connection,
     begin: Callable[[Connection], Awaitable[None]],
     end: Callable[[], Awaitable[object]] | None,
@@ -102,7 +101,7 @@ async def _serve(
     await begin(connection)
     ending = asyncio.ensure_future(end()) if end is not None else asyncio.get_running_loop().create_future()
     try:
-        while connection.hears and request.transport is not None and not request.transport.is_closing():
+        while connection.hears:
             await asyncio.wait([ending], timeout=LOOK_SECONDS)
             if ending.done():
                 ending.result()

@@ -22,6 +22,12 @@ def opened(port: int, path: str) -> socket.socket:
     return sock
 
 
+def masked(data: bytes, opcode: int = 1) -> bytes:
+    """Return a frame of a client (RFC 6455, 5.3) with at most 125 bytes, masked with noughts."""
+    assert len(data) < 126
+    return bytes([0x80 | opcode, 0x80 | len(data)]) + b"\0\0\0\0" + data
+
+
 def frames(data: bytes) -> Iterator[dict[str, Any]]:
     at = 0
     while at < len(data):

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import socket
-import struct
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from fakes import PATIENCE, Hub
-from raw import frames, opened
+from raw import frames, masked, opened
 
 from hub.logs import Append, Entry
 from hub.messages import Chunk, RunFinished
@@ -44,9 +43,7 @@ class Crowd:
         self.socks = [opened(hub.port, path) for _ in range(count)]
 
     def say(self, **command: Any) -> None:
-        data = json.dumps(command).encode()
-        assert len(data) < 126
-        self.socks[0].sendall(struct.pack("!BB4x", 0x81, 0x80 | len(data)) + data)  # masked with noughts
+        self.socks[0].sendall(masked(json.dumps(command).encode()))
 
     def hear(self) -> list[bytes]:
         """Read each to the end of an answer."""

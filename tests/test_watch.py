@@ -12,17 +12,12 @@ import aiohttp
 import orjson
 from aiohttp import web
 from fakes import PATIENCE, Hub, eventually
-from raw import opened
+from raw import masked, opened
 from test_delivery import PING, crowd, heard, say
 
 from hub.connection import Connection
 
 EVENTS = "/api/v1/sessions/s1/events"
-
-
-def masked(data: bytes, opcode: int = 1) -> bytes:
-    """Return a frame of a client (RFC 6455, 5.3), masked with noughts."""
-    return bytes([0x80 | opcode, 0x80 | len(data)]) + b"\0\0\0\0" + data
 
 
 def listening(port: int, window: int = 0) -> socket.socket:
