@@ -8,8 +8,8 @@ import structlog
 
 from hub.config import Limits
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Entry, KeptChat, Log, Message, RunRecord
-from hub.messages import Chunk
+from hub.logs import Append, KeptChat, Log, Message, RunRecord
+from hub.messages import Chunk, Event
 from hub.pace import Pace
 
 log = structlog.get_logger()
@@ -18,20 +18,16 @@ log = structlog.get_logger()
 Landed = Callable[[int | StorageUnavailable], None]
 
 
-@attrs.define(eq=False)
-class Piece(Entry):
-    """A chunk on its way to the log. *kept* hears of its bytes when it is there; *more* has what joins it till it goes.
+class Piece(Event, eq=False, kw_only=True):
+    """A chunk on its way to the log: *kept* hears of its bytes when it is there, *more* has what joins it till then."""
 
-    A class of its own, since one is made for every token: an Item takes three times as long.
-    """
-
-    body: Chunk
     kept: Callable[[int], None]
     size: int
     more: list[str] | None = None
 
     def join(self, text: str, size: int) -> None:
         if self.more is None:
+            assert isinstance(self.body, Chunk)
             self.more = [self.body.content]
         self.more.append(text)
         self.size += size
@@ -39,11 +35,11 @@ class Piece(Entry):
     def close(self) -> None:
         """Put its text together, once: nothing joins it any more."""
         if self.more is not None:
+            assert isinstance(self.body, Chunk)
             self.body.content = "".join(self.more)
 
 
-@attrs.define(eq=False)
-class Item(Entry):
+class Item(Event, eq=False):
     """Any other event on its way to the log, with what is written in the same commit.
 
     A refusable item is given up where the log cannot be written; every other one is tried again until it is.
@@ -149,7 +145,7 @@ class Outbox:
         if tail is not None and tail.size + size <= self.limits.chunk_bytes:
             tail.join(text, size)
             return
-        piece, now = Piece(agent, run, Chunk(message_id, text, offset), kept, size), self._loop.time()
+        piece, now = Piece(agent, run, Chunk(message_id, text, offset), kept=kept, size=size), self._loop.time()
         # The most usual: it goes alone, and at once. It is in no _tails, so nothing joins what is on its way.
         if now >= self._next and not (self._flying or self._pending or self._timer or self.failing):
             self._flying, self._next = [piece], now + self.pace.seconds
@@ -203,10 +199,11 @@ class Outbox:
         for index, item in enumerate(items):
             if isinstance(item, Piece):
                 continue
-            messages.extend((index, message) for message in item.messages)
-            saved.extend(item.saved)
-            ended.extend(item.ended)
-            removed.extend(item.removed)
+            if item.messages:
+                messages += [(index, message) for message in item.messages]
+            saved += item.saved
+            ended += item.ended
+            removed += item.removed
             if item.chat is not None:
                 chats.append((index, item.chat))
         return Append(self.session_id, items, messages, saved, ended, chats, removed)
@@ -238,13 +235,14 @@ class Outbox:
             return
         self.failed = False
         chunks = True
-        for index, item in enumerate(items):
-            if isinstance(item, Piece):
+        for item in items:
+            if type(item) is Piece:
                 item.kept(item.size)
-                continue
-            chunks = False
-            self.changes += bool(item.messages or item.removed)
-            self._tell(item, first + index)
+            else:
+                assert isinstance(item, Item)
+                chunks = False
+                self.changes += bool(item.messages or item.removed)
+                self._tell(item, item.seq)
         if self._waiters:
             self._tell_waiters()
         if self._pending:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sys import getsizeof
 
 import attrs
+from msgspec.structs import replace
 
 from hub.config import Limits
 from hub.logs import Log
@@ -141,4 +142,4 @@ def merged(events: Sequence[Event], limit: int) -> list[Event]:
 def _close(out: list[Event], first: Chunk | None, texts: list[str]) -> None:
     """Put the text of a joined chunk together, once; the rest of it is its last event's."""
     if first is not None and len(texts) > 1:
-        out[-1] = attrs.evolve(out[-1], body=attrs.evolve(first, content="".join(texts)))
+        out[-1] = replace(out[-1], body=attrs.evolve(first, content="".join(texts)))

@@ -6,7 +6,6 @@ what they point at.
 
 from typing import Annotated, Any
 
-import attrs
 import msgspec
 import orjson
 
@@ -99,7 +98,7 @@ def plain(parts: Parts | None) -> Plain | None:
     return tuple(msgspec.to_builtins(parts)) if parts else None
 
 
-def check_metadata(_: Any, field: "attrs.Attribute[Any]", value: dict[str, Any] | None) -> None:
-    """Refuse what is too large; a validator of attrs."""
-    if value is not None and len(orjson.dumps(value)) > LIMITS.metadata_bytes:
-        raise ValueError(f"{field.name} is larger than {LIMITS.metadata_bytes // KiB} KiB")
+def check_metadata(metadata: dict[str, Any] | None) -> None:
+    """Refuse, with ValueError, what is too large."""
+    if metadata is not None and len(orjson.dumps(metadata)) > LIMITS.metadata_bytes:
+        raise ValueError(f"metadata is larger than {LIMITS.metadata_bytes // KiB} KiB")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import attrs
+from msgspec.structs import replace
 
 from hub.logs import Log, RunRecord
 from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemoved, WholeMessage
@@ -57,7 +58,7 @@ async def _recover_started(session: Session, record: RunRecord) -> None:
     removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *found.texts])), "restarted")
     bodies = [*(InterruptResolved(name, "cancelled") for name in found.questions), removed]
     session.outbox.put(*(Item(record.agentId, record.runId, body) for body in bodies))
-    run = session.make_run(attrs.evolve(record, messageId=new_id("m"), attempt=record.attempt + 1), agent)
+    run = session.make_run(replace(record, messageId=new_id("m"), attempt=record.attempt + 1), agent)
     session.queue.append(run)
     session.start(run)
 

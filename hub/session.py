@@ -8,10 +8,13 @@ from functools import partial
 from typing import Any, Literal
 
 import attrs
+from msgspec.structs import replace
 
 from hub import admission
 from hub.admission import Taken
-from hub.agent import Past
+from hub.agent import Call, Past
+from hub.agent import Run as RunView
+from hub.agent import Shelf
 from hub.asking import Questions
 from hub.calls import calling
 from hub.config import Limits
@@ -60,6 +63,8 @@ class Session:
     counts: Counts
     outbox: Outbox = attrs.field(init=False)
     once: Once = attrs.field(init=False)
+    call: Callable[[RunView, str, str], Call] = attrs.field(init=False)
+    shelf: Shelf = attrs.field(init=False)
     runs: dict[str, Run] = attrs.Factory(dict)
     queue: list[Run] = attrs.Factory(list)
     ends: dict[str, asyncio.Event] = attrs.Factory(dict)
@@ -71,6 +76,7 @@ class Session:
     def __attrs_post_init__(self) -> None:
         self.outbox = Outbox(self.channel.id, self.log, self.limits, self.pace, self.idle)
         self.once = Once(self.channel.id, self.log)
+        self.call, self.shelf = calling(self.agents, self.limits.call_depth), self.files.shelf(self.channel.id)
 
     @property
     def id(self) -> str:
@@ -208,18 +214,17 @@ class Session:
 
     def make_run(self, record: RunRecord, agent: Agent | None) -> Run:
         """Return a run of this session; it is in neither *queue* nor *runs* yet."""
-        shelf = self.files.shelf(self.id)
         return Run(
             record,
             agent,
             self.outbox,
             self.limits,
             self._history,
-            calling(self.agents, self.limits.call_depth),
+            self.call,
             lambda _: self.changed(self),
             self._over,
             self.freed,
-            shelf,
+            self.shelf,
             new_id,
         )
 
@@ -260,7 +265,7 @@ class Session:
         self.queue.remove(run)
         self.runs[run.id] = run
         run.reserve()
-        record = run.record = attrs.evolve(run.record, state="started")
+        record = run.record = replace(run.record, state="started")
         started = Item(
             record.agentId,
             run.id,

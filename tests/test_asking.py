@@ -84,7 +84,7 @@ class Held:
                 await self.came.wait()
                 self.came.clear()
                 ((append, _),) = self.waiting
-                if "interrupt_resolved" in [entry.body.type for entry in append.entries]:
+                if "interrupt_resolved" in [entry.body.type for entry in append.events]:
                     return
                 self.whole(*self.waiting.pop())
 
@@ -110,7 +110,7 @@ def seen_appends(hub: Hub) -> list[list[str]]:
     whole, seen = hub.node.log.append, []
 
     def append(given: Append, done: Done) -> None:
-        seen.append([entry.body.type for entry in given.entries])
+        seen.append([entry.body.type for entry in given.events])
         whole(given, done)
 
     hub.node.log.append = append  # type: ignore[method-assign]
@@ -166,7 +166,7 @@ async def test_nobody_is_told_of_a_question_that_the_log_does_not_hold(hub: Hub)
     held = Held(hub)
     gate.touch()
     await asyncio.wait_for(held.came.wait(), PATIENCE)
-    assert [entry.body.type for entry in held.waiting[0][0].entries] == ["interrupt"]
+    assert [entry.body.type for entry in held.waiting[0][0].events] == ["interrupt"]
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         async with http.get("sessions/s1") as said:
             assert "interrupts" not in await said.json()
@@ -184,7 +184,7 @@ async def test_the_agent_does_not_go_on_before_its_answer_is_kept(hub: Hub) -> N
     held = Held(hub)
     await answer(client, question)
     await held.until_held()
-    assert [entry.body.type for append, _ in held.waiting for entry in append.entries] == ["interrupt_resolved"]
+    assert [entry.body.type for append, _ in held.waiting for entry in append.events] == ["interrupt_resolved"]
     assert kinds(client)[-1] == "interrupt" and len(hub.node.sessions["s1"].runs) == 1
     held.let_go()
     await client.until_done()

@@ -14,8 +14,8 @@ import pytest
 from fakes import PATIENCE, Hub
 from raw import frames, masked, opened
 
-from hub.logs import Append, Entry
-from hub.messages import Chunk, RunFinished
+from hub.logs import Append
+from hub.messages import Chunk, Event, RunFinished
 
 # Says "K" words; with a pause between them, so that each is an event of its own, or without.
 WORDS = """
@@ -115,11 +115,12 @@ async def words(hub: Hub) -> Hub:
 async def test_a_client_more_costs_a_write(words: Hub) -> None:
     """Encoded once, written many: what is done for each client is to write.
 
-    The difference between 20 and 200 clients is what a client costs; what an event costs cancels out.
+    The difference between 20 and 320 clients is what a client costs; what an event costs cancels out, but for what a
+    busy machine saves in turns of the loop, up to 40 calls an event.
     """
     few, few_calls = await spoken(words, 20, "40 0.02")
-    many, many_calls = await spoken(words, 200, "40 0.02")
-    deliveries = 200 * exact(many, 40) - 20 * exact(few, 40)
+    many, many_calls = await spoken(words, 320, "40 0.02")
+    deliveries = 320 * exact(many, 40) - 20 * exact(few, 40)
     assert (many_calls - few_calls) / deliveries <= CALLS_PER_DELIVERY
 
 
@@ -149,9 +150,9 @@ async def test_an_answer_of_20000_tokens_is_joined_late_in_five_frames(hub: Hub)
     """Each token is an event of its own in the log; neighbours are joined, page by page."""
     await hub.start()
     await hub.node.log.load("s")
-    entries = [Entry("main", "r", Chunk("m", f"{at} ", at)) for at in range(20_000)]
+    entries = [Event("main", "r", Chunk("m", f"{at} ", at)) for at in range(20_000)]
     kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    hub.node.log.append(Append("s", [*entries, Entry("main", "r", RunFinished("m", "end_turn"))]), kept.set_result)
+    hub.node.log.append(Append("s", [*entries, Event("main", "r", RunFinished("m", "end_turn"))]), kept.set_result)
     assert await asyncio.wait_for(kept, PATIENCE) == 1
     with closing(await beside(lambda: opened(hub.port, "/api/v1/ws?sessionId=s&afterSeq=0"))) as late:
         assert exact([await beside(lambda: read(late))], 20_000) <= 5

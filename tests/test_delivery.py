@@ -90,7 +90,7 @@ async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
 
 
 def say(hub: Hub, channel: Channel, text: str) -> None:
-    said = Event("s1", channel.epoch, channel.head + 1, 0, "main", "r", Chunk("m", text, 0))
+    said = Event("main", "r", Chunk("m", text, 0), "s1", channel.epoch, channel.head + 1)
     hub.node.registry.deliver(channel, [said])
 
 

@@ -98,7 +98,7 @@ def logged(frame: dict[str, Any]) -> Event:
     kind = BODIES[frame["type"]]
     body = msgspec.convert({name: frame[name] for name in attrs.fields_dict(kind) if name in frame}, kind)
     where = (frame[name] for name in ("sessionId", "epoch", "seq", "ts"))
-    return Event(*where, frame.get("agentId"), frame.get("runId"), body)
+    return Event(frame.get("agentId"), frame.get("runId"), body, *where)
 
 
 # --- the protocol -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hub.config import Limits
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Entry, File, KeptChat, Label, Log, LogUnusable, Message, RunRecord, open_log
+from hub.logs import Append, File, KeptChat, Label, Log, LogUnusable, Message, RunRecord, open_log
 from hub.messages import (
     Author,
     Body,
@@ -96,8 +96,8 @@ async def hub(opener: Opener) -> Opened:
     return opened
 
 
-def chunk(content: str, offset: int = 0, message: str = "m", run: str = "r") -> Entry:
-    return Entry("main", run, Chunk(message, content, offset))
+def chunk(content: str, offset: int = 0, message: str = "m", run: str = "r") -> Event:
+    return Event("main", run, Chunk(message, content, offset))
 
 
 def texts(events: Sequence[Event]) -> list[str]:
@@ -182,7 +182,7 @@ async def test_every_body_comes_back(hub: Opened) -> None:
         UserMessage("u3", ANN, "look", None, PARTS, {"a": {"b": [1, None]}}),
         WholeMessage("m4", "see", PARTS),
     ]
-    await hub.put(Append("s", [Entry("main", "r", body) for body in bodies] + [Entry(None, None, bodies[0])]))
+    await hub.put(Append("s", [Event("main", "r", body) for body in bodies] + [Event(None, None, bodies[0])]))
     events = await hub.everything("s")
     assert [event.body for event in events] == [*bodies, bodies[0]]
     assert [(event.agentId, event.runId) for event in events] == [("main", "r")] * len(bodies) + [(None, None)]
@@ -201,9 +201,9 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     await hub.log.load(session)
     whole = "".join(pieces)
     entries = [chunk(piece, i) for i, piece in enumerate(pieces)]
-    end = Entry("main", "r", WholeMessage("m2", whole))
+    end = Event("main", "r", WholeMessage("m2", whole))
     message = Message("m", "assistant", whole, "main", "r", None)
-    await hub.put(Append(session, [Entry("main", "r", RunStarted("m")), *entries, end], [(len(pieces), message)]))
+    await hub.put(Append(session, [Event("main", "r", RunStarted("m")), *entries, end], [(len(pieces), message)]))
     events = await hub.everything(session)
     assert texts(events) == pieces
     assert events[-1].body == WholeMessage("m2", whole)
@@ -211,8 +211,8 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     assert [kept.content for kept in await hub.log.messages(session, 5)] == [whole]
 
 
-@pytest.mark.parametrize("bad", [chunk("\ud800"), Entry(None, None, UserMessage("u", ANN, "\udfff"))])
-async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Entry) -> None:
+@pytest.mark.parametrize("bad", [chunk("\ud800"), Event(None, None, UserMessage("u", ANN, "\udfff"))])
+async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Event) -> None:
     """A lone surrogate fails its own append, whole; those that share the commit are kept."""
     sessions = [f"s{i}" for i in range(9)]
     await asyncio.gather(*map(hub.log.load, sessions))
@@ -271,7 +271,7 @@ async def test_reading_what_is_not_there(hub: Opened) -> None:
 async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
     """A message gets number and time of the entry at its index; the history is oldest first, the last so many."""
     asked = Message("u", "user", "hi", "main", None, ANN)
-    await hub.put(Append("s", [chunk("before"), Entry("main", None, UserMessage("u", ANN, "hi"))], [(1, asked)]))
+    await hub.put(Append("s", [chunk("before"), Event("main", None, UserMessage("u", ANN, "hi"))], [(1, asked)]))
     answers = [Message(f"a{i}", "assistant", f"answer {i}", "main", "r", None) for i in range(3)]
     await hub.put(
         Append("s", [chunk("x"), chunk("y"), chunk("z")], [(0, answers[0]), (2, answers[1]), (2, answers[2])])
@@ -334,10 +334,10 @@ async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
         messages = [Message(f"m{i}", "assistant", "x", "main", "r", None) for i in range(4)]
         await hub.put(Append(session, [chunk("x") for _ in messages], list(enumerate(messages))))
     new = Message("n", "user", "new", None, None, ANN)
-    gone = Entry(None, None, MessageRemoved(("m1", "m3", "nobody"), "edited"))
-    said = Entry(None, None, UserMessage("n", ANN, "new"))
+    gone = Event(None, None, MessageRemoved(("m1", "m3", "nobody"), "edited"))
+    said = Event(None, None, UserMessage("n", ANN, "new"))
     assert await hub.put(Append("s", [gone, said], [(1, new)], removed=["m1", "m3", "nobody"])) == 5
-    alone = Append("s", [Entry(None, None, MessageRemoved(("m0",), "rollback"))], removed=["m0"])
+    alone = Append("s", [Event(None, None, MessageRemoved(("m0",), "rollback"))], removed=["m0"])
     assert await hub.put(alone) == 7
     await hub.log.close()
     hub = await opener()
@@ -627,7 +627,7 @@ STORY: list[tuple[str, Body]] = [
 )
 async def test_the_message_before(hub: Opened, run: str, seq: int, message: tuple[str, str] | None) -> None:
     """The streamed message that an event ends is given whole, without what other runs said meanwhile."""
-    await hub.put(Append("s", [Entry("main", who, body) for who, body in STORY]))
+    await hub.put(Append("s", [Event("main", who, body) for who, body in STORY]))
     assert await hub.log.message_before("s", run, seq) == message
 
 

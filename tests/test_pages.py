@@ -14,7 +14,7 @@ from fakes import PATIENCE, Client, Hub
 
 from hub.config import KiB
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Entry, Head
+from hub.logs import Append, Head
 from hub.messages import Chunk, Event, RunFinished
 from hub.protocols import open_protocol
 
@@ -57,9 +57,9 @@ def watch(hub: Hub, gated: bool = False) -> Reads:
 async def put(hub: Hub, session: str, texts: Sequence[str], end: bool = False) -> Head:
     """Add chunks to a session's log, and the end of their run."""
     await hub.node.log.load(session)
-    entries = [Entry("main", "r1", Chunk("m1", text, 0)) for text in texts]
+    entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
     if end:
-        entries.append(Entry("main", "r1", RunFinished("m1", "end_turn")))
+        entries.append(Event("main", "r1", RunFinished("m1", "end_turn")))
     kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     hub.node.log.append(Append(session, entries), kept.set_result)
     async with asyncio.timeout(PATIENCE):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 from documents import DOCS, README, README_ZH, blocks, rows
 
@@ -29,7 +30,8 @@ def errors(kind: type[HubError]) -> set[str]:
 
 
 def fields_of(kind: type[Any]) -> list[str]:
-    return [field.name for field in attrs.fields(kind) if not field.name.startswith("_")]
+    fields = attrs.fields(kind) if attrs.has(kind) else msgspec.structs.fields(kind)
+    return [field.name for field in fields if not field.name.startswith("_")]
 
 
 @pytest.mark.parametrize("name", sorted({*COMMANDS, *BODIES, *NOTICES}))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Entry, Head, LogUnusable, Message, RunRecord, sqlite_writer
+from hub.logs import Append, Head, LogUnusable, Message, RunRecord, sqlite_writer
 from hub.logs.sqlite import SqliteLog
 from hub.logs.sqlite_schema import MIGRATIONS
 from hub.logs.sqlite_writer import Writer
@@ -46,8 +46,8 @@ async def opener(path: Path) -> AsyncIterator[Opener]:
         await log.close()
 
 
-def text(content: str, offset: int = 0) -> Entry:
-    return Entry("main", "r", Chunk("m", content, offset))
+def text(content: str, offset: int = 0) -> Event:
+    return Event("main", "r", Chunk("m", content, offset))
 
 
 async def put(log: SqliteLog, append: Append) -> int:
@@ -188,7 +188,7 @@ async def test_what_has_no_place_yet_is_found(opener: Opener, placed: int) -> No
     """Pages, heads and whole messages are the same wherever the index by session ends."""
     log = await opener()
     await asyncio.gather(log.load("s"), log.load("t"))
-    entries = [Entry("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(999))]
+    entries = [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(999))]
     await put(log, Append("s", entries[:placed] or entries[:1]))
     if placed:
         await log.expire(0, 2**60)  # which gives everything its place, and drops nothing
@@ -448,13 +448,13 @@ async def test_start_reads_little(opener: Opener, path: Path) -> None:
 CHILD = """
 import asyncio, resource, sys
 from pathlib import Path
-from hub.logs import Append, Entry
+from hub.logs import Append
 from hub.logs.sqlite import SqliteLog
-from hub.messages import Chunk
+from hub.messages import Chunk, Event
 
 async def put(log, session, content):
     answer = asyncio.get_running_loop().create_future()
-    log.append(Append(session, [Entry("main", "r", Chunk("m", content, 0))]), answer.set_result)
+    log.append(Append(session, [Event("main", "r", Chunk("m", content, 0))]), answer.set_result)
     return await answer
 """
 
@@ -596,7 +596,7 @@ async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful
     """An error in the middle of a transaction undoes all of it, for everyone in it; the next try lands."""
     log = await opener()
     await asyncio.gather(*map(log.load, ("s", "t")))
-    entries = [Entry("main", "r", RunStarted("m")), text("x")]
+    entries = [Event("main", "r", RunStarted("m")), text("x")]
     message = Message("m", "assistant", "x", "main", "r", None)
     doubtful.marks, doubtful.after, doubtful.errors = ("INSERT INTO messages",), False, 1
     with pytest.raises(StorageUnavailable, match="cannot be written now .disk I/O error.*free space"):

@@ -25,7 +25,7 @@ def schemas(kinds: Iterable[Any], typed: bool) -> tuple[list[Schema], dict[str, 
     kinds = list(kinds)
     refs, components = msgspec.json.schema_components([*kinds, *ALWAYS], ref_template=PREFIX + "{name}")
     # Event first: what it has is put into each of its bodies.
-    for kind in dict.fromkeys(part for one in (*ALWAYS, *kinds) for part in (one, *get_args(one)) if attrs.has(part)):
+    for kind in dict.fromkeys(part for one in (*ALWAYS, *kinds) for part in (one, *get_args(one)) if _ours(part)):
         schema = components[kind.__name__]
         _without_null(schema)
         if issubclass(kind, (Body, Notice)) or (typed and issubclass(kind, Command)):
@@ -40,6 +40,10 @@ def schemas(kinds: Iterable[Any], typed: bool) -> tuple[list[Schema], dict[str, 
     del components["Body"]
     _tidy(components)
     return list(refs[: len(kinds)]), components
+
+
+def _ours(kind: Any) -> bool:
+    return attrs.has(kind) or (isinstance(kind, type) and issubclass(kind, (Command, Event)))
 
 
 def needed(document: Any, components: dict[str, Schema]) -> dict[str, Schema]:
@@ -80,7 +84,11 @@ def _add(schema: Schema, fields: Schema) -> None:
 
 def _place(schema: Schema, kind: type[Body], event: Schema) -> None:
     """Give an event what all have: where it stands in the log."""
-    place = {name: field for name, field in event["properties"].items() if name != "body"}
+    place = {
+        name: {key: fact for key, fact in field.items() if key != "default"}
+        for name, field in event["properties"].items()
+    }
+    del place["body"]
     optional = {"agentId", "runId"}
     if kind is WholeMessage:
         optional.add("seq")  # for who wants whole messages, the event that follows carries it

@@ -35,7 +35,7 @@ def read_event(frame: dict[str, Any]) -> Event:
         session_id, epoch, seq, ts = frame["sessionId"], frame["epoch"], frame["seq"], frame["ts"]
     except KeyError as missing:
         raise ValueError(f"an event without {missing}") from None
-    return Event(session_id, epoch, seq, ts, frame.get("agentId"), frame.get("runId"), _body(frame))
+    return Event(frame.get("agentId"), frame.get("runId"), _body(frame), session_id, epoch, seq, ts)
 
 
 def _body(frame: dict[str, Any]) -> Body:

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import attrs
+from msgspec import Struct
 
 from hub.config import MiB
-from hub.messages import Author, Body, Event
+from hub.messages import Author, Event
 from hub.parts import Plain
 
 HISTORY_BYTES = 1 * MiB
@@ -27,15 +28,6 @@ class Head:
     epoch: str
     seq: int
     floor: int
-
-
-@attrs.define
-class Entry:
-    """An event that has no number yet."""
-
-    agentId: str | None
-    runId: str | None
-    body: Body
 
 
 @attrs.frozen
@@ -86,8 +78,7 @@ class Figures:
     seconds: float
 
 
-@attrs.frozen
-class RunRecord:
+class RunRecord(Struct, frozen=True):
     """What a run needs to start, or to be ended, after the process that began it is gone.
 
     *after* is a seq below the run's first event. *wide* says that it waits for every run of its session, not only for
@@ -134,17 +125,17 @@ class File:
     created: int = 0
 
 
-@attrs.define
-class Append:
+class Append(Struct):
     """What is written in one commit, whole or not at all.
 
-    Each of *messages* comes with the index of the entry whose seq it gets. *saved* run records are inserted or
-    replaced; *ended* ones are forgotten. *chats* get the seq of the entry at their index. *removed* are ids of messages
+    The log numbers *events* in place. Each of *messages* comes with the index of the event whose seq it
+    gets. *saved* run records are inserted or replaced; *ended* ones are forgotten. *chats* get the seq of the event at
+    their index. *removed* are ids of messages
     that leave the history, after *messages* have entered it.
     """
 
     sessionId: str
-    entries: Sequence[Entry]
+    events: Sequence[Event]
     messages: Sequence[tuple[int, Message]] = ()
     saved: Sequence[RunRecord] = ()
     ended: Sequence[str] = ()
@@ -154,7 +145,7 @@ class Append:
 
 # Called in the loop, once per append, in commit order, with events that are safely kept.
 Listener = Callable[[str, Sequence[Event]], None]
-# Called in the loop after the listener: with the seq of the append's first entry, or with StorageUnavailable.
+# Called in the loop after the listener: with the seq of the append's first event, or with StorageUnavailable.
 Done = Callable[[int | Exception], None]
 
 
@@ -187,7 +178,7 @@ class Log(ABC):
 
     @abstractmethod
     def append(self, append: Append, done: Done) -> None:
-        """Number and keep the entries in one commit, shared with whatever else waits.
+        """Number and keep the events in one commit, shared with whatever else waits.
 
         The session must have been loaded. One append at a time per session: the caller waits for *done*. After a
         failure nothing of the append is kept, and the same append may be given again.

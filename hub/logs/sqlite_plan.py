@@ -7,7 +7,7 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
-from hub.logs import Append, Done, File, Head, Message
+from hub.logs import Append, File, Head, Message
 from hub.logs.sqlite_schema import COLUMNS, MOST_ROWS
 from hub.messages import BODIES, Author, Chunk, Event
 
@@ -43,16 +43,19 @@ Work = Append | Cut | File | Relabel | Delete | str  # a string is a session to 
 Job = tuple[Work, Callable[[Any], None]]
 # What to tell in the loop: session, events, the one who asked, the answer.
 Outcome = tuple[str, Sequence[Event], Callable[[Any], None], Any]
-Standing = tuple[str, int, int]  # epoch, last seq, floor
+Standing = list[Any]  # epoch, last seq, floor
 
 
 @attrs.define
 class Plan:
-    """What one commit writes, and what is told when it has landed."""
+    """What one commit writes, and what is told when it has landed.
+
+    *heads* says where sessions stand; it runs ahead of the file until the commit has landed, and must be forgotten
+    where that fails.
+    """
 
     now: int
-    known: dict[str, Standing]
-    heads: dict[str, Standing] = attrs.Factory(dict)
+    heads: dict[str, Standing]
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
     ended: list[tuple[str, str]] = attrs.Factory(list)
     removed: list[tuple[str, str]] = attrs.Factory(list)
@@ -61,10 +64,33 @@ class Plan:
     deleted: dict[str, list[Any]] = attrs.Factory(dict)  # sessions, and the rows of files that they had
     outcomes: list[Outcome] = attrs.Factory(list)
 
-    def add(self, work: Work, done: Callable[[Any], None]) -> None:
-        if type(work) is Append:
-            self._append(work, done)
-        elif isinstance(work, str):
+    def add(self, batch: list[Job]) -> None:
+        """Number what is appended, and write down all rows; raises LookupError for a session that is not in *heads*."""
+        now, rows, outcomes = self.now, self.rows["events"], self.outcomes
+        for work, done in batch:
+            if type(work) is not Append:
+                self._add(work, done)
+                continue
+            session = work.sessionId
+            standing = self._standing(session)
+            epoch, seq, _ = standing
+            first = seq + 1
+            for event in work.events:
+                seq += 1
+                event.sessionId, event.epoch, event.seq, event.ts = session, epoch, seq, now
+                body, agent, run = event.body, event.agentId, event.runId
+                if type(body) is Chunk:
+                    rows += (session, seq, now, "stream", agent, run, body.messageId, body.offset, body.content)
+                else:
+                    message = getattr(body, "messageId", None)
+                    rows += (session, seq, now, body.type, agent, run, message, None, to_json(body))
+            standing[1] = seq
+            if work.messages or work.saved or work.ended or work.chats or work.removed:
+                self._beside(work, first)
+            outcomes.append((session, work.events, done, first))
+
+    def _add(self, work: Work, done: Callable[[Any], None]) -> None:
+        if isinstance(work, str):
             self.outcomes.append(("", (), done, self._load(work)))
         elif isinstance(work, File):
             self._standing(work.sessionId)
@@ -83,35 +109,17 @@ class Plan:
             self.outcomes.append(("", (), done, self.deleted.setdefault(work.sessionId, [])))
 
     def _load(self, session: str) -> Head:
-        standing = self.heads.get(session) or self.known.get(session)
+        standing = self.heads.get(session)
         if standing is None:
-            standing = self.heads[session] = (token_hex(8), 0, 0)
+            standing = self.heads[session] = [token_hex(8), 0, 0]
             self.rows["sessions"] += (session, standing[0], 0, self.now)
         return Head(session, *standing)
 
     def _standing(self, session: str) -> Standing:
-        standing = self.heads.get(session) or self.known.get(session)
+        standing = self.heads.get(session)
         if standing is None:
             raise LookupError(f"session {session} was not loaded")
         return standing
-
-    def _append(self, append: Append, done: Done) -> None:
-        session, now = append.sessionId, self.now
-        epoch, head, floor = self._standing(session)
-        events, rows, seq = [], self.rows["events"], head
-        for entry in append.entries:
-            seq += 1
-            body, agent, run = entry.body, entry.agentId, entry.runId
-            if type(body) is Chunk:
-                rows += (session, seq, now, "stream", agent, run, body.messageId, body.offset, body.content)
-            else:
-                message = getattr(body, "messageId", None)
-                rows += (session, seq, now, body.type, agent, run, message, None, to_json(body))
-            events.append(Event(session, epoch, seq, now, agent, run, body))
-        if append.messages or append.saved or append.ended or append.chats or append.removed:
-            self._beside(append, head + 1)
-        self.heads[session] = (epoch, seq, floor)
-        self.outcomes.append((session, events, done, head + 1))
 
     def _beside(self, append: Append, first: int) -> None:
         session = append.sessionId
@@ -151,7 +159,7 @@ def to_events(session: str, epoch: str, rows: list[list[Any]]) -> list[Event]:
     events = []
     for seq, ts, kind, agent, run, message, offset, content in rows:
         body = Chunk(message, content, offset) if kind == "stream" else _decode[kind](content)
-        events.append(Event(session, epoch, seq, ts, agent, run, body))
+        events.append(Event(agent, run, body, session, epoch, seq, ts))
     return events
 
 

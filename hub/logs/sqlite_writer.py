@@ -121,8 +121,7 @@ class Writer:
         plan = Plan(self.clock, self.heads)
         try:
             self._ready(batch)
-            for work, done in batch:
-                plan.add(work, done)
+            plan.add(batch)
             self._write(plan)
         except Exception as error:
             if self._landed(plan):
@@ -132,28 +131,27 @@ class Writer:
             elif len(batch) > 1:  # one that SQLite refuses must not take the others with it
                 return [outcome for job in batch for outcome in self._serve([job])]
             return self._refused(batch, error)
-        self._remember(plan)
+        self._forget(plan)
         return plan.outcomes
 
     def _ready(self, batch: list[Job]) -> None:
         """Have what a plan of these needs: where their sessions stand, and a place for what may be dropped."""
-        unknown = set()
+        named = set()
         for work, _ in batch:
             if type(work) is Append or type(work) is File:
-                if work.sessionId not in self.heads:
-                    unknown.add(work.sessionId)
+                named.add(work.sessionId)
             elif type(work) is str:
-                if work not in self.heads:
-                    unknown.add(work)
+                named.add(work)
             elif type(work) is Cut and self.loose:
                 self.place()  # only what has its place can be dropped
+        unknown = named.difference(self.heads)
         if unknown:
             self._look(unknown)
 
     def _look(self, unknown: set[str]) -> None:
         """Read where sessions stand."""
         for session, *standing in one(self.db, sql.HEADS, (orjson.dumps([*unknown]).decode(),)):
-            self.heads[session] = tuple(standing)
+            self.heads[session] = standing
 
     def _write(self, plan: Plan) -> None:
         began = time.perf_counter()
@@ -207,13 +205,13 @@ class Writer:
     def _insert(self, table: str, values: list[Any]) -> None:
         width = len(sql.COLUMNS[table])
         step = sql.MOST_ROWS * width
-        for start, end in zip(range(0, len(values), step), range(step, len(values) + step, step)):
-            part = values[start:end]
+        for start in range(0, len(values), step):
+            part = values if len(values) <= step else values[start : start + step]
             rows = sql.rounded(len(part) // width)
-            self.db.execute(sql.insertion(table, rows), part + [None] * (rows * width - len(part)))
+            part += [None] * (rows * width - len(part))
+            self.db.execute(sql.insertion(table, rows), part)
 
-    def _remember(self, plan: Plan) -> None:
-        self.heads.update(plan.heads)
+    def _forget(self, plan: Plan) -> None:
         for _, floors in plan.cuts:
             for session in floors:
                 self.heads.pop(session, None)

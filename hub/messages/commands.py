@@ -2,15 +2,13 @@
 
 from typing import Annotated, Any, ClassVar
 
-import attrs
 import msgspec
 
 from hub.messages.words import Id, IfBusy, ReplyStatus
 from hub.parts import Parts, check_metadata
 
 
-@attrs.frozen(kw_only=True)
-class Command:
+class Command(msgspec.Struct, frozen=True, kw_only=True):
     """The part that all commands share: `ref` comes back in the answer or the error."""
 
     type: ClassVar[str]
@@ -18,8 +16,7 @@ class Command:
     ref: str | int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Hello(Command):
+class Hello(Command, frozen=True, kw_only=True):
     """Opt into the extended protocol; only as the first frame."""
 
     type = "hello"
@@ -27,8 +24,7 @@ class Hello(Command):
     client: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Chat(Command):
+class Chat(Command, frozen=True, kw_only=True):
     """Send a message to an agent."""
 
     type = "chat"
@@ -40,11 +36,13 @@ class Chat(Command):
     clientMsgId: Id | None = None
     ifBusy: IfBusy | None = None
     parts: Parts | None = None
-    metadata: dict[str, Any] | None = attrs.field(default=None, validator=check_metadata)
+    metadata: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_metadata(self.metadata)
 
 
-@attrs.frozen(kw_only=True)
-class Subscribe(Command):
+class Subscribe(Command, frozen=True, kw_only=True):
     """Hear a session from a cursor on, or all runs of an agent."""
 
     type = "subscribe"
@@ -56,8 +54,7 @@ class Subscribe(Command):
     history: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Unsubscribe(Command):
+class Unsubscribe(Command, frozen=True, kw_only=True):
     """Stop hearing a session, or an agent's runs."""
 
     type = "unsubscribe"
@@ -66,8 +63,7 @@ class Unsubscribe(Command):
     agentId: Id | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Cancel(Command):
+class Cancel(Command, frozen=True, kw_only=True):
     """Stop one run, or all of a session: the queued first (unless `queued` is false), then the running."""
 
     type = "cancel"
@@ -77,8 +73,7 @@ class Cancel(Command):
     queued: bool = True
 
 
-@attrs.frozen(kw_only=True)
-class Resume(Command):
+class Resume(Command, frozen=True, kw_only=True):
     """Answer a question that a run asked (its `interrupt`); *payload* is any JSON."""
 
     type = "resume"
@@ -89,8 +84,7 @@ class Resume(Command):
     payload: Any = None
 
 
-@attrs.frozen(kw_only=True)
-class Regenerate(Command):
+class Regenerate(Command, frozen=True, kw_only=True):
     """Have a message answered anew: what came after it is taken back. Names the answer, or the message itself."""
 
     type = "regenerate"
@@ -101,8 +95,7 @@ class Regenerate(Command):
     agentId: Id | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Edit(Command):
+class Edit(Command, frozen=True, kw_only=True):
     """Say another message in a message's place: it, and what came after it, is taken back."""
 
     type = "edit"
@@ -113,11 +106,13 @@ class Edit(Command):
     clientMsgId: Id | None = None
     agentId: Id | None = None
     parts: Parts | None = None
-    metadata: dict[str, Any] | None = attrs.field(default=None, validator=check_metadata)
+    metadata: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_metadata(self.metadata)
 
 
-@attrs.frozen(kw_only=True)
-class Fork(Command):
+class Fork(Command, frozen=True, kw_only=True):
     """Begin a session with another one's history, up to a message."""
 
     type = "fork"
@@ -127,8 +122,7 @@ class Fork(Command):
     newSessionId: Id | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Typing(Command):
+class Typing(Command, frozen=True, kw_only=True):
     """Tell the others in a session that someone is writing; never logged, never answered."""
 
     type = "typing"
@@ -136,8 +130,7 @@ class Typing(Command):
     sessionId: Id
 
 
-@attrs.frozen(kw_only=True)
-class Ping(Command):
+class Ping(Command, frozen=True, kw_only=True):
     """Ask for a `pong`."""
 
     type = "ping"

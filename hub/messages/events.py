@@ -9,8 +9,6 @@ from hub.messages.words import Author, RemovalReason, ReplyStatus, StopReason, U
 from hub.parts import Plain
 
 
-# Chunk, Event, and in hub.logs Entry and Append are made for every token. Frozen classes take three times as long to
-# make, 0.4 us against 0.12. Nobody changes these either.
 @attrs.define
 class Body:
     """What an event says, beside where it stands in the log."""
@@ -40,6 +38,7 @@ class RunStarted(Body):
     attempt: int = 1
 
 
+# Not frozen, as one is made for every token: that takes three times as long, 0.4 us against 0.12.
 @attrs.define
 class Chunk(Body):
     """A piece of a streamed message; *offset* counts the code points of that message before it."""
@@ -247,14 +246,17 @@ BODIES: dict[str, type[Body]] = CONTENT | {
 }
 
 
-@attrs.define
-class Event:
-    """One entry of a session's log. *seq* is dense from 1 in its session; *ts* is milliseconds since the epoch."""
+# A Struct, as in hub.logs Append: these are made for every token, in a third of the time that a class of attrs takes.
+class Event(msgspec.Struct):
+    """One entry of a session's log. *seq* is dense from 1 in its session; *ts* is milliseconds since the epoch.
 
-    sessionId: str
-    epoch: str
-    seq: int
-    ts: int
+    What comes after the body is filled in by the log; nobody may see an event before.
+    """
+
     agentId: str | None
     runId: str | None
     body: Body
+    sessionId: str = ""
+    epoch: str = ""
+    seq: int = 0
+    ts: int = 0

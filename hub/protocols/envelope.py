@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from time import time
 from typing import Any
 
-import attrs
 import orjson
+from msgspec.structs import replace
 
 from hub.messages import Command, Error, Event, Notice, WholeMessage
 from hub.protocols import WireProtocol, text_frame
@@ -42,7 +42,7 @@ class Envelope(WireProtocol):
         return text_frame(orjson.dumps(_envelope(event) | {"id": f"{event.epoch}:{event.seq}"}))
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        message = attrs.evolve(event, body=WholeMessage(message_id, content))
+        message = replace(event, body=WholeMessage(message_id, content))
         return text_frame(orjson.dumps(_envelope(message))) + self.event(event)
 
     def answer(self, notice: Notice) -> bytes:

@@ -4,6 +4,7 @@ from typing import Any
 
 import attrs
 import orjson
+from msgspec.structs import replace
 
 from hub.messages import Command, Event, Notice, WholeMessage
 from hub.protocols import WireProtocol, text_frame
@@ -20,7 +21,7 @@ class Extended(WireProtocol):
         return text_frame(orjson.dumps(event_fields(event)))
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        message = event_fields(attrs.evolve(event, body=WholeMessage(message_id, content)))
+        message = event_fields(replace(event, body=WholeMessage(message_id, content)))
         del message["seq"]  # the frame that follows carries it: a cut between the two loses nothing
         return text_frame(orjson.dumps(message)) + self.event(event)
 

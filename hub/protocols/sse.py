@@ -7,8 +7,8 @@ The bytes are chunks of HTTP/1.1 (RFC 9112, 7.1), so that they are the same for 
 from abc import abstractmethod
 from typing import Any
 
-import attrs
 import orjson
+from msgspec.structs import replace
 
 from hub.messages import Event, Notice, WholeMessage
 from hub.protocols.extended import Extended, event_fields, notice_fields
@@ -36,7 +36,7 @@ class ServerSent(Extended):
         return server_sent(event.body.type, orjson.dumps(event_fields(event)), place)
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        message = event_fields(attrs.evolve(event, body=WholeMessage(message_id, content)))
+        message = event_fields(replace(event, body=WholeMessage(message_id, content)))
         del message["seq"]  # the event that follows carries it: a cut between the two loses nothing
         return server_sent(message["type"], orjson.dumps(message)) + self.event(event)
 

@@ -18,8 +18,8 @@ from load import MARK, Work, measure
 from servers import HUB, Running, cpu_seconds, resident_kb, running
 from wire import HOST, connect, frames, handshake, hub_path, send_json, until
 
-from hub.logs import Append, Entry, open_log
-from hub.messages import Chunk, RunFinished
+from hub.logs import Append, open_log
+from hub.messages import Chunk, Event, RunFinished
 
 Result = dict[str, Any]
 RESUME_SECONDS = 60
@@ -36,8 +36,8 @@ def fill(data: Path, sessions: int, each: int) -> None:
             for number in range(sessions):
                 name, loop = f"old{number}", asyncio.get_running_loop()
                 await log.load(name)
-                entries = [Entry("bench", "r", Chunk("m", f"#tok{at:016} ", at * 21)) for at in range(each - 1)]
-                entries.append(Entry("bench", "r", RunFinished("m", "end_turn")))
+                entries = [Event("bench", "r", Chunk("m", f"#tok{at:016} ", at * 21)) for at in range(each - 1)]
+                entries.append(Event("bench", "r", RunFinished("m", "end_turn")))
                 for at in range(0, each, 1000):
                     done: asyncio.Future[int | Exception] = loop.create_future()
                     log.append(Append(name, entries[at : at + 1000]), done.set_result)
