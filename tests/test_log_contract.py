@@ -10,6 +10,7 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hub.config import Limits
 from hub.errors import StorageUnavailable
@@ -378,7 +379,7 @@ async def test_history_comes_by_the_page(hub: Opened) -> None:
 
 def record(run: str, **fields: Any) -> RunRecord:
     kept = RunRecord(run, "s", "main", "queued", f"m-{run}", f"u-{run}", "hi \0\U0001f600", ANN, 0)
-    return attrs.evolve(kept, **fields)
+    return replace(kept, **fields)
 
 
 async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
