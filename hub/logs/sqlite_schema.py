@@ -95,12 +95,14 @@ MOST_ROWS = 512  # inserted by one statement
 # A run that is saved again keeps its place.
 CONFLICTS = {"runs": " ON CONFLICT (session, id) DO UPDATE SET after = excluded.after, record = excluded.record"}
 
+# What has no place is walked once for all that are asked for.
 HEADS = """
+    WITH asked AS (SELECT * FROM sessions WHERE id IN (SELECT value FROM json_each(?))),
+    late AS MATERIALIZED (SELECT session, max(seq) AS seq FROM events
+        WHERE n > (SELECT upto FROM placed) AND session IN (SELECT id FROM asked) GROUP BY session)
     SELECT json_group_array(json_array(
-        id, epoch, coalesce(
-            (SELECT max(seq) FROM events WHERE n > (SELECT upto FROM placed) AND session = sessions.id),
-            (SELECT max(seq) FROM places WHERE session = sessions.n), floor), floor))
-    FROM sessions WHERE id IN (SELECT value FROM json_each(?))"""
+        id, epoch, coalesce(late.seq, (SELECT max(seq) FROM places WHERE session = asked.n), floor), floor))
+    FROM asked LEFT JOIN late ON late.session = asked.id"""
 END_RUNS = """
     DELETE FROM runs WHERE (session, id) IN
     (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
