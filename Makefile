@@ -1,6 +1,5 @@
 # `make` alone lists what there is. PYTHON=python3.12 chooses the interpreter that .venv is made with.
 
-PYTHON ?= python3
 BIN := .venv/bin
 KEY := $(shell { cat setup.cfg pyproject.toml; pwd; } | cksum | tr -d ' ')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -50,6 +49,7 @@ types: .venv/.lint-$(KEY) ## mypy
 clean: ## take away .venv and what tools left; data/ stays
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .hypothesis && find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
+$(BIN)/python: PYTHON ?= $(shell scripts/choose_python)
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'Hubbub needs Python 3.11 or later. Name one: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
