@@ -8,13 +8,15 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from extras import EXTRAS, growth
+from extras import EXTRAS, Extra, growth
 from load import Work, measure
 from report import line, write
-from servers import BUILD, HUB, Server, install, running
+from servers import BUILD, BUN, HUB, NODE_WS, Server, install, running
 
 IDLE = {"idle": Work(20, 100)}
 WORKS = {
@@ -31,6 +33,9 @@ TOO_SLOW = {
     "starlette": {"fast", "flood"},
     "aiohttp naive": {"flood"},
 }
+# Those whose figures are compared most closely do the work in turns, so often, and their medians count.
+IN_TURNS = {"paced": (HUB, BUN), "fast": (HUB, BUN), "wide": (HUB, BUN), "many": (HUB, BUN, NODE_WS)}
+ROUNDS = 3
 
 
 def main() -> None:
@@ -47,12 +52,12 @@ def main() -> None:
         servers = tuple(one for one in servers if any(part in one.name for part in asked.servers))
     steps = [step for step in plan(servers) if not asked.only or step[0] in asked.only]
     results: dict[str, dict[str, Any]] = {}
-    for number, (table, name, run) in enumerate(steps, 1):
+    for number, (table, names, run) in enumerate(steps, 1):
         data = BUILD / "data"
         shutil.rmtree(data, ignore_errors=True)
-        result = run(data)
-        results.setdefault(table, {})[name] = result
-        print(f"[{number:>2}/{len(steps)} {clock(began)}] {table:<7} {name:<24} {line(result)}", flush=True)
+        for name, result in zip(names, run(data), strict=True):
+            results.setdefault(table, {})[name] = result
+            print(f"[{number:>2}/{len(steps)} {clock(began)}] {table:<7} {name:<24} {line(result)}", flush=True)
     shutil.rmtree(BUILD / "data", ignore_errors=True)
     write(results, machine(), BUILD, asked.page)
     print(f"Tables, plots and figures: {os.path.relpath(BUILD)}/results.md, *.svg, results.json", flush=True)
@@ -71,26 +76,36 @@ def ready() -> None:
     os.sched_setaffinity(0, {1})
 
 
-def plan(servers: tuple[Server, ...]) -> list[tuple[str, str, Any]]:
-    """List every step: its table, its row, and what it runs. All servers do one work before any does the next."""
-    steps: list[tuple[str, str, Any]] = []
+Step = tuple[str, tuple[str, ...], Callable[[Path], list[dict[str, Any]]]]
 
-    def step(table: str, server: Server, work: Work) -> None:
-        def run(data: Path) -> dict[str, Any]:
-            with running(server, data) as it:
-                return measure(it, work)
 
-        steps.append((table, server.name, run))
+def plan(servers: tuple[Server, ...]) -> list[Step]:
+    """List every step: its table, its rows, and what it runs. All servers do one work before any does the next."""
+    steps: list[Step] = []
+
+    def step(table: str, work: Work, *turns: Server) -> None:
+        def run(data: Path) -> list[dict[str, Any]]:
+            with ExitStack() as up:
+                there = [up.enter_context(running(server, data)) for server in turns]
+                return measure(there, work, ROUNDS if len(there) > 1 else 1)
+
+        steps.append((table, tuple(server.name for server in turns), run))
+
+    def alone(extra: Extra) -> Callable[[Path], list[dict[str, Any]]]:
+        return lambda data: [extra.run(data)]
 
     for server in servers:
-        step("burst", server, Work(1, 200, server.burst))
+        step("burst", Work(1, 200, server.burst), server)
     for table, work in (WORKS | IDLE).items():
+        turns = [server for server in IN_TURNS.get(table, ()) if server in servers]
+        if turns:
+            step(table, work, *turns)
         for server in servers:
-            if table not in TOO_SLOW.get(server.name, ()):
-                step(table, server, work)
+            if server not in turns and table not in TOO_SLOW.get(server.name, ()):
+                step(table, work, server)
     if HUB in servers:
-        steps += [("extras", extra.name, extra.run) for extra in EXTRAS]
-        steps += [("growth", extra.name, extra.run) for extra in growth()]
+        for kind, extras in (("extras", EXTRAS), ("growth", growth())):
+            steps += [(kind, (extra.name,), alone(extra)) for extra in extras]
     return steps
 
 

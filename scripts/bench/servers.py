@@ -38,16 +38,22 @@ def python(file: str) -> tuple[str, ...]:
     return (sys.executable, str(BUILD / "peers" / file))
 
 
-BUN = BUILD / "peers" / "node_modules" / ".bin" / "bun"
 HUB = Server("hub", "hub", (sys.executable, "-m", "hub", "serve", "--host", HOST), 20_000)
+NODE_WS = Server("node ws", "peer", node("node_ws.js"), 2000)
+BUN = Server(
+    "bun (uWebSockets)",
+    "peer",
+    (str(BUILD / "peers" / "node_modules" / ".bin" / "bun"), str(BUILD / "peers" / "bun_publish.js")),
+    5000,
+)
 PEERS = (
     Server("aiohttp naive", "peer", python("aiohttp_naive.py"), 500),
     Server("starlette", "peer", python("starlette_ws.py"), 500),
     Server("websockets", "peer", python("websockets_broadcast.py"), 1000),
     Server("python-socketio", "socket.io", python("python_socketio.py"), 200),
-    Server("node ws", "peer", node("node_ws.js"), 2000),
+    NODE_WS,
     Server("node socket.io", "socket.io", node("node_socketio.js"), 1000),
-    Server("bun (uWebSockets)", "peer", (str(BUN), str(BUILD / "peers" / "bun_publish.js")), 5000),
+    BUN,
 )
 
 
