@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import pytest
 from hub.errors import StorageUnavailable
 from hub.logs import Append, Head, LogUnusable, Message, RunRecord, sqlite_writer
 from hub.logs.sqlite import SqliteLog
+from hub.logs.sqlite_room import ROOM, Room
 from hub.logs.sqlite_schema import MIGRATIONS
-from hub.logs.sqlite_writer import Writer
+from hub.logs.sqlite_writer import Writer, connect
 from hub.messages import Author, Chunk, Event, RunStarted
 
 Listener = Callable[[str, Sequence[Event]], None]
@@ -176,11 +178,61 @@ async def test_a_commit_for_many_sessions_fills_few_pages(opener: Opener, path: 
     await asyncio.gather(*map(log.load, sessions))
     for _ in range(3):  # sessions that have pages of their own by now
         await asyncio.gather(*(put(log, Append(session, [text("x" * 50)])) for session in sessions))
-    wal, before = path.with_name(f"{path.name}-wal"), log.commits
-    size = wal.stat().st_size
-    await asyncio.gather(*(put(log, Append(session, [text("x" * 50)])) for session in sessions))
-    pages = (wal.stat().st_size - size) / 4096
-    assert pages < 20 + 10 * (log.commits - before) and log.commits - before < 10
+    before = log.commits
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint")  # what is written next is counted from 0
+        await asyncio.gather(*(put(log, Append(session, [text("x" * 50)])) for session in sessions))
+        _, pages, _ = db.execute("PRAGMA wal_checkpoint").fetchone()
+    assert 0 < pages < 20 + 10 * (log.commits - before) and log.commits - before < 10
+
+
+async def test_a_commit_seldom_makes_the_file_longer(opener: Opener, path: Path) -> None:
+    """There is room for the next ones: to sync a file that grew costs twice as much."""
+    log, sizes = await opener(), set()
+    await log.load("s")
+    for _ in range(200):
+        await put(log, Append("s", [text("x")]))
+        sizes.add(path.with_name(f"{path.name}-wal").stat().st_size)
+    assert max(sizes) > 200 * 4096 and len(sizes) < 20
+
+
+def test_room_is_made_only_while_nobody_else_writes(path: Path) -> None:
+    """It waits its turn, as for a commit, and otherwise goes without."""
+    wal = path.with_name(f"{path.name}-wal")
+    with closing(connect(path)) as other, closing(connect(path)) as db:
+        for statement in ("PRAGMA journal_mode = WAL", "CREATE TABLE notes (text TEXT)", "BEGIN IMMEDIATE"):
+            other.execute(statement)
+        db.execute("PRAGMA busy_timeout = 0")
+        size = wal.stat().st_size
+        Room(path).make(db)
+        assert wal.stat().st_size == size
+        other.execute("ROLLBACK")
+        Room(path).make(db)
+        assert wal.stat().st_size == size + ROOM
+        assert db.execute("SELECT count(*) FROM notes").fetchone() == (0,)
+
+
+async def test_room_is_not_made_over_what_another_process_writes(opener: Opener, path: Path) -> None:
+    """The file may be open in a tool: what that commits between two commits of the hub stays."""
+    log = await opener()
+    await log.load("s")
+
+    def write() -> None:
+        with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as db:
+            db.execute("CREATE TABLE notes (n INTEGER PRIMARY KEY, text TEXT)")
+            for number in range(300):
+                db.execute("INSERT INTO notes VALUES (?, ?)", (number, "x" * 3000))
+
+    other = asyncio.create_task(asyncio.to_thread(write))
+    said = 0
+    while not other.done() or said < 300:
+        await put(log, Append("s", [text("x" * 3000)]))
+        said += 1
+    await other
+    assert len(await content(log, "s")) == said * 3000
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("SELECT count(*), sum(length(text)) FROM notes").fetchone() == (300, 300 * 3000)
 
 
 @pytest.mark.parametrize("placed", [0, 1, 700, 1000])

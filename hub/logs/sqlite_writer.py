@@ -18,6 +18,7 @@ from hub.errors import StorageUnavailable
 from hub.logs import Append, File, LogUnusable, lockfile
 from hub.logs import sqlite_schema as sql
 from hub.logs.sqlite_plan import Cut, Delete, Job, Outcome, Plan, Standing
+from hub.logs.sqlite_room import Room
 
 MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
 KNOWN_HEADS = 50_000  # past it they are read again when needed
@@ -58,7 +59,11 @@ class Writer:
     clock: int = 0
     silent_until: float = 0.0
     closing: bool = False
+    room: Room = attrs.field(init=False)
     db: sqlite3.Connection = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.room = Room(self.path)
 
     def prepare(self) -> None:
         (mode,) = self.db.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -87,6 +92,7 @@ class Writer:
                 outcomes += self._answer(jobs)
             if outcomes:
                 self.deliver(outcomes)
+                self.room.make(self.db)
         self.place()
 
     def _answer(self, batch: list[Job]) -> list[Outcome]:
