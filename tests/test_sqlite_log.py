@@ -198,6 +198,7 @@ async def test_a_commit_seldom_makes_the_file_longer(opener: Opener, path: Path)
 
 def test_room_is_made_only_while_nobody_else_writes(path: Path) -> None:
     """It waits its turn, as for a commit, and otherwise goes without."""
+    path.parent.mkdir()
     wal = path.with_name(f"{path.name}-wal")
     with closing(connect(path)) as other, closing(connect(path)) as db:
         for statement in ("PRAGMA journal_mode = WAL", "CREATE TABLE notes (text TEXT)", "BEGIN IMMEDIATE"):
