@@ -34,7 +34,7 @@ TOO_SLOW = {
     "aiohttp naive": {"flood"},
 }
 # Those whose figures are compared most closely do the work in turns, so often, and their medians count.
-IN_TURNS = {"paced": (HUB, BUN), "fast": (HUB, BUN), "wide": (HUB, BUN), "many": (HUB, BUN, NODE_WS)}
+IN_TURNS = {"paced": (HUB, BUN), "many": (HUB, BUN, NODE_WS)}
 ROUNDS = 3
 
 

@@ -206,7 +206,7 @@ def growth() -> list[Extra]:
         work = Work(1, subscribers, 40, 0.1)
         found.append(Extra(f"{subscribers:,} subscribers", functools.partial(growth_of, work=work)))
     for sessions in (1, 20, 200, 2000):
-        work = Work(sessions, 1, 30, 0.2)
+        work = Work(sessions, 1, 20, 0.2)
         found.append(Extra(f"{sessions:,} session{'s' * (sessions > 1)}", functools.partial(growth_of, work=work)))
     for kept in (0, 100_000, 1_000_000):
         work = Work(20, 20, 150, 0.02)
