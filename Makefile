@@ -52,9 +52,10 @@ clean: ## take away .venv and what tools left; data/ stays
 $(BIN)/python: PYTHON ?= $(shell scripts/choose_python)
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'Hubbub needs Python 3.11 or later. Name one: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
+		{ echo 'Hubbub needs Python 3.11 or later; $(PYTHON) is none. Name one: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo 'This Python has no venv. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@echo 'Making .venv with $(PYTHON) ...'
 	@$(PYTHON) -m venv .venv
 
 .venv/.core-$(KEY): | $(BIN)/python

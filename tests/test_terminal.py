@@ -537,6 +537,15 @@ async def test_sessions_are_listed_the_newest_first(hub: Hub) -> None:
     assert ids == ["newer", "named", "older"]
 
 
+async def test_an_id_is_listed_whole_beside_a_long_title(hub: Hub, tmp_path: Path) -> None:
+    """In 90 columns: it is what the other commands ask for."""
+    await hub.start()
+    name = "s_" + "0123456789" * 3
+    await said(hub, "echo", name, "a long question " * 9)
+    async with terminal(tmp_path, "sessions", *at(hub)) as screen:
+        await screen.until(f"│ {name} │")
+
+
 async def test_a_session_is_exported_whole(hub: Hub) -> None:
     """Also one of more than one page; as Markdown, and as JSON that holds exactly what was said."""
     hub.agent("evil.py", EVIL_AGENT)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hub.terminal.failures import CommandFailed
@@ -23,7 +23,7 @@ TITLE = 60  # characters
 
 async def list_sessions(url: str, size: int) -> int:
     found = await get(url, "/sessions", page=1, size=size)
-    table = Table("session", "title", "messages", "last message")
+    table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the title gives way, not the id
     for one in found["data"]:
         last = datetime.fromtimestamp(one["ts"] / 1000).isoformat(" ", "seconds") if one["ts"] else "-"
         title = Text(safe(await _title(url, one)), overflow="ellipsis", no_wrap=True)

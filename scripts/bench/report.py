@@ -89,12 +89,14 @@ def tables(results: Results, machine: dict[str, str]) -> str:
         "",
     ]
     if tested:
-        said.append("| | " + " | ".join([*servers, "hub / bun"]) + " |")
-        said.append("|---" * (len(servers) + 2) + "|")
+        compared = {"hub", REFERENCE} <= {*servers}
+        said.append("| | " + " | ".join([*servers, *(["hub / bun"] if compared else [])]) + " |")
+        said.append("|---" * (len(servers) + 1 + compared) + "|")
         for name in tested:
             row = results[name]
             label = f"{name}, kB a connection" if name == "idle" else name
-            said.append("| " + " | ".join([label, *(cell(row.get(one)) for one in servers), ratio(row)]) + " |")
+            cells = [label, *(cell(row.get(one)) for one in servers), *([ratio(row)] if compared else [])]
+            said.append("| " + " | ".join(cells) + " |")
         said.append("")
     for table, title in (("extras", "what only a log can do"), ("growth", "as work grows")):
         if table in results:
