@@ -23,7 +23,7 @@ TITLE = 60  # characters
 
 async def list_sessions(url: str, size: int) -> int:
     found = await get(url, "/sessions", page=1, size=size)
-    table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the title gives way, not the id
+    table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the id stays whole
     for one in found["data"]:
         last = datetime.fromtimestamp(one["ts"] / 1000).isoformat(" ", "seconds") if one["ts"] else "-"
         title = Text(safe(await _title(url, one)), overflow="ellipsis", no_wrap=True)
