@@ -49,14 +49,14 @@ types: .venv/.lint-$(KEY) ## mypy
 clean: ## take away .venv and what tools left; data/ stays
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .hypothesis && find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
-$(BIN)/python: PYTHON ?= $(shell scripts/choose_python)
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'Hubbub needs Python 3.11 or later; $(PYTHON) is none. Name one: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo 'This Python has no venv. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
-	@echo 'Making .venv with $(PYTHON) ...'
-	@$(PYTHON) -m venv .venv
+	@python='$(PYTHON)'; test -n "$$python" || python=$$(scripts/choose_python); \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Hubbub needs Python 3.11 or later; $$python is none. Name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }; \
+	$$python -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$$python has no venv. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }; \
+	echo "Making .venv with $$python ..."; \
+	$$python -m venv .venv
 
 .venv/.core-$(KEY): | $(BIN)/python
 	@echo 'Installing Hubbub into .venv ...'

@@ -39,7 +39,7 @@ class Piece(Event, eq=False, kw_only=True):
             self.body.content = "".join(self.more)
 
 
-class Item(Event, eq=False):
+class Item(Event, eq=False, kw_only=True):
     """Any other event on its way to the log, with what is written in the same commit.
 
     A refusable item is given up where the log cannot be written; every other one is tried again until it is.

@@ -230,16 +230,13 @@ class Registry:
         """Hand events that the log just kept to everyone who is live: encoded once per protocol, never awaiting."""
         before, last, lone = channel.head, events[-1], len(events) == 1
         # A chunk that comes alone is by far the most usual.
-        ended = () if lone and type(last.body) is Chunk else self._begin(channel, events, before)
+        ended = () if lone and type(last.body) is Chunk else self._begin(channel, events)
         channel.head = last.seq
         self.counts.events += last.seq - before
-        late: list[tuple[Subscription, bytes, int]] = []
-        for protocol, subs in channel.live.items():
+        for protocol, subs in tuple(channel.live.items()):
             data = protocol.event(last) if lone else protocol.events(events)
             if data:
-                self._write(subs, data, late)
-        for sub, data, sent in late:
-            self._write_later(sub, data, sent, before)
+                self._write(subs, data, before)
         if channel.by_run:
             self._write_by_run(channel, events, before)
         if channel.paged:
@@ -247,7 +244,7 @@ class Registry:
         for event in ended:
             self._release(channel, event)
 
-    def _begin(self, channel: Channel, events: Sequence[Event], before: int) -> Sequence[Event]:
+    def _begin(self, channel: Channel, events: Sequence[Event]) -> Sequence[Event]:
         """Note the runs that start; return the ends of those that end."""
         ended = []
         for event in events:
@@ -255,14 +252,14 @@ class Registry:
             if kind is RunStarted:
                 channel.active[event.runId or ""] = event.seq
                 self.counts.started[event.agentId or ""] += 1
-                self._gather(channel, event, before)
+                self._gather(channel, event)
             elif kind is RunFinished:
                 ended.append(event)
         return ended
 
-    def _write(self, subs: Ways, data: bytes, late: list[tuple[Subscription, bytes, int]]) -> None:
-        """Write to each socket at once; add to *late* where that does not take it all, with how much it took."""
-        size, before = len(data), len(late)
+    def _write(self, subs: Ways, data: bytes, before: int) -> None:
+        """Write to each socket at once; where that does not take it all, its transport keeps the rest."""
+        size, late = len(data), []
         for sub, way in subs.items():
             try:
                 sent = write(way, data) if way >= 0 else 0
@@ -271,16 +268,14 @@ class Registry:
             except OSError:  # lost, and its handler has not run yet: this connection only, the others hear on
                 sent = -1
             if sent != size:
-                late.append((sub, data, sent))
-        self.counts.written += size * (len(subs) + before - len(late))
-
-    def _write_later(self, sub: Subscription, data: bytes, sent: int, before: int) -> None:
-        """Let the transport write what its socket did not take."""
-        if sent < 0:
-            sub.connection.lose()
-        else:
-            self.counts.written += sent
-            self._queue(sub, data[sent:], before)
+                late.append((sub, sent))
+        self.counts.written += size * (len(subs) - len(late))
+        for sub, sent in late:
+            if sent < 0:
+                sub.connection.lose()
+            else:
+                self.counts.written += sent
+                self._queue(sub, data[sent:], before)
 
     def _queue(self, sub: Subscription, data: bytes, before: int) -> None:
         """Give it to the transport, unless that holds much already."""
@@ -301,13 +296,13 @@ class Registry:
             if encoded[key]:
                 self._queue(sub, encoded[key], before)
 
-    def _gather(self, channel: Channel, started: Event, before: int) -> None:
+    def _gather(self, channel: Channel, started: Event) -> None:
         """Subscribe the agent's group to a run that starts: from its start to its end."""
         run_id = started.runId or ""
         for connection in self.groups.get(started.agentId or "", ()):
             sub = connection.subscriptions.get(channel.id)
             if sub is None:
-                sub = Subscription(connection, channel, before, runs={run_id}, whole=connection.whole)
+                sub = Subscription(connection, channel, channel.head, runs={run_id}, whole=connection.whole)
                 self._add(sub)
                 if sub.whole:
                     channel.paged.add(sub)

@@ -196,21 +196,45 @@ async def test_a_commit_seldom_makes_the_file_longer(opener: Opener, path: Path)
     assert max(sizes) > 200 * 4096 and len(sizes) < 20
 
 
-def test_room_is_made_only_while_nobody_else_writes(path: Path) -> None:
-    """It waits its turn, as for a commit, and otherwise goes without."""
+async def test_room_is_made_only_while_nobody_else_writes(path: Path) -> None:
+    """Nothing is waited for: commits are."""
     path.parent.mkdir()
     wal = path.with_name(f"{path.name}-wal")
     with closing(connect(path)) as other, closing(connect(path)) as db:
         for statement in ("PRAGMA journal_mode = WAL", "CREATE TABLE notes (text TEXT)", "BEGIN IMMEDIATE"):
             other.execute(statement)
-        db.execute("PRAGMA busy_timeout = 0")
+        db.execute("PRAGMA busy_timeout = 60000")
         size = wal.stat().st_size
-        Room(path).make(db)
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(Room(path).make, db)
         assert wal.stat().st_size == size
         other.execute("ROLLBACK")
         Room(path).make(db)
         assert wal.stat().st_size == size + ROOM
         assert db.execute("SELECT count(*) FROM notes").fetchone() == (0,)
+
+
+async def test_what_is_told_is_kept_also_where_room_fails(opener: Opener, path: Path) -> None:
+    """SQLite refuses to end the transaction in which room is made; what comes next must not go into it."""
+    log, refused = await opener(), []
+
+    def allowed(action: int, what: str | None, *_: object) -> int:
+        if what == "ROLLBACK" and not refused:
+            refused.append(action)
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
+
+    await log.load("s")
+    log._writer.db.set_authorizer(allowed)
+    said = 0
+    async with asyncio.timeout(30):
+        while not refused:
+            said = await put(log, Append("s", [text("x" * 3000)]))
+    for _ in range(2):
+        assert await put(log, Append("s", [text("y")])) == said + 1
+        said += 1
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT max(seq) FROM events").fetchone() == (said,)
 
 
 async def test_room_is_not_made_over_what_another_process_writes(opener: Opener, path: Path) -> None:

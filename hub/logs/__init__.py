@@ -128,10 +128,9 @@ class File:
 class Append(Struct):
     """What is written in one commit, whole or not at all.
 
-    The log numbers *events* in place. Each of *messages* comes with the index of the event whose seq it
-    gets. *saved* run records are inserted or replaced; *ended* ones are forgotten. *chats* get the seq of the event at
-    their index. *removed* are ids of messages
-    that leave the history, after *messages* have entered it.
+    The log numbers *events* in place. Each of *messages* comes with the index of the event whose seq it gets. *saved*
+    run records are inserted or replaced; *ended* ones are forgotten. *chats* get the seq of the event at their index.
+    *removed* are ids of messages that leave the history, after *messages* have entered it.
     """
 
     sessionId: str

@@ -43,7 +43,14 @@ Work = Append | Cut | File | Relabel | Delete | str  # a string is a session to 
 Job = tuple[Work, Callable[[Any], None]]
 # What to tell in the loop: session, events, the one who asked, the answer.
 Outcome = tuple[str, Sequence[Event], Callable[[Any], None], Any]
-Standing = list[Any]  # epoch, last seq, floor
+
+
+class Standing(msgspec.Struct):
+    """Where a session stands: *seq* is its last, and *floor* the last that is no longer kept."""
+
+    epoch: str
+    seq: int
+    floor: int
 
 
 @attrs.define
@@ -73,7 +80,7 @@ class Plan:
                 continue
             session = work.sessionId
             standing = self._standing(session)
-            epoch, seq, _ = standing
+            epoch, seq = standing.epoch, standing.seq
             first = seq + 1
             for event in work.events:
                 seq += 1
@@ -84,7 +91,7 @@ class Plan:
                 else:
                     message = getattr(body, "messageId", None)
                     rows += (session, seq, now, body.type, agent, run, message, None, to_json(body))
-            standing[1] = seq
+            standing.seq = seq
             if work.messages or work.saved or work.ended or work.chats or work.removed:
                 self._beside(work, first)
             outcomes.append((session, work.events, done, first))
@@ -111,9 +118,9 @@ class Plan:
     def _load(self, session: str) -> Head:
         standing = self.heads.get(session)
         if standing is None:
-            standing = self.heads[session] = [token_hex(8), 0, 0]
-            self.rows["sessions"] += (session, standing[0], 0, self.now)
-        return Head(session, *standing)
+            standing = self.heads[session] = Standing(token_hex(8), 0, 0)
+            self.rows["sessions"] += (session, standing.epoch, 0, self.now)
+        return Head(session, standing.epoch, standing.seq, standing.floor)
 
     def _standing(self, session: str) -> Standing:
         standing = self.heads.get(session)

@@ -9,33 +9,44 @@ import os
 import sqlite3
 from pathlib import Path
 
-from hub.config import KiB, MiB
+from hub.config import KiB
 
+CHECKPOINT_PAGES = 4000  # 16 MB: 400 sessions write 400 pages a commit, and SQLite's 1000 would mean every third
+FRAME_BYTES = 4096 + 24  # of a page in the WAL
+ENOUGH = CHECKPOINT_PAGES * FRAME_BYTES
 ROOM = 256 * KiB
-ENOUGH = 16 * MiB  # CHECKPOINT_PAGES of sqlite_writer
+BUSY_MS = 5000
 
 
 class Room:
     """Keeps zeros at the end of a WAL, which are no frames to SQLite (its file format, 4.1)."""
 
     def __init__(self, path: Path) -> None:
+        path = path.resolve()  # as SQLite does
         self._path = path.with_name(f"{path.name}-wal")
         self._size = 0
 
     def make(self, db: sqlite3.Connection) -> None:
-        """Make room where the last commit took what there was; *db* is the connection that writes."""
+        """Make room where the last commit took what there was; *db* is the connection that writes.
+
+        Nothing is waited for, and where it fails there is none. It may leave a transaction open then.
+        """
         try:
             size = os.stat(self._path).st_size
             if size == self._size or size >= ENOUGH:
                 return
             self._size = size  # where no more can be had, it is not asked for again until SQLite got some
-            db.execute("BEGIN IMMEDIATE")  # whoever else writes the file waits
+            db.execute("PRAGMA busy_timeout = 0")
             try:
-                self._write()
+                db.execute("BEGIN IMMEDIATE")  # whoever else writes the file waits
+                try:
+                    self._write()
+                finally:
+                    db.execute("ROLLBACK")
             finally:
-                db.execute("ROLLBACK")
-        except (OSError, sqlite3.Error):
-            pass  # it goes without
+                db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        except Exception:  # a full disk, a file in use: it goes without, and the thread that writes lives
+            pass
 
     def _write(self) -> None:
         with self._path.open("r+b", buffering=0) as file:

@@ -97,7 +97,7 @@ CONFLICTS = {"runs": " ON CONFLICT (session, id) DO UPDATE SET after = excluded.
 
 # What has no place is walked once for all that are asked for.
 HEADS = """
-    WITH asked AS (SELECT * FROM sessions WHERE id IN (SELECT value FROM json_each(?))),
+    WITH asked AS (SELECT n, id, epoch, floor FROM sessions WHERE id IN (SELECT value FROM json_each(?))),
     late AS MATERIALIZED (SELECT session, max(seq) AS seq FROM events
         WHERE n > (SELECT upto FROM placed) AND session IN (SELECT id FROM asked) GROUP BY session)
     SELECT json_group_array(json_array(

@@ -18,11 +18,10 @@ from hub.errors import StorageUnavailable
 from hub.logs import Append, File, LogUnusable, lockfile
 from hub.logs import sqlite_schema as sql
 from hub.logs.sqlite_plan import Cut, Delete, Job, Outcome, Plan, Standing
-from hub.logs.sqlite_room import Room
+from hub.logs.sqlite_room import BUSY_MS, CHECKPOINT_PAGES, Room
 
 MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
 KNOWN_HEADS = 50_000  # past it they are read again when needed
-CHECKPOINT_PAGES = 4000  # 16 MB: 400 sessions write 400 pages a commit, and SQLite's 1000 would mean every third
 # Events are kept in the order of commits, side by side, and an index by session is filled later, sorted: with events
 # of 25 sessions in each commit one costs 3.9 us of CPU, where a table in the order of sessions, which touches a page
 # for each, costs 10.4.
@@ -93,6 +92,8 @@ class Writer:
             if outcomes:
                 self.deliver(outcomes)
                 self.room.make(self.db)
+                if self.db.in_transaction:  # what came next would be told and not be kept
+                    self._landed(Plan(self.clock, self.heads))
         self.place()
 
     def _answer(self, batch: list[Job]) -> list[Outcome]:
@@ -159,7 +160,7 @@ class Writer:
     def _look(self, unknown: set[str]) -> None:
         """Read where sessions stand."""
         for session, *standing in one(self.db, sql.HEADS, (orjson.dumps([*unknown]).decode(),)):
-            self.heads[session] = standing
+            self.heads[session] = Standing(*standing)
 
     def _write(self, plan: Plan) -> None:
         began = time.perf_counter()
@@ -238,7 +239,7 @@ class Writer:
                     self.db.execute("ROLLBACK")
                 if last:
                     self._look(set(last))
-                return bool(last) and all(self.heads[session][1] == seq for session, seq in last.items())
+                return bool(last) and all(self.heads[session].seq == seq for session, seq in last.items())
             except sqlite3.Error as error:
                 self._complain(error)
             self._reopen()
@@ -282,7 +283,9 @@ def open_file(writer: Writer, undo: ExitStack) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=256)
+    return sqlite3.connect(
+        path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
 
 
 def one(db: sqlite3.Connection, statement: str, values: Any) -> Any:

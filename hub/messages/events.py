@@ -248,14 +248,12 @@ BODIES: dict[str, type[Body]] = CONTENT | {
 
 # A Struct, as in hub.logs Append: these are made for every token, in a third of the time that a class of attrs takes.
 class Event(msgspec.Struct):
-    """One entry of a session's log. *seq* is dense from 1 in its session; *ts* is milliseconds since the epoch.
-
-    What comes after the body is filled in by the log; nobody may see an event before.
-    """
+    """One entry of a session's log. *seq* is dense from 1 in its session; *ts* is milliseconds since the epoch."""
 
     agentId: str | None
     runId: str | None
     body: Body
+    # The rest is filled in by the log; nobody may see an event before.
     sessionId: str = ""
     epoch: str = ""
     seq: int = 0

@@ -36,11 +36,11 @@ def fill(data: Path, sessions: int, each: int) -> None:
             for number in range(sessions):
                 name, loop = f"old{number}", asyncio.get_running_loop()
                 await log.load(name)
-                entries = [Event("bench", "r", Chunk("m", f"#tok{at:016} ", at * 21)) for at in range(each - 1)]
-                entries.append(Event("bench", "r", RunFinished("m", "end_turn")))
+                events = [Event("bench", "r", Chunk("m", f"#tok{at:016} ", at * 21)) for at in range(each - 1)]
+                events.append(Event("bench", "r", RunFinished("m", "end_turn")))
                 for at in range(0, each, 1000):
                     done: asyncio.Future[int | Exception] = loop.create_future()
-                    log.append(Append(name, entries[at : at + 1000]), done.set_result)
+                    log.append(Append(name, events[at : at + 1000]), done.set_result)
                     await done
         finally:
             await log.close()

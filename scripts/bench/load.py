@@ -183,8 +183,10 @@ def measure(servers: list[Running], work: Work, rounds: int = 1) -> list[dict[st
 
 def median(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the median of each figure; of what is missing or too much, the worst."""
-    found = {
-        name: None if value is None else statistics.median(one[name] for one in rounds)
-        for name, value in rounds[0].items()
-    }
+
+    def middle(name: str) -> float | None:
+        values = [one[name] for one in rounds if one[name] is not None]
+        return statistics.median(values) if values else None
+
+    found = {name: middle(name) for name in rounds[0]}
     return found | {name: max(one[name] for one in rounds) for name in ("missing", "surplus")} | {"rounds": len(rounds)}
