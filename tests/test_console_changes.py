@@ -118,6 +118,8 @@ async def test_edit_and_answer_again_and_fork(hub: Hub, browser: Browser) -> Non
         await expect(tab.answers).to_have_text(["first 1", "second 2"])
         await tab.page.get_by_role("article", name="counts").last.get_by_role("button", name="Answer again").click()
         await expect(other.answers).to_have_text(["first 1", "second 3"])
+        for one in (tab, other):  # by its first words
+            await expect(one.page.get_by_role("link", name="first")).to_be_visible()
         mine = tab.page.get_by_role("article", name="You").first
         await mine.hover()
         await mine.get_by_role("button", name="Edit").click()
@@ -137,6 +139,7 @@ async def test_edit_and_answer_again_and_fork(hub: Hub, browser: Browser) -> Non
         for one in (tab, other):
             await expect(one.answers).to_have_text(["other 4"])
             await expect(one.page.locator(".bubble")).to_have_text(["other"])
+        await expect(other.page.get_by_role("link", name="other")).to_be_visible()
         await tab.page.get_by_role("article", name="counts").get_by_role("button", name="Fork from here").click()
         await expect(tab.page).not_to_have_url(re.compile("s22"))
         await expect(tab.page.get_by_role("heading", name="other (2)")).to_be_visible()

@@ -85,6 +85,7 @@ const conversation = talk(hub, ui, change, {
     list.soon()
     agents()
   },
+  removed: () => list.forget(ui.sessionId),
   loaded: settle,
   deleted() {
     show(ui.sessionId, ui.agent)

@@ -37,7 +37,7 @@ export function past(ui, change) {
         change({
           past: { sessions: once.map(named), more: pages * SIZE < found[0].total, failed: false, loaded: true },
         })
-      await Promise.all(once.map(learn))
+      await Promise.all(once.map((one) => learn(one, mine)))
       if (mine === turn) change({ past: { ...ui.past, sessions: once.map(named) } })
     } catch {
       if (mine === turn) change({ past: { ...ui.past, failed: true } })
@@ -46,10 +46,10 @@ export function past(ui, change) {
 
   const named = (one) => ({ ...one, title: one.title || firsts.get(one.sessionId) })
 
-  async function learn({ sessionId, title }) {
+  async function learn({ sessionId, title }, mine) {
     if (title || firsts.has(sessionId)) return
     const { data } = await ask(`${place(sessionId)}/messages?size=1`)
-    if (data.length) firsts.set(sessionId, data[0].content.trim().slice(0, 80))
+    if (data.length && mine === turn) firsts.set(sessionId, data[0].content.trim().slice(0, 80))
   }
 
   function soon() {
@@ -60,6 +60,17 @@ export function past(ui, change) {
   return {
     refresh,
     soon,
+    /** Take back by what words a session is known: they may have been taken back. */
+    forget(sessionId) {
+      turn++ // what is on its way may still have them
+      const words = firsts.get(sessionId)
+      firsts.delete(sessionId)
+      const sessions = ui.past.sessions.map((one) =>
+        one.sessionId === sessionId && one.title === words ? { ...one, title: undefined } : one,
+      )
+      change({ past: { ...ui.past, sessions } })
+      soon()
+    },
     more() {
       pages++
       return refresh()

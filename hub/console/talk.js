@@ -7,8 +7,9 @@ const QUIET_MS = 5000 // after which nobody is writing any more
 const PAGE = 100 // messages of one request
 const DELETED = 'session_deleted'
 
-/** *changed*: the list of sessions did; *loaded*: the session is whole; *deleted*: it is no more. */
-export function talk(hub, ui, change, { changed, loaded, deleted }) {
+/** *changed*: the list of sessions did; *removed*: messages are taken back; *loaded*: the session is whole; *deleted*: it
+ *  is no more. */
+export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   let session
   let offs = []
   let typed = 0
@@ -69,6 +70,7 @@ export function talk(hub, ui, change, { changed, loaded, deleted }) {
       if (!isBusy(ui.session)) ui.stopping = false
       if (live) tell(event)
     }
+    if (live && event.type === 'message_removed') removed()
     if (live && (event.type === 'user_message' || event.type === 'run_finished')) changed()
   }
 
