@@ -20,6 +20,7 @@ export function past(ui, change) {
   let timer
   let pages = 1
   let turn = 0
+  let forgotten = 0 // how often
 
   const place = (sessionId) => `${ADDRESS}/${encodeURIComponent(sessionId)}`
 
@@ -37,7 +38,7 @@ export function past(ui, change) {
         change({
           past: { sessions: once.map(named), more: pages * SIZE < found[0].total, failed: false, loaded: true },
         })
-      await Promise.all(once.map((one) => learn(one, mine)))
+      await Promise.all(once.map(learn))
       if (mine === turn) change({ past: { ...ui.past, sessions: once.map(named) } })
     } catch {
       if (mine === turn) change({ past: { ...ui.past, failed: true } })
@@ -46,10 +47,11 @@ export function past(ui, change) {
 
   const named = (one) => ({ ...one, title: one.title || firsts.get(one.sessionId) })
 
-  async function learn({ sessionId, title }, mine) {
+  async function learn({ sessionId, title }) {
     if (title || firsts.has(sessionId)) return
+    const before = forgotten
     const { data } = await ask(`${place(sessionId)}/messages?size=1`)
-    if (data.length && mine === turn) firsts.set(sessionId, data[0].content.trim().slice(0, 80))
+    if (data.length && before === forgotten) firsts.set(sessionId, data[0].content.trim().slice(0, 80))
   }
 
   function soon() {
@@ -62,7 +64,7 @@ export function past(ui, change) {
     soon,
     /** Take back by what words a session is known: they may have been taken back. */
     forget(sessionId) {
-      turn++ // what is on its way may still have them
+      forgotten++ // what is on its way may still have them
       const words = firsts.get(sessionId)
       firsts.delete(sessionId)
       const sessions = ui.past.sessions.map((one) =>
