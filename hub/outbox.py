@@ -199,8 +199,7 @@ class Outbox:
         for index, item in enumerate(items):
             if isinstance(item, Piece):
                 continue
-            if item.messages:
-                messages += [(index, message) for message in item.messages]
+            messages += [(index, message) for message in item.messages]
             saved += item.saved
             ended += item.ended
             removed += item.removed
@@ -236,10 +235,9 @@ class Outbox:
         self.failed = False
         chunks = True
         for item in items:
-            if type(item) is Piece:
+            if isinstance(item, Piece):
                 item.kept(item.size)
             else:
-                assert isinstance(item, Item)
                 chunks = False
                 self.changes += bool(item.messages or item.removed)
                 self._tell(item, item.seq)

@@ -7,12 +7,10 @@ import functools
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from struct import Struct
+from struct import pack
 from typing import ClassVar
 
 from hub.messages import Command, Event, Notice
-
-_head_7, _head_16, _head_64 = Struct("!BB").pack, Struct("!BBH").pack, Struct("!BBQ").pack
 
 
 class WireProtocol(ABC):
@@ -52,9 +50,11 @@ class WireProtocol(ABC):
 def text_frame(payload: bytes) -> bytes:
     """Return *payload* as one unmasked text frame (RFC 6455, 5.2): the same bytes for every client."""
     size = len(payload)
-    if 126 <= size < 65536:  # nearly always
-        return _head_16(0x81, 126, size) + payload
-    return (_head_7(0x81, size) if size < 126 else _head_64(0x81, 127, size)) + payload
+    if size < 126:
+        return pack("!BB", 0x81, size) + payload
+    if size < 65536:
+        return pack("!BBH", 0x81, 126, size) + payload
+    return pack("!BBQ", 0x81, 127, size) + payload
 
 
 PROTOCOLS = {
