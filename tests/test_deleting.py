@@ -116,7 +116,7 @@ async def test_a_session_ends_with_its_runs_and_everyone_is_told(hub: Hub, http:
 async def nothing_left(hub: Hub) -> None:
     assert not hub.node.sessions and not hub.node.deletions and hub.node.pages.size == 0
     db = sqlite3.connect(hub.folder / "data" / "hub.db")
-    for table in ("sessions", "events", "places", "messages", "runs", "chats"):
+    for table in ("sessions", "events", "loose", "strips", "messages", "runs", "chats"):
         assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
     db.close()
 

@@ -26,6 +26,7 @@ from hub.cli import cli
 from hub.config import load
 from hub.loading import Agents
 from hub.logs.sqlite_schema import MIGRATIONS
+from hub.logs.sqlite_strips import as_loose
 from hub.messages import BODIES, NOTICES, Event
 from hub.protocols import PROTOCOLS, open_protocol
 
@@ -409,6 +410,7 @@ def test_the_query_on_the_page_reads_the_log(tmp_path: Path) -> None:
     (block,) = of_kind(DOCS["start"], "sql")
     database = sqlite3.connect(tmp_path / "hub.db")
     try:
+        database.create_function("as_loose", -1, as_loose)
         database.executescript("".join(map(textwrap.dedent, MIGRATIONS)))
         assert database.execute(block.text).fetchall() == []
     finally:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import orjson
@@ -45,8 +45,9 @@ from hub.logs import (
     RunRecord,
 )
 from hub.logs import sqlite_schema as sql
-from hub.logs.sqlite_plan import Cut, Delete, Outcome, Relabel, Work, to_events, to_messages, to_pieces
-from hub.logs.sqlite_writer import Writer, connect, one, open_file
+from hub.logs import sqlite_strips as strips
+from hub.logs.sqlite_plan import Cut, Delete, Outcome, Relabel, Work, to_messages, to_pieces
+from hub.logs.sqlite_writer import Writer, connect, open_file
 from hub.messages import Event
 
 READERS = 3
@@ -55,6 +56,8 @@ READERS = 3
 # and turns of 0.3 ms the slowest in a hundred still for 1.2 s.
 SWITCH_SECONDS = 0.0001
 LIMITS = Limits()
+
+Found = TypeVar("Found")
 
 _log = structlog.get_logger("hub.logs.sqlite")
 
@@ -111,30 +114,27 @@ class SqliteLog(Log):
         return cast(Head, await self._submit(session_id))
 
     async def find(self, session_id: str) -> Head | None:
-        found = await self._ask(sql.HEADS, (orjson.dumps([session_id]).decode(),))
+        found = await self._read(strips.heads, [session_id])
         return Head(*found[0]) if found else None
 
     def append(self, append: Append, done: Done) -> None:
         self._give(append, done)
 
     async def read(self, session_id: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
-        limits = {"rows": rows or LIMITS.page_rows, "bytes": LIMITS.page_bytes}
-        place = {"session": session_id, "after": after, "upto": upto}
-        return await self._ask(sql.PAGE, place | limits, lambda page: to_events(session_id, *page)) or ()
+        return await self._read(strips.page, session_id, after, upto, rows or LIMITS.page_rows, LIMITS.page_bytes)
 
     async def message_before(self, session_id: str, run_id: str, seq: int) -> tuple[str, str] | None:
-        found = await self._ask(sql.BEFORE, {"session": session_id, "run": run_id, "seq": seq})
-        return (found[0], found[1]) if found else None
+        return await self._read(strips.message_before, session_id, run_id, seq)
 
     async def messages(
         self, session_id: str, last: int, upto: str | None = None, most: int = HISTORY_BYTES
     ) -> Sequence[Message]:
         asked = {"session": session_id, "last": last, "upto": upto, "bytes": most}
-        return cast(list[Message], await self._ask(sql.HISTORY, asked, to_messages))
+        return to_messages(await self._ask(sql.HISTORY, asked))
 
     async def trail(self, session_id: str, message_id: str, most: int) -> Sequence[Message]:
         asked = {"session": session_id, "message": message_id, "most": most}
-        return cast(list[Message], await self._ask(sql.TRAIL, asked, to_messages))
+        return to_messages(await self._ask(sql.TRAIL, asked))
 
     async def sessions(
         self, skip: int, size: int, agent: str | None, since: int, until: int
@@ -222,25 +222,27 @@ class SqliteLog(Log):
         self._give(work, done)
         return await answer
 
-    async def _ask(self, statement: str, values: Any, shape: Callable[[Any], Any] = lambda found: found) -> Any:
+    async def _ask(self, statement: str, values: Any) -> Any:
+        return await self._read(sql.one, statement, values)
+
+    async def _read(self, read: Callable[..., Found], *asked: Any) -> Found:
         if not self._open:
             raise StorageUnavailable("the log is not open: the hub is going down")
-        return await self._loop.run_in_executor(self._readers, self._query, statement, values, shape)
+        return await self._loop.run_in_executor(self._readers, self._query, read, asked)
 
-    def _query(self, statement: str, values: Any, shape: Callable[[Any], Any]) -> Any:
+    def _query(self, read: Callable[..., Found], asked: tuple[Any, ...]) -> Found:
         try:
             if getattr(self._reader, "db", None) is None:
                 self._reader.db = connect(self._path)
                 self._connections.add(self._reader.db)
                 self._reader.db.execute("PRAGMA query_only = 1")
-            found = one(self._reader.db, statement, values)
+            return read(self._reader.db, *asked)
         except sqlite3.Error as error:
             broken, self._reader.db = getattr(self._reader, "db", None), None
             if broken is not None:
                 self._connections.discard(broken)
                 broken.close()
             raise StorageUnavailable(f"the log cannot be read now ({error})") from error
-        return None if found is None else shape(found)
 
     def _call(self, function: Callable[..., None], *values: Any) -> None:
         try:

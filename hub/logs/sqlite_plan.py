@@ -1,4 +1,4 @@
-"""What one commit of the embedded log writes, and how events become rows and come back."""
+"""What one commit of the embedded log writes, and how messages come back."""
 
 from collections.abc import Callable, Iterator, Sequence
 from secrets import token_hex
@@ -8,13 +8,11 @@ import attrs
 import msgspec
 
 from hub.logs import Append, File, Head, Message
-from hub.logs.sqlite_schema import COLUMNS, MOST_ROWS
-from hub.messages import BODIES, Author, Chunk, Event
+from hub.logs.sqlite_schema import COLUMNS
+from hub.logs.sqlite_strips import Row, Said, to_json
+from hub.messages import Author, Chunk, Event
 
 CUT_ROWS = 2048  # dropped in one commit
-
-_encode = msgspec.json.Encoder().encode
-_decode = {name: msgspec.json.Decoder(kind).decode for name, kind in BODIES.items()}
 
 
 @attrs.frozen
@@ -64,6 +62,7 @@ class Plan:
     now: int
     heads: dict[str, Standing]
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
+    events: int = 0
     ended: list[tuple[str, str]] = attrs.Factory(list)
     removed: list[tuple[str, str]] = attrs.Factory(list)
     cuts: list[tuple[Cut, dict[str, int]]] = attrs.Factory(list)
@@ -73,34 +72,43 @@ class Plan:
 
     def add(self, batch: list[Job]) -> None:
         """Number what is appended, and write down all rows; raises LookupError for a session that is not in *heads*."""
-        now, rows, outcomes = self.now, self.rows["events"], self.outcomes
+        now, heads, outcomes = self.now, self.heads, self.outcomes
+        said: Said = []
         for work, done in batch:
             if type(work) is not Append:
                 self._add(work, done)
                 continue
             session = work.sessionId
-            standing = self._standing(session)
+            standing = heads.get(session)
+            if standing is None:
+                raise _unloaded(session)
             epoch, seq = standing.epoch, standing.seq
             first = seq + 1
+            rows: list[Row] = []
             for event in work.events:
                 seq += 1
                 event.sessionId, event.epoch, event.seq, event.ts = session, epoch, seq, now
                 body, agent, run = event.body, event.agentId, event.runId
                 if type(body) is Chunk:
-                    rows += (session, seq, now, "stream", agent, run, body.messageId, body.offset, body.content)
+                    rows.append((seq, now, "stream", agent, run, body.messageId, body.offset, body.content))
                 else:
                     message = getattr(body, "messageId", None)
-                    rows += (session, seq, now, body.type, agent, run, message, None, to_json(body))
+                    rows.append((seq, now, body.type, agent, run, message, None, to_json(body)))
             standing.seq = seq
+            said.append((session, rows))
             if work.messages or work.saved or work.ended or work.chats or work.removed:
                 self._beside(work, first)
             outcomes.append((session, work.events, done, first))
+        if said:
+            self.rows["loose"].append(to_json(said))
+            self.events = sum([len(rows) for _, rows in said])
 
     def _add(self, work: Work, done: Callable[[Any], None]) -> None:
         if isinstance(work, str):
             self.outcomes.append(("", (), done, self._load(work)))
         elif isinstance(work, File):
-            self._standing(work.sessionId)
+            if work.sessionId not in self.heads:
+                raise _unloaded(work.sessionId)
             row = (work.fileId, work.sessionId, work.name, work.type, work.size, work.digest, self.now)
             self.rows["files"] += row
             self.outcomes.append(("", (), done, None))
@@ -122,12 +130,6 @@ class Plan:
             self.rows["sessions"] += (session, standing.epoch, 0, self.now)
         return Head(session, standing.epoch, standing.seq, standing.floor)
 
-    def _standing(self, session: str) -> Standing:
-        standing = self.heads.get(session)
-        if standing is None:
-            raise LookupError(f"session {session} was not loaded")
-        return standing
-
     def _beside(self, append: Append, first: int) -> None:
         session = append.sessionId
         for i, m in append.messages:
@@ -143,9 +145,7 @@ class Plan:
 
     def lone(self) -> bool:
         """Say whether one statement writes it all; such a one is its own transaction."""
-        most = MOST_ROWS * len(COLUMNS["events"])
-        rest = self._changes() or any(rows for table, rows in self.rows.items() if table != "events")
-        return not rest and 0 < len(self.rows["events"]) <= most
+        return not self._changes() and [table for table, rows in self.rows.items() if rows] == ["loose"]
 
     def empty(self) -> bool:
         return not (self._changes() or any(self.rows.values()))
@@ -154,20 +154,12 @@ class Plan:
         return bool(self.ended or self.removed or self.cuts or self.labels or self.deleted)
 
 
-def to_json(fact: Any) -> str:
-    return _encode(fact).decode()
+def _unloaded(session: str) -> LookupError:
+    return LookupError(f"session {session} was not loaded")
 
 
 def _or_null(fact: Any) -> str | None:
     return None if fact is None else to_json(fact)
-
-
-def to_events(session: str, epoch: str, rows: list[list[Any]]) -> list[Event]:
-    events = []
-    for seq, ts, kind, agent, run, message, offset, content in rows:
-        body = Chunk(message, content, offset) if kind == "stream" else _decode[kind](content)
-        events.append(Event(agent, run, body, session, epoch, seq, ts))
-    return events
 
 
 def to_messages(rows: list[list[Any]]) -> list[Message]:

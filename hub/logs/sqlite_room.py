@@ -31,11 +31,15 @@ class Room:
 
         Nothing is waited for, and where it fails there is none. It may leave a transaction open then.
         """
+        if self._size >= ENOUGH:  # to look gives the GIL away, too
+            return
         try:
             size = os.stat(self._path).st_size
-            if size == self._size or size >= ENOUGH:
+            if size == self._size:
                 return
             self._size = size  # where no more can be had, it is not asked for again until SQLite got some
+            if size >= ENOUGH:
+                return
             db.execute("PRAGMA busy_timeout = 0")
             try:
                 db.execute("BEGIN IMMEDIATE")  # whoever else writes the file waits

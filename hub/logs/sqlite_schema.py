@@ -3,7 +3,11 @@
 What is read comes back as one JSON value, in one step (sqlite.py says why).
 """
 
+import sqlite3
 from functools import cache
+from typing import Any
+
+import orjson
 
 # Version n of the schema is what the first n scripts make. Never change one that was released.
 MIGRATIONS = (
@@ -77,12 +81,46 @@ MIGRATIONS = (
     UPDATE messages SET user_message = (SELECT id FROM messages AS asked WHERE asked.session = messages.session
         AND asked.role = 'user' AND asked.seq < messages.seq ORDER BY asked.seq DESC LIMIT 1) WHERE role = 'assistant';
     """,
+    # Events lie as they were committed, and then in strips (see sqlite_strips.py). as_loose() makes one of each event.
+    """
+    INSERT INTO places SELECT s.n, e.seq, e.n FROM events e JOIN sessions s ON s.id = e.session
+        WHERE e.n > (SELECT upto FROM placed) ORDER BY s.n, e.seq;
+    CREATE TABLE loose (
+        n INTEGER PRIMARY KEY,
+        events TEXT NOT NULL -- of one commit: [[session, [event, ...]], ...], each as in a strip
+    );
+    CREATE TABLE strips (
+        n INTEGER PRIMARY KEY, session INTEGER NOT NULL, seq INTEGER NOT NULL, upto INTEGER NOT NULL, -- first and last
+        ts INTEGER NOT NULL, -- of the last
+        size INTEGER NOT NULL, -- of their contents, in bytes, roughly
+        events TEXT NOT NULL -- [[seq, ts, type, agent, run, message, offset, content], ...]
+    );
+    CREATE UNIQUE INDEX strips_of_sessions ON strips (session, upto);
+    INSERT INTO loose (events)
+        SELECT as_loose(s.id, e.seq, e.ts, e.type, e.agent, e.run, e.message, e.offset, e.content)
+        FROM places p JOIN sessions s ON s.n = p.session JOIN events e ON e.n = p.n ORDER BY p.session, p.seq;
+    DROP TABLE events;
+    DROP TABLE places;
+    DROP TABLE placed;
+    -- For people: nothing in the hub reads it.
+    CREATE VIEW events AS
+        WITH lines AS (
+            SELECT s.id AS session, s.floor AS floor, e.value AS line
+            FROM strips t JOIN sessions s ON s.n = t.session JOIN json_each(t.events) e WHERE s.id > '!'
+            UNION ALL SELECT json_extract(a.value, '$[0]'), 0, e.value
+            FROM loose l JOIN json_each(l.events) a JOIN json_each(a.value, '$[1]') e)
+        SELECT session, json_extract(line, '$[0]') AS seq, json_extract(line, '$[1]') AS ts,
+            json_extract(line, '$[2]') AS type, json_extract(line, '$[3]') AS agent, json_extract(line, '$[4]') AS run,
+            json_extract(line, '$[5]') AS message, json_extract(line, '$[6]') AS offset,
+            json_extract(line, '$[7]') AS content -- a chunk's text; of other events the whole body as JSON
+        FROM lines WHERE json_extract(line, '$[0]') > floor;
+    """,
 )
 
-# What a commit inserts: the columns, in the order in which _Plan flattens them.
+# What is inserted: the columns, in the order in which values are given.
 COLUMNS = {
     "sessions": ("id", "epoch", "floor", "created"),
-    "events": ("session", "seq", "ts", "type", "agent", "run", "message", "offset", "content"),
+    "loose": ("events",),
     "messages": (
         *("session", "id", "seq", "ts", "role", "agent", "run", "author", "author_name", "content"),
         *("parts", "metadata", "user_message"),
@@ -90,19 +128,19 @@ COLUMNS = {
     "runs": ("session", "id", "after", "record"),
     "chats": ("session", "principal", "client_msg_id", "digest", "message", "run", "seq"),
     "files": ("id", "session", "name", "type", "size", "digest", "created"),
+    "strips": ("session", "seq", "upto", "ts", "size", "events"),
 }
 MOST_ROWS = 512  # inserted by one statement
 # A run that is saved again keeps its place.
 CONFLICTS = {"runs": " ON CONFLICT (session, id) DO UPDATE SET after = excluded.after, record = excluded.record"}
 
-# What has no place is walked once for all that are asked for.
+# Where sessions stand by their strips, and what lies loose, by which they may stand further on; that is not looked at
+# for sessions that are all new. :mark is in the text of each commit that is asked for.
 HEADS = """
-    WITH asked AS (SELECT n, id, epoch, floor FROM sessions WHERE id IN (SELECT value FROM json_each(?))),
-    late AS MATERIALIZED (SELECT session, max(seq) AS seq FROM events
-        WHERE n > (SELECT upto FROM placed) AND session IN (SELECT id FROM asked) GROUP BY session)
     SELECT json_group_array(json_array(
-        id, epoch, coalesce(late.seq, (SELECT max(seq) FROM places WHERE session = asked.n), floor), floor))
-    FROM asked LEFT JOIN late ON late.session = asked.id"""
+        id, epoch, coalesce((SELECT max(upto) FROM strips WHERE session = sessions.n), floor), floor)),
+        iif(count(*), (SELECT group_concat(events) FROM loose WHERE instr(events, :mark)), NULL)
+    FROM sessions WHERE id IN (SELECT value FROM json_each(:sessions))"""
 END_RUNS = """
     DELETE FROM runs WHERE (session, id) IN
     (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
@@ -110,49 +148,33 @@ REMOVE = """
     DELETE FROM messages WHERE (session, id) IN
     (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
 
-# Give a place to the events that have none yet.
-PLACE = (
-    """
-    INSERT INTO places SELECT s.n, e.seq, e.n FROM events e JOIN sessions s ON s.id = e.session
-    WHERE e.n > (SELECT upto FROM placed) ORDER BY s.n, e.seq""",
-    "UPDATE placed SET upto = coalesce((SELECT max(n) FROM events), 0)",
-)
+# What lies loose for the longest, up to which row, and that it does so no more.
+LOOSE = """
+    SELECT max(n), group_concat(events) FROM (SELECT n, events FROM loose ORDER BY n LIMIT :most)"""
+PLACED = "DELETE FROM loose WHERE n <= ?"
+NUMBERS = "SELECT json_group_object(id, n) FROM sessions WHERE id IN (SELECT value FROM json_each(?))"
 
-# Of a session what has a place comes before what has none. seq is dense, so the former is walked number by number, and
-# the page ends where its text is enough: nothing more is touched. A page after the last place is of the latter alone.
+# The strips that hold what comes next, as far as there is need, each found by the one before: nothing more is touched.
+# A page after the last strip is of what lies loose.
 PAGE = """
-    WITH RECURSIVE here AS (SELECT n, epoch FROM sessions WHERE id = :session),
+    WITH RECURSIVE here AS (SELECT n, epoch, max(floor, :after) AS after FROM sessions WHERE id = :session),
     page AS (
-        SELECT e.*, length(CAST(content AS BLOB)) AS size FROM places p JOIN events e ON e.n = p.n
-        WHERE p.session = (SELECT n FROM here) AND p.seq =
-            (SELECT min(seq) FROM places WHERE session = (SELECT n FROM here) AND seq > :after)
-        AND p.seq <= :upto
+        SELECT t.upto, t.events, t.size FROM here JOIN strips t ON t.n = (
+            SELECT n FROM strips WHERE session = here.n AND upto > here.after ORDER BY upto LIMIT 1)
+        WHERE t.seq <= :upto
         UNION ALL
-        SELECT e.*, page.size + length(CAST(e.content AS BLOB))
-        FROM page JOIN places p ON p.session = (SELECT n FROM here) AND p.seq = page.seq + 1 JOIN events e ON e.n = p.n
-        WHERE page.size < :bytes AND p.seq <= :upto LIMIT :rows),
-    late AS (SELECT *, sum(length(CAST(content AS BLOB))) OVER (ORDER BY seq) AS size FROM events
-        WHERE NOT EXISTS (SELECT 1 FROM page) AND n > (SELECT upto FROM placed)
-        AND session = :session AND seq > :after AND seq <= :upto LIMIT :rows),
-    found AS (SELECT * FROM page UNION ALL
-        SELECT * FROM late WHERE size - length(CAST(content AS BLOB)) < :bytes)
-    SELECT json_array((SELECT epoch FROM here),
-        json((SELECT json_group_array(json_array(seq, ts, type, agent, run, message, offset, content)) FROM found)))"""
-# Backwards from the event, no further than where the run started.
-BEFORE = """
-    WITH here AS (SELECT n FROM sessions WHERE id = :session),
-    late AS (SELECT seq, type, message, content FROM events
-        WHERE n > (SELECT upto FROM placed) AND session = :session AND run = :run AND seq < :seq),
-    start AS (SELECT coalesce((SELECT max(seq) FROM late WHERE type = 'run_started'),
-        (SELECT p.seq FROM places p JOIN events e ON e.n = p.n WHERE p.session = (SELECT n FROM here) AND p.seq < :seq
-        AND e.run = :run AND e.type = 'run_started' ORDER BY p.seq DESC LIMIT 1), 0) AS seq),
-    said AS (SELECT * FROM late WHERE seq > (SELECT seq FROM start) UNION ALL
-        SELECT p.seq, type, message, content FROM places p JOIN events e ON e.n = p.n
-        WHERE p.session = (SELECT n FROM here) AND p.seq > (SELECT seq FROM start) AND p.seq < :seq AND e.run = :run),
-    last AS (SELECT seq, type, message FROM said ORDER BY seq DESC LIMIT 1)
-    SELECT json_array(message, (SELECT group_concat(content, '') FROM (
-        SELECT content FROM said WHERE type = 'stream' AND message = last.message ORDER BY seq)))
-    FROM last WHERE type = 'stream'"""
+        SELECT t.upto, t.events, t.size + page.size FROM page JOIN here JOIN strips t ON t.n = (
+            SELECT n FROM strips WHERE session = here.n AND upto > page.upto ORDER BY upto LIMIT 1)
+        WHERE page.size < :bytes AND page.upto < here.after + :rows AND t.seq <= :upto)
+    SELECT epoch, after, (SELECT group_concat(events) FROM page), iif(EXISTS (SELECT 1 FROM page), NULL,
+        (SELECT group_concat(events) FROM loose WHERE instr(events, :mark)))
+    FROM here"""
+# Backwards from an event: what lies loose, and so many strips.
+SAID_LATE = "SELECT group_concat(events) FROM loose WHERE instr(events, :mark)"
+SAID = """
+    SELECT group_concat(events) FROM (
+        SELECT events FROM strips WHERE session = (SELECT n FROM sessions WHERE id = :session) AND seq < :seq
+        ORDER BY upto DESC LIMIT 8)"""
 # A message as sqlite_plan.py reads it.
 SHOWN = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
         json(parts), json(metadata), user_message)"""
@@ -208,24 +230,27 @@ USED = """
     FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"""
 # What could go, as [session, epoch, floor, last to go]: all that stands before the first event that is young enough,
 OLD = """
+    WITH young AS (
+        SELECT s.n AS session, (SELECT t.n FROM strips t WHERE t.session = s.n AND t.ts >= :before
+            ORDER BY t.upto LIMIT 1) AS n
+        FROM sessions s WHERE id > '!')
     SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
-        SELECT id, epoch, floor, coalesce(
-            (SELECT p.seq - 1 FROM places p JOIN events e ON e.n = p.n
-            WHERE p.session = s.n AND e.ts >= :before ORDER BY p.seq LIMIT 1),
-            (SELECT max(seq) FROM places p WHERE p.session = s.n), floor) AS upto
-        FROM sessions s WHERE id > '!') WHERE upto > floor"""
-# or all that stands where the events, counted from the newest, pass :bytes (64 for a row's numbers and ids). What has
-# no place yet is too young to go. An event whose session was deleted stands in none that has its id now.
+        SELECT id, epoch, floor, iif(young.n IS NULL,
+            coalesce((SELECT max(upto) FROM strips t WHERE t.session = s.n), floor),
+            (SELECT coalesce((SELECT max(json_extract(value, '$[0]')) FROM json_each(t.events)
+                WHERE json_extract(value, '$[1]') < :before), t.seq - 1) FROM strips t WHERE t.n = young.n)) AS upto
+        FROM sessions s JOIN young ON young.session = s.n) WHERE upto > floor"""
+# or all the strips that are left when what they take, counted from the newest, passes :bytes (64 for an event's numbers
+# and ids). What lies loose is too young to go.
 LARGE = """
     SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
-        SELECT s.id, s.epoch, s.floor, max(e.seq) AS upto FROM (
-            SELECT n, session, seq, sum(length(CAST(content AS BLOB)) + 64) OVER (ORDER BY n DESC) AS taken
-            FROM events) e
-        JOIN sessions s ON s.id = e.session JOIN places p ON p.session = s.n AND p.seq = e.seq
-        WHERE taken > :bytes AND p.n = e.n GROUP BY s.n)"""
-# Of a deleted session only events and places are left, which a new one of that id has nothing to do with: the number n,
-# by which places know it, stays taken until the last of them is dropped.
-EMPTY = "DELETE FROM sessions WHERE id < '!' AND NOT EXISTS (SELECT 1 FROM places WHERE session = sessions.n)"
+        SELECT s.id, s.epoch, s.floor, max(t.upto) AS upto FROM (
+            SELECT session, upto, sum(size + 64 * (upto - seq + 1)) OVER (ORDER BY ts DESC, n DESC) AS taken
+            FROM strips) t
+        JOIN sessions s ON s.n = t.session WHERE taken > :bytes AND s.id > '!' GROUP BY s.n) WHERE upto > floor"""
+# Of a deleted session only strips are left, which a new one of that id has nothing to do with: the number n, by which
+# they know it, stays taken until the last of them is dropped.
+EMPTY = "DELETE FROM sessions WHERE id < '!' AND NOT EXISTS (SELECT 1 FROM strips WHERE session = sessions.n)"
 DELETE = (
     "DELETE FROM messages WHERE session IN (SELECT value FROM json_each(?))",
     "DELETE FROM runs WHERE session IN (SELECT value FROM json_each(?))",
@@ -237,8 +262,7 @@ DELETE = (
 )
 DELETED = """
     SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
-        SELECT id, epoch, floor, coalesce((SELECT max(seq) FROM places WHERE session = s.n), floor
-        ) AS upto
+        SELECT id, epoch, floor, coalesce((SELECT max(upto) FROM strips WHERE session = s.n), floor) AS upto
         FROM sessions s WHERE id < '!')"""
 CUT = (
     """
@@ -248,16 +272,11 @@ CUT = (
             (SELECT min(after) FROM runs WHERE session = json_extract(value, '$[0]')), json_extract(value, '$[2]'))
         ) AS upto FROM json_each(?)) AS cut
     WHERE id = cut.session AND sessions.epoch = cut.epoch AND floor < cut.upto""",
+    # A strip goes with the last of its events; until then the floor hides those before it.
     """
-    DELETE FROM events WHERE n IN (
-        SELECT p.n FROM json_each(?) JOIN sessions s ON s.id = json_extract(value, '$[0]')
-        JOIN places p ON p.session = s.n AND p.seq <= s.floor)""",
-    """
-    DELETE FROM places WHERE (session, seq) IN (
-        SELECT p.session, p.seq FROM json_each(?) JOIN sessions s ON s.id = json_extract(value, '$[0]')
-        JOIN places p ON p.session = s.n AND p.seq <= s.floor)""",
-    # SQLite counts on from the greatest n that is left.
-    "UPDATE placed SET upto = min(upto, coalesce((SELECT max(n) FROM events), 0)) WHERE ? IS NOT NULL",
+    DELETE FROM strips WHERE n IN (
+        SELECT t.n FROM json_each(?) JOIN sessions s ON s.id = json_extract(value, '$[0]')
+        JOIN strips t ON t.session = s.n AND t.upto <= s.floor)""",
     f"{EMPTY} AND ? IS NOT NULL",
 )
 FLOORS = """
@@ -278,3 +297,20 @@ def insertion(table: str, rows: int) -> str:
     values = ", ".join([f"({', '.join('?' * len(columns))})"] * rows)
     chosen = f"SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"
     return f"INSERT INTO {table} ({', '.join(columns)}) {chosen}{CONFLICTS.get(table, '')}"
+
+
+def insert(db: sqlite3.Connection, table: str, values: list[Any]) -> None:
+    """Insert rows whose values are given one after the other."""
+    width = len(COLUMNS[table])
+    step = MOST_ROWS * width
+    for start in range(0, len(values), step):
+        part = values if len(values) <= step else values[start : start + step]
+        rows = rounded(len(part) // width)
+        part += [None] * (rows * width - len(part))
+        db.execute(insertion(table, rows), part)
+
+
+def one(db: sqlite3.Connection, statement: str, values: Any) -> Any:
+    """Return the one JSON value that a statement finds, or None."""
+    row = db.execute(statement, values).fetchone()
+    return None if row is None else orjson.loads(row[0])

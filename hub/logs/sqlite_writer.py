@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import attrs
 import orjson
@@ -17,26 +16,20 @@ from hub.config import MiB
 from hub.errors import StorageUnavailable
 from hub.logs import Append, File, LogUnusable, lockfile
 from hub.logs import sqlite_schema as sql
+from hub.logs import sqlite_strips as strips
 from hub.logs.sqlite_plan import Cut, Delete, Job, Outcome, Plan, Standing
 from hub.logs.sqlite_room import BUSY_MS, CHECKPOINT_PAGES, Room
 
 MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
 KNOWN_HEADS = 50_000  # past it they are read again when needed
-# Events are kept in the order of commits, side by side, and an index by session is filled later, sorted: with events
-# of 25 sessions in each commit one costs 3.9 us of CPU, where a table in the order of sessions, which touches a page
-# for each, costs 10.4.
-# Without a place in the index, before it is filled: what is loose is searched one by one. Of 400 sessions a row costs
-# 3.0 us to place, where 2048 are placed at a time 4.4, and 2.4 with 8192, which hold up the next commit for 20 ms.
-LOOSE_ROWS = 4096
-LOOSE_SECONDS = 0.1  # without a commit, after which it is filled too
-# A commit costs 300 to 500 us of CPU beside its rows, half of it the system's for the fsync. So where several sessions
-# speak they come so far apart, after so many at once, and each carries more: 20 sessions at 50 tokens/s take 200
-# commits a second instead of 430, which is a fifth of all CPU that a token costs. The more each carries the further
-# apart they come, up to twice as far (thrice brings no more). One who speaks alone never waits.
+# Events that lie loose, before they are put into strips, and are searched one by one. More take longer to place, while
+# the next commit waits, and of fewer each strip has less: of 400 sessions an event costs 1.4 us with 4096.
+LOOSE_ROWS = 2048
+LOOSE_SECONDS = 0.1  # without a commit, after which they are placed too
+# A commit costs 70 us of CPU beside what it carries, and more on a slow disk. So where several sessions speak they come
+# so far apart, after so many at once, and each carries more. One who speaks alone never waits.
 COMMIT_SECONDS = 0.005
 COMMITS_AT_ONCE = 8
-MANY_APPENDS = 16
-MOST_STEPS = 2
 
 _log = structlog.get_logger("hub.logs.sqlite")
 
@@ -49,10 +42,9 @@ class Writer:
     deliver: Callable[[list[Outcome]], None]
     jobs: "queue.SimpleQueue[Job | None]" = attrs.Factory(queue.SimpleQueue)
     heads: dict[str, Standing] = attrs.Factory(dict)
-    loose: int = 0  # events at most that have no place yet
+    loose: int = 0  # events at most that lie loose
     spoke: str | None = None  # the session whose append came first in the last commit
     due: float = 0.0  # when the next commit would be, were all as far apart as they should
-    last: int = 0  # jobs that were taken last
     commits: int = 0
     seconds: float = 0.0  # that they took
     clock: int = 0
@@ -70,13 +62,14 @@ class Writer:
             raise LogUnusable(f"{self.path} cannot be kept in WAL mode: put it on a local disk, by another --data")
         self.db.executescript(f"""
             PRAGMA synchronous = FULL; PRAGMA cache_size = -16000; PRAGMA journal_size_limit = {64 * MiB};
-            PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}""")
+            PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA secure_delete = FAST""")
 
     def migrate(self) -> None:
         (version,) = self.db.execute("PRAGMA user_version").fetchone()
         if version > len(sql.MIGRATIONS):
             known = f"schema {version}, this one knows {len(sql.MIGRATIONS)}"
             raise LogUnusable(f"{self.path} is of a newer Hubbub ({known}): update Hubbub, or choose another --data")
+        self.db.create_function("as_loose", -1, strips.as_loose)
         for number, script in enumerate(sql.MIGRATIONS[version:], version + 1):
             self.db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
 
@@ -86,7 +79,7 @@ class Writer:
             batch = self._take(LOOSE_SECONDS if self.loose else None)
             if self.loose and (not batch or self.loose >= LOOSE_ROWS):
                 self.place()
-            self.last, outcomes = len(batch), []
+            outcomes: list[Outcome] = []
             for jobs in _apart(batch):
                 outcomes += self._answer(jobs)
             if outcomes:
@@ -119,8 +112,7 @@ class Writer:
         if self.spoke == spoke and self.jobs.empty():
             return
         now = time.monotonic()
-        step = COMMIT_SECONDS * min(1 + self.last // MANY_APPENDS, MOST_STEPS)
-        self.due = max(self.due, now) + step
+        self.due = max(self.due, now) + COMMIT_SECONDS
         wait = self.due - now - COMMITS_AT_ONCE * COMMIT_SECONDS
         if wait > 0:
             time.sleep(wait)
@@ -144,33 +136,33 @@ class Writer:
         return plan.outcomes
 
     def _ready(self, batch: list[Job]) -> None:
-        """Have what a plan of these needs: where their sessions stand, and a place for what may be dropped."""
-        named = set()
+        """Have what a plan of these needs: where their sessions stand, and in strips what may be dropped."""
+        named = {work.sessionId for work, _ in batch if type(work) is Append}
         for work, _ in batch:
-            if type(work) is Append or type(work) is File:
+            if type(work) is File:
                 named.add(work.sessionId)
             elif type(work) is str:
                 named.add(work)
             elif type(work) is Cut and self.loose:
-                self.place()  # only what has its place can be dropped
-        unknown = named.difference(self.heads)
+                self.place()
+        unknown = named - self.heads.keys()
         if unknown:
             self._look(unknown)
 
     def _look(self, unknown: set[str]) -> None:
         """Read where sessions stand."""
-        for session, *standing in one(self.db, sql.HEADS, (orjson.dumps([*unknown]).decode(),)):
-            self.heads[session] = Standing(*standing)
+        for session, epoch, seq, floor in strips.heads(self.db, [*unknown]):
+            self.heads[session] = Standing(epoch, seq, floor)
 
     def _write(self, plan: Plan) -> None:
         began = time.perf_counter()
-        self.loose += len(plan.rows["events"]) // len(sql.COLUMNS["events"])
+        self.loose += plan.events
         if plan.lone():
-            self._insert("events", plan.rows["events"])
+            sql.insert(self.db, "loose", plan.rows["loose"])
         elif not plan.empty():
             self.db.execute("BEGIN IMMEDIATE")
             for table, rows in plan.rows.items():
-                self._insert(table, rows)
+                sql.insert(self.db, table, rows)
             self._change(plan)
             self.db.execute("COMMIT")
         if not plan.empty():
@@ -189,36 +181,25 @@ class Writer:
             pieces = (orjson.dumps(cut.pieces).decode(),)
             for statement in sql.CUT:
                 self.db.execute(statement, pieces)
-            floors.update(one(self.db, sql.FLOORS, pieces))
+            floors.update(sql.one(self.db, sql.FLOORS, pieces))
         if plan.deleted:
-            for statement in sql.PLACE:  # an event that has none would be taken for one of a new session
-                self.db.execute(statement)
+            strips.place(self.db)  # what lies loose would be taken for a new session's
             for session, had in plan.deleted.items():
-                had += one(self.db, sql.FILES_OF, (session,))
+                had += sql.one(self.db, sql.FILES_OF, (session,))
             for statement in sql.DELETE:
                 self.db.execute(statement, (orjson.dumps([*plan.deleted]).decode(),))
             self.db.execute(sql.EMPTY)
 
     def place(self) -> None:
-        """Fill the index of events by session; where that fails they stay loose for now, and are found all the same."""
+        """Put events into strips; where that fails they stay loose for now, and are found all the same."""
         try:
             self.db.execute("BEGIN IMMEDIATE")
-            for statement in sql.PLACE:
-                self.db.execute(statement)
+            strips.place(self.db)
             self.db.execute("COMMIT")
             self.loose = 0
         except sqlite3.Error as error:
             self._complain(error)
             self._landed(Plan(self.clock, self.heads))
-
-    def _insert(self, table: str, values: list[Any]) -> None:
-        width = len(sql.COLUMNS[table])
-        step = sql.MOST_ROWS * width
-        for start in range(0, len(values), step):
-            part = values if len(values) <= step else values[start : start + step]
-            rows = sql.rounded(len(part) // width)
-            part += [None] * (rows * width - len(part))
-            self.db.execute(sql.insertion(table, rows), part)
 
     def _forget(self, plan: Plan) -> None:
         for _, floors in plan.cuts:
@@ -249,7 +230,7 @@ class Writer:
     def _reopen(self) -> None:
         try:
             self.db.close()
-            self.db = connect(self.path)
+            self.db, self.room = connect(self.path), Room(self.path)
             self.prepare()
         except (sqlite3.Error, LogUnusable) as error:
             # Whoever waits for the commit in doubt must wait for the file; the others need not.
@@ -286,11 +267,6 @@ def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
     )
-
-
-def one(db: sqlite3.Connection, statement: str, values: Any) -> Any:
-    row = db.execute(statement, values).fetchone()
-    return None if row is None else orjson.loads(row[0])
 
 
 def _apart(batch: list[Job]) -> Iterator[list[Job]]:
