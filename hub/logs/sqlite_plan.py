@@ -1,6 +1,6 @@
 """What one commit of the embedded log writes, and how messages come back."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from secrets import token_hex
 from typing import Any, Literal
 
@@ -56,13 +56,15 @@ class Plan:
     """What one commit writes, and what is told when it has landed.
 
     *heads* says where sessions stand; it runs ahead of the file until the commit has landed, and must be forgotten
-    where that fails.
+    where that fails. *look* puts there what the file knows of others.
     """
 
     now: int
     heads: dict[str, Standing]
+    look: Callable[[Collection[str]], None]
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
     events: int = 0
+    looked: bool = False
     ended: list[tuple[str, str]] = attrs.Factory(list)
     removed: list[tuple[str, str]] = attrs.Factory(list)
     cuts: list[tuple[Cut, dict[str, int]]] = attrs.Factory(list)
@@ -71,17 +73,17 @@ class Plan:
     outcomes: list[Outcome] = attrs.Factory(list)
 
     def add(self, batch: list[Job]) -> None:
-        """Number what is appended, and write down all rows; raises LookupError for a session that is not in *heads*."""
+        """Number what is appended, and write down all rows; raises LookupError for a session that was not loaded."""
         now, heads, outcomes = self.now, self.heads, self.outcomes
         said: Said = []
         for work, done in batch:
             if type(work) is not Append:
-                self._add(work, done)
+                self._add(work, done, batch)
                 continue
             session = work.sessionId
             standing = heads.get(session)
             if standing is None:
-                raise _unloaded(session)
+                standing = self._found(session, batch)
             epoch, seq = standing.epoch, standing.seq
             first = seq + 1
             rows: list[Row] = []
@@ -95,20 +97,20 @@ class Plan:
                     message = getattr(body, "messageId", None)
                     rows.append((seq, now, body.type, agent, run, message, None, to_json(body)))
             standing.seq = seq
-            said.append((session, rows))
+            said.append((session, first, now, rows))
             if work.messages or work.saved or work.ended or work.chats or work.removed:
                 self._beside(work, first)
             outcomes.append((session, work.events, done, first))
         if said:
             self.rows["loose"].append(to_json(said))
-            self.events = sum([len(rows) for _, rows in said])
+            self.events = sum([len(rows) for *_, rows in said])
 
-    def _add(self, work: Work, done: Callable[[Any], None]) -> None:
+    def _add(self, work: Work, done: Callable[[Any], None], batch: list[Job]) -> None:
         if isinstance(work, str):
+            self._look(work, batch)
             self.outcomes.append(("", (), done, self._load(work)))
         elif isinstance(work, File):
-            if work.sessionId not in self.heads:
-                raise _unloaded(work.sessionId)
+            self._found(work.sessionId, batch)
             row = (work.fileId, work.sessionId, work.name, work.type, work.size, work.digest, self.now)
             self.rows["files"] += row
             self.outcomes.append(("", (), done, None))
@@ -122,6 +124,19 @@ class Plan:
             self.outcomes.append(("", (), done, None))
         else:
             self.outcomes.append(("", (), done, self.deleted.setdefault(work.sessionId, [])))
+
+    def _look(self, session: str, batch: list[Job]) -> None:
+        """Look at the file for a session and all others of the batch at once, where it is not known."""
+        if session not in self.heads and not self.looked:
+            self.looked = True
+            named = {work if isinstance(work, str) else getattr(work, "sessionId", session) for work, _ in batch}
+            self.look(named - self.heads.keys())
+
+    def _found(self, session: str, batch: list[Job]) -> Standing:
+        self._look(session, batch)
+        if session not in self.heads:
+            raise LookupError(f"session {session} was not loaded")
+        return self.heads[session]
 
     def _load(self, session: str) -> Head:
         standing = self.heads.get(session)
@@ -152,10 +167,6 @@ class Plan:
 
     def _changes(self) -> bool:
         return bool(self.ended or self.removed or self.cuts or self.labels or self.deleted)
-
-
-def _unloaded(session: str) -> LookupError:
-    return LookupError(f"session {session} was not loaded")
 
 
 def _or_null(fact: Any) -> str | None:

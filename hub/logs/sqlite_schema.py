@@ -87,12 +87,12 @@ MIGRATIONS = (
         WHERE e.n > (SELECT upto FROM placed) ORDER BY s.n, e.seq;
     CREATE TABLE loose (
         n INTEGER PRIMARY KEY,
-        events TEXT NOT NULL -- of one commit: [[session, [event, ...]], ...], each as in a strip
+        events TEXT NOT NULL -- of one commit: [[session, first seq, ts, [event, ...]], ...], each as in a strip
     );
     CREATE TABLE strips (
         n INTEGER PRIMARY KEY, session INTEGER NOT NULL, seq INTEGER NOT NULL, upto INTEGER NOT NULL, -- first and last
         ts INTEGER NOT NULL, -- of the last
-        size INTEGER NOT NULL, -- of their contents, in bytes, roughly
+        size INTEGER NOT NULL, -- of the text, in bytes
         events TEXT NOT NULL -- [[seq, ts, type, agent, run, message, offset, content], ...]
     );
     CREATE UNIQUE INDEX strips_of_sessions ON strips (session, upto);
@@ -108,7 +108,7 @@ MIGRATIONS = (
             SELECT s.id AS session, s.floor AS floor, e.value AS line
             FROM strips t JOIN sessions s ON s.n = t.session JOIN json_each(t.events) e WHERE s.id > '!'
             UNION ALL SELECT json_extract(a.value, '$[0]'), 0, e.value
-            FROM loose l JOIN json_each(l.events) a JOIN json_each(a.value, '$[1]') e)
+            FROM loose l JOIN json_each(l.events) a JOIN json_each(a.value, '$[3]') e)
         SELECT session, json_extract(line, '$[0]') AS seq, json_extract(line, '$[1]') AS ts,
             json_extract(line, '$[2]') AS type, json_extract(line, '$[3]') AS agent, json_extract(line, '$[4]') AS run,
             json_extract(line, '$[5]') AS message, json_extract(line, '$[6]') AS offset,
@@ -155,7 +155,7 @@ PLACED = "DELETE FROM loose WHERE n <= ?"
 NUMBERS = "SELECT json_group_object(id, n) FROM sessions WHERE id IN (SELECT value FROM json_each(?))"
 
 # The strips that hold what comes next, as far as there is need, each found by the one before: nothing more is touched.
-# A page after the last strip is of what lies loose.
+# Of their bytes 96 are taken for an event's numbers and ids. A page after the last strip is of what lies loose.
 PAGE = """
     WITH RECURSIVE here AS (SELECT n, epoch, max(floor, :after) AS after FROM sessions WHERE id = :session),
     page AS (
@@ -165,7 +165,7 @@ PAGE = """
         UNION ALL
         SELECT t.upto, t.events, t.size + page.size FROM page JOIN here JOIN strips t ON t.n = (
             SELECT n FROM strips WHERE session = here.n AND upto > page.upto ORDER BY upto LIMIT 1)
-        WHERE page.size < :bytes AND page.upto < here.after + :rows AND t.seq <= :upto)
+        WHERE page.size < :bytes + 96 * (page.upto - here.after) AND page.upto < here.after + :rows AND t.seq <= :upto)
     SELECT epoch, after, (SELECT group_concat(events) FROM page), iif(EXISTS (SELECT 1 FROM page), NULL,
         (SELECT group_concat(events) FROM loose WHERE instr(events, :mark)))
     FROM here"""
@@ -240,13 +240,12 @@ OLD = """
             (SELECT coalesce((SELECT max(json_extract(value, '$[0]')) FROM json_each(t.events)
                 WHERE json_extract(value, '$[1]') < :before), t.seq - 1) FROM strips t WHERE t.n = young.n)) AS upto
         FROM sessions s JOIN young ON young.session = s.n) WHERE upto > floor"""
-# or all the strips that are left when what they take, counted from the newest, passes :bytes (64 for an event's numbers
-# and ids). What lies loose is too young to go.
+# or all the strips that are left when what they take, counted from the newest, passes :bytes. What lies loose is too
+# young to go.
 LARGE = """
     SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
         SELECT s.id, s.epoch, s.floor, max(t.upto) AS upto FROM (
-            SELECT session, upto, sum(size + 64 * (upto - seq + 1)) OVER (ORDER BY ts DESC, n DESC) AS taken
-            FROM strips) t
+            SELECT session, upto, sum(size) OVER (ORDER BY ts DESC, n DESC) AS taken FROM strips) t
         JOIN sessions s ON s.n = t.session WHERE taken > :bytes AND s.id > '!' GROUP BY s.n) WHERE upto > floor"""
 # Of a deleted session only strips are left, which a new one of that id has nothing to do with: the number n, by which
 # they know it, stays taken until the last of them is dropped.

@@ -21,7 +21,7 @@ STRIP_BYTES = 64 * 1024  # a strip ends with the event that passes it
 
 # seq, ts, type, agent, run, message, offset, and a chunk's text; of other events the whole body as JSON.
 Row = tuple[int, int, str, str | None, str | None, str | None, int | None, str]
-Said = list[tuple[str, list[Row]]]  # by one commit
+Said = list[tuple[str, int, int, list[Row]]]  # by one commit: session, first seq, ts, events
 
 Found = TypeVar("Found")
 
@@ -29,8 +29,8 @@ _encode = msgspec.json.Encoder().encode
 _decode = {name: msgspec.json.Decoder(kind).decode for name, kind in BODIES.items()}
 _strips: Callable[[str], list[list[Row]]] = msgspec.json.Decoder(list[list[Row]]).decode
 _rows: Callable[[bytes], list[Row]] = msgspec.json.Decoder(list[Row]).decode
-_commits: Callable[[str], list[list[tuple[str, list[Raw]]]]] = msgspec.json.Decoder(
-    list[list[tuple[str, list[Raw]]]]
+_commits: Callable[[str], list[list[tuple[str, int, int, list[Raw]]]]] = msgspec.json.Decoder(
+    list[list[tuple[str, int, int, list[Raw]]]]
 ).decode
 
 
@@ -38,9 +38,9 @@ def to_json(fact: Any) -> str:
     return _encode(fact).decode()
 
 
-def as_loose(session: str, *row: Any) -> str:
+def as_loose(session: str, seq: int, ts: int, *more: Any) -> str:
     """Return one event as a commit; the statement that brings an older file up to date calls it."""
-    return to_json([[session, [row]]])
+    return to_json([(session, seq, ts, [(seq, ts, *more)])])
 
 
 def to_events(session: str, epoch: str, rows: Iterable[Row]) -> list[Event]:
@@ -61,28 +61,40 @@ def place(db: sqlite3.Connection) -> None:
         if upto is None:
             return
         said: dict[str, list[Raw]] = {}
-        for session, events in _loose(loose):
-            said.setdefault(session, []).extend(events)
+        first: dict[str, int] = {}
+        last: dict[str, int] = {}
+        for commit in _sound(_commits, loose):
+            for session, seq, ts, events in commit:
+                if session in said:
+                    said[session] += events
+                else:
+                    said[session], first[session] = events, seq
+                last[session] = ts
         numbers: dict[str, int] = sql.one(db, sql.NUMBERS, (to_json([*said]),))
         values: list[Any] = []
-        for session in numbers:
-            for strip in _pieces(said[session]):
-                text = _array(strip)
-                first, last = _rows(_array((strip[0], strip[-1])))
-                beside = len(strip[0]) - _size(first)  # an event's numbers and ids, which are as long in the others
-                size = max(len(text) - beside * len(strip), 0)
-                values += (numbers[session], first[0], last[0], last[1], size, text.decode())
+        for session, number in numbers.items():
+            for strip in _pieces(said[session], first[session], last[session]):
+                values += (number, *strip)
         sql.insert(db, "strips", values)
         db.execute(sql.PLACED, (upto,))
 
 
-def _pieces(events: list[Raw]) -> Iterator[list[Raw]]:
-    start = size = 0
-    for end, event in enumerate(events, 1):
-        size += len(event)
-        if end - start == STRIP_EVENTS or size >= STRIP_BYTES or end == len(events):
-            yield events[start:end]
-            start, size = end, 0
+def _pieces(events: list[Raw], seq: int, ts: int) -> Iterator[tuple[int, int, int, int, str]]:
+    """Yield the first and the last seq, the ts, the size and the text of each strip; *ts* is the last event's."""
+    start = 0
+    if len(events) > STRIP_EVENTS or sum(map(len, events)) >= STRIP_BYTES:
+        size = 0
+        for end, event in enumerate(events[:-1], 1):
+            size += len(event)
+            if end - start == STRIP_EVENTS or size >= STRIP_BYTES:
+                yield _strip(seq + start, _rows(_array((event,)))[0][1], events[start:end])
+                start, size = end, 0
+    yield _strip(seq + start, ts, events[start:])
+
+
+def _strip(seq: int, ts: int, events: list[Raw]) -> tuple[int, int, int, int, str]:
+    text = _array(events)
+    return seq, seq + len(events) - 1, ts, len(text), text.decode()
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -92,15 +104,14 @@ def heads(db: sqlite3.Connection, sessions: Sequence[str]) -> list[tuple[str, st
     """Return (session, epoch, seq, floor) of those that there are."""
     mark = _mark(sessions[0]) if len(sessions) == 1 else ""
     known, loose = db.execute(sql.HEADS, {"sessions": to_json(sessions), "mark": mark}).fetchone()
-    last = {session: events[-1] for session, events in _loose(loose)}
+    late = {session: seq + len(events) - 1 for commit in _sound(_commits, loose) for session, seq, _, events in commit}
     return [
-        (session, epoch, _rows(_array((last[session],)))[0][0] if session in last else seq, floor)
-        for session, epoch, seq, floor in msgspec.json.decode(known)
+        (session, epoch, late.get(session, seq), floor) for session, epoch, seq, floor in msgspec.json.decode(known)
     ]
 
 
 def page(db: sqlite3.Connection, session: str, after: int, upto: int, rows: int, size: int) -> list[Event]:
-    """Return what comes after *after*, to *upto*: *rows* at most, no more than a strip past *size* bytes of text."""
+    """Return what comes after *after*, to *upto*: *rows* at most, and little past *size* bytes of text."""
     asked = {"session": session, "after": after, "upto": upto, "rows": rows, "bytes": size, "mark": _mark(session)}
     found = db.execute(sql.PAGE, asked).fetchone()
     if found is None:
@@ -113,7 +124,7 @@ def page(db: sqlite3.Connection, session: str, after: int, upto: int, rows: int,
         for row in _rows(_array(_of(session, loose))):
             if after < row[0] <= upto and held < size:
                 said.append(row)
-                held += _size(row)
+                held += len(row[-1].encode())
     return to_events(session, epoch, said[:rows])
 
 
@@ -149,16 +160,12 @@ def _back(db: sqlite3.Connection, session: str, seq: int) -> Iterator[Row]:
 
 def _mark(session: str) -> str:
     """Return what is in the text of every commit in which the session said something."""
-    return f"[{to_json(session)},["
+    return f"[{to_json(session)},"
 
 
 def _of(session: str, loose: str | None) -> list[Raw]:
-    return [event for its, events in _loose(loose) if its == session for event in events]
-
-
-def _loose(commits: str | None) -> Iterator[tuple[str, list[Raw]]]:
-    for commit in _sound(_commits, commits):
-        yield from commit
+    commits = _sound(_commits, loose)
+    return [event for commit in commits for its, _, _, events in commit if its == session for event in events]
 
 
 def _placed(strips: str) -> list[Row]:
@@ -171,11 +178,6 @@ def _sound(decode: Callable[[str], list[Found]], texts: str | None) -> list[Foun
         return decode(f"[{texts or ''}]")
     except msgspec.MsgspecError as error:
         raise sqlite3.DatabaseError(f"database disk image is malformed: {error}") from None
-
-
-def _size(row: Row) -> int:
-    content = row[-1]
-    return len(content) if content.isascii() else len(content.encode())
 
 
 def _array(events: Sequence[Raw]) -> bytes:

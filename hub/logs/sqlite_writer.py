@@ -3,7 +3,7 @@
 import queue
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,7 @@ import structlog
 
 from hub.config import MiB
 from hub.errors import StorageUnavailable
-from hub.logs import Append, File, LogUnusable, lockfile
+from hub.logs import LogUnusable, lockfile
 from hub.logs import sqlite_schema as sql
 from hub.logs import sqlite_strips as strips
 from hub.logs.sqlite_plan import Cut, Delete, Job, Outcome, Plan, Standing
@@ -77,16 +77,17 @@ class Writer:
         """Commit what waits, again and again, until None comes."""
         while not self.closing:
             batch = self._take(LOOSE_SECONDS if self.loose else None)
-            if self.loose and (not batch or self.loose >= LOOSE_ROWS):
+            kinds = {type(work) for work, _ in batch}
+            if self.loose and (not batch or self.loose >= LOOSE_ROWS or Cut in kinds):  # only strips are cut
                 self.place()
             outcomes: list[Outcome] = []
-            for jobs in _apart(batch):
+            for jobs in _apart(batch) if Delete in kinds else (batch,):
                 outcomes += self._answer(jobs)
             if outcomes:
                 self.deliver(outcomes)
                 self.room.make(self.db)
                 if self.db.in_transaction:  # what came next would be told and not be kept
-                    self._landed(Plan(self.clock, self.heads))
+                    self._landed(())
         self.place()
 
     def _answer(self, batch: list[Job]) -> list[Outcome]:
@@ -103,8 +104,8 @@ class Writer:
             return []
         self._pace(batch[0])
         batch += [self.jobs.get_nowait() for _ in range(min(self.jobs.qsize(), MOST_JOBS - 1))]
-        self.closing = batch[-1] is None
-        return [job for job in batch if job is not None]
+        self.closing = batch[-1] is None  # nothing is put behind it
+        return [*filter(None, batch)]
 
     def _pace(self, first: Job | None) -> None:
         """Wait, and let more come, where several sessions commit often (the generic cell rate algorithm)."""
@@ -119,13 +120,12 @@ class Writer:
 
     def _serve(self, batch: list[Job]) -> list[Outcome]:
         self.clock = max(self.clock, time.time_ns() // 1_000_000)
-        plan = Plan(self.clock, self.heads)
+        plan = Plan(self.clock, self.heads, self._look)
         try:
-            self._ready(batch)
             plan.add(batch)
             self._write(plan)
         except Exception as error:
-            if self._landed(plan):
+            if self._landed(plan.outcomes):
                 return plan.outcomes
             if _is_disk(error):
                 self._complain(error)
@@ -135,23 +135,9 @@ class Writer:
         self._forget(plan)
         return plan.outcomes
 
-    def _ready(self, batch: list[Job]) -> None:
-        """Have what a plan of these needs: where their sessions stand, and in strips what may be dropped."""
-        named = {work.sessionId for work, _ in batch if type(work) is Append}
-        for work, _ in batch:
-            if type(work) is File:
-                named.add(work.sessionId)
-            elif type(work) is str:
-                named.add(work)
-            elif type(work) is Cut and self.loose:
-                self.place()
-        unknown = named - self.heads.keys()
-        if unknown:
-            self._look(unknown)
-
-    def _look(self, unknown: set[str]) -> None:
-        """Read where sessions stand."""
-        for session, epoch, seq, floor in strips.heads(self.db, [*unknown]):
+    def _look(self, sessions: Collection[str]) -> None:
+        """Read where sessions stand, of those that there are."""
+        for session, epoch, seq, floor in strips.heads(self.db, [*sessions]):
             self.heads[session] = Standing(epoch, seq, floor)
 
     def _write(self, plan: Plan) -> None:
@@ -199,7 +185,7 @@ class Writer:
             self.loose = 0
         except sqlite3.Error as error:
             self._complain(error)
-            self._landed(Plan(self.clock, self.heads))
+            self._landed(())
 
     def _forget(self, plan: Plan) -> None:
         for _, floors in plan.cuts:
@@ -210,16 +196,16 @@ class Writer:
         if len(self.heads) > KNOWN_HEADS:
             self.heads.clear()
 
-    def _landed(self, plan: Plan) -> bool:
+    def _landed(self, outcomes: Sequence[Outcome]) -> bool:
         """Undo what failed, and say whether it was kept all the same: the numbers are answered from the file again."""
-        last = {session: events[-1].seq for session, events, _, _ in plan.outcomes if events}
+        last = {session: events[-1].seq for session, events, _, _ in outcomes if events}
         while True:
             self.heads.clear()
             try:
                 if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
                 if last:
-                    self._look(set(last))
+                    self._look(last)
                 return bool(last) and all(self.heads[session].seq == seq for session, seq in last.items())
             except sqlite3.Error as error:
                 self._complain(error)
@@ -271,9 +257,6 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def _apart(batch: list[Job]) -> Iterator[list[Job]]:
     """Split what may not be in one commit: a Delete shares none with anything else."""
-    if Delete not in {type(work) for work, _ in batch}:
-        yield batch
-        return
     for _, jobs in groupby(batch, lambda job: type(job[0]) is Delete):
         yield list(jobs)
 
