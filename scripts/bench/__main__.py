@@ -9,12 +9,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from extras import EXTRAS, Extra, growth
-from load import Work, measure
+from load import Work, measure, median
 from report import line, write
 from servers import BUILD, BUN, HUB, NODE_WS, Server, install, running
 
@@ -33,7 +32,8 @@ TOO_SLOW = {
     "starlette": {"fast", "flood"},
     "aiohttp naive": {"flood"},
 }
-# Those whose figures are compared most closely do the work in turns, so often, and their medians count.
+# Those whose figures are compared most closely do the work in turns, so often, each time just started as the others are;
+# their medians count.
 IN_TURNS = {"paced": (HUB, BUN), "many": (HUB, BUN, NODE_WS)}
 ROUNDS = 3
 
@@ -85,9 +85,12 @@ def plan(servers: tuple[Server, ...]) -> list[Step]:
 
     def step(table: str, work: Work, *turns: Server) -> None:
         def run(data: Path) -> list[dict[str, Any]]:
-            with ExitStack() as up:
-                there = [up.enter_context(running(server, data)) for server in turns]
-                return measure(there, work, ROUNDS if len(there) > 1 else 1)
+            rounds: list[list[dict[str, Any]]] = [[] for _ in turns]
+            for number in range(ROUNDS if len(turns) > 1 else 1):
+                for server, results in zip(turns, rounds, strict=True):
+                    with running(server, data / str(number)) as there:
+                        results.append(measure(there, work))
+            return [median(results) for results in rounds]
 
         steps.append((table, tuple(server.name for server in turns), run))
 

@@ -188,7 +188,7 @@ def growth_of(data: Path, work: Work, kept: int = 0) -> Result:
     if kept:
         fill(data, max(1, kept // 1000), 1000)
     with running(HUB, data) as hub:
-        return measure([hub], work)[0]
+        return measure(hub, work)
 
 
 @attrs.frozen

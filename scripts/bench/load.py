@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 from servers import Running, cpu_seconds, resident_kb
-from wire import connect, hub_path, pong, send, send_json, until
+from wire import connect, hub_path, send, send_json, until
 
 MARK = b"#tok"
 SETTLE_SECONDS = 0.5
@@ -110,75 +110,54 @@ def start(server: Running, sock: socket.socket, session: str, tokens: int, gap: 
     sock.setblocking(False)
 
 
-class Crowd:
-    """The clients of one server that do *work*, again and again.
+def measure(server: Running, work: Work) -> dict[str, Any]:
+    """Let a server that was just started do *work* once; return what was delivered, and what it cost the server.
 
     Each session has one token first: what a session costs to make is not what a token costs to deliver.
     """
+    time.sleep(SETTLE_SECONDS)
+    before = resident_kb(server.pid)
+    socks: list[socket.socket] = []
+    leaders: list[tuple[socket.socket, str]] = []
+    for number in range(work.sessions):
+        session = f"s{number}"
+        group = [join(server, session) for _ in range(work.subscribers)]
+        socks += group
+        leaders.append((group[0], session))
+    time.sleep(SETTLE_SECONDS)
+    held = (resident_kb(server.pid) - before) / len(socks)
+    counter = Counter(socks)
 
-    def __init__(self, server: Running, work: Work):
-        self.server, self.work = server, work
+    def speak(tokens: int, gap: float) -> None:
+        for sock, session in leaders:
+            start(server, sock, session, tokens, gap)
+        counter.run(tokens, work.seconds)
+
+    if work.tokens:
+        speak(1, 0)
         time.sleep(SETTLE_SECONDS)
-        before = resident_kb(server.pid)
-        self.socks: list[socket.socket] = []
-        self.leaders: list[tuple[socket.socket, str]] = []
-        for number in range(work.sessions):
-            session = f"s{number}"
-            group = [join(server, session) for _ in range(work.subscribers)]
-            self.socks += group
-            self.leaders.append((group[0], session))
-        time.sleep(SETTLE_SECONDS)
-        self.held = (resident_kb(server.pid) - before) / len(self.socks)
-        self.counter = Counter(self.socks)
-        if work.tokens:
-            self.speak(1, 0)
-            time.sleep(SETTLE_SECONDS)
-
-    def speak(self, tokens: int, gap: float) -> None:
-        """Let all models speak, and hear them out."""
-        for sock, session in self.leaders:
-            start(self.server, sock, session, tokens, gap)
-        self.counter.run(tokens, self.work.seconds)
-
-    def round(self) -> dict[str, Any]:
-        """Do the work once; return what was delivered, and what it cost the server."""
-        work, counter = self.work, self.counter
-        for sock in self.socks:  # nobody is silent for so long that a server takes it for gone
-            pong(sock)
-        time.sleep(SETTLE_SECONDS)
-        counter.reset()
-        cpu, began = cpu_seconds(self.server.pid), time.perf_counter()
-        if work.tokens:
-            self.speak(work.tokens, work.gap)
-        wall, cpu = time.perf_counter() - began, cpu_seconds(self.server.pid) - cpu
-        got = sum(min(count, work.tokens) for count in counter.tokens.values())
-        ages = sorted(counter.ages) if work.gap else []
-        return {
-            "connections": len(self.socks),
-            "delivered": got,
-            "missing": len(self.socks) * work.tokens - got,
-            "surplus": sum(counter.tokens.values()) - got,
-            "wall_s": round(wall, 2),
-            "cpu_us": round(cpu / got * 1e6, 3) if got else None,
-            "bytes_per_token": round(counter.bytes / got, 1) if got else None,
-            "reads_per_token": round(counter.reads / got, 3) if got else None,
-            "age_p50_ms": round(ages[len(ages) // 2] / 1000, 2) if ages else None,
-            "age_p99_ms": round(ages[int(len(ages) * 0.99)] / 1000, 2) if ages else None,
-            "kb_per_connection": round(self.held, 1),
-        }
-
-    def close(self) -> None:
-        for sock in self.socks:
-            sock.close()
-
-
-def measure(servers: list[Running], work: Work, rounds: int = 1) -> list[dict[str, Any]]:
-    """Let servers do *work* in turns, so that what the machine does meanwhile is done to all; return medians."""
-    crowds = [Crowd(server, work) for server in servers]
-    results = [[crowd.round() for crowd in crowds] for _ in range(rounds)]
-    for crowd in crowds:
-        crowd.close()
-    return [median(one) for one in zip(*results, strict=True)]
+    counter.reset()
+    cpu, began = cpu_seconds(server.pid), time.perf_counter()
+    if work.tokens:
+        speak(work.tokens, work.gap)
+    wall, cpu = time.perf_counter() - began, cpu_seconds(server.pid) - cpu
+    got = sum(min(count, work.tokens) for count in counter.tokens.values())
+    ages = sorted(counter.ages) if work.gap else []
+    for sock in socks:
+        sock.close()
+    return {
+        "connections": len(socks),
+        "delivered": got,
+        "missing": len(socks) * work.tokens - got,
+        "surplus": sum(counter.tokens.values()) - got,
+        "wall_s": round(wall, 2),
+        "cpu_us": round(cpu / got * 1e6, 3) if got else None,
+        "bytes_per_token": round(counter.bytes / got, 1) if got else None,
+        "reads_per_token": round(counter.reads / got, 3) if got else None,
+        "age_p50_ms": round(ages[len(ages) // 2] / 1000, 2) if ages else None,
+        "age_p99_ms": round(ages[int(len(ages) * 0.99)] / 1000, 2) if ages else None,
+        "kb_per_connection": round(held, 1),
+    }
 
 
 def median(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:

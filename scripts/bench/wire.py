@@ -47,11 +47,6 @@ def send(sock: socket.socket, payload: str) -> None:
     sock.sendall(head + key + bytes(byte ^ key[i % 4] for i, byte in enumerate(data)))
 
 
-def pong(sock: socket.socket) -> None:
-    """Say that the client is there (RFC 6455, 5.5.3), without waiting."""
-    sock.send(b"\x8a\x80" + os.urandom(4))
-
-
 def send_json(sock: socket.socket, **command: object) -> None:
     send(sock, json.dumps(command))
 
