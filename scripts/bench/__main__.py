@@ -32,8 +32,7 @@ TOO_SLOW = {
     "starlette": {"fast", "flood"},
     "aiohttp naive": {"flood"},
 }
-# Those whose figures are compared most closely do the work in turns, so often, each time just started as the others are;
-# their medians count.
+# Those whose figures are compared most closely do the work in turns, so often, and their medians count.
 IN_TURNS = {"paced": (HUB, BUN), "many": (HUB, BUN, NODE_WS)}
 ROUNDS = 3
 
