@@ -27,8 +27,8 @@ KNOWN_HEADS = 50_000  # past it they are read again when needed
 LOOSE_ROWS = 2048
 LOOSE_SECONDS = 0.1  # without a commit, after which they are placed too
 # A commit costs 50 to 100 us of CPU beside what it carries, half of it the system's for the fsync. So where several
-# sessions speak they come so far apart, after so many at once, and each carries more: 20 sessions at 50 tokens/s take 200
-# commits a second instead of 430, which is a fifth of all CPU that a token costs. One who speaks alone never waits.
+# sessions speak they come so far apart, after so many at once, and each carries more: 20 sessions at 50 tokens/s take
+# 200 commits a second instead of 430, which is a fifth of all CPU that a token costs. One who speaks alone never waits.
 COMMIT_SECONDS = 0.005
 COMMITS_AT_ONCE = 8
 
