@@ -20,7 +20,8 @@ from hub.errors import StorageUnavailable
 from hub.logs import Append, Head, LogUnusable, Message, RunRecord, sqlite_writer
 from hub.logs.sqlite import SqliteLog
 from hub.logs.sqlite_room import ROOM, Room
-from hub.logs.sqlite_schema import MIGRATIONS
+from hub.logs.sqlite_schema import BACK, MIGRATIONS
+from hub.logs.sqlite_strips import as_loose
 from hub.logs.sqlite_writer import Writer, connect
 from hub.messages import Author, Chunk, Event, RunStarted
 
@@ -375,6 +376,79 @@ async def test_a_strip_is_as_long_as_it_may_be(opener: Opener, path: Path) -> No
         assert [event.seq for event in page] == list(range(after + 1, min(after + rows, upto, 1000) + 1))
 
 
+async def test_what_is_long_goes_into_strips_at_once(opener: Opener, path: Path) -> None:
+    """It would be written twice, and what lies loose must not be much; what lay loose before it comes before it."""
+    log = await opener()
+    await asyncio.gather(log.load("s"), log.load("t"))
+    said = ["a", "b" * 40_000, "c", "d" * 1_000_000, "e"]
+    for words in said:
+        await asyncio.gather(put(log, Append("s", [text(words)])), put(log, Append("t", [text("t")])))
+    assert await content(log, "s") == "".join(said) and await content(log, "t") == "ttttt"
+    with closing(sqlite3.connect(path)) as db:
+        (loose,) = db.execute("SELECT sum(length(events)) FROM loose").fetchone()
+        assert loose < 1000
+        assert db.execute("SELECT sum(length(events)) FROM strips").fetchone()[0] > 1_040_000
+    await log.close()
+    log = await opener()
+    assert await content(log, "s") == "".join(said)
+
+
+async def test_what_lies_loose_is_not_much(opener: Opener, path: Path) -> None:
+    """Of events that are long, but not too long for that, fewer may lie there."""
+    log = await opener()
+    await log.load("s")
+    with closing(sqlite3.connect(path)) as db:
+        for _ in range(200):
+            await put(log, Append("s", [text("x" * 15_000)]))
+            assert db.execute("SELECT coalesce(sum(size), 0) FROM loose").fetchone()[0] < 1_100_000
+    assert await content(log, "s") == "x" * 3_000_000
+
+
+async def test_records_alone_write_no_events(opener: Opener, path: Path) -> None:
+    """Not even where everything before them has its place, and all goes on."""
+    log = await opener()
+    await asyncio.gather(log.load("s"), log.load("t"))
+    await put(log, Append("s", [text("x")]))
+    await log.expire(0, 2**60)
+    for session in "st":
+        await put(log, Append(session, [], saved=[RunRecord("r", session, "main", "queued", *"muhi", 1)]))
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM loose").fetchone() == (0,)
+    assert await put(log, Append("t", [text("y")], ended=["r"])) == 1
+    assert await put(log, Append("s", [text("z")], ended=["r"])) == 2
+    assert await log.expire(2**60, 2**60) == {"s": 2, "t": 1}
+
+
+async def test_old_is_what_comes_before_the_first_that_is_young(
+    opener: Opener, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the clock was put back and a strip has both; what was dropped is said no more."""
+    log = await opener()
+    await log.load("s")
+    await put(log, Append("s", [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(9))]))
+    await log.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        (events,) = db.execute("SELECT events FROM strips").fetchone()
+        lines = json.loads(events)
+        for line, ts in zip(lines, (1, 2, 3, 4, 10_000, 6, 7, 8, 9, 10), strict=True):
+            line[1] = ts
+        db.execute("UPDATE strips SET ts = 10000, events = ?", (json.dumps(lines),))
+    log = await opener()
+    assert await log.expire(5000, 2**60) == {"s": 4}
+    assert [event.seq for event in await log.read("s", 0, 99)] == [5, 6, 7, 8, 9, 10]
+    assert await log.message_before("s", "r", 11) == ("m", "3,4,5,6,7,8,")
+
+
+def test_reading_back_seeks_the_strip(path: Path) -> None:
+    """However many come after it."""
+    path.parent.mkdir()
+    with closing(connect(path)) as db:
+        db.create_function("as_loose", -1, as_loose)
+        db.executescript("".join(MIGRATIONS))
+        plan = db.execute(f"EXPLAIN QUERY PLAN {BACK}", {"session": "s", "seq": 9}).fetchall()
+    assert any("strips_of_sessions (session=? AND upto<?)" in line[-1] for line in plan), plan
+
+
 @pytest.mark.parametrize("placed", [False, True])
 async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) -> None:
     """A view shows them one by one, wherever they lie, but for those that were dropped."""
@@ -390,20 +464,38 @@ async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) ->
     assert shown == [*kept[placed:], ("t", 1, "run_started", "m", '{"attempt":1,"messageId":"m"}')]
 
 
-@pytest.mark.parametrize("where", ["loose", "strips"])
-async def test_damage_in_the_text_of_events_is_named(opener: Opener, path: Path, where: str) -> None:
-    """It harms only who reads there."""
+@pytest.mark.parametrize(
+    ("where", "what", "by"),
+    [("loose", "x", '"x'), ("strips", "x", '"x'), ("strips", '"stream"', '"strm"'), ("strips", '"stream"', "7")],
+)
+async def test_damage_in_the_text_of_events_is_named(
+    opener: Opener, path: Path, where: str, what: str, by: str
+) -> None:
+    """It harms only those whose events are in that row, also after a restart and when a commit fails."""
     log = await opener()
-    await asyncio.gather(log.load("s"), log.load("t"))
+    await asyncio.gather(*map(log.load, "stuv"))
     await put(log, Append("s", [text("x")]))
     if where == "strips":
         await log.expire(0, 2**60)
     with closing(sqlite3.connect(path, timeout=20)) as db, db:
-        assert db.execute(f"UPDATE {where} SET events = replace(events, 'x', '\"x')").rowcount == 1
-    with pytest.raises(StorageUnavailable, match="cannot be read now.*malformed"):
-        await log.read("s", 0, 9)
-    assert await put(log, Append("t", [text("y")])) == 1
-    assert await content(log, "t") == "y"
+        assert db.execute(f"UPDATE {where} SET events = replace(events, ?, ?)", (what, by)).rowcount == 1
+    for _ in range(2):
+        with pytest.raises(StorageUnavailable, match="cannot be read now.*(malformed|no kind)"):
+            await log.read("s", 0, 9)
+        for session in "tuv":
+            assert await put(log, Append(session, [text("y")])) > 0
+        await log.expire(0, 2**60)
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("SELECT count(*) FROM loose WHERE n > 0").fetchone() == (0,)
+        with pytest.raises(StorageUnavailable, match="cannot be kept"):
+            await put(log, Append("t", [text("y" + chr(0xD800))]))  # after which all heads are read again
+        assert all(head.seq for head in await asyncio.gather(*map(log.load, "tuv")))
+        await log.close()
+        log = await opener()
+    if where == "loose":
+        with pytest.raises(StorageUnavailable, match="cannot be kept.*malformed"):
+            await log.load("s")
+    assert await content(log, "t") == "yy"
 
 
 async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> None:

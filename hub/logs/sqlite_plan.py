@@ -7,12 +7,15 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
+from hub.config import KiB
 from hub.logs import Append, File, Head, Message
 from hub.logs.sqlite_schema import COLUMNS
 from hub.logs.sqlite_strips import Row, Said, to_json
 from hub.messages import Author, Chunk, Event
 
 CUT_ROWS = 2048  # dropped in one commit
+HEAVY_BYTES, HEAVY_EVENT_BYTES = 16 * KiB, 1 * KiB  # a commit that has more, in all and for each event, is heavy
+LOOSE_EVENT_BYTES = 512  # for each an event that lies loose counts once more
 
 
 @attrs.frozen
@@ -63,7 +66,8 @@ class Plan:
     heads: dict[str, Standing]
     look: Callable[[Collection[str]], None]
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
-    events: int = 0
+    loose: int = 0  # how many events are written loose; long ones count more
+    heavy: Said | None = None  # what goes into strips at once: it would be written twice
     looked: bool = False
     ended: list[tuple[str, str]] = attrs.Factory(list)
     removed: list[tuple[str, str]] = attrs.Factory(list)
@@ -96,14 +100,23 @@ class Plan:
                 else:
                     message = getattr(body, "messageId", None)
                     rows.append((seq, now, body.type, agent, run, message, None, to_json(body)))
-            standing.seq = seq
-            said.append((session, first, now, rows))
+            if rows:
+                standing.seq = seq
+                said.append((session, first, now, rows))
             if work.messages or work.saved or work.ended or work.chats or work.removed:
                 self._beside(work, first)
             outcomes.append((session, work.events, done, first))
         if said:
-            self.rows["loose"].append(to_json(said))
-            self.events = sum([len(rows) for *_, rows in said])
+            self._write_down(said)
+
+    def _write_down(self, said: Said) -> None:
+        text = to_json(said)
+        events, size = sum([len(rows) for *_, rows in said]), len(text)
+        if size > HEAVY_BYTES and size > HEAVY_EVENT_BYTES * events:
+            self.heavy = said
+        else:
+            self.rows["loose"] += (size, text)
+            self.loose = max(events, size // LOOSE_EVENT_BYTES)
 
     def _add(self, work: Work, done: Callable[[Any], None], batch: list[Job]) -> None:
         if isinstance(work, str):
@@ -160,10 +173,10 @@ class Plan:
 
     def lone(self) -> bool:
         """Say whether one statement writes it all; such a one is its own transaction."""
-        return not self._changes() and [table for table, rows in self.rows.items() if rows] == ["loose"]
+        return not (self._changes() or self.heavy) and [table for table, rows in self.rows.items() if rows] == ["loose"]
 
     def empty(self) -> bool:
-        return not (self._changes() or any(self.rows.values()))
+        return not (self._changes() or self.heavy or any(self.rows.values()))
 
     def _changes(self) -> bool:
         return bool(self.ended or self.removed or self.cuts or self.labels or self.deleted)

@@ -1,6 +1,6 @@
 """The tables of the embedded log, and every statement about them.
 
-What is read comes back as one JSON value, in one step (sqlite.py says why).
+What is read comes back in one row, mostly of one JSON value, and so in one step (sqlite.py says why).
 """
 
 import sqlite3
@@ -36,7 +36,7 @@ MIGRATIONS = (
         PRIMARY KEY (session, principal, client_msg_id)
     ) WITHOUT ROWID;
     """,
-    # Events lie in the order of their commits; where those of a session are is noted later, many at once (see PLACE).
+    # Events lie in the order of their commits; where those of a session are is noted later, many at once.
     """
     ALTER TABLE sessions RENAME TO old_sessions;
     CREATE TABLE sessions (
@@ -86,18 +86,19 @@ MIGRATIONS = (
     INSERT INTO places SELECT s.n, e.seq, e.n FROM events e JOIN sessions s ON s.id = e.session
         WHERE e.n > (SELECT upto FROM placed) ORDER BY s.n, e.seq;
     CREATE TABLE loose (
-        n INTEGER PRIMARY KEY,
+        n INTEGER PRIMARY KEY, size INTEGER NOT NULL, -- of the text, in bytes
         events TEXT NOT NULL -- of one commit: [[session, first seq, ts, [event, ...]], ...], each as in a strip
     );
     CREATE TABLE strips (
         n INTEGER PRIMARY KEY, session INTEGER NOT NULL, seq INTEGER NOT NULL, upto INTEGER NOT NULL, -- first and last
-        ts INTEGER NOT NULL, -- of the last
+        ts INTEGER NOT NULL, -- the latest
         size INTEGER NOT NULL, -- of the text, in bytes
         events TEXT NOT NULL -- [[seq, ts, type, agent, run, message, offset, content], ...]
     );
     CREATE UNIQUE INDEX strips_of_sessions ON strips (session, upto);
-    INSERT INTO loose (events)
-        SELECT as_loose(s.id, e.seq, e.ts, e.type, e.agent, e.run, e.message, e.offset, e.content)
+    INSERT INTO loose (size, events)
+        SELECT length(e.content) + 100, -- or so
+            as_loose(s.id, e.seq, e.ts, e.type, e.agent, e.run, e.message, e.offset, e.content)
         FROM places p JOIN sessions s ON s.n = p.session JOIN events e ON e.n = p.n ORDER BY p.session, p.seq;
     DROP TABLE events;
     DROP TABLE places;
@@ -120,7 +121,7 @@ MIGRATIONS = (
 # What is inserted: the columns, in the order in which values are given.
 COLUMNS = {
     "sessions": ("id", "epoch", "floor", "created"),
-    "loose": ("events",),
+    "loose": ("size", "events"),
     "messages": (
         *("session", "id", "seq", "ts", "role", "agent", "run", "author", "author_name", "content"),
         *("parts", "metadata", "user_message"),
@@ -134,12 +135,13 @@ MOST_ROWS = 512  # inserted by one statement
 # A run that is saved again keeps its place.
 CONFLICTS = {"runs": " ON CONFLICT (session, id) DO UPDATE SET after = excluded.after, record = excluded.record"}
 
-# Where sessions stand by their strips, and what lies loose, by which they may stand further on; that is not looked at
-# for sessions that are all new. :mark is in the text of each commit that is asked for.
+# Where sessions stand by their strips, and the commits in which they are, by which they may stand further on; those are
+# not looked for where all sessions are new. A mark is in the text of each commit of its session.
 HEADS = """
     SELECT json_group_array(json_array(
         id, epoch, coalesce((SELECT max(upto) FROM strips WHERE session = sessions.n), floor), floor)),
-        iif(count(*), (SELECT group_concat(events) FROM loose WHERE instr(events, :mark)), NULL)
+        iif(count(*), (SELECT group_concat(events) FROM loose
+            WHERE EXISTS (SELECT 1 FROM json_each(:marks) WHERE instr(events, value))), NULL)
     FROM sessions WHERE id IN (SELECT value FROM json_each(:sessions))"""
 END_RUNS = """
     DELETE FROM runs WHERE (session, id) IN
@@ -148,14 +150,20 @@ REMOVE = """
     DELETE FROM messages WHERE (session, id) IN
     (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
 
-# What lies loose for the longest, up to which row, and that it does so no more.
+# What lies loose for the longest, and up to which number. Those below 0 are damaged.
 LOOSE = """
-    SELECT max(n), group_concat(events) FROM (SELECT n, events FROM loose ORDER BY n LIMIT :most)"""
-PLACED = "DELETE FROM loose WHERE n <= ?"
+    WITH some AS (SELECT n, sum(size) OVER (ORDER BY n) AS total FROM loose WHERE n > 0 ORDER BY n LIMIT :most)
+    SELECT max(n), group_concat(events) FROM (
+        SELECT n, events FROM loose WHERE n > 0 AND n <= coalesce(
+            (SELECT min(n) FROM some WHERE total >= :bytes), (SELECT max(n) FROM some)) ORDER BY n)"""
+LOOSE_ONE_BY_ONE = "SELECT n, events FROM loose WHERE n > 0 AND n <= ?"
+SET_ASIDE = "UPDATE loose SET n = (SELECT min(min(n), 0) - 1 FROM loose) WHERE n = ?"
+PLACED = "DELETE FROM loose WHERE n > 0 AND n <= ?"
 NUMBERS = "SELECT json_group_object(id, n) FROM sessions WHERE id IN (SELECT value FROM json_each(?))"
 
 # The strips that hold what comes next, as far as there is need, each found by the one before: nothing more is touched.
-# Of their bytes 96 are taken for an event's numbers and ids. A page after the last strip is of what lies loose.
+# Of their bytes 96 are taken for an event's numbers and ids; the caller leaves out what is too much. A page after the
+# last strip is of what lies loose.
 PAGE = """
     WITH RECURSIVE here AS (SELECT n, epoch, max(floor, :after) AS after FROM sessions WHERE id = :session),
     page AS (
@@ -165,15 +173,20 @@ PAGE = """
         UNION ALL
         SELECT t.upto, t.events, t.size + page.size FROM page JOIN here JOIN strips t ON t.n = (
             SELECT n FROM strips WHERE session = here.n AND upto > page.upto ORDER BY upto LIMIT 1)
-        WHERE page.size < :bytes + 96 * (page.upto - here.after) AND page.upto < here.after + :rows AND t.seq <= :upto)
+        WHERE page.size < :bytes + 96 * (page.upto - here.after)
+        AND page.upto < here.after + :rows AND t.seq <= :upto)
     SELECT epoch, after, (SELECT group_concat(events) FROM page), iif(EXISTS (SELECT 1 FROM page), NULL,
         (SELECT group_concat(events) FROM loose WHERE instr(events, :mark)))
     FROM here"""
-# Backwards from an event: what lies loose, and so many strips.
-SAID_LATE = "SELECT group_concat(events) FROM loose WHERE instr(events, :mark)"
-SAID = """
+# Backwards from an event: what lies loose, and some of the strips that hold what is before it.
+BACK_LATE = """
+    SELECT floor, (SELECT group_concat(events) FROM loose WHERE instr(events, :mark))
+    FROM sessions WHERE id = :session"""
+BACK = """
+    WITH here AS (SELECT n FROM sessions WHERE id = :session)
     SELECT group_concat(events) FROM (
-        SELECT events FROM strips WHERE session = (SELECT n FROM sessions WHERE id = :session) AND seq < :seq
+        SELECT events FROM strips WHERE session = (SELECT n FROM here) AND seq < :seq AND upto <= coalesce(
+            (SELECT min(upto) FROM strips WHERE session = (SELECT n FROM here) AND upto >= :seq - 1), :seq)
         ORDER BY upto DESC LIMIT 8)"""
 # A message as sqlite_plan.py reads it.
 SHOWN = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
@@ -228,7 +241,8 @@ UNFINISHED = "SELECT json_group_array(json(record)) FROM (SELECT record FROM run
 USED = """
     SELECT CAST((page_count - freelist_count) * page_size AS TEXT)
     FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"""
-# What could go, as [session, epoch, floor, last to go]: all that stands before the first event that is young enough,
+# What could go, as [session, epoch, floor, last to go]: all that stands before the first event that is young enough
+# (where that is in a damaged strip, nothing),
 OLD = """
     WITH young AS (
         SELECT s.n AS session, (SELECT t.n FROM strips t WHERE t.session = s.n AND t.ts >= :before
@@ -237,8 +251,9 @@ OLD = """
     SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
         SELECT id, epoch, floor, iif(young.n IS NULL,
             coalesce((SELECT max(upto) FROM strips t WHERE t.session = s.n), floor),
-            (SELECT coalesce((SELECT max(json_extract(value, '$[0]')) FROM json_each(t.events)
-                WHERE json_extract(value, '$[1]') < :before), t.seq - 1) FROM strips t WHERE t.n = young.n)) AS upto
+            (SELECT min(json_extract(value, '$[0]')) - 1
+                FROM strips t JOIN json_each(iif(json_valid(t.events), t.events, '[]'))
+                WHERE t.n = young.n AND json_extract(value, '$[1]') >= :before)) AS upto
         FROM sessions s JOIN young ON young.session = s.n) WHERE upto > floor"""
 # or all the strips that are left when what they take, counted from the newest, passes :bytes. What lies loose is too
 # young to go.

@@ -10,29 +10,38 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 from msgspec import Raw
 
+from hub.config import KiB, MiB
 from hub.logs import sqlite_schema as sql
-from hub.messages import BODIES, Chunk, Event
+from hub.messages import BODIES, Body, Chunk, Event
 
-LOOSE_MOST = 4096  # commits that are placed in one go
+PLACED_COMMITS, PLACED_BYTES = 4096, 4 * MiB  # at most, and one more, are placed in one go
 STRIP_EVENTS = 256
-STRIP_BYTES = 64 * 1024  # a strip ends with the event that passes it
+STRIP_BYTES = 64 * KiB  # a strip ends with the event that passes it
 
 # seq, ts, type, agent, run, message, offset, and a chunk's text; of other events the whole body as JSON.
 Row = tuple[int, int, str, str | None, str | None, str | None, int | None, str]
 Said = list[tuple[str, int, int, list[Row]]]  # by one commit: session, first seq, ts, events
 
+Bytes = Raw | bytes
 Text = TypeVar("Text", str, bytes)
 Found = TypeVar("Found")
 
+_log = structlog.get_logger("hub.logs.sqlite")
+
 _encode = msgspec.json.Encoder().encode
-_decode = {name: msgspec.json.Decoder(kind).decode for name, kind in BODIES.items()}
+_decode: dict[str, Callable[[str], Body]] = {name: msgspec.json.Decoder(kind).decode for name, kind in BODIES.items()}
 _strips: Callable[[str], list[list[Row]]] = msgspec.json.Decoder(list[list[Row]]).decode
 _rows: Callable[[bytes], list[Row]] = msgspec.json.Decoder(list[Row]).decode
 _commits: Callable[[str], list[list[tuple[str, int, int, list[Raw]]]]] = msgspec.json.Decoder(
     list[list[tuple[str, int, int, list[Raw]]]]
 ).decode
+
+
+class Damaged(sqlite3.DataError):
+    """What a row of events says is none: it can be read no more, and others can."""
 
 
 def to_json(fact: Any) -> str:
@@ -47,7 +56,12 @@ def as_loose(session: str, seq: int, ts: int, *more: Any) -> str:
 def to_events(session: str, epoch: str, rows: Iterable[Row]) -> list[Event]:
     events = []
     for seq, ts, kind, agent, run, message, offset, content in rows:
-        body = Chunk(message, content, offset) if kind == "stream" else _decode[kind](content)  # type: ignore[arg-type]
+        if kind == "stream":
+            body: Body = Chunk(message, content, offset)  # type: ignore[arg-type]
+        elif kind in _decode:
+            body = _sound(_decode[kind], content)
+        else:
+            raise Damaged(f"{session} {seq} is of no kind of event: {kind}")
         events.append(Event(agent, run, body, session, epoch, seq, ts))
     return events
 
@@ -56,46 +70,75 @@ def to_events(session: str, epoch: str, rows: Iterable[Row]) -> list[Event]:
 
 
 def place(db: sqlite3.Connection) -> None:
-    """Move all that lies loose into strips; within a transaction of the caller's."""
+    """Move all that lies loose into strips; within a transaction of the caller's.
+
+    A damaged commit is set aside, by a negative number: it can no more be placed, and still be asked for.
+    """
     while True:
-        upto, loose = db.execute(sql.LOOSE, {"most": LOOSE_MOST}).fetchone()
+        upto, loose = db.execute(sql.LOOSE, {"most": PLACED_COMMITS, "bytes": PLACED_BYTES}).fetchone()
         if upto is None:
             return
-        said: dict[str, list[Raw]] = {}
-        first: dict[str, int] = {}
-        last: dict[str, int] = {}
-        for commit in _sound(_commits, f"[{loose}]"):
-            for session, seq, ts, events in commit:
-                if session in said:
-                    said[session] += events
-                else:
-                    said[session], first[session] = events, seq
-                last[session] = ts
-        numbers: dict[str, int] = sql.one(db, sql.NUMBERS, (to_json([*said]),))
-        values: list[Any] = []
-        for session, number in numbers.items():
-            for strip in _pieces(said[session], first[session], last[session]):
-                values += (number, *strip)
-        sql.insert(db, "strips", values)
+        try:
+            commits = _sound(_commits, f"[{loose}]")
+        except Damaged:
+            if not set_aside(db, upto):
+                raise
+            continue
+        store(db, [append for commit in commits for append in commit])
         db.execute(sql.PLACED, (upto,))
 
 
-def _pieces(events: list[Raw], seq: int, ts: int) -> Iterator[tuple[int, int, int, int, str]]:
-    """Yield the first and the last seq, the ts, the size and the text of each strip; *ts* is the last event's."""
+def set_aside(db: sqlite3.Connection, upto: int) -> int:
+    """Set damaged commits aside; return how many there were."""
+    bad = []
+    for number, events in db.execute(sql.LOOSE_ONE_BY_ONE, (upto,)).fetchall():
+        try:
+            _sound(_commits, f"[{events}]")
+        except Damaged as error:
+            bad.append(number)
+            _log.error("log_damaged", commit=number, error=str(error), begins=events[:80])
+    for number in bad:
+        db.execute(sql.SET_ASIDE, (number,))
+    return len(bad)
+
+
+def store(db: sqlite3.Connection, appends: Sequence[tuple[str, int, int, Sequence[Bytes]]]) -> None:
+    """Write down what sessions said, as (session, first seq, ts, events), in strips; in the caller's transaction."""
+    said: dict[str, tuple[int, list[Bytes], list[int]]] = {}
+    for session, seq, ts, events in appends:
+        if session not in said:
+            said[session] = seq, [], []
+        _, lines, stamps = said[session]
+        lines += events
+        stamps += [ts] * len(events)
+    numbers: dict[str, int] = sql.one(db, sql.NUMBERS, (to_json([*said]),))
+    values: list[Any] = []
+    for session, number in numbers.items():
+        for strip in _pieces(*said[session]):
+            values += (number, *strip)
+    sql.insert(db, "strips", values)
+
+
+def encoded(said: Said) -> list[tuple[str, int, int, list[bytes]]]:
+    return [(session, seq, ts, [_encode(row) for row in rows]) for session, seq, ts, rows in said]
+
+
+def _pieces(seq: int, lines: list[Bytes], stamps: list[int]) -> Iterator[tuple[int, int, int, int, str]]:
+    """Yield the first and the last seq, the latest ts, the size and the text of each strip."""
     start = 0
-    if len(events) > STRIP_EVENTS or sum(map(len, events)) >= STRIP_BYTES:
+    if len(lines) > STRIP_EVENTS or sum(map(len, lines)) >= STRIP_BYTES:
         size = 0
-        for end, event in enumerate(events[:-1], 1):
-            size += len(event)
+        for end, line in enumerate(lines[:-1], 1):
+            size += len(line)
             if end - start == STRIP_EVENTS or size >= STRIP_BYTES:
-                yield _strip(seq + start, _read((event,))[0][1], events[start:end])
+                yield _strip(seq + start, lines[start:end], max(stamps[start:end]))
                 start, size = end, 0
-    yield _strip(seq + start, ts, events[start:])
+    yield _strip(seq + start, lines[start:], max(stamps[start:]))
 
 
-def _strip(seq: int, ts: int, events: list[Raw]) -> tuple[int, int, int, int, str]:
-    text = _array(events)
-    return seq, seq + len(events) - 1, ts, len(text), text.decode()
+def _strip(seq: int, lines: list[Bytes], ts: int) -> tuple[int, int, int, int, str]:
+    text = _array(lines)
+    return seq, seq + len(lines) - 1, ts, len(text), text.decode()
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -103,8 +146,8 @@ def _strip(seq: int, ts: int, events: list[Raw]) -> tuple[int, int, int, int, st
 
 def heads(db: sqlite3.Connection, sessions: Sequence[str]) -> list[tuple[str, str, int, int]]:
     """Return (session, epoch, seq, floor) of those that there are."""
-    mark = _mark(sessions[0]) if len(sessions) == 1 else ""
-    known, loose = db.execute(sql.HEADS, {"sessions": to_json(sessions), "mark": mark}).fetchone()
+    asked = {"sessions": to_json(sessions), "marks": to_json([_mark(session) for session in sessions])}
+    known, loose = db.execute(sql.HEADS, asked).fetchone()
     commits = _sound(_commits, f"[{loose or ''}]")
     late = {session: seq + len(events) - 1 for commit in commits for session, seq, _, events in commit}
     return [
@@ -113,55 +156,62 @@ def heads(db: sqlite3.Connection, sessions: Sequence[str]) -> list[tuple[str, st
 
 
 def page(db: sqlite3.Connection, session: str, after: int, upto: int, rows: int, size: int) -> list[Event]:
-    """Return what comes after *after*, to *upto*: *rows* at most, and little past *size* bytes of text."""
+    """Return what comes after *after*, to *upto*: *rows* at most, and nothing after what passes *size* bytes."""
     asked = {"session": session, "after": after, "upto": upto, "rows": rows, "bytes": size, "mark": _mark(session)}
     found = db.execute(sql.PAGE, asked).fetchone()
     if found is None:
         return []
     epoch, after, placed, loose = found
-    if placed is not None:
-        said = [row for row in _placed(placed) if after < row[0] <= upto]
-    else:
-        said, held = [], 0
-        for row in _late(session, loose):
-            if after < row[0] <= upto and held < size:
-                said.append(row)
-                held += len(row[-1].encode())
+    said: list[Row] = []
+    held = 0
+    for row in _late(session, loose) if placed is None else _placed(placed):
+        if after < row[0] <= upto and held < size:
+            said.append(row)
+            content = row[-1]
+            held += len(content) if content.isascii() else len(content.encode())
     return to_events(session, epoch, said[:rows])
 
 
 def message_before(db: sqlite3.Connection, session: str, run: str, seq: int) -> tuple[str, str] | None:
     """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
     message, texts = None, []
-    for _, _, kind, _, its, of, _, content in _back(db, session, seq):
-        if its != run:
-            continue
-        if kind == "run_started" or (message is None and kind != "stream"):
-            break
-        message = message or of
-        if kind == "stream" and of == message:
-            texts.append(content)
+    db.execute("BEGIN")  # one view of what lies loose and of the strips
+    try:
+        for _, _, kind, _, its, of, _, content in _back(db, session, seq):
+            if its != run:
+                continue
+            if kind == "run_started" or (message is None and kind != "stream"):
+                break
+            message = message or of
+            if kind == "stream" and of == message:
+                texts.append(content)
+    finally:
+        db.execute("ROLLBACK")
     return None if message is None else (message, "".join(reversed(texts)))
 
 
 def _back(db: sqlite3.Connection, session: str, seq: int) -> Iterator[Row]:
-    """Read backwards from before *seq*; what lies loose first, which may be in a strip by the time that is read."""
+    """Read backwards from before *seq* to the floor."""
     asked = {"session": session, "mark": _mark(session)}
-    (loose,) = db.execute(sql.SAID_LATE, asked).fetchone()
+    floor, loose = db.execute(sql.BACK_LATE, asked).fetchone() or (0, None)
     said = _late(session, loose)
     while True:
         for row in reversed(said):
-            if row[0] < seq:
+            if floor < row[0] < seq:
                 yield row
-                seq = row[0]
-        (placed,) = db.execute(sql.SAID, asked | {"seq": seq}).fetchone()
+        if said:
+            seq = min(seq, said[0][0])
+        (placed,) = db.execute(sql.BACK, asked | {"seq": seq}).fetchone()
         if placed is None:
             return
         said = sorted(_placed(placed))
 
 
 def _mark(session: str) -> str:
-    """Return what is in the text of every commit in which the session said something."""
+    """Return what is in the text of every commit in which the session said something, and seldom in another's.
+
+    It is in no text that was said, where each quote comes after a backslash.
+    """
     return f"[{to_json(session)},"
 
 
@@ -183,8 +233,8 @@ def _sound(decode: Callable[[Text], Found], text: Text) -> Found:
     try:
         return decode(text)
     except msgspec.MsgspecError as error:
-        raise sqlite3.DatabaseError(f"database disk image is malformed: {error}") from None
+        raise Damaged(f"the log is malformed: {error}") from None
 
 
-def _array(events: Sequence[Raw]) -> bytes:
-    return b"[" + b",".join(events) + b"]"
+def _array(lines: Sequence[Bytes]) -> bytes:
+    return b"[" + b",".join(lines) + b"]"

@@ -24,7 +24,7 @@ MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
 KNOWN_HEADS = 50_000  # past it they are read again when needed
 # Events that lie loose, before they are put into strips; who reads one walks them all. More take longer to place, while
 # the next commit waits, and of fewer each strip has less.
-LOOSE_ROWS = 2048
+LOOSE_EVENTS = 2048
 LOOSE_SECONDS = 0.1  # without a commit, after which they are placed too
 # A commit costs 50 to 100 us of CPU beside what it carries, half of it the system's for the fsync. So where several
 # sessions speak they come so far apart, after so many at once, and each carries more: 20 sessions at 50 tokens/s take
@@ -43,7 +43,7 @@ class Writer:
     deliver: Callable[[list[Outcome]], None]
     jobs: "queue.SimpleQueue[Job | None]" = attrs.Factory(queue.SimpleQueue)
     heads: dict[str, Standing] = attrs.Factory(dict)
-    loose: int = 0  # events at most that lie loose
+    loose: int = 0  # events at most that lie loose; long ones count more
     spoke: str | None = None  # the session whose append came first in the last commit
     due: float = 0.0  # when the next commit would be, were all as far apart as they should
     commits: int = 0
@@ -63,13 +63,15 @@ class Writer:
             raise LogUnusable(f"{self.path} cannot be kept in WAL mode: put it on a local disk, by another --data")
         self.db.executescript(f"""
             PRAGMA synchronous = FULL; PRAGMA cache_size = -16000; PRAGMA journal_size_limit = {64 * MiB};
-            PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA secure_delete = FAST""")
+            PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}""")
 
     def migrate(self) -> None:
         (version,) = self.db.execute("PRAGMA user_version").fetchone()
         if version > len(sql.MIGRATIONS):
             known = f"schema {version}, this one knows {len(sql.MIGRATIONS)}"
             raise LogUnusable(f"{self.path} is of a newer Hubbub ({known}): update Hubbub, or choose another --data")
+        if 0 < version < len(sql.MIGRATIONS):
+            _log.info("log_upgrade", path=str(self.path), schema=version, to=len(sql.MIGRATIONS))
         self.db.create_function("as_loose", -1, strips.as_loose)
         for number, script in enumerate(sql.MIGRATIONS[version:], version + 1):
             self.db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
@@ -79,7 +81,7 @@ class Writer:
         while not self.closing:
             batch = self._take(LOOSE_SECONDS if self.loose else None)
             kinds = {type(work) for work, _ in batch}
-            if self.loose and (not batch or self.loose >= LOOSE_ROWS or Cut in kinds):  # only strips are cut
+            if self.loose and (not batch or self.loose >= LOOSE_EVENTS or Cut in kinds):  # only strips are cut
                 self.place()
             outcomes: list[Outcome] = []
             for jobs in _apart(batch) if Delete in kinds else (batch,):
@@ -143,15 +145,21 @@ class Writer:
 
     def _write(self, plan: Plan) -> None:
         began = time.perf_counter()
-        self.loose += plan.events
+        self.loose += plan.loose
         if plan.lone():
             sql.insert(self.db, "loose", plan.rows["loose"])
         elif not plan.empty():
             self.db.execute("BEGIN IMMEDIATE")
             for table, rows in plan.rows.items():
                 sql.insert(self.db, table, rows)
+            if plan.heavy or plan.deleted:  # what lies loose comes before the former, and is none of a new session
+                strips.place(self.db)
+            if plan.heavy:
+                strips.store(self.db, strips.encoded(plan.heavy))
             self._change(plan)
             self.db.execute("COMMIT")
+            if plan.heavy or plan.deleted:
+                self.loose = 0
         if not plan.empty():
             self.commits += 1
             self.seconds += time.perf_counter() - began
@@ -170,7 +178,6 @@ class Writer:
                 self.db.execute(statement, pieces)
             floors.update(sql.one(self.db, sql.FLOORS, pieces))
         if plan.deleted:
-            strips.place(self.db)  # what lies loose would be taken for a new session's
             for session, had in plan.deleted.items():
                 had += sql.one(self.db, sql.FILES_OF, (session,))
             for statement in sql.DELETE:
@@ -208,6 +215,9 @@ class Writer:
                 if last:
                     self._look(last)
                 return bool(last) and all(self.heads[session].seq == seq for session, seq in last.items())
+            except strips.Damaged as error:
+                self._complain(error)
+                return False
             except sqlite3.Error as error:
                 self._complain(error)
             self._reopen()
