@@ -48,7 +48,9 @@ class Speaker:
         kept = landing(end)
         self.outbox.put(end)
         last = await asyncio.wait_for(kept, PATIENCE)
-        events: list[Event] = [*await self.log.read("s", 0, last)]
+        events: list[Event] = []
+        while page := await self.log.read("s", len(events), last):
+            events += page
         assert [event.seq for event in events] == list(range(1, last + 1))
         return [event.body.content for event in events if isinstance(event.body, Chunk)]
 

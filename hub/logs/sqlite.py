@@ -5,11 +5,11 @@ history is the table `messages`. A lock file beside it keeps a second process aw
 fcntl, as Windows, nothing does).
 
 Python's sqlite3 gives the GIL away at each step of a statement, and beside a busy loop getting it back takes up to the
-switch interval, 5 ms. So what is here takes few steps: all rows of a commit go in by one statement, whose number of
-rows is rounded up a little (the filler is NULL and filtered) and which therefore stays prepared, and a page is read
-as one JSON value. Measured beside a loop that never rests: a commit of 100 rows took 465 ms with executemany, 36 ms
-as power-of-two pieces between BEGIN and COMMIT, 8 ms as one padded statement that is its own transaction. Binding a
-JSON array for json_each is as fast, but SQLite's versions differ on NUL in JSON.
+switch interval, 5 ms. So what is here takes few steps: the events of a commit are one row, all other rows of a table go
+in by one statement, whose number of rows is rounded up a little (the filler is NULL and filtered) and which therefore
+stays prepared, and a page is read as one row. Measured beside a loop that never rests: a commit of 100 rows took 465 ms
+with executemany, 36 ms as power-of-two pieces between BEGIN and COMMIT, 8 ms as one padded statement that is its own
+transaction. Binding a JSON array for json_each is as fast, but SQLite's versions differ on NUL in JSON.
 """
 
 import asyncio

@@ -120,7 +120,7 @@ class Plan:
 
     def _add(self, work: Work, done: Callable[[Any], None], batch: list[Job]) -> None:
         if isinstance(work, str):
-            self._look(work, batch)
+            self._ask_for(work, batch)
             self.outcomes.append(("", (), done, self._load(work)))
         elif isinstance(work, File):
             self._found(work.sessionId, batch)
@@ -138,15 +138,16 @@ class Plan:
         else:
             self.outcomes.append(("", (), done, self.deleted.setdefault(work.sessionId, [])))
 
-    def _look(self, session: str, batch: list[Job]) -> None:
-        """Look at the file for a session and all others of the batch at once, where it is not known."""
+    def _ask_for(self, session: str, batch: list[Job]) -> None:
+        """Look for a session and all others of the batch at once, where it is not known; once."""
         if session not in self.heads and not self.looked:
             self.looked = True
             named = {work if isinstance(work, str) else getattr(work, "sessionId", session) for work, _ in batch}
             self.look(named - self.heads.keys())
 
     def _found(self, session: str, batch: list[Job]) -> Standing:
-        self._look(session, batch)
+        """Return where a session stands that must be there."""
+        self._ask_for(session, batch)
         if session not in self.heads:
             raise LookupError(f"session {session} was not loaded")
         return self.heads[session]
