@@ -10,7 +10,7 @@ import msgspec
 from hub.config import KiB
 from hub.logs import Append, File, Head, Message
 from hub.logs.sqlite_schema import COLUMNS
-from hub.logs.sqlite_strips import Row, Said, to_json
+from hub.logs.sqlite_strips import Row, Said, encode, to_json
 from hub.messages import Author, Chunk, Event
 
 CUT_ROWS = 2048  # dropped in one commit
@@ -66,7 +66,7 @@ class Plan:
     heads: dict[str, Standing]
     look: Callable[[Collection[str]], None]
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
-    loose: int = 0  # how many events are written loose; long ones count more
+    loose: int = 0  # how many events are written; long ones count more
     heavy: Said | None = None  # what goes into strips at once: it would be written twice
     looked: bool = False
     ended: list[tuple[str, str]] = attrs.Factory(list)
@@ -110,13 +110,13 @@ class Plan:
             self._write_down(said)
 
     def _write_down(self, said: Said) -> None:
-        text = to_json(said)
+        text = encode(said)
         events, size = sum([len(rows) for *_, rows in said]), len(text)
+        self.loose = max(events, size // LOOSE_EVENT_BYTES)
         if size > HEAVY_BYTES and size > HEAVY_EVENT_BYTES * events:
             self.heavy = said
         else:
-            self.rows["loose"] += (size, text)
-            self.loose = max(events, size // LOOSE_EVENT_BYTES)
+            self.rows["loose"] += (size, text.decode())
 
     def _add(self, work: Work, done: Callable[[Any], None], batch: list[Job]) -> None:
         if isinstance(work, str):

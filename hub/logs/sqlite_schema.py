@@ -150,15 +150,13 @@ REMOVE = """
     DELETE FROM messages WHERE (session, id) IN
     (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
 
-# What lies loose for the longest, and up to which number. Those below 0 are damaged.
+# What lies loose for the longest, and up to which number; and that it does so no more.
 LOOSE = """
-    WITH some AS (SELECT n, sum(size) OVER (ORDER BY n) AS total FROM loose WHERE n > 0 ORDER BY n LIMIT :most)
+    WITH some AS (SELECT n, sum(size) OVER (ORDER BY n) AS total FROM loose ORDER BY n LIMIT :most)
     SELECT max(n), group_concat(events) FROM (
-        SELECT n, events FROM loose WHERE n > 0 AND n <= coalesce(
+        SELECT n, events FROM loose WHERE n <= coalesce(
             (SELECT min(n) FROM some WHERE total >= :bytes), (SELECT max(n) FROM some)) ORDER BY n)"""
-LOOSE_ONE_BY_ONE = "SELECT n, events FROM loose WHERE n > 0 AND n <= ?"
-SET_ASIDE = "UPDATE loose SET n = (SELECT min(min(n), 0) - 1 FROM loose) WHERE n = ?"
-PLACED = "DELETE FROM loose WHERE n > 0 AND n <= ?"
+PLACED = "DELETE FROM loose WHERE n <= ?"
 NUMBERS = "SELECT json_group_object(id, n) FROM sessions WHERE id IN (SELECT value FROM json_each(?))"
 
 # The strips that hold what comes next, as far as there is need, each found by the one before: nothing more is touched.

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-import structlog
 from msgspec import Raw
 
 from hub.config import KiB, MiB
 from hub.logs import sqlite_schema as sql
 from hub.messages import BODIES, Body, Chunk, Event
 
-PLACED_COMMITS, PLACED_BYTES = 4096, 4 * MiB  # at most, and one more, are placed in one go
+PLACED_COMMITS, PLACED_BYTES = 4096, 4 * MiB  # placed in one go; the commit that passes the bytes is the last
 STRIP_EVENTS = 256
 STRIP_BYTES = 64 * KiB  # a strip ends with the event that passes it
 
@@ -29,9 +28,6 @@ Bytes = Raw | bytes
 Text = TypeVar("Text", str, bytes)
 Found = TypeVar("Found")
 
-_log = structlog.get_logger("hub.logs.sqlite")
-
-_encode = msgspec.json.Encoder().encode
 _decode: dict[str, Callable[[str], Body]] = {name: msgspec.json.Decoder(kind).decode for name, kind in BODIES.items()}
 _strips: Callable[[str], list[list[Row]]] = msgspec.json.Decoder(list[list[Row]]).decode
 _rows: Callable[[bytes], list[Row]] = msgspec.json.Decoder(list[Row]).decode
@@ -41,11 +37,14 @@ _commits: Callable[[str], list[list[tuple[str, int, int, list[Raw]]]]] = msgspec
 
 
 class Damaged(sqlite3.DataError):
-    """What a row of events says is none: it can be read no more, and others can."""
+    """A row of events cannot be read, and others can."""
+
+
+encode = msgspec.json.Encoder().encode
 
 
 def to_json(fact: Any) -> str:
-    return _encode(fact).decode()
+    return encode(fact).decode()
 
 
 def as_loose(session: str, seq: int, ts: int, *more: Any) -> str:
@@ -72,34 +71,14 @@ def to_events(session: str, epoch: str, rows: Iterable[Row]) -> list[Event]:
 def place(db: sqlite3.Connection) -> None:
     """Move all that lies loose into strips; within a transaction of the caller's.
 
-    A damaged commit is set aside, by a negative number: it can no more be placed, and still be asked for.
+    Raises Damaged where a commit cannot be read; what is not moved by then stays loose, with all that came after it.
     """
     while True:
-        upto, loose = db.execute(sql.LOOSE, {"most": PLACED_COMMITS, "bytes": PLACED_BYTES}).fetchone()
+        upto, loose = _fetch(db, sql.LOOSE, {"most": PLACED_COMMITS, "bytes": PLACED_BYTES})
         if upto is None:
             return
-        try:
-            commits = _sound(_commits, f"[{loose}]")
-        except Damaged:
-            if not set_aside(db, upto):
-                raise
-            continue
-        store(db, [append for commit in commits for append in commit])
+        store(db, [append for commit in _sound(_commits, f"[{loose}]") for append in commit])
         db.execute(sql.PLACED, (upto,))
-
-
-def set_aside(db: sqlite3.Connection, upto: int) -> int:
-    """Set damaged commits aside; return how many there were."""
-    bad = []
-    for number, events in db.execute(sql.LOOSE_ONE_BY_ONE, (upto,)).fetchall():
-        try:
-            _sound(_commits, f"[{events}]")
-        except Damaged as error:
-            bad.append(number)
-            _log.error("log_damaged", commit=number, error=str(error), begins=events[:80])
-    for number in bad:
-        db.execute(sql.SET_ASIDE, (number,))
-    return len(bad)
 
 
 def store(db: sqlite3.Connection, appends: Sequence[tuple[str, int, int, Sequence[Bytes]]]) -> None:
@@ -120,7 +99,7 @@ def store(db: sqlite3.Connection, appends: Sequence[tuple[str, int, int, Sequenc
 
 
 def encoded(said: Said) -> list[tuple[str, int, int, list[bytes]]]:
-    return [(session, seq, ts, [_encode(row) for row in rows]) for session, seq, ts, rows in said]
+    return [(session, seq, ts, [encode(row) for row in rows]) for session, seq, ts, rows in said]
 
 
 def _pieces(seq: int, lines: list[Bytes], stamps: list[int]) -> Iterator[tuple[int, int, int, int, str]]:
@@ -147,7 +126,7 @@ def _strip(seq: int, lines: list[Bytes], ts: int) -> tuple[int, int, int, int, s
 def heads(db: sqlite3.Connection, sessions: Sequence[str]) -> list[tuple[str, str, int, int]]:
     """Return (session, epoch, seq, floor) of those that there are."""
     asked = {"sessions": to_json(sessions), "marks": to_json([_mark(session) for session in sessions])}
-    known, loose = db.execute(sql.HEADS, asked).fetchone()
+    known, loose = _fetch(db, sql.HEADS, asked)
     commits = _sound(_commits, f"[{loose or ''}]")
     late = {session: seq + len(events) - 1 for commit in commits for session, seq, _, events in commit}
     return [
@@ -158,7 +137,7 @@ def heads(db: sqlite3.Connection, sessions: Sequence[str]) -> list[tuple[str, st
 def page(db: sqlite3.Connection, session: str, after: int, upto: int, rows: int, size: int) -> list[Event]:
     """Return what comes after *after*, to *upto*: *rows* at most, and nothing after what passes *size* bytes."""
     asked = {"session": session, "after": after, "upto": upto, "rows": rows, "bytes": size, "mark": _mark(session)}
-    found = db.execute(sql.PAGE, asked).fetchone()
+    found = _fetch(db, sql.PAGE, asked)
     if found is None:
         return []
     epoch, after, placed, loose = found
@@ -193,7 +172,7 @@ def message_before(db: sqlite3.Connection, session: str, run: str, seq: int) -> 
 def _back(db: sqlite3.Connection, session: str, seq: int) -> Iterator[Row]:
     """Read backwards from before *seq* to the floor."""
     asked = {"session": session, "mark": _mark(session)}
-    floor, loose = db.execute(sql.BACK_LATE, asked).fetchone() or (0, None)
+    floor, loose = _fetch(db, sql.BACK_LATE, asked) or (0, None)
     said = _late(session, loose)
     while True:
         for row in reversed(said):
@@ -201,10 +180,21 @@ def _back(db: sqlite3.Connection, session: str, seq: int) -> Iterator[Row]:
                 yield row
         if said:
             seq = min(seq, said[0][0])
-        (placed,) = db.execute(sql.BACK, asked | {"seq": seq}).fetchone()
+        (placed,) = _fetch(db, sql.BACK, asked | {"seq": seq})
         if placed is None:
             return
         said = sorted(_placed(placed))
+        if not said or said[0][0] >= seq:
+            raise Damaged(f"the log is malformed: {session} has nothing before {seq} where it should be")
+
+
+def _fetch(db: sqlite3.Connection, statement: str, values: dict[str, Any]) -> Any:
+    try:
+        return db.execute(statement, values).fetchone()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        raise Damaged(f"the log is malformed: {error}") from None  # bytes that are no UTF-8
 
 
 def _mark(session: str) -> str:

@@ -81,7 +81,7 @@ class Writer:
         while not self.closing:
             batch = self._take(LOOSE_SECONDS if self.loose else None)
             kinds = {type(work) for work, _ in batch}
-            if self.loose and (not batch or self.loose >= LOOSE_EVENTS or Cut in kinds):  # only strips are cut
+            if Cut in kinds or (self.loose and not batch) or self.loose >= LOOSE_EVENTS:  # only strips are cut
                 self.place()
             outcomes: list[Outcome] = []
             for jobs in _apart(batch) if Delete in kinds else (batch,):
@@ -152,17 +152,23 @@ class Writer:
             self.db.execute("BEGIN IMMEDIATE")
             for table, rows in plan.rows.items():
                 sql.insert(self.db, table, rows)
-            if plan.heavy or plan.deleted:  # what lies loose comes before the former, and is none of a new session
-                strips.place(self.db)
             if plan.heavy:
-                strips.store(self.db, strips.encoded(plan.heavy))
+                self._store(plan.heavy)
             self._change(plan)
             self.db.execute("COMMIT")
-            if plan.heavy or plan.deleted:
-                self.loose = 0
         if not plan.empty():
             self.commits += 1
             self.seconds += time.perf_counter() - began
+
+    def _store(self, said: strips.Said) -> None:
+        """Write into strips; what lies loose comes before it. Where that is damaged, this lies loose, too."""
+        try:
+            strips.place(self.db)
+            strips.store(self.db, strips.encoded(said))
+        except strips.Damaged as error:
+            self._complain(error)
+            text = strips.encode(said)
+            sql.insert(self.db, "loose", [len(text), text.decode()])
 
     def _change(self, plan: Plan) -> None:
         """Do in a commit what is no insertion."""
@@ -178,6 +184,7 @@ class Writer:
                 self.db.execute(statement, pieces)
             floors.update(sql.one(self.db, sql.FLOORS, pieces))
         if plan.deleted:
+            strips.place(self.db)  # what lies loose would be taken for a new session's
             for session, had in plan.deleted.items():
                 had += sql.one(self.db, sql.FILES_OF, (session,))
             for statement in sql.DELETE:
@@ -185,12 +192,12 @@ class Writer:
             self.db.execute(sql.EMPTY)
 
     def place(self) -> None:
-        """Put events into strips; where that fails they stay loose for now, and are found all the same."""
+        """Put events into strips. Where that fails they stay loose until more have come, and are found all the same."""
+        self.loose = 0
         try:
             self.db.execute("BEGIN IMMEDIATE")
             strips.place(self.db)
             self.db.execute("COMMIT")
-            self.loose = 0
         except Exception as error:  # the thread lives
             self._complain(error)
             self._landed(())
@@ -214,7 +221,8 @@ class Writer:
                     self.db.execute("ROLLBACK")
                 if last:
                     self._look(last)
-                return bool(last) and all(self.heads[session].seq == seq for session, seq in last.items())
+                kept = {session: self.heads[session].seq for session in last if session in self.heads}
+                return bool(last) and kept == last
             except strips.Damaged as error:
                 self._complain(error)
                 return False
