@@ -194,7 +194,7 @@ def _fetch(db: sqlite3.Connection, statement: str, values: dict[str, Any]) -> An
     except sqlite3.OperationalError as error:
         if "decode" not in str(error):
             raise
-        raise Damaged(f"the log is malformed: {error}") from None  # bytes that are no UTF-8
+        raise Damaged("the log is malformed: bytes that are no UTF-8") from None
 
 
 def _mark(session: str) -> str:
