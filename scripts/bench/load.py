@@ -17,7 +17,7 @@ from servers import Running, cpu_seconds, resident_kb
 from wire import connect, hub_path, send, send_json, until
 
 MARK = b"#tok"
-SETTLE_SECONDS = 0.5
+SETTLE_SECONDS = 0.3
 
 
 @attrs.frozen
