@@ -633,8 +633,10 @@ async def test_a_hub_that_is_killed_in_between_has_done_all_or_nothing(tmp_path:
         await client.close()
         await hub.start()
         client = await open_client(hub)
-        await client.send(type="subscribe", sessionId="s1", afterSeq=0, history=9)
-        told = await client.until_type("subscribed")
+        await client.send(type="subscribe", sessionId="s1", afterSeq=0)
+        await ended(client, first["runId"])  # by the start, which may be done before its end is in the log
+        await client.send(type="subscribe", sessionId="s1", history=9, ref="h")
+        told = await outcome(client, "h")
         assert [message["content"] for message in told["history"]] == [str(tmp_path / "gate"), "a "]
         await client.send(**edit, ref="e")
         accepted = await outcome(client, "e")
