@@ -67,7 +67,7 @@ class Plan:
     look: Callable[[Collection[str]], None]
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
     loose: int = 0  # how many events are written; long ones count more
-    heavy: Said | None = None  # what goes into strips at once: it would be written twice
+    heavy: list[Any] = attrs.Factory(list)  # a row of `loose` that goes into strips at once: it would be written twice
     looked: bool = False
     ended: list[tuple[str, str]] = attrs.Factory(list)
     removed: list[tuple[str, str]] = attrs.Factory(list)
@@ -113,10 +113,9 @@ class Plan:
         text = encode(said)
         events, size = sum([len(rows) for *_, rows in said]), len(text)
         self.loose = max(events, size // LOOSE_EVENT_BYTES)
-        if size > HEAVY_BYTES and size > HEAVY_EVENT_BYTES * events:
-            self.heavy = said
-        else:
-            self.rows["loose"] += (size, text.decode())
+        heavy = size > HEAVY_BYTES and size > HEAVY_EVENT_BYTES * events
+        row = self.heavy if heavy else self.rows["loose"]
+        row += (size, text.decode())
 
     def _add(self, work: Work, done: Callable[[Any], None], batch: list[Job]) -> None:
         if isinstance(work, str):

@@ -23,17 +23,15 @@ STRIP_BYTES = 64 * KiB  # a strip ends with the event that passes it
 # seq, ts, type, agent, run, message, offset, and a chunk's text; of other events the whole body as JSON.
 Row = tuple[int, int, str, str | None, str | None, str | None, int | None, str]
 Said = list[tuple[str, int, int, list[Row]]]  # by one commit: session, first seq, ts, events
+Commit = list[tuple[str, int, int, list[Raw]]]  # the same, as it comes back
 
-Bytes = Raw | bytes
 Text = TypeVar("Text", str, bytes)
 Found = TypeVar("Found")
 
 _decode: dict[str, Callable[[str], Body]] = {name: msgspec.json.Decoder(kind).decode for name, kind in BODIES.items()}
 _strips: Callable[[str], list[list[Row]]] = msgspec.json.Decoder(list[list[Row]]).decode
 _rows: Callable[[bytes], list[Row]] = msgspec.json.Decoder(list[Row]).decode
-_commits: Callable[[str], list[list[tuple[str, int, int, list[Raw]]]]] = msgspec.json.Decoder(
-    list[list[tuple[str, int, int, list[Raw]]]]
-).decode
+_commits: Callable[[str], list[Commit]] = msgspec.json.Decoder(list[Commit]).decode
 
 
 class Damaged(sqlite3.DataError):
@@ -77,19 +75,20 @@ def place(db: sqlite3.Connection) -> None:
         upto, loose = _fetch(db, sql.LOOSE, {"most": PLACED_COMMITS, "bytes": PLACED_BYTES})
         if upto is None:
             return
-        store(db, [append for commit in _sound(_commits, f"[{loose}]") for append in commit])
+        store(db, loose)
         db.execute(sql.PLACED, (upto,))
 
 
-def store(db: sqlite3.Connection, appends: Sequence[tuple[str, int, int, Sequence[Bytes]]]) -> None:
-    """Write down what sessions said, as (session, first seq, ts, events), in strips; in the caller's transaction."""
-    said: dict[str, tuple[int, list[Bytes], list[int]]] = {}
-    for session, seq, ts, events in appends:
-        if session not in said:
-            said[session] = seq, [], []
-        _, lines, stamps = said[session]
-        lines += events
-        stamps += [ts] * len(events)
+def store(db: sqlite3.Connection, commits: str) -> None:
+    """Write what commits say, side by side, into strips; in the caller's transaction. Raises Damaged."""
+    said: dict[str, tuple[int, list[Raw], list[int]]] = {}
+    for commit in _sound(_commits, f"[{commits}]"):
+        for session, seq, ts, events in commit:
+            if session not in said:
+                said[session] = seq, [], []
+            _, lines, stamps = said[session]
+            lines += events
+            stamps += [ts] * len(events)
     numbers: dict[str, int] = sql.one(db, sql.NUMBERS, (to_json([*said]),))
     values: list[Any] = []
     for session, number in numbers.items():
@@ -98,11 +97,7 @@ def store(db: sqlite3.Connection, appends: Sequence[tuple[str, int, int, Sequenc
     sql.insert(db, "strips", values)
 
 
-def encoded(said: Said) -> list[tuple[str, int, int, list[bytes]]]:
-    return [(session, seq, ts, [encode(row) for row in rows]) for session, seq, ts, rows in said]
-
-
-def _pieces(seq: int, lines: list[Bytes], stamps: list[int]) -> Iterator[tuple[int, int, int, int, str]]:
+def _pieces(seq: int, lines: list[Raw], stamps: list[int]) -> Iterator[tuple[int, int, int, int, str]]:
     """Yield the first and the last seq, the latest ts, the size and the text of each strip."""
     start = 0
     if len(lines) > STRIP_EVENTS or sum(map(len, lines)) >= STRIP_BYTES:
@@ -115,7 +110,7 @@ def _pieces(seq: int, lines: list[Bytes], stamps: list[int]) -> Iterator[tuple[i
     yield _strip(seq + start, lines[start:], max(stamps[start:]))
 
 
-def _strip(seq: int, lines: list[Bytes], ts: int) -> tuple[int, int, int, int, str]:
+def _strip(seq: int, lines: list[Raw], ts: int) -> tuple[int, int, int, int, str]:
     text = _array(lines)
     return seq, seq + len(lines) - 1, ts, len(text), text.decode()
 
@@ -226,5 +221,5 @@ def _sound(decode: Callable[[Text], Found], text: Text) -> Found:
         raise Damaged(f"the log is malformed: {error}") from None
 
 
-def _array(lines: Sequence[Bytes]) -> bytes:
+def _array(lines: Sequence[Raw]) -> bytes:
     return b"[" + b",".join(lines) + b"]"

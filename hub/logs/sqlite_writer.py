@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import attrs
 import orjson
@@ -160,15 +161,15 @@ class Writer:
             self.commits += 1
             self.seconds += time.perf_counter() - began
 
-    def _store(self, said: strips.Said) -> None:
-        """Write into strips; what lies loose comes before it. Where that is damaged, this lies loose, too."""
+    def _store(self, row: list[Any]) -> None:
+        """Put a row of `loose` into strips, behind what lies loose; where that is damaged, this lies loose, too."""
         try:
             strips.place(self.db)
-            strips.store(self.db, strips.encoded(said))
+            strips.store(self.db, row[1])
+            self.loose = 0
         except strips.Damaged as error:
             self._complain(error)
-            text = strips.encode(said)
-            sql.insert(self.db, "loose", [len(text), text.decode()])
+            sql.insert(self.db, "loose", row)
 
     def _change(self, plan: Plan) -> None:
         """Do in a commit what is no insertion."""

@@ -25,6 +25,7 @@ WORKS = {
     "fast": Work(20, 20, 1000, 0.005),
     "flood": Work(1, 1000, 1500, 0.002),
 }
+TABLES = ("burst", *WORKS, *IDLE, "extras", "growth")
 # Work that takes a server longer than a minute says no more than that it is too slow for it.
 TOO_SLOW = {
     "python-socketio": {"wide", "fast", "flood", "many"},
@@ -39,17 +40,13 @@ ROUNDS = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        metavar="NAME",
-        help="scenarios: burst, paced, many, wide, fast, flood, idle, extras, growth",
-    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=TABLES, help="scenarios: %(choices)s")
     parser.add_argument("--servers", nargs="+", metavar="NAME", help="hub, bun, ws ...: parts of the servers' names")
     parser.add_argument("--page", type=Path, help="put the tables and plots into this Markdown page, too")
     asked = parser.parse_args()
-    known("--only", asked.only, ["burst", *WORKS, *IDLE, "extras", "growth"])
-    known("--servers", asked.servers, [server.name for server in (HUB, *PEERS)])
+    for part in asked.servers or ():
+        if not any(part in server.name for server in (HUB, *PEERS)):
+            parser.error(f"--servers {part}: there are {', '.join(server.name for server in (HUB, *PEERS))}")
     ready()
     BUILD.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -67,13 +64,6 @@ def main() -> None:
     shutil.rmtree(BUILD / "data", ignore_errors=True)
     write(results, machine(), BUILD, asked.page)
     print(f"Tables, plots and figures: {os.path.relpath(BUILD)}/results.md, *.svg, results.json", flush=True)
-
-
-def known(option: str, asked: list[str] | None, names: list[str]) -> None:
-    """End with a line where a name is asked for that is none; a part of a name will do for a server."""
-    for one in asked or ():
-        if not any(one in name if option == "--servers" else one == name for name in names):
-            raise SystemExit(f"{option} {one}: there are {', '.join(names)}")
 
 
 def ready() -> None:
