@@ -1,7 +1,7 @@
 """Hubbub: a hub for AI agents. What an agent file needs is here: `from hub import Run, agent`."""
 
-from hub.agent import Finish, Message, Past, Reply, Run, agent
 from hub.errors import AgentError
+from hub.hosting.contract import Finish, Message, Past, Reply, Run, agent
 from hub.messages import (
     Custom,
     Progress,

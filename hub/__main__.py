@@ -11,7 +11,7 @@ def main() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         sys.exit(f"hubbub: the command line needs {', '.join(missing)}: pip install 'hubbub[cli]'")
-    from hub.cli import cli
+    from hub.cli.main import cli
 
     cli(prog_name="hubbub")
 

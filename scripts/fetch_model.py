@@ -28,7 +28,7 @@ class Failed(Exception):
 
 def settings_data() -> Path:
     """Return the data folder of the hub's settings, as `hubbub serve` in this folder would have it."""
-    from hub.config import ConfigError, load
+    from hub.settings import ConfigError, load
 
     try:
         return load({}, os.environ, Path.cwd()).data

@@ -17,10 +17,10 @@ import attrs
 import pytest
 from aiohttp import web
 
-from hub.app import make_app
-from hub.config import Limits, Settings
-from hub.node import Node
-from hub.ws import close_all
+from hub.node.node import Node
+from hub.settings import Limits, Settings
+from hub.web.app import make_app
+from hub.web.websocket import close_all
 
 PATIENCE = 20.0  # how long any single wait of a test may last
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")

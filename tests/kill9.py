@@ -21,7 +21,7 @@ from kills import seed
 # Started again where the hub died in the middle; says more than the hub lives.
 PHOENIX = """
 import asyncio
-from hub.agent import agent
+from hub.hosting.contract import agent
 
 @agent(restartable=True)
 async def phoenix(message: str):

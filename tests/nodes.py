@@ -14,6 +14,7 @@ from fakes import PATIENCE
 
 SCRIPTS = Path(__file__).parent / "node"
 CONSOLE = Path(__file__).parent.parent / "hub" / "console"
+CLIENT = Path(__file__).parent.parent / "hub" / "client_js"
 PLACE = Path(__file__).parent.parent / "build" / "node"
 needs_node = pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js here: install node and npm")
 
@@ -46,7 +47,7 @@ def _install() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of pytest may be here at once
         shutil.copytree(SCRIPTS, PLACE, dirs_exist_ok=True, copy_function=_renew)
         for name in ("client.js", "client.d.ts"):
-            _renew(str(CONSOLE / name), str(PLACE / name))
+            _renew(str(CLIENT / name), str(PLACE / name))
         done, wanted = PLACE / "node_modules" / ".installed", (SCRIPTS / "package.json").read_text()
         if not done.is_file() or done.read_text() != wanted:
             subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=PLACE, check=True, timeout=90)

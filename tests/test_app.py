@@ -7,9 +7,9 @@ import pytest
 import structlog
 from fakes import Hub
 
-from hub.app import _log_to_stderr
-from hub.auth import check_bind
-from hub.config import ConfigError, Settings
+from hub.access.doors import check_bind
+from hub.settings import ConfigError, Settings
+from hub.web.app import _log_to_stderr
 
 
 async def get(hub: Hub, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, Any]:

@@ -9,11 +9,11 @@ import aiohttp
 import pytest
 from fakes import PATIENCE, Client, Hub, HubProcess
 
-from hub.dispatch import reply
+from hub.commands.dispatch import reply
 from hub.errors import AlreadyResolved, StorageUnavailable
-from hub.logs import Append, Done
 from hub.messages import Author, Resume, UserMessage
-from hub.outbox import Item, landing
+from hub.sessions.outbox import Item, landing
+from hub.storage.log import Append, Done
 
 ASKS = """
 async def asks(run):
@@ -417,7 +417,7 @@ async def test_the_silence_limit_does_not_tick_while_a_question_is_open(hub: Hub
 async def test_silence_counts_from_the_answer_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long people took."""
     now = [0.0]
-    monkeypatch.setattr("hub.run.perf_counter", lambda: now[0])
+    monkeypatch.setattr("hub.sessions.run.perf_counter", lambda: now[0])
     hub.agent(
         "brief.py",
         "import asyncio\nfrom hub import agent\n\n@agent(time_limit=0.3)\nasync def brief(run):\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hub.config import ConfigError, Limits, Settings, load
+from hub.settings import ConfigError, Limits, Settings, load
 
 ROOT = Path(__file__).parent.parent
 
@@ -204,7 +204,7 @@ def test_the_settings_need_no_extra() -> None:
         from pathlib import Path
         for name in ("click", "rich", "typed_settings"):
             sys.modules[name] = None
-        from hub.config import load
+        from hub.settings import load
         print(load({}, {"HUBBUB_PORT": "1"}, Path("nowhere")).port)
     """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from fakes import PATIENCE, Hub
 
-from hub.api import Route
-from hub.app import ROUTES, make_app
+from hub.web.app import ROUTES, make_app
+from hub.web.routes import Route
 
 APP = "https://app.example"
 PATHS = [(route, base + route.path) for route in ROUTES for base in route.bases]

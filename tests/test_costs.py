@@ -14,8 +14,8 @@ import pytest
 from fakes import PATIENCE, Hub, eventually
 from raw import frames, masked, opened
 
-from hub.logs import Append
 from hub.messages import Chunk, Event, RunFinished
+from hub.storage.log import Append
 
 # Says "K" words; with a pause between them, so that each is an event of its own, or without.
 WORDS = """

@@ -12,10 +12,10 @@ import pytest
 from fakes import PATIENCE, Client, Hub, HubProcess, eventually
 from listeners import call, get, listening, nobody_left, post
 
-from hub.deleting import delete
 from hub.errors import SessionDeleted
-from hub.logs import Append, Done
 from hub.messages import Error
+from hub.node.deleting import delete
+from hub.storage.log import Append, Done
 
 # Goes on where it is cancelled, until the file of its message is there; says what it was asked.
 STUBBORN = """
@@ -33,7 +33,7 @@ async def stubborn(message: str):
 # Notes each time that it is called.
 NOTED = """
 import asyncio, pathlib
-from hub.agent import agent
+from hub.hosting.contract import agent
 
 @agent(restartable=True)
 async def noted(message: str):

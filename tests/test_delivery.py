@@ -12,10 +12,10 @@ import pytest
 from fakes import PATIENCE, Hub
 from raw import frames, opened
 
-from hub.connection import Connection
+from hub.delivery.connection import Connection
+from hub.delivery.registry import Channel
 from hub.messages import Chunk, Event
 from hub.protocols import text_frame
-from hub.registry import Channel
 
 PING = b"\x89\x00"  # a whole frame
 STEADY = """

@@ -21,14 +21,14 @@ from documents import DOCS, PAGES, README, ROOT, Block, blocks, of_kind, pairs, 
 from fakes import PATIENCE, Client, Hub, needs_curl
 from structlog.testing import capture_logs
 
-from hub.app import make_app
-from hub.cli import cli
-from hub.config import load
-from hub.loading import Agents
-from hub.logs.sqlite_schema import MIGRATIONS
-from hub.logs.sqlite_strips import as_loose
+from hub.cli.main import cli
+from hub.hosting.folder import Agents
 from hub.messages import BODIES, NOTICES, Event
 from hub.protocols import PROTOCOLS, open_protocol
+from hub.settings import load
+from hub.storage.sqlite.statements import MIGRATIONS
+from hub.storage.sqlite.strips import as_loose
+from hub.web.app import make_app
 
 # What differs each time, or is the test's own: only its kind is compared.
 VOLATILE = {"runId", "messageId", "epoch", "connectionId", "ts", "runIds", "messageIds", "agents", "version"}

@@ -15,10 +15,10 @@ from nodes import installed, needs_node
 from openapi_spec_validator import validate
 from playwright.async_api import async_playwright
 
-from hub.api.documents import FOLDER
-from hub.app import ROUTES, make_app
 from hub.messages import BODIES, COMMANDS, NOTICES
 from hub.protocols.envelope import TYPES
+from hub.web.api.documents import FOLDER
+from hub.web.app import ROUTES, make_app
 
 SAYS_ALL = """
 from hub import (Custom, Finish, Progress, Reasoning, Run, StateDelta, StateSnapshot, StepFinished, StepStarted,

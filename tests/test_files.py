@@ -19,11 +19,11 @@ from blockbuster import blockbuster_ctx
 from fakes import PATIENCE, Hub, HubProcess, eventually
 from structlog.testing import capture_logs
 
-from hub.config import KiB, Limits, MiB
 from hub.errors import BadQuery, BadType, FileTooLarge, QuotaExceeded, StorageUnavailable, UnknownFile, UnknownSession
-from hub.files import LEAST, Files
-from hub.logs import File, LogUnusable
-from hub.logs.sqlite import SqliteLog
+from hub.settings import KiB, Limits, MiB
+from hub.storage.blobs import LEAST, Files
+from hub.storage.log import File, LogUnusable
+from hub.storage.sqlite.log import SqliteLog
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -793,7 +793,7 @@ async def test_no_file_is_touched_in_the_loop(hub: Hub) -> None:
     hub.agent("results.py", RESULTS)
     await hub.start()
     async with client(hub) as http:
-        with blockbuster_ctx("hub.files"):
+        with blockbuster_ctx("hub.storage.blobs"):
             _, made = await post(http, b"hello")
             assert (await get(http, made["fileId"]))[1] == b"hello"
             assert (await post(http, b"x" * 100, "sessionId=s1&name=%2F"))[0] == 400

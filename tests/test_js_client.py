@@ -556,7 +556,7 @@ async def test_the_client_is_served(hub: Hub) -> None:
         for name, kind in (("client.js", "text/javascript"), ("client.d.ts", "application/typescript")):
             async with http.get(f"{hub.url}/{name}", headers=origin) as answer:
                 assert answer.status == 200 and answer.content_type == kind and answer.charset == "utf-8"
-                assert await answer.read() == (ROOT / "hub" / "console" / name).read_bytes()
+                assert await answer.read() == (ROOT / "hub" / "client_js" / name).read_bytes()
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
                 assert answer.headers["Cache-Control"] == "no-cache"
                 assert answer.headers["Access-Control-Allow-Origin"] == origin["Origin"]

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import hub.adapters
-from hub.agent import Call, Marks, Message, Run
 from hub.errors import AgentBroken, UnknownAgent
-from hub.loading import Agent, Agents
+from hub.hosting.contract import Call, Marks, Message, Run
+from hub.hosting.folder import Agent, Agents
 from hub.messages import Author
-from hub.speech import pieces
+from hub.sessions.speech import pieces
 
 NUL_ERROR = "SyntaxError" if sys.version_info >= (3, 11, 4) else "ValueError"  # what Python says of a NUL in its code
 

@@ -18,8 +18,8 @@ from yarl import URL
 
 from hub.adapters import local_model, openai_chat
 from hub.adapters.openai_chat import Options
-from hub.agent import Answer, Call, Finish, Past, Place, Run
 from hub.errors import AgentError
+from hub.hosting.contract import Answer, Call, Finish, Past, Place, Run
 from hub.messages import Author
 
 ROOT = Path(__file__).parent.parent

@@ -12,9 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from hub.config import Limits
 from hub.errors import StorageUnavailable
-from hub.logs import Append, File, KeptChat, Label, Log, LogUnusable, Message, RunRecord, open_log
 from hub.messages import (
     Author,
     Body,
@@ -28,6 +26,8 @@ from hub.messages import (
     UserMessage,
     WholeMessage,
 )
+from hub.settings import Limits
+from hub.storage.log import Append, File, KeptChat, Label, Log, LogUnusable, Message, RunRecord, open_log
 
 # One function per driver: from an empty folder to the URL of an empty log, the same each time it is asked.
 LOGS = [pytest.param(lambda folder: f"sqlite:///{folder}/hub.db", id="sqlite")]

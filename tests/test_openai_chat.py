@@ -18,8 +18,8 @@ from aiohttp import web
 
 from hub.adapters import chat_errors, openai_chat
 from hub.adapters.openai_chat import Options, window
-from hub.agent import Call, Finish, Past, Piece, Place, Run
 from hub.errors import AgentError
+from hub.hosting.contract import Call, Finish, Past, Piece, Place, Run
 from hub.messages import Author, Usage
 
 KEY = "sk-very-secret-0123456789"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from fakes import PATIENCE
 
-from hub.config import Limits
-from hub.logs.sqlite import SqliteLog
 from hub.messages import Chunk, Event, RunFinished
-from hub.outbox import Item, Outbox, landing
-from hub.pace import MOST, Pace
+from hub.sessions.outbox import Item, Outbox, landing
+from hub.sessions.pace import MOST, Pace
+from hub.settings import Limits
+from hub.storage.sqlite.log import SqliteLog
 
 NEVER = 1e9  # seconds
 

@@ -10,8 +10,8 @@ from fakes import PATIENCE, Client, Hub
 from listeners import call, get, listening, post
 from structlog.testing import capture_logs
 
-from hub.broadcast import broadcast
 from hub.errors import SessionDeleted
+from hub.sessions.broadcast import broadcast
 
 
 @pytest.fixture

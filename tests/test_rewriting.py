@@ -9,7 +9,7 @@ from fakes import PATIENCE, Client, Hub, HubProcess, eventually
 from listeners import call, post
 
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Done
+from hub.storage.log import Append, Done
 
 REMEMBERS = """
     async def remembers(run):

@@ -8,8 +8,8 @@ import structlog
 from fakes import PATIENCE, Client, Hub
 
 from hub.errors import Draining, StorageUnavailable
-from hub.logs import Append, Done
 from hub.messages import Author, Chat
+from hub.storage.log import Append, Done
 
 
 def ends(client: Client, run_id: str) -> list[dict[str, Any]]:

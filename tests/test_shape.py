@@ -11,11 +11,11 @@ import pytest
 from documents import DOCS, README, README_ZH, blocks, rows
 
 from hub.adapters import openai_chat
-from hub.agent import Marks, Run
-from hub.cli import cli
-from hub.config import KINDS, PREFIX, KiB, Limits, MiB, Settings
+from hub.cli.main import cli
 from hub.errors import HubError
+from hub.hosting.contract import Marks, Run
 from hub.messages import BODIES, COMMANDS, NOTICES
+from hub.settings import KINDS, PREFIX, KiB, Limits, MiB, Settings
 
 UNITS = {"MiB": MiB, "KiB": KiB, "s": 1}
 

@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from hub.errors import StorageUnavailable
-from hub.logs import Append, Head, LogUnusable, Message, RunRecord, sqlite_writer
-from hub.logs.sqlite import SqliteLog
-from hub.logs.sqlite_room import ROOM, Room
-from hub.logs.sqlite_schema import BACK, MIGRATIONS
-from hub.logs.sqlite_strips import as_loose
-from hub.logs.sqlite_writer import Writer, connect
 from hub.messages import Author, Chunk, Event, RunStarted
+from hub.storage.log import Append, Head, LogUnusable, Message, RunRecord
+from hub.storage.sqlite import writer as sqlite_writer
+from hub.storage.sqlite.log import SqliteLog
+from hub.storage.sqlite.statements import BACK, MIGRATIONS
+from hub.storage.sqlite.strips import as_loose
+from hub.storage.sqlite.wal import ROOM, Room
+from hub.storage.sqlite.writer import Writer, connect
 
 Listener = Callable[[str, Sequence[Event]], None]
 Opener = Callable[..., Awaitable[SqliteLog]]
@@ -712,8 +713,8 @@ async def test_start_reads_little(opener: Opener, path: Path) -> None:
 CHILD = """
 import asyncio, resource, sys
 from pathlib import Path
-from hub.logs import Append
-from hub.logs.sqlite import SqliteLog
+from hub.storage.log import Append
+from hub.storage.sqlite.log import SqliteLog
 from hub.messages import Chunk, Event
 
 async def put(log, session, content):

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from proxy import Proxy
 from terminals import ALT_ENTER, CTRL_C, CTRL_D, ENTER, ROOT, UP, terminal
 
-from hub.terminal import questions
-from hub.terminal.hubs import base, socket
-from hub.terminal.text import Blocks, safe
+from hub.cli import questions
+from hub.cli.hubs import base, socket
+from hub.cli.text import Blocks, safe
 
 EVIL = "\x1b[31mred\x1b]0;owned\x07 \x9b2J [bold]no[/bold]\r\n"
 MARKDOWN = """

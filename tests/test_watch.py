@@ -15,7 +15,7 @@ from fakes import PATIENCE, Hub, eventually
 from raw import masked, opened
 from test_delivery import PING, crowd, heard, say
 
-from hub.connection import Connection
+from hub.delivery.connection import Connection
 
 EVENTS = "/api/v1/sessions/s1/events"
 

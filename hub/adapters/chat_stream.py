@@ -9,7 +9,7 @@ import msgspec
 
 from hub.adapters.chat_errors import cut_off, in_stream
 from hub.adapters.sse import Decoder
-from hub.agent import Finish, Piece
+from hub.hosting.contract import Finish, Piece
 from hub.messages import Usage
 
 

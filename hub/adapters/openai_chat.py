@@ -18,8 +18,8 @@ from yarl import URL
 from hub.adapters import local_model
 from hub.adapters.chat_errors import lost, refusal
 from hub.adapters.chat_stream import read
-from hub.agent import Answer, Piece, Place, Run
 from hub.errors import AgentError
+from hub.hosting.contract import Answer, Piece, Place, Run
 
 OPENAI = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"

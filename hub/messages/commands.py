@@ -4,8 +4,8 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from hub.messages.parts import Parts, check_metadata
 from hub.messages.words import Id, IfBusy, ReplyStatus
-from hub.parts import Parts, check_metadata
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import orjson
 
-from hub.config import Limits
 from hub.errors import BadFrame, BadId, UnknownType
 from hub.messages import COMMANDS, ID_PATTERN, Chat, Command
+from hub.settings import Limits
 
 LIMITS = Limits()
 ID = re.compile(ID_PATTERN)

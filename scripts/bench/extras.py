@@ -18,8 +18,8 @@ from load import MARK, Work, measure
 from servers import HUB, Running, cpu_seconds, resident_kb, running
 from wire import HOST, connect, frames, handshake, hub_path, send_json, until
 
-from hub.logs import Append, open_log
 from hub.messages import Chunk, Event, RunFinished
+from hub.storage.log import Append, open_log
 
 Result = dict[str, Any]
 RESUME_SECONDS = 60

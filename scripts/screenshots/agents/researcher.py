@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from hub import Progress, Reasoning, StepFinished, StepStarted, ToolCallArgs, ToolCallEnd, ToolCallResult, ToolCallStart
-from hub.agent import Piece
+from hub.hosting.contract import Piece
 
 
 async def researcher(message: str) -> AsyncIterator[Piece]:

@@ -1,0 +1,106 @@
+"""The command line: `hubbub serve`, `hubbub agents`, and the commands of hub.cli.remote."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hub import __version__
+from hub.cli.remote import COMMANDS
+from hub.settings import ConfigError, Settings, load
+from hub.storage.log import LogUnusable
+
+if TYPE_CHECKING:
+    from hub.hosting.folder import Agent
+
+# What a flag says it takes is checked by load(), with the same words as in the file and in the environment.
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.version_option(__version__, package_name="hubbub", prog_name="hubbub", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """A hub for AI agents. Settings also come from hubbub.toml and from HUBBUB_* variables."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@cli.command()
+@click.option("--host", help="Where to listen (localhost).")
+@click.option("--port", help="On which port (9527); 0 for any that is free.")
+@click.option("--agents", type=FOLDER, metavar="DIR", help="The folder of agent files (agents).")
+@click.option("--data", type=FOLDER, metavar="DIR", help="The folder of what is kept (data).")
+@click.option("--log", metavar="URL", help="The log, as sqlite:///PATH (hub.db in the data folder).")
+@click.option("--reload", is_flag=True, default=None, help="Load agent files again when they change.")
+def serve(**flags: Any) -> None:
+    """Run the hub until Ctrl-C."""
+    settings = _settings(flags)
+    from hub.web.app import serve as run  # aiohttp and all agents' machinery: not for --help
+
+    try:
+        code = run(settings, click.echo)
+    except (ConfigError, LogUnusable, OSError) as error:
+        _refuse(error)
+    sys.exit(code)
+
+
+@cli.command()
+@click.option("--agents", type=FOLDER, metavar="DIR", help="The folder of agent files (agents).")
+@click.option("--data", type=FOLDER, metavar="DIR", help="The folder of what is kept (data).")
+def agents(**flags: Any) -> None:
+    """Tell which agents are hosted, and which are broken and why."""
+    settings = _settings(flags)
+    try:
+        found = asyncio.run(_agents(settings))
+    except OSError as error:
+        _refuse(error)
+    _show(found)
+
+
+for command in COMMANDS:
+    cli.add_command(command)
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    try:
+        return load(flags, os.environ, Path())
+    except ConfigError as error:
+        _refuse(error)
+
+
+async def _agents(settings: Settings) -> "Sequence[Agent]":
+    from hub.hosting.folder import Agents
+
+    agents = Agents(settings.agents, settings.data, enter=False)
+    await agents.open()
+    try:
+        return agents.all()
+    finally:
+        await agents.close()
+
+
+def _show(agents: "Sequence[Agent]") -> None:
+    """Print a table; what agent files say of themselves is text, never markup."""
+    table = Table("agent", "state", "description")
+    for agent in agents:
+        table.add_row(Text(agent.id), agent.describe()["status"], Text(agent.error or agent.description))
+    console = Console()
+    console.print(table if agents else "no agents here yet")
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """End with the error as one line, and exit code 2."""
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror:  # without the number
+        said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    line = " ".join(said.split())
+    click.echo(f"hubbub: {line}", err=True)
+    sys.exit(2)

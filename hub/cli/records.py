@@ -1,0 +1,73 @@
+"""What is kept, written out: `hubbub sessions` and `hubbub export`."""
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import AsyncIterator
+from datetime import datetime
+from textwrap import shorten
+from typing import Any, Literal
+from urllib.parse import quote
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from hub.cli.failures import CommandFailed
+from hub.cli.hubs import get
+from hub.cli.text import CONTROL, safe
+
+TITLE = 60  # characters
+
+
+async def list_sessions(url: str, size: int) -> int:
+    found = await get(url, "/sessions", page=1, size=size)
+    table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the id stays whole
+    for one in found["data"]:
+        last = datetime.fromtimestamp(one["ts"] / 1000).isoformat(" ", "seconds") if one["ts"] else "-"
+        title = Text(safe(await _title(url, one)), overflow="ellipsis", no_wrap=True)
+        table.add_row(Text(safe(one["sessionId"]), no_wrap=True), title, str(one["messages"]), last)
+    Console().print(table if found["data"] else "no sessions yet")
+    return 0
+
+
+async def _title(url: str, listed: dict[str, Any]) -> str:
+    """Return what people know a session by: its title, else the first words that were said there."""
+    title, said = str(listed.get("title") or ""), []
+    if not title and listed["messages"]:
+        with contextlib.suppress(CommandFailed):  # deleted since it was listed
+            said = (await get(url, _path(listed["sessionId"]) + "/messages", page=1, size=1))["data"]
+    return shorten(title or "".join(one["content"] for one in said), TITLE, placeholder=" …")
+
+
+def _path(session: str) -> str:
+    return f"/sessions/{quote(session, safe='')}"
+
+
+async def write_session(url: str, session: str, form: Literal["md", "json"]) -> int:
+    """Write all finished messages; what is a control sequence in them is escaped, as JSON or as a sign."""
+    messages = [message async for message in _messages(url, session)]
+    if form == "json":
+        text = json.dumps(messages, ensure_ascii=False, indent=2)
+        sys.stdout.write(re.sub(CONTROL, lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    else:
+        parts = [f"### {safe(who(message))}\n\n{safe(message['content']).rstrip()}\n" for message in messages]
+        sys.stdout.write("\n".join(parts))
+    sys.stdout.flush()
+    return 0
+
+
+async def _messages(url: str, session: str) -> AsyncIterator[dict[str, Any]]:
+    page, left = 1, True
+    while left:
+        found = await get(url, _path(session) + "/messages", page=page, size=100)
+        for message in found["data"]:
+            yield message
+        left = page * 100 < found["total"]
+        page += 1
+
+
+def who(message: dict[str, Any]) -> str:
+    """Return whose message it is, by the name that people see."""
+    return str(message.get("agentId") or message.get("author", {}).get("name") or message["role"])

@@ -1,0 +1,54 @@
+"""An agent's faults: what clients are told of them, and what the hub's output says, with the agent's name and line."""
+
+import os
+import traceback
+from typing import Any
+
+import structlog
+
+from hub.errors import AgentError
+from hub.hosting.folder import Agent
+
+log = structlog.get_logger()
+
+
+def refuse(agent: str, piece: object) -> AgentError:
+    """Return the error for a piece that is none."""
+    return AgentError(
+        f"agent {agent} gave {type(piece).__name__}; it may yield or return str, Message, Finish or an event",
+        "agent_bad_output",
+    )
+
+
+def explain(agent: Agent, error: BaseException, given: Any = None) -> AgentError:
+    """Return what clients are told of an agent's exception; the rest goes to the hub's output, with its line.
+
+    *given* is the agent's generator, which stands at the line whose piece was refused.
+    """
+    if isinstance(error, AgentError):
+        told, reason = _clean(error), str(error.message)
+    else:
+        told = AgentError(f"agent {agent.id} failed; the hub's output says why")
+        reason = f"{type(error).__name__}: {error}"
+    log.warning("agent failed", agent=agent.id, code=told.code, reason=reason[:200], at=_line(agent, error, given))
+    return told
+
+
+def _clean(error: AgentError) -> AgentError:
+    """Return the agent's own words as the log can hold them: text that is UTF-8, a code that is text."""
+    message, code = (str(text).encode(errors="replace").decode()[:1000] for text in (error.message, error.code))
+    wait = error.retry_after_ms
+    return AgentError(
+        message, code, retryable=bool(error.retryable), retry_after_ms=wait if isinstance(wait, int) else None
+    )
+
+
+def _line(agent: Agent, error: BaseException, given: Any) -> str:
+    """Return FILE:LINE in the agent's own file as near to the fault as can be known, else where its function stands."""
+    own = agent.source.partition(":")[0]
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    at = getattr(given, "ag_frame", None)
+    if at is not None:
+        frames.append((at.f_code.co_filename, at.f_lineno))
+    lines = [line for name, line in frames if os.path.basename(name) == own]
+    return f"{own}:{lines[-1]}" if lines else agent.source

@@ -1,0 +1,116 @@
+"""The end of a session: its runs, its listeners, what is kept of it, and its files, in this order.
+
+While it goes on nobody comes in: a chat or a subscription is refused with `session_deleted`, and begins a new session
+under the id when it has ended.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from sys import maxsize
+
+from hub.errors import NotRunning, SessionDeleted, StorageUnavailable
+from hub.messages import Error
+from hub.node.node import Node
+from hub.sessions.session import Session
+
+TOGETHER = 64  # sessions that are deleted at a time
+
+
+async def delete(node: Node, session_id: str, before: int | None = None) -> bool:
+    """Delete a session; return False where there is none, or its last message is not from before *before* (ms).
+
+    Two that ask at once share one deletion. It goes on where the one who asked is cancelled. Raises Draining, and
+    StorageUnavailable where the log cannot be written; then the session stays, without its runs and its listeners.
+    """
+    node.refuse_if_draining()
+    if session_id not in node.deletions and session_id not in node.sessions:
+        if await node.log.find(session_id) is None:
+            return False
+        node.refuse_if_draining()
+    # No await since the last look: one deletion at a time for each session.
+    shared = node.deletions.get(session_id)
+    if shared is None:
+        node.deletions[session_id] = asyncio.create_task(_delete(node, session_id, before))
+    gone = await asyncio.shield(node.deletions[session_id])
+    return gone or (shared is not None and await delete(node, session_id, before))  # the other one's time is not ours
+
+
+async def clear(node: Node, session_ids: Sequence[str], before: int | None = None) -> int:
+    """Delete these sessions as delete() does, some at a time; return how many went. Raises as it does, at the first."""
+    deleted = 0
+    for start in range(0, len(session_ids), TOGETHER):
+        some = session_ids[start : start + TOGETHER]
+        results = await asyncio.gather(*(delete(node, one, before) for one in some), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            deleted += result
+    return deleted
+
+
+async def purge(node: Node) -> None:
+    """Give back what deleted sessions took; where that fails it goes with the next retention."""
+    with suppress(StorageUnavailable):
+        await node.log.purge()
+
+
+async def _delete(node: Node, session_id: str, before: int | None) -> bool:
+    try:
+        session = await node.there(session_id)
+        session.holders += 1  # it stays in memory until all is done
+        session.deleting = True
+        try:
+            if before is not None and not await _is_older(session, before):
+                return False
+            await _end(session)
+            await _let_hear(session)
+            node.registry.dismiss(session.channel, _notice(session_id))
+            await node.files.forget(session_id, await node.log.delete(session_id))
+            del node.sessions[session_id]
+            node.pages.forget(session_id)
+            return True
+        finally:
+            # Whoever holds it still has the old one, which takes nothing any more, unless it stays.
+            session.holders -= 1
+            if node.sessions.get(session_id) is session:
+                session.deleting = session.channel.deleted = False
+    finally:
+        del node.deletions[session_id]
+        node.tidy(session_id)
+
+
+async def _is_older(session: Session, before: int) -> bool:
+    """Tell whether the last message is from before *before*; no other comes in any more."""
+    await session.outbox.settled()
+    last = await session.log.messages(session.id, 1, most=maxsize)
+    return bool(last) and last[0].ts < before
+
+
+def _notice(session_id: str) -> Error:
+    text = f"session {session_id} was deleted: forget what was shown of it"
+    return Error(code=SessionDeleted.code, message=text, sessionId=session_id)
+
+
+async def _end(session: Session) -> None:
+    """End what waits, then what runs; wait until each end is in the log and handed to the listeners."""
+    with suppress(NotRunning):
+        session.cancel(None, queued=True)
+    limits = session.limits
+    try:
+        async with asyncio.timeout(limits.grace_seconds + limits.close_seconds):
+            while not session.silent:
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise StorageUnavailable(
+            f"session {session.id} cannot be deleted now: the log takes nothing; try again", sessionId=session.id
+        ) from None
+
+
+async def _let_hear(session: Session) -> None:
+    """Let those who are a little behind hear the ends; who does not read goes without."""
+    channel = session.channel
+    with suppress(TimeoutError):
+        async with asyncio.timeout(session.limits.close_seconds):
+            while any(sub in sub.connection.behind for sub in channel.subscriptions):
+                await asyncio.sleep(0.01)

@@ -1,0 +1,42 @@
+"""A message to all who listen to an agent: an answer that nobody asked for, kept in one commit."""
+
+import attrs
+
+from hub.hosting.folder import Agent
+from hub.messages import RunFinished, RunStarted, WholeMessage
+from hub.sessions.outbox import Item, landing
+from hub.sessions.session import Session, new_id
+from hub.storage.log import Message
+
+
+@attrs.frozen
+class Told:
+    """Where a broadcast is kept; *seq* is its message's."""
+
+    sessionId: str
+    runId: str
+    messageId: str
+    seq: int
+
+
+def place(agent: Agent) -> str:
+    """Return the session in which an agent's broadcasts are kept."""
+    return f"agent:{agent.id}"
+
+
+async def broadcast(session: Session, agent: Agent, content: str) -> Told:
+    """Say *content* as a run of *agent* that is over at once; return when it is kept.
+
+    So whoever hears the agent's answers hears it in the same way, and once. Raises Draining, SessionDeleted and
+    StorageUnavailable; nothing is kept then.
+    """
+    session.check_open()
+    run_id, message_id = new_id("r"), new_id("m")
+
+    def item(body: RunStarted | WholeMessage | RunFinished, message: Message | None = None) -> Item:
+        return Item(agent.id, run_id, body, messages=(message,) if message else (), refusable=True)
+
+    said = item(WholeMessage(message_id, content), Message(message_id, "assistant", content, agent.id, run_id, None))
+    kept = landing(said)
+    session.outbox.put(item(RunStarted(message_id)), said, item(RunFinished(message_id, "end_turn")))
+    return Told(session.id, run_id, message_id, await kept)

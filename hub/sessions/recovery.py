@@ -1,0 +1,75 @@
+"""What an earlier process left: queued runs wait again, started ones end or, once, start again."""
+
+from collections.abc import Iterable
+
+import attrs
+from msgspec.structs import replace
+
+from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemoved, WholeMessage
+from hub.sessions.outbox import Item
+from hub.sessions.session import Session, new_id
+from hub.storage.log import Log, RunRecord
+
+
+@attrs.define
+class Left:
+    """What a run said and did not take back, by message, and its open questions by id, in order."""
+
+    texts: dict[str, WholeMessage] = attrs.Factory(dict)
+    questions: dict[str, Interrupt] = attrs.Factory(dict)
+
+    def take(self, event: Event) -> None:
+        body = event.body
+        if isinstance(body, MessageRemoved):
+            for message_id in body.messageIds:
+                self.texts.pop(message_id, None)
+        elif isinstance(body, WholeMessage):
+            self.texts[body.messageId] = body
+        elif isinstance(body, Chunk):
+            before = self.texts[body.messageId].content if body.messageId in self.texts else ""
+            self.texts[body.messageId] = WholeMessage(body.messageId, before + body.content)
+        elif isinstance(body, Interrupt):
+            self.questions[body.id] = body
+        elif isinstance(body, InterruptResolved):
+            self.questions.pop(body.interruptId, None)
+
+
+async def recover(session: Session, records: Iterable[RunRecord]) -> None:
+    """Take up the runs of a session that have not ended, in order."""
+    for record in records:
+        if record.state == "queued":
+            session.queue.append(session.make_run(record, None))
+        else:
+            await _recover_started(session, record)
+    session.next()
+
+
+async def _recover_started(session: Session, record: RunRecord) -> None:
+    found = await _left(session.log, record, session.channel.head)
+    agent = next((agent for agent in session.agents.all() if agent.id == record.agentId and not agent.error), None)
+    if agent is None or not agent.marks.restartable or record.attempt > 1:
+        run = session.make_run(record, None)
+        run.speech.resume(found.texts.values())
+        for question in found.questions.values():
+            run.questions.add(question)
+        session.runs[run.id] = run
+        run.stop("aborted")
+        return
+    removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *found.texts])), "restarted")
+    bodies = [*(InterruptResolved(name, "cancelled") for name in found.questions), removed]
+    session.outbox.put(*(Item(record.agentId, record.runId, body) for body in bodies))
+    run = session.make_run(replace(record, messageId=new_id("m"), attempt=record.attempt + 1), agent)
+    session.queue.append(run)
+    session.start(run)
+
+
+async def _left(log: Log, record: RunRecord, head: int) -> Left:
+    """Read from the log what a run has said and asked so far."""
+    found = Left()
+    cursor = record.after
+    while events := await log.read(record.sessionId, cursor, head):
+        cursor = events[-1].seq
+        for event in events:
+            if event.runId == record.runId:
+                found.take(event)
+    return found

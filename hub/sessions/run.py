@@ -1,0 +1,240 @@
+"""The life of one answer: calls an agent, stops it, and ends exactly once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from time import perf_counter
+from typing import Any, cast
+
+import attrs
+import structlog
+
+from hub.errors import AgentError, HubError
+from hub.hosting.contract import Call, Past, Reply
+from hub.hosting.contract import Run as RunView
+from hub.hosting.contract import Shelf
+from hub.hosting.faults import explain
+from hub.hosting.folder import Agent
+from hub.messages import Interrupt, RunError, RunFinished, StopReason
+from hub.sessions.outbox import Item, Outbox
+from hub.sessions.questions import Questions
+from hub.sessions.speech import Speech, pieces
+from hub.settings import Limits
+from hub.storage.log import RunRecord
+
+log = structlog.get_logger()
+
+SLICE_SECONDS = 0.005  # a generator that never waits is given back to the loop this often
+
+
+@attrs.define(eq=False, repr=False)
+class Run:
+    """One answer of one agent to one message.
+
+    *history* reads what was said before. *call* is what `run.call` does, *shelf* has its session's files. *asked* is
+    called when its questions changed, *over* once, when the end is in the log, *freed* when the agent may take another.
+    All methods are called in the loop.
+    """
+
+    record: RunRecord
+    agent: Agent | None
+    outbox: Outbox
+    limits: Limits
+    history: Callable[["Run"], Awaitable[Sequence[Past]]]
+    call: Callable[[RunView, str, str], Call]
+    asked: Callable[["Run"], None]
+    over: Callable[["Run"], None]
+    freed: Callable[[Agent], None]
+    shelf: Shelf
+    new_id: Callable[[str], str]
+    stopping: StopReason | None = None
+    task: asyncio.Task[None] | None = None
+    questions: Questions = attrs.field(init=False)
+    speech: Speech = attrs.field(init=False)
+    _refused: AgentError | None = None
+    _slot: bool = False
+    _timers: list[asyncio.TimerHandle] = attrs.Factory(list)
+    _heard: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        it, outbox, limits = self.record, self.outbox, self.limits
+        ids = (it.agentId, it.runId, it.userMessageId, it.messageId)
+        self.speech = Speech(*ids, outbox, limits, self.shelf, self.new_id)
+        self.questions = Questions(it.agentId, it.runId, outbox, limits, self.speech.pause, self._questions_changed)
+
+    @property
+    def id(self) -> str:
+        return self.record.runId
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether it says nothing more: its end is on its way to the log, or it was left to the next start."""
+        return self.speech.closed
+
+    @property
+    def message_ids(self) -> tuple[str, ...]:
+        """The ids of what it has said, as far as that is finished, and of its first message in any case."""
+        return (self.record.messageId, *(message.messageId for message in self.speech.texts))
+
+    # --- start and stop ---------------------------------------------------------------------------------------------
+
+    def reserve(self) -> None:
+        """Count against the agent's limit, until the code has ended or will not be called."""
+        assert self.agent is not None
+        self.agent.working += 1
+        self._slot = True
+
+    def release(self) -> None:
+        if self._slot and self.agent is not None:
+            self._slot = False
+            self.agent.working -= 1
+            self.freed(self.agent)
+
+    def go(self) -> None:
+        """Call the agent's code; its `run_started` is in the log."""
+        if self.ended:
+            return
+        assert self.agent is not None
+        loop = asyncio.get_running_loop()
+        self._heard = perf_counter()
+        marks = self.agent.marks
+        self._timers.append(loop.call_later(marks.time_limit or self.limits.run_seconds, self.stop, "timeout"))
+        self._watch_silence(marks.silence_limit or self.limits.silence_seconds)
+        self.task = asyncio.create_task(self._work(self.agent), name=f"run {self.id}")
+        self.task.add_done_callback(self._worked)
+
+    def stop(self, reason: StopReason) -> None:
+        """End the run for *reason*, when its work has stopped or after the grace time; twice is once."""
+        if self.ended or self.stopping:
+            return
+        self.stopping = reason
+        self.questions.shut()
+        if self.task is None:
+            self._end(reason)
+            return
+        self.task.cancel()
+        grace = asyncio.get_running_loop().call_later(self.limits.grace_seconds, self._abandon)
+        self._timers.append(grace)
+
+    def leave(self) -> None:
+        """Stop without an end: the run stays in the log as started, and runs again at the next start."""
+        self.speech.close()
+        self._clear_timers()
+        self.questions.leave()
+        if self.task is not None:
+            self.task.cancel()
+        else:
+            self.release()
+
+    def _abandon(self) -> None:
+        log.warning("agent ignores its cancel; its later output is dropped", agent=self.record.agentId, run=self.id)
+        self._end(self.stopping or "cancelled")
+
+    def _watch_silence(self, limit: float) -> None:
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            quiet = 0.0 if self.questions.open else perf_counter() - self._heard
+            if quiet >= limit and self.speech.pending == 0:
+                self.stop("timeout")
+            else:
+                self._timers.append(loop.call_later(max(limit - quiet, limit / 10), look))
+
+        self._timers.append(loop.call_later(limit, look))
+
+    def _clear_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    # --- the work ---------------------------------------------------------------------------------------------------
+
+    async def _work(self, agent: Agent) -> None:
+        # In one piece, though it is long: a token wakes each coroutine that is between the task and the agent.
+        past = await self.history(self) if agent.remembers else ()
+        run, speech, since = self._view(past), self.speech, 0.0
+        try:
+            async with aclosing(cast(Any, pieces(agent, run))) as given:
+                async for piece in given:
+                    if self.questions.open:
+                        await self.questions.settled()
+                    self._heard = now = perf_counter()
+                    try:
+                        speech.say(piece) if type(piece) is str else await speech.take(piece)
+                    except AgentError as refused:
+                        self._refused = explain(agent, refused, given)
+                        return
+                    if speech.pending > self.limits.pending_bytes:
+                        await speech.until_room()
+                    elif now - since > SLICE_SECONDS:
+                        if not speech.turned:
+                            await asyncio.sleep(0)
+                        since, speech.turned = now, False
+        except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the hub
+            raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
+
+    def _view(self, past: Sequence[Past]) -> RunView:
+        it = self.record
+        return RunView(
+            *(it.runId, it.agentId, it.sessionId, it.message, it.author, past),
+            call=self.call,
+            ask=self.ask,
+            shelf=Shelf(self.shelf.file, self.keep),
+            parts=it.parts or (),
+            metadata=it.metadata or {},
+        )
+
+    async def keep(self, name: str, type: str, data: bytes) -> str:
+        """Keep a file; called by the agent's code, which may outlive its run, and then even the session."""
+        if self.ended:
+            raise AgentError("the answer has ended: nothing is kept any more")
+        return await self.shelf.keep(name, type, data)
+
+    async def ask(self, question: Interrupt) -> Reply:
+        """Ask people, and wait; called by the agent's code, from any task of it."""
+        self.questions.check()
+        return await self.questions.ask(self.speech.question(question))
+
+    def _questions_changed(self) -> None:
+        self._heard = perf_counter()
+        self.asked(self)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        assert self.agent is not None
+        self.release()
+        error = None if task.cancelled() else task.exception()
+        if self.ended:
+            return
+        if self.stopping:
+            self._end(self.stopping)
+        elif self._refused is not None:
+            self._end("error", self._refused)
+        elif error is not None:
+            self._end("error", explain(self.agent, error))
+        elif task.cancelled():
+            self._end("error", explain(self.agent, AgentError(f"agent {self.agent.id} cancelled itself")))
+        else:
+            self._end(self.speech.finish.reason)
+
+    def fail(self, error: HubError | AgentError) -> None:
+        """End a run that could not start."""
+        self._end("error", AgentError(error.message, error.code))
+
+    def _end(self, reason: StopReason, error: AgentError | None = None) -> None:
+        if self.ended:
+            return
+        last_id = self.speech.end()
+        self._clear_timers()
+        if self.task is None:
+            self.release()
+        agent, items = self.record.agentId, []
+        if error is not None:
+            said = RunError(error.code, error.message, error.retryable, error.retry_after_ms)
+            items.append(Item(agent, self.id, said))
+        end = Item(agent, self.id, RunFinished(last_id, reason, self.speech.finish.usage))
+        end.messages, end.ended = tuple(self.speech.texts), (self.id,)
+        end.landed = lambda _: self.over(self)
+        items.append(end)
+        self.questions.close(lambda closing: self.outbox.put(*closing, *items))

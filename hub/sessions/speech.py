@@ -1,0 +1,256 @@
+"""What one run says: each piece an agent gives is checked, counted and given to the outbox, where it belongs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, cast
+
+import attrs
+import msgspec
+import orjson
+
+from hub.errors import AgentError
+from hub.hosting.contract import Finish
+from hub.hosting.contract import Message as Whole
+from hub.hosting.contract import Run as RunView
+from hub.hosting.contract import Shelf
+from hub.hosting.faults import refuse
+from hub.hosting.folder import Agent
+from hub.hosting.threads import in_thread
+from hub.messages import CONTENT, Body, Interrupt, Reasoning, ToolCallResult, WholeMessage
+from hub.messages.parts import Parts, Plain, plain
+from hub.sessions.outbox import Item, Outbox
+from hub.settings import Limits
+from hub.storage.log import Message
+
+KINDS = frozenset(CONTENT.values())
+
+
+def pieces(agent: Agent, run: RunView) -> AsyncIterator[Any]:
+    """Return what the agent gives, unchecked; a plain function runs in a thread."""
+    if agent.answer is not None:
+        return agent.answer(run)
+    work = agent.work
+    assert work is not None
+    return in_thread(lambda: work(run), f"agent {agent.id}")
+
+
+def _is_sound(finish: Finish) -> bool:
+    """Tell whether the log can hold what an agent made by hand."""
+    usage = finish.usage
+    counts = () if usage is None else (getattr(usage, "inputTokens", None), getattr(usage, "outputTokens", None))
+    return finish.reason in ("end_turn", "max_tokens") and all(type(count) is int for count in counts)
+
+
+@attrs.define(eq=False, repr=False)
+class Speech:
+    """The messages of one run as they come to be, and what it says between them.
+
+    *texts* are the finished ones, *message_id* is the one that streams or will be next. *pending* counts the bytes that
+    the log does not hold yet; *turned* says that the loop has gone round since it was last unset. All methods are
+    called in the loop; what does not fit raises AgentError. Once *closed*, it says nothing more.
+    """
+
+    agent: str
+    run: str
+    user_message_id: str
+    message_id: str
+    outbox: Outbox
+    limits: Limits
+    shelf: Shelf
+    new_id: Callable[[str], str]
+    texts: list[Message] = attrs.Factory(list)
+    finish: Finish = Finish()
+    pending: int = 0
+    turned: bool = True
+    closed: bool = False
+    _parts: list[str] = attrs.Factory(list)
+    _offset: int = 0
+    _thought: str = ""
+    _total: int = 0
+    _room: asyncio.Future[None] | None = None
+
+    # --- text -------------------------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Stream a piece of text."""
+        if self.closed or not text:
+            return
+        size, limits = len(text) if text.isascii() else len(self._utf8(text)), self.limits
+        # What follows is counted and put here, not in functions of their own: it is done for every token.
+        total = self._total + size
+        if total > limits.run_bytes:
+            raise self._too_much()
+        if size > limits.chunk_bytes:
+            step = limits.chunk_bytes // 4  # a code point takes at most 4 bytes
+            for at in range(0, len(text), step):
+                self.say(text[at : at + step])
+            return
+        self._total, self._thought = total, ""
+        self.pending += size
+        self.outbox.say(self.run, self.agent, self.message_id, self._offset, text, size, self._landed)
+        self._parts.append(text)
+        self._offset += len(text)
+
+    def _utf8(self, text: str) -> bytes:
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            line = f"agent {self.agent} gave text with a lone surrogate, which no UTF-8 can hold"
+            raise AgentError(line, "agent_bad_output") from None
+
+    def _landed(self, size: int) -> None:
+        self.pending -= size
+        self.turned = True  # the loop has: an agent of which something lands between two pieces waits by itself
+        if self._room is not None:
+            self._tell_room()
+
+    async def until_room(self) -> None:
+        """Wait, as the agent must, while the log is slower than it."""
+        while self.pending > self.limits.pending_bytes // 2 and not self.closed:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def _tell_room(self) -> None:
+        waited, self._room = self._room, None
+        if waited is not None and not waited.done():
+            waited.set_result(None)
+
+    # --- what is no text --------------------------------------------------------------------------------------------
+
+    async def take(self, piece: object) -> None:
+        """Say any piece; the agent waits while what a tool gave is kept as a file, where it is large."""
+        if isinstance(piece, str):
+            self.say(str(piece))
+        elif isinstance(piece, Whole) and isinstance(piece.content, str):
+            self._whole(piece)
+        elif isinstance(piece, Finish) and _is_sound(piece):
+            self.finish = piece
+        elif type(piece) is ToolCallResult:
+            self._content(await self._shortened(piece))
+        elif type(piece) in KINDS:
+            self._content(cast(Body, piece))
+        else:
+            raise refuse(self.agent, piece)
+
+    def _whole(self, whole: Whole) -> None:
+        """Log a message that came in one piece; it ends the streamed one before it."""
+        if self.closed:
+            return
+        parts = self._parts_of(whole)
+        self._count(len(self._utf8(whole.content)))
+        self.pause()
+        self.texts.append(self._message(whole.content, parts))
+        self.outbox.put(Item(self.agent, self.run, WholeMessage(self.message_id, whole.content, parts)))
+        self.message_id = self.new_id("m")
+
+    def _parts_of(self, whole: Whole) -> Plain | None:
+        """Return a copy of the parts that the agent cannot change any more, and that the log can hold."""
+        if not whole.parts:
+            return None
+        try:
+            data = orjson.dumps(whole.parts)
+            parts = plain(msgspec.json.decode(data, type=Parts))
+        except (TypeError, msgspec.ValidationError) as wrong:
+            raise AgentError(f"agent {self.agent} gave a message with bad parts: {wrong}", "agent_bad_output") from None
+        self._count(len(data))
+        self._check_size(len(data), "message with parts")
+        return parts
+
+    def _content(self, piece: Body) -> None:
+        """Log what is no text; it ends the streamed message before it."""
+        if self.closed:
+            return
+        body, size = self._copy(piece)
+        if isinstance(body, Reasoning):
+            self._close_message()
+            self._thought = self._thought or self.new_id("m")
+            body = attrs.evolve(body, messageId=self._thought)
+        else:
+            self.pause()
+        self.pending += size
+        self.outbox.put(Item(self.agent, self.run, body, landed=lambda _: self._landed(size)))
+
+    async def _shortened(self, result: ToolCallResult) -> ToolCallResult:
+        content, limits = result.content, self.limits
+        if self.closed or not isinstance(content, str) or len(content) <= limits.result_bytes // 4:
+            return result
+        data = await asyncio.to_thread(self._utf8, content)  # of 32 MiB it takes long enough to be felt
+        if len(data) <= limits.result_bytes or self.closed:
+            return result
+        if len(data) > limits.file_bytes:
+            most = limits.file_bytes >> 20
+            raise AgentError(f"agent {self.agent} gave a tool's result of more than {most} MiB", "answer_too_long")
+        file_id = await self.shelf.keep("tool-result.txt", "text/plain; charset=utf-8", data)
+        start = data[: limits.result_start_bytes].decode(errors="ignore")  # cut between two code points
+        return attrs.evolve(result, content=start, fileId=file_id, size=len(data))
+
+    def question(self, asked: Interrupt) -> Interrupt:
+        """Return a question as it is kept, with an id of its own; the Questions of the run say it."""
+        body, _ = self._copy(attrs.evolve(asked, id=self.new_id("i")))
+        return cast(Interrupt, body)
+
+    def _copy(self, piece: Body) -> tuple[Body, int]:
+        """Return what an agent made as it is kept, and its bytes, which count."""
+        try:
+            # A copy that the agent cannot change any more, and that the log can hold: one commit carries all sessions.
+            data = orjson.dumps(attrs.asdict(piece))
+            body = msgspec.convert(orjson.loads(data), type(piece))
+        except (TypeError, msgspec.ValidationError) as wrong:
+            raise AgentError(f"agent {self.agent} gave a bad {piece.type}: {wrong}", "agent_bad_output") from None
+        self._count(len(data))
+        self._check_size(len(data), piece.type)
+        return body, len(data)
+
+    # --- what is too much -------------------------------------------------------------------------------------------
+
+    def _count(self, size: int) -> None:
+        self._total += size
+        if self._total > self.limits.run_bytes:
+            raise self._too_much()
+
+    def _too_much(self) -> AgentError:
+        most = self.limits.run_bytes >> 20
+        return AgentError(f"agent {self.agent} said more than {most} MiB in one answer", "answer_too_long")
+
+    def _check_size(self, size: int, what: str) -> None:
+        if size > self.limits.content_bytes:
+            most = self.limits.content_bytes >> 10
+            raise AgentError(f"agent {self.agent} gave a {what} of more than {most} KiB", "answer_too_long")
+
+    # --- the ends of messages ---------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """End the streamed message and the thought: another event of the run follows."""
+        self._thought = ""
+        self._close_message()
+
+    def resume(self, said: Iterable[WholeMessage]) -> None:
+        """Take what the run said in an earlier process, in order; its end writes these to the history."""
+        for message in said:
+            self.message_id = message.messageId
+            self.texts.append(self._message(message.content, message.parts))
+
+    def end(self) -> str:
+        """End the last message, and say nothing more; return the id of that message."""
+        last_id = self.message_id if self._parts or not self.texts else self.texts[-1].messageId
+        self._close_message()
+        self.close()
+        return last_id
+
+    def close(self) -> None:
+        """Say nothing more."""
+        self.closed = True
+        self._tell_room()
+
+    def _close_message(self) -> None:
+        if self._parts:
+            self.texts.append(self._message("".join(self._parts)))
+            self._parts, self._offset = [], 0
+            self.message_id = self.new_id("m")
+
+    def _message(self, content: str, parts: Plain | None = None) -> Message:
+        return Message(
+            *(self.message_id, "assistant", content, self.agent, self.run, None),
+            parts=parts,
+            userMessageId=self.user_message_id,
+        )

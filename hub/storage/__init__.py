@@ -1,0 +1,1 @@
+"""Where events and files are kept: the contract of a log, its records, and the drivers."""

@@ -1,0 +1,369 @@
+"""Large values: the bytes of each content once, in a folder beside the log, by their digest.
+
+What a file is stands in the log; its bytes are a blob. A blob is whole and synced before the log names it, and goes
+when the log names it no more. What a crash leaves behind, as half a blob or one without a name, is swept away at the
+next start. All work with the disk is done in threads.
+
+The same bytes may come in one session while they go with another. A lock for each digest sets these in order: who puts
+a blob holds it from there until the log names it, who takes one away from asking the log until it is gone.
+"""
+
+import asyncio
+import hashlib
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import IO, Any, TypeVar
+from weakref import WeakValueDictionary
+
+import attrs
+import structlog
+
+from hub.errors import (
+    AgentError,
+    BadQuery,
+    BadType,
+    EmptyFile,
+    FileTooLarge,
+    HubError,
+    QuotaExceeded,
+    StorageUnavailable,
+    UnknownFile,
+    UnknownSession,
+)
+from hub.hosting.contract import Shelf
+from hub.settings import KiB, Limits
+from hub.storage import lockfile
+from hub.storage.log import File, Log
+
+log = structlog.get_logger()
+
+THREADS = 4
+LEAST = 4 * KiB  # what a file counts at least, however small: a disk gives it a block
+SWEPT = 500  # blobs that the log is asked for at a time
+BLOB = re.compile(r"[0-9a-f]{64}")
+PART = ".part"  # what a blob ends with until it is whole
+OWNER = "log"  # the file that says which log's the blobs are
+# RFC 6838 for the names, RFC 9110 section 8.3.1 for the parameters.
+_TOKEN, _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+TYPE = re.compile(rf'{_NAME}/{_NAME}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]*"))*')
+TYPE_LENGTH = 255
+# No control characters and slashes, no line ends of Unicode, and nothing that turns the direction of writing, by which
+# a name can seem to end otherwise than it does.
+UNFIT = re.compile("[\0-\x1f\x7f-\x9f/\\\\\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class Upload:
+    """A file that comes in, piece by piece. One call at a time; where that is cancelled, its work goes on unheard."""
+
+    files: "Files"
+    session_id: str
+    name: str
+    type: str
+    path: Path
+    digest: str = ""
+    size: int = 0
+    counted: int = 0
+    kept: bool = False
+    gone: bool = False  # its session was forgotten meanwhile
+    last: "asyncio.Future[Any] | None" = None
+    _out: IO[bytes] | None = None
+    _hash: Any = attrs.Factory(hashlib.sha256)
+
+    async def write(self, data: bytes) -> None:
+        """Add a piece; raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
+        self.refuse_gone()
+        self.files.count(self, len(data))
+        await self._step(self.files.work(self._append, data))
+
+    async def end(self) -> None:
+        """Say that all has come; it is on disk then. Raises EmptyFile, StorageUnavailable."""
+        if not self.size:
+            raise EmptyFile("the file is empty: send its bytes as the body")
+        self.digest = await self._step(self.files.work(self._finish))
+
+    async def keep(self) -> File:
+        """Keep what has come; raises UnknownSession, StorageUnavailable."""
+        return await self._step(self.files.put(self))
+
+    def refuse_gone(self) -> None:
+        if self.gone:
+            raise UnknownSession(f"session {self.session_id} was deleted while the file came in")
+
+    async def _step(self, work: Awaitable[T]) -> T:
+        self.last = step = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(step)
+        except OSError as error:
+            raise StorageUnavailable(f"files cannot be written now ({error.strerror}): try again") from error
+
+    def _append(self, data: bytes) -> None:
+        if self._out is None:
+            self._out = self.path.open("xb")
+        self._out.write(data)
+        self._hash.update(data)
+
+    def _finish(self) -> str:
+        assert self._out is not None
+        with self._out as out:
+            out.flush()
+            os.fsync(out.fileno())
+        return str(self._hash.hexdigest())
+
+    def drop(self) -> None:
+        """Leave nothing on disk; in a thread, after every other step."""
+        with suppress(OSError):  # on a full disk closing fails, and closes all the same
+            if self._out is not None:
+                self._out.close()
+        self.path.unlink(missing_ok=True)
+
+
+@attrs.define(eq=False, repr=False)
+class Files:
+    """The store of one hub. *folder* and its owner are taken by start(), which comes after the log's."""
+
+    folder: Path
+    log: Log
+    limits: Limits
+    _bytes: dict[str, int] = attrs.Factory(dict)  # of each session, with what comes in
+    _total: int = 0
+    _ours: bool = False
+    _open: bool = False
+    _uploads: set[Upload] = attrs.Factory(set)
+    _locks: "WeakValueDictionary[str, asyncio.Lock]" = attrs.Factory(WeakValueDictionary)
+    _tasks: "set[asyncio.Task[None]]" = attrs.Factory(set)
+    _undo: ExitStack = attrs.Factory(ExitStack)
+    _threads: ThreadPoolExecutor = attrs.Factory(lambda: ThreadPoolExecutor(THREADS, "hub-files"))
+
+    # --- start and stop ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take the folder, count what is kept, sweep away what a crash left; raises LogUnusable, OSError."""
+        self._open = True
+        names = await self.work(self._prepare, self.log.identity(self.folder.parent))
+        for session_id, taken in (await self.log.file_bytes(LEAST)).items():
+            self._add(session_id, taken)
+        if not self._ours:
+            log.warning("the files folder is another log's; nothing is swept there", folder=str(self.folder))
+        await self.work(_unlink, [self.folder / name for name in names if name.endswith(PART)])
+        blobs = [name for name in names if BLOB.fullmatch(name)]
+        for at in range(0, len(blobs), SWEPT):
+            await self._take_away(blobs[at : at + SWEPT])
+
+    def _prepare(self, log_identity: str) -> list[str]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lockfile.hold(self.folder, self._undo)
+        owner = self.folder / OWNER
+        known = owner.read_text(encoding="utf-8") if owner.exists() else ""
+        if not known:
+            owner.write_text(log_identity, encoding="utf-8")
+        self._ours = known in ("", log_identity)
+        _sync(self.folder.parent)
+        return os.listdir(self.folder)
+
+    async def close(self) -> None:
+        """Let what is being put or taken away end; nothing comes in or goes out any more."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        self._open = False
+        self._threads.shutdown(wait=False)
+        self._undo.close()
+
+    async def work(self, function: Callable[..., T], *values: Any) -> T:
+        """Call *function* in a thread of the store's own."""
+        if not self._open:
+            raise StorageUnavailable("the files are not open: the hub is going down")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Let *work* go on to its end, whoever waits for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def upload(self, session_id: str, name: str, type: str) -> AsyncIterator[Upload]:
+        """Take a file in; unless it was kept, nothing of it stays. Raises BadType, BadQuery."""
+        if not name or len(name) > self.limits.file_name_length or UNFIT.search(name):
+            most = self.limits.file_name_length
+            raise BadQuery(f"the name of a file has 1 to {most} characters, and no slash or control character")
+        if len(type) > TYPE_LENGTH or not TYPE.fullmatch(type) or type.lower().startswith("multipart/form-data"):
+            raise BadType("the type of a file is a media type, as text/plain or image/png, and its bytes are the body")
+        upload = Upload(self, session_id, name, type, self.folder / (token_hex(16) + PART))
+        self._uploads.add(upload)
+        try:
+            yield upload
+        finally:
+            await asyncio.shield(self._own(self._end(upload)))
+
+    async def _end(self, upload: Upload) -> None:
+        if upload.last is not None:
+            await asyncio.wait([upload.last])  # no two threads at one file, and nothing of it after this
+        self._uploads.discard(upload)
+        if not upload.kept:
+            self._add(upload.session_id, -upload.counted)
+            with suppress(OSError, StorageUnavailable):  # then the next start takes it
+                await self.work(upload.drop)
+
+    def count(self, upload: Upload, more: int) -> None:
+        """Count bytes before they are written; in one step, so that no two uploads take the same room."""
+        limits, session_id = self.limits, upload.session_id
+        size = upload.size + more
+        if size > limits.file_bytes:
+            raise FileTooLarge(f"a file has at most {limits.file_bytes} bytes")
+        added = max(size, LEAST) - upload.counted
+        if self._bytes.get(session_id, 0) + added > limits.session_files_bytes:
+            raise QuotaExceeded(f"the files of a session have at most {limits.session_files_bytes} bytes in all")
+        if self._total + added > limits.files_bytes:
+            raise QuotaExceeded(f"the files of this hub have at most {limits.files_bytes} bytes in all")
+        self._add(session_id, added)
+        upload.size, upload.counted = size, upload.counted + added
+
+    def _add(self, session_id: str, added: int) -> None:
+        self._total += added
+        self._bytes[session_id] = self._bytes.get(session_id, 0) + added
+        if not self._bytes[session_id]:
+            del self._bytes[session_id]
+
+    async def put(self, upload: Upload) -> File:
+        """Make an upload a blob that the log names; never cancelled."""
+        file = File("f_" + token_hex(16), upload.session_id, upload.name, upload.type, upload.size, upload.digest)
+        async with self._lock(file.digest):
+            await self.work(_move, upload.path, self.folder / file.digest)
+            try:
+                # In one step: what is given to the log after forget() has looked at the uploads would outlive it.
+                upload.refuse_gone()
+                await self.log.keep_file(file)
+            except BaseException:
+                await self._take_away([file.digest])
+                upload.refuse_gone()  # then that is why the log refused it
+                raise
+        upload.kept = True
+        return file
+
+    async def keep(self, session_id: str, name: str, type: str, data: bytes) -> File:
+        """Keep a file that is there whole."""
+        async with self.upload(session_id, name, type) as upload:
+            await upload.write(data)
+            await upload.end()
+            return await upload.keep()
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    async def file(self, file_id: str) -> File:
+        """Return what a file is; raises UnknownFile."""
+        file = await self.log.file(file_id)
+        if file is None:
+            raise _unknown(file_id)
+        return file
+
+    @asynccontextmanager
+    async def opened(self, file: File) -> AsyncIterator[Callable[[int, int], Awaitable[bytes]]]:
+        """Give what reads so many bytes at a place; that raises EOFError past the end. Raises UnknownFile."""
+        try:
+            blob = await self.work((self.folder / file.digest).open, "rb")
+        except FileNotFoundError:
+            raise _unknown(file.fileId) from None
+        try:
+            yield lambda at, size: self.work(_read, blob, at, size)
+        finally:
+            await self.work(blob.close)
+
+    async def read(self, file: File) -> bytes:
+        """Return a file whole; raises UnknownFile."""
+        async with self.opened(file) as read:
+            return await read(0, file.size)
+
+    def shelf(self, session_id: str) -> Shelf:
+        """Return what the agents of a session have of its files; each refusal is an AgentError."""
+
+        async def file(file_id: str) -> bytes:
+            try:
+                found = await self.file(file_id)
+                if found.sessionId != session_id:
+                    raise _unknown(file_id)
+                return await self.read(found)
+            except HubError as refused:
+                raise AgentError(refused.message, refused.code) from None
+
+        async def keep(name: str, type: str, data: bytes) -> str:
+            # What is no bytes is copied: who can change it must not between the digest and the disk.
+            whole = data if isinstance(data, bytes) else bytes(memoryview(data))
+            try:
+                return (await self.keep(session_id, name, type, whole)).fileId
+            except HubError as refused:
+                raise AgentError(refused.message, refused.code) from None
+
+        return Shelf(file, keep)
+
+    # --- gone -------------------------------------------------------------------------------------------------------
+
+    async def forget(self, session_id: str, had: Iterable[File]) -> None:
+        """Take away the bytes of a session that the log has deleted, and refuse what is coming in for it.
+
+        *had* are the files that the log then named. The rest may go on beside it.
+        """
+        for upload in self._uploads:
+            upload.gone = upload.gone or upload.session_id == session_id
+        self._add(session_id, -sum(max(file.size, LEAST) for file in had))
+        # Whoever asked may go: what has no name any more goes all the same.
+        await asyncio.shield(self._own(self._take_away_unlocked({file.digest for file in had})))
+
+    async def _take_away_unlocked(self, digests: Iterable[str]) -> None:
+        for digest in digests:
+            async with self._lock(digest):
+                await self._take_away([digest])
+
+    async def _take_away(self, digests: list[str]) -> None:
+        """Remove the blobs that the log does not name; the caller holds their locks, or nobody else is here yet."""
+        if not self._ours:
+            return
+        with suppress(StorageUnavailable, OSError):  # then the next start takes them
+            named = await self.log.named(digests)
+            await self.work(_unlink, [self.folder / digest for digest in {*digests}.difference(named)])
+
+    def _lock(self, digest: str) -> asyncio.Lock:
+        return self._locks.setdefault(digest, asyncio.Lock())
+
+
+def _unknown(file_id: str) -> UnknownFile:
+    return UnknownFile(f"there is no file {file_id[:128]}")
+
+
+def _read(blob: IO[bytes], at: int, size: int) -> bytes:
+    blob.seek(at)
+    data = blob.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def _move(part: Path, blob: Path) -> None:
+    """Give a whole file its name, for good; where the same bytes have it already, they are replaced by themselves."""
+    os.replace(part, blob)
+    _sync(blob.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make sure that the names in a folder outlive a power cut; Windows knows no such thing."""
+    if sys.platform != "win32":
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

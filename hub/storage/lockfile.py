@@ -1,0 +1,27 @@
+"""A lock file beside a log: one process at a time."""
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from hub.storage.log import LogUnusable
+
+if sys.platform != "win32":
+    import fcntl
+
+
+def hold(path: Path, undo: ExitStack) -> None:
+    """Keep other processes off; no child process inherits the lock."""
+    if sys.platform != "win32":
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        undo.callback(os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
+            raise LogUnusable(
+                f"{path} is in use by another hub (pid {owner}): stop it, or choose another --data"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, b"%d\n" % os.getpid())

@@ -1,0 +1,226 @@
+"""What one commit of the embedded log writes, and how messages come back."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from secrets import token_hex
+from typing import Any, Literal
+
+import attrs
+import msgspec
+
+from hub.messages import Author, Chunk, Event
+from hub.settings import KiB
+from hub.storage.log import Append, File, Head, Message
+from hub.storage.sqlite.statements import COLUMNS
+from hub.storage.sqlite.strips import Row, Said, encode, to_json
+
+CUT_ROWS = 2048  # dropped in one commit
+HEAVY_BYTES, HEAVY_EVENT_BYTES = 16 * KiB, 1 * KiB  # a commit that has more, in all and for each event, is heavy
+LOOSE_EVENT_BYTES = 512  # for each an event that lies loose counts once more
+
+
+@attrs.frozen
+class Cut:
+    """Drop the events of each session, named by its id and its epoch, up to a seq."""
+
+    pieces: Sequence[tuple[str, str, int]]
+
+
+@attrs.frozen
+class Relabel:
+    """Replace the title or the metadata of a session; the latter is JSON."""
+
+    sessionId: str
+    changes: dict[str, str | None]
+
+
+@attrs.frozen
+class Delete:
+    """Take a session away; never in one commit with anything else."""
+
+    sessionId: str
+
+
+Work = Append | Cut | File | Relabel | Delete | str  # a string is a session to load
+Job = tuple[Work, Callable[[Any], None]]
+# What to tell in the loop: session, events, the one who asked, the answer.
+Outcome = tuple[str, Sequence[Event], Callable[[Any], None], Any]
+
+
+class Standing(msgspec.Struct):
+    """Where a session stands: *seq* is its last, and *floor* the last that is no longer kept."""
+
+    epoch: str
+    seq: int
+    floor: int
+
+
+@attrs.define
+class Plan:
+    """What one commit writes, and what is told when it has landed.
+
+    *heads* says where sessions stand; it runs ahead of the file until the commit has landed, and must be forgotten
+    where that fails. *look* puts there what the file knows of others.
+    """
+
+    now: int
+    heads: dict[str, Standing]
+    look: Callable[[Collection[str]], None]
+    rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
+    loose: int = 0  # how many events are written; long ones count more
+    heavy: list[Any] = attrs.Factory(list)  # a row of `loose` that goes into strips at once: it would be written twice
+    looked: bool = False
+    ended: list[tuple[str, str]] = attrs.Factory(list)
+    removed: list[tuple[str, str]] = attrs.Factory(list)
+    cuts: list[tuple[Cut, dict[str, int]]] = attrs.Factory(list)
+    labels: list[Relabel] = attrs.Factory(list)
+    deleted: dict[str, list[Any]] = attrs.Factory(dict)  # sessions, and the rows of files that they had
+    outcomes: list[Outcome] = attrs.Factory(list)
+
+    def add(self, batch: list[Job]) -> None:
+        """Number what is appended, and write down all rows; raises LookupError for a session that was not loaded."""
+        now, heads, outcomes = self.now, self.heads, self.outcomes
+        said: Said = []
+        for work, done in batch:
+            if type(work) is not Append:
+                self._add(work, done, batch)
+                continue
+            session = work.sessionId
+            standing = heads.get(session)
+            if standing is None:
+                standing = self._found(session, batch)
+            epoch, seq = standing.epoch, standing.seq
+            first = seq + 1
+            rows: list[Row] = []
+            for event in work.events:
+                seq += 1
+                event.sessionId, event.epoch, event.seq, event.ts = session, epoch, seq, now
+                body, agent, run = event.body, event.agentId, event.runId
+                if type(body) is Chunk:
+                    rows.append((seq, now, "stream", agent, run, body.messageId, body.offset, body.content))
+                else:
+                    message = getattr(body, "messageId", None)
+                    rows.append((seq, now, body.type, agent, run, message, None, to_json(body)))
+            if rows:
+                standing.seq = seq
+                said.append((session, first, now, rows))
+            if work.messages or work.saved or work.ended or work.chats or work.removed:
+                self._beside(work, first)
+            outcomes.append((session, work.events, done, first))
+        if said:
+            self._write_down(said)
+
+    def _write_down(self, said: Said) -> None:
+        text = encode(said)
+        events, size = sum([len(rows) for *_, rows in said]), len(text)
+        self.loose = max(events, size // LOOSE_EVENT_BYTES)
+        heavy = size > HEAVY_BYTES and size > HEAVY_EVENT_BYTES * events
+        row = self.heavy if heavy else self.rows["loose"]
+        row += (size, text.decode())
+
+    def _add(self, work: Work, done: Callable[[Any], None], batch: list[Job]) -> None:
+        if isinstance(work, str):
+            self._ask_for(work, batch)
+            self.outcomes.append(("", (), done, self._load(work)))
+        elif isinstance(work, File):
+            self._found(work.sessionId, batch)
+            row = (work.fileId, work.sessionId, work.name, work.type, work.size, work.digest, self.now)
+            self.rows["files"] += row
+            self.outcomes.append(("", (), done, None))
+        elif isinstance(work, Cut):
+            floors: dict[str, int] = {}
+            if work.pieces:
+                self.cuts.append((work, floors))
+            self.outcomes.append(("", (), done, floors))
+        elif isinstance(work, Relabel):
+            self.labels.append(work)
+            self.outcomes.append(("", (), done, None))
+        else:
+            self.outcomes.append(("", (), done, self.deleted.setdefault(work.sessionId, [])))
+
+    def _ask_for(self, session: str, batch: list[Job]) -> None:
+        """Look for a session and all others of the batch at once, where it is not known; once."""
+        if session not in self.heads and not self.looked:
+            self.looked = True
+            named = {work if isinstance(work, str) else getattr(work, "sessionId", session) for work, _ in batch}
+            self.look(named - self.heads.keys())
+
+    def _found(self, session: str, batch: list[Job]) -> Standing:
+        """Return where a session stands that must be there."""
+        self._ask_for(session, batch)
+        if session not in self.heads:
+            raise LookupError(f"session {session} was not loaded")
+        return self.heads[session]
+
+    def _load(self, session: str) -> Head:
+        standing = self.heads.get(session)
+        if standing is None:
+            standing = self.heads[session] = Standing(token_hex(8), 0, 0)
+            self.rows["sessions"] += (session, standing.epoch, 0, self.now)
+        return Head(session, standing.epoch, standing.seq, standing.floor)
+
+    def _beside(self, append: Append, first: int) -> None:
+        session = append.sessionId
+        for i, m in append.messages:
+            author = (m.author.id, m.author.name) if m.author else (None, None)
+            row = (session, m.messageId, first + i, self.now, m.role, m.agentId, m.runId, *author, m.content)
+            self.rows["messages"] += (*row, _or_null(m.parts), _or_null(m.metadata), m.userMessageId)
+        for r in append.saved:
+            self.rows["runs"] += (session, r.runId, r.after, to_json(r))
+        self.ended += ((session, run) for run in append.ended)
+        self.removed += ((session, message) for message in append.removed)
+        for i, c in append.chats:
+            self.rows["chats"] += (session, c.principal, c.clientMsgId, c.digest, c.messageId, c.runId, first + i)
+
+    def lone(self) -> bool:
+        """Say whether one statement writes it all; such a one is its own transaction."""
+        return not (self._changes() or self.heavy) and [table for table, rows in self.rows.items() if rows] == ["loose"]
+
+    def empty(self) -> bool:
+        return not (self._changes() or self.heavy or any(self.rows.values()))
+
+    def _changes(self) -> bool:
+        return bool(self.ended or self.removed or self.cuts or self.labels or self.deleted)
+
+
+def _or_null(fact: Any) -> str | None:
+    return None if fact is None else to_json(fact)
+
+
+def to_messages(rows: list[list[Any]]) -> list[Message]:
+    return [_to_message(*row) for row in rows]
+
+
+def _to_message(
+    name: str,
+    role: Literal["user", "assistant"],
+    content: str,
+    agent: str | None,
+    run: str | None,
+    author: str | None,
+    author_name: str,
+    seq: int,
+    ts: int,
+    parts: list[Any] | None,
+    metadata: dict[str, Any] | None,
+    user_message: str | None,
+) -> Message:
+    who = None if author is None else Author(author, author_name)
+    held = None if parts is None else tuple(parts)
+    return Message(name, role, content, agent, run, who, seq, ts, held, metadata, user_message)
+
+
+def to_pieces(doomed: Sequence[tuple[str, str, int, int]]) -> Iterator[list[tuple[str, str, int]]]:
+    """Cut what is to be dropped, as (session, epoch, floor, upto), into lists of at most CUT_ROWS events."""
+    piece: list[tuple[str, str, int]] = []
+    room = CUT_ROWS
+    for session, epoch, floor, upto in doomed:
+        while floor < upto:
+            taken = min(room, upto - floor)
+            floor += taken
+            room -= taken
+            piece.append((session, epoch, floor))
+            if room == 0:
+                yield piece
+                piece, room = [], CUT_ROWS
+    if piece:
+        yield piece

@@ -1,0 +1,1 @@
+"""The aiohttp server: WebSocket, HTTP, server-sent events and static pages."""

@@ -1,0 +1,1 @@
+"""HTTP resources: one file each, with its routes in a table."""

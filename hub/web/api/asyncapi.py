@@ -1,0 +1,151 @@
+"""The AsyncAPI 3.0 document: what is said over the WebSocket, from the tables of commands, events and notices."""
+
+import re
+from typing import Any
+
+import msgspec
+import orjson
+
+from hub import __version__
+from hub.messages import (
+    BODIES,
+    COMMANDS,
+    NOTICES,
+    Accepted,
+    Cancelling,
+    Command,
+    Error,
+    Ok,
+    Pong,
+    StopReason,
+    Subscribed,
+)
+from hub.protocols.envelope import TYPES
+from hub.settings import Settings
+from hub.web.api.schemas import Schema, needed, ref, schemas
+from hub.web.routes import BASE
+from hub.web.websocket import Address
+
+ABOUT = (
+    "Commands go in, events and notices come out. Without a subprotocol the hub speaks the plain protocol, with "
+    "`hubbub.v1` (or after `hello`) the extended one, with `hubbub.events` the event envelope."
+)
+HEARD_PLAIN = tuple(f"notice.{kind.type}" for kind in (Accepted, Cancelling, Error, Ok, Pong, Subscribed))
+PLACE = {name: {"type": "string"} for name in ("sessionId", "runId", "messageId", "epoch")}
+TEXT = {"content": {"type": "string"}, "done": {"type": "boolean"}, "agentId": {"type": "string"}, **PLACE}
+SEQ = {"seq": {"type": "integer", "minimum": 1}}
+
+
+def _object(about: str, required: Schema, optional: Schema) -> Schema:
+    return {
+        "description": about,
+        "type": "object",
+        "properties": required | optional,
+        "required": list(required),
+    }
+
+
+# What no class shapes: see hub/protocols/plain.py and envelope.py.
+PLAIN = {
+    "stream": _object(
+        "A piece of an answer; with `done` its end.",
+        {"type": {"const": "stream"}} | TEXT | SEQ,
+        {"stopReason": msgspec.json.schema(StopReason)},
+    ),
+    "message": _object("A message that came in one piece.", {"type": {"const": "message"}} | TEXT, SEQ),
+    "error": _object(
+        "A run failed, or messages no longer count.",
+        {"type": {"const": "error"}, "code": {"type": "string"}, "message": {"type": "string"}}
+        | {name: PLACE[name] for name in ("sessionId", "epoch")}
+        | SEQ,
+        {
+            "agentId": {"type": ["string", "null"]},
+            "runId": {"type": ["string", "null"]},
+            "retryAfterMs": {"type": "integer"},
+            "messageIds": {"type": "array", "items": {"type": "string"}},
+        },
+    ),
+}
+ENVELOPE = _object(
+    "Any event or notice, in one shape.",
+    {
+        "type": {"enum": sorted({*TYPES.values(), "status"})},
+        "agentId": {"type": ["string", "null"]},
+        "taskId": {"type": ["string", "null"]},
+        "timestamp": {"type": "string", "format": "date-time"},
+        "payload": {"type": "object"},
+    },
+    {"id": {"type": "string", "pattern": "^[^:]+:[0-9]+$"}},
+)
+
+
+def asyncapi() -> Schema:
+    """Return the document: two channels, and what is said there by its protocol."""
+    _, components = schemas([*COMMANDS.values(), Address], typed=True)
+    address = components["Address"]["properties"]
+    agent_socket = [name for name in MESSAGES if name.startswith("command.") or name == "envelope"]
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "Hubbub", "version": __version__, "description": ABOUT},
+        "defaultContentType": "application/json",
+        "servers": {"hub": {"host": "{host}", "protocol": "ws", "variables": {"host": {"default": _host()}}}},
+        "channels": {
+            "socket": _channel(BASE + "/ws", "One client.", list(MESSAGES), address),
+            "agentSocket": _channel(BASE + "/agents/{agentId}/ws", "One client of one agent.", agent_socket, address),
+        },
+        "operations": {name: _operation(*row) for name, row in OPERATIONS.items()},
+        "components": {"messages": MESSAGES, "schemas": needed(MESSAGES, components)},
+    }
+
+
+def _host() -> str:
+    settings = Settings()
+    return f"{settings.host}:{settings.port}"
+
+
+def _message(name: str, kind: type[Any]) -> Schema:
+    return {"name": name, "summary": kind.__doc__, "payload": ref(kind.__name__)}
+
+
+def _command(kind: type[Command]) -> Schema:
+    examples = [{"payload": orjson.loads(text)} for text in kind.example.split(" or ")]
+    return _message(kind.type, kind) | {"examples": examples}
+
+
+def _channel(address: str, about: str, messages: list[str], query: Schema) -> Schema:
+    asked = {name: schema for name, schema in query.items() if f"{{{name}}}" not in address}
+    named = re.findall(r"\{(\w+)\}", address)
+    return {
+        "address": address,
+        "description": about,
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+        "bindings": {"ws": {"method": "GET", "query": {"type": "object", "properties": asked}}},
+    } | ({"parameters": {name: {"description": "an id"} for name in named}} if named else {})
+
+
+def _operation(action: str, about: str, channel: str, names: tuple[str, ...]) -> Schema:
+    messages = [name for name in MESSAGES if name.startswith(names)]
+    return {
+        "action": action,
+        "summary": about,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages],
+    }
+
+
+MESSAGES: dict[str, Schema] = {
+    **{f"command.{name}": _command(kind) for name, kind in COMMANDS.items()},
+    **{f"plain.{name}": {"name": name, "payload": schema} for name, schema in PLAIN.items()},
+    **{f"notice.{name}": _message(name, kind) for name, kind in NOTICES.items()},
+    **{f"event.{name}": _message(name, kind) for name, kind in BODIES.items()},
+    "envelope": {"name": "envelope", "payload": ENVELOPE},
+}
+# What is done from the hub's side, what it is for people, on which channel, and the first words of its messages' names.
+OPERATIONS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
+    "command": ("receive", "What clients send.", "socket", ("command.",)),
+    "agentCommand": ("receive", "What clients send to one agent.", "agentSocket", ("command.",)),
+    "plain": ("send", "What clients of the plain protocol hear.", "socket", ("plain.", *HEARD_PLAIN)),
+    "extended": ("send", "What clients of `hubbub.v1` hear.", "socket", ("notice.", "event.")),
+    "envelope": ("send", "What clients of `hubbub.events` hear.", "socket", ("envelope",)),
+    "agentEnvelope": ("send", "What clients of one agent hear.", "agentSocket", ("envelope",)),
+}

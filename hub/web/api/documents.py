@@ -1,0 +1,68 @@
+"""What the hub can be asked, for programs and for people: OpenAPI, AsyncAPI, and a page that shows both."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from hub.web.api.asyncapi import asyncapi
+from hub.web.api.openapi import openapi
+from hub.web.routes import BASE, HTML, SCRIPT, STYLE, Content, Handler, Route, file
+
+TABLE = web.AppKey("table", tuple[Route, ...])
+FOLDER = Path(__file__).parents[2] / "reference"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+async def routes(request: web.Request) -> web.Response:
+    """Describe these routes, as OpenAPI 3.1."""
+    return _json(_openapi(request.app[TABLE]))
+
+
+async def frames(request: web.Request) -> web.Response:
+    """Describe the WebSocket's messages, as AsyncAPI 3.0."""
+    return _json(_asyncapi())
+
+
+def _json(document: bytes) -> web.Response:
+    return web.Response(body=document, content_type="application/json")
+
+
+# Neither changes while the process lives.
+@cache
+def _openapi(table: tuple[Route, ...]) -> bytes:
+    return orjson.dumps(openapi(table))
+
+
+@cache
+def _asyncapi() -> bytes:
+    return orjson.dumps(asyncapi())
+
+
+def _file(name: str, content: Content, about: str) -> Handler:
+    async def give(request: web.Request) -> web.FileResponse:
+        return file(FOLDER / name, content, HEADERS)
+
+    give.__doc__ = about
+    return give
+
+
+TAG = "Documents"
+BOTH, ROOT = ("", BASE), ("",)
+ROUTES = (
+    Route("GET", "/openapi.json", routes, TAG, {200: dict[str, Any]}, bases=BOTH),
+    Route("GET", "/asyncapi.json", frames, TAG, {200: dict[str, Any]}, bases=BOTH),
+    Route("GET", "/docs", _file("index.html", HTML, "Show both to people."), TAG, {200: HTML}, bases=ROOT),
+    Route(
+        "GET", "/docs.js", _file("reference.js", SCRIPT, "Give that page its script."), TAG, {200: SCRIPT}, bases=ROOT
+    ),
+    Route(
+        "GET", "/docs.css", _file("reference.css", STYLE, "Give that page its looks."), TAG, {200: STYLE}, bases=ROOT
+    ),
+)

@@ -1,0 +1,183 @@
+"""Files over HTTP: large values come in as they are, and are handed out whole or in part.
+
+aiohttp's FileResponse would send what lies on disk with an ETag made of its time; here the ETag is the digest, which
+If-None-Match and If-Range must be compared with.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+from urllib.parse import quote
+
+import attrs
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from hub.errors import (
+    BadFrame,
+    BadType,
+    Draining,
+    EmptyFile,
+    FileTooLarge,
+    QuotaExceeded,
+    SessionDeleted,
+    StorageUnavailable,
+    TooSlow,
+    UnknownFile,
+    UnknownSession,
+)
+from hub.messages import Id
+from hub.settings import KiB
+from hub.storage.log import File
+from hub.web.clients import NODE
+from hub.web.routes import Content, Failure, Route, asked, said
+
+PIECE = 64 * KiB  # read and sent at a time
+SHOWN = {"image/png", "image/jpeg", "image/gif", "image/webp"}  # what a browser may show instead of saving it
+RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
+BYTES = Content("*/*", {"type": "string", "format": "binary"})
+
+
+class Uploading(Struct, frozen=True):
+    """Whose file it is, and what it is called."""
+
+    sessionId: Id
+    name: Annotated[str, Meta(description="as it is called when it is saved")] = "file"
+
+
+@attrs.frozen
+class Kept:
+    """A file that is kept, by the id under which it is fetched."""
+
+    fileId: str
+    sessionId: str
+    name: str
+    type: str
+    size: int
+
+
+async def posted(request: web.Request) -> web.Response:
+    """Keep the body as a file of a session, which is made where there is none."""
+    node = request.app[NODE]
+    limits = node.settings.limits
+    want = asked(request, Uploading)
+    node.refuse_if_draining()
+    if (request.content_length or 0) > limits.file_bytes:
+        raise FileTooLarge(f"a file has at most {limits.file_bytes} bytes")
+    kind = request.headers.get("Content-Type", "")
+    async with node.files.upload(want.sessionId, want.name, kind) as upload:
+        end = asyncio.get_running_loop().time() + limits.upload_seconds
+        while piece := await _next(request, end):
+            await upload.write(piece)
+        await upload.end()
+        async with node.use(want.sessionId):
+            file = await upload.keep()
+    return said(Kept(file.fileId, want.sessionId, file.name, file.type, file.size), status=201)
+
+
+async def _next(request: web.Request, end: float) -> bytes:
+    """Return the next piece of the body; nothing at its end."""
+    try:
+        async with asyncio.timeout_at(end):
+            return await request.content.readany()
+    except TimeoutError:
+        raise TooSlow("the file did not come in time: send it over a faster line, or a smaller one") from None
+    except (ConnectionError, web.RequestPayloadError):
+        raise BadFrame("the body broke off before its end") from None
+
+
+async def fetched(request: web.Request) -> web.StreamResponse:
+    """Hand out a file, or the one range of it that is asked for."""
+    files = request.app[NODE].files
+    file = await files.file(request.match_info["id"])
+    headers = _headers(file)
+    if any(tag.value in (file.digest, "*") for tag in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    part = _range(request, file)
+    start, end = part or (0, file.size)
+    if start >= end:
+        response = said(Failure(f"the file has {file.size} bytes: none of these", "bad_range"), status=416)
+        response.headers["Content-Range"] = f"bytes */{file.size}"
+        return response
+    return await _given(request, file, start, end, part is not None)
+
+
+async def _given(request: web.Request, file: File, start: int, end: int, part: bool) -> web.StreamResponse:
+    response = web.StreamResponse(headers=_headers(file))
+    response.content_length = end - start
+    if part:
+        response.set_status(206)
+        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
+    async with request.app[NODE].files.opened(file) as read:
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await _send(request, response, read, start, end)
+    return response
+
+
+async def _send(
+    request: web.Request, response: web.StreamResponse, read: Callable[[int, int], Awaitable[bytes]], at: int, end: int
+) -> None:
+    try:
+        while at < end:
+            piece = await read(at, min(PIECE, end - at))
+            async with asyncio.timeout(request.app[NODE].settings.limits.stuck_seconds):
+                await response.write(piece)
+            at += len(piece)
+    except (OSError, EOFError):
+        # The client has gone, or takes nothing, or the disk fails: a broken connection says that this was not all.
+        if request.transport is not None:
+            request.transport.abort()
+
+
+def _range(request: web.Request, file: File) -> tuple[int, int] | None:
+    """Return where to begin and to end; None where no range, several, or one of another content is asked for."""
+    found = RANGE.fullmatch(request.headers.get("Range", ""))
+    if found is None or request.headers.get("If-Range", f'"{file.digest}"') != f'"{file.digest}"':
+        return None
+    first, last = found.groups()
+    if first:
+        return int(first), min(int(last) + 1, file.size) if last else file.size
+    return max(file.size - int(last or 0), 0), file.size
+
+
+def _headers(file: File) -> dict[str, str]:
+    """Return what keeps a file of strangers a file: no browser may guess its type, show it, or run what it holds."""
+    kind = "inline" if file.type.lower() in SHOWN else "attachment"
+    plain = re.sub(r'[^ -~]|["\\%]', "_", file.name)  # for who does not read the other: RFC 6266, appendix D
+    return {
+        "Content-Type": file.type,
+        "Content-Disposition": f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(file.name, safe='')}",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "private, no-cache",
+        "ETag": f'"{file.digest}"',
+        "Accept-Ranges": "bytes",
+    }
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/files",
+        posted,
+        "Files",
+        {201: Kept},
+        body=BYTES,
+        query=Uploading,
+        raises=(
+            *(BadType, EmptyFile, FileTooLarge, QuotaExceeded, TooSlow),
+            *(UnknownSession, SessionDeleted, Draining, StorageUnavailable),
+        ),
+    ),
+    Route(
+        "GET",
+        "/files/{id}",
+        fetched,
+        "Files",
+        {200: BYTES, 206: BYTES, 304: None, 416: Failure},
+        headers={"Range": Annotated[str, Meta(description="the bytes that are wanted, as `bytes=0-99`")]},
+        raises=(UnknownFile, StorageUnavailable),
+    ),
+)

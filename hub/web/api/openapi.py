@@ -1,0 +1,166 @@
+"""The OpenAPI 3.1 document, from the table of routes."""
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from hub import __version__
+from hub.errors import BadFrame, BadId, BadQuery, HubError, Refused, TooLarge
+from hub.messages import Id
+from hub.web.api.schemas import Schema, needed, schemas
+from hub.web.routes import STREAM, Content, Failure, Route
+
+ABOUT = (
+    "Agents, sessions and what is said in them. The WebSocket's messages are in /asyncapi.json. "
+    "A path that is not here is answered with 404, and a method that a path has not with 405."
+)
+
+
+def openapi(routes: Sequence[Route]) -> Schema:
+    """Return the document; each kind of the table stands once in its components. Pages are for browsers, not here."""
+    routes = [route for route in routes if route.tag != "Pages"]
+    kinds = [kind for route in routes for kind in _kinds(route)]
+    refs, components = schemas(kinds, typed=False)
+    known = dict(zip(map(_key, kinds), refs, strict=True))
+    paths: dict[str, Schema] = {}
+    for route in routes:
+        for base in route.bases:
+            paths.setdefault(base + route.path, {})[route.method.lower()] = _operation(route, base, known, components)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Hubbub", "version": __version__, "description": ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
+        "paths": paths,
+        "components": {"schemas": needed(paths, components)},
+    }
+
+
+def _key(kind: Any) -> str:
+    return repr(kind)
+
+
+def _kinds(route: Route) -> Iterator[Any]:
+    yield from (content for content in route.contents if content is not None and not isinstance(content, Content))
+    yield from (kind for kind in (route.body, route.query) if kind is not None and not isinstance(kind, Content))
+    yield from (Failure, route.failure)
+
+
+def _operation(route: Route, base: str, known: dict[str, Schema], components: dict[str, Schema]) -> Schema:
+    summary, _, text = (inspect.getdoc(route.handler) or "").partition("\n\n")
+    module = route.handler.__module__.rpartition(".")[2]
+    place = re.sub(r"\W+", "_", base + route.path).strip("_") or "root"
+    operation: Schema = {
+        "operationId": f"{module}_{route.handler.__name__}_{place}",
+        "tags": [route.tag],
+        "summary": summary.replace("\n", " "),
+        "parameters": [*_in_path(route), *_in_query(route, components), *_in_headers(route)],
+        "responses": _responses(route, known),
+    }
+    if text:
+        operation["description"] = text
+    if route.body is not None:
+        operation["requestBody"] = _body(route, known, components)
+    return operation
+
+
+def _in_path(route: Route) -> Iterator[Schema]:
+    for name in re.findall(r"\{(\w+)", route.path):
+        example = "main" if route.path.startswith("/agents/") else "s1"
+        yield {"name": name, "in": "path", "required": True, "schema": _schema(Id), "example": example}
+
+
+def _in_query(route: Route, components: dict[str, Schema]) -> Iterator[Schema]:
+    if route.query is None:
+        return
+    shape = components[route.query.__name__]
+    for name, schema in shape["properties"].items():
+        yield {"name": name, "in": "query", "required": name in shape["required"]} | _described(schema)
+
+
+def _in_headers(route: Route) -> Iterator[Schema]:
+    for name, kind in route.headers.items():
+        yield {"name": name, "in": "header", "required": False} | _described(_schema(kind))
+
+
+def _described(schema: Schema) -> Schema:
+    """Return a parameter's schema, which cannot be null, with its description beside it."""
+    schema = dict(schema)
+    for choice in schema.pop("anyOf", ()):
+        if choice != {"type": "null"}:
+            schema |= choice
+    if schema.get("default", 0) is None:
+        del schema["default"]
+    description = {"description": schema.pop("description")} if "description" in schema else {}
+    return description | {"schema": schema}
+
+
+def _schema(kind: Any) -> Schema:
+    schema = msgspec.json.schema(kind)
+    if "pattern" in schema:
+        schema["pattern"] = schema["pattern"].removesuffix(r"(?!\n)")
+    return schema
+
+
+def _body(route: Route, known: dict[str, Schema], components: dict[str, Schema]) -> Schema:
+    """Return what is sent: what the address says already is no part of it."""
+    if isinstance(route.body, Content):
+        return {"required": True, "content": {route.body.media: {"schema": dict(route.body.schema)}}}
+    schema, shape = known[_key(route.body)], components[route.body.__name__]
+    required = [name for name in shape["required"] if name not in route.told]
+    if route.told:
+        fields = {name: field for name, field in shape["properties"].items() if name not in route.told}
+        schema = shape | {"properties": fields, "required": required}
+    content = {"schema": schema, "example": _example(route)}
+    return {"required": bool(required), "content": {"application/json": content}}
+
+
+def _example(route: Route) -> Any:
+    """Return the first example of the body's class, without what the address says."""
+    fields = orjson.loads(route.body.example.partition(" or ")[0])
+    return {name: value for name, value in fields.items() if name not in ("type", *route.told)}
+
+
+def _responses(route: Route, known: dict[str, Schema]) -> Schema:
+    said = {status: _answer(status, answer, known) for status, answer in route.answers.items()}
+    failed: dict[int, list[str]] = {}
+    for code, status in _failures(route):
+        if code not in failed.setdefault(status, []):
+            failed[status].append(code)
+    for status, codes in failed.items():
+        kind = Failure if status in ALWAYS else route.failure
+        content = {"application/json": {"schema": known[_key(kind)]}}
+        said.setdefault(status, {"description": " or ".join(f"`{code}`" for code in codes), "content": content})
+    return {str(status): said[status] for status in sorted(said)}
+
+
+ALWAYS = (403, 500, 505)  # said in front of a handler, and so in the hub's own form
+
+
+def _failures(route: Route) -> Iterator[tuple[str, int]]:
+    """Yield the codes that a route may refuse with, and their statuses."""
+    every: list[type[HubError]] = [Refused, HubError, *route.raises]
+    if route.body is not None:
+        every += [BadFrame, BadId, TooLarge]
+    if route.query is not None:
+        every += [BadQuery, BadId]
+    if STREAM in route.contents:
+        yield "http_version_not_supported", web.HTTPVersionNotSupported.status_code
+    if route.is_socket:
+        yield "bad_request", 400  # no upgrade
+    yield from ((kind.code, kind.status) for kind in every)
+
+
+def _answer(status: int, answer: Any, known: dict[str, Schema]) -> Schema:
+    content: Schema = {}
+    for one in answer if isinstance(answer, tuple) else (answer,):
+        if isinstance(one, Content):
+            content[one.media] = {"schema": dict(one.schema)}
+        elif one is not None:
+            content["application/json"] = {"schema": known[_key(one)]}
+    return {"description": web.Response(status=status).reason} | ({"content": content} if content else {})

@@ -1,0 +1,66 @@
+"""The console and the JavaScript client: files of hub/console/ and hub/client_js/, as they lie there."""
+
+import re
+from pathlib import Path
+
+from aiohttp import web
+
+from hub.web.routes import HTML, SCRIPT, STYLE, Content, Route
+
+CONSOLE = Path(__file__).parents[2] / "console"
+CLIENT = Path(__file__).parents[2] / "client_js"
+SHARED = ("/client.js", "/client.d.ts")  # the JavaScript client and its types, for pages of other origins, too
+KINDS = {
+    ".html": HTML,
+    ".js": SCRIPT,
+    ".css": STYLE,
+    ".svg": Content("image/svg+xml"),
+    ".ts": Content("application/typescript"),
+}
+# Nothing from elsewhere, nothing inline, no markup made of text; the hub is the only one whom the page may ask.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'{socket}; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # asked for again each time, so that the page fits the hub it speaks to
+}
+HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
+
+
+def _files() -> dict[str, Path]:
+    """Return the file of each address; what is not listed here cannot be asked for."""
+    files = [path for path in sorted(CONSOLE.rglob("*")) if path.suffix in (".js", ".css")]
+    found = {f"/console/{path.relative_to(CONSOLE).as_posix()}": path for path in files}
+    own = {"/": CONSOLE / "index.html", "/favicon.ico": CONSOLE / "icon.svg"}
+    return found | own | {name: CLIENT / name[1:] for name in SHARED}
+
+
+FILES = _files()
+
+
+async def file(request: web.Request) -> web.FileResponse:
+    """Give the page, or one of its files; which addresses the page may ask depends on where it came from."""
+    path = FILES[request.path]
+    headers = {**HEADERS, "Content-Type": f"{KINDS[path.suffix].media}; charset=utf-8"}
+    if path.suffix == ".html":
+        headers["Content-Security-Policy"] = POLICY.format(socket=_socket(request.host))
+    return web.FileResponse(path, headers=headers)
+
+
+def _socket(host: str) -> str:
+    """Return the WebSocket of this host as the policy names it; of https, too, since CSP takes ws for wss.
+
+    Older browsers do not count it to 'self'. CSP has no word for an IPv6 address; there 'self' must do.
+    """
+    return f" ws://{host}/api/v1/ws" if HOST.fullmatch(host) else ""
+
+
+ROUTES = tuple(
+    Route("GET", address, file, "Pages", {200: KINDS[path.suffix]}, bases=("",)) for address, path in FILES.items()
+)
