@@ -1,4 +1,4 @@
-"""Settings, from hubbub.toml, HUBBUB_* and flags; and every limit with its unit."""
+"""Settings, from hubbub.toml, HUBBUB_* and flags."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -9,61 +9,7 @@ from typing import Annotated, Any
 import attrs
 import msgspec
 
-KiB = 1024
-MiB = 1024 * KiB
-
-
-@attrs.frozen
-class Limits:
-    """What the hub bounds, each with its unit. Where a number comes from a measurement, the comment names it."""
-
-    frame_bytes: int = 1 * MiB  # a client's frame: people paste documents; more closes with 1009
-    body_bytes: int = 64 * KiB  # of a request over HTTP
-    chat_bytes: int = 1 * MiB  # of a chat over HTTP: as large as a frame
-    conversation_bytes: int = 8 * MiB  # of a request that brings a whole conversation: OpenAI's and AG-UI's
-    metadata_bytes: int = 16 * KiB  # of a session or of a message, as JSON
-    json_depth: int = 32
-    object_keys: int = 256
-    max_integer: int = 2**53  # what JavaScript holds exactly
-    high_water_bytes: int = 64 * KiB  # unsent bytes at which a connection falls behind
-    stuck_seconds: float = 10.0  # unsent bytes that do not shrink for so long: the transport is aborted
-    ping_seconds: float = 25.0
-    pong_seconds: float = 10.0
-    header_seconds: float = 10.0
-    subscriptions: int = 128  # per connection
-    page_rows: int = 8192
-    first_page_rows: int = 1024  # of a catch-up: one who joins late sees something soon
-    page_bytes: int = 256 * KiB  # of replay; also the longest merged chunk
-    kept_page_bytes: int = 8 * MiB  # of pages read lately, per node: those who come a little later share them
-    chunk_bytes: int = 32 * KiB  # of text in one event
-    pending_bytes: int = 1 * MiB  # of text of one run not yet in the log: beyond it the agent waits
-    content_bytes: int = 256 * KiB  # of one event of an agent that is no text
-    reply_bytes: int = 64 * KiB  # of the payload of an answer to a question, as JSON
-    open_questions: int = 32  # per run
-    result_bytes: int = 32 * KiB  # of a tool's result in its event: beyond it the result is kept as a file
-    result_start_bytes: int = 1 * KiB  # of such a result, which its event still has
-    file_bytes: int = 32 * MiB
-    session_files_bytes: int = 256 * MiB
-    files_bytes: int = 4096 * MiB  # of all sessions
-    file_name_length: int = 200  # characters
-    upload_seconds: float = 600.0  # for a file to arrive: 32 MiB at half a megabit a second
-    run_bytes: int = 8 * MiB  # of text of one run: beyond it the run ends with an error
-    queued_runs: int = 20  # per session
-    message_parts: int = 64
-    taken_messages: int = 10_000  # taken back at once: more make the event that says so too long
-    fork_messages: int = 1000  # copied into a fork, the newest
-    fork_bytes: int = 9 * MiB  # of their text and parts: the longest answer fits
-    run_seconds: float = 3600.0
-    silence_seconds: float = 600.0
-    grace_seconds: float = 5.0  # between a cancel and the end of work that will not stop
-    drain_seconds: float = 15.0
-    close_seconds: float = 2.0  # for the closing handshakes of a drain
-    retry_seconds: float = 0.5  # before what the log refused is tried again
-    call_depth: int = 8  # agents that call agents
-    history_messages: int = 100
-    presence_members: int = 50
-    presence_seconds: float = 1.0
-
+from hub.limits import Limits
 
 # What a setting may be, for msgspec to check, and in words for who wrote something else.
 Text = Annotated[str, msgspec.Meta(min_length=1, description="a text that is not empty")]
@@ -105,9 +51,15 @@ class ConfigError(Exception):
 
 FILE = "hubbub.toml"
 PREFIX = "HUBBUB_"
+LIMITS_PREFIX = "HUBBUB_LIMITS_"
 OTHERS = ("HUBBUB_URL",)  # read by the commands that talk to a hub
 KINDS: dict[str, Any] = {field.name: field.type for field in attrs.fields(Settings) if field.name != "limits"}
 KINDS["log"] = Text  # no source can say None, it can only be silent
+LIMIT_KINDS: dict[str, Any] = {field.name: field.type for field in attrs.fields(Limits)}
+TABLES = {"hubbub": KINDS, "limits": LIMIT_KINDS}
+
+# What one source says: a table of hubbub.toml, a name in it, and the value.
+Entry = tuple[str, str, Any]
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Settings:
@@ -116,14 +68,13 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> 
     A flag of None was not given. A relative path is meant from the current folder, whichever source names it.
     Raises ConfigError for what is unknown or mistyped, also where a stronger source has another value for it.
     """
-    found: dict[str, Any] = {}
-    found.update(_from_file(folder / FILE))
-    found.update(_from_environment(environ))
-    found.update((key, _convert(f"--{key}", key, value, True)) for key, value in flags.items() if value is not None)
-    return Settings(**found)
+    values: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
+    for table, name, value in (*_from_file(folder / FILE), *_from_environment(environ), *_from_flags(flags)):
+        values[table][name] = value
+    return Settings(**values["hubbub"], limits=Limits(**values["limits"]))
 
 
-def _from_file(path: Path) -> Iterator[tuple[str, Any]]:
+def _from_file(path: Path) -> Iterator[Entry]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -131,40 +82,62 @@ def _from_file(path: Path) -> Iterator[tuple[str, Any]]:
     except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{FILE} cannot be read: {reason}") from None
-    table = document.pop("hubbub", {})
-    for name in document:
-        raise ConfigError(f"{FILE}: {name!r} stands outside of [hubbub], where the settings belong")
-    if not isinstance(table, dict):
-        raise ConfigError(f"{FILE}: hubbub is not a table: write [hubbub] on a line of its own, and the settings below")
-    for name, value in table.items():
-        if name not in KINDS:
-            raise ConfigError(f"{FILE}: unknown setting {name!r}{hint(name, list(KINDS))}")
-        yield name, _convert(f"{FILE}: {name}", name, value, False)
+    for table, entries in document.items():
+        if table not in TABLES:
+            raise ConfigError(
+                f"{FILE}: {table!r} stands outside of [hubbub] and [limits]: settings belong in the first, "
+                "limits in the second"
+            )
+        if not isinstance(entries, dict):
+            raise ConfigError(
+                f"{FILE}: {table} is not a table: write [{table}] on a line of its own, and what belongs to it below"
+            )
+        for name, value in entries.items():
+            yield table, name, _checked(f"{FILE}: {_dotted(table, name)}", table, name, value)
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    keys = {key.upper(): key for key in KINDS}
-    for name, text in environ.items():
-        short = name.removeprefix(PREFIX)
-        if short == name or short.startswith("TEST_") or name in OTHERS:
+def _dotted(table: str, name: str) -> str:
+    return name if table == "hubbub" else f"{table}.{name}"
+
+
+def _checked(where: str, table: str, name: str, value: Any) -> Any:
+    if name not in TABLES[table]:
+        what = "setting" if table == "hubbub" else "limit"
+        raise ConfigError(f"{FILE}: unknown {what} {name!r}{hint(name, list(TABLES[table]))}")
+    return _convert(where, TABLES[table][name], value, False)
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
+    variables = {f"{PREFIX}{name.upper()}": ("hubbub", name) for name in KINDS}
+    limits = {f"{LIMITS_PREFIX}{name.upper()}": ("limits", name) for name in LIMIT_KINDS}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable.startswith(f"{PREFIX}TEST_") or variable in OTHERS:
             continue
-        if short not in keys:
-            meant = hint(short.upper(), list(keys), PREFIX)
-            raise ConfigError(f"unknown variable {name} in the environment{meant}")
-        value = _split(text) if KINDS[keys[short]] is Texts else text
-        yield keys[short], _convert(f"{name} in the environment", keys[short], value, True)
+        if variable not in variables | limits:
+            known = limits if variable.startswith(LIMITS_PREFIX) else variables
+            raise ConfigError(f"unknown variable {variable} in the environment{hint(variable.upper(), list(known))}")
+        table, name = (variables | limits)[variable]
+        kind = TABLES[table][name]
+        value = _split(text) if kind is Texts else text
+        yield table, name, _convert(f"{variable} in the environment", kind, value, True)
+
+
+def _from_flags(flags: Mapping[str, Any]) -> Iterator[Entry]:
+    for name, value in flags.items():
+        if value is not None:
+            yield "hubbub", name, _convert(f"--{name}", KINDS[name], value, True)
 
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _convert(where: str, key: str, value: Any, written: bool) -> Any:
-    """Return *value* as the setting's type; *written* values may be text that spells it."""
+def _convert(where: str, kind: Any, value: Any, is_text: bool) -> Any:
+    """Return *value* as the setting's type; where *is_text*, it may be text that spells it."""
     try:
-        return msgspec.convert(value, KINDS[key], strict=not written, dec_hook=_path)
+        return msgspec.convert(value, kind, strict=not is_text, dec_hook=_path)
     except msgspec.ValidationError:
-        raise ConfigError(f"{where} must be {_words(KINDS[key])}") from None
+        raise ConfigError(f"{where} must be {_words(kind)}") from None
 
 
 def _path(kind: type[Any], value: Any) -> Any:
@@ -177,7 +150,7 @@ def _words(kind: Any) -> str:
     return str(kind.__metadata__[0].description)
 
 
-def hint(name: str, known: list[str], prefix: str = "") -> str:
+def hint(name: str, known: list[str]) -> str:
     """Return how to go on after "unknown NAME": with the name that was meant, or all there are."""
     close = get_close_matches(name, known, n=1)
-    return f": did you mean {prefix}{close[0]}?" if close else f": there are {', '.join(prefix + one for one in known)}"
+    return f": did you mean {close[0]}?" if close else f": there are {', '.join(known)}"

@@ -17,8 +17,9 @@ import attrs
 import pytest
 from aiohttp import web
 
+from hub.limits import Limits
 from hub.node.node import Node
-from hub.settings import Limits, Settings
+from hub.settings import Settings
 from hub.web.app import make_app
 from hub.web.websocket import close_all
 

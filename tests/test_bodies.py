@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from fakes import PATIENCE, Hub
 
-from hub.settings import KiB, MiB
+from hub.limits import KiB, MiB
 
 HELLO = [{"role": "user", "content": "hello"}]
 SMALL = [

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hub.settings import ConfigError, Limits, Settings, load
+from hub.limits import Limits
+from hub.settings import ConfigError, Settings, load
 
 ROOT = Path(__file__).parent.parent
 
@@ -214,3 +215,27 @@ def test_the_settings_need_no_extra() -> None:
 def test_the_variable_of_the_terminals_commands_is_no_setting(tmp_path: Path) -> None:
     """Who has HUBBUB_URL set for `hubbub chat` can start a hub, too."""
     assert load({}, {"HUBBUB_URL": "http://a.example"}, tmp_path) == Settings()
+
+
+def test_a_limit_comes_from_its_table_or_its_variable(tmp_path: Path) -> None:
+    """The environment wins over the file; what is left out keeps its default."""
+    (tmp_path / "hubbub.toml").write_text("[limits]\nqueued_runs = 5\nrun_seconds = 0.5\n")
+    limits = load({}, {"HUBBUB_LIMITS_QUEUED_RUNS": "6", "HUBBUB_LIMITS_FILE_BYTES": "7"}, tmp_path).limits
+    assert limits == Limits(queued_runs=6, run_seconds=0.5, file_bytes=7)
+
+
+def test_a_limit_that_is_none_is_refused(tmp_path: Path) -> None:
+    """With where it stands, and what would be one."""
+    assert refusal(tmp_path, "[limits]\nqueued_run = 5") == (
+        "hubbub.toml: unknown limit 'queued_run': did you mean queued_runs?"
+    )
+    assert "limits.queued_runs must be a whole number, 0 or more" in refusal(tmp_path, "[limits]\nqueued_runs = -1")
+    assert "limits.page_rows must be a whole number, 1 or more" in refusal(tmp_path, "[limits]\npage_rows = 0")
+    assert "must be a number of seconds, more than 0" in refusal(tmp_path, "[limits]\nrun_seconds = 0")
+    assert "must be a whole number" in refusal(tmp_path, "[limits]\nframe_bytes = 1.5")
+    assert "limits is not a table" in refusal(tmp_path, "limits = 1")
+    (tmp_path / "hubbub.toml").unlink()
+    with pytest.raises(ConfigError, match="did you mean HUBBUB_LIMITS_QUEUED_RUNS"):
+        load({}, {"HUBBUB_LIMITS_QUEUED_RUN": "5"}, tmp_path)
+    with pytest.raises(ConfigError, match="HUBBUB_LIMITS_RUN_SECONDS in the environment must be a number of seconds"):
+        load({}, {"HUBBUB_LIMITS_RUN_SECONDS": "soon"}, tmp_path)

@@ -20,7 +20,7 @@ from fakes import PATIENCE, Hub, HubProcess, eventually
 from structlog.testing import capture_logs
 
 from hub.errors import BadQuery, BadType, FileTooLarge, QuotaExceeded, StorageUnavailable, UnknownFile, UnknownSession
-from hub.settings import KiB, Limits, MiB
+from hub.limits import KiB, Limits, MiB
 from hub.storage.blobs import LEAST, Files
 from hub.storage.log import File, LogUnusable
 from hub.storage.sqlite.log import SqliteLog

@@ -13,7 +13,7 @@ HUB = Path(__file__).parent.parent / "hub"
 
 # What each folder of hub/ may import of the hub, beside itself and the ground. The order is that of the floors: what a
 # folder imports stands before it. A name with a dot is one module of a folder.
-GROUND = {"errors", "settings", "messages", "observe"}
+GROUND = {"errors", "ids", "limits", "seams", "settings", "messages", "observe"}
 FOLDERS: dict[str, set[str]] = {
     "access": set(),
     "protocols": set(),

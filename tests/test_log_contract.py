@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hub.errors import StorageUnavailable
+from hub.limits import Limits
 from hub.messages import (
     Author,
     Body,
@@ -26,7 +27,6 @@ from hub.messages import (
     UserMessage,
     WholeMessage,
 )
-from hub.settings import Limits
 from hub.storage.log import Append, File, KeptChat, Label, Log, LogUnusable, Message, RunRecord, open_log
 
 # One function per driver: from an empty folder to the URL of an empty log, the same each time it is asked.

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from fakes import PATIENCE
 
+from hub.limits import Limits
 from hub.messages import Chunk, Event, RunFinished
 from hub.sessions.outbox import Item, Outbox, landing
 from hub.sessions.pace import MOST, Pace
-from hub.settings import Limits
 from hub.storage.sqlite.log import SqliteLog
 
 NEVER = 1e9  # seconds

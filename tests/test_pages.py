@@ -13,9 +13,9 @@ import pytest
 from fakes import PATIENCE, Client, Hub
 
 from hub.errors import StorageUnavailable
+from hub.limits import KiB
 from hub.messages import Chunk, Event, RunFinished
 from hub.protocols import open_protocol
-from hub.settings import KiB
 from hub.storage.log import Append, Head
 
 # Says "one ", waits for the file that the message names, then 200 words, slowly enough for many commits.

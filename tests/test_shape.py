@@ -14,8 +14,9 @@ from hub.adapters import openai_chat
 from hub.cli.main import cli
 from hub.errors import HubError
 from hub.hosting.contract import Marks, Run
+from hub.limits import KiB, Limits, MiB
 from hub.messages import BODIES, COMMANDS, NOTICES
-from hub.settings import KINDS, PREFIX, KiB, Limits, MiB, Settings
+from hub.settings import KINDS, PREFIX, Settings
 
 UNITS = {"MiB": MiB, "KiB": KiB, "s": 1}
 

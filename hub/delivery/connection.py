@@ -9,9 +9,9 @@ import structlog
 
 from hub.delivery.pages import Page, Pages, merged
 from hub.errors import HubError
+from hub.limits import Limits
 from hub.messages import Author, Chunk, Event, Notice, Reset, RunFinished
 from hub.protocols import WireProtocol
-from hub.settings import Limits
 
 log = structlog.get_logger()
 

@@ -7,9 +7,9 @@ from sys import getsizeof
 import attrs
 from msgspec.structs import replace
 
+from hub.limits import Limits
 from hub.messages import Chunk, Event
 from hub.protocols import WireProtocol
-from hub.settings import Limits
 from hub.storage.log import Log
 
 EVENT_BYTES = 500  # of an event beside its text; tracemalloc says 450 for a page of the SQLite log

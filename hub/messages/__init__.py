@@ -60,13 +60,12 @@ from hub.messages.notices import (
     TypingNotice,
     Welcome,
 )
-from hub.messages.words import ID_PATTERN, Author, Id, IfBusy, RemovalReason, ReplyStatus, StopReason, Usage
+from hub.messages.words import Author, Id, IfBusy, RemovalReason, ReplyStatus, StopReason, Usage
 
 __all__ = [
     "BODIES",
     "COMMANDS",
     "CONTENT",
-    "ID_PATTERN",
     "NOTICES",
     "Accepted",
     "Author",

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from hub.messages.parts import Parts, check_metadata
+from hub.messages.parts import Parts
 from hub.messages.words import Id, IfBusy, ReplyStatus
 
 
@@ -37,9 +37,6 @@ class Chat(Command, frozen=True, kw_only=True):
     ifBusy: IfBusy | None = None
     parts: Parts | None = None
     metadata: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        check_metadata(self.metadata)
 
 
 class Subscribe(Command, frozen=True, kw_only=True):
@@ -107,9 +104,6 @@ class Edit(Command, frozen=True, kw_only=True):
     agentId: Id | None = None
     parts: Parts | None = None
     metadata: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        check_metadata(self.metadata)
 
 
 class Fork(Command, frozen=True, kw_only=True):

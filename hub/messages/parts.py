@@ -7,11 +7,6 @@ what they point at.
 from typing import Annotated, Any
 
 import msgspec
-import orjson
-
-from hub.settings import KiB, Limits
-
-LIMITS = Limits()
 
 MimeType = Annotated[str, msgspec.Meta(pattern=r"^[\w.+-]+/[\w.+-]+(;.*)?$(?!\n)", max_length=255)]
 Short = Annotated[str, msgspec.Meta(max_length=255)]
@@ -86,9 +81,7 @@ class Binary(msgspec.Struct, tag="binary", frozen=True, omit_defaults=True):
             raise ValueError("binary needs one of id, url and data")
 
 
-Parts = Annotated[
-    tuple[Text | Image | Audio | Video | Document | Binary, ...], msgspec.Meta(max_length=LIMITS.message_parts)
-]
+Parts = tuple[Text | Image | Audio | Video | Document | Binary, ...]
 # As an event, the history and an agent have them: JSON objects.
 Plain = tuple[dict[str, Any], ...]
 
@@ -96,9 +89,3 @@ Plain = tuple[dict[str, Any], ...]
 def plain(parts: Parts | None) -> Plain | None:
     """Return checked parts as JSON objects; none is None."""
     return tuple(msgspec.to_builtins(parts)) if parts else None
-
-
-def check_metadata(metadata: dict[str, Any] | None) -> None:
-    """Refuse, with ValueError, what is too large."""
-    if metadata is not None and len(orjson.dumps(metadata)) > LIMITS.metadata_bytes:
-        raise ValueError(f"metadata is larger than {LIMITS.metadata_bytes // KiB} KiB")

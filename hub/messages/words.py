@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-ID_PATTERN = r"[A-Za-z0-9._:@-]{1,128}"
+from hub.ids import ID_PATTERN
+
 # `$` alone would let a trailing newline through.
 Id = Annotated[str, msgspec.Meta(pattern=rf"^{ID_PATTERN}$(?!\n)")]
 IfBusy = Literal["enqueue", "reject", "replace", "rollback", "parallel"]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from struct import pack
 from typing import ClassVar
 
+from hub.limits import Limits
 from hub.messages import Command, Event, Notice
 
 
@@ -23,8 +24,8 @@ class WireProtocol(ABC):
     notices: ClassVar[bool] = True  # whether it says what is not logged
 
     @abstractmethod
-    def command(self, data: bytes) -> Command:
-        """Read one frame; raises BadFrame (or its kinds) with what to send instead."""
+    def command(self, data: bytes, limits: Limits) -> Command:
+        """Read one frame, within the hub's limits; raises BadFrame (or its kinds) with what to send instead."""
 
     @abstractmethod
     def event(self, event: Event) -> bytes:

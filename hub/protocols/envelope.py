@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from msgspec.structs import replace
 
+from hub.limits import Limits
 from hub.messages import Command, Error, Event, Notice, WholeMessage
 from hub.protocols import WireProtocol, text_frame
 from hub.protocols.extended import event_fields, notice_fields
@@ -35,8 +36,8 @@ PLAIN = {"text", "think", "tool_result", "progress", "error", "done"}  # one kin
 class Envelope(WireProtocol):
     name = "hubbub.events"
 
-    def command(self, data: bytes) -> Command:
-        return read_command(data)
+    def command(self, data: bytes, limits: Limits) -> Command:
+        return read_command(data, limits)
 
     def event(self, event: Event) -> bytes:
         return text_frame(orjson.dumps(_envelope(event) | {"id": f"{event.epoch}:{event.seq}"}))

@@ -6,6 +6,7 @@ import attrs
 import orjson
 from msgspec.structs import replace
 
+from hub.limits import Limits
 from hub.messages import Command, Event, Notice, WholeMessage
 from hub.protocols import WireProtocol, text_frame
 from hub.protocols.reading import read_command
@@ -14,8 +15,8 @@ from hub.protocols.reading import read_command
 class Extended(WireProtocol):
     name = "hubbub.v1"
 
-    def command(self, data: bytes) -> Command:
-        return read_command(data)
+    def command(self, data: bytes, limits: Limits) -> Command:
+        return read_command(data, limits)
 
     def event(self, event: Event) -> bytes:
         return text_frame(orjson.dumps(event_fields(event)))

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from hub.limits import Limits
 from hub.messages import (
     Accepted,
     Chunk,
@@ -27,8 +28,8 @@ class Plain(WireProtocol):
     name = "plain"
     notices = False
 
-    def command(self, data: bytes) -> Command:
-        return read_command(data)
+    def command(self, data: bytes, limits: Limits) -> Command:
+        return read_command(data, limits)
 
     def event(self, event: Event) -> bytes:
         say = FRAMES.get(type(event.body))

@@ -1,77 +1,112 @@
-"""Reads a JSON frame into a command, strictly: what is wrong is said with an example of what is right."""
+"""Read JSON into the classes of the wire, strictly: an error says what is wrong, with an example of what is right.
+
+Frames and the bodies of requests go through the same checks, against the limits that they are given.
+"""
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
 
 from hub.errors import BadFrame, BadId, UnknownType
-from hub.messages import COMMANDS, ID_PATTERN, Chat, Command
-from hub.settings import Limits
+from hub.ids import bad_id, is_id, short
+from hub.limits import KiB, Limits
+from hub.messages import COMMANDS, Chat, Command
 
-LIMITS = Limits()
-ID = re.compile(ID_PATTERN)
 ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "interruptId", "epoch", "messageId", "newSessionId")
 
 
-def read_command(data: bytes) -> Command:
+T = TypeVar("T")
+
+
+def read_command(data: bytes, limits: Limits) -> Command:
     """Return the command in *data*; raises BadFrame, UnknownType or BadId. Unknown fields are ignored."""
-    frame = read_object(data)
+    frame = read_object(data, limits)
     kind = frame.get("type")
     if not isinstance(kind, str):
         raise BadFrame(f'a frame needs a "type"; send for example {Chat.example}', **_about(frame))
     command = COMMANDS.get(kind)
     if command is None:
-        raise UnknownType(f"unknown type {_short(kind)}; there are: {', '.join(COMMANDS)}", **_about(frame))
-    return convert(frame, command)
+        raise UnknownType(f"unknown type {short(kind)}; there are: {', '.join(COMMANDS)}", **_about(frame))
+    return convert(frame, command, limits)
 
 
-def convert(frame: dict[str, Any], command: type[Command]) -> Command:
-    """Check the fields of a decoded object against *command*."""
+def convert(fields: dict[str, Any], kind: type[T], limits: Limits, what: str | None = None) -> T:
+    """Return decoded fields as *kind*; raises BadFrame, with the example of *kind*, or BadId.
+
+    *what* names the thing in errors: the command's type where it is left out.
+    """
+    name, example = what or getattr(kind, "type", "body"), getattr(kind, "example")
     try:
-        return msgspec.convert(frame, command)
-    except msgspec.ValidationError as wrong:
-        field = str(wrong).rpartition("`$.")[2].rstrip("`")
-        if field in ID_FIELDS and isinstance(frame.get(field), str):
-            raise BadId(
-                f"{field} {_short(frame[field])} is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -", **_about(frame)
-            ) from None
-        raise BadFrame(f"bad {command.type}: {wrong}; send for example {command.example}", **_about(frame)) from None
+        value = msgspec.convert(fields, kind)
+        _check_size(value, limits)
+    except ValueError as wrong:  # msgspec raises a kind of it
+        _, field = split_error(wrong)
+        if field in ID_FIELDS and isinstance(fields.get(field), str):
+            raise BadId(bad_id(field, fields[field]), **_about(fields)) from None
+        raise BadFrame(f"bad {name}: {wrong}; send for example {example}", **_about(fields)) from None
+    return value
 
 
-def read_object(data: bytes, example: str = Chat.example) -> dict[str, Any]:
+def split_error(error: Exception) -> tuple[str, str]:
+    """Return what msgspec expected, and the field that it expected it of."""
+    expected, _, place = str(error).partition(" - at ")
+    return expected, re.sub(r"^`\$\.?|`$", "", place)
+
+
+def _check_size(value: Any, limits: Limits) -> None:
+    check_parts(getattr(value, "parts", None), limits)
+    metadata = getattr(value, "metadata", None)
+    if isinstance(value, Command) and metadata is not None and len(orjson.dumps(metadata)) > limits.metadata_bytes:
+        raise ValueError(f"metadata is larger than {limits.metadata_bytes / KiB:g} KiB")
+
+
+def check_parts(parts: Any, limits: Limits) -> None:
+    """Raise ValueError for more parts than a message may have."""
+    if parts is not None and len(parts) > limits.message_parts:
+        raise ValueError(f"more than {limits.message_parts} parts - at `$.parts`")
+
+
+def check_id(name: str, value: str) -> str:
+    """Return an id that is one; raises BadId. *name* says where it came from."""
+    if not is_id(value):
+        raise BadId(bad_id(name))
+    return value
+
+
+def read_object(data: bytes, limits: Limits, example: str = Chat.example) -> dict[str, Any]:
     """Return the JSON object in *data*, whose depth, keys and integers are within bounds; raises BadFrame."""
-    # orjson is strict where HARDENING asks for it: UTF-8, lone surrogates, NaN and Infinity.
+    # orjson refuses what is no UTF-8, lone surrogates, NaN and Infinity.
     try:
-        frame = orjson.loads(data)
+        fields = orjson.loads(data)
     except orjson.JSONDecodeError as wrong:
         raise BadFrame(f"not JSON ({wrong}); send for example {example}") from None
-    if not isinstance(frame, dict):
-        raise BadFrame(f"a frame is one JSON object, not {type(frame).__name__}; send for example {example}")
-    _check(frame, 1)
-    return frame
+    if not isinstance(fields, dict):
+        raise BadFrame(f"a frame is one JSON object, not {type(fields).__name__}; send for example {example}")
+    _check(fields, limits, 1)
+    return fields
 
 
-def _check(value: Any, depth: int) -> None:
+def _check(value: Any, limits: Limits, depth: int) -> None:
     if type(value) is int:
-        if not -LIMITS.max_integer <= value <= LIMITS.max_integer:
-            raise BadFrame("an integer past 2^53 is not exact everywhere: send it as a string")
+        if not -limits.max_integer <= value <= limits.max_integer:
+            raise BadFrame(f"an integer past {_power(limits.max_integer)} is not exact everywhere: send it as a string")
     elif isinstance(value, (dict, list)):
-        if depth > LIMITS.json_depth:
-            raise BadFrame(f"nested deeper than {LIMITS.json_depth} levels: send something flatter")
-        if isinstance(value, dict) and len(value) > LIMITS.object_keys:
-            raise BadFrame(f"more than {LIMITS.object_keys} keys in one object: send fewer")
+        if depth > limits.json_depth:
+            raise BadFrame(f"nested deeper than {limits.json_depth} levels: send something flatter")
+        if isinstance(value, dict) and len(value) > limits.object_keys:
+            raise BadFrame(f"more than {limits.object_keys} keys in one object: send fewer")
         for item in value.values() if isinstance(value, dict) else value:
-            _check(item, depth + 1)
+            _check(item, limits, depth + 1)
 
 
-def _about(frame: dict[str, Any]) -> dict[str, Any]:
-    """What the error concerns, as far as the frame can be trusted to say: its ref, and ids that are short text."""
-    named = {key: frame.get(key) for key in ("ref", "sessionId", "clientMsgId")}
+def _power(number: int) -> str:
+    return "2^53" if number == 2**53 else str(number)
+
+
+def _about(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what an error concerns, as far as the fields can be trusted: the ref, and ids that are short text."""
+    named = {key: fields.get(key) for key in ("ref", "sessionId", "clientMsgId")}
     about = {key: value for key, value in named.items() if isinstance(value, str) and len(value) <= 128}
-    return about | ({"ref": frame["ref"]} if type(frame.get("ref")) is int else {})
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:40] + "…")
+    return about | ({"ref": fields["ref"]} if type(fields.get("ref")) is int else {})

@@ -7,9 +7,9 @@ import attrs
 import structlog
 
 from hub.errors import StorageUnavailable
+from hub.limits import Limits
 from hub.messages import Chunk, Event
 from hub.sessions.pace import Pace
-from hub.settings import Limits
 from hub.storage.log import Append, KeptChat, Log, Message, RunRecord
 
 log = structlog.get_logger()

@@ -9,9 +9,9 @@ import orjson
 
 from hub.errors import AgentError, AlreadyResolved, BadFrame, StorageUnavailable, UnknownInterrupt
 from hub.hosting.contract import Reply
+from hub.limits import Limits
 from hub.messages import Interrupt, InterruptResolved
 from hub.sessions.outbox import Item, Outbox
-from hub.settings import Limits
 from hub.storage.log import KeptChat, Log
 
 

@@ -15,11 +15,11 @@ from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
 from hub.hosting.faults import explain
 from hub.hosting.folder import Agent
+from hub.limits import Limits
 from hub.messages import Interrupt, RunError, RunFinished, StopReason
 from hub.sessions.outbox import Item, Outbox
 from hub.sessions.questions import Questions
 from hub.sessions.speech import Speech, pieces
-from hub.settings import Limits
 from hub.storage.log import RunRecord
 
 log = structlog.get_logger()

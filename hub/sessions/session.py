@@ -17,6 +17,7 @@ from hub.hosting.contract import Call, Past
 from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
 from hub.hosting.folder import Agent, Agents
+from hub.limits import Limits
 from hub.messages import Accepted, Author, Chat, RunStarted, State
 from hub.observe.counters import Counts
 from hub.sessions import admission
@@ -26,7 +27,6 @@ from hub.sessions.outbox import Item, Outbox, landing
 from hub.sessions.pace import Pace
 from hub.sessions.questions import Questions
 from hub.sessions.run import Run
-from hub.settings import Limits
 from hub.storage.blobs import Files
 from hub.storage.log import Log, RunRecord
 

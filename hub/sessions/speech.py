@@ -16,10 +16,10 @@ from hub.hosting.contract import Shelf
 from hub.hosting.faults import refuse
 from hub.hosting.folder import Agent
 from hub.hosting.threads import in_thread
+from hub.limits import Limits
 from hub.messages import CONTENT, Body, Interrupt, Reasoning, ToolCallResult, WholeMessage
 from hub.messages.parts import Parts, Plain, plain
 from hub.sessions.outbox import Item, Outbox
-from hub.settings import Limits
 from hub.storage.log import Message
 
 KINDS = frozenset(CONTENT.values())
@@ -149,8 +149,10 @@ class Speech:
             return None
         try:
             data = orjson.dumps(whole.parts)
+            if len(whole.parts) > self.limits.message_parts:
+                raise ValueError(f"more than {self.limits.message_parts} of them")
             parts = plain(msgspec.json.decode(data, type=Parts))
-        except (TypeError, msgspec.ValidationError) as wrong:
+        except (TypeError, ValueError) as wrong:
             raise AgentError(f"agent {self.agent} gave a message with bad parts: {wrong}", "agent_bad_output") from None
         self._count(len(data))
         self._check_size(len(data), "message with parts")

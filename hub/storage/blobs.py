@@ -37,7 +37,7 @@ from hub.errors import (
     UnknownSession,
 )
 from hub.hosting.contract import Shelf
-from hub.settings import KiB, Limits
+from hub.limits import KiB, Limits
 from hub.storage import lockfile
 from hub.storage.log import File, Log
 

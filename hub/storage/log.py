@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import attrs
 from msgspec import Struct
 
+from hub.limits import MiB
 from hub.messages import Author, Event
 from hub.messages.parts import Plain
-from hub.settings import MiB
 
 HISTORY_BYTES = 1 * MiB
 

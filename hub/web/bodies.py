@@ -1,25 +1,18 @@
 """The bodies of requests: bounded as they come, checked as the class that they become says."""
 
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
-import msgspec
 from aiohttp import web
 
-from hub.errors import BadFrame, BadId, TooLarge
-from hub.protocols.reading import ID_FIELDS, LIMITS, read_object
-from hub.web.routes import parted
+from hub.errors import TooLarge
+from hub.limits import KiB
+from hub.protocols.reading import convert, read_object
+from hub.web.clients import limits_of
+
+T = TypeVar("T")
 
 
-class Body(Protocol):
-    """A class that a body becomes; *example* is one that is right."""
-
-    example: ClassVar[str]
-
-
-Kind = TypeVar("Kind", bound=Body)
-
-
-async def whole(request: web.Request, most: int = LIMITS.body_bytes) -> bytes:
+async def whole(request: web.Request, most: int) -> bytes:
     """Return the body of a request; raises TooLarge past *most* bytes, and reads no further."""
     data = bytearray()
     if (request.content_length or 0) <= most:
@@ -29,21 +22,20 @@ async def whole(request: web.Request, most: int = LIMITS.body_bytes) -> bytes:
                 break
         else:
             return bytes(data)
-    raise TooLarge(f"the body is larger than {most >> 10} KiB, the most that is taken here: send less")
+    raise TooLarge(f"the body is larger than {most / KiB:g} KiB, the most that is taken here: send less")
 
 
-async def fields(request: web.Request, example: str, most: int = LIMITS.body_bytes) -> dict[str, Any]:
-    """Return the object in a request's body; none is an empty one. Raises BadFrame, with *example*, and TooLarge."""
-    data = await whole(request, most)
-    return read_object(data, example) if data else {}
+async def fields(request: web.Request, example: str, most: int | None = None) -> dict[str, Any]:
+    """Return the object in a request's body; an empty body is an empty object.
+
+    At most *most* bytes are read, `body_bytes` where it is left out. Raises BadFrame, with *example*, and TooLarge.
+    """
+    limits = limits_of(request)
+    data = await whole(request, limits.body_bytes if most is None else most)
+    return read_object(data, limits, example) if data else {}
 
 
-async def read(request: web.Request, kind: type[Kind], most: int = LIMITS.body_bytes) -> Kind:
-    """Return the body as the *kind* that the route's row names; raises BadFrame with an example of what is right."""
-    try:
-        return msgspec.convert(await fields(request, kind.example, most), kind)
-    except msgspec.ValidationError as wrong:
-        expected, field = parted(wrong)
-        if field in ID_FIELDS and "regex" in expected:
-            raise BadId(f"{field} is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -") from None
-        raise BadFrame(f"bad body: {wrong}; send for example {kind.example}") from None
+async def read(request: web.Request, kind: type[T], most: int | None = None) -> T:
+    """Return the body as the *kind* that the route's row names; raises what fields() does, and BadId."""
+    example: str = getattr(kind, "example")
+    return convert(await fields(request, example, most), kind, limits_of(request), "body")

@@ -10,10 +10,15 @@ from aiohttp import web
 
 from hub.access.doors import principal
 from hub.delivery.connection import Connection
+from hub.limits import Limits
 from hub.node.node import Node
 from hub.protocols import WireProtocol
 
 NODE = web.AppKey("node", Node)
+
+
+def limits_of(request: web.Request) -> Limits:
+    return request.app[NODE].settings.limits
 
 
 def connect(

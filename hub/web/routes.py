@@ -4,7 +4,6 @@ A Route is all that the router, CORS and the documents know of a route. What a h
 reads as the class that its row names, so that what is written down is what is checked.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,8 @@ import msgspec
 from aiohttp import web
 
 from hub.errors import BadId, BadQuery, HubError
-from hub.protocols.reading import ID_FIELDS
+from hub.ids import bad_id
+from hub.protocols.reading import ID_FIELDS, split_error
 
 BASE = "/api/v1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -107,13 +107,7 @@ def asked(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as wrong:
-        expected, field = parted(wrong)
+        expected, field = split_error(wrong)
         if field in ID_FIELDS and "regex" in expected:
-            raise BadId(f"?{field}= is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -") from None
+            raise BadId(bad_id(f"?{field}=")) from None
         raise BadQuery(f"?{field}= is wrong: {expected}" if field else f"the address is wrong: {expected}") from None
-
-
-def parted(wrong: msgspec.ValidationError) -> tuple[str, str]:
-    """Return what was expected, and the field that it was expected of."""
-    expected, _, place = str(wrong).partition(" - at ")
-    return expected, re.sub(r"^`\$\.?|`$", "", place)

@@ -11,7 +11,8 @@ from msgspec import Meta
 
 from hub.delivery.connection import Connection
 from hub.errors import BadId, HubError
-from hub.messages import ID_PATTERN, Error
+from hub.ids import ID_PATTERN
+from hub.messages import Error
 from hub.protocols import WireProtocol
 from hub.protocols.sse import PING, SSE
 from hub.web.clients import NODE, connect, disconnect

@@ -11,10 +11,10 @@ from msgspec import Meta, Struct
 from hub.commands.dispatch import dispatch, join, welcome
 from hub.delivery.connection import Connection
 from hub.errors import HubError
+from hub.limits import Limits
 from hub.messages import Error, Id
 from hub.node.node import Node
 from hub.protocols import PROTOCOLS, open_protocol
-from hub.settings import Limits
 from hub.web.clients import NODE, connect, disconnect
 from hub.web.routes import asked
 
@@ -136,7 +136,7 @@ def _is_utf8(data: bytes) -> bool:
 async def _command(node: Node, connection: Connection, data: bytes) -> None:
     ref = None
     try:
-        command = connection.protocol.command(data)
+        command = connection.protocol.command(data, connection.limits)
         ref = command.ref
         await dispatch(node, connection, command)
     except HubError as refusal:

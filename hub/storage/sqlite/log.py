@@ -27,8 +27,8 @@ import orjson
 import structlog
 
 from hub.errors import StorageUnavailable
+from hub.limits import Limits
 from hub.messages import Event
-from hub.settings import Limits
 from hub.storage.log import (
     HISTORY_BYTES,
     Append,

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
+from hub.limits import KiB
 from hub.messages import Author, Chunk, Event
-from hub.settings import KiB
 from hub.storage.log import Append, File, Head, Message
 from hub.storage.sqlite.statements import COLUMNS
 from hub.storage.sqlite.strips import Row, Said, encode, to_json

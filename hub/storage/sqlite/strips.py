@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
+from hub.limits import KiB, MiB
 from hub.messages import BODIES, Body, Chunk, Event
-from hub.settings import KiB, MiB
 from hub.storage.sqlite import statements as sql
 
 PLACED_COMMITS, PLACED_BYTES = 4096, 4 * MiB  # placed in one go; the commit that passes the bytes is the last

@@ -9,7 +9,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from hub.settings import KiB
+from hub.limits import KiB
 
 CHECKPOINT_PAGES = 4000  # 16 MB: 400 sessions write 400 pages a commit, and SQLite's 1000 would mean every third
 FRAME_BYTES = 4096 + 24  # of a page in the WAL

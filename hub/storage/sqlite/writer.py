@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from hub.errors import StorageUnavailable
-from hub.settings import MiB
+from hub.limits import MiB
 from hub.storage import lockfile
 from hub.storage.log import LogUnusable
 from hub.storage.sqlite import statements as sql

@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from hub.errors import AgentBroken, BadId, Draining, SessionDeleted, StorageUnavailable, UnknownAgent
-from hub.protocols.reading import ID
+from hub.ids import is_id
 from hub.sessions.broadcast import Told, broadcast, place
 from hub.web import bodies
 from hub.web.api.session_shapes import Page
@@ -60,7 +60,7 @@ async def told(request: web.Request) -> web.Response:
     node.refuse_if_draining()
     message = (await bodies.read(request, Broadcast)).message
     agent = node.agents.get(request.match_info["id"])
-    if not ID.fullmatch(place(agent)):
+    if not is_id(place(agent)):
         raise BadId(f"the name of agent {agent.id} is too long for a session {place(agent)}: shorten it")
     async with node.use(place(agent)) as session:
         return said(await broadcast(session, agent, message), status=202)

@@ -30,6 +30,7 @@ from hub.errors import (
     UnknownAgent,
     UnknownInterrupt,
 )
+from hub.limits import Limits
 from hub.messages import (
     Author,
     Body,
@@ -60,7 +61,7 @@ from hub.messages import (
 )
 from hub.messages.parts import Parts, Text
 from hub.node.node import Node
-from hub.protocols.reading import LIMITS
+from hub.protocols.reading import check_parts
 from hub.protocols.sse import OneRun, chunk
 from hub.sessions.questions import asked, check_payload, resolved, too_late
 from hub.sessions.session import Session
@@ -100,13 +101,13 @@ async def run(request: web.Request) -> web.StreamResponse:
     node = request.app[NODE]
     node.refuse_if_draining()
     agent = node.agents.get(request.match_info["id"])
-    given = await bodies.read(request, RunInput, LIMITS.conversation_bytes)
+    given = await bodies.read(request, RunInput, node.settings.limits.conversation_bytes)
     who, last = principal(request), last_event(request)
     if given.resume:
         run_id, start = await _answered(node, given.threadId, given.resume, who)
     async with node.use(given.threadId) as session:
         if not given.resume:
-            message, parts = _message(given.messages)
+            message, parts = _message(given.messages, node.settings.limits)
             command = Chat(message=message, parts=parts, agentId=agent.id, clientMsgId=given.runId)
             accepted = await session.chat(command, who, agent)
             run_id, start = accepted.runId, accepted.seq - 1
@@ -171,7 +172,7 @@ def _json(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def _message(messages: list[dict[str, Any]]) -> tuple[str, Parts | None]:
+def _message(messages: list[dict[str, Any]], limits: Limits) -> tuple[str, Parts | None]:
     """Return the text of the last message, which is the user's, and its parts where there is more than text."""
     last = messages[-1] if messages else {}
     content = last.get("content")
@@ -180,8 +181,9 @@ def _message(messages: list[dict[str, Any]]) -> tuple[str, Parts | None]:
     if isinstance(content, str):
         return content, None
     try:
+        check_parts(content, limits)
         parts = msgspec.convert(content, Parts)
-    except msgspec.ValidationError as wrong:
+    except ValueError as wrong:
         raise BadFrame(f"these are no parts of a message: {wrong}") from None
     texts = [part.text for part in parts if isinstance(part, Text)]
     return "".join(texts), parts if len(texts) < len(parts) else None

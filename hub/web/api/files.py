@@ -27,8 +27,8 @@ from hub.errors import (
     UnknownFile,
     UnknownSession,
 )
+from hub.limits import KiB
 from hub.messages import Id
-from hub.settings import KiB
 from hub.storage.log import File
 from hub.web.clients import NODE
 from hub.web.routes import Content, Failure, Route, asked, said

@@ -22,7 +22,6 @@ from hub.hosting.contract import Finish
 from hub.hosting.folder import Agent
 from hub.messages import Chat, Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.node.node import Node
-from hub.protocols.reading import LIMITS
 from hub.protocols.sse import OneRun, chunk
 from hub.web.api.openai_requests import Completion, conversation, in_openai_form, read, refused
 from hub.web.api.openai_shapes import ChatCompletion, Models, OpenAIError
@@ -59,7 +58,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     if asked.sessionId is not None:
         return await _in_session(request, asked, asked.sessionId, agent, message)
     name = f"chatcmpl-{secrets.token_hex(12)}"
-    said = answer(node.agents, agent, name, message, history, principal(request), LIMITS.call_depth)
+    said = answer(node.agents, agent, name, message, history, principal(request), node.settings.limits.call_depth)
     async with _place(node, agent), aclosing(cast(Any, said)) as pieces:
         if asked.stream:
             return await _stream(request, asked, name, pieces)

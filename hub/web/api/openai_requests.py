@@ -9,8 +9,8 @@ from aiohttp import web
 from hub.errors import AgentError, Busy, HubError, UnknownAgent
 from hub.hosting.contract import Past
 from hub.messages import Id
-from hub.protocols.reading import LIMITS
 from hub.web import bodies
+from hub.web.clients import limits_of
 from hub.web.routes import Handler
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -106,7 +106,7 @@ def refused(error: Exception) -> Refusal:
 
 async def read(request: web.Request) -> Completion:
     """Return what is asked; raises Refusal where the hub cannot do it."""
-    body = await bodies.fields(request, Completion.example, LIMITS.conversation_bytes)
+    body = await bodies.fields(request, Completion.example, limits_of(request).conversation_bytes)
     for param, harmless in UNSUPPORTED.items():
         if body.get(param) not in harmless:
             raise Refusal(

@@ -1,6 +1,6 @@
 """Sessions over HTTP: what was said, what is being said, and chats."""
 
-from typing import Annotated, cast
+from typing import Annotated
 
 import orjson
 from aiohttp import web
@@ -30,7 +30,7 @@ from hub.messages import Accepted, Cancel, Cancelling, Chat, Id, Ok, Resume, Sta
 from hub.node.deleting import clear, delete, purge
 from hub.node.node import Node
 from hub.protocols.extended import event_fields, notice_fields
-from hub.protocols.reading import ID, LIMITS, convert
+from hub.protocols.reading import check_id, convert
 from hub.sessions.session import new_id
 from hub.storage.log import Head, Listed, Message
 from hub.web import bodies
@@ -50,7 +50,7 @@ from hub.web.api.session_shapes import (
     SessionState,
     Waiting,
 )
-from hub.web.clients import NODE
+from hub.web.clients import NODE, limits_of
 from hub.web.routes import STREAM, Route, asked, fields_of, said
 from hub.web.sse import LastEvent, last_event, stream, wants_stream
 
@@ -58,10 +58,7 @@ CHAT = '{"agentId":"main","message":"hello"}'
 
 
 def _session_id(request: web.Request) -> str:
-    session_id = request.match_info["id"]
-    if not ID.fullmatch(session_id):
-        raise BadId("the session is no id: 1 to 128 of A-Z a-z 0-9 . _ : @ -")
-    return session_id
+    return check_id("the session", request.match_info["id"])
 
 
 async def _head(request: web.Request) -> Head:
@@ -195,10 +192,10 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def _command(request: web.Request, session_id: str) -> Chat:
-    body = await bodies.fields(request, CHAT, LIMITS.chat_bytes)
+    body = await bodies.fields(request, CHAT, limits_of(request).chat_bytes)
     key = request.headers.get("Idempotency-Key")
     told = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
-    return cast(Chat, convert({**body, **told}, Chat))
+    return convert({**body, **told}, Chat, limits_of(request))
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -233,7 +230,7 @@ async def cancel(request: web.Request) -> web.Response:
     All of it, or the run that the body names.
     """
     body = await bodies.fields(request, '{"runId":"r1"}')
-    command = cast(Cancel, convert({**body, "sessionId": _session_id(request)}, Cancel))
+    command = convert({**body, "sessionId": _session_id(request)}, Cancel, limits_of(request))
     node = request.app[NODE]
     return web.json_response(notice_fields(stop(node, command)))
 
@@ -241,7 +238,7 @@ async def cancel(request: web.Request) -> web.Response:
 async def resume(request: web.Request) -> web.Response:
     """Answer a question that a run asked."""
     body = {**await bodies.fields(request, Resume.example), "sessionId": _session_id(request)}
-    command = cast(Resume, convert(body, Resume))
+    command = convert(body, Resume, limits_of(request))
     await reply(request.app[NODE], command, principal(request))
     return web.json_response(notice_fields(Ok(ref=command.ref)))
 

@@ -1,0 +1,48 @@
+"""Ids as clients write them, and the keys of sessions, by which the hub tells sessions of different tenants apart."""
+
+import re
+
+ID_PATTERN = r"[A-Za-z0-9._:@-]{1,128}"
+ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ : @ -"
+DEFAULT_TENANT = "default"
+
+_ID = re.compile(ID_PATTERN)
+
+
+def is_id(text: str) -> bool:
+    """Return whether clients may use this text as an id."""
+    return _ID.fullmatch(text) is not None
+
+
+def bad_id(name: str, value: str | None = None) -> str:
+    """Return the sentence that refuses an id; *name* is the field or the place it came from."""
+    shown = "" if value is None else f" {short(value)}"
+    return f"{name}{shown} is no id: {ID_RULE}"
+
+
+def short(text: str) -> str:
+    """Return a client's text as an error may quote it."""
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+def session_key(tenant: str, session_id: str) -> str:
+    """Return the key of a session, which is unique in the hub: its id, or TENANT/ID outside of the default tenant.
+
+    No id has a slash, so the two forms cannot be mistaken for each other.
+    """
+    return session_id if tenant == DEFAULT_TENANT else f"{tenant}/{session_id}"
+
+
+def session_id(key: str) -> str:
+    """Return the id of a session, which is unique in its tenant, and all that clients see of its key."""
+    return key.rpartition("/")[2]
+
+
+def tenant_of(key: str) -> str:
+    """Return the tenant that a session belongs to."""
+    return key.rpartition("/")[0] or DEFAULT_TENANT
+
+
+def key_prefix(tenant: str) -> str:
+    """Return what the keys of a tenant's sessions begin with; "" stands for keys without a slash."""
+    return "" if tenant == DEFAULT_TENANT else f"{tenant}/"

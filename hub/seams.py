@@ -1,0 +1,40 @@
+"""What the hub takes from the world beside its sockets and its disk: one value, which a simulation can replace."""
+
+import secrets
+from collections.abc import Callable
+from time import perf_counter, time_ns
+
+import attrs
+
+# Random text is asked of the system many pieces at a time: one by one it was 7 % of a profile of chats.
+_tokens: list[str] = []
+
+
+def _now() -> int:
+    return time_ns() // 1_000_000
+
+
+def _new_id(kind: str) -> str:
+    if not _tokens:
+        many = secrets.token_hex(10 * 256)
+        _tokens.extend(many[at : at + 20] for at in range(0, len(many), 20))
+    return f"{kind}_{_tokens.pop()}"
+
+
+def _new_secret() -> str:
+    return secrets.token_hex(16)
+
+
+@attrs.frozen(kw_only=True)
+class Seams:
+    """Wall time, random ids, random secrets, and a clock.
+
+    *now* returns milliseconds since 1970. *new_id* returns an id such as `r_...` for the kind `r`; nobody can guess it,
+    and none is made of time. Only the loop's thread calls it; *new_secret* may be called by any. *ticks* returns seconds
+    that pass within one turn of the event loop, too; uvloop's `loop.time()` stands still there.
+    """
+
+    now: Callable[[], int] = _now
+    new_id: Callable[[str], str] = _new_id
+    new_secret: Callable[[], str] = _new_secret
+    ticks: Callable[[], float] = perf_counter
