@@ -8,9 +8,10 @@ import aiohttp
 import pytest
 from ag_ui.core import Event as AgUiEvent
 from ag_ui.core import ImagePart, ResumeEntry, RunAgentInput, TextPart, UrlSource, UserMessage
-from fakes import PATIENCE, Hub
-from nodes import needs_node, run_node
 from pydantic import TypeAdapter
+from support.hub import Hub
+from support.node import needs_node, run_node
+from support.waiting import PATIENCE
 from test_content import EVERYTHING
 
 CHECK: TypeAdapter[Any] = TypeAdapter(AgUiEvent)

@@ -5,7 +5,7 @@ from typing import Any
 import aiohttp
 import pytest
 import structlog
-from fakes import Hub
+from support.hub import Hub
 
 from hub.access.doors import check_bind
 from hub.settings import ConfigError, Settings

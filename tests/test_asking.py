@@ -7,7 +7,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Client, Hub, HubProcess
+from support.hub import Client, Hub
+from support.process import HubProcess
+from support.waiting import PATIENCE
 
 from hub.commands.dispatch import reply
 from hub.errors import AlreadyResolved, StorageUnavailable

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from documents import ROOT
+from support.documents import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmark reads /proc")
 

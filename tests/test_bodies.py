@@ -7,7 +7,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Hub
+from support.hub import Hub
+from support.waiting import PATIENCE
 
 from hub.settings import KiB, MiB
 

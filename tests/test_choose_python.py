@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from documents import ROOT
+from support.documents import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no make")
 SYSTEM = "/usr/bin/python3"

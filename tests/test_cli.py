@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from support.documents import ROOT
 
 import hub
 
-ROOT = Path(__file__).parent.parent
 COMMAND = (sys.executable, "-m", "hub")
 GOOD = '''"""Says it again."""
 

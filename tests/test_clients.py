@@ -34,15 +34,17 @@ from typing import Any
 
 import aiohttp
 import attrs
-import babble
 import pytest
-from fakes import PATIENCE, Hub, HubProcess
-from kills import seed
-from nodes import PLACE, SCRIPTS, installed, needs_node
-from proxy import Fate, Proxy
-from scripted import Peer, Script, scripted
+from support import babble, client_driver
+from support.documents import ROOT
+from support.hub import Hub
+from support.kills import seed
+from support.node import PLACE, SCRIPTS, installed, needs_node
+from support.process import HubProcess
+from support.proxy import Fate, Proxy
+from support.scripted import Peer, Script, scripted
+from support.waiting import PATIENCE
 
-HERE = Path(__file__).parent
 LONG = 3 * PATIENCE  # for a whole answer through many reconnects
 
 
@@ -121,7 +123,7 @@ def whole(driver: Driver, session: str = "s1") -> dict[str, str]:
 
 NODE_DRIVER = SCRIPTS / "driver.mjs"
 COMMANDS: dict[str, Callable[[], list[str]]] = {
-    "python": lambda: [sys.executable, str(HERE / "client_driver.py")],
+    "python": lambda: [sys.executable, "-P", client_driver.__file__],  # -P: support/hub.py is not the hub
     "node": lambda: ["node", str(PLACE / NODE_DRIVER.name)],
 }
 DRIVERS = ["python"] + ([pytest.param("node", marks=needs_node)] if NODE_DRIVER.exists() else [])
@@ -137,7 +139,7 @@ async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=2**24,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONUTF8": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
     )
     try:
         yield Driver(process)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.documents import ROOT
 
 from hub.settings import ConfigError, Limits, Settings, load
-
-ROOT = Path(__file__).parent.parent
 
 
 def write(folder: Path, text: str) -> Path:

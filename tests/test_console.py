@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from browsers import needs_browser, started, visit
-from fakes import Hub
 from playwright.async_api import Browser, expect
-from proxy import Proxy
+from support.browser import needs_browser, started, visit
+from support.hub import Hub
+from support.proxy import Proxy
 
 pytestmark = needs_browser
 

@@ -2,9 +2,9 @@
 
 import re
 
-from browsers import needs_browser, started, visit
-from fakes import Hub
 from playwright.async_api import Browser, expect
+from support.browser import needs_browser, started, visit
+from support.hub import Hub
 
 pytestmark = needs_browser
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from documents import rows
-from fakes import PATIENCE, Hub
-from nodes import CONSOLE, SCRIPTS, needs_node
+from support.documents import rows
+from support.hub import Hub
+from support.node import CONSOLE, SCRIPTS, needs_node
+from support.waiting import PATIENCE
 
 VENDOR = CONSOLE / "vendor"
 
@@ -125,7 +126,7 @@ def luminance(colour: str) -> float:
 @needs_node
 @pytest.mark.parametrize("script", ["console_session.mjs", "console_markdown.mjs"])
 def test_without_a_browser(script: str, tmp_path: Path) -> None:
-    """The session and the markdown are functions: the scripts in tests/node/ call them, and compare."""
+    """The session and the markdown are functions: the scripts in tests/support/javascript/ call them, and compare."""
     shutil.copytree(CONSOLE, tmp_path / "console")
     (tmp_path / "package.json").write_text('{"type": "module"}')
     shutil.copy(SCRIPTS / script, tmp_path)

@@ -4,10 +4,10 @@ import random
 import re
 from pathlib import Path
 
-from browsers import needs_browser, started, visit
-from fakes import Hub
-from payloads import PAYLOADS
 from playwright.async_api import Browser, expect
+from support.browser import needs_browser, started, visit
+from support.hub import Hub
+from support.payloads import PAYLOADS
 
 pytestmark = needs_browser
 

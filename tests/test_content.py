@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from fakes import Hub
+from support.hub import Hub
 
 EVERYTHING = """
 from hub import (Custom, Progress, Reasoning, StateDelta, StateSnapshot, StepFinished, StepStarted, ToolCallArgs,

@@ -7,7 +7,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from fakes import PATIENCE, Hub
+from support.hub import Hub
+from support.waiting import PATIENCE
 
 from hub.web.app import ROUTES, make_app
 from hub.web.routes import Route

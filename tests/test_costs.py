@@ -11,8 +11,9 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from fakes import PATIENCE, Hub, eventually
-from raw import frames, masked, opened
+from support.hub import Hub
+from support.sockets import frames, masked, opened
+from support.waiting import PATIENCE, eventually
 
 from hub.messages import Chunk, Event, RunFinished
 from hub.storage.log import Append

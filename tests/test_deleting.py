@@ -9,8 +9,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Client, Hub, HubProcess, eventually
-from listeners import call, get, listening, nobody_left, post
+from support.hub import Client, Hub
+from support.process import HubProcess
+from support.sse import call, get, listening, nobody_left, post
+from support.waiting import PATIENCE, eventually
 
 from hub.errors import SessionDeleted
 from hub.messages import Error

@@ -9,8 +9,9 @@ import struct
 import aiohttp
 import orjson
 import pytest
-from fakes import PATIENCE, Hub
-from raw import frames, opened
+from support.hub import Hub
+from support.sockets import frames, opened
+from support.waiting import PATIENCE
 
 from hub.delivery.connection import Connection
 from hub.delivery.registry import Channel

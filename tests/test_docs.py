@@ -17,9 +17,11 @@ import attrs
 import msgspec
 import pytest
 from click.testing import CliRunner
-from documents import DOCS, PAGES, README, ROOT, Block, blocks, of_kind, pairs, rows
-from fakes import PATIENCE, Client, Hub, needs_curl
 from structlog.testing import capture_logs
+from support.documents import DOCS, PAGES, README, ROOT, Block, blocks, of_kind, pairs, rows
+from support.hub import Client, Hub
+from support.process import needs_curl
+from support.waiting import PATIENCE
 
 from hub.cli.main import cli
 from hub.hosting.folder import Agents

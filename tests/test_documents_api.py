@@ -9,11 +9,13 @@ from typing import Any
 import aiohttp
 import jsonschema
 import pytest
-from browsers import CHROMIUM, needs_browser
-from fakes import PATIENCE, Hub, needs_curl
-from nodes import installed, needs_node
 from openapi_spec_validator import validate
 from playwright.async_api import async_playwright
+from support.browser import CHROMIUM, needs_browser
+from support.hub import Hub
+from support.node import installed, needs_node
+from support.process import needs_curl
+from support.waiting import PATIENCE
 
 from hub.messages import BODIES, COMMANDS, NOTICES
 from hub.protocols.envelope import TYPES

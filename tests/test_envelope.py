@@ -5,7 +5,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import Client, Hub
+from support.hub import Client, Hub
 from test_content import EVERYTHING
 
 

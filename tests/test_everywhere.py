@@ -8,7 +8,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Hub
+from support.hub import Hub
+from support.waiting import PATIENCE
 from test_agui import asked, events
 from test_agui import text as agui_text
 from test_envelope import joined

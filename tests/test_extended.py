@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from fakes import PATIENCE, Hub
+from support.hub import Hub
+from support.waiting import PATIENCE
 
 
 async def test_hello_as_the_first_frame_opts_in(hub: Hub) -> None:

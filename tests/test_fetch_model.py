@@ -9,10 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.documents import ROOT
 
 from hub.adapters import local_model
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "fetch_model.py"
+SCRIPT = ROOT / "scripts" / "fetch_model.py"
 
 
 @pytest.fixture

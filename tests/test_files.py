@@ -16,8 +16,10 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from blockbuster import blockbuster_ctx
-from fakes import PATIENCE, Hub, HubProcess, eventually
 from structlog.testing import capture_logs
+from support.hub import Hub
+from support.process import HubProcess
+from support.waiting import PATIENCE, eventually
 
 from hub.errors import BadQuery, BadType, FileTooLarge, QuotaExceeded, StorageUnavailable, UnknownFile, UnknownSession
 from hub.settings import KiB, Limits, MiB

@@ -20,13 +20,14 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from browsers import Tab, elsewhere, needs_browser, visit
-from fakes import AGENTS, PATIENCE, Client
 from playwright.async_api import Browser, expect
+from support.browser import Tab, elsewhere, needs_browser, visit
+from support.documents import ROOT
+from support.hub import AGENTS, Client
+from support.waiting import PATIENCE
 from test_local_model import FETCHED
 from test_local_model import pytestmark as needs_model
 
-ROOT = Path(__file__).parent.parent
 both_agents = pytest.mark.parametrize("agent", ["echo", pytest.param("main", marks=needs_model)])
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Hub
+from support.hub import Hub
+from support.waiting import PATIENCE
 
 SEED = 20261125
 CHECKS = (

@@ -13,12 +13,13 @@ import aiohttp
 import attrs
 import pytest
 from aiohttp import web
-from browsers import Tab, elsewhere, needs_browser
-from documents import ROOT, of_kind
-from fakes import PATIENCE, Hub
-from nodes import PLACE, installed, needs_node, run_node
 from playwright.async_api import Browser
-from proxy import Fate, Proxy
+from support.browser import Tab, elsewhere, needs_browser
+from support.documents import ROOT, of_kind
+from support.hub import Hub
+from support.node import PLACE, installed, needs_node, run_node
+from support.proxy import Fate, Proxy
+from support.waiting import PATIENCE
 
 # Text of several bytes and of two UTF-16 units for a character: an offset counts neither of them.
 TELLER = '''
@@ -531,7 +532,7 @@ async def test_a_joined_piece_gives_each_reader_what_is_new_to_it(network: Netwo
 
 @needs_node
 async def test_everything_else_in_node(hub: Hub) -> None:
-    """Groups, listeners, iterators that are left, what close() ends: see tests/node/client_api.js."""
+    """Groups, listeners, iterators that are left, what close() ends: see tests/support/javascript/client_api.js."""
     await hub.start()
     said = json.loads(await run_node("client_api.js", f"ws://127.0.0.1:{hub.port}/api/v1/ws"))
     assert said == {name: True for name in said} and len(said) > 8

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kill9 import deaths_lose_nothing
+from support.kill9 import deaths_lose_nothing
 
 
 async def test_what_was_seen_is_kept_and_what_was_accepted_is_answered_once(tmp_path: Path) -> None:

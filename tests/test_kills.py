@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kills import kills_lose_nothing
+from support.kills import kills_lose_nothing
 
 
 async def test_clients_killed_at_random_hold_what_the_agent_said(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
+from support.documents import ROOT
 
-HUB = Path(__file__).parent.parent / "hub"
+HUB = ROOT / "hub"
 
 # What each folder of hub/ may import of the hub, beside itself and the ground. The order is that of the floors: what a
 # folder imports stands before it. A name with a dot is one module of a folder.

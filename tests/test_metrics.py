@@ -7,9 +7,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from documents import DOCS, rows
-from fakes import PATIENCE, Client, Hub
 from prometheus_client.parser import text_string_to_metric_families
+from support.documents import DOCS, rows
+from support.hub import Client, Hub
+from support.waiting import PATIENCE
 
 
 async def scrape(hub: Hub, base: str = "") -> dict[tuple[str, ...], float]:

@@ -9,9 +9,11 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from fakes import PATIENCE, Hub, needs_curl
-from nodes import needs_node, run_node
 from openai import AsyncOpenAI
+from support.hub import Hub
+from support.node import needs_node, run_node
+from support.process import needs_curl
+from support.waiting import PATIENCE
 
 MODEL = '''
 """Answers with what it was told, and counts."""

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import structlog
 from aiohttp import web
+from support.documents import ROOT
 
 from hub.adapters import chat_errors, openai_chat
 from hub.adapters.openai_chat import Options, window
@@ -456,7 +457,7 @@ def test_window_cuts_from_the_front() -> None:
 
 def test_shipped_main() -> None:
     """`main` as it is shipped loads, and so does each option that its file shows in a comment."""
-    text = (Path(__file__).parent.parent / "agents" / "main.toml").read_text()
+    text = (ROOT / "agents" / "main.toml").read_text()
     shipped = tomllib.loads(text)
     assert shipped.pop("adapter") == "openai_chat" and shipped.pop("description")
     assert msgspec.convert(shipped, Options) == Options()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fakes import PATIENCE
+from support.waiting import PATIENCE
 
 from hub.messages import Chunk, Event, RunFinished
 from hub.sessions.outbox import Item, Outbox, landing

@@ -10,7 +10,8 @@ from typing import Any
 
 import attrs
 import pytest
-from fakes import PATIENCE, Client, Hub
+from support.hub import Client, Hub
+from support.waiting import PATIENCE
 
 from hub.errors import StorageUnavailable
 from hub.messages import Chunk, Event, RunFinished

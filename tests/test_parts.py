@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 from ag_ui.core import UserMessage
-from fakes import Client, Hub
+from support.hub import Client, Hub
 
 IMAGE = {"type": "image", "source": {"type": "data", "value": "aGVsbG8=", "mimeType": "image/png"}}
 PARTS: list[dict[str, Any]] = [

@@ -5,7 +5,7 @@ import json
 
 import aiohttp
 import pytest
-from fakes import Hub
+from support.hub import Hub
 
 
 async def test_an_answer_is_streamed_and_ends_with_one_done_frame(hub: Hub) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import PATIENCE, Hub
-from proxy import Proxy
-from scripted import Peer, scripted
+from support.hub import Hub
+from support.proxy import Proxy
+from support.scripted import Peer, scripted
+from support.waiting import PATIENCE
 
 from hub.client import (
     Client,

@@ -7,8 +7,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Hub
-from listeners import Stream, call, get, listening, nobody_left, post
+from support.hub import Hub
+from support.sse import Stream, call, get, listening, nobody_left, post
+from support.waiting import PATIENCE
 
 FAILING = """
 async def failing(message: str):

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Client, Hub
-from listeners import call, get, listening, post
 from structlog.testing import capture_logs
+from support.hub import Client, Hub
+from support.sse import call, get, listening, post
+from support.waiting import PATIENCE
 
 from hub.errors import SessionDeleted
 from hub.sessions.broadcast import broadcast

@@ -5,8 +5,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import PATIENCE, Client, Hub, HubProcess, eventually
-from listeners import call, post
+from support.hub import Client, Hub
+from support.process import HubProcess
+from support.sse import call, post
+from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
 from hub.storage.log import Append, Done

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import structlog
-from fakes import PATIENCE, Client, Hub
+from support.hub import Client, Hub
+from support.waiting import PATIENCE
 
 from hub.errors import Draining, StorageUnavailable
 from hub.messages import Author, Chat

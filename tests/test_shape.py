@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import msgspec
 import pytest
-from documents import DOCS, README, README_ZH, blocks, rows
+from support.documents import DOCS, README, README_ZH, blocks, rows
 
 from hub.adapters import openai_chat
 from hub.cli.main import cli

@@ -6,7 +6,9 @@ from typing import Any
 
 import aiohttp
 import attrs
-from fakes import PATIENCE, Client, Hub, HubProcess
+from support.hub import Client, Hub
+from support.process import HubProcess
+from support.waiting import PATIENCE
 
 MiB = 1024 * 1024
 # Says megabytes in numbered lines, with a pause now and then; "COUNT BYTES": so many lines of so many bytes.

@@ -9,7 +9,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import AGENTS, Client, HubProcess
+from support.hub import AGENTS, Client
+from support.process import HubProcess
 
 OTHERS = {
     "brief": '''

@@ -12,11 +12,12 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from fakes import PATIENCE, Hub
 from hypothesis import given
 from hypothesis import strategies as st
-from proxy import Proxy
-from terminals import ALT_ENTER, CTRL_C, CTRL_D, ENTER, ROOT, UP, terminal
+from support.hub import Hub
+from support.proxy import Proxy
+from support.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, ROOT, UP, terminal
+from support.waiting import PATIENCE
 
 from hub.cli import questions
 from hub.cli.hubs import base, socket

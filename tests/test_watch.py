@@ -11,8 +11,9 @@ from pathlib import Path
 import aiohttp
 import orjson
 from aiohttp import web
-from fakes import PATIENCE, Hub, eventually
-from raw import masked, opened
+from support.hub import Hub
+from support.sockets import masked, opened
+from support.waiting import PATIENCE, eventually
 from test_delivery import PING, crowd, heard, say
 
 from hub.delivery.connection import Connection

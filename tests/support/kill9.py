@@ -13,10 +13,10 @@ from typing import Any
 
 import aiohttp
 import attrs
-import babble
 import orjson
-from fakes import HubProcess
-from kills import seed
+from support import babble
+from support.kills import seed
+from support.process import HubProcess
 
 # Started again where the hub died in the middle; says more than the hub lives.
 PHOENIX = """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = {
     name: ROOT / "docs" / f"{name}.md"
     for name in (

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import attrs
 import pytest
 from aiohttp import web
-from fakes import PATIENCE, Hub
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, expect
+from support.hub import Hub
+from support.waiting import PATIENCE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ("gpu", "background-networking", "component-update", "sync")

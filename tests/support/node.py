@@ -1,6 +1,6 @@
-"""Runs a script of tests/node/ with the packages that its package.json names, installed once into build/node.
+"""Run a script of tests/support/javascript/ with the packages of its package.json, installed once into build/node.
 
-There the client of hub/console/ lies beside it.
+The JavaScript client is copied beside the scripts.
 """
 
 import asyncio
@@ -10,12 +10,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fakes import PATIENCE
+from support.documents import ROOT
+from support.waiting import PATIENCE
 
-SCRIPTS = Path(__file__).parent / "node"
-CONSOLE = Path(__file__).parent.parent / "hub" / "console"
-CLIENT = Path(__file__).parent.parent / "hub" / "client_js"
-PLACE = Path(__file__).parent.parent / "build" / "node"
+SCRIPTS = Path(__file__).parent / "javascript"
+CONSOLE = ROOT / "hub" / "console"
+CLIENT = ROOT / "hub" / "client_js"
+PLACE = ROOT / "build" / "node"
 needs_node = pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js here: install node and npm")
 
 

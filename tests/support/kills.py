@@ -9,10 +9,10 @@ from typing import Any
 
 import aiohttp
 import attrs
-import babble
 import orjson
-from fakes import HubProcess
-from proxy import Fate, Proxy
+from support import babble
+from support.process import HubProcess
+from support.proxy import Fate, Proxy
 
 LONG = os.environ.get("HUBBUB_TEST_TORTURE") == "long"
 

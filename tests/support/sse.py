@@ -8,7 +8,8 @@ from typing import Any
 
 import aiohttp
 import attrs
-from fakes import PATIENCE, Hub
+from support.hub import Hub
+from support.waiting import PATIENCE, eventually
 
 
 @attrs.frozen
@@ -85,6 +86,4 @@ async def get(http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
 
 
 async def nobody_left(hub: Hub) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while hub.node.registry.connections or hub.node.sessions:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not (hub.node.registry.connections or hub.node.sessions))

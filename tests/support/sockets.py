@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from fakes import PATIENCE
+from support.waiting import PATIENCE
 
 
 def opened(port: int, path: str) -> socket.socket:

@@ -2,11 +2,6 @@
 
 import asyncio
 import json
-import os
-import re
-import shutil
-import signal
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +9,13 @@ from typing import Any
 
 import aiohttp
 import attrs
-import pytest
 from aiohttp import web
+from support.waiting import PATIENCE, eventually
 
 from hub.node.node import Node
 from hub.settings import Limits, Settings
 from hub.web.app import make_app
 from hub.web.websocket import close_all
-
-PATIENCE = 20.0  # how long any single wait of a test may last
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")
 
 AGENTS = {
     "echo": """
@@ -42,13 +34,6 @@ AGENTS = {
             yield "two"
         ''',
 }
-
-
-async def eventually(true: Callable[[], Any]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(PATIENCE):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 class Client:
@@ -166,9 +151,9 @@ class Hub:
     async def settled(self, session: str, count: int) -> None:
         """Wait until so many subscriptions of a session are live."""
         sessions = self.node.sessions
-        async with asyncio.timeout(PATIENCE):
-            while session not in sessions or sum(map(len, sessions[session].channel.live.values())) < count:
-                await asyncio.sleep(0.01)
+        await eventually(
+            lambda: session in sessions and sum(map(len, sessions[session].channel.live.values())) >= count
+        )
 
     async def stop(self) -> None:
         if self._runner is None:
@@ -185,101 +170,3 @@ class Hub:
         await close_all(runner.app, 1012, 1.0)
         await runner.cleanup()
         await self.node.close()
-
-
-@attrs.define(eq=False)
-class HubProcess:
-    """`hubbub serve` in a process of its own; start() may be called again after its end, on the same folders."""
-
-    folder: Path
-    port: int = 0
-    said: list[str] = attrs.Factory(list)
-    _process: asyncio.subprocess.Process | None = None
-    _reader: asyncio.Task[None] | None = None
-    _ready: asyncio.Event = attrs.Factory(asyncio.Event)
-
-    def agent(self, name: str, code: str) -> None:
-        agents = self.folder / "agents"
-        agents.mkdir(exist_ok=True)
-        (agents / name).write_text(textwrap.dedent(code), encoding="utf-8")
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def database(self) -> Path:
-        return self.folder / "data" / "hub.db"
-
-    async def start(self, **settings: Any) -> "HubProcess":
-        """Start and wait until it listens; *settings* go in by the environment."""
-        (self.folder / "agents").mkdir(exist_ok=True)
-        environ = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
-        environ |= {f"HUBBUB_{key.upper()}": str(value) for key, value in settings.items()}
-        environ["PYTHONPATH"] = str(Path(__file__).parents[1])
-        flags = ("--host", "127.0.0.1", "--port", "0", "--agents", "agents", "--data", "data")
-        self._ready.clear()
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "hub", "serve", *flags),
-            cwd=self.folder,
-            env=environ,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        self._reader = asyncio.create_task(self._read(self._process))
-        async with asyncio.timeout(PATIENCE):
-            await self._ready.wait()
-        assert self._process.returncode is None and self.port, self.log
-        return self
-
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        async for raw in process.stdout:
-            line = raw.decode(errors="replace")
-            self.said.append(line)
-            if found := re.search(r"listens on\s+http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(found[1])
-            if "Ctrl-C" in line:
-                self._ready.set()
-        self._ready.set()  # it has ended
-
-    @property
-    def log(self) -> str:
-        """All that it has printed, in all its lives."""
-        return "".join(self.said)
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def memory(self) -> int:
-        """Return the resident bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found
-        return int(found[1]) * 1024
-
-    def signal(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    async def ended(self) -> int:
-        """Wait for the end; return the exit code."""
-        assert self._process is not None and self._reader is not None
-        async with asyncio.timeout(2 * PATIENCE):
-            code = await self._process.wait()
-            await self._reader
-        return code
-
-    async def kill(self) -> None:
-        """End it with -9, where it runs."""
-        if self.running:
-            self.signal(signal.SIGKILL)
-        if self._process is not None:
-            await self.ended()

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pyte
-from fakes import PATIENCE
+from support.documents import ROOT
+from support.waiting import PATIENCE
 
-ROOT = Path(__file__).parent.parent
 ENTER, ALT_ENTER, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A"
 
 
