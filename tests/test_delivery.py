@@ -10,15 +10,12 @@ import aiohttp
 import orjson
 import pytest
 from support.hub import Hub
-from support.sockets import frames, opened
+from support.sockets import PING, crowd, frames, heard, say
 from support.waiting import PATIENCE
 
 from hub.delivery.connection import Connection
-from hub.delivery.registry import Channel
-from hub.messages import Chunk, Event
 from hub.protocols import text_frame
 
-PING = b"\x89\x00"  # a whole frame
 STEADY = """
 import asyncio
 
@@ -76,31 +73,6 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
     for client in clients:
         await client.until_done()
         assert client.text() == "x "
-
-
-async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
-    """Start a hub with three listeners of a session; return the bare one."""
-    await hub.start()
-    sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws?sessionId=s1")
-    await hub.settled("s1", 1)
-    (connection,) = hub.node.registry.connections
-    for _ in range(2):
-        await hub.connect("?sessionId=s1")
-    await hub.settled("s1", 3)
-    return sock, connection, hub.node.sessions["s1"].channel
-
-
-def say(hub: Hub, channel: Channel, text: str) -> None:
-    said = Event("main", "r", Chunk("m", text, 0), "s1", channel.epoch, channel.head + 1)
-    hub.node.registry.deliver(channel, [said])
-
-
-async def heard(sock: socket.socket, mark: bytes = b"last") -> bytes:
-    """Read until *mark* has come, or the end."""
-    got = b""
-    while mark not in got and (more := await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)):
-        got += more
-    return got
 
 
 def fill(connection: Connection) -> None:

@@ -5,23 +5,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.hub import Client, Hub
-from test_content import EVERYTHING
-
-
-async def joined(hub: Hub, path: str, *protocols: str) -> Client:
-    http = aiohttp.ClientSession()
-    try:
-        client = Client(http, await http.ws_connect(f"{hub.url}/api/v1/{path}", protocols=protocols))
-    except aiohttp.WSServerHandshakeError:
-        await http.close()
-        raise
-    hub.clients.append(client)
-    return client
-
-
-def text(frames: list[dict[str, Any]]) -> str:
-    return "".join(frame["payload"]["content"] for frame in frames if frame["type"] == "text")
+from support.agents import EVERYTHING
+from support.envelope import joined, text
+from support.hub import Hub
 
 
 def status(event: str) -> Any:

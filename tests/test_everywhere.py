@@ -8,13 +8,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.agui import asked, events
+from support.agui import text as agui_text
+from support.envelope import joined
+from support.envelope import text as envelope_text
 from support.hub import Hub
+from support.sse import get, listening, post
 from support.waiting import PATIENCE
-from test_agui import asked, events
-from test_agui import text as agui_text
-from test_envelope import joined
-from test_envelope import text as envelope_text
-from test_rest import get, listening, post
 
 # Says "one ", waits for the file "gate" in its folder, says "two".
 TURNSTILE = """

@@ -24,9 +24,8 @@ from playwright.async_api import Browser, expect
 from support.browser import Tab, elsewhere, needs_browser, visit
 from support.documents import ROOT
 from support.hub import AGENTS, Client
+from support.local_model import FETCHED, needs_model
 from support.waiting import PATIENCE
-from test_local_model import FETCHED
-from test_local_model import pytestmark as needs_model
 
 both_agents = pytest.mark.parametrize("agent", ["echo", pytest.param("main", marks=needs_model)])
 

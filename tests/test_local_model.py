@@ -14,6 +14,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 import structlog
+from support.documents import ROOT
+from support.local_model import FETCHED, needs_model
 from yarl import URL
 
 from hub.adapters import local_model, openai_chat
@@ -22,13 +24,9 @@ from hub.errors import AgentError
 from hub.hosting.contract import Answer, Call, Finish, Past, Place, Run
 from hub.messages import Author
 
-ROOT = Path(__file__).parent.parent
-FETCHED = Path(os.environ.get("HUBBUB_TEST_MODEL_DATA") or ROOT / "data")
 STORY = "Tell me a long story about a cat and a dog."
 
-pytestmark = pytest.mark.skipif(
-    not local_model.installed(FETCHED), reason="the local model is not here: run `make model` (about 130 MB)"
-)
+pytestmark = needs_model
 on_linux = pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="looks at open files in /proc: run it on Linux"
 )

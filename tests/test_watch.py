@@ -12,9 +12,8 @@ import aiohttp
 import orjson
 from aiohttp import web
 from support.hub import Hub
-from support.sockets import masked, opened
+from support.sockets import PING, crowd, heard, masked, opened, say
 from support.waiting import PATIENCE, eventually
-from test_delivery import PING, crowd, heard, say
 
 from hub.delivery.connection import Connection
 
