@@ -1,4 +1,4 @@
-"""Drives the Python client by lines of JSON on standard input, and says what it hears: see test_clients.py."""
+"""Drive the Python client by lines of JSON on standard input; print what it hears: see tests/client/test_clients.py."""
 
 import asyncio
 import contextlib

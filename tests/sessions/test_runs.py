@@ -451,7 +451,7 @@ async def test_while_the_log_fails_chats_are_refused_and_text_waits(hub: Hub) ->
     tries = asyncio.Event()
 
     def failing(append: Append, done: Done) -> None:
-        # The same words that the driver says for a full disk (tests/test_sqlite_log.py fills a real one).
+        # The same words that the driver says for a full disk (tests/storage/test_sqlite_log.py fills a real one).
         tries.set()
         asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
 
