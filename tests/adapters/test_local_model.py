@@ -16,6 +16,7 @@ import pytest
 import structlog
 from support.documents import ROOT
 from support.local_model import FETCHED, needs_model
+from support.waiting import eventually
 from yarl import URL
 
 from hub.adapters import local_model, openai_chat
@@ -140,8 +141,7 @@ async def test_cancel_stops_the_model(data: Path) -> None:
     async with opened(data) as answer:
         async with aclosing(answer(run(STORY))) as pieces:  # type: ignore[type-var]
             await anext(pieces)
-        while "cancel task" not in (data / "model.log").read_text():
-            await asyncio.sleep(0.01)
+        await eventually(lambda: "cancel task" in (data / "model.log").read_text())
 
 
 async def test_broken_file(data: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 from support.hub import Client, Hub
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
 from hub.messages import Chunk, Event, RunFinished
@@ -72,12 +72,6 @@ async def put(hub: Hub, session: str, texts: Sequence[str], end: bool = False) -
 
 async def resume(hub: Hub, head: Head, after: int = 0, extended: bool = False) -> Client:
     return await hub.connect(f"?sessionId={head.sessionId}&afterSeq={after}&epoch={head.epoch}", extended)
-
-
-async def eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 async def steps(hub: Hub, head: Head, upto: int) -> list[int]:

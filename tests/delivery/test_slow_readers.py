@@ -8,7 +8,7 @@ import aiohttp
 import attrs
 from support.hub import Client, Hub
 from support.process import HubProcess
-from support.waiting import PATIENCE
+from support.waiting import eventually
 
 MiB = 1024 * 1024
 # Says megabytes in numbered lines, with a pause now and then; "COUNT BYTES": so many lines of so many bytes.
@@ -99,9 +99,7 @@ async def test_one_who_does_not_read_is_aborted_and_resumes_exactly(hub: Hub) ->
     """Its socket ends without a close frame; what it had taken and what it gets on its next one are the whole text."""
     hub.limits = attrs.evolve(hub.limits, stuck_seconds=1.0)
     _, slow, _ = await flood(hub, 4096, 1024)
-    async with asyncio.timeout(PATIENCE):
-        while len(hub.node.registry.connections) > 1:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: len(hub.node.registry.connections) <= 1)
     assert await slow.closed() in (None, 1006)
     assert flooded(4096, 1024).startswith(slow.text()) and len(slow.text()) < 4096 * 1024
     last = slow.frames[-1] if slow.frames else {"seq": 0, "epoch": hub.node.sessions["s1"].channel.epoch}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.documents import ROOT
 
-HUB = ROOT / "hub"
+HUB, TESTS = ROOT / "hub", ROOT / "tests"
 
 # What each folder of hub/ may import of the hub, beside itself and the ground. The order is that of the floors: what a
 # folder imports stands before it. A name with a dot is one module of a folder.
@@ -138,3 +138,35 @@ def test_only_the_sqlite_log_knows_sqlite() -> None:
     """Any other log can take its place."""
     stray = {module for module in importers("sqlite3") if not module.startswith("hub.storage.sqlite.")}
     assert not stray
+
+
+def trees_of_tests() -> Iterator[tuple[str, ast.Module]]:
+    """Yield the path of each file in tests/, and what it holds."""
+    for path in sorted(TESTS.rglob("*.py")):
+        yield path.relative_to(TESTS).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_no_test_imports_another() -> None:
+    """What two test files share is in tests/support."""
+    stems = {path.stem for path in TESTS.rglob("test_*.py")}
+    for path, tree in trees_of_tests():
+        names: list[str] = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                names.append(node.module or "")
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names += [alias.name for alias in node.names]
+        tests = [name for name in names if stems & {*name.split(".")}]
+        assert not tests, f"{path} imports {tests}: move what they share to tests/support"
+
+
+def test_there_is_one_eventually() -> None:
+    """A test waits for a condition in one way, with one limit."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [
+        path
+        for path, tree in trees_of_tests()
+        for node in ast.walk(tree)
+        if isinstance(node, functions) and node.name == "eventually"
+    ]
+    assert found == ["support/waiting.py"], f"eventually is defined in {found}: take that of tests/support/waiting.py"

@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from support.hub import Hub
 from support.node import needs_node, run_node
 from support.process import needs_curl
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, eventually
 
 MODEL = '''
 """Answers with what it was told, and counts."""
@@ -162,14 +162,10 @@ async def test_a_client_that_goes_away_stops_the_agent(served: Hub, tmp_path: Pa
     agent = served.node.agents.get("endless")
     async with aiohttp.ClientSession() as http:
         asking = asyncio.create_task(http.post(f"{served.url}/v1/chat/completions", json=body))
-        async with asyncio.timeout(PATIENCE):
-            while not agent.working:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: agent.working)
         if not asking.cancel():
             (await asking).close()
-    async with asyncio.timeout(PATIENCE):
-        while agent.working or not stopped.exists():
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not agent.working and stopped.exists())
 
 
 async def test_nothing_is_kept(client: AsyncOpenAI, served: Hub) -> None:

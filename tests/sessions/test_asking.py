@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from support.hub import Client, Hub
 from support.process import HubProcess
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, eventually
 
 from hub.commands.dispatch import reply
 from hub.errors import AlreadyResolved, StorageUnavailable
@@ -639,12 +639,6 @@ async def test_an_agent_may_take_its_question_back(hub: Hub) -> None:
     assert (await client.until_done())["stopReason"] == "end_turn" and client.text() == "never mind"
 
 
-async def until_gone(path: Path) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while path.exists():
-            await asyncio.sleep(0.005)
-
-
 async def test_a_question_taken_back_while_its_answer_is_refused_is_closed(hub: Hub) -> None:
     """It has nobody who waits for another answer."""
     code = """
@@ -667,7 +661,7 @@ async def test_a_question_taken_back_while_its_answer_is_refused_is_closed(hub: 
     late = asyncio.create_task(reply(hub.node, given(question, 1), ANN))
     await held.until_held()
     gate.touch()
-    await until_gone(gate)
+    await eventually(lambda: not gate.exists())
     held.let_go(refuse=True)
     with pytest.raises(StorageUnavailable):
         await late
@@ -694,9 +688,7 @@ async def test_a_run_that_is_being_stopped_waits_for_nobody(hub: Hub) -> None:
     gate = hub.folder / "gate"
     question = await ask(client, "slow", message=str(gate))
     await client.send(type="cancel", sessionId="s1")
-    async with asyncio.timeout(PATIENCE):
-        while not gate.exists():
-            await asyncio.sleep(0.005)
+    await eventually(gate.exists)
     state = hub.node.sessions["s1"].state()
     assert (state.state, state.interrupts) == ("running", None)
     await answer(client, question)

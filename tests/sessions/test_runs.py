@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 from support.hub import Client, Hub
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, eventually
 
 from hub.errors import Draining, StorageUnavailable
 from hub.messages import Author, Chat
@@ -306,9 +306,7 @@ async def test_work_that_ignores_its_cancel_is_dropped_after_its_grace(hub: Hub)
     await client.send(type="chat", agentId="deaf", sessionId="s1", message="x")
     assert (await client.until_type("error"))["code"] == "busy"
     (hub.folder / "gate").touch()
-    async with asyncio.timeout(PATIENCE):
-        while deaf.working:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not deaf.working)
     await client.send(type="ping")
     await client.until_type("pong")
     assert client.text() == "one "

@@ -59,9 +59,7 @@ def on_disk(folder: Path) -> list[str]:
 
 
 async def settled(folder: Path, files: list[str]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while on_disk(folder) != sorted(files):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: on_disk(folder) == sorted(files))
 
 
 async def gone(files: Files, session_id: str) -> None:
@@ -298,9 +296,7 @@ async def begun(port: int) -> asyncio.StreamWriter:
 
 
 async def arrived(folder: Path) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not any(name.endswith(".part") for name in on_disk(folder)):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: any(name.endswith(".part") for name in on_disk(folder)))
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
@@ -407,12 +403,9 @@ async def test_a_client_that_takes_nothing_is_cut_off(hub: Hub) -> None:
             stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stuck.connect(("127.0.0.1", hub.port))
             stuck.sendall(f"GET /api/v1/files/{made['fileId']} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            async with asyncio.timeout(PATIENCE):
-                while sending(hub.folder) == 0:
-                    await asyncio.sleep(0.01)
-                assert (await get(http, made["fileId"]))[1] == data
-                while sending(hub.folder):
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: sending(hub.folder))
+            assert (await get(http, made["fileId"]))[1] == data
+            await eventually(lambda: not sending(hub.folder))
 
 
 def sending(folder: Path) -> int:

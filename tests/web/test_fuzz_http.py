@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from support.hub import Hub
+from support.sse import nobody_left
 from support.waiting import PATIENCE
 
 SEED = 20261125
@@ -57,6 +58,4 @@ async def test_nothing_that_is_sent_makes_the_hub_break_its_document(
     assert found and int(found[1]) >= (4 if options else 28)
     async with aiohttp.ClientSession(hub.url) as http, http.get("/ready") as answer:
         assert answer.status == 200
-    async with asyncio.timeout(PATIENCE):
-        while hub.node.registry.connections or hub.node.sessions:
-            await asyncio.sleep(0.01)  # no listener and no run is left behind
+    await nobody_left(hub)
