@@ -9,8 +9,9 @@ import struct
 import aiohttp
 import orjson
 import pytest
+from support.crowd import crowd, say
 from support.hub import Hub
-from support.sockets import PING, crowd, frames, heard, say
+from support.sockets import PING, frames, heard
 from support.waiting import PATIENCE
 
 from hub.delivery.connection import Connection

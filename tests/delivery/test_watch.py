@@ -11,8 +11,9 @@ from pathlib import Path
 import aiohttp
 import orjson
 from aiohttp import web
+from support.crowd import crowd, say
 from support.hub import Hub
-from support.sockets import PING, crowd, heard, masked, opened, say
+from support.sockets import PING, heard, masked, opened
 from support.waiting import PATIENCE, eventually
 
 from hub.delivery.connection import Connection

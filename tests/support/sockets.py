@@ -7,12 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from support.hub import Hub
 from support.waiting import PATIENCE
-
-from hub.delivery.connection import Connection
-from hub.delivery.registry import Channel
-from hub.messages import Chunk, Event
 
 PING = b"\x89\x00"  # a whole frame
 
@@ -45,23 +40,6 @@ def frames(data: bytes) -> Iterator[dict[str, Any]]:
             (size,), head = struct.unpack_from(wide, data, at + 2), 2 + struct.calcsize(wide)
         yield json.loads(data[at + head : at + head + size])
         at += head + size
-
-
-async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
-    """Start a hub with three listeners of a session; return the bare one."""
-    await hub.start()
-    sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws?sessionId=s1")
-    await hub.settled("s1", 1)
-    (connection,) = hub.node.registry.connections
-    for _ in range(2):
-        await hub.connect("?sessionId=s1")
-    await hub.settled("s1", 3)
-    return sock, connection, hub.node.sessions["s1"].channel
-
-
-def say(hub: Hub, channel: Channel, text: str) -> None:
-    said = Event("main", "r", Chunk("m", text, 0), "s1", channel.epoch, channel.head + 1)
-    hub.node.registry.deliver(channel, [said])
 
 
 async def heard(sock: socket.socket, mark: bytes = b"last") -> bytes:
