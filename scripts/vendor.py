@@ -15,7 +15,7 @@ VENDOR = Path(__file__).parent.parent / "hub" / "console" / "vendor"
 INTRO = """# What the console takes from npm
 
 Each file is the package's own, unchanged. `scripts/vendor.py` fetched them and wrote this table;
-`tests/test_console_files.py` compares the sums.
+`tests/console/test_console_files.py` compares the sums.
 
 | file | package | version | file in the package | licence | sha256 |
 |---|---|---|---|---|---|

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from browsers import ARGUMENTS, CHROMIUM
-from fakes import Hub
 from playwright.async_api import Browser, async_playwright
+from support.browser import ARGUMENTS, CHROMIUM
+from support.hub import Hub
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

@@ -1,6 +1,6 @@
 """The contract of a log: where events are numbered and kept, and from where they are heard.
 
-One driver per file, named by its URL's scheme. All drivers run tests/test_log_contract.py.
+One driver per file, named by its URL's scheme. All drivers run tests/storage/test_log_contract.py.
 """
 
 import importlib

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from kill9 import deaths_lose_nothing
-from kills import LONG
+from support.kill9 import deaths_lose_nothing
+from support.kills import LONG
 
 
 @pytest.mark.torture

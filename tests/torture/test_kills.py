@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from kills import LONG, kills_lose_nothing
+from support.kills import LONG, kills_lose_nothing
 
 
 @pytest.mark.torture

@@ -1,0 +1,155 @@
+"""Pages of other origins: which may call, what they may send, what they may read."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from support.hub import Hub
+from support.waiting import PATIENCE
+
+from hub.web.app import ROUTES, make_app
+from hub.web.routes import Route
+
+APP = "https://app.example"
+PATHS = [(route, base + route.path) for route in ROUTES for base in route.bases]
+
+
+@pytest.fixture
+async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
+    hub.options = {"origins": (APP,)}
+    await hub.start()
+    async with aiohttp.ClientSession(hub.url, timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        yield http
+
+
+def filled(path: str) -> str:
+    return path.replace("{id}", "s1").replace("{agentId}", "echo")
+
+
+async def preflight(
+    http: aiohttp.ClientSession, path: str, method: str, origin: str = APP, headers: str = ""
+) -> tuple[int, Any]:
+    asked = {"Origin": origin, "Access-Control-Request-Method": method}
+    if headers:
+        asked["Access-Control-Request-Headers"] = headers
+    async with http.options(filled(path), headers=asked) as answer:
+        return answer.status, answer.headers
+
+
+@pytest.mark.parametrize("route, path", [(route, path) for route, path in PATHS if not route.is_socket])
+async def test_every_route_may_be_asked_for(http: aiohttp.ClientSession, route: Route, path: str) -> None:
+    """A preflight is answered for each row of the table, with the origin itself and for its method."""
+    status, headers = await preflight(http, path, route.method)
+    assert status == 200 and headers["Access-Control-Allow-Origin"] == APP
+    assert headers["Access-Control-Allow-Methods"] == route.method and "Origin" in headers["Vary"]
+
+
+@pytest.mark.parametrize("route, path", [(route, path) for route, path in PATHS if not route.is_socket])
+async def test_every_answer_may_be_read_and_varies_by_origin(
+    http: aiohttp.ClientSession, route: Route, path: str
+) -> None:
+    """Also an error; a page of no origin is told nothing, but a cache is told that it may be told."""
+    for origin in (APP, None):
+        named = {"Origin": origin} if origin else {}
+        async with http.request(route.method, filled(path), headers=named) as answer:
+            assert answer.headers.get("Access-Control-Allow-Origin") == origin
+            assert "Origin" in answer.headers.getall("Vary")
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "Idempotency-Key", "X-Session-Id", "Last-Event-ID", "Authorization"])
+async def test_the_headers_that_clients_send_are_let_in(http: aiohttp.ClientSession, name: str) -> None:
+    """As those who ask with them need."""
+    status, headers = await preflight(http, "/api/v1/sessions/s1/chat", "POST", headers=name)
+    assert status == 200 and name.lower() in headers["Access-Control-Allow-Headers"].lower()
+
+
+async def test_all_headers_of_an_answer_may_be_read(http: aiohttp.ClientSession) -> None:
+    """A browser would hide those that are not named."""
+    async with http.get("/docs.css", headers={"Origin": APP}) as answer:
+        exposed = {name.strip().lower() for name in answer.headers["Access-Control-Expose-Headers"].split(",")}
+    assert {"etag", "content-length"} <= exposed
+
+
+async def test_no_credentials_are_let_in(http: aiohttp.ClientSession) -> None:
+    """Nor is the origin ever answered with a wildcard."""
+    _, asked = await preflight(http, "/api/v1/agents", "GET")
+    async with http.get("/api/v1/agents", headers={"Origin": APP}) as answer:
+        for headers in (asked, answer.headers):
+            assert "Access-Control-Allow-Credentials" not in headers
+            assert headers["Access-Control-Allow-Origin"] == APP
+
+
+async def test_a_preflight_need_not_be_repeated_for_a_while(http: aiohttp.ClientSession) -> None:
+    """Or each chat would be two requests."""
+    _, headers = await preflight(http, "/api/v1/sessions/s1/chat", "POST")
+    assert headers["Access-Control-Max-Age"] == "600"
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "https://app.example.evil.example", "http://app.example", APP + ":8443"]
+)
+async def test_an_origin_that_is_not_in_the_settings_is_refused(http: aiohttp.ClientSession, origin: str) -> None:
+    """With 403, before anything is done, and without leave to read it; scheme and port count."""
+    status, headers = await preflight(http, "/api/v1/sessions", "POST", origin)
+    assert status == 403 and "Access-Control-Allow-Origin" not in headers
+    async with http.post("/api/v1/sessions", json={"sessionId": "s1"}, headers={"Origin": origin}) as answer:
+        assert answer.status == 403 and "Access-Control-Allow-Origin" not in answer.headers
+        assert "Origin" in answer.headers.getall("Vary")
+    async with http.get("/api/v1/sessions/s1") as answer:
+        assert answer.status == 404
+
+
+@pytest.mark.parametrize("path", ["/api/v1/ws", "/api/v1/agents/echo/ws"])
+async def test_a_websocket_checks_its_origin_itself(http: aiohttp.ClientSession, path: str) -> None:
+    """Browsers ask no preflight for it: a good origin comes in, a bad one is refused before the upgrade.
+
+    What no browser reads is not said: its headers would be kept for as long as the client stays.
+    """
+    upgrade = {"Origin": APP, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    async with http.get(path, headers=upgrade | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}) as answer:
+        assert answer.status == 101 and not {"Vary", "Access-Control-Allow-Origin"} & answer.headers.keys()
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await http.ws_connect(path, origin="https://evil.example")
+    assert refused.value.status == 403
+
+
+async def test_an_answer_as_a_stream_may_be_read(http: aiohttp.ClientSession) -> None:
+    """As EventSource does from another origin."""
+    headers = {"Origin": APP, "Accept": "text/event-stream"}
+    body = {"agentId": "echo", "message": "hello"}
+    async with http.post("/api/v1/sessions/s1/chat", json=body, headers=headers) as answer:
+        assert answer.content_type == "text/event-stream" and answer.headers["Access-Control-Allow-Origin"] == APP
+        assert "run_finished" in await answer.text()
+
+
+async def said(request: web.Request) -> web.Response:
+    """Say the method."""
+    return web.Response(text=request.method)
+
+
+async def test_the_methods_of_a_path_may_stand_anywhere_in_the_table(hub: Hub) -> None:
+    """PATCH and DELETE of a session, rows apart from its GET, have their preflights and are answered."""
+    hub.options = {"origins": (APP,)}
+    await hub.start()
+    rows = [Route(method, "/sessions/{id}/apart", said, "Test", {200: None}) for method in ("GET", "PATCH", "DELETE")]
+    async with TestServer(make_app(hub.node, (rows[0], *ROUTES, *rows[1:]))) as server:
+        async with aiohttp.ClientSession(str(server.make_url("/"))) as http:
+            for method in ("GET", "PATCH", "DELETE"):
+                path = "/api/v1/sessions/s1/apart"
+                status, headers = await preflight(http, path, method)
+                assert status == 200 and method in headers["Access-Control-Allow-Methods"]
+                async with http.request(method, path, headers={"Origin": APP}) as answer:
+                    assert (answer.status, await answer.text()) == (200, method)
+                    assert answer.headers["Access-Control-Allow-Origin"] == APP
+
+
+async def test_head_is_answered_where_an_answer_ends(http: aiohttp.ClientSession) -> None:
+    """As GET, without the body; nobody waits for the head of a stream or of a socket."""
+    for route, path in PATHS:
+        if route.method == "GET":
+            async with http.head(filled(path), headers={"Accept": "text/event-stream"}) as answer:
+                assert (answer.status == 405) != route.has_head, path
+                assert await answer.read() == b""

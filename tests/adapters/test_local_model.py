@@ -1,0 +1,261 @@
+"""The local model, for real: its child process and its answers."""
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+import structlog
+from support.documents import ROOT
+from support.local_model import FETCHED, needs_model
+from support.waiting import eventually
+from yarl import URL
+
+from hub.adapters import local_model, openai_chat
+from hub.adapters.openai_chat import Options
+from hub.errors import AgentError
+from hub.hosting.contract import Answer, Call, Finish, Past, Place, Run
+from hub.messages import Author
+
+STORY = "Tell me a long story about a cat and a dog."
+
+pytestmark = needs_model
+on_linux = pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="looks at open files in /proc: run it on Linux"
+)
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[None]:
+    """Keep the hub's own lines off the terminal."""
+    with structlog.testing.capture_logs():
+        yield
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own with the fetched model in it."""
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "models").symlink_to((FETCHED / "models").resolve())
+    return tmp_path
+
+
+@asynccontextmanager
+async def opened(data: Path, **options: object) -> AsyncIterator[Answer]:
+    """Yield an agent on the local model, and the test's bound on waiting."""
+    async with asyncio.timeout(50), openai_chat.open(Options(**options), Place("main", data)) as answer:  # type: ignore
+        yield answer
+
+
+def run(message: str, *history: Past) -> Run:
+    def no_calls(agent: str, message: str) -> Call:
+        raise AssertionError("the adapter calls no agent")
+
+    return Run("r1", "main", "s1", message, Author("u1", "User"), history, call=no_calls)
+
+
+async def answer_to(answer: Answer, message: str, *history: Past) -> tuple[list[str], Finish]:
+    *pieces, last = [piece async for piece in answer(run(message, *history))]
+    assert isinstance(last, Finish)
+    return [piece for piece in pieces if isinstance(piece, str)], last
+
+
+async def pid_of(model: local_model.LocalModel) -> int:
+    await model.endpoint()
+    assert model.pid
+    return model.pid
+
+
+def wait_for_end(process: int) -> None:
+    """Wait until the process is gone, at most 20 s."""
+    ready, _, _ = select.select([process], [], [], 20)
+    os.close(process)
+    assert ready, "still alive"
+
+
+@pytest.mark.parametrize("message", ["你好", "Say hello in one sentence."])
+async def test_answers(data: Path, message: str) -> None:
+    """An answer comes in several pieces, with its usage."""
+    async with opened(data, max_tokens=64) as answer:
+        pieces, finish = await answer_to(answer, message)
+    assert len(pieces) > 1 and "".join(pieces).strip()
+    assert finish.usage and finish.usage.inputTokens > 0 and finish.usage.outputTokens >= len(pieces) - 1
+
+
+@pytest.mark.parametrize("message", ["请用中文写一首关于春天的诗。", "Repeat ten times: 🎉🚀"])
+async def test_characters_of_several_tokens(data: Path, message: str) -> None:
+    """A character that the model makes of several tokens is never cut, not even by the end of the answer."""
+    async with local_model.use(data):  # one child for the three
+        for tokens in (31, 32, 33):
+            async with opened(data, max_tokens=tokens, temperature=0, frequency_penalty=0) as answer:
+                pieces, finish = await answer_to(answer, message)
+            assert any(ord(letter) > 255 for letter in "".join(pieces))
+            assert "\ufffd" not in "".join(pieces)
+            assert finish.reason == "max_tokens"
+
+
+async def test_long_conversation_fits(data: Path) -> None:
+    """However long the conversation, and whatever its script, what is sent fits the model."""
+    history = [Past("user", "𠀀𠀁" * 20), Past("assistant", "ꙮ⸘" * 30)] * 30
+    async with opened(data, max_tokens=4, history=100, system="x" * 900) as answer:
+        pieces, _ = await answer_to(answer, "?", *history)
+        assert pieces
+
+
+async def test_shared(data: Path) -> None:
+    """Two agents have one child, which answers both at once and ends with the last of them."""
+    async with local_model.use(data) as model:
+        assert model.pid is None  # nobody waits for it to load
+        async with opened(data, max_tokens=40) as one, opened(data, max_tokens=40) as other:
+            answers = await asyncio.gather(answer_to(one, STORY), answer_to(other, STORY))
+            assert all(pieces for pieces, _ in answers)
+            child = await pid_of(model)
+        assert await pid_of(model) == child
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+async def test_killed_child(data: Path) -> None:
+    """An answer whose child dies ends with a clear error, worth a retry; the next answer works."""
+    async with local_model.use(data) as model, opened(data) as answer:
+        with pytest.raises(AgentError) as caught:
+            async for piece in answer(run(STORY)):
+                if model.pid:
+                    os.kill(model.pid, signal.SIGKILL)
+        assert (caught.value.code, caught.value.retryable) == ("model_stream_broken", True)
+        pieces, _ = await answer_to(answer, "Hi")
+        assert pieces
+
+
+async def test_cancel_stops_the_model(data: Path) -> None:
+    """An answer that nobody wants any more is given up by the child too, which says so in its log."""
+    async with opened(data) as answer:
+        async with aclosing(answer(run(STORY))) as pieces:  # type: ignore[type-var]
+            await anext(pieces)
+        await eventually(lambda: "cancel task" in (data / "model.log").read_text())
+
+
+async def test_broken_file(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A model that does not load is an error for who asks, with the reason in model.log; nobody waits for ever."""
+    (data / "models").unlink()
+    local_model.file(data).parent.mkdir()
+    local_model.file(data).write_bytes(b"GGUF no more")
+    async with opened(data, retries=0) as answer:
+        with pytest.raises(AgentError, match="does not start") as caught:
+            await answer_to(answer, "Hi")
+    assert (caught.value.code, caught.value.retryable) == ("model_unreachable", True)
+    assert local_model.FILE in (data / "model.log").read_text()
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_only_where_needed(data: Path) -> None:
+    """An agent with an endpoint of its own starts no child."""
+    async with openai_chat.open(Options(base_url="http://127.0.0.1:1/v1"), Place("main", data)):
+        assert not (data / "model.log").exists()
+
+
+async def test_only_for_the_hub(data: Path) -> None:
+    """The child listens on one loopback address, answers nobody without the key, and lets no web page read it."""
+    async with local_model.use(data) as model, aiohttp.ClientSession() as http:
+        url = URL((await model.endpoint()).base_url)
+        async with http.post(url / "chat/completions", json={"messages": []}) as response:
+            assert response.status == 401
+        async with http.get(url.origin() / "health", headers={"Origin": "http://evil.example"}) as response:
+            assert response.headers.get("Access-Control-Allow-Origin", "") == ""
+        assert url.host == "127.0.0.1"
+        with pytest.raises(OSError):  # a server on all addresses would be here too
+            socket.create_connection(("127.0.0.2", url.port or 0), timeout=5)
+
+
+@on_linux
+async def test_inherits_nothing(data: Path) -> None:
+    """The child has none of the hub's open files, not even those that were made inheritable."""
+    with socket.socket() as listener, (data / "hub.lock").open("w") as lock:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        for ours in (listener, lock):
+            os.set_inheritable(ours.fileno(), True)
+        mine = {os.readlink(f"/proc/self/fd/{ours.fileno()}") for ours in (listener, lock)}
+        async with local_model.use(data) as model:
+            child = await pid_of(model)
+            files = {path.name: os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()}
+            theirs = set(files.values())
+            assert files["1"] == files["2"] == str(data / "model.log")  # whatever llama.cpp prints goes there
+            assert not mine & theirs
+            assert os.getsid(child) == child  # so Ctrl-C in the hub's terminal is not for it
+
+
+async def test_quiet(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What llama.cpp prints goes to model.log, emptied at the start, and not to the hub's terminal."""
+    (data / "model.log").write_text("of the last start")
+    async with opened(data, max_tokens=3) as answer:
+        await answer_to(answer, "Hi")
+    assert capfd.readouterr() == ("", "")
+    assert "of the last start" not in (data / "model.log").read_text()
+
+
+HUB = """
+import asyncio, os, pathlib, sys
+from hub.adapters import local_model
+
+async def hub():
+    async with local_model.use(pathlib.Path(sys.argv[1])) as model:
+        if sys.argv[2] != "loading":
+            await model.endpoint()
+        while not (children := pathlib.Path("/proc/self/task/%d/children" % os.getpid()).read_text()):
+            await asyncio.sleep(0)
+        if sys.argv[2] == "forked" and os.fork() == 0:
+            sys.stdin.read()
+            os._exit(0)
+        print(children, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(hub())
+"""
+
+
+@on_linux
+@pytest.mark.parametrize("when", ["loading", "ready", "forked"])
+def test_hub_killed(data: Path, when: str) -> None:
+    """The child ends when the hub is killed with -9: while it loads, and where a fork of the hub holds its pipe."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HUB, str(data), when],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+    ) as hub:
+        assert hub.stdout
+        child = next(int(line) for line in hub.stdout if line.strip().isdecimal())
+        process = os.pidfd_open(child)
+        hub.kill()
+        wait_for_end(process)
+
+
+@on_linux
+def test_pipe_closed(data: Path) -> None:
+    """The end of its stdin is enough for the child to end, also while its parent lives."""
+    command = [sys.executable, "-m", "hub.adapters.local_model", str(local_model.file(data))]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+    )
+    with child:
+        assert child.stdin and child.stdout
+        child.stdin.write(b"key\n")
+        child.stdin.flush()
+        assert b"base_url" in child.stdout.readline()
+        child.stdin.close()
+        try:
+            assert child.wait(timeout=20) == 0
+        finally:
+            child.kill()

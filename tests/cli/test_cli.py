@@ -1,0 +1,202 @@
+"""The command line as people meet it: a process, its output, its exit code."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from support.documents import ROOT
+
+import hub
+
+COMMAND = (sys.executable, "-m", "hub")
+GOOD = '''"""Says it again."""
+
+
+def answer(message):
+    yield message
+'''
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without its own HUBBUB_*, and wide enough for a table."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
+    return kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | more
+
+
+def hubbub(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in *folder* to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=60
+    )
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line that a refused command says, which is all it says."""
+    assert done.returncode == 2 and done.stdout == "", done
+    assert done.stderr.startswith("hubbub: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with one agent that works."""
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "parrot.py").write_text(GOOD, encoding="utf-8")
+    return tmp_path
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Run a hub, and yield it with what it announced once it has said all of it."""
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--port", "0", *arguments],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Ctrl-C"):
+                break
+        else:
+            pytest.fail("the hub ended: " + "".join(lines))
+        yield process, lines
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def test_without_a_command_it_helps(tmp_path: Path) -> None:
+    """Who types only the name sees what there is, and no error."""
+    done = hubbub(tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert "serve" in done.stdout and "agents" in done.stdout and "--version" in done.stdout
+
+
+def test_it_tells_its_version(tmp_path: Path) -> None:
+    """The version is the package's own, installed or not."""
+    done = hubbub(tmp_path, "--version")
+    assert (done.returncode, done.stdout) == (0, f"hubbub {hub.__version__}\n")
+
+
+@pytest.mark.parametrize("library", ["click", "prompt_toolkit", "rich"])
+def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path, library: str) -> None:
+    """The core installs without the command line; its name then leads to the extra, not to a traceback."""
+    program = f"import sys; sys.modules[{library!r}] = None; from hub.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"hubbub: the command line needs {library}: pip install 'hubbub[cli]'\n"
+
+
+def test_serve_announces_itself_answers_and_ends_with_ctrl_c(place: Path) -> None:
+    """The address that it prints is the one that works; an interrupt ends it with success."""
+    with serving(place) as (process, lines):
+        found = re.search(r"http://localhost:(\d+)", "".join(lines))
+        assert found and found[1] != "0"
+        with urlopen(f"http://localhost:{found[1]}/health", timeout=30) as response:
+            assert response.read() == b"OK"
+        assert "parrot" in "".join(lines)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+
+
+def test_serve_takes_its_flags(place: Path) -> None:
+    """The folders and the log lie where the flags say."""
+    (place / "agents").rename(place / "birds")
+    flags = ("--host", "127.0.0.1", "--agents", "birds", "--data", "kept", "--log", "sqlite:///own.db", "--reload")
+    with serving(place, *flags) as (process, lines):
+        said = "".join(lines)
+        assert "http://127.0.0.1:" in said and "parrot" in said and str(place / "kept") in said
+        assert (place / "own.db").exists() and not (place / "kept" / "hub.db").exists()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+
+
+def test_serve_refuses_a_port_in_use(place: Path) -> None:
+    """One line says which port it is."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = refusal(hubbub(place, "serve", "--host", "127.0.0.1", "--port", port))
+    assert port in said and "Errno" not in said and "--port" in said and "--data" in said
+
+
+def test_serve_refuses_a_log_that_cannot_be_used(place: Path) -> None:
+    """One line says which log it is."""
+    assert "nosuch://log" in refusal(hubbub(place, "serve", "--port", "0", "--log", "nosuch://log"))
+
+
+@pytest.mark.parametrize("command", ["serve", "agents"])
+def test_a_folder_of_agents_that_is_not_there_is_refused(tmp_path: Path, command: str) -> None:
+    """One line says which folder is missing."""
+    assert "nowhere" in refusal(hubbub(tmp_path, command, "--agents", "nowhere", HUBBUB_PORT="0"))
+
+
+def test_serve_refuses_to_open_itself_to_the_network_unasked(place: Path) -> None:
+    """An address that others reach needs open_to_network."""
+    assert "open_to_network" in refusal(hubbub(place, "serve", "--port", "0", "--host", "0.0.0.0"))
+
+
+@pytest.mark.parametrize("command", ["serve", "agents"])
+def test_wrong_settings_are_refused_in_one_line(place: Path, command: str) -> None:
+    """The file of the current folder is read, and so is the environment."""
+    assert "HUBBUB_PROT" in refusal(hubbub(place, command, HUBBUB_PROT="1"))
+    (place / "hubbub.toml").write_text("[hubbub]\nprot = 1\n", encoding="utf-8")
+    assert "'prot'" in refusal(hubbub(place, command))
+
+
+def test_a_wrong_flag_is_refused_in_one_line(place: Path) -> None:
+    """A value that no setting can have is named with its flag."""
+    assert "--port" in refusal(hubbub(place, "serve", "--port", "http"))
+
+
+def test_agents_tells_what_is_hosted_and_what_is_broken_and_why(place: Path) -> None:
+    """Each agent has a row; a broken one has its reason there."""
+    (place / "agents" / "ill.py").write_text("raise RuntimeError('no [bold]wings[/] today')\n", encoding="utf-8")
+    done = hubbub(place, "agents")
+    assert done.returncode == 0, done
+    rows = {name: line for line in done.stdout.splitlines() for name in ("parrot", "ill") if f" {name} " in line}
+    assert " ok " in rows["parrot"] and "Says it again." in rows["parrot"]
+    assert "broken" in rows["ill"] and "no [bold]wings[/] today" in rows["ill"]
+
+
+def test_agents_of_an_empty_folder_says_so(tmp_path: Path) -> None:
+    """An empty table would look like a failure."""
+    (tmp_path / "birds").mkdir()
+    done = hubbub(tmp_path, "agents", "--agents", "birds")
+    assert (done.returncode, done.stdout) == (0, "no agents here yet\n")
+
+
+def test_serve_says_what_the_page_says(place: Path) -> None:
+    """The banner of docs/start.md, but for its port, its agents and its folder."""
+    page = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    shown = page[page.index("Hubbub listens on") : page.index("Ctrl-C ends it.")].splitlines()
+    with serving(place) as (_, lines):
+        said = [re.sub(r":\d+", ":9527", line.rstrip()) for line in lines]
+    assert said[:3] == shown[:3]
+    assert said[3] == "  agent parrot        Says it again." and shown[3].startswith("  agent echo          ")
+    assert said[4].startswith("Data lies in        /") and shown[6].startswith("Data lies in        /")
+
+
+def test_agents_of_a_folder_starts_no_model(place: Path) -> None:
+    """One that answers from a local model is listed, and nothing of it is touched."""
+    (place / "agents" / "main.toml").write_text('adapter = "openai_chat"\ndescription = "A model."\n')
+    (place / "agents" / "off.toml").write_text('adapter = "openai_chat"\napi_key_env = "NO_SUCH_KEY"\n')
+    done = hubbub(place, "agents")
+    rows = {name: line for line in done.stdout.splitlines() for name in ("main", "off") if f" {name} " in line}
+    assert " ok " in rows["main"] and "A model." in rows["main"] and "no model" not in done.stdout
+    assert " broken " in rows["off"] and "NO_SUCH_KEY" in rows["off"]

@@ -1,0 +1,669 @@
+"""The terminal client, as people meet it: at a real terminal, and in a pipe, with a real hub."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.hub import Hub
+from support.proxy import Proxy
+from support.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, ROOT, UP, terminal
+from support.waiting import PATIENCE
+
+from hub.cli import questions
+from hub.cli.hubs import base, socket
+from hub.cli.text import Blocks, safe
+
+EVIL = "\x1b[31mred\x1b]0;owned\x07 \x9b2J [bold]no[/bold]\r\n"
+MARKDOWN = """
+async def main(message: str):
+    yield "# Title\\n\\nSome **bold** and [a link](http://a.example).\\n\\n"
+    yield "- one\\n\\n- two\\n\\n```py\\nx = 1\\n\\ny = 2\\n```\\n\\nThe end."
+"""
+EVIL_AGENT = f"async def evil(message: str):\n    yield {EVIL!r}\n"
+LONG = "async def long(message: str):\n    for n in range(100):\n        yield f'- line {n}.\\n'\n"
+PICKY = """
+from hub import AgentError
+
+async def picky(message: str):
+    yield "well, "
+    raise AgentError("not\\x1b[2J that")
+"""
+
+
+CAREFUL = """
+async def careful(run):
+    yield "I can. "
+    reply = await run.ask(f"Really {run.message}?", schema={"type": "boolean"})
+    yield f"{reply.status} {reply.payload!r} {reply.by.id}"
+"""
+TWICE = """
+import asyncio
+
+async def careful(run):
+    await asyncio.gather(run.ask("first"), run.ask("second"))
+"""
+DEAF = """
+import asyncio, pathlib
+
+async def deaf(message: str):
+    yield "listening"
+    while not pathlib.Path(message).exists():
+        try:
+            await asyncio.sleep(0.1)
+        except asyncio.CancelledError:
+            pass
+"""
+
+
+@attrs.frozen
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+async def start(hub: Hub, *arguments: str, port: int | None = None) -> asyncio.subprocess.Process:
+    """Run a command of hubbub in a pipe; its hub is told by the environment."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
+    url = f"http://127.0.0.1:{port or hub.port}"
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hub", *arguments),
+        cwd=hub.folder,
+        env=kept | {"PYTHONPATH": str(ROOT), "HUBBUB_URL": url, "COLUMNS": "200", "PYTHONUTF8": "1"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def piped(hub: Hub, *arguments: str, said: str = "", port: int | None = None) -> Done:
+    process = await start(hub, *arguments, port=port)
+    async with asyncio.timeout(PATIENCE):
+        out, err = await process.communicate(said.encode())
+    assert process.returncode is not None
+    return Done(process.returncode, out.decode(), err.decode())
+
+
+def at(hub: Hub, *more: str) -> tuple[str, ...]:
+    return ("--url", hub.url, *more)
+
+
+# --- at a terminal ----------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_is_shown_as_markdown(hub: Hub, tmp_path: Path) -> None:
+    """Titles, lists and code are drawn, and the address of a link can be read; the marks are gone."""
+    hub.agent("main.py", MARKDOWN)
+    await hub.start()
+    async with terminal(tmp_path, "chat", *at(hub)) as screen:
+        await screen.until("you>")
+        screen.type("hello" + ENTER)
+        text = await screen.until("The end.", "you>", after="hello")
+        assert "Title" in text and "# Title" not in text and "Some bold and a link (http://a.example)." in text
+        assert "• one" in text and "y = 2" in text and "```" not in text and "**" not in text
+        screen.type(CTRL_D)
+        assert await screen.ended() == 0
+
+
+async def test_an_answer_that_is_longer_than_the_screen_is_whole_in_the_end(hub: Hub, tmp_path: Path) -> None:
+    """Its end is shown while it grows; then all of it stands above the prompt, each line once."""
+    hub.agent("long.py", LONG)
+    await hub.start()
+    async with terminal(tmp_path, "chat", "long", *at(hub)) as screen:
+        await screen.until("you>")
+        screen.type("go" + ENTER)
+        text = await screen.until("line 99.", "you>", after="go")
+        lines = [line.strip(" •") for line in text.splitlines() if "• line" in line]
+        assert lines[-100:] == [f"line {number}." for number in range(100)]
+
+
+async def test_what_an_agent_says_cannot_control_the_terminal(hub: Hub, tmp_path: Path) -> None:
+    """Escape sequences and rich's own marks are shown as text: nothing is coloured, renamed or wiped."""
+    hub.agent("evil.py", EVIL_AGENT)
+    hub.agent("picky.py", PICKY)
+    await hub.start()
+    async with terminal(tmp_path, "chat", "evil", *at(hub)) as screen:
+        await screen.until("you>")
+        screen.type("hello" + ENTER)
+        await screen.until("␛[31mred␛]0;owned␇ \ufffd2J [bold]no[/bold]", "you>", after="hello")
+        screen.type("/agents picky" + ENTER)
+        await screen.until("you talk to picky")
+        screen.type("hello" + ENTER)
+        await screen.until("picky: not␛[2J that")
+        screen.type("/history" + ENTER)
+        await screen.until("[bold]no[/bold]", "you>", after="/history")
+        assert screen.screen.title == "" and b"\x1b[31mred" not in screen.raw and b"\x1b[2J" not in screen.raw
+
+
+async def test_a_message_may_have_several_lines_and_lines_are_remembered(hub: Hub, tmp_path: Path) -> None:
+    """Alt-Enter begins a new line, Enter sends; the arrow up brings back what was sent, also the next time."""
+    hub.agent("lines.py", "async def lines(message: str):\n    yield f'{message.count(chr(10))} breaks'\n")
+    await hub.start()
+    async with terminal(tmp_path, "chat", "lines", *at(hub)) as screen:
+        await screen.until("you>")
+        screen.type("one" + ALT_ENTER + "two" + ALT_ENTER + "three" + ENTER)
+        await screen.until("2 breaks", "you>", after="three")
+        screen.type(CTRL_D)
+        assert await screen.ended() == 0
+    async with terminal(tmp_path, "chat", "lines", *at(hub)) as screen:
+        await screen.until("you>")
+        screen.type(UP)
+        await screen.until("three")
+        screen.type(ENTER)
+        await screen.until("2 breaks")
+
+
+async def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(hub: Hub, tmp_path: Path) -> None:
+    """What was said is kept on the screen; at the prompt the first one only warns."""
+    await hub.start()
+    never = str(tmp_path / "never")
+    async with terminal(tmp_path, "chat", "gated", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type(never + ENTER)
+        await screen.until("one")
+        screen.type(CTRL_C)
+        await screen.until("one", "— cancelled —", "you>", after="stopping")
+        screen.type(CTRL_C)
+        await screen.until("Ctrl-C once more leaves", "you>", after="cancelled")
+        screen.type(CTRL_C)
+        assert await screen.ended() == 0
+
+
+async def test_ctrl_c_twice_leaves_an_agent_that_does_not_stop(hub: Hub, tmp_path: Path) -> None:
+    """The second press does not wait."""
+    hub.agent("deaf.py", DEAF)
+    await hub.start()
+    gate = tmp_path / "gate"
+    try:
+        async with terminal(tmp_path, "chat", "deaf", *at(hub)) as screen:
+            await screen.until("you>")
+            screen.type(str(gate) + ENTER)
+            await screen.until("listening")
+            screen.type(CTRL_C)
+            await screen.until("stopping")
+            screen.type(CTRL_C)
+            assert await screen.ended() == 0
+            assert "cancelled" not in screen.text
+    finally:
+        gate.touch()
+
+
+async def test_what_others_say_in_the_session_is_shown(hub: Hub, tmp_path: Path) -> None:
+    """Their messages, with their names, and the answers to them, above the line that is being written."""
+    await hub.start()
+    other = await hub.connect(extended=True)
+    async with terminal(tmp_path, "chat", "echo", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type("half a sen")
+        await screen.until("half a sen")
+        await other.send(type="chat", agentId="echo", sessionId="s1", message="from \x1b[1manother")
+        await screen.until("local> from ␛[1manother", "echo:", "from ␛[1manother", "you> half a sen")
+        screen.type("tence" + ENTER)
+        await screen.until("half a sentence", "you>", after="you> half a sentence")
+
+
+async def test_what_an_agent_asks_is_answered_at_the_prompt(hub: Hub, tmp_path: Path) -> None:
+    """What is no answer is asked for again; the answer goes on with what was written, as the schema wants it."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    async with terminal(tmp_path, "chat", "careful", *at(hub)) as screen:
+        await screen.until("you>")
+        screen.type("go" + ENTER)
+        await screen.until("I can.", "careful asks: Really go", "(yes or no)", "answer>")
+        screen.type("perhaps" + ENTER)
+        await screen.until("that is no answer; wanted: yes or no", "answer>", after="answer> perhaps")
+        screen.type("Yes" + ENTER)
+        await screen.until("local answered: true", "resolved True local", "you>", after="answer> Yes")
+        screen.type("again" + ENTER)
+        await screen.until("Really again?")
+        await screen.until("answer>", after="Really again?")
+        screen.type(CTRL_D)
+        await screen.until("cancelled None local", "you>", after="Ctrl-D declines")
+
+
+async def test_ctrl_c_at_a_question_stops_the_answer_that_asks(hub: Hub, tmp_path: Path) -> None:
+    """Nothing is asked again, also where it asks twice at once, and one may go on."""
+    hub.agent("careful.py", TWICE)
+    await hub.start()
+    async with terminal(tmp_path, "chat", "careful", *at(hub)) as screen:
+        await screen.until("you>")
+        screen.type("go" + ENTER)
+        await screen.until("second", "answer>")
+        screen.type(CTRL_C)
+        await screen.until("— cancelled —", "you>", after="stopping")
+        assert screen.text.rpartition("stopping")[2].count("answer>") == 0
+        screen.type("/answer yes" + ENTER)
+        await screen.until("nothing is asked")
+
+
+async def test_a_question_that_somebody_else_answers_leaves_the_prompt(hub: Hub, tmp_path: Path) -> None:
+    """Who answered, and what, is shown; then the answer goes on."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    other = await hub.connect("?sessionId=s1", extended=True)
+    async with terminal(tmp_path, "chat", "careful", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type("go" + ENTER)
+        asked = await other.until_type("interrupt")
+        await screen.until("answer>")
+        await other.send(type="resume", sessionId="s1", interruptId=asked["id"], status="resolved", payload=False)
+        await screen.until("local answered: false", "resolved False local", "you>", after="Ctrl-D declines")
+
+
+async def test_a_question_whose_session_is_deleted_leaves_the_prompt(hub: Hub, tmp_path: Path) -> None:
+    """As where its answer is stopped; one may go on in another session."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    async with terminal(tmp_path, "chat", "careful", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type("go" + ENTER)
+        await screen.until("answer>")
+        async with aiohttp.ClientSession() as http, http.delete(f"{hub.url}/api/v1/sessions/s1") as done:
+            assert done.status == 204
+        await screen.until("nobody waits for an answer any more", "— cancelled —", "you>", after="Ctrl-D declines")
+        screen.type("/session s2" + ENTER)
+        await screen.until("session s2", after="you> /session s2")
+
+
+async def test_what_is_asked_in_others_chats_is_shown_and_can_be_answered(hub: Hub, tmp_path: Path) -> None:
+    """By /answer, at a prompt that is the same as before; also by who came later."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    other = await hub.connect(extended=True)
+    await other.send(type="chat", agentId="careful", sessionId="s1", message="go")
+    await other.until_type("interrupt")
+    async with terminal(tmp_path, "chat", "careful", *at(hub, "--session", "s1")) as screen:
+        await screen.until("careful asks: Really go?", "you>")
+        screen.type("/answer" + ENTER)
+        await screen.until("write an answer")
+        screen.type("/answer no" + ENTER)
+        await screen.until("resolved False local", "you>", after="/answer no")
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "wanted", "given"),
+    [
+        (None, " as it is ", "", "as it is"),
+        ({"type": "string"}, "7", "", "7"),
+        ({"type": "boolean"}, "N", "yes or no", False),
+        ({"type": "integer"}, "7", "a number", 7),
+        ({"enum": ["red", 2]}, "2", "one of: red, 2", 2),
+        ({"type": "array"}, "[1]", 'as JSON, by the schema {"type":"array"}', [1]),
+    ],
+)
+def test_an_answer_is_what_its_schema_wants(schema: Any, text: str, wanted: str, given: Any) -> None:
+    """And people are told what that is."""
+    assert questions.wanted(schema) == wanted
+    assert questions.payload(schema, text) == given and type(questions.payload(schema, text)) is type(given)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (None, " "),
+        ({"type": "boolean"}, "perhaps"),
+        ({"type": "number"}, "true"),
+        ({"type": "number"}, "NaN"),
+        ({"enum": ["red"]}, "blue"),
+        ({"type": "object"}, "{"),
+    ],
+)
+def test_what_is_no_answer_is_refused(schema: Any, text: str) -> None:
+    """With what would be one."""
+    with pytest.raises(ValueError, match="write an answer|that is no answer; wanted: "):
+        questions.payload(schema, text)
+
+
+async def test_a_session_that_cannot_be_is_refused_at_the_terminal(hub: Hub, tmp_path: Path) -> None:
+    """Whole, not by its first word; one stays where one is."""
+    await hub.start()
+    async with terminal(tmp_path, "chat", "echo", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type("/session bad id" + ENTER)
+        await screen.until("sessionId", "you>", after="/session bad id")
+        screen.type("/session" + ENTER)
+        await screen.until("session s1", after="you> /session")
+
+
+async def test_the_commands_do_what_help_says(hub: Hub, tmp_path: Path) -> None:
+    """Each of them, one after the other."""
+    await hub.start()
+    other = await hub.connect(extended=True)
+    async with terminal(tmp_path, "chat", "echo", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type("/help" + ENTER)
+        await screen.until("/share", "/quit", "you>", after="you> /help")
+        screen.type("/agents" + ENTER)
+        await screen.until("gated", "ok", "you>", after="you> /agents")
+        screen.type("/session" + ENTER)
+        await screen.until("session s1", after="you> /session")
+        screen.type("/share" + ENTER)
+        await screen.until(f"hubbub chat --url {hub.url} --session s1", f"{hub.url}/?session=s1")
+        await other.send(type="chat", agentId="gated", sessionId="s1", message=str(tmp_path / "never"))
+        await other.until(lambda frame: frame["type"] == "stream")
+        await screen.until("never")
+        screen.type("/cancel" + ENTER)
+        await screen.until("stopped 1", "— cancelled —")
+        screen.type("/cancel" + ENTER)
+        await screen.until("nothing is being answered")
+        screen.type("/history 1" + ENTER)
+        await screen.until("gated:", "one", "you>", after="/history 1")
+        screen.type("/nonsense" + ENTER)
+        await screen.until("there is no /nonsense")
+        screen.type("/session s2" + ENTER)
+        await screen.until("session s2", after="/session s2")
+        screen.type("there" + ENTER)
+        await screen.until("echo:", "you>", after="you> there")
+        screen.type("/quit" + ENTER)
+        assert await screen.ended() == 0
+    assert len(await hub.node.log.messages("s2", 10)) == 2
+
+
+async def test_a_lost_connection_is_told_and_the_answer_goes_on(hub: Hub, tmp_path: Path) -> None:
+    """In the middle of an answer; it is whole on the screen in the end."""
+    await hub.start()
+    gate = tmp_path / "gate"
+    proxy = await Proxy(lambda: ("127.0.0.1", hub.port)).start()
+    try:
+        async with terminal(tmp_path, "chat", "gated", "--url", f"http://127.0.0.1:{proxy.port}") as screen:
+            await screen.until("you>")
+            screen.type(str(gate) + ENTER)
+            await screen.until("one")
+            for link in list(proxy.links):
+                link.reset()
+            await screen.until("the connection is lost", "connected again")
+            gate.touch()
+            await screen.until("one two", "you>", after="connected again")
+    finally:
+        await proxy.stop()
+
+
+# --- in a pipe --------------------------------------------------------------------------------------------------------
+
+
+async def test_in_a_pipe_it_reads_a_message_and_writes_the_answer(hub: Hub) -> None:
+    """Nothing else is written, and the exit code is 0."""
+    await hub.start()
+    done = await piped(hub, "chat", "echo", "--session", "s1", said="hello there\n")
+    assert done == Done(0, "hello there \n", "")
+    assert [message.content for message in await hub.node.log.messages("s1", 9)] == ["hello there", "hello there "]
+
+
+async def test_in_a_pipe_the_answer_streams(hub: Hub, tmp_path: Path) -> None:
+    """The first piece can be read before the second is said."""
+    await hub.start()
+    gate = tmp_path / "gate"
+    process = await start(hub, "chat", "gated")
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(str(gate).encode())
+    process.stdin.close()
+    async with asyncio.timeout(PATIENCE):
+        assert await process.stdout.readexactly(4) == b"one "
+        gate.touch()
+        assert await process.stdout.read() == b"two\n"
+        assert await process.wait() == 0
+
+
+async def test_in_a_pipe_text_is_without_control_sequences(hub: Hub) -> None:
+    """Who pipes it to a terminal is as safe."""
+    hub.agent("evil.py", EVIL_AGENT)
+    await hub.start()
+    done = await piped(hub, "chat", "evil", said="hi")
+    assert done.out == "␛[31mred␛]0;owned␇ \ufffd2J [bold]no[/bold]\n"
+
+
+@pytest.mark.parametrize(
+    ("agent", "said", "out", "why"),
+    [
+        ("picky", "hi", "well, \n", "not␛[2J that"),
+        ("nobody", "hi", "", "there is no agent nobody"),
+        ("echo", "\n", "", "standard input is empty"),
+    ],
+)
+async def test_an_answer_that_fails_is_one_line_and_exit_code_1(
+    hub: Hub, agent: str, said: str, out: str, why: str
+) -> None:
+    """On standard error; what was said before stands on standard output."""
+    hub.agent("picky.py", PICKY)
+    await hub.start()
+    done = await piped(hub, "chat", agent, said=said)
+    assert (done.code, done.out) == (1, out)
+    assert done.err.startswith("hubbub: ") and done.err.count("\n") == 1 and why in done.err
+
+
+async def test_in_a_pipe_ctrl_c_stops_the_answer(hub: Hub, tmp_path: Path) -> None:
+    """It ends with what was said, one line, and exit code 1; the hub has stopped it too."""
+    await hub.start()
+    process = await start(hub, "chat", "gated", "--session", "s1")
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(str(tmp_path / "never").encode())
+    process.stdin.close()
+    async with asyncio.timeout(PATIENCE):
+        assert await process.stdout.readexactly(4) == b"one "
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 1 and err == b"hubbub: the answer ended early (cancelled)\n"
+
+
+async def test_in_a_pipe_an_answer_that_asks_is_stopped(hub: Hub) -> None:
+    """Nobody could answer: one line says what is asked, and where it can be answered."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    done = await piped(hub, "chat", "careful", "--session", "s1", said="delete it")
+    assert (done.code, done.out) == (1, "I can. \n")
+    assert done.err == (
+        "hubbub: careful asks: Really delete it? - in a pipe nobody can answer: "
+        f"ask at a terminal, or at {hub.url}/?session=s1\n"
+    )
+    other = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
+    assert (await other.until_type("run_finished"))["stopReason"] == "cancelled"
+
+
+@pytest.mark.parametrize("command", [("chat", "echo", "--session"), ("tail",), ("export",)], ids=lambda one: one[0])
+async def test_a_session_that_cannot_be_is_refused_in_one_line(hub: Hub, command: tuple[str, ...]) -> None:
+    """In the hub's own words."""
+    await hub.start()
+    done = await piped(hub, *command, "bad id", said="hi")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("hubbub: ") and done.err.count("\n") == 1 and re.search("sessionId|no id", done.err)
+
+
+@pytest.mark.parametrize(
+    "command", [("chat",), ("sessions",), ("tail", "s1"), ("export", "s1")], ids=lambda one: one[0]
+)
+async def test_without_a_hub_one_line_says_how_to_start_one(hub: Hub, command: tuple[str, ...]) -> None:
+    """Nobody has to know what ECONNREFUSED means."""
+    hub.folder.mkdir(exist_ok=True)
+    done = await piped(hub, *command, said="hi", port=1)
+    assert done == Done(
+        1,
+        "",
+        "hubbub: no hub answers at http://127.0.0.1:1: "
+        "start one with `make run` or `hubbub serve`, or name it: --url\n",
+    )
+
+
+async def test_the_hub_of_this_folders_settings_is_the_one_that_is_asked(hub: Hub) -> None:
+    """Without --url and HUBBUB_URL: the port that `hubbub serve` would take here."""
+    await hub.start()
+    (hub.folder / "hubbub.toml").write_text(f'[hubbub]\nhost = "127.0.0.1"\nport = {hub.port}\n')
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hub", "sessions"),
+        cwd=hub.folder,
+        env={k: v for k, v in os.environ.items() if not k.startswith("HUBBUB_")} | {"PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        assert (await process.communicate())[0] == b"no sessions yet\n"
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+async def said(hub: Hub, agent: str, session: str, message: str) -> None:
+    assert (await piped(hub, "chat", agent, "--session", session, said=message)).code == 0
+
+
+async def test_sessions_are_listed_the_newest_first(hub: Hub) -> None:
+    """With their titles or the first words that were said there, and their number of messages."""
+    await hub.start()
+    await said(hub, "echo", "older", "hi")
+    await said(hub, "echo", "named", "hi")
+    await said(hub, "echo", "newer", "what \x1b[1mis\n" + "a long question " * 9)
+    async with aiohttp.ClientSession() as http:
+        await http.patch(f"{hub.url}/api/v1/sessions/named", json={"title": "Plans [b]"})
+        await http.post(f"{hub.url}/api/v1/sessions", json={"sessionId": "empty"})
+    done = await piped(hub, "sessions")
+    rows = [line.split("│")[1:4] for line in done.out.splitlines() if line.startswith("│")]
+    listed = [[cell.strip() for cell in row] for row in rows]
+    assert sorted(listed) == sorted(
+        [
+            ["empty", "", "0"],
+            ["newer", "what ␛[1mis a long question a long question a long …", "2"],
+            ["named", "Plans [b]", "2"],
+            ["older", "hi", "2"],
+        ]
+    )
+    ids = [row[0] for row in listed if row[0] != "empty"]
+    assert ids == ["newer", "named", "older"]
+
+
+async def test_an_id_is_listed_whole_beside_a_long_title(hub: Hub, tmp_path: Path) -> None:
+    """In 90 columns: it is what the other commands ask for."""
+    await hub.start()
+    name = "s_" + "0123456789" * 3
+    await said(hub, "echo", name, "a long question " * 9)
+    async with terminal(tmp_path, "sessions", *at(hub)) as screen:
+        await screen.until(f"│ {name} │")
+
+
+async def test_a_session_is_exported_whole(hub: Hub) -> None:
+    """Also one of more than one page; as Markdown, and as JSON that holds exactly what was said."""
+    hub.agent("evil.py", EVIL_AGENT)
+    await hub.start()
+    client = await hub.connect(extended=True)
+    for number in range(60):
+        await client.send(type="chat", agentId="echo", sessionId="s1", message=f"number {number}")
+        await client.until_done()
+    await said(hub, "evil", "s1", "now you")
+    markdown = (await piped(hub, "export", "s1")).out
+    assert markdown.startswith("### local\n\nnumber 0\n\n### echo\n\nnumber 0\n\n### local\n\nnumber 1\n")
+    assert markdown.endswith("### evil\n\n␛[31mred␛]0;owned␇ \ufffd2J [bold]no[/bold]\n")
+    written = (await piped(hub, "export", "s1", "--format", "json")).out
+    assert "\x1b" not in written and "\x9b" not in written
+    messages: list[dict[str, Any]] = json.loads(written)
+    assert len(messages) == 122 and messages[-1]["content"] == EVIL and messages[-2]["content"] == "now you"
+
+
+@pytest.mark.parametrize("command", ["export", "tail"])
+async def test_an_unknown_session_is_not_exported_and_not_followed(hub: Hub, command: str) -> None:
+    """The hub's own words, in one line; and nothing was made."""
+    await hub.start()
+    done = await piped(hub, command, "nosuch")
+    assert done == Done(1, "", "hubbub: there is no session nosuch: a chat makes it\n")
+    assert (await piped(hub, "sessions")).out == "no sessions yet\n"
+
+
+async def test_tail_shows_what_is_asked_and_answered(hub: Hub) -> None:
+    """Each on a line of its own."""
+    hub.agent("careful.py", CAREFUL)
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="careful", sessionId="s1", message="go")
+    asked = await client.until_type("interrupt")
+    process = await start(hub, "tail", "s1")
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        assert await process.stdout.readline() == b"careful: I can. \n"
+        assert await process.stdout.readline() == b"? careful asks: Really go?\n"
+        await client.send(type="resume", sessionId="s1", interruptId=asked["id"], status="resolved", payload=True)
+        assert await process.stdout.readline() == b"? local answered: true\n"
+        assert await process.stdout.readline() == b"careful: resolved True local\n"
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+
+
+async def test_tail_follows_a_session_live(hub: Hub, tmp_path: Path) -> None:
+    """What people say and what agents answer, as it comes, until Ctrl-C; what is going on, from its beginning."""
+    await hub.start()
+    gate = tmp_path / "gate"
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
+    await client.until_type("stream")
+    process = await start(hub, "tail", "s1")
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        assert await process.stdout.readexactly(len("gated: one ")) == b"gated: one "
+        gate.touch()
+        assert await process.stdout.readline() == b"two\n"
+        await client.send(type="chat", agentId="echo", sessionId="s1", message="hello \x1b[1mthere")
+        assert (await process.stdout.readline()).decode() == "local> hello ␛[1mthere\n"
+        assert (await process.stdout.readline()).decode() == "echo: hello ␛[1mthere \n"
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+    assert (process.returncode, out, err) == (130, b"", b"following s1; Ctrl-C ends\n")
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8")))
+def test_no_control_character_gets_through(text: str) -> None:
+    """But for tabs and newlines; all that is no control character stays as it is."""
+    shown = safe(text)
+    assert not [sign for sign in shown if sign not in "\n\t" and (ord(sign) < 32 or 127 <= ord(sign) < 160)]
+    assert safe(shown) == shown
+    if text.isprintable() and not set(text) & set("\u061c\u200e\u200f"):
+        assert shown == text
+
+
+PIECES = st.lists(
+    st.sampled_from(["# a\n", "\n", "text", " more\n", "- item\n", "  in it\n", "```\n", "1. one\n", "~~~\n"])
+)
+
+
+@given(PIECES)
+def test_pieces_of_markdown_are_the_whole(pieces: list[str]) -> None:
+    """However it comes, nothing is lost, added or moved; no piece ends inside a fence."""
+    blocks = Blocks()
+    done = [blocks.add(piece) for piece in pieces]
+    assert "".join(done) + blocks.rest == "".join(pieces)
+    whole = Blocks()
+    assert whole.add("".join(pieces)) + whole.rest == "".join(pieces)
+
+
+def test_markdown_is_cut_where_a_block_has_ended() -> None:
+    """Not in a list, nor in a fenced block."""
+    blocks = Blocks()
+    assert blocks.add("one\ntwo\n\n") == ""
+    assert blocks.add("# a\n\n- b\n\n- c\n\n  of c\n") == "one\ntwo\n\n"
+    assert blocks.add("\nafter\n") == "# a\n\n- b\n\n- c\n\n  of c\n\n"
+    assert blocks.add("\n```py\nx\n\ny\n\n```\n") == "after\n\n"
+    assert blocks.add("\nend") == ""
+    assert blocks.add("\n") == "```py\nx\n\ny\n\n```\n\n"
+    assert blocks.rest == "end\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "http"),
+    [
+        ("http://localhost:9527", "http://localhost:9527"),
+        ("localhost:9527/", "http://localhost:9527"),
+        ("wss://hub.example/api/v1/ws", "https://hub.example"),
+        ("https://hub.example/api/v1/?x=1", "https://hub.example"),
+    ],
+)
+def test_a_hub_is_named_as_people_name_it(given: str, http: str) -> None:
+    """By its page, by its WebSocket, or by host and port."""
+    assert base(given) == http
+    assert socket(given) == http.replace("http", "ws", 1) + "/api/v1/ws"

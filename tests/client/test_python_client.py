@@ -1,0 +1,465 @@
+"""The Python client: what only it promises. What it shares with the other library is in test_clients.py."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.hub import Hub
+from support.proxy import Proxy
+from support.scripted import Peer, scripted
+from support.waiting import PATIENCE
+
+from hub.client import (
+    Client,
+    Closed,
+    ConnectionCut,
+    Forgotten,
+    Refusal,
+    RunFailed,
+    Session,
+    TooSlow,
+    Unknown,
+    Unreachable,
+    connect,
+)
+from hub.client.failures import final
+from hub.client.link import FIRST_DELAY, LONGEST_DELAY, delay
+from hub.client.reader import QUEUE_EVENTS, QUEUE_TEXT
+from hub.messages import Chunk, Event, Reset, RunFinished, UserMessage
+
+LARGE = 3 * QUEUE_TEXT
+FLOOD = f"""
+async def flood(message: str):
+    for number in range({LARGE} // 8192):
+        yield f"{{number:08d}}" * 1024
+"""
+FLOODED = "".join(f"{number:08d}" * 1024 for number in range(LARGE // 8192))
+PICKY = """
+from hub import AgentError
+
+async def picky(message: str):
+    yield "well, "
+    raise AgentError("not that", "too_long", retryable=True, retry_after_ms=5)
+"""
+
+
+def address(port: int) -> str:
+    return f"ws://127.0.0.1:{port}/api/v1/ws"
+
+
+def text(events: list[Any]) -> str:
+    return "".join(event.body.content for event in events if isinstance(event.body, Chunk))
+
+
+async def read(reader: Any, ends: int = 1) -> list[Event]:
+    """Return the next events, up to and with so many ends."""
+    found: list[Event] = []
+    async with asyncio.timeout(PATIENCE):
+        while ends:
+            event = await anext(reader)
+            found.append(event)
+            ends -= isinstance(event.body, RunFinished)
+    return found
+
+
+async def cut(hub: Client, proxy: Proxy, meanwhile: Any = None) -> None:
+    """Break the client's connection, and wait for its next; *meanwhile* runs while nobody is there."""
+    there, proxy.target = proxy.target, lambda: ("127.0.0.1", 1)
+    for link in list(proxy.links):
+        link.reset()
+    async with asyncio.timeout(PATIENCE):
+        async for state in hub.states():
+            if state == "waiting":
+                break
+        if meanwhile is not None:
+            await meanwhile
+        proxy.target = there
+        async for state in hub.states():
+            if state == "live":
+                break
+
+
+@pytest.fixture
+async def proxy(hub: Hub) -> Any:
+    running = await Proxy(lambda: ("127.0.0.1", hub.port)).start()
+    yield running
+    await running.stop()
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+async def test_who_reads_slowly_keeps_little_and_is_read_on_from_the_log(hub: Hub) -> None:
+    """Three times what a queue holds goes by before it reads: it kept a bounded part, and gets each event once."""
+    hub.agent("flood.py", FLOOD)
+    await hub.start()
+    async with connect(address(hub.port)) as client:
+        session = await client.session("s1", agent="flood")
+        slow = session.events()
+        assert await session.ask("go") == FLOODED
+        assert slow.behind and slow.inbox.text < QUEUE_TEXT + 2**18
+        events = await read(slow)
+        assert text(events) == FLOODED
+        assert [event.seq for event in events] == sorted({event.seq for event in events})
+        assert not slow.behind
+        assert len(await session.ask("again")) == len(FLOODED)  # and is live again
+        assert text(await read(slow)) == FLOODED
+
+
+async def test_a_queue_holds_a_bounded_number_of_events() -> None:
+    """A bound on text alone would let small events through."""
+    count = QUEUE_EVENTS + 5
+
+    async def script(peer: Peer) -> None:
+        await peer.joined()
+        for seq in range(1, count + 1):
+            await peer.event("progress", seq, progress=0.5)
+
+    async with scripted(script) as url, connect(url) as client:
+        slow, fast = client.subscribe(session="s1"), client.subscribe(session="s1")
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(count):
+                await anext(fast)
+        assert slow.behind and len(slow.inbox.queue) == QUEUE_EVENTS
+
+
+async def test_a_reader_that_comes_later_starts_where_it_says(hub: Hub) -> None:
+    """On a session that is heard already, from the beginning, over the log, on to what is live."""
+    await hub.start()
+    async with connect(address(hub.port)) as client:
+        session = await client.session("s1", agent="echo")
+        await session.ask("one")
+        late = client.subscribe(session="s1", after_seq=0)
+        first = await read(late)
+        assert [event.seq for event in first] == [1, 2, 3, 4]
+        await session.ask("two")
+        assert text(await read(late)) == "two "
+
+
+async def test_a_place_that_the_log_does_not_have_is_told(hub: Hub) -> None:
+    """A reader that comes later with the cursor of another epoch gets `Reset` with the messages, and goes on."""
+    await hub.start()
+    async with connect(address(hub.port)) as client:
+        session = await client.session("s1", agent="echo")
+        await session.ask("one")
+        late = client.subscribe(session="s1", after_seq=2, epoch="other")
+        reset = await anext(late)
+        assert isinstance(reset, Reset) and reset.reason == "epoch_changed"
+        assert [message["content"] for message in reset.messages] == ["one", "one "]
+        await session.ask("two")
+        assert text(await read(late)) == "two "
+
+
+async def test_a_group_hears_an_answer_to_its_end_through_a_cut(hub: Hub, proxy: Proxy, tmp_path: Path) -> None:
+    """In a session that nobody here joined: it goes on after the reconnect, and then hears that session no more."""
+    await hub.start()
+    gate = tmp_path / "gate"
+    other = await hub.connect(extended=True)
+    async with connect(address(proxy.port)) as client:
+        group = client.subscribe(agent="gated")
+        await client.session("x")  # answered after the group's subscribe
+        await other.send(type="chat", agentId="gated", sessionId="s2", message=str(gate))
+        first = [await anext(group), await anext(group)]
+        await cut(client, proxy)
+        gate.touch()
+        events = first + await read(group)
+        assert text(events) == "one two"
+        await other.send(type="chat", agentId="echo", sessionId="s2", message="not for the group")
+        await other.until(lambda frame: frame.get("agentId") == "echo" and frame["type"] == "run_finished")
+        await other.send(type="chat", agentId="gated", sessionId="s2", message=str(gate))
+        assert text(await read(group)) == "one two"
+
+
+async def test_an_answer_that_begins_while_a_session_is_left_is_heard_by_the_group() -> None:
+    """The hub hears `unsubscribe` too late for its group: the client asks for the session again."""
+    asked: list[dict[str, Any]] = []
+
+    async def first(peer: Peer) -> None:
+        await peer.joined()
+        await peer.event("run_started", 1, messageId="m1", attempt=1)
+        await peer.ws.close(code=1012)
+
+    async def second(peer: Peer) -> None:
+        await peer.joined()
+        asked.append(await peer.joined(1))
+        await peer.event("run_finished", 2, messageId="m1", stopReason="end_turn")
+        leave = await peer.next("unsubscribe")
+        about = {"sessionId": "s1", "agentId": "echo", "runId": "r2", "epoch": "e", "ts": 0}
+        await peer.say("run_started", seq=3, messageId="m2", attempt=1, **about)
+        await peer.say("ok", ref=leave["ref"])
+        asked.append(await peer.joined(3))
+        await peer.say("run_finished", seq=4, messageId="m2", stopReason="end_turn", **about)
+
+    async with scripted(first, second) as url, connect(url) as client:
+        events = await read(client.subscribe(agent="echo"), 2)
+        assert [event.seq for event in events] == [1, 2, 3, 4]
+        assert [one["afterSeq"] for one in asked] == [1, 3]
+
+
+async def test_a_group_that_is_not_read_raises_at_its_bound(hub: Hub) -> None:
+    """A group has no log to read on from: what waits is bounded, and then it says so."""
+    hub.agent("flood.py", FLOOD)
+    await hub.start()
+    async with connect(address(hub.port)) as client:
+        group = client.subscribe(agent="flood")
+        session = await client.session("s1", agent="flood")
+        await session.ask("go")
+        with pytest.raises(TooSlow):
+            await read(group)
+
+
+async def test_an_event_that_was_left_out_is_asked_for_again() -> None:
+    """The numbers have a hole: the client subscribes again from before it, and nobody reads past the hole."""
+    asked: list[dict[str, Any]] = []
+
+    async def script(peer: Peer) -> None:
+        asked.append(await peer.joined())
+        await peer.event("run_started", 1, messageId="m1", attempt=1)
+        await peer.event("stream", 3, messageId="m1", content="b", offset=1)
+        await peer.event("stream", 4, messageId="m1", content="never read", offset=2)
+        asked.append(await peer.joined(4))
+        await peer.event("stream", 2, messageId="m1", content="a", offset=0)
+        await peer.event("stream", 4, messageId="m1", content="bc", offset=1)  # two pieces that travelled as one
+        await peer.event("stream", 4, messageId="m1", content="bc", offset=1)
+        await peer.event("run_finished", 5, messageId="m1", stopReason="end_turn")
+
+    async with scripted(script) as url, connect(url) as client:
+        events = await read(client.subscribe(session="s1"))
+        assert text(events) == "abc" and [event.seq for event in events] == [1, 2, 4, 5]
+        assert asked[1]["afterSeq"] == 1 and asked[1]["epoch"] == "e"
+
+
+async def test_an_event_of_a_newer_hub_is_passed_on_as_it_is() -> None:
+    """It has a place like any other; its fields can be read."""
+
+    async def script(peer: Peer) -> None:
+        await peer.joined()
+        await peer.event("hologram", 1, depth=3)
+        await peer.event("run_finished", 2, messageId="m1", stopReason="tired")
+
+    async with scripted(script) as url, connect(url) as client:
+        reader = client.subscribe(session="s1")
+        event = await anext(reader)
+        assert isinstance(event, Event) and isinstance(event.body, Unknown)
+        assert event.body.name == "hologram" and event.body.fields["depth"] == 3
+
+
+# --- chats ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_that_nobody_waits_for_is_sent(hub: Hub) -> None:
+    """`session.chat` alone is enough."""
+    await hub.start()
+    async with connect(address(hub.port)) as client:
+        session = await client.session("s1", agent="echo")
+        events = session.events()
+        session.chat("never awaited")
+        assert text(await read(events)) == "never awaited "
+
+
+async def test_a_message_said_while_nobody_is_there_is_sent_later(hub: Hub, proxy: Proxy) -> None:
+    """And those that were said first go first."""
+    await hub.start()
+    async with connect(address(proxy.port)) as client:
+        session = await client.session("s1", agent="echo")
+        events = session.events()
+
+        async def talk() -> None:
+            session.chat("first")
+            session.chat("second")
+
+        await cut(client, proxy, talk())
+        said = [event.body.content for event in await read(events, 2) if isinstance(event.body, UserMessage)]
+        assert said == ["first", "second"]
+
+
+async def test_a_message_that_meets_a_hub_going_down_is_sent_to_the_next() -> None:
+    """`draining` is no answer: the chat waits for the next connection."""
+
+    async def first(peer: Peer) -> None:
+        await peer.joined()
+        chat = await peer.next("chat")
+        await peer.say("error", code="draining", message="going down", ref=chat["ref"], retryAfterMs=1)
+        await peer.ws.close(code=1012)
+
+    async def second(peer: Peer) -> None:
+        await peer.joined()
+        chat = await peer.next("chat")
+        await peer.say("error", code="busy", message="not now", ref=chat["ref"], retryAfterMs=7)
+
+    async with scripted(first, second) as url, connect(url) as client:
+        session = await client.session("s1")
+        with pytest.raises(Refusal, match="not now") as refused:
+            await session.ask("hi")
+        assert refused.value.retryable and refused.value.retry_after_ms == 7
+
+
+async def test_a_failed_answer_is_raised_with_what_was_said(hub: Hub) -> None:
+    """The agent's own code and words, and whether to try again."""
+    hub.agent("picky.py", PICKY)
+    await hub.start()
+    async with connect(address(hub.port)) as client:
+        session = await client.session("s1", agent="picky")
+        with pytest.raises(RunFailed, match="not that") as failed:
+            await session.ask("hi")
+        assert (failed.value.code, failed.value.text, failed.value.stop_reason) == ("too_long", "well, ", "error")
+        assert failed.value.retryable and failed.value.retry_after_ms == 5
+
+
+async def test_a_refused_chat_is_raised(hub: Hub) -> None:
+    """An unknown agent makes no answer; the session goes on."""
+    await hub.start()
+    async with connect(address(hub.port)) as client:
+        session = await client.session("s1", agent="echo")
+        with pytest.raises(Refusal) as refused:
+            await session.ask("hi", agent="nobody")
+        assert refused.value.code == "unknown_agent"
+        assert await session.ask("hi") == "hi "
+
+
+async def test_one_answer_is_stopped_and_no_other(hub: Hub, tmp_path: Path) -> None:
+    """Answer.cancel stops that run; the session's cancel stops all, and says which."""
+    await hub.start()
+    never = str(tmp_path / "never")
+    async with connect(address(hub.port)) as client:
+        session = await client.session("s1", agent="gated")
+        one, two = session.chat(never), session.chat(never, if_busy="parallel")
+        assert one.accepted is None
+        assert await one.cancel() == (one.accepted and one.accepted.runId,)
+        with pytest.raises(RunFailed, match="cancelled"):
+            await one.text()
+        assert await session.cancel() == (two.accepted and two.accepted.runId,)
+        with pytest.raises(RunFailed, match="cancelled"):
+            await two.text()
+        assert await session.cancel() == ()
+
+
+async def test_messages_that_were_taken_back_are_no_part_of_the_text() -> None:
+    """The hub died, and the answer was started again: only the second try counts."""
+
+    async def script(peer: Peer) -> None:
+        await peer.joined()
+        chat = await peer.next("chat")
+        about = {"ref": chat["ref"], "status": "started", "position": 0, "messageId": "m0"}
+        await peer.say("accepted", sessionId="s1", runId="r1", seq=1, **about)
+        await peer.say("user_message", sessionId="s1", epoch="e", seq=1, ts=0, messageId="m0", content="hi")
+        await peer.event("run_started", 2, messageId="m1", attempt=1)
+        await peer.event("stream", 3, messageId="m1", content="half", offset=0)
+        await peer.event("message_removed", 4, messageIds=["m1"], reason="restarted")
+        await peer.event("run_started", 5, messageId="m2", attempt=2)
+        await peer.event("stream", 6, messageId="m2", content="whole", offset=0)
+        await peer.event("run_finished", 7, messageId="m2", stopReason="end_turn")
+
+    async with scripted(script) as url, connect(url) as client:
+        session = await client.session("s1")
+        assert await session.ask("hi") == "whole"
+
+
+async def test_a_chat_whose_session_is_gone_says_so(hub: Hub) -> None:
+    """It was accepted in a session that is another one now."""
+
+    async def first(peer: Peer) -> None:
+        await peer.joined()
+        chat = await peer.next("chat")
+        about = {"ref": chat["ref"], "status": "started", "position": 0, "messageId": "m0"}
+        await peer.say("accepted", sessionId="s1", runId="r1", seq=1, **about)
+        await peer.ws.close(code=1012)
+
+    async def second(peer: Peer) -> None:
+        await peer.joined()
+        await peer.say("reset", sessionId="s1", reason="epoch_changed", epoch="f", messages=[])
+
+    async with scripted(first, second) as url, connect(url) as client:
+        session = await client.session("s1")
+        with pytest.raises(Forgotten):
+            await session.ask("hi")
+
+
+# --- the connection -------------------------------------------------------------------------------------------------
+
+
+async def test_where_there_is_no_hub_it_says_so(hub: Hub) -> None:
+    """One try with patience 0; the message has the address."""
+    with pytest.raises(Unreachable, match="ws://127.0.0.1:1/"):
+        async with connect("ws://127.0.0.1:1/", patience=0):
+            pass
+
+
+async def test_a_hub_that_refuses_is_not_asked_again() -> None:
+    """A handshake answered with 403 closes for good, with that code."""
+    async with scripted() as url:
+        client = connect(url)
+        with pytest.raises(Closed, match="403"):
+            await client.__aenter__()
+        assert client.state == "closed" and client.code == 403
+
+
+async def test_a_command_under_way_at_a_cut_raises_what_may_be_tried_again() -> None:
+    """Nobody knows whether it was carried out; the next one works."""
+
+    async def first(peer: Peer) -> None:
+        await peer.joined()
+        await peer.next("cancel")
+        await peer.ws.close(code=1012)
+
+    async def second(peer: Peer) -> None:
+        await peer.joined()
+        cancel = await peer.next("cancel")
+        await peer.say("cancelling", sessionId="s1", runIds=["r1"], ref=cancel["ref"])
+
+    async with scripted(first, second) as url, connect(url) as client:
+        session = await client.session("s1")
+        with pytest.raises(ConnectionCut) as lost:
+            await session.cancel()
+        assert lost.value.retryable
+        assert await session.cancel() == ("r1",)
+
+
+async def test_closing_leaves_no_task_and_ends_every_iteration(hub: Hub, tmp_path: Path) -> None:
+    """Readers end quietly; who waits for an answer is told."""
+    await hub.start()
+    before = asyncio.all_tasks()
+    client = await connect(address(hub.port)).__aenter__()
+    session: Session = await client.session("s1", agent="gated")
+    readers = [session.events(), client.subscribe(agent="gated")]
+    answer = session.chat(str(tmp_path / "never"))
+    await anext(answer)
+    await client.close()
+    for reader in readers:
+        assert all([isinstance(event, Event) async for event in reader])
+    with pytest.raises(Closed):
+        await answer.text()
+    with pytest.raises(Closed):
+        await session.history()
+    with pytest.raises(Closed):
+        session.chat("too late")
+    assert [state async for state in client.states()] == ["closed"]
+    left = asyncio.all_tasks() - before
+    assert not [task for task in left if "hub/client" in str(task)], left
+
+
+async def test_a_session_that_was_left_is_heard_no_more(hub: Hub) -> None:
+    """Its iterations end, the hub does not send it, and it can be joined again."""
+    await hub.start()
+    async with connect(address(hub.port)) as client:
+        session = await client.session("s1", agent="echo")
+        events = session.events()
+        session.leave()
+        assert [event async for event in events] == []
+        await client.session("s2")
+        (connection,) = hub.node.registry.connections
+        assert list(connection.subscriptions) == ["s2"]
+        assert await session.ask("hi") == "hi "
+
+
+def test_waits_grow_from_a_quarter_of_a_second_to_fifteen() -> None:
+    """Full jitter: anything from nothing to the bound, which doubles."""
+    bounds = [delay(failures, lambda least, most: most if least == 0 else -1) for failures in range(60)]
+    assert bounds[:3] == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY]
+    assert bounds == sorted(bounds) and bounds[-1] == LONGEST_DELAY
+
+
+def test_close_codes_say_whether_to_connect_again() -> None:
+    """As docs/protocol.md has it."""
+    assert [code for code in range(1000, 5000) if final(code)] == [1000, 1002, 1003, 1007, 1009, *range(4500, 5000)]

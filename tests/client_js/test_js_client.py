@@ -1,0 +1,631 @@
+"""The JavaScript client, in Node.js behind a network that breaks, and in a browser."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+from aiohttp import web
+from playwright.async_api import Browser
+from support.browser import Tab, elsewhere, needs_browser
+from support.documents import ROOT, of_kind
+from support.hub import Hub
+from support.node import PLACE, installed, needs_node, run_node
+from support.proxy import Fate, Proxy
+from support.waiting import PATIENCE
+
+# Text of several bytes and of two UTF-16 units for a character: an offset counts neither of them.
+TELLER = '''
+"""Tells the same story each time, a piece at a time."""
+import asyncio
+
+STORY = [f"{number} \\N{GRINNING FACE}\\N{LATIN SMALL LETTER E WITH ACUTE} " for number in range(200)]
+
+async def teller(message: str):
+    for piece in STORY:
+        yield piece
+        await asyncio.sleep(0.002)
+'''
+STORY = "".join(f"{number} \N{GRINNING FACE}\N{LATIN SMALL LETTER E WITH ACUTE} " for number in range(200))
+
+
+@attrs.define(eq=False)
+class Driver:
+    """A program in Node.js that does with the client what it is told; `said` is all that came of it."""
+
+    process: asyncio.subprocess.Process
+    said: list[dict[str, Any]] = attrs.Factory(list)
+
+    @classmethod
+    async def start(cls) -> "Driver":
+        await installed()
+        pipe = subprocess.PIPE
+        arguments = ("node", str(PLACE / "driver.mjs"))
+        limit = 1 << 24
+        return cls(await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe, limit=limit))
+
+    def do(self, what: str, **fields: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": what, **fields}).encode() + b"\n")
+
+    async def next(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            line = await self.process.stdout.readline()
+        assert line, f"it has ended, after {self.said[-5:]}"
+        self.said.append(json.loads(line))
+        return self.said[-1]
+
+    async def until(self, said: str, **fields: Any) -> dict[str, Any]:
+        """Return the first line that says this, of all or of those to come."""
+        wanted = {"said": said, **fields}.items()
+        for line in self.said:
+            if wanted <= line.items():
+                return line
+        while not wanted <= (line := await self.next()).items():
+            pass
+        return line
+
+    def events(self, session_id: str = "s1") -> list[dict[str, Any]]:
+        return [line["event"] for line in self.said if line["said"] == "event" and line["sessionId"] == session_id]
+
+    def text(self, session_id: str = "s1") -> str:
+        return "".join(event["content"] for event in self.events(session_id) if event["type"] == "stream")
+
+    def count(self, said: str, **fields: Any) -> int:
+        return sum({"said": said, **fields}.items() <= line.items() for line in self.said)
+
+    async def close(self) -> None:
+        """Close the client; the program then has nothing left to do, and ends."""
+        self.do("close")
+        await self.until("closed")
+        async with asyncio.timeout(PATIENCE):
+            assert await self.process.wait() == 0
+
+
+@attrs.define(eq=False)
+class Network:
+    """What stands between the client and the hub, who may be somewhere else after a restart."""
+
+    hub: Hub
+    proxy: Proxy
+    driver: Driver
+    down: bool = False
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.proxy.port}/api/v1/ws"
+
+    def target(self) -> tuple[str, int]:
+        return "127.0.0.1", 1 if self.down else self.hub.port
+
+    def cut(self) -> None:
+        for link in self.proxy.links:
+            link.reset()
+
+    async def lose(self) -> None:
+        """Cut what there is, and let nobody through until `down` is taken back."""
+        self.down = True
+        self.cut()
+        await self.driver.until("state", state="waiting")
+
+
+@pytest.fixture
+async def network(hub: Hub) -> AsyncIterator[Network]:
+    hub.agent("teller.py", TELLER)
+    there = Network(hub, None, None)  # type: ignore[arg-type]
+    there.proxy = await Proxy(there.target).start()
+    there.driver = await Driver.start()
+    try:
+        yield there
+    finally:
+        if there.driver.process.returncode is None:
+            there.driver.process.kill()
+            await there.driver.process.wait()
+        await there.proxy.stop()
+
+
+async def begin(network: Network, agent: str = "teller", **session: Any) -> Driver:
+    driver = network.driver
+    driver.do("connect", url=network.url)
+    driver.do("session", sessionId="s1", agent=agent, **session)
+    return driver
+
+
+def is_whole(driver: Driver, session_id: str = "s1", start: int = 1) -> None:
+    """Say that the events of the session came in order, once, and without a hole."""
+    seqs, lengths = [event["seq"] for event in driver.events(session_id)], dict[str, int]()
+    assert seqs == sorted(set(seqs)) and seqs[0] == start
+    for event, before in zip(driver.events(session_id), [start - 1, *seqs]):
+        if event["type"] == "stream":  # only pieces are joined
+            assert event["offset"] == lengths.get(event["messageId"], 0)
+            lengths[event["messageId"]] = event["offset"] + len(event["content"])
+        else:
+            assert event["seq"] == before + 1
+
+
+# --- one chat ---------------------------------------------------------------------------------------------------------
+
+
+@needs_node
+async def test_a_chat_is_answered(network: Network) -> None:
+    """Its events come to the session and to the chat, from the start of its run to the end."""
+    await network.hub.start()
+    driver = await begin(network, "echo")
+    driver.do("chat", id=1, sessionId="s1", message="hello there")
+    assert (await driver.until("chat-end", id=1))["text"] == "hello there "
+    is_whole(driver)
+    heard = [line["event"] for line in driver.said if line["said"] == "chat-event"]
+    assert heard == driver.events()[1:] and heard[-1]["type"] == "run_finished"
+    driver.do("ask", id="two", sessionId="s1", message="again")
+    assert (await driver.until("answer", id="two"))["text"] == "again "
+    await driver.close()
+    assert [line["state"] for line in driver.said if line["said"] == "state"] == ["connecting", "live", "closed"]
+
+
+@needs_node
+async def test_a_refused_chat_says_why(network: Network) -> None:
+    """With the hub's code; the next chat is answered."""
+    await network.hub.start()
+    driver = await begin(network, "nobody")
+    driver.do("ask", id=1, sessionId="s1", message="hello")
+    assert (await driver.until("error", id=1))["code"] == "unknown_agent"
+    driver.do("session", sessionId="s2", agent="echo")
+    driver.do("ask", id=2, sessionId="s2", message="x" * (1 << 20))
+    assert (await driver.until("error", id=2))["code"] == "too_large"
+    driver.do("ask", id=3, sessionId="s2", message="half \ud83d a character")
+    assert (await driver.until("answer", id=3))["text"] == "half \N{REPLACEMENT CHARACTER} a character "
+    await driver.close()
+
+
+@needs_node
+async def test_a_cancelled_answer_ends(network: Network, tmp_path: Path) -> None:
+    """A chat ends with what was said; who asked for the whole answer is told that it is not whole."""
+    await network.hub.start()
+    driver = await begin(network, "gated")
+    driver.do("chat", id=1, sessionId="s1", message=str(tmp_path / "never"))
+    driver.do("ask", id=2, sessionId="s1", message=str(tmp_path / "never"))
+    while driver.text() != "one ":
+        await driver.next()
+    driver.do("cancel", sessionId="s1")
+    assert (await driver.until("chat-end", id=1))["text"] == "one "
+    assert (await driver.until("error", id=2))["code"] == "cancelled"
+    assert [e["stopReason"] for e in driver.events() if e["type"] == "run_finished"] == ["cancelled"] * 2
+    driver.do("cancel", sessionId="s1")
+    await driver.until("error", code="not_running")
+    await driver.close()
+
+
+@needs_node
+async def test_a_message_that_is_sent_twice_is_answered_once(network: Network) -> None:
+    """Both chats get the answer: also the one that was sent when it was over, and long after."""
+    await network.hub.start()
+    driver = await begin(network)
+    for number in (1, 2):
+        driver.do("chat", id=number, sessionId="s1", message="tell", clientMsgId="mine")
+    assert (await driver.until("chat-end", id=1))["text"] == STORY
+    assert (await driver.until("chat-end", id=2))["text"] == STORY
+    driver.do("chat", id=3, sessionId="s1", message="tell", clientMsgId="mine")
+    assert (await driver.until("chat-end", id=3))["text"] == STORY
+    is_whole(driver)
+    assert [event["type"] for event in driver.events()].count("user_message") == 1 and driver.text() == STORY
+    await driver.close()
+
+
+@needs_node
+async def test_a_page_that_comes_back_in_mid_answer_gets_all_of_it(network: Network, tmp_path: Path) -> None:
+    """Its session goes on where it was, and its chat, sent again, has the answer from its beginning."""
+    await network.hub.start()
+    gate = tmp_path / "gate"
+    witness = await network.hub.connect(extended=True)
+    chat = {"type": "chat", "agentId": "gated", "sessionId": "s1", "message": str(gate), "clientMsgId": "mine"}
+    await witness.send(**chat)
+    seen = await witness.until_type("stream")
+    driver = await begin(network, "gated", afterSeq=seen["seq"], epoch=seen["epoch"])
+    driver.do("chat", id=1, sessionId="s1", message=str(gate), clientMsgId="mine")
+    while not driver.count("chat-event"):
+        await driver.next()
+    gate.touch()
+    assert (await driver.until("chat-end", id=1))["text"] == "one two"
+    while not [event for event in driver.events() if event["type"] == "run_finished"]:
+        await driver.next()
+    assert driver.text() == "two" and driver.events()[0]["seq"] == seen["seq"] + 1
+    await driver.close()
+
+
+# --- a network that breaks --------------------------------------------------------------------------------------------
+
+
+@needs_node
+async def test_an_answer_is_whole_over_many_cuts(network: Network) -> None:
+    """In the session and in the chat: no hole, no duplicate, character by character."""
+    await network.hub.start()
+    driver = await begin(network)
+    network.proxy.fates = [Fate("reset", size, PATIENCE) for size in range(1_000, 4_000, 150)]
+    driver.do("chat", id=1, sessionId="s1", message="tell")
+    assert (await driver.until("chat-end", id=1))["text"] == STORY == driver.text()
+    is_whole(driver)
+    assert network.proxy.struck >= 4
+    await driver.close()
+
+
+@needs_node
+async def test_a_cut_at_any_byte_of_a_chat_makes_no_difference(network: Network) -> None:
+    """In the handshake, before `subscribed`, before `accepted`, in the answer: it is answered once, and heard whole."""
+    await network.hub.start()
+    driver = await begin(network, "echo")
+    # An early cut and a late one in turn: many early ones in a row would only make the client wait long.
+    sizes = [size for pair in zip(range(50, 1_500, 120), range(1_500, 3_000, 120)) for size in pair]
+    network.proxy.fates = [Fate("reset", size, PATIENCE) for size in sizes]
+    for number in range(2 * len(network.proxy.fates)):
+        if number % 2:
+            network.cut()
+        session = f"s-{number}"
+        driver.do("session", sessionId=session, agent="echo")
+        driver.do("chat", id=number, sessionId=session, message="hello there")
+        assert (await driver.until("chat-end", id=number))["text"] == "hello there "
+        while not [event for event in driver.events(session) if event["type"] == "run_finished"]:
+            await driver.next()
+        is_whole(driver, session)
+        assert driver.text(session) == "hello there "
+        assert [event["type"] for event in driver.events(session)].count("user_message") == 1
+    assert network.proxy.struck > 10
+    await driver.close()
+
+
+@needs_node
+async def test_what_ended_while_the_client_was_away_is_heard(network: Network, tmp_path: Path) -> None:
+    """A chat whose answer began before the cut and ended before the reconnect has its end."""
+    await network.hub.start()
+    driver = await begin(network, "gated")
+    driver.do("chat", id=1, sessionId="s1", message=str(tmp_path / "gate"))
+    while driver.text() != "one ":
+        await driver.next()
+    witness = await network.hub.connect("?sessionId=s1", extended=True)
+    await network.lose()
+    (tmp_path / "gate").touch()
+    await witness.until_done()
+    network.down = False
+    assert (await driver.until("chat-end", id=1))["text"] == "one two" == driver.text()
+    is_whole(driver)
+    await driver.close()
+
+
+@needs_node
+async def test_what_was_said_without_a_connection_is_sent_later(network: Network) -> None:
+    """In its order, and once; a command that cannot wait is refused."""
+    await network.hub.start()
+    driver = await begin(network, "echo")
+    await driver.until("state", state="live")
+    await network.lose()
+    for number in range(3):
+        driver.do("ask", id=number, sessionId="s1", message=f"number {number}")
+    driver.do("cancel", sessionId="s1")
+    await driver.until("error", code="disconnected")
+    network.down = False
+    for number in range(3):
+        assert (await driver.until("answer", id=number))["text"] == f"number {number} "
+    said = [event["content"] for event in driver.events() if event["type"] == "user_message"]
+    assert said == ["number 0", "number 1", "number 2"]
+    await driver.close()
+
+
+@needs_node
+async def test_a_hub_that_starts_again_is_found_again(network: Network, tmp_path: Path) -> None:
+    """What ran has its end, and what is said meanwhile is answered by the new one."""
+    await network.hub.start()
+    driver = await begin(network, "gated")
+    driver.do("chat", id=1, sessionId="s1", message=str(tmp_path / "never"))
+    while driver.text() != "one ":
+        await driver.next()
+    await network.hub.stop()
+    await driver.until("state", state="waiting")
+    (tmp_path / "gate").touch()
+    driver.do("ask", id=2, sessionId="s1", message=str(tmp_path / "gate"))
+    await network.hub.start()
+    assert (await driver.until("chat-end", id=1))["text"] == "one "
+    assert (await driver.until("answer", id=2))["text"] == "one two"
+    is_whole(driver)
+    assert [e["stopReason"] for e in driver.events() if e["type"] == "run_finished"] == ["aborted", "end_turn"]
+    assert not driver.count("reset")
+    await driver.close()
+
+
+@needs_node
+async def test_a_hub_that_lost_its_log_makes_the_session_begin_anew(network: Network, tmp_path: Path) -> None:
+    """The listeners are told, an answer that is gone is an error, and the session works."""
+    await network.hub.start()
+    driver = await begin(network, "gated")
+    driver.do("chat", id=1, sessionId="s1", message=str(tmp_path / "never"))
+    while driver.text() != "one ":
+        await driver.next()
+    await network.lose()
+    await network.hub.stop()
+    shutil.rmtree(tmp_path / "data")
+    await network.hub.start()
+    network.down = False
+    assert (await driver.until("reset"))["reason"] == "epoch_changed"
+    assert (await driver.until("error", id=1))["code"] == "reset"
+    before = len(driver.events())
+    (tmp_path / "gate").touch()
+    driver.do("ask", id=2, sessionId="s1", message=str(tmp_path / "gate"))
+    assert (await driver.until("answer", id=2))["text"] == "one two"
+    assert driver.events()[before]["seq"] == 1 and driver.count("reset") == 1
+    network.cut()
+    driver.do("ask", id=3, sessionId="s1", message=str(tmp_path / "gate"))
+    assert (await driver.until("answer", id=3))["text"] == "one two"
+    assert driver.count("reset") == 1
+    await driver.close()
+
+
+@needs_node
+async def test_a_socket_that_is_dead_and_does_not_say_so_is_left(network: Network) -> None:
+    """Where nothing comes after a ping, the client connects anew."""
+    await network.hub.start(ping_seconds=0.3)
+    driver = await begin(network, "echo")
+    await driver.until("state", state="live")
+    (link,) = network.proxy.links
+    link.freeze()
+    driver.do("ask", id=1, sessionId="s1", message="hello")
+    assert (await driver.until("answer", id=1))["text"] == "hello "
+    assert len(network.proxy.links) > 1 and not link.client.is_closing()
+    await driver.close()
+
+
+# --- a hub that does what it should not -------------------------------------------------------------------------------
+
+WELCOME = {"type": "welcome", "agents": [], "principal": {"id": "me"}, "limits": {"frameBytes": 9999}}
+Say = Callable[..., Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def acting(act: Callable[[int, web.WebSocketResponse[Any], Say], Awaitable[None]]) -> AsyncIterator[str]:
+    """Serve sockets that are welcomed, and then do as *act* does with the number of the connection."""
+    connections: list[web.WebSocketResponse[Any]] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        ws: web.WebSocketResponse[Any] = web.WebSocketResponse(protocols=["hubbub.v1"], timeout=1)
+        await ws.prepare(request)
+
+        async def say(**frame: Any) -> None:
+            await ws.send_str(json.dumps(frame))
+
+        await say(**WELCOME, heartbeatMs=25_000)
+        connections.append(ws)
+        await act(len(connections), ws, say)
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"ws://127.0.0.1:{site.port}/"
+    finally:
+        await runner.cleanup()
+
+
+@needs_node
+@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1009, 4500, 4999])
+async def test_a_close_code_that_says_do_not_come_again_is_heeded(network: Network, code: int) -> None:
+    """The client is closed, with the code; what waited is refused."""
+
+    async def act(number: int, ws: web.WebSocketResponse[Any], say: Say) -> None:
+        await ws.receive()  # its subscribe
+        await ws.close(code=code)
+
+    async with acting(act) as url:
+        driver = network.driver
+        driver.do("connect", url=url)
+        driver.do("session", sessionId="s1")
+        driver.do("ask", id=1, sessionId="s1", message="hello")
+        await driver.until("state", state="closed", code=code)
+        assert (await driver.until("error", id=1))["code"] == "closed"
+        assert not driver.count("state", state="waiting")
+        await driver.close()
+
+
+@needs_node
+@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 4000, 4499])
+async def test_a_close_code_that_allows_it_brings_the_client_back(network: Network, code: int) -> None:
+    """It waits a moment, and connects anew."""
+
+    async def act(number: int, ws: web.WebSocketResponse[Any], say: Say) -> None:
+        if number == 1:
+            await ws.close(code=code)
+        await ws.receive()
+
+    async with acting(act) as url:
+        network.driver.do("connect", url=url)
+        while network.driver.count("state", state="live") < 2:
+            await network.driver.next()
+        await network.driver.close()
+
+
+@needs_node
+async def test_a_hole_is_asked_for(network: Network) -> None:
+    """The middle of a text is missing, then an event that never comes: the client asks once for each, and goes on."""
+    asked: list[int] = []
+    log = [
+        dict(type="run_started", runId="r1", agentId="a", messageId="m1"),
+        *(dict(type="stream", runId="r1", messageId="m1", content=f"{at}", offset=at) for at in range(4)),
+        dict(type="run_finished", runId="r1", stopReason="end_turn"),
+    ]
+
+    async def act(number: int, ws: web.WebSocketResponse[Any], say: Say) -> None:
+        async for message in ws:
+            command = json.loads(message.data)
+            if command["type"] != "subscribe":
+                continue
+            after = command.get("afterSeq", 0)
+            asked.append(after)
+            await say(type="subscribed", sessionId="s1", epoch="e", seq=0, active=[], ref=command["ref"])
+            for seq, event in enumerate(log, 1):
+                if seq > after and seq != 6 and (seq != 3 or len(asked) > 1):
+                    await say(sessionId="s1", epoch="e", seq=seq, ts=0, **event)
+            await say(type="custom", sessionId="s1", epoch="e", seq=7, ts=0, name="last", value=None)
+
+    async with acting(act) as url:
+        driver = network.driver
+        driver.do("connect", url=url)
+        driver.do("session", sessionId="s1")
+        while 7 not in [event["seq"] for event in driver.events()]:
+            await driver.next()
+        assert driver.text() == "0123"
+        assert [event["seq"] for event in driver.events()] == [1, 2, 3, 4, 5, 7]
+        assert asked == [0, 2, 5]
+        await driver.close()
+
+
+@needs_node
+async def test_a_joined_piece_gives_each_reader_what_is_new_to_it(network: Network) -> None:
+    """The session stands amid a text, its chat at the beginning; the hub joins pieces across both places."""
+    run = {"runId": "r1", "messageId": "m1", "agentId": "a"}
+    said = {
+        0: [
+            (1, {"type": "user_message", "messageId": "m0"}),
+            (2, {"type": "run_started", **run}),
+            (5, {"type": "stream", **run, "content": "012", "offset": 0}),
+        ],
+        4: [
+            (6, {"type": "stream", **run, "content": "23", "offset": 2}),
+            (7, {"type": "run_finished", **run, "stopReason": "end_turn"}),
+        ],
+    }
+    asked: list[int] = []
+
+    async def act(number: int, ws: web.WebSocketResponse[Any], say: Say) -> None:
+        async for message in ws:
+            command = json.loads(message.data)
+            about = {"sessionId": "s1", "ref": command["ref"]}
+            if command["type"] == "chat":
+                await say(type="accepted", **about, runId="r1", messageId="m0", seq=1, status="duplicate")
+                continue
+            asked.append(command["afterSeq"])
+            await say(type="subscribed", **about, epoch="e", seq=7, active=[])
+            for seq, event in said[asked[-1]] if len(asked) > 1 else []:
+                await say(sessionId="s1", epoch="e", seq=seq, ts=0, **event)
+
+    async with acting(act) as url:
+        driver = network.driver
+        driver.do("connect", url=url)
+        driver.do("session", sessionId="s1", afterSeq=4, epoch="e")
+        driver.do("chat", id=1, sessionId="s1", message="tell", clientMsgId="mine")
+        assert (await driver.until("chat-end", id=1))["text"] == "0123"
+        while 7 not in [event["seq"] for event in driver.events()]:
+            await driver.next()
+        assert driver.text() == "23" and asked == [4, 0, 4]
+        await driver.close()
+
+
+# --- the rest of the module -------------------------------------------------------------------------------------------
+
+
+@needs_node
+async def test_everything_else_in_node(hub: Hub) -> None:
+    """Groups, listeners, iterators that are left, what close() ends: see tests/support/javascript/client_api.js."""
+    await hub.start()
+    said = json.loads(await run_node("client_api.js", f"ws://127.0.0.1:{hub.port}/api/v1/ws"))
+    assert said == {name: True for name in said} and len(said) > 8
+
+
+@needs_node
+async def test_the_types_fit_the_module() -> None:
+    """The compiler takes a program that uses all of it, and nothing that it may not say."""
+    await installed()
+    options = ("--noEmit", "--strict", "--target", "es2022", "--module", "nodenext")
+    command = ("node_modules/.bin/tsc", *options, "client_types.ts")
+    process = await asyncio.create_subprocess_exec(*command, cwd=PLACE, stdout=subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()
+
+
+async def test_the_client_is_served(hub: Hub) -> None:
+    """With its type, to be asked for again each time, and to pages of other origins that may come in."""
+    await hub.start()
+    origin = {"Origin": "http://localhost:5173"}
+    async with aiohttp.ClientSession() as http:
+        for name, kind in (("client.js", "text/javascript"), ("client.d.ts", "application/typescript")):
+            async with http.get(f"{hub.url}/{name}", headers=origin) as answer:
+                assert answer.status == 200 and answer.content_type == kind and answer.charset == "utf-8"
+                assert await answer.read() == (ROOT / "hub" / "client_js" / name).read_bytes()
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                assert answer.headers["Cache-Control"] == "no-cache"
+                assert answer.headers["Access-Control-Allow-Origin"] == origin["Origin"]
+                tag = {"If-None-Match": answer.headers["ETag"]}
+            async with http.get(f"{hub.url}/{name}", headers=origin | tag) as answer:
+                assert answer.status == 304 and answer.headers["Access-Control-Allow-Origin"] == origin["Origin"]
+        async with http.get(f"{hub.url}/client.js", headers={"Origin": "https://evil.example"}) as answer:
+            assert answer.status == 403
+
+
+@needs_node
+async def test_the_example_of_the_page(hub: Hub) -> None:
+    """It runs as it stands there, with another port."""
+    hub.agent("main.py", 'async def main(message: str):\n    yield "Hello "\n    yield "you!"')
+    await hub.start()
+    (block,) = of_kind(ROOT / "docs" / "clients.md", "js", "client")
+    await installed()
+    script = PLACE / f"example-{hub.port}.mjs"
+    script.write_text(block.text.replace("9527", str(hub.port)))
+    try:
+        assert await run_node(script.name) == "live\nHello you!\nHello you!\n"
+    finally:
+        script.unlink()
+
+
+# --- a browser --------------------------------------------------------------------------------------------------------
+
+IN_A_PAGE = """
+async (url) => {
+  const { connect } = await import(url ? url.replace(/^ws/, 'http').replace('/api/v1/ws', '/client.js') : '/client.js')
+  window.states = []
+  window.hub = connect(url)
+  hub.on('state', (state) => states.push(state))
+  await hub.ready
+  return await hub.session('s1', { agent: 'echo' }).ask('hello there')
+}
+"""
+
+
+@needs_browser
+async def test_in_a_browser(network: Network, browser: Browser) -> None:  # noqa: F811
+    """On the hub's own page it needs no address; from another page that may come in, one."""
+    await network.hub.start()
+    tab = Tab(await browser.new_page())
+    await tab.page.goto(network.hub.url)
+    assert await tab.page.evaluate(IN_A_PAGE, None) == "hello there "
+    async with elsewhere("") as there:
+        other = Tab(await browser.new_page())
+        await other.page.goto(there)
+        url = f"ws://127.0.0.1:{network.hub.port}/api/v1/ws"
+        assert await other.page.evaluate(IN_A_PAGE, url) == "hello there "
+        assert not tab.wrong and not other.wrong
+
+
+@needs_browser
+async def test_a_browser_that_is_online_again_does_not_wait(network: Network, browser: Browser) -> None:  # noqa: F811
+    """However long the wait would have been; time itself stands still in this page."""
+    await network.hub.start()
+    tab = Tab(await browser.new_page())
+    await tab.page.clock.install()
+    await tab.page.goto(f"http://127.0.0.1:{network.proxy.port}")
+    await tab.page.evaluate(IN_A_PAGE, None)
+    await tab.page.evaluate("void hub.on('state', (state) => console.log(state))")
+    await tab.page.clock.pause_at(await tab.page.evaluate("Date.now() / 1000 + 1"))
+    for event in ("window.dispatchEvent(new Event('online'))", "document.dispatchEvent(new Event('visibilitychange'))"):
+        network.cut()
+        await tab.until("waiting")
+        await tab.page.evaluate(event)
+        assert await tab.page.evaluate("hub.session('s1').ask('again')") == "again "
+    await tab.page.evaluate("hub.close()")
+    assert await tab.page.evaluate("hub.state + hub.closeCode") == "closed1000"

@@ -1,0 +1,447 @@
+"""The console, as people use it: in a real Chromium, with a real hub."""
+
+import re
+from pathlib import Path
+
+from playwright.async_api import Browser, expect
+from support.browser import needs_browser, started, visit
+from support.hub import Hub
+from support.proxy import Proxy
+
+pytestmark = needs_browser
+
+# --- the first visit --------------------------------------------------------------------------------------------------
+
+
+async def test_first_visit(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """The agents are there, and the composer is ready for `main`: type, press Enter, and its answer comes."""
+    hub.agent("torn.py", "this is no Python")
+    await started(hub)
+    async with visit(browser, hub.url) as tab:
+        agents = tab.page.get_by_role("complementary")
+        for name in ("main", "echo", "gated"):
+            await expect(agents.get_by_role("button", name=f"{name} ready")).to_be_visible()
+        await expect(agents.get_by_role("button", name="torn broken")).to_be_disabled()
+        await expect(tab.field).to_be_focused()
+        await tab.page.keyboard.type("one")
+        await tab.field.dispatch_event("keydown", {"key": "Enter", "isComposing": True})  # ends a Chinese character
+        await tab.page.keyboard.press("Shift+Enter")
+        await tab.page.keyboard.type("two")
+        await expect(tab.field).to_have_value("one\ntwo")
+        await tab.page.keyboard.press("Enter")
+        await expect(tab.page.get_by_role("article", name="You").locator(".bubble")).to_have_text("one\ntwo")
+        await expect(tab.page.get_by_role("article", name="main").locator(".md")).to_have_text("one two")
+        await expect(tab.page.get_by_role("article", name="main").locator(".figures")).to_contain_text("token")
+        await expect(tab.field).to_have_value("")
+        await expect(tab.page.locator("[aria-live=polite]")).to_have_text("main: one two")
+
+
+GROWS = """# Head
+
+Some **bold** text.
+
+WAIT```py
+print(1)
+WAITprint(2)
+```
+
+- a
+- b [link](https://a.example/)
+"""
+
+
+async def test_an_answer_grows_as_rendered_markdown(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """What has come so far is shown; a block that is whole is not made anew; the end is as if it had come at once."""
+    await started(hub)
+    (tmp_path / "text").write_text(GROWS)
+    async with visit(browser, hub.url, "?agent=says&session=s1") as tab:
+        await tab.say(str(tmp_path / "text"))
+        answer = tab.answers.first
+        await expect(answer.get_by_role("heading", name="Head")).to_be_visible()
+        await expect(answer.locator("strong")).to_have_text("bold")
+        await answer.locator("strong").evaluate("it => (it.same = true)")
+        (tmp_path / "text.1").touch()
+        await expect(answer.locator("pre code")).to_have_text("print(1)\n")
+        (tmp_path / "text.2").touch()
+        await expect(answer.locator("pre code")).to_have_text("print(1)\nprint(2)\n")
+        await expect(answer.locator("li")).to_have_text(["a", "b link"])
+        link = answer.get_by_role("link", name="link")
+        assert await link.get_attribute("rel") == "noopener noreferrer"
+        assert await link.get_attribute("target") == "_blank"
+        assert await answer.locator("strong").evaluate("it => it.same")
+        grown = await answer.inner_html()
+        await tab.page.reload()
+        await expect(tab.answers.first.locator("li")).to_have_count(2)
+        assert await tab.answers.first.inner_html() == grown
+
+
+async def test_the_address_opens_a_session_with_an_agent(hub: Hub, browser: Browser) -> None:
+    """A new visit puts its session there; an address that names none says what to do; an unknown agent, too."""
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=echo&session=s2") as tab:
+        await tab.say("hello")
+        await expect(tab.page.get_by_role("article", name="echo").locator(".md")).to_have_text("hello")
+        await tab.page.get_by_role("button", name="New session").click()
+        await expect(tab.answers).to_have_count(0)
+        await expect(tab.page).to_have_url(re.compile(r"agent=echo&session=s-"))
+        await tab.page.go_back()
+        await expect(tab.answers).to_have_text(["hello"])
+        await tab.page.goto(f"{hub.url}/?session=not%20one")
+        await expect(tab.page.get_by_role("heading", name="This address names no session")).to_be_visible()
+        await tab.page.locator(".empty").get_by_role("button", name="New session").click()
+        await tab.page.goto(f"{hub.url}/?agent=nobody&session=s3")
+        await expect(tab.page.get_by_role("heading", name="There is no agent “nobody”")).to_be_visible()
+        await tab.say("hello?")
+        await expect(tab.page.get_by_role("article", name="You")).to_contain_text("not sent")
+
+
+# --- together, and lost -----------------------------------------------------------------------------------------------
+
+
+async def test_two_people_in_one_session(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Each sees that the other is there and writes, and both see the answer, from its start to its end."""
+    await started(hub)
+    gate = tmp_path / "gate"
+    async with visit(browser, hub.url, "?agent=gated&session=s4") as one:
+        await one.page.get_by_role("button", name="Share").click()
+        address = await one.page.get_by_label("Address of this session").input_value()
+        await one.page.keyboard.press("Escape")
+        assert address.endswith("/?agent=gated&session=s4")
+        async with visit(browser, hub.url, "?" + address.partition("?")[2]) as two:
+            for tab in (one, two):
+                await expect(tab.page.locator("header")).to_contain_text("2 here")
+            await two.field.press_sequentially("hm")
+            await expect(one.page.get_by_role("status")).to_have_text("Someone is writing…")
+            await one.say(str(gate))
+            await expect(two.answers).to_have_text(["one"])
+            gate.touch()
+            for tab in (one, two):
+                await expect(tab.answers).to_have_text(["one two"])
+        await expect(one.page.locator("header")).to_contain_text("Only you")
+
+
+async def test_a_reload_in_mid_answer_misses_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Nor does the draft get lost."""
+    await started(hub)
+    gate = tmp_path / "gate"
+    async with visit(browser, hub.url, "?agent=gated&session=s5") as tab:
+        await tab.say(str(gate))
+        await expect(tab.answers).to_have_text(["one"])
+        await tab.field.fill("and then")
+        await tab.page.reload()
+        await expect(tab.answers).to_have_text(["one"])
+        await expect(tab.field).to_have_value("and then")
+        gate.touch()
+        await expect(tab.answers).to_have_text(["one two"])
+        await expect(tab.page.get_by_role("button", name="Stop")).to_have_count(0)
+
+
+async def test_a_lost_network_in_mid_answer_misses_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """A line says so; what was said meanwhile follows, and what was written meanwhile is sent."""
+    await started(hub)
+    (tmp_path / "text").write_text("before WAIT meanwhile WAIT after")
+    there = True
+    proxy = await Proxy(lambda: ("127.0.0.1", hub.port if there else 1)).start()
+    try:
+        async with visit(browser, f"http://127.0.0.1:{proxy.port}", "?agent=says&session=s6", lost=True) as tab:
+            await tab.say(str(tmp_path / "text"))
+            await expect(tab.answers).to_have_text(["before"])
+            there = False
+            for link in list(proxy.links):
+                link.reset()
+            await expect(tab.page.get_by_role("status")).to_contain_text("cannot be reached")
+            witness = await hub.connect("?sessionId=s6")
+            (tmp_path / "text.1").touch()
+            await witness.until(lambda frame: "meanwhile" in witness.text())
+            await tab.page.get_by_label("Agent").select_option("echo")
+            await tab.say("written meanwhile")
+            await expect(tab.page.get_by_role("article", name="You").last).to_contain_text("sending…")
+            there = True
+            await expect(tab.answers).to_have_text(["before  meanwhile", "written meanwhile"])
+            (tmp_path / "text.2").touch()
+            await expect(tab.answers).to_have_text(["before  meanwhile  after", "written meanwhile"])
+            await expect(tab.page.get_by_role("status")).to_have_text("Connected")
+    finally:
+        await proxy.stop()
+
+
+async def test_what_could_not_be_sent_is_not_lost(hub: Hub, browser: Browser) -> None:
+    """Who leaves the session, or the page, while there is no network finds it in the composer again."""
+    await started(hub)
+    there = True
+    proxy = await Proxy(lambda: ("127.0.0.1", hub.port if there else 1)).start()
+    try:
+        async with visit(browser, f"http://127.0.0.1:{proxy.port}", "?agent=echo&session=s23", lost=True) as tab:
+            there = False
+            for link in list(proxy.links):
+                link.reset()
+            await expect(tab.page.get_by_role("status")).to_contain_text("cannot be reached")
+            await tab.say("not yet")
+            await tab.page.get_by_role("button", name="New session").click()
+            await expect(tab.field).to_have_value("")
+            await tab.page.go_back()
+            await expect(tab.field).to_have_value("not yet")
+            await tab.field.press("Enter")
+            there = True
+            await expect(tab.answers).to_have_text(["not yet"])
+    finally:
+        await proxy.stop()
+
+
+# --- stop, queue, keys ------------------------------------------------------------------------------------------------
+
+
+async def test_stop(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """What was said stays, and is marked as stopped; the button goes."""
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=gated&session=s7") as tab:
+        await tab.say(str(tmp_path / "never"))
+        await expect(tab.answers).to_have_text(["one"])
+        await tab.page.get_by_role("button", name="Stop").click()
+        await expect(tab.page.get_by_role("article", name="gated")).to_contain_text("Stopped")
+        await expect(tab.answers).to_have_text(["one"])
+        await expect(tab.page.get_by_role("button", name="Stop")).to_have_count(0)
+        await expect(tab.field).to_be_focused()
+
+
+async def test_what_waits_has_its_words_in_every_tab(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Also after a reload, and it is marked where it is taken back; what stops all leaves nothing that waits."""
+    await started(hub)
+    query = "?agent=gated&session=s33"
+    async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
+        await tab.say(str(tmp_path / "never"))
+        await expect(tab.answers).to_have_text(["one"])
+        await tab.say("not this")
+        await tab.page.reload()
+        for one in (tab, other):
+            await expect(one.page.locator(".queue").get_by_role("listitem")).to_contain_text("not this")
+        await other.page.get_by_role("button", name="Take back").click()
+        for one in (tab, other):
+            await expect(one.page.get_by_role("article", name="You").last).to_contain_text("taken back")
+        await tab.say("nor this")
+        await tab.page.get_by_role("button", name="Stop all").click()
+        await expect(other.page.get_by_role("article", name="You").last).to_contain_text("taken back")
+        await expect(other.page.get_by_role("article", name="gated")).to_contain_text("Stopped")
+        await expect(other.page.get_by_role("article", name="gated")).to_have_count(1)
+
+
+async def test_a_second_message_waits_and_is_taken_back(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """It comes back into the composer, and is never answered; one that stays in the queue is."""
+    await started(hub)
+    gate = tmp_path / "gate"
+    async with visit(browser, hub.url, "?agent=gated&session=s8") as tab:
+        await tab.say(str(gate))
+        await expect(tab.answers).to_have_text(["one"])
+        await tab.say("not this")
+        waiting = tab.page.locator(".queue").get_by_role("listitem")
+        await expect(waiting).to_contain_text("not this")
+        await waiting.get_by_role("button", name="Take back").click()
+        await expect(waiting).to_have_count(0)
+        await expect(tab.field).to_have_value("not this")
+        await expect(tab.page.get_by_role("article", name="You").last).to_contain_text("taken back")
+        await tab.say(str(gate))
+        await expect(waiting).to_have_count(1)
+        gate.touch()
+        await expect(tab.answers).to_have_text(["one two", "one two"])
+        await expect(waiting).to_have_count(0)
+
+
+async def test_the_keyboard_is_enough(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Choose an agent, write, stop, open and leave the dialog, without a mouse; what has the focus shows it."""
+    await started(hub)
+    async with visit(browser, hub.url, "?session=s9") as tab:
+        keyboard = tab.page.keyboard
+        await expect(tab.field).to_be_focused()
+        await keyboard.press("Tab")
+        await expect(tab.page.get_by_label("Agent")).to_be_focused()
+        await keyboard.type("gat")
+        await expect(tab.page.get_by_label("Agent")).to_have_value("gated")
+        await keyboard.press("Shift+Tab")
+        await keyboard.type(str(tmp_path / "never"))
+        await keyboard.press("Enter")
+        await expect(tab.answers).to_have_text(["one"])
+        await keyboard.press("Tab")
+        await keyboard.press("Tab")
+        stop = tab.page.get_by_role("button", name="Stop")
+        await expect(stop).to_be_focused()
+        assert await stop.evaluate("it => getComputedStyle(it).outlineStyle") == "solid"
+        await keyboard.press("Enter")
+        await expect(tab.page.get_by_role("article", name="gated")).to_contain_text("Stopped")
+        await tab.page.get_by_role("button", name="Share").press("Enter")
+        await expect(tab.page.get_by_role("dialog", name="Share")).to_be_visible()
+        await keyboard.press("Escape")
+        await expect(tab.page.get_by_role("dialog")).to_have_count(0)
+        await expect(tab.page.get_by_role("button", name="Share")).to_be_focused()
+
+
+async def test_every_control_has_a_name(hub: Hub, browser: Browser) -> None:
+    """Also those that are only a drawing."""
+    await started(hub)
+    async with visit(browser, hub.url, "?session=s10") as tab:
+        await tab.say("hello ```code``` there")
+        answer = tab.page.get_by_role("article", name="main")
+        await expect(answer.get_by_role("button", name="Copy").first).to_be_visible()
+        tree = await tab.page.locator("body").aria_snapshot()
+        assert not re.findall(r"- (?:button|textbox|searchbox|combobox|link)(?::|$| \[)", tree, re.M), tree
+
+
+# --- places and people ------------------------------------------------------------------------------------------------
+
+WIDE = "word" * 60 + "\n\n```\n" + "x" * 300 + "\n```\n\n|" + " column |" * 20 + "\n|" + "--|" * 20 + "\n"
+
+
+async def test_a_phone(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Nothing is wider than the screen; the composer is in sight; sessions and agents are a touch away."""
+    await started(hub)
+    (tmp_path / "wide").write_text(WIDE)
+    phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
+    async with visit(browser, hub.url, "?agent=says&session=s11", **phone) as tab:
+        await expect(tab.page.get_by_role("main").get_by_role("button", name="echo ready")).to_be_visible()
+        await tab.say(str(tmp_path / "wide"))
+        await expect(tab.answers.locator("th")).to_have_count(20)
+        assert await tab.page.evaluate("[document, log].every(it => (it.body ?? it).scrollWidth <= innerWidth)")
+        await expect(tab.field).to_be_in_viewport()
+        await tab.page.get_by_role("button", name="Menu").tap()
+        await expect(tab.page.get_by_role("link", name=re.compile("wide"))).to_be_in_viewport()
+        await tab.page.keyboard.press("Escape")
+        await expect(tab.page.get_by_role("searchbox")).to_be_hidden()
+
+
+async def test_a_phone_with_many_agents_opens_at_its_beginning(hub: Hub, browser: Browser) -> None:
+    """And the chosen one is in sight."""
+    for number in range(12):
+        hub.agent(f"more{number:02}.py", f"async def more{number:02}(message: str):\n    yield 'x'")
+    await started(hub)
+    phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
+    async with visit(browser, hub.url, "?agent=echo", **phone) as tab:
+        agents = tab.page.get_by_role("main").locator(".agent")
+        await expect(agents).to_have_count(16)
+        await expect(tab.page.get_by_role("heading", name="What shall we talk about?")).to_be_in_viewport()
+        await tab.page.goto(f"{hub.url}/?agent=says")
+        await expect(agents.last).to_be_in_viewport()
+        await expect(agents.last).to_have_attribute("aria-pressed", "true")
+
+
+async def test_agents_that_come_and_are_mended_are_seen(hub: Hub, browser: Browser) -> None:
+    """Without a reload of the page; a chosen one that is broken is said to be at once, and can be read again."""
+    hub.agent("torn.py", "this is no Python")
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=torn&session=s34") as tab:
+        await expect(tab.page.get_by_role("heading", name="torn is broken")).to_be_visible()
+        hub.agent("torn.py", "async def torn(message: str):\n    yield 'whole'")
+        await tab.page.get_by_role("main").get_by_role("button", name="Reload torn").click()
+        await expect(tab.page.get_by_role("heading", name="What shall we talk about?")).to_be_visible()
+        await tab.say("hello")
+        await expect(tab.answers).to_have_text(["whole"])
+        hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'x'")
+        await hub.node.reload("fresh")
+        await tab.page.evaluate("dispatchEvent(new Event('focus'))")
+        await expect(tab.page.get_by_role("button", name="fresh ready")).to_be_visible()
+
+
+async def test_a_broadcast_cannot_be_answered_again(hub: Hub, browser: Browser) -> None:
+    """Nobody asked for it; a message in the same session can."""
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=echo&session=agent:echo") as tab:
+        await tab.page.request.post(f"{hub.url}/api/v1/agents/echo/broadcast", data={"message": "To all."})
+        await expect(tab.answers).to_have_text(["To all."])
+        again = tab.page.get_by_role("button", name="Answer again")
+        await expect(again).to_have_count(0)
+        await tab.say("hello")
+        await expect(tab.answers).to_have_text(["To all.", "hello"])
+        await expect(again).to_have_count(1)
+
+
+async def test_chinese(hub: Hub, browser: Browser) -> None:
+    """By the browser's language; every text that the page has in English it has in Chinese, with the same places."""
+    await started(hub)
+    async with visit(browser, hub.url, "?session=s12", locale="zh-CN") as tab:
+        assert await tab.page.evaluate("document.documentElement.lang") == "zh-CN"
+        await expect(tab.page.get_by_role("textbox", name="消息")).to_be_focused()
+        await tab.say("你好")
+        await expect(tab.answers).to_have_text(["你好"])
+        words = await tab.page.evaluate("import('/console/words.js').then(({ WORDS }) => WORDS)")
+        assert words["en"].keys() == words["zh"].keys()
+        places = [{key: re.findall(r"\{\w+\}", text) for key, text in words[one].items()} for one in ("en", "zh")]
+        assert places[0] == places[1]
+
+
+async def test_past_sessions_are_found(hub: Hub, browser: Browser) -> None:
+    """By what was said first in them; one that is opened is whole, with its answers."""
+    await started(hub)
+    for session, message in (("s13", "about apples"), ("s14", "about pears")):
+        client = await hub.connect(f"?sessionId={session}")
+        await client.send(type="chat", agentId="echo", message=message)
+        await client.until_done()
+    async with visit(browser, hub.url) as tab:
+        links = tab.page.get_by_role("navigation").get_by_role("link")
+        await expect(links).to_contain_text(["about pears", "about apples"])
+        await tab.page.get_by_role("searchbox").fill("APPLE")
+        await expect(links).to_have_count(1)  # the list of texts is also found in a longer one, not filtered yet
+        await expect(links).to_contain_text(["about apples"])
+        await links.click()
+        await expect(tab.answers).to_have_text(["about apples"])
+        await tab.page.get_by_role("searchbox").fill("plums")
+        await expect(tab.page.get_by_text("No session has that.")).to_be_visible()
+
+
+async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Browser) -> None:
+    """Where it is opened from the list, or by an address that names no agent; where that names one, that one does."""
+    await started(hub)
+    for session, agent in (("s30", "echo"), ("s31", "main")):
+        client = await hub.connect(f"?sessionId={session}")
+        await client.send(type="chat", agentId=agent, message=f"of {session}")
+        await client.until_done()
+    async with visit(browser, hub.url, "?agent=gated&session=s32") as tab:
+        chosen = tab.page.get_by_label("Agent", exact=True)
+        link = tab.page.get_by_role("navigation").get_by_role("link", name=re.compile("of s30"))
+        await expect(link).to_have_attribute("href", "?session=s30")
+        await link.click()
+        await expect(chosen).to_have_value("echo")
+        await expect(tab.page).to_have_url(re.compile(r"agent=echo&session=s30"))
+        await tab.page.goto(f"{hub.url}/?session=s31")
+        await expect(chosen).to_have_value("main")
+        await tab.page.goto(f"{hub.url}/?session=s31&agent=echo")
+        await expect(tab.answers).to_have_text(["of s31"])
+        await expect(chosen).to_have_value("echo")
+
+
+async def test_what_belongs_to_an_answer_is_shown(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Thoughts are folded, tools have a state, progress is a bar, and a failure says what it was."""
+    hub.agent("works.py", WORKS)
+    await started(hub)
+    gate = tmp_path / "gate"
+    async with visit(browser, hub.url, "?agent=works&session=s15") as tab:
+        await tab.say(str(gate))
+        answer = tab.page.get_by_role("article", name="works")
+        await expect(answer.get_by_role("progressbar", name=re.compile("Half"))).to_have_attribute("value", "0.5")
+        thought = answer.get_by_text("I wonder.")
+        await expect(thought).to_be_hidden()
+        await answer.get_by_text("Thought", exact=True).click()
+        await expect(thought).to_be_visible()
+        tool = answer.locator("details.tool")
+        await expect(tool).to_contain_text("lookuprunning")
+        gate.touch()
+        await expect(tool).to_contain_text("lookupfailed")
+        await tool.get_by_text("lookup").click()
+        await expect(tool).to_contain_text('"key": "value"')
+        await expect(tool).to_contain_text("no such key")
+        await expect(answer.get_by_role("note")).to_have_text("Out of ink.")
+        await expect(answer.get_by_role("progressbar")).to_have_count(0)
+
+
+WORKS = """
+import asyncio, pathlib
+from hub import AgentError, Progress, Reasoning, ToolCallArgs, ToolCallEnd, ToolCallResult, ToolCallStart
+
+async def works(message: str):
+    yield Reasoning("I wonder.")
+    yield ToolCallStart("c1", "lookup")
+    yield ToolCallArgs("c1", '{"key": "value"}')
+    yield ToolCallEnd("c1")
+    yield Progress(0.5, "Half")
+    while not pathlib.Path(message).exists():
+        await asyncio.sleep(0.01)
+    yield ToolCallResult("c1", "no such key", isError=True)
+    raise AgentError("Out of ink.", "out_of_ink")
+"""

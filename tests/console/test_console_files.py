@@ -1,0 +1,134 @@
+"""The files of the console: how they are served, where they come from, and what they do without a browser."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import aiohttp
+import pytest
+from support.documents import rows
+from support.hub import Hub
+from support.node import CONSOLE, SCRIPTS, needs_node
+from support.waiting import PATIENCE
+
+VENDOR = CONSOLE / "vendor"
+
+
+async def get(hub: Hub, path: str, **headers: str) -> tuple[int, str, "aiohttp.typedefs.LooseHeaders"]:
+    async with aiohttp.ClientSession() as http, http.get(hub.url + path, headers=headers) as answer:
+        return answer.status, await answer.text(), answer.headers
+
+
+async def test_the_page_may_load_and_ask_nothing_but_its_own_hub(hub: Hub) -> None:
+    """Its policy allows no other origin, nothing inline, no markup made of text, and no frame around it."""
+    await hub.start()
+    status, page, headers = await get(hub, "/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    rules = dict(rule.strip().split(" ", 1) for rule in headers["Content-Security-Policy"].split(";"))
+    assert rules == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self'",
+        "connect-src": f"'self' ws://127.0.0.1:{hub.port}/api/v1/ws",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
+    }
+    assert (
+        "<style" not in page and "style=" not in page and page.count("<script") == page.count('src="/console/app.js"')
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost:1; script-src *", "localhost, x", "[::1]:9527"])
+async def test_a_strange_host_adds_nothing_to_the_policy(hub: Hub, host: str) -> None:
+    """Where it is let in at all."""
+    await hub.start()
+    status, _, headers = await get(hub, "/", Host=host)
+    assert status == 403 or "connect-src 'self'; " in headers["Content-Security-Policy"]
+
+
+async def test_each_file_is_served_as_what_it_is(hub: Hub) -> None:
+    """With its media type, not to be guessed at, asked for again each time; and nothing else of the folder is."""
+    await hub.start()
+    kinds = {".js": "text/javascript", ".css": "text/css"}
+    files = [path for path in CONSOLE.rglob("*") if path.suffix in kinds]
+    assert len(files) > 15
+    for path in files:
+        status, text, headers = await get(hub, f"/console/{path.relative_to(CONSOLE)}")
+        assert (status, text) == (200, path.read_text(encoding="utf-8"))
+        assert headers["Content-Type"] == f"{kinds[path.suffix]}; charset=utf-8"
+        assert headers["X-Content-Type-Options"] == "nosniff" and headers["Cache-Control"] == "no-cache"
+        assert headers["Referrer-Policy"] == "no-referrer"
+    for path in ("/console/", "/console/vendor/README.md", "/console/%2e%2e/app.py", "/console/client.js", "/hello.js"):
+        assert (await get(hub, path))[0] == 404
+    status, icon, headers = await get(hub, "/favicon.ico")
+    assert (status, headers["Content-Type"]) == (200, "image/svg+xml; charset=utf-8") and icon.startswith("<svg")
+
+
+def test_what_came_from_npm_is_as_it_came() -> None:
+    """Each file has its sum in the table, and its licence beside it; and the table has each file."""
+    table = {row[0].strip("`"): row for row in rows(VENDOR / "README.md") if row[0].startswith("`")}
+    assert table.keys() == {path.name for path in VENDOR.glob("*.js")}
+    for name, (_, _, version, _, licence, digest) in table.items():
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest.strip("`"), name
+        text = (VENDOR / name).with_suffix(".LICENSE").read_text()
+        assert (
+            "Apache License" if licence == "Apache-2.0" else "MIT License"
+        ) in text or "Permission is hereby" in text
+        assert version[0].isdigit()
+
+
+def test_no_text_is_ever_taken_for_markup() -> None:
+    """The policy forbids it at run time; the code does not even try."""
+    for path in CONSOLE.rglob("*.js"):
+        if "vendor" not in path.parts:
+            assert not [
+                word for word in ("innerHTML", "outerHTML", "insertAdjacent", "eval(") if word in path.read_text()
+            ]
+
+
+TEXTS = {
+    "ground": ("text", "soft", "accent", "bad", "ask"),
+    "raised": ("text", "soft", "accent", "bad"),
+    "sunken": ("text", "soft"),
+    "tint": ("tint-text",),
+    "accent": ("on-accent",),
+    "bad-tint": ("bad",),
+    "ask-tint": ("text", "soft", "ask"),
+}
+
+
+def test_every_text_is_legible_on_its_ground() -> None:
+    """Light and dark: a contrast of at least 4.5 to 1, as WCAG AA asks."""
+    style = (CONSOLE / "style.css").read_text()
+    themes = [
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", part)) for part in style.split("prefers-color-scheme")[:2]
+    ]
+    for theme in themes:
+        for ground, texts in TEXTS.items():
+            for text in texts:
+                light, dark = sorted((luminance(theme[ground]), luminance(theme[text])), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground, theme)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of WCAG 2."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@needs_node
+@pytest.mark.parametrize("script", ["console_session.mjs", "console_markdown.mjs"])
+def test_without_a_browser(script: str, tmp_path: Path) -> None:
+    """The session and the markdown are functions: the scripts in tests/support/javascript/ call them, and compare."""
+    shutil.copytree(CONSOLE, tmp_path / "console")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    shutil.copy(SCRIPTS / script, tmp_path)
+    done = subprocess.run(["node", script], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr

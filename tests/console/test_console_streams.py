@@ -1,0 +1,145 @@
+"""The console under long answers, and under bad ones: it stays smooth, and runs and fetches nothing."""
+
+import random
+import re
+from pathlib import Path
+
+from playwright.async_api import Browser, expect
+from support.browser import needs_browser, started, visit
+from support.hub import Hub
+from support.payloads import PAYLOADS
+
+pytestmark = needs_browser
+
+
+async def test_a_long_answer_is_followed_unless_the_reader_went_up(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Who scrolls up stays where they read; a button leads back to the end."""
+    await started(hub)
+    (tmp_path / "text").write_text("line\n\n" * 100 + "WAIT" + "more\n\n" * 100 + "last")
+    rest = "log.scrollHeight - log.scrollTop - log.clientHeight"
+    async with visit(browser, hub.url, "?agent=says&session=s16") as tab:
+        await tab.say(str(tmp_path / "text"))
+        await expect(tab.answers.locator("p")).to_have_count(100)
+        await tab.page.wait_for_function(f"{rest} < 2")
+        await tab.page.mouse.move(600, 300)
+        await tab.page.mouse.wheel(0, -600)
+        back = tab.page.get_by_role("button", name="To the newest")
+        await expect(back).to_be_visible()
+        top = await tab.page.evaluate("log.scrollTop")
+        (tmp_path / "text.1").touch()
+        await expect(tab.answers.locator("p")).to_have_count(201)
+        assert await tab.page.evaluate("log.scrollTop") == top
+        await back.click()
+        await tab.page.wait_for_function(f"{rest} < 2")
+        await expect(back).to_have_count(0)
+
+
+async def test_a_session_of_20_000_tokens_stays_usable(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Each frame adds to the end and touches nothing above; a paragraph without end is laid out in several."""
+    await started(hub)
+    paragraphs = "".join(f"{'word ' * 99}end.\n\n" for _ in range(100))
+    (tmp_path / "text").write_text(paragraphs + "word " * 10_000 + "last")
+    async with visit(browser, hub.url, "?agent=says&session=s17") as tab:
+        await tab.page.evaluate(COUNT)
+        await tab.say(str(tmp_path / "text"))
+        await expect(tab.answers).to_contain_text("last", timeout=60_000)
+        await expect(tab.page.get_by_role("button", name="Stop")).to_have_count(0)
+        counted = await tab.page.evaluate("counted")
+        blocks = await tab.answers.locator("p").count()
+        assert 110 <= blocks < 125 and 0 < counted["added"] < blocks and counted["removed"] == 0
+        assert await tab.answers.evaluate("it => it.textContent.split(' ').length") == 99 * 100 + 1 + 10_000
+        assert len(counted["tops"]) == 1, "the composer jumped"
+        longest = "all => Math.max(...all.map((it) => it.textContent.length))"
+        assert await tab.answers.locator("p").evaluate_all(longest) <= 4000
+        assert await tab.page.evaluate("document.querySelectorAll('*').length") < 700
+        await tab.page.get_by_label("Agent").select_option("echo")
+        await tab.say("still there?")
+        await expect(tab.answers.last).to_have_text("still there?")
+
+
+# Counts the blocks of answers that are added, and those that are taken away; notes where the composer is in each frame.
+COUNT = """() => {
+  window.counted = { added: 0, removed: 0, tops: [] }
+  const frame = () => {
+    const { top } = document.querySelector('.composer').getBoundingClientRect()
+    if (!counted.tops.includes(top)) counted.tops.push(top)
+    requestAnimationFrame(frame)
+  }
+  frame()
+  new MutationObserver((records) => {
+    for (const { target, addedNodes, removedNodes } of records) {
+      if (!(target.nodeType === 1 && target.closest('.md'))) continue
+      counted.added += addedNodes.length
+      counted.removed += removedNodes.length
+    }
+  }).observe(document.body, { subtree: true, childList: true })
+}"""
+
+
+async def test_a_long_session_shows_its_end_and_more_when_asked(hub: Hub, browser: Browser) -> None:
+    """So many messages are on the page, not more; what is seen stays in its place when earlier ones are added."""
+    await started(hub)
+    client = await hub.connect("?sessionId=s18")
+    for number in range(50):
+        await client.send(type="chat", agentId="echo", message=f"number {number}")
+        await client.until_done()
+    async with visit(browser, hub.url, "?session=s18") as tab:
+        await expect(tab.page.get_by_role("article")).to_have_count(60)
+        await expect(tab.answers.last).to_have_text("number 49")
+        await tab.page.get_by_role("button", name="Show earlier").click()
+        await expect(tab.page.get_by_role("article")).to_have_count(100)
+        await expect(tab.page.get_by_role("button", name="Show earlier")).to_have_count(0)
+
+
+async def test_what_an_agent_says_runs_nothing_and_fetches_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """200 attempts at scripts and exfiltration, streamed in pieces at random; the seed is printed."""
+    await started(hub)
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    chance = random.Random(seed)
+    tries = [chance.choice(PAYLOADS) if number >= len(PAYLOADS) else PAYLOADS[number] for number in range(200)]
+    assert len(PAYLOADS) <= 200
+    async with visit(browser, hub.url, "?agent=says&session=s19") as tab:
+        await tab.page.evaluate("() => { window.ran = []; window.alert = (what) => ran.push(what) }")
+        tab.page.on("dialog", lambda dialog: tab.wrong.append(dialog.message))
+        for number in range(0, 200, 40):
+            (tmp_path / "tries").write_text("\n\n".join(tries[number : number + 40]) + "\n\nThat was all.")
+            await tab.say(f"{tmp_path / 'tries'} {seed + number}")
+            await expect(tab.answers.nth(number // 40)).to_contain_text("That was all.", timeout=60_000)
+        await tab.page.evaluate(TOUCH_ALL)
+        assert await tab.page.evaluate("ran") == []
+        found = await tab.page.evaluate(FOUND)
+        assert set(found["tags"]) <= ALLOWED, set(found["tags"]) - ALLOWED
+        assert set(found["attributes"]) <= {"class", "href", "target", "rel", "role", "aria-level", "aria-label"} | {
+            *("type", "disabled", "checked", "tabindex", "data-copy", "start")
+        }
+        assert all(re.match("https?:|mailto:", link) for link in found["links"]) and found["links"]
+
+
+ALLOWED = {
+    *("P", "A", "STRONG", "EM", "DEL", "CODE", "PRE", "SPAN", "DIV", "UL", "OL", "LI", "BR", "HR", "BLOCKQUOTE"),
+    *("TABLE", "THEAD", "TBODY", "TR", "TH", "TD", "INPUT", "BUTTON"),
+}
+# What a mouse that passes over everything would set off.
+TOUCH_ALL = """() => {
+  const kinds = ['mouseover', 'focus', 'error', 'load', 'toggle', 'animationstart']
+  for (const it of document.querySelectorAll('.md *')) for (const kind of kinds) it.dispatchEvent(new Event(kind))
+}"""
+FOUND = """() => {
+  const all = [...document.querySelectorAll('.md *')]
+  return {
+    tags: [...new Set(all.map((it) => it.tagName))],
+    attributes: [...new Set(all.flatMap((it) => it.getAttributeNames()))],
+    links: [...new Set(all.map((it) => it.getAttribute('href')).filter(Boolean))],
+  }
+}"""
+
+
+async def test_the_page_asks_no_hub_but_its_own(hub: Hub, browser: Browser) -> None:
+    """Whatever its address says; and the policy that it comes with forbids it, too."""
+    await started(hub)
+    query = "?url=ws://127.0.0.1:1/&hub=http://127.0.0.1:1&gatewayUrl=ws://127.0.0.1:1&session=s20"
+    async with visit(browser, hub.url, query, lost=True) as tab:
+        tried = "fetch('http://127.0.0.1:1/').then(() => 'sent', (error) => error.name)"
+        assert await tab.page.evaluate(tried) == "TypeError"
+        assert any("Content Security Policy" in line for line in tab.wrong), tab.wrong

@@ -1,0 +1,181 @@
+"""What fan-out costs, in counts that no clock and no neighbour changes: a regression shows here without a benchmark."""
+
+import asyncio
+import gc
+import json
+import socket
+import sys
+import tracemalloc
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from support.hub import Hub
+from support.sockets import frames, masked, opened
+from support.waiting import PATIENCE, eventually
+
+from hub.messages import Chunk, Event, RunFinished
+from hub.storage.log import Append
+
+# Says "K" words; with a pause between them, so that each is an event of its own, or without.
+WORDS = """
+import asyncio
+
+async def words(message: str):
+    count, pause = message.split()
+    for number in range(int(count)):
+        yield f"{number} "
+        if float(pause):
+            await asyncio.sleep(float(pause))
+"""
+DONE = b'"done":true'
+# What was counted, and a fifth more.
+CALLS_PER_DELIVERY = 1.36  # 1.14: the write, and for each client once that it is there
+CALLS_PER_EVENT = 195  # 161
+OWN_BYTES_PER_CONNECTION = 3500  # 3023
+
+
+class Crowd:
+    """Raw clients of one session that read nothing until they are asked to; their sockets hold what comes."""
+
+    def __init__(self, hub: Hub, count: int, session: str = "s") -> None:
+        path = f"/api/v1/ws?sessionId={session}"
+        self.socks = [opened(hub.port, path) for _ in range(count)]
+
+    def say(self, **command: Any) -> None:
+        self.socks[0].sendall(masked(json.dumps(command).encode()))
+
+    def hear(self) -> list[bytes]:
+        """Read each to the end of an answer."""
+        return [read(sock) for sock in self.socks]
+
+    def close(self) -> None:
+        for sock in self.socks:
+            sock.close()
+
+
+def read(sock: socket.socket) -> bytes:
+    got = b""
+    while DONE not in got:
+        more = sock.recv(1 << 18)
+        assert more, "closed"
+        got += more
+    return got
+
+
+async def beside(work: Callable[[], Any]) -> Any:
+    """Run what blocks in a thread, so that the loop's own thread does nothing but the hub's work."""
+    return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(None, work), PATIENCE)
+
+
+class Calls:
+    """Counts every call of this thread, of Python and of C."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> "Calls":
+        sys.setprofile(self._called)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _called(self, frame: Any, event: str, arg: Any) -> None:
+        self.count += event in ("call", "c_call")
+
+
+async def spoken(hub: Hub, clients: int, message: str) -> tuple[list[bytes], int]:
+    """Let one session of *clients* hear an answer; return what each heard, and the calls it took the hub's loop."""
+    crowd = await beside(lambda: Crowd(hub, clients))
+    try:
+        await asyncio.sleep(0)
+        with Calls() as calls:
+            crowd.say(type="chat", agentId="words", sessionId="s", message=message)
+            heard = await beside(crowd.hear)
+        return heard, calls.count
+    finally:
+        crowd.close()
+        await eventually(lambda: not hub.node.registry.connections)  # that they leave is not what the next ones cost
+
+
+def exact(heard: list[bytes], count: int) -> int:
+    """Check that all heard every word, in the same bytes; return how many frames each got."""
+    assert len(set(heard)) == 1
+    said = list(frames(heard[0]))
+    assert "".join(frame["content"] for frame in said) == "".join(f"{number} " for number in range(count))
+    return len(said)
+
+
+@pytest.fixture
+async def words(hub: Hub) -> Hub:
+    hub.agent("words.py", WORDS)
+    return await hub.start()
+
+
+async def test_a_client_more_costs_a_write(words: Hub) -> None:
+    """Encoded once, written many: what is done for each client is to write.
+
+    The difference between 20 and 200 clients is what a client costs; what an event costs cancels out.
+    """
+    await spoken(words, 1, "1 0")  # what is done once is done
+    few, few_calls = await spoken(words, 20, "40 0.02")
+    many, many_calls = await spoken(words, 200, "40 0.02")
+    deliveries = 200 * exact(many, 40) - 20 * exact(few, 40)
+    assert (many_calls - few_calls) / deliveries <= CALLS_PER_DELIVERY
+
+
+async def test_a_token_costs_the_loop_a_bounded_number_of_calls(words: Hub) -> None:
+    """From the agent's yield to the write, with one client: every frame is one event, one append, one write."""
+    heard, calls = await spoken(words, 1, "100 0.02")
+    assert calls / exact(heard, 100) <= CALLS_PER_EVENT
+
+
+async def test_a_fast_agent_is_merged(words: Hub) -> None:
+    """20,000 tokens come in few frames and few commits; each commit and frame carries what came meanwhile."""
+    before = words.node.log.commits  # type: ignore[attr-defined]
+    heard, _ = await spoken(words, 3, "20000 0")
+    assert exact(heard, 20_000) <= 20_000 / 20
+    assert words.node.log.commits - before <= 20_000 / 20  # type: ignore[attr-defined]
+
+
+async def test_a_paced_token_is_one_frame_and_less_than_two_commits(words: Hub) -> None:
+    """A session alone commits once for each token; nothing else is written while an answer goes on."""
+    before = words.node.log.commits  # type: ignore[attr-defined]
+    heard, _ = await spoken(words, 1, "50 0.02")
+    assert exact(heard, 50) <= 51
+    assert words.node.log.commits - before <= 51 + 4  # type: ignore[attr-defined]
+
+
+async def test_an_answer_of_20000_tokens_is_joined_late_in_five_frames(hub: Hub) -> None:
+    """Each token is an event of its own in the log; neighbours are joined, page by page."""
+    await hub.start()
+    await hub.node.log.load("s")
+    entries = [Event("main", "r", Chunk("m", f"{at} ", at)) for at in range(20_000)]
+    kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    hub.node.log.append(Append("s", [*entries, Event("main", "r", RunFinished("m", "end_turn"))]), kept.set_result)
+    assert await asyncio.wait_for(kept, PATIENCE) == 1
+    with closing(await beside(lambda: opened(hub.port, "/api/v1/ws?sessionId=s&afterSeq=0"))) as late:
+        assert exact([await beside(lambda: read(late))], 20_000) <= 5
+
+
+async def test_an_idle_connection_holds_little(hub: Hub) -> None:
+    """What the hub's own code makes for a connection; the rest of its 16 kB is aiohttp's and the loop's."""
+    await hub.start()
+    warm = await beside(lambda: Crowd(hub, 20))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        crowd = await beside(lambda: Crowd(hub, 100))
+        gc.collect()
+        ours = tracemalloc.take_snapshot().filter_traces(
+            [tracemalloc.Filter(True, "*/hub/*.py"), tracemalloc.Filter(True, "<attrs generated methods hub.*")]
+        )
+    finally:
+        tracemalloc.stop()
+    held = sum(trace.size for trace in ours.traces)
+    assert len(hub.node.registry.connections) == 120
+    assert held / 100 <= OWN_BYTES_PER_CONNECTION
+    crowd.close()
+    warm.close()

@@ -1,0 +1,108 @@
+"""Clients that do not read, beside those that do."""
+
+import asyncio
+import socket
+from typing import Any
+
+import aiohttp
+import attrs
+from support.hub import Client, Hub
+from support.process import HubProcess
+from support.waiting import eventually
+
+MiB = 1024 * 1024
+# Says megabytes in numbered lines, with a pause now and then; "COUNT BYTES": so many lines of so many bytes.
+FLOOD = """
+import asyncio
+
+async def flood(message: str):
+    count, size = map(int, message.split())
+    for number in range(count):
+        yield f"{number}:".ljust(size - 1, "x") + "\\n"
+        if number % 16 == 0:
+            await asyncio.sleep(0.005)
+"""
+
+
+def flooded(count: int, size: int) -> str:
+    return "".join(f"{number}:".ljust(size - 1, "x") + "\n" for number in range(count))
+
+
+def small_window(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket that takes little while nobody reads it."""
+    sock = socket.socket(address[0], address[1])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    return sock
+
+
+async def stopped_reader(hub: Hub | HubProcess, query: str) -> Client:
+    """Connect a client that takes only what fits its small window, until next() is called."""
+    http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=small_window))
+    return Client(http, await http.ws_connect(f"{hub.url}/api/v1/ws{query}", max_msg_size=0))
+
+
+async def test_those_who_read_are_undisturbed_by_one_who_does_not(tmp_path_factory: Any) -> None:
+    """50 clients get 4 MiB each, exactly, while one reads nothing; the hub's memory grows by less than 48 MiB."""
+    hub = HubProcess(tmp_path_factory.mktemp("hub"))
+    hub.agent("flood.py", FLOOD)
+    await hub.start()
+    http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    try:
+        stuck = await stopped_reader(hub, "?sessionId=s1")
+        fast = [
+            Client(http, await http.ws_connect(f"{hub.url}/api/v1/ws?sessionId=s1", max_msg_size=0)) for _ in range(50)
+        ]
+        before = hub.memory()
+        await fast[0].send(type="chat", agentId="flood", sessionId="s1", message="4096 1024")
+        await asyncio.gather(*(client.until_done() for client in fast))
+        grown = hub.memory() - before
+        wanted = flooded(4096, 1024)
+        assert all(client.text() == wanted for client in fast)
+        assert grown < 48 * MiB, grown
+        assert not stuck.frames
+        await stuck.close()
+    finally:
+        await http.close()
+        await hub.kill()
+
+
+async def flood(hub: Hub, count: int, size: int) -> tuple[Client, Client, int]:
+    """Let a fast client hear a flood to its end beside a stopped one; return both, and the most bytes unsent."""
+    hub.agent("flood.py", FLOOD)
+    await hub.start()
+    slow = await stopped_reader(hub, "?sessionId=s1")
+    (connection,) = hub.node.registry.connections
+    fast = await hub.connect("?sessionId=s1")
+    hub.clients.append(slow)
+    await fast.send(type="chat", agentId="flood", sessionId="s1", message=f"{count} {size}")
+    most = 0
+    while not (await fast.next())["done"]:
+        most = max(most, connection.unsent())
+    assert fast.text() == flooded(count, size)
+    return fast, slow, most
+
+
+async def test_one_who_reads_again_in_time_gets_everything_merged(hub: Hub) -> None:
+    """What waits for it stays in the log, not in memory; it comes in fewer frames than there were events."""
+    hub.limits = attrs.evolve(hub.limits, stuck_seconds=60.0)
+    fast, slow, most = await flood(hub, 4096, 1024)
+    assert 0 < most < hub.limits.high_water_bytes + 2 * hub.limits.page_bytes
+    await slow.until_done()
+    assert slow.text() == flooded(4096, 1024)
+    assert len(slow.frames) < len(fast.frames)
+    seqs = [frame["seq"] for frame in slow.frames]
+    assert seqs == sorted(set(seqs)) and slow.frames[-1] == fast.frames[-1]
+
+
+async def test_one_who_does_not_read_is_aborted_and_resumes_exactly(hub: Hub) -> None:
+    """Its socket ends without a close frame; what it had taken and what it gets on its next one are the whole text."""
+    hub.limits = attrs.evolve(hub.limits, stuck_seconds=1.0)
+    _, slow, _ = await flood(hub, 4096, 1024)
+    await eventually(lambda: len(hub.node.registry.connections) <= 1)
+    assert await slow.closed() in (None, 1006)
+    assert flooded(4096, 1024).startswith(slow.text()) and len(slow.text()) < 4096 * 1024
+    last = slow.frames[-1] if slow.frames else {"seq": 0, "epoch": hub.node.sessions["s1"].channel.epoch}
+    again = await hub.connect(f"?sessionId=s1&afterSeq={last['seq']}&epoch={last['epoch']}")
+    await again.until_done()
+    assert slow.text() + again.text() == flooded(4096, 1024)

@@ -1,0 +1,137 @@
+"""What the hub can do is written down, and what is written down is what it does."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+from support.documents import DOCS, README, README_ZH, blocks, rows
+
+from hub.adapters import openai_chat
+from hub.cli.main import cli
+from hub.errors import HubError
+from hub.hosting.contract import Marks, Run
+from hub.limits import KiB, Limits, MiB
+from hub.messages import BODIES, COMMANDS, NOTICES
+from hub.settings import KINDS, PREFIX, Settings
+
+UNITS = {"MiB": MiB, "KiB": KiB, "s": 1}
+
+
+def named(page: Path) -> set[str]:
+    """Return the names in the first column of the page's tables."""
+    return {name for row in rows(page) for name in re.findall(r"`([^`]+)`", row[0])}
+
+
+def errors(kind: type[HubError]) -> set[str]:
+    return {kind.code}.union(*(errors(one) for one in kind.__subclasses__()))
+
+
+def fields_of(kind: type[Any]) -> list[str]:
+    fields = attrs.fields(kind) if attrs.has(kind) else msgspec.structs.fields(kind)
+    return [field.name for field in fields if not field.name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", sorted({*COMMANDS, *BODIES, *NOTICES}))
+def test_every_command_event_and_notice_is_on_the_protocol_page(name: str) -> None:
+    """By its name, and with each of its fields."""
+    text = DOCS["protocol"].read_text()
+    assert f"`{name}`" in text
+    kinds = [table[name] for table in (COMMANDS, BODIES, NOTICES) if name in table]
+    missing = [
+        field for kind in kinds for field in fields_of(kind) if f"`{field}`" not in text and f'"{field}"' not in text
+    ]
+    assert not missing, f"{name} has {missing}, of which the page says nothing"
+
+
+def test_every_command_has_a_row() -> None:
+    """The table of commands is whole."""
+    assert COMMANDS.keys() <= named(DOCS["protocol"])
+
+
+def test_every_event_has_a_row_with_its_fields() -> None:
+    """The table of events is whole."""
+    table = {row[0].strip("`"): row[1] for row in rows(DOCS["protocol"]) if len(row) == 4}
+    for name, kind in BODIES.items():
+        assert not [field for field in fields_of(kind) if f"`{field}`" not in table[name]], name
+
+
+@pytest.mark.parametrize("code", sorted(errors(HubError)))
+def test_every_error_code_is_on_the_protocol_page(code: str) -> None:
+    """A client can look up what it hears."""
+    assert f"`{code}`" in DOCS["protocol"].read_text()
+
+
+def test_every_code_of_agents_and_models_is_on_the_agents_page() -> None:
+    """The codes that are written in the code are in the tables."""
+    code = "".join(path.read_text() for path in (DOCS["agents"].parent.parent / "hub").rglob("*.py"))
+    used = set(re.findall(r'"((?:model|agent|answer)_[a-z_]+)"', code)) - {"agent_broken", "model_not_found"}
+    used = {name for name in used if re.search(rf'"{name}"(?:,|\)|\s*\n?\s*\))', code)}
+    assert {"model_refused", "agent_bad_output", "answer_too_long"} <= used
+    assert used <= named(DOCS["agents"]), used - named(DOCS["agents"])
+
+
+def test_every_limit_is_on_the_protocol_page_with_its_value() -> None:
+    """The numbers in the table are the hub's."""
+    written: dict[str, float] = {}
+    for row in rows(DOCS["protocol"]):
+        names, values = re.findall(r"`([a-z_]+)`", row[0]), row[1].split(", ")
+        if names and set(names) <= set(fields_of(Limits)):
+            written.update(zip(names, map(amount, values), strict=True))
+    assert written == attrs.asdict(Limits())
+
+
+def amount(text: str) -> float:
+    number, _, unit = text.partition(" ")
+    base, _, power = number.partition("^")
+    return float(base) ** float(power or 1) * UNITS.get(unit, 1)
+
+
+def test_every_setting_is_on_the_start_page_with_its_default_variable_and_flag() -> None:
+    """The table of settings is what the hub reads."""
+    table = {row[0].strip("`"): [cell.strip("`") for cell in row[1:]] for row in rows(DOCS["start"]) if len(row) == 5}
+    del table["hubbub.toml"]
+    assert table.keys() == KINDS.keys()
+    flags = {option for parameter in cli.commands["serve"].params for option in parameter.opts}
+    for name, (variable, flag, default, _) in table.items():
+        assert variable == PREFIX + name.upper()
+        assert flag == (f"--{name}" if f"--{name}" in flags else "-")
+        value = getattr(Settings(), name)
+        if isinstance(value, (str, Path)):
+            assert default == str(value)
+        elif name == "log":
+            assert Settings().log_url == "sqlite:///data/hub.db" and default == "hub.db` in the data folder"
+        else:
+            assert tomllib.loads(f"it = {default}")["it"] == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_every_option_and_mark_and_part_of_a_run_is_on_the_agents_page() -> None:
+    """An author need not read the code."""
+    page = named(DOCS["agents"])
+    assert set(fields_of(openai_chat.Options)) <= page
+    assert set(fields_of(Marks)) <= page
+    assert {f"run.{name}" for name in fields_of(Run)} <= page
+
+
+def test_the_defaults_of_options_on_the_agents_page_are_the_adapters() -> None:
+    """Where a default is a number, the table has it."""
+    table = {row[0].strip("`"): row[1] for row in rows(DOCS["agents"])}
+    for field in attrs.fields(openai_chat.Options):
+        if isinstance(field.default, (int, float)):
+            assert float(table[field.name]) == field.default, field.name
+
+
+def test_both_readmes_have_the_same_examples() -> None:
+    """What is said in Chinese is shown with the same code."""
+    english, chinese = blocks(README), blocks(README_ZH)
+    assert [(block.info, block.text) for block in english] == [(block.info, block.text) for block in chinese]
+
+
+def test_both_readmes_link_to_the_same_places() -> None:
+    """And to each other."""
+    links = [set(re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))) for page in (README, README_ZH)]
+    assert links[0] - {"README.zh-CN.md"} == links[1] - {"README.md"}
+    assert "README.zh-CN.md" in links[0] and "README.md" in links[1]

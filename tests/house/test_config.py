@@ -1,0 +1,240 @@
+"""Settings come from hubbub.toml, HUBBUB_* and flags, and whoever makes a mistake is told which."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.documents import ROOT
+
+from hub.limits import Limits
+from hub.settings import ConfigError, Settings, load
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "hubbub.toml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def refusal(folder: Path, toml: str = "", environ: dict[str, str] | None = None, **flags: Any) -> str:
+    """Return what load() says when it refuses, which is one line."""
+    with pytest.raises(ConfigError) as caught:
+        load(flags, environ or {}, write(folder, toml))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_without_any_source_the_defaults_hold(tmp_path: Path) -> None:
+    """No file, no variable and no flag is a complete set-up."""
+    assert load({}, {"PATH": "/bin"}, tmp_path) == Settings()
+
+
+def test_the_file_sets_every_kind_of_value(tmp_path: Path) -> None:
+    """Texts, numbers, switches, folders and lists are written as TOML writes them."""
+    toml = """
+        [hubbub]
+        host = "127.0.0.1"
+        port = 1234
+        agents = "elsewhere"
+        retention_days = 1
+        frames_per_second = 12.5
+        origins = ["https://one.example"]
+        open_to_network = true
+    """
+    assert load({}, {}, write(tmp_path, toml)) == Settings(
+        host="127.0.0.1",
+        port=1234,
+        agents=Path("elsewhere"),
+        retention_days=1.0,
+        frames_per_second=12.5,
+        origins=("https://one.example",),
+        open_to_network=True,
+    )
+
+
+def test_variables_are_read_as_the_type_of_their_setting(tmp_path: Path) -> None:
+    """All variables are text; a list is separated by commas."""
+    environ = {
+        "HUBBUB_PORT": "1234",
+        "HUBBUB_RELOAD": "true",
+        "HUBBUB_RETENTION_DAYS": "0.5",
+        "HUBBUB_DATA": "kept",
+        "HUBBUB_HOSTS": "one.example, two.example,",
+        "HUBBUB_ORIGINS": "https://one.example",
+    }
+    assert load({}, environ, tmp_path) == Settings(
+        port=1234,
+        reload=True,
+        retention_days=0.5,
+        data=Path("kept"),
+        hosts=("one.example", "two.example"),
+        origins=("https://one.example",),
+    )
+
+
+def test_flags_win_over_the_environment_over_the_file(tmp_path: Path) -> None:
+    """Whatever is nearer to the person wins; a flag that was not given is None and wins over nothing."""
+    write(tmp_path, '[hubbub]\nport = 1\nhost = "file"\nlog = "file"\n')
+    environ = {"HUBBUB_PORT": "2", "HUBBUB_HOST": "environment"}
+    flags = {"port": "3", "host": None, "log": None, "agents": Path("flag")}
+    settings = load(flags, environ, tmp_path)
+    assert (settings.port, settings.host, settings.log) == (3, "environment", "file")
+    assert settings.agents == Path("flag")
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    """A typing mistake in the file does not pass in silence."""
+    said = refusal(tmp_path, "[hubbub]\nprot = 1")
+    assert "hubbub.toml" in said and "'prot'" in said and "did you mean port?" in said
+
+
+def test_an_unknown_key_that_is_near_to_none_is_refused_with_all_there_are(tmp_path: Path) -> None:
+    """Who is far off is shown what there is."""
+    said = refusal(tmp_path, "[hubbub]\nxyzzy = 1")
+    assert "'xyzzy'" in said and "frames_per_second" in said and "limits" not in said
+
+
+def test_what_stands_outside_of_the_table_is_refused(tmp_path: Path) -> None:
+    """A key above [hubbub], or a table of another name, is not overlooked."""
+    assert "'port' stands outside of [hubbub]" in refusal(tmp_path, "port = 1")
+    assert "'hubub' stands outside of [hubbub]" in refusal(tmp_path, "[hubub]\nport = 1")
+    assert "hubbub is not a table" in refusal(tmp_path, "hubbub = 1")
+
+
+def test_an_unknown_variable_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    """A typing mistake in a variable does not pass in silence either, nor does a small letter."""
+    assert "HUBBUB_PROT" in (said := refusal(tmp_path, environ={"HUBBUB_PROT": "1"}))
+    assert "did you mean HUBBUB_PORT?" in said
+    assert "did you mean HUBBUB_PORT?" in refusal(tmp_path, environ={"HUBBUB_port": "1"})
+
+
+def test_variables_of_the_tests_are_left_alone(tmp_path: Path) -> None:
+    """HUBBUB_TEST_* belongs to the tests, which start real hubs."""
+    assert load({}, {"HUBBUB_TEST_TORTURE": "long"}, tmp_path) == Settings()
+
+
+def test_the_limits_cannot_be_set(tmp_path: Path) -> None:
+    """They are measured, not chosen: neither the file nor a variable reaches them."""
+    assert "'limits'" in refusal(tmp_path, "[hubbub.limits]\nframe_bytes = 1")
+    assert "HUBBUB_LIMITS" in refusal(tmp_path, environ={"HUBBUB_LIMITS": "{}"})
+    assert Settings().limits == Limits()
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "wanted"),
+    [
+        ('port = "1234"', "port", "a whole number"),
+        ("port = true", "port", "a whole number"),
+        ("port = 65536", "port", "0 to 65535"),
+        ('host = ""', "host", "not empty"),
+        ("log = 1", "log", "a text"),
+        ("agents = 1", "agents", "the path of a folder"),
+        ('data = ""', "data", "the path of a folder"),
+        ("reload = 1", "reload", "true or false"),
+        ("frames_per_second = nan", "frames_per_second", "a number"),
+        ("retention_days = -1", "retention_days", "a number"),
+        ('hosts = "one.example"', "hosts", "a list of texts"),
+        ("origins = [1]", "origins", "a list of texts"),
+    ],
+)
+def test_a_wrong_value_in_the_file_is_named(tmp_path: Path, line: str, key: str, wanted: str) -> None:
+    """The line says where it stands, which setting it is, and what it must be."""
+    said = refusal(tmp_path, f"[hubbub]\n{line}")
+    assert said.startswith(f"hubbub.toml: {key} must be ") and wanted in said
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("HUBBUB_PORT", "http", "a whole number"),
+        ("HUBBUB_RELOAD", "maybe", "true or false"),
+        ("HUBBUB_HOST", "", "not empty"),
+        ("HUBBUB_DATA", "", "the path of a folder"),
+        ("HUBBUB_FRAMES_PER_SECOND", "inf", "a number"),
+    ],
+)
+def test_a_wrong_value_in_the_environment_is_named(tmp_path: Path, name: str, text: str, wanted: str) -> None:
+    """The line says which variable it is, and what it must be."""
+    said = refusal(tmp_path, environ={name: text})
+    assert said.startswith(f"{name} in the environment must be ") and wanted in said
+
+
+def test_a_wrong_flag_is_named(tmp_path: Path) -> None:
+    """The line says which flag it is, and what it must be."""
+    assert refusal(tmp_path, port="http").startswith("--port must be a whole number")
+
+
+def test_a_mistake_is_refused_where_a_flag_has_another_value(tmp_path: Path) -> None:
+    """It would otherwise wait for the day on which the flag is left out."""
+    assert "hubbub.toml: port" in refusal(tmp_path, '[hubbub]\nport = "x"', port="1")
+
+
+def test_a_refused_value_is_not_repeated(tmp_path: Path) -> None:
+    """What was mistyped may hold a password."""
+    assert "secret" not in refusal(tmp_path, '[hubbub]\nlog = ["redis://:secret@one.example"]')
+
+
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
+    """The line says that the file cannot be read, and where it goes wrong."""
+    assert refusal(tmp_path, "[hubbub]\nport = \n").startswith("hubbub.toml cannot be read: ")
+    (tmp_path / "hubbub.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="hubbub.toml cannot be read"):
+        load({}, {}, tmp_path)
+
+
+def test_a_folder_of_the_files_name_is_refused(tmp_path: Path) -> None:
+    """A hubbub.toml that is there and cannot be opened is not taken for none."""
+    (tmp_path / "hubbub.toml").mkdir()
+    with pytest.raises(ConfigError, match="hubbub.toml cannot be read: Is a directory"):
+        load({}, {}, tmp_path)
+
+
+def test_the_log_lies_in_the_data_folder_where_none_is_named() -> None:
+    """Three slashes lead to a relative path and four to an absolute one; a log that is named is kept as it is."""
+    assert Settings().log_url == "sqlite:///data/hub.db"
+    assert Settings(data=Path("/var/hub")).log_url == "sqlite:////var/hub/hub.db"
+    assert Settings(log="sqlite:///other.db").log_url == "sqlite:///other.db"
+
+
+def test_the_settings_need_no_extra() -> None:
+    """Whoever embeds the hub has neither click nor rich."""
+    program = """if True:
+        import sys
+        from pathlib import Path
+        for name in ("click", "rich", "typed_settings"):
+            sys.modules[name] = None
+        from hub.settings import load
+        print(load({}, {"HUBBUB_PORT": "1"}, Path("nowhere")).port)
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_the_variable_of_the_terminals_commands_is_no_setting(tmp_path: Path) -> None:
+    """Who has HUBBUB_URL set for `hubbub chat` can start a hub, too."""
+    assert load({}, {"HUBBUB_URL": "http://a.example"}, tmp_path) == Settings()
+
+
+def test_a_limit_comes_from_its_table_or_its_variable(tmp_path: Path) -> None:
+    """The environment wins over the file; what is left out keeps its default."""
+    (tmp_path / "hubbub.toml").write_text("[limits]\nqueued_runs = 5\nrun_seconds = 0.5\n")
+    limits = load({}, {"HUBBUB_LIMITS_QUEUED_RUNS": "6", "HUBBUB_LIMITS_FILE_BYTES": "7"}, tmp_path).limits
+    assert limits == Limits(queued_runs=6, run_seconds=0.5, file_bytes=7)
+
+
+def test_a_limit_that_is_none_is_refused(tmp_path: Path) -> None:
+    """With where it stands, and what would be one."""
+    assert refusal(tmp_path, "[limits]\nqueued_run = 5") == (
+        "hubbub.toml: unknown limit 'queued_run': did you mean queued_runs?"
+    )
+    assert "limits.queued_runs must be a whole number, 0 or more" in refusal(tmp_path, "[limits]\nqueued_runs = -1")
+    assert "limits.page_rows must be a whole number, 1 or more" in refusal(tmp_path, "[limits]\npage_rows = 0")
+    assert "must be a number of seconds, more than 0" in refusal(tmp_path, "[limits]\nrun_seconds = 0")
+    assert "must be a whole number" in refusal(tmp_path, "[limits]\nframe_bytes = 1.5")
+    assert "limits is not a table" in refusal(tmp_path, "limits = 1")
+    (tmp_path / "hubbub.toml").unlink()
+    with pytest.raises(ConfigError, match="did you mean HUBBUB_LIMITS_QUEUED_RUNS"):
+        load({}, {"HUBBUB_LIMITS_QUEUED_RUN": "5"}, tmp_path)
+    with pytest.raises(ConfigError, match="HUBBUB_LIMITS_RUN_SECONDS in the environment must be a number of seconds"):
+        load({}, {"HUBBUB_LIMITS_RUN_SECONDS": "soon"}, tmp_path)

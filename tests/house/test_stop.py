@@ -1,0 +1,183 @@
+"""SIGTERM: the hub goes down in order, and nothing that was accepted is lost."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from support.hub import AGENTS, Client
+from support.process import HubProcess
+
+OTHERS = {
+    "brief": '''
+        """Needs a while, but less than a stopping hub waits: "SECONDS"."""
+        import asyncio
+
+        async def brief(message: str):
+            yield "begun "
+            await asyncio.sleep(float(message))
+            yield "ended"
+        ''',
+    "deaf": '''
+        """Never ends, and ignores its cancel."""
+        import asyncio
+
+        async def deaf(message: str):
+            yield "what?"
+            while True:
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    pass
+        ''',
+    "flood": """
+        import asyncio
+
+        async def flood(message: str):
+            while True:
+                yield "x" * 10_000
+                await asyncio.sleep(0.01)
+        """,
+}
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[HubProcess]:
+    running = HubProcess(tmp_path)
+    for name, code in (AGENTS | OTHERS).items():
+        running.agent(f"{name}.py", code)
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.kill()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield session
+
+
+async def connect(http: aiohttp.ClientSession, hub: HubProcess, **cursor: Any) -> Client:
+    """Connect a client of the extended protocol that hears the session of *cursor*."""
+    ws = await http.ws_connect(f"{hub.url}/api/v1/ws", protocols=("hubbub.v1",), max_msg_size=0)
+    client = Client(http, ws)
+    await client.send(type="subscribe", **cursor)
+    await client.until_type("subscribed")
+    return client
+
+
+@pytest.fixture
+def stuck() -> Iterator[list[socket.socket]]:
+    sockets = [socket.socket() for _ in range(2)]
+    yield sockets
+    for sock in sockets:
+        sock.close()
+
+
+async def never_read(sock: socket.socket, hub: HubProcess, session: str) -> None:
+    """Hear a session on a socket that nobody reads."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, ("127.0.0.1", hub.port))
+    head = f"GET /api/v1/ws?sessionId={session} HTTP/1.1\r\nHost: 127.0.0.1:{hub.port}\r\n"
+    head += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    await loop.sock_sendall(sock, (head + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode())
+
+
+def events(client: Client) -> list[tuple[int, str, str]]:
+    """Return what the client heard of the log."""
+    return [(f["seq"], f["type"], f.get("content", f.get("stopReason", ""))) for f in client.frames if "ts" in f]
+
+
+async def test_a_stop_keeps_what_was_accepted(
+    served: HubProcess, http: aiohttp.ClientSession, stuck: list[socket.socket]
+) -> None:
+    """Started answers end `aborted`, queued ones run after the restart, sockets close with 1012, the exit code is 0."""
+    clients = [await connect(http, served, sessionId="s1") for _ in range(3)]
+    first = clients[0]
+    for sock in stuck:
+        await never_read(sock, served, "s2")
+    await first.send(type="chat", agentId="flood", sessionId="s2", message="")
+    await first.send(type="chat", agentId="gated", sessionId="s1", message=str(served.folder / "never"))
+    await first.until(lambda f: f.get("content") == "one ")
+    queued = [
+        {"sessionId": "s1", "clientMsgId": f"c{n}", "message": f"queued {n}", "ifBusy": "enqueue"} for n in range(3)
+    ]
+    for chat in queued:
+        await first.send(type="chat", agentId="echo", **chat)
+        assert (await first.until_type("accepted"))["status"] == "queued"
+    served.signal(signal.SIGTERM)
+    codes = await asyncio.gather(*(client.closed() for client in clients))
+    assert codes == [1012, 1012, 1012]
+    assert await served.ended() == 0, served.log
+    heard = events(clients[1])
+    for client in clients:
+        mine = [f for f in client.frames if f.get("sessionId") == "s1"]
+        assert [f["stopReason"] for f in mine if f["type"] == "run_finished"] == ["aborted"]
+        assert any(f["type"] == "draining" for f in client.frames)
+    await served.start()
+    last = [f for f in clients[1].frames if "ts" in f][-1]
+    again = await connect(http, served, sessionId="s1", afterSeq=last["seq"], epoch=last["epoch"])
+    while sum(f["type"] == "run_finished" for f in again.frames) < 3:
+        await again.next()
+    assert again.text() == "queued 0 queued 1 queued 2 "
+    whole = await connect(http, served, sessionId="s1", afterSeq=0)
+    while sum(f["type"] == "run_finished" for f in whole.frames) < 4:
+        await whole.next()
+    assert clients[1].text() + again.text() == whole.text() == "one queued 0 queued 1 queued 2 "
+    assert {event[0] for event in heard}.isdisjoint(event[0] for event in events(again))
+    for chat in queued:  # it was accepted: it is not answered again
+        await again.send(type="chat", agentId="echo", **chat)
+        assert (await again.until_type("accepted"))["status"] == "duplicate"
+
+
+async def test_a_stop_lets_a_short_answer_end_and_refuses_new_chats(
+    served: HubProcess, http: aiohttp.ClientSession
+) -> None:
+    """The client hears the whole answer, then 1012; a chat meanwhile is told `draining`."""
+    client = await connect(http, served, sessionId="s1")
+    await client.send(type="chat", agentId="brief", sessionId="s1", message="1")
+    await client.until_type("stream")
+    served.signal(signal.SIGTERM)
+    await client.until_type("draining")
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="me too")
+    assert (await client.until_type("error"))["code"] == "draining"
+    assert (await client.until_type("run_finished"))["stopReason"] == "end_turn"
+    assert client.text() == "begun ended"
+    assert await client.closed() == 1012
+    assert await served.ended() == 0
+
+
+async def test_a_second_signal_ends_the_waiting(served: HubProcess, http: aiohttp.ClientSession) -> None:
+    """The answer that one signal would have let end is aborted."""
+    client = await connect(http, served, sessionId="s1")
+    await client.send(type="chat", agentId="brief", sessionId="s1", message="4")
+    await client.until_type("stream")
+    served.signal(signal.SIGTERM)
+    await client.until_type("draining")
+    served.signal(signal.SIGTERM)
+    assert (await client.until_type("run_finished"))["stopReason"] == "aborted"
+    assert await client.closed() == 1012
+    assert await served.ended() == 0
+
+
+async def test_an_agent_that_ignores_its_cancel_does_not_hold_the_process(
+    served: HubProcess, http: aiohttp.ClientSession
+) -> None:
+    """Its run ends `aborted` all the same, and the hub with exit code 0."""
+    client = await connect(http, served, sessionId="s1")
+    await client.send(type="chat", agentId="deaf", sessionId="s1", message="")
+    await client.until_type("stream")
+    served.signal(signal.SIGTERM)
+    await client.until_type("draining")
+    served.signal(signal.SIGTERM)
+    assert (await client.until_type("run_finished"))["stopReason"] == "aborted"
+    assert await client.closed() == 1012
+    assert await served.ended() == 0

@@ -1,0 +1,202 @@
+"""What a message holds beside its text: parts and metadata, checked, kept, and shown to the agent."""
+
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from ag_ui.core import UserMessage
+from support.hub import Client, Hub
+
+IMAGE = {"type": "image", "source": {"type": "data", "value": "aGVsbG8=", "mimeType": "image/png"}}
+PARTS: list[dict[str, Any]] = [
+    {"type": "text", "text": "look"},
+    {**IMAGE, "id": "p1", "metadata": {"alt": "a cat"}},
+    {"type": "audio", "source": {"type": "url", "value": "https://example.org/a.ogg", "mimeType": "audio/ogg"}},
+    {"type": "video", "source": {"type": "url", "value": "https://example.org/v"}},
+    {"type": "document", "source": {"type": "file", "value": "file-1", "provider": "openai"}},
+]
+BINARY = {"type": "binary", "mimeType": "application/pdf", "url": "https://example.org/b.pdf", "filename": "b.pdf"}
+SEES = """
+    import json
+    from hub import Message
+
+    async def sees(run):
+        yield json.dumps([list(run.parts), dict(run.metadata), [list(past.parts) for past in run.history]])
+    """
+
+
+async def begin(hub: Hub, **limits: Any) -> Client:
+    hub.agent("sees.py", SEES)
+    await hub.start(**limits)
+    return await hub.connect("?agentId=sees", extended=True)
+
+
+async def say(client: Client, **fields: Any) -> dict[str, Any]:
+    await client.send(type="chat", sessionId="s1", **{"message": "hi"} | fields)
+    return await client.until(lambda f: f["type"] in ("run_finished", "error"))
+
+
+async def test_parts_and_metadata_are_logged_seen_by_the_agent_and_kept(hub: Hub) -> None:
+    """In the event, in the run, in the history of the next one, over REST, and with a message that is edited."""
+    client = await begin(hub)
+    given = [*PARTS, BINARY]
+    end = await say(client, parts=given, metadata={"from": {"app": 1}})
+    event = await client.find(lambda f: f["type"] == "user_message")
+    assert event["parts"] == given and event["metadata"] == {"from": {"app": 1}}
+    assert json.loads(client.text(end["runId"])) == [given, {"from": {"app": 1}}, []]
+    end = await say(client)
+    assert json.loads(client.text(end["runId"])) == [[], {}, [given, []]]
+    async with aiohttp.ClientSession() as http:
+        async with http.get(f"{hub.url}/api/v1/sessions/s1/messages") as response:
+            first, answer, *_ = (await response.json())["data"]
+    assert first["parts"] == given and first["metadata"] == {"from": {"app": 1}} and "parts" not in answer
+    assert answer["userMessageId"] == event["messageId"] == first["messageId"]
+    await client.send(type="regenerate", sessionId="s1", messageId=first["messageId"])
+    end = await client.until_done()
+    assert json.loads(client.text(end["runId"])) == [given, {"from": {"app": 1}}, []]
+    edit = {"type": "edit", "sessionId": "s1", "messageId": first["messageId"], "message": "x"}
+    await client.send(**edit, parts=[BINARY], metadata={"b": 2})
+    end = await client.until_done()
+    assert json.loads(client.text(end["runId"])) == [[BINARY], {"b": 2}, []]
+
+
+def test_the_parts_are_ag_uis() -> None:
+    """Its own models read what is shown here; `binary` is what it had before 1.0."""
+    UserMessage.model_validate({"id": "u", "role": "user", "content": PARTS})
+
+
+async def test_what_is_not_known_of_a_part_is_left_out(hub: Hub) -> None:
+    """As with fields of a command."""
+    client = await begin(hub)
+    await say(client, parts=[{**IMAGE, "more": 1}])
+    assert (await client.find(lambda f: f["type"] == "user_message"))["parts"] == [IMAGE]
+
+
+BAD: list[tuple[Any, str]] = [
+    ("text", "parts"),
+    ([{"text": "no type"}], "$.parts[0]"),
+    ([{"type": "hologram", "source": IMAGE["source"]}], "hologram"),
+    ([{"type": "text"}], "text"),
+    ([{"type": "image"}], "source"),
+    ([{"type": "image", "source": {"type": "data", "value": "a", "mimeType": "image/png"}}], "base64"),
+    ([{"type": "image", "source": {"type": "data", "value": "aGVsbG8="}}], "mimeType"),
+    ([{"type": "image", "source": {"type": "url", "value": 7}}], "value"),
+    ([{"type": "image", "source": {"type": "url", "value": "x", "mimeType": "png"}}], "mimeType"),
+    ([{"type": "binary", "mimeType": "a/b", "filename": "f"}], "one of id, url and data"),
+    ([IMAGE] * 65, "64"),
+]
+
+
+@pytest.mark.parametrize(("parts", "named"), BAD, ids=range(len(BAD)))
+@pytest.mark.parametrize("kind", ["chat", "edit"])
+async def test_bad_parts_are_refused_by_place(hub: Hub, kind: str, parts: Any, named: str) -> None:
+    """`bad_frame`, and nothing of the message is kept."""
+    client = await begin(hub)
+    await client.send(type=kind, sessionId="s1", messageId="m_1", message="hi", parts=parts)
+    error = await client.until_type("error")
+    assert error["code"] == "bad_frame" and named in error["message"]
+    assert await hub.node.log.find("s1") is None
+
+
+async def test_the_limits_of_parts_and_metadata(hub: Hub) -> None:
+    """64 parts, and 16 KiB of metadata, are taken; a byte more is not, and metadata is an object."""
+    client = await begin(hub)
+    room = 16 * 1024 - len('{"a":""}')
+    assert (await say(client, parts=[IMAGE] * 64, metadata={"a": "x" * room}))["type"] == "run_finished"
+    error = await say(client, metadata={"a": "x" * (room + 1)})
+    assert error["code"] == "bad_frame" and "metadata is larger than 16 KiB" in error["message"]
+    assert (await say(client, metadata=["a"]))["code"] == "bad_frame"
+
+
+async def test_a_client_msg_id_stands_for_its_parts_and_metadata_too(hub: Hub) -> None:
+    """Sent again without them it is another message; with them it is a duplicate."""
+    client = await begin(hub)
+    whole = {"clientMsgId": "k", "parts": [IMAGE], "metadata": {"a": 1}}
+    await say(client, **whole)
+    for other in ({"clientMsgId": "k"}, whole | {"parts": [BINARY]}, whole | {"metadata": {"a": 2}}):
+        assert (await say(client, **other))["code"] == "id_reused"
+    await client.send(type="chat", sessionId="s1", message="hi", **whole)
+    assert (await client.until_type("accepted"))["status"] == "duplicate"
+
+
+async def test_a_queued_message_keeps_its_parts_and_metadata_across_a_restart(hub: Hub) -> None:
+    """Its run starts in the next process, and sees them."""
+    client = await begin(hub)
+    await client.send(type="chat", agentId="gated", sessionId="s1", message="never")
+    await client.until_type("stream")
+    await client.send(type="chat", sessionId="s1", message="hi", parts=PARTS, metadata={"a": 1}, ifBusy="enqueue")
+    queued = await client.until(lambda f: f["type"] == "accepted")
+    assert queued["status"] == "queued"
+    await hub.stop()
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s1", afterSeq=0)
+    await client.until(lambda f: f["type"] == "run_finished" and f["runId"] == queued["runId"])
+    assert json.loads(client.text(queued["runId"])) == [PARTS, {"a": 1}, [[], []]]
+
+
+SHOWS = """
+    import asyncio
+    from hub import Message
+
+    async def shows(message: str):
+        yield Message("see", parts=PARTS)
+        if message == "wait":
+            await asyncio.Event().wait()
+    """
+
+
+async def test_an_agents_message_may_have_parts(hub: Hub) -> None:
+    """Extended clients get them; plain ones see the text alone; they are in the history, also after an abort."""
+    hub.agent("shows.py", SHOWS.replace("PARTS", repr([{**IMAGE, "more": 1}])))
+    client = await begin(hub)
+    plain = await hub.connect("?sessionId=s1")
+    await say(client, agentId="shows")
+    assert (await client.find(lambda f: f["type"] == "message"))["parts"] == [IMAGE]
+    await plain.until_done()
+    assert "parts" not in plain.frames[0] and plain.frames[0]["content"] == "see"
+    await client.send(type="chat", agentId="shows", sessionId="s1", message="wait")
+    await client.until(lambda f: f["type"] == "message")
+    await hub.stop()
+    await hub.start()
+    answers = [m for m in await hub.node.log.messages("s1", 9) if m.role == "assistant"]
+    assert [m.parts for m in answers] == [(IMAGE,)] * 2
+
+
+async def test_an_aborted_answer_keeps_its_parts_where_the_hub_was_killed(hub: Hub) -> None:
+    """The end that the next start writes has what the log has."""
+    hub.agent("shows.py", "from hub import agent\n" + SHOWS.replace("PARTS", repr([IMAGE])).replace("\n    ", "\n"))
+    client = await begin(hub)
+    await client.send(type="chat", agentId="shows", sessionId="s1", message="wait")
+    await client.until(lambda f: f["type"] == "message")
+    for session in hub.node.sessions.values():  # leave as a killed process would: no end is written
+        for run in list(session.runs.values()):
+            run.leave()
+            session.runs.pop(run.id)
+    await hub.stop()
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s1", afterSeq=0)
+    assert (await client.until_done())["stopReason"] == "aborted"
+    assert [m.parts for m in await hub.node.log.messages("s1", 9)] == [None, (IMAGE,)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "code"),
+    [
+        ("[{'type': 'hologram'}]", "agent_bad_output"),
+        ("[object()]", "agent_bad_output"),
+        ("7", "agent_bad_output"),
+        ("[{'type': 'text', 'text': '\\ud800'}]", "agent_bad_output"),
+        ("[{'type': 'text', 'text': 'x' * 300_000}]", "answer_too_long"),
+    ],
+)
+async def test_bad_parts_end_an_answer(hub: Hub, parts: str, code: str) -> None:
+    """With an error of its own; what was said before is kept."""
+    hub.agent("shows.py", SHOWS.replace("PARTS", parts))
+    client = await begin(hub)
+    end = await say(client, agentId="shows")
+    assert end["stopReason"] == "error"
+    assert (await client.find(lambda f: f["type"] == "run_error"))["code"] == code
+    assert "message" not in [f["type"] for f in client.frames]

@@ -1,0 +1,92 @@
+"""The event envelope: the same log in another shape."""
+
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from support.agents import EVERYTHING
+from support.envelope import joined, text
+from support.hub import Hub
+
+
+def status(event: str) -> Any:
+    return lambda frame: frame["type"] == "status" and frame["payload"]["event"] == event
+
+
+@pytest.mark.parametrize("path, protocols", [("agents/echo/ws", ()), ("ws?agentId=echo", ("hubbub.events",))])
+async def test_an_answer_is_said_in_envelopes(hub: Hub, path: str, protocols: tuple[str, ...]) -> None:
+    """A chat that names no agent goes to the one in the address; all frames have one shape."""
+    await hub.start()
+    client = await joined(hub, path, *protocols)
+    await client.until(status("welcome"))
+    await client.send(type="chat", message="hello there")
+    done = await client.until(lambda frame: frame["type"] == "done")
+    assert text(client.frames) == "hello there " and done["payload"]["stopReason"] == "end_turn"
+    assert all(
+        frame.keys() - {"id"} == {"type", "agentId", "taskId", "timestamp", "payload"} for frame in client.frames
+    )
+    assert len({frame["taskId"] for frame in client.frames if frame["type"] in ("text", "done")}) == 1
+    assert done["agentId"] == "echo" and done["timestamp"].endswith("Z")
+
+
+async def test_a_cut_in_mid_answer_loses_nothing(hub: Hub, tmp_path: Path) -> None:
+    """By the id of the last frame; beside it a client of another protocol hears the same."""
+    await hub.start()
+    other = await hub.connect("?sessionId=s1", extended=True)
+    client = await joined(hub, "agents/gated/ws?sessionId=s1")
+    await client.send(type="chat", message=str(tmp_path / "gate"))
+    last = await client.until(lambda frame: frame["type"] == "text")
+    await client.close()
+    (tmp_path / "gate").touch()
+    epoch, _, seq = last["id"].partition(":")
+    again = await joined(hub, f"agents/gated/ws?sessionId=s1&epoch={epoch}&afterSeq={seq}")
+    await again.until(lambda frame: frame["type"] == "done")
+    await other.until_done()
+    assert text(client.frames) + text(again.frames) == "one two" == other.text()
+
+
+async def test_every_kind_has_its_type(hub: Hub) -> None:
+    """Thought, tools, progress and results by types of their own; what is left is a status with its name."""
+    hub.agent("everything.py", EVERYTHING)
+    await hub.start()
+    client = await joined(hub, "agents/everything/ws?sessionId=s1")
+    await client.send(type="chat", message="x")
+    await client.until(lambda frame: frame["type"] == "done")
+    logged = [frame for frame in client.frames if "id" in frame]
+    types = [frame["type"] for frame in logged]
+    assert types[2:-1] == [
+        *("text", "think", "think", "text", "think", "status", "tool", "tool", "tool", "tool", "tool_result"),
+        *("status", "progress", "status", "status", "status", "text"),
+    ]
+    named = [frame["payload"]["event"] for frame in logged if frame["type"] in ("status", "tool")]
+    assert named[:2] == ["user_message", "run_started"] and named[-3:] == ["custom", "state_snapshot", "state_delta"]
+    assert [int(frame["id"].rpartition(":")[2]) for frame in logged] == list(range(1, len(logged) + 1))
+
+
+async def test_errors_are_said_of_runs_and_of_commands(hub: Hub) -> None:
+    """With a code; an unknown agent in the address is a 404 before there is a socket."""
+    hub.agent("failing.py", "async def failing(message: str):\n    raise ValueError(message)\n    yield")
+    await hub.start()
+    client = await joined(hub, "agents/failing/ws?sessionId=s1")
+    await client.send(type="nonsense")
+    refused = await client.until(lambda frame: frame["type"] == "error")
+    await client.send(type="chat", message="x")
+    failed = await client.until(lambda frame: frame["type"] == "error")
+    done = await client.until(lambda frame: frame["type"] == "done")
+    assert (refused["payload"]["code"], "id" in refused) == ("unknown_type", False)
+    assert (failed["payload"]["code"], "id" in failed) == ("agent_error", True)
+    assert done["payload"]["stopReason"] == "error" and failed["taskId"] == done["taskId"]
+    with pytest.raises(aiohttp.WSServerHandshakeError) as unknown:
+        await joined(hub, "agents/nobody/ws")
+    assert unknown.value.status == 404
+
+
+async def test_a_whole_message_comes_before_the_frame_with_the_id(hub: Hub) -> None:
+    """A cut between the two loses nothing."""
+    await hub.start()
+    client = await joined(hub, "agents/echo/ws?sessionId=s1&stream=false")
+    await client.send(type="chat", message="hello there")
+    done = await client.until(lambda frame: frame["type"] == "done")
+    assert text(client.frames) == "hello there " and "id" in done
+    assert "id" not in next(frame for frame in client.frames if frame["type"] == "text")

@@ -1,0 +1,270 @@
+"""The extended protocol: opting in, accepted chats, subscriptions, presence, typing, state."""
+
+import asyncio
+
+import pytest
+from support.hub import Hub
+from support.waiting import eventually
+
+
+async def test_hello_as_the_first_frame_opts_in(hub: Hub) -> None:
+    """The answer is `welcome`, and from then on events come by their own names."""
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="hello", client="test", ref="h1")
+    welcome = await client.next()
+    assert welcome["type"] == "welcome" and welcome["protocol"] == "hubbub.v1" and welcome["ref"] == "h1"
+    assert welcome["hub"]["name"] == "hubbub" and welcome["heartbeatMs"] == 25000
+    assert {agent["agentId"] for agent in welcome["agents"]} == {"echo", "gated"}
+    await client.send(type="chat", agentId="echo", message="hi")
+    await client.until_done()
+    kinds = [frame["type"] for frame in client.frames]
+    assert [k for k in kinds if k not in ("state", "presence")] == [
+        "welcome",
+        "accepted",
+        "user_message",
+        "run_started",
+        "stream",
+        "run_finished",
+    ]
+
+
+async def test_hello_later_than_first_is_refused(hub: Hub) -> None:
+    """A plain client does not change what it speaks in the middle."""
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="ping")
+    await client.next()
+    await client.send(type="hello")
+    assert (await client.next())["code"] == "bad_frame"
+
+
+async def test_a_subscriber_hears_every_event_dense_and_in_order(hub: Hub) -> None:
+    """user_message, run_started, chunks with their offsets, run_finished: seq 1, 2, 3 ..."""
+    await hub.start()
+    watcher = await hub.connect(extended=True)
+    await watcher.send(type="subscribe", sessionId="s1", ref=7)
+    subscribed = await watcher.until_type("subscribed")
+    assert subscribed["ref"] == 7 and subscribed["seq"] == 0 and subscribed["active"] == []
+    client = await hub.connect()
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="a 你 b")
+    await watcher.until_done()
+    events = [frame for frame in watcher.frames if "seq" in frame and frame["type"] != "subscribed"]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[0]["type"] == "user_message" and events[0]["content"] == "a 你 b"
+    assert events[0]["author"] == {"id": "local", "name": "local"}
+    assert events[1]["type"] == "run_started" and events[1]["attempt"] == 1
+    at = 0
+    for event in events[2:-1]:
+        assert event["type"] == "stream" and event["offset"] == at
+        at += len(event["content"])
+    assert events[-1]["type"] == "run_finished" and events[-1]["stopReason"] == "end_turn"
+    assert not any("done" in event for event in events)
+
+
+async def test_a_client_msg_id_runs_once_also_across_a_restart(hub: Hub) -> None:
+    """The duplicate gets the same answer, and its sender hears the run from its message on."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    chat = {"type": "chat", "agentId": "echo", "sessionId": "s1", "message": "once", "clientMsgId": "c1"}
+    await client.send(**chat)
+    await client.send(**chat, ref="again")
+    first = await client.until_type("accepted")
+    second = await client.until_type("accepted")
+    assert first["status"] == "started" and second["status"] == "duplicate" and second["ref"] == "again"
+    same = ("sessionId", "clientMsgId", "messageId", "runId", "seq")
+    assert [first[key] for key in same] == [second[key] for key in same]
+    await client.find(lambda f: f["type"] == "run_finished")
+    await hub.stop()
+    await hub.start()
+    later = await hub.connect(extended=True)
+    await later.send(**chat)
+    third = await later.until_type("accepted")
+    assert third["status"] == "duplicate" and [first[key] for key in same] == [third[key] for key in same]
+    await later.until_done()
+    assert later.text() == "once "
+    assert len(await hub.node.log.messages("s1", 10)) == 2
+    await later.send(**(chat | {"message": "other"}))
+    assert (await later.until_type("error"))["code"] == "id_reused"
+
+
+async def test_duplicates_sent_at_once_by_two_connections_run_once(hub: Hub) -> None:
+    """Whoever comes second waits for the first one's commit."""
+    await hub.start()
+    clients = [await hub.connect(extended=True) for _ in range(4)]
+    chat = {"type": "chat", "agentId": "echo", "sessionId": "s1", "message": "once", "clientMsgId": "c1"}
+    await asyncio.gather(*(client.send(**chat) for client in clients))
+    answers = [await client.until_type("accepted") for client in clients]
+    assert len({answer["runId"] for answer in answers}) == 1
+    assert sorted(answer["status"] for answer in answers) == ["duplicate"] * 3 + ["started"]
+    for client in clients:
+        await client.until_done()
+        assert client.text() == "once "
+
+
+async def test_a_chat_with_client_msg_id_needs_a_session(hub: Hub) -> None:
+    """Since it runs once in that session."""
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="echo", message="x", clientMsgId="c1")
+    assert (await client.next())["code"] == "bad_frame"
+
+
+async def test_a_plain_client_is_told_accepted_only_where_it_gave_a_client_msg_id(hub: Hub) -> None:
+    """It hears message, stream, error, pong, and answers to what it asked."""
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="x", clientMsgId="c1")
+    assert (await client.next())["type"] == "accepted"
+    await client.until_done()
+
+
+async def test_subscribe_gives_history_inside_its_answer_without_seq(hub: Hub) -> None:
+    """The n last finished messages, oldest first."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    for word in ("one", "two"):
+        await client.send(type="chat", agentId="echo", sessionId="s1", message=word)
+        await client.until_done()
+    late = await hub.connect(extended=True)
+    await late.send(type="subscribe", sessionId="s1", history=3)
+    answer = await late.until_type("subscribed")
+    said = [(message["role"], message["content"]) for message in answer["history"]]
+    assert said == [("assistant", "one "), ("user", "two"), ("assistant", "two ")]
+    assert not any("seq" in message for message in answer["history"])
+
+
+async def test_a_reset_brings_the_messages(hub: Hub) -> None:
+    """A cursor of another epoch, or one from before what is kept (`too_old`)."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="one")
+    end = await client.until_done()
+    await hub.node.expire(end["ts"] + 1)
+    for ask, reason in (({"afterSeq": 1, "epoch": "old"}, "epoch_changed"), ({"afterSeq": 1}, "too_old")):
+        late = await hub.connect(extended=True)
+        await late.send(type="subscribe", sessionId="s1", **ask)
+        assert (await late.until_type("subscribed"))["seq"] == end["seq"]
+        reset = await late.until_type("reset")
+        assert reset["reason"] == reason and reset["epoch"] == end["epoch"]
+        assert [message["content"] for message in reset["messages"]] == ["one", "one "]
+
+
+async def test_resume_by_after_seq_merges_and_loses_nothing(hub: Hub) -> None:
+    """The chunks that were missed come joined, with the last one's seq."""
+    hub.agent(
+        "slow.py",
+        """
+        import asyncio
+
+        async def slow(message: str):
+            for n in range(20):
+                yield f"{n} "
+                await asyncio.sleep(0.02)
+        """,
+    )
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="slow", sessionId="s1", message="go")
+    await client.until_done()
+    chunks = [frame for frame in client.frames if frame["type"] == "stream"]
+    again = await hub.connect(extended=True)
+    await again.send(type="subscribe", sessionId="s1", afterSeq=chunks[0]["seq"], epoch=chunks[0]["epoch"])
+    await again.until_done()
+    assert chunks[0]["content"] + again.text() == client.text()
+    assert len([frame for frame in again.frames if frame["type"] == "stream"]) == 1 < len(chunks)
+
+
+async def test_unsubscribe_ends_what_is_heard(hub: Hub) -> None:
+    """After `ok` nothing of the session comes."""
+    await hub.start()
+    watcher = await hub.connect(extended=True)
+    await watcher.send(type="subscribe", sessionId="s1")
+    await watcher.until_type("subscribed")
+    await watcher.send(type="unsubscribe", sessionId="s1", ref=1)
+    assert (await watcher.until_type("ok"))["ref"] == 1
+    client = await hub.connect()
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="x")
+    await client.until_done()
+    await watcher.send(type="ping")
+    assert await watcher.until_type("pong")
+    assert watcher.text() == ""
+
+
+async def test_presence_and_typing_reach_the_others(hub: Hub) -> None:
+    """Who is there, at most once a second; who is writing; neither is numbered nor logged."""
+    await hub.start(presence_seconds=0.05)
+    one, two = [await hub.connect(extended=True) for _ in range(2)]
+    for client in (one, two):
+        await client.send(type="subscribe", sessionId="s1")
+    presence = await one.find(lambda f: f["type"] == "presence" and f["count"] == 2)
+    assert len(presence["members"]) == 2 and "seq" not in presence
+    await two.send(type="typing", sessionId="s1")
+    assert (await one.until_type("typing"))["author"]["id"] == "local"
+    await two.close()
+    await one.until(lambda f: f["type"] == "presence" and f["count"] == 1)
+    assert hub.node.sessions["s1"].channel.head == 0
+
+
+async def test_state_tells_what_runs_and_what_waits(hub: Hub) -> None:
+    """running with a queue, then idle."""
+    await hub.start()
+    gate = hub.folder / "gate"
+    client = await hub.connect(extended=True)
+    for _ in range(2):
+        await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
+    first, second = [await client.until_type("accepted") for _ in range(2)]
+    assert second["status"] == "queued" and second["position"] == 1
+    state = await client.find(lambda f: f["type"] == "state" and f["queue"])
+    assert state["state"] == "running"
+    runs = [(run["runId"], run["userMessageId"]) for run in state["active"] + state["queue"]]
+    assert runs == [(one["runId"], one["messageId"]) for one in (first, second)]
+    gate.touch()
+    await client.until(lambda f: f["type"] == "state" and f["state"] == "idle")
+
+
+@pytest.mark.parametrize("over", [0, 1])
+async def test_a_connection_hears_at_most_so_many_sessions(hub: Hub, over: int) -> None:
+    """At the limit it works; past it, an error, and the connection stays."""
+    await hub.start(subscriptions=3)
+    client = await hub.connect(extended=True)
+    for number in range(3 + over):
+        await client.send(type="subscribe", sessionId=f"s{number}")
+    if over:
+        assert (await client.until_type("error"))["code"] == "too_many_subscriptions"
+    await client.send(type="ping")
+    await client.until_type("pong")
+    assert len([f for f in client.frames if f["type"] == "subscribed"]) == 3 + over
+
+
+async def test_a_session_leaves_memory_when_nothing_needs_it(hub: Hub) -> None:
+    """And comes back with its numbers."""
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="x")
+    last = await client.until_done()
+    await client.close()
+    await eventually(lambda: "s1" not in hub.node.sessions)
+    again = await hub.connect()
+    await again.send(type="chat", agentId="echo", sessionId="s1", message="y")
+    assert (await again.next())["seq"] > last["seq"]
+
+
+async def test_a_chat_that_could_not_be_heard_is_refused_before_it_is_kept(hub: Hub) -> None:
+    """Where the connection hears as many sessions as it may."""
+    await hub.start(subscriptions=1)
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s1")
+    await client.until_type("subscribed")
+    await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
+    assert (await client.until_type("error"))["code"] == "too_many_subscriptions"
+    assert await hub.node.log.find("s2") is None
+
+
+async def test_welcome_is_the_first_frame_after_hello_also_with_a_session_in_the_address(hub: Hub) -> None:
+    """The session's state follows it."""
+    await hub.start()
+    client = await hub.connect("?sessionId=s1")
+    await client.send(type="hello")
+    assert (await client.next())["type"] == "welcome"
+    assert (await client.until_type("state"))["state"] == "idle"

@@ -1,0 +1,230 @@
+"""The OpenAI-compatible endpoint, tried with the clients that its users have."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+from openai import AsyncOpenAI
+from support.hub import Hub
+from support.node import needs_node, run_node
+from support.process import needs_curl
+from support.waiting import PATIENCE, eventually
+
+MODEL = '''
+"""Answers with what it was told, and counts."""
+from hub import Finish, Run, Usage
+
+async def model(run: Run):
+    for past in run.history:
+        yield f"{past.role}: {past.content}; "
+    yield run.message
+    yield Finish("max_tokens", Usage(7, 5))
+'''
+FAILING = """
+from hub import AgentError
+
+async def failing(message: str):
+    if message == "late":
+        yield "one "
+    raise AgentError("no more today", "quota")
+"""
+# Notes that it was stopped.
+ENDLESS = """
+import asyncio, pathlib
+
+async def endless(message: str):
+    try:
+        yield "one "
+        await asyncio.sleep(3600)
+    finally:
+        pathlib.Path(message).touch()
+"""
+HELLO = [{"role": "user", "content": "hello there"}]
+
+
+@pytest.fixture
+async def served(hub: Hub) -> Hub:
+    hub.agent("model.py", MODEL)
+    hub.agent("failing.py", FAILING)
+    hub.agent("endless.py", ENDLESS)
+    hub.agent("broken.py", "def broken(x, y, z): pass")
+    return await hub.start()
+
+
+@pytest.fixture
+async def client(served: Hub) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{served.url}/v1", api_key="any", max_retries=0, timeout=PATIENCE) as client:
+        yield client
+
+
+async def test_a_whole_answer(client: AsyncOpenAI) -> None:
+    """The messages given are the conversation; the agent's own usage and reason are told."""
+    answer = await client.chat.completions.create(
+        model="model",
+        messages=[
+            {"role": "system", "content": "be short"},
+            {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+            {"role": "assistant", "content": "ho"},
+            {"role": "user", "content": "now"},
+        ],
+        temperature=0.3,
+        extra_body={"some_new_option": 1},
+    )
+    (choice,) = answer.choices
+    assert choice.message.content == "system: be short; user: hi; assistant: ho; now"
+    assert choice.finish_reason == "length" and answer.model == "model" and answer.object == "chat.completion"
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (7, 5, 12)
+
+
+async def test_a_streamed_answer(client: AsyncOpenAI) -> None:
+    """Piece by piece, with one id; the usage comes last, where it was asked for."""
+    stream = await client.chat.completions.create(
+        model="model",
+        messages=[{"role": "user", "content": "now"}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == "now"
+    assert chunks[0].choices[0].delta.role == "assistant" and chunks[-2].choices[0].finish_reason == "length"
+    assert chunks[-1].choices == [] and chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 12
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+async def test_models_are_the_working_agents(client: AsyncOpenAI) -> None:
+    """A broken agent is none."""
+    found = {model.id async for model in await client.models.list()}
+    assert {"echo", "model"} <= found and "broken" not in found
+
+
+async def test_errors_are_those_that_the_client_knows(client: AsyncOpenAI) -> None:
+    """Each by its own class."""
+    with pytest.raises(openai.NotFoundError) as unknown:
+        await client.chat.completions.create(model="nobody", messages=HELLO)
+    assert unknown.value.code == "model_not_found" and unknown.value.param == "model"
+    with pytest.raises(openai.InternalServerError) as broken:
+        await client.chat.completions.create(model="broken", messages=HELLO)
+    assert broken.value.code == "agent_broken"
+    with pytest.raises(openai.InternalServerError) as failed:
+        await client.chat.completions.create(model="failing", messages=HELLO)
+    assert failed.value.code == "quota" and "no more today" in failed.value.message
+    with pytest.raises(openai.InternalServerError):
+        await client.chat.completions.create(model="failing", messages=HELLO, stream=True)
+
+
+async def test_a_failure_in_mid_stream_is_told_in_the_stream(client: AsyncOpenAI) -> None:
+    """After what was said before it."""
+    stream = await client.chat.completions.create(
+        model="failing", messages=[{"role": "user", "content": "late"}], stream=True
+    )
+    heard = []
+    with pytest.raises(openai.APIError, match="no more today"):
+        async for chunk in stream:
+            heard.append(chunk.choices[0].delta.content)
+    assert "".join(text or "" for text in heard) == "one "
+
+
+@pytest.mark.parametrize(
+    "body, param",
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"n": 2}, "n"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"logprobs": True}, "logprobs"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, None),
+        ({"model": 7}, None),
+    ],
+)
+async def test_what_is_not_supported_is_refused_by_name(served: Hub, body: dict[str, Any], param: str | None) -> None:
+    """Never passed over in silence; a 400 in OpenAI's form."""
+    async with aiohttp.ClientSession() as http:
+        url = f"{served.url}/api/v1/chat/completions"
+        async with http.post(url, json={"model": "model", "messages": HELLO} | body) as answer:
+            error = (await answer.json())["error"]
+    assert answer.status == 400 and error["type"] == "invalid_request_error" and error["param"] == param
+    assert set(error) == {"message", "type", "param", "code"} and error["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_goes_away_stops_the_agent(served: Hub, tmp_path: Path, stream: bool) -> None:
+    """Also where the agent says nothing; its place is free again."""
+    stopped = tmp_path / "stopped"
+    body = {"model": "endless", "messages": [{"role": "user", "content": str(stopped)}], "stream": stream}
+    agent = served.node.agents.get("endless")
+    async with aiohttp.ClientSession() as http:
+        asking = asyncio.create_task(http.post(f"{served.url}/v1/chat/completions", json=body))
+        await eventually(lambda: agent.working)
+        if not asking.cancel():
+            (await asking).close()
+    await eventually(lambda: not agent.working and stopped.exists())
+
+
+async def test_nothing_is_kept(client: AsyncOpenAI, served: Hub) -> None:
+    """Without a session there is nothing to keep."""
+    await client.chat.completions.create(model="model", messages=HELLO)
+    assert not served.node.sessions and served.node.log.commits == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_with_a_session_the_answer_is_heard_there_too(client: AsyncOpenAI, served: Hub, stream: bool) -> None:
+    """Live, as one run; the hub has the history, whatever messages are given."""
+    socket = await served.connect("?sessionId=s1")
+    in_body, in_header = {"extra_body": {"sessionId": "s1"}}, {"extra_headers": {"X-Session-Id": "s1"}}
+    for text, named in (("hello there", in_body), ("now", in_header)):
+        asked: Any = {"model": "model", "messages": [{"role": "user", "content": text}], "stream": stream} | named
+        answer: Any = await client.chat.completions.create(**asked)
+        if stream:
+            chunks = [chunk async for chunk in answer]
+            said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+            assert chunks[-1].choices[0].finish_reason == "length" and len({chunk.id for chunk in chunks}) == 1
+        else:
+            said = answer.choices[0].message.content
+            assert answer.usage.total_tokens == 12
+        await socket.until_done()
+    assert said == "user: hello there; assistant: hello there; now"
+    assert socket.text() == "hello there" + said
+
+
+async def test_a_failure_in_a_session_is_told(client: AsyncOpenAI) -> None:
+    """As an error of the request, or in the stream after what was said."""
+    late: Any = [{"role": "user", "content": "late"}]
+    with pytest.raises(openai.InternalServerError, match="no more today"):
+        await client.chat.completions.create(model="failing", messages=late, extra_body={"sessionId": "s1"})
+    stream = await client.chat.completions.create(
+        model="failing", messages=late, stream=True, extra_body={"sessionId": "s1"}
+    )
+    with pytest.raises(openai.APIError, match="no more today"):
+        async for _ in stream:
+            pass
+
+
+@needs_curl
+async def test_curl(served: Hub) -> None:
+    """A stream as it stands on the wire: each event at once, `[DONE]` last."""
+    body = json.dumps({"model": "echo", "messages": HELLO, "stream": True})
+    process = await asyncio.create_subprocess_exec(
+        *("curl", "-sN", f"{served.url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d", body),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+    lines = [line.removeprefix(b"data: ") for line in out.split(b"\n\n") if line]
+    assert lines.pop() == b"[DONE]"
+    deltas = [json.loads(line)["choices"][0]["delta"].get("content", "") for line in lines]
+    assert deltas == ["", "hello ", "there ", ""]
+
+
+@needs_node
+async def test_the_client_for_node(served: Hub) -> None:
+    """The official package from npm: stream, whole, error."""
+    said = json.loads(await run_node("openai_chat.js", f"{served.url}/v1", "echo", "hello there"))
+    assert "".join(said["pieces"]) == said["whole"] == "hello there "
+    assert said["unknown"] == ["NotFoundError", 404, "model_not_found"]

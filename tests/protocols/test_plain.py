@@ -1,0 +1,319 @@
+"""The first protocol, over a real socket."""
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+from support.hub import Hub
+
+
+async def test_an_answer_is_streamed_and_ends_with_one_done_frame(hub: Hub) -> None:
+    """Chunks with done false, then exactly one empty frame with done true; all say where they belong."""
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="echo", sessionId="session-001", message="你好 there")
+    end = await client.until_done()
+    assert client.text() == "你好 there "
+    assert {frame["type"] for frame in client.frames} == {"stream"}
+    assert [frame["done"] for frame in client.frames].count(True) == 1
+    assert end["content"] == "" and end["stopReason"] == "end_turn"
+    for frame in client.frames:
+        assert frame["sessionId"] == "session-001" and frame["agentId"] == "echo"
+        assert frame["runId"] and frame["messageId"] and frame["epoch"] and frame["seq"]
+    seqs = [frame["seq"] for frame in client.frames]
+    assert seqs == sorted(set(seqs))
+
+
+async def test_pong_is_exactly_a_pong(hub: Hub) -> None:
+    """The heartbeat of the first protocol, in a text and in a binary frame."""
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="ping")
+    assert await client.next() == {"type": "pong"}
+    await client.ws.send_bytes(b'{"type":"ping"}')
+    assert await client.next() == {"type": "pong"}
+
+
+async def test_without_a_session_a_connection_has_its_own_per_agent(hub: Hub) -> None:
+    """Its id is in every frame, stays for the connection, and can be shared."""
+    await hub.start()
+    client = await hub.connect("?agentId=echo")
+    await client.send(type="chat", message="a")
+    first = await client.until_done()
+    await client.send(type="chat", message="b")
+    assert (await client.until_done())["sessionId"] == first["sessionId"]
+    other = await hub.connect("?agentId=echo")
+    await other.send(type="chat", message="c")
+    assert (await other.until_done())["sessionId"] != first["sessionId"]
+
+
+async def test_a_whole_text_is_a_message_and_still_ends_once(hub: Hub) -> None:
+    """An agent that returns its text gives one `message` frame with done false, then the end."""
+    hub.agent("whole.py", "async def whole(message: str):\n    return 'all of ' + message")
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="whole", message="it")
+    await client.until_done()
+    assert [(f["type"], f["content"], f["done"]) for f in client.frames] == [
+        ("message", "all of it", False),
+        ("stream", "", True),
+    ]
+
+
+@pytest.mark.parametrize("query, extra", [("?stream=false", {}), ("", {"stream": False})])
+async def test_stream_false_gives_the_answer_in_one_message(hub: Hub, query: str, extra: dict[str, bool]) -> None:
+    """Never both to the same client; another client of the session streams meanwhile."""
+    await hub.start()
+    streaming = await hub.connect("?sessionId=s1")
+    whole = await hub.connect(query)
+    await whole.send(type="chat", agentId="echo", sessionId="s1", message="one two three", **extra)
+    await whole.until_done()
+    assert [(f["type"], f["content"]) for f in whole.frames] == [("message", "one two three "), ("stream", "")]
+    assert "seq" not in whole.frames[0] and whole.frames[1]["seq"]
+    await streaming.until_done()
+    assert streaming.text() == "one two three " and {f["type"] for f in streaming.frames} == {"stream"}
+
+
+async def test_one_who_joins_in_mid_answer_gets_it_from_its_start(hub: Hub) -> None:
+    """Without a cursor a client starts just before the oldest answer that is going on."""
+    await hub.start()
+    gate = hub.folder / "gate"
+    first = await hub.connect()
+    await first.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
+    await first.until_type("stream")
+    late = await hub.connect("?sessionId=s1")
+    assert (await late.until_type("stream"))["content"] == "one "
+    gate.touch()
+    for client in (first, late):
+        await client.until_done()
+        assert client.text() == "one two"
+
+
+async def test_resume_gives_exactly_what_was_missed(hub: Hub) -> None:
+    """?sessionId=&afterSeq=&epoch= continues after the last frame; a missing epoch matches."""
+    await hub.start()
+    gate = hub.folder / "gate"
+    client = await hub.connect()
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
+    last = await client.until_type("stream")
+    await client.close()
+    gate.touch()
+    for query in (f"&epoch={last['epoch']}", ""):
+        again = await hub.connect(f"?sessionId=s1&afterSeq={last['seq']}{query}")
+        await again.until_done()
+        assert again.text() == "two"
+
+
+@pytest.mark.parametrize("query", ["afterSeq=1&epoch=other", "afterSeq=999999"])
+async def test_a_cursor_that_means_nothing_is_told_reset(hub: Hub, query: str) -> None:
+    """A wrong epoch, or a seq past the head: `reset`, then as for a new client."""
+    await hub.start()
+    gate = hub.folder / "gate"
+    client = await hub.connect()
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
+    await client.until_type("stream")
+    lost = await hub.connect(f"?sessionId=s1&{query}")
+    assert (await lost.next())["code"] == "reset"
+    gate.touch()
+    await lost.until_done()
+    assert lost.text() == "one two"
+
+
+BAD = [
+    (b"hello", "bad_frame", "not JSON"),
+    (b"[1]", "bad_frame", "one JSON object"),
+    (b"{}", "bad_frame", '"type"'),
+    (b'{"type":"dance"}', "unknown_type", "there are: "),
+    (b'{"type":"chat"}', "bad_frame", "message"),
+    (b'{"type":"chat","message":7}', "bad_frame", "`$.message`"),
+    (b'{"type":"chat","message":"x","sessionId":"a b"}', "bad_id", "sessionId"),
+    (b'{"type":"chat","message":"x","sessionId":"' + b"a" * 129 + b'"}', "bad_id", "sessionId"),
+    (b'{"type":"chat","message":"x","sessionId":"a\\n"}', "bad_id", "sessionId"),
+    (b'{"type":"chat","message":"x","agentId":"nobody"}', "unknown_agent", "echo"),
+    (b'{"type":"chat","message":"x","agentId":"broken"}', "agent_broken", "broken.py"),
+    (b'{"type":"chat","message":"\\ud800"}', "bad_frame", "not JSON"),
+    (b'{"type":"ping","x":NaN}', "bad_frame", "not JSON"),
+    (b'{"type":"ping","x":9007199254740993}', "bad_frame", "2^53"),
+    (b'{"type":"ping","x":' + b"[" * 40 + b"]" * 40 + b"}", "bad_frame", "flatter"),
+    (b'{"type":"ping","x":{' + b",".join(b'"%d":1' % n for n in range(257)) + b"}}", "bad_frame", "keys"),
+    (b"\x00\xff\xfe rubbish", "bad_frame", "not JSON"),
+]
+
+
+async def test_a_bad_frame_gets_an_error_that_says_what_to_send_and_the_connection_stays(hub: Hub) -> None:
+    """Each documented error, then a chat on the same socket that works."""
+    hub.agent("broken.py", "def broken(message: str:\n    pass")
+    await hub.start()
+    client = await hub.connect()
+    for frame, code, words in BAD:
+        await client.ws.send_bytes(frame)
+        error = await client.next()
+        assert (error["type"], error["code"]) == ("error", code), frame
+        assert words in error["message"] and "Traceback" not in error["message"], error
+    await client.send(type="chat", agentId="echo", message="still here")
+    await client.until_done()
+    assert client.text() == "still here "
+
+
+async def test_an_error_carries_the_ref_of_what_it_answers(hub: Hub) -> None:
+    """Text or number, also where the frame could not be read as a command."""
+    await hub.start()
+    client = await hub.connect()
+    for frame in ({"type": "dance"}, {"type": "chat"}, {"type": "cancel", "sessionId": "s1"}):
+        for ref in (7, "seven"):
+            await client.send(**frame, ref=ref)
+            assert (await client.next())["ref"] == ref
+
+
+async def test_unknown_fields_are_ignored(hub: Hub) -> None:
+    """So that a newer client can speak to this hub."""
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="echo", message="x", shiny=True)
+    assert (await client.until_done())["stopReason"] == "end_turn"
+
+
+@pytest.mark.parametrize("size, closes", [(-1, False), (0, False), (1, True)])
+async def test_a_frame_past_the_limit_closes_with_1009(hub: Hub, size: int, closes: bool) -> None:
+    """The limit itself still goes."""
+    await hub.start(frame_bytes=2000)
+    client = await hub.connect()
+    frame = json.dumps({"type": "ping", "pad": ""})
+    await client.ws.send_str(frame[:-2] + "x" * (2000 + size - len(frame)) + frame[-2:])
+    if closes:
+        assert await client.closed() == 1009
+    else:
+        assert await client.next() == {"type": "pong"}
+
+
+async def test_a_text_frame_that_is_not_utf8_closes_with_1007(hub: Hub) -> None:
+    """As RFC 6455 wants."""
+    await hub.start()
+    client = await hub.connect()
+    await client.ws.send_frame(b'{"type":"ping\xff"}', aiohttp.WSMsgType.TEXT)
+    assert await client.closed() == 1007
+
+
+async def test_a_group_hears_an_agents_runs_in_every_session_from_start_to_end(hub: Hub) -> None:
+    """And nothing of other agents; one who is in the session anyway hears once."""
+    await hub.start()
+    observer = await hub.connect()
+    await observer.send(type="subscribe", agentId="echo")
+    assert (await observer.next())["type"] == "subscribed"
+    both = await hub.connect("?sessionId=s1")
+    await both.send(type="subscribe", agentId="echo")
+    await both.next()
+    client = await hub.connect()
+    (hub.folder / "gate").touch()
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(hub.folder / "gate"))
+    await client.until_done()
+    for session in ("s1", "s2"):
+        await client.send(type="chat", agentId="echo", sessionId=session, message="to " + session)
+        await client.until_done()
+        await observer.until_done()
+    await both.until_done()
+    await both.until_done()
+    assert observer.text() == "to s1 to s2 "
+    assert both.text() == "one twoto s1 "
+    while hub.node.sessions["s1"].channel.by_run:
+        await asyncio.sleep(0)
+    assert [sub.runs for sub in hub.node.sessions["s1"].channel.subscriptions] == [None, None]
+
+
+async def test_origins_and_hosts_that_are_not_allowed_get_403_before_the_upgrade(hub: Hub) -> None:
+    """A page of another site, a page from disk, a rebound name; loopback pages of any port come in."""
+    hub.options = {"origins": ("https://app.example",), "hosts": ("hub.example",)}
+    await hub.start()
+    for origin in ("http://localhost:5173", "http://127.0.0.1:1", "https://app.example"):
+        client = await hub.connect(headers={"Origin": origin})
+        await client.send(type="ping")
+        assert await client.next() == {"type": "pong"}
+    refused = [{"Origin": o} for o in ("https://evil.example", "null", "https://app.example.evil.example", "file://")]
+    for headers in [*refused, {"Host": "evil.example"}, {"Host": "localhost.evil.example"}]:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            await hub.connect(headers=headers)
+        assert refusal.value.status == 403
+    client = await hub.connect(headers={"Host": "hub.example", "Origin": "https://hub.example"})
+    await client.send(type="ping")
+    assert await client.next() == {"type": "pong"}
+
+
+async def test_a_group_listener_that_chats_hears_the_running_answer_once(hub: Hub) -> None:
+    """What it heard as a listener is not said again when it joins the session; an explicit cursor gives all."""
+    await hub.start()
+    gate = hub.folder / "gate"
+    listener = await hub.connect()
+    await listener.send(type="subscribe", agentId="gated")
+    await listener.next()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
+    await listener.until_type("stream")
+    await listener.send(type="chat", agentId="echo", sessionId="s1", message="me too")
+    await listener.until_done()
+    gate.touch()
+    await listener.until_done()
+    assert sorted(listener.text().split()) == ["me", "one", "too", "two"]
+    await listener.send(type="subscribe", sessionId="s1", afterSeq=0)
+    before = len(listener.frames)
+    for _ in range(2):
+        await listener.until_done()
+    again = "".join(f["content"] for f in listener.frames[before:] if f["type"] == "stream")
+    assert sorted(again.split()) == ["me", "one", "too", "two"]
+
+
+async def test_a_listener_of_two_agents_hears_both_in_the_order_of_the_log(hub: Hub) -> None:
+    """Two runs side by side in one session: seqs only rise, so that a cut between them loses nothing."""
+    for name in ("left", "right"):
+        hub.agent(
+            f"{name}.py",
+            f"""
+            import asyncio
+
+            async def {name}(message: str):
+                for n in range(40):
+                    yield "{name} "
+                    await asyncio.sleep(0)
+            """,
+        )
+    hub.options = {"frames_per_second": 0}
+    await hub.start()
+    listener = await hub.connect()
+    for name in ("left", "right"):
+        await listener.send(type="subscribe", agentId=name)
+        await listener.next()
+    client = await hub.connect()
+    for name in ("left", "right"):
+        await client.send(type="chat", agentId=name, sessionId="s1", message="go")
+    for _ in range(2):
+        await listener.until_done()
+    seqs = [frame["seq"] for frame in listener.frames if "seq" in frame]
+    assert seqs == sorted(seqs)
+    assert listener.text().split().count("left") == listener.text().split().count("right") == 40
+
+
+async def test_stream_false_holds_for_a_chat_that_waits_its_turn(hub: Hub) -> None:
+    """The answers before it stream, its own comes whole."""
+    await hub.start()
+    gate = hub.folder / "gate"
+    client = await hub.connect()
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
+    await client.until_type("stream")
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate), stream=False)
+    gate.touch()
+    first, second = [await client.until_done() for _ in range(2)]
+    kinds = [(f["type"], f["content"]) for f in client.frames if f["runId"] == second["runId"]]
+    assert kinds == [("message", "one two"), ("stream", "")]
+    assert client.text(first["runId"]) == "one two"
+
+
+async def test_a_cursor_that_retention_passes_gets_a_reset_never_a_hole(hub: Hub) -> None:
+    """Also in the moment between the cut in the file and its word in memory."""
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="one two")
+    await client.until_done()
+    await hub.node.log.expire(2**60, 0)
+    assert hub.node.sessions["s1"].channel.floor == 0
+    late = await hub.connect("?sessionId=s1&afterSeq=1")
+    assert (await late.next())["code"] == "reset"

@@ -1,0 +1,584 @@
+"""Runs: the queue, cancel, bad agents, time limits; each ends exactly once."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import structlog
+from support.hub import Client, Hub
+from support.waiting import PATIENCE, eventually
+
+from hub.errors import Draining, StorageUnavailable
+from hub.messages import Author, Chat
+from hub.storage.log import Append, Done
+
+
+def ends(client: Client, run_id: str) -> list[dict[str, Any]]:
+    return [f for f in client.frames if f["type"] == "run_finished" and f["runId"] == run_id]
+
+
+async def start_gated(hub: Hub, client: Client, **extra: Any) -> dict[str, Any]:
+    """Chat with `gated`; return once it has begun to speak."""
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(hub.folder / "gate"), **extra)
+    accepted = await client.until_type("accepted")
+    if accepted["status"] == "started":
+        await client.until(lambda f: f["type"] == "stream" and f["runId"] == accepted["runId"])
+    return accepted
+
+
+async def test_messages_to_a_busy_agent_wait_their_turn_and_see_the_answers_before(hub: Hub) -> None:
+    """Enqueue is the default; the second run starts after the first one's end."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    first, second = [await start_gated(hub, client) for _ in range(2)]
+    (hub.folder / "gate").touch()
+    for _ in range(2):
+        await client.until_done()
+    order = [(f["type"], f["runId"]) for f in client.frames if f["type"] in ("run_started", "run_finished")]
+    runs = [first["runId"], second["runId"]]
+    assert order == [(kind, run) for run in runs for kind in ("run_started", "run_finished")]
+
+
+async def test_another_agent_of_the_session_answers_beside(hub: Hub) -> None:
+    """Parallel is the default for it; each text is whole."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    gated = await start_gated(hub, client)
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="beside it")
+    echo = await client.until_done()
+    assert echo["agentId"] == "echo" and client.text(echo["runId"]) == "beside it "
+    (hub.folder / "gate").touch()
+    await client.until_done()
+    assert client.text(gated["runId"]) == "one two"
+
+
+async def test_if_busy_reject_replace_and_parallel(hub: Hub) -> None:
+    """reject: error `busy`; replace: the running one ends cancelled, its text stays, the new goes first; parallel."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    running = await start_gated(hub, client)
+    queued = await start_gated(hub, client)
+    await client.send(type="chat", agentId="gated", sessionId="s1", message="x", ifBusy="reject", ref="r")
+    error = await client.until_type("error")
+    assert error["code"] == "busy" and error["ref"] == "r"
+    beside = await start_gated(hub, client, ifBusy="parallel")
+    assert beside["status"] == "started"
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="instead", ifBusy="replace")
+    replacing = await client.until_type("accepted")
+    assert replacing["status"] == "queued" and replacing["position"] == 1
+    ended = [await client.until_done() for _ in range(3)]
+    assert [(end["runId"], end["stopReason"]) for end in ended[:2]] == [
+        (running["runId"], "cancelled"),
+        (beside["runId"], "cancelled"),
+    ]
+    assert (ended[2]["runId"], ended[2]["stopReason"]) == (replacing["runId"], "end_turn")
+    assert client.text(running["runId"]) == "one "
+    (hub.folder / "gate").touch()
+    assert (await client.until_done())["runId"] == queued["runId"]
+    history = [m.content for m in await hub.node.log.messages("s1", 10) if m.role == "assistant"]
+    assert history == ["one ", "one ", "instead ", "one two"]
+
+
+async def test_cancel_ends_the_queued_before_the_running_and_nothing_follows_an_end(hub: Hub) -> None:
+    """Each run has one end; the text shown stays; a second cancel finds nothing."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    runs = [(await start_gated(hub, client))["runId"] for _ in range(3)]
+    await client.send(type="cancel", sessionId="s1", ref="c")
+    cancelling = await client.until_type("cancelling")
+    assert sorted(cancelling["runIds"]) == sorted(runs) and cancelling["ref"] == "c"
+    order = [(await client.until_done())["runId"] for _ in runs]
+    assert order[-1] == runs[0]
+    await client.send(type="cancel", sessionId="s1")
+    assert (await client.until_type("error"))["code"] == "not_running"
+    for run in runs:
+        assert [end["stopReason"] for end in ends(client, run)] == ["cancelled"]
+        last = max(i for i, f in enumerate(client.frames) if f.get("runId") == run and f["type"] != "state")
+        assert client.frames[last]["type"] == "run_finished"
+    assert client.text() == "one "
+
+
+async def test_one_run_is_cancelled_by_its_id_also_while_it_waits(hub: Hub) -> None:
+    """The others go on; `queued: false` spares those that wait."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    first, second, third = [(await start_gated(hub, client))["runId"] for _ in range(3)]
+    await client.send(type="cancel", sessionId="s1", runId=second)
+    assert (await client.until_done())["runId"] == second
+    await client.send(type="cancel", sessionId="s1", queued=False)
+    assert (await client.until_done())["runId"] == first
+    (hub.folder / "gate").touch()
+    end = await client.until_done()
+    assert (end["runId"], end["stopReason"]) == (third, "end_turn")
+
+
+async def test_cancel_in_the_first_moment_ends_the_run_once(hub: Hub) -> None:
+    """Stop may come before the run's start is in the log, or its code was called."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    other = await hub.connect(extended=True)
+    for number in range(30):
+        session = f"t{number}"
+        await client.send(type="chat", agentId="gated", sessionId=session, message="never")
+        await other.send(type="cancel", sessionId=session)
+        answer = await other.until(lambda f: f["type"] in ("cancelling", "error"))
+        accepted = await client.until_type("accepted")
+        if answer["type"] == "error":  # it came before the chat
+            await client.send(type="cancel", sessionId=session)
+        end = await client.until_done()
+        assert end["runId"] == accepted["runId"] and end["stopReason"] == "cancelled"
+        assert len(ends(client, end["runId"])) == 1
+
+
+BAD_AGENTS = {
+    "raises": (
+        "async def raises(message: str):\n    yield 'said '\n    raise ValueError('secret 42')",
+        "agent_error",
+        "said ",
+    ),
+    "at_once": ("async def at_once(message: str):\n    raise ValueError('secret 42')\n    yield ''", "agent_error", ""),
+    "nothing": ("async def nothing(message: str):\n    return None", "agent_bad_output", ""),
+    "plain_nothing": ("def plain_nothing(message: str):\n    return None", "agent_bad_output", ""),
+    "number": ("async def number(message: str):\n    yield 'a'\n    yield 7", "agent_bad_output", "a"),
+    "yields_none": ("def yields_none(message: str):\n    yield 'b'\n    yield None", "agent_bad_output", "b"),
+    "surrogate": ("async def surrogate(message: str):\n    yield 'c'\n    yield '\\ud800'", "agent_bad_output", "c"),
+    "whole_surrogate": (
+        "from hub import Message\nasync def whole_surrogate(message: str):\n    yield Message('\\ud800')",
+        "agent_bad_output",
+        "",
+    ),
+    "endless": (
+        "async def endless(message: str):\n    while True:\n        yield 'x' * 100_000",
+        "answer_too_long",
+        None,
+    ),
+    "own_words": (
+        "from hub import AgentError\nasync def own_words(message: str):\n    raise AgentError('no luck', 'my_code')\n"
+        "    yield ''",
+        "my_code",
+        "",
+    ),
+    "gives_up": (
+        "import asyncio\nasync def gives_up(message: str):\n    yield 'd'\n    raise asyncio.CancelledError",
+        "agent_error",
+        "d",
+    ),
+    "exits_async": (
+        "import sys\nasync def exits_async(message: str):\n    sys.exit(3)\n    yield ''",
+        "agent_error",
+        "",
+    ),
+    "bad_words": (
+        "from hub import AgentError\nasync def bad_words(message: str):\n    raise AgentError('no \\udcff')\n"
+        "    yield ''",
+        "agent_error",
+        "",
+    ),
+    "bad_finish": (
+        "from hub import Finish\nasync def bad_finish(message: str):\n    yield 'e'\n    yield Finish('stop')",
+        "agent_bad_output",
+        "e",
+    ),
+    "bad_usage": (
+        "from hub import Finish\nasync def bad_usage(message: str):\n    yield Finish(usage=object())",
+        "agent_bad_output",
+        "",
+    ),
+    "exits": ("def exits(message: str):\n    raise SystemExit(3)", "agent_error", ""),
+}
+
+
+@pytest.mark.parametrize("name", BAD_AGENTS)
+async def test_a_bad_agent_ends_its_run_once_and_keeps_what_it_said(hub: Hub, name: str) -> None:
+    """One error with a code, one end, no word of the exception; the hub's output names agent and line."""
+    code, wanted, said = BAD_AGENTS[name]
+    hub.agent(f"{name}.py", code)
+    await hub.start(run_bytes=1 << 20)
+    client = await hub.connect()
+    with structlog.testing.capture_logs() as logs:
+        await client.send(type="chat", agentId=name, sessionId="s1", message="go")
+        end = await client.until_done()
+    errors = [f for f in client.frames if f["type"] == "error"]
+    assert [error["code"] for error in errors] == [wanted] and end["stopReason"] == "error"
+    assert "secret" not in str(client.frames) and "Traceback" not in str(client.frames)
+    if "secret" in code:
+        assert errors[0]["message"] == f"agent {name} failed; the hub's output says why"
+    assert any(entry.get("agent") == name and entry["at"].startswith(f"{name}.py:") for entry in logs), logs
+    if said is not None:
+        assert client.text() == said
+        assert [m.content for m in await hub.node.log.messages("s1", 9) if m.role == "assistant"] == [said][: len(said)]
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="next")
+    await client.until_done()
+    assert client.text().endswith("next ")
+
+
+async def test_a_megabyte_in_one_piece_arrives_whole_in_bounded_events(hub: Hub) -> None:
+    """It is cut between code points, at most 32 KiB each."""
+    hub.agent("big.py", "async def big(message: str):\n    yield 'é€😀x' * 100_000")
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="big", sessionId="s1", message="go")
+    await client.until_done()
+    assert client.text() == "é€😀x" * 100_000
+    events = await hub.node.log.read("s1", 0, 10**6)
+    assert len(events) > 1
+    head, cursor = hub.node.sessions["s1"].channel.head, 0
+    while cursor < head:
+        for event in await hub.node.log.read("s1", cursor, head):
+            assert len(getattr(event.body, "content", "").encode()) <= 32 * 1024
+            cursor = event.seq
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "async def one(message: str):\n    for w in message.split():\n        yield w",
+        "def one(message: str):\n    for w in message.split():\n        yield w",
+        "async def one(message: str):\n    return message.replace(' ', '')",
+        "def one(message: str):\n    return message.replace(' ', '')",
+        "def one(run):\n    yield run.message.replace(' ', '')",
+        "from hub import Message\nasync def one(run):\n    yield Message('a')\n    yield 'b'\n    yield Message('c')",
+    ],
+)
+async def test_every_kind_of_function_answers(hub: Hub, code: str) -> None:
+    """Async generators, plain ones in a thread, coroutines, plain functions; texts and whole messages in order."""
+    hub.agent("one.py", code)
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="one", message="a b c")
+    assert (await client.until_done())["stopReason"] == "end_turn"
+    assert client.text() == "abc"
+
+
+async def test_a_thread_is_stopped_at_its_next_piece_and_closed(hub: Hub) -> None:
+    """Cancel reaches plain generators, and their `finally` runs."""
+    hub.agent(
+        "plain.py",
+        """
+        import pathlib, time
+
+        def plain(message: str):
+            try:
+                while True:
+                    yield "tick "
+                    time.sleep(0.005)
+            finally:
+                pathlib.Path(message).touch()
+        """,
+    )
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="plain", sessionId="s1", message=str(hub.folder / "closed"))
+    await client.until_type("stream")
+    await client.send(type="cancel", sessionId="s1")
+    assert (await client.until_done())["stopReason"] == "cancelled"
+    assert (hub.folder / "closed").exists()
+    assert hub.node.agents.get("plain").working == 0
+
+
+async def test_work_that_ignores_its_cancel_is_dropped_after_its_grace(hub: Hub) -> None:
+    """`cancelled` is said, nothing follows, and the work still counts against its agent."""
+    hub.agent(
+        "deaf.py",
+        """
+        import asyncio, pathlib
+        from hub import agent
+
+        @agent(max_runs=1)
+        async def deaf(message: str):
+            yield "one "
+            while not pathlib.Path(message).exists():
+                try:
+                    await asyncio.sleep(0.01)
+                except asyncio.CancelledError:
+                    pass
+            yield "late"
+        """,
+    )
+    await hub.start(grace_seconds=0.1)
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="deaf", sessionId="s1", message=str(hub.folder / "gate"))
+    await client.until_type("stream")
+    await client.send(type="cancel", sessionId="s1")
+    assert (await client.until_done())["stopReason"] == "cancelled"
+    deaf = hub.node.agents.get("deaf")
+    assert deaf.working == 1
+    await client.send(type="chat", agentId="deaf", sessionId="s1", message="x")
+    assert (await client.until_type("error"))["code"] == "busy"
+    (hub.folder / "gate").touch()
+    await eventually(lambda: not deaf.working)
+    await client.send(type="ping")
+    await client.until_type("pong")
+    assert client.text() == "one "
+
+
+@pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
+async def test_a_run_that_takes_too_long_or_says_nothing_ends_as_timeout(hub: Hub, limit: str) -> None:
+    """What it said stays."""
+    await hub.start(**{limit: 0.2})
+    client = await hub.connect(extended=True)
+    await start_gated(hub, client)
+    assert (await client.until_done())["stopReason"] == "timeout"
+    assert client.text() == "one "
+
+
+async def test_an_agents_own_limits_win(hub: Hub) -> None:
+    """@agent(silence_limit=...)."""
+    hub.agent(
+        "brief.py",
+        """
+        import asyncio
+        from hub import agent
+
+        @agent(silence_limit=0.1)
+        async def brief(message: str):
+            yield "x"
+            await asyncio.Event().wait()
+        """,
+    )
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="brief", message="go")
+    assert (await client.until_done())["stopReason"] == "timeout"
+
+
+async def test_a_generator_that_never_waits_gives_the_others_their_turn(hub: Hub) -> None:
+    """Another session is answered in the middle of a flood."""
+    hub.agent("flood.py", "async def flood(message: str):\n    while True:\n        yield ''")
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="flood", sessionId="s1", message="go")
+    await client.until_type("run_started")
+    other = await hub.connect()
+    await other.send(type="chat", agentId="echo", message="through")
+    await other.until_done()
+    assert other.text() == "through "
+    await client.send(type="cancel", sessionId="s1")
+    assert (await client.until_done())["stopReason"] == "cancelled"
+
+
+async def test_an_agent_that_takes_the_message_alone_costs_no_read_of_the_history(hub: Hub) -> None:
+    """It could not look at it; one that takes the run may."""
+    hub.agent("looks.py", "def looks(run):\n    return run.message + ' '")
+    await hub.start()
+    read, reads = hub.node.log.messages, []
+
+    async def messages(session_id: str, *limits: Any) -> Any:
+        reads.append(session_id)
+        return await read(session_id, *limits)
+
+    hub.node.log.messages = messages  # type: ignore[method-assign]
+    client = await hub.connect()
+    for agent in ("echo", "looks"):
+        await client.send(type="chat", agentId=agent, sessionId=agent, message="hello")
+        await client.until_done()
+    assert client.text() == "hello hello " and reads == ["looks"]
+
+
+async def test_an_agent_knows_its_run_and_what_was_said_before(hub: Hub) -> None:
+    """run.history, run.session, run.message; not the messages that still wait."""
+    hub.agent(
+        "knows.py",
+        """
+        async def knows(run):
+            past = " | ".join(f"{p.role}:{p.content}" for p in run.history)
+            yield f"[{run.session} {run.agent} {run.message} <{past}>]"
+        """,
+    )
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await start_gated(hub, client)
+    for word in ("first", "second"):
+        await client.send(type="chat", agentId="knows", sessionId="s1", message=word, ifBusy="enqueue")
+    (hub.folder / "gate").touch()
+    answers = [client.text((await client.until_done())["runId"]) for _ in range(3)]
+    gate = hub.folder / "gate"
+    one = f"[s1 knows first <user:{gate} | assistant:one two>]"
+    assert answers == [
+        "one two",
+        one,
+        f"[s1 knows second <user:{gate} | user:first | assistant:one two | assistant:{one}>]",
+    ]
+
+
+async def test_an_agent_may_call_another_but_not_without_end(hub: Hub) -> None:
+    """The called one's text comes to the caller alone; its failure is an AgentError there."""
+    hub.agent(
+        "asks.py",
+        """
+        from hub import AgentError
+
+        async def asks(run):
+            yield "<" + await run.call("echo", run.message) + ">"
+            async for text in run.call("echo", "a b"):
+                yield text.upper()
+            for other in ("nobody", "fails", "asks_itself"):
+                try:
+                    await run.call(other, "x")
+                except AgentError as error:
+                    yield f"({error.code})"
+        """,
+    )
+    hub.agent("fails.py", "async def fails(message: str):\n    raise ValueError('no')\n    yield ''")
+    hub.agent("asks_itself.py", "async def asks_itself(run):\n    yield await run.call('asks_itself', 'x')")
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="asks", message="hi")
+    await client.until_done()
+    assert client.text() == "<hi >A B (unknown_agent)(agent_error)(call_depth)"
+
+
+async def test_a_session_takes_so_many_waiting_messages_and_no_more(hub: Hub) -> None:
+    """Past the limit: error `busy`."""
+    await hub.start(queued_runs=2)
+    client = await hub.connect(extended=True)
+    for _ in range(3):
+        await start_gated(hub, client)
+    await client.send(type="chat", agentId="gated", sessionId="s1", message="x", clientMsgId="c9")
+    error = await client.until_type("error")
+    assert error["code"] == "busy" and error["clientMsgId"] == "c9" and error["retryAfterMs"]
+
+
+async def test_while_the_log_fails_chats_are_refused_and_text_waits(hub: Hub) -> None:
+    """Nothing accepted or heard is lost: when the log takes writes again, the answer goes on."""
+    await hub.start(retry_seconds=0.02)
+    client = await hub.connect(extended=True)
+    await start_gated(hub, client)
+    log = hub.node.log
+    whole = log.append
+    tries = asyncio.Event()
+
+    def failing(append: Append, done: Done) -> None:
+        # The same words that the driver says for a full disk (tests/storage/test_sqlite_log.py fills a real one).
+        tries.set()
+        asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
+
+    log.append = failing  # type: ignore[method-assign]
+    (hub.folder / "gate").touch()
+    async with asyncio.timeout(PATIENCE):
+        await tries.wait()
+    other = await hub.connect(extended=True)
+    for session in ("s1", "s2"):
+        await other.send(type="chat", agentId="echo", sessionId=session, message="x", clientMsgId="c1")
+        assert (await other.until_type("error"))["code"] == "storage_unavailable"
+    log.append = whole  # type: ignore[method-assign]
+    assert (await client.until_done())["stopReason"] == "end_turn"
+    assert client.text() == "one two"
+    for session in ("s1", "s2"):
+        await other.send(type="chat", agentId="echo", sessionId=session, message="x", clientMsgId="c1")
+        assert (await other.until_type("accepted"))["status"] == "started"
+
+
+async def test_chats_that_a_failing_log_refused_leave_nothing_behind(hub: Hub) -> None:
+    """Three chats meet a log that fails twice: none is in the log when it works again, nor is any run."""
+    await hub.start(retry_seconds=0.02)
+    clients = [await hub.connect(extended=True) for _ in range(3)]
+    log = hub.node.log
+    whole, failed = log.append, 0
+
+    def failing(append: Append, done: Done) -> None:
+        nonlocal failed
+        failed += 1
+        refusal: Done = done if failed <= 3 else lambda _: None
+        if failed <= 3:
+            asyncio.get_running_loop().call_soon(refusal, StorageUnavailable("disk full"))
+        else:
+            whole(append, done)
+
+    log.append = failing  # type: ignore[method-assign]
+    for client in clients:
+        await client.send(type="chat", agentId="echo", sessionId="s1", message="x")
+    outcomes = [await client.until(lambda f: f["type"] in ("accepted", "error")) for client in clients]
+    refused = [frame for frame in outcomes if frame["type"] == "error"]
+    assert refused and {frame["code"] for frame in refused} == {"storage_unavailable"}
+    log.append = whole  # type: ignore[method-assign]
+    last = await hub.connect(extended=True)
+    await last.send(type="chat", agentId="echo", sessionId="s1", message="now")
+    outcome = await last.until(lambda f: f["type"] in ("accepted", "error"))
+    while outcome["type"] == "error":
+        await last.send(type="chat", agentId="echo", sessionId="s1", message="now")
+        outcome = await last.until(lambda f: f["type"] in ("accepted", "error"))
+    await last.until(lambda f: f["type"] == "run_finished" and f["runId"] == outcome["runId"])
+    events = await log.read("s1", 0, hub.node.sessions["s1"].channel.head)
+    kinds = [event.body.type for event in events]
+    accepted = 1 + len(outcomes) - len(refused)
+    assert kinds.count("user_message") == kinds.count("run_started") == kinds.count("run_finished") == accepted
+
+
+async def test_an_agents_limit_holds_for_chats_that_come_at_once(hub: Hub) -> None:
+    """max_runs=1: one answers, the others are told `busy`; when it ends the next may."""
+    hub.agent(
+        "single.py",
+        """
+        import asyncio, pathlib
+        from hub import agent
+
+        @agent(max_runs=1)
+        async def single(message: str):
+            while not pathlib.Path(message).exists():
+                await asyncio.sleep(0.01)
+            yield "done"
+        """,
+    )
+    await hub.start()
+    client = await hub.connect(extended=True)
+    gate = str(hub.folder / "gate")
+    for number in range(4):
+        await client.send(type="chat", agentId="single", sessionId=f"s{number}", message=gate)
+    answers = [await client.until(lambda f: f["type"] in ("accepted", "error")) for _ in range(4)]
+    assert [answer.get("code") for answer in answers] == [None, "busy", "busy", "busy"]
+    (hub.folder / "gate").touch()
+    await client.until_done()
+    assert hub.node.agents.get("single").working == 0
+    await client.send(type="chat", agentId="single", sessionId="s9", message=gate)
+    await client.until_done()
+
+
+async def test_no_chat_is_taken_once_the_hub_goes_down(hub: Hub) -> None:
+    """Neither at the door nor behind it."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s1")
+    await client.until_type("subscribed")
+    hub.node.drain()
+    await client.until_type("draining")
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="x")
+    assert (await client.until_type("error"))["code"] == "draining"
+    with pytest.raises(Draining):
+        session = hub.node.sessions["s1"]
+        await session.chat(Chat(message="x"), Author("local", "local"), hub.node.agents.get("echo"))
+
+
+async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_removed(hub: Hub) -> None:
+    """Attempt 2 after `message_removed`; when the hub stops again it is aborted, and its own text alone is history."""
+    hub.agent(
+        "again.py",
+        """
+        import asyncio
+        from hub import agent
+
+        @agent(restartable=True)
+        async def again(message: str):
+            yield "try "
+            await asyncio.Event().wait()
+        """,
+    )
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="again", sessionId="s1", message="go")
+    first = await client.until_type("stream")
+    await hub.stop()
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s1", afterSeq=first["seq"], epoch=first["epoch"])
+    assert (await client.until_type("message_removed"))["messageIds"] == [first["messageId"]]
+    assert (await client.until_type("run_started"))["attempt"] == 2
+    second = await client.until_type("stream")
+    assert second["runId"] == first["runId"] and second["messageId"] != first["messageId"]
+    await hub.stop()
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s1", afterSeq=second["seq"])
+    assert (await client.until_done())["stopReason"] == "aborted"
+    said = [m for m in await hub.node.log.messages("s1", 9) if m.role == "assistant"]
+    assert [(m.messageId, m.content) for m in said] == [(second["messageId"], "try ")]

@@ -1,0 +1,829 @@
+"""Files: large values come in once, are handed out whole or in part, and go with their session."""
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+from blockbuster import blockbuster_ctx
+from structlog.testing import capture_logs
+from support.hub import Hub
+from support.process import HubProcess
+from support.waiting import PATIENCE, eventually
+
+from hub.errors import BadQuery, BadType, FileTooLarge, QuotaExceeded, StorageUnavailable, UnknownFile, UnknownSession
+from hub.limits import KiB, Limits, MiB
+from hub.storage.blobs import LEAST, Files
+from hub.storage.log import File, LogUnusable
+from hub.storage.sqlite.log import SqliteLog
+
+TEXT = "text/plain; charset=utf-8"
+
+
+@pytest.fixture
+async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
+    await hub.start()
+    async with client(hub) as http:
+        yield http
+
+
+def client(hub: Hub) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE))
+
+
+async def post(http: aiohttp.ClientSession, data: Any, query: str = "sessionId=s1", kind: str = TEXT) -> Any:
+    """Upload, and return the status and what was said."""
+    body = io.BytesIO(data) if isinstance(data, bytes) else data
+    async with http.post(f"files?{query}", data=body, headers={"Content-Type": kind}) as answer:
+        return answer.status, await answer.json()
+
+
+async def get(http: aiohttp.ClientSession, file_id: str, **headers: str) -> tuple[int, bytes, Any]:
+    async with http.get(f"files/{file_id}", headers={k.replace("_", "-"): v for k, v in headers.items()}) as answer:
+        return answer.status, await answer.read(), answer.headers
+
+
+def on_disk(folder: Path) -> list[str]:
+    """Return what lies in the store: blobs, and uploads that are not whole."""
+    return sorted(path.name for path in (folder / "data" / "files").iterdir() if path.name != "log")
+
+
+async def settled(folder: Path, files: list[str]) -> None:
+    await eventually(lambda: on_disk(folder) == sorted(files))
+
+
+async def gone(files: Files, session_id: str) -> None:
+    """Let a session be gone from the log, and then its files, as a deletion does."""
+    await files.forget(session_id, await files.log.delete(session_id))
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+async def pieces(*data: bytes) -> AsyncIterator[bytes]:
+    """Send a body whose length is not said before."""
+    for piece in data:
+        yield piece
+
+
+# --- in and out -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_comes_back_as_it_was_also_after_a_restart(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Byte for byte, with its type and its name; its session is made where there is none."""
+    data = random.Random(1).randbytes(3 * MiB + 7)
+    status, said = await post(http, data, "sessionId=s1&name=photo.png", "image/png")
+    assert status == 201
+    assert said == {"fileId": said["fileId"], "sessionId": "s1", "name": "photo.png", "type": "image/png"} | {
+        "size": len(data)
+    }
+    assert await hub.node.log.find("s1") is not None
+    assert on_disk(hub.folder) == [digest(data)]
+    await hub.stop()
+    await hub.start()
+    async with client(hub) as again:
+        status, heard, headers = await get(again, said["fileId"])
+    assert (status, heard) == (200, data) and headers["Content-Type"] == "image/png"
+    assert headers["Content-Length"] == str(len(data)) and headers["ETag"] == f'"{digest(data)}"'
+
+
+async def test_the_same_bytes_are_kept_once(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Each upload has an id of its own that nobody can guess; the blob is one."""
+    made = [await post(http, b"hello", f"sessionId=s{n}") for n in range(3)]
+    ids = {said["fileId"] for _, said in made}
+    assert len(ids) == 3 and all(len(one) == 34 for one in ids)
+    assert on_disk(hub.folder) == [digest(b"hello")]
+
+
+async def test_a_body_without_a_length_is_taken(http: aiohttp.ClientSession) -> None:
+    """Its size is counted as it comes."""
+    status, said = await post(http, pieces(b"one ", b"two"))
+    assert (status, said["size"]) == (201, 7)
+    assert (await get(http, said["fileId"]))[1] == b"one two"
+
+
+async def test_an_unknown_file_is_said(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """By its code; also where the log knows it and the disk does not."""
+    status, said, _ = await get(http, "f_nothing")
+    assert (status, json.loads(said)["code"]) == (404, "unknown_file")
+    _, made = await post(http, b"hello")
+    (hub.folder / "data" / "files" / digest(b"hello")).unlink()
+    status, said, _ = await get(http, made["fileId"])
+    assert (status, json.loads(said)["code"]) == (404, "unknown_file")
+
+
+@pytest.mark.parametrize(
+    "asked, status, heard, where",
+    [
+        ("bytes=0-3", 206, b"0123", "bytes 0-3/10"),
+        ("bytes=4-", 206, b"456789", "bytes 4-9/10"),
+        ("bytes=0-", 206, b"0123456789", "bytes 0-9/10"),
+        ("bytes=8-99", 206, b"89", "bytes 8-9/10"),
+        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-99", 206, b"0123456789", "bytes 0-9/10"),
+        ("bytes=10-", 416, None, "bytes */10"),
+        ("bytes=5-2", 416, None, "bytes */10"),
+        ("bytes=-0", 416, None, "bytes */10"),
+        ("bytes=0-1,4-5", 200, b"0123456789", None),
+        ("lines=1-2", 200, b"0123456789", None),
+    ],
+)
+async def test_a_range_is_that_part(
+    http: aiohttp.ClientSession, asked: str, status: int, heard: bytes | None, where: str | None
+) -> None:
+    """One range is given; several, or of other units, are answered by the whole, and none of it by 416."""
+    _, made = await post(http, b"0123456789")
+    found, body, headers = await get(http, made["fileId"], Range=asked)
+    assert (found, headers.get("Content-Range")) == (status, where)
+    assert heard is None and json.loads(body)["code"] == "bad_range" or body == heard
+
+
+async def test_a_range_of_another_content_is_the_whole(http: aiohttp.ClientSession) -> None:
+    """If-Range names the content that the rest is wanted of."""
+    _, made = await post(http, b"0123456789")
+    same, other = f'"{digest(b"0123456789")}"', f'"{digest(b"other")}"'
+    assert (await get(http, made["fileId"], Range="bytes=5-", If_Range=same))[:2] == (206, b"56789")
+    assert (await get(http, made["fileId"], Range="bytes=5-", If_Range=other))[:2] == (200, b"0123456789")
+
+
+async def test_who_has_it_is_not_sent_it_again(http: aiohttp.ClientSession) -> None:
+    """If-None-Match with the digest gets 304 and no body."""
+    _, made = await post(http, b"0123456789")
+    tag = f'"{digest(b"0123456789")}"'
+    status, body, headers = await get(http, made["fileId"], If_None_Match=tag)
+    assert (status, body, headers["ETag"]) == (304, b"", tag)
+    assert (await get(http, made["fileId"], If_None_Match='"other"'))[:2] == (200, b"0123456789")
+
+
+async def test_head_says_what_get_would(http: aiohttp.ClientSession) -> None:
+    """Without the bytes."""
+    _, made = await post(http, b"0123456789")
+    for headers, status, length in (({}, 200, "10"), ({"Range": "bytes=2-4"}, 206, "3")):
+        async with http.head(f"files/{made['fileId']}", headers=headers) as answer:
+            assert (answer.status, answer.headers["Content-Length"]) == (status, length)
+            assert await answer.read() == b"" and answer.headers["Accept-Ranges"] == "bytes"
+
+
+@pytest.mark.parametrize("kind", ["image/png", "IMAGE/JPEG", "image/svg+xml", "text/html", "application/pdf"])
+async def test_a_file_is_never_a_page(http: aiohttp.ClientSession, kind: str) -> None:
+    """Only a few images may be shown; nothing is guessed, and what is opened all the same can do nothing."""
+    name = 'a "б" 100%.html'
+    _, made = await post(http, b"<script>alert(1)</script>", f"sessionId=s1&name={quote(name)}", kind)
+    assert made["name"] == name
+    _, _, headers = await get(http, made["fileId"])
+    assert headers["Content-Type"] == kind and headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+    shown, plain, encoded = headers["Content-Disposition"].split("; ")
+    assert shown == ("inline" if kind in ("image/png", "IMAGE/JPEG") else "attachment")
+    assert plain == 'filename="a ___ 100_.html"' and encoded == f"filename*=UTF-8''{quote(name)}"
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query, kind, data, status, code",
+    [
+        ("name=x", TEXT, b"x", 400, "bad_query"),
+        ("sessionId=a%20b", TEXT, b"x", 400, "bad_id"),
+        ("sessionId=s1&name=", TEXT, b"x", 400, "bad_query"),
+        ("sessionId=s1&name=a%2Fb", TEXT, b"x", 400, "bad_query"),
+        ("sessionId=s1&name=a%5Cb", TEXT, b"x", 400, "bad_query"),
+        ("sessionId=s1&name=a%0Ab", TEXT, b"x", 400, "bad_query"),
+        ("sessionId=s1&name=a%E2%80%AEb", TEXT, b"x", 400, "bad_query"),
+        ("sessionId=s1&name=" + "x" * 201, TEXT, b"x", 400, "bad_query"),
+        ("sessionId=s1", "text", b"x", 400, "bad_type"),
+        ("sessionId=s1", "*/*", b"x", 400, "bad_type"),
+        ("sessionId=s1", "text/plain; charset", b"x", 400, "bad_type"),
+        ("sessionId=s1", "text/" + "x" * 300, b"x", 400, "bad_type"),
+        ("sessionId=s1", "multipart/form-data; boundary=x", b"x", 400, "bad_type"),
+        ("sessionId=s1", TEXT, b"", 400, "empty_file"),
+    ],
+)
+async def test_what_is_wrong_is_refused(
+    hub: Hub, http: aiohttp.ClientSession, query: str, kind: str, data: bytes, status: int, code: str
+) -> None:
+    """By its code, and nothing of it stays, no session either."""
+    found, said = await post(http, data, query, kind)
+    assert (found, said["code"]) == (status, code)
+    assert on_disk(hub.folder) == [] and await hub.node.log.find("s1") is None
+
+
+@pytest.mark.parametrize("kind", [TEXT, 'a/b+c;d="e f; g" ; h=i', "application/vnd.openxml.sheet"])
+@pytest.mark.parametrize("name", ["x" * 200, "мой отчёт (1).pdf", ".."])
+async def test_what_is_unusual_is_taken(http: aiohttp.ClientSession, kind: str, name: str) -> None:
+    """A name is a text, and never a path; a type may have parameters."""
+    status, said = await post(http, b"x", f"sessionId=s1&name={quote(name)}", kind)
+    assert (status, said["name"], said["type"]) == (201, name, kind)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("size, status", [(99_999, 201), (100_000, 201), (100_001, 413)])
+async def test_a_file_has_a_limit(hub: Hub, told: bool, size: int, status: int) -> None:
+    """Whether or not its size is said before; of one that is larger nothing stays."""
+    await hub.start(file_bytes=100_000)
+    data = b"x" * size
+    async with client(hub) as http:
+        found, said = await post(http, data if told else pieces(data[:50_000], data[50_000:]))
+    assert found == status and said.get("code") == (None if status == 201 else "file_too_large")
+    assert on_disk(hub.folder) == ([digest(data)] if status == 201 else [])
+
+
+async def test_the_files_of_a_session_and_of_the_hub_have_limits(hub: Hub) -> None:
+    """A file more is refused; what was refused, or forgotten, takes no room; a restart counts the same."""
+    await hub.start(session_files_bytes=10 * LEAST, files_bytes=15 * LEAST)
+    async with client(hub) as http:
+        assert (await post(http, b"a" * 6 * LEAST))[0] == 201
+        status, said = await post(http, b"b" * (4 * LEAST + 1))
+        assert (status, said["code"]) == (413, "quota_exceeded") and "session" in said["error"]
+        assert (await post(http, b"c" * 4 * LEAST))[0] == 201
+        assert (await post(http, b"d"))[0] == 413  # a small one takes a block, too
+        status, said = await post(http, b"e" * 6 * LEAST, "sessionId=s2")
+        assert (status, said["code"]) == (413, "quota_exceeded") and "hub" in said["error"]
+        assert (await post(http, b"f" * 4 * LEAST, "sessionId=s2"))[0] == 201
+    await hub.stop()
+    await hub.start()
+    async with client(hub) as http:
+        assert (await post(http, b"g"))[0] == 413
+        assert (await post(http, b"h" * 2 * LEAST, "sessionId=s2"))[0] == 413
+        await gone(hub.node.files, "s1")
+        assert (await post(http, b"i" * 6 * LEAST, "sessionId=s2"))[0] == 201
+        assert (await post(http, b"j" * 5 * LEAST))[0] == 201
+    assert len(on_disk(hub.folder)) == 3
+
+
+async def test_a_slow_upload_ends(hub: Hub) -> None:
+    """When its time is over, and nothing of it stays."""
+    await hub.start(upload_seconds=0.2)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"one "
+        await asyncio.sleep(PATIENCE)
+
+    async with client(hub) as http:
+        status, said = await post(http, slow())
+    assert (status, said["code"]) == (408, "too_slow")
+    await settled(hub.folder, [])
+
+
+async def test_a_file_that_says_that_it_is_too_large_need_not_come(hub: Hub) -> None:
+    """It is refused before its first byte."""
+    await hub.start(file_bytes=999)
+    reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+    writer.write(b"POST /api/v1/files?sessionId=s1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+    assert b" 413 " in await asyncio.wait_for(reader.readline(), PATIENCE)
+    writer.close()
+
+
+async def begun(port: int) -> asyncio.StreamWriter:
+    """Begin an upload of 1000 bytes, and send a few of them."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST /api/v1/files?sessionId=s1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: {TEXT}\r\n"
+    writer.write((head + "Content-Length: 1000\r\n\r\nhello").encode())
+    await writer.drain()
+    return writer
+
+
+async def arrived(folder: Path) -> None:
+    await eventually(lambda: any(name.endswith(".part") for name in on_disk(folder)))
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+async def test_a_cut_off_upload_leaves_nothing(hub: Hub, http: aiohttp.ClientSession, how: str) -> None:
+    """Neither a file nor its session, and no traceback: it is nobody's fault."""
+    with capture_logs() as logs:
+        writer = await begun(hub.port)
+        await arrived(hub.folder)
+        if how == "abort":
+            writer.transport.abort()
+        writer.close()
+        await settled(hub.folder, [])
+    assert await hub.node.log.find("s1") is None and logs == []
+    assert (await post(http, b"hello"))[0] == 201
+
+
+async def test_an_upload_is_cut_off_where_the_hub_ends(hub: Hub) -> None:
+    """And leaves nothing."""
+    await hub.start()
+    writer = await begun(hub.port)
+    await arrived(hub.folder)
+    await hub.stop()
+    assert on_disk(hub.folder) == []
+    writer.close()
+
+
+async def test_no_upload_begins_while_the_hub_goes_down(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """As no chat does."""
+    hub.node.drain()
+    status, said = await post(http, b"hello")
+    assert (status, said["code"]) == (503, "draining")
+
+
+async def test_what_a_kill_leaves_is_swept_away(tmp_path: Path) -> None:
+    """Half an upload, and a blob that the log does not name; what it names stays."""
+    hub = HubProcess(tmp_path)
+    await hub.start()
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        _, made = await post(http, b"kept")
+    writer = await begun(hub.port)
+    await arrived(tmp_path)
+    await hub.kill()
+    writer.close()
+    folder = tmp_path / "data" / "files"
+    for n in range(600):
+        (folder / digest(b"%d" % n)).write_bytes(b"%d" % n)
+    (folder / "mine.txt").write_text("not a blob")
+    assert len(on_disk(tmp_path)) == 603
+    await hub.start()
+    assert on_disk(tmp_path) == sorted([digest(b"kept"), "mine.txt"])
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        assert (await get(http, made["fileId"]))[:2] == (200, b"kept")
+    await hub.kill()
+
+
+async def test_another_logs_files_are_left_alone(hub: Hub) -> None:
+    """A hub that tries another log over the same data folder sweeps nothing away."""
+    await hub.start()
+    async with client(hub) as http:
+        _, made = await post(http, b"hello")
+    await hub.stop()
+    hub.options["log"] = f"sqlite:///{hub.folder}/other.db"
+    await hub.start()
+    async with client(hub) as http:
+        await post(http, b"hello", "sessionId=s2")
+    await gone(hub.node.files, "s2")
+    await hub.stop()
+    del hub.options["log"]
+    await hub.start()
+    async with client(hub) as http:
+        assert (await get(http, made["fileId"]))[:2] == (200, b"hello")
+
+
+@pytest.mark.parametrize("how", ["otherwise written", "moved"])
+async def test_the_folder_stays_its_logs_own(hub: Hub, how: str) -> None:
+    """However its path is written, and where the data folder moves with both."""
+    await hub.start()
+    async with client(hub) as http:
+        await post(http, b"hello")
+    await hub.stop()
+    hub.folder = (
+        Path(os.path.relpath(hub.folder)) if how == "otherwise written" else hub.folder.rename(f"{hub.folder}-2")
+    )
+    await hub.start()
+    await gone(hub.node.files, "s1")
+    assert on_disk(hub.folder) == []
+
+
+async def test_two_hubs_cannot_share_a_files_folder(hub: Hub) -> None:
+    """One would sweep away what comes in at the other; with logs of their own, too."""
+    await hub.start()
+    other = Hub(hub.folder, options={"log": f"sqlite:///{hub.folder}/other.db"})
+    with pytest.raises(LogUnusable, match="another hub"):
+        await other.start()
+
+
+async def test_a_client_that_takes_nothing_is_cut_off(hub: Hub) -> None:
+    """After the time that a stuck client has; others are served meanwhile."""
+    await hub.start(stuck_seconds=0.3)
+    async with client(hub) as http:
+        data = random.Random(2).randbytes(16 * MiB)
+        _, made = await post(http, data)
+        with socket.socket() as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.connect(("127.0.0.1", hub.port))
+            stuck.sendall(f"GET /api/v1/files/{made['fileId']} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            await eventually(lambda: sending(hub.folder))
+            assert (await get(http, made["fileId"]))[1] == data
+            await eventually(lambda: not sending(hub.folder))
+
+
+def sending(folder: Path) -> int:
+    """Return how many descriptors this process has open on blobs."""
+    held = [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    return sum(f"{folder}/data/files/" in str(fd.readlink()) for fd in held if fd.exists())
+
+
+# --- going ------------------------------------------------------------------------------------------------------------
+
+
+async def test_files_go_with_their_session(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """What another session names too stays on disk."""
+    _, mine = await post(http, b"mine")
+    _, ours = await post(http, b"ours")
+    _, theirs = await post(http, b"ours", "sessionId=s2")
+    await gone(hub.node.files, "s1")
+    assert on_disk(hub.folder) == [digest(b"ours")]
+    assert [(await get(http, one["fileId"]))[0] for one in (mine, ours, theirs)] == [404, 404, 200]
+    await gone(hub.node.files, "s1")
+    await gone(hub.node.files, "s2")
+    assert on_disk(hub.folder) == []
+
+
+class Halting(SqliteLog):
+    """The log, which waits on the way where the test says so."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.halts: set[str] = set()
+        self.there, self.go = asyncio.Event(), asyncio.Event()
+
+    async def _halt(self, where: str) -> None:
+        if where in self.halts:
+            self.halts.remove(where)
+            self.there.set()
+            await self.go.wait()
+
+    async def named(self, digests: Sequence[str]) -> Sequence[str]:
+        found = await super().named(digests)
+        await self._halt("named")
+        return found
+
+    async def keep_file(self, file: File) -> None:
+        await self._halt("keep_file")
+        await super().keep_file(file)
+
+
+@asynccontextmanager
+async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Halting]]:
+    log = Halting(f"sqlite:///{folder}/data/hub.db")
+    await log.start(lambda session, events: None)
+    for session in ("a", "b"):
+        await log.load(session)
+    files = Files(folder / "data" / "files", log, Limits(**limits))
+    await files.start()
+    try:
+        yield files, log
+    finally:
+        await files.close()
+        await log.close()
+
+
+@pytest.mark.parametrize("halted", ["named", "keep_file"])
+async def test_the_same_bytes_may_come_while_they_go(tmp_path: Path, halted: str) -> None:
+    """Between what the log is asked, or told, and what is done on the disk, nobody comes who would be betrayed."""
+    async with store(tmp_path) as (files, log):
+        await files.keep("a", "x", TEXT, b"hello")
+        log.halts.add(halted)
+        coming, going = files.keep("b", "x", TEXT, b"hello"), gone(files, "a")
+        first, second = (going, coming) if halted == "named" else (coming, going)
+        begun: asyncio.Future[Any] = asyncio.ensure_future(first)
+        await asyncio.wait_for(log.there.wait(), PATIENCE)
+        other: asyncio.Future[Any] = asyncio.ensure_future(second)
+        await asyncio.wait([other], timeout=0.5)  # as far as it comes
+        log.go.set()
+        await asyncio.wait_for(asyncio.gather(begun, other), PATIENCE)
+        kept = begun.result() or other.result()
+        assert await files.read(kept) == b"hello"
+        await gone(files, "b")
+        assert on_disk(tmp_path) == []
+
+
+async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(tmp_path: Path) -> None:
+    """Whatever the order, each file that was kept and not forgotten can be read, and no blob is left over."""
+    async with store(tmp_path) as (files, log):
+        chance = random.Random(3)
+        sessions = [f"s{n}" for n in range(8)]
+        for session in sessions:
+            await log.load(session)
+
+        async def comes_and_goes(session: str) -> None:
+            for _ in range(15):
+                kept = await files.keep(session, "x", TEXT, b"%d" % chance.randrange(2))
+                assert len(await files.read(kept)) == 1
+                if chance.random() < 0.7:
+                    await gone(files, session)
+                    await log.load(session)
+
+        await asyncio.gather(*map(comes_and_goes, sessions))
+        named = await log.named([digest(b"0"), digest(b"1")])
+        assert on_disk(tmp_path) == sorted(named)
+        await asyncio.gather(*(gone(files, session) for session in sessions))
+        assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
+
+
+async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: Path) -> None:
+    """At any step; nothing of it stays, and its room is free."""
+    async with store(tmp_path) as (files, log):
+        with pytest.raises(UnknownSession):
+            async with files.upload("a", "x", TEXT) as upload:
+                await upload.write(b"hello")
+                await gone(files, "a")
+                await upload.write(b"hello")
+        await log.load("a")
+        with pytest.raises(UnknownSession):
+            async with files.upload("a", "x", TEXT) as upload:
+                await upload.write(b"hello")
+                await upload.end()
+                await gone(files, "a")
+                await upload.keep()
+        await log.load("a")
+        log.halts.add("keep_file")
+        late = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
+        await asyncio.wait_for(log.there.wait(), PATIENCE)
+        await gone(files, "a")
+        log.go.set()
+        with pytest.raises(UnknownSession):
+            await late
+        await log.load("a")
+        async with files.upload("a", "x", TEXT) as upload:
+            await upload.write(b"hello")
+            await upload.end()
+            await gone(files, "b")
+            await upload.keep()
+        await gone(files, "a")
+        assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
+
+
+async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> None:
+    """Half-way between disk and log the step is finished; before, nothing stays."""
+    async with store(tmp_path) as (files, log):
+        log.halts.add("keep_file")
+        kept = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
+        await asyncio.wait_for(log.there.wait(), PATIENCE)
+        kept.cancel()
+        await asyncio.wait([kept], timeout=0.1)
+        log.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await kept
+        assert await log.named([digest(b"hello")]) and on_disk(tmp_path) == [digest(b"hello")]
+        for turns in range(12):
+            task = asyncio.create_task(files.keep("b", "x", TEXT, b"%d" % turns))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        named = await log.named([digest(b"%d" % turns) for turns in range(12)])
+        assert on_disk(tmp_path) == sorted([digest(b"hello"), *named])
+
+
+async def test_what_the_log_refuses_leaves_no_blob(tmp_path: Path) -> None:
+    """Unless another file has the same bytes."""
+    async with store(tmp_path) as (files, log):
+        await files.keep("a", "x", TEXT, b"both")
+        for data in (b"both", b"mine"):
+            with pytest.raises(StorageUnavailable):
+                await files.keep("stranger", "x", TEXT, data)
+        assert on_disk(tmp_path) == [digest(b"both")]
+
+
+async def test_the_end_waits_for_what_is_half_done(tmp_path: Path) -> None:
+    """Where nobody else waits for it any more, the store does."""
+    async with store(tmp_path) as (files, log):
+        log.halts.add("keep_file")
+        keeping = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
+        await asyncio.wait_for(log.there.wait(), PATIENCE)
+        keeping.cancel()
+        await asyncio.wait([keeping], timeout=0.1)
+        closing = asyncio.create_task(files.close())
+        await asyncio.wait([closing], timeout=0.1)
+        assert not closing.done()
+        log.go.set()
+        await asyncio.wait_for(closing, PATIENCE)
+        assert await log.named([digest(b"hello")])
+
+
+async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    """As the log does; and what was counted is free again."""
+    async with store(tmp_path) as (files, log):
+        (tmp_path / "data" / "files").rename(tmp_path / "gone")
+        with pytest.raises(StorageUnavailable):
+            await files.keep("a", "x", TEXT, b"hello")
+        (tmp_path / "gone").rename(tmp_path / "data" / "files")
+        await log.close()
+        with pytest.raises(StorageUnavailable):
+            await files.keep("a", "x", TEXT, b"hello")
+        assert not files._bytes and files._total == 0
+    with pytest.raises(StorageUnavailable):
+        await files.keep("a", "x", TEXT, b"hello")
+
+
+# --- agents -----------------------------------------------------------------------------------------------------------
+
+
+async def ask(hub: Hub, agent: str, message: str, session: str = "s1") -> list[dict[str, Any]]:
+    """Chat, and return all that is heard of the answer in the extended protocol."""
+    client = await hub.connect(f"?sessionId={session}", extended=True)
+    await client.send(type="chat", agentId=agent, sessionId=session, message=message)
+    await client.until_done()
+    return client.frames
+
+
+RESULTS = """
+from hub import ToolCallResult
+
+async def results(message: str):
+    unit, count = message.split()
+    yield "before "
+    yield ToolCallResult("c1", unit * int(count), isError=False)
+    yield "after"
+"""
+
+
+@pytest.mark.parametrize(
+    "unit, count, whole",
+    [("x", 32 * KiB, True), ("x", 32 * KiB + 1, False), ("é", 16 * KiB, True), ("€", 20_000, False)],
+)
+async def test_a_large_tool_result_is_kept_as_a_file(hub: Hub, unit: str, count: int, whole: bool) -> None:
+    """Its event has the start, cut between two characters, and says where all of it is; the order stays."""
+    hub.agent("results.py", RESULTS)
+    await hub.start()
+    frames = await ask(hub, "results", f"{unit} {count}")
+    kinds = [frame["type"] for frame in frames if frame["type"] in ("stream", "tool_call_result", "run_finished")]
+    assert kinds == ["stream", "tool_call_result", "stream", "run_finished"]
+    (result,) = [frame for frame in frames if frame["type"] == "tool_call_result"]
+    data = (unit * count).encode()
+    if whole:
+        assert result["content"].encode() == data and "fileId" not in result and "size" not in result
+        assert on_disk(hub.folder) == []
+        return
+    assert result["content"] == unit * (KiB // len(unit.encode())) and result["size"] == len(data)
+    async with client(hub) as http:
+        status, heard, headers = await get(http, result["fileId"])
+    assert (status, heard, headers["Content-Type"]) == (200, data, TEXT)
+    assert 'filename="tool-result.txt"' in headers["Content-Disposition"]
+
+
+async def test_a_tool_result_is_bounded_as_a_file_is(hub: Hub) -> None:
+    """It may be larger than all the text of a run, up to a file; what is larger ends the run, and nothing is kept."""
+    hub.agent("results.py", RESULTS)
+    await hub.start(run_bytes=64 * KiB, file_bytes=MiB)
+    frames = await ask(hub, "results", f"x {MiB}")
+    assert frames[-1]["stopReason"] == "end_turn" and len(on_disk(hub.folder)) == 1
+    for unit in "xé":
+        frames = await ask(hub, "results", f"{unit} {MiB + (unit == 'x')}", "s2")
+        assert [frame["code"] for frame in frames if frame["type"] == "run_error"] == ["answer_too_long"]
+    assert len(on_disk(hub.folder)) == 1
+
+
+async def test_a_large_tool_result_that_is_no_text_ends_its_run_alone(hub: Hub) -> None:
+    """A lone surrogate is refused as in any text."""
+    hub.agent(
+        "bad.py", "from hub import *\n\nasync def bad(message: str):\n    yield ToolCallResult('c', '\\ud800' * 40_000)"
+    )
+    await hub.start()
+    frames = await ask(hub, "bad", "x")
+    assert [frame["code"] for frame in frames if frame["type"] == "run_error"] == ["agent_bad_output"]
+    assert on_disk(hub.folder) == []
+
+
+async def test_the_file_of_a_tool_result_is_there_before_its_event(hub: Hub) -> None:
+    """Whoever hears of it can fetch it at once."""
+    hub.agent("results.py", RESULTS)
+    await hub.start()
+    listener = await hub.connect("?sessionId=s1", extended=True)
+    async with client(hub) as http:
+        for n in range(5):
+            await listener.send(type="chat", agentId="results", sessionId="s1", message=f"{n} 40000")
+            result = await listener.until_type("tool_call_result")
+            assert (await get(http, result["fileId"]))[1] == b"%d" % n * 40_000
+            await listener.until_done()
+
+
+async def test_a_full_session_ends_the_run_with_the_quotas_code(hub: Hub) -> None:
+    """What was said before it stands."""
+    hub.agent("results.py", RESULTS)
+    await hub.start(session_files_bytes=64 * KiB)
+    frames = await ask(hub, "results", "x 70000")
+    assert [frame["code"] for frame in frames if frame["type"] == "run_error"] == ["quota_exceeded"]
+    assert [frame["content"] for frame in frames if frame["type"] == "stream"] == ["before "]
+
+
+READER = """
+from hub import AgentError, Run
+
+async def reader(run: Run):
+    try:
+        data = await run.file(run.message)
+    except AgentError as error:
+        yield error.code
+        return
+    yield await run.keep("copy.bin", "application/octet-stream", data[::-1])
+"""
+ASKER = "async def asker(run):\n    yield await run.call('reader', run.message)"
+
+
+@pytest.mark.parametrize("agent", ["reader", "asker"])
+async def test_an_agent_reads_what_a_client_attached_and_keeps_its_own(
+    hub: Hub, http: aiohttp.ClientSession, agent: str
+) -> None:
+    """Those of its session alone; another's is unknown to it. So is it for the agents that it asks."""
+    hub.agent("reader.py", READER)
+    hub.agent("asker.py", ASKER)
+    await hub.stop()
+    await hub.start()
+    async with client(hub) as http:
+        _, made = await post(http, b"hello")
+        assert [frame["content"] for frame in await ask(hub, agent, made["fileId"], "s2") if "offset" in frame] == [
+            "unknown_file"
+        ]
+        said = [frame["content"] for frame in await ask(hub, agent, made["fileId"]) if "offset" in frame]
+        status, heard, headers = await get(http, said[0])
+    assert (status, heard, headers["Content-Type"]) == (200, b"olleh", "application/octet-stream")
+    assert (await hub.node.files.file(said[0])).sessionId == "s1"
+
+
+async def test_without_a_session_an_agent_has_no_files(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """OpenAI's clients that name none leave nothing."""
+    hub.agent("reader.py", READER)
+    hub.agent("keeper.py", "async def keeper(run):\n    yield await run.keep('x', 'text/plain', b'x')")
+    await hub.stop()
+    await hub.start()
+    async with client(hub) as http:
+        _, made = await post(http, b"hello")
+        body: dict[str, Any] = {"model": "reader", "messages": [{"role": "user", "content": made["fileId"]}]}
+        async with http.post("chat/completions", json=body) as answer:
+            assert (await answer.json())["choices"][0]["message"]["content"] == "unknown_file"
+        async with http.post("chat/completions", json=body | {"model": "keeper"}) as answer:
+            assert (await answer.json())["error"]["code"] == "unknown_session"
+
+
+@pytest.mark.parametrize(
+    "name, kind, data, error",
+    [
+        ("a/b", TEXT, b"x", BadQuery),
+        ("x", "text", b"x", BadType),
+        ("x", TEXT, b"x" * (64 * KiB + 1), FileTooLarge),
+        ("x", TEXT, b"x" * 64 * KiB, QuotaExceeded),
+    ],
+)
+async def test_the_store_refuses_what_the_routes_do(
+    tmp_path: Path, name: str, kind: str, data: bytes, error: type[Exception]
+) -> None:
+    """So an agent has no other limits than a client."""
+    async with store(tmp_path, file_bytes=64 * KiB, session_files_bytes=60 * KiB) as (files, _):
+        with pytest.raises(error):
+            await files.keep("a", name, kind, data)
+        with pytest.raises(UnknownFile):
+            await files.file("f_nothing")
+        assert on_disk(tmp_path) == []
+
+
+async def test_an_agent_cannot_change_what_it_keeps(tmp_path: Path) -> None:
+    """A bytearray is kept as it was when it was given; what is no bytes is refused."""
+    async with store(tmp_path) as (files, _):
+        given = bytearray(b"hello")
+        keeping: Awaitable[str] = files.shelf("a").keep("x", TEXT, given)  # type: ignore[arg-type]
+        task = asyncio.ensure_future(keeping)
+        await asyncio.sleep(0)
+        given[:] = b"other"
+        assert await files.read(await files.file(await task)) == b"hello"
+        with pytest.raises(TypeError):
+            await files.shelf("a").keep("x", TEXT, "text")  # type: ignore[arg-type]
+
+
+async def test_no_file_is_touched_in_the_loop(hub: Hub) -> None:
+    """Whatever waits for the disk has a thread: the loop goes on for all the others."""
+    hub.agent("reader.py", READER)
+    hub.agent("results.py", RESULTS)
+    await hub.start()
+    async with client(hub) as http:
+        with blockbuster_ctx("hub.storage.blobs"):
+            _, made = await post(http, b"hello")
+            assert (await get(http, made["fileId"]))[1] == b"hello"
+            assert (await post(http, b"x" * 100, "sessionId=s1&name=%2F"))[0] == 400
+            await ask(hub, "reader", made["fileId"])
+            await ask(hub, "results", "x 70000")
+            await gone(hub.node.files, "s1")
+    assert on_disk(hub.folder) == []
+
+
+async def test_an_agent_whose_answer_has_ended_keeps_no_file(hub: Hub) -> None:
+    """It may outlive its session, and what comes after it under the id is another."""
+    code = """
+        import asyncio, pathlib
+
+        async def late(run):
+            yield "a "
+            while not pathlib.Path(run.message).exists():
+                try:
+                    await asyncio.sleep(0.01)
+                except asyncio.CancelledError:
+                    pass
+            await run.keep("late.txt", "text/plain", b"of the old session")
+        """
+    hub.agent("late.py", code)
+    await hub.start(grace_seconds=0.1)
+    gate = hub.folder / "gate"
+    listener = await hub.connect(extended=True)
+    await listener.send(type="chat", agentId="late", sessionId="s1", message=str(gate))
+    await listener.until_type("stream")
+    async with client(hub) as http:
+        async with http.delete("sessions/s1") as said:
+            assert said.status == 204
+        async with http.post("sessions", json={"sessionId": "s1"}) as said:
+            assert said.status == 201
+    agent = hub.node.agents.get("late")
+    gate.touch()
+    await eventually(lambda: not agent.working)
+    assert await hub.node.log.file_bytes(1) == {} and on_disk(hub.folder) == []

@@ -1,0 +1,1 @@
+"""What tests share: a hub and its clients, processes, networks that break, browsers and terminals."""

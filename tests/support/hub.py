@@ -1,0 +1,173 @@
+"""A hub to test against, and clients that speak to it: real sockets, real files."""
+
+import asyncio
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import attrs
+from aiohttp import web
+from support.waiting import PATIENCE, eventually
+
+from hub.limits import Limits
+from hub.node.node import Node
+from hub.settings import Settings
+from hub.web.app import make_app
+from hub.web.websocket import close_all
+
+AGENTS = {
+    "echo": """
+        async def echo(message: str):
+            for word in message.split():
+                yield word + " "
+        """,
+    "gated": '''
+        """Says "one ", waits for the file named by the message, says "two"."""
+        import asyncio, pathlib
+
+        async def gated(message: str):
+            yield "one "
+            while not pathlib.Path(message).exists():
+                await asyncio.sleep(0.01)
+            yield "two"
+        ''',
+}
+
+
+class Client:
+    """One WebSocket; `frames` is all it has heard, parsed."""
+
+    def __init__(self, http: aiohttp.ClientSession, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self._http, self._ws = http, ws
+        self.frames: list[dict[str, Any]] = []
+
+    @property
+    def ws(self) -> aiohttp.ClientWebSocketResponse:
+        return self._ws
+
+    async def send(self, **frame: Any) -> None:
+        await self._ws.send_str(json.dumps(frame))
+
+    async def next(self) -> dict[str, Any]:
+        """Return the next frame; fails where the socket closes instead."""
+        async with asyncio.timeout(PATIENCE):
+            message = await self._ws.receive()
+        if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            raise EOFError(f"closed with {self._ws.close_code}")
+        frame: dict[str, Any] = json.loads(message.data)
+        self.frames.append(frame)
+        return frame
+
+    async def until(self, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Read on to the first frame that is wanted, and return it."""
+        while not wanted(frame := await self.next()):
+            pass
+        return frame
+
+    async def find(self, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Return the first wanted frame of all that were heard, reading on where there is none yet."""
+        return next((frame for frame in self.frames if wanted(frame)), None) or await self.until(wanted)
+
+    async def until_type(self, kind: str) -> dict[str, Any]:
+        return await self.until(lambda frame: frame["type"] == kind)
+
+    async def until_done(self) -> dict[str, Any]:
+        """Read on to the end of an answer, in either protocol."""
+        return await self.until(lambda f: f.get("done") is True or f["type"] == "run_finished")
+
+    async def closed(self) -> int | None:
+        """Read to the end; return the close code."""
+        try:
+            while True:
+                await self.next()
+        except EOFError:
+            return self._ws.close_code
+
+    def text(self, run_id: str | None = None) -> str:
+        """Return the text heard so far, of all runs or of one."""
+        said = (f for f in self.frames if f["type"] in ("stream", "message") and run_id in (None, f["runId"]))
+        return "".join(f["content"] for f in said)
+
+    async def close(self) -> None:
+        await self._ws.close()
+        await self._http.close()
+
+
+@attrs.define(eq=False)
+class Hub:
+    """A hub in this process; start() may be called again after stop(), on the same folders."""
+
+    folder: Path
+    limits: Limits = Limits()
+    options: dict[str, Any] = attrs.Factory(dict)
+    node: Node = attrs.field(init=False)
+    port: int = 0
+    clients: list[Client] = attrs.Factory(list)
+    _runner: web.AppRunner | None = None
+
+    def agent(self, name: str, code: str) -> None:
+        agents = self.folder / "agents"
+        agents.mkdir(exist_ok=True)
+        (agents / name).write_text(textwrap.dedent(code))
+
+    async def start(self, **limits: Any) -> "Hub":
+        for name, code in AGENTS.items():
+            if not (self.folder / "agents" / f"{name}.py").exists():
+                self.agent(f"{name}.py", code)
+        self.limits = attrs.evolve(self.limits, **limits)
+        settings = Settings(
+            agents=self.folder / "agents", data=self.folder / "data", limits=self.limits, **self.options
+        )
+        self.node = Node(settings)
+        await self.node.start()
+        self._runner = web.AppRunner(make_app(self.node), access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = site.port
+        return self
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def connect(self, query: str = "", extended: bool = False, **options: Any) -> Client:
+        http = aiohttp.ClientSession()
+        protocols = options.pop("protocols", ("hubbub.v1",) if extended else ())
+        path = f"{self.url}/api/v1/ws{query}"
+        try:
+            ws = await http.ws_connect(path, protocols=protocols, max_msg_size=0, autoclose=True, **options)
+        except BaseException:
+            await http.close()
+            raise
+        client = Client(http, ws)
+        self.clients.append(client)
+        if extended:
+            assert (await client.next())["type"] == "welcome"
+        return client
+
+    async def settled(self, session: str, count: int) -> None:
+        """Wait until so many subscriptions of a session are live."""
+        sessions = self.node.sessions
+        await eventually(
+            lambda: session in sessions and sum(map(len, sessions[session].channel.live.values())) >= count
+        )
+
+    async def stop(self) -> None:
+        if self._runner is None:
+            return
+        runner, self._runner = self._runner, None
+        for client in self.clients:
+            await client.close()
+        self.clients.clear()
+        hurry = asyncio.Event()
+        hurry.set()
+        self.node.drain()
+        await self.node.finish_runs(0, hurry)
+        await self.node.quiet(PATIENCE)
+        await close_all(runner.app, 1012, 1.0)
+        await runner.cleanup()
+        await self.node.close()

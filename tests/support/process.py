@@ -1,0 +1,116 @@
+"""A hub in a process of its own, that can be stopped and killed."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from support.documents import ROOT
+from support.waiting import PATIENCE
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")
+
+
+@attrs.define(eq=False)
+class HubProcess:
+    """`hubbub serve` in a process of its own; start() may be called again after its end, on the same folders."""
+
+    folder: Path
+    port: int = 0
+    said: list[str] = attrs.Factory(list)
+    _process: asyncio.subprocess.Process | None = None
+    _reader: asyncio.Task[None] | None = None
+    _ready: asyncio.Event = attrs.Factory(asyncio.Event)
+
+    def agent(self, name: str, code: str) -> None:
+        agents = self.folder / "agents"
+        agents.mkdir(exist_ok=True)
+        (agents / name).write_text(textwrap.dedent(code), encoding="utf-8")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "data" / "hub.db"
+
+    async def start(self, **settings: Any) -> "HubProcess":
+        """Start and wait until it listens; *settings* go in by the environment."""
+        (self.folder / "agents").mkdir(exist_ok=True)
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
+        environ |= {f"HUBBUB_{key.upper()}": str(value) for key, value in settings.items()}
+        environ["PYTHONPATH"] = str(ROOT)
+        flags = ("--host", "127.0.0.1", "--port", "0", "--agents", "agents", "--data", "data")
+        self._ready.clear()
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "hub", "serve", *flags),
+            cwd=self.folder,
+            env=environ,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        self._reader = asyncio.create_task(self._read(self._process))
+        async with asyncio.timeout(PATIENCE):
+            await self._ready.wait()
+        assert self._process.returncode is None and self.port, self.log
+        return self
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for raw in process.stdout:
+            line = raw.decode(errors="replace")
+            self.said.append(line)
+            if found := re.search(r"listens on\s+http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(found[1])
+            if "Ctrl-C" in line:
+                self._ready.set()
+        self._ready.set()  # it has ended
+
+    @property
+    def log(self) -> str:
+        """All that it has printed, in all its lives."""
+        return "".join(self.said)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def memory(self) -> int:
+        """Return the resident bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found
+        return int(found[1]) * 1024
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait for the end; return the exit code."""
+        assert self._process is not None and self._reader is not None
+        async with asyncio.timeout(2 * PATIENCE):
+            code = await self._process.wait()
+            await self._reader
+        return code
+
+    async def kill(self) -> None:
+        """End it with -9, where it runs."""
+        if self.running:
+            self.signal(signal.SIGKILL)
+        if self._process is not None:
+            await self.ended()

@@ -1,0 +1,102 @@
+"""A terminal for the tests: a real pty, and a screen that obeys its control sequences as an emulator does."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import signal
+import struct
+import sys
+import termios
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pyte
+from support.documents import ROOT
+from support.waiting import PATIENCE
+
+ENTER, ALT_ENTER, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A"
+
+
+class Screen(pyte.HistoryScreen):
+    """Answers what a program asks its terminal, such as where the cursor is."""
+
+    def __init__(self, answer: Callable[[str], None]) -> None:
+        self.title = ""
+        super().__init__(90, 40, history=2000)
+        self.write_process_input = answer
+
+
+class Terminal:
+    """A command of hubbub at a terminal of 90 columns and 40 lines; `raw` is all that it wrote."""
+
+    def __init__(self, process: asyncio.subprocess.Process, master: int) -> None:
+        self.process, self.master = process, master
+        self.raw = b""
+        self.screen = Screen(self.type)
+        self.stream = pyte.ByteStream(self.screen)
+        self.changed = asyncio.Event()
+        asyncio.get_running_loop().add_reader(master, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:  # the other side is closed
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self.master)
+        self.raw += data
+        self.stream.feed(data)
+        self.changed.set()
+
+    def type(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    @property
+    def text(self) -> str:
+        """What stands on the screen, and what was scrolled off its top."""
+        gone = ["".join(line[column].data for column in range(90)) for line in self.screen.history.top]
+        return "\n".join(line.rstrip() for line in (*gone, *self.screen.display))
+
+    async def until(self, *wanted: str, after: str = "") -> str:
+        """Wait until all of it stands there, after the last *after*; return the screen's text."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not all(one in self.text.rpartition(after)[2] if after else one in self.text for one in wanted):
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"{wanted} did not come:\n{self.text}") from None
+        return self.text
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(PATIENCE):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def terminal(home: Path, *arguments: str) -> AsyncIterator[Terminal]:
+    """Run a command of hubbub at a terminal of its own, whose Ctrl-C reaches it."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 90, 0, 0))
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HUBBUB_", "COLUMNS", "LINES"))}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hub", *arguments),
+        cwd=home,
+        env=kept | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "HOME": str(home), "XDG_CONFIG_HOME": str(home)},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        preexec_fn=lambda: os.login_tty(slave),
+    )
+    os.close(slave)
+    running = Terminal(process, master)
+    try:
+        yield running
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        asyncio.get_running_loop().remove_reader(master)
+        os.close(master)

@@ -1,0 +1,301 @@
+"""The documents of the routes and of the WebSocket: valid, whole, and what the hub does."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+from playwright.async_api import async_playwright
+from support.browser import CHROMIUM, needs_browser
+from support.hub import Hub
+from support.node import installed, needs_node
+from support.process import needs_curl
+from support.waiting import PATIENCE
+
+from hub.messages import BODIES, COMMANDS, NOTICES
+from hub.protocols.envelope import TYPES
+from hub.web.api.documents import FOLDER
+from hub.web.app import ROUTES, make_app
+
+SAYS_ALL = """
+from hub import (Custom, Finish, Progress, Reasoning, Run, StateDelta, StateSnapshot, StepFinished, StepStarted,
+    ToolCallArgs, ToolCallEnd, ToolCallResult, ToolCallStart, Usage)
+
+async def everything(run: Run):
+    yield Reasoning("hm")
+    yield ToolCallStart("c1", "search")
+    yield ToolCallArgs("c1", "{}")
+    yield ToolCallEnd("c1")
+    yield ToolCallResult("c1", "found", True)
+    yield Progress(0.5, "half")
+    yield StepStarted("one")
+    yield StepFinished("one")
+    yield Custom("mine", {"a": 1})
+    yield StateSnapshot({"a": 1})
+    yield StateDelta([{"op": "add", "path": "/b", "value": 2}])
+    yield "text"
+    if run.message == "fail":
+        raise ValueError
+    yield Finish("max_tokens", Usage(1, 2))
+"""
+# Asks, and takes the question back at once.
+ASKS = """
+import asyncio
+
+async def asking(run):
+    try:
+        async with asyncio.timeout(0):
+            await run.ask("Go on?")
+    except TimeoutError:
+        yield "no"
+"""
+
+
+@pytest.fixture
+async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
+    hub.agent("everything.py", SAYS_ALL)
+    hub.agent("asking.py", ASKS)
+    await hub.start()
+    async with aiohttp.ClientSession(hub.url, timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        yield http
+
+
+async def read(http: aiohttp.ClientSession, name: str) -> Any:
+    async with http.get(name) as answer:
+        assert answer.status == 200 and answer.content_type == "application/json"
+        return await answer.json()
+
+
+def checker(document: Any, schema: Any) -> jsonschema.Draft202012Validator:
+    """Return what checks against a schema of the document, and resolves its references there."""
+    return jsonschema.Draft202012Validator({"components": document["components"], **schema})
+
+
+@pytest.mark.parametrize("name", ["/openapi.json", "/asyncapi.json"])
+async def test_a_document_is_served_at_the_root_and_under_the_base(http: aiohttp.ClientSession, name: str) -> None:
+    """The same at both places."""
+    assert await read(http, name) == await read(http, "/api/v1" + name)
+
+
+async def test_the_openapi_document_is_valid(http: aiohttp.ClientSession) -> None:
+    """By its specification; each operation has a name of its own, and says in words what it does."""
+    document = await read(http, "/openapi.json")
+    validate(document)
+    operations = [one for methods in document["paths"].values() for one in methods.values()]
+    names = [one["operationId"] for one in operations]
+    assert len(names) == len(set(names)) and all(one["summary"].endswith(".") for one in operations)
+
+
+async def test_every_route_of_the_app_is_in_the_document(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """And nothing else; HEAD goes with GET, OPTIONS is the preflight's, and pages are for browsers."""
+    routes = {
+        (route.method, route.resource.canonical) for route in make_app(hub.node).router.routes() if route.resource
+    } - {(route.method, base + route.path) for route in ROUTES if route.tag == "Pages" for base in route.bases}
+    paths = (await read(http, "/openapi.json"))["paths"]
+    written = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert {one for one in routes if one[0] not in ("HEAD", "OPTIONS")} == written
+
+
+async def test_a_document_says_the_statuses_of_its_route(http: aiohttp.ClientSession) -> None:
+    """Those of its own errors, of its body, and of what stands in front of all."""
+    paths = (await read(http, "/openapi.json"))["paths"]
+    chat = paths["/api/v1/sessions/{id}/chat"]["post"]["responses"]
+    assert set(chat) == {"200", "202", *"400 403 404 409 413 429 500 503 505".split()}
+    assert "`busy`" in chat["429"]["description"]
+    assert set(paths["/health"]["get"]["responses"]) == {"200", "403", "500"}
+    openai = paths["/v1/chat/completions"]["post"]["responses"]
+    forms = {status: openai[status]["content"]["application/json"]["schema"]["$ref"] for status in ("403", "404")}
+    assert forms["403"].endswith("/Failure") and forms["404"].endswith("/OpenAIError")
+
+
+@pytest.mark.parametrize("path", ["sessions", "sessions/{id}/chat", "files", "agents/{id}/agui", "chat/completions"])
+async def test_whatever_makes_a_session_may_meet_its_deletion(http: aiohttp.ClientSession, path: str) -> None:
+    route = (await read(http, "/openapi.json"))["paths"][f"/api/v1/{path}"]["post"]
+    assert "`session_deleted`" in route["responses"]["409"]["description"]
+
+
+async def test_what_the_address_says_is_no_part_of_a_body(http: aiohttp.ClientSession) -> None:
+    """A chat's session is in its path; a cancel needs no body at all."""
+    paths = (await read(http, "/openapi.json"))["paths"]
+    chat, cancel = (paths[f"/api/v1/sessions/{{id}}/{name}"]["post"]["requestBody"] for name in ("chat", "cancel"))
+    fields = chat["content"]["application/json"]["schema"]
+    assert "sessionId" not in fields["properties"] and fields["required"] == ["message"] and chat["required"]
+    assert not cancel["required"]
+
+
+@pytest.mark.parametrize("path, form", [("/v1/chat/completions", "message"), ("/api/v1/sessions/s1/chat", "code")])
+async def test_a_body_that_is_too_large_is_refused_in_the_routes_form(
+    http: aiohttp.ClientSession, path: str, form: str
+) -> None:
+    """OpenAI's clients read OpenAI's errors."""
+    async with http.post(path, data=io.BytesIO(b"x" * (2**23 + 1))) as answer:
+        said = await answer.json()
+    assert answer.status == 413 and form in (said["error"] if form == "message" else said)
+
+
+@needs_node
+async def test_the_asyncapi_document_is_valid(http: aiohttp.ClientSession) -> None:
+    """By the official schema of AsyncAPI 3.0."""
+    specs = await installed() / "node_modules" / "@asyncapi" / "specs" / "schemas"
+    schema = json.loads((specs / "3.0.0-without-$id.json").read_text())
+    jsonschema.Draft7Validator(schema).validate(await read(http, "/asyncapi.json"))
+
+
+async def test_every_command_event_and_notice_is_in_the_asyncapi_document(http: aiohttp.ClientSession) -> None:
+    """With its fields and its `type`, as something that is sent or heard."""
+    document = await read(http, "/asyncapi.json")
+    messages = document["components"]["messages"]
+    tables = {"command": COMMANDS, "event": BODIES, "notice": NOTICES}
+    for prefix, table in tables.items():
+        assert {name.partition(".")[2] for name in messages if name.startswith(prefix + ".")} == table.keys()
+        for name in table:
+            shape = messages[f"{prefix}.{name}"]["payload"]["$ref"].rpartition("/")[2]
+            assert document["components"]["schemas"][shape]["properties"]["type"] == {"const": name}
+    assert set(messages["envelope"]["payload"]["properties"]["type"]["enum"]) == {*TYPES.values(), "status"}
+    said = {one["$ref"].rpartition("/")[2] for what in document["operations"].values() for one in what["messages"]}
+    assert said == messages.keys()
+    assert [one["action"] for one in document["operations"].values()] == ["receive"] * 2 + ["send"] * 4
+
+
+async def test_each_example_of_a_command_fits_its_shape(http: aiohttp.ClientSession) -> None:
+    """And each command has one."""
+    document = await read(http, "/asyncapi.json")
+    for name in COMMANDS:
+        message = document["components"]["messages"][f"command.{name}"]
+        assert message["examples"]
+        for example in message["examples"]:
+            checker(document, message["payload"]).validate(example["payload"])
+
+
+async def heard(hub: Hub, path: str, *protocols: str) -> list[dict[str, Any]]:
+    """Return all that a client hears of two runs, and of each command."""
+    frames: list[dict[str, Any]] = []
+    async with aiohttp.ClientSession(hub.url) as http, http.ws_connect(path, protocols=protocols) as socket:
+        for command in (
+            {"type": "chat", "agentId": "everything", "message": "go", "clientMsgId": "k1"},
+            {"type": "chat", "agentId": "everything", "message": "fail"},
+            {"type": "subscribe", "sessionId": "s1", "history": 10, "afterSeq": 0},
+            {"type": "subscribe", "agentId": "echo"},
+            {"type": "unsubscribe", "agentId": "echo"},
+            {"type": "cancel", "sessionId": "s1", "runId": "none"},
+            {"type": "nonsense"},
+            {"type": "ping", "ref": 1},
+        ):
+            await socket.send_json({"sessionId": "s1", **command})
+        ends = 0
+        async with asyncio.timeout(PATIENCE):
+            while ends < 2:
+                frame = await socket.receive_json()
+                frames.append(frame)
+                ends += frame["type"] in ("run_finished", "done") or frame.get("done") is True
+            hub.node.drain()
+            await socket.send_json({"type": "subscribe", "sessionId": "s1", "afterSeq": 10**6})
+            await socket.send_json({"type": "chat", "message": "late"})
+            while True:
+                frames.append(await socket.receive_json())
+                if "draining" in (frames[-1].get("code"), frames[-1].get("payload", {}).get("code")):
+                    return frames
+
+
+@pytest.mark.parametrize(
+    "operation, path, protocols",
+    [
+        ("plain", "/api/v1/ws?sessionId=s1", ()),
+        ("extended", "/api/v1/ws?sessionId=s1", ("hubbub.v1",)),
+        ("extended", "/api/v1/ws?sessionId=s1&stream=false", ("hubbub.v1",)),
+        ("plain", "/api/v1/ws?sessionId=s1&stream=false", ()),
+        ("envelope", "/api/v1/ws?sessionId=s1", ("hubbub.events",)),
+        ("agentEnvelope", "/api/v1/agents/everything/ws?sessionId=s1", ()),
+    ],
+)
+async def test_what_a_client_hears_fits_the_document(
+    hub: Hub, http: aiohttp.ClientSession, operation: str, path: str, protocols: tuple[str, ...]
+) -> None:
+    """Each frame is one of the messages of its protocol, with no field that is not written down."""
+    document = await read(http, "/asyncapi.json")
+    names = [one["$ref"].rpartition("/")[2] for one in document["operations"][operation]["messages"]]
+    shapes = [document["components"]["messages"][name]["payload"] for name in names]
+    shapes = [document["components"]["schemas"][s["$ref"].rpartition("/")[2]] if "$ref" in s else s for s in shapes]
+    check = checker(document, {"anyOf": [{**shape, "additionalProperties": False} for shape in shapes]})
+    frames = await heard(hub, path, *protocols)
+    for frame in frames:
+        check.validate(frame)
+    assert len(frames) > 5
+
+
+async def test_events_over_http_fit_the_document(http: aiohttp.ClientSession) -> None:
+    """A page of the log, with one of each kind, and what is left out of a message."""
+    for agent, message in (("everything", "go"), ("everything", "fail"), ("asking", "go")):
+        async with http.post(
+            "/api/v1/sessions/s1/chat?wait=true", json={"agentId": agent, "message": message}
+        ) as answer:
+            assert answer.status == 200
+    document = await read(http, "/openapi.json")
+    page = await read(http, "/api/v1/sessions/s1/events")
+    checker(document, {"$ref": "#/components/schemas/EventPage"}).validate(page)
+    messages = await read(http, "/api/v1/sessions/s1/messages")
+    checker(document, {"$ref": "#/components/schemas/Page_Message_"}).validate(messages)
+    rare = {"message", "message_removed"}
+    assert {event["type"] for event in page["data"]} == BODIES.keys() - rare
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+@needs_browser
+@needs_curl
+@pytest.mark.parametrize("width", [390, 1200])
+async def test_the_page_shows_every_route_and_asks_nobody_else(
+    hub: Hub, http: aiohttp.ClientSession, width: int
+) -> None:
+    """No error, no request off the origin, no line that is wider than the screen, and an example for each route."""
+    wrong: list[str] = []
+    asked: set[str] = set()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = await browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda said: wrong.append(said.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: asked.add(request.url))
+        await page.goto(hub.url + "/docs#shape-Chunk")
+        await page.wait_for_selector("#state", state="detached")
+        assert await page.locator("#shape-Chunk[open]").count() == 1, "a link to what is folded away opens it"
+        shown = [" ".join(text.split()) for text in await page.locator("summary").all_text_contents()]
+        await page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        examples = await page.locator("pre").all_text_contents()
+        await browser.close()
+    for route in (route for route in ROUTES if route.tag != "Pages"):
+        for base in route.bases:
+            assert any(text.startswith(route.method + base + route.path) for text in shown), route
+    assert not wrong and all(url.startswith((hub.url, "data:")) for url in asked)
+    await run(hub, [text for text in examples if text.startswith("curl ")])
+
+
+async def run(hub: Hub, examples: list[str]) -> None:
+    """Run what the page says to write in a shell: nothing of it is refused as wrong."""
+    hub.agent("main.py", "async def main(message: str):\n    yield message")
+    await hub.node.agents.reload_changed()
+    assert len(examples) > 20
+    for example in examples:
+        async with hub.node.use("s1"):  # some of them delete it
+            pass
+        quiet = example.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
+        process = await asyncio.create_subprocess_shell(quiet, stdout=asyncio.subprocess.PIPE)
+        out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+        unknown = {"404"} if "/resume" in example or "/files/s1" in example else set()  # nobody asks, nothing is kept
+        assert out.decode() in {"200", "201", "202", "204", "409"} | unknown, (example, out)
+
+
+async def test_the_page_runs_no_script_but_its_own(http: aiohttp.ClientSession) -> None:
+    """By its Content-Security-Policy, which lets nothing in from elsewhere."""
+    async with http.get("/docs") as answer:
+        policy, text = answer.headers["Content-Security-Policy"], await answer.text()
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert "style=" not in text and "onclick" not in text and "https://" not in text
+    assert {path.name for path in FOLDER.glob("*")} == {"index.html", "reference.js", "reference.css"}
