@@ -13,8 +13,8 @@ from hub.hosting.contract import Past
 from hub.hosting.contract import Run as RunView
 from hub.hosting.faults import explain, refuse
 from hub.hosting.folder import Agent, Agents
+from hub.hosting.output import KINDS, pieces
 from hub.messages import Author
-from hub.sessions.speech import KINDS, pieces
 
 
 def calling(agents: Agents, depth: int) -> Callable[[RunView, str, str], Call]:

@@ -15,11 +15,12 @@ from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
 from hub.hosting.faults import explain
 from hub.hosting.folder import Agent
+from hub.hosting.output import pieces
 from hub.limits import Limits
 from hub.messages import Interrupt, RunError, RunFinished, StopReason
 from hub.sessions.outbox import Item, Outbox
 from hub.sessions.questions import Questions
-from hub.sessions.speech import Speech, pieces
+from hub.sessions.speech import Speech
 from hub.storage.log import RunRecord
 
 log = structlog.get_logger()

@@ -1,8 +1,8 @@
 """What one run says: each piece an agent gives is checked, counted and given to the outbox, where it belongs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import attrs
 import msgspec
@@ -11,27 +11,14 @@ import orjson
 from hub.errors import AgentError
 from hub.hosting.contract import Finish
 from hub.hosting.contract import Message as Whole
-from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
 from hub.hosting.faults import refuse
-from hub.hosting.folder import Agent
-from hub.hosting.threads import in_thread
+from hub.hosting.output import KINDS
 from hub.limits import Limits
-from hub.messages import CONTENT, Body, Interrupt, Reasoning, ToolCallResult, WholeMessage
+from hub.messages import Body, Interrupt, Reasoning, ToolCallResult, WholeMessage
 from hub.messages.parts import Parts, Plain, plain
 from hub.sessions.outbox import Item, Outbox
 from hub.storage.log import Message
-
-KINDS = frozenset(CONTENT.values())
-
-
-def pieces(agent: Agent, run: RunView) -> AsyncIterator[Any]:
-    """Return what the agent gives, unchecked; a plain function runs in a thread."""
-    if agent.answer is not None:
-        return agent.answer(run)
-    work = agent.work
-    assert work is not None
-    return in_thread(lambda: work(run), f"agent {agent.id}")
 
 
 def _is_sound(finish: Finish) -> bool:

@@ -15,8 +15,8 @@ import hub.adapters
 from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.contract import Call, Marks, Message, Run
 from hub.hosting.folder import Agent, Agents
+from hub.hosting.output import pieces
 from hub.messages import Author
-from hub.sessions.speech import pieces
 
 NUL_ERROR = "SyntaxError" if sys.version_info >= (3, 11, 4) else "ValueError"  # what Python says of a NUL in its code
 

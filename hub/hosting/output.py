@@ -1,0 +1,20 @@
+"""What an agent gives: its pieces, as they come, and the kinds that are no text."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from hub.hosting.contract import Run
+from hub.hosting.folder import Agent
+from hub.hosting.threads import in_thread
+from hub.messages import CONTENT
+
+KINDS = frozenset(CONTENT.values())
+
+
+def pieces(agent: Agent, run: Run) -> AsyncIterator[Any]:
+    """Return the agent's pieces, unchecked. A plain function runs in a thread."""
+    if agent.answer is not None:
+        return agent.answer(run)
+    work = agent.work
+    assert work is not None
+    return in_thread(lambda: work(run), f"agent {agent.id}")
