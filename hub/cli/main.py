@@ -18,7 +18,7 @@ from hub.settings import ConfigError, Settings, load
 from hub.storage.log import LogUnusable
 
 if TYPE_CHECKING:
-    from hub.hosting.folder import Agent
+    from hub.hosting.hosted import Agent
 
 # What a flag says it takes is checked by load(), with the same words as in the file and in the environment.
 FOLDER = click.Path(path_type=Path)

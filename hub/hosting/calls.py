@@ -12,7 +12,8 @@ from hub.hosting.contract import Message as Whole
 from hub.hosting.contract import Past
 from hub.hosting.contract import Run as RunView
 from hub.hosting.faults import explain, refuse
-from hub.hosting.folder import Agent, Agents
+from hub.hosting.folder import Agents
+from hub.hosting.hosted import Agent
 from hub.hosting.output import KINDS, pieces
 from hub.messages import Author
 

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from hub.errors import AgentError
-from hub.hosting.folder import Agent
+from hub.hosting.hosted import Agent
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from hub.hosting.contract import Run
-from hub.hosting.folder import Agent
+from hub.hosting.hosted import Agent
 from hub.hosting.threads import in_thread
 from hub.messages import CONTENT
 

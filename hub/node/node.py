@@ -14,7 +14,8 @@ from hub.delivery.connection import Connection, Subscription
 from hub.delivery.pages import Pages
 from hub.delivery.registry import Channel, Registry
 from hub.errors import Draining, SessionDeleted
-from hub.hosting.folder import Agent, Agents
+from hub.hosting.folder import Agents
+from hub.hosting.hosted import Agent
 from hub.messages import DrainingNotice, Event, Presence
 from hub.sessions.pace import Pace
 from hub.sessions.recovery import recover

@@ -2,7 +2,7 @@
 
 import attrs
 
-from hub.hosting.folder import Agent
+from hub.hosting.hosted import Agent
 from hub.messages import RunFinished, RunStarted, WholeMessage
 from hub.sessions.outbox import Item, landing
 from hub.sessions.session import Session, new_id

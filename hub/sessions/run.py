@@ -14,7 +14,7 @@ from hub.hosting.contract import Call, Past, Reply
 from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
 from hub.hosting.faults import explain
-from hub.hosting.folder import Agent
+from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
 from hub.limits import Limits
 from hub.messages import Interrupt, RunError, RunFinished, StopReason

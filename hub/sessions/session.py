@@ -16,7 +16,8 @@ from hub.hosting.calls import calling
 from hub.hosting.contract import Call, Past
 from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
-from hub.hosting.folder import Agent, Agents
+from hub.hosting.folder import Agents
+from hub.hosting.hosted import Agent
 from hub.limits import Limits
 from hub.messages import Accepted, Author, Chat, RunStarted, State
 from hub.observe.counters import Counts

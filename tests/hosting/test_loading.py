@@ -14,7 +14,8 @@ import pytest
 import hub.adapters
 from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.contract import Call, Marks, Message, Run
-from hub.hosting.folder import Agent, Agents
+from hub.hosting.folder import Agents
+from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
 from hub.messages import Author
 

@@ -33,7 +33,7 @@ FOLDERS: dict[str, set[str]] = {
 
 
 # What the moves left, and the next commits mend.
-PENDING = {("hub.hosting.folder", "hub.adapters")}
+PENDING = {("hub.hosting.loader", "hub.adapters")}
 
 
 def module_name(path: Path) -> str:

@@ -19,7 +19,7 @@ from hub.delivery.connection import Connection
 from hub.errors import AgentBroken, AgentError, Busy, Draining, SessionDeleted, StorageUnavailable, UnknownAgent
 from hub.hosting.calls import answer
 from hub.hosting.contract import Finish
-from hub.hosting.folder import Agent
+from hub.hosting.hosted import Agent
 from hub.messages import Chat, Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.node.node import Node
 from hub.protocols.sse import OneRun, chunk
