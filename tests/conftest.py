@@ -1,7 +1,7 @@
 """What all tests share."""
 
 import os
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,6 +9,8 @@ import pytest
 from playwright.async_api import Browser, async_playwright
 from support.browser import ARGUMENTS, CHROMIUM
 from support.hub import Hub
+
+from hub.plugins import find_plugins
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -42,6 +44,14 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
         yield running
     finally:
         await running.stop()
+
+
+@pytest.fixture
+def fresh_plugins() -> Iterator[None]:
+    """The hub reads the metadata of packages again, in this test and after it."""
+    find_plugins.cache_clear()
+    yield
+    find_plugins.cache_clear()
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Agents of other kinds, one file per kind: `adapter = "KIND"` in an agent's TOML file imports hub/adapters/KIND.py."""
+"""Agents of other kinds, one module per kind. hub.hosting.loader has the table of them: ADAPTERS."""

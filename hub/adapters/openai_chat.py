@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 import attrs
@@ -19,7 +20,7 @@ from hub.adapters import local_model
 from hub.adapters.chat_errors import lost, refusal
 from hub.adapters.chat_stream import read
 from hub.errors import AgentError
-from hub.hosting.contract import Answer, Piece, Place, Run
+from hub.hosting.contract import Adapter, Answer, Piece, Place, Run
 
 OPENAI = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
@@ -257,3 +258,9 @@ class Chat:
 
 def _worth_waiting(error: AgentError) -> bool:
     return error.retryable and error.code in RETRIED and (error.retry_after_ms or 0) <= PATIENCE_MS
+
+
+if TYPE_CHECKING:  # mypy checks the contract; before the definition of `open` it would skip that function
+    from hub.adapters import openai_chat
+
+    _: Adapter = openai_chat

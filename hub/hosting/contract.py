@@ -160,11 +160,14 @@ class Place:
 
 
 class Adapter(Protocol):
-    """What a module in hub/adapters/ offers: the names below.
+    """What an adapter offers: a module, or any object, with the names below.
 
     `Options` is an attrs class: the keys of the agent's TOML file, checked by name and type. `open` is entered when
     the agent is loaded and left when the hub stops; what it gives answers the runs. It raises AgentError or ValueError
     with one line for the operator where it cannot work; the agent is then listed as broken with that line.
+
+    An adapter may also have a function `check(options)`. `hubbub agents` calls it instead of `open`: it raises the same
+    errors and starts nothing.
     """
 
     Options: type[Any]

@@ -2,24 +2,27 @@
 
 import importlib
 import inspect
-import re
 import sys
 import tomllib
 import traceback
 from contextlib import AsyncExitStack
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import msgspec
 
-import hub.adapters
 from hub.errors import AgentError
-from hub.hosting.contract import Marks, Place
+from hub.hosting.contract import Adapter, Marks, Place
 from hub.hosting.functions import Broken, answered, caller, find, worked
 from hub.hosting.hosted import Agent, one_line
+from hub.plugins import PluginError, find_plugins, load_plugin, refuse
 from hub.settings import hint
+
+# The hub's own adapters, by kind. Other packages add theirs by entry points of the group `hubbub.adapters`.
+ADAPTERS = {"openai_chat": "hub.adapters.openai_chat"}
 
 
 @attrs.frozen
@@ -40,15 +43,15 @@ async def load_table(path: Path, place: Place, stack: AsyncExitStack | None) -> 
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        module = _adapter(path.name, table.pop("adapter", None))
+        adapter = _adapter(path.name, table.pop("adapter", None))
         keys = {key: table.pop(key) for key in attrs.fields_dict(Common) if key in table}
         common = msgspec.convert(keys, Common)
-        options = _options(path.name, table, module.Options)
+        options = _options(path.name, table, adapter.Options)
         agent = Agent(place.agent, one_line(common.description), marks=common.marks, source=path.name)
         if stack is not None:
-            agent.answer = await stack.enter_async_context(module.open(options, place))
-        elif hasattr(module, "check"):
-            module.check(options)
+            agent.answer = await stack.enter_async_context(adapter.open(options, place))
+        elif hasattr(adapter, "check"):
+            adapter.check(options)
     except (ValueError, AgentError) as wrong:
         raise Broken(f"{path.name}: {wrong}") from None
     except Broken:
@@ -58,22 +61,33 @@ async def load_table(path: Path, place: Place, stack: AsyncExitStack | None) -> 
     return agent
 
 
-def _adapter(name: str, kind: object) -> ModuleType:
-    kinds = _kinds()
-    if kind not in kinds:
-        wanted = "a key `adapter` is missing" if kind is None else f"there is no adapter {kind!r}"
-        raise Broken(f"{name}: {wanted}; there are: {', '.join(kinds)}")
+def _adapter(name: str, kind: object) -> Adapter:
+    """Return the adapter of that kind; raises Broken for the agent file *name*."""
+    plugins = find_plugins("hubbub.adapters", frozenset(ADAPTERS))
+    kinds = sorted([*ADAPTERS, *plugins])
+    if not isinstance(kind, str) or kind not in kinds:
+        problem = "a key `adapter` is missing" if kind is None else f"there is no adapter {kind!r}"
+        raise Broken(f"{name}: {problem}; there are: {', '.join(kinds)}")
     try:
-        return importlib.import_module(f"hub.adapters.{kind}")
+        if kind in plugins:
+            return _load_plugin(plugins[kind])
+        return cast(Adapter, importlib.import_module(ADAPTERS[kind]))
+    except PluginError as error:
+        public = f"{name}: the adapter {kind!r} cannot be used; `hubbub agents` says more"
+        raise Broken(f"{name}: {error}", public) from None
     except ImportError as missing:
         raise Broken(f"{name}: {missing}; install it with: pip install hubbub[{kind}]") from None
 
 
-def _kinds() -> list[str]:
-    """Return the adapters, without importing them: what they need may not be installed. Beside them lie helpers."""
-    files = [path for folder in hub.adapters.__path__ for path in Path(folder).glob("*.py")]
-    offers = re.compile(r"^class Options\b", re.MULTILINE)
-    return sorted(path.stem for path in files if offers.search(path.read_text(encoding="utf-8")))
+def _load_plugin(point: EntryPoint) -> Adapter:
+    """Import an adapter of another package, and check that it fulfils the contract; raises PluginError."""
+    adapter = load_plugin(point)
+    options = getattr(adapter, "Options", None)
+    if not (isinstance(options, type) and attrs.has(options)):
+        raise refuse(point, "is no adapter: it has no attrs class `Options`")
+    if not callable(getattr(adapter, "open", None)):
+        raise refuse(point, "is no adapter: it has no function `open`")
+    return cast(Adapter, adapter)
 
 
 def _options(name: str, table: dict[str, Any], kind: type[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import configparser
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from click.testing import CliRunner
 from structlog.testing import capture_logs
 from support.documents import DOCS, PAGES, README, ROOT, Block, blocks, of_kind, pairs, rows
 from support.hub import Client, Hub
+from support.packages import add_package
 from support.process import needs_curl
 from support.waiting import PATIENCE
 
@@ -44,6 +46,9 @@ KNOWN = {
     ("json", "envelope"),
     ("python", "protocol"),
     ("python", "client"),
+    ("python", "adapter"),
+    ("ini", "adapter"),
+    ("toml", "adapter="),
     ("http", "request"),
     ("json", "response"),
     ("text", "response"),
@@ -222,6 +227,36 @@ async def test_a_toml_agent_on_the_page_loads(block: Block, tmp_path: Path) -> N
         assert agents.get(block.value("agent")).description
     finally:
         await agents.close()
+
+
+def install(folder: Path, setup: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a package on sys.path, of one module with *code*, as pip would install it by the setup.cfg *setup*."""
+    config = configparser.ConfigParser()
+    config.read_string(setup)
+    module = config["options"]["py_modules"]
+    points = "".join(f"[{group}]{lines}\n" for group, lines in config["options.entry_points"].items())
+    add_package(folder, config["metadata"]["name"], points, {module: code})
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+async def test_the_adapter_of_the_page_works(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
+) -> None:
+    """As a package with the entry point of the page, and an agent of its kind."""
+    (code,) = of_kind(DOCS["agents"], "python", "adapter")
+    (setup,) = of_kind(DOCS["agents"], "ini", "adapter")
+    ((agent, chat),) = pairs(DOCS["agents"], "toml adapter=", "text chat")
+    install(tmp_path / "site", setup.text, code.text, monkeypatch)
+    name = agent.value("adapter")
+    hub.agent(f"{name}.toml", agent.text)
+    await hub.start()
+    client = await hub.connect(f"?agentId={name}")
+    assert chat is not None
+    message, answer = chat.lines
+    await client.send(type="chat", message=message.removeprefix("> "))
+    await client.until_done()
+    assert client.text() == answer
 
 
 @pytest.mark.parametrize("block", of_kind(DOCS["protocol"], "json", "envelope"), ids=str)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
+from support.packages import add_package
 
-import hub.adapters
 from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.contract import Call, Marks, Message, Run
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
+from hub.hosting.loader import ADAPTERS
 from hub.hosting.output import pieces
 from hub.messages import Author
 
@@ -65,12 +67,12 @@ async def agents(tmp_path: Path) -> AsyncIterator[Agents]:
 
 
 @pytest.fixture
-def adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose files are adapters too."""
+def adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None) -> Path:
+    """A folder on sys.path with a package, whose module `noted` is an adapter; the module is the test's to write."""
     folder = tmp_path / "adapters"
-    folder.mkdir()
-    monkeypatch.delitem(sys.modules, "hub.adapters.noted", raising=False)
-    monkeypatch.setattr(hub.adapters, "__path__", [*hub.adapters.__path__, str(folder)])
+    add_package(folder, "acme-noted", "[hubbub.adapters]\nnoted = noted")
+    monkeypatch.delitem(sys.modules, "noted", raising=False)
+    monkeypatch.syspath_prepend(str(folder))
     return folder
 
 
@@ -428,11 +430,90 @@ async def test_a_wrong_table_says_what_is_wrong(agents: Agents, adapters: Path, 
     assert await error(agents, text, "a.toml") == expected
 
 
-async def test_an_adapter_that_lacks_a_library_names_the_extra(agents: Agents, adapters: Path) -> None:
+async def test_an_adapter_that_lacks_a_library_names_the_extra(
+    agents: Agents, adapters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is listed among the others: one command is missing, not the adapter."""
     (adapters / "lacking.py").write_text("import nothing_of_that_name\n\nclass Options: ...\n")
+    monkeypatch.setitem(ADAPTERS, "lacking", "lacking")
     said = await error(agents, 'adapter = "lacking"', "a.toml")
     assert "nothing_of_that_name" in said and said.endswith("pip install hubbub[lacking]")
+
+
+NOTED_ENTRY = "entry point 'noted' of package acme-noted 1.0 (hubbub.adapters)"
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+async def test_a_package_whose_adapter_cannot_be_imported_is_named(
+    agents: Agents, adapters: Path, code: str, problem: str
+) -> None:
+    """Only its agents are broken. Clients do not see the text of the exception."""
+    (adapters / "noted.py").write_text(code)
+    write(agents, "good.toml", 'adapter = "openai_chat"')
+    write(agents, "a.toml", 'adapter = "noted"\nnotes = "n"')
+    await agents.open()
+    broken, good = agents.all()
+    assert broken.error == f"a.toml: {NOTED_ENTRY} cannot be imported: {problem}; upgrade or remove the package"
+    assert broken.told == "a.toml: the adapter 'noted' cannot be used; `hubbub agents` says more"
+    assert good.error is None and good.answer is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("def open(options, place): ...", "it has no attrs class `Options`"),
+        ("class Options: ...\ndef open(options, place): ...", "it has no attrs class `Options`"),
+        ("import attrs\n@attrs.frozen\nclass Options: ...", "it has no function `open`"),
+    ],
+)
+async def test_an_adapter_without_the_names_of_the_contract_is_refused(
+    agents: Agents, adapters: Path, code: str, problem: str
+) -> None:
+    """In one line that says which name is missing."""
+    (adapters / "noted.py").write_text(code)
+    assert await error(agents, 'adapter = "noted"', "a.toml") == f"a.toml: {NOTED_ENTRY} is no adapter: {problem}"
+
+
+async def test_an_adapter_may_be_an_object(agents: Agents, adapters: Path) -> None:
+    """An entry point may name an attribute of a module."""
+    add_package(adapters, "acme-object", "[hubbub.adapters]\nobject = noted:adapter")
+    (adapters / "noted.py").write_text(NOTED + "\nimport types\nadapter = types.SimpleNamespace(**globals())\n")
+    agent = await only(agents, 'adapter = "object"\nnotes = "n"', "a.toml")
+    assert await given(agent) == ["a heard hi"]
+
+
+async def test_an_adapter_of_the_hub_wins_over_a_package(agents: Agents, adapters: Path) -> None:
+    """The package is named in one warning line, however often agents are loaded."""
+    add_package(adapters, "acme-chat", "[hubbub.adapters]\nopenai_chat = noted")
+    (adapters / "noted.py").write_text("raise AssertionError('not to be imported')")
+    with capture_logs() as logs:
+        agent = await only(agents, 'adapter = "openai_chat"', "a.toml")
+        await agents.reload("a")
+    assert agent.error is None
+    (plugin,) = [line["plugin"] for line in logs if "plugin" in line]
+    assert plugin == "entry point 'openai_chat' of package acme-chat 1.0 (hubbub.adapters)"
+
+
+async def test_of_two_packages_with_one_adapter_the_first_on_the_path_wins(
+    agents: Agents, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One warning line names both."""
+    first = tmp_path / "first"
+    add_package(first, "acme-first", "[hubbub.adapters]\nnoted = first_noted", {"first_noted": NOTED})
+    monkeypatch.delitem(sys.modules, "first_noted", raising=False)
+    monkeypatch.syspath_prepend(str(first))
+    with capture_logs() as logs:
+        agent = await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
+    assert await given(agent) == ["a heard hi"]
+    (line,) = [line for line in logs if "plugin" in line]
+    assert line["plugin"] == NOTED_ENTRY and "acme-first 1.0" in line["used"]
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
