@@ -42,6 +42,16 @@ def load_plugin(point: EntryPoint) -> Any:
         raise refuse(point, f"cannot be imported: {problem}; upgrade or remove the package") from None
 
 
+def load_class(point: EntryPoint, contract: type[Any]) -> type[Any]:
+    """Import the class that an entry point names; raises PluginError if it does not fulfil *contract*, an ABC."""
+    kind = load_plugin(point)
+    if not (isinstance(kind, type) and issubclass(kind, contract)):
+        raise refuse(point, f"is no subclass of {contract.__module__}.{contract.__qualname__}")
+    if missing := sorted(getattr(kind, "__abstractmethods__", ())):
+        raise refuse(point, f"lacks {', '.join(missing)}, which {contract.__qualname__} asks for")
+    return kind
+
+
 def refuse(point: EntryPoint, reason: str) -> PluginError:
     """Return the error for a plugin that cannot be used."""
     return PluginError(" ".join(f"{describe(point)} {reason}".split()))

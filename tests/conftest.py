@@ -11,6 +11,7 @@ from support.browser import ARGUMENTS, CHROMIUM
 from support.hub import Hub
 
 from hub.plugins import find_plugins
+from hub.protocols import open_protocol, protocol_plugins
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -49,9 +50,12 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
 @pytest.fixture
 def fresh_plugins() -> Iterator[None]:
     """The hub reads the metadata of packages again, in this test and after it."""
-    find_plugins.cache_clear()
+    caches = (find_plugins, protocol_plugins, open_protocol)
+    for cache in caches:
+        cache.cache_clear()
     yield
-    find_plugins.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 @pytest.fixture

@@ -1,17 +1,23 @@
 """The contract of a wire protocol: how frames become commands, and events frames.
 
-One file each, one row in PROTOCOLS.
+One file each, one row in PROTOCOLS. Other packages add theirs by entry points of the group `hubbub.protocols`.
 """
 
 import functools
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint
 from struct import pack
 from typing import ClassVar
 
+import structlog
+
 from hub.limits import Limits
 from hub.messages import Command, Event, Notice
+from hub.plugins import PluginError, find_plugins, load_class, refuse
+
+log = structlog.get_logger(__name__)
 
 
 class WireProtocol(ABC):
@@ -65,9 +71,38 @@ PROTOCOLS = {
 }
 
 
+def protocol_names() -> list[str]:
+    """Return the names of the protocols that clients can choose, the hub's own first.
+
+    The first call imports the protocols of other packages. One that cannot be used is left out, with one warning line.
+    """
+    return [*PROTOCOLS, *protocol_plugins()]
+
+
+@functools.cache
+def protocol_plugins() -> Mapping[str, WireProtocol]:
+    """Import the protocols of other packages, once per process."""
+    plugins = {}
+    for name, point in find_plugins("hubbub.protocols", frozenset(PROTOCOLS)).items():
+        try:
+            plugins[name] = _open_plugin(point)
+        except PluginError as error:
+            log.warning("a protocol cannot be used", reason=str(error))
+    return plugins
+
+
+def _open_plugin(point: EntryPoint) -> WireProtocol:
+    kind: type[WireProtocol] = load_class(point, WireProtocol)
+    if getattr(kind, "name", None) != point.name:
+        raise refuse(point, f"has another name than its class: write `name = {point.name!r}` there")
+    return kind()
+
+
 @functools.cache
 def open_protocol(name: str) -> WireProtocol:
-    """Return the one protocol of that name in PROTOCOLS; what is encoded once is shared by all who speak it."""
+    """Return the one protocol of that name in protocol_names(); clients that speak it share what it encodes."""
+    if name not in PROTOCOLS:
+        return protocol_plugins()[name]
     module, kind = PROTOCOLS[name]
     protocol: WireProtocol = getattr(importlib.import_module(module), kind)()
     return protocol

@@ -16,6 +16,7 @@ from aiohttp import WSCloseCode, web
 from hub.access.doors import check_bind, doorkeeper
 from hub.errors import Draining, HubError, Refused, UnknownAgent
 from hub.node.node import Node
+from hub.protocols import protocol_names
 from hub.settings import Settings
 from hub.web.api import agents, agui, documents, files, openai, sessions
 from hub.web.api.metrics import metrics
@@ -98,6 +99,7 @@ async def vary(request: web.Request, response: web.StreamResponse) -> None:
 
 def make_app(node: Node, table: tuple[Route, ...] = ROUTES) -> web.Application:
     """Return the application of a node that is started and stopped by whoever calls this."""
+    protocol_names()  # imports those of other packages now, not while the first client waits
     app = web.Application(middlewares=[errors, doorkeeper(node.settings)])
     app[NODE] = node
     app[SOCKETS] = {}

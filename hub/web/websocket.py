@@ -14,7 +14,7 @@ from hub.errors import HubError
 from hub.limits import Limits
 from hub.messages import Error, Id
 from hub.node.node import Node
-from hub.protocols import PROTOCOLS, open_protocol
+from hub.protocols import open_protocol, protocol_names
 from hub.web.clients import NODE, connect, disconnect
 from hub.web.routes import asked
 
@@ -81,7 +81,7 @@ def _socket(limits: Limits) -> web.WebSocketResponse[Any]:
         autoping=False,
         compress=False,
         max_msg_size=limits.frame_bytes + 1,
-        protocols=[name for name in PROTOCOLS if name != "plain"],
+        protocols=[name for name in protocol_names() if name != "plain"],
         decode_text=False,
     )
 

@@ -28,7 +28,7 @@ from support.waiting import PATIENCE
 from hub.cli.main import cli
 from hub.hosting.folder import Agents
 from hub.messages import BODIES, NOTICES, Event
-from hub.protocols import PROTOCOLS, open_protocol
+from hub.protocols import open_protocol
 from hub.settings import load
 from hub.storage.sqlite.statements import MIGRATIONS
 from hub.storage.sqlite.strips import as_loose
@@ -45,6 +45,7 @@ KNOWN = {
     ("json", "plain"),
     ("json", "envelope"),
     ("python", "protocol"),
+    ("ini", "protocol"),
     ("python", "client"),
     ("python", "adapter"),
     ("ini", "adapter"),
@@ -271,12 +272,13 @@ def test_the_envelopes_of_the_page_are_said_of_its_events(block: Block) -> None:
         assert json.loads(frame[frame.index(b"{") :]) == said
 
 
-async def test_the_protocol_of_the_page_works(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a file and a row in the table."""
-    (block,) = of_kind(DOCS["protocol"], "python", "protocol")
-    (tmp_path / "example_lines.py").write_text(block.text)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(PROTOCOLS, "example.lines", ("example_lines", "Lines"))
+async def test_the_protocol_of_the_page_works(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
+) -> None:
+    """As a package with the entry point of the page."""
+    (code,) = of_kind(DOCS["protocol"], "python", "protocol")
+    (setup,) = of_kind(DOCS["protocol"], "ini", "protocol")
+    install(tmp_path / "site", setup.text, code.text, monkeypatch)
     write_agents(hub)
     await hub.start()
     async with aiohttp.ClientSession() as http:

@@ -20,9 +20,13 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl he
 
 @attrs.define(eq=False)
 class HubProcess:
-    """`hubbub serve` in a process of its own; start() may be called again after its end, on the same folders."""
+    """`hubbub serve` in a process of its own; start() may be called again after its end, on the same folders.
+
+    *packages* is a folder of packages that are installed beside the hub.
+    """
 
     folder: Path
+    packages: Path | None = None
     port: int = 0
     said: list[str] = attrs.Factory(list)
     _process: asyncio.subprocess.Process | None = None
@@ -47,7 +51,7 @@ class HubProcess:
         (self.folder / "agents").mkdir(exist_ok=True)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
         environ |= {f"HUBBUB_{key.upper()}": str(value) for key, value in settings.items()}
-        environ["PYTHONPATH"] = str(ROOT)
+        environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, (ROOT, self.packages))))
         flags = ("--host", "127.0.0.1", "--port", "0", "--agents", "agents", "--data", "data")
         self._ready.clear()
         self._process = await asyncio.create_subprocess_exec(

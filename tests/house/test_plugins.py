@@ -1,0 +1,147 @@
+"""Packages beside the hub add adapters, protocols and logs to it, by entry points."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+from support.packages import add_package
+from support.process import HubProcess
+from support.waiting import PATIENCE
+
+from hub.protocols import PROTOCOLS, open_protocol, protocol_names
+
+GREETER = """
+    from contextlib import asynccontextmanager
+    import attrs
+
+    @attrs.frozen
+    class Options:
+        greeting: str = "Hello"
+
+    @asynccontextmanager
+    async def open(options, place):
+        async def answer(run):
+            yield f"{options.greeting}, {run.message}!"
+
+        yield answer
+    """
+
+# Says only what is said, in capitals.
+SHOUT = """
+    from hub.messages import Chat, Chunk, RunFinished
+    from hub.protocols import WireProtocol, text_frame
+
+    class Shout(WireProtocol):
+        name = "acme.shout"
+
+        def command(self, data, limits):
+            return Chat(message=data.decode())
+
+        def event(self, event):
+            return text_frame(event.body.content.upper().encode()) if isinstance(event.body, Chunk) else b""
+
+        def whole(self, event, message_id, content):
+            return text_frame(content.upper().encode())
+
+        def answer(self, notice):
+            return b""
+
+        def notice(self, notice):
+            return b""
+
+    class Unnamed(Shout):
+        name = "acme.other"
+
+    class Half(WireProtocol):
+        name = "acme.half"
+    """
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+async def served(tmp_path: Path, packages: Path) -> AsyncIterator[HubProcess]:
+    """A hub beside *packages*, not started yet, with the agent `echo`."""
+    running = HubProcess(tmp_path / "hub", packages)
+    running.folder.mkdir()
+    running.agent("echo.py", "async def echo(message):\n    yield message")
+    yield running
+    await running.kill()
+
+
+async def heard(hub: HubProcess, query: str, protocol: str = "") -> str:
+    """Send one text and return the first frame that comes back."""
+    async with aiohttp.ClientSession() as http:
+        offer = [protocol] if protocol else []
+        async with http.ws_connect(f"{hub.url}/api/v1/ws?{query}", protocols=offer) as ws:
+            assert (ws.protocol or "") == protocol
+            await ws.send_str("hello" if protocol else '{"type": "chat", "message": "hello"}')
+            frame = await ws.receive(PATIENCE)
+            assert frame.type is aiohttp.WSMsgType.TEXT, frame
+            return str(frame.data)
+
+
+async def test_agents_by_the_adapter_of_a_package_answer(served: HubProcess, packages: Path) -> None:
+    """An agent by a package that cannot be imported is listed as broken, with a line that names the package."""
+    add_package(packages, "acme-greeter", "[hubbub.adapters]\ngreeter = acme_greeter", {"acme_greeter": GREETER})
+    add_package(packages, "acme-half", "[hubbub.adapters]\nhalf = acme_half", {"acme_half": "import nothing_there"})
+    served.agent("a.toml", 'adapter = "greeter"\ngreeting = "Good morning"')
+    served.agent("b.toml", 'adapter = "half"')
+    await served.start()
+    assert "Good morning, hello!" in await heard(served, "agentId=a")
+    assert "b.toml: entry point 'half' of package acme-half 1.0" in served.log
+    async with aiohttp.ClientSession() as http, http.get(f"{served.url}/api/v1/agents") as response:
+        listing = {agent["agentId"]: agent for agent in (await response.json())["data"]}
+    assert listing["a"]["status"] == "ok" and listing["b"]["status"] == "broken"
+    assert listing["b"]["error"] == "b.toml: the adapter 'half' cannot be used; `hubbub agents` says more"
+
+
+async def test_a_client_speaks_the_protocol_of_a_package(served: HubProcess, packages: Path) -> None:
+    """One that cannot be used is not offered, and named at the start, before a client comes."""
+    points = """
+        [hubbub.protocols]
+        acme.shout = acme_shout:Shout
+        acme.gone = acme_shout:Gone
+        """
+    add_package(packages, "acme-shout", points, {"acme_shout": SHOUT})
+    await served.start()
+    assert "acme.gone" in served.log and "acme.shout" not in served.log
+    assert await heard(served, "agentId=echo", "acme.shout") == "HELLO"
+    async with aiohttp.ClientSession() as http:
+        async with http.ws_connect(f"{served.url}/api/v1/ws", protocols=["acme.gone"]) as ws:
+            assert ws.protocol is None
+
+
+def test_a_protocol_that_cannot_be_used_is_left_out(
+    packages: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
+) -> None:
+    """One warning line for each says why: it is no protocol, has another name, or lacks a method."""
+    points = """
+        [hubbub.protocols]
+        acme.shout = acme_shout:Shout
+        acme.unnamed = acme_shout:Unnamed
+        acme.half = acme_shout:Half
+        acme.function = acme_shout:text_frame
+        plain = acme_shout:Shout
+        """
+    add_package(packages, "acme-shout", points, {"acme_shout": SHOUT})
+    monkeypatch.syspath_prepend(str(packages))
+    with capture_logs() as logs:
+        assert protocol_names() == [*PROTOCOLS, "acme.shout"] == protocol_names()
+    assert open_protocol("acme.shout") is open_protocol("acme.shout")
+    assert open_protocol("plain").name == "plain"
+    reserved, *reasons = [line.get("plugin") or line["reason"] for line in logs]
+    package = "of package acme-shout 1.0 (hubbub.protocols)"
+    assert reserved == f"entry point 'plain' {package}"
+    assert reasons == [
+        f"entry point 'acme.unnamed' {package} has another name than its class: write `name = 'acme.unnamed'` there",
+        f"entry point 'acme.half' {package} lacks answer, command, event, notice, whole, which WireProtocol asks for",
+        f"entry point 'acme.function' {package} is no subclass of hub.protocols.WireProtocol",
+    ]
