@@ -1,6 +1,7 @@
 """The contract of a log: where events are numbered and kept, and from where they are heard.
 
-One driver per file, named by its URL's scheme. All drivers run tests/storage/test_log_contract.py.
+One driver per file, named by its URL's scheme. All drivers run tests/storage/test_log_contract.py. Other packages add
+theirs by entry points of the group `hubbub.logs`.
 """
 
 import importlib
@@ -16,6 +17,7 @@ from msgspec import Struct
 from hub.limits import MiB
 from hub.messages import Author, Event
 from hub.messages.parts import Plain
+from hub.plugins import PluginError, find_plugins, load_class
 
 HISTORY_BYTES = 1 * MiB
 
@@ -286,10 +288,19 @@ class LogUnusable(Exception):
 def open_log(url: str) -> Log:
     """Return the driver for *url*, not started yet; raises LogUnusable for a scheme that has none."""
     scheme = urlsplit(url).scheme
-    if scheme not in DRIVERS:
-        raise LogUnusable(f"no log speaks {url!r}: use one of {', '.join(f'{name}://' for name in DRIVERS)}")
-    module, name = DRIVERS[scheme]
-    driver: Callable[[str], Log] = getattr(importlib.import_module(module), name)
+    plugins = find_plugins("hubbub.logs", frozenset(DRIVERS))
+    driver: Callable[[str], Log]
+    if scheme in plugins:
+        try:
+            driver = load_class(plugins[scheme], Log)
+        except PluginError as error:
+            raise LogUnusable(str(error)) from None
+    elif scheme in DRIVERS:
+        module, name = DRIVERS[scheme]
+        driver = getattr(importlib.import_module(module), name)
+    else:
+        names = ", ".join(f"{name}://" for name in [*DRIVERS, *plugins])
+        raise LogUnusable(f"no log speaks {url!r}: use one of {names}")
     return driver(url)
 
 

@@ -11,6 +11,8 @@ from support.process import HubProcess
 from support.waiting import PATIENCE
 
 from hub.protocols import PROTOCOLS, open_protocol, protocol_names
+from hub.storage.log import LogUnusable, open_log
+from hub.storage.sqlite.log import SqliteLog
 
 GREETER = """
     from contextlib import asynccontextmanager
@@ -56,6 +58,15 @@ SHOUT = """
 
     class Half(WireProtocol):
         name = "acme.half"
+    """
+
+# The hub's own log under another scheme, in a file of another name.
+LOG = """
+    from hub.storage.sqlite.log import SqliteLog
+
+    class AcmeLog(SqliteLog):
+        def __init__(self, url):
+            super().__init__(url.replace("acme:", "sqlite:") + ".acme")
     """
 
 
@@ -145,3 +156,44 @@ def test_a_protocol_that_cannot_be_used_is_left_out(
         f"entry point 'acme.half' {package} lacks answer, command, event, notice, whole, which WireProtocol asks for",
         f"entry point 'acme.function' {package} is no subclass of hub.protocols.WireProtocol",
     ]
+
+
+async def test_a_hub_keeps_its_log_by_the_driver_of_a_package(served: HubProcess, packages: Path) -> None:
+    """The scheme of the log's URL is the name of the entry point."""
+    add_package(packages, "acme-log", "[hubbub.logs]\nacme = acme_log:AcmeLog", {"acme_log": LOG})
+    await served.start(log="acme:///kept")
+    assert "hello" in await heard(served, "agentId=echo")
+    assert (served.folder / "kept.acme").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("acme_log:Nothing", "cannot be imported: AttributeError"),
+        ("acme_two", "cannot be imported: RuntimeError: two lines; upgrade or remove the package$"),
+        ("acme_log:SqliteLog.start", "is no subclass of hub.storage.log.Log"),
+        ("hub.storage.log:Log", "lacks append, chat, close, delete,"),
+    ],
+)
+def test_a_log_that_cannot_be_used_is_refused(
+    packages: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None, value: str, problem: str
+) -> None:
+    """The operator reads the package and what is wrong, in one line."""
+    two = "raise RuntimeError('two\\nlines')"
+    add_package(packages, "acme-log", f"[hubbub.logs]\nacme = {value}", {"acme_log": LOG, "acme_two": two})
+    monkeypatch.syspath_prepend(str(packages))
+    with pytest.raises(LogUnusable, match=r"^entry point 'acme' of package acme-log 1.0 \(hubbub.logs\) " + problem):
+        open_log("acme:///kept")
+    with pytest.raises(LogUnusable, match="^no log speaks 'papyrus:///x': use one of sqlite://, acme://$"):
+        open_log("papyrus:///x")
+
+
+def test_a_log_of_the_hub_wins_over_a_package(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
+) -> None:
+    """One warning line names the package."""
+    add_package(packages, "acme-log", "[hubbub.logs]\nsqlite = acme_log:AcmeLog", {"acme_log": LOG})
+    monkeypatch.syspath_prepend(str(packages))
+    with capture_logs() as logs:
+        assert type(open_log(f"sqlite:///{tmp_path}/hub.db")) is SqliteLog
+    assert [line["plugin"] for line in logs] == ["entry point 'sqlite' of package acme-log 1.0 (hubbub.logs)"]
