@@ -29,6 +29,7 @@ HubError
 │   ├── Busy              a queue or an agent is at its limit, or the chat said `ifBusy: reject`
 │   ├── StorageUnavailable  the log cannot be written now; nothing of the command was kept
 │   └── Draining          the hub is going down
+├── Denied                the principal may not do this
 └── Refused               this Origin or Host may not come in
 
 AgentError stands beside them: what an agent raises to choose the words its users see.
@@ -172,6 +173,10 @@ class Draining(Unavailable):
 
 class Refused(HubError):
     code, status, close = "refused", 403, 4507
+
+
+class Denied(HubError):
+    code, status, close = "denied", 403, 4507
 
 
 class AgentError(Exception):

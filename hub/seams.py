@@ -21,8 +21,8 @@ def _new_id(kind: str) -> str:
     return f"{kind}_{_tokens.pop()}"
 
 
-def _new_secret() -> str:
-    return secrets.token_hex(16)
+def _new_secret(size: int) -> str:
+    return secrets.token_hex(size)
 
 
 @attrs.frozen(kw_only=True)
@@ -30,11 +30,11 @@ class Seams:
     """Wall time, random ids, random secrets, and a clock.
 
     *now* returns milliseconds since 1970. *new_id* returns an id such as `r_...` for the kind `r`; nobody can guess it,
-    and none is made of time. Only the loop's thread calls it; *new_secret* may be called by any. *ticks* returns seconds
-    that pass within one turn of the event loop, too; uvloop's `loop.time()` stands still there.
+    and none is made of time; only the loop's thread calls it. *new_secret* returns so many random bytes in hex, to any
+    thread. *ticks* returns seconds that pass within one turn of the event loop, too; uvloop's `loop.time()` does not.
     """
 
     now: Callable[[], int] = _now
     new_id: Callable[[str], str] = _new_id
-    new_secret: Callable[[], str] = _new_secret
+    new_secret: Callable[[int], str] = _new_secret
     ticks: Callable[[], float] = perf_counter

@@ -18,7 +18,7 @@ from hub.settings import ConfigError, Settings, load
 from hub.storage.log import LogUnusable
 
 if TYPE_CHECKING:
-    from hub.hosting.hosted import Agent
+    from hub.commands.agents import Report
 
 # What a flag says it takes is checked by load(), with the same words as in the file and in the environment.
 FOLDER = click.Path(path_type=Path)
@@ -43,7 +43,7 @@ def cli(context: click.Context) -> None:
 def serve(**flags: Any) -> None:
     """Run the hub until Ctrl-C."""
     settings = _settings(flags)
-    from hub.web.app import serve as run  # aiohttp and all agents' machinery: not for --help
+    from hub.web.server import serve as run  # aiohttp and all agents' machinery: not for --help
 
     try:
         code = run(settings, click.echo)
@@ -59,10 +59,10 @@ def agents(**flags: Any) -> None:
     """Tell which agents are hosted, and which are broken and why."""
     settings = _settings(flags)
     try:
-        found = asyncio.run(_agents(settings))
-    except OSError as error:
+        reports = asyncio.run(_reports(settings))
+    except (LogUnusable, OSError) as error:
         _refuse(error)
-    _show(found)
+    _show(reports)
 
 
 for command in COMMANDS:
@@ -76,22 +76,19 @@ def _settings(flags: dict[str, Any]) -> Settings:
         _refuse(error)
 
 
-async def _agents(settings: Settings) -> "Sequence[Agent]":
-    from hub.hosting.folder import Agents
+async def _reports(settings: Settings) -> "Sequence[Report]":
+    from hub.access.principal import OPERATOR
+    from hub.commands import table as commands
+    from hub.commands.hub import open_hub
 
-    agents = Agents(settings.agents, settings.data, enter=False)
-    await agents.open()
-    try:
-        return agents.all()
-    finally:
-        await agents.close()
+    return await commands.inspect(open_hub(settings), OPERATOR)
 
 
-def _show(agents: "Sequence[Agent]") -> None:
+def _show(agents: "Sequence[Report]") -> None:
     """Print a table; what agent files say of themselves is text, never markup."""
     table = Table("agent", "state", "description")
     for agent in agents:
-        table.add_row(Text(agent.id), agent.describe()["status"], Text(agent.error or agent.description))
+        table.add_row(Text(agent.agentId), "broken" if agent.error else "ok", Text(agent.error or agent.description))
     console = Console()
     console.print(table if agents else "no agents here yet")
 

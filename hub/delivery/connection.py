@@ -7,67 +7,20 @@ from typing import Any, Literal, Protocol
 import attrs
 import structlog
 
+from hub.delivery.channel import Channel, Subscription
 from hub.delivery.pages import Page, Pages, merged
 from hub.errors import HubError
 from hub.limits import Limits
-from hub.messages import Author, Chunk, Event, Notice, Reset, RunFinished
+from hub.messages import Author, Chunk, Notice, Reset, RunFinished
 from hub.protocols import WireProtocol
 
 log = structlog.get_logger()
 
 
-class Source(Protocol):
-    """What a subscription must know of its session's channel: *head* is the last seq handed to deliver."""
-
-    id: str
-    epoch: str
-    head: int
-    floor: int
-
-    def join_point(self) -> int: ...
-
-
 class Reader(Protocol):
     """What the catch-up needs of the log beside its pages: see hub.storage.log.Log."""
 
-    async def message_before(self, session_id: str, run_id: str, seq: int) -> tuple[str, str] | None: ...
-
-
-@attrs.define(eq=False, repr=False)
-class Subscription:
-    """A connection's cursor on one session's log.
-
-    While it is live its position is the channel's head, and *cursor* means nothing. *runs* limits it to those runs
-    (a listener of an agent's group); None is everything. *heard* are runs of which everything up to *heard_upto* was
-    already said, by such a limited subscription before this one. A subscription that wants whole messages (*whole*, or
-    the runs in *whole_runs*) is never live: it is always read from the log, which has the text. *read* says that it has
-    had a page since it fell behind.
-    """
-
-    connection: "Connection"
-    channel: Source
-    cursor: int
-    runs: set[str] | None = None
-    whole: bool = False
-    whole_runs: frozenset[str] = frozenset()
-    heard: frozenset[str] = frozenset()
-    heard_upto: int = 0
-    live: bool = False
-    read: bool = False
-    greeted: bool = False
-    closed: bool = False
-
-    def wants_whole(self, run_id: str | None) -> bool:
-        return self.whole or run_id in self.whole_runs
-
-    def hears_all(self) -> bool:
-        """Say whether it hears every event as the log has it: what it reads, others read too."""
-        return self.runs is None and not self.heard and not self.whole and not self.whole_runs
-
-    def skips(self, event: Event) -> bool:
-        if self.runs is not None:
-            return event.runId not in self.runs
-        return event.runId in self.heard and event.seq <= self.heard_upto
+    async def message_before(self, key: str, run_id: str, seq: int) -> tuple[str, str] | None: ...
 
 
 class Places(Protocol):
@@ -107,15 +60,11 @@ class Connection:
     descriptor: int = -1
     way: int = -1
     lost: bool = False
-    agent: str = "main"
-    session: str | None = None
     whole: bool = False
     closed: bool = False
-    own_sessions: dict[str, str] = attrs.Factory(dict)
     subscriptions: dict[str, Subscription] = attrs.Factory(dict)
     groups: frozenset[str] = frozenset()
     behind: dict[Subscription, None] = attrs.Factory(dict)
-    frames: int = 0
     written: int = 0
     catch_ups: int = 0
     progress: int = 0
@@ -254,7 +203,7 @@ class Connection:
             self.places.settle(sub)
         else:
             rows = None if sub.read else self.limits.first_page_rows
-            page = await self.pages.read(channel.id, channel.epoch, start, channel.head, rows)
+            page = await self.pages.read(channel.key, channel.epoch, start, channel.head, rows)
             data = await self._say(sub, page)
             if sub.closed or sub.cursor != start or sub not in self.behind:
                 return  # while the page was read, the client left or moved its cursor
@@ -281,19 +230,19 @@ class Connection:
             if not sub.wants_whole(event.runId):
                 frames.append(self.protocol.event(event))
             elif not isinstance(event.body, Chunk):
-                ended = event.runId and await self.reader.message_before(event.sessionId, event.runId, event.seq)
+                ended = event.runId and await self.reader.message_before(sub.channel.key, event.runId, event.seq)
                 frames.append(self.protocol.whole(event, *ended) if ended else self.protocol.event(event))
         return b"".join(frames)
 
     async def _reset(self, sub: Subscription) -> None:
-        messages = await self.reset_messages(sub.channel.id)
+        messages = await self.reset_messages(sub.channel.key)
         if not sub.closed and sub.cursor < sub.channel.floor:
             self.reset(sub.channel, "too_old", messages)
             sub.cursor = sub.channel.join_point()
 
     def reset(
         self,
-        channel: Source,
+        channel: Channel,
         reason: Literal["epoch_changed", "too_old", "past_head"],
         messages: tuple[dict[str, Any], ...],
     ) -> None:

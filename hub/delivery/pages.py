@@ -14,7 +14,7 @@ from hub.storage.log import Log
 
 EVENT_BYTES = 500  # of an event beside its text; tracemalloc says 450 for a page of the SQLite log
 
-Place = tuple[str, str, int]  # session, epoch, and the seq after which a page starts
+Place = tuple[str, str, int]  # the key of a session, its epoch, and the seq after which a page starts
 
 
 @attrs.define(eq=False)
@@ -54,12 +54,12 @@ class Pages:
     _kept: dict[Place, Page] = attrs.Factory(dict)
     _reads: dict[Place, asyncio.Task[Page]] = attrs.Factory(dict)
 
-    async def read(self, session_id: str, epoch: str, after: int, upto: int, rows: int | None = None) -> Page:
+    async def read(self, key: str, epoch: str, after: int, upto: int, rows: int | None = None) -> Page:
         """Return what follows *after*, where the session's head is *upto*; see hub.storage.log.Log.read for *rows*.
 
         The page may end before *upto*; as with the log's own, it has an event where there is one.
         """
-        place = (session_id, epoch, after)
+        place = (key, epoch, after)
         page = self._kept.get(place)
         # A page that was read at the head is short. Who lacks more takes it where it is half of the way, and so goes
         # through few even of many such pages; otherwise they are read anew, as one.
@@ -72,9 +72,9 @@ class Pages:
         return await asyncio.shield(self._reads[place])  # one who is cancelled does not take the others' page away
 
     async def _read(self, place: Place, upto: int, rows: int | None) -> Page:
-        session_id, _, after = place
+        key, _, after = place
         try:
-            page = Page(place, upto, await self.log.read(session_id, after, upto, rows))
+            page = Page(place, upto, await self.log.read(key, after, upto, rows))
         finally:
             del self._reads[place]
         if page.sound():
@@ -90,9 +90,9 @@ class Pages:
             self._count(page, len(data))
         return page.encoded[protocol]
 
-    def forget(self, session_id: str) -> None:
+    def forget(self, key: str) -> None:
         """Drop what is kept of a session that was deleted."""
-        for place in [place for place in self._kept if place[0] == session_id]:
+        for place in [place for place in self._kept if place[0] == key]:
             self._drop(place)
 
     def _count(self, page: Page, size: int) -> None:

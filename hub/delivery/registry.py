@@ -6,52 +6,20 @@ from typing import TypeVar
 
 import attrs
 
-from hub.delivery.connection import Connection, Subscription
-from hub.errors import SessionDeleted, TooManySubscriptions
-from hub.messages import Author, Chunk, Event, Notice, RunFinished, RunStarted
+from hub.delivery.channel import Channel, Descriptors, Subscription
+from hub.delivery.connection import Connection
+from hub.errors import TooManySubscriptions
+from hub.ids import session_id
+from hub.messages import Chunk, Event, Notice, RunFinished, RunStarted
 from hub.observe.counters import Counts
 from hub.protocols import WireProtocol
-
-# How those who are delivered to are reached: by descriptors, straight, or (-1; in by_run always) by their transports.
-Ways = dict[Subscription, int]
-
-
-@attrs.define(eq=False, repr=False)
-class Channel:
-    """One session as its listeners see it: where it stands, which runs are going on, who listens.
-
-    *head* is the last seq handed to deliver; *active* holds the seq of each going run's `run_started`. A subscription
-    is in *live* (or, where it hears some runs only, in *by_run*), in *paged* (read from the log, at its head), or on
-    its way there in its connection's catch-up. *deleted* says that all were told so, and that nobody may join any more.
-    """
-
-    id: str
-    epoch: str
-    head: int
-    floor: int
-    deleted: bool = False
-    active: dict[str, int] = attrs.Factory(dict)
-    subscriptions: set[Subscription] = attrs.Factory(set)
-    live: dict[WireProtocol, Ways] = attrs.Factory(dict)
-    by_run: dict[str, Ways] = attrs.Factory(dict)
-    paged: set[Subscription] = attrs.Factory(set)
-
-    def join_point(self) -> int:
-        """Return the cursor of one who comes without: the head, or just before the oldest run that is going on."""
-        return min(self.active.values()) - 1 if self.active else self.head
-
-    def refuse_if_deleted(self) -> None:
-        if self.deleted:
-            raise SessionDeleted(self.id)
-
-    def members(self) -> list[Author]:
-        return [sub.connection.principal for sub in self.subscriptions if sub.runs is None]
 
 
 @attrs.define(eq=False, repr=False)
 class Registry:
     """The connections, and the groups that listen to one agent across sessions.
 
+    A group is named by its agent's id, in other tenants than the default one by TENANT/ID, as sessions are.
     *left* is called when a channel loses a subscription, *members_changed* when its members come or go,
     *caught_up* when a subscription to all of a session becomes live.
     """
@@ -72,34 +40,34 @@ class Registry:
             self.connections.remove(connection)
             self.counts.written += connection.written
             self.counts.catch_ups += connection.catch_ups
-        for agent in list(connection.groups):
-            self.unlisten(connection, agent)
+        for group in list(connection.groups):
+            self.unlisten(connection, group)
         for sub in list(connection.subscriptions.values()):
             self.drop(sub)
 
-    def listen(self, connection: Connection, agent: str) -> None:
-        """Let the connection hear all runs of *agent* that start from now on, in any session."""
+    def listen(self, connection: Connection, group: str) -> None:
+        """Let the connection hear all runs of a group's agent that start from now on, in any session of the tenant."""
         if not connection.closed:
-            connection.groups |= {agent}
-            self.groups.setdefault(agent, set()).add(connection)
+            connection.groups |= {group}
+            self.groups.setdefault(group, set()).add(connection)
 
-    def unlisten(self, connection: Connection, agent: str) -> None:
-        """Leave an agent's group; with the last one go the subscriptions that were made for its runs."""
-        connection.groups -= {agent}
-        group = self.groups.get(agent, set())
-        group.discard(connection)
-        if not group:
-            self.groups.pop(agent, None)
+    def unlisten(self, connection: Connection, group: str) -> None:
+        """Leave a group; with the last one go the subscriptions that were made for its runs."""
+        connection.groups -= {group}
+        members = self.groups.get(group, set())
+        members.discard(connection)
+        if not members:
+            self.groups.pop(group, None)
         if not connection.groups:
             for sub in [sub for sub in connection.subscriptions.values() if sub.runs is not None]:
                 self.drop(sub)
 
-    def check_room(self, connection: Connection, session_id: str) -> None:
+    def check_room(self, connection: Connection, key: str) -> None:
         """Raise TooManySubscriptions where the connection may not hear one session more."""
         limit = connection.limits.subscriptions
-        if session_id not in connection.subscriptions and len(connection.subscriptions) >= limit:
+        if key not in connection.subscriptions and len(connection.subscriptions) >= limit:
             raise TooManySubscriptions(
-                f"a connection may hear {limit} sessions: unsubscribe from one first", sessionId=session_id
+                f"a connection may hear {limit} sessions: unsubscribe from one first", sessionId=session_id(key)
             )
 
     def subscribe(self, connection: Connection, channel: Channel, cursor: int | None, asked: bool = True) -> None:
@@ -112,11 +80,11 @@ class Registry:
         channel.refuse_if_deleted()
         if connection.closed:
             return
-        old = connection.subscriptions.get(channel.id)
+        old = connection.subscriptions.get(channel.key)
         if old is not None and old.runs is None:
             self._move(old, cursor)
             return
-        self.check_room(connection, channel.id)
+        self.check_room(connection, channel.key)
         start = channel.join_point() if cursor is None else cursor
         sub = Subscription(connection, channel, start, whole=connection.whole)
         if old is not None and not (asked and cursor is not None):
@@ -138,11 +106,10 @@ class Registry:
     def drop(self, sub: Subscription) -> None:
         """End a subscription."""
         channel = sub.channel
-        assert isinstance(channel, Channel)
         sub.closed = True
         self.unplace(sub)
         sub.connection.behind.pop(sub, None)
-        sub.connection.subscriptions.pop(channel.id, None)
+        sub.connection.subscriptions.pop(channel.key, None)
         channel.subscriptions.discard(sub)
         if sub.runs is None:
             self.members_changed(channel)
@@ -156,14 +123,12 @@ class Registry:
             self.drop(sub)
 
     def _add(self, sub: Subscription) -> None:
-        sub.connection.subscriptions[sub.channel.id] = sub
-        assert isinstance(sub.channel, Channel)
+        sub.connection.subscriptions[sub.channel.key] = sub
         sub.channel.subscriptions.add(sub)
 
     def unplace(self, sub: Subscription) -> None:
         """Let nothing that is delivered reach a subscription; one whose connection leaves is not placed again."""
         channel = sub.channel
-        assert isinstance(channel, Channel)
         sub.live = False
         channel.paged.discard(sub)
         _take_out(channel.live, (sub.connection.protocol,), sub)
@@ -172,7 +137,6 @@ class Registry:
     def settle(self, sub: Subscription) -> None:
         """Place a subscription that has met the head. One step without an await: no event can fall between."""
         channel = sub.channel
-        assert isinstance(channel, Channel)
         if sub.connection.closed:
             return
         if sub.runs is not None:
@@ -197,7 +161,6 @@ class Registry:
     def reroute(self, sub: Subscription) -> None:
         """Reach a subscription by the way that its connection has now."""
         if sub.live and sub.runs is None:
-            assert isinstance(sub.channel, Channel)
             sub.channel.live[sub.connection.protocol][sub] = sub.connection.way
 
     def say_whole(self, connection: Connection, channel: Channel, run_id: str, going: bool) -> None:
@@ -205,7 +168,7 @@ class Registry:
 
         *going* says that the run has not ended; one that has is said whole only where it is still to be read.
         """
-        sub = connection.subscriptions.get(channel.id)
+        sub = connection.subscriptions.get(channel.key)
         if sub is None or sub.whole or not (going or sub in connection.behind):
             return
         sub.whole_runs |= {run_id}
@@ -257,7 +220,7 @@ class Registry:
                 ended.append(event)
         return ended
 
-    def _write(self, subs: Ways, data: bytes, before: int) -> None:
+    def _write(self, subs: Descriptors, data: bytes, before: int) -> None:
         """Write to each socket at once; where that does not take it all, its transport keeps the rest."""
         size, late = len(data), []
         for sub, way in subs.items():
@@ -299,8 +262,9 @@ class Registry:
     def _gather(self, channel: Channel, started: Event) -> None:
         """Subscribe the agent's group to a run that starts: from its start to its end."""
         run_id = started.runId or ""
-        for connection in self.groups.get(started.agentId or "", ()):
-            sub = connection.subscriptions.get(channel.id)
+        group = channel.key.removesuffix(channel.id) + (started.agentId or "")
+        for connection in self.groups.get(group, ()):
+            sub = connection.subscriptions.get(channel.key)
             if sub is None:
                 sub = Subscription(connection, channel, channel.head, runs={run_id}, whole=connection.whole)
                 self._add(sub)
@@ -370,7 +334,7 @@ class Registry:
 Key = TypeVar("Key")
 
 
-def _take_out(places: dict[Key, Ways], keys: Iterable[Key], sub: Subscription) -> None:
+def _take_out(places: dict[Key, Descriptors], keys: Iterable[Key], sub: Subscription) -> None:
     for key in keys:
         there = places.get(key, {})
         if there.pop(sub, None) is not None and not there:

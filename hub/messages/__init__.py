@@ -3,6 +3,7 @@
 Field names are camelCase because they are the wire's. A field that is None is left out of the frame.
 """
 
+from hub.messages.answers import Cleared, EventPage, Fault, Hosted, Kept, Listed, Outcome, SessionState, Told
 from hub.messages.commands import (
     COMMANDS,
     Cancel,
@@ -44,6 +45,7 @@ from hub.messages.events import (
     UserMessage,
     WholeMessage,
 )
+from hub.messages.history import Message
 from hub.messages.notices import (
     NOTICES,
     Accepted,
@@ -74,21 +76,29 @@ __all__ = [
     "Cancelling",
     "Chat",
     "Chunk",
+    "Cleared",
     "Command",
     "Custom",
     "DrainingNotice",
     "Edit",
     "Error",
     "Event",
+    "EventPage",
+    "Fault",
     "Fork",
     "Hello",
+    "Hosted",
     "Id",
     "IfBusy",
     "Interrupt",
     "InterruptResolved",
+    "Kept",
+    "Listed",
+    "Message",
     "MessageRemoved",
     "Notice",
     "Ok",
+    "Outcome",
     "Ping",
     "Pong",
     "Presence",
@@ -102,6 +112,7 @@ __all__ = [
     "RunError",
     "RunFinished",
     "RunStarted",
+    "SessionState",
     "State",
     "StateDelta",
     "StateSnapshot",
@@ -110,6 +121,7 @@ __all__ = [
     "StopReason",
     "Subscribe",
     "Subscribed",
+    "Told",
     "ToolCallArgs",
     "ToolCallEnd",
     "ToolCallResult",

@@ -17,30 +17,30 @@ from hub.sessions.session import Session
 TOGETHER = 64  # sessions that are deleted at a time
 
 
-async def delete(node: Node, session_id: str, before: int | None = None) -> bool:
+async def delete(node: Node, key: str, before: int | None = None) -> bool:
     """Delete a session; return False where there is none, or its last message is not from before *before* (ms).
 
     Two that ask at once share one deletion. It goes on where the one who asked is cancelled. Raises Draining, and
     StorageUnavailable where the log cannot be written; then the session stays, without its runs and its listeners.
     """
     node.refuse_if_draining()
-    if session_id not in node.deletions and session_id not in node.sessions:
-        if await node.log.find(session_id) is None:
+    if key not in node.deletions and key not in node.sessions:
+        if await node.log.find(key) is None:
             return False
         node.refuse_if_draining()
     # No await since the last look: one deletion at a time for each session.
-    shared = node.deletions.get(session_id)
+    shared = node.deletions.get(key)
     if shared is None:
-        node.deletions[session_id] = asyncio.create_task(_delete(node, session_id, before))
-    gone = await asyncio.shield(node.deletions[session_id])
-    return gone or (shared is not None and await delete(node, session_id, before))  # the other one's time is not ours
+        node.deletions[key] = asyncio.create_task(_delete(node, key, before))
+    gone = await asyncio.shield(node.deletions[key])
+    return gone or (shared is not None and await delete(node, key, before))  # the other one's time is not ours
 
 
-async def clear(node: Node, session_ids: Sequence[str], before: int | None = None) -> int:
+async def clear(node: Node, keys: Sequence[str], before: int | None = None) -> int:
     """Delete these sessions as delete() does, some at a time; return how many went. Raises as it does, at the first."""
     deleted = 0
-    for start in range(0, len(session_ids), TOGETHER):
-        some = session_ids[start : start + TOGETHER]
+    for start in range(0, len(keys), TOGETHER):
+        some = keys[start : start + TOGETHER]
         results = await asyncio.gather(*(delete(node, one, before) for one in some), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -55,9 +55,9 @@ async def purge(node: Node) -> None:
         await node.log.purge()
 
 
-async def _delete(node: Node, session_id: str, before: int | None) -> bool:
+async def _delete(node: Node, key: str, before: int | None) -> bool:
     try:
-        session = await node.there(session_id)
+        session = await node.there(key)
         session.holders += 1  # it stays in memory until all is done
         session.deleting = True
         try:
@@ -65,19 +65,19 @@ async def _delete(node: Node, session_id: str, before: int | None) -> bool:
                 return False
             await _end(session)
             await _let_hear(session)
-            node.registry.dismiss(session.channel, _notice(session_id))
-            await node.files.forget(session_id, await node.log.delete(session_id))
-            del node.sessions[session_id]
-            node.pages.forget(session_id)
+            node.registry.dismiss(session.channel, _notice(session.id))
+            await node.files.forget(key, await node.log.delete(key))
+            del node.sessions[key]
+            node.pages.forget(key)
             return True
         finally:
             # Whoever holds it still has the old one, which takes nothing any more, unless it stays.
             session.holders -= 1
-            if node.sessions.get(session_id) is session:
+            if node.sessions.get(key) is session:
                 session.deleting = session.channel.deleted = False
     finally:
-        del node.deletions[session_id]
-        node.tidy(session_id)
+        del node.deletions[key]
+        node.tidy(key)
 
 
 async def _is_older(session: Session, before: int) -> bool:
@@ -87,9 +87,9 @@ async def _is_older(session: Session, before: int) -> bool:
     return bool(last) and last[0].ts < before
 
 
-def _notice(session_id: str) -> Error:
-    text = f"session {session_id} was deleted: forget what was shown of it"
-    return Error(code=SessionDeleted.code, message=text, sessionId=session_id)
+def _notice(session: str) -> Error:
+    text = f"session {session} was deleted: forget what was shown of it"
+    return Error(code=SessionDeleted.code, message=text, sessionId=session)
 
 
 async def _end(session: Session) -> None:

@@ -1,34 +1,32 @@
 """One process of the hub: owns the log, the agents, the sessions and the connections, from start to stop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from time import time
 from typing import Any
 
 import attrs
 import structlog
 
-from hub.delivery.connection import Connection, Subscription
+from hub.delivery.channel import Channel, Subscription
 from hub.delivery.pages import Pages
-from hub.delivery.registry import Channel, Registry
+from hub.delivery.registry import Registry
 from hub.errors import Draining, SessionDeleted
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
-from hub.messages import DrainingNotice, Event, Presence
+from hub.ids import session_id
+from hub.messages import DrainingNotice, Event
+from hub.node.presence import PresenceTeller
+from hub.seams import Seams
 from hub.sessions.pace import Pace
 from hub.sessions.recovery import recover
 from hub.sessions.session import Session
 from hub.settings import Settings
 from hub.storage.blobs import Files
-from hub.storage.log import Log, open_log
+from hub.storage.log import Log
+from hub.storage.open_log import open_log
 
 log = structlog.get_logger()
-
-DAY_MS = 24 * 3600 * 1000
-EXPIRE_SECONDS = 600.0
-LOOK_SECONDS = 0.25
 
 
 @attrs.define(eq=False, repr=False)
@@ -40,25 +38,25 @@ class Node:
     """
 
     settings: Settings
+    seams: Seams = Seams()
     agents: Agents = attrs.field(init=False)
     log: Log = attrs.field(init=False)
     files: Files = attrs.field(init=False)
     pages: Pages = attrs.field(init=False)
     registry: Registry = attrs.field(init=False)
     pace: Pace = attrs.field(init=False)
+    presence: PresenceTeller = attrs.field(init=False)
     sessions: dict[str, Session] = attrs.Factory(dict)
     draining: bool = False
     ready: bool = False
     deletions: dict[str, asyncio.Task[bool]] = attrs.Factory(dict)
     _loads: dict[str, asyncio.Task[Session]] = attrs.Factory(dict)
-    _tasks: list[asyncio.Task[None]] = attrs.Factory(list)
-    _presence: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
         self.agents = Agents(settings.agents, settings.data)
-        self.log = open_log(settings.log_url)
-        self.files = Files(settings.data / "files", self.log, settings.limits)
+        self.log = open_log(settings.log_url, settings.limits, self.seams)
+        self.files = Files(settings.data / "files", self.log, settings.limits, self.seams)
         self.pages = Pages(self.log, settings.limits)
         self.pace = Pace(1 / settings.frames_per_second if settings.frames_per_second else 0.0)
         self.registry = Registry(
@@ -66,6 +64,7 @@ class Node:
             members_changed=self._members_changed,
             caught_up=self._tell_state,
         )
+        self.presence = PresenceTeller(self.registry, settings.limits)
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
@@ -81,18 +80,14 @@ class Node:
             await self.files.close()
             await self.log.close()
             raise
-        steps = [(LOOK_SECONDS, self._look), (1.0, self._sweep), (EXPIRE_SECONDS, self._expire)]
-        if self.settings.reload:
-            steps.append((1.0, self._reload))
-        self._tasks += [asyncio.create_task(self._every(seconds, step)) for seconds, step in steps]
         self.ready = True
 
     async def _recover(self) -> None:
         left: dict[str, list[Any]] = {}
         for record in await self.log.unfinished():
-            left.setdefault(record.sessionId, []).append(record)
-        for session_id, records in left.items():
-            async with self.use(session_id) as session:
+            left.setdefault(record.key, []).append(record)
+        for key, records in left.items():
+            async with self.use(key) as session:
                 await recover(session, records)
         if left:
             log.info("recovered runs", sessions=len(left), runs=sum(map(len, left.values())))
@@ -128,11 +123,8 @@ class Node:
 
     async def close(self) -> None:
         """Close what start() opened; connections are closed before."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self.deletions.values(), return_exceptions=True)
-        for timer in self._presence.values():
-            timer.cancel()
+        await asyncio.gather(*self.deletions.values(), return_exceptions=True)
+        self.presence.close()
         await self.agents.close()
         await self.files.close()
         await self.log.close()
@@ -140,32 +132,32 @@ class Node:
     # --- sessions ---------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def use(self, session_id: str) -> AsyncIterator[Session]:
+    async def use(self, key: str) -> AsyncIterator[Session]:
         """Hold a session in memory, made where there is none. Raises SessionDeleted while it is being deleted."""
-        if session_id in self.deletions:
-            raise SessionDeleted(session_id)
-        session = await self.there(session_id)
+        if key in self.deletions:
+            raise SessionDeleted(session_id(key))
+        session = await self.there(key)
         session.holders += 1
         try:
             yield session
         finally:
             session.holders -= 1
-            self.tidy(session_id)
+            self.tidy(key)
 
-    async def there(self, session_id: str) -> Session:
+    async def there(self, key: str) -> Session:
         """Return a session in memory; one load at a time per id. It stays there until the next await."""
-        while (session := self.sessions.get(session_id)) is None:
-            task = self._loads.get(session_id)
+        while (session := self.sessions.get(key)) is None:
+            task = self._loads.get(key)
             if task is None:
-                task = self._loads[session_id] = asyncio.create_task(self._load(session_id))
+                task = self._loads[key] = asyncio.create_task(self._load(key))
             await asyncio.wait([task])
             task.result()  # raises what the load raised
         return session
 
-    async def _load(self, session_id: str) -> Session:
+    async def _load(self, key: str) -> Session:
         try:
-            head = await self.log.load(session_id)
-            channel = Channel(head.sessionId, head.epoch, head.seq, head.floor)
+            head = await self.log.load(key)
+            channel = Channel(head.key, head.epoch, head.seq, head.floor)
             settings = self.settings
             session = Session(
                 channel,
@@ -174,23 +166,24 @@ class Node:
                 settings.limits,
                 self.pace,
                 self._session_changed,
-                lambda: self.tidy(session_id),
+                lambda: self.tidy(key),
                 self.freed,
                 self.files,
                 self.registry.counts,
+                self.seams,
                 draining=self.draining,
             )
-            self.sessions[session_id] = session
+            self.sessions[key] = session
             # Whoever waits for this task finds the session before anything else may tidy it away.
             return session
         finally:
-            del self._loads[session_id]
+            del self._loads[key]
 
-    def tidy(self, session_id: str) -> None:
+    def tidy(self, key: str) -> None:
         """Let a session go that nothing needs, checked in one step."""
-        session = self.sessions.get(session_id)
+        session = self.sessions.get(key)
         if session is not None and session.unused():
-            del self.sessions[session_id]
+            del self.sessions[key]
 
     def refuse_if_draining(self) -> None:
         if self.draining:
@@ -198,8 +191,8 @@ class Node:
 
     # --- what the log and the sessions report -----------------------------------------------------------------------
 
-    def _deliver(self, session_id: str, events: Sequence[Event]) -> None:
-        session = self.sessions.get(session_id)
+    def _deliver(self, key: str, events: Sequence[Event]) -> None:
+        session = self.sessions.get(key)
         if session is not None:
             self.registry.deliver(session.channel, events)
 
@@ -221,101 +214,15 @@ class Node:
                 session.next()
 
     def _members_changed(self, channel: Channel) -> None:
-        """Tell a session's members who is there, at most once a second."""
-        if channel.id not in self._presence and not self.draining:
-            loop = asyncio.get_running_loop()
-            self._presence[channel.id] = loop.call_later(
-                self.settings.limits.presence_seconds, self._tell_presence, channel.id
-            )
+        if not self.draining:
+            self.presence.members_changed(channel)
 
-    def _tell_presence(self, session_id: str) -> None:
-        self._presence.pop(session_id, None)
-        session = self.sessions.get(session_id)
-        if session is not None:
-            self.registry.tell(session.channel, partial(self.presence, session.channel))
-
-    def presence(self, channel: Channel) -> Presence:
-        members = channel.members()
-        few = len(members) <= self.settings.limits.presence_members
-        return Presence(sessionId=channel.id, count=len(members), members=tuple(members) if few else None)
-
-    async def history(self, session_id: str, last: int) -> tuple[dict[str, Any], ...]:
+    async def history(self, key: str, last: int) -> tuple[dict[str, Any], ...]:
         """Return the last finished messages as the wire names them."""
-        last = min(last, self.settings.limits.history_messages)
-        messages = await self.log.messages(session_id, last) if last else ()
+        limits = self.settings.limits
+        last = min(last, limits.history_messages)
+        messages = await self.log.messages(key, last, limits.history_bytes) if last else ()
         return tuple(attrs.asdict(m, filter=lambda a, value: value is not None and a.name != "seq") for m in messages)
 
-    async def reset_messages(self, session_id: str) -> tuple[dict[str, Any], ...]:
-        return await self.history(session_id, self.settings.limits.history_messages)
-
-    # --- upkeep -----------------------------------------------------------------------------------------------------
-
-    async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-        """Do *step* every so often, also after it failed."""
-        loop, counts = asyncio.get_running_loop(), self.registry.counts
-        while True:
-            due = loop.time() + seconds
-            await asyncio.sleep(seconds)
-            counts.lag = max(loop.time() - due, 0.0)
-            counts.worst_lag = max(counts.lag, counts.worst_lag)
-            try:
-                await step()
-            except Exception:
-                log.exception("upkeep failed; tried again later", step=step.__name__)
-
-    async def _look(self) -> None:
-        self.pace.look()
-
-    async def _sweep(self) -> None:
-        """Abort who is stuck, ping who is silent."""
-        limits, now = self.settings.limits, asyncio.get_running_loop().time()
-        for connection in self.registry.stuck(now):
-            log.info("aborted: nothing read", connection=connection.id, seconds=limits.stuck_seconds)
-            self.registry.counts.aborted += 1
-            connection.lose()
-        for connection in list(self.registry.connections):
-            if connection.closed or connection.unsent() or now - connection.heard < limits.ping_seconds:
-                continue
-            if connection.pinged is None:
-                connection.pinged = now
-                await self._ping(connection)
-            elif now - connection.pinged > limits.pong_seconds:
-                connection.lose()
-
-    async def _ping(self, connection: Connection) -> None:
-        # Nothing is unsent, so this does not wait for the socket.
-        try:
-            await connection.ping()
-        except ConnectionError:
-            connection.lose()
-
-    async def _expire(self) -> None:
-        await self.expire(int(time() * 1000 - self.settings.retention_days * DAY_MS))
-
-    async def expire(self, before: int) -> None:
-        """Let events from before *before* (ms) go, and tell the sessions in memory."""
-        there = self.sessions.copy()
-        floors = await self.log.expire(before, self.settings.retention_mb << 20)
-        for session_id, floor in floors.items():
-            session = self.sessions.get(session_id)
-            # One that came meanwhile may be a new one under an old id; where it is not, its readers notice.
-            if session is not None and session is there.get(session_id):
-                session.channel.floor = floor
-
-    async def _reload(self) -> None:
-        for agent_id in await self.agents.reload_changed():
-            self._say_loaded(agent_id)
-
-    async def reload(self, agent_id: str) -> None:
-        """Load an agent's file now; see hub.hosting.folder.Agents.reload."""
-        if await self.agents.reload(agent_id):
-            self._say_loaded(agent_id)
-
-    def _say_loaded(self, agent_id: str) -> None:
-        agent = next((agent for agent in self.agents.all() if agent.id == agent_id), None)
-        if agent is None:
-            log.info("agent removed", agent=agent_id[:128])
-        elif agent.error:
-            log.warning("agent broken", agent=agent_id, reason=agent.error)
-        else:
-            log.info("agent loaded", agent=agent_id)
+    async def reset_messages(self, key: str) -> tuple[dict[str, Any], ...]:
+        return await self.history(key, self.settings.limits.history_messages)

@@ -6,10 +6,10 @@ from typing import Literal
 import attrs
 import orjson
 
-from hub.messages import Accepted, Author, Chat, MessageRemoved, RemovalReason, UserMessage
+from hub.messages import Accepted, Author, Chat, Message, MessageRemoved, RemovalReason, UserMessage
 from hub.messages.parts import plain
 from hub.sessions.outbox import Item
-from hub.storage.log import KeptChat, Message, RunRecord
+from hub.storage.records import KeptChat, RunRecord
 
 
 @attrs.frozen
@@ -24,15 +24,16 @@ class Taken:
 def record(
     chat: Chat, author: Author, place: tuple[str, str, int], ids: tuple[str, str, str], taken: Taken | None
 ) -> RunRecord:
-    """Return a queued run: *place* is its session, its agent and the head, *ids* are its own, its answer's and the
-    message's.
+    """Return a queued run.
+
+    *place* is the key of its session, its agent and the head; *ids* are its own, its answer's and the message's.
     """
-    session_id, agent_id, head = place
+    key, agent_id, head = place
     run_id, answer_id, message_id = ids
     again = taken.again if taken else None
     return RunRecord(
         run_id,
-        session_id,
+        key,
         agent_id,
         "queued",
         answer_id,

@@ -1,22 +1,9 @@
 """A message to all who listen to an agent: an answer that nobody asked for, kept in one commit."""
 
-import attrs
-
 from hub.hosting.hosted import Agent
-from hub.messages import RunFinished, RunStarted, WholeMessage
+from hub.messages import Message, RunFinished, RunStarted, Told, WholeMessage
 from hub.sessions.outbox import Item, landing
-from hub.sessions.session import Session, new_id
-from hub.storage.log import Message
-
-
-@attrs.frozen
-class Told:
-    """Where a broadcast is kept; *seq* is its message's."""
-
-    sessionId: str
-    runId: str
-    messageId: str
-    seq: int
+from hub.sessions.session import Session
 
 
 def place(agent: Agent) -> str:
@@ -31,7 +18,7 @@ async def broadcast(session: Session, agent: Agent, content: str) -> Told:
     StorageUnavailable; nothing is kept then.
     """
     session.check_open()
-    run_id, message_id = new_id("r"), new_id("m")
+    run_id, message_id = session.seams.new_id("r"), session.seams.new_id("m")
 
     def item(body: RunStarted | WholeMessage | RunFinished, message: Message | None = None) -> Item:
         return Item(agent.id, run_id, body, messages=(message,) if message else (), refusable=True)

@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from hub.errors import IdReused
+from hub.ids import session_id
 from hub.messages import Accepted, Author, Chat
 from hub.sessions.admission import accepted
-from hub.storage.log import KeptChat, Log
+from hub.storage.log import Log
+from hub.storage.records import KeptChat
 
 
 @attrs.define(eq=False)
 class Once:
     """What is *coming* into one session under an id of its own: by principal and clientMsgId, until it is settled."""
 
-    session_id: str
+    key: str
     log: Log
     coming: set[asyncio.Task[Accepted]] = attrs.Factory(set)
     _settled: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)
@@ -40,7 +42,7 @@ class Once:
             await first.wait()
         settled = self._settled[key] = asyncio.Event()
         try:
-            kept = await self.log.chat(self.session_id, *key)
+            kept = await self.log.chat(self.key, *key)
             return await admit() if kept is None else self._again(kept, said, chat)
         finally:
             del self._settled[key]
@@ -50,7 +52,7 @@ class Once:
         if kept.digest != said:
             raise IdReused(
                 f"clientMsgId {chat.clientMsgId} was used before with another message: give each message its own",
-                sessionId=self.session_id,
+                sessionId=session_id(self.key),
                 clientMsgId=chat.clientMsgId,
             )
-        return accepted(chat, (self.session_id, kept.messageId, kept.runId), kept.seq, "duplicate")
+        return accepted(chat, (session_id(self.key), kept.messageId, kept.runId), kept.seq, "duplicate")

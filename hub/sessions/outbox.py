@@ -7,10 +7,12 @@ import attrs
 import structlog
 
 from hub.errors import StorageUnavailable
+from hub.ids import session_id
 from hub.limits import Limits
-from hub.messages import Chunk, Event
+from hub.messages import Chunk, Event, Message
 from hub.sessions.pace import Pace
-from hub.storage.log import Append, KeptChat, Log, Message, RunRecord
+from hub.storage.log import Log
+from hub.storage.records import Append, KeptChat, RunRecord
 
 log = structlog.get_logger()
 
@@ -79,7 +81,7 @@ class Outbox:
     something waiting.
     """
 
-    session_id: str
+    key: str
     log: Log
     limits: Limits
     pace: Pace
@@ -117,7 +119,7 @@ class Outbox:
     def unwritable(self, **about: str | None) -> StorageUnavailable:
         """Return what is said to one who comes while the log takes nothing."""
         text = "the hub's log cannot be written now: try again"
-        return StorageUnavailable(text, **about, sessionId=self.session_id, retryAfterMs=1000)
+        return StorageUnavailable(text, **about, sessionId=session_id(self.key), retryAfterMs=1000)
 
     def _tell_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -149,7 +151,7 @@ class Outbox:
         # The most usual: it goes alone, and at once. It is in no _tails, so nothing joins what is on its way.
         if now >= self._next and not (self._flying or self._pending or self._timer or self.failing):
             self._flying, self._next = [piece], now + self.pace.seconds
-            self.log.append(Append(self.session_id, self._flying), self._landed)
+            self.log.append(Append(self.key, self._flying), self._landed)
             return
         self._tails[run] = piece
         self._pending.append(piece)
@@ -205,7 +207,7 @@ class Outbox:
             removed += item.removed
             if item.chat is not None:
                 chats.append((index, item.chat))
-        return Append(self.session_id, items, messages, saved, ended, chats, removed)
+        return Append(self.key, items, messages, saved, ended, chats, removed)
 
     def _take(self) -> list[Item | Piece]:
         """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
@@ -254,7 +256,7 @@ class Outbox:
             if item.landed is not None:
                 item.landed(seq)
         except Exception:
-            log.exception("one who waited for the log failed", session=self.session_id, kind=item.body.type)
+            log.exception("one who waited for the log failed", session=self.key, kind=item.body.type)
 
     def _failed(self, items: list[Item | Piece], reason: Exception) -> None:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
@@ -271,7 +273,7 @@ class Outbox:
             self.idle()
             return
         if not was:
-            log.warning("the log cannot be written; what was said waits", session=self.session_id)
+            log.warning("the log cannot be written; what was said waits", session=self.key)
         self._loop.call_later(self.limits.retry_seconds, self._retry)
 
     def _retry(self) -> None:

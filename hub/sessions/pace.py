@@ -1,7 +1,5 @@
 """How often a session's text goes out: less often where the loop is busy, before tokens wait for it."""
 
-from time import perf_counter, thread_time
-
 import attrs
 
 # Of one processor's time, as the loop's thread takes it: up to QUIET text goes out as often as it may, from BUSY on a
@@ -20,18 +18,11 @@ class Pace:
 
     seconds: float
     stretched: float = attrs.field(init=False)
-    _since: tuple[float, float] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.stretched = self.seconds
-        self._since = (perf_counter(), thread_time())
-
-    def look(self) -> None:
-        """See how busy this thread was since the last look; call it in the loop, a few times a second."""
-        before, self._since = self._since, (perf_counter(), thread_time())
-        self.note((self._since[1] - before[1]) / max(self._since[0] - before[0], 1e-6))
 
     def note(self, busy: float) -> None:
-        """Stretch by the share of a processor that was used."""
+        """Stretch by the share of a processor that the loop's thread used lately; call it a few times a second."""
         over = min(max((busy - QUIET) / (BUSY - QUIET), 0.0), 1.0)
         self.stretched = self.seconds * (1 + (MOST - 1) * over)

@@ -9,10 +9,12 @@ import orjson
 
 from hub.errors import AgentError, AlreadyResolved, BadFrame, StorageUnavailable, UnknownInterrupt
 from hub.hosting.contract import Reply
+from hub.ids import session_id
 from hub.limits import Limits
 from hub.messages import Interrupt, InterruptResolved
 from hub.sessions.outbox import Item, Outbox
-from hub.storage.log import KeptChat, Log
+from hub.storage.log import Log
+from hub.storage.records import KeptChat
 
 
 @attrs.define(eq=False, repr=False)
@@ -100,7 +102,7 @@ class Questions:
         while question is not None and question.taken is not None:
             await question.taken.wait()
         if self._shut or question is None or interrupt_id not in self.open:
-            raise too_late(self.outbox.session_id, interrupt_id)
+            raise too_late(session_id(self.outbox.key), interrupt_id)
         if self.outbox.failing:
             raise self.outbox.unwritable()
         question.taken = asyncio.Event()
@@ -186,23 +188,24 @@ def check_payload(payload: Any, limits: Limits) -> None:
         raise BadFrame(f"a payload of more than {limits.reply_bytes >> 10} KiB: send less")
 
 
-def too_late(session_id: str, interrupt_id: str) -> AlreadyResolved:
+def too_late(session: str, interrupt_id: str) -> AlreadyResolved:
     text = f"question {interrupt_id} is closed: it was answered, or nobody waits for an answer any more"
-    return AlreadyResolved(text, sessionId=session_id)
+    return AlreadyResolved(text, sessionId=session)
 
 
-async def asked(log: Log, session_id: str, interrupt_id: str) -> KeptChat:
+async def asked(log: Log, key: str, interrupt_id: str) -> KeptChat:
     """Return which run asked a question, and at which seq; raises UnknownInterrupt."""
-    kept = await log.chat(session_id, "", interrupt_id)
+    kept = await log.chat(key, "", interrupt_id)
     if kept is None:
-        raise UnknownInterrupt(f"no question {interrupt_id} was asked in session {session_id}", sessionId=session_id)
+        name = session_id(key)
+        raise UnknownInterrupt(f"no question {interrupt_id} was asked in session {name}", sessionId=name)
     return kept
 
 
-async def resolved(log: Log, session_id: str, question: KeptChat, head: int) -> InterruptResolved | None:
+async def resolved(log: Log, key: str, question: KeptChat, head: int) -> InterruptResolved | None:
     """Return how a question was closed, as far as the log still holds it."""
     cursor = question.seq
-    while events := await log.read(session_id, cursor, head):
+    while events := await log.read(key, cursor, head):
         cursor = events[-1].seq
         for event in events:
             if isinstance(event.body, InterruptResolved) and event.body.interruptId == question.clientMsgId:

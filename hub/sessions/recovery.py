@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemoved, WholeMessage
 from hub.sessions.outbox import Item
-from hub.sessions.session import Session, new_id
-from hub.storage.log import Log, RunRecord
+from hub.sessions.session import Session
+from hub.storage.log import Log
+from hub.storage.records import RunRecord
 
 
 @attrs.define
@@ -58,7 +59,7 @@ async def _recover_started(session: Session, record: RunRecord) -> None:
     removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *found.texts])), "restarted")
     bodies = [*(InterruptResolved(name, "cancelled") for name in found.questions), removed]
     session.outbox.put(*(Item(record.agentId, record.runId, body) for body in bodies))
-    run = session.make_run(replace(record, messageId=new_id("m"), attempt=record.attempt + 1), agent)
+    run = session.make_run(replace(record, messageId=session.seams.new_id("m"), attempt=record.attempt + 1), agent)
     session.queue.append(run)
     session.start(run)
 
@@ -67,7 +68,7 @@ async def _left(log: Log, record: RunRecord, head: int) -> Left:
     """Read from the log what a run has said and asked so far."""
     found = Left()
     cursor = record.after
-    while events := await log.read(record.sessionId, cursor, head):
+    while events := await log.read(record.key, cursor, head):
         cursor = events[-1].seq
         for event in events:
             if event.runId == record.runId:

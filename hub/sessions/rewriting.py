@@ -11,6 +11,7 @@ from functools import partial
 import attrs
 
 from hub.errors import SessionExists, UnknownMessage, WrongMessage
+from hub.limits import Limits
 from hub.messages import (
     Accepted,
     Author,
@@ -18,6 +19,7 @@ from hub.messages import (
     Chat,
     Edit,
     Fork,
+    Message,
     MessageRemoved,
     Regenerate,
     RunStarted,
@@ -28,7 +30,7 @@ from hub.sessions.admission import Taken, digest
 from hub.sessions.outbox import Item, landing
 from hub.sessions.run import Run
 from hub.sessions.session import Session
-from hub.storage.log import Log, Message
+from hub.storage.log import Log
 
 
 async def edit(session: Session, command: Edit, author: Author, default: str) -> Accepted:
@@ -98,7 +100,7 @@ async def _trail(session: Session, message_id: str) -> Sequence[Message]:
     while True:
         await session.outbox.settled()
         before = session.outbox.changes
-        found = await session.log.trail(session.id, message_id, most + 1)
+        found = await session.log.trail(session.key, message_id, most + 1)
         if session.outbox.changes != before or session.outbox.changing():
             continue  # a run has ended meanwhile
         if not found:
@@ -144,7 +146,7 @@ async def _silent(session: Session, found: Sequence[Message]) -> dict[str, str |
     spoke = {message.runId for message in found}
     silent: dict[str, str | None] = {}
     cursor = max(found[0].seq, session.channel.floor)
-    while events := await session.log.read(session.id, cursor, session.channel.head):
+    while events := await session.log.read(session.key, cursor, session.channel.head):
         cursor = events[-1].seq
         for event in events:
             if isinstance(event.body, RunStarted) and event.runId not in spoke:
@@ -158,14 +160,14 @@ async def _silent(session: Session, found: Sequence[Message]) -> dict[str, str |
 # --- branching --------------------------------------------------------------------------------------------------------
 
 
-async def history(log: Log, command: Fork, most: int, most_bytes: int) -> Sequence[Message]:
+async def history(log: Log, key: str, command: Fork, limits: Limits) -> Sequence[Message]:
     """Return what a fork begins with: the newest messages up to the one it names, as many as may be copied."""
-    messages = await log.messages(command.sessionId, most, command.messageId, most_bytes)
+    messages = await log.messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
     if messages:
         return messages
-    if not await log.trail(command.sessionId, command.messageId, 1):
+    if not await log.trail(key, command.messageId, 1):
         raise _unknown(command.sessionId, command.messageId)
-    line = f"message {command.messageId} alone has more than the {most_bytes} bytes that a fork may copy"
+    line = f"message {command.messageId} alone has more than the {limits.fork_bytes} bytes that a fork may copy"
     raise WrongMessage(line, sessionId=command.sessionId)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from time import perf_counter
 from typing import Any, cast
 
 import attrs
@@ -16,12 +15,14 @@ from hub.hosting.contract import Shelf
 from hub.hosting.faults import explain
 from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
+from hub.ids import session_id
 from hub.limits import Limits
 from hub.messages import Interrupt, RunError, RunFinished, StopReason
+from hub.seams import Seams
 from hub.sessions.outbox import Item, Outbox
 from hub.sessions.questions import Questions
 from hub.sessions.speech import Speech
-from hub.storage.log import RunRecord
+from hub.storage.records import RunRecord
 
 log = structlog.get_logger()
 
@@ -47,7 +48,7 @@ class Run:
     over: Callable[["Run"], None]
     freed: Callable[[Agent], None]
     shelf: Shelf
-    new_id: Callable[[str], str]
+    seams: Seams
     stopping: StopReason | None = None
     task: asyncio.Task[None] | None = None
     questions: Questions = attrs.field(init=False)
@@ -60,7 +61,7 @@ class Run:
     def __attrs_post_init__(self) -> None:
         it, outbox, limits = self.record, self.outbox, self.limits
         ids = (it.agentId, it.runId, it.userMessageId, it.messageId)
-        self.speech = Speech(*ids, outbox, limits, self.shelf, self.new_id)
+        self.speech = Speech(*ids, outbox, limits, self.shelf, self.seams.new_id)
         self.questions = Questions(it.agentId, it.runId, outbox, limits, self.speech.pause, self._questions_changed)
 
     @property
@@ -97,7 +98,7 @@ class Run:
             return
         assert self.agent is not None
         loop = asyncio.get_running_loop()
-        self._heard = perf_counter()
+        self._heard = loop.time()
         marks = self.agent.marks
         self._timers.append(loop.call_later(marks.time_limit or self.limits.run_seconds, self.stop, "timeout"))
         self._watch_silence(marks.silence_limit or self.limits.silence_seconds)
@@ -135,7 +136,7 @@ class Run:
         loop = asyncio.get_running_loop()
 
         def look() -> None:
-            quiet = 0.0 if self.questions.open else perf_counter() - self._heard
+            quiet = 0.0 if self.questions.open else loop.time() - self._heard
             if quiet >= limit and self.speech.pending == 0:
                 self.stop("timeout")
             else:
@@ -154,12 +155,13 @@ class Run:
         # In one piece, though it is long: a token wakes each coroutine that is between the task and the agent.
         past = await self.history(self) if agent.remembers else ()
         run, speech, since = self._view(past), self.speech, 0.0
+        time, ticks = asyncio.get_running_loop().time, self.seams.ticks
         try:
             async with aclosing(cast(Any, pieces(agent, run))) as given:
                 async for piece in given:
                     if self.questions.open:
                         await self.questions.settled()
-                    self._heard = now = perf_counter()
+                    self._heard, now = time(), ticks()
                     try:
                         speech.say(piece) if type(piece) is str else await speech.take(piece)
                     except AgentError as refused:
@@ -177,7 +179,7 @@ class Run:
     def _view(self, past: Sequence[Past]) -> RunView:
         it = self.record
         return RunView(
-            *(it.runId, it.agentId, it.sessionId, it.message, it.author, past),
+            *(it.runId, it.agentId, session_id(it.key), it.message, it.author, past),
             call=self.call,
             ask=self.ask,
             shelf=Shelf(self.shelf.file, self.keep),
@@ -197,7 +199,7 @@ class Run:
         return await self.questions.ask(self.speech.question(question))
 
     def _questions_changed(self) -> None:
-        self._heard = perf_counter()
+        self._heard = asyncio.get_running_loop().time()
         self.asked(self)
 
     # --- the end ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """One conversation: chats become messages and queued runs, runs start and stop, each in one step with the log."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import attrs
 from msgspec.structs import replace
 
-from hub.delivery.registry import Channel
+from hub.delivery.channel import Channel
 from hub.errors import Busy, Draining, HubError, NotRunning, SessionDeleted, StorageUnavailable
 from hub.hosting.calls import calling
 from hub.hosting.contract import Call, Past
@@ -21,6 +20,7 @@ from hub.hosting.hosted import Agent
 from hub.limits import Limits
 from hub.messages import Accepted, Author, Chat, RunStarted, State
 from hub.observe.counters import Counts
+from hub.seams import Seams
 from hub.sessions import admission
 from hub.sessions.admission import Taken
 from hub.sessions.once import Once
@@ -28,19 +28,10 @@ from hub.sessions.outbox import Item, Outbox, landing
 from hub.sessions.pace import Pace
 from hub.sessions.questions import Questions
 from hub.sessions.run import Run
+from hub.sessions.shelf import shelf
 from hub.storage.blobs import Files
-from hub.storage.log import Log, RunRecord
-
-# What ids are made of, asked of the system many at a time: one by one it was 7 % of a profile of chats.
-_tokens: list[str] = []
-
-
-def new_id(kind: str) -> str:
-    """Return an id that nobody can guess; none is made of time. Call it in the loop only."""
-    if not _tokens:
-        many = secrets.token_hex(10 * 256)
-        _tokens.extend(many[at : at + 20] for at in range(0, len(many), 20))
-    return f"{kind}_{_tokens.pop()}"
+from hub.storage.log import Log
+from hub.storage.records import RunRecord
 
 
 @attrs.define(eq=False, repr=False)
@@ -62,6 +53,7 @@ class Session:
     freed: Callable[[Agent], None]
     files: Files
     counts: Counts
+    seams: Seams
     outbox: Outbox = attrs.field(init=False)
     once: Once = attrs.field(init=False)
     call: Callable[[RunView, str, str], Call] = attrs.field(init=False)
@@ -75,12 +67,17 @@ class Session:
     deleting: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self.outbox = Outbox(self.channel.id, self.log, self.limits, self.pace, self.idle)
-        self.once = Once(self.channel.id, self.log)
-        self.call, self.shelf = calling(self.agents, self.limits.call_depth), self.files.shelf(self.channel.id)
+        self.outbox = Outbox(self.key, self.log, self.limits, self.pace, self.idle)
+        self.once = Once(self.key, self.log)
+        self.call, self.shelf = calling(self.agents, self.limits.call_depth), shelf(self.files, self.key)
+
+    @property
+    def key(self) -> str:
+        return self.channel.key
 
     @property
     def id(self) -> str:
+        """The id, as clients know it."""
         return self.channel.id
 
     def unused(self) -> bool:
@@ -135,7 +132,8 @@ class Session:
         """
         self.check_open(clientMsgId=chat.clientMsgId)
         agent = self.agents.get(agent.id)  # it may have been loaded anew while the chat waited
-        place, ids = (self.id, agent.id, self.channel.head), (new_id("r"), new_id("m"), new_id("m"))
+        new_id = self.seams.new_id
+        place, ids = (self.key, agent.id, self.channel.head), (new_id("r"), new_id("m"), new_id("m"))
         run = self.make_run(admission.record(chat, author, place, ids, taken), agent)
         replaced = list(self.runs.values()) if chat.ifBusy == "replace" else []
         self.queue.insert(0 if chat.ifBusy in ("replace", "rollback") else len(self.queue), run)
@@ -226,7 +224,7 @@ class Session:
             self._over,
             self.freed,
             self.shelf,
-            new_id,
+            self.seams,
         )
 
     def _chat_landed(self, replaced: list[Run], run: Run, new: bool, seq: int | StorageUnavailable) -> None:
@@ -326,10 +324,11 @@ class Session:
         return tuple(run.id for run in chosen)
 
     async def _history(self, run: Run) -> Sequence[Past]:
-        messages = await self.log.messages(self.id, self.limits.history_messages + len(self.queue) + 1)
+        last = self.limits.history_messages + len(self.queue) + 1
+        messages = await self.log.messages(self.key, last, self.limits.history_bytes)
         waiting = {other.record.userMessageId for other in self.queue} | {run.record.userMessageId}
         past = [Past(m.role, m.content, m.agentId, m.parts or ()) for m in messages if m.messageId not in waiting]
-        return past[-self.limits.history_messages :]
+        return past[max(len(past) - self.limits.history_messages, 0) :]
 
     def drain(self) -> None:
         """End what runs (`aborted`; a restartable run stays in the log as started); what waits stays queued."""

@@ -15,10 +15,9 @@ from hub.hosting.contract import Shelf
 from hub.hosting.faults import refuse
 from hub.hosting.output import KINDS
 from hub.limits import Limits
-from hub.messages import Body, Interrupt, Reasoning, ToolCallResult, WholeMessage
+from hub.messages import Body, Interrupt, Message, Reasoning, ToolCallResult, WholeMessage
 from hub.messages.parts import Parts, Plain, plain
 from hub.sessions.outbox import Item, Outbox
-from hub.storage.log import Message
 
 
 def _is_sound(finish: Finish) -> bool:

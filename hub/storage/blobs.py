@@ -9,7 +9,6 @@ a blob holds it from there until the log names it, who takes one away from askin
 """
 
 import asyncio
-import hashlib
 import os
 import re
 import sys
@@ -17,7 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 from typing import IO, Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -25,21 +23,19 @@ import attrs
 import structlog
 
 from hub.errors import (
-    AgentError,
     BadQuery,
     BadType,
-    EmptyFile,
     FileTooLarge,
-    HubError,
     QuotaExceeded,
     StorageUnavailable,
     UnknownFile,
-    UnknownSession,
 )
-from hub.hosting.contract import Shelf
 from hub.limits import KiB, Limits
+from hub.seams import Seams
 from hub.storage import lockfile
-from hub.storage.log import File, Log
+from hub.storage.log import Log
+from hub.storage.records import File
+from hub.storage.uploads import Upload
 
 log = structlog.get_logger()
 
@@ -59,72 +55,6 @@ UNFIT = re.compile("[\0-\x1f\x7f-\x9f/\\\\\u2028\u2029\u202a-\u202e\u2066-\u2069
 T = TypeVar("T")
 
 
-@attrs.define(eq=False)
-class Upload:
-    """A file that comes in, piece by piece. One call at a time; where that is cancelled, its work goes on unheard."""
-
-    files: "Files"
-    session_id: str
-    name: str
-    type: str
-    path: Path
-    digest: str = ""
-    size: int = 0
-    counted: int = 0
-    kept: bool = False
-    gone: bool = False  # its session was forgotten meanwhile
-    last: "asyncio.Future[Any] | None" = None
-    _out: IO[bytes] | None = None
-    _hash: Any = attrs.Factory(hashlib.sha256)
-
-    async def write(self, data: bytes) -> None:
-        """Add a piece; raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
-        self.refuse_gone()
-        self.files.count(self, len(data))
-        await self._step(self.files.work(self._append, data))
-
-    async def end(self) -> None:
-        """Say that all has come; it is on disk then. Raises EmptyFile, StorageUnavailable."""
-        if not self.size:
-            raise EmptyFile("the file is empty: send its bytes as the body")
-        self.digest = await self._step(self.files.work(self._finish))
-
-    async def keep(self) -> File:
-        """Keep what has come; raises UnknownSession, StorageUnavailable."""
-        return await self._step(self.files.put(self))
-
-    def refuse_gone(self) -> None:
-        if self.gone:
-            raise UnknownSession(f"session {self.session_id} was deleted while the file came in")
-
-    async def _step(self, work: Awaitable[T]) -> T:
-        self.last = step = asyncio.ensure_future(work)
-        try:
-            return await asyncio.shield(step)
-        except OSError as error:
-            raise StorageUnavailable(f"files cannot be written now ({error.strerror}): try again") from error
-
-    def _append(self, data: bytes) -> None:
-        if self._out is None:
-            self._out = self.path.open("xb")
-        self._out.write(data)
-        self._hash.update(data)
-
-    def _finish(self) -> str:
-        assert self._out is not None
-        with self._out as out:
-            out.flush()
-            os.fsync(out.fileno())
-        return str(self._hash.hexdigest())
-
-    def drop(self) -> None:
-        """Leave nothing on disk; in a thread, after every other step."""
-        with suppress(OSError):  # on a full disk closing fails, and closes all the same
-            if self._out is not None:
-                self._out.close()
-        self.path.unlink(missing_ok=True)
-
-
 @attrs.define(eq=False, repr=False)
 class Files:
     """The store of one hub. *folder* and its owner are taken by start(), which comes after the log's."""
@@ -132,6 +62,7 @@ class Files:
     folder: Path
     log: Log
     limits: Limits
+    seams: Seams
     _bytes: dict[str, int] = attrs.Factory(dict)  # of each session, with what comes in
     _total: int = 0
     _ours: bool = False
@@ -148,8 +79,8 @@ class Files:
         """Take the folder, count what is kept, sweep away what a crash left; raises LogUnusable, OSError."""
         self._open = True
         names = await self.work(self._prepare, self.log.identity(self.folder.parent))
-        for session_id, taken in (await self.log.file_bytes(LEAST)).items():
-            self._add(session_id, taken)
+        for key, taken in (await self.log.file_bytes(LEAST)).items():
+            self._add(key, taken)
         if not self._ours:
             log.warning("the files folder is another log's; nothing is swept there", folder=str(self.folder))
         await self.work(_unlink, [self.folder / name for name in names if name.endswith(PART)])
@@ -192,14 +123,14 @@ class Files:
     # --- in ---------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def upload(self, session_id: str, name: str, type: str) -> AsyncIterator[Upload]:
+    async def upload(self, key: str, name: str, type: str) -> AsyncIterator[Upload]:
         """Take a file in; unless it was kept, nothing of it stays. Raises BadType, BadQuery."""
         if not name or len(name) > self.limits.file_name_length or UNFIT.search(name):
             most = self.limits.file_name_length
             raise BadQuery(f"the name of a file has 1 to {most} characters, and no slash or control character")
         if len(type) > TYPE_LENGTH or not TYPE.fullmatch(type) or type.lower().startswith("multipart/form-data"):
             raise BadType("the type of a file is a media type, as text/plain or image/png, and its bytes are the body")
-        upload = Upload(self, session_id, name, type, self.folder / (token_hex(16) + PART))
+        upload = Upload(self, key, name, type, self.folder / (self.seams.new_secret(16) + PART))
         self._uploads.add(upload)
         try:
             yield upload
@@ -211,33 +142,33 @@ class Files:
             await asyncio.wait([upload.last])  # no two threads at one file, and nothing of it after this
         self._uploads.discard(upload)
         if not upload.kept:
-            self._add(upload.session_id, -upload.counted)
+            self._add(upload.key, -upload.counted)
             with suppress(OSError, StorageUnavailable):  # then the next start takes it
                 await self.work(upload.drop)
 
     def count(self, upload: Upload, more: int) -> None:
         """Count bytes before they are written; in one step, so that no two uploads take the same room."""
-        limits, session_id = self.limits, upload.session_id
+        limits, key = self.limits, upload.key
         size = upload.size + more
         if size > limits.file_bytes:
             raise FileTooLarge(f"a file has at most {limits.file_bytes} bytes")
         added = max(size, LEAST) - upload.counted
-        if self._bytes.get(session_id, 0) + added > limits.session_files_bytes:
+        if self._bytes.get(key, 0) + added > limits.session_files_bytes:
             raise QuotaExceeded(f"the files of a session have at most {limits.session_files_bytes} bytes in all")
         if self._total + added > limits.files_bytes:
             raise QuotaExceeded(f"the files of this hub have at most {limits.files_bytes} bytes in all")
-        self._add(session_id, added)
+        self._add(key, added)
         upload.size, upload.counted = size, upload.counted + added
 
-    def _add(self, session_id: str, added: int) -> None:
+    def _add(self, key: str, added: int) -> None:
         self._total += added
-        self._bytes[session_id] = self._bytes.get(session_id, 0) + added
-        if not self._bytes[session_id]:
-            del self._bytes[session_id]
+        self._bytes[key] = self._bytes.get(key, 0) + added
+        if not self._bytes[key]:
+            del self._bytes[key]
 
     async def put(self, upload: Upload) -> File:
         """Make an upload a blob that the log names; never cancelled."""
-        file = File("f_" + token_hex(16), upload.session_id, upload.name, upload.type, upload.size, upload.digest)
+        file = File(f"f_{self.seams.new_secret(16)}", upload.key, upload.name, upload.type, upload.size, upload.digest)
         async with self._lock(file.digest):
             await self.work(_move, upload.path, self.folder / file.digest)
             try:
@@ -251,9 +182,9 @@ class Files:
         upload.kept = True
         return file
 
-    async def keep(self, session_id: str, name: str, type: str, data: bytes) -> File:
+    async def keep(self, key: str, name: str, type: str, data: bytes) -> File:
         """Keep a file that is there whole."""
-        async with self.upload(session_id, name, type) as upload:
+        async with self.upload(key, name, type) as upload:
             await upload.write(data)
             await upload.end()
             return await upload.keep()
@@ -284,38 +215,16 @@ class Files:
         async with self.opened(file) as read:
             return await read(0, file.size)
 
-    def shelf(self, session_id: str) -> Shelf:
-        """Return what the agents of a session have of its files; each refusal is an AgentError."""
-
-        async def file(file_id: str) -> bytes:
-            try:
-                found = await self.file(file_id)
-                if found.sessionId != session_id:
-                    raise _unknown(file_id)
-                return await self.read(found)
-            except HubError as refused:
-                raise AgentError(refused.message, refused.code) from None
-
-        async def keep(name: str, type: str, data: bytes) -> str:
-            # What is no bytes is copied: who can change it must not between the digest and the disk.
-            whole = data if isinstance(data, bytes) else bytes(memoryview(data))
-            try:
-                return (await self.keep(session_id, name, type, whole)).fileId
-            except HubError as refused:
-                raise AgentError(refused.message, refused.code) from None
-
-        return Shelf(file, keep)
-
     # --- gone -------------------------------------------------------------------------------------------------------
 
-    async def forget(self, session_id: str, had: Iterable[File]) -> None:
+    async def forget(self, key: str, had: Iterable[File]) -> None:
         """Take away the bytes of a session that the log has deleted, and refuse what is coming in for it.
 
         *had* are the files that the log then named. The rest may go on beside it.
         """
         for upload in self._uploads:
-            upload.gone = upload.gone or upload.session_id == session_id
-        self._add(session_id, -sum(max(file.size, LEAST) for file in had))
+            upload.gone = upload.gone or upload.key == key
+        self._add(key, -sum(max(file.size, LEAST) for file in had))
         # Whoever asked may go: what has no name any more goes all the same.
         await asyncio.shield(self._own(self._take_away_unlocked({file.digest for file in had})))
 

@@ -1,148 +1,18 @@
 """The contract of a log: where events are numbered and kept, and from where they are heard.
 
-One driver per file, named by its URL's scheme. All drivers run tests/storage/test_log_contract.py. Other packages add
-theirs by entry points of the group `hubbub.logs`.
+One driver per file, named by its URL's scheme (see hub.storage.open_log). All of them run
+tests/storage/test_log_contract.py.
 """
 
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
-import attrs
-from msgspec import Struct
+from hub.messages import Event, Message
+from hub.storage.records import Append, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
 
-from hub.limits import MiB
-from hub.messages import Author, Event
-from hub.messages.parts import Plain
-from hub.plugins import PluginError, find_plugins, load_class
-
-HISTORY_BYTES = 1 * MiB
-
-
-@attrs.frozen
-class Head:
-    """Where a session stands: *seq* is its last number, and what is numbered *floor* or lower is no longer kept."""
-
-    sessionId: str
-    epoch: str
-    seq: int
-    floor: int
-
-
-@attrs.frozen
-class Message:
-    """A finished text in a session's history; *seq* is the event that finished it.
-
-    *userMessageId* is the message that an agent's message answers.
-    """
-
-    messageId: str
-    role: Literal["user", "assistant"]
-    content: str
-    agentId: str | None
-    runId: str | None
-    author: Author | None
-    seq: int = 0
-    ts: int = 0
-    parts: Plain | None = None
-    metadata: dict[str, Any] | None = None
-    userMessageId: str | None = None
-
-
-@attrs.frozen
-class Listed:
-    """A session as a list shows it: its messages are counted, and *ts* is the last one's; 0 where there is none."""
-
-    sessionId: str
-    epoch: str
-    messages: int
-    ts: int
-    title: str | None = None
-    metadata: dict[str, Any] | None = None
-
-
-@attrs.frozen
-class Label:
-    """What people and programs call a session, beside its id."""
-
-    title: str | None = None
-    metadata: dict[str, Any] | None = None
-
-
-@attrs.frozen
-class Figures:
-    """What the log has done since it was opened: its commits, and how long they took together."""
-
-    commits: int
-    seconds: float
-
-
-class RunRecord(Struct, frozen=True):
-    """What a run needs to start, or to be ended, after the process that began it is gone.
-
-    *after* is a seq below the run's first event. *wide* says that it waits for every run of its session, not only for
-    those of its agent.
-    """
-
-    runId: str
-    sessionId: str
-    agentId: str
-    state: Literal["queued", "started"]
-    messageId: str
-    userMessageId: str
-    message: str
-    author: Author
-    after: int
-    attempt: int = 1
-    wide: bool = False
-    parts: Plain | None = None
-    metadata: dict[str, Any] | None = None
-
-
-@attrs.frozen
-class KeptChat:
-    """The answer that a chat with a clientMsgId got, and a digest of what it said."""
-
-    principal: str
-    clientMsgId: str
-    digest: str
-    messageId: str
-    runId: str
-    seq: int = 0
-
-
-@attrs.frozen
-class File:
-    """What a file is; its bytes lie elsewhere, by their *digest* (SHA-256 in hex). *created* is the log's time (ms)."""
-
-    fileId: str
-    sessionId: str
-    name: str
-    type: str
-    size: int
-    digest: str
-    created: int = 0
-
-
-class Append(Struct):
-    """What is written in one commit, whole or not at all.
-
-    The log numbers *events* in place. Each of *messages* comes with the index of the event whose seq it gets. *saved*
-    run records are inserted or replaced; *ended* ones are forgotten. *chats* get the seq of the event at their index.
-    *removed* are ids of messages that leave the history, after *messages* have entered it.
-    """
-
-    sessionId: str
-    events: Sequence[Event]
-    messages: Sequence[tuple[int, Message]] = ()
-    saved: Sequence[RunRecord] = ()
-    ended: Sequence[str] = ()
-    chats: Sequence[tuple[int, KeptChat]] = ()
-    removed: Sequence[str] = ()
-
+EVERYONE = frozenset({"*"})  # the readers of a session that anybody may read
 
 # Called in the loop, once per append, in commit order, with events that are safely kept.
 Listener = Callable[[str, Sequence[Event]], None]
@@ -152,6 +22,9 @@ Done = Callable[[int | Exception], None]
 
 class Log(ABC):
     """Numbers, keeps and announces events.
+
+    A session is named by its key (see hub.ids); the events that come back carry the session's id alone. Ids of runs,
+    messages, files and questions are unique in the hub.
 
     All methods are called from the loop that called start(); none blocks it. Events of a session are announced in
     the order of their seq, each exactly once, after they are durable.
@@ -170,11 +43,11 @@ class Log(ABC):
         """Return what no other log is called, however it was opened; one inside the folder *home* may move with it."""
 
     @abstractmethod
-    async def load(self, session_id: str) -> Head:
+    async def load(self, key: str) -> Head:
         """Return where the session stands, making it, with a random epoch, where there is none."""
 
     @abstractmethod
-    async def find(self, session_id: str) -> Head | None:
+    async def find(self, key: str) -> Head | None:
         """Return where the session stands, or None."""
 
     @abstractmethod
@@ -186,26 +59,24 @@ class Log(ABC):
         """
 
     @abstractmethod
-    async def read(self, session_id: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
+    async def read(self, key: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
         """Return events with after < seq <= upto in order: at least one where there is one, at most one page.
 
         *rows* makes the page shorter; where a page is long its last rows may be missing for their bytes.
         """
 
     @abstractmethod
-    async def message_before(self, session_id: str, run_id: str, seq: int) -> tuple[str, str] | None:
+    async def message_before(self, key: str, run_id: str, seq: int) -> tuple[str, str] | None:
         """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
 
     @abstractmethod
-    async def messages(
-        self, session_id: str, last: int, upto: str | None = None, most: int = HISTORY_BYTES
-    ) -> Sequence[Message]:
+    async def messages(self, key: str, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
         """Return the last so many finished messages, oldest first, at most *most* bytes of text and parts (the newest
         win); where *upto* names one, that and those before it, and none where there is none of that id.
         """
 
     @abstractmethod
-    async def trail(self, session_id: str, message_id: str, most: int) -> Sequence[Message]:
+    async def trail(self, key: str, message_id: str, most: int) -> Sequence[Message]:
         """Return a finished message and all after it, oldest first, *most* in all; none where it is not there.
 
         Those after it come without what they say.
@@ -213,23 +84,25 @@ class Log(ABC):
 
     @abstractmethod
     async def sessions(
-        self, skip: int, size: int, agent: str | None, since: int, until: int
-    ) -> tuple[int, Sequence[Listed]]:
+        self, prefix: str, readers: Collection[str], skip: int, size: int, agent: str | None, since: int, until: int
+    ) -> tuple[int, Sequence[SessionRow]]:
         """Return how many sessions there are, and *size* of them after the newest *skip*.
 
-        Only those in which *agent* answered (None: any), and whose last message is of *since* <= ts < *until* (ms).
+        Only those whose key begins with *prefix* (see hub.ids.key_prefix), that one of *readers* may read, in which
+        *agent* answered (None: any), and whose last message is of *since* <= ts < *until* (ms). Until there are grants,
+        each session has the one reader EVERYONE.
         """
 
     @abstractmethod
-    async def label(self, session_id: str) -> Label | None:
+    async def label(self, key: str) -> Label | None:
         """Return the title and the metadata of a session, or None where there is no session."""
 
     @abstractmethod
-    async def relabel(self, session_id: str, changes: Mapping[str, Any]) -> None:
+    async def relabel(self, key: str, changes: Mapping[str, Any]) -> None:
         """Replace those of `title` and `metadata` that *changes* has; nothing where there is no session."""
 
     @abstractmethod
-    async def delete(self, session_id: str) -> Sequence[File]:
+    async def delete(self, key: str) -> Sequence[File]:
         """Let all of a session be gone, in one commit: after it, and after a crash, it is whole or not there.
 
         Returns the files that it had; one that is given later is refused. No append to it may be under way. A session
@@ -241,11 +114,11 @@ class Log(ABC):
         """Drop, in bounded pieces, what deleted sessions left behind; nobody can read it any more."""
 
     @abstractmethod
-    async def history(self, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
+    async def history(self, key: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
         """Return how many finished messages there are, and *size* of them after the oldest *skip*."""
 
     @abstractmethod
-    async def chat(self, session_id: str, principal: str, client_msg_id: str) -> KeptChat | None:
+    async def chat(self, key: str, principal: str, client_msg_id: str) -> KeptChat | None:
         """Return what was answered to this clientMsgId before, or None."""
 
     @abstractmethod
@@ -283,25 +156,3 @@ class Log(ABC):
 
 class LogUnusable(Exception):
     """The log cannot be opened; the message says why and what to do."""
-
-
-def open_log(url: str) -> Log:
-    """Return the driver for *url*, not started yet; raises LogUnusable for a scheme that has none."""
-    scheme = urlsplit(url).scheme
-    plugins = find_plugins("hubbub.logs", frozenset(DRIVERS))
-    driver: Callable[[str], Log]
-    if scheme in plugins:
-        try:
-            driver = load_class(plugins[scheme], Log)
-        except PluginError as error:
-            raise LogUnusable(str(error)) from None
-    elif scheme in DRIVERS:
-        module, name = DRIVERS[scheme]
-        driver = getattr(importlib.import_module(module), name)
-    else:
-        names = ", ".join(f"{name}://" for name in [*DRIVERS, *plugins])
-        raise LogUnusable(f"no log speaks {url!r}: use one of {names}")
-    return driver(url)
-
-
-DRIVERS = {"sqlite": ("hub.storage.sqlite.log", "SqliteLog")}

@@ -7,7 +7,7 @@ from aiohttp import web
 from hub.errors import TooLarge
 from hub.limits import KiB
 from hub.protocols.reading import convert, read_object
-from hub.web.clients import limits_of
+from hub.web.routes import limits_of
 
 T = TypeVar("T")
 

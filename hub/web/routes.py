@@ -12,11 +12,14 @@ import attrs
 import msgspec
 from aiohttp import web
 
+from hub.commands.hub import Hub
 from hub.errors import BadId, BadQuery, HubError
 from hub.ids import bad_id
+from hub.limits import Limits
 from hub.protocols.reading import ID_FIELDS, split_error
 
 BASE = "/api/v1"
+HUB = web.AppKey("hub", Hub)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
 
@@ -82,6 +85,10 @@ class Route:
     def has_head(self) -> bool:
         """Say whether HEAD is answered: nobody waits for the head of what may not end."""
         return self.method == "GET" and not self.is_socket and STREAM not in self.contents
+
+
+def limits_of(request: web.Request) -> Limits:
+    return request.app[HUB].limits
 
 
 def _several(answer: Any) -> tuple[Any, ...]:

@@ -1,21 +1,23 @@
-"""A client that listens over HTTP: the catch-up of the WebSocket, written as server-sent events."""
+"""A client that listens over HTTP: what it hears is written as server-sent events."""
 
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Annotated
 
 import structlog
 from aiohttp import HttpVersion11, web
 from msgspec import Meta
 
-from hub.delivery.connection import Connection
+from hub.commands.client import Client, attach
 from hub.errors import BadId, HubError
 from hub.ids import ID_PATTERN
 from hub.messages import Error
 from hub.protocols import WireProtocol
 from hub.protocols.sse import PING, SSE
-from hub.web.clients import NODE, connect, disconnect
+from hub.web.doorkeeper import principal
+from hub.web.routes import HUB
 
 log = structlog.get_logger()
 
@@ -35,78 +37,83 @@ def wants_stream(request: web.Request) -> bool:
 
 def last_event(request: web.Request) -> tuple[str, int] | None:
     """Return the (epoch, seq) that a client hands back; raises BadId."""
-    given = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
-    if not given:
+    text = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
+    if not text:
         return None
-    found = PLACE.fullmatch(given)
-    if found is None:
+    match = PLACE.fullmatch(text)
+    if match is None:
         raise BadId("Last-Event-ID is no EPOCH:SEQ: hand back the id of the last event, or none")
-    return found[1], int(found[2])
+    return match[1], int(match[2])
 
 
-async def stream(
-    request: web.Request,
-    begin: Callable[[Connection], Awaitable[None]],
-    end: Callable[[], Awaitable[object]] | None = None,
-    protocol: WireProtocol = SSE,
-) -> web.StreamResponse:
-    """Serve one listener until it goes, the hub does, or *end* has come and all before it is written.
+class EventStream:
+    """One listener, as an async context: open() begins the response, and leaving the context closes it.
 
-    *begin* subscribes the connection; *protocol* gives chunks of HTTP.
+    What the hub refuses before open() is raised, and can still be told by its status; after it, it is an event.
     """
-    node = request.app[NODE]
-    response = await _opened(request)
 
-    async def ping() -> None:
-        _ping(connection)
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self.response = web.StreamResponse(headers=HEADERS)
+        self._client: Client | None = None
 
-    connection = connect(node, request, protocol, ping)
-    try:
-        await _serve(connection, begin, end)
-    except HubError as refusal:  # the log cannot be read now, or the session goes: the client comes back by itself
-        log.warning("a stream failed", connection=connection.id, reason=refusal.message)
-        connection.answer(Error(code=refusal.code, message=refusal.message))
-    finally:
-        await disconnect(node, connection, lambda: _close(response, node.settings.limits.close_seconds))
-    return response
+    async def __aenter__(self) -> "EventStream":
+        return self
 
+    async def open(self, protocol: WireProtocol = SSE) -> Client:
+        """Begin the response, and return its client; *protocol* gives chunks of HTTP."""
+        request, response = self._request, self.response
+        if request.version < HttpVersion11:
+            raise web.HTTPVersionNotSupported()
+        response.enable_chunked_encoding()
+        response.force_close()  # its connection ends with it: what was written past aiohttp is not followed by more
+        await response.prepare(request)
+        self._client = attach(request.app[HUB], principal(request), protocol, request.transport, self._ping)
+        return self._client
 
-async def _opened(request: web.Request) -> web.StreamResponse:
-    if request.version < HttpVersion11:
-        raise web.HTTPVersionNotSupported()
-    response = web.StreamResponse(headers=HEADERS)
-    response.enable_chunked_encoding()
-    response.force_close()  # its connection ends with it: what was written past aiohttp is not followed by more
-    await response.prepare(request)
-    return response
+    async def serve(self, end: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Wait until the client goes, the hub does, or *end* has come and all before it is written."""
+        client = self._client
+        assert client is not None
+        ending = asyncio.ensure_future(end()) if end is not None else asyncio.get_running_loop().create_future()
+        try:
+            while client.is_listening:
+                await asyncio.wait([ending], timeout=LOOK_SECONDS)
+                if ending.done():
+                    ending.result()
+                    await client.caught_up()
+                    return
+        finally:
+            ending.cancel()
 
+    async def serve_run(self, run_id: str) -> None:
+        """Wait as serve() does; the end is that of a run."""
+        client = self._client
+        assert client is not None
+        await self.serve(lambda: client.finished(run_id))
 
-def _ping(connection: Connection) -> None:
-    connection.write(PING)
-    connection.heard, connection.pinged = asyncio.get_running_loop().time(), None  # no pong comes to a ping here
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if self._client is None:
+            return False
+        is_told = isinstance(error, HubError)
+        try:
+            if isinstance(error, HubError):  # the log cannot be read, or the session goes: the client comes back
+                log.warning("a stream failed", connection=self._client.id, reason=error.message)
+                self._client.answer(Error(code=error.code, message=error.message))
+        finally:
+            await self._client.close(self._farewell)
+        return is_told
 
+    async def _ping(self) -> None:
+        if self._client is not None:
+            self._client.write(PING)
+            self._client.note_sign()  # no pong comes to a ping here
 
-async def _close(response: web.StreamResponse, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await response.write_eof()
-    except (TimeoutError, ConnectionError):
-        pass
-
-
-async def _serve(
-    connection: Connection,
-    begin: Callable[[Connection], Awaitable[None]],
-    end: Callable[[], Awaitable[object]] | None,
-) -> None:
-    await begin(connection)
-    ending = asyncio.ensure_future(end()) if end is not None else asyncio.get_running_loop().create_future()
-    try:
-        while connection.hears:
-            await asyncio.wait([ending], timeout=LOOK_SECONDS)
-            if ending.done():
-                ending.result()
-                await connection.caught_up()
-                return
-    finally:
-        ending.cancel()
+    async def _farewell(self) -> None:
+        try:
+            async with asyncio.timeout(self._request.app[HUB].limits.close_seconds):
+                await self.response.write_eof()
+        except (TimeoutError, ConnectionError):
+            pass

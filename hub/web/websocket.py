@@ -8,19 +8,20 @@ import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 from msgspec import Meta, Struct
 
-from hub.commands.dispatch import dispatch, join, welcome
-from hub.delivery.connection import Connection
+from hub.commands import table as commands
+from hub.commands.client import Client, attach
+from hub.commands.hub import Hub
+from hub.commands.listen import welcome
 from hub.errors import HubError
 from hub.limits import Limits
 from hub.messages import Error, Id
-from hub.node.node import Node
 from hub.protocols import open_protocol, protocol_names
-from hub.web.clients import NODE, connect, disconnect
-from hub.web.routes import asked
+from hub.web.doorkeeper import principal
+from hub.web.routes import HUB, asked
 
 log = structlog.get_logger()
 
-Sockets = dict[Connection, web.WebSocketResponse[Any]]
+Sockets = dict[Client, web.WebSocketResponse[Any]]
 SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", dict)
 ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
 
@@ -39,41 +40,45 @@ class Address(Struct):
 
 async def websocket(request: web.Request) -> web.StreamResponse:
     """Open a WebSocket; what it says is in the AsyncAPI document."""
-    node, limits = request.app[NODE], request.app[NODE].settings.limits
-    connection, ws, address = await _accepted(request)
+    limits = request.app[HUB].limits
+    client, ws, address = await _accepted(request)
     try:
-        await _open(node, connection, address)
+        await _open(client, address)
         del address  # this frame stays for as long as the client: 300 bytes
-        await _read(node, connection, ws)
+        await _read(client, ws)
     except HubError as refusal:  # the session of its address cannot be had
-        connection.answer(Error(code=refusal.code, message=refusal.message))
+        client.answer(Error(code=refusal.code, message=refusal.message))
         await _close(ws, refusal.close, limits.close_seconds)
     except Exception:
-        log.exception("a connection failed", connection=connection.id)
+        log.exception("a connection failed", connection=client.id)
         await _close(ws, WSCloseCode.INTERNAL_ERROR, limits.close_seconds)
     finally:
-        request.app[SOCKETS].pop(connection, None)
-        await disconnect(node, connection, lambda: _close(ws, WSCloseCode.OK, limits.close_seconds))
+        request.app[SOCKETS].pop(client, None)
+        await client.close(lambda: _close(ws, WSCloseCode.OK, limits.close_seconds))
     return ws
 
 
-async def _accepted(request: web.Request) -> tuple[Connection, web.WebSocketResponse[Any], Address]:
-    """Shake hands; the connection is in the registry then, and the one who called takes it out."""
-    node = request.app[NODE]
-    address, spoken = asked(request, Address), "plain"
+async def _accepted(request: web.Request) -> tuple[Client, web.WebSocketResponse[Any], Address]:
+    """Shake hands; the client is attached then, and the caller closes it."""
+    hub, who = request.app[HUB], principal(request)
+    address, name = asked(request, Address), "plain"
     if "agentId" in request.match_info:  # /agents/{agentId}/ws
-        address.agentId, spoken = node.agents.get(request.match_info["agentId"]).id, "hubbub.events"
-    ws = _socket(node.settings.limits)
+        agent = await commands.working_agent(hub, who, request.match_info["agentId"])
+        address.agentId, name = agent.agentId, "hubbub.events"
+    ws = _socket(hub.limits)
     await ws.prepare(request)
-    protocol = open_protocol(ws.ws_protocol or spoken)
-    told = {"agent": address.agentId, "session": address.sessionId, "whole": not address.stream}
-    connection = connect(node, request, protocol, ws.ping, **told)
-    request.app[SOCKETS][connection] = ws
-    return connection, ws, address
+    client = attach(
+        *(hub, who, open_protocol(ws.ws_protocol or name), request.transport, ws.ping),
+        agent=address.agentId,
+        session=address.sessionId,
+        whole=not address.stream,
+    )
+    request.app[SOCKETS][client] = ws
+    return client, ws, address
 
 
 def _socket(limits: Limits) -> web.WebSocketResponse[Any]:
-    # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node._sweep).
+    # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node/upkeep.py).
     # max_msg_size refuses exactly n.
     return web.WebSocketResponse(
         timeout=limits.close_seconds,
@@ -97,28 +102,26 @@ async def _close(ws: web.WebSocketResponse[Any], code: int, seconds: float, mess
         pass  # the caller aborts the transport
 
 
-async def _open(node: Node, connection: Connection, address: Address) -> None:
-    if connection.protocol.name != "plain":
-        welcome(node, connection)
-    if connection.session is not None:
-        async with node.use(connection.session) as session:
-            await join(node, connection, session, address.afterSeq, address.epoch)
+async def _open(client: Client, address: Address) -> None:
+    if client.protocol != "plain":
+        welcome(client)
+    if client.session is not None:
+        await commands.listen(client.hub, client.who, client.session, client.opened, address.afterSeq, address.epoch)
 
 
-async def _read(node: Node, connection: Connection, ws: web.WebSocketResponse[Any]) -> None:
-    loop = asyncio.get_running_loop()
-    while not connection.closed:
-        await connection.readable()
+async def _read(client: Client, ws: web.WebSocketResponse[Any]) -> None:
+    while not client.is_closed:
+        await client.readable()
         message = await ws.receive()
-        connection.heard, connection.pinged = loop.time(), None
+        client.note_sign()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            connection.frames += 1
+            client.frames += 1
             if message.type is WSMsgType.TEXT and not _is_utf8(message.data):
-                seconds = node.settings.limits.close_seconds
-                connection.leave()  # nothing is delivered after the close frame
+                client.leave()  # nothing is delivered after the close frame
+                seconds = client.hub.limits.close_seconds
                 await _close(ws, WSCloseCode.INVALID_TEXT, seconds, b"a text frame must be UTF-8")
                 return
-            await _command(node, connection, bytes(message.data))
+            await _receive(client, bytes(message.data))
         elif message.type is WSMsgType.PING:
             await ws.pong(message.data)
         elif message.type is not WSMsgType.PONG:
@@ -133,28 +136,28 @@ def _is_utf8(data: bytes) -> bool:
         return False
 
 
-async def _command(node: Node, connection: Connection, data: bytes) -> None:
+async def _receive(client: Client, data: bytes) -> None:
     ref = None
     try:
-        command = connection.protocol.command(data, connection.limits)
+        command = client.read(data)
         ref = command.ref
-        await dispatch(node, connection, command)
+        await commands.receive(client, command)
     except HubError as refusal:
         about = {key: value for key, value in refusal.about.items() if key in ERROR_FIELDS}
-        connection.answer(Error(**({"ref": ref} | about), code=refusal.code, message=refusal.message))
+        client.answer(Error(**({"ref": ref} | about), code=refusal.code, message=refusal.message))
     except Exception:
-        log.exception("a command failed", connection=connection.id)
-        connection.answer(Error(code="internal", message="the hub failed; its output says why", ref=ref))
+        log.exception("a command failed", connection=client.id)
+        client.answer(Error(code="internal", message="the hub failed; its output says why", ref=ref))
 
 
-async def close_all(app: web.Application, code: int, seconds: float) -> None:
+async def close_all(app: web.Application, hub: Hub, code: int) -> None:
     """Close every socket with *code*, all at once and bounded, then abort those that are left."""
+    seconds = hub.limits.close_seconds
     sockets: Sockets = app[SOCKETS].copy()
-    for connection in app[NODE].registry.connections:
-        connection.leave()  # nothing is delivered between the close frame and the end
+    hub.leave_all()  # nothing is delivered between the close frame and the end
     closing = [asyncio.create_task(_close(ws, code, seconds)) for ws in sockets.values()]
     if closing:
         await asyncio.wait(closing, timeout=seconds)
-    for connection in sockets:
-        connection.abort()
+    for client in sockets:
+        client.abort()
     await asyncio.gather(*closing, return_exceptions=True)

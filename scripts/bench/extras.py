@@ -18,8 +18,11 @@ from load import MARK, Work, measure
 from servers import HUB, Running, cpu_seconds, resident_kb, running
 from wire import HOST, connect, frames, handshake, hub_path, send_json, until
 
+from hub.limits import Limits
 from hub.messages import Chunk, Event, RunFinished
-from hub.storage.log import Append, open_log
+from hub.seams import Seams
+from hub.storage.open_log import open_log
+from hub.storage.records import Append
 
 Result = dict[str, Any]
 RESUME_SECONDS = 60
@@ -30,7 +33,7 @@ def fill(data: Path, sessions: int, each: int) -> None:
 
     async def write() -> None:
         data.mkdir(parents=True, exist_ok=True)
-        log = open_log(f"sqlite:///{data.resolve()}/hub.db")
+        log = open_log(f"sqlite:///{data.resolve()}/hub.db", Limits(), Seams())
         await log.start(lambda session_id, events: None)
         try:
             for number in range(sessions):

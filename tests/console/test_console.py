@@ -8,6 +8,8 @@ from support.browser import needs_browser, started, visit
 from support.hub import Hub
 from support.proxy import Proxy
 
+from hub.node.upkeep import reload
+
 pytestmark = needs_browser
 
 # --- the first visit --------------------------------------------------------------------------------------------------
@@ -334,7 +336,7 @@ async def test_agents_that_come_and_are_mended_are_seen(hub: Hub, browser: Brows
         await tab.say("hello")
         await expect(tab.answers).to_have_text(["whole"])
         hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'x'")
-        await hub.node.reload("fresh")
+        await reload(hub.node, "fresh")
         await tab.page.evaluate("dispatchEvent(new Event('focus'))")
         await expect(tab.page.get_by_role("button", name="fresh ready")).to_be_visible()
 

@@ -16,7 +16,7 @@ from support.sockets import frames, masked, opened
 from support.waiting import PATIENCE, eventually
 
 from hub.messages import Chunk, Event, RunFinished
-from hub.storage.log import Append
+from hub.storage.records import Append
 
 # Says "K" words; with a pause between them, so that each is an event of its own, or without.
 WORDS = """

@@ -17,7 +17,7 @@ from hub.errors import StorageUnavailable
 from hub.limits import KiB
 from hub.messages import Chunk, Event, RunFinished
 from hub.protocols import open_protocol
-from hub.storage.log import Append, Head
+from hub.storage.records import Append, Head
 
 # Says "one ", waits for the file that the message names, then 200 words, slowly enough for many commits.
 LONG = """
@@ -71,14 +71,14 @@ async def put(hub: Hub, session: str, texts: Sequence[str], end: bool = False) -
 
 
 async def resume(hub: Hub, head: Head, after: int = 0, extended: bool = False) -> Client:
-    return await hub.connect(f"?sessionId={head.sessionId}&afterSeq={after}&epoch={head.epoch}", extended)
+    return await hub.connect(f"?sessionId={head.key}&afterSeq={after}&epoch={head.epoch}", extended)
 
 
 async def steps(hub: Hub, head: Head, upto: int) -> list[int]:
     """Read a session through the node's pages; return where each one ended."""
     ends = [0]
     while ends[-1] < upto:
-        page = await hub.node.pages.read(head.sessionId, head.epoch, ends[-1], upto)
+        page = await hub.node.pages.read(head.key, head.epoch, ends[-1], upto)
         assert [event.seq for event in page.events] == list(range(ends[-1] + 1, page.events[-1].seq + 1))
         ends.append(page.events[-1].seq)
     return ends[1:]
@@ -96,10 +96,10 @@ async def test_a_hundred_that_were_dropped_at_once_are_served_by_one_read(
     hub.options = {"frames_per_second": 0}
     await hub.start()
     witness = await hub.connect("?sessionId=s1")
+    (stays,) = hub.node.registry.connections
     dropped = [await hub.connect("?sessionId=s1", extended=bool(number % 2)) for number in range(100)]
     await witness.send(type="chat", agentId="long", sessionId="s1", message=str(tmp_path / "gate"))
     places = [await client.until_type("stream") for client in dropped]
-    (stays,) = [one for one in hub.node.registry.connections if one.frames]
     for connection in hub.node.registry.connections - {stays}:
         connection.lose()
     (tmp_path / "gate").touch()

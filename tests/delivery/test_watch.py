@@ -17,6 +17,7 @@ from support.sockets import PING, heard, masked, opened
 from support.waiting import PATIENCE, eventually
 
 from hub.delivery.connection import Connection
+from hub.limits import MiB
 
 EVENTS = "/api/v1/sessions/s1/events"
 
@@ -51,7 +52,7 @@ async def test_what_was_sent_before_the_end_of_a_socket_is_done(hub: Hub) -> Non
     sock.close()
     await eventually(lambda: not hub.node.registry.connections)
     await hub.node.quiet(PATIENCE)
-    assert all([await hub.node.log.messages(f"s{n}", 10) for n in range(8)])
+    assert all([await hub.node.log.messages(f"s{n}", 10, MiB) for n in range(8)])
 
 
 async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
@@ -67,7 +68,7 @@ async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
     connection.write(PING)
     await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
     async with asyncio.timeout(PATIENCE):
-        while not await hub.node.log.messages("s2", 1):
+        while not await hub.node.log.messages("s2", 1, MiB):
             await asyncio.sleep(0.01)
     assert connection.lost
 
@@ -93,7 +94,7 @@ async def test_the_sweep_waits_for_no_client(hub: Hub) -> None:
                 os.write(connection.descriptor, PING * 50_000)
         assert connection.unsent() == 0
         connection.heard = -1e9  # silent for long
-        await hub.node._sweep()
+        await hub.door.upkeep._sweep()
         assert connection.unsent() == 2 and not connection.closed  # nobody had to cut it off
 
 

@@ -30,7 +30,7 @@ from hub.hosting.folder import Agents
 from hub.messages import BODIES, NOTICES, Event
 from hub.protocols import open_protocol
 from hub.settings import load
-from hub.storage.sqlite.statements import MIGRATIONS
+from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.storage.sqlite.strips import as_loose
 from hub.web.app import make_app
 

@@ -10,8 +10,11 @@ from support.packages import add_package
 from support.process import HubProcess
 from support.waiting import PATIENCE
 
+from hub.limits import Limits
 from hub.protocols import PROTOCOLS, open_protocol, protocol_names
-from hub.storage.log import LogUnusable, open_log
+from hub.seams import Seams
+from hub.storage.log import LogUnusable
+from hub.storage.open_log import open_log
 from hub.storage.sqlite.log import SqliteLog
 
 GREETER = """
@@ -65,8 +68,8 @@ LOG = """
     from hub.storage.sqlite.log import SqliteLog
 
     class AcmeLog(SqliteLog):
-        def __init__(self, url):
-            super().__init__(url.replace("acme:", "sqlite:") + ".acme")
+        def __init__(self, url, limits, seams):
+            super().__init__(url.replace("acme:", "sqlite:") + ".acme", limits, seams)
     """
 
 
@@ -183,9 +186,9 @@ def test_a_log_that_cannot_be_used_is_refused(
     add_package(packages, "acme-log", f"[hubbub.logs]\nacme = {value}", {"acme_log": LOG, "acme_two": two})
     monkeypatch.syspath_prepend(str(packages))
     with pytest.raises(LogUnusable, match=r"^entry point 'acme' of package acme-log 1.0 \(hubbub.logs\) " + problem):
-        open_log("acme:///kept")
+        open_log("acme:///kept", Limits(), Seams())
     with pytest.raises(LogUnusable, match="^no log speaks 'papyrus:///x': use one of sqlite://, acme://$"):
-        open_log("papyrus:///x")
+        open_log("papyrus:///x", Limits(), Seams())
 
 
 def test_a_log_of_the_hub_wins_over_a_package(
@@ -195,5 +198,5 @@ def test_a_log_of_the_hub_wins_over_a_package(
     add_package(packages, "acme-log", "[hubbub.logs]\nsqlite = acme_log:AcmeLog", {"acme_log": LOG})
     monkeypatch.syspath_prepend(str(packages))
     with capture_logs() as logs:
-        assert type(open_log(f"sqlite:///{tmp_path}/hub.db")) is SqliteLog
+        assert type(open_log(f"sqlite:///{tmp_path}/hub.db", Limits(), Seams())) is SqliteLog
     assert [line["plugin"] for line in logs] == ["entry point 'sqlite' of package acme-log 1.0 (hubbub.logs)"]

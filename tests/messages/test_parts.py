@@ -8,6 +8,8 @@ import pytest
 from ag_ui.core import UserMessage
 from support.hub import Client, Hub
 
+from hub.limits import MiB
+
 IMAGE = {"type": "image", "source": {"type": "data", "value": "aGVsbG8=", "mimeType": "image/png"}}
 PARTS: list[dict[str, Any]] = [
     {"type": "text", "text": "look"},
@@ -160,7 +162,7 @@ async def test_an_agents_message_may_have_parts(hub: Hub) -> None:
     await client.until(lambda f: f["type"] == "message")
     await hub.stop()
     await hub.start()
-    answers = [m for m in await hub.node.log.messages("s1", 9) if m.role == "assistant"]
+    answers = [m for m in await hub.node.log.messages("s1", 9, MiB) if m.role == "assistant"]
     assert [m.parts for m in answers] == [(IMAGE,)] * 2
 
 
@@ -179,7 +181,7 @@ async def test_an_aborted_answer_keeps_its_parts_where_the_hub_was_killed(hub: H
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1", afterSeq=0)
     assert (await client.until_done())["stopReason"] == "aborted"
-    assert [m.parts for m in await hub.node.log.messages("s1", 9)] == [None, (IMAGE,)]
+    assert [m.parts for m in await hub.node.log.messages("s1", 9, MiB)] == [None, (IMAGE,)]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from support.agui import asked, events, text
 from support.hub import Hub
 from support.node import needs_node, run_node
 
+from hub.limits import MiB
+
 CHECK: TypeAdapter[Any] = TypeAdapter(AgUiEvent)
 
 
@@ -65,7 +67,7 @@ async def test_what_a_user_sends_beside_text_becomes_parts(hub: Hub) -> None:
     content = [TextPart(text="look "), image, TextPart(text="here")]
     assert text(await events(hub, "parts", asked(content))) == "look here ['text', 'image', 'text']"
     assert text(await events(hub, "parts", asked([TextPart(text="only")], "run-2"))) == "only []"
-    first, *_ = await hub.node.log.messages("t1", 9)
+    first, *_ = await hub.node.log.messages("t1", 9, MiB)
     assert first.parts is not None and first.parts[1]["source"] == {"type": "url", "value": "https://example.org/a.png"}
 
 

@@ -6,6 +6,9 @@ import pytest
 from support.hub import Hub
 from support.waiting import eventually
 
+from hub.limits import MiB
+from hub.node import upkeep
+
 
 async def test_hello_as_the_first_frame_opts_in(hub: Hub) -> None:
     """The answer is `welcome`, and from then on events come by their own names."""
@@ -83,7 +86,7 @@ async def test_a_client_msg_id_runs_once_also_across_a_restart(hub: Hub) -> None
     assert third["status"] == "duplicate" and [first[key] for key in same] == [third[key] for key in same]
     await later.until_done()
     assert later.text() == "once "
-    assert len(await hub.node.log.messages("s1", 10)) == 2
+    assert len(await hub.node.log.messages("s1", 10, MiB)) == 2
     await later.send(**(chat | {"message": "other"}))
     assert (await later.until_type("error"))["code"] == "id_reused"
 
@@ -140,7 +143,7 @@ async def test_a_reset_brings_the_messages(hub: Hub) -> None:
     client = await hub.connect(extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="one")
     end = await client.until_done()
-    await hub.node.expire(end["ts"] + 1)
+    await upkeep.expire(hub.node, end["ts"] + 1)
     for ask, reason in (({"afterSeq": 1, "epoch": "old"}, "epoch_changed"), ({"afterSeq": 1}, "too_old")):
         late = await hub.connect(extended=True)
         await late.send(type="subscribe", sessionId="s1", **ask)

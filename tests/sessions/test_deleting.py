@@ -15,9 +15,12 @@ from support.sse import call, get, listening, nobody_left, post
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import SessionDeleted
+from hub.limits import MiB
 from hub.messages import Error
+from hub.node import upkeep
 from hub.node.deleting import delete
-from hub.storage.log import Append, Done
+from hub.storage.log import Done
+from hub.storage.records import Append
 
 # Goes on where it is cancelled, until the file of its message is there; says what it was asked.
 STUBBORN = """
@@ -215,7 +218,7 @@ async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanw
     hub.node.log.sessions = listed  # type: ignore[method-assign]
     clearing = asyncio.create_task(post(http, "sessions/clear", {"before": before}))
     await asyncio.wait_for(looked.wait(), PATIENCE)
-    while (await hub.node.log.messages("s2", 1))[0].ts < before:
+    while (await hub.node.log.messages("s2", 1, MiB))[0].ts < before:
         await said(client, "s2")
     hub.node.log.append = lambda *one: given.append(one)  # type: ignore[method-assign]
     await client.send(type="chat", agentId="echo", sessionId="s3", message="still here")
@@ -400,7 +403,7 @@ async def test_retention_as_a_session_is_made_anew_spares_the_new_one(hub: Hub, 
         return floors
 
     hub.node.log.expire = held  # type: ignore[method-assign]
-    expiring = asyncio.create_task(hub.node.expire(2**60))
+    expiring = asyncio.create_task(upkeep.expire(hub.node, 2**60))
     async with asyncio.timeout(PATIENCE):
         while (await get(http, "sessions/s1"))[1]["floor"] == 0:
             pass
@@ -494,7 +497,7 @@ async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohtt
         finally:
             asyncio.get_running_loop().call_later(0.05, gate.set)  # when all else would be closed
 
-    hub.node._tasks.append(asyncio.create_task(closing()))
+    hub.door.upkeep._tasks.append(asyncio.create_task(closing()))
     await hub.stop()
     begun.cancel()
     await asyncio.gather(begun, return_exceptions=True)

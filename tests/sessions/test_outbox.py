@@ -9,6 +9,8 @@ from support.waiting import PATIENCE
 
 from hub.limits import Limits
 from hub.messages import Chunk, Event, RunFinished
+from hub.observe.load import ThreadLoad
+from hub.seams import Seams
 from hub.sessions.outbox import Item, Outbox, landing
 from hub.sessions.pace import MOST, Pace
 from hub.storage.sqlite.log import SqliteLog
@@ -18,7 +20,7 @@ NEVER = 1e9  # seconds
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
-    log = SqliteLog(f"sqlite:///{tmp_path}/hub.db")
+    log = SqliteLog(f"sqlite:///{tmp_path}/hub.db", Limits(), Seams())
     await log.start(lambda session, events: None)
     await log.load("s")
     yield log
@@ -122,11 +124,11 @@ def test_a_frame_lasts_longer_the_busier_the_loop_is(busy: float, times: float) 
 
 async def test_a_busy_thread_is_seen() -> None:
     """What a hub does a few times a second: a thread that only works is busy, and one that waits is not."""
-    pace = Pace(0.01)
+    pace, load = Pace(0.01), ThreadLoad()
     async with asyncio.timeout(PATIENCE):
         while pace.stretched == 0.01:
             sum(range(100_000))
-            pace.look()
+            pace.note(load.look())
         while pace.stretched > 0.01:
             await asyncio.sleep(0.05)
-            pace.look()
+            pace.note(load.look())

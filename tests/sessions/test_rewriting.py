@@ -11,7 +11,10 @@ from support.sse import call, post
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
-from hub.storage.log import Append, Done
+from hub.limits import MiB
+from hub.node.upkeep import reload
+from hub.storage.log import Done
+from hub.storage.records import Append
 
 REMEMBERS = """
     async def remembers(run):
@@ -83,7 +86,7 @@ async def stopping(hub: Hub, run_id: str) -> None:
 
 
 async def history(hub: Hub, session: str = "s1") -> list[str]:
-    return [message.content for message in await hub.node.log.messages(session, 100)]
+    return [message.content for message in await hub.node.log.messages(session, 100, MiB)]
 
 
 async def logged(hub: Hub, session: str = "s1") -> list[Any]:
@@ -384,7 +387,7 @@ async def test_chats_edits_and_regenerates_in_a_crowd_leave_a_sound_log(hub: Hub
             there = {name: None for name in there if name not in event.body.messageIds}
         elif event.body.type in ("user_message", "stream"):
             there[event.body.messageId] = None
-    assert {m.messageId for m in await hub.node.log.messages("s1", 10_000)} == set(there)
+    assert {m.messageId for m in await hub.node.log.messages("s1", 10_000, MiB)} == set(there)
 
 
 async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hub: Hub) -> None:
@@ -410,7 +413,7 @@ async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hu
 async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_then(hub: Hub, gone: bool) -> None:
     client = await begin(hub)
     hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'old'")
-    await hub.node.reload("fresh")
+    await reload(hub.node, "fresh")
     gate = hub.folder / "gate"
     first = await start(client, "stubborn", str(gate))
     await client.send(type="edit", sessionId="s1", messageId=first["messageId"], message=str(gate), ref="e")
@@ -422,7 +425,7 @@ async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_
         (hub.folder / "agents" / "fresh.py").unlink()
     else:
         hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'newer'")
-    await hub.node.reload("fresh")
+    await reload(hub.node, "fresh")
     gate.touch()
     late = await outcome(other, "c")
     if gone:
@@ -682,7 +685,7 @@ async def test_a_chat_that_rolls_back_takes_the_running_ones_place(hub: Hub) -> 
     assert (await ended(client, queued["runId"]))["stopReason"] == "end_turn"
     started = [event.runId for event in await logged(hub) if event.body.type == "run_started"]
     assert started == [kept["runId"], running["runId"], accepted["runId"], queued["runId"]]
-    assert sound(await logged(hub)) and running["messageId"] not in str(await hub.node.log.messages("s1", 9))
+    assert sound(await logged(hub)) and running["messageId"] not in str(await hub.node.log.messages("s1", 9, MiB))
 
 
 async def test_a_chat_that_rolls_back_nothing_is_a_chat(hub: Hub) -> None:
@@ -713,7 +716,7 @@ async def test_a_fork_has_the_history_and_goes_its_own_way(hub: Hub) -> None:
     told = await outcome(client, "f")
     assert (told["type"], told["sessionId"], told["seq"]) == ("subscribed", "f1", 2)
     assert await kinds(hub, "f1") == ["user_message", "message"]
-    old, new = await hub.node.log.messages("s1", 2, first["answerId"]), await hub.node.log.messages("f1", 9)
+    old, new = await hub.node.log.messages("s1", 2, MiB, first["answerId"]), await hub.node.log.messages("f1", 9, MiB)
     same = ("messageId", "role", "content", "agentId", "author", "parts", "metadata", "userMessageId")
     assert [[getattr(m, n) for n in same] for m in old] == [[getattr(m, n) for n in same] for m in new]
     assert [m.seq for m in new] == [1, 2] and {m.runId for m in new} == {None} and new[0].parts == (image,)

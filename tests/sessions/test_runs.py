@@ -9,8 +9,10 @@ from support.hub import Client, Hub
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import Draining, StorageUnavailable
+from hub.limits import MiB
 from hub.messages import Author, Chat
-from hub.storage.log import Append, Done
+from hub.storage.log import Done
+from hub.storage.records import Append
 
 
 def ends(client: Client, run_id: str) -> list[dict[str, Any]]:
@@ -75,7 +77,7 @@ async def test_if_busy_reject_replace_and_parallel(hub: Hub) -> None:
     assert client.text(running["runId"]) == "one "
     (hub.folder / "gate").touch()
     assert (await client.until_done())["runId"] == queued["runId"]
-    history = [m.content for m in await hub.node.log.messages("s1", 10) if m.role == "assistant"]
+    history = [m.content for m in await hub.node.log.messages("s1", 10, MiB) if m.role == "assistant"]
     assert history == ["one ", "one ", "instead ", "one two"]
 
 
@@ -206,7 +208,9 @@ async def test_a_bad_agent_ends_its_run_once_and_keeps_what_it_said(hub: Hub, na
     assert any(entry.get("agent") == name and entry["at"].startswith(f"{name}.py:") for entry in logs), logs
     if said is not None:
         assert client.text() == said
-        assert [m.content for m in await hub.node.log.messages("s1", 9) if m.role == "assistant"] == [said][: len(said)]
+        assert [m.content for m in await hub.node.log.messages("s1", 9, MiB) if m.role == "assistant"] == [said][
+            : len(said)
+        ]
     await client.send(type="chat", agentId="echo", sessionId="s1", message="next")
     await client.until_done()
     assert client.text().endswith("next ")
@@ -580,5 +584,5 @@ async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_re
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1", afterSeq=second["seq"])
     assert (await client.until_done())["stopReason"] == "aborted"
-    said = [m for m in await hub.node.log.messages("s1", 9) if m.role == "assistant"]
+    said = [m for m in await hub.node.log.messages("s1", 9, MiB) if m.role == "assistant"]
     assert [(m.messageId, m.content) for m in said] == [(second["messageId"], "try ")]

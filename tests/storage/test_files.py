@@ -23,8 +23,11 @@ from support.waiting import PATIENCE, eventually
 
 from hub.errors import BadQuery, BadType, FileTooLarge, QuotaExceeded, StorageUnavailable, UnknownFile, UnknownSession
 from hub.limits import KiB, Limits, MiB
+from hub.seams import Seams
+from hub.sessions.shelf import shelf
 from hub.storage.blobs import LEAST, Files
-from hub.storage.log import File, LogUnusable
+from hub.storage.log import LogUnusable
+from hub.storage.records import File
 from hub.storage.sqlite.log import SqliteLog
 
 TEXT = "text/plain; charset=utf-8"
@@ -433,8 +436,8 @@ async def test_files_go_with_their_session(hub: Hub, http: aiohttp.ClientSession
 class Halting(SqliteLog):
     """The log, which waits on the way where the test says so."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, limits: Limits, seams: Seams) -> None:
+        super().__init__(url, limits, seams)
         self.halts: set[str] = set()
         self.there, self.go = asyncio.Event(), asyncio.Event()
 
@@ -456,11 +459,11 @@ class Halting(SqliteLog):
 
 @asynccontextmanager
 async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Halting]]:
-    log = Halting(f"sqlite:///{folder}/data/hub.db")
+    log = Halting(f"sqlite:///{folder}/data/hub.db", Limits(), Seams())
     await log.start(lambda session, events: None)
     for session in ("a", "b"):
         await log.load(session)
-    files = Files(folder / "data" / "files", log, Limits(**limits))
+    files = Files(folder / "data" / "files", log, Limits(**limits), Seams())
     await files.start()
     try:
         yield files, log
@@ -730,7 +733,7 @@ async def test_an_agent_reads_what_a_client_attached_and_keeps_its_own(
         said = [frame["content"] for frame in await ask(hub, agent, made["fileId"]) if "offset" in frame]
         status, heard, headers = await get(http, said[0])
     assert (status, heard, headers["Content-Type"]) == (200, b"olleh", "application/octet-stream")
-    assert (await hub.node.files.file(said[0])).sessionId == "s1"
+    assert (await hub.node.files.file(said[0])).key == "s1"
 
 
 async def test_without_a_session_an_agent_has_no_files(hub: Hub, http: aiohttp.ClientSession) -> None:
@@ -773,13 +776,13 @@ async def test_an_agent_cannot_change_what_it_keeps(tmp_path: Path) -> None:
     """A bytearray is kept as it was when it was given; what is no bytes is refused."""
     async with store(tmp_path) as (files, _):
         given = bytearray(b"hello")
-        keeping: Awaitable[str] = files.shelf("a").keep("x", TEXT, given)  # type: ignore[arg-type]
+        keeping: Awaitable[str] = shelf(files, "a").keep("x", TEXT, given)  # type: ignore[arg-type]
         task = asyncio.ensure_future(keeping)
         await asyncio.sleep(0)
         given[:] = b"other"
         assert await files.read(await files.file(await task)) == b"hello"
         with pytest.raises(TypeError):
-            await files.shelf("a").keep("x", TEXT, "text")  # type: ignore[arg-type]
+            await shelf(files, "a").keep("x", TEXT, "text")  # type: ignore[arg-type]
 
 
 async def test_no_file_is_touched_in_the_loop(hub: Hub) -> None:

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hub.errors import StorageUnavailable
-from hub.limits import Limits
+from hub.limits import Limits, MiB
 from hub.messages import (
     Author,
     Body,
     Chunk,
     Event,
+    Message,
     MessageRemoved,
     RunError,
     RunFinished,
@@ -27,7 +28,10 @@ from hub.messages import (
     UserMessage,
     WholeMessage,
 )
-from hub.storage.log import Append, File, KeptChat, Label, Log, LogUnusable, Message, RunRecord, open_log
+from hub.seams import Seams
+from hub.storage.log import EVERYONE, Log, LogUnusable
+from hub.storage.open_log import open_log
+from hub.storage.records import Append, File, KeptChat, Label, RunRecord
 
 # One function per driver: from an empty folder to the URL of an empty log, the same each time it is asked.
 LOGS = [pytest.param(lambda folder: f"sqlite:///{folder}/hub.db", id="sqlite")]
@@ -80,7 +84,7 @@ async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             heard.extend(("event", event) for event in events)
             spoil(session)
 
-        log = open_log(request.param(tmp_path))
+        log = open_log(request.param(tmp_path), Limits(), Seams())
         await log.start(listener)
         opened.append(log)
         return Opened(log, heard)
@@ -111,7 +115,7 @@ async def test_a_log_has_a_name_of_its_own(opener: Opener, tmp_path: Path) -> No
     name = hub.log.identity(tmp_path)
     await hub.log.close()
     assert (await opener()).log.identity(tmp_path) == name
-    assert open_log(f"sqlite:///{tmp_path}/another.db").identity(tmp_path) != name
+    assert open_log(f"sqlite:///{tmp_path}/another.db", Limits(), Seams()).identity(tmp_path) != name
 
 
 async def test_numbers_are_dense_from_one(hub: Opened) -> None:
@@ -209,7 +213,7 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     assert texts(events) == pieces
     assert events[-1].body == WholeMessage("m2", whole)
     assert await hub.log.message_before(session, "r", len(pieces) + 2) == ("m", whole)
-    assert [kept.content for kept in await hub.log.messages(session, 5)] == [whole]
+    assert [kept.content for kept in await hub.log.messages(session, 5, MiB)] == [whole]
 
 
 @pytest.mark.parametrize("bad", [chunk("\ud800"), Event(None, None, UserMessage("u", ANN, "\udfff"))])
@@ -263,7 +267,7 @@ async def test_a_read_is_after_and_upto(hub: Opened, after: int, upto: int, seqs
 async def test_reading_what_is_not_there(hub: Opened) -> None:
     """An unknown session has no events, messages, chats or runs."""
     assert list(await hub.log.read("nobody", 0, 9)) == []
-    assert list(await hub.log.messages("nobody", 9)) == []
+    assert list(await hub.log.messages("nobody", 9, MiB)) == []
     assert await hub.log.chat("nobody", "ann", "c") is None
     assert await hub.log.message_before("nobody", "r", 9) is None
     assert list(await hub.log.unfinished()) == []
@@ -279,9 +283,9 @@ async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
     )
     ts = [event.ts for event in await hub.everything("s")]
     whole = [attrs.evolve(m, seq=seq, ts=ts[seq - 1]) for m, seq in zip([asked, *answers], (2, 3, 5, 5))]
-    assert list(await hub.log.messages("s", 100)) == whole
-    assert list(await hub.log.messages("s", 2)) == whole[2:]
-    assert list(await hub.log.messages("s", 0)) == []
+    assert list(await hub.log.messages("s", 100, MiB)) == whole
+    assert list(await hub.log.messages("s", 2, MiB)) == whole[2:]
+    assert list(await hub.log.messages("s", 0, MiB)) == []
 
 
 async def test_messages_come_back_whole(hub: Opened) -> None:
@@ -291,7 +295,7 @@ async def test_messages_come_back_whole(hub: Opened) -> None:
     await hub.put(Append("s", [chunk("x"), chunk("y")], [(0, asked), (1, answer)]))
     event, _ = await hub.everything("s")
     whole = [attrs.evolve(m, seq=seq, ts=event.ts) for m, seq in ((asked, 1), (answer, 2))]
-    assert list(await hub.log.messages("s", 9)) == whole == list((await hub.log.history("s", 0, 9))[1])
+    assert list(await hub.log.messages("s", 9, MiB)) == whole == list((await hub.log.history("s", 0, 9))[1])
 
 
 async def talk(hub: Opened, many: int) -> None:
@@ -308,12 +312,12 @@ async def test_messages_up_to_one(hub: Opened) -> None:
     async def upto(*asked: Any) -> list[str]:
         return [m.messageId for m in await hub.log.messages("s", *asked)]
 
-    assert await upto(9, "a3") == ["a0", "a1", "a2", "a3"]
-    assert await upto(2, "a4") == ["a3", "a4"]
+    assert await upto(9, MiB, "a3") == ["a0", "a1", "a2", "a3"]
+    assert await upto(2, MiB, "a4") == ["a3", "a4"]
     size = 10 + len(json.dumps(PARTS, ensure_ascii=False, separators=(",", ":")).encode())
-    assert await upto(9, "a3", 2 * size) == ["a2", "a3"]
-    assert await upto(9, "a3", 2 * size - 1) == ["a3"]
-    assert await upto(9, "nobody") == [] == list(await hub.log.messages("t", 9, "a3"))
+    assert await upto(9, 2 * size, "a3") == ["a2", "a3"]
+    assert await upto(9, 2 * size - 1, "a3") == ["a3"]
+    assert await upto(9, MiB, "nobody") == [] == list(await hub.log.messages("t", 9, MiB, "a3"))
 
 
 async def test_the_trail_of_a_message(hub: Opened) -> None:
@@ -342,8 +346,8 @@ async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
     assert await hub.put(alone) == 7
     await hub.log.close()
     hub = await opener()
-    assert [m.messageId for m in await hub.log.messages("s", 9)] == ["m2", "n"]
-    assert [m.messageId for m in await hub.log.messages("t", 9)] == ["m0", "m1", "m2", "m3"]
+    assert [m.messageId for m in await hub.log.messages("s", 9, MiB)] == ["m2", "n"]
+    assert [m.messageId for m in await hub.log.messages("t", 9, MiB)] == ["m0", "m1", "m2", "m3"]
     assert texts(await hub.everything("s")) == ["x"] * 4
     assert (await hub.everything("s"))[-1].body == MessageRemoved(("m0",), "rollback")
 
@@ -354,9 +358,9 @@ async def test_what_is_refused_takes_nothing_out(hub: Opened) -> None:
     await hub.put(Append("s", [chunk("x")], [(0, kept)]))
     with pytest.raises(StorageUnavailable):
         await hub.put(Append("s", [chunk("\ud800")], removed=["m"]))
-    assert [m.messageId for m in await hub.log.messages("s", 9)] == ["m"]
+    assert [m.messageId for m in await hub.log.messages("s", 9, MiB)] == ["m"]
     await hub.put(Append("s", [chunk("y")], [(0, attrs.evolve(kept, messageId="n"))], removed=["m", "n"]))
-    assert list(await hub.log.messages("s", 9)) == []
+    assert list(await hub.log.messages("s", 9, MiB)) == []
 
 
 async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
@@ -364,7 +368,7 @@ async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
     sizes = [10, 300_000, 10, 400_000, 600_000]
     messages = [(0, Message(f"m{i}", "assistant", "x" * n, "main", "r", None)) for i, n in enumerate(sizes)]
     await hub.put(Append("s", [chunk("x")], messages))
-    assert [m.messageId for m in await hub.log.messages("s", 100)] == ["m2", "m3", "m4"]
+    assert [m.messageId for m in await hub.log.messages("s", 100, MiB)] == ["m2", "m3", "m4"]
 
 
 async def test_history_comes_by_the_page(hub: Opened) -> None:
@@ -388,14 +392,14 @@ async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
     await asyncio.gather(*map(hub.log.load, ("s", "t")))
     await hub.put(Append("s", [chunk("x")], saved=[record("r1"), record("r2")]))
     beside = {"wide": True, "parts": PARTS, "metadata": {"a": "\0"}}
-    await hub.put(Append("t", [chunk("x")], saved=[record("r1", sessionId="t", **beside)]))
+    await hub.put(Append("t", [chunk("x")], saved=[record("r1", key="t", **beside)]))
     await hub.put(Append("s", [chunk("x")], saved=[record("r1", state="started", after=1, attempt=2), record("r3")]))
     await hub.put(Append("s", [chunk("x")], ended=["r2"]))
     await hub.log.close()
     hub = await opener()
     assert list(await hub.log.unfinished()) == [
         record("r1", state="started", after=1, attempt=2),
-        record("r1", sessionId="t", **beside),
+        record("r1", key="t", **beside),
         record("r3"),
     ]
 
@@ -537,7 +541,7 @@ async def test_old_events_expire(opener: Opener) -> None:
     assert await hub.log.expire(edge.ts, 10**9) == {"s": edge.seq - 1}
     assert await hub.log.expire(edge.ts, 10**9) == {}
     assert [event.seq for event in await hub.everything("s")] == list(range(edge.seq, edge.seq + 1))
-    assert [m.content for m in await hub.log.messages("s", 9)] == ["kept"]
+    assert [m.content for m in await hub.log.messages("s", 9, MiB)] == ["kept"]
     assert await hub.log.expire(edge.ts + 10**6, 10**9) == {"s": edge.seq, "t": 1}
     await hub.log.close()
     hub = await opener()
@@ -635,7 +639,7 @@ async def test_the_message_before(hub: Opened, run: str, seq: int, message: tupl
 def test_an_unknown_scheme_is_refused() -> None:
     """The operator is told which schemes there are."""
     with pytest.raises(LogUnusable, match="sqlite://"):
-        open_log("papyrus:///x")
+        open_log("papyrus:///x", Limits(), Seams())
 
 
 async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
@@ -645,12 +649,12 @@ async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
         await hub.put(Append(name, [chunk("x")], [(0, Message("m", "assistant", "x", agent, "r", None))]))
     await hub.log.load("empty")
     far = 10**15
-    total, found = await hub.log.sessions(0, 9, None, 0, far)
-    assert total == 3 and {one.sessionId for one in found[:2]} == {"s", "t"} and found[2].sessionId == "empty"
+    total, found = await hub.log.sessions("", EVERYONE, 0, 9, None, 0, far)
+    assert total == 3 and {one.key for one in found[:2]} == {"s", "t"} and found[2].key == "empty"
     assert [one.ts for one in found] == sorted((one.ts for one in found), reverse=True) and found[2].messages == 0
-    assert [one.sessionId for one in (await hub.log.sessions(0, 9, "other", 0, far))[1]] == ["t"]
-    assert await hub.log.sessions(0, 9, None, found[0].ts + 1, far) == (0, [])
-    assert (await hub.log.sessions(2, 9, None, 0, far)) == (3, found[2:])
+    assert [one.key for one in (await hub.log.sessions("", EVERYONE, 0, 9, "other", 0, far))[1]] == ["t"]
+    assert await hub.log.sessions("", EVERYONE, 0, 9, None, found[0].ts + 1, far) == (0, [])
+    assert (await hub.log.sessions("", EVERYONE, 2, 9, None, 0, far)) == (3, found[2:])
 
 
 async def test_a_session_has_a_label(opener: Opener) -> None:
@@ -664,7 +668,7 @@ async def test_a_session_has_a_label(opener: Opener) -> None:
     hub = await opener()
     whole = Label("Plans \0\U0001f600", {"a": [1, None], "b": {"c": "\0"}})
     assert await hub.log.label("s") == whole and await hub.log.label("t") == Label()
-    (shown,) = [one for one in (await hub.log.sessions(0, 9, None, 0, 10**15))[1] if one.sessionId == "s"]
+    (shown,) = [one for one in (await hub.log.sessions("", EVERYONE, 0, 9, None, 0, 10**15))[1] if one.key == "s"]
     assert (shown.title, shown.metadata) == (whole.title, whole.metadata)
     await hub.log.relabel("s", {"metadata": None})
     assert await hub.log.label("s") == Label(whole.title)
@@ -678,18 +682,18 @@ async def fill(hub: Opened, session: str) -> None:
     """Let a session have something of everything."""
     await hub.log.load(session)
     message = Message("m", "assistant", "said", "main", "r", None)
-    kept, run = KeptChat("ann", "c1", "digest", "u", "r"), record("r", sessionId=session)
+    kept, run = KeptChat("ann", "c1", "digest", "u", "r"), record("r", key=session)
     await hub.put(Append(session, [chunk("x", i) for i in range(5)], [(0, message)], [run], chats=[(0, kept)]))
     await hub.log.relabel(session, {"title": "old", "metadata": {"old": True}})
 
 
 async def nothing_of(hub: Opened, session: str) -> None:
     assert await hub.log.find(session) is None and await hub.log.label(session) is None
-    assert list(await hub.log.read(session, 0, 9)) == [] and list(await hub.log.messages(session, 9)) == []
+    assert list(await hub.log.read(session, 0, 9)) == [] and list(await hub.log.messages(session, 9, MiB)) == []
     assert await hub.log.history(session, 0, 9) == (0, [])
     assert await hub.log.chat(session, "ann", "c1") is None and await hub.log.message_before(session, "r", 5) is None
-    assert session not in {run.sessionId for run in await hub.log.unfinished()}
-    assert session not in {one.sessionId for one in (await hub.log.sessions(0, 9, None, 0, 10**15))[1]}
+    assert session not in {run.key for run in await hub.log.unfinished()}
+    assert session not in {one.key for one in (await hub.log.sessions("", EVERYONE, 0, 9, None, 0, 10**15))[1]}
 
 
 @pytest.mark.parametrize("purged", [True, False])
@@ -705,8 +709,8 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
     await hub.log.delete("s")
     await hub.log.delete("s")  # twice is once
     await nothing_of(hub, "s")
-    total, listed = await hub.log.sessions(0, 9, None, 0, 10**15)
-    assert total == 1 and [one.sessionId for one in listed] == ["t"]
+    total, listed = await hub.log.sessions("", EVERYONE, 0, 9, None, 0, 10**15)
+    assert total == 1 and [one.key for one in listed] == ["t"]
     if purged:
         await hub.log.purge()
     else:
@@ -746,7 +750,7 @@ async def test_deleting_what_is_not_there(hub: Opened) -> None:
     await hub.log.delete("s")
     await hub.log.purge()
     assert await hub.log.find("s") is None
-    assert (await hub.log.sessions(0, 9, None, 0, 10**15)) == (0, [])
+    assert (await hub.log.sessions("", EVERYONE, 0, 9, None, 0, 10**15)) == (0, [])
 
 
 async def test_retention_that_meets_a_deletion_leaves_the_new_session_alone(hub: Opened) -> None:

@@ -17,11 +17,15 @@ from typing import Any
 import pytest
 
 from hub.errors import StorageUnavailable
-from hub.messages import Author, Chunk, Event, RunStarted
-from hub.storage.log import Append, Head, LogUnusable, Message, RunRecord
+from hub.limits import Limits, MiB
+from hub.messages import Author, Chunk, Event, Message, RunStarted
+from hub.seams import Seams
+from hub.storage.log import LogUnusable
+from hub.storage.records import Append, Head, RunRecord
 from hub.storage.sqlite import writer as sqlite_writer
 from hub.storage.sqlite.log import SqliteLog
-from hub.storage.sqlite.statements import BACK, MIGRATIONS
+from hub.storage.sqlite.migrations import MIGRATIONS
+from hub.storage.sqlite.statements import BACK
 from hub.storage.sqlite.strips import as_loose
 from hub.storage.sqlite.wal import ROOM, Room
 from hub.storage.sqlite.writer import Writer, connect
@@ -40,7 +44,7 @@ async def opener(path: Path) -> AsyncIterator[Opener]:
     opened: list[SqliteLog] = []
 
     async def start(listener: Listener = lambda session, events: None) -> SqliteLog:
-        log = SqliteLog(f"sqlite:///{path}")
+        log = SqliteLog(f"sqlite:///{path}", Limits(), Seams())
         opened.append(log)
         await log.start(listener)
         return log
@@ -138,7 +142,7 @@ def test_several_who_speak_often_share_commits(
     """
     clock = Clock()
     monkeypatch.setattr(sqlite_writer, "time", clock)
-    writer = Writer(path, lambda outcomes: None)
+    writer = Writer(path, Seams(), lambda outcomes: None)
     commits = 0
     for number in range(1000):
         if number and clock.now < 100.0 + number / 1000:
@@ -570,7 +574,7 @@ async def test_what_an_earlier_release_left_is_read_by_this_one(opener: Opener, 
     db.commit()
     db.close()
     log = await opener()
-    answers = {m.messageId: m.userMessageId for m in await log.messages("s", 9)}
+    answers = {m.messageId: m.userMessageId for m in await log.messages("s", 9, MiB)}
     assert answers == {"a0": None, "u1": None, "u2": None, "a1": "u2", "a2": "u2", "u3": None}
     assert await log.unfinished() == [
         RunRecord("r", "s", "main", "queued", "m", "u3", "x", Author("ann", "Ann"), 0, parts=None, metadata=None)
@@ -667,7 +671,7 @@ async def test_a_file_that_is_no_database_is_refused(opener: Opener, path: Path)
 async def test_a_place_that_cannot_be_is_refused(tmp_path: Path) -> None:
     """A file where the folder should be is one clear line."""
     (tmp_path / "data").write_text("in the way")
-    log = SqliteLog(f"sqlite:///{tmp_path}/data/hub.db")
+    log = SqliteLog(f"sqlite:///{tmp_path}/data/hub.db", Limits(), Seams())
     with pytest.raises(LogUnusable, match="cannot be used as a log"):
         await log.start(lambda session, events: None)
     await log.close()
@@ -677,13 +681,13 @@ async def test_a_place_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_a_url_needs_a_file(url: str) -> None:
     """Two slashes, no path and no file are refused, with the form that is right."""
     with pytest.raises(LogUnusable, match="sqlite:///relative/hub.db"):
-        SqliteLog(url)
+        SqliteLog(url, Limits(), Seams())
 
 
 async def test_three_slashes_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path is SQLAlchemy's: three slashes start in the current folder."""
     monkeypatch.chdir(tmp_path)
-    log = SqliteLog("sqlite:///here/hub.db")
+    log = SqliteLog("sqlite:///here/hub.db", Limits(), Seams())
     await log.start(lambda session, events: None)
     await log.close()
     assert (tmp_path / "here" / "hub.db").exists()
@@ -713,7 +717,9 @@ async def test_start_reads_little(opener: Opener, path: Path) -> None:
 CHILD = """
 import asyncio, resource, sys
 from pathlib import Path
-from hub.storage.log import Append
+from hub.limits import Limits
+from hub.seams import Seams
+from hub.storage.records import Append
 from hub.storage.sqlite.log import SqliteLog
 from hub.messages import Chunk, Event
 
@@ -732,7 +738,7 @@ async def main(url):
     def listener(session, events):
         for event in events:
             print(session, event.seq, event.body.content.strip(), flush=True)
-    log = SqliteLog(url)
+    log = SqliteLog(url, Limits(), Seams())
     await log.start(listener)
     for session in "abcde":
         await log.load(session)
@@ -765,7 +771,7 @@ async def test_kill_9_loses_nothing_that_was_heard(opener: Opener, path: Path, s
 FULL = CHILD + """
 async def main(url):
     heard = []
-    log = SqliteLog(url)
+    log = SqliteLog(url, Limits(), Seams())
     await log.start(lambda session, events: heard.extend((session, event.seq) for event in events))
     for session in "ab":
         await log.load(session)
@@ -866,6 +872,6 @@ async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful
     doubtful.marks, doubtful.after, doubtful.errors = ("INSERT INTO messages",), False, 1
     with pytest.raises(StorageUnavailable, match="cannot be written now .disk I/O error.*free space"):
         await put(log, Append("s", entries, [(0, message)]))
-    assert list(await log.read("s", 0, 9)) == [] and list(await log.messages("s", 9)) == []
+    assert list(await log.read("s", 0, 9)) == [] and list(await log.messages("s", 9, MiB)) == []
     assert await put(log, Append("s", entries, [(0, message)])) == 1
     assert await put(log, Append("t", [text("y")])) == 1

@@ -12,8 +12,10 @@ import attrs
 from aiohttp import web
 from support.waiting import PATIENCE, eventually
 
+from hub.commands import hub as commands
 from hub.limits import Limits
 from hub.node.node import Node
+from hub.seams import Seams
 from hub.settings import Settings
 from hub.web.app import make_app
 from hub.web.websocket import close_all
@@ -103,7 +105,8 @@ class Hub:
     folder: Path
     limits: Limits = Limits()
     options: dict[str, Any] = attrs.Factory(dict)
-    node: Node = attrs.field(init=False)
+    seams: Seams = Seams()
+    door: commands.Hub = attrs.field(init=False)
     port: int = 0
     clients: list[Client] = attrs.Factory(list)
     _runner: web.AppRunner | None = None
@@ -121,14 +124,18 @@ class Hub:
         settings = Settings(
             agents=self.folder / "agents", data=self.folder / "data", limits=self.limits, **self.options
         )
-        self.node = Node(settings)
-        await self.node.start()
-        self._runner = web.AppRunner(make_app(self.node), access_log=None, shutdown_timeout=1.0)
+        self.door = commands.open_hub(settings, self.seams)
+        await self.door.start()
+        self._runner = web.AppRunner(make_app(self.door), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.port = site.port
         return self
+
+    @property
+    def node(self) -> Node:
+        return self.door.node
 
     @property
     def url(self) -> str:
@@ -168,6 +175,6 @@ class Hub:
         self.node.drain()
         await self.node.finish_runs(0, hurry)
         await self.node.quiet(PATIENCE)
-        await close_all(runner.app, 1012, 1.0)
+        await close_all(runner.app, self.door, 1012)
         await runner.cleanup()
-        await self.node.close()
+        await self.door.close()

@@ -8,8 +8,8 @@ import structlog
 from support.hub import Hub
 
 from hub.access.doors import check_bind
+from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError, Settings
-from hub.web.app import _log_to_stderr
 
 
 async def get(hub: Hub, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, Any]:
@@ -95,7 +95,7 @@ def test_the_network_is_not_opened_by_mistake(host: str, opened: bool, refused: 
 
 def test_a_failure_is_logged_without_the_values_of_variables(capsys: pytest.CaptureFixture[str]) -> None:
     """They may hold what people wrote, and a node takes minutes to be written out."""
-    _log_to_stderr()
+    log_to_stderr()
     try:
         secret = " ".join(("what", "people", "wrote"))
         structlog.get_logger().info(secret.upper())

@@ -94,7 +94,7 @@ async def test_the_openapi_document_is_valid(http: aiohttp.ClientSession) -> Non
 async def test_every_route_of_the_app_is_in_the_document(hub: Hub, http: aiohttp.ClientSession) -> None:
     """And nothing else; HEAD goes with GET, OPTIONS is the preflight's, and pages are for browsers."""
     routes = {
-        (route.method, route.resource.canonical) for route in make_app(hub.node).router.routes() if route.resource
+        (route.method, route.resource.canonical) for route in make_app(hub.door).router.routes() if route.resource
     } - {(route.method, base + route.path) for route in ROUTES if route.tag == "Pages" for base in route.bases}
     paths = (await read(http, "/openapi.json"))["paths"]
     written = {(method.upper(), path) for path, methods in paths.items() for method in methods}

@@ -16,7 +16,7 @@ import asyncio
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,23 +28,10 @@ import structlog
 
 from hub.errors import StorageUnavailable
 from hub.limits import Limits
-from hub.messages import Event
-from hub.storage.log import (
-    HISTORY_BYTES,
-    Append,
-    Done,
-    Figures,
-    File,
-    Head,
-    KeptChat,
-    Label,
-    Listed,
-    Listener,
-    Log,
-    LogUnusable,
-    Message,
-    RunRecord,
-)
+from hub.messages import Event, Message
+from hub.seams import Seams
+from hub.storage.log import Done, Listener, Log, LogUnusable
+from hub.storage.records import Append, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
 from hub.storage.sqlite import statements as sql
 from hub.storage.sqlite import strips
 from hub.storage.sqlite.plan import Cut, Delete, Outcome, Relabel, Work, to_messages, to_pieces
@@ -55,7 +42,6 @@ READERS = 3
 # poll, for a moment too short to take it: with Python's 5 ms and turns of 2 ms one commit waited for 14 s; with 0.5 ms
 # and turns of 0.3 ms the slowest in a hundred still for 1.2 s.
 SWITCH_SECONDS = 0.0001
-LIMITS = Limits()
 
 Found = TypeVar("Found")
 
@@ -68,12 +54,13 @@ class SqliteLog(Log):
     *commits* counts the transactions so far: what a fsync was paid for.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limits: Limits, seams: Seams) -> None:
         path = url.removeprefix("sqlite:///")
         if path in (url, "", ":memory:"):
             raise LogUnusable(f"{url!r} names no file: write sqlite:///relative/hub.db or sqlite:////absolute/hub.db")
         self._path = Path(path).absolute()
-        self._writer = Writer(self._path, lambda outcomes: self._call(self._announce, outcomes))
+        self._limits = limits
+        self._writer = Writer(self._path, seams, lambda outcomes: self._call(self._announce, outcomes))
         self._readers = ThreadPoolExecutor(READERS, "hub-log-reader")
         self._reader = threading.local()
         self._connections: set[sqlite3.Connection] = set()
@@ -110,62 +97,61 @@ class SqliteLog(Log):
         path, home = self._path.resolve(), home.resolve()
         return str(path.relative_to(home) if path.is_relative_to(home) else path)
 
-    async def load(self, session_id: str) -> Head:
-        return cast(Head, await self._submit(session_id))
+    async def load(self, key: str) -> Head:
+        return cast(Head, await self._submit(key))
 
-    async def find(self, session_id: str) -> Head | None:
-        found = await self._read(strips.heads, [session_id])
+    async def find(self, key: str) -> Head | None:
+        found = await self._read(strips.heads, [key])
         return Head(*found[0]) if found else None
 
     def append(self, append: Append, done: Done) -> None:
         self._give(append, done)
 
-    async def read(self, session_id: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
-        return await self._read(strips.page, session_id, after, upto, rows or LIMITS.page_rows, LIMITS.page_bytes)
+    async def read(self, key: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
+        return await self._read(strips.page, key, after, upto, rows or self._limits.page_rows, self._limits.page_bytes)
 
-    async def message_before(self, session_id: str, run_id: str, seq: int) -> tuple[str, str] | None:
-        return await self._read(strips.message_before, session_id, run_id, seq)
+    async def message_before(self, key: str, run_id: str, seq: int) -> tuple[str, str] | None:
+        return await self._read(strips.message_before, key, run_id, seq)
 
-    async def messages(
-        self, session_id: str, last: int, upto: str | None = None, most: int = HISTORY_BYTES
-    ) -> Sequence[Message]:
-        asked = {"session": session_id, "last": last, "upto": upto, "bytes": most}
+    async def messages(self, key: str, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
+        asked = {"session": key, "last": last, "upto": upto, "bytes": most}
         return to_messages(await self._ask(sql.HISTORY, asked))
 
-    async def trail(self, session_id: str, message_id: str, most: int) -> Sequence[Message]:
-        asked = {"session": session_id, "message": message_id, "most": most}
+    async def trail(self, key: str, message_id: str, most: int) -> Sequence[Message]:
+        asked = {"session": key, "message": message_id, "most": most}
         return to_messages(await self._ask(sql.TRAIL, asked))
 
     async def sessions(
-        self, skip: int, size: int, agent: str | None, since: int, until: int
-    ) -> tuple[int, Sequence[Listed]]:
-        asked = {"skip": skip, "size": size, "agent": agent, "since": since, "until": until}
+        self, prefix: str, readers: Collection[str], skip: int, size: int, agent: str | None, since: int, until: int
+    ) -> tuple[int, Sequence[SessionRow]]:
+        asked = {"prefix": prefix, "readers": orjson.dumps([*readers]).decode(), "skip": skip, "size": size}
+        asked |= {"agent": agent, "since": since, "until": until}
         total, rows = await self._ask(sql.SESSIONS, asked)
-        return total, [Listed(name, epoch, count, ts, *_label(label)) for name, epoch, count, ts, *label in rows]
+        return total, [SessionRow(name, epoch, count, ts, *_label(label)) for name, epoch, count, ts, *label in rows]
 
-    async def label(self, session_id: str) -> Label | None:
-        found = await self._ask(sql.LABEL, {"session": session_id})
+    async def label(self, key: str) -> Label | None:
+        found = await self._ask(sql.LABEL, {"session": key})
         return None if found is None else Label(*_label(found))
 
-    async def relabel(self, session_id: str, changes: Mapping[str, Any]) -> None:
+    async def relabel(self, key: str, changes: Mapping[str, Any]) -> None:
         written = dict(changes)
         if written.get("metadata") is not None:
             written["metadata"] = orjson.dumps(written["metadata"]).decode()
-        await self._submit(Relabel(session_id, written))
+        await self._submit(Relabel(key, written))
 
-    async def delete(self, session_id: str) -> Sequence[File]:
-        return [File(*row) for row in await self._submit(Delete(session_id))]
+    async def delete(self, key: str) -> Sequence[File]:
+        return [File(*row) for row in await self._submit(Delete(key))]
 
     async def purge(self) -> None:
         await self._drop(await self._ask(sql.DELETED, ()))
 
-    async def history(self, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
-        asked = {"session": session_id, "skip": skip, "size": size}
+    async def history(self, key: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
+        asked = {"session": key, "skip": skip, "size": size}
         total, rows = await self._ask(sql.HISTORY_PAGE, asked)
         return total, to_messages(rows)
 
-    async def chat(self, session_id: str, principal: str, client_msg_id: str) -> KeptChat | None:
-        found = await self._ask(sql.CHAT, {"session": session_id, "principal": principal, "id": client_msg_id})
+    async def chat(self, key: str, principal: str, client_msg_id: str) -> KeptChat | None:
+        found = await self._ask(sql.CHAT, {"session": key, "principal": principal, "id": client_msg_id})
         return KeptChat(*found) if found else None
 
     async def keep_file(self, file: File) -> None:

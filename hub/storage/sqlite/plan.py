@@ -1,15 +1,15 @@
 """What one commit of the embedded log writes, and how messages come back."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from secrets import token_hex
 from typing import Any, Literal
 
 import attrs
 import msgspec
 
+from hub.ids import session_id
 from hub.limits import KiB
-from hub.messages import Author, Chunk, Event
-from hub.storage.log import Append, File, Head, Message
+from hub.messages import Author, Chunk, Event, Message
+from hub.storage.records import Append, File, Head
 from hub.storage.sqlite.statements import COLUMNS
 from hub.storage.sqlite.strips import Row, Said, encode, to_json
 
@@ -29,7 +29,7 @@ class Cut:
 class Relabel:
     """Replace the title or the metadata of a session; the latter is JSON."""
 
-    sessionId: str
+    key: str
     changes: dict[str, str | None]
 
 
@@ -37,7 +37,7 @@ class Relabel:
 class Delete:
     """Take a session away; never in one commit with anything else."""
 
-    sessionId: str
+    key: str
 
 
 Work = Append | Cut | File | Relabel | Delete | str  # a string is a session to load
@@ -47,8 +47,9 @@ Outcome = tuple[str, Sequence[Event], Callable[[Any], None], Any]
 
 
 class Standing(msgspec.Struct):
-    """Where a session stands: *seq* is its last, and *floor* the last that is no longer kept."""
+    """Where a session stands: *seq* is its last, *floor* the last that is no longer kept; *id* is for its events."""
 
+    id: str
     epoch: str
     seq: int
     floor: int
@@ -63,6 +64,7 @@ class Plan:
     """
 
     now: int
+    new_secret: Callable[[int], str]
     heads: dict[str, Standing]
     look: Callable[[Collection[str]], None]
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
@@ -84,16 +86,16 @@ class Plan:
             if type(work) is not Append:
                 self._add(work, done, batch)
                 continue
-            session = work.sessionId
+            session = work.key
             standing = heads.get(session)
             if standing is None:
                 standing = self._found(session, batch)
-            epoch, seq = standing.epoch, standing.seq
+            name, epoch, seq = standing.id, standing.epoch, standing.seq
             first = seq + 1
             rows: list[Row] = []
             for event in work.events:
                 seq += 1
-                event.sessionId, event.epoch, event.seq, event.ts = session, epoch, seq, now
+                event.sessionId, event.epoch, event.seq, event.ts = name, epoch, seq, now
                 body, agent, run = event.body, event.agentId, event.runId
                 if type(body) is Chunk:
                     rows.append((seq, now, "stream", agent, run, body.messageId, body.offset, body.content))
@@ -122,8 +124,8 @@ class Plan:
             self._ask_for(work, batch)
             self.outcomes.append(("", (), done, self._load(work)))
         elif isinstance(work, File):
-            self._found(work.sessionId, batch)
-            row = (work.fileId, work.sessionId, work.name, work.type, work.size, work.digest, self.now)
+            self._found(work.key, batch)
+            row = (work.fileId, work.key, work.name, work.type, work.size, work.digest, self.now)
             self.rows["files"] += row
             self.outcomes.append(("", (), done, None))
         elif isinstance(work, Cut):
@@ -135,7 +137,7 @@ class Plan:
             self.labels.append(work)
             self.outcomes.append(("", (), done, None))
         else:
-            self.outcomes.append(("", (), done, self.deleted.setdefault(work.sessionId, [])))
+            self.outcomes.append(("", (), done, self.deleted.setdefault(work.key, [])))
 
     def _ask_for(self, session: str, batch: list[Job]) -> None:
         """Look for a session and all others of the batch at once, where it is not known; once."""
@@ -154,12 +156,12 @@ class Plan:
     def _load(self, session: str) -> Head:
         standing = self.heads.get(session)
         if standing is None:
-            standing = self.heads[session] = Standing(token_hex(8), 0, 0)
+            standing = self.heads[session] = Standing(session_id(session), self.new_secret(8), 0, 0)
             self.rows["sessions"] += (session, standing.epoch, 0, self.now)
         return Head(session, standing.epoch, standing.seq, standing.floor)
 
     def _beside(self, append: Append, first: int) -> None:
-        session = append.sessionId
+        session = append.key
         for i, m in append.messages:
             author = (m.author.id, m.author.name) if m.author else (None, None)
             row = (session, m.messageId, first + i, self.now, m.role, m.agentId, m.runId, *author, m.content)

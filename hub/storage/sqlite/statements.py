@@ -9,115 +9,6 @@ from typing import Any
 
 import orjson
 
-# Version n of the schema is what the first n scripts make. Never change one that was released.
-MIGRATIONS = (
-    """
-    CREATE TABLE sessions (
-        id TEXT PRIMARY KEY, epoch TEXT NOT NULL, floor INTEGER NOT NULL, created INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE events (
-        session TEXT NOT NULL, seq INTEGER NOT NULL, ts INTEGER NOT NULL, type TEXT NOT NULL, agent TEXT, run TEXT,
-        message TEXT, offset INTEGER, content TEXT NOT NULL, -- a chunk's text; of other events the whole body as JSON
-        PRIMARY KEY (session, seq)
-    ) WITHOUT ROWID;
-    CREATE TABLE messages (
-        n INTEGER PRIMARY KEY, session TEXT NOT NULL, id TEXT NOT NULL, seq INTEGER NOT NULL, ts INTEGER NOT NULL,
-        role TEXT NOT NULL, agent TEXT, run TEXT, author TEXT, author_name TEXT, content TEXT NOT NULL,
-        UNIQUE (session, id)
-    );
-    CREATE INDEX messages_in_order ON messages (session, seq);
-    CREATE TABLE runs ( -- those that have not ended
-        n INTEGER PRIMARY KEY, session TEXT NOT NULL, id TEXT NOT NULL, after INTEGER NOT NULL, record TEXT NOT NULL,
-        UNIQUE (session, id)
-    );
-    CREATE TABLE chats (
-        session TEXT NOT NULL, principal TEXT NOT NULL, client_msg_id TEXT NOT NULL, digest TEXT NOT NULL,
-        message TEXT NOT NULL, run TEXT NOT NULL, seq INTEGER NOT NULL,
-        PRIMARY KEY (session, principal, client_msg_id)
-    ) WITHOUT ROWID;
-    """,
-    # Events lie in the order of their commits; where those of a session are is noted later, many at once.
-    """
-    ALTER TABLE sessions RENAME TO old_sessions;
-    CREATE TABLE sessions (
-        n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL, floor INTEGER NOT NULL,
-        created INTEGER NOT NULL
-    );
-    INSERT INTO sessions (id, epoch, floor, created) SELECT id, epoch, floor, created FROM old_sessions;
-    DROP TABLE old_sessions;
-    ALTER TABLE events RENAME TO old_events;
-    CREATE TABLE events (
-        n INTEGER PRIMARY KEY, session TEXT NOT NULL, seq INTEGER NOT NULL, ts INTEGER NOT NULL, type TEXT NOT NULL,
-        agent TEXT, run TEXT, message TEXT, offset INTEGER,
-        content TEXT NOT NULL -- a chunk's text; of other events the whole body as JSON
-    );
-    INSERT INTO events (session, seq, ts, type, agent, run, message, offset, content)
-        SELECT session, seq, ts, type, agent, run, message, offset, content FROM old_events ORDER BY ts, session, seq;
-    DROP TABLE old_events;
-    CREATE TABLE places (
-        session INTEGER NOT NULL, seq INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (session, seq)
-    ) WITHOUT ROWID;
-    CREATE TABLE placed (upto INTEGER NOT NULL); -- the last n that has a place
-    INSERT INTO placed VALUES (0);
-    """,
-    """
-    CREATE TABLE files ( -- what each is; the bytes lie in the files folder, by their digest
-        id TEXT PRIMARY KEY, session TEXT NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL, size INTEGER NOT NULL,
-        digest TEXT NOT NULL, created INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    CREATE INDEX files_of_sessions ON files (session);
-    CREATE INDEX files_by_digest ON files (digest);
-    """,
-    # A session that was deleted, and left something in `places`, has a number after a space for its id (see DELETE).
-    """
-    ALTER TABLE sessions ADD COLUMN title TEXT;
-    ALTER TABLE sessions ADD COLUMN metadata TEXT; -- as JSON
-    """,
-    # What a message holds beside its text, and which one an agent's message answers: until now the last before it.
-    """
-    ALTER TABLE messages ADD COLUMN parts TEXT; -- as JSON, as the next
-    ALTER TABLE messages ADD COLUMN metadata TEXT;
-    ALTER TABLE messages ADD COLUMN user_message TEXT;
-    UPDATE messages SET user_message = (SELECT id FROM messages AS asked WHERE asked.session = messages.session
-        AND asked.role = 'user' AND asked.seq < messages.seq ORDER BY asked.seq DESC LIMIT 1) WHERE role = 'assistant';
-    """,
-    # Events lie as they were committed, and then in strips (see sqlite_strips.py). as_loose() makes one of each event.
-    """
-    INSERT INTO places SELECT s.n, e.seq, e.n FROM events e JOIN sessions s ON s.id = e.session
-        WHERE e.n > (SELECT upto FROM placed) ORDER BY s.n, e.seq;
-    CREATE TABLE loose (
-        n INTEGER PRIMARY KEY, size INTEGER NOT NULL, -- of the text, in bytes
-        events TEXT NOT NULL -- of one commit: [[session, first seq, ts, [event, ...]], ...], each as in a strip
-    );
-    CREATE TABLE strips (
-        n INTEGER PRIMARY KEY, session INTEGER NOT NULL, seq INTEGER NOT NULL, upto INTEGER NOT NULL, -- first and last
-        ts INTEGER NOT NULL, -- the latest
-        size INTEGER NOT NULL, -- of the text, in bytes
-        events TEXT NOT NULL -- [[seq, ts, type, agent, run, message, offset, content], ...]
-    );
-    CREATE UNIQUE INDEX strips_of_sessions ON strips (session, upto);
-    INSERT INTO loose (size, events)
-        SELECT length(e.content) + 100, -- or so
-            as_loose(s.id, e.seq, e.ts, e.type, e.agent, e.run, e.message, e.offset, e.content)
-        FROM places p JOIN sessions s ON s.n = p.session JOIN events e ON e.n = p.n ORDER BY p.session, p.seq;
-    DROP TABLE events;
-    DROP TABLE places;
-    DROP TABLE placed;
-    -- For people: nothing in the hub reads it.
-    CREATE VIEW events AS
-        WITH lines AS (
-            SELECT s.id AS session, s.floor AS floor, e.value AS line
-            FROM strips t JOIN sessions s ON s.n = t.session JOIN json_each(t.events) e WHERE s.id > '!'
-            UNION ALL SELECT json_extract(a.value, '$[0]'), 0, e.value
-            FROM loose l JOIN json_each(l.events) a JOIN json_each(a.value, '$[3]') e)
-        SELECT session, json_extract(line, '$[0]') AS seq, json_extract(line, '$[1]') AS ts,
-            json_extract(line, '$[2]') AS type, json_extract(line, '$[3]') AS agent, json_extract(line, '$[4]') AS run,
-            json_extract(line, '$[5]') AS message, json_extract(line, '$[6]') AS offset,
-            json_extract(line, '$[7]') AS content -- a chunk's text; of other events the whole body as JSON
-        FROM lines WHERE json_extract(line, '$[0]') > floor;
-    """,
-)
-
 # What is inserted: the columns, in the order in which values are given.
 COLUMNS = {
     "sessions": ("id", "epoch", "floor", "created"),
@@ -208,7 +99,8 @@ TRAIL = f"""
 SESSIONS = """
     WITH found AS (SELECT id, epoch, title, metadata, (SELECT count(*) FROM messages WHERE session = s.id) AS messages,
         coalesce((SELECT ts FROM messages WHERE session = s.id ORDER BY seq DESC LIMIT 1), 0) AS ts FROM sessions s
-        WHERE id > '!' AND (:agent IS NULL OR EXISTS (
+        WHERE id > '!' AND iif(:prefix = '', instr(id, '/') = 0, substr(id, 1, length(:prefix)) = :prefix)
+        AND '*' IN (SELECT value FROM json_each(:readers)) AND (:agent IS NULL OR EXISTS (
             SELECT 1 FROM messages WHERE session = s.id AND agent = :agent))),
     fits AS (SELECT * FROM found WHERE ts >= :since AND ts < :until)
     SELECT json_array((SELECT count(*) FROM fits), json((

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
+from hub.ids import session_id
 from hub.limits import KiB, MiB
 from hub.messages import BODIES, Body, Chunk, Event
 from hub.storage.sqlite import statements as sql
@@ -51,7 +52,7 @@ def as_loose(session: str, seq: int, ts: int, *more: Any) -> str:
 
 
 def to_events(session: str, epoch: str, rows: Iterable[Row]) -> list[Event]:
-    events = []
+    events, name = [], session_id(session)
     for seq, ts, kind, agent, run, message, offset, content in rows:
         if kind == "stream":
             body: Body = Chunk(message, content, offset)  # type: ignore[arg-type]
@@ -59,7 +60,7 @@ def to_events(session: str, epoch: str, rows: Iterable[Row]) -> list[Event]:
             body = _sound(_decode[kind], content)
         else:
             raise Damaged(f"{session} {seq} is of no kind of event: {kind}")
-        events.append(Event(agent, run, body, session, epoch, seq, ts))
+        events.append(Event(agent, run, body, name, epoch, seq, ts))
     return events
 
 

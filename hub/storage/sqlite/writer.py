@@ -14,11 +14,14 @@ import orjson
 import structlog
 
 from hub.errors import StorageUnavailable
+from hub.ids import session_id
 from hub.limits import MiB
+from hub.seams import Seams
 from hub.storage import lockfile
 from hub.storage.log import LogUnusable
 from hub.storage.sqlite import statements as sql
 from hub.storage.sqlite import strips
+from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.storage.sqlite.plan import Cut, Delete, Job, Outcome, Plan, Standing
 from hub.storage.sqlite.wal import BUSY_MS, CHECKPOINT_PAGES, Room
 
@@ -42,6 +45,7 @@ class Writer:
     """The only connection that writes and checkpoints, and the heads; used by one thread."""
 
     path: Path
+    seams: Seams
     deliver: Callable[[list[Outcome]], None]
     jobs: "queue.SimpleQueue[Job | None]" = attrs.Factory(queue.SimpleQueue)
     heads: dict[str, Standing] = attrs.Factory(dict)
@@ -69,13 +73,13 @@ class Writer:
 
     def migrate(self) -> None:
         (version,) = self.db.execute("PRAGMA user_version").fetchone()
-        if version > len(sql.MIGRATIONS):
-            known = f"schema {version}, this one knows {len(sql.MIGRATIONS)}"
+        if version > len(MIGRATIONS):
+            known = f"schema {version}, this one knows {len(MIGRATIONS)}"
             raise LogUnusable(f"{self.path} is of a newer Hubbub ({known}): update Hubbub, or choose another --data")
-        if 0 < version < len(sql.MIGRATIONS):
-            _log.info("log_upgrade", path=str(self.path), schema=version, to=len(sql.MIGRATIONS))
+        if 0 < version < len(MIGRATIONS):
+            _log.info("log_upgrade", path=str(self.path), schema=version, to=len(MIGRATIONS))
         self.db.create_function("as_loose", -1, strips.as_loose)
-        for number, script in enumerate(sql.MIGRATIONS[version:], version + 1):
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
             self.db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
 
     def work(self) -> None:
@@ -114,7 +118,7 @@ class Writer:
 
     def _pace(self, first: Job | None) -> None:
         """Wait, and let more come, where several sessions commit often (the generic cell rate algorithm)."""
-        spoke, self.spoke = self.spoke, getattr(first and first[0], "sessionId", None)
+        spoke, self.spoke = self.spoke, getattr(first and first[0], "key", None)
         if self.spoke == spoke and self.jobs.empty():
             return
         now = time.monotonic()
@@ -124,8 +128,8 @@ class Writer:
             time.sleep(wait)
 
     def _serve(self, batch: list[Job]) -> list[Outcome]:
-        self.clock = max(self.clock, time.time_ns() // 1_000_000)
-        plan = Plan(self.clock, self.heads, self._look)
+        self.clock = max(self.clock, self.seams.now())
+        plan = Plan(self.clock, self.seams.new_secret, self.heads, self._look)
         try:
             plan.add(batch)
             self._write(plan)
@@ -143,7 +147,7 @@ class Writer:
     def _look(self, sessions: Collection[str]) -> None:
         """Read where sessions stand, of those that there are."""
         for session, epoch, seq, floor in strips.heads(self.db, [*sessions]):
-            self.heads[session] = Standing(epoch, seq, floor)
+            self.heads[session] = Standing(session_id(session), epoch, seq, floor)
 
     def _write(self, plan: Plan) -> None:
         began = time.perf_counter()
@@ -179,7 +183,7 @@ class Writer:
                 self.db.execute(statement, (orjson.dumps(doomed).decode(),))
         for label in plan.labels:
             for name, value in label.changes.items():
-                self.db.execute(sql.RELABEL[name], (value, label.sessionId))
+                self.db.execute(sql.RELABEL[name], (value, label.key))
         for cut, floors in plan.cuts:
             pieces = (orjson.dumps(cut.pieces).decode(),)
             for statement in sql.CUT:

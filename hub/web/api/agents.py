@@ -1,28 +1,17 @@
 """Agents over HTTP: which there are, loading one again, and what is told to all who listen to one."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-import attrs
 import msgspec
 from aiohttp import web
 
-from hub.errors import AgentBroken, BadId, Draining, SessionDeleted, StorageUnavailable, UnknownAgent
-from hub.ids import is_id
-from hub.sessions.broadcast import Told, broadcast, place
+from hub.commands import table as commands
+from hub.errors import AgentBroken, Draining, SessionDeleted, StorageUnavailable, UnknownAgent
+from hub.messages import Hosted, Told
 from hub.web import bodies
-from hub.web.api.session_shapes import Page
-from hub.web.clients import NODE
-from hub.web.routes import Route, said
-
-
-@attrs.frozen
-class Hosted:
-    """An agent that the hub hosts; a broken one with its error."""
-
-    agentId: str
-    description: str
-    status: Literal["ok", "broken"]
-    error: str | None = None
+from hub.web.api.session_shapes import Page, listing
+from hub.web.doorkeeper import principal
+from hub.web.routes import HUB, Route, said
 
 
 class Broadcast(msgspec.Struct):
@@ -34,13 +23,13 @@ class Broadcast(msgspec.Struct):
 
 async def listed(request: web.Request) -> web.Response:
     """List the hosted agents; a broken one with its error."""
-    hosted = request.app[NODE].agents.describe()
-    return web.json_response({"data": hosted, "total": len(hosted), "page": 1, "size": max(len(hosted), 1)})
+    hosted = await commands.agents(request.app[HUB], principal(request))
+    return listing(hosted, len(hosted), 1, max(len(hosted), 1))
 
 
 async def shown(request: web.Request) -> web.Response:
     """Show an agent; a broken one with its error."""
-    return web.json_response(request.app[NODE].agents.find(request.match_info["id"]).describe())
+    return said(await commands.agent(request.app[HUB], principal(request), request.match_info["id"]))
 
 
 async def reloaded(request: web.Request) -> web.Response:
@@ -48,22 +37,14 @@ async def reloaded(request: web.Request) -> web.Response:
 
     Also one that is new; where it is gone, so is the agent.
     """
-    node, agent_id = request.app[NODE], request.match_info["id"]
-    node.refuse_if_draining()
-    await node.reload(agent_id)
-    return web.json_response(node.agents.find(agent_id).describe())
+    return said(await commands.reload_agent(request.app[HUB], principal(request), request.match_info["id"]))
 
 
 async def told(request: web.Request) -> web.Response:
     """Say something to all who listen to an agent; kept in a session of its own."""
-    node = request.app[NODE]
-    node.refuse_if_draining()
     message = (await bodies.read(request, Broadcast)).message
-    agent = node.agents.get(request.match_info["id"])
-    if not is_id(place(agent)):
-        raise BadId(f"the name of agent {agent.id} is too long for a session {place(agent)}: shorten it")
-    async with node.use(place(agent)) as session:
-        return said(await broadcast(session, agent, message), status=202)
+    agent_id = request.match_info["id"]
+    return said(await commands.broadcast(request.app[HUB], principal(request), agent_id, message), status=202)
 
 
 TAG = "Agents"

@@ -7,6 +7,7 @@ import msgspec
 import orjson
 
 from hub import __version__
+from hub.limits import Limits
 from hub.messages import (
     BODIES,
     COMMANDS,
@@ -79,9 +80,9 @@ ENVELOPE = _object(
 )
 
 
-def asyncapi() -> Schema:
+def asyncapi(limits: Limits) -> Schema:
     """Return the document: two channels, and what is said there by its protocol."""
-    _, components = schemas([*COMMANDS.values(), Address], typed=True)
+    _, components = schemas([*COMMANDS.values(), Address], typed=True, limits=limits)
     address = components["Address"]["properties"]
     agent_socket = [name for name in MESSAGES if name.startswith("command.") or name == "envelope"]
     return {

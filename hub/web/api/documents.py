@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from hub.limits import Limits
 from hub.web.api.asyncapi import asyncapi
 from hub.web.api.openapi import openapi
-from hub.web.routes import BASE, HTML, SCRIPT, STYLE, Content, Handler, Route, file
+from hub.web.routes import BASE, HTML, SCRIPT, STYLE, Content, Handler, Route, file, limits_of
 
 TABLE = web.AppKey("table", tuple[Route, ...])
 FOLDER = Path(__file__).parents[2] / "reference"
@@ -22,12 +23,12 @@ HEADERS = {
 
 async def routes(request: web.Request) -> web.Response:
     """Describe these routes, as OpenAPI 3.1."""
-    return _json(_openapi(request.app[TABLE]))
+    return _json(_openapi(request.app[TABLE], limits_of(request)))
 
 
 async def frames(request: web.Request) -> web.Response:
     """Describe the WebSocket's messages, as AsyncAPI 3.0."""
-    return _json(_asyncapi())
+    return _json(_asyncapi(limits_of(request)))
 
 
 def _json(document: bytes) -> web.Response:
@@ -36,13 +37,13 @@ def _json(document: bytes) -> web.Response:
 
 # Neither changes while the process lives.
 @cache
-def _openapi(table: tuple[Route, ...]) -> bytes:
-    return orjson.dumps(openapi(table))
+def _openapi(table: tuple[Route, ...], limits: Limits) -> bytes:
+    return orjson.dumps(openapi(table, limits))
 
 
 @cache
-def _asyncapi() -> bytes:
-    return orjson.dumps(asyncapi())
+def _asyncapi(limits: Limits) -> bytes:
+    return orjson.dumps(asyncapi(limits))
 
 
 def _file(name: str, content: Content, about: str) -> Handler:

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 from urllib.parse import quote
 
-import attrs
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from hub.commands import table as commands
+from hub.commands.files import Stored
 from hub.errors import (
     BadFrame,
     BadType,
@@ -28,10 +29,10 @@ from hub.errors import (
     UnknownSession,
 )
 from hub.limits import KiB
-from hub.messages import Id
-from hub.storage.log import File
-from hub.web.clients import NODE
-from hub.web.routes import Content, Failure, Route, asked, said
+from hub.messages import Id, Kept
+from hub.storage.records import File
+from hub.web.doorkeeper import principal
+from hub.web.routes import HUB, Content, Failure, Route, asked, limits_of, said
 
 PIECE = 64 * KiB  # read and sent at a time
 SHOWN = {"image/png", "image/jpeg", "image/gif", "image/webp"}  # what a browser may show instead of saving it
@@ -46,34 +47,18 @@ class Uploading(Struct, frozen=True):
     name: Annotated[str, Meta(description="as it is called when it is saved")] = "file"
 
 
-@attrs.frozen
-class Kept:
-    """A file that is kept, by the id under which it is fetched."""
-
-    fileId: str
-    sessionId: str
-    name: str
-    type: str
-    size: int
-
-
 async def posted(request: web.Request) -> web.Response:
     """Keep the body as a file of a session, which is made where there is none."""
-    node = request.app[NODE]
-    limits = node.settings.limits
-    want = asked(request, Uploading)
-    node.refuse_if_draining()
+    hub, limits, want = request.app[HUB], limits_of(request), asked(request, Uploading)
     if (request.content_length or 0) > limits.file_bytes:
         raise FileTooLarge(f"a file has at most {limits.file_bytes} bytes")
     kind = request.headers.get("Content-Type", "")
-    async with node.files.upload(want.sessionId, want.name, kind) as upload:
+    async with await commands.upload(hub, principal(request), want.sessionId, want.name, kind) as incoming:
         end = asyncio.get_running_loop().time() + limits.upload_seconds
         while piece := await _next(request, end):
-            await upload.write(piece)
-        await upload.end()
-        async with node.use(want.sessionId):
-            file = await upload.keep()
-    return said(Kept(file.fileId, want.sessionId, file.name, file.type, file.size), status=201)
+            await incoming.write(piece)
+        kept = await incoming.keep()
+    return said(kept, status=201)
 
 
 async def _next(request: web.Request, end: float) -> bytes:
@@ -89,8 +74,8 @@ async def _next(request: web.Request, end: float) -> bytes:
 
 async def fetched(request: web.Request) -> web.StreamResponse:
     """Hand out a file, or the one range of it that is asked for."""
-    files = request.app[NODE].files
-    file = await files.file(request.match_info["id"])
+    stored = await commands.file(request.app[HUB], principal(request), request.match_info["id"])
+    file = stored.file
     headers = _headers(file)
     if any(tag.value in (file.digest, "*") for tag in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
@@ -100,16 +85,17 @@ async def fetched(request: web.Request) -> web.StreamResponse:
         response = said(Failure(f"the file has {file.size} bytes: none of these", "bad_range"), status=416)
         response.headers["Content-Range"] = f"bytes */{file.size}"
         return response
-    return await _given(request, file, start, end, part is not None)
+    return await _given(request, stored, start, end, part is not None)
 
 
-async def _given(request: web.Request, file: File, start: int, end: int, part: bool) -> web.StreamResponse:
+async def _given(request: web.Request, stored: Stored, start: int, end: int, part: bool) -> web.StreamResponse:
+    file = stored.file
     response = web.StreamResponse(headers=_headers(file))
     response.content_length = end - start
     if part:
         response.set_status(206)
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
-    async with request.app[NODE].files.opened(file) as read:
+    async with stored.opened() as read:
         await response.prepare(request)
         if request.method != "HEAD":
             await _send(request, response, read, start, end)
@@ -122,7 +108,7 @@ async def _send(
     try:
         while at < end:
             piece = await read(at, min(PIECE, end - at))
-            async with asyncio.timeout(request.app[NODE].settings.limits.stuck_seconds):
+            async with asyncio.timeout(limits_of(request).stuck_seconds):
                 await response.write(piece)
             at += len(piece)
     except (OSError, EOFError):

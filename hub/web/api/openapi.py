@@ -11,6 +11,7 @@ from aiohttp import web
 
 from hub import __version__
 from hub.errors import BadFrame, BadId, BadQuery, HubError, Refused, TooLarge
+from hub.limits import Limits
 from hub.messages import Id
 from hub.web.api.schemas import Schema, needed, schemas
 from hub.web.routes import STREAM, Content, Failure, Route
@@ -21,11 +22,11 @@ ABOUT = (
 )
 
 
-def openapi(routes: Sequence[Route]) -> Schema:
+def openapi(routes: Sequence[Route], limits: Limits) -> Schema:
     """Return the document; each kind of the table stands once in its components. Pages are for browsers, not here."""
     routes = [route for route in routes if route.tag != "Pages"]
     kinds = [kind for route in routes for kind in _kinds(route)]
-    refs, components = schemas(kinds, typed=False)
+    refs, components = schemas(kinds, typed=False, limits=limits)
     known = dict(zip(map(_key, kinds), refs, strict=True))
     paths: dict[str, Schema] = {}
     for route in routes:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import attrs
 import msgspec
 
+from hub.limits import Limits
 from hub.messages import BODIES, NOTICES, Author, Body, Command, Event, Notice, Usage, WholeMessage
 
 Schema = dict[str, Any]
@@ -17,8 +18,18 @@ def ref(name: str) -> Schema:
     return {"$ref": PREFIX + name}
 
 
-def schemas(kinds: Iterable[Any], typed: bool) -> tuple[list[Schema], dict[str, Schema]]:
-    """Return what refers to each of *kinds*, and all components that these refer to.
+# What the hub's limits say of a field: the class and the field, the keyword of JSON Schema, and the limit.
+BOUNDS = (
+    ("Chat", "parts", "maxItems", "message_parts"),
+    ("Edit", "parts", "maxItems", "message_parts"),
+    ("Label", "title", "maxLength", "title_length"),
+    ("Listing", "size", "maximum", "list_size"),
+    ("Paging", "size", "maximum", "list_size"),
+)
+
+
+def schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[list[Schema], dict[str, Schema]]:
+    """Return what refers to each of *kinds*, and all components that these refer to, with the maxima of *limits*.
 
     Commands are *typed* where their frame names them; over HTTP their route does.
     """
@@ -39,7 +50,15 @@ def schemas(kinds: Iterable[Any], typed: bool) -> tuple[list[Schema], dict[str, 
     }
     del components["Body"]
     _tidy(components)
+    for name, field, keyword, limit in BOUNDS:
+        if name in components:
+            _bounded(components[name]["properties"][field])[keyword] = getattr(limits, limit)
     return list(refs[: len(kinds)]), components
+
+
+def _bounded(schema: Schema) -> Schema:
+    """Return the part of a field's schema that is no null."""
+    return next((choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}), schema)
 
 
 def _ours(kind: Any) -> bool:

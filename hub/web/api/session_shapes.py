@@ -1,17 +1,20 @@
 """What is asked of sessions over HTTP, and answered: the shapes by which queries and bodies are checked."""
 
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-import attrs
+from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from hub.messages import Event, Id, StopReason, Usage
+from hub.errors import BadQuery
+from hub.messages import Id
+from hub.web.routes import fields_of, limits_of
 from hub.web.sse import LastEvent
 
-MOST = 100  # sessions or messages on one page
-FAR = 10**15 - 1
+FAR = 10**15 - 1  # later than any seq or time
+
 Pages = Annotated[int, Meta(ge=1, le=10**9, description="which page, from 1")]
-Size = Annotated[int, Meta(ge=1, le=MOST, description="how many are on a page")]
+Size = Annotated[int, Meta(ge=1, description="how many are on a page")]  # at most list_size, see page_of()
 Place = Annotated[int, Meta(ge=0, le=FAR, description="a seq: what comes after it is wanted")]
 Time = Annotated[int, Meta(ge=0, le=FAR, description="milliseconds since 1970, of the last message")]
 T = TypeVar("T")
@@ -58,7 +61,7 @@ class Label(Struct, frozen=True):
     """What to call a session from now on; what is left out stays."""
 
     example: ClassVar[str] = '{"title":"Plans","metadata":{"colour":"green"}}'
-    title: Annotated[str, Meta(max_length=200)] | None | UnsetType = UNSET
+    title: str | None | UnsetType = UNSET
     metadata: dict[str, Any] | None | UnsetType = UNSET
 
 
@@ -71,12 +74,6 @@ class Clearing(Struct, frozen=True):
     all: bool | None = None
 
 
-class Cleared(Struct, frozen=True):
-    """How many sessions were deleted."""
-
-    deleted: int
-
-
 class Page(Struct, Generic[T], frozen=True):
     """One page of a list."""
 
@@ -86,47 +83,14 @@ class Page(Struct, Generic[T], frozen=True):
     size: int
 
 
-@attrs.frozen
-class SessionState:
-    """Where a session stands, what is being answered, which runs wait, in order, and which questions are open."""
-
-    sessionId: str
-    epoch: str
-    seq: int
-    floor: int
-    state: Literal["running", "idle", "queued", "requires_action"]
-    active: tuple[dict[str, str], ...]
-    queue: tuple[dict[str, str], ...]
-    title: str | None = None
-    metadata: dict[str, Any] | None = None
-    interrupts: tuple[dict[str, str], ...] | None = None
+def page_of(request: web.Request, page: int, size: int) -> tuple[int, int]:
+    """Return how many rows of a list to skip, and how many to take; raises BadQuery past the limit."""
+    most = limits_of(request).list_size
+    if size > most:
+        raise BadQuery(f"?size= is wrong: Expected `int` <= {most}")
+    return (page - 1) * size, size
 
 
-class EventPage(Struct, frozen=True):
-    """Events of a session in their order; its log stands at *seq*, and *floor* or lower is no longer kept."""
-
-    data: list[Event]
-    epoch: str
-    seq: int
-    floor: int
-
-
-@attrs.frozen
-class Fault:
-    """Why a run failed."""
-
-    code: str
-    message: str
-
-
-@attrs.frozen
-class Outcome:
-    """What a run said, and how it ended."""
-
-    sessionId: str
-    runId: str
-    messageId: str
-    content: str
-    stopReason: StopReason | None = None
-    usage: Usage | None = None
-    error: Fault | None = None
+def listing(rows: Sequence[Any], total: int, page: int, size: int) -> web.Response:
+    """Answer with one page of a list."""
+    return web.json_response({"data": [fields_of(row) for row in rows], "total": total, "page": page, "size": size})

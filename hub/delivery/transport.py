@@ -1,51 +1,13 @@
-"""What every client has, whatever it speaks: a Connection over its transport, and an end."""
+"""What a connection knows of its transport: when it holds bytes, when it is lost, and the way past it."""
 
 import asyncio
-import secrets
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from aiohttp import web
-
-from hub.access.doors import principal
 from hub.delivery.connection import Connection
-from hub.limits import Limits
-from hub.node.node import Node
-from hub.protocols import WireProtocol
-
-NODE = web.AppKey("node", Node)
 
 
-def limits_of(request: web.Request) -> Limits:
-    return request.app[NODE].settings.limits
-
-
-def connect(
-    node: Node,
-    request: web.Request,
-    protocol: WireProtocol,
-    ping: Callable[[], Awaitable[None]],
-    **options: Any,
-) -> Connection:
-    """Register a client of *protocol*, whose bytes go to the request's transport, or past it, from now on."""
-    transport = request.transport
-    if transport is None:
-        raise ConnectionResetError("the client has gone")
-    registry = node.registry
-    connection = Connection(
-        *(secrets.token_hex(8), principal(request), protocol, node.settings.limits, node.log, node.pages),
-        *(transport.write, transport.get_write_buffer_size, transport.abort, ping),
-        *(node.reset_messages, registry),
-        **options,
-    )
-    connection.heard = connection.moved = asyncio.get_running_loop().time()
-    _watch(transport, connection)
-    registry.connections.add(connection)
-    return connection
-
-
-def _watch(transport: asyncio.Transport, connection: Connection) -> None:
+def watch(transport: asyncio.Transport, connection: Connection) -> None:
     """Let the connection hear what becomes of its transport, and know the way past it, where there is one.
 
     To Windows a socket is no file, and TLS encrypts. That way saves 1.6 us of what a frame costs.
@@ -93,15 +55,3 @@ class Watch(asyncio.Protocol):
     def connection_lost(self, reason: Exception | None) -> None:
         self.connection.cut()
         self.inner.connection_lost(reason)
-
-
-async def disconnect(node: Node, connection: Connection, close: Callable[[], Awaitable[None]]) -> None:
-    """Forget a client; *close* is bounded and says farewell.
-
-    First out of the registry, so that nothing new reaches it; then the socket; then what takes time.
-    """
-    node.registry.leave(connection)
-    await close()
-    # A peer that does not read would hold a closing transport for ever: it has this long to take the rest.
-    asyncio.get_running_loop().call_later(connection.limits.close_seconds, connection.abort)
-    await connection.finished()

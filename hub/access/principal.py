@@ -1,0 +1,40 @@
+"""Who is asking, and what they may do."""
+
+from typing import Literal
+
+import attrs
+
+from hub.errors import Denied
+from hub.ids import DEFAULT_TENANT
+from hub.messages import Author
+
+# What a use case does with what it concerns: reads it, writes into it, disposes of it, or runs the hub.
+Action = Literal["read", "write", "manage", "operate"]
+ALL: frozenset[Action] = frozenset({"read", "write", "manage", "operate"})
+
+
+@attrs.frozen(kw_only=True)
+class Principal:
+    """A person or a program that asks; *may* has the actions that it is allowed."""
+
+    id: str
+    name: str
+    tenant: str = DEFAULT_TENANT
+    may: frozenset[Action] = frozenset()
+
+    @property
+    def author(self) -> Author:
+        """What others see of it."""
+        return Author(self.id, self.name)
+
+
+# While the hub asks nobody who they are, everyone who reaches it is the same principal.
+LOCAL = Principal(id="local", name="local", may=ALL)
+# Whoever has the command line and the hub's folders.
+OPERATOR = Principal(id="operator", name="operator", may=ALL)
+
+
+def check(who: Principal, action: Action) -> None:
+    """Raise Denied for an action that the principal is not allowed."""
+    if action not in who.may:
+        raise Denied(f"{who.name} may not {action} here: ask whoever runs the hub for it")

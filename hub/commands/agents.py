@@ -1,0 +1,80 @@
+"""The hosted agents: which there are, loading one again, and what is told to everyone who listens to one."""
+
+import attrs
+
+from hub.access.principal import Principal
+from hub.commands.hub import Hub
+from hub.errors import BadId
+from hub.hosting.folder import Agents
+from hub.hosting.hosted import Agent
+from hub.ids import bad_id, is_id
+from hub.messages import Hosted, Told
+from hub.node import upkeep
+from hub.sessions import broadcast as broadcasting
+
+
+@attrs.frozen
+class Report:
+    """An agent as the operator sees it: *error* has what clients are not told."""
+
+    agentId: str
+    description: str
+    error: str | None
+
+
+async def agents(hub: Hub, who: Principal) -> tuple[Hosted, ...]:
+    """Return the hosted agents in the order of their ids; a broken one with its error."""
+    return tuple(_hosted(agent) for agent in hub.node.agents.all())
+
+
+async def agent(hub: Hub, who: Principal, agent_id: str) -> Hosted:
+    """Return an agent, also a broken one; raises UnknownAgent."""
+    return _hosted(hub.node.agents.find(agent_id))
+
+
+async def working_agent(hub: Hub, who: Principal, agent_id: str) -> Hosted:
+    """Return an agent that can answer; raises UnknownAgent, AgentBroken."""
+    return _hosted(hub.node.agents.get(agent_id))
+
+
+def _hosted(agent: Agent) -> Hosted:
+    return Hosted(**agent.describe())
+
+
+async def reload_agent(hub: Hub, who: Principal, agent_id: str) -> Hosted:
+    """Load an agent's file again; where the file is gone the agent goes too. Raises UnknownAgent."""
+    await upkeep.reload(hub.node, agent_id)
+    return _hosted(hub.node.agents.find(agent_id))
+
+
+async def broadcast(hub: Hub, who: Principal, agent_id: str, message: str) -> Told:
+    """Say something to everyone who listens to an agent; it is kept in a session of its own.
+
+    Raises UnknownAgent, AgentBroken, BadId, SessionDeleted, StorageUnavailable.
+    """
+    agent = hub.node.agents.get(agent_id)
+    name = broadcasting.place(agent)
+    if not is_id(name):
+        raise BadId(f"{bad_id(f'the session {name} of the broadcasts')}: shorten the name of agent {agent.id}")
+    async with hub.node.use(hub.key(who, name)) as session:
+        return await broadcasting.broadcast(session, agent, message)
+
+
+async def inspect(hub: Hub, who: Principal) -> tuple[Report, ...]:
+    """Return every agent with the operator's words of its error.
+
+    Where the hub is not started, the agents folder is loaded for this alone, and no adapter is entered; raises
+    FileNotFoundError where the folder is missing.
+    """
+    if hub.is_started:
+        return _reports(hub.node.agents)
+    folder = Agents(hub.settings.agents, hub.settings.data, enter=False)
+    await folder.open()
+    try:
+        return _reports(folder)
+    finally:
+        await folder.close()
+
+
+def _reports(agents: Agents) -> tuple[Report, ...]:
+    return tuple(Report(agent.id, agent.description, agent.error) for agent in agents.all())

@@ -1,0 +1,99 @@
+"""Say something in a session; the answer is heard, streamed or waited for."""
+
+from hub.access.principal import Principal
+from hub.commands.client import Client, RunOpener
+from hub.commands.hub import Hub
+from hub.commands.joining import admit
+from hub.commands.outcome import outcome
+from hub.errors import BadFrame
+from hub.hosting.hosted import Agent
+from hub.messages import Accepted, Chat, Outcome
+from hub.sessions.session import Session
+
+DEFAULT_AGENT = "main"
+
+
+async def chat(hub: Hub, who: Principal, command: Chat, client: Client | None = None) -> Accepted:
+    """Keep a message and its run. A client is answered, and hears the session from that message on.
+
+    Raises UnknownAgent, AgentBroken, Busy, IdReused, TooManySubscriptions, SessionDeleted, StorageUnavailable.
+    """
+    agent, session_id = _target(hub, command, client)
+    key = hub.key(who, session_id)
+    if client is not None:
+        hub.node.registry.check_room(client.connection, key)
+    async with hub.node.use(key) as session:
+        accepted = await session.chat(command, who.author, agent)
+        if client is not None:
+            admit(client, session.channel, accepted)
+            if command.stream is False:
+                is_going = session.has(accepted.runId)
+                hub.node.registry.say_whole(client.connection, session.channel, accepted.runId, is_going)
+    return accepted
+
+
+def _target(hub: Hub, command: Chat, client: Client | None) -> tuple[Agent, str]:
+    """Return the agent that answers, and the id of the session: the client's own where none is named."""
+    agent = hub.node.agents.get(command.agentId or (client.agent if client else DEFAULT_AGENT))
+    session_id = command.sessionId or (client.session if client else None)
+    if session_id is None and command.clientMsgId is not None:
+        raise BadFrame("a chat with clientMsgId needs sessionId: it runs once in that session", ref=command.ref)
+    if session_id is None and client is not None:
+        session_id = client.own_sessions.get(agent.id)
+        if session_id is None:
+            session_id = client.own_sessions[agent.id] = hub.node.seams.new_id("s")
+    return agent, session_id or hub.node.seams.new_id("s")
+
+
+async def stream_chat(
+    hub: Hub, who: Principal, command: Chat, opener: RunOpener, last: tuple[str, int] | None = None
+) -> Accepted:
+    """Keep a message and its run, then open a client, answer it, and let it hear the session from that message on.
+
+    *last* is the (epoch, seq) of the last event that the client got of this run before, where it was lost.
+    """
+    agent, session_id = _target(hub, command, None)
+    async with hub.node.use(hub.key(who, session_id)) as session:
+        accepted = await session.chat(command, who.author, agent)
+        await _follow(session, accepted.runId, accepted.seq - 1, opener, last, accepted)
+    return accepted
+
+
+async def follow(
+    hub: Hub,
+    who: Principal,
+    session_id: str,
+    run_id: str,
+    start: int,
+    opener: RunOpener,
+    last: tuple[str, int] | None = None,
+) -> None:
+    """Open a client, and let it hear a session after *start*, or after *last* where that is later."""
+    async with hub.node.use(hub.key(who, session_id)) as session:
+        await _follow(session, run_id, start, opener, last)
+
+
+async def _follow(
+    session: Session,
+    run_id: str,
+    start: int,
+    opener: RunOpener,
+    last: tuple[str, int] | None,
+    accepted: Accepted | None = None,
+) -> None:
+    channel, cursor = session.channel, start
+    if last is not None and last[0] == channel.epoch:
+        cursor = min(max(start, last[1]), channel.head)
+    client = await opener(run_id, cursor == start)
+    if accepted is not None:
+        client.answer(accepted)
+    client.hub.node.registry.subscribe(client.connection, channel, cursor)
+
+
+async def ask(hub: Hub, who: Principal, command: Chat) -> Outcome:
+    """Keep a message and its run, wait for the run's end, and return what it said; raises what chat() does."""
+    agent, session_id = _target(hub, command, None)
+    async with hub.node.use(hub.key(who, session_id)) as session:
+        accepted = await session.chat(command, who.author, agent)
+        await session.finished(accepted.runId)
+        return await outcome(hub.node.log, session, accepted)

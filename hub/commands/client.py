@@ -1,0 +1,145 @@
+"""A client that is connected, as the use cases know it: who it is, and what is delivered to it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from hub.access.principal import Principal
+from hub.commands.hub import Hub
+from hub.delivery.connection import Connection
+from hub.delivery.transport import watch
+from hub.messages import Command, Notice
+from hub.protocols import WireProtocol
+
+
+@attrs.define(eq=False, repr=False)
+class Client:
+    """A handle on one connection; made by attach(), and closed once, by whoever attached it.
+
+    *agent* answers a chat that names none, *session* is where a chat goes that names none; without that it goes to the
+    one of *own_sessions* for its agent, made on first use. *frames* counts what the client has sent.
+    """
+
+    hub: Hub
+    who: Principal
+    connection: Connection
+    agent: str
+    session: str | None
+    frames: int = 0
+    own_sessions: dict[str, str] = attrs.Factory(dict)
+
+    @property
+    def id(self) -> str:
+        return self.connection.id
+
+    @property
+    def protocol(self) -> str:
+        """The name of the protocol that it speaks now."""
+        return self.connection.protocol.name
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is delivered to it any more."""
+        return self.connection.closed
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether it is there and hears a session; a session that was deleted is heard no more."""
+        return self.connection.hears
+
+    def read(self, data: bytes) -> Command:
+        """Return the command of a frame; raises BadFrame or a kind of it."""
+        return self.connection.protocol.command(data, self.hub.limits)
+
+    def note_sign(self) -> None:
+        """Note that the peer sent something: it is not silent."""
+        self.connection.heard, self.connection.pinged = asyncio.get_running_loop().time(), None
+
+    def answer(self, notice: Notice) -> None:
+        """Write the answer to a command of this client; never waits."""
+        self.connection.answer(notice)
+
+    def write(self, data: bytes) -> None:
+        """Write bytes as they are; never waits."""
+        self.connection.write(data)
+
+    async def opened(self) -> "Client":
+        """Return the client itself: an Opener for one that is open already."""
+        return self
+
+    async def readable(self) -> None:
+        """Wait until the peer has read enough to be listened to again, or has gone."""
+        await self.connection.readable()
+
+    async def finished(self, run_id: str) -> None:
+        """Wait until a run of a session that it hears has ended, or the hub leaves the run to its next start."""
+        for sub in tuple(self.connection.subscriptions.values()):
+            session = self.hub.node.sessions.get(sub.channel.key)
+            if session is not None and session.channel is sub.channel:
+                await session.finished(run_id)
+
+    async def caught_up(self) -> None:
+        """Wait until all that it hears is written, or it is closed."""
+        await self.connection.caught_up()
+
+    def is_open(self, interrupt_id: str) -> bool:
+        """Return whether a question of a session that it hears waits for an answer."""
+        sessions = (self.hub.node.sessions.get(key) for key in self.connection.subscriptions)
+        return any(session is not None and session.asking(interrupt_id) is not None for session in sessions)
+
+    def leave(self) -> None:
+        """Deliver nothing from now on; the socket stays open for a farewell."""
+        self.connection.leave()
+
+    def abort(self) -> None:
+        """Free the socket at once."""
+        self.connection.abort()
+
+    async def close(self, farewell: Callable[[], Awaitable[None]]) -> None:
+        """Forget the client; *farewell* is bounded.
+
+        First out of the registry, so that nothing new reaches it; then the socket; then what takes time.
+        """
+        self.hub.node.registry.leave(self.connection)
+        await farewell()
+        # A peer that does not read would hold a closing transport for ever: it has this long to take the rest.
+        asyncio.get_running_loop().call_later(self.hub.limits.close_seconds, self.connection.abort)
+        await self.connection.finished()
+
+
+# Called by a use case to open the client that hears its answer, for a response over HTTP begins only when there is one.
+Opener = Callable[[], Awaitable[Client]]
+# The same for the answer of one run: with its id, and whether the client hears it from its beginning.
+RunOpener = Callable[[str, bool], Awaitable[Client]]
+
+
+def attach(
+    hub: Hub,
+    who: Principal,
+    protocol: WireProtocol,
+    transport: asyncio.Transport | None,
+    ping: Callable[[], Awaitable[None]],
+    *,
+    agent: str = "main",
+    session: str | None = None,
+    whole: bool = False,
+) -> Client:
+    """Register a client of *protocol*, whose bytes go to *transport*, or past it, from now on.
+
+    *ping* sends a ping frame without waiting; *whole* asks for whole messages instead of pieces. Raises
+    ConnectionResetError where the transport is gone.
+    """
+    if transport is None:
+        raise ConnectionResetError("the client has gone")
+    node = hub.node
+    connection = Connection(
+        *(node.seams.new_secret(8), who.author, protocol, hub.limits, node.log, node.pages),
+        *(transport.write, transport.get_write_buffer_size, transport.abort, ping),
+        *(node.reset_messages, node.registry),
+        whole=whole,
+    )
+    connection.heard = connection.moved = asyncio.get_running_loop().time()
+    watch(transport, connection)
+    node.registry.connections.add(connection)
+    return Client(hub, who, connection, agent, session)

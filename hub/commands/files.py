@@ -1,0 +1,73 @@
+"""Files of sessions: taken in piece by piece, and handed out."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import attrs
+
+from hub.access.principal import Principal
+from hub.commands.hub import Hub
+from hub.errors import UnknownFile
+from hub.ids import session_id, tenant_of
+from hub.messages import Kept
+from hub.storage.blobs import Files
+from hub.storage.records import File
+from hub.storage.uploads import Upload
+
+
+@attrs.frozen
+class Incoming:
+    """A file that comes in: write() its pieces in order, then keep() it once."""
+
+    _hub: Hub
+    _upload: Upload
+
+    async def write(self, piece: bytes) -> None:
+        """Add a piece; raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
+        await self._upload.write(piece)
+
+    async def keep(self) -> Kept:
+        """Keep what has come, in its session, which is made where there is none.
+
+        Raises EmptyFile, and what write() does.
+        """
+        await self._upload.end()
+        async with self._hub.node.use(self._upload.key):
+            file = await self._upload.keep()
+        return Kept(file.fileId, session_id(file.key), file.name, file.type, file.size)
+
+
+@attrs.frozen
+class Stored:
+    """A file that may be read."""
+
+    file: File
+    _files: Files
+
+    def opened(self) -> AbstractAsyncContextManager[Callable[[int, int], Awaitable[bytes]]]:
+        """Give what reads so many bytes at a place; that raises EOFError past the end. Raises UnknownFile."""
+        return self._files.opened(self.file)
+
+
+async def upload(
+    hub: Hub, who: Principal, name: str, file_name: str, media_type: str
+) -> AbstractAsyncContextManager[Incoming]:
+    """Take a file in for the session *name*; what was not kept when the context ends is dropped.
+
+    Entering it raises BadType and BadQuery.
+    """
+    return _incoming(hub, hub.key(who, name), file_name, media_type)
+
+
+@asynccontextmanager
+async def _incoming(hub: Hub, key: str, file_name: str, media_type: str) -> AsyncIterator[Incoming]:
+    async with hub.node.files.upload(key, file_name, media_type) as upload:
+        yield Incoming(hub, upload)
+
+
+async def file(hub: Hub, who: Principal, file_id: str) -> Stored:
+    """Return a file; raises UnknownFile, also for one of another tenant."""
+    found = await hub.node.files.file(file_id)
+    if tenant_of(found.key) != who.tenant:
+        raise UnknownFile(f"there is no file {file_id[:128]}")
+    return Stored(found, hub.node.files)

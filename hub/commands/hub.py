@@ -1,0 +1,80 @@
+"""The hub as a whole: opened, started, drained and closed."""
+
+import asyncio
+
+import attrs
+
+from hub.access.principal import Principal
+from hub.ids import session_key
+from hub.limits import Limits
+from hub.node.node import Node
+from hub.node.upkeep import Upkeep
+from hub.seams import Seams
+from hub.settings import Settings
+
+
+@attrs.define(eq=False, repr=False)
+class Hub:
+    """One process of the hub. Use cases take it; nothing above them looks inside.
+
+    The order is start(), drain(), finish(), close(); drain() and finish() may be left out.
+    """
+
+    settings: Settings
+    node: Node
+    upkeep: Upkeep
+    is_started: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        return self.settings.limits
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes chats."""
+        return self.node.ready
+
+    @property
+    def is_working(self) -> bool:
+        """Whether the code of some agent goes on, which may be after its run has ended."""
+        return any(agent.working for agent in self.node.agents.all())
+
+    async def start(self) -> None:
+        """Open the log and the agents, and take up what an earlier process left.
+
+        Raises LogUnusable and OSError, each with one line for the operator; nothing is open then.
+        """
+        self.is_started = True
+        await self.node.start()
+        self.upkeep.start()
+
+    def drain(self) -> None:
+        """Refuse chats from now on, and tell every client."""
+        self.node.drain()
+
+    async def finish(self, hurry: asyncio.Event) -> None:
+        """Let running answers end, until *hurry* or for what `drain_seconds` leaves; end the others; log it all."""
+        limits = self.limits
+        wait = limits.drain_seconds - limits.grace_seconds - 2 * limits.close_seconds
+        await self.node.finish_runs(wait, hurry)
+        await self.node.quiet(limits.grace_seconds + limits.close_seconds)
+
+    def leave_all(self) -> None:
+        """Deliver nothing to any client from now on."""
+        for connection in self.node.registry.connections:
+            connection.leave()
+
+    async def close(self) -> None:
+        """Close what start() opened; clients are closed before."""
+        await self.upkeep.stop()
+        await self.node.close()
+
+    def key(self, who: Principal, session_id: str) -> str:
+        """Return the key by which everything below the use cases knows a session."""
+        return session_key(who.tenant, session_id)
+
+
+def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
+    """Return a hub that is not started yet; raises LogUnusable where no driver knows the log's URL."""
+    node = Node(settings, seams)
+    return Hub(settings, node, Upkeep(node))

@@ -1,0 +1,72 @@
+"""Place a client's subscription, in the step in which the client is answered."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from hub.commands.client import Client
+from hub.commands.hub import Hub
+from hub.delivery.channel import Channel
+from hub.messages import Accepted, Command, Subscribed
+from hub.sessions.session import Session
+
+ResetReason = Literal["epoch_changed", "too_old", "past_head"]
+Answer = Callable[[Session], Subscribed]
+
+
+def admit(client: Client, channel: Channel, accepted: Accepted, before: int = 1) -> None:
+    """Answer a chat, and let its sender hear the session from *before* so many numbers of what was accepted.
+
+    A sender that hears the whole session already goes on where it is.
+    """
+    client.answer(accepted)
+    sub = client.connection.subscriptions.get(channel.key)
+    if sub is None or sub.runs is not None:
+        cursor = min(accepted.seq - before, channel.join_point())
+        client.hub.node.registry.subscribe(client.connection, channel, cursor, asked=False)
+
+
+def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] | None) -> Answer:
+    """Return what makes the answer to *command*, when the session is at hand."""
+
+    def answer(session: Session) -> Subscribed:
+        return Subscribed(
+            sessionId=session.id,
+            epoch=session.channel.epoch,
+            seq=session.channel.head,
+            agents=tuple(agent.id for agent in hub.node.agents.all()),
+            members=hub.node.presence.notice(session.channel).members,
+            active=session.state().active,
+            history=history,
+            ref=command.ref,
+        )
+
+    return answer
+
+
+async def join(
+    client: Client, session: Session, after: int | None, epoch: str | None, answer: Answer | None = None
+) -> None:
+    """Let a client hear a session from its cursor on; where that means nothing here, after a reset, as a new one."""
+    channel, node = session.channel, client.hub.node
+    if misfit(channel, after, epoch) is not None:
+        messages = await node.reset_messages(session.key)
+    # No await from here on: the cursor is checked, answered and placed against the same head.
+    channel.refuse_if_deleted()
+    reason = misfit(channel, after, epoch)
+    if answer is not None:
+        client.answer(answer(session))
+    if reason is not None:
+        client.connection.reset(channel, reason, messages)
+        after = channel.join_point()
+    node.registry.subscribe(client.connection, channel, after)
+
+
+def misfit(channel: Channel, after: int | None, epoch: str | None) -> ResetReason | None:
+    """Return why a cursor means nothing in this session, or None where it fits."""
+    if after is None:
+        return None
+    if epoch is not None and epoch != channel.epoch:
+        return "epoch_changed"
+    if after > channel.head:
+        return "past_head"
+    return "too_old" if after < channel.floor else None

@@ -1,0 +1,94 @@
+"""Hear a session or an agent's group: subscriptions, the answers that come with them, and who is typing."""
+
+from functools import partial
+
+from hub import __version__
+from hub.access.principal import Principal
+from hub.commands.client import Client, Opener
+from hub.commands.hub import Hub
+from hub.commands.joining import join, subscribed
+from hub.errors import BadFrame
+from hub.messages import Hello, Ok, Subscribe, Subscribed, Typing, TypingNotice, Unsubscribe, Welcome
+from hub.protocols import open_protocol
+
+
+def welcome(client: Client, ref: str | int | None = None) -> None:
+    """Tell a client where it is; the first frame of the extended protocol."""
+    hub, limits = client.hub, client.hub.limits
+    client.answer(
+        Welcome(
+            protocol=client.connection.protocol.name,
+            hub={"name": "hubbub", "version": __version__},
+            connectionId=client.id,
+            principal=client.who.author,
+            agents=hub.node.agents.describe(),
+            limits={
+                "frameBytes": limits.frame_bytes,
+                "subscriptions": limits.subscriptions,
+                "queuedRuns": limits.queued_runs,
+                "historyMessages": limits.history_messages,
+            },
+            heartbeatMs=int(limits.ping_seconds * 1000),
+            ref=ref,
+        )
+    )
+
+
+async def hello(hub: Hub, who: Principal, command: Hello, client: Client) -> None:
+    """Change a plain client to the extended protocol; raises BadFrame after its first frame."""
+    protocol = client.connection.protocol
+    if protocol.name == "plain" and client.frames > 1:
+        raise BadFrame("hello must be the first frame; reconnect to speak the extended protocol")
+    chosen = open_protocol("hubbub.v1") if protocol.name == "plain" else protocol
+    hub.node.registry.speak(client.connection, chosen, lambda: welcome(client, command.ref))
+
+
+async def subscribe(hub: Hub, who: Principal, command: Subscribe, client: Client) -> None:
+    """Let a client hear a session from its cursor on, or an agent's group; it is answered first."""
+    if command.agentId is not None:
+        hub.node.agents.get(command.agentId)
+        hub.node.registry.listen(client.connection, hub.key(who, command.agentId))
+        client.answer(Subscribed(agentId=command.agentId, ref=command.ref))
+    elif command.sessionId is not None:
+        async with hub.node.use(hub.key(who, command.sessionId)) as session:
+            history = None
+            if command.history is not None:
+                history = await hub.node.history(session.key, command.history)
+            await join(client, session, command.afterSeq, command.epoch, subscribed(hub, command, history))
+    else:
+        raise BadFrame(f"subscribe needs sessionId or agentId; send for example {Subscribe.example}", ref=command.ref)
+
+
+async def listen(
+    hub: Hub, who: Principal, session_id: str, opener: Opener, after: int | None = None, epoch: str | None = None
+) -> None:
+    """Open a client, and let it hear a session from a cursor on; it gets no answer.
+
+    What is raised after the client was opened is for it to tell: SessionDeleted, StorageUnavailable.
+    """
+    client = await opener()
+    async with hub.node.use(hub.key(who, session_id)) as session:
+        await join(client, session, after, epoch)
+
+
+async def unsubscribe(hub: Hub, who: Principal, command: Unsubscribe, client: Client) -> None:
+    """Let a client hear a session, or an agent's group, no more."""
+    registry = hub.node.registry
+    if command.agentId is not None:
+        registry.unlisten(client.connection, hub.key(who, command.agentId))
+    elif command.sessionId is not None:
+        sub = client.connection.subscriptions.get(hub.key(who, command.sessionId))
+        if sub is not None:
+            registry.drop(sub)
+    else:
+        text = f"unsubscribe needs sessionId or agentId; send for example {Unsubscribe.example}"
+        raise BadFrame(text, ref=command.ref)
+    client.answer(Ok(ref=command.ref))
+
+
+async def typing(hub: Hub, who: Principal, command: Typing, client: Client) -> None:
+    """Tell the others in a session that the client hears that somebody writes there."""
+    sub = client.connection.subscriptions.get(hub.key(who, command.sessionId))
+    if sub is not None:
+        notice = partial(TypingNotice, sessionId=command.sessionId, author=who.author)
+        hub.node.registry.tell(sub.channel, notice, but=client.connection)

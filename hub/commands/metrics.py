@@ -1,0 +1,61 @@
+"""What a node does, in numbers; no session and no user is named in them."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import attrs
+
+from hub.access.principal import Principal
+from hub.commands.hub import Hub
+
+
+@attrs.frozen(kw_only=True)
+class NodeFigures:
+    """Read in one step. *subscriptions* is by protocol, *started* by agent, *ended* by agent and stop reason; times are
+    in seconds.
+    """
+
+    connections: int
+    subscriptions: Mapping[str, int]
+    written: int
+    catch_ups: int
+    aborted: int
+    sessions: int
+    running: int
+    queued: int
+    chats: int
+    started: Mapping[str, int]
+    ended: Mapping[tuple[str, str], int]
+    events: int
+    commits: int
+    commit_seconds: float
+    lag: float
+    worst_lag: float
+
+
+async def metrics(hub: Hub, who: Principal) -> NodeFigures:
+    """Return what the node does now, and what it has done since its start."""
+    registry, log = hub.node.registry, hub.node.log.figures()
+    connections, counts = list(registry.connections), registry.counts
+    sessions = list(hub.node.sessions.values())
+    subscriptions: Counter[str] = Counter()
+    for connection in connections:
+        subscriptions[connection.protocol.name] += len(connection.subscriptions)
+    return NodeFigures(
+        connections=len(connections),
+        subscriptions=subscriptions,
+        written=counts.written + sum(connection.written for connection in connections),
+        catch_ups=counts.catch_ups + sum(connection.catch_ups for connection in connections),
+        aborted=counts.aborted,
+        sessions=len(sessions),
+        running=sum(len(session.runs) for session in sessions),
+        queued=sum(len(session.queue) for session in sessions),
+        chats=counts.chats,
+        started=counts.started,
+        ended=counts.ended,
+        events=counts.events,
+        commits=log.commits,
+        commit_seconds=log.seconds,
+        lag=counts.lag,
+        worst_lag=counts.worst_lag,
+    )

@@ -1,0 +1,130 @@
+"""The door: every use case with what it does, asked about before it is called.
+
+What is above the use cases (`web`, `cli`) calls the rows of this table, and nothing behind them.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+import attrs
+
+from hub.access.principal import Action, Principal, check
+from hub.commands import agents as _agents
+from hub.commands import chat as _chat
+from hub.commands import complete as _complete
+from hub.commands import control as _control
+from hub.commands import files as _files
+from hub.commands import history as _history
+from hub.commands import listen as _listen
+from hub.commands import metrics as _metrics
+from hub.commands import rewrite as _rewrite
+from hub.commands import sessions as _sessions
+from hub.commands.client import Client
+from hub.commands.hub import Hub
+from hub.messages import (
+    Cancel,
+    Chat,
+    Command,
+    Edit,
+    Fork,
+    Hello,
+    Ping,
+    Pong,
+    Regenerate,
+    Resume,
+    Subscribe,
+    Typing,
+    Unsubscribe,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@attrs.frozen
+class UseCase(Generic[P, R]):
+    """One row: *action* is what the function does, *drains* whether it is served while the hub goes down."""
+
+    function: Callable[Concatenate[Hub, Principal, P], Awaitable[R]]
+    action: Action
+    drains: bool = False
+
+    async def __call__(self, hub: Hub, who: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function where the principal may; raises Denied, Draining, and what the function does."""
+        check(who, self.action)
+        if not self.drains:
+            hub.node.refuse_if_draining()
+        return await self.function(hub, who, *args, **kwargs)
+
+
+chat = UseCase(_chat.chat, "write")
+stream_chat = UseCase(_chat.stream_chat, "write")
+ask = UseCase(_chat.ask, "write")
+complete = UseCase(_complete.complete, "write")
+regenerate = UseCase(_rewrite.regenerate, "write")
+edit = UseCase(_rewrite.edit, "write")
+fork = UseCase(_rewrite.fork, "write")
+cancel = UseCase(_control.cancel, "write", drains=True)
+resume = UseCase(_control.resume, "write", drains=True)
+answer = UseCase(_control.answer, "write")
+typing = UseCase(_listen.typing, "write", drains=True)
+upload = UseCase(_files.upload, "write")
+create_session = UseCase(_sessions.create_session, "write")
+relabel = UseCase(_sessions.relabel, "write", drains=True)
+
+hello = UseCase(_listen.hello, "read", drains=True)
+subscribe = UseCase(_listen.subscribe, "read", drains=True)
+unsubscribe = UseCase(_listen.unsubscribe, "read", drains=True)
+listen = UseCase(_listen.listen, "read", drains=True)
+follow = UseCase(_chat.follow, "read")
+sessions = UseCase(_history.sessions, "read", drains=True)
+session = UseCase(_history.session, "read", drains=True)
+messages = UseCase(_history.messages, "read", drains=True)
+events = UseCase(_history.events, "read", drains=True)
+file = UseCase(_files.file, "read", drains=True)
+agents = UseCase(_agents.agents, "read", drains=True)
+agent = UseCase(_agents.agent, "read", drains=True)
+working_agent = UseCase(_agents.working_agent, "read", drains=True)
+
+delete_session = UseCase(_sessions.delete_session, "manage")
+clear_sessions = UseCase(_sessions.clear_sessions, "manage")
+
+reload_agent = UseCase(_agents.reload_agent, "operate")
+broadcast = UseCase(_agents.broadcast, "operate")
+inspect = UseCase(_agents.inspect, "operate", drains=True)
+metrics = UseCase(_metrics.metrics, "operate", drains=True)
+
+TABLE: dict[str, UseCase[Any, Any]] = {
+    row.function.__name__: row
+    for row in (
+        *(chat, stream_chat, ask, complete, regenerate, edit, fork, cancel, resume, answer, typing, upload),
+        *(create_session, relabel, hello, subscribe, unsubscribe, listen, follow, sessions, session, messages),
+        *(events, file, agents, agent, working_agent, delete_session, clear_sessions),
+        *(reload_agent, broadcast, inspect, metrics),
+    )
+}
+
+# The use case of each command of a socket. Those that take the client answer it themselves, before the first event that
+# they let it hear; what the others return is the answer.
+TAKING_CLIENT: dict[type[Command], UseCase[Any, Any]] = {
+    Hello: hello,
+    Chat: chat,
+    Subscribe: subscribe,
+    Unsubscribe: unsubscribe,
+    Regenerate: regenerate,
+    Edit: edit,
+    Fork: fork,
+    Typing: typing,
+}
+RETURNING: dict[type[Command], UseCase[Any, Any]] = {Cancel: cancel, Resume: resume}
+
+
+async def receive(client: Client, command: Command) -> None:
+    """Carry out a command of a socket; its answer is written before this returns. Raises HubError."""
+    kind = type(command)
+    if kind is Ping:
+        client.answer(Pong())
+    elif kind in TAKING_CLIENT:
+        await TAKING_CLIENT[kind](client.hub, client.who, command, client)
+    else:
+        client.answer(await RETURNING[kind](client.hub, client.who, command))

@@ -1,0 +1,40 @@
+"""Who is in a session, told to its members at most so often."""
+
+import asyncio
+from functools import partial
+
+import attrs
+
+from hub.delivery.channel import Channel
+from hub.delivery.registry import Registry
+from hub.limits import Limits
+from hub.messages import Presence
+
+
+@attrs.define(eq=False)
+class PresenceTeller:
+    """One timer for each session whose members came or went."""
+
+    registry: Registry
+    limits: Limits
+    _timers: dict[Channel, asyncio.TimerHandle] = attrs.Factory(dict)
+
+    def members_changed(self, channel: Channel) -> None:
+        """Tell a session's members who is there, `presence_seconds` from now; changes until then are told with it."""
+        if channel not in self._timers:
+            loop = asyncio.get_running_loop()
+            self._timers[channel] = loop.call_later(self.limits.presence_seconds, self._tell, channel)
+
+    def notice(self, channel: Channel) -> Presence:
+        members = channel.members()
+        are_few = len(members) <= self.limits.presence_members
+        return Presence(sessionId=channel.id, count=len(members), members=tuple(members) if are_few else None)
+
+    def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _tell(self, channel: Channel) -> None:
+        del self._timers[channel]
+        self.registry.tell(channel, partial(self.notice, channel))

@@ -1,0 +1,114 @@
+"""What a node does again and again: it looks after connections, retention, changed agent files, and its own load."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import attrs
+import structlog
+
+from hub.delivery.connection import Connection
+from hub.node.node import Node
+from hub.observe.load import ThreadLoad
+
+log = structlog.get_logger()
+
+DAY_MS = 24 * 3600 * 1000
+EXPIRE_SECONDS = 600.0
+LOAD_SECONDS = 0.25
+SWEEP_SECONDS = 1.0
+RELOAD_SECONDS = 1.0
+
+
+@attrs.define(eq=False, repr=False)
+class Upkeep:
+    """The tasks beside a started node; all methods are called in its loop."""
+
+    node: Node
+    _load: ThreadLoad = attrs.Factory(ThreadLoad)
+    _tasks: list[asyncio.Task[None]] = attrs.Factory(list)
+
+    def start(self) -> None:
+        steps = [(LOAD_SECONDS, self._note_load), (SWEEP_SECONDS, self._sweep), (EXPIRE_SECONDS, self._expire)]
+        if self.node.settings.reload:
+            steps.append((RELOAD_SECONDS, self._reload))
+        self._tasks += [asyncio.create_task(self._every(seconds, step)) for seconds, step in steps]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
+        """Do *step* every so often, also after it failed."""
+        loop, counts = asyncio.get_running_loop(), self.node.registry.counts
+        while True:
+            due = loop.time() + seconds
+            await asyncio.sleep(seconds)
+            counts.lag = max(loop.time() - due, 0.0)
+            counts.worst_lag = max(counts.lag, counts.worst_lag)
+            try:
+                await step()
+            except Exception:
+                log.exception("upkeep failed; tried again later", step=step.__name__)
+
+    async def _note_load(self) -> None:
+        self.node.pace.note(self._load.look())
+
+    async def _sweep(self) -> None:
+        """Abort connections that are stuck, ping those that are silent."""
+        limits, now = self.node.settings.limits, asyncio.get_running_loop().time()
+        registry = self.node.registry
+        for connection in registry.stuck(now):
+            log.info("aborted: nothing read", connection=connection.id, seconds=limits.stuck_seconds)
+            registry.counts.aborted += 1
+            connection.lose()
+        for connection in list(registry.connections):
+            if connection.closed or connection.unsent() or now - connection.heard < limits.ping_seconds:
+                continue
+            if connection.pinged is None:
+                connection.pinged = now
+                await self._ping(connection)
+            elif now - connection.pinged > limits.pong_seconds:
+                connection.lose()
+
+    async def _ping(self, connection: Connection) -> None:
+        # Nothing is unsent, so this does not wait for the socket.
+        try:
+            await connection.ping()
+        except ConnectionError:
+            connection.lose()
+
+    async def _expire(self) -> None:
+        settings = self.node.settings
+        await expire(self.node, int(self.node.seams.now() - settings.retention_days * DAY_MS))
+
+    async def _reload(self) -> None:
+        for agent_id in await self.node.agents.reload_changed():
+            log_loaded(self.node, agent_id)
+
+
+async def expire(node: Node, before: int) -> None:
+    """Drop events from before *before* (ms), and tell the sessions in memory their new floors."""
+    there = node.sessions.copy()
+    floors = await node.log.expire(before, node.settings.retention_mb << 20)
+    for key, floor in floors.items():
+        session = node.sessions.get(key)
+        # One that was loaded meanwhile may be a new session under an old id; if it is not, its readers notice.
+        if session is not None and session is there.get(key):
+            session.channel.floor = floor
+
+
+async def reload(node: Node, agent_id: str) -> None:
+    """Load an agent's file now; see hub.hosting.folder.Agents.reload."""
+    if await node.agents.reload(agent_id):
+        log_loaded(node, agent_id)
+
+
+def log_loaded(node: Node, agent_id: str) -> None:
+    agent = next((agent for agent in node.agents.all() if agent.id == agent_id), None)
+    if agent is None:
+        log.info("agent removed", agent=agent_id[:128])
+    elif agent.error:
+        log.warning("agent broken", agent=agent_id, reason=agent.error)
+    else:
+        log.info("agent loaded", agent=agent_id)

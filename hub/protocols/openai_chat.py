@@ -1,0 +1,196 @@
+"""OpenAI's chat completions, by its API reference: what clients ask for, and how they are answered and refused."""
+
+from time import time
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+
+from hub.errors import AgentError, Busy, HubError, UnknownAgent
+from hub.messages import Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
+from hub.protocols.sse import OneRun, chunk
+
+Role = Literal["system", "user", "assistant"]
+ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+# What would change the answer if it were passed over, and the value that asks for nothing.
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "tools": (None, []),
+    "functions": (None, []),
+    "n": (None, 1),
+    "logprobs": (None, False),
+    "audio": (None,),
+    "modalities": (None, ["text"]),
+    "response_format": (None, {"type": "text"}),
+}
+REASONS = {"end_turn": "stop", "max_tokens": "length"}
+BEGIN = {"role": "assistant", "content": ""}
+DONE = b"data: [DONE]\n\n"
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+class Part(msgspec.Struct):
+    """One part of a message's content; only text has a meaning here."""
+
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["text"]})]
+    text: str | None = None
+
+
+class Turn(msgspec.Struct):
+    """One message of the conversation."""
+
+    role: Annotated[str, msgspec.Meta(examples=["user"], extra_json_schema={"enum": list(ROLES)})]
+    content: Annotated[str | list[Part] | None, msgspec.Meta(examples=["hello"])] = None
+
+
+class StreamOptions(msgspec.Struct):
+    """What a stream says beside the answer."""
+
+    include_usage: bool = False
+
+
+class Completion(msgspec.Struct):
+    """The body of a request; what it has beside these is ignored, or refused by UNSUPPORTED."""
+
+    example: ClassVar[str] = '{"model":"main","messages":[{"role":"user","content":"hello"}]}'
+    model: Annotated[str, msgspec.Meta(examples=["main"])]
+    messages: Annotated[list[Turn], msgspec.Meta(extra_json_schema={"minItems": 1})]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    sessionId: Id | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+def read_completion(body: dict[str, Any], session_id: str | None) -> Completion:
+    """Return what is asked; *session_id* is that of a header. Raises Refusal where the hub cannot do it."""
+    for param, harmless in UNSUPPORTED.items():
+        if body.get(param) not in harmless:
+            text = f"{param} is not supported here: leave it out"
+            raise Refusal(400, "invalid_request_error", text, param, "unsupported_parameter")
+    try:
+        return msgspec.convert(body if session_id is None else {**body, "sessionId": session_id}, Completion)
+    except msgspec.ValidationError as wrong:
+        raise Refusal(400, "invalid_request_error", str(wrong)) from None
+
+
+def conversation(turns: list[Turn]) -> tuple[str, list[tuple[Role, str]]]:
+    """Return the message to answer, and the role and text of those before it; raises Refusal."""
+    past: list[tuple[Role, str]] = []
+    for at, turn in enumerate(turns):
+        if turn.role not in ROLES:
+            text = f"role {turn.role[:40]!r} is not supported here"
+            raise Refusal(400, "invalid_request_error", text, f"messages[{at}].role")
+        past.append((ROLES[turn.role], _text(turn, at)))
+    if not past or past[-1][0] != "user":
+        raise Refusal(400, "invalid_request_error", "the last message must be the user's", "messages")
+    return past[-1][1], past[:-1]
+
+
+def _text(turn: Turn, at: int) -> str:
+    if not isinstance(turn.content, list):
+        return turn.content or ""
+    wrong = next((part.type for part in turn.content if part.type != "text"), None)
+    if wrong is not None:
+        text = f"content of type {wrong[:40]!r} is not supported here"
+        raise Refusal(400, "invalid_request_error", text, f"messages[{at}].content")
+    return "".join(part.text or "" for part in turn.content)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+class Refusal(Exception):
+    """An error in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`."""
+
+    def __init__(self, status: int, kind: str, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def refused(error: Exception) -> Refusal:
+    """Return what a client is told of an error."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, UnknownAgent):
+        return Refusal(404, "invalid_request_error", error.message, "model", "model_not_found")
+    if isinstance(error, Busy):
+        return Refusal(429, "rate_limit_error", error.message, None, error.code)
+    if isinstance(error, HubError):
+        kind = "invalid_request_error" if error.status < 500 else "server_error"
+        return Refusal(error.status, kind, error.message, None, error.code)
+    if isinstance(error, AgentError):
+        return Refusal(500, "server_error", error.message, None, error.code)
+    return Refusal(504, "server_error", "the answer took longer than the hub allows", None, "timeout")
+
+
+# --- what is answered -------------------------------------------------------------------------------------------------
+
+
+def models(names: list[str]) -> dict[str, Any]:
+    """Return agents as a list of models."""
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "hubbub"} for name in names]
+    return {"object": "list", "data": data}
+
+
+def completion(model: str, name: str, text: str, reason: str, usage: Usage | None) -> dict[str, Any]:
+    """Return a whole answer."""
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text, "refusal": None},
+        "logprobs": None,
+        "finish_reason": REASONS.get(reason, "stop"),
+    }
+    head = {"id": name, "object": "chat.completion", "created": int(time()), "model": model}
+    return {**head, "choices": [choice], "usage": _usage(usage)}
+
+
+def _usage(usage: Usage | None) -> dict[str, int] | None:
+    """Return the tokens that the agent's model counted; None where nobody did."""
+    if usage is None:
+        return None
+    said, heard = usage.outputTokens, usage.inputTokens
+    return {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said}
+
+
+def head(name: str, created: int, model: str) -> dict[str, Any]:
+    """Return what all chunks of an answer begin with."""
+    return {"id": name, "object": "chat.completion.chunk", "created": created, "model": model}
+
+
+def delta(head: dict[str, Any], content: dict[str, str], reason: str | None = None) -> dict[str, Any]:
+    """Return one chunk."""
+    return {**head, "choices": [{"index": 0, "delta": content, "logprobs": None, "finish_reason": reason}]}
+
+
+def end(head: dict[str, Any], reason: str, usage: Usage | None, wants_usage: bool) -> list[dict[str, Any]]:
+    """Return the last chunks; *reason* is the run's stop reason."""
+    last = [delta(head, {}, REASONS.get(reason, "stop"))]
+    return [*last, {**head, "choices": [], "usage": _usage(usage)}] if wants_usage else last
+
+
+class OneAnswer(OneRun):
+    """The chunks of one run as OpenAI's clients read them."""
+
+    def __init__(self, model: str, run_id: str, wants_usage: bool) -> None:
+        super().__init__(run_id)
+        self.model, self.wants_usage = model, wants_usage
+
+    def said(self, event: Event, body: Any) -> list[dict[str, Any]]:
+        begin = head(f"chatcmpl-{event.runId}", event.ts // 1000, self.model)
+        if isinstance(body, RunStarted):
+            return [delta(begin, BEGIN)]
+        if isinstance(body, (Chunk, WholeMessage)):
+            return [delta(begin, {"content": body.content})]
+        if isinstance(body, RunError):
+            return [refused(AgentError(body.message, body.code)).body]
+        if isinstance(body, RunFinished):
+            return end(begin, body.stopReason, body.usage, self.wants_usage)
+        return []
+
+    def event(self, event: Event) -> bytes:
+        ended = event.runId == self.run_id and isinstance(event.body, RunFinished)
+        return super().event(event) + (chunk(DONE) if ended else b"")

@@ -1,0 +1,28 @@
+"""The files of a session, as its agents have them."""
+
+from hub.errors import AgentError, HubError, UnknownFile
+from hub.hosting.contract import Shelf
+from hub.storage.blobs import Files
+
+
+def shelf(files: Files, key: str) -> Shelf:
+    """Return what the agents of a session have of its files; each refusal is an AgentError."""
+
+    async def file(file_id: str) -> bytes:
+        try:
+            record = await files.file(file_id)
+            if record.key != key:
+                raise UnknownFile(f"there is no file {file_id[:128]}")
+            return await files.read(record)
+        except HubError as refusal:
+            raise AgentError(refusal.message, refusal.code) from None
+
+    async def keep(name: str, type: str, data: bytes) -> str:
+        # What is no bytes is copied: nobody may change it between the digest and the disk.
+        whole = data if isinstance(data, bytes) else bytes(memoryview(data))
+        try:
+            return (await files.keep(key, name, type, whole)).fileId
+        except HubError as refusal:
+            raise AgentError(refusal.message, refusal.code) from None
+
+    return Shelf(file, keep)

@@ -1,0 +1,112 @@
+"""The facts that a log keeps beside events. A session is named by its key here: see hub.ids."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import attrs
+from msgspec import Struct, field
+
+from hub.messages import Author, Event, Message
+from hub.messages.parts import Plain
+
+
+@attrs.frozen
+class Head:
+    """Where a session stands: *seq* is its last number, and what is numbered *floor* or lower is no longer kept."""
+
+    key: str
+    epoch: str
+    seq: int
+    floor: int
+
+
+@attrs.frozen
+class SessionRow:
+    """A session as a list shows it: its messages are counted, and *ts* is the last one's; 0 where there is none."""
+
+    key: str
+    epoch: str
+    messages: int
+    ts: int
+    title: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@attrs.frozen
+class Label:
+    """What people and programs call a session, beside its id."""
+
+    title: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@attrs.frozen
+class Figures:
+    """What the log has done since it was opened: its commits, and how long they took together."""
+
+    commits: int
+    seconds: float
+
+
+class RunRecord(Struct, frozen=True):
+    """What a run needs to start, or to be ended, after the process that began it is gone.
+
+    *after* is a seq below the run's first event. *wide* says that it waits for every run of its session, not only for
+    those of its agent.
+    """
+
+    runId: str
+    key: str = field(name="sessionId")  # as older logs have it
+    agentId: str
+    state: Literal["queued", "started"]
+    messageId: str
+    userMessageId: str
+    message: str
+    author: Author
+    after: int
+    attempt: int = 1
+    wide: bool = False
+    parts: Plain | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@attrs.frozen
+class KeptChat:
+    """The answer that a chat with a clientMsgId got, and a digest of what it said."""
+
+    principal: str
+    clientMsgId: str
+    digest: str
+    messageId: str
+    runId: str
+    seq: int = 0
+
+
+@attrs.frozen
+class File:
+    """What a file is; its bytes lie elsewhere, by their *digest* (SHA-256 in hex). *created* is the log's time (ms)."""
+
+    fileId: str
+    key: str
+    name: str
+    type: str
+    size: int
+    digest: str
+    created: int = 0
+
+
+class Append(Struct):
+    """What is written in one commit, whole or not at all.
+
+    The log numbers *events* in place. Each of *messages* comes with the index of the event whose seq it gets. *saved*
+    run records are inserted or replaced; *ended* ones are forgotten. *chats* get the seq of the event at their index.
+    *removed* are ids of messages that leave the history, after *messages* have entered it.
+    """
+
+    key: str
+    events: Sequence[Event]
+    messages: Sequence[tuple[int, Message]] = ()
+    saved: Sequence[RunRecord] = ()
+    ended: Sequence[str] = ()
+    chats: Sequence[tuple[int, KeptChat]] = ()
+    removed: Sequence[str] = ()

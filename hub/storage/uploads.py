@@ -1,0 +1,86 @@
+"""A file on its way in: its bytes go to disk piece by piece, and are hashed."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Awaitable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from hub.errors import EmptyFile, StorageUnavailable, UnknownSession
+from hub.ids import session_id
+from hub.storage.records import File
+
+if TYPE_CHECKING:
+    from hub.storage.blobs import Files
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class Upload:
+    """A file that comes in, piece by piece. One call at a time; where that is cancelled, its work goes on unheard."""
+
+    files: "Files"
+    key: str
+    name: str
+    type: str
+    path: Path
+    digest: str = ""
+    size: int = 0
+    counted: int = 0
+    kept: bool = False
+    gone: bool = False  # its session was forgotten meanwhile
+    last: "asyncio.Future[Any] | None" = None
+    _out: IO[bytes] | None = None
+    _hash: Any = attrs.Factory(hashlib.sha256)
+
+    async def write(self, data: bytes) -> None:
+        """Add a piece; raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
+        self.refuse_gone()
+        self.files.count(self, len(data))
+        await self._step(self.files.work(self._append, data))
+
+    async def end(self) -> None:
+        """Say that all has come; it is on disk then. Raises EmptyFile, StorageUnavailable."""
+        if not self.size:
+            raise EmptyFile("the file is empty: send its bytes as the body")
+        self.digest = await self._step(self.files.work(self._finish))
+
+    async def keep(self) -> File:
+        """Keep what has come; raises UnknownSession, StorageUnavailable."""
+        return await self._step(self.files.put(self))
+
+    def refuse_gone(self) -> None:
+        if self.gone:
+            raise UnknownSession(f"session {session_id(self.key)} was deleted while the file came in")
+
+    async def _step(self, work: Awaitable[T]) -> T:
+        self.last = step = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(step)
+        except OSError as error:
+            raise StorageUnavailable(f"files cannot be written now ({error.strerror}): try again") from error
+
+    def _append(self, data: bytes) -> None:
+        if self._out is None:
+            self._out = self.path.open("xb")
+        self._out.write(data)
+        self._hash.update(data)
+
+    def _finish(self) -> str:
+        assert self._out is not None
+        with self._out as out:
+            out.flush()
+            os.fsync(out.fileno())
+        return str(self._hash.hexdigest())
+
+    def drop(self) -> None:
+        """Leave nothing on disk; in a thread, after every other step."""
+        with suppress(OSError):  # on a full disk closing fails, and closes all the same
+            if self._out is not None:
+                self._out.close()
+        self.path.unlink(missing_ok=True)
