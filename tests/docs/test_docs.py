@@ -50,6 +50,7 @@ KNOWN = {
     ("python", "adapter"),
     ("ini", "adapter"),
     ("toml", "adapter="),
+    ("toml", "build"),
     ("http", "request"),
     ("json", "response"),
     ("text", "response"),
@@ -247,7 +248,9 @@ async def test_the_adapter_of_the_page_works(
     """As a package with the entry point of the page, and an agent of its kind."""
     (code,) = of_kind(DOCS["agents"], "python", "adapter")
     (setup,) = of_kind(DOCS["agents"], "ini", "adapter")
+    (build,) = of_kind(DOCS["agents"], "toml", "build")
     ((agent, chat),) = pairs(DOCS["agents"], "toml adapter=", "text chat")
+    assert build.text.splitlines()[1:] == ['requires = ["setuptools"]', 'build-backend = "setuptools.build_meta"']
     install(tmp_path / "site", setup.text, code.text, monkeypatch)
     name = agent.value("adapter")
     hub.agent(f"{name}.toml", agent.text)
