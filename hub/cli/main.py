@@ -14,6 +14,7 @@ from rich.text import Text
 
 from hub import __version__
 from hub.cli.remote import COMMANDS
+from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError, Settings, load
 from hub.storage.log import LogUnusable
 
@@ -58,6 +59,7 @@ def serve(**flags: Any) -> None:
 def agents(**flags: Any) -> None:
     """Tell which agents are hosted, and which are broken and why."""
     settings = _settings(flags)
+    log_to_stderr()
     try:
         reports = asyncio.run(_reports(settings))
     except (LogUnusable, OSError) as error:

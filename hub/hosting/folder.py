@@ -1,7 +1,6 @@
 """The agents folder: one file per agent, found by path; a broken one is listed with its error and stops nobody."""
 
 import asyncio
-import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from hub.hosting.contract import Place
 from hub.hosting.functions import Broken
 from hub.hosting.hosted import Agent, one_line
 from hub.hosting.loader import load_file, load_table
+from hub.ids import bad_id, is_id
 
 log = structlog.get_logger(__name__)
 
-ID = re.compile(r"[A-Za-z0-9:@-][A-Za-z0-9._:@-]{0,127}")
 MEND = "mend it, then reload it or restart the hub"
 
 
@@ -125,8 +124,8 @@ class Agents:
 
     async def _load(self, name: str, paths: list[Path]) -> Agent:
         try:
-            if not ID.fullmatch(name):
-                raise Broken(f"{paths[0].name}: the name is no agent id (1 to 128 of A-Z a-z 0-9 . _ : @ -)")
+            if not is_id(name):
+                raise Broken(bad_id(f"{paths[0].name}: the name"))
             if len(paths) > 1:
                 raise Broken(f"{paths[0].name} and {paths[1].name} are both there: keep one")
             if paths[0].suffix == ".py":

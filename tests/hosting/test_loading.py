@@ -327,7 +327,7 @@ async def test_a_name_that_is_no_id_is_refused(agents: Agents) -> None:
     write(agents, "b c.py", "def a(message): pass")
     await agents.open()
     assert [one["agentId"] for one in agents.describe()] == ["b c", "caf?"]
-    assert all("is no agent id" in one["error"].encode().decode() for one in agents.describe())
+    assert all("the name is no id: 1 to 128" in one["error"].encode().decode() for one in agents.describe())
 
 
 async def test_what_is_no_agent_file_is_passed_over(agents: Agents) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from support.documents import ROOT
 
+from hub.commands.table import TABLE
+
 HUB, TESTS = ROOT / "hub", ROOT / "tests"
 
 # The ground: all folders may import it. It imports nothing of the hub but itself.
@@ -111,6 +113,19 @@ def test_the_table_is_in_the_order_of_the_floors() -> None:
     for number, (own, rules) in enumerate(FOLDERS.items()):
         before = {*list(FOLDERS)[:number]}
         assert {rule.partition(".")[0] for rule in rules} <= before, own
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if folder(module) in ("web", "cli")])
+def test_what_is_above_the_door_calls_rows_of_its_table(module: str) -> None:
+    """Not the functions behind them, which ask nobody whether the principal may."""
+    stray = []
+    for node in everywhere(parsed(module)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hub.commands"):
+            whole = node.module == "hub.commands"
+            stray += [alias.name for alias in node.names if alias.name in TABLE or (whole and alias.name != "table")]
+        elif isinstance(node, ast.Import):
+            stray += [alias.name for alias in node.names if alias.name.startswith("hub.commands")]
+    assert not stray
 
 
 def test_modules_do_not_import_each_other_in_a_circle() -> None:

@@ -657,6 +657,35 @@ async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
     assert (await hub.log.sessions("", EVERYONE, 2, 9, None, 0, far)) == (3, found[2:])
 
 
+async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> None:
+    """No prefix stands for keys without a slash; one tenant's name may begin with another's."""
+    for key in ("s", "acme/s", "acme/t", "acme2/s", "a%/s"):
+        await hub.log.load(key)
+
+    async def keys(prefix: str) -> list[str]:
+        return sorted(row.key for row in (await hub.log.sessions(prefix, EVERYONE, 0, 9, None, 0, 10**15))[1])
+
+    assert await keys("") == ["s"]
+    assert await keys("acme/") == ["acme/s", "acme/t"]
+    assert await keys("acme2/") == ["acme2/s"] and await keys("a%/") == ["a%/s"] and await keys("b/") == []
+
+
+async def test_sessions_are_listed_for_their_readers(hub: Opened) -> None:
+    """Until there are grants, the one reader of each session is everyone."""
+    await hub.log.load("s")
+    assert (await hub.log.sessions("", {"p_1", *EVERYONE}, 0, 9, None, 0, 10**15))[0] == 1
+    assert (await hub.log.sessions("", {"p_1"}, 0, 9, None, 0, 10**15)) == (0, [])
+    assert (await hub.log.sessions("", set(), 0, 9, None, 0, 10**15)) == (0, [])
+
+
+async def test_events_carry_the_id_of_their_session(hub: Opened) -> None:
+    """The key is for the log alone: what is announced, read, and read back after a restart has the id."""
+    await hub.log.load("acme/s")
+    await hub.put(Append("acme/s", [chunk("x")]))
+    assert [event.sessionId for event in await hub.log.read("acme/s", 0, 9)] == ["s"]
+    assert [said.sessionId for kind, said in hub.heard if kind == "event"] == ["s"]
+
+
 async def test_a_session_has_a_label(opener: Opener) -> None:
     """Title and metadata are replaced one by one, kept across a restart, and listed; an unknown session has none."""
     hub = await opener()

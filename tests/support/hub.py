@@ -138,6 +138,11 @@ class Hub:
         return self.door.node
 
     @property
+    def app(self) -> web.Application:
+        assert self._runner is not None and self._runner.app is not None
+        return self._runner.app
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 

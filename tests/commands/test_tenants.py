@@ -1,0 +1,163 @@
+"""Sessions are named by their tenant and their id below the door, and by the id alone above it."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from support.hub import Hub
+from support.sockets import frames
+from support.waiting import PATIENCE, eventually
+
+from hub.access.principal import ALL, LOCAL, Principal
+from hub.commands import table as commands
+from hub.commands.client import Client, attach
+from hub.errors import NotRunning, UnknownFile, UnknownInterrupt, UnknownSession
+from hub.ids import key_prefix, session_id, session_key, tenant_of
+from hub.messages import Cancel, Chat, Fork, Resume, Subscribe, Typing
+from hub.protocols import open_protocol
+
+ACME = Principal(id="ann", name="Ann", tenant="acme", may=ALL)
+
+
+class Listener:
+    """A socket of a principal's own, in the extended protocol: no sign-in tells the routes of one yet."""
+
+    def __init__(self, client: Client, reader: asyncio.StreamReader) -> None:
+        self.client, self._reader = client, reader
+        self.frames: list[dict[str, Any]] = []
+
+    async def until(self, kind: str) -> dict[str, Any]:
+        """Read on to the first frame of a type."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                new = list(frames(await self._reader.read(1 << 20)))
+                self.frames += new
+                for frame in new:
+                    if frame["type"] == kind:
+                        return frame
+
+    def text(self) -> str:
+        return "".join(frame["content"] for frame in self.frames if frame["type"] == "stream")
+
+
+@asynccontextmanager
+async def attached(hub: Hub, who: Principal) -> AsyncIterator[Listener]:
+    served: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
+
+    class Server(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            served.set_result(transport)
+
+    async def nothing() -> None: ...
+
+    server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    client = attach(hub.door, who, open_protocol("hubbub.v1"), await served, nothing, agent="echo")
+    try:
+        yield Listener(client, reader)
+    finally:
+        writer.close()
+        await client.close(nothing)
+        server.close()
+
+
+async def say(hub: Hub, who: Principal, message: str, **fields: Any) -> str:
+    """Return the answer to a message in the session s1."""
+    chat = Chat(message=message, agentId="echo", sessionId="s1", **fields)
+    return (await commands.ask(hub.door, who, chat)).content
+
+
+def test_a_key_is_the_id_alone_in_the_default_tenant() -> None:
+    """So that what older releases kept needs no change."""
+    assert session_key("default", "s1") == "s1" and session_key("acme", "s1") == "acme/s1"
+    assert [session_id(key) for key in ("s1", "acme/s1")] == ["s1", "s1"]
+    assert [tenant_of(key) for key in ("s1", "acme/s1")] == ["default", "acme"]
+    assert [key_prefix(tenant) for tenant in ("default", "acme")] == ["", "acme/"]
+
+
+async def test_two_tenants_have_each_a_session_of_one_id(hub: Hub) -> None:
+    """With its own messages, events, idempotency keys and list, and the same id in all that is answered."""
+    await hub.start()
+    assert await say(hub, LOCAL, "ours", clientMsgId="one") == "ours "
+    assert await say(hub, ACME, "theirs", clientMsgId="one") == "theirs "
+    for who, words in ((LOCAL, "ours"), (ACME, "theirs")):
+        _, messages = await commands.messages(hub.door, who, "s1", 0, 9)
+        assert [message.content for message in messages] == [words, f"{words} "]
+        total, listed = await commands.sessions(hub.door, who, 0, 9)
+        assert total == 1 and [one.sessionId for one in listed] == ["s1"]
+        page = await commands.events(hub.door, who, "s1", 0)
+        assert {event.sessionId for event in page.data} == {"s1"} and page.seq == len(page.data)
+        state = await commands.session(hub.door, who, "s1")
+        assert state.sessionId == "s1" and state.epoch == listed[0].epoch == page.epoch
+    with sqlite3.connect(hub.folder / "data" / "hub.db") as db:
+        assert {key for (key,) in db.execute("SELECT id FROM sessions")} == {"s1", "acme/s1"}
+
+
+async def test_what_one_tenant_does_reaches_no_other(hub: Hub) -> None:
+    """Its files, its questions and its runs are nowhere else; and clearing takes its own sessions alone."""
+    await hub.start()
+    await say(hub, LOCAL, "ours")
+    await say(hub, ACME, "theirs")
+    async with await commands.upload(hub.door, ACME, "s1", "x.txt", "text/plain") as incoming:
+        await incoming.write(b"secret")
+        kept = await incoming.keep()
+    assert kept.sessionId == "s1" and (await commands.file(hub.door, ACME, kept.fileId)).file.size == 6
+    with pytest.raises(UnknownFile):
+        await commands.file(hub.door, LOCAL, kept.fileId)
+    resume = Resume(sessionId="s1", interruptId="i", status="cancelled")
+    with pytest.raises(UnknownInterrupt, match="in session s1$"):
+        await commands.resume(hub.door, ACME, resume)
+    with pytest.raises(NotRunning, match="in session s1$"):
+        await commands.cancel(hub.door, ACME, Cancel(sessionId="s1"))
+    assert (await commands.clear_sessions(hub.door, ACME)).deleted == 1
+    with pytest.raises(UnknownSession, match="no session s1:"):
+        await commands.session(hub.door, ACME, "s1")
+    assert (await commands.session(hub.door, LOCAL, "s1")).seq > 0
+    await commands.relabel(hub.door, LOCAL, "s1", {"title": "ours"})
+    await commands.delete_session(hub.door, LOCAL, "s1")
+
+
+async def test_a_listener_hears_its_own_tenant(hub: Hub) -> None:
+    """A session, the group of an agent, typing, and an own session that was forked."""
+    await hub.start()
+    async with attached(hub, ACME) as ann, attached(hub, ACME) as bob, attached(hub, LOCAL) as local:
+        await commands.receive(ann.client, Subscribe(sessionId="s1"))
+        await commands.receive(bob.client, Subscribe(agentId="echo"))
+        await commands.receive(local.client, Subscribe(sessionId="s1"))
+        subscribed = await ann.until("subscribed")
+        assert subscribed["sessionId"] == "s1" and [one["id"] for one in subscribed["members"]] == []
+        await say(hub, LOCAL, "ours")
+        await say(hub, ACME, "theirs")
+        for listener, words in ((ann, "theirs "), (bob, "theirs "), (local, "ours ")):
+            await listener.until("run_finished")
+            assert listener.text() == words
+            assert {frame.get("sessionId", "s1") for frame in listener.frames} == {"s1"}
+        await commands.receive(bob.client, Subscribe(sessionId="s1"))
+        await commands.receive(bob.client, Typing(sessionId="s1"))
+        assert (await ann.until("typing"))["author"] == {"id": "ann", "name": "Ann"}
+        _, (message, _) = await commands.messages(hub.door, ACME, "s1", 0, 9)
+        await commands.receive(ann.client, Fork(sessionId="s1", messageId=message.messageId, newSessionId="s2"))
+        await eventually(lambda: "acme/s2" in hub.node.sessions)
+        assert (await commands.session(hub.door, ACME, "s2")).sessionId == "s2"
+        with pytest.raises(UnknownSession):
+            await commands.session(hub.door, LOCAL, "s2")
+
+
+async def test_what_waits_in_a_session_of_a_tenant_goes_on_after_a_restart(hub: Hub) -> None:
+    """Recovery takes up sessions by their keys."""
+    await hub.start()
+    await commands.chat(hub.door, ACME, Chat(message=str(hub.folder / "never"), agentId="gated", sessionId="s1"))
+    second = Chat(message="waited", agentId="echo", sessionId="s1", ifBusy="enqueue")
+    waiting = await commands.chat(hub.door, ACME, second)
+    await eventually(lambda: hub.node.sessions["acme/s1"].channel.head > 3)
+    await hub.stop()
+    await hub.start()
+    await eventually(lambda: not hub.node.sessions)
+    _, messages = await commands.messages(hub.door, ACME, "s1", 0, 9)
+    assert [message.content for message in messages][1:] == ["waited", "one ", "waited "]
+    assert waiting.status == "queued" and messages[-1].runId == waiting.runId
+    assert await commands.sessions(hub.door, LOCAL, 0, 9) == (0, [])

@@ -1,0 +1,55 @@
+"""What the core takes from the world beside sockets and disk comes through one value."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support.documents import ROOT
+from support.hub import Hub
+
+from hub.seams import Seams
+
+FOLDERS = ("access", "commands", "delivery", "node", "sessions", "storage")
+# Wall time, clocks and randomness. What may take them: the thread that writes the log, which has no event loop.
+WORLD = {"time", "datetime", "random", "secrets", "uuid"}
+THREADS = {"storage/sqlite/writer.py"}
+FILES = [path for folder in FOLDERS for path in sorted((ROOT / "hub" / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT / "hub")))
+def test_the_core_takes_time_and_chance_from_its_seams(path: Path) -> None:
+    """Durations come from the running loop, everything else from a Seams."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    assert not found & WORLD or str(path.relative_to(ROOT / "hub")) in THREADS
+
+
+async def test_a_hub_goes_by_the_seams_that_it_is_given(hub: Hub) -> None:
+    """Every id, every secret and every time of what it keeps."""
+    counts: Counter[str] = Counter()
+
+    def number(kind: str) -> str:
+        counts[kind] += 1
+        return f"{kind}_{counts[kind]}"
+
+    def secret(size: int) -> str:
+        counts["secret"] += 1
+        return f"{counts['secret']:0{2 * size}x}"
+
+    hub.seams = Seams(now=lambda: 1_000_000, new_id=number, new_secret=secret)
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="echo", message="hello")
+    await client.until_done()
+    events = [frame for frame in client.frames if "seq" in frame and "ts" in frame]
+    assert {frame["ts"] for frame in events} == {1_000_000} and {frame["sessionId"] for frame in events} == {"s_1"}
+    assert {frame.get("runId") for frame in events} == {None, "r_1"}
+    assert [frame["messageId"] for frame in events if frame["type"] == "user_message"] == ["m_2"]
+    assert {frame["epoch"] for frame in events} == {f"{2:016x}"}  # the first secret names the connection
+    file_id = await hub.node.files.keep("s_1", "x.txt", "text/plain", b"x")
+    assert file_id.fileId == f"f_{4:032x}" and file_id.key == "s_1"  # the third named the part on its way in
