@@ -72,7 +72,7 @@ MIGRATIONS = (
     UPDATE messages SET user_message = (SELECT id FROM messages AS asked WHERE asked.session = messages.session
         AND asked.role = 'user' AND asked.seq < messages.seq ORDER BY asked.seq DESC LIMIT 1) WHERE role = 'assistant';
     """,
-    # Events lie as they were committed, and then in strips (see sqlite_strips.py). as_loose() makes one of each event.
+    # Events lie as they were committed, and then in strips (see strips.py). as_loose() makes one of each event.
     """
     INSERT INTO places SELECT s.n, e.seq, e.n FROM events e JOIN sessions s ON s.id = e.session
         WHERE e.n > (SELECT upto FROM placed) ORDER BY s.n, e.seq;

@@ -1,6 +1,6 @@
 """The tables of the embedded log, and every statement about them.
 
-What is read comes back in one row, mostly of one JSON value, and so in one step (sqlite.py says why).
+What is read comes back in one row, mostly of one JSON value, and so in one step (log.py says why).
 """
 
 import sqlite3
@@ -77,7 +77,7 @@ BACK = """
         SELECT events FROM strips WHERE session = (SELECT n FROM here) AND seq < :seq AND upto <= coalesce(
             (SELECT min(upto) FROM strips WHERE session = (SELECT n FROM here) AND upto >= :seq - 1), :seq)
         ORDER BY upto DESC LIMIT 8)"""
-# A message as sqlite_plan.py reads it.
+# A message as plan.py reads it.
 SHOWN = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
         json(parts), json(metadata), user_message)"""
 HISTORY = f"""
