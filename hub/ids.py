@@ -1,10 +1,14 @@
-"""Ids as clients write them, and the keys of sessions, by which the hub tells sessions of different tenants apart."""
+"""Ids as clients write them, and the keys by which the hub names sessions."""
 
 import re
+from typing import NewType
 
 ID_PATTERN = r"[A-Za-z0-9._:@-]{1,128}"
 ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ : @ -"
 DEFAULT_TENANT = "default"
+
+# A session's name below the use cases, unique in the hub. A type of its own, so that no id is taken for one.
+Key = NewType("Key", str)
 
 _ID = re.compile(ID_PATTERN)
 
@@ -15,7 +19,7 @@ def is_id(text: str) -> bool:
 
 
 def bad_id(name: str, value: str | None = None) -> str:
-    """Return the sentence that refuses an id; *name* is the field or the place it came from."""
+    """Return the sentence that refuses an id; *name* says where it came from."""
     shown = "" if value is None else f" {short(value)}"
     return f"{name}{shown} is no id: {ID_RULE}"
 
@@ -25,20 +29,20 @@ def short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:40] + "…")
 
 
-def session_key(tenant: str, session_id: str) -> str:
+def session_key(tenant: str, session_id: str) -> Key:
     """Return the key of a session, which is unique in the hub: its id, or TENANT/ID outside of the default tenant.
 
     No id has a slash, so the two forms cannot be mistaken for each other.
     """
-    return session_id if tenant == DEFAULT_TENANT else f"{tenant}/{session_id}"
+    return Key(session_id if tenant == DEFAULT_TENANT else f"{tenant}/{session_id}")
 
 
-def session_id(key: str) -> str:
+def id_of(key: Key) -> str:
     """Return the id of a session, which is unique in its tenant, and all that clients see of its key."""
     return key.rpartition("/")[2]
 
 
-def tenant_of(key: str) -> str:
+def tenant_of(key: Key) -> str:
     """Return the tenant that a session belongs to."""
     return key.rpartition("/")[0] or DEFAULT_TENANT
 

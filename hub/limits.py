@@ -10,7 +10,7 @@ MiB = 1024 * KiB
 
 MOST = 2**53  # of any limit: what JSON holds exactly everywhere
 Count = Annotated[int, msgspec.Meta(ge=1, le=MOST, description="a whole number, 1 or more")]
-CountOrNone = Annotated[int, msgspec.Meta(ge=0, le=MOST, description="a whole number, 0 or more")]
+CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=MOST, description="a whole number, 0 or more")]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds, more than 0")]
 
 
@@ -38,23 +38,23 @@ class Limits:
     page_rows: Count = 8192
     first_page_rows: Count = 1024  # of a catch-up: one who joins late sees something soon
     page_bytes: Count = 256 * KiB  # of replay; also the longest merged chunk
-    kept_page_bytes: CountOrNone = 8 * MiB  # of pages read lately, per node: those who come a little later share them
+    kept_page_bytes: CountOrZero = 8 * MiB  # of pages read lately, per node: those who come a little later share them
     # of text in one event; a code point takes up to 4
     chunk_bytes: Annotated[int, msgspec.Meta(ge=4, le=MOST, description="a whole number, 4 or more")] = 32 * KiB
     pending_bytes: Count = 1 * MiB  # of text of one run not yet in the log: beyond it the agent waits
     content_bytes: Count = 256 * KiB  # of one event of an agent that is no text
     reply_bytes: Count = 64 * KiB  # of the payload of an answer to a question, as JSON
-    open_questions: CountOrNone = 32  # per run
+    open_questions: CountOrZero = 32  # per run
     result_bytes: Count = 32 * KiB  # of a tool's result in its event: beyond it the result is kept as a file
-    result_start_bytes: CountOrNone = 1 * KiB  # of such a result, which its event still has
+    result_start_bytes: CountOrZero = 1 * KiB  # of such a result, which its event still has
     file_bytes: Count = 32 * MiB
     session_files_bytes: Count = 256 * MiB
     files_bytes: Count = 4096 * MiB  # of all sessions
     file_name_length: Count = 200  # characters
     upload_seconds: Seconds = 600.0  # for a file to arrive: 32 MiB at half a megabit a second
     run_bytes: Count = 8 * MiB  # of text of one run: beyond it the run ends with an error
-    queued_runs: CountOrNone = 20  # per session
-    message_parts: CountOrNone = 64
+    queued_runs: CountOrZero = 20  # per session
+    message_parts: CountOrZero = 64
     taken_messages: Count = 10_000  # taken back at once: more make the event that says so too long
     fork_messages: Count = 1000  # copied into a fork, the newest
     fork_bytes: Count = 9 * MiB  # of their text and parts: the longest answer fits
@@ -64,10 +64,10 @@ class Limits:
     drain_seconds: Seconds = 15.0
     close_seconds: Seconds = 2.0  # for the closing handshakes of a drain
     retry_seconds: Seconds = 0.5  # before what the log refused is tried again
-    call_depth: CountOrNone = 8  # agents that call agents
-    history_messages: CountOrNone = 100
+    call_depth: CountOrZero = 8  # agents that call agents
+    history_messages: CountOrZero = 100
     history_bytes: Count = 1 * MiB  # of text and parts in a history; the newest messages win
     list_size: Count = 100  # sessions or messages on one page of a list
     title_length: Count = 200  # characters of a session's title
-    presence_members: CountOrNone = 50
+    presence_members: CountOrZero = 50
     presence_seconds: Seconds = 1.0

@@ -8,6 +8,7 @@ from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.errors import AlreadyResolved, BadFrame, NotRunning
 from hub.hosting.contract import Reply
+from hub.ids import Key
 from hub.messages import Cancel, Cancelling, Ok, Resume
 from hub.sessions.questions import Questions, asked, check_payload, resolved, too_late
 from hub.storage.records import KeptChat
@@ -42,7 +43,7 @@ async def _reply(hub: Hub, who: Principal, command: Resume) -> None:
     raise too_late(command.sessionId, command.interruptId)
 
 
-def _open_questions(hub: Hub, key: str, interrupt_id: str) -> Questions | None:
+def _open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | None:
     """Return the questions among which this one is open, or None."""
     session = hub.node.sessions.get(key)  # one with an open question is in memory
     return session.asking(interrupt_id) if session is not None else None
@@ -69,7 +70,7 @@ async def answer(hub: Hub, who: Principal, session_id: str, replies: Sequence[Re
     return questions[0].runId, min(question.seq for question in questions)
 
 
-async def _check(hub: Hub, who: Principal, key: str, question: KeptChat, reply: Resume) -> None:
+async def _check(hub: Hub, who: Principal, key: Key, question: KeptChat, reply: Resume) -> None:
     """Raise what an answer would be refused with, as far as that is known before any of them is kept."""
     check_payload(reply.payload, hub.limits)
     if _open_questions(hub, key, reply.interruptId) is None and reply.status == "resolved":
@@ -78,7 +79,7 @@ async def _check(hub: Hub, who: Principal, key: str, question: KeptChat, reply: 
             raise too_late(reply.sessionId, reply.interruptId)
 
 
-async def _stands(hub: Hub, who: Principal, key: str, question: KeptChat, reply: Resume) -> bool:
+async def _stands(hub: Hub, who: Principal, key: Key, question: KeptChat, reply: Resume) -> bool:
     """Return whether this very answer is the one that the log has."""
     log = hub.node.log
     head = await log.find(key)

@@ -8,7 +8,7 @@ import attrs
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.errors import UnknownFile
-from hub.ids import session_id, tenant_of
+from hub.ids import Key, id_of, tenant_of
 from hub.messages import Kept
 from hub.storage.blobs import Files
 from hub.storage.records import File
@@ -34,7 +34,7 @@ class Incoming:
         await self._upload.end()
         async with self._hub.node.use(self._upload.key):
             file = await self._upload.keep()
-        return Kept(file.fileId, session_id(file.key), file.name, file.type, file.size)
+        return Kept(file.fileId, id_of(file.key), file.name, file.type, file.size)
 
 
 @attrs.frozen
@@ -50,17 +50,17 @@ class Stored:
 
 
 async def upload(
-    hub: Hub, who: Principal, name: str, file_name: str, media_type: str
+    hub: Hub, who: Principal, session_id: str, file_name: str, media_type: str
 ) -> AbstractAsyncContextManager[Incoming]:
-    """Take a file in for the session *name*; what was not kept when the context ends is dropped.
+    """Take a file in for a session; what was not kept when the context ends is dropped.
 
     Entering it raises BadType and BadQuery.
     """
-    return _incoming(hub, hub.key(who, name), file_name, media_type)
+    return _incoming(hub, hub.key(who, session_id), file_name, media_type)
 
 
 @asynccontextmanager
-async def _incoming(hub: Hub, key: str, file_name: str, media_type: str) -> AsyncIterator[Incoming]:
+async def _incoming(hub: Hub, key: Key, file_name: str, media_type: str) -> AsyncIterator[Incoming]:
     async with hub.node.files.upload(key, file_name, media_type) as upload:
         yield Incoming(hub, upload)
 

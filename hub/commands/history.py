@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.errors import UnknownSession
-from hub.ids import key_prefix, session_id
+from hub.ids import id_of, key_prefix
 from hub.messages import EventPage, Listed, Message, SessionState, State
 from hub.storage.log import EVERYONE
 from hub.storage.records import Head, SessionRow
@@ -18,9 +18,7 @@ async def sessions(
 ) -> tuple[int, list[Listed]]:
     """Return how many sessions there are, and *size* of them after the newest *skip*; see Log.sessions()."""
     total, rows = await session_rows(hub, who, skip, size, agent, since, until)
-    return total, [
-        Listed(session_id(row.key), row.epoch, row.messages, row.ts, row.title, row.metadata) for row in rows
-    ]
+    return total, [Listed(id_of(row.key), row.epoch, row.messages, row.ts, row.title, row.metadata) for row in rows]
 
 
 async def session_rows(
@@ -30,42 +28,42 @@ async def session_rows(
     return await hub.node.log.sessions(key_prefix(who.tenant), EVERYONE, skip, size, agent, since, until)
 
 
-async def session(hub: Hub, who: Principal, name: str) -> SessionState:
+async def session(hub: Hub, who: Principal, session_id: str) -> SessionState:
     """Return where a session stands, and what it is doing; raises UnknownSession."""
-    return await state_of(hub, await head_of(hub, who, name))
+    return await state_of(hub, await head_of(hub, who, session_id))
 
 
-async def messages(hub: Hub, who: Principal, name: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
+async def messages(hub: Hub, who: Principal, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
     """Return how many finished messages there are, and *size* of them after the oldest *skip*."""
-    head = await head_of(hub, who, name)
+    head = await head_of(hub, who, session_id)
     return await hub.node.log.history(head.key, skip, size)
 
 
-async def events(hub: Hub, who: Principal, name: str, after: int) -> EventPage:
+async def events(hub: Hub, who: Principal, session_id: str, after: int) -> EventPage:
     """Return a page of a session's log: events after *after*, or after what is still kept."""
-    head = await head_of(hub, who, name)
+    head = await head_of(hub, who, session_id)
     page = await hub.node.log.read(head.key, max(after, head.floor), head.seq)
     return EventPage([*page], head.epoch, head.seq, head.floor)
 
 
-async def head_of(hub: Hub, who: Principal, name: str) -> Head:
-    head = await hub.node.log.find(hub.key(who, name))
+async def head_of(hub: Hub, who: Principal, session_id: str) -> Head:
+    head = await hub.node.log.find(hub.key(who, session_id))
     if head is None:
-        raise unknown_session(name)
+        raise unknown_session(session_id)
     return head
 
 
 async def state_of(hub: Hub, head: Head) -> SessionState:
     label = await hub.node.log.label(head.key)
-    name, session = session_id(head.key), hub.node.sessions.get(head.key)
+    session_id, session = id_of(head.key), hub.node.sessions.get(head.key)
     if label is None:
-        raise unknown_session(name)
-    state = session.state() if session is not None else State(sessionId=name, state="idle", active=(), queue=())
+        raise unknown_session(session_id)
+    state = session.state() if session is not None else State(sessionId=session_id, state="idle", active=(), queue=())
     return SessionState(
-        *(name, head.epoch, head.seq, head.floor, state.state, state.active, state.queue),
+        *(session_id, head.epoch, head.seq, head.floor, state.state, state.active, state.queue),
         *(label.title, label.metadata, state.interrupts),
     )
 
 
-def unknown_session(name: str) -> UnknownSession:
-    return UnknownSession(f"there is no session {name}: a chat makes it", sessionId=name)
+def unknown_session(session_id: str) -> UnknownSession:
+    return UnknownSession(f"there is no session {session_id}: a chat makes it", sessionId=session_id)

@@ -5,7 +5,7 @@ import asyncio
 import attrs
 
 from hub.access.principal import Principal
-from hub.ids import session_key
+from hub.ids import Key, session_key
 from hub.limits import Limits
 from hub.node.node import Node
 from hub.node.upkeep import Upkeep
@@ -44,8 +44,8 @@ class Hub:
 
         Raises LogUnusable and OSError, each with one line for the operator; nothing is open then.
         """
-        self.is_started = True
         await self.node.start()
+        self.is_started = True
         self.upkeep.start()
 
     def drain(self) -> None:
@@ -69,9 +69,13 @@ class Hub:
         await self.upkeep.stop()
         await self.node.close()
 
-    def key(self, who: Principal, session_id: str) -> str:
+    def key(self, who: Principal, session_id: str) -> Key:
         """Return the key by which everything below the use cases knows a session."""
         return session_key(who.tenant, session_id)
+
+    def group(self, who: Principal, agent_id: str) -> str:
+        """Return the name of the group that listens to an agent in the principal's tenant."""
+        return session_key(who.tenant, agent_id)
 
 
 def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:

@@ -12,42 +12,43 @@ from hub.messages import Hello, Ok, Subscribe, Subscribed, Typing, TypingNotice,
 from hub.protocols import open_protocol
 
 
-def welcome(client: Client, ref: str | int | None = None) -> None:
+async def welcome(hub: Hub, who: Principal, client: Client) -> None:
     """Tell a client where it is; the first frame of the extended protocol."""
-    hub, limits = client.hub, client.hub.limits
-    client.answer(
-        Welcome(
-            protocol=client.connection.protocol.name,
-            hub={"name": "hubbub", "version": __version__},
-            connectionId=client.id,
-            principal=client.who.author,
-            agents=hub.node.agents.describe(),
-            limits={
-                "frameBytes": limits.frame_bytes,
-                "subscriptions": limits.subscriptions,
-                "queuedRuns": limits.queued_runs,
-                "historyMessages": limits.history_messages,
-            },
-            heartbeatMs=int(limits.ping_seconds * 1000),
-            ref=ref,
-        )
-    )
+    client.answer(_welcome(client, None))
 
 
 async def hello(hub: Hub, who: Principal, command: Hello, client: Client) -> None:
     """Change a plain client to the extended protocol; raises BadFrame after its first frame."""
-    protocol = client.connection.protocol
-    if protocol.name == "plain" and client.frames > 1:
+    if client.protocol == "plain" and client.frames > 1:
         raise BadFrame("hello must be the first frame; reconnect to speak the extended protocol")
-    chosen = open_protocol("hubbub.v1") if protocol.name == "plain" else protocol
-    hub.node.registry.speak(client.connection, chosen, lambda: welcome(client, command.ref))
+    protocol = open_protocol("hubbub.v1") if client.protocol == "plain" else client.connection.protocol
+    hub.node.registry.speak(client.connection, protocol, lambda: client.answer(_welcome(client, command.ref)))
+
+
+def _welcome(client: Client, ref: str | int | None) -> Welcome:
+    hub, limits = client.hub, client.hub.limits
+    return Welcome(
+        protocol=client.protocol,
+        hub={"name": "hubbub", "version": __version__},
+        connectionId=client.id,
+        principal=client.who.author,
+        agents=hub.node.agents.describe(),
+        limits={
+            "frameBytes": limits.frame_bytes,
+            "subscriptions": limits.subscriptions,
+            "queuedRuns": limits.queued_runs,
+            "historyMessages": limits.history_messages,
+        },
+        heartbeatMs=int(limits.ping_seconds * 1000),
+        ref=ref,
+    )
 
 
 async def subscribe(hub: Hub, who: Principal, command: Subscribe, client: Client) -> None:
     """Let a client hear a session from its cursor on, or an agent's group; it is answered first."""
     if command.agentId is not None:
         hub.node.agents.get(command.agentId)
-        hub.node.registry.listen(client.connection, hub.key(who, command.agentId))
+        hub.node.registry.listen(client.connection, hub.group(who, command.agentId))
         client.answer(Subscribed(agentId=command.agentId, ref=command.ref))
     elif command.sessionId is not None:
         async with hub.node.use(hub.key(who, command.sessionId)) as session:
@@ -75,7 +76,7 @@ async def unsubscribe(hub: Hub, who: Principal, command: Unsubscribe, client: Cl
     """Let a client hear a session, or an agent's group, no more."""
     registry = hub.node.registry
     if command.agentId is not None:
-        registry.unlisten(client.connection, hub.key(who, command.agentId))
+        registry.unlisten(client.connection, hub.group(who, command.agentId))
     elif command.sessionId is not None:
         sub = client.connection.subscriptions.get(hub.key(who, command.sessionId))
         if sub is not None:

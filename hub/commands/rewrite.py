@@ -5,6 +5,7 @@ from hub.commands.client import Client
 from hub.commands.hub import Hub
 from hub.commands.joining import admit, join, subscribed
 from hub.errors import UnknownSession
+from hub.ids import Key
 from hub.messages import Edit, Fork, Regenerate
 from hub.sessions import rewriting
 
@@ -35,7 +36,7 @@ async def fork(hub: Hub, who: Principal, command: Fork, client: Client) -> None:
         await join(client, session, None, None, subscribed(hub, command, None))
 
 
-async def _check(hub: Hub, who: Principal, client: Client, session_id: str, new_key: str | None = None) -> str:
+async def _check(hub: Hub, who: Principal, client: Client, session_id: str, new_key: Key | None = None) -> Key:
     """Return the key; refuse a session that is not there, and *new_key* or it where the client hears too many."""
     key = hub.key(who, session_id)
     hub.node.registry.check_room(client.connection, new_key or key)

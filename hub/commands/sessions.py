@@ -15,16 +15,16 @@ from hub.node import deleting
 from hub.storage.records import Head
 
 
-async def create_session(hub: Hub, who: Principal, name: str | None = None) -> tuple[SessionState, bool]:
+async def create_session(hub: Hub, who: Principal, session_id: str | None = None) -> tuple[SessionState, bool]:
     """Make a session, under an id of the hub's where none is given; return it, and whether it is new."""
-    key = hub.key(who, name or hub.node.seams.new_id("s"))
+    key = hub.key(who, session_id or hub.node.seams.new_id("s"))
     is_new = await hub.node.log.find(key) is None
     async with hub.node.use(key) as session:
         channel = session.channel
         return await state_of(hub, Head(key, channel.epoch, channel.head, channel.floor)), is_new
 
 
-async def relabel(hub: Hub, who: Principal, name: str, changes: Mapping[str, Any]) -> SessionState:
+async def relabel(hub: Hub, who: Principal, session_id: str, changes: Mapping[str, Any]) -> SessionState:
     """Replace those of `title` and `metadata` that *changes* has; raises UnknownSession, BadFrame, TooLarge."""
     limits, title, metadata = hub.limits, changes.get("title"), changes.get("metadata")
     if title is not None and len(title) > limits.title_length:
@@ -32,31 +32,31 @@ async def relabel(hub: Hub, who: Principal, name: str, changes: Mapping[str, Any
     if metadata and len(orjson.dumps(metadata)) > limits.metadata_bytes:
         most = limits.metadata_bytes / KiB
         raise TooLarge(f"the metadata of a session is at most {most:g} KiB of JSON: keep the rest elsewhere")
-    head = await head_of(hub, who, name)
+    head = await head_of(hub, who, session_id)
     await hub.node.log.relabel(head.key, changes)
-    return await state_of(hub, await head_of(hub, who, name))
+    return await state_of(hub, await head_of(hub, who, session_id))
 
 
-async def delete_session(hub: Hub, who: Principal, name: str) -> None:
+async def delete_session(hub: Hub, who: Principal, session_id: str) -> None:
     """Delete a session: what goes on in it ends, and nothing of it is left. Raises UnknownSession, Draining."""
-    if not await deleting.delete(hub.node, hub.key(who, name)):
-        raise unknown_session(name)
+    if not await deleting.delete(hub.node, hub.key(who, session_id)):
+        raise unknown_session(session_id)
     await deleting.purge(hub.node)
 
 
 async def clear_sessions(
-    hub: Hub, who: Principal, names: Sequence[str] | None = None, before: int | None = None
+    hub: Hub, who: Principal, session_ids: Sequence[str] | None = None, before: int | None = None
 ) -> Cleared:
     """Delete the sessions of these ids.
 
     Where no ids are given, delete those that nobody wrote in since *before* (ms), or all where that is left out, too.
     """
-    if names is None:
+    if session_ids is None:
         # A session without any message was last written in at no time: only a call without *before* takes it.
         since, until = (0, FAR) if before is None else (1, min(before, FAR))
         keys = [row.key for row in (await session_rows(hub, who, 0, FAR, None, since, until))[1]]
     else:
-        keys = [hub.key(who, name) for name in dict.fromkeys(names)]
+        keys = [hub.key(who, session_id) for session_id in dict.fromkeys(session_ids)]
     count = await deleting.clear(hub.node, keys, before)
     await deleting.purge(hub.node)
     return Cleared(count)

@@ -43,16 +43,17 @@ R = TypeVar("R")
 
 @attrs.frozen
 class UseCase(Generic[P, R]):
-    """One row: *action* is what the function does, *drains* whether it is served while the hub goes down."""
+    """One row: *action* is what the function does, *while_draining* whether it may be called while
+    the hub goes down."""
 
     function: Callable[Concatenate[Hub, Principal, P], Awaitable[R]]
     action: Action
-    drains: bool = False
+    while_draining: bool = False
 
     async def __call__(self, hub: Hub, who: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function where the principal may; raises Denied, Draining, and what the function does."""
         check(who, self.action)
-        if not self.drains:
+        if not self.while_draining:
             hub.node.refuse_if_draining()
         return await self.function(hub, who, *args, **kwargs)
 
@@ -64,41 +65,42 @@ complete = UseCase(_complete.complete, "write")
 regenerate = UseCase(_rewrite.regenerate, "write")
 edit = UseCase(_rewrite.edit, "write")
 fork = UseCase(_rewrite.fork, "write")
-cancel = UseCase(_control.cancel, "write", drains=True)
-resume = UseCase(_control.resume, "write", drains=True)
+cancel = UseCase(_control.cancel, "write", while_draining=True)
+resume = UseCase(_control.resume, "write", while_draining=True)
 answer = UseCase(_control.answer, "write")
-typing = UseCase(_listen.typing, "write", drains=True)
+typing = UseCase(_listen.typing, "write", while_draining=True)
 upload = UseCase(_files.upload, "write")
 create_session = UseCase(_sessions.create_session, "write")
-relabel = UseCase(_sessions.relabel, "write", drains=True)
+relabel = UseCase(_sessions.relabel, "write", while_draining=True)
 
-hello = UseCase(_listen.hello, "read", drains=True)
-subscribe = UseCase(_listen.subscribe, "read", drains=True)
-unsubscribe = UseCase(_listen.unsubscribe, "read", drains=True)
-listen = UseCase(_listen.listen, "read", drains=True)
+welcome = UseCase(_listen.welcome, "read", while_draining=True)
+hello = UseCase(_listen.hello, "read", while_draining=True)
+subscribe = UseCase(_listen.subscribe, "read", while_draining=True)
+unsubscribe = UseCase(_listen.unsubscribe, "read", while_draining=True)
+listen = UseCase(_listen.listen, "read", while_draining=True)
 follow = UseCase(_chat.follow, "read")
-sessions = UseCase(_history.sessions, "read", drains=True)
-session = UseCase(_history.session, "read", drains=True)
-messages = UseCase(_history.messages, "read", drains=True)
-events = UseCase(_history.events, "read", drains=True)
-file = UseCase(_files.file, "read", drains=True)
-agents = UseCase(_agents.agents, "read", drains=True)
-agent = UseCase(_agents.agent, "read", drains=True)
-working_agent = UseCase(_agents.working_agent, "read", drains=True)
+sessions = UseCase(_history.sessions, "read", while_draining=True)
+session = UseCase(_history.session, "read", while_draining=True)
+messages = UseCase(_history.messages, "read", while_draining=True)
+events = UseCase(_history.events, "read", while_draining=True)
+file = UseCase(_files.file, "read", while_draining=True)
+agents = UseCase(_agents.agents, "read", while_draining=True)
+agent = UseCase(_agents.agent, "read", while_draining=True)
+working_agent = UseCase(_agents.working_agent, "read", while_draining=True)
 
 delete_session = UseCase(_sessions.delete_session, "manage")
 clear_sessions = UseCase(_sessions.clear_sessions, "manage")
 
 reload_agent = UseCase(_agents.reload_agent, "operate")
 broadcast = UseCase(_agents.broadcast, "operate")
-inspect = UseCase(_agents.inspect, "operate", drains=True)
-metrics = UseCase(_metrics.metrics, "operate", drains=True)
+inspect = UseCase(_agents.inspect, "operate", while_draining=True)
+metrics = UseCase(_metrics.metrics, "operate", while_draining=True)
 
 TABLE: dict[str, UseCase[Any, Any]] = {
     row.function.__name__: row
     for row in (
         *(chat, stream_chat, ask, complete, regenerate, edit, fork, cancel, resume, answer, typing, upload),
-        *(create_session, relabel, hello, subscribe, unsubscribe, listen, follow, sessions, session, messages),
+        *(create_session, relabel, welcome, hello, subscribe, unsubscribe, listen, follow, sessions, session, messages),
         *(events, file, agents, agent, working_agent, delete_session, clear_sessions),
         *(reload_agent, broadcast, inspect, metrics),
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hub.errors import SessionDeleted
-from hub.ids import session_id
+from hub.ids import Key, id_of
 from hub.messages import Author, Event
 from hub.protocols import WireProtocol
 
@@ -65,7 +65,7 @@ class Channel:
     *id* is the session's, as clients know it.
     """
 
-    key: str
+    key: Key
     epoch: str
     head: int
     floor: int
@@ -78,7 +78,7 @@ class Channel:
     id: str = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.id = session_id(self.key)
+        self.id = id_of(self.key)
 
     def join_point(self) -> int:
         """Return the cursor of one who comes without: the head, or just before the oldest run that is going on."""

@@ -10,6 +10,7 @@ import structlog
 from hub.delivery.channel import Channel, Subscription
 from hub.delivery.pages import Page, Pages, merged
 from hub.errors import HubError
+from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import Author, Chunk, Notice, Reset, RunFinished
 from hub.protocols import WireProtocol
@@ -20,7 +21,7 @@ log = structlog.get_logger()
 class Reader(Protocol):
     """What the catch-up needs of the log beside its pages: see hub.storage.log.Log."""
 
-    async def message_before(self, key: str, run_id: str, seq: int) -> tuple[str, str] | None: ...
+    async def message_before(self, key: Key, run_id: str, seq: int) -> tuple[str, str] | None: ...
 
 
 class Places(Protocol):
@@ -55,14 +56,14 @@ class Connection:
     unsent: Callable[[], int]
     abort: Callable[[], None]
     ping: Callable[[], Awaitable[None]]
-    reset_messages: Callable[[str], Awaitable[tuple[dict[str, Any], ...]]]
+    reset_messages: Callable[[Key], Awaitable[tuple[dict[str, Any], ...]]]
     places: Places
     descriptor: int = -1
     way: int = -1
     lost: bool = False
     whole: bool = False
     closed: bool = False
-    subscriptions: dict[str, Subscription] = attrs.Factory(dict)
+    subscriptions: dict[Key, Subscription] = attrs.Factory(dict)
     groups: frozenset[str] = frozenset()
     behind: dict[Subscription, None] = attrs.Factory(dict)
     written: int = 0

@@ -7,6 +7,7 @@ from sys import getsizeof
 import attrs
 from msgspec.structs import replace
 
+from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import Chunk, Event
 from hub.protocols import WireProtocol
@@ -14,7 +15,7 @@ from hub.storage.log import Log
 
 EVENT_BYTES = 500  # of an event beside its text; tracemalloc says 450 for a page of the SQLite log
 
-Place = tuple[str, str, int]  # the key of a session, its epoch, and the seq after which a page starts
+Place = tuple[Key, str, int]  # the key of a session, its epoch, and the seq after which a page starts
 
 
 @attrs.define(eq=False)
@@ -54,7 +55,7 @@ class Pages:
     _kept: dict[Place, Page] = attrs.Factory(dict)
     _reads: dict[Place, asyncio.Task[Page]] = attrs.Factory(dict)
 
-    async def read(self, key: str, epoch: str, after: int, upto: int, rows: int | None = None) -> Page:
+    async def read(self, key: Key, epoch: str, after: int, upto: int, rows: int | None = None) -> Page:
         """Return what follows *after*, where the session's head is *upto*; see hub.storage.log.Log.read for *rows*.
 
         The page may end before *upto*; as with the log's own, it has an event where there is one.
@@ -90,7 +91,7 @@ class Pages:
             self._count(page, len(data))
         return page.encoded[protocol]
 
-    def forget(self, key: str) -> None:
+    def forget(self, key: Key) -> None:
         """Drop what is kept of a session that was deleted."""
         for place in [place for place in self._kept if place[0] == key]:
             self._drop(place)

@@ -9,7 +9,7 @@ import attrs
 from hub.delivery.channel import Channel, Descriptors, Subscription
 from hub.delivery.connection import Connection
 from hub.errors import TooManySubscriptions
-from hub.ids import session_id
+from hub.ids import Key, id_of
 from hub.messages import Chunk, Event, Notice, RunFinished, RunStarted
 from hub.observe.counters import Counts
 from hub.protocols import WireProtocol
@@ -62,12 +62,12 @@ class Registry:
             for sub in [sub for sub in connection.subscriptions.values() if sub.runs is not None]:
                 self.drop(sub)
 
-    def check_room(self, connection: Connection, key: str) -> None:
+    def check_room(self, connection: Connection, key: Key) -> None:
         """Raise TooManySubscriptions where the connection may not hear one session more."""
         limit = connection.limits.subscriptions
         if key not in connection.subscriptions and len(connection.subscriptions) >= limit:
             raise TooManySubscriptions(
-                f"a connection may hear {limit} sessions: unsubscribe from one first", sessionId=session_id(key)
+                f"a connection may hear {limit} sessions: unsubscribe from one first", sessionId=id_of(key)
             )
 
     def subscribe(self, connection: Connection, channel: Channel, cursor: int | None, asked: bool = True) -> None:
@@ -331,10 +331,10 @@ class Registry:
         return found
 
 
-Key = TypeVar("Key")
+Place = TypeVar("Place")
 
 
-def _take_out(places: dict[Key, Descriptors], keys: Iterable[Key], sub: Subscription) -> None:
+def _take_out(places: dict[Place, Descriptors], keys: Iterable[Place], sub: Subscription) -> None:
     for key in keys:
         there = places.get(key, {})
         if there.pop(sub, None) is not None and not there:

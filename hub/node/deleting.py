@@ -10,6 +10,7 @@ from contextlib import suppress
 from sys import maxsize
 
 from hub.errors import NotRunning, SessionDeleted, StorageUnavailable
+from hub.ids import Key
 from hub.messages import Error
 from hub.node.node import Node
 from hub.sessions.session import Session
@@ -17,7 +18,7 @@ from hub.sessions.session import Session
 TOGETHER = 64  # sessions that are deleted at a time
 
 
-async def delete(node: Node, key: str, before: int | None = None) -> bool:
+async def delete(node: Node, key: Key, before: int | None = None) -> bool:
     """Delete a session; return False where there is none, or its last message is not from before *before* (ms).
 
     Two that ask at once share one deletion. It goes on where the one who asked is cancelled. Raises Draining, and
@@ -36,7 +37,7 @@ async def delete(node: Node, key: str, before: int | None = None) -> bool:
     return gone or (shared is not None and await delete(node, key, before))  # the other one's time is not ours
 
 
-async def clear(node: Node, keys: Sequence[str], before: int | None = None) -> int:
+async def clear(node: Node, keys: Sequence[Key], before: int | None = None) -> int:
     """Delete these sessions as delete() does, some at a time; return how many went. Raises as it does, at the first."""
     deleted = 0
     for start in range(0, len(keys), TOGETHER):
@@ -55,7 +56,7 @@ async def purge(node: Node) -> None:
         await node.log.purge()
 
 
-async def _delete(node: Node, key: str, before: int | None) -> bool:
+async def _delete(node: Node, key: Key, before: int | None) -> bool:
     try:
         session = await node.there(key)
         session.holders += 1  # it stays in memory until all is done
@@ -83,7 +84,7 @@ async def _delete(node: Node, key: str, before: int | None) -> bool:
 async def _is_older(session: Session, before: int) -> bool:
     """Tell whether the last message is from before *before*; no other comes in any more."""
     await session.outbox.settled()
-    last = await session.log.messages(session.id, 1, most=maxsize)
+    last = await session.log.messages(session.key, 1, most=maxsize)
     return bool(last) and last[0].ts < before
 
 

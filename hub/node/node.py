@@ -14,7 +14,7 @@ from hub.delivery.registry import Registry
 from hub.errors import Draining, SessionDeleted
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
-from hub.ids import session_id
+from hub.ids import Key, id_of
 from hub.messages import DrainingNotice, Event
 from hub.node.presence import PresenceTeller
 from hub.seams import Seams
@@ -25,6 +25,7 @@ from hub.settings import Settings
 from hub.storage.blobs import Files
 from hub.storage.log import Log
 from hub.storage.open_log import open_log
+from hub.storage.records import RunRecord
 
 log = structlog.get_logger()
 
@@ -46,11 +47,11 @@ class Node:
     registry: Registry = attrs.field(init=False)
     pace: Pace = attrs.field(init=False)
     presence: PresenceTeller = attrs.field(init=False)
-    sessions: dict[str, Session] = attrs.Factory(dict)
+    sessions: dict[Key, Session] = attrs.Factory(dict)
     draining: bool = False
     ready: bool = False
-    deletions: dict[str, asyncio.Task[bool]] = attrs.Factory(dict)
-    _loads: dict[str, asyncio.Task[Session]] = attrs.Factory(dict)
+    deletions: dict[Key, asyncio.Task[bool]] = attrs.Factory(dict)
+    _loads: dict[Key, asyncio.Task[Session]] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
@@ -60,7 +61,7 @@ class Node:
         self.pages = Pages(self.log, settings.limits)
         self.pace = Pace(1 / settings.frames_per_second if settings.frames_per_second else 0.0)
         self.registry = Registry(
-            left=lambda channel: self.tidy(channel.id),
+            left=lambda channel: self.tidy(channel.key),
             members_changed=self._members_changed,
             caught_up=self._tell_state,
         )
@@ -77,13 +78,14 @@ class Node:
             await self.agents.open()
             await self._recover()
         except BaseException:
+            await self.agents.close()
             await self.files.close()
             await self.log.close()
             raise
         self.ready = True
 
     async def _recover(self) -> None:
-        left: dict[str, list[Any]] = {}
+        left: dict[Key, list[RunRecord]] = {}
         for record in await self.log.unfinished():
             left.setdefault(record.key, []).append(record)
         for key, records in left.items():
@@ -132,10 +134,10 @@ class Node:
     # --- sessions ---------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def use(self, key: str) -> AsyncIterator[Session]:
+    async def use(self, key: Key) -> AsyncIterator[Session]:
         """Hold a session in memory, made where there is none. Raises SessionDeleted while it is being deleted."""
         if key in self.deletions:
-            raise SessionDeleted(session_id(key))
+            raise SessionDeleted(id_of(key))
         session = await self.there(key)
         session.holders += 1
         try:
@@ -144,7 +146,7 @@ class Node:
             session.holders -= 1
             self.tidy(key)
 
-    async def there(self, key: str) -> Session:
+    async def there(self, key: Key) -> Session:
         """Return a session in memory; one load at a time per id. It stays there until the next await."""
         while (session := self.sessions.get(key)) is None:
             task = self._loads.get(key)
@@ -154,7 +156,7 @@ class Node:
             task.result()  # raises what the load raised
         return session
 
-    async def _load(self, key: str) -> Session:
+    async def _load(self, key: Key) -> Session:
         try:
             head = await self.log.load(key)
             channel = Channel(head.key, head.epoch, head.seq, head.floor)
@@ -179,7 +181,7 @@ class Node:
         finally:
             del self._loads[key]
 
-    def tidy(self, key: str) -> None:
+    def tidy(self, key: Key) -> None:
         """Let a session go that nothing needs, checked in one step."""
         session = self.sessions.get(key)
         if session is not None and session.unused():
@@ -191,18 +193,18 @@ class Node:
 
     # --- what the log and the sessions report -----------------------------------------------------------------------
 
-    def _deliver(self, key: str, events: Sequence[Event]) -> None:
+    def _deliver(self, key: Key, events: Sequence[Event]) -> None:
         session = self.sessions.get(key)
         if session is not None:
             self.registry.deliver(session.channel, events)
 
     def _session_changed(self, session: Session) -> None:
         self.registry.tell(session.channel, session.state)
-        self.tidy(session.id)
+        self.tidy(session.key)
 
     def _tell_state(self, sub: Subscription) -> None:
         """Say how things stand to one who has caught up: what is not logged was not said meanwhile."""
-        session = self.sessions.get(sub.channel.id)
+        session = self.sessions.get(sub.channel.key)
         protocol = sub.connection.protocol
         if session is not None and protocol.notices:
             sub.connection.write(protocol.notice(session.state()))
@@ -217,12 +219,12 @@ class Node:
         if not self.draining:
             self.presence.members_changed(channel)
 
-    async def history(self, key: str, last: int) -> tuple[dict[str, Any], ...]:
+    async def history(self, key: Key, last: int) -> tuple[dict[str, Any], ...]:
         """Return the last finished messages as the wire names them."""
         limits = self.settings.limits
         last = min(last, limits.history_messages)
         messages = await self.log.messages(key, last, limits.history_bytes) if last else ()
         return tuple(attrs.asdict(m, filter=lambda a, value: value is not None and a.name != "seq") for m in messages)
 
-    async def reset_messages(self, key: str) -> tuple[dict[str, Any], ...]:
+    async def reset_messages(self, key: Key) -> tuple[dict[str, Any], ...]:
         return await self.history(key, self.settings.limits.history_messages)

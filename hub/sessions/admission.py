@@ -6,6 +6,7 @@ from typing import Literal
 import attrs
 import orjson
 
+from hub.ids import Key
 from hub.messages import Accepted, Author, Chat, Message, MessageRemoved, RemovalReason, UserMessage
 from hub.messages.parts import plain
 from hub.sessions.outbox import Item
@@ -22,7 +23,7 @@ class Taken:
 
 
 def record(
-    chat: Chat, author: Author, place: tuple[str, str, int], ids: tuple[str, str, str], taken: Taken | None
+    chat: Chat, author: Author, place: tuple[Key, str, int], ids: tuple[str, str, str], taken: Taken | None
 ) -> RunRecord:
     """Return a queued run.
 

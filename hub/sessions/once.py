@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from hub.errors import IdReused
-from hub.ids import session_id
+from hub.ids import Key, id_of
 from hub.messages import Accepted, Author, Chat
 from hub.sessions.admission import accepted
 from hub.storage.log import Log
@@ -17,7 +17,7 @@ from hub.storage.records import KeptChat
 class Once:
     """What is *coming* into one session under an id of its own: by principal and clientMsgId, until it is settled."""
 
-    key: str
+    key: Key
     log: Log
     coming: set[asyncio.Task[Accepted]] = attrs.Factory(set)
     _settled: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)
@@ -52,7 +52,7 @@ class Once:
         if kept.digest != said:
             raise IdReused(
                 f"clientMsgId {chat.clientMsgId} was used before with another message: give each message its own",
-                sessionId=session_id(self.key),
+                sessionId=id_of(self.key),
                 clientMsgId=chat.clientMsgId,
             )
-        return accepted(chat, (session_id(self.key), kept.messageId, kept.runId), kept.seq, "duplicate")
+        return accepted(chat, (id_of(self.key), kept.messageId, kept.runId), kept.seq, "duplicate")

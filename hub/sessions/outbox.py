@@ -7,7 +7,7 @@ import attrs
 import structlog
 
 from hub.errors import StorageUnavailable
-from hub.ids import session_id
+from hub.ids import Key, id_of
 from hub.limits import Limits
 from hub.messages import Chunk, Event, Message
 from hub.sessions.pace import Pace
@@ -81,7 +81,7 @@ class Outbox:
     something waiting.
     """
 
-    key: str
+    key: Key
     log: Log
     limits: Limits
     pace: Pace
@@ -119,7 +119,7 @@ class Outbox:
     def unwritable(self, **about: str | None) -> StorageUnavailable:
         """Return what is said to one who comes while the log takes nothing."""
         text = "the hub's log cannot be written now: try again"
-        return StorageUnavailable(text, **about, sessionId=session_id(self.key), retryAfterMs=1000)
+        return StorageUnavailable(text, **about, sessionId=id_of(self.key), retryAfterMs=1000)
 
     def _tell_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []

@@ -9,7 +9,7 @@ import orjson
 
 from hub.errors import AgentError, AlreadyResolved, BadFrame, StorageUnavailable, UnknownInterrupt
 from hub.hosting.contract import Reply
-from hub.ids import session_id
+from hub.ids import Key, id_of
 from hub.limits import Limits
 from hub.messages import Interrupt, InterruptResolved
 from hub.sessions.outbox import Item, Outbox
@@ -102,7 +102,7 @@ class Questions:
         while question is not None and question.taken is not None:
             await question.taken.wait()
         if self._shut or question is None or interrupt_id not in self.open:
-            raise too_late(session_id(self.outbox.key), interrupt_id)
+            raise too_late(id_of(self.outbox.key), interrupt_id)
         if self.outbox.failing:
             raise self.outbox.unwritable()
         question.taken = asyncio.Event()
@@ -193,16 +193,16 @@ def too_late(session: str, interrupt_id: str) -> AlreadyResolved:
     return AlreadyResolved(text, sessionId=session)
 
 
-async def asked(log: Log, key: str, interrupt_id: str) -> KeptChat:
+async def asked(log: Log, key: Key, interrupt_id: str) -> KeptChat:
     """Return which run asked a question, and at which seq; raises UnknownInterrupt."""
     kept = await log.chat(key, "", interrupt_id)
     if kept is None:
-        name = session_id(key)
+        name = id_of(key)
         raise UnknownInterrupt(f"no question {interrupt_id} was asked in session {name}", sessionId=name)
     return kept
 
 
-async def resolved(log: Log, key: str, question: KeptChat, head: int) -> InterruptResolved | None:
+async def resolved(log: Log, key: Key, question: KeptChat, head: int) -> InterruptResolved | None:
     """Return how a question was closed, as far as the log still holds it."""
     cursor = question.seq
     while events := await log.read(key, cursor, head):

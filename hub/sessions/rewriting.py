@@ -11,6 +11,7 @@ from functools import partial
 import attrs
 
 from hub.errors import SessionExists, UnknownMessage, WrongMessage
+from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import (
     Accepted,
@@ -160,7 +161,7 @@ async def _silent(session: Session, found: Sequence[Message]) -> dict[str, str |
 # --- branching --------------------------------------------------------------------------------------------------------
 
 
-async def history(log: Log, key: str, command: Fork, limits: Limits) -> Sequence[Message]:
+async def history(log: Log, key: Key, command: Fork, limits: Limits) -> Sequence[Message]:
     """Return what a fork begins with: the newest messages up to the one it names, as many as may be copied."""
     messages = await log.messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
     if messages:

@@ -15,7 +15,7 @@ from hub.hosting.contract import Shelf
 from hub.hosting.faults import explain
 from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
-from hub.ids import session_id
+from hub.ids import id_of
 from hub.limits import Limits
 from hub.messages import Interrupt, RunError, RunFinished, StopReason
 from hub.seams import Seams
@@ -179,7 +179,7 @@ class Run:
     def _view(self, past: Sequence[Past]) -> RunView:
         it = self.record
         return RunView(
-            *(it.runId, it.agentId, session_id(it.key), it.message, it.author, past),
+            *(it.runId, it.agentId, id_of(it.key), it.message, it.author, past),
             call=self.call,
             ask=self.ask,
             shelf=Shelf(self.shelf.file, self.keep),

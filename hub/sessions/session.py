@@ -17,6 +17,7 @@ from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
+from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import Accepted, Author, Chat, RunStarted, State
 from hub.observe.counters import Counts
@@ -72,7 +73,7 @@ class Session:
         self.call, self.shelf = calling(self.agents, self.limits.call_depth), shelf(self.files, self.key)
 
     @property
-    def key(self) -> str:
+    def key(self) -> Key:
         return self.channel.key
 
     @property

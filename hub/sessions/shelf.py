@@ -2,10 +2,11 @@
 
 from hub.errors import AgentError, HubError, UnknownFile
 from hub.hosting.contract import Shelf
+from hub.ids import Key
 from hub.storage.blobs import Files
 
 
-def shelf(files: Files, key: str) -> Shelf:
+def shelf(files: Files, key: Key) -> Shelf:
     """Return what the agents of a session have of its files; each refusal is an AgentError."""
 
     async def file(file_id: str) -> bytes:

@@ -30,6 +30,7 @@ from hub.errors import (
     StorageUnavailable,
     UnknownFile,
 )
+from hub.ids import Key
 from hub.limits import KiB, Limits
 from hub.seams import Seams
 from hub.storage import lockfile
@@ -63,7 +64,7 @@ class Files:
     log: Log
     limits: Limits
     seams: Seams
-    _bytes: dict[str, int] = attrs.Factory(dict)  # of each session, with what comes in
+    _bytes: dict[Key, int] = attrs.Factory(dict)  # of each session, with what comes in
     _total: int = 0
     _ours: bool = False
     _open: bool = False
@@ -123,7 +124,7 @@ class Files:
     # --- in ---------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def upload(self, key: str, name: str, type: str) -> AsyncIterator[Upload]:
+    async def upload(self, key: Key, name: str, type: str) -> AsyncIterator[Upload]:
         """Take a file in; unless it was kept, nothing of it stays. Raises BadType, BadQuery."""
         if not name or len(name) > self.limits.file_name_length or UNFIT.search(name):
             most = self.limits.file_name_length
@@ -160,7 +161,7 @@ class Files:
         self._add(key, added)
         upload.size, upload.counted = size, upload.counted + added
 
-    def _add(self, key: str, added: int) -> None:
+    def _add(self, key: Key, added: int) -> None:
         self._total += added
         self._bytes[key] = self._bytes.get(key, 0) + added
         if not self._bytes[key]:
@@ -182,7 +183,7 @@ class Files:
         upload.kept = True
         return file
 
-    async def keep(self, key: str, name: str, type: str, data: bytes) -> File:
+    async def keep(self, key: Key, name: str, type: str, data: bytes) -> File:
         """Keep a file that is there whole."""
         async with self.upload(key, name, type) as upload:
             await upload.write(data)
@@ -217,7 +218,7 @@ class Files:
 
     # --- gone -------------------------------------------------------------------------------------------------------
 
-    async def forget(self, key: str, had: Iterable[File]) -> None:
+    async def forget(self, key: Key, had: Iterable[File]) -> None:
         """Take away the bytes of a session that the log has deleted, and refuse what is coming in for it.
 
         *had* are the files that the log then named. The rest may go on beside it.

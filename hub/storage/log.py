@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hub.ids import Key
 from hub.messages import Event, Message
 from hub.storage.records import Append, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
 
 EVERYONE = frozenset({"*"})  # the readers of a session that anybody may read
 
 # Called in the loop, once per append, in commit order, with events that are safely kept.
-Listener = Callable[[str, Sequence[Event]], None]
+Listener = Callable[[Key, Sequence[Event]], None]
 # Called in the loop after the listener: with the seq of the append's first event, or with StorageUnavailable.
 Done = Callable[[int | Exception], None]
 
@@ -43,11 +44,11 @@ class Log(ABC):
         """Return what no other log is called, however it was opened; one inside the folder *home* may move with it."""
 
     @abstractmethod
-    async def load(self, key: str) -> Head:
+    async def load(self, key: Key) -> Head:
         """Return where the session stands, making it, with a random epoch, where there is none."""
 
     @abstractmethod
-    async def find(self, key: str) -> Head | None:
+    async def find(self, key: Key) -> Head | None:
         """Return where the session stands, or None."""
 
     @abstractmethod
@@ -59,24 +60,24 @@ class Log(ABC):
         """
 
     @abstractmethod
-    async def read(self, key: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
+    async def read(self, key: Key, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
         """Return events with after < seq <= upto in order: at least one where there is one, at most one page.
 
         *rows* makes the page shorter; where a page is long its last rows may be missing for their bytes.
         """
 
     @abstractmethod
-    async def message_before(self, key: str, run_id: str, seq: int) -> tuple[str, str] | None:
+    async def message_before(self, key: Key, run_id: str, seq: int) -> tuple[str, str] | None:
         """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
 
     @abstractmethod
-    async def messages(self, key: str, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
+    async def messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
         """Return the last so many finished messages, oldest first, at most *most* bytes of text and parts (the newest
         win); where *upto* names one, that and those before it, and none where there is none of that id.
         """
 
     @abstractmethod
-    async def trail(self, key: str, message_id: str, most: int) -> Sequence[Message]:
+    async def trail(self, key: Key, message_id: str, most: int) -> Sequence[Message]:
         """Return a finished message and all after it, oldest first, *most* in all; none where it is not there.
 
         Those after it come without what they say.
@@ -94,15 +95,15 @@ class Log(ABC):
         """
 
     @abstractmethod
-    async def label(self, key: str) -> Label | None:
+    async def label(self, key: Key) -> Label | None:
         """Return the title and the metadata of a session, or None where there is no session."""
 
     @abstractmethod
-    async def relabel(self, key: str, changes: Mapping[str, Any]) -> None:
+    async def relabel(self, key: Key, changes: Mapping[str, Any]) -> None:
         """Replace those of `title` and `metadata` that *changes* has; nothing where there is no session."""
 
     @abstractmethod
-    async def delete(self, key: str) -> Sequence[File]:
+    async def delete(self, key: Key) -> Sequence[File]:
         """Let all of a session be gone, in one commit: after it, and after a crash, it is whole or not there.
 
         Returns the files that it had; one that is given later is refused. No append to it may be under way. A session
@@ -114,11 +115,11 @@ class Log(ABC):
         """Drop, in bounded pieces, what deleted sessions left behind; nobody can read it any more."""
 
     @abstractmethod
-    async def history(self, key: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
+    async def history(self, key: Key, skip: int, size: int) -> tuple[int, Sequence[Message]]:
         """Return how many finished messages there are, and *size* of them after the oldest *skip*."""
 
     @abstractmethod
-    async def chat(self, key: str, principal: str, client_msg_id: str) -> KeptChat | None:
+    async def chat(self, key: Key, principal: str, client_msg_id: str) -> KeptChat | None:
         """Return what was answered to this clientMsgId before, or None."""
 
     @abstractmethod
@@ -130,7 +131,7 @@ class Log(ABC):
         """Return what a file is, or None."""
 
     @abstractmethod
-    async def file_bytes(self, least: int) -> Mapping[str, int]:
+    async def file_bytes(self, least: int) -> Mapping[Key, int]:
         """Return what the files of each session take that has any; a file counts *least* bytes or more."""
 
     @abstractmethod
@@ -142,7 +143,7 @@ class Log(ABC):
         """Return every run that has not ended, in the order in which they were first saved."""
 
     @abstractmethod
-    async def expire(self, before: int, max_bytes: int) -> dict[str, int]:
+    async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
         """Drop old events of sessions: those written before *before* (ms since the epoch), then the oldest while the
         events take more than *max_bytes*. Never drops anything of an unfinished run or after it. Messages stay.
 

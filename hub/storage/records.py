@@ -6,6 +6,7 @@ from typing import Any, Literal
 import attrs
 from msgspec import Struct, field
 
+from hub.ids import Key
 from hub.messages import Author, Event, Message
 from hub.messages.parts import Plain
 
@@ -14,7 +15,7 @@ from hub.messages.parts import Plain
 class Head:
     """Where a session stands: *seq* is its last number, and what is numbered *floor* or lower is no longer kept."""
 
-    key: str
+    key: Key
     epoch: str
     seq: int
     floor: int
@@ -24,7 +25,7 @@ class Head:
 class SessionRow:
     """A session as a list shows it: its messages are counted, and *ts* is the last one's; 0 where there is none."""
 
-    key: str
+    key: Key
     epoch: str
     messages: int
     ts: int
@@ -56,7 +57,7 @@ class RunRecord(Struct, frozen=True):
     """
 
     runId: str
-    key: str = field(name="sessionId")  # as older logs have it
+    key: Key = field(name="sessionId")  # as older logs have it
     agentId: str
     state: Literal["queued", "started"]
     messageId: str
@@ -87,7 +88,7 @@ class File:
     """What a file is; its bytes lie elsewhere, by their *digest* (SHA-256 in hex). *created* is the log's time (ms)."""
 
     fileId: str
-    key: str
+    key: Key
     name: str
     type: str
     size: int
@@ -103,7 +104,7 @@ class Append(Struct):
     *removed* are ids of messages that leave the history, after *messages* have entered it.
     """
 
-    key: str
+    key: Key
     events: Sequence[Event]
     messages: Sequence[tuple[int, Message]] = ()
     saved: Sequence[RunRecord] = ()

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from hub.errors import EmptyFile, StorageUnavailable, UnknownSession
-from hub.ids import session_id
+from hub.ids import Key, id_of
 from hub.storage.records import File
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Upload:
     """A file that comes in, piece by piece. One call at a time; where that is cancelled, its work goes on unheard."""
 
     files: "Files"
-    key: str
+    key: Key
     name: str
     type: str
     path: Path
@@ -56,7 +56,7 @@ class Upload:
 
     def refuse_gone(self) -> None:
         if self.gone:
-            raise UnknownSession(f"session {session_id(self.key)} was deleted while the file came in")
+            raise UnknownSession(f"session {id_of(self.key)} was deleted while the file came in")
 
     async def _step(self, work: Awaitable[T]) -> T:
         self.last = step = asyncio.ensure_future(work)

@@ -11,7 +11,6 @@ from msgspec import Meta, Struct
 from hub.commands import table as commands
 from hub.commands.client import Client, attach
 from hub.commands.hub import Hub
-from hub.commands.listen import welcome
 from hub.errors import HubError
 from hub.limits import Limits
 from hub.messages import Error, Id
@@ -104,7 +103,7 @@ async def _close(ws: web.WebSocketResponse[Any], code: int, seconds: float, mess
 
 async def _open(client: Client, address: Address) -> None:
     if client.protocol != "plain":
-        welcome(client)
+        await commands.welcome(client.hub, client.who, client)
     if client.session is not None:
         await commands.listen(client.hub, client.who, client.session, client.opened, address.afterSeq, address.epoch)
 

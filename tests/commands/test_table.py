@@ -64,6 +64,7 @@ ROWS: dict[str, Row] = {
     "upload": Row("write", lambda client: (SESSION, "x.txt", "text/plain")),
     "create_session": Row("write", lambda client: ("s2",)),
     "relabel": Row("write", lambda client: (SESSION, {"title": "x"}), True),
+    "welcome": Row("read", lambda client: (client,), True),
     "hello": Row("read", lambda client: (Hello(), client), True),
     "subscribe": Row("read", lambda client: (Subscribe(sessionId=SESSION), client), True),
     "unsubscribe": Row("read", lambda client: (Unsubscribe(sessionId=SESSION), client), True),

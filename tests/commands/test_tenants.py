@@ -15,7 +15,7 @@ from hub.access.principal import ALL, LOCAL, Principal
 from hub.commands import table as commands
 from hub.commands.client import Client, attach
 from hub.errors import NotRunning, UnknownFile, UnknownInterrupt, UnknownSession
-from hub.ids import key_prefix, session_id, session_key, tenant_of
+from hub.ids import Key, id_of, key_prefix, session_key, tenant_of
 from hub.messages import Cancel, Chat, Fork, Resume, Subscribe, Typing
 from hub.protocols import open_protocol
 
@@ -74,8 +74,8 @@ async def say(hub: Hub, who: Principal, message: str, **fields: Any) -> str:
 def test_a_key_is_the_id_alone_in_the_default_tenant() -> None:
     """So that what older releases kept needs no change."""
     assert session_key("default", "s1") == "s1" and session_key("acme", "s1") == "acme/s1"
-    assert [session_id(key) for key in ("s1", "acme/s1")] == ["s1", "s1"]
-    assert [tenant_of(key) for key in ("s1", "acme/s1")] == ["default", "acme"]
+    assert [id_of(Key(key)) for key in ("s1", "acme/s1")] == ["s1", "s1"]
+    assert [tenant_of(Key(key)) for key in ("s1", "acme/s1")] == ["default", "acme"]
     assert [key_prefix(tenant) for tenant in ("default", "acme")] == ["", "acme/"]
 
 
@@ -161,3 +161,31 @@ async def test_what_waits_in_a_session_of_a_tenant_goes_on_after_a_restart(hub: 
     assert [message.content for message in messages][1:] == ["waited", "one ", "waited "]
     assert waiting.status == "queued" and messages[-1].runId == waiting.runId
     assert await commands.sessions(hub.door, LOCAL, 0, 9) == (0, [])
+
+
+async def test_clearing_by_time_looks_at_the_sessions_of_the_tenant(hub: Hub) -> None:
+    """Not at those of another one that have the same id, and are older."""
+    await hub.start()
+    await say(hub, LOCAL, "old")
+    _, (*_, last) = await commands.messages(hub.door, LOCAL, "s1", 0, 9)
+    before = last.ts + 1
+    await eventually(lambda: hub.node.seams.now() > before)
+    await say(hub, ACME, "new")
+    assert (await commands.clear_sessions(hub.door, ACME, ["s1"], before)).deleted == 0
+    assert (await commands.session(hub.door, ACME, "s1")).seq > 0
+    assert (await commands.clear_sessions(hub.door, LOCAL, None, before)).deleted == 1
+    assert (await commands.clear_sessions(hub.door, ACME, None, before + 10**9)).deleted == 1
+
+
+async def test_the_state_that_a_listener_hears_is_its_own_tenants(hub: Hub) -> None:
+    """Though a run goes on in another one's session of that id; and a session that nobody hears leaves memory."""
+    await hub.start()
+    await commands.chat(hub.door, LOCAL, Chat(message=str(hub.folder / "gate"), agentId="gated", sessionId="s1"))
+    async with attached(hub, ACME) as ann:
+        await commands.receive(ann.client, Subscribe(sessionId="s1"))
+        state = await ann.until("state")
+        assert (state["state"], state["active"], state["queue"]) == ("idle", [], [])
+        assert set(hub.node.sessions) == {"s1", "acme/s1"}
+    await eventually(lambda: set(hub.node.sessions) == {"s1"})
+    (hub.folder / "gate").touch()
+    await eventually(lambda: not hub.node.sessions)

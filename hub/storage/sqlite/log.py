@@ -27,6 +27,7 @@ import orjson
 import structlog
 
 from hub.errors import StorageUnavailable
+from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import Event, Message
 from hub.seams import Seams
@@ -97,27 +98,27 @@ class SqliteLog(Log):
         path, home = self._path.resolve(), home.resolve()
         return str(path.relative_to(home) if path.is_relative_to(home) else path)
 
-    async def load(self, key: str) -> Head:
+    async def load(self, key: Key) -> Head:
         return cast(Head, await self._submit(key))
 
-    async def find(self, key: str) -> Head | None:
+    async def find(self, key: Key) -> Head | None:
         found = await self._read(strips.heads, [key])
         return Head(*found[0]) if found else None
 
     def append(self, append: Append, done: Done) -> None:
         self._give(append, done)
 
-    async def read(self, key: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
+    async def read(self, key: Key, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
         return await self._read(strips.page, key, after, upto, rows or self._limits.page_rows, self._limits.page_bytes)
 
-    async def message_before(self, key: str, run_id: str, seq: int) -> tuple[str, str] | None:
+    async def message_before(self, key: Key, run_id: str, seq: int) -> tuple[str, str] | None:
         return await self._read(strips.message_before, key, run_id, seq)
 
-    async def messages(self, key: str, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
+    async def messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
         asked = {"session": key, "last": last, "upto": upto, "bytes": most}
         return to_messages(await self._ask(sql.HISTORY, asked))
 
-    async def trail(self, key: str, message_id: str, most: int) -> Sequence[Message]:
+    async def trail(self, key: Key, message_id: str, most: int) -> Sequence[Message]:
         asked = {"session": key, "message": message_id, "most": most}
         return to_messages(await self._ask(sql.TRAIL, asked))
 
@@ -129,28 +130,28 @@ class SqliteLog(Log):
         total, rows = await self._ask(sql.SESSIONS, asked)
         return total, [SessionRow(name, epoch, count, ts, *_label(label)) for name, epoch, count, ts, *label in rows]
 
-    async def label(self, key: str) -> Label | None:
+    async def label(self, key: Key) -> Label | None:
         found = await self._ask(sql.LABEL, {"session": key})
         return None if found is None else Label(*_label(found))
 
-    async def relabel(self, key: str, changes: Mapping[str, Any]) -> None:
+    async def relabel(self, key: Key, changes: Mapping[str, Any]) -> None:
         written = dict(changes)
         if written.get("metadata") is not None:
             written["metadata"] = orjson.dumps(written["metadata"]).decode()
         await self._submit(Relabel(key, written))
 
-    async def delete(self, key: str) -> Sequence[File]:
+    async def delete(self, key: Key) -> Sequence[File]:
         return [File(*row) for row in await self._submit(Delete(key))]
 
     async def purge(self) -> None:
         await self._drop(await self._ask(sql.DELETED, ()))
 
-    async def history(self, key: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
+    async def history(self, key: Key, skip: int, size: int) -> tuple[int, Sequence[Message]]:
         asked = {"session": key, "skip": skip, "size": size}
         total, rows = await self._ask(sql.HISTORY_PAGE, asked)
         return total, to_messages(rows)
 
-    async def chat(self, key: str, principal: str, client_msg_id: str) -> KeptChat | None:
+    async def chat(self, key: Key, principal: str, client_msg_id: str) -> KeptChat | None:
         found = await self._ask(sql.CHAT, {"session": key, "principal": principal, "id": client_msg_id})
         return KeptChat(*found) if found else None
 
@@ -161,8 +162,8 @@ class SqliteLog(Log):
         found = await self._ask(sql.FILE, (file_id,))
         return File(*found) if found else None
 
-    async def file_bytes(self, least: int) -> Mapping[str, int]:
-        return cast(Mapping[str, int], await self._ask(sql.FILE_BYTES, (least,)))
+    async def file_bytes(self, least: int) -> Mapping[Key, int]:
+        return cast(Mapping[Key, int], await self._ask(sql.FILE_BYTES, (least,)))
 
     async def named(self, digests: Sequence[str]) -> Sequence[str]:
         return cast(Sequence[str], await self._ask(sql.NAMED, (orjson.dumps(digests).decode(),)))
@@ -170,7 +171,7 @@ class SqliteLog(Log):
     async def unfinished(self) -> Sequence[RunRecord]:
         return msgspec.convert(await self._ask(sql.UNFINISHED, ()), list[RunRecord])
 
-    async def expire(self, before: int, max_bytes: int) -> dict[str, int]:
+    async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
         await self._submit(Cut(()))  # all that is kept gets its place
         await self.purge()
         floors = await self._drop(await self._ask(sql.OLD, {"before": before}))
@@ -181,9 +182,9 @@ class SqliteLog(Log):
     def figures(self) -> Figures:
         return Figures(self._writer.commits, self._writer.seconds)
 
-    async def _drop(self, doomed: list[tuple[str, str, int, int]]) -> dict[str, int]:
+    async def _drop(self, doomed: list[tuple[Key, str, int, int]]) -> dict[Key, int]:
         before = {session: floor for session, _, floor, _ in doomed}
-        floors: dict[str, int] = {}
+        floors: dict[Key, int] = {}
         for pieces in to_pieces(doomed):
             floors |= await self._submit(Cut(pieces))
         return {session: floor for session, floor in floors.items() if floor > before[session]}

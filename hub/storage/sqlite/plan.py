@@ -6,7 +6,7 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
-from hub.ids import session_id
+from hub.ids import Key, id_of
 from hub.limits import KiB
 from hub.messages import Author, Chunk, Event, Message
 from hub.storage.records import Append, File, Head
@@ -22,14 +22,14 @@ LOOSE_EVENT_BYTES = 512  # for each an event that lies loose counts once more
 class Cut:
     """Drop the events of each session, named by its id and its epoch, up to a seq."""
 
-    pieces: Sequence[tuple[str, str, int]]
+    pieces: Sequence[tuple[Key, str, int]]
 
 
 @attrs.frozen
 class Relabel:
     """Replace the title or the metadata of a session; the latter is JSON."""
 
-    key: str
+    key: Key
     changes: dict[str, str | None]
 
 
@@ -37,13 +37,15 @@ class Relabel:
 class Delete:
     """Take a session away; never in one commit with anything else."""
 
-    key: str
+    key: Key
 
 
-Work = Append | Cut | File | Relabel | Delete | str  # a string is a session to load
+Work = Append | Cut | File | Relabel | Delete | Key  # a key is a session to load
 Job = tuple[Work, Callable[[Any], None]]
 # What to tell in the loop: session, events, the one who asked, the answer.
-Outcome = tuple[str, Sequence[Event], Callable[[Any], None], Any]
+Outcome = tuple[Key, Sequence[Event], Callable[[Any], None], Any]
+
+NONE = Key("")  # where no session has events to announce
 
 
 class Standing(msgspec.Struct):
@@ -65,17 +67,17 @@ class Plan:
 
     now: int
     new_secret: Callable[[int], str]
-    heads: dict[str, Standing]
-    look: Callable[[Collection[str]], None]
+    heads: dict[Key, Standing]
+    look: Callable[[Collection[Key]], None]
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
     loose: int = 0  # how many events are written; long ones count more
     heavy: list[Any] = attrs.Factory(list)  # a row of `loose` that goes into strips at once: it would be written twice
     looked: bool = False
     ended: list[tuple[str, str]] = attrs.Factory(list)
     removed: list[tuple[str, str]] = attrs.Factory(list)
-    cuts: list[tuple[Cut, dict[str, int]]] = attrs.Factory(list)
+    cuts: list[tuple[Cut, dict[Key, int]]] = attrs.Factory(list)
     labels: list[Relabel] = attrs.Factory(list)
-    deleted: dict[str, list[Any]] = attrs.Factory(dict)  # sessions, and the rows of files that they had
+    deleted: dict[Key, list[Any]] = attrs.Factory(dict)  # sessions, and the rows of files that they had
     outcomes: list[Outcome] = attrs.Factory(list)
 
     def add(self, batch: list[Job]) -> None:
@@ -122,41 +124,41 @@ class Plan:
     def _add(self, work: Work, done: Callable[[Any], None], batch: list[Job]) -> None:
         if isinstance(work, str):
             self._ask_for(work, batch)
-            self.outcomes.append(("", (), done, self._load(work)))
+            self.outcomes.append((NONE, (), done, self._load(work)))
         elif isinstance(work, File):
             self._found(work.key, batch)
             row = (work.fileId, work.key, work.name, work.type, work.size, work.digest, self.now)
             self.rows["files"] += row
-            self.outcomes.append(("", (), done, None))
+            self.outcomes.append((NONE, (), done, None))
         elif isinstance(work, Cut):
-            floors: dict[str, int] = {}
+            floors: dict[Key, int] = {}
             if work.pieces:
                 self.cuts.append((work, floors))
-            self.outcomes.append(("", (), done, floors))
+            self.outcomes.append((NONE, (), done, floors))
         elif isinstance(work, Relabel):
             self.labels.append(work)
-            self.outcomes.append(("", (), done, None))
+            self.outcomes.append((NONE, (), done, None))
         else:
-            self.outcomes.append(("", (), done, self.deleted.setdefault(work.key, [])))
+            self.outcomes.append((NONE, (), done, self.deleted.setdefault(work.key, [])))
 
-    def _ask_for(self, session: str, batch: list[Job]) -> None:
+    def _ask_for(self, session: Key, batch: list[Job]) -> None:
         """Look for a session and all others of the batch at once, where it is not known; once."""
         if session not in self.heads and not self.looked:
             self.looked = True
             named = {work if isinstance(work, str) else getattr(work, "sessionId", session) for work, _ in batch}
             self.look(named - self.heads.keys())
 
-    def _found(self, session: str, batch: list[Job]) -> Standing:
+    def _found(self, session: Key, batch: list[Job]) -> Standing:
         """Return where a session stands that must be there."""
         self._ask_for(session, batch)
         if session not in self.heads:
             raise LookupError(f"session {session} was not loaded")
         return self.heads[session]
 
-    def _load(self, session: str) -> Head:
+    def _load(self, session: Key) -> Head:
         standing = self.heads.get(session)
         if standing is None:
-            standing = self.heads[session] = Standing(session_id(session), self.new_secret(8), 0, 0)
+            standing = self.heads[session] = Standing(id_of(session), self.new_secret(8), 0, 0)
             self.rows["sessions"] += (session, standing.epoch, 0, self.now)
         return Head(session, standing.epoch, standing.seq, standing.floor)
 
@@ -211,9 +213,9 @@ def _to_message(
     return Message(name, role, content, agent, run, who, seq, ts, held, metadata, user_message)
 
 
-def to_pieces(doomed: Sequence[tuple[str, str, int, int]]) -> Iterator[list[tuple[str, str, int]]]:
+def to_pieces(doomed: Sequence[tuple[Key, str, int, int]]) -> Iterator[list[tuple[Key, str, int]]]:
     """Cut what is to be dropped, as (session, epoch, floor, upto), into lists of at most CUT_ROWS events."""
-    piece: list[tuple[str, str, int]] = []
+    piece: list[tuple[Key, str, int]] = []
     room = CUT_ROWS
     for session, epoch, floor, upto in doomed:
         while floor < upto:

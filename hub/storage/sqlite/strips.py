@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from hub.ids import session_id
+from hub.ids import Key, id_of
 from hub.limits import KiB, MiB
 from hub.messages import BODIES, Body, Chunk, Event
 from hub.storage.sqlite import statements as sql
@@ -51,8 +51,8 @@ def as_loose(session: str, seq: int, ts: int, *more: Any) -> str:
     return to_json([(session, seq, ts, [(seq, ts, *more)])])
 
 
-def to_events(session: str, epoch: str, rows: Iterable[Row]) -> list[Event]:
-    events, name = [], session_id(session)
+def to_events(session: Key, epoch: str, rows: Iterable[Row]) -> list[Event]:
+    events, name = [], id_of(session)
     for seq, ts, kind, agent, run, message, offset, content in rows:
         if kind == "stream":
             body: Body = Chunk(message, content, offset)  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ def _strip(seq: int, lines: list[Raw], ts: int) -> tuple[int, int, int, int, str
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def heads(db: sqlite3.Connection, sessions: Sequence[str]) -> list[tuple[str, str, int, int]]:
+def heads(db: sqlite3.Connection, sessions: Sequence[Key]) -> list[tuple[Key, str, int, int]]:
     """Return (session, epoch, seq, floor) of those that there are."""
     asked = {"sessions": to_json(sessions), "marks": to_json([_mark(session) for session in sessions])}
     known, loose = _fetch(db, sql.HEADS, asked)
@@ -130,7 +130,7 @@ def heads(db: sqlite3.Connection, sessions: Sequence[str]) -> list[tuple[str, st
     ]
 
 
-def page(db: sqlite3.Connection, session: str, after: int, upto: int, rows: int, size: int) -> list[Event]:
+def page(db: sqlite3.Connection, session: Key, after: int, upto: int, rows: int, size: int) -> list[Event]:
     """Return what comes after *after*, to *upto*: *rows* at most, and nothing after what passes *size* bytes."""
     asked = {"session": session, "after": after, "upto": upto, "rows": rows, "bytes": size, "mark": _mark(session)}
     found = _fetch(db, sql.PAGE, asked)
@@ -147,7 +147,7 @@ def page(db: sqlite3.Connection, session: str, after: int, upto: int, rows: int,
     return to_events(session, epoch, said[:rows])
 
 
-def message_before(db: sqlite3.Connection, session: str, run: str, seq: int) -> tuple[str, str] | None:
+def message_before(db: sqlite3.Connection, session: Key, run: str, seq: int) -> tuple[str, str] | None:
     """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
     message, texts = None, []
     db.execute("BEGIN")  # one view of what lies loose and of the strips
@@ -165,7 +165,7 @@ def message_before(db: sqlite3.Connection, session: str, run: str, seq: int) -> 
     return None if message is None else (message, "".join(reversed(texts)))
 
 
-def _back(db: sqlite3.Connection, session: str, seq: int) -> Iterator[Row]:
+def _back(db: sqlite3.Connection, session: Key, seq: int) -> Iterator[Row]:
     """Read backwards from before *seq* to the floor."""
     asked = {"session": session, "mark": _mark(session)}
     floor, loose = _fetch(db, sql.BACK_LATE, asked) or (0, None)
@@ -193,7 +193,7 @@ def _fetch(db: sqlite3.Connection, statement: str, values: dict[str, Any]) -> An
         raise Damaged("the log is malformed: bytes that are no UTF-8") from None
 
 
-def _mark(session: str) -> str:
+def _mark(session: Key) -> str:
     """Return what is in the text of every commit in which the session said something, and seldom in another's.
 
     It is in no text that was said, where each quote comes after a backslash.
@@ -201,7 +201,7 @@ def _mark(session: str) -> str:
     return f"[{to_json(session)},"
 
 
-def _late(session: str, loose: str | None) -> list[Row]:
+def _late(session: Key, loose: str | None) -> list[Row]:
     commits = _sound(_commits, f"[{loose or ''}]")
     return _read([event for commit in commits for its, _, _, events in commit if its == session for event in events])
 

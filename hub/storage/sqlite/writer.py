@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from hub.errors import StorageUnavailable
-from hub.ids import session_id
+from hub.ids import Key, id_of
 from hub.limits import MiB
 from hub.seams import Seams
 from hub.storage import lockfile
@@ -22,7 +22,7 @@ from hub.storage.log import LogUnusable
 from hub.storage.sqlite import statements as sql
 from hub.storage.sqlite import strips
 from hub.storage.sqlite.migrations import MIGRATIONS
-from hub.storage.sqlite.plan import Cut, Delete, Job, Outcome, Plan, Standing
+from hub.storage.sqlite.plan import NONE, Cut, Delete, Job, Outcome, Plan, Standing
 from hub.storage.sqlite.wal import BUSY_MS, CHECKPOINT_PAGES, Room
 
 MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
@@ -48,9 +48,9 @@ class Writer:
     seams: Seams
     deliver: Callable[[list[Outcome]], None]
     jobs: "queue.SimpleQueue[Job | None]" = attrs.Factory(queue.SimpleQueue)
-    heads: dict[str, Standing] = attrs.Factory(dict)
+    heads: dict[Key, Standing] = attrs.Factory(dict)
     loose: int = 0  # events at most that lie loose; long ones count more
-    spoke: str | None = None  # the session whose append came first in the last commit
+    spoke: Key | None = None  # the session whose append came first in the last commit
     due: float = 0.0  # when the next commit would be, were all as far apart as they should
     commits: int = 0
     seconds: float = 0.0  # that they took
@@ -144,10 +144,10 @@ class Writer:
         self._forget(plan)
         return plan.outcomes
 
-    def _look(self, sessions: Collection[str]) -> None:
+    def _look(self, sessions: Collection[Key]) -> None:
         """Read where sessions stand, of those that there are."""
         for session, epoch, seq, floor in strips.heads(self.db, [*sessions]):
-            self.heads[session] = Standing(session_id(session), epoch, seq, floor)
+            self.heads[session] = Standing(id_of(session), epoch, seq, floor)
 
     def _write(self, plan: Plan) -> None:
         began = time.perf_counter()
@@ -250,7 +250,7 @@ class Writer:
     def _refused(self, batch: list[Job], error: Exception) -> list[Outcome]:
         what = "the log cannot be written now" if _is_disk(error) else "this cannot be kept"
         advice = "; free space or mend the disk, then try again" if _is_disk(error) else ""
-        return [("", (), done, StorageUnavailable(f"{what} ({error}){advice}")) for _, done in batch]
+        return [(NONE, (), done, StorageUnavailable(f"{what} ({error}){advice}")) for _, done in batch]
 
     def _complain(self, error: Exception) -> None:
         if time.monotonic() >= self.silent_until:

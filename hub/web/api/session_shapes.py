@@ -6,12 +6,11 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from hub.commands.history import FAR
 from hub.errors import BadQuery
 from hub.messages import Id
 from hub.web.routes import fields_of, limits_of
 from hub.web.sse import LastEvent
-
-FAR = 10**15 - 1  # later than any seq or time
 
 Pages = Annotated[int, Meta(ge=1, le=10**9, description="which page, from 1")]
 Size = Annotated[int, Meta(ge=1, description="how many are on a page")]  # at most list_size, see page_of()

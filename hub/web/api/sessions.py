@@ -118,7 +118,7 @@ async def cleared(request: web.Request) -> web.Response:
     if len(ways) != 1 or chosen.all is False:
         raise BadFrame(f"choose in one way; send for example {Clearing.example}")
     result = await commands.clear_sessions(
-        request.app[HUB], principal(request), names=chosen.sessionIds, before=chosen.before
+        request.app[HUB], principal(request), session_ids=chosen.sessionIds, before=chosen.before
     )
     return web.json_response(structs.asdict(result))
 
