@@ -1,4 +1,4 @@
-"""What the hub takes from the world beside its sockets and its disk: one value, which a simulation can replace."""
+"""The hub's sources of time and randomness, in one value that a simulation can replace."""
 
 import secrets
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Seams:
 
     *now* returns milliseconds since 1970. *new_id* returns an id such as `r_...` for the kind `r`; nobody can guess it,
     and none is made of time; only the loop's thread calls it. *new_secret* returns so many random bytes in hex, to any
-    thread. *ticks* returns seconds that pass within one turn of the event loop, too; uvloop's `loop.time()` does not.
+    thread. *ticks* is a clock in seconds that advances within one loop iteration, too; uvloop's `loop.time()` does not.
     """
 
     now: Callable[[], int] = _now

@@ -50,7 +50,7 @@ def _open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | None:
 
 
 async def answer(hub: Hub, who: Principal, session_id: str, replies: Sequence[Resume]) -> tuple[str, int]:
-    """Answer questions of one run; return the run's id, and after which seq it has not been heard yet.
+    """Answer questions of one run; return the run's id, and the seq after which its client must read on.
 
     All are looked at before any is kept. The same answers may be sent again. A question that is closed may be
     `cancelled`, so that its asker can go on. Raises what resume() does.

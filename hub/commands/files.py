@@ -45,7 +45,7 @@ class Stored:
     _files: Files
 
     def opened(self) -> AbstractAsyncContextManager[Callable[[int, int], Awaitable[bytes]]]:
-        """Give what reads so many bytes at a place; that raises EOFError past the end. Raises UnknownFile."""
+        """Yield a function read(offset, size), which raises EOFError past the end; raises UnknownFile."""
         return self._files.opened(self.file)
 
 

@@ -14,9 +14,9 @@ Answer = Callable[[Session], Subscribed]
 
 
 def admit(client: Client, channel: Channel, accepted: Accepted, before: int = 1) -> None:
-    """Answer a chat, and let its sender hear the session from *before* so many numbers of what was accepted.
+    """Answer a chat, and subscribe its sender from *before* events ahead of the accepted one.
 
-    A sender that hears the whole session already goes on where it is.
+    A sender that hears the whole session already keeps its place.
     """
     client.answer(accepted)
     sub = client.connection.subscriptions.get(channel.key)
@@ -46,7 +46,7 @@ def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] |
 async def join(
     client: Client, session: Session, after: int | None, epoch: str | None, answer: Answer | None = None
 ) -> None:
-    """Let a client hear a session from its cursor on; where that means nothing here, after a reset, as a new one."""
+    """Subscribe a client from its cursor. If the cursor does not fit, send a reset and subscribe as a new client."""
     channel, node = session.channel, client.hub.node
     if misfit(channel, after, epoch) is not None:
         messages = await node.reset_messages(session.key)

@@ -47,10 +47,7 @@ async def delete_session(hub: Hub, who: Principal, session_id: str) -> None:
 async def clear_sessions(
     hub: Hub, who: Principal, session_ids: Sequence[str] | None = None, before: int | None = None
 ) -> Cleared:
-    """Delete the sessions of these ids.
-
-    Where no ids are given, delete those that nobody wrote in since *before* (ms), or all where that is left out, too.
-    """
+    """Delete sessions by their ids, or, without ids, those whose last message is older than *before* (ms); else all."""
     if session_ids is None:
         # A session without any message was last written in at no time: only a call without *before* takes it.
         since, until = (0, FAR) if before is None else (1, min(before, FAR))

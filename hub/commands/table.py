@@ -1,6 +1,6 @@
-"""The door: every use case with what it does, asked about before it is called.
+"""The door: one row for each use case, with the permission that is checked before the call.
 
-What is above the use cases (`web`, `cli`) calls the rows of this table, and nothing behind them.
+`web` and `cli` call the rows of this table, and nothing behind them.
 """
 
 from collections.abc import Awaitable, Callable

@@ -21,7 +21,7 @@ TOGETHER = 64  # sessions that are deleted at a time
 async def delete(node: Node, key: Key, before: int | None = None) -> bool:
     """Delete a session; return False where there is none, or its last message is not from before *before* (ms).
 
-    Two that ask at once share one deletion. It goes on where the one who asked is cancelled. Raises Draining, and
+    Concurrent calls share one deletion (single flight), which goes on when a caller is cancelled. Raises Draining, and
     StorageUnavailable where the log cannot be written; then the session stays, without its runs and its listeners.
     """
     node.refuse_if_draining()
@@ -34,7 +34,9 @@ async def delete(node: Node, key: Key, before: int | None = None) -> bool:
     if shared is None:
         node.deletions[key] = asyncio.create_task(_delete(node, key, before))
     gone = await asyncio.shield(node.deletions[key])
-    return gone or (shared is not None and await delete(node, key, before))  # the other one's time is not ours
+    return gone or (
+        shared is not None and await delete(node, key, before)
+    )  # the shared deletion may have had another *before*
 
 
 async def clear(node: Node, keys: Sequence[Key], before: int | None = None) -> int:

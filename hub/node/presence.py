@@ -1,4 +1,4 @@
-"""Who is in a session, told to its members at most so often."""
+"""Presence notices: who is in a session, at most once in `presence_seconds`."""
 
 import asyncio
 from functools import partial
