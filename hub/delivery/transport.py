@@ -25,9 +25,9 @@ def watch(transport: asyncio.Transport, connection: Connection) -> None:
 class Watch(asyncio.Protocol):
     """Stands between a transport and *inner*, aiohttp's protocol.
 
-    So a connection knows at once what it must know before bytes may go past the transport. With a write limit of 0 the
-    transport calls pause_writing as soon as it buffers a byte. It calls connection_lost before it closes the descriptor,
-    which from then on may be another client's (asyncio and uvloop, in _call_connection_lost).
+    So a connection knows at once what it must know before bytes may go past the transport. With a write limit of 0
+    the transport calls pause_writing as soon as it buffers a byte. It calls connection_lost before it closes the
+    descriptor, which from then on may be another client's (asyncio and uvloop, in _call_connection_lost).
 
     aiohttp is told no pause: its pings and ends would wait for a client that does not read. Nothing grows by that, as
     such a client is not listened to (Connection.readable).
