@@ -17,8 +17,8 @@ from hub.protocols import WireProtocol
 class Client:
     """A handle on one connection; made by attach(), and closed once, by whoever attached it.
 
-    *agent* and *session* are the defaults of a chat. Without a *session*, each agent gets one in *own_sessions*, made on
-    first use. *frames* counts the frames that the client has sent.
+    *agent* and *session* are the defaults of a chat. Without a *session*, each agent gets one in *own_sessions*, made
+    on first use. *frames* counts the frames that the client has sent.
     """
 
     hub: Hub
