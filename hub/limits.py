@@ -71,3 +71,11 @@ class Limits:
     title_length: Count = 200  # characters of a session's title
     presence_members: CountOrNone = 50
     presence_seconds: Seconds = 1.0
+
+
+def size_text(size: int) -> str:
+    """Return a size in bytes for people, exactly: in MiB or KiB where it is a whole number of these."""
+    for unit, name in ((MiB, "MiB"), (KiB, "KiB")):
+        if size and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} byte{'' if size == 1 else 's'}"

@@ -11,7 +11,7 @@ from functools import partial
 import attrs
 
 from hub.errors import SessionExists, UnknownMessage, WrongMessage
-from hub.limits import Limits
+from hub.limits import Limits, size_text
 from hub.messages import (
     Accepted,
     Author,
@@ -167,7 +167,7 @@ async def history(log: Log, key: str, command: Fork, limits: Limits) -> Sequence
         return messages
     if not await log.trail(key, command.messageId, 1):
         raise _unknown(command.sessionId, command.messageId)
-    line = f"message {command.messageId} alone has more than the {limits.fork_bytes} bytes that a fork may copy"
+    line = f"message {command.messageId} alone has more than the {size_text(limits.fork_bytes)} that a fork may copy"
     raise WrongMessage(line, sessionId=command.sessionId)
 
 

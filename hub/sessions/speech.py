@@ -14,7 +14,7 @@ from hub.hosting.contract import Message as Whole
 from hub.hosting.contract import Shelf
 from hub.hosting.faults import refuse
 from hub.hosting.output import KINDS
-from hub.limits import Limits
+from hub.limits import Limits, size_text
 from hub.messages import Body, Interrupt, Message, Reasoning, ToolCallResult, WholeMessage
 from hub.messages.parts import Parts, Plain, plain
 from hub.sessions.outbox import Item, Outbox
@@ -166,8 +166,8 @@ class Speech:
         if len(data) <= limits.result_bytes or self.closed:
             return result
         if len(data) > limits.file_bytes:
-            most = limits.file_bytes >> 20
-            raise AgentError(f"agent {self.agent} gave a tool's result of more than {most} MiB", "answer_too_long")
+            most = size_text(limits.file_bytes)
+            raise AgentError(f"agent {self.agent} gave a tool's result of more than {most}", "answer_too_long")
         file_id = await self.shelf.keep("tool-result.txt", "text/plain; charset=utf-8", data)
         start = data[: limits.result_start_bytes].decode(errors="ignore")  # cut between two code points
         return attrs.evolve(result, content=start, fileId=file_id, size=len(data))
@@ -197,13 +197,13 @@ class Speech:
             raise self._too_much()
 
     def _too_much(self) -> AgentError:
-        most = self.limits.run_bytes >> 20
-        return AgentError(f"agent {self.agent} said more than {most} MiB in one answer", "answer_too_long")
+        most = size_text(self.limits.run_bytes)
+        return AgentError(f"agent {self.agent} said more than {most} in one answer", "answer_too_long")
 
     def _check_size(self, size: int, what: str) -> None:
         if size > self.limits.content_bytes:
-            most = self.limits.content_bytes >> 10
-            raise AgentError(f"agent {self.agent} gave a {what} of more than {most} KiB", "answer_too_long")
+            most = size_text(self.limits.content_bytes)
+            raise AgentError(f"agent {self.agent} gave a {what} of more than {most}", "answer_too_long")
 
     # --- the ends of messages ---------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from hub.errors import (
     StorageUnavailable,
     UnknownAgent,
 )
+from hub.limits import size_text
 from hub.messages import Chat, Id, Usage
 from hub.protocols import openai_chat as mapping
 from hub.protocols.openai_chat import Completion, OneAnswer, Refusal
@@ -111,7 +112,7 @@ async def _whole(asked: Completion, name: str, pieces: Pieces, most: int) -> web
         texts.append(piece)
         size += len(piece)
         if size > most:
-            raise AgentError(f"agent {asked.model} said more than {most >> 20} MiB in one answer", "answer_too_long")
+            raise AgentError(f"agent {asked.model} said more than {size_text(most)} in one answer", "answer_too_long")
     return web.json_response(mapping.completion(asked.model, name, "".join(texts), reason, usage))
 
 

@@ -1,0 +1,299 @@
+"""Every limit is obeyed at an odd value, which no constant in the code happens to have.
+
+A test names the limits that it sees obeyed; the last test in this file fails for a limit that no test names.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import aiohttp
+import pytest
+from support.agui import asked
+from support.hub import Client, Hub
+from support.sse import call
+from support.waiting import PATIENCE
+
+from hub.limits import KiB, MiB, size_text
+from hub.messages import Chunk, Event
+from hub.storage.records import Append
+
+NEVER = 1e6  # seconds: longer than any test
+LEAST = 4 * KiB  # what a file counts at least
+TEXT = {"Content-Type": "text/plain"}
+Test = TypeVar("Test", bound=Callable[..., Any])
+TESTED: set[str] = set()
+
+
+def obeys(*limits: str) -> Callable[[Test], Test]:
+    """Note which limits a test sees obeyed."""
+    TESTED.update(limits)
+    return lambda test: test
+
+
+@asynccontextmanager
+async def over_http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
+    timeout = aiohttp.ClientTimeout(PATIENCE)
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=timeout) as http:
+        yield http
+
+
+def padded(frame: dict[str, Any], size: int) -> str:
+    """Return a frame or a body as JSON of exactly *size* bytes."""
+    text = json.dumps(frame | {"pad": ""})
+    return text[:-2] + "x" * (size - len(text)) + text[-2:]
+
+
+def sized(size: int) -> dict[str, str]:
+    """Return an object that has *size* bytes as the hub writes JSON."""
+    return {"a": "x" * (size - len('{"a":""}'))}
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+async def begin(hub: Hub, session: str = "s1", **limits: Any) -> Client:
+    """Start a hub, and return a client that hears a session of it."""
+    await hub.start(**limits)
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId=session)
+    await client.until_type("subscribed")
+    return client
+
+
+async def outcome(client: Client, ref: str) -> dict[str, Any]:
+    """Return the answer to the command of that ref, or the error."""
+    return await client.until(lambda frame: frame.get("ref") == ref)
+
+
+async def chat(client: Client, agent: str, message: str, session: str = "s1", **more: Any) -> dict[str, Any]:
+    """Say something; return what became of it: `accepted`, or an error."""
+    ref = f"{agent} {message}"[:30]
+    await client.send(type="chat", agentId=agent, sessionId=session, message=message, ref=ref, **more)
+    return await outcome(client, ref)
+
+
+async def answer(client: Client, agent: str, message: str, session: str = "s1", **more: Any) -> dict[str, Any]:
+    """Say something and hear the whole answer; return how it ended: an error of the run, or its end."""
+    accepted = await chat(client, agent, message, session, **more)
+    assert accepted["type"] == "accepted", accepted
+    run_id = accepted["runId"]
+    end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == run_id)
+    return next((f for f in client.frames if f["type"] == "run_error" and f["runId"] == run_id), end)
+
+
+async def after_a_pong(client: Client) -> None:
+    """Let the hub answer something that comes later."""
+    await client.send(type="ping")
+    await client.until_type("pong")
+
+
+async def put(hub: Hub, texts: list[str], session: str = "s1") -> None:
+    """Add chunks of one message to a session's log."""
+    await hub.node.log.load(session)
+    entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
+    kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    hub.node.log.append(Append(session, entries), kept.set_result)
+    async with asyncio.timeout(PATIENCE):
+        assert isinstance(await kept, int)
+
+
+async def upload(http: aiohttp.ClientSession, size: int, query: str = "sessionId=s1") -> tuple[int, dict[str, Any]]:
+    async with http.post(f"files?{query}", data=b"x" * size, headers=TEXT) as response:
+        return response.status, await response.json()
+
+
+# Yields what a JSON text says: pieces of text, whole messages, events, and so often.
+SAYS = """
+import json
+from hub import Custom, Message, ToolCallResult
+
+KINDS = {"text": str, "message": Message, "custom": lambda text: Custom("n", text),
+    "result": lambda text: ToolCallResult("c1", text)}
+
+async def says(message: str):
+    kind, text, count = json.loads(message)
+    for _ in range(count):
+        yield KINDS[kind](text)
+"""
+
+
+def saying(kind: str, text: str, count: int = 1) -> str:
+    return json.dumps([kind, text, count])
+
+
+# Agents that say "one ", and go on when the file that the message names is there.
+GATE = """
+import asyncio, pathlib
+from hub import Message
+
+async def opened(message):
+    while not pathlib.Path(message).exists():
+        await asyncio.sleep(0.01)
+"""
+# Notes how many pieces were taken of it.
+EAGER = """
+async def eager(message: str):
+    yield "one "
+    await opened(message)
+    for number in range(20):
+        pathlib.Path(message).write_text(str(number))
+        yield KIND("x" * 100)
+    pathlib.Path(message).write_text("20")
+"""
+# Ignores that it is cancelled.
+DEAF = """
+async def deaf(message: str):
+    yield "one "
+    while not pathlib.Path(message).exists():
+        try:
+            await opened(message)
+        except asyncio.CancelledError:
+            pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        *((0, "0 bytes"), (1, "1 byte"), (1023, "1023 bytes"), (1024, "1 KiB"), (1237, "1237 bytes")),
+        *((1536, "1536 bytes"), (64 * KiB, "64 KiB"), (MiB - 1, "1048575 bytes"), (MiB, "1 MiB")),
+        *((MiB + KiB, "1025 KiB"), (4096 * MiB, "4096 MiB")),
+    ],
+)
+def test_a_size_is_said_exactly(size: int, text: str) -> None:
+    """In the largest unit of which it is a whole number."""
+    assert size_text(size) == text
+
+
+ROUTES_OF_BODIES: list[tuple[str, str, dict[str, Any]]] = [
+    ("body_bytes", "sessions", {"sessionId": "s1"}),
+    ("chat_bytes", "sessions/s1/chat", {"agentId": "echo", "message": "hello"}),
+    ("conversation_bytes", "chat/completions", {"model": "echo", "messages": [{"role": "user", "content": "x"}]}),
+    ("conversation_bytes", "agents/echo/agui", asked("hello")),
+]
+
+
+@obeys("body_bytes", "chat_bytes", "conversation_bytes")
+@pytest.mark.parametrize(("limit", "path", "body"), ROUTES_OF_BODIES, ids=[path for _, path, _ in ROUTES_OF_BODIES])
+async def test_a_body_has_its_routes_own_limit(hub: Hub, limit: str, path: str, body: dict[str, Any]) -> None:
+    """The others are small; the answer to one that is too large says the exact number."""
+    others = {name: 7 for name, _, _ in ROUTES_OF_BODIES}
+    await hub.start(**others | {limit: 1237})
+    async with over_http(hub) as http:
+        for size in (1236, 1237, 1238):
+            async with http.post(path, data=padded(body, size)) as response:
+                assert (response.status == 413) == (size > 1237)
+                said = await response.text()
+        assert "too_large" in said and "1237 bytes" in said
+
+
+@obeys("metadata_bytes")
+async def test_metadata_has_a_limit(hub: Hub) -> None:
+    """Of a message, and of a session; an error says the exact number."""
+    client = await begin(hub, metadata_bytes=777)
+    assert (await chat(client, "echo", "x", metadata=sized(777)))["type"] == "accepted"
+    refused = await chat(client, "echo", "y", metadata=sized(778))
+    assert refused["code"] == "bad_frame" and "larger than 777 bytes" in refused["message"]
+    async with over_http(hub) as http:
+        assert (await call(http, "PATCH", "sessions/s1", {"metadata": sized(777)}))[0] == 200
+        status, said = await call(http, "PATCH", "sessions/s1", {"metadata": sized(778)})
+    assert (status, said["code"]) == (413, "too_large") and "at most 777 bytes" in said["error"]
+
+
+@obeys("reply_bytes")
+async def test_a_reply_has_a_limit(hub: Hub) -> None:
+    """A question whose answer was too large stays open."""
+    hub.agent("asks.py", "async def asks(run):\n    reply = await run.ask('?')\n    yield str(len(reply.payload['a']))")
+    client = await begin(hub, reply_bytes=777)
+    await chat(client, "asks", "x")
+    question = await client.until_type("interrupt")
+    resume = {"type": "resume", "sessionId": "s1", "interruptId": question["id"], "status": "resolved"}
+    await client.send(**resume, payload=sized(778))
+    refused = await client.until_type("error")
+    assert refused["code"] == "bad_frame" and "more than 777 bytes" in refused["message"]
+    await client.send(**resume, payload=sized(777))
+    await client.until_done()
+    assert client.text() == str(777 - len('{"a":""}'))
+
+
+@obeys("content_bytes")
+async def test_an_event_that_is_no_text_has_a_limit(hub: Hub) -> None:
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, content_bytes=777)
+    room = 777 - len('{"name":"n","value":""}')
+    assert (await answer(client, "says", saying("custom", "x" * room)))["type"] == "run_finished"
+    failed = await answer(client, "says", saying("custom", "x" * (room + 1)))
+    assert failed["code"] == "answer_too_long" and "more than 777 bytes" in failed["message"]
+
+
+@obeys("run_bytes")
+@pytest.mark.parametrize("kind", ["text", "message"])
+async def test_an_answer_has_a_limit(hub: Hub, kind: str) -> None:
+    """All its pieces together, in bytes of UTF-8."""
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, run_bytes=778)
+    assert (await answer(client, "says", saying(kind, "é", 389)))["type"] == "run_finished"
+    failed = await answer(client, "says", saying(kind, "é", 390))
+    assert failed["code"] == "answer_too_long" and "more than 778 bytes" in failed["message"]
+
+
+@obeys("file_bytes")
+async def test_a_file_has_a_limit(hub: Hub) -> None:
+    """Also one that the hub makes of a tool's result."""
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, file_bytes=1237, result_bytes=99)
+    async with over_http(hub) as http:
+        assert (await upload(http, 1237))[0] == 201
+        status, said = await upload(http, 1238)
+    assert (status, said["code"]) == (413, "file_too_large") and "at most 1237 bytes" in said["error"]
+    assert (await answer(client, "says", saying("result", "x" * 1237)))["type"] == "run_finished"
+    failed = await answer(client, "says", saying("result", "x" * 1238))
+    assert failed["code"] == "answer_too_long" and "more than 1237 bytes" in failed["message"]
+
+
+@obeys("session_files_bytes", "files_bytes")
+@pytest.mark.parametrize(("limit", "other"), [("session_files_bytes", "s1"), ("files_bytes", "s2")])
+async def test_files_have_a_limit_together(hub: Hub, limit: str, other: str) -> None:
+    """Those of a session, and those of all; each counts a block at least."""
+    await hub.start(**{limit: 3 * LEAST + 1})
+    async with over_http(hub) as http:
+        assert (await upload(http, 2 * LEAST))[0] == 201
+        status, said = await upload(http, LEAST + 2, f"sessionId={other}")
+        assert (status, said["code"]) == (413, "quota_exceeded") and "at most 12289 bytes" in said["error"]
+        assert (await upload(http, LEAST + 1, f"sessionId={other}"))[0] == 201
+        assert (await upload(http, 1, f"sessionId={other}"))[0] == 413
+
+
+@obeys("fork_messages", "fork_bytes")
+@pytest.mark.parametrize(
+    ("limit", "copied"),
+    [
+        ({"fork_messages": 3}, ["abc ", "def", "def "]),
+        ({"fork_messages": 1}, ["def "]),
+        ({"fork_bytes": 11}, ["abc ", "def", "def "]),
+        ({"fork_bytes": 10}, ["def", "def "]),
+    ],
+)
+async def test_a_fork_copies_the_newest_messages(hub: Hub, limit: dict[str, int], copied: list[str]) -> None:
+    client = await begin(hub, **limit)
+    for text in ("abc", "def"):
+        end = await answer(client, "echo", text)
+    await client.send(type="fork", sessionId="s1", messageId=end["messageId"], newSessionId="f1")
+    await client.until_type("subscribed")
+    assert [message["content"] for message in await hub.node.history("f1", 9)] == copied
+
+
+@obeys("fork_bytes")
+async def test_a_fork_of_one_message_that_is_too_large_is_refused(hub: Hub) -> None:
+    client = await begin(hub, fork_bytes=3)
+    end = await answer(client, "echo", "abc")
+    await client.send(type="fork", sessionId="s1", messageId=end["messageId"])
+    refused = await client.until_type("error")
+    assert refused["code"] == "wrong_message" and "the 3 bytes that a fork may copy" in refused["message"]
