@@ -11,6 +11,10 @@ MiB = 1024 * KiB
 MOST = 2**53  # of any limit: what JSON holds exactly everywhere
 Count = Annotated[int, msgspec.Meta(ge=1, le=MOST, description="a whole number, 1 or more")]
 CountOrNone = Annotated[int, msgspec.Meta(ge=0, le=MOST, description="a whole number, 0 or more")]
+# orjson, which writes the log, goes 254 levels deep: a value past it stops the log for everyone.
+Depth = Annotated[int, msgspec.Meta(ge=1, le=128, description="a whole number from 1 to 128")]
+# aiohttp keeps the largest size of a frame in 32 bits.
+FrameSize = Annotated[int, msgspec.Meta(ge=1, le=2**31, description="a whole number from 1 to 2147483648")]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds, more than 0")]
 
 
@@ -21,12 +25,12 @@ class Limits:
     Where a number comes from a measurement, the comment names it.
     """
 
-    frame_bytes: Count = 1 * MiB  # a client's frame: people paste documents; more closes with 1009
+    frame_bytes: FrameSize = 1 * MiB  # a client's frame: people paste documents; more closes with 1009
     body_bytes: Count = 64 * KiB  # of a request over HTTP
     chat_bytes: Count = 1 * MiB  # of a chat over HTTP: as large as a frame
     conversation_bytes: Count = 8 * MiB  # of a request that brings a whole conversation: OpenAI's and AG-UI's
     metadata_bytes: Count = 16 * KiB  # of a session or of a message, as JSON
-    json_depth: Count = 32
+    json_depth: Depth = 32
     object_keys: Count = 256
     max_integer: Count = 2**53  # what JavaScript holds exactly
     high_water_bytes: Count = 64 * KiB  # unsent bytes at which a connection falls behind

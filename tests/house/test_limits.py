@@ -7,17 +7,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+import attrs
 import pytest
 from support.agui import asked
 from support.hub import Client, Hub
-from support.sse import call
+from support.sse import call, get, post
 from support.waiting import PATIENCE
 
-from hub.limits import KiB, MiB, size_text
+from hub.limits import KiB, Limits, MiB, size_text
 from hub.messages import Chunk, Event
+from hub.settings import ConfigError, load
 from hub.storage.records import Append
 
 NEVER = 1e6  # seconds: longer than any test
@@ -297,3 +300,46 @@ async def test_a_fork_of_one_message_that_is_too_large_is_refused(hub: Hub) -> N
     await client.send(type="fork", sessionId="s1", messageId=end["messageId"])
     refused = await client.until_type("error")
     assert refused["code"] == "wrong_message" and "the 3 bytes that a fork may copy" in refused["message"]
+
+
+@obeys("frame_bytes", "json_depth")
+def test_a_limit_that_cannot_be_obeyed_is_no_limit(tmp_path: Path) -> None:
+    """aiohttp counts frames in 32 bits, and the log cannot write what is too deep."""
+    for name, most in (("FRAME_BYTES", 2**31), ("JSON_DEPTH", 128)):
+        variable = f"HUBBUB_LIMITS_{name}"
+        assert getattr(load({}, {variable: str(most)}, tmp_path).limits, name.lower()) == most
+        with pytest.raises(ConfigError, match=f"{variable} in the environment must be a whole number from 1 to {most}"):
+            load({}, {variable: str(most + 1)}, tmp_path)
+
+
+def largest(field: "attrs.Attribute[Any]") -> float:
+    """Return the largest value that a limit may be set to."""
+    (meta,) = field.type.__metadata__  # type: ignore[union-attr]
+    return float(meta.le) if field.name.endswith("_seconds") else int(meta.le)
+
+
+async def test_a_hub_works_with_every_limit_at_its_largest(hub: Hub) -> None:
+    """Whatever is asked of it; what is nested so deep is kept, too."""
+    hub.agent("asks.py", "async def asks(run):\n    yield str((await run.ask(str(len(run.history)))).payload)")
+    client = await begin(hub, **{field.name: largest(field) for field in attrs.fields(Limits)})
+    deep = {"a": nested(hub.limits.json_depth - 2)}
+    end = await answer(client, "echo", "hello", metadata=deep)
+    await client.send(type="regenerate", sessionId="s1", messageId=end["messageId"])
+    end = await client.until_done()
+    await client.send(type="fork", sessionId="s1", messageId=end["messageId"], newSessionId="f1")
+    assert (await client.until_type("subscribed"))["seq"] == 2
+    await chat(client, "asks", "x", "f1", ifBusy="rollback")
+    question = await client.until_type("interrupt")
+    resume = {"type": "resume", "sessionId": "f1", "interruptId": question["id"], "status": "resolved"}
+    await client.send(**resume, payload=deep)
+    await client.until_done()
+    assert question["message"] == "2" and client.text().endswith(str(deep))
+    async with over_http(hub) as http:
+        assert (await upload(http, 9))[0] == 201
+        assert (await get(http, f"sessions/s1/messages?size={10**6}"))[1]["total"] == 2
+        completion = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
+        assert (await post(http, "chat/completions", completion))[0] == 200
+    late = await hub.connect("?sessionId=s1&afterSeq=0")
+    for _ in range(2):
+        await late.until_done()
+    assert late.text() == "hello hello "
