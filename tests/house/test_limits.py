@@ -343,3 +343,26 @@ async def test_a_hub_works_with_every_limit_at_its_largest(hub: Hub) -> None:
     for _ in range(2):
         await late.until_done()
     assert late.text() == "hello hello "
+
+
+@obeys("page_rows", "first_page_rows")
+@pytest.mark.parametrize(
+    ("limits", "lengths"),
+    [
+        ({"page_rows": 7, "first_page_rows": 3}, [3, 7, 7]),
+        ({"page_rows": 7, "first_page_rows": 7}, [7, 7, 3]),
+        ({"page_rows": 7, "first_page_rows": 1024}, [7, 7, 3]),
+        ({"page_rows": 13, "first_page_rows": 4}, [4, 13]),
+    ],
+)
+async def test_a_page_has_so_many_events(hub: Hub, limits: dict[str, int], lengths: list[int]) -> None:
+    """Of a catch-up, of which the first may be shorter and never longer, and over HTTP."""
+    await hub.start(**limits)
+    await put(hub, ["x"] * 17)
+    late = await hub.connect("?sessionId=s1&afterSeq=0")
+    while len(late.text()) < 17:
+        await late.next()
+    assert [len(frame["content"]) for frame in late.frames] == lengths
+    async with over_http(hub) as http:
+        _, page = await get(http, "sessions/s1/events")
+    assert len(page["data"]) == limits["page_rows"]
