@@ -366,3 +366,19 @@ async def test_a_page_has_so_many_events(hub: Hub, limits: dict[str, int], lengt
     async with over_http(hub) as http:
         _, page = await get(http, "sessions/s1/events")
     assert len(page["data"]) == limits["page_rows"]
+
+
+@obeys("page_bytes")
+@pytest.mark.parametrize("text", ["x" * 100, "é" * 50], ids=["ascii", "two-bytes"])
+async def test_a_page_and_a_merged_chunk_have_so_many_bytes(hub: Hub, text: str) -> None:
+    """A page ends with the event that passes the limit; what is joined of it does not pass it."""
+    await hub.start(page_bytes=777)
+    await put(hub, [text] * 20)
+    late = await hub.connect("?sessionId=s1&afterSeq=0")
+    while len(late.text()) < 20 * len(text):
+        await late.next()
+    lengths = [len(frame["content"].encode()) for frame in late.frames]
+    assert lengths == [700, 100, 700, 100, 400]
+    async with over_http(hub) as http:
+        _, page = await get(http, "sessions/s1/events")
+    assert len(page["data"]) == 8
