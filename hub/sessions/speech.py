@@ -123,10 +123,13 @@ class Speech:
         if self.closed:
             return
         parts = self._parts_of(whole)
-        self._count(len(self._utf8(whole.content)))
+        size = len(self._utf8(whole.content))
+        self._count(size)
         self.pause()
         self.texts.append(self._message(whole.content, parts))
-        self.outbox.put(Item(self.agent, self.run, WholeMessage(self.message_id, whole.content, parts)))
+        body = WholeMessage(self.message_id, whole.content, parts)
+        self.pending += size
+        self.outbox.put(Item(self.agent, self.run, body, landed=lambda _: self._landed(size)))
         self.message_id = self.new_id("m")
 
     def _parts_of(self, whole: Whole) -> Plain | None:

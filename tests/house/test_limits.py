@@ -16,11 +16,12 @@ import pytest
 from support.agui import asked
 from support.hub import Client, Hub
 from support.sse import call, get, post
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, eventually
 
 from hub.limits import KiB, Limits, MiB, size_text
 from hub.messages import Chunk, Event
 from hub.settings import ConfigError, load
+from hub.storage.log import Done
 from hub.storage.records import Append
 
 NEVER = 1e6  # seconds: longer than any test
@@ -382,3 +383,26 @@ async def test_a_page_and_a_merged_chunk_have_so_many_bytes(hub: Hub, text: str)
     async with over_http(hub) as http:
         _, page = await get(http, "sessions/s1/events")
     assert len(page["data"]) == 8
+
+
+@obeys("pending_bytes")
+@pytest.mark.parametrize("kind", ["str", "Message"])
+async def test_an_agent_waits_for_a_log_that_is_slower(hub: Hub, kind: str) -> None:
+    """With the piece that passes the limit, be it text or a whole message; nothing is lost."""
+    gate = hub.folder / "gate"
+    hub.agent("eager.py", GATE + EAGER.replace("KIND", kind))
+    client = await begin(hub, pending_bytes=777)
+    await chat(client, "eager", str(gate))
+    await client.until_type("stream")
+    held: list[tuple[Append, Done]] = []
+    let_through = hub.node.log.append
+    hub.node.log.append = lambda *given: held.append(given)  # type: ignore[method-assign]
+    gate.touch()
+    await eventually(lambda: gate.read_text() == "7")
+    await after_a_pong(client)
+    assert gate.read_text() == "7"  # the eighth piece of 100 bytes has passed 777
+    hub.node.log.append = let_through  # type: ignore[method-assign]
+    for given in held:
+        let_through(*given)
+    await client.until_done()
+    assert client.text() == "one " + "x" * 2000 and gate.read_text() == "20"
