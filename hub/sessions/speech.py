@@ -171,8 +171,10 @@ class Speech:
         if len(data) > limits.file_bytes:
             most = size_text(limits.file_bytes)
             raise AgentError(f"agent {self.agent} gave a tool's result of more than {most}", "answer_too_long")
-        file_id = await self.shelf.keep("tool-result.txt", "text/plain; charset=utf-8", data)
-        start = data[: limits.result_start_bytes].decode(errors="ignore")  # cut between two code points
+        name = "tool-result.txt"[: limits.file_name_length]
+        file_id = await self.shelf.keep(name, "text/plain; charset=utf-8", data)
+        end = min(limits.result_start_bytes, limits.result_bytes)
+        start = data[:end].decode(errors="ignore")  # cut between two code points
         return attrs.evolve(result, content=start, fileId=file_id, size=len(data))
 
     def question(self, asked: Interrupt) -> Interrupt:

@@ -406,3 +406,21 @@ async def test_an_agent_waits_for_a_log_that_is_slower(hub: Hub, kind: str) -> N
         let_through(*given)
     await client.until_done()
     assert client.text() == "one " + "x" * 2000 and gate.read_text() == "20"
+
+
+@obeys("result_bytes", "result_start_bytes", "file_name_length")
+@pytest.mark.parametrize("start", [0, 77, 5000])
+async def test_a_large_result_of_a_tool_is_kept_as_a_file(hub: Hub, start: int) -> None:
+    """Its event has so many bytes of it, and never more than a result may have; its name fits, too."""
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, result_bytes=777, result_start_bytes=start, file_name_length=7)
+    await answer(client, "says", saying("result", "é" * 388 + "x"))
+    whole = await client.find(lambda frame: frame["type"] == "tool_call_result")
+    assert whole["content"] == "é" * 388 + "x" and "fileId" not in whole
+    client.frames.clear()
+    assert (await answer(client, "says", saying("result", "é" * 389)))["type"] == "run_finished"
+    cut = await client.find(lambda frame: frame["type"] == "tool_call_result")
+    assert cut["content"] == "é" * (min(start, 777) // 2) and cut["size"] == 778
+    async with over_http(hub) as http, http.get(f"files/{cut['fileId']}") as response:
+        assert await response.text() == "é" * 389
+        assert 'filename="tool-re"' in response.headers["Content-Disposition"]
