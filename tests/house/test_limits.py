@@ -424,3 +424,12 @@ async def test_a_large_result_of_a_tool_is_kept_as_a_file(hub: Hub, start: int) 
     async with over_http(hub) as http, http.get(f"files/{cut['fileId']}") as response:
         assert await response.text() == "é" * 389
         assert 'filename="tool-re"' in response.headers["Content-Disposition"]
+
+
+@obeys("content_bytes", "result_bytes")
+async def test_a_result_of_a_tool_has_a_limit_of_its_own(hub: Hub) -> None:
+    """It may be larger than another event."""
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, content_bytes=77, result_bytes=777)
+    assert (await answer(client, "says", saying("result", "x" * 777)))["type"] == "run_finished"
+    assert (await answer(client, "says", saying("custom", "x" * 77)))["code"] == "answer_too_long"
