@@ -12,7 +12,7 @@ from hub.errors import AgentError
 from hub.hosting.contract import Finish
 from hub.hosting.contract import Message as Whole
 from hub.hosting.contract import Shelf
-from hub.hosting.faults import refuse
+from hub.hosting.faults import refuse, said_too_much
 from hub.hosting.output import KINDS
 from hub.limits import Limits, size_text
 from hub.messages import Body, Interrupt, Message, Reasoning, ToolCallResult, WholeMessage
@@ -203,8 +203,7 @@ class Speech:
             raise self._too_much()
 
     def _too_much(self) -> AgentError:
-        most = size_text(self.limits.run_bytes)
-        return AgentError(f"agent {self.agent} said more than {most} in one answer", "answer_too_long")
+        return said_too_much(self.agent, self.limits.run_bytes)
 
     def _check_size(self, size: int, what: str) -> None:
         if size > self.limits.content_bytes:

@@ -433,3 +433,33 @@ async def test_a_result_of_a_tool_has_a_limit_of_its_own(hub: Hub) -> None:
     client = await begin(hub, content_bytes=77, result_bytes=777)
     assert (await answer(client, "says", saying("result", "x" * 777)))["type"] == "run_finished"
     assert (await answer(client, "says", saying("custom", "x" * 77)))["code"] == "answer_too_long"
+
+
+async def complete(http: aiohttp.ClientSession, agent: str, message: str, stream: bool) -> str:
+    """Ask without a session; return the status and all that is answered."""
+    body = {"model": agent, "messages": [{"role": "user", "content": message}], "stream": stream}
+    async with http.post("chat/completions", json=body) as response:
+        return f"{response.status} {await response.text()}"
+
+
+@obeys("run_bytes")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_without_a_session_has_the_same_limit(hub: Hub, stream: bool) -> None:
+    """In bytes, streamed or not."""
+    hub.agent("says.py", SAYS)
+    await hub.start(run_bytes=778)
+    async with over_http(hub) as http:
+        said = await complete(http, "says", saying("text", "é", 389), stream)
+        assert said.startswith("200 ") and "answer_too_long" not in said
+        said = await complete(http, "says", saying("text", "é", 390), stream)
+        assert "answer_too_long" in said and "more than 778 bytes" in said
+
+
+@obeys("run_seconds", "silence_seconds")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
+async def test_an_answer_without_a_session_ends_in_time(hub: Hub, limit: str, stream: bool) -> None:
+    await hub.start(**{"run_seconds": NEVER, "silence_seconds": NEVER, limit: 0.2})
+    async with over_http(hub) as http:
+        said = await complete(http, "gated", str(hub.folder / "never"), stream)
+    assert '"code":"timeout"' in said.replace(" ", "")

@@ -25,7 +25,6 @@ from hub.errors import (
     StorageUnavailable,
     UnknownAgent,
 )
-from hub.limits import size_text
 from hub.messages import Chat, Id, Usage
 from hub.protocols import openai_chat as mapping
 from hub.protocols.openai_chat import Completion, OneAnswer, Refusal
@@ -79,7 +78,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         if asked.stream:
             return await _stream(request, asked, name, pieces)
         async with _while_heard(request):
-            return await _whole(asked, name, pieces, limits.run_bytes)
+            return await _whole(asked, name, pieces)
 
 
 @asynccontextmanager
@@ -102,17 +101,14 @@ async def _while_heard(request: web.Request) -> AsyncIterator[None]:
             watcher.cancel()
 
 
-async def _whole(asked: Completion, name: str, pieces: Pieces, most: int) -> web.Response:
-    texts, reason, size = [], "end_turn", 0
+async def _whole(asked: Completion, name: str, pieces: Pieces) -> web.Response:
+    texts, reason = [], "end_turn"
     usage: Usage | None = None
     async for piece in pieces:
-        if not isinstance(piece, str):
+        if isinstance(piece, str):
+            texts.append(piece)
+        else:
             reason, usage = piece.reason, piece.usage
-            continue
-        texts.append(piece)
-        size += len(piece)
-        if size > most:
-            raise AgentError(f"agent {asked.model} said more than {size_text(most)} in one answer", "answer_too_long")
     return web.json_response(mapping.completion(asked.model, name, "".join(texts), reason, usage))
 
 
