@@ -5,6 +5,7 @@ A test names the limits that it sees obeyed; the last test in this file fails fo
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -463,3 +464,39 @@ async def test_an_answer_without_a_session_ends_in_time(hub: Hub, limit: str, st
     async with over_http(hub) as http:
         said = await complete(http, "gated", str(hub.folder / "never"), stream)
     assert '"code":"timeout"' in said.replace(" ", "")
+
+
+# Never ends, and notes that it was stopped.
+FLOODS = """
+import asyncio, pathlib
+
+async def floods(message: str):
+    try:
+        while True:
+            yield "x" * 10_000
+            await asyncio.sleep(0)
+    finally:
+        pathlib.Path(message).touch()
+"""
+
+
+def small_window(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket that takes little while nobody reads it."""
+    sock = socket.socket(address[0], address[1])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    return sock
+
+
+@obeys("stuck_seconds")
+async def test_a_client_that_reads_nothing_of_a_completion_is_cut_off(hub: Hub) -> None:
+    """Its agent is stopped."""
+    stopped = hub.folder / "stopped"
+    hub.agent("floods.py", FLOODS)
+    await hub.start(stuck_seconds=0.3, run_bytes=2**40)
+    body = {"model": "floods", "messages": [{"role": "user", "content": str(stopped)}], "stream": True}
+    connector = aiohttp.TCPConnector(socket_factory=small_window)
+    async with aiohttp.ClientSession(connector=connector, read_bufsize=1) as http:
+        async with http.post(f"{hub.url}/v1/chat/completions", json=body) as response:
+            assert response.status == 200
+            await eventually(stopped.exists)
