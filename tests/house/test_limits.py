@@ -500,3 +500,21 @@ async def test_a_client_that_reads_nothing_of_a_completion_is_cut_off(hub: Hub) 
         async with http.post(f"{hub.url}/v1/chat/completions", json=body) as response:
             assert response.status == 200
             await eventually(stopped.exists)
+
+
+@obeys("subscriptions")
+async def test_a_connection_hears_so_many_sessions(hub: Hub) -> None:
+    """Those that it hears for an agent's group do not count, but where it subscribes to one of them."""
+    client = await begin(hub, subscriptions=3)
+    speaker = await hub.connect(extended=True)
+    await client.send(type="subscribe", agentId="gated")
+    await client.until_type("subscribed")
+    gate = hub.folder / "gate"
+    for name in ("g1", "g2"):
+        await chat(speaker, "gated", str(gate), name)
+        await client.until_type("stream")
+    for name, code in (("s2", ""), ("g1", ""), ("s4", "too_many_subscriptions"), ("g2", "too_many_subscriptions")):
+        await client.send(type="subscribe", sessionId=name, ref=name)
+        assert (await outcome(client, name)).get("code", "") == code, name
+    gate.touch()
+    await client.until(lambda f: f["type"] == "run_finished" and f["sessionId"] == "g2")
