@@ -154,8 +154,9 @@ class Session:
     async def _roll_back(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
         """Take back what is being answered, with its answers, and let the chat go first."""
         async with self.alone(chat):
-            self._check_queue(chat, len(self.queue) + 1)
             runs = list(self.runs.values())
+            if runs:  # without one, put() knows whether the chat must wait at all
+                self._check_queue(chat, len(self.queue) + 1)
             await self.end(runs)
             ids = dict.fromkeys(one for run in runs for one in (run.record.userMessageId, *run.message_ids))
             accepted = self.put(chat, author, agent, said, Taken(tuple(ids), "rollback") if ids else None)

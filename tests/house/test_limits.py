@@ -518,3 +518,18 @@ async def test_a_connection_hears_so_many_sessions(hub: Hub) -> None:
         assert (await outcome(client, name)).get("code", "") == code, name
     gate.touch()
     await client.until(lambda f: f["type"] == "run_finished" and f["sessionId"] == "g2")
+
+
+@obeys("queued_runs")
+async def test_without_a_queue_a_chat_goes_at_once_or_not_at_all(hub: Hub) -> None:
+    """Whatever it says of a busy session."""
+    client = await begin(hub, queued_runs=0)
+    for if_busy in ("rollback", "replace", "enqueue"):
+        assert (await answer(client, "echo", if_busy, ifBusy=if_busy))["stopReason"] == "end_turn"
+    gate = hub.folder / "gate"
+    accepted = await chat(client, "gated", str(gate))
+    for if_busy in ("rollback", "replace", "enqueue"):
+        assert (await chat(client, "echo", if_busy, ifBusy=if_busy))["code"] == "busy"
+    gate.touch()
+    end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == accepted["runId"])
+    assert end["stopReason"] == "end_turn"
