@@ -533,3 +533,18 @@ async def test_without_a_queue_a_chat_goes_at_once_or_not_at_all(hub: Hub) -> No
     gate.touch()
     end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == accepted["runId"])
     assert end["stopReason"] == "end_turn"
+
+
+@obeys("list_size")
+@pytest.mark.parametrize("path", ["sessions", "sessions/s1/messages"])
+async def test_a_page_of_a_list_has_a_limit(hub: Hub, path: str) -> None:
+    """Who names no size gets as many as there may be."""
+    client = await begin(hub, list_size=7)
+    for number in range(8):
+        await answer(client, "echo", "x", f"s{number % 2 + 1}" if "messages" in path else f"t{number}")
+    async with over_http(hub) as http:
+        status, page = await get(http, f"{path}?size=7")
+        assert (status, page["size"], len(page["data"])) == (200, 7, 7)
+        assert (await get(http, path)) == (200, page)
+        status, said = await get(http, f"{path}?size=8")
+    assert (status, said["code"]) == (400, "bad_query") and "<= 7" in said["error"]
