@@ -548,3 +548,14 @@ async def test_a_page_of_a_list_has_a_limit(hub: Hub, path: str) -> None:
         assert (await get(http, path)) == (200, page)
         status, said = await get(http, f"{path}?size=8")
     assert (status, said["code"]) == (400, "bad_query") and "<= 7" in said["error"]
+
+
+@obeys("file_name_length")
+async def test_the_name_of_a_file_has_a_limit(hub: Hub) -> None:
+    """One that is given; the hub's own is cut."""
+    await hub.start(file_name_length=3)
+    async with over_http(hub) as http:
+        assert (await upload(http, 1, "sessionId=s1&name=xyz"))[0] == 201
+        status, said = await upload(http, 1, "sessionId=s1&name=four")
+        assert (status, said["code"]) == (400, "bad_query") and "1 to 3 characters" in said["error"]
+        assert (await upload(http, 1))[1]["name"] == "fil"
