@@ -559,3 +559,20 @@ async def test_the_name_of_a_file_has_a_limit(hub: Hub) -> None:
         status, said = await upload(http, 1, "sessionId=s1&name=four")
         assert (status, said["code"]) == (400, "bad_query") and "1 to 3 characters" in said["error"]
         assert (await upload(http, 1))[1]["name"] == "fil"
+
+
+@obeys("taken_messages")
+async def test_so_many_messages_are_taken_back_at_once(hub: Hub) -> None:
+    """The message that is answered anew is none of them."""
+    client = await begin(hub, taken_messages=3)
+    for text in ("one", "two"):
+        await answer(client, "echo", text)
+    message_id = next(f["messageId"] for f in client.frames if f["type"] == "user_message")
+    place = {"sessionId": "s1", "messageId": message_id, "message": "x"}
+    await client.send(type="edit", **place)
+    refused = await client.until_type("error")
+    assert refused["code"] == "wrong_message" and "more than 3 messages" in refused["message"]
+    for kind, removed in (("regenerate", 3), ("edit", 2)):
+        await client.send(type=kind, **place)
+        assert len((await client.until_type("message_removed"))["messageIds"]) == removed
+        await client.until_done()
