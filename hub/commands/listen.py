@@ -27,6 +27,7 @@ def welcome(client: Client, ref: str | int | None = None) -> None:
                 "subscriptions": limits.subscriptions,
                 "queuedRuns": limits.queued_runs,
                 "historyMessages": limits.history_messages,
+                "listSize": limits.list_size,
             },
             heartbeatMs=int(limits.ping_seconds * 1000),
             ref=ref,

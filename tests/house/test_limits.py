@@ -19,6 +19,7 @@ from support.hub import Client, Hub
 from support.sse import call, get, post
 from support.waiting import PATIENCE, eventually
 
+from hub.cli.records import write_session
 from hub.limits import KiB, Limits, MiB, size_text
 from hub.messages import Chunk, Event
 from hub.settings import ConfigError, load
@@ -576,3 +577,13 @@ async def test_so_many_messages_are_taken_back_at_once(hub: Hub) -> None:
         await client.send(type=kind, **place)
         assert len((await client.until_type("message_removed"))["messageIds"]) == removed
         await client.until_done()
+
+
+async def test_a_session_is_exported_by_pages_of_any_size(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """The terminal asks for no more than the hub gives."""
+    client = await begin(hub, list_size=3)
+    for number in range(4):
+        await answer(client, "echo", str(number))
+    assert await write_session(hub.url, "s1", "json") == 0
+    said = [message["content"] for message in json.loads(capsys.readouterr().out)]
+    assert said == [text for number in range(4) for text in (str(number), f"{number} ")]
