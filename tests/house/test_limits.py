@@ -587,3 +587,47 @@ async def test_a_session_is_exported_by_pages_of_any_size(hub: Hub, capsys: pyte
     assert await write_session(hub.url, "s1", "json") == 0
     said = [message["content"] for message in json.loads(capsys.readouterr().out)]
     assert said == [text for number in range(4) for text in (str(number), f"{number} ")]
+
+
+REMEMBERS = """
+async def remembers(run):
+    yield "/".join(past.content for past in run.history) or "nothing"
+"""
+# Waits for a file, and says nothing.
+WAITS = """
+import asyncio, pathlib
+
+async def waits(message: str):
+    while not (pathlib.Path(__file__).parents[1] / "gate").exists():
+        await asyncio.sleep(0.01)
+    yield ""
+"""
+
+
+@obeys("history_messages", "history_bytes")
+@pytest.mark.parametrize(
+    ("limit", "told", "known"),
+    [
+        ({"history_messages": 3}, ["a ", "bc", "bc "], "bc/bc /w"),
+        ({"history_messages": 0}, [], "nothing"),
+        ({"history_bytes": 8}, ["a", "a ", "bc", "bc "], "a /bc/bc /w"),
+        ({"history_bytes": 7}, ["a ", "bc", "bc "], "bc/bc /w"),
+        ({"history_bytes": 1}, [], "w"),
+    ],
+)
+async def test_a_history_has_a_limit(hub: Hub, limit: dict[str, int], told: list[str], known: str) -> None:
+    """For a client, and for an agent, to whom no message counts that waits or that it is answering."""
+    hub.agent("remembers.py", REMEMBERS)
+    hub.agent("waits.py", WAITS)
+    client = await begin(hub, **limit)
+    for text in ("a", "bc"):
+        await answer(client, "echo", text)
+    await client.send(type="subscribe", sessionId="s1", history=9)
+    assert [message["content"] for message in (await client.until_type("subscribed"))["history"]] == told
+    late = await hub.connect("?sessionId=s1&afterSeq=99", extended=True)
+    assert [message["content"] for message in (await late.until_type("reset"))["messages"]] == told
+    await chat(client, "waits", "w")
+    queued = [await chat(client, "remembers", letter * 50, ifBusy="enqueue") for letter in "xy"]
+    (hub.folder / "gate").touch()
+    await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == queued[0]["runId"])
+    assert client.text(queued[0]["runId"]) == known
