@@ -43,10 +43,10 @@ class Limits:
     first_page_rows: Count = 1024  # of a catch-up: one who joins late sees something soon
     page_bytes: Count = 256 * KiB  # of replay; also the longest merged chunk
     kept_page_bytes: CountOrNone = 8 * MiB  # of pages read lately, per node: those who come a little later share them
-    # of text in one event; a code point takes up to 4
+    # of streamed text in one event; a code point takes up to 4
     chunk_bytes: Annotated[int, msgspec.Meta(ge=4, le=MOST, description="a whole number, 4 or more")] = 32 * KiB
     pending_bytes: Count = 1 * MiB  # of text of one run not yet in the log: beyond it the agent waits
-    content_bytes: Count = 256 * KiB  # of one event of an agent that is no text
+    content_bytes: Count = 256 * KiB  # of one event of an agent that is no text and no tool's result
     reply_bytes: Count = 64 * KiB  # of the payload of an answer to a question, as JSON
     open_questions: CountOrNone = 32  # per run
     result_bytes: Count = 32 * KiB  # of a tool's result in its event: beyond it the result is kept as a file

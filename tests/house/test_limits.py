@@ -16,10 +16,13 @@ import attrs
 import pytest
 from support.agui import asked
 from support.hub import Client, Hub
+from support.process import HubProcess
+from support.sockets import masked, opened
 from support.sse import call, get, post
 from support.waiting import PATIENCE, eventually
 
 from hub.cli.records import write_session
+from hub.errors import StorageUnavailable
 from hub.limits import KiB, Limits, MiB, size_text
 from hub.messages import Chunk, Event
 from hub.settings import ConfigError, load
@@ -631,3 +634,455 @@ async def test_a_history_has_a_limit(hub: Hub, limit: dict[str, int], told: list
     (hub.folder / "gate").touch()
     await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == queued[0]["runId"])
     assert client.text(queued[0]["runId"]) == known
+
+
+@obeys("frame_bytes")
+async def test_a_frame_has_a_limit(hub: Hub) -> None:
+    """The welcome says it; one byte more closes with 1009."""
+    await hub.start(frame_bytes=1237)
+    client = await hub.connect(extended=True)
+    assert client.frames[0]["limits"]["frameBytes"] == 1237
+    for size in (1236, 1237):
+        await client.ws.send_str(padded({"type": "ping"}, size))
+        await client.until_type("pong")
+    await client.ws.send_str(padded({"type": "ping"}, 1238))
+    assert await client.closed() == 1009
+
+
+@obeys("json_depth", "object_keys", "max_integer")
+@pytest.mark.parametrize(
+    ("limit", "value", "fits", "past"),
+    [
+        ("json_depth", 5, {"pad": nested(4)}, {"pad": nested(5)}),
+        ("json_depth", 1, {"pad": 1}, {"pad": []}),
+        ("object_keys", 7, {str(n): n for n in range(6)}, {str(n): n for n in range(7)}),
+        ("max_integer", 999, {"pad": [999, -999, 9999.5]}, {"pad": [1000]}),
+        ("max_integer", 999, {"pad": -999}, {"pad": -1000}),
+    ],
+)
+async def test_the_json_of_a_frame_and_of_a_body_has_limits(
+    hub: Hub, limit: str, value: int, fits: dict[str, Any], past: dict[str, Any]
+) -> None:
+    """The error says the number."""
+    await hub.start(**{limit: value})
+    client = await hub.connect()
+    await client.send(type="ping", **fits)
+    await client.until_type("pong")
+    await client.send(type="ping", **past)
+    refused = await client.until_type("error")
+    assert refused["code"] == "bad_frame" and str(value) in refused["message"]
+    async with over_http(hub) as http:
+        assert (await post(http, "sessions", {"sessionId": "s1"} | fits))[0] == 201
+        status, said = await post(http, "sessions", {"sessionId": "s2"} | past)
+    assert (status, said["code"]) == (400, "bad_frame")
+
+
+PART = {"type": "image", "source": {"type": "url", "value": "https://example.org/a.png"}}
+PARTS = """
+from hub import Message
+
+async def parts(message: str):
+    yield Message("x", [{"type": "text", "text": "y"}] * int(message))
+"""
+
+
+@obeys("message_parts")
+@pytest.mark.parametrize("most", [0, 1, 5])
+async def test_a_message_has_so_many_parts(hub: Hub, most: int) -> None:
+    """A user's by each way it may come in, and an agent's."""
+    hub.agent("parts.py", PARTS)
+    client = await begin(hub, message_parts=most)
+    few, many = [PART] * most, [PART] * (most + 1)
+    assert (await answer(client, "echo", "one", parts=few))["type"] == "run_finished"
+    refused = [await chat(client, "echo", "two", parts=many)]
+    message_id = next(f["messageId"] for f in client.frames if f["type"] == "user_message")
+    edit = {"type": "edit", "sessionId": "s1", "messageId": message_id, "message": "x"}
+    await client.send(**edit, parts=many)
+    refused.append(await client.until_type("error"))
+    assert {error["code"] for error in refused} == {"bad_frame"}
+    assert all(f"more than {most} parts" in error["message"] for error in refused)
+    async with over_http(hub) as http:
+        assert (await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "x", "parts": many}))[0] == 400
+        for parts, status in ((few or "x", 200), (many, 400)):
+            body = asked("x", f"r{status}", "t1")
+            body["messages"][0]["content"] = parts
+            async with http.post("agents/echo/agui", json=body) as response:
+                assert response.status == status
+    assert (await answer(client, "parts", str(most)))["type"] == "run_finished"
+    assert (await answer(client, "parts", str(most + 1)))["code"] == "agent_bad_output"
+
+
+@obeys("title_length")
+async def test_a_title_has_a_limit(hub: Hub) -> None:
+    """In characters, not bytes."""
+    await begin(hub, title_length=9)
+    async with over_http(hub) as http:
+        assert (await call(http, "PATCH", "sessions/s1", {"title": "é" * 9}))[1]["title"] == "é" * 9
+        status, said = await call(http, "PATCH", "sessions/s1", {"title": "x" * 10})
+    assert (status, said["code"]) == (400, "bad_frame") and "at most 9 characters" in said["error"]
+
+
+@obeys("queued_runs")
+async def test_so_many_messages_wait_in_a_session(hub: Hub) -> None:
+    client = await begin(hub, queued_runs=3)
+    gate = hub.folder / "gate"
+    statuses = [(await chat(client, "gated", str(gate)))["status"] for _ in range(4)]
+    assert statuses == ["started", "queued", "queued", "queued"]
+    refused = await chat(client, "gated", str(gate))
+    assert refused["code"] == "busy" and "3 messages wait" in refused["message"]
+    gate.touch()
+    await eventually(lambda: hub.node.sessions["s1"].silent)
+
+
+MANY = """
+import asyncio
+
+async def many(run):
+    replies = [run.ask(str(number)) for number in range(int(run.message))]
+    yield str(len(await asyncio.gather(*replies)))
+"""
+
+
+@obeys("open_questions")
+@pytest.mark.parametrize("most", [0, 3])
+async def test_an_answer_has_so_many_open_questions(hub: Hub, most: int) -> None:
+    """One more ends it."""
+    hub.agent("many.py", MANY)
+    client = await begin(hub, open_questions=most)
+    await chat(client, "many", str(most))
+    for _ in range(most):
+        question = await client.until_type("interrupt")
+        await client.send(type="resume", sessionId="s1", interruptId=question["id"], status="resolved", payload=1)
+    await client.until_done()
+    assert client.text() == str(most)
+    failed = await answer(client, "many", str(most + 1))
+    assert failed["code"] == "too_many_questions" and f"more than {most} questions" in failed["message"]
+
+
+DEEP = """
+from hub import AgentError
+
+async def deep(run):
+    try:
+        yield f"{run.message} " + await run.call("deep", str(int(run.message) + 1))
+    except AgentError as error:
+        yield f"{run.message} ({error.code})"
+"""
+
+
+@obeys("call_depth")
+@pytest.mark.parametrize(("most", "text"), [(0, "0 (call_depth)"), (3, "0 1 2 3 (call_depth)")])
+async def test_agents_call_each_other_so_deep(hub: Hub, most: int, text: str) -> None:
+    """In a session and without one."""
+    hub.agent("deep.py", DEEP)
+    client = await begin(hub, call_depth=most)
+    await answer(client, "deep", "0")
+    assert client.text() == text
+    async with over_http(hub) as http:
+        assert f'"{text}"' in await complete(http, "deep", "0", False)
+
+
+@obeys("chunk_bytes")
+@pytest.mark.parametrize(("most", "text"), [(7, "x" * 50), (7, "é" * 20), (5, "x😀" * 9), (4, "😀" * 9)])
+async def test_a_piece_of_text_has_a_limit(hub: Hub, most: int, text: str) -> None:
+    """It is cut between two characters, and nothing is lost."""
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, chunk_bytes=most)
+    await answer(client, "says", saying("text", text))
+    lengths = [len(frame["content"].encode()) for frame in client.frames if frame["type"] == "stream"]
+    assert client.text() == text and max(lengths) <= most and len(lengths) >= len(text.encode()) / most
+
+
+@obeys("kept_page_bytes")
+@pytest.mark.parametrize("most", [0, 7777])
+async def test_so_much_is_kept_of_the_pages_that_were_read(hub: Hub, most: int) -> None:
+    await hub.start(kept_page_bytes=most, page_bytes=777)
+    await put(hub, ["x" * 300] * 20)
+    for _ in range(2):
+        late = await hub.connect("?sessionId=s1&afterSeq=0")
+        while len(late.text()) < 6000:
+            await late.next()
+            assert hub.node.pages.size <= most
+    assert bool(hub.node.pages.size) == bool(most)
+
+
+LINES = """
+import asyncio
+
+async def lines(message: str):
+    for _ in range(256):
+        yield "x" * 16_384
+        await asyncio.sleep(0)
+"""
+
+
+@obeys("high_water_bytes", "stuck_seconds")
+async def test_one_who_reads_nothing_falls_behind_and_is_cut_off(hub: Hub) -> None:
+    """It holds so much and a page; how much the kernel holds for it is the kernel's."""
+    hub.agent("lines.py", LINES)
+    await hub.start(high_water_bytes=12_345, page_bytes=23_456, stuck_seconds=0.7)
+    http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=small_window))
+    slow = Client(http, await http.ws_connect(f"{hub.url}/api/v1/ws?sessionId=s1", max_msg_size=0))
+    hub.clients.append(slow)
+    await eventually(lambda: len(hub.node.registry.connections) == 1)
+    (connection,) = hub.node.registry.connections
+    client = await hub.connect("?sessionId=s1")
+    await client.send(type="chat", agentId="lines", sessionId="s1", message="x")
+    most = 0
+    while not (await client.next())["done"]:
+        most = max(most, connection.unsent())
+    assert 0 < most <= 12_345 + 23_456 + 2 * 32 * KiB and connection.catch_ups
+    await eventually(lambda: connection not in hub.node.registry.connections)
+    assert await slow.closed() in (None, 1006)
+
+
+@obeys("ping_seconds", "pong_seconds")
+@pytest.mark.parametrize("pong", [0.05, NEVER])
+async def test_a_silent_client_is_asked_and_then_cut_off(hub: Hub, pong: float) -> None:
+    """Not before its time: another one that came later is asked meanwhile."""
+    await hub.start(ping_seconds=0.07, pong_seconds=pong)
+    silent = await hub.connect(extended=True, autoping=False)
+    assert silent.frames[0]["heartbeatMs"] == 70
+    async with asyncio.timeout(PATIENCE):
+        assert (await silent.ws.receive()).type is aiohttp.WSMsgType.PING
+    if pong != NEVER:
+        assert await silent.closed() == 1006
+        return
+    for _ in range(2):  # the second round comes after the first one's would be over
+        other = await hub.connect(autoping=False)
+        async with asyncio.timeout(PATIENCE):
+            assert (await other.ws.receive()).type is aiohttp.WSMsgType.PING
+    assert len(hub.node.registry.connections) == 3
+
+
+@obeys("presence_members")
+@pytest.mark.parametrize("most", [0, 3])
+async def test_so_many_members_are_named(hub: Hub, most: int) -> None:
+    """Where there are more, their number alone is told."""
+    client = await begin(hub, presence_members=most, presence_seconds=0.01)
+    for count in range(1, most + 2):
+        told = await client.find(lambda f, count=count: f["type"] == "presence" and f["count"] == count)
+        assert len(told.get("members") or ()) == (count if count <= most else 0)
+        other = await hub.connect(extended=True)
+        await other.send(type="subscribe", sessionId="s1")
+
+
+@obeys("presence_seconds")
+@pytest.mark.parametrize("seconds", [0.01, NEVER])
+async def test_presence_is_told_after_its_time(hub: Hub, seconds: float) -> None:
+    """Not before: a chat is answered meanwhile."""
+    client = await begin(hub, presence_seconds=seconds)
+    if seconds == NEVER:
+        await answer(client, "echo", "x")
+        assert not any(frame["type"] == "presence" for frame in client.frames)
+    else:
+        await client.find(lambda f: f["type"] == "presence" and f["count"] == 1)
+
+
+@obeys("upload_seconds")
+@pytest.mark.parametrize("seconds", [0.2, NEVER])
+async def test_a_file_has_so_much_time(hub: Hub, seconds: float) -> None:
+    """Not less: another file comes whole meanwhile."""
+    await hub.start(upload_seconds=seconds)
+    rest = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"one "
+        await rest.wait()
+        yield b"two"
+
+    async with over_http(hub) as http:
+        pending = asyncio.create_task(call_with(http, slow()))
+        try:
+            if seconds == NEVER:
+                assert (await upload(http, 9))[0] == 201 and not pending.done()
+                rest.set()
+            assert await pending == ((201, 7) if seconds == NEVER else (408, "too_slow"))
+        finally:
+            pending.cancel()
+
+
+async def call_with(http: aiohttp.ClientSession, data: AsyncIterator[bytes]) -> tuple[int, Any]:
+    async with http.post("files?sessionId=s1", data=data, headers=TEXT) as response:
+        said = await response.json()
+        return response.status, said.get("size", said.get("code"))
+
+
+@obeys("run_seconds", "silence_seconds")
+@pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
+async def test_an_answer_ends_in_time(hub: Hub, limit: str) -> None:
+    """By each of the two alone."""
+    client = await begin(hub, **{"run_seconds": NEVER, "silence_seconds": NEVER, limit: 0.2})
+    assert (await answer(client, "gated", str(hub.folder / "never")))["stopReason"] == "timeout"
+
+
+@obeys("run_seconds", "silence_seconds")
+async def test_an_answer_goes_on_within_its_time(hub: Hub) -> None:
+    """Another one is answered meanwhile."""
+    gate = hub.folder / "gate"
+    client = await begin(hub, run_seconds=NEVER, silence_seconds=NEVER)
+    first = await chat(client, "gated", str(gate))
+    await answer(client, "echo", "x", ifBusy="parallel")
+    assert not any(f["type"] == "run_finished" and f["runId"] == first["runId"] for f in client.frames)
+    gate.touch()
+    end = await client.until(lambda f: f["type"] == "run_finished")
+    assert (end["runId"], end["stopReason"]) == (first["runId"], "end_turn")
+
+
+@obeys("grace_seconds")
+@pytest.mark.parametrize("seconds", [0.1, NEVER])
+async def test_an_agent_that_ignores_its_cancel_has_so_much_time(hub: Hub, seconds: float) -> None:
+    """Not less: another answer is given meanwhile."""
+    hub.agent("deaf.py", GATE + DEAF)
+    gate = hub.folder / "gate"
+    client = await begin(hub, grace_seconds=seconds)
+    run_id = (await chat(client, "deaf", str(gate)))["runId"]
+    await client.until_type("stream")
+    await client.send(type="cancel", sessionId="s1")
+    await client.until_type("cancelling")
+    if seconds == NEVER:
+        await answer(client, "echo", "x", "s2")
+        assert not any(f["type"] == "run_finished" and f["runId"] == run_id for f in client.frames)
+        gate.touch()
+    end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == run_id)
+    assert end["stopReason"] == "cancelled"
+    gate.touch()
+
+
+@obeys("drain_seconds")
+@pytest.mark.parametrize(("seconds", "reason"), [(0.123, "aborted"), (NEVER, "end_turn")])
+async def test_a_hub_that_ends_waits_for_answers_so_long(hub: Hub, seconds: float, reason: str) -> None:
+    """Everyone is told how long; with hardly any time an answer is ended at once."""
+    gate = hub.folder / "gate"
+    client = await begin(hub, drain_seconds=seconds)
+    run_id = (await chat(client, "gated", str(gate)))["runId"]
+    await client.until_type("stream")
+    hub.door.drain()
+    finishing = asyncio.create_task(hub.door.finish(asyncio.Event()))
+    assert (await client.until_type("draining"))["withinMs"] == int(seconds * 1000)
+    if reason == "end_turn":
+        await after_a_pong(client)
+        gate.touch()
+    end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == run_id)
+    assert end["stopReason"] == reason
+    async with asyncio.timeout(PATIENCE):
+        await finishing
+
+
+@obeys("close_seconds")
+@pytest.mark.parametrize("seconds", [0.1, NEVER])
+async def test_a_peer_has_so_much_time_to_close(hub: Hub, seconds: float) -> None:
+    """Not less: another one is answered meanwhile."""
+    await hub.start(close_seconds=seconds)
+    sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws")
+    with sock:
+        sock.sendall(masked(b"\xff"))  # no UTF-8: the hub closes with 1007
+        assert (await asyncio.to_thread(sock.recv, 4))[:1] == b"\x88"
+        if seconds == NEVER:
+            await after_a_pong(await hub.connect())
+            assert len(hub.node.registry.connections) == 2
+        else:
+            await eventually(lambda: not hub.node.registry.connections)
+    await eventually(lambda: len(hub.node.registry.connections) == (seconds == NEVER))
+
+
+@obeys("retry_seconds")
+@pytest.mark.parametrize("seconds", [0.01, NEVER])
+async def test_what_the_log_refused_is_tried_again_after_its_time(hub: Hub, seconds: float) -> None:
+    """Not before: another session's chat is answered meanwhile."""
+    client = await begin(hub, retry_seconds=seconds)
+    gate = hub.folder / "gate"
+    await chat(client, "gated", str(gate))
+    await client.until_type("stream")
+    whole, refused = hub.node.log.append, asyncio.Event()
+
+    def refuse(append: Append, done: Done) -> None:
+        hub.node.log.append = whole  # type: ignore[method-assign]
+        asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
+        refused.set()
+
+    hub.node.log.append = refuse  # type: ignore[method-assign]
+    gate.touch()
+    await asyncio.wait_for(refused.wait(), PATIENCE)
+    if seconds == NEVER:
+        await answer(client, "echo", "x", "s2")
+        assert client.text() == "one x "
+        hub.node.sessions["s1"].outbox._retry()
+    await client.until(lambda f: f["type"] == "run_finished" and f["sessionId"] == "s1")
+    assert client.text().replace("x ", "") == "one two"
+
+
+# --- documents, and the process ---------------------------------------------------------------------------------------
+
+
+def bounds(document: dict[str, Any], name: str, keyword: str) -> set[int]:
+    """Return what a document says by *keyword* of each field or parameter *name*."""
+    found: set[int] = set()
+    waiting: list[Any] = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            schema = value["schema"] if value.get("name") == name and "schema" in value else None
+            properties = value.get("properties")
+            schema = properties[name] if isinstance(properties, dict) and name in properties else schema
+            if isinstance(schema, dict):
+                choices = (schema, *schema.get("anyOf", ()))
+                found |= {choice[keyword] for choice in choices if keyword in choice}
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return found
+
+
+async def test_the_documents_show_the_limits_of_their_hub(hub: Hub) -> None:
+    """As maxima of what they bound."""
+    await hub.start(message_parts=5, title_length=9, list_size=7, file_name_length=11)
+    async with aiohttp.ClientSession(hub.url) as http:
+        (_, openapi), (_, asyncapi) = await get(http, "/openapi.json"), await get(http, "/asyncapi.json")
+    assert bounds(openapi, "parts", "maxItems") == bounds(asyncapi, "parts", "maxItems") == {5}
+    assert bounds(openapi, "title", "maxLength") == {9}
+    assert bounds(openapi, "size", "maximum") == {7}
+    assert bounds(openapi, "name", "maxLength") == {11}
+    assert bounds(openapi, "size", "default") == set()
+
+
+@pytest.fixture
+async def process(tmp_path: Path) -> AsyncIterator[HubProcess]:
+    running = HubProcess(tmp_path)
+    try:
+        yield running
+    finally:
+        await running.kill()
+
+
+async def test_a_limit_of_the_file_reaches_the_hub(process: HubProcess) -> None:
+    """`[limits]` in hubbub.toml; the environment wins over it."""
+    (process.folder / "hubbub.toml").write_text("[limits]\ntitle_length = 9\nlist_size = 7\n")
+    await process.start(limits_list_size=8)
+    async with aiohttp.ClientSession(process.url) as http:
+        _, openapi = await get(http, "/openapi.json")
+        await post(http, "/api/v1/sessions", {"sessionId": "s1"})
+        assert (await call(http, "PATCH", "/api/v1/sessions/s1", {"title": "x" * 10}))[0] == 400
+        assert (await call(http, "PATCH", "/api/v1/sessions/s1", {"title": "x" * 9}))[0] == 200
+        assert (await get(http, "/api/v1/sessions?size=9"))[0] == 400
+        assert (await get(http, "/api/v1/sessions?size=8"))[0] == 200
+    assert bounds(openapi, "title", "maxLength") == {9} and bounds(openapi, "size", "maximum") == {8}
+
+
+@obeys("header_seconds")
+async def test_a_limit_of_the_environment_reaches_the_hub(process: HubProcess) -> None:
+    """HUBBUB_LIMITS_HEADER_SECONDS: who sends half a header is cut off, and a WebSocket is not."""
+    await process.start(limits_header_seconds=0.3, limits_frame_bytes=1237)
+    async with aiohttp.ClientSession() as http:
+        client = Client(http, await http.ws_connect(f"{process.url}/api/v1/ws", protocols=("hubbub.v1",)))
+        assert (await client.next())["limits"]["frameBytes"] == 1237
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localh")
+        assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+        writer.close()
+        await after_a_pong(client)
+
+
+def test_every_limit_is_seen_obeyed() -> None:
+    """A new limit has a test here, and no test names what is none."""
+    assert TESTED == {field.name for field in attrs.fields(Limits)}
