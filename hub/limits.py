@@ -11,6 +11,10 @@ MiB = 1024 * KiB
 MOST = 2**53  # of any limit: what JSON holds exactly everywhere
 Count = Annotated[int, msgspec.Meta(ge=1, le=MOST, description="a whole number, 1 or more")]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=MOST, description="a whole number, 0 or more")]
+# orjson, which writes the log, goes 254 levels deep: a value past it stops the log for everyone.
+Depth = Annotated[int, msgspec.Meta(ge=1, le=128, description="a whole number from 1 to 128")]
+# aiohttp keeps the largest size of a frame in 32 bits.
+FrameSize = Annotated[int, msgspec.Meta(ge=1, le=2**31, description="a whole number from 1 to 2147483648")]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds, more than 0")]
 
 
@@ -21,12 +25,12 @@ class Limits:
     Where a number comes from a measurement, the comment names it.
     """
 
-    frame_bytes: Count = 1 * MiB  # a client's frame: people paste documents; more closes with 1009
+    frame_bytes: FrameSize = 1 * MiB  # a client's frame: people paste documents; more closes with 1009
     body_bytes: Count = 64 * KiB  # of a request over HTTP
     chat_bytes: Count = 1 * MiB  # of a chat over HTTP: as large as a frame
     conversation_bytes: Count = 8 * MiB  # of a request that brings a whole conversation: OpenAI's and AG-UI's
     metadata_bytes: Count = 16 * KiB  # of a session or of a message, as JSON
-    json_depth: Count = 32
+    json_depth: Depth = 32
     object_keys: Count = 256
     max_integer: Count = 2**53  # what JavaScript holds exactly
     high_water_bytes: Count = 64 * KiB  # unsent bytes at which a connection falls behind
@@ -39,10 +43,10 @@ class Limits:
     first_page_rows: Count = 1024  # of a catch-up: one who joins late sees something soon
     page_bytes: Count = 256 * KiB  # of replay; also the longest merged chunk
     kept_page_bytes: CountOrZero = 8 * MiB  # of pages read lately, per node: those who come a little later share them
-    # of text in one event; a code point takes up to 4
+    # of streamed text in one event; a code point takes up to 4
     chunk_bytes: Annotated[int, msgspec.Meta(ge=4, le=MOST, description="a whole number, 4 or more")] = 32 * KiB
     pending_bytes: Count = 1 * MiB  # of text of one run not yet in the log: beyond it the agent waits
-    content_bytes: Count = 256 * KiB  # of one event of an agent that is no text
+    content_bytes: Count = 256 * KiB  # of one event of an agent that is no text and no tool's result
     reply_bytes: Count = 64 * KiB  # of the payload of an answer to a question, as JSON
     open_questions: CountOrZero = 32  # per run
     result_bytes: Count = 32 * KiB  # of a tool's result in its event: beyond it the result is kept as a file
@@ -71,3 +75,11 @@ class Limits:
     title_length: Count = 200  # characters of a session's title
     presence_members: CountOrZero = 50
     presence_seconds: Seconds = 1.0
+
+
+def size_text(size: int) -> str:
+    """Return a size in bytes for people, exactly: in MiB or KiB where it is a whole number of these."""
+    for unit, name in ((MiB, "MiB"), (KiB, "KiB")):
+        if size and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} byte{'' if size == 1 else 's'}"

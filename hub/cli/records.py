@@ -21,8 +21,8 @@ from hub.cli.text import CONTROL, safe
 TITLE = 60  # characters
 
 
-async def list_sessions(url: str, size: int) -> int:
-    found = await get(url, "/sessions", page=1, size=size)
+async def list_sessions(url: str, size: int | None) -> int:
+    found = await get(url, "/sessions", page=1, **({} if size is None else {"size": size}))
     table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the id stays whole
     for one in found["data"]:
         last = datetime.fromtimestamp(one["ts"] / 1000).isoformat(" ", "seconds") if one["ts"] else "-"
@@ -61,10 +61,10 @@ async def write_session(url: str, session: str, form: Literal["md", "json"]) -> 
 async def _messages(url: str, session: str) -> AsyncIterator[dict[str, Any]]:
     page, left = 1, True
     while left:
-        found = await get(url, _path(session) + "/messages", page=page, size=100)
+        found = await get(url, _path(session) + "/messages", page=page)
         for message in found["data"]:
             yield message
-        left = page * 100 < found["total"]
+        left = page * found["size"] < found["total"]
         page += 1
 
 

@@ -67,9 +67,9 @@ def chat(agent: str, session: str | None, url: str) -> None:
 
 
 @click.command()
-@click.option("--size", default=20, type=click.IntRange(1, 100), help="How many, the newest first (20).")
+@click.option("--size", type=click.IntRange(min=1), help="How many, the newest first (20).")
 @url_option
-def sessions(size: int, url: str) -> None:
+def sessions(size: int | None, url: str) -> None:
     """List the sessions."""
     from hub.cli.records import list_sessions
 

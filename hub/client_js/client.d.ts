@@ -47,6 +47,7 @@ export interface Limits {
   subscriptions: number
   queuedRuns: number
   historyMessages: number
+  listSize: number
 }
 
 export type State = 'connecting' | 'live' | 'waiting' | 'closed'

@@ -1,6 +1,7 @@
 """Answer a conversation that is kept nowhere: its messages come with the request."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Literal, cast
 
@@ -9,7 +10,9 @@ from hub.commands.hub import Hub
 from hub.errors import Busy
 from hub.hosting.calls import answer
 from hub.hosting.contract import Finish, Past
+from hub.hosting.faults import said_too_much
 from hub.hosting.hosted import Agent
+from hub.limits import Limits
 
 Role = Literal["user", "assistant", "system"]
 Pieces = AsyncIterator[str | Finish]
@@ -21,7 +24,7 @@ async def complete(
     """Let an agent answer; *turns* are what was said before. What the context gives is the text, piece by piece.
 
     Leaving the context stops the agent. Raises UnknownAgent, AgentBroken; entering the context raises Busy; reading the
-    pieces raises AgentError.
+    pieces raises AgentError, and TimeoutError where the agent is silent for too long.
     """
     history = [Past(role, content) for role, content in turns]
     return _answering(hub, who, hub.node.agents.get(agent_id), run_id, message, history)
@@ -36,8 +39,23 @@ async def _answering(
     texts = answer(hub.node.agents, agent, run_id, message, history, who.author, hub.limits.call_depth)
     agent.working += 1
     try:
-        async with aclosing(cast(Any, texts)) as pieces:
-            yield pieces
+        async with aclosing(cast(Any, texts)) as pieces, aclosing(_bounded(agent, pieces, hub.limits)) as bounded:
+            yield bounded
     finally:
         agent.working -= 1
         hub.node.freed(agent)
+
+
+async def _bounded(agent: Agent, pieces: Pieces, limits: Limits) -> AsyncGenerator[str | Finish, None]:
+    """Yield the pieces, within the limits of a run's text and of its silence."""
+    silence, size = agent.marks.silence_limit or limits.silence_seconds, 0
+    while True:
+        async with asyncio.timeout(silence):
+            piece = await anext(pieces, None)
+        if piece is None:
+            return
+        if isinstance(piece, str):
+            size += len(piece) if piece.isascii() else len(piece.encode(errors="replace"))
+            if size > limits.run_bytes:
+                raise said_too_much(agent.id, limits.run_bytes)
+        yield piece

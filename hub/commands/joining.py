@@ -52,6 +52,7 @@ async def join(
         messages = await node.reset_messages(session.key)
     # No await from here on: the cursor is checked, answered and placed against the same head.
     channel.refuse_if_deleted()
+    node.registry.check_room(client.connection, channel.key)
     reason = misfit(channel, after, epoch)
     if answer is not None:
         client.answer(answer(session))

@@ -38,6 +38,7 @@ def _welcome(client: Client, ref: str | int | None) -> Welcome:
             "subscriptions": limits.subscriptions,
             "queuedRuns": limits.queued_runs,
             "historyMessages": limits.history_messages,
+            "listSize": limits.list_size,
         },
         heartbeatMs=int(limits.ping_seconds * 1000),
         ref=ref,

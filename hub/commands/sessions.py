@@ -9,7 +9,7 @@ from hub.access.principal import Principal
 from hub.commands.history import FAR, head_of, session_rows, state_of, unknown_session
 from hub.commands.hub import Hub
 from hub.errors import BadFrame, TooLarge
-from hub.limits import KiB
+from hub.limits import size_text
 from hub.messages import Cleared, SessionState
 from hub.node import deleting
 from hub.storage.records import Head
@@ -30,8 +30,8 @@ async def relabel(hub: Hub, who: Principal, session_id: str, changes: Mapping[st
     if title is not None and len(title) > limits.title_length:
         raise BadFrame(f"the title of a session has at most {limits.title_length} characters: choose a shorter one")
     if metadata and len(orjson.dumps(metadata)) > limits.metadata_bytes:
-        most = limits.metadata_bytes / KiB
-        raise TooLarge(f"the metadata of a session is at most {most:g} KiB of JSON: keep the rest elsewhere")
+        most = size_text(limits.metadata_bytes)
+        raise TooLarge(f"the metadata of a session is at most {most} of JSON: keep the rest elsewhere")
     head = await head_of(hub, who, session_id)
     await hub.node.log.relabel(head.key, changes)
     return await state_of(hub, await head_of(hub, who, session_id))

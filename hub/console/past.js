@@ -1,7 +1,6 @@
 // Past sessions, from HTTP: the newest first, each with its name or the first thing that was said in it.
 import { ask } from './talk.js'
 
-const SIZE = 30
 const SOON_MS = 400
 const ADDRESS = '/api/v1/sessions'
 const JSON_BODY = { 'Content-Type': 'application/json' }
@@ -28,7 +27,7 @@ export function past(ui, change) {
     const mine = ++turn
     try {
       const found = await Promise.all(
-        Array.from({ length: pages }, (_, page) => ask(`${ADDRESS}?size=${SIZE}&page=${page + 1}`)),
+        Array.from({ length: pages }, (_, page) => ask(`${ADDRESS}?page=${page + 1}`)),
       )
       const sessions = found.flatMap(({ data }) => data)
       const once = [...new Map(sessions.map((one) => [one.sessionId, one])).values()].filter(
@@ -36,7 +35,7 @@ export function past(ui, change) {
       )
       if (mine === turn)
         change({
-          past: { sessions: once.map(named), more: pages * SIZE < found[0].total, failed: false, loaded: true },
+          past: { sessions: once.map(named), more: pages * found[0].size < found[0].total, failed: false, loaded: true },
         })
       await Promise.all(once.map(learn))
       if (mine === turn) change({ past: { ...ui.past, sessions: once.map(named) } })

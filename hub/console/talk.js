@@ -4,7 +4,7 @@ import { t } from './words.js'
 
 const TYPING_MS = 2000 // between two "I am writing"
 const QUIET_MS = 5000 // after which nobody is writing any more
-const PAGE = 100 // messages of one request
+const PAGE = 100 // messages of one request, where the hub gives as many
 const DELETED = 'session_deleted'
 
 /** *changed*: the list of sessions did; *removed*: messages are taken back; *loaded*: the session is whole; *deleted*: it
@@ -97,8 +97,9 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     const known = ui.session.items.reduce((sum, item) => sum + (item.kind === 'user' ? 1 : item.messageIds.length), 0)
     const { total } = await ask(`${address}?size=1`)
     // Page 1 is the oldest: the one wanted ends where the known ones begin, or a little after.
-    const page = Math.max(1, Math.ceil((total - known) / PAGE))
-    const { data } = await ask(`${address}?size=${PAGE}&page=${page}`)
+    const size = Math.min(PAGE, hub.limits.listSize)
+    const page = Math.max(1, Math.ceil((total - known) / size))
+    const { data } = await ask(`${address}?size=${size}&page=${page}`)
     if (of === session) take({ type: 'earlier', messages: data, more: page > 1 })
   }
 

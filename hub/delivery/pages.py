@@ -118,7 +118,7 @@ def merged(events: Sequence[Event], limit: int) -> list[Event]:
     """Join chunks of one message that are neighbours in the log; a joined one carries the last seq.
 
     Only neighbours: after a frame with seq x the client must have had everything up to x. *limit* bounds a joined
-    chunk, in characters.
+    chunk, in bytes of UTF-8.
     """
     out: list[Event] = []
     texts: list[str] = []
@@ -127,15 +127,16 @@ def merged(events: Sequence[Event], limit: int) -> list[Event]:
     for event in events:
         chunk = event.body if isinstance(event.body, Chunk) else None
         text = chunk.content if chunk is not None else ""
+        more = len(text) if text.isascii() else len(text.encode())
         goes_on = chunk is not None and first is not None and chunk.messageId == first.messageId
-        if goes_on and event.seq == out[-1].seq + 1 and size + len(text) <= limit:
+        if goes_on and event.seq == out[-1].seq + 1 and size + more <= limit:
             out[-1] = event
             texts.append(text)
-            size += len(text)
+            size += more
             continue
         _close(out, first, texts)
         out.append(event)
-        first, texts, size = chunk, [text], len(text)
+        first, texts, size = chunk, [text], more
     _close(out, first, texts)
     return out
 

@@ -63,9 +63,13 @@ class Registry:
                 self.drop(sub)
 
     def check_room(self, connection: Connection, key: Key) -> None:
-        """Raise TooManySubscriptions where the connection may not hear one session more."""
+        """Raise TooManySubscriptions where the connection may not hear one session more.
+
+        What it hears for a group does not count: a run that starts cannot be refused.
+        """
         limit = connection.limits.subscriptions
-        if key not in connection.subscriptions and len(connection.subscriptions) >= limit:
+        asked_for = {name for name, sub in connection.subscriptions.items() if sub.runs is None}
+        if key not in asked_for and len(asked_for) >= limit:
             raise TooManySubscriptions(
                 f"a connection may hear {limit} sessions: unsubscribe from one first", sessionId=id_of(key)
             )

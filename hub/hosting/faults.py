@@ -8,6 +8,7 @@ import structlog
 
 from hub.errors import AgentError
 from hub.hosting.hosted import Agent
+from hub.limits import size_text
 
 log = structlog.get_logger()
 
@@ -18,6 +19,11 @@ def refuse(agent: str, piece: object) -> AgentError:
         f"agent {agent} gave {type(piece).__name__}; it may yield or return str, Message, Finish or an event",
         "agent_bad_output",
     )
+
+
+def said_too_much(agent: str, most: int) -> AgentError:
+    """Return the error for an answer of more than *most* bytes."""
+    return AgentError(f"agent {agent} said more than {size_text(most)} in one answer", "answer_too_long")
 
 
 def explain(agent: Agent, error: BaseException, given: Any = None) -> AgentError:

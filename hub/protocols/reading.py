@@ -11,7 +11,7 @@ import orjson
 
 from hub.errors import BadFrame, BadId, UnknownType
 from hub.ids import bad_id, is_id, short
-from hub.limits import KiB, Limits
+from hub.limits import Limits, size_text
 from hub.messages import COMMANDS, Chat, Command
 
 ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "interruptId", "epoch", "messageId", "newSessionId")
@@ -59,7 +59,7 @@ def _check_size(value: Any, limits: Limits) -> None:
     check_parts(getattr(value, "parts", None), limits)
     metadata = getattr(value, "metadata", None)
     if isinstance(value, Command) and metadata is not None and len(orjson.dumps(metadata)) > limits.metadata_bytes:
-        raise ValueError(f"metadata is larger than {limits.metadata_bytes / KiB:g} KiB")
+        raise ValueError(f"metadata is larger than {size_text(limits.metadata_bytes)}")
 
 
 def check_parts(parts: Any, limits: Limits) -> None:

@@ -10,7 +10,7 @@ import orjson
 from hub.errors import AgentError, AlreadyResolved, BadFrame, StorageUnavailable, UnknownInterrupt
 from hub.hosting.contract import Reply
 from hub.ids import Key, id_of
-from hub.limits import Limits
+from hub.limits import Limits, size_text
 from hub.messages import Interrupt, InterruptResolved
 from hub.sessions.outbox import Item, Outbox
 from hub.storage.log import Log
@@ -185,7 +185,7 @@ class Questions:
 def check_payload(payload: Any, limits: Limits) -> None:
     """Raise BadFrame where an answer is too large."""
     if len(orjson.dumps(payload)) > limits.reply_bytes:
-        raise BadFrame(f"a payload of more than {limits.reply_bytes >> 10} KiB: send less")
+        raise BadFrame(f"a payload of more than {size_text(limits.reply_bytes)}: send less")
 
 
 def too_late(session: str, interrupt_id: str) -> AlreadyResolved:

@@ -12,7 +12,7 @@ import attrs
 
 from hub.errors import SessionExists, UnknownMessage, WrongMessage
 from hub.ids import Key
-from hub.limits import Limits
+from hub.limits import Limits, size_text
 from hub.messages import (
     Accepted,
     Author,
@@ -69,15 +69,15 @@ async def regenerate(session: Session, command: Regenerate, author: Author) -> A
 
 async def _regenerate(session: Session, command: Regenerate, chat: Chat, author: Author, said: str) -> Accepted:
     async with session.alone(chat):
-        found = await _trail(session, command.messageId)
+        found = await _trail(session, command.messageId, stays=1)
         if found[0].role == "assistant":
-            found = await _trail(session, found[0].userMessageId or command.messageId)
+            found = await _trail(session, found[0].userMessageId or command.messageId, stays=1)
         asked = found[0].messageId
         answered_by, silent = await _answered(session, found)
         if answered_by is None:
             raise _wrong(session, f"nothing has answered {asked} yet: edit it to have it answered")
         agent = session.agents.get(command.agentId or answered_by)
-        found, stopped = await _stop(session, asked)
+        found, stopped = await _stop(session, asked, stays=1)
         taken = Taken(tuple(dict.fromkeys([*_ids(found[1:]), *silent, *stopped])), again=found[0])
         accepted = session.put(chat, author, agent, said, taken)
     return await accepted
@@ -95,27 +95,31 @@ def _unknown(session_id: str, message_id: str) -> UnknownMessage:
     return UnknownMessage(f"session {session_id} has no finished message {message_id}", sessionId=session_id)
 
 
-async def _trail(session: Session, message_id: str) -> Sequence[Message]:
-    """Return a message and all after it, as the history is when this returns; to be used before the next await."""
+async def _trail(session: Session, message_id: str, stays: int = 0) -> Sequence[Message]:
+    """Return a message and all after it, as the history is when this returns; to be used before the next await.
+
+    Raises WrongMessage where more than `taken_messages` of them would go; the first *stays* are not taken back.
+    """
     most = session.limits.taken_messages
     while True:
         await session.outbox.settled()
         before = session.outbox.changes
-        found = await session.log.trail(session.key, message_id, most + 1)
+        found = await session.log.trail(session.key, message_id, most + stays + 1)
         if session.outbox.changes != before or session.outbox.changing():
             continue  # a run has ended meanwhile
         if not found:
             raise _unknown(session.id, message_id)
-        if len(found) > most:
-            raise _wrong(session, f"more than {most} messages came after {message_id}: fork the session there instead")
+        if len(found) > most + stays:
+            line = f"more than {most} messages would be taken back from {message_id} on: fork the session there instead"
+            raise _wrong(session, line)
         return found
 
 
-async def _stop(session: Session, message_id: str) -> tuple[Sequence[Message], list[str]]:
+async def _stop(session: Session, message_id: str, stays: int = 0) -> tuple[Sequence[Message], list[str]]:
     """Stop the runs of a message and of those after it; return what `_trail` does, and the ids of what they said."""
     said: list[str] = []
     while True:
-        found = await _trail(session, message_id)
+        found = await _trail(session, message_id, stays)
         runs = _runs(session, found)
         if not runs:
             return found, said
@@ -168,7 +172,7 @@ async def history(log: Log, key: Key, command: Fork, limits: Limits) -> Sequence
         return messages
     if not await log.trail(key, command.messageId, 1):
         raise _unknown(command.sessionId, command.messageId)
-    line = f"message {command.messageId} alone has more than the {limits.fork_bytes} bytes that a fork may copy"
+    line = f"message {command.messageId} alone has more than the {size_text(limits.fork_bytes)} that a fork may copy"
     raise WrongMessage(line, sessionId=command.sessionId)
 
 

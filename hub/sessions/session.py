@@ -27,6 +27,7 @@ from hub.sessions.admission import Taken
 from hub.sessions.once import Once
 from hub.sessions.outbox import Item, Outbox, landing
 from hub.sessions.pace import Pace
+from hub.sessions.past import past
 from hub.sessions.questions import Questions
 from hub.sessions.run import Run
 from hub.sessions.shelf import shelf
@@ -155,8 +156,9 @@ class Session:
     async def _roll_back(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
         """Take back what is being answered, with its answers, and let the chat go first."""
         async with self.alone(chat):
-            self._check_queue(chat, len(self.queue) + 1)
             runs = list(self.runs.values())
+            if runs:  # without one, put() knows whether the chat must wait at all
+                self._check_queue(chat, len(self.queue) + 1)
             await self.end(runs)
             ids = dict.fromkeys(one for run in runs for one in (run.record.userMessageId, *run.message_ids))
             accepted = self.put(chat, author, agent, said, Taken(tuple(ids), "rollback") if ids else None)
@@ -325,11 +327,8 @@ class Session:
         return tuple(run.id for run in chosen)
 
     async def _history(self, run: Run) -> Sequence[Past]:
-        last = self.limits.history_messages + len(self.queue) + 1
-        messages = await self.log.messages(self.key, last, self.limits.history_bytes)
-        waiting = {other.record.userMessageId for other in self.queue} | {run.record.userMessageId}
-        past = [Past(m.role, m.content, m.agentId, m.parts or ()) for m in messages if m.messageId not in waiting]
-        return past[max(len(past) - self.limits.history_messages, 0) :]
+        waiting = [run.record, *(other.record for other in self.queue)]
+        return await past(self.log, self.key, waiting, self.limits)
 
     def drain(self) -> None:
         """End what runs (`aborted`; a restartable run stays in the log as started); what waits stays queued."""

@@ -12,9 +12,9 @@ from hub.errors import AgentError
 from hub.hosting.contract import Finish
 from hub.hosting.contract import Message as Whole
 from hub.hosting.contract import Shelf
-from hub.hosting.faults import refuse
+from hub.hosting.faults import refuse, said_too_much
 from hub.hosting.output import KINDS
-from hub.limits import Limits
+from hub.limits import Limits, size_text
 from hub.messages import Body, Interrupt, Message, Reasoning, ToolCallResult, WholeMessage
 from hub.messages.parts import Parts, Plain, plain
 from hub.sessions.outbox import Item, Outbox
@@ -123,10 +123,13 @@ class Speech:
         if self.closed:
             return
         parts = self._parts_of(whole)
-        self._count(len(self._utf8(whole.content)))
+        size = len(self._utf8(whole.content))
+        self._count(size)
         self.pause()
         self.texts.append(self._message(whole.content, parts))
-        self.outbox.put(Item(self.agent, self.run, WholeMessage(self.message_id, whole.content, parts)))
+        body = WholeMessage(self.message_id, whole.content, parts)
+        self.pending += size
+        self.outbox.put(Item(self.agent, self.run, body, landed=lambda _: self._landed(size)))
         self.message_id = self.new_id("m")
 
     def _parts_of(self, whole: Whole) -> Plain | None:
@@ -166,10 +169,12 @@ class Speech:
         if len(data) <= limits.result_bytes or self.closed:
             return result
         if len(data) > limits.file_bytes:
-            most = limits.file_bytes >> 20
-            raise AgentError(f"agent {self.agent} gave a tool's result of more than {most} MiB", "answer_too_long")
-        file_id = await self.shelf.keep("tool-result.txt", "text/plain; charset=utf-8", data)
-        start = data[: limits.result_start_bytes].decode(errors="ignore")  # cut between two code points
+            most = size_text(limits.file_bytes)
+            raise AgentError(f"agent {self.agent} gave a tool's result of more than {most}", "answer_too_long")
+        name = "tool-result.txt"[: limits.file_name_length]
+        file_id = await self.shelf.keep(name, "text/plain; charset=utf-8", data)
+        end = min(limits.result_start_bytes, limits.result_bytes)
+        start = data[:end].decode(errors="ignore")  # cut between two code points
         return attrs.evolve(result, content=start, fileId=file_id, size=len(data))
 
     def question(self, asked: Interrupt) -> Interrupt:
@@ -186,7 +191,8 @@ class Speech:
         except (TypeError, msgspec.ValidationError) as wrong:
             raise AgentError(f"agent {self.agent} gave a bad {piece.type}: {wrong}", "agent_bad_output") from None
         self._count(len(data))
-        self._check_size(len(data), piece.type)
+        if not isinstance(body, ToolCallResult):  # what is large of it is a file by now: see _shortened
+            self._check_size(len(data), piece.type)
         return body, len(data)
 
     # --- what is too much -------------------------------------------------------------------------------------------
@@ -197,13 +203,12 @@ class Speech:
             raise self._too_much()
 
     def _too_much(self) -> AgentError:
-        most = self.limits.run_bytes >> 20
-        return AgentError(f"agent {self.agent} said more than {most} MiB in one answer", "answer_too_long")
+        return said_too_much(self.agent, self.limits.run_bytes)
 
     def _check_size(self, size: int, what: str) -> None:
         if size > self.limits.content_bytes:
-            most = self.limits.content_bytes >> 10
-            raise AgentError(f"agent {self.agent} gave a {what} of more than {most} KiB", "answer_too_long")
+            most = size_text(self.limits.content_bytes)
+            raise AgentError(f"agent {self.agent} gave a {what} of more than {most}", "answer_too_long")
 
     # --- the ends of messages ---------------------------------------------------------------------------------------
 

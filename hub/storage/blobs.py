@@ -31,7 +31,7 @@ from hub.errors import (
     UnknownFile,
 )
 from hub.ids import Key
-from hub.limits import KiB, Limits
+from hub.limits import KiB, Limits, size_text
 from hub.seams import Seams
 from hub.storage import lockfile
 from hub.storage.log import Log
@@ -152,12 +152,12 @@ class Files:
         limits, key = self.limits, upload.key
         size = upload.size + more
         if size > limits.file_bytes:
-            raise FileTooLarge(f"a file has at most {limits.file_bytes} bytes")
+            raise FileTooLarge(f"a file has at most {size_text(limits.file_bytes)}")
         added = max(size, LEAST) - upload.counted
         if self._bytes.get(key, 0) + added > limits.session_files_bytes:
-            raise QuotaExceeded(f"the files of a session have at most {limits.session_files_bytes} bytes in all")
+            raise QuotaExceeded(f"the files of a session have at most {size_text(limits.session_files_bytes)} in all")
         if self._total + added > limits.files_bytes:
-            raise QuotaExceeded(f"the files of this hub have at most {limits.files_bytes} bytes in all")
+            raise QuotaExceeded(f"the files of this hub have at most {size_text(limits.files_bytes)} in all")
         self._add(key, added)
         upload.size, upload.counted = size, upload.counted + added
 

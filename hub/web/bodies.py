@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from hub.errors import TooLarge
-from hub.limits import KiB
+from hub.limits import size_text
 from hub.protocols.reading import convert, read_object
 from hub.web.routes import limits_of
 
@@ -22,7 +22,7 @@ async def whole(request: web.Request, most: int) -> bytes:
                 break
         else:
             return bytes(data)
-    raise TooLarge(f"the body is larger than {most / KiB:g} KiB, the most that is taken here: send less")
+    raise TooLarge(f"the body is larger than {size_text(most)}, the most that is taken here: send less")
 
 
 async def fields(request: web.Request, example: str, most: int | None = None) -> dict[str, Any]:

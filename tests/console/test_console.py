@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
+import attrs
 from playwright.async_api import Browser, expect
 from support.browser import needs_browser, started, visit
 from support.hub import Hub
 from support.proxy import Proxy
 
-from hub.node.upkeep import reload
+from hub.node.upkeep import expire, reload
 
 pytestmark = needs_browser
 
@@ -385,6 +386,27 @@ async def test_past_sessions_are_found(hub: Hub, browser: Browser) -> None:
         await expect(tab.answers).to_have_text(["about apples"])
         await tab.page.get_by_role("searchbox").fill("plums")
         await expect(tab.page.get_by_text("No session has that.")).to_be_visible()
+
+
+async def test_short_lists_are_shown_to_their_end(hub: Hub, browser: Browser) -> None:
+    """Where the hub gives no more than three sessions or messages at a time."""
+    hub.limits = attrs.evolve(hub.limits, list_size=3, history_messages=3)
+    await started(hub)
+    client = await hub.connect()
+    for session in ("s33", "s34", "s35", "s36", "s36", "s36", "s36"):
+        await client.send(type="chat", agentId="echo", sessionId=session, message="x")
+        await client.until_done()
+    await client.close()
+    await expire(hub.node, 2**50)  # messages stay
+    async with visit(browser, hub.url, "?session=s36") as tab:
+        links, articles = tab.page.get_by_role("navigation").get_by_role("link"), tab.page.get_by_role("article")
+        await expect(links).to_have_count(3)
+        await tab.page.get_by_role("button", name="Show more").click()
+        await expect(links).to_have_count(4)
+        for count in (3, 5, 8):
+            await expect(articles).to_have_count(count)
+            if count < 8:
+                await tab.page.get_by_role("button", name="Show earlier").click()
 
 
 async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Browser) -> None:

@@ -109,7 +109,9 @@ class SqliteLog(Log):
         self._give(append, done)
 
     async def read(self, key: Key, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
-        return await self._read(strips.page, key, after, upto, rows or self._limits.page_rows, self._limits.page_bytes)
+        limits = self._limits
+        rows = min(rows or limits.page_rows, limits.page_rows)
+        return await self._read(strips.page, key, after, upto, rows, limits.page_bytes)
 
     async def message_before(self, key: Key, run_id: str, seq: int) -> tuple[str, str] | None:
         return await self._read(strips.message_before, key, run_id, seq)

@@ -28,7 +28,7 @@ from hub.errors import (
     UnknownFile,
     UnknownSession,
 )
-from hub.limits import KiB
+from hub.limits import KiB, size_text
 from hub.messages import Id, Kept
 from hub.storage.records import File
 from hub.web.doorkeeper import principal
@@ -44,16 +44,17 @@ class Uploading(Struct, frozen=True):
     """Whose file it is, and what it is called."""
 
     sessionId: Id
-    name: Annotated[str, Meta(description="as it is called when it is saved")] = "file"
+    name: Annotated[str, Meta(description="as it is called when it is saved; `file` by default")] | None = None
 
 
 async def posted(request: web.Request) -> web.Response:
     """Keep the body as a file of a session, which is made where there is none."""
     hub, limits, want = request.app[HUB], limits_of(request), asked(request, Uploading)
     if (request.content_length or 0) > limits.file_bytes:
-        raise FileTooLarge(f"a file has at most {limits.file_bytes} bytes")
+        raise FileTooLarge(f"a file has at most {size_text(limits.file_bytes)}")
     kind = request.headers.get("Content-Type", "")
-    async with await commands.upload(hub, principal(request), want.sessionId, want.name, kind) as incoming:
+    name = "file"[: limits.file_name_length] if want.name is None else want.name
+    async with await commands.upload(hub, principal(request), want.sessionId, name, kind) as incoming:
         end = asyncio.get_running_loop().time() + limits.upload_seconds
         while piece := await _next(request, end):
             await incoming.write(piece)

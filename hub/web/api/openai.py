@@ -78,7 +78,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         if asked.stream:
             return await _stream(request, asked, name, pieces)
         async with _while_heard(request):
-            return await _whole(asked, name, pieces, limits.run_bytes)
+            return await _whole(asked, name, pieces)
 
 
 @asynccontextmanager
@@ -101,17 +101,14 @@ async def _while_heard(request: web.Request) -> AsyncIterator[None]:
             watcher.cancel()
 
 
-async def _whole(asked: Completion, name: str, pieces: Pieces, most: int) -> web.Response:
-    texts, reason, size = [], "end_turn", 0
+async def _whole(asked: Completion, name: str, pieces: Pieces) -> web.Response:
+    texts, reason = [], "end_turn"
     usage: Usage | None = None
     async for piece in pieces:
-        if not isinstance(piece, str):
+        if isinstance(piece, str):
+            texts.append(piece)
+        else:
             reason, usage = piece.reason, piece.usage
-            continue
-        texts.append(piece)
-        size += len(piece)
-        if size > most:
-            raise AgentError(f"agent {asked.model} said more than {most >> 20} MiB in one answer", "answer_too_long")
     return web.json_response(mapping.completion(asked.model, name, "".join(texts), reason, usage))
 
 
@@ -123,25 +120,36 @@ async def _stream(request: web.Request, asked: Completion, name: str, pieces: Pi
         async with _while_heard(request):
             piece = await anext(pieces, None)  # what fails before it can still be told by its status
             await response.prepare(request)
-            await _say(response, mapping.delta(head, mapping.BEGIN))
+            await _say(request, response, mapping.delta(head, mapping.BEGIN))
             while piece is not None:
                 if not isinstance(piece, str):
                     reason, usage = piece.reason, piece.usage
                 elif piece:
-                    await _say(response, mapping.delta(head, {"content": piece}))
+                    await _say(request, response, mapping.delta(head, {"content": piece}))
                 piece = await anext(pieces, None)
         for fields in mapping.end(head, reason, usage, asked.wants_usage):
-            await _say(response, fields)
+            await _say(request, response, fields)
     except (AgentError, TimeoutError) as error:
         if not response.prepared:
             raise
-        await _say(response, mapping.refused(error).body)
-    await response.write(mapping.DONE)
+        await _say(request, response, mapping.refused(error).body)
+    await _write(request, response, mapping.DONE)
     return response
 
 
-async def _say(response: web.StreamResponse, fields: dict[str, Any]) -> None:
-    await response.write(b"data: " + orjson.dumps(fields) + b"\n\n")
+async def _say(request: web.Request, response: web.StreamResponse, fields: dict[str, Any]) -> None:
+    await _write(request, response, b"data: " + orjson.dumps(fields) + b"\n\n")
+
+
+async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    """Write as the client takes it; one that takes nothing for `stuck_seconds` is cut off: raises ConnectionError."""
+    try:
+        async with asyncio.timeout(limits_of(request).stuck_seconds):
+            await response.write(data)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client reads nothing") from None
 
 
 async def _in_session(request: web.Request, asked: Completion, command: Chat) -> web.StreamResponse:

@@ -25,6 +25,7 @@ BOUNDS = (
     ("Label", "title", "maxLength", "title_length"),
     ("Listing", "size", "maximum", "list_size"),
     ("Paging", "size", "maximum", "list_size"),
+    ("Uploading", "name", "maxLength", "file_name_length"),
 )
 
 

@@ -13,7 +13,8 @@ from hub.web.routes import fields_of, limits_of
 from hub.web.sse import LastEvent
 
 Pages = Annotated[int, Meta(ge=1, le=10**9, description="which page, from 1")]
-Size = Annotated[int, Meta(ge=1, description="how many are on a page")]  # at most list_size, see page_of()
+SIZE = 20
+Size = Annotated[int, Meta(ge=1, description=f"how many are on a page; {SIZE} by default, or the most if that is less")]
 Place = Annotated[int, Meta(ge=0, le=FAR, description="a seq: what comes after it is wanted")]
 Time = Annotated[int, Meta(ge=0, le=FAR, description="milliseconds since 1970, of the last message")]
 T = TypeVar("T")
@@ -23,7 +24,7 @@ class Listing(Struct, frozen=True):
     """Which sessions are wanted."""
 
     page: Pages = 1
-    size: Size = 20
+    size: Size | None = None
     agentId: Annotated[Id, Meta(description="those in which this agent answered")] | None = None
     since: Time = 0
     until: Time = FAR
@@ -33,7 +34,7 @@ class Paging(Struct, frozen=True):
     """Which page is wanted."""
 
     page: Pages = 1
-    size: Size = 20
+    size: Size | None = None
 
 
 class Cursor(Struct, frozen=True):
@@ -82,9 +83,11 @@ class Page(Struct, Generic[T], frozen=True):
     size: int
 
 
-def page_of(request: web.Request, page: int, size: int) -> tuple[int, int]:
-    """Return how many rows of a list to skip, and how many to take; raises BadQuery past the limit."""
+def page_of(request: web.Request, page: int, size: int | None) -> tuple[int, int]:
+    """Return how many rows of a list to skip, and how many to take; raises BadQuery past `list_size`."""
     most = limits_of(request).list_size
+    if size is None:
+        size = min(SIZE, most)
     if size > most:
         raise BadQuery(f"?size= is wrong: Expected `int` <= {most}")
     return (page - 1) * size, size

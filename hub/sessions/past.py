@@ -1,0 +1,32 @@
+"""What an agent sees of its session: the newest messages, within the limits of a history."""
+
+from collections.abc import Collection, Sequence
+
+import orjson
+
+from hub.hosting.contract import Past
+from hub.ids import Key
+from hub.limits import Limits
+from hub.storage.log import Log
+from hub.storage.records import RunRecord
+
+
+async def past(log: Log, key: Key, waiting: Collection[RunRecord], limits: Limits) -> Sequence[Past]:
+    """Return the finished messages of a session, oldest first, without those that *waiting* runs are to answer."""
+    left_out = {record.userMessageId for record in waiting}
+    more = sum(_size(record.message, record.parts) for record in waiting)
+    last = limits.history_messages + len(waiting)
+    messages = await log.messages(key, last, limits.history_bytes + more)
+    found: list[Past] = []
+    size = 0
+    for message in reversed([one for one in messages if one.messageId not in left_out]):
+        size += _size(message.content, message.parts)
+        if len(found) == limits.history_messages or size > limits.history_bytes:
+            break
+        found.append(Past(message.role, message.content, message.agentId, message.parts or ()))
+    return found[::-1]
+
+
+def _size(text: str, parts: object) -> int:
+    """Return the bytes of a message as the log counts them."""
+    return len(text.encode()) + (len(orjson.dumps(parts)) if parts is not None else 0)

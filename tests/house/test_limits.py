@@ -1,0 +1,1088 @@
+"""Every limit is obeyed at an odd value, which no constant in the code happens to have.
+
+A test names the limits that it sees obeyed; the last test in this file fails for a limit that no test names.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import attrs
+import pytest
+from support.agui import asked
+from support.hub import Client, Hub
+from support.process import HubProcess
+from support.sockets import masked, opened
+from support.sse import call, get, post
+from support.waiting import PATIENCE, eventually
+
+from hub.cli.records import write_session
+from hub.errors import StorageUnavailable
+from hub.limits import KiB, Limits, MiB, size_text
+from hub.messages import Chunk, Event
+from hub.settings import ConfigError, load
+from hub.storage.log import Done
+from hub.storage.records import Append
+
+NEVER = 1e6  # seconds: longer than any test
+LEAST = 4 * KiB  # what a file counts at least
+TEXT = {"Content-Type": "text/plain"}
+Test = TypeVar("Test", bound=Callable[..., Any])
+TESTED: set[str] = set()
+
+
+def obeys(*limits: str) -> Callable[[Test], Test]:
+    """Note which limits a test sees obeyed."""
+    TESTED.update(limits)
+    return lambda test: test
+
+
+@asynccontextmanager
+async def over_http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
+    timeout = aiohttp.ClientTimeout(PATIENCE)
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=timeout) as http:
+        yield http
+
+
+def padded(frame: dict[str, Any], size: int) -> str:
+    """Return a frame or a body as JSON of exactly *size* bytes."""
+    text = json.dumps(frame | {"pad": ""})
+    return text[:-2] + "x" * (size - len(text)) + text[-2:]
+
+
+def sized(size: int) -> dict[str, str]:
+    """Return an object that has *size* bytes as the hub writes JSON."""
+    return {"a": "x" * (size - len('{"a":""}'))}
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+async def begin(hub: Hub, session: str = "s1", **limits: Any) -> Client:
+    """Start a hub, and return a client that hears a session of it."""
+    await hub.start(**limits)
+    client = await hub.connect(extended=True)
+    await client.send(type="subscribe", sessionId=session)
+    await client.until_type("subscribed")
+    return client
+
+
+async def outcome(client: Client, ref: str) -> dict[str, Any]:
+    """Return the answer to the command of that ref, or the error."""
+    return await client.until(lambda frame: frame.get("ref") == ref)
+
+
+async def chat(client: Client, agent: str, message: str, session: str = "s1", **more: Any) -> dict[str, Any]:
+    """Say something; return what became of it: `accepted`, or an error."""
+    ref = f"{agent} {message}"[:30]
+    await client.send(type="chat", agentId=agent, sessionId=session, message=message, ref=ref, **more)
+    return await outcome(client, ref)
+
+
+async def answer(client: Client, agent: str, message: str, session: str = "s1", **more: Any) -> dict[str, Any]:
+    """Say something and hear the whole answer; return how it ended: an error of the run, or its end."""
+    accepted = await chat(client, agent, message, session, **more)
+    assert accepted["type"] == "accepted", accepted
+    run_id = accepted["runId"]
+    end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == run_id)
+    return next((f for f in client.frames if f["type"] == "run_error" and f["runId"] == run_id), end)
+
+
+async def after_a_pong(client: Client) -> None:
+    """Let the hub answer something that comes later."""
+    await client.send(type="ping")
+    await client.until_type("pong")
+
+
+async def put(hub: Hub, texts: list[str], session: str = "s1") -> None:
+    """Add chunks of one message to a session's log."""
+    await hub.node.log.load(session)
+    entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
+    kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    hub.node.log.append(Append(session, entries), kept.set_result)
+    async with asyncio.timeout(PATIENCE):
+        assert isinstance(await kept, int)
+
+
+async def upload(http: aiohttp.ClientSession, size: int, query: str = "sessionId=s1") -> tuple[int, dict[str, Any]]:
+    async with http.post(f"files?{query}", data=b"x" * size, headers=TEXT) as response:
+        return response.status, await response.json()
+
+
+# Yields what a JSON text says: pieces of text, whole messages, events, and so often.
+SAYS = """
+import json
+from hub import Custom, Message, ToolCallResult
+
+KINDS = {"text": str, "message": Message, "custom": lambda text: Custom("n", text),
+    "result": lambda text: ToolCallResult("c1", text)}
+
+async def says(message: str):
+    kind, text, count = json.loads(message)
+    for _ in range(count):
+        yield KINDS[kind](text)
+"""
+
+
+def saying(kind: str, text: str, count: int = 1) -> str:
+    return json.dumps([kind, text, count])
+
+
+# Agents that say "one ", and go on when the file that the message names is there.
+GATE = """
+import asyncio, pathlib
+from hub import Message
+
+async def opened(message):
+    while not pathlib.Path(message).exists():
+        await asyncio.sleep(0.01)
+"""
+# Notes how many pieces were taken of it.
+EAGER = """
+async def eager(message: str):
+    yield "one "
+    await opened(message)
+    for number in range(20):
+        pathlib.Path(message).write_text(str(number))
+        yield KIND("x" * 100)
+    pathlib.Path(message).write_text("20")
+"""
+# Ignores that it is cancelled.
+DEAF = """
+async def deaf(message: str):
+    yield "one "
+    while not pathlib.Path(message).exists():
+        try:
+            await opened(message)
+        except asyncio.CancelledError:
+            pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        *((0, "0 bytes"), (1, "1 byte"), (1023, "1023 bytes"), (1024, "1 KiB"), (1237, "1237 bytes")),
+        *((1536, "1536 bytes"), (64 * KiB, "64 KiB"), (MiB - 1, "1048575 bytes"), (MiB, "1 MiB")),
+        *((MiB + KiB, "1025 KiB"), (4096 * MiB, "4096 MiB")),
+    ],
+)
+def test_a_size_is_said_exactly(size: int, text: str) -> None:
+    """In the largest unit of which it is a whole number."""
+    assert size_text(size) == text
+
+
+ROUTES_OF_BODIES: list[tuple[str, str, dict[str, Any]]] = [
+    ("body_bytes", "sessions", {"sessionId": "s1"}),
+    ("chat_bytes", "sessions/s1/chat", {"agentId": "echo", "message": "hello"}),
+    ("conversation_bytes", "chat/completions", {"model": "echo", "messages": [{"role": "user", "content": "x"}]}),
+    ("conversation_bytes", "agents/echo/agui", asked("hello")),
+]
+
+
+@obeys("body_bytes", "chat_bytes", "conversation_bytes")
+@pytest.mark.parametrize(("limit", "path", "body"), ROUTES_OF_BODIES, ids=[path for _, path, _ in ROUTES_OF_BODIES])
+async def test_a_body_has_its_routes_own_limit(hub: Hub, limit: str, path: str, body: dict[str, Any]) -> None:
+    """The others are small; the answer to one that is too large says the exact number."""
+    others = {name: 7 for name, _, _ in ROUTES_OF_BODIES}
+    await hub.start(**others | {limit: 1237})
+    async with over_http(hub) as http:
+        for size in (1236, 1237, 1238):
+            async with http.post(path, data=padded(body, size)) as response:
+                assert (response.status == 413) == (size > 1237)
+                said = await response.text()
+        assert "too_large" in said and "1237 bytes" in said
+
+
+@obeys("metadata_bytes")
+async def test_metadata_has_a_limit(hub: Hub) -> None:
+    """Of a message, and of a session; an error says the exact number."""
+    client = await begin(hub, metadata_bytes=777)
+    assert (await chat(client, "echo", "x", metadata=sized(777)))["type"] == "accepted"
+    refused = await chat(client, "echo", "y", metadata=sized(778))
+    assert refused["code"] == "bad_frame" and "larger than 777 bytes" in refused["message"]
+    async with over_http(hub) as http:
+        assert (await call(http, "PATCH", "sessions/s1", {"metadata": sized(777)}))[0] == 200
+        status, said = await call(http, "PATCH", "sessions/s1", {"metadata": sized(778)})
+    assert (status, said["code"]) == (413, "too_large") and "at most 777 bytes" in said["error"]
+
+
+@obeys("reply_bytes")
+async def test_a_reply_has_a_limit(hub: Hub) -> None:
+    """A question whose answer was too large stays open."""
+    hub.agent("asks.py", "async def asks(run):\n    reply = await run.ask('?')\n    yield str(len(reply.payload['a']))")
+    client = await begin(hub, reply_bytes=777)
+    await chat(client, "asks", "x")
+    question = await client.until_type("interrupt")
+    resume = {"type": "resume", "sessionId": "s1", "interruptId": question["id"], "status": "resolved"}
+    await client.send(**resume, payload=sized(778))
+    refused = await client.until_type("error")
+    assert refused["code"] == "bad_frame" and "more than 777 bytes" in refused["message"]
+    await client.send(**resume, payload=sized(777))
+    await client.until_done()
+    assert client.text() == str(777 - len('{"a":""}'))
+
+
+@obeys("content_bytes")
+async def test_an_event_that_is_no_text_has_a_limit(hub: Hub) -> None:
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, content_bytes=777)
+    room = 777 - len('{"name":"n","value":""}')
+    assert (await answer(client, "says", saying("custom", "x" * room)))["type"] == "run_finished"
+    failed = await answer(client, "says", saying("custom", "x" * (room + 1)))
+    assert failed["code"] == "answer_too_long" and "more than 777 bytes" in failed["message"]
+
+
+@obeys("run_bytes")
+@pytest.mark.parametrize("kind", ["text", "message"])
+async def test_an_answer_has_a_limit(hub: Hub, kind: str) -> None:
+    """All its pieces together, in bytes of UTF-8."""
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, run_bytes=778)
+    assert (await answer(client, "says", saying(kind, "é", 389)))["type"] == "run_finished"
+    failed = await answer(client, "says", saying(kind, "é", 390))
+    assert failed["code"] == "answer_too_long" and "more than 778 bytes" in failed["message"]
+
+
+@obeys("file_bytes")
+async def test_a_file_has_a_limit(hub: Hub) -> None:
+    """Also one that the hub makes of a tool's result."""
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, file_bytes=1237, result_bytes=99)
+    async with over_http(hub) as http:
+        assert (await upload(http, 1237))[0] == 201
+        status, said = await upload(http, 1238)
+    assert (status, said["code"]) == (413, "file_too_large") and "at most 1237 bytes" in said["error"]
+    assert (await answer(client, "says", saying("result", "x" * 1237)))["type"] == "run_finished"
+    failed = await answer(client, "says", saying("result", "x" * 1238))
+    assert failed["code"] == "answer_too_long" and "more than 1237 bytes" in failed["message"]
+
+
+@obeys("session_files_bytes", "files_bytes")
+@pytest.mark.parametrize(("limit", "other"), [("session_files_bytes", "s1"), ("files_bytes", "s2")])
+async def test_files_have_a_limit_together(hub: Hub, limit: str, other: str) -> None:
+    """Those of a session, and those of all; each counts a block at least."""
+    await hub.start(**{limit: 3 * LEAST + 1})
+    async with over_http(hub) as http:
+        assert (await upload(http, 2 * LEAST))[0] == 201
+        status, said = await upload(http, LEAST + 2, f"sessionId={other}")
+        assert (status, said["code"]) == (413, "quota_exceeded") and "at most 12289 bytes" in said["error"]
+        assert (await upload(http, LEAST + 1, f"sessionId={other}"))[0] == 201
+        assert (await upload(http, 1, f"sessionId={other}"))[0] == 413
+
+
+@obeys("fork_messages", "fork_bytes")
+@pytest.mark.parametrize(
+    ("limit", "copied"),
+    [
+        ({"fork_messages": 3}, ["abc ", "def", "def "]),
+        ({"fork_messages": 1}, ["def "]),
+        ({"fork_bytes": 11}, ["abc ", "def", "def "]),
+        ({"fork_bytes": 10}, ["def", "def "]),
+    ],
+)
+async def test_a_fork_copies_the_newest_messages(hub: Hub, limit: dict[str, int], copied: list[str]) -> None:
+    client = await begin(hub, **limit)
+    for text in ("abc", "def"):
+        end = await answer(client, "echo", text)
+    await client.send(type="fork", sessionId="s1", messageId=end["messageId"], newSessionId="f1")
+    await client.until_type("subscribed")
+    assert [message["content"] for message in await hub.node.history("f1", 9)] == copied
+
+
+@obeys("fork_bytes")
+async def test_a_fork_of_one_message_that_is_too_large_is_refused(hub: Hub) -> None:
+    client = await begin(hub, fork_bytes=3)
+    end = await answer(client, "echo", "abc")
+    await client.send(type="fork", sessionId="s1", messageId=end["messageId"])
+    refused = await client.until_type("error")
+    assert refused["code"] == "wrong_message" and "the 3 bytes that a fork may copy" in refused["message"]
+
+
+@obeys("frame_bytes", "json_depth")
+def test_a_limit_that_cannot_be_obeyed_is_no_limit(tmp_path: Path) -> None:
+    """aiohttp counts frames in 32 bits, and the log cannot write what is too deep."""
+    for name, most in (("FRAME_BYTES", 2**31), ("JSON_DEPTH", 128)):
+        variable = f"HUBBUB_LIMITS_{name}"
+        assert getattr(load({}, {variable: str(most)}, tmp_path).limits, name.lower()) == most
+        with pytest.raises(ConfigError, match=f"{variable} in the environment must be a whole number from 1 to {most}"):
+            load({}, {variable: str(most + 1)}, tmp_path)
+
+
+def largest(field: "attrs.Attribute[Any]") -> float:
+    """Return the largest value that a limit may be set to."""
+    (meta,) = field.type.__metadata__  # type: ignore[union-attr]
+    return float(meta.le) if field.name.endswith("_seconds") else int(meta.le)
+
+
+async def test_a_hub_works_with_every_limit_at_its_largest(hub: Hub) -> None:
+    """Whatever is asked of it; what is nested so deep is kept, too."""
+    hub.agent("asks.py", "async def asks(run):\n    yield str((await run.ask(str(len(run.history)))).payload)")
+    client = await begin(hub, **{field.name: largest(field) for field in attrs.fields(Limits)})
+    deep = {"a": nested(hub.limits.json_depth - 2)}
+    end = await answer(client, "echo", "hello", metadata=deep)
+    await client.send(type="regenerate", sessionId="s1", messageId=end["messageId"])
+    end = await client.until_done()
+    await client.send(type="fork", sessionId="s1", messageId=end["messageId"], newSessionId="f1")
+    assert (await client.until_type("subscribed"))["seq"] == 2
+    await chat(client, "asks", "x", "f1", ifBusy="rollback")
+    question = await client.until_type("interrupt")
+    resume = {"type": "resume", "sessionId": "f1", "interruptId": question["id"], "status": "resolved"}
+    await client.send(**resume, payload=deep)
+    await client.until_done()
+    assert question["message"] == "2" and client.text().endswith(str(deep))
+    async with over_http(hub) as http:
+        assert (await upload(http, 9))[0] == 201
+        assert (await get(http, f"sessions/s1/messages?size={10**6}"))[1]["total"] == 2
+        completion = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
+        assert (await post(http, "chat/completions", completion))[0] == 200
+    late = await hub.connect("?sessionId=s1&afterSeq=0")
+    for _ in range(2):
+        await late.until_done()
+    assert late.text() == "hello hello "
+
+
+@obeys("page_rows", "first_page_rows")
+@pytest.mark.parametrize(
+    ("limits", "lengths"),
+    [
+        ({"page_rows": 7, "first_page_rows": 3}, [3, 7, 7]),
+        ({"page_rows": 7, "first_page_rows": 7}, [7, 7, 3]),
+        ({"page_rows": 7, "first_page_rows": 1024}, [7, 7, 3]),
+        ({"page_rows": 13, "first_page_rows": 4}, [4, 13]),
+    ],
+)
+async def test_a_page_has_so_many_events(hub: Hub, limits: dict[str, int], lengths: list[int]) -> None:
+    """Of a catch-up, of which the first may be shorter and never longer, and over HTTP."""
+    await hub.start(**limits)
+    await put(hub, ["x"] * 17)
+    late = await hub.connect("?sessionId=s1&afterSeq=0")
+    while len(late.text()) < 17:
+        await late.next()
+    assert [len(frame["content"]) for frame in late.frames] == lengths
+    async with over_http(hub) as http:
+        _, page = await get(http, "sessions/s1/events")
+    assert len(page["data"]) == limits["page_rows"]
+
+
+@obeys("page_bytes")
+@pytest.mark.parametrize("text", ["x" * 100, "é" * 50], ids=["ascii", "two-bytes"])
+async def test_a_page_and_a_merged_chunk_have_so_many_bytes(hub: Hub, text: str) -> None:
+    """A page ends with the event that passes the limit; what is joined of it does not pass it."""
+    await hub.start(page_bytes=777)
+    await put(hub, [text] * 20)
+    late = await hub.connect("?sessionId=s1&afterSeq=0")
+    while len(late.text()) < 20 * len(text):
+        await late.next()
+    lengths = [len(frame["content"].encode()) for frame in late.frames]
+    assert lengths == [700, 100, 700, 100, 400]
+    async with over_http(hub) as http:
+        _, page = await get(http, "sessions/s1/events")
+    assert len(page["data"]) == 8
+
+
+@obeys("pending_bytes")
+@pytest.mark.parametrize("kind", ["str", "Message"])
+async def test_an_agent_waits_for_a_log_that_is_slower(hub: Hub, kind: str) -> None:
+    """With the piece that passes the limit, be it text or a whole message; nothing is lost."""
+    gate = hub.folder / "gate"
+    hub.agent("eager.py", GATE + EAGER.replace("KIND", kind))
+    client = await begin(hub, pending_bytes=777)
+    await chat(client, "eager", str(gate))
+    await client.until_type("stream")
+    held: list[tuple[Append, Done]] = []
+    let_through = hub.node.log.append
+    hub.node.log.append = lambda *given: held.append(given)  # type: ignore[method-assign]
+    gate.touch()
+    await eventually(lambda: gate.read_text() == "7")
+    await after_a_pong(client)
+    assert gate.read_text() == "7"  # the eighth piece of 100 bytes has passed 777
+    hub.node.log.append = let_through  # type: ignore[method-assign]
+    for given in held:
+        let_through(*given)
+    await client.until_done()
+    assert client.text() == "one " + "x" * 2000 and gate.read_text() == "20"
+
+
+@obeys("result_bytes", "result_start_bytes", "file_name_length")
+@pytest.mark.parametrize("start", [0, 77, 5000])
+async def test_a_large_result_of_a_tool_is_kept_as_a_file(hub: Hub, start: int) -> None:
+    """Its event has so many bytes of it, and never more than a result may have; its name fits, too."""
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, result_bytes=777, result_start_bytes=start, file_name_length=7)
+    await answer(client, "says", saying("result", "é" * 388 + "x"))
+    whole = await client.find(lambda frame: frame["type"] == "tool_call_result")
+    assert whole["content"] == "é" * 388 + "x" and "fileId" not in whole
+    client.frames.clear()
+    assert (await answer(client, "says", saying("result", "é" * 389)))["type"] == "run_finished"
+    cut = await client.find(lambda frame: frame["type"] == "tool_call_result")
+    assert cut["content"] == "é" * (min(start, 777) // 2) and cut["size"] == 778
+    async with over_http(hub) as http, http.get(f"files/{cut['fileId']}") as response:
+        assert await response.text() == "é" * 389
+        assert 'filename="tool-re"' in response.headers["Content-Disposition"]
+
+
+@obeys("content_bytes", "result_bytes")
+async def test_a_result_of_a_tool_has_a_limit_of_its_own(hub: Hub) -> None:
+    """It may be larger than another event."""
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, content_bytes=77, result_bytes=777)
+    assert (await answer(client, "says", saying("result", "x" * 777)))["type"] == "run_finished"
+    assert (await answer(client, "says", saying("custom", "x" * 77)))["code"] == "answer_too_long"
+
+
+async def complete(http: aiohttp.ClientSession, agent: str, message: str, stream: bool) -> str:
+    """Ask without a session; return the status and all that is answered."""
+    body = {"model": agent, "messages": [{"role": "user", "content": message}], "stream": stream}
+    async with http.post("chat/completions", json=body) as response:
+        return f"{response.status} {await response.text()}"
+
+
+@obeys("run_bytes")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_without_a_session_has_the_same_limit(hub: Hub, stream: bool) -> None:
+    """In bytes, streamed or not."""
+    hub.agent("says.py", SAYS)
+    await hub.start(run_bytes=778)
+    async with over_http(hub) as http:
+        said = await complete(http, "says", saying("text", "é", 389), stream)
+        assert said.startswith("200 ") and "answer_too_long" not in said
+        said = await complete(http, "says", saying("text", "é", 390), stream)
+        assert "answer_too_long" in said and "more than 778 bytes" in said
+
+
+@obeys("run_seconds", "silence_seconds")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
+async def test_an_answer_without_a_session_ends_in_time(hub: Hub, limit: str, stream: bool) -> None:
+    await hub.start(**{"run_seconds": NEVER, "silence_seconds": NEVER, limit: 0.2})
+    async with over_http(hub) as http:
+        said = await complete(http, "gated", str(hub.folder / "never"), stream)
+    assert '"code":"timeout"' in said.replace(" ", "")
+
+
+# Never ends, and notes that it was stopped.
+FLOODS = """
+import asyncio, pathlib
+
+async def floods(message: str):
+    try:
+        while True:
+            yield "x" * 10_000
+            await asyncio.sleep(0)
+    finally:
+        pathlib.Path(message).touch()
+"""
+
+
+def small_window(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket that takes little while nobody reads it."""
+    sock = socket.socket(address[0], address[1])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    return sock
+
+
+@obeys("stuck_seconds")
+async def test_a_client_that_reads_nothing_of_a_completion_is_cut_off(hub: Hub) -> None:
+    """Its agent is stopped."""
+    stopped = hub.folder / "stopped"
+    hub.agent("floods.py", FLOODS)
+    await hub.start(stuck_seconds=0.3, run_bytes=2**40)
+    body = {"model": "floods", "messages": [{"role": "user", "content": str(stopped)}], "stream": True}
+    connector = aiohttp.TCPConnector(socket_factory=small_window)
+    async with aiohttp.ClientSession(connector=connector, read_bufsize=1) as http:
+        async with http.post(f"{hub.url}/v1/chat/completions", json=body) as response:
+            assert response.status == 200
+            await eventually(stopped.exists)
+
+
+@obeys("subscriptions")
+async def test_a_connection_hears_so_many_sessions(hub: Hub) -> None:
+    """Those that it hears for an agent's group do not count, but where it subscribes to one of them."""
+    client = await begin(hub, subscriptions=3)
+    speaker = await hub.connect(extended=True)
+    await client.send(type="subscribe", agentId="gated")
+    await client.until_type("subscribed")
+    gate = hub.folder / "gate"
+    for name in ("g1", "g2"):
+        await chat(speaker, "gated", str(gate), name)
+        await client.until_type("stream")
+    for name, code in (("s2", ""), ("g1", ""), ("s4", "too_many_subscriptions"), ("g2", "too_many_subscriptions")):
+        await client.send(type="subscribe", sessionId=name, ref=name)
+        assert (await outcome(client, name)).get("code", "") == code, name
+    gate.touch()
+    await client.until(lambda f: f["type"] == "run_finished" and f["sessionId"] == "g2")
+
+
+@obeys("queued_runs")
+async def test_without_a_queue_a_chat_goes_at_once_or_not_at_all(hub: Hub) -> None:
+    """Whatever it says of a busy session."""
+    client = await begin(hub, queued_runs=0)
+    for if_busy in ("rollback", "replace", "enqueue"):
+        assert (await answer(client, "echo", if_busy, ifBusy=if_busy))["stopReason"] == "end_turn"
+    gate = hub.folder / "gate"
+    accepted = await chat(client, "gated", str(gate))
+    for if_busy in ("rollback", "replace", "enqueue"):
+        assert (await chat(client, "echo", if_busy, ifBusy=if_busy))["code"] == "busy"
+    gate.touch()
+    end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == accepted["runId"])
+    assert end["stopReason"] == "end_turn"
+
+
+@obeys("list_size")
+@pytest.mark.parametrize("path", ["sessions", "sessions/s1/messages"])
+async def test_a_page_of_a_list_has_a_limit(hub: Hub, path: str) -> None:
+    """Who names no size gets as many as there may be."""
+    client = await begin(hub, list_size=7)
+    for number in range(8):
+        await answer(client, "echo", "x", f"s{number % 2 + 1}" if "messages" in path else f"t{number}")
+    async with over_http(hub) as http:
+        status, page = await get(http, f"{path}?size=7")
+        assert (status, page["size"], len(page["data"])) == (200, 7, 7)
+        assert (await get(http, path)) == (200, page)
+        status, said = await get(http, f"{path}?size=8")
+    assert (status, said["code"]) == (400, "bad_query") and "<= 7" in said["error"]
+
+
+@obeys("file_name_length")
+async def test_the_name_of_a_file_has_a_limit(hub: Hub) -> None:
+    """One that is given; the hub's own is cut."""
+    await hub.start(file_name_length=3)
+    async with over_http(hub) as http:
+        assert (await upload(http, 1, "sessionId=s1&name=xyz"))[0] == 201
+        status, said = await upload(http, 1, "sessionId=s1&name=four")
+        assert (status, said["code"]) == (400, "bad_query") and "1 to 3 characters" in said["error"]
+        assert (await upload(http, 1))[1]["name"] == "fil"
+
+
+@obeys("taken_messages")
+async def test_so_many_messages_are_taken_back_at_once(hub: Hub) -> None:
+    """The message that is answered anew is none of them."""
+    client = await begin(hub, taken_messages=3)
+    for text in ("one", "two"):
+        await answer(client, "echo", text)
+    message_id = next(f["messageId"] for f in client.frames if f["type"] == "user_message")
+    place = {"sessionId": "s1", "messageId": message_id, "message": "x"}
+    await client.send(type="edit", **place)
+    refused = await client.until_type("error")
+    assert refused["code"] == "wrong_message" and "more than 3 messages" in refused["message"]
+    for kind, removed in (("regenerate", 3), ("edit", 2)):
+        await client.send(type=kind, **place)
+        assert len((await client.until_type("message_removed"))["messageIds"]) == removed
+        await client.until_done()
+
+
+async def test_a_session_is_exported_by_pages_of_any_size(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """The terminal asks for no more than the hub gives."""
+    client = await begin(hub, list_size=3)
+    for number in range(4):
+        await answer(client, "echo", str(number))
+    assert await write_session(hub.url, "s1", "json") == 0
+    said = [message["content"] for message in json.loads(capsys.readouterr().out)]
+    assert said == [text for number in range(4) for text in (str(number), f"{number} ")]
+
+
+REMEMBERS = """
+async def remembers(run):
+    yield "/".join(past.content for past in run.history) or "nothing"
+"""
+# Waits for a file, and says nothing.
+WAITS = """
+import asyncio, pathlib
+
+async def waits(message: str):
+    while not (pathlib.Path(__file__).parents[1] / "gate").exists():
+        await asyncio.sleep(0.01)
+    yield ""
+"""
+
+
+@obeys("history_messages", "history_bytes")
+@pytest.mark.parametrize(
+    ("limit", "told", "known"),
+    [
+        ({"history_messages": 3}, ["a ", "bc", "bc "], "bc/bc /w"),
+        ({"history_messages": 0}, [], "nothing"),
+        ({"history_bytes": 8}, ["a", "a ", "bc", "bc "], "a /bc/bc /w"),
+        ({"history_bytes": 7}, ["a ", "bc", "bc "], "bc/bc /w"),
+        ({"history_bytes": 1}, [], "w"),
+    ],
+)
+async def test_a_history_has_a_limit(hub: Hub, limit: dict[str, int], told: list[str], known: str) -> None:
+    """For a client, and for an agent, to whom no message counts that waits or that it is answering."""
+    hub.agent("remembers.py", REMEMBERS)
+    hub.agent("waits.py", WAITS)
+    client = await begin(hub, **limit)
+    for text in ("a", "bc"):
+        await answer(client, "echo", text)
+    await client.send(type="subscribe", sessionId="s1", history=9)
+    assert [message["content"] for message in (await client.until_type("subscribed"))["history"]] == told
+    late = await hub.connect("?sessionId=s1&afterSeq=99", extended=True)
+    assert [message["content"] for message in (await late.until_type("reset"))["messages"]] == told
+    await chat(client, "waits", "w")
+    queued = [await chat(client, "remembers", letter * 50, ifBusy="enqueue") for letter in "xy"]
+    (hub.folder / "gate").touch()
+    await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == queued[0]["runId"])
+    assert client.text(queued[0]["runId"]) == known
+
+
+@obeys("frame_bytes")
+async def test_a_frame_has_a_limit(hub: Hub) -> None:
+    """The welcome says it; one byte more closes with 1009."""
+    await hub.start(frame_bytes=1237)
+    client = await hub.connect(extended=True)
+    assert client.frames[0]["limits"]["frameBytes"] == 1237
+    for size in (1236, 1237):
+        await client.ws.send_str(padded({"type": "ping"}, size))
+        await client.until_type("pong")
+    await client.ws.send_str(padded({"type": "ping"}, 1238))
+    assert await client.closed() == 1009
+
+
+@obeys("json_depth", "object_keys", "max_integer")
+@pytest.mark.parametrize(
+    ("limit", "value", "fits", "past"),
+    [
+        ("json_depth", 5, {"pad": nested(4)}, {"pad": nested(5)}),
+        ("json_depth", 1, {"pad": 1}, {"pad": []}),
+        ("object_keys", 7, {str(n): n for n in range(6)}, {str(n): n for n in range(7)}),
+        ("max_integer", 999, {"pad": [999, -999, 9999.5]}, {"pad": [1000]}),
+        ("max_integer", 999, {"pad": -999}, {"pad": -1000}),
+    ],
+)
+async def test_the_json_of_a_frame_and_of_a_body_has_limits(
+    hub: Hub, limit: str, value: int, fits: dict[str, Any], past: dict[str, Any]
+) -> None:
+    """The error says the number."""
+    await hub.start(**{limit: value})
+    client = await hub.connect()
+    await client.send(type="ping", **fits)
+    await client.until_type("pong")
+    await client.send(type="ping", **past)
+    refused = await client.until_type("error")
+    assert refused["code"] == "bad_frame" and str(value) in refused["message"]
+    async with over_http(hub) as http:
+        assert (await post(http, "sessions", {"sessionId": "s1"} | fits))[0] == 201
+        status, said = await post(http, "sessions", {"sessionId": "s2"} | past)
+    assert (status, said["code"]) == (400, "bad_frame")
+
+
+PART = {"type": "image", "source": {"type": "url", "value": "https://example.org/a.png"}}
+PARTS = """
+from hub import Message
+
+async def parts(message: str):
+    yield Message("x", [{"type": "text", "text": "y"}] * int(message))
+"""
+
+
+@obeys("message_parts")
+@pytest.mark.parametrize("most", [0, 1, 5])
+async def test_a_message_has_so_many_parts(hub: Hub, most: int) -> None:
+    """A user's by each way it may come in, and an agent's."""
+    hub.agent("parts.py", PARTS)
+    client = await begin(hub, message_parts=most)
+    few, many = [PART] * most, [PART] * (most + 1)
+    assert (await answer(client, "echo", "one", parts=few))["type"] == "run_finished"
+    refused = [await chat(client, "echo", "two", parts=many)]
+    message_id = next(f["messageId"] for f in client.frames if f["type"] == "user_message")
+    edit = {"type": "edit", "sessionId": "s1", "messageId": message_id, "message": "x"}
+    await client.send(**edit, parts=many)
+    refused.append(await client.until_type("error"))
+    assert {error["code"] for error in refused} == {"bad_frame"}
+    assert all(f"more than {most} parts" in error["message"] for error in refused)
+    async with over_http(hub) as http:
+        assert (await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "x", "parts": many}))[0] == 400
+        for parts, status in ((few or "x", 200), (many, 400)):
+            body = asked("x", f"r{status}", "t1")
+            body["messages"][0]["content"] = parts
+            async with http.post("agents/echo/agui", json=body) as response:
+                assert response.status == status
+    assert (await answer(client, "parts", str(most)))["type"] == "run_finished"
+    assert (await answer(client, "parts", str(most + 1)))["code"] == "agent_bad_output"
+
+
+@obeys("title_length")
+async def test_a_title_has_a_limit(hub: Hub) -> None:
+    """In characters, not bytes."""
+    await begin(hub, title_length=9)
+    async with over_http(hub) as http:
+        assert (await call(http, "PATCH", "sessions/s1", {"title": "é" * 9}))[1]["title"] == "é" * 9
+        status, said = await call(http, "PATCH", "sessions/s1", {"title": "x" * 10})
+    assert (status, said["code"]) == (400, "bad_frame") and "at most 9 characters" in said["error"]
+
+
+@obeys("queued_runs")
+async def test_so_many_messages_wait_in_a_session(hub: Hub) -> None:
+    client = await begin(hub, queued_runs=3)
+    gate = hub.folder / "gate"
+    statuses = [(await chat(client, "gated", str(gate)))["status"] for _ in range(4)]
+    assert statuses == ["started", "queued", "queued", "queued"]
+    refused = await chat(client, "gated", str(gate))
+    assert refused["code"] == "busy" and "3 messages wait" in refused["message"]
+    gate.touch()
+    await eventually(lambda: hub.node.sessions["s1"].silent)
+
+
+MANY = """
+import asyncio
+
+async def many(run):
+    replies = [run.ask(str(number)) for number in range(int(run.message))]
+    yield str(len(await asyncio.gather(*replies)))
+"""
+
+
+@obeys("open_questions")
+@pytest.mark.parametrize("most", [0, 3])
+async def test_an_answer_has_so_many_open_questions(hub: Hub, most: int) -> None:
+    """One more ends it."""
+    hub.agent("many.py", MANY)
+    client = await begin(hub, open_questions=most)
+    await chat(client, "many", str(most))
+    for _ in range(most):
+        question = await client.until_type("interrupt")
+        await client.send(type="resume", sessionId="s1", interruptId=question["id"], status="resolved", payload=1)
+    await client.until_done()
+    assert client.text() == str(most)
+    failed = await answer(client, "many", str(most + 1))
+    assert failed["code"] == "too_many_questions" and f"more than {most} questions" in failed["message"]
+
+
+DEEP = """
+from hub import AgentError
+
+async def deep(run):
+    try:
+        yield f"{run.message} " + await run.call("deep", str(int(run.message) + 1))
+    except AgentError as error:
+        yield f"{run.message} ({error.code})"
+"""
+
+
+@obeys("call_depth")
+@pytest.mark.parametrize(("most", "text"), [(0, "0 (call_depth)"), (3, "0 1 2 3 (call_depth)")])
+async def test_agents_call_each_other_so_deep(hub: Hub, most: int, text: str) -> None:
+    """In a session and without one."""
+    hub.agent("deep.py", DEEP)
+    client = await begin(hub, call_depth=most)
+    await answer(client, "deep", "0")
+    assert client.text() == text
+    async with over_http(hub) as http:
+        assert f'"{text}"' in await complete(http, "deep", "0", False)
+
+
+@obeys("chunk_bytes")
+@pytest.mark.parametrize(("most", "text"), [(7, "x" * 50), (7, "é" * 20), (5, "x😀" * 9), (4, "😀" * 9)])
+async def test_a_piece_of_text_has_a_limit(hub: Hub, most: int, text: str) -> None:
+    """It is cut between two characters, and nothing is lost."""
+    hub.agent("says.py", SAYS)
+    client = await begin(hub, chunk_bytes=most)
+    await answer(client, "says", saying("text", text))
+    lengths = [len(frame["content"].encode()) for frame in client.frames if frame["type"] == "stream"]
+    assert client.text() == text and max(lengths) <= most and len(lengths) >= len(text.encode()) / most
+
+
+@obeys("kept_page_bytes")
+@pytest.mark.parametrize("most", [0, 7777])
+async def test_so_much_is_kept_of_the_pages_that_were_read(hub: Hub, most: int) -> None:
+    await hub.start(kept_page_bytes=most, page_bytes=777)
+    await put(hub, ["x" * 300] * 20)
+    for _ in range(2):
+        late = await hub.connect("?sessionId=s1&afterSeq=0")
+        while len(late.text()) < 6000:
+            await late.next()
+            assert hub.node.pages.size <= most
+    assert bool(hub.node.pages.size) == bool(most)
+
+
+LINES = """
+import asyncio
+
+async def lines(message: str):
+    for _ in range(256):
+        yield "x" * 16_384
+        await asyncio.sleep(0)
+"""
+
+
+@obeys("high_water_bytes", "stuck_seconds")
+async def test_one_who_reads_nothing_falls_behind_and_is_cut_off(hub: Hub) -> None:
+    """It holds so much and a page; how much the kernel holds for it is the kernel's."""
+    hub.agent("lines.py", LINES)
+    await hub.start(high_water_bytes=12_345, page_bytes=23_456, stuck_seconds=0.7)
+    http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=small_window))
+    slow = Client(http, await http.ws_connect(f"{hub.url}/api/v1/ws?sessionId=s1", max_msg_size=0))
+    hub.clients.append(slow)
+    await eventually(lambda: len(hub.node.registry.connections) == 1)
+    (connection,) = hub.node.registry.connections
+    client = await hub.connect("?sessionId=s1")
+    await client.send(type="chat", agentId="lines", sessionId="s1", message="x")
+    most = 0
+    while not (await client.next())["done"]:
+        most = max(most, connection.unsent())
+    assert 0 < most <= 12_345 + 23_456 + 2 * 32 * KiB and connection.catch_ups
+    await eventually(lambda: connection not in hub.node.registry.connections)
+    assert await slow.closed() in (None, 1006)
+
+
+@obeys("ping_seconds", "pong_seconds")
+@pytest.mark.parametrize("pong", [0.05, NEVER])
+async def test_a_silent_client_is_asked_and_then_cut_off(hub: Hub, pong: float) -> None:
+    """Not before its time: another one that came later is asked meanwhile."""
+    await hub.start(ping_seconds=0.07, pong_seconds=pong)
+    silent = await hub.connect(extended=True, autoping=False)
+    assert silent.frames[0]["heartbeatMs"] == 70
+    async with asyncio.timeout(PATIENCE):
+        assert (await silent.ws.receive()).type is aiohttp.WSMsgType.PING
+    if pong != NEVER:
+        assert await silent.closed() == 1006
+        return
+    for _ in range(2):  # the second round comes after the first one's would be over
+        other = await hub.connect(autoping=False)
+        async with asyncio.timeout(PATIENCE):
+            assert (await other.ws.receive()).type is aiohttp.WSMsgType.PING
+    assert len(hub.node.registry.connections) == 3
+
+
+@obeys("presence_members")
+@pytest.mark.parametrize("most", [0, 3])
+async def test_so_many_members_are_named(hub: Hub, most: int) -> None:
+    """Where there are more, their number alone is told."""
+    client = await begin(hub, presence_members=most, presence_seconds=0.01)
+    for count in range(1, most + 2):
+        told = await client.find(lambda f, count=count: f["type"] == "presence" and f["count"] == count)
+        assert len(told.get("members") or ()) == (count if count <= most else 0)
+        other = await hub.connect(extended=True)
+        await other.send(type="subscribe", sessionId="s1")
+
+
+@obeys("presence_seconds")
+@pytest.mark.parametrize("seconds", [0.01, NEVER])
+async def test_presence_is_told_after_its_time(hub: Hub, seconds: float) -> None:
+    """Not before: a chat is answered meanwhile."""
+    client = await begin(hub, presence_seconds=seconds)
+    if seconds == NEVER:
+        await answer(client, "echo", "x")
+        assert not any(frame["type"] == "presence" for frame in client.frames)
+    else:
+        await client.find(lambda f: f["type"] == "presence" and f["count"] == 1)
+
+
+@obeys("upload_seconds")
+@pytest.mark.parametrize("seconds", [0.2, NEVER])
+async def test_a_file_has_so_much_time(hub: Hub, seconds: float) -> None:
+    """Not less: another file comes whole meanwhile."""
+    await hub.start(upload_seconds=seconds)
+    rest = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"one "
+        await rest.wait()
+        yield b"two"
+
+    async with over_http(hub) as http:
+        pending = asyncio.create_task(call_with(http, slow()))
+        try:
+            if seconds == NEVER:
+                assert (await upload(http, 9))[0] == 201 and not pending.done()
+                rest.set()
+            assert await pending == ((201, 7) if seconds == NEVER else (408, "too_slow"))
+        finally:
+            pending.cancel()
+
+
+async def call_with(http: aiohttp.ClientSession, data: AsyncIterator[bytes]) -> tuple[int, Any]:
+    async with http.post("files?sessionId=s1", data=data, headers=TEXT) as response:
+        said = await response.json()
+        return response.status, said.get("size", said.get("code"))
+
+
+@obeys("run_seconds", "silence_seconds")
+@pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
+async def test_an_answer_ends_in_time(hub: Hub, limit: str) -> None:
+    """By each of the two alone."""
+    client = await begin(hub, **{"run_seconds": NEVER, "silence_seconds": NEVER, limit: 0.2})
+    assert (await answer(client, "gated", str(hub.folder / "never")))["stopReason"] == "timeout"
+
+
+@obeys("run_seconds", "silence_seconds")
+async def test_an_answer_goes_on_within_its_time(hub: Hub) -> None:
+    """Another one is answered meanwhile."""
+    gate = hub.folder / "gate"
+    client = await begin(hub, run_seconds=NEVER, silence_seconds=NEVER)
+    first = await chat(client, "gated", str(gate))
+    await answer(client, "echo", "x", ifBusy="parallel")
+    assert not any(f["type"] == "run_finished" and f["runId"] == first["runId"] for f in client.frames)
+    gate.touch()
+    end = await client.until(lambda f: f["type"] == "run_finished")
+    assert (end["runId"], end["stopReason"]) == (first["runId"], "end_turn")
+
+
+@obeys("grace_seconds")
+@pytest.mark.parametrize("seconds", [0.1, NEVER])
+async def test_an_agent_that_ignores_its_cancel_has_so_much_time(hub: Hub, seconds: float) -> None:
+    """Not less: another answer is given meanwhile."""
+    hub.agent("deaf.py", GATE + DEAF)
+    gate = hub.folder / "gate"
+    client = await begin(hub, grace_seconds=seconds)
+    run_id = (await chat(client, "deaf", str(gate)))["runId"]
+    await client.until_type("stream")
+    await client.send(type="cancel", sessionId="s1")
+    await client.until_type("cancelling")
+    if seconds == NEVER:
+        await answer(client, "echo", "x", "s2")
+        assert not any(f["type"] == "run_finished" and f["runId"] == run_id for f in client.frames)
+        gate.touch()
+    end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == run_id)
+    assert end["stopReason"] == "cancelled"
+    gate.touch()
+
+
+@obeys("drain_seconds")
+@pytest.mark.parametrize(("seconds", "reason"), [(0.123, "aborted"), (NEVER, "end_turn")])
+async def test_a_hub_that_ends_waits_for_answers_so_long(hub: Hub, seconds: float, reason: str) -> None:
+    """Everyone is told how long; with hardly any time an answer is ended at once."""
+    gate = hub.folder / "gate"
+    client = await begin(hub, drain_seconds=seconds)
+    run_id = (await chat(client, "gated", str(gate)))["runId"]
+    await client.until_type("stream")
+    hub.door.drain()
+    finishing = asyncio.create_task(hub.door.finish(asyncio.Event()))
+    assert (await client.until_type("draining"))["withinMs"] == int(seconds * 1000)
+    if reason == "end_turn":
+        await after_a_pong(client)
+        gate.touch()
+    end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == run_id)
+    assert end["stopReason"] == reason
+    async with asyncio.timeout(PATIENCE):
+        await finishing
+
+
+@obeys("close_seconds")
+@pytest.mark.parametrize("seconds", [0.1, NEVER])
+async def test_a_peer_has_so_much_time_to_close(hub: Hub, seconds: float) -> None:
+    """Not less: another one is answered meanwhile."""
+    await hub.start(close_seconds=seconds)
+    sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws")
+    with sock:
+        sock.sendall(masked(b"\xff"))  # no UTF-8: the hub closes with 1007
+        assert (await asyncio.to_thread(sock.recv, 4))[:1] == b"\x88"
+        if seconds == NEVER:
+            await after_a_pong(await hub.connect())
+            assert len(hub.node.registry.connections) == 2
+        else:
+            await eventually(lambda: not hub.node.registry.connections)
+    await eventually(lambda: len(hub.node.registry.connections) == (seconds == NEVER))
+
+
+@obeys("retry_seconds")
+@pytest.mark.parametrize("seconds", [0.01, NEVER])
+async def test_what_the_log_refused_is_tried_again_after_its_time(hub: Hub, seconds: float) -> None:
+    """Not before: another session's chat is answered meanwhile."""
+    client = await begin(hub, retry_seconds=seconds)
+    gate = hub.folder / "gate"
+    await chat(client, "gated", str(gate))
+    await client.until_type("stream")
+    whole, refused = hub.node.log.append, asyncio.Event()
+
+    def refuse(append: Append, done: Done) -> None:
+        hub.node.log.append = whole  # type: ignore[method-assign]
+        asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
+        refused.set()
+
+    hub.node.log.append = refuse  # type: ignore[method-assign]
+    gate.touch()
+    await asyncio.wait_for(refused.wait(), PATIENCE)
+    if seconds == NEVER:
+        await answer(client, "echo", "x", "s2")
+        assert client.text() == "one x "
+        hub.node.sessions["s1"].outbox._retry()
+    await client.until(lambda f: f["type"] == "run_finished" and f["sessionId"] == "s1")
+    assert client.text().replace("x ", "") == "one two"
+
+
+# --- documents, and the process ---------------------------------------------------------------------------------------
+
+
+def bounds(document: dict[str, Any], name: str, keyword: str) -> set[int]:
+    """Return what a document says by *keyword* of each field or parameter *name*."""
+    found: set[int] = set()
+    waiting: list[Any] = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            schema = value["schema"] if value.get("name") == name and "schema" in value else None
+            properties = value.get("properties")
+            schema = properties[name] if isinstance(properties, dict) and name in properties else schema
+            if isinstance(schema, dict):
+                choices = (schema, *schema.get("anyOf", ()))
+                found |= {choice[keyword] for choice in choices if keyword in choice}
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return found
+
+
+async def test_the_documents_show_the_limits_of_their_hub(hub: Hub) -> None:
+    """As maxima of what they bound."""
+    await hub.start(message_parts=5, title_length=9, list_size=7, file_name_length=11)
+    async with aiohttp.ClientSession(hub.url) as http:
+        (_, openapi), (_, asyncapi) = await get(http, "/openapi.json"), await get(http, "/asyncapi.json")
+    assert bounds(openapi, "parts", "maxItems") == bounds(asyncapi, "parts", "maxItems") == {5}
+    assert bounds(openapi, "title", "maxLength") == {9}
+    assert bounds(openapi, "size", "maximum") == {7}
+    assert bounds(openapi, "name", "maxLength") == {11}
+    assert bounds(openapi, "size", "default") == set()
+
+
+@pytest.fixture
+async def process(tmp_path: Path) -> AsyncIterator[HubProcess]:
+    running = HubProcess(tmp_path)
+    try:
+        yield running
+    finally:
+        await running.kill()
+
+
+async def test_a_limit_of_the_file_reaches_the_hub(process: HubProcess) -> None:
+    """`[limits]` in hubbub.toml; the environment wins over it."""
+    (process.folder / "hubbub.toml").write_text("[limits]\ntitle_length = 9\nlist_size = 7\n")
+    await process.start(limits_list_size=8)
+    async with aiohttp.ClientSession(process.url) as http:
+        _, openapi = await get(http, "/openapi.json")
+        await post(http, "/api/v1/sessions", {"sessionId": "s1"})
+        assert (await call(http, "PATCH", "/api/v1/sessions/s1", {"title": "x" * 10}))[0] == 400
+        assert (await call(http, "PATCH", "/api/v1/sessions/s1", {"title": "x" * 9}))[0] == 200
+        assert (await get(http, "/api/v1/sessions?size=9"))[0] == 400
+        assert (await get(http, "/api/v1/sessions?size=8"))[0] == 200
+    assert bounds(openapi, "title", "maxLength") == {9} and bounds(openapi, "size", "maximum") == {8}
+
+
+@obeys("header_seconds")
+async def test_a_limit_of_the_environment_reaches_the_hub(process: HubProcess) -> None:
+    """HUBBUB_LIMITS_HEADER_SECONDS: who sends half a header is cut off, and a WebSocket is not."""
+    await process.start(limits_header_seconds=0.3, limits_frame_bytes=1237)
+    async with aiohttp.ClientSession() as http:
+        client = Client(http, await http.ws_connect(f"{process.url}/api/v1/ws", protocols=("hubbub.v1",)))
+        assert (await client.next())["limits"]["frameBytes"] == 1237
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localh")
+        assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+        writer.close()
+        await after_a_pong(client)
+
+
+def test_every_limit_is_seen_obeyed() -> None:
+    """A new limit has a test here, and no test names what is none."""
+    assert TESTED == {field.name for field in attrs.fields(Limits)}
