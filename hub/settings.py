@@ -36,6 +36,7 @@ class Settings:
     origins: Texts = ()
     hosts: Texts = ()
     open_to_network: Switch = False
+    direct_writes: Switch = True  # frames go to the sockets past their transports: see hub/delivery/transport.py
     reload: Switch = False
     limits: Limits = Limits()
 

@@ -7,8 +7,9 @@ import attrs
 
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
+from hub.delivery.catchup import CatchUp
 from hub.delivery.connection import Connection
-from hub.delivery.transport import watch
+from hub.delivery.transport import Transport, watch
 from hub.messages import Command, Notice
 from hub.protocols import WireProtocol
 
@@ -81,7 +82,7 @@ class Client:
 
     async def caught_up(self) -> None:
         """Wait until all that it hears is written, or it is closed."""
-        await self.connection.caught_up()
+        await self.connection.catchup.finished()
 
     def is_open(self, interrupt_id: str) -> bool:
         """Return whether a question of a session that it hears waits for an answer."""
@@ -94,7 +95,7 @@ class Client:
 
     def abort(self) -> None:
         """Free the socket at once."""
-        self.connection.abort()
+        self.connection.transport.abort()
 
     async def close(self, farewell: Callable[[], Awaitable[None]]) -> None:
         """Forget the client; *farewell* is bounded.
@@ -104,8 +105,8 @@ class Client:
         self.hub.node.registry.leave(self.connection)
         await farewell()
         # A peer that does not read would hold a closing transport for ever: it has this long to take the rest.
-        asyncio.get_running_loop().call_later(self.hub.limits.close_seconds, self.connection.abort)
-        await self.connection.finished()
+        asyncio.get_running_loop().call_later(self.hub.limits.close_seconds, self.connection.transport.abort)
+        await self.connection.catchup.stop()
 
 
 # Called by a use case to open the client that hears its answer, for a response over HTTP begins only when there is one.
@@ -133,13 +134,23 @@ def attach(
     if transport is None:
         raise ConnectionResetError("the client has gone")
     node = hub.node
-    connection = Connection(
-        *(node.seams.new_secret(8), who.author, protocol, hub.limits, node.log, node.pages),
-        *(transport.write, transport.get_write_buffer_size, transport.abort, ping),
-        *(node.reset_messages, node.registry),
-        whole=whole,
+    wire = Transport(transport, ping, hub.limits.high_water_bytes)
+    catchup = CatchUp(
+        reader=node.log,
+        pages=node.pages,
+        limits=hub.limits,
+        settle=node.registry.settle,
+        reset_messages=node.reset_messages,
     )
-    connection.heard = connection.moved = asyncio.get_running_loop().time()
-    watch(transport, connection)
+    connection = Connection(
+        id=node.seams.new_secret(8),
+        principal=who.author,
+        protocol=protocol,
+        transport=wire,
+        catchup=catchup,
+        whole=whole,
+        heard=asyncio.get_running_loop().time(),
+    )
+    watch(wire, direct=node.direct_writes)
     node.registry.connections.add(connection)
     return Client(hub, who, connection, agent, session)

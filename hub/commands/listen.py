@@ -93,4 +93,4 @@ async def typing(hub: Hub, who: Principal, command: Typing, client: Client) -> N
     sub = client.connection.subscriptions.get(hub.key(who, command.sessionId))
     if sub is not None:
         notice = partial(TypingNotice, sessionId=command.sessionId, author=who.author)
-        hub.node.registry.tell(sub.channel, notice, but=client.connection)
+        hub.node.fanout.tell(sub.channel, notice, but=client.connection)

@@ -44,8 +44,8 @@ async def metrics(hub: Hub, who: Principal) -> NodeFigures:
     return NodeFigures(
         connections=len(connections),
         subscriptions=subscriptions,
-        written=counts.written + sum(connection.written for connection in connections),
-        catch_ups=counts.catch_ups + sum(connection.catch_ups for connection in connections),
+        written=counts.written + sum(connection.transport.written for connection in connections),
+        catch_ups=counts.catch_ups + sum(connection.catchup.count for connection in connections),
         aborted=counts.aborted,
         sessions=len(sessions),
         running=sum(len(session.runs) for session in sessions),

@@ -115,5 +115,5 @@ async def _let_hear(session: Session) -> None:
     channel = session.channel
     with suppress(TimeoutError):
         async with asyncio.timeout(session.limits.close_seconds):
-            while any(sub in sub.connection.behind for sub in channel.subscriptions):
+            while any(sub in sub.connection.catchup.behind for sub in channel.subscriptions):
                 await asyncio.sleep(0.01)

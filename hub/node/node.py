@@ -9,8 +9,10 @@ import attrs
 import structlog
 
 from hub.delivery.channel import Channel, Subscription
+from hub.delivery.fanout import Fanout
 from hub.delivery.pages import Pages
 from hub.delivery.registry import Registry
+from hub.delivery.transport import are_direct_writes_safe
 from hub.errors import Draining, SessionDeleted
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
@@ -45,6 +47,8 @@ class Node:
     files: Files = attrs.field(init=False)
     pages: Pages = attrs.field(init=False)
     registry: Registry = attrs.field(init=False)
+    fanout: Fanout = attrs.field(init=False)
+    direct_writes: bool = False
     pace: Pace = attrs.field(init=False)
     presence: PresenceTeller = attrs.field(init=False)
     sessions: dict[Key, Session] = attrs.Factory(dict)
@@ -61,11 +65,13 @@ class Node:
         self.pages = Pages(self.log, settings.limits)
         self.pace = Pace(1 / settings.frames_per_second if settings.frames_per_second else 0.0)
         self.registry = Registry(
+            limits=settings.limits,
             left=lambda channel: self.tidy(channel.key),
             members_changed=self._members_changed,
             caught_up=self._tell_state,
         )
-        self.presence = PresenceTeller(self.registry, settings.limits)
+        self.fanout = Fanout(self.registry)
+        self.presence = PresenceTeller(self.fanout, settings.limits)
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
@@ -73,6 +79,7 @@ class Node:
         """Open the log and the agents, and take up what an earlier process left."""
         self.settings.data.mkdir(parents=True, exist_ok=True)
         await self.log.start(self._deliver)
+        self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
         try:
             await self.files.start()
             await self.agents.open()
@@ -196,10 +203,10 @@ class Node:
     def _deliver(self, key: Key, events: Sequence[Event]) -> None:
         session = self.sessions.get(key)
         if session is not None:
-            self.registry.deliver(session.channel, events)
+            self.fanout.deliver(session.channel, events)
 
     def _session_changed(self, session: Session) -> None:
-        self.registry.tell(session.channel, session.state)
+        self.fanout.tell(session.channel, session.state)
         self.tidy(session.key)
 
     def _tell_state(self, sub: Subscription) -> None:

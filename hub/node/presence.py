@@ -6,7 +6,7 @@ from functools import partial
 import attrs
 
 from hub.delivery.channel import Channel
-from hub.delivery.registry import Registry
+from hub.delivery.fanout import Fanout
 from hub.limits import Limits
 from hub.messages import Presence
 
@@ -15,7 +15,7 @@ from hub.messages import Presence
 class PresenceTeller:
     """One timer for each session whose members came or went."""
 
-    registry: Registry
+    fanout: Fanout
     limits: Limits
     _timers: dict[Channel, asyncio.TimerHandle] = attrs.Factory(dict)
 
@@ -37,4 +37,4 @@ class PresenceTeller:
 
     def _tell(self, channel: Channel) -> None:
         del self._timers[channel]
-        self.registry.tell(channel, partial(self.notice, channel))
+        self.fanout.tell(channel, partial(self.notice, channel))

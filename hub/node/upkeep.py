@@ -63,7 +63,7 @@ class Upkeep:
             registry.counts.aborted += 1
             connection.lose()
         for connection in list(registry.connections):
-            if connection.closed or connection.unsent() or now - connection.heard < limits.ping_seconds:
+            if connection.closed or connection.transport.unsent() or now - connection.heard < limits.ping_seconds:
                 continue
             if connection.pinged is None:
                 connection.pinged = now
@@ -74,7 +74,7 @@ class Upkeep:
     async def _ping(self, connection: Connection) -> None:
         # Nothing is unsent, so this does not wait for the socket.
         try:
-            await connection.ping()
+            await connection.transport.ping()
         except ConnectionError:
             connection.lose()
 

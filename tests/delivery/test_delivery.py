@@ -78,7 +78,7 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
 
 def fill(connection: Connection) -> None:
     """Write until the transport holds what the socket does not take."""
-    while not connection.unsent():
+    while not connection.transport.unsent():
         connection.write(text_frame(orjson.dumps({"content": "x" * 4000})))
 
 
@@ -104,8 +104,8 @@ async def test_one_who_has_read_all_is_written_to_straight_again(hub: Hub) -> No
         say(hub, channel, "last")
         await heard(sock)
         assert (
-            set(ways.values()) == {sub.connection.descriptor for sub in ways}
-            and connection.way == connection.descriptor
+            set(ways.values()) == {sub.connection.transport.descriptor for sub in ways}
+            and connection.transport.way == connection.transport.descriptor
         )
 
 
@@ -129,10 +129,10 @@ async def test_a_socket_that_takes_nothing_just_now_is_not_lost(hub: Hub) -> Non
         filled = 0
         with contextlib.suppress(BlockingIOError):
             while True:
-                filled += os.write(connection.descriptor, PING * 50_000)
-        assert filled % len(PING) == 0 and connection.unsent() == 0
+                filled += os.write(connection.transport.descriptor, PING * 50_000)
+        assert filled % len(PING) == 0 and connection.transport.unsent() == 0
         say(hub, channel, "last")
-        assert not connection.closed and connection.unsent() > 0
+        assert not connection.closed and connection.transport.unsent() > 0
         got = await heard(sock)
     assert got[:filled] == PING * (filled // len(PING)) and len(list(frames(got[filled:]))) == 1
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+from support.faults import faulty
 from support.hub import Client, Hub
 from support.waiting import PATIENCE, eventually
 
@@ -189,7 +190,7 @@ async def test_a_read_that_fails_is_everyones_and_is_not_kept(hub: Hub) -> None:
     head = await put(hub, "s1", ["a ", "b "], end=True)
     reads = watch(hub, gated=True)
     clients = await asyncio.gather(*(resume(hub, head) for _ in range(10)))
-    await eventually(lambda: sum(len(one.behind) for one in hub.node.registry.connections) == 10)
+    await eventually(lambda: sum(len(one.catchup.behind) for one in hub.node.registry.connections) == 10)
     _rename(hub, "sessions", "elsewhere")
     reads.gate.set()
     assert [await client.closed() for client in clients] == [1006] * 10
@@ -217,7 +218,7 @@ async def test_one_who_leaves_in_the_middle_of_a_shared_read_harms_nobody(hub: H
     first = await resume(hub, head)
     await eventually(lambda: len(reads.seen) == 1)
     others = [await resume(hub, head) for _ in range(9)]
-    await eventually(lambda: sum(len(one.behind) for one in hub.node.registry.connections) == 10)
+    await eventually(lambda: sum(len(one.catchup.behind) for one in hub.node.registry.connections) == 10)
     await first.close()
     await eventually(lambda: len(hub.node.registry.connections) == 9)
     reads.gate.set()
@@ -267,7 +268,7 @@ async def test_without_room_those_who_wait_together_still_share(hub: Hub) -> Non
     head = await put(hub, "s1", ["a ", "b "], end=True)
     reads = watch(hub, gated=True)
     clients = [await resume(hub, head) for _ in range(5)]
-    await eventually(lambda: sum(len(one.behind) for one in hub.node.registry.connections) == 5)
+    await eventually(lambda: sum(len(one.catchup.behind) for one in hub.node.registry.connections) == 5)
     reads.gate.set()
     for client in clients:
         await client.until_done()
@@ -368,13 +369,12 @@ async def test_a_slow_listener_of_an_agent_hears_that_agent_only(hub: Hub, tmp_p
     other = await hub.connect("?sessionId=s1", extended=True)
     await other.send(type="chat", agentId="long", sessionId="s1", message=str(tmp_path / "gate"))
     await listener.until_type("stream")
-    unsent, connection.unsent = connection.unsent, lambda: 2**30  # as if nothing more went into its socket
-    (tmp_path / "gate").touch()
-    await eventually(lambda: bool(connection.behind))
-    await other.send(type="chat", agentId="echo", sessionId="s1", message="hello")
-    await other.until(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == "echo")
-    await other.find(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == "long")
-    connection.unsent = unsent
-    connection.flow()
+    with faulty(connection.transport, get_write_buffer_size=lambda: 2**30):  # as if nothing more went into its socket
+        (tmp_path / "gate").touch()
+        await eventually(lambda: bool(connection.catchup.behind))
+        await other.send(type="chat", agentId="echo", sessionId="s1", message="hello")
+        await other.until(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == "echo")
+        await other.find(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == "long")
+    connection.transport.flow()
     await listener.until_done()
     assert listener.text() == "one " + "".join(f"{number} " for number in range(200))

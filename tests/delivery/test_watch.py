@@ -12,6 +12,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 from support.crowd import crowd, say
+from support.faults import faulty
 from support.hub import Hub
 from support.sockets import PING, heard, masked, opened
 from support.waiting import PATIENCE, eventually
@@ -64,13 +65,13 @@ async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
     def fail(data: bytes) -> None:
         raise RuntimeError("unable to perform operation on a closed transport")
 
-    connection.transport_write = fail
-    connection.write(PING)
+    with faulty(connection.transport, write=fail):
+        connection.write(PING)
     await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
     async with asyncio.timeout(PATIENCE):
         while not await hub.node.log.messages("s2", 1, MiB):
             await asyncio.sleep(0.01)
-    assert connection.lost
+    assert connection.transport.is_lost
 
 
 async def test_the_sweep_waits_for_no_client(hub: Hub) -> None:
@@ -91,22 +92,22 @@ async def test_the_sweep_waits_for_no_client(hub: Hub) -> None:
         await ping(max(rest - 2, 0))
         with contextlib.suppress(BlockingIOError):
             while True:
-                os.write(connection.descriptor, PING * 50_000)
-        assert connection.unsent() == 0
+                os.write(connection.transport.descriptor, PING * 50_000)
+        assert connection.transport.unsent() == 0
         connection.heard = -1e9  # silent for long
         await hub.door.upkeep._sweep()
-        assert connection.unsent() == 2 and not connection.closed  # nobody had to cut it off
+        assert connection.transport.unsent() == 2 and not connection.closed  # nobody had to cut it off
 
 
 async def test_a_slow_stream_is_ended_once(hub: Hub) -> None:
     """A second end would be the head of another answer."""
     sock, connection = await streaming(hub, 4096)
     with sock:
-        while not connection.unsent():
+        while not connection.transport.unsent():
             connection.write(b"fa0\r\n:" + b"x" * 3997 + b"\n\n\r\n")
-        before = connection.unsent()
+        before = connection.transport.unsent()
         hub.node.registry.leave(connection)  # its handler ends it at its next look
-        await eventually(lambda: connection.unsent() == before + 5)
+        await eventually(lambda: connection.transport.unsent() == before + 5)
         got = await heard(sock, b"0\r\n\r\n")
         assert got.count(b"0\r\n\r\n") == 1 and not sock.recv(1)
 
@@ -139,9 +140,9 @@ async def test_over_tls_what_a_client_reads_makes_room(hub: Hub, tmp_path: Path)
     async with aiohttp.ClientSession() as http, http.ws_connect(url, ssl=False) as ws:
         await hub.settled("s1", 1)
         (connection,) = hub.node.registry.connections
-        assert connection.way == -1
+        assert connection.transport.way == -1
         count = 0
-        while not connection.full():
+        while not connection.transport.is_full():
             connection.write(b"\x81\x7e\x0f\xa0" + b"x" * 4000)
             count += 1
         async with asyncio.timeout(PATIENCE):

@@ -378,7 +378,7 @@ async def test_one_who_catches_up_is_given_nothing_of_the_new_session(hub: Hub, 
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
     gate = hold(hub, "read")
     late = await hub.connect("?sessionId=s1&afterSeq=0")
-    await eventually(lambda: any(one.behind for one in hub.node.registry.connections))
+    await eventually(lambda: any(one.catchup.behind for one in hub.node.registry.connections))
     assert await call(http, "DELETE", "sessions/s1") == (204, None)  # who reads nothing is not waited for
     assert is_gone(await late.next())
     await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "new"})

@@ -25,4 +25,4 @@ async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
 
 def say(hub: Hub, channel: Channel, text: str) -> None:
     said = Event("main", "r", Chunk("m", text, 0), "s1", channel.epoch, channel.head + 1)
-    hub.node.registry.deliver(channel, [said])
+    hub.node.fanout.deliver(channel, [said])

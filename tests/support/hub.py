@@ -171,6 +171,8 @@ class Hub:
     async def stop(self) -> None:
         if self._runner is None:
             return
+        for session in self.node.sessions.values():
+            session.channel.check()
         runner, self._runner = self._runner, None
         for client in self.clients:
             await client.close()

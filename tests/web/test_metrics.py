@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.documents import DOCS, rows
+from support.faults import faulty
 from support.hub import Client, Hub
 from support.waiting import PATIENCE
 
@@ -88,8 +89,8 @@ async def test_who_is_cut_off_for_reading_nothing_is_counted(hub: Hub) -> None:
     await hub.start(stuck_seconds=0.2)
     client = await hub.connect("?sessionId=s1")
     (connection,) = hub.node.registry.connections
-    connection.unsent = lambda: 2**30  # as if nothing went into its socket any more
-    assert await client.closed() == 1006
+    with faulty(connection.transport, get_write_buffer_size=lambda: 2**30):  # as if nothing went into its socket
+        assert await client.closed() == 1006
     found = await until(hub, lambda found: found["hubbub_connections",] == 0)
     assert found["hubbub_aborted_clients_total",] == 1
 

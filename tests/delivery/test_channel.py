@@ -1,0 +1,115 @@
+"""The indexes of a channel fit together, whatever listeners do; direct writes are tried before they are used."""
+
+import asyncio
+import random
+import socket
+from typing import Any
+
+import pytest
+from support.hub import Client, Hub
+from support.waiting import eventually
+
+from hub.delivery.transport import _Probe, are_direct_writes_safe
+
+
+def check(hub: Hub) -> None:
+    for session in hub.node.sessions.values():
+        session.channel.check()
+
+
+ACTIONS: tuple[dict[str, Any], ...] = (
+    {"type": "subscribe", "sessionId": "s1"},
+    {"type": "subscribe", "sessionId": "s1", "afterSeq": 0},
+    {"type": "subscribe", "agentId": "echo"},
+    {"type": "unsubscribe", "sessionId": "s1"},
+    {"type": "unsubscribe", "agentId": "echo"},
+    {"type": "chat", "agentId": "echo", "sessionId": "s1", "message": "a b c d"},
+    {"type": "chat", "agentId": "echo", "sessionId": "s1", "message": "a b c d", "stream": False},
+    {"type": "hello"},
+    {"type": "cancel", "sessionId": "s1"},
+)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_the_indexes_fit_together_between_any_two_steps(hub: Hub, seed: int) -> None:
+    """Clients of all protocols subscribe, leave, change and vanish at random while answers go on."""
+    chance = random.Random(seed)
+    hub.options = {"frames_per_second": 0}
+    await hub.start(first_page_rows=2, page_rows=3)
+    loop, checks, failures = asyncio.get_running_loop(), [0], list[BaseException]()
+
+    def between() -> None:
+        try:
+            check(hub)
+        except AssertionError as error:
+            failures.append(error)
+        checks[0] += 1
+        if checks[0] > 0:
+            loop.call_soon(between)
+
+    loop.call_soon(between)
+    queries = ("", "?sessionId=s1", "?sessionId=s1&stream=false", "?sessionId=s1&afterSeq=0")
+    clients: list[Client] = []
+    for _ in range(60):
+        if len(clients) < 4 or chance.random() < 0.2:
+            protocols = chance.choice(((), ("hubbub.v1",), ("hubbub.events",)))
+            clients.append(await hub.connect(chance.choice(queries), protocols=protocols))
+        client = chance.choice(clients)
+        if chance.random() < 0.15:
+            clients.remove(client)
+            await client.close()
+        else:
+            await client.send(**chance.choice(ACTIONS))
+    await eventually(lambda: not any(session.runs or session.queue for session in hub.node.sessions.values()))
+    counted, checks[0] = checks[0], -(10**9)
+    assert not failures and counted > 60
+
+
+async def test_a_broken_index_is_seen(hub: Hub) -> None:
+    """What check() is for: each of these is one line left out somewhere."""
+    await hub.start()
+    await hub.connect("?sessionId=s1", extended=True)
+    await hub.settled("s1", 1)
+    channel = hub.node.sessions["s1"].channel
+    (sub,) = channel.subscriptions
+    channel.paged.add(sub)
+    with pytest.raises(AssertionError, match="in one place"):
+        channel.check()
+    channel.paged.clear()
+    (descriptors,) = channel.live.values()
+    descriptors[sub] = -7
+    with pytest.raises(AssertionError):
+        channel.check()
+    channel.reroute(sub)
+    channel.check()
+    channel.subscriptions.clear()
+    with pytest.raises(AssertionError, match="in no index"):
+        channel.check()
+    channel.subscriptions.add(sub)
+
+
+async def test_direct_writes_are_safe_with_this_loop() -> None:
+    """The transports of asyncio's loop and of uvloop's say what they must, in time."""
+    assert await are_direct_writes_safe()
+
+
+async def test_a_loop_whose_transports_say_nothing_gets_no_direct_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found at the start, without waiting for long."""
+    monkeypatch.setattr(_Probe, "pause_writing", lambda self: None)
+    monkeypatch.setattr("hub.delivery.transport.PROBE_SECONDS", 0.05)
+    assert not await are_direct_writes_safe()
+    near, far = socket.socketpair()  # the probe left no descriptor behind that would be taken for one of these
+    near.close()
+    far.close()
+
+
+async def test_without_direct_writes_all_goes_through_the_transports(hub: Hub) -> None:
+    """A setting turns them off; the answers are the same."""
+    hub.options = {"direct_writes": False}
+    await hub.start()
+    client = await hub.connect("?sessionId=s1")
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="hello there")
+    await client.until_done()
+    (connection,) = hub.node.registry.connections
+    assert client.text() == "hello there " and connection.transport.way == connection.transport.descriptor == -1
+    assert connection.transport.written > 100
