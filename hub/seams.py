@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from time import perf_counter, time_ns
+from time import time_ns
 
 import attrs
 
@@ -27,14 +27,13 @@ def _new_secret(size: int) -> str:
 
 @attrs.frozen(kw_only=True)
 class Seams:
-    """Wall time, random ids, random secrets, and a clock.
+    """Wall time, random ids, and random secrets. Durations come from the running loop.
 
     *now* returns milliseconds since 1970. *new_id* returns an id such as `r_...` for the kind `r`; nobody can guess it,
     and none is made of time; only the loop's thread calls it. *new_secret* returns so many random bytes in hex, to any
-    thread. *ticks* is a clock in seconds that advances within one loop iteration, too; uvloop's `loop.time()` does not.
+    thread.
     """
 
     now: Callable[[], int] = _now
     new_id: Callable[[str], str] = _new_id
     new_secret: Callable[[int], str] = _new_secret
-    ticks: Callable[[], float] = perf_counter

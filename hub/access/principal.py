@@ -5,7 +5,7 @@ from typing import Literal
 import attrs
 
 from hub.errors import Denied
-from hub.ids import DEFAULT_TENANT
+from hub.ids import DEFAULT_TENANT, bad_id, is_id
 from hub.messages import Author
 
 # What a use case does with what it concerns: reads it, writes into it, disposes of it, or runs the hub.
@@ -19,8 +19,13 @@ class Principal:
 
     id: str
     name: str
-    tenant: str = DEFAULT_TENANT
+    tenant: str = attrs.field(default=DEFAULT_TENANT)
     may: frozenset[Action] = frozenset()
+
+    @tenant.validator
+    def _check_tenant(self, attribute: object, tenant: str) -> None:
+        if not is_id(tenant):  # the keys of its sessions begin with it
+            raise ValueError(bad_id("the tenant", tenant))
 
     @property
     def author(self) -> Author:

@@ -23,18 +23,19 @@ async def chat(hub: Hub, who: Principal, command: Chat, client: Client | None = 
     if client is not None:
         hub.node.registry.check_room(client.connection, key)
     async with hub.node.use(key) as session:
-        accepted = await session.chat(command, who.author, agent)
+        accepted = await session.admission.chat(command, who.author, agent)
         if client is not None:
             admit(client, session.channel, accepted)
             if command.stream is False:
-                is_going = session.has(accepted.runId)
+                is_going = session.schedule.has(accepted.runId)
                 hub.node.registry.say_whole(client.connection, session.channel, accepted.runId, is_going)
     return accepted
 
 
 def _target(hub: Hub, command: Chat, client: Client | None) -> tuple[Agent, str]:
     """Return the agent that answers, and the id of the session: the client's own where none is named."""
-    agent = hub.node.agents.get(command.agentId or (client.agent if client else DEFAULT_AGENT))
+    default = client.agent if client is not None else DEFAULT_AGENT
+    agent = hub.node.agents.get(default if command.agentId is None else command.agentId)
     session_id = command.sessionId or (client.session if client else None)
     if session_id is None and command.clientMsgId is not None:
         raise BadFrame("a chat with clientMsgId needs sessionId: it runs once in that session", ref=command.ref)
@@ -54,7 +55,7 @@ async def stream_chat(
     """
     agent, session_id = _target(hub, command, None)
     async with hub.node.use(hub.key(who, session_id)) as session:
-        accepted = await session.chat(command, who.author, agent)
+        accepted = await session.admission.chat(command, who.author, agent)
         await _follow(session, accepted.runId, accepted.seq - 1, opener, last, accepted)
     return accepted
 
@@ -94,6 +95,6 @@ async def ask(hub: Hub, who: Principal, command: Chat) -> Outcome:
     """Keep a message and its run, wait for the run's end, and return what it said; raises what chat() does."""
     agent, session_id = _target(hub, command, None)
     async with hub.node.use(hub.key(who, session_id)) as session:
-        accepted = await session.chat(command, who.author, agent)
-        await session.finished(accepted.runId)
+        accepted = await session.admission.chat(command, who.author, agent)
+        await session.schedule.finished(accepted.runId)
         return await outcome(hub.node.log, session, accepted)

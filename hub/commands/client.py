@@ -78,7 +78,7 @@ class Client:
         for sub in tuple(self.connection.subscriptions.values()):
             session = self.hub.node.sessions.get(sub.channel.key)
             if session is not None and session.channel is sub.channel:
-                await session.finished(run_id)
+                await session.schedule.finished(run_id)
 
     async def caught_up(self) -> None:
         """Wait until all that it hears is written, or it is closed."""

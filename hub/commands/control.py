@@ -19,7 +19,7 @@ async def cancel(hub: Hub, who: Principal, command: Cancel) -> Cancelling:
     session = hub.node.sessions.get(hub.key(who, command.sessionId))  # one with a run, or a waiting one, is in memory
     if session is None:
         raise NotRunning(f"nothing is being answered in session {command.sessionId}", sessionId=command.sessionId)
-    run_ids = session.cancel(command.runId, command.queued)
+    run_ids = session.schedule.cancel(command.runId, command.queued)
     return Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref)
 
 

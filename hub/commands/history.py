@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
+from hub.delivery.channel import Channel
 from hub.errors import UnknownSession
 from hub.ids import id_of, key_prefix
 from hub.messages import EventPage, Listed, Message, SessionState, State
@@ -53,14 +54,16 @@ async def head_of(hub: Hub, who: Principal, session_id: str) -> Head:
     return head
 
 
-async def state_of(hub: Hub, head: Head) -> SessionState:
+async def state_of(hub: Hub, head: Head | Channel) -> SessionState:
+    """Return where a session stands; a channel's head is read last, so that it fits what is going on."""
     label = await hub.node.log.label(head.key)
+    seq = head.seq if isinstance(head, Head) else head.head
     session_id, session = id_of(head.key), hub.node.sessions.get(head.key)
     if label is None:
         raise unknown_session(session_id)
     state = session.state() if session is not None else State(sessionId=session_id, state="idle", active=(), queue=())
     return SessionState(
-        *(session_id, head.epoch, head.seq, head.floor, state.state, state.active, state.queue),
+        *(session_id, head.epoch, seq, head.floor, state.state, state.active, state.queue),
         *(label.title, label.metadata, state.interrupts),
     )
 

@@ -5,7 +5,8 @@ import asyncio
 import attrs
 
 from hub.access.principal import Principal
-from hub.ids import Key, session_key
+from hub.errors import BadId
+from hub.ids import Key, bad_id, is_id, session_key
 from hub.limits import Limits
 from hub.node.node import Node
 from hub.node.upkeep import Upkeep
@@ -70,7 +71,9 @@ class Hub:
         await self.node.close()
 
     def key(self, who: Principal, session_id: str) -> Key:
-        """Return the key by which everything below the use cases knows a session."""
+        """Return the key by which everything below the use cases knows a session; raises BadId."""
+        if not is_id(session_id):  # one with a slash would name another tenant's session
+            raise BadId(bad_id("sessionId"))
         return session_key(who.tenant, session_id)
 
     def group(self, who: Principal, agent_id: str) -> str:

@@ -12,7 +12,6 @@ from hub.errors import BadFrame, TooLarge
 from hub.limits import size_text
 from hub.messages import Cleared, SessionState
 from hub.node import deleting
-from hub.storage.records import Head
 
 
 async def create_session(hub: Hub, who: Principal, session_id: str | None = None) -> tuple[SessionState, bool]:
@@ -20,8 +19,7 @@ async def create_session(hub: Hub, who: Principal, session_id: str | None = None
     key = hub.key(who, session_id or hub.node.seams.new_id("s"))
     is_new = await hub.node.log.find(key) is None
     async with hub.node.use(key) as session:
-        channel = session.channel
-        return await state_of(hub, Head(key, channel.epoch, channel.head, channel.floor)), is_new
+        return await state_of(hub, session.channel), is_new
 
 
 async def relabel(hub: Hub, who: Principal, session_id: str, changes: Mapping[str, Any]) -> SessionState:

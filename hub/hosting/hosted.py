@@ -18,7 +18,8 @@ class Agent:
     *answer* is an async generator over a run, for async agents; *work* a plain one, iterated in a thread, for the
     others. Both yield what the agent gives, unchecked. *source* is where its function stands, `NAME.py:LINE`.
     *remembers* says that it may look at what was said before, which must be read for it. *error* is for the operator,
-    *told* the same for clients. *working* counts the answers whose code has not ended.
+    *told* the same for clients. *working* counts the answers whose code has not ended, *places* those that count
+    against `max_runs`: one that ignores its cancel loses its place when its run has ended.
     """
 
     id: str
@@ -31,12 +32,13 @@ class Agent:
     source: str = ""
     remembers: bool = True
     working: int = 0
+    places: int = 0
 
     @property
     def full(self) -> bool:
         """Tell whether it answers as often at a time as it may."""
         most = self.marks.max_runs or (THREAD_RUNS if self.work is not None else None)
-        return most is not None and self.working >= most
+        return most is not None and self.places >= most
 
     def describe(self) -> dict[str, Any]:
         """Return the agent as the wire names it."""

@@ -62,7 +62,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
     try:
         session = await node.there(key)
         session.holders += 1  # it stays in memory until all is done
-        session.deleting = True
+        session.admission.deleting = True
         try:
             if before is not None and not await _is_older(session, before):
                 return False
@@ -77,7 +77,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
             # Whoever holds it still has the old one, which takes nothing any more, unless it stays.
             session.holders -= 1
             if node.sessions.get(key) is session:
-                session.deleting = session.channel.deleted = False
+                session.admission.deleting = session.channel.deleted = False
     finally:
         del node.deletions[key]
         node.tidy(key)
@@ -86,7 +86,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
 async def _is_older(session: Session, before: int) -> bool:
     """Tell whether the last message is from before *before*; no other comes in any more."""
     await session.outbox.settled()
-    last = await session.log.messages(session.key, 1, most=maxsize)
+    last = await session.host.log.messages(session.key, 1, most=maxsize)
     return bool(last) and last[0].ts < before
 
 
@@ -98,8 +98,8 @@ def _notice(session: str) -> Error:
 async def _end(session: Session) -> None:
     """End what waits, then what runs; wait until each end is in the log and handed to the listeners."""
     with suppress(NotRunning):
-        session.cancel(None, queued=True)
-    limits = session.limits
+        session.schedule.cancel(None, queued=True)
+    limits = session.host.limits
     try:
         async with asyncio.timeout(limits.grace_seconds + limits.close_seconds):
             while not session.silent:
@@ -114,6 +114,6 @@ async def _let_hear(session: Session) -> None:
     """Let those who are a little behind hear the ends; who does not read goes without."""
     channel = session.channel
     with suppress(TimeoutError):
-        async with asyncio.timeout(session.limits.close_seconds):
+        async with asyncio.timeout(session.host.limits.close_seconds):
             while any(sub in sub.connection.catchup.behind for sub in channel.subscriptions):
                 await asyncio.sleep(0.01)

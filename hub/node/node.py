@@ -17,8 +17,10 @@ from hub.errors import Draining, SessionDeleted
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
 from hub.ids import Key, id_of
+from hub.limits import Limits
 from hub.messages import DrainingNotice, Event
 from hub.node.presence import PresenceTeller
+from hub.observe.counters import Counts
 from hub.seams import Seams
 from hub.sessions.pace import Pace
 from hub.sessions.recovery import recover
@@ -109,7 +111,7 @@ class Node:
         for connection in self.registry.connections:
             connection.write(connection.protocol.notice(notice))
         for session in self.sessions.values():
-            session.draining = True
+            session.schedule.draining = True
 
     async def finish_runs(self, seconds: float, hurry: asyncio.Event) -> None:
         """Give the running answers *seconds* to end, or until *hurry*; then end those that are left."""
@@ -119,7 +121,7 @@ class Node:
                 break
             await asyncio.sleep(0.02)
         for session in list(self.sessions.values()):
-            session.drain()
+            session.schedule.drain()
 
     async def quiet(self, seconds: float) -> None:
         """Wait until everything said is in the log."""
@@ -137,6 +139,14 @@ class Node:
         await self.agents.close()
         await self.files.close()
         await self.log.close()
+
+    @property
+    def limits(self) -> Limits:
+        return self.settings.limits
+
+    @property
+    def counts(self) -> Counts:
+        return self.registry.counts
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
@@ -167,21 +177,8 @@ class Node:
         try:
             head = await self.log.load(key)
             channel = Channel(head.key, head.epoch, head.seq, head.floor)
-            settings = self.settings
-            session = Session(
-                channel,
-                self.log,
-                self.agents,
-                settings.limits,
-                self.pace,
-                self._session_changed,
-                lambda: self.tidy(key),
-                self.freed,
-                self.files,
-                self.registry.counts,
-                self.seams,
-                draining=self.draining,
-            )
+            session = Session(channel, self)
+            session.schedule.draining = self.draining
             self.sessions[key] = session
             # Whoever waits for this task finds the session before anything else may tidy it away.
             return session
@@ -205,7 +202,7 @@ class Node:
         if session is not None:
             self.fanout.deliver(session.channel, events)
 
-    def _session_changed(self, session: Session) -> None:
+    def session_changed(self, session: Session) -> None:
         self.fanout.tell(session.channel, session.state)
         self.tidy(session.key)
 
@@ -220,7 +217,7 @@ class Node:
         """Let the sessions that wait for this agent look again."""
         if agent.marks.max_runs or agent.work is not None:
             for session in [session for session in self.sessions.values() if session.queue]:
-                session.next()
+                session.schedule.next()
 
     def _members_changed(self, channel: Channel) -> None:
         if not self.draining:

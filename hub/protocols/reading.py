@@ -39,8 +39,9 @@ def convert(fields: dict[str, Any], kind: type[T], limits: Limits, what: str | N
     """
     name, example = what or getattr(kind, "type", "body"), getattr(kind, "example")
     try:
+        check_parts(fields.get("parts"), limits)
         value = msgspec.convert(fields, kind)
-        _check_size(value, limits)
+        _check_metadata(value, limits)
     except ValueError as wrong:  # msgspec raises a kind of it
         _, field = split_error(wrong)
         if field in ID_FIELDS and isinstance(fields.get(field), str):
@@ -55,16 +56,15 @@ def split_error(error: Exception) -> tuple[str, str]:
     return expected, re.sub(r"^`\$\.?|`$", "", place)
 
 
-def _check_size(value: Any, limits: Limits) -> None:
-    check_parts(getattr(value, "parts", None), limits)
+def _check_metadata(value: Any, limits: Limits) -> None:
     metadata = getattr(value, "metadata", None)
     if isinstance(value, Command) and metadata is not None and len(orjson.dumps(metadata)) > limits.metadata_bytes:
         raise ValueError(f"metadata is larger than {size_text(limits.metadata_bytes)}")
 
 
 def check_parts(parts: Any, limits: Limits) -> None:
-    """Raise ValueError for more parts than a message may have."""
-    if parts is not None and len(parts) > limits.message_parts:
+    """Raise ValueError for more parts than a message may have, before they are read."""
+    if isinstance(parts, list) and len(parts) > limits.message_parts:
         raise ValueError(f"more than {limits.message_parts} parts - at `$.parts`")
 
 

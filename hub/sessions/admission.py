@@ -1,98 +1,150 @@
-"""What a chat writes, all in one commit: its message, its run, and what is taken back for it; and what is answered."""
+"""How chats come into a session: one at a time, each with its run, or not at all."""
 
-import hashlib
-from typing import Literal
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import attrs
-import orjson
 
-from hub.ids import Key
-from hub.messages import Accepted, Author, Chat, Message, MessageRemoved, RemovalReason, UserMessage
-from hub.messages.parts import plain
-from hub.sessions.outbox import Item
-from hub.storage.records import KeptChat, RunRecord
-
-
-@attrs.frozen
-class Taken:
-    """The messages that a chat takes back; *again* is the one that it has answered anew, instead of a new one."""
-
-    ids: tuple[str, ...]
-    reason: RemovalReason = "edited"
-    again: Message | None = None
+from hub.delivery.channel import Channel
+from hub.errors import Busy, Draining, SessionDeleted, StorageUnavailable
+from hub.hosting.hosted import Agent
+from hub.messages import Accepted, Author, Chat
+from hub.sessions import chats
+from hub.sessions.chats import Taken
+from hub.sessions.hosts import SessionHost
+from hub.sessions.once import Once
+from hub.sessions.outbox import Outbox, landing
+from hub.sessions.run import Run
+from hub.sessions.schedule import Schedule
 
 
-def record(
-    chat: Chat, author: Author, place: tuple[Key, str, int], ids: tuple[str, str, str], taken: Taken | None
-) -> RunRecord:
-    """Return a queued run.
+@attrs.define(eq=False, repr=False, kw_only=True)
+class Admission:
+    """Lets chats into one session: each becomes a message and a run, in one commit. While it is *deleting*, none."""
 
-    *place* is the key of its session, its agent and the head; *ids* are its own, its answer's and the message's.
-    """
-    key, agent_id, head = place
-    run_id, answer_id, message_id = ids
-    again = taken.again if taken else None
-    return RunRecord(
-        run_id,
-        key,
-        agent_id,
-        "queued",
-        answer_id,
-        again.messageId if again else message_id,
-        again.content if again else chat.message,
-        author,
-        head,
-        wide=chat.ifBusy in ("enqueue", "replace", "rollback"),
-        parts=again.parts if again else plain(chat.parts),
-        metadata=again.metadata if again else chat.metadata,
-    )
+    channel: Channel
+    host: SessionHost
+    outbox: Outbox
+    schedule: Schedule
+    once: Once
+    deleting: bool = False
 
+    async def chat(self, chat: Chat, author: Author, agent: Agent) -> Accepted:
+        """Keep a message and its run in one commit; return when both are kept.
 
-def items(chat: Chat, run: RunRecord, starts: bool, said: str, taken: Taken | None) -> list[Item]:
-    """Return what goes to the log, in order; the last one's seq is the chat's. *said* is its digest."""
-    given = []
-    if taken is not None:
-        given.append(Item(None, None, MessageRemoved(taken.ids, taken.reason), removed=taken.ids, refusable=True))
-    if taken is None or taken.again is None:
-        given.append(_message(chat, run))
-    last = given[-1]
-    last.saved = () if starts else (run,)
-    if chat.clientMsgId is not None:
-        last.chat = KeptChat(run.author.id, chat.clientMsgId, said, run.userMessageId, run.runId)
-    return given
+        Raises Busy, IdReused, StorageUnavailable; nothing is kept then.
+        """
+        said = chats.digest(chat, agent.id)
+        return await self.once.keep(chat, author, said, partial(self._admit, chat, author, agent, said))
 
+    async def _admit(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
+        if chat.ifBusy == "rollback":
+            return await self._roll_back(chat, author, agent, said)
+        async with self.schedule.turn:  # who takes something back goes first
+            accepted = self.put(chat, author, agent, said)
+        return await accepted
 
-def _message(chat: Chat, run: RunRecord) -> Item:
-    author, message_id = run.author, run.userMessageId
-    body = UserMessage(message_id, author, chat.message, chat.clientMsgId, run.parts, run.metadata)
-    kept = Message(message_id, "user", chat.message, None, None, author, parts=run.parts, metadata=run.metadata)
-    return Item(None, None, body, messages=(kept,), refusable=True)
+    def put(
+        self, chat: Chat, author: Author, agent: Agent, said: str, taken: Taken | None = None
+    ) -> Coroutine[Any, Any, Accepted]:
+        """Give a chat and its run to the outbox, with what is taken back for it; what is returned waits for the commit.
 
+        One step, in which the schedule's *turn* is held. Raises Busy, Draining, SessionDeleted, StorageUnavailable, and
+        what Agents.get() does.
+        """
+        self.check_open(clientMsgId=chat.clientMsgId)
+        schedule = self.schedule
+        agent = self.host.agents.get(agent.id)  # it may have been loaded anew while the chat waited
+        new_id = self.host.seams.new_id
+        place, ids = (self.channel.key, agent.id, self.channel.head), (new_id("r"), new_id("m"), new_id("m"))
+        run = schedule.make_run(chats.record(chat, author, place, ids, taken), agent)
+        replaced = list(schedule.running.values()) if chat.ifBusy == "replace" else []
+        schedule.waiting.insert(0 if chat.ifBusy in ("replace", "rollback") else len(schedule.waiting), run)
+        starts = chat.ifBusy == "parallel" or not schedule.must_wait(run)
+        if taken is None:
+            self._check_room(chat, agent, starts, run)
+        else:  # what was stopped for it cannot be given back: it waits rather than being refused
+            starts = starts and not agent.full
+        first = chats.items(chat, run.record, starts, said, taken)
+        new = bool(first[-1].messages)
+        kept = landing(first[-1], lambda seq: self._landed(replaced, run, new, seq))
+        if starts:
+            schedule.start(run, *first)
+        else:
+            self.outbox.put(*first)
+        return self._when_kept(chat, run, starts, kept)
 
-def accepted(
-    chat: Chat,
-    ids: tuple[str, str, str],
-    seq: int,
-    status: Literal["started", "queued", "duplicate"],
-    position: int = 0,
-) -> Accepted:
-    """Return the answer to a chat that is kept; *ids* are the session's, its message's and its run's."""
-    session_id, message_id, run_id = ids
-    return Accepted(
-        sessionId=session_id,
-        messageId=message_id,
-        runId=run_id,
-        seq=seq,
-        status=status,
-        position=position,
-        clientMsgId=chat.clientMsgId,
-        ref=chat.ref,
-    )
+    async def _roll_back(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
+        """Take back what is being answered, with its answers, and let the chat go first."""
+        async with self.alone(chat):
+            runs = list(self.schedule.running.values())
+            if runs:  # without one, put() knows whether the chat must wait at all
+                self._check_queue(chat, len(self.schedule.waiting) + 1)
+            await self.schedule.end(runs)
+            ids = dict.fromkeys(one for run in runs for one in (run.record.userMessageId, *run.message_ids))
+            accepted = self.put(chat, author, agent, said, Taken(tuple(ids), "rollback") if ids else None)
+        return await accepted
 
+    @asynccontextmanager
+    async def alone(self, chat: Chat = Chat(message="")) -> AsyncIterator[None]:
+        """Let no chat in and no run start, until what is taken back is on its way; chats before it are in the log."""
+        self.check_open(clientMsgId=chat.clientMsgId)
+        try:
+            async with self.schedule.turn:
+                await self.outbox.settled()
+                self.check_open(clientMsgId=chat.clientMsgId)  # it may have been deleted meanwhile
+                yield
+        finally:
+            self.schedule.next()
 
-def digest(chat: Chat, *where: str | None) -> str:
-    """Return what two commands with one clientMsgId must share, beside *where* they go; nothing for one without."""
-    if chat.clientMsgId is None:
-        return ""
-    beside = [plain(chat.parts), chat.metadata] if chat.parts or chat.metadata else []
-    return hashlib.sha256(orjson.dumps([*where, chat.message, *beside])).hexdigest()
+    def check_open(self, **about: str | None) -> None:
+        """Raise SessionDeleted, Draining or StorageUnavailable where nothing new is taken now."""
+        if self.deleting:
+            raise SessionDeleted(self.channel.id, **about)
+        if self.schedule.draining:
+            text = "the hub is going down: reconnect in a moment"
+            raise Draining(text, **about, sessionId=self.channel.id, retryAfterMs=1000)
+        if self.outbox.failing:
+            raise self.outbox.unwritable(**about)
+
+    def _check_room(self, chat: Chat, agent: Agent, starts: bool, run: Run) -> None:
+        waiting = self.schedule.waiting
+        try:
+            if chat.ifBusy == "reject" and (self.schedule.running or len(waiting) > 1):
+                raise self._busy(chat, "the session is answering, and the chat said ifBusy: reject")
+            if not starts:
+                self._check_queue(chat, len(waiting))
+            elif agent.full:
+                raise self._busy(chat, f"agent {agent.id} gives as many answers as it may: try again later")
+        except Busy:
+            waiting.remove(run)
+            raise
+
+    def _check_queue(self, chat: Chat, length: int) -> None:
+        if length > self.host.limits.queued_runs:
+            raise self._busy(chat, f"{length - 1} messages wait in this session already: try again later")
+
+    def _busy(self, chat: Chat, line: str) -> Busy:
+        return Busy(line, sessionId=self.channel.id, clientMsgId=chat.clientMsgId, retryAfterMs=1000)
+
+    def _landed(self, replaced: list[Run], run: Run, new: bool, seq: int | StorageUnavailable) -> None:
+        """The chat is in the log, or was refused: then its run never was. *new* says that it has a message."""
+        if isinstance(seq, int):
+            self.host.counts.chats += new
+            for other in replaced:
+                other.stop("cancelled")
+        else:
+            run.leave()
+            self.outbox.forget(run.id)
+            self.schedule.remove(run)
+        self.schedule.changed()
+
+    async def _when_kept(self, chat: Chat, run: Run, starts: bool, kept: "asyncio.Future[int]") -> Accepted:
+        seq = await kept
+        ids = (self.channel.id, run.record.userMessageId, run.id)
+        waiting = self.schedule.waiting
+        position = waiting.index(run) + 1 if run in waiting else 0
+        return chats.accepted(chat, ids, seq, "started" if starts else "queued", position)

@@ -17,8 +17,8 @@ async def broadcast(session: Session, agent: Agent, content: str) -> Told:
     So whoever hears the agent's answers hears it in the same way, and once. Raises Draining, SessionDeleted and
     StorageUnavailable; nothing is kept then.
     """
-    session.check_open()
-    run_id, message_id = session.seams.new_id("r"), session.seams.new_id("m")
+    session.admission.check_open()
+    run_id, message_id = session.host.seams.new_id("r"), session.host.seams.new_id("m")
 
     def item(body: RunStarted | WholeMessage | RunFinished, message: Message | None = None) -> Item:
         return Item(agent.id, run_id, body, messages=(message,) if message else (), refusable=True)

@@ -8,7 +8,7 @@ import attrs
 from hub.errors import IdReused
 from hub.ids import Key, id_of
 from hub.messages import Accepted, Author, Chat
-from hub.sessions.admission import accepted
+from hub.sessions.chats import accepted
 from hub.storage.log import Log
 from hub.storage.records import KeptChat
 

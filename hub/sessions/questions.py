@@ -30,7 +30,7 @@ class Question:
     taken: asyncio.Event | None = None
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Questions:
     """What one run asks, and nobody has answered yet.
 

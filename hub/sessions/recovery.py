@@ -39,17 +39,17 @@ async def recover(session: Session, records: Iterable[RunRecord]) -> None:
     """Take up the runs of a session that have not ended, in order."""
     for record in records:
         if record.state == "queued":
-            session.queue.append(session.make_run(record, None))
+            session.queue.append(session.schedule.make_run(record, None))
         else:
             await _recover_started(session, record)
-    session.next()
+    session.schedule.next()
 
 
 async def _recover_started(session: Session, record: RunRecord) -> None:
-    found = await _left(session.log, record, session.channel.head)
-    agent = next((agent for agent in session.agents.all() if agent.id == record.agentId and not agent.error), None)
+    found = await _left(session.host.log, record, session.channel.head)
+    agent = next((agent for agent in session.host.agents.all() if agent.id == record.agentId and not agent.error), None)
     if agent is None or not agent.marks.restartable or record.attempt > 1:
-        run = session.make_run(record, None)
+        run = session.schedule.make_run(record, None)
         run.speech.resume(found.texts.values())
         for question in found.questions.values():
             run.questions.add(question)
@@ -59,9 +59,11 @@ async def _recover_started(session: Session, record: RunRecord) -> None:
     removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *found.texts])), "restarted")
     bodies = [*(InterruptResolved(name, "cancelled") for name in found.questions), removed]
     session.outbox.put(*(Item(record.agentId, record.runId, body) for body in bodies))
-    run = session.make_run(replace(record, messageId=session.seams.new_id("m"), attempt=record.attempt + 1), agent)
+    run = session.schedule.make_run(
+        replace(record, messageId=session.host.seams.new_id("m"), attempt=record.attempt + 1), agent
+    )
     session.queue.append(run)
-    session.start(run)
+    session.schedule.start(run)
 
 
 async def _left(log: Log, record: RunRecord, head: int) -> Left:

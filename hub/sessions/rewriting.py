@@ -27,7 +27,7 @@ from hub.messages import (
     UserMessage,
     WholeMessage,
 )
-from hub.sessions.admission import Taken, digest
+from hub.sessions.chats import Taken, digest
 from hub.sessions.outbox import Item, landing
 from hub.sessions.run import Run
 from hub.sessions.session import Session
@@ -44,19 +44,21 @@ async def edit(session: Session, command: Edit, author: Author, default: str) ->
         ref=command.ref,
     )
     said = digest(chat, "edit", command.messageId, command.agentId)
-    return await session.once.keep(chat, author, said, partial(_edit, session, command, chat, author, said, default))
+    return await session.admission.once.keep(
+        chat, author, said, partial(_edit, session, command, chat, author, said, default)
+    )
 
 
 async def _edit(session: Session, command: Edit, chat: Chat, author: Author, said: str, default: str) -> Accepted:
-    async with session.alone(chat):
+    async with session.admission.alone(chat):
         found = await _trail(session, command.messageId)
         if found[0].role != "user":
             raise _wrong(session, f"{command.messageId} is an agent's message: edit a user's, or regenerate this one")
         answered_by, silent = await _answered(session, found)
-        agent = session.agents.get(command.agentId or answered_by or default)
+        agent = session.host.agents.get(command.agentId or answered_by or default)
         found, stopped = await _stop(session, command.messageId)
         taken = Taken(tuple(dict.fromkeys([*_ids(found), *silent, *stopped])))
-        accepted = session.put(chat, author, agent, said, taken)
+        accepted = session.admission.put(chat, author, agent, said, taken)
     return await accepted
 
 
@@ -64,11 +66,13 @@ async def regenerate(session: Session, command: Regenerate, author: Author) -> A
     """Have a message answered anew; return when its new run is kept."""
     chat = Chat(message="", clientMsgId=command.clientMsgId, ref=command.ref)
     said = digest(chat, "regenerate", command.messageId, command.agentId)
-    return await session.once.keep(chat, author, said, partial(_regenerate, session, command, chat, author, said))
+    return await session.admission.once.keep(
+        chat, author, said, partial(_regenerate, session, command, chat, author, said)
+    )
 
 
 async def _regenerate(session: Session, command: Regenerate, chat: Chat, author: Author, said: str) -> Accepted:
-    async with session.alone(chat):
+    async with session.admission.alone(chat):
         found = await _trail(session, command.messageId, stays=1)
         if found[0].role == "assistant":
             found = await _trail(session, found[0].userMessageId or command.messageId, stays=1)
@@ -76,10 +80,10 @@ async def _regenerate(session: Session, command: Regenerate, chat: Chat, author:
         answered_by, silent = await _answered(session, found)
         if answered_by is None:
             raise _wrong(session, f"nothing has answered {asked} yet: edit it to have it answered")
-        agent = session.agents.get(command.agentId or answered_by)
+        agent = session.host.agents.get(command.agentId or answered_by)
         found, stopped = await _stop(session, asked, stays=1)
         taken = Taken(tuple(dict.fromkeys([*_ids(found[1:]), *silent, *stopped])), again=found[0])
-        accepted = session.put(chat, author, agent, said, taken)
+        accepted = session.admission.put(chat, author, agent, said, taken)
     return await accepted
 
 
@@ -100,11 +104,11 @@ async def _trail(session: Session, message_id: str, stays: int = 0) -> Sequence[
 
     Raises WrongMessage where more than `taken_messages` of them would go; the first *stays* are not taken back.
     """
-    most = session.limits.taken_messages
+    most = session.host.limits.taken_messages
     while True:
         await session.outbox.settled()
         before = session.outbox.changes
-        found = await session.log.trail(session.key, message_id, most + stays + 1)
+        found = await session.host.log.trail(session.key, message_id, most + stays + 1)
         if session.outbox.changes != before or session.outbox.changing():
             continue  # a run has ended meanwhile
         if not found:
@@ -123,7 +127,7 @@ async def _stop(session: Session, message_id: str, stays: int = 0) -> tuple[Sequ
         runs = _runs(session, found)
         if not runs:
             return found, said
-        await session.end(runs)
+        await session.schedule.end(runs)
         said += [one for run in runs for one in run.message_ids]
 
 
@@ -151,7 +155,7 @@ async def _silent(session: Session, found: Sequence[Message]) -> dict[str, str |
     spoke = {message.runId for message in found}
     silent: dict[str, str | None] = {}
     cursor = max(found[0].seq, session.channel.floor)
-    while events := await session.log.read(session.key, cursor, session.channel.head):
+    while events := await session.host.log.read(session.key, cursor, session.channel.head):
         cursor = events[-1].seq
         for event in events:
             if isinstance(event.body, RunStarted) and event.runId not in spoke:
@@ -181,7 +185,7 @@ async def copy(session: Session, messages: Sequence[Message]) -> None:
 
     Their runs are the other session's, and stay there.
     """
-    async with session.alone():
+    async with session.admission.alone():
         if session.channel.head:
             raise SessionExists(f"session {session.id} is there already: fork into a new one", sessionId=session.id)
         items = [

@@ -1,7 +1,7 @@
 """The life of one answer: calls an agent, stops it, and ends exactly once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -9,17 +9,16 @@ import attrs
 import structlog
 
 from hub.errors import AgentError, HubError
-from hub.hosting.contract import Call, Past, Reply
+from hub.hosting.contract import Past, Reply
 from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
 from hub.hosting.faults import explain
 from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
 from hub.ids import id_of
-from hub.limits import Limits
 from hub.messages import Interrupt, RunError, RunFinished, StopReason
-from hub.seams import Seams
-from hub.sessions.outbox import Item, Outbox
+from hub.sessions.hosts import RunHost
+from hub.sessions.outbox import Item
 from hub.sessions.questions import Questions
 from hub.sessions.speech import Speech
 from hub.storage.records import RunRecord
@@ -29,40 +28,43 @@ log = structlog.get_logger()
 SLICE_SECONDS = 0.005  # a generator that never waits is given back to the loop this often
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Run:
-    """One answer of one agent to one message.
-
-    *history* reads what was said before. *call* is what `run.call` does, *shelf* has its session's files. *asked* is
-    called when its questions changed, *over* once, when the end is in the log, *freed* when the agent may take another.
-    All methods are called in the loop.
-    """
+    """One answer of one agent to one message. All methods are called in the loop."""
 
     record: RunRecord
     agent: Agent | None
-    outbox: Outbox
-    limits: Limits
-    history: Callable[["Run"], Awaitable[Sequence[Past]]]
-    call: Callable[[RunView, str, str], Call]
-    asked: Callable[["Run"], None]
-    over: Callable[["Run"], None]
-    freed: Callable[[Agent], None]
-    shelf: Shelf
-    seams: Seams
+    host: RunHost
     stopping: StopReason | None = None
     task: asyncio.Task[None] | None = None
     questions: Questions = attrs.field(init=False)
     speech: Speech = attrs.field(init=False)
     _refused: AgentError | None = None
-    _slot: bool = False
-    _timers: list[asyncio.TimerHandle] = attrs.Factory(list)
+    _is_working: bool = False
+    _has_place: bool = False
+    _timers: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)  # by what each is for
     _heard: float = 0.0
 
     def __attrs_post_init__(self) -> None:
-        it, outbox, limits = self.record, self.outbox, self.limits
-        ids = (it.agentId, it.runId, it.userMessageId, it.messageId)
-        self.speech = Speech(*ids, outbox, limits, self.shelf, self.seams.new_id)
-        self.questions = Questions(it.agentId, it.runId, outbox, limits, self.speech.pause, self._questions_changed)
+        record, host = self.record, self.host
+        self.speech = Speech(
+            agent=record.agentId,
+            run=record.runId,
+            user_message_id=record.userMessageId,
+            message_id=record.messageId,
+            outbox=host.outbox,
+            limits=host.limits,
+            shelf=host.shelf,
+            new_id=host.seams.new_id,
+        )
+        self.questions = Questions(
+            agent=record.agentId,
+            run=record.runId,
+            outbox=host.outbox,
+            limits=host.limits,
+            between=self.speech.pause,
+            changed=self._questions_changed,
+        )
 
     @property
     def id(self) -> str:
@@ -84,13 +86,21 @@ class Run:
         """Count against the agent's limit, until the code has ended or will not be called."""
         assert self.agent is not None
         self.agent.working += 1
-        self._slot = True
+        self.agent.places += 1
+        self._is_working = self._has_place = True
 
     def release(self) -> None:
-        if self._slot and self.agent is not None:
-            self._slot = False
+        """Count no more: the code has ended, or will not be called."""
+        if self._is_working and self.agent is not None:
+            self._is_working = False
             self.agent.working -= 1
-            self.freed(self.agent)
+            self._give_place()
+
+    def _give_place(self) -> None:
+        if self._has_place and self.agent is not None:
+            self._has_place = False
+            self.agent.places -= 1
+            self.host.freed(self.agent)
 
     def go(self) -> None:
         """Call the agent's code; its `run_started` is in the log."""
@@ -100,8 +110,8 @@ class Run:
         loop = asyncio.get_running_loop()
         self._heard = loop.time()
         marks = self.agent.marks
-        self._timers.append(loop.call_later(marks.time_limit or self.limits.run_seconds, self.stop, "timeout"))
-        self._watch_silence(marks.silence_limit or self.limits.silence_seconds)
+        self._timers["time"] = loop.call_later(marks.time_limit or self.host.limits.run_seconds, self.stop, "timeout")
+        self._watch_silence(marks.silence_limit or self.host.limits.silence_seconds)
         self.task = asyncio.create_task(self._work(self.agent), name=f"run {self.id}")
         self.task.add_done_callback(self._worked)
 
@@ -115,8 +125,8 @@ class Run:
             self._end(reason)
             return
         self.task.cancel()
-        grace = asyncio.get_running_loop().call_later(self.limits.grace_seconds, self._abandon)
-        self._timers.append(grace)
+        loop = asyncio.get_running_loop()
+        self._timers["grace"] = loop.call_later(self.host.limits.grace_seconds, self._abandon)
 
     def leave(self) -> None:
         """Stop without an end: the run stays in the log as started, and runs again at the next start."""
@@ -131,6 +141,9 @@ class Run:
     def _abandon(self) -> None:
         log.warning("agent ignores its cancel; its later output is dropped", agent=self.record.agentId, run=self.id)
         self._end(self.stopping or "cancelled")
+        self._give_place()
+        if self.task is not None:
+            self.task.cancel()  # it may have swallowed one, and heed another
 
     def _watch_silence(self, limit: float) -> None:
         loop = asyncio.get_running_loop()
@@ -140,12 +153,12 @@ class Run:
             if quiet >= limit and self.speech.pending == 0:
                 self.stop("timeout")
             else:
-                self._timers.append(loop.call_later(max(limit - quiet, limit / 10), look))
+                self._timers["silence"] = loop.call_later(max(limit - quiet, limit / 10), look)
 
-        self._timers.append(loop.call_later(limit, look))
+        self._timers["silence"] = loop.call_later(limit, look)
 
     def _clear_timers(self) -> None:
-        for timer in self._timers:
+        for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
@@ -153,21 +166,29 @@ class Run:
 
     async def _work(self, agent: Agent) -> None:
         # In one piece, though it is long: a token wakes each coroutine that is between the task and the agent.
-        past = await self.history(self) if agent.remembers else ()
-        run, speech, since = self._view(past), self.speech, 0.0
-        time, ticks = asyncio.get_running_loop().time, self.seams.ticks
+        host, limits, speech, since = self.host, self.host.limits, self.speech, 0.0
+        try:
+            past = await host.history(self) if agent.remembers else ()
+        except HubError as error:  # the log's fault, not the agent's
+            wait = error.about.get("retryAfterMs", 1000)
+            self._refused = AgentError(error.message, error.code, retryable=True, retry_after_ms=wait)
+            return
+        run = self._view(past)
+        time = asyncio.get_running_loop().time
         try:
             async with aclosing(cast(Any, pieces(agent, run))) as given:
                 async for piece in given:
                     if self.questions.open:
                         await self.questions.settled()
-                    self._heard, now = time(), ticks()
+                    self._heard = now = time()
                     try:
                         speech.say(piece) if type(piece) is str else await speech.take(piece)
                     except AgentError as refused:
                         self._refused = explain(agent, refused, given)
                         return
-                    if speech.pending > self.limits.pending_bytes:
+                    if speech.closed:  # the run has ended without it: no more is taken
+                        return
+                    if speech.pending > limits.pending_bytes:
                         await speech.until_room()
                     elif now - since > SLICE_SECONDS:
                         if not speech.turned:
@@ -180,9 +201,9 @@ class Run:
         it = self.record
         return RunView(
             *(it.runId, it.agentId, id_of(it.key), it.message, it.author, past),
-            call=self.call,
+            call=self.host.call,
             ask=self.ask,
-            shelf=Shelf(self.shelf.file, self.keep),
+            shelf=Shelf(self.host.shelf.file, self.keep),
             parts=it.parts or (),
             metadata=it.metadata or {},
         )
@@ -191,7 +212,7 @@ class Run:
         """Keep a file; called by the agent's code, which may outlive its run, and then even the session."""
         if self.ended:
             raise AgentError("the answer has ended: nothing is kept any more")
-        return await self.shelf.keep(name, type, data)
+        return await self.host.shelf.keep(name, type, data)
 
     async def ask(self, question: Interrupt) -> Reply:
         """Ask people, and wait; called by the agent's code, from any task of it."""
@@ -200,7 +221,7 @@ class Run:
 
     def _questions_changed(self) -> None:
         self._heard = asyncio.get_running_loop().time()
-        self.asked(self)
+        self.host.questions_changed()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -238,6 +259,6 @@ class Run:
             items.append(Item(agent, self.id, said))
         end = Item(agent, self.id, RunFinished(last_id, reason, self.speech.finish.usage))
         end.messages, end.ended = tuple(self.speech.texts), (self.id,)
-        end.landed = lambda _: self.over(self)
+        end.landed = lambda _: self.host.over(self)
         items.append(end)
-        self.questions.close(lambda closing: self.outbox.put(*closing, *items))
+        self.questions.close(lambda closing: self.host.outbox.put(*closing, *items))

@@ -27,7 +27,7 @@ def _is_sound(finish: Finish) -> bool:
     return finish.reason in ("end_turn", "max_tokens") and all(type(count) is int for count in counts)
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Speech:
     """The messages of one run as they come to be, and what it says between them.
 

@@ -14,7 +14,7 @@ from support.waiting import PATIENCE, eventually
 from hub.access.principal import ALL, LOCAL, Principal
 from hub.commands import table as commands
 from hub.commands.client import Client, attach
-from hub.errors import NotRunning, UnknownFile, UnknownInterrupt, UnknownSession
+from hub.errors import BadId, NotRunning, UnknownFile, UnknownInterrupt, UnknownSession
 from hub.ids import Key, id_of, key_prefix, session_key, tenant_of
 from hub.messages import Cancel, Chat, Fork, Resume, Subscribe, Typing
 from hub.protocols import open_protocol
@@ -189,3 +189,14 @@ async def test_the_state_that_a_listener_hears_is_its_own_tenants(hub: Hub) -> N
     await eventually(lambda: set(hub.node.sessions) == {"s1"})
     (hub.folder / "gate").touch()
     await eventually(lambda: not hub.node.sessions)
+
+
+async def test_no_id_reaches_into_another_tenant(hub: Hub) -> None:
+    """An id has no slash, and no tenant's name has one."""
+    await hub.start()
+    await say(hub, ACME, "theirs")
+    with pytest.raises(BadId):
+        await commands.messages(hub.door, LOCAL, "acme/s1", 0, 9)
+    for tenant in ("", "acme/sub", "a b"):
+        with pytest.raises(ValueError, match="the tenant .* is no id"):
+            Principal(id="eve", name="Eve", tenant=tenant)

@@ -448,7 +448,7 @@ async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_
     async with hub.node.use("f1") as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         editor, forker = await hub.connect(extended=True), await hub.connect(extended=True)
         await editor.send(type="edit", sessionId="f1", messageId="m_1", message="x", ref="e")
-        await eventually(old.turn.locked)
+        await eventually(old.schedule.turn.locked)
         await forker.send(type="fork", sessionId="s1", messageId=said["answerId"], newSessionId="f1", ref="f")
         await eventually(lambda: old.holders == 3)
         assert (await call(http, "DELETE", "sessions/f1"))[0] == 204
@@ -524,7 +524,7 @@ async def test_an_edit_behind_a_chat_that_the_log_refuses_does_not_hang(hub: Hub
             await asyncio.sleep(0)
     await other.send(type="edit", sessionId="s1", messageId=said["messageId"], message="two", ref="e")
     async with asyncio.timeout(PATIENCE):
-        while not hub.node.sessions["s1"].turn.locked():
+        while not hub.node.sessions["s1"].schedule.turn.locked():
             await asyncio.sleep(0)
     log.append = whole  # type: ignore[method-assign]
     held[0](StorageUnavailable("disk full"))

@@ -306,14 +306,74 @@ async def test_work_that_ignores_its_cancel_is_dropped_after_its_grace(hub: Hub)
     await client.send(type="cancel", sessionId="s1")
     assert (await client.until_done())["stopReason"] == "cancelled"
     deaf = hub.node.agents.get("deaf")
-    assert deaf.working == 1
-    await client.send(type="chat", agentId="deaf", sessionId="s1", message="x")
-    assert (await client.until_type("error"))["code"] == "busy"
+    assert (deaf.working, deaf.places) == (1, 0)  # its code goes on, and keeps no place of max_runs
+    await client.send(type="chat", agentId="deaf", sessionId="s1", message=str(hub.folder / "gate"))
+    await client.until_type("stream")
+    assert (deaf.working, deaf.places) == (2, 1)
     (hub.folder / "gate").touch()
+    assert (await client.until_done())["stopReason"] == "end_turn"
     await eventually(lambda: not deaf.working)
-    await client.send(type="ping")
-    await client.until_type("pong")
-    assert client.text() == "one "
+    assert client.text() == "one one late"
+
+
+async def test_work_that_swallows_a_cancel_is_cancelled_again_after_its_grace(hub: Hub) -> None:
+    """One that heeds the second ends then; one that goes on talking is listened to no more."""
+    hub.agent(
+        "once.py",
+        """
+        import asyncio
+
+        async def once(message: str):
+            try:
+                yield "one "
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.Event().wait()
+        """,
+    )
+    hub.agent(
+        "talks.py",
+        """
+        import asyncio
+
+        async def talks(message: str):
+            while True:
+                try:
+                    yield "x"
+                    await asyncio.sleep(0.001)
+                except asyncio.CancelledError:
+                    pass
+        """,
+    )
+    await hub.start(grace_seconds=0.1)
+    for name in ("once", "talks"):
+        client = await hub.connect("?sessionId=s1", extended=True)
+        await client.send(type="chat", agentId=name, sessionId="s1", message="x")
+        await client.until_type("stream")
+        await client.send(type="cancel", sessionId="s1")
+        assert (await client.until_done())["stopReason"] == "cancelled"
+        await eventually(lambda: not hub.node.agents.get(name).working)
+
+
+async def test_a_history_that_cannot_be_read_is_no_fault_of_the_agent(hub: Hub) -> None:
+    """The run ends with the code of the log, which says that it is worth trying again."""
+    hub.agent("reads.py", "async def reads(run):\n    yield str(len(run.history))")
+    await hub.start()
+    client = await hub.connect("?sessionId=s1", extended=True)
+    messages = hub.node.log.messages
+
+    async def fail(*_: Any) -> Any:
+        raise StorageUnavailable("the log cannot be read now: try again")
+
+    hub.node.log.messages = fail  # type: ignore[method-assign]
+    await client.send(type="chat", agentId="reads", sessionId="s1", message="x")
+    error = await client.until_type("run_error")
+    assert (error["code"], error["retryable"], error["retryAfterMs"]) == ("storage_unavailable", True, 1000)
+    assert (await client.until_done())["stopReason"] == "error"
+    hub.node.log.messages = messages  # type: ignore[method-assign]
+    await client.send(type="chat", agentId="reads", sessionId="s1", message="x")
+    await client.until_done()
+    assert client.text() == "1"
 
 
 @pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
@@ -550,7 +610,7 @@ async def test_no_chat_is_taken_once_the_hub_goes_down(hub: Hub) -> None:
     assert (await client.until_type("error"))["code"] == "draining"
     with pytest.raises(Draining):
         session = hub.node.sessions["s1"]
-        await session.chat(Chat(message="x"), Author("local", "local"), hub.node.agents.get("echo"))
+        await session.admission.chat(Chat(message="x"), Author("local", "local"), hub.node.agents.get("echo"))
 
 
 async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_removed(hub: Hub) -> None:

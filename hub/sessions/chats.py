@@ -1,0 +1,98 @@
+"""What a chat writes, all in one commit: its message, its run, and what is taken back for it; and what is answered."""
+
+import hashlib
+from typing import Literal
+
+import attrs
+import orjson
+
+from hub.ids import Key
+from hub.messages import Accepted, Author, Chat, Message, MessageRemoved, RemovalReason, UserMessage
+from hub.messages.parts import plain
+from hub.sessions.outbox import Item
+from hub.storage.records import KeptChat, RunRecord
+
+
+@attrs.frozen
+class Taken:
+    """The messages that a chat takes back; *again* is the one that it has answered anew, instead of a new one."""
+
+    ids: tuple[str, ...]
+    reason: RemovalReason = "edited"
+    again: Message | None = None
+
+
+def record(
+    chat: Chat, author: Author, place: tuple[Key, str, int], ids: tuple[str, str, str], taken: Taken | None
+) -> RunRecord:
+    """Return a queued run.
+
+    *place* is the key of its session, its agent and the head; *ids* are its own, its answer's and the message's.
+    """
+    key, agent_id, head = place
+    run_id, answer_id, message_id = ids
+    again = taken.again if taken else None
+    return RunRecord(
+        run_id,
+        key,
+        agent_id,
+        "queued",
+        answer_id,
+        again.messageId if again else message_id,
+        again.content if again else chat.message,
+        author,
+        head,
+        wide=chat.ifBusy in ("enqueue", "replace", "rollback"),
+        parts=again.parts if again else plain(chat.parts),
+        metadata=again.metadata if again else chat.metadata,
+    )
+
+
+def items(chat: Chat, run: RunRecord, starts: bool, said: str, taken: Taken | None) -> list[Item]:
+    """Return what goes to the log, in order; the last one's seq is the chat's. *said* is its digest."""
+    given = []
+    if taken is not None:
+        given.append(Item(None, None, MessageRemoved(taken.ids, taken.reason), removed=taken.ids, refusable=True))
+    if taken is None or taken.again is None:
+        given.append(_message(chat, run))
+    last = given[-1]
+    last.saved = () if starts else (run,)
+    if chat.clientMsgId is not None:
+        last.chat = KeptChat(run.author.id, chat.clientMsgId, said, run.userMessageId, run.runId)
+    return given
+
+
+def _message(chat: Chat, run: RunRecord) -> Item:
+    author, message_id = run.author, run.userMessageId
+    body = UserMessage(message_id, author, chat.message, chat.clientMsgId, run.parts, run.metadata)
+    kept = Message(message_id, "user", chat.message, None, None, author, parts=run.parts, metadata=run.metadata)
+    return Item(None, None, body, messages=(kept,), refusable=True)
+
+
+def accepted(
+    chat: Chat,
+    ids: tuple[str, str, str],
+    seq: int,
+    status: Literal["started", "queued", "duplicate"],
+    position: int = 0,
+) -> Accepted:
+    """Return the answer to a chat that is kept; *ids* are the session's, its message's and its run's."""
+    session_id, message_id, run_id = ids
+    return Accepted(
+        sessionId=session_id,
+        messageId=message_id,
+        runId=run_id,
+        seq=seq,
+        status=status,
+        position=position,
+        clientMsgId=chat.clientMsgId,
+        ref=chat.ref,
+    )
+
+
+def digest(chat: Chat, *where: str | None) -> str:
+    """Return what two commands with one clientMsgId must share, beside *where* they go; nothing for one without."""
+    if chat.clientMsgId is None:
+        return ""
+    beside = [plain(chat.parts), chat.metadata] if chat.parts or chat.metadata else []
+    return hashlib.sha256(orjson.dumps([*where, chat.message, *beside])).hexdigest()

@@ -1,0 +1,73 @@
+"""What a session and a run stand on: contracts of a few names, which the node and the session's schedule fulfil."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from hub.hosting.contract import Call, Past
+from hub.hosting.contract import Run as RunView
+from hub.hosting.contract import Shelf
+from hub.hosting.folder import Agents
+from hub.hosting.hosted import Agent
+from hub.ids import Key
+from hub.limits import Limits
+from hub.observe.counters import Counts
+from hub.seams import Seams
+from hub.sessions.outbox import Outbox
+from hub.sessions.pace import Pace
+from hub.storage.blobs import Files
+from hub.storage.log import Log
+
+if TYPE_CHECKING:
+    from hub.sessions.run import Run
+    from hub.sessions.session import Session
+
+
+class SessionHost(Protocol):
+    """The node, as its sessions see it."""
+
+    log: Log
+    agents: Agents
+    files: Files
+    pace: Pace
+    seams: Seams
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def counts(self) -> Counts: ...
+
+    def session_changed(self, session: "Session") -> None:
+        """The session's runs, queue or questions have changed: tell those who hear it."""
+
+    def tidy(self, key: Key) -> None:
+        """The session may leave memory, if nothing else needs it."""
+
+    def freed(self, agent: Agent) -> None:
+        """The agent may take another run."""
+
+
+class RunHost(Protocol):
+    """The schedule of a session, as its runs see it."""
+
+    outbox: Outbox
+    call: Callable[[RunView, str, str], Call]
+    shelf: Shelf
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def seams(self) -> Seams: ...
+
+    async def history(self, run: "Run") -> Sequence[Past]:
+        """Return what was said before."""
+
+    def questions_changed(self) -> None:
+        """A question of a run was kept, or closed."""
+
+    def over(self, run: "Run") -> None:
+        """The run's end is in the log; called once."""
+
+    def freed(self, agent: Agent) -> None:
+        """The agent may take another run."""

@@ -1,0 +1,183 @@
+"""The runs of one session: which go on, which wait, and in which order they start."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import attrs
+from msgspec.structs import replace
+
+from hub.delivery.channel import Channel
+from hub.errors import HubError, NotRunning
+from hub.hosting.calls import calling
+from hub.hosting.contract import Call, Past
+from hub.hosting.contract import Run as RunView
+from hub.hosting.contract import Shelf
+from hub.hosting.hosted import Agent
+from hub.limits import Limits
+from hub.messages import RunStarted
+from hub.seams import Seams
+from hub.sessions.hosts import SessionHost
+from hub.sessions.outbox import Item, Outbox
+from hub.sessions.past import past
+from hub.sessions.run import Run
+from hub.sessions.shelf import shelf
+from hub.storage.records import RunRecord
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class Schedule:
+    """The runs that go on, by id, and those that wait, in order.
+
+    *turn* is held while a chat comes in, or something is taken back: no run is started meanwhile. *changed* is called
+    when runs have come, started or ended, and when a question was kept or closed.
+    """
+
+    channel: Channel
+    host: SessionHost
+    outbox: Outbox
+    changed: Callable[[], None]
+    running: dict[str, Run] = attrs.Factory(dict)
+    waiting: list[Run] = attrs.Factory(list)
+    turn: asyncio.Lock = attrs.Factory(asyncio.Lock)
+    draining: bool = False
+    call: Callable[[RunView, str, str], Call] = attrs.field(init=False)
+    shelf: Shelf = attrs.field(init=False)
+    _ends: dict[str, asyncio.Event] = attrs.Factory(dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.call = calling(self.host.agents, self.limits.call_depth)
+        self.shelf = shelf(self.host.files, self.channel.key)
+
+    # --- what its runs stand on (RunHost) -----------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        return self.host.limits
+
+    @property
+    def seams(self) -> Seams:
+        return self.host.seams
+
+    async def history(self, run: Run) -> Sequence[Past]:
+        waiting = [run.record, *(other.record for other in self.waiting)]
+        return await past(self.host.log, self.channel.key, waiting, self.limits)
+
+    def questions_changed(self) -> None:
+        self.changed()
+
+    def over(self, run: Run) -> None:
+        self.remove(run)
+        self._ended(run.id)
+        self.changed()
+
+    def freed(self, agent: Agent) -> None:
+        self.host.freed(agent)
+
+    # --- order --------------------------------------------------------------------------------------------------------
+
+    def has(self, run_id: str) -> bool:
+        """Return whether a run goes on here, or waits."""
+        return run_id in self.running or any(run.id == run_id for run in self.waiting)
+
+    def must_wait(self, run: Run) -> bool:
+        """Return whether a waiting run must go on waiting: for its agent's runs, or, if one of two is wide, for any."""
+        before = [*self.running.values(), *self.waiting[: self.waiting.index(run)]]
+        return any(
+            run.record.wide or other.record.wide or other.record.agentId == run.record.agentId for other in before
+        )
+
+    def make_run(self, record: RunRecord, agent: Agent | None) -> Run:
+        """Return a run of this session that neither goes on nor waits yet."""
+        return Run(record=record, agent=agent, host=self)
+
+    def start(self, run: Run, *first: Item) -> None:
+        """Let a waiting run go on; its agent is called when `run_started` is in the log, in one commit with *first*."""
+        self.waiting.remove(run)
+        self.running[run.id] = run
+        run.reserve()
+        record = run.record = replace(run.record, state="started")
+        started = Item(
+            record.agentId,
+            run.id,
+            RunStarted(record.messageId, record.attempt),
+            saved=(record,),
+            landed=lambda seq: run.go() if isinstance(seq, int) else None,
+            refusable=bool(first),
+        )
+        self.outbox.put(*first, started)
+
+    def next(self) -> None:
+        """Start what waits and may go, unless something is being taken back."""
+        if self.draining or self.turn.locked():
+            return
+        for run in list(self.waiting):
+            if run.ended or self.must_wait(run):
+                continue
+            try:
+                run.agent = self.host.agents.get(run.record.agentId)
+            except HubError as gone:
+                run.fail(gone)
+                continue
+            if not run.agent.full:
+                self.start(run)
+
+    def remove(self, run: Run) -> None:
+        """Forget a run, and start what waited for it."""
+        self.running.pop(run.id, None)
+        if run in self.waiting:
+            self.waiting.remove(run)
+        self.next()
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def cancel(self, run_id: str | None, queued: bool) -> tuple[str, ...]:
+        """Stop one run, or the waiting (where *queued*) and then the running; return their ids.
+
+        Raises NotRunning where there is none. Each says its end when its work has stopped.
+        """
+        runs = [*(self.waiting if queued or run_id else ()), *self.running.values()]
+        chosen = [run for run in runs if not run.ended and run_id in (None, run.id)]
+        if not chosen:
+            name = self.channel.id
+            raise NotRunning(
+                f"nothing is being answered in session {name}" + (f" by run {run_id}" if run_id else ""),
+                sessionId=name,
+                **({"runId": run_id} if run_id else {}),
+            )
+        for run in chosen:
+            run.stop("cancelled")
+        return tuple(run.id for run in chosen)
+
+    async def end(self, runs: Sequence[Run]) -> None:
+        """Stop runs, and return when their ends are in the log; raises StorageUnavailable where that cannot be."""
+        for run in runs:
+            run.stop("cancelled")
+        for run in runs:
+            while self.has(run.id):
+                if self.outbox.failed:
+                    raise self.outbox.unwritable()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.limits.retry_seconds):
+                        await self.finished(run.id)
+
+    async def finished(self, run_id: str) -> None:
+        """Wait until a run's end is in the log and delivered, or the hub leaves it to the next start."""
+        if self.has(run_id):
+            await self._ends.setdefault(run_id, asyncio.Event()).wait()
+
+    def drain(self) -> None:
+        """End what goes on (`aborted`; a restartable run stays in the log as started); what waits stays waiting."""
+        self.draining = True
+        for run in list(self.running.values()):
+            if run.agent is not None and run.agent.marks.restartable and not run.ended and not run.stopping:
+                run.leave()
+                self.running.pop(run.id)
+                self._ended(run.id)
+            else:
+                run.stop("aborted")
+
+    def _ended(self, run_id: str) -> None:
+        end = self._ends.pop(run_id, None)
+        if end is not None:
+            end.set()
