@@ -5,7 +5,7 @@ from hub.commands.client import Client, RunOpener
 from hub.commands.hub import Hub
 from hub.commands.joining import admit
 from hub.commands.outcome import outcome
-from hub.errors import BadFrame
+from hub.errors import BadFrame, Draining
 from hub.hosting.hosted import Agent
 from hub.messages import Accepted, Chat, Outcome
 from hub.sessions.session import Session
@@ -92,9 +92,17 @@ async def _follow(
 
 
 async def ask(hub: Hub, who: Principal, command: Chat) -> Outcome:
-    """Keep a message and its run, wait for the run's end, and return what it said; raises what chat() does."""
+    """Keep a message and its run, wait for the run's end, and return what it said.
+
+    Raises what chat() does; Draining, with the ids of what was kept, where the run is left to the next start.
+    """
     agent, session_id = _target(hub, command, None)
     async with hub.node.use(hub.key(who, session_id)) as session:
         accepted = await session.admission.chat(command, who.author, agent)
         await session.schedule.finished(accepted.runId)
-        return await outcome(hub.node.log, session, accepted)
+        result = await outcome(hub.node.log, session, accepted)
+    if result.stopReason is None and hub.node.draining:
+        ids = {"sessionId": accepted.sessionId, "runId": accepted.runId, "messageId": accepted.messageId}
+        text = f"the hub is going down: the message is kept, and run {accepted.runId} answers it after the next start"
+        raise Draining(text, retryAfterMs=2000, **ids)
+    return result

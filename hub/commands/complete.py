@@ -39,12 +39,14 @@ async def _answering(
     texts = answer(hub.node.agents, agent, run_id, message, history, who.author, hub.limits.call_depth)
     agent.working += 1
     agent.places += 1
+    hub.node.completions += 1
     try:
         async with aclosing(cast(Any, texts)) as pieces, aclosing(_bounded(agent, pieces, hub.limits)) as bounded:
             yield bounded
     finally:
         agent.working -= 1
         agent.places -= 1
+        hub.node.completions -= 1
         hub.node.freed(agent)
 
 

@@ -125,7 +125,7 @@ async def receive(client: Client, command: Command) -> None:
     """Carry out a command of a socket; its answer is written before this returns. Raises HubError."""
     kind = type(command)
     if kind is Ping:
-        client.answer(Pong())
+        client.answer(Pong(ref=command.ref))
     elif kind in TAKING_CLIENT:
         await TAKING_CLIENT[kind](client.hub, client.who, command, client)
     else:

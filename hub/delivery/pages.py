@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sys import getsizeof
 
 import attrs
+import orjson
 from msgspec.structs import replace
 
 from hub.ids import Key
@@ -13,6 +14,8 @@ from hub.messages import Chunk, Event
 from hub.protocols import WireProtocol
 from hub.storage.log import Log
 
+# A JSON value in memory takes so many times the bytes of its text: measured for tool arguments and state snapshots.
+JSON_WEIGHT = 4
 EVENT_BYTES = 500  # of an event beside its text; tracemalloc says 450 for a page of the SQLite log
 
 Place = tuple[Key, str, int]  # the key of a session, its epoch, and the seq after which a page starts
@@ -86,6 +89,8 @@ class Pages:
 
     def encode(self, page: Page, protocol: WireProtocol) -> bytes:
         """Return all of the page as *protocol* says it, made once for all who speak it."""
+        if not protocol.shared:  # kept, it would keep its one client's request and session, too
+            return protocol.events(merged(page.events, self.limits.page_bytes))
         if protocol not in page.encoded:
             data = page.encoded[protocol] = protocol.events(merged(page.events, self.limits.page_bytes))
             self._count(page, len(data))
@@ -111,7 +116,11 @@ class Pages:
 
 
 def _weight(event: Event) -> int:
-    return EVENT_BYTES + getsizeof(getattr(event.body, "content", ""))
+    """Return about the bytes that an event takes in memory."""
+    body = event.body
+    if type(body) is Chunk:
+        return EVENT_BYTES + getsizeof(body.content)
+    return EVENT_BYTES + JSON_WEIGHT * len(orjson.dumps(attrs.asdict(body)))
 
 
 def merged(events: Sequence[Event], limit: int) -> list[Event]:

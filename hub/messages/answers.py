@@ -58,12 +58,16 @@ class SessionState:
 
 
 class EventPage(Struct, frozen=True):
-    """Events of a session in their order; its log stands at *seq*, and *floor* or lower is no longer kept."""
+    """Events of a session in their order; its log stands at *seq*, and *floor* or lower is no longer kept.
+
+    *more* says that others follow the last of them.
+    """
 
     data: list[Event]
     epoch: str
     seq: int
     floor: int
+    more: bool
 
 
 @attrs.frozen

@@ -16,9 +16,10 @@ class Notice:
 
 @attrs.frozen(kw_only=True)
 class Pong(Notice):
-    """The answer to `ping`, exactly `{"type":"pong"}`."""
+    """The answer to `ping`: exactly `{"type":"pong"}`, and its `ref` where the ping had one."""
 
     type = "pong"
+    ref: str | int | None = None
 
 
 @attrs.frozen(kw_only=True)

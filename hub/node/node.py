@@ -29,6 +29,7 @@ from hub.settings import Settings
 from hub.storage.blobs import Files
 from hub.storage.log import Log
 from hub.storage.open_log import open_log
+from hub.storage.private import make_private
 from hub.storage.records import RunRecord
 
 log = structlog.get_logger()
@@ -51,6 +52,7 @@ class Node:
     registry: Registry = attrs.field(init=False)
     fanout: Fanout = attrs.field(init=False)
     direct_writes: bool = False
+    completions: int = 0
     pace: Pace = attrs.field(init=False)
     presence: PresenceTeller = attrs.field(init=False)
     sessions: dict[Key, Session] = attrs.Factory(dict)
@@ -79,7 +81,7 @@ class Node:
 
     async def start(self) -> None:
         """Open the log and the agents, and take up what an earlier process left."""
-        self.settings.data.mkdir(parents=True, exist_ok=True)
+        make_private(self.settings.data)
         await self.log.start(self._deliver)
         self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
         try:
@@ -114,14 +116,20 @@ class Node:
             session.schedule.draining = True
 
     async def finish_runs(self, seconds: float, hurry: asyncio.Event) -> None:
-        """Give the running answers *seconds* to end, or until *hurry*; then end those that are left."""
+        """Give the running answers *seconds* to end, or until *hurry*; then end those that are left.
+
+        Answers that no session keeps are waited for, too; what is left of them ends with its connection.
+        """
         end = asyncio.get_running_loop().time() + seconds
-        while any(session.runs for session in self.sessions.values()) and not hurry.is_set():
+        while self._is_answering() and not hurry.is_set():
             if asyncio.get_running_loop().time() > end:
                 break
             await asyncio.sleep(0.02)
         for session in list(self.sessions.values()):
             session.schedule.drain()
+
+    def _is_answering(self) -> bool:
+        return self.completions > 0 or any(session.runs for session in self.sessions.values())
 
     async def quiet(self, seconds: float) -> None:
         """Wait until everything said is in the log."""

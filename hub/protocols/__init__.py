@@ -28,6 +28,9 @@ class WireProtocol(ABC):
 
     name: ClassVar[str]
     notices: ClassVar[bool] = True  # whether it says what is not logged
+    shared: ClassVar[bool] = (
+        True  # whether several clients may speak one object of it: what it encodes is kept for them
+    )
 
     @abstractmethod
     def command(self, data: bytes, limits: Limits) -> Command:

@@ -50,6 +50,7 @@ class OneRun(ServerSent):
     """One run for one client, in the words of another protocol; whatever else is said in its session is left out."""
 
     notices = False
+    shared = False
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id

@@ -176,6 +176,8 @@ class Schedule:
                 self._ended(run.id)
             else:
                 run.stop("aborted")
+        for run in self.waiting:  # whoever waits for one of these would wait for the next start
+            self._ended(run.id)
 
     def _ended(self, run_id: str) -> None:
         end = self._ends.pop(run_id, None)

@@ -35,6 +35,7 @@ from hub.limits import KiB, Limits, size_text
 from hub.seams import Seams
 from hub.storage import lockfile
 from hub.storage.log import Log
+from hub.storage.private import make_private
 from hub.storage.records import File
 from hub.storage.uploads import Upload
 
@@ -90,7 +91,7 @@ class Files:
             await self._take_away(blobs[at : at + SWEPT])
 
     def _prepare(self, log_identity: str) -> list[str]:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private(self.folder)
         lockfile.hold(self.folder, self._undo)
         owner = self.folder / OWNER
         known = owner.read_text(encoding="utf-8") if owner.exists() else ""

@@ -12,6 +12,7 @@ import attrs
 
 from hub.errors import EmptyFile, StorageUnavailable, UnknownSession
 from hub.ids import Key, id_of
+from hub.storage.private import open_private
 from hub.storage.records import File
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Upload:
 
     def _append(self, data: bytes) -> None:
         if self._out is None:
-            self._out = self.path.open("xb")
+            self._out = open(self.path, "xb", opener=open_private)
         self._out.write(data)
         self._hash.update(data)
 

@@ -56,7 +56,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except HubError as refusal:
         request[STRANGER] = isinstance(refusal, Refused)
-        response = said(Failure(refusal.message, refusal.code), status=refusal.status)
+        kept = {name: refusal.about[name] for name in ("sessionId", "runId", "messageId")} if _is_kept(refusal) else {}
+        response = said(Failure(refusal.message, refusal.code, **kept), status=refusal.status)
         response.force_close()
         return response
     except web.HTTPException as wrong:
@@ -70,6 +71,11 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         log.exception("a request failed", path=request.path[:200])
         return said(Failure("the hub failed; its output says why", "internal"), status=500)
+
+
+def _is_kept(refusal: HubError) -> bool:
+    """Return whether a message was kept, though its answer is refused."""
+    return isinstance(refusal, Draining) and "runId" in refusal.about
 
 
 async def vary(request: web.Request, response: web.StreamResponse) -> None:

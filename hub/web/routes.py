@@ -44,10 +44,13 @@ STREAM = Content(
 
 @attrs.frozen
 class Failure:
-    """Why a request was refused: *error* is for people, *code* is stable."""
+    """Why a request was refused: *error* is for people, *code* is stable. The ids say what was kept all the same."""
 
     error: str
     code: str
+    sessionId: str | None = None
+    runId: str | None = None
+    messageId: str | None = None
 
 
 @attrs.frozen(eq=False)

@@ -116,7 +116,9 @@ def _on_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # SIGHUP comes when a terminal is closed; Windows has none.
+    hang_up = getattr(signal, "SIGHUP", signal.SIGTERM)
+    for number in (signal.SIGINT, signal.SIGTERM, hang_up):
         loop.add_signal_handler(number, signalled)
 
 

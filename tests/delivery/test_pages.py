@@ -8,6 +8,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
 from support.faults import faulty
@@ -378,3 +379,29 @@ async def test_a_slow_listener_of_an_agent_hears_that_agent_only(hub: Hub, tmp_p
     connection.transport.flow()
     await listener.until_done()
     assert listener.text() == "one " + "".join(f"{number} " for number in range(200))
+
+
+async def test_what_is_kept_holds_no_request_of_a_client_that_has_gone(hub: Hub) -> None:
+    """A protocol that is made for one request is encoded for it alone."""
+    await hub.start()
+    body = {"model": "echo", "sessionId": "s1", "stream": True, "messages": [{"role": "user", "content": "a b"}]}
+    async with aiohttp.ClientSession() as http, http.post(f"{hub.url}/v1/chat/completions", json=body) as answer:
+        assert (await answer.text()).endswith("data: [DONE]\n\n")
+    plain = await hub.connect("?sessionId=s1&afterSeq=0")
+    await plain.until_done()
+    kept = hub.node.pages._kept.values()
+    assert kept and {protocol.name for page in kept for protocol in page.encoded} <= {"plain"}
+
+
+async def test_what_is_kept_counts_what_is_no_text(hub: Hub) -> None:
+    """An event with a large value counts as much as it holds."""
+    hub.agent(
+        "large.py", "from hub import Custom\n\nasync def large(m: str):\n    yield Custom('x', ['y' * 10] * 10_000)"
+    )
+    await hub.start()
+    client = await hub.connect("?sessionId=s1")
+    await client.send(type="chat", agentId="large", sessionId="s1", message="x")
+    await client.until_done()
+    late = await hub.connect("?sessionId=s1&afterSeq=0")
+    await late.until_done()
+    assert hub.node.pages.size > 10_000 * 40

@@ -138,14 +138,15 @@ async def test_a_stop_keeps_what_was_accepted(
         assert (await again.until_type("accepted"))["status"] == "duplicate"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_stop_lets_a_short_answer_end_and_refuses_new_chats(
-    served: HubProcess, http: aiohttp.ClientSession
+    served: HubProcess, http: aiohttp.ClientSession, number: int
 ) -> None:
     """The client hears the whole answer, then 1012; a chat meanwhile is told `draining`."""
     client = await connect(http, served, sessionId="s1")
     await client.send(type="chat", agentId="brief", sessionId="s1", message="1")
     await client.until_type("stream")
-    served.signal(signal.SIGTERM)
+    served.signal(number)
     await client.until_type("draining")
     await client.send(type="chat", agentId="echo", sessionId="s1", message="me too")
     assert (await client.until_type("error"))["code"] == "draining"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import aiohttp
 import pytest
@@ -160,8 +161,8 @@ async def test_an_error_carries_the_ref_of_what_it_answers(hub: Hub) -> None:
     """Text or number, also where the frame could not be read as a command."""
     await hub.start()
     client = await hub.connect()
-    for frame in ({"type": "dance"}, {"type": "chat"}, {"type": "cancel", "sessionId": "s1"}):
-        for ref in (7, "seven"):
+    for number, frame in enumerate(({"type": "dance"}, {"type": "chat"}, {"type": "cancel", "sessionId": "s1"})):
+        for ref in (number, f"text {number}"):
             await client.send(**frame, ref=ref)
             assert (await client.next())["ref"] == ref
 
@@ -317,3 +318,29 @@ async def test_a_cursor_that_retention_passes_gets_a_reset_never_a_hole(hub: Hub
     assert hub.node.sessions["s1"].channel.floor == 0
     late = await hub.connect("?sessionId=s1&afterSeq=1")
     assert (await late.next())["code"] == "reset"
+
+
+async def test_each_command_has_one_answer_with_its_ref(hub: Hub) -> None:
+    """`ping` too; and one that is refused has its error alone. The client of these tests looks at every frame."""
+    await hub.start(subscriptions=1)
+    client = await hub.connect(extended=True)
+    commands: list[dict[str, Any]] = [
+        {"type": "ping"},
+        {"type": "subscribe", "sessionId": "s1"},
+        {"type": "subscribe", "sessionId": "s2"},  # past the limit
+        {"type": "subscribe", "agentId": "echo"},
+        {"type": "chat", "agentId": "echo", "sessionId": "s1", "message": "x"},
+        {"type": "chat", "agentId": "nobody", "sessionId": "s1", "message": "x"},
+        {"type": "cancel", "sessionId": "s3"},
+        {"type": "unsubscribe", "sessionId": "s1"},
+        {"type": "fork", "sessionId": "s1", "messageId": "m"},
+    ]
+    for number, command in enumerate(commands):
+        await client.send(**command, ref=number)
+    await client.send(type="ping", ref="last")
+    await client.until(lambda frame: frame.get("ref") == "last")
+    answers = {frame["ref"]: frame["type"] for frame in client.frames if "ref" in frame}
+    kinds = ["pong", "subscribed", "error", "subscribed", "accepted", "error", "error", "ok", "error"]
+    assert [answers[number] for number in range(len(commands))] == kinds
+    await client.send(type="ping")
+    assert await client.until_type("pong") == {"type": "pong"}

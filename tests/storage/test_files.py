@@ -7,6 +7,7 @@ import json
 import os
 import random
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -830,3 +831,18 @@ async def test_an_agent_whose_answer_has_ended_keeps_no_file(hub: Hub) -> None:
     gate.touch()
     await eventually(lambda: not agent.working)
     assert await hub.node.log.file_bytes(1) == {} and on_disk(hub.folder) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run this on Linux or macOS")
+async def test_no_other_account_reads_what_is_kept(hub: Hub) -> None:
+    """Also where an older hub left it open."""
+    data = hub.folder / "data"
+    data.mkdir(mode=0o755)
+    (data / "hub.db").touch(mode=0o644)
+    await hub.start()
+    async with aiohttp.ClientSession(base_url=f"{hub.url}/api/v1/") as http:
+        await post(http, b"secret")
+    modes = {path.relative_to(hub.folder): path.stat().st_mode & 0o777 for path in [data, *data.rglob("*")]}
+    assert len(modes) > 6
+    for path, mode in modes.items():
+        assert mode == (0o700 if (hub.folder / path).is_dir() else 0o600), path

@@ -45,6 +45,7 @@ class Client:
     def __init__(self, http: aiohttp.ClientSession, ws: aiohttp.ClientWebSocketResponse) -> None:
         self._http, self._ws = http, ws
         self.frames: list[dict[str, Any]] = []
+        self._answered: set[Any] = set()  # a command has exactly one answer; no test says a ref twice
 
     @property
     def ws(self) -> aiohttp.ClientWebSocketResponse:
@@ -60,6 +61,9 @@ class Client:
         if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
             raise EOFError(f"closed with {self._ws.close_code}")
         frame: dict[str, Any] = json.loads(message.data)
+        if frame.get("ref") is not None:
+            assert frame["ref"] not in self._answered, f"two answers to one command: {frame}"
+            self._answered.add(frame["ref"])
         self.frames.append(frame)
         return frame
 

@@ -313,3 +313,34 @@ async def test_a_page_of_another_origin_may_patch_and_delete(hub: Hub, http: aio
         asked = {"Origin": "http://localhost:5173", "Access-Control-Request-Method": method}
         async with http.options("sessions/s1", headers=asked) as answer:
             assert answer.status == 200 and method in answer.headers["Access-Control-Allow-Methods"]
+
+
+async def test_a_page_of_events_has_no_seam(hub: Hub) -> None:
+    """What was compacted and what was just said come in one page; a page that is not all says that there is more."""
+    await hub.start(page_rows=7)
+    async with aiohttp.ClientSession(base_url=f"{hub.url}/api/v1/") as http:
+        await _read_all_pages(hub, http)
+
+
+async def _read_all_pages(hub: Hub, http: aiohttp.ClientSession) -> None:
+    for words in ("a b", "c d"):
+        await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": words})
+        await hub.node.log.expire(0, 2**60)  # which compacts what lies loose
+    await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "e"})
+    seen: list[int] = []
+    while True:
+        _, page = await get(http, f"sessions/s1/events?afterSeq={seen[-1] if seen else 0}")
+        seen += [event["seq"] for event in page["data"]]
+        if not page["more"]:
+            break
+        assert len(page["data"]) >= 4
+    assert seen == list(range(1, page["seq"] + 1))
+
+
+async def test_a_page_right_after_an_answer_is_whole(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Though its beginning is compacted already, and its end is not."""
+    await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "a b"})
+    await hub.node.log.expire(0, 2**60)
+    await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "c"})
+    _, page = await get(http, "sessions/s1/events?afterSeq=0")
+    assert [event["seq"] for event in page["data"]] == list(range(1, page["seq"] + 1)) and page["more"] is False

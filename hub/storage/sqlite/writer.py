@@ -19,6 +19,7 @@ from hub.limits import MiB
 from hub.seams import Seams
 from hub.storage import lockfile
 from hub.storage.log import LogUnusable
+from hub.storage.private import touch_private
 from hub.storage.sqlite import statements as sql
 from hub.storage.sqlite import strips
 from hub.storage.sqlite.migrations import MIGRATIONS
@@ -264,6 +265,7 @@ def open_file(writer: Writer, undo: ExitStack) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lockfile.hold(path, undo)
+        touch_private(path)  # SQLite gives the files beside it the same mode
         writer.db = connect(path)
         undo.callback(lambda: writer.db.close())  # the one that it then has
         writer.prepare()

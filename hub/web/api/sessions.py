@@ -141,7 +141,8 @@ async def events(request: web.Request) -> web.StreamResponse:
     if not wants_stream(request):
         page = await commands.events(hub, who, name, want.afterSeq or 0)
         data = [event_fields(event) for event in page.data]
-        return web.json_response({"data": data, "epoch": page.epoch, "seq": page.seq, "floor": page.floor})
+        place = {"epoch": page.epoch, "seq": page.seq, "floor": page.floor, "more": page.more}
+        return web.json_response({"data": data, **place})
     last = last_event(request)
     epoch, cursor = last if last is not None else (None, want.afterSeq)
     async with EventStream(request) as stream:

@@ -1,0 +1,75 @@
+"""A hub that goes down: who waits is told, and each answer gets its time."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+from support.hub import Hub
+from support.waiting import PATIENCE, eventually
+
+from hub.access.principal import LOCAL
+from hub.commands import table as commands
+
+
+async def post(hub: Hub, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    async with aiohttp.ClientSession() as http, http.post(f"{hub.url}{path}", json=body) as answer:
+        return answer.status, await answer.json()
+
+
+def going_down(hub: Hub, hurry: asyncio.Event) -> asyncio.Task[None]:
+    hub.door.drain()
+    return asyncio.create_task(hub.door.finish(hurry))
+
+
+async def test_one_who_waits_for_a_message_that_is_queued_is_told_that_it_is_kept(hub: Hub) -> None:
+    """By REST and by OpenAI's route; with the ids, and it is answered after the next start."""
+    await hub.start()
+    never = {"agentId": "gated", "message": str(hub.folder / "never")}
+    client = await hub.connect("?sessionId=s1")
+    await client.send(type="chat", sessionId="s1", **never)
+    await client.until_type("stream")
+    chat = {"agentId": "echo", "message": "later", "ifBusy": "enqueue"}
+    waiting = asyncio.create_task(post(hub, "/api/v1/sessions/s1/chat?wait=true", chat))
+    await eventually(lambda: len(hub.node.sessions["s1"].queue) == 1)
+    completion = {"model": "gated", "sessionId": "s1", "messages": [{"role": "user", "content": "x"}]}
+    asking = asyncio.create_task(post(hub, "/v1/chat/completions", completion))
+    await eventually(lambda: len(hub.node.sessions["s1"].queue) == 2)
+    first, second = (run.id for run in hub.node.sessions["s1"].queue)
+    hurry = asyncio.Event()
+    hurry.set()
+    ending = going_down(hub, hurry)
+    async with asyncio.timeout(PATIENCE):
+        (status, said), (openai_status, openai_said) = await asyncio.gather(waiting, asking)
+        await ending
+    assert (status, said["code"], said["sessionId"], said["runId"]) == (503, "draining", "s1", first)
+    assert (openai_status, openai_said["error"]["code"]) == (503, "draining")
+    assert second in openai_said["error"]["message"]
+    await hub.stop()
+    await hub.start()
+
+    async def answered() -> list[str]:
+        _, messages = await commands.messages(hub.door, LOCAL, "s1", 0, 9)
+        return [message.content for message in messages if message.runId == first]
+
+    async with asyncio.timeout(PATIENCE):
+        while await answered() != ["later "]:
+            await asyncio.sleep(0.01)
+    await commands.cancel(hub.door, LOCAL, commands.Cancel(sessionId="s1"))
+
+
+async def test_an_answer_that_no_session_keeps_gets_its_time(hub: Hub) -> None:
+    """As one in a session does; the hub ends when it has ended."""
+    await hub.start()
+    gate = hub.folder / "gate"
+    body = {"model": "gated", "messages": [{"role": "user", "content": str(gate)}]}
+    asking = asyncio.create_task(post(hub, "/v1/chat/completions", body))
+    await eventually(lambda: hub.node.completions == 1)
+    ending = going_down(hub, asyncio.Event())
+    refused, _ = await post(hub, "/v1/chat/completions", body)
+    assert refused == 503 and not ending.done() and not asking.done()
+    gate.touch()
+    async with asyncio.timeout(PATIENCE):
+        status, said = await asking
+        await ending
+    assert status == 200 and said["choices"][0]["message"]["content"] == "one two"
+    assert hub.node.completions == 0
