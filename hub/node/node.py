@@ -144,6 +144,8 @@ class Node:
         """Close what start() opened; connections are closed before."""
         await asyncio.gather(*self.deletions.values(), return_exceptions=True)
         self.presence.close()
+        for session in self.sessions.values():
+            session.outbox.close()
         await self.agents.close()
         await self.files.close()
         await self.log.close()

@@ -94,6 +94,7 @@ class Outbox:
     _tails: dict[str, Piece] = attrs.Factory(dict)
     _urgent: bool = False
     _timer: asyncio.TimerHandle | None = None
+    _retry_timer: asyncio.TimerHandle | None = None
     _next: float = float("-inf")  # when chunks alone may go again
     _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
@@ -274,7 +275,13 @@ class Outbox:
             return
         if not was:
             log.warning("the log cannot be written; what was said waits", session=self.key)
-        self._loop.call_later(self.limits.retry_seconds, self._retry)
+        self._retry_timer = self._loop.call_later(self.limits.retry_seconds, self._retry)
+
+    def close(self) -> None:
+        """Try no more: the node is closed, and what still waits is lost with it."""
+        for timer in (self._timer, self._retry_timer):
+            if timer is not None:
+                timer.cancel()
 
     def _retry(self) -> None:
         self.failing = False

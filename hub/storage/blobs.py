@@ -35,7 +35,7 @@ from hub.limits import KiB, Limits, size_text
 from hub.seams import Seams
 from hub.storage import lockfile
 from hub.storage.log import Log
-from hub.storage.private import make_private
+from hub.storage.private import make_private, touch_private
 from hub.storage.records import File
 from hub.storage.uploads import Upload
 
@@ -94,7 +94,8 @@ class Files:
         make_private(self.folder)
         lockfile.hold(self.folder, self._undo)
         owner = self.folder / OWNER
-        known = owner.read_text(encoding="utf-8") if owner.exists() else ""
+        touch_private(owner)
+        known = owner.read_text(encoding="utf-8")
         if not known:
             owner.write_text(log_identity, encoding="utf-8")
         self._ours = known in ("", log_identity)
