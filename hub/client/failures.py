@@ -11,6 +11,7 @@ Failure
 """
 
 from hub.messages import Error
+from hub.messages.codes import RETRYABLE
 
 
 class Failure(Exception):
@@ -55,18 +56,6 @@ class TooSlow(Failure):
     pass
 
 
-# What the hub refuses now and may take in a moment.
-PASSING = {"busy", "storage_unavailable", "draining", "unavailable", "internal", "rate_limited"}
-
-
 def refusal(error: Error) -> Refusal:
-    passing = error.code in PASSING or error.retryAfterMs is not None
+    passing = error.code in RETRYABLE or error.retryAfterMs is not None
     return Refusal(error.code, error.message, retryable=passing, retry_after_ms=error.retryAfterMs)
-
-
-FINAL = {1000, 1002, 1003, 1007, 1009}
-
-
-def final(code: int) -> bool:
-    """Tell whether this close code forbids connecting again (docs/protocol.md#close-codes)."""
-    return code in FINAL or 4500 <= code <= 4999

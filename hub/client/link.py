@@ -9,9 +9,10 @@ import aiohttp
 import attrs
 import orjson
 
-from hub.client.failures import Closed, final
+from hub.client.failures import Closed
 from hub.client.frames import read
 from hub.messages import Event, Notice, Welcome
+from hub.messages.codes import is_final
 
 State = Literal["connecting", "live", "waiting", "closed"]
 OPEN_SECONDS = 10.0  # for a handshake, and for the welcome after it
@@ -133,7 +134,7 @@ class Link:
             self.state = "waiting"  # nothing is sent any more; watchers hear of it from run()
             self.lost()
             await self._end(ws, writer)
-        return not final(self.code)
+        return not is_final(self.code)
 
     def _refused(self, refused: aiohttp.WSServerHandshakeError) -> bool:
         self.code, self.reason = refused.status, refused.message

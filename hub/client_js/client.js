@@ -8,8 +8,10 @@ const UNREAD = 10_000 // events that wait for a reader; one who leaves more is t
 const LISTENERS = 100
 const CHATS = 100 // of one session that are not answered yet
 const RECENT = 1000 // events, see Session
-const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]) // and 4500 to 4999: connecting again would not help
-const RETRYABLE = new Set(['disconnected', 'busy', 'draining', 'storage_unavailable', 'unavailable'])
+// From hub/messages/codes.py, which the Python client reads, too; a test compares.
+const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010])
+const isFinal = (code) => FINAL.has(code) || (code >= 4500 && code <= 4999)
+const RETRYABLE = new Set(['disconnected', 'busy', 'draining', 'internal', 'rate_limited', 'storage_unavailable', 'unavailable'])
 const SENT_AGAIN = new Set(['disconnected', 'draining']) // a chat that met these waits for the next connection
 const UNANSWERED = new Set(['typing', 'ping'])
 const WHOLE = new Set(['end_turn', 'max_tokens'])
@@ -195,7 +197,7 @@ class Link {
 
   #lost(code, reason) {
     const socket = this.#socket
-    if (FINAL.has(code) || code >= 4500) return this.end(code, reason)
+    if (isFinal(code)) return this.end(code, reason)
     this.#socket = undefined
     // A half-open socket would wait long for its closing handshake: nobody listens to it any more.
     socket.terminate ? socket.terminate() : socket.close()

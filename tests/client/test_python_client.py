@@ -23,10 +23,10 @@ from hub.client import (
     Unreachable,
     connect,
 )
-from hub.client.failures import final
 from hub.client.link import FIRST_DELAY, LONGEST_DELAY, delay
 from hub.client.reader import QUEUE_EVENTS, QUEUE_TEXT
 from hub.messages import Chunk, Event, Reset, RunFinished, UserMessage
+from hub.messages.codes import is_final
 
 LARGE = 3 * QUEUE_TEXT
 FLOOD = f"""
@@ -462,4 +462,7 @@ def test_waits_grow_from_a_quarter_of_a_second_to_fifteen() -> None:
 
 def test_close_codes_say_whether_to_connect_again() -> None:
     """As docs/protocol.md has it."""
-    assert [code for code in range(1000, 5000) if final(code)] == [1000, 1002, 1003, 1007, 1009, *range(4500, 5000)]
+    assert [code for code in range(1000, 5000) if is_final(code)] == [
+        *(1000, 1002, 1003, 1007, 1008, 1009, 1010),
+        *range(4500, 5000),
+    ]

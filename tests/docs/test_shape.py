@@ -8,14 +8,14 @@ from typing import Any
 import attrs
 import msgspec
 import pytest
-from support.documents import DOCS, README, README_ZH, blocks, rows
+from support.documents import DOCS, README, README_ZH, ROOT, blocks, rows
 
 from hub.adapters import openai_chat
 from hub.cli.main import cli
 from hub.errors import HubError
 from hub.hosting.contract import Marks, Run
 from hub.limits import KiB, Limits, MiB
-from hub.messages import BODIES, COMMANDS, NOTICES
+from hub.messages import BODIES, COMMANDS, NOTICES, codes
 from hub.settings import KINDS, PREFIX, Settings
 
 UNITS = {"MiB": MiB, "KiB": KiB, "s": 1}
@@ -135,3 +135,31 @@ def test_both_readmes_link_to_the_same_places() -> None:
     links = [set(re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))) for page in (README, README_ZH)]
     assert links[0] - {"README.zh-CN.md"} == links[1] - {"README.md"}
     assert "README.zh-CN.md" in links[0] and "README.md" in links[1]
+
+
+def test_both_clients_have_the_same_table_of_codes() -> None:
+    """Which closes and errors are final is written once, and read by both."""
+    assert codes.javascript() in (ROOT / "hub" / "client_js" / "client.js").read_text()
+
+
+def test_the_close_codes_on_the_protocol_page_say_what_the_clients_do() -> None:
+    """A code to connect again after says yes, a final one does not."""
+    text = DOCS["protocol"].read_text()
+    table = text[text.index("## Close codes") : text.index("## Limits")]
+    lines = re.findall(r"^\| ([0-9, ]+) \|.*\| ([^|]+) \|$", table, re.MULTILINE)
+    assert len(lines) >= 6
+    for numbers, advice in lines:
+        for number in map(int, numbers.split(", ")):
+            assert codes.is_final(number) is not advice.startswith("yes"), number
+
+
+def test_the_retryable_codes_are_on_the_protocol_page() -> None:
+    """In the sentence that names them."""
+    text = " ".join(DOCS["protocol"].read_text().split())
+    assert "Try again after " + ", ".join(f"`{code}`" for code in codes.RETRYABLE) in text
+
+
+@pytest.mark.parametrize("code", codes.RETRYABLE)
+def test_a_retryable_code_is_one(code: str) -> None:
+    """Of the hub's errors, or of what is to come with sign-in."""
+    assert code in errors(HubError) | {"internal", "rate_limited"}
