@@ -44,11 +44,6 @@ class Client:
         """Whether nothing is delivered to it any more."""
         return self.connection.closed
 
-    @property
-    def is_listening(self) -> bool:
-        """Whether it is there and hears a session; a session that was deleted is heard no more."""
-        return self.connection.hears
-
     def read(self, data: bytes) -> Command:
         """Return the command of a frame; raises BadFrame or a kind of it."""
         return self.connection.protocol.command(data, self.hub.limits)
@@ -79,6 +74,10 @@ class Client:
             session = self.hub.node.sessions.get(sub.channel.key)
             if session is not None and session.channel is sub.channel:
                 await session.schedule.finished(run_id)
+
+    async def silenced(self) -> None:
+        """Wait until it has gone, or hears no session any more."""
+        await self.connection.silenced()
 
     async def caught_up(self) -> None:
         """Wait until all that it hears is written, or it is closed."""

@@ -1,5 +1,6 @@
 """One client: who it is, what it speaks, and what it listens to."""
 
+import asyncio
 from typing import Any, Literal
 
 import attrs
@@ -31,6 +32,7 @@ class Connection:
     groups: frozenset[str] = frozenset()
     heard: float = 0.0
     pinged: float | None = None
+    _silent: "asyncio.Future[None] | None" = None  # made when waited for
 
     def __attrs_post_init__(self) -> None:
         self.transport.rerouted = self._reroute
@@ -47,6 +49,7 @@ class Connection:
     def _reroute(self) -> None:
         for sub in self.subscriptions.values():
             sub.channel.reroute(sub)
+        self.note_silence()
 
     def leave(self) -> None:
         """Hear nothing from now on; the socket itself is closed by whoever calls this."""
@@ -54,6 +57,7 @@ class Connection:
         for sub in self.subscriptions.values():
             sub.channel.unplace(sub)
         self.transport.wake()
+        self.note_silence()
 
     def lose(self) -> None:
         """Free the socket at once; the handler that reads it then cleans up."""
@@ -70,6 +74,17 @@ class Connection:
     def hears(self) -> bool:
         """Whether it is there, and hears a session; one that was deleted is heard no more."""
         return bool(self.subscriptions) and not self.gone
+
+    def note_silence(self) -> None:
+        """Let silenced() return, if this client hears nothing any more; called wherever that may begin."""
+        if self._silent is not None and not self.hears and not self._silent.done():
+            self._silent.set_result(None)
+
+    async def silenced(self) -> None:
+        """Wait until this client has gone, or hears no session any more."""
+        if self.hears:
+            self._silent = asyncio.get_running_loop().create_future()
+            await self._silent
 
     async def readable(self) -> None:
         """Wait until this client has read enough to be listened to again, or has gone."""

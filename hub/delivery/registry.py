@@ -112,6 +112,7 @@ class Registry:
         channel.unplace(sub)
         sub.connection.catchup.behind.pop(sub, None)
         sub.connection.subscriptions.pop(channel.key, None)
+        sub.connection.note_silence()
         channel.subscriptions.discard(sub)
         if sub.runs is None:
             self.members_changed(channel)

@@ -21,7 +21,6 @@ from hub.web.routes import HUB
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 0.5  # how often it is looked whether a client still hears: aiohttp tells no handler that it went
 PLACE = re.compile(rf"({ID_PATTERN}):([0-9]{{1,15}})")
 LastEvent = Annotated[str, Meta(description="the id of the last event that came, EPOCH:SEQ: what follows it is wanted")]
 HEADERS = {
@@ -75,16 +74,16 @@ class EventStream:
         """Wait until the client goes, the hub does, or *end* has come and all before it is written."""
         client = self._client
         assert client is not None
-        ending = asyncio.ensure_future(end()) if end is not None else asyncio.get_running_loop().create_future()
+        gone = asyncio.create_task(client.silenced())
+        ending = asyncio.ensure_future(end()) if end is not None else gone
         try:
-            while client.is_listening:
-                await asyncio.wait([ending], timeout=LOOK_SECONDS)
-                if ending.done():
-                    ending.result()
-                    await client.caught_up()
-                    return
+            await asyncio.wait([gone, ending], return_when=asyncio.FIRST_COMPLETED)
+            if end is not None and ending.done():
+                ending.result()
+                await client.caught_up()
         finally:
             ending.cancel()
+            gone.cancel()
 
     async def serve_run(self, run_id: str) -> None:
         """Wait as serve() does; the end is that of a run."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import textwrap
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,15 @@ class Client:
     def __init__(self, http: aiohttp.ClientSession, ws: aiohttp.ClientWebSocketResponse) -> None:
         self._http, self._ws = http, ws
         self.frames: list[dict[str, Any]] = []
-        self._answered: set[Any] = set()  # a command has exactly one answer; no test says a ref twice
+        self._sent: Counter[Any] = Counter()  # commands by ref: each has exactly one answer
 
     @property
     def ws(self) -> aiohttp.ClientWebSocketResponse:
         return self._ws
 
     async def send(self, **frame: Any) -> None:
+        if "ref" in frame:
+            self._sent[frame["ref"]] += 1
         await self._ws.send_str(json.dumps(frame))
 
     async def next(self) -> dict[str, Any]:
@@ -61,9 +64,10 @@ class Client:
         if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
             raise EOFError(f"closed with {self._ws.close_code}")
         frame: dict[str, Any] = json.loads(message.data)
-        if frame.get("ref") is not None:
-            assert frame["ref"] not in self._answered, f"two answers to one command: {frame}"
-            self._answered.add(frame["ref"])
+        ref = frame.get("ref")
+        if ref in self._sent:
+            self._sent[ref] -= 1
+            assert self._sent[ref] >= 0, f"two answers to one command: {frame}"
         self.frames.append(frame)
         return frame
 
