@@ -29,6 +29,8 @@ async def list_sessions(url: str, size: int | None) -> int:
         title = Text(safe(await _title(url, one)), overflow="ellipsis", no_wrap=True)
         table.add_row(Text(safe(one["sessionId"]), no_wrap=True), title, str(one["messages"]), last)
     Console().print(table if found["data"] else "no sessions yet")
+    if (left := found["total"] - len(found["data"])) > 0:
+        print(f"{left} more: see them with --size {min(found['total'], 100)}", file=sys.stderr)
     return 0
 
 
