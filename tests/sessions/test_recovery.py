@@ -92,3 +92,19 @@ async def test_a_run_whose_session_takes_no_append_is_left_to_the_next_start(lef
         await left.start()
     assert not [line for line in lines if "outcome" in line]
     assert "s2" in left.node.sessions
+
+
+async def test_a_subscriber_of_a_damaged_session_is_told_why(left: Hub) -> None:
+    """In its own protocol, before its socket is closed; where it resumes after the damage it hears all."""
+    change(left, DAMAGE, "s1")
+    await left.start()
+    for extended in (False, True):
+        client = await left.connect(extended=extended)
+        await client.send(type="subscribe", sessionId="s1", afterSeq=0)
+        error = await client.until_type("error")
+        assert (error["code"], error["sessionId"], error["retryAfterMs"]) == ("storage_unavailable", "s1", 1000)
+        assert "malformed" in error["message"]
+        await client.closed()
+    client = await left.connect("?sessionId=s1", extended=True)
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="hello")
+    assert (await client.until_done())["stopReason"] == "end_turn"
