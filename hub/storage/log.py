@@ -11,7 +11,7 @@ from typing import Any
 
 from hub.ids import Key
 from hub.messages import Event, Message
-from hub.storage.records import Append, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
+from hub.storage.records import Append, Damage, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
 
 EVERYONE = frozenset({"*"})  # the readers of a session that anybody may read
 
@@ -149,6 +149,14 @@ class Log(ABC):
 
         Returns the new floor of each session that lost something. Purges, too.
         """
+
+    async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
+        """Return what is damaged, also in a log that is not started, or that another process has open.
+
+        Takes no lock and writes nothing. *blob_size* returns the bytes that lie under a digest, or None; it is called
+        in a thread. Raises LogUnusable where there is no such log, or where the driver cannot check.
+        """
+        raise LogUnusable("this log cannot be checked: its driver has no check")
 
     @abstractmethod
     def figures(self) -> Figures:

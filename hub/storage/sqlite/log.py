@@ -32,9 +32,10 @@ from hub.limits import Limits
 from hub.messages import Event, Message
 from hub.seams import Seams
 from hub.storage.log import Done, Listener, Log, LogUnusable
-from hub.storage.records import Append, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
+from hub.storage.records import Append, Damage, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
 from hub.storage.sqlite import statements as sql
 from hub.storage.sqlite import strips
+from hub.storage.sqlite.checking import check
 from hub.storage.sqlite.plan import Cut, Delete, Outcome, Relabel, Work, to_messages, to_pieces
 from hub.storage.sqlite.writer import Writer, connect, open_file
 
@@ -180,6 +181,9 @@ class SqliteLog(Log):
         if await self._ask(sql.USED, ()) > max_bytes:
             floors |= await self._drop(await self._ask(sql.LARGE, {"bytes": max_bytes}))
         return floors
+
+    async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
+        return await asyncio.to_thread(check, self._path, blob_size)
 
     def figures(self) -> Figures:
         return Figures(self._writer.commits, self._writer.seconds)
