@@ -140,7 +140,10 @@ class Log(ABC):
 
     @abstractmethod
     async def unfinished(self) -> Sequence[RunRecord]:
-        """Return every run that has not ended, in the order in which they were first saved."""
+        """Return every run that has not ended, in the order in which they were first saved.
+
+        One whose record is damaged is left out, with a line in the hub's output; it stays in the log.
+        """
 
     @abstractmethod
     async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:

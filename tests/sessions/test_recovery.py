@@ -1,7 +1,8 @@
 """What an earlier process left is taken up at the start, also where the log of one session is damaged."""
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from support.hub import Hub
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 from hub.limits import MiB
+from hub.messages import Event
+from hub.storage.sqlite.log import SqliteLog
 
 DAMAGE = "UPDATE strips SET events = 'x' || events WHERE session = (SELECT n FROM sessions WHERE id = ?)"
 LOOSE_DAMAGE = """INSERT INTO loose (size, events) VALUES (20, '[["' || ? || '",99,0,[[broken')"""
@@ -92,6 +95,38 @@ async def test_a_run_whose_session_takes_no_append_is_left_to_the_next_start(lef
         await left.start()
     assert not [line for line in lines if "outcome" in line]
     assert "s2" in left.node.sessions
+
+
+async def test_sixteen_sessions_are_recovered_at_a_time(left: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty take as long as three after another; more at once would crowd the log."""
+    read, going, most, crowd = SqliteLog.read, 0, 0, asyncio.Event()
+
+    async def crowded(log: SqliteLog, *asked: Any) -> Sequence[Event]:
+        nonlocal going, most
+        going += 1
+        most = max(most, going)
+        if going == 16:
+            crowd.set()
+        await crowd.wait()
+        try:
+            return await read(log, *asked)
+        finally:
+            going -= 1
+
+    monkeypatch.setattr(SqliteLog, "read", crowded)
+    async with asyncio.timeout(PATIENCE):
+        await left.start()
+    assert most == 16
+
+
+@pytest.mark.parametrize("record", ["'{}'", "'{\"x'", "CAST(x'22FF22' AS TEXT)"])
+async def test_a_run_whose_record_is_damaged_stops_nothing(left: Hub, record: str) -> None:
+    """One line names it, and the other runs go on."""
+    change(left, f"UPDATE runs SET record = {record} WHERE session = 's3'")
+    with capture_logs() as lines:
+        await left.start()
+    assert [line["session"] for line in lines if line["event"] == "log_run_damaged"] == ["s3"]
+    assert await unfinished(left) == {f"s{number}" for number in range(40)} - {"s3"}
 
 
 async def test_a_subscriber_of_a_damaged_session_is_told_why(left: Hub) -> None:

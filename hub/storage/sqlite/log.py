@@ -47,6 +47,8 @@ SWITCH_SECONDS = 0.0001
 
 Found = TypeVar("Found")
 
+_record = msgspec.json.Decoder(RunRecord).decode
+
 _log = structlog.get_logger("hub.storage.sqlite.log")
 
 
@@ -172,7 +174,14 @@ class SqliteLog(Log):
         return cast(Sequence[str], await self._ask(sql.NAMED, (orjson.dumps(digests).decode(),)))
 
     async def unfinished(self) -> Sequence[RunRecord]:
-        return msgspec.convert(await self._ask(sql.UNFINISHED, ()), list[RunRecord])
+        found = []
+        for session, run, record in await self._read(_rows, sql.UNFINISHED):
+            try:
+                found.append(_record(record))
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                name, key = run.decode(errors="replace"), session.decode(errors="replace")
+                _log.warning("log_run_damaged", path=str(self._path), session=key, run=name, reason=str(error))
+        return found
 
     async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
         await self._submit(Cut(()))  # all that is kept gets its place
@@ -268,6 +277,10 @@ class SqliteLog(Log):
                 connection.close()  # before the writer's, which as the last one checkpoints
         if self._closed is not None:
             self._call(self._closed.set_result, None)
+
+
+def _rows(db: sqlite3.Connection, statement: str) -> list[tuple[Any, ...]]:
+    return db.execute(statement).fetchall()
 
 
 def _label(row: list[Any]) -> tuple[str | None, dict[str, Any] | None]:
