@@ -1,4 +1,4 @@
-"""The command line: `hubbub serve`, `hubbub agents`, and the commands of hub.cli.remote."""
+"""The command line: `hubbub serve`, `hubbub agents`, `hubbub check`, and the commands of hub.cli.remote."""
 
 import asyncio
 import os
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from hub import __version__
 from hub.cli.remote import COMMANDS
+from hub.cli.text import safe
 from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError, Settings, load
 from hub.storage.log import LogUnusable
@@ -67,6 +68,22 @@ def agents(**flags: Any) -> None:
     _show(reports)
 
 
+@cli.command()
+@click.option("--data", type=FOLDER, metavar="DIR", help="The folder of what is kept (data).")
+@click.option("--log", metavar="URL", help="The log, as sqlite:///PATH (hub.db in the data folder).")
+def check(**flags: Any) -> None:
+    """Tell what is damaged in the data folder; a hub may be running on it."""
+    settings = _settings(flags)
+    log_to_stderr()
+    try:
+        lines = asyncio.run(_damages(settings))
+    except (LogUnusable, OSError) as error:
+        _refuse(error)
+    for line in lines or ("nothing is damaged",):
+        click.echo(safe(line))
+    sys.exit(1 if lines else 0)
+
+
 for command in COMMANDS:
     cli.add_command(command)
 
@@ -84,6 +101,14 @@ async def _reports(settings: Settings) -> "Sequence[Report]":
     from hub.commands.hub import open_hub
 
     return await commands.inspect(open_hub(settings), OPERATOR)
+
+
+async def _damages(settings: Settings) -> Sequence[str]:
+    from hub.access.principal import OPERATOR
+    from hub.commands import table as commands
+    from hub.commands.hub import open_hub
+
+    return await commands.check_data(open_hub(settings), OPERATOR)
 
 
 def _show(agents: "Sequence[Report]") -> None:

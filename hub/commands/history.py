@@ -43,11 +43,9 @@ async def messages(hub: Hub, who: Principal, session_id: str, skip: int, size: i
 async def events(hub: Hub, who: Principal, session_id: str, after: int) -> EventPage:
     """Return a page of a session's log: events after *after*, or after what is still kept."""
     head = await head_of(hub, who, session_id)
-    page = [*await hub.node.log.read(head.key, max(after, head.floor), head.seq)]
-    if page and page[-1].seq < head.seq and len(page) < hub.limits.page_rows:
-        page += await hub.node.log.read(head.key, page[-1].seq, head.seq)  # a page ends where what is compacted does
+    page = await hub.node.log.read(head.key, max(after, head.floor), head.seq)
     more = bool(page) and page[-1].seq < head.seq
-    return EventPage(page, head.epoch, head.seq, head.floor, more)
+    return EventPage([*page], head.epoch, head.seq, head.floor, more)
 
 
 async def head_of(hub: Hub, who: Principal, session_id: str) -> Head:

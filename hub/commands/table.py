@@ -11,6 +11,7 @@ import attrs
 from hub.access.principal import Action, Principal, check
 from hub.commands import agents as _agents
 from hub.commands import chat as _chat
+from hub.commands import checking as _checking
 from hub.commands import complete as _complete
 from hub.commands import control as _control
 from hub.commands import files as _files
@@ -95,6 +96,7 @@ reload_agent = UseCase(_agents.reload_agent, "operate")
 broadcast = UseCase(_agents.broadcast, "operate")
 inspect = UseCase(_agents.inspect, "operate", while_draining=True)
 metrics = UseCase(_metrics.metrics, "operate", while_draining=True)
+check_data = UseCase(_checking.check_data, "operate", while_draining=True)
 
 TABLE: dict[str, UseCase[Any, Any]] = {
     row.function.__name__: row
@@ -102,7 +104,7 @@ TABLE: dict[str, UseCase[Any, Any]] = {
         *(chat, stream_chat, ask, complete, regenerate, edit, fork, cancel, resume, answer, typing, upload),
         *(create_session, relabel, welcome, hello, subscribe, unsubscribe, listen, follow, sessions, session, messages),
         *(events, file, agents, agent, working_agent, delete_session, clear_sessions),
-        *(reload_agent, broadcast, inspect, metrics),
+        *(reload_agent, broadcast, inspect, metrics, check_data),
     )
 }
 

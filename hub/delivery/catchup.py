@@ -12,11 +12,13 @@ from hub.delivery.pages import Page, Pages, merged
 from hub.errors import HubError
 from hub.ids import Key
 from hub.limits import Limits
-from hub.messages import Chunk, RunFinished
+from hub.messages import Chunk, Error, RunFinished
 from hub.storage.log import Log
 
 if TYPE_CHECKING:
     from hub.delivery.connection import Connection
+
+RETRY_MS = 1000  # what a client is told to wait before it resumes where the log could not be read
 
 log = structlog.get_logger()
 
@@ -71,16 +73,29 @@ class CatchUp:
                 if connection.transport.is_full():
                     await connection.readable()
                 else:
-                    await self._advance(next(iter(self.behind)))
-        except HubError as error:  # the log, not the client: it may come back and resume
-            log.warning("catch-up failed", connection=connection.id, reason=error.message)
-            connection.lose()
+                    await self._try(next(iter(self.behind)))
         except Exception:
             log.exception("catch-up failed", connection=connection.id)
             connection.lose()
         finally:
             # No await since the last look at `behind`: what falls behind from here on starts a new task.
             self._task = None
+
+    async def _try(self, sub: Subscription) -> None:
+        """Advance *sub*; if the log cannot be read, tell its client why and close the connection.
+
+        The whole connection, as clients resume after a close, and not after an error.
+        """
+        try:
+            await self._advance(sub)
+        except HubError as error:
+            if sub.closed:
+                return  # its client left while the page was read
+            connection, channel = self.connection, sub.channel
+            log.warning("catch-up failed", connection=connection.id, session=channel.key, reason=error.message)
+            wait = error.about.get("retryAfterMs", RETRY_MS)
+            refusal = Error(code=error.code, message=error.message, sessionId=channel.id, retryAfterMs=wait)
+            connection.end(refusal, self.limits.close_seconds)
 
     async def _advance(self, sub: Subscription) -> None:
         """Send one page of *sub*, or make it live where it has met the head."""

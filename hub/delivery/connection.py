@@ -65,6 +65,13 @@ class Connection:
             self.leave()
             self.transport.abort()
 
+    def end(self, notice: Notice, seconds: float) -> None:
+        """Say *notice* as the last thing, and close the socket when the client has read it, or after *seconds*."""
+        if not self.closed:
+            self.answer(notice)
+            self.leave()
+            self.transport.close(seconds)
+
     @property
     def gone(self) -> bool:
         """Whether nothing reaches it any more."""

@@ -102,6 +102,11 @@ class Transport:
         self.way = way
         self.rerouted()
 
+    def close(self, seconds: float) -> None:
+        """Close the socket when it has taken what is buffered; free it after *seconds* in any case."""
+        self.wire.close()
+        asyncio.get_running_loop().call_later(seconds, self.wire.abort)
+
     def abort(self) -> None:
         """Free the socket at once."""
         self.wire.abort()

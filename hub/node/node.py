@@ -20,10 +20,10 @@ from hub.ids import Key, id_of
 from hub.limits import Limits
 from hub.messages import DrainingNotice, Event
 from hub.node.presence import PresenceTeller
+from hub.node.recovering import recover_runs
 from hub.observe.counters import Counts
 from hub.seams import Seams
 from hub.sessions.pace import Pace
-from hub.sessions.recovery import recover
 from hub.sessions.session import Session
 from hub.settings import Settings
 from hub.storage.blobs import Files
@@ -87,23 +87,13 @@ class Node:
         try:
             await self.files.start()
             await self.agents.open()
-            await self._recover()
+            await recover_runs(self)
         except BaseException:
             await self.agents.close()
             await self.files.close()
             await self.log.close()
             raise
         self.ready = True
-
-    async def _recover(self) -> None:
-        left: dict[Key, list[RunRecord]] = {}
-        for record in await self.log.unfinished():
-            left.setdefault(record.key, []).append(record)
-        for key, records in left.items():
-            async with self.use(key) as session:
-                await recover(session, records)
-        if left:
-            log.info("recovered runs", sessions=len(left), runs=sum(map(len, left.values())))
 
     def drain(self) -> None:
         """Refuse chats from now on, and tell everyone."""

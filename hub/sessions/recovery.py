@@ -1,6 +1,6 @@
 """What an earlier process left: queued runs wait again, started ones end or, once, start again."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import attrs
 from msgspec.structs import replace
@@ -35,18 +35,30 @@ class Left:
             self.questions.pop(body.interruptId, None)
 
 
-async def recover(session: Session, records: Iterable[RunRecord]) -> None:
-    """Take up the runs of a session that have not ended, in order."""
+async def recover(session: Session, records: Sequence[RunRecord]) -> None:
+    """Take up the runs of a session that have not ended, in order.
+
+    Raises StorageUnavailable if the log cannot say what the started ones said; then none is taken up.
+    """
+    log, head = session.host.log, session.channel.head
+    left = {record.runId: await _left(log, record, head) for record in records if record.state == "started"}
     for record in records:
         if record.state == "queued":
             session.queue.append(session.schedule.make_run(record, None))
         else:
-            await _recover_started(session, record)
+            _recover_started(session, record, left[record.runId])
     session.schedule.next()
 
 
-async def _recover_started(session: Session, record: RunRecord) -> None:
-    found = await _left(session.host.log, record, session.channel.head)
+def abort(session: Session, records: Sequence[RunRecord]) -> None:
+    """End the runs of a session whose log cannot be read (`aborted`), without what they said and asked."""
+    runs = [session.schedule.make_run(record, None) for record in records]
+    session.runs.update({run.id: run for run in runs})
+    for run in runs:
+        run.stop("aborted")
+
+
+def _recover_started(session: Session, record: RunRecord, found: Left) -> None:
     agent = next((agent for agent in session.host.agents.all() if agent.id == record.agentId and not agent.error), None)
     if agent is None or not agent.marks.restartable or record.attempt > 1:
         run = session.schedule.make_run(record, None)

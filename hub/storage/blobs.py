@@ -192,6 +192,11 @@ class Files:
             await upload.end()
             return await upload.keep()
 
+    def blob_size(self, digest: str) -> int | None:
+        """Return how many bytes lie under a digest, or None; also before start()."""
+        path = self.folder / digest
+        return path.stat().st_size if path.is_file() else None
+
     # --- out --------------------------------------------------------------------------------------------------------
 
     async def file(self, file_id: str) -> File:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hub.ids import Key
 from hub.messages import Event, Message
-from hub.storage.records import Append, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
+from hub.storage.records import Append, Damage, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
 
 EVERYONE = frozenset({"*"})  # the readers of a session that anybody may read
 
@@ -140,7 +140,10 @@ class Log(ABC):
 
     @abstractmethod
     async def unfinished(self) -> Sequence[RunRecord]:
-        """Return every run that has not ended, in the order in which they were first saved."""
+        """Return every run that has not ended, in the order in which they were first saved.
+
+        One whose record is damaged is left out, with a line in the hub's output; it stays in the log.
+        """
 
     @abstractmethod
     async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
@@ -149,6 +152,14 @@ class Log(ABC):
 
         Returns the new floor of each session that lost something. Purges, too.
         """
+
+    async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
+        """Return what is damaged, also in a log that is not started, or that another process has open.
+
+        Takes no lock and writes nothing. *blob_size* returns the bytes that lie under a digest, or None; it is called
+        in a thread. Raises LogUnusable where there is no such log, or where the driver cannot check.
+        """
+        raise LogUnusable("this log cannot be checked: its driver has no check")
 
     @abstractmethod
     def figures(self) -> Figures:

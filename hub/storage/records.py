@@ -49,6 +49,28 @@ class Figures:
     seconds: float
 
 
+@attrs.frozen
+class Damage:
+    """One thing in a log that cannot be read or is missing: *where* it lies, and which seqs of which session it is.
+
+    *last* is None where only the first seq is known. *file_id* is set where it is a file's blob.
+    """
+
+    where: str
+    key: Key | None = None
+    first: int | None = None
+    last: int | None = None
+    reason: str = ""
+    file_id: str | None = None
+
+    def line(self) -> str:
+        """Return it in one line for the operator."""
+        session = "" if self.key is None else f": session {self.key}"
+        upto = " and later" if self.last is None else "" if self.last == self.first else f" to {self.last}"
+        seqs = "" if self.first is None else f", seq {self.first}{upto}"
+        return f"{self.where}{session}{seqs}: {self.reason}"
+
+
 class RunRecord(Struct, frozen=True):
     """What a run needs to start, or to be ended, after the process that began it is gone.
 

@@ -4,10 +4,11 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -151,7 +152,7 @@ def test_serve_refuses_to_open_itself_to_the_network_unasked(place: Path) -> Non
     assert "open_to_network" in refusal(hubbub(place, "serve", "--port", "0", "--host", "0.0.0.0"))
 
 
-@pytest.mark.parametrize("command", ["serve", "agents"])
+@pytest.mark.parametrize("command", ["serve", "agents", "check"])
 def test_wrong_settings_are_refused_in_one_line(place: Path, command: str) -> None:
     """The file of the current folder is read, and so is the environment."""
     assert "HUBBUB_PROT" in refusal(hubbub(place, command, HUBBUB_PROT="1"))
@@ -172,6 +173,26 @@ def test_agents_tells_what_is_hosted_and_what_is_broken_and_why(place: Path) -> 
     rows = {name: line for line in done.stdout.splitlines() for name in ("parrot", "ill") if f" {name} " in line}
     assert " ok " in rows["parrot"] and "Says it again." in rows["parrot"]
     assert "broken" in rows["ill"] and "no [bold]wings[/] today" in rows["ill"]
+
+
+def test_check_tells_what_is_damaged_also_beside_a_hub(place: Path) -> None:
+    """Nothing, with code 0; or one line for each damage, with code 1. It waits for no lock."""
+    assert "there is no log" in refusal(hubbub(place, "check")) and not (place / "data").exists()
+    with serving(place) as (process, _):
+        done = hubbub(place, "check")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "nothing is damaged\n", "")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    with closing(sqlite3.connect(place / "data" / "hub.db")) as db, db:
+        db.execute("INSERT INTO sessions (id, epoch, floor, created) VALUES ('s1', 'e', 0, 0)")
+        db.execute("INSERT INTO strips (session, seq, upto, ts, size, events) VALUES (1, 3, 5, 0, 0, '[[\x1b')")
+        db.execute("INSERT INTO files VALUES ('f_1', 's1', 'x.txt', 'text/plain', 5, 'abc', 0)")
+    done = hubbub(place, "check", "--data", "data")
+    found = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (1, "") and "\x1b" not in done.stdout
+    assert found[0] == "events: session s1, seq 1 to 2: they are missing"
+    assert found[1].startswith("strips row 1: session s1, seq 3 to 5: ")
+    assert found[2:] == ["file f_1: session s1: no blob lies under abc"]
 
 
 def test_agents_of_an_empty_folder_says_so(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ ROWS: dict[str, Row] = {
     "broadcast": Row("operate", lambda client: ("echo", "hello")),
     "inspect": Row("operate", lambda client: (), True),
     "metrics": Row("operate", lambda client: (), True),
+    "check_data": Row("operate", lambda client: (), True),
 }
 
 

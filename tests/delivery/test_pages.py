@@ -186,7 +186,7 @@ async def test_one_who_wants_whole_messages_makes_its_own_of_a_shared_page(hub: 
 
 
 async def test_a_read_that_fails_is_everyones_and_is_not_kept(hub: Hub) -> None:
-    """All who wait for it are cut off and may resume; the next one reads anew."""
+    """All who wait for it are told why, cut off, and may resume; the next one reads anew."""
     await hub.start()
     head = await put(hub, "s1", ["a ", "b "], end=True)
     reads = watch(hub, gated=True)
@@ -195,7 +195,8 @@ async def test_a_read_that_fails_is_everyones_and_is_not_kept(hub: Hub) -> None:
     _rename(hub, "sessions", "elsewhere")
     reads.gate.set()
     assert [await client.closed() for client in clients] == [1006] * 10
-    assert not any(client.frames for client in clients)
+    told = [(frame["code"], frame["sessionId"]) for client in clients for frame in client.frames]
+    assert told == [("storage_unavailable", "s1")] * 10
     with pytest.raises(StorageUnavailable):
         await hub.node.pages.read("s1", head.epoch, 0, 3)
     _rename(hub, "elsewhere", "sessions")

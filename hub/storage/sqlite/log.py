@@ -32,9 +32,10 @@ from hub.limits import Limits
 from hub.messages import Event, Message
 from hub.seams import Seams
 from hub.storage.log import Done, Listener, Log, LogUnusable
-from hub.storage.records import Append, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
+from hub.storage.records import Append, Damage, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
 from hub.storage.sqlite import statements as sql
 from hub.storage.sqlite import strips
+from hub.storage.sqlite.checking import check
 from hub.storage.sqlite.plan import Cut, Delete, Outcome, Relabel, Work, to_messages, to_pieces
 from hub.storage.sqlite.writer import Writer, connect, open_file
 
@@ -45,6 +46,8 @@ READERS = 3
 SWITCH_SECONDS = 0.0001
 
 Found = TypeVar("Found")
+
+_record = msgspec.json.Decoder(RunRecord).decode
 
 _log = structlog.get_logger("hub.storage.sqlite.log")
 
@@ -171,7 +174,14 @@ class SqliteLog(Log):
         return cast(Sequence[str], await self._ask(sql.NAMED, (orjson.dumps(digests).decode(),)))
 
     async def unfinished(self) -> Sequence[RunRecord]:
-        return msgspec.convert(await self._ask(sql.UNFINISHED, ()), list[RunRecord])
+        found = []
+        for session, run, record in await self._read(_rows, sql.UNFINISHED):
+            try:
+                found.append(_record(record))
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                name, key = run.decode(errors="replace"), session.decode(errors="replace")
+                _log.warning("log_run_damaged", path=str(self._path), session=key, run=name, reason=str(error))
+        return found
 
     async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
         await self._submit(Cut(()))  # all that is kept gets its place
@@ -180,6 +190,9 @@ class SqliteLog(Log):
         if await self._ask(sql.USED, ()) > max_bytes:
             floors |= await self._drop(await self._ask(sql.LARGE, {"bytes": max_bytes}))
         return floors
+
+    async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
+        return await asyncio.to_thread(check, self._path, blob_size)
 
     def figures(self) -> Figures:
         return Figures(self._writer.commits, self._writer.seconds)
@@ -264,6 +277,10 @@ class SqliteLog(Log):
                 connection.close()  # before the writer's, which as the last one checkpoints
         if self._closed is not None:
             self._call(self._closed.set_result, None)
+
+
+def _rows(db: sqlite3.Connection, statement: str) -> list[tuple[Any, ...]]:
+    return db.execute(statement).fetchall()
 
 
 def _label(row: list[Any]) -> tuple[str | None, dict[str, Any] | None]:

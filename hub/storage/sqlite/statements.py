@@ -126,7 +126,8 @@ RELABEL = {
     "title": "UPDATE sessions SET title = ? WHERE id = ?",
     "metadata": "UPDATE sessions SET metadata = ? WHERE id = ?",
 }
-UNFINISHED = "SELECT json_group_array(json(record)) FROM (SELECT record FROM runs ORDER BY n)"
+# Bytes, and a row for each, unlike all else: one that is damaged must not hide the others.
+UNFINISHED = "SELECT CAST(session AS BLOB), CAST(id AS BLOB), CAST(record AS BLOB) FROM runs ORDER BY n"
 
 USED = """
     SELECT CAST((page_count - freelist_count) * page_size AS TEXT)

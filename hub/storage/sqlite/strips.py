@@ -138,13 +138,26 @@ def page(db: sqlite3.Connection, session: Key, after: int, upto: int, rows: int,
         return []
     epoch, after, placed, loose = found
     said: list[Row] = []
+    held = _take(said, _late(session, loose) if placed is None else _placed(placed), after, upto, size)
+    last = said[-1][0] if said else upto
+    if placed is not None and last < upto and len(said) < rows and held < size:
+        # The page would end where the strips do. What was placed since then is not loose any more, and is left out.
+        _, loose = _fetch(db, sql.BACK_LATE, asked)
+        late = _late(session, loose)
+        if late and late[0][0] <= last + 1:
+            _take(said, late, last, upto, size - held)
+    return to_events(session, epoch, said[:rows])
+
+
+def _take(said: list[Row], rows: Iterable[Row], after: int, upto: int, size: int) -> int:
+    """Add the rows after *after*, to *upto*, but none after what passes *size* bytes; return the bytes."""
     held = 0
-    for row in _late(session, loose) if placed is None else _placed(placed):
+    for row in rows:
         if after < row[0] <= upto and held < size:
             said.append(row)
             content = row[-1]
             held += len(content) if content.isascii() else len(content.encode())
-    return to_events(session, epoch, said[:rows])
+    return held
 
 
 def message_before(db: sqlite3.Connection, session: Key, run: str, seq: int) -> tuple[str, str] | None:
