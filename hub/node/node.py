@@ -30,7 +30,6 @@ from hub.storage.blobs import Files
 from hub.storage.log import Log
 from hub.storage.open_log import open_log
 from hub.storage.private import make_private
-from hub.storage.records import RunRecord
 
 log = structlog.get_logger()
 
