@@ -12,6 +12,7 @@ from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.contract import Place
 from hub.hosting.functions import Broken
 from hub.hosting.hosted import Agent, one_line
+from hub.hosting.importing import run_import
 from hub.hosting.loader import load_file, load_table
 from hub.ids import bad_id, is_id
 
@@ -72,13 +73,14 @@ class Agents:
             return existed or agent_id in self._agents
 
     async def _renew(self, name: str, files: "list[tuple[Path, int, int]] | None") -> None:
-        stack = self._stacks.pop(name, None)
-        # The old one answers until the new one is there: no chat meets a gap.
-        new = await self._load(name, [path for path, _, _ in files]) if files else None
-        old = self._agents.pop(name, None)
+        # The old one answers until the new one is there: no chat meets a gap. A cancelled load changes nothing.
+        new, new_stack = await self._load(name, [path for path, _, _ in files]) if files else (None, None)
+        old, stack = self._agents.pop(name, None), self._stacks.pop(name, None)
         self._seen.pop(name, None)
         if new is not None and files:
             self._agents[name], self._seen[name] = new, files
+        if new_stack is not None:
+            self._stacks[name] = new_stack
         if old is not None and stack is not None:
             self._retired.append((old, stack))
 
@@ -122,21 +124,19 @@ class Agents:
             self._retired.remove((agent, stack))
             await _leave(stack)
 
-    async def _load(self, name: str, paths: list[Path]) -> Agent:
+    async def _load(self, name: str, paths: list[Path]) -> tuple[Agent, AsyncExitStack | None]:
+        """Return the agent, and what closes its adapter where it has an open one."""
         try:
             if not is_id(name):
                 raise Broken(bad_id(f"{paths[0].name}: the name"))
             if len(paths) > 1:
                 raise Broken(f"{paths[0].name} and {paths[1].name} are both there: keep one")
             if paths[0].suffix == ".py":
-                return load_file(name, paths[0])
+                return await run_import(lambda: load_file(name, paths[0])), None
             stack = AsyncExitStack() if self.enter else None
-            agent = await load_table(paths[0], Place(name, self.data), stack)
-            if stack is not None:
-                self._stacks[name] = stack
-            return agent
+            return await load_table(paths[0], Place(name, self.data), stack), stack
         except Broken as broken:
-            return Agent(one_line(name), error=one_line(str(broken)), told=one_line(broken.told))
+            return Agent(one_line(name), error=one_line(str(broken)), told=one_line(broken.told)), None
 
 
 async def _leave(stack: AsyncExitStack) -> None:

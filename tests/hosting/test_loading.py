@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from support.packages import add_package
+from support.waiting import eventually
 
 from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.contract import Call, Marks, Message, Run
@@ -595,6 +596,64 @@ async def test_loads_of_one_file_at_once_lose_no_adapter(agents: Agents, adapter
     await agents.close()
     lines = (agents.data / "n").read_text().split()
     assert lines.count("entered") == lines.count("left") >= 3
+
+
+BUSY = """
+import pathlib, threading, time
+here = pathlib.Path(__file__).parent.parent
+(here / "begun").write_text(threading.current_thread().name)
+for _ in range(200):
+    if (here / "gate").exists():
+        break
+    time.sleep(0.01)
+else:
+    raise TimeoutError("nobody opened the gate")
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "adapter"])
+async def test_an_import_that_takes_its_time_stops_nobody(agents: Agents, adapters: Path, kind: str) -> None:
+    """The loop opens the gate that the import waits for."""
+    (adapters / "noted.py").write_text(BUSY + NOTED)
+    if kind == "file":
+        write(agents, "a.py", BUSY + "def a(message): return 'yes'")
+    else:
+        write(agents, "a.toml", 'adapter = "noted"\nnotes = "n"')
+    here = agents.folder.parent
+    loading = asyncio.create_task(agents.open())
+    await eventually((here / "begun").exists)
+    (here / "gate").touch()
+    await loading
+    assert agents.all()[0].error is None
+    assert (here / "begun").read_text() == "hub-agents"
+
+
+async def test_a_load_that_is_cancelled_changes_nothing(agents: Agents, adapters: Path) -> None:
+    """The old adapter answers on, and is left at the close; the failure of a dropped import harms nobody."""
+    (adapters / "noted.py").write_text(NOTED)
+    old = await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
+    (agents.folder / "a.toml").unlink()
+    write(agents, "a.py", BUSY + "def a(message): return 'never'")
+    loading = asyncio.create_task(agents.reload_changed())
+    await eventually((agents.folder.parent / "begun").exists)
+    loading.cancel()
+    await asyncio.wait([loading])
+    assert loading.cancelled()
+    assert agents.get("a") is old and await given(old) == ["a heard hi"]
+    (agents.folder.parent / "gate").touch()
+    await agents.close()
+    assert (agents.data / "n").read_text().split() == ["entered", "left"]
+
+
+async def test_a_file_that_raises_keyboard_interrupt_still_raises_it(agents: Agents) -> None:
+    """It is nobody's agent to be broken: whoever presses Ctrl-C means the hub."""
+    write(agents, "a.py", "raise KeyboardInterrupt")
+    opening = agents.open()
+    with pytest.raises(KeyboardInterrupt):
+        waited = opening.send(None)
+        while waited is not None and not waited.done():
+            await asyncio.sleep(0)
+        opening.send(None)
 
 
 async def test_a_folder_that_vanishes_takes_its_agents_with_it(agents: Agents) -> None:
