@@ -1,6 +1,7 @@
 """The agents folder: one file per agent, found by path; a broken one is listed with its error and stops nobody."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ class Agents:
     """What the folder holds. Running answers keep the code they began with.
 
     Where *enter* is false, adapters are checked but not entered: nothing is started, and their agents do not answer.
+    *changed* is called when an agent has come, gone, or been loaded again.
     """
 
     folder: Path
     data: Path
     enter: bool = True
+    changed: Callable[[], None] = lambda: None
     _agents: dict[str, Agent] = attrs.Factory(dict)
     _stacks: dict[str, AsyncExitStack] = attrs.Factory(dict)
     _retired: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(list)  # adapters that may still be answering
@@ -83,6 +86,7 @@ class Agents:
             self._stacks[name] = new_stack
         if old is not None and stack is not None:
             self._retired.append((old, stack))
+        self.changed()
 
     def find(self, agent_id: str) -> Agent:
         """Return an agent, also a broken one; raises UnknownAgent."""
