@@ -37,6 +37,7 @@ class Agents:
     _agents: dict[str, Agent] = attrs.Factory(dict)
     _stacks: dict[str, AsyncExitStack] = attrs.Factory(dict)
     _retired: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(list)  # adapters that may still be answering
+    _leaving: set[asyncio.Task[None]] = attrs.Factory(set)  # close() awaits them
     _seen: dict[str, list[tuple[Path, int, int]]] = attrs.Factory(dict)
     _one_at_a_time: asyncio.Lock = attrs.Factory(asyncio.Lock)  # two loads of a file would lose one's adapter
 
@@ -53,6 +54,7 @@ class Agents:
             self._retired.clear()
             for stack in stacks:
                 await _leave(stack)
+            await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def reload_changed(self) -> list[str]:
         """Load what is new or changed, drop what is gone; return the ids."""
@@ -61,7 +63,6 @@ class Agents:
             touched = sorted(name for name in {*seen, *self._seen} if seen.get(name) != self._seen.get(name))
             for name in touched:
                 await self._renew(name, seen.get(name))
-            await self._leave_retired()
         return [one_line(name) for name in touched]
 
     async def reload(self, agent_id: str) -> bool:
@@ -72,7 +73,6 @@ class Agents:
         async with self._one_at_a_time:
             existed = agent_id in self._agents
             await self._renew(agent_id, self._look().get(agent_id))
-            await self._leave_retired()
             return existed or agent_id in self._agents
 
     async def _renew(self, name: str, files: "list[tuple[Path, int, int]] | None") -> None:
@@ -86,7 +86,17 @@ class Agents:
             self._stacks[name] = new_stack
         if old is not None and stack is not None:
             self._retired.append((old, stack))
+            self.freed(old)
         self.changed()
+
+    def freed(self, agent: Agent) -> None:
+        """Leave the adapter of a retired agent whose last answer has ended."""
+        retired = next((one for one in self._retired if one[0] is agent), None)
+        if retired is not None and not agent.working:
+            self._retired.remove(retired)
+            leaving = asyncio.create_task(_leave(retired[1]), name=f"leave {agent.id}")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     def find(self, agent_id: str) -> Agent:
         """Return an agent, also a broken one; raises UnknownAgent."""
@@ -122,11 +132,6 @@ class Agents:
                 continue  # removed since it was listed
             seen.setdefault(path.stem, []).append((path, stat.st_mtime_ns, stat.st_size))
         return seen
-
-    async def _leave_retired(self) -> None:
-        for agent, stack in [one for one in self._retired if not one[0].working]:
-            self._retired.remove((agent, stack))
-            await _leave(stack)
 
     async def _load(self, name: str, paths: list[Path]) -> tuple[Agent, AsyncExitStack | None]:
         """Return the agent, and what closes its adapter where it has an open one."""

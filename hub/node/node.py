@@ -214,7 +214,8 @@ class Node:
             sub.connection.write(protocol.notice(session.state()))
 
     def freed(self, agent: Agent) -> None:
-        """Let the sessions that wait for this agent look again."""
+        """Let the sessions that wait for this agent look again; leave its adapter if it is retired and idle."""
+        self.agents.freed(agent)
         if agent.marks.max_runs or agent.work is not None:
             self._start_waiting()
 

@@ -15,6 +15,7 @@ from support.packages import add_package
 from support.waiting import eventually
 
 from hub.errors import AgentBroken, UnknownAgent
+from hub.hosting.calls import calling
 from hub.hosting.contract import Call, Marks, Message, Run
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
@@ -575,15 +576,44 @@ async def test_a_changed_adapter_is_left_when_its_last_answer_is_over(agents: Ag
     """What the answer uses stays open under it."""
     (adapters / "noted.py").write_text(NOTED)
     agent = await only(agents, 'adapter = "noted"\nnotes = "old"', "a.toml")
-    agent.working = 1
+    agent.working = 2
     write(agents, "a.toml", 'adapter = "noted"\nnotes = "newer"')
     assert await agents.reload_changed() == ["a"]
     assert (agents.data / "old").read_text() == "entered\n"
     assert (agents.data / "newer").read_text() == "entered\n"
+    agents.freed(agent)  # one of two answers has ended
     agent.working = 0
-    assert await agents.reload_changed() == []
-    assert (agents.data / "old").read_text() == "entered\nleft\n"
+    agents.freed(agent)
+    await eventually(lambda: (agents.data / "old").read_text() == "entered\nleft\n")
     assert (agents.data / "newer").read_text() == "entered\n"
+
+
+async def test_the_close_waits_for_adapters_that_are_being_left(agents: Agents, adapters: Path) -> None:
+    """A reload does not wait for a slow one; the close does, and one that fails is no matter."""
+    slow = "    import asyncio\n    await asyncio.sleep(0.05)\n    note('left')\n    raise RuntimeError('bad mood')\n"
+    (adapters / "noted.py").write_text(NOTED.replace('    note("left")\n', slow))
+    await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
+    (agents.folder / "a.toml").unlink()
+    assert await agents.reload_changed() == ["a"]
+    assert (agents.data / "n").read_text() == "entered\n"
+    await agents.close()
+    assert (agents.data / "n").read_text() == "entered\nleft\n"
+
+
+async def test_a_call_of_another_agent_keeps_its_adapter_open(agents: Agents, adapters: Path) -> None:
+    """`run.call` counts as an answer: the adapter is left when the call has ended."""
+    (adapters / "noted.py").write_text(NOTED)
+    await only(agents, 'adapter = "noted"\nnotes = "n"\ntimes = 2', "a.toml")
+    call = calling(agents, 1)(a_run(), "a", "hi")
+    async with aclosing(aiter(call)) as heard:  # type: ignore[type-var]
+        assert await anext(heard) == "a heard hi"
+        (agents.folder / "a.toml").unlink()
+        assert await agents.reload_changed() == ["a"]
+        for _ in range(5):  # a task that leaves it would have its turn
+            await asyncio.sleep(0)
+        assert await anext(heard) == "a heard hi"
+        assert (agents.data / "n").read_text() == "entered\n"
+    await eventually(lambda: (agents.data / "n").read_text() == "entered\nleft\n")
 
 
 async def test_loads_of_one_file_at_once_lose_no_adapter(agents: Agents, adapters: Path) -> None:
