@@ -224,6 +224,14 @@ class Node:
         for session in [session for session in self.sessions.values() if session.queue]:
             session.schedule.next()
 
+    def agent_of(self, run_id: str) -> str:
+        """Return the agent of a run that goes on, or an empty string. Any thread may call it: it only reads."""
+        for session in list(self.sessions.values()):
+            run = session.schedule.running.get(run_id)
+            if run is not None:
+                return run.record.agentId
+        return ""
+
     def _members_changed(self, channel: Channel) -> None:
         if not self.draining:
             self.presence.members_changed(channel)
