@@ -13,7 +13,7 @@ from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.contract import Place
 from hub.hosting.functions import Broken
 from hub.hosting.hosted import Agent, one_line
-from hub.hosting.importing import run_import
+from hub.hosting.importing import imported_from, is_agent_file, run_import
 from hub.hosting.loader import load_file, load_table
 from hub.ids import bad_id, is_id
 
@@ -76,11 +76,14 @@ class Agents:
             return existed or agent_id in self._agents
 
     async def _renew(self, name: str, files: "list[tuple[Path, int, int]] | None") -> None:
+        has_code = name in self._agents and files is not None and files[0][0].suffix == ".py"
+        stale = imported_from(self.folder) if has_code else ()
         # The old one answers until the new one is there: no chat meets a gap. A cancelled load changes nothing.
         new, new_stack = await self._load(name, [path for path, _, _ in files]) if files else (None, None)
         old, stack = self._agents.pop(name, None), self._stacks.pop(name, None)
         self._seen.pop(name, None)
         if new is not None and files:
+            new.stale = stale
             self._agents[name], self._seen[name] = new, files
         if new_stack is not None:
             self._stacks[name] = new_stack
@@ -124,7 +127,7 @@ class Agents:
         """Return the agent files there are, by stem, with what changes when they do."""
         seen: dict[str, list[tuple[Path, int, int]]] = {}
         for path in sorted(self.folder.glob("*")):
-            if path.suffix not in (".py", ".toml") or path.name[0] in "._" or not path.is_file():
+            if not is_agent_file(path) or not path.is_file():
                 continue
             try:
                 stat = path.stat()

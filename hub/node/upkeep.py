@@ -118,5 +118,9 @@ def log_loaded(node: Node, agent_id: str) -> None:
         log.info("agent removed", agent=agent_id[:128])
     elif agent.error:
         log.warning("agent broken", agent=agent_id, reason=agent.error)
+    elif agent.stale:
+        log.warning(
+            "agent loaded; modules that it imports were not reloaded", agent=agent_id, modules=", ".join(agent.stale)
+        )
     else:
         log.info("agent loaded", agent=agent_id)
