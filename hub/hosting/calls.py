@@ -33,10 +33,15 @@ async def _texts(agents: Agents, caller: RunView, agent_id: str, message: str, d
     # It asks people, and has the files, where its caller does.
     run = attrs.evolve(caller, agent=agent_id, message=message, history=(), parts=(), metadata={})
     run = attrs.evolve(run, call=calling(agents, depth - 1))
-    async with aclosing(cast(Any, _said(agent, run))) as given:
-        async for piece in given:
-            if isinstance(piece, str):
-                yield piece
+    agent.working += 1  # its adapter stays open for it
+    try:
+        async with aclosing(cast(Any, _said(agent, run))) as given:
+            async for piece in given:
+                if isinstance(piece, str):
+                    yield piece
+    finally:
+        agent.working -= 1
+        agents.freed(agent)
 
 
 async def answer(

@@ -1,6 +1,7 @@
 """The agents folder: one file per agent, found by path; a broken one is listed with its error and stops nobody."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.contract import Place
 from hub.hosting.functions import Broken
 from hub.hosting.hosted import Agent, one_line
+from hub.hosting.importing import imported_from, is_agent_file, run_import
 from hub.hosting.loader import load_file, load_table
 from hub.ids import bad_id, is_id
 
@@ -25,14 +27,17 @@ class Agents:
     """What the folder holds. Running answers keep the code they began with.
 
     Where *enter* is false, adapters are checked but not entered: nothing is started, and their agents do not answer.
+    *changed* is called when an agent has come, gone, or been loaded again.
     """
 
     folder: Path
     data: Path
     enter: bool = True
+    changed: Callable[[], None] = lambda: None
     _agents: dict[str, Agent] = attrs.Factory(dict)
     _stacks: dict[str, AsyncExitStack] = attrs.Factory(dict)
     _retired: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(list)  # adapters that may still be answering
+    _leaving: set[asyncio.Task[None]] = attrs.Factory(set)  # close() awaits them
     _seen: dict[str, list[tuple[Path, int, int]]] = attrs.Factory(dict)
     _one_at_a_time: asyncio.Lock = attrs.Factory(asyncio.Lock)  # two loads of a file would lose one's adapter
 
@@ -49,6 +54,7 @@ class Agents:
             self._retired.clear()
             for stack in stacks:
                 await _leave(stack)
+            await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def reload_changed(self) -> list[str]:
         """Load what is new or changed, drop what is gone; return the ids."""
@@ -57,7 +63,6 @@ class Agents:
             touched = sorted(name for name in {*seen, *self._seen} if seen.get(name) != self._seen.get(name))
             for name in touched:
                 await self._renew(name, seen.get(name))
-            await self._leave_retired()
         return [one_line(name) for name in touched]
 
     async def reload(self, agent_id: str) -> bool:
@@ -68,19 +73,33 @@ class Agents:
         async with self._one_at_a_time:
             existed = agent_id in self._agents
             await self._renew(agent_id, self._look().get(agent_id))
-            await self._leave_retired()
             return existed or agent_id in self._agents
 
     async def _renew(self, name: str, files: "list[tuple[Path, int, int]] | None") -> None:
-        stack = self._stacks.pop(name, None)
-        # The old one answers until the new one is there: no chat meets a gap.
-        new = await self._load(name, [path for path, _, _ in files]) if files else None
-        old = self._agents.pop(name, None)
+        has_code = name in self._agents and files is not None and files[0][0].suffix == ".py"
+        stale = imported_from(self.folder) if has_code else ()
+        # The old one answers until the new one is there: no chat meets a gap. A cancelled load changes nothing.
+        new, new_stack = await self._load(name, [path for path, _, _ in files]) if files else (None, None)
+        old, stack = self._agents.pop(name, None), self._stacks.pop(name, None)
         self._seen.pop(name, None)
         if new is not None and files:
+            new.stale = stale
             self._agents[name], self._seen[name] = new, files
+        if new_stack is not None:
+            self._stacks[name] = new_stack
         if old is not None and stack is not None:
             self._retired.append((old, stack))
+            self.freed(old)
+        self.changed()
+
+    def freed(self, agent: Agent) -> None:
+        """Leave the adapter of a retired agent whose last answer has ended."""
+        retired = next((one for one in self._retired if one[0] is agent), None)
+        if retired is not None and not agent.working:
+            self._retired.remove(retired)
+            leaving = asyncio.create_task(_leave(retired[1]), name=f"leave {agent.id}")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     def find(self, agent_id: str) -> Agent:
         """Return an agent, also a broken one; raises UnknownAgent."""
@@ -108,7 +127,7 @@ class Agents:
         """Return the agent files there are, by stem, with what changes when they do."""
         seen: dict[str, list[tuple[Path, int, int]]] = {}
         for path in sorted(self.folder.glob("*")):
-            if path.suffix not in (".py", ".toml") or path.name[0] in "._" or not path.is_file():
+            if not is_agent_file(path) or not path.is_file():
                 continue
             try:
                 stat = path.stat()
@@ -117,26 +136,19 @@ class Agents:
             seen.setdefault(path.stem, []).append((path, stat.st_mtime_ns, stat.st_size))
         return seen
 
-    async def _leave_retired(self) -> None:
-        for agent, stack in [one for one in self._retired if not one[0].working]:
-            self._retired.remove((agent, stack))
-            await _leave(stack)
-
-    async def _load(self, name: str, paths: list[Path]) -> Agent:
+    async def _load(self, name: str, paths: list[Path]) -> tuple[Agent, AsyncExitStack | None]:
+        """Return the agent, and what closes its adapter where it has an open one."""
         try:
             if not is_id(name):
                 raise Broken(bad_id(f"{paths[0].name}: the name"))
             if len(paths) > 1:
                 raise Broken(f"{paths[0].name} and {paths[1].name} are both there: keep one")
             if paths[0].suffix == ".py":
-                return load_file(name, paths[0])
+                return await run_import(lambda: load_file(name, paths[0])), None
             stack = AsyncExitStack() if self.enter else None
-            agent = await load_table(paths[0], Place(name, self.data), stack)
-            if stack is not None:
-                self._stacks[name] = stack
-            return agent
+            return await load_table(paths[0], Place(name, self.data), stack), stack
         except Broken as broken:
-            return Agent(one_line(name), error=one_line(str(broken)), told=one_line(broken.told))
+            return Agent(one_line(name), error=one_line(str(broken)), told=one_line(broken.told)), None
 
 
 async def _leave(stack: AsyncExitStack) -> None:

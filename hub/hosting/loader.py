@@ -18,6 +18,7 @@ from hub.errors import AgentError
 from hub.hosting.contract import Adapter, Marks, Place
 from hub.hosting.functions import Broken, answered, caller, find, worked
 from hub.hosting.hosted import Agent, one_line
+from hub.hosting.importing import run_import
 from hub.plugins import PluginError, find_plugins, load_plugin, refuse
 from hub.settings import hint
 
@@ -43,7 +44,8 @@ async def load_table(path: Path, place: Place, stack: AsyncExitStack | None) -> 
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        adapter = _adapter(path.name, table.pop("adapter", None))
+        kind = table.pop("adapter", None)
+        adapter = await run_import(lambda: _adapter(path.name, kind))
         keys = {key: table.pop(key) for key in attrs.fields_dict(Common) if key in table}
         common = msgspec.convert(keys, Common)
         options = _options(path.name, table, adapter.Options)
@@ -98,7 +100,7 @@ def _options(name: str, table: dict[str, Any], kind: type[Any]) -> Any:
 
 
 def load_file(agent_id: str, path: Path) -> Agent:
-    """Load NAME.py; raises Broken with one line."""
+    """Load NAME.py; raises Broken with one line. It executes the file, so call it by run_import()."""
     try:
         module = _import(agent_id, path)
         function = find(module, path)
@@ -132,7 +134,8 @@ def _import(agent_id: str, path: Path) -> ModuleType:
     try:
         exec(code, module.__dict__)
     except BaseException:
-        del sys.modules[name]
+        if sys.modules.get(name) is module:  # a load whose caller was cancelled may still go on beside this one
+            del sys.modules[name]
         raise
     return module
 

@@ -62,7 +62,7 @@ class Node:
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
-        self.agents = Agents(settings.agents, settings.data)
+        self.agents = Agents(settings.agents, settings.data, changed=self._start_waiting)
         self.log = open_log(settings.log_url, settings.limits, self.seams)
         self.files = Files(settings.data / "files", self.log, settings.limits, self.seams)
         self.pages = Pages(self.log, settings.limits)
@@ -213,10 +213,23 @@ class Node:
             sub.connection.write(protocol.notice(session.state()))
 
     def freed(self, agent: Agent) -> None:
-        """Let the sessions that wait for this agent look again."""
+        """Let the sessions that wait for this agent look again; leave its adapter if it is retired and idle."""
+        self.agents.freed(agent)
         if agent.marks.max_runs or agent.work is not None:
-            for session in [session for session in self.sessions.values() if session.queue]:
-                session.schedule.next()
+            self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        """Let every session with waiting runs look again: an agent has room, or was loaded again, or is gone."""
+        for session in [session for session in self.sessions.values() if session.queue]:
+            session.schedule.next()
+
+    def agent_of(self, run_id: str) -> str:
+        """Return the agent of a run that goes on, or an empty string. Any thread may call it: it only reads."""
+        for session in list(self.sessions.values()):
+            run = session.schedule.running.get(run_id)
+            if run is not None:
+                return run.record.agentId
+        return ""
 
     def _members_changed(self, channel: Channel) -> None:
         if not self.draining:

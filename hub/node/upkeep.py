@@ -8,6 +8,7 @@ import structlog
 
 from hub.delivery.connection import Connection
 from hub.node.node import Node
+from hub.node.watchdog import Watchdog
 from hub.observe.load import ThreadLoad
 
 log = structlog.get_logger()
@@ -26,14 +27,20 @@ class Upkeep:
     node: Node
     _load: ThreadLoad = attrs.Factory(ThreadLoad)
     _tasks: list[asyncio.Task[None]] = attrs.Factory(list)
+    _watchdog: Watchdog = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._watchdog = Watchdog(self.node.agent_of)
 
     def start(self) -> None:
+        self._watchdog.start()
         steps = [(LOAD_SECONDS, self._note_load), (SWEEP_SECONDS, self._sweep), (EXPIRE_SECONDS, self._expire)]
         if self.node.settings.reload:
             steps.append((RELOAD_SECONDS, self._reload))
         self._tasks += [asyncio.create_task(self._every(seconds, step)) for seconds, step in steps]
 
     async def stop(self) -> None:
+        self._watchdog.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -52,6 +59,7 @@ class Upkeep:
                 log.exception("upkeep failed; tried again later", step=step.__name__)
 
     async def _note_load(self) -> None:
+        self._watchdog.beat()
         self.node.pace.note(self._load.look())
 
     async def _sweep(self) -> None:
@@ -110,5 +118,9 @@ def log_loaded(node: Node, agent_id: str) -> None:
         log.info("agent removed", agent=agent_id[:128])
     elif agent.error:
         log.warning("agent broken", agent=agent_id, reason=agent.error)
+    elif agent.stale:
+        log.warning(
+            "agent loaded; modules that it imports were not reloaded", agent=agent_id, modules=", ".join(agent.stale)
+        )
     else:
         log.info("agent loaded", agent=agent_id)

@@ -44,7 +44,7 @@ class SessionHost(Protocol):
         """The session may leave memory, if nothing else needs it."""
 
     def freed(self, agent: Agent) -> None:
-        """The agent may take another run."""
+        """The agent may take another run, or code of it has ended."""
 
 
 class RunHost(Protocol):
@@ -70,4 +70,4 @@ class RunHost(Protocol):
         """The run's end is in the log; called once."""
 
     def freed(self, agent: Agent) -> None:
-        """The agent may take another run."""
+        """The agent may take another run, or code of it has ended."""

@@ -94,7 +94,9 @@ class Run:
         if self._is_working and self.agent is not None:
             self._is_working = False
             self.agent.working -= 1
-            self._give_place()
+            self.agent.places -= self._has_place
+            self._has_place = False
+            self.host.freed(self.agent)  # also where the place was given back before: the code has ended only now
 
     def _give_place(self) -> None:
         if self._has_place and self.agent is not None:

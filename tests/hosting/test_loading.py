@@ -11,15 +11,19 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from support.hub import Hub
 from support.packages import add_package
+from support.waiting import eventually
 
 from hub.errors import AgentBroken, UnknownAgent
+from hub.hosting.calls import calling
 from hub.hosting.contract import Call, Marks, Message, Run
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
 from hub.hosting.loader import ADAPTERS
 from hub.hosting.output import pieces
 from hub.messages import Author
+from hub.node.upkeep import reload
 
 NUL_ERROR = "SyntaxError" if sys.version_info >= (3, 11, 4) else "ValueError"  # what Python says of a NUL in its code
 
@@ -574,15 +578,44 @@ async def test_a_changed_adapter_is_left_when_its_last_answer_is_over(agents: Ag
     """What the answer uses stays open under it."""
     (adapters / "noted.py").write_text(NOTED)
     agent = await only(agents, 'adapter = "noted"\nnotes = "old"', "a.toml")
-    agent.working = 1
+    agent.working = 2
     write(agents, "a.toml", 'adapter = "noted"\nnotes = "newer"')
     assert await agents.reload_changed() == ["a"]
     assert (agents.data / "old").read_text() == "entered\n"
     assert (agents.data / "newer").read_text() == "entered\n"
+    agents.freed(agent)  # one of two answers has ended
     agent.working = 0
-    assert await agents.reload_changed() == []
-    assert (agents.data / "old").read_text() == "entered\nleft\n"
+    agents.freed(agent)
+    await eventually(lambda: (agents.data / "old").read_text() == "entered\nleft\n")
     assert (agents.data / "newer").read_text() == "entered\n"
+
+
+async def test_the_close_waits_for_adapters_that_are_being_left(agents: Agents, adapters: Path) -> None:
+    """A reload does not wait for a slow one; the close does, and one that fails is no matter."""
+    slow = "    import asyncio\n    await asyncio.sleep(0.05)\n    note('left')\n    raise RuntimeError('bad mood')\n"
+    (adapters / "noted.py").write_text(NOTED.replace('    note("left")\n', slow))
+    await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
+    (agents.folder / "a.toml").unlink()
+    assert await agents.reload_changed() == ["a"]
+    assert (agents.data / "n").read_text() == "entered\n"
+    await agents.close()
+    assert (agents.data / "n").read_text() == "entered\nleft\n"
+
+
+async def test_a_call_of_another_agent_keeps_its_adapter_open(agents: Agents, adapters: Path) -> None:
+    """`run.call` counts as an answer: the adapter is left when the call has ended."""
+    (adapters / "noted.py").write_text(NOTED)
+    await only(agents, 'adapter = "noted"\nnotes = "n"\ntimes = 2', "a.toml")
+    call = calling(agents, 1)(a_run(), "a", "hi")
+    async with aclosing(aiter(call)) as heard:  # type: ignore[type-var]
+        assert await anext(heard) == "a heard hi"
+        (agents.folder / "a.toml").unlink()
+        assert await agents.reload_changed() == ["a"]
+        for _ in range(5):  # a task that leaves it would have its turn
+            await asyncio.sleep(0)
+        assert await anext(heard) == "a heard hi"
+        assert (agents.data / "n").read_text() == "entered\n"
+    await eventually(lambda: (agents.data / "n").read_text() == "entered\nleft\n")
 
 
 async def test_loads_of_one_file_at_once_lose_no_adapter(agents: Agents, adapters: Path) -> None:
@@ -595,6 +628,108 @@ async def test_loads_of_one_file_at_once_lose_no_adapter(agents: Agents, adapter
     await agents.close()
     lines = (agents.data / "n").read_text().split()
     assert lines.count("entered") == lines.count("left") >= 3
+
+
+BUSY = """
+import pathlib, threading, time
+here = pathlib.Path(__file__).parent.parent
+(here / "begun").write_text(threading.current_thread().name)
+for _ in range(200):
+    if (here / "gate").exists():
+        break
+    time.sleep(0.01)
+else:
+    raise TimeoutError("nobody opened the gate")
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "adapter"])
+async def test_an_import_that_takes_its_time_stops_nobody(agents: Agents, adapters: Path, kind: str) -> None:
+    """The loop opens the gate that the import waits for."""
+    (adapters / "noted.py").write_text(BUSY + NOTED)
+    if kind == "file":
+        write(agents, "a.py", BUSY + "def a(message): return 'yes'")
+    else:
+        write(agents, "a.toml", 'adapter = "noted"\nnotes = "n"')
+    here = agents.folder.parent
+    loading = asyncio.create_task(agents.open())
+    await eventually((here / "begun").exists)
+    (here / "gate").touch()
+    await loading
+    assert agents.all()[0].error is None
+    assert (here / "begun").read_text() == "hub-agents"
+
+
+async def test_a_load_that_is_cancelled_changes_nothing(agents: Agents, adapters: Path) -> None:
+    """The old adapter answers on, and is left at the close; the failure of a dropped import harms nobody."""
+    (adapters / "noted.py").write_text(NOTED)
+    old = await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
+    (agents.folder / "a.toml").unlink()
+    write(agents, "a.py", BUSY + "def a(message): return 'never'")
+    loading = asyncio.create_task(agents.reload_changed())
+    await eventually((agents.folder.parent / "begun").exists)
+    loading.cancel()
+    await asyncio.wait([loading])
+    assert loading.cancelled()
+    assert agents.get("a") is old and await given(old) == ["a heard hi"]
+    (agents.folder.parent / "gate").touch()
+    await agents.close()
+    assert (agents.data / "n").read_text().split() == ["entered", "left"]
+
+
+async def test_a_file_that_raises_keyboard_interrupt_still_raises_it(agents: Agents) -> None:
+    """It is nobody's agent to be broken: whoever presses Ctrl-C means the hub."""
+    write(agents, "a.py", "raise KeyboardInterrupt")
+    opening = agents.open()
+    with pytest.raises(KeyboardInterrupt):
+        waited = opening.send(None)
+        while waited is not None and not waited.done():
+            await asyncio.sleep(0)
+        opening.send(None)
+
+
+async def test_a_reload_names_the_modules_that_it_left_as_they_were(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those beside the agent that were imported before; no agent file, and none at the first load."""
+    monkeypatch.syspath_prepend(str(agents.folder))
+    for name in ("_words", "_more", "other"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    write(agents, "_words.py", "WORD = 'old'")
+    write(agents, "_more.py", "WORD = 'old'")
+    write(agents, "other.py", "def other(message): pass")
+    first = await only_a(agents, "import other\nfrom _words import WORD\ndef a(message): return WORD")
+    assert first.error is None and first.stale == ()
+    write(agents, "_words.py", "WORD = 'newer'")
+    write(agents, "a.py", "import other, _more\nfrom _words import WORD\ndef a(message): return WORD")
+    assert await agents.reload_changed() == ["a"]
+    second = agents.get("a")
+    assert second.stale == ("_words",) and await given(second) == [Message("old")]
+    await agents.reload("a")
+    assert agents.get("a").stale == ("_more", "_words")
+
+
+async def test_the_log_says_once_which_modules_were_not_reloaded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of the line that an agent was loaded, and only where there are such modules."""
+    monkeypatch.syspath_prepend(str(hub.folder / "agents"))
+    monkeypatch.delitem(sys.modules, "_lines", raising=False)
+    hub.agent("_lines.py", "LINE = 1")
+    hub.agent("a.py", "def a(message): pass")
+    await hub.start()
+    with capture_logs() as logs:
+        await reload(hub.node, "a")
+        hub.agent("a.py", "import _lines\ndef a(message): pass")
+        await reload(hub.node, "a")
+        await reload(hub.node, "a")
+    lines = [(line["event"], line.get("modules")) for line in logs if line.get("agent") == "a"]
+    stale = ("agent loaded; modules that it imports were not reloaded", "_lines")
+    assert lines == [("agent loaded", None), ("agent loaded", None), stale]
+
+
+async def only_a(agents: Agents, text: str) -> Agent:
+    write(agents, "a.py", text)
+    await agents.open()
+    return agents.get("a")
 
 
 async def test_a_folder_that_vanishes_takes_its_agents_with_it(agents: Agents) -> None:

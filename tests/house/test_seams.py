@@ -11,9 +11,9 @@ from support.hub import Hub
 from hub.seams import Seams
 
 FOLDERS = ("access", "commands", "delivery", "node", "sessions", "storage")
-# Wall time, clocks and randomness. What may take them: the thread that writes the log, which has no event loop.
+# Wall time, clocks and randomness. What may take them: threads, which have no event loop.
 WORLD = {"time", "datetime", "random", "secrets", "uuid"}
-THREADS = {"storage/sqlite/writer.py"}
+THREADS = {"node/watchdog.py", "storage/sqlite/writer.py"}
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / "hub" / folder).rglob("*.py"))]
 
 

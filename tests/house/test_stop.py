@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from support.hub import AGENTS, Client
 from support.process import HubProcess
+from support.waiting import eventually
 
 OTHERS = {
     "brief": '''
@@ -182,3 +183,18 @@ async def test_an_agent_that_ignores_its_cancel_does_not_hold_the_process(
     assert (await client.until_type("run_finished"))["stopReason"] == "aborted"
     assert await client.closed() == 1012
     assert await served.ended() == 0
+
+
+async def test_an_import_that_never_ends_does_not_hold_a_hub_that_starts(tmp_path: Path) -> None:
+    """The signal is heard while the agent file is executed."""
+    hub = HubProcess(tmp_path)
+    hub.agent("endless.py", "import pathlib, time\npathlib.Path('begun').touch()\nwhile True:\n    time.sleep(0.01)\n")
+    starting = asyncio.create_task(hub.start())
+    try:
+        await eventually((tmp_path / "begun").exists)
+        hub.signal(signal.SIGTERM)
+        assert await hub.ended() == 0
+    finally:
+        await hub.kill()
+        await asyncio.wait([starting])
+    assert isinstance(starting.exception(), AssertionError)  # it never listened

@@ -598,6 +598,33 @@ async def test_where_the_agent_is_full_the_new_answer_waits(hub: Hub) -> None:
     assert (await ended(client, accepted["runId"]))["stopReason"] == "end_turn"
 
 
+RELOADED = {
+    "raised": ("max_runs=1", "max_runs=2", "end_turn"),
+    "unlimited": ("(max_runs=1)", "", "end_turn"),
+    "broken": ("yield", "yield yield", "error"),
+    "gone": (SINGLE, "", "error"),
+}
+
+
+@pytest.mark.parametrize("change", RELOADED)
+async def test_a_run_that_waits_for_its_agent_looks_again_after_a_reload(hub: Hub, change: str) -> None:
+    """It starts if the agent has room now, and fails if the agent is broken or gone."""
+    hub.agent("single.py", SINGLE)
+    client = await begin(hub)
+    said = await say(client, str(hub.folder), agent="single")
+    await client.send(type="chat", agentId="single", sessionId="s2", message=str(hub.folder / "gate"))
+    await client.until(lambda f: f["type"] == "run_started" and f["sessionId"] == "s2")
+    await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref="r")
+    accepted = await outcome(client, "r")
+    assert accepted["status"] == "queued"
+    old, new, reason = RELOADED[change]
+    hub.agent("single.py", SINGLE.replace(old, new))
+    if change == "gone":
+        (hub.folder / "agents" / "single.py").unlink()
+    await reload(hub.node, "single")
+    assert (await ended(client, accepted["runId"]))["stopReason"] == reason
+
+
 async def test_a_hub_that_goes_down_takes_nothing_back(hub: Hub) -> None:
     """An edit that waits for a run's end hears `draining`; the message stays, and a new hub has it."""
     client = await begin(hub)

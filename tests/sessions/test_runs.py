@@ -1,6 +1,7 @@
 """Runs: the queue, cancel, bad agents, time limits; each ends exactly once."""
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from support.hub import Client, Hub
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import Draining, StorageUnavailable
+from hub.hosting.loader import ADAPTERS
 from hub.limits import MiB
 from hub.messages import Author, Chat
 from hub.storage.log import Done
@@ -596,6 +598,55 @@ async def test_an_agents_limit_holds_for_chats_that_come_at_once(hub: Hub) -> No
     assert hub.node.agents.get("single").working == 0
     await client.send(type="chat", agentId="single", sessionId="s9", message=gate)
     await client.until_done()
+
+
+DEAF = """
+from contextlib import asynccontextmanager
+import asyncio
+import attrs
+
+@attrs.frozen
+class Options:
+    gate: str
+
+@asynccontextmanager
+async def open(options, place):
+    async def answer(run):
+        yield "one "
+        while not (place.data / run.message).exists():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                pass
+
+    yield answer
+    (place.data / "left").touch()
+"""
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_removed_adapter_is_left_when_its_last_run_has_ended(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """Without another reload; also where the run's end was said before its code ended."""
+    (hub.folder / "deaf_adapter.py").write_text(DEAF)
+    monkeypatch.syspath_prepend(str(hub.folder))
+    monkeypatch.delitem(sys.modules, "deaf_adapter", raising=False)
+    monkeypatch.setitem(ADAPTERS, "deaf", "deaf_adapter")
+    hub.agent("deaf.toml", 'adapter = "deaf"\ngate = "gate"\nmax_runs = 1')
+    await hub.start(grace_seconds=0.1)
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="deaf", sessionId="s1", message="gate")
+    await client.until_type("stream")
+    (hub.folder / "agents" / "deaf.toml").unlink()
+    assert await hub.node.agents.reload_changed() == ["deaf"]
+    if cancelled:
+        await client.send(type="cancel", sessionId="s1")
+        await client.until_done()
+    left = hub.folder / "data" / "left"
+    assert not left.exists()
+    (hub.folder / "data" / "gate").touch()
+    await eventually(left.exists)
 
 
 async def test_no_chat_is_taken_once_the_hub_goes_down(hub: Hub) -> None:

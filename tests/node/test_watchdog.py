@@ -1,0 +1,82 @@
+"""An agent that blocks the event loop is named in the log."""
+
+import textwrap
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from support.packages import add_package
+from support.process import HubProcess
+from support.waiting import eventually
+
+BLOCKS = """
+    import time
+
+    def work():
+        secret = "hunter2"
+        time.sleep(2)
+
+    async def blocks(message: str):
+        yield "one "
+        work()
+        yield "two"
+    """
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[HubProcess]:
+    hub = HubProcess(tmp_path)
+    hub.agent("blocks.py", BLOCKS)
+    yield hub
+    await hub.kill()
+
+
+async def test_an_agent_that_blocks_the_loop_is_named_once_a_minute(served: HubProcess) -> None:
+    """With its run, its file and its lines, and no values; two blocks within a minute make one line."""
+    await served.start()
+    runs = []
+    async with aiohttp.ClientSession(served.url) as http:
+        for number in range(2):
+            chat = {"agentId": "blocks", "message": "hi"}
+            async with http.post(f"/api/v1/sessions/s{number}/chat?wait=true", json=chat) as response:
+                assert response.status == 200
+                runs.append((await response.json())["runId"])
+    await eventually(lambda: "the event loop is blocked" in served.log)
+    (line,) = [line for line in served.said if "the event loop is blocked" in line]
+    assert "agent=blocks" in line and f"run={runs[0]}" in line, line
+    assert "agents/blocks.py:6 work < agents/blocks.py:10 blocks" in line and "hunter2" not in line, line
+
+
+async def test_an_adapter_that_blocks_is_named_by_its_run(served: HubProcess, tmp_path: Path) -> None:
+    """It has no file in the agents folder; what blocks may wait in a selector of its own."""
+    code = """
+    import subprocess
+    from contextlib import asynccontextmanager
+    import attrs
+
+    @attrs.frozen
+    class Options:
+        pass
+
+    @asynccontextmanager
+    async def open(options, place):
+        async def answer(run):
+            subprocess.run(["sleep", "2"], capture_output=True)
+            yield "done"
+        yield answer
+    """
+    packages = tmp_path / "packages"
+    add_package(
+        packages, "acme-slow", "[hubbub.adapters]\nslow = slow_adapter", {"slow_adapter": textwrap.dedent(code)}
+    )
+    served.packages = packages
+    served.agent("slow.toml", 'adapter = "slow"')
+    await served.start()
+    async with aiohttp.ClientSession(served.url) as http:
+        async with http.post("/api/v1/sessions/s1/chat?wait=true", json={"agentId": "slow", "message": "x"}) as answer:
+            assert answer.status == 200, served.log
+            run = (await answer.json())["runId"]
+    await eventually(lambda: "the event loop is blocked" in served.log)
+    (line,) = [line for line in served.said if "the event loop is blocked" in line]
+    assert "agent=slow" in line and f"run={run}" in line and "selectors.py" in line, line
