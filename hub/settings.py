@@ -87,7 +87,7 @@ def _from_file(path: Path) -> Iterator[Entry]:
         if table not in TABLES:
             raise ConfigError(
                 f"{FILE}: {table!r} stands outside of [hubbub] and [limits]: settings belong in the first, "
-                "limits in the second"
+                f"limits in the second{hint(table, list(TABLES)) if isinstance(entries, dict) else ''}"
             )
         if not isinstance(entries, dict):
             raise ConfigError(
@@ -102,6 +102,8 @@ def _dotted(table: str, name: str) -> str:
 
 
 def _checked(where: str, table: str, name: str, value: Any) -> Any:
+    if table == "hubbub" and name in LIMIT_KINDS:
+        raise ConfigError(f"{FILE}: {name} is a limit: put it under [limits]")
     if name not in TABLES[table]:
         what = "setting" if table == "hubbub" else "limit"
         raise ConfigError(f"{FILE}: unknown {what} {name!r}{hint(name, list(TABLES[table]))}")

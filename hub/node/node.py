@@ -33,6 +33,8 @@ from hub.storage.private import make_private
 
 log = structlog.get_logger()
 
+OURS = ("hub.db", "files", "model")  # what the names in a data folder begin with
+
 
 @attrs.define(eq=False, repr=False)
 class Node:
@@ -80,7 +82,7 @@ class Node:
 
     async def start(self) -> None:
         """Open the log and the agents, and take up what an earlier process left."""
-        make_private(self.settings.data)
+        make_private(self.settings.data, lambda name: name.startswith(OURS))
         await self.log.start(self._deliver)
         self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
         try:

@@ -91,7 +91,7 @@ class Files:
             await self._take_away(blobs[at : at + SWEPT])
 
     def _prepare(self, log_identity: str) -> list[str]:
-        make_private(self.folder)
+        make_private(self.folder, lambda name: name == OWNER or name.endswith(PART) or BLOB.fullmatch(name) is not None)
         lockfile.hold(self.folder, self._undo)
         owner = self.folder / OWNER
         touch_private(owner)

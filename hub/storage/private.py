@@ -1,13 +1,19 @@
 """Folders and files that no other account of the machine may read: they hold what people wrote."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder, with its parents, or close the one that is there to other accounts (0700)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+def make_private(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Make a folder that other accounts may not read (0700), with its parents.
+
+    One that is there is closed only if *is_ours* knows the names of all that is in it: somebody may have chosen a
+    folder that others need, such as a project's or /tmp.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if all(map(is_ours, os.listdir(folder))):
+        folder.chmod(0o700)
 
 
 def touch_private(path: Path) -> None:

@@ -238,3 +238,11 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path) -> None:
         load({}, {"HUBBUB_LIMITS_QUEUED_RUN": "5"}, tmp_path)
     with pytest.raises(ConfigError, match="HUBBUB_LIMITS_RUN_SECONDS in the environment must be a number of seconds"):
         load({}, {"HUBBUB_LIMITS_RUN_SECONDS": "soon"}, tmp_path)
+
+
+def test_a_limit_among_the_settings_is_told_where_it_belongs(tmp_path: Path) -> None:
+    """And so is a table whose name is nearly right."""
+    assert refusal(tmp_path, "[hubbub]\nqueued_runs = 2") == (
+        "hubbub.toml: queued_runs is a limit: put it under [limits]"
+    )
+    assert refusal(tmp_path, "[limit]\nqueued_runs = 2").endswith("limits in the second: did you mean limits?")

@@ -839,6 +839,7 @@ async def test_no_other_account_reads_what_is_kept(hub: Hub) -> None:
     data = hub.folder / "data"
     data.mkdir(mode=0o755)
     (data / "hub.db").touch(mode=0o644)
+    (data / "hub.db-wal").touch(mode=0o644)
     await hub.start()
     async with aiohttp.ClientSession(base_url=f"{hub.url}/api/v1/") as http:
         await post(http, b"secret")
@@ -846,3 +847,19 @@ async def test_no_other_account_reads_what_is_kept(hub: Hub) -> None:
     assert len(modes) > 6
     for path, mode in modes.items():
         assert mode == (0o700 if (hub.folder / path).is_dir() else 0o600), path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run this on Linux or macOS")
+async def test_a_folder_that_others_use_stays_as_it_is(hub: Hub) -> None:
+    """Only what the hub makes in it is closed: somebody may name /tmp, or a project's folder."""
+    data = hub.folder / "data"
+    data.mkdir()
+    data.chmod(0o1777)
+    (data / "theirs.txt").touch(mode=0o644)
+    for _ in range(2):
+        await hub.start()
+        await hub.stop()
+        assert data.stat().st_mode & 0o7777 == 0o1777
+        assert (data / "theirs.txt").stat().st_mode & 0o777 == 0o644
+        assert (data / "hub.db").stat().st_mode & 0o777 == 0o600
+        assert (data / "files").stat().st_mode & 0o777 == 0o700

@@ -265,7 +265,9 @@ def open_file(writer: Writer, undo: ExitStack) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lockfile.hold(path, undo)
-        touch_private(path)  # SQLite gives the files beside it the same mode
+        for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+            if file == path or file.exists():
+                touch_private(file)  # SQLite gives those that it makes later the same mode
         writer.db = connect(path)
         undo.callback(lambda: writer.db.close())  # the one that it then has
         writer.prepare()
