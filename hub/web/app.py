@@ -68,6 +68,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = said(Failure(text, code), status=wrong.status)
         response.headers.update({key: value for key, value in wrong.headers.items() if key == "Allow"})
         return response
+    except ConnectionError:  # the client went away, during its handshake perhaps: nobody hears this
+        return web.Response(status=499)
     except Exception:
         log.exception("a request failed", path=request.path[:200])
         return said(Failure("the hub failed; its output says why", "internal"), status=500)

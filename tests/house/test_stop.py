@@ -198,3 +198,30 @@ async def test_an_import_that_never_ends_does_not_hold_a_hub_that_starts(tmp_pat
         await hub.kill()
         await asyncio.wait([starting])
     assert isinstance(starting.exception(), AssertionError)  # it never listened
+
+
+async def test_a_client_that_is_lost_in_its_handshake_is_no_error(
+    served: HubProcess, http: aiohttp.ClientSession
+) -> None:
+    """Nothing is logged of 200 that reset their connection at once, on a socket, a stream and a chat."""
+    head = f"Host: 127.0.0.1:{served.port}\r\n"
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    body = '{"agentId":"echo","message":"x"}'
+    requests = (
+        f"GET /api/v1/ws HTTP/1.1\r\n{head}{upgrade}{key}\r\n",
+        f"GET /api/v1/sessions/s1/events HTTP/1.1\r\n{head}Accept: text/event-stream\r\n\r\n",
+        f"POST /api/v1/sessions/s1/chat HTTP/1.1\r\n{head}Accept: text/event-stream\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}",
+        f"POST /api/v1/sessions/s1/chat?wait=true HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}",
+    )
+    for number in range(200):
+        with socket.create_connection(("127.0.0.1", served.port)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset instead of a farewell
+            sock.sendall(requests[number % len(requests)].encode())
+    client = await connect(http, served, sessionId="s2")
+    await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
+    await client.until_type("run_finished")
+    served.signal(signal.SIGTERM)
+    assert await served.ended() == 0
+    assert "failed" not in served.log and "Traceback" not in served.log and "error" not in served.log
