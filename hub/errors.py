@@ -28,6 +28,7 @@ HubError
 │   ├── AgentBroken       the agent's file could not be loaded
 │   ├── Busy              a queue or an agent is at its limit, or the chat said `ifBusy: reject`
 │   ├── StorageUnavailable  the log cannot be written now; nothing of the command was kept
+│   │   └── LogDamaged      a part of the log cannot be read
 │   └── Draining          the hub is going down
 ├── Denied                the principal may not do this
 └── Refused               this Origin or Host may not come in
@@ -165,6 +166,10 @@ class Busy(Unavailable):
 
 class StorageUnavailable(Unavailable):
     code = "storage_unavailable"
+
+
+class LogDamaged(StorageUnavailable):
+    """A part of the log cannot be read, and will not be by trying again."""
 
 
 class Draining(Unavailable):

@@ -99,7 +99,7 @@ async def ask(hub: Hub, who: Principal, command: Chat) -> Outcome:
     agent, session_id = _target(hub, command, None)
     async with hub.node.use(hub.key(who, session_id)) as session:
         accepted = await session.admission.chat(command, who.author, agent)
-        await session.schedule.finished(accepted.runId)
+        await session.schedule.left(accepted.runId)
         result = await outcome(hub.node.log, session, accepted)
     if result.stopReason is None and hub.node.draining:
         ids = {"sessionId": accepted.sessionId, "runId": accepted.runId, "messageId": accepted.messageId}

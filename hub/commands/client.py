@@ -73,7 +73,7 @@ class Client:
         for sub in tuple(self.connection.subscriptions.values()):
             session = self.hub.node.sessions.get(sub.channel.key)
             if session is not None and session.channel is sub.channel:
-                await session.schedule.finished(run_id)
+                await session.schedule.left(run_id)
 
     async def silenced(self) -> None:
         """Wait until it has gone, or hears no session any more."""

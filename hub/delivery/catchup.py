@@ -109,9 +109,10 @@ class CatchUp:
             return
         rows = None if sub.read else self.limits.first_page_rows
         page = await self.pages.read(channel.key, channel.epoch, start, channel.head, rows)
+        protocol = self.connection.protocol
         data = await self._encode(sub, page)
-        if sub.closed or sub.cursor != start or sub not in self.behind:
-            return  # while the page was read, the client left or moved its cursor
+        if sub.closed or sub.cursor != start or sub not in self.behind or self.connection.protocol is not protocol:
+            return  # while the page was read, the client left, moved its cursor, or said hello
         events = page.events
         if not events or events[0].seq != start + 1:
             # Retention went past the cursor while the page was read, and has not said so yet.

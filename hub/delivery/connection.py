@@ -89,7 +89,7 @@ class Connection:
 
     async def silenced(self) -> None:
         """Wait until this client has gone, or hears no session any more."""
-        if self.hears:
+        while self.hears:
             self._silent = asyncio.get_running_loop().create_future()
             await self._silent
 

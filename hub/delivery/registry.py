@@ -196,4 +196,5 @@ class Registry:
     def stuck(self, now: float) -> list[Connection]:
         """Return the connections that have taken nothing for `stuck_seconds`; call it every second or so."""
         seconds = self.limits.stuck_seconds
-        return [connection for connection in self.connections if connection.transport.is_stuck(now, seconds)]
+        there = (connection for connection in self.connections if not connection.closed)
+        return [connection for connection in there if connection.transport.is_stuck(now, seconds)]

@@ -84,8 +84,8 @@ class Node:
         """Open the log and the agents, and take up what an earlier process left."""
         make_private(self.settings.data, lambda name: name.startswith(OURS))
         await self.log.start(self._deliver)
-        self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
         try:
+            self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
             await self.files.start()
             await self.agents.open()
             await recover_runs(self)

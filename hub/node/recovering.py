@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from hub.errors import HubError
+from hub.errors import HubError, LogDamaged
 from hub.ids import Key
 from hub.sessions.recovery import abort, recover
 from hub.storage.records import RunRecord
@@ -40,10 +40,10 @@ async def _recover_each(node: "Node", sessions: Iterator[tuple[Key, Sequence[Run
             async with node.use(key) as session:
                 try:
                     await recover(session, records)
-                except HubError as damage:
+                except LogDamaged as damage:
                     abort(session, records)
                     _warn(key, records, damage, outcome="aborted")
-        except HubError as damage:  # the session cannot be loaded, and so nothing can be appended to it
+        except HubError as damage:  # the session cannot be loaded, or not be read just now
             _warn(key, records, damage, outcome="left to the next start")
 
 

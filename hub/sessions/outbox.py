@@ -95,6 +95,7 @@ class Outbox:
     _urgent: bool = False
     _timer: asyncio.TimerHandle | None = None
     _retry_timer: asyncio.TimerHandle | None = None
+    _is_closed: bool = False
     _next: float = float("-inf")  # when chunks alone may go again
     _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
@@ -165,7 +166,7 @@ class Outbox:
         self._tails.pop(run, None)
 
     def _soon(self) -> None:
-        if self._flying or self.failing:
+        if self._flying or self.failing or self._is_closed:
             return  # _landed or the retry comes back here
         wait = 0.0 if self._urgent else self._next - self._loop.time()
         if self._timer is not None:
@@ -275,13 +276,16 @@ class Outbox:
             return
         if not was:
             log.warning("the log cannot be written; what was said waits", session=self.key)
-        self._retry_timer = self._loop.call_later(self.limits.retry_seconds, self._retry)
+        if not self._is_closed:
+            self._retry_timer = self._loop.call_later(self.limits.retry_seconds, self._retry)
 
     def close(self) -> None:
         """Try no more: the node is closed, and what still waits is lost with it."""
+        self._is_closed = True
         for timer in (self._timer, self._retry_timer):
             if timer is not None:
                 timer.cancel()
+        self._timer = self._retry_timer = None
 
     def _retry(self) -> None:
         self.failing = False

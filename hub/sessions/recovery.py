@@ -51,11 +51,17 @@ async def recover(session: Session, records: Sequence[RunRecord]) -> None:
 
 
 def abort(session: Session, records: Sequence[RunRecord]) -> None:
-    """End the runs of a session whose log cannot be read (`aborted`), without what they said and asked."""
+    """End the started runs of a session whose log cannot be read (`aborted`), without what they said and asked.
+
+    Those that wait have said nothing, and wait on.
+    """
     runs = [session.schedule.make_run(record, None) for record in records]
-    session.runs.update({run.id: run for run in runs})
-    for run in runs:
+    started = [run for run in runs if run.record.state == "started"]
+    session.runs.update({run.id: run for run in started})
+    session.queue.extend(run for run in runs if run.record.state == "queued")
+    for run in started:
         run.stop("aborted")
+    session.schedule.next()
 
 
 def _recover_started(session: Session, record: RunRecord, found: Left) -> None:

@@ -143,9 +143,11 @@ class Run:
     def _abandon(self) -> None:
         log.warning("agent ignores its cancel; its later output is dropped", agent=self.record.agentId, run=self.id)
         self._end(self.stopping or "cancelled")
-        self._give_place()
-        if self.task is not None:
-            self.task.cancel()  # it may have swallowed one, and heed another
+        if self.agent is not None and self.agent.work is None:
+            # A thread goes on whatever its task does: it keeps its place, and is waited for.
+            self._give_place()
+            if self.task is not None:
+                self.task.cancel()  # it may have swallowed one, and heed another
 
     def _watch_silence(self, limit: float) -> None:
         loop = asyncio.get_running_loop()

@@ -41,6 +41,7 @@ class Schedule:
     waiting: list[Run] = attrs.Factory(list)
     turn: asyncio.Lock = attrs.Factory(asyncio.Lock)
     draining: bool = False
+    _is_drained: bool = False
     call: Callable[[RunView, str, str], Call] = attrs.field(init=False)
     shelf: Shelf = attrs.field(init=False)
     _ends: dict[str, asyncio.Event] = attrs.Factory(dict)
@@ -166,9 +167,14 @@ class Schedule:
         if self.has(run_id):
             await self._ends.setdefault(run_id, asyncio.Event()).wait()
 
+    async def left(self, run_id: str) -> None:
+        """Wait as finished() does, but not for a run that a drain leaves waiting."""
+        if not (self._is_drained and run_id not in self.running):
+            await self.finished(run_id)
+
     def drain(self) -> None:
         """End what goes on (`aborted`; a restartable run stays in the log as started); what waits stays waiting."""
-        self.draining = True
+        self.draining = self._is_drained = True
         for run in list(self.running.values()):
             if run.agent is not None and run.agent.marks.restartable and not run.ended and not run.stopping:
                 run.leave()

@@ -4,6 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger()
+
 
 def make_private(folder: Path, is_ours: Callable[[str], bool]) -> None:
     """Make a folder that other accounts may not read (0700), with its parents.
@@ -13,13 +17,20 @@ def make_private(folder: Path, is_ours: Callable[[str], bool]) -> None:
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if all(map(is_ours, os.listdir(folder))):
-        folder.chmod(0o700)
+        _close(folder, 0o700)
 
 
 def touch_private(path: Path) -> None:
     """Make an empty file, or close the one that is there to other accounts (0600)."""
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    path.chmod(0o600)
+    _close(path, 0o600)
+
+
+def _close(path: Path, mode: int) -> None:
+    try:
+        path.chmod(mode)
+    except OSError as error:  # another account's, or a disk that knows no modes: the hub may work there all the same
+        log.warning("open to other accounts", path=str(path), reason=error.strerror)
 
 
 def open_private(path: str, flags: int) -> int:

@@ -697,3 +697,28 @@ async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_re
     assert (await client.until_done())["stopReason"] == "aborted"
     said = [m for m in await hub.node.log.messages("s1", 9, MiB) if m.role == "assistant"]
     assert [(m.messageId, m.content) for m in said] == [(second["messageId"], "try ")]
+
+
+async def test_a_thread_that_goes_on_keeps_its_place(hub: Hub) -> None:
+    """No cancel reaches it: its run has ended, and its code counts until it has."""
+    hub.agent(
+        "plain.py",
+        """
+        import pathlib, time
+
+        def plain(message: str):
+            yield "one "
+            while not pathlib.Path(message).exists():
+                time.sleep(0.01)
+        """,
+    )
+    await hub.start(grace_seconds=0.1)
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="plain", sessionId="s1", message=str(hub.folder / "gate"))
+    await client.until_type("stream")
+    await client.send(type="cancel", sessionId="s1")
+    assert (await client.until_done())["stopReason"] == "cancelled"
+    plain = hub.node.agents.get("plain")
+    assert (plain.working, plain.places) == (1, 1)
+    (hub.folder / "gate").touch()
+    await eventually(lambda: (plain.working, plain.places) == (0, 0))

@@ -863,3 +863,19 @@ async def test_a_folder_that_others_use_stays_as_it_is(hub: Hub) -> None:
         assert (data / "theirs.txt").stat().st_mode & 0o777 == 0o644
         assert (data / "hub.db").stat().st_mode & 0o777 == 0o600
         assert (data / "files").stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_folder_whose_mode_cannot_be_changed_is_used_all_the_same(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is another account's, which lets the hub write there; one line says that others may read it."""
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with capture_logs() as logs:
+        await hub.start()
+    assert {line["event"] for line in logs if line["log_level"] == "warning"} == {"open to other accounts"}
+    async with aiohttp.ClientSession(base_url=f"{hub.url}/api/v1/") as http:
+        assert (await post(http, b"hello"))[0] == 201

@@ -26,7 +26,7 @@ import msgspec
 import orjson
 import structlog
 
-from hub.errors import StorageUnavailable
+from hub.errors import LogDamaged, StorageUnavailable
 from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import Event, Message
@@ -244,7 +244,8 @@ class SqliteLog(Log):
             if broken is not None:
                 self._connections.discard(broken)
                 broken.close()
-            raise StorageUnavailable(f"the log cannot be read now ({error})") from error
+            kind = LogDamaged if "malformed" in str(error) else StorageUnavailable
+            raise kind(f"the log cannot be read now ({error})") from error
 
     def _call(self, function: Callable[..., None], *values: Any) -> None:
         try:

@@ -142,8 +142,11 @@ def page(db: sqlite3.Connection, session: Key, after: int, upto: int, rows: int,
     last = said[-1][0] if said else upto
     if placed is not None and last < upto and len(said) < rows and held < size:
         # The page would end where the strips do. What was placed since then is not loose any more, and is left out.
-        _, loose = _fetch(db, sql.BACK_LATE, asked)
-        late = _late(session, loose)
+        _, loose = _fetch(db, sql.BACK_LATE, asked) or (0, None)
+        try:
+            late = _late(session, loose)
+        except Damaged:  # the next page says so
+            late = []
         if late and late[0][0] <= last + 1:
             _take(said, late, last, upto, size - held)
     return to_events(session, epoch, said[:rows])
