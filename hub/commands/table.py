@@ -44,8 +44,7 @@ R = TypeVar("R")
 
 @attrs.frozen
 class UseCase(Generic[P, R]):
-    """One row: *action* is what the function does, *while_draining* whether it may be called while
-    the hub goes down."""
+    """One row: *action* is what the function does, *while_draining* whether it may do so while the hub goes down."""
 
     function: Callable[Concatenate[Hub, Principal, P], Awaitable[R]]
     action: Action
@@ -98,15 +97,8 @@ inspect = UseCase(_agents.inspect, "operate", while_draining=True)
 metrics = UseCase(_metrics.metrics, "operate", while_draining=True)
 check_data = UseCase(_checking.check_data, "operate", while_draining=True)
 
-TABLE: dict[str, UseCase[Any, Any]] = {
-    row.function.__name__: row
-    for row in (
-        *(chat, stream_chat, ask, complete, regenerate, edit, fork, cancel, resume, answer, typing, upload),
-        *(create_session, relabel, welcome, hello, subscribe, unsubscribe, listen, follow, sessions, session, messages),
-        *(events, file, agents, agent, working_agent, delete_session, clear_sessions),
-        *(reload_agent, broadcast, inspect, metrics, check_data),
-    )
-}
+# All of the rows above, by name: none can be left out.
+TABLE: dict[str, UseCase[Any, Any]] = {name: row for name, row in globals().items() if isinstance(row, UseCase)}
 
 # The use case of each command of a socket. Those that take the client answer it themselves, before the first event that
 # they let it hear; what the others return is the answer.

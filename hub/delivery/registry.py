@@ -160,12 +160,12 @@ class Registry:
 
     def speak(self, connection: Connection, protocol: WireProtocol, greet: Callable[[], None]) -> None:
         """Change a connection's protocol (`hello`), and greet it before anything else is said in it."""
-        channels = [sub for sub in connection.subscriptions.values() if sub.live]
-        for sub in channels:
+        live = [sub for sub in connection.subscriptions.values() if sub.live]
+        for sub in live:
             sub.channel.unplace(sub)
         connection.protocol = protocol
         greet()
-        for sub in channels:
+        for sub in live:
             self.settle(sub)
 
     def gather(self, channel: Channel, started: Event) -> None:

@@ -23,7 +23,7 @@ PROBE_SECONDS = 5.0
 
 @attrs.define(eq=False, repr=False)
 class Transport:
-    """What a connection writes to; nothing here waits but readable().
+    """What a connection writes to; nothing here waits but drained().
 
     *descriptor* is the socket's, -1 where nothing may go past the transport; *way* is the same, but -1 also while the
     transport buffers anything. *rerouted* is called when *way* has changed. Once it is lost nothing is written any

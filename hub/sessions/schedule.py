@@ -30,7 +30,8 @@ class Schedule:
     """The runs that go on, by id, and those that wait, in order.
 
     *turn* is held while a chat comes in, or something is taken back: no run is started meanwhile. *changed* is called
-    when runs have come, started or ended, and when a question was kept or closed.
+    when runs have come, started or ended, and when a question was kept or closed. While *draining* nothing more starts;
+    what goes on may end until drain() is called.
     """
 
     channel: Channel
