@@ -59,13 +59,7 @@ def serve(**flags: Any) -> None:
 @click.option("--data", type=FOLDER, metavar="DIR", help="The folder of what is kept (data).")
 def agents(**flags: Any) -> None:
     """Tell which agents are hosted, and which are broken and why."""
-    settings = _settings(flags)
-    log_to_stderr()
-    try:
-        reports = asyncio.run(_reports(settings))
-    except (LogUnusable, OSError) as error:
-        _refuse(error)
-    _show(reports)
+    _show(_ask_offline("inspect", flags))
 
 
 @cli.command()
@@ -73,12 +67,7 @@ def agents(**flags: Any) -> None:
 @click.option("--log", metavar="URL", help="The log, as sqlite:///PATH (hub.db in the data folder).")
 def check(**flags: Any) -> None:
     """Tell what is damaged in the data folder; a hub may be running on it."""
-    settings = _settings(flags)
-    log_to_stderr()
-    try:
-        lines = asyncio.run(_damages(settings))
-    except (LogUnusable, OSError) as error:
-        _refuse(error)
+    lines: Sequence[str] = _ask_offline("check_data", flags)
     for line in lines or ("nothing is damaged",):
         click.echo(safe(line))
     sys.exit(1 if lines else 0)
@@ -95,20 +84,21 @@ def _settings(flags: dict[str, Any]) -> Settings:
         _refuse(error)
 
 
-async def _reports(settings: Settings) -> "Sequence[Report]":
+def _ask_offline(use_case: str, flags: dict[str, Any]) -> Any:
+    """Return what a row of hub.commands.table answers for a hub that is not started."""
+    settings = _settings(flags)
+    log_to_stderr()
     from hub.access.principal import OPERATOR
     from hub.commands import table as commands
     from hub.commands.hub import open_hub
 
-    return await commands.inspect(open_hub(settings), OPERATOR)
+    async def answer() -> Any:
+        return await commands.TABLE[use_case](open_hub(settings), OPERATOR)
 
-
-async def _damages(settings: Settings) -> Sequence[str]:
-    from hub.access.principal import OPERATOR
-    from hub.commands import table as commands
-    from hub.commands.hub import open_hub
-
-    return await commands.check_data(open_hub(settings), OPERATOR)
+    try:
+        return asyncio.run(answer())
+    except (LogUnusable, OSError) as error:
+        _refuse(error)
 
 
 def _show(agents: "Sequence[Report]") -> None:
