@@ -100,7 +100,7 @@ async def ask(hub: Hub, who: Principal, command: Chat) -> Outcome:
     async with hub.node.use(hub.key(who, session_id)) as session:
         accepted = await session.admission.chat(command, who.author, agent)
         await session.schedule.left(accepted.runId)
-        result = await outcome(hub.node.log, session, accepted)
+        result = await outcome(hub.node.log.events, session, accepted)
     if result.stopReason is None and hub.node.draining:
         ids = {"sessionId": accepted.sessionId, "runId": accepted.runId, "messageId": accepted.messageId}
         text = f"the hub is going down: the message is kept, and run {accepted.runId} answers it after the next start"

@@ -135,7 +135,7 @@ def attach(
     node = hub.node
     wire = Transport(transport, ping, hub.limits.high_water_bytes)
     catchup = CatchUp(
-        reader=node.log,
+        store=node.log.events,
         pages=node.pages,
         limits=hub.limits,
         settle=node.registry.settle,

@@ -38,7 +38,7 @@ async def _reply(hub: Hub, who: Principal, command: Resume) -> None:
     if questions is not None:
         await questions.answer(command.interruptId, Reply(command.status, command.payload, who.author))
         return
-    await asked(hub.node.log, key, command.interruptId)
+    await asked(hub.node.log.runs, key, command.interruptId)
     hub.node.refuse_if_draining()  # the question may be of a run that starts again
     raise too_late(command.sessionId, command.interruptId)
 
@@ -56,7 +56,7 @@ async def answer(hub: Hub, who: Principal, session_id: str, replies: Sequence[Re
     `cancelled`, so that its asker can go on. Raises what resume() does.
     """
     key = hub.key(who, session_id)
-    questions = [await asked(hub.node.log, key, reply.interruptId) for reply in replies]
+    questions = [await asked(hub.node.log.runs, key, reply.interruptId) for reply in replies]
     if len({question.runId for question in questions}) > 1:
         raise BadFrame("these questions are of several runs: answer each run's in a request of its own")
     for reply, question in zip(replies, questions, strict=True):
@@ -82,8 +82,8 @@ async def _check(hub: Hub, who: Principal, key: Key, question: KeptChat, reply: 
 async def _stands(hub: Hub, who: Principal, key: Key, question: KeptChat, reply: Resume) -> bool:
     """Return whether this very answer is the one that the log has."""
     log = hub.node.log
-    head = await log.find(key)
-    body = await resolved(log, key, question, head.seq if head is not None else 0)
+    head = await log.sessions.find(key)
+    body = await resolved(log.events, key, question, head.seq if head is not None else 0)
     if body is None or body.resolvedBy is None:
         return False
     same_text = _json(body.payload) == _json(reply.payload)

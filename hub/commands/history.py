@@ -26,7 +26,7 @@ async def session_rows(
     hub: Hub, who: Principal, skip: int, size: int, agent: str | None, since: int, until: int
 ) -> tuple[int, Sequence[SessionRow]]:
     """Return the rows of sessions that a principal may read, by their keys."""
-    return await hub.node.log.sessions(key_prefix(who.tenant), EVERYONE, skip, size, agent, since, until)
+    return await hub.node.log.sessions.page(key_prefix(who.tenant), EVERYONE, skip, size, agent, since, until)
 
 
 async def session(hub: Hub, who: Principal, session_id: str) -> SessionState:
@@ -37,19 +37,19 @@ async def session(hub: Hub, who: Principal, session_id: str) -> SessionState:
 async def messages(hub: Hub, who: Principal, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
     """Return how many finished messages there are, and *size* of them after the oldest *skip*."""
     head = await head_of(hub, who, session_id)
-    return await hub.node.log.history(head.key, skip, size)
+    return await hub.node.log.sessions.messages(head.key, skip, size)
 
 
 async def events(hub: Hub, who: Principal, session_id: str, after: int) -> EventPage:
     """Return a page of a session's log: events after *after*, or after what is still kept."""
     head = await head_of(hub, who, session_id)
-    page = await hub.node.log.read(head.key, max(after, head.floor), head.seq)
+    page = await hub.node.log.events.read(head.key, max(after, head.floor), head.seq)
     more = bool(page) and page[-1].seq < head.seq
     return EventPage([*page], head.epoch, head.seq, head.floor, more)
 
 
 async def head_of(hub: Hub, who: Principal, session_id: str) -> Head:
-    head = await hub.node.log.find(hub.key(who, session_id))
+    head = await hub.node.log.sessions.find(hub.key(who, session_id))
     if head is None:
         raise unknown_session(session_id)
     return head
@@ -57,7 +57,7 @@ async def head_of(hub: Hub, who: Principal, session_id: str) -> Head:
 
 async def state_of(hub: Hub, head: Head | Channel) -> SessionState:
     """Return where a session stands; a channel's head is read last, so that it fits what is going on."""
-    label = await hub.node.log.label(head.key)
+    label = await hub.node.log.sessions.label(head.key)
     seq = head.seq if isinstance(head, Head) else head.head
     session_id, session = id_of(head.key), hub.node.sessions.get(head.key)
     if label is None:

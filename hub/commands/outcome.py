@@ -18,14 +18,14 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.sessions.session import Session
-from hub.storage.log import Log
+from hub.storage.log import EventStore
 
 
-async def outcome(log: Log, session: Session, accepted: Accepted) -> Outcome:
+async def outcome(store: EventStore, session: Session, accepted: Accepted) -> Outcome:
     """Return what a run that has ended said, and how it ended, from the log; raises SessionDeleted."""
     channel, reading = session.channel, _Reading()
     cursor = max(accepted.seq, channel.floor)
-    while not reading.is_over and (events := await log.read(channel.key, cursor, channel.head)):
+    while not reading.is_over and (events := await store.read(channel.key, cursor, channel.head)):
         cursor = events[-1].seq
         for event in events:
             if event.runId == accepted.runId and not reading.is_over:

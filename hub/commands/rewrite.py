@@ -30,7 +30,7 @@ async def fork(hub: Hub, who: Principal, command: Fork, client: Client) -> None:
     """Begin another session with this one's history; the client is answered, and hears the new one."""
     new_key = hub.key(who, command.newSessionId or hub.node.seams.new_id("s"))
     key = await _check(hub, who, client, command.sessionId, new_key)
-    history = await rewriting.history(hub.node.log, key, command, hub.limits)
+    history = await rewriting.history(hub.node.log.sessions, key, command, hub.limits)
     async with hub.node.use(new_key) as session:
         await rewriting.copy(session, history)
         await join(client, session, None, None, subscribed(hub, command, None))
@@ -40,6 +40,6 @@ async def _check(hub: Hub, who: Principal, client: Client, session_id: str, new_
     """Return the key; refuse a session that is not there, and *new_key* or it where the client hears too many."""
     key = hub.key(who, session_id)
     hub.node.registry.check_room(client.connection, new_key or key)
-    if await hub.node.log.find(key) is None:
+    if await hub.node.log.sessions.find(key) is None:
         raise UnknownSession(f"there is no session {session_id}", sessionId=session_id)
     return key

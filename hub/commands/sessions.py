@@ -17,7 +17,7 @@ from hub.node import deleting
 async def create_session(hub: Hub, who: Principal, session_id: str | None = None) -> tuple[SessionState, bool]:
     """Make a session, under an id of the hub's where none is given; return it, and whether it is new."""
     key = hub.key(who, session_id or hub.node.seams.new_id("s"))
-    is_new = await hub.node.log.find(key) is None
+    is_new = await hub.node.log.sessions.find(key) is None
     async with hub.node.use(key) as session:
         return await state_of(hub, session.channel), is_new
 
@@ -31,7 +31,7 @@ async def relabel(hub: Hub, who: Principal, session_id: str, changes: Mapping[st
         most = size_text(limits.metadata_bytes)
         raise TooLarge(f"the metadata of a session is at most {most} of JSON: keep the rest elsewhere")
     head = await head_of(hub, who, session_id)
-    await hub.node.log.relabel(head.key, changes)
+    await hub.node.log.sessions.relabel(head.key, changes)
     return await state_of(hub, await head_of(hub, who, session_id))
 
 

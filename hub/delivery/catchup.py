@@ -13,7 +13,7 @@ from hub.errors import HubError
 from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import Chunk, Error, RunFinished
-from hub.storage.log import Log
+from hub.storage.log import EventStore
 
 if TYPE_CHECKING:
     from hub.delivery.connection import Connection
@@ -31,7 +31,7 @@ class CatchUp:
     *count* counts the tasks so far.
     """
 
-    reader: Log
+    store: EventStore
     pages: Pages
     limits: Limits
     settle: Callable[[Subscription], None]
@@ -138,7 +138,7 @@ class CatchUp:
             if not sub.wants_whole(event.runId):
                 frames.append(protocol.event(event))
             elif not isinstance(event.body, Chunk):
-                message = event.runId and await self.reader.message_before(sub.channel.key, event.runId, event.seq)
+                message = event.runId and await self.store.message_before(sub.channel.key, event.runId, event.seq)
                 frames.append(protocol.whole(event, *message) if message else protocol.event(event))
         return b"".join(frames)
 

@@ -12,7 +12,7 @@ from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import Chunk, Event
 from hub.protocols import WireProtocol
-from hub.storage.log import Log
+from hub.storage.log import EventStore
 
 # A JSON value in memory takes so many times the bytes of its text: measured for tool arguments and state snapshots.
 JSON_WEIGHT = 4
@@ -52,14 +52,14 @@ class Pages:
     the head of one who asks: the head of a session does not go back while its epoch stays.
     """
 
-    log: Log
+    store: EventStore
     limits: Limits
     size: int = 0
     _kept: dict[Place, Page] = attrs.Factory(dict)
     _reads: dict[Place, asyncio.Task[Page]] = attrs.Factory(dict)
 
     async def read(self, key: Key, epoch: str, after: int, upto: int, rows: int | None = None) -> Page:
-        """Return what follows *after*, where the session's head is *upto*; see hub.storage.log.Log.read for *rows*.
+        """Return what follows *after*, where the session's head is *upto*; see EventStore.read for *rows*.
 
         The page may end before *upto*; as with the log's own, it has an event where there is one.
         """
@@ -78,7 +78,7 @@ class Pages:
     async def _read(self, place: Place, upto: int, rows: int | None) -> Page:
         key, _, after = place
         try:
-            page = Page(place, upto, await self.log.read(key, after, upto, rows))
+            page = Page(place, upto, await self.store.read(key, after, upto, rows))
         finally:
             del self._reads[place]
         if page.sound():

@@ -26,7 +26,7 @@ async def delete(node: Node, key: Key, before: int | None = None) -> bool:
     """
     node.refuse_if_draining()
     if key not in node.deletions and key not in node.sessions:
-        if await node.log.find(key) is None:
+        if await node.log.sessions.find(key) is None:
             return False
         node.refuse_if_draining()
     # No await since the last look: one deletion at a time for each session.
@@ -55,7 +55,7 @@ async def clear(node: Node, keys: Sequence[Key], before: int | None = None) -> i
 async def purge(node: Node) -> None:
     """Give back what deleted sessions took; where that fails it goes with the next retention."""
     with suppress(StorageUnavailable):
-        await node.log.purge()
+        await node.log.events.purge()
 
 
 async def _delete(node: Node, key: Key, before: int | None) -> bool:
@@ -69,7 +69,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
             await _end(session)
             await _let_hear(session)
             node.registry.dismiss(session.channel, _notice(session.id))
-            await node.files.forget(key, await node.log.delete(key))
+            await node.files.forget(key, await node.log.sessions.delete(key))
             del node.sessions[key]
             node.pages.forget(key)
             return True
@@ -86,7 +86,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
 async def _is_older(session: Session, before: int) -> bool:
     """Tell whether the last message is from before *before*; no other comes in any more."""
     await session.outbox.settled()
-    last = await session.host.log.messages(session.key, 1, most=maxsize)
+    last = await session.host.log.sessions.last_messages(session.key, 1, most=maxsize)
     return bool(last) and last[0].ts < before
 
 

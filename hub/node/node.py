@@ -66,8 +66,8 @@ class Node:
         settings = self.settings
         self.agents = Agents(settings.agents, settings.data, changed=self._start_waiting)
         self.log = open_log(settings.log_url, settings.limits, self.seams)
-        self.files = Files(settings.data / "files", self.log, settings.limits, self.seams)
-        self.pages = Pages(self.log, settings.limits)
+        self.files = Files(settings.data / "files", self.log.files, settings.limits, self.seams)
+        self.pages = Pages(self.log.events, settings.limits)
         self.pace = Pace(1 / settings.frames_per_second if settings.frames_per_second else 0.0)
         self.registry = Registry(
             limits=settings.limits,
@@ -86,7 +86,7 @@ class Node:
         await self.log.start(self._deliver)
         try:
             self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
-            await self.files.start()
+            await self.files.start(self.log.identity(self.settings.data))
             await self.agents.open()
             await recover_runs(self)
         except BaseException:
@@ -176,7 +176,7 @@ class Node:
 
     async def _load(self, key: Key) -> Session:
         try:
-            head = await self.log.load(key)
+            head = await self.log.sessions.load(key)
             channel = Channel(head.key, head.epoch, head.seq, head.floor)
             session = Session(channel, self)
             session.schedule.draining = self.draining
@@ -241,7 +241,7 @@ class Node:
         """Return the last finished messages as the wire names them."""
         limits = self.settings.limits
         last = min(last, limits.history_messages)
-        messages = await self.log.messages(key, last, limits.history_bytes) if last else ()
+        messages = await self.log.sessions.last_messages(key, last, limits.history_bytes) if last else ()
         return tuple(attrs.asdict(m, filter=lambda a, value: value is not None and a.name != "seq") for m in messages)
 
     async def reset_messages(self, key: Key) -> tuple[dict[str, Any], ...]:

@@ -98,7 +98,7 @@ class Upkeep:
 async def expire(node: Node, before: int) -> None:
     """Drop events from before *before* (ms), and tell the sessions in memory their new floors."""
     there = node.sessions.copy()
-    floors = await node.log.expire(before, node.settings.retention_mb << 20)
+    floors = await node.log.events.expire(before, node.settings.retention_mb << 20)
     for key, floor in floors.items():
         session = node.sessions.get(key)
         # One that was loaded meanwhile may be a new session under an old id; if it is not, its readers notice.

@@ -9,7 +9,7 @@ from hub.errors import IdReused
 from hub.ids import Key, id_of
 from hub.messages import Accepted, Author, Chat
 from hub.sessions.chats import accepted
-from hub.storage.log import Log
+from hub.storage.log import RunStore
 from hub.storage.records import KeptChat
 
 
@@ -18,7 +18,7 @@ class Once:
     """What is *coming* into one session under an id of its own: by principal and clientMsgId, until it is settled."""
 
     key: Key
-    log: Log
+    store: RunStore
     coming: set[asyncio.Task[Accepted]] = attrs.Factory(set)
     _settled: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)
 
@@ -42,7 +42,7 @@ class Once:
             await first.wait()
         settled = self._settled[key] = asyncio.Event()
         try:
-            kept = await self.log.chat(self.key, *key)
+            kept = await self.store.chat(self.key, *key)
             return await admit() if kept is None else self._again(kept, said, chat)
         finally:
             del self._settled[key]

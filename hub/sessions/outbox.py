@@ -11,7 +11,7 @@ from hub.ids import Key, id_of
 from hub.limits import Limits
 from hub.messages import Chunk, Event, Message
 from hub.sessions.pace import Pace
-from hub.storage.log import Log
+from hub.storage.log import EventStore
 from hub.storage.records import Append, KeptChat, RunRecord
 
 log = structlog.get_logger()
@@ -82,7 +82,7 @@ class Outbox:
     """
 
     key: Key
-    log: Log
+    store: EventStore
     limits: Limits
     pace: Pace
     idle: Callable[[], None]
@@ -153,7 +153,7 @@ class Outbox:
         # The most usual: it goes alone, and at once. It is in no _tails, so nothing joins what is on its way.
         if now >= self._next and not (self._flying or self._pending or self._timer or self.failing):
             self._flying, self._next = [piece], now + self.pace.seconds
-            self.log.append(Append(self.key, self._flying), self._landed)
+            self.store.append(Append(self.key, self._flying), self._landed)
             return
         self._tails[run] = piece
         self._pending.append(piece)
@@ -192,7 +192,7 @@ class Outbox:
             self._next = self._loop.time() + (self.pace.stretched if joined else self.pace.seconds)
         for piece in pieces:
             piece.close()
-        self.log.append(self._append(items), self._landed)
+        self.store.append(self._append(items), self._landed)
 
     def _append(self, items: list[Item | Piece]) -> Append:
         messages: list[tuple[int, Message]] = []

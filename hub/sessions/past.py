@@ -7,16 +7,16 @@ import orjson
 from hub.hosting.contract import Past
 from hub.ids import Key
 from hub.limits import Limits
-from hub.storage.log import Log
+from hub.storage.log import SessionStore
 from hub.storage.records import RunRecord
 
 
-async def past(log: Log, key: Key, waiting: Collection[RunRecord], limits: Limits) -> Sequence[Past]:
+async def past(store: SessionStore, key: Key, waiting: Collection[RunRecord], limits: Limits) -> Sequence[Past]:
     """Return the finished messages of a session, oldest first, without those that *waiting* runs are to answer."""
     left_out = {record.userMessageId for record in waiting}
     more = sum(_size(record.message, record.parts) for record in waiting)
     last = limits.history_messages + len(waiting)
-    messages = await log.messages(key, last, limits.history_bytes + more)
+    messages = await store.last_messages(key, last, limits.history_bytes + more)
     found: list[Past] = []
     size = 0
     for message in reversed([one for one in messages if one.messageId not in left_out]):

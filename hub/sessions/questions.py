@@ -13,7 +13,7 @@ from hub.ids import Key, id_of
 from hub.limits import Limits, size_text
 from hub.messages import Interrupt, InterruptResolved
 from hub.sessions.outbox import Item, Outbox
-from hub.storage.log import Log
+from hub.storage.log import EventStore, RunStore
 from hub.storage.records import KeptChat
 
 
@@ -193,19 +193,19 @@ def too_late(session: str, interrupt_id: str) -> AlreadyResolved:
     return AlreadyResolved(text, sessionId=session)
 
 
-async def asked(log: Log, key: Key, interrupt_id: str) -> KeptChat:
+async def asked(store: RunStore, key: Key, interrupt_id: str) -> KeptChat:
     """Return which run asked a question, and at which seq; raises UnknownInterrupt."""
-    kept = await log.chat(key, "", interrupt_id)
+    kept = await store.chat(key, "", interrupt_id)
     if kept is None:
         name = id_of(key)
         raise UnknownInterrupt(f"no question {interrupt_id} was asked in session {name}", sessionId=name)
     return kept
 
 
-async def resolved(log: Log, key: Key, question: KeptChat, head: int) -> InterruptResolved | None:
+async def resolved(store: EventStore, key: Key, question: KeptChat, head: int) -> InterruptResolved | None:
     """Return how a question was closed, as far as the log still holds it."""
     cursor = question.seq
-    while events := await log.read(key, cursor, head):
+    while events := await store.read(key, cursor, head):
         cursor = events[-1].seq
         for event in events:
             if isinstance(event.body, InterruptResolved) and event.body.interruptId == question.clientMsgId:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemoved, WholeMessage
 from hub.sessions.outbox import Item
 from hub.sessions.session import Session
-from hub.storage.log import Log
+from hub.storage.log import EventStore
 from hub.storage.records import RunRecord
 
 
@@ -40,8 +40,8 @@ async def recover(session: Session, records: Sequence[RunRecord]) -> None:
 
     Raises StorageUnavailable if the log cannot say what the started ones said; then none is taken up.
     """
-    log, head = session.host.log, session.channel.head
-    left = {record.runId: await _left(log, record, head) for record in records if record.state == "started"}
+    store, head = session.host.log.events, session.channel.head
+    left = {record.runId: await _left(store, record, head) for record in records if record.state == "started"}
     for record in records:
         if record.state == "queued":
             session.queue.append(session.schedule.make_run(record, None))
@@ -84,11 +84,11 @@ def _recover_started(session: Session, record: RunRecord, found: Left) -> None:
     session.schedule.start(run)
 
 
-async def _left(log: Log, record: RunRecord, head: int) -> Left:
+async def _left(store: EventStore, record: RunRecord, head: int) -> Left:
     """Read from the log what a run has said and asked so far."""
     found = Left()
     cursor = record.after
-    while events := await log.read(record.key, cursor, head):
+    while events := await store.read(record.key, cursor, head):
         cursor = events[-1].seq
         for event in events:
             if event.runId == record.runId:

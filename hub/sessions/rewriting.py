@@ -31,7 +31,7 @@ from hub.sessions.chats import Taken, digest
 from hub.sessions.outbox import Item, landing
 from hub.sessions.run import Run
 from hub.sessions.session import Session
-from hub.storage.log import Log
+from hub.storage.log import SessionStore
 
 
 async def edit(session: Session, command: Edit, author: Author, default: str) -> Accepted:
@@ -108,7 +108,7 @@ async def _trail(session: Session, message_id: str, stays: int = 0) -> Sequence[
     while True:
         await session.outbox.settled()
         before = session.outbox.changes
-        found = await session.host.log.trail(session.key, message_id, most + stays + 1)
+        found = await session.host.log.sessions.trail(session.key, message_id, most + stays + 1)
         if session.outbox.changes != before or session.outbox.changing():
             continue  # a run has ended meanwhile
         if not found:
@@ -155,7 +155,7 @@ async def _silent(session: Session, found: Sequence[Message]) -> dict[str, str |
     spoke = {message.runId for message in found}
     silent: dict[str, str | None] = {}
     cursor = max(found[0].seq, session.channel.floor)
-    while events := await session.host.log.read(session.key, cursor, session.channel.head):
+    while events := await session.host.log.events.read(session.key, cursor, session.channel.head):
         cursor = events[-1].seq
         for event in events:
             if isinstance(event.body, RunStarted) and event.runId not in spoke:
@@ -169,12 +169,12 @@ async def _silent(session: Session, found: Sequence[Message]) -> dict[str, str |
 # --- branching --------------------------------------------------------------------------------------------------------
 
 
-async def history(log: Log, key: Key, command: Fork, limits: Limits) -> Sequence[Message]:
+async def history(store: SessionStore, key: Key, command: Fork, limits: Limits) -> Sequence[Message]:
     """Return what a fork begins with: the newest messages up to the one it names, as many as may be copied."""
-    messages = await log.messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
+    messages = await store.last_messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
     if messages:
         return messages
-    if not await log.trail(key, command.messageId, 1):
+    if not await store.trail(key, command.messageId, 1):
         raise _unknown(command.sessionId, command.messageId)
     line = f"message {command.messageId} alone has more than the {size_text(limits.fork_bytes)} that a fork may copy"
     raise WrongMessage(line, sessionId=command.sessionId)

@@ -63,7 +63,7 @@ class Schedule:
 
     async def history(self, run: Run) -> Sequence[Past]:
         waiting = [run.record, *(other.record for other in self.waiting)]
-        return await past(self.host.log, self.channel.key, waiting, self.limits)
+        return await past(self.host.log.sessions, self.channel.key, waiting, self.limits)
 
     def questions_changed(self) -> None:
         self.changed()

@@ -29,11 +29,11 @@ class Session:
 
     def __attrs_post_init__(self) -> None:
         channel, host = self.channel, self.host
-        self.outbox = Outbox(channel.key, host.log, host.limits, host.pace, lambda: host.tidy(channel.key))
+        self.outbox = Outbox(channel.key, host.log.events, host.limits, host.pace, lambda: host.tidy(channel.key))
         self.schedule = Schedule(
             channel=channel, host=host, outbox=self.outbox, changed=lambda: host.session_changed(self)
         )
-        once = Once(channel.key, host.log)
+        once = Once(channel.key, host.log.runs)
         self.admission = Admission(channel=channel, host=host, outbox=self.outbox, schedule=self.schedule, once=once)
 
     @property

@@ -34,7 +34,7 @@ from hub.ids import Key
 from hub.limits import KiB, Limits, size_text
 from hub.seams import Seams
 from hub.storage import lockfile
-from hub.storage.log import Log
+from hub.storage.log import FileStore
 from hub.storage.private import make_private, touch_private
 from hub.storage.records import File
 from hub.storage.uploads import Upload
@@ -62,7 +62,7 @@ class Files:
     """The store of one hub. *folder* and its owner are taken by start(), which comes after the log's."""
 
     folder: Path
-    log: Log
+    store: FileStore
     limits: Limits
     seams: Seams
     _bytes: dict[Key, int] = attrs.Factory(dict)  # of each session, with what comes in
@@ -77,11 +77,14 @@ class Files:
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Take the folder, count what is kept, sweep away what a crash left; raises LogUnusable, OSError."""
+    async def start(self, log_identity: str) -> None:
+        """Take the folder for the log of that identity, count what is kept, sweep away what a crash left.
+
+        Raises LogUnusable, OSError.
+        """
         self._open = True
-        names = await self.work(self._prepare, self.log.identity(self.folder.parent))
-        for key, taken in (await self.log.file_bytes(LEAST)).items():
+        names = await self.work(self._prepare, log_identity)
+        for key, taken in (await self.store.bytes_by_session(LEAST)).items():
             self._add(key, taken)
         if not self._ours:
             log.warning("the files folder is another log's; nothing is swept there", folder=str(self.folder))
@@ -177,7 +180,7 @@ class Files:
             try:
                 # In one step: what is given to the log after forget() has looked at the uploads would outlive it.
                 upload.refuse_gone()
-                await self.log.keep_file(file)
+                await self.store.keep(file)
             except BaseException:
                 await self._take_away([file.digest])
                 upload.refuse_gone()  # then that is why the log refused it
@@ -201,7 +204,7 @@ class Files:
 
     async def file(self, file_id: str) -> File:
         """Return what a file is; raises UnknownFile."""
-        file = await self.log.file(file_id)
+        file = await self.store.find(file_id)
         if file is None:
             raise _unknown(file_id)
         return file
@@ -246,7 +249,7 @@ class Files:
         if not self._ours:
             return
         with suppress(StorageUnavailable, OSError):  # then the next start takes them
-            named = await self.log.named(digests)
+            named = await self.store.named(digests)
             await self.work(_unlink, [self.folder / digest for digest in {*digests}.difference(named)])
 
     def _lock(self, digest: str) -> asyncio.Lock:

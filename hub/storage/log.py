@@ -1,7 +1,11 @@
 """The contract of a log: where events are numbered and kept, and from where they are heard.
 
-One driver per file, named by its URL's scheme (see hub.storage.open_log). All of them run
-tests/storage/test_log_contract.py.
+A log is four stores that share their commits; each part of the hub takes the store that it needs. One driver for each
+scheme of a URL (see hub.storage.open_log). All of them run tests/storage/test_log_contract.py.
+
+A session is named by its key (see hub.ids); the events that come back carry the session's id alone. Ids of runs,
+messages, files and questions are unique in the hub. All methods are called from the loop that called start(); none
+blocks it.
 """
 
 from abc import ABC, abstractmethod
@@ -21,35 +25,8 @@ Listener = Callable[[Key, Sequence[Event]], None]
 Done = Callable[[int | Exception], None]
 
 
-class Log(ABC):
-    """Numbers, keeps and announces events.
-
-    A session is named by its key (see hub.ids); the events that come back carry the session's id alone. Ids of runs,
-    messages, files and questions are unique in the hub.
-
-    All methods are called from the loop that called start(); none blocks it. Events of a session are announced in
-    the order of their seq, each exactly once, after they are durable.
-    """
-
-    @abstractmethod
-    async def start(self, listener: Listener) -> None:
-        """Open the log, bring its schema up to date, take its lock; raises LogUnusable with a line for the operator."""
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Finish what is queued, then let go of everything. Appends afterwards are refused."""
-
-    @abstractmethod
-    def identity(self, home: Path) -> str:
-        """Return what no other log is called, however it was opened; one inside the folder *home* may move with it."""
-
-    @abstractmethod
-    async def load(self, key: Key) -> Head:
-        """Return where the session stands, making it, with a random epoch, where there is none."""
-
-    @abstractmethod
-    async def find(self, key: Key) -> Head | None:
-        """Return where the session stands, or None."""
+class EventStore(ABC):
+    """The events of sessions. Those of a session are announced in the order of their seq, each once, when durable."""
 
     @abstractmethod
     def append(self, append: Append, done: Done) -> None:
@@ -71,20 +48,46 @@ class Log(ABC):
         """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
 
     @abstractmethod
-    async def messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
-        """Return the last so many finished messages, oldest first, at most *most* bytes of text and parts (the newest
-        win); where *upto* names one, that and those before it, and none where there is none of that id.
+    async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
+        """Drop old events of sessions: those written before *before* (ms since the epoch), then the oldest while the
+        events take more than *max_bytes*. Never drops anything of an unfinished run or after it. Messages stay.
+
+        Returns the new floor of each session that lost something. Purges, too.
         """
 
     @abstractmethod
-    async def trail(self, key: Key, message_id: str, most: int) -> Sequence[Message]:
-        """Return a finished message and all after it, oldest first, *most* in all; none where it is not there.
+    async def purge(self) -> None:
+        """Drop, in bounded pieces, what deleted sessions left behind; nobody can read it any more."""
 
-        Those after it come without what they say.
+
+class RunStore(ABC):
+    """The runs that have not ended, and what each chat with a clientMsgId was answered."""
+
+    @abstractmethod
+    async def unfinished(self) -> Sequence[RunRecord]:
+        """Return every run that has not ended, in the order in which they were first saved.
+
+        One whose record is damaged is left out, with a line in the hub's output; it stays in the log.
         """
 
     @abstractmethod
-    async def sessions(
+    async def chat(self, key: Key, principal: str, client_msg_id: str) -> KeptChat | None:
+        """Return what was answered to this clientMsgId before, or None."""
+
+
+class SessionStore(ABC):
+    """Which sessions there are, what they are called, and their finished messages."""
+
+    @abstractmethod
+    async def load(self, key: Key) -> Head:
+        """Return where the session stands, making it, with a random epoch, where there is none."""
+
+    @abstractmethod
+    async def find(self, key: Key) -> Head | None:
+        """Return where the session stands, or None."""
+
+    @abstractmethod
+    async def page(
         self, prefix: str, readers: Collection[str], skip: int, size: int, agent: str | None, since: int, until: int
     ) -> tuple[int, Sequence[SessionRow]]:
         """Return how many sessions there are, and *size* of them after the newest *skip*.
@@ -107,51 +110,64 @@ class Log(ABC):
         """Let all of a session be gone, in one commit: after it, and after a crash, it is whole or not there.
 
         Returns the files that it had; one that is given later is refused. No append to it may be under way. A session
-        that is loaded under the id afterwards is a new one. What it took is given back by purge().
+        that is loaded under the id afterwards is a new one. What it took is given back by EventStore.purge().
         """
 
     @abstractmethod
-    async def purge(self) -> None:
-        """Drop, in bounded pieces, what deleted sessions left behind; nobody can read it any more."""
+    async def last_messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
+        """Return the last so many finished messages, oldest first, at most *most* bytes of text and parts (the newest
+        win); where *upto* names one, that and those before it, and none where there is none of that id.
+        """
 
     @abstractmethod
-    async def history(self, key: Key, skip: int, size: int) -> tuple[int, Sequence[Message]]:
+    async def trail(self, key: Key, message_id: str, most: int) -> Sequence[Message]:
+        """Return a finished message and all after it, oldest first, *most* in all; none where it is not there.
+
+        Those after it come without what they say.
+        """
+
+    @abstractmethod
+    async def messages(self, key: Key, skip: int, size: int) -> tuple[int, Sequence[Message]]:
         """Return how many finished messages there are, and *size* of them after the oldest *skip*."""
 
-    @abstractmethod
-    async def chat(self, key: Key, principal: str, client_msg_id: str) -> KeptChat | None:
-        """Return what was answered to this clientMsgId before, or None."""
+
+class FileStore(ABC):
+    """What each file is; its bytes lie elsewhere (see hub.storage.blobs)."""
 
     @abstractmethod
-    async def keep_file(self, file: File) -> None:
+    async def keep(self, file: File) -> None:
         """Keep what a file is; the order of calls is the order in the log. The session must have been loaded."""
 
     @abstractmethod
-    async def file(self, file_id: str) -> File | None:
+    async def find(self, file_id: str) -> File | None:
         """Return what a file is, or None."""
 
     @abstractmethod
-    async def file_bytes(self, least: int) -> Mapping[Key, int]:
+    async def bytes_by_session(self, least: int) -> Mapping[Key, int]:
         """Return what the files of each session take that has any; a file counts *least* bytes or more."""
 
     @abstractmethod
     async def named(self, digests: Sequence[str]) -> Sequence[str]:
         """Return those of *digests* that some file has."""
 
+
+class Log(ABC):
+    """One log: its four stores, from start() to close()."""
+
+    def __init__(self, events: EventStore, runs: RunStore, sessions: SessionStore, files: FileStore) -> None:
+        self.events, self.runs, self.sessions, self.files = events, runs, sessions, files
+
     @abstractmethod
-    async def unfinished(self) -> Sequence[RunRecord]:
-        """Return every run that has not ended, in the order in which they were first saved.
-
-        One whose record is damaged is left out, with a line in the hub's output; it stays in the log.
-        """
+    async def start(self, listener: Listener) -> None:
+        """Open the log, bring its schema up to date, take its lock; raises LogUnusable with a line for the operator."""
 
     @abstractmethod
-    async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
-        """Drop old events of sessions: those written before *before* (ms since the epoch), then the oldest while the
-        events take more than *max_bytes*. Never drops anything of an unfinished run or after it. Messages stay.
+    async def close(self) -> None:
+        """Finish what is queued, then let go of everything. Appends afterwards are refused."""
 
-        Returns the new floor of each session that lost something. Purges, too.
-        """
+    @abstractmethod
+    def identity(self, home: Path) -> str:
+        """Return what no other log is called, however it was opened; one inside the folder *home* may move with it."""
 
     async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
         """Return what is damaged, also in a log that is not started, or that another process has open.

@@ -134,27 +134,29 @@ async def test_a_token_costs_the_loop_a_bounded_number_of_calls(words: Hub) -> N
 
 async def test_a_fast_agent_is_merged(words: Hub) -> None:
     """20,000 tokens come in few frames and few commits; each commit and frame carries what came meanwhile."""
-    before = words.node.log.commits  # type: ignore[attr-defined]
+    before = words.node.log.figures().commits
     heard, _ = await spoken(words, 3, "20000 0")
     assert exact(heard, 20_000) <= 20_000 / 20
-    assert words.node.log.commits - before <= 20_000 / 20  # type: ignore[attr-defined]
+    assert words.node.log.figures().commits - before <= 20_000 / 20  # type: ignore[attr-defined]
 
 
 async def test_a_paced_token_is_one_frame_and_less_than_two_commits(words: Hub) -> None:
     """A session alone commits once for each token; nothing else is written while an answer goes on."""
-    before = words.node.log.commits  # type: ignore[attr-defined]
+    before = words.node.log.figures().commits
     heard, _ = await spoken(words, 1, "50 0.02")
     assert exact(heard, 50) <= 51
-    assert words.node.log.commits - before <= 51 + 4  # type: ignore[attr-defined]
+    assert words.node.log.figures().commits - before <= 51 + 4  # type: ignore[attr-defined]
 
 
 async def test_an_answer_of_20000_tokens_is_joined_late_in_five_frames(hub: Hub) -> None:
     """Each token is an event of its own in the log; neighbours are joined, page by page."""
     await hub.start()
-    await hub.node.log.load("s")
+    await hub.node.log.sessions.load("s")
     entries = [Event("main", "r", Chunk("m", f"{at} ", at)) for at in range(20_000)]
     kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    hub.node.log.append(Append("s", [*entries, Event("main", "r", RunFinished("m", "end_turn"))]), kept.set_result)
+    hub.node.log.events.append(
+        Append("s", [*entries, Event("main", "r", RunFinished("m", "end_turn"))]), kept.set_result
+    )
     assert await asyncio.wait_for(kept, PATIENCE) == 1
     with closing(await beside(lambda: opened(hub.port, "/api/v1/ws?sessionId=s&afterSeq=0"))) as late:
         assert exact([await beside(lambda: read(late))], 20_000) <= 5

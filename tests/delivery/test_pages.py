@@ -50,8 +50,8 @@ class Reads:
 
 
 def watch(hub: Hub, gated: bool = False) -> Reads:
-    reads = Reads(hub.node.log.read)
-    hub.node.log.read = reads  # type: ignore[method-assign]
+    reads = Reads(hub.node.log.events.read)
+    hub.node.log.events.read = reads  # type: ignore[method-assign]
     if not gated:
         reads.gate.set()
     return reads
@@ -59,15 +59,15 @@ def watch(hub: Hub, gated: bool = False) -> Reads:
 
 async def put(hub: Hub, session: str, texts: Sequence[str], end: bool = False) -> Head:
     """Add chunks to a session's log, and the end of their run."""
-    await hub.node.log.load(session)
+    await hub.node.log.sessions.load(session)
     entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
     if end:
         entries.append(Event("main", "r1", RunFinished("m1", "end_turn")))
     kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    hub.node.log.append(Append(session, entries), kept.set_result)
+    hub.node.log.events.append(Append(session, entries), kept.set_result)
     async with asyncio.timeout(PATIENCE):
         assert isinstance(await kept, int)
-    head = await hub.node.log.find(session)
+    head = await hub.node.log.sessions.find(session)
     assert head is not None
     return head
 
@@ -349,7 +349,7 @@ async def test_retention_that_passes_a_read_takes_no_more_than_it_did(hub: Hub, 
     reads = watch(hub, gated=True)
     late = await resume(hub, head)
     await eventually(lambda: len(reads.seen) == 1)
-    assert await hub.node.log.expire(edge, 2**40) == {"s1": 3}  # the session in memory does not know it yet
+    assert await hub.node.log.events.expire(edge, 2**40) == {"s1": 3}  # the session in memory does not know it yet
     if not early:
         await put(hub, "s1", ["c "])
     reads.gate.set()

@@ -53,7 +53,7 @@ async def test_what_was_sent_before_the_end_of_a_socket_is_done(hub: Hub) -> Non
     sock.close()
     await eventually(lambda: not hub.node.registry.connections)
     await hub.node.quiet(PATIENCE)
-    assert all([await hub.node.log.messages(f"s{n}", 10, MiB) for n in range(8)])
+    assert all([await hub.node.log.sessions.last_messages(f"s{n}", 10, MiB) for n in range(8)])
 
 
 async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
@@ -69,7 +69,7 @@ async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
         connection.write(PING)
     await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
     async with asyncio.timeout(PATIENCE):
-        while not await hub.node.log.messages("s2", 1, MiB):
+        while not await hub.node.log.sessions.last_messages("s2", 1, MiB):
             await asyncio.sleep(0.01)
     assert connection.transport.is_lost
 

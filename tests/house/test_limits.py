@@ -105,10 +105,10 @@ async def after_a_pong(client: Client) -> None:
 
 async def put(hub: Hub, texts: list[str], session: str = "s1") -> None:
     """Add chunks of one message to a session's log."""
-    await hub.node.log.load(session)
+    await hub.node.log.sessions.load(session)
     entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
     kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    hub.node.log.append(Append(session, entries), kept.set_result)
+    hub.node.log.events.append(Append(session, entries), kept.set_result)
     async with asyncio.timeout(PATIENCE):
         assert isinstance(await kept, int)
 
@@ -400,13 +400,13 @@ async def test_an_agent_waits_for_a_log_that_is_slower(hub: Hub, kind: str) -> N
     await chat(client, "eager", str(gate))
     await client.until_type("stream")
     held: list[tuple[Append, Done]] = []
-    let_through = hub.node.log.append
-    hub.node.log.append = lambda *given: held.append(given)  # type: ignore[method-assign]
+    let_through = hub.node.log.events.append
+    hub.node.log.events.append = lambda *given: held.append(given)  # type: ignore[method-assign]
     gate.touch()
     await eventually(lambda: gate.read_text() == "7")
     await after_a_pong(client)
     assert gate.read_text() == "7"  # the eighth piece of 100 bytes has passed 777
-    hub.node.log.append = let_through  # type: ignore[method-assign]
+    hub.node.log.events.append = let_through  # type: ignore[method-assign]
     for given in held:
         let_through(*given)
     await client.until_done()
@@ -994,14 +994,14 @@ async def test_what_the_log_refused_is_tried_again_after_its_time(hub: Hub, seco
     gate = hub.folder / "gate"
     await chat(client, "gated", str(gate))
     await client.until_type("stream")
-    whole, refused = hub.node.log.append, asyncio.Event()
+    whole, refused = hub.node.log.events.append, asyncio.Event()
 
     def refuse(append: Append, done: Done) -> None:
-        hub.node.log.append = whole  # type: ignore[method-assign]
+        hub.node.log.events.append = whole  # type: ignore[method-assign]
         asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
         refused.set()
 
-    hub.node.log.append = refuse  # type: ignore[method-assign]
+    hub.node.log.events.append = refuse  # type: ignore[method-assign]
     gate.touch()
     await asyncio.wait_for(refused.wait(), PATIENCE)
     if seconds == NEVER:

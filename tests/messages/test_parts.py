@@ -98,7 +98,7 @@ async def test_bad_parts_are_refused_by_place(hub: Hub, kind: str, parts: Any, n
     await client.send(type=kind, sessionId="s1", messageId="m_1", message="hi", parts=parts)
     error = await client.until_type("error")
     assert error["code"] == "bad_frame" and named in error["message"]
-    assert await hub.node.log.find("s1") is None
+    assert await hub.node.log.sessions.find("s1") is None
 
 
 async def test_the_limits_of_parts_and_metadata(hub: Hub) -> None:
@@ -162,7 +162,7 @@ async def test_an_agents_message_may_have_parts(hub: Hub) -> None:
     await client.until(lambda f: f["type"] == "message")
     await hub.stop()
     await hub.start()
-    answers = [m for m in await hub.node.log.messages("s1", 9, MiB) if m.role == "assistant"]
+    answers = [m for m in await hub.node.log.sessions.last_messages("s1", 9, MiB) if m.role == "assistant"]
     assert [m.parts for m in answers] == [(IMAGE,)] * 2
 
 
@@ -181,7 +181,7 @@ async def test_an_aborted_answer_keeps_its_parts_where_the_hub_was_killed(hub: H
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1", afterSeq=0)
     assert (await client.until_done())["stopReason"] == "aborted"
-    assert [m.parts for m in await hub.node.log.messages("s1", 9, MiB)] == [None, (IMAGE,)]
+    assert [m.parts for m in await hub.node.log.sessions.last_messages("s1", 9, MiB)] == [None, (IMAGE,)]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ async def test_what_a_user_sends_beside_text_becomes_parts(hub: Hub) -> None:
     content = [TextPart(text="look "), image, TextPart(text="here")]
     assert text(await events(hub, "parts", asked(content))) == "look here ['text', 'image', 'text']"
     assert text(await events(hub, "parts", asked([TextPart(text="only")], "run-2"))) == "only []"
-    first, *_ = await hub.node.log.messages("t1", 9, MiB)
+    first, *_ = await hub.node.log.sessions.last_messages("t1", 9, MiB)
     assert first.parts is not None and first.parts[1]["source"] == {"type": "url", "value": "https://example.org/a.png"}
 
 
@@ -220,7 +220,7 @@ async def test_a_question_that_somebody_else_answered_is_refused_or_let_go(hub: 
             assert response.status == 404 and (await response.json())["code"] == "unknown_interrupt"
         async with http.post(url, json=resumed(asks, "run-2") | {"threadId": "t2"}) as response:
             assert response.status == 404
-    assert await hub.node.log.find("t2") is None
+    assert await hub.node.log.sessions.find("t2") is None
     said = await events(hub, "asks", resumed(asks, "run-2", None, "cancelled"))
     assert text(said) == "resolved theirs. " and said[1]["value"]["payload"] == "theirs"
     assert question(said)["message"] == "And now?"

@@ -314,7 +314,7 @@ async def test_a_cursor_that_retention_passes_gets_a_reset_never_a_hole(hub: Hub
     client = await hub.connect()
     await client.send(type="chat", agentId="echo", sessionId="s1", message="one two")
     await client.until_done()
-    await hub.node.log.expire(2**60, 0)
+    await hub.node.log.events.expire(2**60, 0)
     assert hub.node.sessions["s1"].channel.floor == 0
     late = await hub.connect("?sessionId=s1&afterSeq=1")
     assert (await late.next())["code"] == "reset"

@@ -71,8 +71,8 @@ class Held:
     """The hub's log, with its appends held back until they are let through or refused."""
 
     def __init__(self, hub: Hub) -> None:
-        self.whole = hub.node.log.append
-        self.log = hub.node.log
+        self.whole = hub.node.log.events.append
+        self.log = hub.node.log.events
         self.waiting: list[tuple[Append, Done]] = []
         self.came = asyncio.Event()
         self.log.append = self.hold  # type: ignore[method-assign]
@@ -111,13 +111,13 @@ async def until_it_writes(hub: Hub) -> None:
 
 def seen_appends(hub: Hub) -> list[list[str]]:
     """Return a list that fills with the kinds of events of each append, one commit each."""
-    whole, seen = hub.node.log.append, []
+    whole, seen = hub.node.log.events.append, []
 
     def append(given: Append, done: Done) -> None:
         seen.append([entry.body.type for entry in given.events])
         whole(given, done)
 
-    hub.node.log.append = append  # type: ignore[method-assign]
+    hub.node.log.events.append = append  # type: ignore[method-assign]
     return seen
 
 
@@ -288,7 +288,7 @@ async def test_the_first_answer_wins(hub: Hub) -> None:
         await answer(later, question, 3, **wrong)
         assert (await later.until_type("error"))["code"] == code
     assert client.text() == "Well. local resolved 1"
-    assert await hub.node.log.find("s2") is None
+    assert await hub.node.log.sessions.find("s2") is None
 
 
 def given(question: dict[str, Any], payload: Any) -> Resume:

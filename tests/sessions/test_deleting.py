@@ -67,16 +67,17 @@ def is_gone(frame: dict[str, Any]) -> bool:
     return frame["type"] == "error" and frame["code"] == "session_deleted"
 
 
-def hold(hub: Hub, name: str) -> asyncio.Event:
-    """Let each call of the log's method *name* wait until the event is set."""
-    gate, method = asyncio.Event(), getattr(hub.node.log, name)
+def hold(hub: Hub, store: str, name: str) -> asyncio.Event:
+    """Let each call of the method *name* of one of the log's stores wait until the event is set."""
+    there = getattr(hub.node.log, store)
+    gate, method = asyncio.Event(), getattr(there, name)
     HELD.append(gate)
 
     async def held(*arguments: Any, **named: Any) -> Any:
         await gate.wait()
         return await method(*arguments, **named)
 
-    setattr(hub.node.log, name, held)
+    setattr(there, name, held)
     return gate
 
 
@@ -206,7 +207,7 @@ async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanw
         await said(client, session)
     _, found = await get(http, "sessions")
     before = max(one["ts"] for one in found["data"]) + 1
-    gate, sessions, append = asyncio.Event(), hub.node.log.sessions, hub.node.log.append
+    gate, sessions, append = asyncio.Event(), hub.node.log.sessions.page, hub.node.log.events.append
     looked, given = asyncio.Event(), list[tuple[Append, Done]]()
 
     async def listed(*asked: Any) -> Any:
@@ -215,18 +216,18 @@ async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanw
         await gate.wait()
         return listed
 
-    hub.node.log.sessions = listed  # type: ignore[method-assign]
+    hub.node.log.sessions.page = listed  # type: ignore[method-assign]
     clearing = asyncio.create_task(post(http, "sessions/clear", {"before": before}))
     await asyncio.wait_for(looked.wait(), PATIENCE)
-    while (await hub.node.log.messages("s2", 1, MiB))[0].ts < before:
+    while (await hub.node.log.sessions.last_messages("s2", 1, MiB))[0].ts < before:
         await said(client, "s2")
-    hub.node.log.append = lambda *one: given.append(one)  # type: ignore[method-assign]
+    hub.node.log.events.append = lambda *one: given.append(one)  # type: ignore[method-assign]
     await client.send(type="chat", agentId="echo", sessionId="s3", message="still here")
     await eventually(lambda: given)
     gate.set()
     await eventually(lambda: "s1" not in hub.node.sessions and "s2" not in hub.node.deletions)
     assert "s3" in hub.node.deletions
-    hub.node.log.append = append  # type: ignore[method-assign]
+    hub.node.log.events.append = append  # type: ignore[method-assign]
     append(*given[0])
     assert await clearing == (200, {"deleted": 1})
     assert (await client.until_done())["sessionId"] == "s3"
@@ -238,7 +239,7 @@ async def test_a_deletion_beside_a_clearing_that_spares_the_session_takes_it(
 ) -> None:
     client = await hub.connect(extended=True)
     await said(client, "s1")
-    gate = hold(hub, "messages")
+    gate = hold(hub, "sessions", "last_messages")
     sparing = asyncio.create_task(delete(hub.node, "s1", before=1))
     await eventually(lambda: hub.node.deletions)
     deleting = asyncio.create_task(delete(hub.node, "s1"))
@@ -278,7 +279,7 @@ async def test_two_deletions_at_once_are_one(hub: Hub, http: aiohttp.ClientSessi
 
 async def test_who_comes_meanwhile_is_told_to_come_again(hub: Hub, http: aiohttp.ClientSession) -> None:
     """A chat, a subscription, a broadcast, a socket of its own: refused by one code, and then in the new session."""
-    gate = hold(hub, "delete")
+    gate = hold(hub, "sessions", "delete")
     client = await hub.connect(extended=True)
     accepted = await ask(client, "echo", "hello", clientMsgId="c1")
     await client.until_done()
@@ -309,7 +310,7 @@ async def test_who_comes_meanwhile_is_told_to_come_again(hub: Hub, http: aiohttp
 async def test_who_was_already_inside_gets_nothing_half_deleted(hub: Hub, http: aiohttp.ClientSession) -> None:
     """A subscription that reads the history, and a chat that looks for its clientMsgId, as the session is deleted."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello", "clientMsgId": "c1"})
-    history, kept = hold(hub, "messages"), hold(hub, "chat")
+    history, kept = hold(hub, "sessions", "last_messages"), hold(hub, "runs", "chat")
     reader, sender = await hub.connect(extended=True), await hub.connect(extended=True)
     await reader.send(type="subscribe", sessionId="s1", history=9, ref=1)
     await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions["s1"].holders == 1)
@@ -342,7 +343,7 @@ async def test_one_who_waits_for_an_answer_hears_that_it_is_gone(hub: Hub, http:
     body = {"agentId": "gated", "message": str(hub.folder / "never")}
     waiting = asyncio.create_task(post(http, "sessions/s1/chat?wait=true", body))
     await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions["s1"].runs)
-    reads = hold(hub, "read")
+    reads = hold(hub, "events", "read")
     assert await call(http, "DELETE", "sessions/s1") == (204, None)
     await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "anew"})
     reads.set()
@@ -376,7 +377,7 @@ async def test_one_who_catches_up_is_given_nothing_of_the_new_session(hub: Hub, 
     """Its page is on the way as the session is deleted, and made anew under it."""
     for _ in range(3):
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
-    gate = hold(hub, "read")
+    gate = hold(hub, "events", "read")
     late = await hub.connect("?sessionId=s1&afterSeq=0")
     await eventually(lambda: any(one.catchup.behind for one in hub.node.registry.connections))
     assert await call(http, "DELETE", "sessions/s1") == (204, None)  # who reads nothing is not waited for
@@ -395,14 +396,14 @@ async def test_retention_as_a_session_is_made_anew_spares_the_new_one(hub: Hub, 
     """The floor that it found is the old one's: nobody is reset for it."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
     listener = await hub.connect("?sessionId=s1")  # it is in memory
-    gate, expire = asyncio.Event(), hub.node.log.expire
+    gate, expire = asyncio.Event(), hub.node.log.events.expire
 
     async def held(before: int, most: int) -> dict[str, int]:
         floors = await expire(before, most)
         await gate.wait()
         return floors
 
-    hub.node.log.expire = held  # type: ignore[method-assign]
+    hub.node.log.events.expire = held  # type: ignore[method-assign]
     expiring = asyncio.create_task(upkeep.expire(hub.node, 2**60))
     async with asyncio.timeout(PATIENCE):
         while (await get(http, "sessions/s1"))[1]["floor"] == 0:
@@ -421,14 +422,14 @@ async def test_retention_as_a_session_is_made_anew_spares_the_new_one(hub: Hub, 
 async def test_one_who_is_cancelled_does_not_stop_the_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
     """What was begun is done."""
     await post(http, "sessions", {"sessionId": "s1"})
-    gate = hold(hub, "delete")
+    gate = hold(hub, "sessions", "delete")
     asking = asyncio.create_task(delete(hub.node, "s1"))
     await eventually(lambda: hub.node.deletions)
     asking.cancel()
     await asyncio.wait([asking])
     gate.set()
     await eventually(lambda: not hub.node.deletions)
-    assert await hub.node.log.find("s1") is None
+    assert await hub.node.log.sessions.find("s1") is None
 
 
 async def test_what_cannot_be_deleted_stays(hub: Hub, http: aiohttp.ClientSession) -> None:
@@ -484,7 +485,7 @@ async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohtt
     """One that has begun ends before the log is closed."""
     for name in ("s1", "s2"):
         await post(http, "sessions", {"sessionId": name})
-    gate = hold(hub, "delete")
+    gate = hold(hub, "sessions", "delete")
     begun = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
     await eventually(lambda: hub.node.deletions)
     hub.node.drain()
@@ -502,7 +503,7 @@ async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohtt
     begun.cancel()
     await asyncio.gather(begun, return_exceptions=True)
     await hub.start()
-    assert await hub.node.log.find("s1") is None and await hub.node.log.find("s2") is not None
+    assert await hub.node.log.sessions.find("s1") is None and await hub.node.log.sessions.find("s2") is not None
 
 
 async def test_nothing_is_left_in_memory(hub: Hub, http: aiohttp.ClientSession) -> None:

@@ -22,7 +22,7 @@ NEVER = 1e9  # seconds
 async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
     log = SqliteLog(f"sqlite:///{tmp_path}/hub.db", Limits(), Seams())
     await log.start(lambda session, events: None)
-    await log.load("s")
+    await log.sessions.load("s")
     yield log
     await log.close()
 
@@ -31,7 +31,7 @@ class Speaker:
     """A run that speaks into an outbox; `kept` has the bytes of each event that has landed."""
 
     def __init__(self, log: SqliteLog, pace: Pace) -> None:
-        self.log, self.outbox = log, Outbox("s", log, Limits(), pace, lambda: None)
+        self.log, self.outbox = log, Outbox("s", log.events, Limits(), pace, lambda: None)
         self.kept: list[int] = []
         self.offset = 0
 
@@ -51,7 +51,7 @@ class Speaker:
         self.outbox.put(end)
         last = await asyncio.wait_for(kept, PATIENCE)
         events: list[Event] = []
-        while page := await self.log.read("s", len(events), last):
+        while page := await self.log.events.read("s", len(events), last):
             events += page
         assert [event.seq for event in events] == list(range(1, last + 1))
         return [event.body.content for event in events if isinstance(event.body, Chunk)]

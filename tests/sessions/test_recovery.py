@@ -14,7 +14,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.limits import MiB
 from hub.messages import Event
-from hub.storage.sqlite.log import SqliteLog
+from hub.storage.sqlite.events import SqliteEvents
 
 DAMAGE = "UPDATE strips SET events = 'x' || events WHERE session = (SELECT n FROM sessions WHERE id = ?)"
 LOOSE_DAMAGE = """INSERT INTO loose (size, events) VALUES (20, '[["' || ? || '",99,0,[[broken')"""
@@ -27,7 +27,7 @@ def change(hub: Hub, statement: str, *values: Any) -> None:
 
 
 async def unfinished(hub: Hub) -> set[str]:
-    return {record.key for record in await hub.node.log.unfinished()}
+    return {record.key for record in await hub.node.log.runs.unfinished()}
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
     session = left.node.sessions.get("s1")
     await eventually(lambda: session is None or session.silent)
     assert await unfinished(left) == {f"s{number}" for number in range(40)} - {"s1"}
-    head = await left.node.log.load("s1")
-    (end,) = await left.node.log.read("s1", head.seq - 1, head.seq)
+    head = await left.node.log.sessions.load("s1")
+    (end,) = await left.node.log.events.read("s1", head.seq - 1, head.seq)
     assert (end.body.type, getattr(end.body, "stopReason"), end.runId) == (
         *("run_finished", "aborted"),
         warnings[0]["runs"][0],
@@ -77,7 +77,7 @@ async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
     client = await left.connect(extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="hello")
     assert (await client.until_done())["stopReason"] == "end_turn"
-    said = await left.node.log.messages("s1", 9, MiB)
+    said = await left.node.log.sessions.last_messages("s1", 9, MiB)
     assert [message.content for message in said] == ["go", "hello", "hello "]
 
 
@@ -99,9 +99,9 @@ async def test_a_run_whose_session_takes_no_append_is_left_to_the_next_start(lef
 
 async def test_sixteen_sessions_are_recovered_at_a_time(left: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forty take as long as three after another; more at once would crowd the log."""
-    read, going, most, crowd = SqliteLog.read, 0, 0, asyncio.Event()
+    read, going, most, crowd = SqliteEvents.read, 0, 0, asyncio.Event()
 
-    async def crowded(log: SqliteLog, *asked: Any) -> Sequence[Event]:
+    async def crowded(log: SqliteEvents, *asked: Any) -> Sequence[Event]:
         nonlocal going, most
         going += 1
         most = max(most, going)
@@ -113,7 +113,7 @@ async def test_sixteen_sessions_are_recovered_at_a_time(left: Hub, monkeypatch: 
         finally:
             going -= 1
 
-    monkeypatch.setattr(SqliteLog, "read", crowded)
+    monkeypatch.setattr(SqliteEvents, "read", crowded)
     async with asyncio.timeout(PATIENCE):
         await left.start()
     assert most == 16

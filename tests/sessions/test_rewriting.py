@@ -86,12 +86,12 @@ async def stopping(hub: Hub, run_id: str) -> None:
 
 
 async def history(hub: Hub, session: str = "s1") -> list[str]:
-    return [message.content for message in await hub.node.log.messages(session, 100, MiB)]
+    return [message.content for message in await hub.node.log.sessions.last_messages(session, 100, MiB)]
 
 
 async def logged(hub: Hub, session: str = "s1") -> list[Any]:
     events, cursor = [], 0
-    while page := await hub.node.log.read(session, cursor, 10**6):
+    while page := await hub.node.log.events.read(session, cursor, 10**6):
         events += page
         cursor = page[-1].seq
     return events
@@ -238,7 +238,7 @@ async def test_a_message_that_cannot_be_taken_back_is_refused_by_name(hub: Hub) 
     for kind in ("edit", "regenerate", "fork"):
         await client.send(type=kind, sessionId="s9", messageId="m_1", message="x", ref=kind)
         assert (await outcome(client, kind))["code"] == "unknown_session"
-    assert await hub.node.log.find("s9") is None
+    assert await hub.node.log.sessions.find("s9") is None
     assert await kinds(hub) == before
     await say(client, "two")
     await client.send(type="edit", sessionId="s1", messageId=said["messageId"], message="x", ref="far")
@@ -387,7 +387,7 @@ async def test_chats_edits_and_regenerates_in_a_crowd_leave_a_sound_log(hub: Hub
             there = {name: None for name in there if name not in event.body.messageIds}
         elif event.body.type in ("user_message", "stream"):
             there[event.body.messageId] = None
-    assert {m.messageId for m in await hub.node.log.messages("s1", 10_000, MiB)} == set(there)
+    assert {m.messageId for m in await hub.node.log.sessions.last_messages("s1", 10_000, MiB)} == set(there)
 
 
 async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hub: Hub) -> None:
@@ -438,13 +438,13 @@ async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_
 async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_in_the_next_one(hub: Hub) -> None:
     client = await begin(hub)
     said = await say(client, "one")
-    gate, trail = asyncio.Event(), hub.node.log.trail
+    gate, trail = asyncio.Event(), hub.node.log.sessions.trail
 
     async def held(*asked: Any) -> Any:
         await gate.wait()
         return await trail(*asked)
 
-    hub.node.log.trail = held  # type: ignore[method-assign]
+    hub.node.log.sessions.trail = held  # type: ignore[method-assign]
     async with hub.node.use("f1") as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         editor, forker = await hub.connect(extended=True), await hub.connect(extended=True)
         await editor.send(type="edit", sessionId="f1", messageId="m_1", message="x", ref="e")
@@ -463,7 +463,7 @@ async def test_where_the_log_fails_nothing_is_taken_back(hub: Hub) -> None:
     client = await begin(hub, retry_seconds=0.02)
     said = await say(client, "one")
     before = await history(hub), await kinds(hub)
-    log = hub.node.log
+    log = hub.node.log.events
     whole = log.append
 
     def failing(append: Append, done: Done) -> None:
@@ -492,7 +492,7 @@ async def test_where_the_log_fails_while_a_run_is_stopped_nothing_is_taken_back(
     client = await begin(hub, retry_seconds=0.02)
     gate = str(hub.folder / "gate")
     first, second = await start(client, "gated", gate), await start(client, "gated", gate)
-    log = hub.node.log
+    log = hub.node.log.events
     whole = log.append
 
     def failing(append: Append, done: Done) -> None:
@@ -515,7 +515,7 @@ async def test_an_edit_behind_a_chat_that_the_log_refuses_does_not_hang(hub: Hub
     """It waits for the chat's commit; where that fails it goes on, and is refused itself or done."""
     client, other = await begin(hub), await hub.connect(extended=True)
     said = await say(client, "one")
-    log = hub.node.log
+    log = hub.node.log.events
     whole, held = log.append, list[Done]()
     log.append = lambda append, done: held.append(done)  # type: ignore[method-assign]
     await client.send(type="chat", agentId="echo", sessionId="s1", message="x", ref="c")
@@ -538,8 +538,8 @@ async def test_a_run_that_ends_while_the_history_is_read_is_taken_back_too(hub: 
     client = await begin(hub)
     before = await start(client, "gated", str(hub.folder / "gate"))
     edited = await say(client, "one", ifBusy="parallel")
-    log = hub.node.log
-    whole, reads = log.trail, 0
+    store = hub.node.log.sessions
+    whole, reads = store.trail, 0
 
     async def slow(*asked: Any) -> Any:
         nonlocal reads
@@ -553,7 +553,7 @@ async def test_a_run_that_ends_while_the_history_is_read_is_taken_back_too(hub: 
                 await asyncio.sleep(0)
         return found
 
-    log.trail = slow  # type: ignore[method-assign]
+    store.trail = slow  # type: ignore[method-assign]
     await client.send(type="edit", sessionId="s1", messageId=edited["messageId"], message="new", ref="e")
     await ended(client, (await outcome(client, "e"))["runId"])
     end = await ended(client, before["runId"])
@@ -712,7 +712,9 @@ async def test_a_chat_that_rolls_back_takes_the_running_ones_place(hub: Hub) -> 
     assert (await ended(client, queued["runId"]))["stopReason"] == "end_turn"
     started = [event.runId for event in await logged(hub) if event.body.type == "run_started"]
     assert started == [kept["runId"], running["runId"], accepted["runId"], queued["runId"]]
-    assert sound(await logged(hub)) and running["messageId"] not in str(await hub.node.log.messages("s1", 9, MiB))
+    assert sound(await logged(hub)) and running["messageId"] not in str(
+        await hub.node.log.sessions.last_messages("s1", 9, MiB)
+    )
 
 
 async def test_a_chat_that_rolls_back_nothing_is_a_chat(hub: Hub) -> None:
@@ -743,7 +745,9 @@ async def test_a_fork_has_the_history_and_goes_its_own_way(hub: Hub) -> None:
     told = await outcome(client, "f")
     assert (told["type"], told["sessionId"], told["seq"]) == ("subscribed", "f1", 2)
     assert await kinds(hub, "f1") == ["user_message", "message"]
-    old, new = await hub.node.log.messages("s1", 2, MiB, first["answerId"]), await hub.node.log.messages("f1", 9, MiB)
+    old, new = await hub.node.log.sessions.last_messages(
+        "s1", 2, MiB, first["answerId"]
+    ), await hub.node.log.sessions.last_messages("f1", 9, MiB)
     same = ("messageId", "role", "content", "agentId", "author", "parts", "metadata", "userMessageId")
     assert [[getattr(m, n) for n in same] for m in old] == [[getattr(m, n) for n in same] for m in new]
     assert [m.seq for m in new] == [1, 2] and {m.runId for m in new} == {None} and new[0].parts == (image,)
@@ -792,7 +796,7 @@ async def test_a_fork_of_a_message_that_is_too_large_alone_says_so(hub: Hub) -> 
     await client.send(type="fork", sessionId="s1", messageId=said["messageId"], newSessionId="s2", ref="f")
     refused = await outcome(client, "f")
     assert refused["code"] == "wrong_message" and "2 bytes" in refused["message"]
-    assert await hub.node.log.find("s2") is None
+    assert await hub.node.log.sessions.find("s2") is None
 
 
 async def test_a_fork_that_may_not_be_heard_makes_no_session(hub: Hub) -> None:
@@ -806,7 +810,7 @@ async def test_a_fork_that_may_not_be_heard_makes_no_session(hub: Hub) -> None:
     hub.node.drain()
     await client.send(**fork, ref=2)
     assert (await outcome(client, 2))["code"] == "draining"
-    assert await hub.node.log.find("f1") is None
+    assert await hub.node.log.sessions.find("f1") is None
 
 
 async def test_a_plain_client_hears_a_forks_history_as_messages(hub: Hub) -> None:

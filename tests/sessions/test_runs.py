@@ -79,7 +79,7 @@ async def test_if_busy_reject_replace_and_parallel(hub: Hub) -> None:
     assert client.text(running["runId"]) == "one "
     (hub.folder / "gate").touch()
     assert (await client.until_done())["runId"] == queued["runId"]
-    history = [m.content for m in await hub.node.log.messages("s1", 10, MiB) if m.role == "assistant"]
+    history = [m.content for m in await hub.node.log.sessions.last_messages("s1", 10, MiB) if m.role == "assistant"]
     assert history == ["one ", "one ", "instead ", "one two"]
 
 
@@ -210,9 +210,9 @@ async def test_a_bad_agent_ends_its_run_once_and_keeps_what_it_said(hub: Hub, na
     assert any(entry.get("agent") == name and entry["at"].startswith(f"{name}.py:") for entry in logs), logs
     if said is not None:
         assert client.text() == said
-        assert [m.content for m in await hub.node.log.messages("s1", 9, MiB) if m.role == "assistant"] == [said][
-            : len(said)
-        ]
+        assert [
+            m.content for m in await hub.node.log.sessions.last_messages("s1", 9, MiB) if m.role == "assistant"
+        ] == [said][: len(said)]
     await client.send(type="chat", agentId="echo", sessionId="s1", message="next")
     await client.until_done()
     assert client.text().endswith("next ")
@@ -226,11 +226,11 @@ async def test_a_megabyte_in_one_piece_arrives_whole_in_bounded_events(hub: Hub)
     await client.send(type="chat", agentId="big", sessionId="s1", message="go")
     await client.until_done()
     assert client.text() == "é€😀x" * 100_000
-    events = await hub.node.log.read("s1", 0, 10**6)
+    events = await hub.node.log.events.read("s1", 0, 10**6)
     assert len(events) > 1
     head, cursor = hub.node.sessions["s1"].channel.head, 0
     while cursor < head:
-        for event in await hub.node.log.read("s1", cursor, head):
+        for event in await hub.node.log.events.read("s1", cursor, head):
             assert len(getattr(event.body, "content", "").encode()) <= 32 * 1024
             cursor = event.seq
 
@@ -362,17 +362,17 @@ async def test_a_history_that_cannot_be_read_is_no_fault_of_the_agent(hub: Hub) 
     hub.agent("reads.py", "async def reads(run):\n    yield str(len(run.history))")
     await hub.start()
     client = await hub.connect("?sessionId=s1", extended=True)
-    messages = hub.node.log.messages
+    messages = hub.node.log.sessions.last_messages
 
     async def fail(*_: Any) -> Any:
         raise StorageUnavailable("the log cannot be read now: try again")
 
-    hub.node.log.messages = fail  # type: ignore[method-assign]
+    hub.node.log.sessions.last_messages = fail  # type: ignore[method-assign]
     await client.send(type="chat", agentId="reads", sessionId="s1", message="x")
     error = await client.until_type("run_error")
     assert (error["code"], error["retryable"], error["retryAfterMs"]) == ("storage_unavailable", True, 1000)
     assert (await client.until_done())["stopReason"] == "error"
-    hub.node.log.messages = messages  # type: ignore[method-assign]
+    hub.node.log.sessions.last_messages = messages  # type: ignore[method-assign]
     await client.send(type="chat", agentId="reads", sessionId="s1", message="x")
     await client.until_done()
     assert client.text() == "1"
@@ -427,13 +427,13 @@ async def test_an_agent_that_takes_the_message_alone_costs_no_read_of_the_histor
     """It could not look at it; one that takes the run may."""
     hub.agent("looks.py", "def looks(run):\n    return run.message + ' '")
     await hub.start()
-    read, reads = hub.node.log.messages, []
+    read, reads = hub.node.log.sessions.last_messages, []
 
     async def messages(session_id: str, *limits: Any) -> Any:
         reads.append(session_id)
         return await read(session_id, *limits)
 
-    hub.node.log.messages = messages  # type: ignore[method-assign]
+    hub.node.log.sessions.last_messages = messages  # type: ignore[method-assign]
     client = await hub.connect()
     for agent in ("echo", "looks"):
         await client.send(type="chat", agentId=agent, sessionId=agent, message="hello")
@@ -510,7 +510,7 @@ async def test_while_the_log_fails_chats_are_refused_and_text_waits(hub: Hub) ->
     await hub.start(retry_seconds=0.02)
     client = await hub.connect(extended=True)
     await start_gated(hub, client)
-    log = hub.node.log
+    log = hub.node.log.events
     whole = log.append
     tries = asyncio.Event()
 
@@ -539,7 +539,7 @@ async def test_chats_that_a_failing_log_refused_leave_nothing_behind(hub: Hub) -
     """Three chats meet a log that fails twice: none is in the log when it works again, nor is any run."""
     await hub.start(retry_seconds=0.02)
     clients = [await hub.connect(extended=True) for _ in range(3)]
-    log = hub.node.log
+    log = hub.node.log.events
     whole, failed = log.append, 0
 
     def failing(append: Append, done: Done) -> None:
@@ -695,7 +695,7 @@ async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_re
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1", afterSeq=second["seq"])
     assert (await client.until_done())["stopReason"] == "aborted"
-    said = [m for m in await hub.node.log.messages("s1", 9, MiB) if m.role == "assistant"]
+    said = [m for m in await hub.node.log.sessions.last_messages("s1", 9, MiB) if m.role == "assistant"]
     assert [(m.messageId, m.content) for m in said] == [(second["messageId"], "try ")]
 
 

@@ -31,14 +31,14 @@ async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
     log = open_log(tmp_path)
     await log.start(lambda session, events: None)
     for key in (S, T):
-        await log.load(key)
+        await log.sessions.load(key)
         for _ in range(3):
             await put(log, Append(key, [text(f"{number},") for number in range(4)]))
-            await log.expire(0, 2**60)
+            await log.events.expire(0, 2**60)
     record = RunRecord("r", S, "main", "started", "m", "u", "hi", Author("local", "local"), 1)
     await put(log, Append(S, [text("late")], saved=[record]))
     await put(log, Append(T, [text("late")]))
-    await log.keep_file(File("f_1", T, "x.txt", "text/plain", 5, DIGEST))
+    await log.files.keep(File("f_1", T, "x.txt", "text/plain", 5, DIGEST))
     yield log
     await log.close()
 
@@ -53,7 +53,7 @@ def text(content: str) -> Event:
 
 async def put(log: SqliteLog, append: Append) -> None:
     answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    log.append(append, answer.set_result)
+    log.events.append(append, answer.set_result)
     async with asyncio.timeout(PATIENCE):
         assert isinstance(await answer, int)
 
@@ -81,14 +81,14 @@ async def test_a_sound_log_has_no_damage_open_or_closed(log: SqliteLog, tmp_path
 
 async def test_what_retention_dropped_is_no_gap(log: SqliteLog) -> None:
     """A session may begin after its floor, in the middle of a strip or after the last one."""
-    await log.expire(2**60, 2**60)
+    await log.events.expire(2**60, 2**60)
     await put(log, Append(T, [text("new")]))
     assert await lines(log) == []
 
 
 async def test_a_deleted_session_is_no_damage(log: SqliteLog) -> None:
     """What it left in the file is looked at no more."""
-    await log.delete(T)
+    await log.sessions.delete(T)
     assert await lines(log) == []
 
 

@@ -27,9 +27,11 @@ from hub.limits import KiB, Limits, MiB
 from hub.seams import Seams
 from hub.sessions.shelf import shelf
 from hub.storage.blobs import LEAST, Files
-from hub.storage.log import LogUnusable
+from hub.storage.log import Log, LogUnusable
 from hub.storage.records import File
+from hub.storage.sqlite.files import SqliteFiles
 from hub.storage.sqlite.log import SqliteLog
+from hub.storage.sqlite.threads import Threads
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -66,9 +68,9 @@ async def settled(folder: Path, files: list[str]) -> None:
     await eventually(lambda: on_disk(folder) == sorted(files))
 
 
-async def gone(files: Files, session_id: str) -> None:
+async def gone(files: Files, log: Log, session_id: str) -> None:
     """Let a session be gone from the log, and then its files, as a deletion does."""
-    await files.forget(session_id, await files.log.delete(session_id))
+    await files.forget(session_id, await log.sessions.delete(session_id))
 
 
 def digest(data: bytes) -> str:
@@ -92,7 +94,7 @@ async def test_a_file_comes_back_as_it_was_also_after_a_restart(hub: Hub, http: 
     assert said == {"fileId": said["fileId"], "sessionId": "s1", "name": "photo.png", "type": "image/png"} | {
         "size": len(data)
     }
-    assert await hub.node.log.find("s1") is not None
+    assert await hub.node.log.sessions.find("s1") is not None
     assert on_disk(hub.folder) == [digest(data)]
     await hub.stop()
     await hub.start()
@@ -221,7 +223,7 @@ async def test_what_is_wrong_is_refused(
     """By its code, and nothing of it stays, no session either."""
     found, said = await post(http, data, query, kind)
     assert (found, said["code"]) == (status, code)
-    assert on_disk(hub.folder) == [] and await hub.node.log.find("s1") is None
+    assert on_disk(hub.folder) == [] and await hub.node.log.sessions.find("s1") is None
 
 
 @pytest.mark.parametrize("kind", [TEXT, 'a/b+c;d="e f; g" ; h=i', "application/vnd.openxml.sheet"])
@@ -261,7 +263,7 @@ async def test_the_files_of_a_session_and_of_the_hub_have_limits(hub: Hub) -> No
     async with client(hub) as http:
         assert (await post(http, b"g"))[0] == 413
         assert (await post(http, b"h" * 2 * LEAST, "sessionId=s2"))[0] == 413
-        await gone(hub.node.files, "s1")
+        await gone(hub.node.files, hub.node.log, "s1")
         assert (await post(http, b"i" * 6 * LEAST, "sessionId=s2"))[0] == 201
         assert (await post(http, b"j" * 5 * LEAST))[0] == 201
     assert len(on_disk(hub.folder)) == 3
@@ -313,7 +315,7 @@ async def test_a_cut_off_upload_leaves_nothing(hub: Hub, http: aiohttp.ClientSes
             writer.transport.abort()
         writer.close()
         await settled(hub.folder, [])
-    assert await hub.node.log.find("s1") is None and logs == []
+    assert await hub.node.log.sessions.find("s1") is None and logs == []
     assert (await post(http, b"hello"))[0] == 201
 
 
@@ -366,7 +368,7 @@ async def test_another_logs_files_are_left_alone(hub: Hub) -> None:
     await hub.start()
     async with client(hub) as http:
         await post(http, b"hello", "sessionId=s2")
-    await gone(hub.node.files, "s2")
+    await gone(hub.node.files, hub.node.log, "s2")
     await hub.stop()
     del hub.options["log"]
     await hub.start()
@@ -385,7 +387,7 @@ async def test_the_folder_stays_its_logs_own(hub: Hub, how: str) -> None:
         Path(os.path.relpath(hub.folder)) if how == "otherwise written" else hub.folder.rename(f"{hub.folder}-2")
     )
     await hub.start()
-    await gone(hub.node.files, "s1")
+    await gone(hub.node.files, hub.node.log, "s1")
     assert on_disk(hub.folder) == []
 
 
@@ -426,19 +428,19 @@ async def test_files_go_with_their_session(hub: Hub, http: aiohttp.ClientSession
     _, mine = await post(http, b"mine")
     _, ours = await post(http, b"ours")
     _, theirs = await post(http, b"ours", "sessionId=s2")
-    await gone(hub.node.files, "s1")
+    await gone(hub.node.files, hub.node.log, "s1")
     assert on_disk(hub.folder) == [digest(b"ours")]
     assert [(await get(http, one["fileId"]))[0] for one in (mine, ours, theirs)] == [404, 404, 200]
-    await gone(hub.node.files, "s1")
-    await gone(hub.node.files, "s2")
+    await gone(hub.node.files, hub.node.log, "s1")
+    await gone(hub.node.files, hub.node.log, "s2")
     assert on_disk(hub.folder) == []
 
 
-class Halting(SqliteLog):
-    """The log, which waits on the way where the test says so."""
+class Halting(SqliteFiles):
+    """What the log knows of files, which waits on the way where the test says so."""
 
-    def __init__(self, url: str, limits: Limits, seams: Seams) -> None:
-        super().__init__(url, limits, seams)
+    def __init__(self, threads: Threads) -> None:
+        super().__init__(threads)
         self.halts: set[str] = set()
         self.there, self.go = asyncio.Event(), asyncio.Event()
 
@@ -453,127 +455,128 @@ class Halting(SqliteLog):
         await self._halt("named")
         return found
 
-    async def keep_file(self, file: File) -> None:
-        await self._halt("keep_file")
-        await super().keep_file(file)
+    async def keep(self, file: File) -> None:
+        await self._halt("keep")
+        await super().keep(file)
 
 
 @asynccontextmanager
-async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Halting]]:
-    log = Halting(f"sqlite:///{folder}/data/hub.db", Limits(), Seams())
+async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, SqliteLog, Halting]]:
+    log = SqliteLog(f"sqlite:///{folder}/data/hub.db", Limits(), Seams())
+    halting = Halting(log._threads)
     await log.start(lambda session, events: None)
     for session in ("a", "b"):
-        await log.load(session)
-    files = Files(folder / "data" / "files", log, Limits(**limits), Seams())
-    await files.start()
+        await log.sessions.load(session)
+    files = Files(folder / "data" / "files", halting, Limits(**limits), Seams())
+    await files.start(log.identity(folder / "data"))
     try:
-        yield files, log
+        yield files, log, halting
     finally:
         await files.close()
         await log.close()
 
 
-@pytest.mark.parametrize("halted", ["named", "keep_file"])
+@pytest.mark.parametrize("halted", ["named", "keep"])
 async def test_the_same_bytes_may_come_while_they_go(tmp_path: Path, halted: str) -> None:
     """Between what the log is asked, or told, and what is done on the disk, nobody comes who would be betrayed."""
-    async with store(tmp_path) as (files, log):
+    async with store(tmp_path) as (files, log, halting):
         await files.keep("a", "x", TEXT, b"hello")
-        log.halts.add(halted)
-        coming, going = files.keep("b", "x", TEXT, b"hello"), gone(files, "a")
+        halting.halts.add(halted)
+        coming, going = files.keep("b", "x", TEXT, b"hello"), gone(files, log, "a")
         first, second = (going, coming) if halted == "named" else (coming, going)
         begun: asyncio.Future[Any] = asyncio.ensure_future(first)
-        await asyncio.wait_for(log.there.wait(), PATIENCE)
+        await asyncio.wait_for(halting.there.wait(), PATIENCE)
         other: asyncio.Future[Any] = asyncio.ensure_future(second)
         await asyncio.wait([other], timeout=0.5)  # as far as it comes
-        log.go.set()
+        halting.go.set()
         await asyncio.wait_for(asyncio.gather(begun, other), PATIENCE)
         kept = begun.result() or other.result()
         assert await files.read(kept) == b"hello"
-        await gone(files, "b")
+        await gone(files, log, "b")
         assert on_disk(tmp_path) == []
 
 
 async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(tmp_path: Path) -> None:
     """Whatever the order, each file that was kept and not forgotten can be read, and no blob is left over."""
-    async with store(tmp_path) as (files, log):
+    async with store(tmp_path) as (files, log, halting):
         chance = random.Random(3)
         sessions = [f"s{n}" for n in range(8)]
         for session in sessions:
-            await log.load(session)
+            await log.sessions.load(session)
 
         async def comes_and_goes(session: str) -> None:
             for _ in range(15):
                 kept = await files.keep(session, "x", TEXT, b"%d" % chance.randrange(2))
                 assert len(await files.read(kept)) == 1
                 if chance.random() < 0.7:
-                    await gone(files, session)
-                    await log.load(session)
+                    await gone(files, log, session)
+                    await log.sessions.load(session)
 
         await asyncio.gather(*map(comes_and_goes, sessions))
-        named = await log.named([digest(b"0"), digest(b"1")])
+        named = await log.files.named([digest(b"0"), digest(b"1")])
         assert on_disk(tmp_path) == sorted(named)
-        await asyncio.gather(*(gone(files, session) for session in sessions))
+        await asyncio.gather(*(gone(files, log, session) for session in sessions))
         assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
 
 
 async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: Path) -> None:
     """At any step; nothing of it stays, and its room is free."""
-    async with store(tmp_path) as (files, log):
+    async with store(tmp_path) as (files, log, halting):
         with pytest.raises(UnknownSession):
             async with files.upload("a", "x", TEXT) as upload:
                 await upload.write(b"hello")
-                await gone(files, "a")
+                await gone(files, log, "a")
                 await upload.write(b"hello")
-        await log.load("a")
+        await log.sessions.load("a")
         with pytest.raises(UnknownSession):
             async with files.upload("a", "x", TEXT) as upload:
                 await upload.write(b"hello")
                 await upload.end()
-                await gone(files, "a")
+                await gone(files, log, "a")
                 await upload.keep()
-        await log.load("a")
-        log.halts.add("keep_file")
+        await log.sessions.load("a")
+        halting.halts.add("keep")
         late = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
-        await asyncio.wait_for(log.there.wait(), PATIENCE)
-        await gone(files, "a")
-        log.go.set()
+        await asyncio.wait_for(halting.there.wait(), PATIENCE)
+        await gone(files, log, "a")
+        halting.go.set()
         with pytest.raises(UnknownSession):
             await late
-        await log.load("a")
+        await log.sessions.load("a")
         async with files.upload("a", "x", TEXT) as upload:
             await upload.write(b"hello")
             await upload.end()
-            await gone(files, "b")
+            await gone(files, log, "b")
             await upload.keep()
-        await gone(files, "a")
+        await gone(files, log, "a")
         assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
 
 
 async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> None:
     """Half-way between disk and log the step is finished; before, nothing stays."""
-    async with store(tmp_path) as (files, log):
-        log.halts.add("keep_file")
+    async with store(tmp_path) as (files, log, halting):
+        halting.halts.add("keep")
         kept = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
-        await asyncio.wait_for(log.there.wait(), PATIENCE)
+        await asyncio.wait_for(halting.there.wait(), PATIENCE)
         kept.cancel()
         await asyncio.wait([kept], timeout=0.1)
-        log.go.set()
+        halting.go.set()
         with pytest.raises(asyncio.CancelledError):
             await kept
-        assert await log.named([digest(b"hello")]) and on_disk(tmp_path) == [digest(b"hello")]
+        assert await log.files.named([digest(b"hello")]) and on_disk(tmp_path) == [digest(b"hello")]
         for turns in range(12):
             task = asyncio.create_task(files.keep("b", "x", TEXT, b"%d" % turns))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
-        named = await log.named([digest(b"%d" % turns) for turns in range(12)])
+        named = await log.files.named([digest(b"%d" % turns) for turns in range(12)])
         assert on_disk(tmp_path) == sorted([digest(b"hello"), *named])
 
 
 async def test_what_the_log_refuses_leaves_no_blob(tmp_path: Path) -> None:
     """Unless another file has the same bytes."""
-    async with store(tmp_path) as (files, log):
+    async with store(tmp_path) as (files, log, halting):
         await files.keep("a", "x", TEXT, b"both")
         for data in (b"both", b"mine"):
             with pytest.raises(StorageUnavailable):
@@ -583,23 +586,23 @@ async def test_what_the_log_refuses_leaves_no_blob(tmp_path: Path) -> None:
 
 async def test_the_end_waits_for_what_is_half_done(tmp_path: Path) -> None:
     """Where nobody else waits for it any more, the store does."""
-    async with store(tmp_path) as (files, log):
-        log.halts.add("keep_file")
+    async with store(tmp_path) as (files, log, halting):
+        halting.halts.add("keep")
         keeping = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
-        await asyncio.wait_for(log.there.wait(), PATIENCE)
+        await asyncio.wait_for(halting.there.wait(), PATIENCE)
         keeping.cancel()
         await asyncio.wait([keeping], timeout=0.1)
         closing = asyncio.create_task(files.close())
         await asyncio.wait([closing], timeout=0.1)
         assert not closing.done()
-        log.go.set()
+        halting.go.set()
         await asyncio.wait_for(closing, PATIENCE)
-        assert await log.named([digest(b"hello")])
+        assert await log.files.named([digest(b"hello")])
 
 
 async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     """As the log does; and what was counted is free again."""
-    async with store(tmp_path) as (files, log):
+    async with store(tmp_path) as (files, log, halting):
         (tmp_path / "data" / "files").rename(tmp_path / "gone")
         with pytest.raises(StorageUnavailable):
             await files.keep("a", "x", TEXT, b"hello")
@@ -765,7 +768,7 @@ async def test_the_store_refuses_what_the_routes_do(
     tmp_path: Path, name: str, kind: str, data: bytes, error: type[Exception]
 ) -> None:
     """So an agent has no other limits than a client."""
-    async with store(tmp_path, file_bytes=64 * KiB, session_files_bytes=60 * KiB) as (files, _):
+    async with store(tmp_path, file_bytes=64 * KiB, session_files_bytes=60 * KiB) as (files, _, _):
         with pytest.raises(error):
             await files.keep("a", name, kind, data)
         with pytest.raises(UnknownFile):
@@ -775,7 +778,7 @@ async def test_the_store_refuses_what_the_routes_do(
 
 async def test_an_agent_cannot_change_what_it_keeps(tmp_path: Path) -> None:
     """A bytearray is kept as it was when it was given; what is no bytes is refused."""
-    async with store(tmp_path) as (files, _):
+    async with store(tmp_path) as (files, _, _):
         given = bytearray(b"hello")
         keeping: Awaitable[str] = shelf(files, "a").keep("x", TEXT, given)  # type: ignore[arg-type]
         task = asyncio.ensure_future(keeping)
@@ -798,7 +801,7 @@ async def test_no_file_is_touched_in_the_loop(hub: Hub) -> None:
             assert (await post(http, b"x" * 100, "sessionId=s1&name=%2F"))[0] == 400
             await ask(hub, "reader", made["fileId"])
             await ask(hub, "results", "x 70000")
-            await gone(hub.node.files, "s1")
+            await gone(hub.node.files, hub.node.log, "s1")
     assert on_disk(hub.folder) == []
 
 
@@ -830,7 +833,7 @@ async def test_an_agent_whose_answer_has_ended_keeps_no_file(hub: Hub) -> None:
     agent = hub.node.agents.get("late")
     gate.touch()
     await eventually(lambda: not agent.working)
-    assert await hub.node.log.file_bytes(1) == {} and on_disk(hub.folder) == []
+    assert await hub.node.log.files.bytes_by_session(1) == {} and on_disk(hub.folder) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run this on Linux or macOS")

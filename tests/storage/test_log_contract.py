@@ -55,7 +55,7 @@ class Opened:
             self.heard.append(("done", result))
             answer.set_result(result)
 
-        self.log.append(append, done)
+        self.log.events.append(append, done)
         async with asyncio.timeout(20):
             result = await answer
         if isinstance(result, Exception):
@@ -64,7 +64,7 @@ class Opened:
 
     async def everything(self, session: str, after: int = 0, upto: int = 10**9) -> list[Event]:
         events: list[Event] = []
-        while page := await self.log.read(session, after, upto):
+        while page := await self.log.events.read(session, after, upto):
             events += page
             after = page[-1].seq
         return events
@@ -97,7 +97,7 @@ async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 async def hub(opener: Opener) -> Opened:
     opened = await opener()
-    await opened.log.load("s")
+    await opened.log.sessions.load("s")
     return opened
 
 
@@ -130,7 +130,7 @@ async def test_numbers_are_dense_from_one(hub: Opened) -> None:
 async def test_sessions_are_numbered_apart(hub: Opened) -> None:
     """Many sessions at once are each dense and in order, and each event is announced once."""
     sessions = [f"s{i}" for i in range(50)]
-    await asyncio.gather(*map(hub.log.load, sessions))
+    await asyncio.gather(*map(hub.log.sessions.load, sessions))
     for turn in range(4):
         await asyncio.gather(*(hub.put(Append(s, [chunk(f"{s}-{turn}", turn)])) for s in sessions))
     events = [event for kind, event in hub.heard if kind == "event"]
@@ -152,7 +152,7 @@ async def test_what_is_heard_can_be_read(hub: Opened) -> None:
     """A read that begins when done is called finds the event."""
     for seq in range(1, 30):
         await hub.put(Append("s", [chunk("x", seq)]))
-        assert [event.seq for event in await hub.log.read("s", seq - 1, seq)] == [seq]
+        assert [event.seq for event in await hub.log.events.read("s", seq - 1, seq)] == [seq]
 
 
 async def test_a_raising_listener_stops_nobody(opener: Opener) -> None:
@@ -166,8 +166,8 @@ async def test_a_raising_listener_stops_nobody(opener: Opener) -> None:
         raise RuntimeError("a caller's mistake")
 
     hub = await opener(spoil)
-    await asyncio.gather(*map(hub.log.load, ("bad", "s")))
-    hub.log.append(Append("s", [chunk("a")]), bad_done)
+    await asyncio.gather(*map(hub.log.sessions.load, ("bad", "s")))
+    hub.log.events.append(Append("s", [chunk("a")]), bad_done)
     results = await asyncio.gather(*(hub.put(Append(session, [chunk("x")])) for session in ("bad", "s", "bad")))
     assert results == [1, 2, 2]
 
@@ -203,7 +203,7 @@ UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     """Every text without lone surrogates is kept byte for byte: in chunks, in whole messages, in the history."""
     session = f"s-{len(hub.heard)}"
-    await hub.log.load(session)
+    await hub.log.sessions.load(session)
     whole = "".join(pieces)
     entries = [chunk(piece, i) for i, piece in enumerate(pieces)]
     end = Event("main", "r", WholeMessage("m2", whole))
@@ -212,15 +212,15 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     events = await hub.everything(session)
     assert texts(events) == pieces
     assert events[-1].body == WholeMessage("m2", whole)
-    assert await hub.log.message_before(session, "r", len(pieces) + 2) == ("m", whole)
-    assert [kept.content for kept in await hub.log.messages(session, 5, MiB)] == [whole]
+    assert await hub.log.events.message_before(session, "r", len(pieces) + 2) == ("m", whole)
+    assert [kept.content for kept in await hub.log.sessions.last_messages(session, 5, MiB)] == [whole]
 
 
 @pytest.mark.parametrize("bad", [chunk("\ud800"), Event(None, None, UserMessage("u", ANN, "\udfff"))])
 async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Event) -> None:
     """A lone surrogate fails its own append, whole; those that share the commit are kept."""
     sessions = [f"s{i}" for i in range(9)]
-    await asyncio.gather(*map(hub.log.load, sessions))
+    await asyncio.gather(*map(hub.log.sessions.load, sessions))
     entries = {s: [chunk("good"), bad] if s == "s4" else [chunk("good")] for s in sessions}
     results = await asyncio.gather(*(hub.put(Append(s, entries[s])) for s in sessions), return_exceptions=True)
     assert [type(r) for r in results] == [StorageUnavailable if s == "s4" else int for s in sessions]
@@ -234,24 +234,24 @@ async def test_a_session_that_was_never_loaded_is_refused(hub: Opened) -> None:
     """An append to an unknown session fails by name, and makes nothing."""
     with pytest.raises(StorageUnavailable, match="stranger"):
         await hub.put(Append("stranger", [chunk("a")]))
-    assert await hub.log.find("stranger") is None
+    assert await hub.log.sessions.find("stranger") is None
 
 
 async def test_pages_are_bounded_by_rows(hub: Opened) -> None:
     """A page has at most page_rows events, and the pages together have all of them."""
     rows = Limits().page_rows
     await hub.put(Append("s", [chunk("x", i) for i in range(rows + 10)]))
-    first = await hub.log.read("s", 0, rows + 10)
+    first = await hub.log.events.read("s", 0, rows + 10)
     assert [event.seq for event in first] == list(range(1, rows + 1))
-    assert [event.seq for event in await hub.log.read("s", rows, rows + 10)] == list(range(rows + 1, rows + 11))
+    assert [event.seq for event in await hub.log.events.read("s", rows, rows + 10)] == list(range(rows + 1, rows + 11))
 
 
 async def test_pages_are_bounded_by_text(hub: Opened) -> None:
     """A page ends with the event that fills page_bytes (counted in UTF-8), and has one event however long it is."""
     quarter = "é" * (Limits().page_bytes // 8)
     await hub.put(Append("s", [chunk(quarter, i) for i in range(6)] + [chunk(quarter * 9), chunk("last")]))
-    assert [event.seq for event in await hub.log.read("s", 0, 8)] == [1, 2, 3, 4]
-    assert [event.seq for event in await hub.log.read("s", 6, 8)] == [7]
+    assert [event.seq for event in await hub.log.events.read("s", 0, 8)] == [1, 2, 3, 4]
+    assert [event.seq for event in await hub.log.events.read("s", 6, 8)] == [7]
     assert [event.seq for event in await hub.everything("s")] == list(range(1, 9))
 
 
@@ -261,16 +261,16 @@ async def test_pages_are_bounded_by_text(hub: Opened) -> None:
 async def test_a_read_is_after_and_upto(hub: Opened, after: int, upto: int, seqs: list[int]) -> None:
     """A read gives after < seq <= upto and nothing else."""
     await hub.put(Append("s", [chunk("x", i) for i in range(5)]))
-    assert [event.seq for event in await hub.log.read("s", after, upto)] == seqs
+    assert [event.seq for event in await hub.log.events.read("s", after, upto)] == seqs
 
 
 async def test_reading_what_is_not_there(hub: Opened) -> None:
     """An unknown session has no events, messages, chats or runs."""
-    assert list(await hub.log.read("nobody", 0, 9)) == []
-    assert list(await hub.log.messages("nobody", 9, MiB)) == []
-    assert await hub.log.chat("nobody", "ann", "c") is None
-    assert await hub.log.message_before("nobody", "r", 9) is None
-    assert list(await hub.log.unfinished()) == []
+    assert list(await hub.log.events.read("nobody", 0, 9)) == []
+    assert list(await hub.log.sessions.last_messages("nobody", 9, MiB)) == []
+    assert await hub.log.runs.chat("nobody", "ann", "c") is None
+    assert await hub.log.events.message_before("nobody", "r", 9) is None
+    assert list(await hub.log.runs.unfinished()) == []
 
 
 async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
@@ -283,9 +283,9 @@ async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
     )
     ts = [event.ts for event in await hub.everything("s")]
     whole = [attrs.evolve(m, seq=seq, ts=ts[seq - 1]) for m, seq in zip([asked, *answers], (2, 3, 5, 5))]
-    assert list(await hub.log.messages("s", 100, MiB)) == whole
-    assert list(await hub.log.messages("s", 2, MiB)) == whole[2:]
-    assert list(await hub.log.messages("s", 0, MiB)) == []
+    assert list(await hub.log.sessions.last_messages("s", 100, MiB)) == whole
+    assert list(await hub.log.sessions.last_messages("s", 2, MiB)) == whole[2:]
+    assert list(await hub.log.sessions.last_messages("s", 0, MiB)) == []
 
 
 async def test_messages_come_back_whole(hub: Opened) -> None:
@@ -295,7 +295,11 @@ async def test_messages_come_back_whole(hub: Opened) -> None:
     await hub.put(Append("s", [chunk("x"), chunk("y")], [(0, asked), (1, answer)]))
     event, _ = await hub.everything("s")
     whole = [attrs.evolve(m, seq=seq, ts=event.ts) for m, seq in ((asked, 1), (answer, 2))]
-    assert list(await hub.log.messages("s", 9, MiB)) == whole == list((await hub.log.history("s", 0, 9))[1])
+    assert (
+        list(await hub.log.sessions.last_messages("s", 9, MiB))
+        == whole
+        == list((await hub.log.sessions.messages("s", 0, 9))[1])
+    )
 
 
 async def talk(hub: Opened, many: int) -> None:
@@ -307,34 +311,36 @@ async def talk(hub: Opened, many: int) -> None:
 async def test_messages_up_to_one(hub: Opened) -> None:
     """That one and those before it, the last so many, of so many bytes; none where there is none of that id."""
     await talk(hub, 6)
-    await hub.log.load("t")
+    await hub.log.sessions.load("t")
 
     async def upto(*asked: Any) -> list[str]:
-        return [m.messageId for m in await hub.log.messages("s", *asked)]
+        return [m.messageId for m in await hub.log.sessions.last_messages("s", *asked)]
 
     assert await upto(9, MiB, "a3") == ["a0", "a1", "a2", "a3"]
     assert await upto(2, MiB, "a4") == ["a3", "a4"]
     size = 10 + len(json.dumps(PARTS, ensure_ascii=False, separators=(",", ":")).encode())
     assert await upto(9, 2 * size, "a3") == ["a2", "a3"]
     assert await upto(9, 2 * size - 1, "a3") == ["a3"]
-    assert await upto(9, MiB, "nobody") == [] == list(await hub.log.messages("t", 9, MiB, "a3"))
+    assert await upto(9, MiB, "nobody") == [] == list(await hub.log.sessions.last_messages("t", 9, MiB, "a3"))
 
 
 async def test_the_trail_of_a_message(hub: Opened) -> None:
     """It whole, and after it what came later without what that says; so many at most."""
     await talk(hub, 6)
-    found = await hub.log.trail("s", "a2", 9)
+    found = await hub.log.sessions.trail("s", "a2", 9)
     assert [m.messageId for m in found] == ["a2", "a3", "a4", "a5"]
     assert (found[0].content, found[0].parts) == ("2" * 10, PARTS)
     assert {(m.content, m.parts, m.agentId) for m in found[1:]} == {("", None, "main")}
-    assert [m.messageId for m in await hub.log.trail("s", "a2", 2)] == ["a2", "a3"]
-    assert list(await hub.log.trail("s", "nobody", 9)) == [] == list(await hub.log.trail("t", "a2", 9))
+    assert [m.messageId for m in await hub.log.sessions.trail("s", "a2", 2)] == ["a2", "a3"]
+    assert (
+        list(await hub.log.sessions.trail("s", "nobody", 9)) == [] == list(await hub.log.sessions.trail("t", "a2", 9))
+    )
 
 
 async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
     """In the commit of the event that says so, also with others that come in its place; events stay as they are."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
     for session in ("s", "t"):
         messages = [Message(f"m{i}", "assistant", "x", "main", "r", None) for i in range(4)]
         await hub.put(Append(session, [chunk("x") for _ in messages], list(enumerate(messages))))
@@ -346,8 +352,8 @@ async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
     assert await hub.put(alone) == 7
     await hub.log.close()
     hub = await opener()
-    assert [m.messageId for m in await hub.log.messages("s", 9, MiB)] == ["m2", "n"]
-    assert [m.messageId for m in await hub.log.messages("t", 9, MiB)] == ["m0", "m1", "m2", "m3"]
+    assert [m.messageId for m in await hub.log.sessions.last_messages("s", 9, MiB)] == ["m2", "n"]
+    assert [m.messageId for m in await hub.log.sessions.last_messages("t", 9, MiB)] == ["m0", "m1", "m2", "m3"]
     assert texts(await hub.everything("s")) == ["x"] * 4
     assert (await hub.everything("s"))[-1].body == MessageRemoved(("m0",), "rollback")
 
@@ -358,9 +364,9 @@ async def test_what_is_refused_takes_nothing_out(hub: Opened) -> None:
     await hub.put(Append("s", [chunk("x")], [(0, kept)]))
     with pytest.raises(StorageUnavailable):
         await hub.put(Append("s", [chunk("\ud800")], removed=["m"]))
-    assert [m.messageId for m in await hub.log.messages("s", 9, MiB)] == ["m"]
+    assert [m.messageId for m in await hub.log.sessions.last_messages("s", 9, MiB)] == ["m"]
     await hub.put(Append("s", [chunk("y")], [(0, attrs.evolve(kept, messageId="n"))], removed=["m", "n"]))
-    assert list(await hub.log.messages("s", 9, MiB)) == []
+    assert list(await hub.log.sessions.last_messages("s", 9, MiB)) == []
 
 
 async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
@@ -368,7 +374,7 @@ async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
     sizes = [10, 300_000, 10, 400_000, 600_000]
     messages = [(0, Message(f"m{i}", "assistant", "x" * n, "main", "r", None)) for i, n in enumerate(sizes)]
     await hub.put(Append("s", [chunk("x")], messages))
-    assert [m.messageId for m in await hub.log.messages("s", 100, MiB)] == ["m2", "m3", "m4"]
+    assert [m.messageId for m in await hub.log.sessions.last_messages("s", 100, MiB)] == ["m2", "m3", "m4"]
 
 
 async def test_history_comes_by_the_page(hub: Opened) -> None:
@@ -376,9 +382,9 @@ async def test_history_comes_by_the_page(hub: Opened) -> None:
     messages = [(0, Message(f"m{i}", "assistant", "x", "main", "r", None)) for i in range(5)]
     await hub.put(Append("s", [chunk("x")], messages))
     for skip, size, found in ((0, 2, ["m0", "m1"]), (4, 2, ["m4"]), (5, 2, []), (0, 9, ["m0", "m1", "m2", "m3", "m4"])):
-        total, page = await hub.log.history("s", skip, size)
+        total, page = await hub.log.sessions.messages("s", skip, size)
         assert total == 5 and [m.messageId for m in page] == found
-    assert await hub.log.history("nobody", 0, 9) == (0, [])
+    assert await hub.log.sessions.messages("nobody", 0, 9) == (0, [])
 
 
 def record(run: str, **fields: Any) -> RunRecord:
@@ -389,7 +395,7 @@ def record(run: str, **fields: Any) -> RunRecord:
 async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
     """Records are kept across a restart, replaced in their place, and forgotten when they end."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
     await hub.put(Append("s", [chunk("x")], saved=[record("r1"), record("r2")]))
     beside = {"wide": True, "parts": PARTS, "metadata": {"a": "\0"}}
     await hub.put(Append("t", [chunk("x")], saved=[record("r1", key="t", **beside)]))
@@ -397,7 +403,7 @@ async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
     await hub.put(Append("s", [chunk("x")], ended=["r2"]))
     await hub.log.close()
     hub = await opener()
-    assert list(await hub.log.unfinished()) == [
+    assert list(await hub.log.runs.unfinished()) == [
         record("r1", state="started", after=1, attempt=2),
         record("r1", key="t", **beside),
         record("r3"),
@@ -410,21 +416,21 @@ async def test_an_append_without_entries(hub: Opened) -> None:
     assert await hub.put(Append("s", [], saved=[record("r1")])) == 2
     assert [kind for kind, _ in hub.heard] == ["event", "done", "done"]
     assert await hub.put(Append("s", [chunk("y")], ended=["r1"])) == 2
-    assert list(await hub.log.unfinished()) == []
+    assert list(await hub.log.runs.unfinished()) == []
 
 
 async def test_a_chat_is_remembered(opener: Opener) -> None:
     """What a clientMsgId was answered is found by session, principal and id, also after a restart."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
     await hub.put(Append("s", [chunk("x")]))
     kept = KeptChat("ann", "c1", "digest", "u", "r")
     await hub.put(Append("s", [chunk("y"), chunk("z")], chats=[(1, kept)]))
     await hub.log.close()
     hub = await opener()
-    assert await hub.log.chat("s", "ann", "c1") == attrs.evolve(kept, seq=3)
+    assert await hub.log.runs.chat("s", "ann", "c1") == attrs.evolve(kept, seq=3)
     others = [("t", "ann", "c1"), ("s", "bob", "c1"), ("s", "ann", "c2")]
-    assert [await hub.log.chat(*other) for other in others] == [None, None, None]
+    assert [await hub.log.runs.chat(*other) for other in others] == [None, None, None]
 
 
 async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
@@ -434,7 +440,7 @@ async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
         await hub.put(
             Append("s", [chunk("y")], saved=[record("r2")], chats=[(0, KeptChat("ann", "c1", "d2", "u2", "r2"))])
         )
-    assert len(await hub.everything("s")) == 1 and list(await hub.log.unfinished()) == []
+    assert len(await hub.everything("s")) == 1 and list(await hub.log.runs.unfinished()) == []
 
 
 def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) -> File:
@@ -444,78 +450,78 @@ def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) ->
 async def test_a_file_is_found_as_it_was_kept(opener: Opener) -> None:
     """With the log's time, also after a restart; it is no event, and numbers nothing."""
     hub = await opener()
-    await hub.log.load("s")
+    await hub.log.sessions.load("s")
     await hub.put(Append("s", [chunk("x")]))
-    await hub.log.keep_file(file("f1"))
+    await hub.log.files.keep(file("f1"))
     await hub.log.close()
     hub = await opener()
-    found = await hub.log.file("f1")
+    found = await hub.log.files.find("f1")
     (event,) = await hub.everything("s")
     assert found is not None and found == attrs.evolve(file("f1"), created=found.created)
-    assert found.created >= event.ts and (await hub.log.load("s")).seq == 1 and hub.heard == []
-    assert await hub.log.file("f2") is None
+    assert found.created >= event.ts and (await hub.log.sessions.load("s")).seq == 1 and hub.heard == []
+    assert await hub.log.files.find("f2") is None
 
 
 async def test_a_file_needs_a_session_that_was_loaded(hub: Opened) -> None:
     """What belongs to nobody would never go; those that share the commit are kept."""
     results = await asyncio.gather(
-        *(hub.log.keep_file(file(f"f-{session}", session)) for session in ("s", "stranger", "s2")),
-        hub.log.load("s2"),
+        *(hub.log.files.keep(file(f"f-{session}", session)) for session in ("s", "stranger", "s2")),
+        hub.log.sessions.load("s2"),
         return_exceptions=True,
     )
     assert [type(result) for result in results[:2]] == [type(None), StorageUnavailable]
-    assert await hub.log.file("f-s") is not None and await hub.log.file("f-stranger") is None
+    assert await hub.log.files.find("f-s") is not None and await hub.log.files.find("f-stranger") is None
 
 
 async def test_files_are_counted_by_session(opener: Opener) -> None:
     """Each with its size, or the least that one counts."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.load, ("s", "t", "empty")))
+    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t", "empty")))
     for n, (session, size) in enumerate((("s", 1), ("s", 10), ("t", 5))):
-        await hub.log.keep_file(file(f"f{n}", session, size=size))
-    assert await hub.log.file_bytes(0) == {"s": 11, "t": 5}
-    assert await hub.log.file_bytes(6) == {"s": 16, "t": 6}
+        await hub.log.files.keep(file(f"f{n}", session, size=size))
+    assert await hub.log.files.bytes_by_session(0) == {"s": 11, "t": 5}
+    assert await hub.log.files.bytes_by_session(6) == {"s": 16, "t": 6}
 
 
 async def test_files_go_with_their_session(opener: Opener) -> None:
     """What it had is returned, and a digest is named for as long as any file has it."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
     for one in (file("f1"), file("f2", digest="d2"), file("f3", "t", digest="d2")):
-        await hub.log.keep_file(one)
-    assert sorted(await hub.log.named(["d1", "d2", "d3"])) == ["d1", "d2"]
-    gone = await hub.log.delete("s")
+        await hub.log.files.keep(one)
+    assert sorted(await hub.log.files.named(["d1", "d2", "d3"])) == ["d1", "d2"]
+    gone = await hub.log.sessions.delete("s")
     assert sorted((one.fileId, one.digest, one.size) for one in gone) == [("f1", "d1", 7), ("f2", "d2", 7)]
-    assert await hub.log.named(["d1", "d2"]) == ["d2"] and await hub.log.file("f1") is None
-    assert await hub.log.delete("s") == [] and await hub.log.delete("nobody") == []
+    assert await hub.log.files.named(["d1", "d2"]) == ["d2"] and await hub.log.files.find("f1") is None
+    assert await hub.log.sessions.delete("s") == [] and await hub.log.sessions.delete("nobody") == []
     await hub.log.close()
     hub = await opener()
-    assert await hub.log.file_bytes(0) == {"t": 7} and await hub.log.file("f3") is not None
+    assert await hub.log.files.bytes_by_session(0) == {"t": 7} and await hub.log.files.find("f3") is not None
 
 
 async def test_a_file_that_was_given_before_its_session_went_goes_with_it(hub: Opened) -> None:
     """The order of calls is the order in the log, also where nobody waits; one after it is refused."""
     for n in range(30):
-        await hub.log.load("s")
-        calls = hub.log.keep_file(file(f"f{n}")), hub.log.delete("s"), hub.log.keep_file(file(f"late{n}"))
+        await hub.log.sessions.load("s")
+        calls = hub.log.files.keep(file(f"f{n}")), hub.log.sessions.delete("s"), hub.log.files.keep(file(f"late{n}"))
         _, gone, late = await asyncio.gather(*calls, return_exceptions=True)
         assert [one.fileId for one in gone] == [f"f{n}"] and isinstance(late, StorageUnavailable)
-    assert await hub.log.file_bytes(0) == {}
+    assert await hub.log.files.bytes_by_session(0) == {}
 
 
 async def test_loading_makes_a_session_once(opener: Opener) -> None:
     """Loads at the same time give one head with one epoch, which a restart keeps; other sessions have others."""
     hub = await opener()
-    assert await hub.log.find("s") is None
-    heads = await asyncio.gather(*(hub.log.load("s") for _ in range(20)), hub.log.load("t"))
+    assert await hub.log.sessions.find("s") is None
+    heads = await asyncio.gather(*(hub.log.sessions.load("s") for _ in range(20)), hub.log.sessions.load("t"))
     assert len(set(heads[:20])) == 1 and heads[0].epoch != heads[20].epoch
     assert (heads[0].seq, heads[0].floor) == (0, 0)
     await hub.put(Append("s", [chunk("x"), chunk("y")]))
     stands = attrs.evolve(heads[0], seq=2)
-    assert await hub.log.find("s") == stands == await hub.log.load("s")
+    assert await hub.log.sessions.find("s") == stands == await hub.log.sessions.load("s")
     await hub.log.close()
     hub = await opener()
-    assert await hub.log.find("s") == stands == await hub.log.load("s")
+    assert await hub.log.sessions.find("s") == stands == await hub.log.sessions.load("s")
     assert await hub.put(Append("s", [chunk("z")])) == 3
 
 
@@ -524,7 +530,7 @@ async def later(hub: Opened, session: str, than: int) -> Event:
     async with asyncio.timeout(10):
         while True:
             seq = await hub.put(Append(session, [chunk("x" * 100)]))
-            (event,) = await hub.log.read(session, seq - 1, seq)
+            (event,) = await hub.log.events.read(session, seq - 1, seq)
             if event.ts > than:
                 return event
 
@@ -532,33 +538,33 @@ async def later(hub: Opened, session: str, than: int) -> Event:
 async def test_old_events_expire(opener: Opener) -> None:
     """What was written before a time is dropped and raises the floor; messages stay, and numbers go on."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
     message = Message("m", "assistant", "kept", "main", "r", None)
     await hub.put(Append("s", [chunk("x")], [(0, message)]))
     (first,) = await hub.everything("s")
     edge = await later(hub, "s", first.ts)
     await hub.put(Append("t", [chunk("young")]))
-    assert await hub.log.expire(edge.ts, 10**9) == {"s": edge.seq - 1}
-    assert await hub.log.expire(edge.ts, 10**9) == {}
+    assert await hub.log.events.expire(edge.ts, 10**9) == {"s": edge.seq - 1}
+    assert await hub.log.events.expire(edge.ts, 10**9) == {}
     assert [event.seq for event in await hub.everything("s")] == list(range(edge.seq, edge.seq + 1))
-    assert [m.content for m in await hub.log.messages("s", 9, MiB)] == ["kept"]
-    assert await hub.log.expire(edge.ts + 10**6, 10**9) == {"s": edge.seq, "t": 1}
+    assert [m.content for m in await hub.log.sessions.last_messages("s", 9, MiB)] == ["kept"]
+    assert await hub.log.events.expire(edge.ts + 10**6, 10**9) == {"s": edge.seq, "t": 1}
     await hub.log.close()
     hub = await opener()
-    head = await hub.log.load("s")
+    head = await hub.log.sessions.load("s")
     assert (head.seq, head.floor) == (edge.seq, edge.seq)
     assert await hub.put(Append("s", [chunk("next")])) == edge.seq + 1
 
 
 async def test_large_logs_lose_the_oldest(hub: Opened) -> None:
     """Past the size, the oldest events of all sessions go, and only as many as must."""
-    await hub.log.load("t")
+    await hub.log.sessions.load("t")
     await hub.put(Append("s", [chunk("x" * 10_000, i) for i in range(50)]))
-    (last,) = await hub.log.read("s", 49, 50)
+    (last,) = await hub.log.events.read("s", 49, 50)
     edge = await later(hub, "t", last.ts)
     await hub.put(Append("t", [chunk("y" * 10_000, i) for i in range(10)]))
-    assert await hub.log.expire(0, 10**9) == {}
-    floors = await hub.log.expire(0, 200_000)
+    assert await hub.log.events.expire(0, 10**9) == {}
+    floors = await hub.log.events.expire(0, 200_000)
     assert set(floors) == {"s"} and 35 <= floors["s"] <= 45
     assert [event.seq for event in await hub.everything("s")] == list(range(floors["s"] + 1, 51))
     assert len(await hub.everything("t")) == edge.seq + 10
@@ -569,37 +575,37 @@ async def test_many_old_events_expire(hub: Opened) -> None:
     for _ in range(3):
         await hub.put(Append("s", [chunk("x", i) for i in range(3000)]))
     young = asyncio.create_task(hub.put(Append("s", [chunk("y")])))
-    assert (await hub.log.expire(2**60, 10**9))["s"] >= 9000
+    assert (await hub.log.events.expire(2**60, 10**9))["s"] >= 9000
     await young
-    assert (await hub.log.load("s")).seq == 9001
+    assert (await hub.log.sessions.load("s")).seq == 9001
 
 
 async def test_nothing_of_an_unfinished_run_expires(hub: Opened) -> None:
     """Events past the `after` of a run that goes on are kept, however old, until it ends."""
     await hub.put(Append("s", [chunk("x", i) for i in range(5)], saved=[record("r", after=3), record("r2", after=4)]))
-    assert await hub.log.expire(2**60, 0) == {"s": 3}
-    assert (await hub.log.load("s")).floor == 3
+    assert await hub.log.events.expire(2**60, 0) == {"s": 3}
+    assert (await hub.log.sessions.load("s")).floor == 3
     assert [event.seq for event in await hub.everything("s")] == [4, 5]
     await hub.put(Append("s", [chunk("x")], ended=["r"]))
-    assert await hub.log.expire(2**60, 0) == {"s": 4}
+    assert await hub.log.events.expire(2**60, 0) == {"s": 4}
     await hub.put(Append("s", [chunk("x")], ended=["r2"]))
-    assert await hub.log.expire(2**60, 0) == {"s": 7}
+    assert await hub.log.events.expire(2**60, 0) == {"s": 7}
 
 
 async def test_close_keeps_what_is_queued(opener: Opener) -> None:
     """Close writes and announces everything given before it; what comes after is refused."""
     hub = await opener()
     sessions = [f"s{i}" for i in range(30)]
-    await asyncio.gather(*map(hub.log.load, sessions))
+    await asyncio.gather(*map(hub.log.sessions.load, sessions))
     puts = [asyncio.create_task(hub.put(Append(s, [chunk("x")]))) for s in sessions]
     await asyncio.gather(asyncio.sleep(0), *(hub.log.close() for _ in range(2)))
     assert await asyncio.gather(*puts) == [1] * 30
     with pytest.raises(StorageUnavailable):
         await hub.put(Append("s0", [chunk("y")]))
     with pytest.raises(StorageUnavailable):
-        await hub.log.load("s0")
+        await hub.log.sessions.load("s0")
     with pytest.raises(StorageUnavailable):
-        await hub.log.read("s0", 0, 1)
+        await hub.log.events.read("s0", 0, 1)
     hub = await opener()
     assert [len(await hub.everything(s)) for s in sessions] == [1] * 30
 
@@ -633,7 +639,7 @@ STORY: list[tuple[str, Body]] = [
 async def test_the_message_before(hub: Opened, run: str, seq: int, message: tuple[str, str] | None) -> None:
     """The streamed message that an event ends is given whole, without what other runs said meanwhile."""
     await hub.put(Append("s", [Event("main", who, body) for who, body in STORY]))
-    assert await hub.log.message_before("s", run, seq) == message
+    assert await hub.log.events.message_before("s", run, seq) == message
 
 
 def test_an_unknown_scheme_is_refused() -> None:
@@ -645,25 +651,25 @@ def test_an_unknown_scheme_is_refused() -> None:
 async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
     """The newest first, those without a message last; by the agent that answered, and the time."""
     for name, agent in (("s", "main"), ("t", "other")):
-        await hub.log.load(name)
+        await hub.log.sessions.load(name)
         await hub.put(Append(name, [chunk("x")], [(0, Message("m", "assistant", "x", agent, "r", None))]))
-    await hub.log.load("empty")
+    await hub.log.sessions.load("empty")
     far = 10**15
-    total, found = await hub.log.sessions("", EVERYONE, 0, 9, None, 0, far)
+    total, found = await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, far)
     assert total == 3 and {one.key for one in found[:2]} == {"s", "t"} and found[2].key == "empty"
     assert [one.ts for one in found] == sorted((one.ts for one in found), reverse=True) and found[2].messages == 0
-    assert [one.key for one in (await hub.log.sessions("", EVERYONE, 0, 9, "other", 0, far))[1]] == ["t"]
-    assert await hub.log.sessions("", EVERYONE, 0, 9, None, found[0].ts + 1, far) == (0, [])
-    assert (await hub.log.sessions("", EVERYONE, 2, 9, None, 0, far)) == (3, found[2:])
+    assert [one.key for one in (await hub.log.sessions.page("", EVERYONE, 0, 9, "other", 0, far))[1]] == ["t"]
+    assert await hub.log.sessions.page("", EVERYONE, 0, 9, None, found[0].ts + 1, far) == (0, [])
+    assert (await hub.log.sessions.page("", EVERYONE, 2, 9, None, 0, far)) == (3, found[2:])
 
 
 async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> None:
     """No prefix stands for keys without a slash; one tenant's name may begin with another's."""
     for key in ("s", "acme/s", "acme/t", "acme2/s", "a%/s"):
-        await hub.log.load(key)
+        await hub.log.sessions.load(key)
 
     async def keys(prefix: str) -> list[str]:
-        return sorted(row.key for row in (await hub.log.sessions(prefix, EVERYONE, 0, 9, None, 0, 10**15))[1])
+        return sorted(row.key for row in (await hub.log.sessions.page(prefix, EVERYONE, 0, 9, None, 0, 10**15))[1])
 
     assert await keys("") == ["s"]
     assert await keys("acme/") == ["acme/s", "acme/t"]
@@ -672,57 +678,63 @@ async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> No
 
 async def test_sessions_are_listed_for_their_readers(hub: Opened) -> None:
     """Until there are grants, the one reader of each session is everyone."""
-    await hub.log.load("s")
-    assert (await hub.log.sessions("", {"p_1", *EVERYONE}, 0, 9, None, 0, 10**15))[0] == 1
-    assert (await hub.log.sessions("", {"p_1"}, 0, 9, None, 0, 10**15)) == (0, [])
-    assert (await hub.log.sessions("", set(), 0, 9, None, 0, 10**15)) == (0, [])
+    await hub.log.sessions.load("s")
+    assert (await hub.log.sessions.page("", {"p_1", *EVERYONE}, 0, 9, None, 0, 10**15))[0] == 1
+    assert (await hub.log.sessions.page("", {"p_1"}, 0, 9, None, 0, 10**15)) == (0, [])
+    assert (await hub.log.sessions.page("", set(), 0, 9, None, 0, 10**15)) == (0, [])
 
 
 async def test_events_carry_the_id_of_their_session(hub: Opened) -> None:
     """The key is for the log alone: what is announced, read, and read back after a restart has the id."""
-    await hub.log.load("acme/s")
+    await hub.log.sessions.load("acme/s")
     await hub.put(Append("acme/s", [chunk("x")]))
-    assert [event.sessionId for event in await hub.log.read("acme/s", 0, 9)] == ["s"]
+    assert [event.sessionId for event in await hub.log.events.read("acme/s", 0, 9)] == ["s"]
     assert [said.sessionId for kind, said in hub.heard if kind == "event"] == ["s"]
 
 
 async def test_a_session_has_a_label(opener: Opener) -> None:
     """Title and metadata are replaced one by one, kept across a restart, and listed; an unknown session has none."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.load, ("s", "t")))
-    assert await hub.log.label("s") == Label()
-    await hub.log.relabel("s", {"title": "Plans \0\U0001f600", "metadata": {"a": [1, None], "b": {"c": "\0"}}})
-    await hub.log.relabel("s", {})
+    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
+    assert await hub.log.sessions.label("s") == Label()
+    await hub.log.sessions.relabel("s", {"title": "Plans \0\U0001f600", "metadata": {"a": [1, None], "b": {"c": "\0"}}})
+    await hub.log.sessions.relabel("s", {})
     await hub.log.close()
     hub = await opener()
     whole = Label("Plans \0\U0001f600", {"a": [1, None], "b": {"c": "\0"}})
-    assert await hub.log.label("s") == whole and await hub.log.label("t") == Label()
-    (shown,) = [one for one in (await hub.log.sessions("", EVERYONE, 0, 9, None, 0, 10**15))[1] if one.key == "s"]
+    assert await hub.log.sessions.label("s") == whole and await hub.log.sessions.label("t") == Label()
+    (shown,) = [one for one in (await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, 10**15))[1] if one.key == "s"]
     assert (shown.title, shown.metadata) == (whole.title, whole.metadata)
-    await hub.log.relabel("s", {"metadata": None})
-    assert await hub.log.label("s") == Label(whole.title)
-    await hub.log.relabel("s", {"title": None, "metadata": {}})
-    assert await hub.log.label("s") == Label(None, {})
-    await hub.log.relabel("nobody", {"title": "x"})
-    assert await hub.log.label("nobody") is None and await hub.log.find("nobody") is None
+    await hub.log.sessions.relabel("s", {"metadata": None})
+    assert await hub.log.sessions.label("s") == Label(whole.title)
+    await hub.log.sessions.relabel("s", {"title": None, "metadata": {}})
+    assert await hub.log.sessions.label("s") == Label(None, {})
+    await hub.log.sessions.relabel("nobody", {"title": "x"})
+    assert await hub.log.sessions.label("nobody") is None and await hub.log.sessions.find("nobody") is None
 
 
 async def fill(hub: Opened, session: str) -> None:
     """Let a session have something of everything."""
-    await hub.log.load(session)
+    await hub.log.sessions.load(session)
     message = Message("m", "assistant", "said", "main", "r", None)
     kept, run = KeptChat("ann", "c1", "digest", "u", "r"), record("r", key=session)
     await hub.put(Append(session, [chunk("x", i) for i in range(5)], [(0, message)], [run], chats=[(0, kept)]))
-    await hub.log.relabel(session, {"title": "old", "metadata": {"old": True}})
+    await hub.log.sessions.relabel(session, {"title": "old", "metadata": {"old": True}})
 
 
 async def nothing_of(hub: Opened, session: str) -> None:
-    assert await hub.log.find(session) is None and await hub.log.label(session) is None
-    assert list(await hub.log.read(session, 0, 9)) == [] and list(await hub.log.messages(session, 9, MiB)) == []
-    assert await hub.log.history(session, 0, 9) == (0, [])
-    assert await hub.log.chat(session, "ann", "c1") is None and await hub.log.message_before(session, "r", 5) is None
-    assert session not in {run.key for run in await hub.log.unfinished()}
-    assert session not in {one.key for one in (await hub.log.sessions("", EVERYONE, 0, 9, None, 0, 10**15))[1]}
+    assert await hub.log.sessions.find(session) is None and await hub.log.sessions.label(session) is None
+    assert (
+        list(await hub.log.events.read(session, 0, 9)) == []
+        and list(await hub.log.sessions.last_messages(session, 9, MiB)) == []
+    )
+    assert await hub.log.sessions.messages(session, 0, 9) == (0, [])
+    assert (
+        await hub.log.runs.chat(session, "ann", "c1") is None
+        and await hub.log.events.message_before(session, "r", 5) is None
+    )
+    assert session not in {run.key for run in await hub.log.runs.unfinished()}
+    assert session not in {one.key for one in (await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, 10**15))[1]}
 
 
 @pytest.mark.parametrize("purged", [True, False])
@@ -733,41 +745,43 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
     """
     hub = await opener()
     await asyncio.gather(fill(hub, "s"), fill(hub, "t"))
-    was, other = await hub.log.find("s"), await hub.log.find("t")
+    was, other = await hub.log.sessions.find("s"), await hub.log.sessions.find("t")
     assert was is not None
-    await hub.log.delete("s")
-    await hub.log.delete("s")  # twice is once
+    await hub.log.sessions.delete("s")
+    await hub.log.sessions.delete("s")  # twice is once
     await nothing_of(hub, "s")
-    total, listed = await hub.log.sessions("", EVERYONE, 0, 9, None, 0, 10**15)
+    total, listed = await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, 10**15)
     assert total == 1 and [one.key for one in listed] == ["t"]
     if purged:
-        await hub.log.purge()
+        await hub.log.events.purge()
     else:
         await hub.log.close()
         hub = await opener()
         await nothing_of(hub, "s")
-    anew = await hub.log.load("s")
+    anew = await hub.log.sessions.load("s")
     assert (anew.seq, anew.floor) == (0, 0) and anew.epoch != was.epoch
     assert await hub.put(Append("s", [chunk("new")])) == 1
     assert [(event.seq, event.epoch) for event in await hub.everything("s")] == [(1, anew.epoch)]
-    assert await hub.log.label("s") == Label()
-    await hub.log.purge()
+    assert await hub.log.sessions.label("s") == Label()
+    await hub.log.events.purge()
     assert texts(await hub.everything("s")) == ["new"] and len(await hub.everything("t")) == 5
-    assert await hub.log.find("t") == other and await hub.log.label("t") == Label("old", {"old": True})
+    assert await hub.log.sessions.find("t") == other and await hub.log.sessions.label("t") == Label(
+        "old", {"old": True}
+    )
     await hub.log.close()
     hub = await opener()
-    assert await hub.log.load("s") == attrs.evolve(anew, seq=1) and await hub.log.find("t") == other
+    assert await hub.log.sessions.load("s") == attrs.evolve(anew, seq=1) and await hub.log.sessions.find("t") == other
 
 
 async def test_a_session_deleted_while_others_write(hub: Opened) -> None:
     """A delete among many appends takes its own session only, and what is loaded right behind it is new."""
     sessions = [f"s{i}" for i in range(30)]
-    await asyncio.gather(*map(hub.log.load, sessions))
-    was = await hub.log.load("s")
+    await asyncio.gather(*map(hub.log.sessions.load, sessions))
+    was = await hub.log.sessions.load("s")
     await hub.put(Append("s", [chunk("old")]))
     puts = [asyncio.create_task(hub.put(Append(s, [chunk("x")]))) for s in sessions]
     await asyncio.sleep(0)
-    _, anew, *_ = await asyncio.gather(hub.log.delete("s"), hub.log.load("s"), *puts)
+    _, anew, *_ = await asyncio.gather(hub.log.sessions.delete("s"), hub.log.sessions.load("s"), *puts)
     assert anew.epoch != was.epoch and anew.seq == 0
     assert await hub.put(Append("s", [chunk("new")])) == 1
     assert [len(await hub.everything(s)) for s in sessions] == [1] * 30 and texts(await hub.everything("s")) == ["new"]
@@ -775,26 +789,26 @@ async def test_a_session_deleted_while_others_write(hub: Opened) -> None:
 
 async def test_deleting_what_is_not_there(hub: Opened) -> None:
     """Does nothing; an empty session leaves nothing."""
-    await hub.log.delete("nobody")
-    await hub.log.delete("s")
-    await hub.log.purge()
-    assert await hub.log.find("s") is None
-    assert (await hub.log.sessions("", EVERYONE, 0, 9, None, 0, 10**15)) == (0, [])
+    await hub.log.sessions.delete("nobody")
+    await hub.log.sessions.delete("s")
+    await hub.log.events.purge()
+    assert await hub.log.sessions.find("s") is None
+    assert (await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, 10**15)) == (0, [])
 
 
 async def test_retention_that_meets_a_deletion_leaves_the_new_session_alone(hub: Opened) -> None:
     """What it found to drop of a session that is gone by then is not dropped of the one that has its id."""
     for _ in range(4):
         await hub.put(Append("s", [chunk("x", i) for i in range(5000)]))
-    expiring = asyncio.create_task(hub.log.expire(2**60, 10**9))
+    expiring = asyncio.create_task(hub.log.events.expire(2**60, 10**9))
     async with asyncio.timeout(20):
-        while (await hub.log.load("s")).floor == 0:  # until it is in the middle
+        while (await hub.log.sessions.load("s")).floor == 0:  # until it is in the middle
             pass
-    await hub.log.delete("s")
-    await hub.log.load("s")
+    await hub.log.sessions.delete("s")
+    await hub.log.sessions.load("s")
     assert await hub.put(Append("s", [chunk("new")])) == 1
     await expiring
-    head = await hub.log.find("s")
+    head = await hub.log.sessions.find("s")
     assert head is not None and (head.seq, head.floor) == (1, 0)
     assert texts(await hub.everything("s")) == ["new"]
 
@@ -802,10 +816,10 @@ async def test_retention_that_meets_a_deletion_leaves_the_new_session_alone(hub:
 async def test_a_large_log_counts_nothing_of_the_deleted_against_the_new(hub: Opened) -> None:
     """Who takes the id of a session that was deleted and not purged loses nothing for its size."""
     await hub.put(Append("s", [chunk("x" * 10_000, i) for i in range(50)]))
-    await hub.log.delete("s")
-    await hub.log.load("s")
+    await hub.log.sessions.delete("s")
+    await hub.log.sessions.load("s")
     await hub.put(Append("s", [chunk("new")]))
-    assert await hub.log.expire(0, 200_000) == {}
+    assert await hub.log.events.expire(0, 200_000) == {}
     assert texts(await hub.everything("s")) == ["new"]
 
 

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import closing
@@ -25,8 +26,8 @@ from hub.storage.records import Append, Head, RunRecord
 from hub.storage.sqlite import writer as sqlite_writer
 from hub.storage.sqlite.log import SqliteLog
 from hub.storage.sqlite.migrations import MIGRATIONS
-from hub.storage.sqlite.statements import BACK
-from hub.storage.sqlite.strips import as_loose
+from hub.storage.sqlite.strips import BACK, as_loose
+from hub.storage.sqlite.threads import READERS
 from hub.storage.sqlite.wal import ROOM, Room
 from hub.storage.sqlite.writer import Writer, connect
 
@@ -60,7 +61,7 @@ def text(content: str, offset: int = 0) -> Event:
 
 async def put(log: SqliteLog, append: Append) -> int:
     answer: asyncio.Future[int | Exception] = asyncio.get_running_loop().create_future()
-    log.append(append, answer.set_result)
+    log.events.append(append, answer.set_result)
     async with asyncio.timeout(30):
         result = await answer
     if isinstance(result, Exception):
@@ -70,7 +71,7 @@ async def put(log: SqliteLog, append: Append) -> int:
 
 async def content(log: SqliteLog, session: str) -> str:
     events: list[Event] = []
-    while page := await log.read(session, len(events), 10**9):
+    while page := await log.events.read(session, len(events), 10**9):
         events += page
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     return "".join(event.body.content for event in events if isinstance(event.body, Chunk))
@@ -85,7 +86,7 @@ async def test_logged_before_heard(opener: Opener, path: Path) -> None:
         found.append(other.execute("SELECT content FROM events WHERE (session, seq) = (?, ?)", row).fetchone())
 
     log = await opener(listener)
-    await log.load("s")
+    await log.sessions.load("s")
     other = sqlite3.connect(path)
     for i in range(20):
         await put(log, Append("s", [text(f"word {i}")]))
@@ -96,26 +97,26 @@ async def test_logged_before_heard(opener: Opener, path: Path) -> None:
 async def test_durability_is_full(opener: Opener, path: Path) -> None:
     """The file is in WAL mode and each commit is synced; a reader's connection cannot write."""
     log = await opener()
-    await log.load("s")
-    assert log._writer.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert log._writer.db.execute("PRAGMA synchronous").fetchone() == (2,)
-    await log.find("s")
+    await log.sessions.load("s")
+    assert log._threads.writer.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert log._threads.writer.db.execute("PRAGMA synchronous").fetchone() == (2,)
+    await log.sessions.find("s")
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        next(iter(log._connections)).execute("DELETE FROM sessions")
+        next(iter(log._threads._event_readers._connections)).execute("DELETE FROM sessions")
 
 
 async def test_sessions_share_commits(opener: Opener) -> None:
     """What many sessions bring at once takes few transactions, and merely asking takes none."""
     log = await opener()
     sessions = [f"s{i}" for i in range(300)]
-    await asyncio.gather(*map(log.load, sessions))
-    before = log.commits
+    await asyncio.gather(*map(log.sessions.load, sessions))
+    before = log.figures().commits
     assert before < 100
     await asyncio.gather(*(put(log, Append(session, [text("x")])) for session in sessions))
-    assert 0 < log.commits - before < 100
-    before = log.commits
-    await asyncio.gather(*map(log.load, sessions))
-    assert log.commits == before
+    assert 0 < log.figures().commits - before < 100
+    before = log.figures().commits
+    await asyncio.gather(*map(log.sessions.load, sessions))
+    assert log.figures().commits == before
 
 
 class Clock:
@@ -157,19 +158,19 @@ def test_several_who_speak_often_share_commits(
 async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
     """Many events are dropped in several transactions, between which others can write."""
     log = await opener()
-    await log.load("s")
+    await log.sessions.load("s")
     for _ in range(3):
         await put(log, Append("s", [text("x") for _ in range(3000)]))
-    before = log.commits
-    assert await log.expire(2**60, 10**9) == {"s": 9000}
-    assert log.commits - before == 5
+    before = log.figures().commits
+    assert await log.events.expire(2**60, 10**9) == {"s": 9000}
+    assert log.figures().commits - before == 5
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 511, 512, 513, 1030])
 async def test_any_number_of_rows_is_written_once(opener: Opener, rows: int) -> None:
     """Rows are inserted in statements of fixed sizes; the filler leaves no trace."""
     log = await opener()
-    await log.load("s")
+    await log.sessions.load("s")
     assert await put(log, Append("s", [text(f"{i},") for i in range(rows)])) == 1
     assert await put(log, Append("s", [text("end")])) == rows + 1
     assert await content(log, "s") == "".join(f"{i}," for i in range(rows)) + "end"
@@ -179,21 +180,21 @@ async def test_a_commit_for_many_sessions_fills_few_pages(opener: Opener, path: 
     """Events of 200 sessions that share a commit lie side by side: the file grows by pages, not by sessions."""
     log = await opener()
     sessions = [f"s{number}" for number in range(200)]
-    await asyncio.gather(*map(log.load, sessions))
+    await asyncio.gather(*map(log.sessions.load, sessions))
     for _ in range(3):  # sessions that have pages of their own by now
         await asyncio.gather(*(put(log, Append(session, [text("x" * 50)])) for session in sessions))
-    before = log.commits
+    before = log.figures().commits
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA wal_checkpoint")  # what is written next is counted from 0
         await asyncio.gather(*(put(log, Append(session, [text("x" * 50)])) for session in sessions))
         _, pages, _ = db.execute("PRAGMA wal_checkpoint").fetchone()
-    assert 0 < pages < 20 + 10 * (log.commits - before) and log.commits - before < 10
+    assert 0 < pages < 20 + 10 * (log.figures().commits - before) and log.figures().commits - before < 10
 
 
 async def test_a_commit_seldom_makes_the_file_longer(opener: Opener, path: Path) -> None:
     """There is room for the next ones: to sync a file that grew costs twice as much."""
     log, sizes = await opener(), set()
-    await log.load("s")
+    await log.sessions.load("s")
     for _ in range(200):
         await put(log, Append("s", [text("x")]))
         sizes.add(path.with_name(f"{path.name}-wal").stat().st_size)
@@ -228,8 +229,8 @@ async def test_what_is_told_is_kept_also_where_room_fails(opener: Opener, path: 
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
 
-    await log.load("s")
-    log._writer.db.set_authorizer(allowed)
+    await log.sessions.load("s")
+    log._threads.writer.db.set_authorizer(allowed)
     said = 0
     async with asyncio.timeout(30):
         while not refused:
@@ -244,7 +245,7 @@ async def test_what_is_told_is_kept_also_where_room_fails(opener: Opener, path: 
 async def test_room_is_not_made_over_what_another_process_writes(opener: Opener, path: Path) -> None:
     """The file may be open in a tool: what that commits between two commits of the hub stays."""
     log = await opener()
-    await log.load("s")
+    await log.sessions.load("s")
 
     def write() -> None:
         with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as db:
@@ -268,43 +269,43 @@ async def test_room_is_not_made_over_what_another_process_writes(opener: Opener,
 async def test_what_has_no_place_yet_is_found(opener: Opener, placed: int) -> None:
     """Pages, heads and whole messages are the same wherever the index by session ends."""
     log = await opener()
-    await asyncio.gather(log.load("s"), log.load("t"))
+    await asyncio.gather(log.sessions.load("s"), log.sessions.load("t"))
     entries = [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(999))]
     await put(log, Append("s", entries[:placed] or entries[:1]))
     if placed:
-        await log.expire(0, 2**60)  # which gives everything its place, and drops nothing
+        await log.events.expire(0, 2**60)  # which gives everything its place, and drops nothing
     await put(log, Append("t", [text("other")]))
     if rest := entries[max(placed, 1) :]:
         await put(log, Append("s", rest))
     said = "".join(f"{number}," for number in range(999))
-    assert await content(log, "s") == said and (await log.find("s")).seq == 1000
-    assert [event.seq for event in await log.read("s", 990, 995)] == [991, 992, 993, 994, 995]
-    assert await log.message_before("s", "r", 1001) == ("m", said)
+    assert await content(log, "s") == said and (await log.sessions.find("s")).seq == 1000
+    assert [event.seq for event in await log.events.read("s", 990, 995)] == [991, 992, 993, 994, 995]
+    assert await log.events.message_before("s", "r", 1001) == ("m", said)
     await log.close()
     log = await opener()
-    assert await content(log, "s") == said and (await log.load("s")).seq == 1000
+    assert await content(log, "s") == said and (await log.sessions.load("s")).seq == 1000
 
 
 async def test_a_page_of_what_has_no_place_ends_where_its_text_is_enough(opener: Opener) -> None:
     """Also what is not yet in the index comes in pages."""
     log = await opener()
-    await log.load("s")
+    await log.sessions.load("s")
     await put(log, Append("s", [text("x" * 30_000) for _ in range(30)]))
-    first = await log.read("s", 0, 30)
+    first = await log.events.read("s", 0, 30)
     assert [event.seq for event in first] == list(range(1, 10))  # the one that passes 256 KiB is the last
-    assert len(await log.read("s", 9, 30)) == 9
+    assert len(await log.events.read("s", 9, 30)) == 9
 
 
 async def test_numbers_go_on_after_all_was_dropped(opener: Opener) -> None:
     """Events that come after everything older was dropped are found, before and after they get their place."""
     log = await opener()
-    await log.load("s")
+    await log.sessions.load("s")
     await put(log, Append("s", [text("old") for _ in range(50)]))
-    assert await log.expire(2**60, 2**60) == {"s": 50}
+    assert await log.events.expire(2**60, 2**60) == {"s": 50}
     await put(log, Append("s", [text("new")]))
-    assert [event.seq for event in await log.read("s", 50, 99)] == [51]
-    assert await log.expire(0, 2**60) == {}
-    assert [event.seq for event in await log.read("s", 50, 99)] == [51]
+    assert [event.seq for event in await log.events.read("s", 50, 99)] == [51]
+    assert await log.events.expire(0, 2**60) == {}
+    assert [event.seq for event in await log.events.read("s", 50, 99)] == [51]
 
 
 async def test_a_file_of_the_first_schema_is_brought_up_to_date(opener: Opener, path: Path) -> None:
@@ -320,10 +321,10 @@ async def test_a_file_of_the_first_schema_is_brought_up_to_date(opener: Opener, 
     db.commit()
     db.close()
     log = await opener()
-    assert await log.load("s") == Head("s", "e", 8, 2)
+    assert await log.sessions.load("s") == Head("s", "e", 8, 2)
     assert await put(log, Append("s", [text("9,")])) == 9
-    events = await log.read("s", 0, 99)
-    events = [*events, *await log.read("s", events[-1].seq, 99)]
+    events = await log.events.read("s", 0, 99)
+    events = [*events, *await log.events.read("s", events[-1].seq, 99)]
     assert [(event.seq, event.body.content) for event in events] == [(seq, f"{seq},") for seq in range(3, 10)]
 
 
@@ -352,14 +353,16 @@ async def test_events_that_lay_one_by_one_are_brought_into_strips(opener: Opener
     db.commit()
     db.close()
     log = await opener()
-    assert await log.load("s") == Head("s", "new", 699, 0) and await log.load("t") == Head("t", "e", 3, 2)
+    assert await log.sessions.load("s") == Head("s", "new", 699, 0) and await log.sessions.load("t") == Head(
+        "t", "e", 3, 2
+    )
     assert await content(log, "s") == "".join(words[seq % 4] for seq in range(1, 700))
-    (event,) = await log.read("t", 0, 9)
+    (event,) = await log.events.read("t", 0, 9)
     assert event == Event("main", "r", RunStarted("m", 2), "t", "e", 3, 5)
     assert await put(log, Append("s", [text("x")])) == 700
-    assert (await log.read("s", 699, 700))[0].ts > 699
-    assert await log.expire(100, 2**60) == {"s": 99, "t": 3}
-    assert [event.seq for event in await log.read("s", 0, 101)] == [100, 101]
+    assert (await log.events.read("s", 699, 700))[0].ts > 699
+    assert await log.events.expire(100, 2**60) == {"s": 99, "t": 3}
+    assert [event.seq for event in await log.events.read("s", 0, 101)] == [100, 101]
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM sessions").fetchone() == (2,)
 
@@ -367,24 +370,24 @@ async def test_events_that_lay_one_by_one_are_brought_into_strips(opener: Opener
 async def test_a_strip_is_as_long_as_it_may_be(opener: Opener, path: Path) -> None:
     """Of many events, or of much text; a page that begins within one begins where it was asked to."""
     log = await opener()
-    await asyncio.gather(log.load("s"), log.load("t"))
+    await asyncio.gather(log.sessions.load("s"), log.sessions.load("t"))
     await put(log, Append("s", [text(f"{number},", number) for number in range(1000)]))
     await put(log, Append("t", [text("x" * 30_000) for _ in range(7)]))
-    await log.expire(0, 2**60)
+    await log.events.expire(0, 2**60)
     with closing(sqlite3.connect(path)) as db:
         strips = "SELECT t.seq, upto FROM strips t JOIN sessions s ON s.n = session WHERE id = ? ORDER BY upto"
         assert db.execute(strips, ("s",)).fetchall() == [(1, 256), (257, 512), (513, 768), (769, 1000)]
         assert db.execute(strips, ("t",)).fetchall() == [(1, 3), (4, 6), (7, 7)]
         assert db.execute("SELECT count(*) FROM loose").fetchone() == (0,)
     for after, upto, rows in ((0, 1, 9), (255, 258, 9), (256, 10**9, 2), (999, 10**9, 5), (300, 900, 400)):
-        page = await log.read("s", after, upto, rows)
+        page = await log.events.read("s", after, upto, rows)
         assert [event.seq for event in page] == list(range(after + 1, min(after + rows, upto, 1000) + 1))
 
 
 async def test_what_is_long_goes_into_strips_at_once(opener: Opener, path: Path) -> None:
     """It would be written twice, and what lies loose must not be much; what lay loose before it comes before it."""
     log = await opener()
-    await asyncio.gather(log.load("s"), log.load("t"))
+    await asyncio.gather(log.sessions.load("s"), log.sessions.load("t"))
     said = ["a", "b" * 40_000, "c", "d" * 1_000_000, "e"]
     for words in said:
         await asyncio.gather(put(log, Append("s", [text(words)])), put(log, Append("t", [text("t")])))
@@ -401,7 +404,7 @@ async def test_what_is_long_goes_into_strips_at_once(opener: Opener, path: Path)
 async def test_what_lies_loose_is_not_much(opener: Opener, path: Path) -> None:
     """Of events that are long, but not too long for that, fewer may lie there."""
     log = await opener()
-    await log.load("s")
+    await log.sessions.load("s")
     with closing(sqlite3.connect(path)) as db:
         for _ in range(200):
             await put(log, Append("s", [text("x" * 15_000)]))
@@ -412,16 +415,16 @@ async def test_what_lies_loose_is_not_much(opener: Opener, path: Path) -> None:
 async def test_records_alone_write_no_events(opener: Opener, path: Path) -> None:
     """Not even where everything before them has its place, and all goes on."""
     log = await opener()
-    await asyncio.gather(log.load("s"), log.load("t"))
+    await asyncio.gather(log.sessions.load("s"), log.sessions.load("t"))
     await put(log, Append("s", [text("x")]))
-    await log.expire(0, 2**60)
+    await log.events.expire(0, 2**60)
     for session in "st":
         await put(log, Append(session, [], saved=[RunRecord("r", session, "main", "queued", *"muhi", 1)]))
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM loose").fetchone() == (0,)
     assert await put(log, Append("t", [text("y")], ended=["r"])) == 1
     assert await put(log, Append("s", [text("z")], ended=["r"])) == 2
-    assert await log.expire(2**60, 2**60) == {"s": 2, "t": 1}
+    assert await log.events.expire(2**60, 2**60) == {"s": 2, "t": 1}
 
 
 async def test_old_is_what_comes_before_the_first_that_is_young(
@@ -429,7 +432,7 @@ async def test_old_is_what_comes_before_the_first_that_is_young(
 ) -> None:
     """Also where the clock was put back and a strip has both; what was dropped is said no more."""
     log = await opener()
-    await log.load("s")
+    await log.sessions.load("s")
     await put(log, Append("s", [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(9))]))
     await log.close()
     with closing(sqlite3.connect(path)) as db, db:
@@ -439,9 +442,9 @@ async def test_old_is_what_comes_before_the_first_that_is_young(
             line[1] = ts
         db.execute("UPDATE strips SET ts = 10000, events = ?", (json.dumps(lines),))
     log = await opener()
-    assert await log.expire(5000, 2**60) == {"s": 4}
-    assert [event.seq for event in await log.read("s", 0, 99)] == [5, 6, 7, 8, 9, 10]
-    assert await log.message_before("s", "r", 11) == ("m", "3,4,5,6,7,8,")
+    assert await log.events.expire(5000, 2**60) == {"s": 4}
+    assert [event.seq for event in await log.events.read("s", 0, 99)] == [5, 6, 7, 8, 9, 10]
+    assert await log.events.message_before("s", "r", 11) == ("m", "3,4,5,6,7,8,")
 
 
 def test_reading_back_seeks_the_strip(path: Path) -> None:
@@ -458,10 +461,10 @@ def test_reading_back_seeks_the_strip(path: Path) -> None:
 async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) -> None:
     """A view shows them one by one, wherever they lie, but for those that were dropped."""
     log = await opener()
-    await asyncio.gather(log.load("s"), log.load("t"))
+    await asyncio.gather(log.sessions.load("s"), log.sessions.load("t"))
     await put(log, Append("s", [text("old"), text("x" * 9)], saved=[RunRecord("r", "s", "main", "queued", *"muhi", 1)]))
     if placed:
-        assert await log.expire(2**60, 0) == {"s": 1}
+        assert await log.events.expire(2**60, 0) == {"s": 1}
     await put(log, Append("t", [Event("main", "r", RunStarted("m"))]))
     with closing(sqlite3.connect(path)) as db:
         shown = db.execute("SELECT session, seq, type, message, content FROM events ORDER BY session, seq").fetchall()
@@ -485,53 +488,53 @@ async def test_damage_in_the_text_of_events_is_named(
 ) -> None:
     """It harms only those whose events are in that row, also after a restart and when a commit fails."""
     log = await opener()
-    await asyncio.gather(*map(log.load, "stuv"))
+    await asyncio.gather(*map(log.sessions.load, "stuv"))
     await put(log, Append("s", [text("x")]))
     if where == "strips":
-        await log.expire(0, 2**60)
+        await log.events.expire(0, 2**60)
     with closing(sqlite3.connect(path, timeout=20)) as db, db:
         damage = f"UPDATE {where} SET events = CAST(replace(CAST(events AS BLOB), ?, ?) AS TEXT)"
         assert db.execute(damage, (what, by)).rowcount == 1
     said = 0
     for _ in range(2):
         with pytest.raises(StorageUnavailable, match="cannot be read now.*(malformed|no kind)"):
-            await log.read("s", 0, 9)
+            await log.events.read("s", 0, 9)
         if by != '"strm"':  # which is not looked at here
             with pytest.raises(StorageUnavailable, match="cannot be read now.*malformed"):
-                await asyncio.wait_for(log.message_before("s", "r", 2), 20)
+                await asyncio.wait_for(log.events.message_before("s", "r", 2), 20)
         for words in ("y", "z" * 40_000):
             said += 1
             for session in "tuv":
                 assert await put(log, Append(session, [text(words)])) == said
-            await log.expire(0, 2**60)
+            await log.events.expire(0, 2**60)
         with pytest.raises(StorageUnavailable, match="cannot be kept"):
             await put(log, Append("t", [text("y" + chr(0xD800))]))  # after which all heads are read again
-        assert [head.seq for head in await asyncio.gather(*map(log.load, "tuv"))] == [said] * 3
+        assert [head.seq for head in await asyncio.gather(*map(log.sessions.load, "tuv"))] == [said] * 3
         await log.close()
         log = await opener()
     if where == "loose":
         with pytest.raises(StorageUnavailable, match="cannot be kept.*malformed"):
-            await log.load("s")
+            await log.sessions.load("s")
     assert await content(log, "t") == ("y" + "z" * 40_000) * 2
 
 
 async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> None:
     """Gone in one commit, its events drop in several, between which others write; then nothing is left in the file."""
     log = await opener()
-    await log.load("s")
+    await log.sessions.load("s")
     for _ in range(3):
         await put(log, Append("s", [text("x") for _ in range(3000)]))
-    before = log.commits
-    await log.delete("s")
-    assert log.commits - before == 1 and await log.find("s") is None
-    await log.load("s")  # whose number in `strips` must not be the old one's
+    before = log.figures().commits
+    await log.sessions.delete("s")
+    assert log.figures().commits - before == 1 and await log.sessions.find("s") is None
+    await log.sessions.load("s")  # whose number in `strips` must not be the old one's
     await put(log, Append("s", [text("new")]))
-    before = log.commits
-    await log.purge()
-    assert log.commits - before == 5
+    before = log.figures().commits
+    await log.events.purge()
+    assert log.figures().commits - before == 5
     assert await content(log, "s") == "new"
-    await log.delete("s")
-    await log.purge()
+    await log.sessions.delete("s")
+    await log.events.purge()
     await log.close()
     with sqlite3.connect(path) as db:
         left = {table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES}
@@ -542,12 +545,12 @@ async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> N
 async def test_what_a_killed_hub_left_of_a_deleted_session_goes_with_retention(opener: Opener, path: Path) -> None:
     """Nothing has to remember it."""
     log = await opener()
-    await log.load("s")
+    await log.sessions.load("s")
     await put(log, Append("s", [text("secret") for _ in range(3000)]))
-    await log.delete("s")
+    await log.sessions.delete("s")
     await log.close()
     log = await opener()
-    assert await log.expire(0, 2**60) == {}
+    assert await log.events.expire(0, 2**60) == {}
     await log.close()
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT count(*) FROM events").fetchone() == (0,)
@@ -574,9 +577,9 @@ async def test_what_an_earlier_release_left_is_read_by_this_one(opener: Opener, 
     db.commit()
     db.close()
     log = await opener()
-    answers = {m.messageId: m.userMessageId for m in await log.messages("s", 9, MiB)}
+    answers = {m.messageId: m.userMessageId for m in await log.sessions.last_messages("s", 9, MiB)}
     assert answers == {"a0": None, "u1": None, "u2": None, "a1": "u2", "a2": "u2", "u3": None}
-    assert await log.unfinished() == [
+    assert await log.runs.unfinished() == [
         RunRecord("r", "s", "main", "queued", "m", "u3", "x", Author("ann", "Ann"), 0, parts=None, metadata=None)
     ]
 
@@ -584,7 +587,7 @@ async def test_what_an_earlier_release_left_is_read_by_this_one(opener: Opener, 
 async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:
     """A person with the sqlite3 shell can read the conversation."""
     log = await opener()
-    await log.load("s")
+    await log.sessions.load("s")
     ann = Author("ann", "Ann")
     messages = [Message("u", "user", "hi", "main", None, ann), Message("m", "assistant", "hello", "main", "r", None)]
     await put(log, Append("s", [text("hello")], [(0, message) for message in messages]))
@@ -603,7 +606,7 @@ async def test_a_busy_loop_does_not_starve_the_writer(opener: Opener) -> None:
     sys.setswitchinterval(0.005)
     log = await opener()
     assert sys.getswitchinterval() < 0.001
-    await log.load("s")
+    await log.sessions.load("s")
     loop, busy = asyncio.get_running_loop(), True
 
     def turn() -> None:
@@ -693,10 +696,33 @@ async def test_three_slashes_are_relative(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "here" / "hub.db").exists()
 
 
+async def test_events_are_read_beside_lists_that_take_long(opener: Opener) -> None:
+    """Reading events has threads of its own: a page comes while all other threads that read are busy."""
+    log = await opener()
+    await log.sessions.load("s")
+    await put(log, Append("s", [text("x")]))
+    go, busy = threading.Event(), threading.Semaphore(0)
+
+    def hold(db: sqlite3.Connection) -> None:
+        busy.release()
+        assert go.wait(30)
+
+    lists = [asyncio.create_task(log._threads.read(hold)) for _ in range(READERS + 1)]
+    try:
+        for _ in range(READERS):
+            await asyncio.to_thread(busy.acquire)
+        async with asyncio.timeout(30):
+            assert len(await log.events.read("s", 0, 1)) == 1
+            assert await log.sessions.find("s") is not None
+    finally:
+        go.set()
+        await asyncio.gather(*lists)
+
+
 async def test_start_reads_little(opener: Opener, path: Path) -> None:
     """A large file is not read at start: damage in the middle of its events harms only who reads there."""
     log = await opener()
-    await asyncio.gather(*map(log.load, ("a", "b")))
+    await asyncio.gather(*map(log.sessions.load, ("a", "b")))
     for _ in range(20):
         await put(log, Append("a", [text("x" * 100) for _ in range(1000)]))
     await put(log, Append("b", [text("fine")]))
@@ -725,7 +751,7 @@ from hub.messages import Chunk, Event
 
 async def put(log, session, content):
     answer = asyncio.get_running_loop().create_future()
-    log.append(Append(session, [Event("main", "r", Chunk("m", content, 0))]), answer.set_result)
+    log.events.append(Append(session, [Event("main", "r", Chunk("m", content, 0))]), answer.set_result)
     return await answer
 """
 
@@ -741,7 +767,7 @@ async def main(url):
     log = SqliteLog(url, Limits(), Seams())
     await log.start(listener)
     for session in "abcde":
-        await log.load(session)
+        await log.sessions.load(session)
     await asyncio.gather(*(talk(log, session) for session in "abcde"))
 
 asyncio.run(main(sys.argv[1]))
@@ -774,7 +800,7 @@ async def main(url):
     log = SqliteLog(url, Limits(), Seams())
     await log.start(lambda session, events: heard.extend((session, event.seq) for event in events))
     for session in "ab":
-        await log.load(session)
+        await log.sessions.load(session)
     wal, refused, kept = Path(url.removeprefix("sqlite:///") + "-wal"), 0, {"a": 0, "b": 0}
     for room in range(0, 30000, 500):
         resource.setrlimit(resource.RLIMIT_FSIZE, (wal.stat().st_size + room, resource.RLIM_INFINITY))
@@ -853,7 +879,7 @@ async def test_a_commit_that_landed_after_all_counts(opener: Opener, doubtful: t
     """Where SQLite reports an error but the file has the commit, it is heard and not written twice."""
     heard: list[int] = []
     log = await opener(lambda session, events: heard.extend(event.seq for event in events))
-    await log.load("s")
+    await log.sessions.load("s")
     await put(log, Append("s", [text("a")]))
     ann = Author("ann", "Ann")
     runs = [RunRecord("r", "s", "main", "queued", "m", "u", "hi", ann, 1)] if saved else []
@@ -866,12 +892,12 @@ async def test_a_commit_that_landed_after_all_counts(opener: Opener, doubtful: t
 async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful: type[Doubtful]) -> None:
     """An error in the middle of a transaction undoes all of it, for everyone in it; the next try lands."""
     log = await opener()
-    await asyncio.gather(*map(log.load, ("s", "t")))
+    await asyncio.gather(*map(log.sessions.load, ("s", "t")))
     entries = [Event("main", "r", RunStarted("m")), text("x")]
     message = Message("m", "assistant", "x", "main", "r", None)
     doubtful.marks, doubtful.after, doubtful.errors = ("INSERT INTO messages",), False, 1
     with pytest.raises(StorageUnavailable, match="cannot be written now .disk I/O error.*free space"):
         await put(log, Append("s", entries, [(0, message)]))
-    assert list(await log.read("s", 0, 9)) == [] and list(await log.messages("s", 9, MiB)) == []
+    assert list(await log.events.read("s", 0, 9)) == [] and list(await log.sessions.last_messages("s", 9, MiB)) == []
     assert await put(log, Append("s", entries, [(0, message)])) == 1
     assert await put(log, Append("t", [text("y")])) == 1

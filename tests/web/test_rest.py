@@ -325,7 +325,7 @@ async def test_a_page_of_events_has_no_seam(hub: Hub) -> None:
 async def _read_all_pages(hub: Hub, http: aiohttp.ClientSession) -> None:
     for words in ("a b", "c d"):
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": words})
-        await hub.node.log.expire(0, 2**60)  # which compacts what lies loose
+        await hub.node.log.events.expire(0, 2**60)  # which compacts what lies loose
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "e"})
     seen: list[int] = []
     while True:
@@ -340,7 +340,7 @@ async def _read_all_pages(hub: Hub, http: aiohttp.ClientSession) -> None:
 async def test_a_page_right_after_an_answer_is_whole(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Though its beginning is compacted already, and its end is not."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "a b"})
-    await hub.node.log.expire(0, 2**60)
+    await hub.node.log.events.expire(0, 2**60)
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "c"})
     _, page = await get(http, "sessions/s1/events?afterSeq=0")
     assert [event["seq"] for event in page["data"]] == list(range(1, page["seq"] + 1)) and page["more"] is False

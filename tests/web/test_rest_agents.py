@@ -100,7 +100,7 @@ async def test_a_broadcast_is_one_commit(hub: Hub, http: aiohttp.ClientSession) 
     before = hub.node.log.figures().commits
     await post(http, "agents/echo/broadcast", {"message": "news"})
     assert hub.node.log.figures().commits == before + 1
-    assert list(await hub.node.log.unfinished()) == []
+    assert list(await hub.node.log.runs.unfinished()) == []
 
 
 async def test_a_broadcast_goes_on_beside_an_answer(hub: Hub, http: aiohttp.ClientSession) -> None:

@@ -1,19 +1,18 @@
-"""What one commit of the embedded log writes, and how messages come back."""
+"""What one commit of the embedded log writes."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import attrs
 import msgspec
 
 from hub.ids import Key, id_of
 from hub.limits import KiB
-from hub.messages import Author, Chunk, Event, Message
+from hub.messages import Chunk, Event
 from hub.storage.records import Append, File, Head
 from hub.storage.sqlite.statements import COLUMNS
 from hub.storage.sqlite.strips import Row, Said, encode, to_json
 
-CUT_ROWS = 2048  # dropped in one commit
 HEAVY_BYTES, HEAVY_EVENT_BYTES = 16 * KiB, 1 * KiB  # a commit that has more, in all and for each event, is heavy
 LOOSE_EVENT_BYTES = 512  # for each an event that lies loose counts once more
 
@@ -188,43 +187,3 @@ class Plan:
 
 def _or_null(fact: Any) -> str | None:
     return None if fact is None else to_json(fact)
-
-
-def to_messages(rows: list[list[Any]]) -> list[Message]:
-    return [_to_message(*row) for row in rows]
-
-
-def _to_message(
-    name: str,
-    role: Literal["user", "assistant"],
-    content: str,
-    agent: str | None,
-    run: str | None,
-    author: str | None,
-    author_name: str,
-    seq: int,
-    ts: int,
-    parts: list[Any] | None,
-    metadata: dict[str, Any] | None,
-    user_message: str | None,
-) -> Message:
-    who = None if author is None else Author(author, author_name)
-    held = None if parts is None else tuple(parts)
-    return Message(name, role, content, agent, run, who, seq, ts, held, metadata, user_message)
-
-
-def to_pieces(doomed: Sequence[tuple[Key, str, int, int]]) -> Iterator[list[tuple[Key, str, int]]]:
-    """Cut what is to be dropped, as (session, epoch, floor, upto), into lists of at most CUT_ROWS events."""
-    piece: list[tuple[Key, str, int]] = []
-    room = CUT_ROWS
-    for session, epoch, floor, upto in doomed:
-        while floor < upto:
-            taken = min(room, upto - floor)
-            floor += taken
-            room -= taken
-            piece.append((session, epoch, floor))
-            if room == 0:
-                yield piece
-                piece, room = [], CUT_ROWS
-    if piece:
-        yield piece

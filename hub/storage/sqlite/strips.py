@@ -21,6 +21,50 @@ PLACED_COMMITS, PLACED_BYTES = 4096, 4 * MiB  # placed in one go; the commit tha
 STRIP_EVENTS = 256
 STRIP_BYTES = 64 * KiB  # a strip ends with the event that passes it
 
+# Where sessions stand by their strips, and the commits in which they are, by which they may stand further on; those are
+# not looked for where all sessions are new. A mark is in the text of each commit of its session.
+HEADS = """
+    SELECT json_group_array(json_array(
+        id, epoch, coalesce((SELECT max(upto) FROM strips WHERE session = sessions.n), floor), floor)),
+        iif(count(*), (SELECT group_concat(events) FROM loose
+            WHERE EXISTS (SELECT 1 FROM json_each(:marks) WHERE instr(events, value))), NULL)
+    FROM sessions WHERE id IN (SELECT value FROM json_each(:sessions))"""
+# What lies loose for the longest, and up to which number; and that it does so no more.
+LOOSE = """
+    WITH some AS (SELECT n, sum(size) OVER (ORDER BY n) AS total FROM loose ORDER BY n LIMIT :most)
+    SELECT max(n), group_concat(events) FROM (
+        SELECT n, events FROM loose WHERE n <= coalesce(
+            (SELECT min(n) FROM some WHERE total >= :bytes), (SELECT max(n) FROM some)) ORDER BY n)"""
+PLACED = "DELETE FROM loose WHERE n <= ?"
+NUMBERS = "SELECT json_group_object(id, n) FROM sessions WHERE id IN (SELECT value FROM json_each(?))"
+# The strips that hold what comes next, as far as there is need, each found by the one before: nothing more is touched.
+# Of their bytes 96 are taken for an event's numbers and ids; the caller leaves out what is too much. A page after the
+# last strip is of what lies loose.
+PAGE = """
+    WITH RECURSIVE here AS (SELECT n, epoch, max(floor, :after) AS after FROM sessions WHERE id = :session),
+    page AS (
+        SELECT t.upto, t.events, t.size FROM here JOIN strips t ON t.n = (
+            SELECT n FROM strips WHERE session = here.n AND upto > here.after ORDER BY upto LIMIT 1)
+        WHERE t.seq <= :upto
+        UNION ALL
+        SELECT t.upto, t.events, t.size + page.size FROM page JOIN here JOIN strips t ON t.n = (
+            SELECT n FROM strips WHERE session = here.n AND upto > page.upto ORDER BY upto LIMIT 1)
+        WHERE page.size < :bytes + 96 * (page.upto - here.after)
+        AND page.upto < here.after + :rows AND t.seq <= :upto)
+    SELECT epoch, after, (SELECT group_concat(events) FROM page), iif(EXISTS (SELECT 1 FROM page), NULL,
+        (SELECT group_concat(events) FROM loose WHERE instr(events, :mark)))
+    FROM here"""
+# Backwards from an event: what lies loose, and some of the strips that hold what is before it.
+BACK_LATE = """
+    SELECT floor, (SELECT group_concat(events) FROM loose WHERE instr(events, :mark))
+    FROM sessions WHERE id = :session"""
+BACK = """
+    WITH here AS (SELECT n FROM sessions WHERE id = :session)
+    SELECT group_concat(events) FROM (
+        SELECT events FROM strips WHERE session = (SELECT n FROM here) AND seq < :seq AND upto <= coalesce(
+            (SELECT min(upto) FROM strips WHERE session = (SELECT n FROM here) AND upto >= :seq - 1), :seq)
+        ORDER BY upto DESC LIMIT 8)"""
+
 # seq, ts, type, agent, run, message, offset, and a chunk's text; of other events the whole body as JSON.
 Row = tuple[int, int, str, str | None, str | None, str | None, int | None, str]
 Said = list[tuple[str, int, int, list[Row]]]  # by one commit: session, first seq, ts, events
@@ -73,11 +117,11 @@ def place(db: sqlite3.Connection) -> None:
     Raises Damaged where a commit cannot be read; what is not moved by then stays loose, with all that came after it.
     """
     while True:
-        upto, loose = _fetch(db, sql.LOOSE, {"most": PLACED_COMMITS, "bytes": PLACED_BYTES})
+        upto, loose = _fetch(db, LOOSE, {"most": PLACED_COMMITS, "bytes": PLACED_BYTES})
         if upto is None:
             return
         store(db, loose)
-        db.execute(sql.PLACED, (upto,))
+        db.execute(PLACED, (upto,))
 
 
 def store(db: sqlite3.Connection, commits: str) -> None:
@@ -90,7 +134,7 @@ def store(db: sqlite3.Connection, commits: str) -> None:
             _, lines, stamps = said[session]
             lines += events
             stamps += [ts] * len(events)
-    numbers: dict[str, int] = sql.one(db, sql.NUMBERS, (to_json([*said]),))
+    numbers: dict[str, int] = sql.one(db, NUMBERS, (to_json([*said]),))
     values: list[Any] = []
     for session, number in numbers.items():
         for strip in _pieces(*said[session]):
@@ -122,7 +166,7 @@ def _strip(seq: int, lines: list[Raw], ts: int) -> tuple[int, int, int, int, str
 def heads(db: sqlite3.Connection, sessions: Sequence[Key]) -> list[tuple[Key, str, int, int]]:
     """Return (session, epoch, seq, floor) of those that there are."""
     asked = {"sessions": to_json(sessions), "marks": to_json([_mark(session) for session in sessions])}
-    known, loose = _fetch(db, sql.HEADS, asked)
+    known, loose = _fetch(db, HEADS, asked)
     commits = _sound(_commits, f"[{loose or ''}]")
     late = {session: seq + len(events) - 1 for commit in commits for session, seq, _, events in commit}
     return [
@@ -133,7 +177,7 @@ def heads(db: sqlite3.Connection, sessions: Sequence[Key]) -> list[tuple[Key, st
 def page(db: sqlite3.Connection, session: Key, after: int, upto: int, rows: int, size: int) -> list[Event]:
     """Return what comes after *after*, to *upto*: *rows* at most, and nothing after what passes *size* bytes."""
     asked = {"session": session, "after": after, "upto": upto, "rows": rows, "bytes": size, "mark": _mark(session)}
-    found = _fetch(db, sql.PAGE, asked)
+    found = _fetch(db, PAGE, asked)
     if found is None:
         return []
     epoch, after, placed, loose = found
@@ -142,7 +186,7 @@ def page(db: sqlite3.Connection, session: Key, after: int, upto: int, rows: int,
     last = said[-1][0] if said else upto
     if placed is not None and last < upto and len(said) < rows and held < size:
         # The page would end where the strips do. What was placed since then is not loose any more, and is left out.
-        _, loose = _fetch(db, sql.BACK_LATE, asked) or (0, None)
+        _, loose = _fetch(db, BACK_LATE, asked) or (0, None)
         try:
             late = _late(session, loose)
         except Damaged:  # the next page says so
@@ -184,7 +228,7 @@ def message_before(db: sqlite3.Connection, session: Key, run: str, seq: int) -> 
 def _back(db: sqlite3.Connection, session: Key, seq: int) -> Iterator[Row]:
     """Read backwards from before *seq* to the floor."""
     asked = {"session": session, "mark": _mark(session)}
-    floor, loose = _fetch(db, sql.BACK_LATE, asked) or (0, None)
+    floor, loose = _fetch(db, BACK_LATE, asked) or (0, None)
     said = _late(session, loose)
     while True:
         for row in reversed(said):
@@ -192,7 +236,7 @@ def _back(db: sqlite3.Connection, session: Key, seq: int) -> Iterator[Row]:
                 yield row
         if said:
             seq = min(seq, said[0][0])
-        (placed,) = _fetch(db, sql.BACK, asked | {"seq": seq})
+        (placed,) = _fetch(db, BACK, asked | {"seq": seq})
         if placed is None:
             return
         said = sorted(_placed(placed))
