@@ -539,6 +539,7 @@ class Session {
   }
 
   #event(frame) {
+    this.#epoch ??= frame.epoch // the session exists from its first event on
     if (frame.epoch !== this.#epoch) return this.#subscribe() // another session under the old name: it will say so
     const before = this.#before ?? frame.seq - 1
     const anyway = this.#mended === before // asked for once already: what is missing is not to be had

@@ -32,7 +32,8 @@ class Incoming:
         Raises EmptyFile, and what write() does.
         """
         await self._upload.end()
-        async with self._hub.node.use(self._upload.key):
+        async with self._hub.node.use(self._upload.key) as session:
+            await self._hub.node.make(session)
             file = await self._upload.keep()
         return Kept(file.fileId, id_of(file.key), file.name, file.type, file.size)
 

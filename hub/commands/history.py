@@ -60,7 +60,7 @@ async def state_of(hub: Hub, head: Head | Channel) -> SessionState:
     label = await hub.node.log.sessions.label(head.key)
     seq = head.seq if isinstance(head, Head) else head.head
     session_id, session = id_of(head.key), hub.node.sessions.get(head.key)
-    if label is None:
+    if label is None or head.epoch is None:
         raise unknown_session(session_id)
     state = session.state() if session is not None else State(sessionId=session_id, state="idle", active=(), queue=())
     return SessionState(

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from hub.access.principal import Principal
-from hub.commands.history import FAR, head_of, session_rows, state_of, unknown_session
+from hub.commands.history import FAR, session_rows, state_of, unknown_session
 from hub.commands.hub import Hub
 from hub.errors import BadFrame, TooLarge
 from hub.limits import size_text
@@ -17,22 +17,26 @@ from hub.node import deleting
 async def create_session(hub: Hub, who: Principal, session_id: str | None = None) -> tuple[SessionState, bool]:
     """Make a session, under an id of the hub's where none is given; return it, and whether it is new."""
     key = hub.key(who, session_id or hub.node.seams.new_id("s"))
-    is_new = await hub.node.log.sessions.find(key) is None
     async with hub.node.use(key) as session:
+        is_new = await hub.node.make(session)
         return await state_of(hub, session.channel), is_new
 
 
 async def relabel(hub: Hub, who: Principal, session_id: str, changes: Mapping[str, Any]) -> SessionState:
-    """Replace those of `title` and `metadata` that *changes* has; raises UnknownSession, BadFrame, TooLarge."""
+    """Replace those of `title` and `metadata` that *changes* has, in a session that is made where it is not there.
+
+    Raises BadFrame, TooLarge, SessionDeleted.
+    """
     limits, title, metadata = hub.limits, changes.get("title"), changes.get("metadata")
     if title is not None and len(title) > limits.title_length:
         raise BadFrame(f"the title of a session has at most {limits.title_length} characters: choose a shorter one")
     if metadata and len(orjson.dumps(metadata)) > limits.metadata_bytes:
         most = size_text(limits.metadata_bytes)
         raise TooLarge(f"the metadata of a session is at most {most} of JSON: keep the rest elsewhere")
-    head = await head_of(hub, who, session_id)
-    await hub.node.log.sessions.relabel(head.key, changes)
-    return await state_of(hub, await head_of(hub, who, session_id))
+    async with hub.node.use(hub.key(who, session_id)) as session:
+        await hub.node.make(session)
+        await hub.node.log.sessions.relabel(session.key, changes)
+        return await state_of(hub, session.channel)
 
 
 async def delete_session(hub: Hub, who: Principal, session_id: str) -> None:

@@ -65,13 +65,14 @@ class Channel:
     *head* is the last seq handed to deliver; *active* holds the seq of each going run's `run_started`. A subscription
     is in *live* (or, where it hears some runs only, in *by_run*), in *paged* (read from the log, at its head), or on
     its way there in its connection's catch-up. *deleted* says that all were told so, and that nobody may join any more.
-    *id* is the session's, as clients know it.
+    *id* is the session's, as clients know it. While nothing was kept in it the session does not exist: there is no
+    *epoch*.
     """
 
     key: Key
-    epoch: str
-    head: int
-    floor: int
+    epoch: str | None = None
+    head: int = 0
+    floor: int = 0
     deleted: bool = False
     active: dict[str, int] = attrs.Factory(dict)
     subscriptions: set[Subscription] = attrs.Factory(set)

@@ -24,6 +24,8 @@ class Fanout:
         # A chunk that comes alone is by far the most usual.
         ends = () if is_alone and type(last.body) is Chunk else self._begin(channel, events)
         channel.head = last.seq
+        if not before:  # the session exists now
+            channel.epoch = last.epoch
         self.registry.counts.events += last.seq - before
         for protocol, descriptors in tuple(channel.live.items()):
             data = protocol.event(last) if is_alone else protocol.events(events)

@@ -18,7 +18,7 @@ from hub.storage.log import EventStore
 JSON_WEIGHT = 4
 EVENT_BYTES = 500  # of an event beside its text; tracemalloc says 450 for a page of the SQLite log
 
-Place = tuple[Key, str, int]  # the key of a session, its epoch, and the seq after which a page starts
+Place = tuple[Key, str | None, int]  # the key of a session, its epoch, and the seq after which a page starts
 
 
 @attrs.define(eq=False)
@@ -58,7 +58,7 @@ class Pages:
     _kept: dict[Place, Page] = attrs.Factory(dict)
     _reads: dict[Place, asyncio.Task[Page]] = attrs.Factory(dict)
 
-    async def read(self, key: Key, epoch: str, after: int, upto: int, rows: int | None = None) -> Page:
+    async def read(self, key: Key, epoch: str | None, after: int, upto: int, rows: int | None = None) -> Page:
         """Return what follows *after*, where the session's head is *upto*; see EventStore.read for *rows*.
 
         The page may end before *upto*; as with the log's own, it has an event where there is one.

@@ -147,7 +147,7 @@ class Reset(Notice):
     type = "reset"
     sessionId: str
     reason: Literal["epoch_changed", "too_old", "past_head"]
-    epoch: str
+    epoch: str | None = None
     messages: tuple[dict[str, Any], ...]
 
 

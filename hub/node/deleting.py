@@ -25,7 +25,7 @@ async def delete(node: Node, key: Key, before: int | None = None) -> bool:
     StorageUnavailable where the log cannot be written; then the session stays, without its runs and its listeners.
     """
     node.refuse_if_draining()
-    if key not in node.deletions and key not in node.sessions:
+    if key not in node.deletions and not _is_there(node.sessions.get(key)):
         if await node.log.sessions.find(key) is None:
             return False
         node.refuse_if_draining()
@@ -56,6 +56,11 @@ async def purge(node: Node) -> None:
     """Give back what deleted sessions took; where that fails it goes with the next retention."""
     with suppress(StorageUnavailable):
         await node.log.events.purge()
+
+
+def _is_there(session: Session | None) -> bool:
+    """Say whether a session exists, or is about to; one that is only listened to does not."""
+    return session is not None and (session.channel.epoch is not None or not session.silent)
 
 
 async def _delete(node: Node, key: Key, before: int | None) -> bool:

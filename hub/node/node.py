@@ -153,7 +153,7 @@ class Node:
 
     @asynccontextmanager
     async def use(self, key: Key) -> AsyncIterator[Session]:
-        """Hold a session in memory, made where there is none. Raises SessionDeleted while it is being deleted."""
+        """Hold a session in memory; it exists once something is kept in it. Raises SessionDeleted while it is deleted."""
         if key in self.deletions:
             raise SessionDeleted(id_of(key))
         session = await self.there(key)
@@ -174,10 +174,16 @@ class Node:
             task.result()  # raises what the load raised
         return session
 
+    async def make(self, session: Session) -> bool:
+        """Let a session exist that the caller holds, where nothing was kept in it yet; return whether it was made."""
+        head, is_new = await self.log.sessions.make(session.key)
+        session.channel.epoch = session.channel.epoch or head.epoch
+        return is_new
+
     async def _load(self, key: Key) -> Session:
         try:
-            head = await self.log.sessions.load(key)
-            channel = Channel(head.key, head.epoch, head.seq, head.floor)
+            head = await self.log.sessions.find(key)
+            channel = Channel(key) if head is None else Channel(key, head.epoch, head.seq, head.floor)
             session = Session(channel, self)
             session.schedule.draining = self.draining
             self.sessions[key] = session

@@ -32,8 +32,8 @@ class EventStore(ABC):
     def append(self, append: Append, done: Done) -> None:
         """Number and keep the events in one commit, shared with whatever else waits.
 
-        The session must have been loaded. One append at a time per session: the caller waits for *done*. After a
-        failure nothing of the append is kept, and the same append may be given again.
+        The first append makes the session, with a random epoch. One append at a time per session: the caller waits for
+        *done*. After a failure nothing of the append is kept, and the same append may be given again.
         """
 
     @abstractmethod
@@ -79,12 +79,12 @@ class SessionStore(ABC):
     """Which sessions there are, what they are called, and their finished messages."""
 
     @abstractmethod
-    async def load(self, key: Key) -> Head:
-        """Return where the session stands, making it, with a random epoch, where there is none."""
+    async def find(self, key: Key) -> Head | None:
+        """Return where the session stands, or None; makes none."""
 
     @abstractmethod
-    async def find(self, key: Key) -> Head | None:
-        """Return where the session stands, or None."""
+    async def make(self, key: Key) -> tuple[Head, bool]:
+        """Return where the session stands, and whether it was made now, with a random epoch."""
 
     @abstractmethod
     async def page(
@@ -110,7 +110,7 @@ class SessionStore(ABC):
         """Let all of a session be gone, in one commit: after it, and after a crash, it is whole or not there.
 
         Returns the files that it had; one that is given later is refused. No append to it may be under way. A session
-        that is loaded under the id afterwards is a new one. What it took is given back by EventStore.purge().
+        that is made under the id afterwards is a new one. What it took is given back by EventStore.purge().
         """
 
     @abstractmethod
@@ -136,7 +136,10 @@ class FileStore(ABC):
 
     @abstractmethod
     async def keep(self, file: File) -> None:
-        """Keep what a file is; the order of calls is the order in the log. The session must have been loaded."""
+        """Keep what a file is; the order of calls is the order in the log.
+
+        Raises StorageUnavailable, also where its session is not there.
+        """
 
     @abstractmethod
     async def find(self, file_id: str) -> File | None:

@@ -38,7 +38,7 @@ def fill(data: Path, sessions: int, each: int) -> None:
         try:
             for number in range(sessions):
                 name, loop = f"old{number}", asyncio.get_running_loop()
-                await log.sessions.load(name)
+                await log.sessions.make(name)
                 events = [Event("bench", "r", Chunk("m", f"#tok{at:016} ", at * 21)) for at in range(each - 1)]
                 events.append(Event("bench", "r", RunFinished("m", "end_turn")))
                 for at in range(0, each, 1000):

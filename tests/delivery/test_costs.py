@@ -151,7 +151,7 @@ async def test_a_paced_token_is_one_frame_and_less_than_two_commits(words: Hub) 
 async def test_an_answer_of_20000_tokens_is_joined_late_in_five_frames(hub: Hub) -> None:
     """Each token is an event of its own in the log; neighbours are joined, page by page."""
     await hub.start()
-    await hub.node.log.sessions.load("s")
+    await hub.node.log.sessions.make("s")
     entries = [Event("main", "r", Chunk("m", f"{at} ", at)) for at in range(20_000)]
     kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     hub.node.log.events.append(

@@ -59,7 +59,7 @@ def watch(hub: Hub, gated: bool = False) -> Reads:
 
 async def put(hub: Hub, session: str, texts: Sequence[str], end: bool = False) -> Head:
     """Add chunks to a session's log, and the end of their run."""
-    await hub.node.log.sessions.load(session)
+    await hub.node.log.sessions.make(session)
     entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
     if end:
         entries.append(Event("main", "r1", RunFinished("m1", "end_turn")))

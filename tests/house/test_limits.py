@@ -105,7 +105,7 @@ async def after_a_pong(client: Client) -> None:
 
 async def put(hub: Hub, texts: list[str], session: str = "s1") -> None:
     """Add chunks of one message to a session's log."""
-    await hub.node.log.sessions.load(session)
+    await hub.node.log.sessions.make(session)
     entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
     kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     hub.node.log.events.append(Append(session, entries), kept.set_result)

@@ -22,7 +22,7 @@ NEVER = 1e9  # seconds
 async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
     log = SqliteLog(f"sqlite:///{tmp_path}/hub.db", Limits(), Seams())
     await log.start(lambda session, events: None)
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     yield log
     await log.close()
 

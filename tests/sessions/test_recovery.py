@@ -68,7 +68,8 @@ async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
     session = left.node.sessions.get("s1")
     await eventually(lambda: session is None or session.silent)
     assert await unfinished(left) == {f"s{number}" for number in range(40)} - {"s1"}
-    head = await left.node.log.sessions.load("s1")
+    head = await left.node.log.sessions.find("s1")
+    assert head is not None
     (end,) = await left.node.log.events.read("s1", head.seq - 1, head.seq)
     assert (end.body.type, getattr(end.body, "stopReason"), end.runId) == (
         *("run_finished", "aborted"),

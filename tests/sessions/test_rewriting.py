@@ -445,6 +445,7 @@ async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_
         return await trail(*asked)
 
     hub.node.log.sessions.trail = held  # type: ignore[method-assign]
+    await hub.node.log.sessions.make("f1")
     async with hub.node.use("f1") as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         editor, forker = await hub.connect(extended=True), await hub.connect(extended=True)
         await editor.send(type="edit", sessionId="f1", messageId="m_1", message="x", ref="e")

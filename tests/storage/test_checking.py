@@ -31,7 +31,7 @@ async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
     log = open_log(tmp_path)
     await log.start(lambda session, events: None)
     for key in (S, T):
-        await log.sessions.load(key)
+        await log.sessions.make(key)
         for _ in range(3):
             await put(log, Append(key, [text(f"{number},") for number in range(4)]))
             await log.events.expire(0, 2**60)

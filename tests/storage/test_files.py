@@ -466,7 +466,7 @@ async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Sqlit
     halting = Halting(log._threads)
     await log.start(lambda session, events: None)
     for session in ("a", "b"):
-        await log.sessions.load(session)
+        await log.sessions.make(session)
     files = Files(folder / "data" / "files", halting, Limits(**limits), Seams())
     await files.start(log.identity(folder / "data"))
     try:
@@ -502,7 +502,7 @@ async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(t
         chance = random.Random(3)
         sessions = [f"s{n}" for n in range(8)]
         for session in sessions:
-            await log.sessions.load(session)
+            await log.sessions.make(session)
 
         async def comes_and_goes(session: str) -> None:
             for _ in range(15):
@@ -510,7 +510,7 @@ async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(t
                 assert len(await files.read(kept)) == 1
                 if chance.random() < 0.7:
                     await gone(files, log, session)
-                    await log.sessions.load(session)
+                    await log.sessions.make(session)
 
         await asyncio.gather(*map(comes_and_goes, sessions))
         named = await log.files.named([digest(b"0"), digest(b"1")])
@@ -527,14 +527,14 @@ async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: 
                 await upload.write(b"hello")
                 await gone(files, log, "a")
                 await upload.write(b"hello")
-        await log.sessions.load("a")
+        await log.sessions.make("a")
         with pytest.raises(UnknownSession):
             async with files.upload("a", "x", TEXT) as upload:
                 await upload.write(b"hello")
                 await upload.end()
                 await gone(files, log, "a")
                 await upload.keep()
-        await log.sessions.load("a")
+        await log.sessions.make("a")
         halting.halts.add("keep")
         late = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
         await asyncio.wait_for(halting.there.wait(), PATIENCE)
@@ -542,7 +542,7 @@ async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: 
         halting.go.set()
         with pytest.raises(UnknownSession):
             await late
-        await log.sessions.load("a")
+        await log.sessions.make("a")
         async with files.upload("a", "x", TEXT) as upload:
             await upload.write(b"hello")
             await upload.end()

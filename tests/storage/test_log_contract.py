@@ -97,7 +97,7 @@ async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 async def hub(opener: Opener) -> Opened:
     opened = await opener()
-    await opened.log.sessions.load("s")
+    await opened.log.sessions.make("s")
     return opened
 
 
@@ -130,7 +130,7 @@ async def test_numbers_are_dense_from_one(hub: Opened) -> None:
 async def test_sessions_are_numbered_apart(hub: Opened) -> None:
     """Many sessions at once are each dense and in order, and each event is announced once."""
     sessions = [f"s{i}" for i in range(50)]
-    await asyncio.gather(*map(hub.log.sessions.load, sessions))
+    await asyncio.gather(*map(hub.log.sessions.make, sessions))
     for turn in range(4):
         await asyncio.gather(*(hub.put(Append(s, [chunk(f"{s}-{turn}", turn)])) for s in sessions))
     events = [event for kind, event in hub.heard if kind == "event"]
@@ -166,7 +166,7 @@ async def test_a_raising_listener_stops_nobody(opener: Opener) -> None:
         raise RuntimeError("a caller's mistake")
 
     hub = await opener(spoil)
-    await asyncio.gather(*map(hub.log.sessions.load, ("bad", "s")))
+    await asyncio.gather(*map(hub.log.sessions.make, ("bad", "s")))
     hub.log.events.append(Append("s", [chunk("a")]), bad_done)
     results = await asyncio.gather(*(hub.put(Append(session, [chunk("x")])) for session in ("bad", "s", "bad")))
     assert results == [1, 2, 2]
@@ -203,7 +203,7 @@ UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     """Every text without lone surrogates is kept byte for byte: in chunks, in whole messages, in the history."""
     session = f"s-{len(hub.heard)}"
-    await hub.log.sessions.load(session)
+    await hub.log.sessions.make(session)
     whole = "".join(pieces)
     entries = [chunk(piece, i) for i, piece in enumerate(pieces)]
     end = Event("main", "r", WholeMessage("m2", whole))
@@ -220,7 +220,7 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
 async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Event) -> None:
     """A lone surrogate fails its own append, whole; those that share the commit are kept."""
     sessions = [f"s{i}" for i in range(9)]
-    await asyncio.gather(*map(hub.log.sessions.load, sessions))
+    await asyncio.gather(*map(hub.log.sessions.make, sessions))
     entries = {s: [chunk("good"), bad] if s == "s4" else [chunk("good")] for s in sessions}
     results = await asyncio.gather(*(hub.put(Append(s, entries[s])) for s in sessions), return_exceptions=True)
     assert [type(r) for r in results] == [StorageUnavailable if s == "s4" else int for s in sessions]
@@ -230,11 +230,18 @@ async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Event) -> None:
         assert len(await hub.everything(session)) == 1
 
 
-async def test_a_session_that_was_never_loaded_is_refused(hub: Opened) -> None:
-    """An append to an unknown session fails by name, and makes nothing."""
-    with pytest.raises(StorageUnavailable, match="stranger"):
-        await hub.put(Append("stranger", [chunk("a")]))
+async def test_the_first_append_makes_the_session(hub: Opened) -> None:
+    """In its own commit; one that is refused makes none."""
+    with pytest.raises(StorageUnavailable, match="cannot be kept"):
+        await hub.put(Append("stranger", [chunk(chr(0xD800))]))
     assert await hub.log.sessions.find("stranger") is None
+    before = hub.log.figures().commits
+    assert await hub.put(Append("stranger", [chunk("a")])) == 1
+    assert hub.log.figures().commits == before + 1
+    head, (event,) = await hub.log.sessions.find("stranger"), await hub.everything("stranger")
+    assert head is not None and (head.epoch, head.seq, head.floor) == (event.epoch, 1, 0)
+    assert await hub.put(Append("stranger", [chunk("b", 1)])) == 2
+    assert await hub.log.sessions.make("stranger") == (attrs.evolve(head, seq=2), False)
 
 
 async def test_pages_are_bounded_by_rows(hub: Opened) -> None:
@@ -311,7 +318,7 @@ async def talk(hub: Opened, many: int) -> None:
 async def test_messages_up_to_one(hub: Opened) -> None:
     """That one and those before it, the last so many, of so many bytes; none where there is none of that id."""
     await talk(hub, 6)
-    await hub.log.sessions.load("t")
+    await hub.log.sessions.make("t")
 
     async def upto(*asked: Any) -> list[str]:
         return [m.messageId for m in await hub.log.sessions.last_messages("s", *asked)]
@@ -340,7 +347,7 @@ async def test_the_trail_of_a_message(hub: Opened) -> None:
 async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
     """In the commit of the event that says so, also with others that come in its place; events stay as they are."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
     for session in ("s", "t"):
         messages = [Message(f"m{i}", "assistant", "x", "main", "r", None) for i in range(4)]
         await hub.put(Append(session, [chunk("x") for _ in messages], list(enumerate(messages))))
@@ -395,7 +402,7 @@ def record(run: str, **fields: Any) -> RunRecord:
 async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
     """Records are kept across a restart, replaced in their place, and forgotten when they end."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
     await hub.put(Append("s", [chunk("x")], saved=[record("r1"), record("r2")]))
     beside = {"wide": True, "parts": PARTS, "metadata": {"a": "\0"}}
     await hub.put(Append("t", [chunk("x")], saved=[record("r1", key="t", **beside)]))
@@ -422,7 +429,7 @@ async def test_an_append_without_entries(hub: Opened) -> None:
 async def test_a_chat_is_remembered(opener: Opener) -> None:
     """What a clientMsgId was answered is found by session, principal and id, also after a restart."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
     await hub.put(Append("s", [chunk("x")]))
     kept = KeptChat("ann", "c1", "digest", "u", "r")
     await hub.put(Append("s", [chunk("y"), chunk("z")], chats=[(1, kept)]))
@@ -450,7 +457,7 @@ def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) ->
 async def test_a_file_is_found_as_it_was_kept(opener: Opener) -> None:
     """With the log's time, also after a restart; it is no event, and numbers nothing."""
     hub = await opener()
-    await hub.log.sessions.load("s")
+    await hub.log.sessions.make("s")
     await hub.put(Append("s", [chunk("x")]))
     await hub.log.files.keep(file("f1"))
     await hub.log.close()
@@ -458,15 +465,15 @@ async def test_a_file_is_found_as_it_was_kept(opener: Opener) -> None:
     found = await hub.log.files.find("f1")
     (event,) = await hub.everything("s")
     assert found is not None and found == attrs.evolve(file("f1"), created=found.created)
-    assert found.created >= event.ts and (await hub.log.sessions.load("s")).seq == 1 and hub.heard == []
+    assert found.created >= event.ts and (await hub.log.sessions.make("s"))[0].seq == 1 and hub.heard == []
     assert await hub.log.files.find("f2") is None
 
 
-async def test_a_file_needs_a_session_that_was_loaded(hub: Opened) -> None:
+async def test_a_file_needs_a_session_that_is_there(hub: Opened) -> None:
     """What belongs to nobody would never go; those that share the commit are kept."""
     results = await asyncio.gather(
         *(hub.log.files.keep(file(f"f-{session}", session)) for session in ("s", "stranger", "s2")),
-        hub.log.sessions.load("s2"),
+        hub.log.sessions.make("s2"),
         return_exceptions=True,
     )
     assert [type(result) for result in results[:2]] == [type(None), StorageUnavailable]
@@ -476,7 +483,7 @@ async def test_a_file_needs_a_session_that_was_loaded(hub: Opened) -> None:
 async def test_files_are_counted_by_session(opener: Opener) -> None:
     """Each with its size, or the least that one counts."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t", "empty")))
+    await asyncio.gather(*map(hub.log.sessions.make, ("s", "t", "empty")))
     for n, (session, size) in enumerate((("s", 1), ("s", 10), ("t", 5))):
         await hub.log.files.keep(file(f"f{n}", session, size=size))
     assert await hub.log.files.bytes_by_session(0) == {"s": 11, "t": 5}
@@ -486,7 +493,7 @@ async def test_files_are_counted_by_session(opener: Opener) -> None:
 async def test_files_go_with_their_session(opener: Opener) -> None:
     """What it had is returned, and a digest is named for as long as any file has it."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
     for one in (file("f1"), file("f2", digest="d2"), file("f3", "t", digest="d2")):
         await hub.log.files.keep(one)
     assert sorted(await hub.log.files.named(["d1", "d2", "d3"])) == ["d1", "d2"]
@@ -502,26 +509,28 @@ async def test_files_go_with_their_session(opener: Opener) -> None:
 async def test_a_file_that_was_given_before_its_session_went_goes_with_it(hub: Opened) -> None:
     """The order of calls is the order in the log, also where nobody waits; one after it is refused."""
     for n in range(30):
-        await hub.log.sessions.load("s")
+        await hub.log.sessions.make("s")
         calls = hub.log.files.keep(file(f"f{n}")), hub.log.sessions.delete("s"), hub.log.files.keep(file(f"late{n}"))
         _, gone, late = await asyncio.gather(*calls, return_exceptions=True)
         assert [one.fileId for one in gone] == [f"f{n}"] and isinstance(late, StorageUnavailable)
     assert await hub.log.files.bytes_by_session(0) == {}
 
 
-async def test_loading_makes_a_session_once(opener: Opener) -> None:
-    """Loads at the same time give one head with one epoch, which a restart keeps; other sessions have others."""
+async def test_a_session_is_made_once(opener: Opener) -> None:
+    """Many at the same time get one head, which a restart keeps; one of them is told that it is new."""
     hub = await opener()
     assert await hub.log.sessions.find("s") is None
-    heads = await asyncio.gather(*(hub.log.sessions.load("s") for _ in range(20)), hub.log.sessions.load("t"))
+    answers = await asyncio.gather(*(hub.log.sessions.make("s") for _ in range(20)), hub.log.sessions.make("t"))
+    heads = [head for head, _ in answers]
+    assert [is_new for _, is_new in answers].count(True) == 2 and answers[0][1] and answers[20][1]
     assert len(set(heads[:20])) == 1 and heads[0].epoch != heads[20].epoch
     assert (heads[0].seq, heads[0].floor) == (0, 0)
     await hub.put(Append("s", [chunk("x"), chunk("y")]))
     stands = attrs.evolve(heads[0], seq=2)
-    assert await hub.log.sessions.find("s") == stands == await hub.log.sessions.load("s")
+    assert await hub.log.sessions.find("s") == stands == (await hub.log.sessions.make("s"))[0]
     await hub.log.close()
     hub = await opener()
-    assert await hub.log.sessions.find("s") == stands == await hub.log.sessions.load("s")
+    assert await hub.log.sessions.find("s") == stands == (await hub.log.sessions.make("s"))[0]
     assert await hub.put(Append("s", [chunk("z")])) == 3
 
 
@@ -538,7 +547,7 @@ async def later(hub: Opened, session: str, than: int) -> Event:
 async def test_old_events_expire(opener: Opener) -> None:
     """What was written before a time is dropped and raises the floor; messages stay, and numbers go on."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
     message = Message("m", "assistant", "kept", "main", "r", None)
     await hub.put(Append("s", [chunk("x")], [(0, message)]))
     (first,) = await hub.everything("s")
@@ -551,14 +560,14 @@ async def test_old_events_expire(opener: Opener) -> None:
     assert await hub.log.events.expire(edge.ts + 10**6, 10**9) == {"s": edge.seq, "t": 1}
     await hub.log.close()
     hub = await opener()
-    head = await hub.log.sessions.load("s")
+    head = (await hub.log.sessions.make("s"))[0]
     assert (head.seq, head.floor) == (edge.seq, edge.seq)
     assert await hub.put(Append("s", [chunk("next")])) == edge.seq + 1
 
 
 async def test_large_logs_lose_the_oldest(hub: Opened) -> None:
     """Past the size, the oldest events of all sessions go, and only as many as must."""
-    await hub.log.sessions.load("t")
+    await hub.log.sessions.make("t")
     await hub.put(Append("s", [chunk("x" * 10_000, i) for i in range(50)]))
     (last,) = await hub.log.events.read("s", 49, 50)
     edge = await later(hub, "t", last.ts)
@@ -577,14 +586,14 @@ async def test_many_old_events_expire(hub: Opened) -> None:
     young = asyncio.create_task(hub.put(Append("s", [chunk("y")])))
     assert (await hub.log.events.expire(2**60, 10**9))["s"] >= 9000
     await young
-    assert (await hub.log.sessions.load("s")).seq == 9001
+    assert (await hub.log.sessions.make("s"))[0].seq == 9001
 
 
 async def test_nothing_of_an_unfinished_run_expires(hub: Opened) -> None:
     """Events past the `after` of a run that goes on are kept, however old, until it ends."""
     await hub.put(Append("s", [chunk("x", i) for i in range(5)], saved=[record("r", after=3), record("r2", after=4)]))
     assert await hub.log.events.expire(2**60, 0) == {"s": 3}
-    assert (await hub.log.sessions.load("s")).floor == 3
+    assert (await hub.log.sessions.make("s"))[0].floor == 3
     assert [event.seq for event in await hub.everything("s")] == [4, 5]
     await hub.put(Append("s", [chunk("x")], ended=["r"]))
     assert await hub.log.events.expire(2**60, 0) == {"s": 4}
@@ -596,14 +605,14 @@ async def test_close_keeps_what_is_queued(opener: Opener) -> None:
     """Close writes and announces everything given before it; what comes after is refused."""
     hub = await opener()
     sessions = [f"s{i}" for i in range(30)]
-    await asyncio.gather(*map(hub.log.sessions.load, sessions))
+    await asyncio.gather(*map(hub.log.sessions.make, sessions))
     puts = [asyncio.create_task(hub.put(Append(s, [chunk("x")]))) for s in sessions]
     await asyncio.gather(asyncio.sleep(0), *(hub.log.close() for _ in range(2)))
     assert await asyncio.gather(*puts) == [1] * 30
     with pytest.raises(StorageUnavailable):
         await hub.put(Append("s0", [chunk("y")]))
     with pytest.raises(StorageUnavailable):
-        await hub.log.sessions.load("s0")
+        await hub.log.sessions.make("s0")
     with pytest.raises(StorageUnavailable):
         await hub.log.events.read("s0", 0, 1)
     hub = await opener()
@@ -651,9 +660,9 @@ def test_an_unknown_scheme_is_refused() -> None:
 async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
     """The newest first, those without a message last; by the agent that answered, and the time."""
     for name, agent in (("s", "main"), ("t", "other")):
-        await hub.log.sessions.load(name)
+        await hub.log.sessions.make(name)
         await hub.put(Append(name, [chunk("x")], [(0, Message("m", "assistant", "x", agent, "r", None))]))
-    await hub.log.sessions.load("empty")
+    await hub.log.sessions.make("empty")
     far = 10**15
     total, found = await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, far)
     assert total == 3 and {one.key for one in found[:2]} == {"s", "t"} and found[2].key == "empty"
@@ -666,7 +675,7 @@ async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
 async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> None:
     """No prefix stands for keys without a slash; one tenant's name may begin with another's."""
     for key in ("s", "acme/s", "acme/t", "acme2/s", "a%/s"):
-        await hub.log.sessions.load(key)
+        await hub.log.sessions.make(key)
 
     async def keys(prefix: str) -> list[str]:
         return sorted(row.key for row in (await hub.log.sessions.page(prefix, EVERYONE, 0, 9, None, 0, 10**15))[1])
@@ -678,7 +687,7 @@ async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> No
 
 async def test_sessions_are_listed_for_their_readers(hub: Opened) -> None:
     """Until there are grants, the one reader of each session is everyone."""
-    await hub.log.sessions.load("s")
+    await hub.log.sessions.make("s")
     assert (await hub.log.sessions.page("", {"p_1", *EVERYONE}, 0, 9, None, 0, 10**15))[0] == 1
     assert (await hub.log.sessions.page("", {"p_1"}, 0, 9, None, 0, 10**15)) == (0, [])
     assert (await hub.log.sessions.page("", set(), 0, 9, None, 0, 10**15)) == (0, [])
@@ -686,7 +695,7 @@ async def test_sessions_are_listed_for_their_readers(hub: Opened) -> None:
 
 async def test_events_carry_the_id_of_their_session(hub: Opened) -> None:
     """The key is for the log alone: what is announced, read, and read back after a restart has the id."""
-    await hub.log.sessions.load("acme/s")
+    await hub.log.sessions.make("acme/s")
     await hub.put(Append("acme/s", [chunk("x")]))
     assert [event.sessionId for event in await hub.log.events.read("acme/s", 0, 9)] == ["s"]
     assert [said.sessionId for kind, said in hub.heard if kind == "event"] == ["s"]
@@ -695,7 +704,7 @@ async def test_events_carry_the_id_of_their_session(hub: Opened) -> None:
 async def test_a_session_has_a_label(opener: Opener) -> None:
     """Title and metadata are replaced one by one, kept across a restart, and listed; an unknown session has none."""
     hub = await opener()
-    await asyncio.gather(*map(hub.log.sessions.load, ("s", "t")))
+    await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
     assert await hub.log.sessions.label("s") == Label()
     await hub.log.sessions.relabel("s", {"title": "Plans \0\U0001f600", "metadata": {"a": [1, None], "b": {"c": "\0"}}})
     await hub.log.sessions.relabel("s", {})
@@ -715,7 +724,7 @@ async def test_a_session_has_a_label(opener: Opener) -> None:
 
 async def fill(hub: Opened, session: str) -> None:
     """Let a session have something of everything."""
-    await hub.log.sessions.load(session)
+    await hub.log.sessions.make(session)
     message = Message("m", "assistant", "said", "main", "r", None)
     kept, run = KeptChat("ann", "c1", "digest", "u", "r"), record("r", key=session)
     await hub.put(Append(session, [chunk("x", i) for i in range(5)], [(0, message)], [run], chats=[(0, kept)]))
@@ -758,7 +767,7 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
         await hub.log.close()
         hub = await opener()
         await nothing_of(hub, "s")
-    anew = await hub.log.sessions.load("s")
+    anew = (await hub.log.sessions.make("s"))[0]
     assert (anew.seq, anew.floor) == (0, 0) and anew.epoch != was.epoch
     assert await hub.put(Append("s", [chunk("new")])) == 1
     assert [(event.seq, event.epoch) for event in await hub.everything("s")] == [(1, anew.epoch)]
@@ -770,19 +779,19 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
     )
     await hub.log.close()
     hub = await opener()
-    assert await hub.log.sessions.load("s") == attrs.evolve(anew, seq=1) and await hub.log.sessions.find("t") == other
+    assert await hub.log.sessions.find("s") == attrs.evolve(anew, seq=1) and await hub.log.sessions.find("t") == other
 
 
 async def test_a_session_deleted_while_others_write(hub: Opened) -> None:
-    """A delete among many appends takes its own session only, and what is loaded right behind it is new."""
+    """A delete among many appends takes its own session only, and what is made right behind it is new."""
     sessions = [f"s{i}" for i in range(30)]
-    await asyncio.gather(*map(hub.log.sessions.load, sessions))
-    was = await hub.log.sessions.load("s")
+    await asyncio.gather(*map(hub.log.sessions.make, sessions))
+    was = (await hub.log.sessions.make("s"))[0]
     await hub.put(Append("s", [chunk("old")]))
     puts = [asyncio.create_task(hub.put(Append(s, [chunk("x")]))) for s in sessions]
     await asyncio.sleep(0)
-    _, anew, *_ = await asyncio.gather(hub.log.sessions.delete("s"), hub.log.sessions.load("s"), *puts)
-    assert anew.epoch != was.epoch and anew.seq == 0
+    _, (anew, is_new), *_ = await asyncio.gather(hub.log.sessions.delete("s"), hub.log.sessions.make("s"), *puts)
+    assert is_new and anew.epoch != was.epoch and anew.seq == 0
     assert await hub.put(Append("s", [chunk("new")])) == 1
     assert [len(await hub.everything(s)) for s in sessions] == [1] * 30 and texts(await hub.everything("s")) == ["new"]
 
@@ -802,10 +811,10 @@ async def test_retention_that_meets_a_deletion_leaves_the_new_session_alone(hub:
         await hub.put(Append("s", [chunk("x", i) for i in range(5000)]))
     expiring = asyncio.create_task(hub.log.events.expire(2**60, 10**9))
     async with asyncio.timeout(20):
-        while (await hub.log.sessions.load("s")).floor == 0:  # until it is in the middle
+        while (await hub.log.sessions.make("s"))[0].floor == 0:  # until it is in the middle
             pass
     await hub.log.sessions.delete("s")
-    await hub.log.sessions.load("s")
+    await hub.log.sessions.make("s")
     assert await hub.put(Append("s", [chunk("new")])) == 1
     await expiring
     head = await hub.log.sessions.find("s")
@@ -817,7 +826,7 @@ async def test_a_large_log_counts_nothing_of_the_deleted_against_the_new(hub: Op
     """Who takes the id of a session that was deleted and not purged loses nothing for its size."""
     await hub.put(Append("s", [chunk("x" * 10_000, i) for i in range(50)]))
     await hub.log.sessions.delete("s")
-    await hub.log.sessions.load("s")
+    await hub.log.sessions.make("s")
     await hub.put(Append("s", [chunk("new")]))
     assert await hub.log.events.expire(0, 200_000) == {}
     assert texts(await hub.everything("s")) == ["new"]

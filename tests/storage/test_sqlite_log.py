@@ -86,7 +86,7 @@ async def test_logged_before_heard(opener: Opener, path: Path) -> None:
         found.append(other.execute("SELECT content FROM events WHERE (session, seq) = (?, ?)", row).fetchone())
 
     log = await opener(listener)
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     other = sqlite3.connect(path)
     for i in range(20):
         await put(log, Append("s", [text(f"word {i}")]))
@@ -97,7 +97,7 @@ async def test_logged_before_heard(opener: Opener, path: Path) -> None:
 async def test_durability_is_full(opener: Opener, path: Path) -> None:
     """The file is in WAL mode and each commit is synced; a reader's connection cannot write."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     assert log._threads.writer.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert log._threads.writer.db.execute("PRAGMA synchronous").fetchone() == (2,)
     await log.sessions.find("s")
@@ -109,13 +109,13 @@ async def test_sessions_share_commits(opener: Opener) -> None:
     """What many sessions bring at once takes few transactions, and merely asking takes none."""
     log = await opener()
     sessions = [f"s{i}" for i in range(300)]
-    await asyncio.gather(*map(log.sessions.load, sessions))
+    await asyncio.gather(*map(log.sessions.make, sessions))
     before = log.figures().commits
     assert before < 100
     await asyncio.gather(*(put(log, Append(session, [text("x")])) for session in sessions))
     assert 0 < log.figures().commits - before < 100
     before = log.figures().commits
-    await asyncio.gather(*map(log.sessions.load, sessions))
+    await asyncio.gather(*map(log.sessions.make, sessions))
     assert log.figures().commits == before
 
 
@@ -158,7 +158,7 @@ def test_several_who_speak_often_share_commits(
 async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
     """Many events are dropped in several transactions, between which others can write."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     for _ in range(3):
         await put(log, Append("s", [text("x") for _ in range(3000)]))
     before = log.figures().commits
@@ -170,7 +170,7 @@ async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
 async def test_any_number_of_rows_is_written_once(opener: Opener, rows: int) -> None:
     """Rows are inserted in statements of fixed sizes; the filler leaves no trace."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     assert await put(log, Append("s", [text(f"{i},") for i in range(rows)])) == 1
     assert await put(log, Append("s", [text("end")])) == rows + 1
     assert await content(log, "s") == "".join(f"{i}," for i in range(rows)) + "end"
@@ -180,7 +180,7 @@ async def test_a_commit_for_many_sessions_fills_few_pages(opener: Opener, path: 
     """Events of 200 sessions that share a commit lie side by side: the file grows by pages, not by sessions."""
     log = await opener()
     sessions = [f"s{number}" for number in range(200)]
-    await asyncio.gather(*map(log.sessions.load, sessions))
+    await asyncio.gather(*map(log.sessions.make, sessions))
     for _ in range(3):  # sessions that have pages of their own by now
         await asyncio.gather(*(put(log, Append(session, [text("x" * 50)])) for session in sessions))
     before = log.figures().commits
@@ -194,7 +194,7 @@ async def test_a_commit_for_many_sessions_fills_few_pages(opener: Opener, path: 
 async def test_a_commit_seldom_makes_the_file_longer(opener: Opener, path: Path) -> None:
     """There is room for the next ones: to sync a file that grew costs twice as much."""
     log, sizes = await opener(), set()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     for _ in range(200):
         await put(log, Append("s", [text("x")]))
         sizes.add(path.with_name(f"{path.name}-wal").stat().st_size)
@@ -229,7 +229,7 @@ async def test_what_is_told_is_kept_also_where_room_fails(opener: Opener, path: 
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
 
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     log._threads.writer.db.set_authorizer(allowed)
     said = 0
     async with asyncio.timeout(30):
@@ -245,7 +245,7 @@ async def test_what_is_told_is_kept_also_where_room_fails(opener: Opener, path: 
 async def test_room_is_not_made_over_what_another_process_writes(opener: Opener, path: Path) -> None:
     """The file may be open in a tool: what that commits between two commits of the hub stays."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
 
     def write() -> None:
         with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as db:
@@ -269,7 +269,7 @@ async def test_room_is_not_made_over_what_another_process_writes(opener: Opener,
 async def test_what_has_no_place_yet_is_found(opener: Opener, placed: int) -> None:
     """Pages, heads and whole messages are the same wherever the index by session ends."""
     log = await opener()
-    await asyncio.gather(log.sessions.load("s"), log.sessions.load("t"))
+    await asyncio.gather(log.sessions.make("s"), log.sessions.make("t"))
     entries = [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(999))]
     await put(log, Append("s", entries[:placed] or entries[:1]))
     if placed:
@@ -283,13 +283,13 @@ async def test_what_has_no_place_yet_is_found(opener: Opener, placed: int) -> No
     assert await log.events.message_before("s", "r", 1001) == ("m", said)
     await log.close()
     log = await opener()
-    assert await content(log, "s") == said and (await log.sessions.load("s")).seq == 1000
+    assert await content(log, "s") == said and (await log.sessions.make("s"))[0].seq == 1000
 
 
 async def test_a_page_of_what_has_no_place_ends_where_its_text_is_enough(opener: Opener) -> None:
     """Also what is not yet in the index comes in pages."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     await put(log, Append("s", [text("x" * 30_000) for _ in range(30)]))
     first = await log.events.read("s", 0, 30)
     assert [event.seq for event in first] == list(range(1, 10))  # the one that passes 256 KiB is the last
@@ -299,7 +299,7 @@ async def test_a_page_of_what_has_no_place_ends_where_its_text_is_enough(opener:
 async def test_numbers_go_on_after_all_was_dropped(opener: Opener) -> None:
     """Events that come after everything older was dropped are found, before and after they get their place."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     await put(log, Append("s", [text("old") for _ in range(50)]))
     assert await log.events.expire(2**60, 2**60) == {"s": 50}
     await put(log, Append("s", [text("new")]))
@@ -321,7 +321,7 @@ async def test_a_file_of_the_first_schema_is_brought_up_to_date(opener: Opener, 
     db.commit()
     db.close()
     log = await opener()
-    assert await log.sessions.load("s") == Head("s", "e", 8, 2)
+    assert await log.sessions.find("s") == Head("s", "e", 8, 2)
     assert await put(log, Append("s", [text("9,")])) == 9
     events = await log.events.read("s", 0, 99)
     events = [*events, *await log.events.read("s", events[-1].seq, 99)]
@@ -353,7 +353,7 @@ async def test_events_that_lay_one_by_one_are_brought_into_strips(opener: Opener
     db.commit()
     db.close()
     log = await opener()
-    assert await log.sessions.load("s") == Head("s", "new", 699, 0) and await log.sessions.load("t") == Head(
+    assert await log.sessions.find("s") == Head("s", "new", 699, 0) and await log.sessions.find("t") == Head(
         "t", "e", 3, 2
     )
     assert await content(log, "s") == "".join(words[seq % 4] for seq in range(1, 700))
@@ -370,7 +370,7 @@ async def test_events_that_lay_one_by_one_are_brought_into_strips(opener: Opener
 async def test_a_strip_is_as_long_as_it_may_be(opener: Opener, path: Path) -> None:
     """Of many events, or of much text; a page that begins within one begins where it was asked to."""
     log = await opener()
-    await asyncio.gather(log.sessions.load("s"), log.sessions.load("t"))
+    await asyncio.gather(log.sessions.make("s"), log.sessions.make("t"))
     await put(log, Append("s", [text(f"{number},", number) for number in range(1000)]))
     await put(log, Append("t", [text("x" * 30_000) for _ in range(7)]))
     await log.events.expire(0, 2**60)
@@ -387,7 +387,7 @@ async def test_a_strip_is_as_long_as_it_may_be(opener: Opener, path: Path) -> No
 async def test_what_is_long_goes_into_strips_at_once(opener: Opener, path: Path) -> None:
     """It would be written twice, and what lies loose must not be much; what lay loose before it comes before it."""
     log = await opener()
-    await asyncio.gather(log.sessions.load("s"), log.sessions.load("t"))
+    await asyncio.gather(log.sessions.make("s"), log.sessions.make("t"))
     said = ["a", "b" * 40_000, "c", "d" * 1_000_000, "e"]
     for words in said:
         await asyncio.gather(put(log, Append("s", [text(words)])), put(log, Append("t", [text("t")])))
@@ -404,7 +404,7 @@ async def test_what_is_long_goes_into_strips_at_once(opener: Opener, path: Path)
 async def test_what_lies_loose_is_not_much(opener: Opener, path: Path) -> None:
     """Of events that are long, but not too long for that, fewer may lie there."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     with closing(sqlite3.connect(path)) as db:
         for _ in range(200):
             await put(log, Append("s", [text("x" * 15_000)]))
@@ -415,7 +415,7 @@ async def test_what_lies_loose_is_not_much(opener: Opener, path: Path) -> None:
 async def test_records_alone_write_no_events(opener: Opener, path: Path) -> None:
     """Not even where everything before them has its place, and all goes on."""
     log = await opener()
-    await asyncio.gather(log.sessions.load("s"), log.sessions.load("t"))
+    await asyncio.gather(log.sessions.make("s"), log.sessions.make("t"))
     await put(log, Append("s", [text("x")]))
     await log.events.expire(0, 2**60)
     for session in "st":
@@ -432,7 +432,7 @@ async def test_old_is_what_comes_before_the_first_that_is_young(
 ) -> None:
     """Also where the clock was put back and a strip has both; what was dropped is said no more."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     await put(log, Append("s", [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(9))]))
     await log.close()
     with closing(sqlite3.connect(path)) as db, db:
@@ -461,7 +461,7 @@ def test_reading_back_seeks_the_strip(path: Path) -> None:
 async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) -> None:
     """A view shows them one by one, wherever they lie, but for those that were dropped."""
     log = await opener()
-    await asyncio.gather(log.sessions.load("s"), log.sessions.load("t"))
+    await asyncio.gather(log.sessions.make("s"), log.sessions.make("t"))
     await put(log, Append("s", [text("old"), text("x" * 9)], saved=[RunRecord("r", "s", "main", "queued", *"muhi", 1)]))
     if placed:
         assert await log.events.expire(2**60, 0) == {"s": 1}
@@ -488,7 +488,7 @@ async def test_damage_in_the_text_of_events_is_named(
 ) -> None:
     """It harms only those whose events are in that row, also after a restart and when a commit fails."""
     log = await opener()
-    await asyncio.gather(*map(log.sessions.load, "stuv"))
+    await asyncio.gather(*map(log.sessions.make, "stuv"))
     await put(log, Append("s", [text("x")]))
     if where == "strips":
         await log.events.expire(0, 2**60)
@@ -509,25 +509,25 @@ async def test_damage_in_the_text_of_events_is_named(
             await log.events.expire(0, 2**60)
         with pytest.raises(StorageUnavailable, match="cannot be kept"):
             await put(log, Append("t", [text("y" + chr(0xD800))]))  # after which all heads are read again
-        assert [head.seq for head in await asyncio.gather(*map(log.sessions.load, "tuv"))] == [said] * 3
+        assert [head.seq for head, _ in await asyncio.gather(*map(log.sessions.make, "tuv"))] == [said] * 3
         await log.close()
         log = await opener()
     if where == "loose":
         with pytest.raises(StorageUnavailable, match="cannot be kept.*malformed"):
-            await log.sessions.load("s")
+            await log.sessions.make("s")
     assert await content(log, "t") == ("y" + "z" * 40_000) * 2
 
 
 async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> None:
     """Gone in one commit, its events drop in several, between which others write; then nothing is left in the file."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     for _ in range(3):
         await put(log, Append("s", [text("x") for _ in range(3000)]))
     before = log.figures().commits
     await log.sessions.delete("s")
     assert log.figures().commits - before == 1 and await log.sessions.find("s") is None
-    await log.sessions.load("s")  # whose number in `strips` must not be the old one's
+    await log.sessions.make("s")  # whose number in `strips` must not be the old one's
     await put(log, Append("s", [text("new")]))
     before = log.figures().commits
     await log.events.purge()
@@ -545,7 +545,7 @@ async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> N
 async def test_what_a_killed_hub_left_of_a_deleted_session_goes_with_retention(opener: Opener, path: Path) -> None:
     """Nothing has to remember it."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     await put(log, Append("s", [text("secret") for _ in range(3000)]))
     await log.sessions.delete("s")
     await log.close()
@@ -587,7 +587,7 @@ async def test_what_an_earlier_release_left_is_read_by_this_one(opener: Opener, 
 async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:
     """A person with the sqlite3 shell can read the conversation."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     ann = Author("ann", "Ann")
     messages = [Message("u", "user", "hi", "main", None, ann), Message("m", "assistant", "hello", "main", "r", None)]
     await put(log, Append("s", [text("hello")], [(0, message) for message in messages]))
@@ -606,7 +606,7 @@ async def test_a_busy_loop_does_not_starve_the_writer(opener: Opener) -> None:
     sys.setswitchinterval(0.005)
     log = await opener()
     assert sys.getswitchinterval() < 0.001
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     loop, busy = asyncio.get_running_loop(), True
 
     def turn() -> None:
@@ -699,7 +699,7 @@ async def test_three_slashes_are_relative(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_events_are_read_beside_lists_that_take_long(opener: Opener) -> None:
     """Reading events has threads of its own: a page comes while all other threads that read are busy."""
     log = await opener()
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     await put(log, Append("s", [text("x")]))
     go, busy = threading.Event(), threading.Semaphore(0)
 
@@ -722,7 +722,7 @@ async def test_events_are_read_beside_lists_that_take_long(opener: Opener) -> No
 async def test_start_reads_little(opener: Opener, path: Path) -> None:
     """A large file is not read at start: damage in the middle of its events harms only who reads there."""
     log = await opener()
-    await asyncio.gather(*map(log.sessions.load, ("a", "b")))
+    await asyncio.gather(*map(log.sessions.make, ("a", "b")))
     for _ in range(20):
         await put(log, Append("a", [text("x" * 100) for _ in range(1000)]))
     await put(log, Append("b", [text("fine")]))
@@ -767,7 +767,7 @@ async def main(url):
     log = SqliteLog(url, Limits(), Seams())
     await log.start(listener)
     for session in "abcde":
-        await log.sessions.load(session)
+        await log.sessions.make(session)
     await asyncio.gather(*(talk(log, session) for session in "abcde"))
 
 asyncio.run(main(sys.argv[1]))
@@ -800,7 +800,7 @@ async def main(url):
     log = SqliteLog(url, Limits(), Seams())
     await log.start(lambda session, events: heard.extend((session, event.seq) for event in events))
     for session in "ab":
-        await log.sessions.load(session)
+        await log.sessions.make(session)
     wal, refused, kept = Path(url.removeprefix("sqlite:///") + "-wal"), 0, {"a": 0, "b": 0}
     for room in range(0, 30000, 500):
         resource.setrlimit(resource.RLIMIT_FSIZE, (wal.stat().st_size + room, resource.RLIM_INFINITY))
@@ -879,7 +879,7 @@ async def test_a_commit_that_landed_after_all_counts(opener: Opener, doubtful: t
     """Where SQLite reports an error but the file has the commit, it is heard and not written twice."""
     heard: list[int] = []
     log = await opener(lambda session, events: heard.extend(event.seq for event in events))
-    await log.sessions.load("s")
+    await log.sessions.make("s")
     await put(log, Append("s", [text("a")]))
     ann = Author("ann", "Ann")
     runs = [RunRecord("r", "s", "main", "queued", "m", "u", "hi", ann, 1)] if saved else []
@@ -892,7 +892,7 @@ async def test_a_commit_that_landed_after_all_counts(opener: Opener, doubtful: t
 async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful: type[Doubtful]) -> None:
     """An error in the middle of a transaction undoes all of it, for everyone in it; the next try lands."""
     log = await opener()
-    await asyncio.gather(*map(log.sessions.load, ("s", "t")))
+    await asyncio.gather(*map(log.sessions.make, ("s", "t")))
     entries = [Event("main", "r", RunStarted("m")), text("x")]
     message = Message("m", "assistant", "x", "main", "r", None)
     doubtful.marks, doubtful.after, doubtful.errors = ("INSERT INTO messages",), False, 1

@@ -283,8 +283,7 @@ async def run(hub: Hub, examples: list[str]) -> None:
     await hub.node.agents.reload_changed()
     assert len(examples) > 20
     for example in examples:
-        async with hub.node.use("s1"):  # some of them delete it
-            pass
+        await hub.node.log.sessions.make("s1")  # some of them delete it
         quiet = example.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
         process = await asyncio.create_subprocess_shell(quiet, stdout=asyncio.subprocess.PIPE)
         out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)

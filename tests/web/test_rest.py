@@ -301,10 +301,19 @@ async def test_a_bad_label_is_refused(http: aiohttp.ClientSession, body: Any, st
     assert shown["title"] == "a" and len(shown["metadata"]["a"]) == 16 * 1024 - 8
 
 
-async def test_a_label_makes_no_session(http: aiohttp.ClientSession) -> None:
-    """There must be one."""
-    assert (await call(http, "PATCH", "sessions/s1", {"title": "a"}))[0] == 404
+async def test_a_label_makes_the_session(http: aiohttp.ClientSession) -> None:
+    """As anything does that is kept; one that is refused makes none."""
+    assert (await call(http, "PATCH", "sessions/s1", {"title": "x" * 201}))[0] == 400
     assert (await get(http, "sessions/s1"))[0] == 404
+    assert (await call(http, "PATCH", "sessions/s1", {"title": "a"}))[0] == 200
+    assert (await get(http, "sessions/s1"))[1]["title"] == "a"
+
+
+async def test_of_two_who_make_a_session_one_is_told_that_it_is_new(http: aiohttp.ClientSession) -> None:
+    """201 for one, 200 for the others, with one epoch."""
+    answers = await asyncio.gather(*(post(http, "sessions", {"sessionId": "s1"}) for _ in range(8)))
+    assert sorted(status for status, _ in answers) == [200] * 7 + [201]
+    assert len({shown["epoch"] for _, shown in answers}) == 1
 
 
 async def test_a_page_of_another_origin_may_patch_and_delete(hub: Hub, http: aiohttp.ClientSession) -> None:

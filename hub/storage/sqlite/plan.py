@@ -33,13 +33,20 @@ class Relabel:
 
 
 @attrs.frozen
+class Make:
+    """Make a session, where it is not there."""
+
+    key: Key
+
+
+@attrs.frozen
 class Delete:
     """Take a session away; never in one commit with anything else."""
 
     key: Key
 
 
-Work = Append | Cut | File | Relabel | Delete | Key  # a key is a session to load
+Work = Append | Cut | File | Relabel | Make | Delete
 Job = tuple[Work, Callable[[Any], None]]
 # What to tell in the loop: session, events, the one who asked, the answer.
 Outcome = tuple[Key, Sequence[Event], Callable[[Any], None], Any]
@@ -80,7 +87,7 @@ class Plan:
     outcomes: list[Outcome] = attrs.Factory(list)
 
     def add(self, batch: list[Job]) -> None:
-        """Number what is appended, and write down all rows; raises LookupError for a session that was not loaded."""
+        """Number what is appended, and write down all rows; raises LookupError for a file without a session."""
         now, heads, outcomes = self.now, self.heads, self.outcomes
         said: Said = []
         for work, done in batch:
@@ -90,7 +97,7 @@ class Plan:
             session = work.key
             standing = heads.get(session)
             if standing is None:
-                standing = self._found(session, batch)
+                standing = self._standing(session, batch)
             name, epoch, seq = standing.id, standing.epoch, standing.seq
             first = seq + 1
             rows: list[Row] = []
@@ -121,11 +128,16 @@ class Plan:
         row += (size, text.decode())
 
     def _add(self, work: Work, done: Callable[[Any], None], batch: list[Job]) -> None:
-        if isinstance(work, str):
-            self._ask_for(work, batch)
-            self.outcomes.append((NONE, (), done, self._load(work)))
+        if isinstance(work, Make):
+            self._look_once(work.key, batch)
+            is_new = work.key not in self.heads
+            standing = self._standing(work.key, batch)
+            head = Head(work.key, standing.epoch, standing.seq, standing.floor)
+            self.outcomes.append((NONE, (), done, (head, is_new)))
         elif isinstance(work, File):
-            self._found(work.key, batch)
+            self._look_once(work.key, batch)
+            if work.key not in self.heads:
+                raise LookupError(f"there is no session {work.key}")
             row = (work.fileId, work.key, work.name, work.type, work.size, work.digest, self.now)
             self.rows["files"] += row
             self.outcomes.append((NONE, (), done, None))
@@ -140,26 +152,21 @@ class Plan:
         else:
             self.outcomes.append((NONE, (), done, self.deleted.setdefault(work.key, [])))
 
-    def _ask_for(self, session: Key, batch: list[Job]) -> None:
+    def _look_once(self, session: Key, batch: list[Job]) -> None:
         """Look for a session and all others of the batch at once, where it is not known; once."""
         if session not in self.heads and not self.looked:
             self.looked = True
-            named = {work if isinstance(work, str) else getattr(work, "sessionId", session) for work, _ in batch}
+            named = {session} | {getattr(work, "key", session) for work, _ in batch}
             self.look(named - self.heads.keys())
 
-    def _found(self, session: Key, batch: list[Job]) -> Standing:
-        """Return where a session stands that must be there."""
-        self._ask_for(session, batch)
-        if session not in self.heads:
-            raise LookupError(f"session {session} was not loaded")
-        return self.heads[session]
-
-    def _load(self, session: Key) -> Head:
+    def _standing(self, session: Key, batch: list[Job]) -> Standing:
+        """Return where a session stands, which is made where it is not there."""
+        self._look_once(session, batch)
         standing = self.heads.get(session)
         if standing is None:
             standing = self.heads[session] = Standing(id_of(session), self.new_secret(8), 0, 0)
             self.rows["sessions"] += (session, standing.epoch, 0, self.now)
-        return Head(session, standing.epoch, standing.seq, standing.floor)
+        return standing
 
     def _beside(self, append: Append, first: int) -> None:
         session = append.key

@@ -11,7 +11,7 @@ from hub.messages import Author, Message
 from hub.storage.log import SessionStore
 from hub.storage.records import File, Head, Label, SessionRow
 from hub.storage.sqlite import strips
-from hub.storage.sqlite.plan import Delete, Relabel
+from hub.storage.sqlite.plan import Delete, Make, Relabel
 from hub.storage.sqlite.threads import Threads
 
 # A message as _to_message() reads it.
@@ -56,12 +56,12 @@ class SqliteSessions(SessionStore):
 
     threads: Threads
 
-    async def load(self, key: Key) -> Head:
-        return cast(Head, await self.threads.submit(key))
-
     async def find(self, key: Key) -> Head | None:
         heads = await self.threads.read_events(strips.heads, [key])
         return Head(*heads[0]) if heads else None
+
+    async def make(self, key: Key) -> tuple[Head, bool]:
+        return cast(tuple[Head, bool], await self.threads.submit(Make(key)))
 
     async def page(
         self, prefix: str, readers: Collection[str], skip: int, size: int, agent: str | None, since: int, until: int

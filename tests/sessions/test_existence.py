@@ -1,0 +1,110 @@
+"""When a session exists: once something is kept in it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from support.hub import Hub
+from support.sse import call, get, listening, post
+from support.waiting import eventually
+
+ECHO = "async def echo(message):\n    yield message"
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
+    hub = Hub(tmp_path)
+    hub.agent("echo.py", ECHO)
+    await hub.start()
+    yield hub
+    await hub.stop()
+
+
+@pytest.fixture
+async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        yield http
+
+
+async def test_who_listens_makes_no_session(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """By a command, an address, an event stream or a group; nothing is written, and memory is given back."""
+    before = hub.node.log.figures().commits
+    extended, plain = await hub.connect(extended=True), await hub.connect("?sessionId=s1")
+    await extended.send(type="subscribe", sessionId="s1", history=5)
+    answer = await extended.until_type("subscribed")
+    assert "epoch" not in answer and (answer["seq"], answer["history"], answer["active"]) == (0, [], [])
+    await extended.send(type="subscribe", agentId="echo")
+    async with listening(http, "sessions/s1/events"):
+        await eventually(lambda: len(hub.node.sessions["s1"].channel.subscriptions) == 3)
+    for address in ("sessions/s1", "sessions/s1/messages", "sessions/s1/events"):
+        status, refusal = await get(http, address)
+        assert (status, refusal["code"]) == (404, "unknown_session")
+    assert (await get(http, "sessions"))[1]["data"] == []
+    assert (await call(http, "DELETE", "sessions/s1"))[0] == 404
+    assert await post(http, "sessions/clear", {"sessionIds": ["s1"]}) == (200, {"deleted": 0})
+    await plain.send(type="ping")
+    await plain.until_type("pong")
+    for client in (extended, plain):
+        await client.close()
+    await eventually(lambda: not hub.node.sessions)
+    assert hub.node.log.figures().commits == before
+
+
+async def test_who_listens_before_the_session_exists_hears_it_begin(hub: Hub) -> None:
+    """From its first event on, with the epoch that it then has; presence and typing work before."""
+    listener, other = await hub.connect(extended=True), await hub.connect(extended=True)
+    for client in (listener, other):
+        await client.send(type="subscribe", sessionId="s1")
+        await client.until_type("subscribed")
+    await other.send(type="typing", sessionId="s1")
+    assert (await listener.until_type("typing"))["sessionId"] == "s1"
+    await listener.until(lambda frame: frame["type"] == "presence" and frame["count"] == 2)
+    await other.send(type="chat", agentId="echo", sessionId="s1", message="hello")
+    first = await listener.until_type("user_message")
+    end = await listener.until_type("run_finished")
+    assert first["seq"] == 1 and end["epoch"] == first["epoch"] and listener.text() == "hello"
+    late = await hub.connect(f"?sessionId=s1&afterSeq=0&epoch={first['epoch']}")
+    await late.until_done()
+    assert late.text() == "hello"
+
+
+@pytest.mark.parametrize("by", ["chat", "file", "title", "post", "broadcast"])
+async def test_what_is_kept_makes_the_session(hub: Hub, http: aiohttp.ClientSession, by: str) -> None:
+    """Whatever it is; who hears the session already resumes with its epoch."""
+    session = "agent:echo" if by == "broadcast" else "s1"
+    listener = await hub.connect(f"?sessionId={session}")
+    if by == "chat":
+        assert (await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "x"}))[0] == 200
+    elif by == "file":
+        async with http.post(
+            "files?sessionId=s1&name=a.txt", data=b"x", headers={"Content-Type": "text/plain"}
+        ) as kept:
+            assert kept.status == 201
+    elif by == "title":
+        assert (await call(http, "PATCH", "sessions/s1", {"title": "x"}))[0] == 200
+    elif by == "post":
+        assert (await post(http, "sessions", {"sessionId": "s1"}))[0] == 201
+    else:
+        assert (await post(http, "agents/echo/broadcast", {"message": "x"}))[0] == 202
+    status, shown = await get(http, f"sessions/{session}")
+    assert status == 200 and hub.node.sessions[session].channel.epoch == shown["epoch"]
+    assert [one["sessionId"] for one in (await get(http, "sessions"))[1]["data"]] == [session]
+    await listener.send(type="chat", agentId="echo", sessionId=session, message="again")
+    assert (await listener.until_done())["epoch"] == shown["epoch"]
+
+
+async def test_an_event_source_does_not_bring_a_deleted_session_back(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """It comes again with the place that it had, is told that it means nothing, and listens to what is not there."""
+    await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "x"})
+    epoch = (await get(http, "sessions/s1"))[1]["epoch"]
+    async with listening(http, "sessions/s1/events") as stream:
+        assert (await call(http, "DELETE", "sessions/s1"))[0] == 204
+        await stream.rest()
+    async with listening(http, "sessions/s1/events", **{"Last-Event-ID": f"{epoch}:4"}) as stream:
+        reset = (await stream.until_kind("reset")).data
+        assert reset["reason"] == "epoch_changed" and "epoch" not in reset and reset["messages"] == []
+        assert (await get(http, "sessions/s1"))[0] == 404
+        await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "new"})
+        assert (await stream.until_kind("user_message")).data["seq"] == 1
+    assert (await get(http, "sessions/s1"))[1]["epoch"] != epoch
