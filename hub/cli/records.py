@@ -21,17 +21,28 @@ from hub.cli.text import CONTROL, safe
 TITLE = 60  # characters
 
 
-async def list_sessions(url: str, size: int | None) -> int:
-    found = await get(url, "/sessions", page=1, **({} if size is None else {"size": size}))
+async def list_sessions(url: str, limit: int) -> int:
+    sessions, more = await _rows(url, "/sessions", limit)
     table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the id stays whole
-    for one in found["data"]:
+    for one in sessions:
         last = datetime.fromtimestamp(one["ts"] / 1000).isoformat(" ", "seconds") if one["ts"] else "-"
         title = Text(safe(await _title(url, one)), overflow="ellipsis", no_wrap=True)
         table.add_row(Text(safe(one["sessionId"]), no_wrap=True), title, str(one["messages"]), last)
-    Console().print(table if found["data"] else "no sessions yet")
-    if (left := found["total"] - len(found["data"])) > 0:
-        print(f"{left} more: see them with --size {min(found['total'], 100)}", file=sys.stderr)
+    Console().print(table if sessions else "no sessions yet")
+    if more:
+        print(f"there are more sessions: see them with --limit {limit * 5}", file=sys.stderr)
     return 0
+
+
+async def _rows(url: str, address: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
+    """Return *limit* rows of a list, and whether there are more; the hub says how long a slice is."""
+    rows: list[dict[str, Any]] = []
+    place: dict[str, Any] | None = {}
+    while place is not None and len(rows) <= limit:
+        some = await get(url, address, **place)
+        rows += some["data"]
+        place = {"after": some["next"]} if some["more"] else None
+    return rows[:limit], len(rows) > limit
 
 
 async def _title(url: str, listed: dict[str, Any]) -> str:
@@ -39,7 +50,7 @@ async def _title(url: str, listed: dict[str, Any]) -> str:
     title, said = str(listed.get("title") or ""), []
     if not title and listed["messages"]:
         with contextlib.suppress(CommandFailed):  # deleted since it was listed
-            said = (await get(url, _path(listed["sessionId"]) + "/messages", page=1, size=1))["data"]
+            said = (await get(url, _path(listed["sessionId"]) + "/messages", limit=1))["data"]
     return shorten(title or "".join(one["content"] for one in said), TITLE, placeholder=" …")
 
 
@@ -61,13 +72,12 @@ async def write_session(url: str, session: str, form: Literal["md", "json"]) -> 
 
 
 async def _messages(url: str, session: str) -> AsyncIterator[dict[str, Any]]:
-    page, left = 1, True
-    while left:
-        found = await get(url, _path(session) + "/messages", page=page)
-        for message in found["data"]:
+    place: dict[str, Any] | None = {}
+    while place is not None:
+        some = await get(url, _path(session) + "/messages", **place)
+        for message in some["data"]:
             yield message
-        left = page * found["size"] < found["total"]
-        page += 1
+        place = {"after": some["next"]} if some["more"] else None
 
 
 def who(message: dict[str, Any]) -> str:

@@ -67,13 +67,13 @@ def chat(agent: str, session: str | None, url: str) -> None:
 
 
 @click.command()
-@click.option("--size", type=click.IntRange(min=1), help="How many, the newest first (20).")
+@click.option("--limit", type=click.IntRange(min=1), default=20, help="How many, the newest first (20).")
 @url_option
-def sessions(size: int | None, url: str) -> None:
+def sessions(limit: int, url: str) -> None:
     """List the sessions."""
     from hub.cli.records import list_sessions
 
-    _run(list_sessions(url, size))
+    _run(list_sessions(url, limit))
 
 
 @click.command()

@@ -8,7 +8,8 @@ from hub.errors import BadId
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
 from hub.ids import bad_id, is_id
-from hub.messages import Hosted, Told
+from hub.messages import Hosted, Slice, Span, Told
+from hub.messages.lists import read_place, write_place
 from hub.node import upkeep
 from hub.sessions import broadcast as broadcasting
 
@@ -22,9 +23,14 @@ class Report:
     error: str | None
 
 
-async def agents(hub: Hub, who: Principal) -> tuple[Hosted, ...]:
-    """Return the hosted agents in the order of their ids; a broken one with its error."""
-    return tuple(_hosted(agent) for agent in hub.node.agents.all())
+async def agents(hub: Hub, who: Principal, span: Span) -> Slice[Hosted]:
+    """Return hosted agents in the order of their ids; a broken one with its error. Raises BadQuery."""
+    agents = sorted(hub.node.agents.all(), key=lambda agent: agent.id, reverse=span.order == "desc")
+    if span.after is not None:
+        (last,) = read_place(span.after, tuple[str])
+        agents = [agent for agent in agents if (agent.id < last if span.order == "desc" else agent.id > last)]
+    some, others = agents[: span.limit], agents[span.limit :]
+    return Slice([_hosted(agent) for agent in some], write_place(some[-1].id) if others else None)
 
 
 async def agent(hub: Hub, who: Principal, agent_id: str) -> Hosted:

@@ -1,32 +1,29 @@
 """Read what is kept: sessions, their messages, their events."""
 
-from collections.abc import Sequence
-
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
 from hub.errors import UnknownSession
 from hub.ids import id_of, key_prefix
-from hub.messages import EventPage, Listed, Message, SessionState, State
+from hub.messages import EventPage, Listed, Message, SessionState, Slice, Span, State
 from hub.storage.log import EVERYONE
-from hub.storage.records import Head, SessionRow
+from hub.storage.records import Head, SessionQuery
 
 FAR = 10**15 - 1  # later than any seq or time
 
 
 async def sessions(
-    hub: Hub, who: Principal, skip: int, size: int, agent: str | None = None, since: int = 0, until: int = FAR
-) -> tuple[int, list[Listed]]:
-    """Return how many sessions there are, and *size* of them after the newest *skip*; see Log.sessions()."""
-    total, rows = await session_rows(hub, who, skip, size, agent, since, until)
-    return total, [Listed(id_of(row.key), row.epoch, row.messages, row.ts, row.title, row.metadata) for row in rows]
+    hub: Hub, who: Principal, span: Span, agent: str | None = None, since: int = 0, until: int = FAR
+) -> Slice[Listed]:
+    """Return sessions in the order of their last messages, as SessionStore.list() does; raises BadQuery."""
+    some = await hub.node.log.sessions.list(readable(who, agent, since, until), span)
+    rows = [Listed(id_of(row.key), row.epoch, row.messages, row.ts, row.title, row.metadata) for row in some.rows]
+    return Slice(rows, some.next)
 
 
-async def session_rows(
-    hub: Hub, who: Principal, skip: int, size: int, agent: str | None, since: int, until: int
-) -> tuple[int, Sequence[SessionRow]]:
-    """Return the rows of sessions that a principal may read, by their keys."""
-    return await hub.node.log.sessions.page(key_prefix(who.tenant), EVERYONE, skip, size, agent, since, until)
+def readable(who: Principal, agent: str | None, since: int, until: int) -> SessionQuery:
+    """Return the query for the sessions that a principal may read."""
+    return SessionQuery(prefix=key_prefix(who.tenant), readers=EVERYONE, agent=agent, since=since, until=until)
 
 
 async def session(hub: Hub, who: Principal, session_id: str) -> SessionState:
@@ -34,10 +31,10 @@ async def session(hub: Hub, who: Principal, session_id: str) -> SessionState:
     return await state_of(hub, await head_of(hub, who, session_id))
 
 
-async def messages(hub: Hub, who: Principal, session_id: str, skip: int, size: int) -> tuple[int, Sequence[Message]]:
-    """Return how many finished messages there are, and *size* of them after the oldest *skip*."""
+async def messages(hub: Hub, who: Principal, session_id: str, span: Span) -> Slice[Message]:
+    """Return finished messages in their order; raises UnknownSession, BadQuery."""
     head = await head_of(hub, who, session_id)
-    return await hub.node.log.sessions.messages(head.key, skip, size)
+    return await hub.node.log.sessions.messages(head.key, span)
 
 
 async def events(hub: Hub, who: Principal, session_id: str, after: int) -> EventPage:

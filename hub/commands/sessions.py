@@ -6,12 +6,16 @@ from typing import Any
 import orjson
 
 from hub.access.principal import Principal
-from hub.commands.history import FAR, session_rows, state_of, unknown_session
+from hub.commands.history import FAR, readable, state_of, unknown_session
 from hub.commands.hub import Hub
 from hub.errors import BadFrame, TooLarge
+from hub.ids import Key
 from hub.limits import size_text
-from hub.messages import Cleared, SessionState
+from hub.messages import Cleared, SessionState, Span
 from hub.node import deleting
+from hub.storage.records import SessionQuery
+
+SLICE = 500  # sessions that are looked up at a time
 
 
 async def create_session(hub: Hub, who: Principal, session_id: str | None = None) -> tuple[SessionState, bool]:
@@ -53,9 +57,20 @@ async def clear_sessions(
     if session_ids is None:
         # A session without any message was last written in at no time: only a call without *before* takes it.
         since, until = (0, FAR) if before is None else (1, min(before, FAR))
-        keys = [row.key for row in (await session_rows(hub, who, 0, FAR, None, since, until))[1]]
+        keys = await _keys(hub, readable(who, None, since, until))
     else:
         keys = [hub.key(who, session_id) for session_id in dict.fromkeys(session_ids)]
     count = await deleting.clear(hub.node, keys, before)
     await deleting.purge(hub.node)
     return Cleared(count)
+
+
+async def _keys(hub: Hub, query: SessionQuery) -> list[Key]:
+    """Return the keys of all sessions of a list, which is read slice by slice."""
+    keys: list[Key] = []
+    span: Span | None = Span(SLICE)
+    while span is not None:
+        some = await hub.node.log.sessions.list(query, span)
+        keys += [row.key for row in some.rows]
+        span = Span(SLICE, some.next) if some.next is not None else None
+    return keys

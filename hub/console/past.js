@@ -17,7 +17,7 @@ export function another(title, sessions) {
 export function past(ui, change) {
   const firsts = new Map() // sessionId -> the beginning of its first message
   let timer
-  let pages = 1
+  let slices = 1
   let turn = 0
   let forgotten = 0 // how often
 
@@ -26,16 +26,13 @@ export function past(ui, change) {
   async function refresh() {
     const mine = ++turn
     try {
-      const found = await Promise.all(
-        Array.from({ length: pages }, (_, page) => ask(`${ADDRESS}?page=${page + 1}`)),
-      )
-      const sessions = found.flatMap(({ data }) => data)
+      const { sessions, more } = await newest()
       const once = [...new Map(sessions.map((one) => [one.sessionId, one])).values()].filter(
         ({ messages }) => messages > 0,
       )
       if (mine === turn)
         change({
-          past: { sessions: once.map(named), more: pages * found[0].size < found[0].total, failed: false, loaded: true },
+          past: { sessions: once.map(named), more, failed: false, loaded: true },
         })
       await Promise.all(once.map(learn))
       if (mine === turn) change({ past: { ...ui.past, sessions: once.map(named) } })
@@ -44,12 +41,26 @@ export function past(ui, change) {
     }
   }
 
+  /** The newest sessions, one slice after the other. */
+  async function newest() {
+    const sessions = []
+    let query = ''
+    let more = true
+    for (let slice = 0; more && slice < slices; slice++) {
+      const some = await ask(ADDRESS + query)
+      sessions.push(...some.data)
+      more = some.more
+      query = `?after=${some.next}`
+    }
+    return { sessions, more }
+  }
+
   const named = (one) => ({ ...one, title: one.title || firsts.get(one.sessionId) })
 
   async function learn({ sessionId, title }) {
     if (title || firsts.has(sessionId)) return
     const before = forgotten
-    const { data } = await ask(`${place(sessionId)}/messages?size=1`)
+    const { data } = await ask(`${place(sessionId)}/messages?limit=1`)
     if (data.length && before === forgotten) firsts.set(sessionId, data[0].content.trim().slice(0, 80))
   }
 
@@ -73,7 +84,7 @@ export function past(ui, change) {
       soon()
     },
     more() {
-      pages++
+      slices++
       return refresh()
     },
     async rename(sessionId, title) {

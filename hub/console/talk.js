@@ -14,6 +14,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   let offs = []
   let typed = 0
   let quiet
+  let walk = {} // backwards through the list of messages: `after` is the place where it goes on
   let whole = false // all that was said before this page asked is here
 
   function take(event) {
@@ -37,12 +38,16 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     close()
     ui.session = EMPTY
     whole = false
+    walk = {}
     // From the beginning of the log: tool calls, thoughts and figures are there, beside the finished messages.
     session = hub.session(sessionId, { afterSeq: 0 })
     offs = [
       session.on('event', hear),
       session.on('subscribed', (frame) => take({ ...frame, type: 'subscribed', seq: undefined, head: frame.seq })),
-      session.on('reset', (frame) => take({ ...frame, type: 'reset' })),
+      session.on('reset', (frame) => {
+        walk = {}
+        take({ ...frame, type: 'reset' })
+      }),
       session.on('error', (error) => error.code !== DELETED && bad(error.message)), // that one is tried again
     ]
     change({})
@@ -93,14 +98,16 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
 
   async function earlier() {
     const address = `/api/v1/sessions/${encodeURIComponent(session.sessionId)}/messages`
-    const of = session
-    const known = ui.session.items.reduce((sum, item) => sum + (item.kind === 'user' ? 1 : item.messageIds.length), 0)
-    const { total } = await ask(`${address}?size=1`)
-    // Page 1 is the oldest: the one wanted ends where the known ones begin, or a little after.
-    const size = Math.min(PAGE, hub.limits.listSize)
-    const page = Math.max(1, Math.ceil((total - known) / size))
-    const { data } = await ask(`${address}?size=${size}&page=${page}`)
-    if (of === session) take({ type: 'earlier', messages: data, more: page > 1 })
+    const mine = walk
+    const limit = Math.min(PAGE, hub.limits.listSize)
+    const count = ui.session.items.length
+    // From the newest backwards: the first slices may hold only what is here already.
+    do {
+      const some = await ask(`${address}?order=desc&limit=${limit}${mine.after ? `&after=${mine.after}` : ''}`)
+      if (mine !== walk) return
+      mine.after = some.next
+      take({ type: 'earlier', messages: some.data.reverse(), more: some.more })
+    } while (mine.after && ui.session.items.length === count)
   }
 
   /** Stop what is being answered, and where *queued* also what waits, which else goes on at once. */

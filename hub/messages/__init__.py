@@ -46,6 +46,7 @@ from hub.messages.events import (
     WholeMessage,
 )
 from hub.messages.history import Message
+from hub.messages.lists import Order, Slice, Span
 from hub.messages.notices import (
     NOTICES,
     Accepted,
@@ -98,6 +99,7 @@ __all__ = [
     "MessageRemoved",
     "Notice",
     "Ok",
+    "Order",
     "Outcome",
     "Ping",
     "Pong",
@@ -113,6 +115,8 @@ __all__ = [
     "RunFinished",
     "RunStarted",
     "SessionState",
+    "Slice",
+    "Span",
     "State",
     "StateDelta",
     "StateSnapshot",

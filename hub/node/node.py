@@ -153,7 +153,7 @@ class Node:
 
     @asynccontextmanager
     async def use(self, key: Key) -> AsyncIterator[Session]:
-        """Hold a session in memory; it exists once something is kept in it. Raises SessionDeleted while it is deleted."""
+        """Hold a session in memory, also one in which nothing is kept. Raises SessionDeleted while it is deleted."""
         if key in self.deletions:
             raise SessionDeleted(id_of(key))
         session = await self.there(key)

@@ -9,13 +9,24 @@ blocks it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hub.ids import Key
-from hub.messages import Event, Message
-from hub.storage.records import Append, Damage, Figures, File, Head, KeptChat, Label, RunRecord, SessionRow
+from hub.messages import Event, Message, Slice, Span
+from hub.storage.records import (
+    Append,
+    Damage,
+    Figures,
+    File,
+    Head,
+    KeptChat,
+    Label,
+    RunRecord,
+    SessionQuery,
+    SessionRow,
+)
 
 EVERYONE = frozenset({"*"})  # the readers of a session that anybody may read
 
@@ -87,14 +98,11 @@ class SessionStore(ABC):
         """Return where the session stands, and whether it was made now, with a random epoch."""
 
     @abstractmethod
-    async def page(
-        self, prefix: str, readers: Collection[str], skip: int, size: int, agent: str | None, since: int, until: int
-    ) -> tuple[int, Sequence[SessionRow]]:
-        """Return how many sessions there are, and *size* of them after the newest *skip*.
+    async def list(self, query: SessionQuery, span: Span) -> Slice[SessionRow]:
+        """Return sessions in the order of their last messages; raises BadQuery for a place of another list.
 
-        Only those whose key begins with *prefix* (see hub.ids.key_prefix), that one of *readers* may read, in which
-        *agent* answered (None: any), and whose last message is of *since* <= ts < *until* (ms). Until there are grants,
-        each session has the one reader EVERYONE.
+        It reads as many rows as it returns, however many sessions there are; but where *query* names an agent, also
+        those in which that agent did not answer.
         """
 
     @abstractmethod
@@ -127,8 +135,8 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    async def messages(self, key: Key, skip: int, size: int) -> tuple[int, Sequence[Message]]:
-        """Return how many finished messages there are, and *size* of them after the oldest *skip*."""
+    async def messages(self, key: Key, span: Span) -> Slice[Message]:
+        """Return finished messages in their order; raises BadQuery for a place of another list."""
 
 
 class FileStore(ABC):

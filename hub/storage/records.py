@@ -1,6 +1,6 @@
 """The facts that a log keeps beside events. A session is named by its key here: see hub.ids."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -31,6 +31,21 @@ class SessionRow:
     ts: int
     title: str | None = None
     metadata: dict[str, Any] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SessionQuery:
+    """Which sessions a list has: whose key begins with *prefix* (see hub.ids.key_prefix), that *readers* may read, in
+    which *agent* answered (None: any), and whose last message is of *since* <= ts < *until* (ms).
+
+    Until there are grants, each session has the one reader EVERYONE.
+    """
+
+    prefix: str
+    readers: Collection[str]
+    agent: str | None = None
+    since: int = 0
+    until: int = 10**15
 
 
 @attrs.frozen

@@ -4,9 +4,10 @@ A Route is all that the router, CORS and the documents know of a route. What a h
 reads as the class that its row names, so that what is written down is what is checked.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 import msgspec
@@ -14,7 +15,7 @@ from aiohttp import web
 
 from hub.commands.hub import Hub
 from hub.errors import BadId, BadQuery, HubError
-from hub.ids import bad_id
+from hub.ids import bad_id, short
 from hub.limits import Limits
 from hub.protocols.reading import ID_FIELDS, split_error
 
@@ -120,4 +121,8 @@ def asked(request: web.Request, kind: type[T]) -> T:
         expected, field = split_error(wrong)
         if field in ID_FIELDS and "regex" in expected:
             raise BadId(bad_id(f"?{field}=")) from None
+        unknown = re.fullmatch("Object contains unknown field `(.*)`", expected)
+        if unknown is not None:
+            known = ", ".join(field.name for field in msgspec.structs.fields(cast(Any, kind)))
+            raise BadQuery(f"?{short(unknown[1])}= is not known here: use {known}") from None
         raise BadQuery(f"?{field}= is wrong: {expected}" if field else f"the address is wrong: {expected}") from None

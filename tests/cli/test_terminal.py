@@ -540,7 +540,9 @@ async def test_sessions_are_listed_the_newest_first(hub: Hub) -> None:
     )
     ids = [row[0] for row in listed if row[0] != "empty"]
     assert ids == ["newer", "named", "older"]
-    assert done.err == "" and (await piped(hub, "sessions", "--size", "1")).err == "3 more: see them with --size 4\n"
+    assert done.err == "" and (await piped(hub, "sessions", "--limit", "1")).err == (
+        "there are more sessions: see them with --limit 5\n"
+    )
 
 
 async def test_an_id_is_listed_whole_beside_a_long_title(hub: Hub, tmp_path: Path) -> None:

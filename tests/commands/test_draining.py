@@ -9,6 +9,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.access.principal import LOCAL
 from hub.commands import table as commands
+from hub.messages import Span
 
 
 async def post(hub: Hub, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -48,7 +49,7 @@ async def test_one_who_waits_for_a_message_that_is_queued_is_told_that_it_is_kep
     await hub.start()
 
     async def answered() -> list[str]:
-        _, messages = await commands.messages(hub.door, LOCAL, "s1", 0, 9)
+        messages = (await commands.messages(hub.door, LOCAL, "s1", Span(9))).rows
         return [message.content for message in messages if message.runId == first]
 
     async with asyncio.timeout(PATIENCE):

@@ -21,6 +21,8 @@ from hub.messages import (
     Ping,
     Regenerate,
     Resume,
+    Slice,
+    Span,
     Subscribe,
     Typing,
     Unsubscribe,
@@ -70,12 +72,12 @@ ROWS: dict[str, Row] = {
     "unsubscribe": Row("read", lambda client: (Unsubscribe(sessionId=SESSION), client), True),
     "listen": Row("read", lambda client: (SESSION, client.opened), True),
     "follow": Row("read", lambda client: (SESSION, "r1", 0, open_for_run), True),
-    "sessions": Row("read", lambda client: (0, 9), True),
+    "sessions": Row("read", lambda client: (Span(9),), True),
     "session": Row("read", lambda client: (SESSION,), True),
-    "messages": Row("read", lambda client: (SESSION, 0, 9), True),
+    "messages": Row("read", lambda client: (SESSION, Span(9)), True),
     "events": Row("read", lambda client: (SESSION, 0), True),
     "file": Row("read", lambda client: ("f_1",), True),
-    "agents": Row("read", lambda client: (), True),
+    "agents": Row("read", lambda client: (Span(9),), True),
     "agent": Row("read", lambda client: ("echo",), True),
     "working_agent": Row("read", lambda client: ("echo",), True),
     "delete_session": Row("manage", lambda client: (SESSION,)),
@@ -116,7 +118,7 @@ async def test_one_who_may_do_nothing_is_refused_by_each_use_case(hub: Hub) -> N
             await commands.TABLE[name](hub.door, NOBODY, *row.arguments(client))
         assert (refusal.value.code, refusal.value.status, refusal.value.close) == ("denied", 403, 4507)
     assert not client.connection.subscriptions and not hub.node.sessions
-    assert await commands.sessions(hub.door, LOCAL, 0, 9) == (0, [])
+    assert await commands.sessions(hub.door, LOCAL, Span(9)) == Slice([])
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -342,7 +342,7 @@ async def test_a_hub_works_with_every_limit_at_its_largest(hub: Hub) -> None:
     assert question["message"] == "2" and client.text().endswith(str(deep))
     async with over_http(hub) as http:
         assert (await upload(http, 9))[0] == 201
-        assert (await get(http, f"sessions/s1/messages?size={10**6}"))[1]["total"] == 2
+        assert len((await get(http, f"sessions/s1/messages?limit={10**6}"))[1]["data"]) == 2
         completion = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
         assert (await post(http, "chat/completions", completion))[0] == 200
     late = await hub.connect("?sessionId=s1&afterSeq=0")
@@ -541,16 +541,16 @@ async def test_without_a_queue_a_chat_goes_at_once_or_not_at_all(hub: Hub) -> No
 
 @obeys("list_size")
 @pytest.mark.parametrize("path", ["sessions", "sessions/s1/messages"])
-async def test_a_page_of_a_list_has_a_limit(hub: Hub, path: str) -> None:
-    """Who names no size gets as many as there may be."""
+async def test_a_slice_of_a_list_has_a_limit(hub: Hub, path: str) -> None:
+    """Who names none gets as many rows as there may be."""
     client = await begin(hub, list_size=7)
     for number in range(8):
         await answer(client, "echo", "x", f"s{number % 2 + 1}" if "messages" in path else f"t{number}")
     async with over_http(hub) as http:
-        status, page = await get(http, f"{path}?size=7")
-        assert (status, page["size"], len(page["data"])) == (200, 7, 7)
+        status, page = await get(http, f"{path}?limit=7")
+        assert (status, page["more"], len(page["data"])) == (200, True, 7)
         assert (await get(http, path)) == (200, page)
-        status, said = await get(http, f"{path}?size=8")
+        status, said = await get(http, f"{path}?limit=8")
     assert (status, said["code"]) == (400, "bad_query") and "<= 7" in said["error"]
 
 
@@ -1041,9 +1041,9 @@ async def test_the_documents_show_the_limits_of_their_hub(hub: Hub) -> None:
         (_, openapi), (_, asyncapi) = await get(http, "/openapi.json"), await get(http, "/asyncapi.json")
     assert bounds(openapi, "parts", "maxItems") == bounds(asyncapi, "parts", "maxItems") == {5}
     assert bounds(openapi, "title", "maxLength") == {9}
-    assert bounds(openapi, "size", "maximum") == {7}
+    assert bounds(openapi, "limit", "maximum") == {7}
     assert bounds(openapi, "name", "maxLength") == {11}
-    assert bounds(openapi, "size", "default") == set()
+    assert bounds(openapi, "limit", "default") == set()
 
 
 @pytest.fixture
@@ -1064,9 +1064,9 @@ async def test_a_limit_of_the_file_reaches_the_hub(process: HubProcess) -> None:
         await post(http, "/api/v1/sessions", {"sessionId": "s1"})
         assert (await call(http, "PATCH", "/api/v1/sessions/s1", {"title": "x" * 10}))[0] == 400
         assert (await call(http, "PATCH", "/api/v1/sessions/s1", {"title": "x" * 9}))[0] == 200
-        assert (await get(http, "/api/v1/sessions?size=9"))[0] == 400
-        assert (await get(http, "/api/v1/sessions?size=8"))[0] == 200
-    assert bounds(openapi, "title", "maxLength") == {9} and bounds(openapi, "size", "maximum") == {8}
+        assert (await get(http, "/api/v1/sessions?limit=9"))[0] == 400
+        assert (await get(http, "/api/v1/sessions?limit=8"))[0] == 200
+    assert bounds(openapi, "title", "maxLength") == {9} and bounds(openapi, "limit", "maximum") == {8}
 
 
 @obeys("header_seconds")

@@ -207,7 +207,7 @@ async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanw
         await said(client, session)
     _, found = await get(http, "sessions")
     before = max(one["ts"] for one in found["data"]) + 1
-    gate, sessions, append = asyncio.Event(), hub.node.log.sessions.page, hub.node.log.events.append
+    gate, sessions, append = asyncio.Event(), hub.node.log.sessions.list, hub.node.log.events.append
     looked, given = asyncio.Event(), list[tuple[Append, Done]]()
 
     async def listed(*asked: Any) -> Any:
@@ -216,7 +216,7 @@ async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanw
         await gate.wait()
         return listed
 
-    hub.node.log.sessions.page = listed  # type: ignore[method-assign]
+    hub.node.log.sessions.list = listed  # type: ignore[method-assign]
     clearing = asyncio.create_task(post(http, "sessions/clear", {"before": before}))
     await asyncio.wait_for(looked.wait(), PATIENCE)
     while (await hub.node.log.sessions.last_messages("s2", 1, MiB))[0].ts < before:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from hub.errors import StorageUnavailable
+from hub.errors import BadQuery, StorageUnavailable
 from hub.limits import Limits, MiB
 from hub.messages import (
     Author,
@@ -21,9 +21,12 @@ from hub.messages import (
     Event,
     Message,
     MessageRemoved,
+    Order,
     RunError,
     RunFinished,
     RunStarted,
+    Slice,
+    Span,
     Usage,
     UserMessage,
     WholeMessage,
@@ -31,7 +34,7 @@ from hub.messages import (
 from hub.seams import Seams
 from hub.storage.log import EVERYONE, Log, LogUnusable
 from hub.storage.open_log import open_log
-from hub.storage.records import Append, File, KeptChat, Label, RunRecord
+from hub.storage.records import Append, File, KeptChat, Label, RunRecord, SessionQuery, SessionRow
 
 # One function per driver: from an empty folder to the URL of an empty log, the same each time it is asked.
 LOGS = [pytest.param(lambda folder: f"sqlite:///{folder}/hub.db", id="sqlite")]
@@ -305,7 +308,7 @@ async def test_messages_come_back_whole(hub: Opened) -> None:
     assert (
         list(await hub.log.sessions.last_messages("s", 9, MiB))
         == whole
-        == list((await hub.log.sessions.messages("s", 0, 9))[1])
+        == list((await hub.log.sessions.messages("s", Span(9))).rows)
     )
 
 
@@ -384,14 +387,26 @@ async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
     assert [m.messageId for m in await hub.log.sessions.last_messages("s", 100, MiB)] == ["m2", "m3", "m4"]
 
 
-async def test_history_comes_by_the_page(hub: Opened) -> None:
-    """The oldest first, with how many there are in all; nothing of other sessions."""
-    messages = [(0, Message(f"m{i}", "assistant", "x", "main", "r", None)) for i in range(5)]
-    await hub.put(Append("s", [chunk("x")], messages))
-    for skip, size, found in ((0, 2, ["m0", "m1"]), (4, 2, ["m4"]), (5, 2, []), (0, 9, ["m0", "m1", "m2", "m3", "m4"])):
-        total, page = await hub.log.sessions.messages("s", skip, size)
-        assert total == 5 and [m.messageId for m in page] == found
-    assert await hub.log.sessions.messages("nobody", 0, 9) == (0, [])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 2, 5, 9])
+async def test_messages_come_by_the_slice(hub: Opened, order: Order, limit: int) -> None:
+    """Each once and whole, in their order, also those of one event; nothing of other sessions."""
+    for number in (0, 1):
+        names = [f"m{number}{i}" for i in range(3)]
+        await hub.put(
+            Append("s", [chunk("x")], [(0, Message(n, "assistant", f"say {n}", "main", "r", None)) for n in names])
+        )
+        await hub.put(Append("t", [chunk("x")], [(0, Message(f"o{number}", "assistant", "x", "main", "r", None))]))
+    everything = list(await hub.log.sessions.last_messages("s", 9, MiB))
+    rows: list[Message] = []
+    span: Span | None = Span(limit, order=order)
+    while span is not None:
+        some = await hub.log.sessions.messages("s", span)
+        assert len(some.rows) == limit or some.next is None
+        rows += some.rows
+        span = Span(limit, some.next, order) if some.next is not None else None
+    assert len(everything) == 6 and rows == (everything if order == "asc" else everything[::-1])
+    assert await hub.log.sessions.messages("nobody", Span(9)) == Slice([])
 
 
 def record(run: str, **fields: Any) -> RunRecord:
@@ -663,13 +678,83 @@ async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
         await hub.log.sessions.make(name)
         await hub.put(Append(name, [chunk("x")], [(0, Message("m", "assistant", "x", agent, "r", None))]))
     await hub.log.sessions.make("empty")
-    far = 10**15
-    total, found = await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, far)
-    assert total == 3 and {one.key for one in found[:2]} == {"s", "t"} and found[2].key == "empty"
-    assert [one.ts for one in found] == sorted((one.ts for one in found), reverse=True) and found[2].messages == 0
-    assert [one.key for one in (await hub.log.sessions.page("", EVERYONE, 0, 9, "other", 0, far))[1]] == ["t"]
-    assert await hub.log.sessions.page("", EVERYONE, 0, 9, None, found[0].ts + 1, far) == (0, [])
-    assert (await hub.log.sessions.page("", EVERYONE, 2, 9, None, 0, far)) == (3, found[2:])
+    rows = await listed(hub)
+    assert {one.key for one in rows[:2]} == {"s", "t"} and rows[2].key == "empty"
+    assert [one.ts for one in rows] == sorted((one.ts for one in rows), reverse=True) and rows[2].messages == 0
+    assert [one.key for one in await listed(hub, agent="other")] == ["t"]
+    assert await listed(hub, since=rows[0].ts + 1) == [] and await listed(hub, until=1) == rows[2:]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 3, 7, 8])
+async def test_a_list_goes_on_where_its_last_slice_ended(hub: Opened, order: Order, limit: int) -> None:
+    """Each row once, in order, also rows of one time; within a tenant, and within a time."""
+    for name in ("b", "a", "acme/x", "c", "acme/y", "e", "d"):
+        await hub.put(Append(name, [chunk("x")], [(0, Message("m", "assistant", "x", "main", "r", None))]))
+    await hub.log.sessions.make("s2")
+    everything = await listed(hub, order=order)
+    assert [(row.ts, row.key) for row in everything] == sorted(
+        ((row.ts, row.key) for row in everything), reverse=order == "desc"
+    )
+    assert {row.key for row in everything} == {"a", "b", "c", "d", "e", "s", "s2"}
+    assert await slices(hub, limit, order) == everything
+    times = sorted(row.ts for row in everything if row.ts)
+    late = [row for row in everything if times[1] <= row.ts < times[-1]]
+    assert await slices(hub, limit, order, since=times[1], until=times[-1]) == late
+    assert {row.key for row in await slices(hub, limit, order, prefix="acme/")} == {"acme/x", "acme/y"}
+
+
+async def slices(hub: Opened, limit: int, order: Order, **query: Any) -> list[SessionRow]:
+    rows: list[SessionRow] = []
+    span: Span | None = Span(limit, order=order)
+    while span is not None:
+        some = await hub.log.sessions.list(SessionQuery(**{"prefix": "", "readers": EVERYONE} | query), span)
+        assert len(some.rows) == limit or some.next is None
+        rows += some.rows
+        span = Span(limit, some.next, order) if some.next is not None else None
+    return rows
+
+
+async def listed(hub: Opened, order: Order = "desc", **query: Any) -> list[SessionRow]:
+    """Return all sessions of a list, of the default tenant and for everyone where *query* says nothing else."""
+    return await slices(hub, 1000, order, **query)
+
+
+@pytest.mark.parametrize("place", ["x", "", "é", "WzEsMiwzXQ", "W10", "eyJhIjoxfQ"])
+async def test_a_place_that_no_list_gave_is_refused(hub: Opened, place: str) -> None:
+    """By name, in both lists."""
+    with pytest.raises(BadQuery, match="no place in this list"):
+        await hub.log.sessions.list(SessionQuery(prefix="", readers=EVERYONE), Span(9, place))
+    with pytest.raises(BadQuery, match="no place in this list"):
+        await hub.log.sessions.messages("s", Span(9, place))
+
+
+async def test_a_session_counts_its_messages(opener: Opener) -> None:
+    """As they come and are taken back; the time is the last one's that stands. A session made anew counts from 0."""
+    hub = await opener()
+    await hub.log.sessions.make("t")
+
+    async def row() -> SessionRow:
+        return next(one for one in await listed(hub) if one.key == "s")
+
+    async def say(*names: str, removed: Sequence[str] = ()) -> SessionRow:
+        messages = [(0, Message(name, "assistant", "x", "main", "r", None)) for name in names]
+        await hub.put(Append("s", [chunk("x")], messages, removed=removed))
+        return await row()
+
+    first = await say("a", "b")
+    await later(hub, "s", first.ts)
+    second = await say("c", "d", "e")
+    assert (first.messages, second.messages) == (2, 5) and first.ts < second.ts
+    assert await say(removed=["c", "d", "e", "nothing"]) == first
+    last = await say("f", removed=["a"])
+    assert last.messages == 2 and last.ts >= second.ts
+    await hub.log.close()
+    hub = await opener()
+    assert await row() == last
+    await hub.log.sessions.delete("s")
+    await hub.log.sessions.make("s")
+    assert ((await row()).messages, (await row()).ts) == (0, 0) and len(await listed(hub)) == 2
 
 
 async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> None:
@@ -678,7 +763,7 @@ async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> No
         await hub.log.sessions.make(key)
 
     async def keys(prefix: str) -> list[str]:
-        return sorted(row.key for row in (await hub.log.sessions.page(prefix, EVERYONE, 0, 9, None, 0, 10**15))[1])
+        return sorted(row.key for row in await listed(hub, prefix=prefix))
 
     assert await keys("") == ["s"]
     assert await keys("acme/") == ["acme/s", "acme/t"]
@@ -688,9 +773,8 @@ async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> No
 async def test_sessions_are_listed_for_their_readers(hub: Opened) -> None:
     """Until there are grants, the one reader of each session is everyone."""
     await hub.log.sessions.make("s")
-    assert (await hub.log.sessions.page("", {"p_1", *EVERYONE}, 0, 9, None, 0, 10**15))[0] == 1
-    assert (await hub.log.sessions.page("", {"p_1"}, 0, 9, None, 0, 10**15)) == (0, [])
-    assert (await hub.log.sessions.page("", set(), 0, 9, None, 0, 10**15)) == (0, [])
+    assert len(await listed(hub, readers={"p_1", *EVERYONE})) == 1
+    assert await listed(hub, readers={"p_1"}) == [] and await listed(hub, readers=set()) == []
 
 
 async def test_events_carry_the_id_of_their_session(hub: Opened) -> None:
@@ -712,7 +796,7 @@ async def test_a_session_has_a_label(opener: Opener) -> None:
     hub = await opener()
     whole = Label("Plans \0\U0001f600", {"a": [1, None], "b": {"c": "\0"}})
     assert await hub.log.sessions.label("s") == whole and await hub.log.sessions.label("t") == Label()
-    (shown,) = [one for one in (await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, 10**15))[1] if one.key == "s"]
+    (shown,) = [one for one in await listed(hub) if one.key == "s"]
     assert (shown.title, shown.metadata) == (whole.title, whole.metadata)
     await hub.log.sessions.relabel("s", {"metadata": None})
     assert await hub.log.sessions.label("s") == Label(whole.title)
@@ -737,13 +821,13 @@ async def nothing_of(hub: Opened, session: str) -> None:
         list(await hub.log.events.read(session, 0, 9)) == []
         and list(await hub.log.sessions.last_messages(session, 9, MiB)) == []
     )
-    assert await hub.log.sessions.messages(session, 0, 9) == (0, [])
+    assert await hub.log.sessions.messages(session, Span(9)) == Slice([])
     assert (
         await hub.log.runs.chat(session, "ann", "c1") is None
         and await hub.log.events.message_before(session, "r", 5) is None
     )
     assert session not in {run.key for run in await hub.log.runs.unfinished()}
-    assert session not in {one.key for one in (await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, 10**15))[1]}
+    assert session not in {one.key for one in await listed(hub)}
 
 
 @pytest.mark.parametrize("purged", [True, False])
@@ -759,8 +843,7 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
     await hub.log.sessions.delete("s")
     await hub.log.sessions.delete("s")  # twice is once
     await nothing_of(hub, "s")
-    total, listed = await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, 10**15)
-    assert total == 1 and [one.key for one in listed] == ["t"]
+    assert [one.key for one in await listed(hub)] == ["t"]
     if purged:
         await hub.log.events.purge()
     else:
@@ -802,7 +885,7 @@ async def test_deleting_what_is_not_there(hub: Opened) -> None:
     await hub.log.sessions.delete("s")
     await hub.log.events.purge()
     assert await hub.log.sessions.find("s") is None
-    assert (await hub.log.sessions.page("", EVERYONE, 0, 9, None, 0, 10**15)) == (0, [])
+    assert await listed(hub) == []
 
 
 async def test_retention_that_meets_a_deletion_leaves_the_new_session_alone(hub: Opened) -> None:

@@ -26,6 +26,7 @@ from hub.storage.records import Append, Head, RunRecord
 from hub.storage.sqlite import writer as sqlite_writer
 from hub.storage.sqlite.log import SqliteLog
 from hub.storage.sqlite.migrations import MIGRATIONS
+from hub.storage.sqlite.sessions import SESSIONS
 from hub.storage.sqlite.strips import BACK, as_loose
 from hub.storage.sqlite.threads import READERS
 from hub.storage.sqlite.wal import ROOM, Room
@@ -717,6 +718,60 @@ async def test_events_are_read_beside_lists_that_take_long(opener: Opener) -> No
     finally:
         go.set()
         await asyncio.gather(*lists)
+
+
+def many_sessions(path: Path, count: int) -> None:
+    """Put so many sessions into a log of this schema, two messages in each, of the agents main and other in turn."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            """
+            WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
+            INSERT INTO sessions (id, epoch, floor, created) SELECT 's' || n, 'e', 0, n FROM number""",
+            (count,),
+        )
+        for seq in (1, 2):
+            db.execute(
+                """
+                INSERT INTO messages (session, id, seq, ts, role, agent, author_name, content)
+                SELECT id, 'm' || ?1, ?1, n, 'assistant', iif(n % 2, 'main', 'other'), '', 'x' FROM sessions""",
+                (seq,),
+            )
+
+
+def steps_and_plan(path: Path, statement: str, values: dict[str, Any]) -> tuple[int, str]:
+    """Return how many steps of its machine SQLite takes for a statement, and its plan."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with closing(sqlite3.connect(path)) as db:
+        plan = " / ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values))
+        db.set_progress_handler(count, 1)
+        assert len(json.loads(db.execute(statement, values).fetchone()[0])) == 31
+    return steps, plan
+
+
+async def test_a_list_of_30_reads_as_much_at_100_000_sessions_as_at_1_000(tmp_path: Path) -> None:
+    """It reads the rows that it shows, and one more; at its beginning and in its middle."""
+    counted: list[list[int]] = []
+    for count in (1_000, 100_000):
+        path = tmp_path / f"{count}.db"
+        log = SqliteLog(f"sqlite:///{path}", Limits(), Seams())
+        await log.start(lambda session, events: None)
+        await log.close()
+        many_sessions(path, count)
+        counted.append([])
+        for order, ts in (("desc", 10**15), ("desc", count // 2), ("asc", 0), ("asc", count // 2)):
+            values = {"prefix": "", "readers": '["*"]', "agent": None, "since": 0, "until": 10**15, "limit": 31}
+            steps, plan = steps_and_plan(path, SESSIONS[order], values | {"ts": ts, "id": "s"})
+            counted[-1].append(steps)
+            assert "SEARCH s USING INDEX sessions_by_time" in plan and "B-TREE" not in plan, plan
+            assert "SCAN s " not in plan and not plan.endswith("SCAN s"), plan
+    few, many = counted
+    assert few == many and max(many) < 31 * 50
 
 
 async def test_start_reads_little(opener: Opener, path: Path) -> None:

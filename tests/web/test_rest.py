@@ -133,33 +133,57 @@ async def test_a_cursor_of_another_epoch_is_reset(http: aiohttp.ClientSession) -
     assert [message["content"] for message in reset.data["messages"]] == ["hello", "hello "]
 
 
-async def test_messages_come_by_the_page(http: aiohttp.ClientSession) -> None:
-    """The oldest first."""
+async def test_messages_come_by_the_slice(http: aiohttp.ClientSession) -> None:
+    """The oldest first, or the newest; a slice that is not the last says so, and where the list goes on."""
     for word in ("a", "b", "c"):
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": word})
-    status, page = await get(http, "sessions/s1/messages?page=2&size=4")
-    assert status == 200 and (page["total"], page["page"], page["size"]) == (6, 2, 4)
+    status, first = await get(http, "sessions/s1/messages?limit=4")
+    assert status == 200 and set(first) == {"data", "more", "next"} and first["more"] is True
+    assert [one["content"] for one in first["data"]] == ["a", "a ", "b", "b "]
+    status, page = await get(http, f"sessions/s1/messages?limit=4&after={first['next']}")
+    assert status == 200 and set(page) == {"data", "more"} and page["more"] is False
     assert [(one["role"], one["content"]) for one in page["data"]] == [("user", "c"), ("assistant", "c ")]
     assert page["data"][1]["agentId"] == "echo" and page["data"][0]["seq"] < page["data"][1]["seq"]
-    assert (await get(http, "sessions/s1/messages?page=9"))[1]["data"] == []
+    _, newest = await get(http, "sessions/s1/messages?order=desc&limit=2")
+    assert [one["content"] for one in newest["data"]] == ["c ", "c"]
+    _, before = await get(http, f"sessions/s1/messages?order=desc&after={newest['next']}")
+    assert [one["content"] for one in before["data"]] == ["b ", "b", "a ", "a"] and before["more"] is False
+
+
+async def test_agents_come_by_the_slice(http: aiohttp.ClientSession) -> None:
+    """In the order of their ids, or backwards."""
+    _, everything = await get(http, "agents")
+    names = [one["agentId"] for one in everything["data"]]
+    assert names == sorted(names) and everything["more"] is False
+    for order, expected in (("asc", names), ("desc", names[::-1])):
+        listed: list[str] = []
+        place: str | None = ""
+        while place is not None:
+            _, some = await get(http, f"agents?limit=2&order={order}{place}")
+            listed += [one["agentId"] for one in some["data"]]
+            place = f"&after={some['next']}" if some["more"] else None
+        assert listed == expected
 
 
 async def test_sessions_are_listed_the_newest_first(http: aiohttp.ClientSession) -> None:
-    """By page, by agent, by the time of their last message."""
+    """Slice by slice, by agent, by the time of their last message."""
     for name, agent in (("s1", "echo"), ("s2", "failing"), ("s3", "echo")):
         await post(http, f"sessions/{name}/chat?wait=true", {"agentId": agent, "message": "hello"})
-    status, page = await get(http, "sessions?size=2")
-    assert status == 200 and page["total"] == 3 and len(page["data"]) == 2
+    status, page = await get(http, "sessions?limit=2")
+    assert status == 200 and page["more"] is True and len(page["data"]) == 2
     newest = page["data"][0]
     _, everything = await get(http, "sessions")
     assert [one["ts"] for one in everything["data"]] == sorted((one["ts"] for one in everything["data"]), reverse=True)
     assert {one["sessionId"] for one in everything["data"]} == {"s1", "s2", "s3"} and newest["messages"] == 2
+    _, rest = await get(http, f"sessions?after={page['next']}")
+    assert page["data"] + rest["data"] == everything["data"] and rest["more"] is False
+    assert (await get(http, "sessions?order=asc"))[1]["data"] == everything["data"][::-1]
     _, echoed = await get(http, "sessions?agentId=echo")
     assert {one["sessionId"] for one in echoed["data"]} == {"s1", "s3"}
     _, later = await get(http, f"sessions?since={newest['ts'] + 1}")
-    assert (later["total"], later["data"]) == (0, [])
+    assert later == {"data": [], "more": False}
     _, earlier = await get(http, f"sessions?until={newest['ts'] + 1}")
-    assert earlier["total"] == 3
+    assert len(earlier["data"]) == 3
 
 
 async def test_a_session_is_made_and_shown(hub: Hub, http: aiohttp.ClientSession, tmp_path: Path) -> None:
@@ -185,9 +209,14 @@ async def test_a_session_is_made_and_shown(hub: Hub, http: aiohttp.ClientSession
         ("sessions/nothing/messages", 404, "unknown_session"),
         ("sessions/nothing/events", 404, "unknown_session"),
         ("sessions/a%20b/messages", 400, "bad_id"),
-        ("sessions/s1/messages?page=0", 400, "bad_query"),
-        ("sessions/s1/messages?size=101", 400, "bad_query"),
-        ("sessions/s1/messages?size=x", 400, "bad_query"),
+        ("sessions/s1/messages?limit=0", 400, "bad_query"),
+        ("sessions/s1/messages?limit=101", 400, "bad_query"),
+        ("sessions/s1/messages?limit=x", 400, "bad_query"),
+        ("sessions/s1/messages?after=x", 400, "bad_query"),
+        ("sessions/s1/messages?order=up", 400, "bad_query"),
+        ("sessions?page=2", 400, "bad_query"),
+        ("agents?size=2", 400, "bad_query"),
+        ("agents?after=x", 400, "bad_query"),
         ("sessions/s1/events?afterSeq=-1", 400, "bad_query"),
     ],
 )

@@ -138,7 +138,7 @@ async def test_a_broadcast_that_cannot_be_is_refused(
     assert (found, said["code"]) == (status, code)
     if code == "bad_frame":
         assert '{"message":' in said["error"]
-    assert (await get(http, "sessions"))[1]["total"] == 0
+    assert (await get(http, "sessions"))[1]["data"] == []
 
 
 async def test_no_broadcast_into_a_session_that_is_being_deleted(hub: Hub, http: aiohttp.ClientSession) -> None:

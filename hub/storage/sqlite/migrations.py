@@ -107,4 +107,21 @@ MIGRATIONS = (
             json_extract(line, '$[7]') AS content -- a chunk's text; of other events the whole body as JSON
         FROM lines WHERE json_extract(line, '$[0]') > floor;
     """,
+    # A list of sessions reads the sessions that it shows: how many messages each has, and when the last one came, stand
+    # in columns that follow the table of messages.
+    """
+    ALTER TABLE sessions ADD COLUMN messages INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE sessions ADD COLUMN ts INTEGER NOT NULL DEFAULT 0; -- of the last message
+    UPDATE sessions SET messages = (SELECT count(*) FROM messages WHERE session = sessions.id),
+        ts = coalesce((SELECT ts FROM messages WHERE session = sessions.id ORDER BY seq DESC LIMIT 1), 0);
+    CREATE INDEX sessions_by_time ON sessions (substr(id, 1, instr(id, '/')), ts, id) WHERE id > '!';
+    CREATE TRIGGER message_came AFTER INSERT ON messages BEGIN
+        UPDATE sessions SET messages = messages + 1, ts = new.ts WHERE id = new.session;
+    END;
+    CREATE TRIGGER message_went AFTER DELETE ON messages BEGIN
+        UPDATE sessions SET messages = messages - 1,
+            ts = coalesce((SELECT ts FROM messages WHERE session = old.session ORDER BY seq DESC LIMIT 1), 0)
+        WHERE id = old.session;
+    END;
+    """,
 )

@@ -1,22 +1,27 @@
 """The sessions of the embedded log, their labels, and their finished messages."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, cast
 
 import attrs
 import orjson
 
-from hub.ids import Key
-from hub.messages import Author, Message
+from hub.ids import Key, id_of
+from hub.messages import Author, Message, Slice, Span
+from hub.messages.lists import read_place, write_place
 from hub.storage.log import SessionStore
-from hub.storage.records import File, Head, Label, SessionRow
+from hub.storage.records import File, Head, Label, SessionQuery, SessionRow
 from hub.storage.sqlite import strips
 from hub.storage.sqlite.plan import Delete, Make, Relabel
 from hub.storage.sqlite.threads import Threads
 
+MOST = 2**63 - 1  # the largest integer of SQLite
+Row = TypeVar("Row")
+
 # A message as _to_message() reads it.
 SHOWN = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
         json(parts), json(metadata), user_message)"""
+SEQ = 7  # its place there
 HISTORY = f"""
     WITH last AS (
         SELECT n, seq, length(CAST(content AS BLOB)) + coalesce(length(CAST(parts AS BLOB)), 0) AS size FROM messages
@@ -33,20 +38,27 @@ TRAIL = f"""
             iif(m.n = first.n, parts, NULL) AS parts, iif(m.n = first.n, metadata, NULL) AS metadata, user_message
         FROM first JOIN messages m ON m.session = :session AND (m.seq, m.n) >= (first.seq, first.n)
         ORDER BY m.seq, m.n LIMIT :most)"""
-SESSIONS = """
-    WITH found AS (SELECT id, epoch, title, metadata, (SELECT count(*) FROM messages WHERE session = s.id) AS messages,
-        coalesce((SELECT ts FROM messages WHERE session = s.id ORDER BY seq DESC LIMIT 1), 0) AS ts FROM sessions s
-        WHERE id > '!' AND iif(:prefix = '', instr(id, '/') = 0, substr(id, 1, length(:prefix)) = :prefix)
-        AND '*' IN (SELECT value FROM json_each(:readers)) AND (:agent IS NULL OR EXISTS (
-            SELECT 1 FROM messages WHERE session = s.id AND agent = :agent))),
-    fits AS (SELECT * FROM found WHERE ts >= :since AND ts < :until)
-    SELECT json_array((SELECT count(*) FROM fits), json((
+# In one tenant, by time and id: the index sessions_by_time has them in this order. A list goes on after (:ts, :id).
+SESSIONS = {
+    "desc": """
         SELECT json_group_array(json_array(id, epoch, messages, ts, title, metadata)) FROM (
-            SELECT * FROM fits ORDER BY ts DESC, id LIMIT :size OFFSET :skip))))"""
-HISTORY_PAGE = f"""
-    SELECT json_array((SELECT count(*) FROM messages WHERE session = :session), json((
-        SELECT json_group_array({SHOWN}) FROM (
-            SELECT * FROM messages WHERE session = :session ORDER BY seq, n LIMIT :size OFFSET :skip))))"""
+            SELECT id, epoch, messages, ts, title, metadata FROM sessions s
+            WHERE id > '!' AND substr(id, 1, instr(id, '/')) = :prefix AND (ts, id) < (:ts, :id) AND ts >= :since
+            AND '*' IN (SELECT value FROM json_each(:readers)) AND (:agent IS NULL OR EXISTS (
+                SELECT 1 FROM messages WHERE session = s.id AND agent = :agent))
+            ORDER BY ts DESC, id DESC LIMIT :limit)""",
+    "asc": """
+        SELECT json_group_array(json_array(id, epoch, messages, ts, title, metadata)) FROM (
+            SELECT id, epoch, messages, ts, title, metadata FROM sessions s
+            WHERE id > '!' AND substr(id, 1, instr(id, '/')) = :prefix AND (ts, id) > (:ts, :id) AND ts < :until
+            AND '*' IN (SELECT value FROM json_each(:readers)) AND (:agent IS NULL OR EXISTS (
+                SELECT 1 FROM messages WHERE session = s.id AND agent = :agent))
+            ORDER BY ts, id LIMIT :limit)""",
+}
+MESSAGES = {order: f"""
+        SELECT json_group_array(json_array(n, json({SHOWN}))) FROM (
+            SELECT * FROM messages WHERE session = :session AND (seq, n) {sign} (:seq, :n)
+            ORDER BY seq {order}, n {order} LIMIT :limit)""" for order, sign in (("asc", ">"), ("desc", "<"))}
 LABEL = "SELECT json_array(title, metadata) FROM sessions WHERE id = :session"
 
 
@@ -63,13 +75,17 @@ class SqliteSessions(SessionStore):
     async def make(self, key: Key) -> tuple[Head, bool]:
         return cast(tuple[Head, bool], await self.threads.submit(Make(key)))
 
-    async def page(
-        self, prefix: str, readers: Collection[str], skip: int, size: int, agent: str | None, since: int, until: int
-    ) -> tuple[int, Sequence[SessionRow]]:
-        values = {"prefix": prefix, "readers": orjson.dumps([*readers]).decode(), "skip": skip, "size": size}
-        values |= {"agent": agent, "since": since, "until": until}
-        total, rows = await self.threads.ask(SESSIONS, values)
-        return total, [SessionRow(name, epoch, count, ts, *_label(label)) for name, epoch, count, ts, *label in rows]
+    async def list(self, query: SessionQuery, span: Span) -> Slice[SessionRow]:
+        values: dict[str, Any] = {"prefix": query.prefix, "readers": orjson.dumps([*query.readers]).decode()}
+        values |= {"agent": query.agent, "since": query.since, "until": query.until, "limit": span.limit + 1}
+        ts, name = (query.until, "") if span.order == "desc" else (query.since, "")
+        if span.after is not None:
+            after = read_place(span.after, tuple[int, str])
+            ts, name = min((ts, name), after) if span.order == "desc" else max((ts, name), after)
+        values |= {"ts": ts, "id": f"{query.prefix}{name}"}
+        found = await self.threads.ask(SESSIONS[span.order], values)
+        rows = [SessionRow(key, epoch, count, ts, *_label(label)) for key, epoch, count, ts, *label in found]
+        return _slice(rows, span.limit, lambda row: (row.ts, id_of(row.key)))
 
     async def label(self, key: Key) -> Label | None:
         row = await self.threads.ask(LABEL, {"session": key})
@@ -92,9 +108,19 @@ class SqliteSessions(SessionStore):
         values = {"session": key, "message": message_id, "most": most}
         return _to_messages(await self.threads.ask(TRAIL, values))
 
-    async def messages(self, key: Key, skip: int, size: int) -> tuple[int, Sequence[Message]]:
-        total, rows = await self.threads.ask(HISTORY_PAGE, {"session": key, "skip": skip, "size": size})
-        return total, _to_messages(rows)
+    async def messages(self, key: Key, span: Span) -> Slice[Message]:
+        seq, n = (0, 0) if span.order == "asc" else (MOST, MOST)
+        if span.after is not None:
+            seq, n = read_place(span.after, tuple[int, int])
+        values = {"session": key, "seq": seq, "n": n, "limit": span.limit + 1}
+        rows = await self.threads.ask(MESSAGES[span.order], values)
+        some = _slice(rows, span.limit, lambda row: (row[1][SEQ], row[0]))
+        return Slice(_to_messages([row for _, row in some.rows]), some.next)
+
+
+def _slice(rows: Sequence[Row], limit: int, place: Callable[[Row], tuple[Any, ...]]) -> Slice[Row]:
+    """Return *limit* of the rows, of which one more was asked for."""
+    return Slice(rows[:limit], write_place(*place(rows[limit - 1])) if len(rows) > limit else None)
 
 
 def _label(row: list[Any]) -> tuple[str | None, dict[str, Any] | None]:

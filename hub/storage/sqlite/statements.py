@@ -45,13 +45,14 @@ RELABEL = {
 # they know it, stays taken until the last of them is dropped.
 EMPTY = "DELETE FROM sessions WHERE id < '!' AND NOT EXISTS (SELECT 1 FROM strips WHERE session = sessions.n)"
 DELETE = (
+    # First: what follows then counts the messages of no session down.
+    """
+    UPDATE sessions SET id = ' ' || n, title = NULL, metadata = NULL, messages = 0, ts = 0
+    WHERE id IN (SELECT value FROM json_each(?))""",
     "DELETE FROM messages WHERE session IN (SELECT value FROM json_each(?))",
     "DELETE FROM runs WHERE session IN (SELECT value FROM json_each(?))",
     "DELETE FROM chats WHERE session IN (SELECT value FROM json_each(?))",
     "DELETE FROM files WHERE session IN (SELECT value FROM json_each(?))",
-    """
-    UPDATE sessions SET id = ' ' || n, title = NULL, metadata = NULL
-    WHERE id IN (SELECT value FROM json_each(?))""",
 )
 CUT = (
     """

@@ -9,9 +9,9 @@ from hub.commands import table as commands
 from hub.errors import AgentBroken, Draining, SessionDeleted, StorageUnavailable, UnknownAgent
 from hub.messages import Hosted, Told
 from hub.web import bodies
-from hub.web.api.session_shapes import Page, listing
+from hub.web.api.session_shapes import Page, Paging, listing, span_of
 from hub.web.doorkeeper import principal
-from hub.web.routes import HUB, Route, said
+from hub.web.routes import HUB, Route, asked, said
 
 
 class Broadcast(msgspec.Struct):
@@ -23,8 +23,9 @@ class Broadcast(msgspec.Struct):
 
 async def listed(request: web.Request) -> web.Response:
     """List the hosted agents; a broken one with its error."""
-    hosted = await commands.agents(request.app[HUB], principal(request))
-    return listing(hosted, len(hosted), 1, max(len(hosted), 1))
+    return listing(
+        await commands.agents(request.app[HUB], principal(request), span_of(request, asked(request, Paging)))
+    )
 
 
 async def shown(request: web.Request) -> web.Response:
@@ -49,7 +50,7 @@ async def told(request: web.Request) -> web.Response:
 
 TAG = "Agents"
 ROUTES = (
-    Route("GET", "/agents", listed, TAG, {200: Page[Hosted]}),
+    Route("GET", "/agents", listed, TAG, {200: Page[Hosted]}, query=Paging),
     Route("GET", "/agents/{id}", shown, TAG, {200: Hosted}, raises=(UnknownAgent,)),
     Route("POST", "/agents/{id}/reload", reloaded, TAG, {200: Hosted}, raises=(UnknownAgent, Draining)),
     Route(

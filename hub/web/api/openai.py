@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -25,7 +26,7 @@ from hub.errors import (
     StorageUnavailable,
     UnknownAgent,
 )
-from hub.messages import Chat, Id, Usage
+from hub.messages import Chat, Id, Span, Usage
 from hub.protocols import openai_chat as mapping
 from hub.protocols.openai_chat import Completion, OneAnswer, Refusal
 from hub.protocols.openai_shapes import ChatCompletion, Models, OpenAIError
@@ -56,8 +57,8 @@ def in_openai_form(handler: Handler) -> Handler:
 @in_openai_form
 async def models(request: web.Request) -> web.Response:
     """List the agents that work, as OpenAI lists models."""
-    hosted = await commands.agents(request.app[HUB], principal(request))
-    return web.json_response(mapping.models([agent.agentId for agent in hosted if agent.status == "ok"]))
+    hosted = await commands.agents(request.app[HUB], principal(request), Span(sys.maxsize))
+    return web.json_response(mapping.models([agent.agentId for agent in hosted.rows if agent.status == "ok"]))
 
 
 @in_openai_form

@@ -23,8 +23,8 @@ BOUNDS = (
     ("Chat", "parts", "maxItems", "message_parts"),
     ("Edit", "parts", "maxItems", "message_parts"),
     ("Label", "title", "maxLength", "title_length"),
-    ("Listing", "size", "maximum", "list_size"),
-    ("Paging", "size", "maximum", "list_size"),
+    ("Listing", "limit", "maximum", "list_size"),
+    ("Paging", "limit", "maximum", "list_size"),
     ("Uploading", "name", "maxLength", "file_name_length"),
 )
 

@@ -1,6 +1,5 @@
 """What is asked of sessions over HTTP, and answered: the shapes by which queries and bodies are checked."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from aiohttp import web
@@ -8,33 +7,35 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from hub.commands.history import FAR
 from hub.errors import BadQuery
-from hub.messages import Id
+from hub.messages import Id, Order, Slice, Span
 from hub.web.routes import fields_of, limits_of
 from hub.web.sse import LastEvent
 
-Pages = Annotated[int, Meta(ge=1, le=10**9, description="which page, from 1")]
 SIZE = 20
-Size = Annotated[int, Meta(ge=1, description=f"how many are on a page; {SIZE} by default, or the most if that is less")]
+Limit = Annotated[int, Meta(ge=1, description=f"how many rows at most; {SIZE} by default, or the most if that is less")]
+After = Annotated[str, Meta(description="`next` of the answer before: what follows there is wanted")]
 Place = Annotated[int, Meta(ge=0, le=FAR, description="a seq: what comes after it is wanted")]
 Time = Annotated[int, Meta(ge=0, le=FAR, description="milliseconds since 1970, of the last message")]
 T = TypeVar("T")
 
 
-class Listing(Struct, frozen=True):
+class Listing(Struct, frozen=True, forbid_unknown_fields=True):
     """Which sessions are wanted."""
 
-    page: Pages = 1
-    size: Size | None = None
+    limit: Limit | None = None
+    after: After | None = None
+    order: Order = "desc"
     agentId: Annotated[Id, Meta(description="those in which this agent answered")] | None = None
     since: Time = 0
     until: Time = FAR
 
 
-class Paging(Struct, frozen=True):
-    """Which page is wanted."""
+class Paging(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which slice of a list is wanted."""
 
-    page: Pages = 1
-    size: Size | None = None
+    limit: Limit | None = None
+    after: After | None = None
+    order: Order = "asc"
 
 
 class Cursor(Struct, frozen=True):
@@ -75,24 +76,23 @@ class Clearing(Struct, frozen=True):
 
 
 class Page(Struct, Generic[T], frozen=True):
-    """One page of a list."""
+    """A slice of a list; where there is *more*, *next* is the `after` with which it goes on."""
 
     data: list[T]
-    total: int
-    page: int
-    size: int
+    more: bool
+    next: str | None = None
 
 
-def page_of(request: web.Request, page: int, size: int | None) -> tuple[int, int]:
-    """Return how many rows of a list to skip, and how many to take; raises BadQuery past `list_size`."""
+def span_of(request: web.Request, want: Listing | Paging) -> Span:
+    """Return which slice of a list is wanted; raises BadQuery past `list_size`."""
     most = limits_of(request).list_size
-    if size is None:
-        size = min(SIZE, most)
-    if size > most:
-        raise BadQuery(f"?size= is wrong: Expected `int` <= {most}")
-    return (page - 1) * size, size
+    limit = min(SIZE, most) if want.limit is None else want.limit
+    if limit > most:
+        raise BadQuery(f"?limit= is wrong: Expected `int` <= {most}")
+    return Span(limit, want.after, want.order)
 
 
-def listing(rows: Sequence[Any], total: int, page: int, size: int) -> web.Response:
-    """Answer with one page of a list."""
-    return web.json_response({"data": [fields_of(row) for row in rows], "total": total, "page": page, "size": size})
+def listing(some: Slice[Any]) -> web.Response:
+    """Answer with a slice of a list."""
+    place = {"more": False} if some.next is None else {"more": True, "next": some.next}
+    return web.json_response({"data": [fields_of(row) for row in some.rows], **place})

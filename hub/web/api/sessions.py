@@ -49,7 +49,7 @@ from hub.web.api.session_shapes import (
     Paging,
     Waiting,
     listing,
-    page_of,
+    span_of,
 )
 from hub.web.doorkeeper import principal
 from hub.web.routes import HUB, STREAM, Route, asked, limits_of, said
@@ -63,19 +63,13 @@ def _session_id(request: web.Request) -> str:
 
 
 async def listed(request: web.Request) -> web.Response:
-    """List the sessions, the newest first.
+    """List the sessions, by default the one with the newest message first.
 
     By agent and by the time of the last message, where asked.
     """
     want = asked(request, Listing)
-    skip, size = page_of(request, want.page, want.size)
-    total, rows = await commands.sessions(
-        *(request.app[HUB], principal(request), skip, size),
-        agent=want.agentId,
-        since=want.since,
-        until=want.until,
-    )
-    return listing(rows, total, want.page, size)
+    hub, who, span = request.app[HUB], principal(request), span_of(request, want)
+    return listing(await commands.sessions(hub, who, span, agent=want.agentId, since=want.since, until=want.until))
 
 
 async def made(request: web.Request) -> web.Response:
@@ -124,11 +118,9 @@ async def cleared(request: web.Request) -> web.Response:
 
 
 async def messages(request: web.Request) -> web.Response:
-    """List the finished messages; page 1 has the oldest."""
-    name, want = _session_id(request), asked(request, Paging)
-    skip, size = page_of(request, want.page, want.size)
-    total, rows = await commands.messages(request.app[HUB], principal(request), name, skip, size)
-    return listing(rows, total, want.page, size)
+    """List the finished messages, by default the oldest first."""
+    name, span = _session_id(request), span_of(request, asked(request, Paging))
+    return listing(await commands.messages(request.app[HUB], principal(request), name, span))
 
 
 async def events(request: web.Request) -> web.StreamResponse:
