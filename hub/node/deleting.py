@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from sys import maxsize
 
-from hub.errors import NotRunning, SessionDeleted, StorageUnavailable
+from hub.errors import LogDamaged, NotRunning, SessionDeleted, StorageUnavailable
 from hub.ids import Key
 from hub.messages import Error
 from hub.node.node import Node
@@ -26,7 +26,7 @@ async def delete(node: Node, key: Key, before: int | None = None) -> bool:
     """
     node.refuse_if_draining()
     if key not in node.deletions and not _is_there(node.sessions.get(key)):
-        if await node.log.sessions.find(key) is None:
+        if not await _is_kept(node, key):
             return False
         node.refuse_if_draining()
     # No await since the last look: one deletion at a time for each session.
@@ -58,6 +58,14 @@ async def purge(node: Node) -> None:
         await node.log.events.purge()
 
 
+async def _is_kept(node: Node, key: Key) -> bool:
+    """Say whether the log has a session, also one whose latest events are damaged."""
+    try:
+        return await node.log.sessions.find(key) is not None
+    except LogDamaged:
+        return True
+
+
 def _is_there(session: Session | None) -> bool:
     """Say whether a session exists, or is about to; one that is only listened to does not."""
     return session is not None and (session.channel.epoch is not None or not session.silent)
@@ -65,7 +73,11 @@ def _is_there(session: Session | None) -> bool:
 
 async def _delete(node: Node, key: Key, before: int | None) -> bool:
     try:
-        session = await node.there(key)
+        try:
+            session = await node.there(key)
+        except LogDamaged:  # nobody can be in it
+            await node.files.forget(key, await node.log.sessions.delete(key))
+            return True
         session.holders += 1  # it stays in memory until all is done
         session.admission.deleting = True
         try:

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from structlog.testing import capture_logs
 from support.hub import Hub
@@ -83,15 +84,22 @@ async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
 
 
 async def test_a_run_whose_session_takes_no_append_is_left_to_the_next_start(left: Hub) -> None:
-    """A damaged row of the latest events hides where the session stands; once it is mended the run is taken up."""
+    """A damaged row of the latest events hides where the session stands: a subscriber is told so, others go on.
+
+    Once it is mended the run is taken up.
+    """
     change(left, LOOSE_DAMAGE, "s2")
     with capture_logs() as lines:
         await left.start()
     warned = [(line["session"], line["outcome"]) for line in lines if "outcome" in line]
     assert warned == [("s2", "left to the next start")]
-    assert "s2" in await unfinished(left) and "s2" not in left.node.sessions
+    assert await unfinished(left) >= {"s1", "s2"} and "s2" not in left.node.sessions and "s1" in left.node.sessions
+    client = await left.connect(extended=True)
+    await client.send(type="subscribe", sessionId="s2", ref=1)
+    refusal = await client.until_type("error")
+    assert (refusal["code"], refusal["ref"]) == ("storage_unavailable", 1) and "delete it" in refusal["message"]
     await left.stop()
-    change(left, "DELETE FROM loose WHERE events LIKE '%broken'")
+    change(left, "DELETE FROM damaged")
     with capture_logs() as lines:
         await left.start()
     assert not [line for line in lines if "outcome" in line]
@@ -144,3 +152,16 @@ async def test_a_subscriber_of_a_damaged_session_is_told_why(left: Hub) -> None:
     client = await left.connect("?sessionId=s1", extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="hello")
     assert (await client.until_done())["stopReason"] == "end_turn"
+
+
+async def test_a_session_whose_latest_events_are_damaged_can_be_deleted(left: Hub) -> None:
+    """And begins anew under its id."""
+    change(left, LOOSE_DAMAGE, "s2")
+    await left.start()
+    async with aiohttp.ClientSession(f"{left.url}/api/v1/") as http:
+        async with http.delete("sessions/s2") as answer:
+            assert answer.status == 204
+    assert "s2" not in await unfinished(left)
+    client = await left.connect(extended=True)
+    await client.send(type="chat", agentId="again", sessionId="s2", message="new")
+    assert (await client.until_type("accepted"))["seq"] == 1

@@ -136,6 +136,15 @@ async def test_a_damaged_commit_names_the_sessions_that_it_can(log: SqliteLog, t
         "loose row 90: session acme/t, seq 14 and later",
         "loose row 91",
     ]
+    restarted = open_log(tmp_path)
+    await restarted.start(lambda session, events: None)
+    await restarted.close()
+    found = await lines(open_log(tmp_path))
+    assert found == [
+        "damaged row 1: session s, seq 14 and later: it could not be read, and was set aside",
+        "damaged row 2: session acme/t, seq 14 and later: it could not be read, and was set aside",
+        "damaged row 3: it could not be read, and was set aside",
+    ]
 
 
 async def test_damage_of_the_file_itself_is_named(log: SqliteLog, tmp_path: Path) -> None:

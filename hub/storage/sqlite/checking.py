@@ -1,6 +1,5 @@
 """What is damaged in the file of an embedded log, read beside a hub that may be running: no lock, no write."""
 
-import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,9 +8,10 @@ from pathlib import Path
 import attrs
 import msgspec
 
-from hub.ids import ID_PATTERN, Key
+from hub.ids import Key
 from hub.storage.log import LogUnusable
 from hub.storage.records import Damage, RunRecord
+from hub.storage.sqlite.damage import pieces
 from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.storage.sqlite.strips import Commit, Damaged, Row, to_events
 from hub.storage.sqlite.wal import BUSY_MS
@@ -20,7 +20,6 @@ MOST_FAULTS = 20  # of the file itself, as SQLite names them
 STRIPS = """
     SELECT t.n, s.id, s.floor, t.seq, t.upto, t.events FROM strips t JOIN sessions s ON s.n = t.session
     WHERE s.id > '!' ORDER BY s.n, t.upto"""
-MARK = re.compile(rf'\["((?:{ID_PATTERN}/)?{ID_PATTERN})",([0-9]+),[0-9]+,')  # how a commit of a session begins
 
 _rows = msgspec.json.Decoder(list[Row]).decode
 _commits = msgspec.json.Decoder(Commit).decode
@@ -54,11 +53,13 @@ def _refuse_other_versions(db: sqlite3.Connection, path: Path) -> None:
 
 @attrs.define(eq=False)
 class Check:
-    """One look at a log. *next_seqs* has the seq that each session must have next."""
+    """One look at a log. *next_seqs* has the seq that each session must have next, *aside* where the pieces begin that were set
+    aside."""
 
     db: sqlite3.Connection
     blob_size: Callable[[str], int | None]
     next_seqs: dict[Key, int] = attrs.Factory(dict)
+    aside: dict[Key, list[int]] = attrs.Factory(dict)
 
     def damages(self) -> list[Damage]:
         """Look at everything in one view of the file, so that what a running hub moves is seen once."""
@@ -67,6 +68,7 @@ class Check:
         for where, look in (
             ("the log file", self._file),
             ("table sessions", self._sessions),
+            ("table damaged", self._damaged),
             ("table strips", self._strips),
             ("table loose", self._loose),
             ("table runs", self._runs),
@@ -88,6 +90,15 @@ class Check:
         for name, floor in self.db.execute("SELECT id, floor FROM sessions WHERE id > '!'"):
             self.next_seqs[_key(name)] = floor + 1
         yield from ()
+
+    def _damaged(self) -> Iterator[Damage]:
+        for n, name, seq in self.db.execute(
+            "SELECT d.n, s.id, d.seq FROM damaged d LEFT JOIN sessions s ON s.n = d.session ORDER BY d.n"
+        ):
+            key = None if name is None else _key(name)
+            if key is not None:
+                self.aside.setdefault(key, []).append(seq)
+            yield Damage(f"damaged row {n}", key, seq, None, "it could not be read, and was set aside")
 
     def _strips(self) -> Iterator[Damage]:
         for n, name, floor, seq, upto, events in self.db.execute(STRIPS):
@@ -118,7 +129,7 @@ class Check:
         expected = self.next_seqs.get(key)
         if expected is None:
             return
-        if seq > expected:
+        if seq > expected and not any(expected <= first < seq for first in self.aside.get(key, ())):
             yield Damage("events", key, expected, seq - 1, "they are missing")
         self.next_seqs[key] = max(expected, upto + 1)
 
@@ -153,11 +164,8 @@ def _check_rows(key: Key, rows: list[Row], seq: int, upto: int) -> None:
 
 def _torn(n: int, events: bytes, reason: str) -> Iterator[Damage]:
     """Name the sessions of a commit that cannot be read, as far as their names can."""
-    marks = MARK.findall(events.decode(errors="replace"))
-    for name, seq in marks:
-        yield Damage(f"loose row {n}", Key(name), int(seq), None, reason)
-    if not marks:
-        yield Damage(f"loose row {n}", reason=reason)
+    for key, seq, _ in pieces(events):
+        yield Damage(f"loose row {n}", key, seq, None, reason)
 
 
 def _key(name: bytes) -> Key:

@@ -28,9 +28,9 @@ OLD = """
     SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
         SELECT id, epoch, floor, iif(young.n IS NULL,
             coalesce((SELECT max(upto) FROM strips t WHERE t.session = s.n), floor),
-            (SELECT min(json_extract(value, '$[0]')) - 1
+            (SELECT min(CASE type WHEN 'array' THEN json_extract(value, '$[0]') END) - 1
                 FROM strips t JOIN json_each(iif(json_valid(t.events), t.events, '[]'))
-                WHERE t.n = young.n AND json_extract(value, '$[1]') >= :before)) AS upto
+                WHERE t.n = young.n AND CASE type WHEN 'array' THEN json_extract(value, '$[1]') END >= :before)) AS upto
         FROM sessions s JOIN young ON young.session = s.n) WHERE upto > floor"""
 # or all the strips that are left when what they take, counted from the newest, passes :bytes. What lies loose is too
 # young to go.

@@ -124,4 +124,26 @@ MIGRATIONS = (
         WHERE id = old.session;
     END;
     """,
+    # What cannot be read is set aside (see damage.py), and hides nothing of the others from the view.
+    """
+    CREATE TABLE damaged (
+        n INTEGER PRIMARY KEY, session INTEGER, seq INTEGER, -- NULL where they cannot be read either
+        events BLOB NOT NULL
+    );
+    CREATE INDEX damaged_of_sessions ON damaged (session, seq);
+    DROP VIEW events;
+    CREATE VIEW events AS
+        WITH lines AS (
+            SELECT s.id AS session, s.floor AS floor, e.value AS line
+            FROM strips t JOIN sessions s ON s.n = t.session
+            JOIN json_each(iif(json_valid(t.events), t.events, '[]')) e WHERE s.id > '!' AND e.type = 'array'
+            UNION ALL SELECT json_extract(a.value, '$[0]'), 0, e.value
+            FROM loose l JOIN json_each(iif(json_valid(l.events), l.events, '[]')) a
+            JOIN json_each(iif(a.type = 'array', a.value, '[]'), '$[3]') e WHERE e.type = 'array')
+        SELECT session, json_extract(line, '$[0]') AS seq, json_extract(line, '$[1]') AS ts,
+            json_extract(line, '$[2]') AS type, json_extract(line, '$[3]') AS agent, json_extract(line, '$[4]') AS run,
+            json_extract(line, '$[5]') AS message, json_extract(line, '$[6]') AS offset,
+            json_extract(line, '$[7]') AS content -- a chunk's text; of other events the whole body as JSON
+        FROM lines WHERE json_extract(line, '$[0]') > floor;
+    """,
 )

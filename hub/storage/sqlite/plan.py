@@ -68,17 +68,18 @@ class Plan:
     """What one commit writes, and what is told when it has landed.
 
     *heads* says where sessions stand; it runs ahead of the file until the commit has landed, and must be forgotten
-    where that fails. *look* puts there what the file knows of others.
+    where that fails. *look* puts there what the file knows of others, and returns those of which damage hides it.
     """
 
     now: int
     new_secret: Callable[[int], str]
     heads: dict[Key, Standing]
-    look: Callable[[Collection[Key]], None]
+    look: Callable[[Collection[Key]], Collection[Key]]
     rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
     loose: int = 0  # how many events are written; long ones count more
     heavy: list[Any] = attrs.Factory(list)  # a row of `loose` that goes into strips at once: it would be written twice
     looked: bool = False
+    hidden: Collection[Key] = ()
     ended: list[tuple[str, str]] = attrs.Factory(list)
     removed: list[tuple[str, str]] = attrs.Factory(list)
     cuts: list[tuple[Cut, dict[Key, int]]] = attrs.Factory(list)
@@ -157,12 +158,14 @@ class Plan:
         if session not in self.heads and not self.looked:
             self.looked = True
             named = {session} | {getattr(work, "key", session) for work, _ in batch}
-            self.look(named - self.heads.keys())
+            self.hidden = self.look(named - self.heads.keys())
 
     def _standing(self, session: Key, batch: list[Job]) -> Standing:
         """Return where a session stands, which is made where it is not there."""
         self._look_once(session, batch)
         standing = self.heads.get(session)
+        if session in self.hidden:
+            raise LookupError(f"the latest events of session {session} are damaged: delete it, or restore a backup")
         if standing is None:
             standing = self.heads[session] = Standing(id_of(session), self.new_secret(8), 0, 0)
             self.rows["sessions"] += (session, standing.epoch, 0, self.now)

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar, cast
 import attrs
 import orjson
 
+from hub.errors import LogDamaged
 from hub.ids import Key, id_of
 from hub.messages import Author, Message, Slice, Span
 from hub.messages.lists import read_place, write_place
@@ -70,7 +71,12 @@ class SqliteSessions(SessionStore):
 
     async def find(self, key: Key) -> Head | None:
         heads = await self.threads.read_events(strips.heads, [key])
-        return Head(*heads[0]) if heads else None
+        if not heads:
+            return None
+        name, epoch, seq, floor = heads[0]
+        if seq is None:
+            raise LogDamaged("the latest events of this session are damaged: delete it, or restore a backup")
+        return Head(name, epoch, seq, floor)
 
     async def make(self, key: Key) -> tuple[Head, bool]:
         return cast(tuple[Head, bool], await self.threads.submit(Make(key)))

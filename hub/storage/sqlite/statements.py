@@ -45,6 +45,9 @@ RELABEL = {
 # they know it, stays taken until the last of them is dropped.
 EMPTY = "DELETE FROM sessions WHERE id < '!' AND NOT EXISTS (SELECT 1 FROM strips WHERE session = sessions.n)"
 DELETE = (
+    """
+    DELETE FROM damaged WHERE session IN (
+        SELECT n FROM sessions WHERE id IN (SELECT value FROM json_each(?)))""",
     # First: what follows then counts the messages of no session down.
     """
     UPDATE sessions SET id = ' ' || n, title = NULL, metadata = NULL, messages = 0, ts = 0

@@ -18,14 +18,16 @@ from hub.messages import BODIES, Body, Chunk, Event
 from hub.storage.sqlite import statements as sql
 
 PLACED_COMMITS, PLACED_BYTES = 4096, 4 * MiB  # placed in one go; the commit that passes the bytes is the last
+NOWHERE = 10**15  # the seq of a damaged piece whose own cannot be read: behind every event
 STRIP_EVENTS = 256
 STRIP_BYTES = 64 * KiB  # a strip ends with the event that passes it
 
-# Where sessions stand by their strips, and the commits in which they are, by which they may stand further on; those are
+# Where sessions stand by their strips, the last place at which a damaged piece begins, and the commits in which they are, by which they may stand further on; those are
 # not looked for where all sessions are new. A mark is in the text of each commit of its session.
 HEADS = """
     SELECT json_group_array(json_array(
-        id, epoch, coalesce((SELECT max(upto) FROM strips WHERE session = sessions.n), floor), floor)),
+        id, epoch, coalesce((SELECT max(upto) FROM strips WHERE session = sessions.n), floor), floor,
+        (SELECT max(seq) FROM damaged WHERE session = sessions.n))),
         iif(count(*), (SELECT group_concat(events) FROM loose
             WHERE EXISTS (SELECT 1 FROM json_each(:marks) WHERE instr(events, value))), NULL)
     FROM sessions WHERE id IN (SELECT value FROM json_each(:sessions))"""
@@ -52,7 +54,8 @@ PAGE = """
         WHERE page.size < :bytes + 96 * (page.upto - here.after)
         AND page.upto < here.after + :rows AND t.seq <= :upto)
     SELECT epoch, after, (SELECT group_concat(events) FROM page), iif(EXISTS (SELECT 1 FROM page), NULL,
-        (SELECT group_concat(events) FROM loose WHERE instr(events, :mark)))
+        (SELECT group_concat(events) FROM loose WHERE instr(events, :mark))),
+        (SELECT min(seq) FROM damaged WHERE session = here.n AND seq > here.after)
     FROM here"""
 # Backwards from an event: what lies loose, and some of the strips that hold what is before it.
 BACK_LATE = """
@@ -126,19 +129,21 @@ def place(db: sqlite3.Connection) -> None:
 
 def store(db: sqlite3.Connection, commits: str) -> None:
     """Write what commits say, side by side, into strips; in the caller's transaction. Raises Damaged."""
-    said: dict[str, tuple[int, list[Raw], list[int]]] = {}
+    said: dict[str, list[tuple[int, list[Raw], list[int]]]] = {}
     for commit in _sound(_commits, f"[{commits}]"):
         for session, seq, ts, events in commit:
-            if session not in said:
-                said[session] = seq, [], []
-            _, lines, stamps = said[session]
+            runs = said.setdefault(session, [])
+            if not runs or seq != runs[-1][0] + len(runs[-1][1]):  # what lay between was damaged, and is set aside
+                runs.append((seq, [], []))
+            _, lines, stamps = runs[-1]
             lines += events
             stamps += [ts] * len(events)
     numbers: dict[str, int] = sql.one(db, NUMBERS, (to_json([*said]),))
     values: list[Any] = []
     for session, number in numbers.items():
-        for strip in _pieces(*said[session]):
-            values += (number, *strip)
+        for run in said[session]:
+            for strip in _pieces(*run):
+                values += (number, *strip)
     sql.insert(db, "strips", values)
 
 
@@ -163,15 +168,17 @@ def _strip(seq: int, lines: list[Raw], ts: int) -> tuple[int, int, int, int, str
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def heads(db: sqlite3.Connection, sessions: Sequence[Key]) -> list[tuple[Key, str, int, int]]:
-    """Return (session, epoch, seq, floor) of those that there are."""
-    asked = {"sessions": to_json(sessions), "marks": to_json([_mark(session) for session in sessions])}
-    known, loose = _fetch(db, HEADS, asked)
+def heads(db: sqlite3.Connection, sessions: Sequence[Key]) -> list[tuple[Key, str, int | None, int]]:
+    """Return (session, epoch, seq, floor) of those that there are; the seq is None where damage hides it."""
+    values = {"sessions": to_json(sessions), "marks": to_json([_mark(session) for session in sessions])}
+    known, loose = _fetch(db, HEADS, values)
     commits = _sound(_commits, f"[{loose or ''}]")
     late = {session: seq + len(events) - 1 for commit in commits for session, seq, _, events in commit}
-    return [
-        (session, epoch, late.get(session, seq), floor) for session, epoch, seq, floor in msgspec.json.decode(known)
-    ]
+    found = []
+    for session, epoch, seq, floor, damaged in msgspec.json.decode(known):
+        seq = late.get(session, seq)
+        found.append((session, epoch, None if damaged is not None and damaged > seq else seq, floor))
+    return found
 
 
 def page(db: sqlite3.Connection, session: Key, after: int, upto: int, rows: int, size: int) -> list[Event]:
@@ -180,7 +187,7 @@ def page(db: sqlite3.Connection, session: Key, after: int, upto: int, rows: int,
     found = _fetch(db, PAGE, asked)
     if found is None:
         return []
-    epoch, after, placed, loose = found
+    epoch, after, placed, loose, damaged = found
     said: list[Row] = []
     held = _take(said, _late(session, loose) if placed is None else _placed(placed), after, upto, size)
     last = said[-1][0] if said else upto
@@ -193,7 +200,22 @@ def page(db: sqlite3.Connection, session: Key, after: int, upto: int, rows: int,
             late = []
         if late and late[0][0] <= last + 1:
             _take(said, late, last, upto, size - held)
+    if not said:
+        if damaged is not None and (damaged <= upto or damaged == NOWHERE):
+            raise Damaged(f"the log is malformed: {session} lacks its events after {after}")
+    elif said[-1][0] - after != len(said):
+        said = _dense(session, said, after)
     return to_events(session, epoch, said[:rows])
+
+
+def _dense(session: Key, said: list[Row], after: int) -> list[Row]:
+    """Return the rows that follow *after* without a gap; raises Damaged where there is none."""
+    for count, row in enumerate(said):
+        if row[0] != after + 1 + count:
+            if not count:
+                raise Damaged(f"the log is malformed: {session} lacks its events {after + 1} to {row[0] - 1}")
+            return said[:count]
+    return said
 
 
 def _take(said: list[Row], rows: Iterable[Row], after: int, upto: int, size: int) -> int:
@@ -228,18 +250,22 @@ def message_before(db: sqlite3.Connection, session: Key, run: str, seq: int) -> 
 def _back(db: sqlite3.Connection, session: Key, seq: int) -> Iterator[Row]:
     """Read backwards from before *seq* to the floor."""
     asked = {"session": session, "mark": _mark(session)}
-    floor, loose = _fetch(db, BACK_LATE, asked) or (0, None)
+    late = _fetch(db, BACK_LATE, asked)
+    if late is None:
+        return
+    floor, loose = late
     said = _late(session, loose)
     while True:
         for row in reversed(said):
             if floor < row[0] < seq:
+                if row[0] != seq - 1:
+                    raise Damaged(f"the log is malformed: {session} lacks its events {row[0] + 1} to {seq - 1}")
+                seq = row[0]
                 yield row
-        if said:
-            seq = min(seq, said[0][0])
-        (placed,) = _fetch(db, BACK, asked | {"seq": seq})
-        if placed is None:
+        if seq - 1 <= floor:
             return
-        said = sorted(_placed(placed))
+        (placed,) = _fetch(db, BACK, asked | {"seq": seq})
+        said = sorted(_placed(placed or ""))
         if not said or said[0][0] >= seq:
             raise Damaged(f"the log is malformed: {session} has nothing before {seq} where it should be")
 

@@ -20,6 +20,7 @@ from hub.seams import Seams
 from hub.storage import lockfile
 from hub.storage.log import LogUnusable
 from hub.storage.private import touch_private
+from hub.storage.sqlite import damage
 from hub.storage.sqlite import statements as sql
 from hub.storage.sqlite import strips
 from hub.storage.sqlite.migrations import MIGRATIONS
@@ -145,10 +146,15 @@ class Writer:
         self._forget(plan)
         return plan.outcomes
 
-    def _look(self, sessions: Collection[Key]) -> None:
-        """Read where sessions stand, of those that there are."""
+    def _look(self, sessions: Collection[Key]) -> set[Key]:
+        """Read where sessions stand, of those that there are; return those of which damage hides it."""
+        hidden = set()
         for session, epoch, seq, floor in strips.heads(self.db, [*sessions]):
-            self.heads[session] = Standing(id_of(session), epoch, seq, floor)
+            if seq is None:
+                hidden.add(session)
+            else:
+                self.heads[session] = Standing(id_of(session), epoch, seq, floor)
+        return hidden
 
     def _write(self, plan: Plan) -> None:
         began = time.perf_counter()
@@ -168,14 +174,10 @@ class Writer:
             self.seconds += time.perf_counter() - began
 
     def _store(self, row: list[Any]) -> None:
-        """Put a row of `loose` into strips, behind what lies loose; where that is damaged, this lies loose, too."""
-        try:
-            strips.place(self.db)
-            strips.store(self.db, row[1])
-            self.loose = 0
-        except strips.Damaged as error:
-            self._complain(error)
-            sql.insert(self.db, "loose", row)
+        """Put a row of `loose` into strips, behind what lies loose."""
+        damage.place(self.db)
+        strips.store(self.db, row[1])
+        self.loose = 0
 
     def _change(self, plan: Plan) -> None:
         """Do in a commit what is no insertion."""
@@ -191,7 +193,7 @@ class Writer:
                 self.db.execute(statement, pieces)
             floors.update(sql.one(self.db, sql.FLOORS, pieces))
         if plan.deleted:
-            strips.place(self.db)  # what lies loose would be taken for a new session's
+            damage.place(self.db)  # what lies loose would be taken for a new session's
             for session, had in plan.deleted.items():
                 had += sql.one(self.db, sql.FILES_OF, (session,))
             for statement in sql.DELETE:
@@ -203,7 +205,7 @@ class Writer:
         self.loose = 0
         try:
             self.db.execute("BEGIN IMMEDIATE")
-            strips.place(self.db)
+            damage.place(self.db)
             self.db.execute("COMMIT")
         except Exception as error:  # the thread lives
             self._complain(error)
