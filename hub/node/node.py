@@ -18,7 +18,7 @@ from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
 from hub.ids import Key, id_of
 from hub.limits import Limits
-from hub.messages import DrainingNotice, Event
+from hub.messages import DrainingNotice, Event, Message
 from hub.node.presence import PresenceTeller
 from hub.node.recovering import recover_runs
 from hub.observe.counters import Counts
@@ -244,10 +244,18 @@ class Node:
             self.presence.members_changed(channel)
 
     async def history(self, key: Key, last: int) -> tuple[dict[str, Any], ...]:
-        """Return the last finished messages as the wire names them."""
-        limits = self.settings.limits
+        """Return the last finished messages as the wire names them, as they are when this returns.
+
+        So that whoever hears the session from the step on in which this returns misses no message.
+        """
+        limits, session = self.settings.limits, self.sessions.get(key)
         last = min(last, limits.history_messages)
-        messages = await self.log.sessions.last_messages(key, last, limits.history_bytes) if last else ()
+        messages: Sequence[Message] = ()
+        while last:
+            changes = session.outbox.changes if session is not None else 0
+            messages = await self.log.sessions.last_messages(key, last, limits.history_bytes)
+            if session is None or session.outbox.changes == changes:
+                break  # else a message came or went meanwhile: read them again
         return tuple(attrs.asdict(m, filter=lambda a, value: value is not None and a.name != "seq") for m in messages)
 
     async def reset_messages(self, key: Key) -> tuple[dict[str, Any], ...]:

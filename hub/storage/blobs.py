@@ -212,14 +212,30 @@ class Files:
     @asynccontextmanager
     async def opened(self, file: File) -> AsyncIterator[Callable[[int, int], Awaitable[bytes]]]:
         """Give what reads so many bytes at a place; that raises EOFError past the end. Raises UnknownFile."""
+        opening = asyncio.ensure_future(self.work(_open, self.folder / file.digest))
         try:
-            blob = await self.work((self.folder / file.digest).open, "rb")
+            blob = await asyncio.shield(opening)
         except FileNotFoundError:
             raise _unknown(file.fileId) from None
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._close_unused)
+            raise
         try:
             yield lambda at, size: self.work(_read, blob, at, size)
         finally:
-            await self.work(blob.close)
+            self._close_blob(blob)
+
+    def _close_unused(self, opening: "asyncio.Future[IO[bytes]]") -> None:
+        """Close what was opened for one who was cancelled meanwhile."""
+        if not opening.cancelled() and opening.exception() is None:
+            self._close_blob(opening.result())
+
+    def _close_blob(self, blob: IO[bytes]) -> None:
+        """Close a file that was read, in a thread; nobody waits for that, nor cancels it."""
+        try:
+            self._threads.submit(blob.close)
+        except RuntimeError:  # the threads have ended
+            blob.close()
 
     async def read(self, file: File) -> bytes:
         """Return a file whole; raises UnknownFile."""
@@ -258,6 +274,10 @@ class Files:
 
 def _unknown(file_id: str) -> UnknownFile:
     return UnknownFile(f"there is no file {file_id[:128]}")
+
+
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
 
 
 def _read(blob: IO[bytes], at: int, size: int) -> bytes:

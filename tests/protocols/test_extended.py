@@ -1,6 +1,7 @@
 """The extended protocol: opting in, accepted chats, subscriptions, presence, typing, state."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from support.hub import Hub
@@ -135,6 +136,33 @@ async def test_subscribe_gives_history_inside_its_answer_without_seq(hub: Hub) -
     said = [(message["role"], message["content"]) for message in answer["history"]]
     assert said == [("assistant", "one "), ("user", "two"), ("assistant", "two ")]
     assert not any("seq" in message for message in answer["history"])
+
+
+@pytest.mark.parametrize("asks", [{"history": 9}, {"afterSeq": 1, "epoch": "old"}])
+async def test_an_answer_that_ends_while_the_history_is_read_is_in_it(hub: Hub, asks: dict[str, Any]) -> None:
+    """Who joins with a history misses no message between it and the first event."""
+    await hub.start()
+    client, late = await hub.connect(extended=True), await hub.connect(extended=True)
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="one")
+    await client.until_done()
+    store, reads = hub.node.log.sessions, 0
+    whole = store.last_messages
+
+    async def slow(*values: Any) -> Any:
+        nonlocal reads
+        messages = await whole(*values)
+        reads += 1
+        if reads == 1:
+            await client.send(type="chat", agentId="echo", sessionId="s1", message="two")
+            await client.until_done()
+        return messages
+
+    store.last_messages = slow  # type: ignore[method-assign]
+    await late.send(type="subscribe", sessionId="s1", **asks)
+    kind = "subscribed" if "history" in asks else "reset"
+    answer = await late.until_type(kind)
+    messages = answer["history" if kind == "subscribed" else "messages"]
+    assert [message["content"] for message in messages] == ["one", "one ", "two", "two "] and reads == 2
 
 
 async def test_a_reset_brings_the_messages(hub: Hub) -> None:

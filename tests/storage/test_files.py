@@ -1,6 +1,7 @@
 """Files: large values come in once, are handed out whole or in part, and go with their session."""
 
 import asyncio
+import gc
 import hashlib
 import io
 import json
@@ -8,8 +9,9 @@ import os
 import random
 import socket
 import sys
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -882,3 +884,45 @@ async def test_a_folder_whose_mode_cannot_be_changed_is_used_all_the_same(
     assert {line["event"] for line in logs if line["log_level"] == "warning"} == {"open to other accounts"}
     async with aiohttp.ClientSession(base_url=f"{hub.url}/api/v1/") as http:
         assert (await post(http, b"hello"))[0] == 201
+
+
+async def test_who_is_cancelled_while_a_file_opens_leaves_none_open(tmp_path: Path) -> None:
+    """It is closed when it is there; nobody waits for it."""
+    async with store(tmp_path) as (files, _, _):
+        file = await files.keep("a", "x", TEXT, b"hello")
+        blob = files.folder / file.digest
+        blob.unlink()
+        os.mkfifo(blob)  # whose opening waits for one who writes
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ResourceWarning)
+            reading = asyncio.create_task(files.read(file))
+            writer = None
+            async with asyncio.timeout(PATIENCE):
+                while writer is None:
+                    await asyncio.sleep(0.001)
+                    with suppress(OSError):
+                        writer = os.open(blob, os.O_WRONLY | os.O_NONBLOCK)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            os.close(writer)
+            await eventually(lambda: not [name for name in os.listdir("/proc/self/fd") if file.digest in _target(name)])
+            gc.collect()
+        assert [str(one.message) for one in caught if file.digest in str(one.message)] == []
+
+
+async def test_reading_leaves_no_file_open(tmp_path: Path) -> None:
+    """Also where the store has been closed meanwhile."""
+    async with store(tmp_path) as (files, _, _):
+        file = await files.keep("a", "x", TEXT, b"hello")
+        async with files.opened(file) as read:
+            assert await read(0, 5) == b"hello"
+            await files.close()
+    assert not [name for name in os.listdir("/proc/self/fd") if file.digest in _target(name)]
+
+
+def _target(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""

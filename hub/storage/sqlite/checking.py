@@ -53,7 +53,9 @@ def _refuse_other_versions(db: sqlite3.Connection, path: Path) -> None:
 
 @attrs.define(eq=False)
 class Check:
-    """One look at a log. *next_seqs* has the seq that each session must have next, *aside* where the pieces begin that were set
+    """One look at a log.
+
+    *next_seqs* has the seq that each session must have next, *aside* where the pieces begin that were set
     aside."""
 
     db: sqlite3.Connection

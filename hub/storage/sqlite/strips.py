@@ -22,8 +22,9 @@ NOWHERE = 10**15  # the seq of a damaged piece whose own cannot be read: behind 
 STRIP_EVENTS = 256
 STRIP_BYTES = 64 * KiB  # a strip ends with the event that passes it
 
-# Where sessions stand by their strips, the last place at which a damaged piece begins, and the commits in which they are, by which they may stand further on; those are
-# not looked for where all sessions are new. A mark is in the text of each commit of its session.
+# Where sessions stand by their strips, the last place at which a damaged piece begins, and the commits in which they
+# are, by which they may stand further on; those are not looked for where all sessions are new. A mark is in the text of
+# each commit of its session.
 HEADS = """
     SELECT json_group_array(json_array(
         id, epoch, coalesce((SELECT max(upto) FROM strips WHERE session = sessions.n), floor), floor,
