@@ -5,9 +5,10 @@ import asyncio
 import attrs
 
 from hub.access.principal import Principal
-from hub.errors import BadId
+from hub.errors import BadId, Draining
 from hub.ids import Key, bad_id, is_id, session_key
 from hub.limits import Limits
+from hub.node.log_probe import LogProbe
 from hub.node.node import Node
 from hub.node.upkeep import Upkeep
 from hub.seams import Seams
@@ -24,16 +25,12 @@ class Hub:
     settings: Settings
     node: Node
     upkeep: Upkeep
+    log_probe: LogProbe
     is_started: bool = False
 
     @property
     def limits(self) -> Limits:
         return self.settings.limits
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it takes chats."""
-        return self.node.ready
 
     @property
     def is_working(self) -> bool:
@@ -70,6 +67,12 @@ class Hub:
         await self.upkeep.stop()
         await self.node.close()
 
+    async def check_ready(self) -> None:
+        """Raise Draining or StorageUnavailable, with a line for the operator, if it takes no chats now."""
+        if not self.node.ready:
+            raise Draining("the hub is starting or going down")
+        await self.log_probe.check()
+
     def key(self, who: Principal, session_id: str) -> Key:
         """Return the key by which everything below the use cases knows a session; raises BadId."""
         if not is_id(session_id):  # one with a slash would name another tenant's session
@@ -84,4 +87,4 @@ class Hub:
 def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
     """Return a hub that is not started yet; raises LogUnusable where no driver knows the log's URL."""
     node = Node(settings, seams)
-    return Hub(settings, node, Upkeep(node))
+    return Hub(settings, node, Upkeep(node), LogProbe(node.log))

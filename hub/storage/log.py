@@ -189,6 +189,10 @@ class Log(ABC):
         raise LogUnusable("this log cannot be checked: its driver has no check")
 
     @abstractmethod
+    async def probe(self) -> None:
+        """Commit something that changes nothing; raises StorageUnavailable, with what to do, where a commit fails."""
+
+    @abstractmethod
     def figures(self) -> Figures:
         """Return what it has done so far."""
 

@@ -5,7 +5,7 @@ import structlog
 from aiohttp import web
 
 from hub.commands.hub import Hub
-from hub.errors import Draining, HubError, Refused, UnknownAgent
+from hub.errors import Draining, HubError, Refused, StorageUnavailable, UnknownAgent
 from hub.protocols import protocol_names
 from hub.web.api import agents, agui, documents, files, openai, sessions
 from hub.web.api.metrics import metrics
@@ -23,16 +23,15 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """Say whether the hub takes chats."""
-    if request.app[HUB].is_ready:
-        return web.Response(text="OK")
-    return said(Failure("the hub is starting or going down", Draining.code), status=Draining.status)
+    """Say whether the hub takes chats: it has started, it is not going down, and its log can be written."""
+    await request.app[HUB].check_ready()
+    return web.Response(text="OK")
 
 
 PREFLIGHT_SECONDS = 600  # for so long a browser need not ask again; the longest that all of them keep
 ROUTES = (
     Route("GET", "/health", health, "Health", {200: TEXT}, bases=("", BASE)),
-    Route("GET", "/ready", ready, "Health", {200: TEXT}, raises=(Draining,), bases=("", BASE)),
+    Route("GET", "/ready", ready, "Health", {200: TEXT}, raises=(Draining, StorageUnavailable), bases=("", BASE)),
     Route("GET", "/metrics", metrics, "Health", {200: TEXT}, bases=("", BASE)),
     Route("GET", "/ws", websocket, "WebSocket", {101: None}, query=Address),
     Route("GET", "/agents/{agentId}/ws", websocket, "WebSocket", {101: None}, query=Address, raises=(UnknownAgent,)),

@@ -158,6 +158,18 @@ async def test_what_is_heard_can_be_read(hub: Opened) -> None:
         assert [event.seq for event in await hub.log.events.read("s", seq - 1, seq)] == [seq]
 
 
+async def test_a_probe_commits_and_changes_nothing(hub: Opened) -> None:
+    """Nobody hears of it, and the next number is the next; a closed log refuses it."""
+    await hub.put(Append("s", [chunk("a")]))
+    commits, heard = hub.log.figures().commits, len(hub.heard)
+    await hub.log.probe()
+    assert hub.log.figures().commits == commits + 1 and len(hub.heard) == heard
+    assert await hub.put(Append("s", [chunk("b", 1)])) == 2
+    await hub.log.close()
+    with pytest.raises(StorageUnavailable):
+        await hub.log.probe()
+
+
 async def test_a_raising_listener_stops_nobody(opener: Opener) -> None:
     """Where the listener and a done raise, everyone else still hears, and the appends count as kept."""
 

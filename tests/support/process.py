@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -15,6 +16,9 @@ import pytest
 from support.documents import ROOT
 from support.waiting import PATIENCE
 
+needs_prlimit = pytest.mark.skipif(
+    not hasattr(resource, "prlimit"), reason="sets the limits of another process: run it on Linux"
+)
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")
 
 
@@ -99,6 +103,17 @@ class HubProcess:
         found = re.search(r"VmRSS:\s+(\d+) kB", status)
         assert found
         return int(found[1]) * 1024
+
+    def fill_disk(self) -> None:
+        """Let every write to a file fail, as on a full disk."""
+        self._limit_files(0)
+
+    def free_disk(self) -> None:
+        """Undo fill_disk()."""
+        self._limit_files(resource.RLIM_INFINITY)
+
+    def _limit_files(self, size: int) -> None:
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     def signal(self, number: int) -> None:
         assert self._process is not None

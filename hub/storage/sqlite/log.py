@@ -24,6 +24,7 @@ from hub.storage.records import Damage, Figures
 from hub.storage.sqlite.checking import check
 from hub.storage.sqlite.events import SqliteEvents
 from hub.storage.sqlite.files import SqliteFiles
+from hub.storage.sqlite.plan import Probe
 from hub.storage.sqlite.runs import SqliteRuns
 from hub.storage.sqlite.sessions import SqliteSessions
 from hub.storage.sqlite.threads import Threads
@@ -60,6 +61,9 @@ class SqliteLog(Log):
 
     async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
         return await asyncio.to_thread(check, self._path, blob_size)
+
+    async def probe(self) -> None:
+        await self._threads.submit(Probe())
 
     def figures(self) -> Figures:
         """Return the transactions so far, each of which a fsync was paid for, and their time."""

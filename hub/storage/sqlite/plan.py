@@ -46,7 +46,12 @@ class Delete:
     key: Key
 
 
-Work = Append | Cut | File | Relabel | Make | Delete
+@attrs.frozen
+class Probe:
+    """Write a page as it is, to learn whether the file can be written."""
+
+
+Work = Append | Cut | File | Relabel | Make | Delete | Probe
 Job = tuple[Work, Callable[[Any], None]]
 # What to tell in the loop: session, events, the one who asked, the answer.
 Outcome = tuple[Key, Sequence[Event], Callable[[Any], None], Any]
@@ -85,6 +90,7 @@ class Plan:
     cuts: list[tuple[Cut, dict[Key, int]]] = attrs.Factory(list)
     labels: list[Relabel] = attrs.Factory(list)
     deleted: dict[Key, list[Any]] = attrs.Factory(dict)  # sessions, and the rows of files that they had
+    has_probe: bool = False
     outcomes: list[Outcome] = attrs.Factory(list)
 
     def add(self, batch: list[Job]) -> None:
@@ -150,6 +156,9 @@ class Plan:
         elif isinstance(work, Relabel):
             self.labels.append(work)
             self.outcomes.append((NONE, (), done, None))
+        elif isinstance(work, Probe):
+            self.has_probe = True
+            self.outcomes.append((NONE, (), done, None))
         else:
             self.outcomes.append((NONE, (), done, self.deleted.setdefault(work.key, [])))
 
@@ -192,7 +201,7 @@ class Plan:
         return not (self._changes() or self.heavy or any(self.rows.values()))
 
     def _changes(self) -> bool:
-        return bool(self.ended or self.removed or self.cuts or self.labels or self.deleted)
+        return bool(self.ended or self.removed or self.cuts or self.labels or self.deleted or self.has_probe)
 
 
 def _or_null(fact: Any) -> str | None:

@@ -192,6 +192,8 @@ class Writer:
             for statement in sql.CUT:
                 self.db.execute(statement, pieces)
             floors.update(sql.one(self.db, sql.FLOORS, pieces))
+        if plan.has_probe:
+            self.db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")  # it is that already: the page stays as it is
         if plan.deleted:
             damage.place(self.db)  # what lies loose would be taken for a new session's
             for session, had in plan.deleted.items():
@@ -252,8 +254,7 @@ class Writer:
 
     def _refused(self, batch: list[Job], error: Exception) -> list[Outcome]:
         what = "the log cannot be written now" if _is_disk(error) else "this cannot be kept"
-        advice = "; free space or mend the disk, then try again" if _is_disk(error) else ""
-        return [(NONE, (), done, StorageUnavailable(f"{what} ({error}){advice}")) for _, done in batch]
+        return [(NONE, (), done, StorageUnavailable(f"{what} ({error}){_advice(error)}")) for _, done in batch]
 
     def _complain(self, error: Exception) -> None:
         if time.monotonic() >= self.silent_until:
@@ -295,3 +296,12 @@ def _apart(batch: list[Job]) -> Iterator[list[Job]]:
 def _is_disk(error: Exception) -> bool:
     """Tell trouble with the file, which concerns everyone, from a value that SQLite refuses."""
     return isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)) or type(error) is sqlite3.DatabaseError
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do about trouble with the file, to be put behind it; nothing for other errors."""
+    if not _is_disk(error):
+        return ""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "; another process holds its write lock: end that process, then try again"
+    return "; free space or mend the disk, then try again"

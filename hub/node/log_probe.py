@@ -1,0 +1,53 @@
+"""Whether the log can be written: asked as often as anybody likes, and answered by few probes."""
+
+import asyncio
+
+import attrs
+
+from hub.errors import StorageUnavailable
+from hub.storage.log import Log
+
+VALID_SECONDS = 1.0  # an answer is given again for so long: a crowd of requests costs one commit a second
+WAIT_SECONDS = 1.0  # load balancers wait little longer, while SQLite waits 5 s for a lock
+SLOW = (
+    "the log has taken no write for a second: another process holds its write lock, or the disk is slow; "
+    "end that process or mend the disk"
+)
+
+
+@attrs.define(eq=False, repr=False)
+class LogProbe:
+    """Probes a log, one probe at a time. All methods are called in the loop of the log.
+
+    A probe ends with its log: close() of the log answers everything that waits.
+    """
+
+    log: Log
+    _refusal: str = ""  # of the last probe; empty where it landed
+    _valid_until: float = float("-inf")
+    _task: asyncio.Task[None] | None = None
+
+    async def check(self) -> None:
+        """Raise StorageUnavailable, with a line for the operator, if the log cannot be written now.
+
+        Waits WAIT_SECONDS at most. A commit, not a look: a full disk, a quota and a foreign lock show in nothing else.
+        """
+        loop = asyncio.get_running_loop()
+        if (self._task is None or self._task.done()) and loop.time() >= self._valid_until:
+            self._task = loop.create_task(self._probe())
+        task = self._task
+        if task is not None:
+            await asyncio.wait([task], timeout=WAIT_SECONDS)
+            if not task.done():
+                raise StorageUnavailable(self._refusal or SLOW)
+            task.result()
+        if self._refusal:
+            raise StorageUnavailable(self._refusal)
+
+    async def _probe(self) -> None:
+        try:
+            await self.log.probe()
+            self._refusal = ""
+        except StorageUnavailable as error:
+            self._refusal = error.message
+        self._valid_until = asyncio.get_running_loop().time() + VALID_SECONDS

@@ -1,0 +1,127 @@
+"""`/ready` and refused chats say why the log cannot be written, and what to do."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from support.hub import Hub
+from support.process import HubProcess, needs_prlimit
+from support.waiting import PATIENCE
+
+from hub.node import log_probe
+from hub.storage.sqlite import wal, writer
+
+
+async def ready(url: str) -> tuple[int, str, str]:
+    """Return the status of `/ready`, the code and the line."""
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/ready") as answer:
+        if answer.content_type != "application/json":
+            return answer.status, "", await answer.text()
+        failure = await answer.json()
+        return answer.status, failure["code"], failure["error"]
+
+
+async def until_ready(url: str, status: int) -> str:
+    """Ask `/ready` until it answers with *status*; return the line."""
+    async with asyncio.timeout(PATIENCE):
+        while (answer := await ready(url))[0] != status:
+            await asyncio.sleep(0.01)
+    return answer[2]
+
+
+async def chat(url: str) -> tuple[int, Any]:
+    body = {"agentId": "echo", "message": "x"}
+    async with aiohttp.ClientSession() as http, http.post(f"{url}/api/v1/sessions/s1/chat", json=body) as answer:
+        return answer.status, await answer.json()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock is waited for shortly, and no answer of a probe is given again."""
+    for module in (wal, writer):
+        monkeypatch.setattr(module, "BUSY_MS", 20)
+    monkeypatch.setattr(log_probe, "VALID_SECONDS", 0.0)
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to the log that is none of the hub's."""
+    with closing(sqlite3.connect(tmp_path / "data" / "hub.db", isolation_level=None, timeout=PATIENCE)) as db:
+        yield db
+
+
+@pytest.fixture
+async def served(hub: Hub, impatient: None) -> Hub:
+    return await hub.start()
+
+
+async def test_a_foreign_lock_is_named_and_free_space_is_not_advised(served: Hub, stranger: sqlite3.Connection) -> None:
+    """By `/ready` of an idle hub, and by the refusal of a chat; when the lock is gone both are as before."""
+    assert await ready(served.url) == (200, "", "OK")
+    stranger.execute("BEGIN IMMEDIATE")
+    status, code, line = await ready(served.url)
+    refused, failure = await chat(served.url)
+    stranger.execute("ROLLBACK")
+    assert (status, code) == (503, "storage_unavailable")
+    assert (refused, failure["code"]) == (503, "storage_unavailable")
+    for text in (line, failure["error"]):
+        assert "another process holds its write lock: end that process" in text and "space" not in text
+    assert await ready(served.url) == (200, "", "OK")
+    assert (await chat(served.url))[0] == 202
+
+
+async def test_a_write_that_waits_is_not_waited_for(
+    served: Hub, stranger: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes while SQLite still waits for the lock, and a second request starts no second probe."""
+    monkeypatch.setattr(log_probe, "WAIT_SECONDS", 0.0)
+    threads = served.node.log._threads  # type: ignore[attr-defined]
+    threads.writer.db.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
+    stranger.execute("BEGIN IMMEDIATE")
+    assert await ready(served.url) == (503, "storage_unavailable", log_probe.SLOW)
+    probe = served.door.log_probe._task
+    assert await ready(served.url) == (503, "storage_unavailable", log_probe.SLOW)
+    assert served.door.log_probe._task is probe  # the second request waited for the same one
+    stranger.execute("ROLLBACK")
+    monkeypatch.setattr(log_probe, "WAIT_SECONDS", PATIENCE)
+    assert await ready(served.url) == (200, "", "OK")
+
+
+async def test_a_crowd_costs_one_commit(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks while a probe is under way waits for it, and its answer is given again for a while."""
+    monkeypatch.setattr(log_probe, "VALID_SECONDS", 1e6)
+    before = served.node.log.figures().commits
+    assert {await ready(served.url) for _ in range(5)} == {(200, "", "OK")}
+    assert set(await asyncio.gather(*(ready(served.url) for _ in range(20)))) == {(200, "", "OK")}
+    assert served.node.log.figures().commits == before + 1
+
+
+async def test_a_hub_that_goes_down_says_so_without_a_probe(served: Hub) -> None:
+    """Whatever is the matter with its log."""
+    before = served.node.log.figures().commits
+    served.door.drain()
+    assert (await ready(served.url))[:2] == (503, "draining")
+    assert served.node.log.figures().commits == before
+
+
+@needs_prlimit
+async def test_an_idle_hub_on_a_full_disk_is_not_ready(tmp_path: Path) -> None:
+    """Though nobody chats; it is again when there is room."""
+    served = HubProcess(tmp_path)
+    await served.start()
+    try:
+        await until_ready(served.url, 200)
+        served.fill_disk()
+        line = await until_ready(served.url, 503)
+        assert line.startswith("the log cannot be written now") and line.endswith(
+            "free space or mend the disk, then try again"
+        )
+        served.free_disk()
+        await until_ready(served.url, 200)
+    finally:
+        await served.kill()
