@@ -1,5 +1,6 @@
 """Settings, from hubbub.toml, HUBBUB_* and flags."""
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -29,6 +30,7 @@ class Settings:
     port: Port = 9527  # 0: any that is free
     agents: Folder = Path("agents")
     data: Folder = Path("data")
+    cache: Folder | None = None  # see cache_folder
     log: Text | None = None  # see log_url
     frames_per_second: Amount = 60.0  # how often a session is flushed at most; 0 takes the limit away
     retention_days: Amount = 7.0
@@ -45,6 +47,19 @@ class Settings:
         """The URL of the log: three slashes before a relative path, four before an absolute one."""
         return self.log or f"sqlite:///{self.data / 'hub.db'}"
 
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of what is large and can be fetched again; without the setting, the account's, for all hubs."""
+        if self.cache is not None:
+            return self.cache
+        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        if base.is_absolute():  # the XDG Base Directory Specification: others are ignored
+            return base / "hubbub"
+        try:
+            return Path.home() / ".cache" / "hubbub"
+        except RuntimeError:  # an account without a home, as in some containers
+            return self.data / "cache"
+
 
 class ConfigError(Exception):
     """The settings cannot be used; the message is one line that says which, where it stands, and what to do."""
@@ -55,7 +70,7 @@ PREFIX = "HUBBUB_"
 LIMITS_PREFIX = "HUBBUB_LIMITS_"
 OTHERS = ("HUBBUB_URL",)  # read by the commands that talk to a hub
 KINDS: dict[str, Any] = {field.name: field.type for field in attrs.fields(Settings) if field.name != "limits"}
-KINDS["log"] = Text  # no source can say None, it can only be silent
+KINDS |= {"cache": Folder, "log": Text}  # no source can say None, it can only be silent
 LIMIT_KINDS: dict[str, Any] = {field.name: field.type for field in attrs.fields(Limits)}
 TABLES = {"hubbub": KINDS, "limits": LIMIT_KINDS}
 

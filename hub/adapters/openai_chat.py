@@ -6,7 +6,6 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -81,8 +80,8 @@ async def open(options: Options, place: Place) -> AsyncIterator[Answer]:
     if endpoint is not None:
         async with _session(options, local=endpoint.url.host in ("localhost", "127.0.0.1", "::1")) as http:
             yield Chat(options, http, lambda: asyncio.sleep(0, endpoint)).answer
-    elif local_model.installed(place.data):
-        async with local(options, place.data) as answer:
+    elif local_model.installed(place.cache, place.data):
+        async with local(options, place) as answer:
             yield answer
     else:
         log.warning("no model is there: set OPENAI_BASE_URL, or run `make model`", agent=place.agent)
@@ -130,7 +129,7 @@ def remote(options: Options, base_url: str) -> Endpoint:
 
 
 @asynccontextmanager
-async def local(options: Options, data: Path) -> AsyncIterator[Answer]:
+async def local(options: Options, place: Place) -> AsyncIterator[Answer]:
     """Answer from the local model, which loads in the background; what does not fit it is made to fit."""
     fitting = attrs.evolve(
         options,
@@ -146,7 +145,7 @@ async def local(options: Options, data: Path) -> AsyncIterator[Answer]:
         at = await model.endpoint()
         return Endpoint(URL(at.base_url) / "chat" / "completions", local_model.NAME, f"Bearer {at.key}")
 
-    async with local_model.use(data) as model, _session(options, local=True) as http:
+    async with local_model.use(place.cache, place.data) as model, _session(options, local=True) as http:
         yield Chat(fitting, http, locate).answer
 
 

@@ -74,7 +74,8 @@ async def inspect(hub: Hub, who: Principal) -> tuple[Report, ...]:
     """
     if hub.is_started:
         return _reports(hub.node.agents)
-    folder = Agents(hub.settings.agents, hub.settings.data, enter=False)
+    settings = hub.settings
+    folder = Agents(settings.agents, settings.data, settings.cache_folder, enter=False)
     await folder.open()
     try:
         return _reports(folder)

@@ -153,10 +153,14 @@ Answer = Callable[[Run], AsyncIterator[Piece]]
 
 @attrs.frozen
 class Place:
-    """Where an adapter's agent lives: its id, and the hub's data folder (for models and child processes)."""
+    """Where an adapter's agent lives: its id, the hub's data folder (for child processes), and its cache folder.
+
+    The cache is for what is large and can be fetched again, as models; hubs with other data folders share it.
+    """
 
     agent: str
     data: Path
+    cache: Path
 
 
 class Adapter(Protocol):

@@ -32,6 +32,7 @@ class Agents:
 
     folder: Path
     data: Path
+    cache: Path
     enter: bool = True
     changed: Callable[[], None] = lambda: None
     _agents: dict[str, Agent] = attrs.Factory(dict)
@@ -146,7 +147,7 @@ class Agents:
             if paths[0].suffix == ".py":
                 return await run_import(lambda: load_file(name, paths[0])), None
             stack = AsyncExitStack() if self.enter else None
-            return await load_table(paths[0], Place(name, self.data), stack), stack
+            return await load_table(paths[0], Place(name, self.data, self.cache), stack), stack
         except Broken as broken:
             return Agent(one_line(name), error=one_line(str(broken)), told=one_line(broken.told)), None
 

@@ -64,7 +64,7 @@ class Node:
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
-        self.agents = Agents(settings.agents, settings.data, changed=self._start_waiting)
+        self.agents = Agents(settings.agents, settings.data, settings.cache_folder, changed=self._start_waiting)
         self.log = open_log(settings.log_url, settings.limits, self.seams)
         self.files = Files(settings.data / "files", self.log.files, settings.limits, self.seams)
         self.pages = Pages(self.log.events, settings.limits)

@@ -42,17 +42,23 @@ def logged() -> Iterator[None]:
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder of the test's own with the fetched model in it."""
+    """A data folder of the test's own, and in it a cache with the fetched model."""
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "models").symlink_to((FETCHED / "models").resolve())
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "models").symlink_to((FETCHED / "models").resolve())
     return tmp_path
+
+
+def model_file(data: Path) -> Path:
+    return local_model.file(data / "cache", data)
 
 
 @asynccontextmanager
 async def opened(data: Path, **options: object) -> AsyncIterator[Answer]:
     """Yield an agent on the local model, and the test's bound on waiting."""
-    async with asyncio.timeout(50), openai_chat.open(Options(**options), Place("main", data)) as answer:  # type: ignore
+    place = Place("main", data, data / "cache")
+    async with asyncio.timeout(50), openai_chat.open(Options(**options), place) as answer:  # type: ignore[arg-type]
         yield answer
 
 
@@ -94,7 +100,7 @@ async def test_answers(data: Path, message: str) -> None:
 @pytest.mark.parametrize("message", ["请用中文写一首关于春天的诗。", "Repeat ten times: 🎉🚀"])
 async def test_characters_of_several_tokens(data: Path, message: str) -> None:
     """A character that the model makes of several tokens is never cut, not even by the end of the answer."""
-    async with local_model.use(data):  # one child for the three
+    async with local_model.use(data / "cache", data):  # one child for the three
         for tokens in (31, 32, 33):
             async with opened(data, max_tokens=tokens, temperature=0, frequency_penalty=0) as answer:
                 pieces, finish = await answer_to(answer, message)
@@ -113,7 +119,7 @@ async def test_long_conversation_fits(data: Path) -> None:
 
 async def test_shared(data: Path) -> None:
     """Two agents have one child, which answers both at once and ends with the last of them."""
-    async with local_model.use(data) as model:
+    async with local_model.use(data / "cache", data) as model:
         assert model.pid is None  # nobody waits for it to load
         async with opened(data, max_tokens=40) as one, opened(data, max_tokens=40) as other:
             answers = await asyncio.gather(answer_to(one, STORY), answer_to(other, STORY))
@@ -126,7 +132,7 @@ async def test_shared(data: Path) -> None:
 
 async def test_killed_child(data: Path) -> None:
     """An answer whose child dies ends with a clear error, worth a retry; the next answer works."""
-    async with local_model.use(data) as model, opened(data) as answer:
+    async with local_model.use(data / "cache", data) as model, opened(data) as answer:
         with pytest.raises(AgentError) as caught:
             async for piece in answer(run(STORY)):
                 if model.pid:
@@ -146,9 +152,9 @@ async def test_cancel_stops_the_model(data: Path) -> None:
 
 async def test_broken_file(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A model that does not load is an error for who asks, with the reason in model.log; nobody waits for ever."""
-    (data / "models").unlink()
-    local_model.file(data).parent.mkdir()
-    local_model.file(data).write_bytes(b"GGUF no more")
+    (data / "cache" / "models").unlink()
+    model_file(data).parent.mkdir()
+    model_file(data).write_bytes(b"GGUF no more")
     async with opened(data, retries=0) as answer:
         with pytest.raises(AgentError, match="does not start") as caught:
             await answer_to(answer, "Hi")
@@ -159,13 +165,13 @@ async def test_broken_file(data: Path, capfd: pytest.CaptureFixture[str]) -> Non
 
 async def test_only_where_needed(data: Path) -> None:
     """An agent with an endpoint of its own starts no child."""
-    async with openai_chat.open(Options(base_url="http://127.0.0.1:1/v1"), Place("main", data)):
+    async with openai_chat.open(Options(base_url="http://127.0.0.1:1/v1"), Place("main", data, data / "cache")):
         assert not (data / "model.log").exists()
 
 
 async def test_only_for_the_hub(data: Path) -> None:
     """The child listens on one loopback address, answers nobody without the key, and lets no web page read it."""
-    async with local_model.use(data) as model, aiohttp.ClientSession() as http:
+    async with local_model.use(data / "cache", data) as model, aiohttp.ClientSession() as http:
         url = URL((await model.endpoint()).base_url)
         async with http.post(url / "chat/completions", json={"messages": []}) as response:
             assert response.status == 401
@@ -185,7 +191,7 @@ async def test_inherits_nothing(data: Path) -> None:
         for ours in (listener, lock):
             os.set_inheritable(ours.fileno(), True)
         mine = {os.readlink(f"/proc/self/fd/{ours.fileno()}") for ours in (listener, lock)}
-        async with local_model.use(data) as model:
+        async with local_model.use(data / "cache", data) as model:
             child = await pid_of(model)
             files = {path.name: os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()}
             theirs = set(files.values())
@@ -208,7 +214,8 @@ import asyncio, os, pathlib, sys
 from hub.adapters import local_model
 
 async def hub():
-    async with local_model.use(pathlib.Path(sys.argv[1])) as model:
+    data = pathlib.Path(sys.argv[1])
+    async with local_model.use(data / "cache", data) as model:
         if sys.argv[2] != "loading":
             await model.endpoint()
         while not (children := pathlib.Path("/proc/self/task/%d/children" % os.getpid()).read_text()):
@@ -245,7 +252,7 @@ def test_hub_killed(data: Path, when: str) -> None:
 @on_linux
 def test_pipe_closed(data: Path) -> None:
     """The end of its stdin is enough for the child to end, also while its parent lives."""
-    command = [sys.executable, "-m", "hub.adapters.local_model", str(local_model.file(data))]
+    command = [sys.executable, "-m", "hub.adapters.local_model", str(model_file(data))]
     child = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
     )

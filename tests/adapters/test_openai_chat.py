@@ -25,6 +25,7 @@ from hub.messages import Author, Usage
 
 KEY = "sk-very-secret-0123456789"
 TEXT = "你好! 🎉 How are you?"
+NOWHERE = Path("/nowhere")
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -120,8 +121,8 @@ def run(message: str = "你好", history: list[Past] | None = None) -> Run:
     return Run("r1", "main", "s1", message, Author("u1", "User"), history or [], call=no_calls)
 
 
-async def ask(options: Options, question: Run | None = None, data: Path = Path("/nowhere")) -> list[Piece]:
-    async with asyncio.timeout(20), openai_chat.open(options, Place("main", data)) as answer:
+async def ask(options: Options, question: Run | None = None, data: Path = NOWHERE) -> list[Piece]:
+    async with asyncio.timeout(20), openai_chat.open(options, Place("main", data, data)) as answer:
         return [piece async for piece in answer(question or run())]
 
 
@@ -282,7 +283,7 @@ async def test_what_was_said_is_kept(stranger: Stranger) -> None:
     """Pieces before a break have been yielded, once, and the error comes after them."""
     stranger.replies = [stream(chunk("half"), then="abort"), stream(*GOOD)]
     heard = []
-    async with openai_chat.open(Options(base_url=stranger.url), Place("main", Path("/nowhere"))) as answer:
+    async with openai_chat.open(Options(base_url=stranger.url), Place("main", NOWHERE, NOWHERE)) as answer:
         with pytest.raises(AgentError, match="broke off"):
             async for piece in answer(run()):
                 heard.append(piece)
@@ -384,7 +385,7 @@ async def cancelled(stranger: Stranger, reply: Reply, heard: asyncio.Event) -> N
 
     stranger.replies = [reply]
     async with asyncio.timeout(20):
-        async with openai_chat.open(Options(base_url=stranger.url), Place("main", Path("/nowhere"))) as answer:
+        async with openai_chat.open(Options(base_url=stranger.url), Place("main", NOWHERE, NOWHERE)) as answer:
             task = asyncio.create_task(listen())
             await heard.wait()
             task.cancel()
@@ -415,7 +416,7 @@ async def test_close_between_pieces(stranger: Stranger) -> None:
     """Closing the generator, where it stands at a yield, closes the connection too."""
     stranger.replies = [stream(chunk("half"), then="hang")]
     async with asyncio.timeout(20):
-        async with openai_chat.open(Options(base_url=stranger.url), Place("main", Path("/nowhere"))) as answer:
+        async with openai_chat.open(Options(base_url=stranger.url), Place("main", NOWHERE, NOWHERE)) as answer:
             async with aclosing(answer(run())) as pieces:  # type: ignore[type-var]
                 assert await anext(pieces) == "half"
             await stranger.gone.wait()

@@ -65,7 +65,7 @@ async def agents(tmp_path: Path) -> AsyncIterator[Agents]:
     folder, data = tmp_path / "agents", tmp_path / "data"
     folder.mkdir()
     data.mkdir()
-    agents = Agents(folder, data)
+    agents = Agents(folder, data, tmp_path)
     yield agents
     await agents.close()
 
@@ -353,7 +353,7 @@ async def test_a_name_with_two_files_is_broken(agents: Agents) -> None:
 async def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     """In one line that names it."""
     with pytest.raises(FileNotFoundError, match=f"^there is no agents folder {tmp_path}/none: .*$"):
-        await Agents(tmp_path / "none", tmp_path).open()
+        await Agents(tmp_path / "none", tmp_path, tmp_path).open()
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
@@ -771,7 +771,7 @@ async def test_asking_for_a_broken_agent_tells_why(agents: Agents) -> None:
 async def test_an_exceptions_text_is_for_the_operator_alone(tmp_path: Path) -> None:
     """It may hold a secret: clients are told the line and the kind."""
     (tmp_path / "leaks.py").write_text("x = 1\nraise RuntimeError('password=hunter2')")
-    agents = Agents(tmp_path, tmp_path)
+    agents = Agents(tmp_path, tmp_path, tmp_path)
     await agents.open()
     assert "hunter2" in (agents.all()[0].error or "")
     with pytest.raises(AgentBroken) as refused:

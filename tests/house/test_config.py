@@ -30,6 +30,23 @@ def test_without_any_source_the_defaults_hold(tmp_path: Path) -> None:
     assert load({}, {"PATH": "/bin"}, tmp_path) == Settings()
 
 
+def test_the_cache_is_the_accounts_unless_a_setting_names_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the XDG specification, which ignores a path that is not absolute; without a home it is in the data folder."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/big/caches")
+    assert Settings().cache_folder == Path("/big/caches/hubbub")
+    for unusable in ("", "caches"):
+        monkeypatch.setenv("XDG_CACHE_HOME", unusable)
+        assert Settings().cache_folder == Path("/home/ann/.cache/hubbub")
+    assert load({}, {"HUBBUB_CACHE": "mine"}, tmp_path).cache_folder == Path("mine")
+    assert load({}, {}, write(tmp_path, '[hubbub]\ncache = "/srv/cache"')).cache_folder == Path("/srv/cache")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # an account that the machine does not know
+    assert Settings(data=Path("kept")).cache_folder == Path("kept/cache")
+
+
 def test_the_file_sets_every_kind_of_value(tmp_path: Path) -> None:
     """Texts, numbers, switches, folders and lists are written as TOML writes them."""
     toml = """
@@ -131,6 +148,7 @@ def test_the_limits_cannot_be_set(tmp_path: Path) -> None:
         ("log = 1", "log", "a text"),
         ("agents = 1", "agents", "the path of a folder"),
         ('data = ""', "data", "the path of a folder"),
+        ('cache = ""', "cache", "the path of a folder"),
         ("reload = 1", "reload", "true or false"),
         ("frames_per_second = nan", "frames_per_second", "a number"),
         ("retention_days = -1", "retention_days", "a number"),

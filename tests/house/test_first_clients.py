@@ -62,17 +62,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     shutil.copytree(ROOT / "agents", folder / "agents", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "agents" / "gated.py").write_text(textwrap.dedent(AGENTS["gated"]))
-    (folder / "data").mkdir()
-    if (FETCHED / "models").exists():
-        (folder / "data" / "models").symlink_to((FETCHED / "models").resolve())
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "HUBBUB_"))}
+    environment |= {"HUBBUB_CACHE": str(FETCHED.resolve()), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "hub", "serve", "--port", "0", "--agents", "agents", "--data", "data"]
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen(
             command,
             cwd=folder,
-            env={**environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

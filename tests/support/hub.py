@@ -130,7 +130,11 @@ class Hub:
                 self.agent(f"{name}.py", code)
         self.limits = attrs.evolve(self.limits, **limits)
         settings = Settings(
-            agents=self.folder / "agents", data=self.folder / "data", limits=self.limits, **self.options
+            agents=self.folder / "agents",
+            data=self.folder / "data",
+            cache=self.folder / "cache",
+            limits=self.limits,
+            **self.options,
         )
         self.door = commands.open_hub(settings, self.seams)
         await self.door.start()

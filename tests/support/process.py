@@ -54,6 +54,7 @@ class HubProcess:
         """Start and wait until it listens; *settings* go in by the environment."""
         (self.folder / "agents").mkdir(exist_ok=True)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
+        environ["HUBBUB_CACHE"] = str(self.folder / "cache")
         environ |= {f"HUBBUB_{key.upper()}": str(value) for key, value in settings.items()}
         environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, (ROOT, self.packages))))
         flags = ("--host", "127.0.0.1", "--port", "0", "--agents", "agents", "--data", "data")
