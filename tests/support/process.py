@@ -26,11 +26,12 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl he
 class HubProcess:
     """`hubbub serve` in a process of its own; start() may be called again after its end, on the same folders.
 
-    *packages* is a folder of packages that are installed beside the hub.
+    *packages* is a folder of packages that are installed beside the hub; *module* runs instead of the hub's own.
     """
 
     folder: Path
     packages: Path | None = None
+    module: str = "hub"
     port: int = 0
     said: list[str] = attrs.Factory(list)
     _process: asyncio.subprocess.Process | None = None
@@ -61,7 +62,7 @@ class HubProcess:
         self._ready.clear()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "hub", "serve", *flags),
+            *("-m", self.module, "serve", *flags),
             cwd=self.folder,
             env=environ,
             stdout=asyncio.subprocess.PIPE,

@@ -1,0 +1,19 @@
+"""`python -m support.hub_on_disk serve ...`: the hub, on a disk that is recorded and that fails where a test says so.
+
+HUBBUB_TEST_DISK names the folder of the journal and of the control block. A checkpoint comes sooner than in a real hub,
+so that a short test sees many.
+"""
+
+import os
+from pathlib import Path
+
+from support import vfs
+
+from hub.__main__ import main
+from hub.storage.sqlite import writer
+
+if __name__ == "__main__":
+    folder = Path(os.environ["HUBBUB_TEST_DISK"])
+    vfs.install(folder / "journal", folder / "control")
+    writer.CHECKPOINT_PAGES = 200
+    main()
