@@ -8,9 +8,11 @@ import structlog
 
 from hub.errors import AgentError
 from hub.hosting.hosted import Agent
-from hub.limits import size_text
+from hub.limits import Limits, size_text
 
 log = structlog.get_logger()
+
+MOST = Limits().max_integer
 
 
 def refuse(agent: str, piece: object) -> AgentError:
@@ -32,21 +34,34 @@ def explain(agent: Agent, error: BaseException, given: Any = None) -> AgentError
     *given* is the agent's generator, which stands at the line whose piece was refused.
     """
     if isinstance(error, AgentError):
-        told, reason = _clean(error), str(error.message)
+        told = _clean(error)
+        reason = told.message
     else:
         told = AgentError(f"agent {agent.id} failed; the hub's output says why")
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {_text(error)}"
     log.warning("agent failed", agent=agent.id, code=told.code, reason=reason[:200], at=_line(agent, error, given))
     return told
 
 
 def _clean(error: AgentError) -> AgentError:
     """Return the agent's own words as the log can hold them: text that is UTF-8, a code that is text."""
-    message, code = (str(text).encode(errors="replace").decode()[:1000] for text in (error.message, error.code))
-    wait = error.retry_after_ms
-    return AgentError(
-        message, code, retryable=bool(error.retryable), retry_after_ms=wait if isinstance(wait, int) else None
-    )
+    code = error.code if isinstance(error.code, str) else "agent_error"
+    message, code = (_text(text).encode(errors="replace").decode()[:1000] for text in (error.message, code))
+    wait = error.retry_after_ms if is_count(error.retry_after_ms) else None
+    return AgentError(message, code, retryable=error.retryable is True, retry_after_ms=wait)
+
+
+def is_count(value: object) -> bool:
+    """Tell whether a value of an agent's is a whole number, 0 or more, that every client and the log can hold."""
+    return type(value) is int and 0 <= value <= MOST
+
+
+def _text(value: object) -> str:
+    """Return the value as text; what makes it is an agent's code, and may fail, too."""
+    try:
+        return str.__str__(str(value))  # without a class of the agent's own
+    except Exception:
+        return f"a {type(value).__name__} without a text"
 
 
 def _line(agent: Agent, error: BaseException, given: Any) -> str:

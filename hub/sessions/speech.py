@@ -12,7 +12,7 @@ from hub.errors import AgentError
 from hub.hosting.contract import Finish
 from hub.hosting.contract import Message as Whole
 from hub.hosting.contract import Shelf
-from hub.hosting.faults import refuse, said_too_much
+from hub.hosting.faults import is_count, refuse, said_too_much
 from hub.hosting.output import KINDS
 from hub.limits import Limits, size_text
 from hub.messages import Body, Interrupt, Message, Reasoning, ToolCallResult, WholeMessage
@@ -24,7 +24,7 @@ def _is_sound(finish: Finish) -> bool:
     """Tell whether the log can hold what an agent made by hand."""
     usage = finish.usage
     counts = () if usage is None else (getattr(usage, "inputTokens", None), getattr(usage, "outputTokens", None))
-    return finish.reason in ("end_turn", "max_tokens") and all(type(count) is int for count in counts)
+    return finish.reason in ("end_turn", "max_tokens") and all(map(is_count, counts))
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -106,7 +106,7 @@ class Speech:
     async def take(self, piece: object) -> None:
         """Say any piece; the agent waits while what a tool gave is kept as a file, where it is large."""
         if isinstance(piece, str):
-            self.say(str(piece))
+            self.say(str.__str__(piece))  # of a class of the agent's own no method is called, and the log takes none
         elif isinstance(piece, Whole) and isinstance(piece.content, str):
             self._whole(piece)
         elif isinstance(piece, Finish) and _is_sound(piece):
@@ -122,12 +122,12 @@ class Speech:
         """Log a message that came in one piece; it ends the streamed one before it."""
         if self.closed:
             return
-        parts = self._parts_of(whole)
-        size = len(self._utf8(whole.content))
+        parts, content = self._parts_of(whole), str.__str__(whole.content)
+        size = len(self._utf8(content))
         self._count(size)
         self.pause()
-        self.texts.append(self._message(whole.content, parts))
-        body = WholeMessage(self.message_id, whole.content, parts)
+        self.texts.append(self._message(content, parts))
+        body = WholeMessage(self.message_id, content, parts)
         self.pending += size
         self.outbox.put(Item(self.agent, self.run, body, landed=lambda _: self._landed(size)))
         self.message_id = self.new_id("m")
@@ -188,7 +188,7 @@ class Speech:
             # A copy that the agent cannot change any more, and that the log can hold: one commit carries all sessions.
             data = orjson.dumps(attrs.asdict(piece))
             body = msgspec.convert(orjson.loads(data), type(piece))
-        except (TypeError, msgspec.ValidationError) as wrong:
+        except (TypeError, RecursionError, msgspec.ValidationError) as wrong:
             raise AgentError(f"agent {self.agent} gave a bad {piece.type}: {wrong}", "agent_bad_output") from None
         self._count(len(data))
         if not isinstance(body, ToolCallResult):  # what is large of it is a file by now: see _shortened

@@ -1,0 +1,26 @@
+"""What an agent makes by hand is checked before the log gets it: else its session would wait for ever."""
+
+import aiohttp
+import pytest
+from support.bad_agents import ASYNC, GRACE, RUN_BYTES, files, provoke
+from support.hub import Hub
+
+NAMES = (
+    "raises_what_cannot_be_printed",
+    "has_an_error_without_a_text",
+    "lies_in_its_error",
+    "tells_to_wait_for_ever",
+    "counts_more_than_there_is",
+    "gives_a_message_that_lies",
+    "yields_a_text_that_fails",
+    "yields_a_circle",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_answer_ends_whatever_its_agent_made(hub: Hub, name: str) -> None:
+    """With the error that says so, and another agent answers next (all that an agent may do: tests/torture)."""
+    hub.agent(f"{name}.py", files()[name])
+    await hub.start(grace_seconds=GRACE, run_bytes=RUN_BYTES)
+    async with aiohttp.ClientSession() as http:
+        await provoke(http, hub.url, name, ASYNC[name])
