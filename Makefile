@@ -24,13 +24,13 @@ run: install ## install, fetch the model where it can be had, start the hub
 	@$(BIN)/python scripts/fetch_model.py --optional
 	@exec $(BIN)/hubbub serve
 
-test: .venv/.test-$(KEY) ## every test but the long kills
+test: .venv/.test-$(KEY) ## every test but those of torture
 	$(BIN)/python -m pytest -n 2 --ignore=tests/torture
 
-torture-short: .venv/.test-$(KEY) ## random kills, a few minutes
+torture-short: .venv/.test-$(KEY) ## kills, stops, power cuts, bad disks and bad agents, 3 minutes
 	$(BIN)/python -m pytest tests/torture
 
-torture: .venv/.test-$(KEY) ## random kills, for long
+torture: .venv/.test-$(KEY) ## the same for long
 	HUBBUB_TEST_TORTURE=long $(BIN)/python -m pytest tests/torture
 
 bench: .venv/.bench-$(KEY) ## measure the hub beside its peers, under 10 minutes; ARGS=--help

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -161,25 +162,33 @@ async def deaths_lose_nothing(folder: Path, rounds: int, sessions: int) -> None:
             await deaths.calm(http)
     finally:
         await hub.kill()
+    print(f"{rounds} deaths, {deaths.sent} chats: {check_all(hub, deaths.witnesses, deaths.chats)}")
+
+
+def check_all(hub: HubProcess, witnesses: Sequence[Witness], chats: dict[str, dict[str, str]]) -> str:
+    """Hold all that was seen and accepted against the log of a hub that is stopped; return what became of the chats.
+
+    Some must have been aborted, some run again, and some queued: else the test has not tried what it is for.
+    """
     assert "Traceback" not in hub.log, hub.log
     ends: Counter[str] = Counter()
     again: set[str] = set()
     queued = 0
     with closing(sqlite3.connect(f"file:{hub.database}?mode=ro", uri=True)) as log:
         assert log.execute("SELECT count(*) FROM runs").fetchone() == (0,)
-        for witness in deaths.witnesses:
+        for witness in witnesses:
             rows = log.execute("SELECT * FROM events WHERE session = ? ORDER BY seq", (witness.session,))
             names = [column[0] for column in rows.description]
             events = [dict(zip(names, row)) for row in rows]
             check_log(events)
             check_seen(witness, events)
-            check_accepted(witness, events, deaths.chats)
+            check_accepted(witness, events, chats)
             ends.update(json.loads(e["content"])["stopReason"] for e in events if e["type"] == "run_finished")
             again.update(e["run"] for e in events if e["type"] == "message_removed")
             queued += sum(a[0]["status"] == "queued" for a in witness.accepted.values())
-    print(f"{rounds} deaths, {deaths.sent} chats, ends {dict(ends)}, {len(again)} run again, {queued} queued")
     assert ends["aborted"] and ends["end_turn"] and set(ends) == {"aborted", "end_turn"}
     assert again and queued
+    return f"ends {dict(ends)}, {len(again)} run again, {queued} queued"
 
 
 def check_log(events: list[dict[str, Any]]) -> None:
