@@ -180,15 +180,13 @@ tasks = []
 def files() -> dict[str, str]:
     """Return the code of each agent by its name."""
     heads = {"async def": ASYNC, "def": PLAIN}
-    return {
-        name: f"{HEAD}@agent(silence_limit={SILENCE})\n{head} {name}(message: str, run: Run):\n{_indented(bad.code)}"
-        for head, agents in heads.items()
-        for name, bad in agents.items()
-    }
+    return {name: _file(head, name, bad) for head, agents in heads.items() for name, bad in agents.items()}
 
 
-def _indented(code: str) -> str:
-    return "".join(f"    {line}\n" for line in code.splitlines())
+def _file(head: str, name: str, bad: Bad) -> str:
+    mark = f"@agent(silence_limit={SILENCE})\n" if bad.reason == "timeout" else ""
+    body = "".join(f"    {line}\n" for line in bad.code.splitlines())
+    return f"{HEAD}{mark}{head} {name}(message: str, run: Run):\n{body}"
 
 
 async def connect(http: aiohttp.ClientSession, url: str, session: str) -> Client:
