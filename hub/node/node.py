@@ -175,7 +175,12 @@ class Node:
         return session
 
     async def make(self, session: Session) -> bool:
-        """Let a session exist that the caller holds, where nothing was kept in it yet; return whether it was made."""
+        """Let a session exist that the caller holds, where nothing was kept in it yet; return whether it was made.
+
+        Raises SessionDeleted for one that is being deleted, or has been while the caller held it.
+        """
+        if session.admission.deleting:  # in the step in which the log is asked: what comes behind the deletion is new
+            raise SessionDeleted(session.id)
         head, is_new = await self.log.sessions.make(session.key)
         session.channel.epoch = session.channel.epoch or head.epoch
         return is_new

@@ -9,6 +9,8 @@ from support.hub import Hub
 from support.sse import call, get, listening, post
 from support.waiting import eventually
 
+from hub.errors import SessionDeleted
+
 ECHO = "async def echo(message):\n    yield message"
 
 
@@ -108,3 +110,13 @@ async def test_an_event_source_does_not_bring_a_deleted_session_back(hub: Hub, h
         await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "new"})
         assert (await stream.until_kind("user_message")).data["seq"] == 1
     assert (await get(http, "sessions/s1"))[1]["epoch"] != epoch
+
+
+async def test_nothing_makes_a_session_behind_its_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Who held it before is refused, and leaves no empty session."""
+    await post(http, "sessions", {"sessionId": "s1"})
+    async with hub.node.use("s1") as session:
+        assert (await call(http, "DELETE", "sessions/s1"))[0] == 204
+        with pytest.raises(SessionDeleted):
+            await hub.node.make(session)
+    assert (await get(http, "sessions"))[1]["data"] == []

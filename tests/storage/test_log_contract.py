@@ -1,6 +1,7 @@
 """What every log promises. A new driver joins by a row in LOGS."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -732,7 +733,10 @@ async def listed(hub: Opened, order: Order = "desc", **query: Any) -> list[Sessi
     return await slices(hub, 1000, order, **query)
 
 
-@pytest.mark.parametrize("place", ["x", "", "é", "WzEsMiwzXQ", "W10", "eyJhIjoxfQ"])
+HUGE = base64.urlsafe_b64encode(b"[%d, %d]" % (10**30, 10**30)).decode()
+
+
+@pytest.mark.parametrize("place", ["x", "", "é", "WzEsMiwzXQ", "W10", "eyJhIjoxfQ", HUGE, "Wy0xLC0xXQ"])
 async def test_a_place_that_no_list_gave_is_refused(hub: Opened, place: str) -> None:
     """By name, in both lists."""
     with pytest.raises(BadQuery, match="no place in this list"):

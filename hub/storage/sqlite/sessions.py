@@ -1,10 +1,11 @@
 """The sessions of the embedded log, their labels, and their finished messages."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import attrs
 import orjson
+from msgspec import Meta
 
 from hub.errors import LogDamaged
 from hub.ids import Key, id_of
@@ -17,6 +18,7 @@ from hub.storage.sqlite.plan import Delete, Make, Relabel
 from hub.storage.sqlite.threads import Threads
 
 MOST = 2**63 - 1  # the largest integer of SQLite
+Integer = Annotated[int, Meta(ge=0, le=MOST)]
 Row = TypeVar("Row")
 
 # A message as _to_message() reads it.
@@ -86,7 +88,7 @@ class SqliteSessions(SessionStore):
         values |= {"agent": query.agent, "since": query.since, "until": query.until, "limit": span.limit + 1}
         ts, name = (query.until, "") if span.order == "desc" else (query.since, "")
         if span.after is not None:
-            after = read_place(span.after, tuple[int, str])
+            after = read_place(span.after, tuple[Integer, str])
             ts, name = min((ts, name), after) if span.order == "desc" else max((ts, name), after)
         values |= {"ts": ts, "id": f"{query.prefix}{name}"}
         found = await self.threads.ask(SESSIONS[span.order], values)
@@ -117,7 +119,7 @@ class SqliteSessions(SessionStore):
     async def messages(self, key: Key, span: Span) -> Slice[Message]:
         seq, n = (0, 0) if span.order == "asc" else (MOST, MOST)
         if span.after is not None:
-            seq, n = read_place(span.after, tuple[int, int])
+            seq, n = read_place(span.after, tuple[Integer, Integer])
         values = {"session": key, "seq": seq, "n": n, "limit": span.limit + 1}
         rows = await self.threads.ask(MESSAGES[span.order], values)
         some = _slice(rows, span.limit, lambda row: (row[1][SEQ], row[0]))
