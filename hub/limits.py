@@ -39,6 +39,8 @@ class Limits:
     pong_seconds: Seconds = 10.0
     header_seconds: Seconds = 10.0
     subscriptions: Count = 128  # per connection
+    command_queues: Count = 8  # per connection: sessions whose commands are carried out beside each other
+    command_bytes: Count = 1 * MiB  # per connection, of commands that wait or are under way; each counts 1 KiB or more
     page_rows: Count = 8192
     first_page_rows: Count = 1024  # of a catch-up: one who joins late sees something soon
     page_bytes: Count = 256 * KiB  # of replay; also the longest merged chunk

@@ -1,9 +1,11 @@
 """Say something in a session; the answer is heard, streamed or waited for."""
 
+from contextlib import nullcontext
+
 from hub.access.principal import Principal
 from hub.commands.client import Client, RunOpener
 from hub.commands.hub import Hub
-from hub.commands.joining import admit
+from hub.commands.joining import admit, room_for
 from hub.commands.outcome import outcome
 from hub.errors import BadFrame, Draining
 from hub.hosting.hosted import Agent
@@ -20,16 +22,21 @@ async def chat(hub: Hub, who: Principal, command: Chat, client: Client | None = 
     """
     agent, session_id = _target(hub, command, client)
     key = hub.key(who, session_id)
-    if client is not None:
-        hub.node.registry.check_room(client.connection, key)
-    async with hub.node.use(key) as session:
-        accepted = await session.admission.chat(command, who.author, agent)
-        if client is not None:
-            admit(client, session.channel, accepted)
-            if command.stream is False:
-                is_going = session.schedule.has(accepted.runId)
-                hub.node.registry.say_whole(client.connection, session.channel, accepted.runId, is_going)
+    room = room_for(client, key) if client is not None else nullcontext()
+    with room:
+        async with hub.node.use(key) as session:
+            accepted = await session.admission.chat(command, who.author, agent)
+            if client is not None:
+                _let_hear(client, session, command, accepted)
     return accepted
+
+
+def _let_hear(client: Client, session: Session, command: Chat, accepted: Accepted) -> None:
+    """Answer a chat, and let its sender hear the session, in one step."""
+    admit(client, session.channel, accepted)
+    if command.stream is False:
+        is_going = session.schedule.has(accepted.runId)
+        client.hub.node.registry.say_whole(client.connection, session.channel, accepted.runId, is_going)
 
 
 def _target(hub: Hub, command: Chat, client: Client | None) -> tuple[Agent, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 
 import attrs
 
@@ -10,6 +11,7 @@ from hub.commands.hub import Hub
 from hub.delivery.catchup import CatchUp
 from hub.delivery.connection import Connection
 from hub.delivery.transport import Transport, watch
+from hub.ids import Key
 from hub.messages import Command, Notice
 from hub.protocols import WireProtocol
 
@@ -19,7 +21,7 @@ class Client:
     """A handle on one connection; made by attach(), and closed once, by whoever attached it.
 
     *agent* and *session* are the defaults of a chat. Without a *session*, each agent gets one in *own_sessions*, made
-    on first use. *frames* counts the frames that the client has sent.
+    on first use. *joining* has the sessions that a command under way will let it hear: see joining.room_for().
     """
 
     hub: Hub
@@ -27,8 +29,8 @@ class Client:
     connection: Connection
     agent: str
     session: str | None
-    frames: int = 0
     own_sessions: dict[str, str] = attrs.Factory(dict)
+    joining: frozenset[Key] = frozenset()
 
     @property
     def id(self) -> str:
@@ -51,6 +53,10 @@ class Client:
     def note_sign(self) -> None:
         """Note that the peer sent something: it is not silent."""
         self.connection.heard, self.connection.pinged = asyncio.get_running_loop().time(), None
+
+    def note_deafness(self) -> None:
+        """Note that nothing is read of the peer until note_sign(): it is not silent."""
+        self.connection.heard, self.connection.pinged = inf, None
 
     def answer(self, notice: Notice) -> None:
         """Write the answer to a command of this client; never waits."""

@@ -16,6 +16,11 @@ from hub.storage.records import KeptChat
 
 async def cancel(hub: Hub, who: Principal, command: Cancel) -> Cancelling:
     """Stop runs; each one's end follows when its work has stopped. Raises NotRunning."""
+    return stop(hub, who, command)
+
+
+def stop(hub: Hub, who: Principal, command: Cancel) -> Cancelling:
+    """Do what cancel() does, in one step."""
     session = hub.node.sessions.get(hub.key(who, command.sessionId))  # one with a run, or a waiting one, is in memory
     if session is None:
         raise NotRunning(f"nothing is being answered in session {command.sessionId}", sessionId=command.sessionId)

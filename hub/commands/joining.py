@@ -1,16 +1,32 @@
 """Place a client's subscription, in the step in which the client is answered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from hub.commands.client import Client
 from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
+from hub.ids import Key
 from hub.messages import Accepted, Command, Subscribed
 from hub.sessions.session import Session
 
 ResetReason = Literal["epoch_changed", "too_old", "past_head"]
 Answer = Callable[[Session], Subscribed]
+
+
+@contextmanager
+def room_for(client: Client, key: Key) -> Iterator[None]:
+    """Keep room for a subscription, so that a command that was accepted finds it. Raises TooManySubscriptions.
+
+    Commands for other sessions are carried out beside this one, and would take it.
+    """
+    client.hub.node.registry.check_room(client.connection, key, client.joining)
+    client.joining |= {key}
+    try:
+        yield
+    finally:
+        client.joining -= {key}
 
 
 def admit(client: Client, channel: Channel, accepted: Accepted, before: int = 1) -> None:
@@ -52,7 +68,7 @@ async def join(
         messages = await node.reset_messages(session.key)
     # No await from here on: the cursor is checked, answered and placed against the same head.
     channel.refuse_if_deleted()
-    node.registry.check_room(client.connection, channel.key)
+    node.registry.check_room(client.connection, channel.key, client.joining)
     reason = misfit(channel, after, epoch)
     if answer is not None:
         client.answer(answer(session))

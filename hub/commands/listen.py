@@ -6,8 +6,9 @@ from hub import __version__
 from hub.access.principal import Principal
 from hub.commands.client import Client, Opener
 from hub.commands.hub import Hub
-from hub.commands.joining import join, subscribed
+from hub.commands.joining import join, room_for, subscribed
 from hub.errors import BadFrame
+from hub.ids import Key
 from hub.messages import Hello, Ok, Subscribe, Subscribed, Typing, TypingNotice, Unsubscribe, Welcome
 from hub.protocols import open_protocol
 
@@ -18,9 +19,7 @@ async def welcome(hub: Hub, who: Principal, client: Client) -> None:
 
 
 async def hello(hub: Hub, who: Principal, command: Hello, client: Client) -> None:
-    """Change a plain client to the extended protocol; raises BadFrame after its first frame."""
-    if client.protocol == "plain" and client.frames > 1:
-        raise BadFrame("hello must be the first frame; reconnect to speak the extended protocol")
+    """Change a plain client to the extended protocol; any other is welcomed again."""
     protocol = open_protocol("hubbub.v1") if client.protocol == "plain" else client.connection.protocol
     hub.node.registry.speak(client.connection, protocol, lambda: client.answer(_welcome(client, command.ref)))
 
@@ -52,13 +51,18 @@ async def subscribe(hub: Hub, who: Principal, command: Subscribe, client: Client
         hub.node.registry.listen(client.connection, hub.group(who, command.agentId))
         client.answer(Subscribed(agentId=command.agentId, ref=command.ref))
     elif command.sessionId is not None:
-        async with hub.node.use(hub.key(who, command.sessionId)) as session:
+        await _subscribe(hub, hub.key(who, command.sessionId), command, client)
+    else:
+        raise BadFrame(f"subscribe needs sessionId or agentId; send for example {Subscribe.example}", ref=command.ref)
+
+
+async def _subscribe(hub: Hub, key: Key, command: Subscribe, client: Client) -> None:
+    with room_for(client, key):
+        async with hub.node.use(key) as session:
             history = None
             if command.history is not None:
                 history = await hub.node.history(session.key, command.history)
             await join(client, session, command.afterSeq, command.epoch, subscribed(hub, command, history))
-    else:
-        raise BadFrame(f"subscribe needs sessionId or agentId; send for example {Subscribe.example}", ref=command.ref)
 
 
 async def listen(
@@ -75,17 +79,21 @@ async def listen(
 
 async def unsubscribe(hub: Hub, who: Principal, command: Unsubscribe, client: Client) -> None:
     """Let a client hear a session, or an agent's group, no more."""
-    registry = hub.node.registry
     if command.agentId is not None:
-        registry.unlisten(client.connection, hub.group(who, command.agentId))
+        hub.node.registry.unlisten(client.connection, hub.group(who, command.agentId))
     elif command.sessionId is not None:
-        sub = client.connection.subscriptions.get(hub.key(who, command.sessionId))
-        if sub is not None:
-            registry.drop(sub)
+        leave(hub, who, command.sessionId, client)
     else:
         text = f"unsubscribe needs sessionId or agentId; send for example {Unsubscribe.example}"
         raise BadFrame(text, ref=command.ref)
     client.answer(Ok(ref=command.ref))
+
+
+def leave(hub: Hub, who: Principal, session_id: str, client: Client) -> None:
+    """End a client's subscription to a session, where it has one."""
+    sub = client.connection.subscriptions.get(hub.key(who, session_id))
+    if sub is not None:
+        hub.node.registry.drop(sub)
 
 
 async def typing(hub: Hub, who: Principal, command: Typing, client: Client) -> None:

@@ -3,43 +3,47 @@
 from hub.access.principal import Principal
 from hub.commands.client import Client
 from hub.commands.hub import Hub
-from hub.commands.joining import admit, join, subscribed
+from hub.commands.joining import admit, join, room_for, subscribed
 from hub.errors import UnknownSession
 from hub.ids import Key
-from hub.messages import Edit, Fork, Regenerate
+from hub.messages import Accepted, Edit, Fork, Regenerate
 from hub.sessions import rewriting
 
 
-async def regenerate(hub: Hub, who: Principal, command: Regenerate, client: Client) -> None:
+async def regenerate(hub: Hub, who: Principal, command: Regenerate, client: Client) -> Accepted:
     """Have a message answered anew; the client is answered, and hears the session from that on."""
-    key = await _check(hub, who, client, command.sessionId)
-    async with hub.node.use(key) as session:
-        accepted = await rewriting.regenerate(session, command, who.author)
-        admit(client, session.channel, accepted)
+    key = hub.key(who, command.sessionId)
+    with room_for(client, key):
+        await _check_there(hub, key, command.sessionId)
+        async with hub.node.use(key) as session:
+            accepted = await rewriting.regenerate(session, command, who.author)
+            admit(client, session.channel, accepted)
+    return accepted
 
 
-async def edit(hub: Hub, who: Principal, command: Edit, client: Client) -> None:
+async def edit(hub: Hub, who: Principal, command: Edit, client: Client) -> Accepted:
     """Say another message in a message's place; the client is answered, and hears the session from that on."""
-    key = await _check(hub, who, client, command.sessionId)
-    async with hub.node.use(key) as session:
-        accepted = await rewriting.edit(session, command, who.author, client.agent)
-        admit(client, session.channel, accepted, before=2)  # what is taken back comes first
+    key = hub.key(who, command.sessionId)
+    with room_for(client, key):
+        await _check_there(hub, key, command.sessionId)
+        async with hub.node.use(key) as session:
+            accepted = await rewriting.edit(session, command, who.author, client.agent)
+            admit(client, session.channel, accepted, before=2)  # what is taken back comes first
+    return accepted
 
 
 async def fork(hub: Hub, who: Principal, command: Fork, client: Client) -> None:
     """Begin another session with this one's history; the client is answered, and hears the new one."""
     new_key = hub.key(who, command.newSessionId or hub.node.seams.new_id("s"))
-    key = await _check(hub, who, client, command.sessionId, new_key)
-    history = await rewriting.history(hub.node.log.sessions, key, command, hub.limits)
-    async with hub.node.use(new_key) as session:
-        await rewriting.copy(session, history)
-        await join(client, session, None, None, subscribed(hub, command, None))
+    key = hub.key(who, command.sessionId)
+    with room_for(client, new_key):
+        await _check_there(hub, key, command.sessionId)
+        history = await rewriting.history(hub.node.log.sessions, key, command, hub.limits)
+        async with hub.node.use(new_key) as session:
+            await rewriting.copy(session, history)
+            await join(client, session, None, None, subscribed(hub, command, None))
 
 
-async def _check(hub: Hub, who: Principal, client: Client, session_id: str, new_key: Key | None = None) -> Key:
-    """Return the key; refuse a session that is not there, and *new_key* or it where the client hears too many."""
-    key = hub.key(who, session_id)
-    hub.node.registry.check_room(client.connection, new_key or key)
+async def _check_there(hub: Hub, key: Key, session_id: str) -> None:
     if await hub.node.log.sessions.find(key) is None:
         raise UnknownSession(f"there is no session {session_id}", sessionId=session_id)
-    return key

@@ -115,12 +115,11 @@ TAKING_CLIENT: dict[type[Command], UseCase[Any, Any]] = {
 RETURNING: dict[type[Command], UseCase[Any, Any]] = {Cancel: cancel, Resume: resume}
 
 
-async def receive(client: Client, command: Command) -> None:
-    """Carry out a command of a socket; its answer is written before this returns. Raises HubError."""
+async def receive(client: Client, command: Command) -> object:
+    """Carry out a command of a socket, and return what its use case does; it is answered before. Raises HubError."""
     kind = type(command)
-    if kind is Ping:
-        client.answer(Pong(ref=command.ref))
-    elif kind in TAKING_CLIENT:
-        await TAKING_CLIENT[kind](client.hub, client.who, command, client)
-    else:
-        client.answer(await RETURNING[kind](client.hub, client.who, command))
+    if kind in TAKING_CLIENT:
+        return await TAKING_CLIENT[kind](client.hub, client.who, command, client)
+    answer = Pong(ref=command.ref) if kind is Ping else await RETURNING[kind](client.hub, client.who, command)
+    client.answer(answer)
+    return answer

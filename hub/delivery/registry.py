@@ -1,6 +1,6 @@
 """Who is connected, and who listens to which session and to which agent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import attrs
 
@@ -60,13 +60,13 @@ class Registry:
             for sub in [sub for sub in connection.subscriptions.values() if sub.runs is not None]:
                 self.drop(sub)
 
-    def check_room(self, connection: Connection, key: Key) -> None:
-        """Raise TooManySubscriptions where the connection may not hear one session more.
+    def check_room(self, connection: Connection, key: Key, reserved: Set[Key] = frozenset()) -> None:
+        """Raise TooManySubscriptions where the connection may not hear one session more, beside those of *reserved*.
 
         What it hears for a group does not count: a run that starts cannot be refused.
         """
         limit = self.limits.subscriptions
-        asked_for = {name for name, sub in connection.subscriptions.items() if sub.runs is None}
+        asked_for = {name for name, sub in connection.subscriptions.items() if sub.runs is None} | reserved
         if key not in asked_for and len(asked_for) >= limit:
             raise TooManySubscriptions(
                 f"a connection may hear {limit} sessions: unsubscribe from one first", sessionId=id_of(key)

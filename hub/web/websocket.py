@@ -1,28 +1,28 @@
-"""The WebSocket endpoint: reads frames, hands commands on, and cleans up after each connection."""
+"""The WebSocket endpoint: opens each connection, hands its frames on, and cleans up after it."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
-import attrs
 import structlog
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, web
 from msgspec import Meta, Struct
 
 from hub.commands import table as commands
 from hub.commands.client import Client, attach
 from hub.commands.hub import Hub
+from hub.commands.intake import Intake, error_of
 from hub.errors import HubError
 from hub.limits import Limits
-from hub.messages import Error, Id
+from hub.messages import Id
 from hub.protocols import open_protocol, protocol_names
 from hub.web.doorkeeper import principal
+from hub.web.frames import Frames, Socket, close
 from hub.web.routes import HUB, asked
 
 log = structlog.get_logger()
 
-Sockets = dict[Client, web.WebSocketResponse[Any]]
+Sockets = dict[Client, tuple[Socket, Intake]]
 SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", dict)
-ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
 
 
 class Address(Struct):
@@ -41,23 +41,31 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     """Open a WebSocket; what it says is in the AsyncAPI document."""
     limits = request.app[HUB].limits
     client, ws, address = await _accepted(request)
+    frames = Frames(client, ws)
+    intake = Intake(client, frames.read_ahead)
+    request.app[SOCKETS][client] = ws, intake
     try:
         await _open(client, address)
         del address  # this frame stays for as long as the client: 300 bytes
-        await _read(client, ws)
-    except HubError as refusal:  # the session of its address cannot be had
-        client.answer(Error(code=refusal.code, message=refusal.message))
-        await _close(ws, refusal.close, limits.close_seconds)
+        while (data := await frames.next()) is not None:
+            await intake.receive(data)
+    except HubError as refusal:  # of what the address asks for, or of one frame too many
+        client.answer(error_of(refusal))
+        client.leave()  # nothing is delivered after the close frame
+        await close(ws, refusal.close, limits.close_seconds, refusal.code.encode())
     except Exception:
         log.exception("a connection failed", connection=client.id)
-        await _close(ws, WSCloseCode.INTERNAL_ERROR, limits.close_seconds)
+        client.leave()
+        await close(ws, WSCloseCode.INTERNAL_ERROR, limits.close_seconds)
     finally:
-        request.app[SOCKETS].pop(client, None)
-        await client.close(lambda: _close(ws, WSCloseCode.OK, limits.close_seconds))
+        await frames.stop()
+        await client.close(lambda: close(ws, WSCloseCode.OK, limits.close_seconds))
+        await intake.queues.finished()  # what the client sent is done, also when it has gone
+        del request.app[SOCKETS][client]
     return ws
 
 
-async def _accepted(request: web.Request) -> tuple[Client, web.WebSocketResponse[Any], Address]:
+async def _accepted(request: web.Request) -> tuple[Client, Socket, Address]:
     """Shake hands; the client is attached then, and the caller closes it."""
     hub, who = request.app[HUB], principal(request)
     address, name = asked(request, Address), "plain"
@@ -72,33 +80,22 @@ async def _accepted(request: web.Request) -> tuple[Client, web.WebSocketResponse
         session=address.sessionId,
         whole=not address.stream,
     )
-    request.app[SOCKETS][client] = ws
     return client, ws, address
 
 
-def _socket(limits: Limits) -> web.WebSocketResponse[Any]:
+def _socket(limits: Limits) -> Socket:
     # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node/upkeep.py).
-    # max_msg_size refuses exactly n.
+    # autoclose answers every close with 1000. max_msg_size refuses exactly n.
     return web.WebSocketResponse(
         timeout=limits.close_seconds,
         heartbeat=None,
         autoping=False,
+        autoclose=False,
         compress=False,
         max_msg_size=limits.frame_bytes + 1,
         protocols=[name for name in protocol_names() if name != "plain"],
         decode_text=False,
     )
-
-
-async def _close(ws: web.WebSocketResponse[Any], code: int, seconds: float, message: bytes = b"") -> None:
-    """Close with a handshake, bounded: aiohttp's close() waits for ever for a peer that does not read."""
-    if ws.closed:
-        return
-    try:
-        async with asyncio.timeout(seconds):
-            await ws.close(code=code, message=message)
-    except (TimeoutError, ConnectionError):
-        pass  # the caller aborts the transport
 
 
 async def _open(client: Client, address: Address) -> None:
@@ -108,55 +105,19 @@ async def _open(client: Client, address: Address) -> None:
         await commands.listen(client.hub, client.who, client.session, client.opened, address.afterSeq, address.epoch)
 
 
-async def _read(client: Client, ws: web.WebSocketResponse[Any]) -> None:
-    while not client.is_closed:
-        await client.readable()
-        message = await ws.receive()
-        client.note_sign()
-        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            client.frames += 1
-            if message.type is WSMsgType.TEXT and not _is_utf8(message.data):
-                client.leave()  # nothing is delivered after the close frame
-                seconds = client.hub.limits.close_seconds
-                await _close(ws, WSCloseCode.INVALID_TEXT, seconds, b"a text frame must be UTF-8")
-                return
-            await _receive(client, bytes(message.data))
-        elif message.type is WSMsgType.PING:
-            await ws.pong(message.data)
-        elif message.type is not WSMsgType.PONG:
-            return
-
-
-def _is_utf8(data: bytes) -> bool:
-    """Check what decode_text=False leaves unchecked (RFC 6455, 8.1)."""
-    try:
-        return data.isascii() or bool(data.decode())
-    except UnicodeDecodeError:
-        return False
-
-
-async def _receive(client: Client, data: bytes) -> None:
-    ref = None
-    try:
-        command = client.read(data)
-        ref = command.ref
-        await commands.receive(client, command)
-    except HubError as refusal:
-        about = {key: value for key, value in refusal.about.items() if key in ERROR_FIELDS}
-        client.answer(Error(**({"ref": ref} | about), code=refusal.code, message=refusal.message))
-    except Exception:
-        log.exception("a command failed", connection=client.id)
-        client.answer(Error(code="internal", message="the hub failed; its output says why", ref=ref))
-
-
 async def close_all(app: web.Application, hub: Hub, code: int) -> None:
-    """Close every socket with *code*, all at once and bounded, then abort those that are left."""
+    """Close every socket with *code*, all at once and bounded, then abort those that are left.
+
+    Commands that are still under way are cancelled, also those of clients that have gone.
+    """
     seconds = hub.limits.close_seconds
     sockets: Sockets = app[SOCKETS].copy()
     hub.leave_all()  # nothing is delivered between the close frame and the end
-    closing = [asyncio.create_task(_close(ws, code, seconds)) for ws in sockets.values()]
+    closing = [asyncio.create_task(close(ws, code, seconds)) for ws, _ in sockets.values()]
     if closing:
         await asyncio.wait(closing, timeout=seconds)
-    for client in sockets:
+    for client, (_, intake) in sockets.items():
         client.abort()
+        intake.queues.cancel()
     await asyncio.gather(*closing, return_exceptions=True)
+    await asyncio.gather(*(intake.queues.finished() for _, intake in sockets.values()))

@@ -855,6 +855,73 @@ async def test_a_silent_client_is_asked_and_then_cut_off(hub: Hub, pong: float) 
     assert len(hub.node.registry.connections) == 3
 
 
+@pytest.fixture
+async def slow_gate(hub: Hub) -> AsyncIterator[Path]:
+    """The file that lets slow commands go on; it is there when the hub stops."""
+    hub.agent("deaf.py", GATE + DEAF)
+    yield hub.folder / "gate"
+    (hub.folder / "gate").touch()
+
+
+async def be_slow(client: Client, gate: Path, session: str) -> None:
+    """Send a command that is under way until the gate is there: its agent is to stop, and does not."""
+    accepted = await chat(client, "deaf", str(gate), session)
+    await client.find(lambda frame: frame["type"] == "stream" and frame["runId"] == accepted["runId"])
+    slow = {"agentId": "echo", "sessionId": session, "message": "x", "ifBusy": "rollback"}
+    await client.send(type="chat", ref=f"slow {session}", **slow)
+
+
+async def pong_frame(client: Client) -> None:
+    """Wait for the answer to a control frame, which the hub gives whatever else it reads."""
+    await client.ws.ping()
+    async with asyncio.timeout(PATIENCE):
+        while (message := await client.ws.receive()).type is not aiohttp.WSMsgType.PONG:
+            client.frames.append(message.json())
+
+
+@obeys("command_queues")
+async def test_the_commands_of_so_many_sessions_are_done_beside_each_other(hub: Hub, slow_gate: Path) -> None:
+    """Those for one more wait until one has none left; what comes after them waits, too."""
+    await hub.start(command_queues=3, grace_seconds=NEVER)
+    client = await hub.connect(extended=True, autoping=False)
+    for session in ("s1", "s2"):
+        await be_slow(client, slow_gate, session)
+    assert (await chat(client, "echo", "third", "s3"))["type"] == "accepted"
+    await be_slow(client, slow_gate, "s3")
+    await client.send(type="ping", ref="read")
+    await outcome(client, "read")
+    await client.send(type="chat", agentId="echo", sessionId="s4", message="x", ref="fourth")
+    await client.send(type="ping", ref="after it")
+    await pong_frame(client)
+    assert not {"fourth", "after it"} & {frame.get("ref") for frame in client.frames}
+    slow_gate.touch()
+    for ref in ("slow s1", "slow s2", "slow s3", "fourth"):
+        assert (await client.find(lambda frame, ref=ref: frame.get("ref") == ref))["type"] == "accepted"
+    await client.find(lambda frame: frame.get("ref") == "after it")
+
+
+@obeys("command_bytes")
+@pytest.mark.parametrize(("size", "fitting"), [(200, 4), (2048, 2)])
+async def test_so_much_of_commands_waits(hub: Hub, slow_gate: Path, size: int, fitting: int) -> None:
+    """Each counts 1 KiB or more, the one under way, too. What is past it waits to be read until one is done."""
+    await hub.start(command_bytes=5 * KiB, grace_seconds=NEVER)
+    client = await hub.connect(extended=True, autoping=False)
+    await be_slow(client, slow_gate, "s1")
+    waiting = {"type": "chat", "agentId": "echo", "sessionId": "s1", "message": "x", "ifBusy": "parallel"}
+    for number in range(fitting):
+        await client.ws.send_str(padded(waiting | {"ref": number}, size))
+    await client.send(type="ping", ref="read")
+    assert (await outcome(client, "read"))["type"] == "pong"
+    await client.send(**waiting, ref="over")
+    await client.send(type="ping", ref="not read")
+    await pong_frame(client)
+    assert not any(frame.get("ref") == "not read" for frame in client.frames)
+    slow_gate.touch()
+    await outcome(client, "not read")
+    for ref in (*range(fitting), "over"):
+        assert (await client.find(lambda frame, ref=ref: frame.get("ref") == ref))["type"] == "accepted"
+
+
 @obeys("presence_members")
 @pytest.mark.parametrize("most", [0, 3])
 async def test_so_many_members_are_named(hub: Hub, most: int) -> None:

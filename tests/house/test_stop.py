@@ -113,7 +113,8 @@ async def test_a_stop_keeps_what_was_accepted(
     ]
     for chat in queued:
         await first.send(type="chat", agentId="echo", **chat)
-        assert (await first.until_type("accepted"))["status"] == "queued"
+        accepted = await first.until(lambda f: f["type"] == "accepted" and "clientMsgId" in f)
+        assert accepted["status"] == "queued"
     served.signal(signal.SIGTERM)
     codes = await asyncio.gather(*(client.closed() for client in clients))
     assert codes == [1012, 1012, 1012]

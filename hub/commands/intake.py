@@ -1,0 +1,176 @@
+"""From a client's frames to the answers: which command is done at once, and which waits in a queue."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import attrs
+import structlog
+from msgspec.structs import replace
+
+from hub.commands import table as commands
+from hub.commands.client import Client
+from hub.commands.control import stop
+from hub.commands.listen import leave
+from hub.commands.queues import Queues
+from hub.errors import BadFrame, HubError, NotRunning
+from hub.messages import (
+    Accepted,
+    Cancel,
+    Chat,
+    Command,
+    Edit,
+    Error,
+    Fork,
+    Hello,
+    Regenerate,
+    Resume,
+    Subscribe,
+    Unsubscribe,
+)
+
+log = structlog.get_logger()
+
+Keys = tuple[str, ...]
+ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
+
+
+def error_of(refusal: HubError, ref: str | int | None = None) -> Error:
+    """Return what a client is told of a refusal."""
+    about = {key: value for key, value in refusal.about.items() if key in ERROR_FIELDS}
+    return Error(**({"ref": ref} | about), code=refusal.code, message=refusal.message)
+
+
+def _chat_keys(client: Client, chat: Chat) -> Keys:
+    session_id = chat.sessionId or client.session
+    return (session_key(client, session_id) if session_id is not None else _own_key(chat.agentId or client.agent),)
+
+
+def _fork_keys(client: Client, fork: Fork) -> Keys:
+    """It reads one session, and writes another."""
+    ids = (fork.sessionId, fork.newSessionId or fork.sessionId)
+    return tuple(dict.fromkeys(session_key(client, session_id) for session_id in ids))
+
+
+def _subscribe_keys(client: Client, subscribe: Subscribe) -> Keys:
+    """An agent's group is joined at once."""
+    session_id = subscribe.sessionId if subscribe.agentId is None else None
+    return (session_key(client, session_id),) if session_id is not None else ()
+
+
+def _keys(client: Client, command: Edit | Regenerate | Resume) -> Keys:
+    return (session_key(client, command.sessionId),)
+
+
+# The commands that go through queues, and which: those of the sessions whose order they keep.
+QUEUED: dict[type[Command], Callable[[Client, Any], Keys]] = {
+    Chat: _chat_keys,
+    Subscribe: _subscribe_keys,
+    Fork: _fork_keys,
+    Edit: _keys,
+    Regenerate: _keys,
+    Resume: _keys,
+}
+
+
+def _own_key(agent_id: str) -> str:
+    """Return the key of the connection's own session for an agent, also before it has an id; `/` is in no id."""
+    return f"/{agent_id}"
+
+
+def session_key(client: Client, session_id: str) -> str:
+    """Return the key of a session's queue: its id, but for the connection's own sessions."""
+    return next((_own_key(agent) for agent, own in client.own_sessions.items() if own == session_id), session_id)
+
+
+@attrs.define(eq=False, repr=False)
+class Intake:
+    """Takes what one socket sends. Each command is answered once, whatever becomes of it.
+
+    `chat`, `subscribe`, `edit`, `regenerate`, `fork` and `resume` go through the queue of their session. All others are
+    done at once. A `cancel` or `unsubscribe` also holds for what was sent before it: it is done again, without an
+    answer, after each such command that its session's queue has.
+
+    *read_ahead* is called before receive() waits for room: what comes meanwhile is for the caller to look at.
+    """
+
+    client: Client
+    read_ahead: Callable[[], None]
+    queues: Queues = attrs.field(init=False)
+    _frames: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.queues = Queues(self.client.hub.limits, self._follow_up)
+
+    async def receive(self, data: bytes) -> None:
+        """Take a frame; its command is done, or has its place in a queue, when this returns."""
+        self._frames += 1
+        try:
+            command = self.client.read(data)
+        except BadFrame as refusal:
+            self.client.answer(error_of(refusal))
+        except Exception:  # of a protocol from another package
+            self._fail(None)
+        else:
+            await self._take(command, len(data))
+
+    async def _take(self, command: Command, size: int) -> None:
+        kind = type(command)
+        keys = QUEUED[kind](self.client, command) if kind in QUEUED else ()
+        if isinstance(command, (Cancel, Unsubscribe)):
+            keys = await self._overtake(command)
+        elif kind is Hello and self.client.protocol == "plain" and self._frames > 1:
+            text = "hello must be the first frame; reconnect to speak the extended protocol"
+            self.client.answer(error_of(BadFrame(text), command.ref))
+        elif not keys:
+            await self._carry_out(command)
+        if keys:
+            while not self.queues.has_room(keys):
+                self.read_ahead()
+                await self.queues.changed()
+            self.queues.put(keys, size, partial(self._carry_out, command))
+
+    async def _overtake(self, command: Cancel | Unsubscribe) -> Keys:
+        """Do a command before those of its session that were sent earlier, and again after each of them.
+
+        A `cancel` waits for them where nothing runs yet, as what they start may be what it is meant to stop: then the
+        key of its queue is returned.
+        """
+        is_of_session = (command.agentId if isinstance(command, Unsubscribe) else command.runId) is None
+        key = session_key(self.client, command.sessionId or "")
+        if not is_of_session or not self.queues.is_busy(key):
+            await self._carry_out(command)
+            return ()
+        try:
+            await self._carry_out(command, raised=(NotRunning,))
+        except NotRunning:
+            return (key,)
+        self.queues.mark(key, replace(command, ref=None))
+        return ()
+
+    async def _carry_out(self, command: Command, raised: tuple[type[HubError], ...] = ()) -> object:
+        """Carry out a command and return what its use case does; one that is refused, or fails, is answered so."""
+        try:
+            return await commands.receive(self.client, command)
+        except raised:
+            raise
+        except HubError as refusal:
+            self.client.answer(error_of(refusal, command.ref))
+        except Exception:
+            self._fail(command.ref)
+        return None
+
+    def _fail(self, ref: str | int | None) -> None:
+        log.exception("a command failed", connection=self.client.id)
+        self.client.answer(Error(code="internal", message="the hub failed; its output says why", ref=ref))
+
+    def _follow_up(self, command: Command, result: object) -> None:
+        """Let a command that was done at once hold for one that was sent before it and is done now."""
+        client = self.client
+        if isinstance(command, Unsubscribe) and command.sessionId is not None:
+            leave(client.hub, client.who, command.sessionId, client)
+        elif isinstance(command, Cancel) and isinstance(result, Accepted):
+            if command.queued or result.status == "started":
+                with suppress(NotRunning):
+                    stop(client.hub, client.who, replace(command, runId=result.runId))
