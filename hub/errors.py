@@ -5,6 +5,7 @@ HubError
 │   ├── UnknownType       a type that is no command
 │   └── BadId             an id outside its alphabet or length
 ├── TooManySubscriptions  one connection wants more sessions than the limit
+├── RateLimited           one connection sends commands faster than the limit
 ├── UnknownAgent          nothing of that name in the agents folder
 ├── UnknownSession        nothing was said under that id
 ├── UnknownInterrupt      no run of that session asked such a question
@@ -68,7 +69,11 @@ class BadId(BadFrame):
 
 
 class TooManySubscriptions(HubError):
-    code, status, close = "too_many_subscriptions", 429, 4004
+    code, status = "too_many_subscriptions", 429
+
+
+class RateLimited(HubError):
+    code, status, close = "rate_limited", 429, 4004
 
 
 class UnknownAgent(HubError):
@@ -177,7 +182,7 @@ class Draining(Unavailable):
 
 
 class Refused(HubError):
-    code, status, close = "refused", 403, 4507
+    code, status = "refused", 403  # before the upgrade: there is no socket to close
 
 
 class Denied(HubError):

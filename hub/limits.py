@@ -41,6 +41,9 @@ class Limits:
     subscriptions: Count = 128  # per connection
     command_queues: Count = 8  # per connection: sessions whose commands are carried out beside each other
     command_bytes: Count = 1 * MiB  # per connection, of commands that wait or are under way; each counts 1 KiB or more
+    commands_per_second: Count = 100  # per connection
+    command_burst: Count = 200  # commands of one connection at once
+    bad_frames_per_minute: Count = 10  # per connection: one more closes with 4501
     page_rows: Count = 8192
     first_page_rows: Count = 1024  # of a catch-up: one who joins late sees something soon
     page_bytes: Count = 256 * KiB  # of replay; also the longest merged chunk

@@ -1,8 +1,10 @@
 """From a client's frames to the answers: which command is done at once, and which waits in a queue."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from math import ceil
 from typing import Any
 
 import attrs
@@ -14,7 +16,8 @@ from hub.commands.client import Client
 from hub.commands.control import stop
 from hub.commands.listen import leave
 from hub.commands.queues import Queues
-from hub.errors import BadFrame, HubError, NotRunning
+from hub.commands.rate import Rate
+from hub.errors import BadFrame, HubError, NotRunning, RateLimited
 from hub.messages import (
     Accepted,
     Cancel,
@@ -32,6 +35,7 @@ from hub.messages import (
 
 log = structlog.get_logger()
 
+MINUTE = 60.0
 Keys = tuple[str, ...]
 ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
 
@@ -99,21 +103,47 @@ class Intake:
     read_ahead: Callable[[], None]
     queues: Queues = attrs.field(init=False)
     _frames: int = 0
+    _commands: Rate = attrs.field(init=False)
+    _bad_frames: Rate = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.queues = Queues(self.client.hub.limits, self._follow_up)
+        limits = self.client.hub.limits
+        self.queues = Queues(limits, self._follow_up)
+        self._commands = Rate(limits.commands_per_second, limits.command_burst)
+        self._bad_frames = Rate(limits.bad_frames_per_minute / MINUTE, limits.bad_frames_per_minute)
 
     async def receive(self, data: bytes) -> None:
-        """Take a frame; its command is done, or has its place in a queue, when this returns."""
+        """Take a frame; its command is done, or has its place in a queue, when this returns.
+
+        Raises BadFrame and RateLimited where there were too many: the socket is to be closed with their codes.
+        """
         self._frames += 1
+        now = asyncio.get_running_loop().time()
+        excess = self._commands.excess(now)
         try:
             command = self.client.read(data)
         except BadFrame as refusal:
+            if self._bad_frames.excess(now):
+                raise
             self.client.answer(error_of(refusal))
         except Exception:  # of a protocol from another package
             self._fail(None)
         else:
-            await self._take(command, len(data))
+            if excess:
+                self._limit(command, excess)
+            else:
+                await self._take(command, len(data))
+
+    def _limit(self, command: Command, excess: float) -> None:
+        limits = self.client.hub.limits
+        refusal = RateLimited(
+            f"more than {limits.commands_per_second} commands a second: wait, and send it again",
+            retryAfterMs=ceil(excess / limits.commands_per_second * 1000),
+            ref=command.ref,
+        )
+        if excess > limits.command_burst:
+            raise refusal
+        self.client.answer(error_of(refusal))
 
     async def _take(self, command: Command, size: int) -> None:
         kind = type(command)

@@ -14,8 +14,9 @@ from hub.protocols import open_protocol
 
 
 async def welcome(hub: Hub, who: Principal, client: Client) -> None:
-    """Tell a client where it is; the first frame of the extended protocol."""
-    client.answer(_welcome(client, None))
+    """Let a client in, and tell it where it is; one of the plain protocol is told nothing."""
+    if client.protocol != "plain":
+        client.answer(_welcome(client, None))
 
 
 async def hello(hub: Hub, who: Principal, command: Hello, client: Client) -> None:

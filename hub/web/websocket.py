@@ -99,8 +99,7 @@ def _socket(limits: Limits) -> Socket:
 
 
 async def _open(client: Client, address: Address) -> None:
-    if client.protocol != "plain":
-        await commands.welcome(client.hub, client.who, client)
+    await commands.welcome(client.hub, client.who, client)
     if client.session is not None:
         await commands.listen(client.hub, client.who, client.session, client.opened, address.afterSeq, address.epoch)
 

@@ -922,6 +922,32 @@ async def test_so_much_of_commands_waits(hub: Hub, slow_gate: Path, size: int, f
         assert (await client.find(lambda frame, ref=ref: frame.get("ref") == ref))["type"] == "accepted"
 
 
+@obeys("commands_per_second", "command_burst")
+async def test_commands_have_a_rate(hub: Hub) -> None:
+    """So many at once are done; the next is refused until its time, and one who goes on is closed."""
+    await hub.start(commands_per_second=3, command_burst=7)
+    client = await hub.connect()
+    for number in range(60):  # a hub that stands still for 15 s would take them all
+        await client.send(type="ping", ref=number)
+    assert await client.closed() == 4004
+    assert [frame["type"] for frame in client.frames[:7]] == ["pong"] * 7
+    refused = next(frame for frame in client.frames if frame["type"] == "error")
+    assert refused["code"] == "rate_limited" and 0 < refused["retryAfterMs"] <= 334
+    assert "more than 3 commands a second" in refused["message"]
+    assert sum(frame["type"] == "error" for frame in client.frames) >= 8
+
+
+@obeys("bad_frames_per_minute")
+async def test_bad_frames_have_a_limit(hub: Hub) -> None:
+    """One more has its error, too, and closes the connection."""
+    await hub.start(bad_frames_per_minute=3)
+    client = await hub.connect()
+    for _ in range(4):
+        await client.send(type="dance")
+    assert await client.closed() == 4501
+    assert [frame["code"] for frame in client.frames] == ["unknown_type"] * 4
+
+
 @obeys("presence_members")
 @pytest.mark.parametrize("most", [0, 3])
 async def test_so_many_members_are_named(hub: Hub, most: int) -> None:

@@ -145,7 +145,7 @@ BAD = [
 async def test_a_bad_frame_gets_an_error_that_says_what_to_send_and_the_connection_stays(hub: Hub) -> None:
     """Each documented error, then a chat on the same socket that works."""
     hub.agent("broken.py", "def broken(message: str:\n    pass")
-    await hub.start()
+    await hub.start(bad_frames_per_minute=len(BAD))
     client = await hub.connect()
     for frame, code, words in BAD:
         await client.ws.send_bytes(frame)
