@@ -257,9 +257,9 @@ class Node:
         last = min(last, limits.history_messages)
         messages: Sequence[Message] = ()
         while last:
-            changes = session.outbox.changes if session is not None else 0
+            changes = session.outbox.history_version if session is not None else 0
             messages = await self.log.sessions.last_messages(key, last, limits.history_bytes)
-            if session is None or session.outbox.changes == changes:
+            if session is None or session.outbox.history_version == changes:
                 break  # else a message came or went meanwhile: read them again
         return tuple(attrs.asdict(m, filter=lambda a, value: value is not None and a.name != "seq") for m in messages)
 

@@ -16,7 +16,7 @@ from hub.sessions import chats
 from hub.sessions.chats import Taken
 from hub.sessions.hosts import SessionHost
 from hub.sessions.once import Once
-from hub.sessions.outbox import Outbox, landing
+from hub.sessions.outbox import Outbox, OutboxState, landing
 from hub.sessions.run import Run
 from hub.sessions.schedule import Schedule
 
@@ -107,7 +107,7 @@ class Admission:
         if self.schedule.draining:
             text = "the hub is going down: reconnect in a moment"
             raise Draining(text, **about, sessionId=self.channel.id, retryAfterMs=1000)
-        if self.outbox.failing:
+        if self.outbox.state is OutboxState.BACKING_OFF:
             raise self.outbox.unwritable(**about)
 
     def _check_room(self, chat: Chat, agent: Agent, starts: bool, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from enum import Enum, auto
 
 import attrs
 import structlog
@@ -71,63 +72,106 @@ def landing(item: Item, landed: Landed = lambda seq: None) -> "asyncio.Future[in
     return kept
 
 
-@attrs.define(eq=False, repr=False)
+class OutboxState(Enum):
+    """What an outbox does; see Outbox, where the edges are drawn."""
+
+    IDLE = auto()
+    WAITING = auto()
+    IN_FLIGHT = auto()
+    BACKING_OFF = auto()
+    RETRYING = auto()
+    CLOSED = auto()
+
+
+# Names of their own, for say() is called for each token: in Python 3.11 an attribute of an enum costs a call.
+IDLE, IN_FLIGHT = OutboxState.IDLE, OutboxState.IN_FLIGHT
+HAS_FAILED = (OutboxState.BACKING_OFF, OutboxState.RETRYING)
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Outbox:
     """The one appender of a session: order is by construction.
 
     While a commit is in flight text gathers; when it lands all that gathered is the next event. Chunks alone are
     flushed at the *pace*, the first of a pause at once; any other event takes along what waits.
-    *changes* counts what changed the history. *failing* says that the next try waits, *failed* that the last try left
-    something waiting.
+
+        IDLE --------- an event, or a chunk after a pause ---------> IN_FLIGHT
+        IDLE --------- a chunk in the frame of the last one -------> WAITING
+        WAITING ------ the frame is over, or an event comes -------> IN_FLIGHT
+        IN_FLIGHT ---- landed, nothing gathered -------------------> IDLE
+        IN_FLIGHT ---- landed, chunks gathered --------------------> WAITING
+        IN_FLIGHT ---- landed, an event or a due chunk gathered ---> IN_FLIGHT
+        IN_FLIGHT ---- failed, all was refused --------------------> IDLE
+        IN_FLIGHT ---- failed, something stays --------------------> BACKING_OFF
+        BACKING_OFF -- after retry_seconds ------------------------> RETRYING
+        BACKING_OFF -- after retry_seconds, all was forgotten -----> IDLE
+        RETRYING ----- as IN_FLIGHT -------------------------------> IDLE, WAITING, IN_FLIGHT, BACKING_OFF
+        any state ---- close() ------------------------------------> CLOSED
+
+    A timer runs in WAITING and in BACKING_OFF. An append is under way in IN_FLIGHT and in RETRYING; one that is under
+    way in close() still lands. *history_version* counts what changed the history. *at_rest* is called when an event
+    other than a chunk has landed or was refused, and nothing is left.
     """
 
     key: Key
     store: EventStore
     limits: Limits
     pace: Pace
-    idle: Callable[[], None]
-    failing: bool = False
-    failed: bool = False
-    changes: int = 0
+    at_rest: Callable[[], None]
+    state: OutboxState = IDLE
+    history_version: int = 0
     _pending: list[Item | Piece] = attrs.Factory(list)
-    _flying: list[Item | Piece] = attrs.Factory(list)
+    _in_flight: list[Item | Piece] = attrs.Factory(list)
     _tails: dict[str, Piece] = attrs.Factory(dict)
-    _urgent: bool = False
     _timer: asyncio.TimerHandle | None = None
-    _retry_timer: asyncio.TimerHandle | None = None
-    _is_closed: bool = False
-    _next: float = float("-inf")  # when chunks alone may go again
+    _frame_end: float = float("-inf")  # when chunks alone may go again
     _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     @property
     def empty(self) -> bool:
-        return not self._pending and not self._flying
+        return not self._pending and not self._in_flight
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last append failed, and what it had is tried again."""
+        return self.state in HAS_FAILED
 
     def changing(self) -> bool:
         """Tell whether something is on its way that will change the history."""
-        there = (*self._flying, *self._pending)
+        there = (*self._in_flight, *self._pending)
         return any(isinstance(item, Item) and (item.messages or item.removed) for item in there)
 
     async def settled(self) -> None:
         """Wait until the log's history is as what was said makes it; raises StorageUnavailable where it cannot be."""
         while self.changing():
-            if self.failed:
+            if self.has_failed or self.state is OutboxState.CLOSED:
                 raise self.unwritable()
-            waiter = self._loop.create_future()
-            self._waiters.append(waiter)
-            await waiter
+            await self.outcome()
+
+    async def emptied(self) -> None:
+        """Wait until nothing waits and nothing is under way, or it is closed."""
+        while not self.empty and self.state is not OutboxState.CLOSED:
+            await self.outcome()
+
+    async def outcome(self) -> None:
+        """Wait until an append has landed or failed, and those concerned know it, or the outbox is closed."""
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
 
     def unwritable(self, **about: str | None) -> StorageUnavailable:
         """Return what is said to one who comes while the log takes nothing."""
         text = "the hub's log cannot be written now: try again"
         return StorageUnavailable(text, **about, sessionId=id_of(self.key), retryAfterMs=1000)
 
-    def _tell_waiters(self) -> None:
+    def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    # --- what comes -------------------------------------------------------------------------------------------------
 
     def put(self, *items: Item) -> None:
         """Queue events that are not chunks; they go in one append, together with whatever waits."""
@@ -135,8 +179,8 @@ class Outbox:
             if item.runId is not None:
                 self._tails.pop(item.runId, None)
         self._pending.extend(items)
-        self._urgent = True
-        self._soon()
+        if self.state in (IDLE, OutboxState.WAITING):
+            self._flush()
 
     def say(
         self, run: str, agent: str, message_id: str, offset: int, text: str, size: int, kept: Callable[[int], None]
@@ -150,46 +194,62 @@ class Outbox:
             tail.join(text, size)
             return
         piece, now = Piece(agent, run, Chunk(message_id, text, offset), kept=kept, size=size), self._loop.time()
-        # The most usual: it goes alone, and at once. It is in no _tails, so nothing joins what is on its way.
-        if now >= self._next and not (self._flying or self._pending or self._timer or self.failing):
-            self._flying, self._next = [piece], now + self.pace.seconds
-            self.store.append(Append(self.key, self._flying), self._landed)
+        # The most usual: it goes alone, and at once. It is in no _tails, so nothing joins what is on its way. IDLE has
+        # no timer, so _enter() is spared.
+        if self.state is IDLE and now >= self._frame_end:
+            self.state, self._in_flight, self._frame_end = IN_FLIGHT, [piece], now + self.pace.seconds
+            self.store.append(Append(self.key, self._in_flight), self._landed)
             return
         self._tails[run] = piece
         self._pending.append(piece)
-        if not self._flying and self._timer is None:
-            self._soon()
+        if self.state is IDLE:
+            self._enter(OutboxState.WAITING, self._frame_end - now, self._flush)
 
     def forget(self, run: str) -> None:
         """Drop what waits of a run whose chat was refused: it never was."""
         self._pending = [item for item in self._pending if item.runId != run]
         self._tails.pop(run, None)
 
-    def _soon(self) -> None:
-        if self._flying or self.failing or self._is_closed:
-            return  # _landed or the retry comes back here
-        wait = 0.0 if self._urgent else self._next - self._loop.time()
+    def close(self) -> None:
+        """Try no more: the node is closed, and what still waits is lost with it."""
+        self._enter(OutboxState.CLOSED)
+        self._wake_waiters()
+
+    # --- what goes --------------------------------------------------------------------------------------------------
+
+    def _enter(self, state: OutboxState, seconds: float = 0.0, then: Callable[[], None] | None = None) -> None:
+        """Change the state, and the timer with it: *then* is called after *seconds* in it. CLOSED is never left.
+
+        All edges but those of a chunk that goes alone pass here: for these the call would cost a tenth more.
+        """
         if self._timer is not None:
-            if wait > 0:
-                return
             self._timer.cancel()
-        self._timer = None
-        if wait > 0:
-            self._timer = self._loop.call_later(wait, self._flush)
+            self._timer = None
+        if self.state is not OutboxState.CLOSED:
+            self.state = state
+            if then is not None:
+                self._timer = self._loop.call_later(seconds, then)
+
+    def _go_on(self) -> None:
+        """Enter the state that follows from what waits, where an append has landed."""
+        if not self._pending or self.state is OutboxState.CLOSED:
+            self._enter(IDLE)
+            return
+        wait = self._frame_end - self._loop.time()
+        if wait > 0 and not any(isinstance(item, Item) for item in self._pending):
+            self._enter(OutboxState.WAITING, wait, self._flush)
         else:
             self._flush()
 
     def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        items = self._flying = self._take()
-        self._urgent = any(isinstance(item, Item) for item in self._pending)  # held back by more than one chunk
+        """Append what may go now."""
+        self._enter(OutboxState.RETRYING if self.state is OutboxState.BACKING_OFF else IN_FLIGHT)
+        items = self._in_flight = self._take()
         pieces = [item for item in items if isinstance(item, Piece)]
         if pieces:  # a run's start does not make its first chunk wait
             # Where chunks are left that are full already, waiting longer joins nothing.
             joined = not self._pending and any(piece.more is not None for piece in pieces)
-            self._next = self._loop.time() + (self.pace.stretched if joined else self.pace.seconds)
+            self._frame_end = self._loop.time() + (self.pace.stretched if joined else self.pace.seconds)
         for piece in pieces:
             piece.close()
         self.store.append(self._append(items), self._landed)
@@ -232,25 +292,27 @@ class Outbox:
         return taken
 
     def _landed(self, first: int | Exception) -> None:
-        items, self._flying = self._flying, []
+        """Tell all concerned what became of the append. What they say to that gathers, and goes together."""
+        items, self._in_flight = self._in_flight, []
         if isinstance(first, Exception):
             self._failed(items, first)
             return
-        self.failed = False
         chunks = True
         for item in items:
             if isinstance(item, Piece):
                 item.kept(item.size)
             else:
                 chunks = False
-                self.changes += bool(item.messages or item.removed)
+                self.history_version += bool(item.messages or item.removed)
                 self._tell(item, item.seq)
         if self._waiters:
-            self._tell_waiters()
-        if self._pending:
-            self._soon()
-        elif not chunks:  # where chunks land alone their run goes on
-            self.idle()
+            self._wake_waiters()
+        if self._pending or self.state is not IN_FLIGHT:
+            self._go_on()
+        else:
+            self.state = IDLE  # IN_FLIGHT has no timer, either
+        if not chunks and self.empty:  # where chunks land alone their run goes on
+            self.at_rest()
 
     def _tell(self, item: Item, seq: int | StorageUnavailable) -> None:
         """Say what became of an item; where that fails, the rest of the session must go on all the same."""
@@ -263,34 +325,23 @@ class Outbox:
     def _failed(self, items: list[Item | Piece], reason: Exception) -> None:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
         refused = [item for item in items if isinstance(item, Item) and item.refusable]
+        is_first = self.state is not OutboxState.RETRYING
         # Before anyone is told: what a refusal sets going waits for the next try, where it can still be forgotten.
-        was = self.failed
-        self.failing = self.failed = True
         self._pending = [item for item in items if item not in refused] + self._pending
+        self._enter(OutboxState.BACKING_OFF, self.limits.retry_seconds, self._retry)
         for item in refused:
             self._tell(item, refusal)
-        self._tell_waiters()
         if not self._pending:
-            self.failing = self.failed = False
-            self.idle()
-            return
-        if not was:
+            self._enter(IDLE)
+        elif is_first:
             log.warning("the log cannot be written; what was said waits", session=self.key)
-        if not self._is_closed:
-            self._retry_timer = self._loop.call_later(self.limits.retry_seconds, self._retry)
-
-    def close(self) -> None:
-        """Try no more: the node is closed, and what still waits is lost with it."""
-        self._is_closed = True
-        for timer in (self._timer, self._retry_timer):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._retry_timer = None
+        self._wake_waiters()
+        if self.empty:
+            self.at_rest()
 
     def _retry(self) -> None:
-        self.failing = False
-        self._urgent = True
         if self._pending:
-            self._soon()
-        else:
-            self.idle()
+            self._flush()
+        else:  # all that waited was forgotten
+            self._enter(IDLE)
+            self.at_rest()

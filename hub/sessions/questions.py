@@ -12,7 +12,7 @@ from hub.hosting.contract import Reply
 from hub.ids import Key, id_of
 from hub.limits import Limits, size_text
 from hub.messages import Interrupt, InterruptResolved
-from hub.sessions.outbox import Item, Outbox
+from hub.sessions.outbox import Item, Outbox, OutboxState
 from hub.storage.log import EventStore, RunStore
 from hub.storage.records import KeptChat
 
@@ -103,7 +103,7 @@ class Questions:
             await question.taken.wait()
         if self._shut or question is None or interrupt_id not in self.open:
             raise too_late(id_of(self.outbox.key), interrupt_id)
-        if self.outbox.failing:
+        if self.outbox.state is OutboxState.BACKING_OFF:
             raise self.outbox.unwritable()
         question.taken = asyncio.Event()
         kept: asyncio.Future[None] = self._loop.create_future()

@@ -107,9 +107,9 @@ async def _trail(session: Session, message_id: str, stays: int = 0) -> Sequence[
     most = session.host.limits.taken_messages
     while True:
         await session.outbox.settled()
-        before = session.outbox.changes
+        before = session.outbox.history_version
         found = await session.host.log.sessions.trail(session.key, message_id, most + stays + 1)
-        if session.outbox.changes != before or session.outbox.changing():
+        if session.outbox.history_version != before or session.outbox.changing():
             continue  # a run has ended meanwhile
         if not found:
             raise _unknown(session.id, message_id)

@@ -157,7 +157,7 @@ class Schedule:
             run.stop("cancelled")
         for run in runs:
             while self.has(run.id):
-                if self.outbox.failed:
+                if self.outbox.has_failed:
                     raise self.outbox.unwritable()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.limits.retry_seconds):

@@ -29,7 +29,13 @@ class Session:
 
     def __attrs_post_init__(self) -> None:
         channel, host = self.channel, self.host
-        self.outbox = Outbox(channel.key, host.log.events, host.limits, host.pace, lambda: host.tidy(channel.key))
+        self.outbox = Outbox(
+            key=channel.key,
+            store=host.log.events,
+            limits=host.limits,
+            pace=host.pace,
+            at_rest=lambda: host.tidy(channel.key),
+        )
         self.schedule = Schedule(
             channel=channel, host=host, outbox=self.outbox, changed=lambda: host.session_changed(self)
         )

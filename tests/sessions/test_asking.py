@@ -15,7 +15,7 @@ from hub.access.principal import ALL, Principal
 from hub.commands import table as commands
 from hub.errors import AlreadyResolved, StorageUnavailable
 from hub.messages import Ok, Resume, UserMessage
-from hub.sessions.outbox import Item, landing
+from hub.sessions.outbox import Item, OutboxState, landing
 from hub.storage.log import Done
 from hub.storage.records import Append
 
@@ -105,7 +105,7 @@ class Held:
 async def until_it_writes(hub: Hub) -> None:
     """Wait until the log is tried again after a failure."""
     async with asyncio.timeout(PATIENCE):
-        while hub.node.sessions["s1"].outbox.failing:
+        while hub.node.sessions["s1"].outbox.state is OutboxState.BACKING_OFF:
             await asyncio.sleep(0.001)
 
 
@@ -335,7 +335,7 @@ async def test_no_answer_is_taken_while_the_log_fails(hub: Hub) -> None:
     held, outbox = Held(hub), hub.node.sessions["s1"].outbox
     held.log.append = lambda _, done: done(StorageUnavailable("disk full"))  # type: ignore[method-assign]
     async with asyncio.timeout(PATIENCE):
-        while not outbox.failing:
+        while outbox.state is not OutboxState.BACKING_OFF:
             await asyncio.sleep(0.001)
     await answer(client, question)
     assert (await client.until_type("error"))["code"] == "storage_unavailable"
