@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from enum import Enum, auto
 from typing import Any, cast
 
 import attrs
@@ -28,14 +29,46 @@ log = structlog.get_logger()
 SLICE_SECONDS = 0.005  # a generator that never waits is given back to the loop this often
 
 
+class RunState(Enum):
+    """Where a run stands; see Run, where the edges are drawn."""
+
+    QUEUED = auto()
+    STARTING = auto()
+    RUNNING = auto()
+    ENDING = auto()
+    ENDED = auto()
+
+
+EDGES = {
+    RunState.QUEUED: {RunState.STARTING, RunState.ENDED},
+    RunState.STARTING: {RunState.RUNNING, RunState.ENDED},
+    RunState.RUNNING: {RunState.ENDING, RunState.ENDED},
+    RunState.ENDING: {RunState.ENDED},
+    RunState.ENDED: set(),
+}
+
+
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Run:
-    """One answer of one agent to one message. All methods are called in the loop."""
+    """One answer of one agent to one message. All methods are called in the loop.
+
+        QUEUED ------ start(): `run_started` is given to the log --------> STARTING
+        QUEUED ------ stop(), fail(), leave() ---------------------------> ENDED
+        STARTING ---- go(): `run_started` is in the log -----------------> RUNNING
+        STARTING ---- stop(), leave() -----------------------------------> ENDED
+        RUNNING ----- stop(): the agent's code is cancelled -------------> ENDING
+        RUNNING ----- the code has ended; leave() -----------------------> ENDED
+        ENDING ------ the code has ended, or the grace is over; leave() -> ENDED
+
+    An ENDED run says nothing more: its end is on its way to the log, or leave() left it to the next start. Its code may
+    go on where it ignores its cancel. A run of an earlier process begins as QUEUED, too.
+    """
 
     record: RunRecord
     agent: Agent | None
     host: RunHost
-    stopping: StopReason | None = None
+    state: RunState = RunState.QUEUED
+    stop_reason: StopReason | None = None
     task: asyncio.Task[None] | None = None
     questions: Questions = attrs.field(init=False)
     speech: Speech = attrs.field(init=False)
@@ -72,8 +105,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Tell whether it says nothing more: its end is on its way to the log, or it was left to the next start."""
-        return self.speech.closed
+        return self.state is RunState.ENDED
 
     @property
     def message_ids(self) -> tuple[str, ...]:
@@ -82,9 +114,15 @@ class Run:
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
-    def reserve(self) -> None:
-        """Count against the agent's limit, until the code has ended or will not be called."""
+    def _enter(self, state: RunState) -> None:
+        """Change the state: the one place where that is done."""
+        assert state in EDGES[self.state], f"a run does not go from {self.state} to {state}"
+        self.state = state
+
+    def start(self) -> None:
+        """Take a place of the agent, until the code has ended or will not be called."""
         assert self.agent is not None
+        self._enter(RunState.STARTING)
         self.agent.working += 1
         self.agent.places += 1
         self._is_working = self._has_place = True
@@ -106,9 +144,10 @@ class Run:
 
     def go(self) -> None:
         """Call the agent's code; its `run_started` is in the log."""
-        if self.ended:
+        if self.state is not RunState.STARTING:  # it was stopped, or left, meanwhile
             return
         assert self.agent is not None
+        self._enter(RunState.RUNNING)
         loop = asyncio.get_running_loop()
         self._heard = loop.time()
         marks = self.agent.marks
@@ -119,19 +158,22 @@ class Run:
 
     def stop(self, reason: StopReason) -> None:
         """End the run for *reason*, when its work has stopped or after the grace time; twice is once."""
-        if self.ended or self.stopping:
+        if self.state in (RunState.ENDING, RunState.ENDED):
             return
-        self.stopping = reason
-        self.questions.shut()
         if self.task is None:
             self._end(reason)
             return
+        self._enter(RunState.ENDING)
+        self.stop_reason = reason
+        self.questions.shut()
         self.task.cancel()
         loop = asyncio.get_running_loop()
         self._timers["grace"] = loop.call_later(self.host.limits.grace_seconds, self._abandon)
 
     def leave(self) -> None:
         """Stop without an end: the run stays in the log as started, and runs again at the next start."""
+        if not self.ended:
+            self._enter(RunState.ENDED)
         self.speech.close()
         self._clear_timers()
         self.questions.leave()
@@ -142,7 +184,8 @@ class Run:
 
     def _abandon(self) -> None:
         log.warning("agent ignores its cancel; its later output is dropped", agent=self.record.agentId, run=self.id)
-        self._end(self.stopping or "cancelled")
+        assert self.stop_reason is not None
+        self._end(self.stop_reason)
         if self.agent is not None and self.agent.work is None:
             # A thread goes on whatever its task does: it keeps its place, and is waited for.
             self._give_place()
@@ -235,8 +278,8 @@ class Run:
         error = None if task.cancelled() else task.exception()
         if self.ended:
             return
-        if self.stopping:
-            self._end(self.stopping)
+        if self.stop_reason is not None:
+            self._end(self.stop_reason)
         elif self._refused is not None:
             self._end("error", self._refused)
         elif error is not None:
@@ -251,8 +294,7 @@ class Run:
         self._end("error", AgentError(error.message, error.code))
 
     def _end(self, reason: StopReason, error: AgentError | None = None) -> None:
-        if self.ended:
-            return
+        self._enter(RunState.ENDED)
         last_id = self.speech.end()
         self._clear_timers()
         if self.task is None:

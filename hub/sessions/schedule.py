@@ -20,7 +20,7 @@ from hub.seams import Seams
 from hub.sessions.hosts import SessionHost
 from hub.sessions.outbox import Item, Outbox
 from hub.sessions.past import past
-from hub.sessions.run import Run
+from hub.sessions.run import Run, RunState
 from hub.sessions.shelf import shelf
 from hub.storage.records import RunRecord
 
@@ -97,7 +97,7 @@ class Schedule:
         """Let a waiting run go on; its agent is called when `run_started` is in the log, in one commit with *first*."""
         self.waiting.remove(run)
         self.running[run.id] = run
-        run.reserve()
+        run.start()
         record = run.record = replace(run.record, state="started")
         started = Item(
             record.agentId,
@@ -177,7 +177,8 @@ class Schedule:
         """End what goes on (`aborted`; a restartable run stays in the log as started); what waits stays waiting."""
         self.draining = self._is_drained = True
         for run in list(self.running.values()):
-            if run.agent is not None and run.agent.marks.restartable and not run.ended and not run.stopping:
+            is_going = run.state in (RunState.STARTING, RunState.RUNNING)
+            if run.agent is not None and run.agent.marks.restartable and is_going:
                 run.leave()
                 self.running.pop(run.id)
                 self._ended(run.id)

@@ -13,6 +13,7 @@ from support.waiting import PATIENCE, eventually
 from hub.errors import StorageUnavailable
 from hub.limits import MiB
 from hub.node.upkeep import reload
+from hub.sessions.run import RunState
 from hub.storage.log import Done
 from hub.storage.records import Append
 
@@ -81,7 +82,7 @@ async def ended(client: Client, run_id: str) -> dict[str, Any]:
 async def stopping(hub: Hub, run_id: str) -> None:
     """Wait until a run is being stopped: whatever takes it back has begun."""
     async with asyncio.timeout(PATIENCE):
-        while not hub.node.sessions["s1"].runs[run_id].stopping:
+        while hub.node.sessions["s1"].runs[run_id].state is not RunState.ENDING:
             await asyncio.sleep(0)
 
 
