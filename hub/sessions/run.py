@@ -1,7 +1,6 @@
 """The life of one answer: calls an agent, stops it, and ends exactly once."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import aclosing
 from enum import Enum, auto
 from typing import Any, cast
@@ -10,18 +9,16 @@ import attrs
 import structlog
 
 from hub.errors import AgentError, HubError
-from hub.hosting.contract import Past, Reply
-from hub.hosting.contract import Run as RunView
-from hub.hosting.contract import Shelf
 from hub.hosting.faults import explain
 from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
-from hub.ids import id_of
-from hub.messages import Interrupt, RunError, RunFinished, StopReason
+from hub.messages import RunError, RunFinished, StopReason
+from hub.sessions.deadlines import Deadlines
 from hub.sessions.hosts import RunHost
 from hub.sessions.outbox import Item
 from hub.sessions.questions import Questions
 from hub.sessions.speech import Speech
+from hub.sessions.view import view
 from hub.storage.records import RunRecord
 
 log = structlog.get_logger()
@@ -72,11 +69,10 @@ class Run:
     task: asyncio.Task[None] | None = None
     questions: Questions = attrs.field(init=False)
     speech: Speech = attrs.field(init=False)
+    deadlines: Deadlines = attrs.field(init=False)
     _refused: AgentError | None = None
     _is_working: bool = False
     _has_place: bool = False
-    _timers: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)  # by what each is for
-    _heard: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         record, host = self.record, self.host
@@ -98,6 +94,7 @@ class Run:
             between=self.speech.pause,
             changed=self._questions_changed,
         )
+        self.deadlines = Deadlines(stop=self.stop, is_excused=self._is_excused)
 
     @property
     def id(self) -> str:
@@ -148,11 +145,8 @@ class Run:
             return
         assert self.agent is not None
         self._enter(RunState.RUNNING)
-        loop = asyncio.get_running_loop()
-        self._heard = loop.time()
-        marks = self.agent.marks
-        self._timers["time"] = loop.call_later(marks.time_limit or self.host.limits.run_seconds, self.stop, "timeout")
-        self._watch_silence(marks.silence_limit or self.host.limits.silence_seconds)
+        marks, limits = self.agent.marks, self.host.limits
+        self.deadlines.start(marks.time_limit or limits.run_seconds, marks.silence_limit or limits.silence_seconds)
         self.task = asyncio.create_task(self._work(self.agent), name=f"run {self.id}")
         self.task.add_done_callback(self._worked)
 
@@ -167,15 +161,14 @@ class Run:
         self.stop_reason = reason
         self.questions.shut()
         self.task.cancel()
-        loop = asyncio.get_running_loop()
-        self._timers["grace"] = loop.call_later(self.host.limits.grace_seconds, self._abandon)
+        self.deadlines.start_grace(self.host.limits.grace_seconds, self._abandon)
 
     def leave(self) -> None:
         """Stop without an end: the run stays in the log as started, and runs again at the next start."""
         if not self.ended:
             self._enter(RunState.ENDED)
         self.speech.close()
-        self._clear_timers()
+        self.deadlines.clear()
         self.questions.leave()
         if self.task is not None:
             self.task.cancel()
@@ -192,42 +185,25 @@ class Run:
             if self.task is not None:
                 self.task.cancel()  # it may have swallowed one, and heed another
 
-    def _watch_silence(self, limit: float) -> None:
-        loop = asyncio.get_running_loop()
-
-        def look() -> None:
-            quiet = 0.0 if self.questions.open else loop.time() - self._heard
-            if quiet >= limit and self.speech.pending == 0:
-                self.stop("timeout")
-            else:
-                self._timers["silence"] = loop.call_later(max(limit - quiet, limit / 10), look)
-
-        self._timers["silence"] = loop.call_later(limit, look)
-
-    def _clear_timers(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-
     # --- the work ---------------------------------------------------------------------------------------------------
 
     async def _work(self, agent: Agent) -> None:
         # In one piece, though it is long: a token wakes each coroutine that is between the task and the agent.
-        host, limits, speech, since = self.host, self.host.limits, self.speech, 0.0
+        host, limits, speech, deadlines, since = self.host, self.host.limits, self.speech, self.deadlines, 0.0
         try:
             past = await host.history(self) if agent.remembers else ()
         except HubError as error:  # the log's fault, not the agent's
             wait = error.about.get("retryAfterMs", 1000)
             self._refused = AgentError(error.message, error.code, retryable=True, retry_after_ms=wait)
             return
-        run = self._view(past)
+        run = view(self, past)
         time = asyncio.get_running_loop().time
         try:
             async with aclosing(cast(Any, pieces(agent, run))) as given:
                 async for piece in given:
                     if self.questions.open:
                         await self.questions.settled()
-                    self._heard = now = time()
+                    deadlines.heard = now = time()
                     try:
                         speech.say(piece) if type(piece) is str else await speech.take(piece)
                     except AgentError as refused:
@@ -244,30 +220,12 @@ class Run:
         except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the hub
             raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
 
-    def _view(self, past: Sequence[Past]) -> RunView:
-        it = self.record
-        return RunView(
-            *(it.runId, it.agentId, id_of(it.key), it.message, it.author, past),
-            call=self.host.call,
-            ask=self.ask,
-            shelf=Shelf(self.host.shelf.file, self.keep),
-            parts=it.parts or (),
-            metadata=it.metadata or {},
-        )
-
-    async def keep(self, name: str, type: str, data: bytes) -> str:
-        """Keep a file; called by the agent's code, which may outlive its run, and then even the session."""
-        if self.ended:
-            raise AgentError("the answer has ended: nothing is kept any more")
-        return await self.host.shelf.keep(name, type, data)
-
-    async def ask(self, question: Interrupt) -> Reply:
-        """Ask people, and wait; called by the agent's code, from any task of it."""
-        self.questions.check()
-        return await self.questions.ask(self.speech.question(question))
+    def _is_excused(self) -> bool:
+        """Tell whether people or the log, and not the agent, are what is waited for."""
+        return bool(self.questions.open) or self.speech.pending > 0
 
     def _questions_changed(self) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self.deadlines.note()
         self.host.questions_changed()
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -296,7 +254,7 @@ class Run:
     def _end(self, reason: StopReason, error: AgentError | None = None) -> None:
         self._enter(RunState.ENDED)
         last_id = self.speech.end()
-        self._clear_timers()
+        self.deadlines.clear()
         if self.task is None:
             self.release()
         agent, items = self.record.agentId, []

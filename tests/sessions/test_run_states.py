@@ -58,12 +58,19 @@ def paths(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Path]]:
 
 
 class HeldLog:
-    """The hub's log, whose appends are held back until they are let through or refused."""
+    """The hub's log, where the appends of the session s1 are held back until they are let through or refused."""
 
     def __init__(self, hub: Hub) -> None:
         self.log, self.whole = hub.node.log, hub.node.log.append
         self.appends: asyncio.Queue[tuple[Append, Done]] = asyncio.Queue()
-        self.log.append = lambda append, done: self.appends.put_nowait((append, done))  # type: ignore[method-assign]
+        self.log.append = self.hold  # type: ignore[method-assign]
+
+    def hold(self, append: Append, done: Done) -> None:
+        self.appends.put_nowait((append, done)) if append.key == "s1" else self.whole(append, done)
+
+    async def let_through(self) -> None:
+        """Commit the append that is held, or the next one."""
+        self.whole(*await asyncio.wait_for(self.appends.get(), PATIENCE))
 
     async def let_go(self, refuse: bool = False) -> None:
         """Refuse the append that is held, or let it through, and hold nothing any more."""
@@ -248,3 +255,18 @@ async def test_a_started_run_of_an_earlier_process(hub: Hub, paths: dict[str, Pa
     client = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
     assert (await client.until_done())["stopReason"] == "aborted"
     assert paths[run.id] == [QUEUED, ENDED]
+
+
+async def test_an_agent_is_not_silent_while_the_log_has_not_what_it_said(hub: Hub) -> None:
+    """Another run falls silent meanwhile and ends; when the text is kept, silence counts again."""
+    client = await start(hub, silence_seconds=0.2)
+    held = HeldLog(hub)
+    await chat(hub, client)
+    await held.let_through()
+    await eventually(lambda: not held.appends.empty())
+    await client.send(type="chat", agentId="gated", sessionId="s2", message=str(hub.folder / "never"))
+    end = await client.until_done()
+    assert (end["sessionId"], end["stopReason"]) == ("s2", "timeout") and only(hub).state is RUNNING
+    await held.let_go()
+    end = await client.until_done()
+    assert (end["sessionId"], end["stopReason"]) == ("s1", "timeout") and client.text(end["runId"]) == "one "

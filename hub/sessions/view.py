@@ -1,0 +1,42 @@
+"""What the code of an agent has of its run."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hub.errors import AgentError
+from hub.hosting.contract import Past, Reply
+from hub.hosting.contract import Run as RunView
+from hub.hosting.contract import Shelf
+from hub.ids import id_of
+from hub.messages import Interrupt
+
+if TYPE_CHECKING:
+    from hub.sessions.run import Run
+
+
+def view(run: "Run", past: Sequence[Past]) -> RunView:
+    """Return what the agent's code gets; it may use it from any task, and after the run has ended."""
+    record, host = run.record, run.host
+
+    async def ask(question: Interrupt) -> Reply:
+        run.questions.check()
+        return await run.questions.ask(run.speech.question(question))
+
+    async def keep(name: str, type: str, data: bytes) -> str:
+        if run.ended:  # its session may be deleted, and begun anew
+            raise AgentError("the answer has ended: nothing is kept any more")
+        return await host.shelf.keep(name, type, data)
+
+    return RunView(
+        id=record.runId,
+        agent=record.agentId,
+        session=id_of(record.key),
+        message=record.message,
+        principal=record.author,
+        history=past,
+        call=host.call,
+        ask=ask,
+        shelf=Shelf(host.shelf.file, keep),
+        parts=record.parts or (),
+        metadata=record.metadata or {},
+    )
