@@ -37,17 +37,14 @@ async def _answering(
     if agent.full:
         raise Busy(f"agent {agent.id} gives as many answers as it may: try again later")
     texts = answer(hub.node.agents, agent, run_id, message, history, who.author, hub.limits.call_depth)
-    agent.working += 1
-    agent.places += 1
+    place = hub.node.places.take(agent)
     hub.node.completions += 1
     try:
         async with aclosing(cast(Any, texts)) as pieces, aclosing(_bounded(agent, pieces, hub.limits)) as bounded:
             yield bounded
     finally:
-        agent.working -= 1
-        agent.places -= 1
         hub.node.completions -= 1
-        hub.node.freed(agent)
+        place.release()
 
 
 async def _bounded(agent: Agent, pieces: Pieces, limits: Limits) -> AsyncGenerator[str | Finish, None]:

@@ -10,6 +10,7 @@ from hub.errors import AlreadyResolved, BadFrame, NotRunning
 from hub.hosting.contract import Reply
 from hub.ids import Key
 from hub.messages import Cancel, Cancelling, Ok, Resume
+from hub.sessions import stopping
 from hub.sessions.questions import Questions, asked, check_payload, resolved, too_late
 from hub.storage.records import KeptChat
 
@@ -24,7 +25,7 @@ def stop(hub: Hub, who: Principal, command: Cancel) -> Cancelling:
     session = hub.node.sessions.get(hub.key(who, command.sessionId))  # one with a run, or a waiting one, is in memory
     if session is None:
         raise NotRunning(f"nothing is being answered in session {command.sessionId}", sessionId=command.sessionId)
-    run_ids = session.schedule.cancel(command.runId, command.queued)
+    run_ids = stopping.cancel(session.schedule, command.runId, command.queued)
     return Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref)
 
 

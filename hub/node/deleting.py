@@ -13,6 +13,7 @@ from hub.errors import LogDamaged, NotRunning, SessionDeleted, StorageUnavailabl
 from hub.ids import Key
 from hub.messages import Error
 from hub.node.node import Node
+from hub.sessions import stopping
 from hub.sessions.session import Session
 
 TOGETHER = 64  # sessions that are deleted at a time
@@ -115,7 +116,7 @@ def _notice(session: str) -> Error:
 async def _end(session: Session) -> None:
     """End what waits, then what runs; wait until each end is in the log and handed to the listeners."""
     with suppress(NotRunning):
-        session.schedule.cancel(None, queued=True)
+        stopping.cancel(session.schedule, None, queued=True)
     limits = session.host.limits
     try:
         async with asyncio.timeout(limits.grace_seconds + limits.close_seconds):

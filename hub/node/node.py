@@ -15,7 +15,6 @@ from hub.delivery.registry import Registry
 from hub.delivery.transport import are_direct_writes_safe
 from hub.errors import Draining, SessionDeleted
 from hub.hosting.folder import Agents
-from hub.hosting.hosted import Agent
 from hub.ids import Key, id_of
 from hub.limits import Limits
 from hub.messages import DrainingNotice, Event, Message
@@ -24,6 +23,7 @@ from hub.node.recovering import recover_runs
 from hub.observe.counters import Counts
 from hub.seams import Seams
 from hub.sessions.pace import Pace
+from hub.sessions.places import Places
 from hub.sessions.session import Session
 from hub.settings import Settings
 from hub.storage.blobs import Files
@@ -55,6 +55,7 @@ class Node:
     direct_writes: bool = False
     completions: int = 0
     pace: Pace = attrs.field(init=False)
+    places: Places = attrs.field(init=False)
     presence: PresenceTeller = attrs.field(init=False)
     sessions: dict[Key, Session] = attrs.Factory(dict)
     draining: bool = False
@@ -64,7 +65,10 @@ class Node:
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
-        self.agents = Agents(settings.agents, settings.data, settings.cache_folder, changed=self._start_waiting)
+        self.agents = Agents(
+            settings.agents, settings.data, settings.cache_folder, changed=lambda: self.places.changed()
+        )
+        self.places = Places(self.agents)
         self.log = open_log(settings.log_url, settings.limits, self.seams)
         self.files = Files(settings.data / "files", self.log.files, settings.limits, self.seams)
         self.pages = Pages(self.log.events, settings.limits)
@@ -224,17 +228,6 @@ class Node:
         protocol = sub.connection.protocol
         if session is not None and protocol.notices:
             sub.connection.write(protocol.notice(session.state()))
-
-    def freed(self, agent: Agent) -> None:
-        """Let the sessions that wait for this agent look again; leave its adapter if it is retired and idle."""
-        self.agents.freed(agent)
-        if agent.marks.max_runs or agent.work is not None:
-            self._start_waiting()
-
-    def _start_waiting(self) -> None:
-        """Let every session with waiting runs look again: an agent has room, or was loaded again, or is gone."""
-        for session in [session for session in self.sessions.values() if session.queue]:
-            session.schedule.next()
 
     def agent_of(self, run_id: str) -> str:
         """Return the agent of a run that goes on, or an empty string. Any thread may call it: it only reads."""

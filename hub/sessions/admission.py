@@ -12,7 +12,7 @@ from hub.delivery.channel import Channel
 from hub.errors import Busy, Draining, SessionDeleted, StorageUnavailable
 from hub.hosting.hosted import Agent
 from hub.messages import Accepted, Author, Chat
-from hub.sessions import chats
+from hub.sessions import chats, stopping
 from hub.sessions.chats import Taken
 from hub.sessions.hosts import SessionHost
 from hub.sessions.once import Once
@@ -83,7 +83,7 @@ class Admission:
             runs = list(self.schedule.running.values())
             if runs:  # without one, put() knows whether the chat must wait at all
                 self._check_queue(chat, len(self.schedule.waiting) + 1)
-            await self.schedule.end(runs)
+            await stopping.end(self.schedule, runs)
             ids = dict.fromkeys(one for run in runs for one in (run.record.userMessageId, *run.message_ids))
             accepted = self.put(chat, author, agent, said, Taken(tuple(ids), "rollback") if ids else None)
         return await accepted

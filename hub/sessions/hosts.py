@@ -7,13 +7,13 @@ from hub.hosting.contract import Call, Past
 from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
 from hub.hosting.folder import Agents
-from hub.hosting.hosted import Agent
 from hub.ids import Key
 from hub.limits import Limits
 from hub.observe.counters import Counts
 from hub.seams import Seams
 from hub.sessions.outbox import Outbox
 from hub.sessions.pace import Pace
+from hub.sessions.places import Places
 from hub.storage.blobs import Files
 from hub.storage.log import Log
 
@@ -29,6 +29,7 @@ class SessionHost(Protocol):
     agents: Agents
     files: Files
     pace: Pace
+    places: Places
     seams: Seams
 
     @property
@@ -43,22 +44,13 @@ class SessionHost(Protocol):
     def tidy(self, key: Key) -> None:
         """The session may leave memory, if nothing else needs it."""
 
-    def freed(self, agent: Agent) -> None:
-        """The agent may take another run, or code of it has ended."""
 
-
-class RunHost(Protocol):
+class RunOwner(Protocol):
     """The schedule of a session, as its runs see it."""
 
     outbox: Outbox
     call: Callable[[RunView, str, str], Call]
     shelf: Shelf
-
-    @property
-    def limits(self) -> Limits: ...
-
-    @property
-    def seams(self) -> Seams: ...
 
     async def history(self, run: "Run") -> Sequence[Past]:
         """Return what was said before."""
@@ -68,6 +60,3 @@ class RunHost(Protocol):
 
     def over(self, run: "Run") -> None:
         """The run's end is in the log; called once."""
-
-    def freed(self, agent: Agent) -> None:
-        """The agent may take another run, or code of it has ended."""

@@ -252,24 +252,7 @@ class Outbox:
             self._frame_end = self._loop.time() + (self.pace.stretched if joined else self.pace.seconds)
         for piece in pieces:
             piece.close()
-        self.store.append(self._append(items), self._landed)
-
-    def _append(self, items: list[Item | Piece]) -> Append:
-        messages: list[tuple[int, Message]] = []
-        saved: list[RunRecord] = []
-        ended: list[str] = []
-        chats: list[tuple[int, KeptChat]] = []
-        removed: list[str] = []
-        for index, item in enumerate(items):
-            if isinstance(item, Piece):
-                continue
-            messages += [(index, message) for message in item.messages]
-            saved += item.saved
-            ended += item.ended
-            removed += item.removed
-            if item.chat is not None:
-                chats.append((index, item.chat))
-        return Append(self.key, items, messages, saved, ended, chats, removed)
+        self.store.append(_append(self.key, items), self._landed)
 
     def _take(self) -> list[Item | Piece]:
         """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
@@ -345,3 +328,22 @@ class Outbox:
         else:  # all that waited was forgotten
             self._enter(IDLE)
             self.at_rest()
+
+
+def _append(key: Key, items: list[Item | Piece]) -> Append:
+    """Return what is written in one commit with these events."""
+    messages: list[tuple[int, Message]] = []
+    saved: list[RunRecord] = []
+    ended: list[str] = []
+    chats: list[tuple[int, KeptChat]] = []
+    removed: list[str] = []
+    for index, item in enumerate(items):
+        if isinstance(item, Piece):
+            continue
+        messages += [(index, message) for message in item.messages]
+        saved += item.saved
+        ended += item.ended
+        removed += item.removed
+        if item.chat is not None:
+            chats.append((index, item.chat))
+    return Append(key, items, messages, saved, ended, chats, removed)

@@ -27,6 +27,7 @@ from hub.messages import (
     UserMessage,
     WholeMessage,
 )
+from hub.sessions import stopping
 from hub.sessions.chats import Taken, digest
 from hub.sessions.outbox import Item, landing
 from hub.sessions.run import Run
@@ -127,7 +128,7 @@ async def _stop(session: Session, message_id: str, stays: int = 0) -> tuple[Sequ
         runs = _runs(session, found)
         if not runs:
             return found, said
-        await session.schedule.end(runs)
+        await stopping.end(session.schedule, runs)
         said += [one for run in runs for one in run.message_ids]
 
 

@@ -14,8 +14,9 @@ from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
 from hub.messages import RunError, RunFinished, StopReason
 from hub.sessions.deadlines import Deadlines
-from hub.sessions.hosts import RunHost
+from hub.sessions.hosts import RunOwner, SessionHost
 from hub.sessions.outbox import Item
+from hub.sessions.places import Place
 from hub.sessions.questions import Questions
 from hub.sessions.speech import Speech
 from hub.sessions.view import view
@@ -63,38 +64,39 @@ class Run:
 
     record: RunRecord
     agent: Agent | None
-    host: RunHost
+    host: SessionHost
+    owner: RunOwner
     state: RunState = RunState.QUEUED
     stop_reason: StopReason | None = None
     task: asyncio.Task[None] | None = None
     questions: Questions = attrs.field(init=False)
     speech: Speech = attrs.field(init=False)
     deadlines: Deadlines = attrs.field(init=False)
+    _place: Place | None = None
     _refused: AgentError | None = None
-    _is_working: bool = False
-    _has_place: bool = False
 
     def __attrs_post_init__(self) -> None:
-        record, host = self.record, self.host
+        record, host, owner = self.record, self.host, self.owner
         self.speech = Speech(
             agent=record.agentId,
             run=record.runId,
             user_message_id=record.userMessageId,
             message_id=record.messageId,
-            outbox=host.outbox,
+            outbox=owner.outbox,
             limits=host.limits,
-            shelf=host.shelf,
+            shelf=owner.shelf,
             new_id=host.seams.new_id,
         )
         self.questions = Questions(
             agent=record.agentId,
             run=record.runId,
-            outbox=host.outbox,
+            outbox=owner.outbox,
             limits=host.limits,
             between=self.speech.pause,
             changed=self._questions_changed,
         )
-        self.deadlines = Deadlines(stop=self.stop, is_excused=self._is_excused)
+        # While people or the log are waited for, the agent is not what is silent.
+        self.deadlines = Deadlines(stop=self.stop, is_excused=lambda: bool(self.questions.open or self.speech.pending))
 
     @property
     def id(self) -> str:
@@ -120,24 +122,7 @@ class Run:
         """Take a place of the agent, until the code has ended or will not be called."""
         assert self.agent is not None
         self._enter(RunState.STARTING)
-        self.agent.working += 1
-        self.agent.places += 1
-        self._is_working = self._has_place = True
-
-    def release(self) -> None:
-        """Count no more: the code has ended, or will not be called."""
-        if self._is_working and self.agent is not None:
-            self._is_working = False
-            self.agent.working -= 1
-            self.agent.places -= self._has_place
-            self._has_place = False
-            self.host.freed(self.agent)  # also where the place was given back before: the code has ended only now
-
-    def _give_place(self) -> None:
-        if self._has_place and self.agent is not None:
-            self._has_place = False
-            self.agent.places -= 1
-            self.host.freed(self.agent)
+        self._place = self.host.places.take(self.agent)
 
     def go(self) -> None:
         """Call the agent's code; its `run_started` is in the log."""
@@ -172,26 +157,26 @@ class Run:
         self.questions.leave()
         if self.task is not None:
             self.task.cancel()
-        else:
-            self.release()
+        elif self._place is not None:
+            self._place.release()
 
     def _abandon(self) -> None:
         log.warning("agent ignores its cancel; its later output is dropped", agent=self.record.agentId, run=self.id)
         assert self.stop_reason is not None
+        assert self.agent is not None and self.task is not None and self._place is not None
         self._end(self.stop_reason)
-        if self.agent is not None and self.agent.work is None:
+        if self.agent.work is None:
             # A thread goes on whatever its task does: it keeps its place, and is waited for.
-            self._give_place()
-            if self.task is not None:
-                self.task.cancel()  # it may have swallowed one, and heed another
+            self._place.give_back()
+            self.task.cancel()  # it may have swallowed one, and heed another
 
     # --- the work ---------------------------------------------------------------------------------------------------
 
     async def _work(self, agent: Agent) -> None:
         # In one piece, though it is long: a token wakes each coroutine that is between the task and the agent.
-        host, limits, speech, deadlines, since = self.host, self.host.limits, self.speech, self.deadlines, 0.0
+        limits, speech, deadlines, since = self.host.limits, self.speech, self.deadlines, 0.0
         try:
-            past = await host.history(self) if agent.remembers else ()
+            past = await self.owner.history(self) if agent.remembers else ()
         except HubError as error:  # the log's fault, not the agent's
             wait = error.about.get("retryAfterMs", 1000)
             self._refused = AgentError(error.message, error.code, retryable=True, retry_after_ms=wait)
@@ -220,19 +205,15 @@ class Run:
         except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the hub
             raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
 
-    def _is_excused(self) -> bool:
-        """Tell whether people or the log, and not the agent, are what is waited for."""
-        return bool(self.questions.open) or self.speech.pending > 0
-
     def _questions_changed(self) -> None:
         self.deadlines.note()
-        self.host.questions_changed()
+        self.owner.questions_changed()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _worked(self, task: asyncio.Task[None]) -> None:
-        assert self.agent is not None
-        self.release()
+        assert self.agent is not None and self._place is not None
+        self._place.release()
         error = None if task.cancelled() else task.exception()
         if self.ended:
             return
@@ -255,14 +236,14 @@ class Run:
         self._enter(RunState.ENDED)
         last_id = self.speech.end()
         self.deadlines.clear()
-        if self.task is None:
-            self.release()
+        if self.task is None and self._place is not None:
+            self._place.release()
         agent, items = self.record.agentId, []
         if error is not None:
             said = RunError(error.code, error.message, error.retryable, error.retry_after_ms)
             items.append(Item(agent, self.id, said))
         end = Item(agent, self.id, RunFinished(last_id, reason, self.speech.finish.usage))
         end.messages, end.ended = tuple(self.speech.texts), (self.id,)
-        end.landed = lambda _: self.host.over(self)
+        end.landed = lambda _: self.owner.over(self)
         items.append(end)
-        self.questions.close(lambda closing: self.host.outbox.put(*closing, *items))
+        self.questions.close(lambda closing: self.owner.outbox.put(*closing, *items))

@@ -2,21 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import attrs
 from msgspec.structs import replace
 
 from hub.delivery.channel import Channel
-from hub.errors import HubError, NotRunning
+from hub.errors import HubError
 from hub.hosting.calls import calling
 from hub.hosting.contract import Call, Past
 from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
 from hub.hosting.hosted import Agent
-from hub.limits import Limits
 from hub.messages import RunStarted
-from hub.seams import Seams
 from hub.sessions.hosts import SessionHost
 from hub.sessions.outbox import Item, Outbox
 from hub.sessions.past import past
@@ -48,33 +45,21 @@ class Schedule:
     _ends: dict[str, asyncio.Event] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
-        self.call = calling(self.host.agents, self.limits.call_depth)
+        self.call = calling(self.host.agents, self.host.limits.call_depth)
         self.shelf = shelf(self.host.files, self.channel.key)
 
-    # --- what its runs stand on (RunHost) -----------------------------------------------------------------------------
-
-    @property
-    def limits(self) -> Limits:
-        return self.host.limits
-
-    @property
-    def seams(self) -> Seams:
-        return self.host.seams
+    # --- what its runs need of it (RunOwner) ------------------------------------------------------------------------
 
     async def history(self, run: Run) -> Sequence[Past]:
         waiting = [run.record, *(other.record for other in self.waiting)]
-        return await past(self.host.log.sessions, self.channel.key, waiting, self.limits)
+        return await past(self.host.log.sessions, self.channel.key, waiting, self.host.limits)
 
     def questions_changed(self) -> None:
         self.changed()
 
     def over(self, run: Run) -> None:
         self.remove(run)
-        self._ended(run.id)
         self.changed()
-
-    def freed(self, agent: Agent) -> None:
-        self.host.freed(agent)
 
     # --- order --------------------------------------------------------------------------------------------------------
 
@@ -91,7 +76,7 @@ class Schedule:
 
     def make_run(self, record: RunRecord, agent: Agent | None) -> Run:
         """Return a run of this session that neither goes on nor waits yet."""
-        return Run(record=record, agent=agent, host=self)
+        return Run(record=record, agent=agent, host=self.host, owner=self)
 
     def start(self, run: Run, *first: Item) -> None:
         """Let a waiting run go on; its agent is called when `run_started` is in the log, in one commit with *first*."""
@@ -110,9 +95,13 @@ class Schedule:
         self.outbox.put(*first, started)
 
     def next(self) -> None:
-        """Start what waits and may go, unless something is being taken back."""
+        """Start what waits and may go, unless something is being taken back.
+
+        What may go but for its agent's limit is tried again when the agent has a place.
+        """
         if self.draining or self.turn.locked():
             return
+        full = set()
         for run in list(self.waiting):
             if run.ended or self.must_wait(run):
                 continue
@@ -121,47 +110,21 @@ class Schedule:
             except HubError as gone:
                 run.fail(gone)
                 continue
-            if not run.agent.full:
+            if run.agent.full:
+                full.add(run.record.agentId)
+            else:
                 self.start(run)
+        self.host.places.wait(self, full)
 
     def remove(self, run: Run) -> None:
-        """Forget a run, and start what waited for it."""
+        """Forget a run, tell those who wait for its end, and start what waited for it."""
         self.running.pop(run.id, None)
         if run in self.waiting:
             self.waiting.remove(run)
+        self._ended(run.id)
         self.next()
 
     # --- the end ------------------------------------------------------------------------------------------------------
-
-    def cancel(self, run_id: str | None, queued: bool) -> tuple[str, ...]:
-        """Stop one run, or the waiting (where *queued*) and then the running; return their ids.
-
-        Raises NotRunning where there is none. Each says its end when its work has stopped.
-        """
-        runs = [*(self.waiting if queued or run_id else ()), *self.running.values()]
-        chosen = [run for run in runs if not run.ended and run_id in (None, run.id)]
-        if not chosen:
-            name = self.channel.id
-            raise NotRunning(
-                f"nothing is being answered in session {name}" + (f" by run {run_id}" if run_id else ""),
-                sessionId=name,
-                **({"runId": run_id} if run_id else {}),
-            )
-        for run in chosen:
-            run.stop("cancelled")
-        return tuple(run.id for run in chosen)
-
-    async def end(self, runs: Sequence[Run]) -> None:
-        """Stop runs, and return when their ends are in the log; raises StorageUnavailable where that cannot be."""
-        for run in runs:
-            run.stop("cancelled")
-        for run in runs:
-            while self.has(run.id):
-                if self.outbox.has_failed:
-                    raise self.outbox.unwritable()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self.limits.retry_seconds):
-                        await self.finished(run.id)
 
     async def finished(self, run_id: str) -> None:
         """Wait until a run's end is in the log and delivered, or the hub leaves it to the next start."""

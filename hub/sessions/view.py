@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def view(run: "Run", past: Sequence[Past]) -> RunView:
     """Return what the agent's code gets; it may use it from any task, and after the run has ended."""
-    record, host = run.record, run.host
+    record, owner = run.record, run.owner
 
     async def ask(question: Interrupt) -> Reply:
         run.questions.check()
@@ -25,7 +25,7 @@ def view(run: "Run", past: Sequence[Past]) -> RunView:
     async def keep(name: str, type: str, data: bytes) -> str:
         if run.ended:  # its session may be deleted, and begun anew
             raise AgentError("the answer has ended: nothing is kept any more")
-        return await host.shelf.keep(name, type, data)
+        return await owner.shelf.keep(name, type, data)
 
     return RunView(
         id=record.runId,
@@ -34,9 +34,9 @@ def view(run: "Run", past: Sequence[Past]) -> RunView:
         message=record.message,
         principal=record.author,
         history=past,
-        call=host.call,
+        call=owner.call,
         ask=ask,
-        shelf=Shelf(host.shelf.file, keep),
+        shelf=Shelf(owner.shelf.file, keep),
         parts=record.parts or (),
         metadata=record.metadata or {},
     )

@@ -1,0 +1,37 @@
+"""How the runs of a session are stopped: by people, and to take their answers back."""
+
+from collections.abc import Sequence
+
+from hub.errors import NotRunning
+from hub.sessions.run import Run
+from hub.sessions.schedule import Schedule
+
+
+def cancel(schedule: Schedule, run_id: str | None, queued: bool) -> tuple[str, ...]:
+    """Stop one run, or the waiting (where *queued*) and then the running; return their ids.
+
+    Raises NotRunning where there is none. Each says its end when its work has stopped.
+    """
+    runs = [*(schedule.waiting if queued or run_id else ()), *schedule.running.values()]
+    chosen = [run for run in runs if not run.ended and run_id in (None, run.id)]
+    if not chosen:
+        name = schedule.channel.id
+        raise NotRunning(
+            f"nothing is being answered in session {name}" + (f" by run {run_id}" if run_id else ""),
+            sessionId=name,
+            **({"runId": run_id} if run_id else {}),
+        )
+    for run in chosen:
+        run.stop("cancelled")
+    return tuple(run.id for run in chosen)
+
+
+async def end(schedule: Schedule, runs: Sequence[Run]) -> None:
+    """Stop runs, and return when their ends are in the log; raises StorageUnavailable where that cannot be."""
+    for run in runs:
+        run.stop("cancelled")
+    for run in runs:
+        while schedule.has(run.id):
+            if schedule.outbox.has_failed:
+                raise schedule.outbox.unwritable()
+            await schedule.outbox.outcome()

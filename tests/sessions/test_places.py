@@ -1,0 +1,159 @@
+"""The places of an agent with a limit: who waits for one gets it in turn, and nobody else is asked."""
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import aiohttp
+import pytest
+from support.hub import Client, Hub
+from support.waiting import PATIENCE, eventually
+
+from hub.sessions.schedule import Schedule
+
+# Answers one at a time: says "one ", and goes on until the file of its message is there.
+SINGLE = """
+    import asyncio, pathlib
+    from hub import agent
+
+    @agent(max_runs=1)
+    async def single(message: str):
+        yield "one "
+        while not pathlib.Path(message).exists():
+            await asyncio.sleep(0.01)
+    """
+
+
+async def start(hub: Hub) -> Client:
+    """Start a hub in which `single` answers in the session s0, until the file s0 is there."""
+    hub.agent("single.py", SINGLE)
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await chat(hub, client, "s0")
+    await client.until_type("stream")
+    return client
+
+
+async def chat(hub: Hub, client: Client, session: str, agent: str = "single", **more: Any) -> str:
+    """Chat; return the id of the run, which ends when the file with the session's name is there."""
+    await client.send(type="chat", agentId=agent, sessionId=session, message=str(hub.folder / session), **more)
+    return str((await client.until_type("accepted"))["runId"])
+
+
+async def wait_for_a_place(hub: Hub, client: Client, session: str) -> str:
+    """Let a session wait for `single`: behind a run of another agent, which ends then; return the id of its run."""
+    await client.send(type="chat", agentId="gated", sessionId=session, message=str(hub.folder / f"{session}-before"))
+    before = (await client.until_type("accepted"))["runId"]
+    run = await chat(hub, client, session, ifBusy="enqueue")
+    (hub.folder / f"{session}-before").touch()
+    await client.until(lambda frame: frame["type"] == "run_finished" and frame["runId"] == before)
+    assert [one.id for one in hub.node.sessions[session].queue] == [run]
+    return run
+
+
+async def started(client: Client) -> str:
+    return str((await client.until_type("run_started"))["sessionId"])
+
+
+async def test_who_waits_longest_gets_the_place(hub: Hub) -> None:
+    """Not who was in memory first."""
+    client = await start(hub)
+    names = ["s3", "s1", "s2"]
+    for name in sorted(names):
+        await client.send(type="subscribe", sessionId=name)
+    for name in names:
+        await wait_for_a_place(hub, client, name)
+    client.frames.clear()
+    for before, name in zip(["s0", *names], names):
+        (hub.folder / before).touch()
+        assert await started(client) == name
+    (hub.folder / names[-1]).touch()
+    await client.until_done()
+
+
+async def test_a_place_that_is_freed_asks_nobody_but_who_waits_for_it(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 30 sessions with a queue, only the one that has ended and the one that waits for the agent look."""
+    client = await start(hub)
+    for number in range(30):
+        for _ in range(2):  # the second waits for the first
+            await chat(hub, client, f"q{number}", "gated")
+    await wait_for_a_place(hub, client, "s1")
+    looks, look = [], Schedule.next
+
+    def counted(schedule: Schedule) -> None:
+        looks.append(schedule.channel.id)
+        look(schedule)
+
+    monkeypatch.setattr(Schedule, "next", counted)
+    (hub.folder / "s0").touch()
+    assert await started(client) == "s1"
+    await client.find(lambda frame: frame["type"] == "run_finished" and frame["sessionId"] == "s0")
+    assert set(looks) == {"s0", "s1"} and len(looks) <= 3, looks
+
+
+async def test_a_run_that_is_cancelled_as_it_waits_leaves_its_turn(hub: Hub) -> None:
+    """The next one has it, and nothing holds the session."""
+    client = await start(hub)
+    await wait_for_a_place(hub, client, "s1")
+    await wait_for_a_place(hub, client, "s2")
+    gone = weakref.ref(hub.node.sessions["s1"].schedule)
+    await client.send(type="cancel", sessionId="s1")
+    await client.until_done()
+    await client.send(type="unsubscribe", sessionId="s1")
+    await eventually(lambda: "s1" not in hub.node.sessions)
+    await eventually(lambda: gc.collect() >= 0 and gone() is None)
+    (hub.folder / "s0").touch()
+    assert await started(client) == "s2"
+
+
+async def test_a_session_in_which_something_is_taken_back_gives_its_turn_away(hub: Hub) -> None:
+    """The place is not lost; the session waits again when it is done."""
+    client = await start(hub)
+    for name in ("s1", "s2"):
+        await wait_for_a_place(hub, client, name)
+    async with hub.node.sessions["s1"].admission.alone():
+        (hub.folder / "s0").touch()
+        assert await started(client) == "s2"
+    (hub.folder / "s2").touch()
+    assert await started(client) == "s1"
+
+
+async def test_a_run_that_waits_for_an_agent_that_goes_ends(hub: Hub) -> None:
+    """At once, though the agent's last answer goes on."""
+    client = await start(hub)
+    run = await wait_for_a_place(hub, client, "s1")
+    (hub.folder / "agents" / "single.py").unlink()
+    await hub.node.agents.reload_changed()
+    end = await client.until_done()
+    assert (end["runId"], end["stopReason"]) == (run, "error") and hub.node.sessions["s0"].runs
+
+
+async def test_an_agent_that_is_loaded_again_has_places_of_its_own(hub: Hub) -> None:
+    """As many start as may; the rest waits on."""
+    client = await start(hub)
+    for name in ("s1", "s2"):
+        await wait_for_a_place(hub, client, name)
+    hub.agent("single.py", SINGLE.replace("one ", "another "))
+    await hub.node.agents.reload_changed()
+    assert await started(client) == "s1" and len(hub.node.sessions["s2"].queue) == 1
+    (hub.folder / "s1").touch()
+    assert await started(client) == "s2"
+
+
+async def test_an_answer_that_no_session_keeps_gives_its_place_to_one_that_waits(hub: Hub) -> None:
+    """As one of a session does."""
+    client = await start(hub)
+    (hub.folder / "s0").touch()
+    await client.until_done()
+    body = {"model": "single", "messages": [{"role": "user", "content": str(hub.folder / "kept-nowhere")}]}
+    async with aiohttp.ClientSession() as http:
+        asking = asyncio.create_task(http.post(f"{hub.url}/v1/chat/completions", json=body).__aenter__())
+        await eventually(lambda: hub.node.agents.get("single").places == 1)
+        await wait_for_a_place(hub, client, "s1")
+        (hub.folder / "kept-nowhere").touch()
+        assert await started(client) == "s1"
+        async with asyncio.timeout(PATIENCE):
+            assert (await asking).status == 200
