@@ -32,10 +32,9 @@ from hub.protocols.openai_chat import Completion, OneAnswer, Refusal
 from hub.protocols.openai_shapes import ChatCompletion, Models, OpenAIError
 from hub.web import bodies
 from hub.web.doorkeeper import principal
+from hub.web.loss import watching
 from hub.web.routes import BASE, HUB, STREAM, Handler, Route, limits_of
 from hub.web.sse import EventStream
-
-LOOK_SECONDS = 0.5  # how often a silent answer is looked at: its client may have gone
 
 
 def in_openai_form(handler: Handler) -> Handler:
@@ -86,20 +85,16 @@ async def completions(request: web.Request) -> web.StreamResponse:
 async def _while_heard(request: web.Request) -> AsyncIterator[None]:
     """Raise TimeoutError in what is done here where it takes too long, or its client has gone.
 
-    aiohttp does not tell a handler that its client has gone; nor can an agent that says nothing notice.
+    An agent that says nothing cannot notice that nobody hears it any more.
     """
 
-    async def watch() -> None:
-        while request.transport is not None and not request.transport.is_closing():
-            await asyncio.sleep(LOOK_SECONDS)
-        scope.reschedule(asyncio.get_running_loop().time())
+    def stop() -> None:
+        if not scope.expired():
+            scope.reschedule(asyncio.get_running_loop().time())
 
     async with asyncio.timeout(limits_of(request).run_seconds) as scope:
-        watcher = asyncio.create_task(watch())
-        try:
+        with watching(request, stop):
             yield
-        finally:
-            watcher.cancel()
 
 
 async def _whole(asked: Completion, name: str, pieces: Pieces) -> web.Response:
