@@ -38,12 +38,14 @@ async def _answering(
         raise Busy(f"agent {agent.id} gives as many answers as it may: try again later")
     texts = answer(hub.node.agents, agent, run_id, message, history, who.author, hub.limits.call_depth)
     place = hub.node.places.take(agent)
-    hub.node.completions += 1
+    ended = asyncio.Event()
+    hub.node.completions.add(ended)
     try:
         async with aclosing(cast(Any, texts)) as pieces, aclosing(_bounded(agent, pieces, hub.limits)) as bounded:
             yield bounded
     finally:
-        hub.node.completions -= 1
+        hub.node.completions.remove(ended)
+        ended.set()
         place.release()
 
 

@@ -8,6 +8,7 @@ from hub.access.principal import Principal
 from hub.errors import BadId, Draining
 from hub.ids import Key, bad_id, is_id, session_key
 from hub.limits import Limits
+from hub.node import draining
 from hub.node.log_probe import LogProbe
 from hub.node.node import Node
 from hub.node.upkeep import Upkeep
@@ -54,8 +55,8 @@ class Hub:
         """Let running answers end, until *hurry* or for what `drain_seconds` leaves; end the others; log it all."""
         limits = self.limits
         wait = limits.drain_seconds - limits.grace_seconds - 2 * limits.close_seconds
-        await self.node.finish_runs(wait, hurry)
-        await self.node.quiet(limits.grace_seconds + limits.close_seconds)
+        await draining.finish_runs(self.node, wait, hurry)
+        await draining.write_all(self.node, limits.grace_seconds + limits.close_seconds)
 
     def leave_all(self) -> None:
         """Deliver nothing to any client from now on."""

@@ -40,6 +40,7 @@ class CatchUp:
     behind: dict[Subscription, None] = attrs.Factory(dict)
     count: int = 0
     _task: asyncio.Task[None] | None = None
+    _moved: asyncio.Event | None = None  # made when waited for; set when one of them is behind no more
 
     def fall_behind(self, sub: Subscription, cursor: int) -> None:
         """Read *sub* from the log from *cursor* on, as the socket takes it."""
@@ -53,6 +54,19 @@ class CatchUp:
         if self._task is None and not self.connection.closed:
             self.count += 1
             self._task = asyncio.create_task(self._run())
+
+    def forget(self, sub: Subscription) -> None:
+        """Read *sub* no more: it has met the head, or it has ended."""
+        self.behind.pop(sub, None)
+        moved, self._moved = self._moved, None
+        if moved is not None:
+            moved.set()
+
+    async def met_head(self, sub: Subscription) -> None:
+        """Wait until *sub* has met the head, or has ended."""
+        while sub in self.behind:
+            self._moved = self._moved or asyncio.Event()
+            await self._moved.wait()
 
     async def finished(self) -> None:
         """Wait until nothing is behind, or the client is closed."""
@@ -104,7 +118,7 @@ class CatchUp:
             await self._reset(sub)
             return
         if start >= channel.head:
-            del self.behind[sub]
+            self.forget(sub)
             self.settle(sub)
             return
         rows = None if sub.read else self.limits.first_page_rows

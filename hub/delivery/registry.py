@@ -110,7 +110,7 @@ class Registry:
         channel = sub.channel
         sub.closed = True
         channel.unplace(sub)
-        sub.connection.catchup.behind.pop(sub, None)
+        sub.connection.catchup.forget(sub)
         sub.connection.subscriptions.pop(channel.key, None)
         sub.connection.note_silence()
         channel.subscriptions.discard(sub)

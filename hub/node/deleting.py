@@ -120,8 +120,7 @@ async def _end(session: Session) -> None:
     limits = session.host.limits
     try:
         async with asyncio.timeout(limits.grace_seconds + limits.close_seconds):
-            while not session.silent:
-                await asyncio.sleep(0.01)
+            await session.silenced()
     except TimeoutError:
         raise StorageUnavailable(
             f"session {session.id} cannot be deleted now: the log takes nothing; try again", sessionId=session.id
@@ -133,5 +132,5 @@ async def _let_hear(session: Session) -> None:
     channel = session.channel
     with suppress(TimeoutError):
         async with asyncio.timeout(session.host.limits.close_seconds):
-            while any(sub in sub.connection.catchup.behind for sub in channel.subscriptions):
-                await asyncio.sleep(0.01)
+            while late := [sub for sub in channel.subscriptions if sub in sub.connection.catchup.behind]:
+                await late[0].connection.catchup.met_head(late[0])

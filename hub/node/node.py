@@ -41,7 +41,8 @@ class Node:
     """Everything above, in one place.
 
     `draining` is set when the hub goes down: chats are refused from then on. `deletions` has the sessions that are
-    being deleted (see hub.node.deleting).
+    being deleted (see hub.node.deleting). `completions` has an event for each answer that no session keeps; it is set
+    when that has ended.
     """
 
     settings: Settings
@@ -53,7 +54,7 @@ class Node:
     registry: Registry = attrs.field(init=False)
     fanout: Fanout = attrs.field(init=False)
     direct_writes: bool = False
-    completions: int = 0
+    completions: set[asyncio.Event] = attrs.Factory(set)
     pace: Pace = attrs.field(init=False)
     places: Places = attrs.field(init=False)
     presence: PresenceTeller = attrs.field(init=False)
@@ -109,31 +110,6 @@ class Node:
             connection.write(connection.protocol.notice(notice))
         for session in self.sessions.values():
             session.schedule.draining = True
-
-    async def finish_runs(self, seconds: float, hurry: asyncio.Event) -> None:
-        """Give the running answers *seconds* to end, or until *hurry*; then end those that are left.
-
-        Answers that no session keeps are waited for, too; what is left of them ends with its connection.
-        """
-        end = asyncio.get_running_loop().time() + seconds
-        while self._is_answering() and not hurry.is_set():
-            if asyncio.get_running_loop().time() > end:
-                break
-            await asyncio.sleep(0.02)
-        for session in list(self.sessions.values()):
-            session.schedule.drain()
-
-    def _is_answering(self) -> bool:
-        return self.completions > 0 or any(session.runs for session in self.sessions.values())
-
-    async def quiet(self, seconds: float) -> None:
-        """Wait until everything said is in the log."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not all(session.outbox.empty and not session.runs for session in self.sessions.values()):
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            log.error("not everything that was said could be written to the log")
 
     async def close(self) -> None:
         """Close what start() opened; connections are closed before."""
@@ -228,14 +204,6 @@ class Node:
         protocol = sub.connection.protocol
         if session is not None and protocol.notices:
             sub.connection.write(protocol.notice(session.state()))
-
-    def agent_of(self, run_id: str) -> str:
-        """Return the agent of a run that goes on, or an empty string. Any thread may call it: it only reads."""
-        for session in list(self.sessions.values()):
-            run = session.schedule.running.get(run_id)
-            if run is not None:
-                return run.record.agentId
-        return ""
 
     def _members_changed(self, channel: Channel) -> None:
         if not self.draining:

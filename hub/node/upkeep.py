@@ -30,7 +30,7 @@ class Upkeep:
     _watchdog: Watchdog = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._watchdog = Watchdog(self.node.agent_of)
+        self._watchdog = Watchdog(self._agent_of)
 
     def start(self) -> None:
         self._watchdog.start()
@@ -44,6 +44,14 @@ class Upkeep:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _agent_of(self, run_id: str) -> str:
+        """Return the agent of a run that goes on, or an empty string. Any thread may call it: it only reads."""
+        for session in list(self.node.sessions.values()):
+            run = session.runs.get(run_id)
+            if run is not None:
+                return run.record.agentId
+        return ""
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
         """Do *step* every so often, also after it failed."""

@@ -131,6 +131,11 @@ class Schedule:
         if self.has(run_id):
             await self._ends.setdefault(run_id, asyncio.Event()).wait()
 
+    async def all_ended(self) -> None:
+        """Wait as finished() does, until no run goes on any more."""
+        while self.running:
+            await self.finished(next(iter(self.running)))
+
     async def left(self, run_id: str) -> None:
         """Wait as finished() does, but not for a run that a drain leaves waiting."""
         if not (self._is_drained and run_id not in self.running):

@@ -1,5 +1,6 @@
 """One conversation in memory."""
 
+import asyncio
 from typing import Literal
 
 import attrs
@@ -65,6 +66,17 @@ class Session:
     def silent(self) -> bool:
         """Whether nothing goes on or waits, and all that was said is in the log."""
         return self.outbox.empty and not (self.runs or self.queue or self.admission.once.coming)
+
+    async def silenced(self) -> None:
+        """Wait until it is silent; also for what comes meanwhile."""
+        while not self.silent:
+            runs = [*self.runs.values(), *self.queue]
+            if runs:
+                await self.schedule.finished(runs[0].id)
+            elif self.admission.once.coming:
+                await asyncio.wait(self.admission.once.coming)
+            else:
+                await self.outbox.outcome()
 
     def unused(self) -> bool:
         """Return whether nothing needs it in memory: no subscriber, run, outbox, append in flight or waiter."""

@@ -19,6 +19,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.delivery.connection import Connection
 from hub.limits import MiB
+from hub.node.draining import write_all
 
 EVENTS = "/api/v1/sessions/s1/events"
 
@@ -52,7 +53,7 @@ async def test_what_was_sent_before_the_end_of_a_socket_is_done(hub: Hub) -> Non
     sock.sendall(b"".join(masked(orjson.dumps(one)) for one in said))
     sock.close()
     await eventually(lambda: not hub.node.registry.connections)
-    await hub.node.quiet(PATIENCE)
+    await write_all(hub.node, PATIENCE)
     assert all([await hub.node.log.sessions.last_messages(f"s{n}", 10, MiB) for n in range(8)])
 
 

@@ -15,6 +15,7 @@ from hub.access.principal import ALL, Principal
 from hub.commands import table as commands
 from hub.errors import AlreadyResolved, StorageUnavailable
 from hub.messages import Ok, Resume, UserMessage
+from hub.node.draining import finish_runs, write_all
 from hub.sessions.outbox import Item, OutboxState, landing
 from hub.storage.log import Done
 from hub.storage.records import Append
@@ -471,7 +472,7 @@ async def by_drain(hub: Hub, client: Client) -> None:
     hub.node.drain()
     hurry = asyncio.Event()
     hurry.set()
-    await hub.node.finish_runs(0, hurry)
+    await finish_runs(hub.node, 0, hurry)
 
 
 async def by_time(hub: Hub, client: Client) -> None:
@@ -526,11 +527,11 @@ async def test_an_answer_that_lands_after_a_drain_has_left_its_run_is_kept(hub: 
     hub.node.drain()
     hurry = asyncio.Event()
     hurry.set()
-    await hub.node.finish_runs(0, hurry)
+    await finish_runs(hub.node, 0, hurry)
     held.let_go()
     await asyncio.wait_for(answering, PATIENCE)
     await client.until_type("interrupt_resolved")
-    await hub.node.quiet(PATIENCE)
+    await write_all(hub.node, PATIENCE)
     assert all(session.outbox.empty for session in hub.node.sessions.values())
 
 

@@ -392,6 +392,34 @@ async def test_one_who_catches_up_is_given_nothing_of_the_new_session(hub: Hub, 
     assert again.text() == "new "
 
 
+@pytest.mark.parametrize("ends", ["by reading on", "by unsubscribing", "by going"])
+async def test_a_deletion_waits_for_who_is_a_little_behind(hub: Hub, ends: str) -> None:
+    """Until it has met the head, or hears the session no more; the wait has no other end here."""
+    await hub.start(close_seconds=10 * PATIENCE)
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello"})
+        gate = hold(hub, "read")
+        late = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
+        await eventually(lambda: any(one.catchup.behind for one in hub.node.registry.connections))
+        deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
+        await eventually(lambda: hub.node.deletions)
+        await late.send(type="ping")
+        await late.until_type("pong")
+        assert not deleting.done()
+        if ends == "by reading on":
+            gate.set()
+            await late.until_done()
+            await late.until(is_gone)
+            assert late.text() == "hello "
+        elif ends == "by unsubscribing":
+            await late.send(type="unsubscribe", sessionId="s1")
+        else:
+            hub.clients.remove(late)
+            await late.close()
+        assert await deleting == (204, None)
+        gate.set()
+
+
 async def test_retention_as_a_session_is_made_anew_spares_the_new_one(hub: Hub, http: aiohttp.ClientSession) -> None:
     """The floor that it found is the old one's: nobody is reset for it."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})

@@ -15,6 +15,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.commands import hub as commands
 from hub.limits import Limits
+from hub.node import draining
 from hub.node.node import Node
 from hub.seams import Seams
 from hub.settings import Settings
@@ -192,8 +193,8 @@ class Hub:
         hurry = asyncio.Event()
         hurry.set()
         self.node.drain()
-        await self.node.finish_runs(0, hurry)
-        await self.node.quiet(PATIENCE)
+        await draining.finish_runs(self.node, 0, hurry)
+        await draining.write_all(self.node, PATIENCE)
         await close_all(runner.app, self.door, 1012)
         await runner.cleanup()
         await self.door.close()

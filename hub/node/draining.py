@@ -1,0 +1,44 @@
+"""The end of a node's work: running answers end, or are ended, and all that was said comes into the log."""
+
+import asyncio
+
+import structlog
+
+from hub.node.node import Node
+
+log = structlog.get_logger()
+
+
+async def finish_runs(node: Node, seconds: float, hurry: asyncio.Event) -> None:
+    """Give the running answers *seconds* to end, or until *hurry*; then end those that are left.
+
+    Answers that no session keeps are waited for, too; what is left of them ends with its connection.
+    """
+    waits = [asyncio.create_task(_answered(node)), asyncio.create_task(hurry.wait())]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    for session in list(node.sessions.values()):
+        session.schedule.drain()
+
+
+async def _answered(node: Node) -> None:
+    """Wait until no answer goes on. The node is draining: none begins."""
+    for session in list(node.sessions.values()):
+        await session.schedule.all_ended()
+    for ended in list(node.completions):
+        await ended.wait()
+
+
+async def write_all(node: Node, seconds: float) -> None:
+    """Wait until no run goes on, and everything said is in the log."""
+    try:
+        async with asyncio.timeout(seconds):
+            for session in list(node.sessions.values()):
+                await session.schedule.all_ended()
+                await session.outbox.emptied()
+    except TimeoutError:
+        log.error("not everything that was said could be written to the log")
