@@ -42,7 +42,7 @@ class HeldLog:
     """The hub's log, whose appends are held back until they are let through or refused."""
 
     def __init__(self, hub: Hub) -> None:
-        self.log, self.whole = hub.node.log, hub.node.log.append
+        self.log, self.whole = hub.node.log.events, hub.node.log.events.append
         self.appends: list[tuple[Append, Done]] = []
         self.log.append = lambda append, done: self.appends.append((append, done))  # type: ignore[method-assign]
 

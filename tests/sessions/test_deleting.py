@@ -398,7 +398,7 @@ async def test_a_deletion_waits_for_who_is_a_little_behind(hub: Hub, ends: str) 
     await hub.start(close_seconds=10 * PATIENCE)
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello"})
-        gate = hold(hub, "read")
+        gate = hold(hub, "events", "read")
         late = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
         await eventually(lambda: any(one.catchup.behind for one in hub.node.registry.connections))
         deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))

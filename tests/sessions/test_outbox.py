@@ -158,9 +158,9 @@ class HeldLog:
     """The log of an outbox, whose appends are held back until they are landed or refused."""
 
     def __init__(self, log: SqliteLog) -> None:
-        self.whole = log.append
+        self.whole = log.events.append
         self.appends: asyncio.Queue[tuple[Append, Done]] = asyncio.Queue()
-        log.append = lambda append, done: self.appends.put_nowait((append, done))  # type: ignore[method-assign]
+        log.events.append = lambda append, done: self.appends.put_nowait((append, done))  # type: ignore[method-assign]
 
     async def next(self) -> tuple[Append, Done]:
         return await asyncio.wait_for(self.appends.get(), PATIENCE)

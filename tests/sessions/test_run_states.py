@@ -61,7 +61,7 @@ class HeldLog:
     """The hub's log, where the appends of the session s1 are held back until they are let through or refused."""
 
     def __init__(self, hub: Hub) -> None:
-        self.log, self.whole = hub.node.log, hub.node.log.append
+        self.log, self.whole = hub.node.log.events, hub.node.log.events.append
         self.appends: asyncio.Queue[tuple[Append, Done]] = asyncio.Queue()
         self.log.append = self.hold  # type: ignore[method-assign]
 
