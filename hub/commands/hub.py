@@ -34,6 +34,11 @@ class Hub:
         return self.settings.limits
 
     @property
+    def is_draining(self) -> bool:
+        """Whether it goes down."""
+        return self.node.draining
+
+    @property
     def is_working(self) -> bool:
         """Whether the code of some agent goes on, which may be after its run has ended."""
         return any(agent.working for agent in self.node.agents.all())

@@ -59,7 +59,9 @@ async def websocket(request: web.Request) -> web.StreamResponse:
         await close(ws, WSCloseCode.INTERNAL_ERROR, limits.close_seconds)
     finally:
         await frames.stop()
-        await client.close(lambda: close(ws, WSCloseCode.OK, limits.close_seconds))
+        # A hub that ends has its clients leave, and one may be seen to have left before close_all() comes to it.
+        code = WSCloseCode.SERVICE_RESTART if client.hub.is_draining else WSCloseCode.OK
+        await client.close(lambda: close(ws, code, limits.close_seconds))
         await intake.queues.finished()  # what the client sent is done, also when it has gone
         del request.app[SOCKETS][client]
     return ws

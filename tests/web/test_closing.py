@@ -211,3 +211,13 @@ async def test_a_hub_that_ends_closes_with_1012(hub: Hub) -> None:
     closing = asyncio.create_task(close_all(hub.app, hub.door, 1012))
     assert await client.closed() == 1012
     await asyncio.wait_for(closing, PATIENCE)
+
+
+async def test_a_client_that_sends_while_the_hub_ends_is_closed_with_1012(hub: Hub) -> None:
+    """Though its frame is read between the two steps in which all are left, and closed."""
+    await hub.start()
+    client = await hub.connect()
+    hub.door.drain()
+    hub.door.leave_all()
+    await client.send(type="ping")
+    assert await client.closed() == 1012
