@@ -18,6 +18,7 @@ from hub.commands.listen import leave
 from hub.commands.queues import Queues
 from hub.commands.rate import Rate
 from hub.errors import BadFrame, HubError, NotRunning, RateLimited
+from hub.limits import Limits
 from hub.messages import (
     Accepted,
     Cancel,
@@ -101,16 +102,25 @@ class Intake:
 
     client: Client
     read_ahead: Callable[[], None]
-    queues: Queues = attrs.field(init=False)
     _frames: int = 0
-    _commands: Rate = attrs.field(init=False)
-    _bad_frames: Rate = attrs.field(init=False)
+    # Made on first use: a connection that only listens is to be small.
+    _queues: Queues | None = None
+    _commands: Rate | None = None
+    _bad_frames: Rate | None = None
 
-    def __attrs_post_init__(self) -> None:
-        limits = self.client.hub.limits
-        self.queues = Queues(limits, self._follow_up)
-        self._commands = Rate(limits.commands_per_second, limits.command_burst)
-        self._bad_frames = Rate(limits.bad_frames_per_minute / MINUTE, limits.bad_frames_per_minute)
+    @property
+    def _limits(self) -> Limits:
+        return self.client.hub.limits
+
+    async def finished(self) -> None:
+        """Wait until no command waits, or is under way; where this is cancelled, they are, too."""
+        if self._queues is not None:
+            await self._queues.finished()
+
+    def cancel(self) -> None:
+        """Cancel the commands that are under way, and drop those that wait."""
+        if self._queues is not None:
+            self._queues.cancel()
 
     async def receive(self, data: bytes) -> None:
         """Take a frame; its command is done, or has its place in a queue, when this returns.
@@ -119,10 +129,15 @@ class Intake:
         """
         self._frames += 1
         now = asyncio.get_running_loop().time()
+        if self._commands is None:
+            self._commands = Rate(self._limits.commands_per_second, self._limits.command_burst)
         excess = self._commands.excess(now)
         try:
             command = self.client.read(data)
         except BadFrame as refusal:
+            if self._bad_frames is None:
+                per_minute = self._limits.bad_frames_per_minute
+                self._bad_frames = Rate(per_minute / MINUTE, per_minute)
             if self._bad_frames.excess(now):
                 raise
             self.client.answer(error_of(refusal))
@@ -135,7 +150,7 @@ class Intake:
                 await self._take(command, len(data))
 
     def _limit(self, command: Command, excess: float) -> None:
-        limits = self.client.hub.limits
+        limits = self._limits
         refusal = RateLimited(
             f"more than {limits.commands_per_second} commands a second: wait, and send it again",
             retryAfterMs=ceil(excess / limits.commands_per_second * 1000),
@@ -156,10 +171,12 @@ class Intake:
         elif not keys:
             await self._carry_out(command)
         if keys:
-            while not self.queues.has_room(keys):
+            if self._queues is None:
+                self._queues = Queues(self._limits, self._follow_up)
+            while not self._queues.has_room(keys):
                 self.read_ahead()
-                await self.queues.changed()
-            self.queues.put(keys, size, partial(self._carry_out, command))
+                await self._queues.changed()
+            self._queues.put(keys, size, partial(self._carry_out, command))
 
     async def _overtake(self, command: Cancel | Unsubscribe) -> Keys:
         """Do a command before those of its session that were sent earlier, and again after each of them.
@@ -169,14 +186,15 @@ class Intake:
         """
         is_of_session = (command.agentId if isinstance(command, Unsubscribe) else command.runId) is None
         key = session_key(self.client, command.sessionId or "")
-        if not is_of_session or not self.queues.is_busy(key):
+        queues = self._queues
+        if not is_of_session or queues is None or not queues.is_busy(key):
             await self._carry_out(command)
             return ()
         try:
             await self._carry_out(command, raised=(NotRunning,))
         except NotRunning:
             return (key,)
-        self.queues.mark(key, replace(command, ref=None))
+        queues.mark(key, replace(command, ref=None))
         return ()
 
     async def _carry_out(self, command: Command, raised: tuple[type[HubError], ...] = ()) -> object:

@@ -62,7 +62,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
         # A hub that ends has its clients leave, and one may be seen to have left before close_all() comes to it.
         code = WSCloseCode.SERVICE_RESTART if client.hub.is_draining else WSCloseCode.OK
         await client.close(lambda: close(ws, code, limits.close_seconds))
-        await intake.queues.finished()  # what the client sent is done, also when it has gone
+        await intake.finished()  # what the client sent is done, also when it has gone
         del request.app[SOCKETS][client]
     return ws
 
@@ -119,6 +119,6 @@ async def close_all(app: web.Application, hub: Hub, code: int) -> None:
         await asyncio.wait(closing, timeout=seconds)
     for client, (_, intake) in sockets.items():
         client.abort()
-        intake.queues.cancel()
+        intake.cancel()
     await asyncio.gather(*closing, return_exceptions=True)
-    await asyncio.gather(*(intake.queues.finished() for _, intake in sockets.values()))
+    await asyncio.gather(*(intake.finished() for _, intake in sockets.values()))
