@@ -165,10 +165,13 @@ async def deaths_lose_nothing(folder: Path, rounds: int, sessions: int) -> None:
     print(f"{rounds} deaths, {deaths.sent} chats: {check_all(hub, deaths.witnesses, deaths.chats)}")
 
 
-def check_all(hub: HubProcess, witnesses: Sequence[Witness], chats: dict[str, dict[str, str]]) -> str:
+def check_all(
+    hub: HubProcess, witnesses: Sequence[Witness], chats: dict[str, dict[str, str]], killed: bool = True
+) -> str:
     """Hold all that was seen and accepted against the log of a hub that is stopped; return what became of the chats.
 
-    Some must have been aborted, some run again, and some queued: else the test has not tried what it is for.
+    Some must have been aborted, some queued, and where the hub was *killed* some run again: else the test has not tried
+    what it is for. A hub that is told to stop ends what it can, so that seldom anything is left to run again.
     """
     assert "Traceback" not in hub.log, hub.log
     ends: Counter[str] = Counter()
@@ -187,7 +190,7 @@ def check_all(hub: HubProcess, witnesses: Sequence[Witness], chats: dict[str, di
             again.update(e["run"] for e in events if e["type"] == "message_removed")
             queued += sum(a[0]["status"] == "queued" for a in witness.accepted.values())
     assert ends["aborted"] and ends["end_turn"] and set(ends) == {"aborted", "end_turn"}
-    assert again and queued
+    assert queued and (again or not killed)
     return f"ends {dict(ends)}, {len(again)} run again, {queued} queued"
 
 
