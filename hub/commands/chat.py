@@ -49,7 +49,8 @@ def _target(hub: Hub, command: Chat, client: Client | None) -> tuple[Agent, str]
     if session_id is None and client is not None:
         session_id = client.own_sessions.get(agent.id)
         if session_id is None:
-            session_id = client.own_sessions[agent.id] = hub.node.seams.new_id("s")
+            session_id = hub.node.seams.new_id("s")
+            client.own_sessions = {**client.own_sessions, agent.id: session_id}
     return agent, session_id or hub.node.seams.new_id("s")
 
 

@@ -1,7 +1,8 @@
 """A client that is connected, as the use cases know it: who it is, and what is delivered to it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from math import inf
 
 import attrs
@@ -29,7 +30,7 @@ class Client:
     connection: Connection
     agent: str
     session: str | None
-    own_sessions: dict[str, str] = attrs.Factory(dict)
+    own_sessions: Mapping[str, str] = MappingProxyType({})
     joining: frozenset[Key] = frozenset()
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import structlog
@@ -89,6 +89,13 @@ def session_key(client: Client, session_id: str) -> str:
     return next((_own_key(agent) for agent, own in client.own_sessions.items() if own == session_id), session_id)
 
 
+class Source(Protocol):
+    """Where the frames come from."""
+
+    def read_ahead(self) -> None:
+        """The next frame is not taken yet: look after control frames until then."""
+
+
 @attrs.define(eq=False, repr=False)
 class Intake:
     """Takes what one socket sends. Each command is answered once, whatever becomes of it.
@@ -97,11 +104,11 @@ class Intake:
     done at once. A `cancel` or `unsubscribe` also holds for what was sent before it: it is done again, without an
     answer, after each such command that its session's queue has.
 
-    *read_ahead* is called before receive() waits for room: what comes meanwhile is for the caller to look at.
+    *source* is told where receive() waits for room: what comes meanwhile is for it to look at.
     """
 
     client: Client
-    read_ahead: Callable[[], None]
+    source: Source
     _frames: int = 0
     # Made on first use: a connection that only listens is to be small.
     _queues: Queues | None = None
@@ -174,7 +181,7 @@ class Intake:
             if self._queues is None:
                 self._queues = Queues(self._limits, self._follow_up)
             while not self._queues.has_room(keys):
-                self.read_ahead()
+                self.source.read_ahead()
                 await self._queues.changed()
             self._queues.put(keys, size, partial(self._carry_out, command))
 

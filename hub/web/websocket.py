@@ -21,7 +21,7 @@ from hub.web.routes import HUB, asked
 
 log = structlog.get_logger()
 
-Sockets = dict[Client, tuple[Socket, Intake]]
+Sockets = dict[Intake, Socket]
 SOCKETS: web.AppKey[Sockets] = web.AppKey("sockets", dict)
 
 
@@ -39,32 +39,39 @@ class Address(Struct):
 
 async def websocket(request: web.Request) -> web.StreamResponse:
     """Open a WebSocket; what it says is in the AsyncAPI document."""
-    limits = request.app[HUB].limits
+    # This frame stays for as long as the client: it has few names, and no function in it that would share them.
     client, ws, address = await _accepted(request)
     frames = Frames(client, ws)
-    intake = Intake(client, frames.read_ahead)
-    request.app[SOCKETS][client] = ws, intake
+    intake = Intake(client, frames)
+    request.app[SOCKETS][intake] = ws
     try:
         await _open(client, address)
-        del address  # this frame stays for as long as the client: 300 bytes
+        del address
         while (data := await frames.next()) is not None:
             await intake.receive(data)
     except HubError as refusal:  # of what the address asks for, or of one frame too many
         client.answer(error_of(refusal))
-        client.leave()  # nothing is delivered after the close frame
-        await close(ws, refusal.close, limits.close_seconds, refusal.code.encode())
+        await _part(client, ws, refusal.close, refusal.code)
     except Exception:
         log.exception("a connection failed", connection=client.id)
-        client.leave()
-        await close(ws, WSCloseCode.INTERNAL_ERROR, limits.close_seconds)
+        await _part(client, ws, WSCloseCode.INTERNAL_ERROR)
     finally:
-        await frames.stop()
-        # A hub that ends has its clients leave, and one may be seen to have left before close_all() comes to it.
-        code = WSCloseCode.SERVICE_RESTART if client.hub.is_draining else WSCloseCode.OK
-        await client.close(lambda: close(ws, code, limits.close_seconds))
-        await intake.finished()  # what the client sent is done, also when it has gone
-        del request.app[SOCKETS][client]
+        await _clean_up(client, ws, frames, intake)
+        del request.app[SOCKETS][intake]
     return ws
+
+
+async def _part(client: Client, ws: Socket, code: int, reason: str = "") -> None:
+    client.leave()  # nothing is delivered after the close frame
+    await close(ws, code, client.hub.limits.close_seconds, reason.encode())
+
+
+async def _clean_up(client: Client, ws: Socket, frames: Frames, intake: Intake) -> None:
+    await frames.stop()
+    # A hub that ends has its clients leave, and one may be seen to have left before close_all() comes to it.
+    code = WSCloseCode.SERVICE_RESTART if client.hub.is_draining else WSCloseCode.OK
+    await client.close(lambda: close(ws, code, client.hub.limits.close_seconds))
+    await intake.finished()  # what the client sent is done, also when it has gone
 
 
 async def _accepted(request: web.Request) -> tuple[Client, Socket, Address]:
@@ -114,11 +121,11 @@ async def close_all(app: web.Application, hub: Hub, code: int) -> None:
     seconds = hub.limits.close_seconds
     sockets: Sockets = app[SOCKETS].copy()
     hub.leave_all()  # nothing is delivered between the close frame and the end
-    closing = [asyncio.create_task(close(ws, code, seconds)) for ws, _ in sockets.values()]
+    closing = [asyncio.create_task(close(ws, code, seconds)) for ws in sockets.values()]
     if closing:
         await asyncio.wait(closing, timeout=seconds)
-    for client, (_, intake) in sockets.items():
-        client.abort()
+    for intake in sockets:
+        intake.client.abort()
         intake.cancel()
     await asyncio.gather(*closing, return_exceptions=True)
-    await asyncio.gather(*(intake.finished() for _, intake in sockets.values()))
+    await asyncio.gather(*(intake.finished() for intake in sockets))
