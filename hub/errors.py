@@ -7,7 +7,7 @@ HubError
 ├── TooManySubscriptions  one connection wants more sessions than the limit
 ├── RateLimited           one connection sends commands faster than the limit
 ├── UnknownAgent          nothing of that name in the agents folder
-├── UnknownSession        nothing was said under that id
+├── UnknownSession        the session does not exist
 ├── UnknownInterrupt      no run of that session asked such a question
 ├── UnknownFile           no file has that id
 ├── UnknownMessage        no finished message of that id in the session

@@ -67,7 +67,7 @@ def chat(agent: str, session: str | None, url: str) -> None:
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(min=1), default=20, help="How many, the newest first (20).")
+@click.option("--limit", type=click.IntRange(min=1), default=20, help="How many sessions, the newest first (20).")
 @url_option
 def sessions(limit: int, url: str) -> None:
     """List the sessions."""

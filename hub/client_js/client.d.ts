@@ -121,7 +121,8 @@ export interface Reset {
   type: 'reset'
   sessionId: string
   reason: 'epoch_changed' | 'past_head' | 'too_old'
-  epoch: string
+  /** Missing while the session does not exist. */
+  epoch?: string
   messages: Message[]
 }
 
@@ -146,7 +147,8 @@ export interface Welcome {
 export interface Subscribed {
   type: 'subscribed'
   sessionId: string
-  epoch: string
+  /** Missing while the session does not exist. */
+  epoch?: string
   seq: number
   agents: string[]
   members?: Author[]

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from types import MappingProxyType
 from math import inf
+from types import MappingProxyType
 
 import attrs
 

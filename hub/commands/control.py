@@ -24,7 +24,9 @@ def stop(hub: Hub, who: Principal, command: Cancel) -> Cancelling:
     """Do what cancel() does, in one step."""
     session = hub.node.sessions.get(hub.key(who, command.sessionId))  # one with a run, or a waiting one, is in memory
     if session is None:
-        raise NotRunning(f"nothing is being answered in session {command.sessionId}", sessionId=command.sessionId)
+        name, run_id = command.sessionId, command.runId
+        text = f"run {run_id} is not running in session {name}" if run_id else f"no answer is running in session {name}"
+        raise NotRunning(text, sessionId=name)
     run_ids = stopping.cancel(session.schedule, command.runId, command.queued)
     return Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref)
 

@@ -67,4 +67,4 @@ async def state_of(hub: Hub, head: Head | Channel) -> SessionState:
 
 
 def unknown_session(session_id: str) -> UnknownSession:
-    return UnknownSession(f"there is no session {session_id}: a chat makes it", sessionId=session_id)
+    return UnknownSession(f"there is no session {session_id}", sessionId=session_id)

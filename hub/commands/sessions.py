@@ -27,9 +27,9 @@ async def create_session(hub: Hub, who: Principal, session_id: str | None = None
 
 
 async def relabel(hub: Hub, who: Principal, session_id: str, changes: Mapping[str, Any]) -> SessionState:
-    """Replace those of `title` and `metadata` that *changes* has, in a session that is made where it is not there.
+    """Replace those of `title` and `metadata` that *changes* has, in a session that is made where it does not exist.
 
-    Raises BadFrame, TooLarge, SessionDeleted.
+    Raises UnknownSession where that is so and nothing is to be kept, BadFrame, TooLarge, SessionDeleted.
     """
     limits, title, metadata = hub.limits, changes.get("title"), changes.get("metadata")
     if title is not None and len(title) > limits.title_length:
@@ -38,7 +38,8 @@ async def relabel(hub: Hub, who: Principal, session_id: str, changes: Mapping[st
         most = size_text(limits.metadata_bytes)
         raise TooLarge(f"the metadata of a session is at most {most} of JSON: keep the rest elsewhere")
     async with hub.node.use(hub.key(who, session_id)) as session:
-        await hub.node.make(session)
+        if any(value is not None for value in changes.values()):
+            await hub.node.make(session)
         await hub.node.log.sessions.relabel(session.key, changes)
         return await state_of(hub, session.channel)
 

@@ -43,4 +43,4 @@ def read_place(text: str, kind: type[Place]) -> Place:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
     except (ValueError, binascii.Error, msgspec.MsgspecError):
-        raise BadQuery("?after= is no place in this list: take `next` of the answer before") from None
+        raise BadQuery("?after= is no place in this list: pass the `next` of the previous answer") from None

@@ -8,10 +8,10 @@ from hub.errors import StorageUnavailable
 from hub.storage.log import Log
 
 VALID_SECONDS = 1.0  # an answer is given again for so long: a crowd of requests costs one commit a second
-WAIT_SECONDS = 1.0  # load balancers wait little longer, while SQLite waits 5 s for a lock
+WAIT_SECONDS = 0.5  # a prober often waits no more than a second, and SQLite waits 5 s for a lock
 SLOW = (
-    "the log has taken no write for a second: another process holds its write lock, or the disk is slow; "
-    "end that process or mend the disk"
+    "the log has not taken a write for half a second: if another process holds its write lock, end it; "
+    "else look after the disk"
 )
 
 

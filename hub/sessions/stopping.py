@@ -17,7 +17,7 @@ def cancel(schedule: Schedule, run_id: str | None, queued: bool) -> tuple[str, .
     if not chosen:
         name = schedule.channel.id
         raise NotRunning(
-            f"nothing is being answered in session {name}" + (f" by run {run_id}" if run_id else ""),
+            f"run {run_id} is not running in session {name}" if run_id else f"no answer is running in session {name}",
             sessionId=name,
             **({"runId": run_id} if run_id else {}),
         )

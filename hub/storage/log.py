@@ -99,7 +99,7 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def list(self, query: SessionQuery, span: Span) -> Slice[SessionRow]:
-        """Return sessions in the order of their last messages; raises BadQuery for a place of another list.
+        """Return sessions in the order of their last messages; raises BadQuery for a place that no such list gave.
 
         It reads as many rows as it returns, however many sessions there are; but where *query* names an agent, also
         those in which that agent did not answer.
@@ -136,7 +136,7 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def messages(self, key: Key, span: Span) -> Slice[Message]:
-        """Return finished messages in their order; raises BadQuery for a place of another list."""
+        """Return finished messages in their order; raises BadQuery for a place that no such list gave."""
 
 
 class FileStore(ABC):

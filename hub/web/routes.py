@@ -124,5 +124,5 @@ def asked(request: web.Request, kind: type[T]) -> T:
         unknown = re.fullmatch("Object contains unknown field `(.*)`", expected)
         if unknown is not None:
             known = ", ".join(field.name for field in msgspec.structs.fields(cast(Any, kind)))
-            raise BadQuery(f"?{short(unknown[1])}= is not known here: use {known}") from None
+            raise BadQuery(f"unknown query parameter {short(unknown[1])}: use {known}") from None
         raise BadQuery(f"?{field}= is wrong: {expected}" if field else f"the address is wrong: {expected}") from None

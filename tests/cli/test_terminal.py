@@ -577,7 +577,7 @@ async def test_an_unknown_session_is_not_exported_and_not_followed(hub: Hub, com
     """The hub's own words, in one line; and nothing was made."""
     await hub.start()
     done = await piped(hub, command, "nosuch")
-    assert done == Done(1, "", "hubbub: there is no session nosuch: a chat makes it\n")
+    assert done == Done(1, "", "hubbub: there is no session nosuch\n")
     assert (await piped(hub, "sessions")).out == "no sessions yet\n"
 
 
