@@ -18,7 +18,7 @@ def log_to_stderr() -> None:
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # one write a line, and no lock to inherit
     )
     # aiohttp logs each request that is no HTTP as an error with its traceback: anyone could fill the disk with it.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

@@ -5,7 +5,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 
 from aiohttp import WSCloseCode, web
@@ -15,6 +14,7 @@ from hub.access.principal import OPERATOR
 from hub.commands import table as commands
 from hub.commands.hub import Hub, open_hub
 from hub.observe.logging import log_to_stderr
+from hub.observe.output import free_output
 from hub.settings import Settings
 from hub.web.app import make_app
 from hub.web.routes import BASE
@@ -29,12 +29,13 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> int:
     Raises ConfigError, LogUnusable and OSError, each with one line for the operator.
     """
     check_bind(settings)
+    drain_output = free_output()
     log_to_stderr()
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         stuck = runner.run(_serve(settings, announce))
         if stuck:
             # An agent that ignores its cancel, or a thread that never ends, must not hold the process.
-            sys.stdout.flush()
+            drain_output()
             os._exit(0)
     return 0
 

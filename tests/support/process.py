@@ -27,6 +27,7 @@ class HubProcess:
     """`hubbub serve` in a process of its own; start() may be called again after its end, on the same folders.
 
     *packages* is a folder of packages that are installed beside the hub; *module* runs instead of the hub's own.
+    While *is_read* is cleared nobody reads its output.
     """
 
     folder: Path
@@ -37,6 +38,10 @@ class HubProcess:
     _process: asyncio.subprocess.Process | None = None
     _reader: asyncio.Task[None] | None = None
     _ready: asyncio.Event = attrs.Factory(asyncio.Event)
+    is_read: asyncio.Event = attrs.Factory(asyncio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self.is_read.set()
 
     def agent(self, name: str, code: str) -> None:
         agents = self.folder / "agents"
@@ -51,14 +56,14 @@ class HubProcess:
     def database(self) -> Path:
         return self.folder / "data" / "hub.db"
 
-    async def start(self, **settings: Any) -> "HubProcess":
+    async def start(self, *, port: int = 0, **settings: Any) -> "HubProcess":
         """Start and wait until it listens; *settings* go in by the environment."""
         (self.folder / "agents").mkdir(exist_ok=True)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
         environ["HUBBUB_CACHE"] = str(self.folder / "cache")
         environ |= {f"HUBBUB_{key.upper()}": str(value) for key, value in settings.items()}
         environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, (ROOT, self.packages))))
-        flags = ("--host", "127.0.0.1", "--port", "0", "--agents", "agents", "--data", "data")
+        flags = ("--host", "127.0.0.1", "--port", str(port), "--agents", "agents", "--data", "data")
         self._ready.clear()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -77,6 +82,7 @@ class HubProcess:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for raw in process.stdout:
+            await self.is_read.wait()
             line = raw.decode(errors="replace")
             self.said.append(line)
             if found := re.search(r"listens on\s+http://127\.0\.0\.1:(\d+)", line):
@@ -120,6 +126,12 @@ class HubProcess:
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def close_output(self) -> None:
+        """Close the other end of the pipe that it writes its output to."""
+        assert self._process is not None
+        pipe = self._process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
+        pipe.close()
 
     async def ended(self) -> int:
         """Wait for the end; return the exit code."""

@@ -70,6 +70,13 @@ class Terminal:
             raise AssertionError(f"{wanted} did not come:\n{self.text}") from None
         return self.text
 
+    def hang_up(self) -> None:
+        """Close the terminal."""
+        asyncio.get_running_loop().remove_reader(self.master)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, self.master)
+        os.close(null)
+
     async def ended(self) -> int:
         async with asyncio.timeout(PATIENCE):
             return await self.process.wait()

@@ -1,0 +1,180 @@
+"""The hub's output: one that is gone, or that nobody reads, stops nothing and nobody."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from support.documents import ROOT
+from support.hub import AGENTS, Client
+from support.process import HubProcess
+from support.terminal import terminal
+from support.waiting import PATIENCE, eventually
+
+from hub.observe.output import QUEUE_BYTES
+
+LINE = "line 000000000 of the talker\n"
+TALKER = '''
+"""Prints so many lines, in turn to both streams."""
+import sys
+
+async def talker(message: str):
+    for number in range(int(message)):
+        print(f"line {number:09} of the talker", file=(sys.stdout, sys.stderr)[number % 2])
+    print("\\ud800 is half a character")
+    sys.stdout.close()
+    yield "said"
+'''
+PARENT = """
+import os
+
+async def parent(message: str):
+    child = os.fork()
+    if not child:
+        print("the child speaks")
+        os._exit(0)
+    os.waitpid(child, 0)
+    yield "said"
+"""
+BROKEN = """
+async def broken(message: str):
+    yield "begun "
+    raise LookupError("for the log")
+"""
+HELD, RESUMED = "\x13", "\x11"  # Ctrl-S and Ctrl-Q
+
+
+def write_agents(hub: HubProcess) -> None:
+    for name, code in (AGENTS | {"talker": TALKER, "parent": PARENT, "broken": BROKEN}).items():
+        hub.agent(f"{name}.py", code)
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[HubProcess]:
+    running = HubProcess(tmp_path)
+    write_agents(running)
+    try:
+        yield running
+    finally:
+        running.is_read.set()
+        await running.kill()
+
+
+async def answer(url: str, agent: str, message: str = "x") -> str:
+    """Return the stop reason of one answer, and see that the hub says after it that it lives."""
+    async with aiohttp.ClientSession() as http, http.ws_connect(f"{url}/api/v1/ws", protocols=("hubbub.v1",)) as ws:
+        client = Client(http, ws)
+        await client.send(type="chat", agentId=agent, message=message)
+        end = await client.until_type("run_finished")
+        async with asyncio.timeout(PATIENCE), http.get(f"{url}/health") as response:
+            assert response.status == 200
+    return str(end["stopReason"])
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"line (\d+) of the talker\n", text)]
+
+
+async def test_what_agents_print_comes_in_order(hub: HubProcess) -> None:
+    """Of both streams, as they are one file here; a forked child is heard, half a character and close() do no harm."""
+    await hub.start()
+    assert await answer(hub.url, "talker", "100") == "end_turn"
+    assert await answer(hub.url, "parent") == "end_turn"
+    hub.signal(signal.SIGTERM)
+    assert await hub.ended() == 0
+    assert numbers(hub.log) == [*range(100)]
+    assert "the child speaks\n" in hub.log and "\\ud800 is half a character\n" in hub.log
+    assert hub.log.endswith("Stopped.\n")
+
+
+async def test_a_pipe_that_has_gone_ends_no_answer(hub: HubProcess) -> None:
+    """Failures are logged and agents print as before, and SIGTERM exits with 0."""
+    await hub.start()
+    hub.close_output()
+    for agent, reason in (("broken", "error"), ("talker", "end_turn"), ("broken", "error"), ("echo", "end_turn")):
+        assert await answer(hub.url, agent, "1000") == reason
+    hub.signal(signal.SIGTERM)
+    assert await hub.ended() == 0
+
+
+async def test_a_pipe_that_nobody_reads_holds_nobody_up(hub: HubProcess) -> None:
+    """What the queue does not hold is dropped; once somebody reads again, one line says how many lines there were."""
+    await hub.start()
+    hub.is_read.clear()
+    count = 2 * QUEUE_BYTES // len(LINE)
+    assert await answer(hub.url, "talker", str(count)) == "end_turn"
+    assert await answer(hub.url, "broken") == "error"  # its line is dropped, too
+    hub.is_read.set()
+    await eventually(lambda: "output was dropped" in hub.log)
+    assert await answer(hub.url, "broken") == "error"
+    hub.signal(signal.SIGTERM)
+    assert await hub.ended() == 0
+    before, gap = re.split(r"(?<=\n)(?=[^\n]*output was dropped)", hub.log)
+    kept = numbers(before)
+    assert kept == [*range(len(kept))] and len(kept) * len(LINE) > QUEUE_BYTES / 2
+    # Dropped were also: the half character, the log line of the failure.
+    assert f"lines={count - len(kept) + 2}" in re.sub("\x1b\\[[0-9;]*m", "", gap)
+    assert gap.count("agent failed") == 1
+
+
+async def test_the_hub_ends_though_nobody_reads_its_output(hub: HubProcess) -> None:
+    await hub.start()
+    hub.is_read.clear()
+    assert await answer(hub.url, "talker", str(2 * QUEUE_BYTES // len(LINE))) == "end_turn"
+    hub.signal(signal.SIGTERM)
+    await eventually(lambda: not hub.running)
+    hub.is_read.set()
+    assert await hub.ended() == 0
+
+
+async def test_ctrl_s_holds_the_terminal_and_nobody_else(tmp_path: Path) -> None:
+    """And what was logged meanwhile comes with Ctrl-Q."""
+    write_agents(HubProcess(tmp_path))
+    async with terminal(tmp_path, "serve", "--port", "0", "--host", "127.0.0.1") as tty:
+        text = await tty.until("Ctrl-C ends it.")
+        port = re.search(r"http://127\.0\.0\.1:(\d+)", text)
+        assert port
+        tty.type(HELD)
+        for _ in range(3):
+            assert await answer(f"http://127.0.0.1:{port[1]}", "broken") == "error"
+        assert "agent failed" not in tty.text
+        tty.type(RESUMED)
+        await tty.until("agent failed")
+        tty.type("\x03")
+        assert await tty.ended() == 0
+
+
+async def test_a_terminal_that_is_closed_ends_the_hub_in_order(tmp_path: Path) -> None:
+    write_agents(HubProcess(tmp_path))
+    async with terminal(tmp_path, "serve", "--port", "0") as tty:
+        await tty.until("Ctrl-C ends it.")
+        tty.hang_up()
+        assert await tty.ended() == 0
+
+
+def test_a_closed_standard_output_is_never_another_file(tmp_path: Path) -> None:
+    """Started with `>&- 2>&-`, descriptors 1 and 2 are the null device, and not the log's file or a socket."""
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "mark.py").write_text(
+        "import os, signal\n"
+        "names = [os.readlink(f'/proc/self/fd/{number}') for number in (1, 2)]\n"
+        "open('names', 'w').write(' '.join(names))\n"
+        "print('to nobody')\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "def mark(message: str): return 'x'\n"
+    )
+    command = (sys.executable, "-m", "hub", "serve", "--port", "0")
+    ended = subprocess.run(
+        ("sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command),
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=PATIENCE,
+    )
+    assert ended.returncode == 0
+    assert (tmp_path / "names").read_text() == "/dev/null /dev/null"
