@@ -73,6 +73,7 @@ class Limits:
     drain_seconds: Seconds = 15.0
     close_seconds: Seconds = 2.0  # for the closing handshakes of a drain
     retry_seconds: Seconds = 0.5  # before what the log refused is tried again
+    agent_threads: Count = 128  # of all agents, for asyncio.to_thread() and run_in_executor()
     call_depth: CountOrZero = 8  # agents that call agents
     history_messages: CountOrZero = 100
     history_bytes: Count = 1 * MiB  # of text and parts in a history; the newest messages win

@@ -20,6 +20,7 @@ from hub.adapters.chat_errors import lost, refusal
 from hub.adapters.chat_stream import read
 from hub.errors import AgentError
 from hub.hosting.contract import Adapter, Answer, Piece, Place, Run
+from hub.pools import hub_work
 
 OPENAI = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
@@ -230,9 +231,7 @@ class Chat:
         if at.authorization:
             headers["Authorization"] = at.authorization
         try:
-            async with self.http.post(
-                at.url, data=self._body(run, at), headers=headers, allow_redirects=False
-            ) as response:
+            async with await self._post(at, self._body(run, at), headers) as response:
                 if response.status != 200 or response.content_type in ("application/json", "text/html"):
                     raise await refusal(response, self.options.api_key_env, at.model)
                 async with aclosing(read(response.content)) as pieces:
@@ -240,6 +239,10 @@ class Chat:
                         yield piece
         except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
             raise lost(error, at.url) from None  # it may hold the request, and so the key
+
+    async def _post(self, at: Endpoint, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        with hub_work():  # DNS, and what is asked of proxies: agents may hold all threads of theirs
+            return await self.http.post(at.url, data=body, headers=headers, allow_redirects=False)
 
     def _body(self, run: Run, at: Endpoint) -> bytes:
         names = ("temperature", "max_tokens", "frequency_penalty")

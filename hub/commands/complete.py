@@ -13,6 +13,7 @@ from hub.hosting.contract import Finish, Past
 from hub.hosting.faults import said_too_much
 from hub.hosting.hosted import Agent
 from hub.limits import Limits
+from hub.pools import running_agent
 
 Role = Literal["user", "assistant", "system"]
 Pieces = AsyncIterator[str | Finish]
@@ -40,10 +41,12 @@ async def _answering(
     place = hub.node.places.take(agent)
     ended = asyncio.Event()
     hub.node.completions.add(ended)
+    token = running_agent.set(agent.id)
     try:
         async with aclosing(cast(Any, texts)) as pieces, aclosing(_bounded(agent, pieces, hub.limits)) as bounded:
             yield bounded
     finally:
+        running_agent.reset(token)
         hub.node.completions.remove(ended)
         ended.set()
         place.release()

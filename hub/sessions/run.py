@@ -13,6 +13,7 @@ from hub.hosting.faults import explain
 from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
 from hub.messages import RunError, RunFinished, StopReason
+from hub.pools import running_agent
 from hub.sessions.deadlines import Deadlines
 from hub.sessions.hosts import RunOwner, SessionHost
 from hub.sessions.outbox import Item
@@ -182,6 +183,7 @@ class Run:
             self._refused = AgentError(error.message, error.code, retryable=True, retry_after_ms=wait)
             return
         run = view(self, past)
+        running_agent.set(agent.id)
         time = asyncio.get_running_loop().time
         try:
             async with aclosing(cast(Any, pieces(agent, run))) as given:

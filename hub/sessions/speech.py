@@ -17,6 +17,7 @@ from hub.hosting.output import KINDS
 from hub.limits import Limits, size_text
 from hub.messages import Body, Interrupt, Message, Reasoning, ToolCallResult, WholeMessage
 from hub.messages.parts import Parts, Plain, plain
+from hub.pools import hub_work
 from hub.sessions.outbox import Item, Outbox
 
 
@@ -165,7 +166,8 @@ class Speech:
         content, limits = result.content, self.limits
         if self.closed or not isinstance(content, str) or len(content) <= limits.result_bytes // 4:
             return result
-        data = await asyncio.to_thread(self._utf8, content)  # of 32 MiB it takes long enough to be felt
+        with hub_work():
+            data = await asyncio.to_thread(self._utf8, content)  # of 32 MiB it takes long enough to be felt
         if len(data) <= limits.result_bytes or self.closed:
             return result
         if len(data) > limits.file_bytes:

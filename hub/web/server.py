@@ -17,6 +17,7 @@ from hub.observe.logging import log_to_stderr
 from hub.observe.output import free_output
 from hub.settings import Settings
 from hub.web.app import make_app
+from hub.web.loop import new_loop
 from hub.web.routes import BASE
 from hub.web.websocket import close_all
 
@@ -31,21 +32,13 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> int:
     check_bind(settings)
     drain_output = free_output()
     log_to_stderr()
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
+    with asyncio.Runner(loop_factory=lambda: new_loop(settings.limits.agent_threads)) as runner:
         stuck = runner.run(_serve(settings, announce))
         if stuck:
             # An agent that ignores its cancel, or a thread that never ends, must not hold the process.
             drain_output()
             os._exit(0)
     return 0
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # Windows
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 async def _serve(settings: Settings, announce: Callable[[str], None]) -> bool:

@@ -782,6 +782,30 @@ async def test_agents_call_each_other_so_deep(hub: Hub, most: int, text: str) ->
         assert f'"{text}"' in await complete(http, "deep", "0", False)
 
 
+IN_THREADS = """
+import asyncio, threading
+
+async def threads(message: str):
+    count, seconds = message.split()
+    together = threading.Barrier(int(count), timeout=float(seconds))
+    results = await asyncio.gather(*(asyncio.to_thread(together.wait) for _ in range(int(count))))
+    yield f"{len(results)} at once"
+"""
+
+
+@obeys("agent_threads")
+@pytest.mark.parametrize(("count", "reason"), [(2, "end_turn"), (3, "end_turn"), (4, "error")])
+async def test_agents_have_so_many_threads(process: HubProcess, count: int, reason: str) -> None:
+    """For asyncio.to_thread(): one more waits until another is free."""
+    process.agent("threads.py", IN_THREADS)
+    await process.start(limits_agent_threads=3)
+    async with aiohttp.ClientSession() as http:
+        client = Client(http, await http.ws_connect(f"{process.url}/api/v1/ws", protocols=("hubbub.v1",)))
+        seconds = PATIENCE if reason == "end_turn" else 0.1
+        await client.send(type="chat", agentId="threads", message=f"{count} {seconds}")
+        assert (await client.until_type("run_finished"))["stopReason"] == reason
+
+
 @obeys("chunk_bytes")
 @pytest.mark.parametrize(("most", "text"), [(7, "x" * 50), (7, "é" * 20), (5, "x😀" * 9), (4, "😀" * 9)])
 async def test_a_piece_of_text_has_a_limit(hub: Hub, most: int, text: str) -> None:

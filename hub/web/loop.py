@@ -1,0 +1,31 @@
+"""The event loop of a hub's process: uvloop's where it can be had, with threads that agents cannot fill."""
+
+import asyncio
+from typing import Any
+
+from hub.pools import Pools
+
+try:
+    import uvloop
+except ImportError:  # Windows
+    BASE: Any = asyncio.SelectorEventLoop
+else:
+    BASE = uvloop.Loop
+
+
+class _Loop(BASE):  # type: ignore[misc]
+    pools: Pools
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        """Look a name up in a thread of the hub's: uvloop's four for names and files are everybody's."""
+        return await asyncio.wrap_future(self.pools.look_up(host, port, family, type, proto, flags))
+
+
+def new_loop(agent_threads: int) -> asyncio.AbstractEventLoop:
+    """Return a loop whose default executor is Pools."""
+    loop = _Loop()
+    loop.pools = Pools(agent_threads)
+    loop.set_default_executor(loop.pools)
+    return loop
