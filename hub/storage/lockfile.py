@@ -5,6 +5,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from hub.forks import in_children, release
 from hub.storage.log import LogUnusable
 
 if sys.platform != "win32":
@@ -12,10 +13,11 @@ if sys.platform != "win32":
 
 
 def hold(path: Path, undo: ExitStack) -> None:
-    """Keep other processes off; no child process inherits the lock."""
+    """Keep other processes off; no child process inherits the lock, over fork or exec."""
     if sys.platform != "win32":
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         undo.callback(os.close, lock)
+        undo.callback(in_children(lambda: release([lock])))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,6 +1,7 @@
 """The process of a hub: its sockets, its signals, its start and its end."""
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -13,11 +14,13 @@ from hub.access.doors import check_bind
 from hub.access.principal import OPERATOR
 from hub.commands import table as commands
 from hub.commands.hub import Hub, open_hub
+from hub.forks import in_children, release
 from hub.observe.logging import log_to_stderr
 from hub.observe.output import free_output
 from hub.settings import Settings
 from hub.web.app import make_app
 from hub.web.loop import new_loop
+from hub.web.ports import descriptors_at, holders
 from hub.web.routes import BASE
 from hub.web.websocket import close_all
 
@@ -133,15 +136,22 @@ def _listen(settings: Settings) -> list[socket.socket]:
             sock.close()
             if sockets and host == "::1":
                 continue  # a machine without IPv6
-            raise OSError(
-                error.errno,
-                f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}; "
-                "is another hub running? choose another --port, and another --data",
-            ) from None
+            raise OSError(error.errno, _unbound(host, port, error)) from None
         sock.listen(BACKLOG)
         port = sock.getsockname()[1]
         sockets.append(sock)
+    # A child that outlives the hub would keep its port, and its clients waiting.
+    in_children(lambda: release(descriptors_at(port)))
     return sockets
+
+
+def _unbound(host: str, port: int, error: OSError) -> str:
+    """Return the line for the operator: why, who has the port, what to do."""
+    problem = f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
+    there = holders(port) if error.errno == errno.EADDRINUSE else []
+    if there:
+        return f"{problem} by {', '.join(there)}; stop it, or choose another --port, and another --data"
+    return f"{problem}; is another hub running? choose another --port, and another --data"
 
 
 async def _announce(hub: Hub, sockets: list[socket.socket], announce: Callable[[str], None]) -> None:
