@@ -61,7 +61,7 @@ class Hub:
         limits = self.limits
         wait = limits.drain_seconds - limits.grace_seconds - 2 * limits.close_seconds
         await draining.finish_runs(self.node, wait, hurry)
-        await draining.write_all(self.node, limits.grace_seconds + limits.close_seconds)
+        await draining.write_all(self.node, limits.grace_seconds + limits.close_seconds, hurry)
 
     def leave_all(self) -> None:
         """Deliver nothing to any client from now on."""

@@ -6,6 +6,8 @@ import structlog
 
 from hub.node.node import Node
 
+HURRY_SECONDS = 0.2  # in which runs are to heed their cancel, when people cannot wait
+
 log = structlog.get_logger()
 
 
@@ -33,8 +35,12 @@ async def _answered(node: Node) -> None:
         await ended.wait()
 
 
-async def write_all(node: Node, seconds: float) -> None:
-    """Wait until no run goes on, and everything said is in the log."""
+async def write_all(node: Node, seconds: float, hurry: asyncio.Event | None = None) -> None:
+    """Wait until no run goes on, and everything said is in the log.
+
+    After *hurry* no stopped run has its grace time.
+    """
+    hurrying = asyncio.create_task(_abandon(node, hurry)) if hurry is not None else None
     try:
         async with asyncio.timeout(seconds):
             for session in list(node.sessions.values()):
@@ -42,3 +48,15 @@ async def write_all(node: Node, seconds: float) -> None:
                 await session.outbox.emptied()
     except TimeoutError:
         log.error("not everything that was said could be written to the log")
+    finally:
+        if hurrying is not None:
+            hurrying.cancel()
+            await asyncio.wait([hurrying])
+
+
+async def _abandon(node: Node, hurry: asyncio.Event) -> None:
+    """End what goes on a moment after *hurry*, whether its work has ended or not."""
+    await hurry.wait()
+    await asyncio.sleep(HURRY_SECONDS)
+    for session in list(node.sessions.values()):
+        session.schedule.abandon()

@@ -147,7 +147,7 @@ class Run:
         self.stop_reason = reason
         self.questions.shut()
         self.task.cancel()
-        self.deadlines.start_grace(self.host.limits.grace_seconds, self._abandon)
+        self.deadlines.start_grace(self.host.limits.grace_seconds, self.abandon)
 
     def leave(self) -> None:
         """Stop without an end: the run stays in the log as started, and runs again at the next start."""
@@ -161,7 +161,10 @@ class Run:
         elif self._place is not None:
             self._place.release()
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """End a run that was stopped without its work; nothing where it has ended, or was not stopped."""
+        if self.state is not RunState.ENDING:
+            return
         log.warning("agent ignores its cancel; its later output is dropped", agent=self.record.agentId, run=self.id)
         assert self.stop_reason is not None
         assert self.agent is not None and self.task is not None and self._place is not None

@@ -155,6 +155,11 @@ class Schedule:
         for run in self.waiting:  # whoever waits for one of these would wait for the next start
             self._ended(run.id)
 
+    def abandon(self) -> None:
+        """Write the ends of stopped runs now, whether their work has ended or not."""
+        for run in list(self.running.values()):
+            run.abandon()
+
     def _ended(self, run_id: str) -> None:
         end = self._ends.pop(run_id, None)
         if end is not None:

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import gc
 import os
-import signal
 import socket
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from hub.observe.logging import log_to_stderr
 from hub.observe.output import free_output
 from hub.settings import Settings
 from hub.web.app import make_app
+from hub.web.ending import Ending
 from hub.web.loop import new_loop
 from hub.web.ports import descriptors_at, holders
 from hub.web.routes import BASE
@@ -36,21 +36,18 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> int:
     drain_output = free_output()
     log_to_stderr()
     with asyncio.Runner(loop_factory=lambda: new_loop(settings.limits.agent_threads)) as runner:
-        stuck = runner.run(_serve(settings, announce))
-        if stuck:
-            # An agent that ignores its cancel, or a thread that never ends, must not hold the process.
-            drain_output()
-            os._exit(0)
+        runner.run(_serve(settings, announce, drain_output))
     return 0
 
 
-async def _serve(settings: Settings, announce: Callable[[str], None]) -> bool:
+async def _serve(settings: Settings, announce: Callable[[str], None], drain_output: Callable[[], None]) -> None:
     hub = open_hub(settings)
-    hurry, stop = asyncio.Event(), asyncio.Event()
-    _on_signals(stop, hurry)
+    ending = Ending(settings.limits, drain_output)
+    ending.listen()
     sockets = _listen(settings)
-    if not await _start(hub, stop, sockets):
-        return False
+    if not await _start(hub, ending.stop, sockets):
+        ending.done()
+        return
     # A socket that sends no request, or half a header, is closed after this long; WebSockets are spared.
     runner = web.AppRunner(
         make_app(hub), access_log=None, keepalive_timeout=settings.limits.header_seconds, shutdown_timeout=1.0
@@ -65,11 +62,13 @@ async def _serve(settings: Settings, announce: Callable[[str], None]) -> bool:
     # at 400 sessions.
     gc.set_threshold(20_000, 50, 50)
     await _announce(hub, sockets, announce)
-    await stop.wait()
+    await ending.stop.wait()
     announce("Stopping; a second Ctrl-C does not wait for running answers.")
-    await _stop(hub, runner, sites, hurry)
+    await _stop(hub, runner, sites, ending.hurry)
     announce("Stopped.")
-    return hub.is_working
+    ending.done()
+    if hub.is_working:  # an agent that ignores its cancel, or a thread that never ends
+        ending.exit(0)
 
 
 async def _start(hub: Hub, stop: asyncio.Event, sockets: list[socket.socket]) -> bool:
@@ -92,7 +91,7 @@ async def _stop(hub: Hub, runner: web.AppRunner, sites: list[web.SockSite], hurr
     """End the hub.
 
     1. Accept no connection and no chat; tell everyone.
-    2. Let running answers end, for a while; a second signal ends the wait.
+    2. Let running answers end, for a while; a second signal ends the wait, and the grace of those that are left.
     3. End those that are left (`aborted`), and wait until all that was said is in the log and delivered.
     4. Close the sockets with 1012, all at once, and abort those that do not answer.
     5. Close what is left of the server, the agents with their processes, and the log with its lock.
@@ -104,19 +103,6 @@ async def _stop(hub: Hub, runner: web.AppRunner, sites: list[web.SockSite], hurr
     await close_all(runner.app, hub, WSCloseCode.SERVICE_RESTART)
     await runner.cleanup()
     await hub.close()
-
-
-def _on_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
-    def signalled() -> None:
-        if stop.is_set():
-            hurry.set()
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    # SIGHUP comes when a terminal is closed; Windows has none.
-    hang_up = getattr(signal, "SIGHUP", signal.SIGTERM)
-    for number in (signal.SIGINT, signal.SIGTERM, hang_up):
-        loop.add_signal_handler(number, signalled)
 
 
 def _listen(settings: Settings) -> list[socket.socket]:

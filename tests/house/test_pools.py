@@ -105,6 +105,41 @@ async def test_an_agent_that_fills_its_threads_holds_up_itself(hub: HubProcess, 
         assert client.frames[-1]["stopReason"] == "end_turn" and len([*hub.folder.glob("begun-*")]) == 40
 
 
+SLOW_NAMES = """
+import pathlib, socket, time
+
+look_up = socket.getaddrinfo
+
+def slow(host, *rest):
+    if not host.endswith(".test"):
+        return look_up(host, *rest)
+    pathlib.Path(f"begun-{host}").touch()
+    while not pathlib.Path("gate").exists():
+        time.sleep(0.01)
+    raise socket.gaierror("no such name")
+
+socket.getaddrinfo = slow
+
+def slow_names(message: str):
+    return "x"
+"""
+
+
+async def test_names_that_are_not_answered_hold_up_no_file(hub: HubProcess) -> None:
+    """Though more models are looked up than the hub has threads."""
+    hub.agent("slow_names.py", SLOW_NAMES)
+    for number in range(10):
+        hub.agent(f"model-{number}.toml", MODEL.format(host=f"host-{number}.test", port=80))
+    await hub.start()
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        client = await connect(http, hub)
+        for number in range(10):
+            await client.send(type="chat", agentId=f"model-{number}", sessionId="s1", message="x")
+        await eventually(lambda: len([*hub.folder.glob("begun-*")]) == 8)
+        async with http.get(hub.url) as response:
+            assert response.status == 200
+
+
 async def test_an_answer_without_a_session_uses_threads_of_agents_too(hub: HubProcess) -> None:
     """And the next request on its connection does not."""
     await hub.start(limits_agent_threads=1)

@@ -226,3 +226,127 @@ async def test_a_client_that_is_lost_in_its_handshake_is_no_error(
     served.signal(signal.SIGTERM)
     assert await served.ended() == 0
     assert "failed" not in served.log and "Traceback" not in served.log and "error" not in served.log
+
+
+HOLDERS = {
+    "thread": """
+        import threading, time
+
+        def sleep() -> None:
+            while True:
+                time.sleep(1)
+
+        async def thread(message: str):
+            threading.Thread(target=sleep).start()
+            yield "begun"
+        """,
+    "pool": """
+        import asyncio, time
+
+        async def pool(message: str):
+            for _ in range(3):
+                asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
+            yield "begun"
+        """,
+    "child": """
+        import multiprocessing, os, pathlib, time
+
+        def wait() -> None:
+            for descriptor in (0, 1, 2):
+                os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+            while not pathlib.Path("gate").exists():
+                time.sleep(0.01)
+
+        async def child(message: str):
+            multiprocessing.get_context("fork").Process(target=wait).start()
+            yield "begun"
+        """,
+    "plain": """
+        import time
+
+        def plain(message: str):
+            yield "begun"
+            while True:
+                time.sleep(1)
+        """,
+}
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+async def test_what_an_agent_leaves_behind_does_not_hold_the_process(
+    tmp_path: Path, http: aiohttp.ClientSession, name: str
+) -> None:
+    """A thread of its own, one of asyncio's, a child, a plain function: exit code 0, though they never end."""
+    hub = HubProcess(tmp_path)
+    hub.agent(f"{name}.py", HOLDERS[name])
+    await hub.start(limits_drain_seconds=1.5, limits_grace_seconds=0.3, limits_close_seconds=0.3)
+    try:
+        client = await connect(http, hub, sessionId="s1")
+        await client.send(type="chat", agentId=name, sessionId="s1", message="")
+        await client.until_type("stream")
+        hub.signal(signal.SIGTERM)
+        assert await client.closed() == 1012
+        assert await hub.ended() == 0, hub.log
+        assert "Stopped." in hub.log
+    finally:
+        (tmp_path / "gate").touch()
+        await hub.kill()
+
+
+async def test_a_second_signal_gives_no_grace(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """An agent that ignores its cancel is left at once: its grace time here is longer than the test waits."""
+    hub = HubProcess(tmp_path)
+    hub.agent("deaf.py", OTHERS["deaf"])
+    await hub.start(limits_drain_seconds=1000, limits_grace_seconds=900)
+    try:
+        client = await connect(http, hub, sessionId="s1")
+        await client.send(type="chat", agentId="deaf", sessionId="s1", message="")
+        await client.until_type("stream")
+        hub.signal(signal.SIGTERM)
+        await client.until_type("draining")
+        hub.signal(signal.SIGTERM)
+        assert (await client.until_type("run_finished"))["stopReason"] == "aborted"
+        assert await client.closed() == 1012
+        assert await hub.ended() == 0
+    finally:
+        await hub.kill()
+
+
+BLOCKER = '''
+"""Blocks the event loop."""
+import time
+
+async def blocker(message: str):
+    yield "begun"
+    open("begun", "w").close()
+    while True:
+        time.sleep(0.1)
+'''
+
+
+@pytest.mark.parametrize(
+    ("drain", "grace", "numbers"),
+    [
+        (0.5, 900, [signal.SIGINT]),
+        (1000, 0.5, [signal.SIGINT, signal.SIGTERM]),
+        (1000, 900, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]),
+    ],
+)
+async def test_an_agent_that_blocks_the_loop_does_not_hold_the_process(
+    tmp_path: Path, drain: float, grace: float, numbers: list[signal.Signals]
+) -> None:
+    """The first signal ends it after `drain_seconds`, the second after `grace_seconds`, the third at once."""
+    hub = HubProcess(tmp_path)
+    hub.agent("blocker.py", BLOCKER)
+    await hub.start(limits_drain_seconds=drain, limits_grace_seconds=grace)
+    try:
+        async with aiohttp.ClientSession() as http:
+            client = await connect(http, hub, sessionId="s1")
+            await client.send(type="chat", agentId="blocker", sessionId="s1", message="")
+            await eventually((tmp_path / "begun").exists)
+            for number in numbers:
+                hub.signal(number)
+            assert await hub.ended() == 1
+            assert "could not end in order" in hub.log
+    finally:
+        await hub.kill()
