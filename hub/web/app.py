@@ -11,7 +11,7 @@ from hub.web.api import agents, agui, documents, files, openai, sessions
 from hub.web.api.metrics import metrics
 from hub.web.doorkeeper import doorkeeper
 from hub.web.pages import console
-from hub.web.routes import BASE, HUB, TEXT, Failure, Handler, Route, said
+from hub.web.routes import BASE, HUB, TEXT, UPGRADE, Failure, Handler, Route, said
 from hub.web.websocket import SOCKETS, Address, websocket
 
 log = structlog.get_logger()
@@ -45,6 +45,7 @@ ROUTES = (
 )
 
 
+EXPLAINED = {404: "nothing here; the WebSocket is at /api/v1/ws", 505: UPGRADE}
 STRANGER = web.RequestKey("stranger", bool)  # who may not come in may not read why, either
 
 
@@ -62,7 +63,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as wrong:
         if wrong.status < 400:
             raise
-        text = "nothing here; the WebSocket is at /api/v1/ws" if wrong.status == 404 else wrong.reason
+        text = EXPLAINED.get(wrong.status, wrong.reason)
         code = wrong.reason.lower().replace(" ", "_")
         response = said(Failure(text, code), status=wrong.status)
         response.headers.update({key: value for key, value in wrong.headers.items() if key == "Allow"})

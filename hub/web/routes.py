@@ -11,7 +11,8 @@ from typing import Any, TypeVar, cast
 
 import attrs
 import msgspec
-from aiohttp import web
+import structlog
+from aiohttp import HttpVersion11, web
 
 from hub.commands.hub import Hub
 from hub.errors import BadId, BadQuery, HubError
@@ -19,7 +20,14 @@ from hub.ids import bad_id, short
 from hub.limits import Limits
 from hub.protocols.reading import ID_FIELDS, split_error
 
+log = structlog.get_logger()
+
 BASE = "/api/v1"
+UPGRADE = (
+    "a WebSocket or a stream needs HTTP/1.1, and this came by HTTP/1.0, as nginx asks by default. Write there: "
+    'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; '
+    "proxy_buffering off;"
+)
 HUB = web.AppKey("hub", Hub)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
@@ -93,6 +101,16 @@ class Route:
 
 def limits_of(request: web.Request) -> Limits:
     return request.app[HUB].limits
+
+
+def refuse_http_1_0(request: web.Request) -> None:
+    """Raise HTTPVersionNotSupported for HTTP/1.0, in which no WebSocket and no stream can be; before anything is done.
+
+    A browser shows nothing of the answer to a WebSocket's handshake: the operator reads it in the hub's output.
+    """
+    if request.version < HttpVersion11:
+        log.warning("HTTP/1.0 refused", path=request.path[:200], hint=UPGRADE)
+        raise web.HTTPVersionNotSupported()
 
 
 def _several(answer: Any) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Annotated
 
 import structlog
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from msgspec import Meta
 
 from hub.commands.client import Client, attach
@@ -17,7 +17,7 @@ from hub.messages import Error
 from hub.protocols import WireProtocol
 from hub.protocols.sse import PING, SSE
 from hub.web.doorkeeper import principal
-from hub.web.routes import HUB
+from hub.web.routes import HUB, refuse_http_1_0
 
 log = structlog.get_logger()
 
@@ -48,10 +48,12 @@ def last_event(request: web.Request) -> tuple[str, int] | None:
 class EventStream:
     """One listener, as an async context: open() begins the response, and leaving the context closes it.
 
-    What the hub refuses before open() is raised, and can still be told by its status; after it, it is an event.
+    It is made before the hub is asked for anything: HTTP/1.0 is refused. What the hub refuses before open() is raised,
+    and can still be told by its status; after it, it is an event.
     """
 
     def __init__(self, request: web.Request) -> None:
+        refuse_http_1_0(request)
         self._request = request
         self.response = web.StreamResponse(headers=HEADERS)
         self._client: Client | None = None
@@ -62,8 +64,6 @@ class EventStream:
     async def open(self, protocol: WireProtocol = SSE) -> Client:
         """Begin the response, and return its client; *protocol* gives chunks of HTTP."""
         request, response = self._request, self.response
-        if request.version < HttpVersion11:
-            raise web.HTTPVersionNotSupported()
         response.enable_chunked_encoding()
         response.force_close()  # its connection ends with it: what was written past aiohttp is not followed by more
         await response.prepare(request)

@@ -17,7 +17,7 @@ from hub.messages import Id
 from hub.protocols import open_protocol, protocol_names
 from hub.web.doorkeeper import principal
 from hub.web.frames import Frames, Socket, close
-from hub.web.routes import HUB, asked
+from hub.web.routes import HUB, asked, refuse_http_1_0
 
 log = structlog.get_logger()
 
@@ -76,6 +76,7 @@ async def _clean_up(client: Client, ws: Socket, frames: Frames, intake: Intake) 
 
 async def _accepted(request: web.Request) -> tuple[Client, Socket, Address]:
     """Shake hands; the client is attached then, and the caller closes it."""
+    refuse_http_1_0(request)
     hub, who = request.app[HUB], principal(request)
     address, name = asked(request, Address), "plain"
     if "agentId" in request.match_info:  # /agents/{agentId}/ws

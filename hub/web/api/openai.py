@@ -33,7 +33,7 @@ from hub.protocols.openai_shapes import ChatCompletion, Models, OpenAIError
 from hub.web import bodies
 from hub.web.doorkeeper import principal
 from hub.web.loss import watching
-from hub.web.routes import BASE, HUB, STREAM, Handler, Route, limits_of
+from hub.web.routes import BASE, HUB, STREAM, Handler, Route, limits_of, refuse_http_1_0
 from hub.web.sse import EventStream
 
 
@@ -70,6 +70,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
     hub, who, limits = request.app[HUB], principal(request), limits_of(request)
     body = await bodies.fields(request, Completion.example, limits.conversation_bytes)
     asked = mapping.read_completion(body, request.headers.get("X-Session-Id"))
+    if asked.stream:
+        refuse_http_1_0(request)
     message, past = mapping.conversation(asked.messages)
     if asked.sessionId is not None:
         return await _in_session(request, asked, Chat(message=message, agentId=asked.model, sessionId=asked.sessionId))
