@@ -21,7 +21,9 @@ async def welcome(hub: Hub, who: Principal, client: Client) -> None:
 
 async def hello(hub: Hub, who: Principal, command: Hello, client: Client) -> None:
     """Change a plain client to the extended protocol; any other is welcomed again."""
-    protocol = open_protocol("hubbub.v1") if client.protocol == "plain" else client.connection.protocol
+    protocol = client.connection.protocol
+    if client.protocol == "plain":
+        protocol = open_protocol("hubbub.v1", hub.limits)
     hub.node.registry.speak(client.connection, protocol, lambda: client.answer(_welcome(client, command.ref)))
 
 

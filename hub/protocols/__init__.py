@@ -27,6 +27,7 @@ class WireProtocol(ABC):
     """
 
     name: ClassVar[str]
+    out_frame_bytes: int = Limits().out_frame_bytes  # no frame is longer
     notices: ClassVar[bool] = True  # whether it says what is not logged
     shared: ClassVar[bool] = (
         True  # whether several clients may speak one object of it: what it encodes is kept for them
@@ -67,6 +68,12 @@ def text_frame(payload: bytes) -> bytes:
     return pack("!BBQ", 0x81, 127, size) + payload
 
 
+def split_text(text: str, size: int) -> Sequence[str]:
+    """Cut a text between code points, so that no piece takes more than *size* bytes as JSON; one code point is one."""
+    step = max(size // 6, 1)  # what a control character takes, as \\u0000; none takes more
+    return [text[at : at + step] for at in range(0, len(text), step)]
+
+
 PROTOCOLS = {
     "plain": ("hub.protocols.plain", "Plain"),
     "hubbub.v1": ("hub.protocols.extended", "Extended"),
@@ -101,11 +108,17 @@ def _open_plugin(point: EntryPoint) -> WireProtocol:
     return kind()
 
 
-@functools.cache
-def open_protocol(name: str) -> WireProtocol:
+def open_protocol(name: str, limits: Limits = Limits()) -> WireProtocol:
     """Return the one protocol of that name in protocol_names(); clients that speak it share what it encodes."""
+    return open_sized(name, limits.out_frame_bytes)
+
+
+@functools.cache
+def open_sized(name: str, out_frame_bytes: int) -> WireProtocol:
+    """Do as open_protocol(), for frames of at most so many bytes."""
     if name not in PROTOCOLS:
         return protocol_plugins()[name]
     module, kind = PROTOCOLS[name]
     protocol: WireProtocol = getattr(importlib.import_module(module), kind)()
+    protocol.out_frame_bytes = out_frame_bytes
     return protocol

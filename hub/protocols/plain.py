@@ -19,7 +19,7 @@ from hub.messages import (
     RunFinished,
     WholeMessage,
 )
-from hub.protocols import WireProtocol, text_frame
+from hub.protocols import WireProtocol, split_text, text_frame
 from hub.protocols.extended import notice_fields
 from hub.protocols.reading import read_command
 
@@ -33,14 +33,30 @@ class Plain(WireProtocol):
 
     def event(self, event: Event) -> bytes:
         say = FRAMES.get(type(event.body))
-        return text_frame(orjson.dumps(say(event, event.body))) if say else b""
+        if say is None:
+            return b""
+        frame = say(event, event.body)
+        data = orjson.dumps(frame)
+        return text_frame(data) if len(data) <= self.out_frame_bytes else self._split(frame)
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
         after = self.event(event)
         frame = _message(event, WholeMessage(message_id, content))
         if after:
             del frame["seq"]  # the frame that follows carries it: a cut between the two loses nothing
-        return text_frame(orjson.dumps(frame)) + after
+        data = orjson.dumps(frame)
+        return (text_frame(data) if len(data) <= self.out_frame_bytes else self._split(frame)) + after
+
+    def _split(self, frame: dict[str, Any]) -> bytes:
+        """Say a long text as several pieces; only the last has the seq, so a cut between them repeats them all."""
+        if "content" not in frame:
+            return text_frame(orjson.dumps(frame))
+        head = frame | {"type": "stream"}
+        texts = split_text(frame["content"], self.out_frame_bytes - len(orjson.dumps(head | {"content": ""})))
+        frames = [head | {"content": text} for text in texts]
+        for earlier in frames[:-1]:
+            earlier.pop("seq", None)
+        return b"".join(text_frame(orjson.dumps(one)) for one in frames)
 
     def answer(self, notice: Notice) -> bytes:
         if isinstance(notice, Accepted) and notice.clientMsgId is None:

@@ -85,7 +85,7 @@ async def _accepted(request: web.Request) -> tuple[Client, Socket, Address]:
     ws = _socket(hub.limits)
     await ws.prepare(request)
     client = attach(
-        *(hub, who, open_protocol(ws.ws_protocol or name), request.transport, ws.ping),
+        *(hub, who, open_protocol(ws.ws_protocol or name, hub.limits), request.transport, ws.ping),
         agent=address.agentId,
         session=address.sessionId,
         whole=not address.stream,

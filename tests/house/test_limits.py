@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 import attrs
+import orjson
 import pytest
 from support.agui import asked
 from support.hub import Client, Hub
@@ -647,6 +648,31 @@ async def test_a_frame_has_a_limit(hub: Hub) -> None:
         await client.until_type("pong")
     await client.ws.send_str(padded({"type": "ping"}, 1238))
     assert await client.closed() == 1009
+
+
+WHOLE = """
+def whole(message: str):
+    return "x" * int(message)
+"""
+
+
+@obeys("out_frame_bytes")
+async def test_a_frame_to_a_client_has_a_limit(hub: Hub) -> None:
+    """A text that makes it longer comes in several."""
+    hub.agent("whole.py", WHOLE)
+    await hub.start(out_frame_bytes=2000)
+    client = await hub.connect()
+    around = 0
+    for session, size, kind in (("s1", None, "message"), ("s2", 2000, "message"), ("s3", 2001, "stream")):
+        count = 10 if size is None else size - around
+        await client.send(type="chat", agentId="whole", sessionId=session, message=str(count))
+        first = await client.next()
+        around = around or len(orjson.dumps(first)) - 10
+        assert first["type"] == kind
+        await client.until_done()
+    frames = [frame for frame in client.frames if frame["sessionId"] == "s3"]
+    assert "".join(frame["content"] for frame in frames) == "x" * (2001 - around)
+    assert max(len(orjson.dumps(frame)) for frame in frames) <= 2000
 
 
 @obeys("json_depth", "object_keys", "max_integer")

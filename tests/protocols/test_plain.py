@@ -5,8 +5,11 @@ import json
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from support.hub import Hub
+
+from hub.limits import KiB
 
 
 async def test_an_answer_is_streamed_and_ends_with_one_done_frame(hub: Hub) -> None:
@@ -344,3 +347,40 @@ async def test_each_command_has_one_answer_with_its_ref(hub: Hub) -> None:
     assert [answers[number] for number in range(len(commands))] == kinds
     await client.send(type="ping")
     assert await client.until_type("pong") == {"type": "pong"}
+
+
+LARGE = '''
+from hub import Message
+
+async def large(message: str):
+    """Say so many of these characters at once, streamed or whole."""
+    how, character, count = message.split()
+    text = chr(int(character)) * int(count)
+    yield Message(text) if how == "whole" else text
+'''
+
+
+@pytest.mark.parametrize("how", ["stream", "whole"])
+@pytest.mark.parametrize("character", ["x", "é", "😀", "\0"])
+async def test_no_frame_is_longer_than_512_kib(hub: Hub, how: str, character: str) -> None:
+    """A longer text is several `stream` frames, cut between code points, live and replayed; the last has the seq."""
+    hub.agent("large.py", LARGE)
+    await hub.start()
+    client = await hub.connect("?sessionId=s1")
+    await client.send(type="chat", agentId="large", sessionId="s1", message=f"{how} {ord(character)} 600000")
+    await client.until_done()
+    late = await hub.connect("?sessionId=s1&afterSeq=0")
+    await late.until_done()
+    whole = await hub.connect("?sessionId=s1&afterSeq=0&stream=false")
+    await whole.until_done()
+    for one in (client, late, whole):
+        assert one.text() == character * 600_000
+        assert max(map(encoded, one.frames)) <= 512 * KiB
+    for one in (late, whole) if how == "whole" else (whole,):
+        assert {frame["type"] for frame in one.frames} == {"stream"} and len(one.frames) > 2
+    if how == "whole":
+        assert ["seq" in frame for frame in late.frames] == [*[False] * (len(late.frames) - 2), True, True]
+
+
+def encoded(frame: dict[str, Any]) -> int:
+    return len(orjson.dumps(frame))
