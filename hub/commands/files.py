@@ -33,6 +33,7 @@ class Incoming:
         """
         await self._upload.end()
         async with self._hub.node.use(self._upload.key) as session:
+            self._upload.refuse_gone()  # in the step in which the log is asked for the session
             await self._hub.node.make(session)
             file = await self._upload.keep()
         return Kept(file.fileId, id_of(file.key), file.name, file.type, file.size)

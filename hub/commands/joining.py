@@ -32,8 +32,9 @@ def room_for(client: Client, key: Key) -> Iterator[None]:
 def admit(client: Client, channel: Channel, accepted: Accepted, before: int = 1) -> None:
     """Answer a chat, and subscribe its sender from *before* events ahead of the accepted one.
 
-    A sender that hears the whole session already keeps its place.
+    A sender that hears the whole session already keeps its place. Raises SessionDeleted: a command has one answer.
     """
+    channel.refuse_if_deleted()
     client.answer(accepted)
     sub = client.connection.subscriptions.get(channel.key)
     if sub is None or sub.runs is not None:

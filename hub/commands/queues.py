@@ -114,6 +114,7 @@ class Queues:
         finally:
             # No await since the last look at the jobs: what is put from here on makes a new queue.
             del self._queues[key]
+            self._bytes -= sum(size for _, size in queue.jobs)  # dropped by cancel()
             self._note_change()
 
     def _follow_up(self, queue: _Queue, result: object) -> None:

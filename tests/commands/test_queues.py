@@ -465,6 +465,20 @@ async def test_cancelled_queues_end_their_tasks(hub: Hub) -> None:
         assert asyncio.all_tasks() == before
 
 
+async def test_cancelled_queues_have_room_again(hub: Hub) -> None:
+    """One who waits for room is woken and finds it: what was dropped counts no more."""
+    queues, never = Queues(Limits(command_bytes=4096), lambda command, result: None), asyncio.Event()
+    for _ in range(4):
+        queues.put(("a",), 1024, never.wait)
+    assert not queues.has_room(("a",))
+    changed = asyncio.create_task(queues.changed())
+    await asyncio.sleep(0)
+    queues.cancel()
+    async with asyncio.timeout(PATIENCE):
+        await changed
+    assert queues.has_room(("a",))
+
+
 async def test_a_mark_follows_the_jobs_before_it_alone() -> None:
     """The one under way, too; the same mark later holds for those before that."""
     done: list[Any] = []

@@ -1,5 +1,6 @@
 """When a session exists: once something is kept in it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from support.sse import call, get, listening, post
 from support.waiting import eventually
 
 from hub.errors import SessionDeleted
+from hub.storage.log import Done
+from hub.storage.records import Append
 
 ECHO = "async def echo(message):\n    yield message"
 
@@ -120,3 +123,53 @@ async def test_nothing_makes_a_session_behind_its_deletion(hub: Hub, http: aioht
         with pytest.raises(SessionDeleted):
             await hub.node.make(session)
     assert (await get(http, "sessions"))[1]["data"] == []
+
+
+async def test_an_upload_makes_no_session_behind_its_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Also where all its bytes had come before, and only the end of the body comes after."""
+    await post(http, "sessions", {"sessionId": "s1"})
+    end = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        await end.wait()
+
+    async def upload() -> int:
+        headers = {"Content-Type": "text/plain"}
+        async with http.post("files?sessionId=s1&name=a.txt", data=body(), headers=headers) as answer:
+            return answer.status
+
+    uploading = asyncio.create_task(upload())
+    await eventually(lambda: [one for one in hub.node.files._uploads if one.size == 1000])
+    assert (await call(http, "DELETE", "sessions/s1"))[0] == 204
+    end.set()
+    assert await uploading == 404
+    assert (await get(http, "sessions"))[1]["data"] == []
+
+
+@pytest.mark.parametrize("kind", ["chat", "edit", "regenerate"])
+async def test_a_command_whose_session_goes_as_it_is_kept_has_one_answer(hub: Hub, kind: str) -> None:
+    """The deletion ends between the commit and the answer: the command is refused, and not accepted before."""
+    client, other = await hub.connect(extended=True), await hub.connect(extended=True)
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="x")
+    asked = await client.until_type("user_message")
+    await client.until_type("run_finished")
+    store, whole = hub.node.log.events, hub.node.log.events.append
+    async with hub.node.use("s1") as session:
+
+        def go(append: Append, done: Done) -> None:
+            def landed(result: int | Exception) -> None:
+                done(result)
+                session.channel.deleted = True  # as it is where a deletion ends now
+
+            whole(append, landed)
+
+        store.append = go  # type: ignore[method-assign]
+        about = {"agentId": "echo"} if kind == "chat" else {"messageId": asked["messageId"]}
+        await other.send(type=kind, sessionId="s1", message="y", ref=7, **about)
+        answer = await other.until(lambda frame: frame.get("ref") == 7)
+        assert answer["code"] == "session_deleted"
+        await other.send(type="ping", ref=8)
+        await other.until(lambda frame: frame.get("ref") == 8)  # the client sees to it that there is no second answer
+        store.append = whole  # type: ignore[method-assign]
+        session.channel.deleted = False

@@ -22,7 +22,7 @@ from hub.limits import Limits, MiB
 from hub.messages import Author, Chunk, Event, Message, RunStarted
 from hub.seams import Seams
 from hub.storage.log import LogUnusable
-from hub.storage.records import Append, Head, RunRecord
+from hub.storage.records import Append, File, Head, RunRecord
 from hub.storage.sqlite import writer as sqlite_writer
 from hub.storage.sqlite.log import SqliteLog
 from hub.storage.sqlite.migrations import MIGRATIONS
@@ -1012,6 +1012,21 @@ async def test_a_commit_that_landed_after_all_counts(opener: Opener, doubtful: t
     assert await put(log, Append("s", [text("b")], saved=runs)) == 2
     assert await put(log, Append("s", [text("c")])) == 3
     assert heard == [1, 2, 3] and await content(log, "s") == "abc" and doubtful.errors == 0
+
+
+async def test_a_deletion_that_landed_after_all_counts(opener: Opener, doubtful: type[Doubtful]) -> None:
+    """It returns the files of the session, which nobody else would take away; one that did not land is refused."""
+    log = await opener()
+    await put(log, Append("s", [text("a")]))
+    await log.files.keep(File("f", "s", "a.txt", "text/plain", 1, "0" * 64))
+    doubtful.marks, doubtful.errors = ("COMMIT",), 1
+    assert [file.fileId for file in await log.sessions.delete("s")] == ["f"]
+    assert await log.sessions.find("s") is None and doubtful.errors == 0
+    await put(log, Append("s", [text("b")]))
+    doubtful.marks, doubtful.errors = ("DELETE",), 1
+    with pytest.raises(StorageUnavailable):
+        await log.sessions.delete("s")
+    assert await content(log, "s") == "b"
 
 
 async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful: type[Doubtful]) -> None:

@@ -136,7 +136,7 @@ class Writer:
             plan.add(batch)
             self._write(plan)
         except Exception as error:
-            if self._landed(plan.outcomes):
+            if self._landed(plan.outcomes, [*plan.deleted]):
                 return plan.outcomes
             if _is_disk(error):
                 self._complain(error)
@@ -222,14 +222,19 @@ class Writer:
         if len(self.heads) > KNOWN_HEADS:
             self.heads.clear()
 
-    def _landed(self, outcomes: Sequence[Outcome]) -> bool:
-        """Undo what failed, and say whether it was kept all the same: the numbers are answered from the file again."""
+    def _landed(self, outcomes: Sequence[Outcome], deleted: Sequence[Key] = ()) -> bool:
+        """Undo what failed, and say whether it was kept all the same: the numbers are answered from the file again.
+
+        A deletion, which shares its commit with nothing else, was kept where none of its sessions is there any more.
+        """
         last = {session: events[-1].seq for session, events, _, _ in outcomes if events}
         while True:
             self.heads.clear()
             try:
                 if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
+                if deleted:
+                    return not self._look(deleted) and not self.heads
                 if last:
                     self._look(last)
                 kept = {session: self.heads[session].seq for session in last if session in self.heads}
