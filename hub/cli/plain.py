@@ -16,6 +16,7 @@ from hub.cli.questions import asks, closed
 from hub.cli.text import safe
 from hub.client import Answer, Closed, Failure
 from hub.messages import (
+    FINISH_REASONS,
     Chunk,
     Event,
     Interrupt,
@@ -102,7 +103,7 @@ async def _write(answer: Answer, page: str) -> None:
             why = body.message
         elif isinstance(body, RunFinished):
             out.line()
-            if body.stopReason not in ("end_turn", "max_tokens"):
+            if body.stopReason not in FINISH_REASONS:
                 raise CommandFailed(safe(why) or f"the answer ended early ({body.stopReason})")
 
 
@@ -139,7 +140,7 @@ def _show(out: Plain, said: Event | Reset) -> None:
 
 
 def _end(event: Event, body: RunFinished) -> str:
-    usual = body.stopReason in ("end_turn", "max_tokens", "error")  # an error was told just before
+    usual = body.stopReason in (*FINISH_REASONS, "error")  # an error was told just before
     return "" if usual else f"! {event.agentId}: {body.stopReason}"
 
 

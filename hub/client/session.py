@@ -10,6 +10,7 @@ from hub.client.failures import Failure, Refusal, RunFailed
 from hub.client.frames import is_end
 from hub.client.reader import Reader
 from hub.messages import (
+    FINISH_REASONS,
     Accepted,
     Cancelling,
     Chunk,
@@ -23,8 +24,6 @@ from hub.messages import (
 
 if TYPE_CHECKING:
     from hub.client.client import Client
-
-DONE = ("end_turn", "max_tokens")  # the ends with which an answer is what was asked for
 
 
 @attrs.define(eq=False)
@@ -78,7 +77,7 @@ class Answer:
             elif isinstance(body, RunFinished):
                 reason = body.stopReason
         text = "".join(piece for pieces in texts.values() for piece in pieces)
-        if reason not in DONE:
+        if reason not in FINISH_REASONS:
             raise _failed(error, reason, text)
         return text
 

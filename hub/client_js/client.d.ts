@@ -51,7 +51,7 @@ export interface Limits {
 }
 
 export type State = 'connecting' | 'live' | 'waiting' | 'closed'
-export type StopReason = 'end_turn' | 'max_tokens' | 'cancelled' | 'timeout' | 'error' | 'aborted'
+export type StopReason = 'end_turn' | 'max_tokens' | 'refused' | 'tool_calls' | 'cancelled' | 'timeout' | 'error' | 'aborted'
 
 /** A finished message, as `history` and `reset` have it. */
 export interface Message {
@@ -105,8 +105,8 @@ export type Event =
   | (OfRun & { type: 'state_delta'; delta: unknown })
 
 export interface Usage {
-  inputTokens: number
-  outputTokens: number
+  inputTokens?: number
+  outputTokens?: number
 }
 
 /** What the hub says beside the log; not numbered. */

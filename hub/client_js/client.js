@@ -12,9 +12,9 @@ const RECENT = 1000 // events, see Session
 const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010])
 const isFinal = (code) => FINAL.has(code) || (code >= 4500 && code <= 4999)
 const RETRYABLE = new Set(['disconnected', 'busy', 'draining', 'internal', 'rate_limited', 'storage_unavailable', 'unavailable'])
+const WHOLE = new Set(['end_turn', 'max_tokens', 'refused', 'tool_calls'])
 const SENT_AGAIN = new Set(['disconnected', 'draining']) // a chat that met these waits for the next connection
 const UNANSWERED = new Set(['typing', 'ping'])
-const WHOLE = new Set(['end_turn', 'max_tokens'])
 const ID = /^[A-Za-z0-9._:@-]{1,128}$/
 
 /** Connect to a hub, and stay connected until close() or a close code that forbids it. */

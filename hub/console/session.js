@@ -28,7 +28,7 @@ export function figures(run) {
   return {
     first,
     tokens,
-    exact: run.usage !== undefined,
+    exact: run.usage?.outputTokens !== undefined,
     input: run.usage?.inputTokens,
     rate: ms > 0 ? (tokens * 1000) / ms : undefined,
   }

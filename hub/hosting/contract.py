@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 import attrs
 
 from hub.errors import AgentError
-from hub.messages import Author, Body, Interrupt, ReplyStatus, Usage
+from hub.messages import Author, Body, FinishReason, Interrupt, ReplyStatus, Usage
 
 
 @attrs.frozen
@@ -23,7 +23,7 @@ class Message:
 class Finish:
     """Yielded last by an agent that knows why it stopped, or what it used."""
 
-    reason: Literal["end_turn", "max_tokens"] = "end_turn"
+    reason: FinishReason = "end_turn"
     usage: Usage | None = None
 
 

@@ -63,12 +63,23 @@ from hub.messages.notices import (
     TypingNotice,
     Welcome,
 )
-from hub.messages.words import Author, Id, IfBusy, RemovalReason, ReplyStatus, StopReason, Usage
+from hub.messages.words import (
+    FINISH_REASONS,
+    Author,
+    FinishReason,
+    Id,
+    IfBusy,
+    RemovalReason,
+    ReplyStatus,
+    StopReason,
+    Usage,
+)
 
 __all__ = [
     "BODIES",
     "COMMANDS",
     "CONTENT",
+    "FINISH_REASONS",
     "NOTICES",
     "Accepted",
     "Author",
@@ -86,6 +97,7 @@ __all__ = [
     "Event",
     "EventPage",
     "Fault",
+    "FinishReason",
     "Fork",
     "Hello",
     "Hosted",

@@ -1,5 +1,7 @@
 """What the codes of closes and errors mean for a client: the one table that both clients, the docs and a test read."""
 
+from hub.messages.words import FINISH_REASONS
+
 # Close codes after which connecting again does not help: the end was wanted, or the client must be mended first. All
 # others do (RFC 6455, 7.4.1); of the hub's own, 4000 to 4499 reconnect, and 4500 to 4999 do not.
 FINAL_CLOSES = (1000, 1002, 1003, 1007, 1008, 1009, 1010)
@@ -17,8 +19,10 @@ def javascript() -> str:
     """Return the table as the lines of hub/client_js/client.js that hold it."""
     closes = ", ".join(map(str, FINAL_CLOSES))
     errors = ", ".join(f"'{code}'" for code in RETRYABLE)
+    ends = ", ".join(f"'{reason}'" for reason in FINISH_REASONS)
     return (
         f"const FINAL = new Set([{closes}])\n"
         f"const isFinal = (code) => FINAL.has(code) || (code >= {FINAL_FROM} && code <= {FINAL_TO})\n"
         f"const RETRYABLE = new Set(['disconnected', {errors}])\n"
+        f"const WHOLE = new Set([{ends}])\n"
     )

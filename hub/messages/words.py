@@ -1,6 +1,6 @@
 """The words that commands, events and notices share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import attrs
 import msgspec
@@ -12,7 +12,10 @@ Id = Annotated[str, msgspec.Meta(pattern=rf"^{ID_PATTERN}$(?!\n)")]
 IfBusy = Literal["enqueue", "reject", "replace", "rollback", "parallel"]
 RemovalReason = Literal["restarted", "rollback", "edited"]
 ReplyStatus = Literal["resolved", "cancelled"]
-StopReason = Literal["end_turn", "max_tokens", "cancelled", "error", "timeout", "aborted"]
+# How an agent may say that it stopped, and with these all that it meant to say is there.
+FinishReason = Literal["end_turn", "max_tokens", "refused", "tool_calls"]
+StopReason = Literal[FinishReason, "cancelled", "error", "timeout", "aborted"]
+FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 
 
 @attrs.frozen
@@ -25,7 +28,7 @@ class Author:
 
 @attrs.frozen
 class Usage:
-    """Tokens that a model counted for one answer."""
+    """Tokens that a model counted for one answer; a count that nobody knows is None."""
 
-    inputTokens: int
-    outputTokens: int
+    inputTokens: int | None = None
+    outputTokens: int | None = None

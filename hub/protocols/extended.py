@@ -39,14 +39,16 @@ def event_fields(event: Event) -> dict[str, Any]:
         frame["agentId"] = event.agentId
     if event.runId is not None:
         frame["runId"] = event.runId
-    for name, value in attrs.asdict(event.body).items():
-        if value is not None:
-            frame[name] = value
+    frame |= attrs.asdict(event.body, filter=is_known)
     frame["epoch"], frame["seq"], frame["ts"] = event.epoch, event.seq, event.ts
     return frame
 
 
 def notice_fields(notice: Notice) -> dict[str, Any]:
     """Return the notice as the wire names it, without what is None."""
-    fields = attrs.asdict(notice, filter=lambda _, value: value is not None)
-    return {"type": notice.type, **fields}
+    return {"type": notice.type, **attrs.asdict(notice, filter=is_known)}
+
+
+def is_known(_: Any, value: Any) -> bool:
+    """Keep what is not None, also in what a field holds."""
+    return value is not None

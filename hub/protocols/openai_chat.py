@@ -149,8 +149,8 @@ def completion(model: str, name: str, text: str, reason: str, usage: Usage | Non
 
 
 def _usage(usage: Usage | None) -> dict[str, int] | None:
-    """Return the tokens that the agent's model counted; None where nobody did."""
-    if usage is None:
+    """Return the tokens that the agent's model counted; None where nobody did, as OpenAI's clients take no half."""
+    if usage is None or usage.inputTokens is None or usage.outputTokens is None:
         return None
     said, heard = usage.outputTokens, usage.inputTokens
     return {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said}

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import msgspec
@@ -15,7 +15,7 @@ from hub.cli.main import cli
 from hub.errors import HubError
 from hub.hosting.contract import Marks, Run
 from hub.limits import KiB, Limits, MiB
-from hub.messages import BODIES, COMMANDS, NOTICES, codes
+from hub.messages import BODIES, COMMANDS, NOTICES, StopReason, codes
 from hub.settings import KINDS, PREFIX, Settings
 
 UNITS = {"MiB": MiB, "KiB": KiB, "s": 1}
@@ -124,6 +124,14 @@ def test_the_defaults_of_options_on_the_agents_page_are_the_adapters() -> None:
     for field in attrs.fields(openai_chat.Options):
         if isinstance(field.default, (int, float)):
             assert float(table[field.name]) == field.default, field.name
+
+
+@pytest.mark.parametrize("reason", get_args(StopReason))
+def test_every_stop_reason_is_on_the_protocol_page_and_has_words_in_the_console(reason: str) -> None:
+    """In English and in Chinese; a complete answer needs none."""
+    assert reason in named(DOCS["protocol"])
+    words = (ROOT / "hub" / "console" / "words.js").read_text(encoding="utf-8")
+    assert len(re.findall(rf"\b{reason}: '", words)) == (0 if reason == "end_turn" else 2)
 
 
 def test_both_readmes_have_the_same_examples() -> None:

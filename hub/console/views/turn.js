@@ -38,7 +38,7 @@ function note(item, act) {
   if (item.status === 'sending') return html`<span>${t('sending')}</span>`
   if (item.status === 'back') return html`<span>${t('takenBack')}</span>`
   if (item.status !== 'refused') return null
-  return html`<span class="failed">${t('refused', { message: item.error })}</span>
+  return html`<span class="failed">${t('notSent', { message: item.error })}</span>
     <button type="button" class="quiet" onClick=${() => act.retry(item)}>${t('retry')}</button>`
 }
 
