@@ -133,7 +133,18 @@ def _asks(body: Interrupt) -> tuple[str, dict[str, Any]]:
     return "RUN_FINISHED", {"outcome": {"type": "interrupt", "interrupts": [question]}}
 
 
-# AG-UI ends a run with one of two events: a run that failed has its RUN_ERROR, and nothing after it.
+# The ends that are errors, in words; `error` itself was told by the run's RunError.
+FAILED = {"timeout": "the answer took longer than the hub allows", "aborted": "the answer ended with the hub"}
+
+
+def _end(body: RunFinished) -> tuple[str, dict[str, Any]]:
+    """End a run with one of AG-UI's two events: one that failed has its RUN_ERROR, and nothing after it."""
+    if body.stopReason in FAILED:
+        return "RUN_ERROR", {"message": FAILED[body.stopReason], "code": body.stopReason}
+    outcome = {"outcome": {"type": "cancelled"}} if body.stopReason == "cancelled" else {}
+    return "RUN_FINISHED" if body.stopReason != "error" else "", {"result": {"stopReason": body.stopReason}} | outcome
+
+
 SAYS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     RunStarted: lambda body: ("RUN_STARTED" if body.attempt == 1 else "", {}),
     Chunk: _text,
@@ -153,8 +164,5 @@ SAYS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     Interrupt: _asks,
     InterruptResolved: lambda body: ("CUSTOM", {"name": "interrupt_resolved", "value": attrs.asdict(body)}),
     RunError: lambda body: ("RUN_ERROR", {"message": body.message, "code": body.code}),
-    RunFinished: lambda body: (
-        "RUN_FINISHED" if body.stopReason != "error" else "",
-        {"result": {"stopReason": body.stopReason}},
-    ),
+    RunFinished: _end,
 }

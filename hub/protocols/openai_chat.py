@@ -21,7 +21,29 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "response_format": (None, {"type": "text"}),
 }
-REASONS = {"end_turn": "stop", "max_tokens": "length"}
+# What each end of an answer is called.
+REASONS: dict[str, str] = {
+    "end_turn": "stop",
+    "max_tokens": "length",
+    "refused": "content_filter",
+    "tool_calls": "tool_calls",
+}
+# The ends that are no answer, each with its HTTP status and what the client is told.
+EARLY_ENDS: dict[str, tuple[int, str]] = {
+    "timeout": (504, "the answer took longer than the hub allows"),
+    "cancelled": (499, "the answer was stopped"),
+    "aborted": (503, "the answer ended with the hub"),
+}
+# The HTTP status of an agent's error by its code. All others are 422, which OpenAI's clients do not send again.
+STATUS: dict[str, int] = {
+    "agent_broken": 503,
+    "storage_unavailable": 503,
+    "model_aborted": 502,
+    "model_rate_limited": 429,
+    "model_timeout": 504,
+    "model_unavailable": 503,
+    "model_unreachable": 502,
+}
 BEGIN = {"role": "assistant", "content": ""}
 DONE = b"data: [DONE]\n\n"
 
@@ -123,8 +145,16 @@ def refused(error: Exception) -> Refusal:
         kind = "invalid_request_error" if error.status < 500 else "server_error"
         return Refusal(error.status, kind, error.message, None, error.code)
     if isinstance(error, AgentError):
-        return Refusal(500, "server_error", error.message, None, error.code)
-    return Refusal(504, "server_error", "the answer took longer than the hub allows", None, "timeout")
+        status = STATUS.get(error.code, 422)
+        kind = "rate_limit_error" if status == 429 else "server_error"
+        return Refusal(status, kind, error.message, None, error.code)
+    return early_end("timeout")
+
+
+def early_end(reason: str) -> Refusal:
+    """Return what a client is told of an answer that was ended before its end."""
+    status, message = EARLY_ENDS[reason]
+    return Refusal(status, "server_error", message, None, reason)
 
 
 # --- what is answered -------------------------------------------------------------------------------------------------
@@ -137,7 +167,9 @@ def models(names: list[str]) -> dict[str, Any]:
 
 
 def completion(model: str, name: str, text: str, reason: str, usage: Usage | None) -> dict[str, Any]:
-    """Return a whole answer."""
+    """Return a whole answer; raises Refusal where *reason*, the run's stop reason, says that it is none."""
+    if reason in EARLY_ENDS:
+        raise early_end(reason)
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text, "refusal": None},
@@ -167,7 +199,11 @@ def delta(head: dict[str, Any], content: dict[str, str], reason: str | None = No
 
 
 def end(head: dict[str, Any], reason: str, usage: Usage | None, wants_usage: bool) -> list[dict[str, Any]]:
-    """Return the last chunks; *reason* is the run's stop reason."""
+    """Return the last chunks; *reason* is the run's stop reason, and `error` was told already."""
+    if reason in EARLY_ENDS:
+        return [early_end(reason).body]
+    if reason == "error":
+        return []
     last = [delta(head, {}, REASONS.get(reason, "stop"))]
     return [*last, {**head, "choices": [], "usage": _usage(usage)}] if wants_usage else last
 

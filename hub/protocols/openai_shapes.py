@@ -50,7 +50,7 @@ class Choice(msgspec.Struct):
     index: int
     message: Reply
     logprobs: None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "content_filter", "tool_calls"]
 
 
 class TokenCount(msgspec.Struct):

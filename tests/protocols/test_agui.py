@@ -1,8 +1,9 @@
 """AG-UI: checked against its own models, and driven by its own client."""
 
+import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import pytest
@@ -13,8 +14,11 @@ from support.agents import EVERYTHING
 from support.agui import asked, events, text
 from support.hub import Hub
 from support.node import needs_node, run_node
+from support.waiting import PATIENCE
 
 from hub.limits import MiB
+from hub.messages import RunFinished, StopReason
+from hub.protocols.agui import SAYS
 
 CHECK: TypeAdapter[Any] = TypeAdapter(AgUiEvent)
 
@@ -43,6 +47,33 @@ async def test_a_run_is_heard_by_all_in_its_session(hub: Hub) -> None:
     said = await events(hub, "echo", asked("hello there"))
     await socket.until_done()
     assert text(said) == socket.text() == "hello there "
+
+
+@pytest.mark.parametrize("reason", ["timeout", "cancelled"])
+async def test_a_run_that_was_cut_says_so(hub: Hub, tmp_path: Path, reason: str) -> None:
+    """One end: an error for a run that took too long, the outcome `cancelled` for one that somebody stopped."""
+    await hub.start(run_seconds=0.5 if reason == "timeout" else 3600)
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    running = asyncio.create_task(events(hub, "gated", asked(str(tmp_path / "gate"))))
+    await socket.until_type("stream")
+    if reason == "cancelled":
+        await socket.send(type="cancel", sessionId="t1")
+    said = await asyncio.wait_for(running, PATIENCE)
+    for event in said:
+        CHECK.validate_python(event)
+    if reason == "timeout":
+        assert (said[-1]["type"], said[-1]["code"]) == ("RUN_ERROR", "timeout")
+    else:
+        assert (said[-1]["type"], said[-1]["outcome"]) == ("RUN_FINISHED", {"type": "cancelled"})
+    assert [event["type"] for event in said[:-1]] == ["RUN_STARTED", "TEXT_MESSAGE_CHUNK"]
+
+
+def test_the_end_of_each_run() -> None:
+    """By its stop reason; `error` has had its RUN_ERROR."""
+    errors = {"timeout": "RUN_ERROR", "aborted": "RUN_ERROR", "error": ""}
+    for reason in get_args(StopReason):
+        kind, _ = SAYS[RunFinished](RunFinished("m1", reason))
+        assert kind == errors.get(reason, "RUN_FINISHED"), reason
 
 
 async def test_a_lost_stream_is_taken_up_again(hub: Hub, tmp_path: Path) -> None:

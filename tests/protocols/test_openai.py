@@ -15,6 +15,9 @@ from support.node import needs_node, run_node
 from support.process import needs_curl
 from support.waiting import PATIENCE, eventually
 
+from hub.errors import AgentError
+from hub.protocols import openai_chat
+
 MODEL = '''
 """Answers with what it was told, and counts."""
 from hub import Finish, Run, Usage
@@ -44,6 +47,13 @@ async def endless(message: str):
     finally:
         pathlib.Path(message).touch()
 """
+ENDS = """
+from hub import Finish, Usage
+
+async def ends(message: str):
+    yield "so"
+    yield Finish(message, Usage(3, None))
+"""
 HELLO = [{"role": "user", "content": "hello there"}]
 
 
@@ -52,6 +62,7 @@ async def served(hub: Hub) -> Hub:
     hub.agent("model.py", MODEL)
     hub.agent("failing.py", FAILING)
     hub.agent("endless.py", ENDLESS)
+    hub.agent("ends.py", ENDS)
     hub.agent("broken.py", "def broken(x, y, z): pass")
     return await hub.start()
 
@@ -111,10 +122,10 @@ async def test_errors_are_those_that_the_client_knows(client: AsyncOpenAI) -> No
     with pytest.raises(openai.InternalServerError) as broken:
         await client.chat.completions.create(model="broken", messages=HELLO)
     assert broken.value.code == "agent_broken"
-    with pytest.raises(openai.InternalServerError) as failed:
+    with pytest.raises(openai.UnprocessableEntityError) as failed:
         await client.chat.completions.create(model="failing", messages=HELLO)
     assert failed.value.code == "quota" and "no more today" in failed.value.message
-    with pytest.raises(openai.InternalServerError):
+    with pytest.raises(openai.UnprocessableEntityError):
         await client.chat.completions.create(model="failing", messages=HELLO, stream=True)
 
 
@@ -197,7 +208,7 @@ async def test_with_a_session_the_answer_is_heard_there_too(client: AsyncOpenAI,
 async def test_a_failure_in_a_session_is_told(client: AsyncOpenAI) -> None:
     """As an error of the request, or in the stream after what was said."""
     late: Any = [{"role": "user", "content": "late"}]
-    with pytest.raises(openai.InternalServerError, match="no more today"):
+    with pytest.raises(openai.UnprocessableEntityError, match="no more today"):
         await client.chat.completions.create(model="failing", messages=late, extra_body={"sessionId": "s1"})
     stream = await client.chat.completions.create(
         model="failing", messages=late, stream=True, extra_body={"sessionId": "s1"}
@@ -205,6 +216,77 @@ async def test_a_failure_in_a_session_is_told(client: AsyncOpenAI) -> None:
     with pytest.raises(openai.APIError, match="no more today"):
         async for _ in stream:
             pass
+
+
+@pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}])
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [("end_turn", "stop"), ("max_tokens", "length"), ("refused", "content_filter"), ("tool_calls", "tool_calls")],
+)
+async def test_the_reason_of_an_answer(client: AsyncOpenAI, reason: str, word: str, session: dict[str, str]) -> None:
+    """In OpenAI's words, whole and streamed; half a usage is none."""
+    asked: Any = {"model": "ends", "messages": [{"role": "user", "content": reason}], "extra_body": session}
+    whole = await client.chat.completions.create(**asked)
+    assert (whole.choices[0].finish_reason, whole.choices[0].message.content, whole.usage) == (word, "so", None)
+    stream = await client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    chunks = [chunk async for chunk in stream]
+    assert chunks[-2].choices[0].finish_reason == word and chunks[-1].usage is None
+
+
+async def raw(hub: Hub, body: dict[str, Any]) -> tuple[int, list[Any]]:
+    """Return the status of an answer, and its JSON, or that of each of its events."""
+    async with aiohttp.ClientSession() as http, http.post(f"{hub.url}/v1/chat/completions", json=body) as answer:
+        text = await answer.text()
+    if not body.get("stream"):
+        return answer.status, [json.loads(text)]
+    events = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
+    assert events.pop() == "[DONE]"
+    return answer.status, [json.loads(event) for event in events]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("reason", "status"), [("timeout", 504), ("cancelled", 499)])
+async def test_an_answer_that_was_cut_is_no_answer(
+    hub: Hub, tmp_path: Path, reason: str, status: int, stream: bool
+) -> None:
+    """An error with its code: as the status, or in the stream before [DONE]; never a `stop`."""
+    hub.agent("endless.py", ENDLESS)
+    await hub.start(run_seconds=0.5 if reason == "timeout" else 3600)
+    client = await hub.connect("?sessionId=s1", extended=True)
+    message = {"role": "user", "content": str(tmp_path / "stopped")}
+    body = {"model": "endless", "messages": [message], "stream": stream, "sessionId": "s1"}
+    asking = asyncio.create_task(raw(hub, body))
+    await client.until_type("stream")
+    if reason == "cancelled":
+        await client.send(type="cancel", sessionId="s1")
+    answered, events = await asyncio.wait_for(asking, PATIENCE)
+    assert answered == (200 if stream else status)
+    assert events[-1]["error"]["code"] == reason and events[-1]["error"]["message"]
+    assert all(event["choices"][0]["finish_reason"] is None for event in events[:-1])
+    assert len(events) == (3 if stream else 1)
+
+
+@pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}])
+async def test_a_failure_is_told_once_in_a_stream(served: Hub, session: dict[str, str]) -> None:
+    """The error is the last before [DONE], and no reason of an end follows it."""
+    body = {"model": "failing", "messages": [{"role": "user", "content": "late"}], "stream": True}
+    _, events = await raw(served, body | session)
+    assert [event.get("error", {}).get("code") for event in events] == [None, None, "quota"]
+
+
+def test_the_status_of_each_failure() -> None:
+    """Of what a model's endpoint may do, and of what the hub does to an answer."""
+    codes = {"model_aborted": 502, "model_timeout": 504, "model_rate_limited": 429, "model_refused": 422}
+    codes |= {"model_unavailable": 503, "model_unreachable": 502, "agent_broken": 503, "agent_error": 422}
+    for code, status in codes.items():
+        assert openai_chat.refused(AgentError("x", code)).status == status, code
+    assert openai_chat.refused(TimeoutError()).status == 504
+    for reason, status in (("timeout", 504), ("cancelled", 499), ("aborted", 503)):
+        with pytest.raises(openai_chat.Refusal) as refusal:
+            openai_chat.completion("m", "n", "half", reason, None)
+        assert (refusal.value.status, refusal.value.body["error"]["code"]) == (status, reason)
+        (last,) = openai_chat.end({}, reason, None, True)
+        assert last["error"]["code"] == reason
 
 
 @needs_curl

@@ -177,7 +177,7 @@ ROUTES = (
         "/chat/completions",
         completions,
         TAG,
-        {200: (ChatCompletion, STREAM), 500: OpenAIError, 504: OpenAIError},
+        {200: (ChatCompletion, STREAM)} | dict.fromkeys((422, 499, 500, 502, 504), OpenAIError),
         body=Completion,
         headers={"X-Session-Id": Annotated[Id, msgspec.Meta(description="the sessionId of the body")]},
         raises=(UnknownAgent, AgentBroken, SessionDeleted, Busy, Draining, StorageUnavailable),
