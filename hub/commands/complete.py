@@ -9,7 +9,7 @@ from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.errors import Busy
 from hub.hosting.calls import answer
-from hub.hosting.contract import Finish, Past
+from hub.hosting.contract import Finish, Past, Piece
 from hub.hosting.faults import said_too_much
 from hub.hosting.hosted import Agent
 from hub.limits import Limits
@@ -52,8 +52,8 @@ async def _answering(
         place.release()
 
 
-async def _bounded(agent: Agent, pieces: Pieces, limits: Limits) -> AsyncGenerator[str | Finish, None]:
-    """Yield the pieces, within the limits of a run's text and of its silence."""
+async def _bounded(agent: Agent, pieces: AsyncIterator[Piece], limits: Limits) -> AsyncGenerator[str | Finish, None]:
+    """Yield text and end, within the limits of a run's text and of its silence, which each event of the run ends."""
     silence, size = agent.marks.silence_limit or limits.silence_seconds, 0
     while True:
         async with asyncio.timeout(silence):
@@ -64,4 +64,5 @@ async def _bounded(agent: Agent, pieces: Pieces, limits: Limits) -> AsyncGenerat
             size += len(piece) if piece.isascii() else len(piece.encode(errors="replace"))
             if size > limits.run_bytes:
                 raise said_too_much(agent.id, limits.run_bytes)
-        yield piece
+        if isinstance(piece, (str, Finish)):
+            yield piece

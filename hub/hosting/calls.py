@@ -9,7 +9,7 @@ import attrs
 from hub.errors import AgentError, HubError
 from hub.hosting.contract import Call, Finish
 from hub.hosting.contract import Message as Whole
-from hub.hosting.contract import Past
+from hub.hosting.contract import Past, Piece
 from hub.hosting.contract import Run as RunView
 from hub.hosting.faults import explain, refuse
 from hub.hosting.folder import Agents
@@ -46,7 +46,7 @@ async def _texts(agents: Agents, caller: RunView, agent_id: str, message: str, d
 
 async def answer(
     agents: Agents, agent: Agent, run_id: str, message: str, history: Sequence[Past], author: Author, depth: int
-) -> AsyncIterator[str | Finish]:
+) -> AsyncIterator[Piece]:
     """Let *agent* answer a conversation that is kept nowhere; *run_id* stands for its session too.
 
     Raises AgentError. Closed early, it stops the agent.
@@ -57,16 +57,16 @@ async def answer(
             yield piece
 
 
-async def _said(agent: Agent, run: RunView) -> AsyncIterator[str | Finish]:
-    """Yield what the agent gives: texts, whole or not, as text."""
+async def _said(agent: Agent, run: RunView) -> AsyncIterator[Piece]:
+    """Yield what the agent gives, whole texts as text; its events show who waits that it is not silent."""
     try:
         async with aclosing(cast(Any, pieces(agent, run))) as given:
             async for piece in given:
-                if isinstance(piece, (str, Finish)):
+                if isinstance(piece, (str, Finish)) or type(piece) in KINDS:
                     yield piece
                 elif isinstance(piece, Whole):
                     yield piece.content
-                elif type(piece) not in KINDS:  # what is no text concerns nobody here
+                else:
                     raise refuse(agent.id, piece)
     except AgentError:
         raise

@@ -218,6 +218,39 @@ async def test_a_failure_in_a_session_is_told(client: AsyncOpenAI) -> None:
             pass
 
 
+THINKS = """
+import asyncio, pathlib
+from hub import Reasoning
+
+async def thinks(message: str):
+    for step in range(3):
+        yield Reasoning("hm")
+        pathlib.Path(message, f"thought{step}").touch()
+        while not pathlib.Path(message, f"go{step}").exists():
+            await asyncio.sleep(0.01)
+    yield "done"
+"""
+
+
+async def test_an_agent_that_thinks_is_not_silent(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """400 s pass after each thought, and 600 are the limit; the client hears the answer alone."""
+    loop, ahead = asyncio.get_running_loop(), [0.0]
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + ahead[0])
+    hub.agent("thinks.py", THINKS)
+    await hub.start(silence_seconds=600)
+    body = {"model": "thinks", "messages": [{"role": "user", "content": str(tmp_path)}]}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
+        asking = asyncio.create_task(http.post(f"{hub.url}/v1/chat/completions", json=body))
+        for step in range(3):
+            await eventually((tmp_path / f"thought{step}").exists)
+            ahead[0] += 400
+            (tmp_path / f"go{step}").touch()
+        answer = await asking
+        assert answer.status == 200, await answer.text()
+        assert (await answer.json())["choices"][0]["message"]["content"] == "done"
+
+
 @pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}])
 @pytest.mark.parametrize(
     ("reason", "word"),
