@@ -2,73 +2,35 @@
 
 import asyncio
 import os
-import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from itertools import groupby
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import aiohttp
 import attrs
-import orjson
 import structlog
-from attrs.validators import ge, gt, optional
 from yarl import URL
 
 from hub.adapters import local_model
-from hub.adapters.chat_errors import lost, refusal
-from hub.adapters.chat_stream import read
-from hub.errors import AgentError
+from hub.adapters.chat_address import address_of
+from hub.adapters.chat_agent import Chat
+from hub.adapters.chat_options import OPENAI_KEY, Endpoint, Options
 from hub.hosting.contract import Adapter, Answer, Piece, Place, Run
-from hub.pools import hub_work
 
 OPENAI = "https://api.openai.com/v1"
-OPENAI_KEY = "OPENAI_API_KEY"
 OPENAI_MODEL = "gpt-4o-mini"
 LOCAL_SYSTEM = "You are a helpful assistant. Answer in a few short sentences."  # 135M parameters follow no more
 LOCAL_PENALTY = 0.5  # without it the small model may say one emoji until its tokens are used up
 LOCAL_TEMPERATURE = 0.2  # its authors' advice
-MESSAGE_BYTES = 16  # what a model's template may put around a message
 CONNECT_SECONDS = 10.0
-PATIENCE_MS = 10_000  # a Retry-After beyond it is told to the user, not waited for
-RETRIED = {"model_rate_limited", "model_unavailable", "model_unreachable", "model_stream_broken"}
 OFFLINE = (
     "No model is set up here, so this answer is always the same. To get a real one, set OPENAI_BASE_URL and "
     "OPENAI_API_KEY to any OpenAI-compatible endpoint, or run `make model` for a small local one; then restart the hub."
 )
 
+__all__ = ["Options", "check", "open"]
+
 log = structlog.get_logger(__name__)
-
-
-@attrs.frozen(kw_only=True)
-class Options:
-    """What an agent's TOML file may say; what is None is chosen from the environment or left to the endpoint."""
-
-    base_url: str | None = None
-    model: str | None = None
-    api_key_env: str = OPENAI_KEY
-    system: str | None = None
-    history: int = attrs.field(default=20, validator=ge(0))  # earlier messages
-    window_bytes: int = attrs.field(default=256 * 1024, validator=ge(1024))  # of text that the model sees
-    temperature: float | None = attrs.field(default=None, validator=optional(ge(0)))
-    max_tokens: int | None = attrs.field(default=None, validator=optional(ge(1)))
-    frequency_penalty: float | None = None
-    timeout: float = attrs.field(default=120.0, validator=gt(0))  # seconds of silence
-    retries: int = attrs.field(default=2, validator=ge(0))
-    retry_seconds: float = attrs.field(default=0.5, validator=ge(0))  # before the first retry; doubled for each more
-
-
-@attrs.frozen
-class Endpoint:
-    """Where a request goes; *url* holds no credentials."""
-
-    url: URL
-    model: str
-    authorization: str | None = attrs.field(repr=False)
-
-
-# Asked before each request: the local model has a new address whenever its process was started again.
-Locate = Callable[[], Awaitable[Endpoint]]
 
 
 @asynccontextmanager
@@ -125,8 +87,9 @@ def remote(options: Options, base_url: str) -> Endpoint:
     authorization = f"Bearer {key}" if key else None
     if base.user is not None:
         authorization = aiohttp.encode_basic_auth(base.user, base.password or "")
-    url = base.with_user(None).joinpath("chat", "completions").with_query(base.query)
-    return Endpoint(url, options.model or os.environ.get("OPENAI_MODEL") or OPENAI_MODEL, authorization)
+    return Endpoint(
+        address_of(base.with_user(None)), options.model or os.environ.get("OPENAI_MODEL") or OPENAI_MODEL, authorization
+    )
 
 
 @asynccontextmanager
@@ -164,102 +127,6 @@ def _session(options: Options, *, local: bool) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=not local,  # HTTPS_PROXY
     )
-
-
-def window(run: Run, options: Options) -> list[dict[str, str]]:
-    """Return the newest messages that fit, the question last; a question too long for the window loses its beginning.
-
-    Neighbours of one role become one message, and an answer never comes first: many models' templates refuse both.
-    """
-    told = [options.system, *(past.content for past in run.history if past.role == "system")]
-    instructions = "\n\n".join(text for text in told if text)
-    room = options.window_bytes - len(instructions.encode()) - 2 * MESSAGE_BYTES
-    question = run.message.encode()[-room:].decode(errors="ignore")
-    kept = [("user", question)]
-    room -= len(question.encode())
-    count = options.history
-    for past in reversed(run.history[-count:] if count else ()):
-        room -= len(past.content.encode()) + MESSAGE_BYTES
-        if room < 0:
-            break
-        if past.content and past.role != "system":
-            kept.append((past.role, past.content))
-    while kept[-1][0] == "assistant":
-        kept.pop()
-    system = [{"role": "system", "content": instructions}] if instructions else []
-    return system + [
-        {"role": role, "content": "\n\n".join(text for _, text in turns)}
-        for role, turns in groupby(reversed(kept), key=lambda turn: turn[0])
-    ]
-
-
-@attrs.frozen
-class Chat:
-    """One agent: a conversation goes to the endpoint, what it says comes back in pieces."""
-
-    options: Options
-    http: aiohttp.ClientSession
-    locate: Locate
-
-    async def answer(self, run: Run) -> AsyncIterator[Piece]:
-        """Stream the answer, trying again while nothing of it was said; raises AgentError."""
-        attempt, said = 0, False
-        while True:
-            try:
-                async with aclosing(self._ask(run)) as pieces:
-                    async for piece in pieces:
-                        said = True
-                        yield piece
-                return
-            except AgentError as error:
-                again = not said and attempt < self.options.retries and _worth_waiting(error)
-                notes = getattr(error, "__notes__", [])
-                log.warning("model failed", agent=run.agent, run=run.id, code=error.code, detail=notes, again=again)
-                if not again:
-                    raise
-                await asyncio.sleep(self._pause(attempt, error))
-                attempt += 1
-
-    def _pause(self, attempt: int, error: AgentError) -> float:
-        backoff: float = self.options.retry_seconds * 2**attempt * random.uniform(0.5, 1.0)
-        return backoff + (error.retry_after_ms or 0) / 1000
-
-    async def _ask(self, run: Run) -> AsyncGenerator[Piece, None]:
-        """Make one request. Closing this generator closes the connection, and the endpoint stops its work."""
-        at = await self.locate()
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-        if at.authorization:
-            headers["Authorization"] = at.authorization
-        try:
-            async with await self._post(at, self._body(run, at), headers) as response:
-                if response.status != 200 or response.content_type in ("application/json", "text/html"):
-                    raise await refusal(response, self.options.api_key_env, at.model)
-                async with aclosing(read(response.content)) as pieces:
-                    async for piece in pieces:
-                        yield piece
-        except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
-            raise lost(error, at.url) from None  # it may hold the request, and so the key
-
-    async def _post(self, at: Endpoint, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        with hub_work():  # DNS, and what is asked of proxies: agents may hold all threads of theirs
-            return await self.http.post(at.url, data=body, headers=headers, allow_redirects=False)
-
-    def _body(self, run: Run, at: Endpoint) -> bytes:
-        names = ("temperature", "max_tokens", "frequency_penalty")
-        chosen = {name: getattr(self.options, name) for name in names}
-        return orjson.dumps(
-            {
-                "model": at.model,
-                "messages": window(run, self.options),
-                "stream": True,
-                "stream_options": {"include_usage": True},
-                **{name: value for name, value in chosen.items() if value is not None},
-            }
-        )
-
-
-def _worth_waiting(error: AgentError) -> bool:
-    return error.retryable and error.code in RETRIED and (error.retry_after_ms or 0) <= PATIENCE_MS
 
 
 if TYPE_CHECKING:  # mypy checks the contract; before the definition of `open` it would skip that function

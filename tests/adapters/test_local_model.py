@@ -137,7 +137,7 @@ async def test_killed_child(data: Path) -> None:
             async for piece in answer(run(STORY)):
                 if model.pid:
                     os.kill(model.pid, signal.SIGKILL)
-        assert (caught.value.code, caught.value.retryable) == ("model_stream_broken", True)
+        assert (caught.value.code, caught.value.retryable) == ("model_aborted", True)
         pieces, _ = await answer_to(answer, "Hi")
         assert pieces
 

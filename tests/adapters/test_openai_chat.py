@@ -5,7 +5,7 @@ import json
 import re
 import socket
 import tomllib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -16,40 +16,18 @@ import pytest
 import structlog
 from aiohttp import web
 from support.documents import ROOT
+from support.model_endpoint import KEY, PLACE, Reply, Stranger, ask, chunk, endpoint, hang_up, run, status, stream
 
 from hub.adapters import chat_errors, openai_chat
-from hub.adapters.openai_chat import Options, window
+from hub.adapters.chat_options import Options
+from hub.adapters.chat_window import window
 from hub.errors import AgentError
-from hub.hosting.contract import Call, Finish, Past, Piece, Place, Run
-from hub.messages import Author, Usage
+from hub.hosting.contract import Finish, Past
+from hub.messages import Usage
 
-KEY = "sk-very-secret-0123456789"
 TEXT = "你好! 🎉 How are you?"
-NOWHERE = Path("/nowhere")
-Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@attrs.define
-class Stranger:
-    """The endpoint: gives its replies one after the other (the last one for ever), and remembers what came."""
-
-    url: str = ""
-    replies: list[Reply] = attrs.Factory(list)
-    headers: list[dict[str, str]] = attrs.Factory(list)
-    queries: list[str] = attrs.Factory(list)
-    bodies: list[dict[str, Any]] = attrs.Factory(list)
-    gone: asyncio.Event = attrs.Factory(asyncio.Event)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.headers.append(dict(request.headers))
-        self.queries.append(request.query_string)
-        self.bodies.append(await request.json())
-        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        try:
-            return await reply(request)
-        except asyncio.CancelledError:  # what aiohttp tells a handler whose client has gone
-            self.gone.set()
-            raise
+USAGE = json.dumps({"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 34}})
+GOOD = [chunk(""), *map(chunk, TEXT), chunk(reason="stop"), USAGE, "[DONE]"]
 
 
 @pytest.fixture
@@ -57,73 +35,8 @@ async def stranger(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stranger]:
     for name in ("OPENAI_BASE_URL", "OPENAI_MODEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    stranger = Stranger()
-    app = web.Application(client_max_size=4 * 1024 * 1024)
-    app.router.add_post("/v1/chat/completions", stranger.handle)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    stranger.url = f"http://127.0.0.1:{site.port}/v1"
-    yield stranger
-    await runner.cleanup()
-
-
-def chunk(content: str | None = None, reason: str | None = None, **more: Any) -> str:
-    delta = {} if content is None else {"content": content}
-    return json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}], **more}, ensure_ascii=False)
-
-
-USAGE = json.dumps({"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 34}})
-GOOD = [chunk(""), *map(chunk, TEXT), chunk(reason="stop"), USAGE, "[DONE]"]
-
-
-def stream(*events: str, then: str = "end", size: int = 3) -> Reply:
-    """Reply with these events, cut into writes of *size* bytes; then end, abort the connection, or hang."""
-
-    async def reply(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-        await response.prepare(request)
-        data = "".join(f"data: {event}\n\n" for event in events).encode()
-        for at in range(0, len(data), size):
-            await response.write(data[at : at + size])
-        if then == "abort":
-            assert request.transport
-            request.transport.abort()
-        if then == "hang":
-            await asyncio.Event().wait()
-        return response
-
-    return reply
-
-
-def status(code: int, body: Any = None, **headers: str) -> Reply:
-    async def reply(request: web.Request) -> web.StreamResponse:
-        fields = {name.replace("_", "-"): value for name, value in headers.items()}
-        secret = {"error": {"message": f"Incorrect API key: {KEY}", "code": "invalid"}}
-        return web.json_response(secret if body is None else body, status=code, headers=fields)
-
-    return reply
-
-
-async def hang_up(request: web.Request) -> web.StreamResponse:
-    """Take the request and close the connection without a word."""
-    assert request.transport
-    request.transport.abort()
-    return web.Response()
-
-
-def no_calls(agent: str, message: str) -> Call:
-    raise AssertionError("the adapter calls no agent")
-
-
-def run(message: str = "你好", history: list[Past] | None = None) -> Run:
-    return Run("r1", "main", "s1", message, Author("u1", "User"), history or [], call=no_calls)
-
-
-async def ask(options: Options, question: Run | None = None, data: Path = NOWHERE) -> list[Piece]:
-    async with asyncio.timeout(20), openai_chat.open(options, Place("main", data, data)) as answer:
-        return [piece async for piece in answer(question or run())]
+    async with endpoint() as stranger:
+        yield stranger
 
 
 async def failure(stranger: Stranger, *replies: Reply, **options: Any) -> AgentError:
@@ -240,7 +153,14 @@ async def test_bad_options(options: Options, says: str, monkeypatch: pytest.Monk
 
 def test_toml_is_checked() -> None:
     """Values out of their range, or of another type, are refused by name."""
-    for wrong in ({"retries": -1}, {"timeout": 0}, {"max_tokens": 0}, {"temperature": "hot"}, {"window_bytes": 10}):
+    for wrong in (
+        {"max_tokens_name": "tokens"},
+        {"retries": -1},
+        {"timeout": 0},
+        {"max_tokens": 0},
+        {"temperature": "hot"},
+        {"window_bytes": 10},
+    ):
         with pytest.raises(msgspec.ValidationError, match=next(iter(wrong))):
             msgspec.convert(wrong, Options)
     assert msgspec.convert({"temperature": 1}, Options) == Options(temperature=1.0)
@@ -261,16 +181,16 @@ def test_toml_is_checked() -> None:
         (status(429, Retry_After="11"), "model_rate_limited", True, 1),
         (status(500), "model_unavailable", True, 3),
         (status(503, "not an object"), "model_unavailable", True, 3),
-        (hang_up, "model_stream_broken", True, 3),
-        (stream(), "model_stream_broken", True, 3),
-        (stream(chunk("half")), "model_stream_broken", True, 1),
-        (stream(chunk("half"), then="abort"), "model_stream_broken", True, 1),
-        (stream(chunk("half"), "{no json", size=99), "model_stream_broken", True, 1),
-        (stream(chunk("half"), '{"error": ' + "[" * 5000, size=99999), "model_stream_broken", True, 1),
-        (stream(chunk("half"), '{"error": {"message": "x", "type": "oops"}}'), "model_stream_broken", True, 1),
+        (hang_up, "model_aborted", True, 3),
+        (stream(), "model_aborted", True, 3),
+        (stream(chunk("half")), "model_aborted", True, 1),
+        (stream(chunk("half"), then="abort"), "model_aborted", True, 1),
+        (stream(chunk("half"), "{no json", size=99), "model_aborted", True, 1),
+        (stream(chunk("half"), '{"error": ' + "[" * 5000, size=99999), "model_aborted", True, 1),
+        (stream(chunk("half"), '{"error": {"message": "x", "type": "oops"}}'), "model_aborted", True, 1),
         (stream('{"error": {"message": "x", "code": "rate_limit_exceeded"}}'), "model_rate_limited", True, 3),
         (stream('{"error": {"message": "x", "type": "overloaded_error"}}'), "model_unavailable", True, 3),
-        (stream('{"error": "in words"}'), "model_stream_broken", True, 3),
+        (stream('{"error": "in words"}'), "model_aborted", True, 3),
     ],
 )
 async def test_errors(stranger: Stranger, reply: Reply, code: str, retryable: bool, requests: int) -> None:
@@ -283,7 +203,7 @@ async def test_what_was_said_is_kept(stranger: Stranger) -> None:
     """Pieces before a break have been yielded, once, and the error comes after them."""
     stranger.replies = [stream(chunk("half"), then="abort"), stream(*GOOD)]
     heard = []
-    async with openai_chat.open(Options(base_url=stranger.url), Place("main", NOWHERE, NOWHERE)) as answer:
+    async with openai_chat.open(Options(base_url=stranger.url), PLACE) as answer:
         with pytest.raises(AgentError, match="broke off"):
             async for piece in answer(run()):
                 heard.append(piece)
@@ -361,20 +281,17 @@ async def test_finish(stranger: Stranger, events: tuple[str, ...], finish: Finis
     assert await ask(Options(base_url=stranger.url)) == ["a", finish]
 
 
-async def test_thoughts_are_left_out(stranger: Stranger) -> None:
-    """Reasoning, roles without text, null fields and content that is no text make no pieces."""
-    stranger.replies = [
-        stream(
-            '{"choices": [{"delta": {"role": "assistant", "content": null}}], "usage": null}',
-            '{"choices": [{"delta": {"reasoning_content": "hm"}}]}',
-            '{"choices": [{"delta": {"content": [{"type": "thinking"}]}}]}',
-            '{"choices": [{"delta": null}]}',
-            '{"choices": null}',
-            chunk("a"),
-            "[DONE]",
-        )
-    ]
-    assert await ask(Options(base_url=stranger.url)) == ["a", Finish()]
+async def test_silence_after_the_reason(stranger: Stranger) -> None:
+    """An endpoint that neither says [DONE] nor closes has answered all the same."""
+    stranger.replies = [stream(chunk("a"), chunk(reason="length"), then="hang")]
+    assert await ask(Options(base_url=stranger.url, timeout=0.2)) == ["a", Finish("max_tokens")]
+
+
+async def test_a_large_event(stranger: Stranger) -> None:
+    """An answer that comes as one event is read, as far as an answer may go."""
+    text = "好" * 1024 * 1024
+    stranger.replies = [stream(chunk(text, "stop"), size=1 << 20)]
+    assert await ask(Options(base_url=stranger.url)) == [text, Finish()]
 
 
 async def cancelled(stranger: Stranger, reply: Reply, heard: asyncio.Event) -> None:
@@ -385,7 +302,7 @@ async def cancelled(stranger: Stranger, reply: Reply, heard: asyncio.Event) -> N
 
     stranger.replies = [reply]
     async with asyncio.timeout(20):
-        async with openai_chat.open(Options(base_url=stranger.url), Place("main", NOWHERE, NOWHERE)) as answer:
+        async with openai_chat.open(Options(base_url=stranger.url), PLACE) as answer:
             task = asyncio.create_task(listen())
             await heard.wait()
             task.cancel()
@@ -416,7 +333,7 @@ async def test_close_between_pieces(stranger: Stranger) -> None:
     """Closing the generator, where it stands at a yield, closes the connection too."""
     stranger.replies = [stream(chunk("half"), then="hang")]
     async with asyncio.timeout(20):
-        async with openai_chat.open(Options(base_url=stranger.url), Place("main", NOWHERE, NOWHERE)) as answer:
+        async with openai_chat.open(Options(base_url=stranger.url), PLACE) as answer:
             async with aclosing(answer(run())) as pieces:  # type: ignore[type-var]
                 assert await anext(pieces) == "half"
             await stranger.gone.wait()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hub.adapters.sse import Decoder
+from hub.adapters.sse import Decoder, Incoming
 
 SAMPLE = (
     "\ufeff: a comment\r\n"
@@ -17,7 +17,12 @@ SAMPLE = (
     "data: [DONE]\n\n"
     "data: never ended\n"
 ).encode()
-EVENTS = ['{"text":\n"你好"}', "no space\n two spaces", "\n🎉 é\n", "[DONE]"]
+EVENTS = [
+    Incoming('{"text":\n"你好"}'),
+    Incoming("no space\n two spaces", "named"),
+    Incoming("\n🎉 é\n"),
+    Incoming("[DONE]"),
+]
 
 
 def test_whole() -> None:
@@ -46,14 +51,28 @@ def test_byte_by_byte() -> None:
 def test_event_comes_with_its_empty_line() -> None:
     """An event is there as soon as its empty line is, also where a bare carriage return ends it."""
     decoder = Decoder()
-    assert decoder.feed(b"data: a\r\r") == ["a"]
+    assert decoder.feed(b"data: a\r\r") == [Incoming("a")]
     assert decoder.feed(b"\ndata: b\n") == []
-    assert decoder.feed(b"\n") == ["b"]
+    assert decoder.feed(b"\n") == [Incoming("b")]
+
+
+@pytest.mark.parametrize("last", [b"data: c", b"data: c\n", b"data: c\r", b"data: c\n\n"])
+def test_the_last_event_may_lack_its_empty_line(last: bytes) -> None:
+    """The end of the stream ends it; an event that has ended does not come twice."""
+    decoder = Decoder()
+    assert decoder.feed(b"data: b\n\n" + last) + decoder.end() == [Incoming("b"), Incoming("c")]
+    assert decoder.end() == []
+
+
+def test_the_name_is_of_one_event() -> None:
+    """The next event has none, also where the named one has no data."""
+    events = Decoder().feed(b"event: error\ndata: a\n\ndata: b\n\nevent: ping\n\ndata: c\n\n")
+    assert events == [Incoming("a", "error"), Incoming("b"), Incoming("c")]
 
 
 def test_wrong_utf8_is_replaced() -> None:
     """Bytes that are no UTF-8 become replacement characters, and the stream goes on."""
-    assert Decoder().feed(b"data: \xff\xe4\xbd\n\ndata: ok\n\n") == ["\ufffd\ufffd", "ok"]
+    assert Decoder().feed(b"data: \xff\xe4\xbd\n\ndata: ok\n\n") == [Incoming("\ufffd\ufffd"), Incoming("ok")]
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])
@@ -62,7 +81,8 @@ def test_limit(cut: int) -> None:
 
     def feed(stream: bytes) -> list[str]:
         decoder = Decoder(limit=20)
-        return [event for at in range(0, len(stream), cut) for event in decoder.feed(stream[at : at + cut])]
+        parts = (stream[at : at + cut] for at in range(0, len(stream), cut))
+        return [event.data for part in parts for event in decoder.feed(part)]
 
     assert feed(b"data: " + b"x" * 14 + b"\n\n") == ["x" * 14]
     assert feed((b"data: " + b"x" * 14 + b"\n\n") * 3) == ["x" * 14] * 3
@@ -78,4 +98,4 @@ def test_comments_do_not_add_up() -> None:
     """A stream that is kept open by comments alone for days stays within the limit."""
     decoder = Decoder(limit=20)
     assert [event for _ in range(100) for event in decoder.feed(b": ping\n")] == []
-    assert decoder.feed(b"data: x\n\n") == ["x"]
+    assert decoder.feed(b"data: x\n\n") == [Incoming("x")]

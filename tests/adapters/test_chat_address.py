@@ -1,0 +1,28 @@
+"""Redirects between http and https, which the tests' endpoint does not speak."""
+
+import pytest
+from yarl import URL
+
+from hub.adapters.chat_address import target_of
+from hub.errors import AgentError
+
+
+def test_a_redirect_to_https_is_followed() -> None:
+    """On the same host, as servers do that were asked by http."""
+    target = target_of(URL("http://models.example/v1/chat/completions"), "https://models.example/v1/chat/completions")
+    assert str(target) == "https://models.example/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "http://models.example/v1/chat/completions",
+        "//other.example/v1/chat/completions",
+        "https://models.example:8443/v1/chat/completions",
+    ],
+)
+def test_a_key_stays_on_its_server_and_on_https(to: str) -> None:
+    """The line says what to write, if that is what is wanted."""
+    with pytest.raises(AgentError) as caught:
+        target_of(URL("https://models.example/v1/chat/completions"), to)
+    assert "write base_url" in caught.value.__notes__[0]

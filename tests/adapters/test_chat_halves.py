@@ -1,0 +1,42 @@
+"""Text whose surrogates come in two chunks."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.adapters.chat_halves import Halves
+
+
+def units(text: str) -> list[str]:
+    """Return the UTF-16 code units of a text, each as a character."""
+    data = text.encode("utf-16-le")
+    return [chr(int.from_bytes(data[at : at + 2], "little")) for at in range(0, len(data), 2)]
+
+
+@given(st.text(st.sampled_from("aé好😀🎉")), st.lists(st.integers(0, 20)))
+def test_any_cuts(text: str, cuts: list[int]) -> None:
+    """Between any two code units give the text, in pieces that UTF-8 can hold."""
+    rest, halves, heard = units(text), Halves(), ""
+    for cut in [*cuts, len(rest)]:
+        piece = halves.join("text", "".join(rest[:cut]))
+        heard += piece.encode().decode()
+        rest = rest[cut:]
+    assert heard == text and halves.rest() == {}
+
+
+@given(st.lists(st.sampled_from(["\ud83d", "\ude00", "a", "😀", ""])))
+def test_any_halves(chunks: list[str]) -> None:
+    """What stays alone becomes one U+FFFD, and nothing else is lost."""
+    halves = Halves()
+    heard = "".join([halves.join("text", chunk) for chunk in chunks]) + halves.rest().get("text", "")
+    whole = "".join(chunks).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert heard.encode().decode() == whole
+
+
+def test_channels_do_not_mix() -> None:
+    """A thought between the halves of a text changes neither."""
+    halves = Halves()
+    assert [halves.join("text", "\ud83d"), halves.join("thought", "\ude00"), halves.join("text", "\ude00")] == [
+        "",
+        "\ufffd",
+        "😀",
+    ]

@@ -1,0 +1,59 @@
+"""An answer is not silent while a model thinks, or writes the arguments of a tool."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+from support.hub import Hub
+from support.model_endpoint import KEY, Stranger, endpoint
+
+TOML = """
+adapter = "openai_chat"
+base_url = "{url}"
+timeout = 100000.0
+"""
+DELTAS = {
+    "reasoning": {"reasoning_content": "Hm. "},
+    "tool_call_args": {"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "f", "arguments": "[1,"}}]},
+}
+
+
+@pytest.fixture
+async def stranger(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stranger]:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    async with endpoint() as stranger:
+        yield stranger
+
+
+@pytest.mark.parametrize("kind", DELTAS)
+async def test_what_is_no_text_ends_a_silence(
+    hub: Hub, stranger: Stranger, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """400 s pass before each piece, and 600 are the limit: the run goes on to its end."""
+    loop, ahead = asyncio.get_running_loop(), [0.0]
+    time, go = loop.time, asyncio.Semaphore(0)
+    monkeypatch.setattr(loop, "time", lambda: time() + ahead[0])
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for delta in [DELTAS[kind]] * 3 + [{"content": "done"}]:
+            await go.acquire()
+            chunk = {"choices": [{"delta": delta, "finish_reason": "stop" if "content" in delta else None}]}
+            await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        return response
+
+    stranger.replies = [reply]
+    hub.agent("model.toml", TOML.format(url=stranger.url))
+    await hub.start(silence_seconds=600, ping_seconds=100_000)
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="model", sessionId="s1", message="?")
+    for _ in range(3):
+        go.release()
+        await client.until_type(kind)
+        ahead[0] += 400
+    go.release()
+    assert (await client.until_done())["stopReason"] in ("end_turn", "tool_calls")
+    assert client.text() == "done"
