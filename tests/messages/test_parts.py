@@ -101,6 +101,31 @@ async def test_bad_parts_are_refused_by_place(hub: Hub, kind: str, parts: Any, n
     assert await hub.node.log.sessions.find("s1") is None
 
 
+NUMBERS = [2**53, -(2**53), 1e20, 0.1, 1.7976931348623157e308]
+TOO_LARGE = [2**53 + 1, 2**64, 10**20, -(2**63) - 1]
+
+
+async def test_a_number_in_metadata_is_kept_exactly_or_refused(hub: Hub) -> None:
+    """Of a message, of one of its parts, and of a session: no number comes back as another one."""
+    client = await begin(hub)
+    text = {"type": "text", "text": "look", "metadata": NUMBERS}
+    end = await say(client, parts=[text], metadata={"n": NUMBERS})
+    assert json.loads(client.text(end["runId"]))[:2] == [[text], {"n": NUMBERS}]
+    for number in TOO_LARGE:
+        for fields in ({"metadata": {"n": number}}, {"parts": [{**text, "metadata": number}]}):
+            refused = await say(client, **fields)
+            assert refused["code"] == "bad_frame" and "2^53" in refused["message"]
+    async with aiohttp.ClientSession() as http:
+        address = f"{hub.url}/api/v1/sessions/s1"
+        for number in TOO_LARGE:
+            async with http.patch(address, json={"metadata": {"n": number}}) as response:
+                assert (response.status, (await response.json())["code"]) == (400, "bad_frame")
+        async with http.patch(address, json={"metadata": {"n": NUMBERS}}) as response:
+            assert response.status == 200
+        async with http.get(address) as response:
+            assert (await response.json())["metadata"] == {"n": NUMBERS}
+
+
 async def test_the_limits_of_parts_and_metadata(hub: Hub) -> None:
     """64 parts, and 16 KiB of metadata, are taken; a byte more is not, and metadata is an object."""
     client = await begin(hub)
