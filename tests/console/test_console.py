@@ -39,6 +39,23 @@ async def test_first_visit(hub: Hub, browser: Browser, tmp_path: Path) -> None:
         await expect(tab.page.locator("[aria-live=polite]")).to_have_text("main: one two")
 
 
+async def test_the_first_line_keeps_its_indentation(hub: Hub, browser: Browser) -> None:
+    """Code is pasted as it is; only empty lines around it go. So it is with a message that is edited."""
+    hub.agent("exact.py", "async def exact(message: str):\n    yield repr(message)")
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=exact") as tab:
+        await tab.say("\n  \n    if x:\n        y\n\n")
+        await expect(tab.answers.first).to_have_text(repr("    if x:\n        y"))
+        await tab.say("  \n ")  # nothing
+        mine = tab.page.get_by_role("article", name="You").first
+        await mine.hover()
+        await mine.get_by_role("button", name="Edit").click()
+        text = tab.page.get_by_label("New text")
+        await text.fill("\n\tz\n")
+        await text.press("Enter")
+        await expect(tab.answers).to_have_text([repr("\tz")])
+
+
 GROWS = """# Head
 
 Some **bold** text.

@@ -6,6 +6,9 @@ import { t } from '../words.js'
 import { isText } from './ask.js'
 import { Icon } from './icons.js'
 
+/** What is sent of a field: no empty lines around it; the first line keeps its indentation, as that of code must. */
+export const written = (field) => field.value.trimEnd().replace(/^(?:[^\S\n]*\n)+/, '')
+
 const FINE = matchMedia('(pointer: fine)')
 
 export class Composer extends Component {
@@ -41,7 +44,7 @@ export class Composer extends Component {
 
   send = () => {
     const field = this.field.current
-    const content = field.value.trim()
+    const content = written(field)
     if (!content) return
     const { asked } = this
     if (asked && asked === this.meant) this.props.act.reply(asked, 'resolved', content)

@@ -4,6 +4,7 @@ import { grow } from '../markdown.js'
 import { figures, textOf } from '../session.js'
 import { number, t, when } from '../words.js'
 import { Ask } from './ask.js'
+import { written } from './composer.js'
 import { IconButton } from './icons.js'
 import { person } from './happening.js'
 
@@ -53,7 +54,7 @@ class Editor extends Component {
 
   render({ item, act }) {
     const rows = Math.min(12, item.text.split('\n').length + 1)
-    const save = () => act.save(item, this.field.current.value.trim() || item.text)
+    const save = () => act.save(item, written(this.field.current) || item.text)
     const key = (event) => {
       if (event.key === 'Escape') act.edit(undefined)
       else if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) (event.preventDefault(), save())
