@@ -58,8 +58,10 @@ def serve(**flags: Any) -> None:
 @click.option("--agents", type=FOLDER, metavar="DIR", help="The folder of agent files (agents).")
 @click.option("--data", type=FOLDER, metavar="DIR", help="The folder of what is kept (data).")
 def agents(**flags: Any) -> None:
-    """Tell which agents are hosted, and which are broken and why."""
-    _show(_ask_offline("inspect", flags))
+    """Tell which agents are hosted, and which are broken and why; exit with code 1 if one is broken."""
+    reports: Sequence[Report] = _ask_offline("inspect", flags)
+    _show(reports)
+    sys.exit(1 if any(report.error for report in reports) else 0)
 
 
 @cli.command()

@@ -166,10 +166,11 @@ def test_a_wrong_flag_is_refused_in_one_line(place: Path) -> None:
 
 
 def test_agents_tells_what_is_hosted_and_what_is_broken_and_why(place: Path) -> None:
-    """Each agent has a row; a broken one has its reason there."""
+    """Each agent has a row; a broken one has its reason there, and is why the exit code is 1."""
+    assert hubbub(place, "agents").returncode == 0
     (place / "agents" / "ill.py").write_text("raise RuntimeError('no [bold]wings[/] today')\n", encoding="utf-8")
     done = hubbub(place, "agents")
-    assert done.returncode == 0, done
+    assert done.returncode == 1, done
     rows = {name: line for line in done.stdout.splitlines() for name in ("parrot", "ill") if f" {name} " in line}
     assert " ok " in rows["parrot"] and "Says it again." in rows["parrot"]
     assert "broken" in rows["ill"] and "no [bold]wings[/] today" in rows["ill"]
