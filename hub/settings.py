@@ -92,7 +92,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> 
 
 def _from_file(path: Path) -> Iterator[Entry]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8

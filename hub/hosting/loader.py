@@ -43,7 +43,7 @@ async def load_table(path: Path, place: Place, stack: AsyncExitStack | None) -> 
     Enter the adapter into *stack*. Without a stack, only check the options: the agent does not answer.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows writes a byte order mark
         kind = table.pop("adapter", None)
         adapter = await run_import(lambda: _adapter(path.name, kind))
         keys = {key: table.pop(key) for key in attrs.fields_dict(Common) if key in table}

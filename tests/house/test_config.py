@@ -47,6 +47,11 @@ def test_the_cache_is_the_accounts_unless_a_setting_names_another(
     assert Settings(data=Path("kept")).cache_folder == Path("kept/cache")
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """As editors on Windows write it."""
+    assert load({}, {}, write(tmp_path, "\ufeff[hubbub]\nport = 1234")).port == 1234
+
+
 def test_the_file_sets_every_kind_of_value(tmp_path: Path) -> None:
     """Texts, numbers, switches, folders and lists are written as TOML writes them."""
     toml = """
