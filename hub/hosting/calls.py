@@ -66,7 +66,7 @@ async def _said(agent: Agent, run: RunView) -> AsyncIterator[Piece]:
                     yield piece
                 elif isinstance(piece, Whole):
                     yield piece.content
-                else:
+                elif piece is not None:
                     raise refuse(agent.id, piece)
     except AgentError:
         raise

@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from hub.errors import AgentError
+from hub.hosting.functions import ReturnedNone
 from hub.hosting.hosted import Agent
 from hub.limits import Limits, size_text
 
@@ -17,6 +18,8 @@ MOST = Limits().max_integer
 
 def refuse(agent: str, piece: object) -> AgentError:
     """Return the error for a piece that is none."""
+    if isinstance(piece, ReturnedNone):
+        return AgentError(f"agent {agent} returned nothing: return its answer, or yield it", "agent_bad_output")
     return AgentError(
         f"agent {agent} gave {type(piece).__name__}; it may yield or return str, Message, Finish or an event",
         "agent_bad_output",

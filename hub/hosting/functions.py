@@ -24,6 +24,10 @@ from hub.hosting.contract import Message, Run
 OVER = object()
 
 
+class ReturnedNone:
+    """Given in the place of a None that a function returned, as one without a `return` does; see hub.hosting.faults."""
+
+
 class Broken(Exception):
     """Why an agent file cannot be used, in one line; *told* is the line for clients, who see no exception's text."""
 
@@ -125,7 +129,7 @@ def _whole(given: Any) -> Generator[Any, None, None]:
     if isinstance(given, Iterable) and not isinstance(given, (str, bytes, bytearray, Mapping, Set)):
         yield from given
     else:
-        yield Message(given) if isinstance(given, str) else given
+        yield Message(given) if isinstance(given, str) else ReturnedNone() if given is None else given
 
 
 def _in_own_loop(given: Any) -> Iterator[Any]:

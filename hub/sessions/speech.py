@@ -116,7 +116,7 @@ class Speech:
             self._content(await self._shortened(piece))
         elif type(piece) in KINDS:
             self._content(cast(Body, piece))
-        else:
+        elif piece is not None:
             raise refuse(self.agent, piece)
 
     def _whole(self, whole: Whole) -> None:

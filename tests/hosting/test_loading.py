@@ -19,6 +19,7 @@ from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.calls import calling
 from hub.hosting.contract import Call, Marks, Message, Run
 from hub.hosting.folder import Agents
+from hub.hosting.functions import ReturnedNone
 from hub.hosting.hosted import Agent
 from hub.hosting.loader import ADAPTERS
 from hub.hosting.output import pieces
@@ -118,12 +119,12 @@ async def error(agents: Agents, text: str, name: str = "a.py") -> str:
 KINDS = {
     "async generator": ("async def a(message):\n yield message\n yield '!'", ["hi", "!"]),
     "coroutine, text": ("async def a(message): return message", [Message("hi")]),
-    "coroutine, None": ("async def a(message): pass", [None]),
+    "coroutine, None": ("async def a(message): pass", [ReturnedNone]),
     "coroutine, async iterator": ("async def g(m):\n yield m\nasync def a(message): return g(message)", ["hi"]),
     "coroutine, iterator": ("async def a(message): return iter(message)", ["h", "i"]),
     "plain generator": ("def a(message):\n yield message\n yield '!'", ["hi", "!"]),
     "plain, text": ("def a(message): return message", [Message("hi")]),
-    "plain, None": ("def a(message): pass", [None]),
+    "plain, None": ("def a(message): pass", [ReturnedNone]),
     "plain, iterator": ("def a(message): return iter(message)", ["h", "i"]),
     "plain, async iterator": ("async def g(m):\n yield m\n yield '!'\ndef a(message): return g(message)", ["hi", "!"]),
     "plain, awaitable": ("async def g(m): return m\ndef a(message): return g(message)", [Message("hi")]),
@@ -138,7 +139,7 @@ async def test_a_function_of_any_kind_answers(agents: Agents, kind: str) -> None
     agent = await only(agents, text)
     assert agent.error is None
     assert (agent.work is not None) == kind.startswith("plain")
-    assert await given(agent) == expected
+    assert [type(piece) if isinstance(piece, ReturnedNone) else piece for piece in await given(agent)] == expected
 
 
 async def test_an_async_generator_is_given_as_it_is(agents: Agents) -> None:
@@ -432,6 +433,15 @@ async def test_a_wrong_table_says_what_is_wrong(agents: Agents, adapters: Path, 
     """In one line, with the names that would be right."""
     (adapters / "noted.py").write_text(NOTED)
     assert await error(agents, text, "a.toml") == expected
+
+
+async def test_a_table_may_begin_with_a_byte_order_mark(agents: Agents, adapters: Path) -> None:
+    """As editors on Windows write it; so may a file with a function."""
+    (adapters / "noted.py").write_text(NOTED)
+    write(agents, "b.py", "\ufeffdef b(message): return message")
+    write(agents, "a.toml", '\ufeffadapter = "noted"\nnotes = "n"')
+    await agents.open()
+    assert [agent.error for agent in agents.all()] == [None, None]
 
 
 async def test_an_adapter_that_lacks_a_library_names_the_extra(

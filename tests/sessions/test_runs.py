@@ -4,6 +4,7 @@ import asyncio
 import sys
 from typing import Any
 
+import aiohttp
 import pytest
 import structlog
 from support.hub import Client, Hub
@@ -144,7 +145,6 @@ BAD_AGENTS = {
     "nothing": ("async def nothing(message: str):\n    return None", "agent_bad_output", ""),
     "plain_nothing": ("def plain_nothing(message: str):\n    return None", "agent_bad_output", ""),
     "number": ("async def number(message: str):\n    yield 'a'\n    yield 7", "agent_bad_output", "a"),
-    "yields_none": ("def yields_none(message: str):\n    yield 'b'\n    yield None", "agent_bad_output", "b"),
     "surrogate": ("async def surrogate(message: str):\n    yield 'c'\n    yield '\\ud800'", "agent_bad_output", "c"),
     "whole_surrogate": (
         "from hub import Message\nasync def whole_surrogate(message: str):\n    yield Message('\\ud800')",
@@ -190,6 +190,49 @@ BAD_AGENTS = {
     ),
     "exits": ("def exits(message: str):\n    raise SystemExit(3)", "agent_error", ""),
 }
+
+
+YIELDS_NONE = """
+from hub import Run
+
+async def none(message: str):
+    yield "a"
+    yield None
+    yield "b"
+    yield None
+
+def plain(message: str):
+    yield None
+    yield "b"
+
+async def calls(run: Run):
+    yield await run.call("none", "go")
+"""
+
+
+@pytest.mark.parametrize(("name", "text"), [("none", "ab"), ("plain", "b"), ("calls", "ab")])
+async def test_a_yielded_none_is_nothing(hub: Hub, name: str, text: str) -> None:
+    """As `yield chunk.choices[0].delta.content` yields it at the end of an OpenAI stream; on every way."""
+    for agent in ("none", "plain", "calls"):
+        hub.agent(f"{agent}.py", YIELDS_NONE)
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId=name, message="go")
+    end = await client.until_done()
+    assert (end["stopReason"], client.text()) == ("end_turn", text)
+    body = {"model": name, "messages": [{"role": "user", "content": "go"}]}
+    async with aiohttp.ClientSession() as http, http.post(f"{hub.url}/v1/chat/completions", json=body) as response:
+        assert (await response.json())["choices"][0]["message"]["content"] == text
+
+
+async def test_a_function_that_returns_nothing_is_told_what_to_do(hub: Hub) -> None:
+    """It is more often a `return` that is missing than an answer that is empty."""
+    hub.agent("nothing.py", "async def nothing(message: str):\n    pass")
+    await hub.start()
+    client = await hub.connect()
+    await client.send(type="chat", agentId="nothing", message="go")
+    error = await client.until_type("error")
+    assert error["message"] == "agent nothing returned nothing: return its answer, or yield it"
 
 
 @pytest.mark.parametrize("name", BAD_AGENTS)
