@@ -3,7 +3,7 @@
 BIN := .venv/bin
 KEY := $(shell { cat setup.cfg pyproject.toml; pwd; } | cksum | tr -d ' ')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-CODE := hub agents tests scripts
+CODE := hub hubbub_agents agents tests scripts
 
 # A .venv whose Python is gone, or was never whole, is made anew.
 $(shell test -x $(BIN)/python || rm -rf .venv)

@@ -17,4 +17,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:  # Python puts the current folder first, where its `random.py` would hide Python's own
+        sys.path.append(sys.path.pop(0))
     main()

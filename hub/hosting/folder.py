@@ -13,8 +13,9 @@ from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.contract import Place
 from hub.hosting.functions import Broken
 from hub.hosting.hosted import Agent, one_line
-from hub.hosting.importing import imported_from, is_agent_file, run_import
+from hub.hosting.importing import is_agent_file, run_import
 from hub.hosting.loader import load_file, load_table
+from hub.hosting.modules import Modules, Stamp, differ
 from hub.ids import bad_id, is_id
 
 log = structlog.get_logger(__name__)
@@ -40,12 +41,19 @@ class Agents:
     _retired: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(list)  # adapters that may still be answering
     _leaving: set[asyncio.Task[None]] = attrs.Factory(set)  # close() awaits them
     _seen: dict[str, list[tuple[Path, int, int]]] = attrs.Factory(dict)
+    _modules: Modules = attrs.field(init=False)
+    _imports: dict[str, dict[str, Stamp]] = attrs.Factory(dict)  # of each agent file, the files that it imports
+    _beside: dict[str, Stamp] = attrs.Factory(dict)  # what lay beside the agents when one was loaded last
     _one_at_a_time: asyncio.Lock = attrs.Factory(asyncio.Lock)  # two loads of a file would lose one's adapter
+
+    def __attrs_post_init__(self) -> None:
+        self._modules = Modules(self.folder)
 
     async def open(self) -> None:
         """Load every file; raises FileNotFoundError where the folder is missing."""
         if not self.folder.is_dir():
             raise FileNotFoundError(f"there is no agents folder {self.folder}: make it, or name another with --agents")
+        self._modules.open()
         await self.reload_changed()
 
     async def close(self) -> None:
@@ -56,36 +64,63 @@ class Agents:
             for stack in stacks:
                 await _leave(stack)
             await asyncio.gather(*self._leaving, return_exceptions=True)
+            self._modules.close()
 
     async def reload_changed(self) -> list[str]:
-        """Load what is new or changed, drop what is gone; return the ids."""
+        """Load what is new or changed, or imports what has changed; drop what is gone; return the ids."""
         async with self._one_at_a_time:
             seen = self._look()
-            touched = sorted(name for name in {*seen, *self._seen} if seen.get(name) != self._seen.get(name))
-            for name in touched:
-                await self._renew(name, seen.get(name))
-        return [one_line(name) for name in touched]
+            touched = {name for name in {*seen, *self._seen} if seen.get(name) != self._seen.get(name)}
+            touched |= {name for name, files in self._imports.items() if differ(files)} | self._mended()
+            await self._renew_all(touched, seen)
+        return [one_line(name) for name in sorted(touched)]
 
-    async def reload(self, agent_id: str) -> bool:
-        """Reload one agent, changed or not; drop it if its file is gone.
+    def _mended(self) -> set[str]:
+        """Return the broken agents, if something that they may lack has come or changed."""
+        broken = {name for name, agent in self._agents.items() if agent.error and name in self._imports}
+        return broken if broken and self._modules.beside() != self._beside else set()
 
-        Return True if it existed before or exists now.
+    async def reload(self, agent_id: str) -> list[str]:
+        """Reload one agent, changed or not, and each that imports what has changed of what it imports.
+
+        Drop it if its file is gone. Return the ids of those that existed before or exist now.
         """
         async with self._one_at_a_time:
-            existed = agent_id in self._agents
-            await self._renew(agent_id, self._look().get(agent_id))
-            return existed or agent_id in self._agents
+            seen, before = self._look(), set(self._agents)
+            files = {*self._imports.get(agent_id, ()), *await self._imported_by(agent_id, seen.get(agent_id))}
+            changed = files & self._modules.changed()
+            touched = {agent_id} | {name for name, imports in self._imports.items() if not changed.isdisjoint(imports)}
+            touched |= {
+                name for name, own in self._seen.items() if not changed.isdisjoint(str(path) for path, *_ in own)
+            }
+            await self._renew_all(touched, seen)
+            return sorted(touched & (before | set(self._agents)))
+
+    async def _renew_all(self, names: set[str], seen: "dict[str, list[tuple[Path, int, int]]]") -> None:
+        if not names:
+            return
+        self._beside = self._modules.beside()
+        await run_import(lambda: self._modules.forget(self._modules.changed()))
+        for name in sorted(names):
+            await self._renew(name, seen.get(name))
+
+    async def _imported_by(self, name: str, files: "list[tuple[Path, int, int]] | None") -> dict[str, Stamp]:
+        path = files[0][0] if files else None
+        if path is None or path.suffix != ".py":
+            return {}
+        return await run_import(lambda: self._modules.imported_by(name, path))
 
     async def _renew(self, name: str, files: "list[tuple[Path, int, int]] | None") -> None:
-        has_code = name in self._agents and files is not None and files[0][0].suffix == ".py"
-        stale = imported_from(self.folder) if has_code else ()
+        imports = await self._imported_by(name, files)
         # The old one answers until the new one is there: no chat meets a gap. A cancelled load changes nothing.
         new, new_stack = await self._load(name, [path for path, _, _ in files]) if files else (None, None)
         old, stack = self._agents.pop(name, None), self._stacks.pop(name, None)
         self._seen.pop(name, None)
+        self._imports.pop(name, None)
         if new is not None and files:
-            new.stale = stale
             self._agents[name], self._seen[name] = new, files
+            if files[0][0].suffix == ".py":
+                self._imports[name] = imports
         if new_stack is not None:
             self._stacks[name] = new_stack
         if old is not None and stack is not None:

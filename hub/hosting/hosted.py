@@ -19,8 +19,7 @@ class Agent:
     others. Both yield what the agent gives, unchecked. *source* is where its function stands, `NAME.py:LINE`.
     *remembers* says that it may look at what was said before, which must be read for it. *error* is for the operator,
     *told* the same for clients. *working* counts the answers whose code has not ended, *places* those that count
-    against `max_runs`: one that ignores its cancel loses its place when its run has ended. *stale* names the modules
-    beside its file that a reload left as they were.
+    against `max_runs`: one that ignores its cancel loses its place when its run has ended.
     """
 
     id: str
@@ -34,7 +33,6 @@ class Agent:
     remembers: bool = True
     working: int = 0
     places: int = 0
-    stale: tuple[str, ...] = ()
 
     @property
     def full(self) -> bool:

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextvars
-import os
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -33,21 +31,6 @@ async def run_import(load: Callable[[], Result]) -> Result:
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name="hub-agents", daemon=True).start()
     return await asyncio.wrap_future(future)
-
-
-def imported_from(folder: Path) -> tuple[str, ...]:
-    """Return the names of the imported modules whose files lie in *folder* and are no agent files."""
-    folders = {os.path.abspath(folder), os.path.realpath(folder)}
-    names = []
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__dict__", {}).get("__file__")  # getattr would import what a lazy module stands for
-        if not isinstance(file, str):
-            continue
-        path = os.path.abspath(file)
-        is_agent = os.path.dirname(path) in folders and is_agent_file(Path(path))
-        if not is_agent and any(path.startswith(one + os.sep) for one in folders):
-            names.append(name)
-    return tuple(sorted(names))
 
 
 def is_agent_file(path: Path) -> bool:

@@ -7,6 +7,7 @@ import tomllib
 import traceback
 from contextlib import AsyncExitStack
 from importlib.metadata import EntryPoint
+from importlib.util import cache_from_source, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -19,6 +20,7 @@ from hub.hosting.contract import Adapter, Marks, Place
 from hub.hosting.functions import Broken, answered, caller, find, worked
 from hub.hosting.hosted import Agent, one_line
 from hub.hosting.importing import run_import
+from hub.hosting.modules import PACKAGE
 from hub.plugins import PluginError, find_plugins, load_plugin, refuse
 from hub.settings import hint
 
@@ -124,12 +126,14 @@ def load_file(agent_id: str, path: Path) -> Agent:
 
 
 def _import(agent_id: str, path: Path) -> ModuleType:
-    # By path, under a name of its own: `import agents` stays what an agent file expects it to be.
-    name = f"hubbub_agents.{agent_id}"
-    # Python trusts a .pyc by seconds and size: a quick edit of the same length would be missed.
+    # Under this name a child process can import it, whatever the folder is called; `agents` is another's name.
+    name = f"{PACKAGE}.{agent_id}"
+    # Python trusts a .pyc by seconds and size: a quick edit of the same length would be missed, here and in children.
     code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
-    module = ModuleType(name)
-    module.__file__ = str(path)
+    Path(cache_from_source(str(path))).unlink(missing_ok=True)
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    module = module_from_spec(spec)
     sys.modules[name] = module
     try:
         exec(code, module.__dict__)
@@ -137,6 +141,7 @@ def _import(agent_id: str, path: Path) -> ModuleType:
         if sys.modules.get(name) is module:  # a load whose caller was cancelled may still go on beside this one
             del sys.modules[name]
         raise
+    setattr(sys.modules[PACKAGE], agent_id, module)
     return module
 
 
@@ -144,7 +149,10 @@ def _thrown(path: Path, error: BaseException) -> Broken:
     """Return what an exception at load means; its text may hold secrets, and is for the operator alone."""
     if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
         return Broken(f"{path.name} line {error.lineno}: {error.msg}")
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     where = f"{path.name} line {lines[-1]}" if lines else path.name
+    if lines and (last := Path(frames[-1].filename)) != path and last.parent == path.parent:
+        where += f", in {last.name} line {frames[-1].lineno}"
     told = f"{where}: {type(error).__name__}"
     return Broken(f"{told}: {error}", f"{told}; `hubbub agents` says more")

@@ -116,8 +116,8 @@ async def expire(node: Node, before: int) -> None:
 
 async def reload(node: Node, agent_id: str) -> None:
     """Load an agent's file now; see hub.hosting.folder.Agents.reload."""
-    if await node.agents.reload(agent_id):
-        log_loaded(node, agent_id)
+    for loaded in await node.agents.reload(agent_id):
+        log_loaded(node, loaded)
 
 
 def log_loaded(node: Node, agent_id: str) -> None:
@@ -126,9 +126,5 @@ def log_loaded(node: Node, agent_id: str) -> None:
         log.info("agent removed", agent=agent_id[:128])
     elif agent.error:
         log.warning("agent broken", agent=agent_id, reason=agent.error)
-    elif agent.stale:
-        log.warning(
-            "agent loaded; modules that it imports were not reloaded", agent=agent_id, modules=", ".join(agent.stale)
-        )
     else:
         log.info("agent loaded", agent=agent_id)

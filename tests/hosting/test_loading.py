@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.hub import Hub
 from support.packages import add_package
 from support.waiting import eventually
 
@@ -24,7 +23,6 @@ from hub.hosting.hosted import Agent
 from hub.hosting.loader import ADAPTERS
 from hub.hosting.output import pieces
 from hub.messages import Author
-from hub.node.upkeep import reload
 
 NUL_ERROR = "SyntaxError" if sys.version_info >= (3, 11, 4) else "ValueError"  # what Python says of a NUL in its code
 
@@ -692,54 +690,10 @@ async def test_a_file_that_raises_keyboard_interrupt_still_raises_it(agents: Age
     write(agents, "a.py", "raise KeyboardInterrupt")
     opening = agents.open()
     with pytest.raises(KeyboardInterrupt):
-        waited = opening.send(None)
-        while waited is not None and not waited.done():
-            await asyncio.sleep(0)
-        opening.send(None)
-
-
-async def test_a_reload_names_the_modules_that_it_left_as_they_were(
-    agents: Agents, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those beside the agent that were imported before; no agent file, and none at the first load."""
-    monkeypatch.syspath_prepend(str(agents.folder))
-    for name in ("_words", "_more", "other"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    write(agents, "_words.py", "WORD = 'old'")
-    write(agents, "_more.py", "WORD = 'old'")
-    write(agents, "other.py", "def other(message): pass")
-    first = await only_a(agents, "import other\nfrom _words import WORD\ndef a(message): return WORD")
-    assert first.error is None and first.stale == ()
-    write(agents, "_words.py", "WORD = 'newer'")
-    write(agents, "a.py", "import other, _more\nfrom _words import WORD\ndef a(message): return WORD")
-    assert await agents.reload_changed() == ["a"]
-    second = agents.get("a")
-    assert second.stale == ("_words",) and await given(second) == [Message("old")]
-    await agents.reload("a")
-    assert agents.get("a").stale == ("_more", "_words")
-
-
-async def test_the_log_says_once_which_modules_were_not_reloaded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the place of the line that an agent was loaded, and only where there are such modules."""
-    monkeypatch.syspath_prepend(str(hub.folder / "agents"))
-    monkeypatch.delitem(sys.modules, "_lines", raising=False)
-    hub.agent("_lines.py", "LINE = 1")
-    hub.agent("a.py", "def a(message): pass")
-    await hub.start()
-    with capture_logs() as logs:
-        await reload(hub.node, "a")
-        hub.agent("a.py", "import _lines\ndef a(message): pass")
-        await reload(hub.node, "a")
-        await reload(hub.node, "a")
-    lines = [(line["event"], line.get("modules")) for line in logs if line.get("agent") == "a"]
-    stale = ("agent loaded; modules that it imports were not reloaded", "_lines")
-    assert lines == [("agent loaded", None), ("agent loaded", None), stale]
-
-
-async def only_a(agents: Agents, text: str) -> Agent:
-    write(agents, "a.py", text)
-    await agents.open()
-    return agents.get("a")
+        while True:
+            waited = opening.send(None)
+            while waited is not None and not waited.done():
+                await asyncio.sleep(0)
 
 
 async def test_a_folder_that_vanishes_takes_its_agents_with_it(agents: Agents) -> None:

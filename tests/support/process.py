@@ -26,13 +26,14 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl he
 class HubProcess:
     """`hubbub serve` in a process of its own; start() may be called again after its end, on the same folders.
 
-    *packages* is a folder of packages that are installed beside the hub; *module* runs instead of the hub's own.
-    While *is_read* is cleared nobody reads its output.
+    *packages* is a folder of packages that are installed beside the hub; *module* runs instead of the hub's own;
+    *agents* is the name of the agents folder. While *is_read* is cleared nobody reads its output.
     """
 
     folder: Path
     packages: Path | None = None
     module: str = "hub"
+    agents: str = "agents"
     port: int = 0
     said: list[str] = attrs.Factory(list)
     _process: asyncio.subprocess.Process | None = None
@@ -44,7 +45,7 @@ class HubProcess:
         self.is_read.set()
 
     def agent(self, name: str, code: str) -> None:
-        agents = self.folder / "agents"
+        agents = self.folder / self.agents
         agents.mkdir(exist_ok=True)
         (agents / name).write_text(textwrap.dedent(code), encoding="utf-8")
 
@@ -58,12 +59,12 @@ class HubProcess:
 
     async def start(self, *, port: int = 0, **settings: Any) -> "HubProcess":
         """Start and wait until it listens; *settings* go in by the environment."""
-        (self.folder / "agents").mkdir(exist_ok=True)
+        (self.folder / self.agents).mkdir(exist_ok=True)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
         environ["HUBBUB_CACHE"] = str(self.folder / "cache")
         environ |= {f"HUBBUB_{key.upper()}": str(value) for key, value in settings.items()}
         environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, (ROOT, self.packages))))
-        flags = ("--host", "127.0.0.1", "--port", str(port), "--agents", "agents", "--data", "data")
+        flags = ("--host", "127.0.0.1", "--port", str(port), "--agents", self.agents, "--data", "data")
         self._ready.clear()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
