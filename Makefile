@@ -20,7 +20,8 @@ install: .venv/.core-$(KEY) ## make .venv with the present tree and the command 
 model: install ## fetch the local model
 	@$(BIN)/python scripts/fetch_model.py
 
-run: install ## install, fetch the model where it can be had, start the hub
+run: install ## install, also what the agents require, fetch the model if it can be had, start the hub
+	@$(BIN)/python scripts/install_requirements.py
 	@$(BIN)/python scripts/fetch_model.py --optional
 	@exec $(BIN)/hubbub serve
 

@@ -3,7 +3,7 @@
 import sys
 from importlib.util import find_spec
 
-NEEDED = ("click", "prompt_toolkit", "rich")
+NEEDED = ("click", "dotenv", "packaging", "prompt_toolkit", "rich")
 
 
 def main() -> None:

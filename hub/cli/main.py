@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from dotenv import load_dotenv
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hub import __version__
 from hub.cli.remote import COMMANDS
+from hub.cli.requirements import FILE, missing
 from hub.cli.text import safe
 from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError, Settings, load
@@ -30,7 +32,8 @@ FOLDER = click.Path(path_type=Path)
 @click.version_option(__version__, package_name="hubbub", prog_name="hubbub", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """A hub for AI agents. Settings also come from hubbub.toml and from HUBBUB_* variables."""
+    """A hub for AI agents. Settings also come from hubbub.toml, from HUBBUB_* variables, and from those of .env."""
+    load_dotenv(Path(".env"))  # what the environment has already wins
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -61,6 +64,9 @@ def agents(**flags: Any) -> None:
     """Tell which agents are hosted, and which are broken and why; exit with code 1 if one is broken."""
     reports: Sequence[Report] = _ask_offline("inspect", flags)
     _show(reports)
+    file = _settings(flags).agents / FILE
+    if lines := missing(file):
+        click.echo(safe(f"{file}: missing: {', '.join(lines)}; install them with: pip install -r {file}"), err=True)
     sys.exit(1 if any(report.error for report in reports) else 0)
 
 

@@ -1,0 +1,90 @@
+"""The project of docs/project.md works as the page says."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+from support.documents import DOCS, ROOT, of_kind
+from support.process import HubProcess
+from support.sse import post
+
+FILES = [*of_kind(DOCS["project"], "python", "file="), *of_kind(DOCS["project"], "text", "file=")]
+
+
+def write(folder: Path) -> None:
+    """Write the files of the page."""
+    for block in FILES:
+        path = folder / block.value("file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text)
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
+    environ |= {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environ, capture_output=True, text=True, timeout=100
+    )
+
+
+async def test_the_agent_answers_with_the_words_of_dotenv(tmp_path: Path) -> None:
+    """It imports the module beside it; the hub reads the file with the keys."""
+    write(tmp_path)
+    process = HubProcess(tmp_path)
+    try:
+        await process.start()
+        async with aiohttp.ClientSession(f"{process.url}/api/v1/") as http:
+            _, said = await post(http, "sessions/s1/chat?wait=true", {"agentId": "greeter", "message": "Ann"})
+    finally:
+        await process.kill()
+    assert said["content"] == "Bonjour, Ann!", process.log
+
+
+async def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
+    """Without a hub, as they are started there."""
+    write(tmp_path)
+    done = await asyncio.to_thread(run, tmp_path, "-m", "pytest", "-p", "no:cacheprovider", "tests")
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
+
+
+async def test_the_commands_of_the_page_name_files_that_are_there(tmp_path: Path) -> None:
+    """`pip` and `pytest` are given what the page has written before."""
+    write(tmp_path)
+    lines = [line for block in of_kind(DOCS["project"], "sh", "project") for line in block.lines]
+    assert all(line.startswith((".venv/bin/p", "python3 -m venv")) for line in lines)
+    assert (
+        ".venv/bin/pip install -r agents/requirements.txt" in lines and (tmp_path / "agents/requirements.txt").exists()
+    )
+
+
+async def test_what_is_missing_of_the_requirements_is_named(tmp_path: Path) -> None:
+    """By `hubbub agents`, with the command that installs it. Other systems' and pip's own lines are passed over."""
+    write(tmp_path)
+    done = await asyncio.to_thread(run, tmp_path, "-m", "hub", "agents")
+    assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "agents" / "requirements.txt").write_text(
+        "no-such-package==1.0  # why\npackaging<1\npackaging\n-r other.txt\nno-more; sys_platform == 'win31'\n"
+    )
+    done = await asyncio.to_thread(run, tmp_path, "-m", "hub", "agents")
+    file = "agents/requirements.txt"
+    wanted = f"{file}: missing: no-such-package==1.0, packaging<1; install them with: pip install -r {file}\n"
+    assert (done.returncode, done.stderr) == (0, wanted)
+
+
+async def test_make_run_installs_what_is_missing(tmp_path: Path) -> None:
+    """Nothing is installed where nothing is missing; a package that cannot be had is named, and the hub starts."""
+    write(tmp_path)
+    script = str(ROOT / "scripts" / "install_requirements.py")
+    done = await asyncio.to_thread(run, tmp_path, script)
+    assert (done.returncode, done.stdout) == (0, "")
+    package = tmp_path / "acme"
+    package.mkdir()
+    (tmp_path / "agents" / "requirements.txt").write_text(f"--no-index\n--find-links {package}\nhubbub-no-such\n")
+    done = await asyncio.to_thread(run, tmp_path, script)
+    assert done.returncode == 0 and "Installing what agents/requirements.txt" in done.stdout
+    assert "hubbub-no-such" in done.stderr and "The hub will run without" in done.stderr
+    recipe = (ROOT / "Makefile").read_text().partition("\nrun:")[2].partition("\n\n")[0]
+    assert recipe.index("install_requirements.py") < recipe.index("hubbub serve")
