@@ -15,7 +15,7 @@ from hub.hosting.contract import Shelf
 from hub.hosting.faults import is_count, refuse, said_too_much
 from hub.hosting.output import KINDS
 from hub.limits import Limits, size_text
-from hub.messages import FINISH_REASONS, Body, Interrupt, Message, Reasoning, ToolCallResult, WholeMessage
+from hub.messages import FINISH_REASONS, Body, Interrupt, Message, Reasoning, ToolCallResult, Usage, WholeMessage
 from hub.messages.parts import Parts, Plain, plain
 from hub.pools import hub_work
 from hub.sessions.outbox import Item, Outbox
@@ -24,7 +24,9 @@ from hub.sessions.outbox import Item, Outbox
 def _is_sound(finish: Finish) -> bool:
     """Tell whether the log can hold what an agent made by hand."""
     usage = finish.usage
-    counts = () if usage is None else (getattr(usage, "inputTokens", None), getattr(usage, "outputTokens", None))
+    if usage is not None and not isinstance(usage, Usage):
+        return False
+    counts = () if usage is None else (usage.inputTokens, usage.outputTokens)
     return finish.reason in FINISH_REASONS and all(count is None or is_count(count) for count in counts)
 
 

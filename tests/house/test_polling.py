@@ -9,7 +9,7 @@ HUB = ROOT / "hub"
 # The loops that sleep, by file and function, with what they wait for. None of it is in this process, or is an event.
 SLEEPERS = {
     ("adapters/local_model.py", "_keep_alive"): "a pause before a child that died is started again",
-    ("adapters/openai_chat.py", "answer"): "the pause between two tries at a stranger's endpoint",
+    ("adapters/chat_agent.py", "answer"): "the pause between two tries at a stranger's endpoint",
     ("client/link.py", "run"): "the pause before the next connection",
     ("client/pages.py", "read"): "the pause before the next try",
     ("node/upkeep.py", "_every"): "the next turn of what is done again and again",

@@ -760,7 +760,7 @@ async def test_without_a_session_there_is_nobody_to_ask(hub: Hub) -> None:
             body = {"model": model, "messages": [{"role": "user", "content": "Sure?"}]}
             async with http.post("/v1/chat/completions", json=body) as response:
                 said = await response.json()
-            assert response.status == 500 and said["error"]["code"] == "nobody_to_ask"
+            assert response.status == 422 and said["error"]["code"] == "nobody_to_ask"
 
 
 async def test_an_openai_client_in_a_session_waits_for_the_people_there(hub: Hub) -> None:

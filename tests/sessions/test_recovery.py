@@ -142,6 +142,7 @@ async def test_a_subscriber_of_a_damaged_session_is_told_why(left: Hub) -> None:
     """In its own protocol, before its socket is closed; where it resumes after the damage it hears all."""
     change(left, DAMAGE, "s1")
     await left.start()
+    await eventually(lambda: (session := left.node.sessions.get("s1")) is None or session.silent)
     for extended in (False, True):
         client = await left.connect(extended=extended)
         await client.send(type="subscribe", sessionId="s1", afterSeq=0)
