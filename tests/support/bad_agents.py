@@ -91,7 +91,7 @@ ASYNC = {  # the body of an `async def NAME(message)`
         'yield "one "\nwhile True:\n  yield ""\n  await asyncio.sleep(0)', reason="cancelled", error=None, cancel=True
     ),
     "yields_a_number": Bad('yield "one "\nyield 5', error=WRONG),
-    "yields_none": Bad('yield "one "\nyield None', error=WRONG),
+    "yields_none": Bad('yield "one "\nyield None', reason="end_turn", error=None),
     "yields_bytes": Bad('yield "one "\nyield b"two"', error=WRONG),
     "yields_half_a_character": Bad('yield "one "\nyield "\\ud83c"', error=WRONG),
     "yields_a_text_that_lies": Bad(
