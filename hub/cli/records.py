@@ -22,7 +22,12 @@ TITLE = 60  # characters
 
 
 async def list_sessions(url: str, limit: int) -> int:
-    sessions, more = await _rows(url, "/sessions", limit)
+    sessions: list[dict[str, Any]] = []
+    more = False
+    async for session in _each(url, "/sessions"):
+        if more := len(sessions) == limit:
+            break
+        sessions.append(session)
     table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the id stays whole
     for one in sessions:
         last = datetime.fromtimestamp(one["ts"] / 1000).isoformat(" ", "seconds") if one["ts"] else "-"
@@ -34,15 +39,14 @@ async def list_sessions(url: str, limit: int) -> int:
     return 0
 
 
-async def _rows(url: str, address: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """Return *limit* rows of a list, and whether there are more; the hub says how long a slice is."""
-    rows: list[dict[str, Any]] = []
+async def _each(url: str, address: str) -> AsyncIterator[dict[str, Any]]:
+    """Yield the rows of a list, which is read slice by slice; the hub says how long a slice is."""
     place: dict[str, Any] | None = {}
-    while place is not None and len(rows) <= limit:
+    while place is not None:
         some = await get(url, address, **place)
-        rows += some["data"]
+        for row in some["data"]:
+            yield row
         place = {"after": some["next"]} if some["more"] else None
-    return rows[:limit], len(rows) > limit
 
 
 async def _title(url: str, listed: dict[str, Any]) -> str:
@@ -60,7 +64,7 @@ def _path(session: str) -> str:
 
 async def write_session(url: str, session: str, form: Literal["md", "json"]) -> int:
     """Write all finished messages; what is a control sequence in them is escaped, as JSON or as a sign."""
-    messages = [message async for message in _messages(url, session)]
+    messages = [message async for message in _each(url, _path(session) + "/messages")]
     if form == "json":
         text = json.dumps(messages, ensure_ascii=False, indent=2)
         sys.stdout.write(re.sub(CONTROL, lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
@@ -69,15 +73,6 @@ async def write_session(url: str, session: str, form: Literal["md", "json"]) -> 
         sys.stdout.write("\n".join(parts))
     sys.stdout.flush()
     return 0
-
-
-async def _messages(url: str, session: str) -> AsyncIterator[dict[str, Any]]:
-    place: dict[str, Any] | None = {}
-    while place is not None:
-        some = await get(url, _path(session) + "/messages", **place)
-        for message in some["data"]:
-            yield message
-        place = {"after": some["next"]} if some["more"] else None
 
 
 def who(message: dict[str, Any]) -> str:

@@ -43,20 +43,14 @@ TRAIL = f"""
         ORDER BY m.seq, m.n LIMIT :most)"""
 # In one tenant, by time and id: the index sessions_by_time has them in this order. A list goes on after (:ts, :id).
 SESSIONS = {
-    "desc": """
+    order: f"""
         SELECT json_group_array(json_array(id, epoch, messages, ts, title, metadata)) FROM (
             SELECT id, epoch, messages, ts, title, metadata FROM sessions s
-            WHERE id > '!' AND substr(id, 1, instr(id, '/')) = :prefix AND (ts, id) < (:ts, :id) AND ts >= :since
+            WHERE id > '!' AND substr(id, 1, instr(id, '/')) = :prefix AND (ts, id) {sign} (:ts, :id) AND {bound}
             AND '*' IN (SELECT value FROM json_each(:readers)) AND (:agent IS NULL OR EXISTS (
                 SELECT 1 FROM messages WHERE session = s.id AND agent = :agent))
-            ORDER BY ts DESC, id DESC LIMIT :limit)""",
-    "asc": """
-        SELECT json_group_array(json_array(id, epoch, messages, ts, title, metadata)) FROM (
-            SELECT id, epoch, messages, ts, title, metadata FROM sessions s
-            WHERE id > '!' AND substr(id, 1, instr(id, '/')) = :prefix AND (ts, id) > (:ts, :id) AND ts < :until
-            AND '*' IN (SELECT value FROM json_each(:readers)) AND (:agent IS NULL OR EXISTS (
-                SELECT 1 FROM messages WHERE session = s.id AND agent = :agent))
-            ORDER BY ts, id LIMIT :limit)""",
+            ORDER BY ts {order}, id {order} LIMIT :limit)"""
+    for order, sign, bound in (("asc", ">", "ts < :until"), ("desc", "<", "ts >= :since"))
 }
 MESSAGES = {order: f"""
         SELECT json_group_array(json_array(n, json({SHOWN}))) FROM (
