@@ -22,7 +22,7 @@ Amount = Annotated[float, msgspec.Meta(ge=0, le=1e6, description="a number from 
 Megabytes = Annotated[int, msgspec.Meta(ge=0, le=2**40, description="a whole number, 0 or more")]
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Settings:
     """Where the hub listens, what it hosts, where it keeps its log."""
 

@@ -29,7 +29,7 @@ WORD = re.compile(r"[a-z0-9_.-]{1,60}")
 log = structlog.get_logger(__name__)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Chat:
     """One agent: a conversation goes to the endpoint, what it says comes back in pieces."""
 

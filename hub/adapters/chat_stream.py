@@ -32,7 +32,7 @@ async def read(
 
     *note* hears each `finish_reason` that the table does not know. Raises ValueError for broken JSON.
     """
-    reading = Reading(request, note)
+    reading = Reading(request=request, note=note)
     try:
         async with aclosing(events(stream)) as incoming:
             async for event in incoming:
@@ -96,7 +96,7 @@ def documents(data: str) -> list[Any]:
     return document if isinstance(document, list) else [document]
 
 
-@attrs.define
+@attrs.define(kw_only=True)
 class Reading:
     """What an endpoint has said so far; *word* is its `finish_reason`, *is_done* says that nothing follows."""
 

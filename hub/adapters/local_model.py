@@ -60,7 +60,7 @@ def installed(cache: Path, data: Path) -> bool:
     return file(cache, data).is_file() and importlib.util.find_spec("xllamacpp") is not None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class LocalModel:
     """One child process, started again whenever it dies; its output goes to a file in the data folder."""
 
@@ -180,7 +180,7 @@ async def use(cache: Path, data: Path) -> AsyncIterator[LocalModel]:
     """Share the one child for *data*: the first user starts it, with the model of its *cache*; the last one ends it."""
     data = data.resolve()
     if data not in _models:
-        _models[data] = LocalModel(cache, data)
+        _models[data] = LocalModel(cache=cache, data=data)
         _models[data].start()
     model = _models[data]
     model.users += 1

@@ -42,7 +42,7 @@ async def open(options: Options, place: Place) -> AsyncIterator[Answer]:
     endpoint = check(options)
     if endpoint is not None:
         async with _session(options, local=endpoint.url.host in ("localhost", "127.0.0.1", "::1")) as http:
-            yield Chat(options, http, lambda: asyncio.sleep(0, endpoint)).answer
+            yield Chat(options=options, http=http, locate=lambda: asyncio.sleep(0, endpoint)).answer
     elif local_model.installed(place.cache, place.data):
         async with local(options, place) as answer:
             yield answer
@@ -110,7 +110,7 @@ async def local(options: Options, place: Place) -> AsyncIterator[Answer]:
         return Endpoint(URL(at.base_url) / "chat" / "completions", local_model.NAME, f"Bearer {at.key}")
 
     async with local_model.use(place.cache, place.data) as model, _session(options, local=True) as http:
-        yield Chat(fitting, http, locate).answer
+        yield Chat(options=fitting, http=http, locate=locate).answer
 
 
 async def offline(run: Run) -> AsyncIterator[Piece]:

@@ -37,10 +37,10 @@ Alt-Enter begins a new line, Enter sends. Ctrl-C stops an answer."""
 
 async def talk(url: str, agent: str, session: str | None) -> int:
     async with opened(url) as hub:
-        return await Talk(hub, url, agent).run(session or f"s_{token_hex(6)}")
+        return await Talk(hub=hub, url=url, agent=agent).run(session or f"s_{token_hex(6)}")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Talk:
     """One person at a terminal, in one session at a time."""
 
@@ -57,7 +57,7 @@ class Talk:
 
     def __attrs_post_init__(self) -> None:
         self.prompt = PromptSession(history=history(), key_bindings=keys())
-        self.screen = Screen(self.console, self.say)
+        self.screen = Screen(console=self.console, say=self.say)
 
     async def run(self, session: str) -> int:
         """Join a session, and go on to the end; raises CommandFailed where the hub closes for good."""

@@ -52,7 +52,7 @@ class Bottom:
             yield Segment.line()
 
 
-@attrs.define
+@attrs.define(kw_only=True)
 class Open:
     """An answer that is going on: what of it is not printed for good yet."""
 
@@ -74,7 +74,7 @@ class Open:
         return Group(*head, body)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Screen:
     """Shows every event of a session. *say* prints something for good, above what is being written or answered."""
 
@@ -201,7 +201,7 @@ class Screen:
             self._finished(event, RunFinished("", "end_turn"))
 
     def _answer(self, event: Event) -> Open:
-        return self.answers.setdefault(event.runId or "", Open(event.agentId or ""))
+        return self.answers.setdefault(event.runId or "", Open(agent=event.agentId or ""))
 
     def _flush(self, event: Event) -> None:
         answer = self._answer(event)

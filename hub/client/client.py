@@ -28,10 +28,10 @@ def connect(url: str = URL, *, patience: float | None = 10.0, headers: Mapping[s
     Entering waits for the first connection, and raises Unreachable where there is none within *patience* seconds (None:
     it waits for ever; 0: one try), or Closed where the hub refuses. From then on lost connections are made again.
     """
-    return Client(url, patience, dict(headers or {}))
+    return Client(url=url, patience=patience, headers=dict(headers or {}))
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Client:
     """A hub, as one program sees it. For one event loop; every method but the async ones returns at once."""
 
@@ -50,7 +50,7 @@ class Client:
     _left: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self.link = Link(self.url, self.headers, self._opened, self._heard, self._lost)
+        self.link = Link(url=self.url, headers=self.headers, opened=self._opened, heard=self._heard, lost=self._lost)
         self._pages = Pages(self.url, self.headers, self.link, self.history)
 
     async def __aenter__(self) -> "Client":
@@ -147,10 +147,12 @@ class Client:
         if self.state == "closed":
             raise self.link.closed()
         feed = self._feed(session_id)
-        reader = Reader(feed, self._pages.read, feed.seq, feed.epoch, held=True)
+        reader = Reader(feed=feed, pages=self._pages.read, cursor=feed.seq, epoch=feed.epoch, held=True)
         ref = next(self._refs)
         frame = {"type": "chat", "sessionId": session_id, "clientMsgId": secrets.token_hex(16), "ref": ref} | frame
-        answer = self._chats[ref] = Answer(frame, reader, lambda session, run: cancel(self, session, run))
+        answer = self._chats[ref] = Answer(
+            frame=frame, reader=reader, cancel=lambda session, run: cancel(self, session, run)
+        )
         self.link.send(**frame)
         return answer
 
@@ -165,7 +167,7 @@ class Client:
     def _feed(self, session_id: str, seq: int | None = None, epoch: str | None = None) -> Feed:
         feed = self._feeds.get(session_id)
         if feed is None:
-            feed = self._feeds[session_id] = Feed(session_id, seq, epoch)
+            feed = self._feeds[session_id] = Feed(id=session_id, seq=seq, epoch=epoch)
         feed.kept = True
         if self.state == "closed":
             feed.fail(self.link.closed())
@@ -176,7 +178,9 @@ class Client:
     def _reader(self, session_id: str, after: int | None, epoch: str | None) -> Reader:
         new = session_id not in self._feeds
         feed = self._feed(session_id, after, epoch)
-        reader = Reader(feed, self._pages.read, feed.seq if after is None else after, epoch or feed.epoch)
+        reader = Reader(
+            feed=feed, pages=self._pages.read, cursor=feed.seq if after is None else after, epoch=epoch or feed.epoch
+        )
         reader.behind = not new and reader.cursor != feed.seq
         if self.state == "closed":
             self._finish(reader)
@@ -277,7 +281,7 @@ class Client:
         if feed is None:
             if not self._group_readers():
                 return  # of a session that was just left, or a group whose readers are gone
-            feed = self._feeds[event.sessionId] = Feed(event.sessionId)
+            feed = self._feeds[event.sessionId] = Feed(id=event.sessionId)
         if feed.stale or feed.old(event):
             return
         if not feed.fits(event):

@@ -11,7 +11,7 @@ from hub.client.reader import Reader
 from hub.messages import Chunk, Event, Reset, RunStarted, Subscribed
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Feed:
     """A cursor on a session's log, that never goes back and never jumps.
 

@@ -37,7 +37,7 @@ def delay(failures: int, chance: Callable[[float, float], float] = random.unifor
     return chance(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10)))
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Link:
     """One connection at a time. *opened* is called at each welcome, *heard* for all else, *lost* when it is gone.
 

@@ -20,7 +20,7 @@ QUEUE_TEXT = 2**20  # characters of theirs
 Pages = Callable[[str, int, str | None], Awaitable[tuple[Event, ...] | Reset]]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Inbox:
     """What waits for one reader, in order; then its end, or why there is no more."""
 
@@ -69,7 +69,7 @@ class Inbox:
         await self._wake.wait()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Reader:
     """Someone's place in a feed; iterate it.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hub.client.client import Client
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Answer:
     """One answer: its events as they come (`async for`), or all of its text (`await answer.text()`).
 

@@ -75,7 +75,7 @@ async def inspect(hub: Hub, who: Principal) -> tuple[Report, ...]:
     if hub.is_started:
         return _reports(hub.node.agents)
     settings = hub.settings
-    folder = Agents(settings.agents, settings.data, settings.cache_folder, enter=False)
+    folder = Agents(folder=settings.agents, data=settings.data, cache=settings.cache_folder, enter=False)
     await folder.open()
     try:
         return _reports(folder)

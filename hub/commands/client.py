@@ -17,7 +17,7 @@ from hub.messages import Command, Notice
 from hub.protocols import WireProtocol
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Client:
     """A handle on one connection; made by attach(), and closed once, by whoever attached it.
 
@@ -140,7 +140,7 @@ def attach(
     if transport is None:
         raise ConnectionResetError("the client has gone")
     node = hub.node
-    wire = Transport(transport, ping, hub.limits.high_water_bytes)
+    wire = Transport(wire=transport, ping=ping, high_water=hub.limits.high_water_bytes)
     catchup = CatchUp(
         store=node.log.events,
         pages=node.pages,
@@ -159,4 +159,4 @@ def attach(
     )
     watch(wire, direct=node.direct_writes)
     node.registry.connections.add(connection)
-    return Client(hub, who, connection, agent, session)
+    return Client(hub=hub, who=who, connection=connection, agent=agent, session=session)

@@ -36,7 +36,7 @@ class Incoming:
             self._upload.refuse_gone()  # in the step in which the log is asked for the session
             await self._hub.node.make(session)
             file = await self._upload.keep()
-        return Kept(file.fileId, id_of(file.key), file.name, file.type, file.size)
+        return Kept(fileId=file.fileId, sessionId=id_of(file.key), name=file.name, type=file.type, size=file.size)
 
 
 @attrs.frozen

@@ -17,7 +17,17 @@ async def sessions(
 ) -> Slice[Listed]:
     """Return sessions in the order of their last messages, as SessionStore.list() does; raises BadQuery."""
     some = await hub.node.log.sessions.list(readable(who, agent, since, until), span)
-    rows = [Listed(id_of(row.key), row.epoch, row.messages, row.ts, row.title, row.metadata) for row in some.rows]
+    rows = [
+        Listed(
+            sessionId=id_of(row.key),
+            epoch=row.epoch,
+            messages=row.messages,
+            ts=row.ts,
+            title=row.title,
+            metadata=row.metadata,
+        )
+        for row in some.rows
+    ]
     return Slice(rows, some.next)
 
 
@@ -42,7 +52,7 @@ async def events(hub: Hub, who: Principal, session_id: str, after: int) -> Event
     head = await head_of(hub, who, session_id)
     page = await hub.node.log.events.read(head.key, max(after, head.floor), head.seq)
     more = bool(page) and page[-1].seq < head.seq
-    return EventPage([*page], head.epoch, head.seq, head.floor, more)
+    return EventPage(data=[*page], epoch=head.epoch, seq=head.seq, floor=head.floor, more=more)
 
 
 async def head_of(hub: Hub, who: Principal, session_id: str) -> Head:
@@ -61,8 +71,16 @@ async def state_of(hub: Hub, head: Head | Channel) -> SessionState:
         raise unknown_session(session_id)
     state = session.state() if session is not None else State(sessionId=session_id, state="idle", active=(), queue=())
     return SessionState(
-        *(session_id, head.epoch, seq, head.floor, state.state, state.active, state.queue),
-        *(label.title, label.metadata, state.interrupts),
+        sessionId=session_id,
+        epoch=head.epoch,
+        seq=seq,
+        floor=head.floor,
+        state=state.state,
+        active=state.active,
+        queue=state.queue,
+        title=label.title,
+        metadata=label.metadata,
+        interrupts=state.interrupts,
     )
 
 

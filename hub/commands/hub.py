@@ -16,7 +16,7 @@ from hub.seams import Seams
 from hub.settings import Settings
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Hub:
     """One process of the hub. Use cases take it; nothing above them looks inside.
 
@@ -92,5 +92,5 @@ class Hub:
 
 def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
     """Return a hub that is not started yet; raises LogUnusable where no driver knows the log's URL."""
-    node = Node(settings, seams)
-    return Hub(settings, node, Upkeep(node), LogProbe(node.log))
+    node = Node(settings=settings, seams=seams)
+    return Hub(settings=settings, node=node, upkeep=Upkeep(node), log_probe=LogProbe(node.log))

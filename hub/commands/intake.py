@@ -96,7 +96,7 @@ class Source(Protocol):
         """The next frame is not taken yet: look after control frames until then."""
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Intake:
     """Takes what one socket sends. Each command is answered once, whatever becomes of it.
 
@@ -179,7 +179,7 @@ class Intake:
             await self._carry_out(command)
         if keys:
             if self._queues is None:
-                self._queues = Queues(self._limits, self._follow_up)
+                self._queues = Queues(limits=self._limits, follow_up=self._follow_up)
             while not self._queues.has_room(keys):
                 self.source.read_ahead()
                 await self._queues.changed()

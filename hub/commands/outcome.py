@@ -33,7 +33,10 @@ async def outcome(store: EventStore, session: Session, accepted: Accepted) -> Ou
     if not reading.is_over:
         channel.refuse_if_deleted()
     return Outcome(
-        *(session.id, accepted.runId, accepted.messageId, "".join(chain.from_iterable(reading.texts.values()))),
+        sessionId=session.id,
+        runId=accepted.runId,
+        messageId=accepted.messageId,
+        content="".join(chain.from_iterable(reading.texts.values())),
         stopReason=reading.reason,
         usage=reading.usage,
         error=reading.fault,

@@ -27,7 +27,7 @@ class _Queue:
     task: asyncio.Task[None] = attrs.field(init=False)
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Queues:
     """Runs jobs; those of one key in the order in which they were put, those of different keys beside each other.
 

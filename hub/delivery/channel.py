@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Index = TypeVar("Index")
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Subscription:
     """A connection's cursor on one session's log.
 
@@ -58,7 +58,7 @@ class Subscription:
 Descriptors = dict[Subscription, int]
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Channel:
     """One session as its listeners see it: where it stands, which runs are going on, who listens.
 

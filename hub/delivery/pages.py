@@ -21,7 +21,7 @@ EVENT_BYTES = 500  # of an event beside its text; tracemalloc says 450 for a pag
 Place = tuple[Key, str | None, int]  # the key of a session, its epoch, and the seq after which a page starts
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Page:
     """Neighbours in a session's log: the first of those that came after its place when the log had *upto*.
 
@@ -44,7 +44,7 @@ class Page:
         return 2 * (last - after) >= upto - after
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Pages:
     """Stands between those who catch up and the log: one read for all who are at the same place.
 
@@ -78,7 +78,7 @@ class Pages:
     async def _read(self, place: Place, upto: int, rows: int | None) -> Page:
         key, _, after = place
         try:
-            page = Page(place, upto, await self.store.read(key, after, upto, rows))
+            page = Page(place=place, upto=upto, events=await self.store.read(key, after, upto, rows))
         finally:
             del self._reads[place]
         if page.sound():

@@ -88,7 +88,7 @@ class Registry:
             return
         self.check_room(connection, channel.key)
         start = channel.join_point() if cursor is None else cursor
-        sub = Subscription(connection, channel, start, whole=connection.whole)
+        sub = Subscription(connection=connection, channel=channel, cursor=start, whole=connection.whole)
         if old is not None and not (asked and cursor is not None):
             # What a group's listener has heard of these runs is not said twice.
             sub.heard, sub.heard_upto = frozenset(old.runs or ()), channel.head if old.live else old.cursor
@@ -175,7 +175,9 @@ class Registry:
         for connection in self.groups.get(group, ()):
             sub = connection.subscriptions.get(channel.key)
             if sub is None:
-                sub = Subscription(connection, channel, channel.head, runs={run_id}, whole=connection.whole)
+                sub = Subscription(
+                    connection=connection, channel=channel, cursor=channel.head, runs={run_id}, whole=connection.whole
+                )
                 self._add(sub)
                 channel.place(sub)
             elif sub.runs is None:

@@ -21,7 +21,7 @@ from hub.delivery.channel import Descriptors, Subscription
 PROBE_SECONDS = 5.0
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Transport:
     """What a connection writes to; nothing here waits but drained().
 

@@ -51,7 +51,15 @@ async def answer(
 
     Raises AgentError. Closed early, it stops the agent.
     """
-    run = RunView(run_id, agent.id, run_id, message, author, history, call=calling(agents, depth))
+    run = RunView(
+        id=run_id,
+        agent=agent.id,
+        session=run_id,
+        message=message,
+        principal=author,
+        history=history,
+        call=calling(agents, depth),
+    )
     async with aclosing(cast(Any, _said(agent, run))) as given:
         async for piece in given:
             yield piece

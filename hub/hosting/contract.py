@@ -93,7 +93,7 @@ async def nobody(question: Interrupt) -> Reply:
     raise AgentError("nobody can be asked here: ask in a session, which people can join", "nobody_to_ask")
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Run:
     """What an agent may know about the answer it is giving.
 
@@ -133,7 +133,9 @@ class Run:
         Cancelled (by asyncio.timeout, say), it takes the question back. Raises AgentError (`nobody_to_ask`,
         `too_many_questions`, `agent_bad_output`, `answer_too_long`).
         """
-        return await self._ask(Interrupt("", reason, message, tool_call_id, schema))
+        return await self._ask(
+            Interrupt(id="", reason=reason, message=message, toolCallId=tool_call_id, responseSchema=schema)
+        )
 
     async def file(self, file_id: str) -> bytes:
         """Return the bytes of a file of this session; raises AgentError (`unknown_file`)."""

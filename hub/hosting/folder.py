@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 MEND = "mend it, then reload it or restart the hub"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Agents:
     """What the folder holds. Running answers keep the code they began with.
 
@@ -47,7 +47,7 @@ class Agents:
     _one_at_a_time: asyncio.Lock = attrs.Factory(asyncio.Lock)  # two loads of a file would lose one's adapter
 
     def __attrs_post_init__(self) -> None:
-        self._modules = Modules(self.folder)
+        self._modules = Modules(folder=self.folder)
 
     async def open(self) -> None:
         """Load every file; raises FileNotFoundError where the folder is missing."""
@@ -184,7 +184,7 @@ class Agents:
             stack = AsyncExitStack() if self.enter else None
             return await load_table(paths[0], Place(name, self.data, self.cache), stack), stack
         except Broken as broken:
-            return Agent(one_line(name), error=one_line(str(broken)), told=one_line(broken.told)), None
+            return Agent(id=one_line(name), error=one_line(str(broken)), told=one_line(broken.told)), None
 
 
 async def _leave(stack: AsyncExitStack) -> None:

@@ -11,7 +11,7 @@ THREAD_RUNS = 32  # at a time, for an agent that takes a thread for each
 LINE = 300  # characters of a description or an error
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Agent:
     """Something that answers.
 

@@ -28,7 +28,7 @@ from hub.settings import hint
 ADAPTERS = {"openai_chat": "hub.adapters.openai_chat"}
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Common(Marks):
     """The keys of a TOML file that are not its adapter's."""
 
@@ -51,7 +51,7 @@ async def load_table(path: Path, place: Place, stack: AsyncExitStack | None) -> 
         keys = {key: table.pop(key) for key in attrs.fields_dict(Common) if key in table}
         common = msgspec.convert(keys, Common)
         options = _options(path.name, table, adapter.Options)
-        agent = Agent(place.agent, one_line(common.description), marks=common.marks, source=path.name)
+        agent = Agent(id=place.agent, description=one_line(common.description), marks=common.marks, source=path.name)
         if stack is not None:
             agent.answer = await stack.enter_async_context(adapter.open(options, place))
         elif hasattr(adapter, "check"):
@@ -115,7 +115,7 @@ def load_file(agent_id: str, path: Path) -> Agent:
     inner = inspect.unwrap(function)  # a decorator's plain wrapper around `async def`
     source = f"{path.name}:{getattr(inner, '__code__', function.__code__).co_firstlineno}"
     marks = getattr(function, "__hubbub__", Marks())
-    agent = Agent(agent_id, one_line(said), marks=marks, source=source, remembers=wants_run)
+    agent = Agent(id=agent_id, description=one_line(said), marks=marks, source=source, remembers=wants_run)
     if inspect.isasyncgenfunction(function):
         agent.answer = call
     elif any(map(inspect.iscoroutinefunction, (function, inner))) or inspect.isasyncgenfunction(inner):

@@ -19,7 +19,7 @@ NEVER_OWN = frozenset({*sys.stdlib_module_names, "hub"})
 Stamp = tuple[int, int] | None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Modules:
     """Knows which files agent files import, and forgets the modules of files that have changed.
 

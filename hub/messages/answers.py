@@ -29,7 +29,7 @@ class Told:
     seq: int
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Listed:
     """A session as a list shows it: its messages are counted, and *ts* is the last one's; 0 where there is none."""
 
@@ -41,7 +41,7 @@ class Listed:
     metadata: dict[str, Any] | None = None
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class SessionState:
     """Where a session stands, what is being answered, which runs wait, in order, and which questions are open."""
 
@@ -57,7 +57,7 @@ class SessionState:
     interrupts: tuple[dict[str, str], ...] | None = None
 
 
-class EventPage(Struct, frozen=True):
+class EventPage(Struct, frozen=True, kw_only=True):
     """Events of a session in their order; its log stands at *seq*, and *floor* or lower is no longer kept.
 
     *more* says that others follow the last of them.
@@ -78,7 +78,7 @@ class Fault:
     message: str
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Outcome:
     """What a run said, and how it ended."""
 
@@ -91,7 +91,7 @@ class Outcome:
     error: Fault | None = None
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Kept:
     """A file that is kept, by the id under which it is fetched."""
 

@@ -16,7 +16,7 @@ class Body:
     type: ClassVar[str]
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class UserMessage(Body):
     """A message that somebody sent to an agent."""
 
@@ -89,7 +89,7 @@ class MessageRemoved(Body):
     reason: RemovalReason
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Interrupt(Body):
     """A run asks people, and waits for the answer; by AG-UI's fields. *responseSchema* says what would be one."""
 
@@ -158,9 +158,9 @@ class ToolCallResult(Body):
     type = "tool_call_result"
     toolCallId: str
     content: str
-    isError: bool | None = None
-    fileId: str | None = None
-    size: int | None = None
+    isError: bool | None = attrs.field(default=None, kw_only=True)
+    fileId: str | None = attrs.field(default=None, kw_only=True)
+    size: int | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.frozen

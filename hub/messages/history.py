@@ -8,7 +8,7 @@ from hub.messages.parts import Plain
 from hub.messages.words import Author
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Message:
     """A finished text in a session's history; *seq* is the event that finished it.
 

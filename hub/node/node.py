@@ -36,7 +36,7 @@ log = structlog.get_logger()
 OURS = ("hub.db", "files", "model")  # what the names in a data folder begin with
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Node:
     """Everything above, in one place.
 
@@ -67,12 +67,17 @@ class Node:
     def __attrs_post_init__(self) -> None:
         settings = self.settings
         self.agents = Agents(
-            settings.agents, settings.data, settings.cache_folder, changed=lambda: self.places.changed()
+            folder=settings.agents,
+            data=settings.data,
+            cache=settings.cache_folder,
+            changed=lambda: self.places.changed(),
         )
         self.places = Places(self.agents)
         self.log = open_log(settings.log_url, settings.limits, self.seams)
-        self.files = Files(settings.data / "files", self.log.files, settings.limits, self.seams)
-        self.pages = Pages(self.log.events, settings.limits)
+        self.files = Files(
+            folder=settings.data / "files", store=self.log.files, limits=settings.limits, seams=self.seams
+        )
+        self.pages = Pages(store=self.log.events, limits=settings.limits)
         self.pace = Pace(1 / settings.frames_per_second if settings.frames_per_second else 0.0)
         self.registry = Registry(
             limits=settings.limits,
@@ -168,8 +173,12 @@ class Node:
     async def _load(self, key: Key) -> Session:
         try:
             head = await self.log.sessions.find(key)
-            channel = Channel(key) if head is None else Channel(key, head.epoch, head.seq, head.floor)
-            session = Session(channel, self)
+            channel = (
+                Channel(key=key)
+                if head is None
+                else Channel(key=key, epoch=head.epoch, head=head.seq, floor=head.floor)
+            )
+            session = Session(channel=channel, host=self)
             session.schedule.draining = self.draining
             self.sessions[key] = session
             # Whoever waits for this task finds the session before anything else may tidy it away.

@@ -30,7 +30,7 @@ class Upkeep:
     _watchdog: Watchdog = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._watchdog = Watchdog(self._agent_of)
+        self._watchdog = Watchdog(agent_of=self._agent_of)
 
     def start(self) -> None:
         self._watchdog.start()

@@ -22,7 +22,7 @@ FRAMES = 5
 MODULES = "hubbub_agents."  # see hub.hosting.loader
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Watchdog:
     """A daemon thread that watches the loop which calls start(); beat() must be called in it a few times a second.
 

@@ -5,7 +5,7 @@ from collections import Counter
 import attrs
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Counts:
     """Grows where things happen, never for each client: what each client has is read from it when somebody asks.
 

@@ -23,7 +23,10 @@ async def broadcast(session: Session, agent: Agent, content: str) -> Told:
     def item(body: RunStarted | WholeMessage | RunFinished, message: Message | None = None) -> Item:
         return Item(agent.id, run_id, body, messages=(message,) if message else (), refusable=True)
 
-    said = item(WholeMessage(message_id, content), Message(message_id, "assistant", content, agent.id, run_id, None))
+    said = item(
+        WholeMessage(message_id, content),
+        Message(messageId=message_id, role="assistant", content=content, agentId=agent.id, runId=run_id, author=None),
+    )
     kept = landing(said)
     session.outbox.put(item(RunStarted(message_id)), said, item(RunFinished(message_id, "end_turn")))
     return Told(session.id, run_id, message_id, await kept)

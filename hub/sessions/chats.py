@@ -58,14 +58,36 @@ def items(chat: Chat, run: RunRecord, starts: bool, said: str, taken: Taken | No
     last = given[-1]
     last.saved = () if starts else (run,)
     if chat.clientMsgId is not None:
-        last.chat = KeptChat(run.author.id, chat.clientMsgId, said, run.userMessageId, run.runId)
+        last.chat = KeptChat(
+            principal=run.author.id,
+            clientMsgId=chat.clientMsgId,
+            digest=said,
+            messageId=run.userMessageId,
+            runId=run.runId,
+        )
     return given
 
 
 def _message(chat: Chat, run: RunRecord) -> Item:
     author, message_id = run.author, run.userMessageId
-    body = UserMessage(message_id, author, chat.message, chat.clientMsgId, run.parts, run.metadata)
-    kept = Message(message_id, "user", chat.message, None, None, author, parts=run.parts, metadata=run.metadata)
+    body = UserMessage(
+        messageId=message_id,
+        author=author,
+        content=chat.message,
+        clientMsgId=chat.clientMsgId,
+        parts=run.parts,
+        metadata=run.metadata,
+    )
+    kept = Message(
+        messageId=message_id,
+        role="user",
+        content=chat.message,
+        agentId=None,
+        runId=None,
+        author=author,
+        parts=run.parts,
+        metadata=run.metadata,
+    )
     return Item(None, None, body, messages=(kept,), refusable=True)
 
 

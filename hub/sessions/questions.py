@@ -73,7 +73,7 @@ class Questions:
         """Log a question and wait for its answer; cancelled, close it, unless the end of the run will."""
         question = self.add(interrupt)
         # For no principal, under the question's id: a late answer finds where it was asked, also after a restart.
-        kept = KeptChat("", interrupt.id, "", interrupt.id, self.run)
+        kept = KeptChat(principal="", clientMsgId=interrupt.id, digest="", messageId=interrupt.id, runId=self.run)
         self.between()
         self.outbox.put(Item(self.agent, self.run, interrupt, chat=kept, landed=lambda _: self._asked(question)))
         try:

@@ -201,4 +201,11 @@ async def copy(session: Session, messages: Sequence[Message]) -> None:
 def _body(message: Message) -> Body:
     if message.author is None:
         return WholeMessage(message.messageId, message.content, message.parts)
-    return UserMessage(message.messageId, message.author, message.content, None, message.parts, message.metadata)
+    return UserMessage(
+        messageId=message.messageId,
+        author=message.author,
+        content=message.content,
+        clientMsgId=None,
+        parts=message.parts,
+        metadata=message.metadata,
+    )

@@ -17,7 +17,7 @@ from hub.sessions.run import Run
 from hub.sessions.schedule import Schedule
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Session:
     """A conversation: its listeners, its outbox, its runs, and what lets chats in. *holders* keep it in memory."""
 

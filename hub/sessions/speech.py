@@ -247,7 +247,12 @@ class Speech:
 
     def _message(self, content: str, parts: Plain | None = None) -> Message:
         return Message(
-            *(self.message_id, "assistant", content, self.agent, self.run, None),
+            messageId=self.message_id,
+            role="assistant",
+            content=content,
+            agentId=self.agent,
+            runId=self.run,
+            author=None,
             parts=parts,
             userMessageId=self.user_message_id,
         )

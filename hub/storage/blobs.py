@@ -57,7 +57,7 @@ UNFIT = re.compile("[\0-\x1f\x7f-\x9f/\\\\\u2028\u2029\u202a-\u202e\u2066-\u2069
 T = TypeVar("T")
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Files:
     """The store of one hub. *folder* and its owner are taken by start(), which comes after the log's."""
 
@@ -136,7 +136,9 @@ class Files:
             raise BadQuery(f"the name of a file has 1 to {most} characters, and no slash or control character")
         if len(type) > TYPE_LENGTH or not TYPE.fullmatch(type) or type.lower().startswith("multipart/form-data"):
             raise BadType("the type of a file is a media type, as text/plain or image/png, and its bytes are the body")
-        upload = Upload(self, key, name, type, self.folder / (self.seams.new_secret(16) + PART))
+        upload = Upload(
+            files=self, key=key, name=name, type=type, path=self.folder / (self.seams.new_secret(16) + PART)
+        )
         self._uploads.add(upload)
         try:
             yield upload
@@ -174,7 +176,14 @@ class Files:
 
     async def put(self, upload: Upload) -> File:
         """Make an upload a blob that the log names; never cancelled."""
-        file = File(f"f_{self.seams.new_secret(16)}", upload.key, upload.name, upload.type, upload.size, upload.digest)
+        file = File(
+            fileId=f"f_{self.seams.new_secret(16)}",
+            key=upload.key,
+            name=upload.name,
+            type=upload.type,
+            size=upload.size,
+            digest=upload.digest,
+        )
         async with self._lock(file.digest):
             await self.work(_move, upload.path, self.folder / file.digest)
             try:

@@ -21,7 +21,7 @@ class Head:
     floor: int
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class SessionRow:
     """A session as a list shows it: its messages are counted, and *ts* is the last one's; 0 where there is none."""
 
@@ -64,7 +64,7 @@ class Figures:
     seconds: float
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Damage:
     """One thing in a log that cannot be read or is missing: *where* it lies, and which seqs of which session it is.
 
@@ -108,7 +108,7 @@ class RunRecord(Struct, frozen=True):
     metadata: dict[str, Any] | None = None
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class KeptChat:
     """The answer that a chat with a clientMsgId got, and a digest of what it said."""
 
@@ -120,7 +120,7 @@ class KeptChat:
     seq: int = 0
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class File:
     """What a file is; its bytes lie elsewhere, by their *digest* (SHA-256 in hex). *created* is the log's time (ms)."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Upload:
     """A file that comes in, piece by piece. One call at a time; where that is cancelled, its work goes on unheard."""
 

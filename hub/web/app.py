@@ -30,11 +30,27 @@ async def ready(request: web.Request) -> web.Response:
 
 PREFLIGHT_SECONDS = 600  # for so long a browser need not ask again; the longest that all of them keep
 ROUTES = (
-    Route("GET", "/health", health, "Health", {200: TEXT}, bases=("", BASE)),
-    Route("GET", "/ready", ready, "Health", {200: TEXT}, raises=(Draining, StorageUnavailable), bases=("", BASE)),
-    Route("GET", "/metrics", metrics, "Health", {200: TEXT}, bases=("", BASE)),
-    Route("GET", "/ws", websocket, "WebSocket", {101: None}, query=Address),
-    Route("GET", "/agents/{agentId}/ws", websocket, "WebSocket", {101: None}, query=Address, raises=(UnknownAgent,)),
+    Route(method="GET", path="/health", handler=health, tag="Health", answers={200: TEXT}, bases=("", BASE)),
+    Route(
+        method="GET",
+        path="/ready",
+        handler=ready,
+        tag="Health",
+        answers={200: TEXT},
+        raises=(Draining, StorageUnavailable),
+        bases=("", BASE),
+    ),
+    Route(method="GET", path="/metrics", handler=metrics, tag="Health", answers={200: TEXT}, bases=("", BASE)),
+    Route(method="GET", path="/ws", handler=websocket, tag="WebSocket", answers={101: None}, query=Address),
+    Route(
+        method="GET",
+        path="/agents/{agentId}/ws",
+        handler=websocket,
+        tag="WebSocket",
+        answers={101: None},
+        query=Address,
+        raises=(UnknownAgent,),
+    ),
     *agents.ROUTES,
     *sessions.ROUTES,
     *files.ROUTES,
@@ -57,7 +73,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except HubError as refusal:
         request[STRANGER] = isinstance(refusal, Refused)
         kept = {name: refusal.about[name] for name in ("sessionId", "runId", "messageId")} if _is_kept(refusal) else {}
-        response = said(Failure(refusal.message, refusal.code, **kept), status=refusal.status)
+        response = said(Failure(error=refusal.message, code=refusal.code, **kept), status=refusal.status)
         response.force_close()
         return response
     except web.HTTPException as wrong:
@@ -65,14 +81,14 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise
         text = EXPLAINED.get(wrong.status, wrong.reason)
         code = wrong.reason.lower().replace(" ", "_")
-        response = said(Failure(text, code), status=wrong.status)
+        response = said(Failure(error=text, code=code), status=wrong.status)
         response.headers.update({key: value for key, value in wrong.headers.items() if key == "Allow"})
         return response
     except ConnectionError:  # the client went away, during its handshake perhaps: nobody hears this
         return web.Response(status=499)
     except Exception:
         log.exception("a request failed", path=request.path[:200])
-        return said(Failure("the hub failed; its output says why", "internal"), status=500)
+        return said(Failure(error="the hub failed; its output says why", code="internal"), status=500)
 
 
 def _is_kept(refusal: HubError) -> bool:

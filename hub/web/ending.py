@@ -18,7 +18,7 @@ EXIT_SECONDS = 1.0  # after the hub's own end: for what agents do at the exit of
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Ending:
     """Ends the process where the hub does not, because a thread, a child or the code of an agent goes on.
 

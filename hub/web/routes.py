@@ -51,7 +51,7 @@ STREAM = Content(
 )
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Failure:
     """Why a request was refused: *error* is for people, *code* is stable. The ids say what was kept all the same."""
 
@@ -62,7 +62,7 @@ class Failure:
     messageId: str | None = None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, kw_only=True)
 class Route:
     """One row: what is asked, who answers, and what may be said. Summary and description are the handler's docstring.
 

@@ -42,7 +42,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> int:
 
 async def _serve(settings: Settings, announce: Callable[[str], None], drain_output: Callable[[], None]) -> None:
     hub = open_hub(settings)
-    ending = Ending(settings.limits, drain_output)
+    ending = Ending(limits=settings.limits, drain_output=drain_output)
     ending.listen()
     sockets = _listen(settings)
     if not await _start(hub, ending.stop, sockets):

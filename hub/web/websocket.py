@@ -42,7 +42,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     # This frame stays for as long as the client: it has few names, and no function in it that would share them.
     client, ws, address = await _accepted(request)
     frames = Frames(client, ws)
-    intake = Intake(client, frames)
+    intake = Intake(client=client, source=frames)
     request.app[SOCKETS][intake] = ws
     try:
         await _open(client, address)

@@ -134,7 +134,10 @@ async def test_the_methods_of_a_path_may_stand_anywhere_in_the_table(hub: Hub) -
     """PATCH and DELETE of a session, rows apart from its GET, have their preflights and are answered."""
     hub.options = {"origins": (APP,)}
     await hub.start()
-    rows = [Route(method, "/sessions/{id}/apart", said, "Test", {200: None}) for method in ("GET", "PATCH", "DELETE")]
+    rows = [
+        Route(method=method, path="/sessions/{id}/apart", handler=said, tag="Test", answers={200: None})
+        for method in ("GET", "PATCH", "DELETE")
+    ]
     async with TestServer(make_app(hub.door, (rows[0], *ROUTES, *rows[1:]))) as server:
         async with aiohttp.ClientSession(str(server.make_url("/"))) as http:
             for method in ("GET", "PATCH", "DELETE"):

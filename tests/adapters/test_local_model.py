@@ -66,7 +66,15 @@ def run(message: str, *history: Past) -> Run:
     def no_calls(agent: str, message: str) -> Call:
         raise AssertionError("the adapter calls no agent")
 
-    return Run("r1", "main", "s1", message, Author("u1", "User"), history, call=no_calls)
+    return Run(
+        id="r1",
+        agent="main",
+        session="s1",
+        message=message,
+        principal=Author("u1", "User"),
+        history=history,
+        call=no_calls,
+    )
 
 
 async def answer_to(answer: Answer, message: str, *history: Past) -> tuple[list[str], Finish]:

@@ -448,7 +448,7 @@ async def test_cancelled_queues_end_their_tasks(hub: Hub) -> None:
     """Also one that had not begun, and where it is the waiting for them that is cancelled."""
     for is_begun in (True, False):
         before = asyncio.all_tasks()
-        queues, never = Queues(Limits(), lambda command, result: None), asyncio.Event()
+        queues, never = Queues(limits=Limits(), follow_up=lambda command, result: None), asyncio.Event()
         for key in ("a", "b"):
             for _ in range(2):
                 queues.put((key,), 1, never.wait)
@@ -467,7 +467,7 @@ async def test_cancelled_queues_end_their_tasks(hub: Hub) -> None:
 
 async def test_cancelled_queues_have_room_again(hub: Hub) -> None:
     """One who waits for room is woken and finds it: what was dropped counts no more."""
-    queues, never = Queues(Limits(command_bytes=4096), lambda command, result: None), asyncio.Event()
+    queues, never = Queues(limits=Limits(command_bytes=4096), follow_up=lambda command, result: None), asyncio.Event()
     for _ in range(4):
         queues.put(("a",), 1024, never.wait)
     assert not queues.has_room(("a",))
@@ -489,7 +489,7 @@ async def test_a_mark_follows_the_jobs_before_it_alone() -> None:
         return number
 
     mark = Unsubscribe(sessionId="a")
-    queues = Queues(Limits(), lambda command, result: done.append((command, result)))
+    queues = Queues(limits=Limits(), follow_up=lambda command, result: done.append((command, result)))
     for number in range(2):
         queues.put(("a",), 1, partial(job, number))
     queues.mark("a", mark)
@@ -510,7 +510,7 @@ async def test_a_mark_follows_the_jobs_before_it_alone() -> None:
 async def test_room_is_counted_in_queues_and_in_bytes() -> None:
     """A queue that is there takes more until the bytes are full; each job counts 1 KiB or more."""
     end = asyncio.Event()
-    queues = Queues(Limits(command_queues=2, command_bytes=3 * KiB), lambda command, result: None)
+    queues = Queues(limits=Limits(command_queues=2, command_bytes=3 * KiB), follow_up=lambda command, result: None)
     assert queues.has_room(("a", "b", "c"))  # where none is there, one command has all that it needs
     queues.put(("a",), 1, end.wait)
     assert queues.has_room(("b",)) and not queues.has_room(("b", "c"))

@@ -226,7 +226,7 @@ async def answer_as_the_page_says(people: Client, question: str, answer: str) ->
 async def test_a_toml_agent_on_the_page_loads(block: Block, tmp_path: Path) -> None:
     """Its keys are known, and of the right types."""
     (tmp_path / f"{block.value('agent')}.toml").write_text(block.text)
-    agents = Agents(tmp_path, tmp_path / "data", tmp_path)
+    agents = Agents(folder=tmp_path, data=tmp_path / "data", cache=tmp_path)
     await agents.open()
     try:
         assert agents.get(block.value("agent")).description

@@ -64,7 +64,7 @@ async def agents(tmp_path: Path) -> AsyncIterator[Agents]:
     folder, data = tmp_path / "agents", tmp_path / "data"
     folder.mkdir()
     data.mkdir()
-    agents = Agents(folder, data, tmp_path)
+    agents = Agents(folder=folder, data=data, cache=tmp_path)
     yield agents
     await agents.close()
 
@@ -89,7 +89,9 @@ def a_run(message: str = "hi") -> Run:
     def call(agent: str, message: str) -> Call:
         raise AssertionError("nobody is called here")
 
-    return Run("r-1", "a", "s-1", message, Author("p-1", "Ann"), (), call=call)
+    return Run(
+        id="r-1", agent="a", session="s-1", message=message, principal=Author("p-1", "Ann"), history=(), call=call
+    )
 
 
 async def given(agent: Agent, message: str = "hi") -> list[Any]:
@@ -352,7 +354,7 @@ async def test_a_name_with_two_files_is_broken(agents: Agents) -> None:
 async def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     """In one line that names it."""
     with pytest.raises(FileNotFoundError, match=f"^there is no agents folder {tmp_path}/none: .*$"):
-        await Agents(tmp_path / "none", tmp_path, tmp_path).open()
+        await Agents(folder=tmp_path / "none", data=tmp_path, cache=tmp_path).open()
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
@@ -735,7 +737,7 @@ async def test_asking_for_a_broken_agent_tells_why(agents: Agents) -> None:
 async def test_an_exceptions_text_is_for_the_operator_alone(tmp_path: Path) -> None:
     """It may hold a secret: clients are told the line and the kind."""
     (tmp_path / "leaks.py").write_text("x = 1\nraise RuntimeError('password=hunter2')")
-    agents = Agents(tmp_path, tmp_path, tmp_path)
+    agents = Agents(folder=tmp_path, data=tmp_path, cache=tmp_path)
     await agents.open()
     assert "hunter2" in (agents.all()[0].error or "")
     with pytest.raises(AgentBroken) as refused:

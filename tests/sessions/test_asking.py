@@ -546,13 +546,15 @@ async def test_one_who_fails_at_what_the_log_says_takes_nobody_along(hub: Hub, r
         raise KeyError("x")
 
     held = Held(hub)
-    items = [Item(None, None, UserMessage(f"m{n}", ANN, "hello"), refusable=True) for n in range(2)]
+    items = [
+        Item(None, None, UserMessage(messageId=f"m{n}", author=ANN, content="hello"), refusable=True) for n in range(2)
+    ]
     waits = [landing(items[0], fails), landing(items[1])]
     outbox.put(*items)
     held.let_go(refuse)
     told = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), PATIENCE)
     assert [isinstance(seq, StorageUnavailable) for seq in told] == [refuse, refuse]
-    later = Item(None, None, UserMessage("m2", ANN, "later"))
+    later = Item(None, None, UserMessage(messageId="m2", author=ANN, content="later"))
     kept = landing(later)
     outbox.put(later)
     assert await asyncio.wait_for(kept, PATIENCE)

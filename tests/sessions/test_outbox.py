@@ -20,7 +20,7 @@ from hub.storage.records import Append
 from hub.storage.sqlite.log import SqliteLog
 
 NEVER = 1e9  # seconds
-MESSAGE = Message("m", "assistant", "x", "main", "r", None)
+MESSAGE = Message(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
 
 
 @pytest.fixture

@@ -469,7 +469,7 @@ async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Sqlit
     await log.start(lambda session, events: None)
     for session in ("a", "b"):
         await log.sessions.make(session)
-    files = Files(folder / "data" / "files", halting, Limits(**limits), Seams())
+    files = Files(folder=folder / "data" / "files", store=halting, limits=Limits(**limits), seams=Seams())
     await files.start(log.identity(folder / "data"))
     try:
         yield files, log, halting

@@ -191,8 +191,8 @@ async def test_a_raising_listener_stops_nobody(opener: Opener) -> None:
 async def test_every_body_comes_back(hub: Opened) -> None:
     """Each kind of event is read as it was written, with agent, run and time."""
     bodies = [
-        UserMessage("u", ANN, 'a "quoted"\n\u2028 text\0', "c1"),
-        UserMessage("u2", ANN, ""),
+        UserMessage(messageId="u", author=ANN, content='a "quoted"\n\u2028 text\0', clientMsgId="c1"),
+        UserMessage(messageId="u2", author=ANN, content=""),
         RunStarted("m", 2),
         Chunk("m", "é\0\U0001f600", 0),
         WholeMessage("m2", "whole"),
@@ -200,7 +200,9 @@ async def test_every_body_comes_back(hub: Opened) -> None:
         RunFinished("m", "end_turn", Usage(3, 4)),
         RunFinished("m", "cancelled"),
         MessageRemoved(("m", "m2"), "restarted"),
-        UserMessage("u3", ANN, "look", None, PARTS, {"a": {"b": [1, None]}}),
+        UserMessage(
+            messageId="u3", author=ANN, content="look", clientMsgId=None, parts=PARTS, metadata={"a": {"b": [1, None]}}
+        ),
         WholeMessage("m4", "see", PARTS),
     ]
     await hub.put(Append("s", [Event("main", "r", body) for body in bodies] + [Event(None, None, bodies[0])]))
@@ -223,7 +225,7 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     whole = "".join(pieces)
     entries = [chunk(piece, i) for i, piece in enumerate(pieces)]
     end = Event("main", "r", WholeMessage("m2", whole))
-    message = Message("m", "assistant", whole, "main", "r", None)
+    message = Message(messageId="m", role="assistant", content=whole, agentId="main", runId="r", author=None)
     await hub.put(Append(session, [Event("main", "r", RunStarted("m")), *entries, end], [(len(pieces), message)]))
     events = await hub.everything(session)
     assert texts(events) == pieces
@@ -232,7 +234,9 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     assert [kept.content for kept in await hub.log.sessions.last_messages(session, 5, MiB)] == [whole]
 
 
-@pytest.mark.parametrize("bad", [chunk("\ud800"), Event(None, None, UserMessage("u", ANN, "\udfff"))])
+@pytest.mark.parametrize(
+    "bad", [chunk("\ud800"), Event(None, None, UserMessage(messageId="u", author=ANN, content="\udfff"))]
+)
 async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Event) -> None:
     """A lone surrogate fails its own append, whole; those that share the commit are kept."""
     sessions = [f"s{i}" for i in range(9)]
@@ -298,9 +302,18 @@ async def test_reading_what_is_not_there(hub: Opened) -> None:
 
 async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
     """A message gets number and time of the entry at its index; the history is oldest first, the last so many."""
-    asked = Message("u", "user", "hi", "main", None, ANN)
-    await hub.put(Append("s", [chunk("before"), Event("main", None, UserMessage("u", ANN, "hi"))], [(1, asked)]))
-    answers = [Message(f"a{i}", "assistant", f"answer {i}", "main", "r", None) for i in range(3)]
+    asked = Message(messageId="u", role="user", content="hi", agentId="main", runId=None, author=ANN)
+    await hub.put(
+        Append(
+            "s",
+            [chunk("before"), Event("main", None, UserMessage(messageId="u", author=ANN, content="hi"))],
+            [(1, asked)],
+        )
+    )
+    answers = [
+        Message(messageId=f"a{i}", role="assistant", content=f"answer {i}", agentId="main", runId="r", author=None)
+        for i in range(3)
+    ]
     await hub.put(
         Append("s", [chunk("x"), chunk("y"), chunk("z")], [(0, answers[0]), (2, answers[1]), (2, answers[2])])
     )
@@ -313,8 +326,26 @@ async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
 
 async def test_messages_come_back_whole(hub: Opened) -> None:
     """With their parts, their metadata, and the message that they answer."""
-    asked = Message("u", "user", "hi", None, None, ANN, parts=PARTS, metadata={"a": {"b": [1, None, "\0"]}})
-    answer = Message("a", "assistant", "yes", "main", "r", None, parts=PARTS[:1], userMessageId="u")
+    asked = Message(
+        messageId="u",
+        role="user",
+        content="hi",
+        agentId=None,
+        runId=None,
+        author=ANN,
+        parts=PARTS,
+        metadata={"a": {"b": [1, None, "\0"]}},
+    )
+    answer = Message(
+        messageId="a",
+        role="assistant",
+        content="yes",
+        agentId="main",
+        runId="r",
+        author=None,
+        parts=PARTS[:1],
+        userMessageId="u",
+    )
     await hub.put(Append("s", [chunk("x"), chunk("y")], [(0, asked), (1, answer)]))
     event, _ = await hub.everything("s")
     whole = [attrs.evolve(m, seq=seq, ts=event.ts) for m, seq in ((asked, 1), (answer, 2))]
@@ -327,7 +358,18 @@ async def test_messages_come_back_whole(hub: Opened) -> None:
 
 async def talk(hub: Opened, many: int) -> None:
     """Keep a0 to a(many-1), of whom each two share an entry."""
-    messages = [Message(f"a{i}", "assistant", f"{i}" * 10, "main", "r", None, parts=PARTS) for i in range(many)]
+    messages = [
+        Message(
+            messageId=f"a{i}",
+            role="assistant",
+            content=f"{i}" * 10,
+            agentId="main",
+            runId="r",
+            author=None,
+            parts=PARTS,
+        )
+        for i in range(many)
+    ]
     await hub.put(Append("s", [chunk("x") for _ in messages], [(i // 2, one) for i, one in enumerate(messages)]))
 
 
@@ -365,11 +407,14 @@ async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
     for session in ("s", "t"):
-        messages = [Message(f"m{i}", "assistant", "x", "main", "r", None) for i in range(4)]
+        messages = [
+            Message(messageId=f"m{i}", role="assistant", content="x", agentId="main", runId="r", author=None)
+            for i in range(4)
+        ]
         await hub.put(Append(session, [chunk("x") for _ in messages], list(enumerate(messages))))
-    new = Message("n", "user", "new", None, None, ANN)
+    new = Message(messageId="n", role="user", content="new", agentId=None, runId=None, author=ANN)
     gone = Event(None, None, MessageRemoved(("m1", "m3", "nobody"), "edited"))
-    said = Event(None, None, UserMessage("n", ANN, "new"))
+    said = Event(None, None, UserMessage(messageId="n", author=ANN, content="new"))
     assert await hub.put(Append("s", [gone, said], [(1, new)], removed=["m1", "m3", "nobody"])) == 5
     alone = Append("s", [Event(None, None, MessageRemoved(("m0",), "rollback"))], removed=["m0"])
     assert await hub.put(alone) == 7
@@ -383,7 +428,7 @@ async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
 
 async def test_what_is_refused_takes_nothing_out(hub: Opened) -> None:
     """An append that cannot be kept leaves the history as it was; what is said and taken back in one is gone."""
-    kept = Message("m", "assistant", "x", "main", "r", None)
+    kept = Message(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
     await hub.put(Append("s", [chunk("x")], [(0, kept)]))
     with pytest.raises(StorageUnavailable):
         await hub.put(Append("s", [chunk("\ud800")], removed=["m"]))
@@ -395,7 +440,10 @@ async def test_what_is_refused_takes_nothing_out(hub: Opened) -> None:
 async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
     """The newest messages win the room, and none older than one that found none is given."""
     sizes = [10, 300_000, 10, 400_000, 600_000]
-    messages = [(0, Message(f"m{i}", "assistant", "x" * n, "main", "r", None)) for i, n in enumerate(sizes)]
+    messages = [
+        (0, Message(messageId=f"m{i}", role="assistant", content="x" * n, agentId="main", runId="r", author=None))
+        for i, n in enumerate(sizes)
+    ]
     await hub.put(Append("s", [chunk("x")], messages))
     assert [m.messageId for m in await hub.log.sessions.last_messages("s", 100, MiB)] == ["m2", "m3", "m4"]
 
@@ -407,9 +455,39 @@ async def test_messages_come_by_the_slice(hub: Opened, order: Order, limit: int)
     for number in (0, 1):
         names = [f"m{number}{i}" for i in range(3)]
         await hub.put(
-            Append("s", [chunk("x")], [(0, Message(n, "assistant", f"say {n}", "main", "r", None)) for n in names])
+            Append(
+                "s",
+                [chunk("x")],
+                [
+                    (
+                        0,
+                        Message(
+                            messageId=n, role="assistant", content=f"say {n}", agentId="main", runId="r", author=None
+                        ),
+                    )
+                    for n in names
+                ],
+            )
         )
-        await hub.put(Append("t", [chunk("x")], [(0, Message(f"o{number}", "assistant", "x", "main", "r", None))]))
+        await hub.put(
+            Append(
+                "t",
+                [chunk("x")],
+                [
+                    (
+                        0,
+                        Message(
+                            messageId=f"o{number}",
+                            role="assistant",
+                            content="x",
+                            agentId="main",
+                            runId="r",
+                            author=None,
+                        ),
+                    )
+                ],
+            )
+        )
     everything = list(await hub.log.sessions.last_messages("s", 9, MiB))
     rows: list[Message] = []
     span: Span | None = Span(limit, order=order)
@@ -459,7 +537,7 @@ async def test_a_chat_is_remembered(opener: Opener) -> None:
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
     await hub.put(Append("s", [chunk("x")]))
-    kept = KeptChat("ann", "c1", "digest", "u", "r")
+    kept = KeptChat(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r")
     await hub.put(Append("s", [chunk("y"), chunk("z")], chats=[(1, kept)]))
     await hub.log.close()
     hub = await opener()
@@ -470,16 +548,27 @@ async def test_a_chat_is_remembered(opener: Opener) -> None:
 
 async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
     """A second append for the same clientMsgId is refused whole, whatever it says: an accepted chat runs once."""
-    await hub.put(Append("s", [chunk("x")], chats=[(0, KeptChat("ann", "c1", "digest", "u", "r"))]))
+    await hub.put(
+        Append(
+            "s",
+            [chunk("x")],
+            chats=[(0, KeptChat(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r"))],
+        )
+    )
     with pytest.raises(StorageUnavailable):
         await hub.put(
-            Append("s", [chunk("y")], saved=[record("r2")], chats=[(0, KeptChat("ann", "c1", "d2", "u2", "r2"))])
+            Append(
+                "s",
+                [chunk("y")],
+                saved=[record("r2")],
+                chats=[(0, KeptChat(principal="ann", clientMsgId="c1", digest="d2", messageId="u2", runId="r2"))],
+            )
         )
     assert len(await hub.everything("s")) == 1 and list(await hub.log.runs.unfinished()) == []
 
 
 def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) -> File:
-    return File(file_id, session, "a \0\U0001f600", 'text/plain; a="b"', size, digest)
+    return File(fileId=file_id, key=session, name="a \0\U0001f600", type='text/plain; a="b"', size=size, digest=digest)
 
 
 async def test_a_file_is_found_as_it_was_kept(opener: Opener) -> None:
@@ -576,7 +665,7 @@ async def test_old_events_expire(opener: Opener) -> None:
     """What was written before a time is dropped and raises the floor; messages stay, and numbers go on."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
-    message = Message("m", "assistant", "kept", "main", "r", None)
+    message = Message(messageId="m", role="assistant", content="kept", agentId="main", runId="r", author=None)
     await hub.put(Append("s", [chunk("x")], [(0, message)]))
     (first,) = await hub.everything("s")
     edge = await later(hub, "s", first.ts)
@@ -689,7 +778,13 @@ async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
     """The newest first, those without a message last; by the agent that answered, and the time."""
     for name, agent in (("s", "main"), ("t", "other")):
         await hub.log.sessions.make(name)
-        await hub.put(Append(name, [chunk("x")], [(0, Message("m", "assistant", "x", agent, "r", None))]))
+        await hub.put(
+            Append(
+                name,
+                [chunk("x")],
+                [(0, Message(messageId="m", role="assistant", content="x", agentId=agent, runId="r", author=None))],
+            )
+        )
     await hub.log.sessions.make("empty")
     rows = await listed(hub)
     assert {one.key for one in rows[:2]} == {"s", "t"} and rows[2].key == "empty"
@@ -703,7 +798,13 @@ async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
 async def test_a_list_goes_on_where_its_last_slice_ended(hub: Opened, order: Order, limit: int) -> None:
     """Each row once, in order, also rows of one time; within a tenant, and within a time."""
     for name in ("b", "a", "acme/x", "c", "acme/y", "e", "d"):
-        await hub.put(Append(name, [chunk("x")], [(0, Message("m", "assistant", "x", "main", "r", None))]))
+        await hub.put(
+            Append(
+                name,
+                [chunk("x")],
+                [(0, Message(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None))],
+            )
+        )
     await hub.log.sessions.make("s2")
     everything = await listed(hub, order=order)
     assert [(row.ts, row.key) for row in everything] == sorted(
@@ -754,7 +855,10 @@ async def test_a_session_counts_its_messages(opener: Opener) -> None:
         return next(one for one in await listed(hub) if one.key == "s")
 
     async def say(*names: str, removed: Sequence[str] = ()) -> SessionRow:
-        messages = [(0, Message(name, "assistant", "x", "main", "r", None)) for name in names]
+        messages = [
+            (0, Message(messageId=name, role="assistant", content="x", agentId="main", runId="r", author=None))
+            for name in names
+        ]
         await hub.put(Append("s", [chunk("x")], messages, removed=removed))
         return await row()
 
@@ -825,8 +929,10 @@ async def test_a_session_has_a_label(opener: Opener) -> None:
 async def fill(hub: Opened, session: str) -> None:
     """Let a session have something of everything."""
     await hub.log.sessions.make(session)
-    message = Message("m", "assistant", "said", "main", "r", None)
-    kept, run = KeptChat("ann", "c1", "digest", "u", "r"), record("r", key=session)
+    message = Message(messageId="m", role="assistant", content="said", agentId="main", runId="r", author=None)
+    kept, run = KeptChat(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r"), record(
+        "r", key=session
+    )
     await hub.put(Append(session, [chunk("x", i) for i in range(5)], [(0, message)], [run], chats=[(0, kept)]))
     await hub.log.sessions.relabel(session, {"title": "old", "metadata": {"old": True}})
 

@@ -144,7 +144,7 @@ def test_several_who_speak_often_share_commits(
     """
     clock = Clock()
     monkeypatch.setattr(sqlite_writer, "time", clock)
-    writer = Writer(path, Seams(), lambda outcomes: None)
+    writer = Writer(path=path, seams=Seams(), deliver=lambda outcomes: None)
     commits = 0
     for number in range(1000):
         if number and clock.now < 100.0 + number / 1000:
@@ -660,7 +660,10 @@ async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:
     log = await opener()
     await log.sessions.make("s")
     ann = Author("ann", "Ann")
-    messages = [Message("u", "user", "hi", "main", None, ann), Message("m", "assistant", "hello", "main", "r", None)]
+    messages = [
+        Message(messageId="u", role="user", content="hi", agentId="main", runId=None, author=ann),
+        Message(messageId="m", role="assistant", content="hello", agentId="main", runId="r", author=None),
+    ]
     await put(log, Append("s", [text("hello")], [(0, message) for message in messages]))
     await log.close()
     with sqlite3.connect(path) as db:
@@ -1018,7 +1021,7 @@ async def test_a_deletion_that_landed_after_all_counts(opener: Opener, doubtful:
     """It returns the files of the session, which nobody else would take away; one that did not land is refused."""
     log = await opener()
     await put(log, Append("s", [text("a")]))
-    await log.files.keep(File("f", "s", "a.txt", "text/plain", 1, "0" * 64))
+    await log.files.keep(File(fileId="f", key="s", name="a.txt", type="text/plain", size=1, digest="0" * 64))
     doubtful.marks, doubtful.errors = ("COMMIT",), 1
     assert [file.fileId for file in await log.sessions.delete("s")] == ["f"]
     assert await log.sessions.find("s") is None and doubtful.errors == 0
@@ -1034,7 +1037,7 @@ async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful
     log = await opener()
     await asyncio.gather(*map(log.sessions.make, ("s", "t")))
     entries = [Event("main", "r", RunStarted("m")), text("x")]
-    message = Message("m", "assistant", "x", "main", "r", None)
+    message = Message(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
     doubtful.marks, doubtful.after, doubtful.errors = ("INSERT INTO messages",), False, 1
     with pytest.raises(StorageUnavailable, match="cannot be written now .disk I/O error.*free space"):
         await put(log, Append("s", entries, [(0, message)]))

@@ -119,7 +119,15 @@ def no_calls(agent: str, message: str) -> Call:
 
 
 def run(message: str = "你好", history: list[Past] | None = None) -> Run:
-    return Run("r1", "main", "s1", message, Author("u1", "User"), history or [], call=no_calls)
+    return Run(
+        id="r1",
+        agent="main",
+        session="s1",
+        message=message,
+        principal=Author("u1", "User"),
+        history=history or [],
+        call=no_calls,
+    )
 
 
 async def ask(options: Options, question: Run | None = None, data: Path = NOWHERE) -> list[Piece]:

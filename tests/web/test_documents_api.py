@@ -31,7 +31,7 @@ async def everything(run: Run):
     yield ToolCallStart("c1", "search")
     yield ToolCallArgs("c1", "{}")
     yield ToolCallEnd("c1")
-    yield ToolCallResult("c1", "found", True)
+    yield ToolCallResult("c1", "found", isError=True)
     yield Progress(0.5, "half")
     yield StepStarted("one")
     yield StepFinished("one")

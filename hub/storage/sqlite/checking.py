@@ -79,14 +79,14 @@ class Check:
             try:
                 found.extend(look())
             except sqlite3.DatabaseError as error:
-                found.append(Damage(where, reason=str(error)))
+                found.append(Damage(where=where, reason=str(error)))
         self.db.execute("ROLLBACK")
         return [damage for damage in found if damage.file_id is None or self._has_file(damage.file_id)]
 
     def _file(self) -> Iterator[Damage]:
         for (fault,) in self.db.execute(f"PRAGMA quick_check({MOST_FAULTS})"):
             if fault != b"ok":
-                yield Damage("the log file", reason=" ".join(fault.decode(errors="replace").split()))
+                yield Damage(where="the log file", reason=" ".join(fault.decode(errors="replace").split()))
 
     def _sessions(self) -> Iterator[Damage]:
         for name, floor in self.db.execute("SELECT id, floor FROM sessions WHERE id > '!'"):
@@ -100,7 +100,13 @@ class Check:
             key = None if name is None else _key(name)
             if key is not None:
                 self.aside.setdefault(key, []).append(seq)
-            yield Damage(f"damaged row {n}", key, seq, None, "it could not be read, and was set aside")
+            yield Damage(
+                where=f"damaged row {n}",
+                key=key,
+                first=seq,
+                last=None,
+                reason="it could not be read, and was set aside",
+            )
 
     def _strips(self) -> Iterator[Damage]:
         for n, name, floor, seq, upto, events in self.db.execute(STRIPS):
@@ -109,7 +115,7 @@ class Check:
             try:
                 _check_rows(key, _rows(events), seq, upto)
             except (msgspec.MsgspecError, UnicodeDecodeError, Damaged) as error:
-                yield Damage(f"strips row {n}", key, max(seq, floor + 1), upto, str(error))
+                yield Damage(where=f"strips row {n}", key=key, first=max(seq, floor + 1), last=upto, reason=str(error))
 
     def _loose(self) -> Iterator[Damage]:
         for n, events in self.db.execute("SELECT n, events FROM loose ORDER BY n"):
@@ -124,7 +130,7 @@ class Check:
                 try:
                     _check_rows(key, _rows(b"[" + b",".join(lines) + b"]"), seq, upto)
                 except (msgspec.MsgspecError, UnicodeDecodeError, Damaged) as error:
-                    yield Damage(f"loose row {n}", key, seq, upto, str(error))
+                    yield Damage(where=f"loose row {n}", key=key, first=seq, last=upto, reason=str(error))
 
     def _follow(self, key: Key, seq: int, upto: int) -> Iterator[Damage]:
         """Say which seqs of a session are missing before *seq*."""
@@ -132,7 +138,7 @@ class Check:
         if expected is None:
             return
         if seq > expected and not any(expected <= first < seq for first in self.aside.get(key, ())):
-            yield Damage("events", key, expected, seq - 1, "they are missing")
+            yield Damage(where="events", key=key, first=expected, last=seq - 1, reason="they are missing")
         self.next_seqs[key] = max(expected, upto + 1)
 
     def _runs(self) -> Iterator[Damage]:
@@ -141,7 +147,7 @@ class Check:
                 _record(record)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 reason = f"the record of the run cannot be read: {error}"
-                yield Damage(f"run {_text(run)}", _key(name), reason=reason)
+                yield Damage(where=f"run {_text(run)}", key=_key(name), reason=reason)
 
     def _files(self) -> Iterator[Damage]:
         for file_id, name, size, digest in self.db.execute("SELECT id, session, size, digest FROM files ORDER BY id"):
@@ -150,7 +156,7 @@ class Check:
                 continue
             lies = "no blob" if held is None else f"a blob of {held} bytes instead of {size}"
             where, reason = f"file {_text(file_id)}", f"{lies} lies under {_text(digest)}"
-            yield Damage(where, _key(name), reason=reason, file_id=_text(file_id))
+            yield Damage(where=where, key=_key(name), reason=reason, file_id=_text(file_id))
 
     def _has_file(self, file_id: str) -> bool:
         """Say whether a file is still there: a running hub may have deleted its session, and then its blob."""
@@ -167,7 +173,7 @@ def _check_rows(key: Key, rows: list[Row], seq: int, upto: int) -> None:
 def _torn(n: int, events: bytes, reason: str) -> Iterator[Damage]:
     """Name the sessions of a commit that cannot be read, as far as their names can."""
     for key, seq, _ in pieces(events):
-        yield Damage(f"loose row {n}", key, seq, None, reason)
+        yield Damage(where=f"loose row {n}", key=key, first=seq, last=None, reason=reason)
 
 
 def _key(name: bytes) -> Key:

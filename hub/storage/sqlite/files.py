@@ -9,9 +9,10 @@ import orjson
 from hub.ids import Key
 from hub.storage.log import FileStore
 from hub.storage.records import File
+from hub.storage.sqlite.statements import FILE_FIELDS
 from hub.storage.sqlite.threads import Threads
 
-FILE = "SELECT json_array(id, session, name, type, size, digest, created) FROM files WHERE id = ?"
+FILE = f"SELECT {FILE_FIELDS} FROM files WHERE id = ?"
 FILE_BYTES = """
     SELECT json_group_object(session, bytes) FROM (
         SELECT session, sum(max(size, ?)) AS bytes FROM files GROUP BY session)"""
@@ -29,8 +30,8 @@ class SqliteFiles(FileStore):
         await self.threads.submit(file)
 
     async def find(self, file_id: str) -> File | None:
-        row = await self.threads.ask(FILE, (file_id,))
-        return File(*row) if row else None
+        fields = await self.threads.ask(FILE, (file_id,))
+        return File(**fields) if fields else None
 
     async def bytes_by_session(self, least: int) -> Mapping[Key, int]:
         return cast(Mapping[Key, int], await self.threads.ask(FILE_BYTES, (least,)))

@@ -68,7 +68,7 @@ class Standing(msgspec.Struct):
     floor: int
 
 
-@attrs.define
+@attrs.define(kw_only=True)
 class Plan:
     """What one commit writes, and what is told when it has landed.
 

@@ -14,7 +14,8 @@ from hub.storage.records import KeptChat, RunRecord
 from hub.storage.sqlite.threads import Threads
 
 CHAT = """
-    SELECT json_array(principal, client_msg_id, digest, message, run, seq) FROM chats
+    SELECT json_object('principal', principal, 'clientMsgId', client_msg_id, 'digest', digest, 'messageId', message,
+        'runId', run, 'seq', seq) FROM chats
     WHERE session = :session AND principal = :principal AND client_msg_id = :id"""
 # Bytes, and a row for each, unlike all else: one that is damaged must not hide the others.
 UNFINISHED = "SELECT CAST(session AS BLOB), CAST(id AS BLOB), CAST(record AS BLOB) FROM runs ORDER BY n"
@@ -41,8 +42,8 @@ class SqliteRuns(RunStore):
         return records
 
     async def chat(self, key: Key, principal: str, client_msg_id: str) -> KeptChat | None:
-        row = await self.threads.ask(CHAT, {"session": key, "principal": principal, "id": client_msg_id})
-        return KeptChat(*row) if row else None
+        fields = await self.threads.ask(CHAT, {"session": key, "principal": principal, "id": client_msg_id})
+        return KeptChat(**fields) if fields else None
 
 
 def _rows(db: sqlite3.Connection, statement: str) -> list[tuple[Any, ...]]:

@@ -86,7 +86,7 @@ class SqliteSessions(SessionStore):
             ts, name = min((ts, name), after) if span.order == "desc" else max((ts, name), after)
         values |= {"ts": ts, "id": f"{query.prefix}{name}"}
         found = await self.threads.ask(SESSIONS[span.order], values)
-        rows = [SessionRow(key, epoch, count, ts, *_label(label)) for key, epoch, count, ts, *label in found]
+        rows = [_to_row(*row) for row in found]
         return _slice(rows, span.limit, lambda row: (row.ts, id_of(row.key)))
 
     async def label(self, key: Key) -> Label | None:
@@ -100,7 +100,7 @@ class SqliteSessions(SessionStore):
         await self.threads.submit(Relabel(key, values))
 
     async def delete(self, key: Key) -> Sequence[File]:
-        return [File(*row) for row in await self.threads.submit(Delete(key))]
+        return [File(**fields) for fields in await self.threads.submit(Delete(key))]
 
     async def last_messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
         values = {"session": key, "last": last, "upto": upto, "bytes": most}
@@ -125,9 +125,14 @@ def _slice(rows: Sequence[Row], limit: int, place: Callable[[Row], tuple[Any, ..
     return Slice(rows[:limit], write_place(*place(rows[limit - 1])) if len(rows) > limit else None)
 
 
-def _label(row: list[Any]) -> tuple[str | None, dict[str, Any] | None]:
+def _label(row: Sequence[Any]) -> tuple[str | None, dict[str, Any] | None]:
     title, metadata = row
     return title, None if metadata is None else orjson.loads(metadata)
+
+
+def _to_row(key: Key, epoch: str, messages: int, ts: int, *label: Any) -> SessionRow:
+    title, metadata = _label(label)
+    return SessionRow(key=key, epoch=epoch, messages=messages, ts=ts, title=title, metadata=metadata)
 
 
 def _to_messages(rows: list[list[Any]]) -> list[Message]:
@@ -150,4 +155,16 @@ def _to_message(
 ) -> Message:
     who = None if author is None else Author(author, author_name)
     held = None if parts is None else tuple(parts)
-    return Message(name, role, content, agent, run, who, seq, ts, held, metadata, user_message)
+    return Message(
+        messageId=name,
+        role=role,
+        content=content,
+        agentId=agent,
+        runId=run,
+        author=who,
+        seq=seq,
+        ts=ts,
+        parts=held,
+        metadata=metadata,
+        userMessageId=user_message,
+    )

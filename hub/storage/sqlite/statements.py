@@ -33,9 +33,10 @@ REMOVE = """
     DELETE FROM messages WHERE (session, id) IN
     (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
 
-
-FILES_OF = """
-    SELECT json_group_array(json_array(id, session, name, type, size, digest, created)) FROM files WHERE session = ?"""
+# A row as the fields of File.
+FILE_FIELDS = """json_object('fileId', id, 'key', session, 'name', name, 'type', type, 'size', size, 'digest', digest,
+    'created', created)"""
+FILES_OF = f"SELECT json_group_array({FILE_FIELDS}) FROM files WHERE session = ?"
 RELABEL = {
     "title": "UPDATE sessions SET title = ? WHERE id = ?",
     "metadata": "UPDATE sessions SET metadata = ? WHERE id = ?",

@@ -32,9 +32,9 @@ class Threads:
 
     def __init__(self, path: Path, seams: Seams) -> None:
         self.path = path
-        self.writer = Writer(path, seams, lambda outcomes: self._call(self._announce, outcomes))
-        self._readers = _Readers(path, READERS)
-        self._event_readers = _Readers(path, EVENT_READERS)
+        self.writer = Writer(path=path, seams=seams, deliver=lambda outcomes: self._call(self._announce, outcomes))
+        self._readers = _Readers(path=path, count=READERS)
+        self._event_readers = _Readers(path=path, count=EVENT_READERS)
         self._open = False
         self._closed: asyncio.Future[None] | None = None
 
@@ -132,7 +132,7 @@ class Threads:
             self._call(self._closed.set_result, None)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class _Readers:
     """Some threads that read, each with a connection of its own."""
 

@@ -42,7 +42,7 @@ COMMITS_AT_ONCE = 8
 _log = structlog.get_logger("hub.storage.sqlite.log")
 
 
-@attrs.define
+@attrs.define(kw_only=True)
 class Writer:
     """The only connection that writes and checkpoints, and the heads; used by one thread."""
 
@@ -131,7 +131,7 @@ class Writer:
 
     def _serve(self, batch: list[Job]) -> list[Outcome]:
         self.clock = max(self.clock, self.seams.now())
-        plan = Plan(self.clock, self.seams.new_secret, self.heads, self._look)
+        plan = Plan(now=self.clock, new_secret=self.seams.new_secret, heads=self.heads, look=self._look)
         try:
             plan.add(batch)
             self._write(plan)

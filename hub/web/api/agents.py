@@ -50,15 +50,22 @@ async def told(request: web.Request) -> web.Response:
 
 TAG = "Agents"
 ROUTES = (
-    Route("GET", "/agents", listed, TAG, {200: Page[Hosted]}, query=Paging),
-    Route("GET", "/agents/{id}", shown, TAG, {200: Hosted}, raises=(UnknownAgent,)),
-    Route("POST", "/agents/{id}/reload", reloaded, TAG, {200: Hosted}, raises=(UnknownAgent, Draining)),
+    Route(method="GET", path="/agents", handler=listed, tag=TAG, answers={200: Page[Hosted]}, query=Paging),
+    Route(method="GET", path="/agents/{id}", handler=shown, tag=TAG, answers={200: Hosted}, raises=(UnknownAgent,)),
     Route(
-        "POST",
-        "/agents/{id}/broadcast",
-        told,
-        TAG,
-        {202: Told},
+        method="POST",
+        path="/agents/{id}/reload",
+        handler=reloaded,
+        tag=TAG,
+        answers={200: Hosted},
+        raises=(UnknownAgent, Draining),
+    ),
+    Route(
+        method="POST",
+        path="/agents/{id}/broadcast",
+        handler=told,
+        tag=TAG,
+        answers={202: Told},
         body=Broadcast,
         raises=(UnknownAgent, AgentBroken, SessionDeleted, Draining, StorageUnavailable),
     ),

@@ -89,11 +89,11 @@ class _Listener:
 
 ROUTES = (
     Route(
-        "POST",
-        "/agents/{id}/agui",
-        run,
-        "Agents",
-        {200: STREAM},
+        method="POST",
+        path="/agents/{id}/agui",
+        handler=run,
+        tag="Agents",
+        answers={200: STREAM},
         body=RunInput,
         query=Resuming,
         headers={"Last-Event-ID": LastEvent},

@@ -57,13 +57,30 @@ def _file(name: str, content: Content, about: str) -> Handler:
 TAG = "Documents"
 BOTH, ROOT = ("", BASE), ("",)
 ROUTES = (
-    Route("GET", "/openapi.json", routes, TAG, {200: dict[str, Any]}, bases=BOTH),
-    Route("GET", "/asyncapi.json", frames, TAG, {200: dict[str, Any]}, bases=BOTH),
-    Route("GET", "/docs", _file("index.html", HTML, "Show both to people."), TAG, {200: HTML}, bases=ROOT),
+    Route(method="GET", path="/openapi.json", handler=routes, tag=TAG, answers={200: dict[str, Any]}, bases=BOTH),
+    Route(method="GET", path="/asyncapi.json", handler=frames, tag=TAG, answers={200: dict[str, Any]}, bases=BOTH),
     Route(
-        "GET", "/docs.js", _file("reference.js", SCRIPT, "Give that page its script."), TAG, {200: SCRIPT}, bases=ROOT
+        method="GET",
+        path="/docs",
+        handler=_file("index.html", HTML, "Show both to people."),
+        tag=TAG,
+        answers={200: HTML},
+        bases=ROOT,
     ),
     Route(
-        "GET", "/docs.css", _file("reference.css", STYLE, "Give that page its looks."), TAG, {200: STYLE}, bases=ROOT
+        method="GET",
+        path="/docs.js",
+        handler=_file("reference.js", SCRIPT, "Give that page its script."),
+        tag=TAG,
+        answers={200: SCRIPT},
+        bases=ROOT,
+    ),
+    Route(
+        method="GET",
+        path="/docs.css",
+        handler=_file("reference.css", STYLE, "Give that page its looks."),
+        tag=TAG,
+        answers={200: STYLE},
+        bases=ROOT,
     ),
 )

@@ -83,7 +83,7 @@ async def fetched(request: web.Request) -> web.StreamResponse:
     part = _range(request, file)
     start, end = part or (0, file.size)
     if start >= end:
-        response = said(Failure(f"the file has {file.size} bytes: none of these", "bad_range"), status=416)
+        response = said(Failure(error=f"the file has {file.size} bytes: none of these", code="bad_range"), status=416)
         response.headers["Content-Range"] = f"bytes */{file.size}"
         return response
     return await _given(request, stored, start, end, part is not None)
@@ -146,11 +146,11 @@ def _headers(file: File) -> dict[str, str]:
 
 ROUTES = (
     Route(
-        "POST",
-        "/files",
-        posted,
-        "Files",
-        {201: Kept},
+        method="POST",
+        path="/files",
+        handler=posted,
+        tag="Files",
+        answers={201: Kept},
         body=BYTES,
         query=Uploading,
         raises=(
@@ -159,11 +159,11 @@ ROUTES = (
         ),
     ),
     Route(
-        "GET",
-        "/files/{id}",
-        fetched,
-        "Files",
-        {200: BYTES, 206: BYTES, 304: None, 416: Failure},
+        method="GET",
+        path="/files/{id}",
+        handler=fetched,
+        tag="Files",
+        answers={200: BYTES, 206: BYTES, 304: None, 416: Failure},
         headers={"Range": Annotated[str, Meta(description="the bytes that are wanted, as `bytes=0-99`")]},
         raises=(UnknownFile, StorageUnavailable),
     ),

@@ -173,16 +173,18 @@ TAG = "OpenAI"
 BASES = (BASE, "/v1")  # the latter is where OpenAI's clients look by default
 ROUTES = (
     Route(
-        "POST",
-        "/chat/completions",
-        completions,
-        TAG,
-        {200: (ChatCompletion, STREAM)} | dict.fromkeys((422, 499, 500, 502, 504), OpenAIError),
+        method="POST",
+        path="/chat/completions",
+        handler=completions,
+        tag=TAG,
+        answers={200: (ChatCompletion, STREAM)} | dict.fromkeys((422, 499, 500, 502, 504), OpenAIError),
         body=Completion,
         headers={"X-Session-Id": Annotated[Id, msgspec.Meta(description="the sessionId of the body")]},
         raises=(UnknownAgent, AgentBroken, SessionDeleted, Busy, Draining, StorageUnavailable),
         failure=OpenAIError,
         bases=BASES,
     ),
-    Route("GET", "/models", models, TAG, {200: Models}, failure=OpenAIError, bases=BASES),
+    Route(
+        method="GET", path="/models", handler=models, tag=TAG, answers={200: Models}, failure=OpenAIError, bases=BASES
+    ),
 )

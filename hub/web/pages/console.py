@@ -62,5 +62,6 @@ def _socket(host: str) -> str:
 
 
 ROUTES = tuple(
-    Route("GET", address, file, "Pages", {200: KINDS[path.suffix]}, bases=("",)) for address, path in FILES.items()
+    Route(method="GET", path=address, handler=file, tag="Pages", answers={200: KINDS[path.suffix]}, bases=("",))
+    for address, path in FILES.items()
 )

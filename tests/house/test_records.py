@@ -1,0 +1,22 @@
+"""A class of many fields is made by name: a position says nothing, and two of one type can be mixed up."""
+
+import importlib
+
+import attrs
+from support.documents import ROOT
+
+BY_POSITION = 4
+
+
+def test_no_class_takes_more_than_four_fields_by_position() -> None:
+    too_many = set()
+    for path in sorted((ROOT / "hub").rglob("*.py")):
+        if path.name == "__main__.py":
+            continue
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for found in vars(importlib.import_module(name)).values():
+            if isinstance(found, type) and attrs.has(found):
+                fields = [field for field in attrs.fields(found) if field.init and not field.kw_only]
+                if len(fields) > BY_POSITION:
+                    too_many.add(f"{found.__module__}.{found.__qualname__}")
+    assert too_many == set()
