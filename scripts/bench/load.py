@@ -20,7 +20,7 @@ MARK = b"#tok"
 SETTLE_SECONDS = 0.3
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Work:
     """*sessions* of *subscribers* each hear *tokens*, *gap* seconds apart (0: as fast as the server goes)."""
 
