@@ -27,7 +27,7 @@ class Limits:
 
     frame_bytes: FrameSize = 1 * MiB  # a client's frame: people paste documents; more closes with 1009
     # of a frame to a plain client: websockets' and aiohttp's clients close at 1 and 4 MiB
-    out_frame_bytes: Annotated[int, msgspec.Meta(ge=1024, le=MOST, description="a whole number, 1024 or more")] = (
+    out_frame_bytes: Annotated[int, msgspec.Meta(ge=4096, le=MOST, description="a whole number, 4096 or more")] = (
         512 * KiB
     )
     body_bytes: Count = 64 * KiB  # of a request over HTTP

@@ -7,6 +7,7 @@ import msgspec
 import orjson
 
 from hub.messages import BODIES, NOTICES, Body, Chunk, Event, Notice, RunFinished
+from hub.messages.pieces import is_piece, join
 
 
 @attrs.frozen
@@ -18,11 +19,27 @@ class Unknown(Body):
     fields: dict[str, Any]
 
 
-def read(data: bytes) -> Event | Notice | None:
-    """Return what a frame says; None for a notice of a newer hub. Raises ValueError where it makes no sense."""
-    frame = orjson.loads(data)
-    if not isinstance(frame, dict):
-        raise ValueError("a frame that is no object")
+class Frames:
+    """Reads the frames of one connection, in order; puts together what comes in several."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Any] | None = None
+
+    def read(self, data: bytes) -> Event | Notice | None:
+        """Return what a frame says; None where there is more of it, and for a notice of a newer hub.
+
+        Raises ValueError where it makes no sense.
+        """
+        frame = orjson.loads(data)
+        if not isinstance(frame, dict):
+            raise ValueError("a frame that is no object")
+        if self._held is not None and self._held.get("type") == frame.get("type"):
+            frame = join(self._held, frame)
+        self._held = frame if is_piece(frame) else None
+        return None if self._held else _read(frame)
+
+
+def _read(frame: dict[str, Any]) -> Event | Notice | None:
     kind = frame.get("type")
     if kind in NOTICES:
         return msgspec.convert(frame, NOTICES[kind])  # msgspec.ValidationError is a ValueError

@@ -10,7 +10,7 @@ import attrs
 import orjson
 
 from hub.client.failures import Closed
-from hub.client.frames import read
+from hub.client.frames import Frames
 from hub.messages import Event, Notice, Welcome
 from hub.messages.codes import is_final
 
@@ -56,6 +56,7 @@ class Link:
     progress: bool = False  # set by who hears something of use: the next wait is short again
     retry_after: float = 0.0
     _out: asyncio.Queue[bytes] = attrs.Factory(asyncio.Queue)
+    _frames: Frames = attrs.Factory(Frames)
     _changed: asyncio.Event = attrs.Factory(asyncio.Event)
 
     def send(self, **frame: Any) -> None:
@@ -126,7 +127,7 @@ class Link:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.code, self.reason = LOST, str(error) or "no answer"
             return True
-        self._out = asyncio.Queue()
+        self._out, self._frames = asyncio.Queue(), Frames()
         writer = asyncio.create_task(self._write(ws, self._out))
         try:
             self.code, self.reason = await self._read(ws)
@@ -184,7 +185,7 @@ class Link:
 
     def _hear(self, data: bytes) -> float | None:
         """Pass a frame on; return the hub's heartbeat in seconds where it was the welcome."""
-        said = read(data)
+        said = self._frames.read(data)
         if isinstance(said, Welcome):
             self.state = "live"
             self.opened(said)

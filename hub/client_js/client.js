@@ -13,9 +13,32 @@ const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010])
 const isFinal = (code) => FINAL.has(code) || (code >= 4500 && code <= 4999)
 const RETRYABLE = new Set(['disconnected', 'busy', 'draining', 'internal', 'rate_limited', 'storage_unavailable', 'unavailable'])
 const WHOLE = new Set(['end_turn', 'max_tokens', 'refused', 'tool_calls'])
+// From hub/messages/pieces.py, as above.
+const CUT = ['content', 'text', 'value', 'data', 'source', 'parts', 'history', 'messages', 'delta', 'messageIds']
+const isPiece = (frame) => frame.more || (frame.ts !== undefined && frame.seq === undefined)
 const SENT_AGAIN = new Set(['disconnected', 'draining']) // a chat that met these waits for the next connection
 const UNANSWERED = new Set(['typing', 'ping'])
 const ID = /^[A-Za-z0-9._:@-]{1,128}$/
+
+/** Put a piece and the one after it together: what is cut follows each other, the rest is that of the last piece. */
+function join(first, then) {
+  const whole = { ...first, ...then }
+  for (const name of CUT) if (first[name] !== undefined) whole[name] = joined(first[name], then[name])
+  if (first.offset !== undefined) whole.offset = first.offset
+  if (!then.more) delete whole.more
+  return whole
+}
+
+function joined(first, then) {
+  if (then === undefined) return first
+  if (!Array.isArray(first)) return typeof first === 'object' ? join(first, then) : first + then
+  const items = []
+  for (const item of [...first, ...then]) {
+    if (items.at(-1)?.more) items.push(join(items.pop(), item))
+    else items.push(item)
+  }
+  return items
+}
 
 /** Connect to a hub, and stay connected until close() or a close code that forbids it. */
 export function connect(url, { WebSocket = globalThis.WebSocket } = {}) {
@@ -129,6 +152,7 @@ class Link {
   #attempt = 0
   #retryAfterMs = 0
   #heard = false
+  #piece // of what comes in several frames, until the last of them
   #beatMs
   #wake = ({ type }) => (type === 'online' || document.visibilityState === 'visible') && this.#hurry()
 
@@ -142,8 +166,9 @@ class Link {
   }
 
   #open() {
+    this.#piece = undefined
     const socket = (this.#socket = new this.#WebSocket(this.#url, 'hubbub.v1'))
-    socket.onmessage = ({ data }) => socket === this.#socket && this.#hear(JSON.parse(data))
+    socket.onmessage = ({ data }) => socket === this.#socket && this.#put(JSON.parse(data))
     socket.onclose = ({ code, reason }) => socket === this.#socket && this.#lost(code, reason)
     socket.onerror = () => {} // its close follows; with nobody to hear it, it would end a Node.js process
     this.#after(ANSWER_MS, () => this.#lost(1006, 'no welcome came'))
@@ -164,8 +189,18 @@ class Link {
     this.#socket.send(text)
   }
 
-  #hear(frame) {
+  /** Put together what comes in several frames, which nothing comes between. */
+  #put(frame) {
     this.#heard = true
+    const before = this.#piece
+    this.#piece = undefined
+    if (before && before.type === frame.type) frame = join(before, frame)
+    else if (before) this.#hear(before) // a message without streaming has no place; what follows has it
+    if (isPiece(frame)) this.#piece = frame
+    else this.#hear(frame)
+  }
+
+  #hear(frame) {
     if (frame.type === 'welcome') {
       this.state = 'live' // told by the hub, when it knows what the frame says
       this.#retryAfterMs = 0

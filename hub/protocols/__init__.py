@@ -68,12 +68,6 @@ def text_frame(payload: bytes) -> bytes:
     return pack("!BBQ", 0x81, 127, size) + payload
 
 
-def split_text(text: str, size: int) -> Sequence[str]:
-    """Cut a text between code points, so that no piece takes more than *size* bytes as JSON; one code point is one."""
-    step = max(size // 6, 1)  # what a control character takes, as \\u0000; none takes more
-    return [text[at : at + step] for at in range(0, len(text), step)]
-
-
 PROTOCOLS = {
     "plain": ("hub.protocols.plain", "Plain"),
     "hubbub.v1": ("hub.protocols.extended", "Extended"),

@@ -12,9 +12,10 @@ import orjson
 from msgspec.structs import replace
 
 from hub.limits import Limits
-from hub.messages import Command, Error, Event, Notice, WholeMessage
+from hub.messages import BODIES, Command, Event, Notice, WholeMessage
 from hub.protocols import WireProtocol, text_frame
-from hub.protocols.extended import event_fields, notice_fields
+from hub.protocols.cutting import split_fields
+from hub.protocols.extended import event_fields, notice_fields, split_event
 from hub.protocols.reading import read_command
 
 # What is not here is a `status`, whose payload names the event.
@@ -28,9 +29,12 @@ TYPES = {
     "tool_call_result": "tool_result",
     "progress": "progress",
     "run_error": "error",
+    "error": "error",
     "run_finished": "done",
 }
 PLAIN = {"text", "think", "tool_result", "progress", "error", "done"}  # one kind of event each: it needs no name
+
+AROUND = 256  # bytes that an envelope adds to what it holds
 
 
 class Envelope(WireProtocol):
@@ -40,39 +44,38 @@ class Envelope(WireProtocol):
         return read_command(data, limits)
 
     def event(self, event: Event) -> bytes:
-        return text_frame(orjson.dumps(_envelope(event) | {"id": f"{event.epoch}:{event.seq}"}))
+        data = orjson.dumps(_envelope(event_fields(event)))
+        if len(data) <= self.out_frame_bytes:
+            return text_frame(data)
+        return _frames(split_event(event, self.out_frame_bytes - AROUND))
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        message = replace(event, body=WholeMessage(message_id, content))
-        return text_frame(orjson.dumps(_envelope(message))) + self.event(event)
+        frames = split_event(replace(event, body=WholeMessage(message_id, content)), self.out_frame_bytes - AROUND)
+        frames[-1].pop("seq")
+        return _frames(frames) + self.event(event)
 
     def answer(self, notice: Notice) -> bytes:
-        fields = notice_fields(notice)
-        kind = "error" if isinstance(notice, Error) else "status"
-        about = {"agentId": fields.pop("agentId", None), "taskId": fields.pop("runId", None)}
-        name = {} if kind == "error" else {"event": notice.type}
-        del fields["type"]
-        return text_frame(
-            orjson.dumps({"type": kind, **about, "timestamp": _when(int(time() * 1000)), "payload": name | fields})
-        )
+        return _frames(split_fields(notice_fields(notice), self.out_frame_bytes - AROUND))
 
     notice = answer
 
 
-def _envelope(event: Event) -> dict[str, Any]:
-    payload = event_fields(event)
-    kind = TYPES.get(event.body.type, "status")
-    for name in ("type", "agentId", "runId", "epoch", "seq", "ts"):
-        payload.pop(name, None)
-    if kind not in PLAIN:
-        payload = {"event": event.body.type} | payload
-    return {
-        "type": kind,
-        "agentId": event.agentId,
-        "taskId": event.runId,
-        "timestamp": _when(event.ts),
-        "payload": payload,
-    }
+def _frames(frames: list[dict[str, Any]]) -> bytes:
+    return b"".join([text_frame(orjson.dumps(_envelope(fields))) for fields in frames])
+
+
+def _envelope(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return an event or a notice, as the extended protocol names it, in an envelope; takes *fields* apart."""
+    name = fields.pop("type")
+    kind = TYPES.get(name, "status")
+    envelope = {"type": kind, "agentId": fields.pop("agentId", None), "taskId": fields.pop("runId", None)}
+    if name in BODIES:
+        epoch, seq, ts = fields.pop("epoch"), fields.pop("seq", None), fields.pop("ts")
+        place = {} if seq is None else {"id": f"{epoch}:{seq}"}
+    else:
+        place, ts = {}, int(time() * 1000)
+    payload = fields if kind in PLAIN else {"event": name} | fields
+    return envelope | {"timestamp": _when(ts), "payload": payload} | place
 
 
 def _when(ts: int) -> str:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from hub.limits import Limits
 from hub.messages import Command, Event, Notice, WholeMessage
 from hub.protocols import WireProtocol, text_frame
+from hub.protocols.cutting import split_body, split_fields
 from hub.protocols.reading import read_command
 
 
@@ -19,17 +20,28 @@ class Extended(WireProtocol):
         return read_command(data, limits)
 
     def event(self, event: Event) -> bytes:
-        return text_frame(orjson.dumps(event_fields(event)))
+        fields = event_fields(event)
+        data = orjson.dumps(fields)
+        if len(data) <= self.out_frame_bytes:
+            return self.frame(fields, data)
+        return self._frames(split_event(event, self.out_frame_bytes))
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        message = event_fields(replace(event, body=WholeMessage(message_id, content)))
-        del message["seq"]  # the frame that follows carries it: a cut between the two loses nothing
-        return text_frame(orjson.dumps(message)) + self.event(event)
+        frames = split_event(replace(event, body=WholeMessage(message_id, content)), self.out_frame_bytes)
+        frames[-1].pop("seq")  # the frame that follows carries it: a cut between the two loses nothing
+        return self._frames(frames) + self.event(event)
 
     def answer(self, notice: Notice) -> bytes:
-        return text_frame(orjson.dumps(notice_fields(notice)))
+        return self._frames(split_fields(notice_fields(notice), self.out_frame_bytes))
 
     notice = answer
+
+    def frame(self, fields: dict[str, Any], data: bytes) -> bytes:
+        """Return *data*, which is *fields* as JSON, as this protocol puts it on the wire."""
+        return text_frame(data)
+
+    def _frames(self, frames: list[dict[str, Any]]) -> bytes:
+        return b"".join([self.frame(fields, orjson.dumps(fields)) for fields in frames])
 
 
 def event_fields(event: Event) -> dict[str, Any]:
@@ -42,6 +54,18 @@ def event_fields(event: Event) -> dict[str, Any]:
     frame |= attrs.asdict(event.body, filter=is_known)
     frame["epoch"], frame["seq"], frame["ts"] = event.epoch, event.seq, event.ts
     return frame
+
+
+def split_event(event: Event, size: int) -> list[dict[str, Any]]:
+    """Return an event in frames of at most *size* bytes; only the last has the seq: a cut between repeats them all."""
+    whole = event_fields(event)
+    if len(orjson.dumps(whole)) <= size:
+        return [whole]
+    pieces = [event_fields(replace(event, body=body)) for body in split_body(event.body, size // 2)]
+    frames = pieces if len(pieces) > 1 else split_fields(pieces[0], size)
+    for earlier in frames[:-1]:
+        del earlier["seq"]
+    return frames
 
 
 def notice_fields(notice: Notice) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import orjson
 from hub.limits import Limits
 from hub.messages import (
     Accepted,
+    Body,
     Chunk,
     Command,
     Error,
@@ -19,9 +20,12 @@ from hub.messages import (
     RunFinished,
     WholeMessage,
 )
-from hub.protocols import WireProtocol, split_text, text_frame
+from hub.protocols import WireProtocol, text_frame
+from hub.protocols.cutting import split_body, split_fields
 from hub.protocols.extended import notice_fields
 from hub.protocols.reading import read_command
+
+MENTIONED = 10  # messages that the text of an error names
 
 
 class Plain(WireProtocol):
@@ -35,28 +39,24 @@ class Plain(WireProtocol):
         say = FRAMES.get(type(event.body))
         if say is None:
             return b""
-        frame = say(event, event.body)
-        data = orjson.dumps(frame)
-        return text_frame(data) if len(data) <= self.out_frame_bytes else self._split(frame)
+        data = orjson.dumps(say(event, event.body))
+        return text_frame(data) if len(data) <= self.out_frame_bytes else self._split(event, event.body)
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        after = self.event(event)
-        frame = _message(event, WholeMessage(message_id, content))
+        after, body = self.event(event), WholeMessage(message_id, content)
+        frame = _message(event, body)
         if after:
             del frame["seq"]  # the frame that follows carries it: a cut between the two loses nothing
         data = orjson.dumps(frame)
-        return (text_frame(data) if len(data) <= self.out_frame_bytes else self._split(frame)) + after
+        return (text_frame(data) if len(data) <= self.out_frame_bytes else self._split(event, body, not after)) + after
 
-    def _split(self, frame: dict[str, Any]) -> bytes:
-        """Say a long text as several pieces; only the last has the seq, so a cut between them repeats them all."""
-        if "content" not in frame:
-            return text_frame(orjson.dumps(frame))
-        head = frame | {"type": "stream"}
-        texts = split_text(frame["content"], self.out_frame_bytes - len(orjson.dumps(head | {"content": ""})))
-        frames = [head | {"content": text} for text in texts]
-        for earlier in frames[:-1]:
-            earlier.pop("seq", None)
-        return b"".join(text_frame(orjson.dumps(one)) for one in frames)
+    def _split(self, event: Event, body: Body, is_last: bool = True) -> bytes:
+        """Say in several frames what is too long for one; only the last has the seq, so a cut between repeats all."""
+        pieces = split_body(body, self.out_frame_bytes // 2)
+        frames = [_without_none(FRAMES[type(piece)](event, piece)) for piece in pieces]
+        for earlier in frames[:-1] if is_last else frames:
+            del earlier["seq"]
+        return b"".join([text_frame(orjson.dumps(frame)) for frame in frames])
 
     def answer(self, notice: Notice) -> bytes:
         if isinstance(notice, Accepted) and notice.clientMsgId is None:
@@ -68,7 +68,8 @@ class Plain(WireProtocol):
                 message=f"the cursor no longer fits this session ({notice.reason}): "
                 "forget what was shown; what follows starts anew, and afterSeq=0 gives all that is kept",
             )
-        return text_frame(orjson.dumps(notice_fields(notice)))
+        frames = split_fields(notice_fields(notice), self.out_frame_bytes)
+        return b"".join([text_frame(orjson.dumps(frame)) for frame in frames])
 
     def notice(self, notice: Notice) -> bytes:
         return b""
@@ -116,7 +117,8 @@ def _failed(event: Event, body: RunError) -> dict[str, Any]:
 
 
 def _removed(event: Event, body: MessageRemoved) -> dict[str, Any]:
-    text = f"forget these messages ({body.reason}): {', '.join(body.messageIds)}"
+    ids, more = body.messageIds[:MENTIONED], len(body.messageIds) - MENTIONED
+    text = f"forget these messages ({body.reason}): {', '.join(ids)}" + (f" and {more} more" if more > 0 else "")
     return _without_none(_error(event, "message_removed", text)) | {"messageIds": body.messageIds}
 
 

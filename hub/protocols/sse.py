@@ -8,10 +8,10 @@ from abc import abstractmethod
 from typing import Any
 
 import orjson
-from msgspec.structs import replace
 
-from hub.messages import Event, Notice, WholeMessage
-from hub.protocols.extended import Extended, event_fields, notice_fields
+from hub.messages import BODIES, Event, Notice
+from hub.protocols.cutting import split_body
+from hub.protocols.extended import Extended
 
 
 def chunk(data: bytes) -> bytes:
@@ -31,19 +31,11 @@ PING = chunk(b": ping\n\n")
 class ServerSent(Extended):
     name = "sse"
 
-    def event(self, event: Event) -> bytes:
-        place = f"{event.epoch}:{event.seq}"
-        return server_sent(event.body.type, orjson.dumps(event_fields(event)), place)
-
-    def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        message = event_fields(replace(event, body=WholeMessage(message_id, content)))
-        del message["seq"]  # the event that follows carries it: a cut between the two loses nothing
-        return server_sent(message["type"], orjson.dumps(message)) + self.event(event)
-
-    def answer(self, notice: Notice) -> bytes:
-        return server_sent(notice.type, orjson.dumps(notice_fields(notice)))
-
-    notice = answer
+    def frame(self, fields: dict[str, Any], data: bytes) -> bytes:
+        kind = fields["type"]
+        # Notices have no place in the log, though some tell where it stands.
+        place = f"{fields['epoch']}:{fields['seq']}" if "seq" in fields and kind in BODIES else ""
+        return server_sent(kind, data, place)
 
 
 class OneRun(ServerSent):
@@ -58,7 +50,8 @@ class OneRun(ServerSent):
     def event(self, event: Event) -> bytes:
         if event.runId != self.run_id:
             return b""
-        said = [orjson.dumps(fields) for fields in self.said(event, event.body)]
+        bodies = split_body(event.body, self.out_frame_bytes // 2)
+        said = [orjson.dumps(fields) for body in bodies for fields in self.said(event, body)]
         place = f"id: {event.epoch}:{event.seq}\n".encode()
         # Only the last carries the place: a cut between them loses nothing.
         return b"".join(

@@ -198,6 +198,21 @@ async def test_a_chat_and_a_question_are_answered(driver: Driver, server: HubPro
     await driver.close()
 
 
+async def test_what_comes_in_several_frames_is_one_event(driver: Driver, hub: Hub) -> None:
+    """A long message, and a long answer that the agent gave in one piece."""
+    hub.agent("repeat.py", "def repeat(message: str):\n    return message")
+    await hub.start(out_frame_bytes=4096)
+    text = "".join(f"{n}\N{GRINNING FACE}" for n in range(2000))
+    await driver.join(hub.port, "repeat")
+    await driver.do("chat", id=1, sessionId="s1", message=text)
+    assert (await driver.until("chat-end", id=1))["text"] == text
+    await driver.until_event("run_finished")
+    heard = {event["type"]: event for event in driver.events()}
+    assert heard["user_message"]["content"] == text and "more" not in heard["user_message"]
+    assert list(whole(driver).values()) == [text]
+    await driver.close()
+
+
 async def test_killed_at_random_it_holds_what_the_agent_said(driver: Driver, server: HubProcess) -> None:
     """8 kills of its sockets in mid-answer, in each way: the text is exact, no event comes twice, none is missing."""
     chance = random.Random(seed())

@@ -15,7 +15,7 @@ from hub.cli.main import cli
 from hub.errors import HubError
 from hub.hosting.contract import Marks, Run
 from hub.limits import KiB, Limits, MiB
-from hub.messages import BODIES, COMMANDS, NOTICES, StopReason, codes
+from hub.messages import BODIES, COMMANDS, NOTICES, StopReason, codes, pieces
 from hub.settings import KINDS, PREFIX, Settings
 
 UNITS = {"MiB": MiB, "KiB": KiB, "s": 1}
@@ -147,9 +147,10 @@ def test_both_readmes_link_to_the_same_places() -> None:
     assert "README.zh-CN.md" in links[0] and "README.md" in links[1]
 
 
-def test_both_clients_have_the_same_table_of_codes() -> None:
-    """Which closes and errors are final is written once, and read by both."""
-    assert codes.javascript() in (ROOT / "hub" / "client_js" / "client.js").read_text()
+def test_both_clients_have_the_same_tables() -> None:
+    """Which closes and errors are final, and what comes in pieces, is written once, and read by both."""
+    code = (ROOT / "hub" / "client_js" / "client.js").read_text()
+    assert codes.javascript() in code and pieces.javascript() in code
 
 
 def test_the_close_codes_on_the_protocol_page_say_what_the_clients_do() -> None:

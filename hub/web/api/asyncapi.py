@@ -50,8 +50,8 @@ def _object(about: str, required: Schema, optional: Schema) -> Schema:
 PLAIN = {
     "stream": _object(
         "A piece of an answer; with `done` its end.",
-        {"type": {"const": "stream"}} | TEXT | SEQ,
-        {"stopReason": msgspec.json.schema(StopReason)},
+        {"type": {"const": "stream"}} | TEXT,
+        SEQ | {"stopReason": msgspec.json.schema(StopReason)},
     ),
     "message": _object("A message that came in one piece.", {"type": {"const": "message"}} | TEXT, SEQ),
     "error": _object(

@@ -7,7 +7,8 @@ import attrs
 import msgspec
 
 from hub.limits import Limits
-from hub.messages import BODIES, NOTICES, Author, Body, Command, Event, Notice, Usage, WholeMessage
+from hub.messages import BODIES, NOTICES, Author, Body, Command, Event, Notice, Usage
+from hub.protocols.cutting import CONTINUED, STREAMED
 
 Schema = dict[str, Any]
 PREFIX = "#/components/schemas/"
@@ -44,6 +45,8 @@ def schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[list[Sch
             _add(schema, {"type": {"const": kind.type}})
         if issubclass(kind, Body):
             _place(schema, kind, components["Event"])
+        if kind in CONTINUED:
+            schema["properties"]["more"] = {"const": True, "description": "the next frame goes on with this one"}
     components["Event"] = {
         "title": "Event",
         "description": components["Event"]["description"],
@@ -110,8 +113,8 @@ def _place(schema: Schema, kind: type[Body], event: Schema) -> None:
     }
     del place["body"]
     optional = {"agentId", "runId"}
-    if kind is WholeMessage:
-        optional.add("seq")  # for who wants whole messages, the event that follows carries it
+    if kind in STREAMED or kind in CONTINUED:
+        optional.add("seq")  # of an event in several frames the last has it, or the event that follows
     schema["properties"] |= place
     schema["required"] += [name for name in place if name not in optional]
 

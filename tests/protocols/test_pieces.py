@@ -1,0 +1,173 @@
+"""No frame is longer than `out_frame_bytes`: what is longer comes in several, and its reader has it whole."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import msgspec
+import orjson
+import pytest
+from support.hub import Hub
+from support.sockets import frames
+from support.waiting import PATIENCE
+
+from hub.client.frames import Frames
+from hub.messages import (
+    Author,
+    Body,
+    Chunk,
+    Event,
+    MessageRemoved,
+    Notice,
+    Reasoning,
+    Reset,
+    Subscribed,
+    ToolCallArgs,
+    UserMessage,
+    WholeMessage,
+)
+from hub.protocols import open_sized
+from hub.protocols.agui import OneAgui
+from hub.protocols.openai_chat import OneAnswer
+
+MOST = 4096
+ANN = Author("u1", "Ann")
+# One byte, four bytes, and a character that takes six as JSON: each 5,000 times.
+TEXT = "".join(f"{n}\N{GRINNING FACE}\0" for n in range(5000))
+PARTS = (
+    {"type": "text", "text": TEXT[:9000], "id": "p1"},
+    {"type": "image", "source": {"type": "data", "value": "QUJD" * 5000, "mimeType": "image/png"}},
+    *({"type": "text", "text": f"short {n}"} for n in range(300)),
+)
+HISTORY = tuple({"messageId": f"m{n}", "role": "user", "content": TEXT[: n * 40], "seq": n} for n in range(200))
+BODIES: list[Body] = [
+    Chunk("m", TEXT, 7),
+    Reasoning(messageId="m", delta=TEXT),
+    ToolCallArgs("c", TEXT),
+    MessageRemoved(tuple(f"m-{n}" for n in range(10_000)), "edited"),
+    UserMessage(messageId="m", author=ANN, content=TEXT, clientMsgId="c", parts=PARTS, metadata={"a": [1]}),
+    UserMessage(messageId="m", author=ANN, content="", parts=PARTS),
+]
+NOTICES: list[Notice] = [
+    Subscribed(sessionId="s", epoch="e", seq=9, history=HISTORY, active=(), ref=5),
+    Subscribed(sessionId="s", epoch="e", seq=9, history=({"messageId": "m", "content": TEXT, "parts": list(PARTS)},)),
+    Reset(sessionId="s", reason="too_old", epoch="e", messages=HISTORY),
+]
+NAMES = ("plain", "hubbub.v1", "hubbub.events")
+
+
+def event(body: Body) -> Event:
+    return Event("main", "r", body, "s", "e", 41, 1_700_000_000_000)
+
+
+def name(value: Any) -> str:
+    return f"{value.type}"
+
+
+@pytest.mark.parametrize("body", [*BODIES, WholeMessage("m", TEXT)], ids=name)
+@pytest.mark.parametrize("protocol", NAMES)
+def test_only_the_last_frame_of_a_long_event_has_its_place(protocol: str, body: Body) -> None:
+    """So a cut between them repeats the event."""
+    said = list(frames(open_sized(protocol, MOST).event(event(body))))
+    if protocol == "plain" and isinstance(body, (Reasoning, ToolCallArgs, UserMessage)):
+        assert said == []
+        return
+    assert max(len(orjson.dumps(frame)) for frame in said) <= MOST
+    *earlier, last = ["id" in frame or "seq" in frame for frame in said]
+    assert last and len(earlier) > 3 and not any(earlier)
+
+
+@pytest.mark.parametrize("body", BODIES, ids=name)
+def test_a_client_puts_a_long_event_together(body: Body) -> None:
+    """And has nothing before the last frame of it."""
+    reader = Frames()
+    heard = [reader.read(orjson.dumps(frame)) for frame in frames(open_sized("hubbub.v1", MOST).event(event(body)))]
+    assert heard[-1] == event(body) and not any(heard[:-1])
+
+
+def test_a_long_whole_message_is_text_by_its_offset() -> None:
+    reader = Frames()
+    heard = [
+        reader.read(orjson.dumps(frame))
+        for frame in frames(open_sized("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT))))
+    ]
+    assert heard[-1] == event(Chunk("m", TEXT, 0)) and not any(heard[:-1])
+    said = list(frames(open_sized("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT)))))
+    assert {frame["type"] for frame in said} == {"stream"}
+    assert all(TEXT[frame["offset"] :].startswith(frame["content"]) for frame in said)
+
+
+@pytest.mark.parametrize("notice", NOTICES, ids=name)
+@pytest.mark.parametrize("protocol", NAMES)
+def test_a_long_notice_comes_in_several_frames(protocol: str, notice: Notice) -> None:
+    """Each but the last with `more`."""
+    said = list(frames(open_sized(protocol, MOST).answer(notice)))
+    if protocol == "plain" and isinstance(notice, Reset):
+        assert [frame["code"] for frame in said] == ["reset"]
+        return
+    assert max(len(orjson.dumps(frame)) for frame in said) <= MOST
+    assert [("more" in frame.get("payload", frame)) for frame in said] == [True] * (len(said) - 1) + [False]
+    assert len(said) > 3
+
+
+@pytest.mark.parametrize("notice", NOTICES, ids=name)
+def test_a_client_puts_a_long_notice_together(notice: Notice) -> None:
+    reader = Frames()
+    heard = [reader.read(orjson.dumps(frame)) for frame in frames(open_sized("hubbub.v1", MOST).answer(notice))]
+    assert not any(heard[:-1])
+    assert msgspec.to_builtins(heard[-1]) == msgspec.to_builtins(notice)
+
+
+def test_what_a_cut_connection_left_is_forgotten() -> None:
+    """Another frame than the next piece ends what was begun."""
+    reader = Frames()
+    first, *_ = frames(open_sized("hubbub.v1", MOST).event(event(Chunk("m", TEXT, 0))))
+    assert reader.read(orjson.dumps(first)) is None
+    assert reader.read(b'{"type":"pong"}') is not None
+    last = {**first, "content": "whole", "seq": 41}
+    assert reader.read(orjson.dumps(last)) == event(Chunk("m", "whole", 0))
+
+
+@pytest.mark.parametrize("one", [OneAgui("r", "r", "s"), OneAnswer("main", "r", False)], ids=["agui", "openai"])
+def test_a_run_over_http_has_no_longer_frame(one: OneAgui | OneAnswer) -> None:
+    one.out_frame_bytes = MOST
+    sizes, texts = [], []
+    for line in one.event(event(Chunk("m", TEXT, 0))).split(b"\n"):
+        if line.startswith(b"data: "):
+            sizes.append(len(line))
+            fields = json.loads(line[6:])
+            texts.append(fields["delta"] if "delta" in fields else fields["choices"][0]["delta"]["content"])
+    assert "".join(texts) == TEXT and max(sizes) <= MOST
+    assert one.event(event(Chunk("m", TEXT, 0))).count(b"id: ") == 1
+
+
+LONG = """
+def long(message: str):
+    yield "x" * int(message)
+"""
+
+
+@pytest.mark.parametrize("protocols", [(), ("hubbub.v1",), ("hubbub.events",)], ids=["plain", "extended", "envelope"])
+async def test_a_client_that_takes_no_more_than_512_kib_gets_everything(hub: Hub, protocols: tuple[str, ...]) -> None:
+    """Live, and as one who comes later: aiohttp's client would close with 1009."""
+    hub.agent("long.py", LONG)
+    await hub.start()
+    size = 3 * 2**20
+    async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE):
+        for query in ("?sessionId=s1", "?sessionId=s1&afterSeq=0"):
+            async with http.ws_connect(
+                f"{hub.url}/api/v1/ws{query}", protocols=protocols, max_msg_size=512 * 1024 + 1
+            ) as ws:
+                if "after" not in query:
+                    chat = {"type": "chat", "agentId": "long", "sessionId": "s1", "message": " " * 600_000 + str(size)}
+                    await ws.send_str(json.dumps(chat))
+                heard = {"content": 0, "is_over": False}
+                while not heard["is_over"]:
+                    frame = json.loads(await ws.receive_str())
+                    body = {"type": frame["type"]} | frame.get("payload", frame)
+                    kind = body.get("event", body["type"])
+                    if kind in ("stream", "message", "text"):
+                        heard["content"] += len(body["content"])
+                    heard["is_over"] = bool(body.get("done")) or kind in ("run_finished", "done")
+                assert heard["content"] == size
