@@ -4,6 +4,7 @@ The bytes are chunks of HTTP/1.1 (RFC 9112, 7.1), so that they are the same for 
 `EPOCH:SEQ`, which a browser hands back as `Last-Event-ID`.
 """
 
+import functools
 from abc import abstractmethod
 from typing import Any
 
@@ -68,4 +69,9 @@ class OneRun(ServerSent):
     notice = answer
 
 
-SSE = ServerSent()
+@functools.cache
+def open_stream(out_frame_bytes: int) -> ServerSent:
+    """Return the one protocol for frames of at most so many bytes: its clients share what it encodes."""
+    stream = ServerSent()
+    stream.out_frame_bytes = out_frame_bytes
+    return stream

@@ -14,8 +14,7 @@ from hub.commands.client import Client, attach
 from hub.errors import BadId, HubError
 from hub.ids import ID_PATTERN
 from hub.messages import Error
-from hub.protocols import WireProtocol
-from hub.protocols.sse import PING, SSE
+from hub.protocols.sse import PING, OneRun, open_stream
 from hub.web.doorkeeper import principal
 from hub.web.routes import HUB, refuse_http_1_0
 
@@ -61,9 +60,13 @@ class EventStream:
     async def __aenter__(self) -> "EventStream":
         return self
 
-    async def open(self, protocol: WireProtocol = SSE) -> Client:
-        """Begin the response, and return its client; *protocol* gives chunks of HTTP."""
+    async def open(self, run: OneRun | None = None) -> Client:
+        """Begin the response, and return its client, who hears that run alone, or everything as server-sent events."""
         request, response = self._request, self.response
+        size = request.app[HUB].limits.out_frame_bytes
+        if run is not None:
+            run.out_frame_bytes = size
+        protocol = open_stream(size) if run is None else run
         response.enable_chunked_encoding()
         response.force_close()  # its connection ends with it: what was written past aiohttp is not followed by more
         await response.prepare(request)

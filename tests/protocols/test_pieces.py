@@ -30,6 +30,7 @@ from hub.messages import (
 from hub.protocols import open_sized
 from hub.protocols.agui import OneAgui
 from hub.protocols.openai_chat import OneAnswer
+from hub.protocols.sse import open_stream
 
 MOST = 4096
 ANN = Author("u1", "Ann")
@@ -127,6 +128,54 @@ def test_what_a_cut_connection_left_is_forgotten() -> None:
     assert reader.read(b'{"type":"pong"}') is not None
     last = {**first, "content": "whole", "seq": 41}
     assert reader.read(orjson.dumps(last)) == event(Chunk("m", "whole", 0))
+
+
+@pytest.mark.parametrize("what", BODIES, ids=name)
+def test_a_stream_of_events_has_no_longer_frame(what: Body) -> None:
+    """And an event's id on its last frame alone: a browser that comes back has the whole event again."""
+    reader, heard = Frames(), []
+    blocks = [block for block in open_stream(MOST).event(event(what)).split(b"\r\n") if b"data: " in block]
+    for block in blocks:
+        heard.append(reader.read(block.split(b"data: ")[1].strip()))
+    assert max(map(len, blocks)) <= MOST + 100  # the names of its lines come on top
+    assert [b"id: e:41" in block for block in blocks] == [False] * (len(blocks) - 1) + [True] and len(blocks) > 3
+    assert heard[-1] == event(what)
+
+
+OPENAI = {"model": "long", "messages": [{"role": "user", "content": "10000"}], "stream": True}
+AGUI = {"threadId": "s1", "runId": "r1", "messages": OPENAI["messages"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", OPENAI),
+        ("/v1/chat/completions", OPENAI | {"sessionId": "s1"}),
+        ("/api/v1/agents/long/agui", AGUI),
+        ("/api/v1/sessions/s1/events", None),
+    ],
+    ids=["openai", "openai in a session", "agui", "events"],
+)
+async def test_the_limit_is_obeyed_over_http(hub: Hub, path: str, body: dict[str, Any] | None) -> None:
+    """As it is set."""
+    hub.agent("long.py", LONG)
+    await hub.start(out_frame_bytes=MOST)
+    async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE):
+        if body is None:
+            chat = {"agentId": "long", "message": "10000"}
+            await http.post(f"{hub.url}/api/v1/sessions/s1/chat?wait=true", json=chat)
+        query = {"afterSeq": "0"} if body is None else {}
+        headers = {"Accept": "text/event-stream"}
+        method = "GET" if body is None else "POST"
+        async with http.request(method, hub.url + path, json=body, params=query, headers=headers) as answer:
+            assert answer.status == 200
+            lines = []
+            async for line in answer.content:
+                lines.append(line)
+                if any(end in line for end in (b"[DONE]", b"RUN_FINISHED", b"run_finished")):
+                    break
+    assert sum(line.count(b"x") for line in lines) >= 10_000
+    assert max(map(len, lines)) <= MOST
 
 
 @pytest.mark.parametrize("one", [OneAgui("r", "r", "s"), OneAnswer("main", "r", False)], ids=["agui", "openai"])

@@ -28,6 +28,7 @@ from hub.errors import (
 )
 from hub.messages import Chat, Id, Span, Usage
 from hub.protocols import openai_chat as mapping
+from hub.protocols.cutting import split_text
 from hub.protocols.openai_chat import Completion, OneAnswer, Refusal
 from hub.protocols.openai_shapes import ChatCompletion, Models, OpenAIError
 from hub.web import bodies
@@ -122,8 +123,9 @@ async def _stream(request: web.Request, asked: Completion, name: str, pieces: Pi
             while piece is not None:
                 if not isinstance(piece, str):
                     reason, usage = piece.reason, piece.usage
-                elif piece:
-                    await _say(request, response, mapping.delta(head, {"content": piece}))
+                else:
+                    for text in split_text(piece, limits_of(request).out_frame_bytes // 2):
+                        await _say(request, response, mapping.delta(head, {"content": text}))
                 piece = await anext(pieces, None)
         for fields in mapping.end(head, reason, usage, asked.wants_usage):
             await _say(request, response, fields)
