@@ -1,10 +1,36 @@
 """Clients whose sockets are killed at random: the short form of tests/torture."""
 
+import asyncio
 from pathlib import Path
 
 from support.kills import kills_lose_nothing
+from support.proxy import Fate, Proxy
+from support.waiting import PATIENCE
 
 
 async def test_clients_killed_at_random_hold_what_the_agent_said(tmp_path: Path) -> None:
     """30 kills over 15 clients, plain and extended, early and late: each text equals the agent's, each seq rises."""
     await kills_lose_nothing(tmp_path, sessions=5, clients=3, chunks=200, seconds=3.0, each=2)
+
+
+async def test_a_half_closed_connection_has_no_hole() -> None:
+    """The hub still speaks where its client has shut its own way: the proxy hands on all of it, also what it held."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"123456")
+        await reader.read()
+        writer.write(b"789")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    target = server.sockets[0].getsockname()
+    fate = Fate("half_close", at_byte=3, seconds=PATIENCE, to_hub=True, half_closed=PATIENCE)
+    proxy = await Proxy(lambda: target, [fate]).start()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            assert await reader.read() == b"123456789"
+            writer.close()
+    finally:
+        await proxy.stop()
+        server.close()

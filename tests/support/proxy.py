@@ -20,6 +20,7 @@ class Fate:
     seconds: float
     frozen: float = 0.1  # seconds from the freeze to the reset
     to_hub: bool = False  # which of the two ways a half-close shuts
+    half_closed: float = 1.0  # seconds from the half-close to the reset
 
     @classmethod
     def draw(cls, chance: random.Random, kinds: tuple[str, ...] = KINDS, most_bytes: int = 30_000) -> "Fate":
@@ -59,9 +60,11 @@ class Link:
         if self.frozen or self.client.is_closing():
             return
         if self.fate and not self.struck and self.sent + len(data) > self.fate.at_byte:
-            self.client.write(data[: self.fate.at_byte - self.sent])
+            left = self.fate.at_byte - self.sent
+            self.client.write(data[:left])
             self.sent = self.fate.at_byte
             self.strike()
+            self.from_hub(data[left:])  # a half-close towards the hub leaves this way open, and no hole in it
         else:
             self.sent += len(data)
             self.client.write(data)
@@ -83,7 +86,7 @@ class Link:
             if side is not None and side.can_write_eof() and not side.is_closing():
                 side.write_eof()
             self.shut, self.frozen = self.fate.to_hub, not self.fate.to_hub
-            self.timers.append(loop.call_later(1.0, self.reset))
+            self.timers.append(loop.call_later(self.fate.half_closed, self.reset))
 
     def freeze(self) -> None:
         """Take nothing more from either side; the bytes gather in the kernel and then in whoever sends."""
