@@ -93,6 +93,11 @@ async def nobody(question: Interrupt) -> Reply:
     raise AgentError("nobody can be asked here: ask in a session, which people can join", "nobody_to_ask")
 
 
+def no_call(run: "Run", agent: str, message: str) -> Call:
+    """Answer for other agents where none can be called."""
+    raise AgentError("no other agent can be called here")
+
+
 @attrs.frozen(kw_only=True)
 class Run:
     """What an agent may know about the answer it is giving.
@@ -107,7 +112,7 @@ class Run:
     message: str
     principal: Author
     history: Sequence[Past]
-    _call: Callable[["Run", str, str], Call] = attrs.field(alias="call", repr=False)
+    _call: Callable[["Run", str, str], Call] = attrs.field(default=no_call, alias="call", repr=False)
     _ask: Ask = attrs.field(default=nobody, alias="ask", repr=False)
     _shelf: Shelf = attrs.field(default=Shelf(), alias="shelf", repr=False)
     parts: Sequence[Mapping[str, Any]] = ()
@@ -116,7 +121,8 @@ class Run:
     def call(self, agent: str, message: str) -> Call:
         """Ask another agent; its text comes to the caller alone, and stops with this run.
 
-        It sees no history. Raises AgentError (`unknown_agent`, `agent_broken`, `call_depth`) when iterated.
+        It sees no history, and waits for a place of that agent where it has `max_runs`. Raises AgentError
+        (`unknown_agent`, `agent_broken`, `call_depth`, `call_deadlock`, `timeout`) when iterated.
         """
         return self._call(self, agent, message)
 

@@ -2,6 +2,7 @@
 
 import os
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -31,10 +32,10 @@ def said_too_much(agent: str, most: int) -> AgentError:
     return AgentError(f"agent {agent} said more than {size_text(most)} in one answer", "answer_too_long")
 
 
-def explain(agent: Agent, error: BaseException, given: Any = None) -> AgentError:
+def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], given: Any = None) -> AgentError:
     """Return what clients are told of an agent's exception; the rest goes to the hub's output, with its line.
 
-    *given* is the agent's generator, which stands at the line whose piece was refused.
+    *ids* are those of the run. *given* is the agent's generator, which stands at the line whose piece was refused.
     """
     if isinstance(error, AgentError):
         told = _clean(error)
@@ -42,7 +43,7 @@ def explain(agent: Agent, error: BaseException, given: Any = None) -> AgentError
     else:
         told = AgentError(f"agent {agent.id} failed; the hub's output says why")
         reason = f"{type(error).__name__}: {_text(error)}"
-    log.warning("agent failed", agent=agent.id, code=told.code, reason=reason[:200], at=_line(agent, error, given))
+    log.warning("agent failed", **ids, code=told.code, reason=reason[:200], at=_line(agent, error, given))
     return told
 
 

@@ -15,6 +15,7 @@ from hub.delivery.registry import Registry
 from hub.delivery.transport import are_direct_writes_safe
 from hub.errors import Draining, SessionDeleted
 from hub.hosting.folder import Agents
+from hub.hosting.places import Places
 from hub.ids import Key, id_of
 from hub.limits import Limits
 from hub.messages import DrainingNotice, Event, Message
@@ -23,7 +24,6 @@ from hub.node.recovering import recover_runs
 from hub.observe.counters import Counts
 from hub.seams import Seams
 from hub.sessions.pace import Pace
-from hub.sessions.places import Places
 from hub.sessions.session import Session
 from hub.settings import Settings
 from hub.storage.blobs import Files

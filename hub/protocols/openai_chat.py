@@ -38,6 +38,7 @@ EARLY_ENDS: dict[str, tuple[int, str]] = {
 STATUS: dict[str, int] = {
     "agent_broken": 503,
     "storage_unavailable": 503,
+    "timeout": 504,
     "model_aborted": 502,
     "model_rate_limited": 429,
     "model_timeout": 504,

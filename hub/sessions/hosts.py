@@ -1,19 +1,17 @@
 """What a session and a run stand on: contracts of a few names, which the node and the session's schedule fulfil."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from hub.hosting.contract import Call, Past
-from hub.hosting.contract import Run as RunView
-from hub.hosting.contract import Shelf
+from hub.hosting.contract import Past, Shelf
 from hub.hosting.folder import Agents
+from hub.hosting.places import Places
 from hub.ids import Key
 from hub.limits import Limits
 from hub.observe.counters import Counts
 from hub.seams import Seams
 from hub.sessions.outbox import Outbox
 from hub.sessions.pace import Pace
-from hub.sessions.places import Places
 from hub.storage.blobs import Files
 from hub.storage.log import Log
 
@@ -49,7 +47,6 @@ class RunOwner(Protocol):
     """The schedule of a session, as its runs see it."""
 
     outbox: Outbox
-    call: Callable[[RunView, str, str], Call]
     shelf: Shelf
 
     async def history(self, run: "Run") -> Sequence[Past]:

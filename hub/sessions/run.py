@@ -6,24 +6,19 @@ from enum import Enum, auto
 from typing import Any, cast
 
 import attrs
-import structlog
 
 from hub.errors import AgentError, HubError
-from hub.hosting.faults import explain
+from hub.hosting.answering import Answering
 from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
+from hub.ids import id_of
 from hub.messages import RunError, RunFinished, StopReason
-from hub.pools import running_agent
-from hub.sessions.deadlines import Deadlines
 from hub.sessions.hosts import RunOwner, SessionHost
 from hub.sessions.outbox import Item
-from hub.sessions.places import Place
 from hub.sessions.questions import Questions
 from hub.sessions.speech import Speech
 from hub.sessions.view import view
 from hub.storage.records import RunRecord
-
-log = structlog.get_logger()
 
 SLICE_SECONDS = 0.005  # a generator that never waits is given back to the loop this often
 
@@ -69,11 +64,9 @@ class Run:
     owner: RunOwner
     state: RunState = RunState.QUEUED
     stop_reason: StopReason | None = None
-    task: asyncio.Task[None] | None = None
     questions: Questions = attrs.field(init=False)
     speech: Speech = attrs.field(init=False)
-    deadlines: Deadlines = attrs.field(init=False)
-    _place: Place | None = None
+    _answering: Answering | None = None
     _refused: AgentError | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -96,8 +89,6 @@ class Run:
             between=self.speech.pause,
             changed=self._questions_changed,
         )
-        # While people or the log are waited for, the agent is not what is silent.
-        self.deadlines = Deadlines(stop=self.stop, is_excused=lambda: bool(self.questions.open or self.speech.pending))
 
     @property
     def id(self) -> str:
@@ -106,6 +97,12 @@ class Run:
     @property
     def ended(self) -> bool:
         return self.state is RunState.ENDED
+
+    @property
+    def answering(self) -> Answering:
+        """Return what answers; there is one from start() on."""
+        assert self._answering is not None
+        return self._answering
 
     @property
     def message_ids(self) -> tuple[str, ...]:
@@ -123,62 +120,56 @@ class Run:
         """Take a place of the agent, until the code has ended or will not be called."""
         assert self.agent is not None
         self._enter(RunState.STARTING)
-        self._place = self.host.places.take(self.agent)
+        self._answering = Answering(
+            place=self.host.places.take(self.agent),
+            ids={"session": id_of(self.record.key), "run": self.id, "agent": self.agent.id},
+            limits=self.host.limits,
+            stop=self.stop,
+            # While people or the log are waited for, the agent is not what is silent.
+            is_excused=lambda: bool(self.questions.open or self.speech.pending),
+            ended=self._worked,
+            abandoned=self._abandoned,
+        )
 
     def go(self) -> None:
         """Call the agent's code; its `run_started` is in the log."""
         if self.state is not RunState.STARTING:  # it was stopped, or left, meanwhile
             return
-        assert self.agent is not None
         self._enter(RunState.RUNNING)
-        marks, limits = self.agent.marks, self.host.limits
-        self.deadlines.start(marks.time_limit or limits.run_seconds, marks.silence_limit or limits.silence_seconds)
-        self.task = asyncio.create_task(self._work(self.agent), name=f"run {self.id}")
-        self.task.add_done_callback(self._worked)
+        self.answering.start(self._work(self.answering))
 
     def stop(self, reason: StopReason) -> None:
         """End the run for *reason*, when its work has stopped or after the grace time; twice is once."""
         if self.state in (RunState.ENDING, RunState.ENDED):
             return
-        if self.task is None:
+        if self.state is not RunState.RUNNING:
             self._end(reason)
             return
         self._enter(RunState.ENDING)
         self.stop_reason = reason
         self.questions.shut()
-        self.task.cancel()
-        self.deadlines.start_grace(self.host.limits.grace_seconds, self.abandon)
+        self.answering.cancel()
 
     def leave(self) -> None:
         """Stop without an end: the run stays in the log as started, and runs again at the next start."""
         if not self.ended:
             self._enter(RunState.ENDED)
         self.speech.close()
-        self.deadlines.clear()
         self.questions.leave()
-        if self.task is not None:
-            self.task.cancel()
-        elif self._place is not None:
-            self._place.release()
+        if self._answering is not None:
+            self._answering.cancel()
 
     def abandon(self) -> None:
         """End a run that was stopped without its work; nothing where it has ended, or was not stopped."""
-        if self.state is not RunState.ENDING:
-            return
-        log.warning("agent ignores its cancel; its later output is dropped", agent=self.record.agentId, run=self.id)
-        assert self.stop_reason is not None
-        assert self.agent is not None and self.task is not None and self._place is not None
-        self._end(self.stop_reason)
-        if self.agent.work is None:
-            # A thread goes on whatever its task does: it keeps its place, and is waited for.
-            self._place.give_back()
-            self.task.cancel()  # it may have swallowed one, and heed another
+        if self.state is RunState.ENDING:
+            self.answering.abandon()
 
     # --- the work ---------------------------------------------------------------------------------------------------
 
-    async def _work(self, agent: Agent) -> None:
+    async def _work(self, answering: Answering) -> None:
         # In one piece, though it is long: a token wakes each coroutine that is between the task and the agent.
-        limits, speech, deadlines, since = self.host.limits, self.speech, self.deadlines, 0.0
+        agent, deadlines = answering.agent, answering.deadlines
+        limits, speech, since = self.host.limits, self.speech, 0.0
         try:
             past = await self.owner.history(self) if agent.remembers else ()
         except HubError as error:  # the log's fault, not the agent's
@@ -186,7 +177,6 @@ class Run:
             self._refused = AgentError(error.message, error.code, retryable=True, retry_after_ms=wait)
             return
         run = view(self, past)
-        running_agent.set(agent.id)
         time = asyncio.get_running_loop().time
         try:
             async with aclosing(cast(Any, pieces(agent, run))) as given:
@@ -197,7 +187,7 @@ class Run:
                     try:
                         speech.say(piece) if type(piece) is str else await speech.take(piece)
                     except AgentError as refused:
-                        self._refused = explain(agent, refused, given)
+                        self._refused = answering.explain(refused, given)
                         return
                     if speech.closed:  # the run has ended without it: no more is taken
                         return
@@ -211,14 +201,13 @@ class Run:
             raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
 
     def _questions_changed(self) -> None:
-        self.deadlines.note()
+        if self._answering is not None:
+            self._answering.deadlines.note()
         self.owner.questions_changed()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _worked(self, task: asyncio.Task[None]) -> None:
-        assert self.agent is not None and self._place is not None
-        self._place.release()
         error = None if task.cancelled() else task.exception()
         if self.ended:
             return
@@ -227,11 +216,16 @@ class Run:
         elif self._refused is not None:
             self._end("error", self._refused)
         elif error is not None:
-            self._end("error", explain(self.agent, error))
+            self._end("error", self.answering.explain(error))
         elif task.cancelled():
-            self._end("error", explain(self.agent, AgentError(f"agent {self.agent.id} cancelled itself")))
+            self._end("error", self.answering.explain(AgentError(f"agent {self.record.agentId} cancelled itself")))
         else:
             self._end(self.speech.finish.reason)
+
+    def _abandoned(self) -> None:
+        if not self.ended:
+            assert self.stop_reason is not None
+            self._end(self.stop_reason)
 
     def fail(self, error: HubError | AgentError) -> None:
         """End a run that could not start."""
@@ -240,9 +234,8 @@ class Run:
     def _end(self, reason: StopReason, error: AgentError | None = None) -> None:
         self._enter(RunState.ENDED)
         last_id = self.speech.end()
-        self.deadlines.clear()
-        if self.task is None and self._place is not None:
-            self._place.release()
+        if self._answering is not None and self._answering.task is None:
+            self._answering.cancel()
         agent, items = self.record.agentId, []
         if error is not None:
             said = RunError(error.code, error.message, error.retryable, error.retry_after_ms)

@@ -8,10 +8,7 @@ from msgspec.structs import replace
 
 from hub.delivery.channel import Channel
 from hub.errors import HubError
-from hub.hosting.calls import calling
-from hub.hosting.contract import Call, Past
-from hub.hosting.contract import Run as RunView
-from hub.hosting.contract import Shelf
+from hub.hosting.contract import Past, Shelf
 from hub.hosting.hosted import Agent
 from hub.messages import RunStarted
 from hub.sessions.hosts import SessionHost
@@ -40,12 +37,10 @@ class Schedule:
     turn: asyncio.Lock = attrs.Factory(asyncio.Lock)
     draining: bool = False
     _is_drained: bool = False
-    call: Callable[[RunView, str, str], Call] = attrs.field(init=False)
     shelf: Shelf = attrs.field(init=False)
     _ends: dict[str, asyncio.Event] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
-        self.call = calling(self.host.agents, self.host.limits.call_depth)
         self.shelf = shelf(self.host.files, self.channel.key)
 
     # --- what its runs need of it (RunOwner) ------------------------------------------------------------------------

@@ -15,13 +15,15 @@ from support.packages import add_package
 from support.waiting import eventually
 
 from hub.errors import AgentBroken, UnknownAgent
-from hub.hosting.calls import calling
+from hub.hosting.calls import answer
 from hub.hosting.contract import Call, Marks, Message, Run
 from hub.hosting.folder import Agents
 from hub.hosting.functions import ReturnedNone
 from hub.hosting.hosted import Agent
 from hub.hosting.loader import ADAPTERS
 from hub.hosting.output import pieces
+from hub.hosting.places import Places
+from hub.limits import Limits
 from hub.messages import Author
 
 NUL_ERROR = "SyntaxError" if sys.version_info >= (3, 11, 4) else "ValueError"  # what Python says of a NUL in its code
@@ -613,11 +615,10 @@ async def test_the_close_waits_for_adapters_that_are_being_left(agents: Agents, 
 
 
 async def test_a_call_of_another_agent_keeps_its_adapter_open(agents: Agents, adapters: Path) -> None:
-    """`run.call` counts as an answer: the adapter is left when the call has ended."""
+    """It counts as an answer: the adapter is left when the call has ended."""
     (adapters / "noted.py").write_text(NOTED)
-    await only(agents, 'adapter = "noted"\nnotes = "n"\ntimes = 2', "a.toml")
-    call = calling(agents, 1)(a_run(), "a", "hi")
-    async with aclosing(aiter(call)) as heard:  # type: ignore[type-var]
+    await only(agents, 'adapter = "noted"\nnotes = "n"\ntimes = 99', "a.toml")
+    async with answer(Places(agents).take(agents.get("a")), Limits(), a_run()) as heard:
         assert await anext(heard) == "a heard hi"
         (agents.folder / "a.toml").unlink()
         assert await agents.reload_changed() == ["a"]
