@@ -15,6 +15,7 @@ from hub.hosting.hosted import Agent
 from hub.hosting.places import Place
 from hub.limits import Limits
 from hub.messages import StopReason
+from hub.observe.agents import run_ids
 from hub.pools import running_agent
 
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ class Answering:
         self.deadlines.start(marks.time_limit or limits.run_seconds, marks.silence_limit or limits.silence_seconds)
         context = copy_context()
         context.run(running_agent.set, self.agent.id)
+        context.run(run_ids.set, self.ids)
         self.task = asyncio.create_task(work, name=f"run {self.ids['run']}", context=context)
         self.task.add_done_callback(self._worked)
 

@@ -11,6 +11,7 @@ from hub.errors import AgentError
 from hub.hosting.functions import ReturnedNone
 from hub.hosting.hosted import Agent
 from hub.limits import Limits, size_text
+from hub.observe.agents import format_traceback
 
 log = structlog.get_logger()
 
@@ -33,17 +34,20 @@ def said_too_much(agent: str, most: int) -> AgentError:
 
 
 def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], given: Any = None) -> AgentError:
-    """Return what clients are told of an agent's exception; the rest goes to the hub's output, with its line.
+    """Return what clients are told of an agent's exception; the rest goes to the hub's output, with its traceback.
 
     *ids* are those of the run. *given* is the agent's generator, which stands at the line whose piece was refused.
     """
+    shown: dict[str, str] = {}
     if isinstance(error, AgentError):
         told = _clean(error)
         reason = told.message
     else:
         told = AgentError(f"agent {agent.id} failed; the hub's output says why")
         reason = f"{type(error).__name__}: {_text(error)}"
-    log.warning("agent failed", **ids, code=told.code, reason=reason[:200], at=_line(agent, error, given))
+        shown["exception"] = format_traceback(error)
+    at = _line(agent, error, given)
+    log.warning("agent failed", **ids, code=told.code, reason=reason[:200], at=at, **shown)
     return told
 
 

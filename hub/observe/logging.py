@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+from hub.observe.agents import take_up_logging
+
 
 def log_to_stderr() -> None:
     """Keep standard output for what the operator asked to read."""
@@ -20,5 +22,6 @@ def log_to_stderr() -> None:
         ],
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # one write a line, and no lock to inherit
     )
+    take_up_logging()
     # aiohttp logs each request that is no HTTP as an error with its traceback: anyone could fill the disk with it.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

@@ -118,8 +118,8 @@ async def test_a_pipe_that_nobody_reads_holds_nobody_up(hub: HubProcess) -> None
     before, gap = re.split(r"(?<=\n)(?=[^\n]*output was dropped)", hub.log)
     kept = numbers(before)
     assert kept == [*range(len(kept))] and len(kept) * len(LINE) > QUEUE_BYTES / 2
-    # Dropped were also: the half character, the log line of the failure.
-    assert f"lines={count - len(kept) + 2}" in re.sub("\x1b\\[[0-9;]*m", "", gap)
+    # Dropped were also: the half character, the log line of the failure and its traceback of four lines.
+    assert f"lines={count - len(kept) + 6}" in re.sub("\x1b\\[[0-9;]*m", "", gap)
     assert gap.count("agent failed") == 1
 
 
