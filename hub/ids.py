@@ -3,6 +3,8 @@
 import re
 from typing import NewType
 
+from hub.text import cut
+
 ID_PATTERN = r"[A-Za-z0-9._:@-]{1,128}"
 ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ : @ -"
 DEFAULT_TENANT = "default"
@@ -26,7 +28,7 @@ def bad_id(name: str, value: str | None = None) -> str:
 
 def short(text: str) -> str:
     """Return a client's text as an error may quote it."""
-    return repr(text if len(text) <= 40 else text[:40] + "…")
+    return repr(cut(text, 41, "…"))
 
 
 def session_key(tenant: str, session_id: str) -> Key:

@@ -13,6 +13,7 @@ from hub.messages import Kept
 from hub.storage.blobs import Files
 from hub.storage.records import File
 from hub.storage.uploads import Upload
+from hub.text import cut
 
 
 @attrs.frozen
@@ -71,5 +72,5 @@ async def file(hub: Hub, who: Principal, file_id: str) -> Stored:
     """Return a file; raises UnknownFile, also for one of another tenant."""
     found = await hub.node.files.file(file_id)
     if tenant_of(found.key) != who.tenant:
-        raise UnknownFile(f"there is no file {file_id[:128]}")
+        raise UnknownFile(f"there is no file {cut(file_id, 128)}")
     return Stored(found, hub.node.files)

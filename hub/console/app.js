@@ -1,6 +1,6 @@
 // The page: what it knows (ui), what can be done (act), and one drawing of it for each frame.
 import { connect } from '/client.js'
-import { html, render } from './html.js'
+import { cut, html, render } from './html.js'
 import { Follower } from './scroll.js'
 import { another, past } from './past.js'
 import { following } from './session.js'
@@ -137,7 +137,7 @@ const act = {
 
   title() {
     const known = ui.past.sessions.find(({ sessionId }) => sessionId === ui.sessionId)?.title
-    return known || ui.session?.items.find(({ kind }) => kind === 'user')?.text.slice(0, 80) || t('untitled')
+    return known || cut(ui.session?.items.find(({ kind }) => kind === 'user')?.text ?? '', 80) || t('untitled')
   },
 
   save(item, message) {

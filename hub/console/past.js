@@ -1,4 +1,5 @@
 // Past sessions, from HTTP: the newest first, each with its name or the first thing that was said in it.
+import { cut } from './html.js'
 import { ask } from './talk.js'
 
 const SOON_MS = 400
@@ -7,7 +8,7 @@ const JSON_BODY = { 'Content-Type': 'application/json' }
 
 /** A name for a fork: that of its session with a number, the first that is free. */
 export function another(title, sessions) {
-  const base = title.replace(/ \(\d+\)$/, '').slice(0, 190)
+  const base = cut(title.replace(/ \(\d+\)$/, ''), 190)
   const taken = new Set(sessions.map((one) => one.title))
   let number = 2
   while (taken.has(`${base} (${number})`)) number++
@@ -61,7 +62,7 @@ export function past(ui, change) {
     if (title || firsts.has(sessionId)) return
     const before = forgotten
     const { data } = await ask(`${place(sessionId)}/messages?limit=1`)
-    if (data.length && before === forgotten) firsts.set(sessionId, data[0].content.trim().slice(0, 80))
+    if (data.length && before === forgotten) firsts.set(sessionId, cut(data[0].content.trim(), 80))
   }
 
   function soon() {

@@ -1,4 +1,5 @@
 // The open session: what the hub says of it goes through reduce(), and what a person does goes to the hub.
+import { cut } from './html.js'
 import { EMPTY, isBusy, reduce, textOf } from './session.js'
 import { t } from './words.js'
 
@@ -82,7 +83,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   /** Let screen readers hear an answer once it is whole. */
   function tell({ runId, agentId }) {
     const run = ui.session.items.findLast(({ kind, id }) => kind === 'run' && id === runId)
-    if (run) change({ said: `${agentId}: ${textOf(run).slice(0, 2000) || t(run.stopReason ?? 'nothing')}` })
+    if (run) change({ said: `${agentId}: ${cut(textOf(run), 2000) || t(run.stopReason ?? 'nothing')}` })
   }
 
   function chat(content) {

@@ -14,7 +14,7 @@ from hub.hosting.contract import Call, Finish
 from hub.hosting.contract import Message as Whole
 from hub.hosting.contract import Reply
 from hub.hosting.contract import Run as RunView
-from hub.hosting.faults import refuse, said_too_much
+from hub.hosting.faults import refuse, said_too_much, utf8
 from hub.hosting.output import KINDS, pieces
 from hub.hosting.places import Place
 from hub.limits import Limits
@@ -136,7 +136,7 @@ class Feed:
     async def _give(self, piece: Given) -> None:
         if isinstance(piece, str):
             most = self.answering.limits.run_bytes
-            self._size += len(piece) if piece.isascii() else len(piece.encode(errors="replace"))
+            self._size += len(piece) if piece.isascii() else len(utf8(self.run.agent, piece))
             if self._size > most:
                 raise said_too_much(self.run.agent, most)
         self._given.append(piece)

@@ -12,6 +12,7 @@ from hub.hosting.functions import ReturnedNone
 from hub.hosting.hosted import Agent
 from hub.limits import Limits, size_text
 from hub.observe.agents import format_traceback
+from hub.text import clean, cut
 
 log = structlog.get_logger()
 
@@ -26,6 +27,15 @@ def refuse(agent: str, piece: object) -> AgentError:
         f"agent {agent} gave {type(piece).__name__}; it may yield or return str, Message, Finish or an event",
         "agent_bad_output",
     )
+
+
+def utf8(agent: str, text: str) -> bytes:
+    """Return an agent's text as UTF-8; raises AgentError for a lone surrogate."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        line = f"agent {agent} gave text with a lone surrogate, which no UTF-8 can hold"
+        raise AgentError(line, "agent_bad_output") from None
 
 
 def said_too_much(agent: str, most: int) -> AgentError:
@@ -47,14 +57,14 @@ def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], given: A
         reason = f"{type(error).__name__}: {_text(error)}"
         shown["exception"] = format_traceback(error)
     at = _line(agent, error, given)
-    log.warning("agent failed", **ids, code=told.code, reason=reason[:200], at=at, **shown)
+    log.warning("agent failed", **ids, code=told.code, reason=cut(reason, 200), at=at, **shown)
     return told
 
 
 def _clean(error: AgentError) -> AgentError:
     """Return the agent's own words as the log can hold them: text that is UTF-8, a code that is text."""
     code = error.code if isinstance(error.code, str) else "agent_error"
-    message, code = (_text(text).encode(errors="replace").decode()[:1000] for text in (error.message, code))
+    message, code = (cut(clean(_text(text)), 1000) for text in (error.message, code))
     wait = error.retry_after_ms if is_count(error.retry_after_ms) else None
     return AgentError(message, code, retryable=error.retryable is True, retry_after_ms=wait)
 

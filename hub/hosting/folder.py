@@ -12,11 +12,12 @@ import structlog
 from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.contract import Place
 from hub.hosting.functions import Broken
-from hub.hosting.hosted import Agent, one_line
+from hub.hosting.hosted import Agent
 from hub.hosting.importing import is_agent_file, run_import
 from hub.hosting.loader import load_file, load_table
 from hub.hosting.modules import Modules, Stamp, differ
 from hub.ids import bad_id, is_id
+from hub.text import cut, one_line
 
 log = structlog.get_logger(__name__)
 
@@ -142,7 +143,7 @@ class Agents:
         agent = self._agents.get(agent_id)
         if agent is None:
             there = ", ".join(one.id for one in self.all() if not one.error) or "none"
-            raise UnknownAgent(f"there is no agent {agent_id[:128]}; there are: {there}", agentId=agent_id)
+            raise UnknownAgent(f"there is no agent {cut(agent_id, 128)}; there are: {there}", agentId=agent_id)
         return agent
 
     def get(self, agent_id: str) -> Agent:

@@ -8,7 +8,6 @@ import attrs
 from hub.hosting.contract import Marks, Run
 
 THREAD_RUNS = 32  # at a time, for an agent that takes a thread for each
-LINE = 300  # characters of a description or an error
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -44,8 +43,3 @@ class Agent:
         """Return the agent as the wire names it."""
         said = {"agentId": self.id, "description": self.description, "status": "broken" if self.error else "ok"}
         return said | ({"error": self.told} if self.error else {})
-
-
-def one_line(text: str) -> str:
-    """Return *text* in one line that JSON can hold."""
-    return " ".join(text.encode(errors="replace").decode().split())[:LINE]

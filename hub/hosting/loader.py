@@ -18,11 +18,12 @@ import msgspec
 from hub.errors import AgentError
 from hub.hosting.contract import Adapter, Marks, Place
 from hub.hosting.functions import Broken, answered, caller, find, worked
-from hub.hosting.hosted import Agent, one_line
+from hub.hosting.hosted import Agent
 from hub.hosting.importing import run_import
 from hub.hosting.modules import PACKAGE
 from hub.plugins import PluginError, find_plugins, load_plugin, refuse
 from hub.settings import hint
+from hub.text import one_line
 
 # The hub's own adapters, by kind. Other packages add theirs by entry points of the group `hubbub.adapters`.
 ADAPTERS = {"openai_chat": "hub.adapters.openai_chat"}

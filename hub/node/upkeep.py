@@ -10,6 +10,7 @@ from hub.delivery.connection import Connection
 from hub.node.node import Node
 from hub.node.watchdog import Watchdog
 from hub.observe.load import ThreadLoad
+from hub.text import cut
 
 log = structlog.get_logger()
 
@@ -123,7 +124,7 @@ async def reload(node: Node, agent_id: str) -> None:
 def log_loaded(node: Node, agent_id: str) -> None:
     agent = next((agent for agent in node.agents.all() if agent.id == agent_id), None)
     if agent is None:
-        log.info("agent removed", agent=agent_id[:128])
+        log.info("agent removed", agent=cut(agent_id, 128))
     elif agent.error:
         log.warning("agent broken", agent=agent_id, reason=agent.error)
     else:

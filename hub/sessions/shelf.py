@@ -4,6 +4,7 @@ from hub.errors import AgentError, HubError, UnknownFile
 from hub.hosting.contract import Shelf
 from hub.ids import Key
 from hub.storage.blobs import Files
+from hub.text import cut
 
 
 def shelf(files: Files, key: Key) -> Shelf:
@@ -13,7 +14,7 @@ def shelf(files: Files, key: Key) -> Shelf:
         try:
             record = await files.file(file_id)
             if record.key != key:
-                raise UnknownFile(f"there is no file {file_id[:128]}")
+                raise UnknownFile(f"there is no file {cut(file_id, 128)}")
             return await files.read(record)
         except HubError as refusal:
             raise AgentError(refusal.message, refusal.code) from None

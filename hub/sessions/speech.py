@@ -12,13 +12,14 @@ from hub.errors import AgentError
 from hub.hosting.contract import Finish
 from hub.hosting.contract import Message as Whole
 from hub.hosting.contract import Shelf
-from hub.hosting.faults import is_count, refuse, said_too_much
+from hub.hosting.faults import is_count, refuse, said_too_much, utf8
 from hub.hosting.output import KINDS
 from hub.limits import Limits, size_text
 from hub.messages import FINISH_REASONS, Body, Interrupt, Message, Reasoning, ToolCallResult, Usage, WholeMessage
 from hub.messages.parts import Parts, Plain, plain
 from hub.pools import hub_work
 from hub.sessions.outbox import Item, Outbox
+from hub.text import cut
 
 
 def _is_sound(finish: Finish) -> bool:
@@ -64,7 +65,7 @@ class Speech:
         """Stream a piece of text."""
         if self.closed or not text:
             return
-        size, limits = len(text) if text.isascii() else len(self._utf8(text)), self.limits
+        size, limits = len(text) if text.isascii() else len(utf8(self.agent, text)), self.limits
         # What follows is counted and put here, not in functions of their own: it is done for every token.
         total = self._total + size
         if total > limits.run_bytes:
@@ -79,13 +80,6 @@ class Speech:
         self.outbox.say(self.run, self.agent, self.message_id, self._offset, text, size, self._landed)
         self._parts.append(text)
         self._offset += len(text)
-
-    def _utf8(self, text: str) -> bytes:
-        try:
-            return text.encode()
-        except UnicodeEncodeError:
-            line = f"agent {self.agent} gave text with a lone surrogate, which no UTF-8 can hold"
-            raise AgentError(line, "agent_bad_output") from None
 
     def _landed(self, size: int) -> None:
         self.pending -= size
@@ -126,7 +120,7 @@ class Speech:
         if self.closed:
             return
         parts, content = self._parts_of(whole), str.__str__(whole.content)
-        size = len(self._utf8(content))
+        size = len(utf8(self.agent, content))
         self._count(size)
         self.pause()
         self.texts.append(self._message(content, parts))
@@ -169,7 +163,7 @@ class Speech:
         if self.closed or not isinstance(content, str) or len(content) <= limits.result_bytes // 4:
             return result
         with hub_work():
-            data = await asyncio.to_thread(self._utf8, content)  # of 32 MiB it takes long enough to be felt
+            data = await asyncio.to_thread(utf8, self.agent, content)  # of 32 MiB it takes long enough to be felt
         if len(data) <= limits.result_bytes or self.closed:
             return result
         if len(data) > limits.file_bytes:
@@ -178,8 +172,8 @@ class Speech:
         name = "tool-result.txt"[: limits.file_name_length]
         file_id = await self.shelf.keep(name, "text/plain; charset=utf-8", data)
         end = min(limits.result_start_bytes, limits.result_bytes)
-        start = data[:end].decode(errors="ignore")  # cut between two code points
-        return attrs.evolve(result, content=start, fileId=file_id, size=len(data))
+        whole = data[:end].decode(errors="ignore")  # the code points for which there is room
+        return attrs.evolve(result, content=cut(content, len(whole)), fileId=file_id, size=len(data))
 
     def question(self, asked: Interrupt) -> Interrupt:
         """Return a question as it is kept, with an id of its own; the Questions of the run say it."""

@@ -38,6 +38,7 @@ from hub.storage.log import FileStore
 from hub.storage.private import make_private, touch_private
 from hub.storage.records import File
 from hub.storage.uploads import Upload
+from hub.text import cut
 
 log = structlog.get_logger()
 
@@ -282,7 +283,7 @@ class Files:
 
 
 def _unknown(file_id: str) -> UnknownFile:
-    return UnknownFile(f"there is no file {file_id[:128]}")
+    return UnknownFile(f"there is no file {cut(file_id, 128)}")
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -7,6 +7,7 @@ from aiohttp import web
 from hub.commands.hub import Hub
 from hub.errors import Draining, HubError, Refused, StorageUnavailable, UnknownAgent
 from hub.protocols import protocol_names
+from hub.text import cut
 from hub.web.api import agents, agui, documents, files, openai, sessions
 from hub.web.api.metrics import metrics
 from hub.web.doorkeeper import doorkeeper
@@ -87,7 +88,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionError:  # the client went away, during its handshake perhaps: nobody hears this
         return web.Response(status=499)
     except Exception:
-        log.exception("a request failed", path=request.path[:200])
+        log.exception("a request failed", path=cut(request.path, 200))
         return said(Failure(error="the hub failed; its output says why", code="internal"), status=500)
 
 

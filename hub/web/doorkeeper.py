@@ -10,6 +10,7 @@ from hub.access.doors import host_fits, origin_fits
 from hub.access.principal import LOCAL, Principal
 from hub.errors import Refused
 from hub.settings import Settings
+from hub.text import cut
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ def doorkeeper(settings: Settings) -> Middleware:
 
 
 def _refused(setting: str, header: str, value: str) -> Refused:
-    shown = ascii(value[:200])
+    shown = ascii(cut(value, 200))
     hint = " (a page opened from disk: serve it with python3 -m http.server)" if value == "null" else ""
     log.warning(f"{header} refused", value=shown, setting=setting, hint=f"add it to `{setting}` in hubbub.toml{hint}")
     return Refused(f"this {header} is not allowed here: add it to `{setting}` in hubbub.toml{hint}")

@@ -19,6 +19,7 @@ from hub.errors import BadId, BadQuery, HubError
 from hub.ids import bad_id, short
 from hub.limits import Limits
 from hub.protocols.reading import ID_FIELDS, split_error
+from hub.text import cut
 
 log = structlog.get_logger()
 
@@ -109,7 +110,7 @@ def refuse_http_1_0(request: web.Request) -> None:
     A browser shows nothing of the answer to a WebSocket's handshake: the operator reads it in the hub's output.
     """
     if request.version < HttpVersion11:
-        log.warning("HTTP/1.0 refused", path=request.path[:200], hint=UPGRADE)
+        log.warning("HTTP/1.0 refused", path=cut(request.path, 200), hint=UPGRADE)
         raise web.HTTPVersionNotSupported()
 
 

@@ -15,7 +15,7 @@ from hub.commands.table import TABLE
 HUB, TESTS = ROOT / "hub", ROOT / "tests"
 
 # The ground: all folders may import it. It imports nothing of the hub but itself.
-GROUND = {"errors", "forks", "ids", "limits", "plugins", "pools", "seams", "settings", "messages", "observe"}
+GROUND = {"errors", "forks", "ids", "limits", "plugins", "pools", "seams", "settings", "text", "messages", "observe"}
 # What each folder of hub/ may import of the hub, beside itself and the ground. The order is that of the floors: what a
 # folder imports stands before it. A name with a dot is one module of a folder, not the whole of it.
 FOLDERS: dict[str, set[str]] = {

@@ -205,6 +205,20 @@ async def test_with_a_session_the_answer_is_heard_there_too(client: AsyncOpenAI,
     assert socket.text() == "hello there" + said
 
 
+@pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}])
+async def test_half_a_character_is_no_answer(hub: Hub, session: dict[str, str]) -> None:
+    """Neither whole nor in a stream does a lone surrogate leave the hub."""
+    hub.agent("half.py", "async def half(message: str):\n    yield 'so '\n    yield '\\ud83d'\n")
+    await hub.start()
+    async with AsyncOpenAI(base_url=f"{hub.url}/v1", api_key="any", max_retries=0, timeout=PATIENCE) as client:
+        asked: Any = {"model": "half", "messages": HELLO, "extra_body": session}
+        with pytest.raises(openai.UnprocessableEntityError, match="lone surrogate"):
+            await client.chat.completions.create(**asked)
+        with pytest.raises(openai.APIError, match="lone surrogate"):
+            async for _ in await client.chat.completions.create(stream=True, **asked):
+                pass
+
+
 async def test_a_failure_in_a_session_is_told(client: AsyncOpenAI) -> None:
     """As an error of the request, or in the stream after what was said."""
     late: Any = [{"role": "user", "content": "late"}]

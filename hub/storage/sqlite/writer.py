@@ -26,6 +26,7 @@ from hub.storage.sqlite import strips
 from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.storage.sqlite.plan import NONE, Cut, Delete, Job, Outcome, Plan, Standing
 from hub.storage.sqlite.wal import BUSY_MS, CHECKPOINT_PAGES, Room
+from hub.text import cut
 
 MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
 KNOWN_HEADS = 50_000  # past it they are read again when needed
@@ -187,8 +188,8 @@ class Writer:
         for label in plan.labels:
             for name, value in label.changes.items():
                 self.db.execute(sql.RELABEL[name], (value, label.key))
-        for cut, floors in plan.cuts:
-            pieces = (orjson.dumps(cut.pieces).decode(),)
+        for trimming, floors in plan.cuts:
+            pieces = (orjson.dumps(trimming.pieces).decode(),)
             for statement in sql.CUT:
                 self.db.execute(statement, pieces)
             floors.update(sql.one(self.db, sql.FLOORS, pieces))
@@ -264,7 +265,7 @@ class Writer:
     def _complain(self, error: Exception) -> None:
         if time.monotonic() >= self.silent_until:
             self.silent_until = time.monotonic() + 5.0
-            _log.error("log_unwritable", path=str(self.path), error=str(error)[:200])
+            _log.error("log_unwritable", path=str(self.path), error=cut(str(error), 200))
 
 
 def open_file(writer: Writer, undo: ExitStack) -> None:

@@ -1,0 +1,58 @@
+"""Text is cut where a character ends as people see it, and what the hub says is text that UTF-8 can hold."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.text import cut, one_line
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one character of five code points
+FLAG = "\U0001f1e9\U0001f1ea"
+TEXT = st.text(
+    st.sampled_from(["a", " ", "\r", "\n", "e", "\u0301", "\u200d", *FAMILY, *FLAG, "\ud83d", "\u0915", "\u094d"])
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "start"),
+    [
+        ("short", 5, "short"),
+        ("longer", 4, "long"),
+        (f"ab{FAMILY}c", 7, f"ab{FAMILY}"),
+        (f"ab{FAMILY}c", 6, "ab"),
+        (f"ab{FAMILY}c", 3, "ab"),
+        ("e\u0301e\u0301", 3, "e\u0301"),
+        (FLAG * 300, 501, FLAG * 250),
+        ("a\r\nb", 2, "a"),
+    ],
+)
+def test_a_cut_is_between_two_characters(text: str, most: int, start: str) -> None:
+    """Also where a character is an emoji of several, a flag, or a letter with an accent of its own."""
+    assert cut(text, most) == start
+
+
+def test_a_cut_with_a_mark_is_no_longer() -> None:
+    """The mark stands where something is left out, and counts."""
+    assert (
+        cut("longer", 6, "…") == "longer" and cut("longer", 5, "…") == "long…" and cut(f"abc{FAMILY}", 5, "…") == "abc…"
+    )
+
+
+@pytest.mark.parametrize("most", [1, 300, 9_999])
+def test_a_character_without_end_is_cut_all_the_same(most: int) -> None:
+    """One of ten thousand accents is longer than the room: the cut is between two of them."""
+    assert len(cut("e" + "\u0301" * 10_000, most)) == most
+
+
+@given(TEXT, st.integers(0, 12))
+def test_a_cut_is_the_start_and_is_bounded(text: str, most: int) -> None:
+    """Whatever the text."""
+    start = cut(text, most)
+    assert text.startswith(start) and len(start) <= most
+
+
+@given(TEXT, st.integers(1, 12))
+def test_one_line_is_one_line_of_utf_8(text: str, most: int) -> None:
+    """A lone surrogate is marked."""
+    line = one_line(text, most)
+    assert line.encode().decode() == line and len(line) <= most and len(line.splitlines()) <= 1
