@@ -16,9 +16,10 @@ from rich.text import Text
 from hub.cli.failures import CommandFailed
 from hub.cli.hubs import base, opened
 from hub.cli.keyboard import history, keys, quiet
+from hub.cli.markdown import markdown
 from hub.cli.questions import payload
 from hub.cli.records import who
-from hub.cli.screen import Screen, markdown
+from hub.cli.screen import Screen
 from hub.cli.text import safe
 from hub.client import Answer, Client, Closed, Failure, Session
 from hub.messages import Event, Interrupt, Reset
@@ -230,9 +231,9 @@ class Talk:
     def say(self, what: RenderableType) -> None:
         """Print above what is being written, or above the answers that grow."""
         if self.prompt.app.is_running:
-            run_in_terminal(lambda: self.console.print(what))
+            run_in_terminal(lambda: self.console.print(what, crop=False))
         else:
-            self.console.print(what)  # where a Live is on, rich prints above it
+            self.console.print(what, crop=False)  # where a Live is on, rich prints above it
 
     async def _join(self, session: str) -> None:
         if self._reading is not None and session == self.session.id:
@@ -309,7 +310,8 @@ class Talk:
     async def history(self, count: str = "") -> bool:
         for message in await self.session.history(int(count or 20)):
             self.say(Text(f"{safe(who(message))}:", style="bold"))
-            self.say(markdown(safe(message["content"])))
+            text = safe(message["content"])
+            self.say(Text(text) if message["role"] == "user" else markdown(text))
         return True
 
     async def help(self, _: str = "") -> bool:

@@ -55,7 +55,7 @@ async def _title(url: str, listed: dict[str, Any]) -> str:
     if not title and listed["messages"]:
         with contextlib.suppress(CommandFailed):  # deleted since it was listed
             said = (await get(url, _path(listed["sessionId"]) + "/messages", limit=1))["data"]
-    return one_line(title or "".join(one["content"] for one in said), TITLE, " …")
+    return one_line(title or "".join(one["content"] for one in said), TITLE, "…")
 
 
 def _path(session: str) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import attrs
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
-from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.text import Text
 
+from hub.cli.markdown import markdown
 from hub.cli.questions import asks, closed, wanted
 from hub.cli.text import Blocks, safe
 from hub.client import Unknown
@@ -34,11 +34,6 @@ FRAME_SECONDS = 1 / 30
 SILENT_ENDS = ("end_turn", "max_tokens", "error")  # an error was told just before
 
 
-def markdown(text: str) -> Markdown:
-    """Return Markdown that does nothing but show: addresses stand beside their links, and no link hides another."""
-    return Markdown(text, hyperlinks=False)
-
-
 @attrs.define
 class Bottom:
     """The last lines of something that may be taller than the screen."""
@@ -47,7 +42,8 @@ class Bottom:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         room = max(1, console.size.height - 2)
-        for line in console.render_lines(self.inner, options.update(height=None), pad=False)[-room:]:
+        narrower = options.update(width=max(1, options.max_width - 1), height=None)  # so that code is wrapped here
+        for line in console.render_lines(self.inner, narrower, pad=False)[-room:]:
             yield from line
             yield Segment.line()
 

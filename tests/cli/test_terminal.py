@@ -533,7 +533,7 @@ async def test_sessions_are_listed_the_newest_first(hub: Hub) -> None:
     assert sorted(listed) == sorted(
         [
             ["empty", "", "0"],
-            ["newer", "what ␛[1mis a long question a long question a long …", "2"],
+            ["newer", "what ␛[1mis a long question a long question a long question…", "2"],
             ["named", "Plans [b]", "2"],
             ["older", "hi", "2"],
         ]

@@ -1,0 +1,91 @@
+"""Markdown on a terminal: drawn, but with nothing left out that was said."""
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.markdown import CodeBlock, Markdown, MarkdownElement, TableElement
+from rich.measure import Measurement
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from hub.cli.text import safe
+
+# HTML is text here, and so is what would only be seen elsewhere: the address of an image, and those of references,
+# which may come in a later piece of the answer.
+PARSER = (
+    MarkdownIt("commonmark")
+    .enable(["strikethrough", "table"])
+    .disable(["autolink", "html_block", "html_inline", "image", "reference"])
+)
+WIDEST = 1_000_000  # columns, to measure what a table needs
+DEEPEST = 18  # the parser leaves out what is nested deeper than 20
+
+
+def markdown(text: str) -> RenderableType:
+    """Return Markdown that does nothing but show: addresses stand beside their links, and no link hides another."""
+    drawn = Drawn(text)
+    return Text(text) if any(token.level > DEEPEST for token in drawn.parsed) else drawn
+
+
+class Code(CodeBlock):
+    """Code whose lines can be copied: no line is broken or filled up, and tabs stay."""
+
+    head: str = ""
+
+    @classmethod
+    def create(cls, markdown: Markdown, token: Token) -> "Code":
+        code = cls(token.info.strip() or "text", markdown.code_theme)
+        if Syntax("", code.lexer_name).lexer is None:  # no language: a text that stands beside the fence
+            code.head = f"{token.markup}{safe(token.info)}\n"
+        return code
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        syntax = Syntax("", self.lexer_name, theme=self.theme, background_color="default", tab_size=0)
+        code = syntax.highlight(self.head + str(self.text))
+        code.rstrip()
+        code.no_wrap, code.tab_size = False, 8
+        yield from _as_it_is(code, console, options)
+
+
+class Grid(TableElement):
+    """A table; its source where it is too wide, or where a row has a cell that no column takes."""
+
+    source: list[str]
+
+    @classmethod
+    def create(cls, markdown: Markdown, token: Token) -> MarkdownElement:
+        grid = cls()
+        assert token.map is not None
+        grid.source = markdown.markup.split("\n")[slice(*token.map)]
+        return grid
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        cells = [line.strip(" |").count("|") for line in self.source]
+        if max(cells) == cells[0]:
+            for table in super().__rich_console__(console, options):
+                assert isinstance(table, Table)
+                if Measurement.get(console, options.update_width(WIDEST), table).minimum <= options.max_width:
+                    yield table
+                    return
+        yield from _as_it_is(Text(safe("\n".join(self.source))), console, options)
+
+
+def _as_it_is(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
+    """Yield text that only the terminal wraps. Where it stands in a list or a quotation, it is wrapped here."""
+    if options.max_width < console.width:
+        yield text
+    else:
+        yield from text.render(console, end="\n")
+
+
+class Drawn(Markdown):
+    elements = Markdown.elements | {"fence": Code, "code_block": Code, "table_open": Grid}
+
+    def __init__(self, text: str) -> None:
+        super().__init__("", hyperlinks=False)
+        self.markup, self.parsed = text, PARSER.parse(text)
+        for token in self._flatten_tokens(self.parsed):
+            token.content = safe(token.content)  # `&#x202e;` is a control character by now
+            if token.type == "softbreak":
+                token.type = "hardbreak"

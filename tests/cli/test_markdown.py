@@ -1,0 +1,111 @@
+"""Markdown on the terminal: drawn, and with nothing left out that was said."""
+
+import io
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from hub.cli.markdown import markdown
+
+WIDTH = 60
+LONG = "a-long-option " * 9
+SAID = [
+    # HTML, also as it stands in commands and in types
+    ("git clone <url> and List<String> x", "git clone <url> and List<String> x"),
+    ("a <!-- b --> <b>c</b><br>d", "a <!-- b --> <b>c</b><br>d"),
+    ("<div>\nx\n</div>\n\n<!-- y -->", "<div>\nx\n</div>\n\n<!-- y -->"),
+    # what Markdown has signs for
+    ("a &lt; b &amp; \\*c\\* `\\*d &lt;`", "a < b & *c* \\*d &lt;"),
+    # addresses
+    ("git clone <https://a.example/b> c", "git clone <https://a.example/b> c"),
+    ("[a](http://b.example/c)", "a (http://b.example/c)"),
+    ("![a](http://b.example/c.png)", "!a (http://b.example/c.png)"),
+    ("[a][1]\n\n[1]: http://b.example", "[a][1]\n\n[1]: http://b.example"),
+    # lines
+    ("git clone a\ncd a", "git clone a\ncd a"),
+    (f"```sh\n{LONG}\n```", LONG.rstrip()),
+    ("```make\nall:\n\tcc  x  \n\n\tld\n```", "all:\n\tcc  x  \n\n\tld"),
+    ("~~~ git clone a\nb\n~~~", "~~~ git clone a\nb"),
+    # tables that have no room, or cells that have no column
+    ("|a|b|\n|-|-|\n|1|2 <c>|", "a b\n────────\n1 2 <c>"),
+    ("|a|b|\n|-|-|\n|1|2|3|", "|a|b|\n|-|-|\n|1|2|3|"),
+    (f"|a|b|\n|-|-|\n|{'c' * 40}|{'d' * 40}|", f"|a|b|\n|-|-|\n|{'c' * 40}|{'d' * 40}|"),
+    # deeper than the parser goes
+    (">" * 30 + " deep", ">" * 30 + " deep"),
+]
+# Words, between what makes Markdown; all of it may stand beside anything.
+SIGNS = [
+    "<",
+    ">",
+    "</",
+    "|",
+    "\n",
+    "\n\n",
+    "- ",
+    "> ",
+    "1. ",
+    "# ",
+    "*",
+    "**",
+    "`",
+    "~~",
+    "[",
+    "](",
+    ")",
+    "![",
+    "\\",
+    "&",
+    " ",
+    "|-|",
+    "\n```",
+]
+PIECES = st.lists(st.one_of(st.sampled_from(SIGNS), st.integers(100, 999).map(lambda n: f"w{n}w")), max_size=30)
+
+
+def drawn(text: str) -> str:
+    console = Console(file=io.StringIO(), width=WIDTH, highlight=False, color_system=None)
+    console.print(markdown(text), crop=False)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def plain(text: str) -> str:
+    """Return the lines without what stands around them, and without the blanks that fill them up."""
+    lines = [re.sub(r" +", " ", line.strip(" ")) for line in text.strip().splitlines()]
+    return "\n".join(line for line in lines if line)
+
+
+@pytest.mark.parametrize(("text", "shown"), SAID)
+def test_what_was_said_is_shown(text: str, shown: str) -> None:
+    """Each of these would be left out, changed or broken by Markdown as a browser shows it."""
+    assert plain(drawn(text)) == plain(shown)
+
+
+def test_code_is_shown_to_the_letter() -> None:
+    """Its tabs, its blanks and its long lines."""
+    assert drawn(f"```make\nall:\n\tcc  x  \n{LONG}.\n```") == f"all:\n\tcc  x  \n{LONG}.\n"
+
+
+@pytest.mark.parametrize("text", [f"- a\n\n  ```\n  {'x' * 200}\n  ```", f"> {'x' * 200}", f"- {'x' * 200}"])
+def test_a_long_line_in_a_list_is_wrapped(text: str) -> None:
+    """There is no room beside it."""
+    assert drawn(text).count("x") == 200
+
+
+@pytest.mark.parametrize("text", ["&#x202e;a", "&#x9b;2J", "&#27;[2J", "[a](http://b/&#x202e;)", "```\n&#x202e;\n```"])
+def test_no_entity_becomes_a_control_character(text: str) -> None:
+    """It would get past those that are looked for before."""
+    assert not re.search("[\\x1b\\x9b\\u202e]", drawn(text))
+
+
+@settings(deadline=None)  # the first colours of code take long to load
+@given(PIECES)
+def test_no_word_is_left_out(pieces: list[str]) -> None:
+    """Whatever stands around it."""
+    shown = re.sub(r"[\s▌]", "", drawn("".join(pieces)))
+    for piece in pieces:
+        assert piece in SIGNS or piece in shown
