@@ -1,11 +1,13 @@
 """What an agent asks, in words; and what somebody writes to that, as the answer that was wanted."""
 
+import json
 from typing import Any
 
 import orjson
 
 from hub.cli.text import safe
 from hub.messages import Event, Interrupt, InterruptResolved
+from hub.messages.numbers import read_float, read_integer
 
 YES_OR_NO = {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}
 NUMBERS = ("number", "integer")
@@ -53,10 +55,11 @@ def payload(schema: dict[str, Any] | None, text: str) -> Any:
         return text
     else:
         try:
-            found = orjson.loads(text)
+            orjson.loads(text)
         except ValueError:
             pass
         else:
+            found = json.loads(text, parse_int=read_integer, parse_float=read_float)  # no number becomes another one
             if kind not in NUMBERS or isinstance(found, (int, float)) and not isinstance(found, bool):
                 return found
     raise ValueError(f"that is no answer; wanted: {wanted(schema)}")

@@ -14,7 +14,10 @@ from hub.errors import BadFrame, BadId, UnknownType
 from hub.ids import bad_id, is_id, short
 from hub.limits import Limits, size_text
 from hub.messages import COMMANDS, Chat, Command
+from hub.messages.numbers import read_float
 
+# A number that a float may not hold: one of 15 digits without an exponent always fits.
+DIGITS = re.compile(rb"[0-9.]{17}|[0-9][eE][-+]?[0-9]+\s*[],}]")
 ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "interruptId", "epoch", "messageId", "newSessionId")
 
 
@@ -86,8 +89,11 @@ def read_object(data: bytes, limits: Limits, example: str = Chat.example) -> dic
     if not isinstance(fields, dict):
         raise BadFrame(f"a frame is one JSON object, not {type(fields).__name__}; send for example {example}")
     _check(fields, limits, 1)
-    if _has_large_float(fields):
-        _check(json.loads(data), limits, 1)  # slower, but all digits stay: 1e20 is a float, and passes
+    if _has_float(fields) and DIGITS.search(data):
+        try:  # slower, but all digits are seen: orjson reads an integer of more than 64 bits as a float
+            _check(json.loads(data, parse_float=read_float), limits, 1)
+        except ValueError as wrong:
+            raise BadFrame(str(wrong)) from None
     return fields
 
 
@@ -104,11 +110,10 @@ def _check(value: Any, limits: Limits, depth: int) -> None:
             _check(item, limits, depth + 1)
 
 
-def _has_large_float(value: Any) -> bool:
-    """Return whether a float may have been an integer of more than 64 bits, which orjson reads as a float."""
+def _has_float(value: Any) -> bool:
     if isinstance(value, (dict, list)):
-        return any(map(_has_large_float, value.values() if isinstance(value, dict) else value))
-    return type(value) is float and abs(value) >= 2**63
+        return any(map(_has_float, value.values() if isinstance(value, dict) else value))
+    return type(value) is float
 
 
 def _power(number: int) -> str:

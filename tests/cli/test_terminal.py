@@ -325,6 +325,22 @@ def test_what_is_no_answer_is_refused(schema: Any, text: str) -> None:
         questions.payload(schema, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("9007199254740993", "past 2^53"),
+        ("1" + "0" * 99, "past 2^53"),
+        ("1.0000000000000000001", "not exact"),
+    ],
+)
+@pytest.mark.parametrize("schema", [{"type": "number"}, {"type": "array"}])
+def test_a_number_in_an_answer_stays_as_it_was_written(schema: Any, text: str, why: str) -> None:
+    """Or it is refused."""
+    form = "%s" if schema["type"] == "number" else "[%s]"
+    with pytest.raises(ValueError, match=re.escape(why)):
+        questions.payload(schema, form % text)
+
+
 async def test_a_session_that_cannot_be_is_refused_at_the_terminal(hub: Hub, tmp_path: Path) -> None:
     """Whole, not by its first word; one stays where one is."""
     await hub.start()

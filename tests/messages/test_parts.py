@@ -1,6 +1,7 @@
 """What a message holds beside its text: parts and metadata, checked, kept, and shown to the agent."""
 
 import json
+import re
 from typing import Any
 
 import aiohttp
@@ -101,8 +102,19 @@ async def test_bad_parts_are_refused_by_place(hub: Hub, kind: str, parts: Any, n
     assert await hub.node.log.sessions.find("s1") is None
 
 
-NUMBERS = [2**53, -(2**53), 1e20, 0.1, 1.7976931348623157e308]
+NUMBERS = [2**53, -(2**53), 1e20, 0.1, -0.0, 0.30000000000000004, 5e-324, 1.7976931348623157e308]
 TOO_LARGE = [2**53 + 1, 2**64, 10**20, -(2**63) - 1]
+UNFIT = ["9007199254740993", "18446744073709551617", "1e400", "-1e400", "NaN", "1.0000000000000000001", "1e-400"]
+ROUTES = {
+    "PATCH sessions/s1": '{"metadata": {"n": %s}}',
+    "POST sessions": '{"sessionId": "s2", "metadata": {"n": %s}}',
+    "POST sessions/s1/chat": '{"message": "x", "metadata": {"n": %s}}',
+    "POST sessions/s1/resume": '{"interruptId": "i_1", "payload": {"n": %s}}',
+    "POST agents/sees/broadcast": '{"message": "x", "n": %s}',
+    "POST chat/completions": '{"model": "sees", "messages": [{"role": "user", "content": "x"}], "n": %s}',
+    "POST agents/sees/agui": """{"threadId": "t", "runId": "r", "messages": [{"id": "m", "role": "user", "content": "x"}],
+        "tools": [], "context": [], "forwardedProps": {}, "state": {"n": [%s]}}""",
+}
 
 
 async def test_a_number_in_metadata_is_kept_exactly_or_refused(hub: Hub) -> None:
@@ -110,7 +122,8 @@ async def test_a_number_in_metadata_is_kept_exactly_or_refused(hub: Hub) -> None
     client = await begin(hub)
     text = {"type": "text", "text": "look", "metadata": NUMBERS}
     end = await say(client, parts=[text], metadata={"n": NUMBERS})
-    assert json.loads(client.text(end["runId"]))[:2] == [[text], {"n": NUMBERS}]
+    said = client.text(end["runId"])
+    assert json.dumps(json.loads(said)[:2]) == json.dumps([[text], {"n": NUMBERS}])  # -0.0 equals 0.0
     for number in TOO_LARGE:
         for fields in ({"metadata": {"n": number}}, {"parts": [{**text, "metadata": number}]}):
             refused = await say(client, **fields)
@@ -123,7 +136,24 @@ async def test_a_number_in_metadata_is_kept_exactly_or_refused(hub: Hub) -> None
         async with http.patch(address, json={"metadata": {"n": NUMBERS}}) as response:
             assert response.status == 200
         async with http.get(address) as response:
-            assert (await response.json())["metadata"] == {"n": NUMBERS}
+            assert json.dumps((await response.json())["metadata"]) == json.dumps({"n": NUMBERS})
+
+
+@pytest.mark.parametrize("number", UNFIT)
+async def test_a_number_that_does_not_stay_is_refused_by_every_way_in(hub: Hub, number: str) -> None:
+    """As a command, in each body over HTTP, by OpenAI's route and by AG-UI's; and nothing is kept of it."""
+    client = await begin(hub)
+    for command in ("chat", "resume", "edit"):
+        fields = f'"message": "x", "metadata": {{"n": {number}}}, "payload": [{number}]'
+        await client.ws.send_str(f'{{"type": "{command}", "sessionId": "s1", {fields}}}')
+        assert (await client.until_type("error"))["code"] == "bad_frame"
+    async with aiohttp.ClientSession() as http:
+        for route, body in ROUTES.items():
+            method, path = route.split()
+            async with http.request(method, f"{hub.url}/api/v1/{path}", data=body % number) as response:
+                refusal = await response.text()
+                assert response.status == 400 and re.search("not JSON|as a string", refusal), (route, refusal)
+    assert await hub.node.log.sessions.find("s1") is None
 
 
 async def test_the_limits_of_parts_and_metadata(hub: Hub) -> None:
