@@ -52,12 +52,15 @@ function change(what) {
 function draw() {
   const began = performance.now()
   stale = false
-  render(html`<${Page} ui=${ui} act=${act} />`, document.body)
-  follow()
-  document.title = `${act.title()} · Hubbub`
-  const took = performance.now() - began
-  if (took <= SLOW_MS) rested()
-  else setTimeout(rested, took * 2)
+  try {
+    render(html`<${Page} ui=${ui} act=${act} />`, document.body)
+    follow()
+    document.title = `${act.title()} · Hubbub`
+  } finally {
+    const took = performance.now() - began
+    if (took <= SLOW_MS) rested()
+    else setTimeout(rested, took * 2)
+  }
 }
 
 function rested() {

@@ -9,6 +9,7 @@ import { t } from './words.js'
 const LINKS = new Set(['http:', 'https:', 'mailto:'])
 const LONGEST = 4000 // characters of one paragraph: a longer one is laid out in several, or each piece costs its length
 const LINES = 40 // of code in one element, for the same reason
+const DEEPEST = 20 // quotes and lists in each other, or marks within marks: what is deeper is shown as it was written
 const ENTITIES = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", nbsp: '\u00a0' }
 
 /** Begin, or go on with, a text: pass what the last call returned. *blocks* are what to show. */
@@ -28,7 +29,34 @@ export function grow(given, before) {
   }
 }
 
-const lexed = (text) => new Lexer({ gfm: true }).lex(text)
+/** A lexer that calls itself so many times at most: a text nested a thousand times would use up the stack, here or later. */
+class Shallow extends Lexer {
+  #depth = 0
+
+  blockTokens(text, tokens = [], clipped = false) {
+    return this.#deeper(text, tokens, () => super.blockTokens(text, tokens, clipped))
+  }
+
+  inlineTokens(text, tokens = []) {
+    return this.#deeper(text, tokens, () => super.inlineTokens(text, tokens))
+  }
+
+  #deeper(text, tokens, read) {
+    if (this.#depth === DEEPEST) {
+      tokens.push({ type: 'deep', raw: text })
+      return tokens
+    }
+    this.#depth++
+    try {
+      return read()
+    } finally {
+      this.#depth--
+    }
+  }
+}
+
+const lexed = (text) => new Shallow({ gfm: true }).lex(text)
+const inlined = (text) => new Shallow({ gfm: true }).inlineTokens(text)
 
 /** Where the block begins that may still change: the last that is not empty. */
 function lastBlock(tokens) {
@@ -48,7 +76,7 @@ function parted(token) {
     rest = rest.slice(at)
   }
   if (!pieces.length) return [token]
-  return [...pieces, rest].map((raw) => ({ type: 'paragraph', raw, tokens: Lexer.lexInline(raw), long: raw !== rest }))
+  return [...pieces, rest].map((raw) => ({ type: 'paragraph', raw, tokens: inlined(raw), long: raw !== rest }))
 }
 
 /** Where to part a text: before a letter, so that what follows does not look like a list or a heading. */

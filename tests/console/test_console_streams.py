@@ -135,6 +135,34 @@ FOUND = """() => {
 }"""
 
 
+async def test_an_answer_that_is_nested_deep_does_not_stop_the_page(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Nor for those who open the session later; the answers after it are laid out."""
+    await started(hub)
+    (tmp_path / "deep").write_text("\n\n".join([">" * 1000, "- " * 1000, "1. " * 1000, "*" * 6000, "end"]))
+    async with visit(browser, hub.url, "?agent=says&session=s36") as tab:
+        await tab.say(str(tmp_path / "deep"))
+        for _ in range(2):
+            await expect(tab.answers.first.locator("p").last).to_have_text("end")
+            await tab.page.reload()
+        await tab.page.get_by_label("Agent", exact=True).select_option("echo")
+        await tab.say("**still** there")
+        await expect(tab.answers.last.locator("strong")).to_have_text("still")
+
+
+async def test_an_answer_that_cannot_be_drawn_is_shown_as_text(hub: Hub, browser: Browser) -> None:
+    """Alone: the page goes on, and the answer, too."""
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=echo&session=s37", lost=True) as tab:
+        await tab.page.evaluate("() => void (Number.prototype.toLocaleString = () => { throw new Error('no') })")
+        await tab.say("**not** laid out")
+        answer = tab.page.get_by_role("article", name="echo")
+        await expect(answer.get_by_role("note")).to_have_text("This message cannot be laid out. It is shown as text.")
+        await expect(answer.locator(".pre")).to_have_text("**not** laid out")
+        await tab.say("and on")
+        await expect(answer.last.locator(".pre")).to_have_text("and on")
+        assert any("Error: no" in line for line in tab.wrong)
+
+
 async def test_the_page_asks_no_hub_but_its_own(hub: Hub, browser: Browser) -> None:
     """Whatever its address says; and the policy that it comes with forbids it, too."""
     await started(hub)

@@ -26,17 +26,15 @@ const said = (payload) => (payload === true ? t('yes') : payload === false ? t('
 /** Tell whether any text answers it, so that it may be written where messages are. */
 export const isText = ({ ask }) => kind(ask.responseSchema) === 'text'
 
-/** What kind of field a schema wants. */
+const FIELDS = { boolean: 'boolean', string: 'text', number: 'number', integer: 'number' }
+
+/** What kind of field a schema wants; an object is a form where each of its properties has a field. */
 function kind(schema) {
-  if (!schema) return 'text'
-  if (Array.isArray(schema.enum)) return 'choice'
-  if (schema.type === 'object' && schema.properties) {
-    return Object.values(schema.properties).every((one) => ['text', 'number', 'boolean', 'choice'].includes(kind(one)))
-      ? 'object'
-      : 'json'
-  }
-  return { boolean: 'boolean', string: 'text', number: 'number', integer: 'number' }[schema.type] ?? 'json'
+  if (schema?.type !== 'object' || !schema.properties) return simple(schema)
+  return Object.values(schema.properties).every((one) => simple(one) !== 'json') ? 'object' : 'json'
 }
+
+const simple = (schema) => (!schema ? 'text' : Array.isArray(schema.enum) ? 'choice' : (FIELDS[schema.type] ?? 'json'))
 
 class Form extends Component {
   // Who has begun to write goes on writing there; a button with the focus would be pressed by mistake.

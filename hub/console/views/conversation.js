@@ -2,6 +2,7 @@
 import { html } from '../html.js'
 import { t } from '../words.js'
 import { Answer, Asked } from './turn.js'
+import { Guard } from './guard.js'
 import { Icon } from './icons.js'
 import { Agent, Mend } from './sidebar.js'
 
@@ -29,7 +30,8 @@ function turn(item, ui, act, again) {
   const editing = ui.editing === item.key
   const known = drawn.get(item)
   if (known?.editing === editing && known.again === again) return known.made
-  const made = html`<${item.kind === 'run' ? Answer : Asked} key=${item.key} item=${item} editing=${editing} again=${again} act=${act} />`
+  const made = html`<${Guard} key=${item.key} item=${item}>
+    <${item.kind === 'run' ? Answer : Asked} item=${item} editing=${editing} again=${again} act=${act} /><//>`
   drawn.set(item, { editing, again, made })
   return made
 }

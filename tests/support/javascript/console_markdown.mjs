@@ -72,5 +72,19 @@ assert.equal(
   long,
 )
 
+// However deep a text is nested, its tree is not; what is deeper is shown as it was written.
+const depth = (it) =>
+  Array.isArray(it)
+    ? Math.max(0, ...it.map(depth))
+    : it && typeof it === 'object'
+      ? (typeof it.type === 'string' ? 1 : 0) + depth(it.props.children)
+      : 0
+for (const text of ['>', '> ', '- ', '1. ', '- > ', '***'].map((one) => one.repeat(5000) + 'x' + '*'.repeat(15000))) {
+  const { blocks } = grow(text)
+  assert.ok(depth(blocks) <= 45, `${depth(blocks)} levels of ${text.slice(0, 4)}`)
+  assert.ok(plain(blocks).includes('x'))
+}
+assert.equal(shown('> '.repeat(19) + 'x'), '<blockquote>'.repeat(19) + '<p>x</p>' + '</blockquote>'.repeat(19))
+
 // A text that is another one begins anew.
 assert.equal(plain(grow('b', grow('a')).blocks), '<p>b</p>')

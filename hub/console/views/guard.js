@@ -1,0 +1,20 @@
+// One message that cannot be drawn does not take the page with it: it is shown as text.
+import { Component, html } from '../html.js'
+import { textOf } from '../session.js'
+import { t } from '../words.js'
+
+export class Guard extends Component {
+  componentDidCatch(error) {
+    console.error(error)
+    this.setState({ failed: true })
+  }
+
+  render({ item, children }, { failed }) {
+    if (!failed) return children
+    const { kind, agentId } = item
+    return html`<article class=${kind === 'run' ? 'answer done' : 'asked'} aria-label=${kind === 'run' ? agentId : t('you')}>
+      <p class="ending failed" role="note">${t('asText')}</p>
+      <div class="pre">${kind === 'run' ? textOf(item) : item.text}</div>
+    </article>`
+  }
+}
