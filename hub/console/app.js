@@ -121,12 +121,13 @@ const act = {
     address('pushState')
   },
 
-  earlier() {
+  async earlier() {
+    const shown = ui.shown + PAGE
+    if (shown > ui.session.items.length && ui.session.more) await conversation.earlier()
     follower.hold(() => {
-      Object.assign(ui, { shown: ui.shown + PAGE })
+      Object.assign(ui, { shown })
       render(html`<${Page} ui=${ui} act=${act} />`, document.body)
     })
-    if (ui.shown > ui.session.items.length && ui.session.more) conversation.earlier().catch(fail)
   },
 
   async copy(text) {
@@ -139,8 +140,9 @@ const act = {
   },
 
   title() {
-    const known = ui.past.sessions.find(({ sessionId }) => sessionId === ui.sessionId)?.title
-    return known || cut(ui.session?.items.find(({ kind }) => kind === 'user')?.text ?? '', 80) || t('untitled')
+    const known = ui.past.sessions.find(({ sessionId }) => sessionId === ui.sessionId)?.title ?? list.first(ui.sessionId)
+    const first = ui.session?.more ? '' : ui.session?.items.find(({ kind }) => kind === 'user')?.text
+    return known || cut(first ?? '', 80) || t('untitled')
   },
 
   save(item, message) {
@@ -187,7 +189,7 @@ function sure(count, action) {
   else change({ dialog: 'doubt', doubt: { count, does } })
 }
 
-for (const name of ['rename', 'remove', 'fork', 'reply', 'stop', 'stopAll', 'takeBack', 'mend']) {
+for (const name of ['earlier', 'rename', 'remove', 'fork', 'reply', 'stop', 'stopAll', 'takeBack', 'mend']) {
   const does = act[name]
   act[name] = (...values) => does(...values).catch(fail)
 }
@@ -233,6 +235,7 @@ function show(sessionId, agent, named = true) {
 
 /** Whoever answered last in a session answers on, where nobody has chosen another one. */
 function settle() {
+  if (ui.session.more) list.learn({ sessionId: ui.sessionId }).then(() => change(), fail) // it may be too old for the list
   if (ui.named) return
   const last = ui.session.items.findLast(({ kind }) => kind === 'run')?.agentId
   const there = ui.agents.some(({ agentId, status }) => agentId === last && status === 'ok')

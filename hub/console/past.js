@@ -73,6 +73,8 @@ export function past(ui, change) {
   return {
     refresh,
     soon,
+    learn,
+    first: (sessionId) => firsts.get(sessionId),
     /** Take back by what words a session is known: they may have been taken back. */
     forget(sessionId) {
       forgotten++ // what is on its way may still have them

@@ -1,18 +1,26 @@
 // What a session looks like, as a pure function over what the hub says of it: reduce(state, event) -> state.
 //
 // items: what people wrote and what agents answered, in the order of the log. An item is replaced when it changes,
-// never altered, so whoever shows it can tell by `===`.
+// never altered, so whoever shows it can tell by `===`. Those that are over are let go from the top as others come, so
+// that an event costs the same however long the session is; they can be read again, as older ones.
+
+const ROOM = 200 // items, and those that were read as older ones
 
 export const EMPTY = {
   items: [],
+  room: ROOM,
   active: [],
   queue: [],
   count: 1,
   typing: undefined,
   seq: 0,
   head: undefined, // what comes up to there was said before this page asked
+  from: undefined, // what came up to there is not among the items; undefined until the newest page of it was read
   more: false, // older messages than these are kept
 }
+
+/** Tell whether all that was said before this page asked is here, or can be read as older. */
+export const isWhole = ({ seq, head, from }) => seq >= head && from !== undefined
 
 export function reduce(state, event) {
   const next = STEPS[event.type]?.(state, event) ?? state
@@ -79,7 +87,7 @@ const STEPS = {
       agentId,
       status: 'sending',
     }
-    return { ...state, items: [...state.items, item] }
+    return append(state, item)
   },
 
   accepted: (state, { clientMsgId, messageId, runId }) =>
@@ -95,16 +103,29 @@ const STEPS = {
 
   quiet: (state) => ({ ...state, typing: undefined }),
 
-  earlier(state, { messages, more }) {
-    const known = new Set(state.items.flatMap((item) => (item.kind === 'user' ? [item.id] : item.messageIds)))
-    const older = past(messages.filter(({ messageId }) => !known.has(messageId)))
-    return { ...state, items: [...older, ...state.items], more }
+  /** A page of older messages, and the events that they came in: of answers that are wholly in them all is known. */
+  earlier(state, { messages, events, taken, from, more }) {
+    const kept = new Set(messages.map(({ messageId }) => messageId))
+    const told = events.reduce(reduce, { ...EMPTY, room: Infinity, items: past(messages) })
+    const gone = told.items.flatMap(idsOf).filter((id) => !kept.has(id) || taken.has(id))
+    const pages = STEPS.message_removed(told, { messageIds: gone }).items
+    const known = new Map(state.items.map((item) => [item.id, item]))
+    const older = pages.map((item) => {
+      const here = known.get(item.id)
+      if (here && !(isPart(here) && item.state === 'done')) return here
+      return item.state === 'running' ? { ...item, state: 'done' } : item // its end comes after these events
+    })
+    const added = new Set(older.map(({ id }) => id))
+    const items = [...older, ...state.items.filter(({ id }) => !id || !added.has(id))]
+    return { ...state, items, room: Math.max(state.room, items.length), from, more }
   },
 
   // --- notices ---
   subscribed: (state, { head, active, members }) => ({
     ...state,
+    seq: state.seq === 0 && !active.length ? head : state.seq, // else events come, up to there
     head,
+    from: head === 0 ? 0 : state.from,
     active,
     count: Math.max(1, members?.length ?? 1),
   }),
@@ -118,6 +139,7 @@ const STEPS = {
       count: state.count,
       active: state.active,
       items: [...past(messages), ...unsent],
+      from: state.head,
       more: messages.length > 0,
     }
   },
@@ -129,12 +151,12 @@ const STEPS = {
   typing: (state, { author }) => ({ ...state, typing: author }),
 
   // --- events ---
-  user_message(state, { messageId, clientMsgId, author, content, parts, ts }) {
-    const item = { kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, status: 'kept' }
+  user_message(state, { messageId, clientMsgId, author, content, parts, ts, seq }) {
+    const item = { kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, seq, status: 'kept' }
     const index = state.items.findLastIndex(
       (one) => one.id === messageId || (clientMsgId && one.clientMsgId === clientMsgId),
     )
-    if (index < 0) return { ...state, typing: undefined, items: [...state.items, item] }
+    if (index < 0) return append({ ...state, typing: undefined }, item)
     // What this page sent takes its place in the log: behind all that came before.
     const own = { ...state.items[index], ...item, key: state.items[index].key }
     return { ...state, items: [...state.items.toSpliced(index, 1), own] }
@@ -142,9 +164,11 @@ const STEPS = {
 
   run_started(state, event) {
     const index = findLast(state.items, 'run', event.runId)
-    if (index >= 0) return { ...state, items: replace(state.items, index, begun(event)) }
+    if (index >= 0 && !isPart(state.items[index]))
+      return { ...state, items: replace(state.items, index, begun(event)) }
     const active = state.active.some(({ runId }) => runId === event.runId) ? state.active : [...state.active, event]
-    return { ...state, active, items: [...state.items, begun(event)] }
+    const items = index < 0 ? state.items : state.items.toSpliced(index, 1)
+    return append({ ...state, active, items }, begun(event))
   },
 
   stream(state, event) {
@@ -158,7 +182,10 @@ const STEPS = {
 
   message(state, event) {
     // A fork begins with answers of another session: each is whole, and its run stayed there.
-    if (!event.runId) return { ...state, items: [...state.items, ...past([{ ...event, role: 'assistant' }])] }
+    if (!event.runId) {
+      const items = state.items.filter(({ id }) => id !== event.messageId)
+      return append({ ...state, items }, past([{ ...event, role: 'assistant' }])[0])
+    }
     const part = { kind: 'text', id: event.messageId, text: event.content, parts: event.parts }
     return run(state, event, (one) => measured(state, withPart(one, part), event))
   },
@@ -256,10 +283,22 @@ function withdrawn(state, { runId, stopReason }, queue) {
   return { ...state, items: replace(state.items, index, { ...state.items[index], status: 'back' }) }
 }
 
-const begun = ({ runId, agentId, messageId, ts }) => ({
+/** Add an item; where there are many, the oldest that is over goes. */
+function append(state, item) {
+  const items = [...state.items, item]
+  const over = items.length > state.room ? items.findIndex(isOver) : -1
+  if (over < 0) return { ...state, items }
+  const next = items[over + 1]?.seq
+  return { ...state, items: items.toSpliced(over, 1), from: next === undefined ? state.from : next - 1, more: true }
+}
+
+const isOver = ({ kind, id, state }) => (kind === 'run' ? state === 'done' : id !== undefined)
+
+const begun = ({ runId, agentId, messageId, ts, seq }) => ({
   kind: 'run',
   key: runId,
   id: runId,
+  seq,
   agentId,
   messageIds: messageId ? [messageId] : [],
   state: 'running',
@@ -271,9 +310,16 @@ const begun = ({ runId, agentId, messageId, ts }) => ({
 
 function run(state, event, change) {
   const index = findLast(state.items, 'run', event.runId)
-  if (index < 0) return { ...state, items: [...state.items, change(begun(event))] }
+  if (index < 0) return append(state, change({ ...begun(event), startedAt: undefined }))
+  if (state.items[index].state === 'done') return state // its whole text is here, from the list of messages
   return { ...state, items: replace(state.items, index, change(state.items[index])) }
 }
+
+const idsOf = (item) =>
+  item.kind === 'user' ? [item.id] : item.parts.filter(({ kind }) => kind === 'text').map(({ id }) => id)
+
+/** Tell whether the beginning of an answer was not told. */
+const isPart = ({ kind, startedAt }) => kind === 'run' && startedAt === undefined
 
 function withPart(one, part) {
   const index = findLast(one.parts, part.kind, part.id)
@@ -311,15 +357,15 @@ const withoutTexts = (item, gone) =>
 /** Finished messages, as `history`, `reset` and HTTP have them, as items. */
 function past(messages) {
   const items = []
-  for (const { role, messageId, content, author, agentId, runId, parts, ts } of messages) {
+  for (const { role, messageId, content, author, agentId, runId, parts, ts, seq } of messages) {
     if (role === 'user') {
-      items.push({ kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, status: 'kept' })
+      items.push({ kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, seq, status: 'kept' })
       continue
     }
     const text = { kind: 'text', id: messageId, text: content, parts }
     const last = items.at(-1)
     if (runId && last?.kind === 'run' && last.id === runId) items[items.length - 1] = withPart(last, text)
-    else items.push({ ...withPart(begun({ runId: runId ?? messageId, agentId }), text), state: 'done' })
+    else items.push({ ...withPart(begun({ runId: runId ?? messageId, agentId, seq }), text), state: 'done' })
   }
   return items
 }

@@ -1,11 +1,11 @@
 // The open session: what the hub says of it goes through reduce(), and what a person does goes to the hub.
 import { cut } from './html.js'
-import { EMPTY, isBusy, reduce, textOf } from './session.js'
+import { EMPTY, isBusy, isWhole, reduce, textOf } from './session.js'
 import { t } from './words.js'
 
 const TYPING_MS = 2000 // between two "I am writing"
 const QUIET_MS = 5000 // after which nobody is writing any more
-const PAGE = 100 // messages of one request, where the hub gives as many
+const PAGE = 60 // messages of one request, where the hub gives as many
 const DELETED = 'session_deleted'
 
 /** *changed*: the list of sessions did; *removed*: messages are taken back; *loaded*: the session is whole; *deleted*: it
@@ -16,11 +16,12 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   let typed = 0
   let quiet
   let walk = {} // backwards through the list of messages: `after` is the place where it goes on
-  let whole = false // all that was said before this page asked is here
+  let taken = new Set() // the messages that were taken back while this page heard it
+  let whole = false
 
   function take(event) {
     change({ session: reduce(ui.session, event) })
-    if (whole || !(ui.session.seq >= ui.session.head)) return
+    if (whole || !isWhole(ui.session)) return
     whole = true
     loaded()
   }
@@ -40,11 +41,11 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     ui.session = EMPTY
     whole = false
     walk = {}
-    // From the beginning of the log: tool calls, thoughts and figures are there, beside the finished messages.
-    session = hub.session(sessionId, { afterSeq: 0 })
+    taken = new Set()
+    session = hub.session(sessionId)
     offs = [
       session.on('event', hear),
-      session.on('subscribed', (frame) => take({ ...frame, type: 'subscribed', seq: undefined, head: frame.seq })),
+      session.on('subscribed', subscribed),
       session.on('reset', (frame) => {
         walk = {}
         take({ ...frame, type: 'reset' })
@@ -52,6 +53,21 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
       session.on('error', (error) => error.code !== DELETED && bad(error.message)), // that one is tried again
     ]
     change({})
+  }
+
+  /** What is said from now on is heard; what was said before is read backwards, a page at a time. */
+  async function subscribed(frame) {
+    const isFirst = ui.session.seq === 0
+    take({ ...frame, type: 'subscribed', seq: undefined, head: frame.seq })
+    if (!isFirst || frame.seq === 0) return
+    const mine = (walk = {})
+    try {
+      await earlier()
+    } catch (error) {
+      if (mine !== walk) return
+      bad(error.message)
+      take({ type: 'earlier', messages: [], events: [], taken, from: frame.seq, more: true })
+    }
   }
 
   function keepUnsent() {
@@ -76,6 +92,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
       if (!isBusy(ui.session)) ui.stopping = false
       if (live) tell(event)
     }
+    if (event.type === 'message_removed') event.messageIds.forEach((id) => taken.add(id))
     if (live && event.type === 'message_removed') removed()
     if (live && (event.type === 'user_message' || event.type === 'run_finished')) changed()
   }
@@ -97,18 +114,31 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     )
   }
 
-  async function earlier() {
-    const address = `/api/v1/sessions/${encodeURIComponent(session.sessionId)}/messages`
+  /** Read the next older page: its messages, and the events between them, which have the tool calls and thoughts. */
+  function earlier() {
     const mine = walk
-    const limit = Math.min(PAGE, hub.limits.listSize)
-    const count = ui.session.items.length
-    // From the newest backwards: the first slices may hold only what is here already.
+    mine.loading ??= page(mine).finally(() => (mine.loading = undefined))
+    return mine.loading
+  }
+
+  async function page(mine) {
+    const { items, from: upto = ui.session.head } = ui.session
+    const place = `/api/v1/sessions/${encodeURIComponent(session.sessionId)}`
+    const known = new Set(items.flatMap((item) => (item.kind === 'user' ? [item.id] : item.messageIds)))
+    if (mine.from !== upto) mine.after = undefined // items were let go since: from the newest on again
+    let some
     do {
-      const some = await ask(`${address}?order=desc&limit=${limit}${mine.after ? `&after=${mine.after}` : ''}`)
-      if (mine !== walk) return
+      const after = mine.after ? `&after=${mine.after}` : ''
+      some = await ask(`${place}/messages?order=desc&limit=${Math.min(PAGE, hub.limits.listSize)}${after}`)
       mine.after = some.next
-      take({ type: 'earlier', messages: some.data.reverse(), more: some.more })
-    } while (mine.after && ui.session.items.length === count)
+    } while (mine.after && some.data.every(({ messageId }) => known.has(messageId)))
+    const messages = some.data.reverse()
+    const first = messages.find(({ role }) => role === 'user') ?? messages[0]
+    const from = (first?.seq ?? 1) - 1
+    const events = await eventsOf(place, from, first ? upto : from)
+    if (mine !== walk) return
+    mine.from = from
+    take({ type: 'earlier', messages, events, taken, from, more: some.more })
   }
 
   /** Stop what is being answered, and where *queued* also what waits, which else goes on at once. */
@@ -162,6 +192,18 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
       reply: async (interruptId, status, payload) => session.send({ type: 'resume', interruptId, status, payload }),
     },
   }
+}
+
+/** The events of the log after one number, up to another. */
+async function eventsOf(place, after, upto) {
+  const events = []
+  let at = after
+  while (at < upto) {
+    const { data, more } = await ask(`${place}/events?afterSeq=${at}`)
+    events.push(...data)
+    at = more ? data.at(-1).seq : upto
+  }
+  return events.filter(({ seq }) => seq <= upto)
 }
 
 export const draftOf = (sessionId) => `draft:${sessionId}`

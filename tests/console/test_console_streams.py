@@ -3,13 +3,20 @@
 import random
 import re
 from pathlib import Path
+from typing import Any, Literal
 
 from playwright.async_api import Browser, expect
 from support.browser import needs_browser, started, visit
 from support.hub import Hub
 from support.payloads import PAYLOADS
 
+from hub.ids import Key
+from hub.messages import Author, Message, RunFinished, RunStarted, ToolCallEnd, ToolCallStart, UserMessage, WholeMessage
+from hub.sessions.outbox import Item, landing
+
 pytestmark = needs_browser
+
+LOCAL = Author("local", "local")
 
 
 async def test_a_long_answer_is_followed_unless_the_reader_went_up(hub: Hub, browser: Browser, tmp_path: Path) -> None:
@@ -89,6 +96,65 @@ async def test_a_long_session_shows_its_end_and_more_when_asked(hub: Hub, browse
         await tab.page.get_by_role("button", name="Show earlier").click()
         await expect(tab.page.get_by_role("article")).to_have_count(100)
         await expect(tab.page.get_by_role("button", name="Show earlier")).to_have_count(0)
+
+
+async def test_a_session_of_20_000_messages_opens_with_its_last_page(hub: Hub, browser: Browser) -> None:
+    """One page of messages and their events is read, however long the session is; its tool calls are there."""
+    await started(hub)
+    read: list[int] = []
+    for count in (100, 10_000):
+        await write_turns(hub, f"s{count}", count)
+        async with visit(browser, hub.url, f"?agent=echo&session=s{count}") as tab:
+            await expect(tab.page.get_by_role("article")).to_have_count(60)
+            await expect(tab.answers.last).to_have_text(f"answer {count - 1}")
+            await expect(tab.page.locator("details.tool")).to_have_count(30)
+            await expect(tab.page.get_by_role("heading", name="question 0")).to_be_visible()
+            pages = [url.split("?")[0] for url in tab.asked if f"/s{count}/" in url and "limit=1" not in url]
+            assert pages == [f"{hub.url}/api/v1/sessions/s{count}/{kind}" for kind in ("messages", "events")]
+            read.append(tab.heard + await tab.page.evaluate(READ))
+            await tab.page.get_by_role("button", name="Show earlier").click()
+            await expect(tab.page.get_by_role("article")).to_have_count(120)
+            await expect(tab.answers.first).to_have_text(f"answer {count - 60}")
+            await expect(tab.page.locator("details.tool")).to_have_count(60)
+            await tab.say("hello")
+            await expect(tab.answers.last).to_have_text("hello")
+    assert 0 < read[1] < 1.2 * read[0], read
+
+
+READ = """() => {
+  const answers = performance.getEntriesByType('resource').filter(({ name }) => /order=|events/.test(name))
+  return answers.reduce((sum, { decodedBodySize }) => sum + decodedBodySize, 0)
+}"""
+
+
+async def write_turns(hub: Hub, name: str, count: int) -> None:
+    """Write so many messages and answers, each with a call of a tool, into a session's log."""
+    async with hub.node.use(Key(name)) as session:
+        for number in range(count):
+            run, question, answer = f"r{number}", f"q{number}", f"a{number}"
+            asked = UserMessage(messageId=question, author=LOCAL, content=f"question {number}")
+            said = WholeMessage(messageId=answer, content=f"answer {number}")
+            bodies = (RunStarted(answer), ToolCallStart(f"t{number}", "look"), ToolCallEnd(f"t{number}"), said)
+            end = Item("echo", run, RunFinished(answer, "end_turn"), messages=(kept("assistant", said, "echo", run),))
+            landed = landing(end)
+            session.outbox.put(
+                Item(None, None, asked, messages=(kept("user", asked),)),
+                *(Item("echo", run, body) for body in bodies),
+                end,
+            )
+            if number % 100 == 99:
+                await landed
+
+
+def kept(
+    role: Literal["user", "assistant"],
+    body: UserMessage | WholeMessage,
+    agent: str | None = None,
+    run: str | None = None,
+) -> Message:
+    author = None if run else LOCAL
+    place: Any = {"messageId": body.messageId, "agentId": agent, "runId": run, "author": author}
+    return Message(role=role, content=body.content, **place)
 
 
 async def test_what_an_agent_says_runs_nothing_and_fetches_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:

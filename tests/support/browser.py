@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import attrs
 import pytest
 from aiohttp import web
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, WebSocket, expect
 from support.hub import Hub
 from support.waiting import PATIENCE
 
@@ -29,18 +29,26 @@ class Tab:
     printed: "asyncio.Queue[str]" = attrs.Factory(asyncio.Queue)
     wrong: list[str] = attrs.Factory(list)
     asked: list[str] = attrs.Factory(list)
+    heard: int = 0  # characters over WebSockets
 
     def __attrs_post_init__(self) -> None:
         self.page.set_default_timeout(PATIENCE * 1000)
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("websocket", lambda socket: self.asked.append(socket.url))
+        self.page.on("websocket", self._websocket)
 
     def _console(self, message: ConsoleMessage) -> None:
         self.printed.put_nowait(message.text)
         if message.type in ("error", "warning"):
             self.wrong.append(message.text)
+
+    def _websocket(self, socket: WebSocket) -> None:
+        self.asked.append(socket.url)
+        socket.on("framereceived", self._frame)
+
+    def _frame(self, payload: str | bytes) -> None:
+        self.heard += len(payload)
 
     async def until(self, ending: str) -> list[str]:
         """Return the lines that are printed, to the first with that ending."""

@@ -1,5 +1,6 @@
 // What was said, or where nothing was yet, what to do.
 import { html } from '../html.js'
+import { isWhole } from '../session.js'
 import { t } from '../words.js'
 import { Answer, Asked } from './turn.js'
 import { Guard } from './guard.js'
@@ -10,7 +11,7 @@ export function Conversation({ ui, act }) {
   const items = ui.session?.items ?? []
   const first = Math.max(0, items.length - ui.shown)
   const asked = items.findIndex(({ kind }) => kind === 'user')
-  const early = first > 0 || (ui.session?.more && items.length > 0)
+  const early = first > 0 || ui.session?.more
   return html`<div class="reading">
     <div id="log" role="log" aria-live="off" aria-label=${t('conversation')} tabindex="0" onClick=${(event) => copied(event, act)}>
       <div class="turns">
@@ -55,7 +56,7 @@ function Empty({ ui, act }) {
       <button type="button" class="wide-button" onClick=${() => act.open()}>${t('newSession')}</button>
     </div>`
   }
-  if (!ui.wasLive || !(ui.session.seq >= ui.session.head)) return html`<div class="empty" aria-hidden="true"></div>`
+  if (!ui.wasLive || !isWhole(ui.session)) return html`<div class="empty" aria-hidden="true"></div>`
   const chosen = ui.agents.find(({ agentId }) => agentId === ui.agent)
   const broken = chosen && chosen.status !== 'ok'
   const title = broken ? 'isBroken' : ui.agents.length && !chosen ? 'unknownAgent' : 'welcome'

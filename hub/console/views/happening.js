@@ -1,5 +1,5 @@
 // The small line: what is happening now, the most urgent first.
-import { questions } from '../session.js'
+import { isWhole, questions } from '../session.js'
 import { t } from '../words.js'
 
 export function happening(ui) {
@@ -13,7 +13,7 @@ const CASES = [
   ({ link, wasLive }) => link === 'connecting' && !wasLive && { kind: 'busy', text: t('connecting') },
   ({ link }) => link !== 'live' && { kind: 'bad', text: t('unreachable') },
   ({ draining }) => draining && { kind: 'bad', text: t('draining') },
-  ({ session }) => session && !(session.seq >= session.head) && { kind: 'busy', text: t('catchingUp') },
+  ({ session }) => session && !isWhole(session) && { kind: 'busy', text: t('catchingUp') },
   ({ session }) => {
     const asking = session ? questions(session).map(({ ask }) => ask.agentId) : []
     return asking.length > 0 && { kind: 'wanted', text: t('needsYou', { name: names(asking) }) }

@@ -1,6 +1,6 @@
 // What a session looks like after what the hub said of it.
 import assert from 'node:assert/strict'
-import { EMPTY, figures, isBusy, reduce, textOf, waiting } from './console/session.js'
+import { EMPTY, figures, isBusy, isWhole, reduce, textOf, waiting } from './console/session.js'
 
 const after = (...events) => events.reduce(reduce, EMPTY)
 const asked = (seq, id, content, more) => ({
@@ -135,9 +135,78 @@ assert.ok(state.more)
 state = reduce(state, {
   type: 'earlier',
   messages: [{ messageId: 'm0', role: 'user', content: 'p' }, messages[0]],
+  events: [],
+  taken: new Set(),
   more: false,
 })
 assert.deepEqual([texts(state), state.more], [['p', 'q', 'x\n\ny', 'mine'], false])
+
+// A page of older messages has what its events tell; what was taken back, then or since, is not there.
+const texted = (seq, id, role, content, runId) => ({ messageId: id, role, content, runId, seq })
+const page = {
+  type: 'earlier',
+  from: 2,
+  more: true,
+  taken: new Set(['m7']),
+  messages: [
+    texted(3, 'm2', 'user', 'a'),
+    texted(8, 'm3', 'assistant', 'b', 'r1'),
+    texted(9, 'm6', 'assistant', 'said', 'r0'),
+    texted(10, 'm7', 'user', 'taken back just now'),
+  ],
+  events: [
+    asked(3, 'm2', 'a'),
+    piece(4, 'r0', 'm6', 'id', 2), // of an answer that began before
+    started(5, 'r1', 'm3'),
+    { type: 'tool_call_start', seq: 6, runId: 'r1', toolCallId: 't1', toolCallName: 'f' },
+    piece(7, 'r1', 'm3', 'b', 0),
+    ended(8, 'r1', 'm3'),
+    ended(9, 'r0', 'm6'),
+    asked(10, 'm7', 'taken back just now'),
+    asked(11, 'm8', 'taken back later'),
+    started(12, 'r2', 'm9'), // still going on
+    piece(13, 'r2', 'm9', 'half', 0),
+  ],
+}
+const live = after(
+  { type: 'subscribed', head: 13, active: [{ runId: 'r2' }] },
+  started(12, 'r2', 'm9'),
+  piece(14, 'r2', 'm9', 'half of it', 0),
+)
+assert.ok(!isWhole(live))
+state = reduce(live, page)
+assert.ok(isWhole(state) && state.more)
+assert.deepEqual(texts(state), ['said', 'a', 'b', 'half of it'])
+assert.equal(state.items[2].parts[0].kind, 'tool')
+assert.equal(state.items[3], live.items[0])
+assert.deepEqual(texts(reduce(state, piece(15, 'r2', 'm9', '!', 10))), ['said', 'a', 'b', 'half of it!'])
+
+// An event costs the same in a long session: what is over is let go, what goes on is not, and is read again when asked for.
+const NAMES = ['findLastIndex', 'findIndex', 'findLast', 'find', 'some', 'every', 'filter', 'map', 'flatMap', 'with', 'toSpliced']
+let steps = 0
+const counted = (method) =>
+  function (...values) {
+    steps += this.length
+    return method.apply(this, values)
+  }
+const methods = [...NAMES, 'slice', 'includes', Symbol.iterator].map((name) => [name, Array.prototype[name]])
+function cost(messages) {
+  steps = 0
+  let state = after({ type: 'subscribed', head: 0, active: [] }, started(1, 'slow', 's1'))
+  for (const [name, method] of methods) Array.prototype[name] = counted(method)
+  for (let at = 1; at <= messages; at++) {
+    const [seq, run, id] = [at * 5, `r${at}`, `m${at}`]
+    for (const event of [asked(seq, `q${at}`, 'q'), started(seq + 1, run, id), piece(seq + 2, run, id, 'x', 0), ended(seq + 3, run, id)])
+      state = reduce(state, event)
+  }
+  for (const [name, method] of methods) Array.prototype[name] = method
+  return [steps, state]
+}
+const [few, many] = [cost(1000), cost(10_000)] // 2,000 and 20,000 messages
+assert.ok(few[0] > 1000 && many[0] < 11 * few[0], `${few[0]} steps, and ${many[0]}`)
+state = many[1]
+assert.deepEqual([state.items.length, state.items[0].id, state.items.at(-1).id], [200, 'slow', 'r10000'])
+assert.ok(state.more && state.from === state.items[1].seq - 1)
 
 // A fork begins with messages that belong to no run: each answer is one of its own, whole, and nothing goes on.
 const copy = (seq, id, content) => ({ type: 'message', seq, ts: 1000, agentId: 'main', messageId: id, content })
