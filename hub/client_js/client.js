@@ -18,6 +18,7 @@ const CUT = ['content', 'text', 'value', 'data', 'source', 'parts', 'history', '
 const isPiece = (frame) => frame.more || (frame.ts !== undefined && frame.seq === undefined)
 const SENT_AGAIN = new Set(['disconnected', 'draining']) // a chat that met these waits for the next connection
 const UNANSWERED = new Set(['typing', 'ping'])
+const HALF = /\\(?:(ud[89a-f]..)|.)/g // of JSON: a character's half, or what else begins with a backslash
 const ID = /^[A-Za-z0-9._:@-]{1,128}$/
 
 /** Put a piece and the one after it together: what is cut follows each other, the rest is that of the last piece. */
@@ -340,7 +341,8 @@ class Hub {
   _ask(command, done) {
     if (this.state !== 'live') return done(undefined, new HubError('disconnected', 'there is no connection now'))
     const ref = ++this.#refs
-    const text = JSON.stringify({ ...command, ref })
+    // Half a character is no text: the hub could not even say which command was wrong.
+    const text = JSON.stringify({ ...command, ref }).replace(HALF, (escape, half) => (half ? '\ufffd' : escape))
     const most = this.limits.frameBytes
     if (text.length > most / 3 && new TextEncoder().encode(text).length > most) {
       return done(undefined, new HubError('too_large', `a ${command.type} may have ${most} bytes`)) // else 1009
@@ -445,9 +447,7 @@ class Session {
   }
 
   chat(message, { clientMsgId = newId(), agent = this.#agent, ifBusy } = {}) {
-    // Half a character is no text: the hub could not even say which command was wrong.
-    const content = message.toWellFormed?.() ?? message
-    const command = { type: 'chat', sessionId: this.id, message: content, agentId: agent, clientMsgId, ifBusy }
+    const command = { type: 'chat', sessionId: this.id, message, agentId: agent, clientMsgId, ifBusy }
     // A message that is not accepted yet is still to be sent, though its reader may have left.
     const chat = new Chat(command, () => (chat.over || chat.runId) && this.#chats.delete(chat))
     if (this.#over) chat._end(closed('session'))

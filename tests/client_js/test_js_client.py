@@ -186,6 +186,21 @@ async def test_a_refused_chat_says_why(network: Network) -> None:
 
 
 @needs_node
+async def test_a_command_with_half_a_character_is_answered(network: Network) -> None:
+    """Wherever it stands in the command; a whole character, and what only looks like half of one, stay as they are."""
+    await network.hub.start()
+    driver = await begin(network, "echo")
+    await driver.until("state", state="live")
+    half = {"half \ud83d": "\udc4d half"}
+    answer = {"type": "resume", "interruptId": "i1", "status": "resolved", "payload": half}
+    driver.do("send", id=1, sessionId="s1", command=answer)
+    assert (await driver.until("error", id=1))["code"] == "unknown_interrupt"
+    driver.do("ask", id=2, sessionId="s1", message="\U0001f44d \\ud83d \\\ud83d")
+    assert (await driver.until("answer", id=2))["text"] == "\U0001f44d \\ud83d \\\N{REPLACEMENT CHARACTER} "
+    await driver.close()
+
+
+@needs_node
 async def test_a_cancelled_answer_ends(network: Network, tmp_path: Path) -> None:
     """A chat ends with what was said; who asked for the whole answer is told that it is not whole."""
     await network.hub.start()

@@ -38,6 +38,9 @@ const commands = {
   async ask({ id, sessionId, message }) {
     say({ said: 'answer', id, text: await sessions.get(sessionId).ask(message) })
   },
+  async send({ id, sessionId, command }) {
+    say({ said: 'answer', id, ...(await sessions.get(sessionId).send(command)) })
+  },
   cancel: ({ sessionId }) => sessions.get(sessionId).cancel(),
   close() {
     process.stdin.destroy() // it would keep this process; nothing of the client's may
