@@ -1,6 +1,7 @@
 // The open session: what the hub says of it goes through reduce(), and what a person does goes to the hub.
 import { cut } from './html.js'
 import { EMPTY, isBusy, isWhole, reduce, textOf } from './session.js'
+import { remember, remembered } from './store.js'
 import { t } from './words.js'
 
 const TYPING_MS = 2000 // between two "I am writing"
@@ -18,6 +19,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   let walk = {} // backwards through the list of messages: `after` is the place where it goes on
   let taken = new Set() // the messages that were taken back while this page heard it
   let whole = false
+  let unsent = [] // what the composer has of what was sent before, and may have come or not: { clientMsgId, text, agentId }
 
   function take(event) {
     change({ session: reduce(ui.session, event) })
@@ -26,7 +28,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     loaded()
   }
 
-  /** Leave the session; what could not be sent yet becomes its draft again. */
+  /** Leave the session; what nobody has confirmed yet becomes its draft again. */
   function close() {
     for (const off of offs.splice(0)) off()
     keepUnsent()
@@ -42,6 +44,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     whole = false
     walk = {}
     taken = new Set()
+    unsent = JSON.parse(remembered(unsentOf(sessionId)) || '[]')
     session = hub.session(sessionId)
     offs = [
       session.on('event', hear),
@@ -71,15 +74,38 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   }
 
   function keepUnsent() {
-    const unsent = (ui.session?.items ?? []).filter(({ status }) => status === 'sending').map(({ text }) => text)
-    if (session && unsent.length && ui.link !== 'live')
-      sessionStorage.setItem(draftOf(session.sessionId), unsent.join('\n\n'))
+    const sending = (ui.session?.items ?? []).filter(({ status }) => status === 'sending')
+    if (!session || !sending.length) return
+    const draft = [...sending.map(({ text }) => text), messageField()?.value].filter(Boolean).join('\n\n')
+    remember(draftOf(session.sessionId), draft)
+    const sent = sending.map(({ clientMsgId, text, agentId }) => ({ clientMsgId, text, agentId }))
+    remember(unsentOf(session.sessionId), JSON.stringify([...unsent, ...sent]))
   }
   addEventListener('pagehide', keepUnsent)
+
+  /** What has come, though its confirmation was lost, is no draft any more. */
+  function arrived({ type, clientMsgId }) {
+    const one = type === 'user_message' && unsent.find((other) => other.clientMsgId === clientMsgId)
+    if (!one) return
+    forget(one)
+    const before = remembered(draftOf(session.sessionId))
+    const draft = before.replace(one.text, () => '').trimStart()
+    remember(draftOf(session.sessionId), draft)
+    const field = messageField()
+    if (field?.value !== before) return // that of another session, which is about to go
+    field.value = draft
+    field.dispatchEvent(new Event('input'))
+  }
+
+  function forget(one) {
+    unsent = unsent.filter((other) => other !== one)
+    remember(unsentOf(session.sessionId), unsent.length ? JSON.stringify(unsent) : '')
+  }
 
   function hear(event) {
     const live = event.seq > (ui.session.head ?? Infinity)
     take(event)
+    arrived(event)
     if (event.type === 'typing') {
       clearTimeout(quiet)
       quiet = setTimeout(() => take({ type: 'quiet' }), QUIET_MS)
@@ -104,7 +130,10 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   }
 
   function chat(content) {
-    const chat = session.chat(content, { agent: ui.agent })
+    // Sent once before: under the same id it is answered once.
+    const again = unsent.find(({ text, agentId }) => text === content && agentId === ui.agent)
+    if (again) forget(again)
+    const chat = session.chat(content, { agent: ui.agent, clientMsgId: again?.clientMsgId })
     chat[Symbol.asyncIterator]().return() // the page hears the whole session, and needs no second copy of the answer
     const { clientMsgId } = chat
     take({ type: 'sending', clientMsgId, content, agentId: ui.agent })
@@ -138,6 +167,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     const events = await eventsOf(place, from, first ? upto : from)
     if (mine !== walk) return
     mine.from = from
+    events.forEach(arrived)
     take({ type: 'earlier', messages, events, taken, from, more: some.more })
   }
 
@@ -154,7 +184,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
 
   async function takeBack(run) {
     await session.cancel(run.runId)
-    const field = document.getElementById('message')
+    const field = messageField()
     if (run.asked && !field.value) field.value = run.asked.text
     field.dispatchEvent(new Event('input'))
     field.focus()
@@ -207,6 +237,8 @@ async function eventsOf(place, after, upto) {
 }
 
 export const draftOf = (sessionId) => `draft:${sessionId}`
+const unsentOf = (sessionId) => `unsent:${sessionId}`
+const messageField = () => document.getElementById('message')
 
 export async function ask(address, options) {
   const answer = await fetch(address, options)

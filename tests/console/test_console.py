@@ -208,6 +208,56 @@ async def test_what_could_not_be_sent_is_not_lost(hub: Hub, browser: Browser) ->
         await proxy.stop()
 
 
+async def test_what_came_though_its_confirmation_was_lost_is_no_draft(hub: Hub, browser: Browser) -> None:
+    """Who comes back to the session finds it in the conversation alone; sent again meanwhile it is answered once."""
+    await started(hub)
+    there = True
+    proxy = await Proxy(lambda: ("127.0.0.1", hub.port if there else 1)).start()
+    try:
+        async with visit(browser, f"http://127.0.0.1:{proxy.port}", "?agent=echo&session=s37", lost=True) as tab:
+            for words, again in (("came", False), ("came again", True)):
+                witness = await hub.connect("?sessionId=s37")
+                await tab.field.fill(words)
+                for link in list(proxy.links):
+                    if link.hub is not None and not link.hub.is_closing():
+                        link.hub.pause_reading()
+                await tab.field.press("Enter")
+                await witness.until_done()
+                there = False
+                for link in list(proxy.links):
+                    link.reset()
+                await expect(tab.page.get_by_role("status")).to_contain_text("cannot be reached")
+                await tab.page.get_by_role("button", name="New session").click()
+                await tab.page.go_back()
+                await expect(tab.field).to_have_value(words)
+                if again:
+                    await tab.field.press("Enter")
+                there = True
+                await expect(tab.answers.last).to_have_text(words)
+                await expect(tab.field).to_have_value("")
+            await expect(tab.page.locator(".bubble")).to_have_text(["came", "came again"])
+            await expect(tab.answers).to_have_text(["came", "came again"])
+            await tab.page.reload()
+            await expect(tab.answers).to_have_text(["came", "came again"])
+            await expect(tab.field).to_have_value("")
+    finally:
+        await proxy.stop()
+
+
+FULL = "Storage.prototype.setItem = () => { throw new DOMException('no room', 'QuotaExceededError') }"
+
+
+async def test_a_browser_that_remembers_nothing(hub: Hub, browser: Browser) -> None:
+    """Where its room is used up, one writes, sends and leaves the session all the same."""
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=echo&session=s38") as tab:
+        await tab.page.evaluate(f"() => void ({FULL})")
+        await tab.say("hello")
+        await expect(tab.answers).to_have_text(["hello"])
+        await tab.page.get_by_role("button", name="New session").click()
+        await expect(tab.answers).to_have_count(0)
+
+
 # --- stop, queue, keys ------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 // Where one writes: Enter sends, Shift+Enter breaks the line. What waits in the queue stands above it.
 import { Component, html } from '../html.js'
 import { isBusy, questions, waiting } from '../session.js'
+import { remember, remembered } from '../store.js'
 import { draftOf } from '../talk.js'
 import { t } from '../words.js'
 import { isText } from './ask.js'
@@ -17,7 +18,7 @@ export class Composer extends Component {
 
   componentDidMount() {
     const field = this.field.current
-    field.value = sessionStorage.getItem(draftOf(this.props.ui.sessionId)) ?? ''
+    field.value = remembered(draftOf(this.props.ui.sessionId))
     this.grown()
     if (FINE.matches) field.focus() // on a phone the keyboard would hide the page
   }
@@ -38,7 +39,7 @@ export class Composer extends Component {
   input = () => {
     if (this.state.empty) this.meant = this.asked // what was begun before a question came is no answer to it
     this.grown()
-    sessionStorage.setItem(draftOf(this.props.ui.sessionId), this.field.current.value)
+    remember(draftOf(this.props.ui.sessionId), this.field.current.value)
     this.props.act.typing()
   }
 
