@@ -1,5 +1,7 @@
 """Text for people: cut where no character breaks, and with nothing in it that UTF-8 cannot hold."""
 
+import re
+
 LINE = 300  # code points of a description or an error
 
 
@@ -21,6 +23,11 @@ def cut(text: str, most: int, mark: str = "") -> str:
 def clean(text: str) -> str:
     """Return *text* as UTF-8 can hold it: each lone surrogate as a question mark."""
     return text.encode(errors="replace").decode()
+
+
+def without_password(text: str) -> str:
+    """Return *text* without the names and passwords of the addresses in it."""
+    return re.sub(r"(?<=://)\S*@", "", text)
 
 
 def one_line(text: str, most: int = LINE, mark: str = "") -> str:

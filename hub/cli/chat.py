@@ -1,7 +1,7 @@
 """`hubbub chat` at a terminal: a line to write on, answers as they grow, and what the others in the session say."""
 
 import asyncio
-import contextlib
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from secrets import token_hex
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import base, opened
+from hub.cli.hubs import opened, shown, watched
 from hub.cli.keyboard import history, keys, quiet
 from hub.cli.markdown import markdown
 from hub.cli.questions import payload
@@ -22,6 +22,7 @@ from hub.cli.records import who
 from hub.cli.screen import Screen
 from hub.cli.text import safe
 from hub.client import Answer, Client, Closed, Failure, Session
+from hub.ids import short
 from hub.messages import Event, Interrupt, Reset
 
 HELP = """\
@@ -38,7 +39,9 @@ Alt-Enter begins a new line, Enter sends. Ctrl-C stops an answer."""
 
 async def talk(url: str, agent: str, session: str | None) -> int:
     async with opened(url) as hub:
-        return await Talk(hub=hub, url=url, agent=agent).run(session or f"s_{token_hex(6)}")
+        talking = Talk(hub=hub, url=url, agent=agent)
+        async with watched(hub, lambda what: talking.say(Text(f"— {what} —", style="yellow"))):
+            return await talking.run(session or f"s_{token_hex(6)}")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -62,7 +65,6 @@ class Talk:
 
     async def run(self, session: str) -> int:
         """Join a session, and go on to the end; raises CommandFailed where the hub closes for good."""
-        states = asyncio.create_task(self._watch())
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._pressed)
         try:
             await self._join(session)
@@ -72,9 +74,9 @@ class Talk:
         except Failure as failure:
             raise CommandFailed(failure.message) from None
         finally:
-            for task in filter(None, (self._reading, states)):
-                task.cancel()
-                await asyncio.wait([task])
+            if self._reading is not None:
+                self._reading.cancel()
+                await asyncio.wait([self._reading])
         return 0
 
     async def _turn(self) -> bool:
@@ -249,22 +251,14 @@ class Talk:
         self._reading = asyncio.create_task(self._read(events))
 
     async def _read(self, events: AsyncIterator[Event | Reset]) -> None:
-        with contextlib.suppress(Failure):  # who is told of it is the one who asks
+        try:
             async for event in events:
                 self.screen.show(event)
+        except Closed as closed:
+            self.say(Text(f"— {closed.message} —", style="red"))
+        except Failure:
+            pass  # who is told of it is the one who asks
         self.screen.forget()  # nobody is to wait for what will not come
-
-    async def _watch(self) -> None:
-        """Tell when the connection is lost, and when it is there again."""
-        lost = False
-        async for state in self.hub.states():
-            if state == "waiting" and not lost:
-                lost = True
-                self.say(Text("— the connection is lost; trying again —", style="yellow"))
-            elif state == "live" and lost:
-                lost = False
-                self.say(Text("— connected again —", style="yellow"))
-        self.say(Text(f"— {self.hub.link.closed().message} —", style="red"))
 
     # --- one short function for each command; each says whether to go on ----------------------------------------------
 
@@ -298,8 +292,8 @@ class Talk:
         return True
 
     async def share(self, _: str = "") -> bool:
-        self.say(Text(f"hubbub chat --url {base(self.url)} --session {self.session.id}"))
-        self.say(Text(f"{base(self.url)}/?session={self.session.id}"))
+        self.say(Text(f"hubbub chat --url {shown(self.url)} --session {self.session.id}"))
+        self.say(Text(f"{shown(self.url)}/?session={self.session.id}"))
         return True
 
     async def cancel(self, _: str = "") -> bool:
@@ -308,6 +302,8 @@ class Talk:
         return True
 
     async def history(self, count: str = "") -> bool:
+        if count and not re.fullmatch("[1-9][0-9]{0,5}", count):
+            raise ValueError(f"/history takes a number, as in /history 50, and not {short(safe(count))}")
         for message in await self.session.history(int(count or 20)):
             self.say(Text(f"{safe(who(message))}:", style="bold"))
             text = safe(message["content"])

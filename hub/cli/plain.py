@@ -11,10 +11,10 @@ from urllib.parse import quote
 import attrs
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import base, get, opened
+from hub.cli.hubs import get, opened, shown, watched
 from hub.cli.questions import asks, closed
 from hub.cli.text import safe
-from hub.client import Answer, Closed, Failure
+from hub.client import Answer, Failure
 from hub.messages import (
     FINISH_REASONS,
     Chunk,
@@ -64,16 +64,20 @@ async def answer_once(url: str, agent: str, session: str | None, message: str) -
     stopping: list[asyncio.Task[object]] = []
     whole = asyncio.current_task()
     assert whole is not None
-    async with opened(url) as hub:
+    async with opened(url) as hub, watched(hub, _note):
         try:
             answer = (await hub.session(session, agent=agent)).chat(message.rstrip("\n"))
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, stopping, whole)
-            await _write(answer, f"{base(url)}/?session={session}")
+            await _write(answer, f"{shown(url)}/?session={session}")
         except Failure as failure:
             raise CommandFailed(failure.message) from None
         finally:
             await asyncio.gather(*stopping, return_exceptions=True)
     return 0
+
+
+def _note(what: str) -> None:
+    print(f"hubbub: {what}", file=sys.stderr)
 
 
 def _stop(answer: Answer, stopping: "list[asyncio.Task[object]]", whole: "asyncio.Task[Any]") -> None:
@@ -94,7 +98,7 @@ async def _write(answer: Answer, page: str) -> None:
             out.write(body.content)
         elif isinstance(body, MessageRemoved):
             out.line()
-            print("hubbub: the answer begins anew", file=sys.stderr)
+            _note("the answer begins anew")
         elif isinstance(body, Interrupt):
             out.line()
             await answer.cancel()
@@ -112,12 +116,10 @@ async def follow(url: str, session: str) -> int:
     out = Plain()
     await get(url, f"/sessions/{quote(session, safe='')}")  # to follow one that is not there would make it
     print(f"following {session}; Ctrl-C ends", file=sys.stderr)
-    async with opened(url) as hub:
+    async with opened(url) as hub, watched(hub, _note):
         try:
             async for event in hub.subscribe(session=session):
                 _show(out, event)
-        except Closed as closed:
-            raise CommandFailed(closed.message) from None
         except Failure as failure:
             raise CommandFailed(failure.message) from None
     return 0

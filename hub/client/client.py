@@ -17,6 +17,7 @@ from hub.client.pages import Pages
 from hub.client.reader import GroupReader, Reader
 from hub.client.session import Answer, Session, cancel
 from hub.messages import Accepted, Error, Event, Notice, Reset, Subscribed, Welcome
+from hub.text import without_password
 
 URL = "ws://localhost:9527/api/v1/ws"
 Answered = Callable[[Notice | Failure], None]
@@ -58,7 +59,8 @@ class Client:
         try:
             await self.link.until_live(self.patience)
             if self.state != "live":
-                raise Unreachable("unreachable", f"no hub answers at {self.url} ({self.link.reason})", retryable=True)
+                why = without_password(f"no hub answers at {self.url} ({self.link.reason})")
+                raise Unreachable("unreachable", why, retryable=True)
         except BaseException:
             await self.close()
             raise

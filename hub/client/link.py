@@ -124,7 +124,7 @@ class Link:
                 ws = await http.ws_connect(self.url, **OPTIONS)
         except aiohttp.WSServerHandshakeError as refused:
             return self._refused(refused)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:  # the last for a bad host name
             self.code, self.reason = LOST, str(error) or "no answer"
             return True
         self._out, self._frames = asyncio.Queue(), Frames()

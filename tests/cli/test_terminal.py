@@ -405,6 +405,26 @@ async def test_a_lost_connection_is_told_and_the_answer_goes_on(hub: Hub, tmp_pa
         await proxy.stop()
 
 
+async def test_a_password_is_sent_and_not_shared(hub: Hub, tmp_path: Path) -> None:
+    """What /share and a pipe show is an address for others."""
+    hub.agent("careful.py", "async def careful(run):\n    await run.ask('Sure?')\n    yield ''\n")
+    await hub.start()
+    url = f"http://name:secret@127.0.0.1:{hub.port}"
+    async with terminal(tmp_path, "chat", "--url", url, "--session", "s1") as screen:
+        await screen.until("you>")
+        screen.type("/share" + ENTER)
+        await screen.until(f"hubbub chat --url {hub.url} --session s1", f"{hub.url}/?session=s1")
+        screen.type("/history x" + ENTER)
+        await screen.until("/history takes a number, as in /history 50, and not 'x'")
+        screen.type("/history 0" + ENTER)
+        await screen.until("and not '0'")
+        screen.type(CTRL_D)
+        assert await screen.ended() == 0
+        assert b"secret" not in screen.raw
+    done = await piped(hub, "chat", "careful", "--url", url, said="hi")
+    assert done.code == 1 and f"{hub.url}/?session=" in done.err and "secret" not in done.err
+
+
 # --- in a pipe --------------------------------------------------------------------------------------------------------
 
 
@@ -635,6 +655,32 @@ async def test_tail_follows_a_session_live(hub: Hub, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
     assert (process.returncode, out, err) == (130, b"", b"following s1; Ctrl-C ends\n")
+
+
+async def test_tail_tells_that_it_connects_again(hub: Hub, tmp_path: Path) -> None:
+    """On standard error, so that the text stays clean; and nothing is lost."""
+    await hub.start()
+    gate = tmp_path / "gate"
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
+    await client.until_type("stream")
+    proxy = await Proxy(lambda: ("127.0.0.1", hub.port)).start()
+    try:
+        process = await start(hub, "tail", "s1", port=proxy.port)
+        assert process.stdout is not None and process.stderr is not None
+        async with asyncio.timeout(PATIENCE):
+            assert await process.stdout.readexactly(len("gated: one ")) == b"gated: one "
+            for link in list(proxy.links):
+                link.reset()
+            told = [await process.stderr.readline() for _ in range(3)]
+            gate.touch()
+            assert await process.stdout.readline() == b"two\n"
+            process.send_signal(signal.SIGINT)
+            await process.wait()
+    finally:
+        await proxy.stop()
+    lost, again = b"hubbub: the connection is lost; trying again\n", b"hubbub: connected again\n"
+    assert told == [b"following s1; Ctrl-C ends\n", lost, again]
 
 
 # --- text -------------------------------------------------------------------------------------------------------------

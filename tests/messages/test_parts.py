@@ -112,8 +112,7 @@ ROUTES = {
     "POST sessions/s1/resume": '{"interruptId": "i_1", "payload": {"n": %s}}',
     "POST agents/sees/broadcast": '{"message": "x", "n": %s}',
     "POST chat/completions": '{"model": "sees", "messages": [{"role": "user", "content": "x"}], "n": %s}',
-    "POST agents/sees/agui": """{"threadId": "t", "runId": "r", "messages": [{"id": "m", "role": "user", "content": "x"}],
-        "tools": [], "context": [], "forwardedProps": {}, "state": {"n": [%s]}}""",
+    "POST agents/sees/agui": '{"threadId": "t", "runId": "r", "messages": [], "state": {"n": [%s]}}',
 }
 
 

@@ -1,0 +1,151 @@
+"""What the terminal says where no hub answers: what is wrong, where, and what to do; and never a password."""
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from support.hub import Hub
+from support.waiting import PATIENCE
+
+from hub.cli.failures import CommandFailed
+from hub.cli.hubs import get, opened, shown
+from hub.client import Unreachable, connect
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+
+
+async def refusal(url: str) -> str:
+    """Return what is said by a command that asks over HTTP; one that connects must say the same."""
+    with pytest.raises(CommandFailed) as asked:
+        await get(url, "/sessions")
+    with pytest.raises(CommandFailed) as connected:
+        async with opened(url):
+            pass
+    assert str(connected.value) == str(asked.value)
+    assert "\n" not in str(asked.value)
+    return str(asked.value)
+
+
+@asynccontextmanager
+async def serving(
+    answer: Callable[[web.Request], web.Response], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    async def handler(request: web.BaseRequest) -> web.Response:
+        assert isinstance(request, web.BaseRequest)
+        return answer(request)  # type: ignore[arg-type]
+
+    runner = web.ServerRunner(web.Server(handler))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    await site.start()
+    try:
+        yield site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("status", "what", "to_do"),
+    [
+        (401, "wants a name and a password", "NAME:PASSWORD@HOST"),
+        (403, "lets nobody in from here", "ask who runs it"),
+        (404, "is not a hub: it answers 404 Not Found", "--url"),
+        (200, "is not a hub: it answers 200 OK", "--url"),
+        (502, "a proxy that does not reach its hub", "start the hub"),
+        (504, "a proxy that does not reach its hub", "start the hub"),
+    ],
+)
+async def test_what_answers_in_place_of_a_hub(status: int, what: str, to_do: str) -> None:
+    """A proxy, or another server: its page tells nothing, its status does."""
+    async with serving(lambda _: web.Response(status=status, text="<html>", content_type="text/html")) as port:
+        line = await refusal(f"http://name:secret@127.0.0.1:{port}")
+    assert line.startswith(f"http://127.0.0.1:{port} ") and what in line and to_do in line and "secret" not in line
+
+
+async def test_where_a_redirect_leads_is_told() -> None:
+    """So that people name the right hub at once."""
+    async with serving(lambda _: web.Response(status=404)) as port:
+        to = f"http://127.0.0.1:{port}"
+        async with serving(lambda _: web.Response(status=302, headers={"Location": f"{to}/login"})) as first:
+            assert f"http://127.0.0.1:{first}, which leads to {to}, " in await refusal(f"http://127.0.0.1:{first}")
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("http://name:secret@127.0.0.1:1", "no hub answers at http://127.0.0.1:1: start one"),
+        ("http://name:secret@nowhere.invalid", "there is no host nowhere.invalid: "),
+        ("http://name:secret@[::1", "http://[::1 is no address of a hub: write it as in http://localhost:9527"),
+        ("http://name:se/cret@127.0.0.1", "http://127.0.0.1 is no address of a hub: "),
+        ("name:secret@127.0.0.1:99999", "http://127.0.0.1:99999 is no address of a hub: "),
+        ("ftp://name:secret@127.0.0.1", "ftp://127.0.0.1 is no address of a hub: "),
+        ("http://name:secret@a..b", "http://a..b is no address of a hub: "),
+    ],
+)
+async def test_where_nothing_answers(url: str, line: str) -> None:
+    """Each of these has its own remedy."""
+    said = await refusal(url)
+    assert said.startswith(line) and "cret" not in said
+
+
+async def test_a_server_that_closes_at_once(tmp_path: Path) -> None:
+    """As one does that wants TLS."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        assert "if it speaks TLS, write https://" in await refusal(f"http://127.0.0.1:{port}")
+
+
+async def test_a_hub_without_tls_that_is_asked_for_it(hub: Hub) -> None:
+    """The other way around."""
+    await hub.start()
+    assert "write http://" in await refusal(f"https://name:secret@127.0.0.1:{hub.port}")
+
+
+@needs_openssl
+async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
+    """Why, and how to trust it."""
+    files = ("-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate"))
+    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", *files)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    async with serving(lambda _: web.Response(), tls) as port:
+        line = await refusal(f"https://name:secret@localhost:{port}")
+    assert line.startswith(f"the certificate of https://localhost:{port} is not trusted (self-signed certificate)")
+    assert "SSL_CERT_FILE" in line and "secret" not in line
+
+
+async def test_a_proxy_that_passes_on_no_upgrade() -> None:
+    """HTTP works, and the WebSocket does not."""
+
+    def answer(request: web.Request) -> web.Response:
+        if request.headers.get("Upgrade"):
+            return web.Response(status=400)
+        return web.json_response({"data": []})
+
+    async with serving(answer) as port:
+        with pytest.raises(CommandFailed, match="takes no WebSocket.* with 400.*must pass on `Upgrade`"):
+            async with opened(f"http://127.0.0.1:{port}"):
+                pass
+
+
+async def test_the_client_shows_no_password() -> None:
+    """Neither that of the address, nor where the address is none."""
+    for url in ("ws://name:secret@127.0.0.1:1/api/v1/ws", "ws://name:se/cret@127.0.0.1/"):
+        with pytest.raises(Unreachable) as failure:
+            async with connect(url, patience=0):
+                pass
+        assert "cret" not in str(failure.value) and "127.0.0.1" in str(failure.value)
+
+
+@pytest.mark.parametrize("url", ["https://name:p@ss@hub.example/api/v1", "wss://name:se?cret@hub.example/api/v1/ws"])
+def test_an_address_is_shown_without_its_password(url: str) -> None:
+    """Also one that holds what ends an address."""
+    assert shown(url) == "https://hub.example"
