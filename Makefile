@@ -1,8 +1,9 @@
 # `make` alone lists what there is. PYTHON=python3.12 chooses the interpreter that .venv is made with.
 
 BIN := .venv/bin
-KEY := $(shell { cat setup.cfg pyproject.toml; pwd; } | cksum | tr -d ' ')
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+VERSIONS := scripts/constraints.txt
+KEY := $(shell { cat setup.cfg pyproject.toml $(VERSIONS); pwd; } | cksum | tr -d ' ')
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VERSIONS)
 CODE := hub hubbub_agents agents tests scripts
 
 # A .venv whose Python is gone, or was never whole, is made anew.
@@ -10,7 +11,7 @@ $(shell test -x $(BIN)/python || rm -rf .venv)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install model run test lint types torture-short torture bench screenshots clean
+.PHONY: help install model run test lint types torture-short torture bench screenshots constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -46,6 +47,12 @@ lint: .venv/.lint-$(KEY) ## black, isort, flake8
 
 types: .venv/.lint-$(KEY) ## mypy
 	$(BIN)/python -m mypy
+
+constraints: $(BIN)/python ## take the newest versions of all packages into scripts/constraints.txt; then run the checks
+	@echo 'Resolving the newest versions ...' && rm -rf build/versions && $(BIN)/python -m venv build/versions
+	@build/versions/bin/python -m pip install --quiet --disable-pip-version-check '.[cli,test,lint,bench]'
+	@{ head -1 $(VERSIONS); build/versions/bin/python -m pip freeze --exclude hubbub; } > build/versions.txt
+	@mv build/versions.txt $(VERSIONS) && git --no-pager diff --stat -- $(VERSIONS)
 
 clean: ## take away .venv and what tools left; data/ stays
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .hypothesis && find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
