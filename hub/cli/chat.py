@@ -18,7 +18,7 @@ from hub.cli.hubs import opened, shown, watched
 from hub.cli.keyboard import history, keys, quiet
 from hub.cli.markdown import markdown
 from hub.cli.questions import payload
-from hub.cli.records import who
+from hub.cli.records import ending, who
 from hub.cli.screen import Screen
 from hub.cli.text import safe
 from hub.client import Answer, Client, Closed, Failure, Session
@@ -308,6 +308,8 @@ class Talk:
             self.say(Text(f"{safe(who(message))}:", style="bold"))
             text = safe(message["content"])
             self.say(Text(text) if message["role"] == "user" else markdown(text))
+            if note := ending(message):
+                self.say(Text(note, style="dim"))
         return True
 
     async def help(self, _: str = "") -> bool:

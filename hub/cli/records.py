@@ -69,10 +69,20 @@ async def write_session(url: str, session: str, form: Literal["md", "json"]) -> 
         text = json.dumps(messages, ensure_ascii=False, indent=2)
         sys.stdout.write(re.sub(CONTROL, lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
     else:
-        parts = [f"### {safe(who(message))}\n\n{safe(message['content']).rstrip()}\n" for message in messages]
-        sys.stdout.write("\n".join(parts))
+        sys.stdout.write("\n".join(_markdown(message) for message in messages))
     sys.stdout.flush()
     return 0
+
+
+def _markdown(message: dict[str, Any]) -> str:
+    paragraphs = [f"### {safe(who(message))}", safe(message["content"]).rstrip(), ending(message)]
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
+
+
+def ending(message: dict[str, Any]) -> str:
+    """Return in a line how the answer ended of which this is the last message; empty where it ended by itself."""
+    why = message.get("error", {}).get("message") or message.get("stopReason")
+    return f"— {safe(str(why))} —" if why else ""
 
 
 def who(message: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 import attrs
 
 from hub.errors import AgentError
-from hub.messages import Author, Body, FinishReason, Interrupt, ReplyStatus, Usage
+from hub.messages import Author, Body, FinishReason, Interrupt, ReplyStatus, StopReason, Usage
 
 
 @attrs.frozen
@@ -34,13 +34,15 @@ Piece = str | Message | Finish | Body  # of hub.messages.CONTENT
 class Past:
     """One finished message of the session; *agent* is None for what people wrote.
 
-    `system` comes from clients of the OpenAI endpoint alone: instructions for the model.
+    *stop_reason* says how that agent's answer ended, where not by itself. `system` comes from clients of the OpenAI
+    endpoint alone: instructions for the model.
     """
 
     role: Literal["user", "assistant", "system"]
     content: str
     agent: str | None = None
     parts: Sequence[Mapping[str, Any]] = ()
+    stop_reason: StopReason | None = attrs.field(default=None, kw_only=True)
 
 
 class Call:

@@ -3,7 +3,7 @@
 Field names are camelCase because they are the wire's. A field that is None is left out of the frame.
 """
 
-from hub.messages.answers import Cleared, EventPage, Fault, Hosted, Kept, Listed, Outcome, SessionState, Told
+from hub.messages.answers import Cleared, EventPage, Hosted, Kept, Listed, Outcome, SessionState, Told
 from hub.messages.commands import (
     COMMANDS,
     Cancel,
@@ -66,6 +66,7 @@ from hub.messages.notices import (
 from hub.messages.words import (
     FINISH_REASONS,
     Author,
+    Fault,
     FinishReason,
     Id,
     IfBusy,

@@ -6,7 +6,7 @@ import attrs
 from msgspec import Struct
 
 from hub.messages.events import Event
-from hub.messages.words import StopReason, Usage
+from hub.messages.words import Fault, StopReason, Usage
 
 
 @attrs.frozen
@@ -68,14 +68,6 @@ class EventPage(Struct, frozen=True, kw_only=True):
     seq: int
     floor: int
     more: bool
-
-
-@attrs.frozen
-class Fault:
-    """Why a run failed."""
-
-    code: str
-    message: str
 
 
 @attrs.frozen(kw_only=True)

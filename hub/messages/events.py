@@ -6,7 +6,7 @@ import attrs
 import msgspec
 
 from hub.messages.parts import Plain
-from hub.messages.words import Author, RemovalReason, ReplyStatus, StopReason, Usage
+from hub.messages.words import Author, Fault, RemovalReason, ReplyStatus, StopReason, Usage
 
 
 @attrs.define
@@ -51,12 +51,14 @@ class Chunk(Body):
 
 @attrs.frozen
 class WholeMessage(Body):
-    """A message that came in one piece."""
+    """A message that came in one piece; in a fork each is, with how its answer ended where that was not by itself."""
 
     type = "message"
     messageId: str
     content: str
     parts: Plain | None = None
+    stopReason: StopReason | None = attrs.field(default=None, kw_only=True)
+    error: Fault | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.frozen

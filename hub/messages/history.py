@@ -5,14 +5,15 @@ from typing import Any, Literal
 import attrs
 
 from hub.messages.parts import Plain
-from hub.messages.words import Author
+from hub.messages.words import Author, Fault, StopReason
 
 
 @attrs.frozen(kw_only=True)
 class Message:
     """A finished text in a session's history; *seq* is the event that finished it.
 
-    *userMessageId* is the message that an agent's message answers.
+    *userMessageId* is the message that an agent's message answers. The last message of a run has its *stopReason* where
+    that is not `end_turn`, and its *error* where it failed; where such a run said nothing, that message has no text.
     """
 
     messageId: str
@@ -26,3 +27,5 @@ class Message:
     parts: Plain | None = None
     metadata: dict[str, Any] | None = None
     userMessageId: str | None = None
+    stopReason: StopReason | None = None
+    error: Fault | None = None

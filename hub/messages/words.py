@@ -32,3 +32,11 @@ class Usage:
 
     inputTokens: int | None = None
     outputTokens: int | None = None
+
+
+@attrs.frozen
+class Fault:
+    """Why a run failed."""
+
+    code: str
+    message: str

@@ -12,7 +12,10 @@ from hub.storage.records import RunRecord
 
 
 async def past(store: SessionStore, key: Key, waiting: Collection[RunRecord], limits: Limits) -> Sequence[Past]:
-    """Return the finished messages of a session, oldest first, without those that *waiting* runs are to answer."""
+    """Return the finished messages of a session, oldest first, without those that *waiting* runs are to answer.
+
+    An answer that failed before it said anything is none: models take no message without text.
+    """
     left_out = {record.userMessageId for record in waiting}
     more = sum(_size(record.message, record.parts) for record in waiting)
     last = limits.history_messages + len(waiting)
@@ -23,7 +26,9 @@ async def past(store: SessionStore, key: Key, waiting: Collection[RunRecord], li
         size += _size(message.content, message.parts)
         if len(found) == limits.history_messages or size > limits.history_bytes:
             break
-        found.append(Past(message.role, message.content, message.agentId, message.parts or ()))
+        parts, reason = message.parts or (), message.stopReason
+        if message.content or parts or reason is None:
+            found.append(Past(message.role, message.content, message.agentId, parts, stop_reason=reason))
     return found[::-1]
 
 

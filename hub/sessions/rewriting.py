@@ -200,7 +200,9 @@ async def copy(session: Session, messages: Sequence[Message]) -> None:
 
 def _body(message: Message) -> Body:
     if message.author is None:
-        return WholeMessage(message.messageId, message.content, message.parts)
+        return WholeMessage(
+            message.messageId, message.content, message.parts, stopReason=message.stopReason, error=message.error
+        )
     return UserMessage(
         messageId=message.messageId,
         author=message.author,

@@ -12,7 +12,7 @@ from hub.hosting.answering import Answering
 from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
 from hub.ids import id_of
-from hub.messages import RunError, RunFinished, StopReason
+from hub.messages import Fault, RunError, RunFinished, StopReason
 from hub.sessions.hosts import RunOwner, SessionHost
 from hub.sessions.outbox import Item
 from hub.sessions.questions import Questions
@@ -232,6 +232,7 @@ class Run:
         self._end("error", AgentError(error.message, error.code))
 
     def _end(self, reason: StopReason, error: AgentError | None = None) -> None:
+        has_begun = self.state is not RunState.QUEUED
         self._enter(RunState.ENDED)
         last_id = self.speech.end()
         if self._answering is not None and self._answering.task is None:
@@ -241,7 +242,10 @@ class Run:
             said = RunError(error.code, error.message, error.retryable, error.retry_after_ms)
             items.append(Item(agent, self.id, said))
         end = Item(agent, self.id, RunFinished(last_id, reason, self.speech.finish.usage))
-        end.messages, end.ended = tuple(self.speech.texts), (self.id,)
+        fault = None if error is None else Fault(error.code, error.message)
+        # Who cancels what waits takes it back: no answer has begun.
+        end.messages = () if reason == "cancelled" and not has_begun else self.speech.history(reason, fault)
+        end.ended = (self.id,)
         end.landed = lambda _: self.owner.over(self)
         items.append(end)
         self.questions.close(lambda closing: self.owner.outbox.put(*closing, *items))

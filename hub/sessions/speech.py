@@ -15,7 +15,18 @@ from hub.hosting.contract import Shelf
 from hub.hosting.faults import is_count, refuse, said_too_much, utf8
 from hub.hosting.output import KINDS
 from hub.limits import Limits, size_text
-from hub.messages import FINISH_REASONS, Body, Interrupt, Message, Reasoning, ToolCallResult, Usage, WholeMessage
+from hub.messages import (
+    FINISH_REASONS,
+    Body,
+    Fault,
+    Interrupt,
+    Message,
+    Reasoning,
+    StopReason,
+    ToolCallResult,
+    Usage,
+    WholeMessage,
+)
 from hub.messages.parts import Parts, Plain, plain
 from hub.pools import hub_work
 from hub.sessions.outbox import Item, Outbox
@@ -227,6 +238,16 @@ class Speech:
         self._close_message()
         self.close()
         return last_id
+
+    def history(self, reason: StopReason, error: Fault | None) -> tuple[Message, ...]:
+        """Return the messages as the history keeps them: the last one says how the answer ended, if not by itself.
+
+        Where nothing was said, that is one without text, so that there is something to say so.
+        """
+        if reason == "end_turn":
+            return tuple(self.texts)
+        *before, last = self.texts or [self._message("")]
+        return (*before, attrs.evolve(last, stopReason=reason, error=error))
 
     def close(self) -> None:
         """Say nothing more."""

@@ -608,6 +608,17 @@ async def test_a_session_is_exported_whole(hub: Hub) -> None:
     assert len(messages) == 122 and messages[-1]["content"] == EVIL and messages[-2]["content"] == "now you"
 
 
+async def test_an_export_says_which_answers_were_cut(hub: Hub) -> None:
+    """Below what they said, or alone where they said nothing."""
+    code = "from hub import AgentError\n\nasync def fails(message):\n    yield message\n"
+    hub.agent("fails.py", code + "    raise AgentError('The \\x1bmodel is gone.')")
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="fails", sessionId="s1", message="half")
+    await client.until_done()
+    assert (await piped(hub, "export", "s1")).out.endswith("\n### fails\n\nhalf\n\n— The ␛model is gone. —\n")
+
+
 @pytest.mark.parametrize("command", ["export", "tail"])
 async def test_an_unknown_session_is_not_exported_and_not_followed(hub: Hub, command: str) -> None:
     """The hub's own words, in one line; and nothing was made."""

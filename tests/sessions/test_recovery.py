@@ -80,7 +80,7 @@ async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
     await client.send(type="chat", agentId="echo", sessionId="s1", message="hello")
     assert (await client.until_done())["stopReason"] == "end_turn"
     said = await left.node.log.sessions.last_messages("s1", 9, MiB)
-    assert [message.content for message in said] == ["go", "hello", "hello "]
+    assert [message.content for message in said] == ["go", "", "hello", "hello "]
 
 
 async def test_a_run_whose_session_takes_no_append_is_left_to_the_next_start(left: Hub) -> None:

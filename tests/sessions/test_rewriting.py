@@ -256,7 +256,7 @@ async def test_an_answer_that_ended_without_a_word_is_tried_again(hub: Hub) -> N
     await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref=1)
     again = await outcome(client, 1)
     removed = await client.find(lambda f: f["type"] == "message_removed")
-    assert removed["seq"] == again["seq"] and removed["messageIds"][-1] == said["answerId"]
+    assert removed["seq"] == again["seq"] and removed["messageIds"][0] == said["answerId"]
     assert len(removed["messageIds"]) == 3
     failed = await ended(client, again["runId"])
     await client.send(type="regenerate", sessionId="s1", messageId=said["messageId"], ref="once more")
@@ -265,7 +265,7 @@ async def test_an_answer_that_ended_without_a_word_is_tried_again(hub: Hub) -> N
     assert removed["messageIds"] == [failed["messageId"]]
     failed = await ended(client, again["runId"])
     assert (failed["agentId"], failed["stopReason"]) == ("fails", "error")
-    assert await history(hub) == ["zero", "[] zero", "one"]
+    assert await history(hub) == ["zero", "[] zero", "one", ""]
     await client.send(type="edit", sessionId="s1", messageId=said["messageId"], message="uno", ref=2)
     assert (await ended(client, (await outcome(client, 2))["runId"]))["agentId"] == "fails"
 

@@ -20,6 +20,7 @@ from hub.messages import (
     Body,
     Chunk,
     Event,
+    Fault,
     Message,
     MessageRemoved,
     Order,
@@ -325,7 +326,7 @@ async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
 
 
 async def test_messages_come_back_whole(hub: Opened) -> None:
-    """With their parts, their metadata, and the message that they answer."""
+    """With their parts, their metadata, the message that they answer, and how the answer ended."""
     asked = Message(
         messageId="u",
         role="user",
@@ -345,6 +346,8 @@ async def test_messages_come_back_whole(hub: Opened) -> None:
         author=None,
         parts=PARTS[:1],
         userMessageId="u",
+        stopReason="error",
+        error=Fault("too_bad", 'the "model"\0 is gone'),
     )
     await hub.put(Append("s", [chunk("x"), chunk("y")], [(0, asked), (1, answer)]))
     event, _ = await hub.everything("s")
@@ -353,6 +356,7 @@ async def test_messages_come_back_whole(hub: Opened) -> None:
         list(await hub.log.sessions.last_messages("s", 9, MiB))
         == whole
         == list((await hub.log.sessions.messages("s", Span(9))).rows)
+        == [whole[0], *await hub.log.sessions.trail("s", "a", 1)]
     )
 
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from hub.errors import LogDamaged
 from hub.ids import Key, id_of
-from hub.messages import Author, Message, Slice, Span
+from hub.messages import Author, Fault, Message, Slice, Span, StopReason
 from hub.messages.lists import read_place, write_place
 from hub.storage.log import SessionStore
 from hub.storage.records import File, Head, Label, SessionQuery, SessionRow
@@ -23,7 +23,7 @@ Row = TypeVar("Row")
 
 # A message as _to_message() reads it.
 SHOWN = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
-        json(parts), json(metadata), user_message)"""
+        json(parts), json(metadata), user_message, stop_reason, json(error))"""
 SEQ = 7  # its place there
 HISTORY = f"""
     WITH last AS (
@@ -38,7 +38,8 @@ TRAIL = f"""
     WITH first AS (SELECT n, seq FROM messages WHERE session = :session AND id = :message)
     SELECT json_group_array({SHOWN}) FROM (
         SELECT m.id, role, iif(m.n = first.n, content, '') AS content, agent, run, author, author_name, m.seq, ts,
-            iif(m.n = first.n, parts, NULL) AS parts, iif(m.n = first.n, metadata, NULL) AS metadata, user_message
+            iif(m.n = first.n, parts, NULL) AS parts, iif(m.n = first.n, metadata, NULL) AS metadata, user_message,
+            stop_reason, error
         FROM first JOIN messages m ON m.session = :session AND (m.seq, m.n) >= (first.seq, first.n)
         ORDER BY m.seq, m.n LIMIT :most)"""
 # In one tenant, by time and id: the index sessions_by_time has them in this order. A list goes on after (:ts, :id).
@@ -152,6 +153,8 @@ def _to_message(
     parts: list[Any] | None,
     metadata: dict[str, Any] | None,
     user_message: str | None,
+    stop_reason: StopReason | None,
+    error: dict[str, str] | None,
 ) -> Message:
     who = None if author is None else Author(author, author_name)
     held = None if parts is None else tuple(parts)
@@ -167,4 +170,6 @@ def _to_message(
         parts=held,
         metadata=metadata,
         userMessageId=user_message,
+        stopReason=stop_reason,
+        error=None if error is None else Fault(**error),
     )

@@ -15,7 +15,7 @@ COLUMNS = {
     "loose": ("size", "events"),
     "messages": (
         *("session", "id", "seq", "ts", "role", "agent", "run", "author", "author_name", "content"),
-        *("parts", "metadata", "user_message"),
+        *("parts", "metadata", "user_message", "stop_reason", "error"),
     ),
     "runs": ("session", "id", "after", "record"),
     "chats": ("session", "principal", "client_msg_id", "digest", "message", "run", "seq"),
