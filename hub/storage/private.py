@@ -9,13 +9,22 @@ import structlog
 log = structlog.get_logger()
 
 
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder with its parents, if it is not there; raises OSError with what to do where a file is in the way."""
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        advice = "move the file away, or choose another --data or --log"
+        raise OSError(f"{folder} cannot be a folder, because a file is in the way: {advice}") from None
+
+
 def make_private(folder: Path, is_ours: Callable[[str], bool]) -> None:
     """Make a folder that other accounts may not read (0700), with its parents.
 
     One that is there is closed only if *is_ours* knows the names of all that is in it: somebody may have chosen a
     folder that others need, such as a project's or /tmp.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, 0o700)
     if all(map(is_ours, os.listdir(folder))):
         _close(folder, 0o700)
 

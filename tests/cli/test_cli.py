@@ -137,8 +137,27 @@ def test_serve_refuses_a_port_in_use(place: Path) -> None:
 
 
 def test_serve_refuses_a_log_that_cannot_be_used(place: Path) -> None:
-    """One line says which log it is."""
-    assert "nosuch://log" in refusal(hubbub(place, "serve", "--port", "0", "--log", "nosuch://log"))
+    """One line says which log it is, without a password in its address."""
+    said = refusal(hubbub(place, "serve", "--port", "0", "--log", "nosuch://name:secret@log/x"))
+    assert "nosuch://log/x" in said and "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--data", "file"), "file"),
+        (("--data", "file/data"), "file/data"),
+        (("--data", "full"), "full/files"),
+        (("--log", "sqlite:///file/hub.db"), "file"),
+    ],
+)
+def test_serve_refuses_a_folder_that_is_a_file(place: Path, flags: tuple[str, ...], named: str) -> None:
+    """One line says what is in the way of what, and what to do."""
+    (place / "file").touch()
+    (place / "full").mkdir()
+    (place / "full" / "files").touch()
+    said = refusal(hubbub(place, "serve", "--port", "0", *flags))
+    assert re.search(f"{named} cannot be a folder, because a file is in the way: .*--data", said)
 
 
 @pytest.mark.parametrize("command", ["serve", "agents"])

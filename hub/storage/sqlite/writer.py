@@ -19,7 +19,7 @@ from hub.limits import MiB
 from hub.seams import Seams
 from hub.storage import lockfile
 from hub.storage.log import LogUnusable
-from hub.storage.private import touch_private
+from hub.storage.private import make_folder, touch_private
 from hub.storage.sqlite import damage
 from hub.storage.sqlite import statements as sql
 from hub.storage.sqlite import strips
@@ -272,7 +272,10 @@ def open_file(writer: Writer, undo: ExitStack) -> None:
     """Take the lock and open the file; *undo* lets go of both."""
     path = writer.path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+    except OSError as error:
+        raise LogUnusable(str(error)) from None
+    try:
         lockfile.hold(path, undo)
         for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
             if file == path or file.exists():
