@@ -9,7 +9,7 @@ import { t } from './words.js'
 const LINKS = new Set(['http:', 'https:', 'mailto:'])
 const LONGEST = 4000 // characters of one paragraph: a longer one is laid out in several, or each piece costs its length
 const LINES = 40 // of code in one element, for the same reason
-const DEEPEST = 20 // quotes and lists in each other, or marks within marks: what is deeper is shown as it was written
+const DEEPEST = 10 // quotes and lists in each other, or marks within marks: what is deeper is shown as it was written
 const ENTITIES = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", nbsp: '\u00a0' }
 
 /** Begin, or go on with, a text: pass what the last call returned. *blocks* are what to show. */

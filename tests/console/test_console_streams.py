@@ -222,7 +222,9 @@ async def test_an_answer_that_cannot_be_drawn_is_shown_as_text(hub: Hub, browser
         await tab.page.evaluate("() => void (Number.prototype.toLocaleString = () => { throw new Error('no') })")
         await tab.say("**not** laid out")
         answer = tab.page.get_by_role("article", name="echo")
-        await expect(answer.get_by_role("note")).to_have_text("This message cannot be laid out. It is shown as text.")
+        await expect(answer.get_by_role("note")).to_have_text(
+            "This message could not be laid out. It is shown as plain text."
+        )
         await expect(answer.locator(".pre")).to_have_text("**not** laid out")
         await tab.say("and on")
         await expect(answer.last.locator(".pre")).to_have_text("and on")
