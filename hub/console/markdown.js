@@ -2,7 +2,7 @@
 //
 // No markup is ever made of text. Raw HTML is shown as it was written, links lead only where LINKS says, and images are
 // not fetched: their text and their address are shown.
-import { Lexer } from './vendor/marked.js'
+import { Lexer, Tokenizer } from './vendor/marked.js'
 import { html } from './html.js'
 import { t } from './words.js'
 
@@ -10,6 +10,7 @@ const LINKS = new Set(['http:', 'https:', 'mailto:'])
 const LONGEST = 4000 // characters of one paragraph: a longer one is laid out in several, or each piece costs its length
 const LINES = 40 // of code in one element, for the same reason
 const DEEPEST = 10 // quotes and lists in each other, or marks within marks: what is deeper is shown as it was written
+const TITLE = 2 // the level of the heading above a text: that of its author
 const ENTITIES = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", nbsp: '\u00a0' }
 
 /** Begin, or go on with, a text: pass what the last call returned. *blocks* are what to show. */
@@ -17,15 +18,19 @@ export function grow(given, before) {
   const text = given.replace(/\r\n?/g, '\n')
   const same = before && text.startsWith(before.text)
   if (same && text.length === before.text.length) return before
-  const { done, from } = same ? before : { done: [], from: 0 }
+  const { done, from, above } = same ? before : { done: [], from: 0, above: TITLE }
   const fresh = lexed(text.slice(from)).flatMap(parted)
   const closed = fresh.slice(0, lastBlock(fresh))
+  const rest = fresh.slice(closed.length)
+  const level = rank(closed, above)
+  rank(rest, level)
   const ready = [...done, ...shown(closed, done.length)]
   return {
     text,
     from: from + closed.reduce((sum, { raw }) => sum + raw.length, 0),
+    above: level,
     done: ready,
-    blocks: [...ready, ...shown(fresh.slice(closed.length), ready.length)],
+    blocks: [...ready, ...shown(rest, ready.length)],
   }
 }
 
@@ -55,8 +60,28 @@ class Shallow extends Lexer {
   }
 }
 
-const lexed = (text) => new Shallow({ gfm: true }).lex(text)
-const inlined = (text) => new Shallow({ gfm: true }).inlineTokens(text)
+const FORMULA = /^(?:\\\[[^]{1,1000}?\\\]|\\\([^]{1,1000}?\\\))/
+
+class Formulas extends Tokenizer {
+  /** A formula in \[ \] or \( \) is shown as it was written: its backslashes are no escapes. */
+  escape(text) {
+    const [raw] = FORMULA.exec(text) ?? []
+    return raw ? { type: 'escape', raw, text: raw } : super.escape(text)
+  }
+}
+
+const lexer = () => new Shallow({ gfm: true, tokenizer: new Formulas() })
+const lexed = (text) => lexer().lex(text)
+const inlined = (text) => lexer().inlineTokens(text)
+
+/** Give each heading its level, at most one below the last; return that of the last one. */
+function rank(tokens, above) {
+  for (const token of tokens) {
+    if (token.type === 'heading') above = token.level = Math.min(TITLE + token.depth, above + 1, 6)
+    else above = rank(token.items ?? token.tokens ?? [], above)
+  }
+  return above
+}
 
 /** Where the block begins that may still change: the last that is not empty. */
 function lastBlock(tokens) {
@@ -92,7 +117,7 @@ const BLOCKS = {
   def: () => null,
   hr: () => html`<hr />`,
   heading: (token) =>
-    html`<p class=${`h h${token.depth}`} role="heading" aria-level=${Math.min(6, token.depth + 2)}>${inlines(token.tokens)}</p>`,
+    html`<p class=${`h h${token.depth}`} role="heading" aria-level=${token.level}>${inlines(token.tokens)}</p>`,
   paragraph: (token) => html`<p class=${token.long ? 'long' : undefined}>${inlines(token.tokens)}</p>`,
   text: (token) => (token.tokens ? inlines(token.tokens) : plain(token.text)),
   html: (token) => html`<p class="raw">${token.raw.trimEnd()}</p>`,
@@ -100,6 +125,7 @@ const BLOCKS = {
   code: (token) => code(token),
   list: (token) => list(token),
   table: (token) => table(token),
+  checkbox: (token) => checkbox(token),
 }
 
 function block(token, key) {
@@ -130,6 +156,9 @@ function list({ ordered, start, items }) {
   return ordered ? html`<ol start=${start || 1}>${rows}</ol>` : html`<ul>${rows}</ul>`
 }
 
+const checkbox = ({ checked }) =>
+  html`<input type="checkbox" disabled checked=${checked} aria-label=${t(checked ? 'checked' : 'unchecked')} /> `
+
 function table({ header, rows }) {
   const cells = (row, kind) =>
     row.map(
@@ -150,8 +179,7 @@ const INLINES = {
   em: (token) => html`<em>${inlines(token.tokens)}</em>`,
   del: (token) => html`<del>${inlines(token.tokens)}</del>`,
   codespan: (token) => html`<code>${token.text}</code>`,
-  checkbox: (token) =>
-    html`<input type="checkbox" disabled checked=${token.checked} aria-label=${t(token.checked ? 'checked' : 'unchecked')} /> `,
+  checkbox: (token) => checkbox(token),
   image: ({ text, href }) => html`<span class="image">${text || t('image')} (${href})</span>`,
   link(token) {
     const address = safe(token.href)

@@ -1,6 +1,7 @@
 """The console, as people use it: in a real Chromium, with a real hub."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
@@ -495,6 +496,33 @@ async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Brow
         await tab.page.goto(f"{hub.url}/?session=s31&agent=echo")
         await expect(tab.answers).to_have_text(["of s31"])
         await expect(chosen).to_have_value("echo")
+
+
+async def test_headings_are_in_order(hub: Hub, browser: Browser) -> None:
+    """Each is at most one level below the one before, in what agents write, too."""
+    hub.agent("works.py", WORKS)
+    hub.agent("asks.py", HEADS)
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=works&session=s43") as tab:
+        await tab.say(str(Path(__file__)))
+        await expect(tab.page.get_by_role("note")).to_have_text("Out of ink.")
+        await tab.page.get_by_label("Agent", exact=True).select_option("asks")
+        await tab.say("go")
+        await expect(tab.page.get_by_role("group", name="A question for you")).to_be_visible()
+        await tab.page.get_by_role("button", name="Share").click()
+        levels = await tab.page.evaluate(LEVELS)
+        assert len(levels) >= 9 and all(after <= before + 1 for before, after in pairwise(levels)), levels
+
+
+HEADS = """
+from hub import Run
+
+async def asks(run: Run):
+    yield "#### Deep\\n\\n# High\\n\\n### Deep again"
+    await run.ask("# Well?")
+"""
+LEVELS = """() => [...document.querySelectorAll('h1, h2, h3, h4, h5, h6, [role=heading]')]
+  .map((it) => Number(it.getAttribute('aria-level') ?? it.tagName[1]))"""
 
 
 async def test_what_belongs_to_an_answer_is_shown(hub: Hub, browser: Browser, tmp_path: Path) -> None:

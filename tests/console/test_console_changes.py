@@ -33,7 +33,7 @@ async def test_a_question_is_answered_where_one_writes(hub: Hub, browser: Browse
     await started(hub)
     async with visit(browser, hub.url, "?agent=poses&session=s35") as tab:
         await tab.say("go")
-        ask = tab.page.get_by_role("region", name="A question for you").last
+        ask = tab.page.get_by_role("group", name="A question for you").last
         await expect(ask.get_by_label("Your answer")).to_be_focused()
         await expect(tab.field).to_have_attribute("placeholder", "Write your answer…")
         await tab.say("composed")
@@ -86,7 +86,7 @@ async def test_an_agent_asks_and_is_answered(hub: Hub, browser: Browser) -> None
     async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
         await tab.say("go")
         await expect(tab.page.get_by_role("status")).to_have_text("asks waits for an answer")
-        ask = tab.page.get_by_role("region", name="A question for you").last
+        ask = tab.page.get_by_role("group", name="A question for you").last
         await ask.get_by_role("button", name="Yes").click()
         await expect(other.page.get_by_text("Answered: Yes")).to_be_visible()
         await ask.get_by_role("button", name="blue").click()

@@ -11,8 +11,8 @@ export class Ask extends Component {
   render({ part, running }) {
     const { ask, reply } = part
     const open = running && !reply
-    return html`<section class=${open ? 'ask open' : 'ask'} aria-label=${t('asks')}>
-      <h4>${t('asks')}</h4>
+    return html`<section class=${open ? 'ask open' : 'ask'} role="group" aria-label=${t('asks')}>
+      <h3>${t('asks')}</h3>
       <p class="pre">${ask.message ?? ask.reason}</p>
       ${open && html`<${Form} schema=${ask.responseSchema} answer=${this.answer} decline=${this.decline} />`}
       ${reply && html`<p class="reply">${reply.status === 'resolved' ? html`${t('answered')}: <b>${said(reply.payload)}</b>` : t('declined')}</p>`}

@@ -85,7 +85,7 @@ export function Answer({ item, again, act }) {
   const running = item.state === 'running'
   const shown = item.parts.filter(({ kind }) => kind !== 'step')
   return html`<article class=${`answer ${item.state}`} aria-label=${item.agentId} aria-busy=${running}>
-    <h3><span class="badge" aria-hidden="true">${item.agentId?.slice(0, 1).toUpperCase()}</span>${item.agentId}</h3>
+    <h2><span class="badge" aria-hidden="true">${item.agentId?.slice(0, 1).toUpperCase()}</span>${item.agentId}</h2>
     ${steps(item)}
     ${shown.map((part, at) => html`<${PARTS[part.kind]} key=${part.kind + part.id} part=${part} running=${running}
       last=${at === shown.length - 1} act=${act} />`)}
@@ -166,8 +166,8 @@ function Tool({ part, running }) {
       <span class="mark" aria-hidden="true"></span><span class="name">${part.name}</span>
       <span class="tag">${t(STATES[state] ?? state)}</span>
     </summary>
-    ${part.args && html`<h4>${t('args')}</h4><pre tabindex="0">${pretty(part.args)}</pre>`}
-    ${part.result !== undefined && html`<h4>${t('result')}</h4><pre tabindex="0">${pretty(part.result)}</pre>`}
+    ${part.args && html`<h3>${t('args')}</h3><pre tabindex="0">${pretty(part.args)}</pre>`}
+    ${part.result !== undefined && html`<h3>${t('result')}</h3><pre tabindex="0">${pretty(part.result)}</pre>`}
     ${part.fileId && html`<p><a href=${`/api/v1/files/${encodeURIComponent(part.fileId)}`} download>${t('whole', { size: `${number(part.size / 1024)} KiB` })}</a></p>`}
   </details>`
 }

@@ -24,6 +24,27 @@ assert.equal(shown('[a](javascript:b)'), '<p>a (javascript:b)</p>')
 assert.equal(shown('[a](https://b.example/c)'), '<p><a https://b.example/c>a</a></p>')
 assert.equal(shown('1. a\n2. b'), '<ol><li>a</li><li>b</li></ol>')
 
+
+// The box of a task stands in the line of its text; a formula keeps its backslashes; an escape is one.
+assert.equal(
+  shown('- [ ] x **y**\n- [x] z\n  1. [ ] deep'),
+  '<ul><li><input></input> x <strong>y</strong></li><li><input></input> z<ol><li><input></input> deep</li></ol></li></ul>',
+)
+for (const formula of ['\\[ a_1 \\\\ b_2 \\{c\\} \\]', '\\(x\\)', '\\[\n\\frac{1}{2}\n\\]'])
+  assert.equal(shown(`so ${formula} *is*`), `<p>so ${formula} <em>is</em></p>`)
+assert.equal(shown('\\*a\\* \\[b \\#'), '<p>*a* [b #</p>')
+
+// Headings are in order, whatever their marks: each is at most one level below the one before.
+const levels = (it) =>
+  Array.isArray(it)
+    ? it.flatMap(levels)
+    : it && typeof it === 'object'
+      ? [...(it.props['aria-level'] ? [it.props['aria-level']] : []), ...levels(it.props.children)]
+      : []
+const headings = '#### a\n\n# b\n\n### c\n\n> ###### d\n\n- # e\n\n## f\n\n###### g'
+assert.deepEqual(levels(grow(headings).blocks), [3, 3, 4, 5, 3, 4, 5])
+assert.deepEqual(levels([...headings].reduce((before, _, at) => grow(headings.slice(0, at + 1), before), undefined).blocks), [3, 3, 4, 5, 3, 4, 5])
+
 for (const no of [
   'javascript:a',
   ' javascript:a',
