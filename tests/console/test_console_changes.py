@@ -53,7 +53,7 @@ async def test_a_question_is_answered_where_one_writes(hub: Hub, browser: Browse
         await expect(tab.page.locator(".queue").get_by_role("listitem")).to_contain_text("begun before, and after")
         await ask.get_by_role("button", name="Do not answer").click()
         said = "composed ['a'] {'size': 3, 'soon': True} cancelled"
-        await expect(tab.page.get_by_role("article", name="poses").first.locator(".md")).to_have_text(said)
+        await expect(tab.page.get_by_role("article", name="poses").first.locator("> .md")).to_have_text(said)
 
 
 POSES = """
@@ -67,6 +67,49 @@ async def poses(run: Run):
     last = await run.ask("More?")
     yield f"{text.payload} {many.payload} {form.payload} {last.status}"
 """
+
+FILLS = """
+from hub import Run
+
+async def fills(run: Run):
+    fields = {
+        "colour": {"enum": ["red", "blue"], "title": "Colour of it"},
+        "shape": {"enum": ["round", "flat"]},
+        "size": {"type": "integer", "minimum": 1, "exclusiveMaximum": 10},
+        "share": {"type": "number", "maximum": 0.5},
+        "code": {"type": "string", "maxLength": 3, "pattern": "[0-9]"},
+    }
+    schema = {"type": "object", "properties": fields, "required": ["size", "shape"]}
+    form = await run.ask("See **below**:\\n\\n- a\\n- b", schema=schema)
+    yield repr(form.payload)
+"""
+
+
+async def test_a_form_asks_for_what_its_schema_allows(hub: Hub, browser: Browser) -> None:
+    """What is out of its bounds is not sent, what was not chosen neither; question and answer are laid out, not raw."""
+    hub.agent("fills.py", FILLS)
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=fills&session=s39") as tab:
+        await tab.say("go")
+        ask = tab.page.get_by_role("group", name="A question for you")
+        await expect(ask.locator("strong")).to_have_text("below")
+        await expect(ask.locator("li")).to_have_text(["a", "b"])
+        for name, wrong, right in (("size", "10", "9"), ("share", "0.6", "0.5"), ("code", "abc", "a1")):
+            field = ask.get_by_label(name)
+            await field.fill(wrong)
+            assert not await field.evaluate("it => it.checkValidity()")
+            await ask.get_by_role("button", name="Answer", exact=True).click()
+            await field.fill(right)
+            assert await field.evaluate("it => it.checkValidity()")
+        await ask.get_by_role("button", name="Answer", exact=True).click()
+        assert not await ask.get_by_label("shape").evaluate("it => it.checkValidity()")
+        await ask.get_by_label("shape").select_option("flat")
+        await ask.get_by_role("button", name="Answer", exact=True).click()
+        given = {"shape": "flat", "size": 9, "share": 0.5, "code": "a1"}
+        await expect(tab.answers).to_have_text([repr(given)])
+        await expect(ask.locator("dt")).to_have_text([*given])
+        await expect(ask.locator("dd")).to_have_text(["flat", "9", "0.5", "a1"])
+
 
 COUNTS = """
 from itertools import count

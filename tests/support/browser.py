@@ -69,7 +69,7 @@ class Tab:
     @property
     def answers(self) -> Locator:
         """What the agents have said; each message one of it."""
-        return self.page.locator("article.answer .md")
+        return self.page.locator("article.answer > .md")
 
 
 @contextlib.asynccontextmanager

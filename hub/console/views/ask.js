@@ -1,6 +1,7 @@
 // A question that an agent asks: buttons where the answers are known, fields where they are not.
 import { Component, html } from '../html.js'
 import { t } from '../words.js'
+import { Text } from './text.js'
 
 const pretty = (value) => (typeof value === 'string' ? value : JSON.stringify(value))
 
@@ -13,15 +14,30 @@ export class Ask extends Component {
     const open = running && !reply
     return html`<section class=${open ? 'ask open' : 'ask'} role="group" aria-label=${t('asks')}>
       <h3>${t('asks')}</h3>
-      <p class="pre">${ask.message ?? ask.reason}</p>
+      <${Text} part=${{ text: ask.message ?? ask.reason }} />
       ${open && html`<${Form} schema=${ask.responseSchema} answer=${this.answer} decline=${this.decline} />`}
-      ${reply && html`<p class="reply">${reply.status === 'resolved' ? html`${t('answered')}: <b>${said(reply.payload)}</b>` : t('declined')}</p>`}
+      ${reply && html`<div class="reply">${reply.status === 'resolved' ? html`${t('answered')}: ${said(reply.payload, ask.responseSchema)}` : t('declined')}</div>`}
       ${!open && !reply && html`<p class="reply">${t('declined')}</p>`}
     </section>`
   }
 }
 
-const said = (payload) => (payload === true ? t('yes') : payload === false ? t('no') : (pretty(payload) ?? ''))
+const FLAT = 3 // levels of an answer that are laid out; what is deeper is shown as JSON
+
+function said(value, schema, level = 0) {
+  if (typeof value === 'string') return html`<${Text} part=${{ text: value }} />`
+  if (typeof value === 'boolean') return html`<b>${t(value ? 'yes' : 'no')}</b>`
+  if (typeof value === 'number') return html`<b>${String(value)}</b>`
+  if (value === null || value === undefined) return null
+  if (level === FLAT) return html`<code>${JSON.stringify(value)}</code>`
+  if (Array.isArray(value))
+    return html`<ul>${value.map((one, index) => html`<li key=${index}>${said(one, schema?.items, level + 1)}</li>`)}</ul>`
+  const rows = Object.entries(value).map(([name, one]) => {
+    const property = schema?.properties?.[name]
+    return html`<div key=${name}><dt>${property?.title ?? name}</dt><dd>${said(one, property, level + 1)}</dd></div>`
+  })
+  return html`<dl>${rows}</dl>`
+}
 
 /** Tell whether any text answers it, so that it may be written where messages are. */
 export const isText = ({ ask }) => kind(ask.responseSchema) === 'text'
@@ -83,17 +99,36 @@ function fields(schema, what) {
   )
 }
 
-function field(name, { title, description, enum: values, default: given }, what, required) {
+function field(name, schema, what, required) {
+  const { title, description, enum: values, default: given } = schema
   const shared = { name, required }
   const made = {
-    text: () => html`<input type="text" autocomplete="off" defaultValue=${given} ...${shared} />`,
-    number: () => html`<input type="number" step="any" defaultValue=${given} ...${shared} />`,
+    text: () => html`<input type="text" autocomplete="off" defaultValue=${given} ...${lengths(schema)} ...${shared} />`,
+    number: () => html`<input type="number" defaultValue=${given} ...${range(schema)} ...${shared} />`,
     boolean: () => html`<input type="checkbox" name=${name} defaultChecked=${given} />`,
     choice: () =>
-      html`<select ...${shared}>${values.map((one, index) => html`<option value=${index} selected=${one === given}>${pretty(one)}</option>`)}</select>`,
+      html`<select ...${shared}>${!(required && values.includes(given)) && html`<option value="">${t(required ? 'choose' : 'noChoice')}</option>`}${values.map((one, index) => html`<option value=${index} selected=${one === given}>${pretty(one)}</option>`)}</select>`,
     json: () => html`<textarea rows="4" spellcheck="false" defaultValue=${given === undefined ? undefined : JSON.stringify(given)} ...${shared}></textarea>`,
   }[what]()
   return html`<label class="field" key=${name}><span>${title}</span>${made}${description && html`<small>${description}</small>`}</label>`
+}
+
+const lengths = ({ minLength, maxLength, pattern }) => ({
+  minlength: minLength,
+  maxlength: maxLength,
+  pattern: pattern && `.*(?:${pattern}).*`, // a schema's may match anywhere
+})
+
+/** The numbers that a schema allows, as a browser checks them: from `min` on in steps, up to `max`. */
+function range({ type, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf }) {
+  const step = multipleOf ?? (type === 'integer' ? 1 : undefined)
+  const bound = (included, excluded, sign) => {
+    const inside = excluded === undefined ? undefined : excluded + sign * Math.max(Number.MIN_VALUE, Math.abs(excluded) * 2 ** -52)
+    const bounds = [included, inside].filter((one) => one !== undefined).map((one) => sign * one)
+    if (!bounds.length) return undefined
+    return sign * (step ? Math.ceil(Math.max(...bounds) / step) * step : Math.max(...bounds))
+  }
+  return { step: step ?? 'any', min: bound(minimum, exclusiveMinimum, 1), max: bound(maximum, exclusiveMaximum, -1) }
 }
 
 /** The answer in a form, as its schema wants it; raises where JSON is none. */
@@ -109,7 +144,7 @@ function read(form, schema) {
 
 function value(input, schema, what) {
   if (what === 'boolean') return input.checked
-  if (what === 'choice') return schema.enum[Number(input.value)]
   if (input.value === '' && !input.required) return undefined
+  if (what === 'choice') return schema.enum[Number(input.value)]
   return what === 'number' ? Number(input.value) : what === 'json' ? JSON.parse(input.value) : input.value
 }

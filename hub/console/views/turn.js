@@ -1,12 +1,12 @@
 // One message of a person, and one answer of an agent with all that belongs to it.
 import { Component, html } from '../html.js'
-import { grow } from '../markdown.js'
 import { figures, textOf } from '../session.js'
 import { number, t, when } from '../words.js'
 import { Ask } from './ask.js'
 import { written } from './composer.js'
 import { IconButton } from './icons.js'
 import { person } from './happening.js'
+import { Text, attached } from './text.js'
 
 export function Asked({ item, editing, act }) {
   return html`<article class=${`asked ${item.status}`} aria-label=${t('you')}>
@@ -26,14 +26,6 @@ export function Asked({ item, editing, act }) {
 }
 
 const signed = ({ author }) => (author && author.name !== 'local' ? `${person(author)} · ` : '')
-
-const attached = (parts) =>
-  parts
-    ?.filter(({ type }) => type !== 'text')
-    .map(
-      (part, index) =>
-        html`<span class="tag" key=${index}>${t('attachment')}: ${part.filename ?? part.source?.mimeType ?? part.type}</span>`,
-    )
 
 function note(item, act) {
   if (item.status === 'sending') return html`<span>${t('sending')}</span>`
@@ -139,17 +131,6 @@ function measures(item) {
 const short = (ms) => (ms < 1000 ? `${number(Math.max(1, ms))} ms` : `${number(ms / 1000, 1)} s`)
 
 // --- what an answer consists of ---------------------------------------------------------------------------------------
-
-class Text extends Component {
-  shouldComponentUpdate({ part }) {
-    return part.text !== this.props.part.text
-  }
-
-  render({ part }) {
-    this.grown = grow(part.text, this.grown)
-    return html`<div class="md">${this.grown.blocks}${attached(part.parts)}</div>`
-  }
-}
 
 function Reasoning({ part, running, last }) {
   const seconds = (part.endedAt - part.startedAt) / 1000

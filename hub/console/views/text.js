@@ -1,0 +1,23 @@
+// A text as Markdown; what is whole of it is not made again while it grows.
+import { Component, html } from '../html.js'
+import { grow } from '../markdown.js'
+import { t } from '../words.js'
+
+export class Text extends Component {
+  shouldComponentUpdate({ part }) {
+    return part.text !== this.props.part.text
+  }
+
+  render({ part }) {
+    this.grown = grow(part.text, this.grown)
+    return html`<div class="md">${this.grown.blocks}${attached(part.parts)}</div>`
+  }
+}
+
+export const attached = (parts) =>
+  parts
+    ?.filter(({ type }) => type !== 'text')
+    .map(
+      (part, index) =>
+        html`<span class="tag" key=${index}>${t('attachment')}: ${part.filename ?? part.source?.mimeType ?? part.type}</span>`,
+    )
