@@ -186,6 +186,32 @@ async def test_a_lost_network_in_mid_answer_misses_nothing(hub: Hub, browser: Br
         await proxy.stop()
 
 
+async def test_a_stop_of_the_hub_is_said_as_it_is(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """An answer that goes on ends there, and is marked so; what waits is answered when the hub is back."""
+    await started(hub)
+    gate = tmp_path / "gate"
+    gate.touch()
+    proxy = await Proxy(lambda: ("127.0.0.1", hub.port)).start()
+    try:
+        async with visit(browser, f"http://127.0.0.1:{proxy.port}", "?agent=gated&session=s40", lost=True) as tab:
+            await tab.say(str(tmp_path / "never"))
+            await expect(tab.answers).to_have_text(["one"])
+            await tab.say(str(gate))
+            await expect(tab.page.locator(".queue").get_by_role("listitem")).to_have_count(1)
+            hub.node.drain()
+            await expect(tab.page.get_by_role("status")).to_have_text(
+                "The hub is shutting down. Answers that do not finish in time are stopped."
+                " What waits is answered after a restart."
+            )
+            await hub.stop()
+            await hub.start()
+            first = tab.page.get_by_role("article", name="gated").first
+            await expect(first).to_contain_text("Stopped: the hub shut down before the answer was done")
+            await expect(tab.answers).to_have_text(["one", "one two"])
+    finally:
+        await proxy.stop()
+
+
 async def test_what_could_not_be_sent_is_not_lost(hub: Hub, browser: Browser) -> None:
     """Who leaves the session, or the page, while there is no network finds it in the composer again."""
     await started(hub)
@@ -285,7 +311,8 @@ async def test_what_waits_has_its_words_in_every_tab(hub: Hub, browser: Browser,
         await tab.say("not this")
         await tab.page.reload()
         for one in (tab, other):
-            await expect(one.page.locator(".queue").get_by_role("listitem")).to_contain_text("not this")
+            await expect(one.page.locator(".queue").get_by_role("listitem")).to_contain_text("Waits for gatednot this")
+            await expect(one.page.locator(".bubble")).to_have_count(1)  # it is not in the conversation, too
         await other.page.get_by_role("button", name="Take back").click()
         for one in (tab, other):
             await expect(one.page.get_by_role("article", name="You").last).to_contain_text("taken back")
@@ -469,8 +496,13 @@ async def test_short_lists_are_shown_to_their_end(hub: Hub, browser: Browser) ->
     async with visit(browser, hub.url, "?session=s36") as tab:
         links, articles = tab.page.get_by_role("navigation").get_by_role("link"), tab.page.get_by_role("article")
         await expect(links).to_have_count(3)
+        await tab.page.get_by_role("searchbox").fill("nowhere")
+        await expect(tab.page.get_by_text("Not found in the newest 3 sessions.")).to_be_visible()
+        await tab.page.get_by_role("searchbox").fill("")
         await tab.page.get_by_role("button", name="Show more").click()
         await expect(links).to_have_count(4)
+        await tab.page.get_by_role("searchbox").fill("nowhere")
+        await expect(tab.page.get_by_text("No session has that.")).to_be_visible()
         for count in (3, 6, 8):
             await expect(articles).to_have_count(count)
             if count < 8:
@@ -496,6 +528,18 @@ async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Brow
         await tab.page.goto(f"{hub.url}/?session=s31&agent=echo")
         await expect(tab.answers).to_have_text(["of s31"])
         await expect(chosen).to_have_value("echo")
+
+
+async def test_who_joins_depends_on_the_host_of_the_address(hub: Hub, browser: Browser) -> None:
+    """One of this machine's own names leads only those who are on it to the hub."""
+    await started(hub)
+    async with visit(browser, hub.url) as tab:
+        hosts = ["localhost", "hub.localhost", "127.0.0.1", "[::1]", "hub.example", "127.0.0.1.example", "10.0.0.7"]
+        who = "(hosts) => import('/console/views/dialogs.js').then(({ whoJoins }) => hosts.map(whoJoins))"
+        said = await tab.page.evaluate(who, hosts)
+        assert all("on this machine joins" in text for text in said[:4])
+        for host, text in zip(hosts[4:], said[4:], strict=True):
+            assert text.startswith(f"Whoever can reach {host} and opens this address joins")
 
 
 async def test_headings_are_in_order(hub: Hub, browser: Browser) -> None:

@@ -70,7 +70,8 @@ export class Composer extends Component {
   }
 
   render({ ui, act }, { empty }) {
-    const hint = this.asked ? 'answerHere' : questions(ui.session).length ? 'answerAbove' : 'placeholder'
+    const waits = questions(ui.session).some(({ ask }) => ask.agentId === ui.agent) // another agent answers at once
+    const hint = this.asked ? 'answerHere' : waits ? 'answerAbove' : 'placeholder'
     return html`<div class="composer">
       <${Queue} ui=${ui} act=${act} />
       <textarea id="message" ref=${this.field} rows="1" aria-label=${t('message')} placeholder=${t(hint)}
@@ -101,7 +102,7 @@ function Queue({ ui, act }) {
     runs.length > 0 &&
     html`<div class="queue"><ul>${runs.map(
       (run) => html`<li key=${run.runId}>
-    <span class="tag">${t('waits')}</span><span class="text">${run.asked?.text ?? t('anothers', { name: run.agentId })}</span>
+    <span class="tag">${t('waitsFor', { name: run.agentId })}</span><span class="text">${run.asked?.text ?? t('anothers', { name: run.agentId })}</span>
     <button type="button" class="quiet" onClick=${() => act.takeBack(run)}>${t('takeBack')}</button></li>`,
     )}</ul>
     ${isBusy(ui.session) && html`<p>${t('nextAfter')} <button type="button" class="quiet" onClick=${act.stopAll}>${t('stopAll')}</button></p>`}</div>`

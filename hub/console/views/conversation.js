@@ -8,7 +8,8 @@ import { Icon } from './icons.js'
 import { Agent, Mend } from './sidebar.js'
 
 export function Conversation({ ui, act }) {
-  const items = ui.session?.items ?? []
+  const waiting = new Set(ui.session?.queue.map(({ userMessageId }) => userMessageId)) // they stand above the composer
+  const items = (ui.session?.items ?? []).filter(({ id }) => !waiting.has(id))
   const first = Math.max(0, items.length - ui.shown)
   const asked = items.findIndex(({ kind }) => kind === 'user')
   const early = first > 0 || ui.session?.more

@@ -31,6 +31,11 @@ class Dialog extends Component {
 const focused = (it) => it?.focus()
 const chosen = ({ target }) => target.select()
 
+const HERE = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/
+
+/** Say who joins by an address with that host. */
+export const whoJoins = (host) => (HERE.test(host) ? t('shareMore') : t('shareFar', { host }))
+
 class Share extends Component {
   field = { current: undefined }
 
@@ -43,7 +48,7 @@ class Share extends Component {
   render({ ui }, { copied }) {
     const { count } = ui.session
     return html`<div>
-      <p>${t('shareMore')}</p>
+      <p>${whoJoins(location.hostname)}</p>
       <div class="row">
         <input ref=${this.field} type="text" readonly aria-label=${t('link')} value=${location.href}
           autofocus onFocus=${chosen} />

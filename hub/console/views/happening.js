@@ -27,5 +27,5 @@ const CASES = [
     },
 ]
 
-/** Whoever has no name of their own: everyone on this machine. */
+/** Whoever has no name of their own. */
 export const person = ({ name }) => (name === 'local' ? t('someone') : name)

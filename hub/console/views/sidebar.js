@@ -25,7 +25,7 @@ function Sessions({ ui, act }) {
     <input type="search" class="find" aria-label=${t('find')} placeholder=${t('find')} value=${ui.find}
       onInput=${(event) => act.find(event.target.value)} />
     ${failed && html`<p class="hint">${t('listFailed')} <button type="button" class="quiet" onClick=${act.againSessions}>${t('again')}</button></p>`}
-    ${!failed && loaded && !found.length && html`<p class="hint">${t(wanted ? 'noMatch' : 'noSessions')}</p>`}
+    ${!failed && loaded && !found.length && html`<p class="hint">${t(!wanted ? 'noSessions' : more ? 'noneOfThese' : 'noMatch', { n: sessions.length })}</p>`}
     <ul>${found.map((one) => html`<${Row} key=${one.sessionId} one=${one} ui=${ui} act=${act} />`)}</ul>
     ${more && html`<button type="button" class="quiet" onClick=${act.moreSessions}>${t('showMore')}</button>`}
   </nav>`
