@@ -1,5 +1,6 @@
 // The page: what it knows (ui), what can be done (act), and one drawing of it for each frame.
 import { connect } from '/client.js'
+import { copy } from './clipboard.js'
 import { cut, html, render } from './html.js'
 import { Follower } from './scroll.js'
 import { another, past } from './past.js'
@@ -131,12 +132,9 @@ const act = {
   },
 
   async copy(text) {
-    try {
-      await navigator.clipboard.writeText(text)
-      return true
-    } catch {
-      return false // not allowed here: whoever asked selects the text instead
-    }
+    const copied = await copy(text)
+    if (!copied) fail(t('notCopied'))
+    return copied
   },
 
   title() {

@@ -530,6 +530,40 @@ async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Brow
         await expect(chosen).to_have_value("echo")
 
 
+NO_CLIPBOARD = "Object.defineProperty(Navigator.prototype, 'clipboard', { value: undefined })"
+
+
+async def test_copying_works_where_the_page_came_by_plain_http(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """There a browser has no navigator.clipboard; where it lets the page do nothing at all, a line says so."""
+    await started(hub)
+    (tmp_path / "text").write_text("Say *this*:\n\n```\nx = 1\n```\n")
+    async with visit(browser, hub.url, "?agent=says&session=s42") as tab:
+        await tab.page.evaluate(f"() => void {NO_CLIPBOARD}")
+        await tab.say(str(tmp_path / "text"))
+        answer = tab.page.get_by_role("article", name="says")
+        copy = answer.get_by_role("button", name="Copy", exact=True)
+
+        async def pasted(text: str) -> None:
+            await tab.field.fill("")
+            await tab.page.keyboard.press("Control+V")
+            await expect(tab.field).to_have_value(text)
+
+        await copy.last.click()
+        await expect(answer.get_by_role("button", name="Copied")).to_be_visible()
+        await pasted((tmp_path / "text").read_text())
+        await copy.first.click()
+        await pasted("x = 1")
+        await tab.page.get_by_role("button", name="Share").click()
+        share = tab.page.get_by_role("dialog", name="Share")
+        await share.get_by_role("button", name="Copy").click()
+        await expect(share.get_by_role("button", name="Copied")).to_be_visible()
+        await tab.page.keyboard.press("Escape")
+        await pasted(tab.page.url)
+        await tab.page.evaluate("() => void (document.execCommand = () => false)")
+        await copy.first.click()
+        await expect(tab.page.get_by_role("alert")).to_have_text(re.compile("does not let this page copy"))
+
+
 async def test_who_joins_depends_on_the_host_of_the_address(hub: Hub, browser: Browser) -> None:
     """One of this machine's own names leads only those who are on it to the hub."""
     await started(hub)

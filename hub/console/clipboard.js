@@ -1,0 +1,24 @@
+// Copying, also where the page came by plain HTTP: there a browser has no navigator.clipboard.
+
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text)
+    return true
+  } catch {
+    return copySelected(text)
+  }
+}
+
+function copySelected(text) {
+  const focused = document.activeElement
+  const field = Object.assign(document.createElement('textarea'), { value: text, className: 'unseen' })
+  const place = document.querySelector('dialog[open]') ?? document.body // what is behind a dialog cannot be selected
+  place.append(field)
+  field.select()
+  try {
+    return document.execCommand('copy')
+  } finally {
+    field.remove()
+    focused?.focus()
+  }
+}
