@@ -237,7 +237,7 @@ function settle() {
   if (ui.named) return
   const last = ui.session.items.findLast(({ kind }) => kind === 'run')?.agentId
   const there = ui.agents.some(({ agentId, status }) => agentId === last && status === 'ok')
-  change({ agent: there ? last : ui.agent, named: true })
+  change({ agent: there ? last : known(ui.agent), named: true })
   address('replaceState') // so that the address can be handed on
 }
 
@@ -251,6 +251,10 @@ function start() {
   show(sessionId, ID.test(agent) ? agent : 'main', query.has('agent'))
   if (!query.get('session')) address('replaceState')
 }
+
+/** An agent that the hub has, where it does not have this one. */
+const known = (agent) =>
+  ui.agents.some(({ agentId }) => agentId === agent) ? agent : (ui.agents.find(({ status }) => status === 'ok')?.agentId ?? agent)
 
 hub.on('state', (link) => {
   change({

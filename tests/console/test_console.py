@@ -530,6 +530,19 @@ async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Brow
         await expect(chosen).to_have_value("echo")
 
 
+async def test_a_hub_without_main_opens_with_an_agent_that_it_has(hub: Hub, browser: Browser) -> None:
+    """With the first that works; an address that names another agent is taken at its word."""
+    hub.agent("a_torn.py", "this is no Python")
+    await hub.start()
+    async with visit(browser, hub.url) as tab:
+        await expect(tab.page.get_by_role("heading", name="What shall we talk about?")).to_be_visible()
+        await expect(tab.page.get_by_label("Agent", exact=True)).to_have_value("echo")
+        await tab.say("hello")
+        await expect(tab.answers).to_have_text(["hello"])
+        await tab.page.goto(f"{hub.url}/?agent=main&session=s41")
+        await expect(tab.page.get_by_role("heading", name="There is no agent “main”")).to_be_visible()
+
+
 NO_CLIPBOARD = "Object.defineProperty(Navigator.prototype, 'clipboard', { value: undefined })"
 
 
