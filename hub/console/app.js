@@ -78,6 +78,12 @@ function follow() {
   follower.keep()
 }
 
+/** Draw at once, not with the next frame. */
+function drawNow(what) {
+  Object.assign(ui, what)
+  render(html`<${Page} ui=${ui} act=${act} />`, document.body)
+}
+
 const fail = (error) => change({ notice: { text: error instanceof Error ? error.message : String(error) } })
 const told = (text) => change({ notice: { text, calm: true } })
 
@@ -125,10 +131,15 @@ const act = {
   async earlier() {
     const shown = ui.shown + PAGE
     if (shown > ui.session.items.length && ui.session.more) await conversation.earlier()
-    follower.hold(() => {
-      Object.assign(ui, { shown })
-      render(html`<${Page} ui=${ui} act=${act} />`, document.body)
-    })
+    follower.hold(() => drawNow({ shown }))
+  },
+
+  /** Print all of the session, not only what is on the page. */
+  async print() {
+    told(t('reading'))
+    while (ui.session?.more) await conversation.earlier()
+    drawNow({ notice: undefined })
+    print()
   },
 
   async copy(text) {
@@ -187,7 +198,7 @@ function sure(count, action) {
   else change({ dialog: 'doubt', doubt: { count, does } })
 }
 
-for (const name of ['earlier', 'rename', 'remove', 'fork', 'reply', 'stop', 'stopAll', 'takeBack', 'mend']) {
+for (const name of ['earlier', 'print', 'rename', 'remove', 'fork', 'reply', 'stop', 'stopAll', 'takeBack', 'mend']) {
   const does = act[name]
   act[name] = (...values) => does(...values).catch(fail)
 }
@@ -241,6 +252,10 @@ function settle() {
   address('replaceState') // so that the address can be handed on
 }
 
+/** An agent that the hub has, where it does not have this one. */
+const known = (agent) =>
+  ui.agents.some(({ agentId }) => agentId === agent) ? agent : (ui.agents.find(({ status }) => status === 'ok')?.agentId ?? agent)
+
 function start() {
   const query = new URLSearchParams(location.search)
   const [sessionId, agent] = [query.get('session') || newId(), query.get('agent') || 'main']
@@ -251,10 +266,6 @@ function start() {
   show(sessionId, ID.test(agent) ? agent : 'main', query.has('agent'))
   if (!query.get('session')) address('replaceState')
 }
-
-/** An agent that the hub has, where it does not have this one. */
-const known = (agent) =>
-  ui.agents.some(({ agentId }) => agentId === agent) ? agent : (ui.agents.find(({ status }) => status === 'ok')?.agentId ?? agent)
 
 hub.on('state', (link) => {
   change({
@@ -269,7 +280,14 @@ hub.on('welcome', ({ agents }) => change({ agents }))
 hub.on('notice', (notice) => notice.type === 'draining' && change({ draining: true }))
 addEventListener('popstate', start)
 addEventListener('focus', agents)
-addEventListener('keydown', ({ key }) => key === 'Escape' && ui.drawer && act.drawer(false))
+addEventListener('beforeprint', () => drawNow({ shown: Infinity }))
+addEventListener('afterprint', () => change({ shown: PAGE }))
+addEventListener('keydown', (event) => {
+  if (event.key === 'Escape' && ui.drawer) act.drawer(false)
+  if (event.key.toLowerCase() !== 'p' || !(event.ctrlKey || event.metaKey) || event.shiftKey || event.altKey) return
+  event.preventDefault()
+  act.print()
+})
 document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en'
 document.body.replaceChildren()
 start()

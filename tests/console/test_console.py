@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 from playwright.async_api import Browser, expect
-from support.browser import needs_browser, started, visit
+from support.browser import Tab, needs_browser, started, visit
 from support.hub import Hub
 from support.proxy import Proxy
 
@@ -614,6 +614,35 @@ async def asks(run: Run):
 """
 LEVELS = """() => [...document.querySelectorAll('h1, h2, h3, h4, h5, h6, [role=heading]')]
   .map((it) => Number(it.getAttribute('aria-level') ?? it.tagName[1]))"""
+
+
+async def test_the_whole_session_is_printed(hub: Hub, browser: Browser) -> None:
+    """What is not on the page is read first; printed by the browser's menu, the page says what is missing."""
+    await started(hub)
+    client = await hub.connect("?sessionId=s44")
+    for number in range(70):
+        await client.send(type="chat", agentId="echo", message=f"number {number}")
+        await client.until_done()
+    async with visit(browser, hub.url, "?session=s44") as tab:
+        await expect(tab.answers).to_have_count(30)
+        await expect(tab.page.get_by_text("Earlier messages are not printed")).to_be_hidden()
+        some = await printed(tab)
+        await tab.page.emulate_media(media="print")
+        await expect(tab.page.get_by_text("Earlier messages are not printed")).to_be_visible()
+        await tab.page.emulate_media(media="null")
+        await tab.page.evaluate(
+            "() => void (print = () => { window.was = document.querySelectorAll('article').length })"
+        )
+        await tab.page.keyboard.press("Control+P")
+        await tab.page.wait_for_function("() => window.was")
+        whole = await printed(tab)
+        assert 1 < some < whole
+        await expect(tab.answers).to_have_count(30)
+
+
+async def printed(tab: Tab) -> int:
+    """Return how many pages the session takes on paper."""
+    return len(re.findall(rb"/Type\s*/Page\b", await tab.page.pdf()))
 
 
 async def test_what_belongs_to_an_answer_is_shown(hub: Hub, browser: Browser, tmp_path: Path) -> None:

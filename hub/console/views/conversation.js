@@ -16,6 +16,7 @@ export function Conversation({ ui, act }) {
   return html`<div class="reading">
     <div id="log" role="log" aria-live="off" aria-label=${t('conversation')} tabindex="0" onClick=${(event) => copied(event, act)}>
       <div class="turns">
+        ${ui.session?.more && html`<p class="printed">${t('notAll')}</p>`}
         ${early && html`<button type="button" class="quiet early" onClick=${act.earlier}>${t('showEarlier')}</button>`}
         ${!items.length && html`<${Empty} ui=${ui} act=${act} />`}
         ${items.slice(first).map((item, at) => turn(item, ui, act, ui.session.more || (asked >= 0 && asked < first + at)))}
