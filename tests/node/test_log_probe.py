@@ -14,7 +14,7 @@ from support.process import HubProcess, needs_prlimit
 from support.waiting import PATIENCE
 
 from hub.node import log_probe
-from hub.storage.sqlite import wal, writer
+from hub.storage.sqlite import open_file, wal, writer
 
 
 async def ready(url: str) -> tuple[int, str, str]:
@@ -71,6 +71,27 @@ async def test_a_foreign_lock_is_named_and_free_space_is_not_advised(served: Hub
     assert (refused, failure["code"]) == (503, "storage_unavailable")
     for text in (line, failure["error"]):
         assert "another process holds its write lock: end that process" in text and "space" not in text
+    assert await ready(served.url) == (200, "", "OK")
+    assert (await chat(served.url))[0] == 202
+
+
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["deleted", "replaced"])
+async def test_a_log_that_was_taken_away_takes_no_chat(
+    served: Hub, monkeypatch: pytest.MonkeyPatch, is_replaced: bool
+) -> None:
+    """SQLite would go on writing a file that nobody can open any more; put back, it is written again."""
+    monkeypatch.setattr(open_file, "LOOK_SECONDS", 0.0)
+    file, kept = served.folder / "data" / "hub.db", served.folder / "kept"
+    file.rename(kept)
+    if is_replaced:
+        file.write_bytes(kept.read_bytes())
+    status, code, line = await ready(served.url)
+    refused, failure = await chat(served.url)
+    kept.replace(file)
+    assert (status, code) == (503, "storage_unavailable")
+    assert (refused, failure["code"]) == (503, "storage_unavailable")
+    for text in (line, failure["error"]):
+        assert text.endswith("put that one back, or start the hub anew)") and "space" not in text
     assert await ready(served.url) == (200, "", "OK")
     assert (await chat(served.url))[0] == 202
 

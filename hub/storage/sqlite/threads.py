@@ -33,8 +33,8 @@ class Threads:
     def __init__(self, path: Path, seams: Seams) -> None:
         self.path = path
         self.writer = Writer(path=path, seams=seams, deliver=lambda outcomes: self._call(self._announce, outcomes))
-        self._readers = _Readers(path=path, count=READERS)
-        self._event_readers = _Readers(path=path, count=EVENT_READERS)
+        self._readers = _Readers(writer=self.writer, count=READERS)
+        self._event_readers = _Readers(writer=self.writer, count=EVENT_READERS)
         self._open = False
         self._closed: asyncio.Future[None] | None = None
 
@@ -134,9 +134,9 @@ class Threads:
 
 @attrs.define(eq=False, kw_only=True)
 class _Readers:
-    """Some threads that read, each with a connection of its own."""
+    """Some threads that read, each with a connection of its own, to the file that *writer* has open."""
 
-    path: Path
+    writer: Writer
     count: int
     pool: ThreadPoolExecutor = attrs.field(init=False)
     _own: threading.local = attrs.Factory(threading.local)
@@ -149,7 +149,8 @@ class _Readers:
         own = self._own
         try:
             if getattr(own, "db", None) is None:
-                own.db = connect(self.path)
+                self.writer.file.check()  # connecting would make it, or read another
+                own.db = connect(self.writer.path)
                 self._connections.add(own.db)
                 own.db.execute("PRAGMA query_only = 1")
             return read(own.db, *values)

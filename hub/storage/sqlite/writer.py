@@ -24,6 +24,7 @@ from hub.storage.sqlite import damage
 from hub.storage.sqlite import statements as sql
 from hub.storage.sqlite import strips
 from hub.storage.sqlite.migrations import MIGRATIONS
+from hub.storage.sqlite.open_file import Gone, OpenFile
 from hub.storage.sqlite.plan import NONE, Cut, Delete, Job, Outcome, Plan, Standing
 from hub.storage.sqlite.wal import BUSY_MS, CHECKPOINT_PAGES, Room
 from hub.text import cut
@@ -61,6 +62,7 @@ class Writer:
     silent_until: float = 0.0
     closing: bool = False
     room: Room = attrs.field(init=False)
+    file: OpenFile = attrs.field(init=False)
     db: sqlite3.Connection = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -134,6 +136,7 @@ class Writer:
         self.clock = max(self.clock, self.seams.now())
         plan = Plan(now=self.clock, new_secret=self.seams.new_secret, heads=self.heads, look=self._look)
         try:
+            self.file.look()
             plan.add(batch)
             self._write(plan)
         except Exception as error:
@@ -252,6 +255,7 @@ class Writer:
     def _reopen(self) -> None:
         try:
             self.db.close()
+            self.file.check()
             self.db, self.room = connect(self.path), Room(self.path)
             self.prepare()
         except (sqlite3.Error, LogUnusable) as error:
@@ -280,7 +284,7 @@ def open_file(writer: Writer, undo: ExitStack) -> None:
         for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
             if file == path or file.exists():
                 touch_private(file)  # SQLite gives those that it makes later the same mode
-        writer.db = connect(path)
+        writer.db, writer.file = connect(path), OpenFile(path)
         undo.callback(lambda: writer.db.close())  # the one that it then has
         writer.prepare()
         writer.migrate()
@@ -309,7 +313,7 @@ def _is_disk(error: Exception) -> bool:
 
 def _advice(error: Exception) -> str:
     """Return what to do about trouble with the file, to be put behind it; nothing for other errors."""
-    if not _is_disk(error):
+    if not _is_disk(error) or isinstance(error, Gone):  # the latter says it itself
         return ""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "; another process holds its write lock: end that process, then try again"
