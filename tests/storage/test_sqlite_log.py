@@ -434,6 +434,21 @@ async def test_records_alone_write_no_events(opener: Opener, path: Path) -> None
     assert await log.events.expire(2**60, 2**60) == {"s": 2, "t": 1}
 
 
+@pytest.mark.parametrize(("back", "stamp"), [(60_000, 100_000), (60_001, 39_999)])
+async def test_a_clock_that_was_ahead_is_followed_back(path: Path, back: int, stamp: int) -> None:
+    """A step back of up to a minute is waited for, so that the times of a session do not go back."""
+    now = 100_000
+    log = SqliteLog(f"sqlite:///{path}", Limits(), Seams(now=lambda: now))
+    await log.start(lambda session, events: None)
+    try:
+        await put(log, Append("s", [text("a")]))
+        now -= back
+        await put(log, Append("s", [text("b")]))
+        assert [event.ts for event in await log.events.read("s", 0, 9)] == [100_000, stamp]
+    finally:
+        await log.close()
+
+
 async def test_old_is_what_comes_before_the_first_that_is_young(
     opener: Opener, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
