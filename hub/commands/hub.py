@@ -93,7 +93,7 @@ class Hub:
 def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
     """Return a hub that is not started yet; raises LogUnusable where no driver knows the log's URL."""
     # An agent that changes the current folder must not move these.
-    folders = {"agents": settings.agents, "data": settings.data, "cache": settings.cache_folder}
-    settings = attrs.evolve(settings, **{name: folder.absolute() for name, folder in folders.items()})
+    agents, data, cache = (one.absolute() for one in (settings.agents, settings.data, settings.cache_folder))
+    settings = attrs.evolve(settings, agents=agents, data=data, cache=cache)
     node = Node(settings=settings, seams=seams)
     return Hub(settings=settings, node=node, upkeep=Upkeep(node), log_probe=LogProbe(node.log))
