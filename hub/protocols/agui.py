@@ -41,7 +41,7 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.messages.parts import Parts, Text
-from hub.protocols.reading import check_parts
+from hub.protocols.reading import check_parts, split_error
 from hub.protocols.sse import OneRun, chunk
 
 
@@ -75,7 +75,8 @@ def read_message(messages: list[dict[str, Any]], limits: Limits) -> tuple[str, P
         check_parts(content, limits)
         parts = msgspec.convert(content, Parts)
     except ValueError as wrong:
-        raise BadFrame(f"these are no parts of a message: {wrong}") from None
+        expected, field = split_error(wrong, Parts)
+        raise BadFrame(f"these are no parts of a message: {expected} - at `${field}`") from None
     texts = [part.text for part in parts if isinstance(part, Text)]
     return "".join(texts), parts if len(texts) < len(parts) else None
 

@@ -8,6 +8,7 @@ import msgspec
 from hub.errors import AgentError, Busy, HubError, UnknownAgent
 from hub.ids import short
 from hub.messages import Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
+from hub.protocols.reading import split_error
 from hub.protocols.sse import OneRun, chunk
 
 Role = Literal["system", "user", "assistant"]
@@ -97,7 +98,8 @@ def read_completion(body: dict[str, Any], session_id: str | None) -> Completion:
     try:
         return msgspec.convert(body if session_id is None else {**body, "sessionId": session_id}, Completion)
     except msgspec.ValidationError as wrong:
-        raise Refusal(400, "invalid_request_error", str(wrong)) from None
+        expected, field = split_error(wrong, Completion)
+        raise Refusal(400, "invalid_request_error", expected, field or None) from None
 
 
 def conversation(turns: list[Turn]) -> tuple[str, list[tuple[Role, str]]]:

@@ -15,6 +15,8 @@ from hub.ids import bad_id, is_id, short
 from hub.limits import Limits, size_text
 from hub.messages import COMMANDS, Chat, Command
 from hub.messages.numbers import read_float
+from hub.protocols.choices import choices
+from hub.text import cut
 
 # A number that a float may not hold: one of 15 digits without an exponent always fits.
 DIGITS = re.compile(rb"[0-9.]{17}|[0-9][eE][-+]?[0-9]+\s*[],}]")
@@ -47,17 +49,21 @@ def convert(fields: dict[str, Any], kind: type[T], limits: Limits, what: str | N
         value = msgspec.convert(fields, kind)
         _check_metadata(value, limits)
     except ValueError as wrong:  # msgspec raises a kind of it
-        _, field = split_error(wrong)
+        expected, field = split_error(wrong, kind)
         if field in ID_FIELDS and isinstance(fields.get(field), str):
             raise BadId(bad_id(field, fields[field]), **_about(fields)) from None
-        raise BadFrame(f"bad {name}: {wrong}; send for example {example}", **_about(fields)) from None
+        place = f" - at `$.{field}`" if field else ""
+        raise BadFrame(f"bad {name}: {expected}{place}; send for example {example}", **_about(fields)) from None
     return value
 
 
-def split_error(error: Exception) -> tuple[str, str]:
-    """Return what msgspec expected, and the field that it expected it of."""
-    expected, _, place = str(error).partition(" - at ")
-    return expected, re.sub(r"^`\$\.?|`$", "", place)
+def split_error(error: Exception, kind: Any) -> tuple[str, str]:
+    """Return what was expected of *kind*, with the values that there are, and the field that it was expected of."""
+    placed = re.fullmatch(r"(.*) - at `\$\.?(.*)`", str(error), re.DOTALL)
+    expected, field = placed.groups() if placed else (str(error), "")
+    values = choices(kind, field)
+    there_are = f"; there are: {', '.join(values)}" if values else ""
+    return cut(expected, 200, "…") + there_are, field
 
 
 def _check_metadata(value: Any, limits: Limits) -> None:

@@ -137,7 +137,7 @@ def asked(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as wrong:
-        expected, field = split_error(wrong)
+        expected, field = split_error(wrong, kind)
         if field in ID_FIELDS and "regex" in expected:
             raise BadId(bad_id(f"?{field}=")) from None
         unknown = re.fullmatch("Object contains unknown field `(.*)`", expected)
