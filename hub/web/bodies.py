@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from hub.errors import TooLarge
+from hub.errors import BadFrame, TooLarge
 from hub.limits import size_text
 from hub.protocols.reading import convert, read_object
 from hub.web.routes import limits_of
@@ -13,15 +13,18 @@ T = TypeVar("T")
 
 
 async def whole(request: web.Request, most: int) -> bytes:
-    """Return the body of a request; raises TooLarge past *most* bytes, and reads no further."""
+    """Return the body of a request; raises TooLarge past *most* bytes, and reads no further, and BadFrame."""
     data = bytearray()
     if (request.content_length or 0) <= most:
-        async for piece in request.content.iter_any():
-            data += piece
-            if len(data) > most:
-                break
-        else:
-            return bytes(data)
+        try:
+            async for piece in request.content.iter_any():
+                data += piece
+                if len(data) > most:
+                    break
+            else:
+                return bytes(data)
+        except web.RequestPayloadError:
+            raise BadFrame("the body broke off, or is not packed as its Content-Encoding says") from None
     raise TooLarge(f"the body is larger than {size_text(most)}, the most that is taken here: send less")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import hashlib
 import io
 import json
@@ -226,6 +227,15 @@ async def test_what_is_wrong_is_refused(
     found, said = await post(http, data, query, kind)
     assert (found, said["code"]) == (status, code)
     assert on_disk(hub.folder) == [] and await hub.node.log.sessions.find("s1") is None
+
+
+async def test_a_packed_file_is_refused(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """aiohttp takes one that is cut for whole, and what it unpacks is not what was sent."""
+    data = gzip.compress(b"hello " * 1000)[:-12]
+    headers = {"Content-Type": TEXT, "Content-Encoding": "gzip"}
+    async with http.post("files?sessionId=s1&name=x", data=data, headers=headers) as response:
+        assert (response.status, (await response.json())["code"]) == (400, "bad_type")
+    assert on_disk(hub.folder) == []
 
 
 @pytest.mark.parametrize("kind", [TEXT, 'a/b+c;d="e f; g" ; h=i', "application/vnd.openxml.sheet"])

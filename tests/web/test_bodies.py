@@ -1,5 +1,6 @@
 """How large a request may be: what is one byte larger is refused, in the words of who asked."""
 
+import gzip
 import io
 import json
 from collections.abc import AsyncIterator, Callable
@@ -71,3 +72,26 @@ async def test_what_is_not_json_is_told_what_would_be_right(http: aiohttp.Client
         async with http.post(path, data=b"{") as response:
             said = await response.json()
         assert response.status == 400 and said["code"] == "bad_frame" and example in said["error"]
+
+
+@pytest.mark.parametrize(
+    "data", [json.dumps(LIMITS[-3][2]).encode(), gzip.compress(b" " * 1000)[:20], gzip.compress(b" ")[:-9]]
+)
+@pytest.mark.parametrize("path", [row[1] for row in LIMITS[-3:]])
+async def test_a_body_that_is_not_packed_as_it_says_is_the_clients_fault(
+    http: aiohttp.ClientSession, path: str, data: bytes
+) -> None:
+    """400, and the hub's next answer is as good as ever."""
+    async with http.post(path, data=data, headers={"Content-Encoding": "gzip"}) as response:
+        assert response.status == 400
+    async with http.get("health") as response:
+        assert response.status == 200
+
+
+async def test_a_packed_body_is_read(http: aiohttp.ClientSession) -> None:
+    """What it unpacks to counts, and not its own size."""
+    body = json.dumps(LIMITS[-3][2]).encode()
+    for data, status in ((body, 202), (body + b" " * MiB, 413)):
+        headers = {"Content-Encoding": "gzip"}
+        async with http.post("sessions/s1/chat", data=gzip.compress(data), headers=headers) as response:
+            assert response.status == status
