@@ -132,7 +132,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   function chat(content) {
     // Sent once before: under the same id it is answered once.
     const again = unsent.find(({ text, agentId }) => text === content && agentId === ui.agent)
-    if (again) forget(again)
+    unsent.forEach(forget) // the composer has none of it any more
     const chat = session.chat(content, { agent: ui.agent, clientMsgId: again?.clientMsgId })
     chat[Symbol.asyncIterator]().return() // the page hears the whole session, and needs no second copy of the answer
     const { clientMsgId } = chat
