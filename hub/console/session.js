@@ -357,15 +357,15 @@ const withoutTexts = (item, gone) =>
 /** Finished messages, as `history`, `reset` and HTTP have them, as items. */
 function past(messages) {
   const items = []
-  for (const { role, messageId, content, author, agentId, runId, parts, ts, seq } of messages) {
+  for (const { role, messageId, content, author, agentId, runId, parts, ts, seq, stopReason, error } of messages) {
     if (role === 'user') {
       items.push({ kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, seq, status: 'kept' })
       continue
     }
     const text = { kind: 'text', id: messageId, text: content, parts }
     const last = items.at(-1)
-    if (runId && last?.kind === 'run' && last.id === runId) items[items.length - 1] = withPart(last, text)
-    else items.push({ ...withPart(begun({ runId: runId ?? messageId, agentId, seq }), text), state: 'done' })
+    const one = runId && last?.kind === 'run' && last.id === runId ? items.pop() : begun({ runId: runId ?? messageId, agentId, seq })
+    items.push({ ...withPart(one, text), state: 'done', stopReason, error }) // the last message has how it ended
   }
   return items
 }

@@ -208,6 +208,26 @@ state = many[1]
 assert.deepEqual([state.items.length, state.items[0].id, state.items.at(-1).id], [200, 'slow', 'r10000'])
 assert.ok(state.more && state.from === state.items[1].seq - 1)
 
+// An answer of which only the messages are kept says how it ended: the last of them has it.
+const failed = { stopReason: 'error', error: { code: 'agent_error', message: 'Out of ink.' } }
+const cut = [
+  texted(1, 'm1', 'user', 'q'),
+  texted(2, 'm2', 'assistant', 'x', 'r1'),
+  { ...texted(3, 'm3', 'assistant', '', 'r1'), ...failed },
+  { ...texted(4, 'm4', 'assistant', 'y', 'r2'), stopReason: 'aborted' },
+]
+state = reduce(EMPTY, { type: 'reset', messages: cut })
+assert.deepEqual(
+  state.items.map((item) => [item.stopReason, item.error?.message]),
+  [
+    [undefined, undefined],
+    ['error', 'Out of ink.'],
+    ['aborted', undefined],
+  ],
+)
+state = reduce(EMPTY, { type: 'message', seq: 1, agentId: 'main', messageId: 'm4', content: 'y', stopReason: 'aborted' })
+assert.equal(state.items[0].stopReason, 'aborted')
+
 // A fork begins with messages that belong to no run: each answer is one of its own, whole, and nothing goes on.
 const copy = (seq, id, content) => ({ type: 'message', seq, ts: 1000, agentId: 'main', messageId: id, content })
 state = after(asked(1, 'm1', 'q'), copy(2, 'm2', 'x'), asked(3, 'm3', 'r'), copy(4, 'm4', 'y'))
