@@ -14,7 +14,7 @@ from hub.hosting.contract import Call, Finish
 from hub.hosting.contract import Message as Whole
 from hub.hosting.contract import Reply
 from hub.hosting.contract import Run as RunView
-from hub.hosting.faults import refuse, said_too_much, utf8
+from hub.hosting.faults import cleaned, refuse, said_too_much, utf8
 from hub.hosting.output import KINDS, pieces
 from hub.hosting.places import Place
 from hub.limits import Limits
@@ -128,8 +128,8 @@ class Feed:
                         await asyncio.sleep(0)  # one that gives no text at all must not hold the loop
                     else:
                         raise refuse(agent.id, piece)
-        except AgentError:
-            raise
+        except AgentError as error:
+            raise cleaned(error) from error
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # asyncio would let the last two end the hub
             raise self.answering.explain(error) from error
 

@@ -50,7 +50,7 @@ def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], given: A
     """
     shown: dict[str, str] = {}
     if isinstance(error, AgentError):
-        told = _clean(error)
+        told = cleaned(error)
         reason = told.message
     else:
         told = AgentError(f"agent {agent.id} failed; the hub's output says why")
@@ -61,7 +61,7 @@ def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], given: A
     return told
 
 
-def _clean(error: AgentError) -> AgentError:
+def cleaned(error: AgentError) -> AgentError:
     """Return the agent's own words as the log can hold them: text that is UTF-8, a code that is text."""
     code = error.code if isinstance(error.code, str) else "agent_error"
     message, code = (cut(clean(_text(text)), 1000) for text in (error.message, code))

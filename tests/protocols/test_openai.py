@@ -205,16 +205,31 @@ async def test_with_a_session_the_answer_is_heard_there_too(client: AsyncOpenAI,
     assert socket.text() == "hello there" + said
 
 
+HALF = """
+from hub import AgentError
+
+async def half(message: str):
+    yield "so "
+    %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("yield '\\ud83d'", "lone surrogate"), ("raise AgentError('no \\ud83d luck', 'c\\ud83d')", r"no \? luck")],
+)
 @pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}])
-async def test_half_a_character_is_no_answer(hub: Hub, session: dict[str, str]) -> None:
-    """Neither whole nor in a stream does a lone surrogate leave the hub."""
-    hub.agent("half.py", "async def half(message: str):\n    yield 'so '\n    yield '\\ud83d'\n")
+async def test_half_a_character_does_not_leave_the_hub(
+    hub: Hub, session: dict[str, str], line: str, words: str
+) -> None:
+    """Neither whole nor in a stream, as an answer or as an error."""
+    hub.agent("half.py", HALF % line)
     await hub.start()
     async with AsyncOpenAI(base_url=f"{hub.url}/v1", api_key="any", max_retries=0, timeout=PATIENCE) as client:
         asked: Any = {"model": "half", "messages": HELLO, "extra_body": session}
-        with pytest.raises(openai.UnprocessableEntityError, match="lone surrogate"):
+        with pytest.raises(openai.UnprocessableEntityError, match=words):
             await client.chat.completions.create(**asked)
-        with pytest.raises(openai.APIError, match="lone surrogate"):
+        with pytest.raises(openai.APIError, match=words):
             async for _ in await client.chat.completions.create(stream=True, **asked):
                 pass
 
