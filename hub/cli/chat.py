@@ -90,7 +90,7 @@ class Talk:
             try:
                 return await COMMANDS[word](self, rest.strip())
             except (Failure, ValueError) as failure:
-                self.say(Text(str(failure), style="red"))
+                self.say(Text(safe(str(failure)), style="red"))
         elif word.startswith("/") and "/" not in word[1:]:
             self.say(Text(f"there is no {safe(word)}: /help tells what there is", style="red"))
         elif line.strip():
@@ -267,7 +267,13 @@ class Talk:
         if name:
             if name in found:
                 self.agent = name
-            self.say(Text(f"you talk to {self.agent}" if name in found else f"there is no agent {safe(name)}"))
+            self.say(
+                Text(
+                    f"you talk to {self.agent}"
+                    if name in found
+                    else f"there is no agent {safe(name)}: /agents tells all"
+                )
+            )
             return True
         table = Table("agent", "state", "description")
         for one, about in found.items():
