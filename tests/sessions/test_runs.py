@@ -635,8 +635,8 @@ async def test_an_agents_limit_holds_for_chats_that_come_at_once(hub: Hub) -> No
     for number in range(4):
         await client.send(type="chat", agentId="single", sessionId=f"s{number}", message=gate)
     answers = [await client.until(lambda f: f["type"] in ("accepted", "error")) for _ in range(4)]
-    refused = [answer["sessionId"] for answer in answers if answer.get("code") == "busy"]
-    assert sorted(refused) == ["s1", "s2", "s3"]  # each in its session's queue: in any order
+    refused = {answer["sessionId"] for answer in answers if answer.get("code") == "busy"}
+    assert len(refused) == 3 and refused < {"s0", "s1", "s2", "s3"}  # each in its session's queue: any may be first
     (hub.folder / "gate").touch()
     await client.until_done()
     assert hub.node.agents.get("single").working == 0
