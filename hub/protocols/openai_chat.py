@@ -1,5 +1,6 @@
 """OpenAI's chat completions, by its API reference: what clients ask for, and how they are answered and refused."""
 
+from collections.abc import Mapping
 from time import time
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -83,20 +84,29 @@ class Completion(msgspec.Struct):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     sessionId: Id | None = None
+    clientMsgId: Id | None = None  # of the message, in a session
 
     @property
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-def read_completion(body: dict[str, Any], session_id: str | None) -> Completion:
-    """Return what is asked; *session_id* is that of a header. Raises Refusal where the hub cannot do it."""
+# What headers may say in the body's place. The second is for a session alone: without one other keys are sent, too.
+SESSION_HEADER, KEY_HEADER = "X-Session-Id", "Idempotency-Key"
+
+
+def read_completion(body: dict[str, Any], headers: Mapping[str, str]) -> Completion:
+    """Return what is asked, by the body and by headers. Raises Refusal where the hub cannot do it."""
     for param, harmless in UNSUPPORTED.items():
         if body.get(param) not in harmless:
             text = f"{param} is not supported here: leave it out"
             raise Refusal(400, "invalid_request_error", text, param, "unsupported_parameter")
+    if SESSION_HEADER in headers:
+        body = {**body, "sessionId": headers[SESSION_HEADER]}
+    if KEY_HEADER in headers and body.get("sessionId") is not None:
+        body = {**body, "clientMsgId": headers[KEY_HEADER]}
     try:
-        return msgspec.convert(body if session_id is None else {**body, "sessionId": session_id}, Completion)
+        return msgspec.convert(body, Completion)
     except msgspec.ValidationError as wrong:
         expected, field = split_error(wrong, Completion)
         raise Refusal(400, "invalid_request_error", expected, field or None) from None

@@ -234,6 +234,27 @@ async def test_half_a_character_does_not_leave_the_hub(
                 pass
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_message_sent_again_with_its_key_is_said_once(client: AsyncOpenAI, served: Hub, stream: bool) -> None:
+    """As OpenAI's clients do by themselves where the answer was lost: they get the one that there is."""
+    answers = []
+    for _ in range(2):
+        answer: Any = await client.chat.completions.create(
+            model="model",
+            messages=HELLO,  # type: ignore[arg-type]
+            stream=stream,  # type: ignore[arg-type]
+            extra_headers={"X-Session-Id": "s1", "Idempotency-Key": "k1"},
+        )
+        if stream:
+            said = "".join([chunk.choices[0].delta.content or "" async for chunk in answer if chunk.choices])
+        else:
+            said = answer.choices[0].message.content
+        answers.append(said)
+    assert answers == ["hello there"] * 2
+    assert [said["content"] for said in await served.node.history("s1", 9)] == ["hello there"] * 2
+    await client.chat.completions.create(model="model", messages=HELLO, extra_headers={"Idempotency-Key": '"no id"'})
+
+
 async def test_a_failure_in_a_session_is_told(client: AsyncOpenAI) -> None:
     """As an error of the request, or in the stream after what was said."""
     late: Any = [{"role": "user", "content": "late"}]

@@ -22,6 +22,7 @@ from hub.errors import (
     Busy,
     Draining,
     HubError,
+    IdReused,
     SessionDeleted,
     StorageUnavailable,
     UnknownAgent,
@@ -70,12 +71,14 @@ async def completions(request: web.Request) -> web.StreamResponse:
     """
     hub, who, limits = request.app[HUB], principal(request), limits_of(request)
     body = await bodies.fields(request, Completion.example, limits.conversation_bytes)
-    asked = mapping.read_completion(body, request.headers.get("X-Session-Id"))
+    asked = mapping.read_completion(body, request.headers)
     if asked.stream:
         refuse_http_1_0(request)
     message, past = mapping.conversation(asked.messages)
     if asked.sessionId is not None:
-        return await _in_session(request, asked, Chat(message=message, agentId=asked.model, sessionId=asked.sessionId))
+        key = asked.clientMsgId
+        command = Chat(message=message, agentId=asked.model, sessionId=asked.sessionId, clientMsgId=key)
+        return await _in_session(request, asked, command)
     name = f"chatcmpl-{secrets.token_hex(12)}"
     async with await commands.complete(hub, who, asked.model, name, message, past) as pieces:
         if asked.stream:
@@ -181,8 +184,11 @@ ROUTES = (
         tag=TAG,
         answers={200: (ChatCompletion, STREAM)} | dict.fromkeys((422, 499, 500, 502, 504), OpenAIError),
         body=Completion,
-        headers={"X-Session-Id": Annotated[Id, msgspec.Meta(description="the sessionId of the body")]},
-        raises=(UnknownAgent, AgentBroken, SessionDeleted, Busy, Draining, StorageUnavailable),
+        headers={
+            mapping.SESSION_HEADER: Annotated[Id, msgspec.Meta(description="the sessionId of the body")],
+            mapping.KEY_HEADER: Annotated[Id, msgspec.Meta(description="in a session, the message's clientMsgId")],
+        },
+        raises=(UnknownAgent, AgentBroken, IdReused, SessionDeleted, Busy, Draining, StorageUnavailable),
         failure=OpenAIError,
         bases=BASES,
     ),
