@@ -1,9 +1,10 @@
 // A question that an agent asks: buttons where the answers are known, fields where they are not.
 import { Component, html } from '../html.js'
+import { pretty } from '../json.js'
 import { t } from '../words.js'
 import { Text } from './text.js'
 
-const pretty = (value) => (typeof value === 'string' ? value : JSON.stringify(value))
+const label = (value) => (typeof value === 'string' ? value : JSON.stringify(value))
 
 export class Ask extends Component {
   answer = (payload) => this.props.act.reply(this.props.part.id, 'resolved', payload)
@@ -77,7 +78,7 @@ class Form extends Component {
             [false, t('no')],
           ]
         : what === 'choice'
-          ? schema.enum.map((one) => [one, pretty(one)])
+          ? schema.enum.map((one) => [one, label(one)])
           : undefined
     const no = html`<button type="button" class="quiet" onClick=${decline}>${t('decline')}</button>`
     const pick = ([value, name]) =>
@@ -91,7 +92,7 @@ class Form extends Component {
 function fields(schema, what) {
   if (what !== 'object')
     return [
-      what === 'json' && html`<pre tabindex="0">${JSON.stringify(schema, null, 2)}</pre>`,
+      what === 'json' && html`<pre tabindex="0">${pretty(JSON.stringify(schema))}</pre>`,
       field('value', { ...schema, title: t(what === 'json' ? 'asJson' : 'yourReply') }, what, true),
     ]
   return Object.entries(schema.properties).map(([name, one]) =>
@@ -107,7 +108,7 @@ function field(name, schema, what, required) {
     number: () => html`<input type="number" defaultValue=${given} ...${range(schema)} ...${shared} />`,
     boolean: () => html`<input type="checkbox" name=${name} defaultChecked=${given} />`,
     choice: () =>
-      html`<select ...${shared}>${!(required && values.includes(given)) && html`<option value="">${t(required ? 'choose' : 'noChoice')}</option>`}${values.map((one, index) => html`<option value=${index} selected=${one === given}>${pretty(one)}</option>`)}</select>`,
+      html`<select ...${shared}>${!(required && values.includes(given)) && html`<option value="">${t(required ? 'choose' : 'noChoice')}</option>`}${values.map((one, index) => html`<option value=${index} selected=${one === given}>${label(one)}</option>`)}</select>`,
     json: () => html`<textarea rows="4" spellcheck="false" defaultValue=${given === undefined ? undefined : JSON.stringify(given)} ...${shared}></textarea>`,
   }[what]()
   return html`<label class="field" key=${name}><span>${title}</span>${made}${description && html`<small>${description}</small>`}</label>`

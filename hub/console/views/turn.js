@@ -1,5 +1,6 @@
 // One message of a person, and one answer of an agent with all that belongs to it.
 import { Component, html } from '../html.js'
+import { pretty } from '../json.js'
 import { figures, textOf } from '../session.js'
 import { number, t, when } from '../words.js'
 import { Ask } from './ask.js'
@@ -153,18 +154,10 @@ function Tool({ part, running }) {
   </details>`
 }
 
-function pretty(text) {
-  try {
-    return JSON.stringify(JSON.parse(text), null, 2)
-  } catch {
-    return text // not JSON, or not yet whole
-  }
-}
-
 const Custom = ({ part }) =>
   html`<details class="tool done">
     <summary><span class="mark" aria-hidden="true"></span><span class="name">${part.name}</span></summary>
-    <pre tabindex="0">${JSON.stringify(part.value, null, 2)}</pre>
+    <pre tabindex="0">${pretty(JSON.stringify(part.value))}</pre>
   </details>`
 
 const PARTS = { text: Text, reasoning: Reasoning, tool: Tool, custom: Custom, ask: Ask }

@@ -1,5 +1,6 @@
 // Markdown that grows is what it would be at once.
 import assert from 'node:assert/strict'
+import { pretty } from './console/json.js'
 import { grow, safe } from './console/markdown.js'
 
 const plain = (it) =>
@@ -106,6 +107,11 @@ for (const text of ['>', '> ', '- ', '1. ', '- > ', '***'].map((one) => one.repe
   assert.ok(plain(blocks).includes('x'))
 }
 assert.equal(shown('> '.repeat(9) + 'x'), '<blockquote>'.repeat(9) + '<p>x</p>' + '</blockquote>'.repeat(9))
+
+// JSON is indented, unless that makes it endless.
+assert.equal(pretty('{"a": [1, "[,{"]}'), '{\n  "a": [\n    1,\n    "[,{"\n  ]\n}')
+for (const deep of ['['.repeat(5000) + ']'.repeat(5000), '['.repeat(200) + '1,'.repeat(50_000) + '1' + ']'.repeat(200), '{"a":'.repeat(4000) + '1' + '}'.repeat(4000), '['.repeat(99_999)])
+  assert.equal(pretty(deep), deep)
 
 // A text that is another one begins anew.
 assert.equal(plain(grow('b', grow('a')).blocks), '<p>b</p>')

@@ -1,0 +1,23 @@
+// JSON that people read.
+
+const ROOM = 20_000 // characters that line breaks and indentation may add, beside four times the text: deep JSON fills the memory
+
+export function pretty(text) {
+  try {
+    const value = JSON.parse(text)
+    return added(text) > ROOM + text.length * 4 ? text : JSON.stringify(value, null, 2)
+  } catch {
+    return text // not JSON, or not yet whole
+  }
+}
+
+/** How many characters an indentation of two adds, about. */
+function added(text) {
+  let [depth, sum] = [0, 0]
+  for (const [mark] of text.replace(/"[^"\\]*(?:\\.[^"\\]*)*"/g, '').matchAll(/[[\]{},]/g)) {
+    if (mark === '[' || mark === '{') depth++
+    else if (mark !== ',') depth--
+    sum += 1 + 2 * depth
+  }
+  return sum
+}
