@@ -267,13 +267,10 @@ class Talk:
         if name:
             if name in found:
                 self.agent = name
-            self.say(
-                Text(
-                    f"you talk to {self.agent}"
-                    if name in found
-                    else f"there is no agent {safe(name)}: /agents tells all"
-                )
+            known = (
+                f"you talk to {self.agent}" if name in found else f"there is no agent {safe(name)}: /agents lists all"
             )
+            self.say(Text(known))
             return True
         table = Table("agent", "state", "description")
         for one, about in found.items():

@@ -348,6 +348,8 @@ async def test_a_session_that_cannot_be_is_refused_at_the_terminal(hub: Hub, tmp
         await screen.until("you>")
         screen.type("/session bad id" + ENTER)
         await screen.until("sessionId", "you>", after="/session bad id")
+        screen.type("/agents nobody" + ENTER)
+        await screen.until("there is no agent nobody: /agents lists all", "you>", after="you> /agents nobody")
         screen.type("/session" + ENTER)
         await screen.until("session s1", after="you> /session")
 
