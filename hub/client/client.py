@@ -17,6 +17,7 @@ from hub.client.pages import Pages
 from hub.client.reader import GroupReader, Reader
 from hub.client.session import Answer, Session, cancel
 from hub.messages import Accepted, Error, Event, Notice, Reset, Subscribed, Welcome
+from hub.messages.numbers import check_finite
 from hub.text import without_password
 
 URL = "ws://localhost:9527/api/v1/ws"
@@ -133,8 +134,9 @@ class Client:
         """Send a command of docs/protocol.md, and return its answer.
 
         Raises Refusal, Closed, or ConnectionCut where the connection was lost meanwhile: nobody knows whether it was
-        carried out.
+        carried out. Raises ValueError for NaN and infinity in it, which JSON does not have.
         """
+        check_finite(frame)
         await self.link.until_live()
         answer: asyncio.Future[Notice] = asyncio.get_running_loop().create_future()
         self._send(lambda said: _settle(answer, said), **frame)

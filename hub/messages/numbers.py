@@ -1,11 +1,22 @@
 """Numbers of JSON, which are kept as they were written or refused."""
 
+import math
 from decimal import Context, Decimal, InvalidOperation
+from typing import Any
 
 from hub.limits import Limits
 from hub.text import cut
 
 MOST = Limits().max_integer
+
+
+def check_finite(value: Any) -> None:
+    """Raise ValueError for a float that JSON does not have, which orjson would write as null."""
+    if isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            check_finite(item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number of JSON: send null or a string")
 
 
 def read_integer(text: str) -> int:

@@ -1,6 +1,7 @@
 """The Python client: what only it promises. What it shares with the other library is in test_clients.py."""
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,16 @@ async def test_a_failed_answer_is_raised_with_what_was_said(hub: Hub) -> None:
             await session.ask("hi")
         assert (failed.value.code, failed.value.text, failed.value.stop_reason) == ("too_long", "well, ", "error")
         assert failed.value.retryable and failed.value.retry_after_ms == 5
+
+
+@pytest.mark.parametrize("number", [math.nan, -math.inf])
+async def test_a_number_that_json_does_not_have_is_not_sent(hub: Hub, number: float) -> None:
+    """It would arrive as null."""
+    await hub.start()
+    async with connect(address(hub.port)) as client:
+        with pytest.raises(ValueError, match="no number of JSON"):
+            await client.command(type="chat", sessionId="s1", message="x", metadata={"n": [number]})
+        await client.command(type="chat", agentId="echo", sessionId="s1", message="x", metadata={"n": [1e300]})
 
 
 async def test_a_refused_chat_is_raised(hub: Hub) -> None:
