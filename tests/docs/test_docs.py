@@ -507,7 +507,7 @@ async def test_a_hub_that_cannot_start_says_what_the_page_says(hub: Hub, tmp_pat
     assert on_the_page(await refused(tmp_path))
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert on_the_page(await refused(empty, "--port", "0"))
+    assert on_the_page(await refused(empty, "--port", "0"), (str(empty), "/home/you/hubbub"))
 
 
 @pytest.mark.parametrize(
