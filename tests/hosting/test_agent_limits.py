@@ -1,6 +1,7 @@
 """What an agent's marks allow holds on every way to it."""
 
 import asyncio
+import random
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable
@@ -326,3 +327,71 @@ async def test_a_called_agent_may_wait_for_people(hub: Hub) -> None:
     assert client.text() == "gone"
     await client.send(type="chat", agentId="through", sessionId="s1", message="waits")
     assert (await client.until_type("run_error"))["code"] == "timeout"
+
+
+CROWD = """
+import asyncio, random
+from hub import AgentError, agent
+
+async def one(call):
+    try:
+        await call
+    except AgentError as error:
+        assert error.code == "call_deadlock"
+
+@agent(max_runs=MOST)
+async def NAME(run):
+    depth, seed = map(int, run.message.split())
+    chance = random.Random(seed)
+    for _ in range(chance.randrange(9)):
+        await asyncio.sleep(0)
+    yield "x"
+    for _ in range(2 if depth else 0):
+        calls = [
+            run.call(f"c{chance.randrange(4)}", f"{depth - 1} {chance.randrange(10**9)}")
+            for _ in range(chance.randrange(1, 4))
+        ]
+        if chance.random() < 0.2:
+            calls, left = calls[1:], aiter(calls[0])
+            await one(anext(left))
+        await asyncio.gather(*map(one, calls))
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_agents_that_call_each_other_at_random_all_end(hub: Hub, seed: int) -> None:
+    """Whatever waits for what, also where calls are left and runs are cancelled; and no place is lost."""
+    chance = random.Random(seed)
+    for number in range(4):
+        name, most = f"c{number}", str(chance.randrange(1, 3))
+        hub.agent(f"{name}.py", CROWD.replace("MOST", most).replace("NAME", name))
+    await hub.start()
+    client = await hub.connect(extended=True)
+    for number in range(60):
+        where = {"agentId": f"c{chance.randrange(4)}", "sessionId": f"s{number % 20}"}
+        await client.send(type="chat", **where, message=f"{chance.randrange(4)} {chance.randrange(10**9)}")
+        if chance.random() < 0.2:
+            await client.send(type="cancel", sessionId=f"s{chance.randrange(20)}", queued=True)
+        answer = await client.until(lambda frame: frame["type"] == "accepted" or frame.get("code") == "busy")
+        if chance.random() < 0.3 and answer["type"] == "accepted":
+            await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == answer["runId"])
+    runs = {frame["runId"] for frame in client.frames if frame["type"] == "accepted"}
+    for run in runs:
+        end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == run)
+        assert end["stopReason"] in ("end_turn", "cancelled")
+    for number in range(4):
+        await is_free(hub, f"c{number}")
+    assert not waits(hub) and not hub.node.places._held
+
+
+async def test_a_plain_function_calls_no_other_agent(hub: Hub) -> None:
+    """Its coroutines run in a loop of their own, to which places mean nothing; it is told so."""
+    hub.agent(
+        "plain.py", "async def go(run):\n    return await run.call('echo', 'hi')\n\ndef plain(run):\n    return go(run)"
+    )
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await client.send(type="chat", agentId="plain", sessionId="s1", message="go")
+    error = await client.until_type("run_error")
+    assert error["message"] == "agent plain may call another agent in async def functions only"
+    assert hub.node.agents.get("echo").working == 0
