@@ -62,6 +62,15 @@ export interface Message {
   runId?: string
   author?: Author
   ts?: number
+  /** How the answer ended, on its last message, where not with `end_turn`. */
+  stopReason?: StopReason
+  error?: Failure
+}
+
+/** Why an answer failed. */
+export interface Failure {
+  code: string
+  message: string
 }
 
 /** An answer that is going on, or waits. */
@@ -89,7 +98,7 @@ export type Event =
   | (Numbered & { type: 'user_message'; messageId: string; author: Author; content: string; clientMsgId?: string })
   | (OfRun & { type: 'run_started'; messageId: string; attempt: number })
   | (OfRun & { type: 'stream'; messageId: string; content: string; offset: number })
-  | (OfRun & { type: 'message'; messageId: string; content: string })
+  | (OfRun & { type: 'message'; messageId: string; content: string; stopReason?: StopReason; error?: Failure })
   | (OfRun & { type: 'run_error'; code: string; message: string; retryable?: boolean; retryAfterMs?: number })
   | (OfRun & { type: 'run_finished'; messageId: string; stopReason: StopReason; usage?: Usage })
   | (OfRun & { type: 'message_removed'; messageIds: string[]; reason: string })
