@@ -634,6 +634,26 @@ async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> N
     assert left == dict.fromkeys(TABLES, 0)
 
 
+async def test_what_was_deleted_is_not_in_the_file(opener: Opener, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where SQLite was built to leave the bytes in pages that are free."""
+
+    def connect_as_built(path: Path) -> sqlite3.Connection:
+        db = connect(path)
+        db.execute("PRAGMA secure_delete = OFF")
+        return db
+
+    monkeypatch.setattr(sqlite_writer, "connect", connect_as_built)
+    log = await opener()
+    message = Message(messageId="m", role="assistant", content="secret" * 1000, agentId="main", runId="r", author=None)
+    for session in ("s", "t"):
+        await put(log, Append(session, [text("secret" * 1000)], [(0, message)]))
+    for session in ("s", "t"):
+        await log.sessions.delete(session)
+    await log.events.purge()
+    await log.close()
+    assert path.stat().st_size > 0 and b"secret" not in path.read_bytes()
+
+
 async def test_what_a_killed_hub_left_of_a_deleted_session_goes_with_retention(opener: Opener, path: Path) -> None:
     """Nothing has to remember it."""
     log = await opener()

@@ -75,7 +75,7 @@ class Writer:
             raise LogUnusable(f"{self.path} cannot be kept in WAL mode: put it on a local disk, by another --data")
         self.db.executescript(f"""
             PRAGMA synchronous = FULL; PRAGMA cache_size = -16000; PRAGMA journal_size_limit = {64 * MiB};
-            PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}""")
+            PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA secure_delete = ON""")
 
     def migrate(self) -> None:
         (version,) = self.db.execute("PRAGMA user_version").fetchone()
