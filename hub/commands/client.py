@@ -113,6 +113,7 @@ class Client:
         # A peer that does not read would hold a closing transport for ever: it has this long to take the rest.
         asyncio.get_running_loop().call_later(self.hub.limits.close_seconds, self.connection.transport.abort)
         await self.connection.catchup.stop()
+        self.connection.part()
 
 
 # Called by a use case to open the client that hears its answer, for a response over HTTP begins only when there is one.

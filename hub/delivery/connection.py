@@ -7,7 +7,7 @@ import attrs
 
 from hub.delivery.catchup import CatchUp
 from hub.delivery.channel import Channel, Subscription
-from hub.delivery.transport import Transport
+from hub.delivery.transport import Transport, unheard
 from hub.ids import Key
 from hub.messages import Author, Notice, Reset
 from hub.protocols import WireProtocol
@@ -71,6 +71,15 @@ class Connection:
             self.answer(notice)
             self.leave()
             self.transport.close(seconds)
+
+    def part(self) -> None:
+        """Let go of all that points back here; the last call, when nothing reads on for it any more.
+
+        Else what a client leaves, its socket too, would stay until the garbage collector looks at what is old, which
+        takes a million new objects.
+        """
+        self.transport.rerouted = unheard
+        del self.transport.ping, self.catchup.connection
 
     @property
     def gone(self) -> bool:

@@ -21,6 +21,10 @@ from hub.delivery.channel import Descriptors, Subscription
 PROBE_SECONDS = 5.0
 
 
+def unheard() -> None:
+    """Do nothing: nobody hears of a change of way."""
+
+
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Transport:
     """What a connection writes to; nothing here waits but drained().
@@ -33,7 +37,7 @@ class Transport:
     wire: asyncio.Transport
     ping: Callable[[], Awaitable[None]]
     high_water: int
-    rerouted: Callable[[], None] = lambda: None
+    rerouted: Callable[[], None] = unheard
     descriptor: int = -1
     way: int = -1
     is_lost: bool = False

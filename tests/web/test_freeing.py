@@ -1,0 +1,45 @@
+"""What clients leave behind goes when they go, and does not wait for the garbage collector."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import aiohttp
+import pytest
+from support.hub import Hub
+from support.sse import listening
+from support.waiting import eventually
+
+from hub.web.websocket import SOCKETS
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("how", ["closes", "is lost"])
+async def test_a_socket_that_ends_is_freed(hub: Hub, no_collector: None, how: str) -> None:
+    """With its connection; the collector looks at what is old once in a million new objects."""
+    await hub.start(close_seconds=0.1)
+    client = await hub.connect("?sessionId=s1")
+    left = [*map(weakref.ref, hub.node.registry.connections), *map(weakref.ref, hub.app[SOCKETS].values())]
+    assert len(left) == 2
+    if how == "is lost":
+        assert client.ws._response.connection is not None
+        client.ws._response.connection.transport.abort()
+    else:
+        await client.close()
+    await eventually(lambda: [thing() for thing in left] == [None, None])
+
+
+async def test_a_stream_that_ends_is_freed(hub: Hub, no_collector: None) -> None:
+    await hub.start(close_seconds=0.1)
+    async with aiohttp.ClientSession() as http:
+        async with listening(http, f"{hub.url}/api/v1/sessions/s1/events"):
+            await eventually(lambda: hub.node.registry.connections)
+            (left,) = map(weakref.ref, hub.node.registry.connections)
+    await eventually(lambda: left() is None)
