@@ -48,7 +48,7 @@ lint: .venv/.lint-$(KEY) ## black, isort, flake8
 types: .venv/.lint-$(KEY) ## mypy
 	$(BIN)/python -m mypy
 
-constraints: $(BIN)/python ## take the newest versions of all packages into scripts/constraints.txt; then run the checks
+constraints: $(BIN)/python ## write the newest versions of all packages to scripts/constraints.txt; run the checks afterwards
 	@echo 'Resolving the newest versions ...' && rm -rf build/versions && $(BIN)/python -m venv build/versions
 	@build/versions/bin/python -m pip install --quiet --disable-pip-version-check '.[cli,test,lint,bench]'
 	@{ head -1 $(VERSIONS); build/versions/bin/python -m pip freeze --exclude hubbub; } > build/versions.txt
