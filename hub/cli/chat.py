@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import opened, shown, watched
+from hub.cli.hubs import opened, public_url, watched
 from hub.cli.keyboard import history, keys, quiet
 from hub.cli.markdown import markdown
 from hub.cli.questions import payload
@@ -39,9 +39,9 @@ Alt-Enter begins a new line, Enter sends. Ctrl-C stops an answer."""
 
 async def talk(url: str, agent: str, session: str | None) -> int:
     async with opened(url) as hub:
-        talking = Talk(hub=hub, url=url, agent=agent)
-        async with watched(hub, lambda what: talking.say(Text(f"— {what} —", style="yellow"))):
-            return await talking.run(session or f"s_{token_hex(6)}")
+        chat = Talk(hub=hub, url=url, agent=agent)
+        async with watched(hub, lambda line: chat.say(Text(f"— {line} —", style="yellow"))):
+            return await chat.run(session or f"s_{token_hex(6)}")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -257,7 +257,7 @@ class Talk:
         except Closed as closed:
             self.say(Text(f"— {closed.message} —", style="red"))
         except Failure:
-            pass  # who is told of it is the one who asks
+            pass  # the next command that a person sends gets the same error
         self.screen.forget()  # nobody is to wait for what will not come
 
     # --- one short function for each command; each says whether to go on ----------------------------------------------
@@ -295,8 +295,8 @@ class Talk:
         return True
 
     async def share(self, _: str = "") -> bool:
-        self.say(Text(f"hubbub chat --url {shown(self.url)} --session {self.session.id}"))
-        self.say(Text(f"{shown(self.url)}/?session={self.session.id}"))
+        self.say(Text(f"hubbub chat --url {public_url(self.url)} --session {self.session.id}"))
+        self.say(Text(f"{public_url(self.url)}/?session={self.session.id}"))
         return True
 
     async def cancel(self, _: str = "") -> bool:
@@ -306,7 +306,7 @@ class Talk:
 
     async def history(self, count: str = "") -> bool:
         if count and not re.fullmatch("[1-9][0-9]{0,5}", count):
-            raise ValueError(f"/history takes a number, as in /history 50, and not {short(safe(count))}")
+            raise ValueError(f"/history takes a number, such as /history 50, not {short(safe(count))}")
         for message in await self.session.history(int(count or 20)):
             self.say(Text(f"{safe(who(message))}:", style="bold"))
             text = safe(message["content"])

@@ -1,4 +1,4 @@
-"""How the terminal finds a hub, asks it over HTTP, and says what is wrong where none answers."""
+"""Find a hub for the terminal, ask it over HTTP, and say what is wrong if no hub answers."""
 
 import asyncio
 import re
@@ -16,13 +16,13 @@ TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 
 
 def base(url: str) -> str:
-    """Return the HTTP address of a hub that was named by it, or by its WebSocket's; with a password, if it has one."""
+    """Return the HTTP address of a hub; *url* is that address, or the one of its WebSocket. A password stays in it."""
     plain = re.sub("^ws", "http", url if "://" in url else f"http://{url}").partition("?")[0].rstrip("/")
     return plain.removesuffix("/api/v1/ws").removesuffix("/api/v1")
 
 
-def shown(url: str) -> str:
-    """Return the HTTP address of a hub as people may see it."""
+def public_url(url: str) -> str:
+    """Return the HTTP address of a hub, without a password, to be shown to people."""
     return base(without_password(url if "://" in url else f"http://{url}"))
 
 
@@ -37,10 +37,10 @@ async def opened(url: str) -> AsyncIterator[Client]:
     try:
         await client.__aenter__()
     except (Unreachable, Closed) as refused:
-        await get(url, "/agents", limit=1)  # this says better what is wrong
+        await get(url, "/agents", limit=1)  # its error says more exactly what is wrong
         raise CommandFailed(
-            f"{shown(url)} answers, but takes no WebSocket: {without_password(refused.message)}. "
-            "A proxy before the hub must pass on `Upgrade`"
+            f"{public_url(url)} answers HTTP, but takes no WebSocket ({without_password(refused.message)}): "
+            "if a proxy is in front of the hub, it must pass on the header `Upgrade`"
         ) from None
     try:
         yield client
@@ -50,7 +50,7 @@ async def opened(url: str) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def watched(client: Client, say: Callable[[str], None]) -> AsyncIterator[None]:
-    """Tell meanwhile when the connection is lost, and when it is there again."""
+    """While the context is open, tell *say* when the connection is lost, and when it is there again."""
     watching = asyncio.create_task(_watch(client, say))
     try:
         yield
@@ -60,59 +60,63 @@ async def watched(client: Client, say: Callable[[str], None]) -> AsyncIterator[N
 
 
 async def _watch(client: Client, say: Callable[[str], None]) -> None:
-    lost = False
+    is_lost = False
     async for state in client.states():
-        if state == "waiting" and not lost:
-            lost = True
+        if state == "waiting" and not is_lost:
+            is_lost = True
             say("the connection is lost; trying again")
-        elif state == "live" and lost:
-            lost = False
+        elif state == "live" and is_lost:
+            is_lost = False
             say("connected again")
 
 
 async def get(url: str, path: str, **query: Any) -> Any:
-    """Return what a route of docs/api.md answers; raises CommandFailed with the hub's own words, or what to do."""
+    """Return what a route of docs/api.md answers.
+
+    Raises CommandFailed: with the hub's own error, or with what is wrong with the address and what to do.
+    """
     try:
         async with aiohttp.ClientSession(timeout=TIMEOUT) as http:
             async with http.get(f"{base(url)}/api/v1{path}", params=query) as response:
                 if response.content_type == "application/json":
-                    said = await response.json()
+                    body = await response.json()
                     if response.status == 200:
-                        return said
-                    if isinstance(said, dict) and "code" in said:
-                        raise CommandFailed(str(said.get("error")))
-                raise CommandFailed(_not_a_hub(shown(url), response))
+                        return body
+                    if isinstance(body, dict) and "code" in body:
+                        raise CommandFailed(str(body.get("error")))
+                raise CommandFailed(_not_a_hub(public_url(url), response))
     except (aiohttp.ClientError, UnicodeError, ValueError, OSError) as error:
-        raise CommandFailed(_no_answer(shown(url), error)) from None
+        raise CommandFailed(_no_answer(public_url(url), error)) from None
 
 
 def _not_a_hub(where: str, response: aiohttp.ClientResponse) -> str:
-    """Say what to do about an answer that is not a hub's: it comes from a proxy, or from another server."""
+    """Return the error for an answer that does not come from a hub, but from a proxy or another server."""
     status = response.status
     if response.history:
-        where = f"{where}, which leads to {shown(str(response.url.origin()))},"
+        where = f"{where}, which leads to {public_url(str(response.url.origin()))},"
     if status == 401:
-        return f"{where} wants a name and a password: name the hub as https://NAME:PASSWORD@HOST (401)"
+        return f"{where} asks for a name and a password (401): write the address as https://NAME:PASSWORD@HOST"
     if status == 403:
-        return f"{where} lets nobody in from here (403): ask who runs it"
+        return f"{where} refuses access from here (403): ask the people who run it"
     if status in (502, 503, 504):
-        return f"{where} is a proxy that does not reach its hub ({status}): start the hub, or try again later"
-    return f"{where} is not a hub: it answers {status} {cut(response.reason or '', 80)}. - name the hub: --url"
+        return f"{where} is a proxy that cannot reach its hub ({status}): start the hub, or try again later"
+    reason = cut(response.reason or "", 80)
+    return f"{where} is not a hub; it answers {status} {reason}: give the hub's address with --url"
 
 
 def _no_answer(where: str, error: Exception) -> str:
-    """Say what to do where nothing of HTTP came back."""
+    """Return the error for a request that got no HTTP response."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "it cannot be checked")
-        return f"the certificate of {where} is not trusted ({reason}): if it is yours, name its issuer in SSL_CERT_FILE"
+        return f"the certificate of {where} is not trusted ({reason}): if it is yours, set SSL_CERT_FILE to its issuer"
     if isinstance(error, aiohttp.ClientSSLError):
-        return f"{where} does not speak TLS as https:// wants it: if it is plain, write http://"
+        return f"{where} does not speak TLS: if it speaks plain HTTP, write http://"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"there is no host {error.host}: name the hub: --url"
+        return f"there is no host {error.host}: give the hub's address with --url"
     if isinstance(error, TimeoutError):
-        return f"{where} does not answer in time: try again later, or name another hub: --url"
+        return f"{where} does not answer in time: try again later, or give another address with --url"
     if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)):
-        return f"{where} is no address of a hub: write it as in http://localhost:9527"
+        return f"{where} is not the address of a hub: write one such as http://localhost:9527"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no hub answers at {where}: start one with `make run` or `hubbub serve`, or name it: --url"
-    return f"{where} does not speak as a hub does: if it speaks TLS, write https://; else name the hub: --url"
+        return f"no hub answers at {where}: start one with `make run` or `hubbub serve`, or give its address with --url"
+    return f"{where} does not answer as a hub: if it speaks TLS, write https://; else give the hub's address with --url"

@@ -1,4 +1,4 @@
-"""Markdown on a terminal: drawn, but with nothing left out that was said."""
+"""Draw Markdown on a terminal, and leave out no part of the text."""
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -11,32 +11,32 @@ from rich.text import Text
 
 from hub.cli.text import safe
 
-# HTML is text here, and so is what would only be seen elsewhere: the address of an image, and those of references,
-# which may come in a later piece of the answer.
+# HTML is shown as text. So are images and references: rich would hide the address of an image, and the definition of a
+# reference may come in a later piece of the answer.
 PARSER = (
     MarkdownIt("commonmark")
     .enable(["strikethrough", "table"])
     .disable(["autolink", "html_block", "html_inline", "image", "reference"])
 )
-WIDEST = 1_000_000  # columns, to measure what a table needs
-DEEPEST = 18  # the parser leaves out what is nested deeper than 20
+WIDEST = 1_000_000  # columns: enough to measure the width that any table needs
+DEEPEST = 18  # levels: the parser leaves out text that is nested deeper than 20
 
 
 def markdown(text: str) -> RenderableType:
-    """Return Markdown that does nothing but show: addresses stand beside their links, and no link hides another."""
-    drawn = Drawn(text)
-    return Text(text) if any(token.level > DEEPEST for token in drawn.parsed) else drawn
+    """Return Markdown for the terminal: each link shows its address; text that is nested too deep is plain text."""
+    whole = Drawn(text)
+    return Text(text) if any(token.level > DEEPEST for token in whole.parsed) else whole
 
 
 class Code(CodeBlock):
-    """Code whose lines can be copied: no line is broken or filled up, and tabs stay."""
+    """Code whose lines can be copied: no line is wrapped or padded, and tabs stay."""
 
     head: str = ""
 
     @classmethod
     def create(cls, markdown: Markdown, token: Token) -> "Code":
         code = cls(token.info.strip() or "text", markdown.code_theme)
-        if Syntax("", code.lexer_name).lexer is None:  # no language: a text that stands beside the fence
+        if Syntax("", code.lexer_name).lexer is None:  # not a language: text beside the fence, which must be shown
             code.head = f"{token.markup}{safe(token.info)}\n"
         return code
 
@@ -49,7 +49,7 @@ class Code(CodeBlock):
 
 
 class Grid(TableElement):
-    """A table; its source where it is too wide, or where a row has a cell that no column takes."""
+    """A table. If it is too wide, or a row has more cells than columns, its source is shown instead."""
 
     source: list[str]
 
@@ -72,7 +72,7 @@ class Grid(TableElement):
 
 
 def _as_it_is(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
-    """Yield text that only the terminal wraps. Where it stands in a list or a quotation, it is wrapped here."""
+    """Yield text that only the terminal wraps. Inside a list or a quotation, rich wraps it."""
     if options.max_width < console.width:
         yield text
     else:
@@ -86,6 +86,6 @@ class Drawn(Markdown):
         super().__init__("", hyperlinks=False)
         self.markup, self.parsed = text, PARSER.parse(text)
         for token in self._flatten_tokens(self.parsed):
-            token.content = safe(token.content)  # `&#x202e;` is a control character by now
+            token.content = safe(token.content)  # the parser has made control characters of entities such as `&#x202e;`
             if token.type == "softbreak":
                 token.type = "hardbreak"

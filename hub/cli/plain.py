@@ -11,7 +11,7 @@ from urllib.parse import quote
 import attrs
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import get, opened, shown, watched
+from hub.cli.hubs import get, opened, public_url, watched
 from hub.cli.questions import asks, closed
 from hub.cli.text import safe
 from hub.client import Answer, Failure
@@ -68,7 +68,7 @@ async def answer_once(url: str, agent: str, session: str | None, message: str) -
         try:
             answer = (await hub.session(session, agent=agent)).chat(message.rstrip("\n"))
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, stopping, whole)
-            await _write(answer, f"{shown(url)}/?session={session}")
+            await _write(answer, f"{public_url(url)}/?session={session}")
         except Failure as failure:
             raise CommandFailed(failure.message) from None
         finally:

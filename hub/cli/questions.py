@@ -59,7 +59,8 @@ def payload(schema: dict[str, Any] | None, text: str) -> Any:
         except ValueError:
             pass
         else:
-            found = json.loads(text, parse_int=read_integer, parse_float=read_float)  # no number becomes another one
+            # These two refuse a number that would become another one.
+            found = json.loads(text, parse_int=read_integer, parse_float=read_float)
             if kind not in NUMBERS or isinstance(found, (int, float)) and not isinstance(found, bool):
                 return found
     raise ValueError(f"that is no answer; wanted: {wanted(schema)}")

@@ -80,7 +80,7 @@ def _markdown(message: dict[str, Any]) -> str:
 
 
 def ending(message: dict[str, Any]) -> str:
-    """Return in a line how the answer ended of which this is the last message; empty where it ended by itself."""
+    """Return a line that says how the answer of this message ended; empty if it ended by itself."""
     why = message.get("error", {}).get("message") or message.get("stopReason")
     return f"— {safe(str(why))} —" if why else ""
 

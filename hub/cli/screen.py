@@ -42,7 +42,8 @@ class Bottom:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         room = max(1, console.size.height - 2)
-        narrower = options.update(width=max(1, options.max_width - 1), height=None)  # so that code is wrapped here
+        # Narrower than the console, so that rich wraps code, and not the terminal.
+        narrower = options.update(width=max(1, options.max_width - 1), height=None)
         for line in console.render_lines(self.inner, narrower, pad=False)[-room:]:
             yield from line
             yield Segment.line()

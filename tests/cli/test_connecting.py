@@ -14,7 +14,7 @@ from support.hub import Hub
 from support.waiting import PATIENCE
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import get, opened, shown
+from hub.cli.hubs import get, opened, public_url
 from hub.client import Unreachable, connect
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
@@ -53,12 +53,12 @@ async def serving(
 @pytest.mark.parametrize(
     ("status", "what", "to_do"),
     [
-        (401, "wants a name and a password", "NAME:PASSWORD@HOST"),
-        (403, "lets nobody in from here", "ask who runs it"),
-        (404, "is not a hub: it answers 404 Not Found", "--url"),
-        (200, "is not a hub: it answers 200 OK", "--url"),
-        (502, "a proxy that does not reach its hub", "start the hub"),
-        (504, "a proxy that does not reach its hub", "start the hub"),
+        (401, "asks for a name and a password", "NAME:PASSWORD@HOST"),
+        (403, "refuses access from here", "ask the people who run it"),
+        (404, "is not a hub; it answers 404 Not Found", "--url"),
+        (200, "is not a hub; it answers 200 OK", "--url"),
+        (502, "a proxy that cannot reach its hub", "start the hub"),
+        (504, "a proxy that cannot reach its hub", "start the hub"),
     ],
 )
 async def test_what_answers_in_place_of_a_hub(status: int, what: str, to_do: str) -> None:
@@ -81,11 +81,11 @@ async def test_where_a_redirect_leads_is_told() -> None:
     [
         ("http://name:secret@127.0.0.1:1", "no hub answers at http://127.0.0.1:1: start one"),
         ("http://name:secret@nowhere.invalid", "there is no host nowhere.invalid: "),
-        ("http://name:secret@[::1", "http://[::1 is no address of a hub: write it as in http://localhost:9527"),
-        ("http://name:se/cret@127.0.0.1", "http://127.0.0.1 is no address of a hub: "),
-        ("name:secret@127.0.0.1:99999", "http://127.0.0.1:99999 is no address of a hub: "),
-        ("ftp://name:secret@127.0.0.1", "ftp://127.0.0.1 is no address of a hub: "),
-        ("http://name:secret@a..b", "http://a..b is no address of a hub: "),
+        ("http://name:secret@[::1", "http://[::1 is not the address of a hub: write one such as http://localhost:9527"),
+        ("http://name:se/cret@127.0.0.1", "http://127.0.0.1 is not the address of a hub: "),
+        ("name:secret@127.0.0.1:99999", "http://127.0.0.1:99999 is not the address of a hub: "),
+        ("ftp://name:secret@127.0.0.1", "ftp://127.0.0.1 is not the address of a hub: "),
+        ("http://name:secret@a..b", "http://a..b is not the address of a hub: "),
     ],
 )
 async def test_where_nothing_answers(url: str, line: str) -> None:
@@ -131,7 +131,7 @@ async def test_a_proxy_that_passes_on_no_upgrade() -> None:
         return web.json_response({"data": []})
 
     async with serving(answer) as port:
-        with pytest.raises(CommandFailed, match="takes no WebSocket.* with 400.*must pass on `Upgrade`"):
+        with pytest.raises(CommandFailed, match="takes no WebSocket.* with 400.*must pass on the header `Upgrade`"):
             async with opened(f"http://127.0.0.1:{port}"):
                 pass
 
@@ -148,4 +148,4 @@ async def test_the_client_shows_no_password() -> None:
 @pytest.mark.parametrize("url", ["https://name:p@ss@hub.example/api/v1", "wss://name:se?cret@hub.example/api/v1/ws"])
 def test_an_address_is_shown_without_its_password(url: str) -> None:
     """Also one that holds what ends an address."""
-    assert shown(url) == "https://hub.example"
+    assert public_url(url) == "https://hub.example"

@@ -417,7 +417,7 @@ async def test_a_password_is_sent_and_not_shared(hub: Hub, tmp_path: Path) -> No
         screen.type("/share" + ENTER)
         await screen.until(f"hubbub chat --url {hub.url} --session s1", f"{hub.url}/?session=s1")
         screen.type("/history x" + ENTER)
-        await screen.until("/history takes a number, as in /history 50, and not 'x'")
+        await screen.until("/history takes a number, such as /history 50, not 'x'")
         screen.type("/history 0" + ENTER)
         await screen.until("and not '0'")
         screen.type(CTRL_D)
@@ -531,7 +531,7 @@ async def test_without_a_hub_one_line_says_how_to_start_one(hub: Hub, command: t
         1,
         "",
         "hubbub: no hub answers at http://127.0.0.1:1: "
-        "start one with `make run` or `hubbub serve`, or name it: --url\n",
+        "start one with `make run` or `hubbub serve`, or give its address with --url\n",
     )
 
 
