@@ -1,4 +1,4 @@
-"""Text for people: cut where no character breaks, and with nothing in it that UTF-8 cannot hold."""
+"""Prepare text for people: cut it between characters, replace what UTF-8 cannot hold, hide passwords."""
 
 import re
 
@@ -6,14 +6,14 @@ LINE = 300  # code points of a description or an error
 
 
 def cut(text: str, most: int, mark: str = "") -> str:
-    """Return the start of *text*, with *mark* after it if anything is left out: at most *most* code points in all.
+    """Return the start of *text*, of at most *most* code points; if text is left out, *mark* ends it, and counts.
 
-    The cut is between two graphemes, as UAX #29 defines them; it is between two code points where the first grapheme
-    alone is longer than the room.
+    The cut is between two graphemes (UAX #29). If the first grapheme alone is too long, it is cut between two code
+    points.
     """
     if len(text) <= most:
         return text
-    # Not at the top: it imports `random`, and the folder in which the hub starts may have a file of that name.
+    # Not at the top: wcwidth imports `random`, and the folder in which the hub starts may have a `random.py`.
     from wcwidth import grapheme_boundary_before
 
     room = max(0, most - len(mark))
@@ -21,15 +21,15 @@ def cut(text: str, most: int, mark: str = "") -> str:
 
 
 def clean(text: str) -> str:
-    """Return *text* as UTF-8 can hold it: each lone surrogate as a question mark."""
+    """Return *text* with a question mark in place of each lone surrogate, which UTF-8 cannot hold."""
     return text.encode(errors="replace").decode()
 
 
 def without_password(text: str) -> str:
-    """Return *text* without the names and passwords of the addresses in it."""
+    """Return *text* without the user names and passwords of the URLs in it."""
     return re.sub(r"(?<=://)\S*@", "", text)
 
 
 def one_line(text: str, most: int = LINE, mark: str = "") -> str:
-    """Return *text* in one line that JSON can hold, cut to at most *most* code points."""
+    """Return *text* as one line of valid UTF-8, cut to at most *most* code points."""
     return cut(" ".join(clean(text).split()), most, mark)

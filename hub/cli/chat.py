@@ -306,7 +306,7 @@ class Talk:
 
     async def history(self, count: str = "") -> bool:
         if count and not re.fullmatch("[1-9][0-9]{0,5}", count):
-            raise ValueError(f"/history takes a number, such as /history 50, not {short(safe(count))}")
+            raise ValueError(f"/history takes a number from 1 to 999999, such as 50, not {short(safe(count))}")
         for message in await self.session.history(int(count or 20)):
             self.say(Text(f"{safe(who(message))}:", style="bold"))
             text = safe(message["content"])

@@ -18,10 +18,10 @@ const CUT = ['content', 'text', 'value', 'data', 'source', 'parts', 'history', '
 const isPiece = (frame) => frame.more || (frame.ts !== undefined && frame.seq === undefined)
 const SENT_AGAIN = new Set(['disconnected', 'draining']) // a chat that met these waits for the next connection
 const UNANSWERED = new Set(['typing', 'ping'])
-const HALF = /\\(?:(ud[89a-f]..)|.)/g // of JSON: a character's half, or what else begins with a backslash
+const HALF = /\\(?:(ud[89a-f]..)|.)/g // in JSON: a lone surrogate, or another escape
 const ID = /^[A-Za-z0-9._:@-]{1,128}$/
 
-/** Put a piece and the one after it together: what is cut follows each other, the rest is that of the last piece. */
+/** Join two pieces: append the fields that are cut; take the other fields from the second piece. */
 function join(first, then) {
   const whole = { ...first, ...then }
   for (const name of CUT) if (first[name] !== undefined) whole[name] = joined(first[name], then[name])
@@ -153,7 +153,7 @@ class Link {
   #attempt = 0
   #retryAfterMs = 0
   #heard = false
-  #piece // of what comes in several frames, until the last of them
+  #piece // the frames joined so far, of an event or a notice in several frames
   #beatMs
   #wake = ({ type }) => (type === 'online' || document.visibilityState === 'visible') && this.#hurry()
 
@@ -190,13 +190,13 @@ class Link {
     this.#socket.send(text)
   }
 
-  /** Put together what comes in several frames, which nothing comes between. */
+  /** Join the frames of an event or a notice; no other frame comes between them. */
   #put(frame) {
     this.#heard = true
     const before = this.#piece
     this.#piece = undefined
     if (before && before.type === frame.type) frame = join(before, frame)
-    else if (before) this.#hear(before) // a message without streaming has no place; what follows has it
+    else if (before) this.#hear(before) // a whole message has no seq; the event after it has
     if (isPiece(frame)) this.#piece = frame
     else this.#hear(frame)
   }
@@ -341,7 +341,7 @@ class Hub {
   _ask(command, done) {
     if (this.state !== 'live') return done(undefined, new HubError('disconnected', 'there is no connection now'))
     const ref = ++this.#refs
-    // Half a character is no text: the hub could not even say which command was wrong.
+    // The hub cannot read JSON with a lone surrogate, and so could not answer this command.
     const text = JSON.stringify({ ...command, ref }).replace(HALF, (escape, half) => (half ? '\ufffd' : escape))
     const most = this.limits.frameBytes
     if (text.length > most / 3 && new TextEncoder().encode(text).length > most) {

@@ -8,22 +8,22 @@ from typing import Literal
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.errors import Busy
-from hub.hosting.calls import Given, answer
+from hub.hosting.calls import TextOrFinish, answer
 from hub.hosting.contract import Past
 from hub.hosting.contract import Run as RunView
 from hub.hosting.hosted import Agent
 
 Role = Literal["user", "assistant", "system"]
-Pieces = AsyncIterator[Given]
+Pieces = AsyncIterator[TextOrFinish]
 
 
 async def complete(
     hub: Hub, who: Principal, agent_id: str, run_id: str, message: str, turns: Sequence[tuple[Role, str]]
 ) -> AbstractAsyncContextManager[Pieces]:
-    """Let an agent answer; *turns* are what was said before. What the context gives is the text, piece by piece.
+    """Let an agent answer; *turns* are the earlier messages. The context is an iterator of the text, piece by piece.
 
-    Leaving the context stops the agent. Raises UnknownAgent, AgentBroken; entering the context raises Busy; reading the
-    pieces raises AgentError: with the code `timeout` past the agent's limits.
+    Leaving the context stops the agent. Raises UnknownAgent, AgentBroken; entering the context raises Busy; iteration
+    raises AgentError, with the code `timeout` if the agent takes longer than its limits.
     """
     agent = hub.node.agents.get(agent_id)
     history = [Past(role, content) for role, content in turns]

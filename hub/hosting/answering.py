@@ -1,4 +1,4 @@
-"""One answer of an agent's code, whoever asked for it: at a place of the agent, and within the agent's limits."""
+"""Run an agent's code for one answer, whoever asked for it: at a place of the agent, within the agent's limits."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -23,12 +23,13 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Answering:
-    """The code of an agent as it answers: in a task of its own, until *place* is released.
+    """One answer of an agent while its code runs, in a task of its own. The end of the task releases *place*.
 
-    *ids* are those of its `session`, `run` and `agent`, as the hub's output has them.
-    *stop* is called where the code takes longer than it may, *ended* when it has ended, and *abandoned* where it goes
-    on though it was cancelled. *is_excused* tells whether a silence is not the agent's fault now. *depth* is how many
-    calls deep it is; *calls* are the answers that it called, and that are cancelled with it.
+    *ids* are the `session`, `run` and `agent`, for the hub's output. *stop* is called when the code takes longer than
+    its limits, *ended* when the code has ended, and *abandoned* when it goes on after a cancel and its grace time.
+    *is_excused* returns whether the agent is silent because it waits for others. *depth* counts the calls above this
+    answer: 0 for an answer that no agent called. *calls* are the answers that this one called; they are cancelled with
+    it.
     """
 
     place: Place
@@ -52,7 +53,7 @@ class Answering:
         return self.place.agent
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let the code run, and its time."""
+        """Start the code, and its timers."""
         marks, limits = self.agent.marks, self.limits
         self.deadlines.start(marks.time_limit or limits.run_seconds, marks.silence_limit or limits.silence_seconds)
         context = copy_context()
@@ -62,7 +63,7 @@ class Answering:
         self.task.add_done_callback(self._worked)
 
     def cancel(self) -> None:
-        """Stop the code: it has the grace time to end, and is abandoned then. Twice is once."""
+        """Cancel the code; after the grace time, abandon it. A second call does nothing."""
         if self.task is None:
             self.place.release()
         elif not self.task.done() and not self.is_cancelled:
@@ -71,7 +72,7 @@ class Answering:
             self.deadlines.start_grace(self.limits.grace_seconds, self.abandon)
 
     def abandon(self) -> None:
-        """Wait no longer for code that was cancelled: it may go on, unheard."""
+        """Stop waiting for code that was cancelled but goes on: its output is dropped."""
         if self.task is None or self.task.done() or not self.is_cancelled:
             return
         log.warning("agent ignores its cancel; its later output is dropped", **self.ids)
@@ -81,20 +82,21 @@ class Answering:
         if self.agent.work is None:
             # A thread goes on whatever its task does: it keeps its place, and is waited for.
             self.place.give_back()
-            self.task.cancel()  # it may have swallowed one, and heed another
+            self.task.cancel()  # it may have suppressed the first cancel, and obey the second one
 
     def explain(self, error: BaseException, given: Any = None) -> AgentError:
-        """Return what is told of a fault of the code; see hub.hosting.faults."""
+        """Return the error that clients get for an exception of the code; see hub.hosting.faults.explain."""
         return explain(self.agent, error, self.ids, given)
 
     def check_calls(self) -> None:
-        """Raise AgentError where the code may not call another agent."""
-        if self.depth >= self.limits.call_depth:
-            raise AgentError("agents called each other too deep", "call_depth")
+        """Raise AgentError if the code may not call another agent now."""
+        most = self.limits.call_depth
+        if self.depth >= most:
+            raise AgentError(f"agent {self.agent.id} cannot call another agent: it is {most} calls deep", "call_depth")
         if self.task is None or asyncio.get_running_loop() is not self.task.get_loop():
-            raise AgentError(f"agent {self.agent.id} may call another agent in async def functions only")
+            raise AgentError(f"agent {self.agent.id} can call another agent only in an `async def` function")
         if not self.place.is_held:
-            raise AgentError("the answer has ended: it calls no other agent any more")
+            raise AgentError(f"the answer of agent {self.agent.id} has ended: it can call no other agent")
 
     def _worked(self, task: asyncio.Task[None]) -> None:
         self.place.release()

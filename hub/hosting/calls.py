@@ -1,4 +1,4 @@
-"""Answers that no session keeps: their text comes to the one who asked alone."""
+"""Answers that no session keeps: only the caller gets their text."""
 
 import asyncio
 from collections import deque
@@ -14,18 +14,18 @@ from hub.hosting.contract import Call, Finish
 from hub.hosting.contract import Message as Whole
 from hub.hosting.contract import Reply
 from hub.hosting.contract import Run as RunView
-from hub.hosting.faults import cleaned, refuse, said_too_much, utf8
+from hub.hosting.faults import clean_error, refuse, said_too_much, utf8
 from hub.hosting.output import KINDS, pieces
 from hub.hosting.places import Place
 from hub.limits import Limits
 from hub.messages import Interrupt, StopReason
 
-Given = str | Finish
-AHEAD = 16
+TextOrFinish = str | Finish
+AHEAD = 16  # pieces that the code may be ahead of its reader
 
 
-def calling(caller: Answering) -> Callable[[RunView, str, str], Call]:
-    """Return what `run.call` does in an answer."""
+def call_from(caller: Answering) -> Callable[[RunView, str, str], Call]:
+    """Return the function behind `run.call` in the answer *caller*."""
     return lambda run, agent_id, message: Call(_texts(caller, run, agent_id, message))
 
 
@@ -33,15 +33,15 @@ async def _texts(caller: Answering, run: RunView, agent_id: str, message: str) -
     caller.check_calls()
     try:
         place = await caller.place.places.take_for_call(agent_id, caller.place)
-    except HubError as gone:
-        raise AgentError(gone.message, gone.code) from None
-    if not caller.place.is_held:  # the caller has ended as it waited
+    except HubError as error:
+        raise AgentError(error.message, error.code) from None
+    if not caller.place.is_held:  # the caller has ended while it waited
         place.release()
     caller.check_calls()
-    # It asks people, and has the files, where its caller does.
+    # The other agent uses the questions and files of the caller's run.
     run = attrs.evolve(run, agent=agent_id, message=message, history=(), parts=(), metadata={})
-    async with answer(place, caller.limits, run, caller) as given:
-        async for piece in given:
+    async with answer(place, caller.limits, run, caller) as feed:
+        async for piece in feed:
             if isinstance(piece, str):
                 yield piece
 
@@ -49,11 +49,11 @@ async def _texts(caller: Answering, run: RunView, agent_id: str, message: str) -
 @asynccontextmanager
 async def answer(
     place: Place, limits: Limits, run: RunView, caller: Answering | None = None
-) -> AsyncIterator[AsyncIterator[Given]]:
-    """Let an agent answer at *place*, which this releases; the context gives its texts and its end as they come.
+) -> AsyncIterator[AsyncIterator[TextOrFinish]]:
+    """Let an agent answer at *place*, and release that place; the context is an iterator of its texts and its end.
 
-    Reading them raises AgentError: with the code `timeout` past the agent's limits. Leaving the context stops the
-    agent, and waits until its code has ended or its grace time is over.
+    Iteration raises AgentError, with the code `timeout` if the agent takes longer than its limits. Leaving the context
+    stops the agent, and waits until its code has ended or its grace time is over.
     """
     feed = Feed(run=run)
     feed.answering = answering = Answering(
@@ -79,7 +79,7 @@ async def answer(
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Feed:
-    """What an agent's code gives, for one who takes it piece by piece; the code waits where it is AHEAD pieces ahead.
+    """An iterator over the output of an agent's code. The code waits while AHEAD pieces are unread (backpressure).
 
     *over* is set when the code has ended, or was abandoned.
     """
@@ -87,7 +87,7 @@ class Feed:
     run: RunView
     answering: Answering = attrs.field(init=False)
     over: asyncio.Event = attrs.Factory(asyncio.Event)
-    _given: deque[Given] = attrs.Factory(deque)
+    _unread: deque[TextOrFinish] = attrs.Factory(deque)
     _news: asyncio.Event = attrs.Factory(asyncio.Event)
     _room: asyncio.Event = attrs.Factory(asyncio.Event)
     _questions: int = 0
@@ -100,15 +100,15 @@ class Feed:
     def __aiter__(self) -> "Feed":
         return self
 
-    async def __anext__(self) -> Given:
-        while not self._given:
+    async def __anext__(self) -> TextOrFinish:
+        while not self._unread:
             if self.over.is_set():
                 raise self._failure or StopAsyncIteration
             self._news.clear()
             await self._news.wait()
-        piece = self._given.popleft()
+        piece = self._unread.popleft()
         if not self._room.is_set():
-            self.answering.deadlines.note()  # until now the agent was not what was silent
+            self.answering.deadlines.note()  # the reader was slow, not the agent
             self._room.set()
         return piece
 
@@ -116,32 +116,32 @@ class Feed:
 
     async def work(self) -> None:
         agent, deadlines = self.answering.agent, self.answering.deadlines
-        run = attrs.evolve(self.run, call=calling(self.answering), ask=self._ask)
+        run = attrs.evolve(self.run, call=call_from(self.answering), ask=self._ask)
         try:
-            async with aclosing(cast(Any, pieces(agent, run))) as given:
-                async for piece in given:
+            async with aclosing(cast(Any, pieces(agent, run))) as output:
+                async for piece in output:
                     deadlines.note()
                     text = piece.content if isinstance(piece, Whole) else piece
                     if isinstance(text, (str, Finish)):
                         await self._give(text)
                     elif type(piece) in KINDS or piece is None:
-                        await asyncio.sleep(0)  # one that gives no text at all must not hold the loop
+                        await asyncio.sleep(0)  # an agent that gives no text must not block the loop
                     else:
                         raise refuse(agent.id, piece)
         except AgentError as error:
-            raise cleaned(error) from error
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # asyncio would let the last two end the hub
+            raise clean_error(error) from error
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # asyncio would end the hub for the last two
             raise self.answering.explain(error) from error
 
-    async def _give(self, piece: Given) -> None:
+    async def _give(self, piece: TextOrFinish) -> None:
         if isinstance(piece, str):
-            most = self.answering.limits.run_bytes
+            limit = self.answering.limits.run_bytes
             self._size += len(piece) if piece.isascii() else len(utf8(self.run.agent, piece))
-            if self._size > most:
-                raise said_too_much(self.run.agent, most)
-        self._given.append(piece)
+            if self._size > limit:
+                raise said_too_much(self.run.agent, limit)
+        self._unread.append(piece)
         self._news.set()
-        if len(self._given) >= AHEAD:
+        if len(self._unread) >= AHEAD:
             self._room.clear()
             await self._room.wait()
 
@@ -153,14 +153,15 @@ class Feed:
             self._questions -= 1
             self.answering.deadlines.note()
 
-    # --- what becomes of it (see Answering) -------------------------------------------------------------------------
+    # --- callbacks of Answering ---------------------------------------------------------------------------------------
 
     def is_excused(self) -> bool:
-        """Return whether the agent waits for who takes its pieces, or for people."""
+        """Return whether the agent waits for its reader, or for people."""
         return bool(self._questions) or not self._room.is_set()
 
     def stop(self, reason: StopReason) -> None:
-        self._failure = AgentError(f"agent {self.run.agent} took longer than it may", reason, retryable=True)
+        line = f"agent {self.run.agent} took longer than its time limit or its silence limit"
+        self._failure = AgentError(line, reason, retryable=True)
         self.answering.cancel()
 
     def end(self, task: asyncio.Task[None]) -> None:

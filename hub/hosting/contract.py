@@ -34,8 +34,8 @@ Piece = str | Message | Finish | Body  # of hub.messages.CONTENT
 class Past:
     """One finished message of the session; *agent* is None for what people wrote.
 
-    *stop_reason* says how that agent's answer ended, where not by itself. `system` comes from clients of the OpenAI
-    endpoint alone: instructions for the model.
+    *stop_reason* says how the agent's answer ended; None if it ended by itself. The role `system` comes only from
+    clients of the OpenAI endpoint: instructions for the model.
     """
 
     role: Literal["user", "assistant", "system"]
@@ -96,8 +96,8 @@ async def nobody(question: Interrupt) -> Reply:
 
 
 def no_call(run: "Run", agent: str, message: str) -> Call:
-    """Answer for other agents where none can be called."""
-    raise AgentError("no other agent can be called here")
+    """Refuse a call: the default for a run that no hub made."""
+    raise AgentError("no other agent can be called: this run was not started by a hub")
 
 
 @attrs.frozen(kw_only=True)
@@ -123,7 +123,7 @@ class Run:
     def call(self, agent: str, message: str) -> Call:
         """Ask another agent; its text comes to the caller alone, and stops with this run.
 
-        It sees no history, and waits for a place of that agent where it has `max_runs`. Raises AgentError
+        It sees no history. If that agent has `max_runs`, the call waits for a place. Raises AgentError
         (`unknown_agent`, `agent_broken`, `call_depth`, `call_deadlock`, `timeout`) when iterated.
         """
         return self._call(self, agent, message)

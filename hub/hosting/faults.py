@@ -34,7 +34,7 @@ def utf8(agent: str, text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        line = f"agent {agent} gave text with a lone surrogate, which no UTF-8 can hold"
+        line = f"agent {agent} gave text with a lone surrogate (half a character), which UTF-8 cannot hold"
         raise AgentError(line, "agent_bad_output") from None
 
 
@@ -44,13 +44,14 @@ def said_too_much(agent: str, most: int) -> AgentError:
 
 
 def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], given: Any = None) -> AgentError:
-    """Return what clients are told of an agent's exception; the rest goes to the hub's output, with its traceback.
+    """Return the error that clients get for an agent's exception, and log it with its traceback.
 
-    *ids* are those of the run. *given* is the agent's generator, which stands at the line whose piece was refused.
+    *ids* are the session, run and agent. *given* is the agent's generator if a piece of it was refused: it stands at
+    the line that gave the piece.
     """
     shown: dict[str, str] = {}
     if isinstance(error, AgentError):
-        told = cleaned(error)
+        told = clean_error(error)
         reason = told.message
     else:
         told = AgentError(f"agent {agent.id} failed; the hub's output says why")
@@ -61,8 +62,8 @@ def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], given: A
     return told
 
 
-def cleaned(error: AgentError) -> AgentError:
-    """Return the agent's own words as the log can hold them: text that is UTF-8, a code that is text."""
+def clean_error(error: AgentError) -> AgentError:
+    """Return the agent's own error as the log can store it: with a message that is UTF-8, and a code that is text."""
     code = error.code if isinstance(error.code, str) else "agent_error"
     message, code = (cut(clean(_text(text)), 1000) for text in (error.message, code))
     wait = error.retry_after_ms if is_count(error.retry_after_ms) else None

@@ -1,4 +1,4 @@
-"""Numbers of JSON, which are kept as they were written or refused."""
+"""Read the numbers of JSON exactly, or refuse them."""
 
 import math
 from decimal import Context, Decimal, InvalidOperation
@@ -20,25 +20,25 @@ def check_finite(value: Any) -> None:
 
 
 def read_integer(text: str) -> int:
-    """Return the integer that JSON writes as *text*; raises ValueError for one that a hub refuses."""
+    """Return the integer that is written *text* in JSON; raise ValueError if it is past 2^53."""
     if len(text) > len(str(-MOST)) or abs(int(text)) > MOST:
-        raise ValueError(f"{cut(text, 40, '…')} is past 2^53: the hub takes no such integer")
+        raise ValueError(f"the integer {cut(text, 40, '…')} is past 2^53: send it as a string")
     return int(text)
 
 
 def read_float(text: str) -> float:
-    """Return the float that JSON writes as *text*; raises ValueError where a float does not hold all of its digits.
+    """Return the float that is written *text* in JSON; raise ValueError if a float cannot hold all of its digits.
 
-    More digits than are needed are taken where they are those of the float: 0.10000000000000001 is 0.1.
+    Surplus digits are allowed if they are those of the float: 0.10000000000000001 is 0.1.
     """
     number = float(text)
-    if text in (repr(number), f"{number:.17g}"):  # as nearly all who write floats do
+    if text in (repr(number), f"{number:.17g}"):  # as nearly all programs write floats
         return number
     try:
         written = Decimal(text)
-        held = Context(prec=len(written.as_tuple().digits)).plus(Decimal(number))
-    except InvalidOperation:  # an exponent past all bounds
-        held = written = Decimal("NaN")
-    if held != written:
-        raise ValueError(f"{cut(text, 40, '…')} is not exact as a float of 64 bits: send it as a string")
+        rounded = Context(prec=len(written.as_tuple().digits)).plus(Decimal(number))
+    except InvalidOperation:  # the exponent is too large even for Decimal
+        rounded = written = Decimal("NaN")
+    if rounded != written:
+        raise ValueError(f"a float of 64 bits cannot hold {cut(text, 40, '…')} exactly: send it as a string")
     return number

@@ -1,21 +1,21 @@
-"""What comes in several frames because one would be too long, and how its reader puts it together.
+"""Join the frames of an event or a notice that is too long for one frame.
 
-The frames of one such thing follow each other on a connection, with nothing between them.
+These frames follow each other on a connection, with no other frame between them.
 """
 
 from typing import Any
 
-# The fields that are cut, in a frame or in what it holds: texts, lists, and the source of a part.
+# The fields that are cut, in a frame or inside its fields: texts, lists, and the source of a part.
 CUT = ("content", "text", "value", "data", "source", "parts", "history", "messages", "delta", "messageIds")
 
 
 def is_piece(frame: dict[str, Any]) -> bool:
-    """Return whether the next frame goes on with this one: with `more`, and an event without its place in the log."""
+    """Return whether the next frame continues this one: it has `more`, or is an event without a seq."""
     return "more" in frame or ("ts" in frame and "seq" not in frame)
 
 
 def join(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
-    """Put a piece and the one after it together: what is cut follows each other, the rest is that of the last piece."""
+    """Join two pieces: append the fields that are cut; take the other fields from the second piece."""
     whole = {**first, **then, **{name: _join(first[name], then.get(name)) for name in CUT if name in first}}
     if "offset" in first:
         whole["offset"] = first["offset"]

@@ -1,4 +1,4 @@
-"""What the hub's output has for the authors of agents: the tracebacks of their faults, and what they log."""
+"""Write to the hub's output for the authors of agents: tracebacks, and what agents log."""
 
 import logging
 import os
@@ -15,26 +15,27 @@ import structlog
 log = structlog.get_logger()
 
 HUB = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-ADAPTERS = os.path.join(HUB, "adapters", "")  # these are agents, too
+ADAPTERS = os.path.join(HUB, "adapters", "")  # adapters are agents, too
 FRAMES = 15  # at each end of a traceback
 TEXT = 16_384  # characters of a traceback, or of what is logged
-# Where code lies that is not the author's.
+# Where the code of Python and of packages lies.
 PYTHON = tuple(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib"))
 PACKAGES = {"site-packages", "dist-packages"}
 
-# The `session`, `run` and `agent` whose code runs in this context: in its task, and in the tasks and threads it starts.
+# The `session`, `run` and `agent` of the code that runs in this context: in the task of an answer, in the tasks that it
+# starts, and in asyncio.to_thread().
 run_ids: ContextVar[Mapping[str, str]] = ContextVar("run_ids", default={})
 
 
 def format_traceback(error: BaseException) -> str:
-    """Return a traceback of an agent's fault, without the hub's frames and without the values of variables.
+    """Return the traceback of an agent's exception, without the hub's frames and without the values of variables.
 
-    It is indented, and what cannot be printed is escaped, so that no line of it looks like one of the hub's.
+    It is indented, and characters that cannot be printed are escaped, so that no line looks like one of the hub's.
     """
     try:
         return "  " + _in_lines(_format(error))
-    except Exception as fault:  # an exception of the agent's own may have anything in the place of its facts
-        return f"  a traceback that cannot be shown: {type(fault).__name__}"
+    except Exception as fault:  # the attributes of an agent's own exception may have any type
+        return f"  the traceback cannot be shown: {type(fault).__name__}"
 
 
 def _format(error: BaseException) -> str:
@@ -48,7 +49,7 @@ def _format(error: BaseException) -> str:
 
 
 def _chain(shown: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
-    """Yield the exception, its causes, and the members of groups."""
+    """Yield the exception, its causes and contexts, and the members of groups."""
     waiting: list[traceback.TracebackException | None] = [shown]
     while waiting:
         one = waiting.pop()
@@ -62,7 +63,7 @@ def _is_hub(file: str) -> bool:
 
 
 def _in_lines(text: str) -> str:
-    """Return text of an author's as the output can hold it: not too long, and its later lines indented."""
+    """Return an author's text for the output: not too long, and indented from the second line on."""
     if len(text) > TEXT:
         text = f"{text[: TEXT // 2]}\n...\n{text[-TEXT // 2 :]}"
     return "\n  ".join(
@@ -72,24 +73,24 @@ def _in_lines(text: str) -> str:
 
 @lru_cache
 def _is_library(file: str) -> bool:
-    """Return whether the code of a file is the hub's, Python's or a package's: not the author's."""
+    """Return whether a file belongs to the hub, to Python or to a package, and not to the author of an agent."""
     return _is_hub(file) or file.startswith(PYTHON) or not PACKAGES.isdisjoint(PurePath(file).parts)
 
 
 def _is_own(record: logging.LogRecord) -> bool:
-    """Return whether it is an author's: the line that logs, or the module that its logger is named after.
+    """Return whether the author of an agent logged this: by the line that logs, or by the module that names the logger.
 
-    A thread pool that is given `log.info` itself is the one that calls it. Libraries leave the root logger alone.
+    The second is needed where a thread pool calls `log.info` itself. Libraries do not use the root logger.
     """
     file = getattr(sys.modules.get(record.name), "__dict__", {}).get("__file__")
     return record.name == "root" or not _is_library(record.pathname) or bool(file) and not _is_library(file)
 
 
 class AgentLogs(logging.Handler):
-    """Writes what authors log by Python's `logging` to the hub's output, with the ids of the run that it is logged in.
+    """Writes records of Python's `logging` to the hub's output, with the ids of the run that logs.
 
-    Of libraries it writes what Python writes by itself: from warning on. It holds no lock: what is logged becomes text
-    here, by code of the agent's, which may block.
+    Records of libraries are written from WARNING on, as Python does by itself. This handler has no lock: to format a
+    record, it runs code of the agent, which may block.
     """
 
     def createLock(self) -> None:
@@ -106,7 +107,7 @@ class AgentLogs(logging.Handler):
             text = record.getMessage()
             if record.exc_info and record.exc_info[1] is not None:
                 fields["exception"] = format_traceback(record.exc_info[1])
-        except Exception as error:  # arguments that do not fit, or that have no text
+        except Exception as error:  # the arguments do not fit the message, or their __str__ fails
             text = f"{record.msg!s:.200}" if isinstance(record.msg, str) else "a message without a text"
             fields["not_shown"] = f"{type(error).__name__} at {os.path.basename(record.pathname)}:{record.lineno}"
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)  # structlog knows no others
@@ -114,7 +115,7 @@ class AgentLogs(logging.Handler):
 
 
 def take_up_logging() -> None:
-    """Let what Python's `logging` gets go to the hub's output, once."""
+    """Send the records of Python's `logging` to the hub's output; a second call does nothing."""
     root = logging.getLogger()
     if not any(isinstance(handler, AgentLogs) for handler in root.handlers):
         root.addHandler(AgentLogs())

@@ -1,4 +1,4 @@
-"""The values that a field of a class may have, for the error that refuses another."""
+"""List the values that a field of a class may have, for the error about another value."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ type_info = cache(inspect.type_info)
 
 
 def choices(kind: Any, field: str) -> list[str]:
-    """Return the values that the type of *field* lists, none where it lists none; *field* as in `parts[0].type`."""
+    """Return the values that the type of *field* allows, or [] if any value; *field* is a path, as `parts[0].type`."""
     types = list(_each([type_info(kind)]))
     for name in re.findall(r"\w+|\[", re.sub(r"\[.*?\]", "[", field)):
         types = list(_each(below for one in types for below in _below(one, name)))
@@ -20,7 +20,7 @@ def choices(kind: Any, field: str) -> list[str]:
 
 
 def _each(types: Iterable[inspect.Type]) -> Iterator[inspect.Type]:
-    """Yield the members of unions, and what stands in annotations."""
+    """Yield the types, with each union and each annotated type replaced by its members."""
     for one in types:
         if isinstance(one, inspect.UnionType):
             yield from _each(one.types)
@@ -31,7 +31,7 @@ def _each(types: Iterable[inspect.Type]) -> Iterator[inspect.Type]:
 
 
 def _below(one: inspect.Type, name: str) -> Iterator[inspect.Type]:
-    """Yield the type of a field, or with `[` that of an item."""
+    """Yield the type of the field *name*, or of an item if *name* is `[`."""
     if isinstance(one, inspect.StructType):
         yield from (field.type for field in one.fields if field.encode_name == name)
         if one.tag_field == name:

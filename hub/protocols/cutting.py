@@ -1,4 +1,4 @@
-"""What is longer than one frame may be, in several: text is cut between code points, lists between their items."""
+"""Cut what is too long for one frame into several: text between code points, lists between items."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,14 +19,15 @@ from hub.messages import (
 )
 from hub.messages.pieces import CUT
 
-# What comes in several frames: of the first the last frame has the seq, of the second all but the last have `more`.
+# What may come in several frames. Of STREAMED, only the last frame has the seq; of CONTINUED, all but the last also
+# have `more`.
 STREAMED = (Chunk, WholeMessage, Reasoning, ToolCallArgs, MessageRemoved)
 CONTINUED = (UserMessage, Subscribed, Reset)
-LEAST = 64  # bytes of a piece, where the fields around it are longer than a whole frame
+LEAST = 64  # bytes of a piece, if the fields around it alone are longer than a frame
 
 
 def split_text(text: str, size: int) -> Sequence[str]:
-    """Cut a text between code points, so that no piece takes more than *size* bytes as JSON; one code point is one."""
+    """Cut a text into pieces of at most *size* bytes as JSON; a single code point is never cut."""
     pieces, at, step = list[str](), 0, size
     while at < len(text):
         while step > 1 and len(orjson.dumps(text[at : at + step])) > size:
@@ -37,9 +38,9 @@ def split_text(text: str, size: int) -> Sequence[str]:
 
 
 def split_body(body: Body, size: int) -> list[Body]:
-    """Cut what streams into several of its kind, each with at most *size* bytes of text as JSON; else it is one.
+    """Cut a body of STREAMED into several, each with at most *size* bytes of text as JSON; return others as they are.
 
-    A whole message becomes chunks: each tells by its offset where it belongs.
+    A whole message becomes chunks; the offset of each says where it belongs.
     """
     if isinstance(body, (Chunk, WholeMessage)):
         offset, pieces = body.offset if isinstance(body, Chunk) else 0, list[Body]()
@@ -55,10 +56,10 @@ def split_body(body: Body, size: int) -> list[Body]:
 
 
 def split_fields(fields: dict[str, Any], size: int) -> list[dict[str, Any]]:
-    """Cut a frame into several of at most *size* bytes as JSON, each but the last with `more: true`.
+    """Cut a frame into several of at most *size* bytes as JSON; all but the last have `more: true`.
 
-    Each has all fields that are not cut; a text of which it has nothing is "". An item of a list that is longer than a
-    frame is cut in the same way. hub.messages.pieces puts them together.
+    Each has all fields that are not cut. A text field that is in another piece is "". An item of a list that is longer
+    than a frame is cut in the same way. hub.messages.pieces joins the pieces.
     """
     if len(orjson.dumps(fields)) <= size:
         return [fields]
@@ -82,15 +83,15 @@ def split_fields(fields: dict[str, Any], size: int) -> list[dict[str, Any]]:
 
 
 def _split_list(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    some: list[Any] = []
-    used = 0
+    group: list[Any] = []
+    total = 0
     for item in items:
         for piece in split_fields(item, size) if isinstance(item, dict) else [item]:
             weight = len(orjson.dumps(piece)) + 1
-            if some and used + weight > size:
-                yield some
-                some, used = [], 0
-            some.append(piece)
-            used += weight
-    if some:
-        yield some
+            if group and total + weight > size:
+                yield group
+                group, total = [], 0
+            group.append(piece)
+            total += weight
+    if group:
+        yield group

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hub.errors import AgentError
-from hub.hosting.calls import calling
+from hub.hosting.calls import call_from
 from hub.hosting.contract import Past, Reply
 from hub.hosting.contract import Run as RunView
 from hub.hosting.contract import Shelf
@@ -35,7 +35,7 @@ def view(run: "Run", past: Sequence[Past]) -> RunView:
         message=record.message,
         principal=record.author,
         history=past,
-        call=calling(run.answering),
+        call=call_from(run.answering),
         ask=ask,
         shelf=Shelf(owner.shelf.file, keep),
         parts=record.parts or (),

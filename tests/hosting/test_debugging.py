@@ -86,7 +86,7 @@ async def test_a_fault_whose_traceback_cannot_be_made_ends_its_run_alone(process
     process.agent("odd.py", ODD)
     await process.start()
     assert (await ask(process, "odd"))["stopReason"] == "error"
-    await eventually(lambda: "a traceback that cannot be shown: ZeroDivisionError" in process.log)
+    await eventually(lambda: "the traceback cannot be shown: ZeroDivisionError" in process.log)
 
 
 LOGS = """

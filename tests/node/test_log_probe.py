@@ -91,7 +91,7 @@ async def test_a_log_that_was_taken_away_takes_no_chat(
     assert (status, code) == (503, "storage_unavailable")
     assert (refused, failure["code"]) == (503, "storage_unavailable")
     for text in (line, failure["error"]):
-        assert text.endswith("put that one back, or start the hub anew)") and "space" not in text
+        assert text.endswith("put the file back that the hub opened, or restart the hub)") and "space" not in text
     assert await ready(served.url) == (200, "", "OK")
     assert (await chat(served.url))[0] == 202
 

@@ -1,38 +1,38 @@
-"""Whether the file that is written still has its name: SQLite goes on writing one that was deleted, and all is lost."""
+"""Check that the database file is still at its path: SQLite goes on writing a deleted file, and loses all of it."""
 
 import os
 import sqlite3
 import time
 from pathlib import Path
 
-LOOK_SECONDS = 1.0  # between two looks: one takes 2 us, and gives the GIL away
+LOOK_SECONDS = 1.0  # between two checks: a check takes 2 us, and releases the GIL
 
 
 class Gone(sqlite3.OperationalError):
-    """The file was deleted, moved or replaced."""
+    """The file at the path was deleted, moved or replaced."""
 
 
 class OpenFile:
-    """The file at a path, as it is when this is made."""
+    """The file that was at a path when this object was made."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._is = self._found()
+        self._inode = self._read_inode()
         self._due = 0.0
 
     def look(self) -> None:
-        """Do as check() does, once in a while."""
+        """Call check(), but at most once in LOOK_SECONDS."""
         if time.monotonic() >= self._due:
             self.check()
             self._due = time.monotonic() + LOOK_SECONDS
 
     def check(self) -> None:
-        """Raise Gone where another file, or none, has the name now."""
-        if self._found() != self._is:
-            what = "is not the file that was opened; put that one back, or start the hub anew"
-            raise Gone(f"{self._path} {what}")
+        """Raise Gone if there is another file, or none, at the path now."""
+        if self._read_inode() != self._inode:
+            advice = "put the file back that the hub opened, or restart the hub"
+            raise Gone(f"{self._path} was deleted, moved or replaced: {advice}")
 
-    def _found(self) -> tuple[int, int] | None:
+    def _read_inode(self) -> tuple[int, int] | None:
         try:
             stat = os.stat(self._path)
         except OSError:
