@@ -75,7 +75,9 @@ async def test_what_is_not_json_is_told_what_would_be_right(http: aiohttp.Client
 
 
 @pytest.mark.parametrize(
-    "data", [json.dumps(LIMITS[-3][2]).encode(), gzip.compress(b" " * 1000)[:20], gzip.compress(b" ")[:-9]]
+    "data",
+    [json.dumps(LIMITS[-3][2]).encode(), gzip.compress(b" " * 1000)[:20], gzip.compress(b" ")[:-9]],
+    ids=["not packed", "cut in the data", "cut at the end"],
 )
 @pytest.mark.parametrize("path", [row[1] for row in LIMITS[-3:]])
 async def test_a_body_that_is_not_packed_as_it_says_is_the_clients_fault(
