@@ -16,6 +16,7 @@ const WHOLE = new Set(['end_turn', 'max_tokens', 'refused', 'tool_calls'])
 // From hub/messages/pieces.py, as above.
 const CUT = ['content', 'text', 'value', 'data', 'source', 'parts', 'history', 'messages', 'delta', 'messageIds']
 const isPiece = (frame) => frame.more || (frame.ts !== undefined && frame.seq === undefined)
+const goesOn = (first, then) => first.type === then.type && first.messageId === then.messageId
 const SENT_AGAIN = new Set(['disconnected', 'draining']) // a chat that met these waits for the next connection
 const UNANSWERED = new Set(['typing', 'ping'])
 const HALF = /\\(?:(ud[89a-f]..)|.)/g // in JSON: a lone surrogate, or another escape
@@ -195,7 +196,7 @@ class Link {
     this.#heard = true
     const before = this.#piece
     this.#piece = undefined
-    if (before && before.type === frame.type) frame = join(before, frame)
+    if (before && goesOn(before, frame)) frame = join(before, frame)
     else if (before) this.#hear(before) // a whole message has no seq; the event after it has
     if (isPiece(frame)) this.#piece = frame
     else this.#hear(frame)

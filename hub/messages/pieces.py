@@ -14,6 +14,11 @@ def is_piece(frame: dict[str, Any]) -> bool:
     return "more" in frame or ("ts" in frame and "seq" not in frame)
 
 
+def goes_on(first: dict[str, Any], then: dict[str, Any]) -> bool:
+    """Return whether a frame goes on with the piece before it, and is not of another message."""
+    return all(first.get(name) == then.get(name) for name in ("type", "messageId"))
+
+
 def join(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
     """Join two pieces: append the fields that are cut; take the other fields from the second piece."""
     whole = {**first, **then, **{name: _join(first[name], then.get(name)) for name in CUT if name in first}}

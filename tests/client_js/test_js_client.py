@@ -171,6 +171,21 @@ async def test_a_chat_is_answered(network: Network) -> None:
 
 
 @needs_node
+async def test_whole_messages_stay_apart(network: Network) -> None:
+    """Where nothing is streamed, the first comes without its place (the driver tells it not), before the other."""
+    code = "async def two(message):\n    yield 'one'\n    yield Message('two')"
+    network.hub.agent("two.py", f"from hub import Message\n\n{code}")
+    await network.hub.start()
+    network.driver.do("connect", url=f"{network.url}?stream=false")
+    network.driver.do("session", sessionId="s1", agent="two")
+    network.driver.do("chat", id=1, sessionId="s1", message="go")
+    await network.driver.until("chat-end", id=1)
+    said = [event["content"] for event in network.driver.events() if event["type"] == "message"]
+    assert said == ["two"]
+    await network.driver.close()
+
+
+@needs_node
 async def test_a_refused_chat_says_why(network: Network) -> None:
     """With the hub's code; the next chat is answered."""
     await network.hub.start()
