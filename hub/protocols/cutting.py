@@ -20,9 +20,9 @@ from hub.messages import (
 from hub.messages.pieces import CUT
 
 # What may come in several frames. Of STREAMED, only the last frame has the seq; of CONTINUED, all but the last also
-# have `more`.
+# have `more`. A whole message is of CONTINUED if it has parts or a stop reason.
 STREAMED = (Chunk, WholeMessage, Reasoning, ToolCallArgs, MessageRemoved)
-CONTINUED = (UserMessage, Subscribed, Reset)
+CONTINUED = (UserMessage, WholeMessage, Subscribed, Reset)
 LEAST = 64  # bytes of a piece, if the fields around it alone are longer than a frame
 
 

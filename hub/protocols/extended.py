@@ -61,7 +61,10 @@ def split_event(event: Event, size: int) -> list[dict[str, Any]]:
     whole = event_fields(event)
     if len(orjson.dumps(whole)) <= size:
         return [whole]
-    pieces = [event_fields(replace(event, body=body)) for body in split_body(event.body, size // 2)]
+    if isinstance(event.body, WholeMessage) and (event.body.parts or event.body.stopReason):
+        pieces = [whole]  # it is more than text: chunks would lose that
+    else:
+        pieces = [event_fields(replace(event, body=body)) for body in split_body(event.body, size // 2)]
     frames = pieces if len(pieces) > 1 else split_fields(pieces[0], size)
     for earlier in frames[:-1]:
         del earlier["seq"]

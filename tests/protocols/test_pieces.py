@@ -18,6 +18,7 @@ from hub.messages import (
     Body,
     Chunk,
     Event,
+    Fault,
     MessageRemoved,
     Notice,
     Reasoning,
@@ -97,6 +98,31 @@ def test_a_long_whole_message_is_text_by_its_offset() -> None:
     said = list(frames(open_sized("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT)))))
     assert {frame["type"] for frame in said} == {"stream"}
     assert all(TEXT[frame["offset"] :].startswith(frame["content"]) for frame in said)
+
+
+ENDED = {"stopReason": "error", "error": Fault("c", "m")}
+
+
+@pytest.mark.parametrize(
+    "body", [WholeMessage("m", TEXT, PARTS), WholeMessage("m", TEXT, **ENDED)], ids=["parts", "end"]
+)
+def test_a_long_whole_message_keeps_what_is_no_text(body: Body) -> None:
+    """Chunks have room for text alone."""
+    reader = Frames()
+    said = list(frames(open_sized("hubbub.v1", MOST).event(event(body))))
+    heard = [reader.read(orjson.dumps(frame)) for frame in said]
+    assert heard[-1] == event(body) and not any(heard[:-1]) and len(said) > 3
+    assert max(len(orjson.dumps(frame)) for frame in said) <= MOST
+    assert [("seq" in frame) for frame in said] == [False] * (len(said) - 1) + [True]
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_a_message_does_not_go_on_with_the_one_before_it(size: int) -> None:
+    """Who wants whole messages hears a streamed one without its place, and the next event right after it."""
+    reader, body = Frames(), WholeMessage("m2", "b" * size)
+    said = frames(open_sized("hubbub.v1", MOST).whole(event(body), "m1", "a" * size))
+    last = [reader.read(orjson.dumps(frame)) for frame in said][-1]
+    assert last is not None and getattr(last, "body").content == body.content
 
 
 @pytest.mark.parametrize("notice", NOTICES, ids=name)
