@@ -120,6 +120,8 @@ class Feed:
         try:
             async with aclosing(cast(Any, pieces(agent, run))) as output:
                 async for piece in output:
+                    if self.over.is_set():  # it was abandoned: no more is taken
+                        return
                     deadlines.note()
                     text = piece.content if isinstance(piece, Whole) else piece
                     if isinstance(text, (str, Finish)):

@@ -22,7 +22,8 @@ AGENTS = {
     "silent": "@agent(silence_limit=0.05)\nasync def silent(message):\n    yield 'a'\n    await asyncio.Event().wait()",
     "blocking": "@agent(silence_limit=0.05)\ndef blocking(message):\n    yield 'a'\n    GATE.wait()",
     "stubborn": "@agent(time_limit=0.05)\nasync def stubborn(message):\n    yield 'a'\n    while not GATE.is_set():\n"
-    "        try:\n            await asyncio.sleep(0.01)\n        except asyncio.CancelledError:\n            pass",
+    "        try:\n            await asyncio.sleep(0.01)\n        except asyncio.CancelledError:\n            pass\n"
+    "    for _ in range(99):\n        yield 'late'",
 }
 SINGLE = """
 @agent(max_runs=1)
