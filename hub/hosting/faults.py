@@ -79,7 +79,7 @@ def _text(value: object) -> str:
     """Return the value as text; what makes it is an agent's code, and may fail, too."""
     try:
         return str.__str__(str(value))  # without a class of the agent's own
-    except Exception:
+    except BaseException:  # SystemExit would end the hub
         return f"a {type(value).__name__} without a text"
 
 

@@ -7,6 +7,7 @@ from support.hub import Hub
 
 NAMES = (
     "raises_what_cannot_be_printed",
+    "exits_as_its_error_is_printed",
     "has_an_error_without_a_text",
     "lies_in_its_error",
     "tells_to_wait_for_ever",

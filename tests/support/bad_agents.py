@@ -38,6 +38,9 @@ ASYNC = {  # the body of an `async def NAME(message)`
         'def fail(self): raise RuntimeError("no words")\n'
         'raise type("Mute", (Exception,), {"__str__": fail, "__repr__": fail})()'
     ),
+    "exits_as_its_error_is_printed": Bad(
+        'yield "one "\ndef fail(self): sys.exit(3)\nraise type("Mute", (Exception,), {"__str__": fail})()'
+    ),
     "says_odd_words_with_its_error": Bad(
         'yield "one "\nraise AgentError("\\ud800\\0" * 9999, "odd", retry_after_ms="soon")', error="odd"
     ),
