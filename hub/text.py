@@ -25,6 +25,11 @@ def clean(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
+def printable(text: str) -> str:
+    """Return *text* in one line, with an escape for each character that cannot be printed: no terminal obeys it."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def without_password(text: str) -> str:
     """Return *text* without the user names and passwords of the URLs in it."""
     return re.sub(r"(?<=://)\S*@", "", text)

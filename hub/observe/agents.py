@@ -12,6 +12,8 @@ from pathlib import PurePath
 
 import structlog
 
+from hub.text import printable
+
 log = structlog.get_logger()
 
 HUB = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -66,9 +68,7 @@ def _in_lines(text: str) -> str:
     """Return an author's text for the output: not too long, and indented from the second line on."""
     if len(text) > TEXT:
         text = f"{text[: TEXT // 2]}\n...\n{text[-TEXT // 2 :]}"
-    return "\n  ".join(
-        "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) for line in text.split("\n")
-    )
+    return "\n  ".join(map(printable, text.split("\n")))
 
 
 @lru_cache

@@ -2,10 +2,23 @@
 
 import logging
 import sys
+from typing import Any
 
 import structlog
+from structlog.typing import EventDict
 
 from hub.observe.agents import take_up_logging
+from hub.text import printable
+
+LINES = ("event", "exception")  # these are the hub's own, or were made fit where they were logged
+
+
+def _escape(_: Any, __: str, fields: EventDict) -> EventDict:
+    """Escape the values of a line, which may be a client's or an agent's: they end no line, and no terminal obeys."""
+    for name, value in fields.items():
+        if isinstance(value, str) and name not in LINES:
+            fields[name] = printable(value)
+    return fields
 
 
 def log_to_stderr() -> None:
@@ -15,6 +28,7 @@ def log_to_stderr() -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            _escape,
             # The default shows the values of variables: what people wrote, and the whole node, for minutes.
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback

@@ -108,6 +108,17 @@ def test_a_failure_is_logged_without_the_values_of_variables(capsys: pytest.Capt
     assert "LookupError: no such thing" in said and "WHAT PEOPLE WROTE" in said and "what people wrote" not in said
 
 
+def test_no_value_in_the_output_ends_a_line_or_is_obeyed_by_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A path is a client's, the name of a logger an agent's."""
+    log_to_stderr()
+    try:
+        structlog.get_logger().warning("refused", path="/\x1b]0;title\x07", logger="main\n2026-01-01 forged")
+    finally:
+        structlog.reset_defaults()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "path=/\\x1b]0;title\\x07" in said and "[main\\n2026-01-01 forged]" in said
+
+
 async def test_what_holds_the_whole_node_is_named_in_a_line(hub: Hub) -> None:
     """asyncio and tracebacks name objects; each of these leads to all others."""
     await hub.start()
