@@ -17,6 +17,7 @@ export const EMPTY = {
   head: undefined, // what comes up to there was said before this page asked
   from: undefined, // what came up to there is not among the items; undefined until the newest page of it was read
   more: false, // older messages than these are kept
+  reading: false, // they are being read: meanwhile no item is let go, or what is read would not reach up to the first
 }
 
 /** Tell whether all that was said before this page asked is here, or can be read as older. */
@@ -102,6 +103,8 @@ const STEPS = {
   }),
 
   quiet: (state) => ({ ...state, typing: undefined }),
+
+  reading: (state, { reading }) => ({ ...state, reading }),
 
   /** A page of older messages, and the events that they came in: of answers that are wholly in them all is known. */
   earlier(state, { messages, events, taken, from, more }) {
@@ -286,7 +289,7 @@ function withdrawn(state, { runId, stopReason }, queue) {
 /** Add an item; where there are many, the oldest that is over goes. */
 function append(state, item) {
   const items = [...state.items, item]
-  const over = items.length > state.room ? items.findIndex(isOver) : -1
+  const over = items.length > state.room && !state.reading ? items.findIndex(isOver) : -1
   if (over < 0) return { ...state, items }
   const next = items[over + 1]?.seq
   return { ...state, items: items.toSpliced(over, 1), from: next === undefined ? state.from : next - 1, more: true }

@@ -146,8 +146,12 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   /** Read the next older page: its messages, and the events between them, which have the tool calls and thoughts. */
   function earlier() {
     const mine = walk
-    mine.loading ??= page(mine).finally(() => (mine.loading = undefined))
-    return mine.loading
+    if (mine.loading) return mine.loading
+    take({ type: 'reading', reading: true })
+    return (mine.loading = page(mine).finally(() => {
+      mine.loading = undefined
+      if (mine === walk) take({ type: 'reading', reading: false })
+    }))
   }
 
   async function page(mine) {

@@ -124,9 +124,11 @@ def luminance(colour: str) -> float:
 
 
 @needs_node
-@pytest.mark.parametrize("script", ["console_session.mjs", "console_markdown.mjs", "console_cut.mjs"])
+@pytest.mark.parametrize(
+    "script", ["console_session.mjs", "console_markdown.mjs", "console_cut.mjs", "console_talk.mjs"]
+)
 def test_without_a_browser(script: str, tmp_path: Path) -> None:
-    """The session, the markdown and the cuts are functions: scripts in tests/support/javascript/ call them."""
+    """What the page does without a page: scripts in tests/support/javascript/ do it."""
     shutil.copytree(CONSOLE, tmp_path / "console")
     (tmp_path / "package.json").write_text('{"type": "module"}')
     shutil.copy(SCRIPTS / script, tmp_path)
