@@ -394,5 +394,5 @@ async def test_a_plain_function_calls_no_other_agent(hub: Hub) -> None:
     client = await hub.connect(extended=True)
     await client.send(type="chat", agentId="plain", sessionId="s1", message="go")
     error = await client.until_type("run_error")
-    assert error["message"] == "agent plain may call another agent in async def functions only"
+    assert error["message"] == "agent plain can call another agent only in an `async def` function"
     assert hub.node.agents.get("echo").working == 0
