@@ -134,7 +134,7 @@ const act = {
     follower.hold(() => drawNow({ shown }))
   },
 
-  /** Print all of the session, not only what is on the page. */
+  /** Print the whole session, not only what is on the page. */
   async print() {
     told(t('reading'))
     while (ui.session?.more) await conversation.earlier()
@@ -244,7 +244,7 @@ function show(sessionId, agent, named = true) {
 
 /** Whoever answered last in a session answers on, where nobody has chosen another one. */
 function settle() {
-  if (ui.session.more) list.learn({ sessionId: ui.sessionId }).then(() => change(), fail) // it may be too old for the list
+  if (ui.session.more) list.learn({ sessionId: ui.sessionId }).then(() => change(), fail) // an old session may not be in the list
   if (ui.named) return
   const last = ui.session.items.findLast(({ kind }) => kind === 'run')?.agentId
   const there = ui.agents.some(({ agentId, status }) => agentId === last && status === 'ok')
@@ -252,7 +252,7 @@ function settle() {
   address('replaceState') // so that the address can be handed on
 }
 
-/** An agent that the hub has, where it does not have this one. */
+/** Return the agent, or the first one that works if the hub does not have it. */
 const known = (agent) =>
   ui.agents.some(({ agentId }) => agentId === agent) ? agent : (ui.agents.find(({ status }) => status === 'ok')?.agentId ?? agent)
 

@@ -1,4 +1,4 @@
-// Copying, also where the page came by plain HTTP: there a browser has no navigator.clipboard.
+// Copy text, also on a page opened by plain HTTP, where a browser has no navigator.clipboard.
 
 export async function copy(text) {
   try {
@@ -12,7 +12,7 @@ export async function copy(text) {
 function copySelected(text) {
   const focused = document.activeElement
   const field = Object.assign(document.createElement('textarea'), { value: text, className: 'unseen' })
-  const place = document.querySelector('dialog[open]') ?? document.body // what is behind a dialog cannot be selected
+  const place = document.querySelector('dialog[open]') ?? document.body // nothing behind an open dialog can be selected
   place.append(field)
   field.select()
   try {

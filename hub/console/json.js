@@ -1,6 +1,6 @@
-// JSON that people read.
+// Indent JSON for people.
 
-const ROOM = 20_000 // characters that line breaks and indentation may add, beside four times the text: deep JSON fills the memory
+const ROOM = 20_000 // characters that line breaks and indentation may add, plus four times the text: deep JSON would fill the memory
 
 export function pretty(text) {
   try {
@@ -11,7 +11,7 @@ export function pretty(text) {
   }
 }
 
-/** How many characters an indentation of two adds, about. */
+/** Return about how many characters an indentation of two adds. */
 function added(text) {
   let [depth, sum] = [0, 0]
   for (const [mark] of text.replace(/"[^"\\]*(?:\\.[^"\\]*)*"/g, '').matchAll(/[[\]{},]/g)) {

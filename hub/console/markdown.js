@@ -9,8 +9,8 @@ import { t } from './words.js'
 const LINKS = new Set(['http:', 'https:', 'mailto:'])
 const LONGEST = 4000 // characters of one paragraph: a longer one is laid out in several, or each piece costs its length
 const LINES = 40 // of code in one element, for the same reason
-const DEEPEST = 10 // quotes and lists in each other, or marks within marks: what is deeper is shown as it was written
-const TITLE = 2 // the level of the heading above a text: that of its author
+const DEEPEST = 10 // nested quotes, lists or marks: deeper text is shown as it was written
+const TITLE = 2 // the level of the heading above a text, which names its author
 const ENTITIES = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", nbsp: '\u00a0' }
 
 /** Begin, or go on with, a text: pass what the last call returned. *blocks* are what to show. */
@@ -34,7 +34,7 @@ export function grow(given, before) {
   }
 }
 
-/** A lexer that calls itself so many times at most: a text nested a thousand times would use up the stack, here or later. */
+/** A lexer that calls itself at most DEEPEST times: text that is nested a thousand levels deep would overflow the stack. */
 class Shallow extends Lexer {
   #depth = 0
 
@@ -74,7 +74,7 @@ const lexer = () => new Shallow({ gfm: true, tokenizer: new Formulas() })
 const lexed = (text) => lexer().lex(text)
 const inlined = (text) => lexer().inlineTokens(text)
 
-/** Give each heading its level, at most one below the last; return that of the last one. */
+/** Give each heading a level, at most one more than the heading before; return the level of the last heading. */
 function rank(tokens, above) {
   for (const token of tokens) {
     if (token.type === 'heading') above = token.level = Math.min(TITLE + token.depth, above + 1, 6)

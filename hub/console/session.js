@@ -1,10 +1,10 @@
 // What a session looks like, as a pure function over what the hub says of it: reduce(state, event) -> state.
 //
 // items: what people wrote and what agents answered, in the order of the log. An item is replaced when it changes,
-// never altered, so whoever shows it can tell by `===`. Those that are over are let go from the top as others come, so
-// that an event costs the same however long the session is; they can be read again, as older ones.
+// never altered, so a view can compare it with `===`. As new items come, the oldest finished ones are dropped, so that an
+// event costs the same in a session of any length. They can be read again, as older messages.
 
-const ROOM = 200 // items, and those that were read as older ones
+const ROOM = 200 // items; more if older ones were read
 
 export const EMPTY = {
   items: [],
@@ -14,13 +14,13 @@ export const EMPTY = {
   count: 1,
   typing: undefined,
   seq: 0,
-  head: undefined, // what comes up to there was said before this page asked
-  from: undefined, // what came up to there is not among the items; undefined until the newest page of it was read
+  head: undefined, // the seq of the log when this page subscribed
+  from: undefined, // events up to this seq are not in the items; undefined until the newest page was read
   more: false, // older messages than these are kept
   reading: false, // they are being read: meanwhile no item is let go, or what is read would not reach up to the first
 }
 
-/** Tell whether all that was said before this page asked is here, or can be read as older. */
+/** Return whether everything up to `head` is here, or can be read as older messages. */
 export const isWhole = ({ seq, head, from }) => seq >= head && from !== undefined
 
 export function reduce(state, event) {
@@ -106,7 +106,7 @@ const STEPS = {
 
   reading: (state, { reading }) => ({ ...state, reading }),
 
-  /** A page of older messages, and the events that they came in: of answers that are wholly in them all is known. */
+  /** Put a page of older messages, with the events of that part of the log, before the items. */
   earlier(state, { messages, events, taken, from, more }) {
     const kept = new Set(messages.map(({ messageId }) => messageId))
     const told = events.reduce(reduce, { ...EMPTY, room: Infinity, items: past(messages) })
@@ -116,7 +116,7 @@ const STEPS = {
     const older = pages.map((item) => {
       const here = known.get(item.id)
       if (here && !(isPart(here) && item.state === 'done')) return here
-      return item.state === 'running' ? { ...item, state: 'done' } : item // its end comes after these events
+      return item.state === 'running' ? { ...item, state: 'done' } : item // its end is after these events
     })
     const added = new Set(older.map(({ id }) => id))
     const items = [...older, ...state.items.filter(({ id }) => !id || !added.has(id))]
@@ -126,7 +126,7 @@ const STEPS = {
   // --- notices ---
   subscribed: (state, { head, active, members }) => ({
     ...state,
-    seq: state.seq === 0 && !active.length ? head : state.seq, // else events come, up to there
+    seq: state.seq === 0 && !active.length ? head : state.seq, // otherwise events follow, up to the head
     head,
     from: head === 0 ? 0 : state.from,
     active,
@@ -286,7 +286,7 @@ function withdrawn(state, { runId, stopReason }, queue) {
   return { ...state, items: replace(state.items, index, { ...state.items[index], status: 'back' }) }
 }
 
-/** Add an item; where there are many, the oldest that is over goes. */
+/** Add an item; if there are more than `room`, drop the oldest finished one. */
 function append(state, item) {
   const items = [...state.items, item]
   const over = items.length > state.room && !state.reading ? items.findIndex(isOver) : -1
@@ -314,14 +314,14 @@ const begun = ({ runId, agentId, messageId, ts, seq }) => ({
 function run(state, event, change) {
   const index = findLast(state.items, 'run', event.runId)
   if (index < 0) return append(state, change({ ...begun(event), startedAt: undefined }))
-  if (state.items[index].state === 'done') return state // its whole text is here, from the list of messages
+  if (state.items[index].state === 'done') return state // the list of messages gave its whole text
   return { ...state, items: replace(state.items, index, change(state.items[index])) }
 }
 
 const idsOf = (item) =>
   item.kind === 'user' ? [item.id] : item.parts.filter(({ kind }) => kind === 'text').map(({ id }) => id)
 
-/** Tell whether the beginning of an answer was not told. */
+/** Return whether the beginning of an answer is missing. */
 const isPart = ({ kind, startedAt }) => kind === 'run' && startedAt === undefined
 
 function withPart(one, part) {
@@ -368,7 +368,7 @@ function past(messages) {
     const text = { kind: 'text', id: messageId, text: content, parts }
     const last = items.at(-1)
     const one = runId && last?.kind === 'run' && last.id === runId ? items.pop() : begun({ runId: runId ?? messageId, agentId, seq })
-    items.push({ ...withPart(one, text), state: 'done', stopReason, error }) // the last message has how it ended
+    items.push({ ...withPart(one, text), state: 'done', stopReason, error }) // the last message says how the answer ended
   }
   return items
 }

@@ -1,4 +1,4 @@
-// What this tab remembers, where the browser lets it: its settings may forbid it, or its room be used up.
+// Store text for this tab, if the browser can: its settings may forbid that, or its storage be full.
 
 export function remembered(key) {
   try {
@@ -13,6 +13,6 @@ export function remember(key, text) {
     if (text) sessionStorage.setItem(key, text)
     else sessionStorage.removeItem(key)
   } catch {
-    // it lasts as long as the page
+    // the text lasts only as long as the page
   }
 }

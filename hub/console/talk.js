@@ -17,9 +17,9 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   let typed = 0
   let quiet
   let walk = {} // backwards through the list of messages: `after` is the place where it goes on
-  let taken = new Set() // the messages that were taken back while this page heard it
+  let taken = new Set() // ids of the messages that were taken back while this page was subscribed
   let whole = false
-  let unsent = [] // what the composer has of what was sent before, and may have come or not: { clientMsgId, text, agentId }
+  let unsent = [] // messages in the composer that were sent, but never confirmed: { clientMsgId, text, agentId }
 
   function take(event) {
     change({ session: reduce(ui.session, event) })
@@ -28,7 +28,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     loaded()
   }
 
-  /** Leave the session; what nobody has confirmed yet becomes its draft again. */
+  /** Leave the session; messages that the hub has not confirmed become its draft again. */
   function close() {
     for (const off of offs.splice(0)) off()
     keepUnsent()
@@ -58,7 +58,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     change({})
   }
 
-  /** What is said from now on is heard; what was said before is read backwards, a page at a time. */
+  /** From now on events come live; read the earlier ones backwards, a page at a time. */
   async function subscribed(frame) {
     const isFirst = ui.session.seq === 0
     take({ ...frame, type: 'subscribed', seq: undefined, head: frame.seq })
@@ -83,7 +83,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   }
   addEventListener('pagehide', keepUnsent)
 
-  /** What has come, though its confirmation was lost, is no draft any more. */
+  /** Take a message out of the draft if the hub has it, though its confirmation was lost. */
   function arrived({ type, clientMsgId }) {
     const one = type === 'user_message' && unsent.find((other) => other.clientMsgId === clientMsgId)
     if (!one) return
@@ -92,7 +92,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     const draft = before.replace(one.text, () => '').trimStart()
     remember(draftOf(session.sessionId), draft)
     const field = messageField()
-    if (field?.value !== before) return // that of another session, which is about to go
+    if (field?.value !== before) return // the field of another session, which is about to be replaced
     field.value = draft
     field.dispatchEvent(new Event('input'))
   }
@@ -130,9 +130,9 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   }
 
   function chat(content) {
-    // Sent once before: under the same id it is answered once.
+    // Sent before: with the same id the hub answers it once.
     const again = unsent.find(({ text, agentId }) => text === content && agentId === ui.agent)
-    unsent.forEach(forget) // the composer has none of it any more
+    unsent.forEach(forget) // the composer holds none of them any more
     const chat = session.chat(content, { agent: ui.agent, clientMsgId: again?.clientMsgId })
     chat[Symbol.asyncIterator]().return() // the page hears the whole session, and needs no second copy of the answer
     const { clientMsgId } = chat
@@ -143,7 +143,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     )
   }
 
-  /** Read the next older page: its messages, and the events between them, which have the tool calls and thoughts. */
+  /** Read the next older page: its messages, and the events between them, with the tool calls and thoughts. */
   function earlier() {
     const mine = walk
     if (mine.loading) return mine.loading
@@ -158,7 +158,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
     const { items, from: upto = ui.session.head } = ui.session
     const place = `/api/v1/sessions/${encodeURIComponent(session.sessionId)}`
     const known = new Set(items.flatMap((item) => (item.kind === 'user' ? [item.id] : item.messageIds)))
-    if (mine.from !== upto) mine.after = undefined // items were let go since: from the newest on again
+    if (mine.from !== upto) mine.after = undefined // items were dropped since then: begin at the newest again
     let some
     do {
       const after = mine.after ? `&after=${mine.after}` : ''
@@ -228,7 +228,7 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
   }
 }
 
-/** The events of the log after one number, up to another. */
+/** Return the events of the log after the seq *after*, up to the seq *upto*. */
 async function eventsOf(place, after, upto) {
   const events = []
   let at = after

@@ -201,12 +201,12 @@ async def test_a_stop_of_the_hub_is_said_as_it_is(hub: Hub, browser: Browser, tm
             hub.node.drain()
             await expect(tab.page.get_by_role("status")).to_have_text(
                 "The hub is shutting down. Answers that do not finish in time are stopped."
-                " What waits is answered after a restart."
+                " Messages that wait are answered after a restart."
             )
             await hub.stop()
             await hub.start()
             first = tab.page.get_by_role("article", name="gated").first
-            await expect(first).to_contain_text("Stopped: the hub shut down before the answer was done")
+            await expect(first).to_contain_text("Stopped: the hub shut down before the answer was finished")
             await expect(tab.answers).to_have_text(["one", "one two"])
     finally:
         await proxy.stop()

@@ -23,7 +23,7 @@ export class Ask extends Component {
   }
 }
 
-const FLAT = 3 // levels of an answer that are laid out; what is deeper is shown as JSON
+const FLAT = 3 // levels of an answer that are laid out; deeper levels are shown as JSON
 
 function said(value, schema, level = 0) {
   if (typeof value === 'string') return html`<${Text} part=${{ text: value }} />`
@@ -45,7 +45,7 @@ export const isText = ({ ask }) => kind(ask.responseSchema) === 'text'
 
 const FIELDS = { boolean: 'boolean', string: 'text', number: 'number', integer: 'number' }
 
-/** What kind of field a schema wants; an object is a form where each of its properties has a field. */
+/** Return the kind of field for a schema; an object is a form if each of its properties has a simple field. */
 function kind(schema) {
   if (schema?.type !== 'object' || !schema.properties) return simple(schema)
   return Object.values(schema.properties).every((one) => simple(one) !== 'json') ? 'object' : 'json'
@@ -117,10 +117,10 @@ function field(name, schema, what, required) {
 const lengths = ({ minLength, maxLength, pattern }) => ({
   minlength: minLength,
   maxlength: maxLength,
-  pattern: pattern && `.*(?:${pattern}).*`, // a schema's may match anywhere
+  pattern: pattern && `.*(?:${pattern}).*`, // the pattern of a schema may match anywhere in the text
 })
 
-/** The numbers that a schema allows, as a browser checks them: from `min` on in steps, up to `max`. */
+/** Return the numbers that a schema allows, for the browser to check: from `min` to `max`, in steps. */
 function range({ type, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf }) {
   const step = multipleOf ?? (type === 'integer' ? 1 : undefined)
   const bound = (included, excluded, sign) => {

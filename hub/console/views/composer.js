@@ -70,7 +70,7 @@ export class Composer extends Component {
   }
 
   render({ ui, act }, { empty }) {
-    const waits = questions(ui.session).some(({ ask }) => ask.agentId === ui.agent) // another agent answers at once
+    const waits = questions(ui.session).some(({ ask }) => ask.agentId === ui.agent) // the chosen agent waits for an answer
     const hint = this.asked ? 'answerHere' : waits ? 'answerAbove' : 'placeholder'
     return html`<div class="composer">
       <${Queue} ui=${ui} act=${act} />

@@ -8,7 +8,7 @@ import { Icon } from './icons.js'
 import { Agent, Mend } from './sidebar.js'
 
 export function Conversation({ ui, act }) {
-  const waiting = new Set(ui.session?.queue.map(({ userMessageId }) => userMessageId)) // they stand above the composer
+  const waiting = new Set(ui.session?.queue.map(({ userMessageId }) => userMessageId)) // these are shown above the composer
   const items = (ui.session?.items ?? []).filter(({ id }) => !waiting.has(id))
   const first = Math.max(0, items.length - ui.shown)
   const asked = items.findIndex(({ kind }) => kind === 'user')

@@ -33,7 +33,7 @@ const chosen = ({ target }) => target.select()
 
 const HERE = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/
 
-/** Say who joins by an address with that host. */
+/** Return the text that says who can join by an address with that host. */
 export const whoJoins = (host) => (HERE.test(host) ? t('shareMore') : t('shareFar', { host }))
 
 class Share extends Component {

@@ -1,4 +1,4 @@
-// One message that cannot be drawn does not take the page with it: it is shown as text.
+// If a message cannot be drawn, show it as text: an error in one message must not break the page.
 import { Component, html } from '../html.js'
 import { textOf } from '../session.js'
 import { t } from '../words.js'

@@ -1,4 +1,4 @@
-// A text as Markdown; what is whole of it is not made again while it grows.
+// Show a text as Markdown; while it grows, its finished blocks are not made again.
 import { Component, html } from '../html.js'
 import { grow } from '../markdown.js'
 import { t } from '../words.js'
