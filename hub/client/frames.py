@@ -20,15 +20,15 @@ class Unknown(Body):
 
 
 class Frames:
-    """Reads the frames of one connection, in order; puts together what comes in several."""
+    """Reads the frames of one connection, in order, and joins those of one long event or notice."""
 
     def __init__(self) -> None:
         self._held: dict[str, Any] | None = None
 
     def read(self, data: bytes) -> Event | Notice | None:
-        """Return what a frame says; None where there is more of it, and for a notice of a newer hub.
+        """Return the event or notice of a frame; None if more frames of it follow, or if only a newer hub knows it.
 
-        Raises ValueError where it makes no sense.
+        Raises ValueError for a frame that is not valid.
         """
         frame = orjson.loads(data)
         if not isinstance(frame, dict):

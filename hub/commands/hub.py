@@ -92,7 +92,7 @@ class Hub:
 
 def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
     """Return a hub that is not started yet; raises LogUnusable where no driver knows the log's URL."""
-    # An agent that changes the current folder must not move these.
+    # Absolute, because an agent may change the current folder.
     agents, data, cache = (one.absolute() for one in (settings.agents, settings.data, settings.cache_folder))
     settings = attrs.evolve(settings, agents=agents, data=data, cache=cache)
     node = Node(settings=settings, seams=seams)

@@ -51,7 +51,7 @@ class Chunk(Body):
 
 @attrs.frozen
 class WholeMessage(Body):
-    """A message that came in one piece; in a fork each is, with how its answer ended where that was not by itself."""
+    """A message that came in one piece. In a fork, it has how its answer ended, if that was not by itself."""
 
     type = "message"
     messageId: str

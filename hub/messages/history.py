@@ -12,8 +12,8 @@ from hub.messages.words import Author, Fault, StopReason
 class Message:
     """A finished text in a session's history; *seq* is the event that finished it.
 
-    *userMessageId* is the message that an agent's message answers. The last message of a run has its *stopReason* where
-    that is not `end_turn`, and its *error* where it failed; where such a run said nothing, that message has no text.
+    *userMessageId* is the message that an agent's message answers. The last message of a run has the *stopReason* if
+    it is not `end_turn`, and the *error* if the run failed. If such a run gave no text, that message is empty.
     """
 
     messageId: str

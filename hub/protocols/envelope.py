@@ -34,7 +34,7 @@ TYPES = {
 }
 PLAIN = {"text", "think", "tool_result", "progress", "error", "done"}  # one kind of event each: it needs no name
 
-AROUND = 256  # bytes that an envelope adds to what it holds
+AROUND = 256  # bytes that an envelope adds at most
 
 
 class Envelope(WireProtocol):
@@ -65,7 +65,7 @@ def _frames(frames: list[dict[str, Any]]) -> bytes:
 
 
 def _envelope(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return an event or a notice, as the extended protocol names it, in an envelope; takes *fields* apart."""
+    """Return an envelope for the *fields* of an event or a notice of the extended protocol; this changes *fields*."""
     name = fields.pop("type")
     kind = TYPES.get(name, "status")
     envelope = {"type": kind, "agentId": fields.pop("agentId", None), "taskId": fields.pop("runId", None)}

@@ -28,7 +28,7 @@ class Extended(WireProtocol):
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
         frames = split_event(replace(event, body=WholeMessage(message_id, content)), self.out_frame_bytes)
-        frames[-1].pop("seq")  # the frame that follows carries it: a cut between the two loses nothing
+        frames[-1].pop("seq")  # the next frame has it, so that a connection lost between the two loses nothing
         return self._frames(frames) + self.event(event)
 
     def answer(self, notice: Notice) -> bytes:
@@ -37,7 +37,7 @@ class Extended(WireProtocol):
     notice = answer
 
     def frame(self, fields: dict[str, Any], data: bytes) -> bytes:
-        """Return *data*, which is *fields* as JSON, as this protocol puts it on the wire."""
+        """Return *data*, the JSON of *fields*, as a frame of this protocol."""
         return text_frame(data)
 
     def _frames(self, frames: list[dict[str, Any]]) -> bytes:
@@ -57,7 +57,10 @@ def event_fields(event: Event) -> dict[str, Any]:
 
 
 def split_event(event: Event, size: int) -> list[dict[str, Any]]:
-    """Return an event in frames of at most *size* bytes; only the last has the seq: a cut between repeats them all."""
+    """Return an event in frames of at most *size* bytes.
+
+    Only the last has the seq: if the connection is lost between them, all of them are sent again.
+    """
     whole = event_fields(event)
     if len(orjson.dumps(whole)) <= size:
         return [whole]

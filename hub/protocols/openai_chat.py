@@ -91,12 +91,12 @@ class Completion(msgspec.Struct):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-# What headers may say in the body's place. The second is for a session alone: without one other keys are sent, too.
+# Headers for fields of the body. The key counts only with a session: clients send it with other requests, too.
 SESSION_HEADER, KEY_HEADER = "X-Session-Id", "Idempotency-Key"
 
 
 def read_completion(body: dict[str, Any], headers: Mapping[str, str]) -> Completion:
-    """Return what is asked, by the body and by headers. Raises Refusal where the hub cannot do it."""
+    """Return the request of a body and its headers. Raises Refusal for a request that the hub cannot fulfil."""
     for param, harmless in UNSUPPORTED.items():
         if body.get(param) not in harmless:
             text = f"{param} is not supported here: leave it out"

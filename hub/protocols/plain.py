@@ -25,7 +25,7 @@ from hub.protocols.cutting import split_body, split_fields
 from hub.protocols.extended import notice_fields
 from hub.protocols.reading import read_command
 
-MENTIONED = 10  # messages that the text of an error names
+MENTIONED = 10  # ids at most in the text of a message_removed error
 
 
 class Plain(WireProtocol):
@@ -46,12 +46,12 @@ class Plain(WireProtocol):
         after, body = self.event(event), WholeMessage(message_id, content)
         frame = _message(event, body)
         if after:
-            del frame["seq"]  # the frame that follows carries it: a cut between the two loses nothing
+            del frame["seq"]  # the next frame has it, so that a connection lost between the two loses nothing
         data = orjson.dumps(frame)
         return (text_frame(data) if len(data) <= self.out_frame_bytes else self._split(event, body, not after)) + after
 
     def _split(self, event: Event, body: Body, is_last: bool = True) -> bytes:
-        """Say in several frames what is too long for one; only the last has the seq, so a cut between repeats all."""
+        """Return several frames for an event that is too long for one; only the last has the seq, if *is_last*."""
         pieces = split_body(body, self.out_frame_bytes // 2)
         frames = [_without_none(FRAMES[type(piece)](event, piece)) for piece in pieces]
         for earlier in frames[:-1] if is_last else frames:

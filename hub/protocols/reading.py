@@ -18,7 +18,7 @@ from hub.messages.numbers import read_float
 from hub.protocols.choices import choices
 from hub.text import cut
 
-# A number that a float may not hold: one of 15 digits without an exponent always fits.
+# A number that a float may not hold exactly; a number of up to 15 digits without an exponent always fits.
 DIGITS = re.compile(rb"[0-9.]{17}|[0-9][eE][-+]?[0-9]+\s*[],}]")
 ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "interruptId", "epoch", "messageId", "newSessionId")
 
@@ -58,7 +58,7 @@ def convert(fields: dict[str, Any], kind: type[T], limits: Limits, what: str | N
 
 
 def split_error(error: Exception, kind: Any) -> tuple[str, str]:
-    """Return what was expected of *kind*, with the values that there are, and the field that it was expected of."""
+    """Return what msgspec expected of *kind*, with the values that are allowed, and the path of the field."""
     placed = re.fullmatch(r"(.*) - at `\$\.?(.*)`", str(error), re.DOTALL)
     expected, field = placed.groups() if placed else (str(error), "")
     values = choices(kind, field)
@@ -96,7 +96,7 @@ def read_object(data: bytes, limits: Limits, example: str = Chat.example) -> dic
         raise BadFrame(f"a frame is one JSON object, not {type(fields).__name__}; send for example {example}")
     _check(fields, limits, 1)
     if _has_float(fields) and DIGITS.search(data):
-        try:  # slower, but all digits are seen: orjson reads an integer of more than 64 bits as a float
+        try:  # slower, but sees all digits: orjson reads an integer of more than 64 bits as a float
             _check(json.loads(data, parse_float=read_float), limits, 1)
         except ValueError as wrong:
             raise BadFrame(str(wrong)) from None

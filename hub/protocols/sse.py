@@ -34,7 +34,7 @@ class ServerSent(Extended):
 
     def frame(self, fields: dict[str, Any], data: bytes) -> bytes:
         kind = fields["type"]
-        # Notices have no place in the log, though some tell where it stands.
+        # A notice has no place in the log; the seq of some notices is the head of the log.
         place = f"{fields['epoch']}:{fields['seq']}" if "seq" in fields and kind in BODIES else ""
         return server_sent(kind, data, place)
 
@@ -71,7 +71,7 @@ class OneRun(ServerSent):
 
 @functools.cache
 def open_stream(out_frame_bytes: int) -> ServerSent:
-    """Return the one protocol for frames of at most so many bytes: its clients share what it encodes."""
+    """Return the protocol for frames of at most so many bytes; all its clients share one, and its encoded events."""
     stream = ServerSent()
     stream.out_frame_bytes = out_frame_bytes
     return stream

@@ -14,7 +14,7 @@ from hub.storage.records import RunRecord
 async def past(store: SessionStore, key: Key, waiting: Collection[RunRecord], limits: Limits) -> Sequence[Past]:
     """Return the finished messages of a session, oldest first, without those that *waiting* runs are to answer.
 
-    An answer that failed before it said anything is none: models take no message without text.
+    An answer that ended before its first word is left out: models refuse a message without text.
     """
     left_out = {record.userMessageId for record in waiting}
     more = sum(_size(record.message, record.parts) for record in waiting)

@@ -100,7 +100,7 @@ class Run:
 
     @property
     def answering(self) -> Answering:
-        """Return what answers; there is one from start() on."""
+        """Return the Answering of this run; it exists from start() on."""
         assert self._answering is not None
         return self._answering
 
@@ -125,7 +125,7 @@ class Run:
             ids={"session": id_of(self.record.key), "run": self.id, "agent": self.agent.id},
             limits=self.host.limits,
             stop=self.stop,
-            # While people or the log are waited for, the agent is not what is silent.
+            # The agent waits for people or for the log: the silence is not its fault.
             is_excused=lambda: bool(self.questions.open or self.speech.pending),
             ended=self._worked,
             abandoned=self._abandoned,
@@ -243,7 +243,7 @@ class Run:
             items.append(Item(agent, self.id, said))
         end = Item(agent, self.id, RunFinished(last_id, reason, self.speech.finish.usage))
         fault = None if error is None else Fault(error.code, error.message)
-        # Who cancels what waits takes it back: no answer has begun.
+        # A chat that is cancelled in the queue is taken back: no answer has begun.
         end.messages = () if reason == "cancelled" and not has_begun else self.speech.history(reason, fault)
         end.ended = (self.id,)
         end.landed = lambda _: self.owner.over(self)

@@ -183,7 +183,7 @@ class Speech:
         name = "tool-result.txt"[: limits.file_name_length]
         file_id = await self.shelf.keep(name, "text/plain; charset=utf-8", data)
         end = min(limits.result_start_bytes, limits.result_bytes)
-        whole = data[:end].decode(errors="ignore")  # the code points for which there is room
+        whole = data[:end].decode(errors="ignore")  # all code points that fit
         return attrs.evolve(result, content=cut(content, len(whole)), fileId=file_id, size=len(data))
 
     def question(self, asked: Interrupt) -> Interrupt:
@@ -240,9 +240,9 @@ class Speech:
         return last_id
 
     def history(self, reason: StopReason, error: Fault | None) -> tuple[Message, ...]:
-        """Return the messages as the history keeps them: the last one says how the answer ended, if not by itself.
+        """Return the messages for the history.
 
-        Where nothing was said, that is one without text, so that there is something to say so.
+        If the answer did not end by itself, the last message has *reason* and *error*; it is empty if there is no text.
         """
         if reason == "end_turn":
             return tuple(self.texts)

@@ -10,12 +10,12 @@ log = structlog.get_logger()
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder with its parents, if it is not there; raises OSError with what to do where a file is in the way."""
+    """Make a folder and its parents if they are missing; raise OSError with what to do if a file has such a name."""
     try:
         folder.mkdir(mode=mode, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         advice = "move the file away, or choose another --data or --log"
-        raise OSError(f"{folder} cannot be a folder, because a file is in the way: {advice}") from None
+        raise OSError(f"the folder {folder} cannot be made, because a file is in its place: {advice}") from None
 
 
 def make_private(folder: Path, is_ours: Callable[[str], bool]) -> None:

@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 async def whole(request: web.Request, most: int) -> bytes:
-    """Return the body of a request; raises TooLarge past *most* bytes, and reads no further, and BadFrame."""
+    """Return the body of a request.
+
+    Raises TooLarge past *most* bytes, and reads no further; BadFrame if the body is cut off or badly encoded.
+    """
     data = bytearray()
     if (request.content_length or 0) <= most:
         try:
@@ -24,7 +27,8 @@ async def whole(request: web.Request, most: int) -> bytes:
             else:
                 return bytes(data)
         except web.RequestPayloadError:
-            raise BadFrame("the body broke off, or is not packed as its Content-Encoding says") from None
+            text = "the body is cut off, or is not encoded as its Content-Encoding says: send it again, whole"
+            raise BadFrame(text) from None
     raise TooLarge(f"the body is larger than {size_text(most)}, the most that is taken here: send less")
 
 

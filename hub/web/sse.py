@@ -61,7 +61,7 @@ class EventStream:
         return self
 
     async def open(self, run: OneRun | None = None) -> Client:
-        """Begin the response, and return its client, who hears that run alone, or everything as server-sent events."""
+        """Begin the response, and return its client: it gets only that run, or (None) all as server-sent events."""
         request, response = self._request, self.response
         size = request.app[HUB].limits.out_frame_bytes
         if run is not None:

@@ -152,12 +152,12 @@ def test_serve_refuses_a_log_that_cannot_be_used(place: Path) -> None:
     ],
 )
 def test_serve_refuses_a_folder_that_is_a_file(place: Path, flags: tuple[str, ...], named: str) -> None:
-    """One line says what is in the way of what, and what to do."""
+    """One line names the folder, says that a file is in its place, and what to do."""
     (place / "file").touch()
     (place / "full").mkdir()
     (place / "full" / "files").touch()
     said = refusal(hubbub(place, "serve", "--port", "0", *flags))
-    assert re.search(f"{named} cannot be a folder, because a file is in the way: .*--data", said)
+    assert re.search(f"{named} cannot be made, because a file is in its place: .*--data", said)
 
 
 @pytest.mark.parametrize("command", ["serve", "agents"])

@@ -146,9 +146,9 @@ MIGRATIONS = (
             json_extract(line, '$[7]') AS content -- a chunk's text; of other events the whole body as JSON
         FROM lines WHERE json_extract(line, '$[0]') > floor;
     """,
-    # How the run of an agent's message ended: not the events alone say so, which are dropped some day.
+    # How the run of an agent's message ended. The events say so, too, but they are dropped some day.
     """
-    ALTER TABLE messages ADD COLUMN stop_reason TEXT; -- NULL: by itself, or (older ones) unknown
+    ALTER TABLE messages ADD COLUMN stop_reason TEXT; -- NULL: it ended by itself, or (in old rows) unknown
     ALTER TABLE messages ADD COLUMN error TEXT; -- as JSON
     """,
 )

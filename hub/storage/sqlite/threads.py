@@ -149,7 +149,7 @@ class _Readers:
         own = self._own
         try:
             if getattr(own, "db", None) is None:
-                self.writer.file.check()  # connecting would make it, or read another
+                self.writer.file.check()  # connect() would make a new file, or read another one
                 own.db = connect(self.writer.path)
                 self._connections.add(own.db)
                 own.db.execute("PRAGMA query_only = 1")

@@ -40,7 +40,7 @@ LOOSE_SECONDS = 0.1  # without a commit, after which they are placed too
 # 200 commits a second instead of 430, which is a fifth of all CPU that a token costs. One who speaks alone never waits.
 COMMIT_SECONDS = 0.005
 COMMITS_AT_ONCE = 8
-STEP_MS = 60_000  # a clock that was put back by less stands still meanwhile; one put back by more was wrong before
+STEP_MS = 60_000  # if the clock is set back by less, the log's time waits for it; by more, it follows the clock
 
 _log = structlog.get_logger("hub.storage.sqlite.log")
 
@@ -316,7 +316,7 @@ def _is_disk(error: Exception) -> bool:
 
 def _advice(error: Exception) -> str:
     """Return what to do about trouble with the file, to be put behind it; nothing for other errors."""
-    if not _is_disk(error) or isinstance(error, Gone):  # the latter says it itself
+    if not _is_disk(error) or isinstance(error, Gone):  # Gone says itself what to do
         return ""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "; another process holds its write lock: end that process, then try again"

@@ -52,8 +52,8 @@ async def posted(request: web.Request) -> web.Response:
     hub, limits, want = request.app[HUB], limits_of(request), asked(request, Uploading)
     if (request.content_length or 0) > limits.file_bytes:
         raise FileTooLarge(f"a file has at most {size_text(limits.file_bytes)}")
-    if request.headers.get("Content-Encoding", "identity") != "identity":  # one that is cut would not be noticed
-        raise BadType("the body is the file's bytes as they are: send them without a Content-Encoding")
+    if request.headers.get("Content-Encoding", "identity") != "identity":  # aiohttp takes a cut-off one for whole
+        raise BadType("the file has a Content-Encoding: send its bytes as they are, without that header")
     kind = request.headers.get("Content-Type", "")
     name = "file"[: limits.file_name_length] if want.name is None else want.name
     async with await commands.upload(hub, principal(request), want.sessionId, name, kind) as incoming:

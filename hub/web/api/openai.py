@@ -89,7 +89,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 @asynccontextmanager
 async def _while_heard(request: web.Request) -> AsyncIterator[None]:
-    """Raise TimeoutError in what is done here where its client has gone.
+    """Raise TimeoutError inside this context when the client is gone.
 
     An agent that says nothing cannot notice that nobody hears it any more.
     """

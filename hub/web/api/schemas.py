@@ -46,7 +46,7 @@ def schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[list[Sch
         if issubclass(kind, Body):
             _place(schema, kind, components["Event"])
         if kind in CONTINUED:
-            schema["properties"]["more"] = {"const": True, "description": "the next frame goes on with this one"}
+            schema["properties"]["more"] = {"const": True, "description": "the next frame continues this one"}
     components["Event"] = {
         "title": "Event",
         "description": components["Event"]["description"],
@@ -114,7 +114,7 @@ def _place(schema: Schema, kind: type[Body], event: Schema) -> None:
     del place["body"]
     optional = {"agentId", "runId"}
     if kind in STREAMED or kind in CONTINUED:
-        optional.add("seq")  # of an event in several frames the last has it, or the event that follows
+        optional.add("seq")  # if an event has several frames, only the last has it; a whole message has none
     schema["properties"] |= place
     schema["required"] += [name for name in place if name not in optional]
 
