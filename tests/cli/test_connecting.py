@@ -1,4 +1,4 @@
-"""What the terminal says where no hub answers: what is wrong, where, and what to do; and never a password."""
+"""If no hub answers, the terminal says what is wrong, where, and what to do, and never shows a password."""
 
 import asyncio
 import shutil
@@ -21,7 +21,7 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="open
 
 
 async def refusal(url: str) -> str:
-    """Return what is said by a command that asks over HTTP; one that connects must say the same."""
+    """Return the error of a command that uses HTTP; a command that uses a WebSocket must have the same error."""
     with pytest.raises(CommandFailed) as asked:
         await get(url, "/sessions")
     with pytest.raises(CommandFailed) as connected:
@@ -62,14 +62,14 @@ async def serving(
     ],
 )
 async def test_what_answers_in_place_of_a_hub(status: int, what: str, to_do: str) -> None:
-    """A proxy, or another server: its page tells nothing, its status does."""
+    """A proxy or another server: the error comes from its status, not from its page."""
     async with serving(lambda _: web.Response(status=status, text="<html>", content_type="text/html")) as port:
         line = await refusal(f"http://name:secret@127.0.0.1:{port}")
     assert line.startswith(f"http://127.0.0.1:{port} ") and what in line and to_do in line and "secret" not in line
 
 
 async def test_where_a_redirect_leads_is_told() -> None:
-    """So that people name the right hub at once."""
+    """So that people can correct the address."""
     async with serving(lambda _: web.Response(status=404)) as port:
         to = f"http://127.0.0.1:{port}"
         async with serving(lambda _: web.Response(status=302, headers={"Location": f"{to}/login"})) as first:
@@ -89,13 +89,13 @@ async def test_where_a_redirect_leads_is_told() -> None:
     ],
 )
 async def test_where_nothing_answers(url: str, line: str) -> None:
-    """Each of these has its own remedy."""
+    """Each kind of bad address has its own error."""
     said = await refusal(url)
     assert said.startswith(line) and "cret" not in said
 
 
 async def test_a_server_that_closes_at_once(tmp_path: Path) -> None:
-    """As one does that wants TLS."""
+    """A server that expects TLS does so."""
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
@@ -103,14 +103,14 @@ async def test_a_server_that_closes_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_hub_without_tls_that_is_asked_for_it(hub: Hub) -> None:
-    """The other way around."""
+    """An https:// address of a hub that speaks plain HTTP."""
     await hub.start()
     assert "write http://" in await refusal(f"https://name:secret@127.0.0.1:{hub.port}")
 
 
 @needs_openssl
 async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
-    """Why, and how to trust it."""
+    """The error says why, and how to trust it."""
     files = ("-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate"))
     command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", *files)
     subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
@@ -123,7 +123,7 @@ async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
 
 
 async def test_a_proxy_that_passes_on_no_upgrade() -> None:
-    """HTTP works, and the WebSocket does not."""
+    """HTTP works, but the WebSocket does not: the error names the header `Upgrade`."""
 
     def answer(request: web.Request) -> web.Response:
         if request.headers.get("Upgrade"):
@@ -137,7 +137,7 @@ async def test_a_proxy_that_passes_on_no_upgrade() -> None:
 
 
 async def test_the_client_shows_no_password() -> None:
-    """Neither that of the address, nor where the address is none."""
+    """Not even for an address that is not valid."""
     for url in ("ws://name:secret@127.0.0.1:1/api/v1/ws", "ws://name:se/cret@127.0.0.1/"):
         with pytest.raises(Unreachable) as failure:
             async with connect(url, patience=0):
@@ -147,5 +147,5 @@ async def test_the_client_shows_no_password() -> None:
 
 @pytest.mark.parametrize("url", ["https://name:p@ss@hub.example/api/v1", "wss://name:se?cret@hub.example/api/v1/ws"])
 def test_an_address_is_shown_without_its_password(url: str) -> None:
-    """Also one that holds what ends an address."""
+    """Also a password with characters that end an address."""
     assert public_url(url) == "https://hub.example"

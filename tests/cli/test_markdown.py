@@ -1,4 +1,4 @@
-"""Markdown on the terminal: drawn, and with nothing left out that was said."""
+"""Markdown is drawn on the terminal, and no part of the text is left out."""
 
 import io
 import re
@@ -13,11 +13,11 @@ from hub.cli.markdown import markdown
 WIDTH = 60
 LONG = "a-long-option " * 9
 SAID = [
-    # HTML, also as it stands in commands and in types
+    # HTML, and text in commands and types that looks like HTML
     ("git clone <url> and List<String> x", "git clone <url> and List<String> x"),
     ("a <!-- b --> <b>c</b><br>d", "a <!-- b --> <b>c</b><br>d"),
     ("<div>\nx\n</div>\n\n<!-- y -->", "<div>\nx\n</div>\n\n<!-- y -->"),
-    # what Markdown has signs for
+    # text with the special characters of Markdown
     ("a &lt; b &amp; \\*c\\* `\\*d &lt;`", "a < b & *c* \\*d &lt;"),
     # addresses
     ("git clone <https://a.example/b> c", "git clone <https://a.example/b> c"),
@@ -29,11 +29,11 @@ SAID = [
     (f"```sh\n{LONG}\n```", LONG.rstrip()),
     ("```make\nall:\n\tcc  x  \n\n\tld\n```", "all:\n\tcc  x  \n\n\tld"),
     ("~~~ git clone a\nb\n~~~", "~~~ git clone a\nb"),
-    # tables that have no room, or cells that have no column
+    # tables that are too wide, or have more cells than columns
     ("|a|b|\n|-|-|\n|1|2 <c>|", "a b\n────────\n1 2 <c>"),
     ("|a|b|\n|-|-|\n|1|2|3|", "|a|b|\n|-|-|\n|1|2|3|"),
     (f"|a|b|\n|-|-|\n|{'c' * 40}|{'d' * 40}|", f"|a|b|\n|-|-|\n|{'c' * 40}|{'d' * 40}|"),
-    # deeper than the parser goes
+    # nested deeper than the parser reads
     (">" * 30 + " deep", ">" * 30 + " deep"),
 ]
 # Words, between what makes Markdown; all of it may stand beside anything.
@@ -74,38 +74,38 @@ def drawn(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return the lines without what stands around them, and without the blanks that fill them up."""
+    """Return the lines without borders, and without padding."""
     lines = [re.sub(r" +", " ", line.strip(" ")) for line in text.strip().splitlines()]
     return "\n".join(line for line in lines if line)
 
 
 @pytest.mark.parametrize(("text", "shown"), SAID)
 def test_what_was_said_is_shown(text: str, shown: str) -> None:
-    """Each of these would be left out, changed or broken by Markdown as a browser shows it."""
+    """Markdown of a browser would leave out, change or break each of these."""
     assert plain(drawn(text)) == plain(shown)
 
 
 def test_code_is_shown_to_the_letter() -> None:
-    """Its tabs, its blanks and its long lines."""
+    """With its tabs, its blanks and its long lines."""
     assert drawn(f"```make\nall:\n\tcc  x  \n{LONG}.\n```") == f"all:\n\tcc  x  \n{LONG}.\n"
 
 
 @pytest.mark.parametrize("text", [f"- a\n\n  ```\n  {'x' * 200}\n  ```", f"> {'x' * 200}", f"- {'x' * 200}"])
 def test_a_long_line_in_a_list_is_wrapped(text: str) -> None:
-    """There is no room beside it."""
+    """The terminal cannot wrap it there, so the hub does."""
     assert drawn(text).count("x") == 200
 
 
 @pytest.mark.parametrize("text", ["&#x202e;a", "&#x9b;2J", "&#27;[2J", "[a](http://b/&#x202e;)", "```\n&#x202e;\n```"])
 def test_no_entity_becomes_a_control_character(text: str) -> None:
-    """It would get past those that are looked for before."""
+    """It would bypass the check of the text before it is parsed."""
     assert not re.search("[\\x1b\\x9b\\u202e]", drawn(text))
 
 
 @settings(deadline=None)  # the first colours of code take long to load
 @given(PIECES)
 def test_no_word_is_left_out(pieces: list[str]) -> None:
-    """Whatever stands around it."""
+    """Whatever Markdown is around it."""
     shown = re.sub(r"[\s▌]", "", drawn("".join(pieces)))
     for piece in pieces:
         assert piece in SIGNS or piece in shown

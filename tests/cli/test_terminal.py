@@ -335,7 +335,7 @@ def test_what_is_no_answer_is_refused(schema: Any, text: str) -> None:
 )
 @pytest.mark.parametrize("schema", [{"type": "number"}, {"type": "array"}])
 def test_a_number_in_an_answer_stays_as_it_was_written(schema: Any, text: str, why: str) -> None:
-    """Or it is refused."""
+    """A number that would change is refused."""
     form = "%s" if schema["type"] == "number" else "[%s]"
     with pytest.raises(ValueError, match=re.escape(why)):
         questions.payload(schema, form % text)
@@ -408,7 +408,7 @@ async def test_a_lost_connection_is_told_and_the_answer_goes_on(hub: Hub, tmp_pa
 
 
 async def test_a_password_is_sent_and_not_shared(hub: Hub, tmp_path: Path) -> None:
-    """What /share and a pipe show is an address for others."""
+    """`/share`, and the output of a pipe, show the address without the password."""
     hub.agent("careful.py", "async def careful(run):\n    await run.ask('Sure?')\n    yield ''\n")
     await hub.start()
     url = f"http://name:secret@127.0.0.1:{hub.port}"
@@ -611,7 +611,7 @@ async def test_a_session_is_exported_whole(hub: Hub) -> None:
 
 
 async def test_an_export_says_which_answers_were_cut(hub: Hub) -> None:
-    """Below what they said, or alone where they said nothing."""
+    """In a line below the answer's text, or alone if there is no text."""
     code = "from hub import AgentError\n\nasync def fails(message):\n    yield message\n"
     hub.agent("fails.py", code + "    raise AgentError('The \\x1bmodel is gone.')")
     await hub.start()
@@ -671,7 +671,7 @@ async def test_tail_follows_a_session_live(hub: Hub, tmp_path: Path) -> None:
 
 
 async def test_tail_tells_that_it_connects_again(hub: Hub, tmp_path: Path) -> None:
-    """On standard error, so that the text stays clean; and nothing is lost."""
+    """On standard error, so that the output has only the text; and no text is lost."""
     await hub.start()
     gate = tmp_path / "gate"
     client = await hub.connect(extended=True)

@@ -202,7 +202,7 @@ async def test_a_refused_chat_says_why(network: Network) -> None:
 
 @needs_node
 async def test_a_command_with_half_a_character_is_answered(network: Network) -> None:
-    """Wherever it stands in the command; a whole character, and what only looks like half of one, stay as they are."""
+    """Wherever it is in the command. Whole characters, and text that only looks like an escape, stay as they are."""
     await network.hub.start()
     driver = await begin(network, "echo")
     await driver.until("state", state="live")

@@ -1,4 +1,4 @@
-"""The hub's folders are where they were at its start, whatever the current folder becomes."""
+"""The hub's folders stay where they were at its start, even if an agent changes the current folder."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ async def moves(message: str):
 async def test_an_agent_that_changes_the_current_folder_moves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own file and those of others are found, and what is kept is kept in the same place."""
+    """The hub still finds all agent files, and writes to the same data folder."""
     monkeypatch.chdir(tmp_path)
     hub = Hub(Path())
     hub.agent("moves.py", MOVES)

@@ -187,7 +187,7 @@ async def test_a_lost_network_in_mid_answer_misses_nothing(hub: Hub, browser: Br
 
 
 async def test_a_stop_of_the_hub_is_said_as_it_is(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """An answer that goes on ends there, and is marked so; what waits is answered when the hub is back."""
+    """A running answer is stopped, and marked so; a waiting message is answered when the hub is back."""
     await started(hub)
     gate = tmp_path / "gate"
     gate.touch()
@@ -236,7 +236,7 @@ async def test_what_could_not_be_sent_is_not_lost(hub: Hub, browser: Browser) ->
 
 
 async def test_what_came_though_its_confirmation_was_lost_is_no_draft(hub: Hub, browser: Browser) -> None:
-    """Who comes back to the session finds it in the conversation alone; sent again meanwhile it is answered once."""
+    """It is shown only in the conversation. If a person sends it again in the meantime, it is answered once."""
     await started(hub)
     there = True
     proxy = await Proxy(lambda: ("127.0.0.1", hub.port if there else 1)).start()
@@ -275,7 +275,7 @@ FULL = "Storage.prototype.setItem = () => { throw new DOMException('no room', 'Q
 
 
 async def test_a_browser_that_remembers_nothing(hub: Hub, browser: Browser) -> None:
-    """Where its room is used up, one writes, sends and leaves the session all the same."""
+    """If its storage is full, a person can still write, send and leave the session."""
     await started(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s38") as tab:
         await tab.page.evaluate(f"() => void ({FULL})")
@@ -531,7 +531,7 @@ async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Brow
 
 
 async def test_a_hub_without_main_opens_with_an_agent_that_it_has(hub: Hub, browser: Browser) -> None:
-    """With the first that works; an address that names another agent is taken at its word."""
+    """With the first agent that works. An agent that is named in the address is chosen, though."""
     hub.agent("a_torn.py", "this is no Python")
     await hub.start()
     async with visit(browser, hub.url) as tab:
@@ -547,7 +547,7 @@ NO_CLIPBOARD = "Object.defineProperty(Navigator.prototype, 'clipboard', { value:
 
 
 async def test_copying_works_where_the_page_came_by_plain_http(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """There a browser has no navigator.clipboard; where it lets the page do nothing at all, a line says so."""
+    """A browser has no navigator.clipboard there. If the browser refuses to copy at all, a line says so."""
     await started(hub)
     (tmp_path / "text").write_text("Say *this*:\n\n```\nx = 1\n```\n")
     async with visit(browser, hub.url, "?agent=says&session=s42") as tab:
@@ -578,7 +578,7 @@ async def test_copying_works_where_the_page_came_by_plain_http(hub: Hub, browser
 
 
 async def test_who_joins_depends_on_the_host_of_the_address(hub: Hub, browser: Browser) -> None:
-    """One of this machine's own names leads only those who are on it to the hub."""
+    """An address such as `localhost` leads only people on this machine to the hub."""
     await started(hub)
     async with visit(browser, hub.url) as tab:
         hosts = ["localhost", "hub.localhost", "127.0.0.1", "[::1]", "hub.example", "127.0.0.1.example", "10.0.0.7"]
@@ -590,7 +590,7 @@ async def test_who_joins_depends_on_the_host_of_the_address(hub: Hub, browser: B
 
 
 async def test_headings_are_in_order(hub: Hub, browser: Browser) -> None:
-    """Each is at most one level below the one before, in what agents write, too."""
+    """Each is at most one level below the one before, also in the text of agents."""
     hub.agent("works.py", WORKS)
     hub.agent("asks.py", HEADS)
     await started(hub)
@@ -617,7 +617,7 @@ LEVELS = """() => [...document.querySelectorAll('h1, h2, h3, h4, h5, h6, [role=h
 
 
 async def test_the_whole_session_is_printed(hub: Hub, browser: Browser) -> None:
-    """What is not on the page is read first; printed by the browser's menu, the page says what is missing."""
+    """Ctrl+P reads what is not on the page. If the browser's menu prints, the page says what is missing."""
     await started(hub)
     client = await hub.connect("?sessionId=s44")
     for number in range(70):

@@ -86,7 +86,7 @@ async def fills(run: Run):
 
 
 async def test_a_form_asks_for_what_its_schema_allows(hub: Hub, browser: Browser) -> None:
-    """What is out of its bounds is not sent, what was not chosen neither; question and answer are laid out, not raw."""
+    """A value out of bounds is not sent, nor a field without a choice. Question and answer are laid out, not raw."""
     hub.agent("fills.py", FILLS)
     await started(hub)
     async with visit(browser, hub.url, "?agent=fills&session=s39") as tab:

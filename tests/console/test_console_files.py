@@ -128,7 +128,7 @@ def luminance(colour: str) -> float:
     "script", ["console_session.mjs", "console_markdown.mjs", "console_cut.mjs", "console_talk.mjs"]
 )
 def test_without_a_browser(script: str, tmp_path: Path) -> None:
-    """What the page does without a page: scripts in tests/support/javascript/ do it."""
+    """Scripts in tests/support/javascript/ test the functions of the console that need no page."""
     shutil.copytree(CONSOLE, tmp_path / "console")
     (tmp_path / "package.json").write_text('{"type": "module"}')
     shutil.copy(SCRIPTS / script, tmp_path)

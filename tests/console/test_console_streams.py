@@ -99,7 +99,7 @@ async def test_a_long_session_shows_its_end_and_more_when_asked(hub: Hub, browse
 
 
 async def test_a_session_of_20_000_messages_opens_with_its_last_page(hub: Hub, browser: Browser) -> None:
-    """One page of messages and their events is read, however long the session is; its tool calls are there."""
+    """The console reads one page of messages and their events, with the tool calls, however long the session is."""
     await started(hub)
     read: list[int] = []
     for count in (100, 10_000):
@@ -202,7 +202,7 @@ FOUND = """() => {
 
 
 async def test_an_answer_that_is_nested_deep_does_not_stop_the_page(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Nor for those who open the session later; the answers after it are laid out."""
+    """Also when the session is opened later. The answers after it are laid out."""
     await started(hub)
     (tmp_path / "deep").write_text("\n\n".join([">" * 1000, "- " * 1000, "1. " * 1000, "*" * 6000, "end"]))
     async with visit(browser, hub.url, "?agent=says&session=s36") as tab:
@@ -216,7 +216,7 @@ async def test_an_answer_that_is_nested_deep_does_not_stop_the_page(hub: Hub, br
 
 
 async def test_an_answer_that_cannot_be_drawn_is_shown_as_text(hub: Hub, browser: Browser) -> None:
-    """Alone: the page goes on, and the answer, too."""
+    """Only that answer: the page goes on, and so does the answer."""
     await started(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s37", lost=True) as tab:
         await tab.page.evaluate("() => void (Number.prototype.toLocaleString = () => { throw new Error('no') })")

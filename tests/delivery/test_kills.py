@@ -14,7 +14,7 @@ async def test_clients_killed_at_random_hold_what_the_agent_said(tmp_path: Path)
 
 
 async def test_a_half_closed_connection_has_no_hole() -> None:
-    """The hub still speaks where its client has shut its own way: the proxy hands on all of it, also what it held."""
+    """After the client's half-close the hub still sends: the proxy passes on all of it, also what it held back."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"123456")

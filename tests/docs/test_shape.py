@@ -148,7 +148,7 @@ def test_both_readmes_link_to_the_same_places() -> None:
 
 
 def test_both_clients_have_the_same_tables() -> None:
-    """Which closes and errors are final, and what comes in pieces, is written once, and read by both."""
+    """Which close codes and errors are final, and which fields come in pieces, is the same in both."""
     code = (ROOT / "hub" / "client_js" / "client.js").read_text()
     assert codes.javascript() in code and pieces.javascript() in code
 

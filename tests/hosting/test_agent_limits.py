@@ -1,4 +1,4 @@
-"""What an agent's marks allow holds on every way to it."""
+"""An agent's limits apply to each of its answers, whoever asked for it and by which route."""
 
 import asyncio
 import random
@@ -78,7 +78,7 @@ async def by_nested_call(hub: Hub, http: Http, agent: str) -> str:
 
 
 async def said(http: Http, agent: str, message: str) -> str:
-    """Return what an agent says to a message in a session of its own."""
+    """Return an agent's answer to a message in a session of its own."""
     _, answer = await post(http, f"sessions/by-{agent}/chat?wait=true", {"agentId": agent, "message": message})
     return str(answer["content"])
 
@@ -110,7 +110,7 @@ async def is_free(hub: Hub, agent: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("agent", AGENTS)
 async def test_time_and_silence_have_their_limits(hub: Hub, way: Way, agent: str) -> None:
-    """The answer ends, also where the agent blocks a thread or ignores its cancel; its place is free when it ends."""
+    """The answer ends, even if the agent blocks a thread or ignores its cancel; then its place is free again."""
     async with await begin(hub) as http:
         assert "timeout" in await way(hub, http, agent)
         open_gate(hub, agent)
@@ -119,7 +119,7 @@ async def test_time_and_silence_have_their_limits(hub: Hub, way: Way, agent: str
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_agent_gives_so_many_answers_on_all_ways(hub: Hub, way: Way) -> None:
-    """While a call has the place, a client that comes anew gets `busy`, and another call waits for it."""
+    """While a call has the only place, a new chat gets `busy`, and another call waits."""
     async with await begin(hub) as http:
         single = hub.node.agents.get("single")
         holder = await hub.connect(extended=True)
@@ -162,7 +162,7 @@ async def call_single(hub: Hub, client: Client, session: str) -> str:
 
 
 async def test_a_call_that_waits_is_cancelled_with_its_caller(hub: Hub) -> None:
-    """It leaves its turn to the next one."""
+    """The next call in the queue takes its turn."""
     async with await begin(hub):
         client = await holding(hub)
         gone = await call_single(hub, client, "s1")
@@ -177,7 +177,7 @@ async def test_a_call_that_waits_is_cancelled_with_its_caller(hub: Hub) -> None:
 
 
 async def test_a_call_that_is_cancelled_as_it_gets_its_place_gives_it_on(hub: Hub) -> None:
-    """In the same turn of the loop: the place is neither lost nor taken twice."""
+    """Both in one step of the loop: the place is neither lost nor taken twice."""
     async with await begin(hub):
         client = await holding(hub)
         gone = await call_single(hub, client, "s1")
@@ -195,7 +195,7 @@ async def test_a_call_that_is_cancelled_as_it_gets_its_place_gives_it_on(hub: Hu
 
 
 async def test_a_call_that_waits_for_an_agent_that_goes_fails(hub: Hub) -> None:
-    """With the code that a call of it would get."""
+    """With the code that a new call of that agent would get."""
     async with await begin(hub):
         client = await holding(hub)
         run = await call_single(hub, client, "s1")
@@ -206,7 +206,7 @@ async def test_a_call_that_waits_for_an_agent_that_goes_fails(hub: Hub) -> None:
 
 
 async def test_a_call_ends_with_the_answer_that_called_it(hub: Hub) -> None:
-    """Also where that has not waited for it; a call that waits then gets no place any more."""
+    """Also if that answer does not wait for the call. A call that still waits for a place gets none."""
     leaves = """
         LEFT = []
 
@@ -227,7 +227,7 @@ async def test_a_call_ends_with_the_answer_that_called_it(hub: Hub) -> None:
 
 @pytest.mark.parametrize("circle", ["a", "a b", "a b c"])
 async def test_agents_that_call_each_other_in_a_circle_do_not_hang(hub: Hub, circle: str) -> None:
-    """The call that would wait for itself fails, and says so."""
+    """The call that would wait for itself fails with `call_deadlock`."""
     names = circle.split()
     for name, other in zip(names, [*names[1:], names[0]]):
         calls = f"yield '{name} '\n    async for text in run.call('{other}', ''):\n        yield text"
@@ -261,7 +261,7 @@ async def NAME(run):
 
 @pytest.mark.parametrize("most", [1, 2])
 async def test_answers_that_would_wait_for_each_other_do_not_hang(hub: Hub, most: int) -> None:
-    """Each of two agents is called by all answers of the other: the last of these calls fails, and the rest goes on."""
+    """All answers of two agents call the other agent: the last of these calls fails, and the others go on."""
     for name, other in (("ann", "bob"), ("bob", "ann")):
         hub.agent(f"{name}.py", CROSSES.replace("MOST", str(most)).replace("NAME", name).replace("OTHER", other))
     await hub.start()
@@ -286,7 +286,7 @@ async def test_answers_that_would_wait_for_each_other_do_not_hang(hub: Hub, most
 
 
 async def test_a_call_waits_for_an_answer_that_waits_for_another(hub: Hub) -> None:
-    """One that has to wait though nothing goes in a circle is not refused."""
+    """A call that has to wait is not refused if there is no circle."""
     middle = "@agent(max_runs=1)\nasync def middle(run):\n    yield await run.call('single', '')"
     hub.agent("middle.py", HEAD + middle)
     async with await begin(hub):
@@ -314,7 +314,7 @@ async def asks(run):
 
 
 async def test_a_called_agent_may_wait_for_people(hub: Hub) -> None:
-    """While its question is open its silence does not count; its time does."""
+    """While its question is open, its silence limit does not count, but its time limit does."""
     hub.agent("asks.py", HEAD + ASKS)
     hub.agent("waits.py", HEAD + ASKS.replace("silence_limit=0.02", "time_limit=0.05").replace("asks", "waits"))
     hub.agent("through.py", "async def through(run):\n    yield await run.call(run.message, '')")

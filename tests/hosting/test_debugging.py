@@ -1,4 +1,4 @@
-"""What an author sees of an agent in the hub's output, and what clients see."""
+"""The hub's output helps the author of an agent to find errors, and clients see none of it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -54,7 +54,7 @@ async def ask(process: HubProcess, agent: str, message: str = "go") -> dict[str,
 
 @pytest.mark.parametrize("kind", ["def", "async def", "group"])
 async def test_a_fault_is_logged_with_the_frames_of_the_author(process: HubProcess, kind: str) -> None:
-    """And with its ids; without the hub's frames, and without values. Clients get none of it."""
+    """With the ids of the run, without the hub's frames, and without values. Clients get none of it."""
     process.agent("fails.py", GROUP.replace("group", "fails") if kind == "group" else FAILS.replace("def ", f"{kind} "))
     process.agent("through.py", "async def through(run):\n    yield await run.call('fails', '')")
     await process.start()
@@ -82,7 +82,7 @@ async def odd(message):
 
 
 async def test_a_fault_whose_traceback_cannot_be_made_ends_its_run_alone(process: HubProcess) -> None:
-    """With the line that names it."""
+    """The output says that the traceback cannot be shown; the hub goes on."""
     process.agent("odd.py", ODD)
     await process.start()
     assert (await ask(process, "odd"))["stopReason"] == "error"
@@ -150,7 +150,7 @@ WANTED = {
 
 
 async def test_what_an_agent_logs_comes_with_the_ids_of_its_run(process: HubProcess) -> None:
-    """From info on, also from its threads and tasks; no line of it looks like one of the hub's, and none raises."""
+    """From INFO on, also in threads and tasks. No line looks like one of the hub's, and no record raises."""
     process.agent("logs.py", LOGS)
     process.agent("plain.py", PLAIN)
     await process.start()
@@ -167,7 +167,7 @@ async def test_what_an_agent_logs_comes_with_the_ids_of_its_run(process: HubProc
 
 
 async def test_an_answer_without_a_session_logs_with_its_id(process: HubProcess) -> None:
-    """As OpenAI's clients ask."""
+    """An answer for an OpenAI client."""
     process.agent("logs.py", LOGS)
     process.agent("plain.py", PLAIN)
     await process.start()
@@ -189,7 +189,7 @@ def speak():
 
 
 async def test_what_libraries_log_below_warning_is_not_shown(process: HubProcess, tmp_path: Path) -> None:
-    """As without the hub; what an author set lower for the own loggers is."""
+    """As without the hub. Records of the author's own loggers are shown, at the level that the author set."""
     packages = tmp_path / "site-packages"
     packages.mkdir()
     (packages / "some_library.py").write_text(LIBRARY)

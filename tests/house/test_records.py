@@ -1,4 +1,4 @@
-"""A class of many fields is made by name: a position says nothing, and two of one type can be mixed up."""
+"""Objects of classes with many fields are made by keyword: positions of one type are easily mixed up."""
 
 import importlib
 

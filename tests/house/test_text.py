@@ -1,4 +1,4 @@
-"""Text is cut where a character ends as people see it, and what the hub says is text that UTF-8 can hold."""
+"""Text is cut between two characters as people see them, and the hub's texts are valid UTF-8."""
 
 import pytest
 from hypothesis import given
@@ -27,12 +27,12 @@ TEXT = st.text(
     ],
 )
 def test_a_cut_is_between_two_characters(text: str, most: int, start: str) -> None:
-    """Also where a character is an emoji of several, a flag, or a letter with an accent of its own."""
+    """Also if a character is an emoji of several code points, a flag, or a letter with a combining accent."""
     assert cut(text, most) == start
 
 
 def test_a_cut_with_a_mark_is_no_longer() -> None:
-    """The mark stands where something is left out, and counts."""
+    """The mark is added only if text is left out, and counts."""
     assert (
         cut("longer", 6, "…") == "longer" and cut("longer", 5, "…") == "long…" and cut(f"abc{FAMILY}", 5, "…") == "abc…"
     )
@@ -40,7 +40,7 @@ def test_a_cut_with_a_mark_is_no_longer() -> None:
 
 @pytest.mark.parametrize("most", [1, 300, 9_999])
 def test_a_character_without_end_is_cut_all_the_same(most: int) -> None:
-    """One of ten thousand accents is longer than the room: the cut is between two of them."""
+    """A character of ten thousand accents is longer than the limit: the cut is between two accents."""
     assert len(cut("e" + "\u0301" * 10_000, most)) == most
 
 
@@ -53,6 +53,6 @@ def test_a_cut_is_the_start_and_is_bounded(text: str, most: int) -> None:
 
 @given(TEXT, st.integers(1, 12))
 def test_one_line_is_one_line_of_utf_8(text: str, most: int) -> None:
-    """A lone surrogate is marked."""
+    """A lone surrogate is replaced."""
     line = one_line(text, most)
     assert line.encode().decode() == line and len(line) <= most and len(line.splitlines()) <= 1

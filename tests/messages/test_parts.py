@@ -140,7 +140,7 @@ async def test_a_number_in_metadata_is_kept_exactly_or_refused(hub: Hub) -> None
 
 @pytest.mark.parametrize("number", UNFIT)
 async def test_a_number_that_does_not_stay_is_refused_by_every_way_in(hub: Hub, number: str) -> None:
-    """As a command, in each body over HTTP, by OpenAI's route and by AG-UI's; and nothing is kept of it."""
+    """In a command, in each HTTP body, on OpenAI's and AG-UI's routes; nothing of the request is kept."""
     client = await begin(hub)
     for command in ("chat", "resume", "edit"):
         fields = f'"message": "x", "metadata": {{"n": {number}}}, "payload": [{number}]'

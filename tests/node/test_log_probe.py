@@ -79,7 +79,7 @@ async def test_a_foreign_lock_is_named_and_free_space_is_not_advised(served: Hub
 async def test_a_log_that_was_taken_away_takes_no_chat(
     served: Hub, monkeypatch: pytest.MonkeyPatch, is_replaced: bool
 ) -> None:
-    """SQLite would go on writing a file that nobody can open any more; put back, it is written again."""
+    """SQLite would go on writing a file that nobody can open. When the file is back, chats are accepted again."""
     monkeypatch.setattr(open_file, "LOOK_SECONDS", 0.0)
     file, kept = served.folder / "data" / "hub.db", served.folder / "kept"
     file.rename(kept)

@@ -222,7 +222,7 @@ async def half(message: str):
 async def test_half_a_character_does_not_leave_the_hub(
     hub: Hub, session: dict[str, str], line: str, words: str
 ) -> None:
-    """Neither whole nor in a stream, as an answer or as an error."""
+    """Neither in a whole answer nor in a stream, neither as text nor as an error."""
     hub.agent("half.py", HALF % line)
     await hub.start()
     async with AsyncOpenAI(base_url=f"{hub.url}/v1", api_key="any", max_retries=0, timeout=PATIENCE) as client:
@@ -236,7 +236,7 @@ async def test_half_a_character_does_not_leave_the_hub(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_message_sent_again_with_its_key_is_said_once(client: AsyncOpenAI, served: Hub, stream: bool) -> None:
-    """As OpenAI's clients do by themselves where the answer was lost: they get the one that there is."""
+    """OpenAI's clients send again by themselves if a response was lost: they get the existing answer."""
     answers = []
     for _ in range(2):
         answer: Any = await client.chat.completions.create(

@@ -1,4 +1,4 @@
-"""No frame is longer than `out_frame_bytes`: what is longer comes in several, and its reader has it whole."""
+"""No frame is longer than `out_frame_bytes`: a longer event or notice comes in several, and clients join them."""
 
 import asyncio
 import json
@@ -70,7 +70,7 @@ def name(value: Any) -> str:
 @pytest.mark.parametrize("body", [*BODIES, WholeMessage("m", TEXT)], ids=name)
 @pytest.mark.parametrize("protocol", NAMES)
 def test_only_the_last_frame_of_a_long_event_has_its_place(protocol: str, body: Body) -> None:
-    """So a cut between them repeats the event."""
+    """So that the whole event is sent again if the connection is lost between them."""
     said = list(frames(open_sized(protocol, MOST).event(event(body))))
     if protocol == "plain" and isinstance(body, (Reasoning, ToolCallArgs, UserMessage)):
         assert said == []
@@ -82,7 +82,7 @@ def test_only_the_last_frame_of_a_long_event_has_its_place(protocol: str, body: 
 
 @pytest.mark.parametrize("body", BODIES, ids=name)
 def test_a_client_puts_a_long_event_together(body: Body) -> None:
-    """And has nothing before the last frame of it."""
+    """The event appears only with its last frame."""
     reader = Frames()
     heard = [reader.read(orjson.dumps(frame)) for frame in frames(open_sized("hubbub.v1", MOST).event(event(body)))]
     assert heard[-1] == event(body) and not any(heard[:-1])
@@ -128,7 +128,7 @@ def test_a_message_does_not_go_on_with_the_one_before_it(size: int) -> None:
 @pytest.mark.parametrize("notice", NOTICES, ids=name)
 @pytest.mark.parametrize("protocol", NAMES)
 def test_a_long_notice_comes_in_several_frames(protocol: str, notice: Notice) -> None:
-    """Each but the last with `more`."""
+    """All but the last have `more`."""
     said = list(frames(open_sized(protocol, MOST).answer(notice)))
     if protocol == "plain" and isinstance(notice, Reset):
         assert [frame["code"] for frame in said] == ["reset"]
@@ -147,7 +147,7 @@ def test_a_client_puts_a_long_notice_together(notice: Notice) -> None:
 
 
 def test_what_a_cut_connection_left_is_forgotten() -> None:
-    """Another frame than the next piece ends what was begun."""
+    """A frame of another type drops the pieces before it."""
     reader = Frames()
     first, *_ = frames(open_sized("hubbub.v1", MOST).event(event(Chunk("m", TEXT, 0))))
     assert reader.read(orjson.dumps(first)) is None
@@ -158,7 +158,7 @@ def test_what_a_cut_connection_left_is_forgotten() -> None:
 
 @pytest.mark.parametrize("what", BODIES, ids=name)
 def test_a_stream_of_events_has_no_longer_frame(what: Body) -> None:
-    """And an event's id on its last frame alone: a browser that comes back has the whole event again."""
+    """Only the last frame of an event has its id: a browser that reconnects gets the whole event again."""
     reader, heard = Frames(), []
     blocks = [block for block in open_stream(MOST).event(event(what)).split(b"\r\n") if b"data: " in block]
     for block in blocks:
@@ -183,7 +183,7 @@ AGUI = {"threadId": "s1", "runId": "r1", "messages": OPENAI["messages"]}
     ids=["openai", "openai in a session", "agui", "events"],
 )
 async def test_the_limit_is_obeyed_over_http(hub: Hub, path: str, body: dict[str, Any] | None) -> None:
-    """As it is set."""
+    """With the value that the settings give."""
     hub.agent("long.py", LONG)
     await hub.start(out_frame_bytes=MOST)
     async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE):
@@ -225,7 +225,7 @@ def long(message: str):
 
 @pytest.mark.parametrize("protocols", [(), ("hubbub.v1",), ("hubbub.events",)], ids=["plain", "extended", "envelope"])
 async def test_a_client_that_takes_no_more_than_512_kib_gets_everything(hub: Hub, protocols: tuple[str, ...]) -> None:
-    """Live, and as one who comes later: aiohttp's client would close with 1009."""
+    """Live and in a replay; aiohttp's client would close a longer frame with 1009."""
     hub.agent("long.py", LONG)
     await hub.start()
     size = 3 * 2**20

@@ -1,4 +1,4 @@
-"""A reply that was cut says so for as long as it is kept, and an answer that failed is there though it said nothing."""
+"""The history says how each answer ended, also that of an answer that failed without any text."""
 
 import asyncio
 from typing import Any
@@ -55,7 +55,7 @@ def ending(message: dict[str, Any]) -> dict[str, Any]:
 
 
 async def kept(hub: Hub, client: Client, session: str = "s1") -> list[dict[str, Any]]:
-    """Return the answers of a session as three ways tell them, which are the same but for seq."""
+    """Return the answers of a session, after checking that three ways to read them agree, except for seq."""
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         _, listed = await get(http, f"sessions/{session}/messages")
     await client.send(type="subscribe", sessionId=session, history=100)
@@ -68,7 +68,7 @@ async def kept(hub: Hub, client: Client, session: str = "s1") -> list[dict[str, 
 
 @pytest.mark.parametrize("text", ["hi", ""])
 async def test_an_answer_says_how_it_ended(hub: Hub, text: str) -> None:
-    """In each list of messages, after the events are gone, after a restart; also where it said nothing."""
+    """In each list of messages, after its events are dropped, after a restart, and if it has no text."""
     client = await begin(hub)
     for agent in ENDS:
         await say(client, agent, "hi" if agent == "echo" else text)
@@ -84,7 +84,7 @@ async def test_an_answer_says_how_it_ended(hub: Hub, text: str) -> None:
 
 
 async def test_what_ended_the_run_stands_at_its_last_message(hub: Hub) -> None:
-    """Those before it are whole."""
+    """The messages before it have no stop reason."""
     client = await begin(hub)
     await say(client, "several", "cut")
     assert [(one["content"], "stopReason" in one) for one in await kept(hub, client)] == [
@@ -94,7 +94,7 @@ async def test_what_ended_the_run_stands_at_its_last_message(hub: Hub) -> None:
 
 
 async def test_an_agent_sees_which_answers_were_cut(hub: Hub) -> None:
-    """Not those without text, which models do not take."""
+    """Answers without text are left out: models refuse them."""
     client = await begin(hub)
     await say(client, "fails", "one")
     await say(client, "fails", "")
@@ -103,7 +103,7 @@ async def test_an_agent_sees_which_answers_were_cut(hub: Hub) -> None:
 
 
 async def test_a_run_that_is_cancelled_as_it_waits_has_no_answer(hub: Hub) -> None:
-    """Nothing had begun; one whose agent went away meanwhile has one that failed."""
+    """No answer had begun. If the agent is gone by then, there is an answer that failed."""
     client = await begin(hub)
     gate = hub.folder / "gate"
     for agent in ("gated", "gated", "short"):
@@ -123,7 +123,7 @@ async def test_a_run_that_is_cancelled_as_it_waits_has_no_answer(hub: Hub) -> No
 
 
 async def test_a_fork_keeps_how_answers_ended(hub: Hub) -> None:
-    """In its messages and in its events: it has no ends of runs."""
+    """In the messages and in the events of the fork, which has no `run_finished`."""
     client = await begin(hub)
     for text in ("one", ""):
         await say(client, "fails", text)
@@ -140,7 +140,7 @@ async def test_a_fork_keeps_how_answers_ended(hub: Hub) -> None:
 
 
 async def test_an_answer_that_failed_silently_is_given_anew(hub: Hub) -> None:
-    """By the id of its own, as any other."""
+    """`regenerate` takes its message id, as of any other answer."""
     client = await begin(hub)
     await say(client, "fails", "")
     (failed,) = await kept(hub, client)
@@ -152,7 +152,7 @@ async def test_an_answer_that_failed_silently_is_given_anew(hub: Hub) -> None:
 
 
 async def test_what_a_kill_cut_off_says_so(tmp_path: Any) -> None:
-    """At the next start: the text that was heard, and that it was aborted."""
+    """After the next start, the history has its text so far, and the stop reason `aborted`."""
     process = HubProcess(tmp_path)
     process.agent("hangs.py", AGENTS["hangs"])
     try:

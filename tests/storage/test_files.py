@@ -230,7 +230,7 @@ async def test_what_is_wrong_is_refused(
 
 
 async def test_a_packed_file_is_refused(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """aiohttp takes one that is cut for whole, and what it unpacks is not what was sent."""
+    """aiohttp does not notice that such a body is cut off, and its bytes would not be those that were sent."""
     data = gzip.compress(b"hello " * 1000)[:-12]
     headers = {"Content-Type": TEXT, "Content-Encoding": "gzip"}
     async with http.post("files?sessionId=s1&name=x", data=data, headers=headers) as response:

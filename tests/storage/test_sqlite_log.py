@@ -436,7 +436,7 @@ async def test_records_alone_write_no_events(opener: Opener, path: Path) -> None
 
 @pytest.mark.parametrize(("back", "stamp"), [(60_000, 100_000), (60_001, 39_999)])
 async def test_a_clock_that_was_ahead_is_followed_back(path: Path, back: int, stamp: int) -> None:
-    """A step back of up to a minute is waited for, so that the times of a session do not go back."""
+    """After a step back of up to a minute the log's time waits, so that times do not go back; after more it follows."""
     now = 100_000
     log = SqliteLog(f"sqlite:///{path}", Limits(), Seams(now=lambda: now))
     await log.start(lambda session, events: None)

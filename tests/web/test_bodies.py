@@ -83,7 +83,7 @@ async def test_what_is_not_json_is_told_what_would_be_right(http: aiohttp.Client
 async def test_a_body_that_is_not_packed_as_it_says_is_the_clients_fault(
     http: aiohttp.ClientSession, path: str, data: bytes
 ) -> None:
-    """400, and the hub's next answer is as good as ever."""
+    """It gets 400, and the hub goes on."""
     async with http.post(path, data=data, headers={"Content-Encoding": "gzip"}) as response:
         assert response.status == 400
     async with http.get("health") as response:
@@ -91,7 +91,7 @@ async def test_a_body_that_is_not_packed_as_it_says_is_the_clients_fault(
 
 
 async def test_a_packed_body_is_read(http: aiohttp.ClientSession) -> None:
-    """What it unpacks to counts, and not its own size."""
+    """The size limit is for the unpacked body."""
     body = json.dumps(LIMITS[-3][2]).encode()
     for data, status in ((body, 202), (body + b" " * MiB, 413)):
         headers = {"Content-Encoding": "gzip"}
