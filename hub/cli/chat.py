@@ -267,10 +267,9 @@ class Talk:
         if name:
             if name in found:
                 self.agent = name
-            known = (
-                f"you talk to {self.agent}" if name in found else f"there is no agent {safe(name)}: /agents lists all"
-            )
-            self.say(Text(known))
+                self.say(Text(f"you talk to {name}"))
+            else:
+                self.say(Text(f"there is no agent {safe(name)}: /agents lists all"))
             return True
         table = Table("agent", "state", "description")
         for one, about in found.items():

@@ -134,7 +134,7 @@ class Client:
         """Send a command of docs/protocol.md, and return its answer.
 
         Raises Refusal, Closed, or ConnectionCut where the connection was lost meanwhile: nobody knows whether it was
-        carried out. Raises ValueError for NaN and infinity in it, which JSON does not have.
+        carried out. Raises ValueError if it has NaN or infinity, which JSON does not have.
         """
         check_finite(frame)
         await self.link.until_live()

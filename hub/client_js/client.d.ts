@@ -62,7 +62,7 @@ export interface Message {
   runId?: string
   author?: Author
   ts?: number
-  /** How the answer ended, on its last message, where not with `end_turn`. */
+  /** On the last message of an answer: how the answer ended, if not with `end_turn`. */
   stopReason?: StopReason
   error?: Failure
 }

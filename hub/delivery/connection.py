@@ -73,10 +73,10 @@ class Connection:
             self.transport.close(seconds)
 
     def part(self) -> None:
-        """Let go of all that points back here; the last call, when nothing reads on for it any more.
+        """Drop all references back to this connection. This is the last call: nothing reads for it any more.
 
-        Else what a client leaves, its socket too, would stay until the garbage collector looks at what is old, which
-        takes a million new objects.
+        Otherwise the memory of a client, and its socket, would stay until the garbage collector checks its oldest
+        generation, after a million new objects.
         """
         self.transport.rerouted = unheard
         del self.transport.ping, self.catchup.connection

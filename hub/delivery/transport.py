@@ -22,7 +22,7 @@ PROBE_SECONDS = 5.0
 
 
 def unheard() -> None:
-    """Do nothing: nobody hears of a change of way."""
+    """Do nothing when the route of a connection changes: the default."""
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)

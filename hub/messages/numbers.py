@@ -11,12 +11,12 @@ MOST = Limits().max_integer
 
 
 def check_finite(value: Any) -> None:
-    """Raise ValueError for a float that JSON does not have, which orjson would write as null."""
+    """Raise ValueError if *value* has a float that JSON does not have: orjson would write it as null."""
     if isinstance(value, (dict, list, tuple)):
         for item in value.values() if isinstance(value, dict) else value:
             check_finite(item)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is no number of JSON: send null or a string")
+        raise ValueError(f"{value} is not a JSON number: send null or a string")
 
 
 def read_integer(text: str) -> int:

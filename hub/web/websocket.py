@@ -58,7 +58,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     finally:
         await _clean_up(client, ws, frames, intake)
         del request.app[SOCKETS][intake]
-        if (error := ws.exception()) is not None:  # its frames hold the socket, which holds it
+        if (error := ws.exception()) is not None:  # its traceback refers to the socket, and the socket to the error
             error.__traceback__ = error.__context__ = None
     return ws
 
