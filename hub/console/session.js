@@ -17,7 +17,7 @@ export const EMPTY = {
   head: undefined, // the seq of the log when this page subscribed
   from: undefined, // events up to this seq are not in the items; undefined until the newest page was read
   more: false, // older messages than these are kept
-  reading: false, // they are being read: meanwhile no item is let go, or what is read would not reach up to the first
+  reading: false, // older messages are being read: until they are here drop no item, or there would be a gap
 }
 
 /** Return whether everything up to `head` is here, or can be read as older messages. */

@@ -120,7 +120,7 @@ class Feed:
         try:
             async with aclosing(cast(Any, pieces(agent, run))) as output:
                 async for piece in output:
-                    if self.over.is_set():  # it was abandoned: no more is taken
+                    if self.over.is_set():  # the answer was abandoned: drop the rest
                         return
                     deadlines.note()
                     text = piece.content if isinstance(piece, Whole) else piece

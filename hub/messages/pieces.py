@@ -15,7 +15,7 @@ def is_piece(frame: dict[str, Any]) -> bool:
 
 
 def goes_on(first: dict[str, Any], then: dict[str, Any]) -> bool:
-    """Return whether a frame goes on with the piece before it, and is not of another message."""
+    """Return whether a frame continues the piece before it, and does not belong to another message."""
     return all(first.get(name) == then.get(name) for name in ("type", "messageId"))
 
 

@@ -10,11 +10,11 @@ from structlog.typing import EventDict
 from hub.observe.agents import take_up_logging
 from hub.text import printable
 
-LINES = ("event", "exception")  # these are the hub's own, or were made fit where they were logged
+LINES = ("event", "exception")  # the hub's own text, or text that was escaped where it was logged
 
 
 def _escape(_: Any, __: str, fields: EventDict) -> EventDict:
-    """Escape the values of a line, which may be a client's or an agent's: they end no line, and no terminal obeys."""
+    """Escape the values of a line: text of clients and agents must not end the line, or control a terminal."""
     for name, value in fields.items():
         if isinstance(value, str) and name not in LINES:
             fields[name] = printable(value)

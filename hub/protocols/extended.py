@@ -65,7 +65,7 @@ def split_event(event: Event, size: int) -> list[dict[str, Any]]:
     if len(orjson.dumps(whole)) <= size:
         return [whole]
     if isinstance(event.body, WholeMessage) and (event.body.parts or event.body.stopReason):
-        pieces = [whole]  # it is more than text: chunks would lose that
+        pieces = [whole]  # parts or a stop reason: chunks would lose them
     else:
         pieces = [event_fields(replace(event, body=body)) for body in split_body(event.body, size // 2)]
     frames = pieces if len(pieces) > 1 else split_fields(pieces[0], size)
