@@ -5,10 +5,11 @@ from time import time
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+import orjson
 
 from hub.errors import AgentError, Busy, HubError, UnknownAgent
 from hub.ids import short
-from hub.messages import Chunk, Event, Id, RunError, RunFinished, RunStarted, Usage, WholeMessage
+from hub.messages import Chunk, Event, Id, Notice, Reset, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.protocols.reading import split_error
 from hub.protocols.sse import OneRun, chunk
 
@@ -171,6 +172,12 @@ def early_end(reason: str) -> Refusal:
     return Refusal(status, "server_error", message, None, reason)
 
 
+def gone() -> Refusal:
+    """Return what a client is told that asks for an answer again whose events were dropped."""
+    text = "the answer to this message is not kept any more: send the message under another key"
+    return Refusal(422, "invalid_request_error", text, None, "answer_gone")
+
+
 # --- what is answered -------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +247,11 @@ class OneAnswer(OneRun):
         if isinstance(body, RunFinished):
             return end(begin, body.stopReason, body.usage, self.wants_usage)
         return []
+
+    def answer(self, notice: Notice) -> bytes:
+        if not isinstance(notice, Reset):
+            return b""
+        return chunk(b"data: %b\n\n" % orjson.dumps(gone().body)) + chunk(DONE)
 
     def event(self, event: Event) -> bytes:
         ended = event.runId == self.run_id and isinstance(event.body, RunFinished)

@@ -16,6 +16,7 @@ from support.process import needs_curl
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import AgentError
+from hub.node.upkeep import expire
 from hub.protocols import openai_chat
 
 MODEL = '''
@@ -253,6 +254,21 @@ async def test_a_message_sent_again_with_its_key_is_said_once(client: AsyncOpenA
     assert answers == ["hello there"] * 2
     assert [said["content"] for said in await served.node.history("s1", 9)] == ["hello there"] * 2
     await client.chat.completions.create(model="model", messages=HELLO, extra_headers={"Idempotency-Key": '"no id"'})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_is_not_kept_any_more_is_no_empty_one(
+    client: AsyncOpenAI, served: Hub, stream: bool
+) -> None:
+    """It is an error, whole and in a stream."""
+    asked: Any = {"model": "model", "messages": HELLO, "extra_headers": {"X-Session-Id": "s1", "Idempotency-Key": "k1"}}
+    await client.chat.completions.create(**asked)
+    await expire(served.node, 2**60)
+    with pytest.raises(openai.APIError, match="is not kept any more") as told:
+        answer = await client.chat.completions.create(stream=stream, **asked)
+        async for _ in answer:
+            pass
+    assert told.value.code == "answer_gone"
 
 
 async def test_a_failure_in_a_session_is_told(client: AsyncOpenAI) -> None:

@@ -170,8 +170,10 @@ async def _in_session(request: web.Request, asked: Completion, command: Chat) ->
     said = await commands.ask(hub, who, command)
     if said.error is not None:
         raise AgentError(said.error.message, said.error.code)
-    name, reason = f"chatcmpl-{said.runId}", said.stopReason or "end_turn"
-    return web.json_response(mapping.completion(asked.model, name, said.content, reason, said.usage))
+    if said.stopReason is None:
+        raise mapping.gone()
+    name = f"chatcmpl-{said.runId}"
+    return web.json_response(mapping.completion(asked.model, name, said.content, said.stopReason, said.usage))
 
 
 TAG = "OpenAI"
