@@ -35,11 +35,11 @@ async def complete(
 async def _answering(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[Pieces]:
     if agent.full:
         raise Busy(f"agent {agent.id} gives as many answers as it may: try again later")
-    ended = asyncio.Event()
-    hub.node.completions.add(ended)
+    ended, completions = asyncio.Event(), hub.node.completions
     try:
-        async with answer(hub.node.places.take(agent), hub.limits, run) as pieces:
-            yield pieces
+        async with answer(hub.node.places.take(agent), hub.limits, run) as feed:
+            completions[ended] = feed
+            yield feed
     finally:
-        hub.node.completions.remove(ended)
+        completions.pop(ended, None)
         ended.set()

@@ -47,9 +47,7 @@ async def _texts(caller: Answering, run: RunView, agent_id: str, message: str) -
 
 
 @asynccontextmanager
-async def answer(
-    place: Place, limits: Limits, run: RunView, caller: Answering | None = None
-) -> AsyncIterator[AsyncIterator[TextOrFinish]]:
+async def answer(place: Place, limits: Limits, run: RunView, caller: Answering | None = None) -> AsyncIterator["Feed"]:
     """Let an agent answer at *place*, and release that place; the context is an iterator of its texts and its end.
 
     Iteration raises AgentError, with the code `timeout` if the agent takes longer than its limits. Leaving the context
@@ -162,9 +160,11 @@ class Feed:
         return bool(self._questions) or not self._room.is_set()
 
     def stop(self, reason: StopReason) -> None:
-        line = f"agent {self.run.agent} took longer than its time limit or its silence limit"
-        self._failure = AgentError(line, reason, retryable=True)
-        self.answering.cancel()
+        """End the answer for *reason*, when its code has stopped or after the grace time; twice is once."""
+        if self._failure is None and not self.over.is_set():
+            late = f"agent {self.run.agent} took longer than its time limit or its silence limit"
+            self._failure = AgentError("the hub ended" if reason == "aborted" else late, reason, retryable=True)
+            self.answering.cancel()
 
     def end(self, task: asyncio.Task[None]) -> None:
         error: BaseException | None = None if task.cancelled() else task.exception()

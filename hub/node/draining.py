@@ -14,7 +14,7 @@ log = structlog.get_logger()
 async def finish_runs(node: Node, seconds: float, hurry: asyncio.Event) -> None:
     """Give the running answers *seconds* to end, or until *hurry*; then end those that are left.
 
-    Answers that no session keeps are waited for, too; what is left of them ends with its connection.
+    Answers that no session keeps are waited for, too, and ended with `aborted`.
     """
     waits = [asyncio.create_task(_answered(node)), asyncio.create_task(hurry.wait())]
     try:
@@ -25,6 +25,8 @@ async def finish_runs(node: Node, seconds: float, hurry: asyncio.Event) -> None:
         await asyncio.gather(*waits, return_exceptions=True)
     for session in list(node.sessions.values()):
         session.schedule.drain()
+    for feed in node.completions.values():
+        feed.stop("aborted")
 
 
 async def _answered(node: Node) -> None:
@@ -36,7 +38,7 @@ async def _answered(node: Node) -> None:
 
 
 async def write_all(node: Node, seconds: float, hurry: asyncio.Event | None = None) -> None:
-    """Wait until no run goes on, and everything said is in the log.
+    """Wait until no run goes on, everything said is in the log, and who asked without a session has been told the end.
 
     After *hurry* no stopped run has its grace time.
     """
@@ -46,8 +48,10 @@ async def write_all(node: Node, seconds: float, hurry: asyncio.Event | None = No
             for session in list(node.sessions.values()):
                 await session.schedule.all_ended()
                 await session.outbox.emptied()
+            for ended in list(node.completions):
+                await ended.wait()
     except TimeoutError:
-        log.error("not everything that was said could be written to the log")
+        log.error("not everything that was said could be written")
     finally:
         if hurrying is not None:
             hurrying.cancel()
@@ -60,3 +64,5 @@ async def _abandon(node: Node, hurry: asyncio.Event) -> None:
     await asyncio.sleep(HURRY_SECONDS)
     for session in list(node.sessions.values()):
         session.schedule.abandon()
+    for feed in node.completions.values():
+        feed.answering.abandon()

@@ -14,6 +14,7 @@ from hub.delivery.pages import Pages
 from hub.delivery.registry import Registry
 from hub.delivery.transport import are_direct_writes_safe
 from hub.errors import Draining, SessionDeleted
+from hub.hosting.calls import Feed
 from hub.hosting.folder import Agents
 from hub.hosting.places import Places
 from hub.ids import Key, id_of
@@ -41,8 +42,8 @@ class Node:
     """Everything above, in one place.
 
     `draining` is set when the hub goes down: chats are refused from then on. `deletions` has the sessions that are
-    being deleted (see hub.node.deleting). `completions` has an event for each answer that no session keeps; it is set
-    when that has ended.
+    being deleted (see hub.node.deleting). `completions` has each answer that no session keeps, by an event
+    that is set when its client has been told the end.
     """
 
     settings: Settings
@@ -54,7 +55,7 @@ class Node:
     registry: Registry = attrs.field(init=False)
     fanout: Fanout = attrs.field(init=False)
     direct_writes: bool = False
-    completions: set[asyncio.Event] = attrs.Factory(set)
+    completions: dict[asyncio.Event, Feed] = attrs.Factory(dict)
     pace: Pace = attrs.field(init=False)
     places: Places = attrs.field(init=False)
     presence: PresenceTeller = attrs.field(init=False)

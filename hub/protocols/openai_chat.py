@@ -43,6 +43,7 @@ STATUS: dict[str, int] = {
     "agent_broken": 503,
     "storage_unavailable": 503,
     "timeout": 504,
+    "aborted": 503,
     "model_aborted": 502,
     "model_rate_limited": 429,
     "model_timeout": 504,

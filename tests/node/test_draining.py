@@ -95,6 +95,33 @@ async def test_running_answers_are_waited_for_until_the_last_has_ended(hub: Hub)
     assert not hub.node.completions
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_asked_without_a_session_is_told_that_the_hub_ended(hub: Hub, stream: bool) -> None:
+    """By the status, or in the stream before its `[DONE]`."""
+    await hub.start()
+    gate = str(hub.folder / "never")
+    body = {"model": "gated", "messages": [{"role": "user", "content": gate}], "stream": stream}
+
+    async def ask() -> tuple[int, str]:
+        async with http.post(f"{hub.url}/v1/chat/completions", json=body) as answer:
+            if stream:
+                await answer.content.readline()
+            heard.set()
+            return answer.status, await answer.text()
+
+    async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE):
+        heard = asyncio.Event()
+        asking = asyncio.create_task(ask())
+        await (heard.wait() if stream else eventually(lambda: hub.node.completions))
+        hub.node.drain()
+        await finish_runs(hub.node, 0, asyncio.Event())
+        await write_all(hub.node, PATIENCE)
+        assert not hub.node.completions
+        status, text = await asking
+    assert status == (200 if stream else 503) and '"code":"aborted"' in text.replace(" ", "")
+    assert text.endswith("data: [DONE]\n\n") == stream
+
+
 async def test_a_second_signal_ends_the_wait(hub: Hub) -> None:
     """What goes on is aborted."""
     await hub.start()
