@@ -43,7 +43,7 @@ def format_traceback(error: BaseException) -> str:
 def _format(error: BaseException) -> str:
     shown = traceback.TracebackException.from_exception(error)
     for one in _chain(shown):
-        frames = [frame for frame in one.stack if not _is_hub(frame.filename)] or list(one.stack)
+        frames = [frame for frame in one.stack if not _is_hub(frame.filename)]
         if len(frames) > 2 * FRAMES:
             frames = [*frames[:FRAMES], *frames[-FRAMES:]]
         one.stack = traceback.StackSummary.from_list(frames)

@@ -71,6 +71,25 @@ async def test_a_fault_is_logged_with_the_frames_of_the_author(process: HubProce
         process.said.clear()
 
 
+STARRED = """
+async def starred(message):
+    try:
+        raise ExceptionGroup("two", [ValueError("one"), KeyError("other")])
+    except* KeyError:
+        raise RuntimeError("again")
+    yield "not said"
+"""
+
+
+async def test_a_group_without_a_frame_of_the_author_shows_none_of_the_hub(process: HubProcess) -> None:
+    """As Python makes one of what `except*` leaves and raises."""
+    process.agent("starred.py", STARRED)
+    await process.start()
+    await ask(process, "starred")
+    await eventually(lambda: "RuntimeError: again" in process.log)
+    assert "/hub/" not in process.log[process.log.index("Traceback") :]
+
+
 ODD = """
 class Odd(SyntaxError):
     text = lineno = end_offset = property(lambda self: 1 / 0)
