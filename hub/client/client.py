@@ -157,8 +157,14 @@ class Client:
         answer = self._chats[ref] = Answer(
             frame=frame, reader=reader, cancel=lambda session, run: cancel(self, session, run)
         )
-        self.link.send(**frame)
+        self._send_chat(ref)
         return answer
+
+    def _send_chat(self, ref: int) -> None:
+        try:
+            self.link.send(**self._chats[ref].frame)
+        except Refusal as too_large:
+            self._chats.pop(ref).fail(too_large)
 
     def leave(self, session_id: str) -> None:
         feed = self._feeds.get(session_id)
@@ -243,8 +249,8 @@ class Client:
         """Send a command whose answer, or the loss of it, goes to *answered*; where there is no connection, neither."""
         if self.state == "live":
             ref = next(self._refs)
-            self._asked[ref] = answered
             self.link.send(ref=ref, **frame)
+            self._asked[ref] = answered
 
     def _opened(self, welcome: Welcome) -> None:
         """Ask for everything again, each from where it stands; then what was not accepted, in order."""
@@ -254,8 +260,8 @@ class Client:
         for feed in list(self._feeds.values()):
             if feed.kept or feed.runs:
                 self._join(feed)
-        for answer in self._chats.values():
-            self.link.send(**answer.frame)
+        for ref in list(self._chats):
+            self._send_chat(ref)
 
     def _heard(self, said: Event | Notice) -> None:
         if isinstance(said, Event):

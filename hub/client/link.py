@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import aiohttp
 import attrs
 import orjson
 
-from hub.client.failures import Closed
+from hub.client.failures import Closed, Refusal
 from hub.client.frames import Frames
 from hub.messages import Event, Notice, Welcome
 from hub.messages.codes import is_final
@@ -57,12 +58,20 @@ class Link:
     retry_after: float = 0.0
     _out: asyncio.Queue[bytes] = attrs.Factory(asyncio.Queue)
     _frames: Frames = attrs.Factory(Frames)
+    _frame_bytes: int = 0  # that the hub takes; known from its welcome
     _changed: asyncio.Event = attrs.Factory(asyncio.Event)
 
     def send(self, **frame: Any) -> None:
-        """Send a frame over the present connection; without one it is lost, as it would be on the way."""
+        """Send a frame over the present connection; without one it is lost, as it would be on the way.
+
+        Raises Refusal (`too_large`) for a frame for which the hub would close the connection.
+        """
+        data = orjson.dumps(frame)
         if self.state == "live":
-            self._out.put_nowait(orjson.dumps(frame))
+            if len(data) > self._frame_bytes:
+                line = f"the {frame['type']} has {len(data)} bytes, and the hub takes {self._frame_bytes}: send less"
+                raise Refusal("too_large", line)
+            self._out.put_nowait(data)
 
     async def states(self) -> AsyncIterator[State]:
         """Yield the state and each later one to its end; who is slow sees the last of several."""
@@ -187,7 +196,7 @@ class Link:
         """Pass a frame on; return the hub's heartbeat in seconds where it was the welcome."""
         said = self._frames.read(data)
         if isinstance(said, Welcome):
-            self.state = "live"
+            self.state, self._frame_bytes = "live", said.limits.get("frameBytes", sys.maxsize)
             self.opened(said)
             self._enter("live")
             return said.heartbeatMs / 1000

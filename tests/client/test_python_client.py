@@ -471,6 +471,19 @@ def test_waits_grow_from_a_quarter_of_a_second_to_fifteen() -> None:
     assert bounds == sorted(bounds) and bounds[-1] == LONGEST_DELAY
 
 
+async def test_what_the_hub_would_close_the_connection_for_is_not_sent(hub: Hub) -> None:
+    """A chat and a command that are too long are refused; the connection lives on."""
+    await hub.start(frame_bytes=2000)
+    async with connect(address(hub.port)) as client:
+        session = await client.session("s1", agent="echo")
+        with pytest.raises(Refusal, match="2000") as refused:
+            await session.ask("x" * 2000)
+        assert refused.value.code == "too_large"
+        with pytest.raises(Refusal, match="2000"):
+            await client.command(type="typing", sessionId="s" * 2000)
+        assert await session.ask("hello") == "hello "
+
+
 def test_close_codes_say_whether_to_connect_again() -> None:
     """As docs/protocol.md has it."""
     assert [code for code in range(1000, 5000) if is_final(code)] == [
