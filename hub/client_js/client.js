@@ -14,7 +14,7 @@ const isFinal = (code) => FINAL.has(code) || (code >= 4500 && code <= 4999)
 const RETRYABLE = new Set(['disconnected', 'busy', 'draining', 'internal', 'rate_limited', 'storage_unavailable', 'unavailable'])
 const WHOLE = new Set(['end_turn', 'max_tokens', 'refused', 'tool_calls'])
 // From hub/messages/pieces.py, as above.
-const CUT = ['content', 'text', 'value', 'data', 'source', 'parts', 'history', 'messages', 'delta', 'messageIds']
+const CUT = ['content', 'text', 'value', 'data', 'source', 'parts', 'history', 'messages', 'agents', 'delta', 'messageIds']
 const isPiece = (frame) => frame.more || (frame.ts !== undefined && frame.seq === undefined)
 const goesOn = (first, then) => first.type === then.type && first.messageId === then.messageId
 const SENT_AGAIN = new Set(['disconnected', 'draining']) // a chat that met these waits for the next connection

@@ -6,7 +6,7 @@ These frames follow each other on a connection, with no other frame between them
 from typing import Any
 
 # The fields that are cut, in a frame or inside its fields: texts, lists, and the source of a part.
-CUT = ("content", "text", "value", "data", "source", "parts", "history", "messages", "delta", "messageIds")
+CUT = ("content", "text", "value", "data", "source", "parts", "history", "messages", "agents", "delta", "messageIds")
 
 
 def is_piece(frame: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from hub.messages import (
     Subscribed,
     ToolCallArgs,
     UserMessage,
+    Welcome,
     WholeMessage,
 )
 from hub.messages.pieces import CUT
@@ -22,7 +23,7 @@ from hub.messages.pieces import CUT
 # What may come in several frames. Of STREAMED, only the last frame has the seq; of CONTINUED, all but the last also
 # have `more`. A whole message is of CONTINUED if it has parts or a stop reason.
 STREAMED = (Chunk, WholeMessage, Reasoning, ToolCallArgs, MessageRemoved)
-CONTINUED = (UserMessage, WholeMessage, Subscribed, Reset)
+CONTINUED = (UserMessage, WholeMessage, Welcome, Subscribed, Reset)
 LEAST = 64  # bytes of a piece, if the fields around it alone are longer than a frame
 
 

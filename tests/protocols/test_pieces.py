@@ -26,6 +26,7 @@ from hub.messages import (
     Subscribed,
     ToolCallArgs,
     UserMessage,
+    Welcome,
     WholeMessage,
 )
 from hub.protocols import open_sized
@@ -55,6 +56,15 @@ NOTICES: list[Notice] = [
     Subscribed(sessionId="s", epoch="e", seq=9, history=HISTORY, active=(), ref=5),
     Subscribed(sessionId="s", epoch="e", seq=9, history=({"messageId": "m", "content": TEXT, "parts": list(PARTS)},)),
     Reset(sessionId="s", reason="too_old", epoch="e", messages=HISTORY),
+    Welcome(
+        protocol="hubbub.v1",
+        hub={},
+        connectionId="c",
+        principal=ANN,
+        agents=tuple({"agentId": f"a{n}", "description": TEXT[:300]} for n in range(100)),
+        limits={},
+        heartbeatMs=1,
+    ),
 ]
 NAMES = ("plain", "hubbub.v1", "hubbub.events")
 
