@@ -203,6 +203,9 @@ async def test_a_stop_of_the_hub_is_said_as_it_is(hub: Hub, browser: Browser, tm
                 "The hub is shutting down. Answers that do not finish in time are stopped."
                 " Messages that wait are answered after a restart."
             )
+            assert await tab.page.locator(".happening").evaluate(  # all of it is seen
+                "it => [...it.children].every((one) => one.scrollWidth <= one.clientWidth && one.offsetWidth > 0)"
+            )
             await hub.stop()
             await hub.start()
             first = tab.page.get_by_role("article", name="gated").first
