@@ -1,6 +1,9 @@
 """Draw Markdown on a terminal, and leave out no part of the text."""
 
+import re
+
 from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markdown import CodeBlock, Markdown, MarkdownElement, TableElement
@@ -20,6 +23,21 @@ PARSER = (
 )
 WIDEST = 1_000_000  # columns: enough to measure the width that any table needs
 DEEPEST = 18  # levels: the parser leaves out text that is nested deeper than 20
+FORMULA = re.compile(r"\\\[.{1,1000}?\\\]|\\\(.{1,1000}?\\\)|\$\$.{1,1000}?\$\$", re.DOTALL)
+
+
+def _formula(state: StateInline, silent: bool) -> bool:
+    """Take a formula as text: its backslashes are no escapes, and its signs no Markdown."""
+    found = FORMULA.match(state.src, state.pos, state.posMax)
+    if found is None:
+        return False
+    if not silent:
+        state.push("text", "", 0).content = found[0]
+    state.pos = found.end()
+    return True
+
+
+PARSER.inline.ruler.before("escape", "formula", _formula)
 
 
 def markdown(text: str) -> RenderableType:

@@ -60,13 +60,19 @@ class Shallow extends Lexer {
   }
 }
 
-const FORMULA = /^(?:\\\[[^]{1,1000}?\\\]|\\\([^]{1,1000}?\\\))/
+const FORMULA = /^(?:\\\[[^]{1,1000}?\\\]|\\\([^]{1,1000}?\\\)|\$\$[^]{1,1000}?\$\$)/
 
 class Formulas extends Tokenizer {
-  /** A formula in \[ \] or \( \) is shown as it was written: its backslashes are no escapes. */
+  /** A formula in \[ \], \( \) or $$ $$ is shown as it was written: its backslashes are no escapes. */
   escape(text) {
     const [raw] = FORMULA.exec(text) ?? []
     return raw ? { type: 'escape', raw, text: raw } : super.escape(text)
+  }
+
+  /** Text ends where a formula may begin. */
+  inlineText(text) {
+    const at = text.indexOf('$$', 1)
+    return super.inlineText(at < 0 ? text : text.slice(0, at))
   }
 }
 

@@ -19,6 +19,10 @@ SAID = [
     ("<div>\nx\n</div>\n\n<!-- y -->", "<div>\nx\n</div>\n\n<!-- y -->"),
     # text with the special characters of Markdown
     ("a &lt; b &amp; \\*c\\* `\\*d &lt;`", "a < b & *c* \\*d &lt;"),
+    # formulas
+    (r"so \[ a_1 \\ b_2 \{c\} \] *is*", r"so \[ a_1 \\ b_2 \{c\} \] is"),
+    ("\\[\n\\frac{1}{2}\\,x\n\\] and \\(x\\,y\\)", "\\[\n\\frac{1}{2}\\,x\n\\] and \\(x\\,y\\)"),
+    (r"so $$\int_0^1 x\,dx *2* $$ *is*, for $5 *or* $$", r"so $$\int_0^1 x\,dx *2* $$ is, for $5 or $$"),
     # addresses
     ("git clone <https://a.example/b> c", "git clone <https://a.example/b> c"),
     ("[a](http://b.example/c)", "a (http://b.example/c)"),
@@ -57,6 +61,7 @@ SIGNS = [
     ")",
     "![",
     "\\",
+    "$$",
     "&",
     " ",
     "|-|",

@@ -31,9 +31,10 @@ assert.equal(
   shown('- [ ] x **y**\n- [x] z\n  1. [ ] deep'),
   '<ul><li><input></input> x <strong>y</strong></li><li><input></input> z<ol><li><input></input> deep</li></ol></li></ul>',
 )
-for (const formula of ['\\[ a_1 \\\\ b_2 \\{c\\} \\]', '\\(x\\)', '\\[\n\\frac{1}{2}\n\\]'])
+for (const formula of ['\\[ a_1 \\\\ b_2 \\{c\\} \\]', '\\(x\\)', '\\[\n\\frac{1}{2}\n\\]', '$$\\int_0^1 x\\,dx *2* $$'])
   assert.equal(shown(`so ${formula} *is*`), `<p>so ${formula} <em>is</em></p>`)
-assert.equal(shown('\\*a\\* \\[b \\#'), '<p>*a* [b #</p>')
+assert.equal(shown('\\*a\\* \\[b \\# $$$ *c* $$'), '<p>*a* [b # $$$ *c* $$</p>')
+assert.equal(shown('$5 *a* $$'), '<p>$5 <em>a</em> $$</p>')
 
 // Headings are in order, whatever their marks: each is at most one level below the one before.
 const levels = (it) =>
