@@ -77,6 +77,8 @@ async def fills(run: Run):
         "shape": {"enum": ["round", "flat"]},
         "size": {"type": "integer", "minimum": 1, "exclusiveMaximum": 10},
         "share": {"type": "number", "maximum": 0.5},
+        "rate": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 10},
+        "tags": {"type": "array", "items": {"type": "string"}},
         "code": {"type": "string", "maxLength": 3, "pattern": "[0-9]"},
     }
     schema = {"type": "object", "properties": fields, "required": ["size", "shape"]}
@@ -94,21 +96,38 @@ async def test_a_form_asks_for_what_its_schema_allows(hub: Hub, browser: Browser
         ask = tab.page.get_by_role("group", name="A question for you")
         await expect(ask.locator("strong")).to_have_text("below")
         await expect(ask.locator("li")).to_have_text(["a", "b"])
-        for name, wrong, right in (("size", "10", "9"), ("share", "0.6", "0.5"), ("code", "abc", "a1")):
+        message = "it => it.validationMessage"
+        for name, wrong, right, why in (
+            ("size", "10", "9", "The value must be less than 10."),
+            ("share", "0.6", "0.5", "0.5"),
+            ("rate", "10", "9.5", "The value must be less than 10."),
+            ("rate", "0", "0.5", "The value must be more than 0."),
+            ("code", "abc", "a1", ""),
+        ):
             field = ask.get_by_label(name)
             await field.fill(wrong)
             assert not await field.evaluate("it => it.checkValidity()")
             await ask.get_by_role("button", name="Answer", exact=True).click()
+            assert why in await field.evaluate(message)
             await field.fill(right)
             assert await field.evaluate("it => it.checkValidity()")
         await ask.get_by_role("button", name="Answer", exact=True).click()
         assert not await ask.get_by_label("shape").evaluate("it => it.checkValidity()")
         await ask.get_by_label("shape").select_option("flat")
+        labels = [" ".join(text.split()) for text in await ask.locator(".field > span").all_text_contents()]
+        optional = [f"{name} (optional)" for name in ("share", "rate", "tags", "code")]
+        assert labels == ["Colour of it (optional)", "shape", "size", *optional]
+        tags = ask.get_by_label("tags")
+        await expect(ask.locator("label", has_text="tags")).to_contain_text('As JSON, by the schema {"type":"array"')
+        await tags.fill('["a"')
         await ask.get_by_role("button", name="Answer", exact=True).click()
-        given = {"shape": "flat", "size": 9, "share": 0.5, "code": "a1"}
+        await expect(ask).to_contain_text("This is not valid JSON.")
+        await tags.fill('["a", "b"]')
+        await ask.get_by_role("button", name="Answer", exact=True).click()
+        given = {"shape": "flat", "size": 9, "share": 0.5, "rate": 0.5, "tags": ["a", "b"], "code": "a1"}
         await expect(tab.answers).to_have_text([repr(given)])
         await expect(ask.locator("dt")).to_have_text([*given])
-        await expect(ask.locator("dd")).to_have_text(["flat", "9", "0.5", "a1"])
+        await expect(ask.locator("dd")).to_have_text(["flat", "9", "0.5", "0.5", "ab", "a1"])
 
 
 COUNTS = """

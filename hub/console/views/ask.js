@@ -45,11 +45,8 @@ export const isText = ({ ask }) => kind(ask.responseSchema) === 'text'
 
 const FIELDS = { boolean: 'boolean', string: 'text', number: 'number', integer: 'number' }
 
-/** Return the kind of field for a schema; an object is a form if each of its properties has a simple field. */
-function kind(schema) {
-  if (schema?.type !== 'object' || !schema.properties) return simple(schema)
-  return Object.values(schema.properties).every((one) => simple(one) !== 'json') ? 'object' : 'json'
-}
+/** Return the kind of field for a schema; an object is a form with a simple field for each of its properties. */
+const kind = (schema) => (schema?.type === 'object' && schema.properties ? 'object' : simple(schema))
 
 const simple = (schema) => (!schema ? 'text' : Array.isArray(schema.enum) ? 'choice' : (FIELDS[schema.type] ?? 'json'))
 
@@ -96,22 +93,24 @@ function fields(schema, what) {
       field('value', { ...schema, title: t(what === 'json' ? 'asJson' : 'yourReply') }, what, true),
     ]
   return Object.entries(schema.properties).map(([name, one]) =>
-    field(name, { title: name, ...one }, kind(one), schema.required?.includes(name)),
+    field(name, { title: name, ...one }, simple(one), schema.required?.includes(name), simple(one) === 'json' && t('jsonBy', { schema: JSON.stringify(one) })),
   )
 }
 
-function field(name, schema, what, required) {
+function field(name, schema, what, required, hint) {
   const { title, description, enum: values, default: given } = schema
   const shared = { name, required }
   const made = {
     text: () => html`<input type="text" autocomplete="off" defaultValue=${given} ...${lengths(schema)} ...${shared} />`,
-    number: () => html`<input type="number" defaultValue=${given} ...${range(schema)} ...${shared} />`,
+    number: () => html`<input type="number" defaultValue=${given} ...${range(schema)} ...${outside(schema)} ...${shared} />`,
     boolean: () => html`<input type="checkbox" name=${name} defaultChecked=${given} />`,
     choice: () =>
       html`<select ...${shared}>${!(required && values.includes(given)) && html`<option value="">${t(required ? 'choose' : 'noChoice')}</option>`}${values.map((one, index) => html`<option value=${index} selected=${one === given}>${label(one)}</option>`)}</select>`,
     json: () => html`<textarea rows="4" spellcheck="false" defaultValue=${given === undefined ? undefined : JSON.stringify(given)} ...${shared}></textarea>`,
   }[what]()
-  return html`<label class="field" key=${name}><span>${title}</span>${made}${description && html`<small>${description}</small>`}</label>`
+  const optional = !required && what !== 'boolean' // a box is either checked or not
+  return html`<label class="field" key=${name}><span>${title}${optional && html` <small>${t('optional')}</small>`}</span>${made}
+    ${[description, hint].map((text) => text && html`<small>${text}</small>`)}</label>`
 }
 
 const lengths = ({ minLength, maxLength, pattern }) => ({
@@ -132,13 +131,23 @@ function range({ type, minimum, maximum, exclusiveMinimum, exclusiveMaximum, mul
   return { step: step ?? 'any', min: bound(minimum, exclusiveMinimum, 1), max: bound(maximum, exclusiveMaximum, -1) }
 }
 
+/** Say of a number at an excluded bound what is wanted: the browser would call the bound itself allowed. */
+const outside = ({ exclusiveMinimum, exclusiveMaximum }) => ({
+  onInput: ({ target }) => target.setCustomValidity(''),
+  onInvalid({ target }) {
+    if (target.value === '') return
+    if (Number(target.value) <= exclusiveMinimum) target.setCustomValidity(t('moreThan', { n: exclusiveMinimum }))
+    if (Number(target.value) >= exclusiveMaximum) target.setCustomValidity(t('lessThan', { n: exclusiveMaximum }))
+  },
+})
+
 /** The answer in a form, as its schema wants it; raises where JSON is none. */
 function read(form, schema) {
   const what = kind(schema)
   if (what !== 'object') return value(form.elements.value, schema, what)
   const given = Object.entries(schema.properties).map(([name, one]) => [
     name,
-    value(form.elements[name], one, kind(one)),
+    value(form.elements[name], one, simple(one)),
   ])
   return Object.fromEntries(given.filter(([, one]) => one !== undefined))
 }
