@@ -291,14 +291,38 @@ async def test_what_is_asked_in_others_chats_is_shown_and_can_be_answered(hub: H
         await screen.until("resolved False local", "you>", after="/answer no")
 
 
+FORM = {
+    "type": "object",
+    "properties": {"size": {"type": "integer", "exclusiveMaximum": 10}, "colour": {"enum": ["red", "blue"]}},
+    "required": ["size"],
+}
+FORMED = {"size": 9, "colour": "red"}
+
+
 @pytest.mark.parametrize(
     ("schema", "text", "wanted", "given"),
     [
         (None, " as it is ", "", "as it is"),
         ({"type": "string"}, "7", "", "7"),
         ({"type": "boolean"}, "N", "yes or no", False),
-        ({"type": "integer"}, "7", "a number", 7),
+        ({"type": "integer"}, "7", "a whole number", 7),
+        ({"type": "number", "minimum": 1, "exclusiveMaximum": 10}, "9.99", "a number, at least 1, less than 10", 9.99),
+        ({"type": "number", "multipleOf": 0.1}, "0.3", "a number, a multiple of 0.1", 0.3),
+        (
+            {"type": "string", "minLength": 1, "pattern": "[0-9]"},
+            "a1",
+            "a text, length at least 1, matching [0-9]",
+            "a1",
+        ),
+        ({"maxLength": 2}, "\U0001f44d" * 2, "a text, length at most 2", "\U0001f44d" * 2),
+        ({"type": "number", "maximum": "x"}, "7", "a number, at most x", 7),  # the schema is wrong
         ({"enum": ["red", 2]}, "2", "one of: red, 2", 2),
+        (
+            FORM,
+            '{"size": 9, "colour": "red"}',
+            f"as JSON, by the schema {json.dumps(FORM, separators=(',', ':'))}",
+            FORMED,
+        ),
         ({"type": "array"}, "[1]", 'as JSON, by the schema {"type":"array"}', [1]),
     ],
 )
@@ -317,6 +341,20 @@ def test_an_answer_is_what_its_schema_wants(schema: Any, text: str, wanted: str,
         ({"type": "number"}, "NaN"),
         ({"enum": ["red"]}, "blue"),
         ({"type": "object"}, "{"),
+        ({"type": "object"}, "[]"),
+        ({"type": "array"}, "{}"),
+        ({"type": "integer"}, "1.5"),
+        ({"type": "integer", "minimum": 1}, "0"),
+        ({"type": "number", "maximum": 0.5}, "0.6"),
+        ({"type": "number", "exclusiveMaximum": 10}, "10"),
+        ({"type": "number", "exclusiveMinimum": 0}, "0"),
+        ({"type": "number", "multipleOf": 0.1}, "0.35"),
+        ({"type": "string", "minLength": 2}, "a"),
+        ({"type": "string", "maxLength": 2}, "abc"),
+        ({"type": "string", "pattern": "[0-9]"}, "abc"),
+        (FORM, "{}"),
+        (FORM, '{"size": 10}'),
+        (FORM, '{"size": 9, "colour": "green"}'),
     ],
 )
 def test_what_is_no_answer_is_refused(schema: Any, text: str) -> None:
