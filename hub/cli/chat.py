@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import opened, public_url, watched
+from hub.cli.hubs import choose, opened, public_url, watched
 from hub.cli.keyboard import history, keys, quiet
 from hub.cli.markdown import markdown
 from hub.cli.questions import payload
@@ -37,9 +37,9 @@ HELP = """\
 Alt-Enter begins a new line, Enter sends. Ctrl-C stops an answer."""
 
 
-async def talk(url: str, agent: str, session: str | None) -> int:
+async def talk(url: str, agent: str | None, session: str | None) -> int:
     async with opened(url) as hub:
-        chat = Talk(hub=hub, url=url, agent=agent)
+        chat = Talk(hub=hub, url=url, agent=choose(hub, agent))
         async with watched(hub, lambda line: chat.say(Text(f"— {line} —", style="yellow"))):
             return await chat.run(session or f"s_{token_hex(6)}")
 

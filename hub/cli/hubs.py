@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from hub.cli.failures import CommandFailed
+from hub.cli.text import safe
 from hub.client import Client, Closed, Unreachable, connect
 from hub.text import cut, without_password
 
@@ -46,6 +47,17 @@ async def opened(url: str) -> AsyncIterator[Client]:
         yield client
     finally:
         await client.close()
+
+
+def choose(client: Client, named: str | None) -> str:
+    """Return the agent to talk to: the one that is named, else `main`, else the first that works, as in the console."""
+    states = {str(one["agentId"]): one["status"] for one in (client.welcome.agents if client.welcome else ())}
+    working = [agent for agent, state in states.items() if state == "ok"]
+    if named is not None and named not in states:
+        raise CommandFailed(f"there is no agent {safe(named)}; there are: {safe(', '.join(working) or 'none')}")
+    if named is None and "main" not in states and not working:
+        raise CommandFailed("this hub has no agent that works: put one into its agents folder")
+    return named or ("main" if "main" in states else working[0])
 
 
 @asynccontextmanager

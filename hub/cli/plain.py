@@ -11,7 +11,7 @@ from urllib.parse import quote
 import attrs
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import get, opened, public_url, watched
+from hub.cli.hubs import choose, get, opened, public_url, watched
 from hub.cli.questions import asks, closed
 from hub.cli.text import safe
 from hub.client import Answer, Failure
@@ -56,7 +56,7 @@ class Plain:
             self.write("\n")
 
 
-async def answer_once(url: str, agent: str, session: str | None, message: str) -> int:
+async def answer_once(url: str, agent: str | None, session: str | None, message: str) -> int:
     """Send one message, and write the answer; raises CommandFailed where it fails."""
     if not message.strip():
         raise CommandFailed("standard input is empty: there is nothing to say")
@@ -66,7 +66,7 @@ async def answer_once(url: str, agent: str, session: str | None, message: str) -
     assert whole is not None
     async with opened(url) as hub, watched(hub, _note):
         try:
-            answer = (await hub.session(session, agent=agent)).chat(message.rstrip("\n"))
+            answer = (await hub.session(session, agent=choose(hub, agent))).chat(message.rstrip("\n"))
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, stopping, whole)
             await _write(answer, f"{public_url(url)}/?session={session}")
         except Failure as failure:

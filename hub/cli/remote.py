@@ -51,11 +51,14 @@ url_option = click.option("--url", envvar=URL, callback=_place, metavar="URL", h
 
 
 @click.command()
-@click.argument("agent", default="main")
+@click.argument("agent", required=False)
 @click.option("--session", metavar="ID", help="The session to join; else a new one.")
 @url_option
-def chat(agent: str, session: str | None, url: str) -> None:
-    """Talk to AGENT (main). Not from a terminal, it reads one message and writes the answer."""
+def chat(agent: str | None, session: str | None, url: str) -> None:
+    """Talk to AGENT (main; without it, the first that works).
+
+    Not from a terminal, it reads one message and writes the answer.
+    """
     if sys.stdin.isatty() and sys.stdout.isatty():
         from hub.cli.chat import talk
 

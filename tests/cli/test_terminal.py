@@ -116,6 +116,17 @@ async def test_an_answer_is_shown_as_markdown(hub: Hub, tmp_path: Path) -> None:
         assert await screen.ended() == 0
 
 
+async def test_an_agent_that_is_not_there_is_refused_at_once(hub: Hub, tmp_path: Path) -> None:
+    """Where none is named, and there is no `main`, one talks to the first that works."""
+    await hub.start()
+    async with terminal(tmp_path, "chat", "nobody", *at(hub)) as screen:
+        assert await screen.ended() == 1
+        await screen.until("hubbub: there is no agent nobody; there are: echo, gated")
+        assert "you>" not in screen.text
+    async with terminal(tmp_path, "chat", *at(hub)) as screen:
+        await screen.until("echo in session", "you>")
+
+
 async def test_an_answer_that_is_longer_than_the_screen_is_whole_in_the_end(hub: Hub, tmp_path: Path) -> None:
     """Its end is shown while it grows; then all of it stands above the prompt, each line once."""
     hub.agent("long.py", LONG)
@@ -479,6 +490,19 @@ async def test_in_a_pipe_it_reads_a_message_and_writes_the_answer(hub: Hub) -> N
     ]
 
 
+async def test_in_a_pipe_the_agent_is_the_first_that_works(hub: Hub) -> None:
+    """In a hub without `main`. One without any says so."""
+    hub.agent("a_torn.py", "this is no Python")
+    await hub.start()
+    assert await piped(hub, "chat", said="hello") == Done(0, "hello \n", "")
+    await hub.stop()
+    for agent in ("echo", "gated"):
+        hub.agent(f"{agent}.py", "this is no Python")
+    await hub.start()
+    done = await piped(hub, "chat", said="hello")
+    assert done == Done(1, "", "hubbub: this hub has no agent that works: put one into its agents folder\n")
+
+
 async def test_in_a_pipe_the_answer_streams(hub: Hub, tmp_path: Path) -> None:
     """The first piece can be read before the second is said."""
     await hub.start()
@@ -506,7 +530,7 @@ async def test_in_a_pipe_text_is_without_control_sequences(hub: Hub) -> None:
     ("agent", "said", "out", "why"),
     [
         ("picky", "hi", "well, \n", "not␛[2J that"),
-        ("nobody", "hi", "", "there is no agent nobody"),
+        ("nobody", "hi", "", "there is no agent nobody; there are: echo, gated, picky\n"),
         ("echo", "\n", "", "standard input is empty"),
     ],
 )
