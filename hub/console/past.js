@@ -6,13 +6,17 @@ const SOON_MS = 400
 const ADDRESS = '/api/v1/sessions'
 const JSON_BODY = { 'Content-Type': 'application/json' }
 
+const LONGEST = 200 // code points of a title
+
 /** A name for a fork: that of its session with a number, the first that is free. */
 export function another(title, sessions) {
-  const base = cut(title.replace(/ \(\d+\)$/, ''), 190)
+  const base = title.replace(/ \(\d+\)$/, '')
   const taken = new Set(sessions.map((one) => one.title))
-  let number = 2
-  while (taken.has(`${base} (${number})`)) number++
-  return `${base} (${number})`
+  for (let number = 2; ; number++) {
+    const end = ` (${number})`
+    const name = cut(base, LONGEST - end.length) + end
+    if (!taken.has(name)) return name
+  }
 }
 
 export function past(ui, change) {
