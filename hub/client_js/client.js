@@ -22,6 +22,12 @@ const UNANSWERED = new Set(['typing', 'ping'])
 const HALF = /\\(?:(ud[89a-f]..)|.)/g // in JSON: a lone surrogate, or another escape
 const ID = /^[A-Za-z0-9._:@-]{1,128}$/
 
+/** A size in bytes for people, exactly, as in hub/limits.py. */
+function sizeText(size) {
+  if (size % 1024 ** 2 === 0) return `${size / 1024 ** 2} MiB`
+  return size % 1024 === 0 ? `${size / 1024} KiB` : `${size} bytes`
+}
+
 /** Join two pieces: append the fields that are cut; take the other fields from the second piece. */
 function join(first, then) {
   const whole = { ...first, ...then }
@@ -346,7 +352,7 @@ class Hub {
     const text = JSON.stringify({ ...command, ref }).replace(HALF, (escape, half) => (half ? '\ufffd' : escape))
     const most = this.limits.frameBytes
     if (text.length > most / 3 && new TextEncoder().encode(text).length > most) {
-      return done(undefined, new HubError('too_large', `a ${command.type} may have ${most} bytes`)) // else 1009
+      return done(undefined, new HubError('too_large', `a ${command.type} may have at most ${sizeText(most)}`)) // else 1009
     }
     if (!UNANSWERED.has(command.type)) this.#asked.set(ref, done)
     this.#link.send(text)

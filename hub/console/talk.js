@@ -188,8 +188,13 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
 
   async function takeBack(run) {
     await session.cancel(run.runId)
+    compose(run.asked?.text)
+  }
+
+  /** Put a text into the composer, before what is there. */
+  function compose(text) {
     const field = messageField()
-    if (run.asked && !field.value) field.value = run.asked.text
+    field.value = [text, field.value].filter(Boolean).join('\n\n')
     field.dispatchEvent(new Event('input'))
     field.focus()
   }
@@ -205,6 +210,11 @@ export function talk(hub, ui, change, { changed, removed, loaded, deleted }) {
       takeBack,
       stop: () => stop(false),
       stopAll: () => stop(true),
+      /** Write a message that was not sent once more. */
+      rewrite(item) {
+        take({ type: 'forgotten', clientMsgId: item.clientMsgId })
+        compose(item.text)
+      },
       retry(item) {
         take({ type: 'forgotten', clientMsgId: item.clientMsgId })
         chat(item.text)

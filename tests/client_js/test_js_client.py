@@ -194,7 +194,8 @@ async def test_a_refused_chat_says_why(network: Network) -> None:
     assert (await driver.until("error", id=1))["code"] == "unknown_agent"
     driver.do("session", sessionId="s2", agent="echo")
     driver.do("ask", id=2, sessionId="s2", message="x" * (1 << 20))
-    assert (await driver.until("error", id=2))["code"] == "too_large"
+    refused = await driver.until("error", id=2)
+    assert (refused["code"], refused["message"]) == ("too_large", "a chat may have at most 1 MiB")
     driver.do("ask", id=3, sessionId="s2", message="half \ud83d a character")
     assert (await driver.until("answer", id=3))["text"] == "half \N{REPLACEMENT CHARACTER} a character "
     await driver.close()

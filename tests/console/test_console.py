@@ -274,6 +274,23 @@ async def test_what_came_though_its_confirmation_was_lost_is_no_draft(hub: Hub, 
         await proxy.stop()
 
 
+async def test_a_message_that_is_too_long_is_written_again(hub: Hub, browser: Browser) -> None:
+    """Its limit is said for people, and its text goes back into the composer, before what is there."""
+    hub.limits = attrs.evolve(hub.limits, frame_bytes=4096)
+    await started(hub)
+    async with visit(browser, hub.url, "?agent=echo&session=s44") as tab:
+        await tab.say("long" * 1024)
+        mine = tab.page.get_by_role("article", name="You")
+        await expect(mine).to_contain_text("not sent: a chat may have at most 4 KiB")
+        await tab.field.fill("begun")
+        await mine.get_by_role("button", name="Edit").click()
+        await expect(mine).to_have_count(0)
+        await expect(tab.field).to_be_focused()
+        await expect(tab.field).to_have_value("long" * 1024 + "\n\nbegun")
+        await tab.say("short")
+        await expect(tab.answers).to_have_text(["short"])
+
+
 FULL = "Storage.prototype.setItem = () => { throw new DOMException('no room', 'QuotaExceededError') }"
 
 

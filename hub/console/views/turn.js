@@ -33,7 +33,8 @@ function note(item, act) {
   if (item.status === 'back') return html`<span>${t('takenBack')}</span>`
   if (item.status !== 'refused') return null
   return html`<span class="failed">${t('notSent', { message: item.error })}</span>
-    <button type="button" class="quiet" onClick=${() => act.retry(item)}>${t('retry')}</button>`
+    <button type="button" class="quiet" onClick=${() => act.retry(item)}>${t('retry')}</button>
+    <button type="button" class="quiet" onClick=${() => act.rewrite(item)}>${t('edit')}</button>`
 }
 
 class Editor extends Component {
