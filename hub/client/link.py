@@ -12,6 +12,7 @@ import orjson
 
 from hub.client.failures import Closed, Refusal
 from hub.client.frames import Frames
+from hub.limits import size_text
 from hub.messages import Event, Notice, Welcome
 from hub.messages.codes import is_final
 
@@ -69,8 +70,8 @@ class Link:
         data = orjson.dumps(frame)
         if self.state == "live":
             if len(data) > self._frame_bytes:
-                line = f"the {frame['type']} has {len(data)} bytes, and the hub takes {self._frame_bytes}: send less"
-                raise Refusal("too_large", line)
+                most = size_text(self._frame_bytes)
+                raise Refusal("too_large", f"the {frame['type']} is larger than {most}, the most that the hub takes")
             self._out.put_nowait(data)
 
     async def states(self) -> AsyncIterator[State]:

@@ -476,7 +476,7 @@ async def test_what_the_hub_would_close_the_connection_for_is_not_sent(hub: Hub)
     await hub.start(frame_bytes=2000)
     async with connect(address(hub.port)) as client:
         session = await client.session("s1", agent="echo")
-        with pytest.raises(Refusal, match="2000") as refused:
+        with pytest.raises(Refusal, match="2000 bytes") as refused:
             await session.ask("x" * 2000)
         assert refused.value.code == "too_large"
         with pytest.raises(Refusal, match="2000"):
