@@ -792,7 +792,7 @@ async def test_a_place_that_cannot_be_is_refused(tmp_path: Path) -> None:
     """A file where the folder should be is one clear line."""
     (tmp_path / "data").write_text("in the way")
     log = SqliteLog(f"sqlite:///{tmp_path}/data/hub.db", Limits(), Seams())
-    with pytest.raises(LogUnusable, match="cannot be used as a log"):
+    with pytest.raises(LogUnusable, match="cannot be made, because a file is in its place"):
         await log.start(lambda session, events: None)
     await log.close()
 
