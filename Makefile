@@ -41,9 +41,10 @@ bench: .venv/.bench-$(KEY) ## measure the hub beside its peers, under 10 minutes
 screenshots: .venv/.test-$(KEY) ## take the console's pictures for docs/images; needs Chromium
 	@$(BIN)/python scripts/screenshots $(ARGS)
 
-lint: .venv/.lint-$(KEY) ## black, isort, flake8
+lint: .venv/.lint-$(KEY) ## black, isort, flake8, codespell
 	$(BIN)/python -m black --quiet --check --diff -l 120 $(CODE)
 	$(BIN)/python -m isort --check $(CODE) && $(BIN)/python -m flake8 $(CODE)
+	$(BIN)/codespell $(CODE) docs .ci *.md setup.cfg Makefile
 
 types: .venv/.lint-$(KEY) ## mypy
 	$(BIN)/python -m mypy
