@@ -184,19 +184,9 @@ class Plan:
         session = append.key
         for i, m in append.messages:
             author = (m.author.id, m.author.name) if m.author else (None, None)
-            row: tuple[Any, ...] = (
-                session,
-                m.messageId,
-                first + i,
-                self.now,
-                m.role,
-                m.agentId,
-                m.runId,
-                *author,
-                m.content,
-            )
-            row += (_or_null(m.parts), _or_null(m.metadata), m.userMessageId, m.stopReason, _or_null(m.error))
-            self.rows["messages"] += row
+            head = (session, m.messageId, first + i, self.now, m.role, m.agentId, m.runId, *author)
+            body = (m.content, _or_null(m.parts), _or_null(m.metadata), m.userMessageId, m.stopReason)
+            self.rows["messages"] += (*head, *body, _or_null(m.error))
         for r in append.saved:
             self.rows["runs"] += (session, r.runId, r.after, to_json(r))
         self.ended += ((session, run) for run in append.ended)
