@@ -17,7 +17,7 @@ from hub.sessions.chats import Taken
 from hub.sessions.hosts import SessionHost
 from hub.sessions.once import Once
 from hub.sessions.outbox import Outbox, OutboxState, landing
-from hub.sessions.run import Run
+from hub.sessions.run import ActiveRun
 from hub.sessions.schedule import Schedule
 
 
@@ -110,7 +110,7 @@ class Admission:
         if self.outbox.state is OutboxState.BACKING_OFF:
             raise self.outbox.unwritable(**about)
 
-    def _check_room(self, chat: Chat, agent: Agent, starts: bool, run: Run) -> None:
+    def _check_room(self, chat: Chat, agent: Agent, starts: bool, run: ActiveRun) -> None:
         waiting = self.schedule.waiting
         try:
             if chat.ifBusy == "reject" and (self.schedule.running or len(waiting) > 1):
@@ -130,7 +130,7 @@ class Admission:
     def _busy(self, chat: Chat, line: str) -> Busy:
         return Busy(line, sessionId=self.channel.id, clientMsgId=chat.clientMsgId, retryAfterMs=1000)
 
-    def _landed(self, replaced: list[Run], run: Run, new: bool, seq: int | StorageUnavailable) -> None:
+    def _landed(self, replaced: list[ActiveRun], run: ActiveRun, new: bool, seq: int | StorageUnavailable) -> None:
         """The chat is in the log, or was refused: then its run never was. *new* says that it has a message."""
         if isinstance(seq, int):
             self.host.counts.chats += new
@@ -142,7 +142,7 @@ class Admission:
             self.schedule.remove(run)
         self.schedule.changed()
 
-    async def _when_kept(self, chat: Chat, run: Run, starts: bool, kept: "asyncio.Future[int]") -> Accepted:
+    async def _when_kept(self, chat: Chat, run: ActiveRun, starts: bool, kept: "asyncio.Future[int]") -> Accepted:
         seq = await kept
         ids = (self.channel.id, run.record.userMessageId, run.id)
         waiting = self.schedule.waiting

@@ -16,7 +16,7 @@ from hub.storage.blobs import Files
 from hub.storage.log import Log
 
 if TYPE_CHECKING:
-    from hub.sessions.run import Run
+    from hub.sessions.run import ActiveRun
     from hub.sessions.session import Session
 
 
@@ -49,11 +49,11 @@ class RunOwner(Protocol):
     outbox: Outbox
     shelf: Shelf
 
-    async def history(self, run: "Run") -> Sequence[Past]:
+    async def history(self, run: "ActiveRun") -> Sequence[Past]:
         """Return what was said before."""
 
     def questions_changed(self) -> None:
         """A question of a run was kept, or closed."""
 
-    def over(self, run: "Run") -> None:
+    def over(self, run: "ActiveRun") -> None:
         """The run's end is in the log; called once."""

@@ -30,7 +30,7 @@ from hub.messages import (
 from hub.sessions import stopping
 from hub.sessions.chats import Taken, digest
 from hub.sessions.outbox import Item, landing
-from hub.sessions.run import Run
+from hub.sessions.run import ActiveRun
 from hub.sessions.session import Session
 from hub.storage.log import SessionStore
 
@@ -132,7 +132,7 @@ async def _stop(session: Session, message_id: str, stays: int = 0) -> tuple[Sequ
         said += [one for run in runs for one in run.message_ids]
 
 
-def _runs(session: Session, found: Sequence[Message]) -> list[Run]:
+def _runs(session: Session, found: Sequence[Message]) -> list[ActiveRun]:
     asked = {message.messageId for message in found if message.role == "user"}
     return [run for run in (*session.queue, *session.runs.values()) if run.record.userMessageId in asked]
 

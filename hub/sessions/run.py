@@ -24,7 +24,7 @@ SLICE_SECONDS = 0.005  # a generator that never waits is given back to the loop 
 
 
 class RunState(Enum):
-    """Where a run stands; see Run, where the edges are drawn."""
+    """Where a run stands; see ActiveRun, where the edges are drawn."""
 
     QUEUED = auto()
     STARTING = auto()
@@ -43,7 +43,7 @@ EDGES = {
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
-class Run:
+class ActiveRun:
     """One answer of one agent to one message. All methods are called in the loop.
 
         QUEUED ------ start(): `run_started` is given to the log --------> STARTING

@@ -14,7 +14,7 @@ from hub.messages import RunStarted
 from hub.sessions.hosts import SessionHost
 from hub.sessions.outbox import Item, Outbox
 from hub.sessions.past import past
-from hub.sessions.run import Run, RunState
+from hub.sessions.run import ActiveRun, RunState
 from hub.sessions.shelf import shelf
 from hub.storage.records import RunRecord
 
@@ -32,8 +32,8 @@ class Schedule:
     host: SessionHost
     outbox: Outbox
     changed: Callable[[], None]
-    running: dict[str, Run] = attrs.Factory(dict)
-    waiting: list[Run] = attrs.Factory(list)
+    running: dict[str, ActiveRun] = attrs.Factory(dict)
+    waiting: list[ActiveRun] = attrs.Factory(list)
     turn: asyncio.Lock = attrs.Factory(asyncio.Lock)
     draining: bool = False
     _is_drained: bool = False
@@ -45,14 +45,14 @@ class Schedule:
 
     # --- what its runs need of it (RunOwner) ------------------------------------------------------------------------
 
-    async def history(self, run: Run) -> Sequence[Past]:
+    async def history(self, run: ActiveRun) -> Sequence[Past]:
         waiting = [run.record, *(other.record for other in self.waiting)]
         return await past(self.host.log.sessions, self.channel.key, waiting, self.host.limits)
 
     def questions_changed(self) -> None:
         self.changed()
 
-    def over(self, run: Run) -> None:
+    def over(self, run: ActiveRun) -> None:
         self.remove(run)
         self.changed()
 
@@ -62,18 +62,18 @@ class Schedule:
         """Return whether a run goes on here, or waits."""
         return run_id in self.running or any(run.id == run_id for run in self.waiting)
 
-    def must_wait(self, run: Run) -> bool:
+    def must_wait(self, run: ActiveRun) -> bool:
         """Return whether a waiting run must go on waiting: for its agent's runs, or, if one of two is wide, for any."""
         before = [*self.running.values(), *self.waiting[: self.waiting.index(run)]]
         return any(
             run.record.wide or other.record.wide or other.record.agentId == run.record.agentId for other in before
         )
 
-    def make_run(self, record: RunRecord, agent: Agent | None) -> Run:
+    def make_run(self, record: RunRecord, agent: Agent | None) -> ActiveRun:
         """Return a run of this session that neither goes on nor waits yet."""
-        return Run(record=record, agent=agent, host=self.host, owner=self)
+        return ActiveRun(record=record, agent=agent, host=self.host, owner=self)
 
-    def start(self, run: Run, *first: Item) -> None:
+    def start(self, run: ActiveRun, *first: Item) -> None:
         """Let a waiting run go on; its agent is called when `run_started` is in the log, in one commit with *first*."""
         self.waiting.remove(run)
         self.running[run.id] = run
@@ -111,7 +111,7 @@ class Schedule:
                 self.start(run)
         self.host.places.wait(self, full)
 
-    def remove(self, run: Run) -> None:
+    def remove(self, run: ActiveRun) -> None:
         """Forget a run, tell those who wait for its end, and start what waited for it."""
         self.running.pop(run.id, None)
         if run in self.waiting:

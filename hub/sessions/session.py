@@ -13,7 +13,7 @@ from hub.sessions.hosts import SessionHost
 from hub.sessions.once import Once
 from hub.sessions.outbox import Outbox
 from hub.sessions.questions import Questions
-from hub.sessions.run import Run
+from hub.sessions.run import ActiveRun
 from hub.sessions.schedule import Schedule
 
 
@@ -53,12 +53,12 @@ class Session:
         return self.channel.id
 
     @property
-    def runs(self) -> dict[str, Run]:
+    def runs(self) -> dict[str, ActiveRun]:
         """The runs that go on, by id."""
         return self.schedule.running
 
     @property
-    def queue(self) -> list[Run]:
+    def queue(self) -> list[ActiveRun]:
         """The runs that wait, in order."""
         return self.schedule.waiting
 
@@ -96,7 +96,7 @@ class Session:
         return State(sessionId=self.id, state=state, active=active, queue=queue, interrupts=open_ or None)
 
 
-def _short(run: Run) -> dict[str, str]:
+def _short(run: ActiveRun) -> dict[str, str]:
     record = run.record
     return {
         "runId": record.runId,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hub.errors import NotRunning
-from hub.sessions.run import Run
+from hub.sessions.run import ActiveRun
 from hub.sessions.schedule import Schedule
 
 
@@ -26,7 +26,7 @@ def cancel(schedule: Schedule, run_id: str | None, queued: bool) -> tuple[str, .
     return tuple(run.id for run in chosen)
 
 
-async def end(schedule: Schedule, runs: Sequence[Run]) -> None:
+async def end(schedule: Schedule, runs: Sequence[ActiveRun]) -> None:
     """Stop runs, and return when their ends are in the log; raises StorageUnavailable where that cannot be."""
     for run in runs:
         run.stop("cancelled")

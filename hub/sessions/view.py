@@ -5,17 +5,15 @@ from typing import TYPE_CHECKING
 
 from hub.errors import AgentError
 from hub.hosting.calls import call_from
-from hub.hosting.contract import Past, Reply
-from hub.hosting.contract import Run as RunView
-from hub.hosting.contract import Shelf
+from hub.hosting.contract import Past, Reply, Run, Shelf
 from hub.ids import id_of
 from hub.messages import Interrupt
 
 if TYPE_CHECKING:
-    from hub.sessions.run import Run
+    from hub.sessions.run import ActiveRun
 
 
-def view(run: "Run", past: Sequence[Past]) -> RunView:
+def view(run: "ActiveRun", past: Sequence[Past]) -> Run:
     """Return what the agent's code gets; it may use it from any task, and after the run has ended."""
     record, owner = run.record, run.owner
 
@@ -28,7 +26,7 @@ def view(run: "Run", past: Sequence[Past]) -> RunView:
             raise AgentError("the answer has ended: nothing is kept any more")
         return await owner.shelf.keep(name, type, data)
 
-    return RunView(
+    return Run(
         id=record.runId,
         agent=record.agentId,
         session=id_of(record.key),

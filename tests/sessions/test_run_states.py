@@ -1,4 +1,4 @@
-"""The states of a run, in a hub that is used as clients use it: each edge that is drawn in Run, and no other."""
+"""The states of a run, in a hub that is used as clients use it: each edge that is drawn in ActiveRun, and no other."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from support.hub import Client, Hub
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
-from hub.sessions.run import EDGES, Run, RunState
+from hub.sessions.run import EDGES, ActiveRun, RunState
 from hub.storage.log import Done
 from hub.storage.records import Append
 
@@ -45,13 +45,13 @@ QUEUED, STARTING, RUNNING, ENDING, ENDED = RunState
 def paths(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Path]]:
     """The states through which each run goes, by its id; the first edge that is not drawn fails the test."""
     paths: dict[str, Path] = {}
-    enter = Run._enter
+    enter = ActiveRun._enter
 
-    def entered(run: Run, state: RunState) -> None:
+    def entered(run: ActiveRun, state: RunState) -> None:
         paths.setdefault(run.id, [run.state]).append(state)
         enter(run, state)
 
-    monkeypatch.setattr(Run, "_enter", entered)
+    monkeypatch.setattr(ActiveRun, "_enter", entered)
     yield paths
     for path in paths.values():
         assert all(after in EDGES[before] for before, after in zip(path, path[1:])), path
@@ -98,7 +98,7 @@ async def cancel(hub: Hub) -> None:
     await client.until_type("cancelling")
 
 
-def only(hub: Hub) -> Run:
+def only(hub: Hub) -> ActiveRun:
     (run,) = hub.node.sessions["s1"].runs.values()
     return run
 
