@@ -10,7 +10,7 @@ from hub.commands.outcome import outcome
 from hub.errors import BadFrame, Draining
 from hub.hosting.hosted import Agent
 from hub.messages import Accepted, Chat, Outcome
-from hub.sessions.session import Session
+from hub.sessions.session import LiveSession
 
 DEFAULT_AGENT = "main"
 
@@ -31,7 +31,7 @@ async def chat(hub: Hub, who: Principal, command: Chat, client: Client | None = 
     return accepted
 
 
-def _let_hear(client: Client, session: Session, command: Chat, accepted: Accepted) -> None:
+def _let_hear(client: Client, session: LiveSession, command: Chat, accepted: Accepted) -> None:
     """Answer a chat, and let its sender hear the session, in one step."""
     admit(client, session.channel, accepted)
     if command.stream is False:
@@ -83,7 +83,7 @@ async def follow(
 
 
 async def _follow(
-    session: Session,
+    session: LiveSession,
     run_id: str,
     start: int,
     opener: RunOpener,

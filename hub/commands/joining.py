@@ -9,10 +9,10 @@ from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
 from hub.ids import Key
 from hub.messages import Accepted, Command, Subscribed
-from hub.sessions.session import Session
+from hub.sessions.session import LiveSession
 
 ResetReason = Literal["epoch_changed", "too_old", "past_head"]
-Answer = Callable[[Session], Subscribed]
+Answer = Callable[[LiveSession], Subscribed]
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def admit(client: Client, channel: Channel, accepted: Accepted, before: int = 1)
 def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] | None) -> Answer:
     """Return what makes the answer to *command*, when the session is at hand."""
 
-    def answer(session: Session) -> Subscribed:
+    def answer(session: LiveSession) -> Subscribed:
         return Subscribed(
             sessionId=session.id,
             epoch=session.channel.epoch,
@@ -61,7 +61,7 @@ def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] |
 
 
 async def join(
-    client: Client, session: Session, after: int | None, epoch: str | None, answer: Answer | None = None
+    client: Client, session: LiveSession, after: int | None, epoch: str | None, answer: Answer | None = None
 ) -> None:
     """Subscribe a client from its cursor. If the cursor does not fit, send a reset and subscribe as a new client."""
     channel, node = session.channel, client.hub.node

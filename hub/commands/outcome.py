@@ -17,11 +17,11 @@ from hub.messages import (
     Usage,
     WholeMessage,
 )
-from hub.sessions.session import Session
+from hub.sessions.session import LiveSession
 from hub.storage.log import EventStore
 
 
-async def outcome(store: EventStore, session: Session, accepted: Accepted) -> Outcome:
+async def outcome(store: EventStore, session: LiveSession, accepted: Accepted) -> Outcome:
     """Return what a run that has ended said, and how it ended, from the log; raises SessionDeleted."""
     channel, reading = session.channel, _Reading()
     cursor = max(accepted.seq, channel.floor)

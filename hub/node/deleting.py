@@ -14,7 +14,7 @@ from hub.ids import Key
 from hub.messages import Error
 from hub.node.node import Node
 from hub.sessions import stopping
-from hub.sessions.session import Session
+from hub.sessions.session import LiveSession
 
 TOGETHER = 64  # sessions that are deleted at a time
 
@@ -67,7 +67,7 @@ async def _is_kept(node: Node, key: Key) -> bool:
         return True
 
 
-def _is_there(session: Session | None) -> bool:
+def _is_there(session: LiveSession | None) -> bool:
     """Say whether a session exists, or is about to; one that is only listened to does not."""
     return session is not None and (session.channel.epoch is not None or not session.silent)
 
@@ -101,7 +101,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
         node.tidy(key)
 
 
-async def _is_older(session: Session, before: int) -> bool:
+async def _is_older(session: LiveSession, before: int) -> bool:
     """Tell whether the last message is from before *before*; no other comes in any more."""
     await session.outbox.settled()
     last = await session.host.log.sessions.last_messages(session.key, 1, most=maxsize)
@@ -113,7 +113,7 @@ def _notice(session: str) -> Error:
     return Error(code=SessionDeleted.code, message=text, sessionId=session)
 
 
-async def _end(session: Session) -> None:
+async def _end(session: LiveSession) -> None:
     """End what waits, then what runs; wait until each end is in the log and handed to the listeners."""
     with suppress(NotRunning):
         stopping.cancel(session.schedule, None, queued=True)
@@ -127,7 +127,7 @@ async def _end(session: Session) -> None:
         ) from None
 
 
-async def _let_hear(session: Session) -> None:
+async def _let_hear(session: LiveSession) -> None:
     """Let those who are a little behind hear the ends; who does not read goes without."""
     channel = session.channel
     with suppress(TimeoutError):

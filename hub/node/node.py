@@ -25,7 +25,7 @@ from hub.node.recovering import recover_runs
 from hub.observe.counters import Counts
 from hub.seams import Seams
 from hub.sessions.pace import Pace
-from hub.sessions.session import Session
+from hub.sessions.session import LiveSession
 from hub.settings import Settings
 from hub.storage.blobs import Files
 from hub.storage.log import Log
@@ -59,11 +59,11 @@ class Node:
     pace: Pace = attrs.field(init=False)
     places: Places = attrs.field(init=False)
     presence: PresenceTeller = attrs.field(init=False)
-    sessions: dict[Key, Session] = attrs.Factory(dict)
+    sessions: dict[Key, LiveSession] = attrs.Factory(dict)
     draining: bool = False
     ready: bool = False
     deletions: dict[Key, asyncio.Task[bool]] = attrs.Factory(dict)
-    _loads: dict[Key, asyncio.Task[Session]] = attrs.Factory(dict)
+    _loads: dict[Key, asyncio.Task[LiveSession]] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
@@ -138,7 +138,7 @@ class Node:
     # --- sessions ---------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def use(self, key: Key) -> AsyncIterator[Session]:
+    async def use(self, key: Key) -> AsyncIterator[LiveSession]:
         """Hold a session in memory, also one in which nothing is kept. Raises SessionDeleted while it is deleted."""
         if key in self.deletions:
             raise SessionDeleted(id_of(key))
@@ -150,7 +150,7 @@ class Node:
             session.holders -= 1
             self.tidy(key)
 
-    async def there(self, key: Key) -> Session:
+    async def there(self, key: Key) -> LiveSession:
         """Return a session in memory; one load at a time per id. It stays there until the next await."""
         while (session := self.sessions.get(key)) is None:
             task = self._loads.get(key)
@@ -160,7 +160,7 @@ class Node:
             task.result()  # raises what the load raised
         return session
 
-    async def make(self, session: Session) -> bool:
+    async def make(self, session: LiveSession) -> bool:
         """Let a session exist that the caller holds, where nothing was kept in it yet; return whether it was made.
 
         Raises SessionDeleted for one that is being deleted, or has been while the caller held it.
@@ -171,7 +171,7 @@ class Node:
         session.channel.epoch = session.channel.epoch or head.epoch
         return is_new
 
-    async def _load(self, key: Key) -> Session:
+    async def _load(self, key: Key) -> LiveSession:
         try:
             head = await self.log.sessions.find(key)
             channel = (
@@ -179,7 +179,7 @@ class Node:
                 if head is None
                 else Channel(key=key, epoch=head.epoch, head=head.seq, floor=head.floor)
             )
-            session = Session(channel=channel, host=self)
+            session = LiveSession(channel=channel, host=self)
             session.schedule.draining = self.draining
             self.sessions[key] = session
             # Whoever waits for this task finds the session before anything else may tidy it away.
@@ -204,7 +204,7 @@ class Node:
         if session is not None:
             self.fanout.deliver(session.channel, events)
 
-    def session_changed(self, session: Session) -> None:
+    def session_changed(self, session: LiveSession) -> None:
         self.fanout.tell(session.channel, session.state)
         self.tidy(session.key)
 

@@ -3,7 +3,7 @@
 from hub.hosting.hosted import Agent
 from hub.messages import Message, RunFinished, RunStarted, Told, WholeMessage
 from hub.sessions.outbox import Item, landing
-from hub.sessions.session import Session
+from hub.sessions.session import LiveSession
 
 
 def place(agent: Agent) -> str:
@@ -11,7 +11,7 @@ def place(agent: Agent) -> str:
     return f"agent:{agent.id}"
 
 
-async def broadcast(session: Session, agent: Agent, content: str) -> Told:
+async def broadcast(session: LiveSession, agent: Agent, content: str) -> Told:
     """Say *content* as a run of *agent* that is over at once; return when it is kept.
 
     So whoever hears the agent's answers hears it in the same way, and once. Raises Draining, SessionDeleted and

@@ -17,7 +17,7 @@ from hub.storage.log import Log
 
 if TYPE_CHECKING:
     from hub.sessions.run import ActiveRun
-    from hub.sessions.session import Session
+    from hub.sessions.session import LiveSession
 
 
 class SessionHost(Protocol):
@@ -36,7 +36,7 @@ class SessionHost(Protocol):
     @property
     def counts(self) -> Counts: ...
 
-    def session_changed(self, session: "Session") -> None:
+    def session_changed(self, session: "LiveSession") -> None:
         """The session's runs, queue or questions have changed: tell those who hear it."""
 
     def tidy(self, key: Key) -> None:

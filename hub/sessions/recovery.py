@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemoved, WholeMessage
 from hub.sessions.outbox import Item
-from hub.sessions.session import Session
+from hub.sessions.session import LiveSession
 from hub.storage.log import EventStore
 from hub.storage.records import RunRecord
 
@@ -35,7 +35,7 @@ class Left:
             self.questions.pop(body.interruptId, None)
 
 
-async def recover(session: Session, records: Sequence[RunRecord]) -> None:
+async def recover(session: LiveSession, records: Sequence[RunRecord]) -> None:
     """Take up the runs of a session that have not ended, in order.
 
     Raises StorageUnavailable if the log cannot say what the started ones said; then none is taken up.
@@ -50,7 +50,7 @@ async def recover(session: Session, records: Sequence[RunRecord]) -> None:
     session.schedule.next()
 
 
-def abort(session: Session, records: Sequence[RunRecord]) -> None:
+def abort(session: LiveSession, records: Sequence[RunRecord]) -> None:
     """End the started runs of a session whose log cannot be read (`aborted`), without what they said and asked.
 
     Those that wait have said nothing, and wait on.
@@ -64,7 +64,7 @@ def abort(session: Session, records: Sequence[RunRecord]) -> None:
     session.schedule.next()
 
 
-def _recover_started(session: Session, record: RunRecord, found: Left) -> None:
+def _recover_started(session: LiveSession, record: RunRecord, found: Left) -> None:
     agent = next((agent for agent in session.host.agents.all() if agent.id == record.agentId and not agent.error), None)
     if agent is None or not agent.marks.restartable or record.attempt > 1:
         run = session.schedule.make_run(record, None)

@@ -31,11 +31,11 @@ from hub.sessions import stopping
 from hub.sessions.chats import Taken, digest
 from hub.sessions.outbox import Item, landing
 from hub.sessions.run import ActiveRun
-from hub.sessions.session import Session
+from hub.sessions.session import LiveSession
 from hub.storage.log import SessionStore
 
 
-async def edit(session: Session, command: Edit, author: Author, default: str) -> Accepted:
+async def edit(session: LiveSession, command: Edit, author: Author, default: str) -> Accepted:
     """Say another message in a message's place; return when it is kept. *default* answers what nobody answered yet."""
     chat = Chat(
         message=command.message,
@@ -50,7 +50,7 @@ async def edit(session: Session, command: Edit, author: Author, default: str) ->
     )
 
 
-async def _edit(session: Session, command: Edit, chat: Chat, author: Author, said: str, default: str) -> Accepted:
+async def _edit(session: LiveSession, command: Edit, chat: Chat, author: Author, said: str, default: str) -> Accepted:
     async with session.admission.alone(chat):
         found = await _trail(session, command.messageId)
         if found[0].role != "user":
@@ -63,7 +63,7 @@ async def _edit(session: Session, command: Edit, chat: Chat, author: Author, sai
     return await accepted
 
 
-async def regenerate(session: Session, command: Regenerate, author: Author) -> Accepted:
+async def regenerate(session: LiveSession, command: Regenerate, author: Author) -> Accepted:
     """Have a message answered anew; return when its new run is kept."""
     chat = Chat(message="", clientMsgId=command.clientMsgId, ref=command.ref)
     said = digest(chat, "regenerate", command.messageId, command.agentId)
@@ -72,7 +72,7 @@ async def regenerate(session: Session, command: Regenerate, author: Author) -> A
     )
 
 
-async def _regenerate(session: Session, command: Regenerate, chat: Chat, author: Author, said: str) -> Accepted:
+async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, author: Author, said: str) -> Accepted:
     async with session.admission.alone(chat):
         found = await _trail(session, command.messageId, stays=1)
         if found[0].role == "assistant":
@@ -92,7 +92,7 @@ def _ids(messages: Sequence[Message]) -> list[str]:
     return [message.messageId for message in messages]
 
 
-def _wrong(session: Session, line: str) -> WrongMessage:
+def _wrong(session: LiveSession, line: str) -> WrongMessage:
     return WrongMessage(line, sessionId=session.id)
 
 
@@ -100,7 +100,7 @@ def _unknown(session_id: str, message_id: str) -> UnknownMessage:
     return UnknownMessage(f"session {session_id} has no finished message {message_id}", sessionId=session_id)
 
 
-async def _trail(session: Session, message_id: str, stays: int = 0) -> Sequence[Message]:
+async def _trail(session: LiveSession, message_id: str, stays: int = 0) -> Sequence[Message]:
     """Return a message and all after it, as the history is when this returns; to be used before the next await.
 
     Raises WrongMessage where more than `taken_messages` of them would go; the first *stays* are not taken back.
@@ -120,7 +120,7 @@ async def _trail(session: Session, message_id: str, stays: int = 0) -> Sequence[
         return found
 
 
-async def _stop(session: Session, message_id: str, stays: int = 0) -> tuple[Sequence[Message], list[str]]:
+async def _stop(session: LiveSession, message_id: str, stays: int = 0) -> tuple[Sequence[Message], list[str]]:
     """Stop the runs of a message and of those after it; return what `_trail` does, and the ids of what they said."""
     said: list[str] = []
     while True:
@@ -132,12 +132,12 @@ async def _stop(session: Session, message_id: str, stays: int = 0) -> tuple[Sequ
         said += [one for run in runs for one in run.message_ids]
 
 
-def _runs(session: Session, found: Sequence[Message]) -> list[ActiveRun]:
+def _runs(session: LiveSession, found: Sequence[Message]) -> list[ActiveRun]:
     asked = {message.messageId for message in found if message.role == "user"}
     return [run for run in (*session.queue, *session.runs.values()) if run.record.userMessageId in asked]
 
 
-async def _answered(session: Session, found: Sequence[Message]) -> tuple[str | None, list[str]]:
+async def _answered(session: LiveSession, found: Sequence[Message]) -> tuple[str | None, list[str]]:
     """Return the agent that answers the first of *found*, did, or failed to; None where none was asked.
 
     And, where it failed, the ids of the answers that are to go beside *found*.
@@ -151,7 +151,7 @@ async def _answered(session: Session, found: Sequence[Message]) -> tuple[str | N
     return next(iter(silent.values()), None), [*silent]
 
 
-async def _silent(session: Session, found: Sequence[Message]) -> dict[str, str | None]:
+async def _silent(session: LiveSession, found: Sequence[Message]) -> dict[str, str | None]:
     """Return the answers after the first of *found* that ended without a word, and stand: their ids and agents."""
     spoke = {message.runId for message in found}
     silent: dict[str, str | None] = {}
@@ -181,7 +181,7 @@ async def history(store: SessionStore, key: Key, command: Fork, limits: Limits) 
     raise WrongMessage(line, sessionId=command.sessionId)
 
 
-async def copy(session: Session, messages: Sequence[Message]) -> None:
+async def copy(session: LiveSession, messages: Sequence[Message]) -> None:
     """Let a session in which nothing was said begin with *messages*, kept in one commit; raises SessionExists.
 
     Their runs are the other session's, and stay there.

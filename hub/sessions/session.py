@@ -18,7 +18,7 @@ from hub.sessions.schedule import Schedule
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
-class Session:
+class LiveSession:
     """A conversation: its listeners, its outbox, its runs, and what lets chats in. *holders* keep it in memory."""
 
     channel: Channel
