@@ -21,7 +21,7 @@ log = structlog.get_logger()
 Landed = Callable[[int | StorageUnavailable], None]
 
 
-class Piece(Event, eq=False, kw_only=True):
+class PendingChunk(Event, eq=False, kw_only=True):
     """A chunk on its way to the log: *kept* hears of its bytes when it is there, *more* has what joins it till then."""
 
     kept: Callable[[int], None]
@@ -120,9 +120,9 @@ class Outbox:
     at_rest: Callable[[], None]
     state: OutboxState = IDLE
     history_version: int = 0
-    _pending: list[Item | Piece] = attrs.Factory(list)
-    _in_flight: list[Item | Piece] = attrs.Factory(list)
-    _tails: dict[str, Piece] = attrs.Factory(dict)
+    _pending: list[Item | PendingChunk] = attrs.Factory(list)
+    _in_flight: list[Item | PendingChunk] = attrs.Factory(list)
+    _tails: dict[str, PendingChunk] = attrs.Factory(dict)
     _timer: asyncio.TimerHandle | None = None
     _frame_end: float = float("-inf")  # when chunks alone may go again
     _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
@@ -193,7 +193,7 @@ class Outbox:
         if tail is not None and tail.size + size <= self.limits.chunk_bytes:
             tail.join(text, size)
             return
-        piece, now = Piece(agent, run, Chunk(message_id, text, offset), kept=kept, size=size), self._loop.time()
+        piece, now = PendingChunk(agent, run, Chunk(message_id, text, offset), kept=kept, size=size), self._loop.time()
         # The most usual: it goes alone, and at once. It is in no _tails, so nothing joins what is on its way. IDLE has
         # no timer, so _enter() is spared.
         if self.state is IDLE and now >= self._frame_end:
@@ -245,7 +245,7 @@ class Outbox:
         """Append what may go now."""
         self._enter(OutboxState.RETRYING if self.state is OutboxState.BACKING_OFF else IN_FLIGHT)
         items = self._in_flight = self._take()
-        pieces = [item for item in items if isinstance(item, Piece)]
+        pieces = [item for item in items if isinstance(item, PendingChunk)]
         if pieces:  # a run's start does not make its first chunk wait
             # Where chunks are left that are full already, waiting longer joins nothing.
             joined = not self._pending and any(piece.more is not None for piece in pieces)
@@ -254,14 +254,14 @@ class Outbox:
             piece.close()
         self.store.append(_append(self.key, items), self._landed)
 
-    def _take(self) -> list[Item | Piece]:
+    def _take(self) -> list[Item | PendingChunk]:
         """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
-        taken: list[Item | Piece] = []
-        kept: list[Item | Piece] = []
+        taken: list[Item | PendingChunk] = []
+        kept: list[Item | PendingChunk] = []
         said: set[str | None] = set()
         held: set[str | None] = set()
         for item in self._pending:
-            chunk = isinstance(item, Piece)
+            chunk = isinstance(item, PendingChunk)
             if item.runId in held or (chunk and item.runId in said):
                 held.add(item.runId)
                 kept.append(item)
@@ -282,7 +282,7 @@ class Outbox:
             return
         chunks = True
         for item in items:
-            if isinstance(item, Piece):
+            if isinstance(item, PendingChunk):
                 item.kept(item.size)
             else:
                 chunks = False
@@ -305,7 +305,7 @@ class Outbox:
         except Exception:
             log.exception("one who waited for the log failed", session=self.key, kind=item.body.type)
 
-    def _failed(self, items: list[Item | Piece], reason: Exception) -> None:
+    def _failed(self, items: list[Item | PendingChunk], reason: Exception) -> None:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
         refused = [item for item in items if isinstance(item, Item) and item.refusable]
         is_first = self.state is not OutboxState.RETRYING
@@ -330,7 +330,7 @@ class Outbox:
             self.at_rest()
 
 
-def _append(key: Key, items: list[Item | Piece]) -> Append:
+def _append(key: Key, items: list[Item | PendingChunk]) -> Append:
     """Return what is written in one commit with these events."""
     messages: list[tuple[int, Message]] = []
     saved: list[RunRecord] = []
@@ -338,7 +338,7 @@ def _append(key: Key, items: list[Item | Piece]) -> Append:
     chats: list[tuple[int, KeptChat]] = []
     removed: list[str] = []
     for index, item in enumerate(items):
-        if isinstance(item, Piece):
+        if isinstance(item, PendingChunk):
             continue
         messages += [(index, message) for message in item.messages]
         saved += item.saved
