@@ -2,7 +2,7 @@
 
 from hub.hosting.hosted import Agent
 from hub.messages import Message, RunFinished, RunStarted, Told, WholeMessage
-from hub.sessions.outbox import Item, landing
+from hub.sessions.outbox import PendingEvent, landing
 from hub.sessions.session import LiveSession
 
 
@@ -20,8 +20,8 @@ async def broadcast(session: LiveSession, agent: Agent, content: str) -> Told:
     session.admission.check_open()
     run_id, message_id = session.host.seams.new_id("r"), session.host.seams.new_id("m")
 
-    def item(body: RunStarted | WholeMessage | RunFinished, message: Message | None = None) -> Item:
-        return Item(agent.id, run_id, body, messages=(message,) if message else (), refusable=True)
+    def item(body: RunStarted | WholeMessage | RunFinished, message: Message | None = None) -> PendingEvent:
+        return PendingEvent(agent.id, run_id, body, messages=(message,) if message else (), refusable=True)
 
     said = item(
         WholeMessage(message_id, content),

@@ -9,7 +9,7 @@ import orjson
 from hub.ids import Key
 from hub.messages import Accepted, Author, Chat, Message, MessageRemoved, RemovalReason, UserMessage
 from hub.messages.parts import plain
-from hub.sessions.outbox import Item
+from hub.sessions.outbox import PendingEvent
 from hub.storage.records import KeptChat, RunRecord
 
 
@@ -48,11 +48,13 @@ def record(
     )
 
 
-def items(chat: Chat, run: RunRecord, starts: bool, said: str, taken: Taken | None) -> list[Item]:
+def items(chat: Chat, run: RunRecord, starts: bool, said: str, taken: Taken | None) -> list[PendingEvent]:
     """Return what goes to the log, in order; the last one's seq is the chat's. *said* is its digest."""
     given = []
     if taken is not None:
-        given.append(Item(None, None, MessageRemoved(taken.ids, taken.reason), removed=taken.ids, refusable=True))
+        given.append(
+            PendingEvent(None, None, MessageRemoved(taken.ids, taken.reason), removed=taken.ids, refusable=True)
+        )
     if taken is None or taken.again is None:
         given.append(_message(chat, run))
     last = given[-1]
@@ -68,7 +70,7 @@ def items(chat: Chat, run: RunRecord, starts: bool, said: str, taken: Taken | No
     return given
 
 
-def _message(chat: Chat, run: RunRecord) -> Item:
+def _message(chat: Chat, run: RunRecord) -> PendingEvent:
     author, message_id = run.author, run.userMessageId
     body = UserMessage(
         messageId=message_id,
@@ -88,7 +90,7 @@ def _message(chat: Chat, run: RunRecord) -> Item:
         parts=run.parts,
         metadata=run.metadata,
     )
-    return Item(None, None, body, messages=(kept,), refusable=True)
+    return PendingEvent(None, None, body, messages=(kept,), refusable=True)
 
 
 def accepted(

@@ -42,7 +42,7 @@ class PendingChunk(Event, eq=False, kw_only=True):
             self.body.content = "".join(self.more)
 
 
-class Item(Event, eq=False, kw_only=True):
+class PendingEvent(Event, eq=False, kw_only=True):
     """Any other event on its way to the log, with what is written in the same commit.
 
     A refusable item is given up where the log cannot be written; every other one is tried again until it is.
@@ -57,7 +57,7 @@ class Item(Event, eq=False, kw_only=True):
     refusable: bool = False
 
 
-def landing(item: Item, landed: Landed = lambda seq: None) -> "asyncio.Future[int]":
+def landing(item: PendingEvent, landed: Landed = lambda seq: None) -> "asyncio.Future[int]":
     """Return what waits for an item, of which *landed* is told first."""
     kept: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -120,8 +120,8 @@ class Outbox:
     at_rest: Callable[[], None]
     state: OutboxState = IDLE
     history_version: int = 0
-    _pending: list[Item | PendingChunk] = attrs.Factory(list)
-    _in_flight: list[Item | PendingChunk] = attrs.Factory(list)
+    _pending: list[PendingEvent | PendingChunk] = attrs.Factory(list)
+    _in_flight: list[PendingEvent | PendingChunk] = attrs.Factory(list)
     _tails: dict[str, PendingChunk] = attrs.Factory(dict)
     _timer: asyncio.TimerHandle | None = None
     _frame_end: float = float("-inf")  # when chunks alone may go again
@@ -140,7 +140,7 @@ class Outbox:
     def changing(self) -> bool:
         """Tell whether something is on its way that will change the history."""
         there = (*self._in_flight, *self._pending)
-        return any(isinstance(item, Item) and (item.messages or item.removed) for item in there)
+        return any(isinstance(item, PendingEvent) and (item.messages or item.removed) for item in there)
 
     async def settled(self) -> None:
         """Wait until the log's history is as what was said makes it; raises StorageUnavailable where it cannot be."""
@@ -173,7 +173,7 @@ class Outbox:
 
     # --- what comes -------------------------------------------------------------------------------------------------
 
-    def put(self, *items: Item) -> None:
+    def put(self, *items: PendingEvent) -> None:
         """Queue events that are not chunks; they go in one append, together with whatever waits."""
         for item in items:
             if item.runId is not None:
@@ -236,7 +236,7 @@ class Outbox:
             self._enter(IDLE)
             return
         wait = self._frame_end - self._loop.time()
-        if wait > 0 and not any(isinstance(item, Item) for item in self._pending):
+        if wait > 0 and not any(isinstance(item, PendingEvent) for item in self._pending):
             self._enter(OutboxState.WAITING, wait, self._flush)
         else:
             self._flush()
@@ -254,10 +254,10 @@ class Outbox:
             piece.close()
         self.store.append(_append(self.key, items), self._landed)
 
-    def _take(self) -> list[Item | PendingChunk]:
+    def _take(self) -> list[PendingEvent | PendingChunk]:
         """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
-        taken: list[Item | PendingChunk] = []
-        kept: list[Item | PendingChunk] = []
+        taken: list[PendingEvent | PendingChunk] = []
+        kept: list[PendingEvent | PendingChunk] = []
         said: set[str | None] = set()
         held: set[str | None] = set()
         for item in self._pending:
@@ -297,7 +297,7 @@ class Outbox:
         if not chunks and self.empty:  # where chunks land alone their run goes on
             self.at_rest()
 
-    def _tell(self, item: Item, seq: int | StorageUnavailable) -> None:
+    def _tell(self, item: PendingEvent, seq: int | StorageUnavailable) -> None:
         """Say what became of an item; where that fails, the rest of the session must go on all the same."""
         try:
             if item.landed is not None:
@@ -305,9 +305,9 @@ class Outbox:
         except Exception:
             log.exception("one who waited for the log failed", session=self.key, kind=item.body.type)
 
-    def _failed(self, items: list[Item | PendingChunk], reason: Exception) -> None:
+    def _failed(self, items: list[PendingEvent | PendingChunk], reason: Exception) -> None:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
-        refused = [item for item in items if isinstance(item, Item) and item.refusable]
+        refused = [item for item in items if isinstance(item, PendingEvent) and item.refusable]
         is_first = self.state is not OutboxState.RETRYING
         # Before anyone is told: what a refusal sets going waits for the next try, where it can still be forgotten.
         self._pending = [item for item in items if item not in refused] + self._pending
@@ -330,7 +330,7 @@ class Outbox:
             self.at_rest()
 
 
-def _append(key: Key, items: list[Item | PendingChunk]) -> Append:
+def _append(key: Key, items: list[PendingEvent | PendingChunk]) -> Append:
     """Return what is written in one commit with these events."""
     messages: list[tuple[int, Message]] = []
     saved: list[RunRecord] = []

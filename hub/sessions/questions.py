@@ -12,7 +12,7 @@ from hub.hosting.contract import Reply
 from hub.ids import Key, id_of
 from hub.limits import Limits, size_text
 from hub.messages import Interrupt, InterruptResolved
-from hub.sessions.outbox import Item, Outbox, OutboxState
+from hub.sessions.outbox import Outbox, OutboxState, PendingEvent
 from hub.storage.log import EventStore, RunStore
 from hub.storage.records import KeptChat
 
@@ -46,7 +46,7 @@ class Questions:
     changed: Callable[[], None]
     open: dict[str, Question] = attrs.Factory(dict)
     _shut: bool = False
-    _then: Callable[[list[Item]], None] | None = None
+    _then: Callable[[list[PendingEvent]], None] | None = None
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     @property
@@ -75,7 +75,9 @@ class Questions:
         # For no principal, under the question's id: a late answer finds where it was asked, also after a restart.
         kept = KeptChat(principal="", clientMsgId=interrupt.id, digest="", messageId=interrupt.id, runId=self.run)
         self.between()
-        self.outbox.put(Item(self.agent, self.run, interrupt, chat=kept, landed=lambda _: self._asked(question)))
+        self.outbox.put(
+            PendingEvent(self.agent, self.run, interrupt, chat=kept, landed=lambda _: self._asked(question))
+        )
         try:
             return await question.reply
         except asyncio.CancelledError:
@@ -108,7 +110,7 @@ class Questions:
         question.taken = asyncio.Event()
         kept: asyncio.Future[None] = self._loop.create_future()
         body = InterruptResolved(interrupt_id, reply.status, reply.by, reply.payload)
-        item = Item(self.agent, self.run, body, refusable=True)
+        item = PendingEvent(self.agent, self.run, body, refusable=True)
         item.landed = lambda seq: self._answered(question, reply, kept, seq)
         self.outbox.put(item)
         await kept
@@ -151,8 +153,8 @@ class Questions:
         self.outbox.put(self._closing(question))
         self.changed()
 
-    def _closing(self, question: Question) -> Item:
-        return Item(self.agent, self.run, InterruptResolved(question.interrupt.id, "cancelled"))
+    def _closing(self, question: Question) -> PendingEvent:
+        return PendingEvent(self.agent, self.run, InterruptResolved(question.interrupt.id, "cancelled"))
 
     # --- the end of the run -----------------------------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ class Questions:
         """Ask and take no more; what is open is closed with the run's end."""
         self._shut = True
 
-    def close(self, then: Callable[[list[Item]], None]) -> None:
+    def close(self, then: Callable[[list[PendingEvent]], None]) -> None:
         """Give *then* what closes the open questions, as soon as no answer is on its way to the log."""
         self.shut()
         self._then = then

@@ -6,7 +6,7 @@ import attrs
 from msgspec.structs import replace
 
 from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemoved, WholeMessage
-from hub.sessions.outbox import Item
+from hub.sessions.outbox import PendingEvent
 from hub.sessions.session import LiveSession
 from hub.storage.log import EventStore
 from hub.storage.records import RunRecord
@@ -76,7 +76,7 @@ def _recover_started(session: LiveSession, record: RunRecord, found: Left) -> No
         return
     removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *found.texts])), "restarted")
     bodies = [*(InterruptResolved(name, "cancelled") for name in found.questions), removed]
-    session.outbox.put(*(Item(record.agentId, record.runId, body) for body in bodies))
+    session.outbox.put(*(PendingEvent(record.agentId, record.runId, body) for body in bodies))
     run = session.schedule.make_run(
         replace(record, messageId=session.host.seams.new_id("m"), attempt=record.attempt + 1), agent
     )

@@ -29,7 +29,7 @@ from hub.messages import (
 )
 from hub.sessions import stopping
 from hub.sessions.chats import Taken, digest
-from hub.sessions.outbox import Item, landing
+from hub.sessions.outbox import PendingEvent, landing
 from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
 from hub.storage.log import SessionStore
@@ -190,7 +190,7 @@ async def copy(session: LiveSession, messages: Sequence[Message]) -> None:
         if session.channel.head:
             raise SessionExists(f"session {session.id} is there already: fork into a new one", sessionId=session.id)
         items = [
-            Item(one.agentId, None, _body(one), messages=(attrs.evolve(one, runId=None),), refusable=True)
+            PendingEvent(one.agentId, None, _body(one), messages=(attrs.evolve(one, runId=None),), refusable=True)
             for one in messages
         ]
         kept = landing(items[-1])

@@ -14,7 +14,7 @@ from hub.hosting.output import pieces
 from hub.ids import id_of
 from hub.messages import Fault, RunError, RunFinished, StopReason
 from hub.sessions.hosts import RunOwner, SessionHost
-from hub.sessions.outbox import Item
+from hub.sessions.outbox import PendingEvent
 from hub.sessions.questions import Questions
 from hub.sessions.speech import Speech
 from hub.sessions.view import view
@@ -240,8 +240,8 @@ class ActiveRun:
         agent, items = self.record.agentId, []
         if error is not None:
             said = RunError(error.code, error.message, error.retryable, error.retry_after_ms)
-            items.append(Item(agent, self.id, said))
-        end = Item(agent, self.id, RunFinished(last_id, reason, self.speech.finish.usage))
+            items.append(PendingEvent(agent, self.id, said))
+        end = PendingEvent(agent, self.id, RunFinished(last_id, reason, self.speech.finish.usage))
         fault = None if error is None else Fault(error.code, error.message)
         # A chat that is cancelled in the queue is taken back: no answer has begun.
         end.messages = () if reason == "cancelled" and not has_begun else self.speech.history(reason, fault)

@@ -12,7 +12,7 @@ from hub.hosting.contract import Past, Shelf
 from hub.hosting.hosted import Agent
 from hub.messages import RunStarted
 from hub.sessions.hosts import SessionHost
-from hub.sessions.outbox import Item, Outbox
+from hub.sessions.outbox import Outbox, PendingEvent
 from hub.sessions.past import past
 from hub.sessions.run import ActiveRun, RunState
 from hub.sessions.shelf import shelf
@@ -73,13 +73,13 @@ class Schedule:
         """Return a run of this session that neither goes on nor waits yet."""
         return ActiveRun(record=record, agent=agent, host=self.host, owner=self)
 
-    def start(self, run: ActiveRun, *first: Item) -> None:
+    def start(self, run: ActiveRun, *first: PendingEvent) -> None:
         """Let a waiting run go on; its agent is called when `run_started` is in the log, in one commit with *first*."""
         self.waiting.remove(run)
         self.running[run.id] = run
         run.start()
         record = run.record = replace(run.record, state="started")
-        started = Item(
+        started = PendingEvent(
             record.agentId,
             run.id,
             RunStarted(record.messageId, record.attempt),

@@ -29,7 +29,7 @@ from hub.messages import (
 )
 from hub.messages.parts import Parts, Plain, plain
 from hub.pools import hub_work
-from hub.sessions.outbox import Item, Outbox
+from hub.sessions.outbox import Outbox, PendingEvent
 from hub.text import cut
 
 
@@ -137,7 +137,7 @@ class Speech:
         self.texts.append(self._message(content, parts))
         body = WholeMessage(self.message_id, content, parts)
         self.pending += size
-        self.outbox.put(Item(self.agent, self.run, body, landed=lambda _: self._landed(size)))
+        self.outbox.put(PendingEvent(self.agent, self.run, body, landed=lambda _: self._landed(size)))
         self.message_id = self.new_id("m")
 
     def _parts_of(self, whole: Whole) -> Plain | None:
@@ -167,7 +167,7 @@ class Speech:
         else:
             self.pause()
         self.pending += size
-        self.outbox.put(Item(self.agent, self.run, body, landed=lambda _: self._landed(size)))
+        self.outbox.put(PendingEvent(self.agent, self.run, body, landed=lambda _: self._landed(size)))
 
     async def _shortened(self, result: ToolCallResult) -> ToolCallResult:
         content, limits = result.content, self.limits

@@ -12,7 +12,7 @@ from support.payloads import PAYLOADS
 
 from hub.ids import Key
 from hub.messages import Author, Message, RunFinished, RunStarted, ToolCallEnd, ToolCallStart, UserMessage, WholeMessage
-from hub.sessions.outbox import Item, landing
+from hub.sessions.outbox import PendingEvent, landing
 
 pytestmark = needs_browser
 
@@ -135,11 +135,13 @@ async def write_turns(hub: Hub, name: str, count: int) -> None:
             asked = UserMessage(messageId=question, author=LOCAL, content=f"question {number}")
             said = WholeMessage(messageId=answer, content=f"answer {number}")
             bodies = (RunStarted(answer), ToolCallStart(f"t{number}", "look"), ToolCallEnd(f"t{number}"), said)
-            end = Item("echo", run, RunFinished(answer, "end_turn"), messages=(kept("assistant", said, "echo", run),))
+            end = PendingEvent(
+                "echo", run, RunFinished(answer, "end_turn"), messages=(kept("assistant", said, "echo", run),)
+            )
             landed = landing(end)
             session.outbox.put(
-                Item(None, None, asked, messages=(kept("user", asked),)),
-                *(Item("echo", run, body) for body in bodies),
+                PendingEvent(None, None, asked, messages=(kept("user", asked),)),
+                *(PendingEvent("echo", run, body) for body in bodies),
                 end,
             )
             if number % 100 == 99:

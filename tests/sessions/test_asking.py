@@ -16,7 +16,7 @@ from hub.commands import table as commands
 from hub.errors import AlreadyResolved, StorageUnavailable
 from hub.messages import Ok, Resume, UserMessage
 from hub.node.draining import finish_runs, write_all
-from hub.sessions.outbox import Item, OutboxState, landing
+from hub.sessions.outbox import OutboxState, PendingEvent, landing
 from hub.storage.log import Done
 from hub.storage.records import Append
 
@@ -547,14 +547,15 @@ async def test_one_who_fails_at_what_the_log_says_takes_nobody_along(hub: Hub, r
 
     held = Held(hub)
     items = [
-        Item(None, None, UserMessage(messageId=f"m{n}", author=ANN, content="hello"), refusable=True) for n in range(2)
+        PendingEvent(None, None, UserMessage(messageId=f"m{n}", author=ANN, content="hello"), refusable=True)
+        for n in range(2)
     ]
     waits = [landing(items[0], fails), landing(items[1])]
     outbox.put(*items)
     held.let_go(refuse)
     told = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), PATIENCE)
     assert [isinstance(seq, StorageUnavailable) for seq in told] == [refuse, refuse]
-    later = Item(None, None, UserMessage(messageId="m2", author=ANN, content="later"))
+    later = PendingEvent(None, None, UserMessage(messageId="m2", author=ANN, content="later"))
     kept = landing(later)
     outbox.put(later)
     assert await asyncio.wait_for(kept, PATIENCE)

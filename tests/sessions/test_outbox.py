@@ -13,7 +13,7 @@ from hub.limits import Limits
 from hub.messages import Chunk, Event, Message, RunFinished
 from hub.observe.load import ThreadLoad
 from hub.seams import Seams
-from hub.sessions.outbox import Item, Outbox, OutboxState, landing
+from hub.sessions.outbox import Outbox, OutboxState, PendingEvent, landing
 from hub.sessions.pace import MOST, Pace
 from hub.storage.log import Done
 from hub.storage.records import Append
@@ -63,7 +63,7 @@ class Speaker:
 
     async def end(self) -> list[str]:
         """End the run; return the texts of its events."""
-        end = Item("main", "r", RunFinished("m", "end_turn"))
+        end = PendingEvent("main", "r", RunFinished("m", "end_turn"))
         kept = landing(end)
         self.outbox.put(end)
         last = await asyncio.wait_for(kept, PATIENCE)
@@ -189,8 +189,8 @@ def held(log: SqliteLog) -> HeldLog:
     return HeldLog(log)
 
 
-def event(refusable: bool = False, run: str = "r") -> Item:
-    return Item("main", run, RunFinished("m", "end_turn"), refusable=refusable)
+def event(refusable: bool = False, run: str = "r") -> PendingEvent:
+    return PendingEvent("main", run, RunFinished("m", "end_turn"), refusable=refusable)
 
 
 async def test_an_event_goes_at_once_and_leaves_nothing_behind(log: SqliteLog, held: HeldLog) -> None:
@@ -376,7 +376,7 @@ async def test_an_outbox_that_is_closed_tries_nothing_any_more(
 async def test_one_who_waits_for_a_log_is_told_that_it_is_closed(log: SqliteLog, held: HeldLog) -> None:
     """settled() raises, and emptied() returns; whether they waited already or come only now."""
     run = Speaker(log, Pace(NEVER))
-    run.outbox.put(Item("main", "r", RunFinished("m", "end_turn"), messages=(MESSAGE,)))
+    run.outbox.put(PendingEvent("main", "r", RunFinished("m", "end_turn"), messages=(MESSAGE,)))
     waiting = [asyncio.create_task(wait()) for wait in (run.outbox.settled, run.outbox.emptied)]
     await asyncio.sleep(0)
     run.outbox.close()
