@@ -11,7 +11,7 @@ from hub.errors import UnknownFile
 from hub.ids import Key, id_of, tenant_of
 from hub.messages import Kept
 from hub.storage.blobs import Files
-from hub.storage.records import File
+from hub.storage.records import FileRecord
 from hub.storage.uploads import Upload
 from hub.text import cut
 
@@ -44,7 +44,7 @@ class Incoming:
 class Stored:
     """A file that may be read."""
 
-    file: File
+    file: FileRecord
     _files: Files
 
     def opened(self) -> AbstractAsyncContextManager[Callable[[int, int], Awaitable[bytes]]]:

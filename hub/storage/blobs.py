@@ -36,7 +36,7 @@ from hub.seams import Seams
 from hub.storage import lockfile
 from hub.storage.log import FileStore
 from hub.storage.private import make_private, touch_private
-from hub.storage.records import File
+from hub.storage.records import FileRecord
 from hub.storage.uploads import Upload
 from hub.text import cut
 
@@ -175,9 +175,9 @@ class Files:
         if not self._bytes[key]:
             del self._bytes[key]
 
-    async def put(self, upload: Upload) -> File:
+    async def put(self, upload: Upload) -> FileRecord:
         """Make an upload a blob that the log names; never cancelled."""
-        file = File(
+        file = FileRecord(
             fileId=f"f_{self.seams.new_secret(16)}",
             key=upload.key,
             name=upload.name,
@@ -198,7 +198,7 @@ class Files:
         upload.kept = True
         return file
 
-    async def keep(self, key: Key, name: str, type: str, data: bytes) -> File:
+    async def keep(self, key: Key, name: str, type: str, data: bytes) -> FileRecord:
         """Keep a file that is there whole."""
         async with self.upload(key, name, type) as upload:
             await upload.write(data)
@@ -212,7 +212,7 @@ class Files:
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    async def file(self, file_id: str) -> File:
+    async def file(self, file_id: str) -> FileRecord:
         """Return what a file is; raises UnknownFile."""
         file = await self.store.find(file_id)
         if file is None:
@@ -220,7 +220,7 @@ class Files:
         return file
 
     @asynccontextmanager
-    async def opened(self, file: File) -> AsyncIterator[Callable[[int, int], Awaitable[bytes]]]:
+    async def opened(self, file: FileRecord) -> AsyncIterator[Callable[[int, int], Awaitable[bytes]]]:
         """Give what reads so many bytes at a place; that raises EOFError past the end. Raises UnknownFile."""
         opening = asyncio.ensure_future(self.work(_open, self.folder / file.digest))
         try:
@@ -247,14 +247,14 @@ class Files:
         except RuntimeError:  # the threads have ended
             blob.close()
 
-    async def read(self, file: File) -> bytes:
+    async def read(self, file: FileRecord) -> bytes:
         """Return a file whole; raises UnknownFile."""
         async with self.opened(file) as read:
             return await read(0, file.size)
 
     # --- gone -------------------------------------------------------------------------------------------------------
 
-    async def forget(self, key: Key, had: Iterable[File]) -> None:
+    async def forget(self, key: Key, had: Iterable[FileRecord]) -> None:
         """Take away the bytes of a session that the log has deleted, and refuse what is coming in for it.
 
         *had* are the files that the log then named. The rest may go on beside it.

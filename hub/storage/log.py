@@ -19,7 +19,7 @@ from hub.storage.records import (
     Append,
     Damage,
     Figures,
-    File,
+    FileRecord,
     Head,
     KeptChat,
     Label,
@@ -114,7 +114,7 @@ class SessionStore(ABC):
         """Replace those of `title` and `metadata` that *changes* has; nothing where there is no session."""
 
     @abstractmethod
-    async def delete(self, key: Key) -> Sequence[File]:
+    async def delete(self, key: Key) -> Sequence[FileRecord]:
         """Let all of a session be gone, in one commit: after it, and after a crash, it is whole or not there.
 
         Returns the files that it had; one that is given later is refused. No append to it may be under way. A session
@@ -143,14 +143,14 @@ class FileStore(ABC):
     """What each file is; its bytes lie elsewhere (see hub.storage.blobs)."""
 
     @abstractmethod
-    async def keep(self, file: File) -> None:
+    async def keep(self, file: FileRecord) -> None:
         """Keep what a file is; the order of calls is the order in the log.
 
         Raises StorageUnavailable, also where its session is not there.
         """
 
     @abstractmethod
-    async def find(self, file_id: str) -> File | None:
+    async def find(self, file_id: str) -> FileRecord | None:
         """Return what a file is, or None."""
 
     @abstractmethod

@@ -121,7 +121,7 @@ class KeptChat:
 
 
 @attrs.frozen(kw_only=True)
-class File:
+class FileRecord:
     """What a file is; its bytes lie elsewhere, by their *digest* (SHA-256 in hex). *created* is the log's time (ms)."""
 
     fileId: str

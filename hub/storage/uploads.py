@@ -13,7 +13,7 @@ import attrs
 from hub.errors import EmptyFile, StorageUnavailable, UnknownSession
 from hub.ids import Key, id_of
 from hub.storage.private import open_private
-from hub.storage.records import File
+from hub.storage.records import FileRecord
 
 if TYPE_CHECKING:
     from hub.storage.blobs import Files
@@ -51,7 +51,7 @@ class Upload:
             raise EmptyFile("the file is empty: send its bytes as the body")
         self.digest = await self._step(self.files.work(self._finish))
 
-    async def keep(self) -> File:
+    async def keep(self) -> FileRecord:
         """Keep what has come; raises UnknownSession, StorageUnavailable."""
         return await self._step(self.files.put(self))
 

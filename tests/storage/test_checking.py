@@ -17,7 +17,7 @@ from hub.limits import Limits
 from hub.messages import Author, Chunk, Event
 from hub.seams import Seams
 from hub.storage.log import LogUnusable
-from hub.storage.records import Append, File, RunRecord
+from hub.storage.records import Append, FileRecord, RunRecord
 from hub.storage.sqlite.log import SqliteLog
 from hub.storage.sqlite.migrations import MIGRATIONS
 
@@ -38,7 +38,7 @@ async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
     record = RunRecord("r", S, "main", "started", "m", "u", "hi", Author("local", "local"), 1)
     await put(log, Append(S, [text("late")], saved=[record]))
     await put(log, Append(T, [text("late")]))
-    await log.files.keep(File(fileId="f_1", key=T, name="x.txt", type="text/plain", size=5, digest=DIGEST))
+    await log.files.keep(FileRecord(fileId="f_1", key=T, name="x.txt", type="text/plain", size=5, digest=DIGEST))
     yield log
     await log.close()
 

@@ -31,7 +31,7 @@ from hub.seams import Seams
 from hub.sessions.shelf import shelf
 from hub.storage.blobs import LEAST, Files
 from hub.storage.log import Log, LogUnusable
-from hub.storage.records import File
+from hub.storage.records import FileRecord
 from hub.storage.sqlite.files import SqliteFiles
 from hub.storage.sqlite.log import SqliteLog
 from hub.storage.sqlite.threads import Threads
@@ -467,7 +467,7 @@ class Halting(SqliteFiles):
         await self._halt("named")
         return found
 
-    async def keep(self, file: File) -> None:
+    async def keep(self, file: FileRecord) -> None:
         await self._halt("keep")
         await super().keep(file)
 

@@ -36,7 +36,7 @@ from hub.messages import (
 from hub.seams import Seams
 from hub.storage.log import EVERYONE, Log, LogUnusable
 from hub.storage.open_log import open_log
-from hub.storage.records import Append, File, KeptChat, Label, RunRecord, SessionQuery, SessionRow
+from hub.storage.records import Append, FileRecord, KeptChat, Label, RunRecord, SessionQuery, SessionRow
 
 # One function per driver: from an empty folder to the URL of an empty log, the same each time it is asked.
 LOGS = [pytest.param(lambda folder: f"sqlite:///{folder}/hub.db", id="sqlite")]
@@ -571,8 +571,10 @@ async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
     assert len(await hub.everything("s")) == 1 and list(await hub.log.runs.unfinished()) == []
 
 
-def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) -> File:
-    return File(fileId=file_id, key=session, name="a \0\U0001f600", type='text/plain; a="b"', size=size, digest=digest)
+def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) -> FileRecord:
+    return FileRecord(
+        fileId=file_id, key=session, name="a \0\U0001f600", type='text/plain; a="b"', size=size, digest=digest
+    )
 
 
 async def test_a_file_is_found_as_it_was_kept(opener: Opener) -> None:

@@ -22,7 +22,7 @@ from hub.limits import Limits, MiB
 from hub.messages import Author, Chunk, Event, Message, RunStarted
 from hub.seams import Seams
 from hub.storage.log import LogUnusable
-from hub.storage.records import Append, File, Head, RunRecord
+from hub.storage.records import Append, FileRecord, Head, RunRecord
 from hub.storage.sqlite import writer as sqlite_writer
 from hub.storage.sqlite.log import SqliteLog
 from hub.storage.sqlite.migrations import MIGRATIONS
@@ -1064,7 +1064,7 @@ async def test_a_deletion_that_landed_after_all_counts(opener: Opener, doubtful:
     """It returns the files of the session, which nobody else would take away; one that did not land is refused."""
     log = await opener()
     await put(log, Append("s", [text("a")]))
-    await log.files.keep(File(fileId="f", key="s", name="a.txt", type="text/plain", size=1, digest="0" * 64))
+    await log.files.keep(FileRecord(fileId="f", key="s", name="a.txt", type="text/plain", size=1, digest="0" * 64))
     doubtful.marks, doubtful.errors = ("COMMIT",), 1
     assert [file.fileId for file in await log.sessions.delete("s")] == ["f"]
     assert await log.sessions.find("s") is None and doubtful.errors == 0

@@ -8,7 +8,7 @@ import orjson
 
 from hub.ids import Key
 from hub.storage.log import FileStore
-from hub.storage.records import File
+from hub.storage.records import FileRecord
 from hub.storage.sqlite.statements import FILE_FIELDS
 from hub.storage.sqlite.threads import Threads
 
@@ -26,12 +26,12 @@ class SqliteFiles(FileStore):
 
     threads: Threads
 
-    async def keep(self, file: File) -> None:
+    async def keep(self, file: FileRecord) -> None:
         await self.threads.submit(file)
 
-    async def find(self, file_id: str) -> File | None:
+    async def find(self, file_id: str) -> FileRecord | None:
         fields = await self.threads.ask(FILE, (file_id,))
-        return File(**fields) if fields else None
+        return FileRecord(**fields) if fields else None
 
     async def bytes_by_session(self, least: int) -> Mapping[Key, int]:
         return cast(Mapping[Key, int], await self.threads.ask(FILE_BYTES, (least,)))

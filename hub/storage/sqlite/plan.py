@@ -9,7 +9,7 @@ import msgspec
 from hub.ids import Key, id_of
 from hub.limits import KiB
 from hub.messages import Chunk, Event
-from hub.storage.records import Append, File, Head
+from hub.storage.records import Append, FileRecord, Head
 from hub.storage.sqlite.statements import COLUMNS
 from hub.storage.sqlite.strips import Row, Said, encode, to_json
 
@@ -51,7 +51,7 @@ class Probe:
     """Write a page as it is, to learn whether the file can be written."""
 
 
-Work = Append | Cut | File | Relabel | Make | Delete | Probe
+Work = Append | Cut | FileRecord | Relabel | Make | Delete | Probe
 Job = tuple[Work, Callable[[Any], None]]
 # What to tell in the loop: session, events, the one who asked, the answer.
 Outcome = tuple[Key, Sequence[Event], Callable[[Any], None], Any]
@@ -141,7 +141,7 @@ class Plan:
             standing = self._standing(work.key, batch)
             head = Head(work.key, standing.epoch, standing.seq, standing.floor)
             self.outcomes.append((NONE, (), done, (head, is_new)))
-        elif isinstance(work, File):
+        elif isinstance(work, FileRecord):
             self._look_once(work.key, batch)
             if work.key not in self.heads:
                 raise LookupError(f"there is no session {work.key}")

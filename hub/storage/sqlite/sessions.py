@@ -12,7 +12,7 @@ from hub.ids import Key, id_of
 from hub.messages import Author, Fault, Message, Slice, Span, StopReason
 from hub.messages.lists import read_place, write_place
 from hub.storage.log import SessionStore
-from hub.storage.records import File, Head, Label, SessionQuery, SessionRow
+from hub.storage.records import FileRecord, Head, Label, SessionQuery, SessionRow
 from hub.storage.sqlite import strips
 from hub.storage.sqlite.plan import Delete, Make, Relabel
 from hub.storage.sqlite.threads import Threads
@@ -100,8 +100,8 @@ class SqliteSessions(SessionStore):
             values["metadata"] = orjson.dumps(values["metadata"]).decode()
         await self.threads.submit(Relabel(key, values))
 
-    async def delete(self, key: Key) -> Sequence[File]:
-        return [File(**fields) for fields in await self.threads.submit(Delete(key))]
+    async def delete(self, key: Key) -> Sequence[FileRecord]:
+        return [FileRecord(**fields) for fields in await self.threads.submit(Delete(key))]
 
     async def last_messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
         values = {"session": key, "last": last, "upto": upto, "bytes": most}

@@ -33,7 +33,7 @@ REMOVE = """
     DELETE FROM messages WHERE (session, id) IN
     (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
 
-# A row of `files` as a JSON object with the fields of File.
+# A row of `files` as a JSON object with the fields of FileRecord.
 FILE_FIELDS = """json_object('fileId', id, 'key', session, 'name', name, 'type', type, 'size', size, 'digest', digest,
     'created', created)"""
 FILES_OF = f"SELECT json_group_array({FILE_FIELDS}) FROM files WHERE session = ?"

@@ -30,7 +30,7 @@ from hub.errors import (
 )
 from hub.limits import KiB, size_text
 from hub.messages import Id, Kept
-from hub.storage.records import File
+from hub.storage.records import FileRecord
 from hub.web.doorkeeper import principal
 from hub.web.routes import HUB, Content, Failure, Route, asked, limits_of, said
 
@@ -120,7 +120,7 @@ async def _send(
             request.transport.abort()
 
 
-def _range(request: web.Request, file: File) -> tuple[int, int] | None:
+def _range(request: web.Request, file: FileRecord) -> tuple[int, int] | None:
     """Return where to begin and to end; None where no range, several, or one of another content is asked for."""
     found = RANGE.fullmatch(request.headers.get("Range", ""))
     if found is None or request.headers.get("If-Range", f'"{file.digest}"') != f'"{file.digest}"':
@@ -131,7 +131,7 @@ def _range(request: web.Request, file: File) -> tuple[int, int] | None:
     return max(file.size - int(last or 0), 0), file.size
 
 
-def _headers(file: File) -> dict[str, str]:
+def _headers(file: FileRecord) -> dict[str, str]:
     """Return what keeps a file of strangers a file: no browser may guess its type, show it, or run what it holds."""
     kind = "inline" if file.type.lower() in SHOWN else "attachment"
     plain = re.sub(r'[^ -~]|["\\%]', "_", file.name)  # for who does not read the other: RFC 6266, appendix D
