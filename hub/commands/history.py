@@ -5,7 +5,7 @@ from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
 from hub.errors import UnknownSession
 from hub.ids import id_of, key_prefix
-from hub.messages import EventPage, Listed, Message, SessionState, Slice, Span, State
+from hub.messages import EventPage, HistoryMessage, Listed, SessionState, Slice, Span, State
 from hub.storage.log import EVERYONE
 from hub.storage.records import Head, SessionQuery
 
@@ -41,7 +41,7 @@ async def session(hub: Hub, who: Principal, session_id: str) -> SessionState:
     return await state_of(hub, await head_of(hub, who, session_id))
 
 
-async def messages(hub: Hub, who: Principal, session_id: str, span: Span) -> Slice[Message]:
+async def messages(hub: Hub, who: Principal, session_id: str, span: Span) -> Slice[HistoryMessage]:
     """Return finished messages in their order; raises UnknownSession, BadQuery."""
     head = await head_of(hub, who, session_id)
     return await hub.node.log.sessions.messages(head.key, span)

@@ -45,7 +45,7 @@ from hub.messages.events import (
     UserMessage,
     WholeMessage,
 )
-from hub.messages.history import Message
+from hub.messages.history import HistoryMessage
 from hub.messages.lists import Order, Slice, Span
 from hub.messages.notices import (
     NOTICES,
@@ -101,6 +101,7 @@ __all__ = [
     "FinishReason",
     "Fork",
     "Hello",
+    "HistoryMessage",
     "Hosted",
     "Id",
     "IfBusy",
@@ -108,7 +109,6 @@ __all__ = [
     "InterruptResolved",
     "Kept",
     "Listed",
-    "Message",
     "MessageRemoved",
     "Notice",
     "Ok",

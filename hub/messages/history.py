@@ -9,7 +9,7 @@ from hub.messages.words import Author, Fault, StopReason
 
 
 @attrs.frozen(kw_only=True)
-class Message:
+class HistoryMessage:
     """A finished text in a session's history; *seq* is the event that finished it.
 
     *userMessageId* is the message that an agent's message answers. The last message of a run has the *stopReason* if

@@ -19,7 +19,7 @@ from hub.hosting.folder import Agents
 from hub.hosting.places import Places
 from hub.ids import Key, id_of
 from hub.limits import Limits
-from hub.messages import DrainingNotice, Event, Message
+from hub.messages import DrainingNotice, Event, HistoryMessage
 from hub.node.presence import PresenceTeller
 from hub.node.recovering import recover_runs
 from hub.observe.counters import Counts
@@ -226,7 +226,7 @@ class Node:
         """
         limits, session = self.settings.limits, self.sessions.get(key)
         last = min(last, limits.history_messages)
-        messages: Sequence[Message] = ()
+        messages: Sequence[HistoryMessage] = ()
         while last:
             changes = session.outbox.history_version if session is not None else 0
             messages = await self.log.sessions.last_messages(key, last, limits.history_bytes)

@@ -1,7 +1,7 @@
 """A message to all who listen to an agent: an answer that nobody asked for, kept in one commit."""
 
 from hub.hosting.hosted import Agent
-from hub.messages import Message, RunFinished, RunStarted, Told, WholeMessage
+from hub.messages import HistoryMessage, RunFinished, RunStarted, Told, WholeMessage
 from hub.sessions.outbox import PendingEvent, landing
 from hub.sessions.session import LiveSession
 
@@ -20,12 +20,14 @@ async def broadcast(session: LiveSession, agent: Agent, content: str) -> Told:
     session.admission.check_open()
     run_id, message_id = session.host.seams.new_id("r"), session.host.seams.new_id("m")
 
-    def item(body: RunStarted | WholeMessage | RunFinished, message: Message | None = None) -> PendingEvent:
+    def item(body: RunStarted | WholeMessage | RunFinished, message: HistoryMessage | None = None) -> PendingEvent:
         return PendingEvent(agent.id, run_id, body, messages=(message,) if message else (), refusable=True)
 
     said = item(
         WholeMessage(message_id, content),
-        Message(messageId=message_id, role="assistant", content=content, agentId=agent.id, runId=run_id, author=None),
+        HistoryMessage(
+            messageId=message_id, role="assistant", content=content, agentId=agent.id, runId=run_id, author=None
+        ),
     )
     kept = landing(said)
     session.outbox.put(item(RunStarted(message_id)), said, item(RunFinished(message_id, "end_turn")))

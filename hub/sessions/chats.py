@@ -7,7 +7,7 @@ import attrs
 import orjson
 
 from hub.ids import Key
-from hub.messages import Accepted, Author, Chat, Message, MessageRemoved, RemovalReason, UserMessage
+from hub.messages import Accepted, Author, Chat, HistoryMessage, MessageRemoved, RemovalReason, UserMessage
 from hub.messages.parts import plain
 from hub.sessions.outbox import PendingEvent
 from hub.storage.records import KeptChat, RunRecord
@@ -19,7 +19,7 @@ class Taken:
 
     ids: tuple[str, ...]
     reason: RemovalReason = "edited"
-    again: Message | None = None
+    again: HistoryMessage | None = None
 
 
 def record(
@@ -80,7 +80,7 @@ def _message(chat: Chat, run: RunRecord) -> PendingEvent:
         parts=run.parts,
         metadata=run.metadata,
     )
-    kept = Message(
+    kept = HistoryMessage(
         messageId=message_id,
         role="user",
         content=chat.message,

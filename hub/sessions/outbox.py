@@ -10,7 +10,7 @@ import structlog
 from hub.errors import StorageUnavailable
 from hub.ids import Key, id_of
 from hub.limits import Limits
-from hub.messages import Chunk, Event, Message
+from hub.messages import Chunk, Event, HistoryMessage
 from hub.sessions.pace import Pace
 from hub.storage.log import EventStore
 from hub.storage.records import Append, KeptChat, RunRecord
@@ -48,7 +48,7 @@ class PendingEvent(Event, eq=False, kw_only=True):
     A refusable item is given up where the log cannot be written; every other one is tried again until it is.
     """
 
-    messages: tuple[Message, ...] = ()
+    messages: tuple[HistoryMessage, ...] = ()
     saved: tuple[RunRecord, ...] = ()
     ended: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -332,7 +332,7 @@ class Outbox:
 
 def _append(key: Key, items: list[PendingEvent | PendingChunk]) -> Append:
     """Return what is written in one commit with these events."""
-    messages: list[tuple[int, Message]] = []
+    messages: list[tuple[int, HistoryMessage]] = []
     saved: list[RunRecord] = []
     ended: list[str] = []
     chats: list[tuple[int, KeptChat]] = []

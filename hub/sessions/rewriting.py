@@ -20,7 +20,7 @@ from hub.messages import (
     Chat,
     Edit,
     Fork,
-    Message,
+    HistoryMessage,
     MessageRemoved,
     Regenerate,
     RunStarted,
@@ -88,7 +88,7 @@ async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, aut
     return await accepted
 
 
-def _ids(messages: Sequence[Message]) -> list[str]:
+def _ids(messages: Sequence[HistoryMessage]) -> list[str]:
     return [message.messageId for message in messages]
 
 
@@ -100,7 +100,7 @@ def _unknown(session_id: str, message_id: str) -> UnknownMessage:
     return UnknownMessage(f"session {session_id} has no finished message {message_id}", sessionId=session_id)
 
 
-async def _trail(session: LiveSession, message_id: str, stays: int = 0) -> Sequence[Message]:
+async def _trail(session: LiveSession, message_id: str, stays: int = 0) -> Sequence[HistoryMessage]:
     """Return a message and all after it, as the history is when this returns; to be used before the next await.
 
     Raises WrongMessage where more than `taken_messages` of them would go; the first *stays* are not taken back.
@@ -120,7 +120,7 @@ async def _trail(session: LiveSession, message_id: str, stays: int = 0) -> Seque
         return found
 
 
-async def _stop(session: LiveSession, message_id: str, stays: int = 0) -> tuple[Sequence[Message], list[str]]:
+async def _stop(session: LiveSession, message_id: str, stays: int = 0) -> tuple[Sequence[HistoryMessage], list[str]]:
     """Stop the runs of a message and of those after it; return what `_trail` does, and the ids of what they said."""
     said: list[str] = []
     while True:
@@ -132,12 +132,12 @@ async def _stop(session: LiveSession, message_id: str, stays: int = 0) -> tuple[
         said += [one for run in runs for one in run.message_ids]
 
 
-def _runs(session: LiveSession, found: Sequence[Message]) -> list[ActiveRun]:
+def _runs(session: LiveSession, found: Sequence[HistoryMessage]) -> list[ActiveRun]:
     asked = {message.messageId for message in found if message.role == "user"}
     return [run for run in (*session.queue, *session.runs.values()) if run.record.userMessageId in asked]
 
 
-async def _answered(session: LiveSession, found: Sequence[Message]) -> tuple[str | None, list[str]]:
+async def _answered(session: LiveSession, found: Sequence[HistoryMessage]) -> tuple[str | None, list[str]]:
     """Return the agent that answers the first of *found*, did, or failed to; None where none was asked.
 
     And, where it failed, the ids of the answers that are to go beside *found*.
@@ -151,7 +151,7 @@ async def _answered(session: LiveSession, found: Sequence[Message]) -> tuple[str
     return next(iter(silent.values()), None), [*silent]
 
 
-async def _silent(session: LiveSession, found: Sequence[Message]) -> dict[str, str | None]:
+async def _silent(session: LiveSession, found: Sequence[HistoryMessage]) -> dict[str, str | None]:
     """Return the answers after the first of *found* that ended without a word, and stand: their ids and agents."""
     spoke = {message.runId for message in found}
     silent: dict[str, str | None] = {}
@@ -170,7 +170,7 @@ async def _silent(session: LiveSession, found: Sequence[Message]) -> dict[str, s
 # --- branching --------------------------------------------------------------------------------------------------------
 
 
-async def history(store: SessionStore, key: Key, command: Fork, limits: Limits) -> Sequence[Message]:
+async def history(store: SessionStore, key: Key, command: Fork, limits: Limits) -> Sequence[HistoryMessage]:
     """Return what a fork begins with: the newest messages up to the one it names, as many as may be copied."""
     messages = await store.last_messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
     if messages:
@@ -181,7 +181,7 @@ async def history(store: SessionStore, key: Key, command: Fork, limits: Limits) 
     raise WrongMessage(line, sessionId=command.sessionId)
 
 
-async def copy(session: LiveSession, messages: Sequence[Message]) -> None:
+async def copy(session: LiveSession, messages: Sequence[HistoryMessage]) -> None:
     """Let a session in which nothing was said begin with *messages*, kept in one commit; raises SessionExists.
 
     Their runs are the other session's, and stay there.
@@ -198,7 +198,7 @@ async def copy(session: LiveSession, messages: Sequence[Message]) -> None:
     await kept
 
 
-def _body(message: Message) -> Body:
+def _body(message: HistoryMessage) -> Body:
     if message.author is None:
         return WholeMessage(
             message.messageId, message.content, message.parts, stopReason=message.stopReason, error=message.error

@@ -19,8 +19,8 @@ from hub.messages import (
     FINISH_REASONS,
     Body,
     Fault,
+    HistoryMessage,
     Interrupt,
-    Message,
     Reasoning,
     StopReason,
     ToolCallResult,
@@ -59,7 +59,7 @@ class Speech:
     limits: Limits
     shelf: Shelf
     new_id: Callable[[str], str]
-    texts: list[Message] = attrs.Factory(list)
+    texts: list[HistoryMessage] = attrs.Factory(list)
     finish: Finish = Finish()
     pending: int = 0
     turned: bool = True
@@ -239,7 +239,7 @@ class Speech:
         self.close()
         return last_id
 
-    def history(self, reason: StopReason, error: Fault | None) -> tuple[Message, ...]:
+    def history(self, reason: StopReason, error: Fault | None) -> tuple[HistoryMessage, ...]:
         """Return the messages for the history.
 
         If the answer did not end by itself, the last message has *reason* and *error*; it is empty if there is no text.
@@ -260,8 +260,8 @@ class Speech:
             self._parts, self._offset = [], 0
             self.message_id = self.new_id("m")
 
-    def _message(self, content: str, parts: Plain | None = None) -> Message:
-        return Message(
+    def _message(self, content: str, parts: Plain | None = None) -> HistoryMessage:
+        return HistoryMessage(
             messageId=self.message_id,
             role="assistant",
             content=content,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hub.ids import Key
-from hub.messages import Event, Message, Slice, Span
+from hub.messages import Event, HistoryMessage, Slice, Span
 from hub.storage.records import (
     Append,
     Damage,
@@ -122,20 +122,20 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    async def last_messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
+    async def last_messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[HistoryMessage]:
         """Return the last so many finished messages, oldest first, at most *most* bytes of text and parts (the newest
         win); where *upto* names one, that and those before it, and none where there is none of that id.
         """
 
     @abstractmethod
-    async def trail(self, key: Key, message_id: str, most: int) -> Sequence[Message]:
+    async def trail(self, key: Key, message_id: str, most: int) -> Sequence[HistoryMessage]:
         """Return a finished message and all after it, oldest first, *most* in all; none where it is not there.
 
         Those after it come without what they say.
         """
 
     @abstractmethod
-    async def messages(self, key: Key, span: Span) -> Slice[Message]:
+    async def messages(self, key: Key, span: Span) -> Slice[HistoryMessage]:
         """Return finished messages in their order; raises BadQuery for a place that no such list gave."""
 
 

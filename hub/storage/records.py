@@ -7,7 +7,7 @@ import attrs
 from msgspec import Struct, field
 
 from hub.ids import Key
-from hub.messages import Author, Event, Message
+from hub.messages import Author, Event, HistoryMessage
 from hub.messages.parts import Plain
 
 
@@ -143,7 +143,7 @@ class Append(Struct):
 
     key: Key
     events: Sequence[Event]
-    messages: Sequence[tuple[int, Message]] = ()
+    messages: Sequence[tuple[int, HistoryMessage]] = ()
     saved: Sequence[RunRecord] = ()
     ended: Sequence[str] = ()
     chats: Sequence[tuple[int, KeptChat]] = ()

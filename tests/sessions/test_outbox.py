@@ -10,7 +10,7 @@ from support.waiting import PATIENCE
 
 from hub.errors import StorageUnavailable
 from hub.limits import Limits
-from hub.messages import Chunk, Event, Message, RunFinished
+from hub.messages import Chunk, Event, HistoryMessage, RunFinished
 from hub.observe.load import ThreadLoad
 from hub.seams import Seams
 from hub.sessions.outbox import Outbox, OutboxState, PendingEvent, landing
@@ -20,7 +20,7 @@ from hub.storage.records import Append
 from hub.storage.sqlite.log import SqliteLog
 
 NEVER = 1e9  # seconds
-MESSAGE = Message(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
+MESSAGE = HistoryMessage(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from hub.messages import (
     Chunk,
     Event,
     Fault,
-    Message,
+    HistoryMessage,
     MessageRemoved,
     Order,
     RunError,
@@ -226,7 +226,7 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     whole = "".join(pieces)
     entries = [chunk(piece, i) for i, piece in enumerate(pieces)]
     end = Event("main", "r", WholeMessage("m2", whole))
-    message = Message(messageId="m", role="assistant", content=whole, agentId="main", runId="r", author=None)
+    message = HistoryMessage(messageId="m", role="assistant", content=whole, agentId="main", runId="r", author=None)
     await hub.put(Append(session, [Event("main", "r", RunStarted("m")), *entries, end], [(len(pieces), message)]))
     events = await hub.everything(session)
     assert texts(events) == pieces
@@ -303,7 +303,7 @@ async def test_reading_what_is_not_there(hub: Opened) -> None:
 
 async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
     """A message gets number and time of the entry at its index; the history is oldest first, the last so many."""
-    asked = Message(messageId="u", role="user", content="hi", agentId="main", runId=None, author=ANN)
+    asked = HistoryMessage(messageId="u", role="user", content="hi", agentId="main", runId=None, author=ANN)
     await hub.put(
         Append(
             "s",
@@ -312,7 +312,9 @@ async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
         )
     )
     answers = [
-        Message(messageId=f"a{i}", role="assistant", content=f"answer {i}", agentId="main", runId="r", author=None)
+        HistoryMessage(
+            messageId=f"a{i}", role="assistant", content=f"answer {i}", agentId="main", runId="r", author=None
+        )
         for i in range(3)
     ]
     await hub.put(
@@ -327,7 +329,7 @@ async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
 
 async def test_messages_come_back_whole(hub: Opened) -> None:
     """With their parts, their metadata, the message that they answer, and how the answer ended."""
-    asked = Message(
+    asked = HistoryMessage(
         messageId="u",
         role="user",
         content="hi",
@@ -337,7 +339,7 @@ async def test_messages_come_back_whole(hub: Opened) -> None:
         parts=PARTS,
         metadata={"a": {"b": [1, None, "\0"]}},
     )
-    answer = Message(
+    answer = HistoryMessage(
         messageId="a",
         role="assistant",
         content="yes",
@@ -363,7 +365,7 @@ async def test_messages_come_back_whole(hub: Opened) -> None:
 async def talk(hub: Opened, many: int) -> None:
     """Keep a0 to a(many-1), of whom each two share an entry."""
     messages = [
-        Message(
+        HistoryMessage(
             messageId=f"a{i}",
             role="assistant",
             content=f"{i}" * 10,
@@ -412,11 +414,11 @@ async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
     await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
     for session in ("s", "t"):
         messages = [
-            Message(messageId=f"m{i}", role="assistant", content="x", agentId="main", runId="r", author=None)
+            HistoryMessage(messageId=f"m{i}", role="assistant", content="x", agentId="main", runId="r", author=None)
             for i in range(4)
         ]
         await hub.put(Append(session, [chunk("x") for _ in messages], list(enumerate(messages))))
-    new = Message(messageId="n", role="user", content="new", agentId=None, runId=None, author=ANN)
+    new = HistoryMessage(messageId="n", role="user", content="new", agentId=None, runId=None, author=ANN)
     gone = Event(None, None, MessageRemoved(("m1", "m3", "nobody"), "edited"))
     said = Event(None, None, UserMessage(messageId="n", author=ANN, content="new"))
     assert await hub.put(Append("s", [gone, said], [(1, new)], removed=["m1", "m3", "nobody"])) == 5
@@ -432,7 +434,7 @@ async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
 
 async def test_what_is_refused_takes_nothing_out(hub: Opened) -> None:
     """An append that cannot be kept leaves the history as it was; what is said and taken back in one is gone."""
-    kept = Message(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
+    kept = HistoryMessage(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
     await hub.put(Append("s", [chunk("x")], [(0, kept)]))
     with pytest.raises(StorageUnavailable):
         await hub.put(Append("s", [chunk("\ud800")], removed=["m"]))
@@ -445,7 +447,12 @@ async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
     """The newest messages win the room, and none older than one that found none is given."""
     sizes = [10, 300_000, 10, 400_000, 600_000]
     messages = [
-        (0, Message(messageId=f"m{i}", role="assistant", content="x" * n, agentId="main", runId="r", author=None))
+        (
+            0,
+            HistoryMessage(
+                messageId=f"m{i}", role="assistant", content="x" * n, agentId="main", runId="r", author=None
+            ),
+        )
         for i, n in enumerate(sizes)
     ]
     await hub.put(Append("s", [chunk("x")], messages))
@@ -465,7 +472,7 @@ async def test_messages_come_by_the_slice(hub: Opened, order: Order, limit: int)
                 [
                     (
                         0,
-                        Message(
+                        HistoryMessage(
                             messageId=n, role="assistant", content=f"say {n}", agentId="main", runId="r", author=None
                         ),
                     )
@@ -480,7 +487,7 @@ async def test_messages_come_by_the_slice(hub: Opened, order: Order, limit: int)
                 [
                     (
                         0,
-                        Message(
+                        HistoryMessage(
                             messageId=f"o{number}",
                             role="assistant",
                             content="x",
@@ -493,7 +500,7 @@ async def test_messages_come_by_the_slice(hub: Opened, order: Order, limit: int)
             )
         )
     everything = list(await hub.log.sessions.last_messages("s", 9, MiB))
-    rows: list[Message] = []
+    rows: list[HistoryMessage] = []
     span: Span | None = Span(limit, order=order)
     while span is not None:
         some = await hub.log.sessions.messages("s", span)
@@ -671,7 +678,7 @@ async def test_old_events_expire(opener: Opener) -> None:
     """What was written before a time is dropped and raises the floor; messages stay, and numbers go on."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, ("s", "t")))
-    message = Message(messageId="m", role="assistant", content="kept", agentId="main", runId="r", author=None)
+    message = HistoryMessage(messageId="m", role="assistant", content="kept", agentId="main", runId="r", author=None)
     await hub.put(Append("s", [chunk("x")], [(0, message)]))
     (first,) = await hub.everything("s")
     edge = await later(hub, "s", first.ts)
@@ -788,7 +795,14 @@ async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
             Append(
                 name,
                 [chunk("x")],
-                [(0, Message(messageId="m", role="assistant", content="x", agentId=agent, runId="r", author=None))],
+                [
+                    (
+                        0,
+                        HistoryMessage(
+                            messageId="m", role="assistant", content="x", agentId=agent, runId="r", author=None
+                        ),
+                    )
+                ],
             )
         )
     await hub.log.sessions.make("empty")
@@ -808,7 +822,14 @@ async def test_a_list_goes_on_where_its_last_slice_ended(hub: Opened, order: Ord
             Append(
                 name,
                 [chunk("x")],
-                [(0, Message(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None))],
+                [
+                    (
+                        0,
+                        HistoryMessage(
+                            messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None
+                        ),
+                    )
+                ],
             )
         )
     await hub.log.sessions.make("s2")
@@ -862,7 +883,7 @@ async def test_a_session_counts_its_messages(opener: Opener) -> None:
 
     async def say(*names: str, removed: Sequence[str] = ()) -> SessionRow:
         messages = [
-            (0, Message(messageId=name, role="assistant", content="x", agentId="main", runId="r", author=None))
+            (0, HistoryMessage(messageId=name, role="assistant", content="x", agentId="main", runId="r", author=None))
             for name in names
         ]
         await hub.put(Append("s", [chunk("x")], messages, removed=removed))
@@ -935,7 +956,7 @@ async def test_a_session_has_a_label(opener: Opener) -> None:
 async def fill(hub: Opened, session: str) -> None:
     """Let a session have something of everything."""
     await hub.log.sessions.make(session)
-    message = Message(messageId="m", role="assistant", content="said", agentId="main", runId="r", author=None)
+    message = HistoryMessage(messageId="m", role="assistant", content="said", agentId="main", runId="r", author=None)
     kept, run = KeptChat(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r"), record(
         "r", key=session
     )

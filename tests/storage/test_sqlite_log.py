@@ -19,7 +19,7 @@ import pytest
 
 from hub.errors import LogDamaged, StorageUnavailable
 from hub.limits import Limits, MiB
-from hub.messages import Author, Chunk, Event, Message, RunStarted
+from hub.messages import Author, Chunk, Event, HistoryMessage, RunStarted
 from hub.seams import Seams
 from hub.storage.log import LogUnusable
 from hub.storage.records import Append, FileRecord, Head, RunRecord
@@ -644,7 +644,9 @@ async def test_what_was_deleted_is_not_in_the_file(opener: Opener, path: Path, m
 
     monkeypatch.setattr(sqlite_writer, "connect", connect_as_built)
     log = await opener()
-    message = Message(messageId="m", role="assistant", content="secret" * 1000, agentId="main", runId="r", author=None)
+    message = HistoryMessage(
+        messageId="m", role="assistant", content="secret" * 1000, agentId="main", runId="r", author=None
+    )
     for session in ("s", "t"):
         await put(log, Append(session, [text("secret" * 1000)], [(0, message)]))
     for session in ("s", "t"):
@@ -704,8 +706,8 @@ async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:
     await log.sessions.make("s")
     ann = Author("ann", "Ann")
     messages = [
-        Message(messageId="u", role="user", content="hi", agentId="main", runId=None, author=ann),
-        Message(messageId="m", role="assistant", content="hello", agentId="main", runId="r", author=None),
+        HistoryMessage(messageId="u", role="user", content="hi", agentId="main", runId=None, author=ann),
+        HistoryMessage(messageId="m", role="assistant", content="hello", agentId="main", runId="r", author=None),
     ]
     await put(log, Append("s", [text("hello")], [(0, message) for message in messages]))
     await log.close()
@@ -1080,7 +1082,7 @@ async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful
     log = await opener()
     await asyncio.gather(*map(log.sessions.make, ("s", "t")))
     entries = [Event("main", "r", RunStarted("m")), text("x")]
-    message = Message(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
+    message = HistoryMessage(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
     doubtful.marks, doubtful.after, doubtful.errors = ("INSERT INTO messages",), False, 1
     with pytest.raises(StorageUnavailable, match="cannot be written now .disk I/O error.*free space"):
         await put(log, Append("s", entries, [(0, message)]))

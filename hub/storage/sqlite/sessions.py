@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from hub.errors import LogDamaged
 from hub.ids import Key, id_of
-from hub.messages import Author, Fault, Message, Slice, Span, StopReason
+from hub.messages import Author, Fault, HistoryMessage, Slice, Span, StopReason
 from hub.messages.lists import read_place, write_place
 from hub.storage.log import SessionStore
 from hub.storage.records import FileRecord, Head, Label, SessionQuery, SessionRow
@@ -103,15 +103,15 @@ class SqliteSessions(SessionStore):
     async def delete(self, key: Key) -> Sequence[FileRecord]:
         return [FileRecord(**fields) for fields in await self.threads.submit(Delete(key))]
 
-    async def last_messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[Message]:
+    async def last_messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[HistoryMessage]:
         values = {"session": key, "last": last, "upto": upto, "bytes": most}
         return _to_messages(await self.threads.ask(HISTORY, values))
 
-    async def trail(self, key: Key, message_id: str, most: int) -> Sequence[Message]:
+    async def trail(self, key: Key, message_id: str, most: int) -> Sequence[HistoryMessage]:
         values = {"session": key, "message": message_id, "most": most}
         return _to_messages(await self.threads.ask(TRAIL, values))
 
-    async def messages(self, key: Key, span: Span) -> Slice[Message]:
+    async def messages(self, key: Key, span: Span) -> Slice[HistoryMessage]:
         seq, n = (0, 0) if span.order == "asc" else (MOST, MOST)
         if span.after is not None:
             seq, n = read_place(span.after, tuple[Integer, Integer])
@@ -136,7 +136,7 @@ def _to_row(key: Key, epoch: str, messages: int, ts: int, *label: Any) -> Sessio
     return SessionRow(key=key, epoch=epoch, messages=messages, ts=ts, title=title, metadata=metadata)
 
 
-def _to_messages(rows: list[list[Any]]) -> list[Message]:
+def _to_messages(rows: list[list[Any]]) -> list[HistoryMessage]:
     return [_to_message(*row) for row in rows]
 
 
@@ -155,10 +155,10 @@ def _to_message(
     user_message: str | None,
     stop_reason: StopReason | None,
     error: dict[str, str] | None,
-) -> Message:
+) -> HistoryMessage:
     who = None if author is None else Author(author, author_name)
     held = None if parts is None else tuple(parts)
-    return Message(
+    return HistoryMessage(
         messageId=name,
         role=role,
         content=content,
