@@ -39,7 +39,7 @@ bench: .venv/.bench-$(KEY) ## measure the hub beside its peers, under 10 minutes
 	@$(BIN)/python scripts/bench $(ARGS)
 
 screenshots: .venv/.test-$(KEY) ## take the console's pictures for docs/images; needs Chromium
-	@$(BIN)/python scripts/screenshots $(ARGS)
+	@$(BIN)/python scripts/screenshots/take.py $(ARGS)
 
 lint: .venv/.lint-$(KEY) ## black, isort, flake8, codespell
 	$(BIN)/python -m black --quiet --check --diff -l 120 $(CODE)

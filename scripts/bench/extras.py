@@ -18,6 +18,7 @@ from load import MARK, Work, measure
 from servers import HUB, Running, cpu_seconds, resident_kb, running
 from wire import HOST, connect, frames, handshake, hub_path, send_json, until
 
+from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import Chunk, Event, RunFinished
 from hub.seams import Seams
@@ -38,12 +39,12 @@ def fill(data: Path, sessions: int, each: int) -> None:
         try:
             for number in range(sessions):
                 name, loop = f"old{number}", asyncio.get_running_loop()
-                await log.sessions.make(name)
+                await log.sessions.make(Key(name))
                 events = [Event("bench", "r", Chunk("m", f"#tok{at:016} ", at * 21)) for at in range(each - 1)]
                 events.append(Event("bench", "r", RunFinished("m", "end_turn")))
                 for at in range(0, each, 1000):
                     done: asyncio.Future[int | Exception] = loop.create_future()
-                    log.events.append(Append(name, events[at : at + 1000]), done.set_result)
+                    log.events.append(Append(Key(name), events[at : at + 1000]), done.set_result)
                     await done
         finally:
             await log.close()

@@ -22,6 +22,7 @@ from support.waiting import PATIENCE
 from hub.cli import questions
 from hub.cli.hubs import base, socket
 from hub.cli.text import Blocks, safe
+from hub.ids import Key
 from hub.limits import MiB
 
 EVIL = "\x1b[31mred\x1b]0;owned\x07 \x9b2J [bold]no[/bold]\r\n"
@@ -434,7 +435,7 @@ async def test_the_commands_do_what_help_says(hub: Hub, tmp_path: Path) -> None:
         await screen.until("echo:", "you>", after="you> there")
         screen.type("/quit" + ENTER)
         assert await screen.ended() == 0
-    assert len(await hub.node.log.sessions.last_messages("s2", 10, MiB)) == 2
+    assert len(await hub.node.log.sessions.last_messages(Key("s2"), 10, MiB)) == 2
 
 
 async def test_a_lost_connection_is_told_and_the_answer_goes_on(hub: Hub, tmp_path: Path) -> None:
@@ -484,7 +485,7 @@ async def test_in_a_pipe_it_reads_a_message_and_writes_the_answer(hub: Hub) -> N
     await hub.start()
     done = await piped(hub, "chat", "echo", "--session", "s1", said="hello there\n")
     assert done == Done(0, "hello there \n", "")
-    assert [message.content for message in await hub.node.log.sessions.last_messages("s1", 9, MiB)] == [
+    assert [message.content for message in await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB)] == [
         "hello there",
         "hello there ",
     ]

@@ -15,6 +15,7 @@ from support.waiting import PATIENCE, eventually
 from hub.access.principal import LOCAL
 from hub.commands import table as commands
 from hub.commands.queues import Queues
+from hub.ids import Key
 from hub.limits import KiB, Limits
 from hub.messages import Command, Span, Unsubscribe
 from hub.protocols.extended import Extended
@@ -266,7 +267,7 @@ async def test_the_first_of_two_subscribes_has_the_last_room(hub: Hub, monkeypat
     async def find_late(key: str) -> Any:
         if key == "s1":
             await go_on.wait()
-        return await find(key)
+        return await find(Key(key))
 
     monkeypatch.setattr(hub.node.log.sessions, "find", find_late)
     for session in ("s1", "s2"):

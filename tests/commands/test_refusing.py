@@ -9,6 +9,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.access.principal import LOCAL
 from hub.commands import table as commands
+from hub.ids import Key
 from hub.messages import Span
 
 
@@ -31,11 +32,11 @@ async def test_one_who_waits_for_a_message_that_is_queued_is_told_that_it_is_kep
     await client.until_type("stream")
     chat = {"agentId": "echo", "message": "later", "ifBusy": "enqueue"}
     waiting = asyncio.create_task(post(hub, "/api/v1/sessions/s1/chat?wait=true", chat))
-    await eventually(lambda: len(hub.node.sessions["s1"].queue) == 1)
+    await eventually(lambda: len(hub.node.sessions[Key("s1")].queue) == 1)
     completion = {"model": "gated", "sessionId": "s1", "messages": [{"role": "user", "content": "x"}]}
     asking = asyncio.create_task(post(hub, "/v1/chat/completions", completion))
-    await eventually(lambda: len(hub.node.sessions["s1"].queue) == 2)
-    first, second = (run.id for run in hub.node.sessions["s1"].queue)
+    await eventually(lambda: len(hub.node.sessions[Key("s1")].queue) == 2)
+    first, second = (run.id for run in hub.node.sessions[Key("s1")].queue)
     hurry = asyncio.Event()
     hurry.set()
     ending = going_down(hub, hurry)

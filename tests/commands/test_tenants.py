@@ -153,7 +153,7 @@ async def test_what_waits_in_a_session_of_a_tenant_goes_on_after_a_restart(hub: 
     await commands.chat(hub.door, ACME, Chat(message=str(hub.folder / "never"), agentId="gated", sessionId="s1"))
     second = Chat(message="waited", agentId="echo", sessionId="s1", ifBusy="enqueue")
     waiting = await commands.chat(hub.door, ACME, second)
-    await eventually(lambda: hub.node.sessions["acme/s1"].channel.head > 3)
+    await eventually(lambda: hub.node.sessions[Key("acme/s1")].channel.head > 3)
     await hub.stop()
     await hub.start()
     await eventually(lambda: not hub.node.sessions)

@@ -10,6 +10,7 @@ from support.hub import Client, Hub
 from support.waiting import eventually
 
 from hub.delivery.transport import _Probe, are_direct_writes_safe
+from hub.ids import Key
 
 
 def check(hub: Hub) -> None:
@@ -70,7 +71,7 @@ async def test_a_broken_index_is_seen(hub: Hub) -> None:
     await hub.start()
     await hub.connect("?sessionId=s1", extended=True)
     await hub.settled("s1", 1)
-    channel = hub.node.sessions["s1"].channel
+    channel = hub.node.sessions[Key("s1")].channel
     (sub,) = channel.subscriptions
     channel.paged.add(sub)
     with pytest.raises(AssertionError, match="in one place"):

@@ -15,6 +15,7 @@ from support.hub import Hub
 from support.sockets import frames, masked, opened
 from support.waiting import PATIENCE, eventually
 
+from hub.ids import Key
 from hub.messages import Body, Chunk, Event, RunFinished
 from hub.storage.records import Append
 
@@ -108,7 +109,7 @@ async def spoken(hub: Hub, clients: int, message: str) -> tuple[list[bytes], int
 async def append(hub: Hub, *bodies: Body) -> Any:
     """Put events into one commit, and wait until they are delivered; return the seq of the first."""
     kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    hub.node.log.events.append(Append("s", [Event("main", "r", body) for body in bodies]), kept.set_result)
+    hub.node.log.events.append(Append(Key("s"), [Event("main", "r", body) for body in bodies]), kept.set_result)
     return await asyncio.wait_for(kept, PATIENCE)
 
 
@@ -175,7 +176,7 @@ async def test_a_token_costs_the_loop_a_bounded_number_of_calls(hub: Hub) -> Non
     hub.options["frames_per_second"] = 0
     await hub.start()
     await hub.door.upkeep.stop()
-    sys.modules["hubbub_agents.words"].done = lambda: hub.node.sessions["s"].outbox.emptied()
+    sys.modules["hubbub_agents.words"].done = lambda: hub.node.sessions[Key("s")].outbox.emptied()
     heard, calls = await spoken(hub, 1, "100 0")
     assert exact(heard, 100) == 101
     assert calls / 101 <= CALLS_PER_EVENT
@@ -200,7 +201,7 @@ async def test_a_paced_token_is_one_frame_and_less_than_two_commits(words: Hub) 
 async def test_an_answer_of_20000_tokens_is_joined_late_in_five_frames(hub: Hub) -> None:
     """Each token is an event of its own in the log; neighbours are joined, page by page."""
     await hub.start()
-    await hub.node.log.sessions.make("s")
+    await hub.node.log.sessions.make(Key("s"))
     words = [Chunk("m", f"{at} ", at) for at in range(20_000)]
     assert await append(hub, *words, RunFinished("m", "end_turn")) == 1
     with closing(await beside(lambda: opened(hub.port, "/api/v1/ws?sessionId=s&afterSeq=0"))) as late:

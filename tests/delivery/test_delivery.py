@@ -15,6 +15,7 @@ from support.sockets import PING, frames, heard
 from support.waiting import PATIENCE
 
 from hub.delivery.connection import Connection
+from hub.ids import Key
 from hub.protocols import text_frame
 
 STEADY = """
@@ -68,7 +69,7 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
     clients = [await hub.connect("?sessionId=s1") for _ in range(5)]
     clients += [await hub.connect("?sessionId=s1", extended=True) for _ in range(5)]
     await hub.settled("s1", 10)
-    protocols = list(hub.node.sessions["s1"].channel.live)
+    protocols = list(hub.node.sessions[Key("s1")].channel.live)
     assert sorted(protocol.name for protocol in protocols) == ["hubbub.v1", "plain"]
     await clients[0].send(type="chat", agentId="echo", sessionId="s1", message="x")
     for client in clients:

@@ -16,6 +16,7 @@ from support.hub import Client, Hub
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
+from hub.ids import Key
 from hub.limits import KiB
 from hub.messages import Chunk, Event, RunFinished
 from hub.protocols import open_protocol
@@ -59,15 +60,15 @@ def watch(hub: Hub, gated: bool = False) -> Reads:
 
 async def put(hub: Hub, session: str, texts: Sequence[str], end: bool = False) -> Head:
     """Add chunks to a session's log, and the end of their run."""
-    await hub.node.log.sessions.make(session)
+    await hub.node.log.sessions.make(Key(session))
     entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
     if end:
         entries.append(Event("main", "r1", RunFinished("m1", "end_turn")))
     kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    hub.node.log.events.append(Append(session, entries), kept.set_result)
+    hub.node.log.events.append(Append(Key(session), entries), kept.set_result)
     async with asyncio.timeout(PATIENCE):
         assert isinstance(await kept, int)
-    head = await hub.node.log.sessions.find(session)
+    head = await hub.node.log.sessions.find(Key(session))
     assert head is not None
     return head
 
@@ -198,7 +199,7 @@ async def test_a_read_that_fails_is_everyones_and_is_not_kept(hub: Hub) -> None:
     told = [(frame["code"], frame["sessionId"]) for client in clients for frame in client.frames]
     assert told == [("storage_unavailable", "s1")] * 10
     with pytest.raises(StorageUnavailable):
-        await hub.node.pages.read("s1", head.epoch, 0, 3)
+        await hub.node.pages.read(Key("s1"), head.epoch, 0, 3)
     _rename(hub, "elsewhere", "sessions")
     again = await resume(hub, head)
     await again.until_done()
@@ -235,7 +236,7 @@ async def test_one_who_is_cancelled_does_not_take_the_read_with_it(hub: Hub) -> 
     await hub.start()
     head = await put(hub, "s1", ["a ", "b "])
     reads = watch(hub, gated=True)
-    tasks = [asyncio.create_task(hub.node.pages.read("s1", head.epoch, 0, 2)) for _ in range(3)]
+    tasks = [asyncio.create_task(hub.node.pages.read(Key("s1"), head.epoch, 0, 2)) for _ in range(3)]
     await eventually(lambda: len(reads.seen) == 1)
     tasks[0].cancel()
     await asyncio.wait(tasks[:1])
@@ -285,7 +286,7 @@ async def test_a_page_counts_once_however_often_it_is_read_anew(hub: Hub) -> Non
     await hub.start()
     for _ in range(5):
         head = await put(hub, "s1", [str(number) for number in range(100)])
-        await hub.node.pages.read("s1", head.epoch, 0, head.seq)
+        await hub.node.pages.read(Key("s1"), head.epoch, 0, head.seq)
     (page,) = hub.node.pages._kept.values()
     assert hub.node.pages.size == page.size
 
@@ -296,7 +297,7 @@ async def test_the_page_that_was_not_used_for_the_longest_time_goes_first(hub: H
     heads = {name: await put(hub, name, ["x" * 40 * KiB]) for name in "abc"}
     reads = watch(hub)
     for name in "ababacab":
-        await hub.node.pages.read(name, heads[name].epoch, 0, 1)
+        await hub.node.pages.read(Key(name), heads[name].epoch, 0, 1)
     assert [session for session, _ in reads.seen] == ["a", "b", "c", "b"]
 
 
@@ -305,7 +306,7 @@ async def test_short_pages_are_read_anew_as_one(hub: Hub) -> None:
     await hub.start()
     for seq in range(1, 65):
         head = await put(hub, "s1", [f"{seq} "])
-        await hub.node.pages.read("s1", head.epoch, seq - 1, seq)
+        await hub.node.pages.read(Key("s1"), head.epoch, seq - 1, seq)
     reads = watch(hub)
     assert await steps(hub, head, 64) == [64]
     assert await steps(hub, head, 64) == [64]
@@ -318,10 +319,10 @@ async def test_a_page_at_hand_lets_the_loop_go_on(hub: Hub) -> None:
     """A client that finds all its pages kept takes turns with everything else."""
     await hub.start()
     head = await put(hub, "s1", ["a ", "b "])
-    await hub.node.pages.read("s1", head.epoch, 0, 2)
+    await hub.node.pages.read(Key("s1"), head.epoch, 0, 2)
     turns: list[int] = []
     asyncio.get_running_loop().call_soon(turns.append, 1)
-    await hub.node.pages.read("s1", head.epoch, 0, 2)
+    await hub.node.pages.read(Key("s1"), head.epoch, 0, 2)
     assert turns
 
 
@@ -330,10 +331,10 @@ async def test_a_page_of_another_epoch_is_no_page(hub: Hub) -> None:
     await hub.start()
     head = await put(hub, "s1", ["a ", "b "])
     reads = watch(hub)
-    await hub.node.pages.read("s1", head.epoch, 0, 2)
+    await hub.node.pages.read(Key("s1"), head.epoch, 0, 2)
     for _ in range(2):
-        await hub.node.pages.read("s1", "another", 0, 2)
-    await hub.node.pages.read("s1", head.epoch, 0, 2)
+        await hub.node.pages.read(Key("s1"), "another", 0, 2)
+    await hub.node.pages.read(Key("s1"), head.epoch, 0, 2)
     assert reads.seen == [("s1", 0)] * 3
 
 
@@ -354,7 +355,7 @@ async def test_retention_that_passes_a_read_takes_no_more_than_it_did(hub: Hub, 
         await put(hub, "s1", ["c "])
     reads.gate.set()
     assert (await late.next())["code"] == "reset"
-    assert hub.node.sessions["s1"].channel.floor == 3
+    assert hub.node.sessions[Key("s1")].channel.floor == 3
     behind = await resume(hub, head, 3)
     assert (await behind.next())["content"] == "c "
 

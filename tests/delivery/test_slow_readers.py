@@ -10,6 +10,8 @@ from support.hub import Client, Hub
 from support.process import HubProcess
 from support.waiting import eventually
 
+from hub.ids import Key
+
 MiB = 1024 * 1024
 # Says megabytes in numbered lines, with a pause now and then; "COUNT BYTES": so many lines of so many bytes.
 FLOOD = """
@@ -102,7 +104,7 @@ async def test_one_who_does_not_read_is_aborted_and_resumes_exactly(hub: Hub) ->
     await eventually(lambda: len(hub.node.registry.connections) <= 1)
     assert await slow.closed() in (None, 1006)
     assert flooded(4096, 1024).startswith(slow.text()) and len(slow.text()) < 4096 * 1024
-    last = slow.frames[-1] if slow.frames else {"seq": 0, "epoch": hub.node.sessions["s1"].channel.epoch}
+    last = slow.frames[-1] if slow.frames else {"seq": 0, "epoch": hub.node.sessions[Key("s1")].channel.epoch}
     again = await hub.connect(f"?sessionId=s1&afterSeq={last['seq']}&epoch={last['epoch']}")
     await again.until_done()
     assert slow.text() + again.text() == flooded(4096, 1024)

@@ -18,6 +18,7 @@ from support.sockets import PING, heard, masked, opened
 from support.waiting import PATIENCE, eventually
 
 from hub.delivery.connection import Connection
+from hub.ids import Key
 from hub.limits import MiB
 
 EVENTS = "/api/v1/sessions/s1/events"
@@ -53,7 +54,7 @@ async def test_what_was_sent_before_the_end_of_a_socket_is_done(hub: Hub) -> Non
     sock.close()
     # The client has left before its commands are done: neither its connection nor the sessions tell when that is.
     async with asyncio.timeout(PATIENCE):
-        while not all([await hub.node.log.sessions.last_messages(f"s{n}", 10, MiB) for n in range(8)]):
+        while not all([await hub.node.log.sessions.last_messages(Key(f"s{n}"), 10, MiB) for n in range(8)]):
             await asyncio.sleep(0.01)
 
 
@@ -70,7 +71,7 @@ async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
         connection.write(PING)
     await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
     async with asyncio.timeout(PATIENCE):
-        while not await hub.node.log.sessions.last_messages("s2", 1, MiB):
+        while not await hub.node.log.sessions.last_messages(Key("s2"), 1, MiB):
             await asyncio.sleep(0.01)
     assert connection.transport.is_lost
 
@@ -122,7 +123,7 @@ async def test_a_stream_ends_with_its_connection(hub: Hub) -> None:
         assert b"Connection: close" in got and not sock.recv(1)
     with await asyncio.to_thread(listening, hub.port) as again:
         await hub.settled("s1", 2)
-        say(hub, hub.node.sessions["s1"].channel, "last")
+        say(hub, hub.node.sessions[Key("s1")].channel, "last")
         assert b"last" in await heard(again)
 
 
@@ -150,5 +151,5 @@ async def test_over_tls_what_a_client_reads_makes_room(hub: Hub, tmp_path: Path)
             for _ in range(count):
                 await ws.receive()
             await connection.readable()
-            say(hub, hub.node.sessions["s1"].channel, "last")
+            say(hub, hub.node.sessions[Key("s1")].channel, "last")
             assert (await ws.receive_json())["content"] == "last"

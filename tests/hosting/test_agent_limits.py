@@ -14,6 +14,8 @@ from support.hub import Client, Hub
 from support.sse import post
 from support.waiting import PATIENCE, eventually
 
+from hub.ids import Key
+
 HEAD = "import asyncio, pathlib, threading\nfrom hub import AgentError, Run, agent\nGATE = threading.Event()\n"
 # Each says "a" and goes on until its GATE is open.
 AGENTS = {
@@ -185,7 +187,7 @@ async def test_a_call_that_is_cancelled_as_it_gets_its_place_gives_it_on(hub: Hu
         turn = next(iter(places._wanted))
         places.wait(turn, frozenset())
         turn.next()
-        hub.node.sessions["s1"].runs[gone].stop("cancelled")
+        hub.node.sessions[Key("s1")].runs[gone].stop("cancelled")
         assert hub.node.agents.get("single").places == 2
         await client.until_type("run_finished")
         assert hub.node.agents.get("single").places == 1

@@ -24,6 +24,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.cli.records import write_session
 from hub.errors import StorageUnavailable
+from hub.ids import Key
 from hub.limits import KiB, Limits, MiB, size_text
 from hub.messages import Chunk, Event
 from hub.settings import ConfigError, load
@@ -106,10 +107,10 @@ async def after_a_pong(client: Client) -> None:
 
 async def put(hub: Hub, texts: list[str], session: str = "s1") -> None:
     """Add chunks of one message to a session's log."""
-    await hub.node.log.sessions.make(session)
+    await hub.node.log.sessions.make(Key(session))
     entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
     kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    hub.node.log.events.append(Append(session, entries), kept.set_result)
+    hub.node.log.events.append(Append(Key(session), entries), kept.set_result)
     async with asyncio.timeout(PATIENCE):
         assert isinstance(await kept, int)
 
@@ -297,7 +298,7 @@ async def test_a_fork_copies_the_newest_messages(hub: Hub, limit: dict[str, int]
         end = await answer(client, "echo", text)
     await client.send(type="fork", sessionId="s1", messageId=end["messageId"], newSessionId="f1")
     await client.until_type("subscribed")
-    assert [message["content"] for message in await hub.node.history("f1", 9)] == copied
+    assert [message["content"] for message in await hub.node.history(Key("f1"), 9)] == copied
 
 
 @obeys("fork_bytes")
@@ -757,7 +758,7 @@ async def test_so_many_messages_wait_in_a_session(hub: Hub) -> None:
     refused = await chat(client, "gated", str(gate))
     assert refused["code"] == "busy" and "3 messages wait" in refused["message"]
     gate.touch()
-    await eventually(lambda: hub.node.sessions["s1"].silent)
+    await eventually(lambda: hub.node.sessions[Key("s1")].silent)
 
 
 MANY = """
@@ -1150,7 +1151,7 @@ async def test_what_the_log_refused_is_tried_again_after_its_time(hub: Hub, seco
     if seconds == NEVER:
         await answer(client, "echo", "x", "s2")
         assert client.text() == "one x "
-        hub.node.sessions["s1"].outbox._retry()
+        hub.node.sessions[Key("s1")].outbox._retry()
     await client.until(lambda f: f["type"] == "run_finished" and f["sessionId"] == "s1")
     assert client.text().replace("x ", "") == "one two"
 

@@ -9,6 +9,7 @@ import pytest
 from ag_ui.core import UserMessage
 from support.hub import Client, Hub
 
+from hub.ids import Key
 from hub.limits import MiB
 
 IMAGE = {"type": "image", "source": {"type": "data", "value": "aGVsbG8=", "mimeType": "image/png"}}
@@ -99,7 +100,7 @@ async def test_bad_parts_are_refused_by_place(hub: Hub, kind: str, parts: Any, n
     await client.send(type=kind, sessionId="s1", messageId="m_1", message="hi", parts=parts)
     error = await client.until_type("error")
     assert error["code"] == "bad_frame" and named in error["message"]
-    assert await hub.node.log.sessions.find("s1") is None
+    assert await hub.node.log.sessions.find(Key("s1")) is None
 
 
 NUMBERS = [2**53, -(2**53), 1e20, 0.1, -0.0, 0.30000000000000004, 5e-324, 1.7976931348623157e308]
@@ -152,7 +153,7 @@ async def test_a_number_that_does_not_stay_is_refused_by_every_way_in(hub: Hub, 
             async with http.request(method, f"{hub.url}/api/v1/{path}", data=body % number) as response:
                 refusal = await response.text()
                 assert response.status == 400 and re.search("not JSON|as a string", refusal), (route, refusal)
-    assert await hub.node.log.sessions.find("s1") is None
+    assert await hub.node.log.sessions.find(Key("s1")) is None
 
 
 async def test_the_limits_of_parts_and_metadata(hub: Hub) -> None:
@@ -216,7 +217,7 @@ async def test_an_agents_message_may_have_parts(hub: Hub) -> None:
     await client.until(lambda f: f["type"] == "message")
     await hub.stop()
     await hub.start()
-    answers = [m for m in await hub.node.log.sessions.last_messages("s1", 9, MiB) if m.role == "assistant"]
+    answers = [m for m in await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB) if m.role == "assistant"]
     assert [m.parts for m in answers] == [(IMAGE,)] * 2
 
 
@@ -235,7 +236,7 @@ async def test_an_aborted_answer_keeps_its_parts_where_the_hub_was_killed(hub: H
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1", afterSeq=0)
     assert (await client.until_done())["stopReason"] == "aborted"
-    assert [m.parts for m in await hub.node.log.sessions.last_messages("s1", 9, MiB)] == [None, (IMAGE,)]
+    assert [m.parts for m in await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB)] == [None, (IMAGE,)]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from support.hub import Hub
 from support.node import needs_node, run_node
 from support.waiting import PATIENCE
 
+from hub.ids import Key
 from hub.limits import MiB
 from hub.messages import RunFinished, StopReason
 from hub.protocols.agui import SAYS
@@ -87,7 +88,7 @@ async def test_a_lost_stream_is_taken_up_again(hub: Hub, tmp_path: Path) -> None
     assert text(first) + text(rest) == "one two" and rest[-1]["type"] == "RUN_FINISHED"
     whole = await events(hub, "gated", asked(str(gate)))
     assert text(whole) == "one two" and whole[0]["type"] == "RUN_STARTED"
-    assert len(await hub.node.history("t1", 100)) == 2
+    assert len(await hub.node.history(Key("t1"), 100)) == 2
 
 
 async def test_what_a_user_sends_beside_text_becomes_parts(hub: Hub) -> None:
@@ -98,7 +99,7 @@ async def test_what_a_user_sends_beside_text_becomes_parts(hub: Hub) -> None:
     content = [TextPart(text="look "), image, TextPart(text="here")]
     assert text(await events(hub, "parts", asked(content))) == "look here ['text', 'image', 'text']"
     assert text(await events(hub, "parts", asked([TextPart(text="only")], "run-2"))) == "only []"
-    first, *_ = await hub.node.log.sessions.last_messages("t1", 9, MiB)
+    first, *_ = await hub.node.log.sessions.last_messages(Key("t1"), 9, MiB)
     assert first.parts is not None and first.parts[1]["source"] == {"type": "url", "value": "https://example.org/a.png"}
 
 
@@ -251,7 +252,7 @@ async def test_a_question_that_somebody_else_answered_is_refused_or_let_go(hub: 
             assert response.status == 404 and (await response.json())["code"] == "unknown_interrupt"
         async with http.post(url, json=resumed(asks, "run-2") | {"threadId": "t2"}) as response:
             assert response.status == 404
-    assert await hub.node.log.sessions.find("t2") is None
+    assert await hub.node.log.sessions.find(Key("t2")) is None
     said = await events(hub, "asks", resumed(asks, "run-2", None, "cancelled"))
     assert text(said) == "resolved theirs. " and said[1]["value"]["payload"] == "theirs"
     assert question(said)["message"] == "And now?"
@@ -311,7 +312,7 @@ async def test_of_several_answers_all_are_taken_or_none(hub: Hub, payload: Any, 
     async with aiohttp.ClientSession() as http:
         async with http.post(f"{hub.url}/api/v1/agents/two/agui", json=both) as response:
             assert response.status == status
-    assert hub.node.sessions["t1"].asking(first["id"]) is not None
+    assert hub.node.sessions[Key("t1")].asking(first["id"]) is not None
 
 
 @needs_node

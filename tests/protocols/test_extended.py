@@ -7,6 +7,7 @@ import pytest
 from support.hub import Hub
 from support.waiting import eventually
 
+from hub.ids import Key
 from hub.limits import MiB
 from hub.node import upkeep
 
@@ -87,7 +88,7 @@ async def test_a_client_msg_id_runs_once_also_across_a_restart(hub: Hub) -> None
     assert third["status"] == "duplicate" and [first[key] for key in same] == [third[key] for key in same]
     await later.until_done()
     assert later.text() == "once "
-    assert len(await hub.node.log.sessions.last_messages("s1", 10, MiB)) == 2
+    assert len(await hub.node.log.sessions.last_messages(Key("s1"), 10, MiB)) == 2
     await later.send(**(chat | {"message": "other"}))
     assert (await later.until_type("error"))["code"] == "id_reused"
 
@@ -234,7 +235,7 @@ async def test_presence_and_typing_reach_the_others(hub: Hub) -> None:
     assert (await one.until_type("typing"))["author"]["id"] == "local"
     await two.close()
     await one.until(lambda f: f["type"] == "presence" and f["count"] == 1)
-    assert hub.node.sessions["s1"].channel.head == 0
+    assert hub.node.sessions[Key("s1")].channel.head == 0
 
 
 async def test_state_tells_what_runs_and_what_waits(hub: Hub) -> None:
@@ -290,7 +291,7 @@ async def test_a_chat_that_could_not_be_heard_is_refused_before_it_is_kept(hub: 
     await client.until_type("subscribed")
     await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
     assert (await client.until_type("error"))["code"] == "too_many_subscriptions"
-    assert await hub.node.log.sessions.find("s2") is None
+    assert await hub.node.log.sessions.find(Key("s2")) is None
 
 
 async def test_welcome_is_the_first_frame_after_hello_also_with_a_session_in_the_address(hub: Hub) -> None:

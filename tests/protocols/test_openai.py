@@ -16,6 +16,7 @@ from support.process import needs_curl
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import AgentError
+from hub.ids import Key
 from hub.node.upkeep import expire
 from hub.protocols import openai_chat
 
@@ -252,7 +253,7 @@ async def test_a_message_sent_again_with_its_key_is_said_once(client: AsyncOpenA
             said = answer.choices[0].message.content
         answers.append(said)
     assert answers == ["hello there"] * 2
-    assert [said["content"] for said in await served.node.history("s1", 9)] == ["hello there"] * 2
+    assert [said["content"] for said in await served.node.history(Key("s1"), 9)] == ["hello there"] * 2
     await client.chat.completions.create(model="model", messages=HELLO, extra_headers={"Idempotency-Key": '"no id"'})
 
 

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from support.hub import Hub
 
+from hub.ids import Key
 from hub.limits import KiB
 
 
@@ -234,9 +235,9 @@ async def test_a_group_hears_an_agents_runs_in_every_session_from_start_to_end(h
     await both.until_done()
     assert observer.text() == "to s1 to s2 "
     assert both.text() == "one twoto s1 "
-    while hub.node.sessions["s1"].channel.by_run:
+    while hub.node.sessions[Key("s1")].channel.by_run:
         await asyncio.sleep(0)
-    assert [sub.runs for sub in hub.node.sessions["s1"].channel.subscriptions] == [None, None]
+    assert [sub.runs for sub in hub.node.sessions[Key("s1")].channel.subscriptions] == [None, None]
 
 
 async def test_origins_and_hosts_that_are_not_allowed_get_403_before_the_upgrade(hub: Hub) -> None:
@@ -332,7 +333,7 @@ async def test_a_cursor_that_retention_passes_gets_a_reset_never_a_hole(hub: Hub
     await client.send(type="chat", agentId="echo", sessionId="s1", message="one two")
     await client.until_done()
     await hub.node.log.events.expire(2**60, 0)
-    assert hub.node.sessions["s1"].channel.floor == 0
+    assert hub.node.sessions[Key("s1")].channel.floor == 0
     late = await hub.connect("?sessionId=s1&afterSeq=1")
     assert (await late.next())["code"] == "reset"
 

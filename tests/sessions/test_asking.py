@@ -14,6 +14,7 @@ from support.waiting import PATIENCE, eventually
 from hub.access.principal import ALL, Principal
 from hub.commands import table as commands
 from hub.errors import AlreadyResolved, StorageUnavailable
+from hub.ids import Key
 from hub.messages import Ok, Resume, UserMessage
 from hub.node.draining import finish_runs, write_all
 from hub.sessions.outbox import OutboxState, PendingEvent, landing
@@ -106,7 +107,7 @@ class Held:
 async def until_it_writes(hub: Hub) -> None:
     """Wait until the log is tried again after a failure."""
     async with asyncio.timeout(PATIENCE):
-        while hub.node.sessions["s1"].outbox.state is OutboxState.BACKING_OFF:
+        while hub.node.sessions[Key("s1")].outbox.state is OutboxState.BACKING_OFF:
             await asyncio.sleep(0.001)
 
 
@@ -190,7 +191,7 @@ async def test_the_agent_does_not_go_on_before_its_answer_is_kept(hub: Hub) -> N
     await answer(client, question)
     await held.until_held()
     assert [entry.body.type for append, _ in held.waiting for entry in append.events] == ["interrupt_resolved"]
-    assert kinds(client)[-1] == "interrupt" and len(hub.node.sessions["s1"].runs) == 1
+    assert kinds(client)[-1] == "interrupt" and len(hub.node.sessions[Key("s1")].runs) == 1
     held.let_go()
     await client.until_done()
 
@@ -289,7 +290,7 @@ async def test_the_first_answer_wins(hub: Hub) -> None:
         await answer(later, question, 3, **wrong)
         assert (await later.until_type("error"))["code"] == code
     assert client.text() == "Well. local resolved 1"
-    assert await hub.node.log.sessions.find("s2") is None
+    assert await hub.node.log.sessions.find(Key("s2")) is None
 
 
 def given(question: dict[str, Any], payload: Any) -> Resume:
@@ -333,7 +334,7 @@ async def test_no_answer_is_taken_while_the_log_fails(hub: Hub) -> None:
     await start(hub, BESIDE, "beside", retry_seconds=0.02)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client, "beside")
-    held, outbox = Held(hub), hub.node.sessions["s1"].outbox
+    held, outbox = Held(hub), hub.node.sessions[Key("s1")].outbox
     held.log.append = lambda _, done: done(StorageUnavailable("disk full"))  # type: ignore[method-assign]
     async with asyncio.timeout(PATIENCE):
         while outbox.state is not OutboxState.BACKING_OFF:
@@ -357,7 +358,7 @@ async def test_a_run_that_ends_while_an_answer_is_on_its_way_closes_its_question
     held = Held(hub)
     task = asyncio.create_task(commands.resume(hub.door, ANN, given(question, 1)))
     await held.until_held()
-    run = hub.node.sessions["s1"].runs[question["runId"]]
+    run = hub.node.sessions[Key("s1")].runs[question["runId"]]
     run.stop("cancelled")
     async with asyncio.timeout(PATIENCE):
         while not run.ended:
@@ -540,7 +541,7 @@ async def test_one_who_fails_at_what_the_log_says_takes_nobody_along(hub: Hub, r
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
     await ask(client)
-    outbox = hub.node.sessions["s1"].outbox
+    outbox = hub.node.sessions[Key("s1")].outbox
 
     def fails(_: object) -> None:
         raise KeyError("x")
@@ -692,7 +693,7 @@ async def test_a_run_that_is_being_stopped_waits_for_nobody(hub: Hub) -> None:
     question = await ask(client, "slow", message=str(gate))
     await client.send(type="cancel", sessionId="s1")
     await eventually(gate.exists)
-    state = hub.node.sessions["s1"].state()
+    state = hub.node.sessions[Key("s1")].state()
     assert (state.state, state.interrupts) == ("running", None)
     await answer(client, question)
     assert (await client.until_type("error"))["code"] == "already_resolved"

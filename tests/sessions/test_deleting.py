@@ -15,6 +15,7 @@ from support.sse import call, get, listening, nobody_left, post
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import SessionDeleted
+from hub.ids import Key
 from hub.limits import MiB
 from hub.messages import Error
 from hub.node import upkeep
@@ -219,7 +220,7 @@ async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanw
     hub.node.log.sessions.list = listed  # type: ignore[method-assign]
     clearing = asyncio.create_task(post(http, "sessions/clear", {"before": before}))
     await asyncio.wait_for(looked.wait(), PATIENCE)
-    while (await hub.node.log.sessions.last_messages("s2", 1, MiB))[0].ts < before:
+    while (await hub.node.log.sessions.last_messages(Key("s2"), 1, MiB))[0].ts < before:
         await said(client, "s2")
     hub.node.log.events.append = lambda *one: given.append(one)  # type: ignore[method-assign]
     await client.send(type="chat", agentId="echo", sessionId="s3", message="still here")
@@ -240,9 +241,9 @@ async def test_a_deletion_beside_a_clearing_that_spares_the_session_takes_it(
     client = await hub.connect(extended=True)
     await said(client, "s1")
     gate = hold(hub, "sessions", "last_messages")
-    sparing = asyncio.create_task(delete(hub.node, "s1", before=1))
+    sparing = asyncio.create_task(delete(hub.node, Key("s1"), before=1))
     await eventually(lambda: hub.node.deletions)
-    deleting = asyncio.create_task(delete(hub.node, "s1"))
+    deleting = asyncio.create_task(delete(hub.node, Key("s1")))
     await asyncio.sleep(0)
     gate.set()
     assert (await sparing, await deleting) == (False, True)
@@ -313,9 +314,9 @@ async def test_who_was_already_inside_gets_nothing_half_deleted(hub: Hub, http: 
     history, kept = hold(hub, "sessions", "last_messages"), hold(hub, "runs", "chat")
     reader, sender = await hub.connect(extended=True), await hub.connect(extended=True)
     await reader.send(type="subscribe", sessionId="s1", history=9, ref=1)
-    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions["s1"].holders == 1)
+    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].holders == 1)
     await sender.send(type="chat", agentId="echo", sessionId="s1", message="more", clientMsgId="c2", ref=2)
-    await eventually(lambda: hub.node.sessions["s1"].admission.once.coming)
+    await eventually(lambda: hub.node.sessions[Key("s1")].admission.once.coming)
     deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
     await eventually(lambda: hub.node.deletions)
     kept.set()  # it is admitted too late
@@ -331,7 +332,7 @@ async def test_nobody_joins_a_session_after_its_listeners_were_told(hub: Hub, ht
     """Who held it already, and comes to subscribe only now, is refused and leaves nothing."""
     await hub.connect()
     (connection,) = hub.node.registry.connections
-    async with hub.node.use("s1") as session:
+    async with hub.node.use(Key("s1")) as session:
         hub.node.registry.dismiss(session.channel, Error(code="session_deleted", message="gone"))
         with pytest.raises(SessionDeleted):
             hub.node.registry.subscribe(connection, session.channel, None)
@@ -342,7 +343,7 @@ async def test_one_who_waits_for_an_answer_hears_that_it_is_gone(hub: Hub, http:
     """Not half of it, nor a fault of the hub; also where the session has begun anew."""
     body = {"agentId": "gated", "message": str(hub.folder / "never")}
     waiting = asyncio.create_task(post(http, "sessions/s1/chat?wait=true", body))
-    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions["s1"].runs)
+    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].runs)
     reads = hold(hub, "events", "read")
     assert await call(http, "DELETE", "sessions/s1") == (204, None)
     await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "anew"})
@@ -441,7 +442,7 @@ async def test_retention_as_a_session_is_made_anew_spares_the_new_one(hub: Hub, 
     await said(listener, "s1")
     gate.set()
     await expiring
-    assert hub.node.sessions["s1"].channel.floor == 0
+    assert hub.node.sessions[Key("s1")].channel.floor == 0
     again = await hub.connect("?sessionId=s1&afterSeq=0")
     await again.until_done()
     assert again.text() == "hello "
@@ -451,13 +452,13 @@ async def test_one_who_is_cancelled_does_not_stop_the_deletion(hub: Hub, http: a
     """What was begun is done."""
     await post(http, "sessions", {"sessionId": "s1"})
     gate = hold(hub, "sessions", "delete")
-    asking = asyncio.create_task(delete(hub.node, "s1"))
+    asking = asyncio.create_task(delete(hub.node, Key("s1")))
     await eventually(lambda: hub.node.deletions)
     asking.cancel()
     await asyncio.wait([asking])
     gate.set()
     await eventually(lambda: not hub.node.deletions)
-    assert await hub.node.log.sessions.find("s1") is None
+    assert await hub.node.log.sessions.find(Key("s1")) is None
 
 
 async def test_what_cannot_be_deleted_stays(hub: Hub, http: aiohttp.ClientSession) -> None:
@@ -467,7 +468,7 @@ async def test_what_cannot_be_deleted_stays(hub: Hub, http: aiohttp.ClientSessio
     await client.until_done()
     db = sqlite3.connect(hub.folder / "data" / "hub.db")
     db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE runs RENAME TO elsewhere;")
-    async with hub.node.use("s1"):  # it does not leave memory
+    async with hub.node.use(Key("s1")):  # it does not leave memory
         status, refused = await call(http, "DELETE", "sessions/s1")
         assert (status, refused["code"]) == (503, "storage_unavailable")
         db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE elsewhere RENAME TO runs;")
@@ -531,7 +532,9 @@ async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohtt
     begun.cancel()
     await asyncio.gather(begun, return_exceptions=True)
     await hub.start()
-    assert await hub.node.log.sessions.find("s1") is None and await hub.node.log.sessions.find("s2") is not None
+    assert (
+        await hub.node.log.sessions.find(Key("s1")) is None and await hub.node.log.sessions.find(Key("s2")) is not None
+    )
 
 
 async def test_nothing_is_left_in_memory(hub: Hub, http: aiohttp.ClientSession) -> None:

@@ -11,6 +11,7 @@ from support.sse import call, get, listening, post
 from support.waiting import eventually
 
 from hub.errors import SessionDeleted
+from hub.ids import Key
 from hub.storage.log import Done
 from hub.storage.records import Append
 
@@ -41,7 +42,7 @@ async def test_who_listens_makes_no_session(hub: Hub, http: aiohttp.ClientSessio
     assert "epoch" not in answer and (answer["seq"], answer["history"], answer["active"]) == (0, [], [])
     await extended.send(type="subscribe", agentId="echo")
     async with listening(http, "sessions/s1/events"):
-        await eventually(lambda: len(hub.node.sessions["s1"].channel.subscriptions) == 3)
+        await eventually(lambda: len(hub.node.sessions[Key("s1")].channel.subscriptions) == 3)
     for address in ("sessions/s1", "sessions/s1/messages", "sessions/s1/events"):
         status, refusal = await get(http, address)
         assert (status, refusal["code"]) == (404, "unknown_session")
@@ -93,7 +94,7 @@ async def test_what_is_kept_makes_the_session(hub: Hub, http: aiohttp.ClientSess
     else:
         assert (await post(http, "agents/echo/broadcast", {"message": "x"}))[0] == 202
     status, shown = await get(http, f"sessions/{session}")
-    assert status == 200 and hub.node.sessions[session].channel.epoch == shown["epoch"]
+    assert status == 200 and hub.node.sessions[Key(session)].channel.epoch == shown["epoch"]
     assert [one["sessionId"] for one in (await get(http, "sessions"))[1]["data"]] == [session]
     await listener.send(type="chat", agentId="echo", sessionId=session, message="again")
     assert (await listener.until_done())["epoch"] == shown["epoch"]
@@ -118,7 +119,7 @@ async def test_an_event_source_does_not_bring_a_deleted_session_back(hub: Hub, h
 async def test_nothing_makes_a_session_behind_its_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Who held it before is refused, and leaves no empty session."""
     await post(http, "sessions", {"sessionId": "s1"})
-    async with hub.node.use("s1") as session:
+    async with hub.node.use(Key("s1")) as session:
         assert (await call(http, "DELETE", "sessions/s1"))[0] == 204
         with pytest.raises(SessionDeleted):
             await hub.node.make(session)
@@ -155,7 +156,7 @@ async def test_a_command_whose_session_goes_as_it_is_kept_has_one_answer(hub: Hu
     asked = await client.until_type("user_message")
     await client.until_type("run_finished")
     store, whole = hub.node.log.events, hub.node.log.events.append
-    async with hub.node.use("s1") as session:
+    async with hub.node.use(Key("s1")) as session:
 
         def go(append: Append, done: Done) -> None:
             def landed(result: int | Exception) -> None:

@@ -9,6 +9,7 @@ import structlog
 from support.waiting import PATIENCE
 
 from hub.errors import StorageUnavailable
+from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import Chunk, Event, HistoryMessage, RunFinished
 from hub.observe.load import ThreadLoad
@@ -27,7 +28,7 @@ MESSAGE = HistoryMessage(messageId="m", role="assistant", content="x", agentId="
 async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
     log = SqliteLog(f"sqlite:///{tmp_path}/hub.db", Limits(), Seams())
     await log.start(lambda session, events: None)
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
     yield log
     await log.close()
 
@@ -41,7 +42,7 @@ class Speaker:
     def __init__(self, log: SqliteLog, pace: Pace, retry_seconds: float = NEVER) -> None:
         limits = Limits(retry_seconds=retry_seconds)
         self.log = log
-        self.outbox = Outbox(key="s", store=log.events, limits=limits, pace=pace, at_rest=self.rest)
+        self.outbox = Outbox(key=Key("s"), store=log.events, limits=limits, pace=pace, at_rest=self.rest)
         self.kept: list[int] = []
         self.offset = self.rests = 0
 
@@ -68,7 +69,7 @@ class Speaker:
         self.outbox.put(end)
         last = await asyncio.wait_for(kept, PATIENCE)
         events: list[Event] = []
-        while page := await self.log.events.read("s", len(events), last):
+        while page := await self.log.events.read(Key("s"), len(events), last):
             events += page
         assert [event.seq for event in events] == list(range(1, last + 1))
         return [event.body.content for event in events if isinstance(event.body, Chunk)]

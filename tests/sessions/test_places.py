@@ -10,6 +10,7 @@ import pytest
 from support.hub import Client, Hub
 from support.waiting import PATIENCE, eventually
 
+from hub.ids import Key
 from hub.sessions.schedule import Schedule
 
 # Answers one at a time: says "one ", and goes on until the file of its message is there.
@@ -48,7 +49,7 @@ async def wait_for_a_place(hub: Hub, client: Client, session: str) -> str:
     run = await chat(hub, client, session, ifBusy="enqueue")
     (hub.folder / f"{session}-before").touch()
     await client.until(lambda frame: frame["type"] == "run_finished" and frame["runId"] == before)
-    assert [one.id for one in hub.node.sessions[session].queue] == [run]
+    assert [one.id for one in hub.node.sessions[Key(session)].queue] == [run]
     return run
 
 
@@ -99,7 +100,7 @@ async def test_a_run_that_is_cancelled_as_it_waits_leaves_its_turn(hub: Hub) -> 
     client = await start(hub)
     await wait_for_a_place(hub, client, "s1")
     await wait_for_a_place(hub, client, "s2")
-    gone = weakref.ref(hub.node.sessions["s1"].schedule)
+    gone = weakref.ref(hub.node.sessions[Key("s1")].schedule)
     await client.send(type="cancel", sessionId="s1")
     await client.until_done()
     await client.send(type="unsubscribe", sessionId="s1")
@@ -114,7 +115,7 @@ async def test_a_session_in_which_something_is_taken_back_gives_its_turn_away(hu
     client = await start(hub)
     for name in ("s1", "s2"):
         await wait_for_a_place(hub, client, name)
-    async with hub.node.sessions["s1"].admission.alone():
+    async with hub.node.sessions[Key("s1")].admission.alone():
         (hub.folder / "s0").touch()
         assert await started(client) == "s2"
     (hub.folder / "s2").touch()
@@ -128,7 +129,7 @@ async def test_a_run_that_waits_for_an_agent_that_goes_ends(hub: Hub) -> None:
     (hub.folder / "agents" / "single.py").unlink()
     await hub.node.agents.reload_changed()
     end = await client.until_done()
-    assert (end["runId"], end["stopReason"]) == (run, "error") and hub.node.sessions["s0"].runs
+    assert (end["runId"], end["stopReason"]) == (run, "error") and hub.node.sessions[Key("s0")].runs
 
 
 async def test_an_agent_that_is_loaded_again_has_places_of_its_own(hub: Hub) -> None:
@@ -138,7 +139,7 @@ async def test_an_agent_that_is_loaded_again_has_places_of_its_own(hub: Hub) -> 
         await wait_for_a_place(hub, client, name)
     hub.agent("single.py", SINGLE.replace("one ", "another "))
     await hub.node.agents.reload_changed()
-    assert await started(client) == "s1" and len(hub.node.sessions["s2"].queue) == 1
+    assert await started(client) == "s1" and len(hub.node.sessions[Key("s2")].queue) == 1
     (hub.folder / "s1").touch()
     assert await started(client) == "s2"
 

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from support.hub import Hub
 from support.waiting import PATIENCE, eventually
 
+from hub.ids import Key
 from hub.limits import MiB
 from hub.messages import Event
 from hub.storage.sqlite.events import SqliteEvents
@@ -69,9 +70,9 @@ async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
     session = left.node.sessions.get("s1")
     await eventually(lambda: session is None or session.silent)
     assert await unfinished(left) == {f"s{number}" for number in range(40)} - {"s1"}
-    head = await left.node.log.sessions.find("s1")
+    head = await left.node.log.sessions.find(Key("s1"))
     assert head is not None
-    (end,) = await left.node.log.events.read("s1", head.seq - 1, head.seq)
+    (end,) = await left.node.log.events.read(Key("s1"), head.seq - 1, head.seq)
     assert (end.body.type, getattr(end.body, "stopReason"), end.runId) == (
         *("run_finished", "aborted"),
         warnings[0]["runs"][0],
@@ -79,7 +80,7 @@ async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
     client = await left.connect(extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="hello")
     assert (await client.until_done())["stopReason"] == "end_turn"
-    said = await left.node.log.sessions.last_messages("s1", 9, MiB)
+    said = await left.node.log.sessions.last_messages(Key("s1"), 9, MiB)
     assert [message.content for message in said] == ["go", "", "hello", "hello "]
 
 

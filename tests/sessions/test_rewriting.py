@@ -11,6 +11,7 @@ from support.sse import call, post
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
+from hub.ids import Key
 from hub.limits import MiB
 from hub.node.upkeep import reload
 from hub.sessions.run import RunState
@@ -82,17 +83,17 @@ async def ended(client: Client, run_id: str) -> dict[str, Any]:
 async def stopping(hub: Hub, run_id: str) -> None:
     """Wait until a run is being stopped: whatever takes it back has begun."""
     async with asyncio.timeout(PATIENCE):
-        while hub.node.sessions["s1"].runs[run_id].state is not RunState.ENDING:
+        while hub.node.sessions[Key("s1")].runs[run_id].state is not RunState.ENDING:
             await asyncio.sleep(0)
 
 
 async def history(hub: Hub, session: str = "s1") -> list[str]:
-    return [message.content for message in await hub.node.log.sessions.last_messages(session, 100, MiB)]
+    return [message.content for message in await hub.node.log.sessions.last_messages(Key(session), 100, MiB)]
 
 
 async def logged(hub: Hub, session: str = "s1") -> list[Any]:
     events, cursor = [], 0
-    while page := await hub.node.log.events.read(session, cursor, 10**6):
+    while page := await hub.node.log.events.read(Key(session), cursor, 10**6):
         events += page
         cursor = page[-1].seq
     return events
@@ -239,7 +240,7 @@ async def test_a_message_that_cannot_be_taken_back_is_refused_by_name(hub: Hub) 
     for kind in ("edit", "regenerate", "fork"):
         await client.send(type=kind, sessionId="s9", messageId="m_1", message="x", ref=kind)
         assert (await outcome(client, kind))["code"] == "unknown_session"
-    assert await hub.node.log.sessions.find("s9") is None
+    assert await hub.node.log.sessions.find(Key("s9")) is None
     assert await kinds(hub) == before
     await say(client, "two")
     await client.send(type="edit", sessionId="s1", messageId=said["messageId"], message="x", ref="far")
@@ -388,7 +389,7 @@ async def test_chats_edits_and_regenerates_in_a_crowd_leave_a_sound_log(hub: Hub
             there = {name: None for name in there if name not in event.body.messageIds}
         elif event.body.type in ("user_message", "stream"):
             there[event.body.messageId] = None
-    assert {m.messageId for m in await hub.node.log.sessions.last_messages("s1", 10_000, MiB)} == set(there)
+    assert {m.messageId for m in await hub.node.log.sessions.last_messages(Key("s1"), 10_000, MiB)} == set(there)
 
 
 async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hub: Hub) -> None:
@@ -401,7 +402,7 @@ async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hu
     other = await hub.connect(extended=True)
     await other.send(type="chat", agentId="remembers", sessionId="s1", message="late", ref="c")
     async with asyncio.timeout(PATIENCE):  # until it waits at the door
-        while hub.node.sessions["s1"].holders < 2:
+        while hub.node.sessions[Key("s1")].holders < 2:
             await asyncio.sleep(0)
     (hub.folder / "gate").touch()
     edited, late = await outcome(client, "e"), await outcome(other, "c")
@@ -421,7 +422,7 @@ async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_
     await stopping(hub, first["runId"])
     other = await hub.connect(extended=True)
     await other.send(type="chat", agentId="fresh", sessionId="s1", message="late", ifBusy="parallel", ref="c")
-    await eventually(lambda: hub.node.sessions["s1"].holders == 2)
+    await eventually(lambda: hub.node.sessions[Key("s1")].holders == 2)
     if gone:
         (hub.folder / "agents" / "fresh.py").unlink()
     else:
@@ -446,8 +447,8 @@ async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_
         return await trail(*asked)
 
     hub.node.log.sessions.trail = held  # type: ignore[method-assign]
-    await hub.node.log.sessions.make("f1")
-    async with hub.node.use("f1") as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+    await hub.node.log.sessions.make(Key("f1"))
+    async with hub.node.use(Key("f1")) as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         editor, forker = await hub.connect(extended=True), await hub.connect(extended=True)
         await editor.send(type="edit", sessionId="f1", messageId="m_1", message="x", ref="e")
         await eventually(old.schedule.turn.locked)
@@ -526,7 +527,7 @@ async def test_an_edit_behind_a_chat_that_the_log_refuses_does_not_hang(hub: Hub
             await asyncio.sleep(0)
     await other.send(type="edit", sessionId="s1", messageId=said["messageId"], message="two", ref="e")
     async with asyncio.timeout(PATIENCE):
-        while not hub.node.sessions["s1"].schedule.turn.locked():
+        while not hub.node.sessions[Key("s1")].schedule.turn.locked():
             await asyncio.sleep(0)
     log.append = whole  # type: ignore[method-assign]
     held[0](StorageUnavailable("disk full"))
@@ -715,7 +716,7 @@ async def test_a_chat_that_rolls_back_takes_the_running_ones_place(hub: Hub) -> 
     started = [event.runId for event in await logged(hub) if event.body.type == "run_started"]
     assert started == [kept["runId"], running["runId"], accepted["runId"], queued["runId"]]
     assert sound(await logged(hub)) and running["messageId"] not in str(
-        await hub.node.log.sessions.last_messages("s1", 9, MiB)
+        await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB)
     )
 
 
@@ -748,8 +749,8 @@ async def test_a_fork_has_the_history_and_goes_its_own_way(hub: Hub) -> None:
     assert (told["type"], told["sessionId"], told["seq"]) == ("subscribed", "f1", 2)
     assert await kinds(hub, "f1") == ["user_message", "message"]
     old, new = await hub.node.log.sessions.last_messages(
-        "s1", 2, MiB, first["answerId"]
-    ), await hub.node.log.sessions.last_messages("f1", 9, MiB)
+        Key("s1"), 2, MiB, first["answerId"]
+    ), await hub.node.log.sessions.last_messages(Key("f1"), 9, MiB)
     same = ("messageId", "role", "content", "agentId", "author", "parts", "metadata", "userMessageId")
     assert [[getattr(m, n) for n in same] for m in old] == [[getattr(m, n) for n in same] for m in new]
     assert [m.seq for m in new] == [1, 2] and {m.runId for m in new} == {None} and new[0].parts == (image,)
@@ -798,7 +799,7 @@ async def test_a_fork_of_a_message_that_is_too_large_alone_says_so(hub: Hub) -> 
     await client.send(type="fork", sessionId="s1", messageId=said["messageId"], newSessionId="s2", ref="f")
     refused = await outcome(client, "f")
     assert refused["code"] == "wrong_message" and "2 bytes" in refused["message"]
-    assert await hub.node.log.sessions.find("s2") is None
+    assert await hub.node.log.sessions.find(Key("s2")) is None
 
 
 async def test_a_fork_that_may_not_be_heard_makes_no_session(hub: Hub) -> None:
@@ -812,7 +813,7 @@ async def test_a_fork_that_may_not_be_heard_makes_no_session(hub: Hub) -> None:
     hub.node.drain()
     await client.send(**fork, ref=2)
     assert (await outcome(client, 2))["code"] == "draining"
-    assert await hub.node.log.sessions.find("f1") is None
+    assert await hub.node.log.sessions.find(Key("f1")) is None
 
 
 async def test_a_plain_client_hears_a_forks_history_as_messages(hub: Hub) -> None:

@@ -9,6 +9,7 @@ from support.hub import Client, Hub
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
+from hub.ids import Key
 from hub.sessions.run import EDGES, ActiveRun, RunState
 from hub.storage.log import Done
 from hub.storage.records import Append
@@ -99,7 +100,7 @@ async def cancel(hub: Hub) -> None:
 
 
 def only(hub: Hub) -> ActiveRun:
-    (run,) = hub.node.sessions["s1"].runs.values()
+    (run,) = hub.node.sessions[Key("s1")].runs.values()
     return run
 
 
@@ -120,7 +121,7 @@ async def test_a_run_that_waits_starts_when_the_one_before_has_ended(hub: Hub, p
     for _ in range(2):
         await chat(hub, client)
         await client.until_type("accepted")
-    (second,) = hub.node.sessions["s1"].queue
+    (second,) = hub.node.sessions[Key("s1")].queue
     assert (second.state, only(hub).state) == (QUEUED, RUNNING)
     (hub.folder / "gate").touch()
     await client.until_done()
@@ -134,7 +135,7 @@ async def test_a_run_that_is_stopped_while_it_waits(hub: Hub, paths: dict[str, P
     for _ in range(2):
         await chat(hub, client)
         await client.until_type("accepted")
-    (second,) = hub.node.sessions["s1"].queue
+    (second,) = hub.node.sessions[Key("s1")].queue
     await client.send(type="cancel", sessionId="s1", runId=second.id)
     assert (await client.until_done())["runId"] == second.id
     assert paths[second.id] == [QUEUED, ENDED]
@@ -145,8 +146,8 @@ async def test_a_run_whose_agent_has_gone_while_it_waited(hub: Hub, paths: dict[
     client = await start(hub)
     await chat(hub, client)
     await chat(hub, client, "echo", ifBusy="enqueue")
-    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions["s1"].queue)
-    (second,) = hub.node.sessions["s1"].queue
+    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].queue)
+    (second,) = hub.node.sessions[Key("s1")].queue
     (hub.folder / "agents" / "echo.py").unlink()
     await hub.node.agents.reload_changed()
     (hub.folder / "gate").touch()
@@ -228,7 +229,7 @@ async def test_a_run_that_is_left_to_the_next_start(hub: Hub, paths: dict[str, P
         await held.let_go()
         await client.until_type("stream")
     hub.node.drain()
-    hub.node.sessions["s1"].schedule.drain()
+    hub.node.sessions[Key("s1")].schedule.drain()
     if not begun:
         await held.let_go()
         await client.until_type("run_started")
@@ -248,7 +249,7 @@ async def test_a_started_run_of_an_earlier_process(hub: Hub, paths: dict[str, Pa
     await client.until_type("stream")
     run = only(hub)
     run.leave()  # as a killed process would: no end is written
-    hub.node.sessions["s1"].runs.clear()
+    hub.node.sessions[Key("s1")].runs.clear()
     assert paths.pop(run.id) == [QUEUED, STARTING, RUNNING, ENDED]
     await hub.stop()
     await hub.start()

@@ -12,6 +12,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.errors import Draining, StorageUnavailable
 from hub.hosting.loader import ADAPTERS
+from hub.ids import Key
 from hub.limits import MiB
 from hub.messages import Author, Chat
 from hub.storage.log import Done
@@ -80,7 +81,9 @@ async def test_if_busy_reject_replace_and_parallel(hub: Hub) -> None:
     assert client.text(running["runId"]) == "one "
     (hub.folder / "gate").touch()
     assert (await client.until_done())["runId"] == queued["runId"]
-    history = [m.content for m in await hub.node.log.sessions.last_messages("s1", 10, MiB) if m.role == "assistant"]
+    history = [
+        m.content for m in await hub.node.log.sessions.last_messages(Key("s1"), 10, MiB) if m.role == "assistant"
+    ]
     assert history == ["one ", "one ", "instead ", "one two"]
 
 
@@ -254,7 +257,7 @@ async def test_a_bad_agent_ends_its_run_once_and_keeps_what_it_said(hub: Hub, na
     if said is not None:
         assert client.text() == said
         assert [
-            m.content for m in await hub.node.log.sessions.last_messages("s1", 9, MiB) if m.role == "assistant"
+            m.content for m in await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB) if m.role == "assistant"
         ] == [said]
     await client.send(type="chat", agentId="echo", sessionId="s1", message="next")
     await client.until_done()
@@ -269,11 +272,11 @@ async def test_a_megabyte_in_one_piece_arrives_whole_in_bounded_events(hub: Hub)
     await client.send(type="chat", agentId="big", sessionId="s1", message="go")
     await client.until_done()
     assert client.text() == "é€😀x" * 100_000
-    events = await hub.node.log.events.read("s1", 0, 10**6)
+    events = await hub.node.log.events.read(Key("s1"), 0, 10**6)
     assert len(events) > 1
-    head, cursor = hub.node.sessions["s1"].channel.head, 0
+    head, cursor = hub.node.sessions[Key("s1")].channel.head, 0
     while cursor < head:
-        for event in await hub.node.log.events.read("s1", cursor, head):
+        for event in await hub.node.log.events.read(Key("s1"), cursor, head):
             assert len(getattr(event.body, "content", "").encode()) <= 32 * 1024
             cursor = event.seq
 
@@ -474,7 +477,7 @@ async def test_an_agent_that_takes_the_message_alone_costs_no_read_of_the_histor
 
     async def messages(session_id: str, *limits: Any) -> Any:
         reads.append(session_id)
-        return await read(session_id, *limits)
+        return await read(Key(session_id), *limits)
 
     hub.node.log.sessions.last_messages = messages  # type: ignore[method-assign]
     client = await hub.connect()
@@ -608,7 +611,7 @@ async def test_chats_that_a_failing_log_refused_leave_nothing_behind(hub: Hub) -
         await last.send(type="chat", agentId="echo", sessionId="s1", message="now")
         outcome = await last.until(lambda f: f["type"] in ("accepted", "error"))
     await last.until(lambda f: f["type"] == "run_finished" and f["runId"] == outcome["runId"])
-    events = await log.read("s1", 0, hub.node.sessions["s1"].channel.head)
+    events = await log.read(Key("s1"), 0, hub.node.sessions[Key("s1")].channel.head)
     kinds = [event.body.type for event in events]
     accepted = 1 + len(outcomes) - len(refused)
     assert kinds.count("user_message") == kinds.count("run_started") == kinds.count("run_finished") == accepted
@@ -704,7 +707,7 @@ async def test_no_chat_is_taken_once_the_hub_goes_down(hub: Hub) -> None:
     await client.send(type="chat", agentId="echo", sessionId="s1", message="x")
     assert (await client.until_type("error"))["code"] == "draining"
     with pytest.raises(Draining):
-        session = hub.node.sessions["s1"]
+        session = hub.node.sessions[Key("s1")]
         await session.admission.chat(Chat(message="x"), Author("local", "local"), hub.node.agents.get("echo"))
 
 
@@ -739,7 +742,7 @@ async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_re
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1", afterSeq=second["seq"])
     assert (await client.until_done())["stopReason"] == "aborted"
-    said = [m for m in await hub.node.log.sessions.last_messages("s1", 9, MiB) if m.role == "assistant"]
+    said = [m for m in await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB) if m.role == "assistant"]
     assert [(m.messageId, m.content) for m in said] == [(second["messageId"], "try ")]
 
 

@@ -26,6 +26,7 @@ from support.process import HubProcess
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import BadQuery, BadType, FileTooLarge, QuotaExceeded, StorageUnavailable, UnknownFile, UnknownSession
+from hub.ids import Key
 from hub.limits import KiB, Limits, MiB
 from hub.seams import Seams
 from hub.sessions.shelf import shelf
@@ -73,7 +74,7 @@ async def settled(folder: Path, files: list[str]) -> None:
 
 async def gone(files: Files, log: Log, session_id: str) -> None:
     """Let a session be gone from the log, and then its files, as a deletion does."""
-    await files.forget(session_id, await log.sessions.delete(session_id))
+    await files.forget(Key(session_id), await log.sessions.delete(Key(session_id)))
 
 
 def digest(data: bytes) -> str:
@@ -97,7 +98,7 @@ async def test_a_file_comes_back_as_it_was_also_after_a_restart(hub: Hub, http: 
     assert said == {"fileId": said["fileId"], "sessionId": "s1", "name": "photo.png", "type": "image/png"} | {
         "size": len(data)
     }
-    assert await hub.node.log.sessions.find("s1") is not None
+    assert await hub.node.log.sessions.find(Key("s1")) is not None
     assert on_disk(hub.folder) == [digest(data)]
     await hub.stop()
     await hub.start()
@@ -226,7 +227,7 @@ async def test_what_is_wrong_is_refused(
     """By its code, and nothing of it stays, no session either."""
     found, said = await post(http, data, query, kind)
     assert (found, said["code"]) == (status, code)
-    assert on_disk(hub.folder) == [] and await hub.node.log.sessions.find("s1") is None
+    assert on_disk(hub.folder) == [] and await hub.node.log.sessions.find(Key("s1")) is None
 
 
 async def test_a_packed_file_is_refused(hub: Hub, http: aiohttp.ClientSession) -> None:
@@ -327,7 +328,7 @@ async def test_a_cut_off_upload_leaves_nothing(hub: Hub, http: aiohttp.ClientSes
             writer.transport.abort()
         writer.close()
         await settled(hub.folder, [])
-    assert await hub.node.log.sessions.find("s1") is None and logs == []
+    assert await hub.node.log.sessions.find(Key("s1")) is None and logs == []
     assert (await post(http, b"hello"))[0] == 201
 
 
@@ -478,7 +479,7 @@ async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Sqlit
     halting = Halting(log._threads)
     await log.start(lambda session, events: None)
     for session in ("a", "b"):
-        await log.sessions.make(session)
+        await log.sessions.make(Key(session))
     files = Files(folder=folder / "data" / "files", store=halting, limits=Limits(**limits), seams=Seams())
     await files.start(log.identity(folder / "data"))
     try:
@@ -492,9 +493,9 @@ async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Sqlit
 async def test_the_same_bytes_may_come_while_they_go(tmp_path: Path, halted: str) -> None:
     """Between what the log is asked, or told, and what is done on the disk, nobody comes who would be betrayed."""
     async with store(tmp_path) as (files, log, halting):
-        await files.keep("a", "x", TEXT, b"hello")
+        await files.keep(Key("a"), "x", TEXT, b"hello")
         halting.halts.add(halted)
-        coming, going = files.keep("b", "x", TEXT, b"hello"), gone(files, log, "a")
+        coming, going = files.keep(Key("b"), "x", TEXT, b"hello"), gone(files, log, "a")
         first, second = (going, coming) if halted == "named" else (coming, going)
         begun: asyncio.Future[Any] = asyncio.ensure_future(first)
         await asyncio.wait_for(halting.there.wait(), PATIENCE)
@@ -514,15 +515,15 @@ async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(t
         chance = random.Random(3)
         sessions = [f"s{n}" for n in range(8)]
         for session in sessions:
-            await log.sessions.make(session)
+            await log.sessions.make(Key(session))
 
         async def comes_and_goes(session: str) -> None:
             for _ in range(15):
-                kept = await files.keep(session, "x", TEXT, b"%d" % chance.randrange(2))
+                kept = await files.keep(Key(session), "x", TEXT, b"%d" % chance.randrange(2))
                 assert len(await files.read(kept)) == 1
                 if chance.random() < 0.7:
                     await gone(files, log, session)
-                    await log.sessions.make(session)
+                    await log.sessions.make(Key(session))
 
         await asyncio.gather(*map(comes_and_goes, sessions))
         named = await log.files.named([digest(b"0"), digest(b"1")])
@@ -535,27 +536,27 @@ async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: 
     """At any step; nothing of it stays, and its room is free."""
     async with store(tmp_path) as (files, log, halting):
         with pytest.raises(UnknownSession):
-            async with files.upload("a", "x", TEXT) as upload:
+            async with files.upload(Key("a"), "x", TEXT) as upload:
                 await upload.write(b"hello")
                 await gone(files, log, "a")
                 await upload.write(b"hello")
-        await log.sessions.make("a")
+        await log.sessions.make(Key("a"))
         with pytest.raises(UnknownSession):
-            async with files.upload("a", "x", TEXT) as upload:
+            async with files.upload(Key("a"), "x", TEXT) as upload:
                 await upload.write(b"hello")
                 await upload.end()
                 await gone(files, log, "a")
                 await upload.keep()
-        await log.sessions.make("a")
+        await log.sessions.make(Key("a"))
         halting.halts.add("keep")
-        late = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
+        late = asyncio.create_task(files.keep(Key("a"), "x", TEXT, b"hello"))
         await asyncio.wait_for(halting.there.wait(), PATIENCE)
         await gone(files, log, "a")
         halting.go.set()
         with pytest.raises(UnknownSession):
             await late
-        await log.sessions.make("a")
-        async with files.upload("a", "x", TEXT) as upload:
+        await log.sessions.make(Key("a"))
+        async with files.upload(Key("a"), "x", TEXT) as upload:
             await upload.write(b"hello")
             await upload.end()
             await gone(files, log, "b")
@@ -568,7 +569,7 @@ async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> N
     """Half-way between disk and log the step is finished; before, nothing stays."""
     async with store(tmp_path) as (files, log, halting):
         halting.halts.add("keep")
-        kept = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
+        kept = asyncio.create_task(files.keep(Key("a"), "x", TEXT, b"hello"))
         await asyncio.wait_for(halting.there.wait(), PATIENCE)
         kept.cancel()
         await asyncio.wait([kept], timeout=0.1)
@@ -577,7 +578,7 @@ async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> N
             await kept
         assert await log.files.named([digest(b"hello")]) and on_disk(tmp_path) == [digest(b"hello")]
         for turns in range(12):
-            task = asyncio.create_task(files.keep("b", "x", TEXT, b"%d" % turns))
+            task = asyncio.create_task(files.keep(Key("b"), "x", TEXT, b"%d" % turns))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
@@ -589,10 +590,10 @@ async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> N
 async def test_what_the_log_refuses_leaves_no_blob(tmp_path: Path) -> None:
     """Unless another file has the same bytes."""
     async with store(tmp_path) as (files, log, halting):
-        await files.keep("a", "x", TEXT, b"both")
+        await files.keep(Key("a"), "x", TEXT, b"both")
         for data in (b"both", b"mine"):
             with pytest.raises(StorageUnavailable):
-                await files.keep("stranger", "x", TEXT, data)
+                await files.keep(Key("stranger"), "x", TEXT, data)
         assert on_disk(tmp_path) == [digest(b"both")]
 
 
@@ -600,7 +601,7 @@ async def test_the_end_waits_for_what_is_half_done(tmp_path: Path) -> None:
     """Where nobody else waits for it any more, the store does."""
     async with store(tmp_path) as (files, log, halting):
         halting.halts.add("keep")
-        keeping = asyncio.create_task(files.keep("a", "x", TEXT, b"hello"))
+        keeping = asyncio.create_task(files.keep(Key("a"), "x", TEXT, b"hello"))
         await asyncio.wait_for(halting.there.wait(), PATIENCE)
         keeping.cancel()
         await asyncio.wait([keeping], timeout=0.1)
@@ -617,14 +618,14 @@ async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     async with store(tmp_path) as (files, log, halting):
         (tmp_path / "data" / "files").rename(tmp_path / "gone")
         with pytest.raises(StorageUnavailable):
-            await files.keep("a", "x", TEXT, b"hello")
+            await files.keep(Key("a"), "x", TEXT, b"hello")
         (tmp_path / "gone").rename(tmp_path / "data" / "files")
         await log.close()
         with pytest.raises(StorageUnavailable):
-            await files.keep("a", "x", TEXT, b"hello")
+            await files.keep(Key("a"), "x", TEXT, b"hello")
         assert not files._bytes and files._total == 0
     with pytest.raises(StorageUnavailable):
-        await files.keep("a", "x", TEXT, b"hello")
+        await files.keep(Key("a"), "x", TEXT, b"hello")
 
 
 # --- agents -----------------------------------------------------------------------------------------------------------
@@ -782,7 +783,7 @@ async def test_the_store_refuses_what_the_routes_do(
     """So an agent has no other limits than a client."""
     async with store(tmp_path, file_bytes=64 * KiB, session_files_bytes=60 * KiB) as (files, _, _):
         with pytest.raises(error):
-            await files.keep("a", name, kind, data)
+            await files.keep(Key("a"), name, kind, data)
         with pytest.raises(UnknownFile):
             await files.file("f_nothing")
         assert on_disk(tmp_path) == []
@@ -899,7 +900,7 @@ async def test_a_folder_whose_mode_cannot_be_changed_is_used_all_the_same(
 async def test_who_is_cancelled_while_a_file_opens_leaves_none_open(tmp_path: Path) -> None:
     """It is closed when it is there; nobody waits for it."""
     async with store(tmp_path) as (files, _, _):
-        file = await files.keep("a", "x", TEXT, b"hello")
+        file = await files.keep(Key("a"), "x", TEXT, b"hello")
         blob = files.folder / file.digest
         blob.unlink()
         os.mkfifo(blob)  # whose opening waits for one who writes
@@ -924,7 +925,7 @@ async def test_who_is_cancelled_while_a_file_opens_leaves_none_open(tmp_path: Pa
 async def test_reading_leaves_no_file_open(tmp_path: Path) -> None:
     """Also where the store has been closed meanwhile."""
     async with store(tmp_path) as (files, _, _):
-        file = await files.keep("a", "x", TEXT, b"hello")
+        file = await files.keep(Key("a"), "x", TEXT, b"hello")
         async with files.opened(file) as read:
             assert await read(0, 5) == b"hello"
             await files.close()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from hub.errors import LogDamaged, StorageUnavailable
+from hub.ids import Key
 from hub.limits import Limits, MiB
 from hub.messages import Author, Chunk, Event, HistoryMessage, RunStarted
 from hub.seams import Seams
@@ -72,7 +73,7 @@ async def put(log: SqliteLog, append: Append) -> int:
 
 async def content(log: SqliteLog, session: str) -> str:
     events: list[Event] = []
-    while page := await log.events.read(session, len(events), 10**9):
+    while page := await log.events.read(Key(session), len(events), 10**9):
         events += page
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     return "".join(event.body.content for event in events if isinstance(event.body, Chunk))
@@ -87,10 +88,10 @@ async def test_logged_before_heard(opener: Opener, path: Path) -> None:
         found.append(other.execute("SELECT content FROM events WHERE (session, seq) = (?, ?)", row).fetchone())
 
     log = await opener(listener)
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
     other = sqlite3.connect(path)
     for i in range(20):
-        await put(log, Append("s", [text(f"word {i}")]))
+        await put(log, Append(Key("s"), [text(f"word {i}")]))
     other.close()
     assert found == [(f"word {i}",) for i in range(20)]
 
@@ -98,10 +99,10 @@ async def test_logged_before_heard(opener: Opener, path: Path) -> None:
 async def test_durability_is_full(opener: Opener, path: Path) -> None:
     """The file is in WAL mode and each commit is synced; a reader's connection cannot write."""
     log = await opener()
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
     assert log._threads.writer.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert log._threads.writer.db.execute("PRAGMA synchronous").fetchone() == (2,)
-    await log.sessions.find("s")
+    await log.sessions.find(Key("s"))
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         next(iter(log._threads._event_readers._connections)).execute("DELETE FROM sessions")
 
@@ -110,13 +111,13 @@ async def test_sessions_share_commits(opener: Opener) -> None:
     """What many sessions bring at once takes few transactions, and merely asking takes none."""
     log = await opener()
     sessions = [f"s{i}" for i in range(300)]
-    await asyncio.gather(*map(log.sessions.make, sessions))
+    await asyncio.gather(*map(log.sessions.make, map(Key, sessions)))
     before = log.figures().commits
     assert before < 100
-    await asyncio.gather(*(put(log, Append(session, [text("x")])) for session in sessions))
+    await asyncio.gather(*(put(log, Append(Key(session), [text("x")])) for session in sessions))
     assert 0 < log.figures().commits - before < 100
     before = log.figures().commits
-    await asyncio.gather(*map(log.sessions.make, sessions))
+    await asyncio.gather(*map(log.sessions.make, map(Key, sessions)))
     assert log.figures().commits == before
 
 
@@ -150,7 +151,7 @@ def test_several_who_speak_often_share_commits(
         if number and clock.now < 100.0 + number / 1000:
             clock.now = 100.0 + number / 1000
         if clock.now <= 100.0 + number / 1000:  # the one before has been committed: this one begins the next
-            writer._pace((Append(f"s{number % sessions}", [text("x")]), print))
+            writer._pace((Append(Key(f"s{number % sessions}"), [text("x")]), print))
             commits += 1
     assert 0.9 * most <= commits <= most
     assert bool(clock.slept) is (sessions > 1)
@@ -159,9 +160,9 @@ def test_several_who_speak_often_share_commits(
 async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
     """Many events are dropped in several transactions, between which others can write."""
     log = await opener()
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
     for _ in range(3):
-        await put(log, Append("s", [text("x") for _ in range(3000)]))
+        await put(log, Append(Key("s"), [text("x") for _ in range(3000)]))
     before = log.figures().commits
     assert await log.events.expire(2**60, 10**9) == {"s": 9000}
     assert log.figures().commits - before == 5
@@ -171,9 +172,9 @@ async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
 async def test_any_number_of_rows_is_written_once(opener: Opener, rows: int) -> None:
     """Rows are inserted in statements of fixed sizes; the filler leaves no trace."""
     log = await opener()
-    await log.sessions.make("s")
-    assert await put(log, Append("s", [text(f"{i},") for i in range(rows)])) == 1
-    assert await put(log, Append("s", [text("end")])) == rows + 1
+    await log.sessions.make(Key("s"))
+    assert await put(log, Append(Key("s"), [text(f"{i},") for i in range(rows)])) == 1
+    assert await put(log, Append(Key("s"), [text("end")])) == rows + 1
     assert await content(log, "s") == "".join(f"{i}," for i in range(rows)) + "end"
 
 
@@ -184,13 +185,13 @@ async def test_a_commit_for_many_sessions_fills_few_pages(
     monkeypatch.setattr(sqlite_writer, "LOOSE_SECONDS", 1000.0)  # into strips only where the test says so
     log = await opener()
     sessions = [f"s{number}" for number in range(200)]
-    await asyncio.gather(*map(log.sessions.make, sessions))
-    await asyncio.gather(*(put(log, Append(session, [text("x" * 4000)])) for session in sessions))
+    await asyncio.gather(*map(log.sessions.make, map(Key, sessions)))
+    await asyncio.gather(*(put(log, Append(Key(session), [text("x" * 4000)])) for session in sessions))
     await log.events.expire(0, 10**9)  # drops nothing, and places all: each session has a page of its own now
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA wal_checkpoint")  # what is written next is counted from 0
         db.execute("BEGIN IMMEDIATE")  # the writer waits with its first, and the others come meanwhile
-        appends = [asyncio.create_task(put(log, Append(session, [text("x" * 50)]))) for session in sessions]
+        appends = [asyncio.create_task(put(log, Append(Key(session), [text("x" * 50)]))) for session in sessions]
         await asyncio.sleep(0)
         db.execute("ROLLBACK")
         await asyncio.gather(*appends)
@@ -201,9 +202,9 @@ async def test_a_commit_for_many_sessions_fills_few_pages(
 async def test_a_commit_seldom_makes_the_file_longer(opener: Opener, path: Path) -> None:
     """There is room for the next ones: to sync a file that grew costs twice as much."""
     log, sizes = await opener(), set()
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
     for _ in range(200):
-        await put(log, Append("s", [text("x")]))
+        await put(log, Append(Key("s"), [text("x")]))
         sizes.add(path.with_name(f"{path.name}-wal").stat().st_size)
     assert max(sizes) > 200 * 4096 and len(sizes) < 20
 
@@ -236,14 +237,14 @@ async def test_what_is_told_is_kept_also_where_room_fails(opener: Opener, path: 
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
 
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
     log._threads.writer.db.set_authorizer(allowed)
     said = 0
     async with asyncio.timeout(30):
         while not refused:
-            said = await put(log, Append("s", [text("x" * 3000)]))
+            said = await put(log, Append(Key("s"), [text("x" * 3000)]))
     for _ in range(2):
-        assert await put(log, Append("s", [text("y")])) == said + 1
+        assert await put(log, Append(Key("s"), [text("y")])) == said + 1
         said += 1
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT max(seq) FROM events").fetchone() == (said,)
@@ -252,7 +253,7 @@ async def test_what_is_told_is_kept_also_where_room_fails(opener: Opener, path: 
 async def test_room_is_not_made_over_what_another_process_writes(opener: Opener, path: Path) -> None:
     """The file may be open in a tool: what that commits between two commits of the hub stays."""
     log = await opener()
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
 
     def write() -> None:
         with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as db:
@@ -263,7 +264,7 @@ async def test_room_is_not_made_over_what_another_process_writes(opener: Opener,
     other = asyncio.create_task(asyncio.to_thread(write))
     said = 0
     while not other.done() or said < 300:
-        await put(log, Append("s", [text("x" * 3000)]))
+        await put(log, Append(Key("s"), [text("x" * 3000)]))
         said += 1
     await other
     assert len(await content(log, "s")) == said * 3000
@@ -276,43 +277,43 @@ async def test_room_is_not_made_over_what_another_process_writes(opener: Opener,
 async def test_what_has_no_place_yet_is_found(opener: Opener, placed: int) -> None:
     """Pages, heads and whole messages are the same wherever the index by session ends."""
     log = await opener()
-    await asyncio.gather(log.sessions.make("s"), log.sessions.make("t"))
+    await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
     entries = [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(999))]
-    await put(log, Append("s", entries[:placed] or entries[:1]))
+    await put(log, Append(Key("s"), entries[:placed] or entries[:1]))
     if placed:
         await log.events.expire(0, 2**60)  # which gives everything its place, and drops nothing
-    await put(log, Append("t", [text("other")]))
+    await put(log, Append(Key("t"), [text("other")]))
     if rest := entries[max(placed, 1) :]:
-        await put(log, Append("s", rest))
+        await put(log, Append(Key("s"), rest))
     said = "".join(f"{number}," for number in range(999))
-    assert await content(log, "s") == said and (await log.sessions.find("s")).seq == 1000
-    assert [event.seq for event in await log.events.read("s", 990, 995)] == [991, 992, 993, 994, 995]
-    assert await log.events.message_before("s", "r", 1001) == ("m", said)
+    assert await content(log, "s") == said and (await log.sessions.find(Key("s"))).seq == 1000
+    assert [event.seq for event in await log.events.read(Key("s"), 990, 995)] == [991, 992, 993, 994, 995]
+    assert await log.events.message_before(Key("s"), "r", 1001) == ("m", said)
     await log.close()
     log = await opener()
-    assert await content(log, "s") == said and (await log.sessions.make("s"))[0].seq == 1000
+    assert await content(log, "s") == said and (await log.sessions.make(Key("s")))[0].seq == 1000
 
 
 async def test_a_page_of_what_has_no_place_ends_where_its_text_is_enough(opener: Opener) -> None:
     """Also what is not yet in the index comes in pages."""
     log = await opener()
-    await log.sessions.make("s")
-    await put(log, Append("s", [text("x" * 30_000) for _ in range(30)]))
-    first = await log.events.read("s", 0, 30)
+    await log.sessions.make(Key("s"))
+    await put(log, Append(Key("s"), [text("x" * 30_000) for _ in range(30)]))
+    first = await log.events.read(Key("s"), 0, 30)
     assert [event.seq for event in first] == list(range(1, 10))  # the one that passes 256 KiB is the last
-    assert len(await log.events.read("s", 9, 30)) == 9
+    assert len(await log.events.read(Key("s"), 9, 30)) == 9
 
 
 async def test_numbers_go_on_after_all_was_dropped(opener: Opener) -> None:
     """Events that come after everything older was dropped are found, before and after they get their place."""
     log = await opener()
-    await log.sessions.make("s")
-    await put(log, Append("s", [text("old") for _ in range(50)]))
+    await log.sessions.make(Key("s"))
+    await put(log, Append(Key("s"), [text("old") for _ in range(50)]))
     assert await log.events.expire(2**60, 2**60) == {"s": 50}
-    await put(log, Append("s", [text("new")]))
-    assert [event.seq for event in await log.events.read("s", 50, 99)] == [51]
+    await put(log, Append(Key("s"), [text("new")]))
+    assert [event.seq for event in await log.events.read(Key("s"), 50, 99)] == [51]
     assert await log.events.expire(0, 2**60) == {}
-    assert [event.seq for event in await log.events.read("s", 50, 99)] == [51]
+    assert [event.seq for event in await log.events.read(Key("s"), 50, 99)] == [51]
 
 
 async def test_a_file_of_the_first_schema_is_brought_up_to_date(opener: Opener, path: Path) -> None:
@@ -328,10 +329,10 @@ async def test_a_file_of_the_first_schema_is_brought_up_to_date(opener: Opener, 
     db.commit()
     db.close()
     log = await opener()
-    assert await log.sessions.find("s") == Head("s", "e", 8, 2)
-    assert await put(log, Append("s", [text("9,")])) == 9
-    events = await log.events.read("s", 0, 99)
-    events = [*events, *await log.events.read("s", events[-1].seq, 99)]
+    assert await log.sessions.find(Key("s")) == Head(Key("s"), "e", 8, 2)
+    assert await put(log, Append(Key("s"), [text("9,")])) == 9
+    events = await log.events.read(Key("s"), 0, 99)
+    events = [*events, *await log.events.read(Key("s"), events[-1].seq, 99)]
     assert [(event.seq, event.body.content) for event in events] == [(seq, f"{seq},") for seq in range(3, 10)]
 
 
@@ -360,16 +361,16 @@ async def test_events_that_lay_one_by_one_are_brought_into_strips(opener: Opener
     db.commit()
     db.close()
     log = await opener()
-    assert await log.sessions.find("s") == Head("s", "new", 699, 0) and await log.sessions.find("t") == Head(
-        "t", "e", 3, 2
-    )
+    assert await log.sessions.find(Key("s")) == Head(Key("s"), "new", 699, 0) and await log.sessions.find(
+        Key("t")
+    ) == Head(Key("t"), "e", 3, 2)
     assert await content(log, "s") == "".join(words[seq % 4] for seq in range(1, 700))
-    (event,) = await log.events.read("t", 0, 9)
+    (event,) = await log.events.read(Key("t"), 0, 9)
     assert event == Event("main", "r", RunStarted("m", 2), "t", "e", 3, 5)
-    assert await put(log, Append("s", [text("x")])) == 700
-    assert (await log.events.read("s", 699, 700))[0].ts > 699
+    assert await put(log, Append(Key("s"), [text("x")])) == 700
+    assert (await log.events.read(Key("s"), 699, 700))[0].ts > 699
     assert await log.events.expire(100, 2**60) == {"s": 99, "t": 3}
-    assert [event.seq for event in await log.events.read("s", 0, 101)] == [100, 101]
+    assert [event.seq for event in await log.events.read(Key("s"), 0, 101)] == [100, 101]
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM sessions").fetchone() == (2,)
 
@@ -377,9 +378,9 @@ async def test_events_that_lay_one_by_one_are_brought_into_strips(opener: Opener
 async def test_a_strip_is_as_long_as_it_may_be(opener: Opener, path: Path) -> None:
     """Of many events, or of much text; a page that begins within one begins where it was asked to."""
     log = await opener()
-    await asyncio.gather(log.sessions.make("s"), log.sessions.make("t"))
-    await put(log, Append("s", [text(f"{number},", number) for number in range(1000)]))
-    await put(log, Append("t", [text("x" * 30_000) for _ in range(7)]))
+    await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
+    await put(log, Append(Key("s"), [text(f"{number},", number) for number in range(1000)]))
+    await put(log, Append(Key("t"), [text("x" * 30_000) for _ in range(7)]))
     await log.events.expire(0, 2**60)
     with closing(sqlite3.connect(path)) as db:
         strips = "SELECT t.seq, upto FROM strips t JOIN sessions s ON s.n = session WHERE id = ? ORDER BY upto"
@@ -387,17 +388,17 @@ async def test_a_strip_is_as_long_as_it_may_be(opener: Opener, path: Path) -> No
         assert db.execute(strips, ("t",)).fetchall() == [(1, 3), (4, 6), (7, 7)]
         assert db.execute("SELECT count(*) FROM loose").fetchone() == (0,)
     for after, upto, rows in ((0, 1, 9), (255, 258, 9), (256, 10**9, 2), (999, 10**9, 5), (300, 900, 400)):
-        page = await log.events.read("s", after, upto, rows)
+        page = await log.events.read(Key("s"), after, upto, rows)
         assert [event.seq for event in page] == list(range(after + 1, min(after + rows, upto, 1000) + 1))
 
 
 async def test_what_is_long_goes_into_strips_at_once(opener: Opener, path: Path) -> None:
     """It would be written twice, and what lies loose must not be much; what lay loose before it comes before it."""
     log = await opener()
-    await asyncio.gather(log.sessions.make("s"), log.sessions.make("t"))
+    await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
     said = ["a", "b" * 40_000, "c", "d" * 1_000_000, "e"]
     for words in said:
-        await asyncio.gather(put(log, Append("s", [text(words)])), put(log, Append("t", [text("t")])))
+        await asyncio.gather(put(log, Append(Key("s"), [text(words)])), put(log, Append(Key("t"), [text("t")])))
     assert await content(log, "s") == "".join(said) and await content(log, "t") == "ttttt"
     with closing(sqlite3.connect(path)) as db:
         (loose,) = db.execute("SELECT sum(length(events)) FROM loose").fetchone()
@@ -411,10 +412,10 @@ async def test_what_is_long_goes_into_strips_at_once(opener: Opener, path: Path)
 async def test_what_lies_loose_is_not_much(opener: Opener, path: Path) -> None:
     """Of events that are long, but not too long for that, fewer may lie there."""
     log = await opener()
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
     with closing(sqlite3.connect(path)) as db:
         for _ in range(200):
-            await put(log, Append("s", [text("x" * 15_000)]))
+            await put(log, Append(Key("s"), [text("x" * 15_000)]))
             assert db.execute("SELECT coalesce(sum(size), 0) FROM loose").fetchone()[0] < 1_100_000
     assert await content(log, "s") == "x" * 3_000_000
 
@@ -422,15 +423,15 @@ async def test_what_lies_loose_is_not_much(opener: Opener, path: Path) -> None:
 async def test_records_alone_write_no_events(opener: Opener, path: Path) -> None:
     """Not even where everything before them has its place, and all goes on."""
     log = await opener()
-    await asyncio.gather(log.sessions.make("s"), log.sessions.make("t"))
-    await put(log, Append("s", [text("x")]))
+    await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
+    await put(log, Append(Key("s"), [text("x")]))
     await log.events.expire(0, 2**60)
     for session in "st":
-        await put(log, Append(session, [], saved=[RunRecord("r", session, "main", "queued", *"muhi", 1)]))
+        await put(log, Append(Key(session), [], saved=[RunRecord("r", Key(session), "main", "queued", *"muhi", 1)]))
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM loose").fetchone() == (0,)
-    assert await put(log, Append("t", [text("y")], ended=["r"])) == 1
-    assert await put(log, Append("s", [text("z")], ended=["r"])) == 2
+    assert await put(log, Append(Key("t"), [text("y")], ended=["r"])) == 1
+    assert await put(log, Append(Key("s"), [text("z")], ended=["r"])) == 2
     assert await log.events.expire(2**60, 2**60) == {"s": 2, "t": 1}
 
 
@@ -441,10 +442,10 @@ async def test_a_clock_that_was_ahead_is_followed_back(path: Path, back: int, st
     log = SqliteLog(f"sqlite:///{path}", Limits(), Seams(now=lambda: now))
     await log.start(lambda session, events: None)
     try:
-        await put(log, Append("s", [text("a")]))
+        await put(log, Append(Key("s"), [text("a")]))
         now -= back
-        await put(log, Append("s", [text("b")]))
-        assert [event.ts for event in await log.events.read("s", 0, 9)] == [100_000, stamp]
+        await put(log, Append(Key("s"), [text("b")]))
+        assert [event.ts for event in await log.events.read(Key("s"), 0, 9)] == [100_000, stamp]
     finally:
         await log.close()
 
@@ -454,8 +455,10 @@ async def test_old_is_what_comes_before_the_first_that_is_young(
 ) -> None:
     """Also where the clock was put back and a strip has both; what was dropped is said no more."""
     log = await opener()
-    await log.sessions.make("s")
-    await put(log, Append("s", [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(9))]))
+    await log.sessions.make(Key("s"))
+    await put(
+        log, Append(Key("s"), [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(9))])
+    )
     await log.close()
     with closing(sqlite3.connect(path)) as db, db:
         (events,) = db.execute("SELECT events FROM strips").fetchone()
@@ -465,8 +468,8 @@ async def test_old_is_what_comes_before_the_first_that_is_young(
         db.execute("UPDATE strips SET ts = 10000, events = ?", (json.dumps(lines),))
     log = await opener()
     assert await log.events.expire(5000, 2**60) == {"s": 4}
-    assert [event.seq for event in await log.events.read("s", 0, 99)] == [5, 6, 7, 8, 9, 10]
-    assert await log.events.message_before("s", "r", 11) == ("m", "3,4,5,6,7,8,")
+    assert [event.seq for event in await log.events.read(Key("s"), 0, 99)] == [5, 6, 7, 8, 9, 10]
+    assert await log.events.message_before(Key("s"), "r", 11) == ("m", "3,4,5,6,7,8,")
 
 
 def test_reading_back_seeks_the_strip(path: Path) -> None:
@@ -483,11 +486,14 @@ def test_reading_back_seeks_the_strip(path: Path) -> None:
 async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) -> None:
     """A view shows them one by one, wherever they lie, but for those that were dropped."""
     log = await opener()
-    await asyncio.gather(log.sessions.make("s"), log.sessions.make("t"))
-    await put(log, Append("s", [text("old"), text("x" * 9)], saved=[RunRecord("r", "s", "main", "queued", *"muhi", 1)]))
+    await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
+    await put(
+        log,
+        Append(Key("s"), [text("old"), text("x" * 9)], saved=[RunRecord("r", Key("s"), "main", "queued", *"muhi", 1)]),
+    )
     if placed:
         assert await log.events.expire(2**60, 0) == {"s": 1}
-    await put(log, Append("t", [Event("main", "r", RunStarted("m"))]))
+    await put(log, Append(Key("t"), [Event("main", "r", RunStarted("m"))]))
     with closing(sqlite3.connect(path)) as db:
         shown = db.execute("SELECT session, seq, type, message, content FROM events ORDER BY session, seq").fetchall()
     kept = [("s", 1, "stream", "m", "old"), ("s", 2, "stream", "m", "x" * 9)]
@@ -510,8 +516,8 @@ async def test_damage_in_the_text_of_events_is_named(
 ) -> None:
     """It harms only those whose events are in that row, also after a restart and when a commit fails."""
     log = await opener()
-    await asyncio.gather(*map(log.sessions.make, "stuv"))
-    await put(log, Append("s", [text("x")]))
+    await asyncio.gather(*map(log.sessions.make, map(Key, "stuv")))
+    await put(log, Append(Key("s"), [text("x")]))
     if where == "strips":
         await log.events.expire(0, 2**60)
     with closing(sqlite3.connect(path, timeout=20)) as db, db:
@@ -520,23 +526,23 @@ async def test_damage_in_the_text_of_events_is_named(
     said = 0
     for _ in range(2):
         with pytest.raises(StorageUnavailable, match="cannot be read now.*(malformed|no kind)"):
-            await log.events.read("s", 0, 9)
+            await log.events.read(Key("s"), 0, 9)
         if by != '"strm"':  # which is not looked at here
             with pytest.raises(StorageUnavailable, match="cannot be read now.*malformed"):
-                await asyncio.wait_for(log.events.message_before("s", "r", 2), 20)
+                await asyncio.wait_for(log.events.message_before(Key("s"), "r", 2), 20)
         for words in ("y", "z" * 40_000):
             said += 1
             for session in "tuv":
-                assert await put(log, Append(session, [text(words)])) == said
+                assert await put(log, Append(Key(session), [text(words)])) == said
             await log.events.expire(0, 2**60)
         with pytest.raises(StorageUnavailable, match="cannot be kept"):
-            await put(log, Append("t", [text("y" + chr(0xD800))]))  # after which all heads are read again
-        assert [head.seq for head, _ in await asyncio.gather(*map(log.sessions.make, "tuv"))] == [said] * 3
+            await put(log, Append(Key("t"), [text("y" + chr(0xD800))]))  # after which all heads are read again
+        assert [head.seq for head, _ in await asyncio.gather(*map(log.sessions.make, map(Key, "tuv")))] == [said] * 3
         await log.close()
         log = await opener()
     if where == "loose":
         with pytest.raises(StorageUnavailable, match="latest events of session s are damaged"):
-            await log.sessions.make("s")
+            await log.sessions.make(Key("s"))
     assert await content(log, "t") == ("y" + "z" * 40_000) * 2
 
 
@@ -550,7 +556,7 @@ async def test_a_damaged_piece_is_set_aside_and_harms_its_session_alone(
     """The others of its row stay whole, also after a restart; what lies loose is moved on, the view can be read."""
     log = await opener()
     for session in ("s", "t", "u"):
-        await put(log, Append(session, [text(f"{session}0"), text(f"{session}0")]))
+        await put(log, Append(Key(session), [text(f"{session}0"), text(f"{session}0")]))
     await log.events.expire(0, 2**60)
     row = "[" + ",".join(
         json.dumps([session, 3, 0, [[3, 0, "stream", "main", "r", "m", 1, f"{session}1"]]], separators=(",", ":"))
@@ -565,16 +571,16 @@ async def test_a_damaged_piece_is_set_aside_and_harms_its_session_alone(
     for word in ("2", "3"):
         log = await opener()
         for session in ("s", "u"):
-            await put(log, Append(session, [text(word)]))
+            await put(log, Append(Key(session), [text(word)]))
             assert (await content(log, session)).startswith(f"{session}0{session}0{session}1")
         if old != '["t"':  # else whose it is cannot be read
-            assert [event.seq for event in await log.events.read("t", 0, 2)] == [1, 2]
+            assert [event.seq for event in await log.events.read(Key("t"), 0, 2)] == [1, 2]
             with pytest.raises(LogDamaged):
-                await log.events.read("t", 2, 3)
+                await log.events.read(Key("t"), 2, 3)
             with pytest.raises(StorageUnavailable):
-                await put(log, Append("t", [text("x")]))
+                await put(log, Append(Key("t"), [text("x")]))
             with pytest.raises(LogDamaged):
-                await log.sessions.find("t")
+                await log.sessions.find(Key("t"))
         await log.events.expire(0, 2**60)
         with closing(sqlite3.connect(path)) as db:
             assert db.execute("SELECT count(*) FROM loose").fetchone() == (0,)
@@ -582,29 +588,29 @@ async def test_a_damaged_piece_is_set_aside_and_harms_its_session_alone(
             assert db.execute("SELECT count(*) FROM events WHERE session = 'u'").fetchone() == (2 + int(word),)
         await log.close()
     log = await opener()
-    await log.sessions.delete("t")
-    assert await log.sessions.find("t") is None and await put(log, Append("t", [text("new")])) == 1
+    await log.sessions.delete(Key("t"))
+    assert await log.sessions.find(Key("t")) is None and await put(log, Append(Key("t"), [text("new")])) == 1
     assert await content(log, "t") == "new"
 
 
 async def test_a_session_goes_on_behind_a_piece_that_was_set_aside(opener: Opener, path: Path) -> None:
     """Where the hub knows its head: who reads up to the damage gets all before it, who reads behind it all after it."""
     log = await opener()
-    await put(log, Append("s", [text("a"), text("b")]))
-    await put(log, Append("s", [text("c")]))
+    await put(log, Append(Key("s"), [text("a"), text("b")]))
+    await put(log, Append(Key("s"), [text("c")]))
     with closing(sqlite3.connect(path, timeout=20)) as db, db:
         damage = "UPDATE loose SET events = replace(events, ?, ?)"
         assert db.execute(damage, ('"c"', '"c')).rowcount
-    assert await put(log, Append("s", [text("d"), Event("main", "r", RunStarted("m2"))])) == 4
+    assert await put(log, Append(Key("s"), [text("d"), Event("main", "r", RunStarted("m2"))])) == 4
     await log.events.expire(0, 2**60)
     for _ in range(2):
-        assert [event.seq for event in await log.events.read("s", 0, 5)] == [1, 2]
+        assert [event.seq for event in await log.events.read(Key("s"), 0, 5)] == [1, 2]
         with pytest.raises(LogDamaged, match="lacks its events 3 to 3"):
-            await log.events.read("s", 2, 5)
-        assert [event.seq for event in await log.events.read("s", 3, 5)] == [4, 5]
+            await log.events.read(Key("s"), 2, 5)
+        assert [event.seq for event in await log.events.read(Key("s"), 3, 5)] == [4, 5]
         with pytest.raises(LogDamaged, match="lacks its events 3 to 3"):  # not half a text
-            await log.events.message_before("s", "r", 5)
-        head = await log.sessions.find("s")
+            await log.events.message_before(Key("s"), "r", 5)
+        head = await log.sessions.find(Key("s"))
         assert head is not None and head.seq == 5
         await log.close()
         log = await opener()
@@ -613,19 +619,19 @@ async def test_a_session_goes_on_behind_a_piece_that_was_set_aside(opener: Opene
 async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> None:
     """Gone in one commit, its events drop in several, between which others write; then nothing is left in the file."""
     log = await opener()
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
     for _ in range(3):
-        await put(log, Append("s", [text("x") for _ in range(3000)]))
+        await put(log, Append(Key("s"), [text("x") for _ in range(3000)]))
     before = log.figures().commits
-    await log.sessions.delete("s")
-    assert log.figures().commits - before == 1 and await log.sessions.find("s") is None
-    await log.sessions.make("s")  # whose number in `strips` must not be the old one's
-    await put(log, Append("s", [text("new")]))
+    await log.sessions.delete(Key("s"))
+    assert log.figures().commits - before == 1 and await log.sessions.find(Key("s")) is None
+    await log.sessions.make(Key("s"))  # whose number in `strips` must not be the old one's
+    await put(log, Append(Key("s"), [text("new")]))
     before = log.figures().commits
     await log.events.purge()
     assert log.figures().commits - before == 5
     assert await content(log, "s") == "new"
-    await log.sessions.delete("s")
+    await log.sessions.delete(Key("s"))
     await log.events.purge()
     await log.close()
     with sqlite3.connect(path) as db:
@@ -648,9 +654,9 @@ async def test_what_was_deleted_is_not_in_the_file(opener: Opener, path: Path, m
         messageId="m", role="assistant", content="secret" * 1000, agentId="main", runId="r", author=None
     )
     for session in ("s", "t"):
-        await put(log, Append(session, [text("secret" * 1000)], [(0, message)]))
+        await put(log, Append(Key(session), [text("secret" * 1000)], [(0, message)]))
     for session in ("s", "t"):
-        await log.sessions.delete(session)
+        await log.sessions.delete(Key(session))
     await log.events.purge()
     await log.close()
     assert path.stat().st_size > 0 and b"secret" not in path.read_bytes()
@@ -659,9 +665,9 @@ async def test_what_was_deleted_is_not_in_the_file(opener: Opener, path: Path, m
 async def test_what_a_killed_hub_left_of_a_deleted_session_goes_with_retention(opener: Opener, path: Path) -> None:
     """Nothing has to remember it."""
     log = await opener()
-    await log.sessions.make("s")
-    await put(log, Append("s", [text("secret") for _ in range(3000)]))
-    await log.sessions.delete("s")
+    await log.sessions.make(Key("s"))
+    await put(log, Append(Key("s"), [text("secret") for _ in range(3000)]))
+    await log.sessions.delete(Key("s"))
     await log.close()
     log = await opener()
     assert await log.events.expire(0, 2**60) == {}
@@ -691,25 +697,25 @@ async def test_what_an_earlier_release_left_is_read_by_this_one(opener: Opener, 
     db.commit()
     db.close()
     log = await opener()
-    messages = await log.sessions.last_messages("s", 9, MiB)
+    messages = await log.sessions.last_messages(Key("s"), 9, MiB)
     assert {(m.stopReason, m.error) for m in messages} == {(None, None)}  # nobody knows
     answers = {m.messageId: m.userMessageId for m in messages}
     assert answers == {"a0": None, "u1": None, "u2": None, "a1": "u2", "a2": "u2", "u3": None}
     assert await log.runs.unfinished() == [
-        RunRecord("r", "s", "main", "queued", "m", "u3", "x", Author("ann", "Ann"), 0, parts=None, metadata=None)
+        RunRecord("r", Key("s"), "main", "queued", "m", "u3", "x", Author("ann", "Ann"), 0, parts=None, metadata=None)
     ]
 
 
 async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:
     """A person with the sqlite3 shell can read the conversation."""
     log = await opener()
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
     ann = Author("ann", "Ann")
     messages = [
         HistoryMessage(messageId="u", role="user", content="hi", agentId="main", runId=None, author=ann),
         HistoryMessage(messageId="m", role="assistant", content="hello", agentId="main", runId="r", author=None),
     ]
-    await put(log, Append("s", [text("hello")], [(0, message) for message in messages]))
+    await put(log, Append(Key("s"), [text("hello")], [(0, message) for message in messages]))
     await log.close()
     with sqlite3.connect(path) as db:
         rows = db.execute("SELECT role, author_name, agent, content FROM messages WHERE session = 's'").fetchall()
@@ -725,7 +731,7 @@ async def test_a_busy_loop_does_not_starve_the_writer(opener: Opener) -> None:
     sys.setswitchinterval(0.005)
     log = await opener()
     assert sys.getswitchinterval() < 0.001
-    await log.sessions.make("s")
+    await log.sessions.make(Key("s"))
     loop, busy = asyncio.get_running_loop(), True
 
     def turn() -> None:
@@ -738,7 +744,7 @@ async def test_a_busy_loop_does_not_starve_the_writer(opener: Opener) -> None:
     turn()
     try:
         for i in range(20):
-            await put(log, Append("s", [text("x", i)]))
+            await put(log, Append(Key("s"), [text("x", i)]))
     finally:
         busy = False
     assert await content(log, "s") == "x" * 20
@@ -818,8 +824,8 @@ async def test_three_slashes_are_relative(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_events_are_read_beside_lists_that_take_long(opener: Opener) -> None:
     """Reading events has threads of its own: a page comes while all other threads that read are busy."""
     log = await opener()
-    await log.sessions.make("s")
-    await put(log, Append("s", [text("x")]))
+    await log.sessions.make(Key("s"))
+    await put(log, Append(Key("s"), [text("x")]))
     go, busy = threading.Event(), threading.Semaphore(0)
 
     def hold(db: sqlite3.Connection) -> None:
@@ -831,8 +837,8 @@ async def test_events_are_read_beside_lists_that_take_long(opener: Opener) -> No
         for _ in range(READERS):
             await asyncio.to_thread(busy.acquire)
         async with asyncio.timeout(30):
-            assert len(await log.events.read("s", 0, 1)) == 1
-            assert await log.sessions.find("s") is not None
+            assert len(await log.events.read(Key("s"), 0, 1)) == 1
+            assert await log.sessions.find(Key("s")) is not None
     finally:
         go.set()
         await asyncio.gather(*lists)
@@ -895,17 +901,17 @@ async def test_a_list_of_30_reads_as_much_at_100_000_sessions_as_at_1_000(tmp_pa
 async def test_start_reads_little(opener: Opener, path: Path) -> None:
     """A large file is not read at start: damage in the middle of its events harms only who reads there."""
     log = await opener()
-    await asyncio.gather(*map(log.sessions.make, ("a", "b")))
+    await asyncio.gather(*map(log.sessions.make, map(Key, ("a", "b"))))
     for _ in range(20):
-        await put(log, Append("a", [text("x" * 100) for _ in range(1000)]))
-    await put(log, Append("b", [text("fine")]))
+        await put(log, Append(Key("a"), [text("x" * 100) for _ in range(1000)]))
+    await put(log, Append(Key("b"), [text("fine")]))
     await log.close()
     with open(path, "r+b") as file:
         file.seek(path.stat().st_size // 2 // 4096 * 4096)
         file.write(b"\xff" * 40960)
     log = await opener()
     assert await content(log, "b") == "fine"
-    assert await put(log, Append("b", [text("!")])) == 2
+    assert await put(log, Append(Key("b"), [text("!")])) == 2
     with pytest.raises(StorageUnavailable, match="malformed"):
         await content(log, "a")
     assert await content(log, "b") == "fine!"
@@ -964,7 +970,7 @@ async def test_kill_9_loses_nothing_that_was_heard(opener: Opener, path: Path, s
         assert words == [f"{session}-{n}" for n in range(len(words))]
         mine = [(int(seq), word) for name, seq, word in heard if name == session]
         assert mine == list(enumerate(words[: len(mine)], 1)) and mine
-        assert await put(log, Append(session, [text("next")])) == len(words) + 1
+        assert await put(log, Append(Key(session), [text("next")])) == len(words) + 1
 
 
 FULL = CHILD + """
@@ -1052,40 +1058,43 @@ async def test_a_commit_that_landed_after_all_counts(opener: Opener, doubtful: t
     """Where SQLite reports an error but the file has the commit, it is heard and not written twice."""
     heard: list[int] = []
     log = await opener(lambda session, events: heard.extend(event.seq for event in events))
-    await log.sessions.make("s")
-    await put(log, Append("s", [text("a")]))
+    await log.sessions.make(Key("s"))
+    await put(log, Append(Key("s"), [text("a")]))
     ann = Author("ann", "Ann")
-    runs = [RunRecord("r", "s", "main", "queued", "m", "u", "hi", ann, 1)] if saved else []
+    runs = [RunRecord("r", Key("s"), "main", "queued", "m", "u", "hi", ann, 1)] if saved else []
     doubtful.marks, doubtful.errors = (("COMMIT",) if saved else ("INSERT INTO loose",)), 1
-    assert await put(log, Append("s", [text("b")], saved=runs)) == 2
-    assert await put(log, Append("s", [text("c")])) == 3
+    assert await put(log, Append(Key("s"), [text("b")], saved=runs)) == 2
+    assert await put(log, Append(Key("s"), [text("c")])) == 3
     assert heard == [1, 2, 3] and await content(log, "s") == "abc" and doubtful.errors == 0
 
 
 async def test_a_deletion_that_landed_after_all_counts(opener: Opener, doubtful: type[Doubtful]) -> None:
     """It returns the files of the session, which nobody else would take away; one that did not land is refused."""
     log = await opener()
-    await put(log, Append("s", [text("a")]))
-    await log.files.keep(FileRecord(fileId="f", key="s", name="a.txt", type="text/plain", size=1, digest="0" * 64))
+    await put(log, Append(Key("s"), [text("a")]))
+    await log.files.keep(FileRecord(fileId="f", key=Key("s"), name="a.txt", type="text/plain", size=1, digest="0" * 64))
     doubtful.marks, doubtful.errors = ("COMMIT",), 1
-    assert [file.fileId for file in await log.sessions.delete("s")] == ["f"]
-    assert await log.sessions.find("s") is None and doubtful.errors == 0
-    await put(log, Append("s", [text("b")]))
+    assert [file.fileId for file in await log.sessions.delete(Key("s"))] == ["f"]
+    assert await log.sessions.find(Key("s")) is None and doubtful.errors == 0
+    await put(log, Append(Key("s"), [text("b")]))
     doubtful.marks, doubtful.errors = ("DELETE",), 1
     with pytest.raises(StorageUnavailable):
-        await log.sessions.delete("s")
+        await log.sessions.delete(Key("s"))
     assert await content(log, "s") == "b"
 
 
 async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful: type[Doubtful]) -> None:
     """An error in the middle of a transaction undoes all of it, for everyone in it; the next try lands."""
     log = await opener()
-    await asyncio.gather(*map(log.sessions.make, ("s", "t")))
+    await asyncio.gather(*map(log.sessions.make, map(Key, ("s", "t"))))
     entries = [Event("main", "r", RunStarted("m")), text("x")]
     message = HistoryMessage(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
     doubtful.marks, doubtful.after, doubtful.errors = ("INSERT INTO messages",), False, 1
     with pytest.raises(StorageUnavailable, match="cannot be written now .disk I/O error.*free space"):
-        await put(log, Append("s", entries, [(0, message)]))
-    assert list(await log.events.read("s", 0, 9)) == [] and list(await log.sessions.last_messages("s", 9, MiB)) == []
-    assert await put(log, Append("s", entries, [(0, message)])) == 1
-    assert await put(log, Append("t", [text("y")])) == 1
+        await put(log, Append(Key("s"), entries, [(0, message)]))
+    assert (
+        list(await log.events.read(Key("s"), 0, 9)) == []
+        and list(await log.sessions.last_messages(Key("s"), 9, MiB)) == []
+    )
+    assert await put(log, Append(Key("s"), entries, [(0, message)])) == 1
+    assert await put(log, Append(Key("t"), [text("y")])) == 1

@@ -8,6 +8,7 @@ from support.sockets import opened
 
 from hub.delivery.connection import Connection
 from hub.delivery.registry import Channel
+from hub.ids import Key
 from hub.messages import Chunk, Event
 
 
@@ -20,7 +21,7 @@ async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
     for _ in range(2):
         await hub.connect("?sessionId=s1")
     await hub.settled("s1", 3)
-    return sock, connection, hub.node.sessions["s1"].channel
+    return sock, connection, hub.node.sessions[Key("s1")].channel
 
 
 def say(hub: Hub, channel: Channel, text: str) -> None:

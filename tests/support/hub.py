@@ -14,6 +14,7 @@ from aiohttp import web
 from support.waiting import PATIENCE, eventually
 
 from hub.commands import hub as commands
+from hub.ids import Key
 from hub.limits import Limits
 from hub.node import draining
 from hub.node.node import Node
@@ -178,7 +179,7 @@ class Hub:
         """Wait until so many subscriptions of a session are live."""
         sessions = self.node.sessions
         await eventually(
-            lambda: session in sessions and sum(map(len, sessions[session].channel.live.values())) >= count
+            lambda: session in sessions and sum(map(len, sessions[Key(session)].channel.live.values())) >= count
         )
 
     async def stop(self) -> None:

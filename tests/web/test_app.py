@@ -8,6 +8,7 @@ import structlog
 from support.hub import Hub
 
 from hub.access.doors import check_bind
+from hub.ids import Key
 from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError, Settings
 
@@ -126,6 +127,6 @@ async def test_what_holds_the_whole_node_is_named_in_a_line(hub: Hub) -> None:
     await client.send(type="ping")
     await client.until_type("pong")
     (connection,) = node.registry.connections
-    session = node.sessions["s1"]
+    session = node.sessions[Key("s1")]
     for one in (node, node.registry, connection, session, session.outbox, session.channel, node.pages, node.files):
         assert len(repr(one)) < 100

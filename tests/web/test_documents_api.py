@@ -17,6 +17,7 @@ from support.node import installed, needs_node
 from support.process import needs_curl
 from support.waiting import PATIENCE
 
+from hub.ids import Key
 from hub.messages import BODIES, COMMANDS, NOTICES
 from hub.protocols.envelope import TYPES
 from hub.web.api.documents import FOLDER
@@ -283,7 +284,7 @@ async def run(hub: Hub, examples: list[str]) -> None:
     await hub.node.agents.reload_changed()
     assert len(examples) > 20
     for example in examples:
-        await hub.node.log.sessions.make("s1")  # some of them delete it
+        await hub.node.log.sessions.make(Key("s1"))  # some of them delete it
         quiet = example.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
         process = await asyncio.create_subprocess_shell(quiet, stdout=asyncio.subprocess.PIPE)
         out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
