@@ -47,7 +47,7 @@ async def write_all(node: Node, seconds: float, hurry: asyncio.Event | None = No
         async with asyncio.timeout(seconds):
             for session in list(node.sessions.values()):
                 await session.schedule.all_ended()
-                await session.outbox.emptied()
+                await session.outbox.wait_until_empty()
             for ended in list(node.completions):
                 await ended.wait()
     except TimeoutError:

@@ -16,7 +16,7 @@ from hub.sessions import chats, stopping
 from hub.sessions.chats import Taken
 from hub.sessions.hosts import SessionHost
 from hub.sessions.once import Once
-from hub.sessions.outbox import Outbox, OutboxState, landing
+from hub.sessions.outbox import Outbox, OutboxState, attach_future
 from hub.sessions.run import ActiveRun
 from hub.sessions.schedule import Schedule
 
@@ -70,7 +70,7 @@ class Admission:
             starts = starts and not agent.full
         first = chats.items(chat, run.record, starts, said, taken)
         new = bool(first[-1].messages)
-        kept = landing(first[-1], lambda seq: self._landed(replaced, run, new, seq))
+        kept = attach_future(first[-1], lambda seq: self._landed(replaced, run, new, seq))
         if starts:
             schedule.start(run, *first)
         else:
@@ -94,7 +94,7 @@ class Admission:
         self.check_open(clientMsgId=chat.clientMsgId)
         try:
             async with self.schedule.turn:
-                await self.outbox.settled()
+                await self.outbox.wait_for_history()
                 self.check_open(clientMsgId=chat.clientMsgId)  # it may have been deleted meanwhile
                 yield
         finally:
@@ -108,7 +108,7 @@ class Admission:
             text = "the hub is going down: reconnect in a moment"
             raise Draining(text, **about, sessionId=self.channel.id, retryAfterMs=1000)
         if self.outbox.state is OutboxState.BACKING_OFF:
-            raise self.outbox.unwritable(**about)
+            raise self.outbox.make_error(**about)
 
     def _check_room(self, chat: Chat, agent: Agent, starts: bool, run: ActiveRun) -> None:
         waiting = self.schedule.waiting
@@ -138,7 +138,7 @@ class Admission:
                 other.stop("cancelled")
         else:
             run.leave()
-            self.outbox.forget(run.id)
+            self.outbox.drop_run(run.id)
             self.schedule.remove(run)
         self.schedule.changed()
 

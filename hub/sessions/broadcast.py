@@ -2,7 +2,7 @@
 
 from hub.hosting.hosted import Agent
 from hub.messages import HistoryMessage, RunFinished, RunStarted, Told, WholeMessage
-from hub.sessions.outbox import PendingEvent, landing
+from hub.sessions.outbox import PendingEvent, attach_future
 from hub.sessions.session import LiveSession
 
 
@@ -21,7 +21,7 @@ async def broadcast(session: LiveSession, agent: Agent, content: str) -> Told:
     run_id, message_id = session.host.seams.new_id("r"), session.host.seams.new_id("m")
 
     def item(body: RunStarted | WholeMessage | RunFinished, message: HistoryMessage | None = None) -> PendingEvent:
-        return PendingEvent(agent.id, run_id, body, messages=(message,) if message else (), refusable=True)
+        return PendingEvent(agent.id, run_id, body, messages=(message,) if message else (), is_refusable=True)
 
     said = item(
         WholeMessage(message_id, content),
@@ -29,6 +29,6 @@ async def broadcast(session: LiveSession, agent: Agent, content: str) -> Told:
             messageId=message_id, role="assistant", content=content, agentId=agent.id, runId=run_id, author=None
         ),
     )
-    kept = landing(said)
+    kept = attach_future(said)
     session.outbox.put(item(RunStarted(message_id)), said, item(RunFinished(message_id, "end_turn")))
     return Told(session.id, run_id, message_id, await kept)

@@ -53,12 +53,14 @@ def items(chat: Chat, run: RunRecord, starts: bool, said: str, taken: Taken | No
     given = []
     if taken is not None:
         given.append(
-            PendingEvent(None, None, MessageRemoved(taken.ids, taken.reason), removed=taken.ids, refusable=True)
+            PendingEvent(
+                None, None, MessageRemoved(taken.ids, taken.reason), removed_messages=taken.ids, is_refusable=True
+            )
         )
     if taken is None or taken.again is None:
         given.append(_message(chat, run))
     last = given[-1]
-    last.saved = () if starts else (run,)
+    last.run_records = () if starts else (run,)
     if chat.clientMsgId is not None:
         last.chat = KeptChat(
             principal=run.author.id,
@@ -90,7 +92,7 @@ def _message(chat: Chat, run: RunRecord) -> PendingEvent:
         parts=run.parts,
         metadata=run.metadata,
     )
-    return PendingEvent(None, None, body, messages=(kept,), refusable=True)
+    return PendingEvent(None, None, body, messages=(kept,), is_refusable=True)
 
 
 def accepted(

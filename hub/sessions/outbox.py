@@ -1,4 +1,4 @@
-"""What a session has said and the log does not hold yet: merged while it waits, one append in flight."""
+"""The events of one session on their way to the log: merged while they wait, one append in flight at a time."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,63 +17,66 @@ from hub.storage.records import Append, KeptChat, RunRecord
 
 log = structlog.get_logger()
 
-# Called when the item is in the log, with its seq, or, where it is refusable, with why it is not.
-Landed = Callable[[int | StorageUnavailable], None]
+# Called with the seq of an event when the log holds it. A refusable event may get StorageUnavailable instead.
+ResultCallback = Callable[[int | StorageUnavailable], None]
 
 
 class PendingChunk(Event, eq=False, kw_only=True):
-    """A chunk on its way to the log: *kept* hears of its bytes when it is there, *more* has what joins it till then."""
+    """A chunk on its way to the log.
 
-    kept: Callable[[int], None]
+    *on_logged* is called with the chunk's bytes when the log holds it. *pieces* are the texts joined to it, or None.
+    """
+
+    on_logged: Callable[[int], None]
     size: int
-    more: list[str] | None = None
+    pieces: list[str] | None = None
 
     def join(self, text: str, size: int) -> None:
-        if self.more is None:
+        if self.pieces is None:
             assert isinstance(self.body, Chunk)
-            self.more = [self.body.content]
-        self.more.append(text)
+            self.pieces = [self.body.content]
+        self.pieces.append(text)
         self.size += size
 
     def close(self) -> None:
-        """Put its text together, once: nothing joins it any more."""
-        if self.more is not None:
+        """Build the chunk's text, once: nothing joins it any more."""
+        if self.pieces is not None:
             assert isinstance(self.body, Chunk)
-            self.body.content = "".join(self.more)
+            self.body.content = "".join(self.pieces)
 
 
 class PendingEvent(Event, eq=False, kw_only=True):
-    """Any other event on its way to the log, with what is written in the same commit.
+    """An event other than a chunk on its way to the log, and the rows that its commit writes.
 
-    A refusable item is given up where the log cannot be written; every other one is tried again until it is.
+    If an append fails, a refusable event is dropped. Every other event is retried until the append succeeds.
     """
 
     messages: tuple[HistoryMessage, ...] = ()
-    saved: tuple[RunRecord, ...] = ()
-    ended: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
+    run_records: tuple[RunRecord, ...] = ()
+    ended_runs: tuple[str, ...] = ()
+    removed_messages: tuple[str, ...] = ()
     chat: KeptChat | None = None
-    landed: Landed | None = None
-    refusable: bool = False
+    on_result: ResultCallback | None = None
+    is_refusable: bool = False
 
 
-def landing(item: PendingEvent, landed: Landed = lambda seq: None) -> "asyncio.Future[int]":
-    """Return what waits for an item, of which *landed* is told first."""
-    kept: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+def attach_future(event: PendingEvent, on_result: ResultCallback = lambda seq: None) -> "asyncio.Future[int]":
+    """Return a future of the event's seq. *on_result* is called before the future is done."""
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    def tell(seq: int | StorageUnavailable) -> None:
+    def resolve(seq: int | StorageUnavailable) -> None:
         try:
-            landed(seq)
+            on_result(seq)
         finally:
-            if not kept.done():
-                kept.set_result(seq) if isinstance(seq, int) else kept.set_exception(seq)
+            if not future.done():
+                future.set_result(seq) if isinstance(seq, int) else future.set_exception(seq)
 
-    item.landed = tell
-    return kept
+    event.on_result = resolve
+    return future
 
 
 class OutboxState(Enum):
-    """What an outbox does; see Outbox, where the edges are drawn."""
+    """The state of an outbox. The docstring of Outbox draws the edges."""
 
     IDLE = auto()
     WAITING = auto()
@@ -83,85 +86,87 @@ class OutboxState(Enum):
     CLOSED = auto()
 
 
-# Names of their own, for say() is called for each token: in Python 3.11 an attribute of an enum costs a call.
+# Module-level names: put_text() runs for each token, and in Python 3.11 an attribute of an enum costs a call.
 IDLE, IN_FLIGHT = OutboxState.IDLE, OutboxState.IN_FLIGHT
-HAS_FAILED = (OutboxState.BACKING_OFF, OutboxState.RETRYING)
+FAILED_STATES = (OutboxState.BACKING_OFF, OutboxState.RETRYING)
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Outbox:
-    """The one appender of a session: order is by construction.
+    """The only appender of a session: one append at a time, so events cannot change their order.
 
-    While a commit is in flight text gathers; when it lands all that gathered is the next event. Chunks alone are
-    flushed at the *pace*, the first of a pause at once; any other event takes along what waits.
+    Text gathers while a commit is in flight, and becomes the next chunk when the commit ends. Chunks alone are flushed
+    at the *pace*; the first chunk after a pause is flushed at once. Any other event flushes all that waits.
 
-        IDLE --------- an event, or a chunk after a pause ---------> IN_FLIGHT
-        IDLE --------- a chunk in the frame of the last one -------> WAITING
-        WAITING ------ the frame is over, or an event comes -------> IN_FLIGHT
-        IN_FLIGHT ---- landed, nothing gathered -------------------> IDLE
-        IN_FLIGHT ---- landed, chunks gathered --------------------> WAITING
-        IN_FLIGHT ---- landed, an event or a due chunk gathered ---> IN_FLIGHT
-        IN_FLIGHT ---- failed, all was refused --------------------> IDLE
-        IN_FLIGHT ---- failed, something stays --------------------> BACKING_OFF
-        BACKING_OFF -- after retry_seconds ------------------------> RETRYING
-        BACKING_OFF -- after retry_seconds, all was forgotten -----> IDLE
-        RETRYING ----- as IN_FLIGHT -------------------------------> IDLE, WAITING, IN_FLIGHT, BACKING_OFF
-        any state ---- close() ------------------------------------> CLOSED
+        IDLE --------- an event, or a chunk after a pause ------------> IN_FLIGHT
+        IDLE --------- a chunk soon after the last one ---------------> WAITING
+        WAITING ------ the pace allows a flush, or an event comes ----> IN_FLIGHT
+        IN_FLIGHT ---- success, nothing gathered ---------------------> IDLE
+        IN_FLIGHT ---- success, chunks gathered ----------------------> WAITING
+        IN_FLIGHT ---- success, an event or a due chunk gathered -----> IN_FLIGHT
+        IN_FLIGHT ---- failure, every event was refusable ------------> IDLE
+        IN_FLIGHT ---- failure, some events must be retried ----------> BACKING_OFF
+        BACKING_OFF -- after retry_seconds ---------------------------> RETRYING
+        BACKING_OFF -- after retry_seconds, nothing is left ----------> IDLE
+        RETRYING ----- as IN_FLIGHT ----------------------------------> IDLE, WAITING, IN_FLIGHT, BACKING_OFF
+        any state ---- close() ---------------------------------------> CLOSED
 
-    A timer runs in WAITING and in BACKING_OFF. An append is under way in IN_FLIGHT and in RETRYING; one that is under
-    way in close() still lands. *history_version* counts what changed the history. *at_rest* is called when an event
-    other than a chunk has landed or was refused, and nothing is left.
+    A timer runs in WAITING and in BACKING_OFF. An append is under way in IN_FLIGHT and in RETRYING; an append that is
+    under way in close() may still succeed.
+
+    *history_version* counts the commits that changed the history. *on_idle* is called when the outbox becomes empty
+    after an event other than a chunk was logged or refused.
     """
 
     key: Key
     store: EventStore
     limits: Limits
     pace: Pace
-    at_rest: Callable[[], None]
+    on_idle: Callable[[], None]
     state: OutboxState = IDLE
     history_version: int = 0
     _pending: list[PendingEvent | PendingChunk] = attrs.Factory(list)
     _in_flight: list[PendingEvent | PendingChunk] = attrs.Factory(list)
-    _tails: dict[str, PendingChunk] = attrs.Factory(dict)
+    _open_chunks: dict[str, PendingChunk] = attrs.Factory(dict)  # by run: the waiting chunk that text may still join
     _timer: asyncio.TimerHandle | None = None
-    _frame_end: float = float("-inf")  # when chunks alone may go again
+    _next_chunk_time: float = float("-inf")  # chunks alone are not flushed before
     _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         return not self._pending and not self._in_flight
 
     @property
     def has_failed(self) -> bool:
-        """Whether the last append failed, and what it had is tried again."""
-        return self.state in HAS_FAILED
+        """Whether the last append failed, and its events are retried."""
+        return self.state in FAILED_STATES
 
-    def changing(self) -> bool:
-        """Tell whether something is on its way that will change the history."""
-        there = (*self._in_flight, *self._pending)
-        return any(isinstance(item, PendingEvent) and (item.messages or item.removed) for item in there)
+    def will_change_history(self) -> bool:
+        """Return whether an event that changes the history is on its way to the log."""
+        events = (*self._in_flight, *self._pending)
+        return any(isinstance(event, PendingEvent) and (event.messages or event.removed_messages) for event in events)
 
-    async def settled(self) -> None:
-        """Wait until the log's history is as what was said makes it; raises StorageUnavailable where it cannot be."""
-        while self.changing():
+    async def wait_for_history(self) -> None:
+        """Wait until the log holds all changes of the history. Raises StorageUnavailable if it cannot be written."""
+        while self.will_change_history():
             if self.has_failed or self.state is OutboxState.CLOSED:
-                raise self.unwritable()
-            await self.outcome()
+                raise self.make_error()
+            await self.wait_for_append()
 
-    async def emptied(self) -> None:
-        """Wait until nothing waits and nothing is under way, or it is closed."""
-        while not self.empty and self.state is not OutboxState.CLOSED:
-            await self.outcome()
+    async def wait_until_empty(self) -> None:
+        """Wait until nothing is pending or in flight, or the outbox is closed."""
+        while not self.is_empty and self.state is not OutboxState.CLOSED:
+            await self.wait_for_append()
 
-    async def outcome(self) -> None:
-        """Wait until an append has landed or failed, and those concerned know it, or the outbox is closed."""
+    async def wait_for_append(self) -> None:
+        """Wait until an append has succeeded or failed and its callbacks have run, or the outbox is closed."""
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         await waiter
 
-    def unwritable(self, **about: str | None) -> StorageUnavailable:
-        """Return what is said to one who comes while the log takes nothing."""
+    def make_error(self, **about: str | None) -> StorageUnavailable:
+        """Return the error for a command that needs the log while the log cannot be written."""
         text = "the hub's log cannot be written now: try again"
         return StorageUnavailable(text, **about, sessionId=id_of(self.key), retryAfterMs=1000)
 
@@ -171,179 +176,184 @@ class Outbox:
             if not waiter.done():
                 waiter.set_result(None)
 
-    # --- what comes -------------------------------------------------------------------------------------------------
+    # --- input ------------------------------------------------------------------------------------------------------
 
-    def put(self, *items: PendingEvent) -> None:
-        """Queue events that are not chunks; they go in one append, together with whatever waits."""
-        for item in items:
-            if item.runId is not None:
-                self._tails.pop(item.runId, None)
-        self._pending.extend(items)
+    def put(self, *events: PendingEvent) -> None:
+        """Queue events that are not chunks. One append takes all of them, and all that waits."""
+        for event in events:
+            if event.runId is not None:
+                self._open_chunks.pop(event.runId, None)
+        self._pending.extend(events)
         if self.state in (IDLE, OutboxState.WAITING):
             self._flush()
 
-    def say(
-        self, run: str, agent: str, message_id: str, offset: int, text: str, size: int, kept: Callable[[int], None]
+    def put_text(
+        self, run: str, agent: str, message_id: str, offset: int, text: str, size: int, on_logged: Callable[[int], None]
     ) -> None:
-        """Queue a piece of a message, of *size* bytes, joined to the piece before it where that still waits.
+        """Queue a piece of a message, of *size* bytes. It joins the run's last chunk if that chunk still waits.
 
-        *kept* is called with the bytes of each event that comes of it, when that is in the log.
+        *on_logged* is called with the bytes of each chunk when the log holds that chunk.
         """
-        tail = self._tails.get(run)
-        if tail is not None and tail.size + size <= self.limits.chunk_bytes:
-            tail.join(text, size)
+        chunk = self._open_chunks.get(run)
+        if chunk is not None and chunk.size + size <= self.limits.chunk_bytes:
+            chunk.join(text, size)
             return
-        piece, now = PendingChunk(agent, run, Chunk(message_id, text, offset), kept=kept, size=size), self._loop.time()
-        # The most usual: it goes alone, and at once. It is in no _tails, so nothing joins what is on its way. IDLE has
-        # no timer, so _enter() is spared.
-        if self.state is IDLE and now >= self._frame_end:
-            self.state, self._in_flight, self._frame_end = IN_FLIGHT, [piece], now + self.pace.seconds
-            self.store.append(Append(self.key, self._in_flight), self._landed)
+        chunk = PendingChunk(agent, run, Chunk(message_id, text, offset), on_logged=on_logged, size=size)
+        now = self._loop.time()
+        # The most frequent case: a chunk goes alone, and at once. It is not in _open_chunks, so nothing joins a chunk
+        # in flight. IDLE has no timer, so _enter() is not needed.
+        if self.state is IDLE and now >= self._next_chunk_time:
+            self.state, self._in_flight, self._next_chunk_time = IN_FLIGHT, [chunk], now + self.pace.seconds
+            self.store.append(Append(self.key, self._in_flight), self._handle_result)
             return
-        self._tails[run] = piece
-        self._pending.append(piece)
+        self._open_chunks[run] = chunk
+        self._pending.append(chunk)
         if self.state is IDLE:
-            self._enter(OutboxState.WAITING, self._frame_end - now, self._flush)
+            self._enter(OutboxState.WAITING, self._next_chunk_time - now, self._flush)
 
-    def forget(self, run: str) -> None:
-        """Drop what waits of a run whose chat was refused: it never was."""
-        self._pending = [item for item in self._pending if item.runId != run]
-        self._tails.pop(run, None)
+    def drop_run(self, run: str) -> None:
+        """Drop the pending events of a run whose chat was refused."""
+        self._pending = [event for event in self._pending if event.runId != run]
+        self._open_chunks.pop(run, None)
 
     def close(self) -> None:
-        """Try no more: the node is closed, and what still waits is lost with it."""
+        """Stop appending: the node is closed. Events that still wait are lost."""
         self._enter(OutboxState.CLOSED)
         self._wake_waiters()
 
-    # --- what goes --------------------------------------------------------------------------------------------------
+    # --- output -----------------------------------------------------------------------------------------------------
 
-    def _enter(self, state: OutboxState, seconds: float = 0.0, then: Callable[[], None] | None = None) -> None:
-        """Change the state, and the timer with it: *then* is called after *seconds* in it. CLOSED is never left.
+    def _enter(self, state: OutboxState, seconds: float = 0.0, action: Callable[[], None] | None = None) -> None:
+        """Change the state and the timer: *action* is called after *seconds*, unless the state changes before.
 
-        All edges but those of a chunk that goes alone pass here: for these the call would cost a tenth more.
+        CLOSED is never left. All edges pass here, except those of a chunk that goes alone: the call would make them a
+        tenth slower.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self.state is not OutboxState.CLOSED:
             self.state = state
-            if then is not None:
-                self._timer = self._loop.call_later(seconds, then)
+            if action is not None:
+                self._timer = self._loop.call_later(seconds, action)
 
-    def _go_on(self) -> None:
-        """Enter the state that follows from what waits, where an append has landed."""
+    def _continue(self) -> None:
+        """Enter the state that follows a successful append."""
         if not self._pending or self.state is OutboxState.CLOSED:
             self._enter(IDLE)
             return
-        wait = self._frame_end - self._loop.time()
-        if wait > 0 and not any(isinstance(item, PendingEvent) for item in self._pending):
+        wait = self._next_chunk_time - self._loop.time()
+        if wait > 0 and not any(isinstance(event, PendingEvent) for event in self._pending):
             self._enter(OutboxState.WAITING, wait, self._flush)
         else:
             self._flush()
 
     def _flush(self) -> None:
-        """Append what may go now."""
+        """Start an append of the next batch."""
         self._enter(OutboxState.RETRYING if self.state is OutboxState.BACKING_OFF else IN_FLIGHT)
-        items = self._in_flight = self._take()
-        pieces = [item for item in items if isinstance(item, PendingChunk)]
-        if pieces:  # a run's start does not make its first chunk wait
-            # Where chunks are left that are full already, waiting longer joins nothing.
-            joined = not self._pending and any(piece.more is not None for piece in pieces)
-            self._frame_end = self._loop.time() + (self.pace.stretched if joined else self.pace.seconds)
-        for piece in pieces:
-            piece.close()
-        self.store.append(_append(self.key, items), self._landed)
+        batch = self._in_flight = self._take_batch()
+        chunks = [event for event in batch if isinstance(event, PendingChunk)]
+        if chunks:  # otherwise a run's start would delay its first chunk
+            # If full chunks are left over, a longer wait would join nothing.
+            has_joined = not self._pending and any(chunk.pieces is not None for chunk in chunks)
+            self._next_chunk_time = self._loop.time() + (self.pace.stretched if has_joined else self.pace.seconds)
+        for chunk in chunks:
+            chunk.close()
+        self.store.append(_make_append(self.key, batch), self._handle_result)
 
-    def _take(self) -> list[PendingEvent | PendingChunk]:
-        """Take what goes now: all, but of each run at most one chunk, and nothing of it past a second."""
-        taken: list[PendingEvent | PendingChunk] = []
-        kept: list[PendingEvent | PendingChunk] = []
-        said: set[str | None] = set()
-        held: set[str | None] = set()
-        for item in self._pending:
-            chunk = isinstance(item, PendingChunk)
-            if item.runId in held or (chunk and item.runId in said):
-                held.add(item.runId)
-                kept.append(item)
+    def _take_batch(self) -> list[PendingEvent | PendingChunk]:
+        """Take the events of the next append: all, but of each run at most one chunk.
+
+        A second chunk of a run stays, and so does everything of that run after it.
+        """
+        batch: list[PendingEvent | PendingChunk] = []
+        rest: list[PendingEvent | PendingChunk] = []
+        runs_with_chunk: set[str | None] = set()
+        runs_with_rest: set[str | None] = set()
+        for event in self._pending:
+            is_chunk = isinstance(event, PendingChunk)
+            if event.runId in runs_with_rest or (is_chunk and event.runId in runs_with_chunk):
+                runs_with_rest.add(event.runId)
+                rest.append(event)
                 continue
-            if chunk:
-                said.add(item.runId)
-                if self._tails.get(item.runId or "") is item:
-                    del self._tails[item.runId or ""]
-            taken.append(item)
-        self._pending = kept
-        return taken
+            if is_chunk:
+                runs_with_chunk.add(event.runId)
+                if self._open_chunks.get(event.runId or "") is event:
+                    del self._open_chunks[event.runId or ""]
+            batch.append(event)
+        self._pending = rest
+        return batch
 
-    def _landed(self, first: int | Exception) -> None:
-        """Tell all concerned what became of the append. What they say to that gathers, and goes together."""
-        items, self._in_flight = self._in_flight, []
+    def _handle_result(self, first: int | Exception) -> None:
+        """Report the result of the append. Events that the callbacks queue go together in the next append."""
+        batch, self._in_flight = self._in_flight, []
         if isinstance(first, Exception):
-            self._failed(items, first)
+            self._handle_failure(batch, first)
             return
-        chunks = True
-        for item in items:
-            if isinstance(item, PendingChunk):
-                item.kept(item.size)
+        has_chunks_only = True
+        for event in batch:
+            if isinstance(event, PendingChunk):
+                event.on_logged(event.size)
             else:
-                chunks = False
-                self.history_version += bool(item.messages or item.removed)
-                self._tell(item, item.seq)
+                has_chunks_only = False
+                self.history_version += bool(event.messages or event.removed_messages)
+                self._report(event, event.seq)
         if self._waiters:
             self._wake_waiters()
         if self._pending or self.state is not IN_FLIGHT:
-            self._go_on()
+            self._continue()
         else:
             self.state = IDLE  # IN_FLIGHT has no timer, either
-        if not chunks and self.empty:  # where chunks land alone their run goes on
-            self.at_rest()
+        if not has_chunks_only and self.is_empty:  # after a chunk its run goes on, so the session stays in use
+            self.on_idle()
 
-    def _tell(self, item: PendingEvent, seq: int | StorageUnavailable) -> None:
-        """Say what became of an item; where that fails, the rest of the session must go on all the same."""
+    def _report(self, event: PendingEvent, seq: int | StorageUnavailable) -> None:
+        """Call the event's callback. An exception in it must not stop the rest of the session."""
         try:
-            if item.landed is not None:
-                item.landed(seq)
+            if event.on_result is not None:
+                event.on_result(seq)
         except Exception:
-            log.exception("one who waited for the log failed", session=self.key, kind=item.body.type)
+            log.exception("a callback for a logged event failed", session=self.key, kind=event.body.type)
 
-    def _failed(self, items: list[PendingEvent | PendingChunk], reason: Exception) -> None:
+    def _handle_failure(self, batch: list[PendingEvent | PendingChunk], reason: Exception) -> None:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
-        refused = [item for item in items if isinstance(item, PendingEvent) and item.refusable]
+        dropped = [event for event in batch if isinstance(event, PendingEvent) and event.is_refusable]
         is_first = self.state is not OutboxState.RETRYING
-        # Before anyone is told: what a refusal sets going waits for the next try, where it can still be forgotten.
-        self._pending = [item for item in items if item not in refused] + self._pending
+        # Before any callback: events that a callback queues wait for the retry, and drop_run() can still drop them.
+        self._pending = [event for event in batch if event not in dropped] + self._pending
         self._enter(OutboxState.BACKING_OFF, self.limits.retry_seconds, self._retry)
-        for item in refused:
-            self._tell(item, refusal)
+        for event in dropped:
+            self._report(event, refusal)
         if not self._pending:
             self._enter(IDLE)
         elif is_first:
-            log.warning("the log cannot be written; what was said waits", session=self.key)
+            log.warning("the log cannot be written; events wait in memory for a retry", session=self.key)
         self._wake_waiters()
-        if self.empty:
-            self.at_rest()
+        if self.is_empty:
+            self.on_idle()
 
     def _retry(self) -> None:
         if self._pending:
             self._flush()
-        else:  # all that waited was forgotten
+        else:  # drop_run() has dropped everything
             self._enter(IDLE)
-            self.at_rest()
+            self.on_idle()
 
 
-def _append(key: Key, items: list[PendingEvent | PendingChunk]) -> Append:
-    """Return what is written in one commit with these events."""
+def _make_append(key: Key, batch: list[PendingEvent | PendingChunk]) -> Append:
+    """Return the append of a batch: its events, and the rows that its commit writes."""
     messages: list[tuple[int, HistoryMessage]] = []
-    saved: list[RunRecord] = []
-    ended: list[str] = []
+    run_records: list[RunRecord] = []
+    ended_runs: list[str] = []
     chats: list[tuple[int, KeptChat]] = []
-    removed: list[str] = []
-    for index, item in enumerate(items):
-        if isinstance(item, PendingChunk):
+    removed_messages: list[str] = []
+    for index, event in enumerate(batch):
+        if isinstance(event, PendingChunk):
             continue
-        messages += [(index, message) for message in item.messages]
-        saved += item.saved
-        ended += item.ended
-        removed += item.removed
-        if item.chat is not None:
-            chats.append((index, item.chat))
-    return Append(key, items, messages, saved, ended, chats, removed)
+        messages += [(index, message) for message in event.messages]
+        run_records += event.run_records
+        ended_runs += event.ended_runs
+        removed_messages += event.removed_messages
+        if event.chat is not None:
+            chats.append((index, event.chat))
+    return Append(key, batch, messages, saved=run_records, ended=ended_runs, chats=chats, removed=removed_messages)

@@ -76,7 +76,7 @@ class Questions:
         kept = KeptChat(principal="", clientMsgId=interrupt.id, digest="", messageId=interrupt.id, runId=self.run)
         self.between()
         self.outbox.put(
-            PendingEvent(self.agent, self.run, interrupt, chat=kept, landed=lambda _: self._asked(question))
+            PendingEvent(self.agent, self.run, interrupt, chat=kept, on_result=lambda _: self._asked(question))
         )
         try:
             return await question.reply
@@ -106,12 +106,12 @@ class Questions:
         if self._shut or question is None or interrupt_id not in self.open:
             raise too_late(id_of(self.outbox.key), interrupt_id)
         if self.outbox.state is OutboxState.BACKING_OFF:
-            raise self.outbox.unwritable()
+            raise self.outbox.make_error()
         question.taken = asyncio.Event()
         kept: asyncio.Future[None] = self._loop.create_future()
         body = InterruptResolved(interrupt_id, reply.status, reply.by, reply.payload)
-        item = PendingEvent(self.agent, self.run, body, refusable=True)
-        item.landed = lambda seq: self._answered(question, reply, kept, seq)
+        item = PendingEvent(self.agent, self.run, body, is_refusable=True)
+        item.on_result = lambda seq: self._answered(question, reply, kept, seq)
         self.outbox.put(item)
         await kept
 

@@ -29,7 +29,7 @@ from hub.messages import (
 )
 from hub.sessions import stopping
 from hub.sessions.chats import Taken, digest
-from hub.sessions.outbox import PendingEvent, landing
+from hub.sessions.outbox import PendingEvent, attach_future
 from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
 from hub.storage.log import SessionStore
@@ -107,10 +107,10 @@ async def _trail(session: LiveSession, message_id: str, stays: int = 0) -> Seque
     """
     most = session.host.limits.taken_messages
     while True:
-        await session.outbox.settled()
+        await session.outbox.wait_for_history()
         before = session.outbox.history_version
         found = await session.host.log.sessions.trail(session.key, message_id, most + stays + 1)
-        if session.outbox.history_version != before or session.outbox.changing():
+        if session.outbox.history_version != before or session.outbox.will_change_history():
             continue  # a run has ended meanwhile
         if not found:
             raise _unknown(session.id, message_id)
@@ -190,10 +190,10 @@ async def copy(session: LiveSession, messages: Sequence[HistoryMessage]) -> None
         if session.channel.head:
             raise SessionExists(f"session {session.id} is there already: fork into a new one", sessionId=session.id)
         items = [
-            PendingEvent(one.agentId, None, _body(one), messages=(attrs.evolve(one, runId=None),), refusable=True)
+            PendingEvent(one.agentId, None, _body(one), messages=(attrs.evolve(one, runId=None),), is_refusable=True)
             for one in messages
         ]
-        kept = landing(items[-1])
+        kept = attach_future(items[-1])
         session.outbox.put(*items)
     await kept
 

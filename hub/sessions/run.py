@@ -245,7 +245,7 @@ class ActiveRun:
         fault = None if error is None else Fault(error.code, error.message)
         # A chat that is cancelled in the queue is taken back: no answer has begun.
         end.messages = () if reason == "cancelled" and not has_begun else self.speech.history(reason, fault)
-        end.ended = (self.id,)
-        end.landed = lambda _: self.owner.over(self)
+        end.ended_runs = (self.id,)
+        end.on_result = lambda _: self.owner.over(self)
         items.append(end)
         self.questions.close(lambda closing: self.owner.outbox.put(*closing, *items))

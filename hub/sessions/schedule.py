@@ -83,9 +83,9 @@ class Schedule:
             record.agentId,
             run.id,
             RunStarted(record.messageId, record.attempt),
-            saved=(record,),
-            landed=lambda seq: run.go() if isinstance(seq, int) else None,
-            refusable=bool(first),
+            run_records=(record,),
+            on_result=lambda seq: run.go() if isinstance(seq, int) else None,
+            is_refusable=bool(first),
         )
         self.outbox.put(*first, started)
 

@@ -35,7 +35,7 @@ class LiveSession:
             store=host.log.events,
             limits=host.limits,
             pace=host.pace,
-            at_rest=lambda: host.tidy(channel.key),
+            on_idle=lambda: host.tidy(channel.key),
         )
         self.schedule = Schedule(
             channel=channel, host=host, outbox=self.outbox, changed=lambda: host.session_changed(self)
@@ -65,7 +65,7 @@ class LiveSession:
     @property
     def silent(self) -> bool:
         """Whether nothing goes on or waits, and all that was said is in the log."""
-        return self.outbox.empty and not (self.runs or self.queue or self.admission.once.coming)
+        return self.outbox.is_empty and not (self.runs or self.queue or self.admission.once.coming)
 
     async def silenced(self) -> None:
         """Wait until it is silent; also for what comes meanwhile."""
@@ -76,7 +76,7 @@ class LiveSession:
             elif self.admission.once.coming:
                 await asyncio.wait(self.admission.once.coming)
             else:
-                await self.outbox.outcome()
+                await self.outbox.wait_for_append()
 
     def unused(self) -> bool:
         """Return whether nothing needs it in memory: no subscriber, run, outbox, append in flight or waiter."""

@@ -88,7 +88,7 @@ class Speech:
             return
         self._total, self._thought = total, ""
         self.pending += size
-        self.outbox.say(self.run, self.agent, self.message_id, self._offset, text, size, self._landed)
+        self.outbox.put_text(self.run, self.agent, self.message_id, self._offset, text, size, self._landed)
         self._parts.append(text)
         self._offset += len(text)
 
@@ -137,7 +137,7 @@ class Speech:
         self.texts.append(self._message(content, parts))
         body = WholeMessage(self.message_id, content, parts)
         self.pending += size
-        self.outbox.put(PendingEvent(self.agent, self.run, body, landed=lambda _: self._landed(size)))
+        self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._landed(size)))
         self.message_id = self.new_id("m")
 
     def _parts_of(self, whole: Whole) -> Plain | None:
@@ -167,7 +167,7 @@ class Speech:
         else:
             self.pause()
         self.pending += size
-        self.outbox.put(PendingEvent(self.agent, self.run, body, landed=lambda _: self._landed(size)))
+        self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._landed(size)))
 
     async def _shortened(self, result: ToolCallResult) -> ToolCallResult:
         content, limits = result.content, self.limits

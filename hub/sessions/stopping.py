@@ -33,5 +33,5 @@ async def end(schedule: Schedule, runs: Sequence[ActiveRun]) -> None:
     for run in runs:
         while schedule.has(run.id):
             if schedule.outbox.has_failed:
-                raise schedule.outbox.unwritable()
-            await schedule.outbox.outcome()
+                raise schedule.outbox.make_error()
+            await schedule.outbox.wait_for_append()

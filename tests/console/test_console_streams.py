@@ -12,7 +12,7 @@ from support.payloads import PAYLOADS
 
 from hub.ids import Key
 from hub.messages import Author, Message, RunFinished, RunStarted, ToolCallEnd, ToolCallStart, UserMessage, WholeMessage
-from hub.sessions.outbox import PendingEvent, landing
+from hub.sessions.outbox import PendingEvent, attach_future
 
 pytestmark = needs_browser
 
@@ -138,7 +138,7 @@ async def write_turns(hub: Hub, name: str, count: int) -> None:
             end = PendingEvent(
                 "echo", run, RunFinished(answer, "end_turn"), messages=(kept("assistant", said, "echo", run),)
             )
-            landed = landing(end)
+            landed = attach_future(end)
             session.outbox.put(
                 PendingEvent(None, None, asked, messages=(kept("user", asked),)),
                 *(PendingEvent("echo", run, body) for body in bodies),

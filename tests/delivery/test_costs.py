@@ -176,7 +176,7 @@ async def test_a_token_costs_the_loop_a_bounded_number_of_calls(hub: Hub) -> Non
     hub.options["frames_per_second"] = 0
     await hub.start()
     await hub.door.upkeep.stop()
-    sys.modules["hubbub_agents.words"].done = lambda: hub.node.sessions[Key("s")].outbox.emptied()
+    sys.modules["hubbub_agents.words"].done = lambda: hub.node.sessions[Key("s")].outbox.wait_until_empty()
     heard, calls = await spoken(hub, 1, "100 0")
     assert exact(heard, 100) == 101
     assert calls / 101 <= CALLS_PER_EVENT

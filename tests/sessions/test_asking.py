@@ -17,7 +17,7 @@ from hub.errors import AlreadyResolved, StorageUnavailable
 from hub.ids import Key
 from hub.messages import Ok, Resume, UserMessage
 from hub.node.draining import finish_runs, write_all
-from hub.sessions.outbox import OutboxState, PendingEvent, landing
+from hub.sessions.outbox import OutboxState, PendingEvent, attach_future
 from hub.storage.log import Done
 from hub.storage.records import Append
 
@@ -533,7 +533,7 @@ async def test_an_answer_that_lands_after_a_drain_has_left_its_run_is_kept(hub: 
     await asyncio.wait_for(answering, PATIENCE)
     await client.until_type("interrupt_resolved")
     await write_all(hub.node, PATIENCE)
-    assert all(session.outbox.empty for session in hub.node.sessions.values())
+    assert all(session.outbox.is_empty for session in hub.node.sessions.values())
 
 
 @pytest.mark.parametrize("refuse", [False, True])
@@ -548,16 +548,16 @@ async def test_one_who_fails_at_what_the_log_says_takes_nobody_along(hub: Hub, r
 
     held = Held(hub)
     items = [
-        PendingEvent(None, None, UserMessage(messageId=f"m{n}", author=ANN, content="hello"), refusable=True)
+        PendingEvent(None, None, UserMessage(messageId=f"m{n}", author=ANN, content="hello"), is_refusable=True)
         for n in range(2)
     ]
-    waits = [landing(items[0], fails), landing(items[1])]
+    waits = [attach_future(items[0], fails), attach_future(items[1])]
     outbox.put(*items)
     held.let_go(refuse)
     told = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), PATIENCE)
     assert [isinstance(seq, StorageUnavailable) for seq in told] == [refuse, refuse]
     later = PendingEvent(None, None, UserMessage(messageId="m2", author=ANN, content="later"))
-    kept = landing(later)
+    kept = attach_future(later)
     outbox.put(later)
     assert await asyncio.wait_for(kept, PATIENCE)
 

@@ -14,7 +14,7 @@ from hub.limits import Limits
 from hub.messages import Chunk, Event, HistoryMessage, RunFinished
 from hub.observe.load import ThreadLoad
 from hub.seams import Seams
-from hub.sessions.outbox import Outbox, OutboxState, PendingEvent, landing
+from hub.sessions.outbox import Outbox, OutboxState, PendingEvent, attach_future
 from hub.sessions.pace import MOST, Pace
 from hub.storage.log import Done
 from hub.storage.records import Append
@@ -42,7 +42,7 @@ class Speaker:
     def __init__(self, log: SqliteLog, pace: Pace, retry_seconds: float = NEVER) -> None:
         limits = Limits(retry_seconds=retry_seconds)
         self.log = log
-        self.outbox = Outbox(key=Key("s"), store=log.events, limits=limits, pace=pace, at_rest=self.rest)
+        self.outbox = Outbox(key=Key("s"), store=log.events, limits=limits, pace=pace, on_idle=self.rest)
         self.kept: list[int] = []
         self.offset = self.rests = 0
 
@@ -54,7 +54,7 @@ class Speaker:
         return self.outbox.state
 
     def say(self, text: str) -> None:
-        self.outbox.say("r", "main", "m", self.offset, text, len(text), self.kept.append)
+        self.outbox.put_text("r", "main", "m", self.offset, text, len(text), self.kept.append)
         self.offset += len(text)
 
     async def landed(self, events: int) -> None:
@@ -65,7 +65,7 @@ class Speaker:
     async def end(self) -> list[str]:
         """End the run; return the texts of its events."""
         end = PendingEvent("main", "r", RunFinished("m", "end_turn"))
-        kept = landing(end)
+        kept = attach_future(end)
         self.outbox.put(end)
         last = await asyncio.wait_for(kept, PATIENCE)
         events: list[Event] = []
@@ -190,8 +190,8 @@ def held(log: SqliteLog) -> HeldLog:
     return HeldLog(log)
 
 
-def event(refusable: bool = False, run: str = "r") -> PendingEvent:
-    return PendingEvent("main", run, RunFinished("m", "end_turn"), refusable=refusable)
+def event(is_refusable: bool = False, run: str = "r") -> PendingEvent:
+    return PendingEvent("main", run, RunFinished("m", "end_turn"), is_refusable=is_refusable)
 
 
 async def test_an_event_goes_at_once_and_leaves_nothing_behind(log: SqliteLog, held: HeldLog) -> None:
@@ -201,7 +201,7 @@ async def test_an_event_goes_at_once_and_leaves_nothing_behind(log: SqliteLog, h
     run.outbox.put(event())
     assert run.state is OutboxState.IN_FLIGHT
     assert await held.land() == ["run_finished"]
-    assert run.state is OutboxState.IDLE and run.outbox.empty and run.rests == 1
+    assert run.state is OutboxState.IDLE and run.outbox.is_empty and run.rests == 1
 
 
 async def test_a_chunk_after_a_pause_goes_at_once(log: SqliteLog, held: HeldLog) -> None:
@@ -210,7 +210,7 @@ async def test_a_chunk_after_a_pause_goes_at_once(log: SqliteLog, held: HeldLog)
     run.say("a")
     assert run.state is OutboxState.IN_FLIGHT
     assert await held.land() == ["a"]
-    assert run.state is OutboxState.IDLE and run.outbox.empty and run.rests == 0
+    assert run.state is OutboxState.IDLE and run.outbox.is_empty and run.rests == 0
 
 
 async def test_a_chunk_in_the_frame_of_the_one_before_waits_for_an_event(log: SqliteLog, held: HeldLog) -> None:
@@ -219,7 +219,7 @@ async def test_a_chunk_in_the_frame_of_the_one_before_waits_for_an_event(log: Sq
     run.say("a")
     await held.land()
     run.say("b")
-    assert run.state is OutboxState.WAITING and not run.outbox.empty
+    assert run.state is OutboxState.WAITING and not run.outbox.is_empty
     run.outbox.put(event())
     assert run.state is OutboxState.IN_FLIGHT
     assert await held.land() == ["b", "run_finished"]
@@ -268,7 +268,7 @@ async def test_what_is_said_to_a_landing_goes_together(log: SqliteLog, held: Hel
     """Two who hear of their events say something each: one append has both."""
     run = Speaker(log, Pace(NEVER))
     first, second = event(), event()
-    first.landed = second.landed = lambda _: run.outbox.put(event())
+    first.on_result = second.on_result = lambda _: run.outbox.put(event())
     run.outbox.put(first, second)
     assert await held.land() == ["run_finished"] * 2
     assert await held.land() == ["run_finished"] * 2
@@ -278,11 +278,11 @@ async def test_what_is_said_to_a_landing_goes_together(log: SqliteLog, held: Hel
 async def test_an_append_that_is_refused_whole_leaves_nothing_behind(log: SqliteLog, held: HeldLog) -> None:
     """IN_FLIGHT, IDLE: there is nothing to try again."""
     run = Speaker(log, Pace(NEVER))
-    item = event(refusable=True)
-    kept = landing(item)
+    item = event(is_refusable=True)
+    kept = attach_future(item)
     run.outbox.put(item)
     await held.fail()
-    assert run.state is OutboxState.IDLE and run.outbox.empty and run.rests == 1
+    assert run.state is OutboxState.IDLE and run.outbox.is_empty and run.rests == 1
     with pytest.raises(StorageUnavailable):
         await kept
 
@@ -299,11 +299,11 @@ async def test_what_may_not_be_lost_is_tried_again(log: SqliteLog, held: HeldLog
             append, done = await held.next()
             assert run.state is OutboxState.RETRYING and run.outbox.has_failed
             held.appends.put_nowait((append, done))
-    assert [line["event"] for line in logs] == ["the log cannot be written; what was said waits"]
+    assert [line["event"] for line in logs] == ["the log cannot be written; events wait in memory for a retry"]
     assert await held.land() == ["a"]
     assert not run.outbox.has_failed
     assert await held.land() == ["bb"]
-    assert run.state is OutboxState.IDLE and run.outbox.empty
+    assert run.state is OutboxState.IDLE and run.outbox.is_empty
 
 
 @pytest.mark.parametrize("follows", [OutboxState.WAITING, OutboxState.IN_FLIGHT])
@@ -330,7 +330,7 @@ async def test_a_failure_of_which_all_is_forgotten_leaves_nothing_behind(log: Sq
     run.outbox.put(event())
     await held.fail()
     assert run.state is OutboxState.BACKING_OFF
-    run.outbox.forget("r")
+    run.outbox.drop_run("r")
     async with asyncio.timeout(PATIENCE):
         while run.rests == 0:
             await asyncio.sleep(0)
@@ -375,13 +375,13 @@ async def test_an_outbox_that_is_closed_tries_nothing_any_more(
 
 
 async def test_one_who_waits_for_a_log_is_told_that_it_is_closed(log: SqliteLog, held: HeldLog) -> None:
-    """settled() raises, and emptied() returns; whether they waited already or come only now."""
+    """wait_for_history() raises, and wait_until_empty() returns; whether they waited already or come only now."""
     run = Speaker(log, Pace(NEVER))
     run.outbox.put(PendingEvent("main", "r", RunFinished("m", "end_turn"), messages=(MESSAGE,)))
-    waiting = [asyncio.create_task(wait()) for wait in (run.outbox.settled, run.outbox.emptied)]
+    waiting = [asyncio.create_task(wait()) for wait in (run.outbox.wait_for_history, run.outbox.wait_until_empty)]
     await asyncio.sleep(0)
     run.outbox.close()
-    waiting += [asyncio.create_task(wait()) for wait in (run.outbox.settled, run.outbox.emptied)]
+    waiting += [asyncio.create_task(wait()) for wait in (run.outbox.wait_for_history, run.outbox.wait_until_empty)]
     async with asyncio.timeout(PATIENCE):
         settled, emptied, settled_late, emptied_late = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(settled, StorageUnavailable) and isinstance(settled_late, StorageUnavailable)
@@ -389,12 +389,12 @@ async def test_one_who_waits_for_a_log_is_told_that_it_is_closed(log: SqliteLog,
 
 
 async def test_one_who_waits_until_all_is_in_the_log_hears_of_the_last_chunk(log: SqliteLog, held: HeldLog) -> None:
-    """emptied() returns where chunks land alone, too."""
+    """wait_until_empty() returns where chunks land alone, too."""
     run = Speaker(log, Pace(0.0))
     for piece in "ab":
         run.say(piece)
-    emptied = asyncio.create_task(run.outbox.emptied())
+    emptied = asyncio.create_task(run.outbox.wait_until_empty())
     assert await held.land() == ["a"] and not emptied.done()
     assert await held.land() == ["b"]
     await asyncio.wait_for(emptied, PATIENCE)
-    assert run.outbox.empty
+    assert run.outbox.is_empty
