@@ -23,7 +23,7 @@ class Report:
     error: str | None
 
 
-async def agents(hub: Hub, who: Principal, span: Span) -> Slice[Hosted]:
+async def agents(hub: Hub, principal: Principal, span: Span) -> Slice[Hosted]:
     """Return hosted agents in the order of their ids; a broken one with its error. Raises BadQuery."""
     agents = sorted(hub.node.agents.all(), key=lambda agent: agent.id, reverse=span.order == "desc")
     if span.after is not None:
@@ -33,12 +33,12 @@ async def agents(hub: Hub, who: Principal, span: Span) -> Slice[Hosted]:
     return Slice([_hosted(agent) for agent in some], write_place(some[-1].id) if others else None)
 
 
-async def agent(hub: Hub, who: Principal, agent_id: str) -> Hosted:
+async def agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:
     """Return an agent, also a broken one; raises UnknownAgent."""
     return _hosted(hub.node.agents.find(agent_id))
 
 
-async def working_agent(hub: Hub, who: Principal, agent_id: str) -> Hosted:
+async def working_agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:
     """Return an agent that can answer; raises UnknownAgent, AgentBroken."""
     return _hosted(hub.node.agents.get(agent_id))
 
@@ -47,13 +47,13 @@ def _hosted(agent: Agent) -> Hosted:
     return Hosted(**agent.describe())
 
 
-async def reload_agent(hub: Hub, who: Principal, agent_id: str) -> Hosted:
+async def reload_agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:
     """Load an agent's file again; where the file is gone the agent goes too. Raises UnknownAgent."""
     await upkeep.reload(hub.node, agent_id)
     return _hosted(hub.node.agents.find(agent_id))
 
 
-async def broadcast(hub: Hub, who: Principal, agent_id: str, message: str) -> Told:
+async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str) -> Told:
     """Say something to everyone who listens to an agent; it is kept in a session of its own.
 
     Raises UnknownAgent, AgentBroken, BadId, SessionDeleted, StorageUnavailable.
@@ -62,11 +62,11 @@ async def broadcast(hub: Hub, who: Principal, agent_id: str, message: str) -> To
     name = broadcasting.place(agent)
     if not is_id(name):
         raise BadId(f"{bad_id(f'the session {name} of the broadcasts')}: shorten the name of agent {agent.id}")
-    async with hub.node.use(hub.key(who, name)) as session:
+    async with hub.node.use(hub.key(principal, name)) as session:
         return await broadcasting.broadcast(session, agent, message)
 
 
-async def inspect(hub: Hub, who: Principal) -> tuple[Report, ...]:
+async def inspect(hub: Hub, principal: Principal) -> tuple[Report, ...]:
     """Return every agent with the operator's words of its error.
 
     Where the hub is not started, the agents folder is loaded for this alone, and no adapter is entered; raises

@@ -15,17 +15,17 @@ from hub.sessions.session import LiveSession
 DEFAULT_AGENT = "main"
 
 
-async def chat(hub: Hub, who: Principal, command: Chat, client: Client | None = None) -> Accepted:
+async def chat(hub: Hub, principal: Principal, command: Chat, client: Client | None = None) -> Accepted:
     """Keep a message and its run. A client is answered, and hears the session from that message on.
 
     Raises UnknownAgent, AgentBroken, Busy, IdReused, TooManySubscriptions, SessionDeleted, StorageUnavailable.
     """
     agent, session_id = _target(hub, command, client)
-    key = hub.key(who, session_id)
+    key = hub.key(principal, session_id)
     room = room_for(client, key) if client is not None else nullcontext()
     with room:
         async with hub.node.use(key) as session:
-            accepted = await session.admission.chat(command, who.author, agent)
+            accepted = await session.admission.chat(command, principal.author, agent)
             if client is not None:
                 _let_hear(client, session, command, accepted)
     return accepted
@@ -55,22 +55,22 @@ def _target(hub: Hub, command: Chat, client: Client | None) -> tuple[Agent, str]
 
 
 async def stream_chat(
-    hub: Hub, who: Principal, command: Chat, opener: RunOpener, last: tuple[str, int] | None = None
+    hub: Hub, principal: Principal, command: Chat, opener: RunOpener, last: tuple[str, int] | None = None
 ) -> Accepted:
     """Keep a message and its run, then open a client, answer it, and let it hear the session from that message on.
 
     *last* is the (epoch, seq) of the last event that the client got of this run before, where it was lost.
     """
     agent, session_id = _target(hub, command, None)
-    async with hub.node.use(hub.key(who, session_id)) as session:
-        accepted = await session.admission.chat(command, who.author, agent)
+    async with hub.node.use(hub.key(principal, session_id)) as session:
+        accepted = await session.admission.chat(command, principal.author, agent)
         await _follow(session, accepted.runId, accepted.seq - 1, opener, last, accepted)
     return accepted
 
 
 async def follow(
     hub: Hub,
-    who: Principal,
+    principal: Principal,
     session_id: str,
     run_id: str,
     start: int,
@@ -78,7 +78,7 @@ async def follow(
     last: tuple[str, int] | None = None,
 ) -> None:
     """Open a client, and let it hear a session after *start*, or after *last* where that is later."""
-    async with hub.node.use(hub.key(who, session_id)) as session:
+    async with hub.node.use(hub.key(principal, session_id)) as session:
         await _follow(session, run_id, start, opener, last)
 
 
@@ -99,14 +99,14 @@ async def _follow(
     client.hub.node.registry.subscribe(client.connection, channel, cursor)
 
 
-async def ask(hub: Hub, who: Principal, command: Chat) -> Outcome:
+async def ask(hub: Hub, principal: Principal, command: Chat) -> Outcome:
     """Keep a message and its run, wait for the run's end, and return what it said.
 
     Raises what chat() does; Draining, with the ids of what was kept, where the run is left to the next start.
     """
     agent, session_id = _target(hub, command, None)
-    async with hub.node.use(hub.key(who, session_id)) as session:
-        accepted = await session.admission.chat(command, who.author, agent)
+    async with hub.node.use(hub.key(principal, session_id)) as session:
+        accepted = await session.admission.chat(command, principal.author, agent)
         await session.schedule.left(accepted.runId)
         result = await outcome(hub.node.log.events, session, accepted)
     if result.stopReason is None and hub.node.draining:

@@ -26,7 +26,7 @@ class Client:
     """
 
     hub: Hub
-    who: Principal
+    principal: Principal
     connection: Connection
     agent: str
     session: str | None
@@ -124,7 +124,7 @@ RunOpener = Callable[[str, bool], Awaitable[Client]]
 
 def attach(
     hub: Hub,
-    who: Principal,
+    principal: Principal,
     protocol: WireProtocol,
     transport: asyncio.Transport | None,
     ping: Callable[[], Awaitable[None]],
@@ -151,7 +151,7 @@ def attach(
     )
     connection = Connection(
         id=node.seams.new_secret(8),
-        principal=who.author,
+        principal=principal.author,
         protocol=protocol,
         transport=wire,
         catchup=catchup,
@@ -160,4 +160,4 @@ def attach(
     )
     watch(wire, direct=node.direct_writes)
     node.registry.connections.add(connection)
-    return Client(hub=hub, who=who, connection=connection, agent=agent, session=session)
+    return Client(hub=hub, principal=principal, connection=connection, agent=agent, session=session)

@@ -18,7 +18,7 @@ Pieces = AsyncIterator[TextOrFinish]
 
 
 async def complete(
-    hub: Hub, who: Principal, agent_id: str, run_id: str, message: str, turns: Sequence[tuple[Role, str]]
+    hub: Hub, principal: Principal, agent_id: str, run_id: str, message: str, turns: Sequence[tuple[Role, str]]
 ) -> AbstractAsyncContextManager[Pieces]:
     """Let an agent answer; *turns* are the earlier messages. The context is an iterator of the text, piece by piece.
 
@@ -27,7 +27,9 @@ async def complete(
     """
     agent = hub.node.agents.get(agent_id)
     history = [Past(role, content) for role, content in turns]
-    run = RunView(id=run_id, agent=agent.id, session=run_id, message=message, principal=who.author, history=history)
+    run = RunView(
+        id=run_id, agent=agent.id, session=run_id, message=message, principal=principal.author, history=history
+    )
     return _answering(hub, agent, run)
 
 

@@ -53,13 +53,13 @@ class Stored:
 
 
 async def upload(
-    hub: Hub, who: Principal, session_id: str, file_name: str, media_type: str
+    hub: Hub, principal: Principal, session_id: str, file_name: str, media_type: str
 ) -> AbstractAsyncContextManager[Incoming]:
     """Take a file in for a session; what was not kept when the context ends is dropped.
 
     Entering it raises BadType and BadQuery.
     """
-    return _incoming(hub, hub.key(who, session_id), file_name, media_type)
+    return _incoming(hub, hub.key(principal, session_id), file_name, media_type)
 
 
 @asynccontextmanager
@@ -68,9 +68,9 @@ async def _incoming(hub: Hub, key: Key, file_name: str, media_type: str) -> Asyn
         yield Incoming(hub, upload)
 
 
-async def file(hub: Hub, who: Principal, file_id: str) -> Stored:
+async def file(hub: Hub, principal: Principal, file_id: str) -> Stored:
     """Return a file; raises UnknownFile, also for one of another tenant."""
     found = await hub.node.files.file(file_id)
-    if tenant_of(found.key) != who.tenant:
+    if tenant_of(found.key) != principal.tenant:
         raise UnknownFile(f"there is no file {cut(file_id, 128)}")
     return Stored(found, hub.node.files)

@@ -13,10 +13,10 @@ FAR = 10**15 - 1  # later than any seq or time
 
 
 async def sessions(
-    hub: Hub, who: Principal, span: Span, agent: str | None = None, since: int = 0, until: int = FAR
+    hub: Hub, principal: Principal, span: Span, agent: str | None = None, since: int = 0, until: int = FAR
 ) -> Slice[Listed]:
     """Return sessions in the order of their last messages, as SessionStore.list() does; raises BadQuery."""
-    some = await hub.node.log.sessions.list(readable(who, agent, since, until), span)
+    some = await hub.node.log.sessions.list(readable(principal, agent, since, until), span)
     rows = [
         Listed(
             sessionId=id_of(row.key),
@@ -31,32 +31,32 @@ async def sessions(
     return Slice(rows, some.next)
 
 
-def readable(who: Principal, agent: str | None, since: int, until: int) -> SessionQuery:
+def readable(principal: Principal, agent: str | None, since: int, until: int) -> SessionQuery:
     """Return the query for the sessions that a principal may read."""
-    return SessionQuery(prefix=key_prefix(who.tenant), readers=EVERYONE, agent=agent, since=since, until=until)
+    return SessionQuery(prefix=key_prefix(principal.tenant), readers=EVERYONE, agent=agent, since=since, until=until)
 
 
-async def session(hub: Hub, who: Principal, session_id: str) -> SessionState:
+async def session(hub: Hub, principal: Principal, session_id: str) -> SessionState:
     """Return where a session stands, and what it is doing; raises UnknownSession."""
-    return await state_of(hub, await head_of(hub, who, session_id))
+    return await state_of(hub, await head_of(hub, principal, session_id))
 
 
-async def messages(hub: Hub, who: Principal, session_id: str, span: Span) -> Slice[HistoryMessage]:
+async def messages(hub: Hub, principal: Principal, session_id: str, span: Span) -> Slice[HistoryMessage]:
     """Return finished messages in their order; raises UnknownSession, BadQuery."""
-    head = await head_of(hub, who, session_id)
+    head = await head_of(hub, principal, session_id)
     return await hub.node.log.sessions.messages(head.key, span)
 
 
-async def events(hub: Hub, who: Principal, session_id: str, after: int) -> EventPage:
+async def events(hub: Hub, principal: Principal, session_id: str, after: int) -> EventPage:
     """Return a page of a session's log: events after *after*, or after what is still kept."""
-    head = await head_of(hub, who, session_id)
+    head = await head_of(hub, principal, session_id)
     page = await hub.node.log.events.read(head.key, max(after, head.floor), head.seq)
     more = bool(page) and page[-1].seq < head.seq
     return EventPage(data=[*page], epoch=head.epoch, seq=head.seq, floor=head.floor, more=more)
 
 
-async def head_of(hub: Hub, who: Principal, session_id: str) -> Head:
-    head = await hub.node.log.sessions.find(hub.key(who, session_id))
+async def head_of(hub: Hub, principal: Principal, session_id: str) -> Head:
+    head = await hub.node.log.sessions.find(hub.key(principal, session_id))
     if head is None:
         raise unknown_session(session_id)
     return head

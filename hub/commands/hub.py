@@ -79,15 +79,15 @@ class Hub:
             raise Draining("the hub is starting or going down")
         await self.log_probe.check()
 
-    def key(self, who: Principal, session_id: str) -> Key:
+    def key(self, principal: Principal, session_id: str) -> Key:
         """Return the key by which everything below the use cases knows a session; raises BadId."""
         if not is_id(session_id):  # one with a slash would name another tenant's session
             raise BadId(bad_id("sessionId"))
-        return session_key(who.tenant, session_id)
+        return session_key(principal.tenant, session_id)
 
-    def group(self, who: Principal, agent_id: str) -> str:
+    def group(self, principal: Principal, agent_id: str) -> str:
         """Return the name of the group that listens to an agent in the principal's tenant."""
-        return session_key(who.tenant, agent_id)
+        return session_key(principal.tenant, agent_id)
 
 
 def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:

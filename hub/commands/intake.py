@@ -224,8 +224,8 @@ class Intake:
         """Let a command that was done at once hold for one that was sent before it and is done now."""
         client = self.client
         if isinstance(command, Unsubscribe) and command.sessionId is not None:
-            leave(client.hub, client.who, command.sessionId, client)
+            leave(client.hub, client.principal, command.sessionId, client)
         elif isinstance(command, Cancel) and isinstance(result, Accepted):
             if command.queued or result.status == "started":
                 with suppress(NotRunning):
-                    stop(client.hub, client.who, replace(command, runId=result.runId))
+                    stop(client.hub, client.principal, replace(command, runId=result.runId))

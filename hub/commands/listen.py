@@ -13,13 +13,13 @@ from hub.messages import Hello, Ok, Subscribe, Subscribed, Typing, TypingNotice,
 from hub.protocols import open_protocol
 
 
-async def welcome(hub: Hub, who: Principal, client: Client) -> None:
+async def welcome(hub: Hub, principal: Principal, client: Client) -> None:
     """Let a client in, and tell it where it is; one of the plain protocol is told nothing."""
     if client.protocol != "plain":
         client.answer(_welcome(client, None))
 
 
-async def hello(hub: Hub, who: Principal, command: Hello, client: Client) -> None:
+async def hello(hub: Hub, principal: Principal, command: Hello, client: Client) -> None:
     """Change a plain client to the extended protocol; any other is welcomed again."""
     protocol = client.connection.protocol
     if client.protocol == "plain":
@@ -33,7 +33,7 @@ def _welcome(client: Client, ref: str | int | None) -> Welcome:
         protocol=client.protocol,
         hub={"name": "hubbub", "version": __version__},
         connectionId=client.id,
-        principal=client.who.author,
+        principal=client.principal.author,
         agents=hub.node.agents.describe(),
         limits={
             "frameBytes": limits.frame_bytes,
@@ -47,14 +47,14 @@ def _welcome(client: Client, ref: str | int | None) -> Welcome:
     )
 
 
-async def subscribe(hub: Hub, who: Principal, command: Subscribe, client: Client) -> None:
+async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: Client) -> None:
     """Let a client hear a session from its cursor on, or an agent's group; it is answered first."""
     if command.agentId is not None:
         hub.node.agents.get(command.agentId)
-        hub.node.registry.listen(client.connection, hub.group(who, command.agentId))
+        hub.node.registry.listen(client.connection, hub.group(principal, command.agentId))
         client.answer(Subscribed(agentId=command.agentId, ref=command.ref))
     elif command.sessionId is not None:
-        await _subscribe(hub, hub.key(who, command.sessionId), command, client)
+        await _subscribe(hub, hub.key(principal, command.sessionId), command, client)
     else:
         raise BadFrame(f"subscribe needs sessionId or agentId; send for example {Subscribe.example}", ref=command.ref)
 
@@ -69,39 +69,39 @@ async def _subscribe(hub: Hub, key: Key, command: Subscribe, client: Client) -> 
 
 
 async def listen(
-    hub: Hub, who: Principal, session_id: str, opener: Opener, after: int | None = None, epoch: str | None = None
+    hub: Hub, principal: Principal, session_id: str, opener: Opener, after: int | None = None, epoch: str | None = None
 ) -> None:
     """Open a client, and let it hear a session from a cursor on; it gets no answer.
 
     What is raised after the client was opened is for it to tell: SessionDeleted, StorageUnavailable.
     """
     client = await opener()
-    async with hub.node.use(hub.key(who, session_id)) as session:
+    async with hub.node.use(hub.key(principal, session_id)) as session:
         await join(client, session, after, epoch)
 
 
-async def unsubscribe(hub: Hub, who: Principal, command: Unsubscribe, client: Client) -> None:
+async def unsubscribe(hub: Hub, principal: Principal, command: Unsubscribe, client: Client) -> None:
     """Let a client hear a session, or an agent's group, no more."""
     if command.agentId is not None:
-        hub.node.registry.unlisten(client.connection, hub.group(who, command.agentId))
+        hub.node.registry.unlisten(client.connection, hub.group(principal, command.agentId))
     elif command.sessionId is not None:
-        leave(hub, who, command.sessionId, client)
+        leave(hub, principal, command.sessionId, client)
     else:
         text = f"unsubscribe needs sessionId or agentId; send for example {Unsubscribe.example}"
         raise BadFrame(text, ref=command.ref)
     client.answer(Ok(ref=command.ref))
 
 
-def leave(hub: Hub, who: Principal, session_id: str, client: Client) -> None:
+def leave(hub: Hub, principal: Principal, session_id: str, client: Client) -> None:
     """End a client's subscription to a session, where it has one."""
-    sub = client.connection.subscriptions.get(hub.key(who, session_id))
+    sub = client.connection.subscriptions.get(hub.key(principal, session_id))
     if sub is not None:
         hub.node.registry.drop(sub)
 
 
-async def typing(hub: Hub, who: Principal, command: Typing, client: Client) -> None:
+async def typing(hub: Hub, principal: Principal, command: Typing, client: Client) -> None:
     """Tell the others in a session that the client hears that somebody writes there."""
-    sub = client.connection.subscriptions.get(hub.key(who, command.sessionId))
+    sub = client.connection.subscriptions.get(hub.key(principal, command.sessionId))
     if sub is not None:
-        notice = partial(TypingNotice, sessionId=command.sessionId, author=who.author)
+        notice = partial(TypingNotice, sessionId=command.sessionId, author=principal.author)
         hub.node.fanout.tell(sub.channel, notice, but=client.connection)

@@ -10,32 +10,32 @@ from hub.messages import Accepted, Edit, Fork, Regenerate
 from hub.sessions import rewriting
 
 
-async def regenerate(hub: Hub, who: Principal, command: Regenerate, client: Client) -> Accepted:
+async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client: Client) -> Accepted:
     """Have a message answered anew; the client is answered, and hears the session from that on."""
-    key = hub.key(who, command.sessionId)
+    key = hub.key(principal, command.sessionId)
     with room_for(client, key):
         await _check_there(hub, key, command.sessionId)
         async with hub.node.use(key) as session:
-            accepted = await rewriting.regenerate(session, command, who.author)
+            accepted = await rewriting.regenerate(session, command, principal.author)
             admit(client, session.channel, accepted)
     return accepted
 
 
-async def edit(hub: Hub, who: Principal, command: Edit, client: Client) -> Accepted:
+async def edit(hub: Hub, principal: Principal, command: Edit, client: Client) -> Accepted:
     """Say another message in a message's place; the client is answered, and hears the session from that on."""
-    key = hub.key(who, command.sessionId)
+    key = hub.key(principal, command.sessionId)
     with room_for(client, key):
         await _check_there(hub, key, command.sessionId)
         async with hub.node.use(key) as session:
-            accepted = await rewriting.edit(session, command, who.author, client.agent)
+            accepted = await rewriting.edit(session, command, principal.author, client.agent)
             admit(client, session.channel, accepted, before=2)  # what is taken back comes first
     return accepted
 
 
-async def fork(hub: Hub, who: Principal, command: Fork, client: Client) -> None:
+async def fork(hub: Hub, principal: Principal, command: Fork, client: Client) -> None:
     """Begin another session with this one's history; the client is answered, and hears the new one."""
-    new_key = hub.key(who, command.newSessionId or hub.node.seams.new_id("s"))
-    key = hub.key(who, command.sessionId)
+    new_key = hub.key(principal, command.newSessionId or hub.node.seams.new_id("s"))
+    key = hub.key(principal, command.sessionId)
     with room_for(client, new_key):
         await _check_there(hub, key, command.sessionId)
         history = await rewriting.history(hub.node.log.sessions, key, command, hub.limits)

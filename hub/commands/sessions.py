@@ -18,15 +18,15 @@ from hub.storage.records import SessionQuery
 SLICE = 500  # sessions that are looked up at a time
 
 
-async def create_session(hub: Hub, who: Principal, session_id: str | None = None) -> tuple[SessionState, bool]:
+async def create_session(hub: Hub, principal: Principal, session_id: str | None = None) -> tuple[SessionState, bool]:
     """Make a session, under an id of the hub's where none is given; return it, and whether it is new."""
-    key = hub.key(who, session_id or hub.node.seams.new_id("s"))
+    key = hub.key(principal, session_id or hub.node.seams.new_id("s"))
     async with hub.node.use(key) as session:
         is_new = await hub.node.make(session)
         return await state_of(hub, session.channel), is_new
 
 
-async def relabel(hub: Hub, who: Principal, session_id: str, changes: Mapping[str, Any]) -> SessionState:
+async def relabel(hub: Hub, principal: Principal, session_id: str, changes: Mapping[str, Any]) -> SessionState:
     """Replace those of `title` and `metadata` that *changes* has, in a session that is made where it does not exist.
 
     Raises UnknownSession where that is so and nothing is to be kept, BadFrame, TooLarge, SessionDeleted.
@@ -37,30 +37,30 @@ async def relabel(hub: Hub, who: Principal, session_id: str, changes: Mapping[st
     if metadata and len(orjson.dumps(metadata)) > limits.metadata_bytes:
         most = size_text(limits.metadata_bytes)
         raise TooLarge(f"the metadata of a session is at most {most} of JSON: keep the rest elsewhere")
-    async with hub.node.use(hub.key(who, session_id)) as session:
+    async with hub.node.use(hub.key(principal, session_id)) as session:
         if any(value is not None for value in changes.values()):
             await hub.node.make(session)
         await hub.node.log.sessions.relabel(session.key, changes)
         return await state_of(hub, session.channel)
 
 
-async def delete_session(hub: Hub, who: Principal, session_id: str) -> None:
+async def delete_session(hub: Hub, principal: Principal, session_id: str) -> None:
     """Delete a session: what goes on in it ends, and nothing of it is left. Raises UnknownSession, Draining."""
-    if not await deleting.delete(hub.node, hub.key(who, session_id)):
+    if not await deleting.delete(hub.node, hub.key(principal, session_id)):
         raise unknown_session(session_id)
     await deleting.purge(hub.node)
 
 
 async def clear_sessions(
-    hub: Hub, who: Principal, session_ids: Sequence[str] | None = None, before: int | None = None
+    hub: Hub, principal: Principal, session_ids: Sequence[str] | None = None, before: int | None = None
 ) -> Cleared:
     """Delete sessions by their ids, or, without ids, those whose last message is older than *before* (ms); else all."""
     if session_ids is None:
         # A session without any message was last written in at no time: only a call without *before* takes it.
         since, until = (0, FAR) if before is None else (1, min(before, FAR))
-        keys = await _keys(hub, readable(who, None, since, until))
+        keys = await _keys(hub, readable(principal, None, since, until))
     else:
-        keys = [hub.key(who, session_id) for session_id in dict.fromkeys(session_ids)]
+        keys = [hub.key(principal, session_id) for session_id in dict.fromkeys(session_ids)]
     count = await deleting.clear(hub.node, keys, before)
     await deleting.purge(hub.node)
     return Cleared(count)

@@ -50,12 +50,12 @@ class UseCase(Generic[P, R]):
     action: Action
     while_draining: bool = False
 
-    async def __call__(self, hub: Hub, who: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def __call__(self, hub: Hub, principal: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function where the principal may; raises Denied, Draining, and what the function does."""
-        check(who, self.action)
+        check(principal, self.action)
         if not self.while_draining:
             hub.node.refuse_if_draining()
-        return await self.function(hub, who, *args, **kwargs)
+        return await self.function(hub, principal, *args, **kwargs)
 
 
 chat = UseCase(_chat.chat, "write")
@@ -119,7 +119,7 @@ async def receive(client: Client, command: Command) -> object:
     """Carry out a command of a socket, and return what its use case does; it is answered before. Raises HubError."""
     kind = type(command)
     if kind in TAKING_CLIENT:
-        return await TAKING_CLIENT[kind](client.hub, client.who, command, client)
-    answer = Pong(ref=command.ref) if kind is Ping else await RETURNING[kind](client.hub, client.who, command)
+        return await TAKING_CLIENT[kind](client.hub, client.principal, command, client)
+    answer = Pong(ref=command.ref) if kind is Ping else await RETURNING[kind](client.hub, client.principal, command)
     client.answer(answer)
     return answer

@@ -15,7 +15,7 @@ from hub.text import cut
 log = structlog.get_logger()
 
 
-def principal(request: web.Request) -> Principal:
+def principal_of(request: web.Request) -> Principal:
     """Return who asks: everyone on this machine is the same local principal."""
     return LOCAL
 

@@ -15,7 +15,7 @@ from hub.errors import BadId, HubError
 from hub.ids import ID_PATTERN
 from hub.messages import Error
 from hub.protocols.sse import PING, OneRun, open_stream
-from hub.web.doorkeeper import principal
+from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB, refuse_http_1_0
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ class EventStream:
         response.enable_chunked_encoding()
         response.force_close()  # its connection ends with it: what was written past aiohttp is not followed by more
         await response.prepare(request)
-        self._client = attach(request.app[HUB], principal(request), protocol, request.transport, self._ping)
+        self._client = attach(request.app[HUB], principal_of(request), protocol, request.transport, self._ping)
         return self._client
 
     async def serve(self, end: Callable[[], Awaitable[object]] | None = None) -> None:

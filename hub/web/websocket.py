@@ -15,7 +15,7 @@ from hub.errors import HubError
 from hub.limits import Limits
 from hub.messages import Id
 from hub.protocols import open_protocol, protocol_names
-from hub.web.doorkeeper import principal
+from hub.web.doorkeeper import principal_of
 from hub.web.frames import Frames, Socket, close
 from hub.web.routes import HUB, asked, refuse_http_1_0
 
@@ -79,15 +79,15 @@ async def _clean_up(client: Client, ws: Socket, frames: Frames, intake: Intake) 
 async def _accepted(request: web.Request) -> tuple[Client, Socket, Address]:
     """Shake hands; the client is attached then, and the caller closes it."""
     refuse_http_1_0(request)
-    hub, who = request.app[HUB], principal(request)
+    hub, principal = request.app[HUB], principal_of(request)
     address, name = asked(request, Address), "plain"
     if "agentId" in request.match_info:  # /agents/{agentId}/ws
-        agent = await commands.working_agent(hub, who, request.match_info["agentId"])
+        agent = await commands.working_agent(hub, principal, request.match_info["agentId"])
         address.agentId, name = agent.agentId, "hubbub.events"
     ws = _socket(hub.limits)
     await ws.prepare(request)
     client = attach(
-        *(hub, who, open_protocol(ws.ws_protocol or name, hub.limits), request.transport, ws.ping),
+        *(hub, principal, open_protocol(ws.ws_protocol or name, hub.limits), request.transport, ws.ping),
         agent=address.agentId,
         session=address.sessionId,
         whole=not address.stream,
@@ -111,9 +111,11 @@ def _socket(limits: Limits) -> Socket:
 
 
 async def _open(client: Client, address: Address) -> None:
-    await commands.welcome(client.hub, client.who, client)
+    await commands.welcome(client.hub, client.principal, client)
     if client.session is not None:
-        await commands.listen(client.hub, client.who, client.session, client.opened, address.afterSeq, address.epoch)
+        await commands.listen(
+            client.hub, client.principal, client.session, client.opened, address.afterSeq, address.epoch
+        )
 
 
 async def close_all(app: web.Application, hub: Hub, code: int) -> None:

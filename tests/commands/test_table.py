@@ -158,10 +158,10 @@ async def test_one_who_may_not_is_told_so_on_its_socket(hub: Hub) -> None:
     await hub.start()
     socket = await hub.connect("?agentId=echo")
     client = next(iter(hub.app[SOCKETS])).client
-    client.who = NOBODY
+    client.principal = NOBODY
     await socket.send(type="chat", message="hello", sessionId="s1", ref="one")
     error = await socket.next()
     assert (error["type"], error["code"], error["ref"]) == ("error", "denied", "one")
-    client.who = LOCAL
+    client.principal = LOCAL
     await socket.send(type="chat", message="hello", sessionId="s1")
     assert (await socket.until_done())["stopReason"] == "end_turn"

@@ -44,7 +44,7 @@ class Listener:
 
 
 @asynccontextmanager
-async def attached(hub: Hub, who: Principal) -> AsyncIterator[Listener]:
+async def attached(hub: Hub, principal: Principal) -> AsyncIterator[Listener]:
     served: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
 
     class Server(asyncio.Protocol):
@@ -56,7 +56,7 @@ async def attached(hub: Hub, who: Principal) -> AsyncIterator[Listener]:
 
     server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    client = attach(hub.door, who, open_protocol("hubbub.v1"), await served, nothing, agent="echo")
+    client = attach(hub.door, principal, open_protocol("hubbub.v1"), await served, nothing, agent="echo")
     try:
         yield Listener(client, reader)
     finally:
@@ -65,10 +65,10 @@ async def attached(hub: Hub, who: Principal) -> AsyncIterator[Listener]:
         server.close()
 
 
-async def say(hub: Hub, who: Principal, message: str, **fields: Any) -> str:
+async def say(hub: Hub, principal: Principal, message: str, **fields: Any) -> str:
     """Return the answer to a message in the session s1."""
     chat = Chat(message=message, agentId="echo", sessionId="s1", **fields)
-    return (await commands.ask(hub.door, who, chat)).content
+    return (await commands.ask(hub.door, principal, chat)).content
 
 
 def test_a_key_is_the_id_alone_in_the_default_tenant() -> None:
@@ -84,14 +84,14 @@ async def test_two_tenants_have_each_a_session_of_one_id(hub: Hub) -> None:
     await hub.start()
     assert await say(hub, LOCAL, "ours", clientMsgId="one") == "ours "
     assert await say(hub, ACME, "theirs", clientMsgId="one") == "theirs "
-    for who, words in ((LOCAL, "ours"), (ACME, "theirs")):
-        messages = (await commands.messages(hub.door, who, "s1", Span(9))).rows
+    for principal, words in ((LOCAL, "ours"), (ACME, "theirs")):
+        messages = (await commands.messages(hub.door, principal, "s1", Span(9))).rows
         assert [message.content for message in messages] == [words, f"{words} "]
-        listed = (await commands.sessions(hub.door, who, Span(9))).rows
+        listed = (await commands.sessions(hub.door, principal, Span(9))).rows
         assert [one.sessionId for one in listed] == ["s1"]
-        page = await commands.events(hub.door, who, "s1", 0)
+        page = await commands.events(hub.door, principal, "s1", 0)
         assert {event.sessionId for event in page.data} == {"s1"} and page.seq == len(page.data)
-        state = await commands.session(hub.door, who, "s1")
+        state = await commands.session(hub.door, principal, "s1")
         assert state.sessionId == "s1" and state.epoch == listed[0].epoch == page.epoch
     with sqlite3.connect(hub.folder / "data" / "hub.db") as db:
         assert {key for (key,) in db.execute("SELECT id FROM sessions")} == {"s1", "acme/s1"}

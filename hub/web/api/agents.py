@@ -10,7 +10,7 @@ from hub.errors import AgentBroken, Draining, SessionDeleted, StorageUnavailable
 from hub.messages import Hosted, Told
 from hub.web import bodies
 from hub.web.api.session_shapes import Page, Paging, listing, span_of
-from hub.web.doorkeeper import principal
+from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB, Route, asked, said
 
 
@@ -24,13 +24,13 @@ class Broadcast(msgspec.Struct):
 async def listed(request: web.Request) -> web.Response:
     """List the hosted agents; a broken one with its error."""
     return listing(
-        await commands.agents(request.app[HUB], principal(request), span_of(request, asked(request, Paging)))
+        await commands.agents(request.app[HUB], principal_of(request), span_of(request, asked(request, Paging)))
     )
 
 
 async def shown(request: web.Request) -> web.Response:
     """Show an agent; a broken one with its error."""
-    return said(await commands.agent(request.app[HUB], principal(request), request.match_info["id"]))
+    return said(await commands.agent(request.app[HUB], principal_of(request), request.match_info["id"]))
 
 
 async def reloaded(request: web.Request) -> web.Response:
@@ -38,14 +38,14 @@ async def reloaded(request: web.Request) -> web.Response:
 
     Also one that is new; where it is gone, so is the agent.
     """
-    return said(await commands.reload_agent(request.app[HUB], principal(request), request.match_info["id"]))
+    return said(await commands.reload_agent(request.app[HUB], principal_of(request), request.match_info["id"]))
 
 
 async def told(request: web.Request) -> web.Response:
     """Say something to all who listen to an agent; kept in a session of its own."""
     message = (await bodies.read(request, Broadcast)).message
     agent_id = request.match_info["id"]
-    return said(await commands.broadcast(request.app[HUB], principal(request), agent_id, message), status=202)
+    return said(await commands.broadcast(request.app[HUB], principal_of(request), agent_id, message), status=202)
 
 
 TAG = "Agents"

@@ -25,7 +25,7 @@ from hub.errors import (
 from hub.messages import Chat, Resume
 from hub.protocols.agui import OneAgui, RunInput, read_message
 from hub.web import bodies
-from hub.web.doorkeeper import principal
+from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB, STREAM, Route, limits_of
 from hub.web.sse import EventStream, LastEvent, last_event
 
@@ -38,16 +38,16 @@ class Resuming(msgspec.Struct, frozen=True):
 
 async def run(request: web.Request) -> web.StreamResponse:
     """Run an agent by AG-UI, or go on with a run whose stream was lost."""
-    hub, who = request.app[HUB], principal(request)
-    agent = await commands.working_agent(hub, who, request.match_info["id"])
+    hub, principal = request.app[HUB], principal_of(request)
+    agent = await commands.working_agent(hub, principal, request.match_info["id"])
     given = await bodies.read(request, RunInput, limits_of(request).conversation_bytes)
     last = last_event(request)
     async with EventStream(request) as stream:
         listener = _Listener(stream, given)
         if given.resume:
             entries = [Resume(sessionId=given.threadId, **msgspec.structs.asdict(entry)) for entry in given.resume]
-            run_id, start = await commands.answer(hub, who, given.threadId, entries)
-            await commands.follow(hub, who, given.threadId, run_id, start, listener.open, last)
+            run_id, start = await commands.answer(hub, principal, given.threadId, entries)
+            await commands.follow(hub, principal, given.threadId, run_id, start, listener.open, last)
         else:
             message, parts = read_message(given.messages, limits_of(request))
             chat = Chat(
@@ -57,7 +57,7 @@ async def run(request: web.Request) -> web.StreamResponse:
                 sessionId=given.threadId,
                 clientMsgId=given.runId,
             )
-            await commands.stream_chat(hub, who, chat, listener.open, last)
+            await commands.stream_chat(hub, principal, chat, listener.open, last)
         await stream.serve(listener.ended)
     return stream.response
 

@@ -31,7 +31,7 @@ from hub.errors import (
 from hub.limits import KiB, size_text
 from hub.messages import Id, Kept
 from hub.storage.records import FileRecord
-from hub.web.doorkeeper import principal
+from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB, Content, Failure, Route, asked, limits_of, said
 
 PIECE = 64 * KiB  # read and sent at a time
@@ -56,7 +56,7 @@ async def posted(request: web.Request) -> web.Response:
         raise BadType("the file has a Content-Encoding: send its bytes as they are, without that header")
     kind = request.headers.get("Content-Type", "")
     name = "file"[: limits.file_name_length] if want.name is None else want.name
-    async with await commands.upload(hub, principal(request), want.sessionId, name, kind) as incoming:
+    async with await commands.upload(hub, principal_of(request), want.sessionId, name, kind) as incoming:
         end = asyncio.get_running_loop().time() + limits.upload_seconds
         while piece := await _next(request, end):
             await incoming.write(piece)
@@ -77,7 +77,7 @@ async def _next(request: web.Request, end: float) -> bytes:
 
 async def fetched(request: web.Request) -> web.StreamResponse:
     """Hand out a file, or the one range of it that is asked for."""
-    stored = await commands.file(request.app[HUB], principal(request), request.match_info["id"])
+    stored = await commands.file(request.app[HUB], principal_of(request), request.match_info["id"])
     file = stored.file
     headers = _headers(file)
     if any(tag.value in (file.digest, "*") for tag in request.if_none_match or ()):

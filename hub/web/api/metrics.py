@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from hub.commands import table as commands
 from hub.commands.metrics import NodeFigures
-from hub.web.doorkeeper import principal
+from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB
 
 
@@ -63,5 +63,5 @@ class Figures(Collector):
 async def metrics(request: web.Request) -> web.Response:
     """Tell Prometheus what the hub does, in numbers."""
     registry = CollectorRegistry()
-    registry.register(Figures(await commands.metrics(request.app[HUB], principal(request))))
+    registry.register(Figures(await commands.metrics(request.app[HUB], principal_of(request))))
     return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -33,7 +33,7 @@ from hub.protocols.cutting import split_text
 from hub.protocols.openai_chat import Completion, OneAnswer, Refusal
 from hub.protocols.openai_shapes import ChatCompletion, Models, OpenAIError
 from hub.web import bodies
-from hub.web.doorkeeper import principal
+from hub.web.doorkeeper import principal_of
 from hub.web.loss import watching
 from hub.web.routes import BASE, HUB, STREAM, Handler, Route, limits_of, refuse_http_1_0
 from hub.web.sse import EventStream
@@ -58,7 +58,7 @@ def in_openai_form(handler: Handler) -> Handler:
 @in_openai_form
 async def models(request: web.Request) -> web.Response:
     """List the agents that work, as OpenAI lists models."""
-    hosted = await commands.agents(request.app[HUB], principal(request), Span(sys.maxsize))
+    hosted = await commands.agents(request.app[HUB], principal_of(request), Span(sys.maxsize))
     return web.json_response(mapping.models([agent.agentId for agent in hosted.rows if agent.status == "ok"]))
 
 
@@ -69,7 +69,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     Whole, or with `stream` as server-sent events that end with `[DONE]`. A client that goes away stops the agent, but
     not in a session.
     """
-    hub, who, limits = request.app[HUB], principal(request), limits_of(request)
+    hub, principal, limits = request.app[HUB], principal_of(request), limits_of(request)
     body = await bodies.fields(request, Completion.example, limits.conversation_bytes)
     asked = mapping.read_completion(body, request.headers)
     if asked.stream:
@@ -80,7 +80,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         command = Chat(message=message, agentId=asked.model, sessionId=asked.sessionId, clientMsgId=key)
         return await _in_session(request, asked, command)
     name = f"chatcmpl-{secrets.token_hex(12)}"
-    async with await commands.complete(hub, who, asked.model, name, message, past) as pieces:
+    async with await commands.complete(hub, principal, asked.model, name, message, past) as pieces:
         if asked.stream:
             return await _stream(request, asked, name, pieces)
         async with _while_heard(request):
@@ -157,17 +157,17 @@ async def _write(request: web.Request, response: web.StreamResponse, data: bytes
 
 async def _in_session(request: web.Request, asked: Completion, command: Chat) -> web.StreamResponse:
     """Ask in a session: the hub has its history, all there hear the answer, and it goes on where this client goes."""
-    hub, who = request.app[HUB], principal(request)
+    hub, principal = request.app[HUB], principal_of(request)
     if asked.stream:
         async with EventStream(request) as stream:
 
             async def opener(run_id: str, is_whole: bool) -> Client:
                 return await stream.open(OneAnswer(asked.model, run_id, asked.wants_usage))
 
-            accepted = await commands.stream_chat(hub, who, command, opener)
+            accepted = await commands.stream_chat(hub, principal, command, opener)
             await stream.serve_run(accepted.runId)
         return stream.response
-    said = await commands.ask(hub, who, command)
+    said = await commands.ask(hub, principal, command)
     if said.error is not None:
         raise AgentError(said.error.message, said.error.code)
     if said.stopReason is None:

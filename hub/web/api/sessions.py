@@ -51,7 +51,7 @@ from hub.web.api.session_shapes import (
     listing,
     span_of,
 )
-from hub.web.doorkeeper import principal
+from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB, STREAM, Route, asked, limits_of, said
 from hub.web.sse import EventStream, LastEvent, last_event, wants_stream
 
@@ -68,8 +68,10 @@ async def listed(request: web.Request) -> web.Response:
     By agent and by the time of the last message, where asked.
     """
     want = asked(request, Listing)
-    hub, who, span = request.app[HUB], principal(request), span_of(request, want)
-    return listing(await commands.sessions(hub, who, span, agent=want.agentId, since=want.since, until=want.until))
+    hub, principal, span = request.app[HUB], principal_of(request), span_of(request, want)
+    return listing(
+        await commands.sessions(hub, principal, span, agent=want.agentId, since=want.since, until=want.until)
+    )
 
 
 async def made(request: web.Request) -> web.Response:
@@ -78,13 +80,13 @@ async def made(request: web.Request) -> web.Response:
     Under the id that the body names, or one of its own; one that is there stays as it is.
     """
     name = (await bodies.read(request, NewSession)).sessionId
-    state, is_new = await commands.create_session(request.app[HUB], principal(request), name)
+    state, is_new = await commands.create_session(request.app[HUB], principal_of(request), name)
     return said(state, status=201 if is_new else 200)
 
 
 async def shown(request: web.Request) -> web.Response:
     """Show where a session stands, and what it is doing."""
-    return said(await commands.session(request.app[HUB], principal(request), _session_id(request)))
+    return said(await commands.session(request.app[HUB], principal_of(request), _session_id(request)))
 
 
 async def labelled(request: web.Request) -> web.Response:
@@ -93,12 +95,12 @@ async def labelled(request: web.Request) -> web.Response:
     changes = {name: value for name, value in structs.asdict(label).items() if value is not UNSET}
     if not changes:
         raise BadFrame(f"neither title nor metadata is given; send for example {Label.example}")
-    return said(await commands.relabel(request.app[HUB], principal(request), _session_id(request), changes))
+    return said(await commands.relabel(request.app[HUB], principal_of(request), _session_id(request), changes))
 
 
 async def deleted(request: web.Request) -> web.Response:
     """Delete a session: what goes on in it ends, and nothing of it is left."""
-    await commands.delete_session(request.app[HUB], principal(request), _session_id(request))
+    await commands.delete_session(request.app[HUB], principal_of(request), _session_id(request))
     return web.Response(status=204)
 
 
@@ -112,7 +114,7 @@ async def cleared(request: web.Request) -> web.Response:
     if len(ways) != 1 or chosen.all is False:
         raise BadFrame(f"choose in one way; send for example {Clearing.example}")
     result = await commands.clear_sessions(
-        request.app[HUB], principal(request), session_ids=chosen.sessionIds, before=chosen.before
+        request.app[HUB], principal_of(request), session_ids=chosen.sessionIds, before=chosen.before
     )
     return web.json_response(structs.asdict(result))
 
@@ -120,7 +122,7 @@ async def cleared(request: web.Request) -> web.Response:
 async def messages(request: web.Request) -> web.Response:
     """List the finished messages, by default the oldest first."""
     name, span = _session_id(request), span_of(request, asked(request, Paging))
-    return listing(await commands.messages(request.app[HUB], principal(request), name, span))
+    return listing(await commands.messages(request.app[HUB], principal_of(request), name, span))
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -128,17 +130,17 @@ async def events(request: web.Request) -> web.StreamResponse:
 
     With `Accept: text/event-stream` the stream stays open; see docs/api.md for where it begins.
     """
-    hub, who, want = request.app[HUB], principal(request), asked(request, Cursor)
+    hub, principal, want = request.app[HUB], principal_of(request), asked(request, Cursor)
     name = _session_id(request)
     if not wants_stream(request):
-        page = await commands.events(hub, who, name, want.afterSeq or 0)
+        page = await commands.events(hub, principal, name, want.afterSeq or 0)
         data = [event_fields(event) for event in page.data]
         place = {"epoch": page.epoch, "seq": page.seq, "floor": page.floor, "more": page.more}
         return web.json_response({"data": data, **place})
     last = last_event(request)
     epoch, cursor = last if last is not None else (None, want.afterSeq)
     async with EventStream(request) as stream:
-        await commands.listen(hub, who, name, stream.open, cursor, epoch)
+        await commands.listen(hub, principal, name, stream.open, cursor, epoch)
         await stream.serve()
     return stream.response
 
@@ -157,17 +159,17 @@ async def chat(request: web.Request) -> web.StreamResponse:
     202 and what it became; with `?wait=true`, or as a stream with `Accept: text/event-stream`, also its answer. With an
     `Idempotency-Key` it runs once, however often it is sent.
     """
-    hub, who = request.app[HUB], principal(request)
+    hub, principal = request.app[HUB], principal_of(request)
     command = await _command(request, _session_id(request))
     wait = asked(request, Waiting).wait
     if wants_stream(request):
         async with EventStream(request) as stream:
-            accepted = await commands.stream_chat(hub, who, command, lambda *_: stream.open())
+            accepted = await commands.stream_chat(hub, principal, command, lambda *_: stream.open())
             await stream.serve_run(accepted.runId)
         return stream.response
     if wait:
-        return said(await commands.ask(hub, who, command))
-    return web.json_response(notice_fields(await commands.chat(hub, who, command)), status=202)
+        return said(await commands.ask(hub, principal, command))
+    return web.json_response(notice_fields(await commands.chat(hub, principal, command)), status=202)
 
 
 async def cancel(request: web.Request) -> web.Response:
@@ -177,14 +179,14 @@ async def cancel(request: web.Request) -> web.Response:
     """
     body = await bodies.fields(request, '{"runId":"r1"}')
     command = convert({**body, "sessionId": _session_id(request)}, Cancel, limits_of(request))
-    return web.json_response(notice_fields(await commands.cancel(request.app[HUB], principal(request), command)))
+    return web.json_response(notice_fields(await commands.cancel(request.app[HUB], principal_of(request), command)))
 
 
 async def resume(request: web.Request) -> web.Response:
     """Answer a question that a run asked."""
     body = {**await bodies.fields(request, Resume.example), "sessionId": _session_id(request)}
     command = convert(body, Resume, limits_of(request))
-    return web.json_response(notice_fields(await commands.resume(request.app[HUB], principal(request), command)))
+    return web.json_response(notice_fields(await commands.resume(request.app[HUB], principal_of(request), command)))
 
 
 READ_RAISES = (BadId, UnknownSession, StorageUnavailable)
