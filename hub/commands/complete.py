@@ -35,11 +35,11 @@ async def complete(
 
 @asynccontextmanager
 async def _answering(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[Pieces]:
-    if agent.full:
+    if agent.is_full:
         raise Busy(f"agent {agent.id} gives as many answers as it may: try again later")
     ended, completions = asyncio.Event(), hub.node.completions
     try:
-        async with answer(hub.node.places.take(agent), hub.limits, run) as feed:
+        async with answer(hub.node.slots.take(agent), hub.limits, run) as feed:
             completions[ended] = feed
             yield feed
     finally:

@@ -41,7 +41,7 @@ class Hub:
     @property
     def is_working(self) -> bool:
         """Whether the code of some agent goes on, which may be after its run has ended."""
-        return any(agent.working for agent in self.node.agents.all())
+        return any(agent.running_answers for agent in self.node.agents.all())
 
     async def start(self) -> None:
         """Open the log and the agents, and take up what an earlier process left.

@@ -1,4 +1,4 @@
-"""Run an agent's code for one answer, whoever asked for it: at a place of the agent, within the agent's limits."""
+"""Run an agent's code for one answer, whoever asked for it: in a slot of the agent, within the agent's limits."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -12,7 +12,7 @@ from hub.errors import AgentError
 from hub.hosting.deadlines import Deadlines
 from hub.hosting.faults import explain
 from hub.hosting.hosted import Agent
-from hub.hosting.places import Place
+from hub.hosting.slots import Slot
 from hub.limits import Limits
 from hub.messages import StopReason
 from hub.observe.agents import run_ids
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Answering:
-    """One answer of an agent while its code runs, in a task of its own. The end of the task releases *place*.
+    """One answer of an agent while its code runs, in a task of its own. The end of the task releases *slot*.
 
     *ids* are the `session`, `run` and `agent`, for the hub's output. *stop* is called when the code takes longer than
     its limits, *ended* when the code has ended, and *abandoned* when it goes on after a cancel and its grace time.
@@ -32,7 +32,7 @@ class Answering:
     it.
     """
 
-    place: Place
+    slot: Slot
     ids: Mapping[str, str]
     limits: Limits
     stop: Callable[[StopReason], None]
@@ -50,7 +50,7 @@ class Answering:
 
     @property
     def agent(self) -> Agent:
-        return self.place.agent
+        return self.slot.agent
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Start the code, and its timers."""
@@ -65,7 +65,7 @@ class Answering:
     def cancel(self) -> None:
         """Cancel the code; after the grace time, abandon it. A second call does nothing."""
         if self.task is None:
-            self.place.release()
+            self.slot.release()
         elif not self.task.done() and not self.is_cancelled:
             self.is_cancelled = True
             self.task.cancel()
@@ -80,8 +80,8 @@ class Answering:
         self._cancel_calls()
         self.abandoned()
         if self.agent.work is None:
-            # A thread goes on whatever its task does: it keeps its place, and is waited for.
-            self.place.give_back()
+            # A thread goes on whatever its task does: it keeps its slot, and is waited for.
+            self.slot.vacate()
             self.task.cancel()  # it may have suppressed the first cancel, and obey the second one
 
     def explain(self, error: BaseException, given: Any = None) -> AgentError:
@@ -95,11 +95,11 @@ class Answering:
             raise AgentError(f"agent {self.agent.id} cannot call another agent: it is {most} calls deep", "call_depth")
         if self.task is None or asyncio.get_running_loop() is not self.task.get_loop():
             raise AgentError(f"agent {self.agent.id} can call another agent only in an `async def` function")
-        if not self.place.is_held:
+        if not self.slot.is_used:
             raise AgentError(f"the answer of agent {self.agent.id} has ended: it can call no other agent")
 
     def _worked(self, task: asyncio.Task[None]) -> None:
-        self.place.release()
+        self.slot.release()
         self.deadlines.clear()
         self._cancel_calls()
         self.ended(task)

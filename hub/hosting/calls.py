@@ -16,7 +16,7 @@ from hub.hosting.contract import Reply
 from hub.hosting.contract import Run as RunView
 from hub.hosting.faults import clean_error, refuse, said_too_much, utf8
 from hub.hosting.output import KINDS, pieces
-from hub.hosting.places import Place
+from hub.hosting.slots import Slot
 from hub.limits import Limits
 from hub.messages import Interrupt, StopReason
 
@@ -32,30 +32,30 @@ def call_from(caller: Answering) -> Callable[[RunView, str, str], Call]:
 async def _texts(caller: Answering, run: RunView, agent_id: str, message: str) -> AsyncGenerator[str, None]:
     caller.check_calls()
     try:
-        place = await caller.place.places.take_for_call(agent_id, caller.place)
+        slot = await caller.slot.slots.acquire(agent_id, caller.slot)
     except HubError as error:
         raise AgentError(error.message, error.code) from None
-    if not caller.place.is_held:  # the caller has ended while it waited
-        place.release()
+    if not caller.slot.is_used:  # the caller has ended while it waited
+        slot.release()
     caller.check_calls()
     # The other agent uses the questions and files of the caller's run.
     run = attrs.evolve(run, agent=agent_id, message=message, history=(), parts=(), metadata={})
-    async with answer(place, caller.limits, run, caller) as feed:
+    async with answer(slot, caller.limits, run, caller) as feed:
         async for piece in feed:
             if isinstance(piece, str):
                 yield piece
 
 
 @asynccontextmanager
-async def answer(place: Place, limits: Limits, run: RunView, caller: Answering | None = None) -> AsyncIterator["Feed"]:
-    """Let an agent answer at *place*, and release that place; the context is an iterator of its texts and its end.
+async def answer(slot: Slot, limits: Limits, run: RunView, caller: Answering | None = None) -> AsyncIterator["Feed"]:
+    """Let an agent answer at *slot*, and release that slot; the context is an iterator of its texts and its end.
 
     Iteration raises AgentError, with the code `timeout` if the agent takes longer than its limits. Leaving the context
     stops the agent, and waits until its code has ended or its grace time is over.
     """
     feed = Feed(run=run)
     feed.answering = answering = Answering(
-        place=place,
+        slot=slot,
         ids={"session": run.session, "run": run.id, "agent": run.agent},
         limits=limits,
         stop=feed.stop,

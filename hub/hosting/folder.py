@@ -126,13 +126,13 @@ class Agents:
             self._stacks[name] = new_stack
         if old is not None and stack is not None:
             self._retired.append((old, stack))
-            self.freed(old)
+            self.close_if_idle(old)
         self.changed()
 
-    def freed(self, agent: Agent) -> None:
+    def close_if_idle(self, agent: Agent) -> None:
         """Leave the adapter of a retired agent whose last answer has ended."""
         retired = next((one for one in self._retired if one[0] is agent), None)
-        if retired is not None and not agent.working:
+        if retired is not None and not agent.running_answers:
             self._retired.remove(retired)
             leaving = asyncio.create_task(_leave(retired[1]), name=f"leave {agent.id}")
             self._leaving.add(leaving)

@@ -17,8 +17,8 @@ class Agent:
     *answer* is an async generator over a run, for async agents; *work* a plain one, iterated in a thread, for the
     others. Both yield what the agent gives, unchecked. *source* is where its function stands, `NAME.py:LINE`.
     *remembers* says that it may look at what was said before, which must be read for it. *error* is for the operator,
-    *told* the same for clients. *working* counts the answers whose code has not ended, *places* those that count
-    against `max_runs`: one that ignores its cancel loses its place when its run has ended.
+    *told* the same for clients. *running_answers* counts the answers whose code has not ended, *used_slots* those that count
+    against `max_runs`: one that ignores its cancel loses its slot when its run has ended.
     """
 
     id: str
@@ -30,14 +30,14 @@ class Agent:
     marks: Marks = Marks()
     source: str = ""
     remembers: bool = True
-    working: int = 0
-    places: int = 0
+    running_answers: int = 0
+    used_slots: int = 0
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Tell whether it answers as often at a time as it may."""
         most = self.marks.max_runs or (THREAD_RUNS if self.work is not None else None)
-        return most is not None and self.places >= most
+        return most is not None and self.used_slots >= most
 
     def describe(self) -> dict[str, Any]:
         """Return the agent as the wire names it."""

@@ -16,7 +16,7 @@ from hub.delivery.transport import are_direct_writes_safe
 from hub.errors import Draining, SessionDeleted
 from hub.hosting.calls import Feed
 from hub.hosting.folder import Agents
-from hub.hosting.places import Places
+from hub.hosting.slots import Slots
 from hub.ids import Key, id_of
 from hub.limits import Limits
 from hub.messages import DrainingNotice, Event, HistoryMessage
@@ -57,7 +57,7 @@ class Node:
     direct_writes: bool = False
     completions: dict[asyncio.Event, Feed] = attrs.Factory(dict)
     pace: Pace = attrs.field(init=False)
-    places: Places = attrs.field(init=False)
+    slots: Slots = attrs.field(init=False)
     presence: PresenceTeller = attrs.field(init=False)
     sessions: dict[Key, LiveSession] = attrs.Factory(dict)
     draining: bool = False
@@ -71,9 +71,9 @@ class Node:
             folder=settings.agents,
             data=settings.data,
             cache=settings.cache_folder,
-            changed=lambda: self.places.changed(),
+            changed=lambda: self.slots.offer_all(),
         )
-        self.places = Places(self.agents)
+        self.slots = Slots(self.agents)
         self.log = open_log(settings.log_url, settings.limits, self.seams)
         self.files = Files(
             folder=settings.data / "files", store=self.log.files, limits=settings.limits, seams=self.seams

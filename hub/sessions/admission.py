@@ -67,7 +67,7 @@ class Admission:
         if taken is None:
             self._check_room(chat, agent, starts, run)
         else:  # what was stopped for it cannot be given back: it waits rather than being refused
-            starts = starts and not agent.full
+            starts = starts and not agent.is_full
         first = chats.items(chat, run.record, starts, said, taken)
         new = bool(first[-1].messages)
         kept = attach_future(first[-1], lambda seq: self._landed(replaced, run, new, seq))
@@ -98,7 +98,7 @@ class Admission:
                 self.check_open(clientMsgId=chat.clientMsgId)  # it may have been deleted meanwhile
                 yield
         finally:
-            self.schedule.next()
+            self.schedule.wake()
 
     def check_open(self, **about: str | None) -> None:
         """Raise SessionDeleted, Draining or StorageUnavailable where nothing new is taken now."""
@@ -117,7 +117,7 @@ class Admission:
                 raise self._busy(chat, "the session is answering, and the chat said ifBusy: reject")
             if not starts:
                 self._check_queue(chat, len(waiting))
-            elif agent.full:
+            elif agent.is_full:
                 raise self._busy(chat, f"agent {agent.id} gives as many answers as it may: try again later")
         except Busy:
             waiting.remove(run)

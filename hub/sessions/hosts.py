@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hub.hosting.contract import Past, Shelf
 from hub.hosting.folder import Agents
-from hub.hosting.places import Places
+from hub.hosting.slots import Slots
 from hub.ids import Key
 from hub.limits import Limits
 from hub.observe.counters import Counts
@@ -27,7 +27,7 @@ class SessionHost(Protocol):
     agents: Agents
     files: Files
     pace: Pace
-    places: Places
+    slots: Slots
     seams: Seams
 
     @property

@@ -47,7 +47,7 @@ async def recover(session: LiveSession, records: Sequence[RunRecord]) -> None:
             session.queue.append(session.schedule.make_run(record, None))
         else:
             _recover_started(session, record, left[record.runId])
-    session.schedule.next()
+    session.schedule.wake()
 
 
 def abort(session: LiveSession, records: Sequence[RunRecord]) -> None:
@@ -61,7 +61,7 @@ def abort(session: LiveSession, records: Sequence[RunRecord]) -> None:
     session.queue.extend(run for run in runs if run.record.state == "queued")
     for run in started:
         run.stop("aborted")
-    session.schedule.next()
+    session.schedule.wake()
 
 
 def _recover_started(session: LiveSession, record: RunRecord, found: Left) -> None:

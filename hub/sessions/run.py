@@ -117,11 +117,11 @@ class ActiveRun:
         self.state = state
 
     def start(self) -> None:
-        """Take a place of the agent, until the code has ended or will not be called."""
+        """Take a slot of the agent, until the code has ended or will not be called."""
         assert self.agent is not None
         self._enter(RunState.STARTING)
         self._answering = Answering(
-            place=self.host.places.take(self.agent),
+            slot=self.host.slots.take(self.agent),
             ids={"session": id_of(self.record.key), "run": self.id, "agent": self.agent.id},
             limits=self.host.limits,
             stop=self.stop,

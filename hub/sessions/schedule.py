@@ -89,10 +89,10 @@ class Schedule:
         )
         self.outbox.put(*first, started)
 
-    def next(self) -> None:
+    def wake(self) -> None:
         """Start what waits and may go, unless something is being taken back.
 
-        What may go but for its agent's limit is tried again when the agent has a place.
+        What may go but for its agent's limit is tried again when the agent has a free slot.
         """
         if self.draining or self.turn.locked():
             return
@@ -105,11 +105,11 @@ class Schedule:
             except HubError as gone:
                 run.fail(gone)
                 continue
-            if run.agent.full:
+            if run.agent.is_full:
                 full.add(run.record.agentId)
             else:
                 self.start(run)
-        self.host.places.wait(self, full)
+        self.host.slots.set_queues(self, full)
 
     def remove(self, run: ActiveRun) -> None:
         """Forget a run, tell those who wait for its end, and start what waited for it."""
@@ -117,7 +117,7 @@ class Schedule:
         if run in self.waiting:
             self.waiting.remove(run)
         self._ended(run.id)
-        self.next()
+        self.wake()
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ def open_gate(hub: Hub, agent: str) -> None:
 
 async def is_free(hub: Hub, agent: str) -> None:
     one = hub.node.agents.get(agent)
-    await eventually(lambda: one.working == one.places == 0)
+    await eventually(lambda: one.running_answers == one.used_slots == 0)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -126,13 +126,13 @@ async def test_an_agent_gives_so_many_answers_on_all_ways(hub: Hub, way: Way) ->
         single = hub.node.agents.get("single")
         holder = await hub.connect(extended=True)
         await holder.send(type="chat", agentId="caller", sessionId="holder", message="single go")
-        await eventually(lambda: single.places == 1)
+        await eventually(lambda: single.used_slots == 1)
         if way in CALLS:
             waiting = asyncio.create_task(way(hub, http, "single"))  # type: ignore[arg-type]
             await eventually(lambda: waits(hub))
         else:
             assert "busy" in await way(hub, http, "single")
-        assert (single.working, single.places) == (1, 1)
+        assert (single.running_answers, single.used_slots) == (1, 1)
         open_gate(hub, "single")
         async with asyncio.timeout(PATIENCE):
             if way in CALLS:
@@ -142,8 +142,8 @@ async def test_an_agent_gives_so_many_answers_on_all_ways(hub: Hub, way: Way) ->
 
 
 def waits(hub: Hub) -> int:
-    """Return how many calls and sessions wait for a place."""
-    return len(hub.node.places._wanted)
+    """Return how many calls and sessions wait for a slot."""
+    return len(hub.node.slots._agents_by_waiter)
 
 
 async def holding(hub: Hub) -> Client:
@@ -183,14 +183,14 @@ async def test_a_call_that_is_cancelled_as_it_gets_its_place_gives_it_on(hub: Hu
     async with await begin(hub):
         client = await holding(hub)
         gone = await call_single(hub, client, "s1")
-        places = hub.node.places
-        turn = next(iter(places._wanted))
-        places.wait(turn, frozenset())
-        turn.next()
+        slots = hub.node.slots
+        request = next(iter(slots._agents_by_waiter))
+        slots.set_queues(request, frozenset())
+        request.wake()
         hub.node.sessions[Key("s1")].runs[gone].stop("cancelled")
-        assert hub.node.agents.get("single").places == 2
+        assert hub.node.agents.get("single").used_slots == 2
         await client.until_type("run_finished")
-        assert hub.node.agents.get("single").places == 1
+        assert hub.node.agents.get("single").used_slots == 1
         open_gate(hub, "single")
         await client.until_type("run_finished")
         await is_free(hub, "single")
@@ -384,7 +384,7 @@ async def test_agents_that_call_each_other_at_random_all_end(hub: Hub, seed: int
         assert end["stopReason"] in ("end_turn", "cancelled")
     for number in range(4):
         await is_free(hub, f"c{number}")
-    assert not waits(hub) and not hub.node.places._held
+    assert not waits(hub) and not hub.node.slots._used
 
 
 async def test_a_plain_function_calls_no_other_agent(hub: Hub) -> None:
@@ -397,4 +397,4 @@ async def test_a_plain_function_calls_no_other_agent(hub: Hub) -> None:
     await client.send(type="chat", agentId="plain", sessionId="s1", message="go")
     error = await client.until_type("run_error")
     assert error["message"] == "agent plain can call another agent only in an `async def` function"
-    assert hub.node.agents.get("echo").working == 0
+    assert hub.node.agents.get("echo").running_answers == 0

@@ -22,7 +22,7 @@ from hub.hosting.functions import ReturnedNone
 from hub.hosting.hosted import Agent
 from hub.hosting.loader import ADAPTERS
 from hub.hosting.output import pieces
-from hub.hosting.places import Places
+from hub.hosting.slots import Slots
 from hub.limits import Limits
 from hub.messages import Author
 
@@ -590,13 +590,13 @@ async def test_a_changed_adapter_is_left_when_its_last_answer_is_over(agents: Ag
     """What the answer uses stays open under it."""
     (adapters / "noted.py").write_text(NOTED)
     agent = await only(agents, 'adapter = "noted"\nnotes = "old"', "a.toml")
-    agent.working = 2
+    agent.running_answers = 2
     write(agents, "a.toml", 'adapter = "noted"\nnotes = "newer"')
     assert await agents.reload_changed() == ["a"]
     assert (agents.data / "old").read_text() == "entered\n"
     assert (agents.data / "newer").read_text() == "entered\n"
     agents.freed(agent)  # one of two answers has ended
-    agent.working = 0
+    agent.running_answers = 0
     agents.freed(agent)
     await eventually(lambda: (agents.data / "old").read_text() == "entered\nleft\n")
     assert (agents.data / "newer").read_text() == "entered\n"
@@ -618,7 +618,7 @@ async def test_a_call_of_another_agent_keeps_its_adapter_open(agents: Agents, ad
     """It counts as an answer: the adapter is left when the call has ended."""
     (adapters / "noted.py").write_text(NOTED)
     await only(agents, 'adapter = "noted"\nnotes = "n"\ntimes = 99', "a.toml")
-    async with answer(Places(agents).take(agents.get("a")), Limits(), a_run()) as heard:
+    async with answer(Slots(agents).take(agents.get("a")), Limits(), a_run()) as heard:
         assert await anext(heard) == "a heard hi"
         (agents.folder / "a.toml").unlink()
         assert await agents.reload_changed() == ["a"]

@@ -175,10 +175,10 @@ async def test_a_client_that_goes_away_stops_the_agent(served: Hub, tmp_path: Pa
     agent = served.node.agents.get("endless")
     async with aiohttp.ClientSession() as http:
         asking = asyncio.create_task(http.post(f"{served.url}/v1/chat/completions", json=body))
-        await eventually(lambda: agent.working)
+        await eventually(lambda: agent.running_answers)
         if not asking.cancel():
             (await asking).close()
-    await eventually(lambda: not agent.working and stopped.exists())
+    await eventually(lambda: not agent.running_answers and stopped.exists())
 
 
 async def test_nothing_is_kept(client: AsyncOpenAI, served: Hub) -> None:

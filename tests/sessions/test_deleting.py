@@ -365,9 +365,9 @@ async def test_an_agent_that_will_not_stop_does_not_hold_the_deletion(hub: Hub, 
     again = await ask(client, "echo", "anew")
     await client.until_done()
     agent = hub.node.agents.get("stubborn")
-    assert agent.working == 1
+    assert agent.running_answers == 1
     gate.touch()
-    await eventually(lambda: agent.working == 0)
+    await eventually(lambda: agent.running_answers == 0)
     await client.send(type="ping")
     await client.until_type("pong")
     assert client.text(first["runId"]) == "one " and client.text(again["runId"]) == "anew "

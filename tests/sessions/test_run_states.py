@@ -166,7 +166,7 @@ async def test_a_run_that_is_stopped_before_its_start_is_kept(hub: Hub, paths: d
     await held.let_go()
     assert (await client.until_done())["stopReason"] == "cancelled" and client.text() == ""
     assert paths[run.id] == [QUEUED, STARTING, ENDED]
-    assert hub.node.agents.get("gated").working == 0
+    assert hub.node.agents.get("gated").running_answers == 0
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
@@ -181,7 +181,7 @@ async def test_a_run_whose_chat_is_refused(hub: Hub, paths: dict[str, Path], is_
         await cancel(hub)
     await held.let_go(refuse=True)
     assert (await client.until_type("error"))["code"] == "storage_unavailable"
-    assert paths[run.id] == [QUEUED, STARTING, ENDED] and hub.node.agents.get("gated").working == 0
+    assert paths[run.id] == [QUEUED, STARTING, ENDED] and hub.node.agents.get("gated").running_answers == 0
     await chat(hub, client, "echo")
     await client.until_done()
     assert {frame.get("runId") for frame in client.frames} & {run.id} == set()
@@ -211,9 +211,9 @@ async def test_a_run_whose_code_ignores_its_cancel(hub: Hub, paths: dict[str, Pa
     await client.send(type="cancel", sessionId="s1")
     assert (await client.until_done())["stopReason"] == "cancelled"
     deaf = hub.node.agents.get("deaf")
-    assert deaf.working == 1
+    assert deaf.running_answers == 1
     (hub.folder / "gate").touch()
-    await eventually(lambda: deaf.working == 0)
+    await eventually(lambda: deaf.running_answers == 0)
     assert paths[run.id] == [QUEUED, STARTING, RUNNING, ENDING, ENDED]
 
 

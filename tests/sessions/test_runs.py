@@ -325,7 +325,7 @@ async def test_a_thread_is_stopped_at_its_next_piece_and_closed(hub: Hub) -> Non
     await client.send(type="cancel", sessionId="s1")
     assert (await client.until_done())["stopReason"] == "cancelled"
     assert (hub.folder / "closed").exists()
-    assert hub.node.agents.get("plain").working == 0
+    assert hub.node.agents.get("plain").running_answers == 0
 
 
 async def test_work_that_ignores_its_cancel_is_dropped_after_its_grace(hub: Hub) -> None:
@@ -354,13 +354,13 @@ async def test_work_that_ignores_its_cancel_is_dropped_after_its_grace(hub: Hub)
     await client.send(type="cancel", sessionId="s1")
     assert (await client.until_done())["stopReason"] == "cancelled"
     deaf = hub.node.agents.get("deaf")
-    assert (deaf.working, deaf.places) == (1, 0)  # its code goes on, and keeps no place of max_runs
+    assert (deaf.running_answers, deaf.used_slots) == (1, 0)  # its code goes on, and keeps no place of max_runs
     await client.send(type="chat", agentId="deaf", sessionId="s1", message=str(hub.folder / "gate"))
     await client.until_type("stream")
-    assert (deaf.working, deaf.places) == (2, 1)
+    assert (deaf.running_answers, deaf.used_slots) == (2, 1)
     (hub.folder / "gate").touch()
     assert (await client.until_done())["stopReason"] == "end_turn"
-    await eventually(lambda: not deaf.working)
+    await eventually(lambda: not deaf.running_answers)
     assert client.text() == "one one late"
 
 
@@ -400,7 +400,7 @@ async def test_work_that_swallows_a_cancel_is_cancelled_again_after_its_grace(hu
         await client.until_type("stream")
         await client.send(type="cancel", sessionId="s1")
         assert (await client.until_done())["stopReason"] == "cancelled"
-        await eventually(lambda: not hub.node.agents.get(name).working)
+        await eventually(lambda: not hub.node.agents.get(name).running_answers)
 
 
 async def test_a_history_that_cannot_be_read_is_no_fault_of_the_agent(hub: Hub) -> None:
@@ -642,7 +642,7 @@ async def test_an_agents_limit_holds_for_chats_that_come_at_once(hub: Hub) -> No
     assert len(refused) == 3 and refused < {"s0", "s1", "s2", "s3"}  # each in its session's queue: any may be first
     (hub.folder / "gate").touch()
     await client.until_done()
-    assert hub.node.agents.get("single").working == 0
+    assert hub.node.agents.get("single").running_answers == 0
     await client.send(type="chat", agentId="single", sessionId="s9", message=gate)
     await client.until_done()
 
@@ -766,6 +766,6 @@ async def test_a_thread_that_goes_on_keeps_its_place(hub: Hub) -> None:
     await client.send(type="cancel", sessionId="s1")
     assert (await client.until_done())["stopReason"] == "cancelled"
     plain = hub.node.agents.get("plain")
-    assert (plain.working, plain.places) == (1, 1)
+    assert (plain.running_answers, plain.used_slots) == (1, 1)
     (hub.folder / "gate").touch()
-    await eventually(lambda: (plain.working, plain.places) == (0, 0))
+    await eventually(lambda: (plain.running_answers, plain.used_slots) == (0, 0))

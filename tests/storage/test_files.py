@@ -845,7 +845,7 @@ async def test_an_agent_whose_answer_has_ended_keeps_no_file(hub: Hub) -> None:
             assert said.status == 201
     agent = hub.node.agents.get("late")
     gate.touch()
-    await eventually(lambda: not agent.working)
+    await eventually(lambda: not agent.running_answers)
     assert await hub.node.log.files.bytes_by_session(1) == {} and on_disk(hub.folder) == []
 
 

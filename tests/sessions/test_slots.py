@@ -1,4 +1,4 @@
-"""The places of an agent with a limit: who waits for one gets it in turn, and nobody else is asked."""
+"""The slots of an agent with `max_runs`: sessions get a free slot in order of arrival, and no others are woken."""
 
 import asyncio
 import gc
@@ -42,7 +42,7 @@ async def chat(hub: Hub, client: Client, session: str, agent: str = "single", **
     return str((await client.until_type("accepted"))["runId"])
 
 
-async def wait_for_a_place(hub: Hub, client: Client, session: str) -> str:
+async def wait_for_a_slot(hub: Hub, client: Client, session: str) -> str:
     """Let a session wait for `single`: behind a run of another agent, which ends then; return the id of its run."""
     await client.send(type="chat", agentId="gated", sessionId=session, message=str(hub.folder / f"{session}-before"))
     before = (await client.until_type("accepted"))["runId"]
@@ -57,14 +57,14 @@ async def started(client: Client) -> str:
     return str((await client.until_type("run_started"))["sessionId"])
 
 
-async def test_who_waits_longest_gets_the_place(hub: Hub) -> None:
+async def test_the_longest_waiting_session_gets_the_slot(hub: Hub) -> None:
     """Not who was in memory first."""
     client = await start(hub)
     names = ["s3", "s1", "s2"]
     for name in sorted(names):
         await client.send(type="subscribe", sessionId=name)
     for name in names:
-        await wait_for_a_place(hub, client, name)
+        await wait_for_a_slot(hub, client, name)
     client.frames.clear()
     for before, name in zip(["s0", *names], names):
         (hub.folder / before).touch()
@@ -73,22 +73,20 @@ async def test_who_waits_longest_gets_the_place(hub: Hub) -> None:
     await client.until_done()
 
 
-async def test_a_place_that_is_freed_asks_nobody_but_who_waits_for_it(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_freed_slot_wakes_only_sessions_that_wait_for_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 30 sessions with a queue, only the one that has ended and the one that waits for the agent look."""
     client = await start(hub)
     for number in range(30):
         for _ in range(2):  # the second waits for the first
             await chat(hub, client, f"q{number}", "gated")
-    await wait_for_a_place(hub, client, "s1")
-    looks, look = [], Schedule.next
+    await wait_for_a_slot(hub, client, "s1")
+    looks, look = [], Schedule.wake
 
     def counted(schedule: Schedule) -> None:
         looks.append(schedule.channel.id)
         look(schedule)
 
-    monkeypatch.setattr(Schedule, "next", counted)
+    monkeypatch.setattr(Schedule, "wake", counted)
     (hub.folder / "s0").touch()
     assert await started(client) == "s1"
     await client.find(lambda frame: frame["type"] == "run_finished" and frame["sessionId"] == "s0")
@@ -98,8 +96,8 @@ async def test_a_place_that_is_freed_asks_nobody_but_who_waits_for_it(
 async def test_a_run_that_is_cancelled_as_it_waits_leaves_its_turn(hub: Hub) -> None:
     """The next one has it, and nothing holds the session."""
     client = await start(hub)
-    await wait_for_a_place(hub, client, "s1")
-    await wait_for_a_place(hub, client, "s2")
+    await wait_for_a_slot(hub, client, "s1")
+    await wait_for_a_slot(hub, client, "s2")
     gone = weakref.ref(hub.node.sessions[Key("s1")].schedule)
     await client.send(type="cancel", sessionId="s1")
     await client.until_done()
@@ -111,10 +109,10 @@ async def test_a_run_that_is_cancelled_as_it_waits_leaves_its_turn(hub: Hub) -> 
 
 
 async def test_a_session_in_which_something_is_taken_back_gives_its_turn_away(hub: Hub) -> None:
-    """The place is not lost; the session waits again when it is done."""
+    """The slot is not lost; the session waits again after that run."""
     client = await start(hub)
     for name in ("s1", "s2"):
-        await wait_for_a_place(hub, client, name)
+        await wait_for_a_slot(hub, client, name)
     async with hub.node.sessions[Key("s1")].admission.alone():
         (hub.folder / "s0").touch()
         assert await started(client) == "s2"
@@ -125,18 +123,18 @@ async def test_a_session_in_which_something_is_taken_back_gives_its_turn_away(hu
 async def test_a_run_that_waits_for_an_agent_that_goes_ends(hub: Hub) -> None:
     """At once, though the agent's last answer goes on."""
     client = await start(hub)
-    run = await wait_for_a_place(hub, client, "s1")
+    run = await wait_for_a_slot(hub, client, "s1")
     (hub.folder / "agents" / "single.py").unlink()
     await hub.node.agents.reload_changed()
     end = await client.until_done()
     assert (end["runId"], end["stopReason"]) == (run, "error") and hub.node.sessions[Key("s0")].runs
 
 
-async def test_an_agent_that_is_loaded_again_has_places_of_its_own(hub: Hub) -> None:
+async def test_a_reloaded_agent_has_new_slots(hub: Hub) -> None:
     """As many start as may; the rest waits on."""
     client = await start(hub)
     for name in ("s1", "s2"):
-        await wait_for_a_place(hub, client, name)
+        await wait_for_a_slot(hub, client, name)
     hub.agent("single.py", SINGLE.replace("one ", "another "))
     await hub.node.agents.reload_changed()
     assert await started(client) == "s1" and len(hub.node.sessions[Key("s2")].queue) == 1
@@ -144,7 +142,7 @@ async def test_an_agent_that_is_loaded_again_has_places_of_its_own(hub: Hub) -> 
     assert await started(client) == "s2"
 
 
-async def test_an_answer_that_no_session_keeps_gives_its_place_to_one_that_waits(hub: Hub) -> None:
+async def test_an_answer_without_a_session_passes_its_slot_to_a_waiting_session(hub: Hub) -> None:
     """As one of a session does."""
     client = await start(hub)
     (hub.folder / "s0").touch()
@@ -152,8 +150,8 @@ async def test_an_answer_that_no_session_keeps_gives_its_place_to_one_that_waits
     body = {"model": "single", "messages": [{"role": "user", "content": str(hub.folder / "kept-nowhere")}]}
     async with aiohttp.ClientSession() as http:
         asking = asyncio.create_task(http.post(f"{hub.url}/v1/chat/completions", json=body).__aenter__())
-        await eventually(lambda: hub.node.agents.get("single").places == 1)
-        await wait_for_a_place(hub, client, "s1")
+        await eventually(lambda: hub.node.agents.get("single").used_slots == 1)
+        await wait_for_a_slot(hub, client, "s1")
         (hub.folder / "kept-nowhere").touch()
         assert await started(client) == "s1"
         async with asyncio.timeout(PATIENCE):

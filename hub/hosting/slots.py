@@ -1,0 +1,171 @@
+"""Limit how many answers an agent gives at a time: each answer takes a slot, and a full agent has a queue."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Set
+from typing import Protocol
+
+import attrs
+
+from hub.errors import AgentError, HubError
+from hub.hosting.folder import Agents
+from hub.hosting.hosted import Agent
+
+
+@attrs.define(eq=False, repr=False)
+class Slot:
+    """One answer's share of its agent's `max_runs`.
+
+    The slot counts in `agent.used_slots` until it is vacated or released, and in `agent.running_answers` until it is
+    released. *caller* is the slot of the answer that called this one.
+    """
+
+    agent: Agent
+    slots: "Slots"
+    caller: "Slot | None" = None
+    is_used: bool = attrs.field(default=True, init=False)
+    _is_released: bool = attrs.field(default=False, init=False)
+
+    def vacate(self) -> None:
+        """Let another answer use the slot, although the agent's code still runs."""
+        if self.is_used:
+            self.is_used = False
+            self.agent.used_slots -= 1
+            self.slots.on_free(self)
+
+    def release(self) -> None:
+        """Free the slot: the agent's code has ended, or will not be called. A second call does nothing."""
+        if not self._is_released:
+            self._is_released = True
+            self.agent.running_answers -= 1
+            self.agent.used_slots -= self.is_used
+            self.is_used = False
+            self.slots.on_free(self)  # also after vacate(): the agent may be idle only now
+
+
+class Waiter(Protocol):
+    """A session's schedule or a call that waits for a slot."""
+
+    def wake(self) -> None:
+        """Take a slot now, or wait again. Called when the agent has a free slot, or no longer exists."""
+
+
+@attrs.define(eq=False, repr=False)
+class SlotRequest:
+    """A call that waits for a slot of an agent; *caller* is the slot of the calling answer."""
+
+    slots: "Slots"
+    agent_id: str
+    caller: Slot
+    future: "asyncio.Future[Slot]" = attrs.Factory(lambda: asyncio.get_running_loop().create_future())
+
+    def wake(self) -> None:
+        if self.future.done():
+            return
+        try:
+            # Take the slot here: if the task of the call took it later, another answer could take it in between.
+            self.future.set_result(self.slots.take(self.slots.agents.get(self.agent_id), self.caller))
+        except HubError as error:
+            self.future.set_exception(error)
+
+
+@attrs.define(eq=False, repr=False)
+class Slots:
+    """The slots of all agents, and a queue of waiters for each full agent, in order of arrival.
+
+    Sessions that wait for no slot cost nothing. A reloaded agent has new slots under the same id.
+    """
+
+    agents: Agents
+    _used: set[Slot] = attrs.Factory(set)
+    _queues: dict[str, "OrderedDict[Waiter, None]"] = attrs.Factory(dict)  # by agent id
+    _agents_by_waiter: dict[Waiter, Set[str]] = attrs.Factory(dict)  # the agents in whose queues a waiter stands
+
+    def take(self, agent: Agent, caller: Slot | None = None) -> Slot:
+        """Take a slot of an agent. The caller has checked `agent.is_full`, with no await since then."""
+        agent.running_answers += 1
+        agent.used_slots += 1
+        slot = Slot(agent, self, caller)
+        self._used.add(slot)
+        return slot
+
+    async def acquire(self, agent_id: str, caller: Slot) -> Slot:
+        """Take a slot for a call; if the agent is full, wait in its queue. Cancelling the task leaves the queue.
+
+        Raises UnknownAgent or AgentBroken, and AgentError (`call_deadlock`) if the wait could never end.
+        """
+        agent = self.agents.get(agent_id)
+        if not agent.is_full:
+            return self.take(agent, caller)
+        if self._is_deadlock(agent, caller):
+            line = f"agent {agent_id} cannot be called: its running answers wait for the answer that calls it"
+            raise AgentError(f"{line}; give agent {agent_id} a larger max_runs", "call_deadlock")
+        request = SlotRequest(self, agent_id, caller)
+        self.set_queues(request, {agent_id})
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            self.set_queues(request, frozenset())
+            if not request.future.cancelled() and request.future.exception() is None:
+                request.future.result().release()  # the slot came in the same step of the loop as the cancel
+            raise
+
+    def set_queues(self, waiter: Waiter, agent_ids: Set[str]) -> None:
+        """Put a waiter into the queues of these agents; remove it from the queues of all other agents.
+
+        The waiter keeps its position in a queue. Before a waiter is woken, it is removed from that agent's queue.
+        """
+        before = self._agents_by_waiter.pop(waiter, frozenset())
+        for agent_id in before - agent_ids:
+            self._leave(waiter, agent_id)
+        for agent_id in agent_ids:
+            self._queues.setdefault(agent_id, OrderedDict()).setdefault(waiter)
+        if agent_ids:
+            self._agents_by_waiter[waiter] = agent_ids
+
+    def offer_all(self) -> None:
+        """Wake waiters after agents were added, removed or reloaded."""
+        for agent_id in list(self._queues):
+            self._offer(agent_id)
+
+    def on_free(self, slot: Slot) -> None:
+        """Offer a freed slot to the agent's queue; close the adapter of a retired agent that is idle."""
+        self._used.discard(slot)
+        self.agents.close_if_idle(slot.agent)
+        self._offer(slot.agent.id)
+
+    def _offer(self, agent_id: str) -> None:
+        """Wake the waiters of an agent, one by one, until the agent is full."""
+        while agent_id in self._queues and self._can_wake(agent_id):
+            waiter = next(iter(self._queues[agent_id]))
+            self.set_queues(waiter, self._agents_by_waiter[waiter] - {agent_id})
+            waiter.wake()
+
+    def _can_wake(self, agent_id: str) -> bool:
+        try:
+            return not self.agents.get(agent_id).is_full
+        except HubError:
+            return True  # the agent was removed or is broken: its waiters get that error
+
+    def _leave(self, waiter: Waiter, agent_id: str) -> None:
+        queue = self._queues[agent_id]
+        del queue[waiter]
+        if not queue:
+            del self._queues[agent_id]
+
+    def _is_deadlock(self, agent: Agent, caller: Slot) -> bool:
+        """Return whether no answer of *agent* could end while *caller* waits for a slot of *agent*.
+
+        An answer can end if each answer that it called can end, and each agent that it waits for has an answer that can
+        end. Only a new wait can close a circle, so a check before each wait is enough.
+        """
+        requests = [request for request in self._agents_by_waiter if isinstance(request, SlotRequest)]
+        waits = [(request.caller, self.agents.get(request.agent_id)) for request in requests]
+        waits.append((caller, agent))
+        stuck, before = set(self._used), -1
+        while len(stuck) != before:
+            before = len(stuck)
+            freeing = {slot.agent for slot in self._used - stuck}  # agents of which an answer can end
+            needed = {slot.caller for slot in stuck} | {slot for slot, target in waits if target not in freeing}
+            stuck &= needed
+        return all(slot in stuck for slot in self._used if slot.agent is agent)
