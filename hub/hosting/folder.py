@@ -150,7 +150,7 @@ class Agents:
         """Return a working agent; raises UnknownAgent or AgentBroken."""
         agent = self.find(agent_id)
         if agent.error:
-            raise AgentBroken(f"agent {agent_id} is broken: {agent.told}; {MEND}", agentId=agent_id)
+            raise AgentBroken(f"agent {agent_id} is broken: {agent.public_error}; {MEND}", agentId=agent_id)
         return agent
 
     def all(self) -> list[Agent]:
@@ -185,7 +185,7 @@ class Agents:
             stack = AsyncExitStack() if self.enter else None
             return await load_table(paths[0], Place(name, self.data, self.cache), stack), stack
         except Broken as broken:
-            return Agent(id=one_line(name), error=one_line(str(broken)), told=one_line(broken.told)), None
+            return Agent(id=one_line(name), error=one_line(str(broken)), public_error=one_line(broken.told)), None
 
 
 async def _leave(stack: AsyncExitStack) -> None:

@@ -1,4 +1,4 @@
-"""One hosted agent, and what the wire says of it."""
+"""The record of one agent of the agents folder."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -7,18 +7,18 @@ import attrs
 
 from hub.hosting.contract import Marks, Run
 
-THREAD_RUNS = 32  # at a time, for an agent that takes a thread for each
+THREAD_RUNS = 32  # the default max_runs of an agent whose answers take a thread each
 
 
 @attrs.define(eq=False, kw_only=True)
 class Agent:
-    """Something that answers.
+    """An agent of the folder, working or broken.
 
-    *answer* is an async generator over a run, for async agents; *work* a plain one, iterated in a thread, for the
-    others. Both yield what the agent gives, unchecked. *source* is where its function stands, `NAME.py:LINE`.
-    *remembers* says that it may look at what was said before, which must be read for it. *error* is for the operator,
-    *told* the same for clients. *running_answers* counts the answers whose code has not ended, *used_slots* those that count
-    against `max_runs`: one that ignores its cancel loses its slot when its run has ended.
+    *answer* is an async generator function over a run; *work* is a plain one, and runs in a thread. A working agent has
+    one of the two; both yield unchecked output. *source* is the `NAME.py:LINE` of the agent's function. *needs_history*
+    is False if the function cannot read `run.history`. *error* is the reason of a broken agent for the operator,
+    *public_error* the same for clients. *running_answers* counts answers whose code has not ended; *used_slots* counts
+    those that `max_runs` limits, without code that ignores its cancel.
     """
 
     id: str
@@ -26,20 +26,20 @@ class Agent:
     answer: Callable[[Run], AsyncIterator[Any]] | None = None
     work: Callable[[Run], Iterator[Any]] | None = None
     error: str | None = None
-    told: str | None = None
+    public_error: str | None = None
     marks: Marks = Marks()
     source: str = ""
-    remembers: bool = True
+    needs_history: bool = True
     running_answers: int = 0
     used_slots: int = 0
 
     @property
     def is_full(self) -> bool:
-        """Tell whether it answers as often at a time as it may."""
-        most = self.marks.max_runs or (THREAD_RUNS if self.work is not None else None)
-        return most is not None and self.used_slots >= most
+        """Return whether all slots are in use."""
+        limit = self.marks.max_runs or (THREAD_RUNS if self.work is not None else None)
+        return limit is not None and self.used_slots >= limit
 
     def describe(self) -> dict[str, Any]:
-        """Return the agent as the wire names it."""
-        said = {"agentId": self.id, "description": self.description, "status": "broken" if self.error else "ok"}
-        return said | ({"error": self.told} if self.error else {})
+        """Return the agent as JSON for clients."""
+        fields = {"agentId": self.id, "description": self.description, "status": "broken" if self.error else "ok"}
+        return fields | ({"error": self.public_error} if self.error else {})

@@ -116,7 +116,7 @@ def load_file(agent_id: str, path: Path) -> Agent:
     inner = inspect.unwrap(function)  # a decorator's plain wrapper around `async def`
     source = f"{path.name}:{getattr(inner, '__code__', function.__code__).co_firstlineno}"
     marks = getattr(function, "__hubbub__", Marks())
-    agent = Agent(id=agent_id, description=one_line(said), marks=marks, source=source, remembers=wants_run)
+    agent = Agent(id=agent_id, description=one_line(said), marks=marks, source=source, needs_history=wants_run)
     if inspect.isasyncgenfunction(function):
         agent.answer = call
     elif any(map(inspect.iscoroutinefunction, (function, inner))) or inspect.isasyncgenfunction(inner):

@@ -171,7 +171,7 @@ class ActiveRun:
         agent, deadlines = answering.agent, answering.deadlines
         limits, speech, since = self.host.limits, self.speech, 0.0
         try:
-            past = await self.owner.history(self) if agent.remembers else ()
+            past = await self.owner.history(self) if agent.needs_history else ()
         except HubError as error:  # the log's fault, not the agent's
             wait = error.about.get("retryAfterMs", 1000)
             self._refused = AgentError(error.message, error.code, retryable=True, retry_after_ms=wait)
