@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 
 from hub.access.principal import Principal
-from hub.commands.client import Client, RunOpener
+from hub.commands.client import ClientHandle, RunOpener
 from hub.commands.hub import Hub
 from hub.commands.joining import admit, room_for
 from hub.commands.outcome import outcome
@@ -15,7 +15,7 @@ from hub.sessions.session import LiveSession
 DEFAULT_AGENT = "main"
 
 
-async def chat(hub: Hub, principal: Principal, command: Chat, client: Client | None = None) -> Accepted:
+async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHandle | None = None) -> Accepted:
     """Keep a message and its run. A client is answered, and hears the session from that message on.
 
     Raises UnknownAgent, AgentBroken, Busy, IdReused, TooManySubscriptions, SessionDeleted, StorageUnavailable.
@@ -31,7 +31,7 @@ async def chat(hub: Hub, principal: Principal, command: Chat, client: Client | N
     return accepted
 
 
-def _let_hear(client: Client, session: LiveSession, command: Chat, accepted: Accepted) -> None:
+def _let_hear(client: ClientHandle, session: LiveSession, command: Chat, accepted: Accepted) -> None:
     """Answer a chat, and let its sender hear the session, in one step."""
     admit(client, session.channel, accepted)
     if command.stream is False:
@@ -39,7 +39,7 @@ def _let_hear(client: Client, session: LiveSession, command: Chat, accepted: Acc
         client.hub.node.registry.say_whole(client.connection, session.channel, accepted.runId, is_going)
 
 
-def _target(hub: Hub, command: Chat, client: Client | None) -> tuple[Agent, str]:
+def _target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:
     """Return the agent that answers, and the id of the session: the client's own where none is named."""
     default = client.agent if client is not None else DEFAULT_AGENT
     agent = hub.node.agents.get(default if command.agentId is None else command.agentId)

@@ -18,7 +18,7 @@ from hub.protocols import WireProtocol
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
-class Client:
+class ClientHandle:
     """A handle on one connection; made by attach(), and closed once, by whoever attached it.
 
     *agent* and *session* are the defaults of a chat. Without a *session*, each agent gets one in *own_sessions*, made
@@ -67,7 +67,7 @@ class Client:
         """Write bytes as they are; never waits."""
         self.connection.write(data)
 
-    async def opened(self) -> "Client":
+    async def opened(self) -> "ClientHandle":
         """Return the client itself: an Opener for one that is open already."""
         return self
 
@@ -117,9 +117,9 @@ class Client:
 
 
 # Called by a use case to open the client that hears its answer, for a response over HTTP begins only when there is one.
-Opener = Callable[[], Awaitable[Client]]
+Opener = Callable[[], Awaitable[ClientHandle]]
 # The same for the answer of one run: with its id, and whether the client hears it from its beginning.
-RunOpener = Callable[[str, bool], Awaitable[Client]]
+RunOpener = Callable[[str, bool], Awaitable[ClientHandle]]
 
 
 def attach(
@@ -132,7 +132,7 @@ def attach(
     agent: str = "main",
     session: str | None = None,
     whole: bool = False,
-) -> Client:
+) -> ClientHandle:
     """Register a client of *protocol*, whose bytes go to *transport*, or past it, from now on.
 
     *ping* sends a ping frame without waiting; *whole* asks for whole messages instead of pieces. Raises
@@ -160,4 +160,4 @@ def attach(
     )
     watch(wire, direct=node.direct_writes)
     node.registry.connections.add(connection)
-    return Client(hub=hub, principal=principal, connection=connection, agent=agent, session=session)
+    return ClientHandle(hub=hub, principal=principal, connection=connection, agent=agent, session=session)

@@ -17,7 +17,7 @@ from hub.text import cut
 
 
 @attrs.frozen
-class Incoming:
+class UploadWriter:
     """A file that comes in: write() its pieces in order, then keep() it once."""
 
     _hub: Hub
@@ -41,7 +41,7 @@ class Incoming:
 
 
 @attrs.frozen
-class Stored:
+class ReadableFile:
     """A file that may be read."""
 
     file: FileRecord
@@ -54,7 +54,7 @@ class Stored:
 
 async def upload(
     hub: Hub, principal: Principal, session_id: str, file_name: str, media_type: str
-) -> AbstractAsyncContextManager[Incoming]:
+) -> AbstractAsyncContextManager[UploadWriter]:
     """Take a file in for a session; what was not kept when the context ends is dropped.
 
     Entering it raises BadType and BadQuery.
@@ -63,14 +63,14 @@ async def upload(
 
 
 @asynccontextmanager
-async def _incoming(hub: Hub, key: Key, file_name: str, media_type: str) -> AsyncIterator[Incoming]:
+async def _incoming(hub: Hub, key: Key, file_name: str, media_type: str) -> AsyncIterator[UploadWriter]:
     async with hub.node.files.upload(key, file_name, media_type) as upload:
-        yield Incoming(hub, upload)
+        yield UploadWriter(hub, upload)
 
 
-async def file(hub: Hub, principal: Principal, file_id: str) -> Stored:
+async def file(hub: Hub, principal: Principal, file_id: str) -> ReadableFile:
     """Return a file; raises UnknownFile, also for one of another tenant."""
     found = await hub.node.files.file(file_id)
     if tenant_of(found.key) != principal.tenant:
         raise UnknownFile(f"there is no file {cut(file_id, 128)}")
-    return Stored(found, hub.node.files)
+    return ReadableFile(found, hub.node.files)

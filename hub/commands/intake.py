@@ -12,7 +12,7 @@ import structlog
 from msgspec.structs import replace
 
 from hub.commands import table as commands
-from hub.commands.client import Client
+from hub.commands.client import ClientHandle
 from hub.commands.control import stop
 from hub.commands.listen import leave
 from hub.commands.queues import Queues
@@ -47,29 +47,29 @@ def error_of(refusal: HubError, ref: str | int | None = None) -> Error:
     return Error(**({"ref": ref} | about), code=refusal.code, message=refusal.message)
 
 
-def _chat_keys(client: Client, chat: Chat) -> Keys:
+def _chat_keys(client: ClientHandle, chat: Chat) -> Keys:
     session_id = chat.sessionId or client.session
-    return (session_key(client, session_id) if session_id is not None else _own_key(chat.agentId or client.agent),)
+    return (queue_key(client, session_id) if session_id is not None else _own_key(chat.agentId or client.agent),)
 
 
-def _fork_keys(client: Client, fork: Fork) -> Keys:
+def _fork_keys(client: ClientHandle, fork: Fork) -> Keys:
     """It reads one session, and writes another."""
     ids = (fork.sessionId, fork.newSessionId or fork.sessionId)
-    return tuple(dict.fromkeys(session_key(client, session_id) for session_id in ids))
+    return tuple(dict.fromkeys(queue_key(client, session_id) for session_id in ids))
 
 
-def _subscribe_keys(client: Client, subscribe: Subscribe) -> Keys:
+def _subscribe_keys(client: ClientHandle, subscribe: Subscribe) -> Keys:
     """An agent's group is joined at once."""
     session_id = subscribe.sessionId if subscribe.agentId is None else None
-    return (session_key(client, session_id),) if session_id is not None else ()
+    return (queue_key(client, session_id),) if session_id is not None else ()
 
 
-def _keys(client: Client, command: Edit | Regenerate | Resume) -> Keys:
-    return (session_key(client, command.sessionId),)
+def _keys(client: ClientHandle, command: Edit | Regenerate | Resume) -> Keys:
+    return (queue_key(client, command.sessionId),)
 
 
 # The commands that go through queues, and which: those of the sessions whose order they keep.
-QUEUED: dict[type[Command], Callable[[Client, Any], Keys]] = {
+QUEUED: dict[type[Command], Callable[[ClientHandle, Any], Keys]] = {
     Chat: _chat_keys,
     Subscribe: _subscribe_keys,
     Fork: _fork_keys,
@@ -84,12 +84,12 @@ def _own_key(agent_id: str) -> str:
     return f"/{agent_id}"
 
 
-def session_key(client: Client, session_id: str) -> str:
+def queue_key(client: ClientHandle, session_id: str) -> str:
     """Return the key of a session's queue: its id, but for the connection's own sessions."""
     return next((_own_key(agent) for agent, own in client.own_sessions.items() if own == session_id), session_id)
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """Where the frames come from."""
 
     def read_ahead(self) -> None:
@@ -107,8 +107,8 @@ class Intake:
     *source* is told where receive() waits for room: what comes meanwhile is for it to look at.
     """
 
-    client: Client
-    source: Source
+    client: ClientHandle
+    source: FrameSource
     _frames: int = 0
     # Made on first use: a connection that only listens is to be small.
     _queues: Queues | None = None
@@ -192,7 +192,7 @@ class Intake:
         key of its queue is returned.
         """
         is_of_session = (command.agentId if isinstance(command, Unsubscribe) else command.runId) is None
-        key = session_key(self.client, command.sessionId or "")
+        key = queue_key(self.client, command.sessionId or "")
         queues = self._queues
         if not is_of_session or queues is None or not queues.is_busy(key):
             await self._carry_out(command)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from hub.commands.client import Client
+from hub.commands.client import ClientHandle
 from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
 from hub.ids import Key
@@ -12,11 +12,11 @@ from hub.messages import Accepted, Command, Subscribed
 from hub.sessions.session import LiveSession
 
 ResetReason = Literal["epoch_changed", "too_old", "past_head"]
-Answer = Callable[[LiveSession], Subscribed]
+AnswerBuilder = Callable[[LiveSession], Subscribed]
 
 
 @contextmanager
-def room_for(client: Client, key: Key) -> Iterator[None]:
+def room_for(client: ClientHandle, key: Key) -> Iterator[None]:
     """Keep room for a subscription, so that a command that was accepted finds it. Raises TooManySubscriptions.
 
     Commands for other sessions are carried out beside this one, and would take it.
@@ -29,7 +29,7 @@ def room_for(client: Client, key: Key) -> Iterator[None]:
         client.joining -= {key}
 
 
-def admit(client: Client, channel: Channel, accepted: Accepted, before: int = 1) -> None:
+def admit(client: ClientHandle, channel: Channel, accepted: Accepted, before: int = 1) -> None:
     """Answer a chat, and subscribe its sender from *before* events ahead of the accepted one.
 
     A sender that hears the whole session already keeps its place. Raises SessionDeleted: a command has one answer.
@@ -42,7 +42,7 @@ def admit(client: Client, channel: Channel, accepted: Accepted, before: int = 1)
         client.hub.node.registry.subscribe(client.connection, channel, cursor, asked=False)
 
 
-def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] | None) -> Answer:
+def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] | None) -> AnswerBuilder:
     """Return what makes the answer to *command*, when the session is at hand."""
 
     def answer(session: LiveSession) -> Subscribed:
@@ -61,7 +61,11 @@ def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] |
 
 
 async def join(
-    client: Client, session: LiveSession, after: int | None, epoch: str | None, answer: Answer | None = None
+    client: ClientHandle,
+    session: LiveSession,
+    after: int | None,
+    epoch: str | None,
+    answer: AnswerBuilder | None = None,
 ) -> None:
     """Subscribe a client from its cursor. If the cursor does not fit, send a reset and subscribe as a new client."""
     channel, node = session.channel, client.hub.node

@@ -4,7 +4,7 @@ from functools import partial
 
 from hub import __version__
 from hub.access.principal import Principal
-from hub.commands.client import Client, Opener
+from hub.commands.client import ClientHandle, Opener
 from hub.commands.hub import Hub
 from hub.commands.joining import join, room_for, subscribed
 from hub.errors import BadFrame
@@ -13,13 +13,13 @@ from hub.messages import Hello, Ok, Subscribe, Subscribed, Typing, TypingNotice,
 from hub.protocols import open_protocol
 
 
-async def welcome(hub: Hub, principal: Principal, client: Client) -> None:
+async def welcome(hub: Hub, principal: Principal, client: ClientHandle) -> None:
     """Let a client in, and tell it where it is; one of the plain protocol is told nothing."""
     if client.protocol != "plain":
         client.answer(_welcome(client, None))
 
 
-async def hello(hub: Hub, principal: Principal, command: Hello, client: Client) -> None:
+async def hello(hub: Hub, principal: Principal, command: Hello, client: ClientHandle) -> None:
     """Change a plain client to the extended protocol; any other is welcomed again."""
     protocol = client.connection.protocol
     if client.protocol == "plain":
@@ -27,7 +27,7 @@ async def hello(hub: Hub, principal: Principal, command: Hello, client: Client) 
     hub.node.registry.speak(client.connection, protocol, lambda: client.answer(_welcome(client, command.ref)))
 
 
-def _welcome(client: Client, ref: str | int | None) -> Welcome:
+def _welcome(client: ClientHandle, ref: str | int | None) -> Welcome:
     hub, limits = client.hub, client.hub.limits
     return Welcome(
         protocol=client.protocol,
@@ -47,7 +47,7 @@ def _welcome(client: Client, ref: str | int | None) -> Welcome:
     )
 
 
-async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: Client) -> None:
+async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: ClientHandle) -> None:
     """Let a client hear a session from its cursor on, or an agent's group; it is answered first."""
     if command.agentId is not None:
         hub.node.agents.get(command.agentId)
@@ -59,7 +59,7 @@ async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: 
         raise BadFrame(f"subscribe needs sessionId or agentId; send for example {Subscribe.example}", ref=command.ref)
 
 
-async def _subscribe(hub: Hub, key: Key, command: Subscribe, client: Client) -> None:
+async def _subscribe(hub: Hub, key: Key, command: Subscribe, client: ClientHandle) -> None:
     with room_for(client, key):
         async with hub.node.use(key) as session:
             history = None
@@ -80,7 +80,7 @@ async def listen(
         await join(client, session, after, epoch)
 
 
-async def unsubscribe(hub: Hub, principal: Principal, command: Unsubscribe, client: Client) -> None:
+async def unsubscribe(hub: Hub, principal: Principal, command: Unsubscribe, client: ClientHandle) -> None:
     """Let a client hear a session, or an agent's group, no more."""
     if command.agentId is not None:
         hub.node.registry.unlisten(client.connection, hub.group(principal, command.agentId))
@@ -92,14 +92,14 @@ async def unsubscribe(hub: Hub, principal: Principal, command: Unsubscribe, clie
     client.answer(Ok(ref=command.ref))
 
 
-def leave(hub: Hub, principal: Principal, session_id: str, client: Client) -> None:
+def leave(hub: Hub, principal: Principal, session_id: str, client: ClientHandle) -> None:
     """End a client's subscription to a session, where it has one."""
     sub = client.connection.subscriptions.get(hub.key(principal, session_id))
     if sub is not None:
         hub.node.registry.drop(sub)
 
 
-async def typing(hub: Hub, principal: Principal, command: Typing, client: Client) -> None:
+async def typing(hub: Hub, principal: Principal, command: Typing, client: ClientHandle) -> None:
     """Tell the others in a session that the client hears that somebody writes there."""
     sub = client.connection.subscriptions.get(hub.key(principal, command.sessionId))
     if sub is not None:

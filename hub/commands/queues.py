@@ -10,9 +10,9 @@ import attrs
 from hub.limits import KiB, Limits
 from hub.messages import Command
 
-JOB_BYTES = 1 * KiB  # what a job counts at least: the hub's own records of a small command take about so much
+MIN_COMMAND_BYTES = 1 * KiB  # what a job counts at least: the hub's own records of a small command take about so much
 
-Job = Callable[[], Awaitable[object]]  # carries out one command; raises nothing but CancelledError
+QueuedCommand = Callable[[], Awaitable[object]]  # carries out one command; raises nothing but CancelledError
 
 
 @attrs.define(eq=False, repr=False)
@@ -22,7 +22,7 @@ class _Queue:
     *marks* has commands that were done at once, each with the number of jobs that were sent before it.
     """
 
-    jobs: deque[tuple[Job, int]] = attrs.Factory(deque)
+    jobs: deque[tuple[QueuedCommand, int]] = attrs.Factory(deque)
     marks: dict[Command, int] = attrs.Factory(dict)
     task: asyncio.Task[None] = attrs.field(init=False)
 
@@ -56,7 +56,7 @@ class Queues:
         self._change = asyncio.get_running_loop().create_future()
         await self._change
 
-    def put(self, keys: Sequence[str], size: int, job: Job) -> None:
+    def put(self, keys: Sequence[str], size: int, job: QueuedCommand) -> None:
         """Do a job after all those that were put under one of *keys* before; whoever puts it has seen the room.
 
         *size* is what it holds in memory, in bytes.
@@ -67,9 +67,9 @@ class Queues:
             job = partial(_do_joined, job, ready, done)
             for key, event in zip(others, ready, strict=True):
                 self._add(key, 0, partial(_hold, event, done))
-        self._add(first, max(size, JOB_BYTES), job)
+        self._add(first, max(size, MIN_COMMAND_BYTES), job)
 
-    def _add(self, key: str, size: int, job: Job) -> None:
+    def _add(self, key: str, size: int, job: QueuedCommand) -> None:
         self._bytes += size
         queue = self._queues.get(key)
         if queue is None:
@@ -131,7 +131,7 @@ class Queues:
             change.set_result(None)
 
 
-async def _do_joined(job: Job, ready: Sequence[asyncio.Event], done: asyncio.Event) -> object:
+async def _do_joined(job: QueuedCommand, ready: Sequence[asyncio.Event], done: asyncio.Event) -> object:
     try:
         for event in ready:
             await event.wait()

@@ -1,7 +1,7 @@
 """Say or answer something anew, or go on with a session as another one."""
 
 from hub.access.principal import Principal
-from hub.commands.client import Client
+from hub.commands.client import ClientHandle
 from hub.commands.hub import Hub
 from hub.commands.joining import admit, join, room_for, subscribed
 from hub.errors import UnknownSession
@@ -10,7 +10,7 @@ from hub.messages import Accepted, Edit, Fork, Regenerate
 from hub.sessions import rewriting
 
 
-async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client: Client) -> Accepted:
+async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client: ClientHandle) -> Accepted:
     """Have a message answered anew; the client is answered, and hears the session from that on."""
     key = hub.key(principal, command.sessionId)
     with room_for(client, key):
@@ -21,7 +21,7 @@ async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client
     return accepted
 
 
-async def edit(hub: Hub, principal: Principal, command: Edit, client: Client) -> Accepted:
+async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHandle) -> Accepted:
     """Say another message in a message's place; the client is answered, and hears the session from that on."""
     key = hub.key(principal, command.sessionId)
     with room_for(client, key):
@@ -32,7 +32,7 @@ async def edit(hub: Hub, principal: Principal, command: Edit, client: Client) ->
     return accepted
 
 
-async def fork(hub: Hub, principal: Principal, command: Fork, client: Client) -> None:
+async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHandle) -> None:
     """Begin another session with this one's history; the client is answered, and hears the new one."""
     new_key = hub.key(principal, command.newSessionId or hub.node.seams.new_id("s"))
     key = hub.key(principal, command.sessionId)

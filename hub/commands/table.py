@@ -20,7 +20,7 @@ from hub.commands import listen as _listen
 from hub.commands import metrics as _metrics
 from hub.commands import rewrite as _rewrite
 from hub.commands import sessions as _sessions
-from hub.commands.client import Client
+from hub.commands.client import ClientHandle
 from hub.commands.hub import Hub
 from hub.messages import (
     Cancel,
@@ -115,7 +115,7 @@ TAKING_CLIENT: dict[type[Command], UseCase[Any, Any]] = {
 RETURNING: dict[type[Command], UseCase[Any, Any]] = {Cancel: cancel, Resume: resume}
 
 
-async def receive(client: Client, command: Command) -> object:
+async def receive(client: ClientHandle, command: Command) -> object:
     """Carry out a command of a socket, and return what its use case does; it is answered before. Raises HubError."""
     kind = type(command)
     if kind in TAKING_CLIENT:

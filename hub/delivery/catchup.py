@@ -8,7 +8,7 @@ import attrs
 import structlog
 
 from hub.delivery.channel import Subscription
-from hub.delivery.pages import Page, Pages, merged
+from hub.delivery.pages import LogPage, PageCache, merged
 from hub.errors import HubError
 from hub.ids import Key
 from hub.limits import Limits
@@ -32,7 +32,7 @@ class CatchUp:
     """
 
     store: EventStore
-    pages: Pages
+    pages: PageCache
     limits: Limits
     settle: Callable[[Subscription], None]
     reset_messages: Callable[[Key], Awaitable[tuple[dict[str, Any], ...]]]
@@ -139,7 +139,7 @@ class CatchUp:
         # Fairness between the sessions of one connection: the next page is another's turn.
         self.behind[sub] = self.behind.pop(sub)
 
-    async def _encode(self, sub: Subscription, page: Page) -> bytes:
+    async def _encode(self, sub: Subscription, page: LogPage) -> bytes:
         """Return a page as *sub* hears it; encoded once for all who hear all of it."""
         protocol = self.connection.protocol
         if sub.hears_all():

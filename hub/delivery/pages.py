@@ -18,17 +18,17 @@ from hub.storage.log import EventStore
 JSON_WEIGHT = 4
 EVENT_BYTES = 500  # of an event beside its text; tracemalloc says 450 for a page of the SQLite log
 
-Place = tuple[Key, str | None, int]  # the key of a session, its epoch, and the seq after which a page starts
+PageKey = tuple[Key, str | None, int]  # the key of a session, its epoch, and the seq after which a page starts
 
 
 @attrs.define(eq=False, kw_only=True)
-class Page:
+class LogPage:
     """Neighbours in a session's log: the first of those that came after its place when the log had *upto*.
 
     The log is only ever added to, so a page stays true. *encoded* is all of it as a protocol says it.
     """
 
-    place: Place
+    place: PageKey
     upto: int
     events: Sequence[Event]
     encoded: dict[WireProtocol, bytes] = attrs.Factory(dict)
@@ -45,7 +45,7 @@ class Page:
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
-class Pages:
+class PageCache:
     """Stands between those who catch up and the log: one read for all who are at the same place.
 
     What was read lately is kept, *kept_page_bytes* of it at most; the least recently used goes. A page is never past
@@ -55,10 +55,10 @@ class Pages:
     store: EventStore
     limits: Limits
     size: int = 0
-    _kept: dict[Place, Page] = attrs.Factory(dict)
-    _reads: dict[Place, asyncio.Task[Page]] = attrs.Factory(dict)
+    _kept: dict[PageKey, LogPage] = attrs.Factory(dict)
+    _reads: dict[PageKey, asyncio.Task[LogPage]] = attrs.Factory(dict)
 
-    async def read(self, key: Key, epoch: str | None, after: int, upto: int, rows: int | None = None) -> Page:
+    async def read(self, key: Key, epoch: str | None, after: int, upto: int, rows: int | None = None) -> LogPage:
         """Return what follows *after*, where the session's head is *upto*; see EventStore.read for *rows*.
 
         The page may end before *upto*; as with the log's own, it has an event where there is one.
@@ -75,10 +75,10 @@ class Pages:
             self._reads[place] = asyncio.create_task(self._read(place, upto, rows))
         return await asyncio.shield(self._reads[place])  # one who is cancelled does not take the others' page away
 
-    async def _read(self, place: Place, upto: int, rows: int | None) -> Page:
+    async def _read(self, place: PageKey, upto: int, rows: int | None) -> LogPage:
         key, _, after = place
         try:
-            page = Page(place=place, upto=upto, events=await self.store.read(key, after, upto, rows))
+            page = LogPage(place=place, upto=upto, events=await self.store.read(key, after, upto, rows))
         finally:
             del self._reads[place]
         if page.sound():
@@ -87,7 +87,7 @@ class Pages:
             self._count(page, sum(map(_weight, page.events)))
         return page
 
-    def encode(self, page: Page, protocol: WireProtocol) -> bytes:
+    def encode(self, page: LogPage, protocol: WireProtocol) -> bytes:
         """Return all of the page as *protocol* says it, made once for all who speak it."""
         if not protocol.shared:  # kept, it would keep its one client's request and session, too
             return protocol.events(merged(page.events, self.limits.page_bytes))
@@ -101,7 +101,7 @@ class Pages:
         for place in [place for place in self._kept if place[0] == key]:
             self._drop(place)
 
-    def _count(self, page: Page, size: int) -> None:
+    def _count(self, page: LogPage, size: int) -> None:
         """Add to what a page takes, and let others go for it."""
         page.size += size
         if self._kept.get(page.place) is page:
@@ -109,7 +109,7 @@ class Pages:
         while self.size > self.limits.kept_page_bytes:
             self._drop(next(iter(self._kept)))
 
-    def _drop(self, place: Place) -> None:
+    def _drop(self, place: PageKey) -> None:
         page = self._kept.pop(place, None)
         if page is not None:
             self.size -= page.size

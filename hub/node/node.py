@@ -10,7 +10,7 @@ import structlog
 
 from hub.delivery.channel import Channel, Subscription
 from hub.delivery.fanout import Fanout
-from hub.delivery.pages import Pages
+from hub.delivery.pages import PageCache
 from hub.delivery.registry import Registry
 from hub.delivery.transport import are_direct_writes_safe
 from hub.errors import Draining, SessionDeleted
@@ -51,7 +51,7 @@ class Node:
     agents: Agents = attrs.field(init=False)
     log: Log = attrs.field(init=False)
     files: Files = attrs.field(init=False)
-    pages: Pages = attrs.field(init=False)
+    pages: PageCache = attrs.field(init=False)
     registry: Registry = attrs.field(init=False)
     fanout: Fanout = attrs.field(init=False)
     direct_writes: bool = False
@@ -78,7 +78,7 @@ class Node:
         self.files = Files(
             folder=settings.data / "files", store=self.log.files, limits=settings.limits, seams=self.seams
         )
-        self.pages = Pages(store=self.log.events, limits=settings.limits)
+        self.pages = PageCache(store=self.log.events, limits=settings.limits)
         self.pace = Pace(1 / settings.frames_per_second if settings.frames_per_second else 0.0)
         self.registry = Registry(
             limits=settings.limits,

@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from hub.commands.client import Client
-from hub.commands.queues import JOB_BYTES
+from hub.commands.client import ClientHandle
+from hub.commands.queues import MIN_COMMAND_BYTES
 
 Socket = web.WebSocketResponse[Any]
 UNDEFINED_FROM = 5000  # close codes from here on mean nothing (RFC 6455, 7.4.2)
@@ -40,7 +40,7 @@ class Frames:
 
     __slots__ = ("_ahead", "_client", "_held", "_held_bytes", "_is_paused", "_ws")
 
-    def __init__(self, client: Client, ws: Socket) -> None:
+    def __init__(self, client: ClientHandle, ws: Socket) -> None:
         self._client, self._ws = client, ws
         self._is_paused = False
         self._held: deque[bytes | None] | None = None  # made by read_ahead(): an idle connection is to be small
@@ -122,4 +122,4 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _weight(data: bytes | None) -> int:
-    return max(len(data or b""), JOB_BYTES)
+    return max(len(data or b""), MIN_COMMAND_BYTES)

@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 from msgspec import Meta
 
-from hub.commands.client import Client, attach
+from hub.commands.client import ClientHandle, attach
 from hub.errors import BadId, HubError
 from hub.ids import ID_PATTERN
 from hub.messages import Error
@@ -55,12 +55,12 @@ class EventStream:
         refuse_http_1_0(request)
         self._request = request
         self.response = web.StreamResponse(headers=HEADERS)
-        self._client: Client | None = None
+        self._client: ClientHandle | None = None
 
     async def __aenter__(self) -> "EventStream":
         return self
 
-    async def open(self, run: OneRun | None = None) -> Client:
+    async def open(self, run: OneRun | None = None) -> ClientHandle:
         """Begin the response, and return its client: it gets only that run, or (None) all as server-sent events."""
         request, response = self._request, self.response
         size = request.app[HUB].limits.out_frame_bytes

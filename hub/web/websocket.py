@@ -8,7 +8,7 @@ from aiohttp import WSCloseCode, web
 from msgspec import Meta, Struct
 
 from hub.commands import table as commands
-from hub.commands.client import Client, attach
+from hub.commands.client import ClientHandle, attach
 from hub.commands.hub import Hub
 from hub.commands.intake import Intake, error_of
 from hub.errors import HubError
@@ -63,12 +63,12 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     return ws
 
 
-async def _part(client: Client, ws: Socket, code: int, reason: str = "") -> None:
+async def _part(client: ClientHandle, ws: Socket, code: int, reason: str = "") -> None:
     client.leave()  # nothing is delivered after the close frame
     await close(ws, code, client.hub.limits.close_seconds, reason.encode())
 
 
-async def _clean_up(client: Client, ws: Socket, frames: Frames, intake: Intake) -> None:
+async def _clean_up(client: ClientHandle, ws: Socket, frames: Frames, intake: Intake) -> None:
     await frames.stop()
     # A hub that ends has its clients leave, and one may be seen to have left before close_all() comes to it.
     code = WSCloseCode.SERVICE_RESTART if client.hub.is_draining else WSCloseCode.OK
@@ -76,7 +76,7 @@ async def _clean_up(client: Client, ws: Socket, frames: Frames, intake: Intake) 
     await intake.finished()  # what the client sent is done, also when it has gone
 
 
-async def _accepted(request: web.Request) -> tuple[Client, Socket, Address]:
+async def _accepted(request: web.Request) -> tuple[ClientHandle, Socket, Address]:
     """Shake hands; the client is attached then, and the caller closes it."""
     refuse_http_1_0(request)
     hub, principal = request.app[HUB], principal_of(request)
@@ -110,7 +110,7 @@ def _socket(limits: Limits) -> Socket:
     )
 
 
-async def _open(client: Client, address: Address) -> None:
+async def _open(client: ClientHandle, address: Address) -> None:
     await commands.welcome(client.hub, client.principal, client)
     if client.session is not None:
         await commands.listen(

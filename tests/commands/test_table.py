@@ -9,7 +9,7 @@ from support.hub import Hub
 
 from hub.access.principal import ALL, LOCAL, Action, Principal
 from hub.commands import table as commands
-from hub.commands.client import Client
+from hub.commands.client import ClientHandle
 from hub.errors import Denied, Draining, HubError
 from hub.messages import (
     COMMANDS,
@@ -38,7 +38,7 @@ class Row:
     """What a use case is called with; *is_served* says that it is served while the hub goes down."""
 
     action: Action
-    arguments: Callable[[Client], tuple[Any, ...]]
+    arguments: Callable[[ClientHandle], tuple[Any, ...]]
     is_served: bool = False
 
 
@@ -46,7 +46,7 @@ class Opened(Exception):
     """A use case opened the client of its answer: nobody refused it before."""
 
 
-async def open_for_run(run_id: str, is_whole: bool) -> Client:
+async def open_for_run(run_id: str, is_whole: bool) -> ClientHandle:
     raise Opened
 
 
@@ -90,7 +90,7 @@ ROWS: dict[str, Row] = {
 }
 
 
-async def client_of(hub: Hub) -> Client:
+async def client_of(hub: Hub) -> ClientHandle:
     """Return the hub's own handle on a socket that is connected."""
     await hub.connect("?agentId=echo")
     client = next(iter(hub.app[SOCKETS])).client

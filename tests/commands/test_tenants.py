@@ -13,7 +13,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.access.principal import ALL, LOCAL, Principal
 from hub.commands import table as commands
-from hub.commands.client import Client, attach
+from hub.commands.client import ClientHandle, attach
 from hub.errors import BadId, NotRunning, UnknownFile, UnknownInterrupt, UnknownSession
 from hub.ids import Key, id_of, key_prefix, session_key, tenant_of
 from hub.messages import Cancel, Chat, Fork, Resume, Slice, Span, Subscribe, Typing
@@ -25,7 +25,7 @@ ACME = Principal(id="ann", name="Ann", tenant="acme", may=ALL)
 class Listener:
     """A socket of a principal's own, in the extended protocol: no sign-in tells the routes of one yet."""
 
-    def __init__(self, client: Client, reader: asyncio.StreamReader) -> None:
+    def __init__(self, client: ClientHandle, reader: asyncio.StreamReader) -> None:
         self.client, self._reader = client, reader
         self.frames: list[dict[str, Any]] = []
 

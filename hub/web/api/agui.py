@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from hub.commands import table as commands
-from hub.commands.client import Client
+from hub.commands.client import ClientHandle
 from hub.errors import (
     AgentBroken,
     AlreadyResolved,
@@ -68,7 +68,7 @@ class _Listener:
     def __init__(self, stream: EventStream, given: RunInput) -> None:
         self._stream, self._given = stream, given
 
-    async def open(self, run_id: str, is_whole: bool) -> Client:
+    async def open(self, run_id: str, is_whole: bool) -> ClientHandle:
         given = self._given
         protocol = OneAgui(run_id, given.runId, given.threadId)
         client = self._client = await self._stream.open(protocol)

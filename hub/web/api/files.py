@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from hub.commands import table as commands
-from hub.commands.files import Stored
+from hub.commands.files import ReadableFile
 from hub.errors import (
     BadFrame,
     BadType,
@@ -91,7 +91,7 @@ async def fetched(request: web.Request) -> web.StreamResponse:
     return await _given(request, stored, start, end, part is not None)
 
 
-async def _given(request: web.Request, stored: Stored, start: int, end: int, part: bool) -> web.StreamResponse:
+async def _given(request: web.Request, stored: ReadableFile, start: int, end: int, part: bool) -> web.StreamResponse:
     file = stored.file
     response = web.StreamResponse(headers=_headers(file))
     response.content_length = end - start

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from hub.commands import table as commands
-from hub.commands.client import Client
+from hub.commands.client import ClientHandle
 from hub.commands.complete import Pieces
 from hub.errors import (
     AgentBroken,
@@ -161,7 +161,7 @@ async def _in_session(request: web.Request, asked: Completion, command: Chat) ->
     if asked.stream:
         async with EventStream(request) as stream:
 
-            async def opener(run_id: str, is_whole: bool) -> Client:
+            async def opener(run_id: str, is_whole: bool) -> ClientHandle:
                 return await stream.open(OneAnswer(asked.model, run_id, asked.wants_usage))
 
             accepted = await commands.stream_chat(hub, principal, command, opener)
