@@ -68,7 +68,7 @@ def _recover_started(session: LiveSession, record: RunRecord, found: Left) -> No
     agent = next((agent for agent in session.host.agents.all() if agent.id == record.agentId and not agent.error), None)
     if agent is None or not agent.marks.restartable or record.attempt > 1:
         run = session.schedule.make_run(record, None)
-        run.speech.resume(found.texts.values())
+        run.writer.restore(found.texts.values())
         for question in found.questions.values():
             run.questions.add(question)
         session.runs[run.id] = run

@@ -13,10 +13,10 @@ from hub.hosting.hosted import Agent
 from hub.hosting.output import pieces
 from hub.ids import id_of
 from hub.messages import Fault, RunError, RunFinished, StopReason
+from hub.sessions.answer_writer import AnswerWriter
 from hub.sessions.hosts import RunOwner, SessionHost
 from hub.sessions.outbox import PendingEvent
 from hub.sessions.questions import Questions
-from hub.sessions.speech import Speech
 from hub.sessions.view import view
 from hub.storage.records import RunRecord
 
@@ -65,13 +65,13 @@ class ActiveRun:
     state: RunState = RunState.QUEUED
     stop_reason: StopReason | None = None
     questions: Questions = attrs.field(init=False)
-    speech: Speech = attrs.field(init=False)
+    writer: AnswerWriter = attrs.field(init=False)
     _answering: Answering | None = None
     _refused: AgentError | None = None
 
     def __attrs_post_init__(self) -> None:
         record, host, owner = self.record, self.host, self.owner
-        self.speech = Speech(
+        self.writer = AnswerWriter(
             agent=record.agentId,
             run=record.runId,
             user_message_id=record.userMessageId,
@@ -86,7 +86,7 @@ class ActiveRun:
             run=record.runId,
             outbox=owner.outbox,
             limits=host.limits,
-            between=self.speech.pause,
+            between=self.writer.end_stream,
             changed=self._questions_changed,
         )
 
@@ -107,7 +107,7 @@ class ActiveRun:
     @property
     def message_ids(self) -> tuple[str, ...]:
         """The ids of what it has said, as far as that is finished, and of its first message in any case."""
-        return (self.record.messageId, *(message.messageId for message in self.speech.texts))
+        return (self.record.messageId, *(message.messageId for message in self.writer.messages))
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class ActiveRun:
             limits=self.host.limits,
             stop=self.stop,
             # The agent waits for people or for the log: the silence is not its fault.
-            is_excused=lambda: bool(self.questions.open or self.speech.pending),
+            is_excused=lambda: bool(self.questions.open or self.writer.pending_bytes),
             ended=self._worked,
             abandoned=self._abandoned,
         )
@@ -154,7 +154,7 @@ class ActiveRun:
         """Stop without an end: the run stays in the log as started, and runs again at the next start."""
         if not self.ended:
             self._enter(RunState.ENDED)
-        self.speech.close()
+        self.writer.close()
         self.questions.leave()
         if self._answering is not None:
             self._answering.cancel()
@@ -169,7 +169,7 @@ class ActiveRun:
     async def _work(self, answering: Answering) -> None:
         # In one piece, though it is long: a token wakes each coroutine that is between the task and the agent.
         agent, deadlines = answering.agent, answering.deadlines
-        limits, speech, since = self.host.limits, self.speech, 0.0
+        limits, writer, since = self.host.limits, self.writer, 0.0
         try:
             past = await self.owner.history(self) if agent.needs_history else ()
         except HubError as error:  # the log's fault, not the agent's
@@ -185,18 +185,18 @@ class ActiveRun:
                         await self.questions.settled()
                     deadlines.heard = now = time()
                     try:
-                        speech.say(piece) if type(piece) is str else await speech.take(piece)
+                        writer.write_text(piece) if type(piece) is str else await writer.write(piece)
                     except AgentError as refused:
                         self._refused = answering.explain(refused, given)
                         return
-                    if speech.closed:  # the run has ended without it: no more is taken
+                    if writer.is_closed:  # the run has ended without it: no more is taken
                         return
-                    if speech.pending > limits.pending_bytes:
-                        await speech.until_room()
+                    if writer.pending_bytes > limits.pending_bytes:
+                        await writer.wait_for_capacity()
                     elif now - since > SLICE_SECONDS:
-                        if not speech.turned:
+                        if not writer.has_yielded:
                             await asyncio.sleep(0)
-                        since, speech.turned = now, False
+                        since, writer.has_yielded = now, False
         except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the hub
             raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
 
@@ -220,7 +220,7 @@ class ActiveRun:
         elif task.cancelled():
             self._end("error", self.answering.explain(AgentError(f"agent {self.record.agentId} cancelled itself")))
         else:
-            self._end(self.speech.finish.reason)
+            self._end(self.writer.finish.reason)
 
     def _abandoned(self) -> None:
         if not self.ended:
@@ -234,17 +234,17 @@ class ActiveRun:
     def _end(self, reason: StopReason, error: AgentError | None = None) -> None:
         has_begun = self.state is not RunState.QUEUED
         self._enter(RunState.ENDED)
-        last_id = self.speech.end()
+        last_id = self.writer.end()
         if self._answering is not None and self._answering.task is None:
             self._answering.cancel()
         agent, items = self.record.agentId, []
         if error is not None:
             said = RunError(error.code, error.message, error.retryable, error.retry_after_ms)
             items.append(PendingEvent(agent, self.id, said))
-        end = PendingEvent(agent, self.id, RunFinished(last_id, reason, self.speech.finish.usage))
+        end = PendingEvent(agent, self.id, RunFinished(last_id, reason, self.writer.finish.usage))
         fault = None if error is None else Fault(error.code, error.message)
         # A chat that is cancelled in the queue is taken back: no answer has begun.
-        end.messages = () if reason == "cancelled" and not has_begun else self.speech.history(reason, fault)
+        end.messages = () if reason == "cancelled" and not has_begun else self.writer.make_history(reason, fault)
         end.ended_runs = (self.id,)
         end.on_result = lambda _: self.owner.over(self)
         items.append(end)

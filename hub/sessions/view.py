@@ -19,7 +19,7 @@ def view(run: "ActiveRun", past: Sequence[Past]) -> Run:
 
     async def ask(question: Interrupt) -> Reply:
         run.questions.check()
-        return await run.questions.ask(run.speech.question(question))
+        return await run.questions.ask(run.writer.copy_question(question))
 
     async def keep(name: str, type: str, data: bytes) -> str:
         if run.ended:  # its session may be deleted, and begun anew

@@ -1,0 +1,276 @@
+"""Check and count the output of one run, and give it to the outbox as messages and events."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import attrs
+import msgspec
+import orjson
+
+from hub.errors import AgentError
+from hub.hosting.contract import Finish
+from hub.hosting.contract import Message as AgentMessage
+from hub.hosting.contract import Shelf
+from hub.hosting.faults import is_count, refuse, said_too_much, utf8
+from hub.hosting.output import KINDS
+from hub.limits import Limits, size_text
+from hub.messages import (
+    FINISH_REASONS,
+    Body,
+    Fault,
+    HistoryMessage,
+    Interrupt,
+    Reasoning,
+    StopReason,
+    ToolCallResult,
+    Usage,
+    WholeMessage,
+)
+from hub.messages.parts import Parts, Plain, plain
+from hub.pools import hub_work
+from hub.sessions.outbox import Outbox, PendingEvent
+from hub.text import cut
+
+
+def _is_sound(finish: Finish) -> bool:
+    """Return whether the log can hold the fields that an agent gave its Finish."""
+    usage = finish.usage
+    if usage is not None and not isinstance(usage, Usage):
+        return False
+    counts = () if usage is None else (usage.inputTokens, usage.outputTokens)
+    return finish.reason in FINISH_REASONS and all(count is None or is_count(count) for count in counts)
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class AnswerWriter:
+    """Writes the messages and events of one run.
+
+    *messages* are the finished messages; *message_id* is the id of the message that streams, or of the next one.
+    *pending_bytes* counts the bytes that the log does not hold yet. *has_yielded* says that the event loop has run
+    other tasks since the flag was cleared. All methods are called in the loop. They raise AgentError for output that
+    is invalid or too large. A closed writer writes nothing.
+    """
+
+    agent: str
+    run: str
+    user_message_id: str
+    message_id: str
+    outbox: Outbox
+    limits: Limits
+    shelf: Shelf
+    new_id: Callable[[str], str]
+    messages: list[HistoryMessage] = attrs.Factory(list)
+    finish: Finish = Finish()
+    pending_bytes: int = 0
+    has_yielded: bool = True
+    is_closed: bool = False
+    _pieces: list[str] = attrs.Factory(list)
+    _offset: int = 0
+    _reasoning_id: str = ""
+    _total_bytes: int = 0
+    _capacity_waiter: asyncio.Future[None] | None = None
+
+    # --- text -------------------------------------------------------------------------------------------------------
+
+    def write_text(self, text: str) -> None:
+        """Stream a piece of the current message."""
+        if self.is_closed or not text:
+            return
+        size, limits = len(text) if text.isascii() else len(utf8(self.agent, text)), self.limits
+        # Counted and queued here rather than in helpers: this runs for every token.
+        total = self._total_bytes + size
+        if total > limits.run_bytes:
+            raise self._make_limit_error()
+        if size > limits.chunk_bytes:
+            step = limits.chunk_bytes // 4  # a code point takes at most 4 bytes
+            for start in range(0, len(text), step):
+                self.write_text(text[start : start + step])
+            return
+        self._total_bytes, self._reasoning_id = total, ""
+        self.pending_bytes += size
+        self.outbox.put_text(self.run, self.agent, self.message_id, self._offset, text, size, self._handle_logged)
+        self._pieces.append(text)
+        self._offset += len(text)
+
+    def _handle_logged(self, size: int) -> None:
+        self.pending_bytes -= size
+        self.has_yielded = True  # output was logged between two pieces, so the agent awaits often enough
+        if self._capacity_waiter is not None:
+            self._wake()
+
+    async def wait_for_capacity(self) -> None:
+        """Wait until the pending bytes are at most half of their limit: backpressure for the agent."""
+        while self.pending_bytes > self.limits.pending_bytes // 2 and not self.is_closed:
+            self._capacity_waiter = asyncio.get_running_loop().create_future()
+            await self._capacity_waiter
+
+    def _wake(self) -> None:
+        waiter, self._capacity_waiter = self._capacity_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # --- messages and events ----------------------------------------------------------------------------------------
+
+    async def write(self, output: object) -> None:
+        """Write any output of the agent. Returns when a large tool result has been stored as a file."""
+        if isinstance(output, str):
+            self.write_text(str.__str__(output))  # a subclass may override methods, and the log cannot encode one
+        elif isinstance(output, AgentMessage) and isinstance(output.content, str):
+            self._write_message(output)
+        elif isinstance(output, Finish) and _is_sound(output):
+            self.finish = output
+        elif type(output) is ToolCallResult:
+            self._write_event(await self._shorten(output))
+        elif type(output) in KINDS:
+            self._write_event(cast(Body, output))
+        elif output is not None:
+            raise refuse(self.agent, output)
+
+    def _write_message(self, message: AgentMessage) -> None:
+        """Log a complete message. The message that streams ends before it."""
+        if self.is_closed:
+            return
+        parts, content = self._copy_parts(message), str.__str__(message.content)
+        size = len(utf8(self.agent, content))
+        self._count_bytes(size)
+        self.end_stream()
+        self.messages.append(self._make_message(content, parts))
+        body = WholeMessage(self.message_id, content, parts)
+        self.pending_bytes += size
+        self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._handle_logged(size)))
+        self.message_id = self.new_id("m")
+
+    def _copy_parts(self, message: AgentMessage) -> Plain | None:
+        """Return a copy of the message's parts that the log can hold. The agent may change the original later."""
+        if not message.parts:
+            return None
+        try:
+            data = orjson.dumps(message.parts)
+            if len(message.parts) > self.limits.message_parts:
+                raise ValueError(f"more than {self.limits.message_parts} parts")
+            parts = plain(msgspec.json.decode(data, type=Parts))
+        except (TypeError, ValueError) as error:
+            raise AgentError(f"agent {self.agent} gave a message with bad parts: {error}", "agent_bad_output") from None
+        self._count_bytes(len(data))
+        self._check_size(len(data), "message with parts")
+        return parts
+
+    def _write_event(self, event: Body) -> None:
+        """Log an event. The message that streams ends before it."""
+        if self.is_closed:
+            return
+        body, size = self._copy(event)
+        if isinstance(body, Reasoning):
+            self._store_message()
+            self._reasoning_id = self._reasoning_id or self.new_id("m")
+            body = attrs.evolve(body, messageId=self._reasoning_id)
+        else:
+            self.end_stream()
+        self.pending_bytes += size
+        self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._handle_logged(size)))
+
+    async def _shorten(self, result: ToolCallResult) -> ToolCallResult:
+        """Store a large tool result as a file; return it with only its beginning, and the id of that file."""
+        content, limits = result.content, self.limits
+        if self.is_closed or not isinstance(content, str) or len(content) <= limits.result_bytes // 4:
+            return result
+        with hub_work():
+            data = await asyncio.to_thread(utf8, self.agent, content)  # 32 MiB would block the loop for too long
+        if len(data) <= limits.result_bytes or self.is_closed:
+            return result
+        if len(data) > limits.file_bytes:
+            limit = size_text(limits.file_bytes)
+            raise AgentError(f"agent {self.agent} gave a tool's result of more than {limit}", "answer_too_long")
+        name = "tool-result.txt"[: limits.file_name_length]
+        file_id = await self.shelf.keep(name, "text/plain; charset=utf-8", data)
+        end = min(limits.result_start_bytes, limits.result_bytes)
+        beginning = data[:end].decode(errors="ignore")  # all code points that fit
+        return attrs.evolve(result, content=cut(content, len(beginning)), fileId=file_id, size=len(data))
+
+    def copy_question(self, question: Interrupt) -> Interrupt:
+        """Return a copy of a question as the log holds it, with a new id. Does not log it."""
+        body, _ = self._copy(attrs.evolve(question, id=self.new_id("i")))
+        return cast(Interrupt, body)
+
+    def _copy(self, event: Body) -> tuple[Body, int]:
+        """Return a copy of an event that the log can hold, and its bytes, which count for the run's limit."""
+        try:
+            # The agent may change its object later, and one value that the log cannot hold would fail a commit that
+            # carries other sessions, too.
+            data = orjson.dumps(attrs.asdict(event))
+            body = msgspec.convert(orjson.loads(data), type(event))
+        except (TypeError, RecursionError, msgspec.ValidationError) as error:
+            raise AgentError(f"agent {self.agent} gave a bad {event.type}: {error}", "agent_bad_output") from None
+        self._count_bytes(len(data))
+        if not isinstance(body, ToolCallResult):  # _shorten() has stored a large one as a file
+            self._check_size(len(data), event.type)
+        return body, len(data)
+
+    # --- limits -----------------------------------------------------------------------------------------------------
+
+    def _count_bytes(self, size: int) -> None:
+        self._total_bytes += size
+        if self._total_bytes > self.limits.run_bytes:
+            raise self._make_limit_error()
+
+    def _make_limit_error(self) -> AgentError:
+        return said_too_much(self.agent, self.limits.run_bytes)
+
+    def _check_size(self, size: int, kind: str) -> None:
+        if size > self.limits.content_bytes:
+            limit = size_text(self.limits.content_bytes)
+            raise AgentError(f"agent {self.agent} gave a {kind} of more than {limit}", "answer_too_long")
+
+    # --- end of a message -------------------------------------------------------------------------------------------
+
+    def end_stream(self) -> None:
+        """End the message that streams and its reasoning: another event of the run follows."""
+        self._reasoning_id = ""
+        self._store_message()
+
+    def restore(self, messages: Iterable[WholeMessage]) -> None:
+        """Take over the messages that the run wrote in an earlier process, in order, for the history."""
+        for message in messages:
+            self.message_id = message.messageId
+            self.messages.append(self._make_message(message.content, message.parts))
+
+    def end(self) -> str:
+        """End the last message and close; return the id of that message."""
+        last_id = self.message_id if self._pieces or not self.messages else self.messages[-1].messageId
+        self._store_message()
+        self.close()
+        return last_id
+
+    def make_history(self, reason: StopReason, error: Fault | None) -> tuple[HistoryMessage, ...]:
+        """Return the messages for the history.
+
+        Unless *reason* is `end_turn`, the last message has *reason* and *error*; without any text it is empty.
+        """
+        if reason == "end_turn":
+            return tuple(self.messages)
+        *rest, last = self.messages or [self._make_message("")]
+        return (*rest, attrs.evolve(last, stopReason=reason, error=error))
+
+    def close(self) -> None:
+        """Drop all later output."""
+        self.is_closed = True
+        self._wake()
+
+    def _store_message(self) -> None:
+        if self._pieces:
+            self.messages.append(self._make_message("".join(self._pieces)))
+            self._pieces, self._offset = [], 0
+            self.message_id = self.new_id("m")
+
+    def _make_message(self, content: str, parts: Plain | None = None) -> HistoryMessage:
+        return HistoryMessage(
+            messageId=self.message_id,
+            role="assistant",
+            content=content,
+            agentId=self.agent,
+            runId=self.run,
+            author=None,
+            parts=parts,
+            userMessageId=self.user_message_id,
+        )
