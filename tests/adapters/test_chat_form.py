@@ -15,7 +15,7 @@ from hub.errors import AgentError
 from hub.hosting.contract import Finish
 
 GOOD = stream(chunk("yes", "stop"), "[DONE]", size=99)
-ALL = {"max_tokens": 9, "temperature": 0.5, "frequency_penalty": 0.1}
+ALL: dict[str, Any] = {"max_tokens": 9, "temperature": 0.5, "frequency_penalty": 0.1}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -14,7 +15,7 @@ adapter = "openai_chat"
 base_url = "{url}"
 timeout = 100000.0
 """
-DELTAS = {
+DELTAS: dict[str, dict[str, Any]] = {
     "reasoning": {"reasoning_content": "Hm. "},
     "tool_call_args": {"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "f", "arguments": "[1,"}}]},
 }

@@ -14,9 +14,10 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.documents import ROOT
 from support.hub import Hub
 from support.proxy import Proxy
-from support.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, ROOT, UP, terminal
+from support.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, terminal
 from support.waiting import PATIENCE
 
 from hub.cli import questions

@@ -62,7 +62,8 @@ class Driver:
 
     async def until(self, said: str, **wanted: Any) -> dict[str, Any]:
         """Return the first of what was said, and not returned before, that is wanted; reads on where there is none."""
-        for at, line in enumerate(self.said):
+        line: dict[str, Any]
+        for line in self.said:
             if line["said"] == said and not line.get("seen") and wanted.items() <= line.items():
                 line["seen"] = True
                 return line

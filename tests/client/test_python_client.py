@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,8 @@ async def test_one_answer_is_stopped_and_no_other(hub: Hub, tmp_path: Path) -> N
         session = await client.session("s1", agent="gated")
         one, two = session.chat(never), session.chat(never, if_busy="parallel")
         assert one.accepted is None
-        assert await one.cancel() == (one.accepted and one.accepted.runId,)
+        cancelled = await one.cancel()
+        assert one.accepted is not None and cancelled == (one.accepted.runId,)
         with pytest.raises(RunFailed, match="cancelled"):
             await one.text()
         assert await session.cancel() == (two.accepted and two.accepted.runId,)
@@ -433,7 +435,7 @@ async def test_closing_leaves_no_task_and_ends_every_iteration(hub: Hub, tmp_pat
     before = asyncio.all_tasks()
     client = await connect(address(hub.port)).__aenter__()
     session: Session = await client.session("s1", agent="gated")
-    readers = [session.events(), client.subscribe(agent="gated")]
+    readers: list[AsyncIterator[object]] = [session.events(), client.subscribe(agent="gated")]
     answer = session.chat(str(tmp_path / "never"))
     await anext(answer)
     await client.close()

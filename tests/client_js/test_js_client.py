@@ -486,7 +486,7 @@ async def test_a_close_code_that_allows_it_brings_the_client_back(network: Netwo
 async def test_a_hole_is_asked_for(network: Network) -> None:
     """The middle of a text is missing, then an event that never comes: the client asks once for each, and goes on."""
     asked: list[int] = []
-    log = [
+    log: list[dict[str, Any]] = [
         dict(type="run_started", runId="r1", agentId="a", messageId="m1"),
         *(dict(type="stream", runId="r1", messageId="m1", content=f"{at}", offset=at) for at in range(4)),
         dict(type="run_finished", runId="r1", stopReason="end_turn"),
@@ -521,7 +521,7 @@ async def test_a_hole_is_asked_for(network: Network) -> None:
 async def test_a_joined_piece_gives_each_reader_what_is_new_to_it(network: Network) -> None:
     """The session stands amid a text, its chat at the beginning; the hub joins pieces across both places."""
     run = {"runId": "r1", "messageId": "m1", "agentId": "a"}
-    said = {
+    said: dict[int, list[tuple[int, dict[str, Any]]]] = {
         0: [
             (1, {"type": "user_message", "messageId": "m0"}),
             (2, {"type": "run_started", **run}),

@@ -153,7 +153,7 @@ async def test_a_cancel_stops_what_was_sent_before_it(hub: Hub, gate: Path) -> N
     run_ids = {(await answer(client, ref))["runId"] for ref in ("one", "two")}
     assert set((await answer(client, "cancel"))["runIds"]) == run_ids
     for run_id in run_ids:
-        end = await client.find(lambda f, run_id=run_id: f["type"] == "run_finished" and f["runId"] == run_id)
+        end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == run_id)
         assert end["stopReason"] == "cancelled"
 
 
@@ -172,7 +172,7 @@ async def test_a_cancel_that_is_done_at_once_holds_for_chats_that_wait(hub: Hub,
     reasons = {}
     for ref in ("slow s1", "before", "after"):
         accepted = await answer(client, ref)
-        end = await client.find(lambda f, a=accepted: f["type"] == "run_finished" and f["runId"] == a["runId"])
+        end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == accepted["runId"])
         reasons[ref] = (accepted["status"], end["stopReason"])
     assert reasons["slow s1"] == ("started", "cancelled")
     assert reasons["after"][1] == "end_turn"
@@ -358,7 +358,7 @@ async def test_what_a_client_sent_is_done_when_it_has_gone(hub: Hub, gate: Path,
     await client.send(type="ping")
     await client.until_type("pong")
     if way == "abort":
-        client.ws._writer.transport.abort()  # type: ignore[union-attr]
+        client.ws._writer.transport.abort()
     await client.close()
     await eventually(lambda: not hub.node.registry.connections)
     assert await said(hub, "s1") == [str(gate)]

@@ -10,7 +10,7 @@ from support.waiting import PATIENCE, eventually
 from hub.access.principal import LOCAL
 from hub.commands import table as commands
 from hub.ids import Key
-from hub.messages import Span
+from hub.messages import Cancel, Span
 
 
 async def post(hub: Hub, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -56,7 +56,7 @@ async def test_one_who_waits_for_a_message_that_is_queued_is_told_that_it_is_kep
     async with asyncio.timeout(PATIENCE):
         while await answered() != ["later "]:
             await asyncio.sleep(0.01)
-    await commands.cancel(hub.door, LOCAL, commands.Cancel(sessionId="s1"))
+    await commands.cancel(hub.door, LOCAL, Cancel(sessionId="s1"))
 
 
 async def test_an_answer_that_no_session_keeps_gets_its_time(hub: Hub) -> None:

@@ -93,7 +93,7 @@ ROWS: dict[str, Row] = {
 async def client_of(hub: Hub) -> ClientHandle:
     """Return the hub's own handle on a socket that is connected."""
     await hub.connect("?agentId=echo")
-    client = next(iter(hub.app[SOCKETS])).client
+    client = [*hub.app[SOCKETS]][0].client
     return client
 
 
@@ -157,7 +157,7 @@ async def test_one_who_may_not_is_told_so_on_its_socket(hub: Hub) -> None:
     """As an error that names its `ref`; the connection stays."""
     await hub.start()
     socket = await hub.connect("?agentId=echo")
-    client = next(iter(hub.app[SOCKETS])).client
+    client = [*hub.app[SOCKETS]][0].client
     client.principal = NOBODY
     await socket.send(type="chat", message="hello", sessionId="s1", ref="one")
     error = await socket.next()

@@ -3,6 +3,7 @@
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import attrs
 from playwright.async_api import Browser, expect
@@ -412,7 +413,7 @@ async def test_a_phone(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """Nothing is wider than the screen; the composer is in sight; sessions and agents are a touch away."""
     await started(hub)
     (tmp_path / "wide").write_text(WIDE)
-    phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
+    phone: dict[str, Any] = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
     async with visit(browser, hub.url, "?agent=says&session=s11", **phone) as tab:
         await expect(tab.page.get_by_role("main").get_by_role("button", name="echo ready")).to_be_visible()
         await tab.say(str(tmp_path / "wide"))
@@ -430,7 +431,7 @@ async def test_a_phone_with_many_agents_opens_at_its_beginning(hub: Hub, browser
     for number in range(12):
         hub.agent(f"more{number:02}.py", f"async def more{number:02}(message: str):\n    yield 'x'")
     await started(hub)
-    phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
+    phone: dict[str, Any] = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
     async with visit(browser, hub.url, "?agent=echo", **phone) as tab:
         agents = tab.page.get_by_role("main").locator(".agent")
         await expect(agents).to_have_count(16)

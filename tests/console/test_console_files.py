@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from multidict import CIMultiDictProxy
 from support.documents import rows
 from support.hub import Hub
 from support.node import CONSOLE, SCRIPTS, needs_node
@@ -16,7 +17,7 @@ from support.waiting import PATIENCE
 VENDOR = CONSOLE / "vendor"
 
 
-async def get(hub: Hub, path: str, **headers: str) -> tuple[int, str, "aiohttp.typedefs.LooseHeaders"]:
+async def get(hub: Hub, path: str, **headers: str) -> tuple[int, str, CIMultiDictProxy[str]]:
     async with aiohttp.ClientSession() as http, http.get(hub.url + path, headers=headers) as answer:
         return answer.status, await answer.text(), answer.headers
 
@@ -64,8 +65,14 @@ async def test_each_file_is_served_as_what_it_is(hub: Hub) -> None:
         assert headers["Content-Type"] == f"{kinds[path.suffix]}; charset=utf-8"
         assert headers["X-Content-Type-Options"] == "nosniff" and headers["Cache-Control"] == "no-cache"
         assert headers["Referrer-Policy"] == "no-referrer"
-    for path in ("/console/", "/console/vendor/README.md", "/console/%2e%2e/app.py", "/console/client.js", "/hello.js"):
-        assert (await get(hub, path))[0] == 404
+    for missing in (
+        "/console/",
+        "/console/vendor/README.md",
+        "/console/%2e%2e/app.py",
+        "/console/client.js",
+        "/hello.js",
+    ):
+        assert (await get(hub, missing))[0] == 404
     status, icon, headers = await get(hub, "/favicon.ico")
     assert (status, headers["Content-Type"]) == (200, "image/svg+xml; charset=utf-8") and icon.startswith("<svg")
 

@@ -11,7 +11,16 @@ from support.hub import Hub
 from support.payloads import PAYLOADS
 
 from hub.ids import Key
-from hub.messages import Author, Message, RunFinished, RunStarted, ToolCallEnd, ToolCallStart, UserMessage, WholeMessage
+from hub.messages import (
+    Author,
+    HistoryMessage,
+    RunFinished,
+    RunStarted,
+    ToolCallEnd,
+    ToolCallStart,
+    UserMessage,
+    WholeMessage,
+)
 from hub.sessions.outbox import PendingEvent, attach_future
 
 pytestmark = needs_browser
@@ -153,10 +162,10 @@ def kept(
     body: UserMessage | WholeMessage,
     agent: str | None = None,
     run: str | None = None,
-) -> Message:
+) -> HistoryMessage:
     author = None if run else LOCAL
     place: Any = {"messageId": body.messageId, "agentId": agent, "runId": run, "author": author}
-    return Message(role=role, content=body.content, **place)
+    return HistoryMessage(role=role, content=body.content, **place)
 
 
 async def test_what_an_agent_says_runs_nothing_and_fetches_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:

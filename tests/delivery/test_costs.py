@@ -176,7 +176,7 @@ async def test_a_token_costs_the_loop_a_bounded_number_of_calls(hub: Hub) -> Non
     hub.options["frames_per_second"] = 0
     await hub.start()
     await hub.door.upkeep.stop()
-    sys.modules["hubbub_agents.words"].done = lambda: hub.node.sessions[Key("s")].outbox.wait_until_empty()
+    setattr(sys.modules["hubbub_agents.words"], "done", lambda: hub.node.sessions[Key("s")].outbox.wait_until_empty())
     heard, calls = await spoken(hub, 1, "100 0")
     assert exact(heard, 100) == 101
     assert calls / 101 <= CALLS_PER_EVENT
@@ -187,7 +187,7 @@ async def test_a_fast_agent_is_merged(words: Hub) -> None:
     before = words.node.log.figures().commits
     heard, _ = await spoken(words, 3, "20000 0")
     assert exact(heard, 20_000) <= 20_000 / 20
-    assert words.node.log.figures().commits - before <= 20_000 / 20  # type: ignore[attr-defined]
+    assert words.node.log.figures().commits - before <= 20_000 / 20
 
 
 async def test_a_paced_token_is_one_frame_and_less_than_two_commits(words: Hub) -> None:
@@ -195,7 +195,7 @@ async def test_a_paced_token_is_one_frame_and_less_than_two_commits(words: Hub) 
     before = words.node.log.figures().commits
     heard, _ = await spoken(words, 1, "50 0.02")
     assert exact(heard, 50) <= 51
-    assert words.node.log.figures().commits - before <= 51 + 4  # type: ignore[attr-defined]
+    assert words.node.log.figures().commits - before <= 51 + 4
 
 
 async def test_an_answer_of_20000_tokens_is_joined_late_in_five_frames(hub: Hub) -> None:

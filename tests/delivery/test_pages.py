@@ -40,11 +40,11 @@ async def long(message: str):
 class Reads:
     """Every read of the log, as (session, after); each waits for *gate* before it reaches the log."""
 
-    read: Callable[[str, int, int, int | None], Awaitable[Sequence[Event]]]
+    read: Callable[[Key, int, int, int | None], Awaitable[Sequence[Event]]]
     seen: list[tuple[str, int]] = attrs.Factory(list)
     gate: asyncio.Event = attrs.Factory(asyncio.Event)
 
-    async def __call__(self, session_id: str, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
+    async def __call__(self, session_id: Key, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
         self.seen.append((session_id, after))
         await self.gate.wait()
         return await self.read(session_id, after, upto, rows)
@@ -52,7 +52,7 @@ class Reads:
 
 def watch(hub: Hub, gated: bool = False) -> Reads:
     reads = Reads(hub.node.log.events.read)
-    hub.node.log.events.read = reads  # type: ignore[method-assign]
+    hub.node.log.events.read = reads  # type: ignore[method-assign, assignment]
     if not gated:
         reads.gate.set()
     return reads

@@ -323,6 +323,7 @@ async def test_a_request_of_the_page_is_answered_as_the_page_says(hub: Hub, exam
     await hub.start()
     text = asked.text
     for before, made in ANSWERED:  # what the example needs is made by the one that shows how
+        assert before is not None and made is not None
         if (found := re.search(r'"fileId": "(\w+)"', made.text)) and f"/{found[1]}\n" in text:
             _, said = await request(hub, before.text)
             text = text.replace(found[1], json.loads(said)["fileId"])
@@ -362,7 +363,7 @@ async def test_every_route_is_on_the_page(hub: Hub) -> None:
     shown = {tuple(row[0].strip("`").split()) for row in rows(DOCS["api"])}
     base = "/api/v1"
     routes = {
-        (route.method, route.resource.canonical) for route in make_app(hub.node).router.routes() if route.resource
+        (route.method, route.resource.canonical) for route in make_app(hub.door).router.routes() if route.resource
     }
     mine = {(method, path.removeprefix(base)) for method, path in routes if path.startswith(base)}
     assert {pair for pair in mine if pair[0] in ("GET", "POST", "PATCH", "DELETE")} - {("GET", "/ws")} == {

@@ -91,7 +91,7 @@ def test_every_limit_is_on_the_protocol_page_with_its_value() -> None:
 def amount(text: str) -> float:
     number, _, unit = text.partition(" ")
     base, _, power = number.partition("^")
-    return float(base) ** float(power or 1) * UNITS.get(unit, 1)
+    return float(float(base) ** float(power or 1) * UNITS.get(unit, 1))
 
 
 def test_every_setting_is_on_the_start_page_with_its_default_variable_and_flag() -> None:

@@ -128,7 +128,7 @@ async def test_an_agent_gives_so_many_answers_on_all_ways(hub: Hub, way: Way) ->
         await holder.send(type="chat", agentId="caller", sessionId="holder", message="single go")
         await eventually(lambda: single.used_slots == 1)
         if way in CALLS:
-            waiting = asyncio.create_task(way(hub, http, "single"))  # type: ignore[arg-type]
+            waiting = asyncio.create_task(way(hub, http, "single"))
             await eventually(lambda: waits(hub))
         else:
             assert "busy" in await way(hub, http, "single")

@@ -88,7 +88,7 @@ def write(agents: Agents, name: str, text: str) -> Path:
 
 
 def a_run(message: str = "hi") -> Run:
-    def call(agent: str, message: str) -> Call:
+    def call(run: Run, agent: str, message: str) -> Call:
         raise AssertionError("nobody is called here")
 
     return Run(

@@ -292,7 +292,7 @@ async def test_files_have_a_limit_together(hub: Hub, limit: str, other: str) -> 
         ({"fork_bytes": 10}, ["def", "def "]),
     ],
 )
-async def test_a_fork_copies_the_newest_messages(hub: Hub, limit: dict[str, int], copied: list[str]) -> None:
+async def test_a_fork_copies_the_newest_messages(hub: Hub, limit: dict[str, Any], copied: list[str]) -> None:
     client = await begin(hub, **limit)
     for text in ("abc", "def"):
         end = await answer(client, "echo", text)
@@ -329,7 +329,7 @@ def largest(field: "attrs.Attribute[Any]") -> float:
 async def test_a_hub_works_with_every_limit_at_its_largest(hub: Hub) -> None:
     """Whatever is asked of it; what is nested so deep is kept, too."""
     hub.agent("asks.py", "async def asks(run):\n    yield str((await run.ask(str(len(run.history)))).payload)")
-    client = await begin(hub, **{field.name: largest(field) for field in attrs.fields(Limits)})
+    client = await begin(hub, **dict[str, Any]((field.name, largest(field)) for field in attrs.fields(Limits)))
     deep = {"a": nested(hub.limits.json_depth - 2)}
     end = await answer(client, "echo", "hello", metadata=deep)
     await client.send(type="regenerate", sessionId="s1", messageId=end["messageId"])
@@ -620,7 +620,7 @@ async def waits(message: str):
         ({"history_bytes": 1}, [], "w"),
     ],
 )
-async def test_a_history_has_a_limit(hub: Hub, limit: dict[str, int], told: list[str], known: str) -> None:
+async def test_a_history_has_a_limit(hub: Hub, limit: dict[str, Any], told: list[str], known: str) -> None:
     """For a client, and for an agent, to whom no message counts that waits or that it is answering."""
     hub.agent("remembers.py", REMEMBERS)
     hub.agent("waits.py", WAITS)
@@ -947,7 +947,7 @@ async def test_the_commands_of_so_many_sessions_are_done_beside_each_other(hub: 
     assert not {"fourth", "after it"} & {frame.get("ref") for frame in client.frames}
     slow_gate.touch()
     for ref in ("slow s1", "slow s2", "slow s3", "fourth"):
-        assert (await client.find(lambda frame, ref=ref: frame.get("ref") == ref))["type"] == "accepted"
+        assert (await client.find(lambda frame: frame.get("ref") == ref))["type"] == "accepted"
     await client.find(lambda frame: frame.get("ref") == "after it")
 
 
@@ -970,7 +970,7 @@ async def test_so_much_of_commands_waits(hub: Hub, slow_gate: Path, size: int, f
     slow_gate.touch()
     await outcome(client, "not read")
     for ref in (*range(fitting), "over"):
-        assert (await client.find(lambda frame, ref=ref: frame.get("ref") == ref))["type"] == "accepted"
+        assert (await client.find(lambda frame: frame.get("ref") == ref))["type"] == "accepted"
 
 
 @obeys("commands_per_second", "command_burst")
@@ -1005,7 +1005,7 @@ async def test_so_many_members_are_named(hub: Hub, most: int) -> None:
     """Where there are more, their number alone is told."""
     client = await begin(hub, presence_members=most, presence_seconds=0.01)
     for count in range(1, most + 2):
-        told = await client.find(lambda f, count=count: f["type"] == "presence" and f["count"] == count)
+        told = await client.find(lambda f: f["type"] == "presence" and f["count"] == count)
         assert len(told.get("members") or ()) == (count if count <= most else 0)
         other = await hub.connect(extended=True)
         await other.send(type="subscribe", sessionId="s1")
@@ -1056,7 +1056,7 @@ async def call_with(http: aiohttp.ClientSession, data: AsyncIterator[bytes]) -> 
 @pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
 async def test_an_answer_ends_in_time(hub: Hub, limit: str) -> None:
     """By each of the two alone."""
-    client = await begin(hub, **{"run_seconds": NEVER, "silence_seconds": NEVER, limit: 0.2})
+    client = await begin(hub, **dict[str, Any](run_seconds=NEVER, silence_seconds=NEVER) | {limit: 0.2})
     assert (await answer(client, "gated", str(hub.folder / "never")))["stopReason"] == "timeout"
 
 

@@ -158,7 +158,7 @@ async def test_an_answer_that_ends_while_the_history_is_read_is_in_it(hub: Hub, 
             await client.until_done()
         return messages
 
-    store.last_messages = slow  # type: ignore[method-assign]
+    store.last_messages = slow  # type: ignore[method-assign, assignment]
     await late.send(type="subscribe", sessionId="s1", **asks)
     kind = "subscribed" if "history" in asks else "reset"
     answer = await late.until_type(kind)
@@ -263,7 +263,7 @@ async def test_a_connection_hears_at_most_so_many_sessions(hub: Hub, over: int) 
     for number in range(3 + over):
         await client.send(type="subscribe", sessionId=f"s{number}", ref=number)
     for number in range(3 + over):
-        answer = await client.find(lambda frame, number=number: frame.get("ref") == number)
+        answer = await client.find(lambda frame: frame.get("ref") == number)
         assert answer.get("code") == (None if number < 3 else "too_many_subscriptions")
     await client.send(type="ping")
     await client.until_type("pong")

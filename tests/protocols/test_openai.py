@@ -56,7 +56,7 @@ async def ends(message: str):
     yield "so"
     yield Finish(message, Usage(3, None))
 """
-HELLO = [{"role": "user", "content": "hello there"}]
+HELLO: list[Any] = [{"role": "user", "content": "hello there"}]
 
 
 @pytest.fixture
@@ -243,8 +243,8 @@ async def test_a_message_sent_again_with_its_key_is_said_once(client: AsyncOpenA
     for _ in range(2):
         answer: Any = await client.chat.completions.create(
             model="model",
-            messages=HELLO,  # type: ignore[arg-type]
-            stream=stream,  # type: ignore[arg-type]
+            messages=HELLO,
+            stream=stream,
             extra_headers={"X-Session-Id": "s1", "Idempotency-Key": "k1"},
         )
         if stream:
@@ -266,7 +266,7 @@ async def test_an_answer_that_is_not_kept_any_more_is_no_empty_one(
     await client.chat.completions.create(**asked)
     await expire(served.node, 2**60)
     with pytest.raises(openai.APIError, match="is not kept any more") as told:
-        answer = await client.chat.completions.create(stream=stream, **asked)
+        answer: Any = await client.chat.completions.create(stream=stream, **asked)
         async for _ in answer:
             pass
     assert told.value.code == "answer_gone"

@@ -38,12 +38,14 @@ MOST = 4096
 ANN = Author("u1", "Ann")
 # One byte, four bytes, and a character that takes six as JSON: each 5,000 times.
 TEXT = "".join(f"{n}\N{GRINNING FACE}\0" for n in range(5000))
-PARTS = (
+PARTS: tuple[dict[str, Any], ...] = (
     {"type": "text", "text": TEXT[:9000], "id": "p1"},
     {"type": "image", "source": {"type": "data", "value": "QUJD" * 5000, "mimeType": "image/png"}},
     *({"type": "text", "text": f"short {n}"} for n in range(300)),
 )
-HISTORY = tuple({"messageId": f"m{n}", "role": "user", "content": TEXT[: n * 40], "seq": n} for n in range(200))
+HISTORY: tuple[dict[str, Any], ...] = tuple(
+    {"messageId": f"m{n}", "role": "user", "content": TEXT[: n * 40], "seq": n} for n in range(200)
+)
 BODIES: list[Body] = [
     Chunk("m", TEXT, 7),
     Reasoning(messageId="m", delta=TEXT),
@@ -110,7 +112,7 @@ def test_a_long_whole_message_is_text_by_its_offset() -> None:
     assert all(TEXT[frame["offset"] :].startswith(frame["content"]) for frame in said)
 
 
-ENDED = {"stopReason": "error", "error": Fault("c", "m")}
+ENDED: dict[str, Any] = {"stopReason": "error", "error": Fault("c", "m")}
 
 
 @pytest.mark.parametrize(

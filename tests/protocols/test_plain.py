@@ -356,7 +356,7 @@ async def test_each_command_has_one_answer_with_its_ref(hub: Hub) -> None:
     for number, command in enumerate(commands):
         await client.send(**command, ref=number)
     for number in range(len(commands)):
-        await client.find(lambda frame, number=number: frame.get("ref") == number)
+        await client.find(lambda frame: frame.get("ref") == number)
     answers = {frame["ref"]: frame["type"] for frame in client.frames if "ref" in frame}
     kinds = ["pong", "subscribed", "error", "subscribed", "accepted", "error", "error", "ok", "error"]
     assert [answers[number] for number in range(len(commands))] == kinds

@@ -119,7 +119,7 @@ def seen_appends(hub: Hub) -> list[list[str]]:
         seen.append([entry.body.type for entry in given.events])
         whole(given, done)
 
-    hub.node.log.events.append = append  # type: ignore[method-assign]
+    hub.node.log.events.append = append  # type: ignore[method-assign, assignment]
     return seen
 
 
@@ -335,7 +335,7 @@ async def test_no_answer_is_taken_while_the_log_fails(hub: Hub) -> None:
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client, "beside")
     held, outbox = Held(hub), hub.node.sessions[Key("s1")].outbox
-    held.log.append = lambda _, done: done(StorageUnavailable("disk full"))  # type: ignore[method-assign]
+    held.log.append = lambda _, done: done(StorageUnavailable("disk full"))  # type: ignore[method-assign, assignment]
     async with asyncio.timeout(PATIENCE):
         while outbox.state is not OutboxState.BACKING_OFF:
             await asyncio.sleep(0.001)
@@ -548,7 +548,7 @@ async def test_one_who_fails_at_what_the_log_says_takes_nobody_along(hub: Hub, r
 
     held = Held(hub)
     items = [
-        PendingEvent(None, None, UserMessage(messageId=f"m{n}", author=ANN, content="hello"), is_refusable=True)
+        PendingEvent(None, None, UserMessage(messageId=f"m{n}", author=ANN.author, content="hello"), is_refusable=True)
         for n in range(2)
     ]
     waits = [attach_future(items[0], fails), attach_future(items[1])]
@@ -556,7 +556,7 @@ async def test_one_who_fails_at_what_the_log_says_takes_nobody_along(hub: Hub, r
     held.let_go(refuse)
     told = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), PATIENCE)
     assert [isinstance(seq, StorageUnavailable) for seq in told] == [refuse, refuse]
-    later = PendingEvent(None, None, UserMessage(messageId="m2", author=ANN, content="later"))
+    later = PendingEvent(None, None, UserMessage(messageId="m2", author=ANN.author, content="later"))
     kept = attach_future(later)
     outbox.put(later)
     assert await asyncio.wait_for(kept, PATIENCE)

@@ -65,7 +65,7 @@ HELD: list[asyncio.Event] = []
 
 
 def is_gone(frame: dict[str, Any]) -> bool:
-    return frame["type"] == "error" and frame["code"] == "session_deleted"
+    return bool(frame["type"] == "error" and frame["code"] == "session_deleted")
 
 
 def hold(hub: Hub, store: str, name: str) -> asyncio.Event:
@@ -217,7 +217,7 @@ async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanw
         await gate.wait()
         return listed
 
-    hub.node.log.sessions.list = listed  # type: ignore[method-assign]
+    hub.node.log.sessions.list = listed  # type: ignore[method-assign, assignment]
     clearing = asyncio.create_task(post(http, "sessions/clear", {"before": before}))
     await asyncio.wait_for(looked.wait(), PATIENCE)
     while (await hub.node.log.sessions.last_messages(Key("s2"), 1, MiB))[0].ts < before:
@@ -427,12 +427,12 @@ async def test_retention_as_a_session_is_made_anew_spares_the_new_one(hub: Hub, 
     listener = await hub.connect("?sessionId=s1")  # it is in memory
     gate, expire = asyncio.Event(), hub.node.log.events.expire
 
-    async def held(before: int, most: int) -> dict[str, int]:
+    async def held(before: int, most: int) -> dict[Key, int]:
         floors = await expire(before, most)
         await gate.wait()
         return floors
 
-    hub.node.log.events.expire = held  # type: ignore[method-assign]
+    hub.node.log.events.expire = held  # type: ignore[method-assign, assignment]
     expiring = asyncio.create_task(upkeep.expire(hub.node, 2**60))
     async with asyncio.timeout(PATIENCE):
         while (await get(http, "sessions/s1"))[1]["floor"] == 0:

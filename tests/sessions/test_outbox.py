@@ -49,7 +49,6 @@ class Speaker:
     def rest(self) -> None:
         self.rests += 1
 
-    @property
     def state(self) -> OutboxState:
         return self.outbox.state
 
@@ -197,20 +196,20 @@ def event(is_refusable: bool = False, run: str = "r") -> PendingEvent:
 async def test_an_event_goes_at_once_and_leaves_nothing_behind(log: SqliteLog, held: HeldLog) -> None:
     """IDLE, IN_FLIGHT, IDLE; whoever may let the session go is told."""
     run = Speaker(log, Pace(NEVER))
-    assert run.state is OutboxState.IDLE
+    assert run.state() is OutboxState.IDLE
     run.outbox.put(event())
-    assert run.state is OutboxState.IN_FLIGHT
+    assert run.state() is OutboxState.IN_FLIGHT
     assert await held.land() == ["run_finished"]
-    assert run.state is OutboxState.IDLE and run.outbox.is_empty and run.rests == 1
+    assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.rests == 1
 
 
 async def test_a_chunk_after_a_pause_goes_at_once(log: SqliteLog, held: HeldLog) -> None:
     """IDLE, IN_FLIGHT, IDLE; its run goes on, so nobody is told."""
     run = Speaker(log, Pace(NEVER))
     run.say("a")
-    assert run.state is OutboxState.IN_FLIGHT
+    assert run.state() is OutboxState.IN_FLIGHT
     assert await held.land() == ["a"]
-    assert run.state is OutboxState.IDLE and run.outbox.is_empty and run.rests == 0
+    assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.rests == 0
 
 
 async def test_a_chunk_in_the_frame_of_the_one_before_waits_for_an_event(log: SqliteLog, held: HeldLog) -> None:
@@ -219,9 +218,9 @@ async def test_a_chunk_in_the_frame_of_the_one_before_waits_for_an_event(log: Sq
     run.say("a")
     await held.land()
     run.say("b")
-    assert run.state is OutboxState.WAITING and not run.outbox.is_empty
+    assert run.state() is OutboxState.WAITING and not run.outbox.is_empty
     run.outbox.put(event())
-    assert run.state is OutboxState.IN_FLIGHT
+    assert run.state() is OutboxState.IN_FLIGHT
     assert await held.land() == ["b", "run_finished"]
 
 
@@ -235,9 +234,9 @@ async def test_a_chunk_that_waits_goes_at_the_end_of_its_frame(
     later = loop.call_later
     monkeypatch.setattr(loop, "call_later", lambda wait, *call: later(0 if wait > NEVER / 2 else wait, *call))
     run.say("b")
-    assert run.state is OutboxState.WAITING
+    assert run.state() is OutboxState.WAITING
     assert await held.land() == ["b"]
-    assert run.state is OutboxState.IDLE
+    assert run.state() is OutboxState.IDLE
 
 
 async def test_chunks_that_gathered_wait_for_their_frame(log: SqliteLog, held: HeldLog) -> None:
@@ -245,9 +244,9 @@ async def test_chunks_that_gathered_wait_for_their_frame(log: SqliteLog, held: H
     run = Speaker(log, Pace(NEVER))
     for piece in "abc":
         run.say(piece)
-    assert run.state is OutboxState.IN_FLIGHT
+    assert run.state() is OutboxState.IN_FLIGHT
     await held.land()
-    assert run.state is OutboxState.WAITING
+    assert run.state() is OutboxState.WAITING
 
 
 @pytest.mark.parametrize("frame", [0.0, NEVER])
@@ -259,9 +258,9 @@ async def test_what_gathered_goes_when_it_may(log: SqliteLog, held: HeldLog, fra
     if frame:
         run.outbox.put(event())
     await held.land()
-    assert run.state is OutboxState.IN_FLIGHT
+    assert run.state() is OutboxState.IN_FLIGHT
     assert await held.land() == (["bc", "run_finished"] if frame else ["bc"])
-    assert run.state is OutboxState.IDLE
+    assert run.state() is OutboxState.IDLE
 
 
 async def test_what_is_said_to_a_landing_goes_together(log: SqliteLog, held: HeldLog) -> None:
@@ -272,7 +271,7 @@ async def test_what_is_said_to_a_landing_goes_together(log: SqliteLog, held: Hel
     run.outbox.put(first, second)
     assert await held.land() == ["run_finished"] * 2
     assert await held.land() == ["run_finished"] * 2
-    assert run.state is OutboxState.IDLE and held.appends.empty()
+    assert run.state() is OutboxState.IDLE and held.appends.empty()
 
 
 async def test_an_append_that_is_refused_whole_leaves_nothing_behind(log: SqliteLog, held: HeldLog) -> None:
@@ -282,7 +281,7 @@ async def test_an_append_that_is_refused_whole_leaves_nothing_behind(log: Sqlite
     kept = attach_future(item)
     run.outbox.put(item)
     await held.fail()
-    assert run.state is OutboxState.IDLE and run.outbox.is_empty and run.rests == 1
+    assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.rests == 1
     with pytest.raises(StorageUnavailable):
         await kept
 
@@ -294,16 +293,16 @@ async def test_what_may_not_be_lost_is_tried_again(log: SqliteLog, held: HeldLog
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
             await held.fail()
-            assert run.state is OutboxState.BACKING_OFF and run.outbox.has_failed
+            assert run.state() is OutboxState.BACKING_OFF and run.outbox.has_failed
             run.say("b")
             append, done = await held.next()
-            assert run.state is OutboxState.RETRYING and run.outbox.has_failed
+            assert run.state() is OutboxState.RETRYING and run.outbox.has_failed
             held.appends.put_nowait((append, done))
     assert [line["event"] for line in logs] == ["the log cannot be written; events wait in memory for a retry"]
     assert await held.land() == ["a"]
     assert not run.outbox.has_failed
     assert await held.land() == ["bb"]
-    assert run.state is OutboxState.IDLE and run.outbox.is_empty
+    assert run.state() is OutboxState.IDLE and run.outbox.is_empty
 
 
 @pytest.mark.parametrize("follows", [OutboxState.WAITING, OutboxState.IN_FLIGHT])
@@ -315,13 +314,13 @@ async def test_a_try_that_succeeds_goes_on_with_what_gathered(
     run.say("a")
     await held.fail()
     append, done = await held.next()
-    assert run.state is OutboxState.RETRYING
+    assert run.state() is OutboxState.RETRYING
     held.appends.put_nowait((append, done))
     run.say("b")
     if follows is OutboxState.IN_FLIGHT:
         run.outbox.put(event())
     assert await held.land() == ["a"]
-    assert run.state is follows and not run.outbox.has_failed
+    assert run.state() is follows and not run.outbox.has_failed
 
 
 async def test_a_failure_of_which_all_is_forgotten_leaves_nothing_behind(log: SqliteLog, held: HeldLog) -> None:
@@ -329,12 +328,12 @@ async def test_a_failure_of_which_all_is_forgotten_leaves_nothing_behind(log: Sq
     run = Speaker(log, Pace(NEVER), retry_seconds=0.05)
     run.outbox.put(event())
     await held.fail()
-    assert run.state is OutboxState.BACKING_OFF
+    assert run.state() is OutboxState.BACKING_OFF
     run.outbox.drop_run("r")
     async with asyncio.timeout(PATIENCE):
         while run.rests == 0:
             await asyncio.sleep(0)
-    assert run.state is OutboxState.IDLE and held.appends.empty()
+    assert run.state() is OutboxState.IDLE and held.appends.empty()
 
 
 TIMED = (OutboxState.WAITING, OutboxState.BACKING_OFF)
@@ -363,15 +362,15 @@ async def test_an_outbox_that_is_closed_tries_nothing_any_more(
         if state is OutboxState.RETRYING:
             held.appends.put_nowait(await held.next())
             run.outbox.put(event())
-    assert run.state is state
+    assert run.state() is state
     timers = pending_timers()
     run.outbox.close()
-    assert run.state is OutboxState.CLOSED and pending_timers() == timers - (state in TIMED)
+    assert run.state() is OutboxState.CLOSED and pending_timers() == timers - (state in TIMED)
     if state in (OutboxState.IN_FLIGHT, OutboxState.RETRYING):
         assert await held.land() == ["run_finished"]
     run.say("c")
     run.outbox.put(event())
-    assert run.state is OutboxState.CLOSED and held.appends.empty() and pending_timers() == timers - (state in TIMED)
+    assert run.state() is OutboxState.CLOSED and held.appends.empty() and pending_timers() == timers - (state in TIMED)
 
 
 async def test_one_who_waits_for_a_log_is_told_that_it_is_closed(log: SqliteLog, held: HeldLog) -> None:

@@ -92,7 +92,8 @@ async def history(hub: Hub, session: str = "s1") -> list[str]:
 
 
 async def logged(hub: Hub, session: str = "s1") -> list[Any]:
-    events, cursor = [], 0
+    events: list[Any] = []
+    cursor = 0
     while page := await hub.node.log.events.read(Key(session), cursor, 10**6):
         events += page
         cursor = page[-1].seq
@@ -105,7 +106,8 @@ async def kinds(hub: Hub, session: str = "s1") -> list[str]:
 
 def sound(events: list[Any]) -> bool:
     """Tell whether seq is dense, each run ends once and says no more, and each removal is of what was there."""
-    said, over = set(), set()
+    said: set[str] = set()
+    over: set[str] = set()
     for event in events:
         assert event.runId not in over
         if event.body.type == "run_finished":
@@ -446,7 +448,7 @@ async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_
         await gate.wait()
         return await trail(*asked)
 
-    hub.node.log.sessions.trail = held  # type: ignore[method-assign]
+    hub.node.log.sessions.trail = held  # type: ignore[method-assign, assignment]
     await hub.node.log.sessions.make(Key("f1"))
     async with hub.node.use(Key("f1")) as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         editor, forker = await hub.connect(extended=True), await hub.connect(extended=True)
@@ -556,7 +558,7 @@ async def test_a_run_that_ends_while_the_history_is_read_is_taken_back_too(hub: 
                 await asyncio.sleep(0)
         return found
 
-    store.trail = slow  # type: ignore[method-assign]
+    store.trail = slow  # type: ignore[method-assign, assignment]
     await client.send(type="edit", sessionId="s1", messageId=edited["messageId"], message="new", ref="e")
     await ended(client, (await outcome(client, "e"))["runId"])
     end = await ended(client, before["runId"])

@@ -413,7 +413,7 @@ async def test_a_history_that_cannot_be_read_is_no_fault_of_the_agent(hub: Hub) 
     async def fail(*_: Any) -> Any:
         raise StorageUnavailable("the log cannot be read now: try again")
 
-    hub.node.log.sessions.last_messages = fail  # type: ignore[method-assign]
+    hub.node.log.sessions.last_messages = fail  # type: ignore[method-assign, assignment]
     await client.send(type="chat", agentId="reads", sessionId="s1", message="x")
     error = await client.until_type("run_error")
     assert (error["code"], error["retryable"], error["retryAfterMs"]) == ("storage_unavailable", True, 1000)
@@ -475,11 +475,11 @@ async def test_an_agent_that_takes_the_message_alone_costs_no_read_of_the_histor
     await hub.start()
     read, reads = hub.node.log.sessions.last_messages, []
 
-    async def messages(session_id: str, *limits: Any) -> Any:
+    async def messages(session_id: Key, *limits: Any) -> Any:
         reads.append(session_id)
-        return await read(Key(session_id), *limits)
+        return await read(session_id, *limits)
 
-    hub.node.log.sessions.last_messages = messages  # type: ignore[method-assign]
+    hub.node.log.sessions.last_messages = messages  # type: ignore[method-assign, assignment]
     client = await hub.connect()
     for agent in ("echo", "looks"):
         await client.send(type="chat", agentId=agent, sessionId=agent, message="hello")

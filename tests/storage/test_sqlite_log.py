@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -35,6 +35,11 @@ from hub.storage.sqlite.writer import Writer, connect
 
 Listener = Callable[[str, Sequence[Event]], None]
 Opener = Callable[..., Awaitable[SqliteLog]]
+
+
+def queued(key: Key) -> RunRecord:
+    """Return the record of a run that waits."""
+    return RunRecord("r", key, "main", "queued", "m", "u", "h", Author("ann", "Ann"), 1)
 
 
 @pytest.fixture
@@ -229,7 +234,8 @@ async def test_room_is_made_only_while_nobody_else_writes(path: Path) -> None:
 
 async def test_what_is_told_is_kept_also_where_room_fails(opener: Opener, path: Path) -> None:
     """SQLite refuses to end the transaction in which room is made; what comes next must not go into it."""
-    log, refused = await opener(), []
+    log = await opener()
+    refused: list[Any] = []
 
     def allowed(action: int, what: str | None, *_: object) -> int:
         if what == "ROLLBACK" and not refused:
@@ -286,7 +292,8 @@ async def test_what_has_no_place_yet_is_found(opener: Opener, placed: int) -> No
     if rest := entries[max(placed, 1) :]:
         await put(log, Append(Key("s"), rest))
     said = "".join(f"{number}," for number in range(999))
-    assert await content(log, "s") == said and (await log.sessions.find(Key("s"))).seq == 1000
+    head = await log.sessions.find(Key("s"))
+    assert await content(log, "s") == said and head is not None and head.seq == 1000
     assert [event.seq for event in await log.events.read(Key("s"), 990, 995)] == [991, 992, 993, 994, 995]
     assert await log.events.message_before(Key("s"), "r", 1001) == ("m", said)
     await log.close()
@@ -333,7 +340,9 @@ async def test_a_file_of_the_first_schema_is_brought_up_to_date(opener: Opener, 
     assert await put(log, Append(Key("s"), [text("9,")])) == 9
     events = await log.events.read(Key("s"), 0, 99)
     events = [*events, *await log.events.read(Key("s"), events[-1].seq, 99)]
-    assert [(event.seq, event.body.content) for event in events] == [(seq, f"{seq},") for seq in range(3, 10)]
+    assert [(event.seq, cast(Chunk, event.body).content) for event in events] == [
+        (seq, f"{seq},") for seq in range(3, 10)
+    ]
 
 
 async def test_events_that_lay_one_by_one_are_brought_into_strips(opener: Opener, path: Path) -> None:
@@ -344,6 +353,7 @@ async def test_events_that_lay_one_by_one_are_brought_into_strips(opener: Opener
     sessions = [("s", "new", 0), ("t", "e", 2), (" 3", "old", 0)]
     db.executemany("INSERT INTO sessions (id, epoch, floor, created) VALUES (?, ?, ?, 0)", sessions)
     words = ["a\0b", '\u2028 "quoted" \\', "你好 🎉", ""]
+    events: list[tuple[Any, ...]]
     events = [("s", seq, seq, "stream", "main", "r", "m", seq, words[seq % 4]) for seq in range(1, 700)]
     events[4:4] = [("t", 3, 5, "run_started", "main", "r", "m", None, '{"messageId":"m","attempt":2}')]
     events[9:9] = [("s", 1, 9, "stream", "main", "r", "m", 0, "of the one before")]
@@ -427,7 +437,7 @@ async def test_records_alone_write_no_events(opener: Opener, path: Path) -> None
     await put(log, Append(Key("s"), [text("x")]))
     await log.events.expire(0, 2**60)
     for session in "st":
-        await put(log, Append(Key(session), [], saved=[RunRecord("r", Key(session), "main", "queued", *"muhi", 1)]))
+        await put(log, Append(Key(session), [], saved=[queued(Key(session))]))
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM loose").fetchone() == (0,)
     assert await put(log, Append(Key("t"), [text("y")], ended=["r"])) == 1
@@ -489,7 +499,7 @@ async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) ->
     await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
     await put(
         log,
-        Append(Key("s"), [text("old"), text("x" * 9)], saved=[RunRecord("r", Key("s"), "main", "queued", *"muhi", 1)]),
+        Append(Key("s"), [text("old"), text("x" * 9)], saved=[queued(Key("s"))]),
     )
     if placed:
         assert await log.events.expire(2**60, 0) == {"s": 1}
@@ -691,7 +701,7 @@ async def test_what_an_earlier_release_left_is_read_by_this_one(opener: Opener, 
         "INSERT INTO messages (session, id, seq, ts, role, content) VALUES ('s', ?, ?, 0, ?, 'x')",
         [*said, ("a0", 0, "assistant")],
     )
-    old = {"runId": "r", "sessionId": "s", "agentId": "main", "state": "queued", "messageId": "m"}
+    old: dict[str, Any] = {"runId": "r", "sessionId": "s", "agentId": "main", "state": "queued", "messageId": "m"}
     old |= {"userMessageId": "u3", "message": "x", "author": {"id": "ann", "name": "Ann"}, "after": 0}
     db.execute("INSERT INTO runs (session, id, after, record) VALUES ('s', 'r', 0, ?)", (json.dumps(old),))
     db.commit()

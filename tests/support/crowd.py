@@ -6,8 +6,8 @@ import socket
 from support.hub import Hub
 from support.sockets import opened
 
+from hub.delivery.channel import Channel
 from hub.delivery.connection import Connection
-from hub.delivery.registry import Channel
 from hub.ids import Key
 from hub.messages import Chunk, Event
 
@@ -25,5 +25,5 @@ async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
 
 
 def say(hub: Hub, channel: Channel, text: str) -> None:
-    said = Event("main", "r", Chunk("m", text, 0), "s1", channel.epoch, channel.head + 1)
+    said = Event("main", "r", Chunk("m", text, 0), "s1", channel.epoch or "", channel.head + 1)
     hub.node.fanout.deliver(channel, [said])

@@ -15,5 +15,5 @@ from hub.storage.sqlite import writer
 if __name__ == "__main__":
     folder = Path(os.environ["HUBBUB_TEST_DISK"])
     vfs.install(folder / "journal", folder / "control")
-    writer.CHECKPOINT_PAGES = 200
+    setattr(writer, "CHECKPOINT_PAGES", 200)
     main()

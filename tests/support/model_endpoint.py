@@ -114,7 +114,7 @@ async def hang_up(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-def no_calls(agent: str, message: str) -> Call:
+def no_calls(run: Run, agent: str, message: str) -> Call:
     raise AssertionError("the adapter calls no agent")
 
 

@@ -25,7 +25,10 @@ class Screen(pyte.HistoryScreen):
     def __init__(self, answer: Callable[[str], None]) -> None:
         self.title = ""
         super().__init__(90, 40, history=2000)
-        self.write_process_input = answer
+        self._answer = answer
+
+    def write_process_input(self, data: str) -> None:
+        self._answer(data)
 
 
 class Terminal:

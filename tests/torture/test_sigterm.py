@@ -23,7 +23,7 @@ from support.waiting import PATIENCE, eventually
 SESSIONS, CLIENTS, NEVER_READERS = 20, 5, 5  # 100 clients in all
 ROUNDS = 200 if LONG else 15
 # As in a real hub, but sooner: what does not end is aborted 0.6 s after the signal.
-LIMITS = {"limits_drain_seconds": 5, "limits_grace_seconds": 3.8, "limits_close_seconds": 0.3}
+LIMITS: dict[str, Any] = {"limits_drain_seconds": 5, "limits_grace_seconds": 3.8, "limits_close_seconds": 0.3}
 FLOOD = """
 import asyncio
 

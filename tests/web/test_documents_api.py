@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -151,7 +151,7 @@ async def test_every_command_event_and_notice_is_in_the_asyncapi_document(http: 
     """With its fields and its `type`, as something that is sent or heard."""
     document = await read(http, "/asyncapi.json")
     messages = document["components"]["messages"]
-    tables = {"command": COMMANDS, "event": BODIES, "notice": NOTICES}
+    tables: dict[str, Mapping[str, object]] = {"command": COMMANDS, "event": BODIES, "notice": NOTICES}
     for prefix, table in tables.items():
         assert {name.partition(".")[2] for name in messages if name.startswith(prefix + ".")} == table.keys()
         for name in table:
