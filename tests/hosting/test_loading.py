@@ -477,7 +477,7 @@ async def test_a_package_whose_adapter_cannot_be_imported_is_named(
     await agents.open()
     broken, good = agents.all()
     assert broken.error == f"a.toml: {NOTED_ENTRY} cannot be imported: {problem}; upgrade or remove the package"
-    assert broken.told == "a.toml: the adapter 'noted' cannot be used; `hubbub agents` says more"
+    assert broken.public_error == "a.toml: the adapter 'noted' cannot be used; `hubbub agents` says more"
     assert good.error is None and good.answer is not None
 
 
@@ -595,9 +595,9 @@ async def test_a_changed_adapter_is_left_when_its_last_answer_is_over(agents: Ag
     assert await agents.reload_changed() == ["a"]
     assert (agents.data / "old").read_text() == "entered\n"
     assert (agents.data / "newer").read_text() == "entered\n"
-    agents.freed(agent)  # one of two answers has ended
+    agents.close_if_idle(agent)  # one of two answers has ended
     agent.running_answers = 0
-    agents.freed(agent)
+    agents.close_if_idle(agent)
     await eventually(lambda: (agents.data / "old").read_text() == "entered\nleft\n")
     assert (agents.data / "newer").read_text() == "entered\n"
 
