@@ -455,7 +455,7 @@ def test_a_shell_command_on_the_page_is_there(block: Block, line: str) -> None:
 
 def test_the_query_on_the_page_reads_the_log(tmp_path: Path) -> None:
     """The history is a table, with these columns."""
-    (block,) = of_kind(DOCS["start"], "sql")
+    (block,) = of_kind(DOCS["operations"], "sql")
     database = sqlite3.connect(tmp_path / "hub.db")
     try:
         database.create_function("as_loose", -1, as_loose)

@@ -117,7 +117,7 @@ async def test_the_page_names_each_metric(hub: Hub) -> None:
     await hub.start()
     client = await hub.connect("?sessionId=s1")
     await chat(client, "echo", "hello")
-    table = {row[0]: row[1] for row in rows(DOCS["start"]) if row[0].startswith("`hubbub_")}
+    table = {row[0]: row[1] for row in rows(DOCS["operations"]) if row[0].startswith("`hubbub_")}
     async with aiohttp.ClientSession() as http:
         async with http.get(f"{hub.url}/metrics") as response:
             families = list(text_string_to_metric_families(await response.text()))
