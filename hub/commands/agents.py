@@ -23,7 +23,7 @@ class Report:
     error: str | None
 
 
-async def agents(hub: Hub, principal: Principal, span: Span) -> Slice[Hosted]:
+async def list_agents(hub: Hub, principal: Principal, span: Span) -> Slice[Hosted]:
     """Return hosted agents in the order of their ids; a broken one with its error. Raises BadQuery."""
     agents = sorted(hub.node.agents.all(), key=lambda agent: agent.id, reverse=span.order == "desc")
     if span.after is not None:
@@ -33,12 +33,12 @@ async def agents(hub: Hub, principal: Principal, span: Span) -> Slice[Hosted]:
     return Slice([_hosted(agent) for agent in some], write_place(some[-1].id) if others else None)
 
 
-async def agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:
+async def get_agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:
     """Return an agent, also a broken one; raises UnknownAgent."""
     return _hosted(hub.node.agents.find(agent_id))
 
 
-async def working_agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:
+async def get_working_agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:
     """Return an agent that can answer; raises UnknownAgent, AgentBroken."""
     return _hosted(hub.node.agents.get(agent_id))
 
@@ -66,7 +66,7 @@ async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str)
         return await broadcasting.broadcast(session, agent, message)
 
 
-async def inspect(hub: Hub, principal: Principal) -> tuple[Report, ...]:
+async def inspect_agents(hub: Hub, principal: Principal) -> tuple[Report, ...]:
     """Return every agent with the operator's words of its error.
 
     Where the hub is not started, the agents folder is loaded for this alone, and no adapter is entered; raises

@@ -59,7 +59,9 @@ def _open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | None:
     return session.asking(interrupt_id) if session is not None else None
 
 
-async def answer(hub: Hub, principal: Principal, session_id: str, replies: Sequence[Resume]) -> tuple[str, int]:
+async def answer_questions(
+    hub: Hub, principal: Principal, session_id: str, replies: Sequence[Resume]
+) -> tuple[str, int]:
     """Answer questions of one run; return the run's id, and the seq after which its client must read on.
 
     All are looked at before any is kept. The same answers may be sent again. A question that is closed may be

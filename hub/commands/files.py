@@ -68,7 +68,7 @@ async def _incoming(hub: Hub, key: Key, file_name: str, media_type: str) -> Asyn
         yield UploadWriter(hub, upload)
 
 
-async def file(hub: Hub, principal: Principal, file_id: str) -> ReadableFile:
+async def open_file(hub: Hub, principal: Principal, file_id: str) -> ReadableFile:
     """Return a file; raises UnknownFile, also for one of another tenant."""
     found = await hub.node.files.file(file_id)
     if tenant_of(found.key) != principal.tenant:

@@ -12,7 +12,7 @@ from hub.storage.records import Head, SessionQuery
 FAR = 10**15 - 1  # later than any seq or time
 
 
-async def sessions(
+async def list_sessions(
     hub: Hub, principal: Principal, span: Span, agent: str | None = None, since: int = 0, until: int = FAR
 ) -> Slice[Listed]:
     """Return sessions in the order of their last messages, as SessionStore.list() does; raises BadQuery."""
@@ -36,18 +36,18 @@ def readable(principal: Principal, agent: str | None, since: int, until: int) ->
     return SessionQuery(prefix=key_prefix(principal.tenant), readers=EVERYONE, agent=agent, since=since, until=until)
 
 
-async def session(hub: Hub, principal: Principal, session_id: str) -> SessionState:
+async def get_session(hub: Hub, principal: Principal, session_id: str) -> SessionState:
     """Return where a session stands, and what it is doing; raises UnknownSession."""
     return await state_of(hub, await head_of(hub, principal, session_id))
 
 
-async def messages(hub: Hub, principal: Principal, session_id: str, span: Span) -> Slice[HistoryMessage]:
+async def list_messages(hub: Hub, principal: Principal, session_id: str, span: Span) -> Slice[HistoryMessage]:
     """Return finished messages in their order; raises UnknownSession, BadQuery."""
     head = await head_of(hub, principal, session_id)
     return await hub.node.log.sessions.messages(head.key, span)
 
 
-async def events(hub: Hub, principal: Principal, session_id: str, after: int) -> EventPage:
+async def read_events(hub: Hub, principal: Principal, session_id: str, after: int) -> EventPage:
     """Return a page of a session's log: events after *after*, or after what is still kept."""
     head = await head_of(hub, principal, session_id)
     page = await hub.node.log.events.read(head.key, max(after, head.floor), head.seq)

@@ -33,7 +33,7 @@ class NodeFigures:
     worst_lag: float
 
 
-async def metrics(hub: Hub, principal: Principal) -> NodeFigures:
+async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
     """Return what the node does now, and what it has done since its start."""
     registry, log = hub.node.registry, hub.node.log.figures()
     connections, counts = list(registry.connections), registry.counts

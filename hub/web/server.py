@@ -146,7 +146,7 @@ async def _announce(hub: Hub, sockets: list[socket.socket], announce: Callable[[
     announce(f"Hubbub listens on   http://{settings.host}:{port}  (the console)")
     announce(f"                    ws://{settings.host}:{port}{BASE}/ws")
     announce(f"                    http://{settings.host}:{port}/docs  (what it can be asked)")
-    for agent in await commands.inspect(hub, OPERATOR):
+    for agent in await commands.inspect_agents(hub, OPERATOR):
         announce(f"  agent {agent.agentId:<13} {'broken: ' + agent.error if agent.error else agent.description}")
     announce(f"Data lies in        {settings.data.resolve()}")
     announce("Ctrl-C ends it.")

@@ -82,7 +82,7 @@ async def _accepted(request: web.Request) -> tuple[ClientHandle, Socket, Address
     hub, principal = request.app[HUB], principal_of(request)
     address, name = asked(request, Address), "plain"
     if "agentId" in request.match_info:  # /agents/{agentId}/ws
-        agent = await commands.working_agent(hub, principal, request.match_info["agentId"])
+        agent = await commands.get_working_agent(hub, principal, request.match_info["agentId"])
         address.agentId, name = agent.agentId, "hubbub.events"
     ws = _socket(hub.limits)
     await ws.prepare(request)

@@ -61,7 +61,9 @@ ROWS: dict[str, Row] = {
     "fork": Row("write", lambda client: (Fork(sessionId=SESSION, messageId=MESSAGE), client)),
     "cancel": Row("write", lambda client: (Cancel(sessionId=SESSION),), True),
     "resume": Row("write", lambda client: (Resume(sessionId=SESSION, interruptId="i", status="cancelled"),), True),
-    "answer": Row("write", lambda client: (SESSION, [Resume(sessionId="s1", interruptId="i", status="cancelled")])),
+    "answer_questions": Row(
+        "write", lambda client: (SESSION, [Resume(sessionId="s1", interruptId="i", status="cancelled")])
+    ),
     "typing": Row("write", lambda client: (Typing(sessionId=SESSION), client), True),
     "upload": Row("write", lambda client: (SESSION, "x.txt", "text/plain")),
     "create_session": Row("write", lambda client: ("s2",)),
@@ -72,20 +74,20 @@ ROWS: dict[str, Row] = {
     "unsubscribe": Row("read", lambda client: (Unsubscribe(sessionId=SESSION), client), True),
     "listen": Row("read", lambda client: (SESSION, client.opened), True),
     "follow": Row("read", lambda client: (SESSION, "r1", 0, open_for_run), True),
-    "sessions": Row("read", lambda client: (Span(9),), True),
-    "session": Row("read", lambda client: (SESSION,), True),
-    "messages": Row("read", lambda client: (SESSION, Span(9)), True),
-    "events": Row("read", lambda client: (SESSION, 0), True),
-    "file": Row("read", lambda client: ("f_1",), True),
-    "agents": Row("read", lambda client: (Span(9),), True),
-    "agent": Row("read", lambda client: ("echo",), True),
-    "working_agent": Row("read", lambda client: ("echo",), True),
+    "list_sessions": Row("read", lambda client: (Span(9),), True),
+    "get_session": Row("read", lambda client: (SESSION,), True),
+    "list_messages": Row("read", lambda client: (SESSION, Span(9)), True),
+    "read_events": Row("read", lambda client: (SESSION, 0), True),
+    "open_file": Row("read", lambda client: ("f_1",), True),
+    "list_agents": Row("read", lambda client: (Span(9),), True),
+    "get_agent": Row("read", lambda client: ("echo",), True),
+    "get_working_agent": Row("read", lambda client: ("echo",), True),
     "delete_session": Row("manage", lambda client: (SESSION,)),
     "clear_sessions": Row("manage", lambda client: ()),
     "reload_agent": Row("operate", lambda client: ("echo",)),
     "broadcast": Row("operate", lambda client: ("echo", "hello")),
-    "inspect": Row("operate", lambda client: (), True),
-    "metrics": Row("operate", lambda client: (), True),
+    "inspect_agents": Row("operate", lambda client: (), True),
+    "read_metrics": Row("operate", lambda client: (), True),
     "check_data": Row("operate", lambda client: (), True),
 }
 
@@ -118,7 +120,7 @@ async def test_one_who_may_do_nothing_is_refused_by_each_use_case(hub: Hub) -> N
             await commands.TABLE[name](hub.door, NOBODY, *row.arguments(client))
         assert (refusal.value.code, refusal.value.status, refusal.value.close) == ("denied", 403, 4507)
     assert not client.connection.subscriptions and not hub.node.sessions
-    assert await commands.sessions(hub.door, LOCAL, Span(9)) == Slice([])
+    assert await commands.list_sessions(hub.door, LOCAL, Span(9)) == Slice([])
 
 
 @pytest.mark.parametrize("name", ROWS)

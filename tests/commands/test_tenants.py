@@ -85,13 +85,13 @@ async def test_two_tenants_have_each_a_session_of_one_id(hub: Hub) -> None:
     assert await say(hub, LOCAL, "ours", clientMsgId="one") == "ours "
     assert await say(hub, ACME, "theirs", clientMsgId="one") == "theirs "
     for principal, words in ((LOCAL, "ours"), (ACME, "theirs")):
-        messages = (await commands.messages(hub.door, principal, "s1", Span(9))).rows
+        messages = (await commands.list_messages(hub.door, principal, "s1", Span(9))).rows
         assert [message.content for message in messages] == [words, f"{words} "]
-        listed = (await commands.sessions(hub.door, principal, Span(9))).rows
+        listed = (await commands.list_sessions(hub.door, principal, Span(9))).rows
         assert [one.sessionId for one in listed] == ["s1"]
-        page = await commands.events(hub.door, principal, "s1", 0)
+        page = await commands.read_events(hub.door, principal, "s1", 0)
         assert {event.sessionId for event in page.data} == {"s1"} and page.seq == len(page.data)
-        state = await commands.session(hub.door, principal, "s1")
+        state = await commands.get_session(hub.door, principal, "s1")
         assert state.sessionId == "s1" and state.epoch == listed[0].epoch == page.epoch
     with sqlite3.connect(hub.folder / "data" / "hub.db") as db:
         assert {key for (key,) in db.execute("SELECT id FROM sessions")} == {"s1", "acme/s1"}
@@ -105,9 +105,9 @@ async def test_what_one_tenant_does_reaches_no_other(hub: Hub) -> None:
     async with await commands.upload(hub.door, ACME, "s1", "x.txt", "text/plain") as incoming:
         await incoming.write(b"secret")
         kept = await incoming.keep()
-    assert kept.sessionId == "s1" and (await commands.file(hub.door, ACME, kept.fileId)).file.size == 6
+    assert kept.sessionId == "s1" and (await commands.open_file(hub.door, ACME, kept.fileId)).file.size == 6
     with pytest.raises(UnknownFile):
-        await commands.file(hub.door, LOCAL, kept.fileId)
+        await commands.open_file(hub.door, LOCAL, kept.fileId)
     resume = Resume(sessionId="s1", interruptId="i", status="cancelled")
     with pytest.raises(UnknownInterrupt, match="in session s1$"):
         await commands.resume(hub.door, ACME, resume)
@@ -115,8 +115,8 @@ async def test_what_one_tenant_does_reaches_no_other(hub: Hub) -> None:
         await commands.cancel(hub.door, ACME, Cancel(sessionId="s1"))
     assert (await commands.clear_sessions(hub.door, ACME)).deleted == 1
     with pytest.raises(UnknownSession, match="no session s1"):
-        await commands.session(hub.door, ACME, "s1")
-    assert (await commands.session(hub.door, LOCAL, "s1")).seq > 0
+        await commands.get_session(hub.door, ACME, "s1")
+    assert (await commands.get_session(hub.door, LOCAL, "s1")).seq > 0
     await commands.relabel(hub.door, LOCAL, "s1", {"title": "ours"})
     await commands.delete_session(hub.door, LOCAL, "s1")
 
@@ -139,12 +139,12 @@ async def test_a_listener_hears_its_own_tenant(hub: Hub) -> None:
         await commands.receive(bob.client, Subscribe(sessionId="s1"))
         await commands.receive(bob.client, Typing(sessionId="s1"))
         assert (await ann.until("typing"))["author"] == {"id": "ann", "name": "Ann"}
-        message, _ = (await commands.messages(hub.door, ACME, "s1", Span(9))).rows
+        message, _ = (await commands.list_messages(hub.door, ACME, "s1", Span(9))).rows
         await commands.receive(ann.client, Fork(sessionId="s1", messageId=message.messageId, newSessionId="s2"))
         await eventually(lambda: "acme/s2" in hub.node.sessions)
-        assert (await commands.session(hub.door, ACME, "s2")).sessionId == "s2"
+        assert (await commands.get_session(hub.door, ACME, "s2")).sessionId == "s2"
         with pytest.raises(UnknownSession):
-            await commands.session(hub.door, LOCAL, "s2")
+            await commands.get_session(hub.door, LOCAL, "s2")
 
 
 async def test_what_waits_in_a_session_of_a_tenant_goes_on_after_a_restart(hub: Hub) -> None:
@@ -157,22 +157,22 @@ async def test_what_waits_in_a_session_of_a_tenant_goes_on_after_a_restart(hub: 
     await hub.stop()
     await hub.start()
     await eventually(lambda: not hub.node.sessions)
-    messages = (await commands.messages(hub.door, ACME, "s1", Span(9))).rows
+    messages = (await commands.list_messages(hub.door, ACME, "s1", Span(9))).rows
     assert [message.content for message in messages][1:] == ["waited", "one ", "waited "]
     assert waiting.status == "queued" and messages[-1].runId == waiting.runId
-    assert await commands.sessions(hub.door, LOCAL, Span(9)) == Slice([])
+    assert await commands.list_sessions(hub.door, LOCAL, Span(9)) == Slice([])
 
 
 async def test_clearing_by_time_looks_at_the_sessions_of_the_tenant(hub: Hub) -> None:
     """Not at those of another one that have the same id, and are older."""
     await hub.start()
     await say(hub, LOCAL, "old")
-    *_, last = (await commands.messages(hub.door, LOCAL, "s1", Span(9))).rows
+    *_, last = (await commands.list_messages(hub.door, LOCAL, "s1", Span(9))).rows
     before = last.ts + 1
     await eventually(lambda: hub.node.seams.now() > before)
     await say(hub, ACME, "new")
     assert (await commands.clear_sessions(hub.door, ACME, ["s1"], before)).deleted == 0
-    assert (await commands.session(hub.door, ACME, "s1")).seq > 0
+    assert (await commands.get_session(hub.door, ACME, "s1")).seq > 0
     assert (await commands.clear_sessions(hub.door, LOCAL, None, before)).deleted == 1
     assert (await commands.clear_sessions(hub.door, ACME, None, before + 10**9)).deleted == 1
 
@@ -196,7 +196,7 @@ async def test_no_id_reaches_into_another_tenant(hub: Hub) -> None:
     await hub.start()
     await say(hub, ACME, "theirs")
     with pytest.raises(BadId):
-        await commands.messages(hub.door, LOCAL, "acme/s1", Span(9))
+        await commands.list_messages(hub.door, LOCAL, "acme/s1", Span(9))
     for tenant in ("", "acme/sub", "a b"):
         with pytest.raises(ValueError, match="the tenant .* is no id"):
             Principal(id="eve", name="Eve", tenant=tenant)

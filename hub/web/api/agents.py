@@ -24,13 +24,13 @@ class Broadcast(msgspec.Struct):
 async def listed(request: web.Request) -> web.Response:
     """List the hosted agents; a broken one with its error."""
     return listing(
-        await commands.agents(request.app[HUB], principal_of(request), span_of(request, asked(request, Paging)))
+        await commands.list_agents(request.app[HUB], principal_of(request), span_of(request, asked(request, Paging)))
     )
 
 
 async def shown(request: web.Request) -> web.Response:
     """Show an agent; a broken one with its error."""
-    return said(await commands.agent(request.app[HUB], principal_of(request), request.match_info["id"]))
+    return said(await commands.get_agent(request.app[HUB], principal_of(request), request.match_info["id"]))
 
 
 async def reloaded(request: web.Request) -> web.Response:

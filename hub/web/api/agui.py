@@ -39,14 +39,14 @@ class Resuming(msgspec.Struct, frozen=True):
 async def run(request: web.Request) -> web.StreamResponse:
     """Run an agent by AG-UI, or go on with a run whose stream was lost."""
     hub, principal = request.app[HUB], principal_of(request)
-    agent = await commands.working_agent(hub, principal, request.match_info["id"])
+    agent = await commands.get_working_agent(hub, principal, request.match_info["id"])
     given = await bodies.read(request, RunInput, limits_of(request).conversation_bytes)
     last = last_event(request)
     async with EventStream(request) as stream:
         listener = _Listener(stream, given)
         if given.resume:
             entries = [Resume(sessionId=given.threadId, **msgspec.structs.asdict(entry)) for entry in given.resume]
-            run_id, start = await commands.answer(hub, principal, given.threadId, entries)
+            run_id, start = await commands.answer_questions(hub, principal, given.threadId, entries)
             await commands.follow(hub, principal, given.threadId, run_id, start, listener.open, last)
         else:
             message, parts = read_message(given.messages, limits_of(request))

@@ -77,7 +77,7 @@ async def _next(request: web.Request, end: float) -> bytes:
 
 async def fetched(request: web.Request) -> web.StreamResponse:
     """Hand out a file, or the one range of it that is asked for."""
-    stored = await commands.file(request.app[HUB], principal_of(request), request.match_info["id"])
+    stored = await commands.open_file(request.app[HUB], principal_of(request), request.match_info["id"])
     file = stored.file
     headers = _headers(file)
     if any(tag.value in (file.digest, "*") for tag in request.if_none_match or ()):

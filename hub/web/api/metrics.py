@@ -63,5 +63,5 @@ class Figures(Collector):
 async def metrics(request: web.Request) -> web.Response:
     """Tell Prometheus what the hub does, in numbers."""
     registry = CollectorRegistry()
-    registry.register(Figures(await commands.metrics(request.app[HUB], principal_of(request))))
+    registry.register(Figures(await commands.read_metrics(request.app[HUB], principal_of(request))))
     return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

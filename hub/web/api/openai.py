@@ -58,7 +58,7 @@ def in_openai_form(handler: Handler) -> Handler:
 @in_openai_form
 async def models(request: web.Request) -> web.Response:
     """List the agents that work, as OpenAI lists models."""
-    hosted = await commands.agents(request.app[HUB], principal_of(request), Span(sys.maxsize))
+    hosted = await commands.list_agents(request.app[HUB], principal_of(request), Span(sys.maxsize))
     return web.json_response(mapping.models([agent.agentId for agent in hosted.rows if agent.status == "ok"]))
 
 

@@ -70,7 +70,7 @@ async def listed(request: web.Request) -> web.Response:
     want = asked(request, Listing)
     hub, principal, span = request.app[HUB], principal_of(request), span_of(request, want)
     return listing(
-        await commands.sessions(hub, principal, span, agent=want.agentId, since=want.since, until=want.until)
+        await commands.list_sessions(hub, principal, span, agent=want.agentId, since=want.since, until=want.until)
     )
 
 
@@ -86,7 +86,7 @@ async def made(request: web.Request) -> web.Response:
 
 async def shown(request: web.Request) -> web.Response:
     """Show where a session stands, and what it is doing."""
-    return said(await commands.session(request.app[HUB], principal_of(request), _session_id(request)))
+    return said(await commands.get_session(request.app[HUB], principal_of(request), _session_id(request)))
 
 
 async def labelled(request: web.Request) -> web.Response:
@@ -122,7 +122,7 @@ async def cleared(request: web.Request) -> web.Response:
 async def messages(request: web.Request) -> web.Response:
     """List the finished messages, by default the oldest first."""
     name, span = _session_id(request), span_of(request, asked(request, Paging))
-    return listing(await commands.messages(request.app[HUB], principal_of(request), name, span))
+    return listing(await commands.list_messages(request.app[HUB], principal_of(request), name, span))
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -133,7 +133,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     hub, principal, want = request.app[HUB], principal_of(request), asked(request, Cursor)
     name = _session_id(request)
     if not wants_stream(request):
-        page = await commands.events(hub, principal, name, want.afterSeq or 0)
+        page = await commands.read_events(hub, principal, name, want.afterSeq or 0)
         data = [event_fields(event) for event in page.data]
         place = {"epoch": page.epoch, "seq": page.seq, "floor": page.floor, "more": page.more}
         return web.json_response({"data": data, **place})
