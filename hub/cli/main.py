@@ -101,7 +101,7 @@ def _ask_offline(use_case: str, flags: dict[str, Any]) -> Any:
     from hub.commands.hub import open_hub
 
     async def answer() -> Any:
-        return await commands.TABLE[use_case](open_hub(settings), OPERATOR)
+        return await commands.USE_CASES[use_case](open_hub(settings), OPERATOR)
 
     try:
         return asyncio.run(answer())

@@ -98,11 +98,11 @@ read_metrics = UseCase(_metrics.read_metrics, "operate", while_draining=True)
 check_data = UseCase(_checking.check_data, "operate", while_draining=True)
 
 # All of the rows above, by name: none can be left out.
-TABLE: dict[str, UseCase[Any, Any]] = {name: row for name, row in globals().items() if isinstance(row, UseCase)}
+USE_CASES: dict[str, UseCase[Any, Any]] = {name: row for name, row in globals().items() if isinstance(row, UseCase)}
 
 # The use case of each command of a socket. Those that take the client answer it themselves, before the first event that
 # they let it hear; what the others return is the answer.
-TAKING_CLIENT: dict[type[Command], UseCase[Any, Any]] = {
+CLIENT_USE_CASES: dict[type[Command], UseCase[Any, Any]] = {
     Hello: hello,
     Chat: chat,
     Subscribe: subscribe,
@@ -112,14 +112,16 @@ TAKING_CLIENT: dict[type[Command], UseCase[Any, Any]] = {
     Fork: fork,
     Typing: typing,
 }
-RETURNING: dict[type[Command], UseCase[Any, Any]] = {Cancel: cancel, Resume: resume}
+NOTICE_USE_CASES: dict[type[Command], UseCase[Any, Any]] = {Cancel: cancel, Resume: resume}
 
 
 async def receive(client: ClientHandle, command: Command) -> object:
     """Carry out a command of a socket, and return what its use case does; it is answered before. Raises HubError."""
     kind = type(command)
-    if kind in TAKING_CLIENT:
-        return await TAKING_CLIENT[kind](client.hub, client.principal, command, client)
-    answer = Pong(ref=command.ref) if kind is Ping else await RETURNING[kind](client.hub, client.principal, command)
+    if kind in CLIENT_USE_CASES:
+        return await CLIENT_USE_CASES[kind](client.hub, client.principal, command, client)
+    answer = (
+        Pong(ref=command.ref) if kind is Ping else await NOTICE_USE_CASES[kind](client.hub, client.principal, command)
+    )
     client.answer(answer)
     return answer

@@ -101,14 +101,14 @@ async def client_of(hub: Hub) -> ClientHandle:
 
 def test_each_use_case_has_a_row_here() -> None:
     """A new one without a row fails; so does one whose action changed."""
-    assert {name: row.action for name, row in commands.TABLE.items()} == {n: row.action for n, row in ROWS.items()}
+    assert {name: row.action for name, row in commands.USE_CASES.items()} == {n: row.action for n, row in ROWS.items()}
 
 
 def test_each_command_of_a_socket_has_a_use_case() -> None:
     """All but `ping`, which concerns nobody."""
     known = {*commands.TAKING_CLIENT, *commands.RETURNING}
     assert known | {Ping} == set(COMMANDS.values())
-    assert {*commands.TAKING_CLIENT.values(), *commands.RETURNING.values()} <= {*commands.TABLE.values()}
+    assert {*commands.TAKING_CLIENT.values(), *commands.RETURNING.values()} <= {*commands.USE_CASES.values()}
 
 
 async def test_one_who_may_do_nothing_is_refused_by_each_use_case(hub: Hub) -> None:
@@ -117,7 +117,7 @@ async def test_one_who_may_do_nothing_is_refused_by_each_use_case(hub: Hub) -> N
     client = await client_of(hub)
     for name, row in ROWS.items():
         with pytest.raises(Denied, match=f"^Nobody may not {row.action} here") as refusal:
-            await commands.TABLE[name](hub.door, NOBODY, *row.arguments(client))
+            await commands.USE_CASES[name](hub.door, NOBODY, *row.arguments(client))
         assert (refusal.value.code, refusal.value.status, refusal.value.close) == ("denied", 403, 4507)
     assert not client.connection.subscriptions and not hub.node.sessions
     assert await commands.list_sessions(hub.door, LOCAL, Span(9)) == Slice([])
@@ -130,9 +130,9 @@ async def test_a_use_case_asks_for_its_own_action(hub: Hub, name: str) -> None:
     client, row = await client_of(hub), ROWS[name]
     all_but, alone = ALL - {row.action}, frozenset({row.action})
     with pytest.raises(Denied):
-        await commands.TABLE[name](hub.door, attrs.evolve(NOBODY, may=all_but), *row.arguments(client))
+        await commands.USE_CASES[name](hub.door, attrs.evolve(NOBODY, may=all_but), *row.arguments(client))
     try:
-        await commands.TABLE[name](hub.door, attrs.evolve(NOBODY, may=alone), *row.arguments(client))
+        await commands.USE_CASES[name](hub.door, attrs.evolve(NOBODY, may=alone), *row.arguments(client))
     except Denied:
         pytest.fail(f"{name} asks for more than {row.action}")
     except (HubError, Opened):
@@ -146,7 +146,7 @@ async def test_a_hub_that_goes_down_serves_what_changes_nothing(hub: Hub) -> Non
     hub.door.drain()
     for name, row in ROWS.items():
         try:
-            await commands.TABLE[name](hub.door, LOCAL, *row.arguments(client))
+            await commands.USE_CASES[name](hub.door, LOCAL, *row.arguments(client))
             is_refused = False
         except Draining:
             is_refused = True
