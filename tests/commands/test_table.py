@@ -106,9 +106,9 @@ def test_each_use_case_has_a_row_here() -> None:
 
 def test_each_command_of_a_socket_has_a_use_case() -> None:
     """All but `ping`, which concerns nobody."""
-    known = {*commands.TAKING_CLIENT, *commands.RETURNING}
+    known = {*commands.CLIENT_USE_CASES, *commands.NOTICE_USE_CASES}
     assert known | {Ping} == set(COMMANDS.values())
-    assert {*commands.TAKING_CLIENT.values(), *commands.RETURNING.values()} <= {*commands.USE_CASES.values()}
+    assert {*commands.CLIENT_USE_CASES.values(), *commands.NOTICE_USE_CASES.values()} <= {*commands.USE_CASES.values()}
 
 
 async def test_one_who_may_do_nothing_is_refused_by_each_use_case(hub: Hub) -> None:
