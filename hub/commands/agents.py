@@ -8,8 +8,8 @@ from hub.errors import BadId
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
 from hub.ids import bad_id, is_id
-from hub.messages import Hosted, Slice, Span, Told
-from hub.messages.lists import read_place, write_place
+from hub.messages import Hosted, Page, PageRequest, Told
+from hub.messages.lists import read_cursor, write_cursor
 from hub.node import upkeep
 from hub.sessions import broadcast as broadcasting
 
@@ -23,14 +23,14 @@ class Report:
     error: str | None
 
 
-async def list_agents(hub: Hub, principal: Principal, span: Span) -> Slice[Hosted]:
+async def list_agents(hub: Hub, principal: Principal, request: PageRequest) -> Page[Hosted]:
     """Return hosted agents in the order of their ids; a broken one with its error. Raises BadQuery."""
-    agents = sorted(hub.node.agents.all(), key=lambda agent: agent.id, reverse=span.order == "desc")
-    if span.after is not None:
-        (last,) = read_place(span.after, tuple[str])
-        agents = [agent for agent in agents if (agent.id < last if span.order == "desc" else agent.id > last)]
-    some, others = agents[: span.limit], agents[span.limit :]
-    return Slice([_hosted(agent) for agent in some], write_place(some[-1].id) if others else None)
+    agents = sorted(hub.node.agents.all(), key=lambda agent: agent.id, reverse=request.order == "desc")
+    if request.after is not None:
+        (last,) = read_cursor(request.after, tuple[str])
+        agents = [agent for agent in agents if (agent.id < last if request.order == "desc" else agent.id > last)]
+    page, others = agents[: request.limit], agents[request.limit :]
+    return Page([_hosted(agent) for agent in page], write_cursor(page[-1].id) if others else None)
 
 
 async def get_agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:

@@ -5,7 +5,7 @@ from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
 from hub.errors import UnknownSession
 from hub.ids import id_of, key_prefix
-from hub.messages import EventPage, HistoryMessage, Listed, SessionState, Slice, Span, State
+from hub.messages import EventPage, HistoryMessage, Listed, Page, PageRequest, SessionState, State
 from hub.storage.log import EVERYONE
 from hub.storage.records import Head, SessionQuery
 
@@ -13,10 +13,10 @@ FAR = 10**15 - 1  # later than any seq or time
 
 
 async def list_sessions(
-    hub: Hub, principal: Principal, span: Span, agent: str | None = None, since: int = 0, until: int = FAR
-) -> Slice[Listed]:
+    hub: Hub, principal: Principal, request: PageRequest, agent: str | None = None, since: int = 0, until: int = FAR
+) -> Page[Listed]:
     """Return sessions in the order of their last messages, as SessionStore.list() does; raises BadQuery."""
-    some = await hub.node.log.sessions.list(readable(principal, agent, since, until), span)
+    page = await hub.node.log.sessions.list(readable(principal, agent, since, until), request)
     rows = [
         Listed(
             sessionId=id_of(row.key),
@@ -26,9 +26,9 @@ async def list_sessions(
             title=row.title,
             metadata=row.metadata,
         )
-        for row in some.rows
+        for row in page.rows
     ]
-    return Slice(rows, some.next)
+    return Page(rows, page.next_cursor)
 
 
 def readable(principal: Principal, agent: str | None, since: int, until: int) -> SessionQuery:
@@ -41,10 +41,10 @@ async def get_session(hub: Hub, principal: Principal, session_id: str) -> Sessio
     return await state_of(hub, await head_of(hub, principal, session_id))
 
 
-async def list_messages(hub: Hub, principal: Principal, session_id: str, span: Span) -> Slice[HistoryMessage]:
+async def list_messages(hub: Hub, principal: Principal, session_id: str, request: PageRequest) -> Page[HistoryMessage]:
     """Return finished messages in their order; raises UnknownSession, BadQuery."""
     head = await head_of(hub, principal, session_id)
-    return await hub.node.log.sessions.messages(head.key, span)
+    return await hub.node.log.sessions.messages(head.key, request)
 
 
 async def read_events(hub: Hub, principal: Principal, session_id: str, after: int) -> EventPage:

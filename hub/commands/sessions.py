@@ -11,7 +11,7 @@ from hub.commands.hub import Hub
 from hub.errors import BadFrame, TooLarge
 from hub.ids import Key
 from hub.limits import size_text
-from hub.messages import Cleared, SessionState, Span
+from hub.messages import Cleared, PageRequest, SessionState
 from hub.node import deleting
 from hub.storage.records import SessionQuery
 
@@ -69,9 +69,9 @@ async def clear_sessions(
 async def _keys(hub: Hub, query: SessionQuery) -> list[Key]:
     """Return the keys of all sessions of a list, which is read slice by slice."""
     keys: list[Key] = []
-    span: Span | None = Span(SLICE)
-    while span is not None:
-        some = await hub.node.log.sessions.list(query, span)
-        keys += [row.key for row in some.rows]
-        span = Span(SLICE, some.next) if some.next is not None else None
+    request: PageRequest | None = PageRequest(SLICE)
+    while request is not None:
+        page = await hub.node.log.sessions.list(query, request)
+        keys += [row.key for row in page.rows]
+        request = PageRequest(SLICE, page.next_cursor) if page.next_cursor is not None else None
     return keys

@@ -46,7 +46,7 @@ from hub.messages.events import (
     WholeMessage,
 )
 from hub.messages.history import HistoryMessage
-from hub.messages.lists import Order, Slice, Span
+from hub.messages.lists import Order, Page, PageRequest
 from hub.messages.notices import (
     NOTICES,
     Accepted,
@@ -114,6 +114,8 @@ __all__ = [
     "Ok",
     "Order",
     "Outcome",
+    "Page",
+    "PageRequest",
     "Ping",
     "Pong",
     "Presence",
@@ -128,8 +130,6 @@ __all__ = [
     "RunFinished",
     "RunStarted",
     "SessionState",
-    "Slice",
-    "Span",
     "State",
     "StateDelta",
     "StateSnapshot",

@@ -1,4 +1,4 @@
-"""Lists, which are asked for and answered slice by slice."""
+"""The pages of a list, and the cursors between them."""
 
 import base64
 import binascii
@@ -11,13 +11,15 @@ import msgspec
 from hub.errors import BadQuery
 
 T = TypeVar("T")
-Place = TypeVar("Place")
 Order = Literal["asc", "desc"]
 
 
 @attrs.frozen
-class Span:
-    """Which slice of a list is wanted: *limit* rows in *order*, after the place that another slice gave as *next*."""
+class PageRequest:
+    """A request for one page: at most *limit* rows in *order*.
+
+    *after* is the `next_cursor` of the page before, or None for the first page.
+    """
 
     limit: int
     after: str | None = None
@@ -25,22 +27,22 @@ class Span:
 
 
 @attrs.frozen
-class Slice(Generic[T]):
-    """Some rows of a list in order; *next* is the place after which the others follow, None where there are none."""
+class Page(Generic[T]):
+    """Consecutive rows of a list, in order; on the last page, *next_cursor* is None."""
 
     rows: Sequence[T]
-    next: str | None = None
+    next_cursor: str | None = None
 
 
-def write_place(*place: Any) -> str:
-    """Return a place in a list as clients hand it back: opaque to them."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
+def write_cursor(*position: Any) -> str:
+    """Encode a position in a list as a cursor, which is opaque to clients."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
 
 
-def read_place(text: str, kind: type[Place]) -> Place:
-    """Return a place of the *kind* that write_place() was given; raises BadQuery for what no list gave."""
+def read_cursor(cursor: str, kind: type[T]) -> T:
+    """Return the position in a cursor of write_cursor(), as *kind*; raises BadQuery if the cursor is malformed."""
     try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
     except (ValueError, binascii.Error, msgspec.MsgspecError):
-        raise BadQuery("?after= is no place in this list: pass the `next` of the previous answer") from None
+        raise BadQuery("?after= is not a cursor of this list: pass the `next` of the previous answer") from None

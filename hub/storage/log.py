@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hub.ids import Key
-from hub.messages import Event, HistoryMessage, Slice, Span
+from hub.messages import Event, HistoryMessage, Page, PageRequest
 from hub.storage.records import (
     Append,
     Damage,
@@ -98,7 +98,7 @@ class SessionStore(ABC):
         """Return where the session stands, and whether it was made now, with a random epoch."""
 
     @abstractmethod
-    async def list(self, query: SessionQuery, span: Span) -> Slice[SessionRow]:
+    async def list(self, query: SessionQuery, request: PageRequest) -> Page[SessionRow]:
         """Return sessions in the order of their last messages; raises BadQuery for a place that no such list gave.
 
         It reads as many rows as it returns, however many sessions there are; but where *query* names an agent, also
@@ -135,7 +135,7 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    async def messages(self, key: Key, span: Span) -> Slice[HistoryMessage]:
+    async def messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
         """Return finished messages in their order; raises BadQuery for a place that no such list gave."""
 
 

@@ -17,7 +17,7 @@ from hub.commands import table as commands
 from hub.commands.queues import Queues
 from hub.ids import Key
 from hub.limits import KiB, Limits
-from hub.messages import Command, Span, Unsubscribe
+from hub.messages import Command, PageRequest, Unsubscribe
 from hub.protocols.extended import Extended
 from hub.web.websocket import close_all
 
@@ -70,7 +70,7 @@ async def rollback(client: Client, session: str) -> None:
 
 async def said(hub: Hub, session: str) -> list[str]:
     """Return what people said in a session, in the order of the log."""
-    messages = await commands.list_messages(hub.door, LOCAL, session, Span(99))
+    messages = await commands.list_messages(hub.door, LOCAL, session, PageRequest(99))
     return [message.content for message in messages.rows if message.role == "user"]
 
 
@@ -254,7 +254,7 @@ async def test_chats_beside_each_other_share_the_room_for_sessions(hub: Hub) -> 
         await client.send(type="chat", agentId="echo", sessionId=f"s{number}", message="x", ref=number)
     codes = [(await answer(client, number)).get("code") for number in range(5)]
     assert codes == [None, None, *["too_many_subscriptions"] * 3]
-    listed = await commands.list_sessions(hub.door, LOCAL, Span(9))
+    listed = await commands.list_sessions(hub.door, LOCAL, PageRequest(9))
     assert sorted(session.sessionId for session in listed.rows) == ["s0", "s1"]
 
 

@@ -10,7 +10,7 @@ from support.waiting import PATIENCE, eventually
 from hub.access.principal import LOCAL
 from hub.commands import table as commands
 from hub.ids import Key
-from hub.messages import Cancel, Span
+from hub.messages import Cancel, PageRequest
 
 
 async def post(hub: Hub, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -50,7 +50,7 @@ async def test_one_who_waits_for_a_message_that_is_queued_is_told_that_it_is_kep
     await hub.start()
 
     async def answered() -> list[str]:
-        messages = (await commands.list_messages(hub.door, LOCAL, "s1", Span(9))).rows
+        messages = (await commands.list_messages(hub.door, LOCAL, "s1", PageRequest(9))).rows
         return [message.content for message in messages if message.runId == first]
 
     async with asyncio.timeout(PATIENCE):

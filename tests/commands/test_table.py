@@ -18,11 +18,11 @@ from hub.messages import (
     Edit,
     Fork,
     Hello,
+    Page,
+    PageRequest,
     Ping,
     Regenerate,
     Resume,
-    Slice,
-    Span,
     Subscribe,
     Typing,
     Unsubscribe,
@@ -74,12 +74,12 @@ ROWS: dict[str, Row] = {
     "unsubscribe": Row("read", lambda client: (Unsubscribe(sessionId=SESSION), client), True),
     "listen": Row("read", lambda client: (SESSION, client.opened), True),
     "follow": Row("read", lambda client: (SESSION, "r1", 0, open_for_run), True),
-    "list_sessions": Row("read", lambda client: (Span(9),), True),
+    "list_sessions": Row("read", lambda client: (PageRequest(9),), True),
     "get_session": Row("read", lambda client: (SESSION,), True),
-    "list_messages": Row("read", lambda client: (SESSION, Span(9)), True),
+    "list_messages": Row("read", lambda client: (SESSION, PageRequest(9)), True),
     "read_events": Row("read", lambda client: (SESSION, 0), True),
     "open_file": Row("read", lambda client: ("f_1",), True),
-    "list_agents": Row("read", lambda client: (Span(9),), True),
+    "list_agents": Row("read", lambda client: (PageRequest(9),), True),
     "get_agent": Row("read", lambda client: ("echo",), True),
     "get_working_agent": Row("read", lambda client: ("echo",), True),
     "delete_session": Row("manage", lambda client: (SESSION,)),
@@ -120,7 +120,7 @@ async def test_one_who_may_do_nothing_is_refused_by_each_use_case(hub: Hub) -> N
             await commands.USE_CASES[name](hub.door, NOBODY, *row.arguments(client))
         assert (refusal.value.code, refusal.value.status, refusal.value.close) == ("denied", 403, 4507)
     assert not client.connection.subscriptions and not hub.node.sessions
-    assert await commands.list_sessions(hub.door, LOCAL, Span(9)) == Slice([])
+    assert await commands.list_sessions(hub.door, LOCAL, PageRequest(9)) == Page([])
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -16,7 +16,7 @@ from hub.commands import table as commands
 from hub.commands.client import ClientHandle, attach
 from hub.errors import BadId, NotRunning, UnknownFile, UnknownInterrupt, UnknownSession
 from hub.ids import Key, id_of, key_prefix, session_key, tenant_of
-from hub.messages import Cancel, Chat, Fork, Resume, Slice, Span, Subscribe, Typing
+from hub.messages import Cancel, Chat, Fork, Page, PageRequest, Resume, Subscribe, Typing
 from hub.protocols import open_protocol
 
 ACME = Principal(id="ann", name="Ann", tenant="acme", may=ALL)
@@ -85,9 +85,9 @@ async def test_two_tenants_have_each_a_session_of_one_id(hub: Hub) -> None:
     assert await say(hub, LOCAL, "ours", clientMsgId="one") == "ours "
     assert await say(hub, ACME, "theirs", clientMsgId="one") == "theirs "
     for principal, words in ((LOCAL, "ours"), (ACME, "theirs")):
-        messages = (await commands.list_messages(hub.door, principal, "s1", Span(9))).rows
+        messages = (await commands.list_messages(hub.door, principal, "s1", PageRequest(9))).rows
         assert [message.content for message in messages] == [words, f"{words} "]
-        listed = (await commands.list_sessions(hub.door, principal, Span(9))).rows
+        listed = (await commands.list_sessions(hub.door, principal, PageRequest(9))).rows
         assert [one.sessionId for one in listed] == ["s1"]
         page = await commands.read_events(hub.door, principal, "s1", 0)
         assert {event.sessionId for event in page.data} == {"s1"} and page.seq == len(page.data)
@@ -139,7 +139,7 @@ async def test_a_listener_hears_its_own_tenant(hub: Hub) -> None:
         await commands.receive(bob.client, Subscribe(sessionId="s1"))
         await commands.receive(bob.client, Typing(sessionId="s1"))
         assert (await ann.until("typing"))["author"] == {"id": "ann", "name": "Ann"}
-        message, _ = (await commands.list_messages(hub.door, ACME, "s1", Span(9))).rows
+        message, _ = (await commands.list_messages(hub.door, ACME, "s1", PageRequest(9))).rows
         await commands.receive(ann.client, Fork(sessionId="s1", messageId=message.messageId, newSessionId="s2"))
         await eventually(lambda: "acme/s2" in hub.node.sessions)
         assert (await commands.get_session(hub.door, ACME, "s2")).sessionId == "s2"
@@ -157,17 +157,17 @@ async def test_what_waits_in_a_session_of_a_tenant_goes_on_after_a_restart(hub: 
     await hub.stop()
     await hub.start()
     await eventually(lambda: not hub.node.sessions)
-    messages = (await commands.list_messages(hub.door, ACME, "s1", Span(9))).rows
+    messages = (await commands.list_messages(hub.door, ACME, "s1", PageRequest(9))).rows
     assert [message.content for message in messages][1:] == ["waited", "one ", "waited "]
     assert waiting.status == "queued" and messages[-1].runId == waiting.runId
-    assert await commands.list_sessions(hub.door, LOCAL, Span(9)) == Slice([])
+    assert await commands.list_sessions(hub.door, LOCAL, PageRequest(9)) == Page([])
 
 
 async def test_clearing_by_time_looks_at_the_sessions_of_the_tenant(hub: Hub) -> None:
     """Not at those of another one that have the same id, and are older."""
     await hub.start()
     await say(hub, LOCAL, "old")
-    *_, last = (await commands.list_messages(hub.door, LOCAL, "s1", Span(9))).rows
+    *_, last = (await commands.list_messages(hub.door, LOCAL, "s1", PageRequest(9))).rows
     before = last.ts + 1
     await eventually(lambda: hub.node.seams.now() > before)
     await say(hub, ACME, "new")
@@ -196,7 +196,7 @@ async def test_no_id_reaches_into_another_tenant(hub: Hub) -> None:
     await hub.start()
     await say(hub, ACME, "theirs")
     with pytest.raises(BadId):
-        await commands.list_messages(hub.door, LOCAL, "acme/s1", Span(9))
+        await commands.list_messages(hub.door, LOCAL, "acme/s1", PageRequest(9))
     for tenant in ("", "acme/sub", "a b"):
         with pytest.raises(ValueError, match="the tenant .* is no id"):
             Principal(id="eve", name="Eve", tenant=tenant)

@@ -25,11 +25,11 @@ from hub.messages import (
     HistoryMessage,
     MessageRemoved,
     Order,
+    Page,
+    PageRequest,
     RunError,
     RunFinished,
     RunStarted,
-    Slice,
-    Span,
     Usage,
     UserMessage,
     WholeMessage,
@@ -360,7 +360,7 @@ async def test_messages_come_back_whole(hub: Opened) -> None:
     assert (
         list(await hub.log.sessions.last_messages(Key("s"), 9, MiB))
         == whole
-        == list((await hub.log.sessions.messages(Key("s"), Span(9))).rows)
+        == list((await hub.log.sessions.messages(Key("s"), PageRequest(9))).rows)
         == [whole[0], *await hub.log.sessions.trail(Key("s"), "a", 1)]
     )
 
@@ -506,14 +506,14 @@ async def test_messages_come_by_the_slice(hub: Opened, order: Order, limit: int)
         )
     everything = list(await hub.log.sessions.last_messages(Key("s"), 9, MiB))
     rows: list[HistoryMessage] = []
-    span: Span | None = Span(limit, order=order)
-    while span is not None:
-        some = await hub.log.sessions.messages(Key("s"), span)
-        assert len(some.rows) == limit or some.next is None
-        rows += some.rows
-        span = Span(limit, some.next, order) if some.next is not None else None
+    request: PageRequest | None = PageRequest(limit, order=order)
+    while request is not None:
+        page = await hub.log.sessions.messages(Key("s"), request)
+        assert len(page.rows) == limit or page.next_cursor is None
+        rows += page.rows
+        request = PageRequest(limit, page.next_cursor, order) if page.next_cursor is not None else None
     assert len(everything) == 6 and rows == (everything if order == "asc" else everything[::-1])
-    assert await hub.log.sessions.messages(Key("nobody"), Span(9)) == Slice([])
+    assert await hub.log.sessions.messages(Key("nobody"), PageRequest(9)) == Page([])
 
 
 def record(run: str, **fields: Any) -> RunRecord:
@@ -863,12 +863,12 @@ async def test_a_list_goes_on_where_its_last_slice_ended(hub: Opened, order: Ord
 
 async def slices(hub: Opened, limit: int, order: Order, **query: Any) -> list[SessionRow]:
     rows: list[SessionRow] = []
-    span: Span | None = Span(limit, order=order)
-    while span is not None:
-        some = await hub.log.sessions.list(SessionQuery(**{"prefix": "", "readers": EVERYONE} | query), span)
-        assert len(some.rows) == limit or some.next is None
-        rows += some.rows
-        span = Span(limit, some.next, order) if some.next is not None else None
+    request: PageRequest | None = PageRequest(limit, order=order)
+    while request is not None:
+        page = await hub.log.sessions.list(SessionQuery(**{"prefix": "", "readers": EVERYONE} | query), request)
+        assert len(page.rows) == limit or page.next_cursor is None
+        rows += page.rows
+        request = PageRequest(limit, page.next_cursor, order) if page.next_cursor is not None else None
     return rows
 
 
@@ -884,9 +884,9 @@ HUGE = base64.urlsafe_b64encode(b"[%d, %d]" % (10**30, 10**30)).decode()
 async def test_a_place_that_no_list_gave_is_refused(hub: Opened, place: str) -> None:
     """By name, in both lists."""
     with pytest.raises(BadQuery, match="no place in this list"):
-        await hub.log.sessions.list(SessionQuery(prefix="", readers=EVERYONE), Span(9, place))
+        await hub.log.sessions.list(SessionQuery(prefix="", readers=EVERYONE), PageRequest(9, place))
     with pytest.raises(BadQuery, match="no place in this list"):
-        await hub.log.sessions.messages(Key("s"), Span(9, place))
+        await hub.log.sessions.messages(Key("s"), PageRequest(9, place))
 
 
 async def test_a_session_counts_its_messages(opener: Opener) -> None:
@@ -988,7 +988,7 @@ async def nothing_of(hub: Opened, session: str) -> None:
         list(await hub.log.events.read(Key(session), 0, 9)) == []
         and list(await hub.log.sessions.last_messages(Key(session), 9, MiB)) == []
     )
-    assert await hub.log.sessions.messages(Key(session), Span(9)) == Slice([])
+    assert await hub.log.sessions.messages(Key(session), PageRequest(9)) == Page([])
     assert (
         await hub.log.runs.chat(Key(session), "ann", "c1") is None
         and await hub.log.events.message_before(Key(session), "r", 5) is None

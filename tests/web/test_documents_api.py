@@ -240,7 +240,7 @@ async def test_events_over_http_fit_the_document(http: aiohttp.ClientSession) ->
     page = await read(http, "/api/v1/sessions/s1/events")
     checker(document, {"$ref": "#/components/schemas/EventPage"}).validate(page)
     messages = await read(http, "/api/v1/sessions/s1/messages")
-    checker(document, {"$ref": "#/components/schemas/Page_HistoryMessage_"}).validate(messages)
+    checker(document, {"$ref": "#/components/schemas/PageBody_HistoryMessage_"}).validate(messages)
     rare = {"message", "message_removed"}
     assert {event["type"] for event in page["data"]} == BODIES.keys() - rare
 

@@ -166,7 +166,7 @@ async def test_agents_come_by_the_slice(http: aiohttp.ClientSession) -> None:
 
 
 async def test_sessions_are_listed_the_newest_first(http: aiohttp.ClientSession) -> None:
-    """Slice by slice, by agent, by the time of their last message."""
+    """Page by page, by agent, by the time of their last message."""
     for name, agent in (("s1", "echo"), ("s2", "failing"), ("s3", "echo")):
         await post(http, f"sessions/{name}/chat?wait=true", {"agentId": agent, "message": "hello"})
     status, page = await get(http, "sessions?limit=2")

@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from hub.errors import LogDamaged
 from hub.ids import Key, id_of
-from hub.messages import Author, Fault, HistoryMessage, Slice, Span, StopReason
-from hub.messages.lists import read_place, write_place
+from hub.messages import Author, Fault, HistoryMessage, Page, PageRequest, StopReason
+from hub.messages.lists import read_cursor, write_cursor
 from hub.storage.log import SessionStore
 from hub.storage.records import FileRecord, Head, Label, SessionQuery, SessionRow
 from hub.storage.sqlite import strips
@@ -78,17 +78,17 @@ class SqliteSessions(SessionStore):
     async def make(self, key: Key) -> tuple[Head, bool]:
         return cast(tuple[Head, bool], await self.threads.submit(Make(key)))
 
-    async def list(self, query: SessionQuery, span: Span) -> Slice[SessionRow]:
+    async def list(self, query: SessionQuery, request: PageRequest) -> Page[SessionRow]:
         values: dict[str, Any] = {"prefix": query.prefix, "readers": orjson.dumps([*query.readers]).decode()}
-        values |= {"agent": query.agent, "since": query.since, "until": query.until, "limit": span.limit + 1}
-        ts, name = (query.until, "") if span.order == "desc" else (query.since, "")
-        if span.after is not None:
-            after = read_place(span.after, tuple[Integer, str])
-            ts, name = min((ts, name), after) if span.order == "desc" else max((ts, name), after)
+        values |= {"agent": query.agent, "since": query.since, "until": query.until, "limit": request.limit + 1}
+        ts, name = (query.until, "") if request.order == "desc" else (query.since, "")
+        if request.after is not None:
+            after = read_cursor(request.after, tuple[Integer, str])
+            ts, name = min((ts, name), after) if request.order == "desc" else max((ts, name), after)
         values |= {"ts": ts, "id": f"{query.prefix}{name}"}
-        found = await self.threads.ask(SESSIONS[span.order], values)
+        found = await self.threads.ask(SESSIONS[request.order], values)
         rows = [_to_row(*row) for row in found]
-        return _slice(rows, span.limit, lambda row: (row.ts, id_of(row.key)))
+        return _slice(rows, request.limit, lambda row: (row.ts, id_of(row.key)))
 
     async def label(self, key: Key) -> Label | None:
         row = await self.threads.ask(LABEL, {"session": key})
@@ -111,19 +111,19 @@ class SqliteSessions(SessionStore):
         values = {"session": key, "message": message_id, "most": most}
         return _to_messages(await self.threads.ask(TRAIL, values))
 
-    async def messages(self, key: Key, span: Span) -> Slice[HistoryMessage]:
-        seq, n = (0, 0) if span.order == "asc" else (MOST, MOST)
-        if span.after is not None:
-            seq, n = read_place(span.after, tuple[Integer, Integer])
-        values = {"session": key, "seq": seq, "n": n, "limit": span.limit + 1}
-        rows = await self.threads.ask(MESSAGES[span.order], values)
-        some = _slice(rows, span.limit, lambda row: (row[1][SEQ], row[0]))
-        return Slice(_to_messages([row for _, row in some.rows]), some.next)
+    async def messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
+        seq, n = (0, 0) if request.order == "asc" else (MOST, MOST)
+        if request.after is not None:
+            seq, n = read_cursor(request.after, tuple[Integer, Integer])
+        values = {"session": key, "seq": seq, "n": n, "limit": request.limit + 1}
+        rows = await self.threads.ask(MESSAGES[request.order], values)
+        page = _slice(rows, request.limit, lambda row: (row[1][SEQ], row[0]))
+        return Page(_to_messages([row for _, row in page.rows]), page.next_cursor)
 
 
-def _slice(rows: Sequence[Row], limit: int, place: Callable[[Row], tuple[Any, ...]]) -> Slice[Row]:
+def _slice(rows: Sequence[Row], limit: int, cursor: Callable[[Row], tuple[Any, ...]]) -> Page[Row]:
     """Return *limit* of the rows, of which one more was asked for."""
-    return Slice(rows[:limit], write_place(*place(rows[limit - 1])) if len(rows) > limit else None)
+    return Page(rows[:limit], write_cursor(*cursor(rows[limit - 1])) if len(rows) > limit else None)
 
 
 def _label(row: Sequence[Any]) -> tuple[str | None, dict[str, Any] | None]:

@@ -9,7 +9,7 @@ from hub.commands import table as commands
 from hub.errors import AgentBroken, Draining, SessionDeleted, StorageUnavailable, UnknownAgent
 from hub.messages import Hosted, Told
 from hub.web import bodies
-from hub.web.api.session_shapes import Page, Paging, listing, span_of
+from hub.web.api.session_shapes import PageBody, Paging, listing, span_of
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB, Route, asked, said
 
@@ -50,7 +50,7 @@ async def told(request: web.Request) -> web.Response:
 
 TAG = "Agents"
 ROUTES = (
-    Route(method="GET", path="/agents", handler=listed, tag=TAG, answers={200: Page[Hosted]}, query=Paging),
+    Route(method="GET", path="/agents", handler=listed, tag=TAG, answers={200: PageBody[Hosted]}, query=Paging),
     Route(method="GET", path="/agents/{id}", handler=shown, tag=TAG, answers={200: Hosted}, raises=(UnknownAgent,)),
     Route(
         method="POST",

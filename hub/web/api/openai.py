@@ -27,7 +27,7 @@ from hub.errors import (
     StorageUnavailable,
     UnknownAgent,
 )
-from hub.messages import Chat, Id, Span, Usage
+from hub.messages import Chat, Id, PageRequest, Usage
 from hub.protocols import openai_chat as mapping
 from hub.protocols.cutting import split_text
 from hub.protocols.openai_chat import Completion, OneAnswer, Refusal
@@ -58,7 +58,7 @@ def in_openai_form(handler: Handler) -> Handler:
 @in_openai_form
 async def models(request: web.Request) -> web.Response:
     """List the agents that work, as OpenAI lists models."""
-    hosted = await commands.list_agents(request.app[HUB], principal_of(request), Span(sys.maxsize))
+    hosted = await commands.list_agents(request.app[HUB], principal_of(request), PageRequest(sys.maxsize))
     return web.json_response(mapping.models([agent.agentId for agent in hosted.rows if agent.status == "ok"]))
 
 

@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from hub.commands.history import FAR
 from hub.errors import BadQuery
-from hub.messages import Id, Order, Slice, Span
+from hub.messages import Id, Order, Page, PageRequest
 from hub.web.routes import fields_of, limits_of
 from hub.web.sse import LastEvent
 
@@ -75,7 +75,7 @@ class Clearing(Struct, frozen=True):
     all: bool | None = None
 
 
-class Page(Struct, Generic[T], frozen=True):
+class PageBody(Struct, Generic[T], frozen=True):
     """A slice of a list; where there is *more*, *next* is the `after` with which it goes on."""
 
     data: list[T]
@@ -83,16 +83,16 @@ class Page(Struct, Generic[T], frozen=True):
     next: str | None = None
 
 
-def span_of(request: web.Request, want: Listing | Paging) -> Span:
+def span_of(request: web.Request, want: Listing | Paging) -> PageRequest:
     """Return which slice of a list is wanted; raises BadQuery past `list_size`."""
     most = limits_of(request).list_size
     limit = min(SIZE, most) if want.limit is None else want.limit
     if limit > most:
         raise BadQuery(f"?limit= is wrong: Expected `int` <= {most}")
-    return Span(limit, want.after, want.order)
+    return PageRequest(limit, want.after, want.order)
 
 
-def listing(some: Slice[Any]) -> web.Response:
+def listing(some: Page[Any]) -> web.Response:
     """Answer with a slice of a list."""
-    place = {"more": False} if some.next is None else {"more": True, "next": some.next}
+    place = {"more": False} if some.next_cursor is None else {"more": True, "next": some.next_cursor}
     return web.json_response({"data": [fields_of(row) for row in some.rows], **place})
