@@ -62,7 +62,7 @@ def serve(**flags: Any) -> None:
 @click.option("--data", type=FOLDER, metavar="DIR", help="The folder of what is kept (data).")
 def agents(**flags: Any) -> None:
     """Tell which agents are hosted, and which are broken and why; exit with code 1 if one is broken."""
-    reports: Sequence[Report] = _ask_offline("inspect", flags)
+    reports: Sequence[Report] = _ask_offline("inspect_agents", flags)
     _show(reports)
     file = _settings(flags).agents / FILE
     if lines := missing(file):
