@@ -8,7 +8,7 @@ from hub.errors import BadId
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
 from hub.ids import bad_id, is_id
-from hub.messages import Hosted, Page, PageRequest, Told
+from hub.messages import BroadcastReceipt, HostedAgent, Page, PageRequest
 from hub.messages.lists import read_cursor, write_cursor
 from hub.node import upkeep
 from hub.sessions import broadcast as broadcasting
@@ -23,7 +23,7 @@ class Report:
     error: str | None
 
 
-async def list_agents(hub: Hub, principal: Principal, request: PageRequest) -> Page[Hosted]:
+async def list_agents(hub: Hub, principal: Principal, request: PageRequest) -> Page[HostedAgent]:
     """Return hosted agents in the order of their ids; a broken one with its error. Raises BadQuery."""
     agents = sorted(hub.node.agents.all(), key=lambda agent: agent.id, reverse=request.order == "desc")
     if request.after is not None:
@@ -33,27 +33,27 @@ async def list_agents(hub: Hub, principal: Principal, request: PageRequest) -> P
     return Page([_hosted(agent) for agent in page], write_cursor(page[-1].id) if others else None)
 
 
-async def get_agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:
+async def get_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgent:
     """Return an agent, also a broken one; raises UnknownAgent."""
     return _hosted(hub.node.agents.find(agent_id))
 
 
-async def get_working_agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:
+async def get_working_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgent:
     """Return an agent that can answer; raises UnknownAgent, AgentBroken."""
     return _hosted(hub.node.agents.get(agent_id))
 
 
-def _hosted(agent: Agent) -> Hosted:
-    return Hosted(**agent.describe())
+def _hosted(agent: Agent) -> HostedAgent:
+    return HostedAgent(**agent.describe())
 
 
-async def reload_agent(hub: Hub, principal: Principal, agent_id: str) -> Hosted:
+async def reload_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgent:
     """Load an agent's file again; where the file is gone the agent goes too. Raises UnknownAgent."""
     await upkeep.reload(hub.node, agent_id)
     return _hosted(hub.node.agents.find(agent_id))
 
 
-async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str) -> Told:
+async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str) -> BroadcastReceipt:
     """Say something to everyone who listens to an agent; it is kept in a session of its own.
 
     Raises UnknownAgent, AgentBroken, BadId, SessionDeleted, StorageUnavailable.

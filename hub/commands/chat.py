@@ -9,7 +9,7 @@ from hub.commands.joining import admit, room_for
 from hub.commands.outcome import outcome
 from hub.errors import BadFrame, Draining
 from hub.hosting.hosted import Agent
-from hub.messages import Accepted, Chat, Outcome
+from hub.messages import Accepted, Chat, RunOutcome
 from hub.sessions.session import LiveSession
 
 DEFAULT_AGENT = "main"
@@ -99,7 +99,7 @@ async def _follow(
     client.hub.node.registry.subscribe(client.connection, channel, cursor)
 
 
-async def ask(hub: Hub, principal: Principal, command: Chat) -> Outcome:
+async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     """Keep a message and its run, wait for the run's end, and return what it said.
 
     Raises what chat() does; Draining, with the ids of what was kept, where the run is left to the next start.

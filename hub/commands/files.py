@@ -9,7 +9,7 @@ from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.errors import UnknownFile
 from hub.ids import Key, id_of, tenant_of
-from hub.messages import Kept
+from hub.messages import StoredFile
 from hub.storage.blobs import Files
 from hub.storage.records import FileRecord
 from hub.storage.uploads import Upload
@@ -27,7 +27,7 @@ class UploadWriter:
         """Add a piece; raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
         await self._upload.write(piece)
 
-    async def keep(self) -> Kept:
+    async def keep(self) -> StoredFile:
         """Keep what has come, in its session, which is made where there is none.
 
         Raises EmptyFile, and what write() does.
@@ -37,7 +37,7 @@ class UploadWriter:
             self._upload.refuse_gone()  # in the step in which the log is asked for the session
             await self._hub.node.make(session)
             file = await self._upload.keep()
-        return Kept(fileId=file.fileId, sessionId=id_of(file.key), name=file.name, type=file.type, size=file.size)
+        return StoredFile(fileId=file.fileId, sessionId=id_of(file.key), name=file.name, type=file.type, size=file.size)
 
 
 @attrs.frozen

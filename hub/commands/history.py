@@ -5,7 +5,7 @@ from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
 from hub.errors import UnknownSession
 from hub.ids import id_of, key_prefix
-from hub.messages import EventPage, HistoryMessage, Listed, Page, PageRequest, SessionState, State
+from hub.messages import EventPage, HistoryMessage, Page, PageRequest, SessionState, SessionSummary, State
 from hub.storage.log import EVERYONE
 from hub.storage.records import Head, SessionQuery
 
@@ -14,11 +14,11 @@ FAR = 10**15 - 1  # later than any seq or time
 
 async def list_sessions(
     hub: Hub, principal: Principal, request: PageRequest, agent: str | None = None, since: int = 0, until: int = FAR
-) -> Page[Listed]:
+) -> Page[SessionSummary]:
     """Return sessions in the order of their last messages, as SessionStore.list() does; raises BadQuery."""
     page = await hub.node.log.sessions.list(readable(principal, agent, since, until), request)
     rows = [
-        Listed(
+        SessionSummary(
             sessionId=id_of(row.key),
             epoch=row.epoch,
             messages=row.messages,

@@ -10,9 +10,9 @@ from hub.messages import (
     Event,
     Fault,
     MessageRemoved,
-    Outcome,
     RunError,
     RunFinished,
+    RunOutcome,
     StopReason,
     Usage,
     WholeMessage,
@@ -21,7 +21,7 @@ from hub.sessions.session import LiveSession
 from hub.storage.log import EventStore
 
 
-async def outcome(store: EventStore, session: LiveSession, accepted: Accepted) -> Outcome:
+async def outcome(store: EventStore, session: LiveSession, accepted: Accepted) -> RunOutcome:
     """Return what a run that has ended said, and how it ended, from the log; raises SessionDeleted."""
     channel, reading = session.channel, _Reading()
     cursor = max(accepted.seq, channel.floor)
@@ -32,7 +32,7 @@ async def outcome(store: EventStore, session: LiveSession, accepted: Accepted) -
                 reading.take(event)
     if not reading.is_over:
         channel.refuse_if_deleted()
-    return Outcome(
+    return RunOutcome(
         sessionId=session.id,
         runId=accepted.runId,
         messageId=accepted.messageId,

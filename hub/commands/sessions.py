@@ -11,7 +11,7 @@ from hub.commands.hub import Hub
 from hub.errors import BadFrame, TooLarge
 from hub.ids import Key
 from hub.limits import size_text
-from hub.messages import Cleared, PageRequest, SessionState
+from hub.messages import DeletionCount, PageRequest, SessionState
 from hub.node import deleting
 from hub.storage.records import SessionQuery
 
@@ -53,7 +53,7 @@ async def delete_session(hub: Hub, principal: Principal, session_id: str) -> Non
 
 async def clear_sessions(
     hub: Hub, principal: Principal, session_ids: Sequence[str] | None = None, before: int | None = None
-) -> Cleared:
+) -> DeletionCount:
     """Delete sessions by their ids, or, without ids, those whose last message is older than *before* (ms); else all."""
     if session_ids is None:
         # A session without any message was last written in at no time: only a call without *before* takes it.
@@ -63,7 +63,7 @@ async def clear_sessions(
         keys = [hub.key(principal, session_id) for session_id in dict.fromkeys(session_ids)]
     count = await deleting.clear(hub.node, keys, before)
     await deleting.purge(hub.node)
-    return Cleared(count)
+    return DeletionCount(count)
 
 
 async def _keys(hub: Hub, query: SessionQuery) -> list[Key]:

@@ -1,4 +1,4 @@
-"""What the hub answers over HTTP, beside events and notices; most of it is read from the log."""
+"""The bodies of HTTP responses that are neither events nor notices."""
 
 from typing import Any, Literal
 
@@ -10,8 +10,8 @@ from hub.messages.words import Fault, StopReason, Usage
 
 
 @attrs.frozen
-class Hosted:
-    """An agent that the hub hosts; a broken one with its error."""
+class HostedAgent:
+    """An agent of the hub. *error* says why an agent with the status `broken` could not be loaded."""
 
     agentId: str
     description: str
@@ -20,8 +20,8 @@ class Hosted:
 
 
 @attrs.frozen
-class Told:
-    """Where a broadcast is kept; *seq* is its message's."""
+class BroadcastReceipt:
+    """The location of a broadcast in the log; *seq* is that of its message."""
 
     sessionId: str
     runId: str
@@ -30,8 +30,8 @@ class Told:
 
 
 @attrs.frozen(kw_only=True)
-class Listed:
-    """A session as a list shows it: its messages are counted, and *ts* is the last one's; 0 where there is none."""
+class SessionSummary:
+    """A session in a list. *messages* is their number, *ts* the time of the last one, or 0 if there are none."""
 
     sessionId: str
     epoch: str
@@ -43,7 +43,10 @@ class Listed:
 
 @attrs.frozen(kw_only=True)
 class SessionState:
-    """Where a session stands, what is being answered, which runs wait, in order, and which questions are open."""
+    """The state of a session: the head of its log, its active runs, its queue in order, and its open questions.
+
+    Events up to the seq *floor* are no longer stored.
+    """
 
     sessionId: str
     epoch: str
@@ -58,9 +61,9 @@ class SessionState:
 
 
 class EventPage(Struct, frozen=True, kw_only=True):
-    """Events of a session in their order; its log stands at *seq*, and *floor* or lower is no longer kept.
+    """Events of a session in order. *seq* is the head of its log; *more* says whether events follow the last of these.
 
-    *more* says that others follow the last of them.
+    Events up to the seq *floor* are no longer stored.
     """
 
     data: list[Event]
@@ -71,8 +74,8 @@ class EventPage(Struct, frozen=True, kw_only=True):
 
 
 @attrs.frozen(kw_only=True)
-class Outcome:
-    """What a run said, and how it ended."""
+class RunOutcome:
+    """The text of a run, and how the run ended."""
 
     sessionId: str
     runId: str
@@ -84,8 +87,8 @@ class Outcome:
 
 
 @attrs.frozen(kw_only=True)
-class Kept:
-    """A file that is kept, by the id under which it is fetched."""
+class StoredFile:
+    """A stored file. `GET /files/{fileId}` returns its bytes."""
 
     fileId: str
     sessionId: str
@@ -94,7 +97,7 @@ class Kept:
     size: int
 
 
-class Cleared(Struct, frozen=True):
-    """How many sessions were deleted."""
+class DeletionCount(Struct, frozen=True):
+    """The number of deleted sessions."""
 
     deleted: int

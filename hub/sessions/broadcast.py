@@ -1,7 +1,7 @@
 """A message to all who listen to an agent: an answer that nobody asked for, kept in one commit."""
 
 from hub.hosting.hosted import Agent
-from hub.messages import HistoryMessage, RunFinished, RunStarted, Told, WholeMessage
+from hub.messages import BroadcastReceipt, HistoryMessage, RunFinished, RunStarted, WholeMessage
 from hub.sessions.outbox import PendingEvent, attach_future
 from hub.sessions.session import LiveSession
 
@@ -11,7 +11,7 @@ def place(agent: Agent) -> str:
     return f"agent:{agent.id}"
 
 
-async def broadcast(session: LiveSession, agent: Agent, content: str) -> Told:
+async def broadcast(session: LiveSession, agent: Agent, content: str) -> BroadcastReceipt:
     """Say *content* as a run of *agent* that is over at once; return when it is kept.
 
     So whoever hears the agent's answers hears it in the same way, and once. Raises Draining, SessionDeleted and
@@ -31,4 +31,4 @@ async def broadcast(session: LiveSession, agent: Agent, content: str) -> Told:
     )
     kept = attach_future(said)
     session.outbox.put(item(RunStarted(message_id)), said, item(RunFinished(message_id, "end_turn")))
-    return Told(session.id, run_id, message_id, await kept)
+    return BroadcastReceipt(session.id, run_id, message_id, await kept)

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from hub.commands import table as commands
 from hub.errors import AgentBroken, Draining, SessionDeleted, StorageUnavailable, UnknownAgent
-from hub.messages import Hosted, Told
+from hub.messages import BroadcastReceipt, HostedAgent
 from hub.web import bodies
 from hub.web.api.session_shapes import PageBody, Paging, listing, span_of
 from hub.web.doorkeeper import principal_of
@@ -50,14 +50,16 @@ async def told(request: web.Request) -> web.Response:
 
 TAG = "Agents"
 ROUTES = (
-    Route(method="GET", path="/agents", handler=listed, tag=TAG, answers={200: PageBody[Hosted]}, query=Paging),
-    Route(method="GET", path="/agents/{id}", handler=shown, tag=TAG, answers={200: Hosted}, raises=(UnknownAgent,)),
+    Route(method="GET", path="/agents", handler=listed, tag=TAG, answers={200: PageBody[HostedAgent]}, query=Paging),
+    Route(
+        method="GET", path="/agents/{id}", handler=shown, tag=TAG, answers={200: HostedAgent}, raises=(UnknownAgent,)
+    ),
     Route(
         method="POST",
         path="/agents/{id}/reload",
         handler=reloaded,
         tag=TAG,
-        answers={200: Hosted},
+        answers={200: HostedAgent},
         raises=(UnknownAgent, Draining),
     ),
     Route(
@@ -65,7 +67,7 @@ ROUTES = (
         path="/agents/{id}/broadcast",
         handler=told,
         tag=TAG,
-        answers={202: Told},
+        answers={202: BroadcastReceipt},
         body=Broadcast,
         raises=(UnknownAgent, AgentBroken, SessionDeleted, Draining, StorageUnavailable),
     ),

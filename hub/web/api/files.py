@@ -29,7 +29,7 @@ from hub.errors import (
     UnknownSession,
 )
 from hub.limits import KiB, size_text
-from hub.messages import Id, Kept
+from hub.messages import Id, StoredFile
 from hub.storage.records import FileRecord
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB, Content, Failure, Route, asked, limits_of, said
@@ -152,7 +152,7 @@ ROUTES = (
         path="/files",
         handler=posted,
         tag="Files",
-        answers={201: Kept},
+        answers={201: StoredFile},
         body=BYTES,
         query=Uploading,
         raises=(
