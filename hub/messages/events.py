@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 import attrs
 import msgspec
 
-from hub.messages.parts import Plain
+from hub.messages.parts import JsonParts
 from hub.messages.words import Author, Fault, RemovalReason, ReplyStatus, StopReason, Usage
 
 
@@ -25,7 +25,7 @@ class UserMessage(Body):
     author: Author
     content: str
     clientMsgId: str | None = None
-    parts: Plain | None = None
+    parts: JsonParts | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -56,7 +56,7 @@ class WholeMessage(Body):
     type = "message"
     messageId: str
     content: str
-    parts: Plain | None = None
+    parts: JsonParts | None = None
     stopReason: StopReason | None = attrs.field(default=None, kw_only=True)
     error: Fault | None = attrs.field(default=None, kw_only=True)
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import attrs
 
-from hub.messages.parts import Plain
+from hub.messages.parts import JsonParts
 from hub.messages.words import Author, Fault, StopReason
 
 
@@ -24,7 +24,7 @@ class HistoryMessage:
     author: Author | None
     seq: int = 0
     ts: int = 0
-    parts: Plain | None = None
+    parts: JsonParts | None = None
     metadata: dict[str, Any] | None = None
     userMessageId: str | None = None
     stopReason: StopReason | None = None

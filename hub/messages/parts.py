@@ -1,7 +1,6 @@
-"""What a message holds beside its text, by the names of AG-UI's content parts, and its metadata.
+"""The parts of a message beside its text, named after AG-UI's content parts.
 
-Only what is checked passes: a field that is not known is left out. The hub keeps parts as they are; it never fetches
-what they point at.
+Only known fields are kept; unknown ones are dropped. The hub stores parts as they are, and never fetches a URL in them.
 """
 
 from typing import Annotated, Any
@@ -9,83 +8,93 @@ from typing import Annotated, Any
 import msgspec
 
 MimeType = Annotated[str, msgspec.Meta(pattern=r"^[\w.+-]+/[\w.+-]+(;.*)?$(?!\n)", max_length=255)]
-Short = Annotated[str, msgspec.Meta(max_length=255)]
+ShortText = Annotated[str, msgspec.Meta(max_length=255)]
 
 
-class Data(msgspec.Struct, tag="data", frozen=True, omit_defaults=True):
-    """Bytes, as base64."""
+class DataSource(msgspec.Struct, tag="data", frozen=True, omit_defaults=True):
+    """The bytes themselves, in base64."""
 
     value: bytes
     mimeType: MimeType
 
 
-class Url(msgspec.Struct, tag="url", frozen=True, omit_defaults=True):
-    """Where the bytes are."""
+class UrlSource(msgspec.Struct, tag="url", frozen=True, omit_defaults=True):
+    """The URL of the bytes."""
 
     value: str
     mimeType: MimeType | None = None
 
 
-class File(msgspec.Struct, tag="file", frozen=True, omit_defaults=True):
-    """What a provider calls the bytes that it has already."""
+class FileSource(msgspec.Struct, tag="file", frozen=True, omit_defaults=True):
+    """The id of a file that a model provider already has."""
 
     value: str
-    provider: Short | None = None
+    provider: ShortText | None = None
     mimeType: MimeType | None = None
 
 
-Source = Data | Url | File
+PartSource = DataSource | UrlSource | FileSource
 
 
-class Text(msgspec.Struct, tag="text", frozen=True, omit_defaults=True):
+class TextPart(msgspec.Struct, tag="text", frozen=True, omit_defaults=True):
+    """A piece of text."""
+
     text: str
-    id: Short | None = None
+    id: ShortText | None = None
     metadata: Any = None
 
 
-class Image(msgspec.Struct, tag="image", frozen=True, omit_defaults=True):
-    source: Source
-    id: Short | None = None
+class ImagePart(msgspec.Struct, tag="image", frozen=True, omit_defaults=True):
+    """An image."""
+
+    source: PartSource
+    id: ShortText | None = None
     metadata: Any = None
 
 
-class Audio(msgspec.Struct, tag="audio", frozen=True, omit_defaults=True):
-    source: Source
-    id: Short | None = None
+class AudioPart(msgspec.Struct, tag="audio", frozen=True, omit_defaults=True):
+    """A sound recording."""
+
+    source: PartSource
+    id: ShortText | None = None
     metadata: Any = None
 
 
-class Video(msgspec.Struct, tag="video", frozen=True, omit_defaults=True):
-    source: Source
-    id: Short | None = None
+class VideoPart(msgspec.Struct, tag="video", frozen=True, omit_defaults=True):
+    """A video."""
+
+    source: PartSource
+    id: ShortText | None = None
     metadata: Any = None
 
 
-class Document(msgspec.Struct, tag="document", frozen=True, omit_defaults=True):
-    source: Source
-    id: Short | None = None
+class DocumentPart(msgspec.Struct, tag="document", frozen=True, omit_defaults=True):
+    """A document, such as a PDF."""
+
+    source: PartSource
+    id: ShortText | None = None
     metadata: Any = None
 
 
-class Binary(msgspec.Struct, tag="binary", frozen=True, omit_defaults=True):
-    """What AG-UI had before 1.0: bytes by one of an id, an address, or base64."""
+class BinaryPart(msgspec.Struct, tag="binary", frozen=True, omit_defaults=True):
+    """A file in the form of AG-UI before 1.0: an id, a URL, or the bytes in base64."""
 
     mimeType: MimeType
-    id: Short | None = None
+    id: ShortText | None = None
     url: str | None = None
     data: bytes | None = None
-    filename: Short | None = None
+    filename: ShortText | None = None
 
     def __post_init__(self) -> None:
         if not (self.id or self.url or self.data):
-            raise ValueError("binary needs one of id, url and data")
+            raise ValueError("a binary part needs an id, a url or data")
 
 
-Parts = tuple[Text | Image | Audio | Video | Document | Binary, ...]
-# As an event, the history and an agent have them: JSON objects.
-Plain = tuple[dict[str, Any], ...]
+Parts = tuple[TextPart | ImagePart | AudioPart | VideoPart | DocumentPart | BinaryPart, ...]
+# The form in which events, the history and agents have them.
+JsonParts = tuple[dict[str, Any], ...]
 
 
-def plain(parts: Parts | None) -> Plain | None:
-    """Return checked parts as JSON objects; none is None."""
+def parts_to_json(parts: Parts | None) -> JsonParts | None:
+    """Return parts as JSON objects, or None if there are none."""
     return tuple(msgspec.to_builtins(parts)) if parts else None

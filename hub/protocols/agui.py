@@ -40,7 +40,7 @@ from hub.messages import (
     ToolCallStart,
     WholeMessage,
 )
-from hub.messages.parts import Parts, Text
+from hub.messages.parts import Parts, TextPart
 from hub.protocols.reading import check_parts, split_error
 from hub.protocols.sse import OneRun, chunk
 
@@ -77,7 +77,7 @@ def read_message(messages: list[dict[str, Any]], limits: Limits) -> tuple[str, P
     except ValueError as wrong:
         expected, field = split_error(wrong, Parts)
         raise BadFrame(f"these are no parts of a message: {expected} - at `${field}`") from None
-    texts = [part.text for part in parts if isinstance(part, Text)]
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
     return "".join(texts), parts if len(texts) < len(parts) else None
 
 

@@ -27,7 +27,7 @@ from hub.messages import (
     Usage,
     WholeMessage,
 )
-from hub.messages.parts import Parts, Plain, plain
+from hub.messages.parts import JsonParts, Parts, parts_to_json
 from hub.pools import hub_work
 from hub.sessions.outbox import Outbox, PendingEvent
 from hub.text import cut
@@ -141,7 +141,7 @@ class AnswerWriter:
         self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._handle_logged(size)))
         self.message_id = self.new_id("m")
 
-    def _copy_parts(self, message: AgentMessage) -> Plain | None:
+    def _copy_parts(self, message: AgentMessage) -> JsonParts | None:
         """Return a copy of the message's parts that the log can hold. The agent may change the original later."""
         if not message.parts:
             return None
@@ -149,7 +149,7 @@ class AnswerWriter:
             data = orjson.dumps(message.parts)
             if len(message.parts) > self.limits.message_parts:
                 raise ValueError(f"more than {self.limits.message_parts} parts")
-            parts = plain(msgspec.json.decode(data, type=Parts))
+            parts = parts_to_json(msgspec.json.decode(data, type=Parts))
         except (TypeError, ValueError) as error:
             raise AgentError(f"agent {self.agent} gave a message with bad parts: {error}", "agent_bad_output") from None
         self._count_bytes(len(data))
@@ -263,7 +263,7 @@ class AnswerWriter:
             self._pieces, self._offset = [], 0
             self.message_id = self.new_id("m")
 
-    def _make_message(self, content: str, parts: Plain | None = None) -> HistoryMessage:
+    def _make_message(self, content: str, parts: JsonParts | None = None) -> HistoryMessage:
         return HistoryMessage(
             messageId=self.message_id,
             role="assistant",

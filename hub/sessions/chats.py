@@ -8,7 +8,7 @@ import orjson
 
 from hub.ids import Key
 from hub.messages import Accepted, Author, Chat, HistoryMessage, MessageRemoved, RemovalReason, UserMessage
-from hub.messages.parts import plain
+from hub.messages.parts import parts_to_json
 from hub.sessions.outbox import PendingEvent
 from hub.storage.records import KeptChat, RunRecord
 
@@ -43,7 +43,7 @@ def record(
         author,
         head,
         wide=chat.ifBusy in ("enqueue", "replace", "rollback"),
-        parts=again.parts if again else plain(chat.parts),
+        parts=again.parts if again else parts_to_json(chat.parts),
         metadata=again.metadata if again else chat.metadata,
     )
 
@@ -120,5 +120,5 @@ def digest(chat: Chat, *where: str | None) -> str:
     """Return what two commands with one clientMsgId must share, beside *where* they go; nothing for one without."""
     if chat.clientMsgId is None:
         return ""
-    beside = [plain(chat.parts), chat.metadata] if chat.parts or chat.metadata else []
+    beside = [parts_to_json(chat.parts), chat.metadata] if chat.parts or chat.metadata else []
     return hashlib.sha256(orjson.dumps([*where, chat.message, *beside])).hexdigest()

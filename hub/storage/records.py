@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from hub.ids import Key
 from hub.messages import Author, Event, HistoryMessage
-from hub.messages.parts import Plain
+from hub.messages.parts import JsonParts
 
 
 @attrs.frozen
@@ -104,7 +104,7 @@ class RunRecord(Struct, frozen=True):
     after: int
     attempt: int = 1
     wide: bool = False
-    parts: Plain | None = None
+    parts: JsonParts | None = None
     metadata: dict[str, Any] | None = None
 
 
