@@ -36,7 +36,7 @@ class NodeFigures:
 async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
     """Return what the node does now, and what it has done since its start."""
     registry, log = hub.node.registry, hub.node.log.figures()
-    connections, counts = list(registry.connections), registry.counts
+    connections, counters = list(registry.connections), registry.counters
     sessions = list(hub.node.sessions.values())
     subscriptions: Counter[str] = Counter()
     for connection in connections:
@@ -44,18 +44,18 @@ async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
     return NodeFigures(
         connections=len(connections),
         subscriptions=subscriptions,
-        written=counts.written + sum(connection.transport.written for connection in connections),
-        catch_ups=counts.catch_ups + sum(connection.catchup.count for connection in connections),
-        aborted=counts.aborted,
+        written=counters.sent_bytes + sum(connection.transport.written for connection in connections),
+        catch_ups=counters.catch_ups + sum(connection.catchup.count for connection in connections),
+        aborted=counters.aborted_connections,
         sessions=len(sessions),
         running=sum(len(session.runs) for session in sessions),
         queued=sum(len(session.queue) for session in sessions),
-        chats=counts.chats,
-        started=counts.started,
-        ended=counts.ended,
-        events=counts.events,
+        chats=counters.chats,
+        started=counters.run_starts,
+        ended=counters.run_ends,
+        events=counters.events,
         commits=log.commits,
         commit_seconds=log.seconds,
-        lag=counts.lag,
-        worst_lag=counts.worst_lag,
+        lag=counters.loop_lag,
+        worst_lag=counters.worst_loop_lag,
     )

@@ -26,7 +26,7 @@ class Fanout:
         channel.head = last.seq
         if not before:  # the session exists now
             channel.epoch = last.epoch
-        self.registry.counts.events += last.seq - before
+        self.registry.counters.events += last.seq - before
         for protocol, descriptors in tuple(channel.live.items()):
             data = protocol.event(last) if is_alone else protocol.events(events)
             if data:
@@ -45,7 +45,7 @@ class Fanout:
             kind = type(event.body)
             if kind is RunStarted:
                 channel.active[event.runId or ""] = event.seq
-                self.registry.counts.started[event.agentId or ""] += 1
+                self.registry.counters.run_starts[event.agentId or ""] += 1
                 self.registry.gather(channel, event)
             elif kind is RunFinished:
                 ends.append(event)
@@ -55,18 +55,18 @@ class Fanout:
         assert isinstance(end.body, RunFinished)
         run_id = end.runId or ""
         channel.active.pop(run_id, None)
-        self.registry.counts.ended[end.agentId or "", end.body.stopReason] += 1
+        self.registry.counters.run_ends[end.agentId or "", end.body.stopReason] += 1
         self.registry.release(channel, run_id)
 
     def _write(self, descriptors: Descriptors, data: bytes, before: int) -> None:
         """Write to each socket at once; where that does not take it all, its transport keeps the rest."""
-        late, counts = write_all(descriptors, data), self.registry.counts
-        counts.written += len(data) * (len(descriptors) - len(late))
+        late, counters = write_all(descriptors, data), self.registry.counters
+        counters.sent_bytes += len(data) * (len(descriptors) - len(late))
         for sub, sent in late:
             if sent < 0:
                 sub.connection.lose()
             else:
-                counts.written += sent
+                counters.sent_bytes += sent
                 self._queue(sub, data[sent:], before)
 
     def _queue(self, sub: Subscription, data: bytes, before: int) -> None:

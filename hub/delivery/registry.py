@@ -10,7 +10,7 @@ from hub.errors import TooManySubscriptions
 from hub.ids import Key, id_of
 from hub.limits import Limits
 from hub.messages import Event, Notice
-from hub.observe.counters import Counts
+from hub.observe.counters import Counters
 from hub.protocols import WireProtocol
 
 
@@ -29,15 +29,15 @@ class Registry:
     caught_up: Callable[[Subscription], None]
     connections: set[Connection] = attrs.Factory(set)
     groups: dict[str, set[Connection]] = attrs.Factory(dict)
-    counts: Counts = attrs.Factory(Counts)
+    counters: Counters = attrs.Factory(Counters)
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection and all it listens to; before its socket is closed, so that nothing new reaches it."""
         connection.leave()
         if connection in self.connections:
             self.connections.remove(connection)
-            self.counts.written += connection.transport.written
-            self.counts.catch_ups += connection.catchup.count
+            self.counters.sent_bytes += connection.transport.written
+            self.counters.catch_ups += connection.catchup.count
         for group in list(connection.groups):
             self.unlisten(connection, group)
         for sub in list(connection.subscriptions.values()):

@@ -22,7 +22,7 @@ from hub.limits import Limits
 from hub.messages import DrainingNotice, Event, HistoryMessage
 from hub.node.presence import PresenceTeller
 from hub.node.recovering import recover_runs
-from hub.observe.counters import Counts
+from hub.observe.counters import Counters
 from hub.seams import Seams
 from hub.sessions.pace import Pace
 from hub.sessions.session import LiveSession
@@ -132,8 +132,8 @@ class Node:
         return self.settings.limits
 
     @property
-    def counts(self) -> Counts:
-        return self.registry.counts
+    def counters(self) -> Counters:
+        return self.registry.counters
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 

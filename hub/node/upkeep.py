@@ -56,12 +56,12 @@ class Upkeep:
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
         """Do *step* every so often, also after it failed."""
-        loop, counts = asyncio.get_running_loop(), self.node.registry.counts
+        loop, counters = asyncio.get_running_loop(), self.node.registry.counters
         while True:
             due = loop.time() + seconds
             await asyncio.sleep(seconds)
-            counts.lag = max(loop.time() - due, 0.0)
-            counts.worst_lag = max(counts.lag, counts.worst_lag)
+            counters.loop_lag = max(loop.time() - due, 0.0)
+            counters.worst_loop_lag = max(counters.loop_lag, counters.worst_loop_lag)
             try:
                 await step()
             except Exception:
@@ -77,7 +77,7 @@ class Upkeep:
         registry = self.node.registry
         for connection in registry.stuck(now):
             log.info("aborted: nothing read", connection=connection.id, seconds=limits.stuck_seconds)
-            registry.counts.aborted += 1
+            registry.counters.aborted_connections += 1
             connection.lose()
         for connection in list(registry.connections):
             if connection.closed or connection.transport.unsent() or now - connection.heard < limits.ping_seconds:

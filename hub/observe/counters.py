@@ -1,4 +1,4 @@
-"""What has happened on this node since its start, for its metrics."""
+"""Counters of this node since its start, for its metrics."""
 
 from collections import Counter
 
@@ -6,19 +6,20 @@ import attrs
 
 
 @attrs.define(eq=False, kw_only=True)
-class Counts:
-    """Grows where things happen, never for each client: what each client has is read from it when somebody asks.
+class Counters:
+    """Totals of the node. Open connections count for themselves: `/metrics` adds their numbers when it is read.
 
-    *started* is by agent, *ended* by agent and stop reason. *written* and *catch_ups* are those of connections that
-    have left. *lag* is how late the loop was at the last look, *worst_lag* the most so far, in seconds.
+    *run_starts* is by agent, *run_ends* by agent and stop reason. *sent_bytes* and *catch_ups* are the totals of closed
+    connections, and *sent_bytes* also includes direct writes. *loop_lag* is the delay of the event loop at the last
+    measurement, in seconds; *worst_loop_lag* is the longest so far.
     """
 
-    started: Counter[str] = attrs.Factory(Counter)
-    ended: Counter[tuple[str, str]] = attrs.Factory(Counter)
+    run_starts: Counter[str] = attrs.Factory(Counter)
+    run_ends: Counter[tuple[str, str]] = attrs.Factory(Counter)
     chats: int = 0
     events: int = 0
-    written: int = 0
+    sent_bytes: int = 0
     catch_ups: int = 0
-    aborted: int = 0
-    lag: float = 0.0
-    worst_lag: float = 0.0
+    aborted_connections: int = 0
+    loop_lag: float = 0.0
+    worst_loop_lag: float = 0.0

@@ -133,7 +133,7 @@ class Admission:
     def _landed(self, replaced: list[ActiveRun], run: ActiveRun, new: bool, seq: int | StorageUnavailable) -> None:
         """The chat is in the log, or was refused: then its run never was. *new* says that it has a message."""
         if isinstance(seq, int):
-            self.host.counts.chats += new
+            self.host.counters.chats += new
             for other in replaced:
                 other.stop("cancelled")
         else:

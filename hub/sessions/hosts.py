@@ -8,7 +8,7 @@ from hub.hosting.folder import Agents
 from hub.hosting.slots import Slots
 from hub.ids import Key
 from hub.limits import Limits
-from hub.observe.counters import Counts
+from hub.observe.counters import Counters
 from hub.seams import Seams
 from hub.sessions.outbox import Outbox
 from hub.sessions.pace import Pace
@@ -34,7 +34,7 @@ class SessionHost(Protocol):
     def limits(self) -> Limits: ...
 
     @property
-    def counts(self) -> Counts: ...
+    def counters(self) -> Counters: ...
 
     def session_changed(self, session: "LiveSession") -> None:
         """The session's runs, queue or questions have changed: tell those who hear it."""

@@ -46,7 +46,7 @@ async def test_a_socket_or_stream_by_http_1_0_is_refused(
     status, answer = await ask(hub, method, path, headers, body)
     assert status == 505 and json.loads(answer)["code"] == "http_version_not_supported"
     assert "proxy_http_version 1.1;" in json.loads(answer)["error"]
-    assert not hub.node.sessions and not hub.node.registry.connections and not hub.node.registry.counts.started
+    assert not hub.node.sessions and not hub.node.registry.connections and not hub.node.registry.counters.run_starts
     status, sessions = await ask(hub, "GET", "/api/v1/sessions")
     assert (status, json.loads(sessions)["data"]) == (200, [])
 

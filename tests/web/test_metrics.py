@@ -98,7 +98,7 @@ async def test_who_is_cut_off_for_reading_nothing_is_counted(hub: Hub) -> None:
 async def test_a_loop_that_was_held_is_seen(hub: Hub) -> None:
     """The worst that it was is kept."""
     await hub.start()
-    hub.node.registry.counts.worst_lag = 7.0
+    hub.node.registry.counters.worst_loop_lag = 7.0
     await until(hub, lambda found: found["hubbub_loop_lag_seconds",] > 0)
     assert (await scrape(hub))["hubbub_loop_lag_worst_seconds",] == 7.0
 
