@@ -12,7 +12,7 @@ from hub.ids import Key
 from hub.messages import Cancel, Cancelling, Ok, Resume
 from hub.sessions import stopping
 from hub.sessions.questions import Questions, asked, check_payload, resolved, too_late
-from hub.storage.records import KeptChat
+from hub.storage.records import ChatRecord
 
 
 async def cancel(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
@@ -82,7 +82,7 @@ async def answer_questions(
     return questions[0].runId, min(question.seq for question in questions)
 
 
-async def _check(hub: Hub, principal: Principal, key: Key, question: KeptChat, reply: Resume) -> None:
+async def _check(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> None:
     """Raise what an answer would be refused with, as far as that is known before any of them is kept."""
     check_payload(reply.payload, hub.limits)
     if _open_questions(hub, key, reply.interruptId) is None and reply.status == "resolved":
@@ -91,7 +91,7 @@ async def _check(hub: Hub, principal: Principal, key: Key, question: KeptChat, r
             raise too_late(reply.sessionId, reply.interruptId)
 
 
-async def _stands(hub: Hub, principal: Principal, key: Key, question: KeptChat, reply: Resume) -> bool:
+async def _stands(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> bool:
     """Return whether this very answer is the one that the log has."""
     log = hub.node.log
     head = await log.sessions.find(key)

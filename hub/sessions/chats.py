@@ -10,7 +10,7 @@ from hub.ids import Key
 from hub.messages import Accepted, Author, Chat, HistoryMessage, MessageRemoved, RemovalReason, UserMessage
 from hub.messages.parts import parts_to_json
 from hub.sessions.outbox import PendingEvent
-from hub.storage.records import KeptChat, RunRecord
+from hub.storage.records import ChatRecord, RunRecord
 
 
 @attrs.frozen
@@ -62,7 +62,7 @@ def items(chat: Chat, run: RunRecord, starts: bool, said: str, taken: Taken | No
     last = given[-1]
     last.run_records = () if starts else (run,)
     if chat.clientMsgId is not None:
-        last.chat = KeptChat(
+        last.chat = ChatRecord(
             principal=run.author.id,
             clientMsgId=chat.clientMsgId,
             digest=said,

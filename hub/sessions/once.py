@@ -10,7 +10,7 @@ from hub.ids import Key, id_of
 from hub.messages import Accepted, Author, Chat
 from hub.sessions.chats import accepted
 from hub.storage.log import RunStore
-from hub.storage.records import KeptChat
+from hub.storage.records import ChatRecord
 
 
 @attrs.define(eq=False)
@@ -48,7 +48,7 @@ class Once:
             del self._settled[key]
             settled.set()
 
-    def _again(self, kept: KeptChat, said: str, chat: Chat) -> Accepted:
+    def _again(self, kept: ChatRecord, said: str, chat: Chat) -> Accepted:
         if kept.digest != said:
             raise IdReused(
                 f"clientMsgId {chat.clientMsgId} was used before with another message: give each message its own",

@@ -13,7 +13,7 @@ from hub.limits import Limits
 from hub.messages import Chunk, Event, HistoryMessage
 from hub.sessions.pace import Pace
 from hub.storage.log import EventStore
-from hub.storage.records import Append, KeptChat, RunRecord
+from hub.storage.records import Append, ChatRecord, RunRecord
 
 log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class PendingEvent(Event, eq=False, kw_only=True):
     run_records: tuple[RunRecord, ...] = ()
     ended_runs: tuple[str, ...] = ()
     removed_messages: tuple[str, ...] = ()
-    chat: KeptChat | None = None
+    chat: ChatRecord | None = None
     on_result: ResultCallback | None = None
     is_refusable: bool = False
 
@@ -345,7 +345,7 @@ def _make_append(key: Key, batch: list[PendingEvent | PendingChunk]) -> Append:
     messages: list[tuple[int, HistoryMessage]] = []
     run_records: list[RunRecord] = []
     ended_runs: list[str] = []
-    chats: list[tuple[int, KeptChat]] = []
+    chats: list[tuple[int, ChatRecord]] = []
     removed_messages: list[str] = []
     for index, event in enumerate(batch):
         if isinstance(event, PendingChunk):

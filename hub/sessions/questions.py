@@ -14,7 +14,7 @@ from hub.limits import Limits, size_text
 from hub.messages import Interrupt, InterruptResolved
 from hub.sessions.outbox import Outbox, OutboxState, PendingEvent
 from hub.storage.log import EventStore, RunStore
-from hub.storage.records import KeptChat
+from hub.storage.records import ChatRecord
 
 
 @attrs.define(eq=False, repr=False)
@@ -73,7 +73,7 @@ class Questions:
         """Log a question and wait for its answer; cancelled, close it, unless the end of the run will."""
         question = self.add(interrupt)
         # For no principal, under the question's id: a late answer finds where it was asked, also after a restart.
-        kept = KeptChat(principal="", clientMsgId=interrupt.id, digest="", messageId=interrupt.id, runId=self.run)
+        kept = ChatRecord(principal="", clientMsgId=interrupt.id, digest="", messageId=interrupt.id, runId=self.run)
         self.between()
         self.outbox.put(
             PendingEvent(self.agent, self.run, interrupt, chat=kept, on_result=lambda _: self._asked(question))
@@ -195,7 +195,7 @@ def too_late(session: str, interrupt_id: str) -> AlreadyResolved:
     return AlreadyResolved(text, sessionId=session)
 
 
-async def asked(store: RunStore, key: Key, interrupt_id: str) -> KeptChat:
+async def asked(store: RunStore, key: Key, interrupt_id: str) -> ChatRecord:
     """Return which run asked a question, and at which seq; raises UnknownInterrupt."""
     kept = await store.chat(key, "", interrupt_id)
     if kept is None:
@@ -204,7 +204,7 @@ async def asked(store: RunStore, key: Key, interrupt_id: str) -> KeptChat:
     return kept
 
 
-async def resolved(store: EventStore, key: Key, question: KeptChat, head: int) -> InterruptResolved | None:
+async def resolved(store: EventStore, key: Key, question: ChatRecord, head: int) -> InterruptResolved | None:
     """Return how a question was closed, as far as the log still holds it."""
     cursor = question.seq
     while events := await store.read(key, cursor, head):

@@ -17,11 +17,11 @@ from hub.ids import Key
 from hub.messages import Event, HistoryMessage, Page, PageRequest
 from hub.storage.records import (
     Append,
+    ChatRecord,
     Damage,
     Figures,
     FileRecord,
     Head,
-    KeptChat,
     Label,
     RunRecord,
     SessionQuery,
@@ -82,7 +82,7 @@ class RunStore(ABC):
         """
 
     @abstractmethod
-    async def chat(self, key: Key, principal: str, client_msg_id: str) -> KeptChat | None:
+    async def chat(self, key: Key, principal: str, client_msg_id: str) -> ChatRecord | None:
         """Return what was answered to this clientMsgId before, or None."""
 
 

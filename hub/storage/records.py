@@ -109,7 +109,7 @@ class RunRecord(Struct, frozen=True):
 
 
 @attrs.frozen(kw_only=True)
-class KeptChat:
+class ChatRecord:
     """The answer that a chat with a clientMsgId got, and a digest of what it said."""
 
     principal: str
@@ -146,5 +146,5 @@ class Append(Struct):
     messages: Sequence[tuple[int, HistoryMessage]] = ()
     saved: Sequence[RunRecord] = ()
     ended: Sequence[str] = ()
-    chats: Sequence[tuple[int, KeptChat]] = ()
+    chats: Sequence[tuple[int, ChatRecord]] = ()
     removed: Sequence[str] = ()

@@ -37,7 +37,7 @@ from hub.messages import (
 from hub.seams import Seams
 from hub.storage.log import EVERYONE, Log, LogUnusable
 from hub.storage.open_log import open_log
-from hub.storage.records import Append, FileRecord, KeptChat, Label, RunRecord, SessionQuery, SessionRow
+from hub.storage.records import Append, ChatRecord, FileRecord, Label, RunRecord, SessionQuery, SessionRow
 
 # One function per driver: from an empty folder to the URL of an empty log, the same each time it is asked.
 LOGS = [pytest.param(lambda folder: f"sqlite:///{folder}/hub.db", id="sqlite")]
@@ -555,7 +555,7 @@ async def test_a_chat_is_remembered(opener: Opener) -> None:
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
     await hub.put(Append(Key("s"), [chunk("x")]))
-    kept = KeptChat(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r")
+    kept = ChatRecord(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r")
     await hub.put(Append(Key("s"), [chunk("y"), chunk("z")], chats=[(1, kept)]))
     await hub.log.close()
     hub = await opener()
@@ -570,7 +570,7 @@ async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
         Append(
             Key("s"),
             [chunk("x")],
-            chats=[(0, KeptChat(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r"))],
+            chats=[(0, ChatRecord(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r"))],
         )
     )
     with pytest.raises(StorageUnavailable):
@@ -579,7 +579,7 @@ async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
                 Key("s"),
                 [chunk("y")],
                 saved=[record("r2")],
-                chats=[(0, KeptChat(principal="ann", clientMsgId="c1", digest="d2", messageId="u2", runId="r2"))],
+                chats=[(0, ChatRecord(principal="ann", clientMsgId="c1", digest="d2", messageId="u2", runId="r2"))],
             )
         )
     assert len(await hub.everything("s")) == 1 and list(await hub.log.runs.unfinished()) == []
@@ -975,7 +975,7 @@ async def fill(hub: Opened, session: str) -> None:
     """Let a session have something of everything."""
     await hub.log.sessions.make(Key(session))
     message = HistoryMessage(messageId="m", role="assistant", content="said", agentId="main", runId="r", author=None)
-    kept, run = KeptChat(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r"), record(
+    kept, run = ChatRecord(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r"), record(
         "r", key=session
     )
     await hub.put(Append(Key(session), [chunk("x", i) for i in range(5)], [(0, message)], [run], chats=[(0, kept)]))

@@ -10,7 +10,7 @@ import structlog
 
 from hub.ids import Key
 from hub.storage.log import RunStore
-from hub.storage.records import KeptChat, RunRecord
+from hub.storage.records import ChatRecord, RunRecord
 from hub.storage.sqlite.threads import Threads
 
 CHAT = """
@@ -41,9 +41,9 @@ class SqliteRuns(RunStore):
                 _log.warning("log_run_damaged", path=str(self.threads.path), session=key, run=name, reason=str(error))
         return records
 
-    async def chat(self, key: Key, principal: str, client_msg_id: str) -> KeptChat | None:
+    async def chat(self, key: Key, principal: str, client_msg_id: str) -> ChatRecord | None:
         fields = await self.threads.ask(CHAT, {"session": key, "principal": principal, "id": client_msg_id})
-        return KeptChat(**fields) if fields else None
+        return ChatRecord(**fields) if fields else None
 
 
 def _rows(db: sqlite3.Connection, statement: str) -> list[tuple[Any, ...]]:
