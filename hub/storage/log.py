@@ -22,8 +22,8 @@ from hub.storage.records import (
     Figures,
     FileRecord,
     Head,
-    Label,
     RunRecord,
+    SessionLabel,
     SessionQuery,
     SessionRow,
 )
@@ -106,7 +106,7 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    async def label(self, key: Key) -> Label | None:
+    async def label(self, key: Key) -> SessionLabel | None:
         """Return the title and the metadata of a session, or None where there is no session."""
 
     @abstractmethod

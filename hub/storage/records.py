@@ -49,7 +49,7 @@ class SessionQuery:
 
 
 @attrs.frozen
-class Label:
+class SessionLabel:
     """What people and programs call a session, beside its id."""
 
     title: str | None = None

@@ -37,7 +37,7 @@ from hub.messages import (
 from hub.seams import Seams
 from hub.storage.log import EVERYONE, Log, LogUnusable
 from hub.storage.open_log import open_log
-from hub.storage.records import Append, ChatRecord, FileRecord, Label, RunRecord, SessionQuery, SessionRow
+from hub.storage.records import Append, ChatRecord, FileRecord, RunRecord, SessionLabel, SessionQuery, SessionRow
 
 # One function per driver: from an empty folder to the URL of an empty log, the same each time it is asked.
 LOGS = [pytest.param(lambda folder: f"sqlite:///{folder}/hub.db", id="sqlite")]
@@ -952,21 +952,21 @@ async def test_a_session_has_a_label(opener: Opener) -> None:
     """Title and metadata are replaced one by one, kept across a restart, and listed; an unknown session has none."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
-    assert await hub.log.sessions.label(Key("s")) == Label()
+    assert await hub.log.sessions.label(Key("s")) == SessionLabel()
     await hub.log.sessions.relabel(
         Key("s"), {"title": "Plans \0\U0001f600", "metadata": {"a": [1, None], "b": {"c": "\0"}}}
     )
     await hub.log.sessions.relabel(Key("s"), {})
     await hub.log.close()
     hub = await opener()
-    whole = Label("Plans \0\U0001f600", {"a": [1, None], "b": {"c": "\0"}})
-    assert await hub.log.sessions.label(Key("s")) == whole and await hub.log.sessions.label(Key("t")) == Label()
+    whole = SessionLabel("Plans \0\U0001f600", {"a": [1, None], "b": {"c": "\0"}})
+    assert await hub.log.sessions.label(Key("s")) == whole and await hub.log.sessions.label(Key("t")) == SessionLabel()
     (shown,) = [one for one in await listed(hub) if one.key == "s"]
     assert (shown.title, shown.metadata) == (whole.title, whole.metadata)
     await hub.log.sessions.relabel(Key("s"), {"metadata": None})
-    assert await hub.log.sessions.label(Key("s")) == Label(whole.title)
+    assert await hub.log.sessions.label(Key("s")) == SessionLabel(whole.title)
     await hub.log.sessions.relabel(Key("s"), {"title": None, "metadata": {}})
-    assert await hub.log.sessions.label(Key("s")) == Label(None, {})
+    assert await hub.log.sessions.label(Key("s")) == SessionLabel(None, {})
     await hub.log.sessions.relabel(Key("nobody"), {"title": "x"})
     assert await hub.log.sessions.label(Key("nobody")) is None and await hub.log.sessions.find(Key("nobody")) is None
 
@@ -1021,10 +1021,10 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
     assert (anew.seq, anew.floor) == (0, 0) and anew.epoch != was.epoch
     assert await hub.put(Append(Key("s"), [chunk("new")])) == 1
     assert [(event.seq, event.epoch) for event in await hub.everything("s")] == [(1, anew.epoch)]
-    assert await hub.log.sessions.label(Key("s")) == Label()
+    assert await hub.log.sessions.label(Key("s")) == SessionLabel()
     await hub.log.events.purge()
     assert texts(await hub.everything("s")) == ["new"] and len(await hub.everything("t")) == 5
-    assert await hub.log.sessions.find(Key("t")) == other and await hub.log.sessions.label(Key("t")) == Label(
+    assert await hub.log.sessions.find(Key("t")) == other and await hub.log.sessions.label(Key("t")) == SessionLabel(
         "old", {"old": True}
     )
     await hub.log.close()

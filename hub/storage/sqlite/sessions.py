@@ -12,7 +12,7 @@ from hub.ids import Key, id_of
 from hub.messages import Author, Fault, HistoryMessage, Page, PageRequest, StopReason
 from hub.messages.lists import read_cursor, write_cursor
 from hub.storage.log import SessionStore
-from hub.storage.records import FileRecord, Head, Label, SessionQuery, SessionRow
+from hub.storage.records import FileRecord, Head, SessionLabel, SessionQuery, SessionRow
 from hub.storage.sqlite import strips
 from hub.storage.sqlite.plan import Delete, Make, Relabel
 from hub.storage.sqlite.threads import Threads
@@ -90,9 +90,9 @@ class SqliteSessions(SessionStore):
         rows = [_to_row(*row) for row in found]
         return _slice(rows, request.limit, lambda row: (row.ts, id_of(row.key)))
 
-    async def label(self, key: Key) -> Label | None:
+    async def label(self, key: Key) -> SessionLabel | None:
         row = await self.threads.ask(LABEL, {"session": key})
-        return None if row is None else Label(*_label(row))
+        return None if row is None else SessionLabel(*_label(row))
 
     async def relabel(self, key: Key, changes: Mapping[str, Any]) -> None:
         values = dict(changes)
