@@ -35,7 +35,7 @@ class NodeFigures:
 
 async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
     """Return what the node does now, and what it has done since its start."""
-    registry, log = hub.node.registry, hub.node.log.figures()
+    registry, log = hub.node.registry, hub.node.log.commit_totals
     connections, counters = list(registry.connections), registry.counters
     sessions = list(hub.node.sessions.values())
     subscriptions: Counter[str] = Counter()

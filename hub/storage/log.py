@@ -18,8 +18,8 @@ from hub.messages import Event, HistoryMessage, Page, PageRequest
 from hub.storage.records import (
     Append,
     ChatRecord,
+    CommitTotals,
     Damage,
-    Figures,
     FileRecord,
     Head,
     RunRecord,
@@ -192,8 +192,9 @@ class Log(ABC):
     async def probe(self) -> None:
         """Commit something that changes nothing; raises StorageUnavailable, with what to do, where a commit fails."""
 
+    @property
     @abstractmethod
-    def figures(self) -> Figures:
+    def commit_totals(self) -> CommitTotals:
         """Return what it has done so far."""
 
 

@@ -57,7 +57,7 @@ class SessionLabel:
 
 
 @attrs.frozen
-class Figures:
+class CommitTotals:
     """What the log has done since it was opened: its commits, and how long they took together."""
 
     commits: int

@@ -184,18 +184,18 @@ async def test_a_token_costs_the_loop_a_bounded_number_of_calls(hub: Hub) -> Non
 
 async def test_a_fast_agent_is_merged(words: Hub) -> None:
     """20,000 tokens come in few frames and few commits; each commit and frame carries what came meanwhile."""
-    before = words.node.log.figures().commits
+    before = words.node.log.commit_totals.commits
     heard, _ = await spoken(words, 3, "20000 0")
     assert exact(heard, 20_000) <= 20_000 / 20
-    assert words.node.log.figures().commits - before <= 20_000 / 20
+    assert words.node.log.commit_totals.commits - before <= 20_000 / 20
 
 
 async def test_a_paced_token_is_one_frame_and_less_than_two_commits(words: Hub) -> None:
     """A session alone commits once for each token; nothing else is written while an answer goes on."""
-    before = words.node.log.figures().commits
+    before = words.node.log.commit_totals.commits
     heard, _ = await spoken(words, 1, "50 0.02")
     assert exact(heard, 50) <= 51
-    assert words.node.log.figures().commits - before <= 51 + 4
+    assert words.node.log.commit_totals.commits - before <= 51 + 4
 
 
 async def test_an_answer_of_20000_tokens_is_joined_late_in_five_frames(hub: Hub) -> None:

@@ -116,18 +116,18 @@ async def test_a_write_that_waits_is_not_waited_for(
 async def test_a_crowd_costs_one_commit(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks while a probe is under way waits for it, and its answer is given again for a while."""
     monkeypatch.setattr(log_probe, "VALID_SECONDS", 1e6)
-    before = served.node.log.figures().commits
+    before = served.node.log.commit_totals.commits
     assert {await ready(served.url) for _ in range(5)} == {(200, "", "OK")}
     assert set(await asyncio.gather(*(ready(served.url) for _ in range(20)))) == {(200, "", "OK")}
-    assert served.node.log.figures().commits == before + 1
+    assert served.node.log.commit_totals.commits == before + 1
 
 
 async def test_a_hub_that_goes_down_says_so_without_a_probe(served: Hub) -> None:
     """Whatever is the matter with its log."""
-    before = served.node.log.figures().commits
+    before = served.node.log.commit_totals.commits
     served.door.drain()
     assert (await ready(served.url))[:2] == (503, "draining")
-    assert served.node.log.figures().commits == before
+    assert served.node.log.commit_totals.commits == before
 
 
 @needs_prlimit

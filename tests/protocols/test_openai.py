@@ -184,7 +184,7 @@ async def test_a_client_that_goes_away_stops_the_agent(served: Hub, tmp_path: Pa
 async def test_nothing_is_kept(client: AsyncOpenAI, served: Hub) -> None:
     """Without a session there is nothing to keep."""
     await client.chat.completions.create(model="model", messages=HELLO)
-    assert not served.node.sessions and served.node.log.figures().commits == 0
+    assert not served.node.sessions and served.node.log.commit_totals.commits == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

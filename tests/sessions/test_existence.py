@@ -35,7 +35,7 @@ async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
 
 async def test_who_listens_makes_no_session(hub: Hub, http: aiohttp.ClientSession) -> None:
     """By a command, an address, an event stream or a group; nothing is written, and memory is given back."""
-    before = hub.node.log.figures().commits
+    before = hub.node.log.commit_totals.commits
     extended, plain = await hub.connect(extended=True), await hub.connect("?sessionId=s1")
     await extended.send(type="subscribe", sessionId="s1", history=5)
     answer = await extended.until_type("subscribed")
@@ -54,7 +54,7 @@ async def test_who_listens_makes_no_session(hub: Hub, http: aiohttp.ClientSessio
     for client in (extended, plain):
         await client.close()
     await eventually(lambda: not hub.node.sessions)
-    assert hub.node.log.figures().commits == before
+    assert hub.node.log.commit_totals.commits == before
 
 
 async def test_who_listens_before_the_session_exists_hears_it_begin(hub: Hub) -> None:

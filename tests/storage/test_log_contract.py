@@ -164,9 +164,9 @@ async def test_what_is_heard_can_be_read(hub: Opened) -> None:
 async def test_a_probe_commits_and_changes_nothing(hub: Opened) -> None:
     """Nobody hears of it, and the next number is the next; a closed log refuses it."""
     await hub.put(Append(Key("s"), [chunk("a")]))
-    commits, heard = hub.log.figures().commits, len(hub.heard)
+    commits, heard = hub.log.commit_totals.commits, len(hub.heard)
     await hub.log.probe()
-    assert hub.log.figures().commits == commits + 1 and len(hub.heard) == heard
+    assert hub.log.commit_totals.commits == commits + 1 and len(hub.heard) == heard
     assert await hub.put(Append(Key("s"), [chunk("b", 1)])) == 2
     await hub.log.close()
     with pytest.raises(StorageUnavailable):
@@ -257,9 +257,9 @@ async def test_the_first_append_makes_the_session(hub: Opened) -> None:
     with pytest.raises(StorageUnavailable, match="cannot be kept"):
         await hub.put(Append(Key("stranger"), [chunk(chr(0xD800))]))
     assert await hub.log.sessions.find(Key("stranger")) is None
-    before = hub.log.figures().commits
+    before = hub.log.commit_totals.commits
     assert await hub.put(Append(Key("stranger"), [chunk("a")])) == 1
-    assert hub.log.figures().commits == before + 1
+    assert hub.log.commit_totals.commits == before + 1
     head, (event,) = await hub.log.sessions.find(Key("stranger")), await hub.everything("stranger")
     assert head is not None and (head.epoch, head.seq, head.floor) == (event.epoch, 1, 0)
     assert await hub.put(Append(Key("stranger"), [chunk("b", 1)])) == 2
@@ -1088,7 +1088,7 @@ async def test_a_large_log_counts_nothing_of_the_deleted_against_the_new(hub: Op
 
 async def test_the_log_counts_its_commits(hub: Opened) -> None:
     """And how long they took."""
-    before = hub.log.figures()
+    before = hub.log.commit_totals
     await hub.put(Append(Key("s"), [chunk("x")]))
-    after = hub.log.figures()
+    after = hub.log.commit_totals
     assert after.commits == before.commits + 1 and after.seconds > before.seconds

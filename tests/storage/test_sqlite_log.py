@@ -117,13 +117,13 @@ async def test_sessions_share_commits(opener: Opener) -> None:
     log = await opener()
     sessions = [f"s{i}" for i in range(300)]
     await asyncio.gather(*map(log.sessions.make, map(Key, sessions)))
-    before = log.figures().commits
+    before = log.commit_totals.commits
     assert before < 100
     await asyncio.gather(*(put(log, Append(Key(session), [text("x")])) for session in sessions))
-    assert 0 < log.figures().commits - before < 100
-    before = log.figures().commits
+    assert 0 < log.commit_totals.commits - before < 100
+    before = log.commit_totals.commits
     await asyncio.gather(*map(log.sessions.make, map(Key, sessions)))
-    assert log.figures().commits == before
+    assert log.commit_totals.commits == before
 
 
 class Clock:
@@ -168,9 +168,9 @@ async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
     await log.sessions.make(Key("s"))
     for _ in range(3):
         await put(log, Append(Key("s"), [text("x") for _ in range(3000)]))
-    before = log.figures().commits
+    before = log.commit_totals.commits
     assert await log.events.expire(2**60, 10**9) == {"s": 9000}
-    assert log.figures().commits - before == 5
+    assert log.commit_totals.commits - before == 5
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 511, 512, 513, 1030])
@@ -632,14 +632,14 @@ async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> N
     await log.sessions.make(Key("s"))
     for _ in range(3):
         await put(log, Append(Key("s"), [text("x") for _ in range(3000)]))
-    before = log.figures().commits
+    before = log.commit_totals.commits
     await log.sessions.delete(Key("s"))
-    assert log.figures().commits - before == 1 and await log.sessions.find(Key("s")) is None
+    assert log.commit_totals.commits - before == 1 and await log.sessions.find(Key("s")) is None
     await log.sessions.make(Key("s"))  # whose number in `strips` must not be the old one's
     await put(log, Append(Key("s"), [text("new")]))
-    before = log.figures().commits
+    before = log.commit_totals.commits
     await log.events.purge()
-    assert log.figures().commits - before == 5
+    assert log.commit_totals.commits - before == 5
     assert await content(log, "s") == "new"
     await log.sessions.delete(Key("s"))
     await log.events.purge()

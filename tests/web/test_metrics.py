@@ -50,7 +50,7 @@ async def test_what_happened_is_counted(hub: Hub, base: str) -> None:
     assert found["hubbub_runs_ended_total", "echo", "end_turn"] == 1
     assert found["hubbub_runs_going",] == found["hubbub_runs_waiting",] == 0
     assert found["hubbub_events_total",] == extended.frames[-1]["seq"]
-    assert found["hubbub_log_commit_seconds_count",] == hub.node.log.figures().commits > 1
+    assert found["hubbub_log_commit_seconds_count",] == hub.node.log.commit_totals.commits > 1
     assert found["hubbub_log_commit_seconds_sum",] > 0
     assert found["hubbub_loop_lag_worst_seconds",] >= found["hubbub_loop_lag_seconds",] >= 0
 

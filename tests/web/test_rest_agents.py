@@ -98,9 +98,9 @@ async def test_a_broadcast_is_heard_by_the_group_and_kept(hub: Hub, http: aiohtt
 async def test_a_broadcast_is_one_commit(hub: Hub, http: aiohttp.ClientSession) -> None:
     """It is there whole, or not."""
     await post(http, "sessions", {"sessionId": "agent:echo"})
-    before = hub.node.log.figures().commits
+    before = hub.node.log.commit_totals.commits
     await post(http, "agents/echo/broadcast", {"message": "news"})
-    assert hub.node.log.figures().commits == before + 1
+    assert hub.node.log.commit_totals.commits == before + 1
     assert list(await hub.node.log.runs.unfinished()) == []
 
 

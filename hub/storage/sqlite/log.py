@@ -20,7 +20,7 @@ from pathlib import Path
 from hub.limits import Limits
 from hub.seams import Seams
 from hub.storage.log import Listener, Log, LogUnusable
-from hub.storage.records import Damage, Figures
+from hub.storage.records import CommitTotals, Damage
 from hub.storage.sqlite.checking import check
 from hub.storage.sqlite.events import SqliteEvents
 from hub.storage.sqlite.files import SqliteFiles
@@ -65,6 +65,7 @@ class SqliteLog(Log):
     async def probe(self) -> None:
         await self._threads.submit(Probe())
 
-    def figures(self) -> Figures:
+    @property
+    def commit_totals(self) -> CommitTotals:
         """Return the transactions so far, each of which a fsync was paid for, and their time."""
-        return Figures(self._threads.writer.commits, self._threads.writer.seconds)
+        return CommitTotals(self._threads.writer.commits, self._threads.writer.seconds)
