@@ -44,7 +44,7 @@ async def get_session(hub: Hub, principal: Principal, session_id: str) -> Sessio
 async def list_messages(hub: Hub, principal: Principal, session_id: str, request: PageRequest) -> Page[HistoryMessage]:
     """Return finished messages in their order; raises UnknownSession, BadQuery."""
     head = await head_of(hub, principal, session_id)
-    return await hub.node.log.sessions.messages(head.key, request)
+    return await hub.node.log.sessions.list_messages(head.key, request)
 
 
 async def read_events(hub: Hub, principal: Principal, session_id: str, after: int) -> EventPage:
@@ -64,7 +64,7 @@ async def head_of(hub: Hub, principal: Principal, session_id: str) -> Head:
 
 async def state_of(hub: Hub, head: Head | Channel) -> SessionState:
     """Return where a session stands; a channel's head is read last, so that it fits what is going on."""
-    label = await hub.node.log.sessions.label(head.key)
+    label = await hub.node.log.sessions.find_label(head.key)
     seq = head.seq if isinstance(head, Head) else head.head
     session_id, session = id_of(head.key), hub.node.sessions.get(head.key)
     if label is None or head.epoch is None:

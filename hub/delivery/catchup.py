@@ -152,7 +152,7 @@ class CatchUp:
             if not sub.wants_whole(event.runId):
                 frames.append(protocol.event(event))
             elif not isinstance(event.body, Chunk):
-                message = event.runId and await self.store.message_before(sub.channel.key, event.runId, event.seq)
+                message = event.runId and await self.store.find_message_before(sub.channel.key, event.runId, event.seq)
                 frames.append(protocol.whole(event, *message) if message else protocol.event(event))
         return b"".join(frames)
 

@@ -97,7 +97,7 @@ class Node:
         await self.log.start(self._deliver)
         try:
             self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
-            await self.files.start(self.log.identity(self.settings.data))
+            await self.files.start(self.log.identify(self.settings.data))
             await self.agents.open()
             await recover_runs(self)
         except BaseException:
@@ -229,7 +229,7 @@ class Node:
         messages: Sequence[HistoryMessage] = ()
         while last:
             changes = session.outbox.history_version if session is not None else 0
-            messages = await self.log.sessions.last_messages(key, last, limits.history_bytes)
+            messages = await self.log.sessions.read_last_messages(key, last, limits.history_bytes)
             if session is None or session.outbox.history_version == changes:
                 break  # else a message came or went meanwhile: read them again
         return tuple(attrs.asdict(m, filter=lambda a, value: value is not None and a.name != "seq") for m in messages)

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 async def recover_runs(node: "Node") -> None:
     """Take up the runs of all sessions; those of a session that cannot be read end `aborted`."""
     left: dict[Key, list[RunRecord]] = {}
-    for record in await node.log.runs.unfinished():
+    for record in await node.log.runs.list_unfinished():
         left.setdefault(record.key, []).append(record)
     if not left:
         return

@@ -42,7 +42,7 @@ class Once:
             await first.wait()
         settled = self._settled[key] = asyncio.Event()
         try:
-            kept = await self.store.chat(self.key, *key)
+            kept = await self.store.find_chat(self.key, *key)
             return await admit() if kept is None else self._again(kept, said, chat)
         finally:
             del self._settled[key]

@@ -19,7 +19,7 @@ async def past(store: SessionStore, key: Key, waiting: Collection[RunRecord], li
     left_out = {record.userMessageId for record in waiting}
     more = sum(_size(record.message, record.parts) for record in waiting)
     last = limits.history_messages + len(waiting)
-    messages = await store.last_messages(key, last, limits.history_bytes + more)
+    messages = await store.read_last_messages(key, last, limits.history_bytes + more)
     found: list[Past] = []
     size = 0
     for message in reversed([one for one in messages if one.messageId not in left_out]):

@@ -197,7 +197,7 @@ def too_late(session: str, interrupt_id: str) -> AlreadyResolved:
 
 async def asked(store: RunStore, key: Key, interrupt_id: str) -> ChatRecord:
     """Return which run asked a question, and at which seq; raises UnknownInterrupt."""
-    kept = await store.chat(key, "", interrupt_id)
+    kept = await store.find_chat(key, "", interrupt_id)
     if kept is None:
         name = id_of(key)
         raise UnknownInterrupt(f"no question {interrupt_id} was asked in session {name}", sessionId=name)

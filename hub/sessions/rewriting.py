@@ -109,7 +109,7 @@ async def _trail(session: LiveSession, message_id: str, stays: int = 0) -> Seque
     while True:
         await session.outbox.wait_for_history()
         before = session.outbox.history_version
-        found = await session.host.log.sessions.trail(session.key, message_id, most + stays + 1)
+        found = await session.host.log.sessions.read_messages_from(session.key, message_id, most + stays + 1)
         if session.outbox.history_version != before or session.outbox.will_change_history():
             continue  # a run has ended meanwhile
         if not found:
@@ -172,10 +172,10 @@ async def _silent(session: LiveSession, found: Sequence[HistoryMessage]) -> dict
 
 async def history(store: SessionStore, key: Key, command: Fork, limits: Limits) -> Sequence[HistoryMessage]:
     """Return what a fork begins with: the newest messages up to the one it names, as many as may be copied."""
-    messages = await store.last_messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
+    messages = await store.read_last_messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
     if messages:
         return messages
-    if not await store.trail(key, command.messageId, 1):
+    if not await store.read_messages_from(key, command.messageId, 1):
         raise _unknown(command.sessionId, command.messageId)
     line = f"message {command.messageId} alone has more than the {size_text(limits.fork_bytes)} that a fork may copy"
     raise WrongMessage(line, sessionId=command.sessionId)

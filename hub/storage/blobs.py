@@ -85,7 +85,7 @@ class Files:
         """
         self._open = True
         names = await self.work(self._prepare, log_identity)
-        for key, taken in (await self.store.bytes_by_session(LEAST)).items():
+        for key, taken in (await self.store.sum_bytes_by_session(LEAST)).items():
             self._add(key, taken)
         if not self._ours:
             log.warning("the files folder is another log's; nothing is swept there", folder=str(self.folder))
@@ -190,7 +190,7 @@ class Files:
             try:
                 # In one step: what is given to the log after forget() has looked at the uploads would outlive it.
                 upload.refuse_gone()
-                await self.store.keep(file)
+                await self.store.add(file)
             except BaseException:
                 await self._take_away([file.digest])
                 upload.refuse_gone()  # then that is why the log refused it
@@ -275,7 +275,7 @@ class Files:
         if not self._ours:
             return
         with suppress(StorageUnavailable, OSError):  # then the next start takes them
-            named = await self.store.named(digests)
+            named = await self.store.find_used_digests(digests)
             await self.work(_unlink, [self.folder / digest for digest in {*digests}.difference(named)])
 
     def _lock(self, digest: str) -> asyncio.Lock:

@@ -55,7 +55,7 @@ class EventStore(ABC):
         """
 
     @abstractmethod
-    async def message_before(self, key: Key, run_id: str, seq: int) -> tuple[str, str] | None:
+    async def find_message_before(self, key: Key, run_id: str, seq: int) -> tuple[str, str] | None:
         """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
 
     @abstractmethod
@@ -75,14 +75,14 @@ class RunStore(ABC):
     """The runs that have not ended, and what each chat with a clientMsgId was answered."""
 
     @abstractmethod
-    async def unfinished(self) -> Sequence[RunRecord]:
+    async def list_unfinished(self) -> Sequence[RunRecord]:
         """Return every run that has not ended, in the order in which they were first saved.
 
         One whose record is damaged is left out, with a line in the hub's output; it stays in the log.
         """
 
     @abstractmethod
-    async def chat(self, key: Key, principal: str, client_msg_id: str) -> ChatRecord | None:
+    async def find_chat(self, key: Key, principal: str, client_msg_id: str) -> ChatRecord | None:
         """Return what was answered to this clientMsgId before, or None."""
 
 
@@ -106,7 +106,7 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    async def label(self, key: Key) -> SessionLabel | None:
+    async def find_label(self, key: Key) -> SessionLabel | None:
         """Return the title and the metadata of a session, or None where there is no session."""
 
     @abstractmethod
@@ -122,20 +122,22 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    async def last_messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[HistoryMessage]:
+    async def read_last_messages(
+        self, key: Key, last: int, most: int, upto: str | None = None
+    ) -> Sequence[HistoryMessage]:
         """Return the last so many finished messages, oldest first, at most *most* bytes of text and parts (the newest
         win); where *upto* names one, that and those before it, and none where there is none of that id.
         """
 
     @abstractmethod
-    async def trail(self, key: Key, message_id: str, most: int) -> Sequence[HistoryMessage]:
+    async def read_messages_from(self, key: Key, message_id: str, most: int) -> Sequence[HistoryMessage]:
         """Return a finished message and all after it, oldest first, *most* in all; none where it is not there.
 
         Those after it come without what they say.
         """
 
     @abstractmethod
-    async def messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
+    async def list_messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
         """Return finished messages in their order; raises BadQuery for a place that no such list gave."""
 
 
@@ -143,7 +145,7 @@ class FileStore(ABC):
     """What each file is; its bytes lie elsewhere (see hub.storage.blobs)."""
 
     @abstractmethod
-    async def keep(self, file: FileRecord) -> None:
+    async def add(self, file: FileRecord) -> None:
         """Keep what a file is; the order of calls is the order in the log.
 
         Raises StorageUnavailable, also where its session is not there.
@@ -154,11 +156,11 @@ class FileStore(ABC):
         """Return what a file is, or None."""
 
     @abstractmethod
-    async def bytes_by_session(self, least: int) -> Mapping[Key, int]:
+    async def sum_bytes_by_session(self, least: int) -> Mapping[Key, int]:
         """Return what the files of each session take that has any; a file counts *least* bytes or more."""
 
     @abstractmethod
-    async def named(self, digests: Sequence[str]) -> Sequence[str]:
+    async def find_used_digests(self, digests: Sequence[str]) -> Sequence[str]:
         """Return those of *digests* that some file has."""
 
 
@@ -177,7 +179,7 @@ class Log(ABC):
         """Finish what is queued, then let go of everything. Appends afterwards are refused."""
 
     @abstractmethod
-    def identity(self, home: Path) -> str:
+    def identify(self, home: Path) -> str:
         """Return what no other log is called, however it was opened; one inside the folder *home* may move with it."""
 
     async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:

@@ -436,7 +436,7 @@ async def test_the_commands_do_what_help_says(hub: Hub, tmp_path: Path) -> None:
         await screen.until("echo:", "you>", after="you> there")
         screen.type("/quit" + ENTER)
         assert await screen.ended() == 0
-    assert len(await hub.node.log.sessions.last_messages(Key("s2"), 10, MiB)) == 2
+    assert len(await hub.node.log.sessions.read_last_messages(Key("s2"), 10, MiB)) == 2
 
 
 async def test_a_lost_connection_is_told_and_the_answer_goes_on(hub: Hub, tmp_path: Path) -> None:
@@ -486,7 +486,7 @@ async def test_in_a_pipe_it_reads_a_message_and_writes_the_answer(hub: Hub) -> N
     await hub.start()
     done = await piped(hub, "chat", "echo", "--session", "s1", said="hello there\n")
     assert done == Done(0, "hello there \n", "")
-    assert [message.content for message in await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB)] == [
+    assert [message.content for message in await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB)] == [
         "hello there",
         "hello there ",
     ]

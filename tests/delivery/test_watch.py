@@ -54,7 +54,7 @@ async def test_what_was_sent_before_the_end_of_a_socket_is_done(hub: Hub) -> Non
     sock.close()
     # The client has left before its commands are done: neither its connection nor the sessions tell when that is.
     async with asyncio.timeout(PATIENCE):
-        while not all([await hub.node.log.sessions.last_messages(Key(f"s{n}"), 10, MiB) for n in range(8)]):
+        while not all([await hub.node.log.sessions.read_last_messages(Key(f"s{n}"), 10, MiB) for n in range(8)]):
             await asyncio.sleep(0.01)
 
 
@@ -71,7 +71,7 @@ async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
         connection.write(PING)
     await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
     async with asyncio.timeout(PATIENCE):
-        while not await hub.node.log.sessions.last_messages(Key("s2"), 1, MiB):
+        while not await hub.node.log.sessions.read_last_messages(Key("s2"), 1, MiB):
             await asyncio.sleep(0.01)
     assert connection.transport.is_lost
 

@@ -175,7 +175,7 @@ async def test_a_hub_keeps_its_log_by_the_driver_of_a_package(served: HubProcess
         ("acme_log:Nothing", "cannot be imported: AttributeError"),
         ("acme_two", "cannot be imported: RuntimeError: two lines; upgrade or remove the package$"),
         ("acme_log:SqliteLog.start", "is no subclass of hub.storage.log.Log"),
-        ("hub.storage.log:Log", "lacks close, commit_totals, identity, probe, start,"),
+        ("hub.storage.log:Log", "lacks close, commit_totals, identify, probe, start,"),
     ],
 )
 def test_a_log_that_cannot_be_used_is_refused(

@@ -217,7 +217,7 @@ async def test_an_agents_message_may_have_parts(hub: Hub) -> None:
     await client.until(lambda f: f["type"] == "message")
     await hub.stop()
     await hub.start()
-    answers = [m for m in await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB) if m.role == "assistant"]
+    answers = [m for m in await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB) if m.role == "assistant"]
     assert [m.parts for m in answers] == [(IMAGE,)] * 2
 
 
@@ -236,7 +236,7 @@ async def test_an_aborted_answer_keeps_its_parts_where_the_hub_was_killed(hub: H
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1", afterSeq=0)
     assert (await client.until_done())["stopReason"] == "aborted"
-    assert [m.parts for m in await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB)] == [None, (IMAGE,)]
+    assert [m.parts for m in await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB)] == [None, (IMAGE,)]
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ async def test_what_a_user_sends_beside_text_becomes_parts(hub: Hub) -> None:
     content = [TextPart(text="look "), image, TextPart(text="here")]
     assert text(await events(hub, "parts", asked(content))) == "look here ['text', 'image', 'text']"
     assert text(await events(hub, "parts", asked([TextPart(text="only")], "run-2"))) == "only []"
-    first, *_ = await hub.node.log.sessions.last_messages(Key("t1"), 9, MiB)
+    first, *_ = await hub.node.log.sessions.read_last_messages(Key("t1"), 9, MiB)
     assert first.parts is not None and first.parts[1]["source"] == {"type": "url", "value": "https://example.org/a.png"}
 
 

@@ -88,7 +88,7 @@ async def test_a_client_msg_id_runs_once_also_across_a_restart(hub: Hub) -> None
     assert third["status"] == "duplicate" and [first[key] for key in same] == [third[key] for key in same]
     await later.until_done()
     assert later.text() == "once "
-    assert len(await hub.node.log.sessions.last_messages(Key("s1"), 10, MiB)) == 2
+    assert len(await hub.node.log.sessions.read_last_messages(Key("s1"), 10, MiB)) == 2
     await later.send(**(chat | {"message": "other"}))
     assert (await later.until_type("error"))["code"] == "id_reused"
 
@@ -147,7 +147,7 @@ async def test_an_answer_that_ends_while_the_history_is_read_is_in_it(hub: Hub, 
     await client.send(type="chat", agentId="echo", sessionId="s1", message="one")
     await client.until_done()
     store, reads = hub.node.log.sessions, 0
-    whole = store.last_messages
+    whole = store.read_last_messages
 
     async def slow(*values: Any) -> Any:
         nonlocal reads
@@ -158,7 +158,7 @@ async def test_an_answer_that_ends_while_the_history_is_read_is_in_it(hub: Hub, 
             await client.until_done()
         return messages
 
-    store.last_messages = slow  # type: ignore[method-assign, assignment]
+    store.read_last_messages = slow  # type: ignore[method-assign, assignment]
     await late.send(type="subscribe", sessionId="s1", **asks)
     kind = "subscribed" if "history" in asks else "reset"
     answer = await late.until_type(kind)

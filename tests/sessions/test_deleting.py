@@ -220,7 +220,7 @@ async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanw
     hub.node.log.sessions.list = listed  # type: ignore[method-assign, assignment]
     clearing = asyncio.create_task(post(http, "sessions/clear", {"before": before}))
     await asyncio.wait_for(looked.wait(), PATIENCE)
-    while (await hub.node.log.sessions.last_messages(Key("s2"), 1, MiB))[0].ts < before:
+    while (await hub.node.log.sessions.read_last_messages(Key("s2"), 1, MiB))[0].ts < before:
         await said(client, "s2")
     hub.node.log.events.append = lambda *one: given.append(one)  # type: ignore[method-assign]
     await client.send(type="chat", agentId="echo", sessionId="s3", message="still here")
@@ -240,7 +240,7 @@ async def test_a_deletion_beside_a_clearing_that_spares_the_session_takes_it(
 ) -> None:
     client = await hub.connect(extended=True)
     await said(client, "s1")
-    gate = hold(hub, "sessions", "last_messages")
+    gate = hold(hub, "sessions", "read_last_messages")
     sparing = asyncio.create_task(delete(hub.node, Key("s1"), before=1))
     await eventually(lambda: hub.node.deletions)
     deleting = asyncio.create_task(delete(hub.node, Key("s1")))
@@ -311,7 +311,7 @@ async def test_who_comes_meanwhile_is_told_to_come_again(hub: Hub, http: aiohttp
 async def test_who_was_already_inside_gets_nothing_half_deleted(hub: Hub, http: aiohttp.ClientSession) -> None:
     """A subscription that reads the history, and a chat that looks for its clientMsgId, as the session is deleted."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello", "clientMsgId": "c1"})
-    history, kept = hold(hub, "sessions", "last_messages"), hold(hub, "runs", "chat")
+    history, kept = hold(hub, "sessions", "read_last_messages"), hold(hub, "runs", "find_chat")
     reader, sender = await hub.connect(extended=True), await hub.connect(extended=True)
     await reader.send(type="subscribe", sessionId="s1", history=9, ref=1)
     await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].holders == 1)

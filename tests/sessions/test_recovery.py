@@ -29,7 +29,7 @@ def change(hub: Hub, statement: str, *values: Any) -> None:
 
 
 async def unfinished(hub: Hub) -> set[str]:
-    return {record.key for record in await hub.node.log.runs.unfinished()}
+    return {record.key for record in await hub.node.log.runs.list_unfinished()}
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
     client = await left.connect(extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="hello")
     assert (await client.until_done())["stopReason"] == "end_turn"
-    said = await left.node.log.sessions.last_messages(Key("s1"), 9, MiB)
+    said = await left.node.log.sessions.read_last_messages(Key("s1"), 9, MiB)
     assert [message.content for message in said] == ["go", "", "hello", "hello "]
 
 

@@ -88,7 +88,7 @@ async def stopping(hub: Hub, run_id: str) -> None:
 
 
 async def history(hub: Hub, session: str = "s1") -> list[str]:
-    return [message.content for message in await hub.node.log.sessions.last_messages(Key(session), 100, MiB)]
+    return [message.content for message in await hub.node.log.sessions.read_last_messages(Key(session), 100, MiB)]
 
 
 async def logged(hub: Hub, session: str = "s1") -> list[Any]:
@@ -391,7 +391,7 @@ async def test_chats_edits_and_regenerates_in_a_crowd_leave_a_sound_log(hub: Hub
             there = {name: None for name in there if name not in event.body.messageIds}
         elif event.body.type in ("user_message", "stream"):
             there[event.body.messageId] = None
-    assert {m.messageId for m in await hub.node.log.sessions.last_messages(Key("s1"), 10_000, MiB)} == set(there)
+    assert {m.messageId for m in await hub.node.log.sessions.read_last_messages(Key("s1"), 10_000, MiB)} == set(there)
 
 
 async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hub: Hub) -> None:
@@ -442,13 +442,13 @@ async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_
 async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_in_the_next_one(hub: Hub) -> None:
     client = await begin(hub)
     said = await say(client, "one")
-    gate, trail = asyncio.Event(), hub.node.log.sessions.trail
+    gate, trail = asyncio.Event(), hub.node.log.sessions.read_messages_from
 
     async def held(*asked: Any) -> Any:
         await gate.wait()
         return await trail(*asked)
 
-    hub.node.log.sessions.trail = held  # type: ignore[method-assign, assignment]
+    hub.node.log.sessions.read_messages_from = held  # type: ignore[method-assign, assignment]
     await hub.node.log.sessions.make(Key("f1"))
     async with hub.node.use(Key("f1")) as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         editor, forker = await hub.connect(extended=True), await hub.connect(extended=True)
@@ -544,7 +544,7 @@ async def test_a_run_that_ends_while_the_history_is_read_is_taken_back_too(hub: 
     before = await start(client, "gated", str(hub.folder / "gate"))
     edited = await say(client, "one", ifBusy="parallel")
     store = hub.node.log.sessions
-    whole, reads = store.trail, 0
+    whole, reads = store.read_messages_from, 0
 
     async def slow(*asked: Any) -> Any:
         nonlocal reads
@@ -558,7 +558,7 @@ async def test_a_run_that_ends_while_the_history_is_read_is_taken_back_too(hub: 
                 await asyncio.sleep(0)
         return found
 
-    store.trail = slow  # type: ignore[method-assign, assignment]
+    store.read_messages_from = slow  # type: ignore[method-assign, assignment]
     await client.send(type="edit", sessionId="s1", messageId=edited["messageId"], message="new", ref="e")
     await ended(client, (await outcome(client, "e"))["runId"])
     end = await ended(client, before["runId"])
@@ -718,7 +718,7 @@ async def test_a_chat_that_rolls_back_takes_the_running_ones_place(hub: Hub) -> 
     started = [event.runId for event in await logged(hub) if event.body.type == "run_started"]
     assert started == [kept["runId"], running["runId"], accepted["runId"], queued["runId"]]
     assert sound(await logged(hub)) and running["messageId"] not in str(
-        await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB)
+        await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB)
     )
 
 
@@ -750,9 +750,9 @@ async def test_a_fork_has_the_history_and_goes_its_own_way(hub: Hub) -> None:
     told = await outcome(client, "f")
     assert (told["type"], told["sessionId"], told["seq"]) == ("subscribed", "f1", 2)
     assert await kinds(hub, "f1") == ["user_message", "message"]
-    old, new = await hub.node.log.sessions.last_messages(
+    old, new = await hub.node.log.sessions.read_last_messages(
         Key("s1"), 2, MiB, first["answerId"]
-    ), await hub.node.log.sessions.last_messages(Key("f1"), 9, MiB)
+    ), await hub.node.log.sessions.read_last_messages(Key("f1"), 9, MiB)
     same = ("messageId", "role", "content", "agentId", "author", "parts", "metadata", "userMessageId")
     assert [[getattr(m, n) for n in same] for m in old] == [[getattr(m, n) for n in same] for m in new]
     assert [m.seq for m in new] == [1, 2] and {m.runId for m in new} == {None} and new[0].parts == (image,)

@@ -82,7 +82,7 @@ async def test_if_busy_reject_replace_and_parallel(hub: Hub) -> None:
     (hub.folder / "gate").touch()
     assert (await client.until_done())["runId"] == queued["runId"]
     history = [
-        m.content for m in await hub.node.log.sessions.last_messages(Key("s1"), 10, MiB) if m.role == "assistant"
+        m.content for m in await hub.node.log.sessions.read_last_messages(Key("s1"), 10, MiB) if m.role == "assistant"
     ]
     assert history == ["one ", "one ", "instead ", "one two"]
 
@@ -257,7 +257,9 @@ async def test_a_bad_agent_ends_its_run_once_and_keeps_what_it_said(hub: Hub, na
     if said is not None:
         assert client.text() == said
         assert [
-            m.content for m in await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB) if m.role == "assistant"
+            m.content
+            for m in await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB)
+            if m.role == "assistant"
         ] == [said]
     await client.send(type="chat", agentId="echo", sessionId="s1", message="next")
     await client.until_done()
@@ -408,17 +410,17 @@ async def test_a_history_that_cannot_be_read_is_no_fault_of_the_agent(hub: Hub) 
     hub.agent("reads.py", "async def reads(run):\n    yield str(len(run.history))")
     await hub.start()
     client = await hub.connect("?sessionId=s1", extended=True)
-    messages = hub.node.log.sessions.last_messages
+    messages = hub.node.log.sessions.read_last_messages
 
     async def fail(*_: Any) -> Any:
         raise StorageUnavailable("the log cannot be read now: try again")
 
-    hub.node.log.sessions.last_messages = fail  # type: ignore[method-assign, assignment]
+    hub.node.log.sessions.read_last_messages = fail  # type: ignore[method-assign, assignment]
     await client.send(type="chat", agentId="reads", sessionId="s1", message="x")
     error = await client.until_type("run_error")
     assert (error["code"], error["retryable"], error["retryAfterMs"]) == ("storage_unavailable", True, 1000)
     assert (await client.until_done())["stopReason"] == "error"
-    hub.node.log.sessions.last_messages = messages  # type: ignore[method-assign]
+    hub.node.log.sessions.read_last_messages = messages  # type: ignore[method-assign]
     await client.send(type="chat", agentId="reads", sessionId="s1", message="x")
     await client.until_done()
     assert client.text() == "1"
@@ -473,13 +475,13 @@ async def test_an_agent_that_takes_the_message_alone_costs_no_read_of_the_histor
     """It could not look at it; one that takes the run may."""
     hub.agent("looks.py", "def looks(run):\n    return run.message + ' '")
     await hub.start()
-    read, reads = hub.node.log.sessions.last_messages, []
+    read, reads = hub.node.log.sessions.read_last_messages, []
 
     async def messages(session_id: Key, *limits: Any) -> Any:
         reads.append(session_id)
         return await read(session_id, *limits)
 
-    hub.node.log.sessions.last_messages = messages  # type: ignore[method-assign, assignment]
+    hub.node.log.sessions.read_last_messages = messages  # type: ignore[method-assign, assignment]
     client = await hub.connect()
     for agent in ("echo", "looks"):
         await client.send(type="chat", agentId=agent, sessionId=agent, message="hello")
@@ -742,7 +744,7 @@ async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_re
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1", afterSeq=second["seq"])
     assert (await client.until_done())["stopReason"] == "aborted"
-    said = [m for m in await hub.node.log.sessions.last_messages(Key("s1"), 9, MiB) if m.role == "assistant"]
+    said = [m for m in await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB) if m.role == "assistant"]
     assert [(m.messageId, m.content) for m in said] == [(second["messageId"], "try ")]
 
 

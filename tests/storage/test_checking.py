@@ -38,7 +38,7 @@ async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
     record = RunRecord("r", S, "main", "started", "m", "u", "hi", Author("local", "local"), 1)
     await put(log, Append(S, [text("late")], saved=[record]))
     await put(log, Append(T, [text("late")]))
-    await log.files.keep(FileRecord(fileId="f_1", key=T, name="x.txt", type="text/plain", size=5, digest=DIGEST))
+    await log.files.add(FileRecord(fileId="f_1", key=T, name="x.txt", type="text/plain", size=5, digest=DIGEST))
     yield log
     await log.close()
 

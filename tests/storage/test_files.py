@@ -463,14 +463,14 @@ class Halting(SqliteFiles):
             self.there.set()
             await self.go.wait()
 
-    async def named(self, digests: Sequence[str]) -> Sequence[str]:
-        found = await super().named(digests)
+    async def find_used_digests(self, digests: Sequence[str]) -> Sequence[str]:
+        found = await super().find_used_digests(digests)
         await self._halt("named")
         return found
 
-    async def keep(self, file: FileRecord) -> None:
+    async def add(self, file: FileRecord) -> None:
         await self._halt("keep")
-        await super().keep(file)
+        await super().add(file)
 
 
 @asynccontextmanager
@@ -481,7 +481,7 @@ async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Sqlit
     for session in ("a", "b"):
         await log.sessions.make(Key(session))
     files = Files(folder=folder / "data" / "files", store=halting, limits=Limits(**limits), seams=Seams())
-    await files.start(log.identity(folder / "data"))
+    await files.start(log.identify(folder / "data"))
     try:
         yield files, log, halting
     finally:
@@ -526,7 +526,7 @@ async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(t
                     await log.sessions.make(Key(session))
 
         await asyncio.gather(*map(comes_and_goes, sessions))
-        named = await log.files.named([digest(b"0"), digest(b"1")])
+        named = await log.files.find_used_digests([digest(b"0"), digest(b"1")])
         assert on_disk(tmp_path) == sorted(named)
         await asyncio.gather(*(gone(files, log, session) for session in sessions))
         assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
@@ -576,14 +576,14 @@ async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> N
         halting.go.set()
         with pytest.raises(asyncio.CancelledError):
             await kept
-        assert await log.files.named([digest(b"hello")]) and on_disk(tmp_path) == [digest(b"hello")]
+        assert await log.files.find_used_digests([digest(b"hello")]) and on_disk(tmp_path) == [digest(b"hello")]
         for turns in range(12):
             task = asyncio.create_task(files.keep(Key("b"), "x", TEXT, b"%d" % turns))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
-        named = await log.files.named([digest(b"%d" % turns) for turns in range(12)])
+        named = await log.files.find_used_digests([digest(b"%d" % turns) for turns in range(12)])
         assert on_disk(tmp_path) == sorted([digest(b"hello"), *named])
 
 
@@ -610,7 +610,7 @@ async def test_the_end_waits_for_what_is_half_done(tmp_path: Path) -> None:
         assert not closing.done()
         halting.go.set()
         await asyncio.wait_for(closing, PATIENCE)
-        assert await log.files.named([digest(b"hello")])
+        assert await log.files.find_used_digests([digest(b"hello")])
 
 
 async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
@@ -846,7 +846,7 @@ async def test_an_agent_whose_answer_has_ended_keeps_no_file(hub: Hub) -> None:
     agent = hub.node.agents.get("late")
     gate.touch()
     await eventually(lambda: not agent.running_answers)
-    assert await hub.node.log.files.bytes_by_session(1) == {} and on_disk(hub.folder) == []
+    assert await hub.node.log.files.sum_bytes_by_session(1) == {} and on_disk(hub.folder) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run this on Linux or macOS")

@@ -118,10 +118,10 @@ def texts(events: Sequence[Event]) -> list[str]:
 async def test_a_log_has_a_name_of_its_own(opener: Opener, tmp_path: Path) -> None:
     """The same when it is opened again; and to no other log it says the same."""
     hub = await opener()
-    name = hub.log.identity(tmp_path)
+    name = hub.log.identify(tmp_path)
     await hub.log.close()
-    assert (await opener()).log.identity(tmp_path) == name
-    assert open_log(f"sqlite:///{tmp_path}/another.db", Limits(), Seams()).identity(tmp_path) != name
+    assert (await opener()).log.identify(tmp_path) == name
+    assert open_log(f"sqlite:///{tmp_path}/another.db", Limits(), Seams()).identify(tmp_path) != name
 
 
 async def test_numbers_are_dense_from_one(hub: Opened) -> None:
@@ -232,8 +232,8 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     events = await hub.everything(session)
     assert texts(events) == pieces
     assert events[-1].body == WholeMessage("m2", whole)
-    assert await hub.log.events.message_before(Key(session), "r", len(pieces) + 2) == ("m", whole)
-    assert [kept.content for kept in await hub.log.sessions.last_messages(Key(session), 5, MiB)] == [whole]
+    assert await hub.log.events.find_message_before(Key(session), "r", len(pieces) + 2) == ("m", whole)
+    assert [kept.content for kept in await hub.log.sessions.read_last_messages(Key(session), 5, MiB)] == [whole]
 
 
 @pytest.mark.parametrize(
@@ -298,10 +298,10 @@ async def test_a_read_is_after_and_upto(hub: Opened, after: int, upto: int, seqs
 async def test_reading_what_is_not_there(hub: Opened) -> None:
     """An unknown session has no events, messages, chats or runs."""
     assert list(await hub.log.events.read(Key("nobody"), 0, 9)) == []
-    assert list(await hub.log.sessions.last_messages(Key("nobody"), 9, MiB)) == []
-    assert await hub.log.runs.chat(Key("nobody"), "ann", "c") is None
-    assert await hub.log.events.message_before(Key("nobody"), "r", 9) is None
-    assert list(await hub.log.runs.unfinished()) == []
+    assert list(await hub.log.sessions.read_last_messages(Key("nobody"), 9, MiB)) == []
+    assert await hub.log.runs.find_chat(Key("nobody"), "ann", "c") is None
+    assert await hub.log.events.find_message_before(Key("nobody"), "r", 9) is None
+    assert list(await hub.log.runs.list_unfinished()) == []
 
 
 async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
@@ -325,9 +325,9 @@ async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
     )
     ts = [event.ts for event in await hub.everything("s")]
     whole = [attrs.evolve(m, seq=seq, ts=ts[seq - 1]) for m, seq in zip([asked, *answers], (2, 3, 5, 5))]
-    assert list(await hub.log.sessions.last_messages(Key("s"), 100, MiB)) == whole
-    assert list(await hub.log.sessions.last_messages(Key("s"), 2, MiB)) == whole[2:]
-    assert list(await hub.log.sessions.last_messages(Key("s"), 0, MiB)) == []
+    assert list(await hub.log.sessions.read_last_messages(Key("s"), 100, MiB)) == whole
+    assert list(await hub.log.sessions.read_last_messages(Key("s"), 2, MiB)) == whole[2:]
+    assert list(await hub.log.sessions.read_last_messages(Key("s"), 0, MiB)) == []
 
 
 async def test_messages_come_back_whole(hub: Opened) -> None:
@@ -358,10 +358,10 @@ async def test_messages_come_back_whole(hub: Opened) -> None:
     event, _ = await hub.everything("s")
     whole = [attrs.evolve(m, seq=seq, ts=event.ts) for m, seq in ((asked, 1), (answer, 2))]
     assert (
-        list(await hub.log.sessions.last_messages(Key("s"), 9, MiB))
+        list(await hub.log.sessions.read_last_messages(Key("s"), 9, MiB))
         == whole
-        == list((await hub.log.sessions.messages(Key("s"), PageRequest(9))).rows)
-        == [whole[0], *await hub.log.sessions.trail(Key("s"), "a", 1)]
+        == list((await hub.log.sessions.list_messages(Key("s"), PageRequest(9))).rows)
+        == [whole[0], *await hub.log.sessions.read_messages_from(Key("s"), "a", 1)]
     )
 
 
@@ -388,28 +388,28 @@ async def test_messages_up_to_one(hub: Opened) -> None:
     await hub.log.sessions.make(Key("t"))
 
     async def upto(*asked: Any) -> list[str]:
-        return [m.messageId for m in await hub.log.sessions.last_messages(Key("s"), *asked)]
+        return [m.messageId for m in await hub.log.sessions.read_last_messages(Key("s"), *asked)]
 
     assert await upto(9, MiB, "a3") == ["a0", "a1", "a2", "a3"]
     assert await upto(2, MiB, "a4") == ["a3", "a4"]
     size = 10 + len(json.dumps(PARTS, ensure_ascii=False, separators=(",", ":")).encode())
     assert await upto(9, 2 * size, "a3") == ["a2", "a3"]
     assert await upto(9, 2 * size - 1, "a3") == ["a3"]
-    assert await upto(9, MiB, "nobody") == [] == list(await hub.log.sessions.last_messages(Key("t"), 9, MiB, "a3"))
+    assert await upto(9, MiB, "nobody") == [] == list(await hub.log.sessions.read_last_messages(Key("t"), 9, MiB, "a3"))
 
 
 async def test_the_trail_of_a_message(hub: Opened) -> None:
     """It whole, and after it what came later without what that says; so many at most."""
     await talk(hub, 6)
-    found = await hub.log.sessions.trail(Key("s"), "a2", 9)
+    found = await hub.log.sessions.read_messages_from(Key("s"), "a2", 9)
     assert [m.messageId for m in found] == ["a2", "a3", "a4", "a5"]
     assert (found[0].content, found[0].parts) == ("2" * 10, PARTS)
     assert {(m.content, m.parts, m.agentId) for m in found[1:]} == {("", None, "main")}
-    assert [m.messageId for m in await hub.log.sessions.trail(Key("s"), "a2", 2)] == ["a2", "a3"]
+    assert [m.messageId for m in await hub.log.sessions.read_messages_from(Key("s"), "a2", 2)] == ["a2", "a3"]
     assert (
-        list(await hub.log.sessions.trail(Key("s"), "nobody", 9))
+        list(await hub.log.sessions.read_messages_from(Key("s"), "nobody", 9))
         == []
-        == list(await hub.log.sessions.trail(Key("t"), "a2", 9))
+        == list(await hub.log.sessions.read_messages_from(Key("t"), "a2", 9))
     )
 
 
@@ -431,8 +431,13 @@ async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
     assert await hub.put(alone) == 7
     await hub.log.close()
     hub = await opener()
-    assert [m.messageId for m in await hub.log.sessions.last_messages(Key("s"), 9, MiB)] == ["m2", "n"]
-    assert [m.messageId for m in await hub.log.sessions.last_messages(Key("t"), 9, MiB)] == ["m0", "m1", "m2", "m3"]
+    assert [m.messageId for m in await hub.log.sessions.read_last_messages(Key("s"), 9, MiB)] == ["m2", "n"]
+    assert [m.messageId for m in await hub.log.sessions.read_last_messages(Key("t"), 9, MiB)] == [
+        "m0",
+        "m1",
+        "m2",
+        "m3",
+    ]
     assert texts(await hub.everything("s")) == ["x"] * 4
     assert (await hub.everything("s"))[-1].body == MessageRemoved(("m0",), "rollback")
 
@@ -443,9 +448,9 @@ async def test_what_is_refused_takes_nothing_out(hub: Opened) -> None:
     await hub.put(Append(Key("s"), [chunk("x")], [(0, kept)]))
     with pytest.raises(StorageUnavailable):
         await hub.put(Append(Key("s"), [chunk("\ud800")], removed=["m"]))
-    assert [m.messageId for m in await hub.log.sessions.last_messages(Key("s"), 9, MiB)] == ["m"]
+    assert [m.messageId for m in await hub.log.sessions.read_last_messages(Key("s"), 9, MiB)] == ["m"]
     await hub.put(Append(Key("s"), [chunk("y")], [(0, attrs.evolve(kept, messageId="n"))], removed=["m", "n"]))
-    assert list(await hub.log.sessions.last_messages(Key("s"), 9, MiB)) == []
+    assert list(await hub.log.sessions.read_last_messages(Key("s"), 9, MiB)) == []
 
 
 async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
@@ -461,7 +466,7 @@ async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
         for i, n in enumerate(sizes)
     ]
     await hub.put(Append(Key("s"), [chunk("x")], messages))
-    assert [m.messageId for m in await hub.log.sessions.last_messages(Key("s"), 100, MiB)] == ["m2", "m3", "m4"]
+    assert [m.messageId for m in await hub.log.sessions.read_last_messages(Key("s"), 100, MiB)] == ["m2", "m3", "m4"]
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
@@ -504,16 +509,16 @@ async def test_messages_come_by_the_slice(hub: Opened, order: Order, limit: int)
                 ],
             )
         )
-    everything = list(await hub.log.sessions.last_messages(Key("s"), 9, MiB))
+    everything = list(await hub.log.sessions.read_last_messages(Key("s"), 9, MiB))
     rows: list[HistoryMessage] = []
     request: PageRequest | None = PageRequest(limit, order=order)
     while request is not None:
-        page = await hub.log.sessions.messages(Key("s"), request)
+        page = await hub.log.sessions.list_messages(Key("s"), request)
         assert len(page.rows) == limit or page.next_cursor is None
         rows += page.rows
         request = PageRequest(limit, page.next_cursor, order) if page.next_cursor is not None else None
     assert len(everything) == 6 and rows == (everything if order == "asc" else everything[::-1])
-    assert await hub.log.sessions.messages(Key("nobody"), PageRequest(9)) == Page([])
+    assert await hub.log.sessions.list_messages(Key("nobody"), PageRequest(9)) == Page([])
 
 
 def record(run: str, **fields: Any) -> RunRecord:
@@ -534,7 +539,7 @@ async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
     await hub.put(Append(Key("s"), [chunk("x")], ended=["r2"]))
     await hub.log.close()
     hub = await opener()
-    assert list(await hub.log.runs.unfinished()) == [
+    assert list(await hub.log.runs.list_unfinished()) == [
         record("r1", state="started", after=1, attempt=2),
         record("r1", key="t", **beside),
         record("r3"),
@@ -547,7 +552,7 @@ async def test_an_append_without_entries(hub: Opened) -> None:
     assert await hub.put(Append(Key("s"), [], saved=[record("r1")])) == 2
     assert [kind for kind, _ in hub.heard] == ["event", "done", "done"]
     assert await hub.put(Append(Key("s"), [chunk("y")], ended=["r1"])) == 2
-    assert list(await hub.log.runs.unfinished()) == []
+    assert list(await hub.log.runs.list_unfinished()) == []
 
 
 async def test_a_chat_is_remembered(opener: Opener) -> None:
@@ -559,9 +564,9 @@ async def test_a_chat_is_remembered(opener: Opener) -> None:
     await hub.put(Append(Key("s"), [chunk("y"), chunk("z")], chats=[(1, kept)]))
     await hub.log.close()
     hub = await opener()
-    assert await hub.log.runs.chat(Key("s"), "ann", "c1") == attrs.evolve(kept, seq=3)
+    assert await hub.log.runs.find_chat(Key("s"), "ann", "c1") == attrs.evolve(kept, seq=3)
     others = [("t", "ann", "c1"), ("s", "bob", "c1"), ("s", "ann", "c2")]
-    assert [await hub.log.runs.chat(Key(session), *ids) for session, *ids in others] == [None, None, None]
+    assert [await hub.log.runs.find_chat(Key(session), *ids) for session, *ids in others] == [None, None, None]
 
 
 async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
@@ -582,7 +587,7 @@ async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
                 chats=[(0, ChatRecord(principal="ann", clientMsgId="c1", digest="d2", messageId="u2", runId="r2"))],
             )
         )
-    assert len(await hub.everything("s")) == 1 and list(await hub.log.runs.unfinished()) == []
+    assert len(await hub.everything("s")) == 1 and list(await hub.log.runs.list_unfinished()) == []
 
 
 def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) -> FileRecord:
@@ -596,7 +601,7 @@ async def test_a_file_is_found_as_it_was_kept(opener: Opener) -> None:
     hub = await opener()
     await hub.log.sessions.make(Key("s"))
     await hub.put(Append(Key("s"), [chunk("x")]))
-    await hub.log.files.keep(file("f1"))
+    await hub.log.files.add(file("f1"))
     await hub.log.close()
     hub = await opener()
     found = await hub.log.files.find("f1")
@@ -609,7 +614,7 @@ async def test_a_file_is_found_as_it_was_kept(opener: Opener) -> None:
 async def test_a_file_needs_a_session_that_is_there(hub: Opened) -> None:
     """What belongs to nobody would never go; those that share the commit are kept."""
     results = await asyncio.gather(
-        *(hub.log.files.keep(file(f"f-{session}", session)) for session in ("s", "stranger", "s2")),
+        *(hub.log.files.add(file(f"f-{session}", session)) for session in ("s", "stranger", "s2")),
         hub.log.sessions.make(Key("s2")),
         return_exceptions=True,
     )
@@ -622,9 +627,9 @@ async def test_files_are_counted_by_session(opener: Opener) -> None:
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t", "empty"))))
     for n, (session, size) in enumerate((("s", 1), ("s", 10), ("t", 5))):
-        await hub.log.files.keep(file(f"f{n}", session, size=size))
-    assert await hub.log.files.bytes_by_session(0) == {"s": 11, "t": 5}
-    assert await hub.log.files.bytes_by_session(6) == {"s": 16, "t": 6}
+        await hub.log.files.add(file(f"f{n}", session, size=size))
+    assert await hub.log.files.sum_bytes_by_session(0) == {"s": 11, "t": 5}
+    assert await hub.log.files.sum_bytes_by_session(6) == {"s": 16, "t": 6}
 
 
 async def test_files_go_with_their_session(opener: Opener) -> None:
@@ -632,15 +637,15 @@ async def test_files_go_with_their_session(opener: Opener) -> None:
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
     for one in (file("f1"), file("f2", digest="d2"), file("f3", "t", digest="d2")):
-        await hub.log.files.keep(one)
-    assert sorted(await hub.log.files.named(["d1", "d2", "d3"])) == ["d1", "d2"]
+        await hub.log.files.add(one)
+    assert sorted(await hub.log.files.find_used_digests(["d1", "d2", "d3"])) == ["d1", "d2"]
     gone = await hub.log.sessions.delete(Key("s"))
     assert sorted((one.fileId, one.digest, one.size) for one in gone) == [("f1", "d1", 7), ("f2", "d2", 7)]
-    assert await hub.log.files.named(["d1", "d2"]) == ["d2"] and await hub.log.files.find("f1") is None
+    assert await hub.log.files.find_used_digests(["d1", "d2"]) == ["d2"] and await hub.log.files.find("f1") is None
     assert await hub.log.sessions.delete(Key("s")) == [] and await hub.log.sessions.delete(Key("nobody")) == []
     await hub.log.close()
     hub = await opener()
-    assert await hub.log.files.bytes_by_session(0) == {"t": 7} and await hub.log.files.find("f3") is not None
+    assert await hub.log.files.sum_bytes_by_session(0) == {"t": 7} and await hub.log.files.find("f3") is not None
 
 
 async def test_a_file_that_was_given_before_its_session_went_goes_with_it(hub: Opened) -> None:
@@ -648,14 +653,14 @@ async def test_a_file_that_was_given_before_its_session_went_goes_with_it(hub: O
     for n in range(30):
         await hub.log.sessions.make(Key("s"))
         calls = (
-            hub.log.files.keep(file(f"f{n}")),
+            hub.log.files.add(file(f"f{n}")),
             hub.log.sessions.delete(Key("s")),
-            hub.log.files.keep(file(f"late{n}")),
+            hub.log.files.add(file(f"late{n}")),
         )
         _, gone, late = await asyncio.gather(*calls, return_exceptions=True)
         assert not isinstance(gone, BaseException) and [one.fileId for one in gone] == [f"f{n}"]
         assert isinstance(late, StorageUnavailable)
-    assert await hub.log.files.bytes_by_session(0) == {}
+    assert await hub.log.files.sum_bytes_by_session(0) == {}
 
 
 async def test_a_session_is_made_once(opener: Opener) -> None:
@@ -700,7 +705,7 @@ async def test_old_events_expire(opener: Opener) -> None:
     assert await hub.log.events.expire(edge.ts, 10**9) == {"s": edge.seq - 1}
     assert await hub.log.events.expire(edge.ts, 10**9) == {}
     assert [event.seq for event in await hub.everything("s")] == list(range(edge.seq, edge.seq + 1))
-    assert [m.content for m in await hub.log.sessions.last_messages(Key("s"), 9, MiB)] == ["kept"]
+    assert [m.content for m in await hub.log.sessions.read_last_messages(Key("s"), 9, MiB)] == ["kept"]
     assert await hub.log.events.expire(edge.ts + 10**6, 10**9) == {"s": edge.seq, "t": 1}
     await hub.log.close()
     hub = await opener()
@@ -794,7 +799,7 @@ STORY: list[tuple[str, Body]] = [
 async def test_the_message_before(hub: Opened, run: str, seq: int, message: tuple[str, str] | None) -> None:
     """The streamed message that an event ends is given whole, without what other runs said meanwhile."""
     await hub.put(Append(Key("s"), [Event("main", who, body) for who, body in STORY]))
-    assert await hub.log.events.message_before(Key("s"), run, seq) == message
+    assert await hub.log.events.find_message_before(Key("s"), run, seq) == message
 
 
 def test_an_unknown_scheme_is_refused() -> None:
@@ -886,7 +891,7 @@ async def test_a_place_that_no_list_gave_is_refused(hub: Opened, place: str) -> 
     with pytest.raises(BadQuery, match="no place in this list"):
         await hub.log.sessions.list(SessionQuery(prefix="", readers=EVERYONE), PageRequest(9, place))
     with pytest.raises(BadQuery, match="no place in this list"):
-        await hub.log.sessions.messages(Key("s"), PageRequest(9, place))
+        await hub.log.sessions.list_messages(Key("s"), PageRequest(9, place))
 
 
 async def test_a_session_counts_its_messages(opener: Opener) -> None:
@@ -952,7 +957,7 @@ async def test_a_session_has_a_label(opener: Opener) -> None:
     """Title and metadata are replaced one by one, kept across a restart, and listed; an unknown session has none."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
-    assert await hub.log.sessions.label(Key("s")) == SessionLabel()
+    assert await hub.log.sessions.find_label(Key("s")) == SessionLabel()
     await hub.log.sessions.relabel(
         Key("s"), {"title": "Plans \0\U0001f600", "metadata": {"a": [1, None], "b": {"c": "\0"}}}
     )
@@ -960,15 +965,20 @@ async def test_a_session_has_a_label(opener: Opener) -> None:
     await hub.log.close()
     hub = await opener()
     whole = SessionLabel("Plans \0\U0001f600", {"a": [1, None], "b": {"c": "\0"}})
-    assert await hub.log.sessions.label(Key("s")) == whole and await hub.log.sessions.label(Key("t")) == SessionLabel()
+    assert (
+        await hub.log.sessions.find_label(Key("s")) == whole
+        and await hub.log.sessions.find_label(Key("t")) == SessionLabel()
+    )
     (shown,) = [one for one in await listed(hub) if one.key == "s"]
     assert (shown.title, shown.metadata) == (whole.title, whole.metadata)
     await hub.log.sessions.relabel(Key("s"), {"metadata": None})
-    assert await hub.log.sessions.label(Key("s")) == SessionLabel(whole.title)
+    assert await hub.log.sessions.find_label(Key("s")) == SessionLabel(whole.title)
     await hub.log.sessions.relabel(Key("s"), {"title": None, "metadata": {}})
-    assert await hub.log.sessions.label(Key("s")) == SessionLabel(None, {})
+    assert await hub.log.sessions.find_label(Key("s")) == SessionLabel(None, {})
     await hub.log.sessions.relabel(Key("nobody"), {"title": "x"})
-    assert await hub.log.sessions.label(Key("nobody")) is None and await hub.log.sessions.find(Key("nobody")) is None
+    assert (
+        await hub.log.sessions.find_label(Key("nobody")) is None and await hub.log.sessions.find(Key("nobody")) is None
+    )
 
 
 async def fill(hub: Opened, session: str) -> None:
@@ -983,17 +993,17 @@ async def fill(hub: Opened, session: str) -> None:
 
 
 async def nothing_of(hub: Opened, session: str) -> None:
-    assert await hub.log.sessions.find(Key(session)) is None and await hub.log.sessions.label(Key(session)) is None
+    assert await hub.log.sessions.find(Key(session)) is None and await hub.log.sessions.find_label(Key(session)) is None
     assert (
         list(await hub.log.events.read(Key(session), 0, 9)) == []
-        and list(await hub.log.sessions.last_messages(Key(session), 9, MiB)) == []
+        and list(await hub.log.sessions.read_last_messages(Key(session), 9, MiB)) == []
     )
-    assert await hub.log.sessions.messages(Key(session), PageRequest(9)) == Page([])
+    assert await hub.log.sessions.list_messages(Key(session), PageRequest(9)) == Page([])
     assert (
-        await hub.log.runs.chat(Key(session), "ann", "c1") is None
-        and await hub.log.events.message_before(Key(session), "r", 5) is None
+        await hub.log.runs.find_chat(Key(session), "ann", "c1") is None
+        and await hub.log.events.find_message_before(Key(session), "r", 5) is None
     )
-    assert session not in {run.key for run in await hub.log.runs.unfinished()}
+    assert session not in {run.key for run in await hub.log.runs.list_unfinished()}
     assert session not in {one.key for one in await listed(hub)}
 
 
@@ -1021,12 +1031,12 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
     assert (anew.seq, anew.floor) == (0, 0) and anew.epoch != was.epoch
     assert await hub.put(Append(Key("s"), [chunk("new")])) == 1
     assert [(event.seq, event.epoch) for event in await hub.everything("s")] == [(1, anew.epoch)]
-    assert await hub.log.sessions.label(Key("s")) == SessionLabel()
+    assert await hub.log.sessions.find_label(Key("s")) == SessionLabel()
     await hub.log.events.purge()
     assert texts(await hub.everything("s")) == ["new"] and len(await hub.everything("t")) == 5
-    assert await hub.log.sessions.find(Key("t")) == other and await hub.log.sessions.label(Key("t")) == SessionLabel(
-        "old", {"old": True}
-    )
+    assert await hub.log.sessions.find(Key("t")) == other and await hub.log.sessions.find_label(
+        Key("t")
+    ) == SessionLabel("old", {"old": True})
     await hub.log.close()
     hub = await opener()
     assert (

@@ -295,7 +295,7 @@ async def test_what_has_no_place_yet_is_found(opener: Opener, placed: int) -> No
     head = await log.sessions.find(Key("s"))
     assert await content(log, "s") == said and head is not None and head.seq == 1000
     assert [event.seq for event in await log.events.read(Key("s"), 990, 995)] == [991, 992, 993, 994, 995]
-    assert await log.events.message_before(Key("s"), "r", 1001) == ("m", said)
+    assert await log.events.find_message_before(Key("s"), "r", 1001) == ("m", said)
     await log.close()
     log = await opener()
     assert await content(log, "s") == said and (await log.sessions.make(Key("s")))[0].seq == 1000
@@ -479,7 +479,7 @@ async def test_old_is_what_comes_before_the_first_that_is_young(
     log = await opener()
     assert await log.events.expire(5000, 2**60) == {"s": 4}
     assert [event.seq for event in await log.events.read(Key("s"), 0, 99)] == [5, 6, 7, 8, 9, 10]
-    assert await log.events.message_before(Key("s"), "r", 11) == ("m", "3,4,5,6,7,8,")
+    assert await log.events.find_message_before(Key("s"), "r", 11) == ("m", "3,4,5,6,7,8,")
 
 
 def test_reading_back_seeks_the_strip(path: Path) -> None:
@@ -539,7 +539,7 @@ async def test_damage_in_the_text_of_events_is_named(
             await log.events.read(Key("s"), 0, 9)
         if by != '"strm"':  # which is not looked at here
             with pytest.raises(StorageUnavailable, match="cannot be read now.*malformed"):
-                await asyncio.wait_for(log.events.message_before(Key("s"), "r", 2), 20)
+                await asyncio.wait_for(log.events.find_message_before(Key("s"), "r", 2), 20)
         for words in ("y", "z" * 40_000):
             said += 1
             for session in "tuv":
@@ -619,7 +619,7 @@ async def test_a_session_goes_on_behind_a_piece_that_was_set_aside(opener: Opene
             await log.events.read(Key("s"), 2, 5)
         assert [event.seq for event in await log.events.read(Key("s"), 3, 5)] == [4, 5]
         with pytest.raises(LogDamaged, match="lacks its events 3 to 3"):  # not half a text
-            await log.events.message_before(Key("s"), "r", 5)
+            await log.events.find_message_before(Key("s"), "r", 5)
         head = await log.sessions.find(Key("s"))
         assert head is not None and head.seq == 5
         await log.close()
@@ -707,11 +707,11 @@ async def test_what_an_earlier_release_left_is_read_by_this_one(opener: Opener, 
     db.commit()
     db.close()
     log = await opener()
-    messages = await log.sessions.last_messages(Key("s"), 9, MiB)
+    messages = await log.sessions.read_last_messages(Key("s"), 9, MiB)
     assert {(m.stopReason, m.error) for m in messages} == {(None, None)}  # nobody knows
     answers = {m.messageId: m.userMessageId for m in messages}
     assert answers == {"a0": None, "u1": None, "u2": None, "a1": "u2", "a2": "u2", "u3": None}
-    assert await log.runs.unfinished() == [
+    assert await log.runs.list_unfinished() == [
         RunRecord("r", Key("s"), "main", "queued", "m", "u3", "x", Author("ann", "Ann"), 0, parts=None, metadata=None)
     ]
 
@@ -1082,7 +1082,7 @@ async def test_a_deletion_that_landed_after_all_counts(opener: Opener, doubtful:
     """It returns the files of the session, which nobody else would take away; one that did not land is refused."""
     log = await opener()
     await put(log, Append(Key("s"), [text("a")]))
-    await log.files.keep(FileRecord(fileId="f", key=Key("s"), name="a.txt", type="text/plain", size=1, digest="0" * 64))
+    await log.files.add(FileRecord(fileId="f", key=Key("s"), name="a.txt", type="text/plain", size=1, digest="0" * 64))
     doubtful.marks, doubtful.errors = ("COMMIT",), 1
     assert [file.fileId for file in await log.sessions.delete(Key("s"))] == ["f"]
     assert await log.sessions.find(Key("s")) is None and doubtful.errors == 0
@@ -1104,7 +1104,7 @@ async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful
         await put(log, Append(Key("s"), entries, [(0, message)]))
     assert (
         list(await log.events.read(Key("s"), 0, 9)) == []
-        and list(await log.sessions.last_messages(Key("s"), 9, MiB)) == []
+        and list(await log.sessions.read_last_messages(Key("s"), 9, MiB)) == []
     )
     assert await put(log, Append(Key("s"), entries, [(0, message)])) == 1
     assert await put(log, Append(Key("t"), [text("y")])) == 1

@@ -101,7 +101,7 @@ async def test_a_broadcast_is_one_commit(hub: Hub, http: aiohttp.ClientSession) 
     before = hub.node.log.commit_totals.commits
     await post(http, "agents/echo/broadcast", {"message": "news"})
     assert hub.node.log.commit_totals.commits == before + 1
-    assert list(await hub.node.log.runs.unfinished()) == []
+    assert list(await hub.node.log.runs.list_unfinished()) == []
 
 
 async def test_a_broadcast_goes_on_beside_an_answer(hub: Hub, http: aiohttp.ClientSession) -> None:

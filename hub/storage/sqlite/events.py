@@ -60,8 +60,8 @@ class SqliteEvents(EventStore):
         rows = min(rows or limits.page_rows, limits.page_rows)
         return await self.threads.read_events(strips.page, key, after, upto, rows, limits.page_bytes)
 
-    async def message_before(self, key: Key, run_id: str, seq: int) -> tuple[str, str] | None:
-        return await self.threads.read_events(strips.message_before, key, run_id, seq)
+    async def find_message_before(self, key: Key, run_id: str, seq: int) -> tuple[str, str] | None:
+        return await self.threads.read_events(strips.find_message_before, key, run_id, seq)
 
     async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
         threads = self.threads

@@ -26,15 +26,15 @@ class SqliteFiles(FileStore):
 
     threads: Threads
 
-    async def keep(self, file: FileRecord) -> None:
+    async def add(self, file: FileRecord) -> None:
         await self.threads.submit(file)
 
     async def find(self, file_id: str) -> FileRecord | None:
         fields = await self.threads.ask(FILE, (file_id,))
         return FileRecord(**fields) if fields else None
 
-    async def bytes_by_session(self, least: int) -> Mapping[Key, int]:
+    async def sum_bytes_by_session(self, least: int) -> Mapping[Key, int]:
         return cast(Mapping[Key, int], await self.threads.ask(FILE_BYTES, (least,)))
 
-    async def named(self, digests: Sequence[str]) -> Sequence[str]:
+    async def find_used_digests(self, digests: Sequence[str]) -> Sequence[str]:
         return cast(Sequence[str], await self.threads.ask(NAMED, (orjson.dumps(digests).decode(),)))

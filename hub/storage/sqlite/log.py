@@ -55,7 +55,7 @@ class SqliteLog(Log):
     async def close(self) -> None:
         await self._threads.close()
 
-    def identity(self, home: Path) -> str:
+    def identify(self, home: Path) -> str:
         path, home = self._path.resolve(), home.resolve()
         return str(path.relative_to(home) if path.is_relative_to(home) else path)
 

@@ -31,7 +31,7 @@ class SqliteRuns(RunStore):
 
     threads: Threads
 
-    async def unfinished(self) -> Sequence[RunRecord]:
+    async def list_unfinished(self) -> Sequence[RunRecord]:
         records = []
         for session, run, text in await self.threads.read(_rows, UNFINISHED):
             try:
@@ -41,7 +41,7 @@ class SqliteRuns(RunStore):
                 _log.warning("log_run_damaged", path=str(self.threads.path), session=key, run=name, reason=str(error))
         return records
 
-    async def chat(self, key: Key, principal: str, client_msg_id: str) -> ChatRecord | None:
+    async def find_chat(self, key: Key, principal: str, client_msg_id: str) -> ChatRecord | None:
         fields = await self.threads.ask(CHAT, {"session": key, "principal": principal, "id": client_msg_id})
         return ChatRecord(**fields) if fields else None
 

@@ -90,7 +90,7 @@ class SqliteSessions(SessionStore):
         rows = [_to_row(*row) for row in found]
         return _slice(rows, request.limit, lambda row: (row.ts, id_of(row.key)))
 
-    async def label(self, key: Key) -> SessionLabel | None:
+    async def find_label(self, key: Key) -> SessionLabel | None:
         row = await self.threads.ask(LABEL, {"session": key})
         return None if row is None else SessionLabel(*_label(row))
 
@@ -103,15 +103,17 @@ class SqliteSessions(SessionStore):
     async def delete(self, key: Key) -> Sequence[FileRecord]:
         return [FileRecord(**fields) for fields in await self.threads.submit(Delete(key))]
 
-    async def last_messages(self, key: Key, last: int, most: int, upto: str | None = None) -> Sequence[HistoryMessage]:
+    async def read_last_messages(
+        self, key: Key, last: int, most: int, upto: str | None = None
+    ) -> Sequence[HistoryMessage]:
         values = {"session": key, "last": last, "upto": upto, "bytes": most}
         return _to_messages(await self.threads.ask(HISTORY, values))
 
-    async def trail(self, key: Key, message_id: str, most: int) -> Sequence[HistoryMessage]:
+    async def read_messages_from(self, key: Key, message_id: str, most: int) -> Sequence[HistoryMessage]:
         values = {"session": key, "message": message_id, "most": most}
         return _to_messages(await self.threads.ask(TRAIL, values))
 
-    async def messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
+    async def list_messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
         seq, n = (0, 0) if request.order == "asc" else (MOST, MOST)
         if request.after is not None:
             seq, n = read_cursor(request.after, tuple[Integer, Integer])

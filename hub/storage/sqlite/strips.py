@@ -230,7 +230,7 @@ def _take(said: list[Row], rows: Iterable[Row], after: int, upto: int, size: int
     return held
 
 
-def message_before(db: sqlite3.Connection, session: Key, run: str, seq: int) -> tuple[str, str] | None:
+def find_message_before(db: sqlite3.Connection, session: Key, run: str, seq: int) -> tuple[str, str] | None:
     """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
     message, texts = None, []
     db.execute("BEGIN")  # one view of what lies loose and of the strips
