@@ -356,4 +356,12 @@ def _make_append(key: Key, batch: list[PendingEvent | PendingChunk]) -> Append:
         removed_messages += event.removed_messages
         if event.chat is not None:
             chats.append((index, event.chat))
-    return Append(key, batch, messages, saved=run_records, ended=ended_runs, chats=chats, removed=removed_messages)
+    return Append(
+        key,
+        batch,
+        messages,
+        saved_runs=run_records,
+        ended_runs=ended_runs,
+        chats=chats,
+        removed_messages=removed_messages,
+    )

@@ -134,17 +134,17 @@ class FileRecord:
 
 
 class Append(Struct):
-    """What is written in one commit, whole or not at all.
+    """A unit of work for the log: all of it is committed, or none.
 
-    The log numbers *events* in place. Each of *messages* comes with the index of the event whose seq it gets. *saved*
-    run records are inserted or replaced; *ended* ones are forgotten. *chats* get the seq of the event at their index.
-    *removed* are ids of messages that leave the history, after *messages* have entered it.
+    The log sets seq, ts and epoch of *events* in place. Each of *messages* and *chats* has the index of an event
+    whose seq it gets. *saved_runs* are inserted or replaced. *ended_runs* are the ids of runs to delete.
+    *removed_messages* are the ids of messages to delete; they are deleted after *messages* are inserted.
     """
 
     key: Key
     events: Sequence[Event]
     messages: Sequence[tuple[int, HistoryMessage]] = ()
-    saved: Sequence[RunRecord] = ()
-    ended: Sequence[str] = ()
+    saved_runs: Sequence[RunRecord] = ()
+    ended_runs: Sequence[str] = ()
     chats: Sequence[tuple[int, ChatRecord]] = ()
-    removed: Sequence[str] = ()
+    removed_messages: Sequence[str] = ()

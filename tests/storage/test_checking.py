@@ -36,7 +36,7 @@ async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
             await put(log, Append(key, [text(f"{number},") for number in range(4)]))
             await log.events.expire(0, 2**60)
     record = RunRecord("r", S, "main", "started", "m", "u", "hi", Author("local", "local"), 1)
-    await put(log, Append(S, [text("late")], saved=[record]))
+    await put(log, Append(S, [text("late")], saved_runs=[record]))
     await put(log, Append(T, [text("late")]))
     await log.files.add(FileRecord(fileId="f_1", key=T, name="x.txt", type="text/plain", size=5, digest=DIGEST))
     yield log

@@ -426,8 +426,8 @@ async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
     new = HistoryMessage(messageId="n", role="user", content="new", agentId=None, runId=None, author=ANN)
     gone = Event(None, None, MessageRemoved(("m1", "m3", "nobody"), "edited"))
     said = Event(None, None, UserMessage(messageId="n", author=ANN, content="new"))
-    assert await hub.put(Append(Key("s"), [gone, said], [(1, new)], removed=["m1", "m3", "nobody"])) == 5
-    alone = Append(Key("s"), [Event(None, None, MessageRemoved(("m0",), "rollback"))], removed=["m0"])
+    assert await hub.put(Append(Key("s"), [gone, said], [(1, new)], removed_messages=["m1", "m3", "nobody"])) == 5
+    alone = Append(Key("s"), [Event(None, None, MessageRemoved(("m0",), "rollback"))], removed_messages=["m0"])
     assert await hub.put(alone) == 7
     await hub.log.close()
     hub = await opener()
@@ -447,9 +447,9 @@ async def test_what_is_refused_takes_nothing_out(hub: Opened) -> None:
     kept = HistoryMessage(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
     await hub.put(Append(Key("s"), [chunk("x")], [(0, kept)]))
     with pytest.raises(StorageUnavailable):
-        await hub.put(Append(Key("s"), [chunk("\ud800")], removed=["m"]))
+        await hub.put(Append(Key("s"), [chunk("\ud800")], removed_messages=["m"]))
     assert [m.messageId for m in await hub.log.sessions.read_last_messages(Key("s"), 9, MiB)] == ["m"]
-    await hub.put(Append(Key("s"), [chunk("y")], [(0, attrs.evolve(kept, messageId="n"))], removed=["m", "n"]))
+    await hub.put(Append(Key("s"), [chunk("y")], [(0, attrs.evolve(kept, messageId="n"))], removed_messages=["m", "n"]))
     assert list(await hub.log.sessions.read_last_messages(Key("s"), 9, MiB)) == []
 
 
@@ -530,13 +530,13 @@ async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
     """Records are kept across a restart, replaced in their place, and forgotten when they end."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
-    await hub.put(Append(Key("s"), [chunk("x")], saved=[record("r1"), record("r2")]))
+    await hub.put(Append(Key("s"), [chunk("x")], saved_runs=[record("r1"), record("r2")]))
     beside = {"wide": True, "parts": PARTS, "metadata": {"a": "\0"}}
-    await hub.put(Append(Key("t"), [chunk("x")], saved=[record("r1", key="t", **beside)]))
+    await hub.put(Append(Key("t"), [chunk("x")], saved_runs=[record("r1", key="t", **beside)]))
     await hub.put(
-        Append(Key("s"), [chunk("x")], saved=[record("r1", state="started", after=1, attempt=2), record("r3")])
+        Append(Key("s"), [chunk("x")], saved_runs=[record("r1", state="started", after=1, attempt=2), record("r3")])
     )
-    await hub.put(Append(Key("s"), [chunk("x")], ended=["r2"]))
+    await hub.put(Append(Key("s"), [chunk("x")], ended_runs=["r2"]))
     await hub.log.close()
     hub = await opener()
     assert list(await hub.log.runs.list_unfinished()) == [
@@ -549,9 +549,9 @@ async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
 async def test_an_append_without_entries(hub: Opened) -> None:
     """Records alone may be written; done gets the number that the next entry will have."""
     await hub.put(Append(Key("s"), [chunk("x")]))
-    assert await hub.put(Append(Key("s"), [], saved=[record("r1")])) == 2
+    assert await hub.put(Append(Key("s"), [], saved_runs=[record("r1")])) == 2
     assert [kind for kind, _ in hub.heard] == ["event", "done", "done"]
-    assert await hub.put(Append(Key("s"), [chunk("y")], ended=["r1"])) == 2
+    assert await hub.put(Append(Key("s"), [chunk("y")], ended_runs=["r1"])) == 2
     assert list(await hub.log.runs.list_unfinished()) == []
 
 
@@ -583,7 +583,7 @@ async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
             Append(
                 Key("s"),
                 [chunk("y")],
-                saved=[record("r2")],
+                saved_runs=[record("r2")],
                 chats=[(0, ChatRecord(principal="ann", clientMsgId="c1", digest="d2", messageId="u2", runId="r2"))],
             )
         )
@@ -741,14 +741,14 @@ async def test_many_old_events_expire(hub: Opened) -> None:
 async def test_nothing_of_an_unfinished_run_expires(hub: Opened) -> None:
     """Events past the `after` of a run that goes on are kept, however old, until it ends."""
     await hub.put(
-        Append(Key("s"), [chunk("x", i) for i in range(5)], saved=[record("r", after=3), record("r2", after=4)])
+        Append(Key("s"), [chunk("x", i) for i in range(5)], saved_runs=[record("r", after=3), record("r2", after=4)])
     )
     assert await hub.log.events.expire(2**60, 0) == {"s": 3}
     assert (await hub.log.sessions.make(Key("s")))[0].floor == 3
     assert [event.seq for event in await hub.everything("s")] == [4, 5]
-    await hub.put(Append(Key("s"), [chunk("x")], ended=["r"]))
+    await hub.put(Append(Key("s"), [chunk("x")], ended_runs=["r"]))
     assert await hub.log.events.expire(2**60, 0) == {"s": 4}
-    await hub.put(Append(Key("s"), [chunk("x")], ended=["r2"]))
+    await hub.put(Append(Key("s"), [chunk("x")], ended_runs=["r2"]))
     assert await hub.log.events.expire(2**60, 0) == {"s": 7}
 
 
@@ -907,7 +907,7 @@ async def test_a_session_counts_its_messages(opener: Opener) -> None:
             (0, HistoryMessage(messageId=name, role="assistant", content="x", agentId="main", runId="r", author=None))
             for name in names
         ]
-        await hub.put(Append(Key("s"), [chunk("x")], messages, removed=removed))
+        await hub.put(Append(Key("s"), [chunk("x")], messages, removed_messages=removed))
         return await row()
 
     first = await say("a", "b")

@@ -437,11 +437,11 @@ async def test_records_alone_write_no_events(opener: Opener, path: Path) -> None
     await put(log, Append(Key("s"), [text("x")]))
     await log.events.expire(0, 2**60)
     for session in "st":
-        await put(log, Append(Key(session), [], saved=[queued(Key(session))]))
+        await put(log, Append(Key(session), [], saved_runs=[queued(Key(session))]))
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM loose").fetchone() == (0,)
-    assert await put(log, Append(Key("t"), [text("y")], ended=["r"])) == 1
-    assert await put(log, Append(Key("s"), [text("z")], ended=["r"])) == 2
+    assert await put(log, Append(Key("t"), [text("y")], ended_runs=["r"])) == 1
+    assert await put(log, Append(Key("s"), [text("z")], ended_runs=["r"])) == 2
     assert await log.events.expire(2**60, 2**60) == {"s": 2, "t": 1}
 
 
@@ -499,7 +499,7 @@ async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) ->
     await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
     await put(
         log,
-        Append(Key("s"), [text("old"), text("x" * 9)], saved=[queued(Key("s"))]),
+        Append(Key("s"), [text("old"), text("x" * 9)], saved_runs=[queued(Key("s"))]),
     )
     if placed:
         assert await log.events.expire(2**60, 0) == {"s": 1}
@@ -1073,7 +1073,7 @@ async def test_a_commit_that_landed_after_all_counts(opener: Opener, doubtful: t
     ann = Author("ann", "Ann")
     runs = [RunRecord("r", Key("s"), "main", "queued", "m", "u", "hi", ann, 1)] if saved else []
     doubtful.marks, doubtful.errors = (("COMMIT",) if saved else ("INSERT INTO loose",)), 1
-    assert await put(log, Append(Key("s"), [text("b")], saved=runs)) == 2
+    assert await put(log, Append(Key("s"), [text("b")], saved_runs=runs)) == 2
     assert await put(log, Append(Key("s"), [text("c")])) == 3
     assert heard == [1, 2, 3] and await content(log, "s") == "abc" and doubtful.errors == 0
 

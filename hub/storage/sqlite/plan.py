@@ -120,7 +120,7 @@ class Plan:
             if rows:
                 standing.seq = seq
                 said.append((session, first, now, rows))
-            if work.messages or work.saved or work.ended or work.chats or work.removed:
+            if work.messages or work.saved_runs or work.ended_runs or work.chats or work.removed_messages:
                 self._beside(work, first)
             outcomes.append((session, work.events, done, first))
         if said:
@@ -187,10 +187,10 @@ class Plan:
             head = (session, m.messageId, first + i, self.now, m.role, m.agentId, m.runId, *author)
             body = (m.content, _or_null(m.parts), _or_null(m.metadata), m.userMessageId, m.stopReason)
             self.rows["messages"] += (*head, *body, _or_null(m.error))
-        for r in append.saved:
+        for r in append.saved_runs:
             self.rows["runs"] += (session, r.runId, r.after, to_json(r))
-        self.ended += ((session, run) for run in append.ended)
-        self.removed += ((session, message) for message in append.removed)
+        self.ended += ((session, run) for run in append.ended_runs)
+        self.removed += ((session, message) for message in append.removed_messages)
         for i, c in append.chats:
             self.rows["chats"] += (session, c.principal, c.clientMsgId, c.digest, c.messageId, c.runId, first + i)
 
