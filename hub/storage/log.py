@@ -33,14 +33,14 @@ EVERYONE = frozenset({"*"})  # the readers of a session that anybody may read
 # Called in the loop, once per append, in commit order, with events that are safely kept.
 Listener = Callable[[Key, Sequence[Event]], None]
 # Called in the loop after the listener: with the seq of the append's first event, or with StorageUnavailable.
-Done = Callable[[int | Exception], None]
+AppendCallback = Callable[[int | Exception], None]
 
 
 class EventStore(ABC):
     """The events of sessions. Those of a session are announced in the order of their seq, each once, when durable."""
 
     @abstractmethod
-    def append(self, append: Append, done: Done) -> None:
+    def append(self, append: Append, done: AppendCallback) -> None:
         """Number and keep the events in one commit, shared with whatever else waits.
 
         The first append makes the session, with a random epoch. One append at a time per session: the caller waits for

@@ -28,7 +28,7 @@ from hub.ids import Key
 from hub.limits import KiB, Limits, MiB, size_text
 from hub.messages import Chunk, Event
 from hub.settings import ConfigError, load
-from hub.storage.log import Done
+from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
 NEVER = 1e6  # seconds: longer than any test
@@ -401,7 +401,7 @@ async def test_an_agent_waits_for_a_log_that_is_slower(hub: Hub, kind: str) -> N
     client = await begin(hub, pending_bytes=777)
     await chat(client, "eager", str(gate))
     await client.until_type("stream")
-    held: list[tuple[Append, Done]] = []
+    held: list[tuple[Append, AppendCallback]] = []
     let_through = hub.node.log.events.append
     hub.node.log.events.append = lambda *given: held.append(given)  # type: ignore[method-assign]
     gate.touch()
@@ -1140,7 +1140,7 @@ async def test_what_the_log_refused_is_tried_again_after_its_time(hub: Hub, seco
     await client.until_type("stream")
     whole, refused = hub.node.log.events.append, asyncio.Event()
 
-    def refuse(append: Append, done: Done) -> None:
+    def refuse(append: Append, done: AppendCallback) -> None:
         hub.node.log.events.append = whole  # type: ignore[method-assign]
         asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
         refused.set()

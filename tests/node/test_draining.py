@@ -11,7 +11,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
 from hub.node.draining import finish_runs, write_all
-from hub.storage.log import Done
+from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
 NEVER = 1e9  # seconds
@@ -43,7 +43,7 @@ class HeldLog:
 
     def __init__(self, hub: Hub) -> None:
         self.log, self.whole = hub.node.log.events, hub.node.log.events.append
-        self.appends: list[tuple[Append, Done]] = []
+        self.appends: list[tuple[Append, AppendCallback]] = []
         self.log.append = lambda append, done: self.appends.append((append, done))  # type: ignore[method-assign]
 
     def let_go(self) -> None:

@@ -18,7 +18,7 @@ from hub.ids import Key
 from hub.messages import Ok, Resume, UserMessage
 from hub.node.draining import finish_runs, write_all
 from hub.sessions.outbox import OutboxState, PendingEvent, attach_future
-from hub.storage.log import Done
+from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
 ASKS = """
@@ -75,11 +75,11 @@ class Held:
     def __init__(self, hub: Hub) -> None:
         self.whole = hub.node.log.events.append
         self.log = hub.node.log.events
-        self.waiting: list[tuple[Append, Done]] = []
+        self.waiting: list[tuple[Append, AppendCallback]] = []
         self.came = asyncio.Event()
         self.log.append = self.hold  # type: ignore[method-assign]
 
-    def hold(self, append: Append, done: Done) -> None:
+    def hold(self, append: Append, done: AppendCallback) -> None:
         self.waiting.append((append, done))
         self.came.set()
 
@@ -115,7 +115,7 @@ def seen_appends(hub: Hub) -> list[list[str]]:
     """Return a list that fills with the kinds of events of each append, one commit each."""
     whole, seen = hub.node.log.events.append, []
 
-    def append(given: Append, done: Done) -> None:
+    def append(given: Append, done: AppendCallback) -> None:
         seen.append([entry.body.type for entry in given.events])
         whole(given, done)
 

@@ -20,7 +20,7 @@ from hub.limits import MiB
 from hub.messages import Error
 from hub.node import upkeep
 from hub.node.deleting import delete
-from hub.storage.log import Done
+from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
 # Goes on where it is cancelled, until the file of its message is there; says what it was asked.
@@ -209,7 +209,7 @@ async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanw
     _, found = await get(http, "sessions")
     before = max(one["ts"] for one in found["data"]) + 1
     gate, sessions, append = asyncio.Event(), hub.node.log.sessions.list, hub.node.log.events.append
-    looked, given = asyncio.Event(), list[tuple[Append, Done]]()
+    looked, given = asyncio.Event(), list[tuple[Append, AppendCallback]]()
 
     async def listed(*asked: Any) -> Any:
         listed = await sessions(*asked)

@@ -12,7 +12,7 @@ from support.waiting import eventually
 
 from hub.errors import SessionDeleted
 from hub.ids import Key
-from hub.storage.log import Done
+from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
 ECHO = "async def echo(message):\n    yield message"
@@ -158,7 +158,7 @@ async def test_a_command_whose_session_goes_as_it_is_kept_has_one_answer(hub: Hu
     store, whole = hub.node.log.events, hub.node.log.events.append
     async with hub.node.use(Key("s1")) as session:
 
-        def go(append: Append, done: Done) -> None:
+        def go(append: Append, done: AppendCallback) -> None:
             def landed(result: int | Exception) -> None:
                 done(result)
                 session.channel.deleted = True  # as it is where a deletion ends now

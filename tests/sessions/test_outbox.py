@@ -16,7 +16,7 @@ from hub.observe.load import ThreadLoad
 from hub.seams import Seams
 from hub.sessions.outbox import Outbox, OutboxState, PendingEvent, attach_future
 from hub.sessions.pace import MOST, Pace
-from hub.storage.log import Done
+from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 from hub.storage.sqlite.log import SqliteLog
 
@@ -159,10 +159,10 @@ class HeldLog:
 
     def __init__(self, log: SqliteLog) -> None:
         self.whole = log.events.append
-        self.appends: asyncio.Queue[tuple[Append, Done]] = asyncio.Queue()
+        self.appends: asyncio.Queue[tuple[Append, AppendCallback]] = asyncio.Queue()
         log.events.append = lambda append, done: self.appends.put_nowait((append, done))  # type: ignore[method-assign]
 
-    async def next(self) -> tuple[Append, Done]:
+    async def next(self) -> tuple[Append, AppendCallback]:
         return await asyncio.wait_for(self.appends.get(), PATIENCE)
 
     async def land(self) -> list[str]:

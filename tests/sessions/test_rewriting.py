@@ -15,7 +15,7 @@ from hub.ids import Key
 from hub.limits import MiB
 from hub.node.upkeep import reload
 from hub.sessions.run import RunState
-from hub.storage.log import Done
+from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
 REMEMBERS = """
@@ -471,7 +471,7 @@ async def test_where_the_log_fails_nothing_is_taken_back(hub: Hub) -> None:
     log = hub.node.log.events
     whole = log.append
 
-    def failing(append: Append, done: Done) -> None:
+    def failing(append: Append, done: AppendCallback) -> None:
         asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
 
     edit = {"type": "edit", "sessionId": "s1", "messageId": said["messageId"], "message": "two", "clientMsgId": "k"}
@@ -500,7 +500,7 @@ async def test_where_the_log_fails_while_a_run_is_stopped_nothing_is_taken_back(
     log = hub.node.log.events
     whole = log.append
 
-    def failing(append: Append, done: Done) -> None:
+    def failing(append: Append, done: AppendCallback) -> None:
         asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
 
     log.append = failing  # type: ignore[method-assign]
@@ -521,7 +521,7 @@ async def test_an_edit_behind_a_chat_that_the_log_refuses_does_not_hang(hub: Hub
     client, other = await begin(hub), await hub.connect(extended=True)
     said = await say(client, "one")
     log = hub.node.log.events
-    whole, held = log.append, list[Done]()
+    whole, held = log.append, list[AppendCallback]()
     log.append = lambda append, done: held.append(done)  # type: ignore[method-assign]
     await client.send(type="chat", agentId="echo", sessionId="s1", message="x", ref="c")
     async with asyncio.timeout(PATIENCE):

@@ -11,7 +11,7 @@ from support.waiting import PATIENCE, eventually
 from hub.errors import StorageUnavailable
 from hub.ids import Key
 from hub.sessions.run import EDGES, ActiveRun, RunState
-from hub.storage.log import Done
+from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
 # Says "one ", and goes on until the file of its message is there, also where it is cancelled; but not TIMES times.
@@ -63,10 +63,10 @@ class HeldLog:
 
     def __init__(self, hub: Hub) -> None:
         self.log, self.whole = hub.node.log.events, hub.node.log.events.append
-        self.appends: asyncio.Queue[tuple[Append, Done]] = asyncio.Queue()
+        self.appends: asyncio.Queue[tuple[Append, AppendCallback]] = asyncio.Queue()
         self.log.append = self.hold  # type: ignore[method-assign]
 
-    def hold(self, append: Append, done: Done) -> None:
+    def hold(self, append: Append, done: AppendCallback) -> None:
         self.appends.put_nowait((append, done)) if append.key == "s1" else self.whole(append, done)
 
     async def let_through(self) -> None:

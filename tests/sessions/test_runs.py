@@ -15,7 +15,7 @@ from hub.hosting.loader import ADAPTERS
 from hub.ids import Key
 from hub.limits import MiB
 from hub.messages import Author, Chat
-from hub.storage.log import Done
+from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
 
@@ -562,7 +562,7 @@ async def test_while_the_log_fails_chats_are_refused_and_text_waits(hub: Hub) ->
     whole = log.append
     tries = asyncio.Event()
 
-    def failing(append: Append, done: Done) -> None:
+    def failing(append: Append, done: AppendCallback) -> None:
         # The same words that the driver says for a full disk (tests/storage/test_sqlite_log.py fills a real one).
         tries.set()
         asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
@@ -590,10 +590,10 @@ async def test_chats_that_a_failing_log_refused_leave_nothing_behind(hub: Hub) -
     log = hub.node.log.events
     whole, failed = log.append, 0
 
-    def failing(append: Append, done: Done) -> None:
+    def failing(append: Append, done: AppendCallback) -> None:
         nonlocal failed
         failed += 1
-        refusal: Done = done if failed <= 3 else lambda _: None
+        refusal: AppendCallback = done if failed <= 3 else lambda _: None
         if failed <= 3:
             asyncio.get_running_loop().call_soon(refusal, StorageUnavailable("disk full"))
         else:

@@ -7,7 +7,7 @@ import attrs
 from hub.ids import Key
 from hub.limits import Limits
 from hub.messages import Event
-from hub.storage.log import Done, EventStore
+from hub.storage.log import AppendCallback, EventStore
 from hub.storage.records import Append
 from hub.storage.sqlite import strips
 from hub.storage.sqlite.plan import Cut
@@ -52,7 +52,7 @@ class SqliteEvents(EventStore):
     threads: Threads
     limits: Limits
 
-    def append(self, append: Append, done: Done) -> None:
+    def append(self, append: Append, done: AppendCallback) -> None:
         self.threads.give(append, done)
 
     async def read(self, key: Key, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:

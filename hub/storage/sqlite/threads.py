@@ -14,7 +14,7 @@ import structlog
 
 from hub.errors import LogDamaged, StorageUnavailable
 from hub.seams import Seams
-from hub.storage.log import Done, Listener, LogUnusable
+from hub.storage.log import AppendCallback, Listener, LogUnusable
 from hub.storage.sqlite import statements as sql
 from hub.storage.sqlite.plan import Outcome, Work
 from hub.storage.sqlite.writer import Writer, connect, open_file
@@ -61,7 +61,7 @@ class Threads:
         if self._closed is not None:
             await asyncio.shield(self._closed)
 
-    def give(self, work: Work, done: Done) -> None:
+    def give(self, work: Work, done: AppendCallback) -> None:
         """Let the writer do *work*, and call *done* with what came of it."""
         if self._open:
             self.writer.jobs.put((work, done))
