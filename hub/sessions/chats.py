@@ -42,7 +42,7 @@ def record(
         again.content if again else chat.message,
         author,
         head,
-        wide=chat.ifBusy in ("enqueue", "replace", "rollback"),
+        waits_for_session=chat.ifBusy in ("enqueue", "replace", "rollback"),
         parts=again.parts if again else parts_to_json(chat.parts),
         metadata=again.metadata if again else chat.metadata,
     )

@@ -63,10 +63,11 @@ class Schedule:
         return run_id in self.running or any(run.id == run_id for run in self.waiting)
 
     def must_wait(self, run: ActiveRun) -> bool:
-        """Return whether a waiting run must go on waiting: for its agent's runs, or, if one of two is wide, for any."""
+        """Return whether a waiting run must wait for its agent's runs, or, if `waits_for_session`, for any run."""
         before = [*self.running.values(), *self.waiting[: self.waiting.index(run)]]
         return any(
-            run.record.wide or other.record.wide or other.record.agentId == run.record.agentId for other in before
+            run.record.waits_for_session or other.record.waits_for_session or other.record.agentId == run.record.agentId
+            for other in before
         )
 
     def make_run(self, record: RunRecord, agent: Agent | None) -> ActiveRun:

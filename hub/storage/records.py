@@ -87,10 +87,10 @@ class Damage:
 
 
 class RunRecord(Struct, frozen=True):
-    """What a run needs to start, or to be ended, after the process that began it is gone.
+    """The stored state of an unfinished run: enough to start the run, or to end it, after a restart.
 
-    *after* is a seq below the run's first event. *wide* says that it waits for every run of its session, not only for
-    those of its agent.
+    *after* is a seq before the run's first event. If *waits_for_session* is set, the run waits for all runs of its
+    session; otherwise only for those of its agent.
     """
 
     runId: str
@@ -103,7 +103,7 @@ class RunRecord(Struct, frozen=True):
     author: Author
     after: int
     attempt: int = 1
-    wide: bool = False
+    waits_for_session: bool = field(name="wide", default=False)
     parts: JsonParts | None = None
     metadata: dict[str, Any] | None = None
 

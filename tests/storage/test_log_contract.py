@@ -531,7 +531,7 @@ async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
     await hub.put(Append(Key("s"), [chunk("x")], saved_runs=[record("r1"), record("r2")]))
-    beside = {"wide": True, "parts": PARTS, "metadata": {"a": "\0"}}
+    beside = {"waits_for_session": True, "parts": PARTS, "metadata": {"a": "\0"}}
     await hub.put(Append(Key("t"), [chunk("x")], saved_runs=[record("r1", key="t", **beside)]))
     await hub.put(
         Append(Key("s"), [chunk("x")], saved_runs=[record("r1", state="started", after=1, attempt=2), record("r3")])
