@@ -32,11 +32,11 @@ class UploadWriter:
 
         Raises EmptyFile, and what write() does.
         """
-        await self._upload.end()
+        await self._upload.finish()
         async with self._hub.node.use(self._upload.key) as session:
-            self._upload.refuse_gone()  # in the step in which the log is asked for the session
+            self._upload.refuse_if_deleted()  # in the step in which the log is asked for the session
             await self._hub.node.make(session)
-            file = await self._upload.keep()
+            file = await self._upload.save()
         return StoredFile(fileId=file.fileId, sessionId=id_of(file.key), name=file.name, type=file.type, size=file.size)
 
 
@@ -49,7 +49,7 @@ class ReadableFile:
 
     def opened(self) -> AbstractAsyncContextManager[Callable[[int, int], Awaitable[bytes]]]:
         """Yield a function read(offset, size), which raises EOFError past the end; raises UnknownFile."""
-        return self._files.opened(self.file)
+        return self._files.open(self.file)
 
 
 async def upload(
@@ -70,7 +70,7 @@ async def _incoming(hub: Hub, key: Key, file_name: str, media_type: str) -> Asyn
 
 async def open_file(hub: Hub, principal: Principal, file_id: str) -> ReadableFile:
     """Return a file; raises UnknownFile, also for one of another tenant."""
-    found = await hub.node.files.file(file_id)
+    found = await hub.node.files.find(file_id)
     if tenant_of(found.key) != principal.tenant:
         raise UnknownFile(f"there is no file {cut(file_id, 128)}")
     return ReadableFile(found, hub.node.files)

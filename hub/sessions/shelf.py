@@ -12,7 +12,7 @@ def shelf(files: Files, key: Key) -> Shelf:
 
     async def file(file_id: str) -> bytes:
         try:
-            record = await files.file(file_id)
+            record = await files.find(file_id)
             if record.key != key:
                 raise UnknownFile(f"there is no file {cut(file_id, 128)}")
             return await files.read(record)
@@ -23,7 +23,7 @@ def shelf(files: Files, key: Key) -> Shelf:
         # What is no bytes is copied: nobody may change it between the digest and the disk.
         whole = data if isinstance(data, bytes) else bytes(memoryview(data))
         try:
-            return (await files.keep(key, name, type, whole)).fileId
+            return (await files.save(key, name, type, whole)).fileId
         except HubError as refusal:
             raise AgentError(refusal.message, refusal.code) from None
 

@@ -147,10 +147,10 @@ class Files:
             await asyncio.shield(self._own(self._end(upload)))
 
     async def _end(self, upload: Upload) -> None:
-        if upload.last is not None:
-            await asyncio.wait([upload.last])  # no two threads at one file, and nothing of it after this
+        if upload.last_step is not None:
+            await asyncio.wait([upload.last_step])  # no two threads at one file, and nothing of it after this
         self._uploads.discard(upload)
-        if not upload.kept:
+        if not upload.is_saved:
             self._add(upload.key, -upload.counted)
             with suppress(OSError, StorageUnavailable):  # then the next start takes it
                 await self.work(upload.drop)
@@ -175,7 +175,7 @@ class Files:
         if not self._bytes[key]:
             del self._bytes[key]
 
-    async def put(self, upload: Upload) -> FileRecord:
+    async def save_upload(self, upload: Upload) -> FileRecord:
         """Make an upload a blob that the log names; never cancelled."""
         file = FileRecord(
             fileId=f"f_{self.seams.new_secret(16)}",
@@ -189,21 +189,21 @@ class Files:
             await self.work(_move, upload.path, self.folder / file.digest)
             try:
                 # In one step: what is given to the log after forget() has looked at the uploads would outlive it.
-                upload.refuse_gone()
+                upload.refuse_if_deleted()
                 await self.store.add(file)
             except BaseException:
                 await self._take_away([file.digest])
-                upload.refuse_gone()  # then that is why the log refused it
+                upload.refuse_if_deleted()  # then that is why the log refused it
                 raise
-        upload.kept = True
+        upload.is_saved = True
         return file
 
-    async def keep(self, key: Key, name: str, type: str, data: bytes) -> FileRecord:
+    async def save(self, key: Key, name: str, type: str, data: bytes) -> FileRecord:
         """Keep a file that is there whole."""
         async with self.upload(key, name, type) as upload:
             await upload.write(data)
-            await upload.end()
-            return await upload.keep()
+            await upload.finish()
+            return await upload.save()
 
     def blob_size(self, digest: str) -> int | None:
         """Return how many bytes lie under a digest, or None; also before start()."""
@@ -212,7 +212,7 @@ class Files:
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    async def file(self, file_id: str) -> FileRecord:
+    async def find(self, file_id: str) -> FileRecord:
         """Return what a file is; raises UnknownFile."""
         file = await self.store.find(file_id)
         if file is None:
@@ -220,7 +220,7 @@ class Files:
         return file
 
     @asynccontextmanager
-    async def opened(self, file: FileRecord) -> AsyncIterator[Callable[[int, int], Awaitable[bytes]]]:
+    async def open(self, file: FileRecord) -> AsyncIterator[Callable[[int, int], Awaitable[bytes]]]:
         """Give what reads so many bytes at a place; that raises EOFError past the end. Raises UnknownFile."""
         opening = asyncio.ensure_future(self.work(_open, self.folder / file.digest))
         try:
@@ -249,7 +249,7 @@ class Files:
 
     async def read(self, file: FileRecord) -> bytes:
         """Return a file whole; raises UnknownFile."""
-        async with self.opened(file) as read:
+        async with self.open(file) as read:
             return await read(0, file.size)
 
     # --- gone -------------------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class Files:
         *had* are the files that the log then named. The rest may go on beside it.
         """
         for upload in self._uploads:
-            upload.gone = upload.gone or upload.key == key
+            upload.session_is_deleted = upload.session_is_deleted or upload.key == key
         self._add(key, -sum(max(file.size, LEAST) for file in had))
         # Whoever asked may go: what has no name any more goes all the same.
         await asyncio.shield(self._own(self._take_away_unlocked({file.digest for file in had})))

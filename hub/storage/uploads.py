@@ -33,34 +33,34 @@ class Upload:
     digest: str = ""
     size: int = 0
     counted: int = 0
-    kept: bool = False
-    gone: bool = False  # its session was forgotten meanwhile
-    last: "asyncio.Future[Any] | None" = None
+    is_saved: bool = False
+    session_is_deleted: bool = False  # while the file was being uploaded
+    last_step: "asyncio.Future[Any] | None" = None
     _out: IO[bytes] | None = None
     _hash: Any = attrs.Factory(hashlib.sha256)
 
     async def write(self, data: bytes) -> None:
         """Add a piece; raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
-        self.refuse_gone()
+        self.refuse_if_deleted()
         self.files.count(self, len(data))
         await self._step(self.files.work(self._append, data))
 
-    async def end(self) -> None:
+    async def finish(self) -> None:
         """Say that all has come; it is on disk then. Raises EmptyFile, StorageUnavailable."""
         if not self.size:
             raise EmptyFile("the file is empty: send its bytes as the body")
-        self.digest = await self._step(self.files.work(self._finish))
+        self.digest = await self._step(self.files.work(self._sync))
 
-    async def keep(self) -> FileRecord:
+    async def save(self) -> FileRecord:
         """Keep what has come; raises UnknownSession, StorageUnavailable."""
-        return await self._step(self.files.put(self))
+        return await self._step(self.files.save_upload(self))
 
-    def refuse_gone(self) -> None:
-        if self.gone:
+    def refuse_if_deleted(self) -> None:
+        if self.session_is_deleted:
             raise UnknownSession(f"session {id_of(self.key)} was deleted while the file came in")
 
     async def _step(self, work: Awaitable[T]) -> T:
-        self.last = step = asyncio.ensure_future(work)
+        self.last_step = step = asyncio.ensure_future(work)
         try:
             return await asyncio.shield(step)
         except OSError as error:
@@ -72,7 +72,7 @@ class Upload:
         self._out.write(data)
         self._hash.update(data)
 
-    def _finish(self) -> str:
+    def _sync(self) -> str:
         assert self._out is not None
         with self._out as out:
             out.flush()

@@ -52,5 +52,5 @@ async def test_a_hub_goes_by_the_seams_that_it_is_given(hub: Hub) -> None:
     assert {frame.get("runId") for frame in events} == {None, "r_1"}
     assert [frame["messageId"] for frame in events if frame["type"] == "user_message"] == ["m_2"]
     assert {frame["epoch"] for frame in events} == {f"{2:016x}"}  # the first secret names the connection
-    file_id = await hub.node.files.keep(Key("s_1"), "x.txt", "text/plain", b"x")
+    file_id = await hub.node.files.save(Key("s_1"), "x.txt", "text/plain", b"x")
     assert file_id.fileId == f"f_{4:032x}" and file_id.key == "s_1"  # the third named the part on its way in

@@ -493,9 +493,9 @@ async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Sqlit
 async def test_the_same_bytes_may_come_while_they_go(tmp_path: Path, halted: str) -> None:
     """Between what the log is asked, or told, and what is done on the disk, nobody comes who would be betrayed."""
     async with store(tmp_path) as (files, log, halting):
-        await files.keep(Key("a"), "x", TEXT, b"hello")
+        await files.save(Key("a"), "x", TEXT, b"hello")
         halting.halts.add(halted)
-        coming, going = files.keep(Key("b"), "x", TEXT, b"hello"), gone(files, log, "a")
+        coming, going = files.save(Key("b"), "x", TEXT, b"hello"), gone(files, log, "a")
         first, second = (going, coming) if halted == "named" else (coming, going)
         begun: asyncio.Future[Any] = asyncio.ensure_future(first)
         await asyncio.wait_for(halting.there.wait(), PATIENCE)
@@ -519,7 +519,7 @@ async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(t
 
         async def comes_and_goes(session: str) -> None:
             for _ in range(15):
-                kept = await files.keep(Key(session), "x", TEXT, b"%d" % chance.randrange(2))
+                kept = await files.save(Key(session), "x", TEXT, b"%d" % chance.randrange(2))
                 assert len(await files.read(kept)) == 1
                 if chance.random() < 0.7:
                     await gone(files, log, session)
@@ -544,12 +544,12 @@ async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: 
         with pytest.raises(UnknownSession):
             async with files.upload(Key("a"), "x", TEXT) as upload:
                 await upload.write(b"hello")
-                await upload.end()
+                await upload.finish()
                 await gone(files, log, "a")
-                await upload.keep()
+                await upload.save()
         await log.sessions.make(Key("a"))
         halting.halts.add("keep")
-        late = asyncio.create_task(files.keep(Key("a"), "x", TEXT, b"hello"))
+        late = asyncio.create_task(files.save(Key("a"), "x", TEXT, b"hello"))
         await asyncio.wait_for(halting.there.wait(), PATIENCE)
         await gone(files, log, "a")
         halting.go.set()
@@ -558,9 +558,9 @@ async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: 
         await log.sessions.make(Key("a"))
         async with files.upload(Key("a"), "x", TEXT) as upload:
             await upload.write(b"hello")
-            await upload.end()
+            await upload.finish()
             await gone(files, log, "b")
-            await upload.keep()
+            await upload.save()
         await gone(files, log, "a")
         assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
 
@@ -569,7 +569,7 @@ async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> N
     """Half-way between disk and log the step is finished; before, nothing stays."""
     async with store(tmp_path) as (files, log, halting):
         halting.halts.add("keep")
-        kept = asyncio.create_task(files.keep(Key("a"), "x", TEXT, b"hello"))
+        kept = asyncio.create_task(files.save(Key("a"), "x", TEXT, b"hello"))
         await asyncio.wait_for(halting.there.wait(), PATIENCE)
         kept.cancel()
         await asyncio.wait([kept], timeout=0.1)
@@ -578,7 +578,7 @@ async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> N
             await kept
         assert await log.files.find_used_digests([digest(b"hello")]) and on_disk(tmp_path) == [digest(b"hello")]
         for turns in range(12):
-            task = asyncio.create_task(files.keep(Key("b"), "x", TEXT, b"%d" % turns))
+            task = asyncio.create_task(files.save(Key("b"), "x", TEXT, b"%d" % turns))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
@@ -590,10 +590,10 @@ async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> N
 async def test_what_the_log_refuses_leaves_no_blob(tmp_path: Path) -> None:
     """Unless another file has the same bytes."""
     async with store(tmp_path) as (files, log, halting):
-        await files.keep(Key("a"), "x", TEXT, b"both")
+        await files.save(Key("a"), "x", TEXT, b"both")
         for data in (b"both", b"mine"):
             with pytest.raises(StorageUnavailable):
-                await files.keep(Key("stranger"), "x", TEXT, data)
+                await files.save(Key("stranger"), "x", TEXT, data)
         assert on_disk(tmp_path) == [digest(b"both")]
 
 
@@ -601,7 +601,7 @@ async def test_the_end_waits_for_what_is_half_done(tmp_path: Path) -> None:
     """Where nobody else waits for it any more, the store does."""
     async with store(tmp_path) as (files, log, halting):
         halting.halts.add("keep")
-        keeping = asyncio.create_task(files.keep(Key("a"), "x", TEXT, b"hello"))
+        keeping = asyncio.create_task(files.save(Key("a"), "x", TEXT, b"hello"))
         await asyncio.wait_for(halting.there.wait(), PATIENCE)
         keeping.cancel()
         await asyncio.wait([keeping], timeout=0.1)
@@ -618,14 +618,14 @@ async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     async with store(tmp_path) as (files, log, halting):
         (tmp_path / "data" / "files").rename(tmp_path / "gone")
         with pytest.raises(StorageUnavailable):
-            await files.keep(Key("a"), "x", TEXT, b"hello")
+            await files.save(Key("a"), "x", TEXT, b"hello")
         (tmp_path / "gone").rename(tmp_path / "data" / "files")
         await log.close()
         with pytest.raises(StorageUnavailable):
-            await files.keep(Key("a"), "x", TEXT, b"hello")
+            await files.save(Key("a"), "x", TEXT, b"hello")
         assert not files._bytes and files._total == 0
     with pytest.raises(StorageUnavailable):
-        await files.keep(Key("a"), "x", TEXT, b"hello")
+        await files.save(Key("a"), "x", TEXT, b"hello")
 
 
 # --- agents -----------------------------------------------------------------------------------------------------------
@@ -750,7 +750,7 @@ async def test_an_agent_reads_what_a_client_attached_and_keeps_its_own(
         said = [frame["content"] for frame in await ask(hub, agent, made["fileId"]) if "offset" in frame]
         status, heard, headers = await get(http, said[0])
     assert (status, heard, headers["Content-Type"]) == (200, b"olleh", "application/octet-stream")
-    assert (await hub.node.files.file(said[0])).key == "s1"
+    assert (await hub.node.files.find(said[0])).key == "s1"
 
 
 async def test_without_a_session_an_agent_has_no_files(hub: Hub, http: aiohttp.ClientSession) -> None:
@@ -783,9 +783,9 @@ async def test_the_store_refuses_what_the_routes_do(
     """So an agent has no other limits than a client."""
     async with store(tmp_path, file_bytes=64 * KiB, session_files_bytes=60 * KiB) as (files, _, _):
         with pytest.raises(error):
-            await files.keep(Key("a"), name, kind, data)
+            await files.save(Key("a"), name, kind, data)
         with pytest.raises(UnknownFile):
-            await files.file("f_nothing")
+            await files.find("f_nothing")
         assert on_disk(tmp_path) == []
 
 
@@ -797,7 +797,7 @@ async def test_an_agent_cannot_change_what_it_keeps(tmp_path: Path) -> None:
         task = asyncio.ensure_future(keeping)
         await asyncio.sleep(0)
         given[:] = b"other"
-        assert await files.read(await files.file(await task)) == b"hello"
+        assert await files.read(await files.find(await task)) == b"hello"
         with pytest.raises(TypeError):
             await shelf(files, "a").keep("x", TEXT, "text")  # type: ignore[arg-type]
 
@@ -900,7 +900,7 @@ async def test_a_folder_whose_mode_cannot_be_changed_is_used_all_the_same(
 async def test_who_is_cancelled_while_a_file_opens_leaves_none_open(tmp_path: Path) -> None:
     """It is closed when it is there; nobody waits for it."""
     async with store(tmp_path) as (files, _, _):
-        file = await files.keep(Key("a"), "x", TEXT, b"hello")
+        file = await files.save(Key("a"), "x", TEXT, b"hello")
         blob = files.folder / file.digest
         blob.unlink()
         os.mkfifo(blob)  # whose opening waits for one who writes
@@ -925,8 +925,8 @@ async def test_who_is_cancelled_while_a_file_opens_leaves_none_open(tmp_path: Pa
 async def test_reading_leaves_no_file_open(tmp_path: Path) -> None:
     """Also where the store has been closed meanwhile."""
     async with store(tmp_path) as (files, _, _):
-        file = await files.keep(Key("a"), "x", TEXT, b"hello")
-        async with files.opened(file) as read:
+        file = await files.save(Key("a"), "x", TEXT, b"hello")
+        async with files.open(file) as read:
             assert await read(0, 5) == b"hello"
             await files.close()
     assert not [name for name in os.listdir("/proc/self/fd") if file.digest in _target(name)]
