@@ -16,7 +16,7 @@ HubError
 ├── EmptyFile             a file without a byte
 ├── FileTooLarge          a file past the limit of one
 ├── QuotaExceeded         a file past what its session, or the hub, may hold in all
-├── TooSlow               an upload that took too long
+├── UploadTooSlow               an upload that took too long
 ├── Conflict
 │   ├── NotRunning        nothing there to cancel
 │   ├── AlreadyResolved   the question has its answer, or nobody waits for one any more
@@ -117,7 +117,7 @@ class QuotaExceeded(HubError):
     code, status = "quota_exceeded", 413
 
 
-class TooSlow(HubError):
+class UploadTooSlow(HubError):
     code, status = "too_slow", 408
 
 

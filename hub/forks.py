@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 _actions: dict[object, Callable[[], None]] = {}
 
 
-def in_children(action: Callable[[], None]) -> Callable[[], None]:
+def call_in_children(action: Callable[[], None]) -> Callable[[], None]:
     """Call *action* in each child that is forked from now on, before its other code; return what ends that.
 
     It must not raise.
@@ -20,7 +20,7 @@ def in_children(action: Callable[[], None]) -> Callable[[], None]:
     return stop
 
 
-def release(descriptors: Iterable[int]) -> None:
+def replace_by_null(descriptors: Iterable[int]) -> None:
     """Let go of descriptors without freeing their numbers: objects of the hub that close them close nothing else."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in descriptors:

@@ -20,13 +20,13 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def bad_id(name: str, value: str | None = None) -> str:
+def describe_bad_id(name: str, value: str | None = None) -> str:
     """Return the sentence that refuses an id; *name* says where it came from."""
-    shown = "" if value is None else f" {short(value)}"
+    shown = "" if value is None else f" {quote(value)}"
     return f"{name}{shown} is no id: {ID_RULE}"
 
 
-def short(text: str) -> str:
+def quote(text: str) -> str:
     """Return a client's text as an error may quote it."""
     return repr(cut(text, 41, "…"))
 

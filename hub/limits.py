@@ -8,9 +8,9 @@ import msgspec
 KiB = 1024
 MiB = 1024 * KiB
 
-MOST = 2**53  # of any limit: what JSON holds exactly everywhere
-Count = Annotated[int, msgspec.Meta(ge=1, le=MOST, description="a whole number, 1 or more")]
-CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=MOST, description="a whole number, 0 or more")]
+MAX_LIMIT = 2**53  # of any limit: what JSON holds exactly everywhere
+Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT, description="a whole number, 1 or more")]
+CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=MAX_LIMIT, description="a whole number, 0 or more")]
 # orjson, which writes the log, goes 254 levels deep: a value past it stops the log for everyone.
 Depth = Annotated[int, msgspec.Meta(ge=1, le=128, description="a whole number from 1 to 128")]
 # aiohttp keeps the largest size of a frame in 32 bits.
@@ -27,7 +27,7 @@ class Limits:
 
     frame_bytes: FrameSize = 1 * MiB  # a client's frame: people paste documents; more closes with 1009
     # of a frame to a plain client: websockets' and aiohttp's clients close at 1 and 4 MiB
-    out_frame_bytes: Annotated[int, msgspec.Meta(ge=4096, le=MOST, description="a whole number, 4096 or more")] = (
+    out_frame_bytes: Annotated[int, msgspec.Meta(ge=4096, le=MAX_LIMIT, description="a whole number, 4096 or more")] = (
         512 * KiB
     )
     body_bytes: Count = 64 * KiB  # of a request over HTTP
@@ -53,7 +53,7 @@ class Limits:
     page_bytes: Count = 256 * KiB  # of replay; also the longest merged chunk
     kept_page_bytes: CountOrZero = 8 * MiB  # of pages read lately, per node: those who come a little later share them
     # of streamed text in one event; a code point takes up to 4
-    chunk_bytes: Annotated[int, msgspec.Meta(ge=4, le=MOST, description="a whole number, 4 or more")] = 32 * KiB
+    chunk_bytes: Annotated[int, msgspec.Meta(ge=4, le=MAX_LIMIT, description="a whole number, 4 or more")] = 32 * KiB
     pending_bytes: Count = 1 * MiB  # of text of one run not yet in the log: beyond it the agent waits
     content_bytes: Count = 256 * KiB  # of one event of an agent that is no text and no tool's result
     reply_bytes: Count = 64 * KiB  # of the payload of an answer to a question, as JSON

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 @contextmanager
-def hub_work() -> Iterator[None]:
+def use_hub_threads() -> Iterator[None]:
     """Use the hub's own threads in here, though an agent waits for the result."""
     token = running_agent.set("")
     try:
@@ -38,7 +38,7 @@ def hub_work() -> Iterator[None]:
         running_agent.reset(token)
 
 
-class Pools(ThreadPoolExecutor):
+class ThreadPools(ThreadPoolExecutor):
     """A default executor for the loop; *agent_threads* is how many threads agents have."""
 
     def __init__(self, agent_threads: int) -> None:
@@ -64,7 +64,7 @@ class Pools(ThreadPoolExecutor):
             self._complain(agent, holders)
         return future
 
-    def look_up(self, *query: Any) -> Future[list[Any]]:
+    def look_up_address(self, *query: Any) -> Future[list[Any]]:
         """Call socket.getaddrinfo in a thread of whoever calls this."""
         if running_agent.get():
             return self.submit(socket.getaddrinfo, *query)

@@ -13,8 +13,8 @@ import msgspec
 from hub.limits import Limits
 
 # What a setting may be, for msgspec to check, and in words for who wrote something else.
-Text = Annotated[str, msgspec.Meta(min_length=1, description="a text that is not empty")]
-Texts = Annotated[tuple[Text, ...], msgspec.Meta(description="a list of texts")]
+NonEmptyText = Annotated[str, msgspec.Meta(min_length=1, description="a text that is not empty")]
+TextList = Annotated[tuple[NonEmptyText, ...], msgspec.Meta(description="a list of texts")]
 Folder = Annotated[Path, msgspec.Meta(description="the path of a folder")]
 Switch = Annotated[bool, msgspec.Meta(description="true or false")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
@@ -26,17 +26,17 @@ Megabytes = Annotated[int, msgspec.Meta(ge=0, le=2**40, description="a whole num
 class Settings:
     """Where the hub listens, what it hosts, where it keeps its log."""
 
-    host: Text = "localhost"
+    host: NonEmptyText = "localhost"
     port: Port = 9527  # 0: any that is free
     agents: Folder = Path("agents")
     data: Folder = Path("data")
     cache: Folder | None = None  # see cache_folder
-    log: Text | None = None  # see log_url
+    log: NonEmptyText | None = None  # see log_url
     frames_per_second: Amount = 60.0  # how often a session is flushed at most; 0 takes the limit away
     retention_days: Amount = 7.0
     retention_mb: Megabytes = 1024
-    origins: Texts = ()
-    hosts: Texts = ()
+    origins: TextList = ()
+    hosts: TextList = ()
     open_to_network: Switch = False
     direct_writes: Switch = True  # frames go to the sockets past their transports: see hub/delivery/transport.py
     reload: Switch = False
@@ -65,14 +65,14 @@ class ConfigError(Exception):
     """The settings cannot be used; the message is one line that says which, where it stands, and what to do."""
 
 
-FILE = "hubbub.toml"
-PREFIX = "HUBBUB_"
-LIMITS_PREFIX = "HUBBUB_LIMITS_"
-OTHERS = ("HUBBUB_URL",)  # read by the commands that talk to a hub
-KINDS: dict[str, Any] = {field.name: field.type for field in attrs.fields(Settings) if field.name != "limits"}
-KINDS |= {"cache": Folder, "log": Text}  # no source can say None, it can only be silent
-LIMIT_KINDS: dict[str, Any] = {field.name: field.type for field in attrs.fields(Limits)}
-TABLES = {"hubbub": KINDS, "limits": LIMIT_KINDS}
+SETTINGS_FILE = "hubbub.toml"
+ENVIRONMENT_PREFIX = "HUBBUB_"
+LIMIT_ENVIRONMENT_PREFIX = "HUBBUB_LIMITS_"
+CLIENT_VARIABLES = ("HUBBUB_URL",)  # read by the commands that talk to a hub
+SETTING_TYPES: dict[str, Any] = {field.name: field.type for field in attrs.fields(Settings) if field.name != "limits"}
+SETTING_TYPES |= {"cache": Folder, "log": NonEmptyText}  # no source can say None, it can only be silent
+LIMIT_TYPES: dict[str, Any] = {field.name: field.type for field in attrs.fields(Limits)}
+TABLES = {"hubbub": SETTING_TYPES, "limits": LIMIT_TYPES}
 
 # What one source says: a table of hubbub.toml, a name in it, and the value.
 Entry = tuple[str, str, Any]
@@ -85,7 +85,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> 
     Raises ConfigError for what is unknown or mistyped, also where a stronger source has another value for it.
     """
     values: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
-    for table, name, value in (*_from_file(folder / FILE), *_from_environment(environ), *_from_flags(flags)):
+    for table, name, value in (*_from_file(folder / SETTINGS_FILE), *_from_environment(environ), *_from_flags(flags)):
         values[table][name] = value
     return Settings(**values["hubbub"], limits=Limits(**values["limits"]))
 
@@ -97,19 +97,17 @@ def _from_file(path: Path) -> Iterator[Entry]:
         return
     except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{FILE} cannot be read: {reason}") from None
+        raise ConfigError(f"{SETTINGS_FILE} cannot be read: {reason}") from None
     for table, entries in document.items():
         if table not in TABLES:
             raise ConfigError(
-                f"{FILE}: {table!r} stands outside of [hubbub] and [limits]: settings belong in the first, "
-                f"limits in the second{hint(table, list(TABLES)) if isinstance(entries, dict) else ''}"
+                f"{SETTINGS_FILE}: {table!r} stands outside of [hubbub] and [limits]: settings belong in the first, "
+                f"limits in the second{suggest_name(table, list(TABLES)) if isinstance(entries, dict) else ''}"
             )
         if not isinstance(entries, dict):
-            raise ConfigError(
-                f"{FILE}: {table} is not a table: write [{table}] on a line of its own, and what belongs to it below"
-            )
+            raise ConfigError(f"{SETTINGS_FILE}: {table} is not a table: write [{table}] on a line of its own")
         for name, value in entries.items():
-            yield table, name, _checked(f"{FILE}: {_dotted(table, name)}", table, name, value)
+            yield table, name, _checked(f"{SETTINGS_FILE}: {_dotted(table, name)}", table, name, value)
 
 
 def _dotted(table: str, name: str) -> str:
@@ -117,33 +115,39 @@ def _dotted(table: str, name: str) -> str:
 
 
 def _checked(where: str, table: str, name: str, value: Any) -> Any:
-    if table == "hubbub" and name in LIMIT_KINDS:
-        raise ConfigError(f"{FILE}: {name} is a limit: put it under [limits]")
+    if table == "hubbub" and name in LIMIT_TYPES:
+        raise ConfigError(f"{SETTINGS_FILE}: {name} is a limit: put it under [limits]")
     if name not in TABLES[table]:
         what = "setting" if table == "hubbub" else "limit"
-        raise ConfigError(f"{FILE}: unknown {what} {name!r}{hint(name, list(TABLES[table]))}")
+        raise ConfigError(f"{SETTINGS_FILE}: unknown {what} {name!r}{suggest_name(name, list(TABLES[table]))}")
     return _convert(where, TABLES[table][name], value, False)
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
-    variables = {f"{PREFIX}{name.upper()}": ("hubbub", name) for name in KINDS}
-    limits = {f"{LIMITS_PREFIX}{name.upper()}": ("limits", name) for name in LIMIT_KINDS}
+    variables = {f"{ENVIRONMENT_PREFIX}{name.upper()}": ("hubbub", name) for name in SETTING_TYPES}
+    limits = {f"{LIMIT_ENVIRONMENT_PREFIX}{name.upper()}": ("limits", name) for name in LIMIT_TYPES}
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable.startswith(f"{PREFIX}TEST_") or variable in OTHERS:
+        if (
+            not variable.startswith(ENVIRONMENT_PREFIX)
+            or variable.startswith(f"{ENVIRONMENT_PREFIX}TEST_")
+            or variable in CLIENT_VARIABLES
+        ):
             continue
         if variable not in variables | limits:
-            known = limits if variable.startswith(LIMITS_PREFIX) else variables
-            raise ConfigError(f"unknown variable {variable} in the environment{hint(variable.upper(), list(known))}")
+            known = limits if variable.startswith(LIMIT_ENVIRONMENT_PREFIX) else variables
+            raise ConfigError(
+                f"unknown variable {variable} in the environment{suggest_name(variable.upper(), list(known))}"
+            )
         table, name = (variables | limits)[variable]
         kind = TABLES[table][name]
-        value = _split(text) if kind is Texts else text
+        value = _split(text) if kind is TextList else text
         yield table, name, _convert(f"{variable} in the environment", kind, value, True)
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[Entry]:
     for name, value in flags.items():
         if value is not None:
-            yield "hubbub", name, _convert(f"--{name}", KINDS[name], value, True)
+            yield "hubbub", name, _convert(f"--{name}", SETTING_TYPES[name], value, True)
 
 
 def _split(text: str) -> list[str]:
@@ -168,7 +172,7 @@ def _words(kind: Any) -> str:
     return str(kind.__metadata__[0].description)
 
 
-def hint(name: str, known: list[str]) -> str:
+def suggest_name(name: str, known: list[str]) -> str:
     """Return how to go on after "unknown NAME": with the name that was meant, or all there are."""
     close = get_close_matches(name, known, n=1)
     return f": did you mean {close[0]}?" if close else f": there are {', '.join(known)}"

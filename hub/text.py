@@ -20,21 +20,21 @@ def cut(text: str, most: int, mark: str = "") -> str:
     return text[: grapheme_boundary_before(text[: room + 1], room + 1) or room] + mark
 
 
-def clean(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Return *text* with a question mark in place of each lone surrogate, which UTF-8 cannot hold."""
     return text.encode(errors="replace").decode()
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Return *text* in one line, with an escape for each character that cannot be printed: no terminal obeys it."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
-def without_password(text: str) -> str:
+def hide_passwords(text: str) -> str:
     """Return *text* without the user names and passwords of the URLs in it."""
     return re.sub(r"(?<=://)\S*@", "", text)
 
 
-def one_line(text: str, most: int = LINE, mark: str = "") -> str:
+def to_one_line(text: str, most: int = LINE, mark: str = "") -> str:
     """Return *text* as one line of valid UTF-8, cut to at most *most* code points."""
-    return cut(" ".join(clean(text).split()), most, mark)
+    return cut(" ".join(replace_surrogates(text).split()), most, mark)

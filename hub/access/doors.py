@@ -26,13 +26,13 @@ def check_bind(settings: Settings) -> None:
         )
 
 
-def host_fits(settings: Settings, host: str) -> bool:
+def is_host_allowed(settings: Settings, host: str) -> bool:
     """Return whether a Host header names this hub."""
     name = _name(f"http://{host}")
     return name is not None and (is_loopback(name) or name in settings.hosts or name == settings.host)
 
 
-def origin_fits(settings: Settings, origin: str, host: str) -> bool:
+def is_origin_allowed(settings: Settings, origin: str, host: str) -> bool:
     """Return whether a page of this origin may come in, where the request names *host*."""
     if origin in settings.origins or origin in (f"http://{host}", f"https://{host}"):
         return True

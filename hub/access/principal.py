@@ -5,12 +5,12 @@ from typing import Literal
 import attrs
 
 from hub.errors import Denied
-from hub.ids import DEFAULT_TENANT, bad_id, is_id
+from hub.ids import DEFAULT_TENANT, describe_bad_id, is_id
 from hub.messages import Author
 
 # What a use case does with what it concerns: reads it, writes into it, disposes of it, or runs the hub.
 Action = Literal["read", "write", "manage", "operate"]
-ALL: frozenset[Action] = frozenset({"read", "write", "manage", "operate"})
+ALL_ACTIONS: frozenset[Action] = frozenset({"read", "write", "manage", "operate"})
 
 
 @attrs.frozen(kw_only=True)
@@ -25,7 +25,7 @@ class Principal:
     @tenant.validator
     def _check_tenant(self, attribute: object, tenant: str) -> None:
         if not is_id(tenant):  # the keys of its sessions begin with it
-            raise ValueError(bad_id("the tenant", tenant))
+            raise ValueError(describe_bad_id("the tenant", tenant))
 
     @property
     def author(self) -> Author:
@@ -34,12 +34,12 @@ class Principal:
 
 
 # While the hub asks nobody who they are, everyone who reaches it is the same principal.
-LOCAL = Principal(id="local", name="local", may=ALL)
+LOCAL = Principal(id="local", name="local", may=ALL_ACTIONS)
 # Whoever has the command line and the hub's folders.
-OPERATOR = Principal(id="operator", name="operator", may=ALL)
+OPERATOR = Principal(id="operator", name="operator", may=ALL_ACTIONS)
 
 
-def check(who: Principal, action: Action) -> None:
+def check_permission(principal: Principal, action: Action) -> None:
     """Raise Denied for an action that the principal is not allowed."""
-    if action not in who.may:
-        raise Denied(f"{who.name} may not {action} here: ask whoever runs the hub for it")
+    if action not in principal.may:
+        raise Denied(f"{principal.name} may not {action} here: ask whoever runs the hub for it")

@@ -9,7 +9,7 @@ import aiohttp
 from yarl import URL
 
 from hub.adapters.chat_errors import redirect_error
-from hub.pools import hub_work
+from hub.pools import use_hub_threads
 
 ROUTE = "/chat/completions"
 REDIRECTS = (301, 302, 307, 308)
@@ -42,7 +42,7 @@ async def post(http: aiohttp.ClientSession, address: URL, **request: Any) -> Asy
     The key goes to no other host, and from https to no http.
     """
     for _ in range(HOPS):
-        with hub_work():  # DNS, and what is asked of proxies: agents may hold all threads of theirs
+        with use_hub_threads():  # DNS, and what is asked of proxies: agents may hold all threads of theirs
             answer = await http.post(address, allow_redirects=False, **request)
         async with answer as response:
             target = response.headers.get("Location", "")

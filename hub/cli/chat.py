@@ -22,7 +22,7 @@ from hub.cli.records import ending, who
 from hub.cli.screen import Screen
 from hub.cli.text import safe
 from hub.client import Answer, Client, Closed, Failure, Session
-from hub.ids import short
+from hub.ids import quote
 from hub.messages import Event, Interrupt, Reset
 
 HELP = """\
@@ -305,7 +305,7 @@ class Talk:
 
     async def history(self, count: str = "") -> bool:
         if count and not re.fullmatch("[1-9][0-9]{0,5}", count):
-            raise ValueError(f"/history takes a number from 1 to 999999, such as 50, not {short(safe(count))}")
+            raise ValueError(f"/history takes a number from 1 to 999999, such as 50, not {quote(safe(count))}")
         for message in await self.session.history(int(count or 20)):
             self.say(Text(f"{safe(who(message))}:", style="bold"))
             text = safe(message["content"])

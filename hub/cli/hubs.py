@@ -11,7 +11,7 @@ import aiohttp
 from hub.cli.failures import CommandFailed
 from hub.cli.text import safe
 from hub.client import Client, Closed, Unreachable, connect
-from hub.text import cut, without_password
+from hub.text import cut, hide_passwords
 
 TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 
@@ -24,7 +24,7 @@ def base(url: str) -> str:
 
 def public_url(url: str) -> str:
     """Return the HTTP address of a hub, without a password, to be shown to people."""
-    return base(without_password(url if "://" in url else f"http://{url}"))
+    return base(hide_passwords(url if "://" in url else f"http://{url}"))
 
 
 def socket(url: str) -> str:
@@ -40,7 +40,7 @@ async def opened(url: str) -> AsyncIterator[Client]:
     except (Unreachable, Closed) as refused:
         await get(url, "/agents", limit=1)  # its error says more exactly what is wrong
         raise CommandFailed(
-            f"{public_url(url)} answers HTTP, but takes no WebSocket ({without_password(refused.message)}): "
+            f"{public_url(url)} answers HTTP, but takes no WebSocket ({hide_passwords(refused.message)}): "
             "if a proxy is in front of the hub, it must pass on the header `Upgrade`"
         ) from None
     try:

@@ -16,7 +16,7 @@ from rich.text import Text
 from hub.cli.failures import CommandFailed
 from hub.cli.hubs import get
 from hub.cli.text import CONTROL, safe
-from hub.text import one_line
+from hub.text import to_one_line
 
 TITLE = 60  # characters
 
@@ -55,7 +55,7 @@ async def _title(url: str, listed: dict[str, Any]) -> str:
     if not title and listed["messages"]:
         with contextlib.suppress(CommandFailed):  # deleted since it was listed
             said = (await get(url, _path(listed["sessionId"]) + "/messages", limit=1))["data"]
-    return one_line(title or "".join(one["content"] for one in said), TITLE, "…")
+    return to_one_line(title or "".join(one["content"] for one in said), TITLE, "…")
 
 
 def _path(session: str) -> str:

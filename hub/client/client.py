@@ -18,7 +18,7 @@ from hub.client.reader import GroupReader, Reader
 from hub.client.session import Answer, Session, cancel
 from hub.messages import Accepted, Error, Event, Notice, Reset, Subscribed, Welcome
 from hub.messages.numbers import check_finite
-from hub.text import without_password
+from hub.text import hide_passwords
 
 URL = "ws://localhost:9527/api/v1/ws"
 Answered = Callable[[Notice | Failure], None]
@@ -60,7 +60,7 @@ class Client:
         try:
             await self.link.until_live(self.patience)
             if self.state != "live":
-                why = without_password(f"no hub answers at {self.url} ({self.link.reason})")
+                why = hide_passwords(f"no hub answers at {self.url} ({self.link.reason})")
                 raise Unreachable("unreachable", why, retryable=True)
         except BaseException:
             await self.close()

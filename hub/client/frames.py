@@ -7,7 +7,7 @@ import msgspec
 import orjson
 
 from hub.messages import BODIES, NOTICES, Body, Chunk, Event, Notice, RunFinished
-from hub.messages.pieces import goes_on, is_piece, join
+from hub.messages.pieces import has_continuation, is_continuation, join_frames
 
 
 @attrs.frozen
@@ -33,9 +33,9 @@ class Frames:
         frame = orjson.loads(data)
         if not isinstance(frame, dict):
             raise ValueError("a frame that is no object")
-        if self._held is not None and goes_on(self._held, frame):
-            frame = join(self._held, frame)
-        self._held = frame if is_piece(frame) else None
+        if self._held is not None and is_continuation(self._held, frame):
+            frame = join_frames(self._held, frame)
+        self._held = frame if has_continuation(frame) else None
         return None if self._held else _read(frame)
 
 

@@ -7,7 +7,7 @@ from hub.commands.hub import Hub
 from hub.errors import BadId
 from hub.hosting.folder import Agents
 from hub.hosting.hosted import Agent
-from hub.ids import bad_id, is_id
+from hub.ids import describe_bad_id, is_id
 from hub.messages import BroadcastReceipt, HostedAgent, Page, PageRequest
 from hub.messages.lists import read_cursor, write_cursor
 from hub.node import upkeep
@@ -61,7 +61,7 @@ async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str)
     agent = hub.node.agents.get(agent_id)
     name = broadcasting.place(agent)
     if not is_id(name):
-        raise BadId(f"{bad_id(f'the session {name} of the broadcasts')}: shorten the name of agent {agent.id}")
+        raise BadId(f"{describe_bad_id(f'the session {name} of the broadcasts')}: shorten the name of agent {agent.id}")
     async with hub.node.use(hub.key(principal, name)) as session:
         return await broadcasting.broadcast(session, agent, message)
 

@@ -6,7 +6,7 @@ import attrs
 
 from hub.access.principal import Principal
 from hub.errors import BadId, Draining
-from hub.ids import Key, bad_id, is_id, session_key
+from hub.ids import Key, describe_bad_id, is_id, session_key
 from hub.limits import Limits
 from hub.node import draining
 from hub.node.log_probe import LogProbe
@@ -82,7 +82,7 @@ class Hub:
     def key(self, principal: Principal, session_id: str) -> Key:
         """Return the key by which everything below the use cases knows a session; raises BadId."""
         if not is_id(session_id):  # one with a slash would name another tenant's session
-            raise BadId(bad_id("sessionId"))
+            raise BadId(describe_bad_id("sessionId"))
         return session_key(principal.tenant, session_id)
 
     def group(self, principal: Principal, agent_id: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import attrs
 
-from hub.access.principal import Action, Principal, check
+from hub.access.principal import Action, Principal, check_permission
 from hub.commands import agents as _agents
 from hub.commands import chat as _chat
 from hub.commands import checking as _checking
@@ -52,7 +52,7 @@ class UseCase(Generic[P, R]):
 
     async def __call__(self, hub: Hub, principal: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function where the principal may; raises Denied, Draining, and what the function does."""
-        check(principal, self.action)
+        check_permission(principal, self.action)
         if not self.while_draining:
             hub.node.refuse_if_draining()
         return await self.function(hub, principal, *args, **kwargs)

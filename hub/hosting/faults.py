@@ -12,7 +12,7 @@ from hub.hosting.functions import ReturnedNone
 from hub.hosting.hosted import Agent
 from hub.limits import Limits, size_text
 from hub.observe.agents import format_traceback
-from hub.text import clean, cut
+from hub.text import cut, replace_surrogates
 
 log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], given: A
 def clean_error(error: AgentError) -> AgentError:
     """Return the agent's own error as the log can store it: with a message that is UTF-8, and a code that is text."""
     code = error.code if isinstance(error.code, str) else "agent_error"
-    message, code = (cut(clean(_text(text)), 1000) for text in (error.message, code))
+    message, code = (cut(replace_surrogates(_text(text)), 1000) for text in (error.message, code))
     wait = error.retry_after_ms if is_count(error.retry_after_ms) else None
     return AgentError(message, code, retryable=error.retryable is True, retry_after_ms=wait)
 

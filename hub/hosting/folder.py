@@ -16,8 +16,8 @@ from hub.hosting.hosted import Agent
 from hub.hosting.importing import is_agent_file, run_import
 from hub.hosting.loader import load_file, load_table
 from hub.hosting.modules import Modules, Stamp, differ
-from hub.ids import bad_id, is_id
-from hub.text import cut, one_line
+from hub.ids import describe_bad_id, is_id
+from hub.text import cut, to_one_line
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +74,7 @@ class Agents:
             touched = {name for name in {*seen, *self._seen} if seen.get(name) != self._seen.get(name)}
             touched |= {name for name, files in self._imports.items() if differ(files)} | self._mended()
             await self._renew_all(touched, seen)
-        return [one_line(name) for name in sorted(touched)]
+        return [to_one_line(name) for name in sorted(touched)]
 
     def _mended(self) -> set[str]:
         """Return the broken agents, if something that they may lack has come or changed."""
@@ -177,7 +177,7 @@ class Agents:
         """Return the agent, and what closes its adapter where it has an open one."""
         try:
             if not is_id(name):
-                raise Broken(bad_id(f"{paths[0].name}: the name"))
+                raise Broken(describe_bad_id(f"{paths[0].name}: the name"))
             if len(paths) > 1:
                 raise Broken(f"{paths[0].name} and {paths[1].name} are both there: keep one")
             if paths[0].suffix == ".py":
@@ -185,7 +185,10 @@ class Agents:
             stack = AsyncExitStack() if self.enter else None
             return await load_table(paths[0], Place(name, self.data, self.cache), stack), stack
         except Broken as broken:
-            return Agent(id=one_line(name), error=one_line(str(broken)), public_error=one_line(broken.told)), None
+            return (
+                Agent(id=to_one_line(name), error=to_one_line(str(broken)), public_error=to_one_line(broken.told)),
+                None,
+            )
 
 
 async def _leave(stack: AsyncExitStack) -> None:

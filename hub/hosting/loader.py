@@ -21,9 +21,9 @@ from hub.hosting.functions import Broken, answered, caller, find, worked
 from hub.hosting.hosted import Agent
 from hub.hosting.importing import run_import
 from hub.hosting.modules import PACKAGE
-from hub.plugins import PluginError, find_plugins, load_plugin, refuse
-from hub.settings import hint
-from hub.text import one_line
+from hub.plugins import PluginError, find_plugins, load_plugin, plugin_error
+from hub.settings import suggest_name
+from hub.text import to_one_line
 
 # The hub's own adapters, by kind. Other packages add theirs by entry points of the group `hubbub.adapters`.
 ADAPTERS = {"openai_chat": "hub.adapters.openai_chat"}
@@ -52,7 +52,7 @@ async def load_table(path: Path, place: Place, stack: AsyncExitStack | None) -> 
         keys = {key: table.pop(key) for key in attrs.fields_dict(Common) if key in table}
         common = msgspec.convert(keys, Common)
         options = _options(path.name, table, adapter.Options)
-        agent = Agent(id=place.agent, description=one_line(common.description), marks=common.marks, source=path.name)
+        agent = Agent(id=place.agent, description=to_one_line(common.description), marks=common.marks, source=path.name)
         if stack is not None:
             agent.answer = await stack.enter_async_context(adapter.open(options, place))
         elif hasattr(adapter, "check"):
@@ -89,16 +89,18 @@ def _load_plugin(point: EntryPoint) -> Adapter:
     adapter = load_plugin(point)
     options = getattr(adapter, "Options", None)
     if not (isinstance(options, type) and attrs.has(options)):
-        raise refuse(point, "is no adapter: it has no attrs class `Options`")
+        raise plugin_error(point, "is no adapter: it has no attrs class `Options`")
     if not callable(getattr(adapter, "open", None)):
-        raise refuse(point, "is no adapter: it has no function `open`")
+        raise plugin_error(point, "is no adapter: it has no function `open`")
     return cast(Adapter, adapter)
 
 
 def _options(name: str, table: dict[str, Any], kind: type[Any]) -> Any:
     known = attrs.fields_dict(kind)
     for unknown in sorted(table.keys() - known.keys()):
-        raise Broken(f"{name}: unknown key {unknown!r}{hint(unknown, ['adapter', *attrs.fields_dict(Common), *known])}")
+        raise Broken(
+            f"{name}: unknown key {unknown!r}{suggest_name(unknown, ['adapter', *attrs.fields_dict(Common), *known])}"
+        )
     return msgspec.convert(table, kind)
 
 
@@ -116,7 +118,7 @@ def load_file(agent_id: str, path: Path) -> Agent:
     inner = inspect.unwrap(function)  # a decorator's plain wrapper around `async def`
     source = f"{path.name}:{getattr(inner, '__code__', function.__code__).co_firstlineno}"
     marks = getattr(function, "__hubbub__", Marks())
-    agent = Agent(id=agent_id, description=one_line(said), marks=marks, source=source, needs_history=wants_run)
+    agent = Agent(id=agent_id, description=to_one_line(said), marks=marks, source=source, needs_history=wants_run)
     if inspect.isasyncgenfunction(function):
         agent.answer = call
     elif any(map(inspect.iscoroutinefunction, (function, inner))) or inspect.isasyncgenfunction(inner):

@@ -15,7 +15,7 @@ def is_final(close_code: int) -> bool:
     return close_code in FINAL_CLOSES or FINAL_FROM <= close_code <= FINAL_TO
 
 
-def javascript() -> str:
+def write_codes_javascript() -> str:
     """Return the table as the lines of hub/client_js/client.js that hold it."""
     closes = ", ".join(map(str, FINAL_CLOSES))
     errors = ", ".join(f"'{code}'" for code in RETRYABLE)

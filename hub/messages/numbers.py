@@ -7,7 +7,7 @@ from typing import Any
 from hub.limits import Limits
 from hub.text import cut
 
-MOST = Limits().max_integer
+MAX_INTEGER = Limits().max_integer
 
 
 def check_finite(value: Any) -> None:
@@ -21,7 +21,7 @@ def check_finite(value: Any) -> None:
 
 def read_integer(text: str) -> int:
     """Return the integer that is written *text* in JSON; raise ValueError if it is past 2^53."""
-    if len(text) > len(str(-MOST)) or abs(int(text)) > MOST:
+    if len(text) > len(str(-MAX_INTEGER)) or abs(int(text)) > MAX_INTEGER:
         raise ValueError(f"the integer {cut(text, 40, '…')} is past 2^53: send it as a string")
     return int(text)
 

@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 import structlog
 
-from hub.text import printable
+from hub.text import escape_unprintable
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ def _in_lines(text: str) -> str:
     """Return an author's text for the output: not too long, and indented from the second line on."""
     if len(text) > TEXT:
         text = f"{text[: TEXT // 2]}\n...\n{text[-TEXT // 2 :]}"
-    return "\n  ".join(map(printable, text.split("\n")))
+    return "\n  ".join(map(escape_unprintable, text.split("\n")))
 
 
 @lru_cache
@@ -86,7 +86,7 @@ def _is_own(record: logging.LogRecord) -> bool:
     return record.name == "root" or not _is_library(record.pathname) or bool(file) and not _is_library(file)
 
 
-class AgentLogs(logging.Handler):
+class AgentLogHandler(logging.Handler):
     """Writes records of Python's `logging` to the hub's output, with the ids of the run that logs.
 
     Records of libraries are written from WARNING on, as Python does by itself. This handler has no lock: to format a
@@ -114,9 +114,9 @@ class AgentLogs(logging.Handler):
         log.log(level, _in_lines(text), **fields)
 
 
-def take_up_logging() -> None:
+def install_log_handler() -> None:
     """Send the records of Python's `logging` to the hub's output; a second call does nothing."""
     root = logging.getLogger()
-    if not any(isinstance(handler, AgentLogs) for handler in root.handlers):
-        root.addHandler(AgentLogs())
+    if not any(isinstance(handler, AgentLogHandler) for handler in root.handlers):
+        root.addHandler(AgentLogHandler())
         root.setLevel(logging.INFO)

@@ -11,7 +11,7 @@ class ThreadLoad:
 
     _since: tuple[float, float] = attrs.Factory(lambda: (perf_counter(), thread_time()))
 
-    def look(self) -> float:
+    def measure(self) -> float:
         """Return the share since the last look, from 0 to 1."""
         before, self._since = self._since, (perf_counter(), thread_time())
         return (self._since[1] - before[1]) / max(self._since[0] - before[0], 1e-6)

@@ -7,8 +7,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict
 
-from hub.observe.agents import take_up_logging
-from hub.text import printable
+from hub.observe.agents import install_log_handler
+from hub.text import escape_unprintable
 
 LINES = ("event", "exception")  # the hub's own text, or text that was escaped where it was logged
 
@@ -17,7 +17,7 @@ def _escape(_: Any, __: str, fields: EventDict) -> EventDict:
     """Escape the values of a line: text of clients and agents must not end the line, or control a terminal."""
     for name, value in fields.items():
         if isinstance(value, str) and name not in LINES:
-            fields[name] = printable(value)
+            fields[name] = escape_unprintable(value)
     return fields
 
 
@@ -36,6 +36,6 @@ def log_to_stderr() -> None:
         ],
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # one write a line, and no lock to inherit
     )
-    take_up_logging()
+    install_log_handler()
     # aiohttp logs each request that is no HTTP as an error with its traceback: anyone could fill the disk with it.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

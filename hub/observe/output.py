@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TextIO, cast
 
 import structlog
 
-from hub.forks import in_children
+from hub.forks import call_in_children
 from hub.limits import MiB
 
 QUEUE_BYTES = 1 * MiB
@@ -39,7 +39,7 @@ class Output(io.BufferedIOBase):
         self._lock = threading.RLock()  # a destructor that prints may run within write(), in the same thread
         self._empty = threading.Event()
         self._empty.set()
-        in_children(self._enter_child)
+        call_in_children(self._enter_child)
         threading.Thread(target=self._work, name=f"hub-{label}", daemon=True).start()
 
     def _enter_child(self) -> None:
@@ -112,7 +112,7 @@ class Output(io.BufferedIOBase):
         return True
 
 
-def free_output() -> Callable[[], None]:
+def make_output_nonblocking() -> Callable[[], None]:
     """Make sys.stdout and sys.stderr such outputs, for good; return what waits a moment for what they still hold.
 
     It is called at the end of the interpreter, too, but not by os._exit().

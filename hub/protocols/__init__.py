@@ -15,7 +15,7 @@ import structlog
 
 from hub.limits import Limits
 from hub.messages import Command, Event, Notice
-from hub.plugins import PluginError, find_plugins, load_class, refuse
+from hub.plugins import PluginError, find_plugins, load_class, plugin_error
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ def protocol_plugins() -> Mapping[str, WireProtocol]:
 def _open_plugin(point: EntryPoint) -> WireProtocol:
     kind: type[WireProtocol] = load_class(point, WireProtocol)
     if getattr(kind, "name", None) != point.name:
-        raise refuse(point, f"has another name than its class: write `name = {point.name!r}` there")
+        raise plugin_error(point, f"has another name than its class: write `name = {point.name!r}` there")
     return kind()
 
 

@@ -18,7 +18,7 @@ from hub.messages import (
     Welcome,
     WholeMessage,
 )
-from hub.messages.pieces import CUT
+from hub.messages.pieces import CUT_FIELDS
 
 # What may come in several frames. Of STREAMED, only the last frame has the seq; of CONTINUED, all but the last also
 # have `more`. A whole message is of CONTINUED if it has parts or a stop reason.
@@ -64,11 +64,11 @@ def split_fields(fields: dict[str, Any], size: int) -> list[dict[str, Any]]:
     """
     if len(orjson.dumps(fields)) <= size:
         return [fields]
-    head = {name: "" if isinstance(value, str) and name in CUT else value for name, value in fields.items()}
-    head = {name: value for name, value in head.items() if not (value and name in CUT)}
+    head = {name: "" if isinstance(value, str) and name in CUT_FIELDS else value for name, value in fields.items()}
+    head = {name: value for name, value in head.items() if not (value and name in CUT_FIELDS)}
     left = max(size - len(orjson.dumps(head | {"more": True, "messages": []})), LEAST)
     pieces = []
-    for name in CUT:
+    for name in CUT_FIELDS:
         value = fields.get(name)
         if not value:
             continue

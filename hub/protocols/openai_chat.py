@@ -8,7 +8,7 @@ import msgspec
 import orjson
 
 from hub.errors import AgentError, Busy, HubError, UnknownAgent
-from hub.ids import short
+from hub.ids import quote
 from hub.messages import Chunk, Event, Id, Notice, Reset, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.protocols.reading import split_error
 from hub.protocols.sse import OneRun, chunk
@@ -119,7 +119,7 @@ def conversation(turns: list[Turn]) -> tuple[str, list[tuple[Role, str]]]:
     past: list[tuple[Role, str]] = []
     for at, turn in enumerate(turns):
         if turn.role not in ROLES:
-            text = f"role {short(turn.role)} is not supported here"
+            text = f"role {quote(turn.role)} is not supported here"
             raise Refusal(400, "invalid_request_error", text, f"messages[{at}].role")
         past.append((ROLES[turn.role], _text(turn, at)))
     if not past or past[-1][0] != "user":
@@ -132,7 +132,7 @@ def _text(turn: Turn, at: int) -> str:
         return turn.content or ""
     wrong = next((part.type for part in turn.content if part.type != "text"), None)
     if wrong is not None:
-        text = f"content of type {short(wrong)} is not supported here"
+        text = f"content of type {quote(wrong)} is not supported here"
         raise Refusal(400, "invalid_request_error", text, f"messages[{at}].content")
     return "".join(part.text or "" for part in turn.content)
 

@@ -11,7 +11,7 @@ import msgspec
 import orjson
 
 from hub.errors import BadFrame, BadId, UnknownType
-from hub.ids import bad_id, is_id, short
+from hub.ids import describe_bad_id, is_id, quote
 from hub.limits import Limits, size_text
 from hub.messages import COMMANDS, Chat, Command
 from hub.messages.numbers import read_float
@@ -34,7 +34,7 @@ def read_command(data: bytes, limits: Limits) -> Command:
         raise BadFrame(f'a frame needs a "type"; send for example {Chat.example}', **_about(frame))
     command = COMMANDS.get(kind)
     if command is None:
-        raise UnknownType(f"unknown type {short(kind)}; there are: {', '.join(COMMANDS)}", **_about(frame))
+        raise UnknownType(f"unknown type {quote(kind)}; there are: {', '.join(COMMANDS)}", **_about(frame))
     return convert(frame, command, limits)
 
 
@@ -51,7 +51,7 @@ def convert(fields: dict[str, Any], kind: type[T], limits: Limits, what: str | N
     except ValueError as wrong:  # msgspec raises a kind of it
         expected, field = split_error(wrong, kind)
         if field in ID_FIELDS and isinstance(fields.get(field), str):
-            raise BadId(bad_id(field, fields[field]), **_about(fields)) from None
+            raise BadId(describe_bad_id(field, fields[field]), **_about(fields)) from None
         place = f" - at `$.{field}`" if field else ""
         raise BadFrame(f"bad {name}: {expected}{place}; send for example {example}", **_about(fields)) from None
     return value
@@ -81,7 +81,7 @@ def check_parts(parts: Any, limits: Limits) -> None:
 def check_id(name: str, value: str) -> str:
     """Return an id that is one; raises BadId. *name* says where it came from."""
     if not is_id(value):
-        raise BadId(bad_id(name))
+        raise BadId(describe_bad_id(name))
     return value
 
 

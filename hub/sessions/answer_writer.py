@@ -28,7 +28,7 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.messages.parts import JsonParts, Parts, parts_to_json
-from hub.pools import hub_work
+from hub.pools import use_hub_threads
 from hub.sessions.outbox import Outbox, PendingEvent
 from hub.text import cut
 
@@ -175,7 +175,7 @@ class AnswerWriter:
         content, limits = result.content, self.limits
         if self.is_closed or not isinstance(content, str) or len(content) <= limits.result_bytes // 4:
             return result
-        with hub_work():
+        with use_hub_threads():
             data = await asyncio.to_thread(utf8, self.agent, content)  # 32 MiB would block the loop for too long
         if len(data) <= limits.result_bytes or self.is_closed:
             return result

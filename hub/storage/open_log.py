@@ -11,7 +11,7 @@ from hub.limits import Limits
 from hub.plugins import PluginError, find_plugins, load_class
 from hub.seams import Seams
 from hub.storage.log import Log, LogUnusable
-from hub.text import without_password
+from hub.text import hide_passwords
 
 DRIVERS = {"sqlite": ("hub.storage.sqlite.log", "SqliteLog")}
 
@@ -31,5 +31,5 @@ def open_log(url: str, limits: Limits, seams: Seams) -> Log:
         driver = getattr(importlib.import_module(module), name)
     else:
         names = ", ".join(f"{name}://" for name in [*DRIVERS, *plugins])
-        raise LogUnusable(f"no log speaks {without_password(url)!r}: use one of {names}")
+        raise LogUnusable(f"no log speaks {hide_passwords(url)!r}: use one of {names}")
     return driver(url, limits, seams)

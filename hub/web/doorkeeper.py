@@ -6,7 +6,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from hub.access.doors import host_fits, origin_fits
+from hub.access.doors import is_host_allowed, is_origin_allowed
 from hub.access.principal import LOCAL, Principal
 from hub.errors import Refused
 from hub.settings import Settings
@@ -30,10 +30,10 @@ def doorkeeper(settings: Settings) -> Middleware:
     @web.middleware
     def check(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         host = request.headers.get("Host", "")
-        if not host_fits(settings, host):
+        if not is_host_allowed(settings, host):
             raise _refused("hosts", "Host", host)
         origin = request.headers.get("Origin")
-        if origin is not None and not origin_fits(settings, origin, host):
+        if origin is not None and not is_origin_allowed(settings, origin, host):
             raise _refused("origins", "Origin", origin)
         return handler(request)  # not awaited here: a frame less for as long as a WebSocket stays
 

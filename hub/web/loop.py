@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from hub.pools import Pools
+from hub.pools import ThreadPools
 
 try:
     import uvloop
@@ -14,18 +14,18 @@ else:
 
 
 class _Loop(BASE):  # type: ignore[misc]
-    pools: Pools
+    pools: ThreadPools
 
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
         """Look a name up in a thread of the hub's: uvloop's four for names and files are everybody's."""
-        return await asyncio.wrap_future(self.pools.look_up(host, port, family, type, proto, flags))
+        return await asyncio.wrap_future(self.pools.look_up_address(host, port, family, type, proto, flags))
 
 
 def new_loop(agent_threads: int) -> asyncio.AbstractEventLoop:
-    """Return a loop whose default executor is Pools."""
+    """Return a loop whose default executor is ThreadPools."""
     loop = _Loop()
-    loop.pools = Pools(agent_threads)
+    loop.pools = ThreadPools(agent_threads)
     loop.set_default_executor(loop.pools)
     return loop

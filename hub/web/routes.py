@@ -16,7 +16,7 @@ from aiohttp import HttpVersion11, web
 
 from hub.commands.hub import Hub
 from hub.errors import BadId, BadQuery, HubError
-from hub.ids import bad_id, short
+from hub.ids import describe_bad_id, quote
 from hub.limits import Limits
 from hub.protocols.reading import ID_FIELDS, split_error
 from hub.text import cut
@@ -139,9 +139,9 @@ def asked(request: web.Request, kind: type[T]) -> T:
     except msgspec.ValidationError as wrong:
         expected, field = split_error(wrong, kind)
         if field in ID_FIELDS and "regex" in expected:
-            raise BadId(bad_id(f"?{field}=")) from None
+            raise BadId(describe_bad_id(f"?{field}=")) from None
         unknown = re.fullmatch("Object contains unknown field `(.*)`", expected)
         if unknown is not None:
             known = ", ".join(field.name for field in msgspec.structs.fields(cast(Any, kind)))
-            raise BadQuery(f"unknown query parameter {short(unknown[1])}: use {known}") from None
+            raise BadQuery(f"unknown query parameter {quote(unknown[1])}: use {known}") from None
         raise BadQuery(f"?{field}= is wrong: {expected}" if field else f"the address is wrong: {expected}") from None

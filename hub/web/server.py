@@ -13,9 +13,9 @@ from hub.access.doors import check_bind
 from hub.access.principal import OPERATOR
 from hub.commands import table as commands
 from hub.commands.hub import Hub, open_hub
-from hub.forks import in_children, release
+from hub.forks import call_in_children, replace_by_null
 from hub.observe.logging import log_to_stderr
-from hub.observe.output import free_output
+from hub.observe.output import make_output_nonblocking
 from hub.settings import Settings
 from hub.web.app import make_app
 from hub.web.ending import Ending
@@ -33,7 +33,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> int:
     Raises ConfigError, LogUnusable and OSError, each with one line for the operator.
     """
     check_bind(settings)
-    drain_output = free_output()
+    drain_output = make_output_nonblocking()
     log_to_stderr()
     with asyncio.Runner(loop_factory=lambda: new_loop(settings.limits.agent_threads)) as runner:
         runner.run(_serve(settings, announce, drain_output))
@@ -127,7 +127,7 @@ def _listen(settings: Settings) -> list[socket.socket]:
         port = sock.getsockname()[1]
         sockets.append(sock)
     # A child that outlives the hub would keep its port, and its clients waiting.
-    in_children(lambda: release(descriptors_at(port)))
+    call_in_children(lambda: replace_by_null(descriptors_at(port)))
     return sockets
 
 

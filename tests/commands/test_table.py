@@ -7,7 +7,7 @@ import attrs
 import pytest
 from support.hub import Hub
 
-from hub.access.principal import ALL, LOCAL, Action, Principal
+from hub.access.principal import ALL_ACTIONS, LOCAL, Action, Principal
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
 from hub.errors import Denied, Draining, HubError
@@ -128,7 +128,7 @@ async def test_a_use_case_asks_for_its_own_action(hub: Hub, name: str) -> None:
     """One who may do all but that is refused; one who may do that alone is not."""
     await hub.start()
     client, row = await client_of(hub), ROWS[name]
-    all_but, alone = ALL - {row.action}, frozenset({row.action})
+    all_but, alone = ALL_ACTIONS - {row.action}, frozenset({row.action})
     with pytest.raises(Denied):
         await commands.USE_CASES[name](hub.door, attrs.evolve(NOBODY, may=all_but), *row.arguments(client))
     try:

@@ -11,7 +11,7 @@ from support.hub import Hub
 from support.sockets import frames
 from support.waiting import PATIENCE, eventually
 
-from hub.access.principal import ALL, LOCAL, Principal
+from hub.access.principal import ALL_ACTIONS, LOCAL, Principal
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle, attach
 from hub.errors import BadId, NotRunning, UnknownFile, UnknownInterrupt, UnknownSession
@@ -19,7 +19,7 @@ from hub.ids import Key, id_of, key_prefix, session_key, tenant_of
 from hub.messages import Cancel, Chat, Fork, Page, PageRequest, Resume, Subscribe, Typing
 from hub.protocols import open_protocol
 
-ACME = Principal(id="ann", name="Ann", tenant="acme", may=ALL)
+ACME = Principal(id="ann", name="Ann", tenant="acme", may=ALL_ACTIONS)
 
 
 class Listener:

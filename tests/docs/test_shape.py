@@ -16,7 +16,7 @@ from hub.errors import HubError
 from hub.hosting.contract import Marks, Run
 from hub.limits import KiB, Limits, MiB
 from hub.messages import BODIES, COMMANDS, NOTICES, StopReason, codes, pieces
-from hub.settings import KINDS, PREFIX, Settings
+from hub.settings import ENVIRONMENT_PREFIX, SETTING_TYPES, Settings
 
 UNITS = {"MiB": MiB, "KiB": KiB, "s": 1}
 
@@ -98,10 +98,10 @@ def test_every_setting_is_on_the_start_page_with_its_default_variable_and_flag()
     """The table of settings is what the hub reads."""
     table = {row[0].strip("`"): [cell.strip("`") for cell in row[1:]] for row in rows(DOCS["start"]) if len(row) == 5}
     del table["hubbub.toml"]
-    assert table.keys() == KINDS.keys()
+    assert table.keys() == SETTING_TYPES.keys()
     flags = {option for parameter in cli.commands["serve"].params for option in parameter.opts}
     for name, (variable, flag, default, _) in table.items():
-        assert variable == PREFIX + name.upper()
+        assert variable == ENVIRONMENT_PREFIX + name.upper()
         assert flag == (f"--{name}" if f"--{name}" in flags else "-")
         value = getattr(Settings(), name)
         if isinstance(value, (str, Path)):
@@ -154,7 +154,7 @@ def test_both_readmes_link_to_the_same_places() -> None:
 def test_both_clients_have_the_same_tables() -> None:
     """Which close codes and errors are final, and which fields come in pieces, is the same in both."""
     code = (ROOT / "hub" / "client_js" / "client.js").read_text()
-    assert codes.javascript() in code and pieces.javascript() in code
+    assert codes.write_codes_javascript() in code and pieces.write_fields_javascript() in code
 
 
 def test_the_close_codes_on_the_protocol_page_say_what_the_clients_do() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.text import cut, one_line
+from hub.text import cut, to_one_line
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one character of five code points
 FLAG = "\U0001f1e9\U0001f1ea"
@@ -54,5 +54,5 @@ def test_a_cut_is_the_start_and_is_bounded(text: str, most: int) -> None:
 @given(TEXT, st.integers(1, 12))
 def test_one_line_is_one_line_of_utf_8(text: str, most: int) -> None:
     """A lone surrogate is replaced."""
-    line = one_line(text, most)
+    line = to_one_line(text, most)
     assert line.encode().decode() == line and len(line) <= most and len(line.splitlines()) <= 1

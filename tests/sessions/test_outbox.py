@@ -145,10 +145,10 @@ async def test_a_busy_thread_is_seen() -> None:
     async with asyncio.timeout(PATIENCE):
         while pace.stretched == 0.01:
             sum(range(100_000))
-            pace.note(load.look())
+            pace.note(load.measure())
         while pace.stretched > 0.01:
             await asyncio.sleep(0.05)
-            pace.note(load.look())
+            pace.note(load.measure())
 
 
 # --- the states -------------------------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ from hub.errors import (
     QuotaExceeded,
     SessionDeleted,
     StorageUnavailable,
-    TooSlow,
     UnknownFile,
     UnknownSession,
+    UploadTooSlow,
 )
 from hub.limits import KiB, size_text
 from hub.messages import Id, StoredFile
@@ -70,7 +70,7 @@ async def _next(request: web.Request, end: float) -> bytes:
         async with asyncio.timeout_at(end):
             return await request.content.readany()
     except TimeoutError:
-        raise TooSlow("the file did not come in time: send it over a faster line, or a smaller one") from None
+        raise UploadTooSlow("the file did not come in time: send it over a faster line, or a smaller one") from None
     except (ConnectionError, web.RequestPayloadError):
         raise BadFrame("the body broke off before its end") from None
 
@@ -156,7 +156,7 @@ ROUTES = (
         body=BYTES,
         query=Uploading,
         raises=(
-            *(BadType, EmptyFile, FileTooLarge, QuotaExceeded, TooSlow),
+            *(BadType, EmptyFile, FileTooLarge, QuotaExceeded, UploadTooSlow),
             *(UnknownSession, SessionDeleted, Draining, StorageUnavailable),
         ),
     ),
