@@ -48,10 +48,10 @@ def cli(context: click.Context) -> None:
 def serve(**flags: Any) -> None:
     """Run the hub until Ctrl-C."""
     settings = _settings(flags)
-    from hub.web.server import serve as run  # aiohttp and all agents' machinery: not for --help
+    from hub.web.server import run_hub  # aiohttp and all agents' machinery: not for --help
 
     try:
-        code = run(settings, click.echo)
+        code = run_hub(settings, click.echo)
     except (ConfigError, LogUnusable, OSError) as error:
         _refuse(error)
     sys.exit(code)

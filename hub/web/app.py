@@ -9,47 +9,61 @@ from hub.errors import Draining, HubError, Refused, StorageUnavailable, UnknownA
 from hub.protocols import protocol_names
 from hub.text import cut
 from hub.web.api import agents, agui, documents, files, openai, sessions
-from hub.web.api.metrics import metrics
-from hub.web.doorkeeper import doorkeeper
+from hub.web.api.metrics import get_metrics
+from hub.web.doorkeeper import make_doorkeeper
 from hub.web.pages import console
-from hub.web.routes import BASE, HUB, TEXT, UPGRADE, Failure, Handler, Route, said
-from hub.web.websocket import SOCKETS, Address, websocket
+from hub.web.routes import API_PREFIX, HTTP_1_0_HINT, HUB_KEY, TEXT_CONTENT, ErrorBody, Handler, Route, record_response
+from hub.web.websocket import SOCKETS_KEY, SocketQuery, serve_websocket
 
 log = structlog.get_logger()
 
 
-async def health(request: web.Request) -> web.Response:
+async def get_health(request: web.Request) -> web.Response:
     """Say that the process lives."""
     return web.Response(text="OK")
 
 
-async def ready(request: web.Request) -> web.Response:
+async def get_ready(request: web.Request) -> web.Response:
     """Say whether the hub takes chats: it has started, it is not going down, and its log can be written."""
-    await request.app[HUB].check_ready()
+    await request.app[HUB_KEY].check_ready()
     return web.Response(text="OK")
 
 
 PREFLIGHT_SECONDS = 600  # for so long a browser need not ask again; the longest that all of them keep
 ROUTES = (
-    Route(method="GET", path="/health", handler=health, tag="Health", answers={200: TEXT}, bases=("", BASE)),
+    Route(
+        method="GET",
+        path="/health",
+        handler=get_health,
+        tag="Health",
+        responses={200: TEXT_CONTENT},
+        prefixes=("", API_PREFIX),
+    ),
     Route(
         method="GET",
         path="/ready",
-        handler=ready,
+        handler=get_ready,
         tag="Health",
-        answers={200: TEXT},
+        responses={200: TEXT_CONTENT},
         raises=(Draining, StorageUnavailable),
-        bases=("", BASE),
+        prefixes=("", API_PREFIX),
     ),
-    Route(method="GET", path="/metrics", handler=metrics, tag="Health", answers={200: TEXT}, bases=("", BASE)),
-    Route(method="GET", path="/ws", handler=websocket, tag="WebSocket", answers={101: None}, query=Address),
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=get_metrics,
+        tag="Health",
+        responses={200: TEXT_CONTENT},
+        prefixes=("", API_PREFIX),
+    ),
+    Route(method="GET", path="/ws", handler=serve_websocket, tag="WebSocket", responses={101: None}, query=SocketQuery),
     Route(
         method="GET",
         path="/agents/{agentId}/ws",
-        handler=websocket,
+        handler=serve_websocket,
         tag="WebSocket",
-        answers={101: None},
-        query=Address,
+        responses={101: None},
+        query=SocketQuery,
         raises=(UnknownAgent,),
     ),
     *agents.ROUTES,
@@ -62,34 +76,34 @@ ROUTES = (
 )
 
 
-EXPLAINED = {404: "nothing here; the WebSocket is at /api/v1/ws", 505: UPGRADE}
-STRANGER = web.RequestKey("stranger", bool)  # who may not come in may not read why, either
+ERROR_TEXTS = {404: "nothing here; the WebSocket is at /api/v1/ws", 505: HTTP_1_0_HINT}
+STRANGER_KEY = web.RequestKey("stranger", bool)  # who may not come in may not read why, either
 
 
 @web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Say every failure in one form, and never what the client sent."""
     try:
         return await handler(request)
     except HubError as refusal:
-        request[STRANGER] = isinstance(refusal, Refused)
+        request[STRANGER_KEY] = isinstance(refusal, Refused)
         kept = {name: refusal.about[name] for name in ("sessionId", "runId", "messageId")} if _is_kept(refusal) else {}
-        response = said(Failure(error=refusal.message, code=refusal.code, **kept), status=refusal.status)
+        response = record_response(ErrorBody(error=refusal.message, code=refusal.code, **kept), status=refusal.status)
         response.force_close()
         return response
     except web.HTTPException as wrong:
         if wrong.status < 400:
             raise
-        text = EXPLAINED.get(wrong.status, wrong.reason)
+        text = ERROR_TEXTS.get(wrong.status, wrong.reason)
         code = wrong.reason.lower().replace(" ", "_")
-        response = said(Failure(error=text, code=code), status=wrong.status)
+        response = record_response(ErrorBody(error=text, code=code), status=wrong.status)
         response.headers.update({key: value for key, value in wrong.headers.items() if key == "Allow"})
         return response
     except ConnectionError:  # the client went away, during its handshake perhaps: nobody hears this
         return web.Response(status=499)
     except Exception:
         log.exception("a request failed", path=cut(request.path, 200))
-        return said(Failure(error="the hub failed; its output says why", code="internal"), status=500)
+        return record_response(ErrorBody(error="the hub failed; its output says why", code="internal"), status=500)
 
 
 def _is_kept(refusal: HubError) -> bool:
@@ -97,12 +111,12 @@ def _is_kept(refusal: HubError) -> bool:
     return isinstance(refusal, Draining) and "runId" in refusal.about
 
 
-async def vary(request: web.Request, response: web.StreamResponse) -> None:
+async def add_vary(request: web.Request, response: web.StreamResponse) -> None:
     # aiohttp-cors does not say it, and a cache would hand one origin's answer to another. What is kept in no cache, and
     # in memory for as long as its client stays, goes without: 400 bytes a connection.
     if response.status != 101:
         response.headers.add("Vary", "Origin")
-    if request.get(STRANGER):  # it lets any origin read
+    if request.get(STRANGER_KEY):  # it lets any origin read
         for name in [name for name in response.headers if name.startswith("Access-Control-")]:
             del response.headers[name]
 
@@ -110,12 +124,12 @@ async def vary(request: web.Request, response: web.StreamResponse) -> None:
 def make_app(hub: Hub, table: tuple[Route, ...] = ROUTES) -> web.Application:
     """Return the application of a hub that is started and stopped by whoever calls this."""
     protocol_names()  # imports those of other packages now, not while the first client waits
-    app = web.Application(middlewares=[errors, doorkeeper(hub.settings)])
-    app[HUB] = hub
-    app[SOCKETS] = {}
-    app[documents.TABLE] = table
+    app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub.settings)])
+    app[HUB_KEY] = hub
+    app[SOCKETS_KEY] = {}
+    app[documents.ROUTES_KEY] = table
     _add(app, table)
-    app.on_response_prepare.append(vary)
+    app.on_response_prepare.append(add_vary)
     return app
 
 
@@ -130,13 +144,13 @@ def _add(app: web.Application, table: tuple[Route, ...]) -> None:
     # A preflight asks the first resource of its path: all methods of a path must be there.
     resources: dict[str, web.Resource] = {}
     for route in table:
-        for path in (base + route.path for base in route.bases):
+        for path in (base + route.path for base in route.prefixes):
             if path not in resources:
                 resources[path] = app.router.add_resource(path)
-                if not route.is_socket:
+                if not route.is_websocket:
                     cors.add(resources[path])
             added = resources[path].add_route(route.method, route.handler)
-            if not route.is_socket:
+            if not route.is_websocket:
                 cors.add(added)
             if route.has_head:
                 resources[path].add_route("HEAD", route.handler)

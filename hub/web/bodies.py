@@ -12,37 +12,37 @@ from hub.web.routes import limits_of
 T = TypeVar("T")
 
 
-async def whole(request: web.Request, most: int) -> bytes:
+async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
     """Return the body of a request.
 
-    Raises TooLarge past *most* bytes, and reads no further; BadFrame if the body is cut off or badly encoded.
+    Raises TooLarge past *max_bytes* bytes, and reads no further; BadFrame if the body is cut off or badly encoded.
     """
     data = bytearray()
-    if (request.content_length or 0) <= most:
+    if (request.content_length or 0) <= max_bytes:
         try:
             async for piece in request.content.iter_any():
                 data += piece
-                if len(data) > most:
+                if len(data) > max_bytes:
                     break
             else:
                 return bytes(data)
         except web.RequestPayloadError:
             text = "the body is cut off, or is not encoded as its Content-Encoding says: send it again, whole"
             raise BadFrame(text) from None
-    raise TooLarge(f"the body is larger than {size_text(most)}, the most that is taken here: send less")
+    raise TooLarge(f"the body is larger than {size_text(max_bytes)}, the most that is taken here: send less")
 
 
-async def fields(request: web.Request, example: str, most: int | None = None) -> dict[str, Any]:
+async def read_fields(request: web.Request, example: str, max_bytes: int | None = None) -> dict[str, Any]:
     """Return the object in a request's body; an empty body is an empty object.
 
-    At most *most* bytes are read, `body_bytes` where it is left out. Raises BadFrame, with *example*, and TooLarge.
+    At most *max_bytes* are read, by default `body_bytes`. Raises BadFrame, with *example*, and TooLarge.
     """
     limits = limits_of(request)
-    data = await whole(request, limits.body_bytes if most is None else most)
+    data = await read_bytes(request, limits.body_bytes if max_bytes is None else max_bytes)
     return read_object(data, limits, example) if data else {}
 
 
-async def read(request: web.Request, kind: type[T], most: int | None = None) -> T:
-    """Return the body as the *kind* that the route's row names; raises what fields() does, and BadId."""
+async def read_body(request: web.Request, kind: type[T], max_bytes: int | None = None) -> T:
+    """Return the body as the *kind* that the route's row names; raises what read_fields() does, and BadId."""
     example: str = getattr(kind, "example")
-    return convert(await fields(request, example, most), kind, limits_of(request), "body")
+    return convert(await read_fields(request, example, max_bytes), kind, limits_of(request), "body")

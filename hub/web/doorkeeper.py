@@ -20,7 +20,7 @@ def principal_of(request: web.Request) -> Principal:
     return LOCAL
 
 
-def doorkeeper(settings: Settings) -> Middleware:
+def make_doorkeeper(settings: Settings) -> Middleware:
     """Return a middleware that lets in only known Hosts and Origins, on every route, before any upgrade.
 
     A page on another site can open a socket to localhost, and a name can be rebound to it: the Origin is compared

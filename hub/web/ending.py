@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 @attrs.define(eq=False, kw_only=True)
-class Ending:
+class ExitGuard:
     """Ends the process where the hub does not, because a thread, a child or the code of an agent goes on.
 
     The first signal sets *stop*, and the process ends within `drain_seconds`. The second sets *hurry*; it ends within

@@ -11,11 +11,11 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from hub.commands.client import ClientHandle
 from hub.commands.queues import MIN_COMMAND_BYTES
 
-Socket = web.WebSocketResponse[Any]
-UNDEFINED_FROM = 5000  # close codes from here on mean nothing (RFC 6455, 7.4.2)
+WebSocket = web.WebSocketResponse[Any]
+FIRST_UNDEFINED_CLOSE_CODE = 5000  # close codes from here on mean nothing (RFC 6455, 7.4.2)
 
 
-async def close(ws: Socket, code: int, seconds: float, reason: bytes = b"") -> None:
+async def close_websocket(ws: WebSocket, code: int, seconds: float, reason: bytes = b"") -> None:
     """Close with a handshake, bounded: aiohttp's close() waits for ever for a peer that does not read."""
     if ws.closed:
         return
@@ -26,21 +26,21 @@ async def close(ws: Socket, code: int, seconds: float, reason: bytes = b"") -> N
         pass  # the caller aborts the transport
 
 
-def echo(code: int) -> int:
+def close_reply_code(code: int) -> int:
     """Return the code that answers a peer's close: its own (RFC 6455, 5.5.1), unless that may not be in a frame."""
     if not code:
         return WSCloseCode.OK
     # aiohttp refuses all others that may not.
-    is_forbidden = code == WSCloseCode.ABNORMAL_CLOSURE or code >= UNDEFINED_FROM
+    is_forbidden = code == WSCloseCode.ABNORMAL_CLOSURE or code >= FIRST_UNDEFINED_CLOSE_CODE
     return WSCloseCode.PROTOCOL_ERROR if is_forbidden else code
 
 
-class Frames:
+class SocketReader:
     """Reads a socket, one frame with data at a time, while its client is there and reads what it gets."""
 
     __slots__ = ("_ahead", "_client", "_held", "_held_bytes", "_is_paused", "_ws")
 
-    def __init__(self, client: ClientHandle, ws: Socket) -> None:
+    def __init__(self, client: ClientHandle, ws: WebSocket) -> None:
         self._client, self._ws = client, ws
         self._is_paused = False
         self._held: deque[bytes | None] | None = None  # made by read_ahead(): an idle connection is to be small
@@ -104,13 +104,13 @@ class Frames:
                     await ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
                 if message.type is WSMsgType.CLOSE:
-                    await self._close(echo(message.data))
+                    await self._close(close_reply_code(message.data))
                 return None
         return None
 
     async def _close(self, code: int, reason: bytes = b"") -> None:
         self._client.leave()  # nothing is delivered after the close frame
-        await close(self._ws, code, self._client.hub.limits.close_seconds, reason)
+        await close_websocket(self._ws, code, self._client.hub.limits.close_seconds, reason)
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -8,12 +8,12 @@ from hub.pools import ThreadPools
 try:
     import uvloop
 except ImportError:  # Windows
-    BASE: Any = asyncio.SelectorEventLoop
+    BASE_LOOP: Any = asyncio.SelectorEventLoop
 else:
-    BASE = uvloop.Loop
+    BASE_LOOP = uvloop.Loop
 
 
-class _Loop(BASE):  # type: ignore[misc]
+class _Loop(BASE_LOOP):  # type: ignore[misc]
     pools: ThreadPools
 
     async def getaddrinfo(

@@ -8,7 +8,7 @@ from typing import Any, cast
 from aiohttp import web
 
 
-class _Watch(asyncio.Protocol):
+class _LossWatch(asyncio.Protocol):
     """Stands between a transport and *inner*, aiohttp's protocol, and calls *lost* when the connection is lost."""
 
     def __init__(self, inner: Any, lost: Callable[[], None]) -> None:
@@ -32,7 +32,7 @@ class _Watch(asyncio.Protocol):
 
 
 @contextmanager
-def watching(request: web.BaseRequest, lost: Callable[[], None]) -> Iterator[None]:
+def watch_connection(request: web.BaseRequest, lost: Callable[[], None]) -> Iterator[None]:
     """Call *lost* once when the client goes while this context lasts, or at once where it has gone already."""
     wire = request.transport
     if wire is None or wire.is_closing():
@@ -40,7 +40,7 @@ def watching(request: web.BaseRequest, lost: Callable[[], None]) -> Iterator[Non
         yield
         return
     inner = wire.get_protocol()
-    watch = _Watch(inner, lost)
+    watch = _LossWatch(inner, lost)
     wire.set_protocol(watch)
     try:
         yield

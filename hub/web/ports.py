@@ -5,11 +5,11 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-PROC = Path("/proc")
-LISTENS = "0A"  # the state of a socket in /proc/net/tcp
+PROC_FOLDER = Path("/proc")
+LISTEN_STATE = "0A"  # the state of a socket in /proc/net/tcp
 
 
-def descriptors_at(port: int) -> Iterator[int]:
+def find_descriptors(port: int) -> Iterator[int]:
     """Yield the descriptors of this process that listen at a port, or were accepted there."""
     for name in os.listdir("/dev/fd"):
         try:
@@ -22,11 +22,13 @@ def descriptors_at(port: int) -> Iterator[int]:
             yield descriptor
 
 
-def holders(port: int) -> list[str]:
+def find_listeners(port: int) -> list[str]:
     """Return who listens at a port, as `NAME (pid 4711)`; what this account may not see is left out."""
-    inodes = {f"socket:[{inode}]" for table in ("tcp", "tcp6") for inode in _listening(PROC / "net" / table, port)}
+    inodes = {
+        f"socket:[{inode}]" for table in ("tcp", "tcp6") for inode in _listening(PROC_FOLDER / "net" / table, port)
+    }
     found = []
-    for process in PROC.glob("[0-9]*"):
+    for process in PROC_FOLDER.glob("[0-9]*"):
         try:
             if any(os.readlink(link) in inodes for link in (process / "fd").iterdir()):
                 found.append(f"{(process / 'comm').read_text().strip()} (pid {process.name})")
@@ -41,5 +43,5 @@ def _listening(table: Path, port: int) -> Iterator[str]:
     except OSError:  # no Linux
         return
     for fields in map(str.split, lines):
-        if fields[3] == LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
+        if fields[3] == LISTEN_STATE and int(fields[1].rpartition(":")[2], 16) == port:
             yield fields[9]

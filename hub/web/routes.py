@@ -23,13 +23,13 @@ from hub.text import cut
 
 log = structlog.get_logger()
 
-BASE = "/api/v1"
-UPGRADE = (
+API_PREFIX = "/api/v1"
+HTTP_1_0_HINT = (
     "a WebSocket or a stream needs HTTP/1.1, and this came by HTTP/1.0, as nginx asks by default. Write there: "
     'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; '
     "proxy_buffering off;"
 )
-HUB = web.AppKey("hub", Hub)
+HUB_KEY = web.AppKey("hub", Hub)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
 
@@ -42,18 +42,18 @@ class Content:
     schema: Mapping[str, Any] = {"type": "string"}
 
 
-TEXT = Content("text/plain")
-HTML = Content("text/html")
-SCRIPT = Content("text/javascript")
-STYLE = Content("text/css")
-STREAM = Content(
+TEXT_CONTENT = Content("text/plain")
+HTML_CONTENT = Content("text/html")
+SCRIPT_CONTENT = Content("text/javascript")
+STYLE_CONTENT = Content("text/css")
+STREAM_CONTENT = Content(
     "text/event-stream",
     {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}},
 )
 
 
 @attrs.frozen(kw_only=True)
-class Failure:
+class ErrorBody:
     """Why a request was refused: *error* is for people, *code* is stable. The ids say what was kept all the same."""
 
     error: str
@@ -69,39 +69,39 @@ class Route:
 
     *answers* has for each status a class that msgspec knows, a Content, None for no body, or a tuple of these. What
     comes by itself stays out: 400 and 413 of a body, 403, 500. *raises* are errors that the handler may meet, said in
-    the form of *failure*. *told* are the fields of the body that the address says already.
+    the form of *error_body*. *told* are the fields of the body that the address says already.
     """
 
     method: str
     path: str
     handler: Handler
     tag: str
-    answers: Mapping[int, Any]
+    responses: Mapping[int, Any]
     body: Any = None
-    told: tuple[str, ...] = ()
+    path_fields: tuple[str, ...] = ()
     query: type[Any] | None = None
     headers: Mapping[str, Any] = {}
     raises: tuple[type[HubError], ...] = ()
-    failure: type[Any] = Failure
-    bases: tuple[str, ...] = (BASE,)
+    error_body: type[Any] = ErrorBody
+    prefixes: tuple[str, ...] = (API_PREFIX,)
 
     @property
     def contents(self) -> tuple[Any, ...]:
         """Return what its answers hold, whatever their status."""
-        return tuple(content for answer in self.answers.values() for content in _several(answer))
+        return tuple(content for answer in self.responses.values() for content in _as_tuple(answer))
 
     @property
-    def is_socket(self) -> bool:
-        return 101 in self.answers
+    def is_websocket(self) -> bool:
+        return 101 in self.responses
 
     @property
     def has_head(self) -> bool:
         """Say whether HEAD is answered: nobody waits for the head of what may not end."""
-        return self.method == "GET" and not self.is_socket and STREAM not in self.contents
+        return self.method == "GET" and not self.is_websocket and STREAM_CONTENT not in self.contents
 
 
 def limits_of(request: web.Request) -> Limits:
-    return request.app[HUB].limits
+    return request.app[HUB_KEY].limits
 
 
 def refuse_http_1_0(request: web.Request) -> None:
@@ -110,29 +110,29 @@ def refuse_http_1_0(request: web.Request) -> None:
     A browser shows nothing of the answer to a WebSocket's handshake: the operator reads it in the hub's output.
     """
     if request.version < HttpVersion11:
-        log.warning("HTTP/1.0 refused", path=cut(request.path, 200), hint=UPGRADE)
+        log.warning("HTTP/1.0 refused", path=cut(request.path, 200), hint=HTTP_1_0_HINT)
         raise web.HTTPVersionNotSupported()
 
 
-def _several(answer: Any) -> tuple[Any, ...]:
+def _as_tuple(answer: Any) -> tuple[Any, ...]:
     return answer if isinstance(answer, tuple) else (answer,)
 
 
-def fields_of(value: Any) -> dict[str, Any]:
+def json_fields(value: Any) -> dict[str, Any]:
     """Return an attrs instance as JSON has it: without what is None."""
     return attrs.asdict(value, filter=lambda _, field: field is not None)
 
 
-def said(value: Any, status: int = 200) -> web.Response:
-    return web.json_response(fields_of(value), status=status)
+def record_response(value: Any, status: int = 200) -> web.Response:
+    return web.json_response(json_fields(value), status=status)
 
 
-def file(path: Path, content: Content, headers: Mapping[str, str]) -> web.FileResponse:
+def file_response(path: Path, content: Content, headers: Mapping[str, str]) -> web.FileResponse:
     """Answer with a file of a page; what a script is called differs from one Python to the next."""
     return web.FileResponse(path, headers={"Content-Type": f"{content.media}; charset=utf-8", **headers})
 
 
-def asked(request: web.Request, kind: type[T]) -> T:
+def read_query(request: web.Request, kind: type[T]) -> T:
     """Return the query as the *kind* that the route's row names; raises BadQuery, or BadId where it is an id."""
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)

@@ -18,16 +18,16 @@ from hub.observe.logging import log_to_stderr
 from hub.observe.output import make_output_nonblocking
 from hub.settings import Settings
 from hub.web.app import make_app
-from hub.web.ending import Ending
+from hub.web.ending import ExitGuard
 from hub.web.loop import new_loop
-from hub.web.ports import descriptors_at, holders
-from hub.web.routes import BASE
-from hub.web.websocket import close_all
+from hub.web.ports import find_descriptors, find_listeners
+from hub.web.routes import API_PREFIX
+from hub.web.websocket import close_all_sockets
 
-BACKLOG = 4096  # who is not accepted at once, when all come back after a cut, would try again a second later
+LISTEN_BACKLOG = 4096  # who is not accepted at once, when all come back after a cut, would try again a second later
 
 
-def serve(settings: Settings, announce: Callable[[str], None]) -> int:
+def run_hub(settings: Settings, announce: Callable[[str], None]) -> int:
     """Run a hub until SIGINT or SIGTERM; return the exit code.
 
     Raises ConfigError, LogUnusable and OSError, each with one line for the operator.
@@ -42,18 +42,18 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> int:
 
 async def _serve(settings: Settings, announce: Callable[[str], None], drain_output: Callable[[], None]) -> None:
     hub = open_hub(settings)
-    ending = Ending(limits=settings.limits, drain_output=drain_output)
-    ending.listen()
+    exit_guard = ExitGuard(limits=settings.limits, drain_output=drain_output)
+    exit_guard.listen()
     sockets = _listen(settings)
-    if not await _start(hub, ending.stop, sockets):
-        ending.done()
+    if not await _start(hub, exit_guard.stop, sockets):
+        exit_guard.done()
         return
     # A socket that sends no request, or half a header, is closed after this long; WebSockets are spared.
     runner = web.AppRunner(
         make_app(hub), access_log=None, keepalive_timeout=settings.limits.header_seconds, shutdown_timeout=1.0
     )
     await runner.setup()
-    sites = [web.SockSite(runner, sock, backlog=BACKLOG) for sock in sockets]
+    sites = [web.SockSite(runner, sock, backlog=LISTEN_BACKLOG) for sock in sockets]
     for site in sites:
         await site.start()
     gc.collect()
@@ -62,13 +62,13 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
     # at 400 sessions.
     gc.set_threshold(20_000, 50, 50)
     await _announce(hub, sockets, announce)
-    await ending.stop.wait()
+    await exit_guard.stop.wait()
     announce("Stopping; a second Ctrl-C does not wait for running answers.")
-    await _stop(hub, runner, sites, ending.hurry)
+    await _stop(hub, runner, sites, exit_guard.hurry)
     announce("Stopped.")
-    ending.done()
+    exit_guard.done()
     if hub.is_working:  # an agent that ignores its cancel, or a thread that never ends
-        ending.exit(0)
+        exit_guard.exit(0)
 
 
 async def _start(hub: Hub, stop: asyncio.Event, sockets: list[socket.socket]) -> bool:
@@ -100,7 +100,7 @@ async def _stop(hub: Hub, runner: web.AppRunner, sites: list[web.SockSite], hurr
         await site.stop()
     hub.drain()
     await hub.finish(hurry)
-    await close_all(runner.app, hub, WSCloseCode.SERVICE_RESTART)
+    await close_all_sockets(runner.app, hub, WSCloseCode.SERVICE_RESTART)
     await runner.cleanup()
     await hub.close()
 
@@ -122,19 +122,19 @@ def _listen(settings: Settings) -> list[socket.socket]:
             sock.close()
             if sockets and host == "::1":
                 continue  # a machine without IPv6
-            raise OSError(error.errno, _unbound(host, port, error)) from None
-        sock.listen(BACKLOG)
+            raise OSError(error.errno, _bind_error(host, port, error)) from None
+        sock.listen(LISTEN_BACKLOG)
         port = sock.getsockname()[1]
         sockets.append(sock)
     # A child that outlives the hub would keep its port, and its clients waiting.
-    call_in_children(lambda: replace_by_null(descriptors_at(port)))
+    call_in_children(lambda: replace_by_null(find_descriptors(port)))
     return sockets
 
 
-def _unbound(host: str, port: int, error: OSError) -> str:
+def _bind_error(host: str, port: int, error: OSError) -> str:
     """Return the line for the operator: why, who has the port, what to do."""
     problem = f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
-    there = holders(port) if error.errno == errno.EADDRINUSE else []
+    there = find_listeners(port) if error.errno == errno.EADDRINUSE else []
     if there:
         return f"{problem} by {', '.join(there)}; stop it, or choose another --port, and another --data"
     return f"{problem}; is another hub running? choose another --port, and another --data"
@@ -144,7 +144,7 @@ async def _announce(hub: Hub, sockets: list[socket.socket], announce: Callable[[
     settings = hub.settings
     port = sockets[0].getsockname()[1]
     announce(f"Hubbub listens on   http://{settings.host}:{port}  (the console)")
-    announce(f"                    ws://{settings.host}:{port}{BASE}/ws")
+    announce(f"                    ws://{settings.host}:{port}{API_PREFIX}/ws")
     announce(f"                    http://{settings.host}:{port}/docs  (what it can be asked)")
     for agent in await commands.inspect_agents(hub, OPERATOR):
         announce(f"  agent {agent.agentId:<13} {'broken: ' + agent.error if agent.error else agent.description}")

@@ -16,13 +16,15 @@ from hub.ids import ID_PATTERN
 from hub.messages import Error
 from hub.protocols.sse import PING, OneRun, open_stream
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB, refuse_http_1_0
+from hub.web.routes import HUB_KEY, refuse_http_1_0
 
 log = structlog.get_logger()
 
-PLACE = re.compile(rf"({ID_PATTERN}):([0-9]{{1,15}})")
-LastEvent = Annotated[str, Meta(description="the id of the last event that came, EPOCH:SEQ: what follows it is wanted")]
-HEADERS = {
+EVENT_ID = re.compile(rf"({ID_PATTERN}):([0-9]{{1,15}})")
+LastEventId = Annotated[
+    str, Meta(description="the id of the last event that came, EPOCH:SEQ: what follows it is wanted")
+]
+STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # nginx would hold tokens back
@@ -33,12 +35,12 @@ def wants_stream(request: web.Request) -> bool:
     return "text/event-stream" in request.headers.get("Accept", "")
 
 
-def last_event(request: web.Request) -> tuple[str, int] | None:
+def read_last_event_id(request: web.Request) -> tuple[str, int] | None:
     """Return the (epoch, seq) that a client hands back; raises BadId."""
     text = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
     if not text:
         return None
-    match = PLACE.fullmatch(text)
+    match = EVENT_ID.fullmatch(text)
     if match is None:
         raise BadId("Last-Event-ID is no EPOCH:SEQ: hand back the id of the last event, or none")
     return match[1], int(match[2])
@@ -54,7 +56,7 @@ class EventStream:
     def __init__(self, request: web.Request) -> None:
         refuse_http_1_0(request)
         self._request = request
-        self.response = web.StreamResponse(headers=HEADERS)
+        self.response = web.StreamResponse(headers=STREAM_HEADERS)
         self._client: ClientHandle | None = None
 
     async def __aenter__(self) -> "EventStream":
@@ -63,14 +65,14 @@ class EventStream:
     async def open(self, run: OneRun | None = None) -> ClientHandle:
         """Begin the response, and return its client: it gets only that run, or (None) all as server-sent events."""
         request, response = self._request, self.response
-        size = request.app[HUB].limits.out_frame_bytes
+        size = request.app[HUB_KEY].limits.out_frame_bytes
         if run is not None:
             run.out_frame_bytes = size
         protocol = open_stream(size) if run is None else run
         response.enable_chunked_encoding()
         response.force_close()  # its connection ends with it: what was written past aiohttp is not followed by more
         await response.prepare(request)
-        self._client = attach(request.app[HUB], principal_of(request), protocol, request.transport, self._ping)
+        self._client = attach(request.app[HUB_KEY], principal_of(request), protocol, request.transport, self._ping)
         return self._client
 
     async def serve(self, end: Callable[[], Awaitable[object]] | None = None) -> None:
@@ -115,7 +117,7 @@ class EventStream:
 
     async def _farewell(self) -> None:
         try:
-            async with asyncio.timeout(self._request.app[HUB].limits.close_seconds):
+            async with asyncio.timeout(self._request.app[HUB_KEY].limits.close_seconds):
                 await self.response.write_eof()
         except (TimeoutError, ConnectionError):
             pass

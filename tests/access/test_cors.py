@@ -14,7 +14,7 @@ from hub.web.app import ROUTES, make_app
 from hub.web.routes import Route
 
 APP = "https://app.example"
-PATHS = [(route, base + route.path) for route in ROUTES for base in route.bases]
+PATHS = [(route, base + route.path) for route in ROUTES for base in route.prefixes]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def preflight(
         return answer.status, answer.headers
 
 
-@pytest.mark.parametrize("route, path", [(route, path) for route, path in PATHS if not route.is_socket])
+@pytest.mark.parametrize("route, path", [(route, path) for route, path in PATHS if not route.is_websocket])
 async def test_every_route_may_be_asked_for(http: aiohttp.ClientSession, route: Route, path: str) -> None:
     """A preflight is answered for each row of the table, with the origin itself and for its method."""
     status, headers = await preflight(http, path, route.method)
@@ -47,7 +47,7 @@ async def test_every_route_may_be_asked_for(http: aiohttp.ClientSession, route: 
     assert headers["Access-Control-Allow-Methods"] == route.method and "Origin" in headers["Vary"]
 
 
-@pytest.mark.parametrize("route, path", [(route, path) for route, path in PATHS if not route.is_socket])
+@pytest.mark.parametrize("route, path", [(route, path) for route, path in PATHS if not route.is_websocket])
 async def test_every_answer_may_be_read_and_varies_by_origin(
     http: aiohttp.ClientSession, route: Route, path: str
 ) -> None:
@@ -135,7 +135,7 @@ async def test_the_methods_of_a_path_may_stand_anywhere_in_the_table(hub: Hub) -
     hub.options = {"origins": (APP,)}
     await hub.start()
     rows = [
-        Route(method=method, path="/sessions/{id}/apart", handler=said, tag="Test", answers={200: None})
+        Route(method=method, path="/sessions/{id}/apart", handler=said, tag="Test", responses={200: None})
         for method in ("GET", "PATCH", "DELETE")
     ]
     async with TestServer(make_app(hub.door, (rows[0], *ROUTES, *rows[1:]))) as server:

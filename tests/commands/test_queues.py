@@ -19,7 +19,7 @@ from hub.ids import Key
 from hub.limits import KiB, Limits
 from hub.messages import Command, PageRequest, Unsubscribe
 from hub.protocols.extended import Extended
-from hub.web.websocket import close_all
+from hub.web.websocket import close_all_sockets
 
 NEVER = 1e6  # seconds: longer than any test
 # Says "one ", ignores that it is cancelled, and ends when the file is there that the message names.
@@ -434,7 +434,7 @@ async def test_a_hub_that_ends_waits_for_no_command(hub: Hub, gate: Path, is_the
         await eventually(lambda: not hub.node.registry.connections)
     assert len(queue_tasks()) == 1
     async with asyncio.timeout(PATIENCE):
-        await close_all(hub.app, hub.door, 1012)
+        await close_all_sockets(hub.app, hub.door, 1012)
     assert not queue_tasks()
 
 

@@ -27,7 +27,7 @@ from hub.messages import (
     Typing,
     Unsubscribe,
 )
-from hub.web.websocket import SOCKETS
+from hub.web.websocket import SOCKETS_KEY
 
 NOBODY = Principal(id="nobody", name="Nobody")
 SESSION, MESSAGE, CHAT = "s1", "m_1", Chat(message="hello", agentId="echo", sessionId="s1")
@@ -95,7 +95,7 @@ ROWS: dict[str, Row] = {
 async def client_of(hub: Hub) -> ClientHandle:
     """Return the hub's own handle on a socket that is connected."""
     await hub.connect("?agentId=echo")
-    client = [*hub.app[SOCKETS]][0].client
+    client = [*hub.app[SOCKETS_KEY]][0].client
     return client
 
 
@@ -159,7 +159,7 @@ async def test_one_who_may_not_is_told_so_on_its_socket(hub: Hub) -> None:
     """As an error that names its `ref`; the connection stays."""
     await hub.start()
     socket = await hub.connect("?agentId=echo")
-    client = [*hub.app[SOCKETS]][0].client
+    client = [*hub.app[SOCKETS_KEY]][0].client
     client.principal = NOBODY
     await socket.send(type="chat", message="hello", sessionId="s1", ref="one")
     error = await socket.next()

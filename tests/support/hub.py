@@ -21,7 +21,7 @@ from hub.node.node import Node
 from hub.seams import Seams
 from hub.settings import Settings
 from hub.web.app import make_app
-from hub.web.websocket import close_all
+from hub.web.websocket import close_all_sockets
 
 AGENTS = {
     "echo": """
@@ -196,6 +196,6 @@ class Hub:
         self.node.drain()
         await draining.finish_runs(self.node, 0, hurry)
         await draining.write_all(self.node, PATIENCE)
-        await close_all(runner.app, self.door, 1012)
+        await close_all_sockets(runner.app, self.door, 1012)
         await runner.cleanup()
         await self.door.close()

@@ -13,7 +13,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.access.principal import Principal
 from hub.errors import Draining, HubError, SessionDeleted, StorageUnavailable
-from hub.web.websocket import close_all
+from hub.web.websocket import close_all_sockets
 
 WS = "/api/v1/ws"
 PING_FRAME = masked(b"", 9)
@@ -151,7 +151,7 @@ async def test_one_who_may_not_read_is_closed_with_4507(
     """After the error `denied`; in each protocol, whether it names a session or none."""
     await hub.start()
     writer = Principal(id="writer", name="Writer", may=frozenset({"write"}))
-    monkeypatch.setattr("hub.web.websocket.principal", lambda request: writer)
+    monkeypatch.setattr("hub.web.websocket.principal_of", lambda request: writer)
     client = await hub.connect(query, protocols=protocols)
     assert await client.closed() == 4507
     assert [frame["code"] for frame in client.frames] == ["denied"]
@@ -208,7 +208,7 @@ async def test_a_frame_that_breaks_the_rules_of_websockets(hub: Hub, frame: byte
 async def test_a_hub_that_ends_closes_with_1012(hub: Hub) -> None:
     await hub.start()
     client = await hub.connect()
-    closing = asyncio.create_task(close_all(hub.app, hub.door, 1012))
+    closing = asyncio.create_task(close_all_sockets(hub.app, hub.door, 1012))
     assert await client.closed() == 1012
     await asyncio.wait_for(closing, PATIENCE)
 

@@ -20,7 +20,7 @@ from support.waiting import PATIENCE
 from hub.ids import Key
 from hub.messages import BODIES, COMMANDS, NOTICES
 from hub.protocols.envelope import TYPES
-from hub.web.api.documents import FOLDER
+from hub.web.api.documents import REFERENCE_FOLDER
 from hub.web.app import ROUTES, make_app
 
 SAYS_ALL = """
@@ -96,7 +96,7 @@ async def test_every_route_of_the_app_is_in_the_document(hub: Hub, http: aiohttp
     """And nothing else; HEAD goes with GET, OPTIONS is the preflight's, and pages are for browsers."""
     routes = {
         (route.method, route.resource.canonical) for route in make_app(hub.door).router.routes() if route.resource
-    } - {(route.method, base + route.path) for route in ROUTES if route.tag == "Pages" for base in route.bases}
+    } - {(route.method, base + route.path) for route in ROUTES if route.tag == "Pages" for base in route.prefixes}
     paths = (await read(http, "/openapi.json"))["paths"]
     written = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     assert {one for one in routes if one[0] not in ("HEAD", "OPTIONS")} == written
@@ -111,7 +111,7 @@ async def test_a_document_says_the_statuses_of_its_route(http: aiohttp.ClientSes
     assert set(paths["/health"]["get"]["responses"]) == {"200", "403", "500"}
     openai = paths["/v1/chat/completions"]["post"]["responses"]
     forms = {status: openai[status]["content"]["application/json"]["schema"]["$ref"] for status in ("403", "404")}
-    assert forms["403"].endswith("/Failure") and forms["404"].endswith("/OpenAIError")
+    assert forms["403"].endswith("/ErrorBody") and forms["404"].endswith("/OpenAIError")
 
 
 @pytest.mark.parametrize("path", ["sessions", "sessions/{id}/chat", "files", "agents/{id}/agui", "chat/completions"])
@@ -272,7 +272,7 @@ async def test_the_page_shows_every_route_and_asks_nobody_else(
         examples = await page.locator("pre").all_text_contents()
         await browser.close()
     for route in (route for route in ROUTES if route.tag != "Pages"):
-        for base in route.bases:
+        for base in route.prefixes:
             assert any(text.startswith(route.method + base + route.path) for text in shown), route
     assert not wrong and all(url.startswith((hub.url, "data:")) for url in asked)
     await run(hub, [text for text in examples if text.startswith("curl ")])
@@ -298,4 +298,4 @@ async def test_the_page_runs_no_script_but_its_own(http: aiohttp.ClientSession) 
         policy, text = answer.headers["Content-Security-Policy"], await answer.text()
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
     assert "style=" not in text and "onclick" not in text and "https://" not in text
-    assert {path.name for path in FOLDER.glob("*")} == {"index.html", "reference.js", "reference.css"}
+    assert {path.name for path in REFERENCE_FOLDER.glob("*")} == {"index.html", "reference.js", "reference.css"}

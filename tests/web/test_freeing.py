@@ -11,7 +11,7 @@ from support.hub import Hub
 from support.sse import listening
 from support.waiting import eventually
 
-from hub.web.websocket import SOCKETS
+from hub.web.websocket import SOCKETS_KEY
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def test_a_socket_that_ends_is_freed(hub: Hub, no_collector: None, how: st
     client = await hub.connect("?sessionId=s1")
     left: list[weakref.ref[Any]] = [
         *map(weakref.ref, hub.node.registry.connections),
-        *map(weakref.ref, hub.app[SOCKETS].values()),
+        *map(weakref.ref, hub.app[SOCKETS_KEY].values()),
     ]
     assert len(left) == 2
     if how == "is lost":

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from support.waiting import PATIENCE
 
-from hub.web.loss import watching
+from hub.web.loss import watch_connection
 
 Serve = Callable[[Any], Awaitable[str]]
 
@@ -41,11 +41,11 @@ async def test_a_client_that_goes_is_noticed_once(serve: Serve) -> None:
         lost.set()
 
     async def handler(request: web.BaseRequest) -> web.Response:
-        with watching(request, note):
+        with watch_connection(request, note):
             begun.set()
             await lost.wait()
             assert request.transport is None  # aiohttp was told first
-            with watching(request, note):  # it has gone already
+            with watch_connection(request, note):  # it has gone already
                 pass
         ended.set()
         return web.Response()
@@ -65,7 +65,7 @@ async def test_a_connection_that_goes_on_is_as_it_was(serve: Serve) -> None:
 
     async def handler(request: web.BaseRequest) -> web.Response:
         assert request.transport is not None
-        with watching(request, lambda: losses.append("lost")):
+        with watch_connection(request, lambda: losses.append("lost")):
             await asyncio.sleep(0)
         protocols.append(request.transport.get_protocol())
         return web.Response(text="x" * 100_000)
@@ -84,7 +84,7 @@ async def test_a_client_that_goes_when_nobody_watches_any_more_is_nobodys_loss(s
 
     async def handler(request: web.BaseRequest) -> web.Response:
         assert request.transport is not None
-        with watching(request, lambda: losses.append("lost")):
+        with watch_connection(request, lambda: losses.append("lost")):
             request.transport.close()
         return web.Response()
 

@@ -9,66 +9,86 @@ from hub.commands import table as commands
 from hub.errors import AgentBroken, Draining, SessionDeleted, StorageUnavailable, UnknownAgent
 from hub.messages import BroadcastReceipt, HostedAgent
 from hub.web import bodies
-from hub.web.api.session_shapes import PageBody, Paging, listing, span_of
+from hub.web.api.session_shapes import PageBody, PageQuery, page_request, page_response
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB, Route, asked, said
+from hub.web.routes import HUB_KEY, Route, read_query, record_response
 
 
-class Broadcast(msgspec.Struct):
+class BroadcastBody(msgspec.Struct):
     """What everyone in an agent's group is told."""
 
     example: ClassVar[str] = '{"message":"The model is new today."}'
     message: Annotated[str, msgspec.Meta(min_length=1)]
 
 
-async def listed(request: web.Request) -> web.Response:
+async def get_agents(request: web.Request) -> web.Response:
     """List the hosted agents; a broken one with its error."""
-    return listing(
-        await commands.list_agents(request.app[HUB], principal_of(request), span_of(request, asked(request, Paging)))
+    return page_response(
+        await commands.list_agents(
+            request.app[HUB_KEY], principal_of(request), page_request(request, read_query(request, PageQuery))
+        )
     )
 
 
-async def shown(request: web.Request) -> web.Response:
+async def show_agent(request: web.Request) -> web.Response:
     """Show an agent; a broken one with its error."""
-    return said(await commands.get_agent(request.app[HUB], principal_of(request), request.match_info["id"]))
+    return record_response(
+        await commands.get_agent(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
+    )
 
 
-async def reloaded(request: web.Request) -> web.Response:
+async def post_reload(request: web.Request) -> web.Response:
     """Load an agent's file again.
 
     Also one that is new; where it is gone, so is the agent.
     """
-    return said(await commands.reload_agent(request.app[HUB], principal_of(request), request.match_info["id"]))
+    return record_response(
+        await commands.reload_agent(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
+    )
 
 
-async def told(request: web.Request) -> web.Response:
+async def post_broadcast(request: web.Request) -> web.Response:
     """Say something to all who listen to an agent; kept in a session of its own."""
-    message = (await bodies.read(request, Broadcast)).message
+    message = (await bodies.read_body(request, BroadcastBody)).message
     agent_id = request.match_info["id"]
-    return said(await commands.broadcast(request.app[HUB], principal_of(request), agent_id, message), status=202)
+    return record_response(
+        await commands.broadcast(request.app[HUB_KEY], principal_of(request), agent_id, message), status=202
+    )
 
 
-TAG = "Agents"
+AGENTS_TAG = "Agents"
 ROUTES = (
-    Route(method="GET", path="/agents", handler=listed, tag=TAG, answers={200: PageBody[HostedAgent]}, query=Paging),
     Route(
-        method="GET", path="/agents/{id}", handler=shown, tag=TAG, answers={200: HostedAgent}, raises=(UnknownAgent,)
+        method="GET",
+        path="/agents",
+        handler=get_agents,
+        tag=AGENTS_TAG,
+        responses={200: PageBody[HostedAgent]},
+        query=PageQuery,
+    ),
+    Route(
+        method="GET",
+        path="/agents/{id}",
+        handler=show_agent,
+        tag=AGENTS_TAG,
+        responses={200: HostedAgent},
+        raises=(UnknownAgent,),
     ),
     Route(
         method="POST",
         path="/agents/{id}/reload",
-        handler=reloaded,
-        tag=TAG,
-        answers={200: HostedAgent},
+        handler=post_reload,
+        tag=AGENTS_TAG,
+        responses={200: HostedAgent},
         raises=(UnknownAgent, Draining),
     ),
     Route(
         method="POST",
         path="/agents/{id}/broadcast",
-        handler=told,
-        tag=TAG,
-        answers={202: BroadcastReceipt},
-        body=Broadcast,
+        handler=post_broadcast,
+        tag=AGENTS_TAG,
+        responses={202: BroadcastReceipt},
+        body=BroadcastBody,
         raises=(UnknownAgent, AgentBroken, SessionDeleted, Draining, StorageUnavailable),
     ),
 )

@@ -26,22 +26,22 @@ from hub.messages import Chat, Resume
 from hub.protocols.agui import OneAgui, RunInput, read_message
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB, STREAM, Route, limits_of
-from hub.web.sse import EventStream, LastEvent, last_event
+from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, limits_of
+from hub.web.sse import EventStream, LastEventId, read_last_event_id
 
 
-class Resuming(msgspec.Struct, frozen=True):
+class AguiQuery(msgspec.Struct, frozen=True):
     """Where a lost stream goes on, for clients that cannot set a header."""
 
-    lastEventId: LastEvent | None = None
+    lastEventId: LastEventId | None = None
 
 
-async def run(request: web.Request) -> web.StreamResponse:
+async def post_agui(request: web.Request) -> web.StreamResponse:
     """Run an agent by AG-UI, or go on with a run whose stream was lost."""
-    hub, principal = request.app[HUB], principal_of(request)
+    hub, principal = request.app[HUB_KEY], principal_of(request)
     agent = await commands.get_working_agent(hub, principal, request.match_info["id"])
-    given = await bodies.read(request, RunInput, limits_of(request).conversation_bytes)
-    last = last_event(request)
+    given = await bodies.read_body(request, RunInput, limits_of(request).conversation_bytes)
+    last = read_last_event_id(request)
     async with EventStream(request) as stream:
         listener = _Listener(stream, given)
         if given.resume:
@@ -91,12 +91,12 @@ ROUTES = (
     Route(
         method="POST",
         path="/agents/{id}/agui",
-        handler=run,
+        handler=post_agui,
         tag="Agents",
-        answers={200: STREAM},
+        responses={200: STREAM_CONTENT},
         body=RunInput,
-        query=Resuming,
-        headers={"Last-Event-ID": LastEvent},
+        query=AguiQuery,
+        headers={"Last-Event-ID": LastEventId},
         raises=(
             *(UnknownAgent, UnknownInterrupt, AgentBroken, AlreadyResolved, IdReused),
             *(SessionDeleted, Busy, Draining, StorageUnavailable),

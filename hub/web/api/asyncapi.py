@@ -23,18 +23,23 @@ from hub.messages import (
 )
 from hub.protocols.envelope import TYPES
 from hub.settings import Settings
-from hub.web.api.schemas import Schema, needed, ref, schemas
-from hub.web.routes import BASE
-from hub.web.websocket import Address
+from hub.web.api.schemas import Schema, build_schemas, schema_ref, used_components
+from hub.web.routes import API_PREFIX
+from hub.web.websocket import SocketQuery
 
-ABOUT = (
+ASYNCAPI_ABOUT = (
     "Commands go in, events and notices come out. Without a subprotocol the hub speaks the plain protocol, with "
     "`hubbub.v1` (or after `hello`) the extended one, with `hubbub.events` the event envelope."
 )
-HEARD_PLAIN = tuple(f"notice.{kind.type}" for kind in (Accepted, Cancelling, Error, Ok, Pong, Subscribed))
-PLACE = {name: {"type": "string"} for name in ("sessionId", "runId", "messageId", "epoch")}
-TEXT = {"content": {"type": "string"}, "done": {"type": "boolean"}, "agentId": {"type": "string"}, **PLACE}
-SEQ = {"seq": {"type": "integer", "minimum": 1}}
+PLAIN_NOTICES = tuple(f"notice.{kind.type}" for kind in (Accepted, Cancelling, Error, Ok, Pong, Subscribed))
+LOCATION_FIELDS = {name: {"type": "string"} for name in ("sessionId", "runId", "messageId", "epoch")}
+TEXT_FIELDS = {
+    "content": {"type": "string"},
+    "done": {"type": "boolean"},
+    "agentId": {"type": "string"},
+    **LOCATION_FIELDS,
+}
+SEQ_FIELD = {"seq": {"type": "integer", "minimum": 1}}
 
 
 def _object(about: str, required: Schema, optional: Schema) -> Schema:
@@ -47,18 +52,18 @@ def _object(about: str, required: Schema, optional: Schema) -> Schema:
 
 
 # What no class shapes: see hub/protocols/plain.py and envelope.py.
-PLAIN = {
+PLAIN_FRAMES = {
     "stream": _object(
         "A piece of an answer; with `done` its end.",
-        {"type": {"const": "stream"}} | TEXT,
-        SEQ | {"stopReason": msgspec.json.schema(StopReason)},
+        {"type": {"const": "stream"}} | TEXT_FIELDS,
+        SEQ_FIELD | {"stopReason": msgspec.json.schema(StopReason)},
     ),
-    "message": _object("A message that came in one piece.", {"type": {"const": "message"}} | TEXT, SEQ),
+    "message": _object("A message that came in one piece.", {"type": {"const": "message"}} | TEXT_FIELDS, SEQ_FIELD),
     "error": _object(
         "A run failed, or messages no longer count.",
         {"type": {"const": "error"}, "code": {"type": "string"}, "message": {"type": "string"}}
-        | {name: PLACE[name] for name in ("sessionId", "epoch")}
-        | SEQ,
+        | {name: LOCATION_FIELDS[name] for name in ("sessionId", "epoch")}
+        | SEQ_FIELD,
         {
             "agentId": {"type": ["string", "null"]},
             "runId": {"type": ["string", "null"]},
@@ -67,7 +72,7 @@ PLAIN = {
         },
     ),
 }
-ENVELOPE = _object(
+ENVELOPE_SCHEMA = _object(
     "Any event or notice, in one shape.",
     {
         "type": {"enum": sorted({*TYPES.values(), "status"})},
@@ -80,22 +85,24 @@ ENVELOPE = _object(
 )
 
 
-def asyncapi(limits: Limits) -> Schema:
+def build_asyncapi(limits: Limits) -> Schema:
     """Return the document: two channels, and what is said there by its protocol."""
-    _, components = schemas([*COMMANDS.values(), Address], typed=True, limits=limits)
-    address = components["Address"]["properties"]
-    agent_socket = [name for name in MESSAGES if name.startswith("command.") or name == "envelope"]
+    _, components = build_schemas([*COMMANDS.values(), SocketQuery], typed=True, limits=limits)
+    address = components["SocketQuery"]["properties"]
+    agent_socket = [name for name in ASYNCAPI_MESSAGES if name.startswith("command.") or name == "envelope"]
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "Hubbub", "version": __version__, "description": ABOUT},
+        "info": {"title": "Hubbub", "version": __version__, "description": ASYNCAPI_ABOUT},
         "defaultContentType": "application/json",
         "servers": {"hub": {"host": "{host}", "protocol": "ws", "variables": {"host": {"default": _host()}}}},
         "channels": {
-            "socket": _channel(BASE + "/ws", "One client.", list(MESSAGES), address),
-            "agentSocket": _channel(BASE + "/agents/{agentId}/ws", "One client of one agent.", agent_socket, address),
+            "socket": _channel(API_PREFIX + "/ws", "One client.", list(ASYNCAPI_MESSAGES), address),
+            "agentSocket": _channel(
+                API_PREFIX + "/agents/{agentId}/ws", "One client of one agent.", agent_socket, address
+            ),
         },
-        "operations": {name: _operation(*row) for name, row in OPERATIONS.items()},
-        "components": {"messages": MESSAGES, "schemas": needed(MESSAGES, components)},
+        "operations": {name: _operation(*row) for name, row in ASYNCAPI_OPERATIONS.items()},
+        "components": {"messages": ASYNCAPI_MESSAGES, "schemas": used_components(ASYNCAPI_MESSAGES, components)},
     }
 
 
@@ -105,7 +112,7 @@ def _host() -> str:
 
 
 def _message(name: str, kind: type[Any]) -> Schema:
-    return {"name": name, "summary": kind.__doc__, "payload": ref(kind.__name__)}
+    return {"name": name, "summary": kind.__doc__, "payload": schema_ref(kind.__name__)}
 
 
 def _command(kind: type[Command]) -> Schema:
@@ -125,7 +132,7 @@ def _channel(address: str, about: str, messages: list[str], query: Schema) -> Sc
 
 
 def _operation(action: str, about: str, channel: str, names: tuple[str, ...]) -> Schema:
-    messages = [name for name in MESSAGES if name.startswith(names)]
+    messages = [name for name in ASYNCAPI_MESSAGES if name.startswith(names)]
     return {
         "action": action,
         "summary": about,
@@ -134,18 +141,18 @@ def _operation(action: str, about: str, channel: str, names: tuple[str, ...]) ->
     }
 
 
-MESSAGES: dict[str, Schema] = {
+ASYNCAPI_MESSAGES: dict[str, Schema] = {
     **{f"command.{name}": _command(kind) for name, kind in COMMANDS.items()},
-    **{f"plain.{name}": {"name": name, "payload": schema} for name, schema in PLAIN.items()},
+    **{f"plain.{name}": {"name": name, "payload": schema} for name, schema in PLAIN_FRAMES.items()},
     **{f"notice.{name}": _message(name, kind) for name, kind in NOTICES.items()},
     **{f"event.{name}": _message(name, kind) for name, kind in BODIES.items()},
-    "envelope": {"name": "envelope", "payload": ENVELOPE},
+    "envelope": {"name": "envelope", "payload": ENVELOPE_SCHEMA},
 }
 # What is done from the hub's side, what it is for people, on which channel, and the first words of its messages' names.
-OPERATIONS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
+ASYNCAPI_OPERATIONS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "command": ("receive", "What clients send.", "socket", ("command.",)),
     "agentCommand": ("receive", "What clients send to one agent.", "agentSocket", ("command.",)),
-    "plain": ("send", "What clients of the plain protocol hear.", "socket", ("plain.", *HEARD_PLAIN)),
+    "plain": ("send", "What clients of the plain protocol hear.", "socket", ("plain.", *PLAIN_NOTICES)),
     "extended": ("send", "What clients of `hubbub.v1` hear.", "socket", ("notice.", "event.")),
     "envelope": ("send", "What clients of `hubbub.events` hear.", "socket", ("envelope",)),
     "agentEnvelope": ("send", "What clients of one agent hear.", "agentSocket", ("envelope",)),

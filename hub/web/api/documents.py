@@ -8,25 +8,35 @@ import orjson
 from aiohttp import web
 
 from hub.limits import Limits
-from hub.web.api.asyncapi import asyncapi
-from hub.web.api.openapi import openapi
-from hub.web.routes import BASE, HTML, SCRIPT, STYLE, Content, Handler, Route, file, limits_of
+from hub.web.api.asyncapi import build_asyncapi
+from hub.web.api.openapi import build_openapi
+from hub.web.routes import (
+    API_PREFIX,
+    HTML_CONTENT,
+    SCRIPT_CONTENT,
+    STYLE_CONTENT,
+    Content,
+    Handler,
+    Route,
+    file_response,
+    limits_of,
+)
 
-TABLE = web.AppKey("table", tuple[Route, ...])
-FOLDER = Path(__file__).parents[2] / "reference"
-HEADERS = {
+ROUTES_KEY = web.AppKey("table", tuple[Route, ...])
+REFERENCE_FOLDER = Path(__file__).parents[2] / "reference"
+DOCUMENT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
 
 
-async def routes(request: web.Request) -> web.Response:
+async def get_openapi(request: web.Request) -> web.Response:
     """Describe these routes, as OpenAPI 3.1."""
-    return _json(_openapi(request.app[TABLE], limits_of(request)))
+    return _json(_openapi(request.app[ROUTES_KEY], limits_of(request)))
 
 
-async def frames(request: web.Request) -> web.Response:
+async def get_asyncapi(request: web.Request) -> web.Response:
     """Describe the WebSocket's messages, as AsyncAPI 3.0."""
     return _json(_asyncapi(limits_of(request)))
 
@@ -38,49 +48,63 @@ def _json(document: bytes) -> web.Response:
 # Neither changes while the process lives.
 @cache
 def _openapi(table: tuple[Route, ...], limits: Limits) -> bytes:
-    return orjson.dumps(openapi(table, limits))
+    return orjson.dumps(build_openapi(table, limits))
 
 
 @cache
 def _asyncapi(limits: Limits) -> bytes:
-    return orjson.dumps(asyncapi(limits))
+    return orjson.dumps(build_asyncapi(limits))
 
 
 def _file(name: str, content: Content, about: str) -> Handler:
     async def give(request: web.Request) -> web.FileResponse:
-        return file(FOLDER / name, content, HEADERS)
+        return file_response(REFERENCE_FOLDER / name, content, DOCUMENT_HEADERS)
 
     give.__doc__ = about
     return give
 
 
-TAG = "Documents"
-BOTH, ROOT = ("", BASE), ("",)
+DOCUMENTS_TAG = "Documents"
+ROOT_AND_API, ROOT_ONLY = ("", API_PREFIX), ("",)
 ROUTES = (
-    Route(method="GET", path="/openapi.json", handler=routes, tag=TAG, answers={200: dict[str, Any]}, bases=BOTH),
-    Route(method="GET", path="/asyncapi.json", handler=frames, tag=TAG, answers={200: dict[str, Any]}, bases=BOTH),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        handler=get_openapi,
+        tag=DOCUMENTS_TAG,
+        responses={200: dict[str, Any]},
+        prefixes=ROOT_AND_API,
+    ),
+    Route(
+        method="GET",
+        path="/asyncapi.json",
+        handler=get_asyncapi,
+        tag=DOCUMENTS_TAG,
+        responses={200: dict[str, Any]},
+        prefixes=ROOT_AND_API,
+    ),
     Route(
         method="GET",
         path="/docs",
-        handler=_file("index.html", HTML, "Show both to people."),
-        tag=TAG,
-        answers={200: HTML},
-        bases=ROOT,
+        handler=_file("index.html", HTML_CONTENT, "Show both to people."),
+        tag=DOCUMENTS_TAG,
+        responses={200: HTML_CONTENT},
+        prefixes=ROOT_ONLY,
     ),
     Route(
         method="GET",
         path="/docs.js",
-        handler=_file("reference.js", SCRIPT, "Give that page its script."),
-        tag=TAG,
-        answers={200: SCRIPT},
-        bases=ROOT,
+        handler=_file("reference.js", SCRIPT_CONTENT, "Give that page its script."),
+        tag=DOCUMENTS_TAG,
+        responses={200: SCRIPT_CONTENT},
+        prefixes=ROOT_ONLY,
     ),
     Route(
         method="GET",
         path="/docs.css",
-        handler=_file("reference.css", STYLE, "Give that page its looks."),
-        tag=TAG,
-        answers={200: STYLE},
-        bases=ROOT,
+        handler=_file("reference.css", STYLE_CONTENT, "Give that page its looks."),
+        tag=DOCUMENTS_TAG,
+        responses={200: STYLE_CONTENT},
+        prefixes=ROOT_ONLY,
     ),
 )

@@ -32,24 +32,24 @@ from hub.limits import KiB, size_text
 from hub.messages import Id, StoredFile
 from hub.storage.records import FileRecord
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB, Content, Failure, Route, asked, limits_of, said
+from hub.web.routes import HUB_KEY, Content, ErrorBody, Route, limits_of, read_query, record_response
 
-PIECE = 64 * KiB  # read and sent at a time
-SHOWN = {"image/png", "image/jpeg", "image/gif", "image/webp"}  # what a browser may show instead of saving it
-RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
-BYTES = Content("*/*", {"type": "string", "format": "binary"})
+FILE_READ_BYTES = 64 * KiB  # read and sent at a time
+INLINE_TYPES = {"image/png", "image/jpeg", "image/gif", "image/webp"}  # what a browser may show instead of saving it
+RANGE_HEADER = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
+BYTES_CONTENT = Content("*/*", {"type": "string", "format": "binary"})
 
 
-class Uploading(Struct, frozen=True):
+class UploadQuery(Struct, frozen=True):
     """Whose file it is, and what it is called."""
 
     sessionId: Id
     name: Annotated[str, Meta(description="as it is called when it is saved; `file` by default")] | None = None
 
 
-async def posted(request: web.Request) -> web.Response:
+async def post_file(request: web.Request) -> web.Response:
     """Keep the body as a file of a session, which is made where there is none."""
-    hub, limits, want = request.app[HUB], limits_of(request), asked(request, Uploading)
+    hub, limits, want = request.app[HUB_KEY], limits_of(request), read_query(request, UploadQuery)
     if (request.content_length or 0) > limits.file_bytes:
         raise FileTooLarge(f"a file has at most {size_text(limits.file_bytes)}")
     if request.headers.get("Content-Encoding", "identity") != "identity":  # aiohttp takes a cut-off one for whole
@@ -61,7 +61,7 @@ async def posted(request: web.Request) -> web.Response:
         while piece := await _next(request, end):
             await incoming.write(piece)
         kept = await incoming.keep()
-    return said(kept, status=201)
+    return record_response(kept, status=201)
 
 
 async def _next(request: web.Request, end: float) -> bytes:
@@ -75,9 +75,9 @@ async def _next(request: web.Request, end: float) -> bytes:
         raise BadFrame("the body broke off before its end") from None
 
 
-async def fetched(request: web.Request) -> web.StreamResponse:
+async def get_file(request: web.Request) -> web.StreamResponse:
     """Hand out a file, or the one range of it that is asked for."""
-    stored = await commands.open_file(request.app[HUB], principal_of(request), request.match_info["id"])
+    stored = await commands.open_file(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
     file = stored.file
     headers = _headers(file)
     if any(tag.value in (file.digest, "*") for tag in request.if_none_match or ()):
@@ -85,13 +85,17 @@ async def fetched(request: web.Request) -> web.StreamResponse:
     part = _range(request, file)
     start, end = part or (0, file.size)
     if start >= end:
-        response = said(Failure(error=f"the file has {file.size} bytes: none of these", code="bad_range"), status=416)
+        response = record_response(
+            ErrorBody(error=f"the file has {file.size} bytes: none of these", code="bad_range"), status=416
+        )
         response.headers["Content-Range"] = f"bytes */{file.size}"
         return response
-    return await _given(request, stored, start, end, part is not None)
+    return await _send_file(request, stored, start, end, part is not None)
 
 
-async def _given(request: web.Request, stored: ReadableFile, start: int, end: int, part: bool) -> web.StreamResponse:
+async def _send_file(
+    request: web.Request, stored: ReadableFile, start: int, end: int, part: bool
+) -> web.StreamResponse:
     file = stored.file
     response = web.StreamResponse(headers=_headers(file))
     response.content_length = end - start
@@ -110,7 +114,7 @@ async def _send(
 ) -> None:
     try:
         while at < end:
-            piece = await read(at, min(PIECE, end - at))
+            piece = await read(at, min(FILE_READ_BYTES, end - at))
             async with asyncio.timeout(limits_of(request).stuck_seconds):
                 await response.write(piece)
             at += len(piece)
@@ -122,7 +126,7 @@ async def _send(
 
 def _range(request: web.Request, file: FileRecord) -> tuple[int, int] | None:
     """Return where to begin and to end; None where no range, several, or one of another content is asked for."""
-    found = RANGE.fullmatch(request.headers.get("Range", ""))
+    found = RANGE_HEADER.fullmatch(request.headers.get("Range", ""))
     if found is None or request.headers.get("If-Range", f'"{file.digest}"') != f'"{file.digest}"':
         return None
     first, last = found.groups()
@@ -133,7 +137,7 @@ def _range(request: web.Request, file: FileRecord) -> tuple[int, int] | None:
 
 def _headers(file: FileRecord) -> dict[str, str]:
     """Return what keeps a file of strangers a file: no browser may guess its type, show it, or run what it holds."""
-    kind = "inline" if file.type.lower() in SHOWN else "attachment"
+    kind = "inline" if file.type.lower() in INLINE_TYPES else "attachment"
     plain = re.sub(r'[^ -~]|["\\%]', "_", file.name)  # for who does not read the other: RFC 6266, appendix D
     return {
         "Content-Type": file.type,
@@ -150,11 +154,11 @@ ROUTES = (
     Route(
         method="POST",
         path="/files",
-        handler=posted,
+        handler=post_file,
         tag="Files",
-        answers={201: StoredFile},
-        body=BYTES,
-        query=Uploading,
+        responses={201: StoredFile},
+        body=BYTES_CONTENT,
+        query=UploadQuery,
         raises=(
             *(BadType, EmptyFile, FileTooLarge, QuotaExceeded, UploadTooSlow),
             *(UnknownSession, SessionDeleted, Draining, StorageUnavailable),
@@ -163,9 +167,9 @@ ROUTES = (
     Route(
         method="GET",
         path="/files/{id}",
-        handler=fetched,
+        handler=get_file,
         tag="Files",
-        answers={200: BYTES, 206: BYTES, 304: None, 416: Failure},
+        responses={200: BYTES_CONTENT, 206: BYTES_CONTENT, 304: None, 416: ErrorBody},
         headers={"Range": Annotated[str, Meta(description="the bytes that are wanted, as `bytes=0-99`")]},
         raises=(UnknownFile, StorageUnavailable),
     ),

@@ -10,10 +10,10 @@ from prometheus_client.registry import Collector
 from hub.commands import table as commands
 from hub.commands.metrics import NodeFigures
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB
+from hub.web.routes import HUB_KEY
 
 
-class Figures(Collector):
+class NodeCollector(Collector):
     """Says a node's figures by the names of the metrics."""
 
     def __init__(self, figures: NodeFigures) -> None:
@@ -60,8 +60,8 @@ class Figures(Collector):
         yield GaugeMetricFamily("hubbub_loop_lag_worst_seconds", "The latest it ever was.", it.worst_lag)
 
 
-async def metrics(request: web.Request) -> web.Response:
+async def get_metrics(request: web.Request) -> web.Response:
     """Tell Prometheus what the hub does, in numbers."""
     registry = CollectorRegistry()
-    registry.register(Figures(await commands.read_metrics(request.app[HUB], principal_of(request))))
+    registry.register(NodeCollector(await commands.read_metrics(request.app[HUB_KEY], principal_of(request))))
     return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

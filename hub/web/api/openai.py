@@ -34,12 +34,12 @@ from hub.protocols.openai_chat import Completion, OneAnswer, Refusal
 from hub.protocols.openai_shapes import ChatCompletion, Models, OpenAIError
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
-from hub.web.loss import watching
-from hub.web.routes import BASE, HUB, STREAM, Handler, Route, limits_of, refuse_http_1_0
+from hub.web.loss import watch_connection
+from hub.web.routes import API_PREFIX, HUB_KEY, STREAM_CONTENT, Handler, Route, limits_of, refuse_http_1_0
 from hub.web.sse import EventStream
 
 
-def in_openai_form(handler: Handler) -> Handler:
+def with_openai_errors(handler: Handler) -> Handler:
     """Say the handler's errors as OpenAI does."""
 
     @wraps(handler)
@@ -55,22 +55,22 @@ def in_openai_form(handler: Handler) -> Handler:
     return wrapped
 
 
-@in_openai_form
-async def models(request: web.Request) -> web.Response:
+@with_openai_errors
+async def get_models(request: web.Request) -> web.Response:
     """List the agents that work, as OpenAI lists models."""
-    hosted = await commands.list_agents(request.app[HUB], principal_of(request), PageRequest(sys.maxsize))
+    hosted = await commands.list_agents(request.app[HUB_KEY], principal_of(request), PageRequest(sys.maxsize))
     return web.json_response(mapping.models([agent.agentId for agent in hosted.rows if agent.status == "ok"]))
 
 
-@in_openai_form
-async def completions(request: web.Request) -> web.StreamResponse:
+@with_openai_errors
+async def post_completion(request: web.Request) -> web.StreamResponse:
     """Answer a conversation as OpenAI's chat completions do.
 
     Whole, or with `stream` as server-sent events that end with `[DONE]`. A client that goes away stops the agent, but
     not in a session.
     """
-    hub, principal, limits = request.app[HUB], principal_of(request), limits_of(request)
-    body = await bodies.fields(request, Completion.example, limits.conversation_bytes)
+    hub, principal, limits = request.app[HUB_KEY], principal_of(request), limits_of(request)
+    body = await bodies.read_fields(request, Completion.example, limits.conversation_bytes)
     asked = mapping.read_completion(body, request.headers)
     if asked.stream:
         refuse_http_1_0(request)
@@ -99,7 +99,7 @@ async def _while_heard(request: web.Request) -> AsyncIterator[None]:
             scope.reschedule(asyncio.get_running_loop().time())
 
     async with asyncio.timeout(None) as scope:
-        with watching(request, stop):
+        with watch_connection(request, stop):
             yield
 
 
@@ -157,7 +157,7 @@ async def _write(request: web.Request, response: web.StreamResponse, data: bytes
 
 async def _in_session(request: web.Request, asked: Completion, command: Chat) -> web.StreamResponse:
     """Ask in a session: the hub has its history, all there hear the answer, and it goes on where this client goes."""
-    hub, principal = request.app[HUB], principal_of(request)
+    hub, principal = request.app[HUB_KEY], principal_of(request)
     if asked.stream:
         async with EventStream(request) as stream:
 
@@ -176,25 +176,31 @@ async def _in_session(request: web.Request, asked: Completion, command: Chat) ->
     return web.json_response(mapping.completion(asked.model, name, said.content, said.stopReason, said.usage))
 
 
-TAG = "OpenAI"
-BASES = (BASE, "/v1")  # the latter is where OpenAI's clients look by default
+OPENAI_TAG = "OpenAI"
+OPENAI_PREFIXES = (API_PREFIX, "/v1")  # the latter is where OpenAI's clients look by default
 ROUTES = (
     Route(
         method="POST",
         path="/chat/completions",
-        handler=completions,
-        tag=TAG,
-        answers={200: (ChatCompletion, STREAM)} | dict.fromkeys((422, 499, 500, 502, 504), OpenAIError),
+        handler=post_completion,
+        tag=OPENAI_TAG,
+        responses={200: (ChatCompletion, STREAM_CONTENT)} | dict.fromkeys((422, 499, 500, 502, 504), OpenAIError),
         body=Completion,
         headers={
             mapping.SESSION_HEADER: Annotated[Id, msgspec.Meta(description="the sessionId of the body")],
             mapping.KEY_HEADER: Annotated[Id, msgspec.Meta(description="in a session, the message's clientMsgId")],
         },
         raises=(UnknownAgent, AgentBroken, IdReused, SessionDeleted, Busy, Draining, StorageUnavailable),
-        failure=OpenAIError,
-        bases=BASES,
+        error_body=OpenAIError,
+        prefixes=OPENAI_PREFIXES,
     ),
     Route(
-        method="GET", path="/models", handler=models, tag=TAG, answers={200: Models}, failure=OpenAIError, bases=BASES
+        method="GET",
+        path="/models",
+        handler=get_models,
+        tag=OPENAI_TAG,
+        responses={200: Models},
+        error_body=OpenAIError,
+        prefixes=OPENAI_PREFIXES,
     ),
 )

@@ -13,32 +13,32 @@ from hub import __version__
 from hub.errors import BadFrame, BadId, BadQuery, HubError, Refused, TooLarge
 from hub.limits import Limits
 from hub.messages import Id
-from hub.web.api.schemas import Schema, needed, schemas
-from hub.web.routes import STREAM, Content, Failure, Route
+from hub.web.api.schemas import Schema, build_schemas, used_components
+from hub.web.routes import STREAM_CONTENT, Content, ErrorBody, Route
 
-ABOUT = (
+OPENAPI_ABOUT = (
     "Agents, sessions and what is said in them. The WebSocket's messages are in /asyncapi.json. "
     "A path that is not here is answered with 404, and a method that a path has not with 405."
 )
 
 
-def openapi(routes: Sequence[Route], limits: Limits) -> Schema:
+def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
     """Return the document; each kind of the table stands once in its components. Pages are for browsers, not here."""
     routes = [route for route in routes if route.tag != "Pages"]
     kinds = [kind for route in routes for kind in _kinds(route)]
-    refs, components = schemas(kinds, typed=False, limits=limits)
+    refs, components = build_schemas(kinds, typed=False, limits=limits)
     known = dict(zip(map(_key, kinds), refs, strict=True))
     paths: dict[str, Schema] = {}
     for route in routes:
-        for base in route.bases:
+        for base in route.prefixes:
             paths.setdefault(base + route.path, {})[route.method.lower()] = _operation(route, base, known, components)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Hubbub", "version": __version__, "description": ABOUT},
+        "info": {"title": "Hubbub", "version": __version__, "description": OPENAPI_ABOUT},
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
         "paths": paths,
-        "components": {"schemas": needed(paths, components)},
+        "components": {"schemas": used_components(paths, components)},
     }
 
 
@@ -49,7 +49,7 @@ def _key(kind: Any) -> str:
 def _kinds(route: Route) -> Iterator[Any]:
     yield from (content for content in route.contents if content is not None and not isinstance(content, Content))
     yield from (kind for kind in (route.body, route.query) if kind is not None and not isinstance(kind, Content))
-    yield from (Failure, route.failure)
+    yield from (ErrorBody, route.error_body)
 
 
 def _operation(route: Route, base: str, known: dict[str, Schema], components: dict[str, Schema]) -> Schema:
@@ -113,9 +113,9 @@ def _body(route: Route, known: dict[str, Schema], components: dict[str, Schema])
     if isinstance(route.body, Content):
         return {"required": True, "content": {route.body.media: {"schema": dict(route.body.schema)}}}
     schema, shape = known[_key(route.body)], components[route.body.__name__]
-    required = [name for name in shape["required"] if name not in route.told]
-    if route.told:
-        fields = {name: field for name, field in shape["properties"].items() if name not in route.told}
+    required = [name for name in shape["required"] if name not in route.path_fields]
+    if route.path_fields:
+        fields = {name: field for name, field in shape["properties"].items() if name not in route.path_fields}
         schema = shape | {"properties": fields, "required": required}
     content = {"schema": schema, "example": _example(route)}
     return {"required": bool(required), "content": {"application/json": content}}
@@ -124,23 +124,23 @@ def _body(route: Route, known: dict[str, Schema], components: dict[str, Schema])
 def _example(route: Route) -> Any:
     """Return the first example of the body's class, without what the address says."""
     fields = orjson.loads(route.body.example.partition(" or ")[0])
-    return {name: value for name, value in fields.items() if name not in ("type", *route.told)}
+    return {name: value for name, value in fields.items() if name not in ("type", *route.path_fields)}
 
 
 def _responses(route: Route, known: dict[str, Schema]) -> Schema:
-    said = {status: _answer(status, answer, known) for status, answer in route.answers.items()}
+    said = {status: _answer(status, answer, known) for status, answer in route.responses.items()}
     failed: dict[int, list[str]] = {}
     for code, status in _failures(route):
         if code not in failed.setdefault(status, []):
             failed[status].append(code)
     for status, codes in failed.items():
-        kind = Failure if status in ALWAYS else route.failure
+        kind = ErrorBody if status in HUB_FORM_STATUSES else route.error_body
         content = {"application/json": {"schema": known[_key(kind)]}}
         said.setdefault(status, {"description": " or ".join(f"`{code}`" for code in codes), "content": content})
     return {str(status): said[status] for status in sorted(said)}
 
 
-ALWAYS = (403, 500, 505)  # said in front of a handler, and so in the hub's own form
+HUB_FORM_STATUSES = (403, 500, 505)  # said in front of a handler, and so in the hub's own form
 
 
 def _failures(route: Route) -> Iterator[tuple[str, int]]:
@@ -150,9 +150,9 @@ def _failures(route: Route) -> Iterator[tuple[str, int]]:
         every += [BadFrame, BadId, TooLarge]
     if route.query is not None:
         every += [BadQuery, BadId]
-    if STREAM in route.contents:
+    if STREAM_CONTENT in route.contents:
         yield "http_version_not_supported", web.HTTPVersionNotSupported.status_code
-    if route.is_socket:
+    if route.is_websocket:
         yield "bad_request", 400  # no upgrade
     yield from ((kind.code, kind.status) for kind in every)
 

@@ -11,34 +11,34 @@ from hub.messages import BODIES, NOTICES, Author, Body, Command, Event, Notice, 
 from hub.protocols.cutting import CONTINUED, STREAMED
 
 Schema = dict[str, Any]
-PREFIX = "#/components/schemas/"
-ALWAYS: tuple[type[Any], ...] = (Event, *BODIES.values(), *NOTICES.values(), Author, Usage)
+SCHEMA_PREFIX = "#/components/schemas/"
+SHARED_KINDS: tuple[type[Any], ...] = (Event, *BODIES.values(), *NOTICES.values(), Author, Usage)
 
 
-def ref(name: str) -> Schema:
-    return {"$ref": PREFIX + name}
+def schema_ref(name: str) -> Schema:
+    return {"$ref": SCHEMA_PREFIX + name}
 
 
 # What the hub's limits say of a field: the class and the field, the keyword of JSON Schema, and the limit.
-BOUNDS = (
+FIELD_LIMITS = (
     ("Chat", "parts", "maxItems", "message_parts"),
     ("Edit", "parts", "maxItems", "message_parts"),
-    ("Label", "title", "maxLength", "title_length"),
-    ("Listing", "limit", "maximum", "list_size"),
-    ("Paging", "limit", "maximum", "list_size"),
-    ("Uploading", "name", "maxLength", "file_name_length"),
+    ("LabelBody", "title", "maxLength", "title_length"),
+    ("SessionListQuery", "limit", "maximum", "list_size"),
+    ("PageQuery", "limit", "maximum", "list_size"),
+    ("UploadQuery", "name", "maxLength", "file_name_length"),
 )
 
 
-def schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[list[Schema], dict[str, Schema]]:
+def build_schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[list[Schema], dict[str, Schema]]:
     """Return what refers to each of *kinds*, and all components that these refer to, with the maxima of *limits*.
 
     Commands are *typed* where their frame names them; over HTTP their route does.
     """
     kinds = list(kinds)
-    refs, components = msgspec.json.schema_components([*kinds, *ALWAYS], ref_template=PREFIX + "{name}")
+    refs, components = msgspec.json.schema_components([*kinds, *SHARED_KINDS], ref_template=SCHEMA_PREFIX + "{name}")
     # Event first: what it has is put into each of its bodies.
-    for kind in dict.fromkeys(part for one in (*ALWAYS, *kinds) for part in (one, *get_args(one)) if _ours(part)):
+    for kind in dict.fromkeys(part for one in (*SHARED_KINDS, *kinds) for part in (one, *get_args(one)) if _ours(part)):
         schema = components[kind.__name__]
         _without_null(schema)
         if issubclass(kind, (Body, Notice)) or (typed and issubclass(kind, Command)):
@@ -50,11 +50,11 @@ def schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[list[Sch
     components["Event"] = {
         "title": "Event",
         "description": components["Event"]["description"],
-        "oneOf": [ref(kind.__name__) for kind in BODIES.values()],
+        "oneOf": [schema_ref(kind.__name__) for kind in BODIES.values()],
     }
     del components["Body"]
     _tidy(components)
-    for name, field, keyword, limit in BOUNDS:
+    for name, field, keyword, limit in FIELD_LIMITS:
         if name in components:
             _bounded(components[name]["properties"][field])[keyword] = getattr(limits, limit)
     return list(refs[: len(kinds)]), components
@@ -69,14 +69,14 @@ def _ours(kind: Any) -> bool:
     return attrs.has(kind) or (isinstance(kind, type) and issubclass(kind, (Command, Event)))
 
 
-def needed(document: Any, components: dict[str, Schema]) -> dict[str, Schema]:
+def used_components(document: Any, components: dict[str, Schema]) -> dict[str, Schema]:
     """Return the components that *document* refers to, also through each other."""
     found: dict[str, Schema] = {}
     waiting = [document]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
-            name = str(value.get("$ref", "")).removeprefix(PREFIX)
+            name = str(value.get("$ref", "")).removeprefix(SCHEMA_PREFIX)
             if name in components and name not in found:
                 found[name] = components[name]
                 waiting.append(components[name])

@@ -5,51 +5,51 @@ from pathlib import Path
 
 from aiohttp import web
 
-from hub.web.routes import HTML, SCRIPT, STYLE, Content, Route
+from hub.web.routes import HTML_CONTENT, SCRIPT_CONTENT, STYLE_CONTENT, Content, Route
 
-CONSOLE = Path(__file__).parents[2] / "console"
-CLIENT = Path(__file__).parents[2] / "client_js"
-SHARED = ("/client.js", "/client.d.ts")  # the JavaScript client and its types, for pages of other origins, too
-KINDS = {
-    ".html": HTML,
-    ".js": SCRIPT,
-    ".css": STYLE,
+CONSOLE_FOLDER = Path(__file__).parents[2] / "console"
+CLIENT_FOLDER = Path(__file__).parents[2] / "client_js"
+CLIENT_FILES = ("/client.js", "/client.d.ts")  # the JavaScript client and its types, for pages of other origins, too
+CONTENT_OF_SUFFIX = {
+    ".html": HTML_CONTENT,
+    ".js": SCRIPT_CONTENT,
+    ".css": STYLE_CONTENT,
     ".svg": Content("image/svg+xml"),
     ".ts": Content("application/typescript"),
 }
 # Nothing from elsewhere, nothing inline, no markup made of text; the hub is the only one whom the page may ask.
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'{socket}; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-HEADERS = {
+CONSOLE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",  # asked for again each time, so that the page fits the hub it speaks to
 }
-HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
+HOST_PATTERN = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 
 
 def _files() -> dict[str, Path]:
     """Return the file of each address; what is not listed here cannot be asked for."""
-    files = [path for path in sorted(CONSOLE.rglob("*")) if path.suffix in (".js", ".css")]
-    found = {f"/console/{path.relative_to(CONSOLE).as_posix()}": path for path in files}
-    own = {"/": CONSOLE / "index.html", "/favicon.ico": CONSOLE / "icon.svg"}
-    return found | own | {name: CLIENT / name[1:] for name in SHARED}
+    files = [path for path in sorted(CONSOLE_FOLDER.rglob("*")) if path.suffix in (".js", ".css")]
+    assets = {f"/console/{path.relative_to(CONSOLE_FOLDER).as_posix()}": path for path in files}
+    pages = {"/": CONSOLE_FOLDER / "index.html", "/favicon.ico": CONSOLE_FOLDER / "icon.svg"}
+    return assets | pages | {name: CLIENT_FOLDER / name[1:] for name in CLIENT_FILES}
 
 
-FILES = _files()
+CONSOLE_FILES = _files()
 
 
-async def file(request: web.Request) -> web.FileResponse:
+async def get_console_file(request: web.Request) -> web.FileResponse:
     """Give the page, or one of its files; which addresses the page may ask depends on where it came from."""
-    path = FILES[request.path]
-    headers = {**HEADERS, "Content-Type": f"{KINDS[path.suffix].media}; charset=utf-8"}
+    path = CONSOLE_FILES[request.path]
+    headers = {**CONSOLE_HEADERS, "Content-Type": f"{CONTENT_OF_SUFFIX[path.suffix].media}; charset=utf-8"}
     if path.suffix == ".html":
-        headers["Content-Security-Policy"] = POLICY.format(socket=_socket(request.host))
+        headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.format(socket=_socket(request.host))
     return web.FileResponse(path, headers=headers)
 
 
@@ -58,10 +58,17 @@ def _socket(host: str) -> str:
 
     Older browsers do not count it to 'self'. CSP has no word for an IPv6 address; there 'self' must do.
     """
-    return f" ws://{host}/api/v1/ws" if HOST.fullmatch(host) else ""
+    return f" ws://{host}/api/v1/ws" if HOST_PATTERN.fullmatch(host) else ""
 
 
 ROUTES = tuple(
-    Route(method="GET", path=address, handler=file, tag="Pages", answers={200: KINDS[path.suffix]}, bases=("",))
-    for address, path in FILES.items()
+    Route(
+        method="GET",
+        path=address,
+        handler=get_console_file,
+        tag="Pages",
+        responses={200: CONTENT_OF_SUFFIX[path.suffix]},
+        prefixes=("",),
+    )
+    for address, path in CONSOLE_FILES.items()
 )
