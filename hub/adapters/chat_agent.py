@@ -20,7 +20,7 @@ from hub.adapters.chat_options import Endpoint, Locate, Options
 from hub.adapters.chat_stream import read
 from hub.adapters.chat_window import window
 from hub.errors import AgentError
-from hub.hosting.contract import Piece, Run
+from hub.hosting.contract import AgentOutput, Run
 
 PATIENCE_MS = 10_000  # a Retry-After beyond it is told to the user, not waited for
 RETRIED = {"model_rate_limited", "model_unavailable", "model_unreachable", "model_aborted"}
@@ -39,7 +39,7 @@ class Chat:
     _forms: dict[URL, Form] = attrs.Factory(dict)  # what was learned of the endpoint, by its address in the settings
     _words: set[str] = attrs.Factory(set)  # that the log has named
 
-    async def answer(self, run: Run) -> AsyncIterator[Piece]:
+    async def answer(self, run: Run) -> AsyncIterator[AgentOutput]:
         """Stream the answer, trying again while nothing of it was said; raises AgentError."""
         attempt, said = 0, False
         while True:
@@ -62,7 +62,7 @@ class Chat:
         backoff: float = self.options.retry_seconds * 2**attempt * random.uniform(0.5, 1.0)
         return backoff + (error.retry_after_ms or 0) / 1000
 
-    async def _ask(self, run: Run) -> AsyncGenerator[Piece, None]:
+    async def _ask(self, run: Run) -> AsyncGenerator[AgentOutput, None]:
         """Ask once, and again in another form for each thing that the endpoint refuses of the first one."""
         at = await self.locate()
         form = self._forms.get(at.url) or Form(at.url)
@@ -84,7 +84,7 @@ class Chat:
                     raise
                 forms.append(form := another)
 
-    async def _request(self, run: Run, at: Endpoint, form: Form) -> AsyncGenerator[Piece, None]:
+    async def _request(self, run: Run, at: Endpoint, form: Form) -> AsyncGenerator[AgentOutput, None]:
         """Make one request. Closing this generator closes the connection, and the endpoint stops its work."""
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if at.authorization:

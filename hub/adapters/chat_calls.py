@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from hub.adapters.chat_halves import Halves, repair
-from hub.hosting.contract import Piece
+from hub.hosting.contract import AgentOutput
 from hub.messages import ToolCallArgs, ToolCallEnd, ToolCallStart
 
 
@@ -33,7 +33,7 @@ class Calls:
     _halves: Halves = attrs.Factory(Halves)
     ids: list[str] = attrs.Factory(list)  # in the order of their starts
 
-    def take(self, call: dict[str, Any]) -> Iterator[Piece]:
+    def take(self, call: dict[str, Any]) -> Iterator[AgentOutput]:
         """Yield the start of a call that is new, and a piece of its arguments."""
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
@@ -49,7 +49,7 @@ class Calls:
         if arguments := self._halves.join(call_id, _text(function.get("arguments"))):
             yield ToolCallArgs(call_id, arguments)
 
-    def end(self) -> Iterator[Piece]:
+    def end(self) -> Iterator[AgentOutput]:
         """Yield the ends of all calls."""
         for at, rest in self._halves.rest().items():
             yield ToolCallArgs(at, rest)

@@ -16,7 +16,7 @@ from hub.adapters.chat_halves import Halves
 from hub.adapters.chat_reasons import REASONS, word_of
 from hub.adapters.chat_usage import Counts
 from hub.adapters.sse import Decoder, Incoming
-from hub.hosting.contract import Finish, Piece
+from hub.hosting.contract import AgentOutput, Finish
 from hub.messages import Reasoning
 
 DONE = "[DONE]"
@@ -27,7 +27,7 @@ BODY_BYTES = 16 * 1024 * 1024  # of one event, or of a body that is no stream
 
 async def read(
     stream: aiohttp.StreamReader, request: RequestFacts, note: Callable[[str], None]
-) -> AsyncGenerator[Piece, None]:
+) -> AsyncGenerator[AgentOutput, None]:
     """Yield what the endpoint says, then its Finish; raises AgentError where it failed or the end is missing.
 
     *note* hears each `finish_reason` that the table does not know. Raises ValueError for broken JSON.
@@ -112,7 +112,7 @@ class Reading:
     _halves: Halves = attrs.Factory(Halves)
     _calls: Calls = attrs.Factory(Calls)
 
-    def take(self, event: Incoming) -> Iterator[Piece]:
+    def take(self, event: Incoming) -> Iterator[AgentOutput]:
         """Yield the pieces of an event; raises AgentError where it is an error, ValueError where its JSON is broken."""
         self._is_body = event.is_body
         for document in documents(event.data):
@@ -126,7 +126,7 @@ class Reading:
                 if fault is not None:
                     raise in_stream(fault, self.request)
 
-    def _chunk(self, chunk: dict[str, Any]) -> Iterator[Piece]:
+    def _chunk(self, chunk: dict[str, Any]) -> Iterator[AgentOutput]:
         self._counts.take(chunk)
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
@@ -136,18 +136,18 @@ class Reading:
                 self.word = word_of(choice.get("finish_reason")) or self.word
                 yield from self._turn(turn)
 
-    def _turn(self, turn: dict[str, Any]) -> Iterator[Piece]:
+    def _turn(self, turn: dict[str, Any]) -> Iterator[AgentOutput]:
         for channel, text in texts_of(turn):
             yield from self._say(channel, self._halves.join(channel, text))
         for call in calls_of(turn):
             yield from self._calls.take(call)
 
-    def _say(self, channel: Channel, text: str) -> Iterator[Piece]:
+    def _say(self, channel: Channel, text: str) -> Iterator[AgentOutput]:
         if text:
             self._has_refused = self._has_refused or channel == "refusal"
             yield Reasoning(text) if channel == "thought" else text
 
-    def end(self) -> Iterator[Piece]:
+    def end(self) -> Iterator[AgentOutput]:
         """Yield what is left, and the Finish; raises AgentError where the answer has no end."""
         for channel, rest in self._halves.rest().items():
             yield Reasoning(rest) if channel == "thought" else rest

@@ -15,7 +15,7 @@ from hub.adapters import local_model
 from hub.adapters.chat_address import address_of
 from hub.adapters.chat_agent import Chat
 from hub.adapters.chat_options import OPENAI_KEY, Endpoint, Options
-from hub.hosting.contract import Adapter, Answer, Piece, Place, Run
+from hub.hosting.contract import Adapter, AgentOutput, AgentPaths, AnswerFunction, Run
 
 OPENAI = "https://api.openai.com/v1"
 OPENAI_MODEL = "gpt-4o-mini"
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def open(options: Options, place: Place) -> AsyncIterator[Answer]:
+async def open(options: Options, paths: AgentPaths) -> AsyncIterator[AnswerFunction]:
     """Choose the endpoint: the TOML's, the environment's, the local model, or none; raises ValueError for bad options.
 
     The local model is not waited for: the first answer waits.
@@ -43,11 +43,11 @@ async def open(options: Options, place: Place) -> AsyncIterator[Answer]:
     if endpoint is not None:
         async with _session(options, local=endpoint.url.host in ("localhost", "127.0.0.1", "::1")) as http:
             yield Chat(options=options, http=http, locate=lambda: asyncio.sleep(0, endpoint)).answer
-    elif local_model.installed(place.cache, place.data):
-        async with local(options, place) as answer:
+    elif local_model.installed(paths.cache, paths.data):
+        async with local(options, paths) as answer:
             yield answer
     else:
-        log.warning("no model is there: set OPENAI_BASE_URL, or run `make model`", agent=place.agent)
+        log.warning("no model is there: set OPENAI_BASE_URL, or run `make model`", agent=paths.agent)
         yield offline
 
 
@@ -93,7 +93,7 @@ def remote(options: Options, base_url: str) -> Endpoint:
 
 
 @asynccontextmanager
-async def local(options: Options, place: Place) -> AsyncIterator[Answer]:
+async def local(options: Options, paths: AgentPaths) -> AsyncIterator[AnswerFunction]:
     """Answer from the local model, which loads in the background; what does not fit it is made to fit."""
     fitting = attrs.evolve(
         options,
@@ -109,11 +109,11 @@ async def local(options: Options, place: Place) -> AsyncIterator[Answer]:
         at = await model.endpoint()
         return Endpoint(URL(at.base_url) / "chat" / "completions", local_model.NAME, f"Bearer {at.key}")
 
-    async with local_model.use(place.cache, place.data) as model, _session(options, local=True) as http:
+    async with local_model.use(paths.cache, paths.data) as model, _session(options, local=True) as http:
         yield Chat(options=fitting, http=http, locate=locate).answer
 
 
-async def offline(run: Run) -> AsyncIterator[Piece]:
+async def offline(run: Run) -> AsyncIterator[AgentOutput]:
     """Say that there is no model."""
     yield OFFLINE
 

@@ -8,7 +8,7 @@ from typing import Literal
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.errors import Busy
-from hub.hosting.calls import TextOrFinish, answer
+from hub.hosting.calls import TextOrFinish, open_answer
 from hub.hosting.contract import Past
 from hub.hosting.contract import Run as RunView
 from hub.hosting.hosted import Agent
@@ -39,9 +39,9 @@ async def _answering(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[Piec
         raise Busy(f"agent {agent.id} gives as many answers as it may: try again later")
     ended, completions = asyncio.Event(), hub.node.completions
     try:
-        async with answer(hub.node.slots.take(agent), hub.limits, run) as feed:
-            completions[ended] = feed
-            yield feed
+        async with open_answer(hub.node.slots.take(agent), hub.limits, run) as reader:
+            completions[ended] = reader
+            yield reader
     finally:
         completions.pop(ended, None)
         ended.set()

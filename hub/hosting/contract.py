@@ -27,7 +27,7 @@ class Finish:
     usage: Usage | None = None
 
 
-Piece = str | Message | Finish | Body  # of hub.messages.CONTENT
+AgentOutput = str | Message | Finish | Body  # of hub.messages.CONTENT
 
 
 @attrs.frozen
@@ -123,7 +123,7 @@ class Run:
     def call(self, agent: str, message: str) -> Call:
         """Ask another agent; its text comes to the caller alone, and stops with this run.
 
-        It sees no history. If that agent has `max_runs`, the call waits for a place. Raises AgentError
+        It sees no history. If that agent has `max_runs`, the call waits for a free slot. Raises AgentError
         (`unknown_agent`, `agent_broken`, `call_depth`, `call_deadlock`, `timeout`) when iterated.
         """
         return self._call(self, agent, message)
@@ -158,11 +158,11 @@ class Run:
 
 
 # An adapter's agent: one async generator function over a run.
-Answer = Callable[[Run], AsyncIterator[Piece]]
+AnswerFunction = Callable[[Run], AsyncIterator[AgentOutput]]
 
 
 @attrs.frozen
-class Place:
+class AgentPaths:
     """Where an adapter's agent lives: its id, the hub's data folder (for child processes), and its cache folder.
 
     The cache is for what is large and can be fetched again, as models; hubs with other data folders share it.
@@ -186,7 +186,7 @@ class Adapter(Protocol):
 
     Options: type[Any]
 
-    def open(self, options: Any, place: Place) -> AbstractAsyncContextManager[Answer]: ...
+    def open(self, options: Any, paths: AgentPaths, /) -> AbstractAsyncContextManager[AnswerFunction]: ...
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -18,7 +18,7 @@ class Deadlines:
 
     stop: Callable[[StopReason], None]
     is_excused: Callable[[], bool]
-    heard: float = 0.0
+    last_output: float = 0.0
     _timers: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)  # by what each is for
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
@@ -34,7 +34,7 @@ class Deadlines:
 
     def note(self) -> None:
         """Note that the agent is not silent now."""
-        self.heard = self._loop.time()
+        self.last_output = self._loop.time()
 
     def clear(self) -> None:
         for timer in self._timers.values():
@@ -42,7 +42,7 @@ class Deadlines:
         self._timers.clear()
 
     def _look(self, limit: float) -> None:
-        silence = self._loop.time() - self.heard
+        silence = self._loop.time() - self.last_output
         if silence >= limit and not self.is_excused():
             self.stop("timeout")
         else:

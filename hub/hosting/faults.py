@@ -19,7 +19,7 @@ log = structlog.get_logger()
 MOST = Limits().max_integer
 
 
-def refuse(agent: str, piece: object) -> AgentError:
+def bad_output_error(agent: str, piece: object) -> AgentError:
     """Return the error for a piece that is none."""
     if isinstance(piece, ReturnedNone):
         return AgentError(f"agent {agent} returned nothing: return its answer, or yield it", "agent_bad_output")
@@ -29,7 +29,7 @@ def refuse(agent: str, piece: object) -> AgentError:
     )
 
 
-def utf8(agent: str, text: str) -> bytes:
+def encode_text(agent: str, text: str) -> bytes:
     """Return an agent's text as UTF-8; raises AgentError for a lone surrogate."""
     try:
         return text.encode()
@@ -38,7 +38,7 @@ def utf8(agent: str, text: str) -> bytes:
         raise AgentError(line, "agent_bad_output") from None
 
 
-def said_too_much(agent: str, most: int) -> AgentError:
+def too_long_error(agent: str, most: int) -> AgentError:
     """Return the error for an answer of more than *most* bytes."""
     return AgentError(f"agent {agent} said more than {size_text(most)} in one answer", "answer_too_long")
 

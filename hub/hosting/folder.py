@@ -10,7 +10,7 @@ import attrs
 import structlog
 
 from hub.errors import AgentBroken, UnknownAgent
-from hub.hosting.contract import Place
+from hub.hosting.contract import AgentPaths
 from hub.hosting.functions import Broken
 from hub.hosting.hosted import Agent
 from hub.hosting.importing import is_agent_file, run_import
@@ -183,7 +183,7 @@ class Agents:
             if paths[0].suffix == ".py":
                 return await run_import(lambda: load_file(name, paths[0])), None
             stack = AsyncExitStack() if self.enter else None
-            return await load_table(paths[0], Place(name, self.data, self.cache), stack), stack
+            return await load_table(paths[0], AgentPaths(name, self.data, self.cache), stack), stack
         except Broken as broken:
             return (
                 Agent(id=to_one_line(name), error=to_one_line(str(broken)), public_error=to_one_line(broken.told)),

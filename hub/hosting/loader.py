@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from hub.errors import AgentError
-from hub.hosting.contract import Adapter, Marks, Place
+from hub.hosting.contract import Adapter, AgentPaths, Marks
 from hub.hosting.functions import Broken, answered, caller, find, worked
 from hub.hosting.hosted import Agent
 from hub.hosting.importing import run_import
@@ -40,7 +40,7 @@ class Common(Marks):
         return Marks(**{key: getattr(self, key) for key in attrs.fields_dict(Marks)})
 
 
-async def load_table(path: Path, place: Place, stack: AsyncExitStack | None) -> Agent:
+async def load_table(path: Path, paths: AgentPaths, stack: AsyncExitStack | None) -> Agent:
     """Load NAME.toml, an adapter by name and its options; raises Broken with one line.
 
     Enter the adapter into *stack*. Without a stack, only check the options: the agent does not answer.
@@ -52,9 +52,9 @@ async def load_table(path: Path, place: Place, stack: AsyncExitStack | None) -> 
         keys = {key: table.pop(key) for key in attrs.fields_dict(Common) if key in table}
         common = msgspec.convert(keys, Common)
         options = _options(path.name, table, adapter.Options)
-        agent = Agent(id=place.agent, description=to_one_line(common.description), marks=common.marks, source=path.name)
+        agent = Agent(id=paths.agent, description=to_one_line(common.description), marks=common.marks, source=path.name)
         if stack is not None:
-            agent.answer = await stack.enter_async_context(adapter.open(options, place))
+            agent.answer = await stack.enter_async_context(adapter.open(options, paths))
         elif hasattr(adapter, "check"):
             adapter.check(options)
     except (ValueError, AgentError) as wrong:

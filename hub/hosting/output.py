@@ -8,10 +8,10 @@ from hub.hosting.hosted import Agent
 from hub.hosting.threads import in_thread
 from hub.messages import CONTENT
 
-KINDS = frozenset(CONTENT.values())
+AGENT_EVENTS = frozenset(CONTENT.values())
 
 
-def pieces(agent: Agent, run: Run) -> AsyncIterator[Any]:
+def call_agent(agent: Agent, run: Run) -> AsyncIterator[Any]:
     """Return the agent's pieces, unchecked. A plain function runs in a thread."""
     if agent.answer is not None:
         return agent.answer(run)

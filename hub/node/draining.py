@@ -25,8 +25,8 @@ async def finish_runs(node: Node, seconds: float, hurry: asyncio.Event) -> None:
         await asyncio.gather(*waits, return_exceptions=True)
     for session in list(node.sessions.values()):
         session.schedule.drain()
-    for feed in node.completions.values():
-        feed.stop("aborted")
+    for reader in node.completions.values():
+        reader.stop("aborted")
 
 
 async def _answered(node: Node) -> None:
@@ -64,5 +64,5 @@ async def _abandon(node: Node, hurry: asyncio.Event) -> None:
     await asyncio.sleep(HURRY_SECONDS)
     for session in list(node.sessions.values()):
         session.schedule.abandon()
-    for feed in node.completions.values():
-        feed.answering.abandon()
+    for reader in node.completions.values():
+        reader.agent_task.abandon()

@@ -14,7 +14,7 @@ from hub.delivery.pages import PageCache
 from hub.delivery.registry import Registry
 from hub.delivery.transport import are_direct_writes_safe
 from hub.errors import Draining, SessionDeleted
-from hub.hosting.calls import Feed
+from hub.hosting.calls import OutputReader
 from hub.hosting.folder import Agents
 from hub.hosting.slots import Slots
 from hub.ids import Key, id_of
@@ -55,7 +55,7 @@ class Node:
     registry: Registry = attrs.field(init=False)
     fanout: Fanout = attrs.field(init=False)
     direct_writes: bool = False
-    completions: dict[asyncio.Event, Feed] = attrs.Factory(dict)
+    completions: dict[asyncio.Event, OutputReader] = attrs.Factory(dict)
     pace: Pace = attrs.field(init=False)
     slots: Slots = attrs.field(init=False)
     presence: PresenceTeller = attrs.field(init=False)

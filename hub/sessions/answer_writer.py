@@ -12,8 +12,8 @@ from hub.errors import AgentError
 from hub.hosting.contract import Finish
 from hub.hosting.contract import Message as AgentMessage
 from hub.hosting.contract import Shelf
-from hub.hosting.faults import is_count, refuse, said_too_much, utf8
-from hub.hosting.output import KINDS
+from hub.hosting.faults import bad_output_error, encode_text, is_count, too_long_error
+from hub.hosting.output import AGENT_EVENTS
 from hub.limits import Limits, size_text
 from hub.messages import (
     FINISH_REASONS,
@@ -77,7 +77,7 @@ class AnswerWriter:
         """Stream a piece of the current message."""
         if self.is_closed or not text:
             return
-        size, limits = len(text) if text.isascii() else len(utf8(self.agent, text)), self.limits
+        size, limits = len(text) if text.isascii() else len(encode_text(self.agent, text)), self.limits
         # Counted and queued here rather than in helpers: this runs for every token.
         total = self._total_bytes + size
         if total > limits.run_bytes:
@@ -122,17 +122,17 @@ class AnswerWriter:
             self.finish = output
         elif type(output) is ToolCallResult:
             self._write_event(await self._shorten(output))
-        elif type(output) in KINDS:
+        elif type(output) in AGENT_EVENTS:
             self._write_event(cast(Body, output))
         elif output is not None:
-            raise refuse(self.agent, output)
+            raise bad_output_error(self.agent, output)
 
     def _write_message(self, message: AgentMessage) -> None:
         """Log a complete message. The message that streams ends before it."""
         if self.is_closed:
             return
         parts, content = self._copy_parts(message), str.__str__(message.content)
-        size = len(utf8(self.agent, content))
+        size = len(encode_text(self.agent, content))
         self._count_bytes(size)
         self.end_stream()
         self.messages.append(self._make_message(content, parts))
@@ -176,7 +176,7 @@ class AnswerWriter:
         if self.is_closed or not isinstance(content, str) or len(content) <= limits.result_bytes // 4:
             return result
         with use_hub_threads():
-            data = await asyncio.to_thread(utf8, self.agent, content)  # 32 MiB would block the loop for too long
+            data = await asyncio.to_thread(encode_text, self.agent, content)  # 32 MiB would block the loop for too long
         if len(data) <= limits.result_bytes or self.is_closed:
             return result
         if len(data) > limits.file_bytes:
@@ -215,7 +215,7 @@ class AnswerWriter:
             raise self._make_limit_error()
 
     def _make_limit_error(self) -> AgentError:
-        return said_too_much(self.agent, self.limits.run_bytes)
+        return too_long_error(self.agent, self.limits.run_bytes)
 
     def _check_size(self, size: int, kind: str) -> None:
         if size > self.limits.content_bytes:

@@ -8,9 +8,9 @@ from typing import Any, cast
 import attrs
 
 from hub.errors import AgentError, HubError
-from hub.hosting.answering import Answering
+from hub.hosting.agent_task import AgentTask
 from hub.hosting.hosted import Agent
-from hub.hosting.output import pieces
+from hub.hosting.output import call_agent
 from hub.ids import id_of
 from hub.messages import Fault, RunError, RunFinished, StopReason
 from hub.sessions.answer_writer import AnswerWriter
@@ -66,7 +66,7 @@ class ActiveRun:
     stop_reason: StopReason | None = None
     questions: Questions = attrs.field(init=False)
     writer: AnswerWriter = attrs.field(init=False)
-    _answering: Answering | None = None
+    _agent_task: AgentTask | None = None
     _refused: AgentError | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -99,10 +99,10 @@ class ActiveRun:
         return self.state is RunState.ENDED
 
     @property
-    def answering(self) -> Answering:
-        """Return the Answering of this run; it exists from start() on."""
-        assert self._answering is not None
-        return self._answering
+    def agent_task(self) -> AgentTask:
+        """Return the task of the agent code; it exists from start() on."""
+        assert self._agent_task is not None
+        return self._agent_task
 
     @property
     def message_ids(self) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ class ActiveRun:
         """Take a slot of the agent, until the code has ended or will not be called."""
         assert self.agent is not None
         self._enter(RunState.STARTING)
-        self._answering = Answering(
+        self._agent_task = AgentTask(
             slot=self.host.slots.take(self.agent),
             ids={"session": id_of(self.record.key), "run": self.id, "agent": self.agent.id},
             limits=self.host.limits,
@@ -136,7 +136,7 @@ class ActiveRun:
         if self.state is not RunState.STARTING:  # it was stopped, or left, meanwhile
             return
         self._enter(RunState.RUNNING)
-        self.answering.start(self._work(self.answering))
+        self.agent_task.start(self._work(self.agent_task))
 
     def stop(self, reason: StopReason) -> None:
         """End the run for *reason*, when its work has stopped or after the grace time; twice is once."""
@@ -148,7 +148,7 @@ class ActiveRun:
         self._enter(RunState.ENDING)
         self.stop_reason = reason
         self.questions.shut()
-        self.answering.cancel()
+        self.agent_task.cancel()
 
     def leave(self) -> None:
         """Stop without an end: the run stays in the log as started, and runs again at the next start."""
@@ -156,19 +156,19 @@ class ActiveRun:
             self._enter(RunState.ENDED)
         self.writer.close()
         self.questions.leave()
-        if self._answering is not None:
-            self._answering.cancel()
+        if self._agent_task is not None:
+            self._agent_task.cancel()
 
     def abandon(self) -> None:
         """End a run that was stopped without its work; nothing where it has ended, or was not stopped."""
         if self.state is RunState.ENDING:
-            self.answering.abandon()
+            self.agent_task.abandon()
 
     # --- the work ---------------------------------------------------------------------------------------------------
 
-    async def _work(self, answering: Answering) -> None:
+    async def _work(self, agent_task: AgentTask) -> None:
         # In one piece, though it is long: a token wakes each coroutine that is between the task and the agent.
-        agent, deadlines = answering.agent, answering.deadlines
+        agent, deadlines = agent_task.agent, agent_task.deadlines
         limits, writer, since = self.host.limits, self.writer, 0.0
         try:
             past = await self.owner.history(self) if agent.needs_history else ()
@@ -179,15 +179,15 @@ class ActiveRun:
         run = view(self, past)
         time = asyncio.get_running_loop().time
         try:
-            async with aclosing(cast(Any, pieces(agent, run))) as given:
+            async with aclosing(cast(Any, call_agent(agent, run))) as given:
                 async for piece in given:
                     if self.questions.open:
                         await self.questions.settled()
-                    deadlines.heard = now = time()
+                    deadlines.last_output = now = time()
                     try:
                         writer.write_text(piece) if type(piece) is str else await writer.write(piece)
                     except AgentError as refused:
-                        self._refused = answering.explain(refused, given)
+                        self._refused = agent_task.explain(refused, given)
                         return
                     if writer.is_closed:  # the run has ended without it: no more is taken
                         return
@@ -201,8 +201,8 @@ class ActiveRun:
             raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
 
     def _questions_changed(self) -> None:
-        if self._answering is not None:
-            self._answering.deadlines.note()
+        if self._agent_task is not None:
+            self._agent_task.deadlines.note()
         self.owner.questions_changed()
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -216,9 +216,9 @@ class ActiveRun:
         elif self._refused is not None:
             self._end("error", self._refused)
         elif error is not None:
-            self._end("error", self.answering.explain(error))
+            self._end("error", self.agent_task.explain(error))
         elif task.cancelled():
-            self._end("error", self.answering.explain(AgentError(f"agent {self.record.agentId} cancelled itself")))
+            self._end("error", self.agent_task.explain(AgentError(f"agent {self.record.agentId} cancelled itself")))
         else:
             self._end(self.writer.finish.reason)
 
@@ -235,8 +235,8 @@ class ActiveRun:
         has_begun = self.state is not RunState.QUEUED
         self._enter(RunState.ENDED)
         last_id = self.writer.end()
-        if self._answering is not None and self._answering.task is None:
-            self._answering.cancel()
+        if self._agent_task is not None and self._agent_task.task is None:
+            self._agent_task.cancel()
         agent, items = self.record.agentId, []
         if error is not None:
             said = RunError(error.code, error.message, error.retryable, error.retry_after_ms)

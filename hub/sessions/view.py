@@ -33,7 +33,7 @@ def view(run: "ActiveRun", past: Sequence[Past]) -> Run:
         message=record.message,
         principal=record.author,
         history=past,
-        call=call_from(run.answering),
+        call=call_from(run.agent_task),
         ask=ask,
         shelf=Shelf(owner.shelf.file, keep),
         parts=record.parts or (),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 from aiohttp import web
-from support.model_endpoint import KEY, PLACE, Reply, Stranger, ask, body, chunk, endpoint, run, status, stream
+from support.model_endpoint import KEY, PATHS, Reply, Stranger, ask, body, chunk, endpoint, run, status, stream
 
 from hub.adapters import openai_chat
 from hub.adapters.chat_options import Options
@@ -123,7 +123,7 @@ async def test_a_refused_option_is_sent_otherwise(stranger: Stranger, name: str)
     option, refusal, instead, advice = REFUSALS[name]
     stranger.replies = [picky(**{option: refusal})]
     with structlog.testing.capture_logs() as logged:
-        async with openai_chat.open(Options(base_url=stranger.url, retries=0, **ALL), PLACE) as answer:
+        async with openai_chat.open(Options(base_url=stranger.url, retries=0, **ALL), PATHS) as answer:
             for _ in range(2):
                 assert [piece async for piece in answer(run())] == ["yes", Finish()]
     first, second, third = stranger.bodies
@@ -146,7 +146,7 @@ async def test_an_option_refused_by_both_names_is_an_error(stranger: Stranger) -
     text = "max_tokens is too large: 9. This model supports at most 8 completion tokens."
     both = {name: status(400, openai_error(name, text)) for name in ("max_tokens", "max_completion_tokens")}
     stranger.replies = [picky(**both)]
-    async with openai_chat.open(Options(base_url=stranger.url, **ALL), PLACE) as answer:
+    async with openai_chat.open(Options(base_url=stranger.url, **ALL), PATHS) as answer:
         for _ in range(2):
             with pytest.raises(AgentError, match="HTTP 400") as caught:
                 _ = [piece async for piece in answer(run())]
@@ -191,7 +191,7 @@ async def test_nothing_is_asked_again_once_something_was_said(stranger: Stranger
     """An error about an option in mid-stream ends the answer."""
     stranger.replies = [stream(chunk("half"), '{"error": {"code": 400, "param": "temperature", "message": "no"}}')]
     heard = []
-    async with openai_chat.open(Options(base_url=stranger.url, **ALL), PLACE) as answer:
+    async with openai_chat.open(Options(base_url=stranger.url, **ALL), PATHS) as answer:
         with pytest.raises(AgentError):
             async for piece in answer(run()):
                 heard.append(piece)
@@ -221,7 +221,7 @@ async def test_a_base_url_as_people_write_it(stranger: Stranger, written: str) -
     right = stranger.url
     with structlog.testing.capture_logs() as logged:
         base = right.removesuffix("/v1") + written
-        async with openai_chat.open(Options(base_url=base), PLACE) as answer:
+        async with openai_chat.open(Options(base_url=base), PATHS) as answer:
             for _ in range(2):
                 assert [piece async for piece in answer(run())] == ["yes", Finish()]
     assert stranger.paths == ["/v1/chat/completions"] * 2
@@ -248,7 +248,7 @@ async def test_a_server_says_in_its_way_that_the_route_is_another(name: str, mon
             return await (GOOD if request.path.startswith("/v1/") else WRONG[name])(request)
 
         stranger.replies = [reply]
-        async with openai_chat.open(Options(base_url=stranger.url.removesuffix("/v1")), PLACE) as answer:
+        async with openai_chat.open(Options(base_url=stranger.url.removesuffix("/v1")), PATHS) as answer:
             for _ in range(2):
                 assert [piece async for piece in answer(run())] == ["yes", Finish()]
     assert stranger.paths == ["/chat/completions", "/v1/chat/completions", "/v1/chat/completions"]

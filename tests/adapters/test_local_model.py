@@ -22,7 +22,7 @@ from yarl import URL
 from hub.adapters import local_model, openai_chat
 from hub.adapters.openai_chat import Options
 from hub.errors import AgentError
-from hub.hosting.contract import Answer, Call, Finish, Past, Place, Run
+from hub.hosting.contract import AgentPaths, AnswerFunction, Call, Finish, Past, Run
 from hub.messages import Author
 
 STORY = "Tell me a long story about a cat and a dog."
@@ -55,10 +55,10 @@ def model_file(data: Path) -> Path:
 
 
 @asynccontextmanager
-async def opened(data: Path, **options: object) -> AsyncIterator[Answer]:
+async def opened(data: Path, **options: object) -> AsyncIterator[AnswerFunction]:
     """Yield an agent on the local model, and the test's bound on waiting."""
-    place = Place("main", data, data / "cache")
-    async with asyncio.timeout(50), openai_chat.open(Options(**options), place) as answer:  # type: ignore[arg-type]
+    paths = AgentPaths("main", data, data / "cache")
+    async with asyncio.timeout(50), openai_chat.open(Options(**options), paths) as answer:  # type: ignore[arg-type]
         yield answer
 
 
@@ -77,7 +77,7 @@ def run(message: str, *history: Past) -> Run:
     )
 
 
-async def answer_to(answer: Answer, message: str, *history: Past) -> tuple[list[str], Finish]:
+async def answer_to(answer: AnswerFunction, message: str, *history: Past) -> tuple[list[str], Finish]:
     *pieces, last = [piece async for piece in answer(run(message, *history))]
     assert isinstance(last, Finish)
     return [piece for piece in pieces if isinstance(piece, str)], last
@@ -173,7 +173,7 @@ async def test_broken_file(data: Path, capfd: pytest.CaptureFixture[str]) -> Non
 
 async def test_only_where_needed(data: Path) -> None:
     """An agent with an endpoint of its own starts no child."""
-    async with openai_chat.open(Options(base_url="http://127.0.0.1:1/v1"), Place("main", data, data / "cache")):
+    async with openai_chat.open(Options(base_url="http://127.0.0.1:1/v1"), AgentPaths("main", data, data / "cache")):
         assert not (data / "model.log").exists()
 
 

@@ -16,7 +16,7 @@ import pytest
 import structlog
 from aiohttp import web
 from support.documents import ROOT
-from support.model_endpoint import KEY, PLACE, Reply, Stranger, ask, chunk, endpoint, hang_up, run, status, stream
+from support.model_endpoint import KEY, PATHS, Reply, Stranger, ask, chunk, endpoint, hang_up, run, status, stream
 
 from hub.adapters import chat_errors, openai_chat
 from hub.adapters.chat_options import Options
@@ -203,7 +203,7 @@ async def test_what_was_said_is_kept(stranger: Stranger) -> None:
     """Pieces before a break have been yielded, once, and the error comes after them."""
     stranger.replies = [stream(chunk("half"), then="abort"), stream(*GOOD)]
     heard = []
-    async with openai_chat.open(Options(base_url=stranger.url), PLACE) as answer:
+    async with openai_chat.open(Options(base_url=stranger.url), PATHS) as answer:
         with pytest.raises(AgentError, match="broke off"):
             async for piece in answer(run()):
                 heard.append(piece)
@@ -302,7 +302,7 @@ async def cancelled(stranger: Stranger, reply: Reply, heard: asyncio.Event) -> N
 
     stranger.replies = [reply]
     async with asyncio.timeout(20):
-        async with openai_chat.open(Options(base_url=stranger.url), PLACE) as answer:
+        async with openai_chat.open(Options(base_url=stranger.url), PATHS) as answer:
             task = asyncio.create_task(listen())
             await heard.wait()
             task.cancel()
@@ -333,7 +333,7 @@ async def test_close_between_pieces(stranger: Stranger) -> None:
     """Closing the generator, where it stands at a yield, closes the connection too."""
     stranger.replies = [stream(chunk("half"), then="hang")]
     async with asyncio.timeout(20):
-        async with openai_chat.open(Options(base_url=stranger.url), PLACE) as answer:
+        async with openai_chat.open(Options(base_url=stranger.url), PATHS) as answer:
             async with aclosing(answer(run())) as pieces:  # type: ignore[type-var]
                 assert await anext(pieces) == "half"
             await stranger.gone.wait()

@@ -13,12 +13,12 @@ import attrs
 import pytest
 import structlog
 from support.hub import Hub
-from support.model_endpoint import KEY, PLACE, Stranger, ask, body, endpoint, run
+from support.model_endpoint import KEY, PATHS, Stranger, ask, body, endpoint, run
 
 from hub.adapters import openai_chat
 from hub.adapters.chat_options import Options
 from hub.errors import AgentError
-from hub.hosting.contract import Finish, Piece
+from hub.hosting.contract import AgentOutput, Finish
 from hub.messages import Reasoning, ToolCallArgs, ToolCallEnd, ToolCallStart, Usage
 
 FILES = sorted((Path(__file__).parent / "streams").glob("*.sse"))
@@ -47,7 +47,7 @@ def recording(path: Path) -> Recording:
     return Recording(about.decode(), json.loads(gives.removeprefix(b": gives ")), data)
 
 
-def summary(pieces: list[Piece]) -> dict[str, Any]:
+def summary(pieces: list[AgentOutput]) -> dict[str, Any]:
     """Return pieces in the form of a recording's `gives`."""
     calls = {piece.toolCallId: [piece.toolCallName, ""] for piece in pieces if isinstance(piece, ToolCallStart)}
     for piece in pieces:
@@ -81,10 +81,10 @@ async def test_a_stream(stranger: Stranger, path: Path, size: int) -> None:
     """What must come out comes out, however the bytes are cut; what ends in an error is heard up to there."""
     file = recording(path)
     stranger.replies = [file.reply(size)]
-    pieces: list[Piece] = []
+    pieces: list[AgentOutput] = []
     said: dict[str, Any] = {}
     with structlog.testing.capture_logs() as logged:
-        async with openai_chat.open(Options(base_url=stranger.url, retries=0), PLACE) as answer:
+        async with openai_chat.open(Options(base_url=stranger.url, retries=0), PATHS) as answer:
             try:
                 async for piece in answer(run()):
                     pieces.append(piece)
@@ -131,7 +131,7 @@ async def test_an_unknown_reason_is_said_once(stranger: Stranger) -> None:
     ends = ['{"choices":[{"delta":{"content":"a"},"finish_reason":"%s"}]}' % word for word in words]
     stranger.replies = [body(f"data: {end}\n\n".encode()) for end in ends]
     with structlog.testing.capture_logs() as logged:
-        async with openai_chat.open(Options(base_url=stranger.url), PLACE) as answer:
+        async with openai_chat.open(Options(base_url=stranger.url), PATHS) as answer:
             for _ in words:
                 assert [piece async for piece in answer(run())] == ["a", Finish("end_turn")]
     assert [line["finish_reason"] for line in logged] == ["finished", "over", "(no word)"]

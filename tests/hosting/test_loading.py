@@ -15,13 +15,13 @@ from support.packages import add_package
 from support.waiting import eventually
 
 from hub.errors import AgentBroken, UnknownAgent
-from hub.hosting.calls import answer
+from hub.hosting.calls import open_answer
 from hub.hosting.contract import Call, Marks, Message, Run
 from hub.hosting.folder import Agents
 from hub.hosting.functions import ReturnedNone
 from hub.hosting.hosted import Agent
 from hub.hosting.loader import ADAPTERS
-from hub.hosting.output import pieces
+from hub.hosting.output import call_agent
 from hub.hosting.slots import Slots
 from hub.limits import Limits
 from hub.messages import Author
@@ -98,7 +98,7 @@ def a_run(message: str = "hi") -> Run:
 
 async def given(agent: Agent, message: str = "hi") -> list[Any]:
     """Return what the agent gives, as a run would hear it."""
-    async with aclosing(pieces(agent, a_run(message))) as heard:  # type: ignore[type-var]
+    async with aclosing(call_agent(agent, a_run(message))) as heard:  # type: ignore[type-var]
         return [piece async for piece in heard]
 
 
@@ -219,7 +219,7 @@ async def test_closing_an_answer_closes_what_the_function_returned(agents: Agent
         assert await anext(answer) == "one"
         await answer.aclose()  # type: ignore[attr-defined]
     else:
-        async with aclosing(pieces(agent, a_run())) as heard:  # type: ignore[type-var]
+        async with aclosing(call_agent(agent, a_run())) as heard:  # type: ignore[type-var]
             assert await anext(heard) == "one"
     assert sys.modules["hubbub_agents.a"].closed == [True]
 
@@ -578,7 +578,7 @@ async def test_a_running_answer_keeps_its_code(agents: Agents) -> None:
     """Also what it looks up in its module after the change."""
     text = "WORD = 'old'\nasync def a(message):\n yield WORD\n yield WORD"
     agent = await only(agents, text)
-    async with aclosing(pieces(agent, a_run())) as heard:  # type: ignore[type-var]
+    async with aclosing(call_agent(agent, a_run())) as heard:  # type: ignore[type-var]
         assert await anext(heard) == "old"
         write(agents, "a.py", text.replace("old", "newer"))
         assert await agents.reload_changed() == ["a"]
@@ -618,7 +618,7 @@ async def test_a_call_of_another_agent_keeps_its_adapter_open(agents: Agents, ad
     """It counts as an answer: the adapter is left when the call has ended."""
     (adapters / "noted.py").write_text(NOTED)
     await only(agents, 'adapter = "noted"\nnotes = "n"\ntimes = 99', "a.toml")
-    async with answer(Slots(agents).take(agents.get("a")), Limits(), a_run()) as heard:
+    async with open_answer(Slots(agents).take(agents.get("a")), Limits(), a_run()) as heard:
         assert await anext(heard) == "a heard hi"
         (agents.folder / "a.toml").unlink()
         assert await agents.reload_changed() == ["a"]

@@ -12,13 +12,13 @@ from aiohttp import web
 
 from hub.adapters import openai_chat
 from hub.adapters.chat_options import Options
-from hub.hosting.contract import Call, Past, Piece, Place, Run
+from hub.hosting.contract import AgentOutput, AgentPaths, Call, Past, Run
 from hub.messages import Author
 
 KEY = "sk-very-secret-0123456789"
 ROUTE = "/v1/chat/completions"
 NOWHERE = Path("/nowhere")
-PLACE = Place("main", NOWHERE, NOWHERE)
+PATHS = AgentPaths("main", NOWHERE, NOWHERE)
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -130,6 +130,6 @@ def run(message: str = "你好", history: list[Past] | None = None) -> Run:
     )
 
 
-async def ask(options: Options, question: Run | None = None, data: Path = NOWHERE) -> list[Piece]:
-    async with asyncio.timeout(20), openai_chat.open(options, Place("main", data, data)) as answer:
+async def ask(options: Options, question: Run | None = None, data: Path = NOWHERE) -> list[AgentOutput]:
+    async with asyncio.timeout(20), openai_chat.open(options, AgentPaths("main", data, data)) as answer:
         return [piece async for piece in answer(question or run())]

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from hub import Progress, Reasoning, StepFinished, StepStarted, ToolCallArgs, ToolCallEnd, ToolCallResult, ToolCallStart
-from hub.hosting.contract import Piece
+from hub.hosting.contract import AgentOutput
 
 
-async def researcher(message: str) -> AsyncIterator[Piece]:
+async def researcher(message: str) -> AsyncIterator[AgentOutput]:
     yield StepStarted("Search")
     yield Reasoning("They want the tallest peak of each continent. ")
     await asyncio.sleep(1.1)

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
-class Answering:
+class AgentTask:
     """One answer of an agent while its code runs, in a task of its own. The end of the task releases *slot*.
 
     *ids* are the `session`, `run` and `agent`, for the hub's output. *stop* is called when the code takes longer than
@@ -42,7 +42,7 @@ class Answering:
     depth: int = 0
     task: asyncio.Task[None] | None = None
     deadlines: Deadlines = attrs.field(init=False)
-    calls: set["Answering"] = attrs.Factory(set)
+    calls: set["AgentTask"] = attrs.Factory(set)
     is_cancelled: bool = False
 
     def __attrs_post_init__(self) -> None:
