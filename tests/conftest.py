@@ -11,7 +11,7 @@ from support.browser import ARGUMENTS, CHROMIUM
 from support.hub import Hub
 
 from hub.plugins import find_plugins
-from hub.protocols import open_sized, protocol_plugins
+from hub.protocols import open_sized_protocol, protocol_plugins
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -50,7 +50,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
 @pytest.fixture
 def fresh_plugins() -> Iterator[None]:
     """The hub reads the metadata of packages again, in this test and after it."""
-    caches = (find_plugins, protocol_plugins, open_sized)
+    caches = (find_plugins, protocol_plugins, open_sized_protocol)
     for cache in caches:
         cache.cache_clear()
     yield

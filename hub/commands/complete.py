@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Literal
 
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
@@ -12,8 +11,8 @@ from hub.hosting.calls import TextOrFinish, open_answer
 from hub.hosting.contract import Past
 from hub.hosting.contract import Run as RunView
 from hub.hosting.hosted import Agent
+from hub.messages import Role
 
-Role = Literal["user", "assistant", "system"]
 Pieces = AsyncIterator[TextOrFinish]
 
 

@@ -81,6 +81,7 @@ from hub.messages.words import (
     IfBusy,
     RemovalReason,
     ReplyStatus,
+    Role,
     StopReason,
     Usage,
 )
@@ -133,6 +134,7 @@ __all__ = [
     "ReplyStatus",
     "Reset",
     "Resume",
+    "Role",
     "RunError",
     "RunFinished",
     "RunOutcome",

@@ -14,6 +14,7 @@ RemovalReason = Literal["restarted", "rollback", "edited"]
 ReplyStatus = Literal["resolved", "cancelled"]
 # How an agent may say that it stopped, and with these all that it meant to say is there.
 FinishReason = Literal["end_turn", "max_tokens", "refused", "tool_calls"]
+Role = Literal["user", "assistant", "system"]
 StopReason = Literal[FinishReason, "cancelled", "error", "timeout", "aborted"]
 FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 

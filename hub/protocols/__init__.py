@@ -69,9 +69,9 @@ def text_frame(payload: bytes) -> bytes:
 
 
 PROTOCOLS = {
-    "plain": ("hub.protocols.plain", "Plain"),
-    "hubbub.v1": ("hub.protocols.extended", "Extended"),
-    "hubbub.events": ("hub.protocols.envelope", "Envelope"),
+    "plain": ("hub.protocols.plain", "PlainProtocol"),
+    "hubbub.v1": ("hub.protocols.extended", "ExtendedProtocol"),
+    "hubbub.events": ("hub.protocols.envelope", "EnvelopeProtocol"),
 }
 
 
@@ -104,11 +104,11 @@ def _open_plugin(point: EntryPoint) -> WireProtocol:
 
 def open_protocol(name: str, limits: Limits = Limits()) -> WireProtocol:
     """Return the one protocol of that name in protocol_names(); clients that speak it share what it encodes."""
-    return open_sized(name, limits.out_frame_bytes)
+    return open_sized_protocol(name, limits.out_frame_bytes)
 
 
 @functools.cache
-def open_sized(name: str, out_frame_bytes: int) -> WireProtocol:
+def open_sized_protocol(name: str, out_frame_bytes: int) -> WireProtocol:
     """Do as open_protocol(), for frames of at most so many bytes."""
     if name not in PROTOCOLS:
         return protocol_plugins()[name]

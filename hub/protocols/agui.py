@@ -42,7 +42,7 @@ from hub.messages import (
 )
 from hub.messages.parts import Parts, TextPart
 from hub.protocols.reading import check_parts, split_error
-from hub.protocols.sse import OneRun, chunk
+from hub.protocols.sse import RunStream, http_chunk
 
 
 class ResumeEntry(msgspec.Struct):
@@ -81,36 +81,36 @@ def read_message(messages: list[dict[str, Any]], limits: Limits) -> tuple[str, P
     return "".join(texts), parts if len(texts) < len(parts) else None
 
 
-class OneAgui(OneRun):
+class AguiStream(RunStream):
     """One run by the names of AG-UI; *named* is the run's id as its client knows it.
 
     It ends early, at *upto*, with the first question that is open when it comes, and sets *asked*. That is decided
     once: what is said of an event stays the same. *is_open* is the client's, and set when that is there.
     """
 
-    def __init__(self, run_id: str, named: str, thread_id: str) -> None:
+    def __init__(self, run_id: str, client_run_id: str, thread_id: str) -> None:
         super().__init__(run_id)
-        self.named, self.thread_id = named, thread_id
-        self.upto: int | None = None
-        self.asked = asyncio.Event()
+        self.client_run_id, self.thread_id = client_run_id, thread_id
+        self.end_seq: int | None = None
+        self.pause = asyncio.Event()
         self.is_open: Callable[[str], bool] = lambda interrupt_id: False
 
-    def started(self) -> bytes:
+    def encode_start(self) -> bytes:
         """Begin a run that goes on with one of the hub's. It has no place in the log, and so no id."""
-        fields = {"timestamp": int(time() * 1000), "threadId": self.thread_id, "runId": self.named}
-        return chunk(b"data: %b\n\n" % orjson.dumps({"type": "RUN_STARTED", **fields}))
+        fields = {"timestamp": int(time() * 1000), "threadId": self.thread_id, "runId": self.client_run_id}
+        return http_chunk(b"data: %b\n\n" % orjson.dumps({"type": "RUN_STARTED", **fields}))
 
-    def said(self, event: Event, body: Any) -> list[dict[str, Any]]:
-        if isinstance(body, Interrupt) and self.upto is None and self.is_open(body.id):
-            self.upto = event.seq
-            self.asked.set()
-        if type(body) not in SAYS or (self.upto is not None and event.seq > self.upto):
+    def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
+        if isinstance(body, Interrupt) and self.end_seq is None and self.is_open(body.id):
+            self.end_seq = event.seq
+            self.pause.set()
+        if type(body) not in TRANSLATIONS or (self.end_seq is not None and event.seq > self.end_seq):
             return []
-        kind, fields = SAYS[type(body)](body)
-        if isinstance(body, Interrupt) and event.seq != self.upto:
+        kind, fields = TRANSLATIONS[type(body)](body)
+        if isinstance(body, Interrupt) and event.seq != self.end_seq:
             return []  # it was answered before it came here
         if kind in ("RUN_STARTED", "RUN_FINISHED"):
-            fields = {"threadId": event.sessionId, "runId": self.named} | fields
+            fields = {"threadId": event.sessionId, "runId": self.client_run_id} | fields
         return [{"type": kind, "timestamp": event.ts, **fields}] if kind else []
 
 
@@ -146,7 +146,7 @@ def _end(body: RunFinished) -> tuple[str, dict[str, Any]]:
     return "RUN_FINISHED" if body.stopReason != "error" else "", {"result": {"stopReason": body.stopReason}} | outcome
 
 
-SAYS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
+TRANSLATIONS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     RunStarted: lambda body: ("RUN_STARTED" if body.attempt == 1 else "", {}),
     Chunk: _text,
     WholeMessage: _text,

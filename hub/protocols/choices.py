@@ -10,7 +10,7 @@ from msgspec import inspect
 type_info = cache(inspect.type_info)
 
 
-def choices(kind: Any, field: str) -> list[str]:
+def allowed_values(kind: Any, field: str) -> list[str]:
     """Return the values that the type of *field* allows, or [] if any value; *field* is a path, as `parts[0].type`."""
     types = list(_each([type_info(kind)]))
     for name in re.findall(r"\w+|\[", re.sub(r"\[.*?\]", "[", field)):

@@ -24,7 +24,7 @@ from hub.messages.pieces import CUT_FIELDS
 # have `more`. A whole message is of CONTINUED if it has parts or a stop reason.
 STREAMED = (Chunk, WholeMessage, Reasoning, ToolCallArgs, MessageRemoved)
 CONTINUED = (UserMessage, WholeMessage, Welcome, Subscribed, Reset)
-LEAST = 64  # bytes of a piece, if the fields around it alone are longer than a frame
+MIN_PIECE_BYTES = 64  # bytes of a piece, if the fields around it alone are longer than a frame
 
 
 def split_text(text: str, size: int) -> Sequence[str]:
@@ -66,7 +66,7 @@ def split_fields(fields: dict[str, Any], size: int) -> list[dict[str, Any]]:
         return [fields]
     head = {name: "" if isinstance(value, str) and name in CUT_FIELDS else value for name, value in fields.items()}
     head = {name: value for name, value in head.items() if not (value and name in CUT_FIELDS)}
-    left = max(size - len(orjson.dumps(head | {"more": True, "messages": []})), LEAST)
+    left = max(size - len(orjson.dumps(head | {"more": True, "messages": []})), MIN_PIECE_BYTES)
     pieces = []
     for name in CUT_FIELDS:
         value = fields.get(name)

@@ -19,7 +19,7 @@ from hub.protocols.extended import event_fields, notice_fields, split_event
 from hub.protocols.reading import read_command
 
 # What is not here is a `status`, whose payload names the event.
-TYPES = {
+ENVELOPE_TYPES = {
     "stream": "text",
     "message": "text",
     "reasoning": "think",
@@ -32,12 +32,19 @@ TYPES = {
     "error": "error",
     "run_finished": "done",
 }
-PLAIN = {"text", "think", "tool_result", "progress", "error", "done"}  # one kind of event each: it needs no name
+UNNAMED_TYPES = {
+    "text",
+    "think",
+    "tool_result",
+    "progress",
+    "error",
+    "done",
+}  # one kind of event each: it needs no name
 
-AROUND = 256  # bytes that an envelope adds at most
+MAX_ENVELOPE_BYTES = 256  # bytes that an envelope adds at most
 
 
-class Envelope(WireProtocol):
+class EnvelopeProtocol(WireProtocol):
     name = "hubbub.events"
 
     def command(self, data: bytes, limits: Limits) -> Command:
@@ -47,15 +54,17 @@ class Envelope(WireProtocol):
         data = orjson.dumps(_envelope(event_fields(event)))
         if len(data) <= self.out_frame_bytes:
             return text_frame(data)
-        return _frames(split_event(event, self.out_frame_bytes - AROUND))
+        return _frames(split_event(event, self.out_frame_bytes - MAX_ENVELOPE_BYTES))
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        frames = split_event(replace(event, body=WholeMessage(message_id, content)), self.out_frame_bytes - AROUND)
+        frames = split_event(
+            replace(event, body=WholeMessage(message_id, content)), self.out_frame_bytes - MAX_ENVELOPE_BYTES
+        )
         frames[-1].pop("seq")
         return _frames(frames) + self.event(event)
 
     def answer(self, notice: Notice) -> bytes:
-        return _frames(split_fields(notice_fields(notice), self.out_frame_bytes - AROUND))
+        return _frames(split_fields(notice_fields(notice), self.out_frame_bytes - MAX_ENVELOPE_BYTES))
 
     notice = answer
 
@@ -67,14 +76,14 @@ def _frames(frames: list[dict[str, Any]]) -> bytes:
 def _envelope(fields: dict[str, Any]) -> dict[str, Any]:
     """Return an envelope for the *fields* of an event or a notice of the extended protocol; this changes *fields*."""
     name = fields.pop("type")
-    kind = TYPES.get(name, "status")
+    kind = ENVELOPE_TYPES.get(name, "status")
     envelope = {"type": kind, "agentId": fields.pop("agentId", None), "taskId": fields.pop("runId", None)}
     if name in BODIES:
         epoch, seq, ts = fields.pop("epoch"), fields.pop("seq", None), fields.pop("ts")
         place = {} if seq is None else {"id": f"{epoch}:{seq}"}
     else:
         place, ts = {}, int(time() * 1000)
-    payload = fields if kind in PLAIN else {"event": name} | fields
+    payload = fields if kind in UNNAMED_TYPES else {"event": name} | fields
     return envelope | {"timestamp": _when(ts), "payload": payload} | place
 
 

@@ -13,7 +13,7 @@ from hub.protocols.cutting import split_body, split_fields
 from hub.protocols.reading import read_command
 
 
-class Extended(WireProtocol):
+class ExtendedProtocol(WireProtocol):
     name = "hubbub.v1"
 
     def command(self, data: bytes, limits: Limits) -> Command:

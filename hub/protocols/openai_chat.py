@@ -1,22 +1,21 @@
-"""OpenAI's chat completions, by its API reference: what clients ask for, and how they are answered and refused."""
+"""OpenAI's chat completions, after its API reference: requests, response bodies, errors and streams."""
 
 from collections.abc import Mapping
 from time import time
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import orjson
 
 from hub.errors import AgentError, Busy, HubError, UnknownAgent
 from hub.ids import quote
-from hub.messages import Chunk, Event, Id, Notice, Reset, RunError, RunFinished, RunStarted, Usage, WholeMessage
+from hub.messages import Chunk, Event, Id, Notice, Reset, Role, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.protocols.reading import split_error
-from hub.protocols.sse import OneRun, chunk
+from hub.protocols.sse import RunStream, http_chunk
 
-Role = Literal["system", "user", "assistant"]
-ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-# What would change the answer if it were passed over, and the value that asks for nothing.
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+OPENAI_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+# Parameters that change the answer and that the hub does not support, with the values that ask for nothing.
+UNSUPPORTED_PARAMETERS: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "functions": (None, []),
     "n": (None, 1),
@@ -25,21 +24,21 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "response_format": (None, {"type": "text"}),
 }
-# What each end of an answer is called.
-REASONS: dict[str, str] = {
+# OpenAI's `finish_reason` by the hub's stop reason.
+OPENAI_FINISH_REASONS: dict[str, str] = {
     "end_turn": "stop",
     "max_tokens": "length",
     "refused": "content_filter",
     "tool_calls": "tool_calls",
 }
-# The ends that are no answer, each with its HTTP status and what the client is told.
+# The stop reasons of runs that ended without a complete answer, with the HTTP status and the error text for clients.
 EARLY_ENDS: dict[str, tuple[int, str]] = {
-    "timeout": (504, "the answer took longer than the hub allows"),
-    "cancelled": (499, "the answer was stopped"),
-    "aborted": (503, "the answer ended with the hub"),
+    "timeout": (504, "the answer took longer than the hub allows: try again, or ask for less"),
+    "cancelled": (499, "the answer was stopped before its end"),
+    "aborted": (503, "the hub stopped before the end of the answer: try again"),
 }
-# The HTTP status of an agent's error by its code. All others are 422, which OpenAI's clients do not send again.
-STATUS: dict[str, int] = {
+# The HTTP status by the code of an agent's error. Others get 422, after which OpenAI's clients do not retry.
+AGENT_ERROR_STATUS: dict[str, int] = {
     "agent_broken": 503,
     "storage_unavailable": 503,
     "timeout": 504,
@@ -50,98 +49,100 @@ STATUS: dict[str, int] = {
     "model_unavailable": 503,
     "model_unreachable": 502,
 }
-BEGIN = {"role": "assistant", "content": ""}
-DONE = b"data: [DONE]\n\n"
+FIRST_DELTA = {"role": "assistant", "content": ""}
+STREAM_END = b"data: [DONE]\n\n"
 
 
-# --- what is asked ----------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
-class Part(msgspec.Struct):
-    """One part of a message's content; only text has a meaning here."""
+class ContentPart(msgspec.Struct):
+    """One part of a message's content; only text is supported."""
 
     type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["text"]})]
     text: str | None = None
 
 
-class Turn(msgspec.Struct):
+class ConversationMessage(msgspec.Struct):
     """One message of the conversation."""
 
-    role: Annotated[str, msgspec.Meta(examples=["user"], extra_json_schema={"enum": list(ROLES)})]
-    content: Annotated[str | list[Part] | None, msgspec.Meta(examples=["hello"])] = None
+    role: Annotated[str, msgspec.Meta(examples=["user"], extra_json_schema={"enum": list(OPENAI_ROLES)})]
+    content: Annotated[str | list[ContentPart] | None, msgspec.Meta(examples=["hello"])] = None
 
 
 class StreamOptions(msgspec.Struct):
-    """What a stream says beside the answer."""
+    """Options of a stream."""
 
     include_usage: bool = False
 
 
-class Completion(msgspec.Struct):
-    """The body of a request; what it has beside these is ignored, or refused by UNSUPPORTED."""
+class CompletionRequest(msgspec.Struct):
+    """The body of a request. Other parameters of OpenAI's are ignored, or refused if they would change the answer."""
 
     example: ClassVar[str] = '{"model":"main","messages":[{"role":"user","content":"hello"}]}'
     model: Annotated[str, msgspec.Meta(examples=["main"])]
-    messages: Annotated[list[Turn], msgspec.Meta(extra_json_schema={"minItems": 1})]
+    messages: Annotated[list[ConversationMessage], msgspec.Meta(extra_json_schema={"minItems": 1})]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     sessionId: Id | None = None
-    clientMsgId: Id | None = None  # of the message, in a session
+    clientMsgId: Id | None = None  # the idempotency key of the message; used only with a sessionId
 
     @property
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-# Headers for fields of the body. The key counts only with a session: clients send it with other requests, too.
+# Headers that stand for fields of the body. Clients send an idempotency key with every request; without a session it is
+# ignored.
 SESSION_HEADER, KEY_HEADER = "X-Session-Id", "Idempotency-Key"
 
 
-def read_completion(body: dict[str, Any], headers: Mapping[str, str]) -> Completion:
-    """Return the request of a body and its headers. Raises Refusal for a request that the hub cannot fulfil."""
-    for param, harmless in UNSUPPORTED.items():
-        if body.get(param) not in harmless:
-            text = f"{param} is not supported here: leave it out"
-            raise Refusal(400, "invalid_request_error", text, param, "unsupported_parameter")
+def read_completion(body: dict[str, Any], headers: Mapping[str, str]) -> CompletionRequest:
+    """Return the request in a body and its headers. Raises OpenAIError if it is malformed or not supported."""
+    for param, neutral_values in UNSUPPORTED_PARAMETERS.items():
+        if body.get(param) not in neutral_values:
+            text = f"the hub does not support this value of {param}: leave {param} out"
+            raise OpenAIError(400, "invalid_request_error", text, param, "unsupported_parameter")
     if SESSION_HEADER in headers:
         body = {**body, "sessionId": headers[SESSION_HEADER]}
     if KEY_HEADER in headers and body.get("sessionId") is not None:
         body = {**body, "clientMsgId": headers[KEY_HEADER]}
     try:
-        return msgspec.convert(body, Completion)
-    except msgspec.ValidationError as wrong:
-        expected, field = split_error(wrong, Completion)
-        raise Refusal(400, "invalid_request_error", expected, field or None) from None
+        return msgspec.convert(body, CompletionRequest)
+    except msgspec.ValidationError as error:
+        problem, field = split_error(error, CompletionRequest)
+        raise OpenAIError(400, "invalid_request_error", problem, field or None) from None
 
 
-def conversation(turns: list[Turn]) -> tuple[str, list[tuple[Role, str]]]:
-    """Return the message to answer, and the role and text of those before it; raises Refusal."""
-    past: list[tuple[Role, str]] = []
-    for at, turn in enumerate(turns):
-        if turn.role not in ROLES:
-            text = f"role {quote(turn.role)} is not supported here"
-            raise Refusal(400, "invalid_request_error", text, f"messages[{at}].role")
-        past.append((ROLES[turn.role], _text(turn, at)))
-    if not past or past[-1][0] != "user":
-        raise Refusal(400, "invalid_request_error", "the last message must be the user's", "messages")
-    return past[-1][1], past[:-1]
+def split_conversation(messages: list[ConversationMessage]) -> tuple[str, list[tuple[Role, str]]]:
+    """Return the text of the last message, and the role and text of each earlier one; raises OpenAIError."""
+    texts: list[tuple[Role, str]] = []
+    for index, message in enumerate(messages):
+        if message.role not in OPENAI_ROLES:
+            text = f"the hub does not support the role {quote(message.role)}: use one of {', '.join(OPENAI_ROLES)}"
+            raise OpenAIError(400, "invalid_request_error", text, f"messages[{index}].role")
+        texts.append((OPENAI_ROLES[message.role], _text(message, index)))
+    if not texts or texts[-1][0] != "user":
+        text = 'the last message must have the role "user": the agent answers it'
+        raise OpenAIError(400, "invalid_request_error", text, "messages")
+    return texts[-1][1], texts[:-1]
 
 
-def _text(turn: Turn, at: int) -> str:
-    if not isinstance(turn.content, list):
-        return turn.content or ""
-    wrong = next((part.type for part in turn.content if part.type != "text"), None)
-    if wrong is not None:
-        text = f"content of type {quote(wrong)} is not supported here"
-        raise Refusal(400, "invalid_request_error", text, f"messages[{at}].content")
-    return "".join(part.text or "" for part in turn.content)
+def _text(message: ConversationMessage, index: int) -> str:
+    if not isinstance(message.content, list):
+        return message.content or ""
+    unsupported = next((part.type for part in message.content if part.type != "text"), None)
+    if unsupported is not None:
+        text = f"the hub does not support content of the type {quote(unsupported)}: send parts of the type text"
+        raise OpenAIError(400, "invalid_request_error", text, f"messages[{index}].content")
+    return "".join(part.text or "" for part in message.content)
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
-class Refusal(Exception):
-    """An error in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`."""
+class OpenAIError(Exception):
+    """An error with OpenAI's body: `{"error": {"message", "type", "param", "code"}}`."""
 
     def __init__(self, status: int, kind: str, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -149,111 +150,113 @@ class Refusal(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def refused(error: Exception) -> Refusal:
-    """Return what a client is told of an error."""
-    if isinstance(error, Refusal):
+def openai_error_of(error: Exception) -> OpenAIError:
+    """Convert an error of the hub, of an agent, or a timeout."""
+    if isinstance(error, OpenAIError):
         return error
     if isinstance(error, UnknownAgent):
-        return Refusal(404, "invalid_request_error", error.message, "model", "model_not_found")
+        return OpenAIError(404, "invalid_request_error", error.message, "model", "model_not_found")
     if isinstance(error, Busy):
-        return Refusal(429, "rate_limit_error", error.message, None, error.code)
+        return OpenAIError(429, "rate_limit_error", error.message, None, error.code)
     if isinstance(error, HubError):
         kind = "invalid_request_error" if error.status < 500 else "server_error"
-        return Refusal(error.status, kind, error.message, None, error.code)
+        return OpenAIError(error.status, kind, error.message, None, error.code)
     if isinstance(error, AgentError):
-        status = STATUS.get(error.code, 422)
+        status = AGENT_ERROR_STATUS.get(error.code, 422)
         kind = "rate_limit_error" if status == 429 else "server_error"
-        return Refusal(status, kind, error.message, None, error.code)
-    return early_end("timeout")
+        return OpenAIError(status, kind, error.message, None, error.code)
+    return early_end_error("timeout")
 
 
-def early_end(reason: str) -> Refusal:
-    """Return what a client is told of an answer that was ended before its end."""
+def early_end_error(reason: str) -> OpenAIError:
+    """Return the error for a stop reason of EARLY_ENDS."""
     status, message = EARLY_ENDS[reason]
-    return Refusal(status, "server_error", message, None, reason)
+    return OpenAIError(status, "server_error", message, None, reason)
 
 
-def gone() -> Refusal:
-    """Return what a client is told that asks for an answer again whose events were dropped."""
-    text = "the answer to this message is not kept any more: send the message under another key"
-    return Refusal(422, "invalid_request_error", text, None, "answer_gone")
+def dropped_answer_error() -> OpenAIError:
+    """Return the error for a repeated idempotency key whose answer the retention has dropped."""
+    text = "the hub no longer stores the answer to this message: send the message with another idempotency key"
+    return OpenAIError(422, "invalid_request_error", text, None, "answer_gone")
 
 
-# --- what is answered -------------------------------------------------------------------------------------------------
+# --- responses --------------------------------------------------------------------------------------------------------
 
 
-def models(names: list[str]) -> dict[str, Any]:
-    """Return agents as a list of models."""
+def model_list(names: list[str]) -> dict[str, Any]:
+    """Return the body that lists agents as models."""
     data = [{"id": name, "object": "model", "created": 0, "owned_by": "hubbub"} for name in names]
     return {"object": "list", "data": data}
 
 
-def completion(model: str, name: str, text: str, reason: str, usage: Usage | None) -> dict[str, Any]:
-    """Return a whole answer; raises Refusal where *reason*, the run's stop reason, says that it is none."""
-    if reason in EARLY_ENDS:
-        raise early_end(reason)
+def completion_body(model: str, completion_id: str, text: str, stop_reason: str, usage: Usage | None) -> dict[str, Any]:
+    """Return the body of a complete answer; raises OpenAIError for a stop reason of EARLY_ENDS."""
+    if stop_reason in EARLY_ENDS:
+        raise early_end_error(stop_reason)
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text, "refusal": None},
         "logprobs": None,
-        "finish_reason": REASONS.get(reason, "stop"),
+        "finish_reason": OPENAI_FINISH_REASONS.get(stop_reason, "stop"),
     }
-    head = {"id": name, "object": "chat.completion", "created": int(time()), "model": model}
+    head = {"id": completion_id, "object": "chat.completion", "created": int(time()), "model": model}
     return {**head, "choices": [choice], "usage": _usage(usage)}
 
 
 def _usage(usage: Usage | None) -> dict[str, int] | None:
-    """Return the tokens that the agent's model counted; None where nobody did, as OpenAI's clients take no half."""
+    """Return OpenAI's token counts, or None unless both are known: OpenAI's clients accept no half."""
     if usage is None or usage.inputTokens is None or usage.outputTokens is None:
         return None
-    said, heard = usage.outputTokens, usage.inputTokens
-    return {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said}
+    prompt, answer = usage.inputTokens, usage.outputTokens
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
-def head(name: str, created: int, model: str) -> dict[str, Any]:
-    """Return what all chunks of an answer begin with."""
-    return {"id": name, "object": "chat.completion.chunk", "created": created, "model": model}
+def chunk_head(completion_id: str, created: int, model: str) -> dict[str, Any]:
+    """Return the fields that all chunks of an answer share."""
+    return {"id": completion_id, "object": "chat.completion.chunk", "created": created, "model": model}
 
 
-def delta(head: dict[str, Any], content: dict[str, str], reason: str | None = None) -> dict[str, Any]:
-    """Return one chunk."""
-    return {**head, "choices": [{"index": 0, "delta": content, "logprobs": None, "finish_reason": reason}]}
+def delta_chunk(head: dict[str, Any], delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    """Return one chunk of an answer."""
+    return {**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]}
 
 
-def end(head: dict[str, Any], reason: str, usage: Usage | None, wants_usage: bool) -> list[dict[str, Any]]:
-    """Return the last chunks; *reason* is the run's stop reason, and `error` was told already."""
-    if reason in EARLY_ENDS:
-        return [early_end(reason).body]
-    if reason == "error":
+def final_chunks(
+    head: dict[str, Any], stop_reason: str, usage: Usage | None, wants_usage: bool
+) -> list[dict[str, Any]]:
+    """Return the last chunks of an answer; none for `error`, as the stream already has the error."""
+    if stop_reason in EARLY_ENDS:
+        return [early_end_error(stop_reason).body]
+    if stop_reason == "error":
         return []
-    last = [delta(head, {}, REASONS.get(reason, "stop"))]
-    return [*last, {**head, "choices": [], "usage": _usage(usage)}] if wants_usage else last
+    last = delta_chunk(head, {}, OPENAI_FINISH_REASONS.get(stop_reason, "stop"))
+    return [last, {**head, "choices": [], "usage": _usage(usage)}] if wants_usage else [last]
 
 
-class OneAnswer(OneRun):
-    """The chunks of one run as OpenAI's clients read them."""
+class OpenAIStream(RunStream):
+    """One run of a session as a stream of OpenAI's chunks."""
 
     def __init__(self, model: str, run_id: str, wants_usage: bool) -> None:
         super().__init__(run_id)
         self.model, self.wants_usage = model, wants_usage
 
-    def said(self, event: Event, body: Any) -> list[dict[str, Any]]:
-        begin = head(f"chatcmpl-{event.runId}", event.ts // 1000, self.model)
+    def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
+        head = chunk_head(f"chatcmpl-{event.runId}", event.ts // 1000, self.model)
         if isinstance(body, RunStarted):
-            return [delta(begin, BEGIN)]
+            return [delta_chunk(head, FIRST_DELTA)]
         if isinstance(body, (Chunk, WholeMessage)):
-            return [delta(begin, {"content": body.content})]
+            return [delta_chunk(head, {"content": body.content})]
         if isinstance(body, RunError):
-            return [refused(AgentError(body.message, body.code)).body]
+            return [openai_error_of(AgentError(body.message, body.code)).body]
         if isinstance(body, RunFinished):
-            return end(begin, body.stopReason, body.usage, self.wants_usage)
+            return final_chunks(head, body.stopReason, body.usage, self.wants_usage)
         return []
 
     def answer(self, notice: Notice) -> bytes:
         if not isinstance(notice, Reset):
             return b""
-        return chunk(b"data: %b\n\n" % orjson.dumps(gone().body)) + chunk(DONE)
+        return http_chunk(b"data: %b\n\n" % orjson.dumps(dropped_answer_error().body)) + http_chunk(STREAM_END)
 
     def event(self, event: Event) -> bytes:
-        ended = event.runId == self.run_id and isinstance(event.body, RunFinished)
-        return super().event(event) + (chunk(DONE) if ended else b"")
+        is_end = event.runId == self.run_id and isinstance(event.body, RunFinished)
+        return super().event(event) + (http_chunk(STREAM_END) if is_end else b"")

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 
-class OpenAIFault(msgspec.Struct):
+class OpenAIErrorDetails(msgspec.Struct):
     """What was wrong, in OpenAI's words."""
 
     message: str
@@ -14,13 +14,13 @@ class OpenAIFault(msgspec.Struct):
     code: str | None
 
 
-class OpenAIError(msgspec.Struct):
+class OpenAIErrorBody(msgspec.Struct):
     """An error in OpenAI's form."""
 
-    error: OpenAIFault
+    error: OpenAIErrorDetails
 
 
-class Model(msgspec.Struct):
+class OpenAIModel(msgspec.Struct):
     """An agent, as OpenAI names a model."""
 
     id: str
@@ -29,14 +29,14 @@ class Model(msgspec.Struct):
     owned_by: str
 
 
-class Models(msgspec.Struct):
+class OpenAIModelList(msgspec.Struct):
     """The agents that work."""
 
     object: Literal["list"]
-    data: list[Model]
+    data: list[OpenAIModel]
 
 
-class Reply(msgspec.Struct):
+class AssistantMessage(msgspec.Struct):
     """The agent's text."""
 
     role: Literal["assistant"]
@@ -44,16 +44,16 @@ class Reply(msgspec.Struct):
     refusal: None
 
 
-class Choice(msgspec.Struct):
+class CompletionChoice(msgspec.Struct):
     """The one answer."""
 
     index: int
-    message: Reply
+    message: AssistantMessage
     logprobs: None
     finish_reason: Literal["stop", "length", "content_filter", "tool_calls"]
 
 
-class TokenCount(msgspec.Struct):
+class TokenUsage(msgspec.Struct):
     """What the agent's model counted."""
 
     prompt_tokens: int
@@ -68,5 +68,5 @@ class ChatCompletion(msgspec.Struct):
     object: Literal["chat.completion"]
     created: int
     model: str
-    choices: list[Choice]
-    usage: TokenCount | None
+    choices: list[CompletionChoice]
+    usage: TokenUsage | None

@@ -25,10 +25,10 @@ from hub.protocols.cutting import split_body, split_fields
 from hub.protocols.extended import notice_fields
 from hub.protocols.reading import read_command
 
-MENTIONED = 10  # ids at most in the text of a message_removed error
+MAX_LISTED_IDS = 10  # ids at most in the text of a message_removed error
 
 
-class Plain(WireProtocol):
+class PlainProtocol(WireProtocol):
     name = "plain"
     notices = False
 
@@ -36,7 +36,7 @@ class Plain(WireProtocol):
         return read_command(data, limits)
 
     def event(self, event: Event) -> bytes:
-        say = FRAMES.get(type(event.body))
+        say = FRAME_BUILDERS.get(type(event.body))
         if say is None:
             return b""
         data = orjson.dumps(say(event, event.body))
@@ -53,7 +53,7 @@ class Plain(WireProtocol):
     def _split(self, event: Event, body: Body, is_last: bool = True) -> bytes:
         """Return several frames for an event that is too long for one; only the last has the seq, if *is_last*."""
         pieces = split_body(body, self.out_frame_bytes // 2)
-        frames = [_without_none(FRAMES[type(piece)](event, piece)) for piece in pieces]
+        frames = [_without_none(FRAME_BUILDERS[type(piece)](event, piece)) for piece in pieces]
         for earlier in frames[:-1] if is_last else frames:
             del earlier["seq"]
         return b"".join([text_frame(orjson.dumps(frame)) for frame in frames])
@@ -117,7 +117,7 @@ def _failed(event: Event, body: RunError) -> dict[str, Any]:
 
 
 def _removed(event: Event, body: MessageRemoved) -> dict[str, Any]:
-    ids, more = body.messageIds[:MENTIONED], len(body.messageIds) - MENTIONED
+    ids, more = body.messageIds[:MAX_LISTED_IDS], len(body.messageIds) - MAX_LISTED_IDS
     text = f"forget these messages ({body.reason}): {', '.join(ids)}" + (f" and {more} more" if more > 0 else "")
     return _without_none(_error(event, "message_removed", text)) | {"messageIds": body.messageIds}
 
@@ -127,7 +127,7 @@ def _without_none(frame: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in frame.items() if value is not None}
 
 
-FRAMES: dict[type, Callable[[Event, Any], dict[str, Any]]] = {
+FRAME_BUILDERS: dict[type, Callable[[Event, Any], dict[str, Any]]] = {
     Chunk: _chunk,
     WholeMessage: _message,
     RunError: _failed,

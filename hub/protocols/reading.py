@@ -15,7 +15,7 @@ from hub.ids import describe_bad_id, is_id, quote
 from hub.limits import Limits, size_text
 from hub.messages import COMMANDS, Chat, Command
 from hub.messages.numbers import read_float
-from hub.protocols.choices import choices
+from hub.protocols.choices import allowed_values
 from hub.text import cut
 
 # A number that a float may not hold exactly; a number of up to 15 digits without an exponent always fits.
@@ -61,7 +61,7 @@ def split_error(error: Exception, kind: Any) -> tuple[str, str]:
     """Return what msgspec expected of *kind*, with the values that are allowed, and the path of the field."""
     placed = re.fullmatch(r"(.*) - at `\$\.?(.*)`", str(error), re.DOTALL)
     expected, field = placed.groups() if placed else (str(error), "")
-    values = choices(kind, field)
+    values = allowed_values(kind, field)
     there_are = f"; there are: {', '.join(values)}" if values else ""
     return cut(expected, 200, "…") + there_are, field
 

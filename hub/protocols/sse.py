@@ -12,34 +12,34 @@ import orjson
 
 from hub.messages import BODIES, Event, Notice
 from hub.protocols.cutting import split_body
-from hub.protocols.extended import Extended
+from hub.protocols.extended import ExtendedProtocol
 
 
-def chunk(data: bytes) -> bytes:
+def http_chunk(data: bytes) -> bytes:
     """Return *data* as one chunk of a body whose length is not known."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def server_sent(kind: str, data: bytes, place: str = "") -> bytes:
+def format_event(kind: str, data: bytes, place: str = "") -> bytes:
     """Return one event; without *place* it moves no cursor."""
     head = f"id: {place}\nevent: {kind}\n" if place else f"event: {kind}\n"
-    return chunk(b"%bdata: %b\n\n" % (head.encode(), data))
+    return http_chunk(b"%bdata: %b\n\n" % (head.encode(), data))
 
 
-PING = chunk(b": ping\n\n")
+PING = http_chunk(b": ping\n\n")
 
 
-class ServerSent(Extended):
+class SseProtocol(ExtendedProtocol):
     name = "sse"
 
     def frame(self, fields: dict[str, Any], data: bytes) -> bytes:
         kind = fields["type"]
         # A notice has no place in the log; the seq of some notices is the head of the log.
         place = f"{fields['epoch']}:{fields['seq']}" if "seq" in fields and kind in BODIES else ""
-        return server_sent(kind, data, place)
+        return format_event(kind, data, place)
 
 
-class OneRun(ServerSent):
+class RunStream(SseProtocol):
     """One run for one client, in the words of another protocol; whatever else is said in its session is left out."""
 
     notices = False
@@ -52,15 +52,15 @@ class OneRun(ServerSent):
         if event.runId != self.run_id:
             return b""
         bodies = split_body(event.body, self.out_frame_bytes // 2)
-        said = [orjson.dumps(fields) for body in bodies for fields in self.said(event, body)]
+        said = [orjson.dumps(fields) for body in bodies for fields in self.translate(event, body)]
         place = f"id: {event.epoch}:{event.seq}\n".encode()
         # Only the last carries the place: a cut between them loses nothing.
         return b"".join(
-            chunk(b"%bdata: %b\n\n" % (place if at == len(said) else b"", data)) for at, data in enumerate(said, 1)
+            http_chunk(b"%bdata: %b\n\n" % (place if at == len(said) else b"", data)) for at, data in enumerate(said, 1)
         )
 
     @abstractmethod
-    def said(self, event: Event, body: Any) -> list[dict[str, Any]]:
+    def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
         """Return what an event of the run is, as JSON objects."""
 
     def answer(self, notice: Notice) -> bytes:
@@ -70,8 +70,8 @@ class OneRun(ServerSent):
 
 
 @functools.cache
-def open_stream(out_frame_bytes: int) -> ServerSent:
+def open_sse_protocol(out_frame_bytes: int) -> SseProtocol:
     """Return the protocol for frames of at most so many bytes; all its clients share one, and its encoded events."""
-    stream = ServerSent()
+    stream = SseProtocol()
     stream.out_frame_bytes = out_frame_bytes
     return stream

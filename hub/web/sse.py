@@ -14,7 +14,7 @@ from hub.commands.client import ClientHandle, attach
 from hub.errors import BadId, HubError
 from hub.ids import ID_PATTERN
 from hub.messages import Error
-from hub.protocols.sse import PING, OneRun, open_stream
+from hub.protocols.sse import PING, RunStream, open_sse_protocol
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, refuse_http_1_0
 
@@ -62,13 +62,13 @@ class EventStream:
     async def __aenter__(self) -> "EventStream":
         return self
 
-    async def open(self, run: OneRun | None = None) -> ClientHandle:
+    async def open(self, run: RunStream | None = None) -> ClientHandle:
         """Begin the response, and return its client: it gets only that run, or (None) all as server-sent events."""
         request, response = self._request, self.response
         size = request.app[HUB_KEY].limits.out_frame_bytes
         if run is not None:
             run.out_frame_bytes = size
-        protocol = open_stream(size) if run is None else run
+        protocol = open_sse_protocol(size) if run is None else run
         response.enable_chunked_encoding()
         response.force_close()  # its connection ends with it: what was written past aiohttp is not followed by more
         await response.prepare(request)

@@ -18,7 +18,7 @@ from hub.commands.queues import Queues
 from hub.ids import Key
 from hub.limits import KiB, Limits
 from hub.messages import Command, PageRequest, Unsubscribe
-from hub.protocols.extended import Extended
+from hub.protocols.extended import ExtendedProtocol
 from hub.web.websocket import close_all_sockets
 
 NEVER = 1e6  # seconds: longer than any test
@@ -399,7 +399,7 @@ async def test_a_command_that_fails_is_answered_and_holds_up_none(hub: Hub, monk
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["a command failed"]
 
 
-class Failing(Extended):
+class Failing(ExtendedProtocol):
     """A protocol of another package, with a fault."""
 
     name = "failing"

@@ -87,7 +87,7 @@ BAD: list[tuple[Any, str]] = [
     ([{"type": "image", "source": {"type": "data", "value": "aGVsbG8="}}], "mimeType"),
     ([{"type": "image", "source": {"type": "url", "value": 7}}], "value"),
     ([{"type": "image", "source": {"type": "url", "value": "x", "mimeType": "png"}}], "mimeType"),
-    ([{"type": "binary", "mimeType": "a/b", "filename": "f"}], "one of id, url and data"),
+    ([{"type": "binary", "mimeType": "a/b", "filename": "f"}], "an id, a url or data"),
     ([IMAGE] * 65, "64"),
 ]
 

@@ -19,7 +19,7 @@ from support.waiting import PATIENCE
 from hub.ids import Key
 from hub.limits import MiB
 from hub.messages import RunFinished, StopReason
-from hub.protocols.agui import SAYS
+from hub.protocols.agui import TRANSLATIONS
 
 CHECK: TypeAdapter[Any] = TypeAdapter(AgUiEvent)
 
@@ -73,7 +73,7 @@ def test_the_end_of_each_run() -> None:
     """By its stop reason; `error` has had its RUN_ERROR."""
     errors = {"timeout": "RUN_ERROR", "aborted": "RUN_ERROR", "error": ""}
     for reason in get_args(StopReason):
-        kind, _ = SAYS[RunFinished](RunFinished("m1", reason))
+        kind, _ = TRANSLATIONS[RunFinished](RunFinished("m1", reason))
         assert kind == errors.get(reason, "RUN_FINISHED"), reason
 
 

@@ -379,13 +379,13 @@ def test_the_status_of_each_failure() -> None:
     codes = {"model_aborted": 502, "model_timeout": 504, "model_rate_limited": 429, "model_refused": 422}
     codes |= {"model_unavailable": 503, "model_unreachable": 502, "agent_broken": 503, "agent_error": 422}
     for code, status in codes.items():
-        assert openai_chat.refused(AgentError("x", code)).status == status, code
-    assert openai_chat.refused(TimeoutError()).status == 504
+        assert openai_chat.openai_error_of(AgentError("x", code)).status == status, code
+    assert openai_chat.openai_error_of(TimeoutError()).status == 504
     for reason, status in (("timeout", 504), ("cancelled", 499), ("aborted", 503)):
-        with pytest.raises(openai_chat.Refusal) as refusal:
-            openai_chat.completion("m", "n", "half", reason, None)
+        with pytest.raises(openai_chat.OpenAIError) as refusal:
+            openai_chat.completion_body("m", "n", "half", reason, None)
         assert (refusal.value.status, refusal.value.body["error"]["code"]) == (status, reason)
-        (last,) = openai_chat.end({}, reason, None, True)
+        (last,) = openai_chat.final_chunks({}, reason, None, True)
         assert last["error"]["code"] == reason
 
 

@@ -29,10 +29,10 @@ from hub.messages import (
     Welcome,
     WholeMessage,
 )
-from hub.protocols import open_sized
-from hub.protocols.agui import OneAgui
-from hub.protocols.openai_chat import OneAnswer
-from hub.protocols.sse import open_stream
+from hub.protocols import open_sized_protocol
+from hub.protocols.agui import AguiStream
+from hub.protocols.openai_chat import OpenAIStream
+from hub.protocols.sse import open_sse_protocol
 
 MOST = 4096
 ANN = Author("u1", "Ann")
@@ -83,7 +83,7 @@ def name(value: Any) -> str:
 @pytest.mark.parametrize("protocol", NAMES)
 def test_only_the_last_frame_of_a_long_event_has_its_place(protocol: str, body: Body) -> None:
     """So that the whole event is sent again if the connection is lost between them."""
-    said = list(frames(open_sized(protocol, MOST).event(event(body))))
+    said = list(frames(open_sized_protocol(protocol, MOST).event(event(body))))
     if protocol == "plain" and isinstance(body, (Reasoning, ToolCallArgs, UserMessage)):
         assert said == []
         return
@@ -96,7 +96,9 @@ def test_only_the_last_frame_of_a_long_event_has_its_place(protocol: str, body: 
 def test_a_client_puts_a_long_event_together(body: Body) -> None:
     """The event appears only with its last frame."""
     reader = Frames()
-    heard = [reader.read(orjson.dumps(frame)) for frame in frames(open_sized("hubbub.v1", MOST).event(event(body)))]
+    heard = [
+        reader.read(orjson.dumps(frame)) for frame in frames(open_sized_protocol("hubbub.v1", MOST).event(event(body)))
+    ]
     assert heard[-1] == event(body) and not any(heard[:-1])
 
 
@@ -104,10 +106,10 @@ def test_a_long_whole_message_is_text_by_its_offset() -> None:
     reader = Frames()
     heard = [
         reader.read(orjson.dumps(frame))
-        for frame in frames(open_sized("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT))))
+        for frame in frames(open_sized_protocol("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT))))
     ]
     assert heard[-1] == event(Chunk("m", TEXT, 0)) and not any(heard[:-1])
-    said = list(frames(open_sized("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT)))))
+    said = list(frames(open_sized_protocol("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT)))))
     assert {frame["type"] for frame in said} == {"stream"}
     assert all(TEXT[frame["offset"] :].startswith(frame["content"]) for frame in said)
 
@@ -121,7 +123,7 @@ ENDED: dict[str, Any] = {"stopReason": "error", "error": Fault("c", "m")}
 def test_a_long_whole_message_keeps_what_is_no_text(body: Body) -> None:
     """Chunks have room for text alone."""
     reader = Frames()
-    said = list(frames(open_sized("hubbub.v1", MOST).event(event(body))))
+    said = list(frames(open_sized_protocol("hubbub.v1", MOST).event(event(body))))
     heard = [reader.read(orjson.dumps(frame)) for frame in said]
     assert heard[-1] == event(body) and not any(heard[:-1]) and len(said) > 3
     assert max(len(orjson.dumps(frame)) for frame in said) <= MOST
@@ -132,7 +134,7 @@ def test_a_long_whole_message_keeps_what_is_no_text(body: Body) -> None:
 def test_a_message_does_not_go_on_with_the_one_before_it(size: int) -> None:
     """Who wants whole messages hears a streamed one without its place, and the next event right after it."""
     reader, body = Frames(), WholeMessage("m2", "b" * size)
-    said = frames(open_sized("hubbub.v1", MOST).whole(event(body), "m1", "a" * size))
+    said = frames(open_sized_protocol("hubbub.v1", MOST).whole(event(body), "m1", "a" * size))
     last = [reader.read(orjson.dumps(frame)) for frame in said][-1]
     assert last is not None and getattr(last, "body").content == body.content
 
@@ -141,7 +143,7 @@ def test_a_message_does_not_go_on_with_the_one_before_it(size: int) -> None:
 @pytest.mark.parametrize("protocol", NAMES)
 def test_a_long_notice_comes_in_several_frames(protocol: str, notice: Notice) -> None:
     """All but the last have `more`."""
-    said = list(frames(open_sized(protocol, MOST).answer(notice)))
+    said = list(frames(open_sized_protocol(protocol, MOST).answer(notice)))
     if protocol == "plain" and isinstance(notice, Reset):
         assert [frame["code"] for frame in said] == ["reset"]
         return
@@ -153,7 +155,9 @@ def test_a_long_notice_comes_in_several_frames(protocol: str, notice: Notice) ->
 @pytest.mark.parametrize("notice", NOTICES, ids=name)
 def test_a_client_puts_a_long_notice_together(notice: Notice) -> None:
     reader = Frames()
-    heard = [reader.read(orjson.dumps(frame)) for frame in frames(open_sized("hubbub.v1", MOST).answer(notice))]
+    heard = [
+        reader.read(orjson.dumps(frame)) for frame in frames(open_sized_protocol("hubbub.v1", MOST).answer(notice))
+    ]
     assert not any(heard[:-1])
     assert msgspec.to_builtins(heard[-1]) == msgspec.to_builtins(notice)
 
@@ -161,7 +165,7 @@ def test_a_client_puts_a_long_notice_together(notice: Notice) -> None:
 def test_what_a_cut_connection_left_is_forgotten() -> None:
     """A frame of another type drops the pieces before it."""
     reader = Frames()
-    first, *_ = frames(open_sized("hubbub.v1", MOST).event(event(Chunk("m", TEXT, 0))))
+    first, *_ = frames(open_sized_protocol("hubbub.v1", MOST).event(event(Chunk("m", TEXT, 0))))
     assert reader.read(orjson.dumps(first)) is None
     assert reader.read(b'{"type":"pong"}') is not None
     last = {**first, "content": "whole", "seq": 41}
@@ -172,7 +176,7 @@ def test_what_a_cut_connection_left_is_forgotten() -> None:
 def test_a_stream_of_events_has_no_longer_frame(what: Body) -> None:
     """Only the last frame of an event has its id: a browser that reconnects gets the whole event again."""
     reader, heard = Frames(), []
-    blocks = [block for block in open_stream(MOST).event(event(what)).split(b"\r\n") if b"data: " in block]
+    blocks = [block for block in open_sse_protocol(MOST).event(event(what)).split(b"\r\n") if b"data: " in block]
     for block in blocks:
         heard.append(reader.read(block.split(b"data: ")[1].strip()))
     assert max(map(len, blocks)) <= MOST + 100  # the names of its lines come on top
@@ -216,8 +220,8 @@ async def test_the_limit_is_obeyed_over_http(hub: Hub, path: str, body: dict[str
     assert max(map(len, lines)) <= MOST
 
 
-@pytest.mark.parametrize("one", [OneAgui("r", "r", "s"), OneAnswer("main", "r", False)], ids=["agui", "openai"])
-def test_a_run_over_http_has_no_longer_frame(one: OneAgui | OneAnswer) -> None:
+@pytest.mark.parametrize("one", [AguiStream("r", "r", "s"), OpenAIStream("main", "r", False)], ids=["agui", "openai"])
+def test_a_run_over_http_has_no_longer_frame(one: AguiStream | OpenAIStream) -> None:
     one.out_frame_bytes = MOST
     sizes, texts = [], []
     for line in one.event(event(Chunk("m", TEXT, 0))).split(b"\n"):

@@ -19,7 +19,7 @@ from support.waiting import PATIENCE
 
 from hub.ids import Key
 from hub.messages import BODIES, COMMANDS, NOTICES
-from hub.protocols.envelope import TYPES
+from hub.protocols.envelope import ENVELOPE_TYPES
 from hub.web.api.documents import REFERENCE_FOLDER
 from hub.web.app import ROUTES, make_app
 
@@ -157,7 +157,7 @@ async def test_every_command_event_and_notice_is_in_the_asyncapi_document(http: 
         for name in table:
             shape = messages[f"{prefix}.{name}"]["payload"]["$ref"].rpartition("/")[2]
             assert document["components"]["schemas"][shape]["properties"]["type"] == {"const": name}
-    assert set(messages["envelope"]["payload"]["properties"]["type"]["enum"]) == {*TYPES.values(), "status"}
+    assert set(messages["envelope"]["payload"]["properties"]["type"]["enum"]) == {*ENVELOPE_TYPES.values(), "status"}
     said = {one["$ref"].rpartition("/")[2] for what in document["operations"].values() for one in what["messages"]}
     assert said == messages.keys()
     assert [one["action"] for one in document["operations"].values()] == ["receive"] * 2 + ["send"] * 4

@@ -23,7 +23,7 @@ from hub.errors import (
     UnknownInterrupt,
 )
 from hub.messages import Chat, Resume
-from hub.protocols.agui import OneAgui, RunInput, read_message
+from hub.protocols.agui import AguiStream, RunInput, read_message
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, limits_of
@@ -70,11 +70,11 @@ class _Listener:
 
     async def open(self, run_id: str, is_whole: bool) -> ClientHandle:
         given = self._given
-        protocol = OneAgui(run_id, given.runId, given.threadId)
+        protocol = AguiStream(run_id, given.runId, given.threadId)
         client = self._client = await self._stream.open(protocol)
-        self._run_id, self._asked, protocol.is_open = run_id, protocol.asked, client.is_open
+        self._run_id, self._asked, protocol.is_open = run_id, protocol.pause, client.is_open
         if given.resume and is_whole:
-            client.write(protocol.started())
+            client.write(protocol.encode_start())
         return client
 
     async def ended(self) -> None:

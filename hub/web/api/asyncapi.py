@@ -21,7 +21,7 @@ from hub.messages import (
     StopReason,
     Subscribed,
 )
-from hub.protocols.envelope import TYPES
+from hub.protocols.envelope import ENVELOPE_TYPES
 from hub.settings import Settings
 from hub.web.api.schemas import Schema, build_schemas, schema_ref, used_components
 from hub.web.routes import API_PREFIX
@@ -75,7 +75,7 @@ PLAIN_FRAMES = {
 ENVELOPE_SCHEMA = _object(
     "Any event or notice, in one shape.",
     {
-        "type": {"enum": sorted({*TYPES.values(), "status"})},
+        "type": {"enum": sorted({*ENVELOPE_TYPES.values(), "status"})},
         "agentId": {"type": ["string", "null"]},
         "taskId": {"type": ["string", "null"]},
         "timestamp": {"type": "string", "format": "date-time"},

@@ -30,8 +30,8 @@ from hub.errors import (
 from hub.messages import Chat, Id, PageRequest, Usage
 from hub.protocols import openai_chat as mapping
 from hub.protocols.cutting import split_text
-from hub.protocols.openai_chat import Completion, OneAnswer, Refusal
-from hub.protocols.openai_shapes import ChatCompletion, Models, OpenAIError
+from hub.protocols.openai_chat import CompletionRequest, OpenAIError, OpenAIStream
+from hub.protocols.openai_shapes import ChatCompletion, OpenAIErrorBody, OpenAIModelList
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
 from hub.web.loss import watch_connection
@@ -46,8 +46,8 @@ def with_openai_errors(handler: Handler) -> Handler:
     async def wrapped(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
-        except (Refusal, HubError, AgentError, TimeoutError) as error:
-            refusal = mapping.refused(error)
+        except (OpenAIError, HubError, AgentError, TimeoutError) as error:
+            refusal = mapping.openai_error_of(error)
             return web.json_response(refusal.body, status=refusal.status)
         except ConnectionError:
             return web.Response(status=499)  # nobody hears it: the client has gone
@@ -59,7 +59,7 @@ def with_openai_errors(handler: Handler) -> Handler:
 async def get_models(request: web.Request) -> web.Response:
     """List the agents that work, as OpenAI lists models."""
     hosted = await commands.list_agents(request.app[HUB_KEY], principal_of(request), PageRequest(sys.maxsize))
-    return web.json_response(mapping.models([agent.agentId for agent in hosted.rows if agent.status == "ok"]))
+    return web.json_response(mapping.model_list([agent.agentId for agent in hosted.rows if agent.status == "ok"]))
 
 
 @with_openai_errors
@@ -70,11 +70,11 @@ async def post_completion(request: web.Request) -> web.StreamResponse:
     not in a session.
     """
     hub, principal, limits = request.app[HUB_KEY], principal_of(request), limits_of(request)
-    body = await bodies.read_fields(request, Completion.example, limits.conversation_bytes)
+    body = await bodies.read_fields(request, CompletionRequest.example, limits.conversation_bytes)
     asked = mapping.read_completion(body, request.headers)
     if asked.stream:
         refuse_http_1_0(request)
-    message, past = mapping.conversation(asked.messages)
+    message, past = mapping.split_conversation(asked.messages)
     if asked.sessionId is not None:
         key = asked.clientMsgId
         command = Chat(message=message, agentId=asked.model, sessionId=asked.sessionId, clientMsgId=key)
@@ -103,7 +103,7 @@ async def _while_heard(request: web.Request) -> AsyncIterator[None]:
             yield
 
 
-async def _whole(asked: Completion, name: str, pieces: Pieces) -> web.Response:
+async def _whole(asked: CompletionRequest, name: str, pieces: Pieces) -> web.Response:
     texts, reason = [], "end_turn"
     usage: Usage | None = None
     async for piece in pieces:
@@ -111,32 +111,32 @@ async def _whole(asked: Completion, name: str, pieces: Pieces) -> web.Response:
             texts.append(piece)
         else:
             reason, usage = piece.reason, piece.usage
-    return web.json_response(mapping.completion(asked.model, name, "".join(texts), reason, usage))
+    return web.json_response(mapping.completion_body(asked.model, name, "".join(texts), reason, usage))
 
 
-async def _stream(request: web.Request, asked: Completion, name: str, pieces: Pieces) -> web.StreamResponse:
+async def _stream(request: web.Request, asked: CompletionRequest, name: str, pieces: Pieces) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    head, reason = mapping.head(name, int(time()), asked.model), "end_turn"
+    head, reason = mapping.chunk_head(name, int(time()), asked.model), "end_turn"
     usage: Usage | None = None
     try:
         async with _while_heard(request):
             piece = await anext(pieces, None)  # what fails before it can still be told by its status
             await response.prepare(request)
-            await _say(request, response, mapping.delta(head, mapping.BEGIN))
+            await _say(request, response, mapping.delta_chunk(head, mapping.FIRST_DELTA))
             while piece is not None:
                 if not isinstance(piece, str):
                     reason, usage = piece.reason, piece.usage
                 else:
                     for text in split_text(piece, limits_of(request).out_frame_bytes // 2):
-                        await _say(request, response, mapping.delta(head, {"content": text}))
+                        await _say(request, response, mapping.delta_chunk(head, {"content": text}))
                 piece = await anext(pieces, None)
-        for fields in mapping.end(head, reason, usage, asked.wants_usage):
+        for fields in mapping.final_chunks(head, reason, usage, asked.wants_usage):
             await _say(request, response, fields)
     except (AgentError, TimeoutError) as error:
         if not response.prepared:
             raise
-        await _say(request, response, mapping.refused(error).body)
-    await _write(request, response, mapping.DONE)
+        await _say(request, response, mapping.openai_error_of(error).body)
+    await _write(request, response, mapping.STREAM_END)
     return response
 
 
@@ -155,14 +155,14 @@ async def _write(request: web.Request, response: web.StreamResponse, data: bytes
         raise ConnectionResetError("the client reads nothing") from None
 
 
-async def _in_session(request: web.Request, asked: Completion, command: Chat) -> web.StreamResponse:
+async def _in_session(request: web.Request, asked: CompletionRequest, command: Chat) -> web.StreamResponse:
     """Ask in a session: the hub has its history, all there hear the answer, and it goes on where this client goes."""
     hub, principal = request.app[HUB_KEY], principal_of(request)
     if asked.stream:
         async with EventStream(request) as stream:
 
             async def opener(run_id: str, is_whole: bool) -> ClientHandle:
-                return await stream.open(OneAnswer(asked.model, run_id, asked.wants_usage))
+                return await stream.open(OpenAIStream(asked.model, run_id, asked.wants_usage))
 
             accepted = await commands.stream_chat(hub, principal, command, opener)
             await stream.serve_run(accepted.runId)
@@ -171,9 +171,9 @@ async def _in_session(request: web.Request, asked: Completion, command: Chat) ->
     if said.error is not None:
         raise AgentError(said.error.message, said.error.code)
     if said.stopReason is None:
-        raise mapping.gone()
+        raise mapping.dropped_answer_error()
     name = f"chatcmpl-{said.runId}"
-    return web.json_response(mapping.completion(asked.model, name, said.content, said.stopReason, said.usage))
+    return web.json_response(mapping.completion_body(asked.model, name, said.content, said.stopReason, said.usage))
 
 
 OPENAI_TAG = "OpenAI"
@@ -184,14 +184,14 @@ ROUTES = (
         path="/chat/completions",
         handler=post_completion,
         tag=OPENAI_TAG,
-        responses={200: (ChatCompletion, STREAM_CONTENT)} | dict.fromkeys((422, 499, 500, 502, 504), OpenAIError),
-        body=Completion,
+        responses={200: (ChatCompletion, STREAM_CONTENT)} | dict.fromkeys((422, 499, 500, 502, 504), OpenAIErrorBody),
+        body=CompletionRequest,
         headers={
             mapping.SESSION_HEADER: Annotated[Id, msgspec.Meta(description="the sessionId of the body")],
             mapping.KEY_HEADER: Annotated[Id, msgspec.Meta(description="in a session, the message's clientMsgId")],
         },
         raises=(UnknownAgent, AgentBroken, IdReused, SessionDeleted, Busy, Draining, StorageUnavailable),
-        error_body=OpenAIError,
+        error_body=OpenAIErrorBody,
         prefixes=OPENAI_PREFIXES,
     ),
     Route(
@@ -199,8 +199,8 @@ ROUTES = (
         path="/models",
         handler=get_models,
         tag=OPENAI_TAG,
-        responses={200: Models},
-        error_body=OpenAIError,
+        responses={200: OpenAIModelList},
+        error_body=OpenAIErrorBody,
         prefixes=OPENAI_PREFIXES,
     ),
 )
