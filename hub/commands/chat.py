@@ -36,7 +36,7 @@ def _let_hear(client: ClientHandle, session: LiveSession, command: Chat, accepte
     admit(client, session.channel, accepted)
     if command.stream is False:
         is_going = session.schedule.has(accepted.runId)
-        client.hub.node.registry.say_whole(client.connection, session.channel, accepted.runId, is_going)
+        client.hub.node.registry.deliver_whole(client.connection, session.channel, accepted.runId, is_going)
 
 
 def _target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:

@@ -11,7 +11,7 @@ from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.delivery.catchup import CatchUp
 from hub.delivery.connection import Connection
-from hub.delivery.transport import Transport, watch
+from hub.delivery.transport import Transport, install_flow_control
 from hub.ids import Key
 from hub.messages import Command, Notice
 from hub.protocols import WireProtocol
@@ -45,7 +45,7 @@ class ClientHandle:
     @property
     def is_closed(self) -> bool:
         """Whether nothing is delivered to it any more."""
-        return self.connection.closed
+        return self.connection.is_closed
 
     def read(self, data: bytes) -> Command:
         """Return the command of a frame; raises BadFrame or a kind of it."""
@@ -53,11 +53,11 @@ class ClientHandle:
 
     def note_sign(self) -> None:
         """Note that the peer sent something: it is not silent."""
-        self.connection.heard, self.connection.pinged = asyncio.get_running_loop().time(), None
+        self.connection.receive_time, self.connection.ping_time = asyncio.get_running_loop().time(), None
 
     def note_deafness(self) -> None:
         """Note that nothing is read of the peer until note_sign(): it is not silent."""
-        self.connection.heard, self.connection.pinged = inf, None
+        self.connection.receive_time, self.connection.ping_time = inf, None
 
     def answer(self, notice: Notice) -> None:
         """Write the answer to a command of this client; never waits."""
@@ -73,7 +73,7 @@ class ClientHandle:
 
     async def readable(self) -> None:
         """Wait until the peer has read enough to be listened to again, or has gone."""
-        await self.connection.readable()
+        await self.connection.wait_until_drained()
 
     async def finished(self, run_id: str) -> None:
         """Wait until a run of a session that it hears has ended, or the hub leaves the run to its next start."""
@@ -84,11 +84,11 @@ class ClientHandle:
 
     async def silenced(self) -> None:
         """Wait until it has gone, or hears no session any more."""
-        await self.connection.silenced()
+        await self.connection.wait_until_unsubscribed()
 
     async def caught_up(self) -> None:
         """Wait until all that it hears is written, or it is closed."""
-        await self.connection.catchup.finished()
+        await self.connection.catchup.wait_until_finished()
 
     def is_open(self, interrupt_id: str) -> bool:
         """Return whether a question of a session that it hears waits for an answer."""
@@ -97,7 +97,7 @@ class ClientHandle:
 
     def leave(self) -> None:
         """Deliver nothing from now on; the socket stays open for a farewell."""
-        self.connection.leave()
+        self.connection.stop_delivery()
 
     def abort(self) -> None:
         """Free the socket at once."""
@@ -108,12 +108,12 @@ class ClientHandle:
 
         First out of the registry, so that nothing new reaches it; then the socket; then what takes time.
         """
-        self.hub.node.registry.leave(self.connection)
+        self.hub.node.registry.remove(self.connection)
         await farewell()
         # A peer that does not read would hold a closing transport for ever: it has this long to take the rest.
         asyncio.get_running_loop().call_later(self.hub.limits.close_seconds, self.connection.transport.abort)
         await self.connection.catchup.stop()
-        self.connection.part()
+        self.connection.break_references()
 
 
 # Called by a use case to open the client that hears its answer, for a response over HTTP begins only when there is one.
@@ -131,7 +131,7 @@ def attach(
     *,
     agent: str = "main",
     session: str | None = None,
-    whole: bool = False,
+    whole_messages: bool = False,
 ) -> ClientHandle:
     """Register a client of *protocol*, whose bytes go to *transport*, or past it, from now on.
 
@@ -141,13 +141,13 @@ def attach(
     if transport is None:
         raise ConnectionResetError("the client has gone")
     node = hub.node
-    wire = Transport(wire=transport, ping=ping, high_water=hub.limits.high_water_bytes)
+    wire = Transport(asyncio_transport=transport, ping=ping, high_water=hub.limits.high_water_bytes)
     catchup = CatchUp(
         store=node.log.events,
         pages=node.pages,
         limits=hub.limits,
-        settle=node.registry.settle,
-        reset_messages=node.reset_messages,
+        activate=node.registry.activate,
+        load_reset_messages=node.reset_messages,
     )
     connection = Connection(
         id=node.seams.new_secret(8),
@@ -155,9 +155,9 @@ def attach(
         protocol=protocol,
         transport=wire,
         catchup=catchup,
-        whole=whole,
-        heard=asyncio.get_running_loop().time(),
+        whole_messages=whole_messages,
+        receive_time=asyncio.get_running_loop().time(),
     )
-    watch(wire, direct=node.direct_writes)
+    install_flow_control(wire, direct_writes=node.direct_writes)
     node.registry.connections.add(connection)
     return ClientHandle(hub=hub, principal=principal, connection=connection, agent=agent, session=session)

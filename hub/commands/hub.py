@@ -66,7 +66,7 @@ class Hub:
     def leave_all(self) -> None:
         """Deliver nothing to any client from now on."""
         for connection in self.node.registry.connections:
-            connection.leave()
+            connection.stop_delivery()
 
     async def close(self) -> None:
         """Close what start() opened; clients are closed before."""

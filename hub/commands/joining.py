@@ -21,7 +21,7 @@ def room_for(client: ClientHandle, key: Key) -> Iterator[None]:
 
     Commands for other sessions are carried out beside this one, and would take it.
     """
-    client.hub.node.registry.check_room(client.connection, key, client.joining)
+    client.hub.node.registry.check_limit(client.connection, key, client.joining)
     client.joining |= {key}
     try:
         yield
@@ -37,9 +37,9 @@ def admit(client: ClientHandle, channel: Channel, accepted: Accepted, before: in
     channel.refuse_if_deleted()
     client.answer(accepted)
     sub = client.connection.subscriptions.get(channel.key)
-    if sub is None or sub.runs is not None:
-        cursor = min(accepted.seq - before, channel.join_point())
-        client.hub.node.registry.subscribe(client.connection, channel, cursor, asked=False)
+    if sub is None or sub.run_ids is not None:
+        cursor = min(accepted.seq - before, channel.find_join_cursor())
+        client.hub.node.registry.subscribe(client.connection, channel, cursor, is_client_cursor=False)
 
 
 def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] | None) -> AnswerBuilder:
@@ -73,13 +73,13 @@ async def join(
         messages = await node.reset_messages(session.key)
     # No await from here on: the cursor is checked, answered and placed against the same head.
     channel.refuse_if_deleted()
-    node.registry.check_room(client.connection, channel.key, client.joining)
+    node.registry.check_limit(client.connection, channel.key, client.joining)
     reason = misfit(channel, after, epoch)
     if answer is not None:
         client.answer(answer(session))
     if reason is not None:
-        client.connection.reset(channel, reason, messages)
-        after = channel.join_point()
+        client.connection.send_reset(channel, reason, messages)
+        after = channel.find_join_cursor()
     node.registry.subscribe(client.connection, channel, after)
 
 

@@ -24,7 +24,7 @@ async def hello(hub: Hub, principal: Principal, command: Hello, client: ClientHa
     protocol = client.connection.protocol
     if client.protocol == "plain":
         protocol = open_protocol("hubbub.v1", hub.limits)
-    hub.node.registry.speak(client.connection, protocol, lambda: client.answer(_welcome(client, command.ref)))
+    hub.node.registry.switch_protocol(client.connection, protocol, lambda: client.answer(_welcome(client, command.ref)))
 
 
 def _welcome(client: ClientHandle, ref: str | int | None) -> Welcome:
@@ -51,7 +51,7 @@ async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: 
     """Let a client hear a session from its cursor on, or an agent's group; it is answered first."""
     if command.agentId is not None:
         hub.node.agents.get(command.agentId)
-        hub.node.registry.listen(client.connection, hub.group(principal, command.agentId))
+        hub.node.registry.join_group(client.connection, hub.group(principal, command.agentId))
         client.answer(Subscribed(agentId=command.agentId, ref=command.ref))
     elif command.sessionId is not None:
         await _subscribe(hub, hub.key(principal, command.sessionId), command, client)
@@ -83,7 +83,7 @@ async def listen(
 async def unsubscribe(hub: Hub, principal: Principal, command: Unsubscribe, client: ClientHandle) -> None:
     """Let a client hear a session, or an agent's group, no more."""
     if command.agentId is not None:
-        hub.node.registry.unlisten(client.connection, hub.group(principal, command.agentId))
+        hub.node.registry.leave_group(client.connection, hub.group(principal, command.agentId))
     elif command.sessionId is not None:
         leave(hub, principal, command.sessionId, client)
     else:
@@ -96,7 +96,7 @@ def leave(hub: Hub, principal: Principal, session_id: str, client: ClientHandle)
     """End a client's subscription to a session, where it has one."""
     sub = client.connection.subscriptions.get(hub.key(principal, session_id))
     if sub is not None:
-        hub.node.registry.drop(sub)
+        hub.node.registry.unsubscribe(sub)
 
 
 async def typing(hub: Hub, principal: Principal, command: Typing, client: ClientHandle) -> None:
@@ -104,4 +104,4 @@ async def typing(hub: Hub, principal: Principal, command: Typing, client: Client
     sub = client.connection.subscriptions.get(hub.key(principal, command.sessionId))
     if sub is not None:
         notice = partial(TypingNotice, sessionId=command.sessionId, author=principal.author)
-        hub.node.fanout.tell(sub.channel, notice, but=client.connection)
+        hub.node.fanout.send_notice(sub.channel, notice, excluded_connection=client.connection)

@@ -44,8 +44,8 @@ async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
     return NodeFigures(
         connections=len(connections),
         subscriptions=subscriptions,
-        written=counters.sent_bytes + sum(connection.transport.written for connection in connections),
-        catch_ups=counters.catch_ups + sum(connection.catchup.count for connection in connections),
+        written=counters.sent_bytes + sum(connection.transport.written_bytes for connection in connections),
+        catch_ups=counters.catch_ups + sum(connection.catchup.task_count for connection in connections),
         aborted=counters.aborted_connections,
         sessions=len(sessions),
         running=sum(len(session.runs) for session in sessions),

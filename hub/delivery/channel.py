@@ -1,4 +1,4 @@
-"""The records of delivery: a session as its listeners see it, and a connection's cursor on it."""
+"""The records of delivery: a session's channel, and the subscriptions to it."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
@@ -13,134 +13,155 @@ from hub.protocols import WireProtocol
 if TYPE_CHECKING:
     from hub.delivery.connection import Connection
 
-Index = TypeVar("Index")
+IndexKey = TypeVar("IndexKey")
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Subscription:
-    """A connection's cursor on one session's log.
+    """A connection's cursor on the log of one session.
 
-    While it is live its position is the channel's head, and *cursor* means nothing. *runs* limits it to those runs
-    (a listener of an agent's group); None is everything. Events of *heard* runs up to *heard_upto* are skipped: an
-    earlier subscription of a group delivered them. A subscription that wants whole messages (*whole*, or the runs in
-    *whole_runs*) is never live: it is always read from the log, which has the text. *read* says that it has had a page
-    since it fell behind.
+    A subscription is in one of three states:
+
+    * live: each event is delivered as soon as it is in the log. The position is the channel's head; *cursor* is unused.
+    * paged: at the head, with whole messages. Each new event starts a read from the log, which has the text.
+    * behind: the connection's catch-up task reads events after *cursor* from the log.
+
+    *run_ids* limits the subscription to those runs; None means all events. Subscriptions of an agent's group have it.
+    *whole_messages* asks for whole messages in all runs, *whole_run_ids* in these runs only; both exclude `live`.
+    Events of *delivered_run_ids* up to *delivered_seq* are skipped: a group's subscription has delivered them.
+    *has_page* is True once a page was sent since the subscription fell behind.
+    *has_caught_up* is True once a paged subscription has met the head.
     """
 
     connection: "Connection"
     channel: "Channel"
     cursor: int
-    runs: set[str] | None = None
-    whole: bool = False
-    whole_runs: frozenset[str] = frozenset()
-    heard: frozenset[str] = frozenset()
-    heard_upto: int = 0
-    live: bool = False
-    read: bool = False
-    greeted: bool = False
-    closed: bool = False
+    run_ids: set[str] | None = None
+    whole_messages: bool = False
+    whole_run_ids: frozenset[str] = frozenset()
+    delivered_run_ids: frozenset[str] = frozenset()
+    delivered_seq: int = 0
+    is_live: bool = False
+    has_page: bool = False
+    has_caught_up: bool = False
+    is_closed: bool = False
 
-    def wants_whole(self, run_id: str | None) -> bool:
-        return self.whole or run_id in self.whole_runs
+    def is_whole_run(self, run_id: str | None) -> bool:
+        """Return True if the run's text is delivered as whole messages."""
+        return self.whole_messages or run_id in self.whole_run_ids
 
-    def hears_all(self) -> bool:
-        """Return whether it hears every event as the log has it: what it reads, others read too."""
-        return self.runs is None and not self.heard and not self.whole and not self.whole_runs
+    def has_all_events(self) -> bool:
+        """Return True if every event is delivered as it is in the log: then pages can be shared with other clients."""
+        return (
+            self.run_ids is None and not self.delivered_run_ids and not self.whole_messages and not self.whole_run_ids
+        )
 
-    def skips(self, event: Event) -> bool:
-        if self.runs is not None:
-            return event.runId not in self.runs
-        return event.runId in self.heard and event.seq <= self.heard_upto
+    def is_filtered(self, event: Event) -> bool:
+        """Return True if the event is not delivered to this subscription."""
+        if self.run_ids is not None:
+            return event.runId not in self.run_ids
+        return event.runId in self.delivered_run_ids and event.seq <= self.delivered_seq
 
 
-# For each live subscription: the socket's file descriptor for direct writes, or -1 to go through the transport (in
-# by_run always).
+# For each live subscription: the socket's file descriptor for direct writes, or -1 to go through the transport.
 Descriptors = dict[Subscription, int]
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Channel:
-    """One session as its listeners see it: where it stands, which runs are going on, who listens.
+    """The delivery state of one session: its head, its active runs and its subscriptions.
 
-    *head* is the last seq handed to deliver; *active* holds the seq of each going run's `run_started`. A subscription
-    is in *live* (or, where it hears some runs only, in *by_run*), in *paged* (read from the log, at its head), or on
-    its way there in its connection's catch-up. *deleted* says that all were told so, and that nobody may join any more.
-    *id* is the session's, as clients know it. While nothing was kept in it the session does not exist: there is no
-    *epoch*.
+    *id* is the session's id as clients know it, *key* adds the tenant. *epoch* is None until the session's first event.
+    *head* is the seq of the last delivered event; *floor* is the retention floor: events up to it were deleted.
+    *active_runs* maps each run that has not ended to the seq of its `run_started`.
+    After *is_deleted* is set nobody can subscribe.
+
+    Three indexes find the subscriptions at the head: *live_descriptors* by protocol, *run_descriptors* by run for
+    those that are limited to runs (always -1), and *paged_subscriptions*. All others are in the catch-up of their
+    connection.
     """
 
     key: Key
     epoch: str | None = None
     head: int = 0
     floor: int = 0
-    deleted: bool = False
-    active: dict[str, int] = attrs.Factory(dict)
+    is_deleted: bool = False
+    active_runs: dict[str, int] = attrs.Factory(dict)
     subscriptions: set[Subscription] = attrs.Factory(set)
-    live: dict[WireProtocol, Descriptors] = attrs.Factory(dict)
-    by_run: dict[str, Descriptors] = attrs.Factory(dict)
-    paged: set[Subscription] = attrs.Factory(set)
+    live_descriptors: dict[WireProtocol, Descriptors] = attrs.Factory(dict)
+    run_descriptors: dict[str, Descriptors] = attrs.Factory(dict)
+    paged_subscriptions: set[Subscription] = attrs.Factory(set)
     id: str = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.id = id_of(self.key)
 
-    def join_point(self) -> int:
-        """Return the cursor of one who comes without: the head, or just before the oldest run that is going on."""
-        return min(self.active.values()) - 1 if self.active else self.head
+    def find_join_cursor(self) -> int:
+        """Return the cursor for a client without one: just before the oldest active run, or the head."""
+        return min(self.active_runs.values()) - 1 if self.active_runs else self.head
 
     def refuse_if_deleted(self) -> None:
-        if self.deleted:
+        """Raise SessionDeleted if the session was deleted."""
+        if self.is_deleted:
             raise SessionDeleted(self.id)
 
-    def members(self) -> list[Author]:
-        return [sub.connection.principal for sub in self.subscriptions if sub.runs is None]
+    def list_members(self) -> list[Author]:
+        """Return the principals that subscribe to the session itself, one entry for each connection."""
+        return [sub.connection.principal for sub in self.subscriptions if sub.run_ids is None]
 
-    def place(self, sub: Subscription) -> None:
-        """Put a subscription that has met the head where deliveries find it."""
-        if sub.whole or sub.whole_runs:
-            self.paged.add(sub)
+    def activate(self, sub: Subscription) -> None:
+        """Add a subscription at the head to the indexes: it gets the next event."""
+        if sub.whole_messages or sub.whole_run_ids:
+            self.paged_subscriptions.add(sub)
             return
-        sub.live = True
-        if sub.runs is None:
-            self.live.setdefault(sub.connection.protocol, {})[sub] = sub.connection.transport.way
+        sub.is_live = True
+        if sub.run_ids is None:
+            descriptors = self.live_descriptors.setdefault(sub.connection.protocol, {})
+            descriptors[sub] = sub.connection.transport.write_descriptor
         else:
-            for run_id in sub.runs:
-                self.by_run.setdefault(run_id, {})[sub] = -1
+            for run_id in sub.run_ids:
+                self.run_descriptors.setdefault(run_id, {})[sub] = -1
 
-    def unplace(self, sub: Subscription) -> None:
-        """Let nothing that is delivered reach a subscription."""
-        sub.live = False
-        self.paged.discard(sub)
-        _take_out(self.live, (sub.connection.protocol,), sub)
-        _take_out(self.by_run, sub.runs or (), sub)
+    def deactivate(self, sub: Subscription) -> None:
+        """Remove a subscription from the indexes: it gets no event until it is activated again."""
+        sub.is_live = False
+        self.paged_subscriptions.discard(sub)
+        _remove_from_indexes(self.live_descriptors, (sub.connection.protocol,), sub)
+        _remove_from_indexes(self.run_descriptors, sub.run_ids or (), sub)
 
-    def reroute(self, sub: Subscription) -> None:
-        """Reach a subscription by the way that its connection has now."""
-        if sub.live and sub.runs is None:
-            self.live[sub.connection.protocol][sub] = sub.connection.transport.way
+    def update_descriptor(self, sub: Subscription) -> None:
+        """Copy the write descriptor of the subscription's transport into the index."""
+        if sub.is_live and sub.run_ids is None:
+            self.live_descriptors[sub.connection.protocol][sub] = sub.connection.transport.write_descriptor
 
     def check(self) -> None:
-        """Raise AssertionError where the indexes do not fit together; for tests, between any two steps of the loop."""
-        assert all(self.live.values()) and all(self.by_run.values()), "an index is empty and still there"
-        assert self.floor <= self.head and all(0 < seq <= self.head for seq in self.active.values())
+        """Raise AssertionError if the indexes contradict each other. Tests call it between any two loop steps."""
+        indexes = (*self.live_descriptors.values(), *self.run_descriptors.values())
+        assert all(indexes), "an empty index was not removed"
+        assert self.floor <= self.head and all(0 < seq <= self.head for seq in self.active_runs.values())
         for sub in self.subscriptions:
-            connection = sub.connection
-            assert not sub.closed and sub.channel is self and connection.subscriptions[self.key] is sub
-            in_live = [protocol for protocol, there in self.live.items() if sub in there]
-            in_runs = {run_id for run_id, there in self.by_run.items() if sub in there}
-            is_behind, is_paged = sub in connection.catchup.behind, sub in self.paged
-            assert sub.live == bool(in_live or in_runs), "live says where it is"
-            assert connection.closed or sub.live + is_paged + is_behind == 1, "it is in one place"
-            assert in_live in ([], [connection.protocol]) and not (in_live and in_runs)
-            assert not in_live or self.live[connection.protocol][sub] == connection.transport.way
-            assert not in_runs or in_runs == sub.runs
-            assert sub.runs is None or sub.runs, "one who hears some runs hears one at least"
-        strangers = {*self.paged, *(sub for there in (*self.live.values(), *self.by_run.values()) for sub in there)}
-        assert strangers <= self.subscriptions, "who left is in no index"
+            self._check_subscription(sub)
+        indexed_subscriptions = {*self.paged_subscriptions, *(sub for descriptors in indexes for sub in descriptors)}
+        assert indexed_subscriptions <= self.subscriptions, "a closed subscription is still in an index"
+
+    def _check_subscription(self, sub: Subscription) -> None:
+        connection = sub.connection
+        assert not sub.is_closed and sub.channel is self and connection.subscriptions[self.key] is sub
+        protocols = [protocol for protocol, descriptors in self.live_descriptors.items() if sub in descriptors]
+        run_ids = {run_id for run_id, descriptors in self.run_descriptors.items() if sub in descriptors}
+        is_behind, is_paged = sub in connection.catchup.lagging, sub in self.paged_subscriptions
+        assert sub.is_live == bool(protocols or run_ids), "is_live contradicts the indexes"
+        states = sub.is_live + is_paged + is_behind
+        assert connection.is_closed or states == 1, f"a subscription must have one state, not {states}"
+        assert protocols in ([], [connection.protocol]) and not (protocols and run_ids)
+        if protocols:
+            assert self.live_descriptors[connection.protocol][sub] == connection.transport.write_descriptor
+        assert not run_ids or run_ids == sub.run_ids
+        assert sub.run_ids is None or sub.run_ids, "a subscription that is limited to runs has no run"
 
 
-def _take_out(indexes: dict[Index, Descriptors], names: Iterable[Index], sub: Subscription) -> None:
-    for name in names:
-        there = indexes.get(name, {})
-        if there.pop(sub, None) is not None and not there:
-            del indexes[name]
+def _remove_from_indexes(indexes: dict[IndexKey, Descriptors], keys: Iterable[IndexKey], sub: Subscription) -> None:
+    for key in keys:
+        descriptors = indexes.get(key, {})
+        if descriptors.pop(sub, None) is not None and not descriptors:
+            del indexes[key]

@@ -1,4 +1,4 @@
-"""The delivery of what the log kept, and of notices, to everyone who listens."""
+"""Fan-out: deliver new events and notices to the subscriptions of a session."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,110 +7,120 @@ import attrs
 from hub.delivery.channel import Channel, Descriptors, Subscription
 from hub.delivery.connection import Connection
 from hub.delivery.registry import Registry
-from hub.delivery.transport import write_all
+from hub.delivery.transport import write_directly
 from hub.messages import Chunk, Event, Notice, RunFinished, RunStarted
 from hub.protocols import WireProtocol
 
 
 @attrs.define(eq=False, repr=False)
 class Fanout:
-    """Encodes once for each protocol, and gives the same bytes to every live subscription; never awaits."""
+    """Encodes each event once for each protocol, and writes the same bytes to every subscription. Never awaits."""
 
     registry: Registry
 
     def deliver(self, channel: Channel, events: Sequence[Event]) -> None:
-        """Hand events that the log just kept, in order, to everyone who is live."""
-        before, last, is_alone = channel.head, events[-1], len(events) == 1
-        # A chunk that comes alone is by far the most usual.
-        ends = () if is_alone and type(last.body) is Chunk else self._begin(channel, events)
-        channel.head = last.seq
-        if not before:  # the session exists now
-            channel.epoch = last.epoch
-        self.registry.counters.events += last.seq - before
-        for protocol, descriptors in tuple(channel.live.items()):
-            data = protocol.event(last) if is_alone else protocol.events(events)
-            if data:
-                self._write(descriptors, data, before)
-        if channel.by_run:
-            self._write_by_run(channel, events, before)
-        if channel.paged:
-            self._wake_paged(channel, events)
-        for end in ends:
-            self._end(channel, end)
+        """Deliver the events of one commit, in log order, and move the channel's head to the last one.
 
-    def _begin(self, channel: Channel, events: Sequence[Event]) -> Sequence[Event]:
-        """Note the runs that start; return the ends of those that end."""
-        ends = []
+        Live subscriptions get the bytes at once. A subscription whose transport is above the high-water mark falls
+        behind. Paged ones start to read the log. The events must directly follow the head.
+        """
+        previous_head, last, is_single = channel.head, events[-1], len(events) == 1
+        # By far the most frequent case is a single chunk: it starts and ends no run.
+        run_ends = () if is_single and type(last.body) is Chunk else self._register_starts(channel, events)
+        channel.head = last.seq
+        if not previous_head:  # the first event of the session: it has an epoch now
+            channel.epoch = last.epoch
+        self.registry.counters.events += last.seq - previous_head
+        for protocol, descriptors in tuple(channel.live_descriptors.items()):
+            data = protocol.event(last) if is_single else protocol.events(events)
+            if data:
+                self._write(descriptors, data, previous_head)
+        if channel.run_descriptors:
+            self._write_by_run(channel, events, previous_head)
+        if channel.paged_subscriptions:
+            self._wake_paged(channel, events)
+        for event in run_ends:
+            self._register_end(channel, event)
+
+    def _register_starts(self, channel: Channel, events: Sequence[Event]) -> Sequence[Event]:
+        """Register the runs that start, and return the `run_finished` events."""
+        run_ends = []
         for event in events:
             kind = type(event.body)
             if kind is RunStarted:
-                channel.active[event.runId or ""] = event.seq
+                channel.active_runs[event.runId or ""] = event.seq
                 self.registry.counters.run_starts[event.agentId or ""] += 1
-                self.registry.gather(channel, event)
+                self.registry.subscribe_group(channel, event)
             elif kind is RunFinished:
-                ends.append(event)
-        return ends
+                run_ends.append(event)
+        return run_ends
 
-    def _end(self, channel: Channel, end: Event) -> None:
-        assert isinstance(end.body, RunFinished)
-        run_id = end.runId or ""
-        channel.active.pop(run_id, None)
-        self.registry.counters.run_ends[end.agentId or "", end.body.stopReason] += 1
-        self.registry.release(channel, run_id)
+    def _register_end(self, channel: Channel, event: Event) -> None:
+        assert isinstance(event.body, RunFinished)
+        run_id = event.runId or ""
+        channel.active_runs.pop(run_id, None)
+        self.registry.counters.run_ends[event.agentId or "", event.body.stopReason] += 1
+        self.registry.unsubscribe_group(channel, run_id)
 
-    def _write(self, descriptors: Descriptors, data: bytes, before: int) -> None:
-        """Write to each socket at once; where that does not take it all, its transport keeps the rest."""
-        late, counters = write_all(descriptors, data), self.registry.counters
-        counters.sent_bytes += len(data) * (len(descriptors) - len(late))
-        for sub, sent in late:
-            if sent < 0:
-                sub.connection.lose()
+    def _write(self, descriptors: Descriptors, data: bytes, previous_head: int) -> None:
+        """Write to each socket directly; where the socket takes only a part, the transport buffers the rest."""
+        incomplete_writes, counters = write_directly(descriptors, data), self.registry.counters
+        counters.sent_bytes += len(data) * (len(descriptors) - len(incomplete_writes))
+        for sub, sent_bytes in incomplete_writes:
+            if sent_bytes < 0:
+                sub.connection.abort()
             else:
-                counters.sent_bytes += sent
-                self._queue(sub, data[sent:], before)
+                counters.sent_bytes += sent_bytes
+                self._write_buffered(sub, data[sent_bytes:], previous_head)
 
-    def _queue(self, sub: Subscription, data: bytes, before: int) -> None:
-        """Give it to the transport, unless that holds much already."""
-        if sub.connection.transport.is_full():
-            sub.channel.unplace(sub)
-            sub.connection.catchup.fall_behind(sub, before)
+    def _write_buffered(self, sub: Subscription, data: bytes, previous_head: int) -> None:
+        """Write through the transport; if it is above the high-water mark, let the subscription fall behind."""
+        if sub.connection.transport.is_above_high_water():
+            sub.channel.deactivate(sub)
+            sub.connection.catchup.read_from(sub, previous_head)
         else:
             sub.connection.write(data)
 
-    def _write_by_run(self, channel: Channel, events: Sequence[Event], before: int) -> None:
-        """Write to those who hear some runs only: each once, in the order of the log, encoded once per choice."""
-        runs = {event.runId for event in events if event.runId in channel.by_run}
-        encoded: dict[tuple[WireProtocol, frozenset[str | None]], bytes] = {}
-        for sub in set().union(*(channel.by_run[run_id] for run_id in runs if run_id)):
-            choice = (sub.connection.protocol, frozenset(runs & (sub.runs or set())))
-            if choice not in encoded:
-                encoded[choice] = choice[0].events([event for event in events if event.runId in choice[1]])
-            if encoded[choice]:
-                self._queue(sub, encoded[choice], before)
+    def _write_by_run(self, channel: Channel, events: Sequence[Event], previous_head: int) -> None:
+        """Write to the subscriptions that are limited to runs. Each set of runs is encoded once for each protocol."""
+        run_ids = {event.runId for event in events if event.runId in channel.run_descriptors}
+        frames: dict[tuple[WireProtocol, frozenset[str | None]], bytes] = {}
+        for sub in set().union(*(channel.run_descriptors[run_id] for run_id in run_ids if run_id)):
+            protocol, wanted_run_ids = sub.connection.protocol, frozenset(run_ids & (sub.run_ids or set()))
+            choice = (protocol, wanted_run_ids)
+            if choice not in frames:
+                frames[choice] = protocol.events([event for event in events if event.runId in wanted_run_ids])
+            if frames[choice]:
+                self._write_buffered(sub, frames[choice], previous_head)
 
     def _wake_paged(self, channel: Channel, events: Sequence[Event]) -> None:
-        for sub in list(channel.paged):
-            if any(_matters(sub, event) for event in events):
-                channel.paged.discard(sub)
-                sub.connection.catchup.wake(sub)
+        for sub in list(channel.paged_subscriptions):
+            if any(_is_deliverable(sub, event) for event in events):
+                channel.paged_subscriptions.discard(sub)
+                sub.connection.catchup.schedule(sub)
 
-    def tell(self, channel: Channel, make: Callable[[], Notice], but: Connection | None = None) -> None:
-        """Say what is not logged to everyone in the session who keeps up; the others miss it.
+    def send_notice(
+        self, channel: Channel, make_notice: Callable[[], Notice], excluded_connection: Connection | None = None
+    ) -> None:
+        """Send a notice, which is not logged, to the subscriptions at the head; others never get it.
 
-        *make* is called where anyone would hear it.
+        *make_notice* is called only if there is a receiver. A transport above the high-water mark is left out.
         """
-        listeners = [sub for protocol, subs in channel.live.items() if protocol.notices for sub in subs]
-        listeners += [sub for sub in channel.paged if sub.runs is None and sub.connection.protocol.notices]
-        if not listeners:
+        receivers = [sub for protocol, subs in channel.live_descriptors.items() if protocol.notices for sub in subs]
+        receivers += [
+            sub for sub in channel.paged_subscriptions if sub.run_ids is None and sub.connection.protocol.notices
+        ]
+        if not receivers:
             return
-        notice, encoded = make(), dict[WireProtocol, bytes]()
-        for sub in listeners:
-            protocol = sub.connection.protocol
-            if protocol not in encoded:
-                encoded[protocol] = protocol.notice(notice)
-            if sub.connection is not but and not sub.connection.transport.is_full():
-                sub.connection.write(encoded[protocol])
+        notice, frames = make_notice(), dict[WireProtocol, bytes]()
+        for sub in receivers:
+            connection, protocol = sub.connection, sub.connection.protocol
+            if protocol not in frames:
+                frames[protocol] = protocol.notice(notice)
+            if connection is not excluded_connection and not connection.transport.is_above_high_water():
+                connection.write(frames[protocol])
 
 
-def _matters(sub: Subscription, event: Event) -> bool:
-    return not sub.skips(event) and not (isinstance(event.body, Chunk) and sub.wants_whole(event.runId))
+def _is_deliverable(sub: Subscription, event: Event) -> bool:
+    """Return True if a paged subscription gets a frame for the event: a chunk of a whole message makes none."""
+    return not sub.is_filtered(event) and not (isinstance(event.body, Chunk) and sub.is_whole_run(event.runId))

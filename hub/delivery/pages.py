@@ -1,8 +1,9 @@
-"""What clients catch up with: pages of the log, read once and encoded once for all who need them."""
+"""A cache of log pages for catch-up: each page is read once, and encoded once for each protocol."""
 
 import asyncio
 from collections.abc import Sequence
 from sys import getsizeof
+from typing import NamedTuple
 
 import attrs
 import orjson
@@ -14,143 +15,154 @@ from hub.messages import Chunk, Event
 from hub.protocols import WireProtocol
 from hub.storage.log import EventStore
 
-# A JSON value in memory takes so many times the bytes of its text: measured for tool arguments and state snapshots.
-JSON_WEIGHT = 4
-EVENT_BYTES = 500  # of an event beside its text; tracemalloc says 450 for a page of the SQLite log
+# The size of a JSON value in memory, as a multiple of its text: measured for tool arguments and state snapshots.
+JSON_MEMORY_FACTOR = 4
+EVENT_BYTES = 500  # the memory of an event without its text; tracemalloc reports 450 for a page of the SQLite log
 
-PageKey = tuple[Key, str | None, int]  # the key of a session, its epoch, and the seq after which a page starts
+
+class PageKey(NamedTuple):
+    """The start of a page: it holds the events after *cursor* in one epoch of a session."""
+
+    session: Key
+    epoch: str | None
+    cursor: int
 
 
 @attrs.define(eq=False, kw_only=True)
 class LogPage:
-    """Neighbours in a session's log: the first of those that came after its place when the log had *upto*.
+    """Consecutive events of a session, the first ones after the key's cursor.
 
-    The log is only ever added to, so a page stays true. *encoded* is all of it as a protocol says it.
+    *head* was the session's head at the time of the read. *frames* has the encoding of all events for each protocol.
+    *size* is an estimate of the memory that the page takes, in bytes.
+
+    A page never becomes invalid: the log is append-only.
     """
 
-    place: PageKey
-    upto: int
+    key: PageKey
+    head: int
     events: Sequence[Event]
-    encoded: dict[WireProtocol, bytes] = attrs.Factory(dict)
+    frames: dict[WireProtocol, bytes] = attrs.Factory(dict)
     size: int = 0
 
-    def sound(self) -> bool:
-        """Say whether it follows its place without a gap; where retention went past the place it does not."""
-        _, epoch, after = self.place
-        return bool(self.events) and (self.events[0].epoch, self.events[0].seq) == (epoch, after + 1)
+    def is_contiguous(self) -> bool:
+        """Return True if the first event directly follows the cursor; False after retention deleted that event."""
+        _, epoch, cursor = self.key
+        return bool(self.events) and (self.events[0].epoch, self.events[0].seq) == (epoch, cursor + 1)
 
-    def halfway(self, upto: int) -> bool:
-        after, last = self.place[2], self.events[-1].seq
-        return 2 * (last - after) >= upto - after
+    def has_half(self, head: int) -> bool:
+        """Return True if the page has at least half of the events between its cursor and *head*."""
+        return 2 * (self.events[-1].seq - self.key.cursor) >= head - self.key.cursor
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class PageCache:
-    """Stands between those who catch up and the log: one read for all who are at the same place.
+    """Reads pages for all clients. Concurrent reads of one page share a single query (single flight).
 
-    What was read lately is kept, *kept_page_bytes* of it at most; the least recently used goes. A page is never past
-    the head of one who asks: the head of a session does not go back while its epoch stays.
+    Pages are cached up to `kept_page_bytes` in total, and evicted least recently used first. *size* is their total.
+    A cached page never exceeds the head of its reader: a head does not move back within an epoch.
     """
 
     store: EventStore
     limits: Limits
     size: int = 0
-    _kept: dict[PageKey, LogPage] = attrs.Factory(dict)
+    _pages: dict[PageKey, LogPage] = attrs.Factory(dict)
     _reads: dict[PageKey, asyncio.Task[LogPage]] = attrs.Factory(dict)
 
-    async def read(self, key: Key, epoch: str | None, after: int, upto: int, rows: int | None = None) -> LogPage:
-        """Return what follows *after*, where the session's head is *upto*; see EventStore.read for *rows*.
+    async def read(
+        self, session: Key, epoch: str | None, cursor: int, head: int, max_rows: int | None = None
+    ) -> LogPage:
+        """Return a page of the events after *cursor*; see EventStore.read() for *max_rows*.
 
-        The page may end before *upto*; as with the log's own, it has an event where there is one.
+        *head* is the session's head. The page may end before it, but has at least one event if the log has one.
+        Raises what EventStore.read() raises.
         """
-        place = (key, epoch, after)
-        page = self._kept.get(place)
-        # A page that was read at the head is short. Who lacks more takes it where it is half of the way, and so goes
-        # through few even of many such pages; otherwise they are read anew, as one.
-        if page is not None and (page.halfway(upto) or 2 * page.size > self.limits.page_bytes):
-            self._kept[place] = self._kept.pop(place)
-            await asyncio.sleep(0)  # many pages in a row, none of them waited for, must not hold the loop
+        key = PageKey(session, epoch, cursor)
+        page = self._pages.get(key)
+        # A page that was read near the head is short. It is used only if it has half of the missing events, or is
+        # large: otherwise a client far behind would go through many short pages, instead of one new read.
+        if page is not None and (page.has_half(head) or 2 * page.size > self.limits.page_bytes):
+            self._pages[key] = self._pages.pop(key)
+            await asyncio.sleep(0)  # a series of cached pages must not block the loop
             return page
-        if place not in self._reads:
-            self._reads[place] = asyncio.create_task(self._read(place, upto, rows))
-        return await asyncio.shield(self._reads[place])  # one who is cancelled does not take the others' page away
+        if key not in self._reads:
+            self._reads[key] = asyncio.create_task(self._read(key, head, max_rows))
+        return await asyncio.shield(self._reads[key])  # cancelling one reader must not cancel the others
 
-    async def _read(self, place: PageKey, upto: int, rows: int | None) -> LogPage:
-        key, _, after = place
+    async def _read(self, key: PageKey, head: int, max_rows: int | None) -> LogPage:
         try:
-            page = LogPage(place=place, upto=upto, events=await self.store.read(key, after, upto, rows))
+            page = LogPage(key=key, head=head, events=await self.store.read(key.session, key.cursor, head, max_rows))
         finally:
-            del self._reads[place]
-        if page.sound():
-            self._drop(place)
-            self._kept[place] = page
-            self._count(page, sum(map(_weight, page.events)))
+            del self._reads[key]
+        if page.is_contiguous():
+            self._evict(key)
+            self._pages[key] = page
+            self._grow(page, sum(map(_estimate_size, page.events)))
         return page
 
     def encode(self, page: LogPage, protocol: WireProtocol) -> bytes:
-        """Return all of the page as *protocol* says it, made once for all who speak it."""
-        if not protocol.shared:  # kept, it would keep its one client's request and session, too
-            return protocol.events(merged(page.events, self.limits.page_bytes))
-        if protocol not in page.encoded:
-            data = page.encoded[protocol] = protocol.events(merged(page.events, self.limits.page_bytes))
-            self._count(page, len(data))
-        return page.encoded[protocol]
+        """Return the frames of all events of a page, encoded once for all clients of *protocol*."""
+        if not protocol.shared:  # caching it would keep the protocol's only client, its request and session in memory
+            return protocol.events(merge_chunks(page.events, self.limits.page_bytes))
+        if protocol not in page.frames:
+            data = page.frames[protocol] = protocol.events(merge_chunks(page.events, self.limits.page_bytes))
+            self._grow(page, len(data))
+        return page.frames[protocol]
 
-    def forget(self, key: Key) -> None:
-        """Drop what is kept of a session that was deleted."""
-        for place in [place for place in self._kept if place[0] == key]:
-            self._drop(place)
+    def forget(self, session: Key) -> None:
+        """Evict the pages of a session that was deleted."""
+        for key in [key for key in self._pages if key.session == session]:
+            self._evict(key)
 
-    def _count(self, page: LogPage, size: int) -> None:
-        """Add to what a page takes, and let others go for it."""
+    def _grow(self, page: LogPage, size: int) -> None:
+        """Add *size* bytes to a page, and evict pages until the cache is within its limit."""
         page.size += size
-        if self._kept.get(page.place) is page:
+        if self._pages.get(page.key) is page:
             self.size += size
         while self.size > self.limits.kept_page_bytes:
-            self._drop(next(iter(self._kept)))
+            self._evict(next(iter(self._pages)))
 
-    def _drop(self, place: PageKey) -> None:
-        page = self._kept.pop(place, None)
+    def _evict(self, key: PageKey) -> None:
+        page = self._pages.pop(key, None)
         if page is not None:
             self.size -= page.size
 
 
-def _weight(event: Event) -> int:
-    """Return about the bytes that an event takes in memory."""
+def _estimate_size(event: Event) -> int:
+    """Return about how many bytes an event takes in memory."""
     body = event.body
     if type(body) is Chunk:
         return EVENT_BYTES + getsizeof(body.content)
-    return EVENT_BYTES + JSON_WEIGHT * len(orjson.dumps(attrs.asdict(body)))
+    return EVENT_BYTES + JSON_MEMORY_FACTOR * len(orjson.dumps(attrs.asdict(body)))
 
 
-def merged(events: Sequence[Event], limit: int) -> list[Event]:
-    """Join chunks of one message that are neighbours in the log; a joined one carries the last seq.
+def merge_chunks(events: Sequence[Event], max_bytes: int) -> list[Event]:
+    """Merge consecutive chunks of one message; the merged event has the seq of the last one.
 
-    Only neighbours: after a frame with seq x the client must have had everything up to x. *limit* bounds a joined
-    chunk, in bytes of UTF-8.
+    Only events with consecutive seqs are merged: after a frame with seq x the client must have all events up to x.
+    A merged text has at most *max_bytes* of UTF-8.
     """
-    out: list[Event] = []
+    merged_events: list[Event] = []
     texts: list[str] = []
     first: Chunk | None = None
     size = 0
     for event in events:
         chunk = event.body if isinstance(event.body, Chunk) else None
         text = chunk.content if chunk is not None else ""
-        more = len(text) if text.isascii() else len(text.encode())
-        goes_on = chunk is not None and first is not None and chunk.messageId == first.messageId
-        if goes_on and event.seq == out[-1].seq + 1 and size + more <= limit:
-            out[-1] = event
+        text_bytes = len(text) if text.isascii() else len(text.encode())
+        is_same_message = chunk is not None and first is not None and chunk.messageId == first.messageId
+        if is_same_message and event.seq == merged_events[-1].seq + 1 and size + text_bytes <= max_bytes:
+            merged_events[-1] = event
             texts.append(text)
-            size += more
+            size += text_bytes
             continue
-        _close(out, first, texts)
-        out.append(event)
-        first, texts, size = chunk, [text], more
-    _close(out, first, texts)
-    return out
+        _join_texts(merged_events, first, texts)
+        merged_events.append(event)
+        first, texts, size = chunk, [text], text_bytes
+    _join_texts(merged_events, first, texts)
+    return merged_events
 
 
-def _close(out: list[Event], first: Chunk | None, texts: list[str]) -> None:
-    """Put the text of a joined chunk together, once; the rest of it is its last event's."""
+def _join_texts(merged_events: list[Event], first: Chunk | None, texts: list[str]) -> None:
+    """Give the last event the joined texts of its chunks, at the offset of the first one."""
     if first is not None and len(texts) > 1:
-        out[-1] = replace(out[-1], body=attrs.evolve(first, content="".join(texts)))
+        merged_events[-1] = replace(merged_events[-1], body=attrs.evolve(first, content="".join(texts)))

@@ -1,4 +1,4 @@
-"""Who is connected, and who listens to which session and to which agent."""
+"""The registry of connections, and their subscriptions to sessions and to agents' groups."""
 
 from collections.abc import Callable, Set
 
@@ -16,187 +16,202 @@ from hub.protocols import WireProtocol
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Registry:
-    """The connections, and the groups that listen to one agent across sessions.
+    """All connections of a node, and the groups: the connections that listen to one agent in all sessions.
 
-    A group is named by its agent's id, in other tenants than the default one by TENANT/ID, as sessions are.
-    *left* is called when a channel loses a subscription, *members_changed* when its members come or go,
-    *caught_up* when a subscription to all of a session becomes live.
+    A group has its agent's id as its name, or TENANT/ID outside the default tenant. No method awaits.
+
+    *on_unsubscribe* is called after a channel has lost a subscription, *on_members_change* after its members changed,
+    *on_catch_up* after a subscription to a whole session has met the head.
     """
 
     limits: Limits
-    left: Callable[[Channel], None]
-    members_changed: Callable[[Channel], None]
-    caught_up: Callable[[Subscription], None]
+    on_unsubscribe: Callable[[Channel], None]
+    on_members_change: Callable[[Channel], None]
+    on_catch_up: Callable[[Subscription], None]
     connections: set[Connection] = attrs.Factory(set)
     groups: dict[str, set[Connection]] = attrs.Factory(dict)
     counters: Counters = attrs.Factory(Counters)
 
-    def leave(self, connection: Connection) -> None:
-        """Forget a connection and all it listens to; before its socket is closed, so that nothing new reaches it."""
-        connection.leave()
+    def remove(self, connection: Connection) -> None:
+        """Remove a connection and all its subscriptions. Call this before the socket is closed."""
+        connection.stop_delivery()
         if connection in self.connections:
             self.connections.remove(connection)
-            self.counters.sent_bytes += connection.transport.written
-            self.counters.catch_ups += connection.catchup.count
+            self.counters.sent_bytes += connection.transport.written_bytes
+            self.counters.catch_ups += connection.catchup.task_count
         for group in list(connection.groups):
-            self.unlisten(connection, group)
+            self.leave_group(connection, group)
         for sub in list(connection.subscriptions.values()):
-            self.drop(sub)
+            self.unsubscribe(sub)
 
-    def listen(self, connection: Connection, group: str) -> None:
-        """Let the connection hear all runs of a group's agent that start from now on, in any session of the tenant."""
-        if not connection.closed:
+    def join_group(self, connection: Connection, group: str) -> None:
+        """Subscribe a connection to each run of the group's agent that starts from now on."""
+        if not connection.is_closed:
             connection.groups |= {group}
             self.groups.setdefault(group, set()).add(connection)
 
-    def unlisten(self, connection: Connection, group: str) -> None:
-        """Leave a group; with the last one go the subscriptions that were made for its runs."""
+    def leave_group(self, connection: Connection, group: str) -> None:
+        """Remove a connection from a group. After the last group its subscriptions to runs end."""
         connection.groups -= {group}
         members = self.groups.get(group, set())
         members.discard(connection)
         if not members:
             self.groups.pop(group, None)
         if not connection.groups:
-            for sub in [sub for sub in connection.subscriptions.values() if sub.runs is not None]:
-                self.drop(sub)
+            for sub in [sub for sub in connection.subscriptions.values() if sub.run_ids is not None]:
+                self.unsubscribe(sub)
 
-    def check_room(self, connection: Connection, key: Key, reserved: Set[Key] = frozenset()) -> None:
-        """Raise TooManySubscriptions where the connection may not hear one session more, beside those of *reserved*.
+    def check_limit(self, connection: Connection, key: Key, reserved_keys: Set[Key] = frozenset()) -> None:
+        """Raise TooManySubscriptions if the connection cannot subscribe to one more session.
 
-        What it hears for a group does not count: a run that starts cannot be refused.
+        *reserved_keys* count as subscriptions. Those of a group do not count: a run that starts cannot be refused.
         """
         limit = self.limits.subscriptions
-        asked_for = {name for name, sub in connection.subscriptions.items() if sub.runs is None} | reserved
-        if key not in asked_for and len(asked_for) >= limit:
+        keys = {key for key, sub in connection.subscriptions.items() if sub.run_ids is None} | reserved_keys
+        if key not in keys and len(keys) >= limit:
             raise TooManySubscriptions(
-                f"a connection may hear {limit} sessions: unsubscribe from one first", sessionId=id_of(key)
+                f"this connection has the maximum of {limit} subscriptions: unsubscribe from a session first",
+                sessionId=id_of(key),
             )
 
-    def subscribe(self, connection: Connection, channel: Channel, cursor: int | None, asked: bool = True) -> None:
-        """Let the connection hear a session from *cursor* on; None keeps its position, or starts as a new client.
+    def subscribe(
+        self, connection: Connection, channel: Channel, cursor: int | None, is_client_cursor: bool = True
+    ) -> None:
+        """Subscribe a connection to the events after *cursor*.
 
-        *asked* says that the cursor is the client's own: then it hears all from there, also what a group's
-        subscription has said already. Never awaits, and does nothing for a connection that has closed meanwhile.
-        Raises TooManySubscriptions and SessionDeleted.
+        Without a cursor an existing subscription keeps its position, and a new one starts at the join cursor.
+        If the cursor is the client's own (*is_client_cursor*), all events after it are sent. Otherwise those that a
+        group's subscription has delivered are skipped.
+
+        Does nothing if the connection is closed. Raises TooManySubscriptions and SessionDeleted.
         """
         channel.refuse_if_deleted()
-        if connection.closed:
+        if connection.is_closed:
             return
         old = connection.subscriptions.get(channel.key)
-        if old is not None and old.runs is None:
-            self._move(old, cursor)
+        if old is not None and old.run_ids is None:
+            self._move_cursor(old, cursor)
             return
-        self.check_room(connection, channel.key)
-        start = channel.join_point() if cursor is None else cursor
-        sub = Subscription(connection=connection, channel=channel, cursor=start, whole=connection.whole)
-        if old is not None and not (asked and cursor is not None):
-            # What a group's listener has heard of these runs is not said twice.
-            sub.heard, sub.heard_upto = frozenset(old.runs or ()), channel.head if old.live else old.cursor
+        self.check_limit(connection, channel.key)
+        start = channel.find_join_cursor() if cursor is None else cursor
+        sub = Subscription(
+            connection=connection, channel=channel, cursor=start, whole_messages=connection.whole_messages
+        )
         if old is not None:
-            self.drop(old)
+            if cursor is None or not is_client_cursor:
+                sub.delivered_run_ids = frozenset(old.run_ids or ())
+                sub.delivered_seq = channel.head if old.is_live else old.cursor
+            self.unsubscribe(old)
         self._add(sub)
-        connection.catchup.fall_behind(sub, sub.cursor) if sub.cursor < channel.head else self.settle(sub)
-        self.members_changed(channel)
+        connection.catchup.read_from(sub, sub.cursor) if sub.cursor < channel.head else self.activate(sub)
+        self.on_members_change(channel)
 
-    def _move(self, sub: Subscription, cursor: int | None) -> None:
-        """Let a subscription say all from *cursor* on, also what it has said already; None leaves it where it is."""
+    def _move_cursor(self, sub: Subscription, cursor: int | None) -> None:
+        """Send all events after *cursor*, also those that were delivered before; None changes nothing."""
         if cursor is not None:
-            sub.channel.unplace(sub)
-            sub.heard, sub.heard_upto = frozenset(), 0
-            sub.connection.catchup.fall_behind(sub, cursor)
+            sub.channel.deactivate(sub)
+            sub.delivered_run_ids, sub.delivered_seq = frozenset(), 0
+            sub.connection.catchup.read_from(sub, cursor)
 
-    def drop(self, sub: Subscription) -> None:
+    def unsubscribe(self, sub: Subscription) -> None:
         """End a subscription."""
         channel = sub.channel
-        sub.closed = True
-        channel.unplace(sub)
-        sub.connection.catchup.forget(sub)
+        sub.is_closed = True
+        channel.deactivate(sub)
+        sub.connection.catchup.remove(sub)
         sub.connection.subscriptions.pop(channel.key, None)
-        sub.connection.note_silence()
+        sub.connection.wake_if_unsubscribed()
         channel.subscriptions.discard(sub)
-        if sub.runs is None:
-            self.members_changed(channel)
-        self.left(channel)
+        if sub.run_ids is None:
+            self.on_members_change(channel)
+        self.on_unsubscribe(channel)
 
-    def dismiss(self, channel: Channel, notice: Notice) -> None:
-        """Tell everyone in a session that it is deleted, and let nobody hear it from then on."""
-        channel.deleted = True
+    def close_channel(self, channel: Channel, notice: Notice) -> None:
+        """Send a last notice to all subscriptions of a deleted session, and end them. New ones are refused."""
+        channel.is_deleted = True
         for sub in list(channel.subscriptions):
             sub.connection.answer(notice)
-            self.drop(sub)
+            self.unsubscribe(sub)
 
     def _add(self, sub: Subscription) -> None:
         sub.connection.subscriptions[sub.channel.key] = sub
         sub.channel.subscriptions.add(sub)
 
-    def settle(self, sub: Subscription) -> None:
-        """Place a subscription that has met the head. One step without an await: no event can fall between."""
+    def activate(self, sub: Subscription) -> None:
+        """Make a subscription that has met the head live, or paged. It gets the next event.
+
+        The caller must not await between its check of the head and this call, or an event would be lost.
+        """
         channel = sub.channel
-        if sub.connection.closed:
+        if sub.connection.is_closed:
             return
-        if sub.runs is not None:
-            sub.runs &= channel.active.keys()
-            if not sub.runs:
-                self.drop(sub)
+        if sub.run_ids is not None:
+            sub.run_ids &= channel.active_runs.keys()
+            if not sub.run_ids:
+                self.unsubscribe(sub)
                 return
-        channel.place(sub)
-        if sub.runs is None and (sub.live or not sub.greeted):
-            sub.greeted = sub.greeted or not sub.live
-            self.caught_up(sub)
+        channel.activate(sub)
+        if sub.run_ids is None and (sub.is_live or not sub.has_caught_up):
+            sub.has_caught_up = sub.has_caught_up or not sub.is_live
+            self.on_catch_up(sub)
 
-    def say_whole(self, connection: Connection, channel: Channel, run_id: str, going: bool) -> None:
-        """Let a subscription hear one run as whole messages; before that run's first chunk is delivered.
+    def deliver_whole(self, connection: Connection, channel: Channel, run_id: str, is_active: bool) -> None:
+        """Deliver one run to a connection as whole messages. Call this before the run's first chunk is delivered.
 
-        *going* says that the run has not ended; one that has is said whole only where it is still to be read.
+        *is_active* says that the run has not ended. For a run that has ended, only a lagging subscription changes.
         """
         sub = connection.subscriptions.get(channel.key)
-        if sub is None or sub.whole or not (going or sub in connection.catchup.behind):
+        if sub is None or sub.whole_messages or not (is_active or sub in connection.catchup.lagging):
             return
-        sub.whole_runs |= {run_id}
-        if sub.live:
-            channel.unplace(sub)
+        sub.whole_run_ids |= {run_id}
+        if sub.is_live:
+            channel.deactivate(sub)
             sub.cursor = channel.head
-            channel.place(sub)
+            channel.activate(sub)
 
-    def speak(self, connection: Connection, protocol: WireProtocol, greet: Callable[[], None]) -> None:
-        """Change a connection's protocol (`hello`), and greet it before anything else is said in it."""
-        live = [sub for sub in connection.subscriptions.values() if sub.live]
+    def switch_protocol(self, connection: Connection, protocol: WireProtocol, greet: Callable[[], None]) -> None:
+        """Change a connection's protocol. *greet* writes the first frame in the new protocol."""
+        live = [sub for sub in connection.subscriptions.values() if sub.is_live]
         for sub in live:
-            sub.channel.unplace(sub)
+            sub.channel.deactivate(sub)
         connection.protocol = protocol
         greet()
         for sub in live:
-            self.settle(sub)
+            self.activate(sub)
 
-    def gather(self, channel: Channel, started: Event) -> None:
-        """Subscribe the agent's group to a run that starts: from its start to its end."""
-        run_id = started.runId or ""
-        group = channel.key.removesuffix(channel.id) + (started.agentId or "")
+    def subscribe_group(self, channel: Channel, run_started: Event) -> None:
+        """Subscribe the group of the run's agent to a run that starts. The events of the run come next."""
+        run_id = run_started.runId or ""
+        group = channel.key.removesuffix(channel.id) + (run_started.agentId or "")
         for connection in self.groups.get(group, ()):
             sub = connection.subscriptions.get(channel.key)
             if sub is None:
                 sub = Subscription(
-                    connection=connection, channel=channel, cursor=channel.head, runs={run_id}, whole=connection.whole
+                    connection=connection,
+                    channel=channel,
+                    cursor=channel.head,
+                    run_ids={run_id},
+                    whole_messages=connection.whole_messages,
                 )
                 self._add(sub)
-                channel.place(sub)
-            elif sub.runs is None:
+                channel.activate(sub)
+            elif sub.run_ids is None:
                 continue
             else:
-                sub.runs.add(run_id)
-                if sub.live:
-                    channel.place(sub)
+                sub.run_ids.add(run_id)
+                if sub.is_live:
+                    channel.activate(sub)
 
-    def release(self, channel: Channel, run_id: str) -> None:
-        """End the subscriptions that were made for a run which has ended, and for no other."""
-        for sub in channel.by_run.pop(run_id, ()):
-            assert sub.runs is not None
-            sub.runs.discard(run_id)
-            if not sub.runs:
-                self.drop(sub)
+    def unsubscribe_group(self, channel: Channel, run_id: str) -> None:
+        """End the group's subscriptions to a run that has ended, unless they have another run."""
+        for sub in channel.run_descriptors.pop(run_id, ()):
+            assert sub.run_ids is not None
+            sub.run_ids.discard(run_id)
+            if not sub.run_ids:
+                self.unsubscribe(sub)
 
-    def stuck(self, now: float) -> list[Connection]:
-        """Return the connections that have taken nothing for `stuck_seconds`; call it every second or so."""
+    def find_stuck(self, now: float) -> list[Connection]:
+        """Return the connections that took no byte for `stuck_seconds`. Call this about once a second."""
         seconds = self.limits.stuck_seconds
-        there = (connection for connection in self.connections if not connection.closed)
-        return [connection for connection in there if connection.transport.is_stuck(now, seconds)]
+        open_connections = (connection for connection in self.connections if not connection.is_closed)
+        return [connection for connection in open_connections if connection.transport.is_stuck(now, seconds)]

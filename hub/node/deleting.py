@@ -86,7 +86,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
                 return False
             await _end(session)
             await _let_hear(session)
-            node.registry.dismiss(session.channel, _notice(session.id))
+            node.registry.close_channel(session.channel, _notice(session.id))
             await node.files.forget(key, await node.log.sessions.delete(key))
             del node.sessions[key]
             node.pages.forget(key)
@@ -95,7 +95,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
             # Whoever holds it still has the old one, which takes nothing any more, unless it stays.
             session.holders -= 1
             if node.sessions.get(key) is session:
-                session.admission.deleting = session.channel.deleted = False
+                session.admission.deleting = session.channel.is_deleted = False
     finally:
         del node.deletions[key]
         node.tidy(key)
@@ -132,5 +132,5 @@ async def _let_hear(session: LiveSession) -> None:
     channel = session.channel
     with suppress(TimeoutError):
         async with asyncio.timeout(session.host.limits.close_seconds):
-            while late := [sub for sub in channel.subscriptions if sub in sub.connection.catchup.behind]:
-                await late[0].connection.catchup.met_head(late[0])
+            while late := [sub for sub in channel.subscriptions if sub in sub.connection.catchup.lagging]:
+                await late[0].connection.catchup.wait_for_head(late[0])

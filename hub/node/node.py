@@ -82,9 +82,9 @@ class Node:
         self.pace = Pace(1 / settings.frames_per_second if settings.frames_per_second else 0.0)
         self.registry = Registry(
             limits=settings.limits,
-            left=lambda channel: self.tidy(channel.key),
-            members_changed=self._members_changed,
-            caught_up=self._tell_state,
+            on_unsubscribe=lambda channel: self.tidy(channel.key),
+            on_members_change=self._members_changed,
+            on_catch_up=self._tell_state,
         )
         self.fanout = Fanout(self.registry)
         self.presence = PresenceTeller(self.fanout, settings.limits)
@@ -205,7 +205,7 @@ class Node:
             self.fanout.deliver(session.channel, events)
 
     def session_changed(self, session: LiveSession) -> None:
-        self.fanout.tell(session.channel, session.state)
+        self.fanout.send_notice(session.channel, session.state)
         self.tidy(session.key)
 
     def _tell_state(self, sub: Subscription) -> None:

@@ -26,7 +26,7 @@ class PresenceTeller:
             self._timers[channel] = loop.call_later(self.limits.presence_seconds, self._tell, channel)
 
     def notice(self, channel: Channel) -> Presence:
-        members = channel.members()
+        members = channel.list_members()
         are_few = len(members) <= self.limits.presence_members
         return Presence(sessionId=channel.id, count=len(members), members=tuple(members) if are_few else None)
 
@@ -37,4 +37,4 @@ class PresenceTeller:
 
     def _tell(self, channel: Channel) -> None:
         del self._timers[channel]
-        self.fanout.tell(channel, partial(self.notice, channel))
+        self.fanout.send_notice(channel, partial(self.notice, channel))

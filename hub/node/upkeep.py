@@ -75,25 +75,29 @@ class Upkeep:
         """Abort connections that are stuck, ping those that are silent."""
         limits, now = self.node.settings.limits, asyncio.get_running_loop().time()
         registry = self.node.registry
-        for connection in registry.stuck(now):
+        for connection in registry.find_stuck(now):
             log.info("aborted: nothing read", connection=connection.id, seconds=limits.stuck_seconds)
             registry.counters.aborted_connections += 1
-            connection.lose()
+            connection.abort()
         for connection in list(registry.connections):
-            if connection.closed or connection.transport.unsent() or now - connection.heard < limits.ping_seconds:
+            if (
+                connection.is_closed
+                or connection.transport.get_unsent_bytes()
+                or now - connection.receive_time < limits.ping_seconds
+            ):
                 continue
-            if connection.pinged is None:
-                connection.pinged = now
+            if connection.ping_time is None:
+                connection.ping_time = now
                 await self._ping(connection)
-            elif now - connection.pinged > limits.pong_seconds:
-                connection.lose()
+            elif now - connection.ping_time > limits.pong_seconds:
+                connection.abort()
 
     async def _ping(self, connection: Connection) -> None:
         # Nothing is unsent, so this does not wait for the socket.
         try:
             await connection.transport.ping()
         except ConnectionError:
-            connection.lose()
+            connection.abort()
 
     async def _expire(self) -> None:
         settings = self.node.settings

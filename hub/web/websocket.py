@@ -90,7 +90,7 @@ async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, Socket
         *(hub, principal, open_protocol(ws.ws_protocol or name, hub.limits), request.transport, ws.ping),
         agent=address.agentId,
         session=address.sessionId,
-        whole=not address.stream,
+        whole_messages=not address.stream,
     )
     return client, ws, address
 

@@ -318,7 +318,7 @@ async def test_control_frames_are_answered_while_all_queues_are_busy(hub: Hub, g
 
 def unread(hub: Hub) -> int:
     """Return from how many connections the hub reads nothing now."""
-    return sum(connection.heard == float("inf") for connection in hub.node.registry.connections)
+    return sum(connection.receive_time == float("inf") for connection in hub.node.registry.connections)
 
 
 async def test_a_client_that_is_not_read_is_not_taken_for_lost(hub: Hub, gate: Path) -> None:
@@ -329,7 +329,7 @@ async def test_a_client_that_is_not_read_is_not_taken_for_lost(hub: Hub, gate: P
     await eventually(lambda: unread(hub))
     for _ in range(3):
         await hub.door.upkeep._sweep()
-    assert [connection.closed for connection in hub.node.registry.connections] == [False]
+    assert [connection.is_closed for connection in hub.node.registry.connections] == [False]
     gate.touch()
     await eventually(lambda: not unread(hub))
 

@@ -73,18 +73,18 @@ async def test_a_broken_index_is_seen(hub: Hub) -> None:
     await hub.settled("s1", 1)
     channel = hub.node.sessions[Key("s1")].channel
     (sub,) = channel.subscriptions
-    channel.paged.add(sub)
-    with pytest.raises(AssertionError, match="in one place"):
+    channel.paged_subscriptions.add(sub)
+    with pytest.raises(AssertionError, match="must have one state"):
         channel.check()
-    channel.paged.clear()
-    (descriptors,) = channel.live.values()
+    channel.paged_subscriptions.clear()
+    (descriptors,) = channel.live_descriptors.values()
     descriptors[sub] = -7
     with pytest.raises(AssertionError):
         channel.check()
-    channel.reroute(sub)
+    channel.update_descriptor(sub)
     channel.check()
     channel.subscriptions.clear()
-    with pytest.raises(AssertionError, match="in no index"):
+    with pytest.raises(AssertionError, match="still in an index"):
         channel.check()
     channel.subscriptions.add(sub)
 
@@ -112,5 +112,8 @@ async def test_without_direct_writes_all_goes_through_the_transports(hub: Hub) -
     await client.send(type="chat", agentId="echo", sessionId="s1", message="hello there")
     await client.until_done()
     (connection,) = hub.node.registry.connections
-    assert client.text() == "hello there " and connection.transport.way == connection.transport.descriptor == -1
-    assert connection.transport.written > 100
+    assert (
+        client.text() == "hello there "
+        and connection.transport.write_descriptor == connection.transport.socket_descriptor == -1
+    )
+    assert connection.transport.written_bytes > 100

@@ -69,7 +69,7 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
     clients = [await hub.connect("?sessionId=s1") for _ in range(5)]
     clients += [await hub.connect("?sessionId=s1", extended=True) for _ in range(5)]
     await hub.settled("s1", 10)
-    protocols = list(hub.node.sessions[Key("s1")].channel.live)
+    protocols = list(hub.node.sessions[Key("s1")].channel.live_descriptors)
     assert sorted(protocol.name for protocol in protocols) == ["hubbub.v1", "plain"]
     await clients[0].send(type="chat", agentId="echo", sessionId="s1", message="x")
     for client in clients:
@@ -79,7 +79,7 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
 
 def fill(connection: Connection) -> None:
     """Write until the transport holds what the socket does not take."""
-    while not connection.transport.unsent():
+    while not connection.transport.get_unsent_bytes():
         connection.write(text_frame(orjson.dumps({"content": "x" * 4000})))
 
 
@@ -100,20 +100,20 @@ async def test_one_who_has_read_all_is_written_to_straight_again(hub: Hub) -> No
     sock, connection, channel = await crowd(hub)
     with sock:
         fill(connection)
-        (ways,) = channel.live.values()
+        (ways,) = channel.live_descriptors.values()
         assert sorted(ways.values())[0] == -1 and sorted(ways.values())[1] > 0
         say(hub, channel, "last")
         await heard(sock)
         assert (
-            set(ways.values()) == {sub.connection.transport.descriptor for sub in ways}
-            and connection.transport.way == connection.transport.descriptor
+            set(ways.values()) == {sub.connection.transport.socket_descriptor for sub in ways}
+            and connection.transport.write_descriptor == connection.transport.socket_descriptor
         )
 
 
 async def test_nobody_is_written_to_by_a_descriptor_that_is_closed(hub: Hub) -> None:
     """It may be another client's by then: the way is shut before, in the same turn of the loop."""
     sock, connection, channel = await crowd(hub)
-    (ways,) = channel.live.values()
+    (ways,) = channel.live_descriptors.values()
     sock.close()
     async with asyncio.timeout(PATIENCE):
         while connection in hub.node.registry.connections:
@@ -130,10 +130,10 @@ async def test_a_socket_that_takes_nothing_just_now_is_not_lost(hub: Hub) -> Non
         filled = 0
         with contextlib.suppress(BlockingIOError):
             while True:
-                filled += os.write(connection.transport.descriptor, PING * 50_000)
-        assert filled % len(PING) == 0 and connection.transport.unsent() == 0
+                filled += os.write(connection.transport.socket_descriptor, PING * 50_000)
+        assert filled % len(PING) == 0 and connection.transport.get_unsent_bytes() == 0
         say(hub, channel, "last")
-        assert not connection.closed and connection.transport.unsent() > 0
+        assert not connection.is_closed and connection.transport.get_unsent_bytes() > 0
         got = await heard(sock)
     assert got[:filled] == PING * (filled // len(PING)) and len(list(frames(got[filled:]))) == 1
 
@@ -146,7 +146,7 @@ async def test_who_was_cut_off_hears_nothing_more(hub: Hub, full: bool) -> None:
         if full:
             fill(connection)
             sock.recv(1 << 20)
-        connection.lose()
+        connection.abort()
         say(hub, channel, "last")
         assert b"last" not in await heard(sock)
     for other in hub.clients:
@@ -160,7 +160,7 @@ async def test_one_whose_socket_is_reset_is_lost_alone(hub: Hub) -> None:
     sock.close()
     for text in ("first", "last"):
         say(hub, channel, text)
-    assert connection.closed
+    assert connection.is_closed
     for other in hub.clients:
         assert [(await other.next())["content"] for _ in range(2)] == ["first", "last"]
 

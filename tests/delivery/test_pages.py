@@ -104,7 +104,7 @@ async def test_a_hundred_that_were_dropped_at_once_are_served_by_one_read(
     await witness.send(type="chat", agentId="long", sessionId="s1", message=str(tmp_path / "gate"))
     places = [await client.until_type("stream") for client in dropped]
     for connection in hub.node.registry.connections - {stays}:
-        connection.lose()
+        connection.abort()
     (tmp_path / "gate").touch()
     await witness.until_done()
     reads, encoded = watch(hub), Counter[str]()
@@ -192,7 +192,7 @@ async def test_a_read_that_fails_is_everyones_and_is_not_kept(hub: Hub) -> None:
     head = await put(hub, "s1", ["a ", "b "], end=True)
     reads = watch(hub, gated=True)
     clients = await asyncio.gather(*(resume(hub, head) for _ in range(10)))
-    await eventually(lambda: sum(len(one.catchup.behind) for one in hub.node.registry.connections) == 10)
+    await eventually(lambda: sum(len(one.catchup.lagging) for one in hub.node.registry.connections) == 10)
     _rename(hub, "sessions", "elsewhere")
     reads.gate.set()
     assert [await client.closed() for client in clients] == [1006] * 10
@@ -221,7 +221,7 @@ async def test_one_who_leaves_in_the_middle_of_a_shared_read_harms_nobody(hub: H
     first = await resume(hub, head)
     await eventually(lambda: len(reads.seen) == 1)
     others = [await resume(hub, head) for _ in range(9)]
-    await eventually(lambda: sum(len(one.catchup.behind) for one in hub.node.registry.connections) == 10)
+    await eventually(lambda: sum(len(one.catchup.lagging) for one in hub.node.registry.connections) == 10)
     await first.close()
     await eventually(lambda: len(hub.node.registry.connections) == 9)
     reads.gate.set()
@@ -257,11 +257,11 @@ async def test_what_is_kept_stays_within_its_limit(hub: Hub) -> None:
         while not (await client.next()).get("done"):
             most = max(most, pages.size)
         assert client.text() == "".join(texts)
-    kept = list(pages._kept.values())
+    kept = list(pages._pages.values())
     assert pages.size == sum(page.size for page in kept) and most <= 700 * KiB
     for page in kept:
         said = sum(len(event.body.content) for event in page.events if isinstance(event.body, Chunk))
-        assert page.size > said + sum(map(len, page.encoded.values()))
+        assert page.size > said + sum(map(len, page.frames.values()))
     assert len(reads.seen) > 9
 
 
@@ -271,7 +271,7 @@ async def test_without_room_those_who_wait_together_still_share(hub: Hub) -> Non
     head = await put(hub, "s1", ["a ", "b "], end=True)
     reads = watch(hub, gated=True)
     clients = [await resume(hub, head) for _ in range(5)]
-    await eventually(lambda: sum(len(one.catchup.behind) for one in hub.node.registry.connections) == 5)
+    await eventually(lambda: sum(len(one.catchup.lagging) for one in hub.node.registry.connections) == 5)
     reads.gate.set()
     for client in clients:
         await client.until_done()
@@ -287,7 +287,7 @@ async def test_a_page_counts_once_however_often_it_is_read_anew(hub: Hub) -> Non
     for _ in range(5):
         head = await put(hub, "s1", [str(number) for number in range(100)])
         await hub.node.pages.read(Key("s1"), head.epoch, 0, head.seq)
-    (page,) = hub.node.pages._kept.values()
+    (page,) = hub.node.pages._pages.values()
     assert hub.node.pages.size == page.size
 
 
@@ -374,11 +374,11 @@ async def test_a_slow_listener_of_an_agent_hears_that_agent_only(hub: Hub, tmp_p
     await listener.until_type("stream")
     with faulty(connection.transport, get_write_buffer_size=lambda: 2**30):  # as if nothing more went into its socket
         (tmp_path / "gate").touch()
-        await eventually(lambda: bool(connection.catchup.behind))
+        await eventually(lambda: bool(connection.catchup.lagging))
         await other.send(type="chat", agentId="echo", sessionId="s1", message="hello")
         await other.until(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == "echo")
         await other.find(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == "long")
-    connection.transport.flow()
+    connection.transport.resume_direct_writes()
     await listener.until_done()
     assert listener.text() == "one " + "".join(f"{number} " for number in range(200))
 
@@ -391,8 +391,8 @@ async def test_what_is_kept_holds_no_request_of_a_client_that_has_gone(hub: Hub)
         assert (await answer.text()).endswith("data: [DONE]\n\n")
     plain = await hub.connect("?sessionId=s1&afterSeq=0")
     await plain.until_done()
-    kept = hub.node.pages._kept.values()
-    assert kept and {protocol.name for page in kept for protocol in page.encoded} <= {"plain"}
+    kept = hub.node.pages._pages.values()
+    assert kept and {protocol.name for page in kept for protocol in page.frames} <= {"plain"}
 
 
 async def test_what_is_kept_counts_what_is_no_text(hub: Hub) -> None:

@@ -80,7 +80,7 @@ async def flood(hub: Hub, count: int, size: int) -> tuple[Client, Client, int]:
     await fast.send(type="chat", agentId="flood", sessionId="s1", message=f"{count} {size}")
     most = 0
     while not (await fast.next())["done"]:
-        most = max(most, connection.transport.unsent())
+        most = max(most, connection.transport.get_unsent_bytes())
     assert fast.text() == flooded(count, size)
     return fast, slow, most
 

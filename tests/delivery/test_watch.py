@@ -94,22 +94,22 @@ async def test_the_sweep_waits_for_no_client(hub: Hub) -> None:
         await ping(max(rest - 2, 0))
         with contextlib.suppress(BlockingIOError):
             while True:
-                os.write(connection.transport.descriptor, PING * 50_000)
-        assert connection.transport.unsent() == 0
-        connection.heard = -1e9  # silent for long
+                os.write(connection.transport.socket_descriptor, PING * 50_000)
+        assert connection.transport.get_unsent_bytes() == 0
+        connection.receive_time = -1e9  # silent for long
         await hub.door.upkeep._sweep()
-        assert connection.transport.unsent() == 2 and not connection.closed  # nobody had to cut it off
+        assert connection.transport.get_unsent_bytes() == 2 and not connection.is_closed  # nobody had to cut it off
 
 
 async def test_a_slow_stream_is_ended_once(hub: Hub) -> None:
     """A second end would be the head of another answer."""
     sock, connection = await streaming(hub, 4096)
     with sock:
-        while not connection.transport.unsent():
+        while not connection.transport.get_unsent_bytes():
             connection.write(b"fa0\r\n:" + b"x" * 3997 + b"\n\n\r\n")
-        before = connection.transport.unsent()
-        hub.node.registry.leave(connection)  # its handler ends it at its next look
-        await eventually(lambda: connection.transport.unsent() == before + 5)
+        before = connection.transport.get_unsent_bytes()
+        hub.node.registry.remove(connection)  # its handler ends it at its next look
+        await eventually(lambda: connection.transport.get_unsent_bytes() == before + 5)
         got = await heard(sock, b"0\r\n\r\n")
         assert got.count(b"0\r\n\r\n") == 1 and not sock.recv(1)
 
@@ -118,7 +118,7 @@ async def test_a_stream_ends_with_its_connection(hub: Hub) -> None:
     """What was written past aiohttp is not followed by another answer: the client connects anew, and is not cut off."""
     sock, connection = await streaming(hub)
     with sock:
-        hub.node.registry.leave(connection)
+        hub.node.registry.remove(connection)
         got = await heard(sock, b"\r\n0\r\n\r\n")
         assert b"Connection: close" in got and not sock.recv(1)
     with await asyncio.to_thread(listening, hub.port) as again:
@@ -142,14 +142,14 @@ async def test_over_tls_what_a_client_reads_makes_room(hub: Hub, tmp_path: Path)
     async with aiohttp.ClientSession() as http, http.ws_connect(url, ssl=False) as ws:
         await hub.settled("s1", 1)
         (connection,) = hub.node.registry.connections
-        assert connection.transport.way == -1
+        assert connection.transport.write_descriptor == -1
         count = 0
-        while not connection.transport.is_full():
+        while not connection.transport.is_above_high_water():
             connection.write(b"\x81\x7e\x0f\xa0" + b"x" * 4000)
             count += 1
         async with asyncio.timeout(PATIENCE):
             for _ in range(count):
                 await ws.receive()
-            await connection.readable()
+            await connection.wait_until_drained()
             say(hub, hub.node.sessions[Key("s1")].channel, "last")
             assert (await ws.receive_json())["content"] == "last"

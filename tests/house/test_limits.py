@@ -881,8 +881,8 @@ async def test_one_who_reads_nothing_falls_behind_and_is_cut_off(hub: Hub) -> No
     await client.send(type="chat", agentId="lines", sessionId="s1", message="x")
     most = 0
     while not (await client.next())["done"]:
-        most = max(most, connection.transport.unsent())
-    assert 0 < most <= 12_345 + 23_456 + 2 * 32 * KiB and connection.catchup.count
+        most = max(most, connection.transport.get_unsent_bytes())
+    assert 0 < most <= 12_345 + 23_456 + 2 * 32 * KiB and connection.catchup.task_count
     await eventually(lambda: connection not in hub.node.registry.connections)
     assert await slow.closed() in (None, 1006)
 

@@ -235,9 +235,9 @@ async def test_a_group_hears_an_agents_runs_in_every_session_from_start_to_end(h
     await both.until_done()
     assert observer.text() == "to s1 to s2 "
     assert both.text() == "one twoto s1 "
-    while hub.node.sessions[Key("s1")].channel.by_run:
+    while hub.node.sessions[Key("s1")].channel.run_descriptors:
         await asyncio.sleep(0)
-    assert [sub.runs for sub in hub.node.sessions[Key("s1")].channel.subscriptions] == [None, None]
+    assert [sub.run_ids for sub in hub.node.sessions[Key("s1")].channel.subscriptions] == [None, None]
 
 
 async def test_origins_and_hosts_that_are_not_allowed_get_403_before_the_upgrade(hub: Hub) -> None:

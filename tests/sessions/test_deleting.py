@@ -333,7 +333,7 @@ async def test_nobody_joins_a_session_after_its_listeners_were_told(hub: Hub, ht
     await hub.connect()
     (connection,) = hub.node.registry.connections
     async with hub.node.use(Key("s1")) as session:
-        hub.node.registry.dismiss(session.channel, Error(code="session_deleted", message="gone"))
+        hub.node.registry.close_channel(session.channel, Error(code="session_deleted", message="gone"))
         with pytest.raises(SessionDeleted):
             hub.node.registry.subscribe(connection, session.channel, None)
     assert not connection.subscriptions and not hub.node.sessions
@@ -380,7 +380,7 @@ async def test_one_who_catches_up_is_given_nothing_of_the_new_session(hub: Hub, 
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
     gate = hold(hub, "events", "read")
     late = await hub.connect("?sessionId=s1&afterSeq=0")
-    await eventually(lambda: any(one.catchup.behind for one in hub.node.registry.connections))
+    await eventually(lambda: any(one.catchup.lagging for one in hub.node.registry.connections))
     assert await call(http, "DELETE", "sessions/s1") == (204, None)  # who reads nothing is not waited for
     assert is_gone(await late.next())
     await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "new"})
@@ -401,7 +401,7 @@ async def test_a_deletion_waits_for_who_is_a_little_behind(hub: Hub, ends: str) 
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello"})
         gate = hold(hub, "events", "read")
         late = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
-        await eventually(lambda: any(one.catchup.behind for one in hub.node.registry.connections))
+        await eventually(lambda: any(one.catchup.lagging for one in hub.node.registry.connections))
         deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
         await eventually(lambda: hub.node.deletions)
         await late.send(type="ping")

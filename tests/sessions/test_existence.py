@@ -161,7 +161,7 @@ async def test_a_command_whose_session_goes_as_it_is_kept_has_one_answer(hub: Hu
         def go(append: Append, done: AppendCallback) -> None:
             def landed(result: int | Exception) -> None:
                 done(result)
-                session.channel.deleted = True  # as it is where a deletion ends now
+                session.channel.is_deleted = True  # as it is where a deletion ends now
 
             whole(append, landed)
 
@@ -173,4 +173,4 @@ async def test_a_command_whose_session_goes_as_it_is_kept_has_one_answer(hub: Hu
         await other.send(type="ping", ref=8)
         await other.until(lambda frame: frame.get("ref") == 8)  # the client sees to it that there is no second answer
         store.append = whole  # type: ignore[method-assign]
-        session.channel.deleted = False
+        session.channel.is_deleted = False

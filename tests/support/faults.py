@@ -20,9 +20,9 @@ class Wire:
 @contextmanager
 def faulty(transport: Transport, **faults: Callable[..., Any]) -> Iterator[None]:
     """Let the wire of a client behave otherwise for a while."""
-    wire = transport.wire
-    transport.wire = Wire(wire, **faults)  # type: ignore[assignment]
+    wire = transport.asyncio_transport
+    transport.asyncio_transport = Wire(wire, **faults)  # type: ignore[assignment]
     try:
         yield
     finally:
-        transport.wire = wire
+        transport.asyncio_transport = wire

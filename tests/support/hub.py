@@ -179,7 +179,8 @@ class Hub:
         """Wait until so many subscriptions of a session are live."""
         sessions = self.node.sessions
         await eventually(
-            lambda: session in sessions and sum(map(len, sessions[Key(session)].channel.live.values())) >= count
+            lambda: session in sessions
+            and sum(map(len, sessions[Key(session)].channel.live_descriptors.values())) >= count
         )
 
     async def stop(self) -> None:
