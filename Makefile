@@ -11,7 +11,7 @@ $(shell test -x $(BIN)/python || rm -rf .venv)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install model run test lint types torture-short torture coverage bench screenshots constraints clean
+.PHONY: help install model run test lint lint-js types torture-short torture coverage bench screenshots constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -52,6 +52,10 @@ lint: .venv/.lint-$(KEY) ## black, isort, flake8, codespell
 	$(BIN)/python -m isort --check $(CODE) && $(BIN)/python -m flake8 $(CODE)
 	$(BIN)/codespell $(CODE) docs .ci *.md setup.cfg Makefile
 
+lint-js: build/lint_js/.installed ## tsc and eslint for the JavaScript; needs npm
+	build/lint_js/node_modules/.bin/tsc -p scripts/lint_js
+	build/lint_js/node_modules/.bin/eslint -c build/lint_js/eslint.config.js hub/client_js hub/console hub/reference tests/support/javascript
+
 types: .venv/.lint-$(KEY) ## mypy
 	$(BIN)/python -m mypy
 
@@ -86,3 +90,8 @@ $(BIN)/python:
 .venv/.bench-$(KEY): | .venv/.core-$(KEY)
 	@echo 'Installing the peers from PyPI ...'
 	@rm -f .venv/.bench-* && $(PIP) --editable '.[cli,bench]' && touch $@
+
+build/lint_js/.installed: $(wildcard scripts/lint_js/*)
+	@command -v npm >/dev/null || { echo 'make lint-js needs npm. On Debian and Ubuntu: apt-get install npm' >&2; exit 1; }
+	@mkdir -p build/lint_js && cp scripts/lint_js/* build/lint_js
+	@cd build/lint_js && npm ci --silent --no-audit --no-fund && touch .installed

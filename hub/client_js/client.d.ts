@@ -1,33 +1,44 @@
 /** The types of client.js, the client of a Hubbub hub. docs/clients.md shows how to use it. */
 
 export interface ConnectOptions {
-  /** The class of the sockets; needed where there is none, as in Node.js 20: that of the package `ws`. */
+  /** The WebSocket class. Node.js 20 has none: pass the one of the package `ws`. */
   WebSocket?: new (url: string, protocol: string) => any
 }
 
-/** Connect to a hub, and stay connected until `close()`, or a close code that forbids to come again.
+/**
+ * Connect to a hub, and reconnect until `close()` or a final close code.
  *
- * The address is in a browser by default that of the page's own hub. Throws where it is none.
+ * Without a `url`, a page connects to the hub that served it. Throws if `url` is not the address of a WebSocket.
  */
 export function connect(url?: string | URL, options?: ConnectOptions): Hub
 
-/** What the hub refused, or what the connection could not do.
+/**
+ * An error of the hub or of the connection.
  *
- * `code` is one of docs/protocol.md, an agent's own, a `stopReason`, or one of the client's: `disconnected`, `closed`,
- * `too_large`, `slow_reader`, `reset`.
+ * `code` is an error code of docs/protocol.md, an error code of the agent, a `stopReason`, or one of the client's own:
+ * `disconnected`, `closed`, `too_large`, `slow_reader`, `reset`, `bad_id`, `busy`.
  */
 export class HubError extends Error {
   readonly code: string
-  /** Whether trying again may help. */
+  /** Trying again later may help. */
   readonly retryable: boolean
   readonly retryAfterMs?: number
   readonly sessionId?: string
   readonly agentId?: string
   readonly runId?: string
   readonly clientMsgId?: string
-  /** Of an answer that ended early: what came of it. */
+  /** The text of an answer that ended early. */
   readonly text?: string
-  constructor(code: string, message: string, about?: Partial<HubError>)
+  constructor(code: string, message: string, details?: HubErrorDetails)
+}
+
+export interface HubErrorDetails {
+  retryable?: boolean
+  retryAfterMs?: number
+  sessionId?: string
+  agentId?: string
+  runId?: string
+  clientMsgId?: string
 }
 
 export interface Agent {
@@ -53,7 +64,7 @@ export interface Limits {
 export type State = 'connecting' | 'live' | 'waiting' | 'closed'
 export type StopReason = 'end_turn' | 'max_tokens' | 'refused' | 'tool_calls' | 'cancelled' | 'timeout' | 'error' | 'aborted'
 
-/** A finished message, as `history` and `reset` have it. */
+/** A finished message, as in `history` and `reset`. */
 export interface Message {
   messageId: string
   role: 'user' | 'assistant'
@@ -62,18 +73,18 @@ export interface Message {
   runId?: string
   author?: Author
   ts?: number
-  /** On the last message of an answer: how the answer ended, if not with `end_turn`. */
+  /** Set on the last message of an answer if the answer did not end with `end_turn`. */
   stopReason?: StopReason
   error?: Failure
 }
 
-/** Why an answer failed. */
+/** The reason why an answer failed. */
 export interface Failure {
   code: string
   message: string
 }
 
-/** An answer that is going on, or waits. */
+/** An answer that is active or queued. */
 export interface Run {
   runId: string
   agentId: string
@@ -81,61 +92,61 @@ export interface Run {
   userMessageId: string
 }
 
-interface Numbered {
+interface SessionEvent {
   sessionId: string
   epoch: string
   seq: number
   ts: number
 }
 
-interface OfRun extends Numbered {
+interface RunEvent extends SessionEvent {
   agentId: string
   runId: string
 }
 
-/** What happened; numbered in its session. */
+/** An event of a session's log; `seq` numbers the events of a session. */
 export type Event =
-  | (Numbered & { type: 'user_message'; messageId: string; author: Author; content: string; clientMsgId?: string })
-  | (OfRun & { type: 'run_started'; messageId: string; attempt: number })
-  | (OfRun & { type: 'stream'; messageId: string; content: string; offset: number })
-  | (OfRun & { type: 'message'; messageId: string; content: string; stopReason?: StopReason; error?: Failure })
-  | (OfRun & { type: 'run_error'; code: string; message: string; retryable?: boolean; retryAfterMs?: number })
-  | (OfRun & { type: 'run_finished'; messageId: string; stopReason: StopReason; usage?: Usage })
-  | (OfRun & { type: 'message_removed'; messageIds: string[]; reason: string })
-  | (OfRun & { type: 'reasoning'; messageId: string; delta: string })
-  | (OfRun & { type: 'tool_call_start'; toolCallId: string; toolCallName: string })
-  | (OfRun & { type: 'tool_call_args'; toolCallId: string; delta: string })
-  | (OfRun & { type: 'tool_call_end'; toolCallId: string })
-  | (OfRun & { type: 'tool_call_result'; toolCallId: string; content: string; isError?: boolean })
-  | (OfRun & { type: 'progress'; progress: number; message?: string })
-  | (OfRun & { type: 'step_started' | 'step_finished'; stepName: string })
-  | (OfRun & { type: 'custom'; name: string; value: unknown })
-  | (OfRun & { type: 'state_snapshot'; snapshot: unknown })
-  | (OfRun & { type: 'state_delta'; delta: unknown })
+  | (SessionEvent & { type: 'user_message'; messageId: string; author: Author; content: string; clientMsgId?: string })
+  | (RunEvent & { type: 'run_started'; messageId: string; attempt: number })
+  | (RunEvent & { type: 'stream'; messageId: string; content: string; offset: number })
+  | (RunEvent & { type: 'message'; messageId: string; content: string; stopReason?: StopReason; error?: Failure })
+  | (RunEvent & { type: 'run_error'; code: string; message: string; retryable?: boolean; retryAfterMs?: number })
+  | (RunEvent & { type: 'run_finished'; messageId: string; stopReason: StopReason; usage?: Usage })
+  | (RunEvent & { type: 'message_removed'; messageIds: string[]; reason: string })
+  | (RunEvent & { type: 'reasoning'; messageId: string; delta: string })
+  | (RunEvent & { type: 'tool_call_start'; toolCallId: string; toolCallName: string })
+  | (RunEvent & { type: 'tool_call_args'; toolCallId: string; delta: string })
+  | (RunEvent & { type: 'tool_call_end'; toolCallId: string })
+  | (RunEvent & { type: 'tool_call_result'; toolCallId: string; content: string; isError?: boolean })
+  | (RunEvent & { type: 'progress'; progress: number; message?: string })
+  | (RunEvent & { type: 'step_started' | 'step_finished'; stepName: string })
+  | (RunEvent & { type: 'custom'; name: string; value: unknown })
+  | (RunEvent & { type: 'state_snapshot'; snapshot: unknown })
+  | (RunEvent & { type: 'state_delta'; delta: unknown })
 
 export interface Usage {
   inputTokens?: number
   outputTokens?: number
 }
 
-/** What the hub says beside the log; not numbered. */
+/** A message of the hub that is not in the log, and has no number. */
 export type Notice =
   | { type: 'state'; sessionId: string; state: 'running' | 'queued' | 'idle'; active: Run[]; queue: Run[] }
   | { type: 'presence'; sessionId: string; count: number; members?: Author[] }
   | { type: 'typing'; sessionId: string; author: Author }
   | { type: 'error'; code: string; message: string; sessionId?: string; retryAfterMs?: number }
 
-/** Forget what was shown of the session, show these messages, and go on from what follows. */
+/** Discard the session that you show, show these messages, and continue with the events that follow. */
 export interface Reset {
   type: 'reset'
   sessionId: string
   reason: 'epoch_changed' | 'past_head' | 'too_old'
-  /** Missing while the session does not exist. */
+  /** Missing if the session does not exist yet. */
   epoch?: string
   messages: Message[]
 }
 
-/** After a `reset` a chat has what the session kept of its answer: whole messages. */
+/** A complete message of an answer: after a `reset`, a chat gets these instead of the events. */
 export interface KeptMessage extends Message {
   type: 'message'
   sessionId: string
@@ -156,7 +167,7 @@ export interface Welcome {
 export interface Subscribed {
   type: 'subscribed'
   sessionId: string
-  /** Missing while the session does not exist. */
+  /** Missing if the session does not exist yet. */
   epoch?: string
   seq: number
   agents: string[]
@@ -176,93 +187,95 @@ export interface Accepted {
   clientMsgId: string
 }
 
-/** Takes the listener away again. */
+/** Remove the listener. */
 export type Off = () => void
 
-export class Hub {
-  private constructor()
+/** The connection to a hub, with its sessions and groups; made by `connect()`. */
+export interface Hub {
   readonly state: State
-  /** While `waiting`: how long from the loss of the connection to the next try. */
+  /** While `waiting`: the time from the loss of the connection to the next try. */
   readonly retryInMs?: number
-  /** Why the last connection ended. */
+  /** The close code and the reason of the last connection that ended. */
   readonly closeCode?: number
   readonly closeReason?: string
-  /** Resolves at the first welcome; rejects where there comes none. */
+  /** Resolves at the first welcome; rejects with `closed` if the client is closed before. */
   readonly ready: Promise<Hub>
-  /** Known from the first welcome on. */
+  /** Empty before the first welcome. */
   readonly agents: Agent[]
   readonly principal?: Author
   readonly limits?: Limits
   on(kind: 'state', listener: (state: State) => void): Off
   on(kind: 'welcome', listener: (welcome: Welcome) => void): Off
-  /** What concerns no session that is open here, such as `draining`. */
+  /** A notice that belongs to no session opened here, such as `draining`. */
   on(kind: 'notice', listener: (notice: any) => void): Off
-  /** Hear a session, over every reconnect, until it is closed. The same id gives the same object. */
+  /** Open a session, and stay subscribed over reconnects until it is closed. The same id returns the same object. */
   session(sessionId: string, options?: SessionOptions): Session
-  /** Hear an agent's answers in all sessions: those that start while there is a connection. */
+  /** Subscribe to an agent's answers in all sessions; only to answers that start while the client is connected. */
   subscribe(group: { agentId: string }): Group
-  /** End everything: sessions and groups, and what waits is rejected with the code `closed`. */
+  /** Close the connection, all sessions and all groups; pending promises are rejected with `closed`. */
   close(): void
 }
 
 export interface SessionOptions {
-  /** Who answers chats that name nobody. */
+  /** The agent of chats that name none. */
   agent?: string
-  /** With `epoch`: the place to resume from, such as a page kept it. */
+  /** Resume after this event: pass the `seq` and `epoch` that an earlier page stored. */
   afterSeq?: number
   epoch?: string
-  /** Without a place: so many of the last finished messages, in `subscribed`. */
+  /** Without `afterSeq`: the number of finished messages that `subscribed` contains. */
   history?: number
 }
 
 export interface ChatOptions {
-  /** Makes the message run once, however often it is sent; made where there is none. */
+  /** The idempotency key: the hub answers a message once, however often it is sent. Random by default. */
   clientMsgId?: string
   agent?: string
   ifBusy?: 'enqueue' | 'reject' | 'replace' | 'parallel'
 }
 
-export class Session {
-  private constructor()
+export interface Session {
   readonly sessionId: string
-  /** Where the listeners stand: hand both back to resume in another page. */
+  /** The position of the listeners: store both, and pass them as options to resume in another page. */
   readonly seq?: number
   readonly epoch?: string
-  /** Every event, in order, once; and every notice. */
+  /** Each event once and in order; and each notice. */
   on(kind: 'event', listener: (event: Event | Notice) => void): Off
   on(kind: 'reset', listener: (reset: Reset) => void): Off
   on(kind: 'subscribed', listener: (subscribed: Subscribed) => void): Off
-  /** The session cannot be heard; unless `retryable`, it is closed. */
+  /** The hub refused the subscription. If the error is `retryable`, the client tries again; else the session is closed. */
   on(kind: 'error', listener: (error: HubError) => void): Off
-  /** Say something. It is sent now, or when there is a connection, and again until the hub has accepted it. */
+  /** Send a message: now, or at the next connection, and again until the hub accepts it. */
   chat(message: string, options?: ChatOptions): Chat
-  /** Say something; resolves with the whole answer, rejects where that failed or ended early. */
+  /** Send a message; resolves with the complete answer, rejects if the answer failed or ended early. */
   ask(message: string, options?: ChatOptions): Promise<string>
-  /** Stop an answer, or all of them. */
+  /** Stop one answer, or all answers of the session. */
   cancel(runId?: string): Promise<any>
-  /** Tell the others that someone is writing. */
+  /** Show the other people in the session that this person is writing. */
   typing(): Promise<void>
-  /** Send any other command; rejects with `disconnected` where there is no connection, or it is lost meanwhile. */
+  /** Send any other command; rejects with `disconnected` if there is no connection, or if it is lost before the answer. */
   send(command: { type: string; [field: string]: unknown }): Promise<any>
-  /** Hear it no more; its chats are rejected with the code `closed`. */
+  /** Unsubscribe; the open chats are rejected with `closed`. */
   close(): void
 }
 
-/** One message and the events of its answer, to the end. One reader; who leaves the loop does not stop the answer. */
-export class Chat implements AsyncIterable<Event | Reset | KeptMessage> {
-  private constructor()
+/**
+ * One message and the events of its answer, to the end.
+ *
+ * It has one reader. Leaving the loop does not stop the answer: `session.cancel(chat.runId)` does.
+ */
+export interface Chat extends AsyncIterable<Event | Reset | KeptMessage> {
   readonly clientMsgId: string
-  /** Known when the message is accepted. */
+  /** Set when the hub accepts the message. */
   readonly runId?: string
-  /** The message is on disk, and will be answered. */
+  /** Resolves when the message is on the hub's disk. */
   readonly accepted: Promise<Accepted>
   [Symbol.asyncIterator](): AsyncIterator<Event | Reset | KeptMessage>
-  /** Read the answer to its end, instead of the loop. */
+  /** Read the answer to its end; instead of the loop. */
   text(): Promise<string>
 }
 
-export class Group implements AsyncIterable<Event> {
-  private constructor()
+/** The answers of one agent in all sessions. */
+export interface Group extends AsyncIterable<Event> {
   readonly agentId: string
   on(kind: 'event', listener: (event: Event) => void): Off
   on(kind: 'error', listener: (error: HubError) => void): Off

@@ -16,13 +16,13 @@ def is_final(close_code: int) -> bool:
 
 
 def write_codes_javascript() -> str:
-    """Return the table as the lines of hub/client_js/client.js that hold it."""
+    """Return the tables as the lines of hub/client_js/codes.js that hold them."""
     closes = ", ".join(map(str, FINAL_CLOSES))
     errors = ", ".join(f"'{code}'" for code in RETRYABLE)
-    ends = ", ".join(f"'{reason}'" for reason in FINISH_REASONS)
+    reasons = ", ".join(f"'{reason}'" for reason in FINISH_REASONS)
     return (
-        f"const FINAL = new Set([{closes}])\n"
-        f"const isFinal = (code) => FINAL.has(code) || (code >= {FINAL_FROM} && code <= {FINAL_TO})\n"
-        f"const RETRYABLE = new Set(['disconnected', {errors}])\n"
-        f"const WHOLE = new Set([{ends}])\n"
+        f"export const FINAL_CLOSES = new Set([{closes}])\n"
+        f"export const [FINAL_FROM, FINAL_TO] = [{FINAL_FROM}, {FINAL_TO}]\n"
+        f"export const RETRYABLE = new Set(['disconnected', {errors}])\n"
+        f"export const COMPLETE_REASONS = new Set([{reasons}])\n"
     )

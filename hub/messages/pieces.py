@@ -42,8 +42,8 @@ def join_frames(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_fields_javascript() -> str:
-    """Return CUT_FIELDS as the line of hub/client_js/client.js that holds it."""
-    return f"const CUT = [{', '.join(map(repr, CUT_FIELDS))}]\n"
+    """Return CUT_FIELDS as the line of hub/client_js/pieces.js that holds it."""
+    return f"export const CUT_FIELDS = [{', '.join(map(repr, CUT_FIELDS))}]\n"
 
 
 def _join(first: Any, then: Any) -> Any:

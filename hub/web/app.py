@@ -11,7 +11,7 @@ from hub.text import cut
 from hub.web.api import agents, agui, documents, files, openai, sessions
 from hub.web.api.metrics import get_metrics
 from hub.web.doorkeeper import make_doorkeeper
-from hub.web.pages import console
+from hub.web.pages import console, javascript_client
 from hub.web.routes import API_PREFIX, HTTP_1_0_HINT, HUB_KEY, TEXT_CONTENT, ErrorBody, Handler, Route, record_response
 from hub.web.websocket import SOCKETS_KEY, SocketQuery, serve_websocket
 
@@ -73,6 +73,7 @@ ROUTES = (
     *openai.ROUTES,
     *documents.ROUTES,
     *console.ROUTES,
+    *javascript_client.ROUTES,
 )
 
 

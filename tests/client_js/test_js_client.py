@@ -21,6 +21,8 @@ from support.node import PLACE, installed, needs_node, run_node
 from support.proxy import Fate, Proxy
 from support.waiting import PATIENCE
 
+from hub.web.pages.javascript_client import CLIENT_FILES
+
 # Text of several bytes and of two UTF-16 units for a character: an offset counts neither of them.
 TELLER = '''
 """Tells the same story each time, a piece at a time."""
@@ -588,7 +590,7 @@ async def test_the_client_is_served(hub: Hub) -> None:
         for name, kind in (("client.js", "text/javascript"), ("client.d.ts", "application/typescript")):
             async with http.get(f"{hub.url}/{name}", headers=origin) as answer:
                 assert answer.status == 200 and answer.content_type == kind and answer.charset == "utf-8"
-                assert await answer.read() == (ROOT / "hub" / "client_js" / name).read_bytes()
+                assert await answer.read() == CLIENT_FILES[f"/{name}"][1]
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
                 assert answer.headers["Cache-Control"] == "no-cache"
                 assert answer.headers["Access-Control-Allow-Origin"] == origin["Origin"]

@@ -1,6 +1,6 @@
 """Run a script of tests/support/javascript/ with the packages of its package.json, installed once into build/node.
 
-The JavaScript client is copied beside the scripts.
+The JavaScript client is beside the scripts, in one file, as the hub serves it.
 """
 
 import asyncio
@@ -13,9 +13,10 @@ import pytest
 from support.documents import ROOT
 from support.waiting import PATIENCE
 
+from hub.web.pages.javascript_client import CLIENT_FILES
+
 SCRIPTS = Path(__file__).parent / "javascript"
 CONSOLE = ROOT / "hub" / "console"
-CLIENT = ROOT / "hub" / "client_js"
 PLACE = ROOT / "build" / "node"
 needs_node = pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js here: install node and npm")
 
@@ -47,8 +48,9 @@ def _install() -> None:
     with (PLACE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of pytest may be here at once
         shutil.copytree(SCRIPTS, PLACE, dirs_exist_ok=True, copy_function=_renew)
-        for name in ("client.js", "client.d.ts"):
-            _renew(str(CLIENT / name), str(PLACE / name))
+        for path, (_, body) in CLIENT_FILES.items():
+            if not (PLACE / path[1:]).is_file() or (PLACE / path[1:]).read_bytes() != body:
+                (PLACE / path[1:]).write_bytes(body)
         done, wanted = PLACE / "node_modules" / ".installed", (SCRIPTS / "package.json").read_text()
         if not done.is_file() or done.read_text() != wanted:
             subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=PLACE, check=True, timeout=90)

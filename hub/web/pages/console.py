@@ -1,4 +1,4 @@
-"""The console and the JavaScript client: files of hub/console/ and hub/client_js/, as they lie there."""
+"""The console: the files of hub/console/, unchanged."""
 
 import re
 from pathlib import Path
@@ -8,14 +8,11 @@ from aiohttp import web
 from hub.web.routes import HTML_CONTENT, SCRIPT_CONTENT, STYLE_CONTENT, Content, Route
 
 CONSOLE_FOLDER = Path(__file__).parents[2] / "console"
-CLIENT_FOLDER = Path(__file__).parents[2] / "client_js"
-CLIENT_FILES = ("/client.js", "/client.d.ts")  # the JavaScript client and its types, for pages of other origins, too
 CONTENT_OF_SUFFIX = {
     ".html": HTML_CONTENT,
     ".js": SCRIPT_CONTENT,
     ".css": STYLE_CONTENT,
     ".svg": Content("image/svg+xml"),
-    ".ts": Content("application/typescript"),
 }
 # Nothing from elsewhere, nothing inline, no markup made of text; the hub is the only one whom the page may ask.
 CONTENT_SECURITY_POLICY = (
@@ -38,7 +35,7 @@ def _files() -> dict[str, Path]:
     files = [path for path in sorted(CONSOLE_FOLDER.rglob("*")) if path.suffix in (".js", ".css")]
     assets = {f"/console/{path.relative_to(CONSOLE_FOLDER).as_posix()}": path for path in files}
     pages = {"/": CONSOLE_FOLDER / "index.html", "/favicon.ico": CONSOLE_FOLDER / "icon.svg"}
-    return assets | pages | {name: CLIENT_FOLDER / name[1:] for name in CLIENT_FILES}
+    return assets | pages
 
 
 CONSOLE_FILES = _files()

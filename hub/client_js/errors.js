@@ -1,0 +1,42 @@
+import { RETRYABLE } from './codes.js'
+
+/** @import { HubErrorDetails } from './client.js' */
+/** @import { Frame } from './pieces.js' */
+
+/** An error of the hub or of the connection. Programs compare `code`, which is stable; the message is for people. */
+export class HubError extends Error {
+  /**
+   * What an answer that ended early had said; set by `ask()` and `text()`.
+   * @type {string | undefined}
+   */
+  text
+
+  /**
+   * @param {string} code
+   * @param {string} message
+   * @param {HubErrorDetails} [details]
+   */
+  constructor(code, message, { retryable, retryAfterMs, sessionId, agentId, runId, clientMsgId } = {}) {
+    super(message)
+    this.name = 'HubError'
+    this.code = code
+    this.retryable = retryable ?? (RETRYABLE.has(code) || retryAfterMs !== undefined)
+    this.retryAfterMs = retryAfterMs
+    this.sessionId = sessionId
+    this.agentId = agentId
+    this.runId = runId
+    this.clientMsgId = clientMsgId
+  }
+}
+
+/**
+ * Make the error that a frame of type `error` or `run_error` describes.
+ * @param {Frame} frame
+ */
+export const errorFromFrame = (frame) => new HubError(frame.code, frame.message, frame)
+
+/**
+ * Make the error of everything that waits when its owner is closed.
+ * @param {'hub' | 'session'} owner
+ */
+export const closedError = (owner) => new HubError('closed', `this ${owner} is closed: open a new one`)

@@ -1,0 +1,63 @@
+"""The JavaScript client: the modules of hub/client_js/, joined into one file, and their types.
+
+One file can be saved beside a program for Node.js, and a browser loads it with one request.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+from aiohttp import web
+
+from hub.web.pages.console import CONSOLE_HEADERS
+from hub.web.routes import SCRIPT_CONTENT, Content, Route
+
+CLIENT_FOLDER = Path(__file__).parents[2] / "client_js"
+IMPORT_PATTERN = re.compile(r"^import .+ from '\./(.+)'\n+", re.MULTILINE)
+REEXPORT_PATTERN = re.compile(r"^(export .+) from '\./(.+)'$", re.MULTILINE)
+EXPORT_PATTERN = re.compile(r"^export (?=const|class|function)", re.MULTILINE)
+TYPE_IMPORT_PATTERN = re.compile(r"^/\*\* @import .+ \*/\n+", re.MULTILINE)
+
+
+def join_modules(folder: Path, entry: str) -> str:
+    """Return the module *entry*, which only exports names of other modules, with all modules that it needs in it.
+
+    Each module stands after the modules that it imports. No two modules may define the same name.
+    """
+    header, _, exports = (folder / entry).read_text(encoding="utf-8").partition("\n\n")
+    bodies: dict[str, str] = {}
+    for match in REEXPORT_PATTERN.finditer(exports):
+        _add_module(folder, match[2], bodies)
+    return "\n".join([header + "\n", *bodies.values(), REEXPORT_PATTERN.sub(r"\1", exports)])
+
+
+def _add_module(folder: Path, name: str, bodies: dict[str, str]) -> None:
+    """Add a module to *bodies*, by its name and without its imports, after the modules that it imports."""
+    if name in bodies:
+        return
+    text = (folder / name).read_text(encoding="utf-8")
+    for match in IMPORT_PATTERN.finditer(text):
+        _add_module(folder, match[1], bodies)
+    bodies[name] = EXPORT_PATTERN.sub("", TYPE_IMPORT_PATTERN.sub("", IMPORT_PATTERN.sub("", text)))
+
+
+CLIENT_FILES = {
+    "/client.js": (SCRIPT_CONTENT, join_modules(CLIENT_FOLDER, "client.js").encode()),
+    "/client.d.ts": (Content("application/typescript"), (CLIENT_FOLDER / "client.d.ts").read_bytes()),
+}
+
+
+async def get_client(request: web.Request) -> web.Response:
+    """Return the JavaScript client, or its types; also to pages of other origins that may come in."""
+    content, body = CLIENT_FILES[request.path]
+    etag = hashlib.sha256(body).hexdigest()
+    headers = {**CONSOLE_HEADERS, "Content-Type": f"{content.media}; charset=utf-8", "ETag": f'"{etag}"'}
+    if any(tag.value in (etag, "*") for tag in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, headers=headers)
+
+
+ROUTES = tuple(
+    Route(method="GET", path=path, handler=get_client, tag="Pages", responses={200: content, 304: None}, prefixes=("",))
+    for path, (content, _) in CLIENT_FILES.items()
+)
