@@ -1,1 +1,1 @@
-"""Agents of other kinds, one module per kind. hub.hosting.loader has the table of them: ADAPTERS."""
+"""Adapters, one module for each kind of agent. `ADAPTER_MODULES` in hub.hosting.loader lists them."""

@@ -1,4 +1,4 @@
-"""Where chat completions are: from the base URL as people write it, through redirects, with `/v1` or without."""
+"""Find the URL of chat completions: from a base URL with or without `/v1`, and through redirects."""
 
 import re
 from collections.abc import AsyncIterator
@@ -11,57 +11,57 @@ from yarl import URL
 from hub.adapters.chat_errors import redirect_error
 from hub.pools import use_hub_threads
 
-ROUTE = "/chat/completions"
-REDIRECTS = (301, 302, 307, 308)
-HOPS = 3
+COMPLETIONS_PATH = "/chat/completions"
+REDIRECT_STATUSES = (301, 302, 307, 308)
+MAX_REQUESTS = 3  # one request and the redirects that follow it
 
 
-def address_of(base: URL) -> URL:
-    """Return the address of chat completions; *base* may end with slashes, or be that address already."""
-    path = base.path.rstrip("/").removesuffix(ROUTE).rstrip("/")
-    return base.with_path(path + ROUTE, keep_query=True).with_fragment(None)
+def completions_url(base: URL) -> URL:
+    """Return the URL of chat completions for a base URL, which may already be that URL, or end with slashes."""
+    path = base.path.rstrip("/").removesuffix(COMPLETIONS_PATH).rstrip("/")
+    return base.with_path(path + COMPLETIONS_PATH, keep_query=True).with_fragment(None)
 
 
-def base_of(address: URL) -> str:
-    """Return the `base_url` that leads to this address, without its query, which may hold a key."""
-    path = address.path.rstrip("/").removesuffix(ROUTE)
-    return str(address.with_user(None).with_path(path)).rstrip("/")
+def base_url_of(url: URL) -> str:
+    """Return the `base_url` of a URL of chat completions, without its query: the query may hold a key."""
+    path = url.path.rstrip("/").removesuffix(COMPLETIONS_PATH)
+    return str(url.with_user(None).with_path(path)).rstrip("/")
 
 
-def other_version(address: URL) -> URL:
-    """Return the same address without its `/v1`, or with one where it has none."""
-    path = address.path.removesuffix(ROUTE)
-    other, count = re.subn(r"/v[0-9][0-9a-z]*$", "", path)
-    return address.with_path((other if count else path + "/v1") + ROUTE, keep_query=True)
+def toggle_version(url: URL) -> URL:
+    """Remove the `/v1` from a URL of chat completions, or add one if there is none."""
+    path = url.path.removesuffix(COMPLETIONS_PATH)
+    path_without_version, count = re.subn(r"/v[0-9][0-9a-z]*$", "", path)
+    return url.with_path((path_without_version if count else path + "/v1") + COMPLETIONS_PATH, keep_query=True)
 
 
 @asynccontextmanager
-async def post(http: aiohttp.ClientSession, address: URL, **request: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Send a request, also after redirects, which other clients follow with a GET; raises AgentError for a bad one.
+async def post(http: aiohttp.ClientSession, url: URL, **request: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Send a POST request, and repeat it for each redirect; other clients follow some redirects with a GET.
 
-    The key goes to no other host, and from https to no http.
+    Raises AgentError for a redirect that would send the key to another host, or from https to http.
     """
-    for _ in range(HOPS):
-        with use_hub_threads():  # DNS, and what is asked of proxies: agents may hold all threads of theirs
-            answer = await http.post(address, allow_redirects=False, **request)
-        async with answer as response:
-            target = response.headers.get("Location", "")
-            if response.status not in REDIRECTS or not target:
+    for _ in range(MAX_REQUESTS):
+        with use_hub_threads():  # for DNS and proxies: agents may use all of their own threads
+            pending = await http.post(url, allow_redirects=False, **request)
+        async with pending as response:
+            location = response.headers.get("Location", "")
+            if response.status not in REDIRECT_STATUSES or not location:
                 yield response
                 return
-            address = target_of(response.url, target)
-    raise redirect_error(f"more than {HOPS} redirects, the last one to {base_of(address)}")
+            url = redirect_target(response.url, location)
+    raise redirect_error(f"{MAX_REQUESTS} redirects in a row, the last one to {base_url_of(url)}: check base_url")
 
 
-def target_of(address: URL, location: str) -> URL:
-    """Return where a redirect leads; raises AgentError where the key must not go there."""
+def redirect_target(url: URL, location: str) -> URL:
+    """Return the URL that a redirect names; raises AgentError if the key must not go there."""
     try:
-        target = address.join(URL(location))
+        target = url.join(URL(location))
     except ValueError:
-        raise redirect_error("a redirect to an address that makes no sense") from None
-    if not target.path.rstrip("/").endswith(ROUTE):
-        raise redirect_error(f"a redirect to {target.host}, where no chat completions are: check the base URL")
-    is_upgrade = target.host == address.host and target.scheme == "https" and target.port in (443, address.port)
-    if not is_upgrade and target.origin() != address.origin():
-        raise redirect_error(f'write base_url = "{base_of(target)}"')
+        raise redirect_error("the endpoint redirects to an invalid URL: check base_url") from None
+    if not target.path.rstrip("/").endswith(COMPLETIONS_PATH):
+        raise redirect_error(f"a redirect to {target.host}, which is no URL of chat completions: check base_url")
+    is_upgrade = target.host == url.host and target.scheme == "https" and target.port in (443, url.port)
+    if not is_upgrade and target.origin() != url.origin():
+        raise redirect_error(f'write base_url = "{base_url_of(target)}"')
     return target

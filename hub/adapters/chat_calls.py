@@ -1,4 +1,4 @@
-"""The calls of tools in a stream, as the hub's events."""
+"""Convert the tool calls of a stream to events of the hub."""
 
 import json
 from collections.abc import Iterator
@@ -6,53 +6,56 @@ from typing import Any
 
 import attrs
 
-from hub.adapters.chat_halves import Halves, repair
+from hub.adapters.chat_surrogates import SurrogateJoiner, join_surrogates
 from hub.hosting.contract import AgentOutput
 from hub.messages import ToolCallArgs, ToolCallEnd, ToolCallStart
 
 
-def calls_of(turn: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the calls of a delta or message: a list, TGI's single object, or the `function_call` of older models."""
-    calls = turn.get("tool_calls")
+def calls_of(delta: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the tool calls of a delta or message.
+
+    They are a list, a single object (TGI), or the `function_call` of older models.
+    """
+    calls = delta.get("tool_calls")
     for call in calls if isinstance(calls, list) else [calls]:
         if isinstance(call, dict):
             yield call
-    if isinstance(turn.get("function_call"), dict):
-        yield {"function": turn["function_call"]}
+    if isinstance(delta.get("function_call"), dict):
+        yield {"function": delta["function_call"]}
 
 
 @attrs.define
-class Calls:
-    """The calls that have begun, with their ids by the endpoint's index.
+class ToolCalls:
+    """The tool calls of one answer, each with its id by the index that the endpoint sends.
 
-    Gemini's endpoint gives no index, or 0 for each call: another id is another call.
+    Gemini's endpoint sends no index, or 0 for each call: a new id then means a new call.
     """
 
-    _open: dict[Any, tuple[str, str]] = attrs.Factory(dict)  # by index: the endpoint's id, and ours
-    _last: Any = None
-    _halves: Halves = attrs.Factory(Halves)
+    _ids_by_index: dict[Any, tuple[str, str]] = attrs.Factory(dict)  # the endpoint's id, and the id of our events
+    _last_index: Any = None
+    _joiner: SurrogateJoiner = attrs.Factory(SurrogateJoiner)
     ids: list[str] = attrs.Factory(list)  # in the order of their starts
 
-    def take(self, call: dict[str, Any]) -> Iterator[AgentOutput]:
-        """Yield the start of a call that is new, and a piece of its arguments."""
+    def add(self, call: dict[str, Any]) -> Iterator[AgentOutput]:
+        """Yield the start of a new call, and the next part of the call's arguments."""
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         endpoint_id = _string(call.get("id"))
-        index = call["index"] if isinstance(call.get("index"), int) else endpoint_id or self._last
-        self._last = index
-        if index not in self._open or (endpoint_id and self._open[index][0] not in ("", endpoint_id)):
-            call_id = repair(endpoint_id) or f"call-{len(self.ids) + 1}"
-            self._open[index] = endpoint_id, call_id
+        index = call["index"] if isinstance(call.get("index"), int) else endpoint_id or self._last_index
+        self._last_index = index
+        if index not in self._ids_by_index or (endpoint_id and self._ids_by_index[index][0] not in ("", endpoint_id)):
+            call_id = join_surrogates(endpoint_id) or f"call-{len(self.ids) + 1}"
+            self._ids_by_index[index] = endpoint_id, call_id
             self.ids.append(call_id)
-            yield ToolCallStart(call_id, repair(_string(function.get("name"))))
-        call_id = self._open[index][1]
-        if arguments := self._halves.join(call_id, _text(function.get("arguments"))):
+            yield ToolCallStart(call_id, join_surrogates(_string(function.get("name"))))
+        call_id = self._ids_by_index[index][1]
+        if arguments := self._joiner.join(call_id, _json_text(function.get("arguments"))):
             yield ToolCallArgs(call_id, arguments)
 
     def end(self) -> Iterator[AgentOutput]:
         """Yield the ends of all calls."""
-        for at, rest in self._halves.rest().items():
-            yield ToolCallArgs(at, rest)
+        for call_id, rest in self._joiner.flush().items():
+            yield ToolCallArgs(call_id, rest)
         yield from map(ToolCallEnd, self.ids)
 
 
@@ -60,7 +63,7 @@ def _string(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _text(arguments: Any) -> str:
-    """Return arguments as JSON text: some endpoints give the object itself."""
+def _json_text(arguments: Any) -> str:
+    """Return arguments as JSON text: some endpoints send the object itself."""
     is_text = arguments is None or isinstance(arguments, str)
     return _string(arguments) if is_text else json.dumps(arguments, ensure_ascii=False)

@@ -1,52 +1,52 @@
-"""What one choice of a chunk says, in each dialect: text, thoughts, refusals."""
+"""Extract text, reasoning and refusals from one choice of a chunk, in the dialect of each endpoint."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
 
-Channel = Literal["text", "thought", "refusal"]
+DeltaKind = Literal["text", "reasoning", "refusal"]
 
-# Where a model's thoughts stand: the first name that holds text counts, as some endpoints say the same under two.
-THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks")
-# How the types of parts begin that are thoughts: Mistral's `thinking`, OpenRouter's `reasoning.text` and others.
-THINKING = ("thinking", "reasoning", "redacted_thinking")
-# The text of a part, or of a detail of reasoning.
-TEXTS = ("text", "thinking", "summary", "content", "refusal")
+# The fields that may hold reasoning. The first one with text counts: some endpoints send the same text in two fields.
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks")
+# Prefixes of the types of reasoning parts: Mistral's `thinking`, OpenRouter's `reasoning.text` and others.
+REASONING_TYPES = ("thinking", "reasoning", "redacted_thinking")
+# The fields of a part, or of a detail of reasoning, that may hold its text.
+TEXT_FIELDS = ("text", "thinking", "summary", "content", "refusal")
 
 
-def turn_of(choice: dict[str, Any], has_spoken: bool) -> dict[str, Any]:
-    """Return what holds the text of a choice.
+def delta_of(choice: dict[str, Any], has_output: bool) -> dict[str, Any]:
+    """Return the delta of a choice, or its complete `message` or `text`.
 
-    A whole `message` beside or after deltas repeats them (Perplexity, MiniMax), and so does a `text` beside a delta
-    (Together).
+    After the first output a complete `message` is ignored: Perplexity and MiniMax repeat the deltas in it. Together
+    repeats a delta in a `text` beside it.
     """
     delta, message = choice.get("delta"), choice.get("message")
     if isinstance(delta, dict) and delta:
         return delta
     if isinstance(message, dict):
-        return {} if has_spoken else message
+        return {} if has_output else message
     return {"content": choice.get("text")}
 
 
-def texts_of(turn: dict[str, Any]) -> Iterator[tuple[Channel, str]]:
-    """Yield the pieces of a delta or message, thoughts first."""
-    yield "thought", next((text for name in THOUGHTS if (text := text_of(turn.get(name)))), "")
-    content = turn.get("content")
+def read_texts(delta: dict[str, Any]) -> Iterator[tuple[DeltaKind, str]]:
+    """Yield the texts of a delta or message with their kinds, reasoning first."""
+    yield "reasoning", next((text for name in REASONING_FIELDS if (text := text_of(delta.get(name)))), "")
+    content = delta.get("content")
     for part in content if isinstance(content, list) else [content]:
-        yield _channel(part), text_of(part)
-    yield "refusal", text_of(turn.get("refusal"))
+        yield _kind_of(part), text_of(part)
+    yield "refusal", text_of(delta.get("refusal"))
 
 
-def _channel(part: Any) -> Channel:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(kind, str):
+def _kind_of(part: Any) -> DeltaKind:
+    part_type = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(part_type, str):
         return "text"
-    return "refusal" if kind == "refusal" else "thought" if kind.startswith(THINKING) else "text"
+    return "refusal" if part_type == "refusal" else "reasoning" if part_type.startswith(REASONING_TYPES) else "text"
 
 
 def text_of(value: Any) -> str:
-    """Return the text of a string, of a part, or of a list of these, however deep."""
+    """Return the text of a string, a part, or a list of these, at any depth."""
     if isinstance(value, list):
         return "".join(map(text_of, value))
     if isinstance(value, dict):
-        return next((text for name in TEXTS if (text := text_of(value.get(name)))), "")
+        return next((text for name in TEXT_FIELDS if (text := text_of(value.get(name)))), "")
     return value if isinstance(value, str) else ""

@@ -1,7 +1,8 @@
-"""What goes wrong between the hub and a model's endpoint, in words for the person who asked.
+"""Turn failures of a model's endpoint into errors for the person who chats.
 
-The code and the sentence go to clients. What else is known (the status, the endpoint's own code, the kind of the
-exception) is added as a note for the hub's output. Of the endpoint's text nothing is taken: it may quote the key.
+The code and the message of an error go to clients. Other facts (the HTTP status, the endpoint's own error code, the
+type of the exception) are notes of the error, and go to the hub's output. The endpoint's own message is never used,
+because it may quote the key.
 """
 
 import asyncio
@@ -19,36 +20,36 @@ from yarl import URL
 
 from hub.errors import AgentError
 
-ERROR_BYTES = 64 * 1024  # read of an error's body
-ERROR_SECONDS = 5.0
-A_DAY_MS = 24 * 3600 * 1000
-TOO_LONG = {"context_length_exceeded", "exceed_context_size_error"}  # OpenAI's and llama.cpp's names
-NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached"}
-CUT_OFF = "The model's answer broke off before its end."
-# The HTTP status that says the same as a name in a stream.
-STATUS = {
+MAX_ERROR_BODY_BYTES = 64 * 1024
+ERROR_BODY_SECONDS = 5.0
+MAX_RETRY_AFTER_MS = 24 * 3600 * 1000
+TOO_LONG_NAMES = {"context_length_exceeded", "exceed_context_size_error"}  # OpenAI's and llama.cpp's
+NO_QUOTA_NAMES = {"insufficient_quota", "billing_hard_limit_reached"}
+TRUNCATED = "The model's answer broke off before its end: try again."
+# The HTTP status with the same meaning as an error name in a stream.
+STATUS_BY_NAME = {
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
     "server_error": 503,
     "overloaded_error": 503,
     "unavailable_error": 503,
 }
-REFUSES_OPTIONS = (None, 400, 422)  # None: an error in a stream that names no status
+OPTION_REFUSED_STATUSES = (None, 400, 422)  # None: an error in a stream without a status
 
 
 class WrongAddress(AgentError):
-    """Nothing at this address takes chat completions."""
+    """The URL is not one of chat completions."""
 
 
 class OptionRefused(AgentError):
-    """The endpoint does not take the option of the request that *option* names."""
+    """The endpoint refused the request because of *option*."""
 
     option = ""
 
 
 @attrs.frozen(kw_only=True)
 class RequestFacts:
-    """What the reader of an answer needs to know of the request: its path, its model, its options by their names."""
+    """The facts about a request that the errors of its answer need; *key_env* names the variable of the key."""
 
     path: str
     model: str
@@ -56,135 +57,138 @@ class RequestFacts:
     key_env: str
 
 
-async def refusal(response: aiohttp.ClientResponse, request: RequestFacts) -> AgentError:
-    """Return the error for an answer whose status is not 200."""
+async def response_error(response: aiohttp.ClientResponse, request: RequestFacts) -> AgentError:
+    """Return the error for a response whose status is not 200."""
     status = response.status
-    body = await _start_of_body(response)
-    names = _names(body)
+    body = await _read_error_body(response)
+    names = _error_names(body)
     error = _error(status, body, names, request, _retry_after_ms(response.headers))
-    return _noted(error, f"HTTP {status}", *sorted(names))
+    return _with_note(error, f"HTTP {status}", *sorted(names))
 
 
-def fault_of(document: dict[str, Any], event: str) -> Any:
-    """Return what a document in an answer says of a failure, in each dialect; None where it says nothing of one."""
+def find_error(document: dict[str, Any], event_name: str) -> Any:
+    """Return the error in a document of a stream, in the dialect of each endpoint; None if there is none."""
     choices = document.get("choices")
-    for place in (document, *(choices if isinstance(choices, list) else ())):  # OpenRouter: in the choice, too
-        if isinstance(place, dict) and place.get("error"):
-            return place["error"]
-    if event == "error" or document.get("object") == "error":  # DashScope; vLLM
+    for source in (document, *(choices if isinstance(choices, list) else ())):  # OpenRouter: also in a choice
+        if isinstance(source, dict) and source.get("error"):
+            return source["error"]
+    if event_name == "error" or document.get("object") == "error":  # DashScope; vLLM
         return document
     status = document.get("base_resp")  # MiniMax
     return status if isinstance(status, dict) and status.get("status_code") else None
 
 
-def in_stream(fault: Any, request: RequestFacts) -> AgentError:
-    """Return the error for a failure that came where a chunk should."""
-    names = _names({"error": fault})
-    numbers = (STATUS.get(name) or (int(name) if re.fullmatch("[45][0-9][0-9]", name) else None) for name in names)
-    status = next(filter(None, numbers), None)
-    return _noted(_error(status, fault, names, request, None), "in the stream", *sorted(names))
+def stream_error(fault: Any, request: RequestFacts) -> AgentError:
+    """Return the error for an error that the endpoint sent inside a stream."""
+    names = _error_names({"error": fault})
+    statuses = (
+        STATUS_BY_NAME.get(name) or (int(name) if re.fullmatch("[45][0-9][0-9]", name) else None) for name in names
+    )
+    status = next(filter(None, statuses), None)
+    return _with_note(_error(status, fault, names, request, None), "in the stream", *sorted(names))
 
 
-def _error(status: int | None, body: Any, names: set[str], request: RequestFacts, wait_ms: int | None) -> AgentError:
+def _error(
+    status: int | None, body: Any, names: set[str], request: RequestFacts, retry_after_ms: int | None
+) -> AgentError:
     return (
-        _by_name(names)
+        _error_by_name(names)
         or _refused_option(status, body, request)
         or _missing_route(status, body, request)
-        or _by_status(status, request, wait_ms)
+        or _error_by_status(status, request, retry_after_ms)
     )
 
 
-def _by_name(names: set[str]) -> AgentError | None:
-    if names & TOO_LONG:
+def _error_by_name(names: set[str]) -> AgentError | None:
+    if names & TOO_LONG_NAMES:
         return _too_long()
-    return _no_quota() if names & NO_QUOTA else None
+    return _no_quota() if names & NO_QUOTA_NAMES else None
 
 
 def _refused_option(status: int | None, body: Any, request: RequestFacts) -> AgentError | None:
-    """Find the option that the error names: as its `param` (OpenAI), else somewhere in its text."""
-    if status not in REFUSES_OPTIONS:
+    """Return an error with the option that the body names: in its `param` (OpenAI), else anywhere in its text."""
+    if status not in OPTION_REFUSED_STATUSES:
         return None
     error = body.get("error", body) if isinstance(body, dict) else body
     param = error.get("param") if isinstance(error, dict) else None
     text = param if isinstance(param, str) and param else json.dumps(body)
-    # xAI writes `frequencyPenalty`; no other word may begin or end there, as in `max_completion_tokens`.
+    # xAI writes `frequencyPenalty`. An option inside a longer word does not count: `max_completion_tokens`.
     patterns = {name: rf"(?<![a-z_]){name.replace('_', '_?')}(?![a-z_])" for name in request.options}
-    places = {name: place.start() for name in patterns if (place := re.search(patterns[name], text, re.IGNORECASE))}
-    if not places:
+    offsets = {name: match.start() for name in patterns if (match := re.search(patterns[name], text, re.IGNORECASE))}
+    if not offsets:
         return None
-    error = OptionRefused(f"The model's endpoint refused the request (HTTP {status or 200}).", "model_refused")
-    error.option = min(places, key=places.__getitem__)
-    return error
+    refused = OptionRefused(_refused_message(status or 200), "model_refused")
+    refused.option = min(offsets, key=offsets.__getitem__)
+    return refused
 
 
 def _missing_route(status: int | None, body: Any, request: RequestFacts) -> AgentError | None:
-    """Tell a missing route from a missing model, which the error names; LM Studio names the route, with status 200."""
+    """Return an error for a missing route.
+
+    An error that names the model is about a missing model instead. LM Studio names the route, with status 200.
+    """
     text = json.dumps(body, ensure_ascii=False)
     if (status in (404, 405) and request.model not in text) or f"{request.path})" in text:
-        return wrong_address()
+        return wrong_address_error()
     return None
 
 
-def _by_status(status: int | None, request: RequestFacts, wait_ms: int | None) -> AgentError:
+def _error_by_status(status: int | None, request: RequestFacts, retry_after_ms: int | None) -> AgentError:
     if status is None:
-        return _aborted("The model's endpoint failed while it answered.")
+        return _aborted("The model's endpoint failed during the answer: try again.")
     if status in (401, 403):
-        return AgentError(
-            f"The model's endpoint did not accept the key: check {request.key_env}.", "model_unauthorized"
-        )
+        text = f"The model's endpoint rejected the key: check the environment variable {request.key_env}."
+        return AgentError(text, "model_unauthorized")
     if status in (402, 413):
         return _no_quota() if status == 402 else _too_long()
     if status == 404:
-        return AgentError(f"The endpoint has no model {request.model!r}: check the agent's `model`.", "model_refused")
+        text = f"The model's endpoint has no model {request.model!r}: check `model` in the agent's file."
+        return AgentError(text, "model_refused")
     if status == 429:
         text = "The model gets too many requests: try again later."
-        return AgentError(text, "model_rate_limited", retryable=True, retry_after_ms=wait_ms)
+        return AgentError(text, "model_rate_limited", retryable=True, retry_after_ms=retry_after_ms)
     if status >= 500 or status == 408:
         text = "The model is not available: try again later."
-        return AgentError(text, "model_unavailable", retryable=True, retry_after_ms=wait_ms)
-    if status < 400:
-        return wrong_address()
-    return AgentError(f"The model's endpoint refused the request (HTTP {status}).", "model_refused")
+        return AgentError(text, "model_unavailable", retryable=True, retry_after_ms=retry_after_ms)
+    return wrong_address_error() if status < 400 else AgentError(_refused_message(status), "model_refused")
 
 
-def lost(error: Exception, at: URL) -> AgentError:
-    """Return the error for a connection that was not made, fell silent, broke, or brought something else.
+def connection_error(error: Exception, url: URL) -> AgentError:
+    """Return the error for a connection that failed, timed out, broke, or brought invalid data.
 
-    The address is noted without its query, which may hold a key; clients need not know it.
+    The note has the URL without its query, which may hold a key.
     """
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        found = AgentError(
-            "The model's endpoint cannot be reached: the hub's output names its address.",
-            "model_unreachable",
-            retryable=True,
-        )
+        text = "The model's endpoint cannot be reached: the hub's output names its address."
+        result = AgentError(text, "model_unreachable", retryable=True)
     elif isinstance(error, TimeoutError):
-        found = AgentError("The model's endpoint fell silent.", "model_timeout", retryable=True)
+        text = "The model's endpoint was silent for too long: try again, or raise `timeout` in the agent's file."
+        result = AgentError(text, "model_timeout", retryable=True)
     else:
-        found = _aborted(CUT_OFF)
-    return _noted(found, type(error).__name__, f"at {at.with_query(None)}")
+        result = _aborted(TRUNCATED)
+    return _with_note(result, type(error).__name__, f"at {url.with_query(None)}")
 
 
-def cut_error() -> AgentError:
+def truncated_error() -> AgentError:
     """Return the error for a stream that ended before the answer did."""
-    return _noted(_aborted(CUT_OFF), "no [DONE] and no finish_reason")
+    return _with_note(_aborted(TRUNCATED), "no [DONE] and no finish_reason")
 
 
-def abort_error(word: str) -> AgentError:
-    """Return the error for an answer that the endpoint itself gave up; *word* is its `finish_reason`."""
-    return _noted(_aborted(CUT_OFF), f"finish_reason {word}")
+def abort_error(reason: str) -> AgentError:
+    """Return the error for an answer that the endpoint itself aborted; *reason* is its `finish_reason`."""
+    return _with_note(_aborted(TRUNCATED), f"finish_reason {reason}")
 
 
-def wrong_address() -> AgentError:
-    """Return the error for an address where something else answers."""
-    text = "Nothing takes chat completions at the model's base URL: the hub's output names the addresses it tried."
+def wrong_address_error() -> AgentError:
+    """Return the error for a URL where something other than chat completions answers."""
+    text = "The model's base URL does not lead to chat completions: the hub's output lists the addresses it tried."
     return WrongAddress(text, "model_refused")
 
 
-def redirect_error(to: str) -> AgentError:
-    """Return the error for a redirect that is not followed; *to* says to the operator what to do."""
+def redirect_error(advice: str) -> AgentError:
+    """Return the error for a redirect that is not followed; *advice* is for the operator."""
     text = "The model's endpoint has moved: the hub's output says which base_url to write."
-    return _noted(AgentError(text, "model_refused"), to)
+    return _with_note(AgentError(text, "model_refused"), advice)
 
 
 def _aborted(message: str) -> AgentError:
@@ -196,21 +200,26 @@ def _too_long() -> AgentError:
 
 
 def _no_quota() -> AgentError:
-    return AgentError("The account at the model's endpoint has no quota left.", "model_rate_limited")
+    text = "The account at the model's endpoint has no quota left: raise its limit, or use another key."
+    return AgentError(text, "model_rate_limited")
 
 
-def _noted(error: AgentError, *facts: str) -> AgentError:
+def _refused_message(status: int) -> str:
+    return f"The model's endpoint refused the request (HTTP {status}): the hub's output has its error code."
+
+
+def _with_note(error: AgentError, *facts: str) -> AgentError:
     error.add_note(", ".join(facts))
     return error
 
 
-async def _start_of_body(response: aiohttp.ClientResponse) -> Any:
+async def _read_error_body(response: aiohttp.ClientResponse) -> Any:
     body = b""
     try:
-        async with asyncio.timeout(ERROR_SECONDS):
+        async with asyncio.timeout(ERROR_BODY_SECONDS):
             async for part in response.content.iter_any():
                 body += part
-                if len(body) > ERROR_BYTES:
+                if len(body) > MAX_ERROR_BODY_BYTES:
                     return None
         return json.loads(body)
     except ValueError:
@@ -219,23 +228,23 @@ async def _start_of_body(response: aiohttp.ClientResponse) -> Any:
         return None
 
 
-def _names(body: Any) -> set[str]:
-    """Return what an error calls itself, where that looks like a name."""
+def _error_names(body: Any) -> set[str]:
+    """Return the code and type of an error, if they look like names."""
     error = body.get("error", body) if isinstance(body, dict) else None
     values = [error.get(name) for name in ("code", "type", "status_code")] if isinstance(error, dict) else []
     return {str(value) for value in values if re.fullmatch(r"[a-z0-9_]{1,60}", str(value))}
 
 
 def _retry_after_ms(headers: CIMultiDictProxy[str]) -> int | None:
-    """Read Retry-After (RFC 9110, section 10.2.3: seconds or a date) and OpenAI's own header in milliseconds."""
+    """Read Retry-After (RFC 9110, section 10.2.3: seconds or a date), or OpenAI's header in milliseconds."""
     try:
         if "retry-after-ms" in headers:
-            wait = float(headers["retry-after-ms"])
+            wait_ms = float(headers["retry-after-ms"])
         else:
-            wait = _seconds(headers.get("Retry-After", "")) * 1000
+            wait_ms = _seconds(headers.get("Retry-After", "")) * 1000
     except ValueError:
         return None
-    return round(min(max(wait, 0), A_DAY_MS)) if math.isfinite(wait) else None
+    return round(min(max(wait_ms, 0), MAX_RETRY_AFTER_MS)) if math.isfinite(wait_ms) else None
 
 
 def _seconds(text: str) -> float:

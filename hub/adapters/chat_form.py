@@ -1,15 +1,15 @@
-"""The form in which an endpoint takes requests: which options, by which names, at which address."""
+"""Adapt requests to an endpoint: the options that it takes, their names, and its URL."""
 
 from typing import Any
 
 import attrs
 from yarl import URL
 
-from hub.adapters.chat_address import base_of, other_version
+from hub.adapters.chat_address import base_url_of, toggle_version
 from hub.adapters.chat_errors import OptionRefused, WrongAddress
 
-# What is sent where an endpoint refuses an option: another name for it, or nothing.
-INSTEAD: dict[str, str | None] = {
+# For each option that an endpoint may refuse: the name to send it under instead, or None to leave it out.
+REPLACEMENTS: dict[str, str | None] = {
     "max_tokens": "max_completion_tokens",
     "max_completion_tokens": "max_tokens",
     "stream_options": None,
@@ -19,35 +19,35 @@ INSTEAD: dict[str, str | None] = {
 
 
 @attrs.frozen
-class Form:
-    """One way to ask an endpoint; *instead* has a pair for each option that it refuses."""
+class RequestForm:
+    """The URL of requests to an endpoint, and the replacement of each option that the endpoint refuses."""
 
     url: URL
-    instead: tuple[tuple[str, str | None], ...] = ()
+    replacements: tuple[tuple[str, str | None], ...] = ()
 
     def apply(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the options as this endpoint takes them, without those that are None."""
-        names = dict(self.instead)
-        fitting = {names.get(name, name): value for name, value in options.items() if value is not None}
-        return {name: value for name, value in fitting.items() if name is not None}
+        """Return the options that have a value, under the names that the endpoint takes."""
+        names = dict(self.replacements)
+        accepted = {names.get(name, name): value for name, value in options.items() if value is not None}
+        return {name: value for name, value in accepted.items() if name is not None}
 
-    def mend(self, refusal: WrongAddress | OptionRefused) -> "Form | None":
-        """Return the form to try after a refusal; None for an option that was changed already."""
+    def adapt(self, refusal: WrongAddress | OptionRefused) -> "RequestForm | None":
+        """Return the form to try after a refusal; None if the option has no replacement, or was replaced before."""
         if isinstance(refusal, WrongAddress):
-            return attrs.evolve(self, url=other_version(self.url))
+            return attrs.evolve(self, url=toggle_version(self.url))
         option = refusal.option
-        if option not in INSTEAD or option in dict(self.instead).values():
+        if option not in REPLACEMENTS or option in dict(self.replacements).values():
             return None
-        return attrs.evolve(self, instead=(*self.instead, (option, INSTEAD[option])))
+        return attrs.evolve(self, replacements=(*self.replacements, (option, REPLACEMENTS[option])))
 
-    def advice(self, usual: "Form") -> list[str]:
-        """Return, as lines of the agent's TOML file, how this form differs from the usual one."""
-        lines = [f'base_url = "{base_of(self.url)}"'] if self.url != usual.url else []
-        return [*lines, *(line_for(*pair) for pair in self.instead if pair not in usual.instead)]
+    def advice(self, usual: "RequestForm") -> list[str]:
+        """Return the lines of the agent's TOML file that make this form the usual one."""
+        lines = [f'base_url = "{base_url_of(self.url)}"'] if self.url != usual.url else []
+        return [*lines, *(toml_line(*pair) for pair in self.replacements if pair not in usual.replacements)]
 
 
-def line_for(option: str, instead: str | None) -> str:
-    """Return the line of a TOML file that sends *instead* at once."""
-    if instead is not None:
-        return f'max_tokens_name = "{instead}"'
+def toml_line(option: str, replacement: str | None) -> str:
+    """Return the line of a TOML file that sends the replacement with the first request."""
+    if replacement is not None:
+        return f'max_tokens_name = "{replacement}"'
     return "stream_options = false" if option == "stream_options" else f"no `{option}`"

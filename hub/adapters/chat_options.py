@@ -1,4 +1,4 @@
-"""What an agent's TOML file may say of a model, and the endpoint that this leads to."""
+"""The options of an agent's TOML file for a model, and the endpoint that they select."""
 
 from collections.abc import Awaitable, Callable
 from typing import Literal
@@ -12,14 +12,14 @@ OPENAI_KEY = "OPENAI_API_KEY"
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """What an agent's TOML file may say; what is None is chosen from the environment or left to the endpoint."""
+    """The keys of an agent's TOML file; for a key that is None, the environment or the endpoint decides."""
 
     base_url: str | None = None
     model: str | None = None
     api_key_env: str = OPENAI_KEY
     system: str | None = None
     history: int = attrs.field(default=20, validator=ge(0))  # earlier messages
-    window_bytes: int = attrs.field(default=256 * 1024, validator=ge(1024))  # of text that the model sees
+    window_bytes: int = attrs.field(default=256 * 1024, validator=ge(1024))  # of text that the model gets
     temperature: float | None = attrs.field(default=None, validator=optional(ge(0)))
     max_tokens: int | None = attrs.field(default=None, validator=optional(ge(1)))
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # newer models of OpenAI: the second
@@ -31,13 +31,16 @@ class Options:
 
 
 @attrs.frozen
-class Endpoint:
-    """Where a request goes; *url* holds no credentials."""
+class ChatEndpoint:
+    """The address of chat completions, the model, and the value of the Authorization header.
+
+    *url* holds no credentials.
+    """
 
     url: URL
     model: str
     authorization: str | None = attrs.field(repr=False)
 
 
-# Asked before each request: the local model has a new address whenever its process was started again.
-Locate = Callable[[], Awaitable[Endpoint]]
+# Called before each request: the local model gets a new address when its process is restarted.
+LocateEndpoint = Callable[[], Awaitable[ChatEndpoint]]

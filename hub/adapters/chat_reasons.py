@@ -1,10 +1,10 @@
-"""What an endpoint's `finish_reason` means here: the one table of these words."""
+"""Map the `finish_reason` of each endpoint to a reason of the hub; no other module knows these words."""
 
 from typing import Literal
 
-Reason = Literal["end_turn", "max_tokens", "refused", "tool_calls", "error"]
+EndReason = Literal["end_turn", "max_tokens", "refused", "tool_calls", "error"]
 
-REASONS: dict[str, Reason] = {
+END_REASONS: dict[str, EndReason] = {
     "stop": "end_turn",
     "eos": "end_turn",
     "eos_token": "end_turn",
@@ -29,10 +29,10 @@ REASONS: dict[str, Reason] = {
 }
 
 
-def word_of(value: object) -> str:
-    """Return the word of a `finish_reason`; empty for what says nothing yet.
+def normalize_reason(value: object) -> str:
+    """Return a `finish_reason` in lower case, without details; empty if the choice has not ended.
 
-    Gemini's endpoint writes `content_filter: SAFETY`, DashScope's the string `null`.
+    Gemini's endpoint sends `content_filter: SAFETY`, and DashScope's sends the string `null`.
     """
     word = value.partition(":")[0].strip().lower() if isinstance(value, str) else ""
     return "" if word == "null" else word

@@ -1,4 +1,4 @@
-"""Read the answer of an endpoint: chunks as server-sent events, or one whole body."""
+"""Read the answer of an endpoint: chunks as server-sent events, or one complete body."""
 
 import json
 import re
@@ -9,56 +9,63 @@ from typing import Any
 import aiohttp
 import attrs
 
-from hub.adapters.chat_calls import Calls, calls_of
-from hub.adapters.chat_delta import Channel, texts_of, turn_of
-from hub.adapters.chat_errors import RequestFacts, abort_error, cut_error, fault_of, in_stream, wrong_address
-from hub.adapters.chat_halves import Halves
-from hub.adapters.chat_reasons import REASONS, word_of
-from hub.adapters.chat_usage import Counts
-from hub.adapters.sse import Decoder, Incoming
+from hub.adapters.chat_calls import ToolCalls, calls_of
+from hub.adapters.chat_delta import DeltaKind, delta_of, read_texts
+from hub.adapters.chat_errors import (
+    RequestFacts,
+    abort_error,
+    find_error,
+    stream_error,
+    truncated_error,
+    wrong_address_error,
+)
+from hub.adapters.chat_reasons import END_REASONS, normalize_reason
+from hub.adapters.chat_surrogates import SurrogateJoiner
+from hub.adapters.chat_usage import TokenCounts
+from hub.adapters.sse import ServerSentEvent, SSEDecoder
 from hub.hosting.contract import AgentOutput, Finish
 from hub.messages import Reasoning
 
-DONE = "[DONE]"
-JSON = re.compile(r"\[?\s*\{")  # a list holds an error of Gemini's endpoint
-BLANK = b"\xef\xbb\xbf \t\r\n"  # before a body; the first three are a byte order mark
-BODY_BYTES = 16 * 1024 * 1024  # of one event, or of a body that is no stream
+END_MARK = "[DONE]"
+JSON_START = re.compile(r"\[?\s*\{")  # a list holds an error of Gemini's endpoint
+LEADING_BLANKS = b"\xef\xbb\xbf \t\r\n"  # before a body; the first three bytes are a byte order mark
+MAX_BODY_BYTES = 16 * 1024 * 1024  # of one event, or of a body that is not a stream
 
 
-async def read(
-    stream: aiohttp.StreamReader, request: RequestFacts, note: Callable[[str], None]
+async def read_answer(
+    stream: aiohttp.StreamReader, request: RequestFacts, note_unknown: Callable[[str], None]
 ) -> AsyncGenerator[AgentOutput, None]:
-    """Yield what the endpoint says, then its Finish; raises AgentError where it failed or the end is missing.
+    """Yield the output of the endpoint, then its Finish; raises AgentError if the endpoint failed or sent no end.
 
-    *note* hears each `finish_reason` that the table does not know. Raises ValueError for broken JSON.
+    *note_unknown* is called with a `finish_reason` that END_REASONS lacks. Raises ValueError for invalid JSON.
     """
-    reading = Reading(request=request, note=note)
+    reader = AnswerReader(request=request, note_unknown=note_unknown)
     try:
-        async with aclosing(events(stream)) as incoming:
-            async for event in incoming:
-                for piece in reading.take(event):
-                    yield piece
-                if reading.is_done:
+        async with aclosing(read_events(stream)) as events:
+            async for event in events:
+                for output in reader.read(event):
+                    yield output
+                if reader.is_done:
                     break
     except (aiohttp.ClientError, TimeoutError):
-        if not reading.word:  # the reason is the end; a connection that breaks after it breaks nothing
+        if not reader.reason:  # the answer ends with its reason: a connection that breaks later changes nothing
             raise
-    for piece in reading.end():
-        yield piece
+    for output in reader.end():
+        yield output
 
 
-async def events(stream: aiohttp.StreamReader) -> AsyncGenerator[Incoming, None]:
-    """Yield the events of a body, whatever its Content-Type says; a body of JSON is one event."""
-    decoder, has_begun = Decoder(BODY_BYTES), False
+async def read_events(stream: aiohttp.StreamReader) -> AsyncGenerator[ServerSentEvent, None]:
+    """Yield the events of a body, whatever its Content-Type; a JSON body is one event."""
+    decoder, has_begun = SSEDecoder(MAX_BODY_BYTES), False
     async for data in stream.iter_any():
         if not has_begun:
-            data = data.lstrip(BLANK)
+            data = data.lstrip(LEADING_BLANKS)
             has_begun = bool(data)
             if data.startswith(b"<"):
-                raise wrong_address()
+                raise wrong_address_error()
             if data.startswith((b"{", b"[")):
-                body = data + await _rest(stream, len(data))
-                yield Incoming(body.decode(errors="replace"), is_body=True)
+                body = data + await _read_rest(stream, len(data))
+                yield ServerSentEvent(body.decode(errors="replace"), is_body=True)
                 return
         for event in decoder.feed(data):
             yield event
@@ -66,25 +73,25 @@ async def events(stream: aiohttp.StreamReader) -> AsyncGenerator[Incoming, None]
         yield event
 
 
-async def _rest(stream: aiohttp.StreamReader, size: int) -> bytes:
+async def _read_rest(stream: aiohttp.StreamReader, size: int) -> bytes:
     body = bytearray()
     async for data in stream.iter_any():
         body += data
-        if size + len(body) > BODY_BYTES:
-            raise ValueError(f"a body is longer than {BODY_BYTES} bytes")
+        if size + len(body) > MAX_BODY_BYTES:
+            raise ValueError(f"a body is longer than {MAX_BODY_BYTES} bytes")
     return bytes(body)
 
 
-def documents(data: str) -> list[Any]:
-    """Return the JSON of an event, and DONE where it says so.
+def parse_documents(data: str) -> list[Any]:
+    """Return the JSON documents of an event, and END_MARK for `[DONE]`. Other text only keeps the connection open.
 
-    Other words are no JSON, and keep the connection open. Some endpoints write no empty lines between their events;
-    then each line is one document. Raises ValueError for broken JSON.
+    Some endpoints send no empty lines between their events; then each line is a document. Raises ValueError for invalid
+    JSON.
     """
     text = data.strip()
-    if text == DONE:
-        return [DONE]
-    if not JSON.match(text):
+    if text == END_MARK:
+        return [END_MARK]
+    if not JSON_START.match(text):
         return []
     try:
         document = json.loads(text, strict=False)
@@ -92,73 +99,76 @@ def documents(data: str) -> list[Any]:
         lines = text.split("\n")
         if len(lines) == 1:
             raise
-        return [document for line in lines for document in documents(line)]
+        return [document for line in lines for document in parse_documents(line)]
     return document if isinstance(document, list) else [document]
 
 
 @attrs.define(kw_only=True)
-class Reading:
-    """What an endpoint has said so far; *word* is its `finish_reason`, *is_done* says that nothing follows."""
+class AnswerReader:
+    """The state of one answer.
+
+    *reason* is the endpoint's `finish_reason`, empty before it comes. *is_done* is set by `[DONE]`.
+    """
 
     request: RequestFacts
-    note: Callable[[str], None]
-    word: str = ""
+    note_unknown: Callable[[str], None]
+    reason: str = ""
     is_done: bool = False
-    _has_spoken: bool = False
-    _has_refused: bool = False
+    _has_output: bool = False
+    _has_refusal: bool = False
     _is_body: bool = False
-    _is_whole: bool = False  # a whole message came, which needs no other end
-    _counts: Counts = attrs.Factory(Counts)
-    _halves: Halves = attrs.Factory(Halves)
-    _calls: Calls = attrs.Factory(Calls)
+    _is_complete: bool = False  # a complete message came, which needs no other end
+    _token_counts: TokenCounts = attrs.Factory(TokenCounts)
+    _joiner: SurrogateJoiner = attrs.Factory(SurrogateJoiner)
+    _calls: ToolCalls = attrs.Factory(ToolCalls)
 
-    def take(self, event: Incoming) -> Iterator[AgentOutput]:
-        """Yield the pieces of an event; raises AgentError where it is an error, ValueError where its JSON is broken."""
+    def read(self, event: ServerSentEvent) -> Iterator[AgentOutput]:
+        """Yield the output of an event; raises AgentError for an error event, ValueError for invalid JSON."""
         self._is_body = event.is_body
-        for document in documents(event.data):
-            if document == DONE:
+        for document in parse_documents(event.data):
+            if document == END_MARK:
                 self.is_done = True
             elif isinstance(document, dict):
-                for piece in self._chunk(document):
-                    self._has_spoken = True
-                    yield piece
-                fault = fault_of(document, event.name)
+                for output in self._read_chunk(document):
+                    self._has_output = True
+                    yield output
+                fault = find_error(document, event.name)
                 if fault is not None:
-                    raise in_stream(fault, self.request)
+                    raise stream_error(fault, self.request)
 
-    def _chunk(self, chunk: dict[str, Any]) -> Iterator[AgentOutput]:
-        self._counts.take(chunk)
+    def _read_chunk(self, chunk: dict[str, Any]) -> Iterator[AgentOutput]:
+        self._token_counts.update(chunk)
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                turn = turn_of(choice, self._has_spoken)
-                self._is_whole = self._is_whole or turn is choice.get("message")
-                self.word = word_of(choice.get("finish_reason")) or self.word
-                yield from self._turn(turn)
+                delta = delta_of(choice, self._has_output)
+                self._is_complete = self._is_complete or delta is choice.get("message")
+                self.reason = normalize_reason(choice.get("finish_reason")) or self.reason
+                yield from self._read_delta(delta)
 
-    def _turn(self, turn: dict[str, Any]) -> Iterator[AgentOutput]:
-        for channel, text in texts_of(turn):
-            yield from self._say(channel, self._halves.join(channel, text))
-        for call in calls_of(turn):
-            yield from self._calls.take(call)
+    def _read_delta(self, delta: dict[str, Any]) -> Iterator[AgentOutput]:
+        for kind, text in read_texts(delta):
+            yield from self._output(kind, self._joiner.join(kind, text))
+        for call in calls_of(delta):
+            yield from self._calls.add(call)
 
-    def _say(self, channel: Channel, text: str) -> Iterator[AgentOutput]:
+    def _output(self, kind: DeltaKind, text: str) -> Iterator[AgentOutput]:
         if text:
-            self._has_refused = self._has_refused or channel == "refusal"
-            yield Reasoning(text) if channel == "thought" else text
+            self._has_refusal = self._has_refusal or kind == "refusal"
+            yield Reasoning(text) if kind == "reasoning" else text
 
     def end(self) -> Iterator[AgentOutput]:
-        """Yield what is left, and the Finish; raises AgentError where the answer has no end."""
-        for channel, rest in self._halves.rest().items():
-            yield Reasoning(rest) if channel == "thought" else rest
-        reason = REASONS.get(self.word, "end_turn")
+        """Yield the rest of the output, and the Finish; raises AgentError if the answer has no end."""
+        for kind, rest in self._joiner.flush().items():
+            yield Reasoning(rest) if kind == "reasoning" else rest
+        reason = END_REASONS.get(self.reason, "end_turn")
         if reason == "error":
-            raise abort_error(self.word)
-        if not self.word and not (self._has_spoken and (self.is_done or self._is_whole)):
-            raise wrong_address() if self._is_body else cut_error()
-        if self.word and self.word not in REASONS:
-            self.note(self.word)
+            raise abort_error(self.reason)
+        if not self.reason and not (self._has_output and (self.is_done or self._is_complete)):
+            raise wrong_address_error() if self._is_body else truncated_error()
+        if self.reason and self.reason not in END_REASONS:
+            self.note_unknown(self.reason)
         yield from self._calls.end()
-        if reason == "end_turn":  # some endpoints say `stop` where they mean one of these
-            reason = "refused" if self._has_refused else "tool_calls" if self._calls.ids else reason
-        yield Finish(reason, self._counts.usage())
+        if reason == "end_turn":  # some endpoints send `stop` for a refusal or a tool call
+            reason = "refused" if self._has_refusal else "tool_calls" if self._calls.ids else reason
+        yield Finish(reason, self._token_counts.usage())

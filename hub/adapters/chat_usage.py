@@ -1,4 +1,4 @@
-"""Read the tokens that an endpoint counted; a count that is not known is None, never 0."""
+"""Read the token counts of an endpoint; an unknown count is None, never 0."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,13 +7,13 @@ import attrs
 
 from hub.messages import Usage
 
-INPUT = ("prompt_tokens", "input_tokens")
-OUTPUT = ("completion_tokens", "output_tokens")
-MOST = 2**53  # larger integers are not exact in JSON
+INPUT_FIELDS = ("prompt_tokens", "input_tokens")
+OUTPUT_FIELDS = ("completion_tokens", "output_tokens")
+MAX_TOKEN_COUNT = 2**53  # larger integers are not exact in JSON
 
 
-def blocks(chunk: dict[str, Any]) -> Iterator[Any]:
-    """Yield the places of a chunk that may hold its usage: OpenAI's, Groq's and Moonshot's."""
+def usage_blocks(chunk: dict[str, Any]) -> Iterator[Any]:
+    """Yield the values of a chunk that may be its usage, for OpenAI, Groq and Moonshot."""
     yield chunk.get("usage")
     groq = chunk.get("x_groq")
     if isinstance(groq, dict):
@@ -23,37 +23,37 @@ def blocks(chunk: dict[str, Any]) -> Iterator[Any]:
             yield choice.get("usage")
 
 
-def count(value: Any) -> int | None:
-    """Return a number of tokens, written as an integer, a whole float or a string of these; None for all else."""
+def token_count(value: Any) -> int | None:
+    """Return a number of tokens from an integer, an integral float, or a string of these; else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return int(number) if number.is_integer() and 0 <= number <= MOST else None
+    return int(number) if number.is_integer() and 0 <= number <= MAX_TOKEN_COUNT else None
 
 
 @attrs.define
-class Counts:
-    """The last counts of a stream: some endpoints repeat them, growing, in each chunk, or begin with zeros."""
+class TokenCounts:
+    """The latest counts of a stream. Some endpoints send growing counts in each chunk, or start with zeros."""
 
     input: int | None = None
     output: int | None = None
 
-    def take(self, chunk: dict[str, Any]) -> None:
-        """Read the usage of one chunk; what it leaves out stays as it was."""
-        for block in blocks(chunk):
+    def update(self, chunk: dict[str, Any]) -> None:
+        """Read the usage of one chunk; a count that the chunk does not hold stays."""
+        for block in usage_blocks(chunk):
             if isinstance(block, dict):
-                self.input = _first(block, INPUT, self.input)
-                self.output = _first(block, OUTPUT, self.output)
+                self.input = _first_count(block, INPUT_FIELDS, self.input)
+                self.output = _first_count(block, OUTPUT_FIELDS, self.output)
 
     def usage(self) -> Usage | None:
-        """Return what is known. No request has 0 tokens, so an input of 0 means that nobody counted."""
+        """Return the known counts. Every request has input tokens, so an input of 0 means unknown counts."""
         output = self.output or (self.output if self.input else None)
         return Usage(self.input or None, output) if self.input or output is not None else None
 
 
-def _first(block: dict[str, Any], names: tuple[str, ...], before: int | None) -> int | None:
-    known = (number for name in names if (number := count(block.get(name))) is not None)
-    return next(known, before)
+def _first_count(block: dict[str, Any], names: tuple[str, ...], default: int | None) -> int | None:
+    counts = (number for name in names if (number := token_count(block.get(name))) is not None)
+    return next(counts, default)

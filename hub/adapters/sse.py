@@ -1,4 +1,4 @@
-"""Decode server-sent events (WHATWG HTML, section 9.2) as they come in; pure: no loop, no socket."""
+"""Decode server-sent events (WHATWG HTML, section 9.2) from bytes; the decoder does no I/O."""
 
 import re
 
@@ -8,68 +8,71 @@ LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 @attrs.frozen
-class Incoming:
-    """One event: its data, and its name where it has one. *is_body* marks a whole body that is no stream."""
+class ServerSentEvent:
+    """One event: its data, and its name if it has one. *is_body* marks a complete body that is not a stream."""
 
     data: str
     name: str = ""
     is_body: bool = False
 
 
-class Decoder:
-    """Turn bytes, cut anywhere, into events. Ids and retry times are dropped: the endpoints of models use none."""
+class SSEDecoder:
+    """Turn bytes, cut at any position, into events.
+
+    Ids and retry times are dropped, because model endpoints use none.
+    """
 
     def __init__(self, limit: int = 1024 * 1024) -> None:
         self._limit = limit
         self._size = 0
-        self._line: list[bytes] = []  # of the line that has not ended
-        self._data: list[bytes] = []  # the lines of the event that has not ended
+        self._line: list[bytes] = []  # the parts of the current line
+        self._data: list[bytes] = []  # the data lines of the current event
         self._name = b""
-        self._after_cr = False
-        self._at_start = True
+        self._is_after_cr = False
+        self._is_first_line = True
 
-    def feed(self, data: bytes) -> list[Incoming]:
-        """Return each event that *data* finishes; raises ValueError for one longer than the limit."""
-        if self._after_cr and data:  # the second half of a \r\n is no line of its own
-            self._after_cr = False
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Return each event that *data* completes; raises ValueError for an event longer than the limit."""
+        if self._is_after_cr and data:  # the second half of a \r\n does not end a line
+            self._is_after_cr = False
             data = data.removeprefix(b"\n")
-        self._after_cr = self._after_cr or data.endswith(b"\r")
-        *ended, rest = LINE_END.split(data)
-        events: list[Incoming] = []
-        for end in ended:
-            self._keep(end)
-            self._take(b"".join(self._line), events)
+        self._is_after_cr = self._is_after_cr or data.endswith(b"\r")
+        *line_ends, rest = LINE_END.split(data)
+        events: list[ServerSentEvent] = []
+        for line_end in line_ends:
+            self._append(line_end)
+            self._end_line(b"".join(self._line), events)
             self._line.clear()
-        self._keep(rest)
+        self._append(rest)
         return events
 
-    def end(self) -> list[Incoming]:
-        """Return the event that the end of the stream left without its empty line.
+    def end(self) -> list[ServerSentEvent]:
+        """Return the event that the stream left without an empty line after it.
 
-        The standard drops it, but some endpoints write no empty line after their last event.
+        The standard drops that event, but some endpoints send no empty line after their last event.
         """
         return self.feed(b"\n\n")
 
-    def _keep(self, part: bytes) -> None:
+    def _append(self, part: bytes) -> None:
         self._size += len(part)
         if self._size > self._limit:
             raise ValueError(f"an event is longer than {self._limit} bytes")
         self._line.append(part)
 
-    def _take(self, line: bytes, events: list[Incoming]) -> None:
-        if self._at_start:
-            self._at_start = False
+    def _end_line(self, line: bytes, events: list[ServerSentEvent]) -> None:
+        if self._is_first_line:
+            self._is_first_line = False
             line = line.removeprefix(b"\xef\xbb\xbf")
         if line:
-            self._field(line)
+            self._read_field(line)
             return
         if self._data:
             data = b"\n".join(self._data).decode(errors="replace")
-            events.append(Incoming(data, self._name.decode(errors="replace")))
+            events.append(ServerSentEvent(data, self._name.decode(errors="replace")))
         self._data.clear()
         self._name, self._size = b"", 0
 
-    def _field(self, line: bytes) -> None:
+    def _read_field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
@@ -77,4 +80,4 @@ class Decoder:
             return
         if name == b"event":
             self._name = value
-        self._size -= len(line)  # a comment or another field is not kept, so it does not count
+        self._size -= len(line)  # only the data is stored, so a comment or another field does not count

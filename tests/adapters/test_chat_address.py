@@ -3,13 +3,15 @@
 import pytest
 from yarl import URL
 
-from hub.adapters.chat_address import target_of
+from hub.adapters.chat_address import redirect_target
 from hub.errors import AgentError
 
 
 def test_a_redirect_to_https_is_followed() -> None:
     """On the same host, as servers do that were asked by http."""
-    target = target_of(URL("http://models.example/v1/chat/completions"), "https://models.example/v1/chat/completions")
+    target = redirect_target(
+        URL("http://models.example/v1/chat/completions"), "https://models.example/v1/chat/completions"
+    )
     assert str(target) == "https://models.example/v1/chat/completions"
 
 
@@ -24,5 +26,5 @@ def test_a_redirect_to_https_is_followed() -> None:
 def test_a_key_stays_on_its_server_and_on_https(to: str) -> None:
     """The line says what to write, if that is what is wanted."""
     with pytest.raises(AgentError) as caught:
-        target_of(URL("https://models.example/v1/chat/completions"), to)
+        redirect_target(URL("https://models.example/v1/chat/completions"), to)
     assert "write base_url" in caught.value.__notes__[0]

@@ -35,7 +35,7 @@ def wheel_of(fetch: ModuleType, folder: Path, content: bytes, name: str | None =
 
 def test_file_is_the_one_the_hub_looks_for(fetch: ModuleType) -> None:
     """The script, which may import nothing of the hub, and the hub mean the same file."""
-    assert fetch.FILE == local_model.FILE
+    assert fetch.FILE == local_model.MODEL_FILE
 
 
 def test_unpack_checks(fetch: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,13 +88,15 @@ def test_a_model_in_the_data_folder_is_moved_to_the_cache(offline: ModuleType, t
     """It is not fetched again, and the hub uses it before and after."""
     cache, data = tmp_path / "cache", tmp_path / "data"
     old = put(offline, data / "models" / offline.FILE, offline.SHA256)
-    assert local_model.file(cache, data) == old
+    assert local_model.model_path(cache, data) == old
     assert offline.main() == 0
     target = cache / "models" / offline.FILE
-    assert local_model.file(cache, data) == target and target.read_bytes() == b"weights" and offline.is_there(target)
+    assert (
+        local_model.model_path(cache, data) == target and target.read_bytes() == b"weights" and offline.is_there(target)
+    )
     assert [*old.parent.iterdir()] == [] and len([*target.parent.iterdir()]) == 2
     put(offline, tmp_path / "another" / "models" / offline.FILE, offline.SHA256)
-    assert local_model.file(cache, tmp_path / "another") == target
+    assert local_model.model_path(cache, tmp_path / "another") == target
 
 
 def test_a_broken_model_in_the_data_folder_is_left_there(offline: ModuleType, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def model_file(data: Path) -> Path:
-    return local_model.file(data / "cache", data)
+    return local_model.model_path(data / "cache", data)
 
 
 @asynccontextmanager
@@ -108,7 +108,7 @@ async def test_answers(data: Path, message: str) -> None:
 @pytest.mark.parametrize("message", ["请用中文写一首关于春天的诗。", "Repeat ten times: 🎉🚀"])
 async def test_characters_of_several_tokens(data: Path, message: str) -> None:
     """A character that the model makes of several tokens is never cut, not even by the end of the answer."""
-    async with local_model.use(data / "cache", data):  # one child for the three
+    async with local_model.share(data / "cache", data):  # one child for the three
         for tokens in (31, 32, 33):
             async with opened(data, max_tokens=tokens, temperature=0, frequency_penalty=0) as answer:
                 pieces, finish = await answer_to(answer, message)
@@ -127,7 +127,7 @@ async def test_long_conversation_fits(data: Path) -> None:
 
 async def test_shared(data: Path) -> None:
     """Two agents have one child, which answers both at once and ends with the last of them."""
-    async with local_model.use(data / "cache", data) as model:
+    async with local_model.share(data / "cache", data) as model:
         assert model.pid is None  # nobody waits for it to load
         async with opened(data, max_tokens=40) as one, opened(data, max_tokens=40) as other:
             answers = await asyncio.gather(answer_to(one, STORY), answer_to(other, STORY))
@@ -140,7 +140,7 @@ async def test_shared(data: Path) -> None:
 
 async def test_killed_child(data: Path) -> None:
     """An answer whose child dies ends with a clear error, worth a retry; the next answer works."""
-    async with local_model.use(data / "cache", data) as model, opened(data) as answer:
+    async with local_model.share(data / "cache", data) as model, opened(data) as answer:
         with pytest.raises(AgentError) as caught:
             async for piece in answer(run(STORY)):
                 if model.pid:
@@ -167,7 +167,7 @@ async def test_broken_file(data: Path, capfd: pytest.CaptureFixture[str]) -> Non
         with pytest.raises(AgentError, match="does not start") as caught:
             await answer_to(answer, "Hi")
     assert (caught.value.code, caught.value.retryable) == ("model_unreachable", True)
-    assert local_model.FILE in (data / "model.log").read_text()
+    assert local_model.MODEL_FILE in (data / "model.log").read_text()
     assert capfd.readouterr() == ("", "")
 
 
@@ -179,7 +179,7 @@ async def test_only_where_needed(data: Path) -> None:
 
 async def test_only_for_the_hub(data: Path) -> None:
     """The child listens on one loopback address, answers nobody without the key, and lets no web page read it."""
-    async with local_model.use(data / "cache", data) as model, aiohttp.ClientSession() as http:
+    async with local_model.share(data / "cache", data) as model, aiohttp.ClientSession() as http:
         url = URL((await model.endpoint()).base_url)
         async with http.post(url / "chat/completions", json={"messages": []}) as response:
             assert response.status == 401
@@ -199,7 +199,7 @@ async def test_inherits_nothing(data: Path) -> None:
         for ours in (listener, lock):
             os.set_inheritable(ours.fileno(), True)
         mine = {os.readlink(f"/proc/self/fd/{ours.fileno()}") for ours in (listener, lock)}
-        async with local_model.use(data / "cache", data) as model:
+        async with local_model.share(data / "cache", data) as model:
             child = await pid_of(model)
             files = {path.name: os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()}
             theirs = set(files.values())
@@ -223,7 +223,7 @@ from hub.adapters import local_model
 
 async def hub():
     data = pathlib.Path(sys.argv[1])
-    async with local_model.use(data / "cache", data) as model:
+    async with local_model.share(data / "cache", data) as model:
         if sys.argv[2] != "loading":
             await model.endpoint()
         while not (children := pathlib.Path("/proc/self/task/%d/children" % os.getpid()).read_text()):

@@ -20,7 +20,7 @@ from support.model_endpoint import KEY, PATHS, Reply, Stranger, ask, chunk, endp
 
 from hub.adapters import chat_errors, openai_chat
 from hub.adapters.chat_options import Options
-from hub.adapters.chat_window import window
+from hub.adapters.chat_window import window_messages
 from hub.errors import AgentError
 from hub.hosting.contract import Finish, Past
 from hub.messages import Usage
@@ -114,7 +114,7 @@ async def test_credentials_in_the_address(stranger: Stranger, monkeypatch: pytes
 def test_endpoint_hides_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a key goes to OpenAI itself; the key is in no repr."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    endpoint = openai_chat.remote(Options(), openai_chat.OPENAI)
+    endpoint = openai_chat.remote_endpoint(Options(), openai_chat.OPENAI_URL)
     assert str(endpoint.url) == "https://api.openai.com/v1/chat/completions"
     assert KEY not in repr(endpoint)
 
@@ -136,9 +136,12 @@ async def test_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (Options(base_url="ftp://localhost/v1"), "must look like"),
         (Options(base_url=f"http://[{KEY}/v1"), "must look like"),
         (Options(base_url="http://localhost/v1", api_key_env="NOT_SET"), "NOT_SET, which is not set"),
-        (Options(api_key_env="OTHER_KEY"), "needs `base_url`"),
+        (Options(api_key_env="OTHER_KEY"), "needs a `base_url`"),
         (Options(base_url="http://localhost/v1", api_key_env="BAD_KEY"), "BAD_KEY holds characters"),
-        (Options(base_url="http://localhost/v1", system="x" * 600, window_bytes=1024), "more than half"),
+        (
+            Options(base_url="http://localhost/v1", system="x" * 600, window_bytes=1024),
+            "more than half of `window_bytes`",
+        ),
     ],
 )
 async def test_bad_options(options: Options, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +236,7 @@ async def test_retries_can_be_turned_off(stranger: Stranger) -> None:
         ({"Retry_After": "30"}, 30_000),
         ({"Retry_After": "0.5"}, 500),
         ({"retry_after_ms": "70", "Retry_After": "30"}, 70),
-        ({"Retry_After": "Fri, 01 Jan 2100 00:00:00 GMT"}, chat_errors.A_DAY_MS),
+        ({"Retry_After": "Fri, 01 Jan 2100 00:00:00 GMT"}, chat_errors.MAX_RETRY_AFTER_MS),
         ({"Retry_After": "Fri, 01 Jan 1999 00:00:00 GMT"}, 0),
         ({"Retry_After": "soon"}, None),
         ({"Retry_After": "nan"}, None),
@@ -357,7 +360,7 @@ def said(*turns: str) -> list[Past]:
 )
 def test_history(history: list[Past], count: int, sent: list[str]) -> None:
     """So many past messages are sent; neighbours of one role are one message, an answer never comes first."""
-    messages = window(run("?", history), Options(history=count))
+    messages = window_messages(run("?", history), Options(history=count))
     assert [message["content"] for message in messages] == sent
     assert [message["role"] for message in messages] == ["user", "assistant", "user", "assistant", "user"][: len(sent)]
 
@@ -366,9 +369,9 @@ def test_window_cuts_from_the_front() -> None:
     """What is too long loses its oldest messages; a question too long by itself loses its beginning."""
     history = said(*(f"{'ua'[n % 2]}:{n}" + "好" * 100 for n in range(10)))
     options = Options(window_bytes=1024, system="Be brief.")
-    messages = window(run("?", history), options)
+    messages = window_messages(run("?", history), options)
     assert [message["content"][0] for message in messages] == ["B", "8", "9", "?"]
-    _, question = window(run("你" * 1000 + "the end", history), options)
+    _, question = window_messages(run("你" * 1000 + "the end", history), options)
     assert question["content"].endswith("你the end") and question["content"].startswith("你")
     assert 1024 - 64 < len((options.system or "") + question["content"]) + 2 * question["content"].count("你") <= 1024
 

@@ -1,4 +1,4 @@
-"""Where the tests find the local model."""
+"""Find the local model for the tests."""
 
 import os
 from pathlib import Path
@@ -11,5 +11,6 @@ from hub.settings import load
 
 FETCHED = Path(os.environ.get("HUBBUB_TEST_MODEL_CACHE") or load({}, os.environ, ROOT).cache_folder)
 needs_model = pytest.mark.skipif(
-    not local_model.installed(FETCHED, FETCHED), reason="the local model is not here: run `make model` (about 130 MB)"
+    not local_model.is_installed(FETCHED, FETCHED),
+    reason="the local model is not installed: run `make model` (about 130 MB)",
 )

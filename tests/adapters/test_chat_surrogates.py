@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.adapters.chat_halves import Halves
+from hub.adapters.chat_surrogates import SurrogateJoiner
 
 
 def units(text: str) -> list[str]:
@@ -15,27 +15,27 @@ def units(text: str) -> list[str]:
 @given(st.text(st.sampled_from("aé好😀🎉")), st.lists(st.integers(0, 20)))
 def test_any_cuts(text: str, cuts: list[int]) -> None:
     """Between any two code units give the text, in pieces that UTF-8 can hold."""
-    rest, halves, heard = units(text), Halves(), ""
+    rest, joiner, heard = units(text), SurrogateJoiner(), ""
     for cut in [*cuts, len(rest)]:
-        piece = halves.join("text", "".join(rest[:cut]))
+        piece = joiner.join("text", "".join(rest[:cut]))
         heard += piece.encode().decode()
         rest = rest[cut:]
-    assert heard == text and halves.rest() == {}
+    assert heard == text and joiner.flush() == {}
 
 
 @given(st.lists(st.sampled_from(["\ud83d", "\ude00", "a", "😀", ""])))
 def test_any_halves(chunks: list[str]) -> None:
     """What stays alone becomes one U+FFFD, and nothing else is lost."""
-    halves = Halves()
-    heard = "".join([halves.join("text", chunk) for chunk in chunks]) + halves.rest().get("text", "")
+    joiner = SurrogateJoiner()
+    heard = "".join([joiner.join("text", chunk) for chunk in chunks]) + joiner.flush().get("text", "")
     whole = "".join(chunks).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     assert heard.encode().decode() == whole
 
 
 def test_channels_do_not_mix() -> None:
     """A thought between the halves of a text changes neither."""
-    halves = Halves()
-    assert [halves.join("text", "\ud83d"), halves.join("thought", "\ude00"), halves.join("text", "\ude00")] == [
+    joiner = SurrogateJoiner()
+    assert [joiner.join("text", "\ud83d"), joiner.join("thought", "\ude00"), joiner.join("text", "\ude00")] == [
         "",
         "\ufffd",
         "😀",
