@@ -212,7 +212,7 @@ def test_check_tells_what_is_damaged_also_beside_a_hub(place: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "") and "\x1b" not in done.stdout
     assert found[0] == "events: session s1, seq 1 to 2: they are missing"
     assert found[1].startswith("strips row 1: session s1, seq 3 to 5: ")
-    assert found[2:] == ["file f_1: session s1: no blob lies under abc"]
+    assert found[2:] == ["file f_1: session s1: the blob abc is missing"]
 
 
 def test_agents_of_an_empty_folder_says_so(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ from hub.hosting.folder import Agents
 from hub.messages import BODIES, NOTICES, Event
 from hub.protocols import open_protocol
 from hub.settings import load
+from hub.storage.sqlite.event_rows import event_to_commit
 from hub.storage.sqlite.migrations import MIGRATIONS
-from hub.storage.sqlite.strips import as_loose
 from hub.web.app import make_app
 
 # What differs each time, or is the test's own: only its kind is compared.
@@ -458,7 +458,7 @@ def test_the_query_on_the_page_reads_the_log(tmp_path: Path) -> None:
     (block,) = of_kind(DOCS["operations"], "sql")
     database = sqlite3.connect(tmp_path / "hub.db")
     try:
-        database.create_function("as_loose", -1, as_loose)
+        database.create_function("as_loose", -1, event_to_commit)
         database.executescript("".join(map(textwrap.dedent, MIGRATIONS)))
         assert database.execute(block.text).fetchall() == []
     finally:

@@ -14,7 +14,7 @@ from support.process import HubProcess, needs_prlimit
 from support.waiting import PATIENCE
 
 from hub.node import log_probe
-from hub.storage.sqlite import open_file, wal, writer
+from hub.storage.sqlite import database, open_file, wal
 
 
 async def ready(url: str) -> tuple[int, str, str]:
@@ -43,7 +43,7 @@ async def chat(url: str) -> tuple[int, Any]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock is waited for shortly, and no answer of a probe is given again."""
-    for module in (wal, writer):
+    for module in (wal, database):
         monkeypatch.setattr(module, "BUSY_MS", 20)
     monkeypatch.setattr(log_probe, "VALID_SECONDS", 0.0)
 
@@ -80,7 +80,7 @@ async def test_a_log_that_was_taken_away_takes_no_chat(
     served: Hub, monkeypatch: pytest.MonkeyPatch, is_replaced: bool
 ) -> None:
     """SQLite would go on writing a file that nobody can open. When the file is back, chats are accepted again."""
-    monkeypatch.setattr(open_file, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(open_file, "FILE_CHECK_SECONDS", 0.0)
     file, kept = served.folder / "data" / "hub.db", served.folder / "kept"
     file.rename(kept)
     if is_replaced:
@@ -140,7 +140,7 @@ async def test_an_idle_hub_on_a_full_disk_is_not_ready(tmp_path: Path) -> None:
         served.fill_disk()
         line = await until_ready(served.url, 503)
         assert line.startswith("the log cannot be written now") and line.endswith(
-            "free space or mend the disk, then try again"
+            "free space or repair the disk, then try again"
         )
         served.free_disk()
         await until_ready(served.url, 200)

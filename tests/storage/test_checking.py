@@ -100,20 +100,20 @@ async def test_a_deleted_session_is_no_damage(log: SqliteLog) -> None:
         ("UPDATE strips SET events = CAST(x'FF' AS TEXT) WHERE n = 2", r"strips row 2: session s, seq 5 to 8: "),
         (
             """UPDATE strips SET events = replace(events, '"stream"', '"strm"') WHERE n = 2""",
-            "strips row 2: session s, seq 5 to 8: .*no kind of event",
+            "strips row 2: session s, seq 5 to 8: .*has the unknown type",
         ),
         (
             "UPDATE strips SET events = '[]' WHERE n = 5",
-            "strips row 5: session acme/t, seq 5 to 8: it does not hold the seqs 5 to 8",
+            "strips row 5: session acme/t, seq 5 to 8: its events are not those of seq 5 to 8",
         ),
         ("DELETE FROM strips WHERE n = 2", "events: session s, seq 5 to 8: they are missing"),
         ("DELETE FROM strips WHERE n = 6", "events: session acme/t, seq 9 to 12: they are missing"),
         ("UPDATE runs SET record = '{}'", "run r: session s: the record of the run cannot be read: .*"),
         (
             f"UPDATE files SET digest = '{'e' * 64}'",
-            f"file f_1: session acme/t: no blob lies under {'e' * 64}",
+            f"file f_1: session acme/t: the blob {'e' * 64} is missing",
         ),
-        ("UPDATE files SET size = 6", f"file f_1: session acme/t: a blob of 5 bytes instead of 6 lies under {DIGEST}"),
+        ("UPDATE files SET size = 6", f"file f_1: session acme/t: the blob {DIGEST} has 5 bytes instead of 6"),
     ],
 )
 async def test_one_damage_is_named_once(log: SqliteLog, tmp_path: Path, statement: str, expected: str) -> None:
@@ -141,9 +141,9 @@ async def test_a_damaged_commit_names_the_sessions_that_it_can(log: SqliteLog, t
     await restarted.close()
     found = await lines(open_log(tmp_path))
     assert found == [
-        "damaged row 1: session s, seq 14 and later: it could not be read, and was set aside",
-        "damaged row 2: session acme/t, seq 14 and later: it could not be read, and was set aside",
-        "damaged row 3: it could not be read, and was set aside",
+        "damaged row 1: session s, seq 14 and later: the hub could not read these events, and set them aside",
+        "damaged row 2: session acme/t, seq 14 and later: the hub could not read these events, and set them aside",
+        "damaged row 3: the hub could not read these events, and set them aside",
     ]
 
 

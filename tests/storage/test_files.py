@@ -35,7 +35,7 @@ from hub.storage.log import Log, LogUnusable
 from hub.storage.records import FileRecord
 from hub.storage.sqlite.files import SqliteFiles
 from hub.storage.sqlite.log import SqliteLog
-from hub.storage.sqlite.threads import Threads
+from hub.storage.sqlite.threads import LogThreads
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -452,7 +452,7 @@ async def test_files_go_with_their_session(hub: Hub, http: aiohttp.ClientSession
 class Halting(SqliteFiles):
     """What the log knows of files, which waits on the way where the test says so."""
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: LogThreads) -> None:
         super().__init__(threads)
         self.halts: set[str] = set()
         self.there, self.go = asyncio.Event(), asyncio.Event()

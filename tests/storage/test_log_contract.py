@@ -254,7 +254,7 @@ async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Event) -> None:
 
 async def test_the_first_append_makes_the_session(hub: Opened) -> None:
     """In its own commit; one that is refused makes none."""
-    with pytest.raises(StorageUnavailable, match="cannot be kept"):
+    with pytest.raises(StorageUnavailable, match="cannot store this"):
         await hub.put(Append(Key("stranger"), [chunk(chr(0xD800))]))
     assert await hub.log.sessions.find(Key("stranger")) is None
     before = hub.log.commit_totals.commits

@@ -24,14 +24,17 @@ from hub.messages import Author, Chunk, Event, HistoryMessage, RunStarted
 from hub.seams import Seams
 from hub.storage.log import LogUnusable
 from hub.storage.records import Append, FileRecord, Head, RunRecord
+from hub.storage.sqlite import database, pacing
 from hub.storage.sqlite import writer as sqlite_writer
+from hub.storage.sqlite.database import connect
+from hub.storage.sqlite.event_reading import STRIPS_BEFORE
+from hub.storage.sqlite.event_rows import event_to_commit
 from hub.storage.sqlite.log import SqliteLog
 from hub.storage.sqlite.migrations import MIGRATIONS
-from hub.storage.sqlite.sessions import SESSIONS
-from hub.storage.sqlite.strips import BACK, as_loose
-from hub.storage.sqlite.threads import READERS
-from hub.storage.sqlite.wal import ROOM, Room
-from hub.storage.sqlite.writer import Writer, connect
+from hub.storage.sqlite.pacing import CommitPacer
+from hub.storage.sqlite.sessions import SESSION_LISTS
+from hub.storage.sqlite.threads import READER_THREADS
+from hub.storage.sqlite.wal import PREALLOCATED_BYTES, WalPreallocator
 
 Listener = Callable[[str, Sequence[Event]], None]
 Opener = Callable[..., Awaitable[SqliteLog]]
@@ -141,22 +144,20 @@ class Clock:
 
 
 @pytest.mark.parametrize(("sessions", "most"), [(1, 1000), (1000, 220)])
-def test_several_who_speak_often_share_commits(
-    monkeypatch: pytest.MonkeyPatch, path: Path, sessions: int, most: int
-) -> None:
+def test_several_who_speak_often_share_commits(monkeypatch: pytest.MonkeyPatch, sessions: int, most: int) -> None:
     """1,000 appends come a millisecond apart, each for itself: past a few at once 200 commits a second are enough.
 
     One session alone has nobody to share with, and waits for nothing.
     """
     clock = Clock()
-    monkeypatch.setattr(sqlite_writer, "time", clock)
-    writer = Writer(path=path, seams=Seams(), deliver=lambda outcomes: None)
+    monkeypatch.setattr(pacing, "time", clock)
+    pacer = CommitPacer()
     commits = 0
     for number in range(1000):
         if number and clock.now < 100.0 + number / 1000:
             clock.now = 100.0 + number / 1000
         if clock.now <= 100.0 + number / 1000:  # the one before has been committed: this one begins the next
-            writer._pace((Append(Key(f"s{number % sessions}"), [text("x")]), print))
+            pacer.wait(Key(f"s{number % sessions}"), has_more=False)
             commits += 1
     assert 0.9 * most <= commits <= most
     assert bool(clock.slept) is (sessions > 1)
@@ -224,11 +225,11 @@ async def test_room_is_made_only_while_nobody_else_writes(path: Path) -> None:
         db.execute("PRAGMA busy_timeout = 60000")
         size = wal.stat().st_size
         async with asyncio.timeout(20):
-            await asyncio.to_thread(Room(path).make, db)
+            await asyncio.to_thread(WalPreallocator(path).extend, db)
         assert wal.stat().st_size == size
         other.execute("ROLLBACK")
-        Room(path).make(db)
-        assert wal.stat().st_size == size + ROOM
+        WalPreallocator(path).extend(db)
+        assert wal.stat().st_size == size + PREALLOCATED_BYTES
         assert db.execute("SELECT count(*) FROM notes").fetchone() == (0,)
 
 
@@ -486,9 +487,9 @@ def test_reading_back_seeks_the_strip(path: Path) -> None:
     """However many come after it."""
     path.parent.mkdir()
     with closing(connect(path)) as db:
-        db.create_function("as_loose", -1, as_loose)
+        db.create_function("as_loose", -1, event_to_commit)
         db.executescript("".join(MIGRATIONS))
-        plan = db.execute(f"EXPLAIN QUERY PLAN {BACK}", {"session": "s", "seq": 9}).fetchall()
+        plan = db.execute(f"EXPLAIN QUERY PLAN {STRIPS_BEFORE}", {"session": "s", "seq": 9}).fetchall()
     assert any("strips_of_sessions (session=? AND upto<?)" in line[-1] for line in plan), plan
 
 
@@ -535,7 +536,7 @@ async def test_damage_in_the_text_of_events_is_named(
         assert db.execute(damage, (what, by)).rowcount == 1
     said = 0
     for _ in range(2):
-        with pytest.raises(StorageUnavailable, match="cannot be read now.*(malformed|no kind)"):
+        with pytest.raises(StorageUnavailable, match="cannot be read now.*(malformed|unknown type)"):
             await log.events.read(Key("s"), 0, 9)
         if by != '"strm"':  # which is not looked at here
             with pytest.raises(StorageUnavailable, match="cannot be read now.*malformed"):
@@ -545,7 +546,7 @@ async def test_damage_in_the_text_of_events_is_named(
             for session in "tuv":
                 assert await put(log, Append(Key(session), [text(words)])) == said
             await log.events.expire(0, 2**60)
-        with pytest.raises(StorageUnavailable, match="cannot be kept"):
+        with pytest.raises(StorageUnavailable, match="cannot store this"):
             await put(log, Append(Key("t"), [text("y" + chr(0xD800))]))  # after which all heads are read again
         assert [head.seq for head, _ in await asyncio.gather(*map(log.sessions.make, map(Key, "tuv")))] == [said] * 3
         await log.close()
@@ -615,10 +616,10 @@ async def test_a_session_goes_on_behind_a_piece_that_was_set_aside(opener: Opene
     await log.events.expire(0, 2**60)
     for _ in range(2):
         assert [event.seq for event in await log.events.read(Key("s"), 0, 5)] == [1, 2]
-        with pytest.raises(LogDamaged, match="lacks its events 3 to 3"):
+        with pytest.raises(LogDamaged, match="the events 3 to 3 of session s are missing"):
             await log.events.read(Key("s"), 2, 5)
         assert [event.seq for event in await log.events.read(Key("s"), 3, 5)] == [4, 5]
-        with pytest.raises(LogDamaged, match="lacks its events 3 to 3"):  # not half a text
+        with pytest.raises(LogDamaged, match="the events 3 to 3 of session s are missing"):  # not half a text
             await log.events.find_message_before(Key("s"), "r", 5)
         head = await log.sessions.find(Key("s"))
         assert head is not None and head.seq == 5
@@ -658,7 +659,7 @@ async def test_what_was_deleted_is_not_in_the_file(opener: Opener, path: Path, m
         db.execute("PRAGMA secure_delete = OFF")
         return db
 
-    monkeypatch.setattr(sqlite_writer, "connect", connect_as_built)
+    monkeypatch.setattr(database, "connect", connect_as_built)
     log = await opener()
     message = HistoryMessage(
         messageId="m", role="assistant", content="secret" * 1000, agentId="main", runId="r", author=None
@@ -842,9 +843,9 @@ async def test_events_are_read_beside_lists_that_take_long(opener: Opener) -> No
         busy.release()
         assert go.wait(30)
 
-    lists = [asyncio.create_task(log._threads.read(hold)) for _ in range(READERS + 1)]
+    lists = [asyncio.create_task(log._threads.read(hold)) for _ in range(READER_THREADS + 1)]
     try:
-        for _ in range(READERS):
+        for _ in range(READER_THREADS):
             await asyncio.to_thread(busy.acquire)
         async with asyncio.timeout(30):
             assert len(await log.events.read(Key("s"), 0, 1)) == 1
@@ -900,7 +901,7 @@ async def test_a_list_of_30_reads_as_much_at_100_000_sessions_as_at_1_000(tmp_pa
         counted.append([])
         for order, ts in (("desc", 10**15), ("desc", count // 2), ("asc", 0), ("asc", count // 2)):
             values = {"prefix": "", "readers": '["*"]', "agent": None, "since": 0, "until": 10**15, "limit": 31}
-            steps, plan = steps_and_plan(path, SESSIONS[order], values | {"ts": ts, "id": "s"})
+            steps, plan = steps_and_plan(path, SESSION_LISTS[order], values | {"ts": ts, "id": "s"})
             counted[-1].append(steps)
             assert "SEARCH s USING INDEX sessions_by_time" in plan and "B-TREE" not in plan, plan
             assert "SCAN s " not in plan and not plan.endswith("SCAN s"), plan

@@ -10,10 +10,10 @@ from pathlib import Path
 from support import vfs
 
 from hub.__main__ import main
-from hub.storage.sqlite import writer
+from hub.storage.sqlite import database
 
 if __name__ == "__main__":
     folder = Path(os.environ["HUBBUB_TEST_DISK"])
     vfs.install(folder / "journal", folder / "control")
-    setattr(writer, "CHECKPOINT_PAGES", 200)
+    setattr(database, "CHECKPOINT_PAGES", 200)
     main()

@@ -1,4 +1,4 @@
-"""What is damaged in the file of an embedded log, read beside a hub that may be running: no lock, no write."""
+"""Find damage in the file of an embedded log. A hub may be running: the check takes no lock and writes nothing."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -11,174 +11,172 @@ import msgspec
 from hub.ids import Key
 from hub.storage.log import LogUnusable
 from hub.storage.records import Damage, RunRecord
-from hub.storage.sqlite.damage import pieces
+from hub.storage.sqlite.damage import split_commit
+from hub.storage.sqlite.event_rows import EventRow, StoredCommit, UnreadableEvents, join_rows, to_events
 from hub.storage.sqlite.migrations import MIGRATIONS
-from hub.storage.sqlite.strips import Commit, Damaged, Row, to_events
 from hub.storage.sqlite.wal import BUSY_MS
 
-MOST_FAULTS = 20  # of the file itself, as SQLite names them
-STRIPS = """
-    SELECT t.n, s.id, s.floor, t.seq, t.upto, t.events FROM strips t JOIN sessions s ON s.n = t.session
-    WHERE s.id > '!' ORDER BY s.n, t.upto"""
+MAX_FILE_FAULTS = 20  # that SQLite reports about the file itself
 
-_rows = msgspec.json.Decoder(list[Row]).decode
-_commits = msgspec.json.Decoder(Commit).decode
-_record = msgspec.json.Decoder(RunRecord).decode
+_decode_rows = msgspec.json.Decoder(list[EventRow]).decode
+_decode_commit = msgspec.json.Decoder(StoredCommit).decode
+_decode_run = msgspec.json.Decoder(RunRecord).decode
 
 
-def check(path: Path, blob_size: Callable[[str], int | None]) -> list[Damage]:
-    """Return what is damaged; *blob_size* returns the bytes that lie under a digest, or None.
+def check_log_file(path: Path, blob_size: Callable[[str], int | None]) -> list[Damage]:
+    """Return the damage in the file; *blob_size* returns the size of the blob with a digest, or None if there is none.
 
-    Raises LogUnusable where there is no such log, or of another version.
+    Raises LogUnusable if there is no such file, or if it has the schema of another version.
     """
     if not path.is_file():
         raise LogUnusable(f"there is no log {path}: name its folder with --data, or the log with --log")
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", BUSY_MS / 1000, isolation_level=None, uri=True)
         with closing(db):
-            _refuse_other_versions(db, path)
-            db.text_factory = bytes  # what is no UTF-8 is damage, not the end of the check
-            return Check(db, blob_size).damages()
+            _check_version(db, path)
+            db.text_factory = bytes  # text that is not UTF-8 is damage; as str, it would end the check
+            return LogCheck(db, blob_size).find_damage()
     except sqlite3.Error as error:
         raise LogUnusable(f"{path} cannot be read as a log ({error}): restore a backup") from error
 
 
-def _refuse_other_versions(db: sqlite3.Connection, path: Path) -> None:
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version < len(MIGRATIONS):
-        raise LogUnusable(f"{path} is of an older Hubbub: start the hub once, which brings it up to date")
+        raise LogUnusable(f"{path} was written by an older Hubbub: start the hub once to update the log")
     if version > len(MIGRATIONS):
-        raise LogUnusable(f"{path} is of a newer Hubbub: update Hubbub")
+        raise LogUnusable(f"{path} was written by a newer Hubbub: update Hubbub")
 
 
 @attrs.define(eq=False)
-class Check:
-    """One look at a log.
+class LogCheck:
+    """One check of a log.
 
-    *next_seqs* has the seq that each session must have next, *aside* where the pieces begin that were set
-    aside."""
+    *next_seqs* maps each session to the seq that must follow the events checked so far. *aside_seqs* has the first seqs
+    of the parts of commits that were set aside (see damage.py): they explain a gap.
+    """
 
     db: sqlite3.Connection
     blob_size: Callable[[str], int | None]
     next_seqs: dict[Key, int] = attrs.Factory(dict)
-    aside: dict[Key, list[int]] = attrs.Factory(dict)
+    aside_seqs: dict[Key, list[int]] = attrs.Factory(dict)
 
-    def damages(self) -> list[Damage]:
-        """Look at everything in one view of the file, so that what a running hub moves is seen once."""
+    def find_damage(self) -> list[Damage]:
+        """Check everything in one transaction, so that events which a hub moves meanwhile are seen exactly once."""
         self.db.execute("BEGIN")
-        found: list[Damage] = []
-        for where, look in (
-            ("the log file", self._file),
-            ("table sessions", self._sessions),
-            ("table damaged", self._damaged),
-            ("table strips", self._strips),
-            ("table loose", self._loose),
-            ("table runs", self._runs),
-            ("table files", self._files),
+        damages: list[Damage] = []
+        for where, check in (
+            ("the log file", self._check_file),
+            ("table sessions", self._read_sessions),
+            ("table damaged", self._check_damaged),
+            ("table strips", self._check_strips),
+            ("table loose", self._check_loose),
+            ("table runs", self._check_runs),
+            ("table files", self._check_files),
         ):
             try:
-                found.extend(look())
+                damages.extend(check())
             except sqlite3.DatabaseError as error:
-                found.append(Damage(where=where, reason=str(error)))
+                damages.append(Damage(where=where, reason=str(error)))
         self.db.execute("ROLLBACK")
-        return [damage for damage in found if damage.file_id is None or self._has_file(damage.file_id)]
+        return [damage for damage in damages if damage.file_id is None or self._has_file(damage.file_id)]
 
-    def _file(self) -> Iterator[Damage]:
-        for (fault,) in self.db.execute(f"PRAGMA quick_check({MOST_FAULTS})"):
+    def _check_file(self) -> Iterator[Damage]:
+        for (fault,) in self.db.execute(f"PRAGMA quick_check({MAX_FILE_FAULTS})"):
             if fault != b"ok":
                 yield Damage(where="the log file", reason=" ".join(fault.decode(errors="replace").split()))
 
-    def _sessions(self) -> Iterator[Damage]:
+    def _read_sessions(self) -> Iterator[Damage]:
         for name, floor in self.db.execute("SELECT id, floor FROM sessions WHERE id > '!'"):
-            self.next_seqs[_key(name)] = floor + 1
+            self.next_seqs[_to_key(name)] = floor + 1
         yield from ()
 
-    def _damaged(self) -> Iterator[Damage]:
-        for n, name, seq in self.db.execute(
-            "SELECT d.n, s.id, d.seq FROM damaged d LEFT JOIN sessions s ON s.n = d.session ORDER BY d.n"
-        ):
-            key = None if name is None else _key(name)
+    def _check_damaged(self) -> Iterator[Damage]:
+        statement = "SELECT d.n, s.id, d.seq FROM damaged d LEFT JOIN sessions s ON s.n = d.session ORDER BY d.n"
+        for n, name, seq in self.db.execute(statement):
+            key = None if name is None else _to_key(name)
             if key is not None:
-                self.aside.setdefault(key, []).append(seq)
-            yield Damage(
-                where=f"damaged row {n}",
-                key=key,
-                first=seq,
-                last=None,
-                reason="it could not be read, and was set aside",
-            )
+                self.aside_seqs.setdefault(key, []).append(seq)
+            reason = "the hub could not read these events, and set them aside"
+            yield Damage(where=f"damaged row {n}", key=key, first=seq, last=None, reason=reason)
 
-    def _strips(self) -> Iterator[Damage]:
-        for n, name, floor, seq, upto, events in self.db.execute(STRIPS):
-            key = _key(name)
-            yield from self._follow(key, seq, upto)
-            try:
-                _check_rows(key, _rows(events), seq, upto)
-            except (msgspec.MsgspecError, UnicodeDecodeError, Damaged) as error:
-                yield Damage(where=f"strips row {n}", key=key, first=max(seq, floor + 1), last=upto, reason=str(error))
+    def _check_strips(self) -> Iterator[Damage]:
+        statement = """
+            SELECT t.n, s.id, s.floor, t.seq, t.upto, t.events FROM strips t JOIN sessions s ON s.n = t.session
+            WHERE s.id > '!' ORDER BY s.n, t.upto"""
+        for n, name, floor, seq, upto, events in self.db.execute(statement):
+            key = _to_key(name)
+            yield from self._check_gap(key, seq, upto)
+            if reason := _find_fault(key, events, seq, upto):
+                yield Damage(where=f"strips row {n}", key=key, first=max(seq, floor + 1), last=upto, reason=reason)
 
-    def _loose(self) -> Iterator[Damage]:
-        for n, events in self.db.execute("SELECT n, events FROM loose ORDER BY n"):
+    def _check_loose(self) -> Iterator[Damage]:
+        for n, text in self.db.execute("SELECT n, events FROM loose ORDER BY n"):
             try:
-                commit = _commits(events)
+                commit = _decode_commit(text)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                yield from _torn(n, events, str(error))
+                yield from _name_sessions(n, text, str(error))
                 continue
-            for session, seq, _, lines in commit:
-                key, upto = Key(session), seq + len(lines) - 1
-                yield from self._follow(key, seq, upto)
-                try:
-                    _check_rows(key, _rows(b"[" + b",".join(lines) + b"]"), seq, upto)
-                except (msgspec.MsgspecError, UnicodeDecodeError, Damaged) as error:
-                    yield Damage(where=f"loose row {n}", key=key, first=seq, last=upto, reason=str(error))
+            for session, seq, _, events in commit:
+                key, upto = Key(session), seq + len(events) - 1
+                yield from self._check_gap(key, seq, upto)
+                if reason := _find_fault(key, join_rows(events), seq, upto):
+                    yield Damage(where=f"loose row {n}", key=key, first=seq, last=upto, reason=reason)
 
-    def _follow(self, key: Key, seq: int, upto: int) -> Iterator[Damage]:
-        """Say which seqs of a session are missing before *seq*."""
+    def _check_gap(self, key: Key, seq: int, upto: int) -> Iterator[Damage]:
+        """Yield the events that are missing before the row of the events *seq* to *upto*."""
         expected = self.next_seqs.get(key)
         if expected is None:
             return
-        if seq > expected and not any(expected <= first < seq for first in self.aside.get(key, ())):
+        if seq > expected and not any(expected <= first < seq for first in self.aside_seqs.get(key, ())):
             yield Damage(where="events", key=key, first=expected, last=seq - 1, reason="they are missing")
         self.next_seqs[key] = max(expected, upto + 1)
 
-    def _runs(self) -> Iterator[Damage]:
+    def _check_runs(self) -> Iterator[Damage]:
         for name, run, record in self.db.execute("SELECT session, id, record FROM runs ORDER BY n"):
             try:
-                _record(record)
+                _decode_run(record)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 reason = f"the record of the run cannot be read: {error}"
-                yield Damage(where=f"run {_text(run)}", key=_key(name), reason=reason)
+                yield Damage(where=f"run {_to_text(run)}", key=_to_key(name), reason=reason)
 
-    def _files(self) -> Iterator[Damage]:
-        for file_id, name, size, digest in self.db.execute("SELECT id, session, size, digest FROM files ORDER BY id"):
-            held = self.blob_size(_text(digest))
-            if held == size:
+    def _check_files(self) -> Iterator[Damage]:
+        for name, session, size, digest in self.db.execute("SELECT id, session, size, digest FROM files ORDER BY id"):
+            file_id, blob_size = _to_text(name), self.blob_size(_to_text(digest))
+            if blob_size == size:
                 continue
-            lies = "no blob" if held is None else f"a blob of {held} bytes instead of {size}"
-            where, reason = f"file {_text(file_id)}", f"{lies} lies under {_text(digest)}"
-            yield Damage(where=where, key=_key(name), reason=reason, file_id=_text(file_id))
+            problem = "is missing" if blob_size is None else f"has {blob_size} bytes instead of {size}"
+            reason = f"the blob {_to_text(digest)} {problem}"
+            yield Damage(where=f"file {file_id}", key=_to_key(session), reason=reason, file_id=file_id)
 
     def _has_file(self, file_id: str) -> bool:
-        """Say whether a file is still there: a running hub may have deleted its session, and then its blob."""
+        """Return whether the file still exists: a running hub may have deleted its session, and then its blob."""
         return self.db.execute("SELECT 1 FROM files WHERE id = ?", (file_id,)).fetchone() is not None
 
 
-def _check_rows(key: Key, rows: list[Row], seq: int, upto: int) -> None:
-    """Raise Damaged, or a MsgspecError, where rows are not the events *seq* to *upto*."""
-    to_events(key, "", rows)
-    if [row[0] for row in rows] != [*range(seq, upto + 1)]:
-        raise Damaged(f"it does not hold the seqs {seq} to {upto}")
+def _find_fault(key: Key, events: bytes, seq: int, upto: int) -> str:
+    """Return what is wrong if *events* is not the JSON array of the events *seq* to *upto*; else an empty text."""
+    try:
+        rows = _decode_rows(events)
+        to_events(key, "", rows)
+    except (msgspec.MsgspecError, UnicodeDecodeError, UnreadableEvents) as error:
+        return str(error)
+    return (
+        ""
+        if [row[0] for row in rows] == [*range(seq, upto + 1)]
+        else f"its events are not those of seq {seq} to {upto}"
+    )
 
 
-def _torn(n: int, events: bytes, reason: str) -> Iterator[Damage]:
-    """Name the sessions of a commit that cannot be read, as far as their names can."""
-    for key, seq, _ in pieces(events):
-        yield Damage(where=f"loose row {n}", key=key, first=seq, last=None, reason=reason)
+def _name_sessions(n: int, text: bytes, reason: str) -> Iterator[Damage]:
+    """Yield a Damage for each session of a commit that cannot be decoded, as far as the keys can be read."""
+    for part in split_commit(text):
+        yield Damage(where=f"loose row {n}", key=part.key, first=part.seq, last=None, reason=reason)
 
 
-def _key(name: bytes) -> Key:
-    return Key(_text(name))
+def _to_key(name: bytes) -> Key:
+    return Key(_to_text(name))
 
 
-def _text(value: bytes) -> str:
+def _to_text(value: bytes) -> str:
     return value.decode(errors="replace")

@@ -1,15 +1,20 @@
-"""The embedded log: one SQLite file, one thread that writes it, a few that read.
+"""The embedded log: one SQLite file, one thread that writes it, and a few threads that read it.
 
-`sqlite:///relative/path.db` or `sqlite:////absolute/path.db`. Everything in the file is readable by plain SQL; the
-history is the table `messages`. A lock file beside it keeps a second process away (by flock; where a platform has no
-fcntl, as Windows, nothing does).
+The URL is `sqlite:///relative/path.db` or `sqlite:////absolute/path.db`. All data can be read with plain SQL; the
+finished messages are in the table `messages`. A lock file beside the log keeps other processes off, by flock; Windows
+has no flock, and so no lock.
 
-Python's sqlite3 gives the GIL away at each step of a statement, and beside a busy loop getting it back takes up to the
-switch interval, 5 ms. So what is here takes few steps: the events of a commit are one row, all other rows of a table go
-in by one statement, whose number of rows is rounded up a little (the filler is NULL and filtered) and which therefore
-stays prepared, and a page is read as one row. Measured beside a loop that never rests: a commit of 100 rows took 465 ms
-with executemany, 36 ms as power-of-two pieces between BEGIN and COMMIT, 8 ms as one padded statement that is its own
-transaction. Binding a JSON array for json_each is as fast, but SQLite's versions differ on NUL in JSON.
+Python's sqlite3 releases the GIL at each step of a statement. Beside a busy event loop, a thread then waits up to the
+switch interval, 5 ms by default, to get the GIL back. So all code here takes few steps:
+
+- The events of a commit are one row of JSON.
+- The other rows of a table are inserted by one statement. Its number of rows is rounded up, with rows of NULLs that are
+  filtered out, so that few statements exist and stay prepared.
+- A page of results is read as one row.
+
+Measured beside a loop that never rests, a commit of 100 rows took 465 ms with executemany, 36 ms with statements of
+1, 2, 4 ... rows between BEGIN and COMMIT, and 8 ms with one padded statement as its own transaction. Binding one JSON
+array for json_each is as fast, but SQLite's versions differ in how they treat U+0000 in JSON.
 """
 
 import asyncio
@@ -21,35 +26,35 @@ from hub.limits import Limits
 from hub.seams import Seams
 from hub.storage.log import Listener, Log, LogUnusable
 from hub.storage.records import CommitTotals, Damage
-from hub.storage.sqlite.checking import check
+from hub.storage.sqlite.checking import check_log_file
 from hub.storage.sqlite.events import SqliteEvents
 from hub.storage.sqlite.files import SqliteFiles
 from hub.storage.sqlite.plan import Probe
 from hub.storage.sqlite.runs import SqliteRuns
 from hub.storage.sqlite.sessions import SqliteSessions
-from hub.storage.sqlite.threads import Threads
+from hub.storage.sqlite.threads import LogThreads
 
-# A thread that waits for the GIL asks for it only when nobody let go of it for this long. A busy loop lets go at each
-# poll, for a moment too short to take it: with Python's 5 ms and turns of 2 ms one commit waited for 14 s; with 0.5 ms
-# and turns of 0.3 ms the slowest in a hundred still for 1.2 s.
-SWITCH_SECONDS = 0.0001
+# A thread that waits for the GIL demands it when no thread has released it for this long. A busy loop releases it at
+# each poll, but takes it back before another thread can. With Python's 5 ms and loop iterations of 2 ms, one commit
+# waited for 14 s; with 0.5 ms and iterations of 0.3 ms, the 99th percentile was still 1.2 s.
+GIL_SWITCH_SECONDS = 0.0001
 
 
 class SqliteLog(Log):
-    """The log in one SQLite file, for one process."""
+    """The embedded log; only one process can have it open."""
 
     def __init__(self, url: str, limits: Limits, seams: Seams) -> None:
         path = url.removeprefix("sqlite:///")
         if path in (url, "", ":memory:"):
-            raise LogUnusable(f"{url!r} names no file: write sqlite:///relative/hub.db or sqlite:////absolute/hub.db")
+            raise LogUnusable(f"{url!r} names no file: use sqlite:///relative/hub.db or sqlite:////absolute/hub.db")
         self._path = Path(path).absolute()
-        self._threads = threads = Threads(self._path, seams)
+        self._threads = threads = LogThreads(self._path, seams)
         super().__init__(
             SqliteEvents(threads, limits), SqliteRuns(threads), SqliteSessions(threads), SqliteFiles(threads)
         )
 
     async def start(self, listener: Listener) -> None:
-        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
+        sys.setswitchinterval(min(sys.getswitchinterval(), GIL_SWITCH_SECONDS))
         await self._threads.start(listener)
 
     async def close(self) -> None:
@@ -60,12 +65,12 @@ class SqliteLog(Log):
         return str(path.relative_to(home) if path.is_relative_to(home) else path)
 
     async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
-        return await asyncio.to_thread(check, self._path, blob_size)
+        return await asyncio.to_thread(check_log_file, self._path, blob_size)
 
     async def probe(self) -> None:
         await self._threads.submit(Probe())
 
     @property
     def commit_totals(self) -> CommitTotals:
-        """Return the transactions so far, each of which a fsync was paid for, and their time."""
-        return CommitTotals(self._threads.writer.commits, self._threads.writer.seconds)
+        """Each commit is one transaction with one fsync."""
+        return CommitTotals(self._threads.writer.commits, self._threads.writer.commit_seconds)

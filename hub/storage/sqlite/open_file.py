@@ -5,10 +5,10 @@ import sqlite3
 import time
 from pathlib import Path
 
-LOOK_SECONDS = 1.0  # between two checks: a check takes 2 us, and releases the GIL
+FILE_CHECK_SECONDS = 1.0  # between two checks: a check takes 2 us, and releases the GIL
 
 
-class Gone(sqlite3.OperationalError):
+class FileReplaced(sqlite3.OperationalError):
     """The file at the path was deleted, moved or replaced."""
 
 
@@ -18,19 +18,19 @@ class OpenFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._inode = self._read_inode()
-        self._due = 0.0
+        self._next_check = 0.0
 
-    def look(self) -> None:
-        """Call check(), but at most once in LOOK_SECONDS."""
-        if time.monotonic() >= self._due:
+    def check_sometimes(self) -> None:
+        """Call check(), but at most once in FILE_CHECK_SECONDS."""
+        if time.monotonic() >= self._next_check:
             self.check()
-            self._due = time.monotonic() + LOOK_SECONDS
+            self._next_check = time.monotonic() + FILE_CHECK_SECONDS
 
     def check(self) -> None:
-        """Raise Gone if there is another file, or none, at the path now."""
+        """Raise FileReplaced if there is another file, or none, at the path now."""
         if self._read_inode() != self._inode:
             advice = "put the file back that the hub opened, or restart the hub"
-            raise Gone(f"{self._path} was deleted, moved or replaced: {advice}")
+            raise FileReplaced(f"{self._path} was deleted, moved or replaced: {advice}")
 
     def _read_inode(self) -> tuple[int, int] | None:
         try:

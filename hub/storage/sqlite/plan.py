@@ -1,6 +1,6 @@
-"""What one commit of the embedded log writes."""
+"""Turn a batch of write requests into the rows of one commit."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import attrs
@@ -8,59 +8,46 @@ import msgspec
 
 from hub.ids import Key, id_of
 from hub.limits import KiB
-from hub.messages import Chunk, Event
+from hub.messages import Chunk
 from hub.storage.records import Append, FileRecord, Head
-from hub.storage.sqlite.statements import COLUMNS
-from hub.storage.sqlite.strips import Row, Said, encode, to_json
+from hub.storage.sqlite.changes import Changes, EventDrop, LabelChange
+from hub.storage.sqlite.event_rows import EventRow, NewCommit, encode_json, to_json
+from hub.storage.sqlite.sql import COLUMNS
 
-HEAVY_BYTES, HEAVY_EVENT_BYTES = 16 * KiB, 1 * KiB  # a commit that has more, in all and for each event, is heavy
-LOOSE_EVENT_BYTES = 512  # for each an event that lies loose counts once more
-
-
-@attrs.frozen
-class Cut:
-    """Drop the events of each session, named by its id and its epoch, up to a seq."""
-
-    pieces: Sequence[tuple[Key, str, int]]
+# A commit whose events have more bytes than this, in all and on average, goes to `strips` at once: by way of `loose` it
+# would be written twice.
+LARGE_COMMIT_BYTES, LARGE_EVENT_BYTES = 16 * KiB, 1 * KiB
+LOOSE_EVENT_BYTES = 512  # CommitPlan.loose_events counts a long commit as one event for each of these
 
 
 @attrs.frozen
-class Relabel:
-    """Replace the title or the metadata of a session; the latter is JSON."""
-
-    key: Key
-    changes: dict[str, str | None]
-
-
-@attrs.frozen
-class Make:
-    """Make a session, where it is not there."""
+class SessionCreation:
+    """Request to make a session if it does not exist. The result is its head, and whether it is new."""
 
     key: Key
 
 
 @attrs.frozen
-class Delete:
-    """Take a session away; never in one commit with anything else."""
+class SessionDeletion:
+    """Request to delete a session, in a commit of its own. The result is the list of the fields of its files."""
 
     key: Key
 
 
 @attrs.frozen
 class Probe:
-    """Write a page as it is, to learn whether the file can be written."""
+    """Request for a commit that changes nothing, to learn whether the file can be written."""
 
 
-Work = Append | Cut | FileRecord | Relabel | Make | Delete | Probe
-Job = tuple[Work, Callable[[Any], None]]
-# What to tell in the loop: session, events, the one who asked, the answer.
-Outcome = tuple[Key, Sequence[Event], Callable[[Any], None], Any]
+WriteRequest = Append | EventDrop | FileRecord | LabelChange | SessionCreation | SessionDeletion | Probe
+ResultCallback = Callable[[Any], None]
+QueuedWrite = tuple[WriteRequest, ResultCallback]
+# The callback, its argument, and the append if the request was one, so that its events can be announced.
+WriteResult = tuple[ResultCallback, Any, Append | None]
 
-NONE = Key("")  # where no session has events to announce
 
-
-class Standing(msgspec.Struct):
-    """Where a session stands: *seq* is its last, *floor* the last that is no longer kept; *id* is for its events."""
+class WorkingHead(msgspec.Struct):
+    """The head of a session with the commit that is being planned; *id* is the session's id without its tenant."""
 
     id: str
     epoch: str
@@ -69,48 +56,47 @@ class Standing(msgspec.Struct):
 
 
 @attrs.define(kw_only=True)
-class Plan:
-    """What one commit writes, and what is told when it has landed.
+class CommitPlan:
+    """The rows and changes of one commit, and the results to deliver after it.
 
-    *heads* says where sessions stand; it runs ahead of the file until the commit has landed, and must be forgotten
-    where that fails. *look* puts there what the file knows of others, and returns those of which damage hides it.
+    *heads* are the writer's: add() moves them ahead of the file, so the writer must drop them if the commit fails.
+    *load_heads* adds heads from the file to *heads*, and returns the sessions whose head is unknown due to damage.
     """
 
     now: int
     new_secret: Callable[[int], str]
-    heads: dict[Key, Standing]
-    look: Callable[[Collection[Key]], Collection[Key]]
-    rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})
-    loose: int = 0  # how many events are written; long ones count more
-    heavy: list[Any] = attrs.Factory(list)  # a row of `loose` that goes into strips at once: it would be written twice
-    looked: bool = False
-    hidden: Collection[Key] = ()
-    ended: list[tuple[str, str]] = attrs.Factory(list)
-    removed: list[tuple[str, str]] = attrs.Factory(list)
-    cuts: list[tuple[Cut, dict[Key, int]]] = attrs.Factory(list)
-    labels: list[Relabel] = attrs.Factory(list)
-    deleted: dict[Key, list[Any]] = attrs.Factory(dict)  # sessions, and the rows of files that they had
-    has_probe: bool = False
-    outcomes: list[Outcome] = attrs.Factory(list)
+    heads: dict[Key, WorkingHead]
+    load_heads: Callable[[Collection[Key]], Collection[Key]]
+    rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})  # the values: see insert_rows
+    loose_events: int = 0  # the events of the commit; more if they are long
+    large_commit: str = ""  # events for `strips`, instead of a row of `loose`
+    changes: Changes = attrs.Factory(Changes)
+    results: list[WriteResult] = attrs.Factory(list)
+    _has_loaded_heads: bool = False
+    _damaged: Collection[Key] = ()
 
-    def add(self, batch: list[Job]) -> None:
-        """Number what is appended, and write down all rows; raises LookupError for a file without a session."""
-        now, heads, outcomes = self.now, self.heads, self.outcomes
-        said: Said = []
-        for work, done in batch:
-            if type(work) is not Append:
-                self._add(work, done, batch)
+    def add(self, batch: list[QueuedWrite]) -> None:
+        """Plan requests in their order, and number the events of appends.
+
+        Raises LookupError for a file whose session does not exist, and for a session whose head is damaged.
+        """
+        now, heads, results = self.now, self.heads, self.results
+        commit: NewCommit = []
+        for request, callback in batch:
+            if type(request) is not Append:
+                results.append((callback, self._add_other(request, batch), None))
                 continue
-            session = work.key
-            standing = heads.get(session)
-            if standing is None:
-                standing = self._standing(session, batch)
-            name, epoch, seq = standing.id, standing.epoch, standing.seq
+            append = request
+            session = append.key
+            head = heads.get(session)
+            if head is None:
+                head = self._find_or_make(session, batch)
+            session_id, epoch, seq = head.id, head.epoch, head.seq
             first = seq + 1
-            rows: list[Row] = []
-            for event in work.events:
+            rows: list[EventRow] = []
+            for event in append.events:
                 seq += 1
-                event.sessionId, event.epoch, event.seq, event.ts = name, epoch, seq, now
+                event.sessionId, event.epoch, event.seq, event.ts = session_id, epoch, seq, now
                 body, agent, run = event.body, event.agentId, event.runId
                 if type(body) is Chunk:
                     rows.append((seq, now, "stream", agent, run, body.messageId, body.offset, body.content))
@@ -118,92 +104,95 @@ class Plan:
                     message = getattr(body, "messageId", None)
                     rows.append((seq, now, body.type, agent, run, message, None, to_json(body)))
             if rows:
-                standing.seq = seq
-                said.append((session, first, now, rows))
-            if work.messages or work.saved_runs or work.ended_runs or work.chats or work.removed_messages:
-                self._beside(work, first)
-            outcomes.append((session, work.events, done, first))
-        if said:
-            self._write_down(said)
+                head.seq = seq
+                commit.append((session, first, now, rows))
+            if append.messages or append.saved_runs or append.ended_runs or append.chats or append.removed_messages:
+                self._add_records(append, first)
+            results.append((callback, first, append))
+        if commit:
+            self._add_events(commit)
 
-    def _write_down(self, said: Said) -> None:
-        text = encode(said)
-        events, size = sum([len(rows) for *_, rows in said]), len(text)
-        self.loose = max(events, size // LOOSE_EVENT_BYTES)
-        heavy = size > HEAVY_BYTES and size > HEAVY_EVENT_BYTES * events
-        row = self.heavy if heavy else self.rows["loose"]
-        row += (size, text.decode())
-
-    def _add(self, work: Work, done: Callable[[Any], None], batch: list[Job]) -> None:
-        if isinstance(work, Make):
-            self._look_once(work.key, batch)
-            is_new = work.key not in self.heads
-            standing = self._standing(work.key, batch)
-            head = Head(work.key, standing.epoch, standing.seq, standing.floor)
-            self.outcomes.append((NONE, (), done, (head, is_new)))
-        elif isinstance(work, FileRecord):
-            self._look_once(work.key, batch)
-            if work.key not in self.heads:
-                raise LookupError(f"there is no session {work.key}")
-            row = (work.fileId, work.key, work.name, work.type, work.size, work.digest, self.now)
-            self.rows["files"] += row
-            self.outcomes.append((NONE, (), done, None))
-        elif isinstance(work, Cut):
-            floors: dict[Key, int] = {}
-            if work.pieces:
-                self.cuts.append((work, floors))
-            self.outcomes.append((NONE, (), done, floors))
-        elif isinstance(work, Relabel):
-            self.labels.append(work)
-            self.outcomes.append((NONE, (), done, None))
-        elif isinstance(work, Probe):
-            self.has_probe = True
-            self.outcomes.append((NONE, (), done, None))
+    def _add_events(self, commit: NewCommit) -> None:
+        text = encode_json(commit)
+        events, size = sum([len(rows) for *_, rows in commit]), len(text)
+        self.loose_events = max(events, size // LOOSE_EVENT_BYTES)
+        if size > LARGE_COMMIT_BYTES and size > LARGE_EVENT_BYTES * events:
+            self.large_commit = text.decode()
         else:
-            self.outcomes.append((NONE, (), done, self.deleted.setdefault(work.key, [])))
+            self.rows["loose"] += (size, text.decode())
 
-    def _look_once(self, session: Key, batch: list[Job]) -> None:
-        """Look for a session and all others of the batch at once, where it is not known; once."""
-        if session not in self.heads and not self.looked:
-            self.looked = True
-            named = {session} | {getattr(work, "key", session) for work, _ in batch}
-            self.hidden = self.look(named - self.heads.keys())
-
-    def _standing(self, session: Key, batch: list[Job]) -> Standing:
-        """Return where a session stands, which is made where it is not there."""
-        self._look_once(session, batch)
-        standing = self.heads.get(session)
-        if session in self.hidden:
-            raise LookupError(f"the latest events of session {session} are damaged: delete it, or restore a backup")
-        if standing is None:
-            standing = self.heads[session] = Standing(id_of(session), self.new_secret(8), 0, 0)
-            self.rows["sessions"] += (session, standing.epoch, 0, self.now)
-        return standing
-
-    def _beside(self, append: Append, first: int) -> None:
+    def _add_records(self, append: Append, first: int) -> None:
         session = append.key
         for i, m in append.messages:
             author = (m.author.id, m.author.name) if m.author else (None, None)
             head = (session, m.messageId, first + i, self.now, m.role, m.agentId, m.runId, *author)
-            body = (m.content, _or_null(m.parts), _or_null(m.metadata), m.userMessageId, m.stopReason)
-            self.rows["messages"] += (*head, *body, _or_null(m.error))
+            body = (m.content, _to_json_or_null(m.parts), _to_json_or_null(m.metadata), m.userMessageId, m.stopReason)
+            self.rows["messages"] += (*head, *body, _to_json_or_null(m.error))
         for r in append.saved_runs:
             self.rows["runs"] += (session, r.runId, r.after, to_json(r))
-        self.ended += ((session, run) for run in append.ended_runs)
-        self.removed += ((session, message) for message in append.removed_messages)
+        self.changes.ended_runs += ((session, run) for run in append.ended_runs)
+        self.changes.removed_messages += ((session, message) for message in append.removed_messages)
         for i, c in append.chats:
             self.rows["chats"] += (session, c.principal, c.clientMsgId, c.digest, c.messageId, c.runId, first + i)
 
-    def lone(self) -> bool:
-        """Say whether one statement writes it all; such a one is its own transaction."""
-        return not (self._changes() or self.heavy) and [table for table, rows in self.rows.items() if rows] == ["loose"]
+    def _add_other(self, request: WriteRequest, batch: list[QueuedWrite]) -> Any:
+        """Plan a request that is no append, and return its result; changes fill it in when they are applied."""
+        result: Any = None
+        if isinstance(request, SessionCreation):
+            self._load_heads_once(request.key, batch)
+            is_new = request.key not in self.heads
+            head = self._find_or_make(request.key, batch)
+            result = Head(request.key, head.epoch, head.seq, head.floor), is_new
+        elif isinstance(request, FileRecord):
+            self._add_file(request, batch)
+        elif isinstance(request, EventDrop):
+            result = {}
+            if request.floors:
+                self.changes.drops.append((request, result))
+        elif isinstance(request, LabelChange):
+            self.changes.labels.append(request)
+        elif isinstance(request, SessionDeletion):
+            result = self.changes.deleted_sessions.setdefault(request.key, [])
+        else:
+            self.changes.has_probe = True
+        return result
 
-    def empty(self) -> bool:
-        return not (self._changes() or self.heavy or any(self.rows.values()))
+    def _add_file(self, file: FileRecord, batch: list[QueuedWrite]) -> None:
+        self._load_heads_once(file.key, batch)
+        if file.key not in self.heads:
+            raise LookupError(f"session {file.key} does not exist")
+        row = (file.fileId, file.key, file.name, file.type, file.size, file.digest, self.now)
+        self.rows["files"] += row
 
-    def _changes(self) -> bool:
-        return bool(self.ended or self.removed or self.cuts or self.labels or self.deleted or self.has_probe)
+    def _load_heads_once(self, session: Key, batch: list[QueuedWrite]) -> None:
+        """If the head of *session* is unknown, load the heads of all sessions of the batch, with one query."""
+        if session not in self.heads and not self._has_loaded_heads:
+            self._has_loaded_heads = True
+            sessions = {session} | {getattr(request, "key", session) for request, _ in batch}
+            self._damaged = self.load_heads(sessions - self.heads.keys())
+
+    def _find_or_make(self, session: Key, batch: list[QueuedWrite]) -> WorkingHead:
+        """Return the head of a session; plan to make the session if it does not exist."""
+        self._load_heads_once(session, batch)
+        head = self.heads.get(session)
+        if session in self._damaged:
+            raise LookupError(f"the latest events of session {session} are damaged: delete it, or restore a backup")
+        if head is None:
+            head = self.heads[session] = WorkingHead(id_of(session), self.new_secret(8), 0, 0)
+            self.rows["sessions"] += (session, head.epoch, 0, self.now)
+        return head
+
+    @property
+    def is_single_insert(self) -> bool:
+        """Whether the commit is one row of `loose`, so that it needs no BEGIN and COMMIT."""
+        return not (self.changes or self.large_commit) and [table for table, rows in self.rows.items() if rows] == [
+            "loose"
+        ]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.changes or self.large_commit or any(self.rows.values()))
 
 
-def _or_null(fact: Any) -> str | None:
-    return None if fact is None else to_json(fact)
+def _to_json_or_null(value: Any) -> str | None:
+    return None if value is None else to_json(value)

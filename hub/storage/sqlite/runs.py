@@ -1,4 +1,4 @@
-"""The runs of the embedded log that have not ended, and what chats with a clientMsgId were answered."""
+"""The unfinished runs in the embedded log, and the answers to chats with a clientMsgId."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -11,40 +11,39 @@ import structlog
 from hub.ids import Key
 from hub.storage.log import RunStore
 from hub.storage.records import ChatRecord, RunRecord
-from hub.storage.sqlite.threads import Threads
+from hub.storage.sqlite.threads import LogThreads
 
-CHAT = """
-    SELECT json_object('principal', principal, 'clientMsgId', client_msg_id, 'digest', digest, 'messageId', message,
-        'runId', run, 'seq', seq) FROM chats
-    WHERE session = :session AND principal = :principal AND client_msg_id = :id"""
-# Bytes, and a row for each, unlike all else: one that is damaged must not hide the others.
-UNFINISHED = "SELECT CAST(session AS BLOB), CAST(id AS BLOB), CAST(record AS BLOB) FROM runs ORDER BY n"
-
-_record = msgspec.json.Decoder(RunRecord).decode
+_decode_run = msgspec.json.Decoder(RunRecord).decode
 
 _log = structlog.get_logger("hub.storage.sqlite.log")
 
 
 @attrs.define(eq=False)
 class SqliteRuns(RunStore):
-    """The runs of one file."""
+    """The run store of an embedded log."""
 
-    threads: Threads
+    threads: LogThreads
 
     async def list_unfinished(self) -> Sequence[RunRecord]:
         records = []
-        for session, run, text in await self.threads.read(_rows, UNFINISHED):
+        for session, run, text in await self.threads.read(_fetch_runs):
             try:
-                records.append(_record(text))
+                records.append(_decode_run(text))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 name, key = run.decode(errors="replace"), session.decode(errors="replace")
                 _log.warning("log_run_damaged", path=str(self.threads.path), session=key, run=name, reason=str(error))
         return records
 
     async def find_chat(self, key: Key, principal: str, client_msg_id: str) -> ChatRecord | None:
-        fields = await self.threads.ask(CHAT, {"session": key, "principal": principal, "id": client_msg_id})
+        statement = """
+            SELECT json_object('principal', principal, 'clientMsgId', client_msg_id, 'digest', digest,
+                'messageId', message, 'runId', run, 'seq', seq) FROM chats
+            WHERE session = :session AND principal = :principal AND client_msg_id = :id"""
+        fields = await self.threads.query_json(statement, {"session": key, "principal": principal, "id": client_msg_id})
         return ChatRecord(**fields) if fields else None
 
 
-def _rows(db: sqlite3.Connection, statement: str) -> list[tuple[Any, ...]]:
+def _fetch_runs(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Return bytes, and a row for each run, so that a damaged record does not hide the others."""
+    statement = "SELECT CAST(session AS BLOB), CAST(id AS BLOB), CAST(record AS BLOB) FROM runs ORDER BY n"
     return db.execute(statement).fetchall()

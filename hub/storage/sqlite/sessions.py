@@ -1,7 +1,7 @@
 """The sessions of the embedded log, their labels, and their finished messages."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
 import attrs
 import orjson
@@ -13,37 +13,39 @@ from hub.messages import Author, Fault, HistoryMessage, Page, PageRequest, StopR
 from hub.messages.lists import read_cursor, write_cursor
 from hub.storage.log import SessionStore
 from hub.storage.records import FileRecord, Head, SessionLabel, SessionQuery, SessionRow
-from hub.storage.sqlite import strips
-from hub.storage.sqlite.plan import Delete, Make, Relabel
-from hub.storage.sqlite.threads import Threads
+from hub.storage.sqlite.changes import LabelChange
+from hub.storage.sqlite.event_reading import read_heads
+from hub.storage.sqlite.plan import SessionCreation, SessionDeletion
+from hub.storage.sqlite.threads import LogThreads
 
-MOST = 2**63 - 1  # the largest integer of SQLite
-Integer = Annotated[int, Meta(ge=0, le=MOST)]
-Row = TypeVar("Row")
+MAX_INTEGER = 2**63 - 1  # of SQLite
+Integer = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+R = TypeVar("R")
 
-# A message as _to_message() reads it.
-SHOWN = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
+
+class MessageRow(NamedTuple):
+    """The columns of MESSAGE_JSON, in their order."""
+
+    message_id: str
+    role: Literal["user", "assistant"]
+    content: str
+    agent: str | None
+    run: str | None
+    author: str | None
+    author_name: str
+    seq: int
+    ts: int
+    parts: list[Any] | None
+    metadata: dict[str, Any] | None
+    user_message: str | None
+    stop_reason: StopReason | None
+    error: dict[str, str] | None
+
+
+MESSAGE_JSON = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
         json(parts), json(metadata), user_message, stop_reason, json(error))"""
-SEQ = 7  # its place there
-HISTORY = f"""
-    WITH last AS (
-        SELECT n, seq, length(CAST(content AS BLOB)) + coalesce(length(CAST(parts AS BLOB)), 0) AS size FROM messages
-        WHERE session = :session AND (:upto IS NULL OR
-            (seq, n) <= (SELECT seq, n FROM messages WHERE session = :session AND id = :upto))
-        ORDER BY seq DESC, n DESC LIMIT :last),
-    kept AS (SELECT n, sum(size) OVER (ORDER BY seq DESC, n DESC) AS total FROM last)
-    SELECT json_group_array({SHOWN}) FROM (
-        SELECT m.* FROM messages m JOIN kept ON kept.n = m.n WHERE total <= :bytes ORDER BY m.seq, m.n)"""
-TRAIL = f"""
-    WITH first AS (SELECT n, seq FROM messages WHERE session = :session AND id = :message)
-    SELECT json_group_array({SHOWN}) FROM (
-        SELECT m.id, role, iif(m.n = first.n, content, '') AS content, agent, run, author, author_name, m.seq, ts,
-            iif(m.n = first.n, parts, NULL) AS parts, iif(m.n = first.n, metadata, NULL) AS metadata, user_message,
-            stop_reason, error
-        FROM first JOIN messages m ON m.session = :session AND (m.seq, m.n) >= (first.seq, first.n)
-        ORDER BY m.seq, m.n LIMIT :most)"""
-# In one tenant, by time and id: the index sessions_by_time has them in this order. A list goes on after (:ts, :id).
-SESSIONS = {
+# In one tenant, sorted by time and id, as the index sessions_by_time is. A page begins after (:ts, :id).
+SESSION_LISTS = {
     order: f"""
         SELECT json_group_array(json_array(id, epoch, messages, ts, title, metadata)) FROM (
             SELECT id, epoch, messages, ts, title, metadata FROM sessions s
@@ -53,30 +55,25 @@ SESSIONS = {
             ORDER BY ts {order}, id {order} LIMIT :limit)"""
     for order, sign, bound in (("asc", ">", "ts < :until"), ("desc", "<", "ts >= :since"))
 }
-MESSAGES = {order: f"""
-        SELECT json_group_array(json_array(n, json({SHOWN}))) FROM (
-            SELECT * FROM messages WHERE session = :session AND (seq, n) {sign} (:seq, :n)
-            ORDER BY seq {order}, n {order} LIMIT :limit)""" for order, sign in (("asc", ">"), ("desc", "<"))}
-LABEL = "SELECT json_array(title, metadata) FROM sessions WHERE id = :session"
 
 
 @attrs.define(eq=False)
 class SqliteSessions(SessionStore):
-    """The sessions of one file."""
+    """The session store of an embedded log."""
 
-    threads: Threads
+    threads: LogThreads
 
     async def find(self, key: Key) -> Head | None:
-        heads = await self.threads.read_events(strips.heads, [key])
+        heads = await self.threads.read_events(read_heads, [key])
         if not heads:
             return None
-        name, epoch, seq, floor = heads[0]
+        _, epoch, seq, floor = heads[0]
         if seq is None:
             raise LogDamaged("the latest events of this session are damaged: delete it, or restore a backup")
-        return Head(name, epoch, seq, floor)
+        return Head(key, epoch, seq, floor)
 
     async def make(self, key: Key) -> tuple[Head, bool]:
-        return cast(tuple[Head, bool], await self.threads.submit(Make(key)))
+        return cast(tuple[Head, bool], await self.threads.submit(SessionCreation(key)))
 
     async def list(self, query: SessionQuery, request: PageRequest) -> Page[SessionRow]:
         values: dict[str, Any] = {"prefix": query.prefix, "readers": orjson.dumps([*query.readers]).decode()}
@@ -86,92 +83,98 @@ class SqliteSessions(SessionStore):
             after = read_cursor(request.after, tuple[Integer, str])
             ts, name = min((ts, name), after) if request.order == "desc" else max((ts, name), after)
         values |= {"ts": ts, "id": f"{query.prefix}{name}"}
-        found = await self.threads.ask(SESSIONS[request.order], values)
-        rows = [_to_row(*row) for row in found]
-        return _slice(rows, request.limit, lambda row: (row.ts, id_of(row.key)))
+        rows = await self.threads.query_json(SESSION_LISTS[request.order], values)
+        sessions = [_to_session_row(*row) for row in rows]
+        return _make_page(sessions, request.limit, lambda row: (row.ts, id_of(row.key)))
 
     async def find_label(self, key: Key) -> SessionLabel | None:
-        row = await self.threads.ask(LABEL, {"session": key})
-        return None if row is None else SessionLabel(*_label(row))
+        statement = "SELECT json_array(title, metadata) FROM sessions WHERE id = ?"
+        row = await self.threads.query_json(statement, (key,))
+        return None if row is None else SessionLabel(row[0], _decode_metadata(row[1]))
 
     async def relabel(self, key: Key, changes: Mapping[str, Any]) -> None:
         values = dict(changes)
         if values.get("metadata") is not None:
             values["metadata"] = orjson.dumps(values["metadata"]).decode()
-        await self.threads.submit(Relabel(key, values))
+        await self.threads.submit(LabelChange(key, values))
 
     async def delete(self, key: Key) -> Sequence[FileRecord]:
-        return [FileRecord(**fields) for fields in await self.threads.submit(Delete(key))]
+        return [FileRecord(**fields) for fields in await self.threads.submit(SessionDeletion(key))]
 
     async def read_last_messages(
         self, key: Key, last: int, most: int, upto: str | None = None
     ) -> Sequence[HistoryMessage]:
+        statement = f"""
+            WITH last AS (
+                SELECT n, seq, length(CAST(content AS BLOB)) + coalesce(length(CAST(parts AS BLOB)), 0) AS size
+                FROM messages WHERE session = :session AND (:upto IS NULL OR
+                    (seq, n) <= (SELECT seq, n FROM messages WHERE session = :session AND id = :upto))
+                ORDER BY seq DESC, n DESC LIMIT :last),
+            sums AS (SELECT n, sum(size) OVER (ORDER BY seq DESC, n DESC) AS total FROM last)
+            SELECT json_group_array({MESSAGE_JSON}) FROM (
+                SELECT m.* FROM messages m JOIN sums ON sums.n = m.n WHERE total <= :bytes ORDER BY m.seq, m.n)"""
         values = {"session": key, "last": last, "upto": upto, "bytes": most}
-        return _to_messages(await self.threads.ask(HISTORY, values))
+        return _to_messages(await self.threads.query_json(statement, values))
 
     async def read_messages_from(self, key: Key, message_id: str, most: int) -> Sequence[HistoryMessage]:
+        statement = f"""
+            WITH first AS (SELECT n, seq FROM messages WHERE session = :session AND id = :message)
+            SELECT json_group_array({MESSAGE_JSON}) FROM (
+                SELECT m.id, role, iif(m.n = first.n, content, '') AS content, agent, run, author, author_name, m.seq,
+                    ts, iif(m.n = first.n, parts, NULL) AS parts, iif(m.n = first.n, metadata, NULL) AS metadata,
+                    user_message, stop_reason, error
+                FROM first JOIN messages m ON m.session = :session AND (m.seq, m.n) >= (first.seq, first.n)
+                ORDER BY m.seq, m.n LIMIT :most)"""
         values = {"session": key, "message": message_id, "most": most}
-        return _to_messages(await self.threads.ask(TRAIL, values))
+        return _to_messages(await self.threads.query_json(statement, values))
 
     async def list_messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
-        seq, n = (0, 0) if request.order == "asc" else (MOST, MOST)
+        sign, seq, n = (">", 0, 0) if request.order == "asc" else ("<", MAX_INTEGER, MAX_INTEGER)
         if request.after is not None:
             seq, n = read_cursor(request.after, tuple[Integer, Integer])
+        order = request.order
+        statement = f"""
+            SELECT json_group_array(json_array(n, json({MESSAGE_JSON}))) FROM (
+                SELECT * FROM messages WHERE session = :session AND (seq, n) {sign} (:seq, :n)
+                ORDER BY seq {order}, n {order} LIMIT :limit)"""
         values = {"session": key, "seq": seq, "n": n, "limit": request.limit + 1}
-        rows = await self.threads.ask(MESSAGES[request.order], values)
-        page = _slice(rows, request.limit, lambda row: (row[1][SEQ], row[0]))
-        return Page(_to_messages([row for _, row in page.rows]), page.next_cursor)
+        numbered = [(n, MessageRow(*row)) for n, row in await self.threads.query_json(statement, values)]
+        page = _make_page(numbered, request.limit, lambda item: (item[1].seq, item[0]))
+        return Page([_to_message(row) for _, row in page.rows], page.next_cursor)
 
 
-def _slice(rows: Sequence[Row], limit: int, cursor: Callable[[Row], tuple[Any, ...]]) -> Page[Row]:
-    """Return *limit* of the rows, of which one more was asked for."""
+def _make_page(rows: Sequence[R], limit: int, cursor: Callable[[R], tuple[Any, ...]]) -> Page[R]:
+    """Return the first *limit* rows. If *rows* has one row more, there is a next page."""
     return Page(rows[:limit], write_cursor(*cursor(rows[limit - 1])) if len(rows) > limit else None)
 
 
-def _label(row: Sequence[Any]) -> tuple[str | None, dict[str, Any] | None]:
-    title, metadata = row
-    return title, None if metadata is None else orjson.loads(metadata)
+def _decode_metadata(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else cast(dict[str, Any], orjson.loads(text))
 
 
-def _to_row(key: Key, epoch: str, messages: int, ts: int, *label: Any) -> SessionRow:
-    title, metadata = _label(label)
-    return SessionRow(key=key, epoch=epoch, messages=messages, ts=ts, title=title, metadata=metadata)
+def _to_session_row(
+    key: Key, epoch: str, messages: int, ts: int, title: str | None, metadata: str | None
+) -> SessionRow:
+    return SessionRow(key=key, epoch=epoch, messages=messages, ts=ts, title=title, metadata=_decode_metadata(metadata))
 
 
 def _to_messages(rows: list[list[Any]]) -> list[HistoryMessage]:
-    return [_to_message(*row) for row in rows]
+    return [_to_message(MessageRow(*row)) for row in rows]
 
 
-def _to_message(
-    name: str,
-    role: Literal["user", "assistant"],
-    content: str,
-    agent: str | None,
-    run: str | None,
-    author: str | None,
-    author_name: str,
-    seq: int,
-    ts: int,
-    parts: list[Any] | None,
-    metadata: dict[str, Any] | None,
-    user_message: str | None,
-    stop_reason: StopReason | None,
-    error: dict[str, str] | None,
-) -> HistoryMessage:
-    who = None if author is None else Author(author, author_name)
-    held = None if parts is None else tuple(parts)
+def _to_message(row: MessageRow) -> HistoryMessage:
     return HistoryMessage(
-        messageId=name,
-        role=role,
-        content=content,
-        agentId=agent,
-        runId=run,
-        author=who,
-        seq=seq,
-        ts=ts,
-        parts=held,
-        metadata=metadata,
-        userMessageId=user_message,
-        stopReason=stop_reason,
-        error=None if error is None else Fault(**error),
+        messageId=row.message_id,
+        role=row.role,
+        content=row.content,
+        agentId=row.agent,
+        runId=row.run,
+        author=None if row.author is None else Author(row.author, row.author_name),
+        seq=row.seq,
+        ts=row.ts,
+        parts=None if row.parts is None else tuple(row.parts),
+        metadata=row.metadata,
+        userMessageId=row.user_message,
+        stopReason=row.stop_reason,
+        error=None if row.error is None else Fault(**row.error),
     )

@@ -1,4 +1,4 @@
-"""The threads of the embedded log, as its stores use them: one that writes, some that read."""
+"""The threads of the embedded log: one that writes, and two pools that read."""
 
 import asyncio
 import sqlite3
@@ -15,64 +15,67 @@ import structlog
 from hub.errors import LogDamaged, StorageUnavailable
 from hub.seams import Seams
 from hub.storage.log import AppendCallback, Listener, LogUnusable
-from hub.storage.sqlite import statements as sql
-from hub.storage.sqlite.plan import Outcome, Work
-from hub.storage.sqlite.writer import Writer, connect, open_file
+from hub.storage.sqlite.database import Database, connect
+from hub.storage.sqlite.plan import WriteRequest, WriteResult
+from hub.storage.sqlite.sql import query_json
+from hub.storage.sqlite.writer import Writer, open_log_file
 
-# Reading events has threads of its own: who catches up must not wait for lists and histories.
-READERS, EVENT_READERS = 2, 2
+# Events have readers of their own, so that a client that catches up does not wait for lists and histories.
+READER_THREADS, EVENT_READER_THREADS = 2, 2
 
-Found = TypeVar("Found")
+R = TypeVar("R")
 
 _log = structlog.get_logger("hub.storage.sqlite.log")
 
 
-class Threads:
-    """Hands work to the threads, and what comes of it back to the loop. *path* is the file."""
+class LogThreads:
+    """Runs requests in the threads, and delivers their results in the event loop that called start()."""
 
     def __init__(self, path: Path, seams: Seams) -> None:
         self.path = path
-        self.writer = Writer(path=path, seams=seams, deliver=lambda outcomes: self._call(self._announce, outcomes))
-        self._readers = _Readers(writer=self.writer, count=READERS)
-        self._event_readers = _Readers(writer=self.writer, count=EVENT_READERS)
-        self._open = False
+        self.writer = Writer(
+            database=Database(path), seams=seams, deliver=lambda results: self._call_in_loop(self._announce, results)
+        )
+        self._readers = _ReaderPool(writer=self.writer, size=READER_THREADS)
+        self._event_readers = _ReaderPool(writer=self.writer, size=EVENT_READER_THREADS)
+        self._is_open = False
         self._closed: asyncio.Future[None] | None = None
 
     async def start(self, listener: Listener) -> None:
-        """Open the file, which takes the lock; raises LogUnusable."""
+        """Open the file, and take its lock. Raises LogUnusable."""
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._closed = self._loop.create_future()
         started: asyncio.Future[None] = self._loop.create_future()
-        # A daemon: a process that dies without close() loses nothing.
-        threading.Thread(target=self._work, args=(started,), name="hub-log-writer", daemon=True).start()
+        # A daemon: a process that ends without close() loses nothing.
+        threading.Thread(target=self._run_writer, args=(started,), name="hub-log-writer", daemon=True).start()
         try:
             await started
         except LogUnusable:
-            await self._closed  # the thread's last word needs this loop
+            await self._closed  # the thread's last call into this loop
             raise
-        self._open = True
+        self._is_open = True
 
     async def close(self) -> None:
-        """Finish what is queued, then end the threads."""
-        if self._open:
-            self._open = False
-            self.writer.jobs.put(None)
+        """Commit queued requests, then end the threads. Later requests raise StorageUnavailable."""
+        if self._is_open:
+            self._is_open = False
+            self.writer.requests.put(None)
         if self._closed is not None:
             await asyncio.shield(self._closed)
 
-    def give(self, work: Work, done: AppendCallback) -> None:
-        """Let the writer do *work*, and call *done* with what came of it."""
-        if self._open:
-            self.writer.jobs.put((work, done))
+    def enqueue(self, request: WriteRequest, callback: AppendCallback) -> None:
+        """Queue a request for the writer; *callback* gets its result, or an exception."""
+        if self._is_open:
+            self.writer.requests.put((request, callback))
         else:
-            self._loop.call_soon(done, StorageUnavailable("the log is not open: the hub is going down"))
+            self._loop.call_soon(callback, StorageUnavailable("the log is closed: the hub is going down"))
 
-    async def submit(self, work: Work) -> Any:
-        """Let the writer do *work*; return what came of it, or raise it."""
+    async def submit(self, request: WriteRequest) -> Any:
+        """Queue a request for the writer, and return its result. Raises StorageUnavailable."""
         answer: asyncio.Future[Any] = self._loop.create_future()
 
-        def done(result: Any) -> None:
+        def callback(result: Any) -> None:
             if answer.done():
                 return
             if isinstance(result, Exception):
@@ -80,82 +83,84 @@ class Threads:
             else:
                 answer.set_result(result)
 
-        self.give(work, done)
+        self.enqueue(request, callback)
         return await answer
 
-    async def ask(self, statement: str, values: Any) -> Any:
-        """Return the one JSON value that a statement finds, or None; raises LogDamaged, StorageUnavailable."""
-        return await self.read(sql.one, statement, values)
+    async def query_json(self, statement: str, values: Any) -> Any:
+        """Return the one JSON value of a query, or None if it has no row. Raises LogDamaged, StorageUnavailable."""
+        return await self.read(query_json, statement, values)
 
-    async def read(self, read: Callable[..., Found], *values: Any) -> Found:
-        """Call *read* with a connection and *values* in a thread; raises LogDamaged, StorageUnavailable."""
-        return await self._read(self._readers, read, values)
+    async def read(self, function: Callable[..., R], *values: Any) -> R:
+        """Call *function* with a connection and *values* in a thread. Raises LogDamaged, StorageUnavailable."""
+        return await self._read(self._readers, function, values)
 
-    async def read_events(self, read: Callable[..., Found], *values: Any) -> Found:
-        """Do as read() does, in a thread that reads events alone."""
-        return await self._read(self._event_readers, read, values)
+    async def read_events(self, function: Callable[..., R], *values: Any) -> R:
+        """Call *function* as read() does, in a thread for events."""
+        return await self._read(self._event_readers, function, values)
 
-    async def _read(self, readers: "_Readers", read: Callable[..., Found], values: tuple[Any, ...]) -> Found:
-        if not self._open:
-            raise StorageUnavailable("the log is not open: the hub is going down")
-        return await self._loop.run_in_executor(readers.pool, readers.query, read, values)
+    async def _read(self, readers: "_ReaderPool", function: Callable[..., R], values: tuple[Any, ...]) -> R:
+        if not self._is_open:
+            raise StorageUnavailable("the log is closed: the hub is going down")
+        return await self._loop.run_in_executor(readers.executor, readers.read, function, values)
 
-    def _call(self, function: Callable[..., None], *values: Any) -> None:
+    def _call_in_loop(self, function: Callable[..., None], *values: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(function, *values)
-        except RuntimeError:  # the loop is gone, and with it everyone who waited
+        except RuntimeError:  # the loop is closed, and no task waits any more
             _log.warning("log_without_loop", path=str(self.path))
 
-    def _announce(self, outcomes: list[Outcome]) -> None:
-        for session, events, done, answer in outcomes:
+    def _announce(self, results: list[WriteResult]) -> None:
+        """Announce the events of each append to the listener, then call its callback."""
+        for callback, result, append in results:
             try:
-                if events:
-                    self._listener(session, events)
+                if append is not None and append.events:
+                    self._listener(append.key, append.events)
             except Exception:
-                _log.exception("log_listener", session=session)
+                _log.exception("log_listener", session=append and append.key)
             try:
-                done(answer)
+                callback(result)
             except Exception:
-                _log.exception("log_done", session=session)
+                _log.exception("log_done", session=append and append.key)
 
-    def _work(self, started: "asyncio.Future[None]") -> None:
+    def _run_writer(self, started: "asyncio.Future[None]") -> None:
         with ExitStack() as undo:
             try:
-                open_file(self.writer, undo)
-                self._call(started.set_result, None)
-                self.writer.work()
+                open_log_file(self.writer, undo)
+                self._call_in_loop(started.set_result, None)
+                self.writer.run()
             except LogUnusable as error:
-                self._call(started.set_exception, error)
+                self._call_in_loop(started.set_exception, error)
             for readers in (self._readers, self._event_readers):
-                readers.close()  # before the writer's connection, which as the last one checkpoints
+                readers.close()  # before the writer's connection: the last one to close does the checkpoint
         if self._closed is not None:
-            self._call(self._closed.set_result, None)
+            self._call_in_loop(self._closed.set_result, None)
 
 
 @attrs.define(eq=False, kw_only=True)
-class _Readers:
-    """Some threads that read, each with a connection of its own, to the file that *writer* has open."""
+class _ReaderPool:
+    """Threads that read the writer's file, each with a connection of its own."""
 
     writer: Writer
-    count: int
-    pool: ThreadPoolExecutor = attrs.field(init=False)
-    _own: threading.local = attrs.Factory(threading.local)
+    size: int
+    executor: ThreadPoolExecutor = attrs.field(init=False)
+    _thread: threading.local = attrs.Factory(threading.local)
     _connections: set[sqlite3.Connection] = attrs.Factory(set)
 
     def __attrs_post_init__(self) -> None:
-        self.pool = ThreadPoolExecutor(self.count, "hub-log-reader")
+        self.executor = ThreadPoolExecutor(self.size, "hub-log-reader")
 
-    def query(self, read: Callable[..., Found], values: tuple[Any, ...]) -> Found:
-        own = self._own
+    def read(self, function: Callable[..., R], values: tuple[Any, ...]) -> R:
+        """Call *function* with this thread's connection. After an error the next call opens a new connection."""
+        thread = self._thread
         try:
-            if getattr(own, "db", None) is None:
-                self.writer.file.check()  # connect() would make a new file, or read another one
-                own.db = connect(self.writer.path)
-                self._connections.add(own.db)
-                own.db.execute("PRAGMA query_only = 1")
-            return read(own.db, *values)
+            if getattr(thread, "db", None) is None:
+                self.writer.database.file.check()  # connect() would make a missing file, or open another one
+                thread.db = connect(self.writer.database.path)
+                self._connections.add(thread.db)
+                thread.db.execute("PRAGMA query_only = 1")
+            return function(thread.db, *values)
         except sqlite3.Error as error:
-            broken, own.db = getattr(own, "db", None), None
+            broken, thread.db = getattr(thread, "db", None), None
             if broken is not None:
                 self._connections.discard(broken)
                 broken.close()
@@ -163,7 +168,7 @@ class _Readers:
             raise kind(f"the log cannot be read now ({error})") from error
 
     def close(self) -> None:
-        """End the threads, and close what they had open."""
-        self.pool.shutdown()
+        """End the threads, and close their connections."""
+        self.executor.shutdown()
         for connection in self._connections:
             connection.close()

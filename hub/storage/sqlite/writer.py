@@ -1,323 +1,253 @@
-"""The thread that writes the embedded log: it commits what waits, and numbers it."""
+"""The writer thread of the embedded log: it commits write requests in batches, and numbers events.
 
-import queue
+Each turn of run() takes all queued requests, plans their rows (plan.py), writes them in one transaction, and delivers
+the results. So concurrent appends share one fsync. If a commit fails, the thread first finds out whether the file has
+it, because an error after COMMIT does not say so.
+"""
+
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
-from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
 
 import attrs
-import orjson
 import structlog
 
 from hub.errors import StorageUnavailable
 from hub.ids import Key, id_of
-from hub.limits import MiB
 from hub.seams import Seams
-from hub.storage import lockfile
 from hub.storage.log import LogUnusable
-from hub.storage.private import make_folder, touch_private
-from hub.storage.sqlite import damage
-from hub.storage.sqlite import statements as sql
-from hub.storage.sqlite import strips
-from hub.storage.sqlite.migrations import MIGRATIONS
-from hub.storage.sqlite.open_file import Gone, OpenFile
-from hub.storage.sqlite.plan import NONE, Cut, Delete, Job, Outcome, Plan, Standing
-from hub.storage.sqlite.wal import BUSY_MS, CHECKPOINT_PAGES, Room
+from hub.storage.sqlite.changes import EventDrop
+from hub.storage.sqlite.damage import move_sound_to_strips
+from hub.storage.sqlite.database import Database, make_log_folder
+from hub.storage.sqlite.event_reading import read_heads
+from hub.storage.sqlite.event_rows import UnreadableEvents
+from hub.storage.sqlite.open_file import FileReplaced
+from hub.storage.sqlite.pacing import CommitPacer
+from hub.storage.sqlite.plan import CommitPlan, QueuedWrite, SessionDeletion, WorkingHead, WriteResult
+from hub.storage.sqlite.sql import insert_rows
+from hub.storage.sqlite.strips import write_strips
 from hub.text import cut
 
-MOST_JOBS = 512  # in one commit: it bounds how long the first of them waits
-KNOWN_HEADS = 50_000  # past it they are read again when needed
-# Events that lie loose, before they are put into strips; who reads one walks them all. More take longer to place, while
-# the next commit waits, and of fewer each strip has less.
-LOOSE_EVENTS = 2048
-LOOSE_SECONDS = 0.1  # without a commit, after which they are placed too
-# A commit costs 50 to 100 us of CPU beside what it carries, half of it the system's for the fsync. So where several
-# sessions speak they come so far apart, after so many at once, and each carries more: 20 sessions at 50 tokens/s take
-# 200 commits a second instead of 430, which is a fifth of all CPU that a token costs. One who speaks alone never waits.
-COMMIT_SECONDS = 0.005
-COMMITS_AT_ONCE = 8
-STEP_MS = 60_000  # if the clock is set back by less, the log's time waits for it; by more, it follows the clock
+MAX_BATCH_REQUESTS = 512  # limits how long the first request of a batch waits
+MAX_CACHED_HEADS = 50_000
+# Events in `loose` before they are moved to `strips`. Readers search all of `loose`. A higher limit makes the move, and
+# the commit that waits for it, take longer; a lower one makes strips shorter.
+MAX_LOOSE_EVENTS = 2048
+LOOSE_SECONDS = 0.1  # events are moved to `strips`, too, after this time without a request
+MAX_CLOCK_STEP_MS = 60_000  # a clock set back by less does not change the log's time; one set back by more does
 
 _log = structlog.get_logger("hub.storage.sqlite.log")
 
 
 @attrs.define(kw_only=True)
 class Writer:
-    """The only connection that writes and checkpoints, and the heads; used by one thread."""
+    """The state of the writer thread. Other threads may only put into *requests*; None ends the thread."""
 
-    path: Path
+    database: Database
     seams: Seams
-    deliver: Callable[[list[Outcome]], None]
-    jobs: "queue.SimpleQueue[Job | None]" = attrs.Factory(queue.SimpleQueue)
-    heads: dict[Key, Standing] = attrs.Factory(dict)
-    loose: int = 0  # events at most that lie loose; long ones count more
-    spoke: Key | None = None  # the session whose append came first in the last commit
-    due: float = 0.0  # when the next commit would be, were all as far apart as they should
+    deliver: Callable[[list[WriteResult]], None]
+    requests: "SimpleQueue[QueuedWrite | None]" = attrs.Factory(SimpleQueue)
+    heads: dict[Key, WorkingHead] = attrs.Factory(dict)  # a cache
+    pacer: CommitPacer = attrs.Factory(CommitPacer)
+    loose_events: int = 0  # in `loose`; long events count more
     commits: int = 0
-    seconds: float = 0.0  # that they took
-    clock: int = 0
-    silent_until: float = 0.0
-    closing: bool = False
-    room: Room = attrs.field(init=False)
-    file: OpenFile = attrs.field(init=False)
-    db: sqlite3.Connection = attrs.field(init=False)
+    commit_seconds: float = 0.0
+    clock: int = 0  # the time of the last commit (ms); never runs backwards but by MAX_CLOCK_STEP_MS
+    next_complaint: float = 0.0  # the earliest time of the next log line about a failure
+    is_closing: bool = False
 
-    def __attrs_post_init__(self) -> None:
-        self.room = Room(self.path)
+    @property
+    def db(self) -> sqlite3.Connection:
+        return self.database.db
 
-    def prepare(self) -> None:
-        (mode,) = self.db.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise LogUnusable(f"{self.path} cannot be kept in WAL mode: put it on a local disk, by another --data")
-        self.db.executescript(f"""
-            PRAGMA synchronous = FULL; PRAGMA cache_size = -16000; PRAGMA journal_size_limit = {64 * MiB};
-            PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA secure_delete = ON""")
+    def run(self) -> None:
+        """Commit queued requests until None is queued. No failure of a request ends the thread."""
+        while not self.is_closing:
+            batch = self._take_batch(LOOSE_SECONDS if self.loose_events else None)
+            kinds = {type(request) for request, _ in batch}
+            is_idle = self.loose_events and not batch
+            if EventDrop in kinds or is_idle or self.loose_events >= MAX_LOOSE_EVENTS:  # only strips are dropped
+                self.move_to_strips()
+            results: list[WriteResult] = []
+            for part in _split_at_deletions(batch) if SessionDeletion in kinds else (batch,):
+                results += self._answer(part)
+            if results:
+                self.deliver(results)
+                self.database.preallocate_wal()
+                if self.db.in_transaction:  # left open by preallocate_wal(): the next commit would be part of it
+                    self._recover(())
+        self.move_to_strips()
 
-    def migrate(self) -> None:
-        (version,) = self.db.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            known = f"schema {version}, this one knows {len(MIGRATIONS)}"
-            raise LogUnusable(f"{self.path} is of a newer Hubbub ({known}): update Hubbub, or choose another --data")
-        if 0 < version < len(MIGRATIONS):
-            _log.info("log_upgrade", path=str(self.path), schema=version, to=len(MIGRATIONS))
-        self.db.create_function("as_loose", -1, strips.as_loose)
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
-            self.db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
-
-    def work(self) -> None:
-        """Commit what waits, again and again, until None comes."""
-        while not self.closing:
-            batch = self._take(LOOSE_SECONDS if self.loose else None)
-            kinds = {type(work) for work, _ in batch}
-            if Cut in kinds or (self.loose and not batch) or self.loose >= LOOSE_EVENTS:  # only strips are cut
-                self.place()
-            outcomes: list[Outcome] = []
-            for jobs in _apart(batch) if Delete in kinds else (batch,):
-                outcomes += self._answer(jobs)
-            if outcomes:
-                self.deliver(outcomes)
-                self.room.make(self.db)
-                if self.db.in_transaction:  # what came next would be told and not be kept
-                    self._landed(())
-        self.place()
-
-    def _answer(self, batch: list[Job]) -> list[Outcome]:
+    def _take_batch(self, timeout: float | None) -> list[QueuedWrite]:
         try:
-            return self._serve(batch)
-        except Exception as error:  # whatever it is, the thread lives and everyone gets an answer
-            _log.exception("log_writer", path=str(self.path))
-            return self._refused(batch, error)
-
-    def _take(self, timeout: float | None) -> list[Job]:
-        try:
-            batch = [self.jobs.get(timeout=timeout)]
-        except queue.Empty:
+            batch = [self.requests.get(timeout=timeout)]
+        except Empty:
             return []
-        self._pace(batch[0])
-        batch += [self.jobs.get_nowait() for _ in range(min(self.jobs.qsize(), MOST_JOBS - 1))]
-        self.closing = batch[-1] is None  # nothing is put behind it
+        session = getattr(batch[0] and batch[0][0], "key", None)
+        self.pacer.wait(session, has_more=not self.requests.empty())
+        batch += [self.requests.get_nowait() for _ in range(min(self.requests.qsize(), MAX_BATCH_REQUESTS - 1))]
+        self.is_closing = batch[-1] is None  # no request follows None
         return [*filter(None, batch)]
 
-    def _pace(self, first: Job | None) -> None:
-        """Wait, and let more come, where several sessions commit often (the generic cell rate algorithm)."""
-        spoke, self.spoke = self.spoke, getattr(first and first[0], "key", None)
-        if self.spoke == spoke and self.jobs.empty():
-            return
-        now = time.monotonic()
-        self.due = max(self.due, now) + COMMIT_SECONDS
-        wait = self.due - now - COMMITS_AT_ONCE * COMMIT_SECONDS
-        if wait > 0:
-            time.sleep(wait)
-
-    def _serve(self, batch: list[Job]) -> list[Outcome]:
-        now = self.seams.now()
-        if not now < self.clock <= now + STEP_MS:
-            self.clock = now
-        plan = Plan(now=self.clock, new_secret=self.seams.new_secret, heads=self.heads, look=self._look)
+    def _answer(self, batch: list[QueuedWrite]) -> list[WriteResult]:
+        """Commit a batch, and return a result for each request."""
         try:
-            self.file.look()
+            return self._commit(batch)
+        except Exception as error:  # a bug; the thread goes on
+            _log.exception("log_writer", path=str(self.database.path))
+            return self._refuse(batch, error)
+
+    def _commit(self, batch: list[QueuedWrite]) -> list[WriteResult]:
+        now = self.seams.now()
+        if not now < self.clock <= now + MAX_CLOCK_STEP_MS:
+            self.clock = now
+        plan = CommitPlan(
+            now=self.clock, new_secret=self.seams.new_secret, heads=self.heads, load_heads=self._load_heads
+        )
+        try:
+            self.database.file.check_sometimes()
             plan.add(batch)
             self._write(plan)
         except Exception as error:
-            if self._landed(plan.outcomes, [*plan.deleted]):
-                return plan.outcomes
-            if _is_disk(error):
+            if self._recover(plan.results, [*plan.changes.deleted_sessions]):
+                return plan.results
+            if _is_file_error(error):
                 self._complain(error)
-            elif len(batch) > 1:  # one that SQLite refuses must not take the others with it
-                return [outcome for job in batch for outcome in self._serve([job])]
-            return self._refused(batch, error)
-        self._forget(plan)
-        return plan.outcomes
+            elif len(batch) > 1:  # commit each alone, so that a value that SQLite refuses fails only its own request
+                return [result for write in batch for result in self._commit([write])]
+            return self._refuse(batch, error)
+        self._drop_stale_heads(plan)
+        return plan.results
 
-    def _look(self, sessions: Collection[Key]) -> set[Key]:
-        """Read where sessions stand, of those that there are; return those of which damage hides it."""
-        hidden = set()
-        for session, epoch, seq, floor in strips.heads(self.db, [*sessions]):
+    def _load_heads(self, sessions: Collection[Key]) -> set[Key]:
+        """Cache the heads of sessions that exist; return the sessions whose head is unknown due to damage."""
+        damaged = set()
+        for key, epoch, seq, floor in read_heads(self.db, [*sessions]):
             if seq is None:
-                hidden.add(session)
+                damaged.add(key)
             else:
-                self.heads[session] = Standing(id_of(session), epoch, seq, floor)
-        return hidden
+                self.heads[key] = WorkingHead(id_of(key), epoch, seq, floor)
+        return damaged
 
-    def _write(self, plan: Plan) -> None:
-        began = time.perf_counter()
-        self.loose += plan.loose
-        if plan.lone():
-            sql.insert(self.db, "loose", plan.rows["loose"])
-        elif not plan.empty():
+    def _write(self, plan: CommitPlan) -> None:
+        if plan.is_empty:
+            return
+        start = time.perf_counter()
+        self.loose_events += plan.loose_events
+        if plan.is_single_insert:
+            insert_rows(self.db, "loose", plan.rows["loose"])
+        else:
             self.db.execute("BEGIN IMMEDIATE")
             for table, rows in plan.rows.items():
-                sql.insert(self.db, table, rows)
-            if plan.heavy:
-                self._store(plan.heavy)
-            self._change(plan)
+                insert_rows(self.db, table, rows)
+            if plan.large_commit:
+                move_sound_to_strips(self.db)  # first: strips are in the order of seq
+                write_strips(self.db, plan.large_commit)
+                self.loose_events = 0
+            plan.changes.apply(self.db)
             self.db.execute("COMMIT")
-        if not plan.empty():
-            self.commits += 1
-            self.seconds += time.perf_counter() - began
+        self.commits += 1
+        self.commit_seconds += time.perf_counter() - start
 
-    def _store(self, row: list[Any]) -> None:
-        """Put a row of `loose` into strips, behind what lies loose."""
-        damage.place(self.db)
-        strips.store(self.db, row[1])
-        self.loose = 0
-
-    def _change(self, plan: Plan) -> None:
-        """Do in a commit what is no insertion."""
-        for statement, doomed in ((sql.END_RUNS, plan.ended), (sql.REMOVE, plan.removed)):
-            if doomed:
-                self.db.execute(statement, (orjson.dumps(doomed).decode(),))
-        for label in plan.labels:
-            for name, value in label.changes.items():
-                self.db.execute(sql.RELABEL[name], (value, label.key))
-        for trimming, floors in plan.cuts:
-            pieces = (orjson.dumps(trimming.pieces).decode(),)
-            for statement in sql.CUT:
-                self.db.execute(statement, pieces)
-            floors.update(sql.one(self.db, sql.FLOORS, pieces))
-        if plan.has_probe:
-            self.db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")  # it is that already: the page stays as it is
-        if plan.deleted:
-            damage.place(self.db)  # what lies loose would be taken for a new session's
-            for session, had in plan.deleted.items():
-                had += sql.one(self.db, sql.FILES_OF, (session,))
-            for statement in sql.DELETE:
-                self.db.execute(statement, (orjson.dumps([*plan.deleted]).decode(),))
-            self.db.execute(sql.EMPTY)
-
-    def place(self) -> None:
-        """Put events into strips. Where that fails they stay loose until more have come, and are found all the same."""
-        self.loose = 0
+    def move_to_strips(self) -> None:
+        """Move all events from `loose` to `strips`. If that fails, they stay readable in `loose`."""
+        self.loose_events = 0
         try:
             self.db.execute("BEGIN IMMEDIATE")
-            damage.place(self.db)
+            move_sound_to_strips(self.db)
             self.db.execute("COMMIT")
-        except Exception as error:  # the thread lives
+        except Exception as error:  # the thread goes on
             self._complain(error)
-            self._landed(())
+            self._recover(())
 
-    def _forget(self, plan: Plan) -> None:
-        for _, floors in plan.cuts:
-            for session in floors:
-                self.heads.pop(session, None)
-        for session in plan.deleted:
-            self.heads.pop(session, None)
-        if len(self.heads) > KNOWN_HEADS:
+    def _drop_stale_heads(self, plan: CommitPlan) -> None:
+        for _, floors in plan.changes.drops:
+            for key in floors:
+                self.heads.pop(key, None)
+        for key in plan.changes.deleted_sessions:
+            self.heads.pop(key, None)
+        if len(self.heads) > MAX_CACHED_HEADS:
             self.heads.clear()
 
-    def _landed(self, outcomes: Sequence[Outcome], deleted: Sequence[Key] = ()) -> bool:
-        """Undo what failed, and say whether it was kept all the same: the numbers are answered from the file again.
+    def _recover(self, results: Sequence[WriteResult], deleted: Sequence[Key] = ()) -> bool:
+        """Roll back after a failure, and clear the cache of heads. Return True if the file has the commit all the same.
 
-        A deletion, which shares its commit with nothing else, was kept where none of its sessions is there any more.
+        The file has it if the last seqs of the appends are the heads of their sessions, or if no deleted session exists
+        any more; a deletion shares its commit with no other request. As long as the file cannot be read, this method
+        opens it again and again, and meanwhile refuses new requests.
         """
-        last = {session: events[-1].seq for session, events, _, _ in outcomes if events}
+        last_seqs = {append.key: append.events[-1].seq for _, _, append in results if append and append.events}
         while True:
             self.heads.clear()
             try:
                 if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
-                if deleted:
-                    return not self._look(deleted) and not self.heads
-                if last:
-                    self._look(last)
-                kept = {session: self.heads[session].seq for session in last if session in self.heads}
-                return bool(last) and kept == last
-            except strips.Damaged as error:
+                return self._is_committed(last_seqs, deleted)
+            except UnreadableEvents as error:
                 self._complain(error)
                 return False
             except sqlite3.Error as error:
                 self._complain(error)
             self._reopen()
-            if self.closing:
+            if self.is_closing:
                 return False
+
+    def _is_committed(self, last_seqs: dict[Key, int], deleted: Sequence[Key]) -> bool:
+        if deleted:
+            return not self._load_heads(deleted) and not self.heads
+        if not last_seqs:
+            return False
+        self._load_heads(last_seqs)
+        return {key: head.seq for key, head in self.heads.items()} == last_seqs
 
     def _reopen(self) -> None:
         try:
-            self.db.close()
-            self.file.check()
-            self.db, self.room = connect(self.path), Room(self.path)
-            self.prepare()
+            self.database.reopen()
         except (sqlite3.Error, LogUnusable) as error:
-            # Whoever waits for the commit in doubt must wait for the file; the others need not.
-            self.deliver(self._refused(self._take(1.0), error))
+            self.deliver(self._refuse(self._take_batch(1.0), error))
 
-    def _refused(self, batch: list[Job], error: Exception) -> list[Outcome]:
-        what = "the log cannot be written now" if _is_disk(error) else "this cannot be kept"
-        return [(NONE, (), done, StorageUnavailable(f"{what} ({error}){_advice(error)}")) for _, done in batch]
+    def _refuse(self, batch: list[QueuedWrite], error: Exception) -> list[WriteResult]:
+        problem = "the log cannot be written now" if _is_file_error(error) else "the log cannot store this"
+        refusal = f"{problem} ({error}){_advice(error)}"
+        return [(callback, StorageUnavailable(refusal), None) for _, callback in batch]
 
     def _complain(self, error: Exception) -> None:
-        if time.monotonic() >= self.silent_until:
-            self.silent_until = time.monotonic() + 5.0
-            _log.error("log_unwritable", path=str(self.path), error=cut(str(error), 200))
+        """Log a failure, at most every 5 seconds."""
+        if time.monotonic() >= self.next_complaint:
+            self.next_complaint = time.monotonic() + 5.0
+            _log.error("log_unwritable", path=str(self.database.path), error=cut(str(error), 200))
 
 
-def open_file(writer: Writer, undo: ExitStack) -> None:
-    """Take the lock and open the file; *undo* lets go of both."""
-    path = writer.path
+def open_log_file(writer: Writer, undo: ExitStack) -> None:
+    """Take the lock and open the file; *undo* closes it and gives the lock back. Raises LogUnusable."""
+    path = writer.database.path
+    make_log_folder(path)
     try:
-        make_folder(path.parent)
-    except OSError as error:
-        raise LogUnusable(str(error)) from None
-    try:
-        lockfile.hold(path, undo)
-        for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-            if file == path or file.exists():
-                touch_private(file)  # SQLite gives those that it makes later the same mode
-        writer.db, writer.file = connect(path), OpenFile(path)
-        undo.callback(lambda: writer.db.close())  # the one that it then has
-        writer.prepare()
-        writer.migrate()
-        writer.place()  # what a process that was killed left loose
+        writer.database.open(undo)
+        writer.move_to_strips()  # the events that a killed process left in `loose`
     except (OSError, sqlite3.Error) as error:
         advice = "restore a backup or move it away, or choose another --data"
         raise LogUnusable(f"{path} cannot be used as a log ({error}): {advice}") from error
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(
-        path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
-    )
+def _split_at_deletions(batch: list[QueuedWrite]) -> Iterator[list[QueuedWrite]]:
+    """Split a batch so that no SessionDeletion shares its commit with another kind of request."""
+    for _, part in groupby(batch, lambda write: type(write[0]) is SessionDeletion):
+        yield list(part)
 
 
-def _apart(batch: list[Job]) -> Iterator[list[Job]]:
-    """Split what may not be in one commit: a Delete shares none with anything else."""
-    for _, jobs in groupby(batch, lambda job: type(job[0]) is Delete):
-        yield list(jobs)
-
-
-def _is_disk(error: Exception) -> bool:
-    """Tell trouble with the file, which concerns everyone, from a value that SQLite refuses."""
+def _is_file_error(error: Exception) -> bool:
+    """Return whether the error concerns the file, and so all requests; other errors concern a value of one request."""
     return isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)) or type(error) is sqlite3.DatabaseError
 
 
 def _advice(error: Exception) -> str:
-    """Return what to do about trouble with the file, to be put behind it; nothing for other errors."""
-    if not _is_disk(error) or isinstance(error, Gone):  # Gone says itself what to do
+    """Return what to do about a file error, to append to its text; empty for other errors."""
+    if not _is_file_error(error) or isinstance(error, FileReplaced):  # the text of FileReplaced has advice of its own
         return ""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "; another process holds its write lock: end that process, then try again"
-    return "; free space or mend the disk, then try again"
+    return "; free space or repair the disk, then try again"

@@ -1,0 +1,146 @@
+"""The part of a commit that is no insertion: deletions, new labels, and new floors."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import attrs
+
+from hub.ids import Key
+from hub.storage.sqlite import damage
+from hub.storage.sqlite.event_rows import to_json
+from hub.storage.sqlite.migrations import MIGRATIONS
+from hub.storage.sqlite.sql import FILE_JSON, query_json
+
+
+class NewFloor(NamedTuple):
+    """Drop the events of a session up to *floor*, if the session still has this epoch."""
+
+    key: Key
+    epoch: str
+    floor: int
+
+
+@attrs.frozen
+class EventDrop:
+    """Request to drop events. The result maps each session that exists to its floor."""
+
+    floors: Sequence[NewFloor]
+
+
+@attrs.frozen
+class LabelChange:
+    """Request to replace the title or the metadata of a session; the metadata is JSON."""
+
+    key: Key
+    values: dict[str, str | None]
+
+
+@attrs.define
+class Changes:
+    """All changes of one commit. apply() adds its results to the values of the dictionaries and of *drops*."""
+
+    ended_runs: list[tuple[Key, str]] = attrs.Factory(list)
+    removed_messages: list[tuple[Key, str]] = attrs.Factory(list)
+    drops: list[tuple[EventDrop, dict[Key, int]]] = attrs.Factory(list)
+    labels: list[LabelChange] = attrs.Factory(list)
+    deleted_sessions: dict[Key, list[Any]] = attrs.Factory(dict)  # with the fields of the files that each had
+    has_probe: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.ended_runs
+            or self.removed_messages
+            or self.drops
+            or self.labels
+            or self.deleted_sessions
+            or self.has_probe
+        )
+
+    def apply(self, db: sqlite3.Connection) -> None:
+        """Write the changes, in the caller's transaction and after its insertions."""
+        if self.ended_runs:
+            _delete_by_id(db, "runs", self.ended_runs)
+        if self.removed_messages:
+            _delete_by_id(db, "messages", self.removed_messages)
+        for label in self.labels:
+            _change_label(db, label)
+        for drop, floors in self.drops:
+            floors.update(_drop_events(db, drop))
+        if self.has_probe:
+            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")  # writes a page without changing it
+        if self.deleted_sessions:
+            _delete_sessions(db, self.deleted_sessions)
+
+
+def _delete_by_id(db: sqlite3.Connection, table: str, ids: list[tuple[Key, str]]) -> None:
+    """Delete the rows of *table* with these sessions and ids."""
+    db.execute(
+        f"""
+        DELETE FROM {table} WHERE (session, id) IN
+        (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))""",
+        (to_json(ids),),
+    )
+
+
+def _change_label(db: sqlite3.Connection, change: LabelChange) -> None:
+    statements = {
+        "title": "UPDATE sessions SET title = ? WHERE id = ?",
+        "metadata": "UPDATE sessions SET metadata = ? WHERE id = ?",
+    }
+    for column, value in change.values.items():
+        db.execute(statements[column], (value, change.key))
+
+
+# The new floor is at most the `after` of each unfinished run of the session.
+SET_FLOORS = """
+    UPDATE sessions SET floor = cut.upto FROM (
+        SELECT json_extract(value, '$[0]') AS session, json_extract(value, '$[1]') AS epoch,
+        min(json_extract(value, '$[2]'), coalesce(
+            (SELECT min(after) FROM runs WHERE session = json_extract(value, '$[0]')), json_extract(value, '$[2]'))
+        ) AS upto FROM json_each(?)) AS cut
+    WHERE id = cut.session AND sessions.epoch = cut.epoch AND floor < cut.upto"""
+# A strip is deleted with the last of its events. Until then readers skip its events up to the floor.
+DELETE_STRIPS = """
+    DELETE FROM strips WHERE n IN (
+        SELECT t.n FROM json_each(?) JOIN sessions s ON s.id = json_extract(value, '$[0]')
+        JOIN strips t ON t.session = s.n AND t.upto <= s.floor)"""
+READ_FLOORS = """
+    SELECT json_group_array(json_array(sessions.id, floor)) FROM json_each(?)
+    JOIN sessions ON sessions.id = json_extract(value, '$[0]') AND epoch = json_extract(value, '$[1]')"""
+
+
+def _drop_events(db: sqlite3.Connection, drop: EventDrop) -> Any:
+    """Return the (session, floor) of each session that exists."""
+    values = (to_json(drop.floors),)
+    db.execute(SET_FLOORS, values)
+    db.execute(DELETE_STRIPS, values)
+    _delete_empty_sessions(db)
+    return query_json(db, READ_FLOORS, values)
+
+
+# The strips of a deleted session are dropped later, in bounded commits. Until then its row stays, so that its number is
+# not used again, with an id that no session can have: a space and the number. This statement comes first: then the
+# triggers on `messages` find no session whose messages they would count.
+FREE_IDS = """
+    UPDATE sessions SET id = ' ' || n, title = NULL, metadata = NULL, messages = 0, ts = 0
+    WHERE id IN (SELECT value FROM json_each(?))"""
+
+
+def _delete_sessions(db: sqlite3.Connection, sessions: dict[Key, list[Any]]) -> None:
+    """Delete sessions, and add the fields of each one's files to its list."""
+    damage.move_sound_to_strips(db)  # rows of `loose` name the session by its id: a new session would get them
+    for key, files in sessions.items():
+        files += query_json(db, f"SELECT json_group_array({FILE_JSON}) FROM files WHERE session = ?", (key,))
+    values = (to_json([*sessions]),)
+    ids = "(SELECT value FROM json_each(?))"
+    db.execute(f"DELETE FROM damaged WHERE session IN (SELECT n FROM sessions WHERE id IN {ids})", values)
+    db.execute(FREE_IDS, values)
+    for table in ("messages", "runs", "chats", "files"):
+        db.execute(f"DELETE FROM {table} WHERE session IN {ids}", values)
+    _delete_empty_sessions(db)
+
+
+def _delete_empty_sessions(db: sqlite3.Connection) -> None:
+    """Delete the rows of deleted sessions that have no strips left."""
+    db.execute("DELETE FROM sessions WHERE id < '!' AND NOT EXISTS (SELECT 1 FROM strips WHERE session = sessions.n)")

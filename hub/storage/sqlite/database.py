@@ -1,0 +1,97 @@
+"""The file of the embedded log, and the one connection that writes it."""
+
+import sqlite3
+from contextlib import ExitStack
+from pathlib import Path
+
+import attrs
+import structlog
+
+from hub.limits import MiB
+from hub.storage import lockfile
+from hub.storage.log import LogUnusable
+from hub.storage.private import make_folder, touch_private
+from hub.storage.sqlite.event_rows import event_to_commit
+from hub.storage.sqlite.migrations import MIGRATIONS
+from hub.storage.sqlite.open_file import OpenFile
+from hub.storage.sqlite.wal import BUSY_MS, CHECKPOINT_PAGES, WalPreallocator
+
+_log = structlog.get_logger("hub.storage.sqlite.log")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+
+
+@attrs.define
+class Database:
+    """The connection that writes and checkpoints; only the writer thread uses it. Other threads may call file.check().
+
+    The fields without a default exist from open() on.
+    """
+
+    path: Path
+    db: sqlite3.Connection = attrs.field(init=False)
+    file: OpenFile = attrs.field(init=False)
+    _preallocator: WalPreallocator = attrs.field(init=False)
+
+    def open(self, undo: ExitStack) -> None:
+        """Take the lock, open the file, and migrate its schema; *undo* closes the file and gives the lock back.
+
+        Raises LogUnusable, OSError, sqlite3.Error.
+        """
+        path = self.path
+        lockfile.hold(path, undo)
+        for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+            if file == path or file.exists():
+                touch_private(file)  # SQLite makes its other files with the mode of this one
+        self._connect()
+        self.file = OpenFile(path)
+        undo.callback(lambda: self.db.close())  # self.db: reopen() may have replaced it
+        self._configure()
+        self._migrate()
+
+    def reopen(self) -> None:
+        """Replace the connection. Raises sqlite3.Error, LogUnusable."""
+        self.db.close()
+        self.file.check()
+        self._connect()
+        self._configure()
+
+    def preallocate_wal(self) -> None:
+        """Grow the WAL if the last commit filled it; see WalPreallocator.extend()."""
+        self._preallocator.extend(self.db)
+
+    def _connect(self) -> None:
+        self.db, self._preallocator = connect(self.path), WalPreallocator(self.path)
+
+    def _configure(self) -> None:
+        (mode,) = self.db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise LogUnusable(f"{self.path} cannot be opened in WAL mode: choose another --data, on a local disk")
+        self.db.executescript(f"""
+            PRAGMA synchronous = FULL; PRAGMA cache_size = -16000; PRAGMA journal_size_limit = {64 * MiB};
+            PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA secure_delete = ON""")
+
+    def _migrate(self) -> None:
+        (version,) = self.db.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            schemas = f"it has schema {version}, and this version knows {len(MIGRATIONS)}"
+            raise LogUnusable(
+                f"{self.path} was written by a newer Hubbub ({schemas}): update Hubbub, or choose another --data"
+            )
+        if 0 < version < len(MIGRATIONS):
+            _log.info("log_upgrade", path=str(self.path), schema=version, to=len(MIGRATIONS))
+        self.db.create_function("as_loose", -1, event_to_commit)
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            self.db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
+
+
+def make_log_folder(path: Path) -> None:
+    """Make the folder of the log at *path*. Raises LogUnusable."""
+    try:
+        make_folder(path.parent)
+    except OSError as error:
+        raise LogUnusable(str(error)) from None

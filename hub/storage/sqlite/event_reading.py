@@ -1,0 +1,219 @@
+"""Read the heads and the events of sessions, from the tables `strips` and `loose` together.
+
+In each session the events in `loose` come after those in `strips`.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from hub.ids import Key
+from hub.messages import Event
+from hub.storage.sqlite.event_rows import (
+    EventRow,
+    UnreadableEvents,
+    decode_commit_rows,
+    decode_commits,
+    decode_strip_rows,
+    session_mark,
+    to_events,
+    to_json,
+)
+from hub.storage.sqlite.strips import fetch_events
+
+UNKNOWN_SEQ = 10**15  # stands for the seq of a damaged part that cannot be read: after all events
+
+
+# --- heads ----------------------------------------------------------------------------------------------------------
+
+# The session's head in `strips`, and the last seq at which a damaged part begins. Then the commits in `loose` that may
+# have later events: the search takes long, and is left out if none of the sessions exists.
+HEADS = """
+    SELECT json_group_array(json_array(
+        id, epoch, coalesce((SELECT max(upto) FROM strips WHERE session = sessions.n), floor), floor,
+        (SELECT max(seq) FROM damaged WHERE session = sessions.n))),
+        iif(count(*), (SELECT group_concat(events) FROM loose
+            WHERE EXISTS (SELECT 1 FROM json_each(:marks) WHERE instr(events, value))), NULL)
+    FROM sessions WHERE id IN (SELECT value FROM json_each(:sessions))"""
+
+
+class StoredHead(NamedTuple):
+    """The head of a session in the file; *seq* is None if the last events are damaged, so that it is unknown."""
+
+    key: Key
+    epoch: str
+    seq: int | None
+    floor: int
+
+
+def read_heads(db: sqlite3.Connection, sessions: Sequence[Key]) -> list[StoredHead]:
+    """Return the heads of those sessions that exist. Raises UnreadableEvents."""
+    values = {"sessions": to_json(sessions), "marks": to_json([session_mark(session) for session in sessions])}
+    rows, commits = fetch_events(db, HEADS, values)
+    loose_seqs = {
+        session: seq + len(events) - 1 for commit in decode_commits(commits) for session, seq, _, events in commit
+    }
+    heads = []
+    for key, epoch, strips_seq, floor, damaged_seq in msgspec.json.decode(rows):
+        seq = loose_seqs.get(key, strips_seq)
+        is_damaged = damaged_seq is not None and damaged_seq > seq
+        heads.append(StoredHead(key, epoch, None if is_damaged else seq, floor))
+    return heads
+
+
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+# The strips of one page. The recursion finds each strip by the index from the one before, so that it reads no others.
+# It stops when the strips have enough events or bytes; 96 bytes of each event are taken for its numbers and ids. Where
+# no strip is left the page comes from `loose`.
+PAGE = """
+    WITH RECURSIVE here AS (SELECT n, epoch, max(floor, :after) AS after FROM sessions WHERE id = :session),
+    page AS (
+        SELECT t.upto, t.events, t.size FROM here JOIN strips t ON t.n = (
+            SELECT n FROM strips WHERE session = here.n AND upto > here.after ORDER BY upto LIMIT 1)
+        WHERE t.seq <= :upto
+        UNION ALL
+        SELECT t.upto, t.events, t.size + page.size FROM page JOIN here JOIN strips t ON t.n = (
+            SELECT n FROM strips WHERE session = here.n AND upto > page.upto ORDER BY upto LIMIT 1)
+        WHERE page.size < :bytes + 96 * (page.upto - here.after)
+        AND page.upto < here.after + :rows AND t.seq <= :upto)
+    SELECT epoch, after, (SELECT group_concat(events) FROM page), iif(EXISTS (SELECT 1 FROM page), NULL,
+        (SELECT group_concat(events) FROM loose WHERE instr(events, :mark))),
+        (SELECT min(seq) FROM damaged WHERE session = here.n AND seq > here.after)
+    FROM here"""
+# The floor of a session, and the commits in `loose` that may have events of it.
+LOOSE_OF_SESSION = """
+    SELECT floor, (SELECT group_concat(events) FROM loose WHERE instr(events, :mark))
+    FROM sessions WHERE id = :session"""
+
+
+class PageRow(NamedTuple):
+    """The row of PAGE; *damaged* is the first seq after the page's start at which a damaged part begins."""
+
+    epoch: str
+    after: int
+    strips: str | None
+    commits: str | None
+    damaged: int | None
+
+
+def read_page(db: sqlite3.Connection, session: Key, after: int, upto: int, limit: int, max_bytes: int) -> list[Event]:
+    """Return the events with after < seq <= upto: at most *limit*, and none after the one that passes *max_bytes*.
+
+    Raises UnreadableEvents if the next event is damaged or missing.
+    """
+    values = {"session": session, "after": after, "upto": upto, "rows": limit, "bytes": max_bytes}
+    fields = fetch_events(db, PAGE, values | {"mark": session_mark(session)})
+    if fields is None:
+        return []
+    found = PageRow(*fields)
+    after = found.after
+    from_loose = found.strips is None
+    rows: list[EventRow] = []
+    source = decode_commit_rows(session, found.commits) if from_loose else decode_strip_rows(found.strips)
+    size = _add_rows(rows, source, after, upto, max_bytes)
+    last = rows[-1][0] if rows else upto
+    if not from_loose and last < upto and len(rows) < limit and size < max_bytes:
+        _add_loose_rows(db, session, rows, last, upto, max_bytes - size)
+    if not rows:
+        if found.damaged is not None and (found.damaged <= upto or found.damaged == UNKNOWN_SEQ):
+            raise UnreadableEvents(f"the log is malformed: the events of session {session} after {after} are missing")
+    elif rows[-1][0] - after != len(rows):
+        rows = _end_at_gap(session, rows, after)
+    return to_events(session, found.epoch, rows[:limit])
+
+
+def _add_rows(rows: list[EventRow], source: Iterable[EventRow], after: int, upto: int, max_bytes: int) -> int:
+    """Append the rows with after < seq <= upto, up to the one that passes *max_bytes*; return the bytes of content."""
+    size = 0
+    for row in source:
+        if after < row[0] <= upto and size < max_bytes:
+            rows.append(row)
+            content = row[-1]
+            size += len(content) if content.isascii() else len(content.encode())
+    return size
+
+
+def _add_loose_rows(
+    db: sqlite3.Connection, session: Key, rows: list[EventRow], last: int, upto: int, max_bytes: int
+) -> None:
+    """Continue a page that ends with the last strip; *last* is its last seq.
+
+    If the writer moved events to `strips` since the page was read, they are in neither, and nothing is appended.
+    """
+    values = {"session": session, "mark": session_mark(session)}
+    _, commits = fetch_events(db, LOOSE_OF_SESSION, values) or (0, None)
+    try:
+        loose_rows = decode_commit_rows(session, commits)
+    except UnreadableEvents:  # the next page raises it
+        return
+    if loose_rows and loose_rows[0][0] <= last + 1:
+        _add_rows(rows, loose_rows, last, upto, max_bytes)
+
+
+def _end_at_gap(session: Key, rows: list[EventRow], after: int) -> list[EventRow]:
+    """Return the rows before the first missing seq. Raises UnreadableEvents if that is the first seq of the page."""
+    for index, row in enumerate(rows):
+        if row[0] != after + 1 + index:
+            if not index:
+                missing = f"{after + 1} to {row[0] - 1}"
+                raise UnreadableEvents(f"the log is malformed: the events {missing} of session {session} are missing")
+            return rows[:index]
+    return rows
+
+
+# --- one message ----------------------------------------------------------------------------------------------------
+
+# Some strips before :seq, of which the last reaches to :seq - 1.
+STRIPS_BEFORE = """
+    WITH here AS (SELECT n FROM sessions WHERE id = :session)
+    SELECT group_concat(events) FROM (
+        SELECT events FROM strips WHERE session = (SELECT n FROM here) AND seq < :seq AND upto <= coalesce(
+            (SELECT min(upto) FROM strips WHERE session = (SELECT n FROM here) AND upto >= :seq - 1), :seq)
+        ORDER BY upto DESC LIMIT 8)"""
+
+
+def find_streamed_message(db: sqlite3.Connection, session: Key, run: str, seq: int) -> tuple[str, str] | None:
+    """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
+    message, texts = None, []
+    db.execute("BEGIN")  # so that all statements read the same state of `loose` and `strips`
+    try:
+        for _, _, kind, _, event_run, event_message, _, content in _read_backwards(db, session, seq):
+            if event_run != run:
+                continue
+            if kind == "run_started" or (message is None and kind != "stream"):
+                break
+            message = message or event_message
+            if kind == "stream" and event_message == message:
+                texts.append(content)
+    finally:
+        db.execute("ROLLBACK")
+    return None if message is None else (message, "".join(reversed(texts)))
+
+
+def _read_backwards(db: sqlite3.Connection, session: Key, seq: int) -> Iterator[EventRow]:
+    """Yield the events before *seq*, the latest first, down to the floor. Raises UnreadableEvents at a gap."""
+    values = {"session": session, "mark": session_mark(session)}
+    session_row = fetch_events(db, LOOSE_OF_SESSION, values)
+    if session_row is None:
+        return
+    floor, commits = session_row
+    rows = decode_commit_rows(session, commits)
+    while True:
+        for row in reversed(rows):
+            if floor < row[0] < seq:
+                if row[0] != seq - 1:
+                    missing = f"{row[0] + 1} to {seq - 1}"
+                    raise UnreadableEvents(
+                        f"the log is malformed: the events {missing} of session {session} are missing"
+                    )
+                seq = row[0]
+                yield row
+        if seq - 1 <= floor:
+            return
+        (strips,) = fetch_events(db, STRIPS_BEFORE, values | {"seq": seq})
+        rows = sorted(decode_strip_rows(strips))
+        if not rows or rows[0][0] >= seq:
+            raise UnreadableEvents(f"the log is malformed: the events of session {session} before {seq} are missing")

@@ -1,0 +1,65 @@
+"""Insert many rows with one statement, and read one JSON value with one statement.
+
+Each step of a statement gives the GIL away (see log.py), so these functions take as few steps as they can.
+"""
+
+import sqlite3
+from functools import cache
+from typing import Any
+
+import orjson
+
+# The columns that insert_rows() fills, in the order of the values.
+COLUMNS = {
+    "sessions": ("id", "epoch", "floor", "created"),
+    "loose": ("size", "events"),
+    "messages": (
+        *("session", "id", "seq", "ts", "role", "agent", "run", "author", "author_name", "content"),
+        *("parts", "metadata", "user_message", "stop_reason", "error"),
+    ),
+    "runs": ("session", "id", "after", "record"),
+    "chats": ("session", "principal", "client_msg_id", "digest", "message", "run", "seq"),
+    "files": ("id", "session", "name", "type", "size", "digest", "created"),
+    "strips": ("session", "seq", "upto", "ts", "size", "events"),
+}
+MAX_INSERTED_ROWS = 512  # by one statement
+# A run that is saved again keeps its row number, by which unfinished runs are sorted.
+UPSERTS = {"runs": " ON CONFLICT (session, id) DO UPDATE SET after = excluded.after, record = excluded.record"}
+# A row of `files` as a JSON object with the fields of FileRecord.
+FILE_JSON = """json_object('fileId', id, 'key', session, 'name', name, 'type', type, 'size', size, 'digest', digest,
+    'created', created)"""
+
+
+def insert_rows(db: sqlite3.Connection, table: str, values: list[Any]) -> None:
+    """Insert rows; *values* holds the values of the first row, then those of the second, and so on.
+
+    It may append NULLs to *values*: a statement takes a rounded number of rows, and skips rows that begin with NULL.
+    """
+    width = len(COLUMNS[table])
+    step = MAX_INSERTED_ROWS * width
+    for start in range(0, len(values), step):
+        part = values if len(values) <= step else values[start : start + step]
+        rows = round_up_rows(len(part) // width)
+        part += [None] * (rows * width - len(part))
+        db.execute(make_insert(table, rows), part)
+
+
+def round_up_rows(rows: int) -> int:
+    """Return a number at most an eighth greater: fewer numbers mean fewer statements, which then stay prepared."""
+    step = 1 << max(rows.bit_length() - 4, 0)
+    return -(-rows // step) * step
+
+
+@cache
+def make_insert(table: str, rows: int) -> str:
+    """Return the statement that inserts *rows* rows, except those whose first value is NULL."""
+    columns = COLUMNS[table]
+    values = ", ".join([f"({', '.join('?' * len(columns))})"] * rows)
+    select = f"SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"
+    return f"INSERT INTO {table} ({', '.join(columns)}) {select}{UPSERTS.get(table, '')}"
+
+
+def query_json(db: sqlite3.Connection, statement: str, values: Any) -> Any:
+    """Return the JSON value in the first column of the first row, decoded; None if there is no row."""
+    row = db.execute(statement, values).fetchone()
+    return None if row is None else orjson.loads(row[0])
