@@ -11,4 +11,4 @@ async def check_data(hub: Hub, principal: Principal) -> tuple[str, ...]:
     no log.
     """
     damages = await hub.node.log.check(hub.node.files.blob_size)
-    return tuple(damage.line() for damage in damages)
+    return tuple(damage.to_line() for damage in damages)

@@ -104,7 +104,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
 async def _is_older(session: LiveSession, before: int) -> bool:
     """Tell whether the last message is from before *before*; no other comes in any more."""
     await session.outbox.wait_for_history()
-    last = await session.host.log.sessions.read_last_messages(session.key, 1, most=maxsize)
+    last = await session.host.log.sessions.read_last_messages(session.key, 1, max_bytes=maxsize)
     return bool(last) and last[0].ts < before
 
 

@@ -1,1 +1,1 @@
-"""Where events and files are kept: the contract of a log, its records, and the drivers."""
+"""Storage of events and files: the contract of a log, its records, and the drivers."""

@@ -1,17 +1,17 @@
-"""Large values: the bytes of each content once, in a folder beside the log, by their digest.
+"""The bytes of files, as blobs: each content is stored once, in a folder beside the log, under its digest.
 
-What a file is stands in the log; its bytes are a blob. A blob is whole and synced before the log names it, and goes
-when the log names it no more. What a crash leaves behind, as half a blob or one without a name, is swept away at the
-next start. All work with the disk is done in threads.
+The log has a record of each file, with the digest of its blob. A blob is complete and on disk before a record names it,
+and is removed when no record names it any more. After a crash, the next start removes unfinished uploads and blobs
+without a record. All work with the disk runs in threads.
 
-The same bytes may come in one session while they go with another. A lock for each digest sets these in order: who puts
-a blob holds it from there until the log names it, who takes one away from asking the log until it is gone.
+The same content may be uploaded to one session while it is deleted from another. A lock for each digest orders the two:
+an upload holds the lock while it makes the blob and adds the record, and a deletion holds it while it asks the log
+for records and removes the blob.
 """
 
 import asyncio
 import os
 import re
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -22,161 +22,132 @@ from weakref import WeakValueDictionary
 import attrs
 import structlog
 
-from hub.errors import (
-    BadQuery,
-    BadType,
-    FileTooLarge,
-    QuotaExceeded,
-    StorageUnavailable,
-    UnknownFile,
-)
+from hub.errors import StorageUnavailable, UnknownFile
 from hub.ids import Key
-from hub.limits import KiB, Limits, size_text
+from hub.limits import Limits
 from hub.seams import Seams
 from hub.storage import lockfile
+from hub.storage.blob_files import open_blob, read_blob, rename_to_blob, sync_folder, unlink_all
+from hub.storage.file_names import check_file_name, check_media_type
 from hub.storage.log import FileStore
 from hub.storage.private import make_private, touch_private
+from hub.storage.quota import MIN_COUNTED_BYTES, FileQuota
 from hub.storage.records import FileRecord
 from hub.storage.uploads import Upload
 from hub.text import cut
 
 log = structlog.get_logger()
 
-THREADS = 4
-LEAST = 4 * KiB  # what a file counts at least, however small: a disk gives it a block
-SWEPT = 500  # blobs that the log is asked for at a time
-BLOB = re.compile(r"[0-9a-f]{64}")
-PART = ".part"  # what a blob ends with until it is whole
-OWNER = "log"  # the file that says which log's the blobs are
-# RFC 6838 for the names, RFC 9110 section 8.3.1 for the parameters.
-_TOKEN, _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
-TYPE = re.compile(rf'{_NAME}/{_NAME}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]*"))*')
-TYPE_LENGTH = 255
-# No control characters and slashes, no line ends of Unicode, and nothing that turns the direction of writing, by which
-# a name can seem to end otherwise than it does.
-UNFIT = re.compile("[\0-\x1f\x7f-\x9f/\\\\\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+BLOB_THREADS = 4
+SWEEP_BATCH = 500  # blobs for which the log is asked at a time
+BLOB_NAME = re.compile(r"[0-9a-f]{64}")
+PART_SUFFIX = ".part"  # of the name of an unfinished upload
+OWNER_FILE = "log"  # contains the name of the log whose blobs are in the folder
 T = TypeVar("T")
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Files:
-    """The store of one hub. *folder* and its owner are taken by start(), which comes after the log's."""
+    """The files of one hub. Call start() after the log's."""
 
     folder: Path
     store: FileStore
     limits: Limits
     seams: Seams
-    _bytes: dict[Key, int] = attrs.Factory(dict)  # of each session, with what comes in
-    _total: int = 0
-    _ours: bool = False
-    _open: bool = False
+    quota: FileQuota = attrs.field(init=False)
+    _is_owner: bool = False  # the folder belongs to this log
+    _is_open: bool = False
     _uploads: set[Upload] = attrs.Factory(set)
     _locks: "WeakValueDictionary[str, asyncio.Lock]" = attrs.Factory(WeakValueDictionary)
     _tasks: "set[asyncio.Task[None]]" = attrs.Factory(set)
     _undo: ExitStack = attrs.Factory(ExitStack)
-    _threads: ThreadPoolExecutor = attrs.Factory(lambda: ThreadPoolExecutor(THREADS, "hub-files"))
+    _threads: ThreadPoolExecutor = attrs.Factory(lambda: ThreadPoolExecutor(BLOB_THREADS, "hub-files"))
+
+    def __attrs_post_init__(self) -> None:
+        self.quota = FileQuota(self.limits)
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
-    async def start(self, log_identity: str) -> None:
-        """Take the folder for the log of that identity, count what is kept, sweep away what a crash left.
+    async def start(self, log_name: str) -> None:
+        """Take the folder and its lock for the log of that name, count the files, and remove the remains of a crash.
 
         Raises LogUnusable, OSError.
         """
-        self._open = True
-        names = await self.work(self._prepare, log_identity)
-        for key, taken in (await self.store.sum_bytes_by_session(LEAST)).items():
-            self._add(key, taken)
-        if not self._ours:
-            log.warning("the files folder is another log's; nothing is swept there", folder=str(self.folder))
-        await self.work(_unlink, [self.folder / name for name in names if name.endswith(PART)])
-        blobs = [name for name in names if BLOB.fullmatch(name)]
-        for at in range(0, len(blobs), SWEPT):
-            await self._take_away(blobs[at : at + SWEPT])
+        self._is_open = True
+        names = await self.run_in_thread(self._prepare_folder, log_name)
+        for key, size in (await self.store.sum_bytes_by_session(MIN_COUNTED_BYTES)).items():
+            self.quota.add(key, size)
+        if not self._is_owner:
+            log.warning("the files folder belongs to another log; no blob is removed from it", folder=str(self.folder))
+        parts = [self.folder / name for name in names if name.endswith(PART_SUFFIX)]
+        await self.run_in_thread(unlink_all, parts)
+        blobs = [name for name in names if BLOB_NAME.fullmatch(name)]
+        for start in range(0, len(blobs), SWEEP_BATCH):
+            await self._remove_unused(blobs[start : start + SWEEP_BATCH])
 
-    def _prepare(self, log_identity: str) -> list[str]:
-        make_private(self.folder, lambda name: name == OWNER or name.endswith(PART) or BLOB.fullmatch(name) is not None)
+    def _prepare_folder(self, log_name: str) -> list[str]:
+        """Return the names in the folder."""
+        make_private(
+            self.folder,
+            lambda name: name == OWNER_FILE or name.endswith(PART_SUFFIX) or BLOB_NAME.fullmatch(name) is not None,
+        )
         lockfile.hold(self.folder, self._undo)
-        owner = self.folder / OWNER
-        touch_private(owner)
-        known = owner.read_text(encoding="utf-8")
-        if not known:
-            owner.write_text(log_identity, encoding="utf-8")
-        self._ours = known in ("", log_identity)
-        _sync(self.folder.parent)
+        owner_file = self.folder / OWNER_FILE
+        touch_private(owner_file)
+        owner = owner_file.read_text(encoding="utf-8")
+        if not owner:
+            owner_file.write_text(log_name, encoding="utf-8")
+        self._is_owner = owner in ("", log_name)
+        sync_folder(self.folder.parent)
         return os.listdir(self.folder)
 
     async def close(self) -> None:
-        """Let what is being put or taken away end; nothing comes in or goes out any more."""
+        """Wait for uploads and removals that have begun, then refuse all further work."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._open = False
+        self._is_open = False
         self._threads.shutdown(wait=False)
         self._undo.close()
 
-    async def work(self, function: Callable[..., T], *values: Any) -> T:
-        """Call *function* in a thread of the store's own."""
-        if not self._open:
-            raise StorageUnavailable("the files are not open: the hub is going down")
+    async def run_in_thread(self, function: Callable[..., T], *values: Any) -> T:
+        """Call *function* in a thread of the store. Raises StorageUnavailable before start() and after close()."""
+        if not self._is_open:
+            raise StorageUnavailable("the file store is closed: the hub is going down")
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Let *work* go on to its end, whoever waits for it."""
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run *work* to its end, also if the caller is cancelled; close() waits for it."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # --- in ---------------------------------------------------------------------------------------------------------
+    # --- uploads ----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def upload(self, key: Key, name: str, type: str) -> AsyncIterator[Upload]:
-        """Take a file in; unless it was kept, nothing of it stays. Raises BadType, BadQuery."""
-        if not name or len(name) > self.limits.file_name_length or UNFIT.search(name):
-            most = self.limits.file_name_length
-            raise BadQuery(f"the name of a file has 1 to {most} characters, and no slash or control character")
-        if len(type) > TYPE_LENGTH or not TYPE.fullmatch(type) or type.lower().startswith("multipart/form-data"):
-            raise BadType("the type of a file is a media type, as text/plain or image/png, and its bytes are the body")
-        upload = Upload(
-            files=self, key=key, name=name, type=type, path=self.folder / (self.seams.new_secret(16) + PART)
-        )
+        """Yield an upload; drop its bytes at the end unless it was saved. Raises BadType, BadQuery."""
+        check_file_name(name, self.limits.file_name_length)
+        check_media_type(type)
+        path = self.folder / (self.seams.new_secret(16) + PART_SUFFIX)
+        upload = Upload(files=self, key=key, name=name, type=type, path=path)
         self._uploads.add(upload)
         try:
             yield upload
         finally:
-            await asyncio.shield(self._own(self._end(upload)))
+            await asyncio.shield(self._start_task(self._end_upload(upload)))
 
-    async def _end(self, upload: Upload) -> None:
+    async def _end_upload(self, upload: Upload) -> None:
         if upload.last_step is not None:
-            await asyncio.wait([upload.last_step])  # no two threads at one file, and nothing of it after this
+            await asyncio.wait([upload.last_step])  # so that no other thread uses the file now or later
         self._uploads.discard(upload)
         if not upload.is_saved:
-            self._add(upload.key, -upload.counted)
-            with suppress(OSError, StorageUnavailable):  # then the next start takes it
-                await self.work(upload.drop)
-
-    def count(self, upload: Upload, more: int) -> None:
-        """Count bytes before they are written; in one step, so that no two uploads take the same room."""
-        limits, key = self.limits, upload.key
-        size = upload.size + more
-        if size > limits.file_bytes:
-            raise FileTooLarge(f"a file has at most {size_text(limits.file_bytes)}")
-        added = max(size, LEAST) - upload.counted
-        if self._bytes.get(key, 0) + added > limits.session_files_bytes:
-            raise QuotaExceeded(f"the files of a session have at most {size_text(limits.session_files_bytes)} in all")
-        if self._total + added > limits.files_bytes:
-            raise QuotaExceeded(f"the files of this hub have at most {size_text(limits.files_bytes)} in all")
-        self._add(key, added)
-        upload.size, upload.counted = size, upload.counted + added
-
-    def _add(self, key: Key, added: int) -> None:
-        self._total += added
-        self._bytes[key] = self._bytes.get(key, 0) + added
-        if not self._bytes[key]:
-            del self._bytes[key]
+            self.quota.add(upload.key, -upload.counted)
+            with suppress(OSError, StorageUnavailable):  # then the next start removes the file
+                await self.run_in_thread(upload.drop)
 
     async def save_upload(self, upload: Upload) -> FileRecord:
-        """Make an upload a blob that the log names; never cancelled."""
+        """Make a finished upload a blob, and add its record. The caller must not cancel this."""
         file = FileRecord(
             fileId=f"f_{self.seams.new_secret(16)}",
             key=upload.key,
@@ -186,134 +157,101 @@ class Files:
             digest=upload.digest,
         )
         async with self._lock(file.digest):
-            await self.work(_move, upload.path, self.folder / file.digest)
+            await self.run_in_thread(rename_to_blob, upload.path, self.folder / file.digest)
             try:
-                # In one step: what is given to the log after forget() has looked at the uploads would outlive it.
+                # In one step with add(): a record that is added after forget() would outlive the session.
                 upload.refuse_if_deleted()
                 await self.store.add(file)
             except BaseException:
-                await self._take_away([file.digest])
-                upload.refuse_if_deleted()  # then that is why the log refused it
+                await self._remove_unused([file.digest])
+                upload.refuse_if_deleted()  # the likely reason why the log refused the record
                 raise
         upload.is_saved = True
         return file
 
     async def save(self, key: Key, name: str, type: str, data: bytes) -> FileRecord:
-        """Keep a file that is there whole."""
+        """Save a file whose bytes are in memory. Raises what upload() and the methods of Upload raise."""
         async with self.upload(key, name, type) as upload:
             await upload.write(data)
             await upload.finish()
             return await upload.save()
 
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    async def find(self, file_id: str) -> FileRecord:
+        """Return the record of a file. Raises UnknownFile."""
+        file = await self.store.find(file_id)
+        if file is None:
+            raise _unknown_file(file_id)
+        return file
+
     def blob_size(self, digest: str) -> int | None:
-        """Return how many bytes lie under a digest, or None; also before start()."""
+        """Return the size of a blob in bytes, or None if there is no such blob. It works before start(), too."""
         path = self.folder / digest
         return path.stat().st_size if path.is_file() else None
 
-    # --- out --------------------------------------------------------------------------------------------------------
-
-    async def find(self, file_id: str) -> FileRecord:
-        """Return what a file is; raises UnknownFile."""
-        file = await self.store.find(file_id)
-        if file is None:
-            raise _unknown(file_id)
-        return file
-
     @asynccontextmanager
     async def open(self, file: FileRecord) -> AsyncIterator[Callable[[int, int], Awaitable[bytes]]]:
-        """Give what reads so many bytes at a place; that raises EOFError past the end. Raises UnknownFile."""
-        opening = asyncio.ensure_future(self.work(_open, self.folder / file.digest))
+        """Yield a function read(offset, size), which raises EOFError past the end. Raises UnknownFile."""
+        opening = asyncio.ensure_future(self.run_in_thread(open_blob, self.folder / file.digest))
         try:
             blob = await asyncio.shield(opening)
         except FileNotFoundError:
-            raise _unknown(file.fileId) from None
+            raise _unknown_file(file.fileId) from None
         except asyncio.CancelledError:
             opening.add_done_callback(self._close_unused)
             raise
         try:
-            yield lambda at, size: self.work(_read, blob, at, size)
+            yield lambda offset, size: self.run_in_thread(read_blob, blob, offset, size)
         finally:
             self._close_blob(blob)
 
     def _close_unused(self, opening: "asyncio.Future[IO[bytes]]") -> None:
-        """Close what was opened for one who was cancelled meanwhile."""
+        """Close a blob whose reader was cancelled before the blob was open."""
         if not opening.cancelled() and opening.exception() is None:
             self._close_blob(opening.result())
 
     def _close_blob(self, blob: IO[bytes]) -> None:
-        """Close a file that was read, in a thread; nobody waits for that, nor cancels it."""
+        """Close a blob in a thread, without waiting, so that no cancel can prevent it."""
         try:
             self._threads.submit(blob.close)
         except RuntimeError:  # the threads have ended
             blob.close()
 
     async def read(self, file: FileRecord) -> bytes:
-        """Return a file whole; raises UnknownFile."""
+        """Return all bytes of a file. Raises UnknownFile."""
         async with self.open(file) as read:
             return await read(0, file.size)
 
-    # --- gone -------------------------------------------------------------------------------------------------------
+    # --- removal ----------------------------------------------------------------------------------------------------
 
-    async def forget(self, key: Key, had: Iterable[FileRecord]) -> None:
-        """Take away the bytes of a session that the log has deleted, and refuse what is coming in for it.
+    async def forget(self, key: Key, files: Iterable[FileRecord]) -> None:
+        """Remove the blobs of a session that the log has deleted, and refuse its uploads.
 
-        *had* are the files that the log then named. The rest may go on beside it.
+        *files* are the records that the log deleted. A new session with the same key is not affected.
         """
         for upload in self._uploads:
             upload.session_is_deleted = upload.session_is_deleted or upload.key == key
-        self._add(key, -sum(max(file.size, LEAST) for file in had))
-        # Whoever asked may go: what has no name any more goes all the same.
-        await asyncio.shield(self._own(self._take_away_unlocked({file.digest for file in had})))
+        self.quota.add(key, -sum(max(file.size, MIN_COUNTED_BYTES) for file in files))
+        # A task of its own, so that blobs are removed also if the caller is cancelled.
+        await asyncio.shield(self._start_task(self._remove_locked({file.digest for file in files})))
 
-    async def _take_away_unlocked(self, digests: Iterable[str]) -> None:
+    async def _remove_locked(self, digests: Iterable[str]) -> None:
         for digest in digests:
             async with self._lock(digest):
-                await self._take_away([digest])
+                await self._remove_unused([digest])
 
-    async def _take_away(self, digests: list[str]) -> None:
-        """Remove the blobs that the log does not name; the caller holds their locks, or nobody else is here yet."""
-        if not self._ours:
+    async def _remove_unused(self, digests: list[str]) -> None:
+        """Remove the blobs that no record names. The caller holds their locks, except in start()."""
+        if not self._is_owner:
             return
-        with suppress(StorageUnavailable, OSError):  # then the next start takes them
-            named = await self.store.find_used_digests(digests)
-            await self.work(_unlink, [self.folder / digest for digest in {*digests}.difference(named)])
+        with suppress(StorageUnavailable, OSError):  # then the next start removes them
+            used = await self.store.find_used_digests(digests)
+            await self.run_in_thread(unlink_all, [self.folder / digest for digest in {*digests}.difference(used)])
 
     def _lock(self, digest: str) -> asyncio.Lock:
         return self._locks.setdefault(digest, asyncio.Lock())
 
 
-def _unknown(file_id: str) -> UnknownFile:
+def _unknown_file(file_id: str) -> UnknownFile:
     return UnknownFile(f"there is no file {cut(file_id, 128)}")
-
-
-def _open(path: Path) -> IO[bytes]:
-    return path.open("rb")
-
-
-def _read(blob: IO[bytes], at: int, size: int) -> bytes:
-    blob.seek(at)
-    data = blob.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
-
-
-def _move(part: Path, blob: Path) -> None:
-    """Give a whole file its name, for good; where the same bytes have it already, they are replaced by themselves."""
-    os.replace(part, blob)
-    _sync(blob.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make sure that the names in a folder outlive a power cut; Windows knows no such thing."""
-    if sys.platform != "win32":
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
-def _unlink(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A lock file beside a log: one process at a time."""
+"""A lock file beside a log or a folder, so that only one process uses it."""
 
 import os
 import sys
@@ -13,7 +13,10 @@ if sys.platform != "win32":
 
 
 def hold(path: Path, undo: ExitStack) -> None:
-    """Keep other processes off; no child process inherits the lock, over fork or exec."""
+    """Take the lock of *path*; *undo* gives it back. Child processes do not inherit it, over fork or exec.
+
+    Raises LogUnusable, which names the process that has the lock. On Windows there is no lock.
+    """
     if sys.platform != "win32":
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         undo.callback(os.close, lock)

@@ -1,11 +1,11 @@
-"""The contract of a log: where events are numbered and kept, and from where they are heard.
+"""The contract of a log, which numbers and stores events, and announces them to its listener.
 
-A log is four stores that share their commits; each part of the hub takes the store that it needs. One driver for each
-scheme of a URL (see hub.storage.open_log). All of them run tests/storage/test_log_contract.py.
+A log is four stores that share their commits; each part of the hub takes the store that it needs. There is one driver
+for each scheme of a URL (see hub.storage.open_log), and tests/storage/test_log_contract.py runs on all drivers.
 
-A session is named by its key (see hub.ids); the events that come back carry the session's id alone. Ids of runs,
-messages, files and questions are unique in the hub. All methods are called from the loop that called start(); none
-blocks it.
+A session is named by its key (see hub.ids). The events that the log returns have the session's id only. The ids of
+runs, messages, files and questions are unique in the hub. All methods are called in the event loop that called start(),
+and none blocks it.
 """
 
 from abc import ABC, abstractmethod
@@ -28,30 +28,31 @@ from hub.storage.records import (
     SessionRow,
 )
 
-EVERYONE = frozenset({"*"})  # the readers of a session that anybody may read
+EVERYONE = frozenset({"*"})  # the readers of a session that every principal may read
 
-# Called in the loop, once per append, in commit order, with events that are safely kept.
+# Called in the loop, in the order of commits, once for each append that has events, after they are on disk.
 Listener = Callable[[Key, Sequence[Event]], None]
-# Called in the loop after the listener: with the seq of the append's first event, or with StorageUnavailable.
+# Called in the loop, after the listener, with the seq of the append's first event, or with StorageUnavailable.
 AppendCallback = Callable[[int | Exception], None]
 
 
 class EventStore(ABC):
-    """The events of sessions. Those of a session are announced in the order of their seq, each once, when durable."""
+    """The events of sessions. The log announces each event once, after it is on disk, in the order of seq."""
 
     @abstractmethod
-    def append(self, append: Append, done: AppendCallback) -> None:
-        """Number and keep the events in one commit, shared with whatever else waits.
+    def append(self, append: Append, callback: AppendCallback, /) -> None:
+        """Queue an append: the log numbers its events and commits it, together with other queued appends.
 
-        The first append makes the session, with a random epoch. One append at a time per session: the caller waits for
-        *done*. After a failure nothing of the append is kept, and the same append may be given again.
+        The first append to a session makes the session, with a random epoch. A session may have one append at a time:
+        the caller waits for *callback*. A failed append leaves nothing in the log, and may be queued again.
         """
 
     @abstractmethod
     async def read(self, key: Key, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
-        """Return events with after < seq <= upto in order: at least one where there is one, at most one page.
+        """Return one page of the events with after < seq <= upto, in order; empty only if there are none.
 
-        *rows* makes the page shorter; where a page is long its last rows may be missing for their bytes.
+        A page has at most `page_rows` events, or *rows* if that is less. It ends early when it passes `page_bytes`.
+        Raises LogDamaged, StorageUnavailable.
         """
 
     @abstractmethod
@@ -60,144 +61,149 @@ class EventStore(ABC):
 
     @abstractmethod
     async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
-        """Drop old events of sessions: those written before *before* (ms since the epoch), then the oldest while the
-        events take more than *max_bytes*. Never drops anything of an unfinished run or after it. Messages stay.
+        """Drop the events written before *before* (ms since the epoch), then the oldest until *max_bytes* are left.
 
-        Returns the new floor of each session that lost something. Purges, too.
+        Keeps messages, and the events of each unfinished run and all later events of its session. Calls purge().
+        Returns the new floor of each session that lost events.
         """
 
     @abstractmethod
     async def purge(self) -> None:
-        """Drop, in bounded pieces, what deleted sessions left behind; nobody can read it any more."""
+        """Drop the data that deleted sessions left, in commits of limited size. No reader can see that data."""
 
 
 class RunStore(ABC):
-    """The runs that have not ended, and what each chat with a clientMsgId was answered."""
+    """The unfinished runs, and the answers to chats with a clientMsgId."""
 
     @abstractmethod
     async def list_unfinished(self) -> Sequence[RunRecord]:
-        """Return every run that has not ended, in the order in which they were first saved.
+        """Return all unfinished runs, in the order in which they were first saved.
 
-        One whose record is damaged is left out, with a line in the hub's output; it stays in the log.
+        Skips a damaged record, and logs a warning that names it.
         """
 
     @abstractmethod
     async def find_chat(self, key: Key, principal: str, client_msg_id: str) -> ChatRecord | None:
-        """Return what was answered to this clientMsgId before, or None."""
+        """Return the answer to an earlier chat with this clientMsgId, or None."""
 
 
 class SessionStore(ABC):
-    """Which sessions there are, what they are called, and their finished messages."""
+    """The sessions, their labels, and their finished messages."""
 
     @abstractmethod
     async def find(self, key: Key) -> Head | None:
-        """Return where the session stands, or None; makes none."""
+        """Return the head of a session, or None if there is no such session. Raises LogDamaged."""
 
     @abstractmethod
     async def make(self, key: Key) -> tuple[Head, bool]:
-        """Return where the session stands, and whether it was made now, with a random epoch."""
+        """Make a session, with a random epoch, if it does not exist. Return its head, and whether it is new."""
 
     @abstractmethod
     async def list(self, query: SessionQuery, request: PageRequest) -> Page[SessionRow]:
-        """Return sessions in the order of their last messages; raises BadQuery for a place that no such list gave.
+        """Return a page of sessions, sorted by the time of their last messages. Raises BadQuery for a bad cursor.
 
-        It reads as many rows as it returns, however many sessions there are; but where *query* names an agent, also
-        those in which that agent did not answer.
+        The cost depends on the size of the page, not on the number of sessions. If *query* names an agent, it also
+        depends on the number of sessions in which that agent did not answer.
         """
 
     @abstractmethod
     async def find_label(self, key: Key) -> SessionLabel | None:
-        """Return the title and the metadata of a session, or None where there is no session."""
+        """Return the title and the metadata of a session, or None if there is no such session."""
 
     @abstractmethod
     async def relabel(self, key: Key, changes: Mapping[str, Any]) -> None:
-        """Replace those of `title` and `metadata` that *changes* has; nothing where there is no session."""
+        """Replace `title`, `metadata` or both, as *changes* has them. Does nothing if there is no such session."""
 
     @abstractmethod
     async def delete(self, key: Key) -> Sequence[FileRecord]:
-        """Let all of a session be gone, in one commit: after it, and after a crash, it is whole or not there.
+        """Delete a session and all that belongs to it, in one commit; return the records of its files.
 
-        Returns the files that it had; one that is given later is refused. No append to it may be under way. A session
-        that is made under the id afterwards is a new one. What it took is given back by EventStore.purge().
+        Only call it while no append to the session is pending. A file that is added later is refused. A session that
+        is made later with the same key is a new one. EventStore.purge() frees the space of the events.
         """
 
     @abstractmethod
     async def read_last_messages(
-        self, key: Key, last: int, most: int, upto: str | None = None
+        self, key: Key, last: int, max_bytes: int, upto: str | None = None
     ) -> Sequence[HistoryMessage]:
-        """Return the last so many finished messages, oldest first, at most *most* bytes of text and parts (the newest
-        win); where *upto* names one, that and those before it, and none where there is none of that id.
+        """Return the last *last* finished messages, oldest first.
+
+        Leaves out the oldest of them until the text and the parts have at most *max_bytes*. With *upto*, the id of a
+        message, the last one returned is that message; without such a message the result is empty.
         """
 
     @abstractmethod
-    async def read_messages_from(self, key: Key, message_id: str, most: int) -> Sequence[HistoryMessage]:
-        """Return a finished message and all after it, oldest first, *most* in all; none where it is not there.
+    async def read_messages_from(self, key: Key, message_id: str, limit: int) -> Sequence[HistoryMessage]:
+        """Return a finished message and those after it, oldest first, *limit* at most; empty without such a message.
 
-        Those after it come without what they say.
+        All but the first come without content, parts and metadata.
         """
 
     @abstractmethod
     async def list_messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
-        """Return finished messages in their order; raises BadQuery for a place that no such list gave."""
+        """Return a page of finished messages, in their order. Raises BadQuery for a bad cursor."""
 
 
 class FileStore(ABC):
-    """What each file is; its bytes lie elsewhere (see hub.storage.blobs)."""
+    """The records of files. Their bytes are blobs (see hub.storage.blobs)."""
 
     @abstractmethod
     async def add(self, file: FileRecord) -> None:
-        """Keep what a file is; the order of calls is the order in the log.
+        """Add a record. Records are committed in the order of the calls.
 
-        Raises StorageUnavailable, also where its session is not there.
+        Raises StorageUnavailable, also if the session does not exist.
         """
 
     @abstractmethod
     async def find(self, file_id: str) -> FileRecord | None:
-        """Return what a file is, or None."""
+        """Return the record of a file, or None."""
 
     @abstractmethod
-    async def sum_bytes_by_session(self, least: int) -> Mapping[Key, int]:
-        """Return what the files of each session take that has any; a file counts *least* bytes or more."""
+    async def sum_bytes_by_session(self, min_bytes: int) -> Mapping[Key, int]:
+        """Return the size of the files of each session that has files. A smaller file counts as *min_bytes*."""
 
     @abstractmethod
     async def find_used_digests(self, digests: Sequence[str]) -> Sequence[str]:
-        """Return those of *digests* that some file has."""
+        """Return those of *digests* that a record has."""
 
 
 class Log(ABC):
-    """One log: its four stores, from start() to close()."""
+    """The four stores of one log. They can be used from start() to close()."""
 
     def __init__(self, events: EventStore, runs: RunStore, sessions: SessionStore, files: FileStore) -> None:
         self.events, self.runs, self.sessions, self.files = events, runs, sessions, files
 
     @abstractmethod
     async def start(self, listener: Listener) -> None:
-        """Open the log, bring its schema up to date, take its lock; raises LogUnusable with a line for the operator."""
+        """Open the log: take its lock, and migrate its schema. Raises LogUnusable."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what is queued, then let go of everything. Appends afterwards are refused."""
+        """Commit queued appends, then close the log. Later calls raise StorageUnavailable."""
 
     @abstractmethod
     def identify(self, home: Path) -> str:
-        """Return what no other log is called, however it was opened; one inside the folder *home* may move with it."""
+        """Return a name that only this log has, whichever URL opened it.
+
+        The name of a log in the folder *home* stays the same if that folder is moved.
+        """
 
     async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
-        """Return what is damaged, also in a log that is not started, or that another process has open.
+        """Return the damage in the log, which may be closed, or open in another process.
 
-        Takes no lock and writes nothing. *blob_size* returns the bytes that lie under a digest, or None; it is called
-        in a thread. Raises LogUnusable where there is no such log, or where the driver cannot check.
+        Takes no lock and writes nothing. *blob_size* returns the size of the blob with a digest, or None if there is no
+        such blob; it is called in a thread. Raises LogUnusable if there is no such log, or if the driver has no check.
         """
         raise LogUnusable("this log cannot be checked: its driver has no check")
 
     @abstractmethod
     async def probe(self) -> None:
-        """Commit something that changes nothing; raises StorageUnavailable, with what to do, where a commit fails."""
+        """Make a commit that changes nothing. Raises StorageUnavailable, with what to do, if it fails."""
 
     @property
     @abstractmethod
     def commit_totals(self) -> CommitTotals:
-        """Return what it has done so far."""
+        """The number of commits since start(), and their duration."""
 
 
 class LogUnusable(Exception):

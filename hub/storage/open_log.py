@@ -1,6 +1,6 @@
-"""The drivers of logs, by the scheme of their URLs.
+"""Find the driver of a log by the scheme of its URL.
 
-Other packages add theirs by entry points of the group `hubbub.logs`.
+Other packages add drivers with entry points of the group `hubbub.logs`.
 """
 
 import importlib
@@ -13,23 +13,23 @@ from hub.seams import Seams
 from hub.storage.log import Log, LogUnusable
 from hub.text import hide_passwords
 
-DRIVERS = {"sqlite": ("hub.storage.sqlite.log", "SqliteLog")}
+LOG_DRIVERS = {"sqlite": ("hub.storage.sqlite.log", "SqliteLog")}
 
 
 def open_log(url: str, limits: Limits, seams: Seams) -> Log:
-    """Return the driver for *url*, not started yet; raises LogUnusable for a scheme that has none."""
+    """Return the log at *url*; the caller starts it. Raises LogUnusable if no driver has the scheme."""
     scheme = urlsplit(url).scheme
-    plugins = find_plugins("hubbub.logs", frozenset(DRIVERS))
+    plugins = find_plugins("hubbub.logs", frozenset(LOG_DRIVERS))
     driver: Callable[[str, Limits, Seams], Log]
     if scheme in plugins:
         try:
             driver = load_class(plugins[scheme], Log)
         except PluginError as error:
             raise LogUnusable(str(error)) from None
-    elif scheme in DRIVERS:
-        module, name = DRIVERS[scheme]
+    elif scheme in LOG_DRIVERS:
+        module, name = LOG_DRIVERS[scheme]
         driver = getattr(importlib.import_module(module), name)
     else:
-        names = ", ".join(f"{name}://" for name in [*DRIVERS, *plugins])
-        raise LogUnusable(f"no log speaks {hide_passwords(url)!r}: use one of {names}")
+        names = ", ".join(f"{name}://" for name in [*LOG_DRIVERS, *plugins])
+        raise LogUnusable(f"no driver opens the log {hide_passwords(url)!r}: use one of {names}")
     return driver(url, limits, seams)

@@ -1,4 +1,4 @@
-"""Folders and files that no other account of the machine may read: they hold what people wrote."""
+"""Make folders and files that other accounts of the machine may not read, because they contain messages."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ log = structlog.get_logger()
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder and its parents if they are missing; raise OSError with what to do if a file has such a name."""
+    """Make a folder and its parents if they are missing. Raises OSError with advice if a file has one of the names."""
     try:
         folder.mkdir(mode=mode, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -19,10 +19,10 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
 
 def make_private(folder: Path, is_ours: Callable[[str], bool]) -> None:
-    """Make a folder that other accounts may not read (0700), with its parents.
+    """Make a folder and its parents, and close the folder to other accounts (mode 0700).
 
-    One that is there is closed only if *is_ours* knows the names of all that is in it: somebody may have chosen a
-    folder that others need, such as a project's or /tmp.
+    A folder that exists is closed only if *is_ours* returns True for all names in it: it may be a folder that other
+    accounts need, such as that of a project, or /tmp.
     """
     make_folder(folder, 0o700)
     if all(map(is_ours, os.listdir(folder))):
@@ -30,7 +30,7 @@ def make_private(folder: Path, is_ours: Callable[[str], bool]) -> None:
 
 
 def touch_private(path: Path) -> None:
-    """Make an empty file, or close the one that is there to other accounts (0600)."""
+    """Make an empty file if there is none, and close the file to other accounts (mode 0600)."""
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     _close(path, 0o600)
 
@@ -38,10 +38,10 @@ def touch_private(path: Path) -> None:
 def _close(path: Path, mode: int) -> None:
     try:
         path.chmod(mode)
-    except OSError as error:  # another account's, or a disk that knows no modes: the hub may work there all the same
+    except OSError as error:  # the file is another account's, or the disk has no modes; the hub can work there
         log.warning("open to other accounts", path=str(path), reason=error.strerror)
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file for the builtin open(); one that is made is closed to other accounts."""
+    """Open a file, as the opener of the builtin open(); a new file is closed to other accounts."""
     return os.open(path, flags, 0o600)

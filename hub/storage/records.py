@@ -1,4 +1,4 @@
-"""The facts that a log keeps beside events. A session is named by its key here: see hub.ids."""
+"""The records that a log stores beside events. They name a session by its key: see hub.ids."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from hub.messages.parts import JsonParts
 
 @attrs.frozen
 class Head:
-    """Where a session stands: *seq* is its last number, and what is numbered *floor* or lower is no longer kept."""
+    """The state of a session: *seq* is the seq of its last event, *floor* that of the last event that was dropped."""
 
     key: Key
     epoch: str
@@ -23,7 +23,7 @@ class Head:
 
 @attrs.frozen(kw_only=True)
 class SessionRow:
-    """A session as a list shows it: its messages are counted, and *ts* is the last one's; 0 where there is none."""
+    """A session in a list: the number of its messages, and the time of the last one in ms; 0 if there is none."""
 
     key: Key
     epoch: str
@@ -35,10 +35,11 @@ class SessionRow:
 
 @attrs.frozen(kw_only=True)
 class SessionQuery:
-    """Which sessions a list has: whose key begins with *prefix* (see hub.ids.key_prefix), that *readers* may read, in
-    which *agent* answered (None: any), and whose last message is of *since* <= ts < *until* (ms).
+    """The filter of a list of sessions.
 
-    Until there are grants, each session has the one reader EVERYONE.
+    A session matches if its key begins with *prefix* (see hub.ids.key_prefix), if one of *readers* may read it, if
+    *agent* answered in it (or is None), and if its last message has *since* <= ts < *until* (ms). Today each session
+    has one reader: EVERYONE.
     """
 
     prefix: str
@@ -50,7 +51,7 @@ class SessionQuery:
 
 @attrs.frozen
 class SessionLabel:
-    """What people and programs call a session, beside its id."""
+    """The title that people see for a session, and the metadata that programs store with it."""
 
     title: str | None = None
     metadata: dict[str, Any] | None = None
@@ -58,7 +59,7 @@ class SessionLabel:
 
 @attrs.frozen
 class CommitTotals:
-    """What the log has done since it was opened: its commits, and how long they took together."""
+    """The number of commits since the log was opened, and how long they took in all."""
 
     commits: int
     seconds: float
@@ -66,9 +67,9 @@ class CommitTotals:
 
 @attrs.frozen(kw_only=True)
 class Damage:
-    """One thing in a log that cannot be read or is missing: *where* it lies, and which seqs of which session it is.
+    """A damaged or missing part of a log: *where* it is, and the session and the seqs that it concerns.
 
-    *last* is None where only the first seq is known. *file_id* is set where it is a file's blob.
+    *last* is None if only the first seq is known. *file_id* is set if the damage concerns the blob of a file.
     """
 
     where: str
@@ -78,8 +79,8 @@ class Damage:
     reason: str = ""
     file_id: str | None = None
 
-    def line(self) -> str:
-        """Return it in one line for the operator."""
+    def to_line(self) -> str:
+        """Return one line of text for the operator."""
         session = "" if self.key is None else f": session {self.key}"
         upto = " and later" if self.last is None else "" if self.last == self.first else f" to {self.last}"
         seqs = "" if self.first is None else f", seq {self.first}{upto}"
@@ -94,7 +95,7 @@ class RunRecord(Struct, frozen=True):
     """
 
     runId: str
-    key: Key = field(name="sessionId")  # as older logs have it
+    key: Key = field(name="sessionId")  # the name in the logs of older versions, as is "wide" below
     agentId: str
     state: Literal["queued", "started"]
     messageId: str
@@ -110,7 +111,7 @@ class RunRecord(Struct, frozen=True):
 
 @attrs.frozen(kw_only=True)
 class ChatRecord:
-    """The answer that a chat with a clientMsgId got, and a digest of what it said."""
+    """The answer to a chat with a clientMsgId, and a digest of the chat: a repeated chat must have the same one."""
 
     principal: str
     clientMsgId: str
@@ -122,7 +123,7 @@ class ChatRecord:
 
 @attrs.frozen(kw_only=True)
 class FileRecord:
-    """What a file is; its bytes lie elsewhere, by their *digest* (SHA-256 in hex). *created* is the log's time (ms)."""
+    """A file; its bytes are the blob with its *digest* (SHA-256 in hex). The log sets *created* (ms)."""
 
     fileId: str
     key: Key

@@ -1,4 +1,4 @@
-"""A file on its way in: its bytes go to disk piece by piece, and are hashed."""
+"""An upload: its bytes are written to disk and hashed, piece by piece."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 @attrs.define(eq=False, kw_only=True)
 class Upload:
-    """A file that comes in, piece by piece. One call at a time; where that is cancelled, its work goes on unheard."""
+    """A file that is being uploaded: call write() for each piece, then finish(), then save(); one call at a time.
+
+    If a call is cancelled, its step in the thread goes on: *last_step*.
+    """
 
     files: "Files"
     key: Key
@@ -32,34 +35,37 @@ class Upload:
     path: Path
     digest: str = ""
     size: int = 0
-    counted: int = 0
+    counted: int = 0  # bytes of the quota
     is_saved: bool = False
-    session_is_deleted: bool = False  # while the file was being uploaded
+    session_is_deleted: bool = False  # since the upload began
     last_step: "asyncio.Future[Any] | None" = None
     _out: IO[bytes] | None = None
     _hash: Any = attrs.Factory(hashlib.sha256)
 
     async def write(self, data: bytes) -> None:
-        """Add a piece; raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
+        """Write a piece. Raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
         self.refuse_if_deleted()
-        self.files.count(self, len(data))
-        await self._step(self.files.work(self._append, data))
+        size = self.size + len(data)
+        self.counted = self.files.quota.reserve(self.key, size, self.counted)
+        self.size = size
+        await self._run_step(self.files.run_in_thread(self._append, data))
 
     async def finish(self) -> None:
-        """Say that all has come; it is on disk then. Raises EmptyFile, StorageUnavailable."""
+        """Sync the file to disk after the last piece. Raises EmptyFile, StorageUnavailable."""
         if not self.size:
             raise EmptyFile("the file is empty: send its bytes as the body")
-        self.digest = await self._step(self.files.work(self._sync))
+        self.digest = await self._run_step(self.files.run_in_thread(self._sync))
 
     async def save(self) -> FileRecord:
-        """Keep what has come; raises UnknownSession, StorageUnavailable."""
-        return await self._step(self.files.save_upload(self))
+        """Store the finished file, and return its record. Raises UnknownSession, StorageUnavailable."""
+        return await self._run_step(self.files.save_upload(self))
 
     def refuse_if_deleted(self) -> None:
+        """Raise UnknownSession if the session was deleted since the upload began."""
         if self.session_is_deleted:
-            raise UnknownSession(f"session {id_of(self.key)} was deleted while the file came in")
+            raise UnknownSession(f"session {id_of(self.key)} was deleted during the upload")
 
-    async def _step(self, work: Awaitable[T]) -> T:
+    async def _run_step(self, work: Awaitable[T]) -> T:
         self.last_step = step = asyncio.ensure_future(work)
         try:
             return await asyncio.shield(step)
@@ -73,6 +79,7 @@ class Upload:
         self._hash.update(data)
 
     def _sync(self) -> str:
+        """Return the digest."""
         assert self._out is not None
         with self._out as out:
             out.flush()
@@ -80,8 +87,8 @@ class Upload:
         return str(self._hash.hexdigest())
 
     def drop(self) -> None:
-        """Leave nothing on disk; in a thread, after every other step."""
-        with suppress(OSError):  # on a full disk closing fails, and closes all the same
+        """Delete the file from disk; runs in a thread, after all other steps."""
+        with suppress(OSError):  # on a full disk close() fails, but closes the file all the same
             if self._out is not None:
                 self._out.close()
         self.path.unlink(missing_ok=True)

@@ -187,7 +187,7 @@ def test_a_log_that_cannot_be_used_is_refused(
     monkeypatch.syspath_prepend(str(packages))
     with pytest.raises(LogUnusable, match=r"^entry point 'acme' of package acme-log 1.0 \(hubbub.logs\) " + problem):
         open_log("acme:///kept", Limits(), Seams())
-    with pytest.raises(LogUnusable, match="^no log speaks 'papyrus:///x': use one of sqlite://, acme://$"):
+    with pytest.raises(LogUnusable, match="^no driver opens the log 'papyrus:///x': use one of sqlite://, acme://$"):
         open_log("papyrus:///x", Limits(), Seams())
 
 

@@ -14,7 +14,7 @@ from hub.seams import Seams
 FOLDERS = ("access", "commands", "delivery", "node", "sessions", "storage")
 # Wall time, clocks and randomness. What may take them: threads, which have no event loop.
 WORLD = {"time", "datetime", "random", "secrets", "uuid"}
-THREADS = {"node/watchdog.py", "storage/sqlite/open_file.py", "storage/sqlite/writer.py"}
+THREADS = {"node/watchdog.py", "storage/sqlite/open_file.py", "storage/sqlite/pacing.py", "storage/sqlite/writer.py"}
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / "hub" / folder).rglob("*.py"))]
 
 

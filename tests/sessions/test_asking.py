@@ -119,7 +119,7 @@ def seen_appends(hub: Hub) -> list[list[str]]:
         seen.append([entry.body.type for entry in given.events])
         whole(given, done)
 
-    hub.node.log.events.append = append  # type: ignore[method-assign, assignment]
+    hub.node.log.events.append = append  # type: ignore[method-assign]
     return seen
 
 
@@ -335,7 +335,7 @@ async def test_no_answer_is_taken_while_the_log_fails(hub: Hub) -> None:
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client, "beside")
     held, outbox = Held(hub), hub.node.sessions[Key("s1")].outbox
-    held.log.append = lambda _, done: done(StorageUnavailable("disk full"))  # type: ignore[method-assign, assignment]
+    held.log.append = lambda _, done: done(StorageUnavailable("disk full"))  # type: ignore[method-assign]
     async with asyncio.timeout(PATIENCE):
         while outbox.state is not OutboxState.BACKING_OFF:
             await asyncio.sleep(0.001)

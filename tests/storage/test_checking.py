@@ -63,7 +63,7 @@ def blob_size(digest: str) -> int | None:
 
 
 async def lines(log: SqliteLog) -> list[str]:
-    return [damage.line() for damage in await log.check(blob_size)]
+    return [damage.to_line() for damage in await log.check(blob_size)]
 
 
 def change(folder: Path, statement: str) -> None:

@@ -30,8 +30,9 @@ from hub.ids import Key
 from hub.limits import KiB, Limits, MiB
 from hub.seams import Seams
 from hub.sessions.shelf import shelf
-from hub.storage.blobs import LEAST, Files
+from hub.storage.blobs import Files
 from hub.storage.log import Log, LogUnusable
+from hub.storage.quota import MIN_COUNTED_BYTES
 from hub.storage.records import FileRecord
 from hub.storage.sqlite.files import SqliteFiles
 from hub.storage.sqlite.log import SqliteLog
@@ -261,24 +262,24 @@ async def test_a_file_has_a_limit(hub: Hub, told: bool, size: int, status: int) 
 
 async def test_the_files_of_a_session_and_of_the_hub_have_limits(hub: Hub) -> None:
     """A file more is refused; what was refused, or forgotten, takes no room; a restart counts the same."""
-    await hub.start(session_files_bytes=10 * LEAST, files_bytes=15 * LEAST)
+    await hub.start(session_files_bytes=10 * MIN_COUNTED_BYTES, files_bytes=15 * MIN_COUNTED_BYTES)
     async with client(hub) as http:
-        assert (await post(http, b"a" * 6 * LEAST))[0] == 201
-        status, said = await post(http, b"b" * (4 * LEAST + 1))
+        assert (await post(http, b"a" * 6 * MIN_COUNTED_BYTES))[0] == 201
+        status, said = await post(http, b"b" * (4 * MIN_COUNTED_BYTES + 1))
         assert (status, said["code"]) == (413, "quota_exceeded") and "session" in said["error"]
-        assert (await post(http, b"c" * 4 * LEAST))[0] == 201
+        assert (await post(http, b"c" * 4 * MIN_COUNTED_BYTES))[0] == 201
         assert (await post(http, b"d"))[0] == 413  # a small one takes a block, too
-        status, said = await post(http, b"e" * 6 * LEAST, "sessionId=s2")
+        status, said = await post(http, b"e" * 6 * MIN_COUNTED_BYTES, "sessionId=s2")
         assert (status, said["code"]) == (413, "quota_exceeded") and "hub" in said["error"]
-        assert (await post(http, b"f" * 4 * LEAST, "sessionId=s2"))[0] == 201
+        assert (await post(http, b"f" * 4 * MIN_COUNTED_BYTES, "sessionId=s2"))[0] == 201
     await hub.stop()
     await hub.start()
     async with client(hub) as http:
         assert (await post(http, b"g"))[0] == 413
-        assert (await post(http, b"h" * 2 * LEAST, "sessionId=s2"))[0] == 413
+        assert (await post(http, b"h" * 2 * MIN_COUNTED_BYTES, "sessionId=s2"))[0] == 413
         await gone(hub.node.files, hub.node.log, "s1")
-        assert (await post(http, b"i" * 6 * LEAST, "sessionId=s2"))[0] == 201
-        assert (await post(http, b"j" * 5 * LEAST))[0] == 201
+        assert (await post(http, b"i" * 6 * MIN_COUNTED_BYTES, "sessionId=s2"))[0] == 201
+        assert (await post(http, b"j" * 5 * MIN_COUNTED_BYTES))[0] == 201
     assert len(on_disk(hub.folder)) == 3
 
 
@@ -529,7 +530,7 @@ async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(t
         named = await log.files.find_used_digests([digest(b"0"), digest(b"1")])
         assert on_disk(tmp_path) == sorted(named)
         await asyncio.gather(*(gone(files, log, session) for session in sessions))
-        assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
+        assert on_disk(tmp_path) == [] and not files.quota._bytes and files.quota._total == 0
 
 
 async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: Path) -> None:
@@ -562,7 +563,7 @@ async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: 
             await gone(files, log, "b")
             await upload.save()
         await gone(files, log, "a")
-        assert on_disk(tmp_path) == [] and not files._bytes and files._total == 0
+        assert on_disk(tmp_path) == [] and not files.quota._bytes and files.quota._total == 0
 
 
 async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> None:
@@ -623,7 +624,7 @@ async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         await log.close()
         with pytest.raises(StorageUnavailable):
             await files.save(Key("a"), "x", TEXT, b"hello")
-        assert not files._bytes and files._total == 0
+        assert not files.quota._bytes and files.quota._total == 0
     with pytest.raises(StorageUnavailable):
         await files.save(Key("a"), "x", TEXT, b"hello")
 

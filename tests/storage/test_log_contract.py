@@ -885,13 +885,13 @@ async def listed(hub: Opened, order: Order = "desc", **query: Any) -> list[Sessi
 HUGE = base64.urlsafe_b64encode(b"[%d, %d]" % (10**30, 10**30)).decode()
 
 
-@pytest.mark.parametrize("place", ["x", "", "é", "WzEsMiwzXQ", "W10", "eyJhIjoxfQ", HUGE, "Wy0xLC0xXQ"])
-async def test_a_place_that_no_list_gave_is_refused(hub: Opened, place: str) -> None:
-    """By name, in both lists."""
-    with pytest.raises(BadQuery, match="no place in this list"):
-        await hub.log.sessions.list(SessionQuery(prefix="", readers=EVERYONE), PageRequest(9, place))
-    with pytest.raises(BadQuery, match="no place in this list"):
-        await hub.log.sessions.list_messages(Key("s"), PageRequest(9, place))
+@pytest.mark.parametrize("cursor", ["x", "", "é", "WzEsMiwzXQ", "W10", "eyJhIjoxfQ", HUGE, "Wy0xLC0xXQ"])
+async def test_a_malformed_cursor_is_refused(hub: Opened, cursor: str) -> None:
+    """The lists of sessions and of messages refuse it with BadQuery."""
+    with pytest.raises(BadQuery, match="not a cursor of this list"):
+        await hub.log.sessions.list(SessionQuery(prefix="", readers=EVERYONE), PageRequest(9, cursor))
+    with pytest.raises(BadQuery, match="not a cursor of this list"):
+        await hub.log.sessions.list_messages(Key("s"), PageRequest(9, cursor))
 
 
 async def test_a_session_counts_its_messages(opener: Opener) -> None:

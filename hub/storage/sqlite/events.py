@@ -61,8 +61,8 @@ class SqliteEvents(EventStore):
     threads: LogThreads
     limits: Limits
 
-    def append(self, append: Append, done: AppendCallback) -> None:
-        self.threads.enqueue(append, done)
+    def append(self, append: Append, callback: AppendCallback, /) -> None:
+        self.threads.enqueue(append, callback)
 
     async def read(self, key: Key, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
         limits = self.limits

@@ -26,11 +26,11 @@ class SqliteFiles(FileStore):
         fields = await self.threads.query_json(f"SELECT {FILE_JSON} FROM files WHERE id = ?", (file_id,))
         return FileRecord(**fields) if fields else None
 
-    async def sum_bytes_by_session(self, least: int) -> Mapping[Key, int]:
+    async def sum_bytes_by_session(self, min_bytes: int) -> Mapping[Key, int]:
         statement = """
             SELECT json_group_object(session, bytes) FROM (
                 SELECT session, sum(max(size, ?)) AS bytes FROM files GROUP BY session)"""
-        return cast(Mapping[Key, int], await self.threads.query_json(statement, (least,)))
+        return cast(Mapping[Key, int], await self.threads.query_json(statement, (min_bytes,)))
 
     async def find_used_digests(self, digests: Sequence[str]) -> Sequence[str]:
         statement = """

@@ -102,7 +102,7 @@ class SqliteSessions(SessionStore):
         return [FileRecord(**fields) for fields in await self.threads.submit(SessionDeletion(key))]
 
     async def read_last_messages(
-        self, key: Key, last: int, most: int, upto: str | None = None
+        self, key: Key, last: int, max_bytes: int, upto: str | None = None
     ) -> Sequence[HistoryMessage]:
         statement = f"""
             WITH last AS (
@@ -113,10 +113,10 @@ class SqliteSessions(SessionStore):
             sums AS (SELECT n, sum(size) OVER (ORDER BY seq DESC, n DESC) AS total FROM last)
             SELECT json_group_array({MESSAGE_JSON}) FROM (
                 SELECT m.* FROM messages m JOIN sums ON sums.n = m.n WHERE total <= :bytes ORDER BY m.seq, m.n)"""
-        values = {"session": key, "last": last, "upto": upto, "bytes": most}
+        values = {"session": key, "last": last, "upto": upto, "bytes": max_bytes}
         return _to_messages(await self.threads.query_json(statement, values))
 
-    async def read_messages_from(self, key: Key, message_id: str, most: int) -> Sequence[HistoryMessage]:
+    async def read_messages_from(self, key: Key, message_id: str, limit: int) -> Sequence[HistoryMessage]:
         statement = f"""
             WITH first AS (SELECT n, seq FROM messages WHERE session = :session AND id = :message)
             SELECT json_group_array({MESSAGE_JSON}) FROM (
@@ -124,8 +124,8 @@ class SqliteSessions(SessionStore):
                     ts, iif(m.n = first.n, parts, NULL) AS parts, iif(m.n = first.n, metadata, NULL) AS metadata,
                     user_message, stop_reason, error
                 FROM first JOIN messages m ON m.session = :session AND (m.seq, m.n) >= (first.seq, first.n)
-                ORDER BY m.seq, m.n LIMIT :most)"""
-        values = {"session": key, "message": message_id, "most": most}
+                ORDER BY m.seq, m.n LIMIT :limit)"""
+        values = {"session": key, "message": message_id, "limit": limit}
         return _to_messages(await self.threads.query_json(statement, values))
 
     async def list_messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:

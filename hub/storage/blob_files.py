@@ -1,0 +1,41 @@
+"""The steps of the file store on the disk; each runs in a thread."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+
+def open_blob(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def read_blob(blob: IO[bytes], offset: int, size: int) -> bytes:
+    """Return *size* bytes; raises EOFError if the blob ends before."""
+    blob.seek(offset)
+    data = blob.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def rename_to_blob(part: Path, blob: Path) -> None:
+    """Rename a complete upload, so that the new name outlives a power cut. Replaces a blob with the same bytes."""
+    os.replace(part, blob)
+    sync_folder(blob.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk. Windows has no such call."""
+    if sys.platform != "win32":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def unlink_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,29 @@
+"""Check the name and the media type of a file."""
+
+import re
+
+from hub.errors import BadQuery, BadType
+
+# RFC 6838 for the two names of a media type, RFC 9110 section 8.3.1 for its parameters.
+_TOKEN, _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+MEDIA_TYPE = re.compile(rf'{_NAME}/{_NAME}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]*"))*')
+MEDIA_TYPE_LENGTH = 255
+# Control characters, slashes, Unicode's line ends, and the characters that change the direction of text: with them a
+# name can seem to have another ending.
+FORBIDDEN_IN_NAME = re.compile("[\0-\x1f\x7f-\x9f/\\\\\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def check_file_name(name: str, max_length: int) -> None:
+    """Raise BadQuery if a file cannot have this name."""
+    if not name or len(name) > max_length or FORBIDDEN_IN_NAME.search(name):
+        raise BadQuery(f"the name of a file has 1 to {max_length} characters, and no slash or control character")
+
+
+def check_media_type(type: str) -> None:
+    """Raise BadType if a file cannot have this type. A form is refused: the body is the bytes of the file."""
+    if (
+        len(type) > MEDIA_TYPE_LENGTH
+        or not MEDIA_TYPE.fullmatch(type)
+        or type.lower().startswith("multipart/form-data")
+    ):
+        raise BadType("the type of a file is a media type, as text/plain or image/png, and its bytes are the body")
