@@ -1,4 +1,4 @@
-"""Agents over HTTP: which there are, loading one again, and what is told to all who listen to one."""
+"""HTTP routes of agents: list, show, reload and broadcast."""
 
 from typing import Annotated, ClassVar
 
@@ -15,14 +15,14 @@ from hub.web.routes import HUB_KEY, Route, read_query, record_response
 
 
 class BroadcastBody(msgspec.Struct):
-    """What everyone in an agent's group is told."""
+    """The message for all clients that are subscribed to an agent."""
 
     example: ClassVar[str] = '{"message":"The model is new today."}'
     message: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 async def get_agents(request: web.Request) -> web.Response:
-    """List the hosted agents; a broken one with its error."""
+    """List the agents, the broken ones with their errors."""
     return page_response(
         await commands.list_agents(
             request.app[HUB_KEY], principal_of(request), page_request(request, read_query(request, PageQuery))
@@ -31,7 +31,7 @@ async def get_agents(request: web.Request) -> web.Response:
 
 
 async def show_agent(request: web.Request) -> web.Response:
-    """Show an agent; a broken one with its error."""
+    """Show one agent."""
     return record_response(
         await commands.get_agent(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
     )
@@ -40,7 +40,7 @@ async def show_agent(request: web.Request) -> web.Response:
 async def post_reload(request: web.Request) -> web.Response:
     """Load an agent's file again.
 
-    Also one that is new; where it is gone, so is the agent.
+    A new file adds its agent. If the file no longer exists, the agent is removed and the answer is 404.
     """
     return record_response(
         await commands.reload_agent(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
@@ -48,7 +48,10 @@ async def post_reload(request: web.Request) -> web.Response:
 
 
 async def post_broadcast(request: web.Request) -> web.Response:
-    """Say something to all who listen to an agent; kept in a session of its own."""
+    """Send a message to all clients that are subscribed to an agent.
+
+    The message is stored in the session `agent:AGENT_ID`.
+    """
     message = (await bodies.read_body(request, BroadcastBody)).message
     agent_id = request.match_info["id"]
     return record_response(

@@ -1,7 +1,7 @@
-"""AG-UI over server-sent events: an agent as AG-UI's clients run it.
+"""The HTTP route of AG-UI: run an agent and stream its events as server-sent events.
 
-A thread is a session and a run's id its clientMsgId, so that a request sent again gets the same run, from
-`Last-Event-ID` on.
+An AG-UI thread is a session. AG-UI's `runId` is the `clientMsgId` of the chat, which is an idempotency key: a repeated
+request gets the same run. `Last-Event-ID` says from where.
 """
 
 import asyncio
@@ -31,54 +31,56 @@ from hub.web.sse import EventStream, LastEventId, read_last_event_id
 
 
 class AguiQuery(msgspec.Struct, frozen=True):
-    """Where a lost stream goes on, for clients that cannot set a header."""
+    """The cursor of a lost stream, for clients that cannot set the header `Last-Event-ID`."""
 
     lastEventId: LastEventId | None = None
 
 
 async def post_agui(request: web.Request) -> web.StreamResponse:
-    """Run an agent by AG-UI, or go on with a run whose stream was lost."""
+    """Run an agent with the AG-UI protocol, or resume the stream of a run after a lost connection."""
     hub, principal = request.app[HUB_KEY], principal_of(request)
     agent = await commands.get_working_agent(hub, principal, request.match_info["id"])
-    given = await bodies.read_body(request, RunInput, limits_of(request).conversation_bytes)
-    last = read_last_event_id(request)
+    run_input = await bodies.read_body(request, RunInput, limits_of(request).conversation_bytes)
+    cursor = read_last_event_id(request)
     async with EventStream(request) as stream:
-        listener = _Listener(stream, given)
-        if given.resume:
-            entries = [Resume(sessionId=given.threadId, **msgspec.structs.asdict(entry)) for entry in given.resume]
-            run_id, start = await commands.answer_questions(hub, principal, given.threadId, entries)
-            await commands.follow(hub, principal, given.threadId, run_id, start, listener.open, last)
+        listener = _Listener(stream, run_input)
+        if run_input.resume:
+            entries = [
+                Resume(sessionId=run_input.threadId, **msgspec.structs.asdict(entry)) for entry in run_input.resume
+            ]
+            run_id, start = await commands.answer_questions(hub, principal, run_input.threadId, entries)
+            await commands.follow(hub, principal, run_input.threadId, run_id, start, listener.open, cursor)
         else:
-            message, parts = read_message(given.messages, limits_of(request))
+            message, parts = read_message(run_input.messages, limits_of(request))
             chat = Chat(
                 message=message,
                 parts=parts,
                 agentId=agent.agentId,
-                sessionId=given.threadId,
-                clientMsgId=given.runId,
+                sessionId=run_input.threadId,
+                clientMsgId=run_input.runId,
             )
-            await commands.stream_chat(hub, principal, chat, listener.open, last)
-        await stream.serve(listener.ended)
+            await commands.stream_chat(hub, principal, chat, listener.open, cursor)
+        await stream.serve(listener.wait_until_over)
     return stream.response
 
 
 class _Listener:
-    """What hears one request's run: it ends with the hub's run, or where that asks."""
+    """The stream of one request. It ends when the hub's run ends or asks a question."""
 
-    def __init__(self, stream: EventStream, given: RunInput) -> None:
-        self._stream, self._given = stream, given
+    def __init__(self, stream: EventStream, run_input: RunInput) -> None:
+        self._stream, self._input = stream, run_input
 
     async def open(self, run_id: str, is_whole: bool) -> ClientHandle:
-        given = self._given
-        protocol = AguiStream(run_id, given.runId, given.threadId)
+        run_input = self._input
+        protocol = AguiStream(run_id, run_input.runId, run_input.threadId)
         client = self._client = await self._stream.open(protocol)
         self._run_id, self._asked, protocol.is_open = run_id, protocol.pause, client.is_open
-        if given.resume and is_whole:
+        if run_input.resume and is_whole:
             client.write(protocol.encode_start())
         return client
 
-    async def ended(self) -> None:
-        """Wait until the hub's run has ended, or asks."""
+    async def wait_until_over(self) -> None:
+        """Wait until the hub's run ends or asks a question."""
         ends = [asyncio.create_task(self._client.finished(self._run_id)), asyncio.create_task(self._asked.wait())]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

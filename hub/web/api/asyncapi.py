@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document: what is said over the WebSocket, from the tables of commands, events and notices."""
+"""Builds the AsyncAPI 3.0 document of the WebSocket from the tables of commands, events and notices."""
 
 import re
 from typing import Any
@@ -28,8 +28,9 @@ from hub.web.routes import API_PREFIX
 from hub.web.websocket import SocketQuery
 
 ASYNCAPI_ABOUT = (
-    "Commands go in, events and notices come out. Without a subprotocol the hub speaks the plain protocol, with "
-    "`hubbub.v1` (or after `hello`) the extended one, with `hubbub.events` the event envelope."
+    "Clients send commands; the hub sends events and notices. The subprotocol selects the wire protocol: none is the "
+    "plain protocol, `hubbub.v1` is the extended protocol, `hubbub.events` is the event envelope. The command `hello` "
+    "as the first frame also selects the extended protocol."
 )
 PLAIN_NOTICES = tuple(f"notice.{kind.type}" for kind in (Accepted, Cancelling, Error, Ok, Pong, Subscribed))
 LOCATION_FIELDS = {name: {"type": "string"} for name in ("sessionId", "runId", "messageId", "epoch")}
@@ -51,16 +52,16 @@ def _object(about: str, required: Schema, optional: Schema) -> Schema:
     }
 
 
-# What no class shapes: see hub/protocols/plain.py and envelope.py.
+# Frames without a class: see hub/protocols/plain.py and envelope.py.
 PLAIN_FRAMES = {
     "stream": _object(
-        "A piece of an answer; with `done` its end.",
+        "A part of an answer. With `done` true: the end of the answer.",
         {"type": {"const": "stream"}} | TEXT_FIELDS,
         SEQ_FIELD | {"stopReason": msgspec.json.schema(StopReason)},
     ),
-    "message": _object("A message that came in one piece.", {"type": {"const": "message"}} | TEXT_FIELDS, SEQ_FIELD),
+    "message": _object("A complete message in one frame.", {"type": {"const": "message"}} | TEXT_FIELDS, SEQ_FIELD),
     "error": _object(
-        "A run failed, or messages no longer count.",
+        "A run failed, or messages were removed (`messageIds`).",
         {"type": {"const": "error"}, "code": {"type": "string"}, "message": {"type": "string"}}
         | {name: LOCATION_FIELDS[name] for name in ("sessionId", "epoch")}
         | SEQ_FIELD,
@@ -73,7 +74,7 @@ PLAIN_FRAMES = {
     ),
 }
 ENVELOPE_SCHEMA = _object(
-    "Any event or notice, in one shape.",
+    "An event or a notice in the form of an envelope.",
     {
         "type": {"enum": sorted({*ENVELOPE_TYPES.values(), "status"})},
         "agentId": {"type": ["string", "null"]},
@@ -86,7 +87,7 @@ ENVELOPE_SCHEMA = _object(
 
 
 def build_asyncapi(limits: Limits) -> Schema:
-    """Return the document: two channels, and what is said there by its protocol."""
+    """Return the document: two channels, and the messages of each wire protocol on them."""
     _, components = build_schemas([*COMMANDS.values(), SocketQuery], typed=True, limits=limits)
     address = components["SocketQuery"]["properties"]
     agent_socket = [name for name in ASYNCAPI_MESSAGES if name.startswith("command.") or name == "envelope"]
@@ -96,9 +97,12 @@ def build_asyncapi(limits: Limits) -> Schema:
         "defaultContentType": "application/json",
         "servers": {"hub": {"host": "{host}", "protocol": "ws", "variables": {"host": {"default": _host()}}}},
         "channels": {
-            "socket": _channel(API_PREFIX + "/ws", "One client.", list(ASYNCAPI_MESSAGES), address),
+            "socket": _channel(API_PREFIX + "/ws", "The connection of one client.", list(ASYNCAPI_MESSAGES), address),
             "agentSocket": _channel(
-                API_PREFIX + "/agents/{agentId}/ws", "One client of one agent.", agent_socket, address
+                API_PREFIX + "/agents/{agentId}/ws",
+                "The connection of one client to one agent. The default subprotocol is `hubbub.events`.",
+                agent_socket,
+                address,
             ),
         },
         "operations": {name: _operation(*row) for name, row in ASYNCAPI_OPERATIONS.items()},
@@ -121,14 +125,14 @@ def _command(kind: type[Command]) -> Schema:
 
 
 def _channel(address: str, about: str, messages: list[str], query: Schema) -> Schema:
-    asked = {name: schema for name, schema in query.items() if f"{{{name}}}" not in address}
-    named = re.findall(r"\{(\w+)\}", address)
+    parameters = {name: schema for name, schema in query.items() if f"{{{name}}}" not in address}
+    path_names = re.findall(r"\{(\w+)\}", address)
     return {
         "address": address,
         "description": about,
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
-        "bindings": {"ws": {"method": "GET", "query": {"type": "object", "properties": asked}}},
-    } | ({"parameters": {name: {"description": "an id"} for name in named}} if named else {})
+        "bindings": {"ws": {"method": "GET", "query": {"type": "object", "properties": parameters}}},
+    } | ({"parameters": {name: {"description": "The id of the agent."} for name in path_names}} if path_names else {})
 
 
 def _operation(action: str, about: str, channel: str, names: tuple[str, ...]) -> Schema:
@@ -148,12 +152,12 @@ ASYNCAPI_MESSAGES: dict[str, Schema] = {
     **{f"event.{name}": _message(name, kind) for name, kind in BODIES.items()},
     "envelope": {"name": "envelope", "payload": ENVELOPE_SCHEMA},
 }
-# What is done from the hub's side, what it is for people, on which channel, and the first words of its messages' names.
+# The action as the hub sees it, the summary, the channel, and the prefixes of the names of its messages.
 ASYNCAPI_OPERATIONS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
-    "command": ("receive", "What clients send.", "socket", ("command.",)),
-    "agentCommand": ("receive", "What clients send to one agent.", "agentSocket", ("command.",)),
-    "plain": ("send", "What clients of the plain protocol hear.", "socket", ("plain.", *PLAIN_NOTICES)),
-    "extended": ("send", "What clients of `hubbub.v1` hear.", "socket", ("notice.", "event.")),
-    "envelope": ("send", "What clients of `hubbub.events` hear.", "socket", ("envelope",)),
-    "agentEnvelope": ("send", "What clients of one agent hear.", "agentSocket", ("envelope",)),
+    "command": ("receive", "Commands of clients.", "socket", ("command.",)),
+    "agentCommand": ("receive", "Commands of clients to one agent.", "agentSocket", ("command.",)),
+    "plain": ("send", "Frames for clients of the plain protocol.", "socket", ("plain.", *PLAIN_NOTICES)),
+    "extended": ("send", "Events and notices for clients of `hubbub.v1`.", "socket", ("notice.", "event.")),
+    "envelope": ("send", "Envelopes for clients of `hubbub.events`.", "socket", ("envelope",)),
+    "agentEnvelope": ("send", "Envelopes for clients of one agent.", "agentSocket", ("envelope",)),
 }

@@ -1,4 +1,4 @@
-"""What the hub can be asked, for programs and for people: OpenAPI, AsyncAPI, and a page that shows both."""
+"""HTTP routes of the API documents: OpenAPI, AsyncAPI, and a page that shows both."""
 
 from functools import cache
 from pathlib import Path
@@ -32,12 +32,12 @@ DOCUMENT_HEADERS = {
 
 
 async def get_openapi(request: web.Request) -> web.Response:
-    """Describe these routes, as OpenAPI 3.1."""
+    """Return the OpenAPI 3.1 document of these routes."""
     return _json(_openapi(request.app[ROUTES_KEY], limits_of(request)))
 
 
 async def get_asyncapi(request: web.Request) -> web.Response:
-    """Describe the WebSocket's messages, as AsyncAPI 3.0."""
+    """Return the AsyncAPI 3.0 document of the WebSocket's messages."""
     return _json(_asyncapi(limits_of(request)))
 
 
@@ -45,7 +45,7 @@ def _json(document: bytes) -> web.Response:
     return web.Response(body=document, content_type="application/json")
 
 
-# Neither changes while the process lives.
+# Neither document changes while the process runs.
 @cache
 def _openapi(table: tuple[Route, ...], limits: Limits) -> bytes:
     return orjson.dumps(build_openapi(table, limits))
@@ -56,12 +56,12 @@ def _asyncapi(limits: Limits) -> bytes:
     return orjson.dumps(build_asyncapi(limits))
 
 
-def _file(name: str, content: Content, about: str) -> Handler:
-    async def give(request: web.Request) -> web.FileResponse:
+def _make_handler(name: str, content: Content, about: str) -> Handler:
+    async def get_file(request: web.Request) -> web.FileResponse:
         return file_response(REFERENCE_FOLDER / name, content, DOCUMENT_HEADERS)
 
-    give.__doc__ = about
-    return give
+    get_file.__doc__ = about
+    return get_file
 
 
 DOCUMENTS_TAG = "Documents"
@@ -86,7 +86,7 @@ ROUTES = (
     Route(
         method="GET",
         path="/docs",
-        handler=_file("index.html", HTML_CONTENT, "Show both to people."),
+        handler=_make_handler("index.html", HTML_CONTENT, "Return the page that shows both documents."),
         tag=DOCUMENTS_TAG,
         responses={200: HTML_CONTENT},
         prefixes=ROOT_ONLY,
@@ -94,7 +94,7 @@ ROUTES = (
     Route(
         method="GET",
         path="/docs.js",
-        handler=_file("reference.js", SCRIPT_CONTENT, "Give that page its script."),
+        handler=_make_handler("reference.js", SCRIPT_CONTENT, "Return the script of the page `/docs`."),
         tag=DOCUMENTS_TAG,
         responses={200: SCRIPT_CONTENT},
         prefixes=ROOT_ONLY,
@@ -102,7 +102,7 @@ ROUTES = (
     Route(
         method="GET",
         path="/docs.css",
-        handler=_file("reference.css", STYLE_CONTENT, "Give that page its looks."),
+        handler=_make_handler("reference.css", STYLE_CONTENT, "Return the style sheet of the page `/docs`."),
         tag=DOCUMENTS_TAG,
         responses={200: STYLE_CONTENT},
         prefixes=ROOT_ONLY,

@@ -1,7 +1,7 @@
-"""Files over HTTP: large values come in as they are, and are handed out whole or in part.
+"""HTTP routes of files: upload, download, and download of one byte range.
 
-aiohttp's FileResponse would send what lies on disk with an ETag made of its time; here the ETag is the digest, which
-If-None-Match and If-Range must be compared with.
+aiohttp's FileResponse derives its ETag from the time of the file. Here the ETag is the SHA-256 of the content, and
+If-None-Match and If-Range are compared with it.
 """
 
 import asyncio
@@ -34,49 +34,54 @@ from hub.storage.records import FileRecord
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, Content, ErrorBody, Route, limits_of, read_query, record_response
 
-FILE_READ_BYTES = 64 * KiB  # read and sent at a time
-INLINE_TYPES = {"image/png", "image/jpeg", "image/gif", "image/webp"}  # what a browser may show instead of saving it
+FILE_READ_BYTES = 64 * KiB  # the bytes of one read and one write
+INLINE_TYPES = {"image/png", "image/jpeg", "image/gif", "image/webp"}  # a browser may show these; it saves all others
 RANGE_HEADER = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 BYTES_CONTENT = Content("*/*", {"type": "string", "format": "binary"})
 
 
 class UploadQuery(Struct, frozen=True):
-    """Whose file it is, and what it is called."""
+    """The session and the name of an uploaded file."""
 
     sessionId: Id
-    name: Annotated[str, Meta(description="as it is called when it is saved; `file` by default")] | None = None
+    name: Annotated[str, Meta(description="The file name for downloads. Default: `file`.")] | None = None
 
 
 async def post_file(request: web.Request) -> web.Response:
-    """Keep the body as a file of a session, which is made where there is none."""
-    hub, limits, want = request.app[HUB_KEY], limits_of(request), read_query(request, UploadQuery)
+    """Upload a file to a session.
+
+    The body is the content of the file, and `Content-Type` is its media type. If the session does not exist, it is
+    created.
+    """
+    hub, limits, query = request.app[HUB_KEY], limits_of(request), read_query(request, UploadQuery)
     if (request.content_length or 0) > limits.file_bytes:
-        raise FileTooLarge(f"a file has at most {size_text(limits.file_bytes)}")
-    if request.headers.get("Content-Encoding", "identity") != "identity":  # aiohttp takes a cut-off one for whole
+        raise FileTooLarge(f"the file is too large: send at most {size_text(limits.file_bytes)}")
+    # aiohttp does not notice if an encoded body is incomplete.
+    if request.headers.get("Content-Encoding", "identity") != "identity":
         raise BadType("the file has a Content-Encoding: send its bytes as they are, without that header")
     kind = request.headers.get("Content-Type", "")
-    name = "file"[: limits.file_name_length] if want.name is None else want.name
-    async with await commands.upload(hub, principal_of(request), want.sessionId, name, kind) as incoming:
+    name = "file"[: limits.file_name_length] if query.name is None else query.name
+    async with await commands.upload(hub, principal_of(request), query.sessionId, name, kind) as incoming:
         end = asyncio.get_running_loop().time() + limits.upload_seconds
         while piece := await _next(request, end):
             await incoming.write(piece)
-        kept = await incoming.keep()
-    return record_response(kept, status=201)
+        stored_file = await incoming.keep()
+    return record_response(stored_file, status=201)
 
 
 async def _next(request: web.Request, end: float) -> bytes:
-    """Return the next piece of the body; nothing at its end."""
+    """Return the next bytes of the body; empty at its end."""
     try:
         async with asyncio.timeout_at(end):
             return await request.content.readany()
     except TimeoutError:
-        raise UploadTooSlow("the file did not come in time: send it over a faster line, or a smaller one") from None
+        raise UploadTooSlow("the upload took too long: send a smaller file, or use a faster connection") from None
     except (ConnectionError, web.RequestPayloadError):
-        raise BadFrame("the body broke off before its end") from None
+        raise BadFrame("the body is incomplete: the connection was lost; send the file again") from None
 
 
 async def get_file(request: web.Request) -> web.StreamResponse:
-    """Hand out a file, or the one range of it that is asked for."""
+    """Download a file, or one byte range of it."""
     stored = await commands.open_file(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
     file = stored.file
     headers = _headers(file)
@@ -86,7 +91,8 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     start, end = part or (0, file.size)
     if start >= end:
         response = record_response(
-            ErrorBody(error=f"the file has {file.size} bytes: none of these", code="bad_range"), status=416
+            ErrorBody(error=f"the range is outside the file: the file has {file.size} bytes", code="bad_range"),
+            status=416,
         )
         response.headers["Content-Range"] = f"bytes */{file.size}"
         return response
@@ -110,35 +116,42 @@ async def _send_file(
 
 
 async def _send(
-    request: web.Request, response: web.StreamResponse, read: Callable[[int, int], Awaitable[bytes]], at: int, end: int
+    request: web.Request,
+    response: web.StreamResponse,
+    read: Callable[[int, int], Awaitable[bytes]],
+    offset: int,
+    end: int,
 ) -> None:
     try:
-        while at < end:
-            piece = await read(at, min(FILE_READ_BYTES, end - at))
+        while offset < end:
+            piece = await read(offset, min(FILE_READ_BYTES, end - offset))
             async with asyncio.timeout(limits_of(request).stuck_seconds):
                 await response.write(piece)
-            at += len(piece)
+            offset += len(piece)
     except (OSError, EOFError):
-        # The client has gone, or takes nothing, or the disk fails: a broken connection says that this was not all.
+        # The client is gone or reads nothing, or the disk fails. A cut connection says that the file is incomplete.
         if request.transport is not None:
             request.transport.abort()
 
 
 def _range(request: web.Request, file: FileRecord) -> tuple[int, int] | None:
-    """Return where to begin and to end; None where no range, several, or one of another content is asked for."""
-    found = RANGE_HEADER.fullmatch(request.headers.get("Range", ""))
-    if found is None or request.headers.get("If-Range", f'"{file.digest}"') != f'"{file.digest}"':
+    """Return the first offset and the end of the requested range.
+
+    None, for the complete file, if the request has no range, several ranges, or a range of other content (If-Range).
+    """
+    match = RANGE_HEADER.fullmatch(request.headers.get("Range", ""))
+    if match is None or request.headers.get("If-Range", f'"{file.digest}"') != f'"{file.digest}"':
         return None
-    first, last = found.groups()
+    first, last = match.groups()
     if first:
         return int(first), min(int(last) + 1, file.size) if last else file.size
     return max(file.size - int(last or 0), 0), file.size
 
 
 def _headers(file: FileRecord) -> dict[str, str]:
-    """Return what keeps a file of strangers a file: no browser may guess its type, show it, or run what it holds."""
+    """Return the headers of a file. They forbid browsers to guess the type of untrusted content, or to run it."""
     kind = "inline" if file.type.lower() in INLINE_TYPES else "attachment"
-    plain = re.sub(r'[^ -~]|["\\%]', "_", file.name)  # for who does not read the other: RFC 6266, appendix D
+    plain = re.sub(r'[^ -~]|["\\%]', "_", file.name)  # for clients that do not know filename*: RFC 6266, appendix D
     return {
         "Content-Type": file.type,
         "Content-Disposition": f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(file.name, safe='')}",
@@ -170,7 +183,7 @@ ROUTES = (
         handler=get_file,
         tag="Files",
         responses={200: BYTES_CONTENT, 206: BYTES_CONTENT, 304: None, 416: ErrorBody},
-        headers={"Range": Annotated[str, Meta(description="the bytes that are wanted, as `bytes=0-99`")]},
+        headers={"Range": Annotated[str, Meta(description="The requested byte range, such as `bytes=0-99`.")]},
         raises=(UnknownFile, StorageUnavailable),
     ),
 )

@@ -1,4 +1,4 @@
-"""What a node does, in numbers, as Prometheus reads them. No session and no user is named in them."""
+"""The metrics of a node in the format of Prometheus. No metric names a session or a user."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from hub.web.routes import HUB_KEY
 
 
 class NodeCollector(Collector):
-    """Says a node's figures by the names of the metrics."""
+    """Gives the counters of a node the names of metrics."""
 
     def __init__(self, figures: NodeFigures) -> None:
         self.figures = figures
@@ -25,43 +25,54 @@ class NodeCollector(Collector):
         yield from self._log()
 
     def _clients(self) -> Iterator[Metric]:
-        it = self.figures
-        yield GaugeMetricFamily("hubbub_connections", "Clients that are connected.", it.connections)
-        heard = GaugeMetricFamily("hubbub_subscriptions", "Sessions that clients hear.", labels=["protocol"])
-        for protocol, count in it.subscriptions.items():
-            heard.add_metric([protocol], count)
-        yield heard
-        yield CounterMetricFamily("hubbub_written_bytes", "Bytes handed to clients' sockets.", it.written)
-        about = "Times that a client had to be read to from the log."
-        yield CounterMetricFamily("hubbub_catch_ups", about, it.catch_ups)
-        yield CounterMetricFamily("hubbub_aborted_clients", "Clients cut off for reading nothing.", it.aborted)
+        figures = self.figures
+        yield GaugeMetricFamily("hubbub_connections", "Connected clients.", figures.connections)
+        subscriptions = GaugeMetricFamily(
+            "hubbub_subscriptions", "Subscriptions of clients to sessions.", labels=["protocol"]
+        )
+        for protocol, count in figures.subscriptions.items():
+            subscriptions.add_metric([protocol], count)
+        yield subscriptions
+        yield CounterMetricFamily("hubbub_written_bytes", "Bytes written to sockets of clients.", figures.written)
+        about = "Catch-ups: a client was behind and was served from the log."
+        yield CounterMetricFamily("hubbub_catch_ups", about, figures.catch_ups)
+        yield CounterMetricFamily(
+            "hubbub_aborted_clients", "Clients disconnected because they did not read.", figures.aborted
+        )
 
     def _sessions(self) -> Iterator[Metric]:
-        it = self.figures
-        yield GaugeMetricFamily("hubbub_sessions", "Sessions in memory.", it.sessions)
-        yield GaugeMetricFamily("hubbub_runs_going", "Answers that are going on.", it.running)
-        yield GaugeMetricFamily("hubbub_runs_waiting", "Answers that wait for their turn.", it.queued)
-        yield CounterMetricFamily("hubbub_chats", "Messages that were accepted.", it.chats)
-        started = CounterMetricFamily("hubbub_runs_started", "Answers that began.", labels=["agent"])
-        for agent, count in it.started.items():
+        figures = self.figures
+        yield GaugeMetricFamily("hubbub_sessions", "Sessions in memory.", figures.sessions)
+        yield GaugeMetricFamily("hubbub_runs_going", "Running runs.", figures.running)
+        yield GaugeMetricFamily("hubbub_runs_waiting", "Queued runs.", figures.queued)
+        yield CounterMetricFamily("hubbub_chats", "Accepted chat messages.", figures.chats)
+        started = CounterMetricFamily("hubbub_runs_started", "Started runs.", labels=["agent"])
+        for agent, count in figures.started.items():
             started.add_metric([agent], count)
-        ended = CounterMetricFamily("hubbub_runs_ended", "Answers that ended.", labels=["agent", "stop_reason"])
-        for names, count in it.ended.items():
+        ended = CounterMetricFamily("hubbub_runs_ended", "Ended runs.", labels=["agent", "stop_reason"])
+        for names, count in figures.ended.items():
             ended.add_metric(names, count)
         yield from (started, ended)
-        yield CounterMetricFamily("hubbub_events", "Events that were delivered to those who hear them.", it.events)
+        yield CounterMetricFamily("hubbub_events", "Events delivered to subscribers.", figures.events)
 
     def _log(self) -> Iterator[Metric]:
-        it = self.figures
+        figures = self.figures
         yield SummaryMetricFamily(
-            "hubbub_log_commit_seconds", "Commits of the log, each with its fsync.", it.commits, it.commit_seconds
+            "hubbub_log_commit_seconds",
+            "Duration of the log's commits, each with its fsync.",
+            figures.commits,
+            figures.commit_seconds,
         )
-        yield GaugeMetricFamily("hubbub_loop_lag_seconds", "How late the event loop was, a second ago.", it.lag)
-        yield GaugeMetricFamily("hubbub_loop_lag_worst_seconds", "The latest it ever was.", it.worst_lag)
+        yield GaugeMetricFamily(
+            "hubbub_loop_lag_seconds", "Delay of the event loop at the last measurement.", figures.lag
+        )
+        yield GaugeMetricFamily(
+            "hubbub_loop_lag_worst_seconds", "Largest delay of the event loop since the start.", figures.worst_lag
+        )
 
 
 async def get_metrics(request: web.Request) -> web.Response:
-    """Tell Prometheus what the hub does, in numbers."""
+    """Return the metrics of this node in the format of Prometheus."""
     registry = CollectorRegistry()
     registry.register(NodeCollector(await commands.read_metrics(request.app[HUB_KEY], principal_of(request))))
     return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

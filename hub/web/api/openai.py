@@ -1,4 +1,4 @@
-"""The routes of OpenAI's chat completions: an agent is a model, and the messages given are the whole conversation."""
+"""HTTP routes of OpenAI's chat completions: an agent is a model, and the request has the complete conversation."""
 
 import asyncio
 import secrets
@@ -40,58 +40,58 @@ from hub.web.sse import EventStream
 
 
 def with_openai_errors(handler: Handler) -> Handler:
-    """Say the handler's errors as OpenAI does."""
+    """Return a handler that reports errors in OpenAI's form."""
 
     @wraps(handler)
-    async def wrapped(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
         except (OpenAIError, HubError, AgentError, TimeoutError) as error:
             refusal = mapping.openai_error_of(error)
             return web.json_response(refusal.body, status=refusal.status)
         except ConnectionError:
-            return web.Response(status=499)  # nobody hears it: the client has gone
+            return web.Response(status=499)  # the client is gone: nobody reads this
 
-    return wrapped
+    return handle
 
 
 @with_openai_errors
 async def get_models(request: web.Request) -> web.Response:
-    """List the agents that work, as OpenAI lists models."""
-    hosted = await commands.list_agents(request.app[HUB_KEY], principal_of(request), PageRequest(sys.maxsize))
-    return web.json_response(mapping.model_list([agent.agentId for agent in hosted.rows if agent.status == "ok"]))
+    """List the working agents as OpenAI lists models."""
+    page = await commands.list_agents(request.app[HUB_KEY], principal_of(request), PageRequest(sys.maxsize))
+    return web.json_response(mapping.model_list([agent.agentId for agent in page.rows if agent.status == "ok"]))
 
 
 @with_openai_errors
 async def post_completion(request: web.Request) -> web.StreamResponse:
-    """Answer a conversation as OpenAI's chat completions do.
+    """Answer a conversation in the form of OpenAI's chat completions.
 
-    Whole, or with `stream` as server-sent events that end with `[DONE]`. A client that goes away stops the agent, but
-    not in a session.
+    With `stream` the response is a stream of server-sent events that ends with `[DONE]`. If the client disconnects, the
+    agent is stopped. In a session the run continues.
     """
     hub, principal, limits = request.app[HUB_KEY], principal_of(request), limits_of(request)
     body = await bodies.read_fields(request, CompletionRequest.example, limits.conversation_bytes)
-    asked = mapping.read_completion(body, request.headers)
-    if asked.stream:
+    completion = mapping.read_completion(body, request.headers)
+    if completion.stream:
         refuse_http_1_0(request)
-    message, past = mapping.split_conversation(asked.messages)
-    if asked.sessionId is not None:
-        key = asked.clientMsgId
-        command = Chat(message=message, agentId=asked.model, sessionId=asked.sessionId, clientMsgId=key)
-        return await _in_session(request, asked, command)
+    message, past = mapping.split_conversation(completion.messages)
+    if completion.sessionId is not None:
+        key = completion.clientMsgId
+        command = Chat(message=message, agentId=completion.model, sessionId=completion.sessionId, clientMsgId=key)
+        return await _in_session(request, completion, command)
     name = f"chatcmpl-{secrets.token_hex(12)}"
-    async with await commands.complete(hub, principal, asked.model, name, message, past) as pieces:
-        if asked.stream:
-            return await _stream(request, asked, name, pieces)
-        async with _while_heard(request):
-            return await _whole(asked, name, pieces)
+    async with await commands.complete(hub, principal, completion.model, name, message, past) as pieces:
+        if completion.stream:
+            return await _stream(request, completion, name, pieces)
+        async with _while_connected(request):
+            return await _answer_at_once(completion, name, pieces)
 
 
 @asynccontextmanager
-async def _while_heard(request: web.Request) -> AsyncIterator[None]:
-    """Raise TimeoutError inside this context when the client is gone.
+async def _while_connected(request: web.Request) -> AsyncIterator[None]:
+    """Raise TimeoutError inside this context when the client disconnects.
 
-    An agent that says nothing cannot notice that nobody hears it any more.
+    Without this, a disconnect would be noticed only at the next write, and a silent agent writes nothing.
     """
 
     def stop() -> None:
@@ -103,7 +103,7 @@ async def _while_heard(request: web.Request) -> AsyncIterator[None]:
             yield
 
 
-async def _whole(asked: CompletionRequest, name: str, pieces: Pieces) -> web.Response:
+async def _answer_at_once(completion: CompletionRequest, name: str, pieces: Pieces) -> web.Response:
     texts, reason = [], "end_turn"
     usage: Usage | None = None
     async for piece in pieces:
@@ -111,16 +111,16 @@ async def _whole(asked: CompletionRequest, name: str, pieces: Pieces) -> web.Res
             texts.append(piece)
         else:
             reason, usage = piece.reason, piece.usage
-    return web.json_response(mapping.completion_body(asked.model, name, "".join(texts), reason, usage))
+    return web.json_response(mapping.completion_body(completion.model, name, "".join(texts), reason, usage))
 
 
-async def _stream(request: web.Request, asked: CompletionRequest, name: str, pieces: Pieces) -> web.StreamResponse:
+async def _stream(request: web.Request, completion: CompletionRequest, name: str, pieces: Pieces) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    head, reason = mapping.chunk_head(name, int(time()), asked.model), "end_turn"
+    head, reason = mapping.chunk_head(name, int(time()), completion.model), "end_turn"
     usage: Usage | None = None
     try:
-        async with _while_heard(request):
-            piece = await anext(pieces, None)  # what fails before it can still be told by its status
+        async with _while_connected(request):
+            piece = await anext(pieces, None)  # before the first output an error can still set the status
             await response.prepare(request)
             await _say(request, response, mapping.delta_chunk(head, mapping.FIRST_DELTA))
             while piece is not None:
@@ -130,7 +130,7 @@ async def _stream(request: web.Request, asked: CompletionRequest, name: str, pie
                     for text in split_text(piece, limits_of(request).out_frame_bytes // 2):
                         await _say(request, response, mapping.delta_chunk(head, {"content": text}))
                 piece = await anext(pieces, None)
-        for fields in mapping.final_chunks(head, reason, usage, asked.wants_usage):
+        for fields in mapping.final_chunks(head, reason, usage, completion.wants_usage):
             await _say(request, response, fields)
     except (AgentError, TimeoutError) as error:
         if not response.prepared:
@@ -145,7 +145,7 @@ async def _say(request: web.Request, response: web.StreamResponse, fields: dict[
 
 
 async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    """Write as the client takes it; one that takes nothing for `stuck_seconds` is cut off: raises ConnectionError."""
+    """Write with backpressure. Raises ConnectionError, and aborts, if the client reads nothing for `stuck_seconds`."""
     try:
         async with asyncio.timeout(limits_of(request).stuck_seconds):
             await response.write(data)
@@ -155,29 +155,31 @@ async def _write(request: web.Request, response: web.StreamResponse, data: bytes
         raise ConnectionResetError("the client reads nothing") from None
 
 
-async def _in_session(request: web.Request, asked: CompletionRequest, command: Chat) -> web.StreamResponse:
-    """Ask in a session: the hub has its history, all there hear the answer, and it goes on where this client goes."""
+async def _in_session(request: web.Request, completion: CompletionRequest, command: Chat) -> web.StreamResponse:
+    """Chat in a session: the hub has the history, and a disconnect does not stop the run."""
     hub, principal = request.app[HUB_KEY], principal_of(request)
-    if asked.stream:
+    if completion.stream:
         async with EventStream(request) as stream:
 
             async def opener(run_id: str, is_whole: bool) -> ClientHandle:
-                return await stream.open(OpenAIStream(asked.model, run_id, asked.wants_usage))
+                return await stream.open(OpenAIStream(completion.model, run_id, completion.wants_usage))
 
             accepted = await commands.stream_chat(hub, principal, command, opener)
             await stream.serve_run(accepted.runId)
         return stream.response
-    said = await commands.ask(hub, principal, command)
-    if said.error is not None:
-        raise AgentError(said.error.message, said.error.code)
-    if said.stopReason is None:
+    outcome = await commands.ask(hub, principal, command)
+    if outcome.error is not None:
+        raise AgentError(outcome.error.message, outcome.error.code)
+    if outcome.stopReason is None:
         raise mapping.dropped_answer_error()
-    name = f"chatcmpl-{said.runId}"
-    return web.json_response(mapping.completion_body(asked.model, name, said.content, said.stopReason, said.usage))
+    name = f"chatcmpl-{outcome.runId}"
+    return web.json_response(
+        mapping.completion_body(completion.model, name, outcome.content, outcome.stopReason, outcome.usage)
+    )
 
 
 OPENAI_TAG = "OpenAI"
-OPENAI_PREFIXES = (API_PREFIX, "/v1")  # the latter is where OpenAI's clients look by default
+OPENAI_PREFIXES = (API_PREFIX, "/v1")  # OpenAI's clients use the second by default
 ROUTES = (
     Route(
         method="POST",
@@ -187,8 +189,12 @@ ROUTES = (
         responses={200: (ChatCompletion, STREAM_CONTENT)} | dict.fromkeys((422, 499, 500, 502, 504), OpenAIErrorBody),
         body=CompletionRequest,
         headers={
-            mapping.SESSION_HEADER: Annotated[Id, msgspec.Meta(description="the sessionId of the body")],
-            mapping.KEY_HEADER: Annotated[Id, msgspec.Meta(description="in a session, the message's clientMsgId")],
+            mapping.SESSION_HEADER: Annotated[
+                Id, msgspec.Meta(description="The session to chat in, as `sessionId` in the body.")
+            ],
+            mapping.KEY_HEADER: Annotated[
+                Id, msgspec.Meta(description="In a session: the idempotency key, as `clientMsgId` in the body.")
+            ],
         },
         raises=(UnknownAgent, AgentBroken, IdReused, SessionDeleted, Busy, Draining, StorageUnavailable),
         error_body=OpenAIErrorBody,

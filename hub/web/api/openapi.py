@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, from the table of routes."""
+"""Builds the OpenAPI 3.1 document from the table of routes."""
 
 import inspect
 import re
@@ -17,13 +17,13 @@ from hub.web.api.schemas import Schema, build_schemas, used_components
 from hub.web.routes import STREAM_CONTENT, Content, ErrorBody, Route
 
 OPENAPI_ABOUT = (
-    "Agents, sessions and what is said in them. The WebSocket's messages are in /asyncapi.json. "
-    "A path that is not here is answered with 404, and a method that a path has not with 405."
+    "The HTTP API of the hub: agents, sessions, their messages and files. /asyncapi.json describes the messages of the "
+    "WebSocket. An unknown path gets 404, and a method that the path does not have gets 405."
 )
 
 
 def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
-    """Return the document; each kind of the table stands once in its components. Pages are for browsers, not here."""
+    """Return the document. It has each class once, in its components, and leaves out pages for browsers."""
     routes = [route for route in routes if route.tag != "Pages"]
     kinds = [kind for route in routes for kind in _kinds(route)]
     refs, components = build_schemas(kinds, typed=False, limits=limits)
@@ -55,9 +55,9 @@ def _kinds(route: Route) -> Iterator[Any]:
 def _operation(route: Route, base: str, known: dict[str, Schema], components: dict[str, Schema]) -> Schema:
     summary, _, text = (inspect.getdoc(route.handler) or "").partition("\n\n")
     module = route.handler.__module__.rpartition(".")[2]
-    place = re.sub(r"\W+", "_", base + route.path).strip("_") or "root"
+    slug = re.sub(r"\W+", "_", base + route.path).strip("_") or "root"
     operation: Schema = {
-        "operationId": f"{module}_{route.handler.__name__}_{place}",
+        "operationId": f"{module}_{route.handler.__name__}_{slug}",
         "tags": [route.tag],
         "summary": summary.replace("\n", " "),
         "parameters": [*_in_path(route), *_in_query(route, components), *_in_headers(route)],
@@ -90,7 +90,7 @@ def _in_headers(route: Route) -> Iterator[Schema]:
 
 
 def _described(schema: Schema) -> Schema:
-    """Return a parameter's schema, which cannot be null, with its description beside it."""
+    """Return a parameter's schema without null, and with the description outside of the schema."""
     schema = dict(schema)
     for choice in schema.pop("anyOf", ()):
         if choice != {"type": "null"}:
@@ -109,7 +109,7 @@ def _schema(kind: Any) -> Schema:
 
 
 def _body(route: Route, known: dict[str, Schema], components: dict[str, Schema]) -> Schema:
-    """Return what is sent: what the address says already is no part of it."""
+    """Return the request body, without the fields that are in the path."""
     if isinstance(route.body, Content):
         return {"required": True, "content": {route.body.media: {"schema": dict(route.body.schema)}}}
     schema, shape = known[_key(route.body)], components[route.body.__name__]
@@ -122,46 +122,46 @@ def _body(route: Route, known: dict[str, Schema], components: dict[str, Schema])
 
 
 def _example(route: Route) -> Any:
-    """Return the first example of the body's class, without what the address says."""
+    """Return the first example of the body's class, without the fields that are in the path."""
     fields = orjson.loads(route.body.example.partition(" or ")[0])
     return {name: value for name, value in fields.items() if name not in ("type", *route.path_fields)}
 
 
 def _responses(route: Route, known: dict[str, Schema]) -> Schema:
-    said = {status: _answer(status, answer, known) for status, answer in route.responses.items()}
-    failed: dict[int, list[str]] = {}
+    responses = {status: _answer(status, answer, known) for status, answer in route.responses.items()}
+    codes_by_status: dict[int, list[str]] = {}
     for code, status in _failures(route):
-        if code not in failed.setdefault(status, []):
-            failed[status].append(code)
-    for status, codes in failed.items():
+        if code not in codes_by_status.setdefault(status, []):
+            codes_by_status[status].append(code)
+    for status, codes in codes_by_status.items():
         kind = ErrorBody if status in HUB_FORM_STATUSES else route.error_body
         content = {"application/json": {"schema": known[_key(kind)]}}
-        said.setdefault(status, {"description": " or ".join(f"`{code}`" for code in codes), "content": content})
-    return {str(status): said[status] for status in sorted(said)}
+        responses.setdefault(status, {"description": " or ".join(f"`{code}`" for code in codes), "content": content})
+    return {str(status): responses[status] for status in sorted(responses)}
 
 
-HUB_FORM_STATUSES = (403, 500, 505)  # said in front of a handler, and so in the hub's own form
+HUB_FORM_STATUSES = (403, 500, 505)  # raised before the handler is called, so always in the hub's own form
 
 
 def _failures(route: Route) -> Iterator[tuple[str, int]]:
-    """Yield the codes that a route may refuse with, and their statuses."""
-    every: list[type[HubError]] = [Refused, HubError, *route.raises]
+    """Yield each error code that a route may return, with its status."""
+    kinds: list[type[HubError]] = [Refused, HubError, *route.raises]
     if route.body is not None:
-        every += [BadFrame, BadId, TooLarge]
+        kinds += [BadFrame, BadId, TooLarge]
     if route.query is not None:
-        every += [BadQuery, BadId]
+        kinds += [BadQuery, BadId]
     if STREAM_CONTENT in route.contents:
         yield "http_version_not_supported", web.HTTPVersionNotSupported.status_code
     if route.is_websocket:
-        yield "bad_request", 400  # no upgrade
-    yield from ((kind.code, kind.status) for kind in every)
+        yield "bad_request", 400  # the request is no upgrade
+    yield from ((kind.code, kind.status) for kind in kinds)
 
 
 def _answer(status: int, answer: Any, known: dict[str, Schema]) -> Schema:
     content: Schema = {}
-    for one in answer if isinstance(answer, tuple) else (answer,):
-        if isinstance(one, Content):
-            content[one.media] = {"schema": dict(one.schema)}
-        elif one is not None:
-            content["application/json"] = {"schema": known[_key(one)]}
+    for part in answer if isinstance(answer, tuple) else (answer,):
+        if isinstance(part, Content):
+            content[part.media] = {"schema": dict(part.schema)}
+        elif part is not None:
+            content["application/json"] = {"schema": known[_key(part)]}
     return {"description": web.Response(status=status).reason} | ({"content": content} if content else {})

@@ -1,4 +1,4 @@
-"""JSON Schema of the classes that check what comes in, and shape what goes out."""
+"""JSON Schema of the classes of requests, responses, commands, events and notices."""
 
 from collections.abc import Iterable
 from typing import Any, get_args
@@ -19,7 +19,7 @@ def schema_ref(name: str) -> Schema:
     return {"$ref": SCHEMA_PREFIX + name}
 
 
-# What the hub's limits say of a field: the class and the field, the keyword of JSON Schema, and the limit.
+# Fields with a limit: class, field, keyword of JSON Schema, limit.
 FIELD_LIMITS = (
     ("Chat", "parts", "maxItems", "message_parts"),
     ("Edit", "parts", "maxItems", "message_parts"),
@@ -31,13 +31,13 @@ FIELD_LIMITS = (
 
 
 def build_schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[list[Schema], dict[str, Schema]]:
-    """Return what refers to each of *kinds*, and all components that these refer to, with the maxima of *limits*.
+    """Return a reference to each of *kinds*, and all components that these need, with the maxima of *limits*.
 
-    Commands are *typed* where their frame names them; over HTTP their route does.
+    If *typed*, commands have the field `type`. Over HTTP they do not: the route says which command it is.
     """
     kinds = list(kinds)
     refs, components = msgspec.json.schema_components([*kinds, *SHARED_KINDS], ref_template=SCHEMA_PREFIX + "{name}")
-    # Event first: what it has is put into each of its bodies.
+    # Event first: its fields are added to each of its bodies.
     for kind in dict.fromkeys(part for one in (*SHARED_KINDS, *kinds) for part in (one, *get_args(one)) if _ours(part)):
         schema = components[kind.__name__]
         _without_null(schema)
@@ -46,7 +46,7 @@ def build_schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[li
         if issubclass(kind, Body):
             _place(schema, kind, components["Event"])
         if kind in CONTINUED:
-            schema["properties"]["more"] = {"const": True, "description": "the next frame continues this one"}
+            schema["properties"]["more"] = {"const": True, "description": "The next frame continues this one."}
     components["Event"] = {
         "title": "Event",
         "description": components["Event"]["description"],
@@ -61,7 +61,7 @@ def build_schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[li
 
 
 def _bounded(schema: Schema) -> Schema:
-    """Return the part of a field's schema that is no null."""
+    """Return the part of a field's schema that is not null."""
     return next((choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}), schema)
 
 
@@ -70,7 +70,7 @@ def _ours(kind: Any) -> bool:
 
 
 def used_components(document: Any, components: dict[str, Schema]) -> dict[str, Schema]:
-    """Return the components that *document* refers to, also through each other."""
+    """Return the components that *document* needs, directly or through other components."""
     found: dict[str, Schema] = {}
     waiting = [document]
     while waiting:
@@ -87,26 +87,26 @@ def used_components(document: Any, components: dict[str, Schema]) -> dict[str, S
 
 
 def _without_null(schema: Schema) -> None:
-    """Say of a class of the hub's own that what is None is left out."""
+    """Make fields optional instead of nullable: the hub leaves out a field that is None."""
     for name, field in schema["properties"].items():
         bare = {key: value for key, value in field.items() if key != "default" or value is not None}
         if {"type": "null"} in bare.get("anyOf", ()):
             rest = [one for one in bare.pop("anyOf") if one != {"type": "null"}]
             bare |= rest[0] if len(rest) == 1 else {"anyOf": rest}
         elif bare:
-            continue  # neither null nor anything at all
+            continue  # a field that is never None
         schema["properties"][name] = bare
         schema["required"] = [one for one in schema["required"] if one != name]
 
 
 def _add(schema: Schema, fields: Schema) -> None:
-    """Put required fields before those of a schema."""
+    """Add required fields at the front of a schema."""
     schema["properties"] = fields | schema["properties"]
     schema["required"] = [*fields, *schema["required"]]
 
 
 def _place(schema: Schema, kind: type[Body], event: Schema) -> None:
-    """Give an event what all have: where it stands in the log."""
+    """Add the fields that all events have: their location in the log."""
     place = {
         name: {key: fact for key, fact in field.items() if key != "default"}
         for name, field in event["properties"].items()
@@ -114,15 +114,16 @@ def _place(schema: Schema, kind: type[Body], event: Schema) -> None:
     del place["body"]
     optional = {"agentId", "runId"}
     if kind in STREAMED or kind in CONTINUED:
-        optional.add("seq")  # if an event has several frames, only the last has it; a whole message has none
+        optional.add("seq")  # only the last frame of an event has it; a WholeMessage has none
     schema["properties"] |= place
     schema["required"] += [name for name in place if name not in optional]
 
 
 def _tidy(value: Any) -> None:
-    """Leave out what only Python's regular expressions need: elsewhere `$` lets no newline through.
+    """Remove what OpenAPI and AsyncAPI do not need.
 
-    And what OpenAPI and AsyncAPI write differently: a union's kinds are told apart by the const in each, too.
+    In JSON Schema `$` never matches before a newline, so the guard for Python's regular expressions goes. The
+    discriminator of a union goes too: OpenAPI and AsyncAPI write it differently, and each class has its const.
     """
     if isinstance(value, dict):
         value.pop("discriminator", None)

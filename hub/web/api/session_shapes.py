@@ -1,4 +1,4 @@
-"""What is asked of sessions over HTTP, and answered: the shapes by which queries and bodies are checked."""
+"""The classes of queries and bodies of the session routes. Requests are checked against them."""
 
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -13,27 +13,27 @@ from hub.web.sse import LastEventId
 
 DEFAULT_PAGE_SIZE = 20
 PageLimit = Annotated[
-    int, Meta(ge=1, description=f"how many rows at most; {DEFAULT_PAGE_SIZE} by default, or the most if that is less")
+    int, Meta(ge=1, description=f"The page size: {DEFAULT_PAGE_SIZE} by default, or the maximum if that is smaller.")
 ]
-PageCursor = Annotated[str, Meta(description="`next` of the answer before: what follows there is wanted")]
-AfterSeq = Annotated[int, Meta(ge=0, le=FAR, description="a seq: what comes after it is wanted")]
-UnixMs = Annotated[int, Meta(ge=0, le=FAR, description="milliseconds since 1970, of the last message")]
+PageCursor = Annotated[str, Meta(description="The cursor: `next` of the previous page.")]
+AfterSeq = Annotated[int, Meta(ge=0, le=FAR, description="A seq: return the events after it.")]
+UnixMs = Annotated[int, Meta(ge=0, le=FAR, description="The time of the last message, in milliseconds since 1970.")]
 T = TypeVar("T")
 
 
 class SessionListQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which sessions are wanted."""
+    """The filter and the page of a list of sessions."""
 
     limit: PageLimit | None = None
     after: PageCursor | None = None
     order: Order = "desc"
-    agentId: Annotated[Id, Meta(description="those in which this agent answered")] | None = None
+    agentId: Annotated[Id, Meta(description="Only sessions in which this agent answered.")] | None = None
     since: UnixMs = 0
     until: UnixMs = FAR
 
 
 class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which slice of a list is wanted."""
+    """The requested page of a list."""
 
     limit: PageLimit | None = None
     after: PageCursor | None = None
@@ -41,27 +41,27 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventsQuery(Struct, frozen=True):
-    """From where on events are wanted; a stream may begin at the last event it had."""
+    """The cursor from which to read events. A stream may also resume at the id of its last event."""
 
     afterSeq: AfterSeq | None = None
     lastEventId: LastEventId | None = None
 
 
 class ChatQuery(Struct, frozen=True):
-    """Whether the answer is waited for."""
+    """Whether the request waits for the answer."""
 
-    wait: Annotated[bool, Meta(description="true: answer when the run has ended, with what it said")] = False
+    wait: Annotated[bool, Meta(description="true: respond when the run has ended, with its text.")] = False
 
 
 class NewSessionBody(Struct, frozen=True):
-    """The id of a session to make; without it the hub chooses one."""
+    """The id of a new session. By default the hub chooses one."""
 
     example: ClassVar[str] = '{"sessionId":"s1"}'
     sessionId: Id | None = None
 
 
 class LabelBody(Struct, frozen=True):
-    """What to call a session from now on; what is left out stays."""
+    """The new title and metadata of a session. A missing field stays as it is; null removes it."""
 
     example: ClassVar[str] = '{"title":"Plans","metadata":{"colour":"green"}}'
     title: str | None | UnsetType = UNSET
@@ -69,7 +69,7 @@ class LabelBody(Struct, frozen=True):
 
 
 class ClearBody(Struct, frozen=True):
-    """Which sessions to delete, in one of three ways."""
+    """The sessions to delete: by their ids, by the time of their last message, or all. Send exactly one field."""
 
     example: ClassVar[str] = '{"sessionIds":["s1"]} or {"before":1795433910819} or {"all":true}'
     sessionIds: list[Id] | None = None
@@ -78,23 +78,23 @@ class ClearBody(Struct, frozen=True):
 
 
 class PageBody(Struct, Generic[T], frozen=True):
-    """A slice of a list; where there is *more*, *next* is the `after` with which it goes on."""
+    """A page of a list. If there is *more*, send *next* as `after` to get the next page."""
 
     data: list[T]
     more: bool
     next: str | None = None
 
 
-def page_request(request: web.Request, want: SessionListQuery | PageQuery) -> PageRequest:
+def page_request(request: web.Request, query: SessionListQuery | PageQuery) -> PageRequest:
     """Return which slice of a list is wanted; raises BadQuery past `list_size`."""
-    most = limits_of(request).list_size
-    limit = min(DEFAULT_PAGE_SIZE, most) if want.limit is None else want.limit
-    if limit > most:
-        raise BadQuery(f"?limit= is wrong: Expected `int` <= {most}")
-    return PageRequest(limit, want.after, want.order)
+    max_limit = limits_of(request).list_size
+    limit = min(DEFAULT_PAGE_SIZE, max_limit) if query.limit is None else query.limit
+    if limit > max_limit:
+        raise BadQuery(f"?limit= is wrong: Expected `int` <= {max_limit}")
+    return PageRequest(limit, query.after, query.order)
 
 
-def page_response(some: Page[Any]) -> web.Response:
+def page_response(page: Page[Any]) -> web.Response:
     """Answer with a slice of a list."""
-    place = {"more": False} if some.next_cursor is None else {"more": True, "next": some.next_cursor}
-    return web.json_response({"data": [json_fields(row) for row in some.rows], **place})
+    position = {"more": False} if page.next_cursor is None else {"more": True, "next": page.next_cursor}
+    return web.json_response({"data": [json_fields(row) for row in page.rows], **position})

@@ -1,4 +1,4 @@
-"""Sessions over HTTP: what was said, what is being said, and chats."""
+"""HTTP routes of sessions: their list, messages, events, chats, cancels and questions."""
 
 from typing import Annotated
 
@@ -63,18 +63,18 @@ def _session_id(request: web.Request) -> str:
 
 
 async def get_sessions(request: web.Request) -> web.Response:
-    """List the sessions, newest message first by default; filter by agent and by time of the last message."""
-    want = read_query(request, SessionListQuery)
-    hub, principal, span = request.app[HUB_KEY], principal_of(request), page_request(request, want)
+    """List the sessions, newest message first by default. Filter by agent or time."""
+    query = read_query(request, SessionListQuery)
+    hub, principal, paging = request.app[HUB_KEY], principal_of(request), page_request(request, query)
     return page_response(
-        await commands.list_sessions(hub, principal, span, agent=want.agentId, since=want.since, until=want.until)
+        await commands.list_sessions(hub, principal, paging, agent=query.agentId, since=query.since, until=query.until)
     )
 
 
 async def post_session(request: web.Request) -> web.Response:
-    """Make a session.
+    """Create a session.
 
-    Under the id that the body names, or one of its own; one that is there stays as it is.
+    If a session with this id exists, it stays as it is, and the status is 200 instead of 201.
     """
     name = (await bodies.read_body(request, NewSessionBody)).sessionId
     state, is_new = await commands.create_session(request.app[HUB_KEY], principal_of(request), name)
@@ -82,64 +82,62 @@ async def post_session(request: web.Request) -> web.Response:
 
 
 async def show_session(request: web.Request) -> web.Response:
-    """Show where a session stands, and what it is doing."""
+    """Show the state of a session: its head, its runs and its open questions."""
     return record_response(
         await commands.get_session(request.app[HUB_KEY], principal_of(request), _session_id(request))
     )
 
 
 async def patch_session(request: web.Request) -> web.Response:
-    """Replace a session's title, its metadata, or both."""
+    """Change the title or the metadata of a session."""
     label = await bodies.read_body(request, LabelBody)
     changes = {name: value for name, value in structs.asdict(label).items() if value is not UNSET}
     if not changes:
-        raise BadFrame(f"neither title nor metadata is given; send for example {LabelBody.example}")
+        raise BadFrame(f"the body has neither title nor metadata: send for example {LabelBody.example}")
     return record_response(
         await commands.relabel(request.app[HUB_KEY], principal_of(request), _session_id(request), changes)
     )
 
 
 async def delete_one_session(request: web.Request) -> web.Response:
-    """Delete a session: what goes on in it ends, and nothing of it is left."""
+    """Delete a session with its messages, events and files, and stop its runs."""
     await commands.delete_session(request.app[HUB_KEY], principal_of(request), _session_id(request))
     return web.Response(status=204)
 
 
 async def post_clear(request: web.Request) -> web.Response:
-    """Delete many sessions.
-
-    Those that are named, those that nobody wrote in since a time, or all.
-    """
-    chosen = await bodies.read_body(request, ClearBody)
-    ways = [way for way in (chosen.sessionIds, chosen.before, chosen.all) if way is not None]
-    if len(ways) != 1 or chosen.all is False:
-        raise BadFrame(f"choose in one way; send for example {ClearBody.example}")
+    """Delete many sessions: by id, by the time of their last message, or all."""
+    body = await bodies.read_body(request, ClearBody)
+    criteria = [value for value in (body.sessionIds, body.before, body.all) if value is not None]
+    if len(criteria) != 1 or body.all is False:
+        raise BadFrame(f"the body must have exactly one way to choose sessions: send for example {ClearBody.example}")
     result = await commands.clear_sessions(
-        request.app[HUB_KEY], principal_of(request), session_ids=chosen.sessionIds, before=chosen.before
+        request.app[HUB_KEY], principal_of(request), session_ids=body.sessionIds, before=body.before
     )
     return web.json_response(structs.asdict(result))
 
 
 async def get_messages(request: web.Request) -> web.Response:
-    """List the finished messages, by default the oldest first."""
-    name, span = _session_id(request), page_request(request, read_query(request, PageQuery))
-    return page_response(await commands.list_messages(request.app[HUB_KEY], principal_of(request), name, span))
+    """List the finished messages of a session, oldest first by default."""
+    name, paging = _session_id(request), page_request(request, read_query(request, PageQuery))
+    return page_response(await commands.list_messages(request.app[HUB_KEY], principal_of(request), name, paging))
 
 
 async def get_events(request: web.Request) -> web.StreamResponse:
-    """Read the log: a page of it, or a stream from a cursor on.
+    """Read a page of the session's log, or stream its events from a cursor.
 
-    With `Accept: text/event-stream` the stream stays open; see docs/api.md for where it begins.
+    With `Accept: text/event-stream` the response is a stream of server-sent events that stays open. It resumes after
+    `Last-Event-ID`, or starts after `afterSeq`. Without both it starts like a new subscription of a WebSocket.
     """
-    hub, principal, want = request.app[HUB_KEY], principal_of(request), read_query(request, EventsQuery)
+    hub, principal, query = request.app[HUB_KEY], principal_of(request), read_query(request, EventsQuery)
     name = _session_id(request)
     if not wants_stream(request):
-        page = await commands.read_events(hub, principal, name, want.afterSeq or 0)
+        page = await commands.read_events(hub, principal, name, query.afterSeq or 0)
         data = [event_fields(event) for event in page.data]
-        place = {"epoch": page.epoch, "seq": page.seq, "floor": page.floor, "more": page.more}
-        return web.json_response({"data": data, **place})
-    last = read_last_event_id(request)
-    epoch, cursor = last if last is not None else (None, want.afterSeq)
+        position = {"epoch": page.epoch, "seq": page.seq, "floor": page.floor, "more": page.more}
+        return web.json_response({"data": data, **position})
+    last_id = read_last_event_id(request)
+    epoch, cursor = last_id if last_id is not None else (None, query.afterSeq)
     async with EventStream(request) as stream:
         await commands.listen(hub, principal, name, stream.open, cursor, epoch)
         await stream.serve()
@@ -150,15 +148,16 @@ async def _command(request: web.Request, session_id: str) -> Chat:
     limits = limits_of(request)
     body = await bodies.read_fields(request, CHAT_EXAMPLE, limits.chat_bytes)
     key = request.headers.get("Idempotency-Key")
-    told = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
-    return convert({**body, **told}, Chat, limits)
+    fields = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
+    return convert({**body, **fields}, Chat, limits)
 
 
 async def post_chat(request: web.Request) -> web.StreamResponse:
-    """Say a message in a session.
+    """Send a message to an agent in a session.
 
-    202 and what it became; with `?wait=true`, or as a stream with `Accept: text/event-stream`, also its answer. With an
-    `Idempotency-Key` it runs once, however often it is sent.
+    The status is 202 when the message is stored. With `?wait=true` the response comes when the run has ended, and has
+    its text. With `Accept: text/event-stream` the response is a stream of the run's events. A request that is repeated
+    with the same `Idempotency-Key` gets the same run.
     """
     hub, principal = request.app[HUB_KEY], principal_of(request)
     command = await _command(request, _session_id(request))
@@ -174,17 +173,14 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
 
 
 async def post_cancel(request: web.Request) -> web.Response:
-    """Stop what is being answered.
-
-    All of it, or the run that the body names.
-    """
+    """Stop one run of a session, or all of them."""
     body = await bodies.read_fields(request, '{"runId":"r1"}')
     command = convert({**body, "sessionId": _session_id(request)}, Cancel, limits_of(request))
     return web.json_response(notice_fields(await commands.cancel(request.app[HUB_KEY], principal_of(request), command)))
 
 
 async def post_resume(request: web.Request) -> web.Response:
-    """Answer a question that a run asked."""
+    """Answer an open question of a run."""
     body = {**await bodies.read_fields(request, Resume.example), "sessionId": _session_id(request)}
     command = convert(body, Resume, limits_of(request))
     return web.json_response(notice_fields(await commands.resume(request.app[HUB_KEY], principal_of(request), command)))
@@ -274,7 +270,9 @@ ROUTES = (
         body=Chat,
         path_fields=("sessionId",),
         query=ChatQuery,
-        headers={"Idempotency-Key": Annotated[Id, Meta(description="the message's clientMsgId")]},
+        headers={
+            "Idempotency-Key": Annotated[Id, Meta(description="The idempotency key of the message, as `clientMsgId`.")]
+        },
         raises=CHAT_RAISES,
     ),
     Route(
