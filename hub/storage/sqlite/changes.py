@@ -36,7 +36,7 @@ class LabelChange:
     values: dict[str, str | None]
 
 
-@attrs.define
+@attrs.define(kw_only=True)
 class Changes:
     """All changes of one commit. apply() adds its results to the values of the dictionaries and of *drops*."""
 
