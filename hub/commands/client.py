@@ -93,7 +93,7 @@ class ClientHandle:
     def is_open(self, interrupt_id: str) -> bool:
         """Return whether a question of a session that it hears waits for an answer."""
         sessions = (self.hub.node.sessions.get(key) for key in self.connection.subscriptions)
-        return any(session is not None and session.asking(interrupt_id) is not None for session in sessions)
+        return any(session is not None and session.find_questions(interrupt_id) is not None for session in sessions)
 
     def leave(self) -> None:
         """Deliver nothing from now on; the socket stays open for a farewell."""

@@ -11,7 +11,7 @@ from hub.hosting.contract import Reply
 from hub.ids import Key
 from hub.messages import Cancel, Cancelling, Ok, Resume
 from hub.sessions import stopping
-from hub.sessions.questions import Questions, asked, check_payload, resolved, too_late
+from hub.sessions.questions import Questions, check_payload, find_question, find_resolution, make_closed_error
 from hub.storage.records import ChatRecord
 
 
@@ -48,15 +48,15 @@ async def _reply(hub: Hub, principal: Principal, command: Resume) -> None:
     if questions is not None:
         await questions.answer(command.interruptId, Reply(command.status, command.payload, principal.author))
         return
-    await asked(hub.node.log.runs, key, command.interruptId)
+    await find_question(hub.node.log.runs, key, command.interruptId)
     hub.node.refuse_if_draining()  # the question may be of a run that starts again
-    raise too_late(command.sessionId, command.interruptId)
+    raise make_closed_error(command.sessionId, command.interruptId)
 
 
 def _open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | None:
     """Return the questions among which this one is open, or None."""
     session = hub.node.sessions.get(key)  # one with an open question is in memory
-    return session.asking(interrupt_id) if session is not None else None
+    return session.find_questions(interrupt_id) if session is not None else None
 
 
 async def answer_questions(
@@ -68,7 +68,7 @@ async def answer_questions(
     `cancelled`, so that its asker can go on. Raises what resume() does.
     """
     key = hub.key(principal, session_id)
-    questions = [await asked(hub.node.log.runs, key, reply.interruptId) for reply in replies]
+    questions = [await find_question(hub.node.log.runs, key, reply.interruptId) for reply in replies]
     if len({question.runId for question in questions}) > 1:
         raise BadFrame("these questions are of several runs: answer each run's in a request of its own")
     for reply, question in zip(replies, questions, strict=True):
@@ -88,14 +88,14 @@ async def _check(hub: Hub, principal: Principal, key: Key, question: ChatRecord,
     if _open_questions(hub, key, reply.interruptId) is None and reply.status == "resolved":
         if not await _stands(hub, principal, key, question, reply):
             hub.node.refuse_if_draining()
-            raise too_late(reply.sessionId, reply.interruptId)
+            raise make_closed_error(reply.sessionId, reply.interruptId)
 
 
 async def _stands(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> bool:
     """Return whether this very answer is the one that the log has."""
     log = hub.node.log
     head = await log.sessions.find(key)
-    body = await resolved(log.events, key, question, head.seq if head is not None else 0)
+    body = await find_resolution(log.events, key, question, head.seq if head is not None else 0)
     if body is None or body.resolvedBy is None:
         return False
     same_text = _json(body.payload) == _json(reply.payload)

@@ -137,7 +137,7 @@ class Admission:
             for other in replaced:
                 other.stop("cancelled")
         else:
-            run.leave()
+            run.suspend()
             self.outbox.drop_run(run.id)
             self.schedule.remove(run)
         self.schedule.changed()

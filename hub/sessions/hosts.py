@@ -49,11 +49,11 @@ class RunOwner(Protocol):
     outbox: Outbox
     shelf: Shelf
 
-    async def history(self, run: "ActiveRun") -> Sequence[Past]:
+    async def read_history(self, run: "ActiveRun") -> Sequence[Past]:
         """Return what was said before."""
 
-    def questions_changed(self) -> None:
+    def on_questions_change(self) -> None:
         """A question of a run was kept, or closed."""
 
-    def over(self, run: "ActiveRun") -> None:
+    def on_run_end(self, run: "ActiveRun") -> None:
         """The run's end is in the log; called once."""

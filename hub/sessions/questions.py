@@ -1,4 +1,4 @@
-"""Questions to people: each is in the log before anyone hears it, and its answer before the agent goes on."""
+"""Questions to people: the log holds a question before anyone receives it, and its answer before the agent goes on."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,165 +19,168 @@ from hub.storage.records import ChatRecord
 
 @attrs.define(eq=False, repr=False)
 class Question:
-    """One open question; *kept* says that the log holds it.
+    """One open question.
 
-    *taken* is there while an answer is on its way to the log, and set when that is settled.
+    *pending_answer* exists while an answer is on its way to the log. It is set when the answer is logged or refused.
     """
 
     interrupt: Interrupt
     reply: asyncio.Future[Reply]
-    kept: bool = False
-    taken: asyncio.Event | None = None
+    is_logged: bool = False
+    pending_answer: asyncio.Event | None = None
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Questions:
-    """What one run asks, and nobody has answered yet.
+    """The open questions of one run, by id.
 
-    *between* is called where an event of a question goes between the run's texts, *changed* when a question came into
-    the log or was closed. All methods are called in the loop.
+    *end_stream* is called before an event of a question: the run's streamed message ends there. *on_change* is called
+    when a question was logged or closed. All methods are called in the loop.
     """
 
     agent: str
     run: str
     outbox: Outbox
     limits: Limits
-    between: Callable[[], None]
-    changed: Callable[[], None]
+    end_stream: Callable[[], None]
+    on_change: Callable[[], None]
     open: dict[str, Question] = attrs.Factory(dict)
-    _shut: bool = False
-    _then: Callable[[list[PendingEvent]], None] | None = None
+    _is_shut: bool = False
+    _on_close: Callable[[list[PendingEvent]], None] | None = None
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     @property
-    def answerable(self) -> list[str]:
-        """Return the ids of the questions that an answer may still be given to."""
-        return [] if self._shut else list(self.open)
+    def answerable_ids(self) -> list[str]:
+        """The ids of the questions that can still be answered."""
+        return [] if self._is_shut else list(self.open)
 
     @property
-    def kept(self) -> list[str]:
-        """Return those of them that the log holds: only of these may be told."""
-        return [name for name in self.answerable if self.open[name].kept]
+    def logged_ids(self) -> list[str]:
+        """The ids of the answerable questions that the log holds: clients may see only these."""
+        return [id for id in self.answerable_ids if self.open[id].is_logged]
 
-    def check(self) -> None:
-        """Raise AgentError where nothing may be asked now."""
+    def check_can_ask(self) -> None:
+        """Raise AgentError if the run cannot ask a question now."""
         if asyncio.get_running_loop() is not self._loop:
-            raise AgentError(f"agent {self.agent} may ask in async def functions only", "nobody_to_ask")
-        if self._shut:
-            raise AgentError("the answer is being stopped: nobody is asked any more", "nobody_to_ask")
+            raise AgentError(f"agent {self.agent} can ask only in an `async def` function", "nobody_to_ask")
+        if self._is_shut:
+            raise AgentError("the answer is being stopped: it can ask no more questions", "nobody_to_ask")
         if len(self.open) >= self.limits.open_questions:
-            most = self.limits.open_questions
-            raise AgentError(f"agent {self.agent} asks more than {most} questions at once", "too_many_questions")
+            limit = self.limits.open_questions
+            raise AgentError(f"agent {self.agent} asks more than {limit} questions at once", "too_many_questions")
 
     async def ask(self, interrupt: Interrupt) -> Reply:
-        """Log a question and wait for its answer; cancelled, close it, unless the end of the run will."""
+        """Log a question and wait for its answer. On cancellation close it, unless the end of the run does that."""
         question = self.add(interrupt)
-        # For no principal, under the question's id: a late answer finds where it was asked, also after a restart.
-        kept = ChatRecord(principal="", clientMsgId=interrupt.id, digest="", messageId=interrupt.id, runId=self.run)
-        self.between()
+        # Without a principal, under the question's id: a late answer finds the run, also after a restart.
+        record = ChatRecord(principal="", clientMsgId=interrupt.id, digest="", messageId=interrupt.id, runId=self.run)
+        self.end_stream()
         self.outbox.put(
-            PendingEvent(self.agent, self.run, interrupt, chat=kept, on_result=lambda _: self._asked(question))
+            PendingEvent(
+                self.agent, self.run, interrupt, chat=record, on_result=lambda _: self._handle_logged(question)
+            )
         )
         try:
             return await question.reply
         except asyncio.CancelledError:
-            self._take_back(question)
+            self._withdraw(question)
             raise
 
-    def _asked(self, question: Question) -> None:
-        question.kept = True
-        self.changed()
+    def _handle_logged(self, question: Question) -> None:
+        question.is_logged = True
+        self.on_change()
 
     def add(self, interrupt: Interrupt) -> Question:
-        """Take up a question that the log holds, or will before anyone can answer it."""
+        """Add a question that the log holds, or will hold before anyone can answer it."""
         question = self.open[interrupt.id] = Question(interrupt, self._loop.create_future())
         return question
 
     async def answer(self, interrupt_id: str, reply: Reply) -> None:
-        """Keep an answer in the log, and let the agent go on.
+        """Log an answer and give it to the agent.
 
-        Who comes second waits for the first one's commit. Raises AlreadyResolved, BadFrame, or StorageUnavailable: then
-        the question stays open.
+        A second answer waits for the commit of the first one. Raises AlreadyResolved, BadFrame, or StorageUnavailable;
+        after StorageUnavailable the question is still open.
         """
         check_payload(reply.payload, self.limits)
         question = self.open.get(interrupt_id)
-        while question is not None and question.taken is not None:
-            await question.taken.wait()
-        if self._shut or question is None or interrupt_id not in self.open:
-            raise too_late(id_of(self.outbox.key), interrupt_id)
+        while question is not None and question.pending_answer is not None:
+            await question.pending_answer.wait()
+        if self._is_shut or question is None or interrupt_id not in self.open:
+            raise make_closed_error(id_of(self.outbox.key), interrupt_id)
         if self.outbox.state is OutboxState.BACKING_OFF:
             raise self.outbox.make_error()
-        question.taken = asyncio.Event()
-        kept: asyncio.Future[None] = self._loop.create_future()
+        question.pending_answer = asyncio.Event()
+        logged: asyncio.Future[None] = self._loop.create_future()
         body = InterruptResolved(interrupt_id, reply.status, reply.by, reply.payload)
-        item = PendingEvent(self.agent, self.run, body, is_refusable=True)
-        item.on_result = lambda seq: self._answered(question, reply, kept, seq)
-        self.outbox.put(item)
-        await kept
+        event = PendingEvent(self.agent, self.run, body, is_refusable=True)
+        event.on_result = lambda seq: self._handle_answer(question, reply, logged, seq)
+        self.outbox.put(event)
+        await logged
 
-    def _answered(
-        self, question: Question, reply: Reply, kept: asyncio.Future[None], seq: int | StorageUnavailable
+    def _handle_answer(
+        self, question: Question, reply: Reply, logged: asyncio.Future[None], seq: int | StorageUnavailable
     ) -> None:
-        """The answer is in the log, or was refused."""
-        assert question.taken is not None
-        question.taken.set()
-        question.taken = None
+        """Give a logged answer to the agent, or report to the caller of answer() that it was refused."""
+        assert question.pending_answer is not None
+        question.pending_answer.set()
+        question.pending_answer = None
         if isinstance(seq, int):
-            self.open.pop(question.interrupt.id, None)  # a drain may have left the run meanwhile
-            self.between()
+            self.open.pop(question.interrupt.id, None)  # a drain may have discarded the questions meanwhile
+            self.end_stream()
             if not question.reply.done():
                 question.reply.set_result(reply)
-            if not kept.done():
-                kept.set_result(None)
-            self.changed()
+            if not logged.done():
+                logged.set_result(None)
+            self.on_change()
         else:
-            if not kept.done():
-                kept.set_exception(seq)
+            if not logged.done():
+                logged.set_exception(seq)
             if question.reply.cancelled():
-                self._take_back(question)
-        self._close()
+                self._withdraw(question)
+        self._finish_close()
 
-    async def settled(self) -> None:
-        """Wait until no answer is on its way to the log: where it goes between the texts is not known before."""
-        while (taken := self._taken()) is not None:
-            await taken.wait()
+    async def wait_for_answers(self) -> None:
+        """Wait until no answer is on its way to the log. Before that its position among the texts is unknown."""
+        while (pending := self._find_pending_answer()) is not None:
+            await pending.wait()
 
-    def _taken(self) -> asyncio.Event | None:
-        return next((question.taken for question in self.open.values() if question.taken is not None), None)
+    def _find_pending_answer(self) -> asyncio.Event | None:
+        answers = (question.pending_answer for question in self.open.values())
+        return next((answer for answer in answers if answer is not None), None)
 
-    def _take_back(self, question: Question) -> None:
-        """Close a question for which nobody waits; one whose answer is on its way is closed by that."""
-        if self._shut or question.taken is not None or self.open.pop(question.interrupt.id, None) is None:
+    def _withdraw(self, question: Question) -> None:
+        """Close a question whose agent no longer waits. An answer on its way to the log closes it anyway."""
+        if self._is_shut or question.pending_answer is not None or self.open.pop(question.interrupt.id, None) is None:
             return
-        self.between()
-        self.outbox.put(self._closing(question))
-        self.changed()
+        self.end_stream()
+        self.outbox.put(self._make_closing_event(question))
+        self.on_change()
 
-    def _closing(self, question: Question) -> PendingEvent:
+    def _make_closing_event(self, question: Question) -> PendingEvent:
         return PendingEvent(self.agent, self.run, InterruptResolved(question.interrupt.id, "cancelled"))
 
-    # --- the end of the run -----------------------------------------------------------------------------------------
+    # --- end of the run ---------------------------------------------------------------------------------------------
 
     def shut(self) -> None:
-        """Ask and take no more; what is open is closed with the run's end."""
-        self._shut = True
+        """Refuse new questions and new answers. The run's end closes the open questions."""
+        self._is_shut = True
 
-    def close(self, then: Callable[[list[PendingEvent]], None]) -> None:
-        """Give *then* what closes the open questions, as soon as no answer is on its way to the log."""
+    def close(self, on_close: Callable[[list[PendingEvent]], None]) -> None:
+        """Call *on_close* with the events that close the open questions, when no answer is on its way to the log."""
         self.shut()
-        self._then = then
-        self._close()
+        self._on_close = on_close
+        self._finish_close()
 
-    def _close(self) -> None:
-        if self._then is None or self._taken() is not None:
+    def _finish_close(self) -> None:
+        if self._on_close is None or self._find_pending_answer() is not None:
             return
-        then, self._then = self._then, None
-        items = [self._closing(question) for question in self.open.values()]
-        self.leave()
-        then(items)
+        on_close, self._on_close = self._on_close, None
+        events = [self._make_closing_event(question) for question in self.open.values()]
+        self.discard()
+        on_close(events)
 
-    def leave(self) -> None:
-        """Forget what is open: the log still has it, and the next start closes it."""
+    def discard(self) -> None:
+        """Drop the open questions without an event: the log has them, and the next start closes them."""
         self.shut()
         for question in self.open.values():
             question.reply.cancel()
@@ -185,27 +188,28 @@ class Questions:
 
 
 def check_payload(payload: Any, limits: Limits) -> None:
-    """Raise BadFrame where an answer is too large."""
+    """Raise BadFrame if an answer is too large."""
     if len(orjson.dumps(payload)) > limits.reply_bytes:
-        raise BadFrame(f"a payload of more than {size_text(limits.reply_bytes)}: send less")
+        raise BadFrame(f"the payload has more than {size_text(limits.reply_bytes)}: send less")
 
 
-def too_late(session: str, interrupt_id: str) -> AlreadyResolved:
-    text = f"question {interrupt_id} is closed: it was answered, or nobody waits for an answer any more"
+def make_closed_error(session: str, interrupt_id: str) -> AlreadyResolved:
+    """Return the error for an answer to a question that is closed."""
+    text = f"question {interrupt_id} is closed: it was answered, or the agent no longer waits for an answer"
     return AlreadyResolved(text, sessionId=session)
 
 
-async def asked(store: RunStore, key: Key, interrupt_id: str) -> ChatRecord:
-    """Return which run asked a question, and at which seq; raises UnknownInterrupt."""
-    kept = await store.find_chat(key, "", interrupt_id)
-    if kept is None:
+async def find_question(store: RunStore, key: Key, interrupt_id: str) -> ChatRecord:
+    """Return the run that asked a question, and the question's seq. Raises UnknownInterrupt."""
+    record = await store.find_chat(key, "", interrupt_id)
+    if record is None:
         name = id_of(key)
-        raise UnknownInterrupt(f"no question {interrupt_id} was asked in session {name}", sessionId=name)
-    return kept
+        raise UnknownInterrupt(f"session {name} has no question {interrupt_id}", sessionId=name)
+    return record
 
 
-async def resolved(store: EventStore, key: Key, question: ChatRecord, head: int) -> InterruptResolved | None:
-    """Return how a question was closed, as far as the log still holds it."""
+async def find_resolution(store: EventStore, key: Key, question: ChatRecord, head: int) -> InterruptResolved | None:
+    """Return the event that closed a question, or None if it is open or the event has expired."""
     cursor = question.seq
     while events := await store.read(key, cursor, head):
         cursor = events[-1].seq

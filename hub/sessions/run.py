@@ -1,4 +1,4 @@
-"""The life of one answer: calls an agent, stops it, and ends exactly once."""
+"""One run: call the agent, stop it, and log exactly one end."""
 
 import asyncio
 from contextlib import aclosing
@@ -17,14 +17,14 @@ from hub.sessions.answer_writer import AnswerWriter
 from hub.sessions.hosts import RunOwner, SessionHost
 from hub.sessions.outbox import PendingEvent
 from hub.sessions.questions import Questions
-from hub.sessions.view import view
+from hub.sessions.view import make_view
 from hub.storage.records import RunRecord
 
-SLICE_SECONDS = 0.005  # a generator that never waits is given back to the loop this often
+SLICE_SECONDS = 0.005  # a generator that never waits yields to the event loop this often
 
 
 class RunState(Enum):
-    """Where a run stands; see ActiveRun, where the edges are drawn."""
+    """The state of a run. The docstring of ActiveRun draws the edges."""
 
     QUEUED = auto()
     STARTING = auto()
@@ -33,7 +33,7 @@ class RunState(Enum):
     ENDED = auto()
 
 
-EDGES = {
+STATE_EDGES = {
     RunState.QUEUED: {RunState.STARTING, RunState.ENDED},
     RunState.STARTING: {RunState.RUNNING, RunState.ENDED},
     RunState.RUNNING: {RunState.ENDING, RunState.ENDED},
@@ -46,16 +46,16 @@ EDGES = {
 class ActiveRun:
     """One answer of one agent to one message. All methods are called in the loop.
 
-        QUEUED ------ start(): `run_started` is given to the log --------> STARTING
-        QUEUED ------ stop(), fail(), leave() ---------------------------> ENDED
-        STARTING ---- go(): `run_started` is in the log -----------------> RUNNING
-        STARTING ---- stop(), leave() -----------------------------------> ENDED
-        RUNNING ----- stop(): the agent's code is cancelled -------------> ENDING
-        RUNNING ----- the code has ended; leave() -----------------------> ENDED
-        ENDING ------ the code has ended, or the grace is over; leave() -> ENDED
+        QUEUED ------ start(): `run_started` goes to the log ----------------> STARTING
+        QUEUED ------ stop(), fail(), suspend() -----------------------------> ENDED
+        STARTING ---- run_agent(): the log holds `run_started` --------------> RUNNING
+        STARTING ---- stop(), suspend() -------------------------------------> ENDED
+        RUNNING ----- stop(): the agent's code is cancelled -----------------> ENDING
+        RUNNING ----- the code has ended; suspend() -------------------------> ENDED
+        ENDING ------ the code has ended; the grace time is over; suspend() -> ENDED
 
-    An ENDED run says nothing more: its end is on its way to the log, or leave() left it to the next start. Its code may
-    go on where it ignores its cancel. A run of an earlier process begins as QUEUED, too.
+    A run in ENDED writes nothing more: its end is on its way to the log, or suspend() left it to the next start. Its
+    code may go on if it ignores the cancel. A run of an earlier process begins in QUEUED, too.
     """
 
     record: RunRecord
@@ -67,7 +67,7 @@ class ActiveRun:
     questions: Questions = attrs.field(init=False)
     writer: AnswerWriter = attrs.field(init=False)
     _agent_task: AgentTask | None = None
-    _refused: AgentError | None = None
+    _output_error: AgentError | None = None
 
     def __attrs_post_init__(self) -> None:
         record, host, owner = self.record, self.host, self.owner
@@ -86,8 +86,8 @@ class ActiveRun:
             run=record.runId,
             outbox=owner.outbox,
             limits=host.limits,
-            between=self.writer.end_stream,
-            changed=self._questions_changed,
+            end_stream=self.writer.end_stream,
+            on_change=self._on_questions_change,
         )
 
     @property
@@ -95,25 +95,25 @@ class ActiveRun:
         return self.record.runId
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         return self.state is RunState.ENDED
 
     @property
     def agent_task(self) -> AgentTask:
-        """Return the task of the agent code; it exists from start() on."""
+        """The task of the agent's code; exists from start() on."""
         assert self._agent_task is not None
         return self._agent_task
 
     @property
     def message_ids(self) -> tuple[str, ...]:
-        """The ids of what it has said, as far as that is finished, and of its first message in any case."""
+        """The id of the first message, and the ids of all finished messages."""
         return (self.record.messageId, *(message.messageId for message in self.writer.messages))
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
     def _enter(self, state: RunState) -> None:
-        """Change the state: the one place where that is done."""
-        assert state in EDGES[self.state], f"a run does not go from {self.state} to {state}"
+        """Change the state. No other method does."""
+        assert state in STATE_EDGES[self.state], f"a run cannot go from {self.state} to {state}"
         self.state = state
 
     def start(self) -> None:
@@ -125,21 +125,21 @@ class ActiveRun:
             ids={"session": id_of(self.record.key), "run": self.id, "agent": self.agent.id},
             limits=self.host.limits,
             stop=self.stop,
-            # The agent waits for people or for the log: the silence is not its fault.
+            # The agent waits for people or for the log, so its silence does not count.
             is_excused=lambda: bool(self.questions.open or self.writer.pending_bytes),
-            ended=self._worked,
-            abandoned=self._abandoned,
+            ended=self._on_code_end,
+            abandoned=self._on_abandon,
         )
 
-    def go(self) -> None:
-        """Call the agent's code; its `run_started` is in the log."""
-        if self.state is not RunState.STARTING:  # it was stopped, or left, meanwhile
+    def run_agent(self) -> None:
+        """Call the agent's code: the log holds `run_started`."""
+        if self.state is not RunState.STARTING:  # the run was stopped or suspended meanwhile
             return
         self._enter(RunState.RUNNING)
-        self.agent_task.start(self._work(self.agent_task))
+        self.agent_task.start(self._run_code(self.agent_task))
 
     def stop(self, reason: StopReason) -> None:
-        """End the run for *reason*, when its work has stopped or after the grace time; twice is once."""
+        """End the run for *reason*, when its code has ended or after the grace time. A second call does nothing."""
         if self.state in (RunState.ENDING, RunState.ENDED):
             return
         if self.state is not RunState.RUNNING:
@@ -150,71 +150,71 @@ class ActiveRun:
         self.questions.shut()
         self.agent_task.cancel()
 
-    def leave(self) -> None:
-        """Stop without an end: the run stays in the log as started, and runs again at the next start."""
-        if not self.ended:
+    def suspend(self) -> None:
+        """Stop without logging an end: the log holds the run as started, and the next start runs it again."""
+        if not self.has_ended:
             self._enter(RunState.ENDED)
         self.writer.close()
-        self.questions.leave()
+        self.questions.discard()
         if self._agent_task is not None:
             self._agent_task.cancel()
 
     def abandon(self) -> None:
-        """End a run that was stopped without its work; nothing where it has ended, or was not stopped."""
+        """End a stopped run now, though its code goes on. Do nothing if the run has ended or was not stopped."""
         if self.state is RunState.ENDING:
             self.agent_task.abandon()
 
-    # --- the work ---------------------------------------------------------------------------------------------------
+    # --- the agent's code -------------------------------------------------------------------------------------------
 
-    async def _work(self, agent_task: AgentTask) -> None:
-        # In one piece, though it is long: a token wakes each coroutine that is between the task and the agent.
+    async def _run_code(self, agent_task: AgentTask) -> None:
+        # One long function: each token would also have to wake every coroutine between the task and the agent.
         agent, deadlines = agent_task.agent, agent_task.deadlines
-        limits, writer, since = self.host.limits, self.writer, 0.0
+        limits, writer, slice_start = self.host.limits, self.writer, 0.0
         try:
-            past = await self.owner.history(self) if agent.needs_history else ()
-        except HubError as error:  # the log's fault, not the agent's
+            past = await self.owner.read_history(self) if agent.needs_history else ()
+        except HubError as error:  # the log failed, not the agent
             wait = error.about.get("retryAfterMs", 1000)
-            self._refused = AgentError(error.message, error.code, retryable=True, retry_after_ms=wait)
+            self._output_error = AgentError(error.message, error.code, retryable=True, retry_after_ms=wait)
             return
-        run = view(self, past)
+        run = make_view(self, past)
         time = asyncio.get_running_loop().time
         try:
-            async with aclosing(cast(Any, call_agent(agent, run))) as given:
-                async for piece in given:
+            async with aclosing(cast(Any, call_agent(agent, run))) as outputs:
+                async for output in outputs:
                     if self.questions.open:
-                        await self.questions.settled()
+                        await self.questions.wait_for_answers()
                     deadlines.last_output = now = time()
                     try:
-                        writer.write_text(piece) if type(piece) is str else await writer.write(piece)
-                    except AgentError as refused:
-                        self._refused = agent_task.explain(refused, given)
+                        writer.write_text(output) if type(output) is str else await writer.write(output)
+                    except AgentError as error:
+                        self._output_error = agent_task.explain(error, outputs)
                         return
-                    if writer.is_closed:  # the run has ended without it: no more is taken
+                    if writer.is_closed:  # the run has ended, and drops the rest
                         return
                     if writer.pending_bytes > limits.pending_bytes:
                         await writer.wait_for_capacity()
-                    elif now - since > SLICE_SECONDS:
+                    elif now - slice_start > SLICE_SECONDS:
                         if not writer.has_yielded:
                             await asyncio.sleep(0)
-                        since, writer.has_yielded = now, False
-        except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the hub
+                        slice_start, writer.has_yielded = now, False
+        except (SystemExit, KeyboardInterrupt) as exit:  # in asyncio these would end the hub
             raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
 
-    def _questions_changed(self) -> None:
+    def _on_questions_change(self) -> None:
         if self._agent_task is not None:
             self._agent_task.deadlines.note()
-        self.owner.questions_changed()
+        self.owner.on_questions_change()
 
-    # --- the end ----------------------------------------------------------------------------------------------------
+    # --- end --------------------------------------------------------------------------------------------------------
 
-    def _worked(self, task: asyncio.Task[None]) -> None:
+    def _on_code_end(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
-        if self.ended:
+        if self.has_ended:
             return
         if self.stop_reason is not None:
             self._end(self.stop_reason)
-        elif self._refused is not None:
-            self._end("error", self._refused)
+        elif self._output_error is not None:
+            self._end("error", self._output_error)
         elif error is not None:
             self._end("error", self.agent_task.explain(error))
         elif task.cancelled():
@@ -222,30 +222,30 @@ class ActiveRun:
         else:
             self._end(self.writer.finish.reason)
 
-    def _abandoned(self) -> None:
-        if not self.ended:
+    def _on_abandon(self) -> None:
+        if not self.has_ended:
             assert self.stop_reason is not None
             self._end(self.stop_reason)
 
     def fail(self, error: HubError | AgentError) -> None:
-        """End a run that could not start."""
+        """End a queued run that cannot start."""
         self._end("error", AgentError(error.message, error.code))
 
     def _end(self, reason: StopReason, error: AgentError | None = None) -> None:
-        has_begun = self.state is not RunState.QUEUED
+        has_started = self.state is not RunState.QUEUED
         self._enter(RunState.ENDED)
         last_id = self.writer.end()
         if self._agent_task is not None and self._agent_task.task is None:
             self._agent_task.cancel()
-        agent, items = self.record.agentId, []
+        agent, events = self.record.agentId, []
         if error is not None:
-            said = RunError(error.code, error.message, error.retryable, error.retry_after_ms)
-            items.append(PendingEvent(agent, self.id, said))
+            body = RunError(error.code, error.message, error.retryable, error.retry_after_ms)
+            events.append(PendingEvent(agent, self.id, body))
         end = PendingEvent(agent, self.id, RunFinished(last_id, reason, self.writer.finish.usage))
         fault = None if error is None else Fault(error.code, error.message)
-        # A chat that is cancelled in the queue is taken back: no answer has begun.
-        end.messages = () if reason == "cancelled" and not has_begun else self.writer.make_history(reason, fault)
+        # A chat that is cancelled in the queue leaves no answer in the history.
+        end.messages = () if reason == "cancelled" and not has_started else self.writer.make_history(reason, fault)
         end.ended_runs = (self.id,)
-        end.on_result = lambda _: self.owner.over(self)
-        items.append(end)
-        self.questions.close(lambda closing: self.owner.outbox.put(*closing, *items))
+        end.on_result = lambda _: self.owner.on_run_end(self)
+        events.append(end)
+        self.questions.close(lambda closing: self.owner.outbox.put(*closing, *events))

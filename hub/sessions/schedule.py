@@ -45,14 +45,14 @@ class Schedule:
 
     # --- what its runs need of it (RunOwner) ------------------------------------------------------------------------
 
-    async def history(self, run: ActiveRun) -> Sequence[Past]:
+    async def read_history(self, run: ActiveRun) -> Sequence[Past]:
         waiting = [run.record, *(other.record for other in self.waiting)]
         return await past(self.host.log.sessions, self.channel.key, waiting, self.host.limits)
 
-    def questions_changed(self) -> None:
+    def on_questions_change(self) -> None:
         self.changed()
 
-    def over(self, run: ActiveRun) -> None:
+    def on_run_end(self, run: ActiveRun) -> None:
         self.remove(run)
         self.changed()
 
@@ -85,7 +85,7 @@ class Schedule:
             run.id,
             RunStarted(record.messageId, record.attempt),
             run_records=(record,),
-            on_result=lambda seq: run.go() if isinstance(seq, int) else None,
+            on_result=lambda seq: run.run_agent() if isinstance(seq, int) else None,
             is_refusable=bool(first),
         )
         self.outbox.put(*first, started)
@@ -99,7 +99,7 @@ class Schedule:
             return
         full = set()
         for run in list(self.waiting):
-            if run.ended or self.must_wait(run):
+            if run.has_ended or self.must_wait(run):
                 continue
             try:
                 run.agent = self.host.agents.get(run.record.agentId)
@@ -143,7 +143,7 @@ class Schedule:
         for run in list(self.running.values()):
             is_going = run.state in (RunState.STARTING, RunState.RUNNING)
             if run.agent is not None and run.agent.marks.restartable and is_going:
-                run.leave()
+                run.suspend()
                 self.running.pop(run.id)
                 self._ended(run.id)
             else:

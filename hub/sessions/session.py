@@ -82,15 +82,15 @@ class LiveSession:
         """Return whether nothing needs it in memory: no subscriber, run, outbox, append in flight or waiter."""
         return self.silent and not (self.channel.subscriptions or self.holders)
 
-    def asking(self, interrupt_id: str) -> Questions | None:
+    def find_questions(self, interrupt_id: str) -> Questions | None:
         """Return the questions among which this one is open, or None."""
-        return next((run.questions for run in self.runs.values() if interrupt_id in run.questions.answerable), None)
+        return next((run.questions for run in self.runs.values() if interrupt_id in run.questions.answerable_ids), None)
 
     def state(self) -> State:
         """Return what it is doing, as its listeners are told."""
         active = tuple(_short(run) for run in self.runs.values())
         queue = tuple(_short(run) for run in self.queue)
-        open_ = tuple({"id": name, "runId": run.id} for run in self.runs.values() for name in run.questions.kept)
+        open_ = tuple({"id": name, "runId": run.id} for run in self.runs.values() for name in run.questions.logged_ids)
         state: Literal["requires_action", "running", "queued", "idle"]
         state = "requires_action" if open_ else "running" if active else "queued" if queue else "idle"
         return State(sessionId=self.id, state=state, active=active, queue=queue, interrupts=open_ or None)

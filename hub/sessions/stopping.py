@@ -13,7 +13,7 @@ def cancel(schedule: Schedule, run_id: str | None, queued: bool) -> tuple[str, .
     Raises NotRunning where there is none. Each says its end when its work has stopped.
     """
     runs = [*(schedule.waiting if queued or run_id else ()), *schedule.running.values()]
-    chosen = [run for run in runs if not run.ended and run_id in (None, run.id)]
+    chosen = [run for run in runs if not run.has_ended and run_id in (None, run.id)]
     if not chosen:
         name = schedule.channel.id
         raise NotRunning(

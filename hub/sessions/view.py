@@ -1,4 +1,4 @@
-"""What the code of an agent has of its run."""
+"""Build the Run that an agent's code gets."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from hub.sessions.run import ActiveRun
 
 
-def view(run: "ActiveRun", past: Sequence[Past]) -> Run:
-    """Return what the agent's code gets; it may use it from any task, and after the run has ended."""
+def make_view(run: "ActiveRun", past: Sequence[Past]) -> Run:
+    """Return the Run for the agent's code, which may use it in any task, also after the run has ended."""
     record, owner = run.record, run.owner
 
     async def ask(question: Interrupt) -> Reply:
-        run.questions.check()
+        run.questions.check_can_ask()
         return await run.questions.ask(run.writer.copy_question(question))
 
     async def keep(name: str, type: str, data: bytes) -> str:
-        if run.ended:  # its session may be deleted, and begun anew
-            raise AgentError("the answer has ended: nothing is kept any more")
+        if run.has_ended:  # the session may have been deleted, and its id reused
+            raise AgentError("the answer has ended: it can store no more files")
         return await owner.shelf.keep(name, type, data)
 
     return Run(

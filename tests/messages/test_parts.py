@@ -229,7 +229,7 @@ async def test_an_aborted_answer_keeps_its_parts_where_the_hub_was_killed(hub: H
     await client.until(lambda f: f["type"] == "message")
     for session in hub.node.sessions.values():  # leave as a killed process would: no end is written
         for run in list(session.runs.values()):
-            run.leave()
+            run.suspend()
             session.runs.pop(run.id)
     await hub.stop()
     await hub.start()

@@ -312,7 +312,7 @@ async def test_of_several_answers_all_are_taken_or_none(hub: Hub, payload: Any, 
     async with aiohttp.ClientSession() as http:
         async with http.post(f"{hub.url}/api/v1/agents/two/agui", json=both) as response:
             assert response.status == status
-    assert hub.node.sessions[Key("t1")].asking(first["id"]) is not None
+    assert hub.node.sessions[Key("t1")].find_questions(first["id"]) is not None
 
 
 @needs_node

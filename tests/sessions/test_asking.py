@@ -361,7 +361,7 @@ async def test_a_run_that_ends_while_an_answer_is_on_its_way_closes_its_question
     run = hub.node.sessions[Key("s1")].runs[question["runId"]]
     run.stop("cancelled")
     async with asyncio.timeout(PATIENCE):
-        while not run.ended:
+        while not run.has_ended:
             await asyncio.sleep(0)
     held.let_go(refuse)
     (said,) = await asyncio.gather(task, return_exceptions=True)

@@ -10,7 +10,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
 from hub.ids import Key
-from hub.sessions.run import EDGES, ActiveRun, RunState
+from hub.sessions.run import STATE_EDGES, ActiveRun, RunState
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
@@ -55,7 +55,7 @@ def paths(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Path]]:
     monkeypatch.setattr(ActiveRun, "_enter", entered)
     yield paths
     for path in paths.values():
-        assert all(after in EDGES[before] for before, after in zip(path, path[1:])), path
+        assert all(after in STATE_EDGES[before] for before, after in zip(path, path[1:])), path
 
 
 class HeldLog:
@@ -248,7 +248,7 @@ async def test_a_started_run_of_an_earlier_process(hub: Hub, paths: dict[str, Pa
     await chat(hub, client)
     await client.until_type("stream")
     run = only(hub)
-    run.leave()  # as a killed process would: no end is written
+    run.suspend()  # as a killed process would: no end is written
     hub.node.sessions[Key("s1")].runs.clear()
     assert paths.pop(run.id) == [QUEUED, STARTING, RUNNING, ENDED]
     await hub.stop()
