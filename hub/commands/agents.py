@@ -59,11 +59,11 @@ async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str)
     Raises UnknownAgent, AgentBroken, BadId, SessionDeleted, StorageUnavailable.
     """
     agent = hub.node.agents.get(agent_id)
-    name = broadcasting.place(agent)
+    name = broadcasting.broadcast_session_id(agent)
     if not is_id(name):
         raise BadId(f"{describe_bad_id(f'the session {name} of the broadcasts')}: shorten the name of agent {agent.id}")
     async with hub.node.use(hub.key(principal, name)) as session:
-        return await broadcasting.broadcast(session, agent, message)
+        return await broadcasting.log_broadcast(session, agent, message)
 
 
 async def inspect_agents(hub: Hub, principal: Principal) -> tuple[Report, ...]:

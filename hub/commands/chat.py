@@ -25,7 +25,7 @@ async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHand
     room = room_for(client, key) if client is not None else nullcontext()
     with room:
         async with hub.node.use(key) as session:
-            accepted = await session.admission.chat(command, principal.author, agent)
+            accepted = await session.admission.admit(command, principal.author, agent)
             if client is not None:
                 _let_hear(client, session, command, accepted)
     return accepted
@@ -35,7 +35,7 @@ def _let_hear(client: ClientHandle, session: LiveSession, command: Chat, accepte
     """Answer a chat, and let its sender hear the session, in one step."""
     admit(client, session.channel, accepted)
     if command.stream is False:
-        is_going = session.schedule.has(accepted.runId)
+        is_going = session.schedule.has_run(accepted.runId)
         client.hub.node.registry.deliver_whole(client.connection, session.channel, accepted.runId, is_going)
 
 
@@ -63,7 +63,7 @@ async def stream_chat(
     """
     agent, session_id = _target(hub, command, None)
     async with hub.node.use(hub.key(principal, session_id)) as session:
-        accepted = await session.admission.chat(command, principal.author, agent)
+        accepted = await session.admission.admit(command, principal.author, agent)
         await _follow(session, accepted.runId, accepted.seq - 1, opener, last, accepted)
     return accepted
 
@@ -106,8 +106,8 @@ async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     """
     agent, session_id = _target(hub, command, None)
     async with hub.node.use(hub.key(principal, session_id)) as session:
-        accepted = await session.admission.chat(command, principal.author, agent)
-        await session.schedule.left(accepted.runId)
+        accepted = await session.admission.admit(command, principal.author, agent)
+        await session.schedule.wait_for_end_or_drain(accepted.runId)
         result = await outcome(hub.node.log.events, session, accepted)
     if result.stopReason is None and hub.node.draining:
         ids = {"sessionId": accepted.sessionId, "runId": accepted.runId, "messageId": accepted.messageId}

@@ -80,7 +80,7 @@ class ClientHandle:
         for sub in tuple(self.connection.subscriptions.values()):
             session = self.hub.node.sessions.get(sub.channel.key)
             if session is not None and session.channel is sub.channel:
-                await session.schedule.left(run_id)
+                await session.schedule.wait_for_end_or_drain(run_id)
 
     async def silenced(self) -> None:
         """Wait until it has gone, or hears no session any more."""

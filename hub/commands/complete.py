@@ -35,7 +35,7 @@ async def complete(
 @asynccontextmanager
 async def _answering(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[Pieces]:
     if agent.is_full:
-        raise Busy(f"agent {agent.id} gives as many answers as it may: try again later")
+        raise Busy(f"agent {agent.id} is at its limit of simultaneous answers (max_runs): try again later")
     ended, completions = asyncio.Event(), hub.node.completions
     try:
         async with open_answer(hub.node.slots.take(agent), hub.limits, run) as reader:

@@ -29,7 +29,7 @@ def stop(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
         name, run_id = command.sessionId, command.runId
         text = f"run {run_id} is not running in session {name}" if run_id else f"no answer is running in session {name}"
         raise NotRunning(text, sessionId=name)
-    run_ids = stopping.cancel(session.schedule, command.runId, command.queued)
+    run_ids = stopping.cancel_runs(session.schedule, command.runId, command.queued)
     return Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref)
 
 

@@ -69,7 +69,8 @@ async def state_of(hub: Hub, head: Head | Channel) -> SessionState:
     session_id, session = id_of(head.key), hub.node.sessions.get(head.key)
     if label is None or head.epoch is None:
         raise unknown_session(session_id)
-    state = session.state() if session is not None else State(sessionId=session_id, state="idle", active=(), queue=())
+    idle = State(sessionId=session_id, state="idle", active=(), queue=())
+    state = idle if session is None else session.make_state()
     return SessionState(
         sessionId=session_id,
         epoch=head.epoch,

@@ -52,7 +52,7 @@ def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] |
             seq=session.channel.head,
             agents=tuple(agent.id for agent in hub.node.agents.all()),
             members=hub.node.presence.notice(session.channel).members,
-            active=session.state().active,
+            active=session.make_state().active,
             history=history,
             ref=command.ref,
         )

@@ -16,7 +16,7 @@ async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client
     with room_for(client, key):
         await _check_there(hub, key, command.sessionId)
         async with hub.node.use(key) as session:
-            accepted = await rewriting.regenerate(session, command, principal.author)
+            accepted = await rewriting.regenerate_answer(session, command, principal.author)
             admit(client, session.channel, accepted)
     return accepted
 
@@ -27,7 +27,7 @@ async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHand
     with room_for(client, key):
         await _check_there(hub, key, command.sessionId)
         async with hub.node.use(key) as session:
-            accepted = await rewriting.edit(session, command, principal.author, client.agent)
+            accepted = await rewriting.edit_message(session, command, principal.author, client.agent)
             admit(client, session.channel, accepted, before=2)  # what is taken back comes first
     return accepted
 
@@ -38,9 +38,9 @@ async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHand
     key = hub.key(principal, command.sessionId)
     with room_for(client, new_key):
         await _check_there(hub, key, command.sessionId)
-        history = await rewriting.history(hub.node.log.sessions, key, command, hub.limits)
+        history = await rewriting.read_fork(hub.node.log.sessions, key, command, hub.limits)
         async with hub.node.use(new_key) as session:
-            await rewriting.copy(session, history)
+            await rewriting.start_fork(session, history)
             await join(client, session, None, None, subscribed(hub, command, None))
 
 

@@ -69,7 +69,7 @@ async def _is_kept(node: Node, key: Key) -> bool:
 
 def _is_there(session: LiveSession | None) -> bool:
     """Say whether a session exists, or is about to; one that is only listened to does not."""
-    return session is not None and (session.channel.epoch is not None or not session.silent)
+    return session is not None and (session.channel.epoch is not None or not session.is_idle)
 
 
 async def _delete(node: Node, key: Key, before: int | None) -> bool:
@@ -79,8 +79,8 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
         except LogDamaged:  # nobody can be in it
             await node.files.forget(key, await node.log.sessions.delete(key))
             return True
-        session.holders += 1  # it stays in memory until all is done
-        session.admission.deleting = True
+        session.use_count += 1  # it stays in memory until all is done
+        session.admission.is_deleting = True
         try:
             if before is not None and not await _is_older(session, before):
                 return False
@@ -93,12 +93,12 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
             return True
         finally:
             # Whoever holds it still has the old one, which takes nothing any more, unless it stays.
-            session.holders -= 1
+            session.use_count -= 1
             if node.sessions.get(key) is session:
-                session.admission.deleting = session.channel.is_deleted = False
+                session.admission.is_deleting = session.channel.is_deleted = False
     finally:
         del node.deletions[key]
-        node.tidy(key)
+        node.unload_if_unused(key)
 
 
 async def _is_older(session: LiveSession, before: int) -> bool:
@@ -116,11 +116,11 @@ def _notice(session: str) -> Error:
 async def _end(session: LiveSession) -> None:
     """End what waits, then what runs; wait until each end is in the log and handed to the listeners."""
     with suppress(NotRunning):
-        stopping.cancel(session.schedule, None, queued=True)
+        stopping.cancel_runs(session.schedule, None, queued=True)
     limits = session.host.limits
     try:
         async with asyncio.timeout(limits.grace_seconds + limits.close_seconds):
-            await session.silenced()
+            await session.wait_until_idle()
     except TimeoutError:
         raise StorageUnavailable(
             f"session {session.id} cannot be deleted now: the log takes nothing; try again", sessionId=session.id

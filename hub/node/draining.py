@@ -32,7 +32,7 @@ async def finish_runs(node: Node, seconds: float, hurry: asyncio.Event) -> None:
 async def _answered(node: Node) -> None:
     """Wait until no answer goes on. The node is draining: none begins."""
     for session in list(node.sessions.values()):
-        await session.schedule.all_ended()
+        await session.schedule.wait_for_all_ends()
     for ended in list(node.completions):
         await ended.wait()
 
@@ -46,7 +46,7 @@ async def write_all(node: Node, seconds: float, hurry: asyncio.Event | None = No
     try:
         async with asyncio.timeout(seconds):
             for session in list(node.sessions.values()):
-                await session.schedule.all_ended()
+                await session.schedule.wait_for_all_ends()
                 await session.outbox.wait_until_empty()
             for ended in list(node.completions):
                 await ended.wait()

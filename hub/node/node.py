@@ -82,7 +82,7 @@ class Node:
         self.pace = Pace(1 / settings.frames_per_second if settings.frames_per_second else 0.0)
         self.registry = Registry(
             limits=settings.limits,
-            on_unsubscribe=lambda channel: self.tidy(channel.key),
+            on_unsubscribe=lambda channel: self.unload_if_unused(channel.key),
             on_members_change=self._members_changed,
             on_catch_up=self._tell_state,
         )
@@ -115,7 +115,7 @@ class Node:
         for connection in self.registry.connections:
             connection.write(connection.protocol.notice(notice))
         for session in self.sessions.values():
-            session.schedule.draining = True
+            session.schedule.is_draining = True
 
     async def close(self) -> None:
         """Close what start() opened; connections are closed before."""
@@ -143,12 +143,12 @@ class Node:
         if key in self.deletions:
             raise SessionDeleted(id_of(key))
         session = await self.there(key)
-        session.holders += 1
+        session.use_count += 1
         try:
             yield session
         finally:
-            session.holders -= 1
-            self.tidy(key)
+            session.use_count -= 1
+            self.unload_if_unused(key)
 
     async def there(self, key: Key) -> LiveSession:
         """Return a session in memory; one load at a time per id. It stays there until the next await."""
@@ -165,7 +165,9 @@ class Node:
 
         Raises SessionDeleted for one that is being deleted, or has been while the caller held it.
         """
-        if session.admission.deleting:  # in the step in which the log is asked: what comes behind the deletion is new
+        if (
+            session.admission.is_deleting
+        ):  # in the step in which the log is asked: what comes behind the deletion is new
             raise SessionDeleted(session.id)
         head, is_new = await self.log.sessions.make(session.key)
         session.channel.epoch = session.channel.epoch or head.epoch
@@ -180,17 +182,17 @@ class Node:
                 else Channel(key=key, epoch=head.epoch, head=head.seq, floor=head.floor)
             )
             session = LiveSession(channel=channel, host=self)
-            session.schedule.draining = self.draining
+            session.schedule.is_draining = self.draining
             self.sessions[key] = session
             # Whoever waits for this task finds the session before anything else may tidy it away.
             return session
         finally:
             del self._loads[key]
 
-    def tidy(self, key: Key) -> None:
+    def unload_if_unused(self, key: Key) -> None:
         """Let a session go that nothing needs, checked in one step."""
         session = self.sessions.get(key)
-        if session is not None and session.unused():
+        if session is not None and session.is_unused():
             del self.sessions[key]
 
     def refuse_if_draining(self) -> None:
@@ -204,16 +206,16 @@ class Node:
         if session is not None:
             self.fanout.deliver(session.channel, events)
 
-    def session_changed(self, session: LiveSession) -> None:
-        self.fanout.send_notice(session.channel, session.state)
-        self.tidy(session.key)
+    def on_session_change(self, session: LiveSession) -> None:
+        self.fanout.send_notice(session.channel, session.make_state)
+        self.unload_if_unused(session.key)
 
     def _tell_state(self, sub: Subscription) -> None:
         """Say how things stand to one who has caught up: what is not logged was not said meanwhile."""
         session = self.sessions.get(sub.channel.key)
         protocol = sub.connection.protocol
         if session is not None and protocol.notices:
-            sub.connection.write(protocol.notice(session.state()))
+            sub.connection.write(protocol.notice(session.make_state()))
 
     def _members_changed(self, channel: Channel) -> None:
         if not self.draining:

@@ -8,7 +8,7 @@ import structlog
 
 from hub.errors import HubError, LogDamaged
 from hub.ids import Key
-from hub.sessions.recovery import abort, recover
+from hub.sessions.recovery import abort_session, recover_session
 from hub.storage.records import RunRecord
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ async def _recover_each(node: "Node", sessions: Iterator[tuple[Key, Sequence[Run
         try:
             async with node.use(key) as session:
                 try:
-                    await recover(session, records)
+                    await recover_session(session, records)
                 except LogDamaged as damage:
-                    abort(session, records)
+                    abort_session(session, records)
                     _warn(key, records, damage, outcome="aborted")
         except HubError as damage:  # the session cannot be loaded, or not be read just now
             _warn(key, records, damage, outcome="left to the next start")

@@ -69,7 +69,7 @@ class Upkeep:
 
     async def _note_load(self) -> None:
         self._watchdog.beat()
-        self.node.pace.note(self._load.measure())
+        self.node.pace.adjust(self._load.measure())
 
     async def _sweep(self) -> None:
         """Abort connections that are stuck, ping those that are silent."""

@@ -1,4 +1,4 @@
-"""How chats come into a session: one at a time, each with its run, or not at all."""
+"""Admit chats to a session, one at a time: each is logged with its run, or refused."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -13,87 +13,89 @@ from hub.errors import Busy, Draining, SessionDeleted, StorageUnavailable
 from hub.hosting.hosted import Agent
 from hub.messages import Accepted, Author, Chat
 from hub.sessions import chats, stopping
-from hub.sessions.chats import Taken
+from hub.sessions.chats import NewIds, Removal
 from hub.sessions.hosts import SessionHost
-from hub.sessions.once import Once
 from hub.sessions.outbox import Outbox, OutboxState, attach_future
 from hub.sessions.run import ActiveRun
 from hub.sessions.schedule import Schedule
+from hub.sessions.single_flight import SingleFlight
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Admission:
-    """Lets chats into one session: each becomes a message and a run, in one commit. While it is *deleting*, none."""
+    """Admits chats to one session: each becomes a message and a run, in one commit. While *is_deleting*, none."""
 
     channel: Channel
     host: SessionHost
     outbox: Outbox
     schedule: Schedule
-    once: Once
-    deleting: bool = False
+    single_flight: SingleFlight
+    is_deleting: bool = False
 
-    async def chat(self, chat: Chat, author: Author, agent: Agent) -> Accepted:
-        """Keep a message and its run in one commit; return when both are kept.
+    async def admit(self, chat: Chat, author: Author, agent: Agent) -> Accepted:
+        """Log a message and its run in one commit; return when the log holds both.
 
-        Raises Busy, IdReused, StorageUnavailable; nothing is kept then.
+        Raises Busy, IdReused, StorageUnavailable and the errors of check_open(); then nothing is logged.
         """
-        said = chats.digest(chat, agent.id)
-        return await self.once.keep(chat, author, said, partial(self._admit, chat, author, agent, said))
+        digest = chats.make_digest(chat, agent.id)
+        admit = partial(self._admit, chat, author, agent, digest)
+        return await self.single_flight.run_once(chat, author, digest, admit)
 
-    async def _admit(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
+    async def _admit(self, chat: Chat, author: Author, agent: Agent, digest: str) -> Accepted:
         if chat.ifBusy == "rollback":
-            return await self._roll_back(chat, author, agent, said)
-        async with self.schedule.turn:  # who takes something back goes first
-            accepted = self.put(chat, author, agent, said)
+            return await self._roll_back(chat, author, agent, digest)
+        async with self.schedule.lock:  # an edit, regeneration or rollback goes on undisturbed
+            accepted = self.put(chat, author, agent, digest)
         return await accepted
 
     def put(
-        self, chat: Chat, author: Author, agent: Agent, said: str, taken: Taken | None = None
+        self, chat: Chat, author: Author, agent: Agent, digest: str, removal: Removal | None = None
     ) -> Coroutine[Any, Any, Accepted]:
-        """Give a chat and its run to the outbox, with what is taken back for it; what is returned waits for the commit.
+        """Give a chat, its run and its removal to the outbox. The returned coroutine waits for the commit.
 
-        One step, in which the schedule's *turn* is held. Raises Busy, Draining, SessionDeleted, StorageUnavailable, and
-        what Agents.get() does.
+        The caller holds the schedule's lock. No await in between: the check of the limits must still be true when the
+        run is queued. Raises Busy, Draining, SessionDeleted, StorageUnavailable, and the errors of Agents.get().
         """
         self.check_open(clientMsgId=chat.clientMsgId)
         schedule = self.schedule
-        agent = self.host.agents.get(agent.id)  # it may have been loaded anew while the chat waited
+        agent = self.host.agents.get(agent.id)  # it may have been reloaded while the chat waited
         new_id = self.host.seams.new_id
-        place, ids = (self.channel.key, agent.id, self.channel.head), (new_id("r"), new_id("m"), new_id("m"))
-        run = schedule.make_run(chats.record(chat, author, place, ids, taken), agent)
-        replaced = list(schedule.running.values()) if chat.ifBusy == "replace" else []
-        schedule.waiting.insert(0 if chat.ifBusy in ("replace", "rollback") else len(schedule.waiting), run)
+        ids, key, head = NewIds(new_id("r"), new_id("m"), new_id("m")), self.channel.key, self.channel.head
+        record = chats.make_run_record(chat, author, key, agent.id, head=head, ids=ids, removal=removal)
+        run = schedule.make_run(record, agent)
+        replaced_runs = list(schedule.active_runs.values()) if chat.ifBusy == "replace" else []
+        schedule.queued_runs.insert(0 if chat.ifBusy in ("replace", "rollback") else len(schedule.queued_runs), run)
         starts = chat.ifBusy == "parallel" or not schedule.must_wait(run)
-        if taken is None:
-            self._check_room(chat, agent, starts, run)
-        else:  # what was stopped for it cannot be given back: it waits rather than being refused
+        if removal is None:
+            self._check_capacity(chat, agent, starts, run)
+        else:  # runs were stopped for this chat and cannot be restored: it waits rather than being refused
             starts = starts and not agent.is_full
-        first = chats.items(chat, run.record, starts, said, taken)
-        new = bool(first[-1].messages)
-        kept = attach_future(first[-1], lambda seq: self._landed(replaced, run, new, seq))
+        events = chats.make_events(chat, run.record, starts, digest, removal)
+        has_message = bool(events[-1].messages)
+        seq = attach_future(events[-1], lambda result: self._on_result(replaced_runs, run, has_message, result))
         if starts:
-            schedule.start(run, *first)
+            schedule.start(run, *events)
         else:
-            self.outbox.put(*first)
-        return self._when_kept(chat, run, starts, kept)
+            self.outbox.put(*events)
+        return self._wait_for_commit(chat, run, starts, seq)
 
-    async def _roll_back(self, chat: Chat, author: Author, agent: Agent, said: str) -> Accepted:
-        """Take back what is being answered, with its answers, and let the chat go first."""
-        async with self.alone(chat):
-            runs = list(self.schedule.running.values())
-            if runs:  # without one, put() knows whether the chat must wait at all
-                self._check_queue(chat, len(self.schedule.waiting) + 1)
-            await stopping.end(self.schedule, runs)
-            ids = dict.fromkeys(one for run in runs for one in (run.record.userMessageId, *run.message_ids))
-            accepted = self.put(chat, author, agent, said, Taken(tuple(ids), "rollback") if ids else None)
+    async def _roll_back(self, chat: Chat, author: Author, agent: Agent, digest: str) -> Accepted:
+        """Stop the active runs, remove their messages and answers, and put the chat in front of the queue."""
+        async with self.lock(chat):
+            runs = list(self.schedule.active_runs.values())
+            if runs:  # otherwise put() knows whether the chat must wait at all
+                self._check_queue(chat, len(self.schedule.queued_runs) + 1)
+            await stopping.end_runs(self.schedule, runs)
+            ids = dict.fromkeys(id for run in runs for id in (run.record.userMessageId, *run.message_ids))
+            accepted = self.put(chat, author, agent, digest, Removal(tuple(ids), "rollback") if ids else None)
         return await accepted
 
     @asynccontextmanager
-    async def alone(self, chat: Chat = Chat(message="")) -> AsyncIterator[None]:
-        """Let no chat in and no run start, until what is taken back is on its way; chats before it are in the log."""
+    async def lock(self, chat: Chat = Chat(message="")) -> AsyncIterator[None]:
+        """Admit no chat and start no run within the context. On entry the log holds the complete history."""
         self.check_open(clientMsgId=chat.clientMsgId)
         try:
-            async with self.schedule.turn:
+            async with self.schedule.lock:
                 await self.outbox.wait_for_history()
                 self.check_open(clientMsgId=chat.clientMsgId)  # it may have been deleted meanwhile
                 yield
@@ -101,50 +103,58 @@ class Admission:
             self.schedule.wake()
 
     def check_open(self, **about: str | None) -> None:
-        """Raise SessionDeleted, Draining or StorageUnavailable where nothing new is taken now."""
-        if self.deleting:
+        """Raise SessionDeleted, Draining or StorageUnavailable if the session admits nothing now."""
+        if self.is_deleting:
             raise SessionDeleted(self.channel.id, **about)
-        if self.schedule.draining:
+        if self.schedule.is_draining:
             text = "the hub is going down: reconnect in a moment"
             raise Draining(text, **about, sessionId=self.channel.id, retryAfterMs=1000)
         if self.outbox.state is OutboxState.BACKING_OFF:
             raise self.outbox.make_error(**about)
 
-    def _check_room(self, chat: Chat, agent: Agent, starts: bool, run: ActiveRun) -> None:
-        waiting = self.schedule.waiting
+    def _check_capacity(self, chat: Chat, agent: Agent, starts: bool, run: ActiveRun) -> None:
+        queue = self.schedule.queued_runs  # with this chat's run
         try:
-            if chat.ifBusy == "reject" and (self.schedule.running or len(waiting) > 1):
-                raise self._busy(chat, "the session is answering, and the chat said ifBusy: reject")
+            if chat.ifBusy == "reject" and (self.schedule.active_runs or len(queue) > 1):
+                raise self._make_busy_error(chat, "the session has a run, and the chat has ifBusy: reject")
             if not starts:
-                self._check_queue(chat, len(waiting))
+                self._check_queue(chat, len(queue))
             elif agent.is_full:
-                raise self._busy(chat, f"agent {agent.id} gives as many answers as it may: try again later")
+                raise self._make_busy_error(
+                    chat, f"agent {agent.id} is at its limit of simultaneous answers (max_runs): try again later"
+                )
         except Busy:
-            waiting.remove(run)
+            queue.remove(run)
             raise
 
     def _check_queue(self, chat: Chat, length: int) -> None:
         if length > self.host.limits.queued_runs:
-            raise self._busy(chat, f"{length - 1} messages wait in this session already: try again later")
+            raise self._make_busy_error(
+                chat, f"the queue of this session is full with {length - 1} messages: try again later"
+            )
 
-    def _busy(self, chat: Chat, line: str) -> Busy:
+    def _make_busy_error(self, chat: Chat, line: str) -> Busy:
         return Busy(line, sessionId=self.channel.id, clientMsgId=chat.clientMsgId, retryAfterMs=1000)
 
-    def _landed(self, replaced: list[ActiveRun], run: ActiveRun, new: bool, seq: int | StorageUnavailable) -> None:
-        """The chat is in the log, or was refused: then its run never was. *new* says that it has a message."""
-        if isinstance(seq, int):
-            self.host.counters.chats += new
-            for other in replaced:
-                other.stop("cancelled")
+    def _on_result(
+        self, replaced_runs: list[ActiveRun], run: ActiveRun, has_message: bool, result: int | StorageUnavailable
+    ) -> None:
+        """Count a logged chat and stop the runs that it replaces, or drop the run of a refused chat."""
+        if isinstance(result, int):
+            self.host.counters.chats += has_message
+            for replaced_run in replaced_runs:
+                replaced_run.stop("cancelled")
         else:
             run.suspend()
             self.outbox.drop_run(run.id)
             self.schedule.remove(run)
-        self.schedule.changed()
+        self.schedule.on_change()
 
-    async def _when_kept(self, chat: Chat, run: ActiveRun, starts: bool, kept: "asyncio.Future[int]") -> Accepted:
-        seq = await kept
+    async def _wait_for_commit(
+        self, chat: Chat, run: ActiveRun, starts: bool, future: "asyncio.Future[int]"
+    ) -> Accepted:
+        seq = await future
         ids = (self.channel.id, run.record.userMessageId, run.id)
-        waiting = self.schedule.waiting
-        position = waiting.index(run) + 1 if run in waiting else 0
-        return chats.accepted(chat, ids, seq, "started" if starts else "queued", position)
+        queue = self.schedule.queued_runs
+        position = queue.index(run) + 1 if run in queue else 0
+        return chats.make_accepted(chat, ids, seq, "started" if starts else "queued", position)

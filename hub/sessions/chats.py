@@ -1,7 +1,7 @@
-"""What a chat writes, all in one commit: its message, its run, and what is taken back for it; and what is answered."""
+"""The records of a chat, logged in one commit: its message, its run, and the removal of older messages; its answer."""
 
 import hashlib
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import attrs
 import orjson
@@ -14,65 +14,75 @@ from hub.storage.records import ChatRecord, RunRecord
 
 
 @attrs.frozen
-class Taken:
-    """The messages that a chat takes back; *again* is the one that it has answered anew, instead of a new one."""
+class Removal:
+    """The messages that a chat removes from the history.
 
-    ids: tuple[str, ...]
-    reason: RemovalReason = "edited"
-    again: HistoryMessage | None = None
-
-
-def record(
-    chat: Chat, author: Author, place: tuple[Key, str, int], ids: tuple[str, str, str], taken: Taken | None
-) -> RunRecord:
-    """Return a queued run.
-
-    *place* is the key of its session, its agent and the head; *ids* are its own, its answer's and the message's.
+    With *reused_message* the chat has no message of its own: that message gets a new answer.
     """
-    key, agent_id, head = place
-    run_id, answer_id, message_id = ids
-    again = taken.again if taken else None
+
+    message_ids: tuple[str, ...]
+    reason: RemovalReason = "edited"
+    reused_message: HistoryMessage | None = None
+
+
+class NewIds(NamedTuple):
+    """The ids for a chat: of its run, of the run's first message, and of the chat's own message."""
+
+    run: str
+    answer: str
+    message: str
+
+
+def make_run_record(
+    chat: Chat, author: Author, key: Key, agent_id: str, *, head: int, ids: NewIds, removal: Removal | None
+) -> RunRecord:
+    """Return the record of a queued run. *head* is the last seq of its session."""
+    message = removal.reused_message if removal else None
     return RunRecord(
-        run_id,
-        key,
-        agent_id,
-        "queued",
-        answer_id,
-        again.messageId if again else message_id,
-        again.content if again else chat.message,
-        author,
-        head,
+        runId=ids.run,
+        key=key,
+        agentId=agent_id,
+        state="queued",
+        messageId=ids.answer,
+        userMessageId=message.messageId if message else ids.message,
+        message=message.content if message else chat.message,
+        author=author,
+        after=head,
         waits_for_session=chat.ifBusy in ("enqueue", "replace", "rollback"),
-        parts=again.parts if again else parts_to_json(chat.parts),
-        metadata=again.metadata if again else chat.metadata,
+        parts=message.parts if message else parts_to_json(chat.parts),
+        metadata=message.metadata if message else chat.metadata,
     )
 
 
-def items(chat: Chat, run: RunRecord, starts: bool, said: str, taken: Taken | None) -> list[PendingEvent]:
-    """Return what goes to the log, in order; the last one's seq is the chat's. *said* is its digest."""
-    given = []
-    if taken is not None:
-        given.append(
+def make_events(chat: Chat, run: RunRecord, starts: bool, digest: str, removal: Removal | None) -> list[PendingEvent]:
+    """Return the events of a chat in order. The seq of the last one is the chat's."""
+    events = []
+    if removal is not None:
+        events.append(
             PendingEvent(
-                None, None, MessageRemoved(taken.ids, taken.reason), removed_messages=taken.ids, is_refusable=True
+                None,
+                None,
+                MessageRemoved(removal.message_ids, removal.reason),
+                removed_messages=removal.message_ids,
+                is_refusable=True,
             )
         )
-    if taken is None or taken.again is None:
-        given.append(_message(chat, run))
-    last = given[-1]
+    if removal is None or removal.reused_message is None:
+        events.append(_make_message_event(chat, run))
+    last = events[-1]
     last.run_records = () if starts else (run,)
     if chat.clientMsgId is not None:
         last.chat = ChatRecord(
             principal=run.author.id,
             clientMsgId=chat.clientMsgId,
-            digest=said,
+            digest=digest,
             messageId=run.userMessageId,
             runId=run.runId,
         )
-    return given
+    return events
 
 
-def _message(chat: Chat, run: RunRecord) -> PendingEvent:
+def _make_message_event(chat: Chat, run: RunRecord) -> PendingEvent:
     author, message_id = run.author, run.userMessageId
     body = UserMessage(
         messageId=message_id,
@@ -82,7 +92,7 @@ def _message(chat: Chat, run: RunRecord) -> PendingEvent:
         parts=run.parts,
         metadata=run.metadata,
     )
-    kept = HistoryMessage(
+    message = HistoryMessage(
         messageId=message_id,
         role="user",
         content=chat.message,
@@ -92,17 +102,17 @@ def _message(chat: Chat, run: RunRecord) -> PendingEvent:
         parts=run.parts,
         metadata=run.metadata,
     )
-    return PendingEvent(None, None, body, messages=(kept,), is_refusable=True)
+    return PendingEvent(None, None, body, messages=(message,), is_refusable=True)
 
 
-def accepted(
+def make_accepted(
     chat: Chat,
     ids: tuple[str, str, str],
     seq: int,
     status: Literal["started", "queued", "duplicate"],
     position: int = 0,
 ) -> Accepted:
-    """Return the answer to a chat that is kept; *ids* are the session's, its message's and its run's."""
+    """Return the answer to a chat that is logged. *ids* are the ids of its session, its message and its run."""
     session_id, message_id, run_id = ids
     return Accepted(
         sessionId=session_id,
@@ -116,9 +126,12 @@ def accepted(
     )
 
 
-def digest(chat: Chat, *where: str | None) -> str:
-    """Return what two commands with one clientMsgId must share, beside *where* they go; nothing for one without."""
+def make_digest(chat: Chat, *target: str | None) -> str:
+    """Return a digest of the command and its *target*: a repeated clientMsgId must have the same one.
+
+    Empty if there is no clientMsgId.
+    """
     if chat.clientMsgId is None:
         return ""
-    beside = [parts_to_json(chat.parts), chat.metadata] if chat.parts or chat.metadata else []
-    return hashlib.sha256(orjson.dumps([*where, chat.message, *beside])).hexdigest()
+    extra = [parts_to_json(chat.parts), chat.metadata] if chat.parts or chat.metadata else []
+    return hashlib.sha256(orjson.dumps([*target, chat.message, *extra])).hexdigest()

@@ -1,4 +1,4 @@
-"""What a session and a run stand on: contracts of a few names, which the node and the session's schedule fulfil."""
+"""The contracts that a session and a run need: the node implements SessionHost, and the schedule RunOwner."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -36,11 +36,11 @@ class SessionHost(Protocol):
     @property
     def counters(self) -> Counters: ...
 
-    def session_changed(self, session: "LiveSession") -> None:
-        """The session's runs, queue or questions have changed: tell those who hear it."""
+    def on_session_change(self, session: "LiveSession") -> None:
+        """Send the session's new state to its subscribers: its runs, queue or questions have changed."""
 
-    def tidy(self, key: Key) -> None:
-        """The session may leave memory, if nothing else needs it."""
+    def unload_if_unused(self, key: Key) -> None:
+        """Remove the session from memory if nothing needs it."""
 
 
 class RunOwner(Protocol):
@@ -50,10 +50,10 @@ class RunOwner(Protocol):
     shelf: Shelf
 
     async def read_history(self, run: "ActiveRun") -> Sequence[Past]:
-        """Return what was said before."""
+        """Return the earlier messages of the session, for the run's agent."""
 
     def on_questions_change(self) -> None:
-        """A question of a run was kept, or closed."""
+        """React to a question that was logged or closed."""
 
     def on_run_end(self, run: "ActiveRun") -> None:
-        """The run's end is in the log; called once."""
+        """React to the end of a run, when the log holds it. Called once."""

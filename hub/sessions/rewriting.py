@@ -1,8 +1,9 @@
-"""Taking back and branching: a message is answered anew, or said anew, or a session goes on as another one.
+"""Rewrite the history: edit a message, regenerate an answer, or fork a session.
 
-The hub holds the history, so it works for every agent. Whatever is taken back is named by one `message_removed`, in
-the commit of what takes its place. Before that the runs concerned are stopped, and their ends are in the log; no chat
-comes in meanwhile, and no run starts. Where it is refused in between, those runs have ended and nothing else happened.
+The hub holds the history, so this works for every agent. An edit or a regeneration first stops the runs of the messages
+that it removes, and waits until the log holds their ends. Then one commit logs the `message_removed` with the ids of
+these messages, the new message and its run. Meanwhile no chat is admitted and no run starts. If the command is refused
+after its runs were stopped, these runs have ended, and nothing else has changed.
 """
 
 from collections.abc import Sequence
@@ -28,15 +29,18 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.sessions import stopping
-from hub.sessions.chats import Taken, digest
+from hub.sessions.chats import Removal, make_digest
 from hub.sessions.outbox import PendingEvent, attach_future
 from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
 from hub.storage.log import SessionStore
 
 
-async def edit(session: LiveSession, command: Edit, author: Author, default: str) -> Accepted:
-    """Say another message in a message's place; return when it is kept. *default* answers what nobody answered yet."""
+async def edit_message(session: LiveSession, command: Edit, author: Author, default: str) -> Accepted:
+    """Replace a message and all after it; return when the log holds the new message.
+
+    Without an agent in *command*, the agent of the old answer answers; *default* if there was none.
+    """
     chat = Chat(
         message=command.message,
         clientMsgId=command.clientMsgId,
@@ -44,47 +48,51 @@ async def edit(session: LiveSession, command: Edit, author: Author, default: str
         metadata=command.metadata,
         ref=command.ref,
     )
-    said = digest(chat, "edit", command.messageId, command.agentId)
-    return await session.admission.once.keep(
-        chat, author, said, partial(_edit, session, command, chat, author, said, default)
+    digest = make_digest(chat, "edit", command.messageId, command.agentId)
+    return await session.admission.single_flight.run_once(
+        chat, author, digest, partial(_edit, session, command, chat, author, digest, default)
     )
 
 
-async def _edit(session: LiveSession, command: Edit, chat: Chat, author: Author, said: str, default: str) -> Accepted:
-    async with session.admission.alone(chat):
-        found = await _trail(session, command.messageId)
-        if found[0].role != "user":
-            raise _wrong(session, f"{command.messageId} is an agent's message: edit a user's, or regenerate this one")
-        answered_by, silent = await _answered(session, found)
-        agent = session.host.agents.get(command.agentId or answered_by or default)
-        found, stopped = await _stop(session, command.messageId)
-        taken = Taken(tuple(dict.fromkeys([*_ids(found), *silent, *stopped])))
-        accepted = session.admission.put(chat, author, agent, said, taken)
+async def _edit(session: LiveSession, command: Edit, chat: Chat, author: Author, digest: str, default: str) -> Accepted:
+    async with session.admission.lock(chat):
+        messages = await _read_trail(session, command.messageId)
+        if messages[0].role != "user":
+            raise _make_wrong_message(
+                session, f"{command.messageId} is an agent's message: edit a user's message, or regenerate this one"
+            )
+        agent_id, empty_ids = await _find_answers(session, messages)
+        agent = session.host.agents.get(command.agentId or agent_id or default)
+        messages, stopped_ids = await _stop_runs(session, command.messageId)
+        removal = Removal(tuple(dict.fromkeys([*_ids(messages), *empty_ids, *stopped_ids])))
+        accepted = session.admission.put(chat, author, agent, digest, removal)
     return await accepted
 
 
-async def regenerate(session: LiveSession, command: Regenerate, author: Author) -> Accepted:
-    """Have a message answered anew; return when its new run is kept."""
+async def regenerate_answer(session: LiveSession, command: Regenerate, author: Author) -> Accepted:
+    """Answer a message again; return when the log holds the new run. *command* names the message or an answer to it."""
     chat = Chat(message="", clientMsgId=command.clientMsgId, ref=command.ref)
-    said = digest(chat, "regenerate", command.messageId, command.agentId)
-    return await session.admission.once.keep(
-        chat, author, said, partial(_regenerate, session, command, chat, author, said)
+    digest = make_digest(chat, "regenerate", command.messageId, command.agentId)
+    return await session.admission.single_flight.run_once(
+        chat, author, digest, partial(_regenerate, session, command, chat, author, digest)
     )
 
 
-async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, author: Author, said: str) -> Accepted:
-    async with session.admission.alone(chat):
-        found = await _trail(session, command.messageId, stays=1)
-        if found[0].role == "assistant":
-            found = await _trail(session, found[0].userMessageId or command.messageId, stays=1)
-        asked = found[0].messageId
-        answered_by, silent = await _answered(session, found)
-        if answered_by is None:
-            raise _wrong(session, f"nothing has answered {asked} yet: edit it to have it answered")
-        agent = session.host.agents.get(command.agentId or answered_by)
-        found, stopped = await _stop(session, asked, stays=1)
-        taken = Taken(tuple(dict.fromkeys([*_ids(found[1:]), *silent, *stopped])), again=found[0])
-        accepted = session.admission.put(chat, author, agent, said, taken)
+async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, author: Author, digest: str) -> Accepted:
+    async with session.admission.lock(chat):
+        messages = await _read_trail(session, command.messageId, skip=1)
+        if messages[0].role == "assistant":
+            messages = await _read_trail(session, messages[0].userMessageId or command.messageId, skip=1)
+        message_id = messages[0].messageId
+        agent_id, empty_ids = await _find_answers(session, messages)
+        if agent_id is None:
+            raise _make_wrong_message(session, f"message {message_id} has no answer yet: edit it to get one")
+        agent = session.host.agents.get(command.agentId or agent_id)
+        messages, stopped_ids = await _stop_runs(session, message_id, skip=1)
+        removal = Removal(
+            tuple(dict.fromkeys([*_ids(messages[1:]), *empty_ids, *stopped_ids])), reused_message=messages[0]
+        )
+        accepted = session.admission.put(chat, author, agent, digest, removal)
     return await accepted
 
 
@@ -92,113 +100,125 @@ def _ids(messages: Sequence[HistoryMessage]) -> list[str]:
     return [message.messageId for message in messages]
 
 
-def _wrong(session: LiveSession, line: str) -> WrongMessage:
+def _make_wrong_message(session: LiveSession, line: str) -> WrongMessage:
     return WrongMessage(line, sessionId=session.id)
 
 
-def _unknown(session_id: str, message_id: str) -> UnknownMessage:
+def _make_unknown_message(session_id: str, message_id: str) -> UnknownMessage:
     return UnknownMessage(f"session {session_id} has no finished message {message_id}", sessionId=session_id)
 
 
-async def _trail(session: LiveSession, message_id: str, stays: int = 0) -> Sequence[HistoryMessage]:
-    """Return a message and all after it, as the history is when this returns; to be used before the next await.
+async def _read_trail(session: LiveSession, message_id: str, skip: int = 0) -> Sequence[HistoryMessage]:
+    """Return a message and all after it. The result is current until the caller's next await.
 
-    Raises WrongMessage where more than `taken_messages` of them would go; the first *stays* are not taken back.
+    Raises WrongMessage if the command would remove more than `taken_messages` of them. The first *skip* messages stay
+    in the history, and do not count.
     """
-    most = session.host.limits.taken_messages
+    limit = session.host.limits.taken_messages
     while True:
         await session.outbox.wait_for_history()
-        before = session.outbox.history_version
-        found = await session.host.log.sessions.read_messages_from(session.key, message_id, most + stays + 1)
-        if session.outbox.history_version != before or session.outbox.will_change_history():
-            continue  # a run has ended meanwhile
-        if not found:
-            raise _unknown(session.id, message_id)
-        if len(found) > most + stays:
-            line = f"more than {most} messages would be taken back from {message_id} on: fork the session there instead"
-            raise _wrong(session, line)
-        return found
+        version = session.outbox.history_version
+        messages = await session.host.log.sessions.read_messages_from(session.key, message_id, limit + skip + 1)
+        if session.outbox.history_version != version or session.outbox.will_change_history():
+            continue  # a run has ended meanwhile: read again
+        if not messages:
+            raise _make_unknown_message(session.id, message_id)
+        if len(messages) > limit + skip:
+            line = f"this would remove more than {limit} messages, from {message_id} on: fork the session there instead"
+            raise _make_wrong_message(session, line)
+        return messages
 
 
-async def _stop(session: LiveSession, message_id: str, stays: int = 0) -> tuple[Sequence[HistoryMessage], list[str]]:
-    """Stop the runs of a message and of those after it; return what `_trail` does, and the ids of what they said."""
-    said: list[str] = []
-    while True:
-        found = await _trail(session, message_id, stays)
-        runs = _runs(session, found)
-        if not runs:
-            return found, said
-        await stopping.end(session.schedule, runs)
-        said += [one for run in runs for one in run.message_ids]
+async def _stop_runs(
+    session: LiveSession, message_id: str, skip: int = 0
+) -> tuple[Sequence[HistoryMessage], list[str]]:
+    """Stop the runs of a message and of those after it.
 
-
-def _runs(session: LiveSession, found: Sequence[HistoryMessage]) -> list[ActiveRun]:
-    asked = {message.messageId for message in found if message.role == "user"}
-    return [run for run in (*session.queue, *session.runs.values()) if run.record.userMessageId in asked]
-
-
-async def _answered(session: LiveSession, found: Sequence[HistoryMessage]) -> tuple[str | None, list[str]]:
-    """Return the agent that answers the first of *found*, did, or failed to; None where none was asked.
-
-    And, where it failed, the ids of the answers that are to go beside *found*.
+    Return the messages as `_read_trail` does, and the ids of the messages of the stopped runs.
     """
-    asked = found[0].messageId
-    going = [run.record.agentId for run in _runs(session, found[:1])]
-    said = [message.agentId for message in found if message.userMessageId == asked]
-    if going or said:
-        return (going or said[-1:])[0], []
-    silent = await _silent(session, found)
-    return next(iter(silent.values()), None), [*silent]
+    stopped_ids: list[str] = []
+    while True:
+        messages = await _read_trail(session, message_id, skip)
+        runs = _find_runs(session, messages)
+        if not runs:
+            return messages, stopped_ids
+        await stopping.end_runs(session.schedule, runs)
+        stopped_ids += [id for run in runs for id in run.message_ids]
 
 
-async def _silent(session: LiveSession, found: Sequence[HistoryMessage]) -> dict[str, str | None]:
-    """Return the answers after the first of *found* that ended without a word, and stand: their ids and agents."""
-    spoke = {message.runId for message in found}
-    silent: dict[str, str | None] = {}
-    cursor = max(found[0].seq, session.channel.floor)
+def _find_runs(session: LiveSession, messages: Sequence[HistoryMessage]) -> list[ActiveRun]:
+    user_ids = {message.messageId for message in messages if message.role == "user"}
+    return [run for run in (*session.queue, *session.runs.values()) if run.record.userMessageId in user_ids]
+
+
+async def _find_answers(session: LiveSession, messages: Sequence[HistoryMessage]) -> tuple[str | None, list[str]]:
+    """Return the agent that answers, has answered or failed to answer the first message, or None if there is none.
+
+    Also return the ids of the answers without text: they are not in the history, but must be removed, too.
+    """
+    message_id = messages[0].messageId
+    active = [run.record.agentId for run in _find_runs(session, messages[:1])]
+    finished = [message.agentId for message in messages if message.userMessageId == message_id]
+    if active or finished:
+        return (active or finished[-1:])[0], []
+    empty_answers = await _find_empty_answers(session, messages)
+    return next(iter(empty_answers.values()), None), [*empty_answers]
+
+
+async def _find_empty_answers(session: LiveSession, messages: Sequence[HistoryMessage]) -> dict[str, str | None]:
+    """Return the ids and agents of the answers after the first message that ended without text and were not removed."""
+    runs_with_text = {message.runId for message in messages}
+    answers: dict[str, str | None] = {}
+    cursor = max(messages[0].seq, session.channel.floor)
     while events := await session.host.log.events.read(session.key, cursor, session.channel.head):
         cursor = events[-1].seq
         for event in events:
-            if isinstance(event.body, RunStarted) and event.runId not in spoke:
-                silent[event.body.messageId] = event.agentId
+            if isinstance(event.body, RunStarted) and event.runId not in runs_with_text:
+                answers[event.body.messageId] = event.agentId
             elif isinstance(event.body, MessageRemoved):
                 for message_id in event.body.messageIds:
-                    silent.pop(message_id, None)
-    return silent
+                    answers.pop(message_id, None)
+    return answers
 
 
-# --- branching --------------------------------------------------------------------------------------------------------
+# --- fork -------------------------------------------------------------------------------------------------------------
 
 
-async def history(store: SessionStore, key: Key, command: Fork, limits: Limits) -> Sequence[HistoryMessage]:
-    """Return what a fork begins with: the newest messages up to the one it names, as many as may be copied."""
+async def read_fork(store: SessionStore, key: Key, command: Fork, limits: Limits) -> Sequence[HistoryMessage]:
+    """Return the messages that a fork copies: the newest ones up to the message in *command*, within the limits."""
     messages = await store.read_last_messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
     if messages:
         return messages
     if not await store.read_messages_from(key, command.messageId, 1):
-        raise _unknown(command.sessionId, command.messageId)
-    line = f"message {command.messageId} alone has more than the {size_text(limits.fork_bytes)} that a fork may copy"
+        raise _make_unknown_message(command.sessionId, command.messageId)
+    line = f"message {command.messageId} alone has more than the {size_text(limits.fork_bytes)} that a fork can copy"
     raise WrongMessage(line, sessionId=command.sessionId)
 
 
-async def copy(session: LiveSession, messages: Sequence[HistoryMessage]) -> None:
-    """Let a session in which nothing was said begin with *messages*, kept in one commit; raises SessionExists.
+async def start_fork(session: LiveSession, messages: Sequence[HistoryMessage]) -> None:
+    """Log *messages* as the first ones of an empty session, in one commit. Raises SessionExists.
 
-    Their runs are the other session's, and stay there.
+    The copies have no run: the runs belong to the other session.
     """
-    async with session.admission.alone():
+    async with session.admission.lock():
         if session.channel.head:
-            raise SessionExists(f"session {session.id} is there already: fork into a new one", sessionId=session.id)
-        items = [
-            PendingEvent(one.agentId, None, _body(one), messages=(attrs.evolve(one, runId=None),), is_refusable=True)
-            for one in messages
+            raise SessionExists(f"session {session.id} exists already: fork into a new one", sessionId=session.id)
+        events = [
+            PendingEvent(
+                message.agentId,
+                None,
+                _make_body(message),
+                messages=(attrs.evolve(message, runId=None),),
+                is_refusable=True,
+            )
+            for message in messages
         ]
-        kept = attach_future(items[-1])
-        session.outbox.put(*items)
-    await kept
+        seq = attach_future(events[-1])
+        session.outbox.put(*events)
+    await seq
 
 
-def _body(message: HistoryMessage) -> Body:
+def _make_body(message: HistoryMessage) -> Body:
     if message.author is None:
         return WholeMessage(
             message.messageId, message.content, message.parts, stopReason=message.stopReason, error=message.error

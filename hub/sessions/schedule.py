@@ -1,4 +1,4 @@
-"""The runs of one session: which go on, which wait, and in which order they start."""
+"""The runs of one session: the active ones, the queued ones, and the order in which they start."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,150 +13,152 @@ from hub.hosting.hosted import Agent
 from hub.messages import RunStarted
 from hub.sessions.hosts import SessionHost
 from hub.sessions.outbox import Outbox, PendingEvent
-from hub.sessions.past import past
+from hub.sessions.past import read_past
 from hub.sessions.run import ActiveRun, RunState
-from hub.sessions.shelf import shelf
+from hub.sessions.shelf import make_shelf
 from hub.storage.records import RunRecord
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Schedule:
-    """The runs that go on, by id, and those that wait, in order.
+    """The active runs by id, and the queued runs in order.
 
-    *turn* is held while a chat comes in, or something is taken back: no run is started meanwhile. *changed* is called
-    when runs have come, started or ended, and when a question was kept or closed. While *draining* nothing more starts;
-    what goes on may end until drain() is called.
+    *lock* is held while a chat is admitted or messages are removed: no run starts meanwhile. *on_change* is called when
+    a run was added, has started or has ended, and when a question was logged or closed. While *is_draining* no run
+    starts; active runs may go on until drain().
     """
 
     channel: Channel
     host: SessionHost
     outbox: Outbox
-    changed: Callable[[], None]
-    running: dict[str, ActiveRun] = attrs.Factory(dict)
-    waiting: list[ActiveRun] = attrs.Factory(list)
-    turn: asyncio.Lock = attrs.Factory(asyncio.Lock)
-    draining: bool = False
+    on_change: Callable[[], None]
+    active_runs: dict[str, ActiveRun] = attrs.Factory(dict)
+    queued_runs: list[ActiveRun] = attrs.Factory(list)
+    lock: asyncio.Lock = attrs.Factory(asyncio.Lock)
+    is_draining: bool = False
     _is_drained: bool = False
     shelf: Shelf = attrs.field(init=False)
-    _ends: dict[str, asyncio.Event] = attrs.Factory(dict)
+    _end_events: dict[str, asyncio.Event] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
-        self.shelf = shelf(self.host.files, self.channel.key)
+        self.shelf = make_shelf(self.host.files, self.channel.key)
 
-    # --- what its runs need of it (RunOwner) ------------------------------------------------------------------------
+    # --- RunOwner ---------------------------------------------------------------------------------------------------
 
     async def read_history(self, run: ActiveRun) -> Sequence[Past]:
-        waiting = [run.record, *(other.record for other in self.waiting)]
-        return await past(self.host.log.sessions, self.channel.key, waiting, self.host.limits)
+        records = [run.record, *(queued_run.record for queued_run in self.queued_runs)]
+        return await read_past(self.host.log.sessions, self.channel.key, records, self.host.limits)
 
     def on_questions_change(self) -> None:
-        self.changed()
+        self.on_change()
 
     def on_run_end(self, run: ActiveRun) -> None:
         self.remove(run)
-        self.changed()
+        self.on_change()
 
     # --- order --------------------------------------------------------------------------------------------------------
 
-    def has(self, run_id: str) -> bool:
-        """Return whether a run goes on here, or waits."""
-        return run_id in self.running or any(run.id == run_id for run in self.waiting)
+    def has_run(self, run_id: str) -> bool:
+        """Return whether a run is active or queued in this session."""
+        return run_id in self.active_runs or any(run.id == run_id for run in self.queued_runs)
 
     def must_wait(self, run: ActiveRun) -> bool:
-        """Return whether a waiting run must wait for its agent's runs, or, if `waits_for_session`, for any run."""
-        before = [*self.running.values(), *self.waiting[: self.waiting.index(run)]]
+        """Return whether a queued run must wait for an earlier run of its agent or, if `waits_for_session`, for any."""
+        earlier = [*self.active_runs.values(), *self.queued_runs[: self.queued_runs.index(run)]]
         return any(
-            run.record.waits_for_session or other.record.waits_for_session or other.record.agentId == run.record.agentId
-            for other in before
+            run.record.waits_for_session
+            or earlier_run.record.waits_for_session
+            or earlier_run.record.agentId == run.record.agentId
+            for earlier_run in earlier
         )
 
     def make_run(self, record: RunRecord, agent: Agent | None) -> ActiveRun:
-        """Return a run of this session that neither goes on nor waits yet."""
+        """Return a new run of this session, neither active nor queued yet."""
         return ActiveRun(record=record, agent=agent, host=self.host, owner=self)
 
-    def start(self, run: ActiveRun, *first: PendingEvent) -> None:
-        """Let a waiting run go on; its agent is called when `run_started` is in the log, in one commit with *first*."""
-        self.waiting.remove(run)
-        self.running[run.id] = run
+    def start(self, run: ActiveRun, *events: PendingEvent) -> None:
+        """Start a queued run. One commit logs *events* and `run_started`; then the agent is called."""
+        self.queued_runs.remove(run)
+        self.active_runs[run.id] = run
         run.start()
         record = run.record = replace(run.record, state="started")
-        started = PendingEvent(
+        run_started = PendingEvent(
             record.agentId,
             run.id,
             RunStarted(record.messageId, record.attempt),
             run_records=(record,),
             on_result=lambda seq: run.run_agent() if isinstance(seq, int) else None,
-            is_refusable=bool(first),
+            is_refusable=bool(events),
         )
-        self.outbox.put(*first, started)
+        self.outbox.put(*events, run_started)
 
     def wake(self) -> None:
-        """Start what waits and may go, unless something is being taken back.
+        """Start all queued runs that can start, unless the lock is held.
 
-        What may go but for its agent's limit is tried again when the agent has a free slot.
+        A run whose agent is full waits for a slot of the agent; then this is called again.
         """
-        if self.draining or self.turn.locked():
+        if self.is_draining or self.lock.locked():
             return
-        full = set()
-        for run in list(self.waiting):
+        full_agents = set()
+        for run in list(self.queued_runs):
             if run.has_ended or self.must_wait(run):
                 continue
             try:
                 run.agent = self.host.agents.get(run.record.agentId)
-            except HubError as gone:
-                run.fail(gone)
+            except HubError as error:
+                run.fail(error)
                 continue
             if run.agent.is_full:
-                full.add(run.record.agentId)
+                full_agents.add(run.record.agentId)
             else:
                 self.start(run)
-        self.host.slots.set_queues(self, full)
+        self.host.slots.set_queues(self, full_agents)
 
     def remove(self, run: ActiveRun) -> None:
-        """Forget a run, tell those who wait for its end, and start what waited for it."""
-        self.running.pop(run.id, None)
-        if run in self.waiting:
-            self.waiting.remove(run)
-        self._ended(run.id)
+        """Remove a run, wake the tasks that wait for its end, and start the runs that waited for it."""
+        self.active_runs.pop(run.id, None)
+        if run in self.queued_runs:
+            self.queued_runs.remove(run)
+        self._wake_waiters(run.id)
         self.wake()
 
-    # --- the end ------------------------------------------------------------------------------------------------------
+    # --- end ----------------------------------------------------------------------------------------------------------
 
-    async def finished(self, run_id: str) -> None:
-        """Wait until a run's end is in the log and delivered, or the hub leaves it to the next start."""
-        if self.has(run_id):
-            await self._ends.setdefault(run_id, asyncio.Event()).wait()
+    async def wait_for_end(self, run_id: str) -> None:
+        """Wait until a run's end is logged and delivered, or a drain leaves the run to the next start."""
+        if self.has_run(run_id):
+            await self._end_events.setdefault(run_id, asyncio.Event()).wait()
 
-    async def all_ended(self) -> None:
-        """Wait as finished() does, until no run goes on any more."""
-        while self.running:
-            await self.finished(next(iter(self.running)))
+    async def wait_for_all_ends(self) -> None:
+        """Wait as wait_for_end() does, until no run is active."""
+        while self.active_runs:
+            await self.wait_for_end(next(iter(self.active_runs)))
 
-    async def left(self, run_id: str) -> None:
-        """Wait as finished() does, but not for a run that a drain leaves waiting."""
-        if not (self._is_drained and run_id not in self.running):
-            await self.finished(run_id)
+    async def wait_for_end_or_drain(self, run_id: str) -> None:
+        """Wait as wait_for_end() does. After drain() do not wait for a queued run: it stays queued."""
+        if not (self._is_drained and run_id not in self.active_runs):
+            await self.wait_for_end(run_id)
 
     def drain(self) -> None:
-        """End what goes on (`aborted`; a restartable run stays in the log as started); what waits stays waiting."""
-        self.draining = self._is_drained = True
-        for run in list(self.running.values()):
-            is_going = run.state in (RunState.STARTING, RunState.RUNNING)
-            if run.agent is not None and run.agent.marks.restartable and is_going:
+        """End the active runs as `aborted`, but suspend restartable ones. Queued runs stay queued."""
+        self.is_draining = self._is_drained = True
+        for run in list(self.active_runs.values()):
+            is_unstopped = run.state in (RunState.STARTING, RunState.RUNNING)
+            if run.agent is not None and run.agent.marks.restartable and is_unstopped:
                 run.suspend()
-                self.running.pop(run.id)
-                self._ended(run.id)
+                self.active_runs.pop(run.id)
+                self._wake_waiters(run.id)
             else:
                 run.stop("aborted")
-        for run in self.waiting:  # whoever waits for one of these would wait for the next start
-            self._ended(run.id)
+        for run in self.queued_runs:  # they do not start in this process, so nothing may wait for them
+            self._wake_waiters(run.id)
 
     def abandon(self) -> None:
-        """Write the ends of stopped runs now, whether their work has ended or not."""
-        for run in list(self.running.values()):
+        """End all stopped runs now, though their code may go on."""
+        for run in list(self.active_runs.values()):
             run.abandon()
 
-    def _ended(self, run_id: str) -> None:
-        end = self._ends.pop(run_id, None)
-        if end is not None:
-            end.set()
+    def _wake_waiters(self, run_id: str) -> None:
+        event = self._end_events.pop(run_id, None)
+        if event is not None:
+            event.set()

@@ -1,4 +1,4 @@
-"""One conversation in memory."""
+"""A session in memory, with everything that works on it."""
 
 import asyncio
 from typing import Literal
@@ -10,23 +10,23 @@ from hub.ids import Key
 from hub.messages import State
 from hub.sessions.admission import Admission
 from hub.sessions.hosts import SessionHost
-from hub.sessions.once import Once
 from hub.sessions.outbox import Outbox
 from hub.sessions.questions import Questions
 from hub.sessions.run import ActiveRun
 from hub.sessions.schedule import Schedule
+from hub.sessions.single_flight import SingleFlight
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class LiveSession:
-    """A conversation: its listeners, its outbox, its runs, and what lets chats in. *holders* keep it in memory."""
+    """A session in memory: its channel, outbox, runs and admission. *use_count* counts its users."""
 
     channel: Channel
     host: SessionHost
     outbox: Outbox = attrs.field(init=False)
     schedule: Schedule = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
-    holders: int = 0
+    use_count: int = 0
 
     def __attrs_post_init__(self) -> None:
         channel, host = self.channel, self.host
@@ -35,13 +35,18 @@ class LiveSession:
             store=host.log.events,
             limits=host.limits,
             pace=host.pace,
-            on_idle=lambda: host.tidy(channel.key),
+            on_idle=lambda: host.unload_if_unused(channel.key),
         )
         self.schedule = Schedule(
-            channel=channel, host=host, outbox=self.outbox, changed=lambda: host.session_changed(self)
+            channel=channel, host=host, outbox=self.outbox, on_change=lambda: host.on_session_change(self)
         )
-        once = Once(channel.key, host.log.runs)
-        self.admission = Admission(channel=channel, host=host, outbox=self.outbox, schedule=self.schedule, once=once)
+        self.admission = Admission(
+            channel=channel,
+            host=host,
+            outbox=self.outbox,
+            schedule=self.schedule,
+            single_flight=SingleFlight(channel.key, host.log.runs),
+        )
 
     @property
     def key(self) -> Key:
@@ -49,54 +54,54 @@ class LiveSession:
 
     @property
     def id(self) -> str:
-        """The id, as clients know it."""
+        """The id that clients know."""
         return self.channel.id
 
     @property
     def runs(self) -> dict[str, ActiveRun]:
-        """The runs that go on, by id."""
-        return self.schedule.running
+        """The active runs, by id."""
+        return self.schedule.active_runs
 
     @property
     def queue(self) -> list[ActiveRun]:
-        """The runs that wait, in order."""
-        return self.schedule.waiting
+        """The queued runs, in order."""
+        return self.schedule.queued_runs
 
     @property
-    def silent(self) -> bool:
-        """Whether nothing goes on or waits, and all that was said is in the log."""
-        return self.outbox.is_empty and not (self.runs or self.queue or self.admission.once.coming)
+    def is_idle(self) -> bool:
+        """Whether there is no run, no command being admitted, and no event on its way to the log."""
+        return self.outbox.is_empty and not (self.runs or self.queue or self.admission.single_flight.tasks)
 
-    async def silenced(self) -> None:
-        """Wait until it is silent; also for what comes meanwhile."""
-        while not self.silent:
+    async def wait_until_idle(self) -> None:
+        """Wait until the session is idle, also for work that comes meanwhile."""
+        while not self.is_idle:
             runs = [*self.runs.values(), *self.queue]
             if runs:
-                await self.schedule.finished(runs[0].id)
-            elif self.admission.once.coming:
-                await asyncio.wait(self.admission.once.coming)
+                await self.schedule.wait_for_end(runs[0].id)
+            elif self.admission.single_flight.tasks:
+                await asyncio.wait(self.admission.single_flight.tasks)
             else:
                 await self.outbox.wait_for_append()
 
-    def unused(self) -> bool:
-        """Return whether nothing needs it in memory: no subscriber, run, outbox, append in flight or waiter."""
-        return self.silent and not (self.channel.subscriptions or self.holders)
+    def is_unused(self) -> bool:
+        """Return whether nothing needs the session in memory: it is idle, without subscriptions and users."""
+        return self.is_idle and not (self.channel.subscriptions or self.use_count)
 
     def find_questions(self, interrupt_id: str) -> Questions | None:
-        """Return the questions among which this one is open, or None."""
+        """Return the questions of the run that can still get an answer to this question, or None."""
         return next((run.questions for run in self.runs.values() if interrupt_id in run.questions.answerable_ids), None)
 
-    def state(self) -> State:
-        """Return what it is doing, as its listeners are told."""
-        active = tuple(_short(run) for run in self.runs.values())
-        queue = tuple(_short(run) for run in self.queue)
-        open_ = tuple({"id": name, "runId": run.id} for run in self.runs.values() for name in run.questions.logged_ids)
+    def make_state(self) -> State:
+        """Return the notice of the session's state."""
+        active = tuple(_describe(run) for run in self.runs.values())
+        queue = tuple(_describe(run) for run in self.queue)
+        questions = tuple({"id": id, "runId": run.id} for run in self.runs.values() for id in run.questions.logged_ids)
         state: Literal["requires_action", "running", "queued", "idle"]
-        state = "requires_action" if open_ else "running" if active else "queued" if queue else "idle"
-        return State(sessionId=self.id, state=state, active=active, queue=queue, interrupts=open_ or None)
+        state = "requires_action" if questions else "running" if active else "queued" if queue else "idle"
+        return State(sessionId=self.id, state=state, active=active, queue=queue, interrupts=questions or None)
 
 
-def _short(run: ActiveRun) -> dict[str, str]:
+def _describe(run: ActiveRun) -> dict[str, str]:
     record = run.record
     return {
         "runId": record.runId,

@@ -1,4 +1,4 @@
-"""The files of a session, as its agents have them."""
+"""Build the Shelf through which agents read and store the files of a session."""
 
 from hub.errors import AgentError, HubError, UnknownFile
 from hub.hosting.contract import Shelf
@@ -7,8 +7,8 @@ from hub.storage.blobs import Files
 from hub.text import cut
 
 
-def shelf(files: Files, key: Key) -> Shelf:
-    """Return what the agents of a session have of its files; each refusal is an AgentError."""
+def make_shelf(files: Files, key: Key) -> Shelf:
+    """Return the Shelf for the agents of a session. Its methods raise AgentError for every refusal."""
 
     async def file(file_id: str) -> bytes:
         try:
@@ -20,10 +20,10 @@ def shelf(files: Files, key: Key) -> Shelf:
             raise AgentError(refusal.message, refusal.code) from None
 
     async def keep(name: str, type: str, data: bytes) -> str:
-        # What is no bytes is copied: nobody may change it between the digest and the disk.
-        whole = data if isinstance(data, bytes) else bytes(memoryview(data))
+        # A bytearray or memoryview is copied: it must not change between the digest and the write.
+        content = data if isinstance(data, bytes) else bytes(memoryview(data))
         try:
-            return (await files.save(key, name, type, whole)).fileId
+            return (await files.save(key, name, type, content)).fileId
         except HubError as refusal:
             raise AgentError(refusal.message, refusal.code) from None
 

@@ -307,7 +307,7 @@ async def test_a_fork_of_one_message_that_is_too_large_is_refused(hub: Hub) -> N
     end = await answer(client, "echo", "abc")
     await client.send(type="fork", sessionId="s1", messageId=end["messageId"])
     refused = await client.until_type("error")
-    assert refused["code"] == "wrong_message" and "the 3 bytes that a fork may copy" in refused["message"]
+    assert refused["code"] == "wrong_message" and "the 3 bytes that a fork can copy" in refused["message"]
 
 
 @obeys("frame_bytes", "json_depth")
@@ -756,9 +756,9 @@ async def test_so_many_messages_wait_in_a_session(hub: Hub) -> None:
     statuses = [(await chat(client, "gated", str(gate)))["status"] for _ in range(4)]
     assert statuses == ["started", "queued", "queued", "queued"]
     refused = await chat(client, "gated", str(gate))
-    assert refused["code"] == "busy" and "3 messages wait" in refused["message"]
+    assert refused["code"] == "busy" and "full with 3 messages" in refused["message"]
     gate.touch()
-    await eventually(lambda: hub.node.sessions[Key("s1")].silent)
+    await eventually(lambda: hub.node.sessions[Key("s1")].is_idle)
 
 
 MANY = """

@@ -183,4 +183,4 @@ async def test_what_was_said_is_waited_for_until_the_log_has_it(hub: Hub, agent:
     writing = await begun(write_all(hub.node, NEVER))
     held.let_go()
     await asyncio.wait_for(writing, PATIENCE)
-    assert all(session.silent for session in hub.node.sessions.values())
+    assert all(session.is_idle for session in hub.node.sessions.values())

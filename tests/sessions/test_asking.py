@@ -693,7 +693,7 @@ async def test_a_run_that_is_being_stopped_waits_for_nobody(hub: Hub) -> None:
     question = await ask(client, "slow", message=str(gate))
     await client.send(type="cancel", sessionId="s1")
     await eventually(gate.exists)
-    state = hub.node.sessions[Key("s1")].state()
+    state = hub.node.sessions[Key("s1")].make_state()
     assert (state.state, state.interrupts) == ("running", None)
     await answer(client, question)
     assert (await client.until_type("error"))["code"] == "already_resolved"

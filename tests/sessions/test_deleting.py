@@ -314,9 +314,9 @@ async def test_who_was_already_inside_gets_nothing_half_deleted(hub: Hub, http: 
     history, kept = hold(hub, "sessions", "read_last_messages"), hold(hub, "runs", "find_chat")
     reader, sender = await hub.connect(extended=True), await hub.connect(extended=True)
     await reader.send(type="subscribe", sessionId="s1", history=9, ref=1)
-    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].holders == 1)
+    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].use_count == 1)
     await sender.send(type="chat", agentId="echo", sessionId="s1", message="more", clientMsgId="c2", ref=2)
-    await eventually(lambda: hub.node.sessions[Key("s1")].admission.once.coming)
+    await eventually(lambda: hub.node.sessions[Key("s1")].admission.single_flight.tasks)
     deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
     await eventually(lambda: hub.node.deletions)
     kept.set()  # it is admitted too late

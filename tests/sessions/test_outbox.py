@@ -15,7 +15,7 @@ from hub.messages import Chunk, Event, HistoryMessage, RunFinished
 from hub.observe.load import ThreadLoad
 from hub.seams import Seams
 from hub.sessions.outbox import Outbox, OutboxState, PendingEvent, attach_future
-from hub.sessions.pace import MOST, Pace
+from hub.sessions.pace import MAX_STRETCH, Pace
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 from hub.storage.sqlite.log import SqliteLog
@@ -129,13 +129,14 @@ async def test_chunks_that_are_full_do_not_wait_longer_where_the_loop_is_busy(lo
 
 
 @pytest.mark.parametrize(
-    ("busy", "times"), [(0.0, 1.0), (0.1, 1.0), (0.375, 1.6), (0.65, MOST), (1.0, MOST), (1.3, MOST)]
+    ("busy", "times"),
+    [(0.0, 1.0), (0.1, 1.0), (0.375, 1.6), (0.65, MAX_STRETCH), (1.0, MAX_STRETCH), (1.3, MAX_STRETCH)],
 )
 def test_a_frame_lasts_longer_the_busier_the_loop_is(busy: float, times: float) -> None:
     pace = Pace(0.01)
-    pace.note(busy)
+    pace.adjust(busy)
     assert pace.stretched == pytest.approx(0.01 * times)
-    pace.note(0.0)
+    pace.adjust(0.0)
     assert pace.stretched == 0.01
 
 
@@ -145,10 +146,10 @@ async def test_a_busy_thread_is_seen() -> None:
     async with asyncio.timeout(PATIENCE):
         while pace.stretched == 0.01:
             sum(range(100_000))
-            pace.note(load.measure())
+            pace.adjust(load.measure())
         while pace.stretched > 0.01:
             await asyncio.sleep(0.05)
-            pace.note(load.measure())
+            pace.adjust(load.measure())
 
 
 # --- the states -------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
     assert [(line["session"], line["outcome"]) for line in warnings] == [("s1", "aborted")]
     assert "malformed" in warnings[0]["reason"] and len(warnings[0]["runs"]) == 1
     session = left.node.sessions.get(Key("s1"))
-    await eventually(lambda: session is None or session.silent)
+    await eventually(lambda: session is None or session.is_idle)
     assert await unfinished(left) == {f"s{number}" for number in range(40)} - {"s1"}
     head = await left.node.log.sessions.find(Key("s1"))
     assert head is not None
@@ -143,7 +143,7 @@ async def test_a_subscriber_of_a_damaged_session_is_told_why(left: Hub) -> None:
     """In its own protocol, before its socket is closed; where it resumes after the damage it hears all."""
     change(left, DAMAGE, "s1")
     await left.start()
-    await eventually(lambda: (session := left.node.sessions.get(Key("s1"))) is None or session.silent)
+    await eventually(lambda: (session := left.node.sessions.get(Key("s1"))) is None or session.is_idle)
     for extended in (False, True):
         client = await left.connect(extended=extended)
         await client.send(type="subscribe", sessionId="s1", afterSeq=0)

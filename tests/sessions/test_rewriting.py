@@ -404,7 +404,7 @@ async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hu
     other = await hub.connect(extended=True)
     await other.send(type="chat", agentId="remembers", sessionId="s1", message="late", ref="c")
     async with asyncio.timeout(PATIENCE):  # until it waits at the door
-        while hub.node.sessions[Key("s1")].holders < 2:
+        while hub.node.sessions[Key("s1")].use_count < 2:
             await asyncio.sleep(0)
     (hub.folder / "gate").touch()
     edited, late = await outcome(client, "e"), await outcome(other, "c")
@@ -424,7 +424,7 @@ async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_
     await stopping(hub, first["runId"])
     other = await hub.connect(extended=True)
     await other.send(type="chat", agentId="fresh", sessionId="s1", message="late", ifBusy="parallel", ref="c")
-    await eventually(lambda: hub.node.sessions[Key("s1")].holders == 2)
+    await eventually(lambda: hub.node.sessions[Key("s1")].use_count == 2)
     if gone:
         (hub.folder / "agents" / "fresh.py").unlink()
     else:
@@ -453,9 +453,9 @@ async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_
     async with hub.node.use(Key("f1")) as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         editor, forker = await hub.connect(extended=True), await hub.connect(extended=True)
         await editor.send(type="edit", sessionId="f1", messageId="m_1", message="x", ref="e")
-        await eventually(old.schedule.turn.locked)
+        await eventually(old.schedule.lock.locked)
         await forker.send(type="fork", sessionId="s1", messageId=said["answerId"], newSessionId="f1", ref="f")
-        await eventually(lambda: old.holders == 3)
+        await eventually(lambda: old.use_count == 3)
         assert (await call(http, "DELETE", "sessions/f1"))[0] == 204
         assert (await post(http, "sessions", {"sessionId": "f1"}))[0] == 201
         gate.set()
@@ -529,7 +529,7 @@ async def test_an_edit_behind_a_chat_that_the_log_refuses_does_not_hang(hub: Hub
             await asyncio.sleep(0)
     await other.send(type="edit", sessionId="s1", messageId=said["messageId"], message="two", ref="e")
     async with asyncio.timeout(PATIENCE):
-        while not hub.node.sessions[Key("s1")].schedule.turn.locked():
+        while not hub.node.sessions[Key("s1")].schedule.lock.locked():
             await asyncio.sleep(0)
     log.append = whole  # type: ignore[method-assign]
     held[0](StorageUnavailable("disk full"))

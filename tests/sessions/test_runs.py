@@ -710,7 +710,7 @@ async def test_no_chat_is_taken_once_the_hub_goes_down(hub: Hub) -> None:
     assert (await client.until_type("error"))["code"] == "draining"
     with pytest.raises(Draining):
         session = hub.node.sessions[Key("s1")]
-        await session.admission.chat(Chat(message="x"), Author("local", "local"), hub.node.agents.get("echo"))
+        await session.admission.admit(Chat(message="x"), Author("local", "local"), hub.node.agents.get("echo"))
 
 
 async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_removed(hub: Hub) -> None:

@@ -113,7 +113,7 @@ async def test_a_session_in_which_something_is_taken_back_gives_its_turn_away(hu
     client = await start(hub)
     for name in ("s1", "s2"):
         await wait_for_a_slot(hub, client, name)
-    async with hub.node.sessions[Key("s1")].admission.alone():
+    async with hub.node.sessions[Key("s1")].admission.lock():
         (hub.folder / "s0").touch()
         assert await started(client) == "s2"
     (hub.folder / "s2").touch()

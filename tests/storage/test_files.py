@@ -29,7 +29,7 @@ from hub.errors import BadQuery, BadType, FileTooLarge, QuotaExceeded, StorageUn
 from hub.ids import Key
 from hub.limits import KiB, Limits, MiB
 from hub.seams import Seams
-from hub.sessions.shelf import shelf
+from hub.sessions.shelf import make_shelf
 from hub.storage.blobs import Files
 from hub.storage.log import Log, LogUnusable
 from hub.storage.quota import MIN_COUNTED_BYTES
@@ -794,13 +794,13 @@ async def test_an_agent_cannot_change_what_it_keeps(tmp_path: Path) -> None:
     """A bytearray is kept as it was when it was given; what is no bytes is refused."""
     async with store(tmp_path) as (files, _, _):
         given = bytearray(b"hello")
-        keeping: Awaitable[str] = shelf(files, "a").keep("x", TEXT, given)  # type: ignore[arg-type]
+        keeping: Awaitable[str] = make_shelf(files, "a").keep("x", TEXT, given)  # type: ignore[arg-type]
         task = asyncio.ensure_future(keeping)
         await asyncio.sleep(0)
         given[:] = b"other"
         assert await files.read(await files.find(await task)) == b"hello"
         with pytest.raises(TypeError):
-            await shelf(files, "a").keep("x", TEXT, "text")  # type: ignore[arg-type]
+            await make_shelf(files, "a").keep("x", TEXT, "text")  # type: ignore[arg-type]
 
 
 async def test_no_file_is_touched_in_the_loop(hub: Hub) -> None:

@@ -13,7 +13,7 @@ from support.waiting import PATIENCE
 
 from hub.errors import SessionDeleted
 from hub.ids import Key
-from hub.sessions.broadcast import broadcast
+from hub.sessions.broadcast import log_broadcast
 
 
 @pytest.fixture
@@ -145,9 +145,9 @@ async def test_a_broadcast_that_cannot_be_is_refused(
 async def test_no_broadcast_into_a_session_that_is_being_deleted(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Also by one who held it before."""
     async with hub.node.use(Key("agent:echo")) as session:
-        session.admission.deleting = True
+        session.admission.is_deleting = True
         with pytest.raises(SessionDeleted):
-            await broadcast(session, hub.node.agents.get("echo"), "news")
+            await log_broadcast(session, hub.node.agents.get("echo"), "news")
     assert (await get(http, "sessions/agent:echo"))[0] == 404
 
 

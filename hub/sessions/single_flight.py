@@ -1,0 +1,61 @@
+"""Single flight for commands with an idempotency key (`clientMsgId`): each is logged once, however often it is sent."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from hub.errors import IdReused
+from hub.ids import Key, id_of
+from hub.messages import Accepted, Author, Chat
+from hub.sessions.chats import make_accepted
+from hub.storage.log import RunStore
+from hub.storage.records import ChatRecord
+
+
+@attrs.define(eq=False)
+class SingleFlight:
+    """The commands with a clientMsgId that are being admitted to one session, by principal and clientMsgId."""
+
+    key: Key
+    store: RunStore
+    tasks: set[asyncio.Task[Accepted]] = attrs.Factory(set)
+    _in_progress: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)
+
+    async def run_once(
+        self, chat: Chat, author: Author, digest: str, admit: Callable[[], Awaitable[Accepted]]
+    ) -> Accepted:
+        """Call *admit*, unless a command with the same clientMsgId was logged before.
+
+        A duplicate waits for the first command's commit and gets the same answer. Raises IdReused if the *digest* of
+        the first command is another one, and every error of *admit*.
+        """
+        if chat.clientMsgId is None:
+            return await admit()
+        # A separate task: if the caller is cancelled, a duplicate must still wait for this commit.
+        task = asyncio.create_task(self._admit(chat, (author.id, chat.clientMsgId), digest, admit))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _admit(
+        self, chat: Chat, key: tuple[str, str], digest: str, admit: Callable[[], Awaitable[Accepted]]
+    ) -> Accepted:
+        while (first := self._in_progress.get(key)) is not None:
+            await first.wait()
+        done = self._in_progress[key] = asyncio.Event()
+        try:
+            record = await self.store.find_chat(self.key, *key)
+            return await admit() if record is None else self._answer_duplicate(record, digest, chat)
+        finally:
+            del self._in_progress[key]
+            done.set()
+
+    def _answer_duplicate(self, record: ChatRecord, digest: str, chat: Chat) -> Accepted:
+        if record.digest != digest:
+            raise IdReused(
+                f"clientMsgId {chat.clientMsgId} was used before with another message: give each message its own",
+                sessionId=id_of(self.key),
+                clientMsgId=chat.clientMsgId,
+            )
+        return make_accepted(chat, (id_of(self.key), record.messageId, record.runId), record.seq, "duplicate")
