@@ -1,4 +1,4 @@
-"""What a check of the log names: each damaged row, gap, run and file, beside a hub that has it open."""
+"""The check of a log names each damaged row, gap, run and file, also while a hub has the log open."""
 
 import asyncio
 import os
@@ -71,23 +71,23 @@ def change(folder: Path, statement: str) -> None:
         assert db.execute(statement).rowcount == 1
 
 
-async def test_a_sound_log_has_no_damage_open_or_closed(log: SqliteLog, tmp_path: Path) -> None:
-    """Neither while it is written nor after its process has ended; nothing in the file changes."""
+async def test_a_sound_log_has_no_damage(log: SqliteLog, tmp_path: Path) -> None:
+    """While a hub writes the log, and after the hub has closed it. The check does not change the file."""
     assert await lines(log) == []
     await log.close()
     before = (tmp_path / "hub.db").read_bytes()
     assert await lines(open_log(tmp_path)) == [] and (tmp_path / "hub.db").read_bytes() == before
 
 
-async def test_what_retention_dropped_is_no_gap(log: SqliteLog) -> None:
-    """A session may begin after its floor, in the middle of a strip or after the last one."""
+async def test_dropped_events_are_no_gap(log: SqliteLog) -> None:
+    """The events of a session may begin in the middle of a strip, or after the last one."""
     await log.events.expire(2**60, 2**60)
     await put(log, Append(T, [text("new")]))
     assert await lines(log) == []
 
 
 async def test_a_deleted_session_is_no_damage(log: SqliteLog) -> None:
-    """What it left in the file is looked at no more."""
+    """The check skips the strips that a deleted session left."""
     await log.sessions.delete(T)
     assert await lines(log) == []
 
@@ -117,15 +117,15 @@ async def test_a_deleted_session_is_no_damage(log: SqliteLog) -> None:
     ],
 )
 async def test_one_damage_is_named_once(log: SqliteLog, tmp_path: Path, statement: str, expected: str) -> None:
-    """With its session and its seqs, and nothing else is."""
+    """The check names its session and seqs, and names no other damage."""
     # Beside an open log, of which the writer would place what is loose: by now it lies still.
     change(tmp_path, statement)
     (line,) = await lines(log)
     assert re.match(expected, line), line
 
 
-async def test_a_damaged_commit_names_the_sessions_that_it_can(log: SqliteLog, tmp_path: Path) -> None:
-    """And one of which nothing can be read has its row named; what follows it is missing nothing."""
+async def test_a_damaged_commit_is_named_with_its_sessions(log: SqliteLog, tmp_path: Path) -> None:
+    """If no key can be read, only the row is named. The later events of these sessions are not reported as missing."""
     await log.close()
     torn = """INSERT INTO loose (n, size, events) VALUES (90, 9, '[["s",14,0,[[x]]],["acme/t",14,0,[]]]')"""
     change(tmp_path, torn)
@@ -148,7 +148,7 @@ async def test_a_damaged_commit_names_the_sessions_that_it_can(log: SqliteLog, t
 
 
 async def test_damage_of_the_file_itself_is_named(log: SqliteLog, tmp_path: Path) -> None:
-    """Where SQLite cannot read a table, the others are looked at all the same."""
+    """If SQLite cannot read one table, the check goes on with the others."""
     await log.close()
     with closing(sqlite3.connect(tmp_path / "hub.db")) as db:
         (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'strips'").fetchone()
@@ -161,7 +161,7 @@ async def test_damage_of_the_file_itself_is_named(log: SqliteLog, tmp_path: Path
 
 
 async def test_a_log_that_cannot_be_checked_is_refused(tmp_path: Path) -> None:
-    """One that is not there is not made; one of another version is named."""
+    """A missing log is not made; a log of another version is named."""
     with pytest.raises(LogUnusable, match="there is no log"):
         await lines(open_log(tmp_path))
     assert os.listdir(tmp_path) == []

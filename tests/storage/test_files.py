@@ -1,4 +1,4 @@
-"""Files: large values come in once, are handed out whole or in part, and go with their session."""
+"""Files: they are uploaded once, downloaded complete or in part, and deleted with their session."""
 
 import asyncio
 import gc
@@ -91,8 +91,8 @@ async def pieces(*data: bytes) -> AsyncIterator[bytes]:
 # --- in and out -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_file_comes_back_as_it_was_also_after_a_restart(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Byte for byte, with its type and its name; its session is made where there is none."""
+async def test_a_file_comes_back_unchanged(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """With its bytes, type and name, also after a restart. The upload makes the session."""
     data = random.Random(1).randbytes(3 * MiB + 7)
     status, said = await post(http, data, "sessionId=s1&name=photo.png", "image/png")
     assert status == 201
@@ -109,23 +109,23 @@ async def test_a_file_comes_back_as_it_was_also_after_a_restart(hub: Hub, http: 
     assert headers["Content-Length"] == str(len(data)) and headers["ETag"] == f'"{digest(data)}"'
 
 
-async def test_the_same_bytes_are_kept_once(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Each upload has an id of its own that nobody can guess; the blob is one."""
+async def test_equal_bytes_are_stored_once(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Each upload has an id of its own that cannot be guessed; there is one blob."""
     made = [await post(http, b"hello", f"sessionId=s{n}") for n in range(3)]
     ids = {said["fileId"] for _, said in made}
     assert len(ids) == 3 and all(len(one) == 34 for one in ids)
     assert on_disk(hub.folder) == [digest(b"hello")]
 
 
-async def test_a_body_without_a_length_is_taken(http: aiohttp.ClientSession) -> None:
-    """Its size is counted as it comes."""
+async def test_a_body_without_a_length_is_accepted(http: aiohttp.ClientSession) -> None:
+    """Its size is counted while it is received."""
     status, said = await post(http, pieces(b"one ", b"two"))
     assert (status, said["size"]) == (201, 7)
     assert (await get(http, said["fileId"]))[1] == b"one two"
 
 
-async def test_an_unknown_file_is_said(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """By its code; also where the log knows it and the disk does not."""
+async def test_an_unknown_file_has_an_error_code(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Also if the log has a record and the disk has no blob."""
     status, said, _ = await get(http, "f_nothing")
     assert (status, json.loads(said)["code"]) == (404, "unknown_file")
     _, made = await post(http, b"hello")
@@ -150,25 +150,25 @@ async def test_an_unknown_file_is_said(hub: Hub, http: aiohttp.ClientSession) ->
         ("lines=1-2", 200, b"0123456789", None),
     ],
 )
-async def test_a_range_is_that_part(
+async def test_a_range_is_answered_with_that_part(
     http: aiohttp.ClientSession, asked: str, status: int, heard: bytes | None, where: str | None
 ) -> None:
-    """One range is given; several, or of other units, are answered by the whole, and none of it by 416."""
+    """Several ranges and other units get the complete file; an empty range gets 416."""
     _, made = await post(http, b"0123456789")
     found, body, headers = await get(http, made["fileId"], Range=asked)
     assert (found, headers.get("Content-Range")) == (status, where)
     assert heard is None and json.loads(body)["code"] == "bad_range" or body == heard
 
 
-async def test_a_range_of_another_content_is_the_whole(http: aiohttp.ClientSession) -> None:
-    """If-Range names the content that the rest is wanted of."""
+async def test_a_range_of_another_content_gets_the_complete_file(http: aiohttp.ClientSession) -> None:
+    """If-Range names the content that the client has."""
     _, made = await post(http, b"0123456789")
     same, other = f'"{digest(b"0123456789")}"', f'"{digest(b"other")}"'
     assert (await get(http, made["fileId"], Range="bytes=5-", If_Range=same))[:2] == (206, b"56789")
     assert (await get(http, made["fileId"], Range="bytes=5-", If_Range=other))[:2] == (200, b"0123456789")
 
 
-async def test_who_has_it_is_not_sent_it_again(http: aiohttp.ClientSession) -> None:
+async def test_a_cached_file_is_not_sent_again(http: aiohttp.ClientSession) -> None:
     """If-None-Match with the digest gets 304 and no body."""
     _, made = await post(http, b"0123456789")
     tag = f'"{digest(b"0123456789")}"'
@@ -177,7 +177,7 @@ async def test_who_has_it_is_not_sent_it_again(http: aiohttp.ClientSession) -> N
     assert (await get(http, made["fileId"], If_None_Match='"other"'))[:2] == (200, b"0123456789")
 
 
-async def test_head_says_what_get_would(http: aiohttp.ClientSession) -> None:
+async def test_head_has_the_headers_of_get(http: aiohttp.ClientSession) -> None:
     """Without the bytes."""
     _, made = await post(http, b"0123456789")
     for headers, status, length in (({}, 200, "10"), ({"Range": "bytes=2-4"}, 206, "3")):
@@ -188,7 +188,7 @@ async def test_head_says_what_get_would(http: aiohttp.ClientSession) -> None:
 
 @pytest.mark.parametrize("kind", ["image/png", "IMAGE/JPEG", "image/svg+xml", "text/html", "application/pdf"])
 async def test_a_file_is_never_a_page(http: aiohttp.ClientSession, kind: str) -> None:
-    """Only a few images may be shown; nothing is guessed, and what is opened all the same can do nothing."""
+    """Browsers show a few types of images only; they guess no type, and run nothing."""
     name = 'a "б" 100%.html'
     _, made = await post(http, b"<script>alert(1)</script>", f"sessionId=s1&name={quote(name)}", kind)
     assert made["name"] == name
@@ -222,17 +222,17 @@ async def test_a_file_is_never_a_page(http: aiohttp.ClientSession, kind: str) ->
         ("sessionId=s1", TEXT, b"", 400, "empty_file"),
     ],
 )
-async def test_what_is_wrong_is_refused(
+async def test_a_bad_upload_is_refused(
     hub: Hub, http: aiohttp.ClientSession, query: str, kind: str, data: bytes, status: int, code: str
 ) -> None:
-    """By its code, and nothing of it stays, no session either."""
+    """With its error code; no file and no session stays."""
     found, said = await post(http, data, query, kind)
     assert (found, said["code"]) == (status, code)
     assert on_disk(hub.folder) == [] and await hub.node.log.sessions.find(Key("s1")) is None
 
 
-async def test_a_packed_file_is_refused(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """aiohttp does not notice that such a body is cut off, and its bytes would not be those that were sent."""
+async def test_a_compressed_upload_is_refused(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """aiohttp does not notice if such a body is cut off, and the bytes would not be those that were sent."""
     data = gzip.compress(b"hello " * 1000)[:-12]
     headers = {"Content-Type": TEXT, "Content-Encoding": "gzip"}
     async with http.post("files?sessionId=s1&name=x", data=data, headers=headers) as response:
@@ -242,7 +242,7 @@ async def test_a_packed_file_is_refused(hub: Hub, http: aiohttp.ClientSession) -
 
 @pytest.mark.parametrize("kind", [TEXT, 'a/b+c;d="e f; g" ; h=i', "application/vnd.openxml.sheet"])
 @pytest.mark.parametrize("name", ["x" * 200, "мой отчёт (1).pdf", ".."])
-async def test_what_is_unusual_is_taken(http: aiohttp.ClientSession, kind: str, name: str) -> None:
+async def test_unusual_names_and_types_are_accepted(http: aiohttp.ClientSession, kind: str, name: str) -> None:
     """A name is a text, and never a path; a type may have parameters."""
     status, said = await post(http, b"x", f"sessionId=s1&name={quote(name)}", kind)
     assert (status, said["name"], said["type"]) == (201, name, kind)
@@ -251,7 +251,7 @@ async def test_what_is_unusual_is_taken(http: aiohttp.ClientSession, kind: str, 
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("size, status", [(99_999, 201), (100_000, 201), (100_001, 413)])
 async def test_a_file_has_a_limit(hub: Hub, told: bool, size: int, status: int) -> None:
-    """Whether or not its size is said before; of one that is larger nothing stays."""
+    """Whether or not the client declares its size; nothing of a larger file stays."""
     await hub.start(file_bytes=100_000)
     data = b"x" * size
     async with client(hub) as http:
@@ -261,7 +261,7 @@ async def test_a_file_has_a_limit(hub: Hub, told: bool, size: int, status: int) 
 
 
 async def test_the_files_of_a_session_and_of_the_hub_have_limits(hub: Hub) -> None:
-    """A file more is refused; what was refused, or forgotten, takes no room; a restart counts the same."""
+    """One file more is refused. Refused and deleted files take no space, and a restart counts the same."""
     await hub.start(session_files_bytes=10 * MIN_COUNTED_BYTES, files_bytes=15 * MIN_COUNTED_BYTES)
     async with client(hub) as http:
         assert (await post(http, b"a" * 6 * MIN_COUNTED_BYTES))[0] == 201
@@ -284,7 +284,7 @@ async def test_the_files_of_a_session_and_of_the_hub_have_limits(hub: Hub) -> No
 
 
 async def test_a_slow_upload_ends(hub: Hub) -> None:
-    """When its time is over, and nothing of it stays."""
+    """It is cut off at its time limit, and nothing of it stays."""
     await hub.start(upload_seconds=0.2)
 
     async def slow() -> AsyncIterator[bytes]:
@@ -297,8 +297,8 @@ async def test_a_slow_upload_ends(hub: Hub) -> None:
     await settled(hub.folder, [])
 
 
-async def test_a_file_that_says_that_it_is_too_large_need_not_come(hub: Hub) -> None:
-    """It is refused before its first byte."""
+async def test_a_declared_size_above_the_limit_is_refused_at_once(hub: Hub) -> None:
+    """Before the first byte."""
     await hub.start(file_bytes=999)
     reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
     writer.write(b"POST /api/v1/files?sessionId=s1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
@@ -321,7 +321,7 @@ async def arrived(folder: Path) -> None:
 
 @pytest.mark.parametrize("how", ["close", "abort"])
 async def test_a_cut_off_upload_leaves_nothing(hub: Hub, http: aiohttp.ClientSession, how: str) -> None:
-    """Neither a file nor its session, and no traceback: it is nobody's fault."""
+    """Neither a file nor a session, and no traceback."""
     with capture_logs() as logs:
         writer = await begun(hub.port)
         await arrived(hub.folder)
@@ -333,7 +333,7 @@ async def test_a_cut_off_upload_leaves_nothing(hub: Hub, http: aiohttp.ClientSes
     assert (await post(http, b"hello"))[0] == 201
 
 
-async def test_an_upload_is_cut_off_where_the_hub_ends(hub: Hub) -> None:
+async def test_an_upload_is_cut_off_when_the_hub_ends(hub: Hub) -> None:
     """And leaves nothing."""
     await hub.start()
     writer = await begun(hub.port)
@@ -350,8 +350,8 @@ async def test_no_upload_begins_while_the_hub_goes_down(hub: Hub, http: aiohttp.
     assert (status, said["code"]) == (503, "draining")
 
 
-async def test_what_a_kill_leaves_is_swept_away(tmp_path: Path) -> None:
-    """Half an upload, and a blob that the log does not name; what it names stays."""
+async def test_the_remains_of_a_kill_are_removed(tmp_path: Path) -> None:
+    """An unfinished upload, and a blob without a record; blobs with a record stay."""
     hub = HubProcess(tmp_path)
     await hub.start()
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
@@ -373,7 +373,7 @@ async def test_what_a_kill_leaves_is_swept_away(tmp_path: Path) -> None:
 
 
 async def test_another_logs_files_are_left_alone(hub: Hub) -> None:
-    """A hub that tries another log over the same data folder sweeps nothing away."""
+    """A hub with another log in the same data folder removes no blob."""
     await hub.start()
     async with client(hub) as http:
         _, made = await post(http, b"hello")
@@ -391,8 +391,8 @@ async def test_another_logs_files_are_left_alone(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("how", ["otherwise written", "moved"])
-async def test_the_folder_stays_its_logs_own(hub: Hub, how: str) -> None:
-    """However its path is written, and where the data folder moves with both."""
+async def test_the_folder_belongs_to_its_log(hub: Hub, how: str) -> None:
+    """However its path is written, and if the data folder is moved with both."""
     await hub.start()
     async with client(hub) as http:
         await post(http, b"hello")
@@ -406,15 +406,15 @@ async def test_the_folder_stays_its_logs_own(hub: Hub, how: str) -> None:
 
 
 async def test_two_hubs_cannot_share_a_files_folder(hub: Hub) -> None:
-    """One would sweep away what comes in at the other; with logs of their own, too."""
+    """One would remove the uploads of the other, also if each has a log of its own."""
     await hub.start()
     other = Hub(hub.folder, options={"log": f"sqlite:///{hub.folder}/other.db"})
     with pytest.raises(LogUnusable, match="another hub"):
         await other.start()
 
 
-async def test_a_client_that_takes_nothing_is_cut_off(hub: Hub) -> None:
-    """After the time that a stuck client has; others are served meanwhile."""
+async def test_a_client_that_reads_nothing_is_cut_off(hub: Hub) -> None:
+    """After the time limit for stuck clients; others are served meanwhile."""
     await hub.start(stuck_seconds=0.3)
     async with client(hub) as http:
         data = random.Random(2).randbytes(16 * MiB)
@@ -437,8 +437,8 @@ def sending(folder: Path) -> int:
 # --- going ------------------------------------------------------------------------------------------------------------
 
 
-async def test_files_go_with_their_session(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """What another session names too stays on disk."""
+async def test_files_are_removed_with_their_session(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """A blob that another session uses stays."""
     _, mine = await post(http, b"mine")
     _, ours = await post(http, b"ours")
     _, theirs = await post(http, b"ours", "sessionId=s2")
@@ -491,8 +491,8 @@ async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Sqlit
 
 
 @pytest.mark.parametrize("halted", ["named", "keep"])
-async def test_the_same_bytes_may_come_while_they_go(tmp_path: Path, halted: str) -> None:
-    """Between what the log is asked, or told, and what is done on the disk, nobody comes who would be betrayed."""
+async def test_equal_bytes_may_be_uploaded_during_a_deletion(tmp_path: Path, halted: str) -> None:
+    """The lock of the digest keeps the steps of the two apart."""
     async with store(tmp_path) as (files, log, halting):
         await files.save(Key("a"), "x", TEXT, b"hello")
         halting.halts.add(halted)
@@ -510,8 +510,8 @@ async def test_the_same_bytes_may_come_while_they_go(tmp_path: Path, halted: str
         assert on_disk(tmp_path) == []
 
 
-async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(tmp_path: Path) -> None:
-    """Whatever the order, each file that was kept and not forgotten can be read, and no blob is left over."""
+async def test_random_uploads_and_deletions_keep_used_blobs(tmp_path: Path) -> None:
+    """In any order, each saved file of a living session can be read, and no unused blob is left."""
     async with store(tmp_path) as (files, log, halting):
         chance = random.Random(3)
         sessions = [f"s{n}" for n in range(8)]
@@ -533,8 +533,8 @@ async def test_bytes_that_come_and_go_at_random_are_there_while_they_are_named(t
         assert on_disk(tmp_path) == [] and not files.quota._bytes and files.quota._total == 0
 
 
-async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: Path) -> None:
-    """At any step; nothing of it stays, and its room is free."""
+async def test_an_upload_to_a_session_that_is_deleted_is_refused(tmp_path: Path) -> None:
+    """At any step; nothing of it stays, and its space is free."""
     async with store(tmp_path) as (files, log, halting):
         with pytest.raises(UnknownSession):
             async with files.upload(Key("a"), "x", TEXT) as upload:
@@ -566,8 +566,8 @@ async def test_a_file_that_comes_in_while_its_session_goes_is_refused(tmp_path: 
         assert on_disk(tmp_path) == [] and not files.quota._bytes and files.quota._total == 0
 
 
-async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> None:
-    """Half-way between disk and log the step is finished; before, nothing stays."""
+async def test_a_cancelled_upload_is_complete_or_absent(tmp_path: Path) -> None:
+    """Between disk and log the step is finished; before it, nothing stays."""
     async with store(tmp_path) as (files, log, halting):
         halting.halts.add("keep")
         kept = asyncio.create_task(files.save(Key("a"), "x", TEXT, b"hello"))
@@ -588,7 +588,7 @@ async def test_who_is_cancelled_leaves_all_of_it_or_nothing(tmp_path: Path) -> N
         assert on_disk(tmp_path) == sorted([digest(b"hello"), *named])
 
 
-async def test_what_the_log_refuses_leaves_no_blob(tmp_path: Path) -> None:
+async def test_a_record_that_the_log_refuses_leaves_no_blob(tmp_path: Path) -> None:
     """Unless another file has the same bytes."""
     async with store(tmp_path) as (files, log, halting):
         await files.save(Key("a"), "x", TEXT, b"both")
@@ -598,8 +598,8 @@ async def test_what_the_log_refuses_leaves_no_blob(tmp_path: Path) -> None:
         assert on_disk(tmp_path) == [digest(b"both")]
 
 
-async def test_the_end_waits_for_what_is_half_done(tmp_path: Path) -> None:
-    """Where nobody else waits for it any more, the store does."""
+async def test_close_waits_for_unfinished_steps(tmp_path: Path) -> None:
+    """Also if no caller waits for them any more."""
     async with store(tmp_path) as (files, log, halting):
         halting.halts.add("keep")
         keeping = asyncio.create_task(files.save(Key("a"), "x", TEXT, b"hello"))
@@ -614,8 +614,8 @@ async def test_the_end_waits_for_what_is_half_done(tmp_path: Path) -> None:
         assert await log.files.find_used_digests([digest(b"hello")])
 
 
-async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    """As the log does; and what was counted is free again."""
+async def test_an_unwritable_store_reports_it(tmp_path: Path) -> None:
+    """With the error code of an unwritable log; the counted space is free again."""
     async with store(tmp_path) as (files, log, halting):
         (tmp_path / "data" / "files").rename(tmp_path / "gone")
         with pytest.raises(StorageUnavailable):
@@ -655,8 +655,8 @@ async def results(message: str):
     "unit, count, whole",
     [("x", 32 * KiB, True), ("x", 32 * KiB + 1, False), ("é", 16 * KiB, True), ("€", 20_000, False)],
 )
-async def test_a_large_tool_result_is_kept_as_a_file(hub: Hub, unit: str, count: int, whole: bool) -> None:
-    """Its event has the start, cut between two characters, and says where all of it is; the order stays."""
+async def test_a_large_tool_result_is_stored_as_a_file(hub: Hub, unit: str, count: int, whole: bool) -> None:
+    """Its event has the beginning, cut between two characters, and the id of the file; the order stays."""
     hub.agent("results.py", RESULTS)
     await hub.start()
     frames = await ask(hub, "results", f"{unit} {count}")
@@ -675,8 +675,8 @@ async def test_a_large_tool_result_is_kept_as_a_file(hub: Hub, unit: str, count:
     assert 'filename="tool-result.txt"' in headers["Content-Disposition"]
 
 
-async def test_a_tool_result_is_bounded_as_a_file_is(hub: Hub) -> None:
-    """It may be larger than all the text of a run, up to a file; what is larger ends the run, and nothing is kept."""
+async def test_a_tool_result_is_limited_as_a_file_is(hub: Hub) -> None:
+    """It may exceed the text limit of a run. One that exceeds the limit of a file ends the run, and is not stored."""
     hub.agent("results.py", RESULTS)
     await hub.start(run_bytes=64 * KiB, file_bytes=MiB)
     frames = await ask(hub, "results", f"x {MiB}")
@@ -699,7 +699,7 @@ async def test_a_large_tool_result_that_is_no_text_ends_its_run_alone(hub: Hub) 
 
 
 async def test_the_file_of_a_tool_result_is_there_before_its_event(hub: Hub) -> None:
-    """Whoever hears of it can fetch it at once."""
+    """A client that receives the event can fetch the file at once."""
     hub.agent("results.py", RESULTS)
     await hub.start()
     listener = await hub.connect("?sessionId=s1", extended=True)
@@ -712,7 +712,7 @@ async def test_the_file_of_a_tool_result_is_there_before_its_event(hub: Hub) -> 
 
 
 async def test_a_full_session_ends_the_run_with_the_quotas_code(hub: Hub) -> None:
-    """What was said before it stands."""
+    """Its text up to there stays."""
     hub.agent("results.py", RESULTS)
     await hub.start(session_files_bytes=64 * KiB)
     frames = await ask(hub, "results", "x 70000")
@@ -735,10 +735,10 @@ ASKER = "async def asker(run):\n    yield await run.call('reader', run.message)"
 
 
 @pytest.mark.parametrize("agent", ["reader", "asker"])
-async def test_an_agent_reads_what_a_client_attached_and_keeps_its_own(
+async def test_an_agent_reads_attached_files_and_saves_its_own(
     hub: Hub, http: aiohttp.ClientSession, agent: str
 ) -> None:
-    """Those of its session alone; another's is unknown to it. So is it for the agents that it asks."""
+    """Only those of its session, also for the agents that it calls."""
     hub.agent("reader.py", READER)
     hub.agent("asker.py", ASKER)
     await hub.stop()
@@ -755,7 +755,7 @@ async def test_an_agent_reads_what_a_client_attached_and_keeps_its_own(
 
 
 async def test_without_a_session_an_agent_has_no_files(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """OpenAI's clients that name none leave nothing."""
+    """Requests of OpenAI's clients without a session leave no file."""
     hub.agent("reader.py", READER)
     hub.agent("keeper.py", "async def keeper(run):\n    yield await run.keep('x', 'text/plain', b'x')")
     await hub.stop()
@@ -778,7 +778,7 @@ async def test_without_a_session_an_agent_has_no_files(hub: Hub, http: aiohttp.C
         ("x", TEXT, b"x" * 64 * KiB, QuotaExceeded),
     ],
 )
-async def test_the_store_refuses_what_the_routes_do(
+async def test_the_store_has_the_limits_of_the_routes(
     tmp_path: Path, name: str, kind: str, data: bytes, error: type[Exception]
 ) -> None:
     """So an agent has no other limits than a client."""
@@ -790,8 +790,8 @@ async def test_the_store_refuses_what_the_routes_do(
         assert on_disk(tmp_path) == []
 
 
-async def test_an_agent_cannot_change_what_it_keeps(tmp_path: Path) -> None:
-    """A bytearray is kept as it was when it was given; what is no bytes is refused."""
+async def test_an_agent_cannot_change_saved_bytes(tmp_path: Path) -> None:
+    """A bytearray is saved as it was at the call; other types than bytes are refused."""
     async with store(tmp_path) as (files, _, _):
         given = bytearray(b"hello")
         keeping: Awaitable[str] = make_shelf(files, "a").keep("x", TEXT, given)  # type: ignore[arg-type]
@@ -803,8 +803,8 @@ async def test_an_agent_cannot_change_what_it_keeps(tmp_path: Path) -> None:
             await make_shelf(files, "a").keep("x", TEXT, "text")  # type: ignore[arg-type]
 
 
-async def test_no_file_is_touched_in_the_loop(hub: Hub) -> None:
-    """Whatever waits for the disk has a thread: the loop goes on for all the others."""
+async def test_files_are_not_opened_in_the_event_loop(hub: Hub) -> None:
+    """All work with the disk runs in threads."""
     hub.agent("reader.py", READER)
     hub.agent("results.py", RESULTS)
     await hub.start()
@@ -819,8 +819,8 @@ async def test_no_file_is_touched_in_the_loop(hub: Hub) -> None:
     assert on_disk(hub.folder) == []
 
 
-async def test_an_agent_whose_answer_has_ended_keeps_no_file(hub: Hub) -> None:
-    """It may outlive its session, and what comes after it under the id is another."""
+async def test_an_agent_whose_answer_has_ended_saves_no_file(hub: Hub) -> None:
+    """It may outlive its session, and another session may have its id."""
     code = """
         import asyncio, pathlib
 
@@ -851,8 +851,8 @@ async def test_an_agent_whose_answer_has_ended_keeps_no_file(hub: Hub) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run this on Linux or macOS")
-async def test_no_other_account_reads_what_is_kept(hub: Hub) -> None:
-    """Also where an older hub left it open."""
+async def test_no_other_account_reads_stored_files(hub: Hub) -> None:
+    """Also if an older hub left them open."""
     data = hub.folder / "data"
     data.mkdir(mode=0o755)
     (data / "hub.db").touch(mode=0o644)
@@ -868,7 +868,7 @@ async def test_no_other_account_reads_what_is_kept(hub: Hub) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run this on Linux or macOS")
 async def test_a_folder_that_others_use_stays_as_it_is(hub: Hub) -> None:
-    """Only what the hub makes in it is closed: somebody may name /tmp, or a project's folder."""
+    """Only the hub's own files are closed: the folder may be /tmp, or that of a project."""
     data = hub.folder / "data"
     data.mkdir()
     data.chmod(0o1777)
@@ -882,10 +882,8 @@ async def test_a_folder_that_others_use_stays_as_it_is(hub: Hub) -> None:
         assert (data / "files").stat().st_mode & 0o777 == 0o700
 
 
-async def test_a_folder_whose_mode_cannot_be_changed_is_used_all_the_same(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is another account's, which lets the hub write there; one line says that others may read it."""
+async def test_a_folder_whose_mode_cannot_be_changed_is_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to another account that lets the hub write there. One log line says that others may read it."""
 
     def refuse(path: Path, mode: int) -> None:
         raise PermissionError(1, "Operation not permitted", str(path))
@@ -898,8 +896,8 @@ async def test_a_folder_whose_mode_cannot_be_changed_is_used_all_the_same(
         assert (await post(http, b"hello"))[0] == 201
 
 
-async def test_who_is_cancelled_while_a_file_opens_leaves_none_open(tmp_path: Path) -> None:
-    """It is closed when it is there; nobody waits for it."""
+async def test_a_reader_cancelled_during_open_leaves_no_file_open(tmp_path: Path) -> None:
+    """The file is closed as soon as it is open."""
     async with store(tmp_path) as (files, _, _):
         file = await files.save(Key("a"), "x", TEXT, b"hello")
         blob = files.folder / file.digest
@@ -924,7 +922,7 @@ async def test_who_is_cancelled_while_a_file_opens_leaves_none_open(tmp_path: Pa
 
 
 async def test_reading_leaves_no_file_open(tmp_path: Path) -> None:
-    """Also where the store has been closed meanwhile."""
+    """Also if the store was closed meanwhile."""
     async with store(tmp_path) as (files, _, _):
         file = await files.save(Key("a"), "x", TEXT, b"hello")
         async with files.open(file) as read:

@@ -1,4 +1,4 @@
-"""What every log promises. A new driver joins by a row in LOGS."""
+"""The contract of a log, for all drivers. A new driver needs a row in LOGS."""
 
 import asyncio
 import base64
@@ -116,7 +116,7 @@ def texts(events: Sequence[Event]) -> list[str]:
 
 
 async def test_a_log_has_a_name_of_its_own(opener: Opener, tmp_path: Path) -> None:
-    """The same when it is opened again; and to no other log it says the same."""
+    """The name stays the same when the log is opened again, and differs from that of another log."""
     hub = await opener()
     name = hub.log.identify(tmp_path)
     await hub.log.close()
@@ -125,7 +125,7 @@ async def test_a_log_has_a_name_of_its_own(opener: Opener, tmp_path: Path) -> No
 
 
 async def test_numbers_are_dense_from_one(hub: Opened) -> None:
-    """An append gets the next numbers of its session, and done gets the first of them."""
+    """An append gets the next seqs of its session, and the callback gets the first of them."""
     assert await hub.put(Append(Key("s"), [chunk("a"), chunk("b", 1)])) == 1
     assert await hub.put(Append(Key("s"), [chunk("c", 2)])) == 3
     events = [event for kind, event in hub.heard if kind == "event"]
@@ -133,8 +133,8 @@ async def test_numbers_are_dense_from_one(hub: Opened) -> None:
     assert events == await hub.everything("s")
 
 
-async def test_sessions_are_numbered_apart(hub: Opened) -> None:
-    """Many sessions at once are each dense and in order, and each event is announced once."""
+async def test_each_session_has_its_own_numbers(hub: Opened) -> None:
+    """With many sessions at once, each is dense and in order, and each event is announced once."""
     sessions = [f"s{i}" for i in range(50)]
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, sessions)))
     for turn in range(4):
@@ -147,22 +147,22 @@ async def test_sessions_are_numbered_apart(hub: Opened) -> None:
         assert mine == await hub.everything(session)
 
 
-async def test_heard_before_done(hub: Opened) -> None:
-    """The listener has an append's events before its done is called."""
+async def test_events_are_announced_before_the_callback(hub: Opened) -> None:
+    """The listener gets the events of an append before its callback is called."""
     await hub.put(Append(Key("s"), [chunk("a")]))
     await hub.put(Append(Key("s"), [chunk("b", 1)]))
     assert [kind for kind, _ in hub.heard] == ["event", "done", "event", "done"]
 
 
-async def test_what_is_heard_can_be_read(hub: Opened) -> None:
-    """A read that begins when done is called finds the event."""
+async def test_announced_events_can_be_read(hub: Opened) -> None:
+    """A read that begins in the callback returns the event."""
     for seq in range(1, 30):
         await hub.put(Append(Key("s"), [chunk("x", seq)]))
         assert [event.seq for event in await hub.log.events.read(Key("s"), seq - 1, seq)] == [seq]
 
 
 async def test_a_probe_commits_and_changes_nothing(hub: Opened) -> None:
-    """Nobody hears of it, and the next number is the next; a closed log refuses it."""
+    """It announces no event and takes no seq; a closed log refuses it."""
     await hub.put(Append(Key("s"), [chunk("a")]))
     commits, heard = hub.log.commit_totals.commits, len(hub.heard)
     await hub.log.probe()
@@ -173,8 +173,8 @@ async def test_a_probe_commits_and_changes_nothing(hub: Opened) -> None:
         await hub.log.probe()
 
 
-async def test_a_raising_listener_stops_nobody(opener: Opener) -> None:
-    """Where the listener and a done raise, everyone else still hears, and the appends count as kept."""
+async def test_a_raising_listener_does_not_stop_others(opener: Opener) -> None:
+    """If the listener and a callback raise, other callbacks are still called, and the appends are stored."""
 
     def spoil(session: str) -> None:
         if session == "bad":
@@ -191,7 +191,7 @@ async def test_a_raising_listener_stops_nobody(opener: Opener) -> None:
 
 
 async def test_every_body_comes_back(hub: Opened) -> None:
-    """Each kind of event is read as it was written, with agent, run and time."""
+    """Each type of event is read as it was written, with its agent, run and time."""
     bodies = [
         UserMessage(messageId="u", author=ANN, content='a "quoted"\n\u2028 text\0', clientMsgId="c1"),
         UserMessage(messageId="u2", author=ANN, content=""),
@@ -221,7 +221,7 @@ UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(UNICODE, min_size=1, max_size=12))
 async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
-    """Every text without lone surrogates is kept byte for byte: in chunks, in whole messages, in the history."""
+    """Each text without lone surrogates comes back unchanged: in chunks, in complete messages, in the history."""
     session = f"s-{len(hub.heard)}"
     await hub.log.sessions.make(Key(session))
     whole = "".join(pieces)
@@ -240,7 +240,7 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
     "bad", [chunk("\ud800"), Event(None, None, UserMessage(messageId="u", author=ANN, content="\udfff"))]
 )
 async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Event) -> None:
-    """A lone surrogate fails its own append, whole; those that share the commit are kept."""
+    """A lone surrogate fails its own append only; other appends of the commit are stored."""
     sessions = [f"s{i}" for i in range(9)]
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, sessions)))
     entries = {s: [chunk("good"), bad] if s == "s4" else [chunk("good")] for s in sessions}
@@ -253,7 +253,7 @@ async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Event) -> None:
 
 
 async def test_the_first_append_makes_the_session(hub: Opened) -> None:
-    """In its own commit; one that is refused makes none."""
+    """The session is made in the same commit. A refused append makes no session."""
     with pytest.raises(StorageUnavailable, match="cannot store this"):
         await hub.put(Append(Key("stranger"), [chunk(chr(0xD800))]))
     assert await hub.log.sessions.find(Key("stranger")) is None
@@ -267,7 +267,7 @@ async def test_the_first_append_makes_the_session(hub: Opened) -> None:
 
 
 async def test_pages_are_bounded_by_rows(hub: Opened) -> None:
-    """A page has at most page_rows events, and the pages together have all of them."""
+    """A page has at most page_rows events, and the pages together have all events."""
     rows = Limits().page_rows
     await hub.put(Append(Key("s"), [chunk("x", i) for i in range(rows + 10)]))
     first = await hub.log.events.read(Key("s"), 0, rows + 10)
@@ -278,7 +278,7 @@ async def test_pages_are_bounded_by_rows(hub: Opened) -> None:
 
 
 async def test_pages_are_bounded_by_text(hub: Opened) -> None:
-    """A page ends with the event that fills page_bytes (counted in UTF-8), and has one event however long it is."""
+    """A page ends with the event that passes page_bytes (in UTF-8), and has at least one event."""
     quarter = "é" * (Limits().page_bytes // 8)
     await hub.put(Append(Key("s"), [chunk(quarter, i) for i in range(6)] + [chunk(quarter * 9), chunk("last")]))
     assert [event.seq for event in await hub.log.events.read(Key("s"), 0, 8)] == [1, 2, 3, 4]
@@ -290,13 +290,13 @@ async def test_pages_are_bounded_by_text(hub: Opened) -> None:
     "after, upto, seqs", [(0, 5, [1, 2, 3, 4, 5]), (2, 4, [3, 4]), (4, 4, []), (5, 9, []), (3, 2, [])]
 )
 async def test_a_read_is_after_and_upto(hub: Opened, after: int, upto: int, seqs: list[int]) -> None:
-    """A read gives after < seq <= upto and nothing else."""
+    """A read returns the events with after < seq <= upto, and no others."""
     await hub.put(Append(Key("s"), [chunk("x", i) for i in range(5)]))
     assert [event.seq for event in await hub.log.events.read(Key("s"), after, upto)] == seqs
 
 
-async def test_reading_what_is_not_there(hub: Opened) -> None:
-    """An unknown session has no events, messages, chats or runs."""
+async def test_an_unknown_session_is_empty(hub: Opened) -> None:
+    """It has no events, messages, chats or runs."""
     assert list(await hub.log.events.read(Key("nobody"), 0, 9)) == []
     assert list(await hub.log.sessions.read_last_messages(Key("nobody"), 9, MiB)) == []
     assert await hub.log.runs.find_chat(Key("nobody"), "ann", "c") is None
@@ -304,8 +304,8 @@ async def test_reading_what_is_not_there(hub: Opened) -> None:
     assert list(await hub.log.runs.list_unfinished()) == []
 
 
-async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
-    """A message gets number and time of the entry at its index; the history is oldest first, the last so many."""
+async def test_messages_have_the_seq_of_their_event(hub: Opened) -> None:
+    """A message has the seq and time of the event at its index. The last messages are returned oldest first."""
     asked = HistoryMessage(messageId="u", role="user", content="hi", agentId="main", runId=None, author=ANN)
     await hub.put(
         Append(
@@ -330,8 +330,8 @@ async def test_messages_carry_the_seq_of_their_entry(hub: Opened) -> None:
     assert list(await hub.log.sessions.read_last_messages(Key("s"), 0, MiB)) == []
 
 
-async def test_messages_come_back_whole(hub: Opened) -> None:
-    """With their parts, their metadata, the message that they answer, and how the answer ended."""
+async def test_messages_come_back_complete(hub: Opened) -> None:
+    """They have their parts, metadata, the id of the message that they answer, and the end of the answer."""
     asked = HistoryMessage(
         messageId="u",
         role="user",
@@ -382,8 +382,8 @@ async def talk(hub: Opened, many: int) -> None:
     await hub.put(Append(Key("s"), [chunk("x") for _ in messages], [(i // 2, one) for i, one in enumerate(messages)]))
 
 
-async def test_messages_up_to_one(hub: Opened) -> None:
-    """That one and those before it, the last so many, of so many bytes; none where there is none of that id."""
+async def test_the_last_messages_up_to_one(hub: Opened) -> None:
+    """The result ends with that message, within the limits of number and bytes; without such a message it is empty."""
     await talk(hub, 6)
     await hub.log.sessions.make(Key("t"))
 
@@ -398,8 +398,8 @@ async def test_messages_up_to_one(hub: Opened) -> None:
     assert await upto(9, MiB, "nobody") == [] == list(await hub.log.sessions.read_last_messages(Key("t"), 9, MiB, "a3"))
 
 
-async def test_the_trail_of_a_message(hub: Opened) -> None:
-    """It whole, and after it what came later without what that says; so many at most."""
+async def test_the_messages_from_one(hub: Opened) -> None:
+    """The first is complete, and later ones have no content. The number is limited."""
     await talk(hub, 6)
     found = await hub.log.sessions.read_messages_from(Key("s"), "a2", 9)
     assert [m.messageId for m in found] == ["a2", "a3", "a4", "a5"]
@@ -413,8 +413,8 @@ async def test_the_trail_of_a_message(hub: Opened) -> None:
     )
 
 
-async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
-    """In the commit of the event that says so, also with others that come in its place; events stay as they are."""
+async def test_removed_messages_leave_the_history(opener: Opener) -> None:
+    """They leave it in the commit of the event that says so, also if other messages replace them. Events stay."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
     for session in ("s", "t"):
@@ -442,8 +442,8 @@ async def test_messages_are_taken_out_of_the_history(opener: Opener) -> None:
     assert (await hub.everything("s"))[-1].body == MessageRemoved(("m0",), "rollback")
 
 
-async def test_what_is_refused_takes_nothing_out(hub: Opened) -> None:
-    """An append that cannot be kept leaves the history as it was; what is said and taken back in one is gone."""
+async def test_a_refused_append_removes_no_message(hub: Opened) -> None:
+    """The history stays as it was. A message that is added and removed in one append is not there."""
     kept = HistoryMessage(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
     await hub.put(Append(Key("s"), [chunk("x")], [(0, kept)]))
     with pytest.raises(StorageUnavailable):
@@ -453,8 +453,8 @@ async def test_what_is_refused_takes_nothing_out(hub: Opened) -> None:
     assert list(await hub.log.sessions.read_last_messages(Key("s"), 9, MiB)) == []
 
 
-async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
-    """The newest messages win the room, and none older than one that found none is given."""
+async def test_history_is_limited_in_bytes(hub: Opened) -> None:
+    """The newest messages are returned; the first one that does not fit and all older ones are not."""
     sizes = [10, 300_000, 10, 400_000, 600_000]
     messages = [
         (
@@ -471,8 +471,8 @@ async def test_history_is_at_most_a_mebibyte(hub: Opened) -> None:
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("limit", [1, 2, 5, 9])
-async def test_messages_come_by_the_slice(hub: Opened, order: Order, limit: int) -> None:
-    """Each once and whole, in their order, also those of one event; nothing of other sessions."""
+async def test_messages_are_listed_by_pages(hub: Opened, order: Order, limit: int) -> None:
+    """Each message is on one page, complete and in order, also those of one event; no other session's are."""
     for number in (0, 1):
         names = [f"m{number}{i}" for i in range(3)]
         await hub.put(
@@ -526,8 +526,8 @@ def record(run: str, **fields: Any) -> RunRecord:
     return replace(kept, **fields)
 
 
-async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
-    """Records are kept across a restart, replaced in their place, and forgotten when they end."""
+async def test_unfinished_runs_are_in_the_order_of_their_first_save(opener: Opener) -> None:
+    """Records survive a restart, keep their position when replaced, and are deleted when the run ends."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
     await hub.put(Append(Key("s"), [chunk("x")], saved_runs=[record("r1"), record("r2")]))
@@ -546,8 +546,8 @@ async def test_unfinished_runs_in_order_of_first_saving(opener: Opener) -> None:
     ]
 
 
-async def test_an_append_without_entries(hub: Opened) -> None:
-    """Records alone may be written; done gets the number that the next entry will have."""
+async def test_an_append_without_events(hub: Opened) -> None:
+    """It may store records only. The callback gets the seq that the next event will have."""
     await hub.put(Append(Key("s"), [chunk("x")]))
     assert await hub.put(Append(Key("s"), [], saved_runs=[record("r1")])) == 2
     assert [kind for kind, _ in hub.heard] == ["event", "done", "done"]
@@ -555,8 +555,8 @@ async def test_an_append_without_entries(hub: Opened) -> None:
     assert list(await hub.log.runs.list_unfinished()) == []
 
 
-async def test_a_chat_is_remembered(opener: Opener) -> None:
-    """What a clientMsgId was answered is found by session, principal and id, also after a restart."""
+async def test_the_answer_to_a_chat_is_stored(opener: Opener) -> None:
+    """It is found by session, principal and clientMsgId, also after a restart."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
     await hub.put(Append(Key("s"), [chunk("x")]))
@@ -569,8 +569,8 @@ async def test_a_chat_is_remembered(opener: Opener) -> None:
     assert [await hub.log.runs.find_chat(Key(session), *ids) for session, *ids in others] == [None, None, None]
 
 
-async def test_a_chat_cannot_be_kept_twice(hub: Opened) -> None:
-    """A second append for the same clientMsgId is refused whole, whatever it says: an accepted chat runs once."""
+async def test_a_chat_cannot_be_stored_twice(hub: Opened) -> None:
+    """A second append with the same clientMsgId is refused, whatever it contains, so an accepted chat runs once."""
     await hub.put(
         Append(
             Key("s"),
@@ -596,8 +596,8 @@ def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) ->
     )
 
 
-async def test_a_file_is_found_as_it_was_kept(opener: Opener) -> None:
-    """With the log's time, also after a restart; it is no event, and numbers nothing."""
+async def test_a_file_record_comes_back(opener: Opener) -> None:
+    """It has the time of the log, also after a restart. It is no event, and takes no seq."""
     hub = await opener()
     await hub.log.sessions.make(Key("s"))
     await hub.put(Append(Key("s"), [chunk("x")]))
@@ -611,8 +611,8 @@ async def test_a_file_is_found_as_it_was_kept(opener: Opener) -> None:
     assert await hub.log.files.find("f2") is None
 
 
-async def test_a_file_needs_a_session_that_is_there(hub: Opened) -> None:
-    """What belongs to nobody would never go; those that share the commit are kept."""
+async def test_a_file_needs_an_existing_session(hub: Opened) -> None:
+    """A record without a session would never be deleted. Other requests of the commit are stored."""
     results = await asyncio.gather(
         *(hub.log.files.add(file(f"f-{session}", session)) for session in ("s", "stranger", "s2")),
         hub.log.sessions.make(Key("s2")),
@@ -623,7 +623,7 @@ async def test_a_file_needs_a_session_that_is_there(hub: Opened) -> None:
 
 
 async def test_files_are_counted_by_session(opener: Opener) -> None:
-    """Each with its size, or the least that one counts."""
+    """Each file counts with its size, or with the minimum."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t", "empty"))))
     for n, (session, size) in enumerate((("s", 1), ("s", 10), ("t", 5))):
@@ -632,8 +632,8 @@ async def test_files_are_counted_by_session(opener: Opener) -> None:
     assert await hub.log.files.sum_bytes_by_session(6) == {"s": 16, "t": 6}
 
 
-async def test_files_go_with_their_session(opener: Opener) -> None:
-    """What it had is returned, and a digest is named for as long as any file has it."""
+async def test_files_are_deleted_with_their_session(opener: Opener) -> None:
+    """delete() returns their records. A digest stays in use as long as any file has it."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
     for one in (file("f1"), file("f2", digest="d2"), file("f3", "t", digest="d2")):
@@ -648,8 +648,8 @@ async def test_files_go_with_their_session(opener: Opener) -> None:
     assert await hub.log.files.sum_bytes_by_session(0) == {"t": 7} and await hub.log.files.find("f3") is not None
 
 
-async def test_a_file_that_was_given_before_its_session_went_goes_with_it(hub: Opened) -> None:
-    """The order of calls is the order in the log, also where nobody waits; one after it is refused."""
+async def test_a_file_that_is_added_before_the_deletion_is_deleted(hub: Opened) -> None:
+    """Calls take effect in their order, also if no caller waits between them; a file added later is refused."""
     for n in range(30):
         await hub.log.sessions.make(Key("s"))
         calls = (
@@ -664,7 +664,7 @@ async def test_a_file_that_was_given_before_its_session_went_goes_with_it(hub: O
 
 
 async def test_a_session_is_made_once(opener: Opener) -> None:
-    """Many at the same time get one head, which a restart keeps; one of them is told that it is new."""
+    """Concurrent calls return one head, which survives a restart. One of them says that the session is new."""
     hub = await opener()
     assert await hub.log.sessions.find(Key("s")) is None
     answers = await asyncio.gather(
@@ -694,7 +694,7 @@ async def later(hub: Opened, session: str, than: int) -> Event:
 
 
 async def test_old_events_expire(opener: Opener) -> None:
-    """What was written before a time is dropped and raises the floor; messages stay, and numbers go on."""
+    """Events before a time are dropped, and the floor rises. Messages stay, and the seqs go on."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
     message = HistoryMessage(messageId="m", role="assistant", content="kept", agentId="main", runId="r", author=None)
@@ -714,8 +714,8 @@ async def test_old_events_expire(opener: Opener) -> None:
     assert await hub.put(Append(Key("s"), [chunk("next")])) == edge.seq + 1
 
 
-async def test_large_logs_lose_the_oldest(hub: Opened) -> None:
-    """Past the size, the oldest events of all sessions go, and only as many as must."""
+async def test_a_large_log_loses_its_oldest_events(hub: Opened) -> None:
+    """Above the size, the oldest events of all sessions are dropped, and no more than necessary."""
     await hub.log.sessions.make(Key("t"))
     await hub.put(Append(Key("s"), [chunk("x" * 10_000, i) for i in range(50)]))
     (last,) = await hub.log.events.read(Key("s"), 49, 50)
@@ -729,7 +729,7 @@ async def test_large_logs_lose_the_oldest(hub: Opened) -> None:
 
 
 async def test_many_old_events_expire(hub: Opened) -> None:
-    """More events than one transaction drops go all the same, while appends go on."""
+    """More events than fit into one transaction are dropped, while appends go on."""
     for _ in range(3):
         await hub.put(Append(Key("s"), [chunk("x", i) for i in range(3000)]))
     young = asyncio.create_task(hub.put(Append(Key("s"), [chunk("y")])))
@@ -738,8 +738,8 @@ async def test_many_old_events_expire(hub: Opened) -> None:
     assert (await hub.log.sessions.make(Key("s")))[0].seq == 9001
 
 
-async def test_nothing_of_an_unfinished_run_expires(hub: Opened) -> None:
-    """Events past the `after` of a run that goes on are kept, however old, until it ends."""
+async def test_the_events_of_an_unfinished_run_do_not_expire(hub: Opened) -> None:
+    """Events after the `after` of the run are kept, however old, until it ends."""
     await hub.put(
         Append(Key("s"), [chunk("x", i) for i in range(5)], saved_runs=[record("r", after=3), record("r2", after=4)])
     )
@@ -752,8 +752,8 @@ async def test_nothing_of_an_unfinished_run_expires(hub: Opened) -> None:
     assert await hub.log.events.expire(2**60, 0) == {"s": 7}
 
 
-async def test_close_keeps_what_is_queued(opener: Opener) -> None:
-    """Close writes and announces everything given before it; what comes after is refused."""
+async def test_close_commits_queued_appends(opener: Opener) -> None:
+    """close() commits and announces all earlier appends; later ones are refused."""
     hub = await opener()
     sessions = [f"s{i}" for i in range(30)]
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, sessions)))
@@ -796,20 +796,22 @@ STORY: list[tuple[str, Body]] = [
         ("nobody", 9, None),
     ],
 )
-async def test_the_message_before(hub: Opened, run: str, seq: int, message: tuple[str, str] | None) -> None:
-    """The streamed message that an event ends is given whole, without what other runs said meanwhile."""
+async def test_the_streamed_message_before_an_event(
+    hub: Opened, run: str, seq: int, message: tuple[str, str] | None
+) -> None:
+    """It is returned complete, without the text of other runs."""
     await hub.put(Append(Key("s"), [Event("main", who, body) for who, body in STORY]))
     assert await hub.log.events.find_message_before(Key("s"), run, seq) == message
 
 
 def test_an_unknown_scheme_is_refused() -> None:
-    """The operator is told which schemes there are."""
+    """The error names the schemes that exist."""
     with pytest.raises(LogUnusable, match="sqlite://"):
         open_log("papyrus:///x", Limits(), Seams())
 
 
 async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
-    """The newest first, those without a message last; by the agent that answered, and the time."""
+    """The newest is first, and sessions without a message are last; agent and time are filters."""
     for name, agent in (("s", "main"), ("t", "other")):
         await hub.log.sessions.make(Key(name))
         await hub.put(
@@ -836,8 +838,8 @@ async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("limit", [1, 3, 7, 8])
-async def test_a_list_goes_on_where_its_last_slice_ended(hub: Opened, order: Order, limit: int) -> None:
-    """Each row once, in order, also rows of one time; within a tenant, and within a time."""
+async def test_a_list_goes_on_where_its_last_page_ended(hub: Opened, order: Order, limit: int) -> None:
+    """Each row is on one page, in order, also rows with equal times; within a tenant, and within a span of time."""
     for name in ("b", "a", "acme/x", "c", "acme/y", "e", "d"):
         await hub.put(
             Append(
@@ -895,7 +897,7 @@ async def test_a_malformed_cursor_is_refused(hub: Opened, cursor: str) -> None:
 
 
 async def test_a_session_counts_its_messages(opener: Opener) -> None:
-    """As they come and are taken back; the time is the last one's that stands. A session made anew counts from 0."""
+    """The count and the time of the last message follow additions and removals. A new session begins at 0."""
     hub = await opener()
     await hub.log.sessions.make(Key("t"))
 
@@ -926,7 +928,7 @@ async def test_a_session_counts_its_messages(opener: Opener) -> None:
 
 
 async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> None:
-    """No prefix stands for keys without a slash; one tenant's name may begin with another's."""
+    """An empty prefix means keys without a slash. One tenant's name may begin with another's."""
     for key in ("s", "acme/s", "acme/t", "acme2/s", "a%/s"):
         await hub.log.sessions.make(Key(key))
 
@@ -939,14 +941,14 @@ async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> No
 
 
 async def test_sessions_are_listed_for_their_readers(hub: Opened) -> None:
-    """Until there are grants, the one reader of each session is everyone."""
+    """Today the one reader of each session is everyone."""
     await hub.log.sessions.make(Key("s"))
     assert len(await listed(hub, readers={"p_1", *EVERYONE})) == 1
     assert await listed(hub, readers={"p_1"}) == [] and await listed(hub, readers=set()) == []
 
 
-async def test_events_carry_the_id_of_their_session(hub: Opened) -> None:
-    """The key is for the log alone: what is announced, read, and read back after a restart has the id."""
+async def test_events_have_the_id_of_their_session(hub: Opened) -> None:
+    """Announced and read events have the id, also after a restart; only the log uses the key."""
     await hub.log.sessions.make(Key("acme/s"))
     await hub.put(Append(Key("acme/s"), [chunk("x")]))
     assert [event.sessionId for event in await hub.log.events.read(Key("acme/s"), 0, 9)] == ["s"]
@@ -954,7 +956,7 @@ async def test_events_carry_the_id_of_their_session(hub: Opened) -> None:
 
 
 async def test_a_session_has_a_label(opener: Opener) -> None:
-    """Title and metadata are replaced one by one, kept across a restart, and listed; an unknown session has none."""
+    """Title and metadata are replaced one by one, survive a restart, and are listed. An unknown session has none."""
     hub = await opener()
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
     assert await hub.log.sessions.find_label(Key("s")) == SessionLabel()
@@ -1009,9 +1011,9 @@ async def nothing_of(hub: Opened, session: str) -> None:
 
 @pytest.mark.parametrize("purged", [True, False])
 async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged: bool) -> None:
-    """Nothing of it is found, its runs will not run, and others stay; under its id there is a new one, from 1 on.
+    """None of its data is found, its runs do not start, and other sessions stay. A new session with its id begins at 1.
 
-    Also where the process dies before anything is purged: whole or not there.
+    If the process dies before the purge, the session is either complete or deleted.
     """
     hub = await opener()
     await asyncio.gather(fill(hub, "s"), fill(hub, "t"))
@@ -1046,7 +1048,7 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
 
 
 async def test_a_session_deleted_while_others_write(hub: Opened) -> None:
-    """A delete among many appends takes its own session only, and what is made right behind it is new."""
+    """A deletion among many appends deletes its own session only; a session made right after it is new."""
     sessions = [f"s{i}" for i in range(30)]
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, sessions)))
     was = (await hub.log.sessions.make(Key("s")))[0]
@@ -1060,8 +1062,8 @@ async def test_a_session_deleted_while_others_write(hub: Opened) -> None:
     assert [len(await hub.everything(s)) for s in sessions] == [1] * 30 and texts(await hub.everything("s")) == ["new"]
 
 
-async def test_deleting_what_is_not_there(hub: Opened) -> None:
-    """Does nothing; an empty session leaves nothing."""
+async def test_deleting_an_unknown_session_does_nothing(hub: Opened) -> None:
+    """An empty session leaves no rows."""
     await hub.log.sessions.delete(Key("nobody"))
     await hub.log.sessions.delete(Key("s"))
     await hub.log.events.purge()
@@ -1069,8 +1071,8 @@ async def test_deleting_what_is_not_there(hub: Opened) -> None:
     assert await listed(hub) == []
 
 
-async def test_retention_that_meets_a_deletion_leaves_the_new_session_alone(hub: Opened) -> None:
-    """What it found to drop of a session that is gone by then is not dropped of the one that has its id."""
+async def test_retention_does_not_touch_a_session_that_was_made_anew(hub: Opened) -> None:
+    """Events selected from a session that is deleted meanwhile are not dropped from the new session with its id."""
     for _ in range(4):
         await hub.put(Append(Key("s"), [chunk("x", i) for i in range(5000)]))
     expiring = asyncio.create_task(hub.log.events.expire(2**60, 10**9))
@@ -1086,8 +1088,8 @@ async def test_retention_that_meets_a_deletion_leaves_the_new_session_alone(hub:
     assert texts(await hub.everything("s")) == ["new"]
 
 
-async def test_a_large_log_counts_nothing_of_the_deleted_against_the_new(hub: Opened) -> None:
-    """Who takes the id of a session that was deleted and not purged loses nothing for its size."""
+async def test_the_size_of_a_deleted_session_does_not_count_for_the_new_one(hub: Opened) -> None:
+    """A new session with the id of one that was deleted and not purged loses no events."""
     await hub.put(Append(Key("s"), [chunk("x" * 10_000, i) for i in range(50)]))
     await hub.log.sessions.delete(Key("s"))
     await hub.log.sessions.make(Key("s"))

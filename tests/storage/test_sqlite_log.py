@@ -1,4 +1,4 @@
-"""What only the SQLite log promises: one file, one process, one fsync for all that waits, and plain SQL."""
+"""The promises of the SQLite log alone: one file, one process, shared commits, and plain SQL."""
 
 import asyncio
 import json
@@ -87,7 +87,7 @@ async def content(log: SqliteLog, session: str) -> str:
     return "".join(event.body.content for event in events if isinstance(event.body, Chunk))
 
 
-async def test_logged_before_heard(opener: Opener, path: Path) -> None:
+async def test_events_are_on_disk_before_they_are_announced(opener: Opener, path: Path) -> None:
     """When the listener is called, another connection to the file finds the events."""
     found = []
 
@@ -105,7 +105,7 @@ async def test_logged_before_heard(opener: Opener, path: Path) -> None:
 
 
 async def test_durability_is_full(opener: Opener, path: Path) -> None:
-    """The file is in WAL mode and each commit is synced; a reader's connection cannot write."""
+    """The file is in WAL mode, and each commit is synced. A reader's connection cannot write."""
     log = await opener()
     await log.sessions.make(Key("s"))
     assert log._threads.writer.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -116,7 +116,7 @@ async def test_durability_is_full(opener: Opener, path: Path) -> None:
 
 
 async def test_sessions_share_commits(opener: Opener) -> None:
-    """What many sessions bring at once takes few transactions, and merely asking takes none."""
+    """Concurrent appends of many sessions need few transactions, and reading needs none."""
     log = await opener()
     sessions = [f"s{i}" for i in range(300)]
     await asyncio.gather(*map(log.sessions.make, map(Key, sessions)))
@@ -144,10 +144,12 @@ class Clock:
 
 
 @pytest.mark.parametrize(("sessions", "most"), [(1, 1000), (1000, 220)])
-def test_several_who_speak_often_share_commits(monkeypatch: pytest.MonkeyPatch, sessions: int, most: int) -> None:
-    """1,000 appends come a millisecond apart, each for itself: past a few at once 200 commits a second are enough.
+def test_commits_of_several_sessions_are_spaced_apart(
+    monkeypatch: pytest.MonkeyPatch, sessions: int, most: int
+) -> None:
+    """1,000 appends come a millisecond apart: after a first burst there are 200 commits a second.
 
-    One session alone has nobody to share with, and waits for nothing.
+    The commits of a single session are not delayed.
     """
     clock = Clock()
     monkeypatch.setattr(pacing, "time", clock)
@@ -163,8 +165,8 @@ def test_several_who_speak_often_share_commits(monkeypatch: pytest.MonkeyPatch, 
     assert bool(clock.slept) is (sessions > 1)
 
 
-async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
-    """Many events are dropped in several transactions, between which others can write."""
+async def test_expiry_does_not_block_the_writer(opener: Opener) -> None:
+    """Many events are dropped in several transactions; between them others can write."""
     log = await opener()
     await log.sessions.make(Key("s"))
     for _ in range(3):
@@ -176,7 +178,7 @@ async def test_expiry_does_not_hold_the_writer(opener: Opener) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 511, 512, 513, 1030])
 async def test_any_number_of_rows_is_written_once(opener: Opener, rows: int) -> None:
-    """Rows are inserted in statements of fixed sizes; the filler leaves no trace."""
+    """Statements insert rounded numbers of rows; the padding leaves no row."""
     log = await opener()
     await log.sessions.make(Key("s"))
     assert await put(log, Append(Key("s"), [text(f"{i},") for i in range(rows)])) == 1
@@ -187,7 +189,7 @@ async def test_any_number_of_rows_is_written_once(opener: Opener, rows: int) -> 
 async def test_a_commit_for_many_sessions_fills_few_pages(
     monkeypatch: pytest.MonkeyPatch, opener: Opener, path: Path
 ) -> None:
-    """Events of 200 sessions that share a commit lie side by side: the file grows by pages, not by sessions."""
+    """The events of 200 sessions in one commit are in one row: the file grows by a few pages."""
     monkeypatch.setattr(sqlite_writer, "LOOSE_SECONDS", 1000.0)  # into strips only where the test says so
     log = await opener()
     sessions = [f"s{number}" for number in range(200)]
@@ -205,8 +207,8 @@ async def test_a_commit_for_many_sessions_fills_few_pages(
     assert 0 < pages < 20
 
 
-async def test_a_commit_seldom_makes_the_file_longer(opener: Opener, path: Path) -> None:
-    """There is room for the next ones: to sync a file that grew costs twice as much."""
+async def test_a_commit_rarely_grows_the_wal(opener: Opener, path: Path) -> None:
+    """The WAL is preallocated: an fsync after the file grew costs twice as much."""
     log, sizes = await opener(), set()
     await log.sessions.make(Key("s"))
     for _ in range(200):
@@ -215,8 +217,8 @@ async def test_a_commit_seldom_makes_the_file_longer(opener: Opener, path: Path)
     assert max(sizes) > 200 * 4096 and len(sizes) < 20
 
 
-async def test_room_is_made_only_while_nobody_else_writes(path: Path) -> None:
-    """Nothing is waited for: commits are."""
+async def test_the_wal_is_preallocated_only_without_other_writers(path: Path) -> None:
+    """Preallocation does not wait for a lock, because commits wait for it."""
     path.parent.mkdir()
     wal = path.with_name(f"{path.name}-wal")
     with closing(connect(path)) as other, closing(connect(path)) as db:
@@ -233,8 +235,8 @@ async def test_room_is_made_only_while_nobody_else_writes(path: Path) -> None:
         assert db.execute("SELECT count(*) FROM notes").fetchone() == (0,)
 
 
-async def test_what_is_told_is_kept_also_where_room_fails(opener: Opener, path: Path) -> None:
-    """SQLite refuses to end the transaction in which room is made; what comes next must not go into it."""
+async def test_a_failed_preallocation_loses_no_commit(opener: Opener, path: Path) -> None:
+    """If SQLite does not end the transaction of the preallocation, the next commit must not become part of it."""
     log = await opener()
     refused: list[Any] = []
 
@@ -257,8 +259,8 @@ async def test_what_is_told_is_kept_also_where_room_fails(opener: Opener, path: 
         assert db.execute("SELECT max(seq) FROM events").fetchone() == (said,)
 
 
-async def test_room_is_not_made_over_what_another_process_writes(opener: Opener, path: Path) -> None:
-    """The file may be open in a tool: what that commits between two commits of the hub stays."""
+async def test_preallocation_does_not_overwrite_another_process(opener: Opener, path: Path) -> None:
+    """The file may be open in a tool: its commits between two commits of the hub stay."""
     log = await opener()
     await log.sessions.make(Key("s"))
 
@@ -281,8 +283,8 @@ async def test_room_is_not_made_over_what_another_process_writes(opener: Opener,
 
 
 @pytest.mark.parametrize("placed", [0, 1, 700, 1000])
-async def test_what_has_no_place_yet_is_found(opener: Opener, placed: int) -> None:
-    """Pages, heads and whole messages are the same wherever the index by session ends."""
+async def test_loose_events_are_found(opener: Opener, placed: int) -> None:
+    """Pages, heads and messages are the same wherever `strips` end and `loose` begins."""
     log = await opener()
     await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
     entries = [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(999))]
@@ -302,8 +304,8 @@ async def test_what_has_no_place_yet_is_found(opener: Opener, placed: int) -> No
     assert await content(log, "s") == said and (await log.sessions.make(Key("s")))[0].seq == 1000
 
 
-async def test_a_page_of_what_has_no_place_ends_where_its_text_is_enough(opener: Opener) -> None:
-    """Also what is not yet in the index comes in pages."""
+async def test_a_page_of_loose_events_is_limited_in_bytes(opener: Opener) -> None:
+    """Events in `loose` are read by pages, too."""
     log = await opener()
     await log.sessions.make(Key("s"))
     await put(log, Append(Key("s"), [text("x" * 30_000) for _ in range(30)]))
@@ -312,8 +314,8 @@ async def test_a_page_of_what_has_no_place_ends_where_its_text_is_enough(opener:
     assert len(await log.events.read(Key("s"), 9, 30)) == 9
 
 
-async def test_numbers_go_on_after_all_was_dropped(opener: Opener) -> None:
-    """Events that come after everything older was dropped are found, before and after they get their place."""
+async def test_seqs_go_on_after_all_events_were_dropped(opener: Opener) -> None:
+    """Later events are found, in `loose` and in `strips`."""
     log = await opener()
     await log.sessions.make(Key("s"))
     await put(log, Append(Key("s"), [text("old") for _ in range(50)]))
@@ -324,8 +326,8 @@ async def test_numbers_go_on_after_all_was_dropped(opener: Opener) -> None:
     assert [event.seq for event in await log.events.read(Key("s"), 50, 99)] == [51]
 
 
-async def test_a_file_of_the_first_schema_is_brought_up_to_date(opener: Opener, path: Path) -> None:
-    """What an earlier release kept is all there, and goes on."""
+async def test_a_file_of_the_first_schema_is_migrated(opener: Opener, path: Path) -> None:
+    """All data of an earlier release is there, and its sessions go on."""
     path.parent.mkdir()
     db = sqlite3.connect(path)
     db.executescript(f"{MIGRATIONS[0]}; PRAGMA user_version = 1; INSERT INTO sessions VALUES ('s', 'e', 2, 0)")
@@ -346,8 +348,8 @@ async def test_a_file_of_the_first_schema_is_brought_up_to_date(opener: Opener, 
     ]
 
 
-async def test_events_that_lay_one_by_one_are_brought_into_strips(opener: Opener, path: Path) -> None:
-    """Those that had a place, those that had none, and what a deleted session left; in any words."""
+async def test_single_events_are_migrated_to_strips(opener: Opener, path: Path) -> None:
+    """With and without an entry in the index, of a deleted session, and with any text."""
     path.parent.mkdir()
     db = sqlite3.connect(path)
     db.executescript(f"{''.join(MIGRATIONS[:5])}; PRAGMA user_version = 5")
@@ -386,8 +388,8 @@ async def test_events_that_lay_one_by_one_are_brought_into_strips(opener: Opener
         assert db.execute("SELECT count(*) FROM sessions").fetchone() == (2,)
 
 
-async def test_a_strip_is_as_long_as_it_may_be(opener: Opener, path: Path) -> None:
-    """Of many events, or of much text; a page that begins within one begins where it was asked to."""
+async def test_a_strip_keeps_to_its_limits(opener: Opener, path: Path) -> None:
+    """It ends by its events or by its bytes. A page can begin in the middle of a strip."""
     log = await opener()
     await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
     await put(log, Append(Key("s"), [text(f"{number},", number) for number in range(1000)]))
@@ -403,8 +405,8 @@ async def test_a_strip_is_as_long_as_it_may_be(opener: Opener, path: Path) -> No
         assert [event.seq for event in page] == list(range(after + 1, min(after + rows, upto, 1000) + 1))
 
 
-async def test_what_is_long_goes_into_strips_at_once(opener: Opener, path: Path) -> None:
-    """It would be written twice, and what lies loose must not be much; what lay loose before it comes before it."""
+async def test_a_large_commit_goes_to_strips_at_once(opener: Opener, path: Path) -> None:
+    """It is written once. Earlier events in `loose` come before it."""
     log = await opener()
     await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
     said = ["a", "b" * 40_000, "c", "d" * 1_000_000, "e"]
@@ -420,8 +422,8 @@ async def test_what_is_long_goes_into_strips_at_once(opener: Opener, path: Path)
     assert await content(log, "s") == "".join(said)
 
 
-async def test_what_lies_loose_is_not_much(opener: Opener, path: Path) -> None:
-    """Of events that are long, but not too long for that, fewer may lie there."""
+async def test_loose_events_are_limited(opener: Opener, path: Path) -> None:
+    """Fewer events may be in `loose` if they are long, but not large enough for `strips`."""
     log = await opener()
     await log.sessions.make(Key("s"))
     with closing(sqlite3.connect(path)) as db:
@@ -432,7 +434,7 @@ async def test_what_lies_loose_is_not_much(opener: Opener, path: Path) -> None:
 
 
 async def test_records_alone_write_no_events(opener: Opener, path: Path) -> None:
-    """Not even where everything before them has its place, and all goes on."""
+    """Not even if all events before them are in strips."""
     log = await opener()
     await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
     await put(log, Append(Key("s"), [text("x")]))
@@ -447,8 +449,8 @@ async def test_records_alone_write_no_events(opener: Opener, path: Path) -> None
 
 
 @pytest.mark.parametrize(("back", "stamp"), [(60_000, 100_000), (60_001, 39_999)])
-async def test_a_clock_that_was_ahead_is_followed_back(path: Path, back: int, stamp: int) -> None:
-    """After a step back of up to a minute the log's time waits, so that times do not go back; after more it follows."""
+async def test_a_clock_that_is_set_back(path: Path, back: int, stamp: int) -> None:
+    """After a step back of up to a minute the log's time waits; after a larger step it follows the clock."""
     now = 100_000
     log = SqliteLog(f"sqlite:///{path}", Limits(), Seams(now=lambda: now))
     await log.start(lambda session, events: None)
@@ -461,10 +463,10 @@ async def test_a_clock_that_was_ahead_is_followed_back(path: Path, back: int, st
         await log.close()
 
 
-async def test_old_is_what_comes_before_the_first_that_is_young(
+async def test_events_expire_before_the_first_young_one(
     opener: Opener, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the clock was put back and a strip has both; what was dropped is said no more."""
+    """Also if the clock was set back, and a strip has old and young events. Dropped events are not read any more."""
     log = await opener()
     await log.sessions.make(Key("s"))
     await put(
@@ -483,8 +485,8 @@ async def test_old_is_what_comes_before_the_first_that_is_young(
     assert await log.events.find_message_before(Key("s"), "r", 11) == ("m", "3,4,5,6,7,8,")
 
 
-def test_reading_back_seeks_the_strip(path: Path) -> None:
-    """However many come after it."""
+def test_reading_backwards_uses_the_index(path: Path) -> None:
+    """The number of later strips does not matter."""
     path.parent.mkdir()
     with closing(connect(path)) as db:
         db.create_function("as_loose", -1, event_to_commit)
@@ -495,7 +497,7 @@ def test_reading_back_seeks_the_strip(path: Path) -> None:
 
 @pytest.mark.parametrize("placed", [False, True])
 async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) -> None:
-    """A view shows them one by one, wherever they lie, but for those that were dropped."""
+    """A view shows single events from both tables, without those that were dropped."""
     log = await opener()
     await asyncio.gather(log.sessions.make(Key("s")), log.sessions.make(Key("t")))
     await put(
@@ -525,7 +527,7 @@ async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) ->
 async def test_damage_in_the_text_of_events_is_named(
     opener: Opener, path: Path, where: str, what: str, by: str | bytes
 ) -> None:
-    """It harms only those whose events are in that row, also after a restart and when a commit fails."""
+    """It affects only the sessions with events in that row, also after a restart and after a failed commit."""
     log = await opener()
     await asyncio.gather(*map(log.sessions.make, map(Key, "stuv")))
     await put(log, Append(Key("s"), [text("x")]))
@@ -561,10 +563,8 @@ async def test_damage_in_the_text_of_events_is_named(
     ("old", "new"),
     [('"t",3,', '"t",3x'), ("t1", "\xff"), ('"t1"]]]', '"t1"'), ('"stream"', "7}"), ('["t"', '[t"')],
 )
-async def test_a_damaged_piece_is_set_aside_and_harms_its_session_alone(
-    opener: Opener, path: Path, old: str, new: str
-) -> None:
-    """The others of its row stay whole, also after a restart; what lies loose is moved on, the view can be read."""
+async def test_a_damaged_part_is_set_aside(opener: Opener, path: Path, old: str, new: str) -> None:
+    """Other sessions of its row stay complete, also after a restart; `loose` is moved, and the view can be read."""
     log = await opener()
     for session in ("s", "t", "u"):
         await put(log, Append(Key(session), [text(f"{session}0"), text(f"{session}0")]))
@@ -604,8 +604,8 @@ async def test_a_damaged_piece_is_set_aside_and_harms_its_session_alone(
     assert await content(log, "t") == "new"
 
 
-async def test_a_session_goes_on_behind_a_piece_that_was_set_aside(opener: Opener, path: Path) -> None:
-    """Where the hub knows its head: who reads up to the damage gets all before it, who reads behind it all after it."""
+async def test_a_session_goes_on_after_a_damaged_part(opener: Opener, path: Path) -> None:
+    """If its head is known: a reader gets all events before the damage, or all events after it."""
     log = await opener()
     await put(log, Append(Key("s"), [text("a"), text("b")]))
     await put(log, Append(Key("s"), [text("c")]))
@@ -627,8 +627,8 @@ async def test_a_session_goes_on_behind_a_piece_that_was_set_aside(opener: Opene
         log = await opener()
 
 
-async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> None:
-    """Gone in one commit, its events drop in several, between which others write; then nothing is left in the file."""
+async def test_a_deleted_session_is_purged_in_several_commits(opener: Opener, path: Path) -> None:
+    """One commit deletes it. Its events are dropped in several, between which others write; then no row is left."""
     log = await opener()
     await log.sessions.make(Key("s"))
     for _ in range(3):
@@ -651,8 +651,8 @@ async def test_a_deleted_session_goes_in_pieces(opener: Opener, path: Path) -> N
     assert left == dict.fromkeys(TABLES, 0)
 
 
-async def test_what_was_deleted_is_not_in_the_file(opener: Opener, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where SQLite was built to leave the bytes in pages that are free."""
+async def test_deleted_data_is_not_in_the_file(opener: Opener, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if SQLite was built to leave the bytes in free pages."""
 
     def connect_as_built(path: Path) -> sqlite3.Connection:
         db = connect(path)
@@ -673,8 +673,8 @@ async def test_what_was_deleted_is_not_in_the_file(opener: Opener, path: Path, m
     assert path.stat().st_size > 0 and b"secret" not in path.read_bytes()
 
 
-async def test_what_a_killed_hub_left_of_a_deleted_session_goes_with_retention(opener: Opener, path: Path) -> None:
-    """Nothing has to remember it."""
+async def test_retention_purges_a_session_deleted_before_a_kill(opener: Opener, path: Path) -> None:
+    """The hub needs no other record of it."""
     log = await opener()
     await log.sessions.make(Key("s"))
     await put(log, Append(Key("s"), [text("secret") for _ in range(3000)]))
@@ -691,8 +691,8 @@ async def test_what_a_killed_hub_left_of_a_deleted_session_goes_with_retention(o
 TABLES = ("sessions", "events", "loose", "strips", "messages", "runs", "chats")
 
 
-async def test_what_an_earlier_release_left_is_read_by_this_one(opener: Opener, path: Path) -> None:
-    """Answers are to the last message before them; a run without parts and metadata has none."""
+async def test_data_of_an_earlier_release_is_read(opener: Opener, path: Path) -> None:
+    """An answer belongs to the last message before it; a run has no parts and no metadata."""
     path.parent.mkdir()
     db = sqlite3.connect(path)
     db.executescript(f"{''.join(MIGRATIONS[:2])}; PRAGMA user_version = 2")
@@ -735,9 +735,9 @@ async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:
 
 
 async def test_a_busy_loop_does_not_starve_the_writer(opener: Opener) -> None:
-    """A loop that never rests, but turns every 2 ms, still gets its commits.
+    """A loop that never rests, with iterations of 2 ms, still gets its commits.
 
-    With Python's own switch interval one of them waited for 14 s on a loaded machine, so the interval is looked at too.
+    With Python's own switch interval one commit waited for 14 s on a loaded machine, so the test checks the interval.
     """
     sys.setswitchinterval(0.005)
     log = await opener()
@@ -764,8 +764,8 @@ async def test_a_busy_loop_does_not_starve_the_writer(opener: Opener) -> None:
 # --- one process ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_second_log_is_kept_off(opener: Opener, path: Path) -> None:
-    """Who comes second is told who is there, and what to do; when the first has gone, it may."""
+async def test_a_second_process_is_refused(opener: Opener, path: Path) -> None:
+    """The error names the first process, and says what to do. After the first has ended, the second may start."""
     log = await opener()
     with pytest.raises(LogUnusable, match=rf"in use by another hub \(pid {os.getpid()}\): stop it, or .*--data"):
         await opener()
@@ -774,7 +774,7 @@ async def test_a_second_log_is_kept_off(opener: Opener, path: Path) -> None:
 
 
 async def test_a_child_does_not_inherit_the_lock(opener: Opener) -> None:
-    """A child process that outlives the hub leaves the file free, even one that inherits descriptors."""
+    """A child process that outlives the hub leaves the file unlocked, even if it inherits descriptors."""
     log = await opener()
     child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
@@ -786,7 +786,7 @@ async def test_a_child_does_not_inherit_the_lock(opener: Opener) -> None:
 
 
 async def test_a_newer_schema_is_refused(opener: Opener, path: Path) -> None:
-    """A file of a later release is left alone, with a line that says so."""
+    """The file of a later release is not changed; the error says so."""
     await (await opener()).close()
     with sqlite3.connect(path) as db:
         (known,) = db.execute("PRAGMA user_version").fetchone()
@@ -799,7 +799,7 @@ async def test_a_newer_schema_is_refused(opener: Opener, path: Path) -> None:
 
 
 async def test_a_file_that_is_no_database_is_refused(opener: Opener, path: Path) -> None:
-    """Rubbish in the place of the file is named, and not touched."""
+    """The error names the file, which is not changed."""
     path.parent.mkdir()
     path.write_bytes(b"this is not a database " * 500)
     with pytest.raises(LogUnusable, match="not a database.*restore a backup"):
@@ -807,8 +807,8 @@ async def test_a_file_that_is_no_database_is_refused(opener: Opener, path: Path)
     assert path.read_bytes() == b"this is not a database " * 500
 
 
-async def test_a_place_that_cannot_be_is_refused(tmp_path: Path) -> None:
-    """A file where the folder should be is one clear line."""
+async def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """A file with the name of the folder is one clear line."""
     (tmp_path / "data").write_text("in the way")
     log = SqliteLog(f"sqlite:///{tmp_path}/data/hub.db", Limits(), Seams())
     with pytest.raises(LogUnusable, match="cannot be made, because a file is in its place"):
@@ -818,13 +818,13 @@ async def test_a_place_that_cannot_be_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite://hub.db", "sqlite:///:memory:"])
 def test_a_url_needs_a_file(url: str) -> None:
-    """Two slashes, no path and no file are refused, with the form that is right."""
+    """Two slashes, an empty path and `:memory:` are refused; the error shows the right form."""
     with pytest.raises(LogUnusable, match="sqlite:///relative/hub.db"):
         SqliteLog(url, Limits(), Seams())
 
 
 async def test_three_slashes_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path is SQLAlchemy's: three slashes start in the current folder."""
+    """As in SQLAlchemy, three slashes begin in the current folder."""
     monkeypatch.chdir(tmp_path)
     log = SqliteLog("sqlite:///here/hub.db", Limits(), Seams())
     await log.start(lambda session, events: None)
@@ -832,8 +832,8 @@ async def test_three_slashes_are_relative(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "here" / "hub.db").exists()
 
 
-async def test_events_are_read_beside_lists_that_take_long(opener: Opener) -> None:
-    """Reading events has threads of its own: a page comes while all other threads that read are busy."""
+async def test_slow_lists_do_not_delay_events(opener: Opener) -> None:
+    """Events have reader threads of their own: a page is read while all other readers are busy."""
     log = await opener()
     await log.sessions.make(Key("s"))
     await put(log, Append(Key("s"), [text("x")]))
@@ -889,8 +889,8 @@ def steps_and_plan(path: Path, statement: str, values: dict[str, Any]) -> tuple[
     return steps, plan
 
 
-async def test_a_list_of_30_reads_as_much_at_100_000_sessions_as_at_1_000(tmp_path: Path) -> None:
-    """It reads the rows that it shows, and one more; at its beginning and in its middle."""
+async def test_a_list_of_30_costs_the_same_at_100_000_sessions_as_at_1_000(tmp_path: Path) -> None:
+    """It reads the rows of the page, and one more; at the beginning and in the middle of the list."""
     counted: list[list[int]] = []
     for count in (1_000, 100_000):
         path = tmp_path / f"{count}.db"
@@ -910,7 +910,7 @@ async def test_a_list_of_30_reads_as_much_at_100_000_sessions_as_at_1_000(tmp_pa
 
 
 async def test_start_reads_little(opener: Opener, path: Path) -> None:
-    """A large file is not read at start: damage in the middle of its events harms only who reads there."""
+    """Start does not read a large file: damage in the middle of its events affects only their readers."""
     log = await opener()
     await asyncio.gather(*map(log.sessions.make, map(Key, ("a", "b"))))
     for _ in range(20):
@@ -965,8 +965,8 @@ asyncio.run(main(sys.argv[1]))
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_kill_9_loses_nothing_that_was_heard(opener: Opener, path: Path, seed: int) -> None:
-    """Whatever the listener of a killed process had heard is in the file, dense, and the file opens again."""
+async def test_kill_9_loses_no_announced_event(opener: Opener, path: Path, seed: int) -> None:
+    """All events that the listener of a killed process got are in the file, dense, and the file opens again."""
     command = [sys.executable, "-c", APPENDS, f"sqlite:///{path}"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
@@ -1065,8 +1065,10 @@ def doubtful(monkeypatch: pytest.MonkeyPatch) -> type[Doubtful]:
 
 
 @pytest.mark.parametrize("saved", [False, True])
-async def test_a_commit_that_landed_after_all_counts(opener: Opener, doubtful: type[Doubtful], saved: bool) -> None:
-    """Where SQLite reports an error but the file has the commit, it is heard and not written twice."""
+async def test_a_commit_that_is_in_the_file_despite_an_error_counts(
+    opener: Opener, doubtful: type[Doubtful], saved: bool
+) -> None:
+    """Its events are announced, and are not written twice."""
     heard: list[int] = []
     log = await opener(lambda session, events: heard.extend(event.seq for event in events))
     await log.sessions.make(Key("s"))
@@ -1079,8 +1081,8 @@ async def test_a_commit_that_landed_after_all_counts(opener: Opener, doubtful: t
     assert heard == [1, 2, 3] and await content(log, "s") == "abc" and doubtful.errors == 0
 
 
-async def test_a_deletion_that_landed_after_all_counts(opener: Opener, doubtful: type[Doubtful]) -> None:
-    """It returns the files of the session, which nobody else would take away; one that did not land is refused."""
+async def test_a_deletion_that_is_in_the_file_despite_an_error_counts(opener: Opener, doubtful: type[Doubtful]) -> None:
+    """It returns the files of the session, which no other call would remove. A deletion that failed is refused."""
     log = await opener()
     await put(log, Append(Key("s"), [text("a")]))
     await log.files.add(FileRecord(fileId="f", key=Key("s"), name="a.txt", type="text/plain", size=1, digest="0" * 64))
@@ -1094,8 +1096,8 @@ async def test_a_deletion_that_landed_after_all_counts(opener: Opener, doubtful:
     assert await content(log, "s") == "b"
 
 
-async def test_an_error_before_the_commit_keeps_nothing(opener: Opener, doubtful: type[Doubtful]) -> None:
-    """An error in the middle of a transaction undoes all of it, for everyone in it; the next try lands."""
+async def test_an_error_before_the_commit_stores_nothing(opener: Opener, doubtful: type[Doubtful]) -> None:
+    """An error in a transaction undoes it for all its requests; the next attempt succeeds."""
     log = await opener()
     await asyncio.gather(*map(log.sessions.make, map(Key, ("s", "t"))))
     entries = [Event("main", "r", RunStarted("m")), text("x")]

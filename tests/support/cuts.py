@@ -1,4 +1,4 @@
-"""What a disk holds after a power cut: all that was synced, and of the rest what chance wants."""
+"""The content of a disk after a power cut: all synced operations, and a random choice of the others."""
 
 import os
 import random
@@ -23,37 +23,37 @@ class Operation:
 
 
 def operations(journal: bytes) -> Iterator[tuple[int, Operation]]:
-    """Yield each operation with the length that the journal had after it; a record that is not whole is the last."""
-    place = 0
-    while place + RECORD.size <= len(journal):
-        kind, file, number, length = RECORD.unpack_from(journal, place)
-        start, place = place + RECORD.size, place + RECORD.size + length
-        if place > len(journal):
+    """Yield each operation with the length of the journal after it; stop at an incomplete record."""
+    offset = 0
+    while offset + RECORD.size <= len(journal):
+        kind, file, number, length = RECORD.unpack_from(journal, offset)
+        start, offset = offset + RECORD.size, offset + RECORD.size + length
+        if offset > len(journal):
             return
-        yield place, Operation(kind, file, number, journal[start:place])
+        yield offset, Operation(kind, file, number, journal[start:offset])
 
 
 @attrs.define
 class Copy:
-    """One file: what is surely on the disk, and what was done to it since its last sync."""
+    """One file: its synced content, and the operations since its last sync."""
 
     synced: bytearray | None = None
     unsynced: list[Operation] = attrs.Factory(list)
 
     def take(self, operation: Operation) -> None:
         if operation.kind == b"S":
-            self.synced, self.unsynced = done(self.synced, self.unsynced), []
+            self.synced, self.unsynced = apply_operations(self.synced, self.unsynced), []
         else:
             self.unsynced.append(operation)
 
     def sync_folder(self) -> None:
-        """Make sure of a deletion, and of nothing else."""
+        """Make a deletion durable, and no other operation."""
         while any(one.kind == b"D" for one in self.unsynced):
             if self.unsynced.pop(0).kind == b"D":
                 self.synced = None
 
     def after_cut(self, chance: random.Random) -> bytearray | None:
-        """Return what the disk holds: of what was not synced nothing, all, the first part, or any sectors of it."""
+        """Return the content after a power cut: with none, all, the first, or any sectors of the unsynced writes."""
         some = self.unsynced
         fate = chance.choice(("nothing", "all", "first", "any"))
         if fate == "nothing":
@@ -61,12 +61,12 @@ class Copy:
         elif fate == "first":
             some = some[: chance.randint(0, len(some))]
         elif fate == "any":
-            some = [part for one in some for part in torn(one, chance)]
-        return done(self.synced, some)
+            some = [part for one in some for part in tear(one, chance)]
+        return apply_operations(self.synced, some)
 
 
-def torn(operation: Operation, chance: random.Random) -> Iterator[Operation]:
-    """Yield what was done of an operation: each sector of a write with a chance of one half."""
+def tear(operation: Operation, chance: random.Random) -> Iterator[Operation]:
+    """Yield the parts of an operation that took effect: each sector of a write with a probability of one half."""
     if operation.kind != b"W":
         if chance.random() < 0.5:
             yield operation
@@ -81,8 +81,8 @@ def torn(operation: Operation, chance: random.Random) -> Iterator[Operation]:
         start = stop
 
 
-def done(content: bytearray | None, some: list[Operation]) -> bytearray | None:
-    """Return a content with operations done to it; None is a file that is not there."""
+def apply_operations(content: bytearray | None, some: list[Operation]) -> bytearray | None:
+    """Return a content after operations; None is a file that does not exist."""
     if content is not None:
         content = bytearray(content) if some else content
     for one in some:
@@ -102,7 +102,7 @@ def done(content: bytearray | None, some: list[Operation]) -> bytearray | None:
 
 def take(copies: dict[bytes, Copy], operation: Operation) -> None:
     copy = copies[operation.file]
-    # SQLite syncs the folder where it is asked to with a deletion, and with the first sync of a journal or WAL.
+    # SQLite syncs the folder with a deletion that asks for it, and with the first sync of a journal or WAL.
     is_first_sync = operation.kind == b"S" and copy.synced is None and NAMES[operation.file] != "hub.db"
     copy.take(operation)
     if is_first_sync or (operation.kind == b"D" and operation.number):
@@ -110,14 +110,14 @@ def take(copies: dict[bytes, Copy], operation: Operation) -> None:
             other.sync_folder()
 
 
-def disks(journal: Path, places: list[int], chance: random.Random, folder: Path) -> Iterator[tuple[int, Path]]:
-    """For each of *places* in the journal, in rising order, make a data folder as a power cut there would leave it."""
+def disks(journal: Path, offsets: list[int], chance: random.Random, folder: Path) -> Iterator[tuple[int, Path]]:
+    """Make a data folder for a power cut at each of the *offsets* in the journal, which rise."""
     copies = {file: Copy() for file in NAMES}
     steps = operations(journal.read_bytes())
-    place, step = 0, next(steps, None)
-    for number, cut in enumerate(places):
+    offset, step = 0, next(steps, None)
+    for number, cut in enumerate(offsets):
         while step is not None and step[0] <= cut:
-            place = step[0]
+            offset = step[0]
             take(copies, step[1])
             step = next(steps, None)
         data = folder / f"cut-{number}" / "data"
@@ -125,7 +125,7 @@ def disks(journal: Path, places: list[int], chance: random.Random, folder: Path)
         for file, copy in copies.items():
             if (content := copy.after_cut(chance)) is not None:
                 (data / NAMES[file]).write_bytes(content)
-        yield place, data
+        yield offset, data
 
 
 def size_of(journal: Path) -> int:

@@ -1,7 +1,7 @@
-"""`python -m support.hub_on_disk serve ...`: the hub, on a disk that is recorded and that fails where a test says so.
+"""`python -m support.hub_on_disk serve ...`: a hub whose disk operations are recorded, and fail as a test says.
 
-HUBBUB_TEST_DISK names the folder of the journal and of the control block. A checkpoint comes sooner than in a real hub,
-so that a short test sees many.
+HUBBUB_TEST_DISK names the folder of the journal and of the control block. Checkpoints are more frequent than in a real
+hub, so that a short test has many.
 """
 
 import os

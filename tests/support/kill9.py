@@ -1,4 +1,4 @@
-"""A hub that is killed with -9 while it streams: what clients saw, against what the log holds."""
+"""Kill a hub with -9 while it streams, and compare the events that clients saw with its log."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from support import babble
 from support.kills import seed
 from support.process import HubProcess
 
-# Started again where the hub died in the middle; says more than the hub lives.
+# Restartable; its answer takes longer than the hub lives.
 PHOENIX = """
 import asyncio
 from hub.hosting.contract import agent
@@ -30,12 +30,12 @@ async def phoenix(message: str):
         yield f"{number} "
         await asyncio.sleep(0.01)
 """
-COUNT = 30  # what the phoenix says, in numbers
+COUNT = 30  # numbers in an answer of the phoenix
 
 
 @attrs.define(eq=False)
 class Witness:
-    """A client that remembers each logged frame, over all its connections."""
+    """A client that stores all logged frames of its connections."""
 
     session: str
     seen: dict[int, dict[str, Any]] = attrs.Factory(dict)
@@ -46,7 +46,7 @@ class Witness:
     ends: set[str] = attrs.Factory(set)
 
     async def watch(self, http: aiohttp.ClientSession, hub: HubProcess, calm: bool = False) -> None:
-        """Resume, say the *unsure* chats again, and read until the hub dies; where *calm*, until all is answered."""
+        """Resume, send the *unsure* chats again, and read until the hub dies; if *calm*, until all runs have ended."""
         try:
             url = f"{hub.url}/api/v1/ws"
             async with http.ws_connect(url, protocols=("hubbub.v1",), max_msg_size=0) as ws:
@@ -65,7 +65,7 @@ class Witness:
             pass
 
     def open(self) -> set[str]:
-        """Return the runs that were accepted and have not ended."""
+        """Return the accepted runs that have not ended."""
         return {frames[0]["runId"] for frames in self.accepted.values()} - self.ends
 
     def waits(self) -> bool:
@@ -86,7 +86,7 @@ class Witness:
 
 @attrs.define(eq=False)
 class Deaths:
-    """Rounds of: start, chat, kill. Each session has two witnesses, of whom the first sends the chats."""
+    """Rounds of start, chats and kill. Each session has two witnesses; the first one sends the chats."""
 
     hub: HubProcess
     chance: random.Random
@@ -97,15 +97,15 @@ class Deaths:
     rounds: int = 0
 
     async def round(self, http: aiohttp.ClientSession) -> None:
-        """Send two chats to each session, the second of which waits, and kill the hub somewhere in the answers."""
+        """Send two chats to each session, the second of which waits, and kill the hub during the answers."""
         await self.hub.start(frames_per_second=0)
         for witness in self.witnesses[::2]:
             answered = set(witness.accepted)
             old = [chat for chat in self.chats.values() if chat["sessionId"] == witness.session]
-            # What was accepted is said again too, now and then: it must not be answered twice.
+            # Some accepted chats are sent again, too: they must not be answered twice.
             witness.unsure = [c for c in old if c["clientMsgId"] not in answered or self.chance.random() < 0.1]
             if len(witness.open()) + len(witness.unsure) > 8:
-                continue  # enough waits
+                continue  # enough runs wait
             witness.unsure += [self._chat(witness.session, agent) for agent in ("babble", "phoenix")]
         watching = [asyncio.create_task(witness.watch(http, self.hub)) for witness in self.witnesses]
         await self._some_way()
@@ -113,7 +113,7 @@ class Deaths:
         await asyncio.gather(*watching)
 
     async def _some_way(self) -> None:
-        """Wait until so many frames more were heard, or all; in every other round that is early in the answers."""
+        """Wait for a random number of frames, or for all; in every other round the number is small."""
         self.rounds += 1
         most = 40 if self.rounds % 2 else 200
         wanted = sum(len(w.seen) for w in self.witnesses) + self.chance.randint(12, most) * self.sessions
@@ -131,7 +131,7 @@ class Deaths:
         return chat
 
     async def calm(self, http: aiohttp.ClientSession) -> None:
-        """Start once more, say again every chat there ever was, and let every answer end."""
+        """Start once more, send all chats again, and wait until all answers have ended."""
         await self.hub.start()
         for witness in self.witnesses[::2]:
             witness.unsure = [chat for chat in self.chats.values() if chat["sessionId"] == witness.session]
@@ -149,7 +149,7 @@ class Deaths:
 
 
 async def deaths_lose_nothing(folder: Path, rounds: int, sessions: int) -> None:
-    """Kill the hub *rounds* times, and hold everything that was seen and accepted against its log."""
+    """Kill the hub *rounds* times, and compare all seen events and accepted chats with its log."""
     hub = HubProcess(folder)
     hub.agent("phoenix.py", PHOENIX)
     shutil.copy(babble.__file__, folder / "agents")
@@ -168,10 +168,10 @@ async def deaths_lose_nothing(folder: Path, rounds: int, sessions: int) -> None:
 def check_all(
     hub: HubProcess, witnesses: Sequence[Witness], chats: dict[str, dict[str, str]], killed: bool = True
 ) -> str:
-    """Hold all that was seen and accepted against the log of a hub that is stopped; return what became of the chats.
+    """Compare all seen events and accepted chats with the log of a stopped hub; return a summary of the runs.
 
-    Some must have been aborted, some queued, and where the hub was *killed* some run again: else the test has not tried
-    what it is for. A hub that is told to stop ends what it can, so that seldom anything is left to run again.
+    Some runs must have been aborted, some queued, and some restarted: otherwise the test has not tested that. A hub
+    that was stopped, not *killed*, ends its runs, and rarely has one to restart.
     """
     assert "Traceback" not in hub.log, hub.log
     ends: Counter[str] = Counter()
@@ -195,7 +195,7 @@ def check_all(
 
 
 def check_log(events: list[dict[str, Any]]) -> None:
-    """Numbers are dense; each run has one end, which is its last event, and a text without a gap up to there."""
+    """Check that seqs are dense, that the last event of each run is its one end, and that its text has no gap."""
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
@@ -226,7 +226,7 @@ def check_texts(run: list[dict[str, Any]]) -> None:
 
 
 def check_seen(witness: Witness, events: list[dict[str, Any]]) -> None:
-    """Whatever a client saw stands in the log as it saw it, also what it saw just before a death."""
+    """Check that the log has all events that a client saw, also those just before a kill."""
     texts: dict[str, str] = defaultdict(str)
     for event in events:
         if event["type"] == "stream":
@@ -242,7 +242,7 @@ def check_seen(witness: Witness, events: list[dict[str, Any]]) -> None:
 
 
 def check_accepted(witness: Witness, events: list[dict[str, Any]], chats: dict[str, dict[str, str]]) -> None:
-    """Each chat stands in the log once, however often it was said, and each time it got the same answer."""
+    """Check that each chat is in the log once, and that each time it was sent it got the same answer."""
     said = [json.loads(event["content"]) for event in events if event["type"] == "user_message"]
     mine = [chat for chat in chats.values() if chat["sessionId"] == witness.session]
     assert sorted(body["clientMsgId"] for body in said) == sorted(chat["clientMsgId"] for chat in mine)

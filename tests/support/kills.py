@@ -1,4 +1,4 @@
-"""Sessions whose clients lose their sockets again and again, and what each of them must hold in the end."""
+"""Kill the sockets of clients again and again, and check the text that each client has at the end."""
 
 import asyncio
 import os
@@ -18,15 +18,15 @@ LONG = os.environ.get("HUBBUB_TEST_TORTURE") == "long"
 
 
 def seed() -> int:
-    """Return the seed, said so that a failure can be played again."""
-    chosen = int(os.environ.get("HUBBUB_TEST_SEED") or random.SystemRandom().randrange(2**32))
-    print(f"HUBBUB_TEST_SEED={chosen}")
-    return chosen
+    """Return the seed of the test, and print it, so that a failure can be repeated."""
+    value = int(os.environ.get("HUBBUB_TEST_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"HUBBUB_TEST_SEED={value}")
+    return value
 
 
 @attrs.define(eq=False)
 class Reading:
-    """What one client has put together of a session, by its cursor; fails on any gap, repeat or reset."""
+    """The text that one client has assembled of a session; take() fails on a gap, a repetition or a reset."""
 
     name: str
     seq: int | None = None
@@ -54,7 +54,7 @@ class Reading:
 
 @attrs.define(eq=False)
 class Victim:
-    """One client behind a proxy of its own, which kills its connections, one after the other."""
+    """A client behind a proxy of its own, which kills one connection after another."""
 
     http: aiohttp.ClientSession
     proxy: Proxy
@@ -68,7 +68,7 @@ class Victim:
     connections: int = 0
 
     async def live(self, begun: asyncio.Event, over: asyncio.Event) -> None:
-        """Read to the end of the answer, then again from the start while kills are left."""
+        """Read to the end of the answer, then again from the start until the proxy has no kills left."""
         if self.late:
             await begun.wait()
         while not self.reading.ends:
@@ -91,7 +91,7 @@ class Victim:
         self.connections += 1
         after, epoch = self.reading.seq, self.reading.epoch
         if after is None and (not self.late or over.is_set()):
-            after = 0  # who comes without a cursor when all is over hears nothing: it was there before
+            after = 0  # without a cursor a client gets no events of an answer that has ended
         url = f"http://127.0.0.1:{self.proxy.port}/api/v1/ws"
         cursor = {} if after is None else {"afterSeq": after} | ({"epoch": epoch} if epoch else {})
         options: dict[str, Any] = {"protocols": ("hubbub.v1",)} if self.extended else {}
@@ -119,7 +119,7 @@ class Victim:
 
 
 async def kills_lose_nothing(folder: Path, sessions: int, clients: int, chunks: int, seconds: float, each: int) -> None:
-    """Let *sessions* stream to *clients* each, whose sockets are killed *each* times; all must hold the same text."""
+    """Stream *sessions* to *clients* each, and kill the socket of each client *each* times; check all texts."""
     chance = random.Random(seed())
     hub = HubProcess(folder)
     (folder / "agents").mkdir()

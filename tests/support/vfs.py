@@ -1,8 +1,8 @@
-"""SQLite's view of the disk, in the process that writes it: each write is recorded, and some are made to fail.
+"""Record the writes of SQLite in this process, and make some of them fail.
 
-install() replaces three methods of the files that SQLite's default VFS opens, and its delete, for the whole process.
-What happens is appended to a journal, of which tests/support/cuts.py makes the states of the disk after a power cut.
-A control block in shared memory says which write or sync fails, and how.
+install() replaces three methods of the files that SQLite's default VFS opens, and the VFS's delete, for the whole
+process. Each operation is appended to a journal, from which tests/support/cuts.py makes the states of the disk after a
+power cut. A control block in shared memory says which write or sync fails, and how.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ import attrs
 
 FULL, IOERR_WRITE, IOERR_FSYNC = 13, 10 | 3 << 8, 10 | 4 << 8  # SQLite's result codes
 METHODS = ("close", "read", "write", "truncate", "sync")  # the first of sqlite3_io_methods, which has 18
-CONTROL = struct.Struct("=qqq")  # fault, writes (or syncs) until it strikes, strikes so far
+CONTROL = struct.Struct("=qqq")  # fault, writes (or syncs) until it occurs, occurrences so far
 RECORD = struct.Struct("=ccqq")  # kind, file, offset or size, length of the data that follows
 FAULTS = ("none", "full", "error", "torn", "sync")
 FILES = {"hub.db": b"d", "hub.db-wal": b"w", "hub.db-journal": b"j"}
@@ -43,7 +43,7 @@ Sync = CFUNCTYPE(c_int, c_void_p, c_int)
 
 
 class Control:
-    """The block that says what fails; shared by the process that tests and the one that writes."""
+    """The control block, shared by the test and the hub's process."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -52,7 +52,7 @@ class Control:
             self._memory = mmap.mmap(file.fileno(), CONTROL.size)
 
     def arm(self, fault: str, after: int) -> None:
-        """Let the write (or sync) number *after* fail, counted from 1; "full" lets all later ones fail, too."""
+        """Make the *after*-th write (or sync) from now on fail; with "full" all later ones fail, too."""
         CONTROL.pack_into(self._memory, 0, FAULTS.index(fault), after, self.strikes)
 
     def disarm(self) -> None:
@@ -60,12 +60,12 @@ class Control:
 
     @property
     def strikes(self) -> int:
-        """How often something was made to fail."""
+        """The number of operations that were made to fail."""
         strikes: int = CONTROL.unpack_from(self._memory, 0)[2]
         return strikes
 
     def strike(self, is_sync: bool) -> str:
-        """Count a write or a sync, and return the fault that it has."""
+        """Count a write or a sync, and return its fault."""
         number, left, strikes = CONTROL.unpack_from(self._memory, 0)
         fault = FAULTS[number]
         if fault == "none" or is_sync != (fault == "sync"):
@@ -79,14 +79,14 @@ class Control:
 
 @attrs.define(eq=False)
 class Recorder:
-    """What stands between SQLite and its VFS."""
+    """Wraps the methods of SQLite's VFS and of its open files."""
 
     journal: int  # a file descriptor
     control: Control
     names: dict[int, Path] = attrs.Factory(dict)  # of open files, by the address of SQLite's structure
     sizes: dict[Path, int] = attrs.Factory(dict)
-    replaced: dict[int, Methods] = attrs.Factory(dict)  # by the address of what they replace
-    living: list[Any] = attrs.Factory(list)  # SQLite holds their addresses
+    replacements: dict[int, Methods] = attrs.Factory(dict)  # by the address of the methods that they replace
+    references: list[Any] = attrs.Factory(list)  # keep alive the functions whose addresses SQLite has
 
     def record(self, kind: bytes, path: Path, number: int, data: bytes = b"") -> None:
         os.write(self.journal, RECORD.pack(kind, FILES[path.name], number, len(data)) + data)
@@ -94,10 +94,10 @@ class Recorder:
     def install(self, library: ctypes.CDLL) -> None:
         library.sqlite3_vfs_find.restype = POINTER(Vfs)
         vfs = library.sqlite3_vfs_find(None)
-        opened, deleted = Open(vfs.contents.open), Delete(vfs.contents.delete)
+        original_open, original_delete = Open(vfs.contents.open), Delete(vfs.contents.delete)
 
         def open_(vfs: Any, name: bytes | None, file: int, flags: int, out: int) -> int:
-            code: int = opened(vfs, name, file, flags, out)
+            code: int = original_open(vfs, name, file, flags, out)
             path = Path(os.fsdecode(name or b""))
             if code == 0 and path.name in FILES:
                 self.names[file] = path
@@ -106,7 +106,7 @@ class Recorder:
             return code
 
         def delete(vfs: Any, name: bytes, is_synced: int) -> int:
-            code: int = deleted(vfs, name, is_synced)
+            code: int = original_delete(vfs, name, is_synced)
             path = Path(os.fsdecode(name))
             if code == 0 and path.name in FILES:
                 self.record(b"D", path, is_synced)
@@ -117,19 +117,19 @@ class Recorder:
         vfs.contents.delete = self.address(Delete(delete))
 
     def address(self, function: Any) -> int:
-        self.living.append(function)
+        self.references.append(function)
         return cast(function, c_void_p).value or 0
 
     def replace(self, file: int) -> None:
-        """Give an open file other methods, which call those that it had."""
+        """Replace the methods of an open file by methods that call them."""
         first = cast(file, POINTER(c_void_p)).contents
-        if (old := first.value or 0) not in self.replaced:
+        if (old := first.value or 0) not in self.replacements:
             methods = Methods.from_buffer_copy((ctypes.c_char * ctypes.sizeof(Methods)).from_address(old))
             methods.write = self.address(Write(self.writing(Write(methods.write))))
             methods.truncate = self.address(Truncate(self.truncating(Truncate(methods.truncate))))
             methods.sync = self.address(Sync(self.syncing(Sync(methods.sync))))
-            self.replaced[old] = methods
-        first.value = ctypes.addressof(self.replaced[old])
+            self.replacements[old] = methods
+        first.value = ctypes.addressof(self.replacements[old])
 
     def writing(self, write: Any) -> Callable[[int, int, int, int], int]:
         def write_(file: int, data: int, size: int, offset: int) -> int:
@@ -169,7 +169,7 @@ class Recorder:
         return sync_
 
     def note_size(self, path: Path) -> None:
-        """Record that the file has grown by zeros, which the hub writes itself (hub/storage/sqlite/wal.py)."""
+        """Record growth by zeros, which the hub writes without SQLite (hub/storage/sqlite/wal.py)."""
         size = path.stat().st_size
         if size > self.sizes[path]:
             self.record(b"T", path, size)
@@ -177,13 +177,13 @@ class Recorder:
 
 
 def install(journal: Path, control: Path) -> None:
-    """Watch and spoil every file that SQLite opens in this process from now on."""
+    """Record the operations of all files that SQLite opens in this process from now on, and make some fail."""
     import _sqlite3  # the library that Python's own module is linked with
 
     descriptor = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     recorder = Recorder(descriptor, Control(control))
     recorder.install(ctypes.CDLL(_sqlite3.__file__))
-    LIVING.append(recorder)
+    RECORDERS.append(recorder)
 
 
-LIVING: list[Recorder] = []
+RECORDERS: list[Recorder] = []

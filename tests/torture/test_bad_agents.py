@@ -1,4 +1,4 @@
-"""Agents that fail in every way: each answer has one end and the text up to there, and the others go on."""
+"""Agents that fail in every way: each answer has one end and its text up to there, and other answers go on."""
 
 import asyncio
 import random
@@ -59,9 +59,9 @@ async def ages(http: aiohttp.ClientSession, hub: HubProcess, session: str, token
 
 @pytest.mark.torture
 @pytest.mark.timeout(1200 if LONG else 240)
-async def test_each_bad_agent_ends_once_and_harms_nobody(tmp_path: Path) -> None:
-    """All of them, first the one that blocks the loop, then the others side by side, once (20 times); canaries answer
-    meanwhile, and are exact."""
+async def test_each_bad_agent_ends_once_and_does_not_disturb_others(tmp_path: Path) -> None:
+    """All of them, 1 time (20 times): first the one that blocks the loop, then the others at the same time. Meanwhile
+    good agents answer, and their answers are exact."""
     chance = random.Random(seed())
     hub = HubProcess(tmp_path)
     for name, code in {"echo": AGENTS["echo"], "clock": CLOCK, **files()}.items():

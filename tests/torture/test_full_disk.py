@@ -1,4 +1,4 @@
-"""A disk that is full or fails: what it refuses is refused, nothing accepted or heard is lost, and all goes on."""
+"""A disk that is full or fails: the hub refuses new messages, loses no accepted message or event, and recovers."""
 
 import asyncio
 import json
@@ -112,8 +112,8 @@ async def stop(hub: HubProcess, talkers: list[Talker]) -> None:
 
 @pytest.mark.torture
 @pytest.mark.timeout(1200 if LONG else 240)
-async def test_each_write_that_fails_loses_nothing(tmp_path: Path) -> None:
-    """Write n fails, for n = 1 to 200 (1,000): once, half-way, as a sync, or as on a full disk until there is room."""
+async def test_a_failed_write_loses_nothing(tmp_path: Path) -> None:
+    """Write n fails, for n = 1 to 200 (1,000): once, half-way, as a sync, or as on a full disk until there is space."""
     chance = random.Random(seed())
     hub = HubProcess(tmp_path, ROOT / "tests", "support.hub_on_disk")
     for name, code in AGENTS.items():
@@ -163,8 +163,8 @@ async def free(talker: Talker, disk: Control, strikes: int) -> None:
 @pytest.mark.torture
 @needs_prlimit
 @pytest.mark.timeout(1200 if LONG else 240)
-async def test_a_full_disk_in_the_middle_of_answers_loses_nothing(tmp_path: Path) -> None:
-    """5 (100) times: what is being said waits, and is whole when there is room; chats and files are refused."""
+async def test_a_full_disk_during_answers_loses_nothing(tmp_path: Path) -> None:
+    """5 (100) times: the text of answers waits, and is complete when there is space; chats and files are refused."""
     chance = random.Random(seed())
     hub = HubProcess(tmp_path)
     hub.agent("echo.py", AGENTS["echo"])

@@ -1,4 +1,4 @@
-"""A power cut: what was written and not synced is lost, whole or in part; nothing that anybody heard is."""
+"""A power cut loses unsynced writes, all or some of them, but no event that a client saw."""
 
 import asyncio
 import json
@@ -130,8 +130,8 @@ def check(data: Path, cut: int, witnesses: list[Marked]) -> set[str]:
 
 @pytest.mark.torture
 @pytest.mark.timeout(3600 if LONG else 300)
-async def test_what_was_heard_is_on_the_disk_after_a_power_cut(tmp_path: Path) -> None:
-    """200 (5,000) cuts: the log opens, and holds all that a client had heard; each run has at most one end, and none
+async def test_seen_events_survive_a_power_cut(tmp_path: Path) -> None:
+    """200 (5,000) cuts: the log opens, and has all events that a client saw. Each run has at most one end, and none
     is lost."""
     chance = random.Random(seed())
     hub = HubProcess(tmp_path, ROOT / "tests", "support.hub_on_disk")

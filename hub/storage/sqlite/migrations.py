@@ -1,6 +1,6 @@
-"""The schema of the embedded log, from its first version to the present one."""
+"""The schema of the embedded log, as one migration for each version."""
 
-# Version n of the schema is what the first n scripts make. Never change one that was released.
+# The first n scripts make version n of the schema. Do not change a released script.
 MIGRATIONS = (
     """
     CREATE TABLE sessions (
@@ -27,7 +27,7 @@ MIGRATIONS = (
         PRIMARY KEY (session, principal, client_msg_id)
     ) WITHOUT ROWID;
     """,
-    # Events lie in the order of their commits; where those of a session are is noted later, many at once.
+    # Events are in the order of commits. The table `places` is an index by session, which is filled later, in batches.
     """
     ALTER TABLE sessions RENAME TO old_sessions;
     CREATE TABLE sessions (
@@ -59,12 +59,12 @@ MIGRATIONS = (
     CREATE INDEX files_of_sessions ON files (session);
     CREATE INDEX files_by_digest ON files (digest);
     """,
-    # A session that was deleted, and left something in `places`, has a number after a space for its id (see DELETE).
+    # A deleted session with rows in `places` has a space and its number as its id (see changes.py).
     """
     ALTER TABLE sessions ADD COLUMN title TEXT;
     ALTER TABLE sessions ADD COLUMN metadata TEXT; -- as JSON
     """,
-    # What a message holds beside its text, and which one an agent's message answers: until now the last before it.
+    # Parts and metadata of messages, and the user message that an answer belongs to: in old rows the one before it.
     """
     ALTER TABLE messages ADD COLUMN parts TEXT; -- as JSON, as the next
     ALTER TABLE messages ADD COLUMN metadata TEXT;
@@ -72,7 +72,7 @@ MIGRATIONS = (
     UPDATE messages SET user_message = (SELECT id FROM messages AS asked WHERE asked.session = messages.session
         AND asked.role = 'user' AND asked.seq < messages.seq ORDER BY asked.seq DESC LIMIT 1) WHERE role = 'assistant';
     """,
-    # Events lie as they were committed, and then in strips (see strips.py). as_loose() makes one of each event.
+    # Events move from `loose` to `strips` (see strips.py). as_loose() makes a commit of each old event.
     """
     INSERT INTO places SELECT s.n, e.seq, e.n FROM events e JOIN sessions s ON s.id = e.session
         WHERE e.n > (SELECT upto FROM placed) ORDER BY s.n, e.seq;
@@ -107,8 +107,8 @@ MIGRATIONS = (
             json_extract(line, '$[7]') AS content -- a chunk's text; of other events the whole body as JSON
         FROM lines WHERE json_extract(line, '$[0]') > floor;
     """,
-    # A list of sessions reads the sessions that it shows: how many messages each has, and when the last one came, stand
-    # in columns that follow the table of messages.
+    # Triggers keep the number of messages, and the time of the last one, in the row of the session, so that a page of
+    # sessions reads only their rows.
     """
     ALTER TABLE sessions ADD COLUMN messages INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE sessions ADD COLUMN ts INTEGER NOT NULL DEFAULT 0; -- of the last message
@@ -124,7 +124,7 @@ MIGRATIONS = (
         WHERE id = old.session;
     END;
     """,
-    # What cannot be read is set aside (see damage.py), and hides nothing of the others from the view.
+    # Damaged events are set aside (see damage.py), and the view shows all others.
     """
     CREATE TABLE damaged (
         n INTEGER PRIMARY KEY, session INTEGER, seq INTEGER, -- NULL where they cannot be read either
@@ -146,7 +146,7 @@ MIGRATIONS = (
             json_extract(line, '$[7]') AS content -- a chunk's text; of other events the whole body as JSON
         FROM lines WHERE json_extract(line, '$[0]') > floor;
     """,
-    # How the run of an agent's message ended. The events say so, too, but they are dropped some day.
+    # The end of the run of an agent's message: retention drops the event that has it.
     """
     ALTER TABLE messages ADD COLUMN stop_reason TEXT; -- NULL: it ended by itself, or (in old rows) unknown
     ALTER TABLE messages ADD COLUMN error TEXT; -- as JSON
