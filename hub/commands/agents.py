@@ -49,7 +49,7 @@ def _hosted(agent: Agent) -> HostedAgent:
 
 async def reload_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgent:
     """Load an agent's file again; where the file is gone the agent goes too. Raises UnknownAgent."""
-    await upkeep.reload(hub.node, agent_id)
+    await upkeep.reload_agent_file(hub.node, agent_id)
     return _hosted(hub.node.agents.find(agent_id))
 
 

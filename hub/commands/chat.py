@@ -109,7 +109,7 @@ async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
         accepted = await session.admission.admit(command, principal.author, agent)
         await session.schedule.wait_for_end_or_drain(accepted.runId)
         result = await outcome(hub.node.log.events, session, accepted)
-    if result.stopReason is None and hub.node.draining:
+    if result.stopReason is None and hub.node.is_draining:
         ids = {"sessionId": accepted.sessionId, "runId": accepted.runId, "messageId": accepted.messageId}
         text = f"the hub is going down: the message is kept, and run {accepted.runId} answers it after the next start"
         raise Draining(text, retryAfterMs=2000, **ids)

@@ -147,7 +147,7 @@ def attach(
         pages=node.pages,
         limits=hub.limits,
         activate=node.registry.activate,
-        load_reset_messages=node.reset_messages,
+        load_reset_messages=node.read_reset_messages,
     )
     connection = Connection(
         id=node.seams.new_secret(8),

@@ -35,7 +35,7 @@ class UploadWriter:
         await self._upload.finish()
         async with self._hub.node.use(self._upload.key) as session:
             self._upload.refuse_if_deleted()  # in the step in which the log is asked for the session
-            await self._hub.node.make(session)
+            await self._hub.node.create(session)
             file = await self._upload.save()
         return StoredFile(fileId=file.fileId, sessionId=id_of(file.key), name=file.name, type=file.type, size=file.size)
 

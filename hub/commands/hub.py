@@ -36,7 +36,7 @@ class Hub:
     @property
     def is_draining(self) -> bool:
         """Whether it goes down."""
-        return self.node.draining
+        return self.node.is_draining
 
     @property
     def is_working(self) -> bool:
@@ -61,7 +61,7 @@ class Hub:
         limits = self.limits
         wait = limits.drain_seconds - limits.grace_seconds - 2 * limits.close_seconds
         await draining.finish_runs(self.node, wait, hurry)
-        await draining.write_all(self.node, limits.grace_seconds + limits.close_seconds, hurry)
+        await draining.flush_all(self.node, limits.grace_seconds + limits.close_seconds, hurry)
 
     def leave_all(self) -> None:
         """Deliver nothing to any client from now on."""
@@ -75,7 +75,7 @@ class Hub:
 
     async def check_ready(self) -> None:
         """Raise Draining or StorageUnavailable, with a line for the operator, if it takes no chats now."""
-        if not self.node.ready:
+        if not self.node.is_ready:
             raise Draining("the hub is starting or going down")
         await self.log_probe.check()
 

@@ -51,7 +51,7 @@ def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] |
             epoch=session.channel.epoch,
             seq=session.channel.head,
             agents=tuple(agent.id for agent in hub.node.agents.all()),
-            members=hub.node.presence.notice(session.channel).members,
+            members=hub.node.presence.make_notice(session.channel).members,
             active=session.make_state().active,
             history=history,
             ref=command.ref,
@@ -70,7 +70,7 @@ async def join(
     """Subscribe a client from its cursor. If the cursor does not fit, send a reset and subscribe as a new client."""
     channel, node = session.channel, client.hub.node
     if misfit(channel, after, epoch) is not None:
-        messages = await node.reset_messages(session.key)
+        messages = await node.read_reset_messages(session.key)
     # No await from here on: the cursor is checked, answered and placed against the same head.
     channel.refuse_if_deleted()
     node.registry.check_limit(client.connection, channel.key, client.joining)

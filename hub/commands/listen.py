@@ -64,7 +64,7 @@ async def _subscribe(hub: Hub, key: Key, command: Subscribe, client: ClientHandl
         async with hub.node.use(key) as session:
             history = None
             if command.history is not None:
-                history = await hub.node.history(session.key, command.history)
+                history = await hub.node.read_history(session.key, command.history)
             await join(client, session, command.afterSeq, command.epoch, subscribed(hub, command, history))
 
 

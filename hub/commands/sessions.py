@@ -22,7 +22,7 @@ async def create_session(hub: Hub, principal: Principal, session_id: str | None 
     """Make a session, under an id of the hub's where none is given; return it, and whether it is new."""
     key = hub.key(principal, session_id or hub.node.seams.new_id("s"))
     async with hub.node.use(key) as session:
-        is_new = await hub.node.make(session)
+        is_new = await hub.node.create(session)
         return await state_of(hub, session.channel), is_new
 
 
@@ -39,7 +39,7 @@ async def relabel(hub: Hub, principal: Principal, session_id: str, changes: Mapp
         raise TooLarge(f"the metadata of a session is at most {most} of JSON: keep the rest elsewhere")
     async with hub.node.use(hub.key(principal, session_id)) as session:
         if any(value is not None for value in changes.values()):
-            await hub.node.make(session)
+            await hub.node.create(session)
         await hub.node.log.sessions.relabel(session.key, changes)
         return await state_of(hub, session.channel)
 
@@ -61,7 +61,7 @@ async def clear_sessions(
         keys = await _keys(hub, readable(principal, None, since, until))
     else:
         keys = [hub.key(principal, session_id) for session_id in dict.fromkeys(session_ids)]
-    count = await deleting.clear(hub.node, keys, before)
+    count = await deleting.delete_all(hub.node, keys, before)
     await deleting.purge(hub.node)
     return DeletionCount(count)
 

@@ -1,4 +1,4 @@
-"""The end of a node's work: running answers end, or are ended, and all that was said comes into the log."""
+"""Drain a node: wait for the active runs, end the rest, and wait until the log holds everything."""
 
 import asyncio
 
@@ -6,60 +6,60 @@ import structlog
 
 from hub.node.node import Node
 
-HURRY_SECONDS = 0.2  # in which runs are to heed their cancel, when people cannot wait
+HURRY_SECONDS = 0.2  # the grace time of cancelled runs after a second signal
 
 log = structlog.get_logger()
 
 
 async def finish_runs(node: Node, seconds: float, hurry: asyncio.Event) -> None:
-    """Give the running answers *seconds* to end, or until *hurry*; then end those that are left.
+    """Wait for the active runs, at most *seconds* or until *hurry*; then end the rest as `aborted`.
 
-    Answers that no session keeps are waited for, too, and ended with `aborted`.
+    Answers outside a session are handled in the same way.
     """
-    waits = [asyncio.create_task(_answered(node)), asyncio.create_task(hurry.wait())]
+    tasks = [asyncio.create_task(_wait_for_answers(node)), asyncio.create_task(hurry.wait())]
     try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in waits:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     for session in list(node.sessions.values()):
         session.schedule.drain()
     for reader in node.completions.values():
         reader.stop("aborted")
 
 
-async def _answered(node: Node) -> None:
-    """Wait until no answer goes on. The node is draining: none begins."""
+async def _wait_for_answers(node: Node) -> None:
+    """Wait until there is no active run and no answer outside a session. The node is draining, so none begins."""
     for session in list(node.sessions.values()):
         await session.schedule.wait_for_all_ends()
-    for ended in list(node.completions):
-        await ended.wait()
+    for end_event in list(node.completions):
+        await end_event.wait()
 
 
-async def write_all(node: Node, seconds: float, hurry: asyncio.Event | None = None) -> None:
-    """Wait until no run goes on, everything said is in the log, and who asked without a session has been told the end.
+async def flush_all(node: Node, seconds: float, hurry: asyncio.Event | None = None) -> None:
+    """Wait, at most *seconds*, until all runs have ended, the log holds all events, and all completions were sent.
 
-    After *hurry* no stopped run has its grace time.
+    After *hurry* stopped runs have HURRY_SECONDS instead of their grace time.
     """
-    hurrying = asyncio.create_task(_abandon(node, hurry)) if hurry is not None else None
+    abandon_task = asyncio.create_task(_abandon(node, hurry)) if hurry is not None else None
     try:
         async with asyncio.timeout(seconds):
             for session in list(node.sessions.values()):
                 await session.schedule.wait_for_all_ends()
                 await session.outbox.wait_until_empty()
-            for ended in list(node.completions):
-                await ended.wait()
+            for end_event in list(node.completions):
+                await end_event.wait()
     except TimeoutError:
-        log.error("not everything that was said could be written")
+        log.error("some events could not be written to the log before the stop")
     finally:
-        if hurrying is not None:
-            hurrying.cancel()
-            await asyncio.wait([hurrying])
+        if abandon_task is not None:
+            abandon_task.cancel()
+            await asyncio.wait([abandon_task])
 
 
 async def _abandon(node: Node, hurry: asyncio.Event) -> None:
-    """End what goes on a moment after *hurry*, whether its work has ended or not."""
+    """After *hurry* and HURRY_SECONDS end all stopped runs, though their code may go on."""
     await hurry.wait()
     await asyncio.sleep(HURRY_SECONDS)
     for session in list(node.sessions.values()):

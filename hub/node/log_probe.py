@@ -1,4 +1,4 @@
-"""Whether the log can be written: asked as often as anybody likes, and answered by few probes."""
+"""Check whether the log can be written: any number of checks share few probes."""
 
 import asyncio
 
@@ -7,11 +7,11 @@ import attrs
 from hub.errors import StorageUnavailable
 from hub.storage.log import Log
 
-VALID_SECONDS = 1.0  # an answer is given again for so long: a crowd of requests costs one commit a second
-WAIT_SECONDS = 0.5  # a prober often waits no more than a second, and SQLite waits 5 s for a lock
-SLOW = (
-    "the log has not taken a write for half a second: if another process holds its write lock, end it; "
-    "else look after the disk"
+VALID_SECONDS = 1.0  # a result is reused for so long: any number of requests cost one commit a second
+WAIT_SECONDS = 0.5  # many probers wait only a second, and SQLite waits 5 s for a lock
+SLOW_LOG_TEXT = (
+    "the log could not be written for half a second: if another process holds its write lock, end that process; "
+    "otherwise check the disk"
 )
 
 
@@ -19,18 +19,18 @@ SLOW = (
 class LogProbe:
     """Probes a log, one probe at a time. All methods are called in the loop of the log.
 
-    A probe ends with its log: close() of the log answers everything that waits.
+    A probe ends with its log: close() of the log answers all waiting calls.
     """
 
     log: Log
-    _refusal: str = ""  # of the last probe; empty where it landed
+    _refusal: str = ""  # of the last probe; empty if it succeeded
     _valid_until: float = float("-inf")
     _task: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
         """Raise StorageUnavailable, with a line for the operator, if the log cannot be written now.
 
-        Waits WAIT_SECONDS at most. A commit, not a look: a full disk, a quota and a foreign lock show in nothing else.
+        Waits WAIT_SECONDS at most. The probe commits: only a commit shows a full disk, a quota or a foreign lock.
         """
         loop = asyncio.get_running_loop()
         if (self._task is None or self._task.done()) and loop.time() >= self._valid_until:
@@ -39,7 +39,7 @@ class LogProbe:
         if task is not None:
             await asyncio.wait([task], timeout=WAIT_SECONDS)
             if not task.done():
-                raise StorageUnavailable(self._refusal or SLOW)
+                raise StorageUnavailable(self._refusal or SLOW_LOG_TEXT)
             task.result()
         if self._refusal:
             raise StorageUnavailable(self._refusal)

@@ -20,7 +20,7 @@ from hub.hosting.slots import Slots
 from hub.ids import Key, id_of
 from hub.limits import Limits
 from hub.messages import DrainingNotice, Event, HistoryMessage
-from hub.node.presence import PresenceTeller
+from hub.node.presence import PresenceNotifier
 from hub.node.recovering import recover_runs
 from hub.observe.counters import Counters
 from hub.seams import Seams
@@ -34,16 +34,16 @@ from hub.storage.private import make_private
 
 log = structlog.get_logger()
 
-OURS = ("hub.db", "files", "model")  # what the names in a data folder begin with
+DATA_NAME_PREFIXES = ("hub.db", "files", "model")  # the hub's own files and folders in the data folder
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Node:
-    """Everything above, in one place.
+    """The parts of one process, and the sessions in memory.
 
-    `draining` is set when the hub goes down: chats are refused from then on. `deletions` has the sessions that are
-    being deleted (see hub.node.deleting). `completions` has each answer that no session keeps, by an event
-    that is set when its client has been told the end.
+    *is_draining* is set when the hub goes down: it admits no chat any more. *deletions* are the tasks that delete
+    sessions (see hub.node.deleting). *completions* are the answers outside a session, each by an event that is set when
+    its client has received the end.
     """
 
     settings: Settings
@@ -58,10 +58,10 @@ class Node:
     completions: dict[asyncio.Event, OutputReader] = attrs.Factory(dict)
     pace: Pace = attrs.field(init=False)
     slots: Slots = attrs.field(init=False)
-    presence: PresenceTeller = attrs.field(init=False)
+    presence: PresenceNotifier = attrs.field(init=False)
     sessions: dict[Key, LiveSession] = attrs.Factory(dict)
-    draining: bool = False
-    ready: bool = False
+    is_draining: bool = False
+    is_ready: bool = False
     deletions: dict[Key, asyncio.Task[bool]] = attrs.Factory(dict)
     _loads: dict[Key, asyncio.Task[LiveSession]] = attrs.Factory(dict)
 
@@ -83,17 +83,17 @@ class Node:
         self.registry = Registry(
             limits=settings.limits,
             on_unsubscribe=lambda channel: self.unload_if_unused(channel.key),
-            on_members_change=self._members_changed,
-            on_catch_up=self._tell_state,
+            on_members_change=self._on_members_change,
+            on_catch_up=self._send_state,
         )
         self.fanout = Fanout(self.registry)
-        self.presence = PresenceTeller(self.fanout, settings.limits)
+        self.presence = PresenceNotifier(self.fanout, settings.limits)
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the log and the agents, and take up what an earlier process left."""
-        make_private(self.settings.data, lambda name: name.startswith(OURS))
+        """Open the log and the agents, and recover the runs of an earlier process."""
+        make_private(self.settings.data, lambda name: name.startswith(DATA_NAME_PREFIXES))
         await self.log.start(self._deliver)
         try:
             self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
@@ -105,12 +105,12 @@ class Node:
             await self.files.close()
             await self.log.close()
             raise
-        self.ready = True
+        self.is_ready = True
 
     def drain(self) -> None:
-        """Refuse chats from now on, and tell everyone."""
-        self.ready = False
-        self.draining = True
+        """Refuse chats from now on, and send the `draining` notice to all connections."""
+        self.is_ready = False
+        self.is_draining = True
         notice = DrainingNotice(withinMs=int(self.settings.limits.drain_seconds * 1000))
         for connection in self.registry.connections:
             connection.write(connection.protocol.notice(notice))
@@ -118,7 +118,7 @@ class Node:
             session.schedule.is_draining = True
 
     async def close(self) -> None:
-        """Close what start() opened; connections are closed before."""
+        """Close the log, the files and the agents. The connections are closed before."""
         await asyncio.gather(*self.deletions.values(), return_exceptions=True)
         self.presence.close()
         for session in self.sessions.values():
@@ -139,10 +139,10 @@ class Node:
 
     @asynccontextmanager
     async def use(self, key: Key) -> AsyncIterator[LiveSession]:
-        """Hold a session in memory, also one in which nothing is kept. Raises SessionDeleted while it is deleted."""
+        """Keep a session in memory within the context; the log need not have it. Raises SessionDeleted."""
         if key in self.deletions:
             raise SessionDeleted(id_of(key))
-        session = await self.there(key)
+        session = await self.load(key)
         session.use_count += 1
         try:
             yield session
@@ -150,30 +150,29 @@ class Node:
             session.use_count -= 1
             self.unload_if_unused(key)
 
-    async def there(self, key: Key) -> LiveSession:
-        """Return a session in memory; one load at a time per id. It stays there until the next await."""
+    async def load(self, key: Key) -> LiveSession:
+        """Return a session in memory; concurrent calls share one load. It may be unloaded at the next await."""
         while (session := self.sessions.get(key)) is None:
             task = self._loads.get(key)
             if task is None:
-                task = self._loads[key] = asyncio.create_task(self._load(key))
+                task = self._loads[key] = asyncio.create_task(self._load_session(key))
             await asyncio.wait([task])
             task.result()  # raises what the load raised
         return session
 
-    async def make(self, session: LiveSession) -> bool:
-        """Let a session exist that the caller holds, where nothing was kept in it yet; return whether it was made.
+    async def create(self, session: LiveSession) -> bool:
+        """Create a session in the log unless it exists; return whether it is new. The caller has it by use().
 
-        Raises SessionDeleted for one that is being deleted, or has been while the caller held it.
+        Raises SessionDeleted if the session is being deleted, or was deleted while the caller used it.
         """
-        if (
-            session.admission.is_deleting
-        ):  # in the step in which the log is asked: what comes behind the deletion is new
+        # No await between this check and the call of the log: a session created after the deletion is another one.
+        if session.admission.is_deleting:
             raise SessionDeleted(session.id)
         head, is_new = await self.log.sessions.make(session.key)
         session.channel.epoch = session.channel.epoch or head.epoch
         return is_new
 
-    async def _load(self, key: Key) -> LiveSession:
+    async def _load_session(self, key: Key) -> LiveSession:
         try:
             head = await self.log.sessions.find(key)
             channel = (
@@ -182,24 +181,24 @@ class Node:
                 else Channel(key=key, epoch=head.epoch, head=head.seq, floor=head.floor)
             )
             session = LiveSession(channel=channel, host=self)
-            session.schedule.is_draining = self.draining
+            session.schedule.is_draining = self.is_draining
             self.sessions[key] = session
-            # Whoever waits for this task finds the session before anything else may tidy it away.
+            # The tasks that wait for this load run before anything can unload the session.
             return session
         finally:
             del self._loads[key]
 
     def unload_if_unused(self, key: Key) -> None:
-        """Let a session go that nothing needs, checked in one step."""
+        """Remove a session from memory if nothing needs it."""
         session = self.sessions.get(key)
         if session is not None and session.is_unused():
             del self.sessions[key]
 
     def refuse_if_draining(self) -> None:
-        if self.draining:
+        if self.is_draining:
             raise Draining("the hub is going down: reconnect in a moment", retryAfterMs=2000)
 
-    # --- what the log and the sessions report -----------------------------------------------------------------------
+    # --- reactions to the log and the sessions ----------------------------------------------------------------------
 
     def _deliver(self, key: Key, events: Sequence[Event]) -> None:
         session = self.sessions.get(key)
@@ -210,31 +209,36 @@ class Node:
         self.fanout.send_notice(session.channel, session.make_state)
         self.unload_if_unused(session.key)
 
-    def _tell_state(self, sub: Subscription) -> None:
-        """Say how things stand to one who has caught up: what is not logged was not said meanwhile."""
+    def _send_state(self, sub: Subscription) -> None:
+        """Send the session's state to a subscription that has caught up: it got no notices meanwhile."""
         session = self.sessions.get(sub.channel.key)
         protocol = sub.connection.protocol
         if session is not None and protocol.notices:
             sub.connection.write(protocol.notice(session.make_state()))
 
-    def _members_changed(self, channel: Channel) -> None:
-        if not self.draining:
-            self.presence.members_changed(channel)
+    def _on_members_change(self, channel: Channel) -> None:
+        if not self.is_draining:
+            self.presence.schedule_notice(channel)
 
-    async def history(self, key: Key, last: int) -> tuple[dict[str, Any], ...]:
-        """Return the last finished messages as the wire names them, as they are when this returns.
+    async def read_history(self, key: Key, last: int) -> tuple[dict[str, Any], ...]:
+        """Return the last finished messages with the wire's field names.
 
-        So that whoever hears the session from the step on in which this returns misses no message.
+        The result is current until the caller's next await: a subscription that begins before it misses no message.
         """
         limits, session = self.settings.limits, self.sessions.get(key)
         last = min(last, limits.history_messages)
         messages: Sequence[HistoryMessage] = ()
         while last:
-            changes = session.outbox.history_version if session is not None else 0
+            version = session.outbox.history_version if session is not None else 0
             messages = await self.log.sessions.read_last_messages(key, last, limits.history_bytes)
-            if session is None or session.outbox.history_version == changes:
-                break  # else a message came or went meanwhile: read them again
-        return tuple(attrs.asdict(m, filter=lambda a, value: value is not None and a.name != "seq") for m in messages)
+            if session is None or session.outbox.history_version == version:
+                break  # otherwise a message was added or removed meanwhile: read again
+        return tuple(attrs.asdict(message, filter=_is_on_wire) for message in messages)
 
-    async def reset_messages(self, key: Key) -> tuple[dict[str, Any], ...]:
-        return await self.history(key, self.settings.limits.history_messages)
+    async def read_reset_messages(self, key: Key) -> tuple[dict[str, Any], ...]:
+        """Return the messages for a client whose cursor is too old."""
+        return await self.read_history(key, self.settings.limits.history_messages)
+
+
+def _is_on_wire(field: "attrs.Attribute[Any]", value: Any) -> bool:
+    return value is not None and field.name != "seq"

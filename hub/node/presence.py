@@ -1,4 +1,4 @@
-"""Presence notices: who is in a session, at most once in `presence_seconds`."""
+"""Presence notices: the members of a session, at most once in `presence_seconds`."""
 
 import asyncio
 from functools import partial
@@ -12,20 +12,20 @@ from hub.messages import Presence
 
 
 @attrs.define(eq=False)
-class PresenceTeller:
-    """One timer for each session whose members came or went."""
+class PresenceNotifier:
+    """Sends presence notices: one timer for each session whose members have changed."""
 
     fanout: Fanout
     limits: Limits
     _timers: dict[Channel, asyncio.TimerHandle] = attrs.Factory(dict)
 
-    def members_changed(self, channel: Channel) -> None:
-        """Tell a session's members who is there, `presence_seconds` from now; changes until then are told with it."""
+    def schedule_notice(self, channel: Channel) -> None:
+        """Send a notice to the session's members after `presence_seconds`; it includes all changes until then."""
         if channel not in self._timers:
             loop = asyncio.get_running_loop()
-            self._timers[channel] = loop.call_later(self.limits.presence_seconds, self._tell, channel)
+            self._timers[channel] = loop.call_later(self.limits.presence_seconds, self._send, channel)
 
-    def notice(self, channel: Channel) -> Presence:
+    def make_notice(self, channel: Channel) -> Presence:
         members = channel.list_members()
         are_few = len(members) <= self.limits.presence_members
         return Presence(sessionId=channel.id, count=len(members), members=tuple(members) if are_few else None)
@@ -35,6 +35,6 @@ class PresenceTeller:
             timer.cancel()
         self._timers.clear()
 
-    def _tell(self, channel: Channel) -> None:
+    def _send(self, channel: Channel) -> None:
         del self._timers[channel]
-        self.fanout.send_notice(channel, partial(self.notice, channel))
+        self.fanout.send_notice(channel, partial(self.make_notice, channel))

@@ -1,4 +1,4 @@
-"""The runs that an earlier process left, session by session: one whose log is damaged does not stop the start."""
+"""Recover the runs of an earlier process, session by session. A damaged session does not stop the start."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -14,27 +14,27 @@ from hub.storage.records import RunRecord
 if TYPE_CHECKING:
     from hub.node.node import Node
 
-TOGETHER = 16  # sessions that are recovered at a time
+PARALLEL_RECOVERIES = 16
 
 log = structlog.get_logger()
 
 
 async def recover_runs(node: "Node") -> None:
-    """Take up the runs of all sessions; those of a session that cannot be read end `aborted`."""
-    left: dict[Key, list[RunRecord]] = {}
+    """Recover the runs of all sessions. The started runs of a session that cannot be read end as `aborted`."""
+    records_by_key: dict[Key, list[RunRecord]] = {}
     for record in await node.log.runs.list_unfinished():
-        left.setdefault(record.key, []).append(record)
-    if not left:
+        records_by_key.setdefault(record.key, []).append(record)
+    if not records_by_key:
         return
-    sessions = iter(left.items())
+    sessions = iter(records_by_key.items())
     async with asyncio.TaskGroup() as workers:
-        for _ in range(min(TOGETHER, len(left))):
+        for _ in range(min(PARALLEL_RECOVERIES, len(records_by_key))):
             workers.create_task(_recover_each(node, sessions))
-    log.info("recovered runs", sessions=len(left), runs=sum(map(len, left.values())))
+    log.info("recovered runs", sessions=len(records_by_key), runs=sum(map(len, records_by_key.values())))
 
 
 async def _recover_each(node: "Node", sessions: Iterator[tuple[Key, Sequence[RunRecord]]]) -> None:
-    """Recover one session after the other until there is none left; the workers share *sessions*."""
+    """Recover one session after the other; the workers share the iterator *sessions*."""
     for key, records in sessions:
         try:
             async with node.use(key) as session:
@@ -43,7 +43,7 @@ async def _recover_each(node: "Node", sessions: Iterator[tuple[Key, Sequence[Run
                 except LogDamaged as damage:
                     abort_session(session, records)
                     _warn(key, records, damage, outcome="aborted")
-        except HubError as damage:  # the session cannot be loaded, or not be read just now
+        except HubError as damage:  # the session cannot be loaded, or cannot be read now
             _warn(key, records, damage, outcome="left to the next start")
 
 

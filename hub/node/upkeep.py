@@ -1,4 +1,4 @@
-"""What a node does again and again: it looks after connections, retention, changed agent files, and its own load."""
+"""The periodic tasks of a node: check connections, expire events, reload changed agent files, measure the load."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,15 +15,15 @@ from hub.text import cut
 log = structlog.get_logger()
 
 DAY_MS = 24 * 3600 * 1000
-EXPIRE_SECONDS = 600.0
-LOAD_SECONDS = 0.25
-SWEEP_SECONDS = 1.0
-RELOAD_SECONDS = 1.0
+EXPIRE_INTERVAL_SECONDS = 600.0
+LOAD_INTERVAL_SECONDS = 0.25
+SWEEP_INTERVAL_SECONDS = 1.0
+RELOAD_INTERVAL_SECONDS = 1.0
 
 
 @attrs.define(eq=False, repr=False)
 class Upkeep:
-    """The tasks beside a started node; all methods are called in its loop."""
+    """The periodic tasks of a started node. All methods are called in its loop."""
 
     node: Node
     _load: ThreadLoad = attrs.Factory(ThreadLoad)
@@ -31,13 +31,17 @@ class Upkeep:
     _watchdog: Watchdog = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._watchdog = Watchdog(agent_of=self._agent_of)
+        self._watchdog = Watchdog(find_agent=self._find_agent)
 
     def start(self) -> None:
         self._watchdog.start()
-        steps = [(LOAD_SECONDS, self._note_load), (SWEEP_SECONDS, self._sweep), (EXPIRE_SECONDS, self._expire)]
+        steps = [
+            (LOAD_INTERVAL_SECONDS, self._measure_load),
+            (SWEEP_INTERVAL_SECONDS, self._sweep),
+            (EXPIRE_INTERVAL_SECONDS, self._expire),
+        ]
         if self.node.settings.reload:
-            steps.append((RELOAD_SECONDS, self._reload))
+            steps.append((RELOAD_INTERVAL_SECONDS, self._reload))
         self._tasks += [asyncio.create_task(self._every(seconds, step)) for seconds, step in steps]
 
     async def stop(self) -> None:
@@ -46,8 +50,8 @@ class Upkeep:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _agent_of(self, run_id: str) -> str:
-        """Return the agent of a run that goes on, or an empty string. Any thread may call it: it only reads."""
+    def _find_agent(self, run_id: str) -> str:
+        """Return the agent of an active run, or an empty string. Any thread may call this: it only reads."""
         for session in list(self.node.sessions.values()):
             run = session.runs.get(run_id)
             if run is not None:
@@ -55,7 +59,7 @@ class Upkeep:
         return ""
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-        """Do *step* every so often, also after it failed."""
+        """Call *step* every *seconds*, also after it failed."""
         loop, counters = asyncio.get_running_loop(), self.node.registry.counters
         while True:
             due = loop.time() + seconds
@@ -65,18 +69,20 @@ class Upkeep:
             try:
                 await step()
             except Exception:
-                log.exception("upkeep failed; tried again later", step=step.__name__)
+                log.exception("a periodic task failed; it runs again later", step=step.__name__)
 
-    async def _note_load(self) -> None:
+    async def _measure_load(self) -> None:
         self._watchdog.beat()
         self.node.pace.adjust(self._load.measure())
 
     async def _sweep(self) -> None:
-        """Abort connections that are stuck, ping those that are silent."""
+        """Abort connections that are stuck, and ping those that are silent."""
         limits, now = self.node.settings.limits, asyncio.get_running_loop().time()
         registry = self.node.registry
         for connection in registry.find_stuck(now):
-            log.info("aborted: nothing read", connection=connection.id, seconds=limits.stuck_seconds)
+            log.info(
+                "connection aborted: the client reads nothing", connection=connection.id, seconds=limits.stuck_seconds
+            )
             registry.counters.aborted_connections += 1
             connection.abort()
         for connection in list(registry.connections):
@@ -93,7 +99,7 @@ class Upkeep:
                 connection.abort()
 
     async def _ping(self, connection: Connection) -> None:
-        # Nothing is unsent, so this does not wait for the socket.
+        # All data was sent, so this does not wait for the socket.
         try:
             await connection.transport.ping()
         except ConnectionError:
@@ -101,31 +107,31 @@ class Upkeep:
 
     async def _expire(self) -> None:
         settings = self.node.settings
-        await expire(self.node, int(self.node.seams.now() - settings.retention_days * DAY_MS))
+        await expire_events(self.node, int(self.node.seams.now() - settings.retention_days * DAY_MS))
 
     async def _reload(self) -> None:
         for agent_id in await self.node.agents.reload_changed():
-            log_loaded(self.node, agent_id)
+            log_reload(self.node, agent_id)
 
 
-async def expire(node: Node, before: int) -> None:
-    """Drop events from before *before* (ms), and tell the sessions in memory their new floors."""
-    there = node.sessions.copy()
+async def expire_events(node: Node, before: int) -> None:
+    """Drop events older than *before* (ms), and set the new retention floors of the sessions in memory."""
+    sessions = node.sessions.copy()
     floors = await node.log.events.expire(before, node.settings.retention_mb << 20)
     for key, floor in floors.items():
         session = node.sessions.get(key)
-        # One that was loaded meanwhile may be a new session under an old id; if it is not, its readers notice.
-        if session is not None and session is there.get(key):
+        # A session loaded meanwhile may be a new one with the same id. If it is not, its readers find the new floor.
+        if session is not None and session is sessions.get(key):
             session.channel.floor = floor
 
 
-async def reload(node: Node, agent_id: str) -> None:
-    """Load an agent's file now; see hub.hosting.folder.Agents.reload."""
-    for loaded in await node.agents.reload(agent_id):
-        log_loaded(node, loaded)
+async def reload_agent_file(node: Node, agent_id: str) -> None:
+    """Reload an agent's file now; see hub.hosting.folder.Agents.reload."""
+    for loaded_id in await node.agents.reload(agent_id):
+        log_reload(node, loaded_id)
 
 
-def log_loaded(node: Node, agent_id: str) -> None:
+def log_reload(node: Node, agent_id: str) -> None:
     agent = next((agent for agent in node.agents.all() if agent.id == agent_id), None)
     if agent is None:
         log.info("agent removed", agent=cut(agent_id, 128))

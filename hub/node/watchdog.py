@@ -1,4 +1,4 @@
-"""Says in the log what blocks the event loop: an agent that works in `async def` without an await stops the hub."""
+"""Log the code that blocks the event loop: an agent in `async def` that works without an await stops the hub."""
 
 import asyncio
 import selectors
@@ -15,26 +15,26 @@ import structlog
 
 log = structlog.get_logger()
 
-BLOCKED_SECONDS = 1.0  # people notice a stop of a second; the hub's own steps take milliseconds
-LOOK_SECONDS = 0.25
-QUIET_SECONDS = 60.0  # between two lines: an agent that blocks at each message must not fill the log
-FRAMES = 5
-MODULES = "hubbub_agents."  # see hub.hosting.loader
+BLOCKED_SECONDS = 1.0  # people notice a delay of a second; the hub's own steps take milliseconds
+CHECK_INTERVAL_SECONDS = 0.25
+REPORT_INTERVAL_SECONDS = 60.0  # an agent that blocks at each message must not fill the output
+MAX_STACK_LINES = 5
+AGENT_MODULE_PREFIX = "hubbub_agents."  # see hub.hosting.loader
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Watchdog:
-    """A daemon thread that watches the loop which calls start(); beat() must be called in it a few times a second.
+    """A daemon thread that watches the loop that called start(). The loop must call beat() several times a second.
 
-    *agent_of* returns the agent of a run by its id, or an empty string. It is called in the thread, and may only read.
+    *find_agent* returns the agent of a run, or an empty string. It is called in the thread, and may only read.
     """
 
-    agent_of: Callable[[str], str]
+    find_agent: Callable[[str], str]
     _loop: asyncio.AbstractEventLoop | None = None
     _loop_thread: int = 0
-    _beaten: float = 0.0
+    _last_beat: float = 0.0
     _quiet_until: float = 0.0
-    _stopped: threading.Event = attrs.Factory(threading.Event)
+    _stop_event: threading.Event = attrs.Factory(threading.Event)
 
     def start(self) -> None:
         self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
@@ -42,40 +42,43 @@ class Watchdog:
         threading.Thread(target=self._watch, name="hub-watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Report nothing more; the thread ends by itself."""
-        self._stopped.set()
+        """Stop the reports. The thread ends later by itself."""
+        self._stop_event.set()
 
     def beat(self) -> None:
-        """Note that the loop turns."""
-        self._beaten = time.monotonic()
+        """Record that the loop runs."""
+        self._last_beat = time.monotonic()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(LOOK_SECONDS):
-            with suppress(Exception):  # a look that fails must not end the watch, and there is nobody to tell
-                self._look()
+        while not self._stop_event.wait(CHECK_INTERVAL_SECONDS):
+            with suppress(Exception):  # a check that fails must not end the watchdog
+                self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = time.monotonic()
-        blocked = now - self._beaten
-        if blocked < BLOCKED_SECONDS or now < self._quiet_until:
+        blocked_seconds = now - self._last_beat
+        if blocked_seconds < BLOCKED_SECONDS or now < self._quiet_until:
             return
-        frames = list(_stack(sys._current_frames().get(self._loop_thread)))
+        frames = list(_walk_stack(sys._current_frames().get(self._loop_thread)))
         if _is_idle(frames):  # the process was stopped, or the machine slept
             return
         task = asyncio.current_task(self._loop)
         name = task.get_name() if task is not None else ""
         run = name.removeprefix("run ") if name.startswith("run ") else ""
         modules = (str(frame.f_globals.get("__name__")) for frame in frames)
-        agent = next((module.removeprefix(MODULES) for module in modules if module.startswith(MODULES)), "")
-        agent = agent or (self.agent_of(run) if run else "")
-        at = " < ".join(map(_line, frames[:FRAMES]))
-        if self._stopped.is_set():
+        agent = next(
+            (module.removeprefix(AGENT_MODULE_PREFIX) for module in modules if module.startswith(AGENT_MODULE_PREFIX)),
+            "",
+        )
+        agent = agent or (self.find_agent(run) if run else "")
+        stack = " < ".join(map(_format_frame, frames[:MAX_STACK_LINES]))
+        if self._stop_event.is_set():
             return
-        self._quiet_until = now + QUIET_SECONDS
-        log.error("the event loop is blocked", agent=agent, run=run, seconds=round(blocked, 1), at=at)
+        self._quiet_until = now + REPORT_INTERVAL_SECONDS
+        log.error("the event loop is blocked", agent=agent, run=run, seconds=round(blocked_seconds, 1), at=stack)
 
 
-def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+def _walk_stack(frame: FrameType | None) -> Iterator[FrameType]:
     """Yield the frames from the innermost one outwards."""
     while frame is not None:
         yield frame
@@ -83,13 +86,13 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _is_idle(frames: list[FrameType]) -> bool:
-    """Tell whether the loop waits for events: in the selector of asyncio, or within uvloop, which has no frames."""
+    """Return whether the loop waits for events: in the selector of asyncio, or in uvloop, which has no frames."""
     files = [frame.f_code.co_filename for frame in frames[:2]]
     if not files or files[0] == runners.__file__:
         return True
     return files[0] == selectors.__file__ and frames[1:] != [] and frames[1].f_code.co_name == "_run_once"
 
 
-def _line(frame: FrameType) -> str:
+def _format_frame(frame: FrameType) -> str:
     folder, _, name = frame.f_code.co_filename.replace("\\", "/").rpartition("/")
     return f"{folder.rpartition('/')[2]}/{name}:{frame.f_lineno} {frame.f_code.co_name}"

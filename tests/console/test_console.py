@@ -11,7 +11,7 @@ from support.browser import Tab, needs_browser, started, visit
 from support.hub import Hub
 from support.proxy import Proxy
 
-from hub.node.upkeep import expire, reload
+from hub.node.upkeep import expire_events, reload_agent_file
 
 pytestmark = needs_browser
 
@@ -453,7 +453,7 @@ async def test_agents_that_come_and_are_mended_are_seen(hub: Hub, browser: Brows
         await tab.say("hello")
         await expect(tab.answers).to_have_text(["whole"])
         hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'x'")
-        await reload(hub.node, "fresh")
+        await reload_agent_file(hub.node, "fresh")
         await tab.page.evaluate("dispatchEvent(new Event('focus'))")
         await expect(tab.page.get_by_role("button", name="fresh ready")).to_be_visible()
 
@@ -513,7 +513,7 @@ async def test_short_lists_are_shown_to_their_end(hub: Hub, browser: Browser) ->
         await client.send(type="chat", agentId="echo", sessionId=session, message="x")
         await client.until_done()
     await client.close()
-    await expire(hub.node, 2**50)  # messages stay
+    await expire_events(hub.node, 2**50)  # messages stay
     async with visit(browser, hub.url, "?session=s36") as tab:
         links, articles = tab.page.get_by_role("navigation").get_by_role("link"), tab.page.get_by_role("article")
         await expect(links).to_have_count(3)

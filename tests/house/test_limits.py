@@ -298,7 +298,7 @@ async def test_a_fork_copies_the_newest_messages(hub: Hub, limit: dict[str, Any]
         end = await answer(client, "echo", text)
     await client.send(type="fork", sessionId="s1", messageId=end["messageId"], newSessionId="f1")
     await client.until_type("subscribed")
-    assert [message["content"] for message in await hub.node.history(Key("f1"), 9)] == copied
+    assert [message["content"] for message in await hub.node.read_history(Key("f1"), 9)] == copied
 
 
 @obeys("fork_bytes")

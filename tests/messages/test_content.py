@@ -53,7 +53,7 @@ async def test_each_kind_is_heard_in_order_live_late_and_after_a_restart(hub: Hu
     again = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
     await again.until_done()
     assert said(again.frames) == SAID
-    messages = await hub.node.history(Key("s1"), 100)
+    messages = await hub.node.read_history(Key("s1"), 100)
     assert [message["content"] for message in messages] == ["x", "before ", "between ", "after"]
 
 

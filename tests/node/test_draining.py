@@ -10,7 +10,7 @@ from support.hub import Client, Hub
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
-from hub.node.draining import finish_runs, write_all
+from hub.node.draining import finish_runs, flush_all
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
@@ -115,7 +115,7 @@ async def test_who_asked_without_a_session_is_told_that_the_hub_ended(hub: Hub, 
         await (heard.wait() if stream else eventually(lambda: hub.node.completions))
         hub.node.drain()
         await finish_runs(hub.node, 0, asyncio.Event())
-        await write_all(hub.node, PATIENCE)
+        await flush_all(hub.node, PATIENCE)
         assert not hub.node.completions
         status, text = await asking
     assert status == (200 if stream else 503) and '"code":"aborted"' in text.replace(" ", "")
@@ -159,7 +159,7 @@ async def test_a_run_that_is_stopped_is_waited_for_until_its_end_is_in_the_log(h
     hurry = asyncio.Event()
     hurry.set()
     await finish_runs(hub.node, NEVER, hurry)
-    writing = await begun(write_all(hub.node, NEVER))
+    writing = await begun(flush_all(hub.node, NEVER))
     (hub.folder / "gate").touch()
     await asyncio.wait_for(writing, PATIENCE)
     assert (await client.until_done())["stopReason"] == "aborted"
@@ -180,7 +180,7 @@ async def test_what_was_said_is_waited_for_until_the_log_has_it(hub: Hub, agent:
     hurry = asyncio.Event()
     hurry.set()
     await finish_runs(hub.node, NEVER, hurry)
-    writing = await begun(write_all(hub.node, NEVER))
+    writing = await begun(flush_all(hub.node, NEVER))
     held.let_go()
     await asyncio.wait_for(writing, PATIENCE)
     assert all(session.is_idle for session in hub.node.sessions.values())

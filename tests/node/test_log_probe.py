@@ -104,9 +104,9 @@ async def test_a_write_that_waits_is_not_waited_for(
     threads = served.node.log._threads  # type: ignore[attr-defined]
     threads.writer.db.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
     stranger.execute("BEGIN IMMEDIATE")
-    assert await ready(served.url) == (503, "storage_unavailable", log_probe.SLOW)
+    assert await ready(served.url) == (503, "storage_unavailable", log_probe.SLOW_LOG_TEXT)
     probe = served.door.log_probe._task
-    assert await ready(served.url) == (503, "storage_unavailable", log_probe.SLOW)
+    assert await ready(served.url) == (503, "storage_unavailable", log_probe.SLOW_LOG_TEXT)
     assert served.door.log_probe._task is probe  # the second request waited for the same one
     stranger.execute("ROLLBACK")
     monkeypatch.setattr(log_probe, "WAIT_SECONDS", PATIENCE)

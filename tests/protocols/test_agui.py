@@ -88,7 +88,7 @@ async def test_a_lost_stream_is_taken_up_again(hub: Hub, tmp_path: Path) -> None
     assert text(first) + text(rest) == "one two" and rest[-1]["type"] == "RUN_FINISHED"
     whole = await events(hub, "gated", asked(str(gate)))
     assert text(whole) == "one two" and whole[0]["type"] == "RUN_STARTED"
-    assert len(await hub.node.history(Key("t1"), 100)) == 2
+    assert len(await hub.node.read_history(Key("t1"), 100)) == 2
 
 
 async def test_what_a_user_sends_beside_text_becomes_parts(hub: Hub) -> None:

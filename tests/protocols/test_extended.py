@@ -172,7 +172,7 @@ async def test_a_reset_brings_the_messages(hub: Hub) -> None:
     client = await hub.connect(extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="one")
     end = await client.until_done()
-    await upkeep.expire(hub.node, end["ts"] + 1)
+    await upkeep.expire_events(hub.node, end["ts"] + 1)
     for ask, reason in (({"afterSeq": 1, "epoch": "old"}, "epoch_changed"), ({"afterSeq": 1}, "too_old")):
         late = await hub.connect(extended=True)
         await late.send(type="subscribe", sessionId="s1", **ask)

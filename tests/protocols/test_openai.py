@@ -17,7 +17,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.errors import AgentError
 from hub.ids import Key
-from hub.node.upkeep import expire
+from hub.node.upkeep import expire_events
 from hub.protocols import openai_chat
 
 MODEL = '''
@@ -253,7 +253,7 @@ async def test_a_message_sent_again_with_its_key_is_said_once(client: AsyncOpenA
             said = answer.choices[0].message.content
         answers.append(said)
     assert answers == ["hello there"] * 2
-    assert [said["content"] for said in await served.node.history(Key("s1"), 9)] == ["hello there"] * 2
+    assert [said["content"] for said in await served.node.read_history(Key("s1"), 9)] == ["hello there"] * 2
     await client.chat.completions.create(model="model", messages=HELLO, extra_headers={"Idempotency-Key": '"no id"'})
 
 
@@ -264,7 +264,7 @@ async def test_an_answer_that_is_not_kept_any_more_is_no_empty_one(
     """It is an error, whole and in a stream."""
     asked: Any = {"model": "model", "messages": HELLO, "extra_headers": {"X-Session-Id": "s1", "Idempotency-Key": "k1"}}
     await client.chat.completions.create(**asked)
-    await expire(served.node, 2**60)
+    await expire_events(served.node, 2**60)
     with pytest.raises(openai.APIError, match="is not kept any more") as told:
         answer: Any = await client.chat.completions.create(stream=stream, **asked)
         async for _ in answer:

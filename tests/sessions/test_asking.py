@@ -16,7 +16,7 @@ from hub.commands import table as commands
 from hub.errors import AlreadyResolved, StorageUnavailable
 from hub.ids import Key
 from hub.messages import Ok, Resume, UserMessage
-from hub.node.draining import finish_runs, write_all
+from hub.node.draining import finish_runs, flush_all
 from hub.sessions.outbox import OutboxState, PendingEvent, attach_future
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
@@ -532,7 +532,7 @@ async def test_an_answer_that_lands_after_a_drain_has_left_its_run_is_kept(hub: 
     held.let_go()
     await asyncio.wait_for(answering, PATIENCE)
     await client.until_type("interrupt_resolved")
-    await write_all(hub.node, PATIENCE)
+    await flush_all(hub.node, PATIENCE)
     assert all(session.outbox.is_empty for session in hub.node.sessions.values())
 
 

@@ -433,7 +433,7 @@ async def test_retention_as_a_session_is_made_anew_spares_the_new_one(hub: Hub, 
         return floors
 
     hub.node.log.events.expire = held  # type: ignore[method-assign, assignment]
-    expiring = asyncio.create_task(upkeep.expire(hub.node, 2**60))
+    expiring = asyncio.create_task(upkeep.expire_events(hub.node, 2**60))
     async with asyncio.timeout(PATIENCE):
         while (await get(http, "sessions/s1"))[1]["floor"] == 0:
             pass

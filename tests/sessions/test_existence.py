@@ -122,7 +122,7 @@ async def test_nothing_makes_a_session_behind_its_deletion(hub: Hub, http: aioht
     async with hub.node.use(Key("s1")) as session:
         assert (await call(http, "DELETE", "sessions/s1"))[0] == 204
         with pytest.raises(SessionDeleted):
-            await hub.node.make(session)
+            await hub.node.create(session)
     assert (await get(http, "sessions"))[1]["data"] == []
 
 

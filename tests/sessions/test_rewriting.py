@@ -13,7 +13,7 @@ from support.waiting import PATIENCE, eventually
 from hub.errors import StorageUnavailable
 from hub.ids import Key
 from hub.limits import MiB
-from hub.node.upkeep import reload
+from hub.node.upkeep import reload_agent_file
 from hub.sessions.run import RunState
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
@@ -417,7 +417,7 @@ async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hu
 async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_then(hub: Hub, gone: bool) -> None:
     client = await begin(hub)
     hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'old'")
-    await reload(hub.node, "fresh")
+    await reload_agent_file(hub.node, "fresh")
     gate = hub.folder / "gate"
     first = await start(client, "stubborn", str(gate))
     await client.send(type="edit", sessionId="s1", messageId=first["messageId"], message=str(gate), ref="e")
@@ -429,7 +429,7 @@ async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_
         (hub.folder / "agents" / "fresh.py").unlink()
     else:
         hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'newer'")
-    await reload(hub.node, "fresh")
+    await reload_agent_file(hub.node, "fresh")
     gate.touch()
     late = await outcome(other, "c")
     if gone:
@@ -626,7 +626,7 @@ async def test_a_run_that_waits_for_its_agent_looks_again_after_a_reload(hub: Hu
     hub.agent("single.py", SINGLE.replace(old, new))
     if change == "gone":
         (hub.folder / "agents" / "single.py").unlink()
-    await reload(hub.node, "single")
+    await reload_agent_file(hub.node, "single")
     assert (await ended(client, accepted["runId"]))["stopReason"] == reason
 
 

@@ -196,7 +196,7 @@ class Hub:
         hurry.set()
         self.node.drain()
         await draining.finish_runs(self.node, 0, hurry)
-        await draining.write_all(self.node, PATIENCE)
+        await draining.flush_all(self.node, PATIENCE)
         await close_all_sockets(runner.app, self.door, 1012)
         await runner.cleanup()
         await self.door.close()
