@@ -26,7 +26,7 @@ from hub.storage.log import LogUnusable
 from hub.storage.records import Append, FileRecord, Head, RunRecord
 from hub.storage.sqlite import database, pacing
 from hub.storage.sqlite import writer as sqlite_writer
-from hub.storage.sqlite.database import connect
+from hub.storage.sqlite.database import connect_database
 from hub.storage.sqlite.event_reading import STRIPS_BEFORE
 from hub.storage.sqlite.event_rows import event_to_commit
 from hub.storage.sqlite.log import SqliteLog
@@ -221,7 +221,7 @@ async def test_the_wal_is_preallocated_only_without_other_writers(path: Path) ->
     """Preallocation does not wait for a lock, because commits wait for it."""
     path.parent.mkdir()
     wal = path.with_name(f"{path.name}-wal")
-    with closing(connect(path)) as other, closing(connect(path)) as db:
+    with closing(connect_database(path)) as other, closing(connect_database(path)) as db:
         for statement in ("PRAGMA journal_mode = WAL", "CREATE TABLE notes (text TEXT)", "BEGIN IMMEDIATE"):
             other.execute(statement)
         db.execute("PRAGMA busy_timeout = 60000")
@@ -488,7 +488,7 @@ async def test_events_expire_before_the_first_young_one(
 def test_reading_backwards_uses_the_index(path: Path) -> None:
     """The number of later strips does not matter."""
     path.parent.mkdir()
-    with closing(connect(path)) as db:
+    with closing(connect_database(path)) as db:
         db.create_function("as_loose", -1, event_to_commit)
         db.executescript("".join(MIGRATIONS))
         plan = db.execute(f"EXPLAIN QUERY PLAN {STRIPS_BEFORE}", {"session": "s", "seq": 9}).fetchall()
@@ -655,11 +655,11 @@ async def test_deleted_data_is_not_in_the_file(opener: Opener, path: Path, monke
     """Also if SQLite was built to leave the bytes in free pages."""
 
     def connect_as_built(path: Path) -> sqlite3.Connection:
-        db = connect(path)
+        db = connect_database(path)
         db.execute("PRAGMA secure_delete = OFF")
         return db
 
-    monkeypatch.setattr(database, "connect", connect_as_built)
+    monkeypatch.setattr(database, "connect_database", connect_as_built)
     log = await opener()
     message = HistoryMessage(
         messageId="m", role="assistant", content="secret" * 1000, agentId="main", runId="r", author=None

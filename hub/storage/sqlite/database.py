@@ -19,7 +19,7 @@ from hub.storage.sqlite.wal import BUSY_MS, CHECKPOINT_PAGES, WalPreallocator
 _log = structlog.get_logger("hub.storage.sqlite.log")
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect_database(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
     )
@@ -65,7 +65,7 @@ class Database:
         self._preallocator.extend(self.db)
 
     def _connect(self) -> None:
-        self.db, self._preallocator = connect(self.path), WalPreallocator(self.path)
+        self.db, self._preallocator = connect_database(self.path), WalPreallocator(self.path)
 
     def _configure(self) -> None:
         (mode,) = self.db.execute("PRAGMA journal_mode = WAL").fetchone()

@@ -40,10 +40,10 @@ class Probe:
 
 
 WriteRequest = Append | EventDrop | FileRecord | LabelChange | SessionCreation | SessionDeletion | Probe
-ResultCallback = Callable[[Any], None]
-QueuedWrite = tuple[WriteRequest, ResultCallback]
+WriteCallback = Callable[[Any], None]
+QueuedWrite = tuple[WriteRequest, WriteCallback]
 # The callback, its argument, and the append if the request was one, so that its events can be announced.
-WriteResult = tuple[ResultCallback, Any, Append | None]
+WriteResult = tuple[WriteCallback, Any, Append | None]
 
 
 class WorkingHead(msgspec.Struct):

@@ -18,8 +18,8 @@ from hub.storage.sqlite.event_reading import read_heads
 from hub.storage.sqlite.plan import SessionCreation, SessionDeletion
 from hub.storage.sqlite.threads import LogThreads
 
-MAX_INTEGER = 2**63 - 1  # of SQLite
-Integer = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+MAX_SQLITE_INTEGER = 2**63 - 1  # of SQLite
+Integer = Annotated[int, Meta(ge=0, le=MAX_SQLITE_INTEGER)]
 R = TypeVar("R")
 
 
@@ -129,7 +129,7 @@ class SqliteSessions(SessionStore):
         return _to_messages(await self.threads.query_json(statement, values))
 
     async def list_messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
-        sign, seq, n = (">", 0, 0) if request.order == "asc" else ("<", MAX_INTEGER, MAX_INTEGER)
+        sign, seq, n = (">", 0, 0) if request.order == "asc" else ("<", MAX_SQLITE_INTEGER, MAX_SQLITE_INTEGER)
         if request.after is not None:
             seq, n = read_cursor(request.after, tuple[Integer, Integer])
         order = request.order

@@ -15,7 +15,7 @@ import structlog
 from hub.errors import LogDamaged, StorageUnavailable
 from hub.seams import Seams
 from hub.storage.log import AppendCallback, Listener, LogUnusable
-from hub.storage.sqlite.database import Database, connect
+from hub.storage.sqlite.database import Database, connect_database
 from hub.storage.sqlite.plan import WriteRequest, WriteResult
 from hub.storage.sqlite.sql import query_json
 from hub.storage.sqlite.writer import Writer, open_log_file
@@ -154,8 +154,8 @@ class _ReaderPool:
         thread = self._thread
         try:
             if getattr(thread, "db", None) is None:
-                self.writer.database.file.check()  # connect() would make a missing file, or open another one
-                thread.db = connect(self.writer.database.path)
+                self.writer.database.file.check()  # connect_database() would make a missing file, or open another one
+                thread.db = connect_database(self.writer.database.path)
                 self._connections.add(thread.db)
                 thread.db.execute("PRAGMA query_only = 1")
             return function(thread.db, *values)
