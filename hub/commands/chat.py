@@ -1,12 +1,12 @@
-"""Say something in a session; the answer is heard, streamed or waited for."""
+"""Use cases that send a message to a session: answer at once, stream the run, or wait for its end."""
 
 from contextlib import nullcontext
 
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle, RunOpener
 from hub.commands.hub import Hub
-from hub.commands.joining import admit, room_for
-from hub.commands.outcome import outcome
+from hub.commands.joining import answer_and_subscribe, reserve_subscription
+from hub.commands.outcome import read_outcome
 from hub.errors import BadFrame, Draining
 from hub.hosting.hosted import Agent
 from hub.messages import Accepted, Chat, RunOutcome
@@ -16,31 +16,31 @@ DEFAULT_AGENT = "main"
 
 
 async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHandle | None = None) -> Accepted:
-    """Keep a message and its run. A client is answered, and hears the session from that message on.
+    """Store a message and its run. A client is answered, and subscribed to the session from that message on.
 
     Raises UnknownAgent, AgentBroken, Busy, IdReused, TooManySubscriptions, SessionDeleted, StorageUnavailable.
     """
-    agent, session_id = _target(hub, command, client)
+    agent, session_id = _find_target(hub, command, client)
     key = hub.key(principal, session_id)
-    room = room_for(client, key) if client is not None else nullcontext()
-    with room:
+    reservation = reserve_subscription(client, key) if client is not None else nullcontext()
+    with reservation:
         async with hub.node.use(key) as session:
             accepted = await session.admission.admit(command, principal.author, agent)
             if client is not None:
-                _let_hear(client, session, command, accepted)
+                _answer_and_subscribe(client, session, command, accepted)
     return accepted
 
 
-def _let_hear(client: ClientHandle, session: LiveSession, command: Chat, accepted: Accepted) -> None:
-    """Answer a chat, and let its sender hear the session, in one step."""
-    admit(client, session.channel, accepted)
+def _answer_and_subscribe(client: ClientHandle, session: LiveSession, command: Chat, accepted: Accepted) -> None:
+    """Answer a chat and subscribe its sender, in one step."""
+    answer_and_subscribe(client, session.channel, accepted)
     if command.stream is False:
-        is_going = session.schedule.has_run(accepted.runId)
-        client.hub.node.registry.deliver_whole(client.connection, session.channel, accepted.runId, is_going)
+        is_active = session.schedule.has_run(accepted.runId)
+        client.hub.node.registry.deliver_whole(client.connection, session.channel, accepted.runId, is_active)
 
 
-def _target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:
-    """Return the agent that answers, and the id of the session: the client's own where none is named."""
+def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:
+    """Return the agent and the session id: without one in the chat, that of the client's own session for the agent."""
     default = client.agent if client is not None else DEFAULT_AGENT
     agent = hub.node.agents.get(default if command.agentId is None else command.agentId)
     session_id = command.sessionId or (client.session if client else None)
@@ -57,11 +57,11 @@ def _target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent
 async def stream_chat(
     hub: Hub, principal: Principal, command: Chat, opener: RunOpener, last: tuple[str, int] | None = None
 ) -> Accepted:
-    """Keep a message and its run, then open a client, answer it, and let it hear the session from that message on.
+    """Store a message and its run; then open a client, answer it, and subscribe it from that message on.
 
-    *last* is the (epoch, seq) of the last event that the client got of this run before, where it was lost.
+    *last* is the (epoch, seq) of the last event of this run that the client has, after a lost connection.
     """
-    agent, session_id = _target(hub, command, None)
+    agent, session_id = _find_target(hub, command, None)
     async with hub.node.use(hub.key(principal, session_id)) as session:
         accepted = await session.admission.admit(command, principal.author, agent)
         await _follow(session, accepted.runId, accepted.seq - 1, opener, last, accepted)
@@ -77,7 +77,7 @@ async def follow(
     opener: RunOpener,
     last: tuple[str, int] | None = None,
 ) -> None:
-    """Open a client, and let it hear a session after *start*, or after *last* where that is later."""
+    """Open a client, and subscribe it to the events after *start*, or after *last* if that is later."""
     async with hub.node.use(hub.key(principal, session_id)) as session:
         await _follow(session, run_id, start, opener, last)
 
@@ -100,17 +100,18 @@ async def _follow(
 
 
 async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
-    """Keep a message and its run, wait for the run's end, and return what it said.
+    """Store a message and its run, wait for the end of the run, and return its outcome.
 
-    Raises what chat() does; Draining, with the ids of what was kept, where the run is left to the next start.
+    Raises what chat() raises. Raises Draining if the hub goes down before the run's end: then its fields have the ids
+    of the stored message and run, and the run is answered after the next start.
     """
-    agent, session_id = _target(hub, command, None)
+    agent, session_id = _find_target(hub, command, None)
     async with hub.node.use(hub.key(principal, session_id)) as session:
         accepted = await session.admission.admit(command, principal.author, agent)
         await session.schedule.wait_for_end_or_drain(accepted.runId)
-        result = await outcome(hub.node.log.events, session, accepted)
+        result = await read_outcome(hub.node.log.events, session, accepted)
     if result.stopReason is None and hub.node.is_draining:
         ids = {"sessionId": accepted.sessionId, "runId": accepted.runId, "messageId": accepted.messageId}
-        text = f"the hub is going down: the message is kept, and run {accepted.runId} answers it after the next start"
+        text = f"the hub is going down: the message is stored, and run {accepted.runId} answers it after the next start"
         raise Draining(text, retryAfterMs=2000, **ids)
     return result

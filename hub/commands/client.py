@@ -1,4 +1,4 @@
-"""A client that is connected, as the use cases know it: who it is, and what is delivered to it."""
+"""The handle that use cases have on a connected client."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,10 +19,11 @@ from hub.protocols import WireProtocol
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class ClientHandle:
-    """A handle on one connection; made by attach(), and closed once, by whoever attached it.
+    """A handle on one connection. attach() creates it, and its caller closes it once.
 
-    *agent* and *session* are the defaults of a chat. Without a *session*, each agent gets one in *own_sessions*, made
-    on first use. *joining* has the sessions that a command under way will let it hear: see joining.room_for().
+    *agent* and *session* are the defaults of a chat. Without a *session* the client has one session for each agent, in
+    *own_sessions*, created on first use. *reserved_keys* are the sessions that commands in progress will subscribe it
+    to: see joining.reserve_subscription().
     """
 
     hub: Hub
@@ -31,7 +32,7 @@ class ClientHandle:
     agent: str
     session: str | None
     own_sessions: Mapping[str, str] = MappingProxyType({})
-    joining: frozenset[Key] = frozenset()
+    reserved_keys: frozenset[Key] = frozenset()
 
     @property
     def id(self) -> str:
@@ -39,86 +40,90 @@ class ClientHandle:
 
     @property
     def protocol(self) -> str:
-        """The name of the protocol that it speaks now."""
+        """The name of the current protocol."""
         return self.connection.protocol.name
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing is delivered to it any more."""
+        """True if delivery to this client has stopped."""
         return self.connection.is_closed
 
-    def read(self, data: bytes) -> Command:
-        """Return the command of a frame; raises BadFrame or a kind of it."""
+    def parse(self, data: bytes) -> Command:
+        """Return the command in a frame. Raises BadFrame."""
         return self.connection.protocol.command(data, self.hub.limits)
 
-    def note_sign(self) -> None:
-        """Note that the peer sent something: it is not silent."""
+    def record_activity(self) -> None:
+        """Record that the peer sent data: the heartbeat timeout starts again."""
         self.connection.receive_time, self.connection.ping_time = asyncio.get_running_loop().time(), None
 
-    def note_deafness(self) -> None:
-        """Note that nothing is read of the peer until note_sign(): it is not silent."""
+    def suspend_heartbeat(self) -> None:
+        """Suspend the heartbeat timeout until record_activity(), because no data is read from the peer now."""
         self.connection.receive_time, self.connection.ping_time = inf, None
 
     def answer(self, notice: Notice) -> None:
-        """Write the answer to a command of this client; never waits."""
+        """Write the answer to a command without waiting."""
         self.connection.answer(notice)
 
     def write(self, data: bytes) -> None:
-        """Write bytes as they are; never waits."""
+        """Write encoded frames without waiting."""
         self.connection.write(data)
 
-    async def opened(self) -> "ClientHandle":
-        """Return the client itself: an Opener for one that is open already."""
+    async def get_open_client(self) -> "ClientHandle":
+        """Return this client: a ClientOpener for a client that is already open."""
         return self
 
-    async def readable(self) -> None:
-        """Wait until the peer has read enough to be listened to again, or has gone."""
+    async def wait_until_drained(self) -> None:
+        """Wait until the peer has read enough (backpressure), or is gone."""
         await self.connection.wait_until_drained()
 
-    async def finished(self, run_id: str) -> None:
-        """Wait until a run of a session that it hears has ended, or the hub leaves the run to its next start."""
+    async def wait_for_run(self, run_id: str) -> None:
+        """Wait until a run of a subscribed session has ended, or the hub goes down and leaves it to the next start."""
         for sub in tuple(self.connection.subscriptions.values()):
             session = self.hub.node.sessions.get(sub.channel.key)
             if session is not None and session.channel is sub.channel:
                 await session.schedule.wait_for_end_or_drain(run_id)
 
-    async def silenced(self) -> None:
-        """Wait until it has gone, or hears no session any more."""
+    async def wait_until_unsubscribed(self) -> None:
+        """Wait until the client is gone, or has no subscription."""
         await self.connection.wait_until_unsubscribed()
 
-    async def caught_up(self) -> None:
-        """Wait until all that it hears is written, or it is closed."""
+    async def wait_until_caught_up(self) -> None:
+        """Wait until all events so far are written, or the client is closed."""
         await self.connection.catchup.wait_until_finished()
 
-    def is_open(self, interrupt_id: str) -> bool:
-        """Return whether a question of a session that it hears waits for an answer."""
+    def has_open_question(self, interrupt_id: str) -> bool:
+        """Return True if this question is open in a subscribed session."""
         sessions = (self.hub.node.sessions.get(key) for key in self.connection.subscriptions)
         return any(session is not None and session.find_questions(interrupt_id) is not None for session in sessions)
 
-    def leave(self) -> None:
-        """Deliver nothing from now on; the socket stays open for a farewell."""
+    def stop_delivery(self) -> None:
+        """Deliver nothing from now on. The socket stays open for a close frame."""
         self.connection.stop_delivery()
 
     def abort(self) -> None:
-        """Free the socket at once."""
+        """Abort the socket."""
         self.connection.transport.abort()
 
     async def close(self, farewell: Callable[[], Awaitable[None]]) -> None:
-        """Forget the client; *farewell* is bounded.
+        """Close the client. *farewell* writes the last bytes, and must have a timeout.
 
-        First out of the registry, so that nothing new reaches it; then the socket; then what takes time.
+        The order is:
+
+        1. remove the connection from the registry: no event reaches it after that;
+        2. call *farewell*;
+        3. abort the socket after `close_seconds`, and stop the catch-up task.
         """
         self.hub.node.registry.remove(self.connection)
         await farewell()
-        # A peer that does not read would hold a closing transport for ever: it has this long to take the rest.
+        # Without this timer a peer that does not read would keep a closing transport open for ever.
         asyncio.get_running_loop().call_later(self.hub.limits.close_seconds, self.connection.transport.abort)
         await self.connection.catchup.stop()
         self.connection.break_references()
 
 
-# Called by a use case to open the client that hears its answer, for a response over HTTP begins only when there is one.
-Opener = Callable[[], Awaitable[ClientHandle]]
-# The same for the answer of one run: with its id, and whether the client hears it from its beginning.
+# A use case calls it to open the client for its events, because an HTTP response begins only after all checks.
+ClientOpener = Callable[[], Awaitable[ClientHandle]]
+# The same for the events of one run. The arguments are the run's id, and whether its first event is included.
 RunOpener = Callable[[str, bool], Awaitable[ClientHandle]]
 
 
@@ -133,13 +138,13 @@ def attach(
     session: str | None = None,
     whole_messages: bool = False,
 ) -> ClientHandle:
-    """Register a client of *protocol*, whose bytes go to *transport*, or past it, from now on.
+    """Register a client that speaks *protocol*, and return its handle. Frames are written to *transport* or its socket.
 
-    *ping* sends a ping frame without waiting; *whole* asks for whole messages instead of pieces. Raises
-    ConnectionResetError where the transport is gone.
+    *ping* sends a ping frame without waiting. *whole_messages* asks for whole messages instead of chunks.
+    Raises ConnectionResetError if the transport is gone.
     """
     if transport is None:
-        raise ConnectionResetError("the client has gone")
+        raise ConnectionResetError("the client has closed the connection")
     node = hub.node
     wire = Transport(asyncio_transport=transport, ping=ping, high_water=hub.limits.high_water_bytes)
     catchup = CatchUp(

@@ -1,4 +1,4 @@
-"""From a client's frames to the answers: which command is done at once, and which waits in a queue."""
+"""The intake of one socket: parse frames, and run each command at once or in its session's queue."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
 from hub.commands.control import stop
-from hub.commands.listen import leave
+from hub.commands.listen import end_subscription
 from hub.commands.queues import Queues
 from hub.commands.rate import Rate
 from hub.errors import BadFrame, HubError, NotRunning, RateLimited
@@ -36,40 +36,40 @@ from hub.messages import (
 
 log = structlog.get_logger()
 
-MINUTE = 60.0
-Keys = tuple[str, ...]
-ERROR_FIELDS = {field.name for field in attrs.fields(Error)}
+SECONDS_PER_MINUTE = 60.0
+QueueKeys = tuple[str, ...]
+ERROR_FIELD_NAMES = {field.name for field in attrs.fields(Error)}
 
 
-def error_of(refusal: HubError, ref: str | int | None = None) -> Error:
-    """Return what a client is told of a refusal."""
-    about = {key: value for key, value in refusal.about.items() if key in ERROR_FIELDS}
+def build_error(refusal: HubError, ref: str | int | None = None) -> Error:
+    """Return the error notice for a HubError."""
+    about = {key: value for key, value in refusal.about.items() if key in ERROR_FIELD_NAMES}
     return Error(**({"ref": ref} | about), code=refusal.code, message=refusal.message)
 
 
-def _chat_keys(client: ClientHandle, chat: Chat) -> Keys:
+def _chat_keys(client: ClientHandle, chat: Chat) -> QueueKeys:
     session_id = chat.sessionId or client.session
     return (queue_key(client, session_id) if session_id is not None else _own_key(chat.agentId or client.agent),)
 
 
-def _fork_keys(client: ClientHandle, fork: Fork) -> Keys:
-    """It reads one session, and writes another."""
+def _fork_keys(client: ClientHandle, fork: Fork) -> QueueKeys:
+    """Return both keys: a fork reads one session and writes another."""
     ids = (fork.sessionId, fork.newSessionId or fork.sessionId)
     return tuple(dict.fromkeys(queue_key(client, session_id) for session_id in ids))
 
 
-def _subscribe_keys(client: ClientHandle, subscribe: Subscribe) -> Keys:
-    """An agent's group is joined at once."""
+def _subscribe_keys(client: ClientHandle, subscribe: Subscribe) -> QueueKeys:
+    """Return no key for an agent's group: it is joined at once."""
     session_id = subscribe.sessionId if subscribe.agentId is None else None
     return (queue_key(client, session_id),) if session_id is not None else ()
 
 
-def _keys(client: ClientHandle, command: Edit | Regenerate | Resume) -> Keys:
+def _keys(client: ClientHandle, command: Edit | Regenerate | Resume) -> QueueKeys:
     return (queue_key(client, command.sessionId),)
 
 
-# The commands that go through queues, and which: those of the sessions whose order they keep.
-QUEUED: dict[type[Command], Callable[[ClientHandle, Any], Keys]] = {
+# The commands that go through queues, with a function that returns the keys of their queues.
+QUEUE_KEYS: dict[type[Command], Callable[[ClientHandle, Any], QueueKeys]] = {
     Chat: _chat_keys,
     Subscribe: _subscribe_keys,
     Fork: _fork_keys,
@@ -80,151 +80,152 @@ QUEUED: dict[type[Command], Callable[[ClientHandle, Any], Keys]] = {
 
 
 def _own_key(agent_id: str) -> str:
-    """Return the key of the connection's own session for an agent, also before it has an id; `/` is in no id."""
+    """Return the key of the client's own session for an agent. It may have no id yet, and no id contains `/`."""
     return f"/{agent_id}"
 
 
 def queue_key(client: ClientHandle, session_id: str) -> str:
-    """Return the key of a session's queue: its id, but for the connection's own sessions."""
+    """Return the key of a session's queue: its id, except for the client's own sessions."""
     return next((_own_key(agent) for agent, own in client.own_sessions.items() if own == session_id), session_id)
 
 
 class FrameSource(Protocol):
-    """Where the frames come from."""
+    """The reader of the socket, as the intake needs it."""
 
     def read_ahead(self) -> None:
-        """The next frame is not taken yet: look after control frames until then."""
+        """Read control frames, and buffer data frames, until the intake takes the next frame."""
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Intake:
-    """Takes what one socket sends. Each command is answered once, whatever becomes of it.
+    """Receives the frames of one socket. Each command is answered exactly once.
 
-    `chat`, `subscribe`, `edit`, `regenerate`, `fork` and `resume` go through the queue of their session. All others are
-    done at once. A `cancel` or `unsubscribe` also holds for what was sent before it: it is done again, without an
-    answer, after each such command that its session's queue has.
+    `chat`, `subscribe`, `edit`, `regenerate`, `fork` and `resume` go through the queue of their session. All others run
+    at once, and can overtake queued commands. A `cancel` or `unsubscribe` also applies to the commands that it
+    overtook: it runs again, without an answer, after each of them.
 
-    *source* is told where receive() waits for room: what comes meanwhile is for it to look at.
+    While receive() waits for capacity in the queues, *source* reads ahead.
     """
 
     client: ClientHandle
     source: FrameSource
     _frames: int = 0
-    # Made on first use: a connection that only listens is to be small.
+    # Created on first use: a connection that only listens stays small.
     _queues: Queues | None = None
-    _commands: Rate | None = None
-    _bad_frames: Rate | None = None
+    _command_rate: Rate | None = None
+    _bad_frame_rate: Rate | None = None
 
     @property
     def _limits(self) -> Limits:
         return self.client.hub.limits
 
-    async def finished(self) -> None:
-        """Wait until no command waits, or is under way; where this is cancelled, they are, too."""
+    async def wait_until_finished(self) -> None:
+        """Wait until no command is queued or running. If this is cancelled, all commands are cancelled."""
         if self._queues is not None:
-            await self._queues.finished()
+            await self._queues.wait_until_finished()
 
     def cancel(self) -> None:
-        """Cancel the commands that are under way, and drop those that wait."""
+        """Cancel the running commands, and drop the queued ones."""
         if self._queues is not None:
             self._queues.cancel()
 
     async def receive(self, data: bytes) -> None:
-        """Take a frame; its command is done, or has its place in a queue, when this returns.
+        """Handle a frame. When this returns, its command has run, or is in a queue.
 
-        Raises BadFrame and RateLimited where there were too many: the socket is to be closed with their codes.
+        Raises BadFrame after too many bad frames, and RateLimited far above the rate limit: the caller must close the
+        socket with the error's close code.
         """
         self._frames += 1
         now = asyncio.get_running_loop().time()
-        if self._commands is None:
-            self._commands = Rate(self._limits.commands_per_second, self._limits.command_burst)
-        excess = self._commands.excess(now)
+        if self._command_rate is None:
+            self._command_rate = Rate(self._limits.commands_per_second, self._limits.command_burst)
+        excess = self._command_rate.excess(now)
         try:
-            command = self.client.read(data)
+            command = self.client.parse(data)
         except BadFrame as refusal:
-            if self._bad_frames is None:
+            if self._bad_frame_rate is None:
                 per_minute = self._limits.bad_frames_per_minute
-                self._bad_frames = Rate(per_minute / MINUTE, per_minute)
-            if self._bad_frames.excess(now):
+                self._bad_frame_rate = Rate(per_minute / SECONDS_PER_MINUTE, per_minute)
+            if self._bad_frame_rate.excess(now):
                 raise
-            self.client.answer(error_of(refusal))
-        except Exception:  # of a protocol from another package
-            self._fail(None)
+            self.client.answer(build_error(refusal))
+        except Exception:  # a bug in a protocol of another package
+            self._answer_failure(None)
         else:
             if excess:
-                self._limit(command, excess)
+                self._refuse_excess(command, excess)
             else:
-                await self._take(command, len(data))
+                await self._dispatch(command, len(data))
 
-    def _limit(self, command: Command, excess: float) -> None:
+    def _refuse_excess(self, command: Command, excess: float) -> None:
         limits = self._limits
         refusal = RateLimited(
-            f"more than {limits.commands_per_second} commands a second: wait, and send it again",
+            f"more than {limits.commands_per_second} commands per second: wait, then send the command again",
             retryAfterMs=ceil(excess / limits.commands_per_second * 1000),
             ref=command.ref,
         )
         if excess > limits.command_burst:
             raise refusal
-        self.client.answer(error_of(refusal))
+        self.client.answer(build_error(refusal))
 
-    async def _take(self, command: Command, size: int) -> None:
+    async def _dispatch(self, command: Command, size: int) -> None:
         kind = type(command)
-        keys = QUEUED[kind](self.client, command) if kind in QUEUED else ()
+        keys = QUEUE_KEYS[kind](self.client, command) if kind in QUEUE_KEYS else ()
         if isinstance(command, (Cancel, Unsubscribe)):
             keys = await self._overtake(command)
         elif kind is Hello and self.client.protocol == "plain" and self._frames > 1:
-            text = "hello must be the first frame; reconnect to speak the extended protocol"
-            self.client.answer(error_of(BadFrame(text), command.ref))
+            text = "hello must be the first frame: reconnect to use the extended protocol"
+            self.client.answer(build_error(BadFrame(text), command.ref))
         elif not keys:
-            await self._carry_out(command)
+            await self._run(command)
         if keys:
             if self._queues is None:
                 self._queues = Queues(limits=self._limits, follow_up=self._follow_up)
-            while not self._queues.has_room(keys):
+            while not self._queues.has_capacity(keys):
                 self.source.read_ahead()
-                await self._queues.changed()
-            self._queues.put(keys, size, partial(self._carry_out, command))
+                await self._queues.wait_for_change()
+            self._queues.put(keys, size, partial(self._run, command))
 
-    async def _overtake(self, command: Cancel | Unsubscribe) -> Keys:
-        """Do a command before those of its session that were sent earlier, and again after each of them.
+    async def _overtake(self, command: Cancel | Unsubscribe) -> QueueKeys:
+        """Run a command before the queued ones of its session, and mark it to run again after each of them.
 
-        A `cancel` waits for them where nothing runs yet, as what they start may be what it is meant to stop: then the
-        key of its queue is returned.
+        A `cancel` that finds nothing running is queued instead: an earlier command may start the run that it is meant
+        to stop. Then the key of its queue is returned.
         """
-        is_of_session = (command.agentId if isinstance(command, Unsubscribe) else command.runId) is None
+        is_for_session = (command.agentId if isinstance(command, Unsubscribe) else command.runId) is None
         key = queue_key(self.client, command.sessionId or "")
         queues = self._queues
-        if not is_of_session or queues is None or not queues.is_busy(key):
-            await self._carry_out(command)
+        if not is_for_session or queues is None or not queues.is_busy(key):
+            await self._run(command)
             return ()
         try:
-            await self._carry_out(command, raised=(NotRunning,))
+            await self._run(command, passed_errors=(NotRunning,))
         except NotRunning:
             return (key,)
         queues.mark(key, replace(command, ref=None))
         return ()
 
-    async def _carry_out(self, command: Command, raised: tuple[type[HubError], ...] = ()) -> object:
-        """Carry out a command and return what its use case does; one that is refused, or fails, is answered so."""
+    async def _run(self, command: Command, passed_errors: tuple[type[HubError], ...] = ()) -> object:
+        """Run a command and return the result of its use case. Errors are answered, except *passed_errors*."""
         try:
             return await commands.receive(self.client, command)
-        except raised:
+        except passed_errors:
             raise
         except HubError as refusal:
-            self.client.answer(error_of(refusal, command.ref))
+            self.client.answer(build_error(refusal, command.ref))
         except Exception:
-            self._fail(command.ref)
+            self._answer_failure(command.ref)
         return None
 
-    def _fail(self, ref: str | int | None) -> None:
+    def _answer_failure(self, ref: str | int | None) -> None:
         log.exception("a command failed", connection=self.client.id)
-        self.client.answer(Error(code="internal", message="the hub failed; its output says why", ref=ref))
+        self.client.answer(Error(code="internal", message="the hub failed: the reason is in its output", ref=ref))
 
     def _follow_up(self, command: Command, result: object) -> None:
-        """Let a command that was done at once hold for one that was sent before it and is done now."""
+        """Apply a command to an earlier one that it overtook and that has ended now."""
         client = self.client
         if isinstance(command, Unsubscribe) and command.sessionId is not None:
-            leave(client.hub, client.principal, command.sessionId, client)
+            end_subscription(client.hub, client.principal, command.sessionId, client)
         elif isinstance(command, Cancel) and isinstance(result, Accepted):
             if command.queued or result.status == "started":
                 with suppress(NotRunning):

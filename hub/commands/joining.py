@@ -1,4 +1,4 @@
-"""Place a client's subscription, in the step in which the client is answered."""
+"""Subscribe a client in the same step in which its command is answered."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,23 +16,24 @@ AnswerBuilder = Callable[[LiveSession], Subscribed]
 
 
 @contextmanager
-def room_for(client: ClientHandle, key: Key) -> Iterator[None]:
-    """Keep room for a subscription, so that a command that was accepted finds it. Raises TooManySubscriptions.
+def reserve_subscription(client: ClientHandle, key: Key) -> Iterator[None]:
+    """Reserve a subscription until the context ends. Raises TooManySubscriptions.
 
-    Commands for other sessions are carried out beside this one, and would take it.
+    Commands for other sessions run concurrently. Without the reservation they could take the last subscription after
+    this command was accepted.
     """
-    client.hub.node.registry.check_limit(client.connection, key, client.joining)
-    client.joining |= {key}
+    client.hub.node.registry.check_limit(client.connection, key, client.reserved_keys)
+    client.reserved_keys |= {key}
     try:
         yield
     finally:
-        client.joining -= {key}
+        client.reserved_keys -= {key}
 
 
-def admit(client: ClientHandle, channel: Channel, accepted: Accepted, before: int = 1) -> None:
+def answer_and_subscribe(client: ClientHandle, channel: Channel, accepted: Accepted, before: int = 1) -> None:
     """Answer a chat, and subscribe its sender from *before* events ahead of the accepted one.
 
-    A sender that hears the whole session already keeps its place. Raises SessionDeleted: a command has one answer.
+    An existing subscription to the session keeps its cursor. Raises SessionDeleted, before the answer is written.
     """
     channel.refuse_if_deleted()
     client.answer(accepted)
@@ -42,8 +43,8 @@ def admit(client: ClientHandle, channel: Channel, accepted: Accepted, before: in
         client.hub.node.registry.subscribe(client.connection, channel, cursor, is_client_cursor=False)
 
 
-def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] | None) -> AnswerBuilder:
-    """Return what makes the answer to *command*, when the session is at hand."""
+def build_subscribed_answer(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] | None) -> AnswerBuilder:
+    """Return a function that builds the answer to *command* from the session's current state."""
 
     def answer(session: LiveSession) -> Subscribed:
         return Subscribed(
@@ -60,21 +61,25 @@ def subscribed(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] |
     return answer
 
 
-async def join(
+async def subscribe_from(
     client: ClientHandle,
     session: LiveSession,
     after: int | None,
     epoch: str | None,
     answer: AnswerBuilder | None = None,
 ) -> None:
-    """Subscribe a client from its cursor. If the cursor does not fit, send a reset and subscribe as a new client."""
+    """Subscribe a client to the events after the cursor (*epoch*, *after*), in the same step as its answer.
+
+    A cursor that is not valid is answered with a reset, and the client is subscribed like a new one.
+    Raises TooManySubscriptions, SessionDeleted and StorageUnavailable.
+    """
     channel, node = session.channel, client.hub.node
-    if misfit(channel, after, epoch) is not None:
+    if find_reset_reason(channel, after, epoch) is not None:
         messages = await node.read_reset_messages(session.key)
-    # No await from here on: the cursor is checked, answered and placed against the same head.
+    # No await from here on: the check, the answer and the subscription must see the same head.
     channel.refuse_if_deleted()
-    node.registry.check_limit(client.connection, channel.key, client.joining)
-    reason = misfit(channel, after, epoch)
+    node.registry.check_limit(client.connection, channel.key, client.reserved_keys)
+    reason = find_reset_reason(channel, after, epoch)
     if answer is not None:
         client.answer(answer(session))
     if reason is not None:
@@ -83,8 +88,8 @@ async def join(
     node.registry.subscribe(client.connection, channel, after)
 
 
-def misfit(channel: Channel, after: int | None, epoch: str | None) -> ResetReason | None:
-    """Return why a cursor means nothing in this session, or None where it fits."""
+def find_reset_reason(channel: Channel, after: int | None, epoch: str | None) -> ResetReason | None:
+    """Return why a cursor is not valid in this session, or None if it is valid."""
     if after is None:
         return None
     if epoch is not None and epoch != channel.epoch:

@@ -1,12 +1,12 @@
-"""Hear a session or an agent's group: subscriptions, the answers that come with them, and who is typing."""
+"""Use cases for subscriptions to a session or to an agent's group, and for typing notices."""
 
 from functools import partial
 
 from hub import __version__
 from hub.access.principal import Principal
-from hub.commands.client import ClientHandle, Opener
+from hub.commands.client import ClientHandle, ClientOpener
 from hub.commands.hub import Hub
-from hub.commands.joining import join, room_for, subscribed
+from hub.commands.joining import build_subscribed_answer, reserve_subscription, subscribe_from
 from hub.errors import BadFrame
 from hub.ids import Key
 from hub.messages import Hello, Ok, Subscribe, Subscribed, Typing, TypingNotice, Unsubscribe, Welcome
@@ -14,13 +14,13 @@ from hub.protocols import open_protocol
 
 
 async def welcome(hub: Hub, principal: Principal, client: ClientHandle) -> None:
-    """Let a client in, and tell it where it is; one of the plain protocol is told nothing."""
+    """Welcome a new client; in the plain protocol there is no such frame."""
     if client.protocol != "plain":
         client.answer(_welcome(client, None))
 
 
 async def hello(hub: Hub, principal: Principal, command: Hello, client: ClientHandle) -> None:
-    """Change a plain client to the extended protocol; any other is welcomed again."""
+    """Switch a plain client to the extended protocol, and answer with `welcome`; others get `welcome` again."""
     protocol = client.connection.protocol
     if client.protocol == "plain":
         protocol = open_protocol("hubbub.v1", hub.limits)
@@ -48,7 +48,7 @@ def _welcome(client: ClientHandle, ref: str | int | None) -> Welcome:
 
 
 async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: ClientHandle) -> None:
-    """Let a client hear a session from its cursor on, or an agent's group; it is answered first."""
+    """Answer a client, and subscribe it to a session from its cursor, or to an agent's group."""
     if command.agentId is not None:
         hub.node.agents.get(command.agentId)
         hub.node.registry.join_group(client.connection, hub.group(principal, command.agentId))
@@ -60,47 +60,54 @@ async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: 
 
 
 async def _subscribe(hub: Hub, key: Key, command: Subscribe, client: ClientHandle) -> None:
-    with room_for(client, key):
+    with reserve_subscription(client, key):
         async with hub.node.use(key) as session:
             history = None
             if command.history is not None:
                 history = await hub.node.read_history(session.key, command.history)
-            await join(client, session, command.afterSeq, command.epoch, subscribed(hub, command, history))
+            await subscribe_from(
+                client, session, command.afterSeq, command.epoch, build_subscribed_answer(hub, command, history)
+            )
 
 
 async def listen(
-    hub: Hub, principal: Principal, session_id: str, opener: Opener, after: int | None = None, epoch: str | None = None
+    hub: Hub,
+    principal: Principal,
+    session_id: str,
+    opener: ClientOpener,
+    after: int | None = None,
+    epoch: str | None = None,
 ) -> None:
-    """Open a client, and let it hear a session from a cursor on; it gets no answer.
+    """Open a client, and subscribe it to a session from a cursor; no answer is written.
 
-    What is raised after the client was opened is for it to tell: SessionDeleted, StorageUnavailable.
+    May raise SessionDeleted and StorageUnavailable after the client was opened: the caller must tell the client.
     """
     client = await opener()
     async with hub.node.use(hub.key(principal, session_id)) as session:
-        await join(client, session, after, epoch)
+        await subscribe_from(client, session, after, epoch)
 
 
 async def unsubscribe(hub: Hub, principal: Principal, command: Unsubscribe, client: ClientHandle) -> None:
-    """Let a client hear a session, or an agent's group, no more."""
+    """End a client's subscription to a session or an agent's group, and answer it."""
     if command.agentId is not None:
         hub.node.registry.leave_group(client.connection, hub.group(principal, command.agentId))
     elif command.sessionId is not None:
-        leave(hub, principal, command.sessionId, client)
+        end_subscription(hub, principal, command.sessionId, client)
     else:
         text = f"unsubscribe needs sessionId or agentId; send for example {Unsubscribe.example}"
         raise BadFrame(text, ref=command.ref)
     client.answer(Ok(ref=command.ref))
 
 
-def leave(hub: Hub, principal: Principal, session_id: str, client: ClientHandle) -> None:
-    """End a client's subscription to a session, where it has one."""
+def end_subscription(hub: Hub, principal: Principal, session_id: str, client: ClientHandle) -> None:
+    """End a client's subscription to a session, if it has one, without an answer."""
     sub = client.connection.subscriptions.get(hub.key(principal, session_id))
     if sub is not None:
         hub.node.registry.unsubscribe(sub)
 
 
 async def typing(hub: Hub, principal: Principal, command: Typing, client: ClientHandle) -> None:
-    """Tell the others in a session that the client hears that somebody writes there."""
+    """Send a typing notice to the other members of a session; without a subscription do nothing."""
     sub = client.connection.subscriptions.get(hub.key(principal, command.sessionId))
     if sub is not None:
         notice = partial(TypingNotice, sessionId=command.sessionId, author=principal.author)

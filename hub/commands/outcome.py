@@ -1,4 +1,4 @@
-"""What a run said, for those who wait for its end."""
+"""The outcome of a run, read from its events."""
 
 from itertools import chain
 
@@ -21,49 +21,49 @@ from hub.sessions.session import LiveSession
 from hub.storage.log import EventStore
 
 
-async def outcome(store: EventStore, session: LiveSession, accepted: Accepted) -> RunOutcome:
-    """Return what a run that has ended said, and how it ended, from the log; raises SessionDeleted."""
-    channel, reading = session.channel, _Reading()
+async def read_outcome(store: EventStore, session: LiveSession, accepted: Accepted) -> RunOutcome:
+    """Return the text and the stop reason of a run that has ended. Raises SessionDeleted."""
+    channel, reader = session.channel, _OutcomeReader()
     cursor = max(accepted.seq, channel.floor)
-    while not reading.is_over and (events := await store.read(channel.key, cursor, channel.head)):
+    while not reader.has_end and (events := await store.read(channel.key, cursor, channel.head)):
         cursor = events[-1].seq
         for event in events:
-            if event.runId == accepted.runId and not reading.is_over:
-                reading.take(event)
-    if not reading.is_over:
+            if event.runId == accepted.runId and not reader.has_end:
+                reader.add(event)
+    if not reader.has_end:
         channel.refuse_if_deleted()
     return RunOutcome(
         sessionId=session.id,
         runId=accepted.runId,
         messageId=accepted.messageId,
-        content="".join(chain.from_iterable(reading.texts.values())),
-        stopReason=reading.reason,
-        usage=reading.usage,
-        error=reading.fault,
+        content="".join(chain.from_iterable(reader.texts.values())),
+        stopReason=reader.stop_reason,
+        usage=reader.usage,
+        error=reader.fault,
     )
 
 
 @attrs.define
-class _Reading:
-    """What the events of a run have told so far; *texts* are the pieces of each message."""
+class _OutcomeReader:
+    """Collects the outcome from the events of a run; *texts* has the chunks of each message."""
 
     texts: dict[str, list[str]] = attrs.Factory(dict)
     fault: Fault | None = None
-    reason: StopReason | None = None
+    stop_reason: StopReason | None = None
     usage: Usage | None = None
 
     @property
-    def is_over(self) -> bool:
-        return self.reason is not None
+    def has_end(self) -> bool:
+        return self.stop_reason is not None
 
-    def take(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
         body = event.body
         if isinstance(body, (Chunk, WholeMessage)):
             self.texts.setdefault(body.messageId, []).append(body.content)
         elif isinstance(body, MessageRemoved):
-            for message_id in body.messageIds:  # the run began anew
+            for message_id in body.messageIds:  # the run started again, and its first text was removed
                 self.texts.pop(message_id, None)
         elif isinstance(body, RunError):
             self.fault = Fault(body.code, body.message)
         elif isinstance(body, RunFinished):
-            self.reason, self.usage = body.stopReason, body.usage
+            self.stop_reason, self.usage = body.stopReason, body.usage

@@ -1,4 +1,4 @@
-"""The queues of one connection: what concerns one session is done in order, what concerns others beside it."""
+"""The command queues of one connection: commands of one session run in order, those of other sessions concurrently."""
 
 import asyncio
 from collections import deque
@@ -10,112 +10,112 @@ import attrs
 from hub.limits import KiB, Limits
 from hub.messages import Command
 
-MIN_COMMAND_BYTES = 1 * KiB  # what a job counts at least: the hub's own records of a small command take about so much
+MIN_COMMAND_BYTES = 1 * KiB  # a small command counts as this: about what the hub's own records of it take
 
-QueuedCommand = Callable[[], Awaitable[object]]  # carries out one command; raises nothing but CancelledError
+QueuedCommand = Callable[[], Awaitable[object]]  # runs one command; raises only CancelledError
 
 
 @attrs.define(eq=False, repr=False)
 class _Queue:
-    """The jobs of one session, the first of which is under way, and the task that does them.
+    """The queued commands of one session, and the task that runs them; the first one is running.
 
-    *marks* has commands that were done at once, each with the number of jobs that were sent before it.
+    *marks* has the commands that overtook the queue, each with the number of commands that it overtook.
     """
 
-    jobs: deque[tuple[QueuedCommand, int]] = attrs.Factory(deque)
+    commands: deque[tuple[QueuedCommand, int]] = attrs.Factory(deque)
     marks: dict[Command, int] = attrs.Factory(dict)
     task: asyncio.Task[None] = attrs.field(init=False)
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Queues:
-    """Runs jobs; those of one key in the order in which they were put, those of different keys beside each other.
+    """Runs queued commands: in order for one key, concurrently for different keys. A key stands for a session.
 
-    A queue is there while it has a job. *follow_up* is called after each job that a mark is for, with the mark and with
-    what the job returned.
+    A queue exists while it has a command. After each command that a marked command overtook, *follow_up* is called
+    with the marked command and with the result of the other one.
     """
 
     limits: Limits
     follow_up: Callable[[Command, object], None]
     _queues: dict[str, _Queue] = attrs.Factory(dict)
     _bytes: int = 0
-    _change: asyncio.Future[None] | None = None  # made when waited for
+    _change_waiter: asyncio.Future[None] | None = None  # created on first use
 
     def is_busy(self, key: str) -> bool:
-        """Return whether a job of this key waits, or is under way."""
+        """Return True if a command of this key is queued or running."""
         return key in self._queues
 
-    def has_room(self, keys: Sequence[str]) -> bool:
-        """Return whether a job may be put now: there is a queue for it, and what waits is within `command_bytes`."""
+    def has_capacity(self, keys: Sequence[str]) -> bool:
+        """Return True if put() is allowed now: `command_queues` and `command_bytes` are not reached."""
         count = len(self._queues) + sum(key not in self._queues for key in keys)
         has_queue = count <= self.limits.command_queues or not self._queues
         return has_queue and self._bytes < self.limits.command_bytes
 
-    async def changed(self) -> None:
-        """Wait until a job has ended; there may be room then. One task at a time may wait."""
-        self._change = asyncio.get_running_loop().create_future()
-        await self._change
+    async def wait_for_change(self) -> None:
+        """Wait until a command has ended; then there may be capacity. One task at a time may wait."""
+        self._change_waiter = asyncio.get_running_loop().create_future()
+        await self._change_waiter
 
-    def put(self, keys: Sequence[str], size: int, job: QueuedCommand) -> None:
-        """Do a job after all those that were put under one of *keys* before; whoever puts it has seen the room.
+    def put(self, keys: Sequence[str], size: int, command: QueuedCommand) -> None:
+        """Queue a command behind all earlier ones of any of *keys*. The caller has checked has_capacity().
 
-        *size* is what it holds in memory, in bytes.
+        *size* is the memory that the command takes, in bytes.
         """
-        first, *others = keys
-        if others:  # it is done in the first queue, when it is the next in each of them
-            ready, done = [asyncio.Event() for _ in others], asyncio.Event()
-            job = partial(_do_joined, job, ready, done)
-            for key, event in zip(others, ready, strict=True):
-                self._add(key, 0, partial(_hold, event, done))
-        self._add(first, max(size, MIN_COMMAND_BYTES), job)
+        first_key, *more_keys = keys
+        if more_keys:  # the command runs in the first queue, once it is the next one in every queue
+            turns, end = [asyncio.Event() for _ in more_keys], asyncio.Event()
+            command = partial(_run_when_ready, command, turns, end)
+            for key, turn in zip(more_keys, turns, strict=True):
+                self._add(key, 0, partial(_block_queue, turn, end))
+        self._add(first_key, max(size, MIN_COMMAND_BYTES), command)
 
-    def _add(self, key: str, size: int, job: QueuedCommand) -> None:
+    def _add(self, key: str, size: int, command: QueuedCommand) -> None:
         self._bytes += size
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = _Queue()
             queue.task = asyncio.create_task(self._run(key, queue))
-        queue.jobs.append((job, size))
+        queue.commands.append((command, size))
 
     def mark(self, key: str, command: Command) -> None:
-        """Call *follow_up* with *command* after each job that waits, or is under way, under *key*."""
+        """Call *follow_up* with *command* after each command of *key* that is queued or running now."""
         queue = self._queues.get(key)
         if queue is not None:
-            queue.marks[command] = len(queue.jobs)
+            queue.marks[command] = len(queue.commands)
 
-    async def finished(self) -> None:
-        """Wait until no job is left; where this is cancelled, the jobs are, too, and have ended before it raises."""
+    async def wait_until_finished(self) -> None:
+        """Wait until no command is left. If this is cancelled, all commands are cancelled, and end before it raises."""
         try:
-            await self._ended()
+            await self._wait_for_tasks()
         except asyncio.CancelledError:
             self.cancel()
-            await self._ended()
+            await self._wait_for_tasks()
             raise
 
-    async def _ended(self) -> None:
+    async def _wait_for_tasks(self) -> None:
         while tasks := [queue.task for queue in self._queues.values() if not queue.task.done()]:
             await asyncio.wait(tasks)
 
     def cancel(self) -> None:
-        """Cancel the jobs that are under way, and drop those that wait."""
+        """Cancel the running commands, and drop the queued ones."""
         for queue in self._queues.values():
             queue.task.cancel()
 
     async def _run(self, key: str, queue: _Queue) -> None:
         try:
-            while queue.jobs:
-                job, size = queue.jobs[0]
-                result = await job()
-                # No await from here on: a mark counts the job that is under way.
+            while queue.commands:
+                command, size = queue.commands[0]
+                result = await command()
+                # No await from here to popleft(): mark() counts the running command.
                 self._follow_up(queue, result)
-                queue.jobs.popleft()
+                queue.commands.popleft()
                 self._bytes -= size
-                self._note_change()
+                self._wake_waiter()
         finally:
-            # No await since the last look at the jobs: what is put from here on makes a new queue.
+            # No await since the last check of the commands: the next put() creates a new queue.
             del self._queues[key]
-            self._bytes -= sum(size for _, size in queue.jobs)  # dropped by cancel()
-            self._note_change()
+            self._bytes -= sum(size for _, size in queue.commands)  # dropped by cancel()
+            self._wake_waiter()
 
     def _follow_up(self, queue: _Queue, result: object) -> None:
         for command, count in list(queue.marks.items()):
@@ -125,22 +125,22 @@ class Queues:
             else:
                 del queue.marks[command]
 
-    def _note_change(self) -> None:
-        change, self._change = self._change, None
-        if change is not None and not change.done():
-            change.set_result(None)
+    def _wake_waiter(self) -> None:
+        waiter, self._change_waiter = self._change_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
 
-async def _do_joined(job: QueuedCommand, ready: Sequence[asyncio.Event], done: asyncio.Event) -> object:
+async def _run_when_ready(command: QueuedCommand, turns: Sequence[asyncio.Event], end: asyncio.Event) -> object:
     try:
-        for event in ready:
-            await event.wait()
-        return await job()
+        for turn in turns:
+            await turn.wait()
+        return await command()
     finally:
-        done.set()
+        end.set()
 
 
-async def _hold(ready: asyncio.Event, done: asyncio.Event) -> None:
-    """Keep the place of a job that another queue does."""
-    ready.set()
-    await done.wait()
+async def _block_queue(turn: asyncio.Event, end: asyncio.Event) -> None:
+    """Block a queue until a command that runs in another queue has ended."""
+    turn.set()
+    await end.wait()

@@ -73,7 +73,7 @@ class SocketReader:
             await ahead  # it ends with its next frame
         if not self._held:
             return await self._read()
-        self._client.note_sign()
+        self._client.record_activity()
         data = self._held.popleft()
         self._held_bytes -= _weight(data)
         return data
@@ -86,14 +86,14 @@ class SocketReader:
             if data is None:
                 return
         if self._is_paused:
-            self._client.note_deafness()
+            self._client.suspend_heartbeat()
 
     async def _read(self) -> bytes | None:
         client, ws = self._client, self._ws
         while not client.is_closed:
-            await client.readable()
+            await client.wait_until_drained()
             message = await ws.receive()
-            client.note_sign()
+            client.record_activity()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 if message.type is WSMsgType.TEXT and not _is_utf8(message.data):
                     await self._close(WSCloseCode.INVALID_TEXT, b"a text frame must be UTF-8")
@@ -109,7 +109,7 @@ class SocketReader:
         return None
 
     async def _close(self, code: int, reason: bytes = b"") -> None:
-        self._client.leave()  # nothing is delivered after the close frame
+        self._client.stop_delivery()  # nothing is delivered after the close frame
         await close_websocket(self._ws, code, self._client.hub.limits.close_seconds, reason)
 
 

@@ -79,13 +79,13 @@ class EventStream:
         """Wait until the client goes, the hub does, or *end* has come and all before it is written."""
         client = self._client
         assert client is not None
-        gone = asyncio.create_task(client.silenced())
+        gone = asyncio.create_task(client.wait_until_unsubscribed())
         ending = asyncio.ensure_future(end()) if end is not None else gone
         try:
             await asyncio.wait([gone, ending], return_when=asyncio.FIRST_COMPLETED)
             if end is not None and ending.done():
                 ending.result()
-                await client.caught_up()
+                await client.wait_until_caught_up()
         finally:
             ending.cancel()
             gone.cancel()
@@ -94,7 +94,7 @@ class EventStream:
         """Wait as serve() does; the end is that of a run."""
         client = self._client
         assert client is not None
-        await self.serve(lambda: client.finished(run_id))
+        await self.serve(lambda: client.wait_for_run(run_id))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,7 +113,7 @@ class EventStream:
     async def _ping(self) -> None:
         if self._client is not None:
             self._client.write(PING)
-            self._client.note_sign()  # no pong comes to a ping here
+            self._client.record_activity()  # no pong comes to a ping here
 
     async def _farewell(self) -> None:
         try:

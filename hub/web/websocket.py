@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle, attach
 from hub.commands.hub import Hub
-from hub.commands.intake import Intake, error_of
+from hub.commands.intake import Intake, build_error
 from hub.errors import HubError
 from hub.limits import Limits
 from hub.messages import Id
@@ -50,7 +50,7 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
         while (data := await reader.next()) is not None:
             await intake.receive(data)
     except HubError as refusal:  # of what the address asks for, or of one frame too many
-        client.answer(error_of(refusal))
+        client.answer(build_error(refusal))
         await _disconnect(client, ws, refusal.close, refusal.code)
     except Exception:
         log.exception("a connection failed", connection=client.id)
@@ -64,7 +64,7 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
 
 
 async def _disconnect(client: ClientHandle, ws: WebSocket, code: int, reason: str = "") -> None:
-    client.leave()  # nothing is delivered after the close frame
+    client.stop_delivery()  # nothing is delivered after the close frame
     await close_websocket(ws, code, client.hub.limits.close_seconds, reason.encode())
 
 
@@ -73,7 +73,7 @@ async def _clean_up(client: ClientHandle, ws: WebSocket, reader: SocketReader, i
     # A hub that ends has its clients leave, and one may be seen to have left before close_all_sockets() comes to it.
     code = WSCloseCode.SERVICE_RESTART if client.hub.is_draining else WSCloseCode.OK
     await client.close(lambda: close_websocket(ws, code, client.hub.limits.close_seconds))
-    await intake.finished()  # what the client sent is done, also when it has gone
+    await intake.wait_until_finished()  # what the client sent is done, also when it has gone
 
 
 async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, SocketQuery]:
@@ -114,7 +114,7 @@ async def _open(client: ClientHandle, address: SocketQuery) -> None:
     await commands.welcome(client.hub, client.principal, client)
     if client.session is not None:
         await commands.listen(
-            client.hub, client.principal, client.session, client.opened, address.afterSeq, address.epoch
+            client.hub, client.principal, client.session, client.get_open_client, address.afterSeq, address.epoch
         )
 
 
@@ -133,4 +133,4 @@ async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
         intake.client.abort()
         intake.cancel()
     await asyncio.gather(*closing, return_exceptions=True)
-    await asyncio.gather(*(intake.finished() for intake in sockets))
+    await asyncio.gather(*(intake.wait_until_finished() for intake in sockets))

@@ -454,7 +454,7 @@ async def test_cancelled_queues_end_their_tasks(hub: Hub) -> None:
             for _ in range(2):
                 queues.put((key,), 1, never.wait)
         if is_begun:
-            waiting = asyncio.create_task(queues.finished())
+            waiting = asyncio.create_task(queues.wait_until_finished())
             await asyncio.sleep(0)
             waiting.cancel()
             await asyncio.wait([waiting], timeout=PATIENCE)
@@ -462,7 +462,7 @@ async def test_cancelled_queues_end_their_tasks(hub: Hub) -> None:
         else:
             queues.cancel()
             async with asyncio.timeout(PATIENCE):
-                await queues.finished()
+                await queues.wait_until_finished()
         assert asyncio.all_tasks() == before
 
 
@@ -471,13 +471,13 @@ async def test_cancelled_queues_have_room_again(hub: Hub) -> None:
     queues, never = Queues(limits=Limits(command_bytes=4096), follow_up=lambda command, result: None), asyncio.Event()
     for _ in range(4):
         queues.put(("a",), 1024, never.wait)
-    assert not queues.has_room(("a",))
-    changed = asyncio.create_task(queues.changed())
+    assert not queues.has_capacity(("a",))
+    changed = asyncio.create_task(queues.wait_for_change())
     await asyncio.sleep(0)
     queues.cancel()
     async with asyncio.timeout(PATIENCE):
         await changed
-    assert queues.has_room(("a",))
+    assert queues.has_capacity(("a",))
 
 
 async def test_a_mark_follows_the_jobs_before_it_alone() -> None:
@@ -502,7 +502,7 @@ async def test_a_mark_follows_the_jobs_before_it_alone() -> None:
     for gate in gates:
         gate.set()
     async with asyncio.timeout(PATIENCE):
-        await queues.finished()
+        await queues.wait_until_finished()
     assert done == [(mark, 0), (mark, 1), (mark, 2)]
     queues.mark("a", mark)  # nothing is there to follow
     assert not queues.is_busy("a")
@@ -512,17 +512,17 @@ async def test_room_is_counted_in_queues_and_in_bytes() -> None:
     """A queue that is there takes more until the bytes are full; each job counts 1 KiB or more."""
     end = asyncio.Event()
     queues = Queues(limits=Limits(command_queues=2, command_bytes=3 * KiB), follow_up=lambda command, result: None)
-    assert queues.has_room(("a", "b", "c"))  # where none is there, one command has all that it needs
+    assert queues.has_capacity(("a", "b", "c"))  # where none is there, one command has all that it needs
     queues.put(("a",), 1, end.wait)
-    assert queues.has_room(("b",)) and not queues.has_room(("b", "c"))
+    assert queues.has_capacity(("b",)) and not queues.has_capacity(("b", "c"))
     queues.put(("b",), 2 * KiB - 1, end.wait)
-    assert queues.has_room(("a", "b")) and not queues.has_room(("c",))
+    assert queues.has_capacity(("a", "b")) and not queues.has_capacity(("c",))
     queues.put(("a",), 1, end.wait)
-    assert not queues.has_room(("a",))
-    waiting = asyncio.create_task(queues.changed())
+    assert not queues.has_capacity(("a",))
+    waiting = asyncio.create_task(queues.wait_for_change())
     await asyncio.sleep(0)
     end.set()
     async with asyncio.timeout(PATIENCE):
         await waiting
-        await queues.finished()
-    assert queues.has_room(("a", "b", "c"))
+        await queues.wait_until_finished()
+    assert queues.has_capacity(("a", "b", "c"))

@@ -72,7 +72,7 @@ ROWS: dict[str, Row] = {
     "hello": Row("read", lambda client: (Hello(), client), True),
     "subscribe": Row("read", lambda client: (Subscribe(sessionId=SESSION), client), True),
     "unsubscribe": Row("read", lambda client: (Unsubscribe(sessionId=SESSION), client), True),
-    "listen": Row("read", lambda client: (SESSION, client.opened), True),
+    "listen": Row("read", lambda client: (SESSION, client.get_open_client), True),
     "follow": Row("read", lambda client: (SESSION, "r1", 0, open_for_run), True),
     "list_sessions": Row("read", lambda client: (PageRequest(9),), True),
     "get_session": Row("read", lambda client: (SESSION,), True),

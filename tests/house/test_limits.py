@@ -984,7 +984,7 @@ async def test_commands_have_a_rate(hub: Hub) -> None:
     assert [frame["type"] for frame in client.frames[:7]] == ["pong"] * 7
     refused = next(frame for frame in client.frames if frame["type"] == "error")
     assert refused["code"] == "rate_limited" and 0 < refused["retryAfterMs"] <= 334
-    assert "more than 3 commands a second" in refused["message"]
+    assert "more than 3 commands per second" in refused["message"]
     assert sum(frame["type"] == "error" for frame in client.frames) >= 8
 
 
