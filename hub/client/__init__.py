@@ -1,4 +1,4 @@
-"""The Python client: shared sessions that lose nothing, over any number of lost connections.
+"""The Python client: sessions that several clients share, and that survive lost connections.
 
 async with connect() as hub:
     session = await hub.session("s1", agent="main")

@@ -1,13 +1,13 @@
-"""What may go wrong for who uses the client.
+"""The errors of the client.
 
 Failure
 ├── Unreachable    there is no hub at that address
 ├── Closed         the connection has ended for good
-├── ConnectionCut  it was lost while a command was under way, which may or may not have been carried out
+├── ConnectionCut  the connection was lost before the answer to a command; the hub may have carried it out
 ├── Refusal        the hub refused a command
-├── RunFailed      an answer ended in another way than it should
-├── Forgotten      the log has no place any more for what was being read: see `reset` in docs/protocol.md
-└── TooSlow        events came faster than they were read, and the log cannot be asked for the rest
+├── RunFailed      an answer did not end normally
+├── Forgotten      the log no longer has the events that were being read: see `reset` in docs/protocol.md
+└── TooSlow        events came faster than the program read them, and no log has the rest
 """
 
 from hub.messages import Error
@@ -15,7 +15,7 @@ from hub.messages.codes import RETRYABLE
 
 
 class Failure(Exception):
-    """Say what went wrong, in one line for a person; *code* is stable, *retryable* says that trying again may help."""
+    """An error: *message* is one line for a person, *code* is stable, *retryable* means that a retry may succeed."""
 
     def __init__(self, code: str, message: str, *, retryable: bool = False, retry_after_ms: int | None = None) -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class Refusal(Failure):
 
 
 class RunFailed(Failure):
-    """*text* is what was said before the end, *stop_reason* why it ended."""
+    """An answer did not end normally: *text* is the text so far, *stop_reason* is the reason."""
 
     text: str = ""
     stop_reason: str = ""
@@ -56,6 +56,7 @@ class TooSlow(Failure):
     pass
 
 
-def refusal(error: Error) -> Refusal:
-    passing = error.code in RETRYABLE or error.retryAfterMs is not None
-    return Refusal(error.code, error.message, retryable=passing, retry_after_ms=error.retryAfterMs)
+def refusal_of(error: Error) -> Refusal:
+    """Return an error notice of the hub as an exception."""
+    is_retryable = error.code in RETRYABLE or error.retryAfterMs is not None
+    return Refusal(error.code, error.message, retryable=is_retryable, retry_after_ms=error.retryAfterMs)

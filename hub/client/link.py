@@ -1,4 +1,4 @@
-"""The client's socket: made again whenever it is lost, for as long as the close code allows."""
+"""The client's WebSocket connection, which reconnects until a close code forbids it."""
 
 import asyncio
 import random
@@ -11,102 +11,105 @@ import attrs
 import orjson
 
 from hub.client.failures import Closed, Refusal
-from hub.client.frames import Frames
+from hub.client.frames import FrameReader
 from hub.limits import size_text
 from hub.messages import Event, Notice, Welcome
 from hub.messages.codes import is_final
 
-State = Literal["connecting", "live", "waiting", "closed"]
-OPEN_SECONDS = 10.0  # for a handshake, and for the welcome after it
+LinkState = Literal["connecting", "live", "waiting", "closed"]
+OPEN_SECONDS = 10.0  # for the handshake, and again for the welcome
 PONG_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
-LOST = 1006
-OPTIONS: dict[str, Any] = {
+ABNORMAL_CLOSURE = 1006
+WEBSOCKET_OPTIONS: dict[str, Any] = {
     "protocols": ("hubbub.v1",),
     "timeout": aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
-    "max_msg_size": 0,  # a reset brings a hundred messages
+    "max_msg_size": 0,  # no limit: a reset holds a hundred messages
     "decode_text": False,
 }
 
 
 class LinkLost(Exception):
-    """Raised by who listens, to give up this one connection; it is made again."""
+    """Raised by a callback to drop the present connection; the link then reconnects."""
 
 
-def delay(failures: int, chance: Callable[[float, float], float] = random.uniform) -> float:
-    """Return the seconds to wait after so many failures in a row: full jitter, from 250 ms to 15 s at most."""
+def retry_delay(failures: int, chance: Callable[[float, float], float] = random.uniform) -> float:
+    """Return the seconds to wait before the next try: full jitter below a limit that grows from 250 ms to 15 s."""
     return chance(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10)))
 
 
 @attrs.define(eq=False, kw_only=True)
 class Link:
-    """One connection at a time. *opened* is called at each welcome, *heard* for all else, *lost* when it is gone.
+    """One connection at a time: *on_welcome* gets each welcome, *on_message* all else; *on_loss* is called at its end.
 
-    All three are called in the task that runs `run`, and do not wait. A state is told after they have returned.
+    The task of run() calls all three, and they do not wait. The state changes after they have returned.
     """
 
     url: str
     headers: Mapping[str, str]
-    opened: Callable[[Welcome], None]
-    heard: Callable[[Event | Notice], None]
-    lost: Callable[[], None]
-    state: State = "connecting"
-    code: int | None = None  # of the last close; an HTTP status where the handshake was refused
+    on_welcome: Callable[[Welcome], None]
+    on_message: Callable[[Event | Notice], None]
+    on_loss: Callable[[], None]
+    state: LinkState = "connecting"
+    code: int | None = None  # of the last close, or the HTTP status of a refused handshake
     reason: str = ""
     failures: int = 0
-    progress: bool = False  # set by who hears something of use: the next wait is short again
+    progress: bool = False  # set by a callback that got a useful message: the next delay is short again
     retry_after: float = 0.0
     _out: asyncio.Queue[bytes] = attrs.Factory(asyncio.Queue)
-    _frames: Frames = attrs.Factory(Frames)
-    _frame_bytes: int = 0  # that the hub takes; known from its welcome
-    _changed: asyncio.Event = attrs.Factory(asyncio.Event)
+    _frames: FrameReader = attrs.Factory(FrameReader)
+    _frame_bytes: int = 0  # the longest frame that the hub accepts, from its welcome
+    _state_change: asyncio.Event = attrs.Factory(asyncio.Event)
 
     def send(self, **frame: Any) -> None:
-        """Send a frame over the present connection; without one it is lost, as it would be on the way.
+        """Send a frame over the present connection; without a connection the frame is dropped.
 
-        Raises Refusal (`too_large`) for a frame for which the hub would close the connection.
+        Raises Refusal (`too_large`) if the frame is longer than the hub accepts: the hub would close the connection.
         """
         data = orjson.dumps(frame)
         if self.state == "live":
             if len(data) > self._frame_bytes:
-                most = size_text(self._frame_bytes)
-                raise Refusal("too_large", f"the {frame['type']} is larger than {most}, the most that the hub takes")
+                limit = size_text(self._frame_bytes)
+                raise Refusal("too_large", f"the {frame['type']} is larger than {limit}, which is the hub's limit")
             self._out.put_nowait(data)
 
-    async def states(self) -> AsyncIterator[State]:
-        """Yield the state and each later one to its end; who is slow sees the last of several."""
+    async def states(self) -> AsyncIterator[LinkState]:
+        """Yield the present state and each change, up to `closed`; a slow reader gets the last of several changes."""
         while True:
-            state, changed = self.state, self._changed
+            state, changed = self.state, self._state_change
             yield state
             if state == "closed":
                 return
             await changed.wait()
 
-    async def until_live(self, patience: float | None = None) -> None:
-        """Wait for a connection; raises Closed. With *patience*, returns too where a try fails after these seconds."""
+    async def wait_until_live(self, patience: float | None = None) -> None:
+        """Wait for a connection; raises Closed.
+
+        With *patience*, it also returns, without a connection, when a try fails after these seconds.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         while self.state != "live":
             if self.state == "closed":
-                raise self.closed()
+                raise self.closed_error()
             late = patience is not None and loop.time() - began >= patience
             if late and self.failures and self.state == "waiting":
                 return
-            await self._changed.wait()
+            await self._state_change.wait()
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: LinkState) -> None:
         self.state = state
-        changed, self._changed = self._changed, asyncio.Event()
+        changed, self._state_change = self._state_change, asyncio.Event()
         changed.set()
 
-    def closed(self) -> Closed:
-        """Return why there will be no further connection."""
+    def closed_error(self) -> Closed:
+        """Return the error for a link that will not connect again."""
         why = f" with {self.code}{': ' + self.reason if self.reason else ''}" if self.code else ""
         return Closed("closed", f"the connection to the hub is closed{why}")
 
     async def run(self) -> None:
-        """Connect, again and again; ends when a close code forbids it. Cancel it to close."""
+        """Connect, and reconnect until a close code forbids it. Cancel the task to close the link."""
         try:
             async with aiohttp.ClientSession(headers=self.headers) as http:
                 while True:
@@ -116,7 +119,7 @@ class Link:
                     self.failures = 0 if self.progress else self.failures
                     self.progress = False
                     self._enter("waiting")
-                    wait = max(delay(self.failures), self.retry_after)
+                    wait = max(retry_delay(self.failures), self.retry_after)
                     self.failures += 1
                     await asyncio.sleep(wait)
                     self._enter("connecting")
@@ -125,33 +128,33 @@ class Link:
             raise
         finally:
             self._enter("closed")
-            self.lost()
+            self.on_loss()
 
     async def _once(self, http: aiohttp.ClientSession) -> bool:
-        """Hold one connection until it is lost; say whether there may be another."""
+        """Run one connection until it is lost; return whether the link may reconnect."""
         try:
-            async with asyncio.timeout(OPEN_SECONDS):  # aiohttp would wait five minutes for a peer that never answers
-                ws = await http.ws_connect(self.url, **OPTIONS)
-        except aiohttp.WSServerHandshakeError as refused:
-            return self._refused(refused)
-        except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:  # the last for a bad host name
-            self.code, self.reason = LOST, str(error) or "no answer"
+            async with asyncio.timeout(OPEN_SECONDS):  # aiohttp waits five minutes for a peer that never answers
+                ws = await http.ws_connect(self.url, **WEBSOCKET_OPTIONS)
+        except aiohttp.WSServerHandshakeError as error:
+            return self._on_handshake_error(error)
+        except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:  # UnicodeError: a bad host name
+            self.code, self.reason = ABNORMAL_CLOSURE, str(error) or "no answer"
             return True
-        self._out, self._frames = asyncio.Queue(), Frames()
+        self._out, self._frames = asyncio.Queue(), FrameReader()
         writer = asyncio.create_task(self._write(ws, self._out))
         try:
             self.code, self.reason = await self._read(ws)
         finally:
             self.state = "waiting"  # nothing is sent any more; watchers hear of it from run()
-            self.lost()
+            self.on_loss()
             await self._end(ws, writer)
         return not is_final(self.code)
 
-    def _refused(self, refused: aiohttp.WSServerHandshakeError) -> bool:
-        self.code, self.reason = refused.status, refused.message
-        after = refused.headers.get("Retry-After", "") if refused.headers else ""
+    def _on_handshake_error(self, error: aiohttp.WSServerHandshakeError) -> bool:
+        self.code, self.reason = error.status, error.message
+        after = error.headers.get("Retry-After", "") if error.headers else ""
         self.retry_after = float(after) if after.isdigit() else 0.0
-        return refused.status == 429 or refused.status >= 500
+        return error.status == 429 or error.status >= 500
 
     async def _end(self, ws: aiohttp.ClientWebSocketResponse[bool], writer: asyncio.Task[None]) -> None:
         writer.cancel()
@@ -160,47 +163,53 @@ class Link:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await ws.close()
         except TimeoutError:
-            pass  # cancelled in its drain it drops the socket
+            pass  # aiohttp aborts the socket when its drain is cancelled
 
     async def _write(self, ws: aiohttp.ClientWebSocketResponse[bool], out: asyncio.Queue[bytes]) -> None:
-        """Send what is queued; the only task that sends, for one cancelled in mid-send spoils the socket for all."""
+        """Send the queued frames.
+
+        Only this task sends: a send that is cancelled halfway breaks the socket for all later frames.
+        """
         try:
             while True:
                 await ws.send_str((await out.get()).decode())
         except (aiohttp.ClientError, OSError):
-            pass  # the reader meets the same end
+            pass  # the reading task gets the same error
 
     async def _read(self, ws: aiohttp.ClientWebSocketResponse[bool]) -> tuple[int, str]:
-        """Read to the end, and return its code and reason. A peer that is silent is asked, and then given up."""
-        silence, asked = OPEN_SECONDS, True
+        """Read to the end of the connection, and return the close code and reason.
+
+        A hub that is silent for its heartbeat gets a ping; without an answer the connection counts as lost.
+        """
+        heartbeat, is_pinged = OPEN_SECONDS, True
         while True:
             try:
-                async with asyncio.timeout(min(silence, PONG_SECONDS) if asked else silence):
+                async with asyncio.timeout(min(heartbeat, PONG_SECONDS) if is_pinged else heartbeat):
                     message = await ws.receive()
             except TimeoutError:
-                if asked:
-                    return LOST, "the hub is silent"
+                if is_pinged:
+                    return ABNORMAL_CLOSURE, "the hub is silent"
                 self.send(type="ping")
-                asked = True
+                is_pinged = True
                 continue
             if message.type is aiohttp.WSMsgType.CLOSE:
                 return message.data or 1005, message.extra or ""
             if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                return LOST, ""
-            asked = False
+                return ABNORMAL_CLOSURE, ""
+            is_pinged = False
             try:
-                silence = self._hear(message.data) or silence
-            except (LinkLost, ValueError) as why:
-                return LOST, str(why)
+                heartbeat = self._handle(message.data) or heartbeat
+            except (LinkLost, ValueError) as error:
+                return ABNORMAL_CLOSURE, str(error)
 
-    def _hear(self, data: bytes) -> float | None:
-        """Pass a frame on; return the hub's heartbeat in seconds where it was the welcome."""
-        said = self._frames.read(data)
-        if isinstance(said, Welcome):
-            self.state, self._frame_bytes = "live", said.limits.get("frameBytes", sys.maxsize)
-            self.opened(said)
+    def _handle(self, data: bytes) -> float | None:
+        """Pass a frame to its callback; return the heartbeat in seconds if the frame is the welcome."""
+        message = self._frames.read(data)
+        if isinstance(message, Welcome):
+            self.state, self._frame_bytes = "live", message.limits.get("frameBytes", sys.maxsize)
+            self.on_welcome(message)
             self._enter("live")
-            return said.heartbeatMs / 1000
-        if said is not None:
-            self.heard(said)
+            return message.heartbeatMs / 1000
+        if message is not None:
+            self.on_message(message)
         return None

@@ -1,4 +1,4 @@
-"""The log of a session, read over HTTP by who is behind."""
+"""Pages of a session's log over HTTP, for readers that are behind."""
 
 import asyncio
 import itertools
@@ -12,7 +12,7 @@ import attrs
 
 from hub.client.failures import ConnectionCut, Refusal
 from hub.client.frames import read_event
-from hub.client.link import Link, delay
+from hub.client.link import Link, retry_delay
 from hub.messages import Event, Reset
 
 PAGE_SECONDS = 30.0
@@ -20,8 +20,8 @@ History = Callable[[str, int], Awaitable[tuple[dict[str, Any], ...]]]
 
 
 @attrs.frozen
-class Pages:
-    """Reads pages of events, beside the WebSocket at *url*; *history* gives the messages that go with a reset."""
+class PageReader:
+    """Reads pages of events over HTTP from the hub at *url*; *history* returns the messages for a reset."""
 
     url: str
     headers: Mapping[str, str]
@@ -29,19 +29,22 @@ class Pages:
     history: History
 
     async def read(self, session_id: str, after: int, epoch: str | None) -> tuple[Event, ...] | Reset:
-        """Return what follows a cursor, unmerged; tries until the hub answers. Raises Refusal, Closed."""
+        """Return the events after a cursor, unmerged; retry with backoff until the hub answers.
+
+        Returns a Reset if the cursor is invalid. Raises Refusal, Closed.
+        """
         for failures in itertools.count():
-            await self.link.until_live()
+            await self.link.wait_until_live()
             try:
-                status, said = await self._get(session_id, after)
+                status, body = await self._get(session_id, after)
                 if status == 200:
-                    return await self._checked(session_id, after, epoch, said)
+                    return await self._parse(session_id, after, epoch, body)
                 if status < 500 and status != 429:
-                    raise Refusal(str(said.get("code")), str(said.get("error")))
+                    raise Refusal(str(body.get("code")), str(body.get("error")))
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError, ConnectionCut):
-                pass  # the hub is away, or not well
-            await asyncio.sleep(delay(failures))
-        raise AssertionError("counting does not end")
+                pass  # the hub is unreachable or failing: try again
+            await asyncio.sleep(retry_delay(failures))
+        raise AssertionError("itertools.count() does not end")
 
     async def _get(self, session_id: str, after: int) -> tuple[int, Any]:
         base = re.sub("^ws", "http", self.url.partition("?")[0].removesuffix("/ws"))
@@ -51,15 +54,15 @@ class Pages:
             async with http.get(url, params={"afterSeq": after}) as response:
                 return response.status, await response.json()
 
-    async def _checked(self, session_id: str, after: int, epoch: str | None, said: Any) -> tuple[Event, ...] | Reset:
+    async def _parse(self, session_id: str, after: int, epoch: str | None, body: Any) -> tuple[Event, ...] | Reset:
         reason: Literal["epoch_changed", "too_old", "past_head"]
-        if epoch not in (None, said["epoch"]):
+        if epoch not in (None, body["epoch"]):
             reason = "epoch_changed"
-        elif after > said["seq"]:
+        elif after > body["seq"]:
             reason = "past_head"
-        elif after < said["floor"]:
+        elif after < body["floor"]:
             reason = "too_old"
         else:
-            return tuple(read_event(frame) for frame in said["data"])
+            return tuple(read_event(frame) for frame in body["data"])
         messages = await self.history(session_id, 100)
-        return Reset(sessionId=session_id, reason=reason, epoch=said["epoch"], messages=messages)
+        return Reset(sessionId=session_id, reason=reason, epoch=body["epoch"], messages=messages)

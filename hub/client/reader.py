@@ -1,4 +1,4 @@
-"""Those who read what the client hears, each at a speed of its own."""
+"""Readers of the events that the client receives; each reader has a bounded queue."""
 
 import asyncio
 from collections import deque
@@ -13,36 +13,36 @@ from hub.messages import Event, Reset
 if TYPE_CHECKING:
     from hub.client.feed import Feed
 
-QUEUE_EVENTS = 1024  # that wait for one reader
-QUEUE_TEXT = 2**20  # characters of theirs
+QUEUE_EVENTS = 1024  # events that wait for one reader
+QUEUE_TEXT = 2**20  # characters of text in these events
 
-# Reads the log of a session after a cursor, unmerged; a Reset where that cursor means nothing there.
-Pages = Callable[[str, int, str | None], Awaitable[tuple[Event, ...] | Reset]]
+# Returns the events of a session after a cursor, unmerged, or a Reset if the cursor is invalid.
+ReadPage = Callable[[str, int, str | None], Awaitable[tuple[Event, ...] | Reset]]
 
 
 @attrs.define(eq=False, kw_only=True)
 class Inbox:
-    """What waits for one reader, in order; then its end, or why there is no more."""
+    """The queue of one reader, then its end or its failure."""
 
     failure: Failure | None = None
-    ended: bool = False
+    has_ended: bool = False
     queue: deque[Event | Reset] = attrs.Factory(deque)
     text: int = 0
     _wake: asyncio.Event = attrs.Factory(asyncio.Event)
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         return len(self.queue) >= QUEUE_EVENTS or self.text >= QUEUE_TEXT
 
-    def put(self, said: Event | Reset) -> None:
-        self.queue.append(said)
-        self.text += _text(said)
+    def put(self, item: Event | Reset) -> None:
+        self.queue.append(item)
+        self.text += _text_length(item)
         self.wake()
 
     def pop(self) -> Event | Reset:
-        said = self.queue.popleft()
-        self.text -= _text(said)
-        return said
+        item = self.queue.popleft()
+        self.text -= _text_length(item)
+        return item
 
     def clear(self) -> None:
         self.queue.clear()
@@ -53,17 +53,17 @@ class Inbox:
         self.wake()
 
     def end(self) -> None:
-        self.ended = True
+        self.has_ended = True
         self.wake()
 
     def wake(self) -> None:
         self._wake.set()
 
-    async def more(self) -> None:
-        """Wait until something has changed; raises the failure, or StopAsyncIteration at the end."""
+    async def wait_for_change(self) -> None:
+        """Wait for the next change; raises the failure, or StopAsyncIteration at the end."""
         if self.failure is not None:
             raise self.failure
-        if self.ended:
+        if self.has_ended:
             raise StopAsyncIteration
         self._wake.clear()
         await self._wake.wait()
@@ -71,67 +71,67 @@ class Inbox:
 
 @attrs.define(eq=False, kw_only=True)
 class Reader:
-    """Someone's place in a feed; iterate it.
+    """A reader of one feed: iterate over it.
 
-    What waits is bounded: past that it is *behind*, and reads on from the log by its own *cursor*, page by page, until
-    it has met the feed again. *cursor* is the last event that was queued, *begun* the one before the first; both None
-    before the first. A reader of one run is *held* until that run is known.
+    Its queue is bounded. When the queue is full, the reader *is_behind*: it reads pages from the log by its own cursor
+    until it has caught up with the feed. *cursor* is the seq of the last queued event, *start* the seq before the first
+    one; both are None before the first event. A reader of one run *awaits_run* until the run's id is known.
     """
 
     feed: "Feed"
-    pages: Pages
+    read_page: ReadPage
     cursor: int | None = None
     epoch: str | None = None
-    held: bool = False
-    behind: bool = False
-    begun: int | None = None
+    awaits_run: bool = False
+    is_behind: bool = False
+    start: int | None = None
     run: str | None = None
     inbox: Inbox = attrs.Factory(Inbox)
 
     def __attrs_post_init__(self) -> None:
-        self.begun = self.cursor
+        self.start = self.cursor
         self.feed.readers.add(self)
 
     def put(self, event: Event) -> None:
-        """Take the feed's next event; never waits."""
-        if self.behind:
-            self.inbox.wake()  # the feed may have a place only now
+        """Queue the next event of the feed. Never waits."""
+        if self.is_behind:
+            self.inbox.wake()  # the feed may have its first cursor only now
         elif self.cursor is None or event.seq > self.cursor:
-            self.behind = self.inbox.full
-            if not self.behind:
+            self.is_behind = self.inbox.is_full
+            if not self.is_behind:
                 self._queue(event)
 
     def _queue(self, event: Event) -> None:
-        if self.begun is None:
-            self.begun = event.seq - 1
+        if self.start is None:
+            self.start = event.seq - 1
         self.cursor, self.epoch = event.seq, event.epoch
         if self.run is None or event.runId == self.run:
             self.inbox.put(event)
 
     def follow(self, run: str, after: int) -> None:
-        """Read one run, which begins after the seq *after*; where that lies too far back, from the log."""
-        self.run, self.held = run, False
+        """Read only one run, which starts after the seq *after*; read it from the log if the queue starts later."""
+        self.run, self.awaits_run = run, False
         waiting = list(self.inbox.queue)
         self.inbox.clear()
-        if self.begun is None or self.begun > after:
-            self.cursor, self.behind = after, True
+        if self.start is None or self.start > after:
+            self.cursor, self.is_behind = after, True
         else:
-            for said in waiting:
-                if isinstance(said, Event) and said.runId == run:
-                    self.inbox.put(said)
+            for item in waiting:
+                if isinstance(item, Event) and item.runId == run:
+                    self.inbox.put(item)
         self.inbox.wake()
 
     def reset(self, reset: Reset) -> None:
-        """Start anew with the feed. A reader of one run cannot; one that is held has nothing to lose."""
+        """Start again at the feed's cursor. A reader of one run fails instead, unless its run has not started."""
         if self.run is not None:
-            why = f"the session is not what it was ({reset.reason}): ask again"
-            self.inbox.fail(Forgotten("reset", why, retryable=True))
+            text = f"the log no longer has the events of this answer ({reset.reason}): ask again"
+            self.inbox.fail(Forgotten("reset", text, retryable=True))
             return
-        if self.held:
+        if self.awaits_run:
             self.inbox.clear()
         else:
             self.inbox.put(reset)
-        self.behind, self.begun, self.cursor, self.epoch = False, self.feed.seq, self.feed.seq, reset.epoch
+        self.is_behind, self.start, self.cursor, self.epoch = False, self.feed.seq, self.feed.seq, reset.epoch
 
     def fail(self, failure: Failure) -> None:
         self.inbox.fail(failure)
@@ -144,48 +144,53 @@ class Reader:
         return self
 
     async def __anext__(self) -> Event | Reset:
-        while self.held or not self.inbox.queue:
-            failed = self.inbox.failure or self.inbox.ended
-            if self.behind and not (self.held or failed or self.feed.seq is None):
-                await self._read_on()
+        while self.awaits_run or not self.inbox.queue:
+            is_over = self.inbox.failure or self.inbox.has_ended
+            if self.is_behind and not (self.awaits_run or is_over or self.feed.seq is None):
+                await self._catch_up()
             else:
-                await self.inbox.more()
+                await self.inbox.wait_for_change()
         return self.inbox.pop()
 
-    async def _read_on(self) -> None:
-        """Queue what the log has after the cursor, up to where the feed is; live again in one step at its head."""
+    async def _catch_up(self) -> None:
+        """Queue one page of the log, up to the feed's cursor; at that cursor the reader is live again."""
         start, head = self.cursor or 0, self.feed.seq
         if head is None or start >= head:
-            self.behind = False
+            self.is_behind = False
             return
-        found = await self.pages(self.feed.id, start, self.epoch)
-        head = self.feed.seq  # it has gone on; no await from here on
-        if not self.behind or self.cursor != start or head is None:
-            return  # reset meanwhile
-        if isinstance(found, Reset):
-            self.reset(found)
+        page = await self.read_page(self.feed.id, start, self.epoch)
+        head = self.feed.seq  # the feed has moved; no await from here on
+        if not self.is_behind or self.cursor != start or head is None:
+            return  # the reader was reset during the read
+        if isinstance(page, Reset):
+            self.reset(page)
             return
-        # Not past the feed, though the log is: the feed's next frame, which may be merged, begins just after it.
-        for event in found:
+        # Not beyond the feed's cursor: its next event, which may be merged, starts right after that cursor.
+        for event in page:
             if event.seq <= head:
                 self._queue(event)
         if self.cursor == start:
-            self.fail(Forgotten("reset", "the log has no events here any more"))
-        self.behind = self.cursor != head
+            self.fail(Forgotten("reset", "the log no longer has these events: start from the session's messages"))
+        self.is_behind = self.cursor != head
 
 
 @attrs.define(eq=False)
 class GroupReader:
-    """Someone who hears an agent's runs in all sessions; iterate it. It has no place in a log to read on from."""
+    """A reader of an agent's runs in all sessions: iterate over it.
+
+    No log has these events in one order, so a reader whose queue is full fails with TooSlow.
+    """
 
     agent: str
     inbox: Inbox = attrs.Factory(Inbox)
 
-    def put(self, said: Event | Reset) -> None:
-        if self.inbox.full:
-            self.fail(TooSlow("too_slow", f"more than {QUEUE_EVENTS} events of agent {self.agent} wait unread"))
+    def put(self, item: Event | Reset) -> None:
+        if self.inbox.is_full:
+            self.fail(
+                TooSlow("too_slow", f"more than {QUEUE_EVENTS} events of agent {self.agent} are unread: read faster")
+            )
         if self.inbox.failure is None:
-            self.inbox.put(said)
+            self.inbox.put(item)
 
     def fail(self, failure: Failure) -> None:
         self.inbox.fail(failure)
@@ -198,10 +203,10 @@ class GroupReader:
 
     async def __anext__(self) -> Event | Reset:
         while not self.inbox.queue:
-            await self.inbox.more()
+            await self.inbox.wait_for_change()
         return self.inbox.pop()
 
 
-def _text(said: Event | Reset) -> int:
-    content = getattr(said.body, "content", None) if isinstance(said, Event) else None
+def _text_length(item: Event | Reset) -> int:
+    content = getattr(item.body, "content", None) if isinstance(item, Event) else None
     return len(content) if isinstance(content, str) else 0

@@ -1,4 +1,4 @@
-"""What a program holds: a session, and an answer in it."""
+"""The objects that a program works with: a session, and an answer in it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -30,38 +30,38 @@ if TYPE_CHECKING:
 class Answer:
     """One answer: its events as they come (`async for`), or all of its text (`await answer.text()`).
 
-    It survives lost connections, also one during which it ended. Iteration ends with its `run_finished`, however the
-    answer ended; it raises Refusal where the chat was refused, Forgotten where the session is gone, Closed.
-    *accepted* is None until the hub has the message on disk.
+    An answer survives lost connections, even if it ends without one. Iteration ends with `run_finished`, whatever the
+    stop reason. It raises Refusal if the hub refused the chat, Forgotten if the log no longer has the answer, and
+    Closed. *accepted* is None until the hub confirms that the message is on disk.
     """
 
     frame: dict[str, Any]
     _reader: Reader
     _cancel: Callable[[str, str], Awaitable[tuple[str, ...]]]
     accepted: Accepted | None = None
-    _known: asyncio.Event = attrs.Factory(asyncio.Event)
+    _decision: asyncio.Event = attrs.Factory(asyncio.Event)
 
     def accept(self, accepted: Accepted) -> None:
         self.accepted = accepted
         self._reader.follow(accepted.runId, accepted.seq - 1)
-        self._known.set()
+        self._decision.set()
 
     def fail(self, failure: Failure) -> None:
         self._reader.fail(failure)
-        self._known.set()
+        self._decision.set()
 
     def __aiter__(self) -> "Answer":
         return self
 
     async def __anext__(self) -> Event:
-        said = await anext(self._reader)
-        assert isinstance(said, Event)  # a reader of one run gets no reset
-        if is_end(said):
+        event = await anext(self._reader)
+        assert isinstance(event, Event)  # a reader of one run gets no reset
+        if is_end(event):
             self._reader.end()
-        return said
+        return event
 
     async def text(self) -> str:
-        """Return the whole text; raises RunFailed where the answer failed, was stopped, or ended with the hub."""
+        """Return the complete text; raises RunFailed if the answer failed, was stopped, or ended with the hub."""
         texts: dict[str, list[str]] = {}
         error: RunError | None = None
         reason = "end_turn"
@@ -78,29 +78,29 @@ class Answer:
                 reason = body.stopReason
         text = "".join(piece for pieces in texts.values() for piece in pieces)
         if reason not in FINISH_REASONS:
-            raise _failed(error, reason, text)
+            raise _run_failure(error, reason, text)
         return text
 
     async def cancel(self) -> tuple[str, ...]:
-        """Stop this answer, and no other; returns () where it has ended. Raises what `session.cancel` raises."""
-        await self._known.wait()
+        """Stop this answer, and no other; return () if it has ended. Raises like `Session.cancel`."""
+        await self._decision.wait()
         if self.accepted is None:
             return ()
         return await self._cancel(self.accepted.sessionId, self.accepted.runId)
 
 
-def _failed(error: RunError | None, reason: str, text: str) -> RunFailed:
+def _run_failure(error: RunError | None, reason: str, text: str) -> RunFailed:
     if error is None:
-        failed = RunFailed(reason, f"the answer ended early ({reason})", retryable=reason == "aborted")
+        failure = RunFailed(reason, f"the answer ended early ({reason})", retryable=reason == "aborted")
     else:
-        failed = RunFailed(error.code, error.message, retryable=error.retryable, retry_after_ms=error.retryAfterMs)
-    failed.text, failed.stop_reason = text, reason
-    return failed
+        failure = RunFailed(error.code, error.message, retryable=error.retryable, retry_after_ms=error.retryAfterMs)
+    failure.text, failure.stop_reason = text, reason
+    return failure
 
 
 @attrs.define(eq=False)
 class Session:
-    """A conversation that this client hears, over any number of connections, until it is left."""
+    """A session to which the client stays subscribed, over every reconnect, until leave()."""
 
     id: str
     agent: str
@@ -114,22 +114,23 @@ class Session:
         if_busy: IfBusy | None = None,
         client_msg_id: str | None = None,
     ) -> Answer:
-        """Send a message now, or as soon as there is a connection; it is answered once, however often it is sent.
+        """Send a message, now or at the next connection, and return its answer.
 
-        *client_msg_id* is random where it is not given. Nothing need be awaited: the message is sent either way.
+        *client_msg_id* is the idempotency key: the hub answers it once, however often the client sends it. By default
+        it is random. The message is sent even if the answer is never awaited.
         """
         fields = {"clientMsgId": client_msg_id, "ifBusy": if_busy}
-        given = {name: value for name, value in fields.items() if value is not None}
-        return self._client.send_chat(self.id, message=message, agentId=agent or self.agent, **given)
+        options = {name: value for name, value in fields.items() if value is not None}
+        return self._client.send_chat(self.id, message=message, agentId=agent or self.agent, **options)
 
     async def ask(self, message: str, **options: Any) -> str:
-        """Return the whole answer to *message*; see Answer.text. Options are those of `chat`."""
+        """Return the complete answer to *message*: see Answer.text. The options are those of `chat`."""
         return await self.chat(message, **options).text()
 
     async def cancel(self) -> tuple[str, ...]:
-        """Stop all that is being answered here or waits, and return the ids of the runs; () where there was none.
+        """Stop all running and queued answers of the session; return the ids of their runs.
 
-        Raises ConnectionCut where the connection was lost meanwhile.
+        Raises ConnectionCut if the connection is lost before the hub's answer.
         """
         return await cancel(self._client, self.id, None)
 
@@ -138,24 +139,24 @@ class Session:
         return await self._client.history(self.id, last)
 
     def events(self) -> Reader:
-        """Read all that happens here from now on: see Client.subscribe."""
+        """Return a reader of all further events of the session: see Client.subscribe."""
         return self._client.subscribe(session=self.id)
 
     def typing(self) -> None:
-        """Tell the others that someone is writing."""
+        """Tell the session's other clients that someone is writing."""
         self._client.link.send(type="typing", sessionId=self.id)
 
     def leave(self) -> None:
-        """Hear this session no more; a connection may hear 128."""
+        """Unsubscribe from the session. A connection may have 128 subscriptions."""
         self._client.leave(self.id)
 
 
 async def cancel(client: "Client", session_id: str, run_id: str | None) -> tuple[str, ...]:
-    about = {"sessionId": session_id} | ({"runId": run_id} if run_id is not None else {})
+    fields = {"sessionId": session_id} | ({"runId": run_id} if run_id is not None else {})
     try:
-        answer = await client.command(type="cancel", **about)
-    except Refusal as refused:
-        if refused.code == "not_running":
+        answer = await client.command(type="cancel", **fields)
+    except Refusal as error:
+        if error.code == "not_running":
             return ()
         raise
     return answer.runIds if isinstance(answer, Cancelling) else ()

@@ -25,7 +25,7 @@ from hub.client import (
     Unreachable,
     connect,
 )
-from hub.client.link import FIRST_DELAY, LONGEST_DELAY, delay
+from hub.client.link import FIRST_DELAY, LONGEST_DELAY, retry_delay
 from hub.client.reader import QUEUE_EVENTS, QUEUE_TEXT
 from hub.messages import Chunk, Event, Reset, RunFinished, UserMessage
 from hub.messages.codes import is_final
@@ -100,11 +100,11 @@ async def test_who_reads_slowly_keeps_little_and_is_read_on_from_the_log(hub: Hu
         session = await client.session("s1", agent="flood")
         slow = session.events()
         assert await session.ask("go") == FLOODED
-        assert slow.behind and slow.inbox.text < QUEUE_TEXT + 2**18
+        assert slow.is_behind and slow.inbox.text < QUEUE_TEXT + 2**18
         events = await read(slow)
         assert text(events) == FLOODED
         assert [event.seq for event in events] == sorted({event.seq for event in events})
-        assert not slow.behind
+        assert not slow.is_behind
         assert len(await session.ask("again")) == len(FLOODED)  # and is live again
         assert text(await read(slow)) == FLOODED
 
@@ -123,7 +123,7 @@ async def test_a_queue_holds_a_bounded_number_of_events() -> None:
         async with asyncio.timeout(PATIENCE):
             for _ in range(count):
                 await anext(fast)
-        assert slow.behind and len(slow.inbox.queue) == QUEUE_EVENTS
+        assert slow.is_behind and len(slow.inbox.queue) == QUEUE_EVENTS
 
 
 async def test_a_reader_that_comes_later_starts_where_it_says(hub: Hub) -> None:
@@ -468,7 +468,7 @@ async def test_a_session_that_was_left_is_heard_no_more(hub: Hub) -> None:
 
 def test_waits_grow_from_a_quarter_of_a_second_to_fifteen() -> None:
     """Full jitter: anything from nothing to the bound, which doubles."""
-    bounds = [delay(failures, lambda least, most: most if least == 0 else -1) for failures in range(60)]
+    bounds = [retry_delay(failures, lambda least, most: most if least == 0 else -1) for failures in range(60)]
     assert bounds[:3] == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY]
     assert bounds == sorted(bounds) and bounds[-1] == LONGEST_DELAY
 

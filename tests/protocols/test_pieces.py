@@ -12,7 +12,7 @@ from support.hub import Hub
 from support.sockets import frames
 from support.waiting import PATIENCE
 
-from hub.client.frames import Frames
+from hub.client.frames import FrameReader
 from hub.messages import (
     Author,
     Body,
@@ -95,7 +95,7 @@ def test_only_the_last_frame_of_a_long_event_has_its_place(protocol: str, body: 
 @pytest.mark.parametrize("body", BODIES, ids=name)
 def test_a_client_puts_a_long_event_together(body: Body) -> None:
     """The event appears only with its last frame."""
-    reader = Frames()
+    reader = FrameReader()
     heard = [
         reader.read(orjson.dumps(frame)) for frame in frames(open_sized_protocol("hubbub.v1", MOST).event(event(body)))
     ]
@@ -103,7 +103,7 @@ def test_a_client_puts_a_long_event_together(body: Body) -> None:
 
 
 def test_a_long_whole_message_is_text_by_its_offset() -> None:
-    reader = Frames()
+    reader = FrameReader()
     heard = [
         reader.read(orjson.dumps(frame))
         for frame in frames(open_sized_protocol("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT))))
@@ -122,7 +122,7 @@ ENDED: dict[str, Any] = {"stopReason": "error", "error": Fault("c", "m")}
 )
 def test_a_long_whole_message_keeps_what_is_no_text(body: Body) -> None:
     """Chunks have room for text alone."""
-    reader = Frames()
+    reader = FrameReader()
     said = list(frames(open_sized_protocol("hubbub.v1", MOST).event(event(body))))
     heard = [reader.read(orjson.dumps(frame)) for frame in said]
     assert heard[-1] == event(body) and not any(heard[:-1]) and len(said) > 3
@@ -133,7 +133,7 @@ def test_a_long_whole_message_keeps_what_is_no_text(body: Body) -> None:
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_a_message_does_not_go_on_with_the_one_before_it(size: int) -> None:
     """Who wants whole messages hears a streamed one without its place, and the next event right after it."""
-    reader, body = Frames(), WholeMessage("m2", "b" * size)
+    reader, body = FrameReader(), WholeMessage("m2", "b" * size)
     said = frames(open_sized_protocol("hubbub.v1", MOST).whole(event(body), "m1", "a" * size))
     last = [reader.read(orjson.dumps(frame)) for frame in said][-1]
     assert last is not None and getattr(last, "body").content == body.content
@@ -154,7 +154,7 @@ def test_a_long_notice_comes_in_several_frames(protocol: str, notice: Notice) ->
 
 @pytest.mark.parametrize("notice", NOTICES, ids=name)
 def test_a_client_puts_a_long_notice_together(notice: Notice) -> None:
-    reader = Frames()
+    reader = FrameReader()
     heard = [
         reader.read(orjson.dumps(frame)) for frame in frames(open_sized_protocol("hubbub.v1", MOST).answer(notice))
     ]
@@ -164,7 +164,7 @@ def test_a_client_puts_a_long_notice_together(notice: Notice) -> None:
 
 def test_what_a_cut_connection_left_is_forgotten() -> None:
     """A frame of another type drops the pieces before it."""
-    reader = Frames()
+    reader = FrameReader()
     first, *_ = frames(open_sized_protocol("hubbub.v1", MOST).event(event(Chunk("m", TEXT, 0))))
     assert reader.read(orjson.dumps(first)) is None
     assert reader.read(b'{"type":"pong"}') is not None
@@ -175,7 +175,7 @@ def test_what_a_cut_connection_left_is_forgotten() -> None:
 @pytest.mark.parametrize("what", BODIES, ids=name)
 def test_a_stream_of_events_has_no_longer_frame(what: Body) -> None:
     """Only the last frame of an event has its id: a browser that reconnects gets the whole event again."""
-    reader, heard = Frames(), []
+    reader, heard = FrameReader(), []
     blocks = [block for block in open_sse_protocol(MOST).event(event(what)).split(b"\r\n") if b"data: " in block]
     for block in blocks:
         heard.append(reader.read(block.split(b"data: ")[1].strip()))
