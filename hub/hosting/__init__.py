@@ -1,1 +1,1 @@
-"""The agents folder: what an agent file sees, how it is loaded, and how its code is run."""
+"""The agents folder: the interface for agent files, loading, slots, and running agent code within its limits."""

@@ -1,4 +1,4 @@
-"""Run an agent's code for one answer, whoever asked for it: in a slot of the agent, within the agent's limits."""
+"""Run the code of an agent for one answer: in a task, in a slot of the agent, within the agent's limits."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -23,13 +23,12 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class AgentTask:
-    """One answer of an agent while its code runs, in a task of its own. The end of the task releases *slot*.
+    """One answer of an agent while the agent's code runs, in an asyncio task. The end of the task releases *slot*.
 
-    *ids* are the `session`, `run` and `agent`, for the hub's output. *stop* is called when the code takes longer than
-    its limits, *ended* when the code has ended, and *abandoned* when it goes on after a cancel and its grace time.
-    *is_excused* returns whether the agent is silent because it waits for others. *depth* counts the calls above this
-    answer: 0 for an answer that no agent called. *calls* are the answers that this one called; they are cancelled with
-    it.
+    *ids* are the `session`, `run` and `agent` of log lines. The task calls *stop* when the code reaches a time limit,
+    *on_end* when the code has ended, and *on_abandon* when the code still runs after a cancel and the grace time.
+    *is_excused* returns whether the agent is silent because it waits for others. *depth* counts the answers that called
+    each other up to this one. *calls* are the answers that this one called; they are cancelled with this one.
     """
 
     slot: Slot
@@ -37,8 +36,8 @@ class AgentTask:
     limits: Limits
     stop: Callable[[StopReason], None]
     is_excused: Callable[[], bool]
-    ended: Callable[[asyncio.Task[None]], None]
-    abandoned: Callable[[], None]
+    on_end: Callable[[asyncio.Task[None]], None]
+    on_abandon: Callable[[], None]
     depth: int = 0
     task: asyncio.Task[None] | None = None
     deadlines: Deadlines = attrs.field(init=False)
@@ -52,18 +51,18 @@ class AgentTask:
     def agent(self) -> Agent:
         return self.slot.agent
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start the code, and its timers."""
+    def start(self, code: Coroutine[Any, Any, None]) -> None:
+        """Start the code and the timers."""
         marks, limits = self.agent.marks, self.limits
         self.deadlines.start(marks.time_limit or limits.run_seconds, marks.silence_limit or limits.silence_seconds)
         context = copy_context()
         context.run(running_agent.set, self.agent.id)
         context.run(run_ids.set, self.ids)
-        self.task = asyncio.create_task(work, name=f"run {self.ids['run']}", context=context)
-        self.task.add_done_callback(self._worked)
+        self.task = asyncio.create_task(code, name=f"run {self.ids['run']}", context=context)
+        self.task.add_done_callback(self._on_done)
 
     def cancel(self) -> None:
-        """Cancel the code; after the grace time, abandon it. A second call does nothing."""
+        """Cancel the code, and abandon it after the grace time. A second call does nothing."""
         if self.task is None:
             self.slot.release()
         elif not self.task.done() and not self.is_cancelled:
@@ -72,37 +71,38 @@ class AgentTask:
             self.deadlines.start_grace(self.limits.grace_seconds, self.abandon)
 
     def abandon(self) -> None:
-        """Stop waiting for code that was cancelled but goes on: its output is dropped."""
+        """Stop waiting for code that was cancelled but still runs; its output is dropped."""
         if self.task is None or self.task.done() or not self.is_cancelled:
             return
-        log.warning("agent ignores its cancel; its later output is dropped", **self.ids)
+        log.warning("agent ignores its cancel; its further output is dropped", **self.ids)
         self.deadlines.clear()
         self._cancel_calls()
-        self.abandoned()
+        self.on_abandon()
         if self.agent.work is None:
-            # A thread goes on whatever its task does: it keeps its slot, and is waited for.
+            # Not for a plain function: its thread cannot be cancelled, so its slot and its task stay until it ends.
             self.slot.vacate()
-            self.task.cancel()  # it may have suppressed the first cancel, and obey the second one
+            self.task.cancel()  # code that suppressed the first cancel may obey a second one
 
-    def explain(self, error: BaseException, given: Any = None) -> AgentError:
-        """Return the error that clients get for an exception of the code; see hub.hosting.faults.explain."""
-        return explain(self.agent, error, self.ids, given)
+    def explain(self, error: BaseException, generator: Any = None) -> AgentError:
+        """Log an exception of the code, and return the error that clients get; see hub.hosting.faults.explain."""
+        return explain(self.agent, error, self.ids, generator)
 
     def check_calls(self) -> None:
         """Raise AgentError if the code may not call another agent now."""
-        most = self.limits.call_depth
-        if self.depth >= most:
-            raise AgentError(f"agent {self.agent.id} cannot call another agent: it is {most} calls deep", "call_depth")
+        limit = self.limits.call_depth
+        if self.depth >= limit:
+            line = f"agent {self.agent.id} cannot call another agent: {limit} calls inside each other are the limit"
+            raise AgentError(line, "call_depth")
         if self.task is None or asyncio.get_running_loop() is not self.task.get_loop():
             raise AgentError(f"agent {self.agent.id} can call another agent only in an `async def` function")
         if not self.slot.is_used:
-            raise AgentError(f"the answer of agent {self.agent.id} has ended: it can call no other agent")
+            raise AgentError(f"agent {self.agent.id} cannot call another agent: its answer has ended")
 
-    def _worked(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         self.slot.release()
         self.deadlines.clear()
         self._cancel_calls()
-        self.ended(task)
+        self.on_end(task)
 
     def _cancel_calls(self) -> None:
         for call in list(self.calls):

@@ -1,4 +1,4 @@
-"""What an agent file and an adapter see of the hub."""
+"""The interface of the hub for agent files and adapters."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -13,7 +13,10 @@ from hub.messages import Author, Body, FinishReason, Interrupt, ReplyStatus, Sto
 
 @attrs.frozen
 class Message:
-    """A whole text, yielded by an agent that does not stream it; *parts* go beside it (see hub.messages.parts)."""
+    """A complete message of an agent, for an agent that does not stream its text.
+
+    *parts* are its images, files and other parts; see hub.messages.parts.
+    """
 
     content: str
     parts: Sequence[Mapping[str, Any]] | None = None
@@ -21,21 +24,23 @@ class Message:
 
 @attrs.frozen
 class Finish:
-    """Yielded last by an agent that knows why it stopped, or what it used."""
+    """Why the answer ended, and the tokens that it used; an agent yields it last, and may leave it out."""
 
     reason: FinishReason = "end_turn"
     usage: Usage | None = None
 
 
-AgentOutput = str | Message | Finish | Body  # of hub.messages.CONTENT
+# The values that an agent may yield. A Body is one of the events in hub.messages.CONTENT.
+AgentOutput = str | Message | Finish | Body
 
 
 @attrs.frozen
 class Past:
-    """One finished message of the session; *agent* is None for what people wrote.
+    """One earlier message of the session.
 
-    *stop_reason* says how the agent's answer ended; None if it ended by itself. The role `system` comes only from
-    clients of the OpenAI endpoint: instructions for the model.
+    *agent* is the id of the agent that wrote the message, and None for a person. *stop_reason* says how the agent's
+    answer ended, and is None for `end_turn`. Messages with the role `system` come only from clients of the OpenAI
+    endpoint, as instructions for the model.
     """
 
     role: Literal["user", "assistant", "system"]
@@ -46,7 +51,10 @@ class Past:
 
 
 class Call:
-    """Another agent's answer, as it comes: `async for text in run.call(...)`, or whole: `await run.call(...)`."""
+    """The answer of another agent: iterate over it to stream the text, or await it for the complete text.
+
+    Either raises AgentError if the call fails; see Run.call.
+    """
 
     def __init__(self, texts: AsyncIterator[str]) -> None:
         self._texts = texts
@@ -55,57 +63,60 @@ class Call:
         return self._texts
 
     def __await__(self) -> Generator[Any, None, str]:
-        return self._whole().__await__()
+        return self._join().__await__()
 
-    async def _whole(self) -> str:
+    async def _join(self) -> str:
         return "".join([text async for text in self._texts])
 
 
-async def _no_file(file_id: str) -> bytes:
-    raise AgentError(f"there is no file {file_id}", "unknown_file")
+async def _refuse_file(file_id: str) -> bytes:
+    raise AgentError(f"there is no file {file_id}: this run has no session", "unknown_file")
 
 
-async def _nothing_kept(name: str, type: str, data: bytes) -> str:
-    raise AgentError("a conversation without a session keeps no files", "unknown_session")
+async def _refuse_keep(name: str, type: str, data: bytes) -> str:
+    raise AgentError("this run has no session, so no file can be stored", "unknown_session")
 
 
 @attrs.frozen
 class Shelf:
-    """The files of a session, as its agents have them; without a session there are none."""
+    """The functions behind `run.file` and `run.keep`; the defaults refuse, for runs without a session."""
 
-    file: Callable[[str], Awaitable[bytes]] = _no_file
-    keep: Callable[[str, str, bytes], Awaitable[str]] = _nothing_kept
+    file: Callable[[str], Awaitable[bytes]] = _refuse_file
+    keep: Callable[[str, str, bytes], Awaitable[str]] = _refuse_keep
 
 
 @attrs.frozen
 class Reply:
-    """What somebody answered to a question: *payload* is any JSON; `cancelled` says that they will not answer."""
+    """The answer of a person to a question of an agent.
+
+    *payload* is any JSON value. *status* is `cancelled` if the person declined to answer. *by* is that person.
+    """
 
     status: ReplyStatus
     payload: Any
     by: Author
 
 
-# Asks people; the id of the question is the hub's to give.
-Ask = Callable[[Interrupt], Awaitable[Reply]]
+AskFunction = Callable[[Interrupt], Awaitable[Reply]]  # the hub sets the id of the question
 
 
-async def nobody(question: Interrupt) -> Reply:
-    """Answer for people where there are none."""
+async def refuse_question(question: Interrupt) -> Reply:
+    """Refuse a question: the default for a run without a session."""
     raise AgentError("nobody can be asked here: ask in a session, which people can join", "nobody_to_ask")
 
 
-def no_call(run: "Run", agent: str, message: str) -> Call:
-    """Refuse a call: the default for a run that no hub made."""
+def refuse_call(run: "Run", agent: str, message: str) -> Call:
+    """Refuse a call: the default for a run that no hub started."""
     raise AgentError("no other agent can be called: this run was not started by a hub")
 
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """What an agent may know about the answer it is giving.
+    """The message to answer, its context, and the functions of the hub that an agent may use.
 
-    *history* holds the session's finished messages before this one, oldest first, at most the last 100. *parts* are
-    what the message holds beside its text (see hub.messages.parts), *metadata* is what its sender says of it.
+    *id*, *agent* and *session* are ids. *principal* is the author of *message*. *history* holds the earlier messages of
+    the session, oldest first, at most 100. *parts* are the images, files and other parts of the message (see
+    hub.messages.parts). *metadata* is any JSON object that the client sent with the message.
     """
 
     id: str
@@ -114,17 +125,18 @@ class Run:
     message: str
     principal: Author
     history: Sequence[Past]
-    _call: Callable[["Run", str, str], Call] = attrs.field(default=no_call, alias="call", repr=False)
-    _ask: Ask = attrs.field(default=nobody, alias="ask", repr=False)
+    _call: Callable[["Run", str, str], Call] = attrs.field(default=refuse_call, alias="call", repr=False)
+    _ask: AskFunction = attrs.field(default=refuse_question, alias="ask", repr=False)
     _shelf: Shelf = attrs.field(default=Shelf(), alias="shelf", repr=False)
     parts: Sequence[Mapping[str, Any]] = ()
     metadata: Mapping[str, Any] = attrs.Factory(dict)
 
     def call(self, agent: str, message: str) -> Call:
-        """Ask another agent; its text comes to the caller alone, and stops with this run.
+        """Call another agent, and return its answer as a Call; only this agent gets the text.
 
-        It sees no history. If that agent has `max_runs`, the call waits for a free slot. Raises AgentError
-        (`unknown_agent`, `agent_broken`, `call_depth`, `call_deadlock`, `timeout`) when iterated.
+        The other agent gets no history. It is cancelled when this run ends. If all its `max_runs` slots are in use, the
+        call waits for one. Iterating or awaiting the Call raises AgentError with the code `unknown_agent`,
+        `agent_broken`, `call_depth`, `call_deadlock`, `timeout`, or a code of the other agent.
         """
         return self._call(self, agent, message)
 
@@ -136,36 +148,39 @@ class Run:
         schema: dict[str, Any] | None = None,
         tool_call_id: str | None = None,
     ) -> Reply:
-        """Ask the people in the session, and wait for the first answer, however long; several may be asked at once.
+        """Ask the people in the session a question, and wait without a time limit for the first reply.
 
-        Cancelled (by asyncio.timeout, say), it takes the question back. Raises AgentError (`nobody_to_ask`,
-        `too_many_questions`, `agent_bad_output`, `answer_too_long`).
+        *schema* is a JSON Schema for the reply, *tool_call_id* the tool call that the question is about. Several
+        questions may be open at a time. To limit the wait, use asyncio.timeout: a cancel withdraws the question. Raises
+        AgentError with the code `nobody_to_ask`, `too_many_questions`, `agent_bad_output` or `answer_too_long`.
         """
         return await self._ask(
             Interrupt(id="", reason=reason, message=message, toolCallId=tool_call_id, responseSchema=schema)
         )
 
     async def file(self, file_id: str) -> bytes:
-        """Return the bytes of a file of this session; raises AgentError (`unknown_file`)."""
+        """Return the bytes of a file of this session; raises AgentError with the code `unknown_file`."""
         return await self._shelf.file(file_id)
 
     async def keep(self, name: str, type: str, data: bytes) -> str:
-        """Keep a file in this session, and return its id: clients read it at `/api/v1/files/ID`.
+        """Store a file in this session, and return its id; clients read the file at `/api/v1/files/ID`.
 
-        Raises AgentError with the code that an upload would get (`file_too_large`, `quota_exceeded`, `bad_type` ...).
+        *type* is a media type such as `image/png`. Raises AgentError with the code that an upload would get:
+        `file_too_large`, `quota_exceeded`, `bad_type` and others.
         """
         return await self._shelf.keep(name, type, data)
 
 
-# An adapter's agent: one async generator function over a run.
+# The agent of an adapter: an async generator function over a run.
 AnswerFunction = Callable[[Run], AsyncIterator[AgentOutput]]
 
 
 @attrs.frozen
 class AgentPaths:
-    """Where an adapter's agent lives: its id, the hub's data folder (for child processes), and its cache folder.
+    """The id of an adapter's agent, the hub's data folder, and the hub's cache folder.
 
-    The cache is for what is large and can be fetched again, as models; hubs with other data folders share it.
+    The cache folder is for large files that can be downloaded again, such as models. Hubs with different data folders
+    may share it.
     """
 
     agent: str
@@ -174,14 +189,15 @@ class AgentPaths:
 
 
 class Adapter(Protocol):
-    """What an adapter offers: a module, or any object, with the names below.
+    """The contract of an adapter: a module, or another object, with these names.
 
-    `Options` is an attrs class: the keys of the agent's TOML file, checked by name and type. `open` is entered when
-    the agent is loaded and left when the hub stops; what it gives answers the runs. It raises AgentError or ValueError
-    with one line for the operator where it cannot work; the agent is then listed as broken with that line.
+    `Options` is an attrs class. Its fields are the keys of the agent's TOML file; the hub checks their names and types.
+    `open` is a context manager of the function that answers runs. The hub enters `open` when it loads the agent, and
+    leaves it when the agent is reloaded or the hub stops. If the agent cannot work, `open` raises AgentError or
+    ValueError with a message of one line for the operator; the agent is then listed as broken with that message.
 
     An adapter may also have a function `check(options)`. `hubbub agents` calls it instead of `open`: it raises the same
-    errors and starts nothing.
+    errors, and starts nothing.
     """
 
     Options: type[Any]
@@ -194,7 +210,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @attrs.frozen
 class Marks:
-    """What @agent says of a function: see `agent`."""
+    """The arguments of the decorator `agent`."""
 
     restartable: bool = False
     max_runs: int | None = None
@@ -213,11 +229,12 @@ def agent(
     silence_limit: float | None = None,
 ) -> Callable[[Function], Function]: ...
 def agent(function: Any = None, **marks: Any) -> Any:
-    """Mark the function of an agent file that answers, and say how it may be run.
+    """Mark the function of an agent file that answers, and set its limits.
 
-    *restartable*: run it again, once, where the hub died in the middle. *max_runs*: how many at a time (32 for plain
-    functions, which take a thread each; else without limit). *time_limit*, *silence_limit*: seconds for a whole answer
-    and between two pieces of it (an hour; ten minutes).
+    *restartable*: if the hub was killed during an answer, run the agent again at the next start, once. *max_runs*: the
+    number of answers at a time; 32 by default for plain functions, which take a thread each, else unlimited.
+    *time_limit*: seconds for one answer; one hour by default. *silence_limit*: seconds between two outputs; ten minutes
+    by default. At a limit the answer ends with the stop reason `timeout`.
     """
 
     def mark(function: Any) -> Any:

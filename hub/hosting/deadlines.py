@@ -1,4 +1,4 @@
-"""How long a run may take: in all, in silence, and after it was stopped."""
+"""The time limits of an answer: in total, between two outputs, and after a cancel."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,30 +10,30 @@ from hub.messages import StopReason
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Deadlines:
-    """The timers of one run.
+    """The timers of one answer.
 
-    *stop* is called where it takes too long. *heard* is when its agent last gave anything, in the loop's time.
-    *is_excused* tells whether a silence is not the agent's fault now.
+    *stop* is called when a limit is reached. *is_excused* returns whether the agent is silent because it waits for
+    others. *last_output* is the time of the agent's last output, by the clock of the loop.
     """
 
     stop: Callable[[StopReason], None]
     is_excused: Callable[[], bool]
     last_output: float = 0.0
-    _timers: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)  # by what each is for
+    _timers: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)  # by limit: time, silence or grace
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     def start(self, run_seconds: float, silence_seconds: float) -> None:
-        """Let the time run: the agent's code is called."""
-        self.note()
+        """Start the timers; the agent's code starts now."""
+        self.note_output()
         self._timers["time"] = self._loop.call_later(run_seconds, self.stop, "timeout")
-        self._timers["silence"] = self._loop.call_later(silence_seconds, self._look, silence_seconds)
+        self._timers["silence"] = self._loop.call_later(silence_seconds, self._check_silence, silence_seconds)
 
-    def start_grace(self, seconds: float, over: Callable[[], None]) -> None:
-        """Call *over* after so long: the run was stopped, and its code may go on until then."""
-        self._timers["grace"] = self._loop.call_later(seconds, over)
+    def start_grace(self, seconds: float, on_end: Callable[[], None]) -> None:
+        """Call *on_end* after the grace time of code that was cancelled."""
+        self._timers["grace"] = self._loop.call_later(seconds, on_end)
 
-    def note(self) -> None:
-        """Note that the agent is not silent now."""
+    def note_output(self) -> None:
+        """Restart the silence limit."""
         self.last_output = self._loop.time()
 
     def clear(self) -> None:
@@ -41,9 +41,11 @@ class Deadlines:
             timer.cancel()
         self._timers.clear()
 
-    def _look(self, limit: float) -> None:
+    def _check_silence(self, limit: float) -> None:
         silence = self._loop.time() - self.last_output
         if silence >= limit and not self.is_excused():
             self.stop("timeout")
         else:
-            self._timers["silence"] = self._loop.call_later(max(limit - silence, limit / 10), self._look, limit)
+            self._timers["silence"] = self._loop.call_later(
+                max(limit - silence, limit / 10), self._check_silence, limit
+            )

@@ -1,4 +1,4 @@
-"""An agent's faults: what clients are told of them, and what the hub's output says, with the agent's name and line."""
+"""Turn the faults of an agent into errors for clients, and log them with the file and line of the agent."""
 
 import os
 import traceback
@@ -16,15 +16,15 @@ from hub.text import cut, replace_surrogates
 
 log = structlog.get_logger()
 
-MOST = Limits().max_integer
+MAX_COUNT = Limits().max_integer
 
 
-def bad_output_error(agent: str, piece: object) -> AgentError:
-    """Return the error for a piece that is none."""
-    if isinstance(piece, ReturnedNone):
+def bad_output_error(agent: str, output: object) -> AgentError:
+    """Return the error for an output of a wrong type."""
+    if isinstance(output, ReturnedNone):
         return AgentError(f"agent {agent} returned nothing: return its answer, or yield it", "agent_bad_output")
     return AgentError(
-        f"agent {agent} gave {type(piece).__name__}; it may yield or return str, Message, Finish or an event",
+        f"agent {agent} gave {type(output).__name__}; yield or return str, Message, Finish or an event of hub",
         "agent_bad_output",
     )
 
@@ -35,60 +35,61 @@ def encode_text(agent: str, text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         line = f"agent {agent} gave text with a lone surrogate (half a character), which UTF-8 cannot hold"
-        raise AgentError(line, "agent_bad_output") from None
+        raise AgentError(f"{line}: replace it in the agent", "agent_bad_output") from None
 
 
-def too_long_error(agent: str, most: int) -> AgentError:
-    """Return the error for an answer of more than *most* bytes."""
-    return AgentError(f"agent {agent} said more than {size_text(most)} in one answer", "answer_too_long")
+def too_long_error(agent: str, limit: int) -> AgentError:
+    """Return the error for an answer of more than *limit* bytes."""
+    text = f"agent {agent} said more than {size_text(limit)}, the limit of one answer: shorten the answer"
+    return AgentError(text, "answer_too_long")
 
 
-def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], given: Any = None) -> AgentError:
-    """Return the error that clients get for an agent's exception, and log it with its traceback.
+def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], generator: Any = None) -> AgentError:
+    """Log an exception of an agent's code with its traceback, and return the error that clients get.
 
-    *ids* are the session, run and agent. *given* is the agent's generator if a piece of it was refused: it stands at
-    the line that gave the piece.
+    *ids* are the session, run and agent. If the hub refused an output, *generator* is the agent's generator, which
+    stands at the line of that output.
     """
-    shown: dict[str, str] = {}
+    fields: dict[str, str] = {}
     if isinstance(error, AgentError):
-        told = clean_error(error)
-        reason = told.message
+        public = clean_error(error)
+        reason = public.message
     else:
-        told = AgentError(f"agent {agent.id} failed; the hub's output says why")
+        public = AgentError(f"agent {agent.id} failed; the hub's output says why")
         reason = f"{type(error).__name__}: {_text(error)}"
-        shown["exception"] = format_traceback(error)
-    at = _line(agent, error, given)
-    log.warning("agent failed", **ids, code=told.code, reason=cut(reason, 200), at=at, **shown)
-    return told
+        fields["exception"] = format_traceback(error)
+    at = _source_line(agent, error, generator)
+    log.warning("agent failed", **ids, code=public.code, reason=cut(reason, 200), at=at, **fields)
+    return public
 
 
 def clean_error(error: AgentError) -> AgentError:
-    """Return the agent's own error as the log can store it: with a message that is UTF-8, and a code that is text."""
+    """Return an agent's own error with values that the log can store: UTF-8 texts and valid numbers."""
     code = error.code if isinstance(error.code, str) else "agent_error"
     message, code = (cut(replace_surrogates(_text(text)), 1000) for text in (error.message, code))
-    wait = error.retry_after_ms if is_count(error.retry_after_ms) else None
-    return AgentError(message, code, retryable=error.retryable is True, retry_after_ms=wait)
+    wait_ms = error.retry_after_ms if is_count(error.retry_after_ms) else None
+    return AgentError(message, code, retryable=error.retryable is True, retry_after_ms=wait_ms)
 
 
 def is_count(value: object) -> bool:
-    """Tell whether a value of an agent's is a whole number, 0 or more, that every client and the log can hold."""
-    return type(value) is int and 0 <= value <= MOST
+    """Return whether a value is an integer from 0 to the largest one that every client and the log can hold."""
+    return type(value) is int and 0 <= value <= MAX_COUNT
 
 
 def _text(value: object) -> str:
-    """Return the value as text; what makes it is an agent's code, and may fail, too."""
+    """Return str(value); the agent may have defined __str__, so the call may fail."""
     try:
-        return str.__str__(str(value))  # without a class of the agent's own
-    except BaseException:  # SystemExit would end the hub
+        return str.__str__(str(value))  # a plain str, no subclass of the agent
+    except BaseException:  # SystemExit too: it would end the hub
         return f"a {type(value).__name__} without a text"
 
 
-def _line(agent: Agent, error: BaseException, given: Any) -> str:
-    """Return FILE:LINE in the agent's own file as near to the fault as can be known, else where its function stands."""
-    own = agent.source.partition(":")[0]
+def _source_line(agent: Agent, error: BaseException, generator: Any) -> str:
+    """Return FILE:LINE of the last frame in the agent's file, or of the agent's function if no frame is there."""
+    file_name = agent.source.partition(":")[0]
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    at = getattr(given, "ag_frame", None)
-    if at is not None:
-        frames.append((at.f_code.co_filename, at.f_lineno))
-    lines = [line for name, line in frames if os.path.basename(name) == own]
-    return f"{own}:{lines[-1]}" if lines else agent.source
+    frame = getattr(generator, "ag_frame", None)
+    if frame is not None:
+        frames.append((frame.f_code.co_filename, frame.f_lineno))
+    lines = [line for path, line in frames if os.path.basename(path) == file_name]
+    return f"{file_name}:{lines[-1]}" if lines else agent.source

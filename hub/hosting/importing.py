@@ -1,4 +1,4 @@
-"""Runs what imports an agent in a thread: an import takes seconds, and the event loop must go on meanwhile."""
+"""Import agents in a thread, because an import may take seconds and must not block the event loop."""
 
 import asyncio
 import contextvars
@@ -8,22 +8,22 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
-async def run_import(load: Callable[[], Result]) -> Result:
+async def run_import(load: Callable[[], T]) -> T:
     """Call *load* in a daemon thread of its own, named `hub-agents`; return or raise what it returns or raises.
 
-    If the caller is cancelled, the thread goes on and its result is dropped. There is no ThreadPoolExecutor, because
-    Python waits for the threads of one at its exit: an import that never ends would hold the process.
+    If the caller is cancelled, the thread goes on and its result is dropped. Not a
+    ThreadPoolExecutor: Python waits for its threads at exit, so an import that never ends would block the exit.
     """
-    future: Future[Result] = Future()
-    future.set_running_or_notify_cancel()  # from here on a cancelled caller does not cancel the future
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # now a cancelled caller does not cancel the future
 
     def work() -> None:
         try:
             result = load()
-        except BaseException as error:  # KeyboardInterrupt too: the caller raises it in the loop
+        except BaseException as error:  # KeyboardInterrupt too: the caller raises it in the event loop
             future.set_exception(error)
         else:
             future.set_result(result)
@@ -34,5 +34,5 @@ async def run_import(load: Callable[[], Result]) -> Result:
 
 
 def is_agent_file(path: Path) -> bool:
-    """Tell by its name whether a file of the agents folder is an agent."""
+    """Return whether the name of a file in the agents folder is that of an agent."""
     return path.suffix in (".py", ".toml") and path.name[0] not in "._"

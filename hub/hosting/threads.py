@@ -1,4 +1,4 @@
-"""Runs a plain generator in a thread of its own, and hands what it gives to the loop."""
+"""Iterate a plain generator in a thread of its own, and pass its items to the event loop."""
 
 import asyncio
 import contextvars
@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-AHEAD = 256  # pieces that the thread may be ahead of the loop
+MAX_QUEUED_ITEMS = 256  # the thread waits while the loop has so many unread items
 
 
-async def in_thread(start: Callable[[], Iterator[Any]], name: str) -> AsyncIterator[Any]:
-    """Iterate start() in a daemon thread; it waits where it is more than AHEAD pieces ahead.
+async def iterate_in_thread(start: Callable[[], Iterator[Any]], name: str) -> AsyncIterator[Any]:
+    """Iterate start() in a daemon thread; the thread waits while MAX_QUEUED_ITEMS are unread (backpressure).
 
-    Closed early (or cancelled), the thread stops at its next piece and closes its generator there; closing waits for
-    that, for as long as the code in the thread takes.
+    If this iterator is closed or cancelled early, the thread stops at its next item and closes its generator. Closing
+    waits for that, as long as the code in the thread takes.
     """
     bridge = _Bridge(asyncio.get_running_loop(), start)
     context = contextvars.copy_context()
@@ -22,17 +22,17 @@ async def in_thread(start: Callable[[], Iterator[Any]], name: str) -> AsyncItera
     thread.start()
     try:
         while True:
-            await bridge.news.wait()
-            bridge.news.clear()
-            while bridge.pieces:
-                yield bridge.pieces.popleft()
-                bridge.space.release()
-            if bridge.over.is_set() and not bridge.pieces:
+            await bridge.wakeup.wait()
+            bridge.wakeup.clear()
+            while bridge.items:
+                yield bridge.items.popleft()
+                bridge.capacity.release()
+            if bridge.has_ended.is_set() and not bridge.items:
                 break
     finally:
-        bridge.stop = True
-        bridge.space.release()
-        await bridge.over.wait()
+        bridge.is_stopping = True
+        bridge.capacity.release()
+        await bridge.has_ended.wait()
     if bridge.error is not None:
         raise bridge.error
 
@@ -40,38 +40,38 @@ async def in_thread(start: Callable[[], Iterator[Any]], name: str) -> AsyncItera
 class _Bridge:
     def __init__(self, loop: asyncio.AbstractEventLoop, start: Callable[[], Iterator[Any]]) -> None:
         self.loop, self.start = loop, start
-        self.pieces: deque[Any] = deque()
-        self.space = threading.Semaphore(AHEAD)
-        self.news, self.over = asyncio.Event(), asyncio.Event()
-        self.stop = False
+        self.items: deque[Any] = deque()
+        self.capacity = threading.Semaphore(MAX_QUEUED_ITEMS)
+        self.wakeup, self.has_ended = asyncio.Event(), asyncio.Event()
+        self.is_stopping = False
         self.error: BaseException | None = None
 
     def work(self) -> None:
         try:
             self._iterate()
-        except BaseException as error:  # handed to the loop, SystemExit too: a thread has nobody to tell
-            told = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            self.error = told.with_traceback(error.__traceback__)
+        except BaseException as error:  # SystemExit too: the loop raises the error, the thread has no caller
+            shown = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            self.error = shown.with_traceback(error.__traceback__)
         finally:
-            self._tell(self.over.set, self.news.set)
+            self._call_in_loop(self.has_ended.set, self.wakeup.set)
 
     def _iterate(self) -> None:
-        pieces = self.start()
+        iterator = self.start()
         try:
-            for piece in pieces:
-                self.space.acquire()
-                if self.stop:
+            for item in iterator:
+                self.capacity.acquire()
+                if self.is_stopping:
                     break
-                self.pieces.append(piece)
-                self._tell(self.news.set)
+                self.items.append(item)
+                self._call_in_loop(self.wakeup.set)
         finally:
-            close = getattr(pieces, "close", None)
+            close = getattr(iterator, "close", None)
             if close is not None:
                 close()
 
-    def _tell(self, *calls: Callable[[], None]) -> None:
+    def _call_in_loop(self, *callbacks: Callable[[], None]) -> None:
         try:
-            for call in calls:
-                self.loop.call_soon_threadsafe(call)
+            for callback in callbacks:
+                self.loop.call_soon_threadsafe(callback)
         except RuntimeError:
             pass  # the loop is closed: the hub has ended without this thread

@@ -127,8 +127,8 @@ class ActiveRun:
             stop=self.stop,
             # The agent waits for people or for the log, so its silence does not count.
             is_excused=lambda: bool(self.questions.open or self.writer.pending_bytes),
-            ended=self._on_code_end,
-            abandoned=self._on_abandon,
+            on_end=self._on_code_end,
+            on_abandon=self._on_abandon,
         )
 
     def run_agent(self) -> None:
@@ -202,7 +202,7 @@ class ActiveRun:
 
     def _on_questions_change(self) -> None:
         if self._agent_task is not None:
-            self._agent_task.deadlines.note()
+            self._agent_task.deadlines.note_output()
         self.owner.on_questions_change()
 
     # --- end --------------------------------------------------------------------------------------------------------
