@@ -1,4 +1,4 @@
-"""The function of an agent file: which one it is, what it wants, and what it gives."""
+"""Find the function of an agent file, pass it its arguments, and iterate over its output."""
 
 import asyncio
 import inspect
@@ -21,123 +21,140 @@ from typing import Any
 
 from hub.hosting.contract import Message, Run
 
-OVER = object()
+END = object()
 
 
 class ReturnedNone:
-    """Given in the place of a None that a function returned, as one without a `return` does; see hub.hosting.faults."""
+    """The output of a function that returned None, as a function without `return` does; see hub.hosting.faults."""
 
 
-class Broken(Exception):
-    """Why an agent file cannot be used, in one line; *told* is the line for clients, who see no exception's text."""
+class LoadError(Exception):
+    """An agent file cannot be used; the message is one line.
 
-    def __init__(self, line: str, told: str | None = None) -> None:
-        super().__init__(line)
-        self.told = told or line
+    *public_message* is the message for clients, which get no texts of exceptions.
+    """
+
+    def __init__(self, message: str, public_message: str | None = None) -> None:
+        super().__init__(message)
+        self.public_message = public_message or message
 
 
-def find(module: ModuleType, path: Path) -> FunctionType:
-    own = {
+def find_function(module: ModuleType, path: Path) -> FunctionType:
+    """Return the function of an agent file: the one with @agent, the one with the file's name, or the only public one.
+
+    Raises LoadError if there is none, or several.
+    """
+    functions = {
         name: value
         for name, value in vars(module).items()
         if isinstance(value, FunctionType) and value.__module__ == module.__name__
     }
     stem = re.sub(r"\W", "_", path.stem)
-    marked = {value for value in own.values() if hasattr(value, "__hubbub__")}
-    public = {value for name, value in own.items() if not name.startswith("_")}
-    for chosen in (marked, {own[stem]} if stem in own else set(), public):
-        if len(chosen) == 1:
-            return chosen.pop()
-        if chosen:
+    decorated = {value for value in functions.values() if hasattr(value, "__hubbub__")}
+    public = {value for name, value in functions.items() if not name.startswith("_")}
+    for candidates in (decorated, {functions[stem]} if stem in functions else set(), public):
+        if len(candidates) == 1:
+            return candidates.pop()
+        if candidates:
             break
-    found = "two functions or more could answer" if marked or public else "no function is there to answer"
-    raise Broken(f"{path.name}: {found}; name one {stem}, or mark one with @agent (from hub import agent)")
+    problem = "several functions could be the agent" if decorated or public else "no function could be the agent"
+    raise LoadError(f"{path.name}: {problem}; name one {stem}, or decorate only one with @agent (from hub import agent)")
 
 
-def caller(path: Path, function: FunctionType) -> tuple[Callable[[Run], Any], bool]:
-    """Return what calls *function* with what its parameters ask for, and whether they ask for the run."""
-    first: list[bool] = []  # whether the run is wanted, or the message
+def bind_arguments(path: Path, function: FunctionType) -> tuple[Callable[[Run], Any], bool]:
+    """Return a function of a run that calls *function* with its arguments, and whether one of them is the run.
+
+    Raises LoadError for a required parameter that is neither the run nor the message.
+    """
+    positional: list[bool] = []  # for each parameter: True for the run, False for the message
     named: dict[str, bool] = {}
     for parameter in inspect.signature(function).parameters.values():
-        wants_run = _wants_run(parameter)
-        if wants_run is None:
+        is_run = _is_run(parameter)
+        if is_run is None:
             if parameter.default is parameter.empty and parameter.kind not in (
                 parameter.VAR_KEYWORD,
                 parameter.VAR_POSITIONAL,
             ):
-                about = f"{path.name} line {function.__code__.co_firstlineno}: {function.__name__}()"
-                raise Broken(f"{about} wants {parameter.name!r}; it may take message: str and run: Run")
+                source = f"{path.name} line {function.__code__.co_firstlineno}: {function.__name__}()"
+                raise LoadError(
+                    f"{source} has a parameter {parameter.name!r}; "
+                    "it may only have message: str and run: Run, or parameters with a default"
+                )
         elif parameter.kind is parameter.POSITIONAL_ONLY:
-            first.append(wants_run)
+            positional.append(is_run)
         else:
-            named[parameter.name] = wants_run
+            named[parameter.name] = is_run
 
     def call(run: Run) -> Any:
         return function(
-            *[run if wants_run else run.message for wants_run in first],
-            **{name: run if wants_run else run.message for name, wants_run in named.items()},
+            *[run if is_run else run.message for is_run in positional],
+            **{name: run if is_run else run.message for name, is_run in named.items()},
         )
 
-    return call, any((*first, *named.values()))
+    return call, any((*positional, *named.values()))
 
 
-def _wants_run(parameter: inspect.Parameter) -> bool | None:
-    """Return True for the run, False for the message, None for neither: by name, else by type where it is required."""
+def _is_run(parameter: inspect.Parameter) -> bool | None:
+    """Return True for the run, False for the message, None for another parameter.
+
+    The name decides, else the annotation; a parameter of type str with a default is not the message.
+    """
     if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
         return None
-    kind = parameter.annotation
-    if kind is Run or kind in ("Run", "hub.Run") or parameter.name == "run":
+    annotation = parameter.annotation
+    if annotation is Run or annotation in ("Run", "hub.Run") or parameter.name == "run":
         return True
-    required = parameter.default is parameter.empty
-    if parameter.name == "message" or required and (kind is str or kind == "str"):
+    is_required = parameter.default is parameter.empty
+    if parameter.name == "message" or is_required and (annotation is str or annotation == "str"):
         return False
     return None
 
 
-async def answered(call: Callable[[], Any]) -> AsyncGenerator[Any, None]:
-    """Yield what an async function gives: a text, several pieces, or what is neither, as it is."""
-    given = call()
-    if isinstance(given, Awaitable):
-        given = await given
-    if not isinstance(given, AsyncIterable):
-        with closing(_whole(given)) as pieces:
-            for piece in pieces:
-                yield piece
+async def iterate_async(call: Callable[[], Any]) -> AsyncGenerator[Any, None]:
+    """Yield the outputs of an async function: of an iterator its items, else the result itself."""
+    result = call()
+    if isinstance(result, Awaitable):
+        result = await result
+    if not isinstance(result, AsyncIterable):
+        with closing(_outputs_of(result)) as outputs:
+            for output in outputs:
+                yield output
         return
     try:
-        async for piece in given:
-            yield piece
+        async for output in result:
+            yield output
     finally:
-        close = getattr(given, "aclose", None)
+        close = getattr(result, "aclose", None)
         if close is not None:
             await close()
 
 
-def worked(call: Callable[[], Any]) -> Iterator[Any]:
-    """Yield what a plain function gives, in its thread.
+def iterate_plain(call: Callable[[], Any]) -> Iterator[Any]:
+    """Yield the outputs of a plain function, in the thread of the function.
 
-    Where that is something to await, it gets a loop of its own in this thread; `run.call` needs the hub's, `async def`.
+    If the function returns an awaitable, it runs in an event loop of this thread. There `run.call` raises: it needs the
+    event loop of the hub, and so an `async def` function.
     """
-    given = call()
-    if isinstance(given, (Awaitable, AsyncIterable)):
-        yield from _in_own_loop(given)
+    result = call()
+    if isinstance(result, (Awaitable, AsyncIterable)):
+        yield from _iterate_in_own_loop(result)
     else:
-        yield from _whole(given)
+        yield from _outputs_of(result)
 
 
-def _whole(given: Any) -> Generator[Any, None, None]:
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, bytearray, Mapping, Set)):
-        yield from given
+def _outputs_of(result: Any) -> Generator[Any, None, None]:
+    if isinstance(result, Iterable) and not isinstance(result, (str, bytes, bytearray, Mapping, Set)):
+        yield from result
     else:
-        yield Message(given) if isinstance(given, str) else ReturnedNone() if given is None else given
+        yield Message(result) if isinstance(result, str) else ReturnedNone() if result is None else result
 
 
-def _in_own_loop(given: Any) -> Iterator[Any]:
-    pieces = answered(lambda: given)
+def _iterate_in_own_loop(result: Any) -> Iterator[Any]:
+    outputs = iterate_async(lambda: result)
 
-    async def following() -> Any:
-        return await anext(pieces, OVER)
+    async def next_output() -> Any:
+        return await anext(outputs, END)
 
-    with asyncio.Runner() as runner:  # it closes the async generators that it has begun
-        while (piece := runner.run(following())) is not OVER:
-            yield piece
+    with asyncio.Runner() as runner:  # closes the async generators that were started in it
+        while (output := runner.run(next_output())) is not END:
+            yield output

@@ -1,4 +1,4 @@
-"""The author's own modules: what agent files import from the agents folder and from the current folder."""
+"""Track the author's own modules: files of the agents folder and the current folder that agent files import."""
 
 import ast
 import importlib
@@ -12,134 +12,140 @@ from pathlib import Path
 import attrs
 
 PACKAGE = "hubbub_agents"
-VARIABLE = "_HUBBUB_AGENTS"  # tells child processes the folder: see that package
-NEVER_OWN = frozenset({*sys.stdlib_module_names, "hub"})
+AGENTS_VARIABLE = "_HUBBUB_AGENTS"  # the folder, for the package hubbub_agents in child processes
+FOREIGN_PACKAGES = frozenset({*sys.stdlib_module_names, "hub"})
 
-# When a file was changed, and its size; None where there is none.
-Stamp = tuple[int, int] | None
+# The time of the last change of a file, in ns, and its size; None if there is no file.
+FileStamp = tuple[int, int] | None
 
 
 @attrs.define(eq=False, kw_only=True)
-class Modules:
-    """Knows which files agent files import, and forgets the modules of files that have changed.
+class AuthorModules:
+    """The files that agent files import; the modules of changed files are forgotten, so that Python imports them again.
 
-    Both folders are at the end of `sys.path` between open() and close(), so that a `random.py` in one of them hides
-    nothing. Imports are read from the source: those of a broken file are known, too, and those inside of functions.
-    Names that are made at run time, as for importlib.import_module(), are not seen.
+    Between open() and close() both folders are at the end of `sys.path`, so a `random.py` in one of them hides no other
+    module. Imports are read from the source code, so those of broken files and inside functions are known too. Names
+    made at run time, as for importlib.import_module(), are not.
     """
 
     folder: Path
     _roots: tuple[str, ...] = ()
-    _added: list[str] = attrs.Factory(list)
-    _stamps: dict[str, Stamp] = attrs.Factory(dict)  # by path, each from before its import
-    _parsed: dict[str, tuple[Stamp, frozenset[str]]] = attrs.Factory(dict)
+    _added_roots: list[str] = attrs.Factory(list)
+    _stamps: dict[str, FileStamp] = attrs.Factory(dict)  # by path, taken before the import
+    _import_names: dict[str, tuple[FileStamp, frozenset[str]]] = attrs.Factory(dict)  # a cache, by path
 
     def open(self) -> None:
-        """Let the modules be imported, also by child processes."""
+        """Make the modules importable, also in child processes."""
         folder = os.path.abspath(self.folder)
         self._roots = (folder, os.getcwd())
-        self._added = [root for root in self._roots if root not in sys.path]
-        sys.path += self._added
-        os.environ[VARIABLE] = folder
+        self._added_roots = [root for root in self._roots if root not in sys.path]
+        sys.path += self._added_roots
+        os.environ[AGENTS_VARIABLE] = folder
         importlib.import_module(PACKAGE).__path__ = [folder]
 
     def close(self) -> None:
         """Undo open(), and forget all modules."""
-        sys.path[:] = [entry for entry in sys.path if entry not in self._added]
-        os.environ.pop(VARIABLE, None)
+        sys.path[:] = [entry for entry in sys.path if entry not in self._added_roots]
+        os.environ.pop(AGENTS_VARIABLE, None)
         self._drop(self._groups(self._stamps))
         self._stamps.clear()
 
-    # --- which files ------------------------------------------------------------------------------------------------
+    # --- files and their imports --------------------------------------------------------------------------------------
 
-    def imported_by(self, agent_id: str, path: Path) -> dict[str, Stamp]:
-        """Return the files that an agent file imports, directly or not, with their stamps. It reads files.
+    def imports_of(self, agent_id: str, path: Path) -> dict[str, FileStamp]:
+        """Return the files that an agent file imports, directly or indirectly, with their stamps.
 
-        The stamps are those from before the import, so that a change after it is noticed.
+        The stamps are older than the import, so a later change is detected. The method reads files: call it with
+        run_import().
         """
         files = self._closure(f"{PACKAGE}.{agent_id}", str(path))
-        return {file: self._stamps.setdefault(file, stamp(file)) for file in files}
+        return {file: self._stamps.setdefault(file, stamp_of(file)) for file in files}
 
     def _closure(self, name: str, path: str) -> set[str]:
-        found: dict[str, str] = {}
-        waiting = [(name, path)]
-        while waiting:
-            for other, file in self._direct(*waiting.pop()):
-                if file not in found and file != path:
-                    found[file] = other
-                    waiting.append((other, file))
-        return set(found)
+        """Return the files that a module imports, directly or indirectly."""
+        files: set[str] = set()
+        queue = [(name, path)]
+        while queue:
+            for module, file in self._direct_imports(*queue.pop()):
+                if file not in files and file != path:
+                    files.add(file)
+                    queue.append((module, file))
+        return files
 
-    def _direct(self, name: str, path: str) -> Iterator[tuple[str, str]]:
+    def _direct_imports(self, name: str, path: str) -> Iterator[tuple[str, str]]:
         package = name if os.path.basename(path) == "__init__.py" else name.rpartition(".")[0]
-        for imported in self._names(package, path):
-            yield from self._resolve(imported)
+        for import_name in self._names_in(package, path):
+            yield from self._resolve(import_name)
 
-    def _names(self, package: str, path: str) -> frozenset[str]:
-        """Return the dotted names that a file may import: of `from a import b`, both `a` and `a.b`."""
-        now = stamp(path)
-        if path not in self._parsed or self._parsed[path][0] != now:
-            self._parsed[path] = now, frozenset(imported_names(package, path))
-        return self._parsed[path][1]
+    def _names_in(self, package: str, path: str) -> frozenset[str]:
+        """Return the dotted names that a file may import: for `from a import b`, both `a` and `a.b`."""
+        stamp = stamp_of(path)
+        if path not in self._import_names or self._import_names[path][0] != stamp:
+            self._import_names[path] = stamp, frozenset(names_imported_by(package, path))
+        return self._import_names[path][1]
 
     def _resolve(self, name: str) -> Iterator[tuple[str, str]]:
-        """Yield the modules that `import name` executes, with their files, where they are the author's own."""
+        """Yield the author's own modules that `import name` executes, with their files."""
         parts = name.split(".")
-        at, places = (1, [self._roots[0]]) if parts[0] == PACKAGE else (0, sys.path)
-        if parts[0] in NEVER_OWN:
+        first, folders = (1, [self._roots[0]]) if parts[0] == PACKAGE else (0, sys.path)
+        if parts[0] in FOREIGN_PACKAGES:
             return
-        for end in range(at + 1, len(parts) + 1):
-            spec = PathFinder.find_spec(parts[end - 1], places)  # by the last part: none of it is imported yet
+        for end in range(first + 1, len(parts) + 1):
+            spec = PathFinder.find_spec(parts[end - 1], folders)  # by the last part: the packages are not imported yet
             if spec is None:
                 return
             if spec.has_location and spec.origin:
-                found, places = [spec.origin], list(spec.submodule_search_locations or ())
+                locations, folders = [spec.origin], list(spec.submodule_search_locations or ())
             else:  # a folder without an __init__.py
-                found = places = [os.path.join(place, parts[end - 1]) for place in places]
-            # In one of the folders, not below, as what is installed in a .venv.
-            if end == at + 1 and not any(os.path.dirname(place) in self._roots for place in places or found):
+                locations = folders = [os.path.join(folder, parts[end - 1]) for folder in folders]
+            # The first part must be in one of the two folders itself, not below it: an installed package of a .venv is.
+            is_first = end == first + 1
+            if is_first and not any(os.path.dirname(location) in self._roots for location in folders or locations):
                 return
             if spec.origin:
                 yield ".".join(parts[:end]), spec.origin
-            if not places:
+            if not folders:
                 return
 
-    def beside(self) -> dict[str, Stamp]:
-        """Return the Python files that a broken agent may lack."""
+    def nearby_files(self) -> dict[str, FileStamp]:
+        """Return the Python files that a broken agent may try to import, with their stamps."""
         files = [
             str(path) for root in self._roots for pattern in ("*.py", "*/*.py") for path in Path(root).glob(pattern)
         ]
-        return {file: stamp(file) for file in files}
+        return {file: stamp_of(file) for file in files}
 
-    # --- what has changed -------------------------------------------------------------------------------------------
+    # --- changes ------------------------------------------------------------------------------------------------------
 
-    def changed(self) -> frozenset[str]:
-        """Return the files that have changed since they were imported."""
-        return frozenset(file for file, before in self._stamps.items() if stamp(file) != before)
+    def changed_files(self) -> frozenset[str]:
+        """Return the files that changed after their import."""
+        return frozenset(file for file, stamp in self._stamps.items() if stamp_of(file) != stamp)
 
     def forget(self, files: Collection[str]) -> None:
-        """Let each module of *files*, and each that imports one of them, be imported anew. It reads files."""
+        """Remove the modules of *files*, and all that import one of them, so that Python imports them again.
+
+        The method reads files, so call it with run_import().
+        """
         importlib.invalidate_caches()
         stale = set(files)
-        stale |= {file for name, file in self._loaded() if not stale.isdisjoint(self._closure(name, file))}
+        stale |= {file for name, file in self._loaded_modules() if not stale.isdisjoint(self._closure(name, file))}
         self._drop(self._groups(stale))
         for file in files:
             self._stamps.pop(file, None)
-            # Python trusts a .pyc by seconds and size: a quick edit of the same length would be missed.
+            # Python compares a .pyc by seconds and size, and so misses a quick edit of the same length.
             Path(cache_from_source(file)).unlink(missing_ok=True)
 
-    def _loaded(self) -> list[tuple[str, str]]:
-        """Return the names and the files of the author's own modules that are imported."""
-        loaded = []
+    def _loaded_modules(self) -> list[tuple[str, str]]:
+        """Return the names and files of the author's own modules in `sys.modules`."""
+        modules = []
         for name, module in list(sys.modules.items()):
-            file = getattr(module, "__dict__", {}).get("__file__")  # getattr would import what a lazy module stands for
+            file = getattr(module, "__dict__", {}).get("__file__")  # getattr would make a lazy module import its target
             if file in self._stamps:
-                loaded.append((name, file))
-        return loaded
+                modules.append((name, file))
+        return modules
 
     def _groups(self, files: Collection[str]) -> set[str]:
-        """Return what goes together for these files: modules by their top-level names, those of agents one by one."""
-        names = [name.split(".") for name, file in self._loaded() if file in files]
+        """Return the names that _drop() removes for these files: top-level packages, and single modules of agents."""
+        names = [name.split(".") for name, file in self._loaded_modules() if file in files]
         return {".".join(parts[: 2 if parts[0] == PACKAGE else 1]) for parts in names}
 
     def _drop(self, groups: set[str]) -> None:
@@ -148,11 +154,11 @@ class Modules:
                 del sys.modules[name]
         package = importlib.import_module(PACKAGE)
         for group in groups:
-            vars(package).pop(group.partition(".")[2], None)  # `from . import NAME` would take it from there
+            vars(package).pop(group.partition(".")[2], None)  # else `from . import NAME` would find the old module
 
 
-def stamp(file: str) -> Stamp:
-    """Return what changes when a file does."""
+def stamp_of(file: str) -> FileStamp:
+    """Return the stamp of a file, which differs after a change of the file."""
     try:
         stat = os.stat(file)
     except OSError:
@@ -160,13 +166,13 @@ def stamp(file: str) -> Stamp:
     return stat.st_mtime_ns, stat.st_size
 
 
-def differ(stamps: Mapping[str, Stamp]) -> bool:
-    """Return whether one of these files has changed since."""
-    return any(stamp(file) != before for file, before in stamps.items())
+def have_changed(stamps: Mapping[str, FileStamp]) -> bool:
+    """Return whether one of these files changed since its stamp was taken."""
+    return any(stamp_of(file) != stamp for file, stamp in stamps.items())
 
 
-def imported_names(package: str, path: str) -> Iterator[str]:
-    """Yield the dotted names that the statements of a file import, or may: of `from a import b`, both `a` and `a.b`."""
+def names_imported_by(package: str, path: str) -> Iterator[str]:
+    """Yield the dotted names that the statements of a file may import: for `from a import b`, both `a` and `a.b`."""
     try:
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
@@ -177,7 +183,7 @@ def imported_names(package: str, path: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             try:
                 origin = resolve_name("." * node.level + (node.module or ""), package)
-            except ImportError:  # past the top
+            except ImportError:  # above the top-level package
                 continue
             yield origin
             yield from (f"{origin}.{alias.name}" for alias in node.names if alias.name != "*")

@@ -71,7 +71,7 @@ class Node:
             folder=settings.agents,
             data=settings.data,
             cache=settings.cache_folder,
-            changed=lambda: self.slots.offer_all(),
+            on_change=lambda: self.slots.offer_all(),
         )
         self.slots = Slots(self.agents)
         self.log = open_log(settings.log_url, settings.limits, self.seams)

@@ -20,7 +20,7 @@ from hub.hosting.contract import Call, Marks, Message, Run
 from hub.hosting.folder import Agents
 from hub.hosting.functions import ReturnedNone
 from hub.hosting.hosted import Agent
-from hub.hosting.loader import ADAPTERS
+from hub.hosting.loader import ADAPTER_MODULES
 from hub.hosting.output import call_agent
 from hub.hosting.slots import Slots
 from hub.limits import Limits
@@ -249,7 +249,7 @@ async def test_a_file_without_a_clear_function_says_what_to_do(agents: Agents, t
 async def test_two_marked_functions_are_refused(agents: Agents) -> None:
     """The file's name does not decide between them."""
     said = await error(agents, "from hub import agent\n@agent\ndef a(message): pass\n@agent\ndef b(message): pass")
-    assert "two functions" in said
+    assert "several functions" in said
 
 
 async def test_marks_are_kept(agents: Agents) -> None:
@@ -297,7 +297,8 @@ async def test_parameters_say_what_a_function_wants(agents: Agents, signature: s
 async def test_another_required_parameter_is_named(agents: Agents) -> None:
     """With the line of the function."""
     said = await error(agents, "\ndef a(message, session): pass")
-    assert said == "a.py line 2: a() wants 'session'; it may take message: str and run: Run"
+    problem = "a.py line 2: a() has a parameter 'session'"
+    assert said == f"{problem}; it may only have message: str and run: Run, or parameters with a default"
 
 
 # --- broken files -----------------------------------------------------------------------------------------------------
@@ -350,7 +351,7 @@ async def test_what_is_no_agent_file_is_passed_over(agents: Agents) -> None:
 async def test_a_name_with_two_files_is_broken(agents: Agents) -> None:
     """Neither of the two wins."""
     write(agents, "a.toml", 'adapter = "openai_chat"')
-    assert await error(agents, "def a(message): pass") == "a.py and a.toml are both there: keep one"
+    assert await error(agents, "def a(message): pass") == "a.py and a.toml define the same agent: keep one"
 
 
 async def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
@@ -410,10 +411,10 @@ async def test_the_adapter_for_language_models_is_there(agents: Agents) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('adapter = "nope"', "a.toml: there is no adapter 'nope'; there are: noted, openai_chat"),
-        ('adapter = "sse"', "a.toml: there is no adapter 'sse'; there are: noted, openai_chat"),
-        ("notes = ''", "a.toml: a key `adapter` is missing; there are: noted, openai_chat"),
-        ("adapter = []", "a.toml: there is no adapter []; there are: noted, openai_chat"),
+        ('adapter = "nope"', "a.toml: there is no adapter 'nope'; the adapters are: noted, openai_chat"),
+        ('adapter = "sse"', "a.toml: there is no adapter 'sse'; the adapters are: noted, openai_chat"),
+        ("notes = ''", "a.toml: the key `adapter` is missing; the adapters are: noted, openai_chat"),
+        ("adapter = []", "a.toml: there is no adapter []; the adapters are: noted, openai_chat"),
         ("adapter = ", "a.toml: Invalid value (at end of document)"),
         (
             'adapter = "noted"\nnotes = "n"\ncolour = 1',
@@ -451,7 +452,7 @@ async def test_an_adapter_that_lacks_a_library_names_the_extra(
 ) -> None:
     """It is listed among the others: one command is missing, not the adapter."""
     (adapters / "lacking.py").write_text("import nothing_of_that_name\n\nclass Options: ...\n")
-    monkeypatch.setitem(ADAPTERS, "lacking", "lacking")
+    monkeypatch.setitem(ADAPTER_MODULES, "lacking", "lacking")
     said = await error(agents, 'adapter = "lacking"', "a.toml")
     assert "nothing_of_that_name" in said and said.endswith("pip install hubbub[lacking]")
 
@@ -477,16 +478,16 @@ async def test_a_package_whose_adapter_cannot_be_imported_is_named(
     await agents.open()
     broken, good = agents.all()
     assert broken.error == f"a.toml: {NOTED_ENTRY} cannot be imported: {problem}; upgrade or remove the package"
-    assert broken.public_error == "a.toml: the adapter 'noted' cannot be used; `hubbub agents` says more"
+    assert broken.public_error == "a.toml: the adapter 'noted' cannot be used; `hubbub agents` shows the reason"
     assert good.error is None and good.answer is not None
 
 
 @pytest.mark.parametrize(
     ("code", "problem"),
     [
-        ("def open(options, place): ...", "it has no attrs class `Options`"),
-        ("class Options: ...\ndef open(options, place): ...", "it has no attrs class `Options`"),
-        ("import attrs\n@attrs.frozen\nclass Options: ...", "it has no function `open`"),
+        ("def open(options, place): ...", "it lacks an attrs class `Options`"),
+        ("class Options: ...\ndef open(options, place): ...", "it lacks an attrs class `Options`"),
+        ("import attrs\n@attrs.frozen\nclass Options: ...", "it lacks a function `open`"),
     ],
 )
 async def test_an_adapter_without_the_names_of_the_contract_is_refused(
@@ -729,8 +730,8 @@ async def test_asking_for_a_broken_agent_tells_why(agents: Agents) -> None:
     with pytest.raises(AgentBroken) as raised:
         agents.get("a")
     assert raised.value.message == (
-        "agent a is broken: a.py line 1: ZeroDivisionError; `hubbub agents` says more; "
-        "mend it, then reload it or restart the hub"
+        "agent a is broken: a.py line 1: ZeroDivisionError; `hubbub agents` shows the reason; "
+        "correct its file, then reload the agent or restart the hub"
     )
     assert raised.value.about == {"agentId": "a"}
 

@@ -114,7 +114,7 @@ async def test_agents_by_the_adapter_of_a_package_answer(served: HubProcess, pac
     async with aiohttp.ClientSession() as http, http.get(f"{served.url}/api/v1/agents") as response:
         listing = {agent["agentId"]: agent for agent in (await response.json())["data"]}
     assert listing["a"]["status"] == "ok" and listing["b"]["status"] == "broken"
-    assert listing["b"]["error"] == "b.toml: the adapter 'half' cannot be used; `hubbub agents` says more"
+    assert listing["b"]["error"] == "b.toml: the adapter 'half' cannot be used; `hubbub agents` shows the reason"
 
 
 async def test_a_client_speaks_the_protocol_of_a_package(served: HubProcess, packages: Path) -> None:

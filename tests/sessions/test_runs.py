@@ -11,7 +11,7 @@ from support.hub import Client, Hub
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import Draining, StorageUnavailable
-from hub.hosting.loader import ADAPTERS
+from hub.hosting.loader import ADAPTER_MODULES
 from hub.ids import Key
 from hub.limits import MiB
 from hub.messages import Author, Chat
@@ -681,7 +681,7 @@ async def test_a_removed_adapter_is_left_when_its_last_run_has_ended(
     (hub.folder / "deaf_adapter.py").write_text(DEAF)
     monkeypatch.syspath_prepend(str(hub.folder))
     monkeypatch.delitem(sys.modules, "deaf_adapter", raising=False)
-    monkeypatch.setitem(ADAPTERS, "deaf", "deaf_adapter")
+    monkeypatch.setitem(ADAPTER_MODULES, "deaf", "deaf_adapter")
     hub.agent("deaf.toml", 'adapter = "deaf"\ngate = "gate"\nmax_runs = 1')
     await hub.start(grace_seconds=0.1)
     client = await hub.connect(extended=True)
