@@ -58,7 +58,7 @@ def find_function(module: ModuleType, path: Path) -> FunctionType:
         if candidates:
             break
     problem = "several functions could be the agent" if decorated or public else "no function could be the agent"
-    raise LoadError(f"{path.name}: {problem}; name one {stem}, or decorate only one with @agent (from hub import agent)")
+    raise LoadError(f"{path.name}: {problem}; name one {stem}, or decorate only one with @agent of hub")
 
 
 def bind_arguments(path: Path, function: FunctionType) -> tuple[Callable[[Run], Any], bool]:
