@@ -1,4 +1,4 @@
-"""Hubbub: a hub for AI agents. What an agent file needs is here: `from hub import Run, agent`."""
+"""Hubbub, a hub for AI agents. Agent files import from here: `from hub import Run, agent`."""
 
 from hub.errors import AgentError
 from hub.hosting.contract import Finish, Message, Past, Reply, Run, agent

@@ -1,49 +1,50 @@
-"""The errors that a client may meet: one class per wire code.
+"""The errors of the hub that clients receive, one class for each error code.
 
 HubError
-├── BadFrame              not JSON, not an object, a field missing or of the wrong type
-│   ├── UnknownType       a type that is no command
-│   └── BadId             an id outside its alphabet or length
-├── TooManySubscriptions  one connection wants more sessions than the limit
-├── RateLimited           one connection sends commands faster than the limit
-├── UnknownAgent          nothing of that name in the agents folder
-├── UnknownSession        the session does not exist
-├── UnknownInterrupt      no run of that session asked such a question
-├── UnknownFile           no file has that id
-├── UnknownMessage        no finished message of that id in the session
-├── BadQuery              a value in an address that makes no sense
-├── BadType               a file whose media type is none
-├── EmptyFile             a file without a byte
-├── FileTooLarge          a file past the limit of one
-├── QuotaExceeded         a file past what its session, or the hub, may hold in all
-├── UploadTooSlow               an upload that took too long
+├── BadFrame                a frame or body that is not JSON, not an object, or has a missing or wrong field
+│   ├── UnknownType         a `type` that is not a command
+│   └── BadId               an id with a wrong character or length
+├── TooManySubscriptions    the connection has as many subscriptions as the limit allows
+├── RateLimited             the connection sends more commands per second than the limit allows
+├── UnknownAgent            no agent with this id
+├── UnknownSession          no session with this id
+├── UnknownInterrupt        no question with this id in the session
+├── UnknownFile             no file with this id
+├── UnknownMessage          no finished message with this id in the session
+├── BadQuery                an invalid query parameter or header
+├── BadType                 an upload whose media type is malformed
+├── EmptyFile               an upload without a byte
+├── FileTooLarge            an upload larger than the limit for one file
+├── QuotaExceeded           an upload that exceeds the space of its session or of the hub
+├── UploadTooSlow           an upload that took longer than the limit
 ├── Conflict
-│   ├── NotRunning        nothing there to cancel
-│   ├── AlreadyResolved   the question has its answer, or nobody waits for one any more
-│   ├── IdReused          a clientMsgId that came before with other content
-│   ├── SessionDeleted    the session is being deleted, or was while it was waited for
-│   ├── WrongMessage      a message that the command cannot be about
-│   └── SessionExists     something was said under that id already
-├── TooLarge              the body of a request is past its limit
+│   ├── NotRunning          no run to cancel
+│   ├── AlreadyResolved     a question that has its answer, or whose run no longer waits
+│   ├── IdReused            a clientMsgId that an earlier command with other content used
+│   ├── SessionDeleted      a session that is being deleted, or that was deleted while the command waited
+│   ├── WrongMessage        a message of a kind that the command does not apply to
+│   └── SessionExists       a new session with the id of an existing one
+├── TooLarge                a request whose body is larger than the limit
 ├── Unavailable
-│   ├── AgentBroken       the agent's file could not be loaded
-│   ├── Busy              a queue or an agent is at its limit, or the chat said `ifBusy: reject`
-│   ├── StorageUnavailable  the log cannot be written now; nothing of the command was kept
-│   │   └── LogDamaged      a part of the log cannot be read
-│   └── Draining          the hub is going down
-├── Denied                the principal may not do this
-└── Refused               this Origin or Host may not come in
+│   ├── AgentBroken         an agent whose file could not be loaded
+│   ├── Busy                a full queue, an agent without a free slot, or a chat with `ifBusy: reject`
+│   ├── StorageUnavailable  a log that cannot be written now; the hub stored nothing of the command
+│   │   └── LogDamaged      a part of the log that cannot be read
+│   └── Draining            a hub that is shutting down
+├── Denied                  a principal without the permission
+└── Refused                 a request with an Origin or Host that is not allowed
 
-AgentError stands beside them: what an agent raises to choose the words its users see.
+AgentError is separate: an agent raises it to end its run with an error text for users.
 """
 
 from typing import Any, ClassVar
 
 
 class HubError(Exception):
-    """Say what was wrong, where, and what to do, in one line for a person.
+    """An error for a client: *message* is one line that says what is wrong, where, and what to do.
 
-    *about* holds what it concerns, by the wire's names (`sessionId`, `runId`, `clientMsgId`, `retryAfterMs`).
+    *about* holds further fields of the error by their names on the wire, such as `sessionId` or `retryAfterMs`.
+    *code* is the error code, *status* the HTTP status, *close* the close code of a WebSocket that the error ends.
     """
 
     code: ClassVar[str] = "internal"
@@ -113,7 +114,7 @@ class FileTooLarge(HubError):
 
 
 class QuotaExceeded(HubError):
-    # Not 507: nothing is wrong with the hub, and what repeats a request after a 5xx must not repeat this one.
+    # Not 507: programs retry a request after a 5xx, and must not retry this one.
     code, status = "quota_exceeded", 413
 
 
@@ -141,7 +142,7 @@ class SessionDeleted(Conflict):
     code, close = "session_deleted", 1013
 
     def __init__(self, session_id: str, **about: Any) -> None:
-        text = f"session {session_id} is being deleted: a chat begins it anew in a moment"
+        text = f"session {session_id} is being deleted: to begin it anew, send a chat in a second"
         super().__init__(text, sessionId=session_id, retryAfterMs=1000, **about)
 
 
@@ -174,7 +175,7 @@ class StorageUnavailable(Unavailable):
 
 
 class LogDamaged(StorageUnavailable):
-    """A part of the log cannot be read, and will not be by trying again."""
+    """A part of the log cannot be read; a retry does not help."""
 
 
 class Draining(Unavailable):
@@ -182,7 +183,7 @@ class Draining(Unavailable):
 
 
 class Refused(HubError):
-    code, status = "refused", 403  # before the upgrade: there is no socket to close
+    code, status = "refused", 403  # refused before the upgrade, so there is no WebSocket to close
 
 
 class Denied(HubError):
@@ -190,10 +191,10 @@ class Denied(HubError):
 
 
 class AgentError(Exception):
-    """Raised by an agent to end its run with words and a code of its own choosing.
+    """Raise it in an agent to end the run with an error; clients receive *message* and *code* unchanged.
 
-    Whatever else an agent raises is told to clients as `agent_error`, without its text; this message is shown as it is.
-    *code* is snake_case; *retry_after_ms* tells a client when to try again.
+    For any other exception, clients receive the code `agent_error` without the exception's text. *code* is in
+    snake_case. *retry_after_ms* is the time after which a client may try again.
     """
 
     def __init__(

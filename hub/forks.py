@@ -1,4 +1,4 @@
-"""What a forked child of the hub gives up: multiprocessing and os.fork() copy every descriptor of the hub."""
+"""Release the hub's descriptors in forked children: multiprocessing and os.fork() copy all of them."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -7,21 +7,21 @@ _actions: dict[object, Callable[[], None]] = {}
 
 
 def call_in_children(action: Callable[[], None]) -> Callable[[], None]:
-    """Call *action* in each child that is forked from now on, before its other code; return what ends that.
+    """Call *action* in each child forked from now on, before other code; return a function that removes it.
 
-    It must not raise.
+    *action* must not raise.
     """
     key = object()
     _actions[key] = action
 
-    def stop() -> None:
+    def remove() -> None:
         del _actions[key]
 
-    return stop
+    return remove
 
 
-def replace_by_null(descriptors: Iterable[int]) -> None:
-    """Let go of descriptors without freeing their numbers: objects of the hub that close them close nothing else."""
+def replace_with_null(descriptors: Iterable[int]) -> None:
+    """Point descriptors at the null device. Their numbers stay taken, so closing them later closes no other file."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in descriptors:
         os.dup2(null, descriptor, inheritable=False)
@@ -33,5 +33,5 @@ def _run_actions() -> None:
         action()
 
 
-if hasattr(os, "register_at_fork"):  # Windows forks nothing
+if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_run_actions)

@@ -1,4 +1,4 @@
-"""Plugins: what installed packages add to the hub, by the entry points of their metadata."""
+"""Find and load the plugins of installed packages, which are entry points in their metadata."""
 
 import functools
 from collections.abc import Mapping
@@ -11,30 +11,33 @@ log = structlog.get_logger(__name__)
 
 
 class PluginError(Exception):
-    """A plugin cannot be used; the message is one line that names its package."""
+    """A plugin cannot be used. The message is one line that names its package."""
 
 
 @functools.cache
 def find_plugins(group: str, reserved: frozenset[str]) -> Mapping[str, EntryPoint]:
     """Return the entry points of *group* by name, without importing them. The metadata is read once per process.
 
-    The hub's own names are *reserved*. Of two packages with one name the first on sys.path wins. Each entry point that
-    is left out is logged with one warning.
+    *reserved* are the names that the hub itself uses. If two packages use one name, the first on sys.path wins. Each
+    ignored entry point is logged with one warning.
     """
     plugins: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
         if point.name in reserved:
-            log.warning("plugin ignored: the hub's own one of that name is used", plugin=describe_plugin(point))
+            log.warning("plugin ignored: the hub has its own plugin of this name", plugin=describe_plugin(point))
         elif point.name in plugins:
-            used = describe_plugin(plugins[point.name])
-            log.warning("plugin ignored: another one of that name is used", plugin=describe_plugin(point), used=used)
+            log.warning(
+                "plugin ignored: another package has a plugin of this name",
+                plugin=describe_plugin(point),
+                used=describe_plugin(plugins[point.name]),
+            )
         else:
             plugins[point.name] = point
     return plugins
 
 
 def load_plugin(point: EntryPoint) -> Any:
-    """Import what an entry point names; raises PluginError."""
+    """Import the object of an entry point; raises PluginError."""
     try:
         return point.load()
     except (Exception, SystemExit) as error:  # a module that exits must not end the hub
@@ -43,21 +46,21 @@ def load_plugin(point: EntryPoint) -> Any:
 
 
 def load_class(point: EntryPoint, contract: type[Any]) -> type[Any]:
-    """Import the class that an entry point names; raises PluginError if it does not fulfil *contract*, an ABC."""
+    """Import the class of an entry point; raises PluginError if it does not implement *contract*, an ABC."""
     kind = load_plugin(point)
     if not (isinstance(kind, type) and issubclass(kind, contract)):
-        raise plugin_error(point, f"is no subclass of {contract.__module__}.{contract.__qualname__}")
+        raise plugin_error(point, f"is not a subclass of {contract.__module__}.{contract.__qualname__}")
     if missing := sorted(getattr(kind, "__abstractmethods__", ())):
-        raise plugin_error(point, f"lacks {', '.join(missing)}, which {contract.__qualname__} asks for")
+        raise plugin_error(point, f"lacks {', '.join(missing)}, which {contract.__qualname__} requires")
     return kind
 
 
 def plugin_error(point: EntryPoint, reason: str) -> PluginError:
-    """Return the error for a plugin that cannot be used."""
+    """Make the error for a plugin that cannot be used."""
     return PluginError(" ".join(f"{describe_plugin(point)} {reason}".split()))
 
 
 def describe_plugin(point: EntryPoint) -> str:
-    """Name an entry point, its package, and its group."""
+    """Return the name of an entry point, its package and its group."""
     package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
     return f"entry point {point.name!r} of package {package} ({point.group})"

@@ -1,7 +1,7 @@
-"""The threads behind `asyncio.to_thread` and the loop's default executor: those of agents, and the hub's own.
+"""The threads of `asyncio.to_thread` and of the loop's default executor: separate pools for agents and for the hub.
 
-aiohttp reads static files and looks for proxies in the default executor, and agents block in it. So what the code of an
-agent gives to it runs in threads of the agents, which may all be busy, and everything else in threads of the hub.
+aiohttp uses the default executor for static files and proxy lookups, and agents block in it. Calls from the code of
+agents therefore run in a pool of their own: if all its threads are busy, the hub still works.
 """
 
 import socket
@@ -18,19 +18,19 @@ from typing import Any, TypeVar
 import structlog
 
 HUB_THREADS = 8
-NAME_THREADS = 8  # for DNS: a name server that does not answer holds a thread for half a minute
-QUIET_SECONDS = 60.0  # between two lines that say that the threads of agents are all busy
+DNS_THREADS = 8  # a name server that does not answer blocks a thread for half a minute
+BUSY_WARNING_SECONDS = 60.0  # the shortest time between two warnings that all threads of agents are busy
 
-Result = TypeVar("Result")
+R = TypeVar("R")
 
-running_agent: ContextVar[str] = ContextVar("running_agent", default="")  # whose code runs in this context
+running_agent: ContextVar[str] = ContextVar("running_agent", default="")  # the agent whose code runs in this context
 
 log = structlog.get_logger()
 
 
 @contextmanager
 def use_hub_threads() -> Iterator[None]:
-    """Use the hub's own threads in here, though an agent waits for the result."""
+    """Use the hub's threads in this context, although the code of an agent runs it."""
     token = running_agent.set("")
     try:
         yield
@@ -39,57 +39,57 @@ def use_hub_threads() -> Iterator[None]:
 
 
 class ThreadPools(ThreadPoolExecutor):
-    """A default executor for the loop; *agent_threads* is how many threads agents have."""
+    """The default executor of the loop; *agent_threads* is the number of threads for all agents."""
 
     def __init__(self, agent_threads: int) -> None:
         super().__init__(HUB_THREADS, "hub-default")
-        self._names = ThreadPoolExecutor(NAME_THREADS, "hub-names")
+        self._dns = ThreadPoolExecutor(DNS_THREADS, "hub-names")
         self._agents = ThreadPoolExecutor(agent_threads, "agents")
         self._agent_threads = agent_threads
-        self._given: Counter[str] = Counter()  # what runs or waits in threads of agents, by agent
+        self._calls: Counter[str] = Counter()  # calls that run or wait in threads of agents, by agent
         self._lock = threading.Lock()
-        self._quiet_until = 0.0
+        self._next_warning = 0.0
 
-    def submit(self, function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Run *function* in a thread of whoever calls this."""
+    def submit(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
+        """Run *function* in a thread of the calling agent, or of the hub."""
         agent = running_agent.get()
         if not agent:
             return super().submit(function, *args, **kwargs)
         future = self._agents.submit(function, *args, **kwargs)
         with self._lock:
-            self._given[agent] += 1
-            holders = self._given.most_common(3) if self._given.total() > self._agent_threads else []
-        future.add_done_callback(partial(self._done, agent))
+            self._calls[agent] += 1
+            holders = self._calls.most_common(3) if self._calls.total() > self._agent_threads else []
+        future.add_done_callback(partial(self._count_down, agent))
         if holders:
-            self._complain(agent, holders)
+            self._warn(agent, holders)
         return future
 
     def look_up_address(self, *query: Any) -> Future[list[Any]]:
-        """Call socket.getaddrinfo in a thread of whoever calls this."""
+        """Call socket.getaddrinfo in a thread of the calling agent, or in one of the hub's DNS threads."""
         if running_agent.get():
             return self.submit(socket.getaddrinfo, *query)
-        return self._names.submit(socket.getaddrinfo, *query)
+        return self._dns.submit(socket.getaddrinfo, *query)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take nothing more; never wait: the code of an agent may not end."""
-        for pool in (self._names, self._agents):
+        """Accept no more calls, and return at once: the code of an agent may never end."""
+        for pool in (self._dns, self._agents):
             pool.shutdown(wait=False, cancel_futures=True)
         super().shutdown(wait=False, cancel_futures=cancel_futures)
 
-    def _done(self, agent: str, future: Future[Any]) -> None:
+    def _count_down(self, agent: str, future: Future[Any]) -> None:
         with self._lock:
-            self._given[agent] -= 1
-            if not self._given[agent]:
-                del self._given[agent]
+            self._calls[agent] -= 1
+            if not self._calls[agent]:
+                del self._calls[agent]
 
-    def _complain(self, agent: str, holders: list[tuple[str, int]]) -> None:
+    def _warn(self, agent: str, holders: list[tuple[str, int]]) -> None:
         now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_SECONDS
-            used = ", ".join(f"{name} {count}" for name, count in holders)
+        if now >= self._next_warning:
+            self._next_warning = now + BUSY_WARNING_SECONDS
+            used_by = ", ".join(f"{name} {count}" for name, count in holders)
             log.warning(
-                "all threads of agents are busy: asyncio.to_thread() waits in them",
+                "all threads of agents are busy: asyncio.to_thread() calls of agents wait for a free one",
                 agent=agent,
                 threads=self._agent_threads,
-                used_by=used,
+                used_by=used_by,
             )

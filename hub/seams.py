@@ -6,7 +6,7 @@ from time import time_ns
 
 import attrs
 
-# Random text is asked of the system many pieces at a time: one by one it was 7 % of a profile of chats.
+# Random text is drawn from the system in batches: single draws were 7 % of a profile of chats.
 _tokens: list[str] = []
 
 
@@ -16,8 +16,8 @@ def _now() -> int:
 
 def _new_id(kind: str) -> str:
     if not _tokens:
-        many = secrets.token_hex(10 * 256)
-        _tokens.extend(many[at : at + 20] for at in range(0, len(many), 20))
+        batch = secrets.token_hex(10 * 256)
+        _tokens.extend(batch[start : start + 20] for start in range(0, len(batch), 20))
     return f"{kind}_{_tokens.pop()}"
 
 
@@ -27,11 +27,10 @@ def _new_secret(size: int) -> str:
 
 @attrs.frozen(kw_only=True)
 class Seams:
-    """Wall time, random ids, and random secrets. Durations come from the running loop.
+    """Wall time, random ids and random secrets. Durations are measured with the clock of the event loop.
 
-    *now* returns milliseconds since 1970. *new_id* returns an id such as `r_...` for the kind `r`; nobody can guess it,
-    and none is made of time; only the loop's thread calls it. *new_secret* returns so many random bytes in hex, to any
-    thread.
+    *now* returns milliseconds since 1970. *new_id* returns an unguessable id such as `r_...` for the kind `r`; only the
+    thread of the event loop may call it. *new_secret* returns the given number of random bytes in hex, in any thread.
     """
 
     now: Callable[[], int] = _now

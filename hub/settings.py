@@ -1,4 +1,4 @@
-"""Settings, from hubbub.toml, HUBBUB_* and flags."""
+"""Load the settings from hubbub.toml, the environment (HUBBUB_*) and flags."""
 
 import os
 import tomllib
@@ -12,7 +12,7 @@ import msgspec
 
 from hub.limits import Limits
 
-# What a setting may be, for msgspec to check, and in words for who wrote something else.
+# The types of settings, which msgspec checks; error texts use the descriptions.
 NonEmptyText = Annotated[str, msgspec.Meta(min_length=1, description="a text that is not empty")]
 TextList = Annotated[tuple[NonEmptyText, ...], msgspec.Meta(description="a list of texts")]
 Folder = Annotated[Path, msgspec.Meta(description="the path of a folder")]
@@ -24,21 +24,21 @@ Megabytes = Annotated[int, msgspec.Meta(ge=0, le=2**40, description="a whole num
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """Where the hub listens, what it hosts, where it keeps its log."""
+    """The settings of a hub, such as its address, the agents folder and the data folder."""
 
     host: NonEmptyText = "localhost"
-    port: Port = 9527  # 0: any that is free
+    port: Port = 9527  # 0: any free port
     agents: Folder = Path("agents")
     data: Folder = Path("data")
-    cache: Folder | None = None  # see cache_folder
-    log: NonEmptyText | None = None  # see log_url
-    frames_per_second: Amount = 60.0  # how often a session is flushed at most; 0 takes the limit away
+    cache: Folder | None = None  # the default is in cache_folder
+    log: NonEmptyText | None = None  # the default is in log_url
+    frames_per_second: Amount = 60.0  # the most flushes of a session per second; 0: no limit
     retention_days: Amount = 7.0
     retention_mb: Megabytes = 1024
     origins: TextList = ()
     hosts: TextList = ()
     open_to_network: Switch = False
-    direct_writes: Switch = True  # frames go to the sockets past their transports: see hub/delivery/transport.py
+    direct_writes: Switch = True  # write frames directly to sockets, see hub/delivery/transport.py
     reload: Switch = False
     limits: Limits = Limits()
 
@@ -49,40 +49,40 @@ class Settings:
 
     @property
     def cache_folder(self) -> Path:
-        """The folder of what is large and can be fetched again; without the setting, the account's, for all hubs."""
+        """The folder for large files that can be downloaded again; by default one for all hubs of the account."""
         if self.cache is not None:
             return self.cache
         base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        if base.is_absolute():  # the XDG Base Directory Specification: others are ignored
+        if base.is_absolute():  # the XDG Base Directory Specification ignores relative paths
             return base / "hubbub"
         try:
             return Path.home() / ".cache" / "hubbub"
-        except RuntimeError:  # an account without a home, as in some containers
+        except RuntimeError:  # an account without a home folder, as in some containers
             return self.data / "cache"
 
 
 class ConfigError(Exception):
-    """The settings cannot be used; the message is one line that says which, where it stands, and what to do."""
+    """A setting is wrong; the message is one line that says which, where it is, and what to do."""
 
 
 SETTINGS_FILE = "hubbub.toml"
 ENVIRONMENT_PREFIX = "HUBBUB_"
 LIMIT_ENVIRONMENT_PREFIX = "HUBBUB_LIMITS_"
-CLIENT_VARIABLES = ("HUBBUB_URL",)  # read by the commands that talk to a hub
+CLIENT_VARIABLES = ("HUBBUB_URL",)  # used by the commands of the terminal that call a hub
 SETTING_TYPES: dict[str, Any] = {field.name: field.type for field in attrs.fields(Settings) if field.name != "limits"}
-SETTING_TYPES |= {"cache": Folder, "log": NonEmptyText}  # no source can say None, it can only be silent
+SETTING_TYPES |= {"cache": Folder, "log": NonEmptyText}  # None is the default, not a value that a source can set
 LIMIT_TYPES: dict[str, Any] = {field.name: field.type for field in attrs.fields(Limits)}
 TABLES = {"hubbub": SETTING_TYPES, "limits": LIMIT_TYPES}
 
-# What one source says: a table of hubbub.toml, a name in it, and the value.
+# A value from one source: the table of hubbub.toml, the name, and the value.
 Entry = tuple[str, str, Any]
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Settings:
     """Return the settings: *flags* win over HUBBUB_* of *environ*, and these over the hubbub.toml in *folder*.
 
-    A flag of None was not given. A relative path is meant from the current folder, whichever source names it.
-    Raises ConfigError for what is unknown or mistyped, also where a stronger source has another value for it.
+    A flag that is None is unset. Relative paths start at the current folder, in all sources. Raises ConfigError for an
+    unknown name or a wrong value, even if a stronger source overrides it.
     """
     values: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
     for table, name, value in (*_from_file(folder / SETTINGS_FILE), *_from_environment(environ), *_from_flags(flags)):
@@ -101,26 +101,28 @@ def _from_file(path: Path) -> Iterator[Entry]:
     for table, entries in document.items():
         if table not in TABLES:
             raise ConfigError(
-                f"{SETTINGS_FILE}: {table!r} stands outside of [hubbub] and [limits]: settings belong in the first, "
-                f"limits in the second{suggest_name(table, list(TABLES)) if isinstance(entries, dict) else ''}"
+                f"{SETTINGS_FILE}: {table!r} is outside of [hubbub] and [limits]: put settings into the first, "
+                f"limits into the second{suggest_name(table, list(TABLES)) if isinstance(entries, dict) else ''}"
             )
         if not isinstance(entries, dict):
-            raise ConfigError(f"{SETTINGS_FILE}: {table} is not a table: write [{table}] on a line of its own")
+            raise ConfigError(
+                f"{SETTINGS_FILE}: {table} is not a table: write [{table}] on a line of its own, with its values below"
+            )
         for name, value in entries.items():
-            yield table, name, _checked(f"{SETTINGS_FILE}: {_dotted(table, name)}", table, name, value)
+            yield table, name, _check(f"{SETTINGS_FILE}: {_dotted_name(table, name)}", table, name, value)
 
 
-def _dotted(table: str, name: str) -> str:
+def _dotted_name(table: str, name: str) -> str:
     return name if table == "hubbub" else f"{table}.{name}"
 
 
-def _checked(where: str, table: str, name: str, value: Any) -> Any:
+def _check(location: str, table: str, name: str, value: Any) -> Any:
     if table == "hubbub" and name in LIMIT_TYPES:
-        raise ConfigError(f"{SETTINGS_FILE}: {name} is a limit: put it under [limits]")
+        raise ConfigError(f"{SETTINGS_FILE}: {name} is a limit: move it to [limits]")
     if name not in TABLES[table]:
-        what = "setting" if table == "hubbub" else "limit"
-        raise ConfigError(f"{SETTINGS_FILE}: unknown {what} {name!r}{suggest_name(name, list(TABLES[table]))}")
-    return _convert(where, TABLES[table][name], value, False)
+        kind = "setting" if table == "hubbub" else "limit"
+        raise ConfigError(f"{SETTINGS_FILE}: unknown {kind} {name!r}{suggest_name(name, list(TABLES[table]))}")
+    return _convert(location, TABLES[table][name], value, False)
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
@@ -134,9 +136,9 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
         ):
             continue
         if variable not in variables | limits:
-            known = limits if variable.startswith(LIMIT_ENVIRONMENT_PREFIX) else variables
+            names = limits if variable.startswith(LIMIT_ENVIRONMENT_PREFIX) else variables
             raise ConfigError(
-                f"unknown variable {variable} in the environment{suggest_name(variable.upper(), list(known))}"
+                f"unknown variable {variable} in the environment{suggest_name(variable.upper(), list(names))}"
             )
         table, name = (variables | limits)[variable]
         kind = TABLES[table][name]
@@ -154,12 +156,12 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _convert(where: str, kind: Any, value: Any, is_text: bool) -> Any:
-    """Return *value* as the setting's type; where *is_text*, it may be text that spells it."""
+def _convert(location: str, kind: Any, value: Any, is_text: bool) -> Any:
+    """Convert *value* to the type of its setting; if *is_text*, also from text, such as "8080" or "true"."""
     try:
         return msgspec.convert(value, kind, strict=not is_text, dec_hook=_path)
     except msgspec.ValidationError:
-        raise ConfigError(f"{where} must be {_words(kind)}") from None
+        raise ConfigError(f"{location} must be {_describe(kind)}") from None
 
 
 def _path(kind: type[Any], value: Any) -> Any:
@@ -168,11 +170,11 @@ def _path(kind: type[Any], value: Any) -> Any:
     raise ValueError("not a path")
 
 
-def _words(kind: Any) -> str:
+def _describe(kind: Any) -> str:
     return str(kind.__metadata__[0].description)
 
 
 def suggest_name(name: str, known: list[str]) -> str:
-    """Return how to go on after "unknown NAME": with the name that was meant, or all there are."""
+    """Return the end of an error about an unknown name: a similar known name, or all known names."""
     close = get_close_matches(name, known, n=1)
-    return f": did you mean {close[0]}?" if close else f": there are {', '.join(known)}"
+    return f": did you mean {close[0]}?" if close else f": use one of {', '.join(known)}"

@@ -1,1 +1,1 @@
-"""Who is asking, and what they may do."""
+"""Principals, their permissions, and the Hosts and Origins that the hub accepts."""

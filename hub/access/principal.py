@@ -1,4 +1,4 @@
-"""Who is asking, and what they may do."""
+"""Principals and their permissions."""
 
 from typing import Literal
 
@@ -8,14 +8,14 @@ from hub.errors import Denied
 from hub.ids import DEFAULT_TENANT, describe_bad_id, is_id
 from hub.messages import Author
 
-# What a use case does with what it concerns: reads it, writes into it, disposes of it, or runs the hub.
+# The permissions of use cases: read data, write into sessions, delete and label sessions, operate the hub.
 Action = Literal["read", "write", "manage", "operate"]
 ALL_ACTIONS: frozenset[Action] = frozenset({"read", "write", "manage", "operate"})
 
 
 @attrs.frozen(kw_only=True)
 class Principal:
-    """A person or a program that asks; *may* has the actions that it is allowed."""
+    """The person or program behind a command; *may* holds the permitted actions."""
 
     id: str
     name: str
@@ -24,22 +24,22 @@ class Principal:
 
     @tenant.validator
     def _check_tenant(self, attribute: object, tenant: str) -> None:
-        if not is_id(tenant):  # the keys of its sessions begin with it
+        if not is_id(tenant):  # keys of sessions begin with the tenant
             raise ValueError(describe_bad_id("the tenant", tenant))
 
     @property
     def author(self) -> Author:
-        """What others see of it."""
+        """The part of the principal that other clients see."""
         return Author(self.id, self.name)
 
 
-# While the hub asks nobody who they are, everyone who reaches it is the same principal.
+# The hub has no authentication, so this principal stands for all clients.
 LOCAL = Principal(id="local", name="local", may=ALL_ACTIONS)
-# Whoever has the command line and the hub's folders.
+# The principal of the command line, which has access to the folders of the hub.
 OPERATOR = Principal(id="operator", name="operator", may=ALL_ACTIONS)
 
 
 def check_permission(principal: Principal, action: Action) -> None:
-    """Raise Denied for an action that the principal is not allowed."""
+    """Raise Denied if the principal has no permission for *action*."""
     if action not in principal.may:
-        raise Denied(f"{principal.name} may not {action} here: ask whoever runs the hub for it")
+        raise Denied(f"{principal.name} may not {action} here: ask the operator of the hub for this permission")

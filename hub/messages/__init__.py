@@ -1,6 +1,6 @@
-"""What clients send (commands) and what the hub says (events and notices), by the names of the wire.
+"""The messages on the wire: commands of clients, and events and notices of the hub.
 
-Field names are camelCase because they are the wire's. A field that is None is left out of the frame.
+Field names are in camelCase, as on the wire. A field that is None is left out of its frame.
 """
 
 from hub.messages.answers import (

@@ -1,17 +1,17 @@
-"""What the codes of closes and errors mean for a client: the one table that both clients, the docs and a test read."""
+"""The close codes and error codes after which a client may try again; both clients and the docs use these tables."""
 
 from hub.messages.words import FINISH_REASONS
 
-# Close codes after which connecting again does not help: the end was wanted, or the client must be mended first. All
-# others do (RFC 6455, 7.4.1); of the hub's own, 4000 to 4499 reconnect, and 4500 to 4999 do not.
+# Close codes after which a client must not reconnect: the close was intended, or the client has an error. After other
+# codes it reconnects (RFC 6455, 7.4.1). Of the hub's own codes, 4500 to 4999 are final.
 FINAL_CLOSES = (1000, 1002, 1003, 1007, 1008, 1009, 1010)
 FINAL_FROM, FINAL_TO = 4500, 4999
-# Error codes of what the hub refuses now and may take in a moment. An error with `retryAfterMs` is retryable, too.
+# Codes of errors that can pass: the client may send the command again. So can any error that has `retryAfterMs`.
 RETRYABLE = ("busy", "draining", "internal", "rate_limited", "storage_unavailable", "unavailable")
 
 
 def is_final(close_code: int) -> bool:
-    """Return whether this close code forbids connecting again."""
+    """Return whether a client must not reconnect after this close code."""
     return close_code in FINAL_CLOSES or FINAL_FROM <= close_code <= FINAL_TO
 
 

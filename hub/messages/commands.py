@@ -1,4 +1,4 @@
-"""Commands: what clients send."""
+"""Commands: the messages of clients."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -9,7 +9,7 @@ from hub.messages.words import Id, IfBusy, ReplyStatus
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """The part that all commands share: `ref` comes back in the answer or the error."""
+    """The fields of all commands. The answer or error of a command repeats its `ref`."""
 
     type: ClassVar[str]
     example: ClassVar[str]
@@ -17,7 +17,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hello(Command, frozen=True, kw_only=True):
-    """Opt into the extended protocol; only as the first frame."""
+    """Switch to the extended protocol; must be the first frame."""
 
     type = "hello"
     example = '{"type":"hello","client":"my-app/1.0"}'
@@ -40,7 +40,7 @@ class Chat(Command, frozen=True, kw_only=True):
 
 
 class Subscribe(Command, frozen=True, kw_only=True):
-    """Hear a session from a cursor on, or all runs of an agent."""
+    """Subscribe to a session, from a cursor on, or to all runs of an agent."""
 
     type = "subscribe"
     example = '{"type":"subscribe","sessionId":"s1"} or {"type":"subscribe","agentId":"main"}'
@@ -52,7 +52,7 @@ class Subscribe(Command, frozen=True, kw_only=True):
 
 
 class Unsubscribe(Command, frozen=True, kw_only=True):
-    """Stop hearing a session, or an agent's runs."""
+    """Unsubscribe from a session or from an agent."""
 
     type = "unsubscribe"
     example = '{"type":"unsubscribe","sessionId":"s1"} or {"type":"unsubscribe","agentId":"main"}'
@@ -61,7 +61,7 @@ class Unsubscribe(Command, frozen=True, kw_only=True):
 
 
 class Cancel(Command, frozen=True, kw_only=True):
-    """Stop one run, or all of a session: the queued first (unless `queued` is false), then the running."""
+    """Stop one run, or all runs of a session: first the queued ones, unless `queued` is false, then the active ones."""
 
     type = "cancel"
     example = '{"type":"cancel","sessionId":"s1"}'
@@ -71,7 +71,7 @@ class Cancel(Command, frozen=True, kw_only=True):
 
 
 class Resume(Command, frozen=True, kw_only=True):
-    """Answer a question that a run asked (its `interrupt`); *payload* is any JSON."""
+    """Answer a question of a run (its `interrupt`); `payload` is any JSON."""
 
     type = "resume"
     example = '{"type":"resume","sessionId":"s1","interruptId":"i_1","status":"resolved","payload":true}'
@@ -82,7 +82,7 @@ class Resume(Command, frozen=True, kw_only=True):
 
 
 class Regenerate(Command, frozen=True, kw_only=True):
-    """Have a message answered anew: what came after it is taken back. Names the answer, or the message itself."""
+    """Answer a message again, and remove the messages after it. `messageId` is the message or one of its answers."""
 
     type = "regenerate"
     example = '{"type":"regenerate","sessionId":"s1","messageId":"m_2"}'
@@ -93,7 +93,7 @@ class Regenerate(Command, frozen=True, kw_only=True):
 
 
 class Edit(Command, frozen=True, kw_only=True):
-    """Say another message in a message's place: it, and what came after it, is taken back."""
+    """Replace a message by a new one, and remove the messages after it."""
 
     type = "edit"
     example = '{"type":"edit","sessionId":"s1","messageId":"m_1","message":"hello"}'
@@ -107,7 +107,7 @@ class Edit(Command, frozen=True, kw_only=True):
 
 
 class Fork(Command, frozen=True, kw_only=True):
-    """Begin a session with another one's history, up to a message."""
+    """Create a session with the history of another one, up to a message."""
 
     type = "fork"
     example = '{"type":"fork","sessionId":"s1","messageId":"m_2"}'
@@ -117,7 +117,7 @@ class Fork(Command, frozen=True, kw_only=True):
 
 
 class Typing(Command, frozen=True, kw_only=True):
-    """Tell the others in a session that someone is writing; never logged, never answered."""
+    """Show other clients of a session that the sender is typing; not logged and not answered."""
 
     type = "typing"
     example = '{"type":"typing","sessionId":"s1"}'
@@ -125,7 +125,7 @@ class Typing(Command, frozen=True, kw_only=True):
 
 
 class Ping(Command, frozen=True, kw_only=True):
-    """Ask for a `pong`."""
+    """Request a `pong`."""
 
     type = "ping"
     example = '{"type":"ping"}'

@@ -1,4 +1,4 @@
-"""What is read back of a session: its finished messages."""
+"""The history of a session: its finished messages."""
 
 from typing import Any, Literal
 
@@ -10,10 +10,10 @@ from hub.messages.words import Author, Fault, StopReason
 
 @attrs.frozen(kw_only=True)
 class HistoryMessage:
-    """A finished text in a session's history; *seq* is the event that finished it.
+    """A finished message of a session; `seq` is the seq of the event that finished it.
 
-    *userMessageId* is the message that an agent's message answers. The last message of a run has the *stopReason* if
-    it is not `end_turn`, and the *error* if the run failed. If such a run gave no text, that message is empty.
+    `userMessageId` is the message that an agent's message answers. The last message of a run has its `stopReason`
+    unless that is `end_turn`, and its `error` if the run failed. If such a run has no text, that message is empty.
     """
 
     messageId: str

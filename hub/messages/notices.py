@@ -1,4 +1,4 @@
-"""Notices: answers, and what the hub says beside the log; not numbered, not kept."""
+"""Notices: messages of the hub that are neither numbered nor stored, such as answers to commands."""
 
 from typing import Any, ClassVar, Literal
 
@@ -9,14 +9,14 @@ from hub.messages.words import Author
 
 @attrs.frozen(kw_only=True)
 class Notice:
-    """What the hub says beside the log."""
+    """A message of the hub that is not in the log."""
 
     type: ClassVar[str]
 
 
 @attrs.frozen(kw_only=True)
 class Pong(Notice):
-    """The answer to `ping`: exactly `{"type":"pong"}`, and its `ref` where the ping had one."""
+    """The answer to `ping`: exactly `{"type":"pong"}`, with the `ref` of the ping if it has one."""
 
     type = "pong"
     ref: str | int | None = None
@@ -24,7 +24,7 @@ class Pong(Notice):
 
 @attrs.frozen(kw_only=True)
 class Error(Notice):
-    """Something was refused or failed; *code* is stable, *message* is for people."""
+    """A command was refused, or failed. `code` is stable and for programs, `message` is for people."""
 
     type = "error"
     code: str
@@ -54,7 +54,7 @@ class Welcome(Notice):
 
 @attrs.frozen(kw_only=True)
 class Accepted(Notice):
-    """A chat is kept: its message is in the log at *seq*, and its run has started or waits at *position* (from 1)."""
+    """A chat is stored with the seq `seq`. Its run has started, or waits at `position` (from 1) in the queue."""
 
     type = "accepted"
     sessionId: str
@@ -69,7 +69,7 @@ class Accepted(Notice):
 
 @attrs.frozen(kw_only=True)
 class Subscribed(Notice):
-    """The answer to `subscribe`: where the session stands, who is there, what is being answered."""
+    """The answer to `subscribe`: the head of the session's log, its members, and its active runs."""
 
     type = "subscribed"
     sessionId: str | None = None
@@ -85,7 +85,7 @@ class Subscribed(Notice):
 
 @attrs.frozen(kw_only=True)
 class Ok(Notice):
-    """The answer where there is nothing to tell."""
+    """The answer to a command that succeeded and has no result."""
 
     type = "ok"
     ref: str | int | None = None
@@ -93,7 +93,7 @@ class Ok(Notice):
 
 @attrs.frozen(kw_only=True)
 class Cancelling(Notice):
-    """These runs are being stopped; each one's end follows when it has."""
+    """These runs are being stopped; a `run_finished` follows for each."""
 
     type = "cancelling"
     sessionId: str
@@ -103,7 +103,7 @@ class Cancelling(Notice):
 
 @attrs.frozen(kw_only=True)
 class Presence(Notice):
-    """Who is in a session; past 50 members only their number."""
+    """The members of a session; above 50 members only their number."""
 
     type = "presence"
     sessionId: str
@@ -113,7 +113,7 @@ class Presence(Notice):
 
 @attrs.frozen(kw_only=True)
 class TypingNotice(Notice):
-    """Somebody is writing."""
+    """A member of the session is typing."""
 
     type = "typing"
     sessionId: str
@@ -122,7 +122,7 @@ class TypingNotice(Notice):
 
 @attrs.frozen(kw_only=True)
 class State(Notice):
-    """What a session is doing, which runs wait, in order, and which questions are open; None is none."""
+    """The state of a session: its active runs, its queue in order, and its open questions."""
 
     type = "state"
     sessionId: str
@@ -134,7 +134,7 @@ class State(Notice):
 
 @attrs.frozen(kw_only=True)
 class DrainingNotice(Notice):
-    """The hub is going down; the socket closes with 1012 within *withinMs*."""
+    """The hub shuts down; it closes the connection with 1012 within `withinMs` milliseconds."""
 
     type = "draining"
     withinMs: int
@@ -142,7 +142,7 @@ class DrainingNotice(Notice):
 
 @attrs.frozen(kw_only=True)
 class Reset(Notice):
-    """The cursor means nothing here any more: forget the session, take *messages*, and go on from what follows."""
+    """The cursor is no longer valid: discard the session, show `messages`, and continue with the events that follow."""
 
     type = "reset"
     sessionId: str

@@ -1,4 +1,4 @@
-"""Read the numbers of JSON exactly, or refuse them."""
+"""Read the numbers of JSON exactly, or raise ValueError."""
 
 import math
 from decimal import Context, Decimal, InvalidOperation
@@ -11,7 +11,7 @@ MAX_INTEGER = Limits().max_integer
 
 
 def check_finite(value: Any) -> None:
-    """Raise ValueError if *value* has a float that JSON does not have: orjson would write it as null."""
+    """Raise ValueError if *value* contains NaN or an infinity, which orjson would write as null."""
     if isinstance(value, (dict, list, tuple)):
         for item in value.values() if isinstance(value, dict) else value:
             check_finite(item)
@@ -20,25 +20,25 @@ def check_finite(value: Any) -> None:
 
 
 def read_integer(text: str) -> int:
-    """Return the integer that is written *text* in JSON; raise ValueError if it is past 2^53."""
+    """Convert the text of a JSON integer; raises ValueError beyond 2^53."""
     if len(text) > len(str(-MAX_INTEGER)) or abs(int(text)) > MAX_INTEGER:
         raise ValueError(f"the integer {cut(text, 40, '…')} is past 2^53: send it as a string")
     return int(text)
 
 
 def read_float(text: str) -> float:
-    """Return the float that is written *text* in JSON; raise ValueError if a float cannot hold all of its digits.
+    """Convert the text of a JSON number to a float; raises ValueError if a float cannot hold all of its digits.
 
-    Surplus digits are allowed if they are those of the float: 0.10000000000000001 is 0.1.
+    Extra digits are allowed if they are those of the float: 0.10000000000000001 is 0.1.
     """
     number = float(text)
-    if text in (repr(number), f"{number:.17g}"):  # as nearly all programs write floats
+    if text in (repr(number), f"{number:.17g}"):  # the forms in which nearly all programs write floats
         return number
     try:
-        written = Decimal(text)
-        rounded = Context(prec=len(written.as_tuple().digits)).plus(Decimal(number))
+        exact = Decimal(text)
+        rounded = Context(prec=len(exact.as_tuple().digits)).plus(Decimal(number))
     except InvalidOperation:  # the exponent is too large even for Decimal
-        rounded = written = Decimal("NaN")
-    if rounded != written:
+        rounded = exact = Decimal("NaN")
+    if rounded != exact:
         raise ValueError(f"a float of 64 bits cannot hold {cut(text, 40, '…')} exactly: send it as a string")
     return number

@@ -1,11 +1,11 @@
-"""Join the frames of an event or a notice that is too long for one frame.
+"""Join the frames of an event or a notice that is longer than one frame.
 
-These frames follow each other on a connection, with no other frame between them.
+These frames follow each other on a connection without other frames between them.
 """
 
 from typing import Any
 
-# The fields that are cut, in a frame or inside its fields: texts, lists, and the source of a part.
+# The fields that can continue in the next frame, also inside other fields: texts, lists, and the source of a part.
 CUT_FIELDS = (
     "content",
     "text",
@@ -22,23 +22,23 @@ CUT_FIELDS = (
 
 
 def has_continuation(frame: dict[str, Any]) -> bool:
-    """Return whether the next frame continues this one: it has `more`, or is an event without a seq."""
+    """Return whether the next frame continues this one: it has `more`, or it is an event without a seq."""
     return "more" in frame or ("ts" in frame and "seq" not in frame)
 
 
-def is_continuation(first: dict[str, Any], then: dict[str, Any]) -> bool:
-    """Return whether a frame continues the piece before it, and does not belong to another message."""
-    return all(first.get(name) == then.get(name) for name in ("type", "messageId"))
+def is_continuation(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Return whether *second* continues *first*, and does not belong to another message."""
+    return all(first.get(name) == second.get(name) for name in ("type", "messageId"))
 
 
-def join_frames(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
-    """Join two pieces: append the fields that are cut; take the other fields from the second piece."""
-    whole = {**first, **then, **{name: _join(first[name], then.get(name)) for name in CUT_FIELDS if name in first}}
+def join_frames(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Join two pieces: append the fields of CUT_FIELDS, and take the other fields from *second*."""
+    frame = {**first, **second, **{name: _join(first[name], second.get(name)) for name in CUT_FIELDS if name in first}}
     if "offset" in first:
-        whole["offset"] = first["offset"]
-    if "more" not in then:
-        whole.pop("more", None)
-    return whole
+        frame["offset"] = first["offset"]
+    if "more" not in second:
+        frame.pop("more", None)
+    return frame
 
 
 def write_fields_javascript() -> str:
@@ -46,15 +46,15 @@ def write_fields_javascript() -> str:
     return f"export const CUT_FIELDS = [{', '.join(map(repr, CUT_FIELDS))}]\n"
 
 
-def _join(first: Any, then: Any) -> Any:
-    if then is None:
+def _join(first: Any, second: Any) -> Any:
+    if second is None:
         return first
     if isinstance(first, dict):
-        return join_frames(first, then)
+        return join_frames(first, second)
     if isinstance(first, str):
-        return first + then
+        return first + second
     items: list[Any] = []
-    for item in [*first, *then]:
+    for item in [*first, *second]:
         if items and isinstance(items[-1], dict) and "more" in items[-1]:
             items[-1] = join_frames(items[-1], item)
         else:

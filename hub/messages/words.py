@@ -1,4 +1,4 @@
-"""The words that commands, events and notices share."""
+"""The types that commands, events and notices share."""
 
 from typing import Annotated, Literal, get_args
 
@@ -7,12 +7,12 @@ import msgspec
 
 from hub.ids import ID_PATTERN
 
-# `$` alone would let a trailing newline through.
+# `$` alone would allow a trailing newline.
 Id = Annotated[str, msgspec.Meta(pattern=rf"^{ID_PATTERN}$(?!\n)")]
 IfBusy = Literal["enqueue", "reject", "replace", "rollback", "parallel"]
 RemovalReason = Literal["restarted", "rollback", "edited"]
 ReplyStatus = Literal["resolved", "cancelled"]
-# How an agent may say that it stopped, and with these all that it meant to say is there.
+# The stop reasons that an agent may give: its answer is complete.
 FinishReason = Literal["end_turn", "max_tokens", "refused", "tool_calls"]
 Role = Literal["user", "assistant", "system"]
 StopReason = Literal[FinishReason, "cancelled", "error", "timeout", "aborted"]
@@ -21,7 +21,7 @@ FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 
 @attrs.frozen
 class Author:
-    """Who wrote a message: the principal's id, and the name that people see."""
+    """The author of a message: the id of the principal, and a name for people."""
 
     id: str
     name: str
@@ -29,7 +29,7 @@ class Author:
 
 @attrs.frozen
 class Usage:
-    """Tokens that a model counted for one answer; a count that nobody knows is None."""
+    """The token counts of a model for one answer; an unknown count is None."""
 
     inputTokens: int | None = None
     outputTokens: int | None = None
@@ -37,7 +37,7 @@ class Usage:
 
 @attrs.frozen
 class Fault:
-    """Why a run failed."""
+    """The error of a failed run."""
 
     code: str
     message: str

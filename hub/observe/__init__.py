@@ -1,1 +1,1 @@
-"""What the hub tells of itself: counters and its output."""
+"""Counters, log lines, and the output of the hub."""

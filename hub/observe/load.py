@@ -1,4 +1,4 @@
-"""How busy a thread is."""
+"""Measure the load of a thread."""
 
 from time import perf_counter, thread_time
 
@@ -7,11 +7,11 @@ import attrs
 
 @attrs.define
 class ThreadLoad:
-    """The share of one processor that the thread uses which makes this and looks."""
+    """The share of one processor that a thread uses; the same thread creates this object and calls measure()."""
 
-    _since: tuple[float, float] = attrs.Factory(lambda: (perf_counter(), thread_time()))
+    _start: tuple[float, float] = attrs.Factory(lambda: (perf_counter(), thread_time()))
 
     def measure(self) -> float:
-        """Return the share since the last look, from 0 to 1."""
-        before, self._since = self._since, (perf_counter(), thread_time())
-        return (self._since[1] - before[1]) / max(self._since[0] - before[0], 1e-6)
+        """Return the share since the last call, from 0 to 1."""
+        start, self._start = self._start, (perf_counter(), thread_time())
+        return (self._start[1] - start[1]) / max(self._start[0] - start[0], 1e-6)

@@ -1,4 +1,4 @@
-"""Where log lines go."""
+"""Configure the log lines of the hub."""
 
 import logging
 import sys
@@ -10,32 +10,34 @@ from structlog.typing import EventDict
 from hub.observe.agents import install_log_handler
 from hub.text import escape_unprintable
 
-LINES = ("event", "exception")  # the hub's own text, or text that was escaped where it was logged
+UNESCAPED_FIELDS = ("event", "exception")  # text of the hub, or text that the caller has escaped
 
 
 def _escape(_: Any, __: str, fields: EventDict) -> EventDict:
-    """Escape the values of a line: text of clients and agents must not end the line, or control a terminal."""
+    """Escape the values of a line: text of clients and agents must not end the line or control a terminal."""
     for name, value in fields.items():
-        if isinstance(value, str) and name not in LINES:
+        if isinstance(value, str) and name not in UNESCAPED_FIELDS:
             fields[name] = escape_unprintable(value)
     return fields
 
 
 def log_to_stderr() -> None:
-    """Keep standard output for what the operator asked to read."""
+    """Write log lines to standard error; standard output is for the results of commands."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
             _escape,
-            # The default shows the values of variables: what people wrote, and the whole node, for minutes.
+            # The default formatter prints the values of variables: messages of users, and for minutes the node.
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
         ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # one write a line, and no lock to inherit
+        logger_factory=structlog.WriteLoggerFactory(
+            sys.stderr
+        ),  # one write per line, and no lock that a forked child inherits
     )
     install_log_handler()
-    # aiohttp logs each request that is no HTTP as an error with its traceback: anyone could fill the disk with it.
+    # aiohttp logs a traceback for each request that is not HTTP: anyone could fill the disk.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

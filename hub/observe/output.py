@@ -1,7 +1,7 @@
-"""Standard output and standard error that never block and never raise: a bounded queue, and a thread that writes.
+"""Standard output and standard error that never block and never raise: a bounded queue and a thread that writes.
 
-A terminal that is closed, a pipe that nobody reads, Ctrl-S or a full disk stop the thread alone. What does not fit the
-queue is dropped and counted; the number of dropped lines is logged when the output can be written again.
+A closed terminal, a pipe without a reader, Ctrl-S or a full disk stop only that thread. Output that does not fit the
+queue is dropped; the number of dropped lines is logged when the output can be written again.
 """
 
 import atexit
@@ -20,15 +20,15 @@ from hub.forks import call_in_children
 from hub.limits import MiB
 
 QUEUE_BYTES = 1 * MiB
-END_SECONDS = 1.0  # at the end of the process, for a reader that is slow
+FINAL_DRAIN_SECONDS = 1.0  # the longest wait for a slow reader at the end of the process
 
 log = structlog.get_logger()
 
 
 class Output(io.BufferedIOBase):
-    """Takes bytes for the file *raw* from any thread; a daemon thread writes them.
+    """A stream that queues bytes from any thread; a daemon thread writes them to the file *raw*.
 
-    In a forked child, which has no such thread, it writes directly.
+    A forked child has no such thread and writes directly.
     """
 
     def __init__(self, raw: io.RawIOBase, label: str) -> None:
@@ -36,7 +36,7 @@ class Output(io.BufferedIOBase):
         self._queue: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._size = self._dropped_lines = 0
         self._is_dropping = self._is_child = False
-        self._lock = threading.RLock()  # a destructor that prints may run within write(), in the same thread
+        self._lock = threading.RLock()  # reentrant: a destructor that prints may run inside write()
         self._empty = threading.Event()
         self._empty.set()
         call_in_children(self._enter_child)
@@ -46,13 +46,13 @@ class Output(io.BufferedIOBase):
         self._is_child = True
 
     def write(self, data: Any, /) -> int:
-        """Queue bytes, or drop them where the queue is full; never waits."""
+        """Queue bytes, or drop them if the queue is full; never waits."""
         piece = bytes(data)
         if self._is_child:
             self._write(piece)
             return len(piece)
         with self._lock:
-            # Once something is dropped, all is until the queue is empty: so the gap is in one place.
+            # After a drop, drop everything until the queue is empty, so that there is one gap.
             self._is_dropping = self._is_dropping or self._size + len(piece) > QUEUE_BYTES
             if self._is_dropping:
                 self._dropped_lines += piece.count(b"\n")
@@ -63,7 +63,7 @@ class Output(io.BufferedIOBase):
         return len(piece)
 
     def drain(self, seconds: float) -> None:
-        """Wait until all is written or dropped, for *seconds* at most."""
+        """Wait until the queue is empty, for at most *seconds*."""
         self._empty.wait(seconds)
 
     def writable(self) -> bool:
@@ -76,7 +76,7 @@ class Output(io.BufferedIOBase):
         return os.isatty(self.fileno())
 
     def close(self) -> None:
-        """Stay open: an agent that closes sys.stdout would close it for all."""
+        """Do nothing: an agent that closes sys.stdout must not close it for the hub."""
 
     def _work(self) -> None:
         while True:
@@ -92,18 +92,20 @@ class Output(io.BufferedIOBase):
                     if is_written:
                         lines, self._dropped_lines = self._dropped_lines, 0
             if lines:
-                log.warning("output was dropped: nobody read it, or it was gone", output=self._label, lines=lines)
+                log.warning(
+                    "output was dropped: its reader was too slow, or closed it", output=self._label, lines=lines
+                )
             with self._lock:
                 if not self._size:
                     self._empty.set()
 
     def _write(self, piece: bytes) -> bool:
-        """Write all of it; return False where the output is gone."""
+        """Write all bytes; return False if the output is closed or broken."""
         rest = memoryview(piece)
         try:
             while rest:
                 count = self._raw.write(rest)
-                if count is None:  # whoever shares the file has made it non-blocking
+                if count is None:  # another process has made the shared file non-blocking
                     select.select([], [self.fileno()], [])
                 else:
                     rest = rest[count:]
@@ -113,32 +115,32 @@ class Output(io.BufferedIOBase):
 
 
 def make_output_nonblocking() -> Callable[[], None]:
-    """Make sys.stdout and sys.stderr such outputs, for good; return what waits a moment for what they still hold.
+    """Replace sys.stdout and sys.stderr by Outputs; return a function that waits briefly until they are written.
 
-    It is called at the end of the interpreter, too, but not by os._exit().
+    The interpreter calls that function at its exit, but os._exit() does not.
     """
-    _hold_standard_descriptors()
+    _reserve_standard_descriptors()
     stdout, stderr = _raw(sys.stdout), _raw(sys.stderr)
     outputs = []
     if stdout is not None:
         outputs.append(Output(stdout, "stdout"))
         sys.stdout = _text(outputs[0])
     if stderr is not None:
-        # One queue where both are one file, as after 2>&1: it keeps the order.
+        # One queue if both are one file, as after 2>&1: one queue keeps the order of lines.
         if stdout is None or not os.path.sameopenfile(stdout.fileno(), stderr.fileno()):
             outputs.append(Output(stderr, "stderr"))
         sys.stderr = _text(outputs[-1])
 
     def drain() -> None:
         for output in outputs:
-            output.drain(END_SECONDS)
+            output.drain(FINAL_DRAIN_SECONDS)
 
     atexit.register(drain)
     return drain
 
 
-def _hold_standard_descriptors() -> None:
-    """Open the null device where 0, 1 or 2 is closed: the next file, which may be the log, must not become one."""
+def _reserve_standard_descriptors() -> None:
+    """Open the null device for each closed one of 0, 1 and 2, so that no other file gets that number."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -147,14 +149,14 @@ def _hold_standard_descriptors() -> None:
 
 
 def _raw(stream: TextIO | None) -> io.RawIOBase | None:
-    """Return the file under a standard stream; None where a test has put something else there."""
-    if stream is None:  # the process was started without it
+    """Return the file under a standard stream, or None if a test has replaced the stream."""
+    if stream is None:  # the process started without this stream
         return io.FileIO(os.devnull, "w")
     buffer = getattr(stream, "buffer", None)
-    raw = getattr(buffer, "raw", buffer)  # with `python -u` the buffer is the file itself
+    raw = getattr(buffer, "raw", buffer)  # with `python -u`, the buffer is the file itself
     return raw if isinstance(raw, io.RawIOBase) else None
 
 
 def _text(output: Output) -> TextIO:
-    # A character that the output's encoding lacks, or half of one, must not raise.
+    # backslashreplace: a lone surrogate must not raise.
     return io.TextIOWrapper(cast(BinaryIO, output), encoding="utf-8", errors="backslashreplace", line_buffering=True)

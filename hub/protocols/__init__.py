@@ -1,6 +1,6 @@
-"""The contract of a wire protocol: how frames become commands, and events frames.
+"""The contract of wire protocols, which decode frames to commands and encode events as frames.
 
-One file each, one row in PROTOCOLS. Other packages add theirs by entry points of the group `hubbub.protocols`.
+Each protocol is one module and one row in PROTOCOLS. Packages add protocols by entry points of `hubbub.protocols`.
 """
 
 import functools
@@ -21,45 +21,43 @@ log = structlog.get_logger(__name__)
 
 
 class WireProtocol(ABC):
-    """Turns what the hub says into bytes that are ready for the socket; holds no state, so one serves all clients.
+    """Encodes events and notices as bytes for the socket. It has no state, so one object serves all clients.
 
-    What is returned may hold several frames. b"" means that this protocol does not say it.
+    Methods return zero or more complete frames; b"" skips the event or notice.
     """
 
     name: ClassVar[str]
-    out_frame_bytes: int = Limits().out_frame_bytes  # no frame is longer
-    notices: ClassVar[bool] = True  # whether it says what is not logged
-    shared: ClassVar[bool] = (
-        True  # whether several clients may speak one object of it: what it encodes is kept for them
-    )
+    out_frame_bytes: int = Limits().out_frame_bytes  # the length limit of a frame
+    notices: ClassVar[bool] = True  # whether notices are sent
+    shared: ClassVar[bool] = True  # whether several clients use one object, so that encoded pages are cached for them
 
     @abstractmethod
     def command(self, data: bytes, limits: Limits) -> Command:
-        """Read one frame, within the hub's limits; raises BadFrame (or its kinds) with what to send instead."""
+        """Decode a frame within the limits. Raises BadFrame, whose text says what to send instead."""
 
     @abstractmethod
     def event(self, event: Event) -> bytes:
-        """Say an event of the log; the last frame of it carries its seq."""
+        """Encode an event; of several frames, only the last has the seq."""
 
     @abstractmethod
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        """Say a streamed message in one piece, and after it *event*, which ended it."""
+        """Encode a streamed message as a whole, followed by *event*, which ended it."""
 
     @abstractmethod
     def answer(self, notice: Notice) -> bytes:
-        """Answer this connection's own command."""
+        """Encode the answer to a command of this connection."""
 
     @abstractmethod
     def notice(self, notice: Notice) -> bytes:
-        """Say what concerns everyone in a session and is not logged."""
+        """Encode a notice for all members of a session."""
 
     def events(self, events: Sequence[Event]) -> bytes:
-        """Say several events in order."""
+        """Encode several events in order."""
         return b"".join([self.event(event) for event in events])
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Return *payload* as one unmasked text frame (RFC 6455, 5.2): the same bytes for every client."""
+    """Return *payload* as one unmasked text frame (RFC 6455, 5.2), the same bytes for every client."""
     size = len(payload)
     if size < 126:
         return pack("!BB", 0x81, size) + payload
@@ -76,40 +74,40 @@ PROTOCOLS = {
 
 
 def protocol_names() -> list[str]:
-    """Return the names of the protocols that clients can choose, the hub's own first.
+    """Return the names of all protocols, the hub's own first.
 
-    The first call imports the protocols of other packages. One that cannot be used is left out, with one warning line.
+    The first call imports the plugins. A plugin that cannot be used is left out, with one warning.
     """
     return [*PROTOCOLS, *protocol_plugins()]
 
 
 @functools.cache
 def protocol_plugins() -> Mapping[str, WireProtocol]:
-    """Import the protocols of other packages, once per process."""
+    """Import the protocol plugins, once per process."""
     plugins = {}
     for name, point in find_plugins("hubbub.protocols", frozenset(PROTOCOLS)).items():
         try:
             plugins[name] = _open_plugin(point)
         except PluginError as error:
-            log.warning("a protocol cannot be used", reason=str(error))
+            log.warning("protocol plugin ignored", reason=str(error))
     return plugins
 
 
 def _open_plugin(point: EntryPoint) -> WireProtocol:
     kind: type[WireProtocol] = load_class(point, WireProtocol)
     if getattr(kind, "name", None) != point.name:
-        raise plugin_error(point, f"has another name than its class: write `name = {point.name!r}` there")
+        raise plugin_error(point, f"has another name than its class: set `name = {point.name!r}` in it")
     return kind()
 
 
 def open_protocol(name: str, limits: Limits = Limits()) -> WireProtocol:
-    """Return the one protocol of that name in protocol_names(); clients that speak it share what it encodes."""
+    """Return the protocol of that name, one shared object per size limit; *name* is one of protocol_names()."""
     return open_sized_protocol(name, limits.out_frame_bytes)
 
 
 @functools.cache
 def open_sized_protocol(name: str, out_frame_bytes: int) -> WireProtocol:
-    """Do as open_protocol(), for frames of at most so many bytes."""
+    """Return the protocol of that name for frames of at most *out_frame_bytes*."""
     if name not in PROTOCOLS:
         return protocol_plugins()[name]
     module, kind = PROTOCOLS[name]

@@ -1,7 +1,7 @@
-"""AG-UI: what its clients ask for, and one run by the names of its protocol.
+"""AG-UI: the request of its clients, and one run of the hub as its events.
 
-Text and thought come as chunks, which its clients put together. Where the hub's run asks, AG-UI's ends; the answer
-begins another, which is the rest of the hub's.
+Text and reasoning are sent as chunks, which clients join. When a run of the hub asks a question, the run of AG-UI ends;
+the answer begins a new run of AG-UI, which continues the same run of the hub.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class ResumeEntry(msgspec.Struct):
 
 
 class RunInput(msgspec.Struct):
-    """AG-UI's RunAgentInput, as far as it concerns the hub, which has the history itself."""
+    """The fields of AG-UI's RunAgentInput that the hub uses; it has the history itself."""
 
     example: ClassVar[str] = '{"threadId":"s1","runId":"r1","messages":[{"role":"user","content":"hello"}]}'
     threadId: Id
@@ -64,28 +64,28 @@ class RunInput(msgspec.Struct):
 
 
 def read_message(messages: list[dict[str, Any]], limits: Limits) -> tuple[str, Parts | None]:
-    """Return the text of the last message, which is the user's, and its parts where there is more than text."""
+    """Return the text of the last message, and its parts if they are not only text; raises BadFrame."""
     last = messages[-1] if messages else {}
     content = last.get("content")
     if last.get("role") != "user" or not isinstance(content, (str, list)):
-        raise BadFrame("the last of the messages must be the user's, and text or parts")
+        raise BadFrame("the last of the messages must have the role user, and text or parts as its content")
     if isinstance(content, str):
         return content, None
     try:
         check_parts(content, limits)
         parts = msgspec.convert(content, Parts)
-    except ValueError as wrong:
-        expected, field = split_error(wrong, Parts)
-        raise BadFrame(f"these are no parts of a message: {expected} - at `${field}`") from None
+    except ValueError as error:
+        problem, field = split_error(error, Parts)
+        raise BadFrame(f"bad content of the last message: {problem} - at `${field}`") from None
     texts = [part.text for part in parts if isinstance(part, TextPart)]
     return "".join(texts), parts if len(texts) < len(parts) else None
 
 
 class AguiStream(RunStream):
-    """One run by the names of AG-UI; *named* is the run's id as its client knows it.
+    """One run as a stream of AG-UI's events; *client_run_id* is the run id of the client.
 
-    It ends early, at *upto*, with the first question that is open when it comes, and sets *asked*. That is decided
-    once: what is said of an event stays the same. *is_open* is the client's, and set when that is there.
+    At the first question that is open when its event arrives, the stream ends: *end_seq* is the seq of that event, and
+    *pause* is set. This is decided once, so an event always has the same encoding. The caller sets *is_open*.
     """
 
     def __init__(self, run_id: str, client_run_id: str, thread_id: str) -> None:
@@ -96,7 +96,7 @@ class AguiStream(RunStream):
         self.is_open: Callable[[str], bool] = lambda interrupt_id: False
 
     def encode_start(self) -> bytes:
-        """Begin a run that goes on with one of the hub's. It has no place in the log, and so no id."""
+        """Encode the start of a run that continues a run of the hub. It is not in the log, so it has no id."""
         fields = {"timestamp": int(time() * 1000), "threadId": self.thread_id, "runId": self.client_run_id}
         return http_chunk(b"data: %b\n\n" % orjson.dumps({"type": "RUN_STARTED", **fields}))
 
@@ -108,7 +108,7 @@ class AguiStream(RunStream):
             return []
         kind, fields = TRANSLATIONS[type(body)](body)
         if isinstance(body, Interrupt) and event.seq != self.end_seq:
-            return []  # it was answered before it came here
+            return []  # the question was answered before its event arrived
         if kind in ("RUN_STARTED", "RUN_FINISHED"):
             fields = {"threadId": event.sessionId, "runId": self.client_run_id} | fields
         return [{"type": kind, "timestamp": event.ts, **fields}] if kind else []
@@ -124,24 +124,27 @@ def _result(body: ToolCallResult) -> tuple[str, dict[str, Any]]:
     return "TOOL_CALL_RESULT", fields | {"role": "tool"}
 
 
-def _as(kind: str) -> Callable[[Any], tuple[str, dict[str, Any]]]:
-    """Say an event by its own fields."""
+def _translate_as(kind: str) -> Callable[[Any], tuple[str, dict[str, Any]]]:
+    """Return a function that translates an event to *kind* with the same fields."""
     return lambda body: (kind, attrs.asdict(body))
 
 
-def _asks(body: Interrupt) -> tuple[str, dict[str, Any]]:
+def _pause(body: Interrupt) -> tuple[str, dict[str, Any]]:
     question = attrs.asdict(body, filter=lambda _, value: value is not None)
     return "RUN_FINISHED", {"outcome": {"type": "interrupt", "interrupts": [question]}}
 
 
-# The ends that are errors, in words; `error` itself was told by the run's RunError.
-FAILED = {"timeout": "the answer took longer than the hub allows", "aborted": "the answer ended with the hub"}
+# The error texts of stop reasons that are errors. The reason `error` has a RunError of its own.
+AGUI_ERROR_TEXTS = {
+    "timeout": "the answer took longer than the hub allows: try again, or ask for less",
+    "aborted": "the hub stopped before the end of the answer: try again",
+}
 
 
 def _end(body: RunFinished) -> tuple[str, dict[str, Any]]:
-    """End a run with one of AG-UI's two events: one that failed has its RUN_ERROR, and nothing after it."""
-    if body.stopReason in FAILED:
-        return "RUN_ERROR", {"message": FAILED[body.stopReason], "code": body.stopReason}
+    """Translate the end of a run; a failed run ends with RUN_ERROR alone."""
+    if body.stopReason in AGUI_ERROR_TEXTS:
+        return "RUN_ERROR", {"message": AGUI_ERROR_TEXTS[body.stopReason], "code": body.stopReason}
     outcome = {"outcome": {"type": "cancelled"}} if body.stopReason == "cancelled" else {}
     return "RUN_FINISHED" if body.stopReason != "error" else "", {"result": {"stopReason": body.stopReason}} | outcome
 
@@ -150,19 +153,19 @@ TRANSLATIONS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     RunStarted: lambda body: ("RUN_STARTED" if body.attempt == 1 else "", {}),
     Chunk: _text,
     WholeMessage: _text,
-    Reasoning: _as("REASONING_MESSAGE_CHUNK"),
-    ToolCallStart: _as("TOOL_CALL_START"),
-    ToolCallArgs: _as("TOOL_CALL_ARGS"),
-    ToolCallEnd: _as("TOOL_CALL_END"),
+    Reasoning: _translate_as("REASONING_MESSAGE_CHUNK"),
+    ToolCallStart: _translate_as("TOOL_CALL_START"),
+    ToolCallArgs: _translate_as("TOOL_CALL_ARGS"),
+    ToolCallEnd: _translate_as("TOOL_CALL_END"),
     ToolCallResult: _result,
-    StepStarted: _as("STEP_STARTED"),
-    StepFinished: _as("STEP_FINISHED"),
-    StateSnapshot: _as("STATE_SNAPSHOT"),
-    StateDelta: _as("STATE_DELTA"),
-    Custom: _as("CUSTOM"),
+    StepStarted: _translate_as("STEP_STARTED"),
+    StepFinished: _translate_as("STEP_FINISHED"),
+    StateSnapshot: _translate_as("STATE_SNAPSHOT"),
+    StateDelta: _translate_as("STATE_DELTA"),
+    Custom: _translate_as("CUSTOM"),
     Progress: lambda body: ("CUSTOM", {"name": "progress", "value": attrs.asdict(body)}),
     MessageRemoved: lambda body: ("CUSTOM", {"name": "message_removed", "value": attrs.asdict(body)}),
-    Interrupt: _asks,
+    Interrupt: _pause,
     InterruptResolved: lambda body: ("CUSTOM", {"name": "interrupt_resolved", "value": attrs.asdict(body)}),
     RunError: lambda body: ("RUN_ERROR", {"message": body.message, "code": body.code}),
     RunFinished: _end,

@@ -1,4 +1,4 @@
-"""List the values that a field of a class may have, for the error about another value."""
+"""List the allowed values of a field, for errors about other values."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,30 +11,30 @@ type_info = cache(inspect.type_info)
 
 
 def allowed_values(kind: Any, field: str) -> list[str]:
-    """Return the values that the type of *field* allows, or [] if any value; *field* is a path, as `parts[0].type`."""
-    types = list(_each([type_info(kind)]))
+    """Return the values that *field* of *kind* allows, or [] for any; *field* is a path such as `parts[0].type`."""
+    types = list(_flatten([type_info(kind)]))
     for name in re.findall(r"\w+|\[", re.sub(r"\[.*?\]", "[", field)):
-        types = list(_each(below for one in types for below in _below(one, name)))
-    values = [str(value) for one in types if isinstance(one, inspect.LiteralType) for value in one.values]
+        types = list(_flatten(child for parent in types for child in _children(parent, name)))
+    values = [str(value) for kind in types if isinstance(kind, inspect.LiteralType) for value in kind.values]
     return list(dict.fromkeys(values))
 
 
-def _each(types: Iterable[inspect.Type]) -> Iterator[inspect.Type]:
-    """Yield the types, with each union and each annotated type replaced by its members."""
-    for one in types:
-        if isinstance(one, inspect.UnionType):
-            yield from _each(one.types)
-        elif isinstance(one, inspect.Metadata):
-            yield from _each([one.type])
+def _flatten(types: Iterable[inspect.Type]) -> Iterator[inspect.Type]:
+    """Yield the types, with unions and annotated types replaced by their members."""
+    for item in types:
+        if isinstance(item, inspect.UnionType):
+            yield from _flatten(item.types)
+        elif isinstance(item, inspect.Metadata):
+            yield from _flatten([item.type])
         else:
-            yield one
+            yield item
 
 
-def _below(one: inspect.Type, name: str) -> Iterator[inspect.Type]:
+def _children(parent: inspect.Type, name: str) -> Iterator[inspect.Type]:
     """Yield the type of the field *name*, or of an item if *name* is `[`."""
-    if isinstance(one, inspect.StructType):
-        yield from (field.type for field in one.fields if field.encode_name == name)
-        if one.tag_field == name:
-            yield inspect.LiteralType((str(one.tag),))
-    elif name == "[" and isinstance(one, (inspect.ListType, inspect.VarTupleType)):
-        yield one.item_type
+    if isinstance(parent, inspect.StructType):
+        yield from (field.type for field in parent.fields if field.encode_name == name)
+        if parent.tag_field == name:
+            yield inspect.LiteralType((str(parent.tag),))
+    elif name == "[" and isinstance(parent, (inspect.ListType, inspect.VarTupleType)):
+        yield parent.item_type

@@ -1,4 +1,4 @@
-"""Cut what is too long for one frame into several: text between code points, lists between items."""
+"""Split long frames: texts between code points, lists between items."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,28 +20,28 @@ from hub.messages import (
 )
 from hub.messages.pieces import CUT_FIELDS
 
-# What may come in several frames. Of STREAMED, only the last frame has the seq; of CONTINUED, all but the last also
-# have `more`. A whole message is of CONTINUED if it has parts or a stop reason.
+# The bodies that can take several frames. Of STREAMED, only the last frame has the seq; of CONTINUED, all other frames
+# also have `more`. A WholeMessage is split as CONTINUED if it has parts or a stop reason.
 STREAMED = (Chunk, WholeMessage, Reasoning, ToolCallArgs, MessageRemoved)
 CONTINUED = (UserMessage, WholeMessage, Welcome, Subscribed, Reset)
-MIN_PIECE_BYTES = 64  # bytes of a piece, if the fields around it alone are longer than a frame
+MIN_PIECE_BYTES = 64  # the size of a piece if its other fields alone exceed a frame
 
 
 def split_text(text: str, size: int) -> Sequence[str]:
-    """Cut a text into pieces of at most *size* bytes as JSON; a single code point is never cut."""
-    pieces, at, step = list[str](), 0, size
-    while at < len(text):
-        while step > 1 and len(orjson.dumps(text[at : at + step])) > size:
+    """Split a text into pieces of at most *size* bytes as JSON, but of at least one code point."""
+    pieces, start, step = list[str](), 0, size
+    while start < len(text):
+        while step > 1 and len(orjson.dumps(text[start : start + step])) > size:
             step //= 2
-        pieces.append(text[at : at + step])
-        at += step
+        pieces.append(text[start : start + step])
+        start += step
     return pieces
 
 
 def split_body(body: Body, size: int) -> list[Body]:
-    """Cut a body of STREAMED into several, each with at most *size* bytes of text as JSON; return others as they are.
+    """Split a body of STREAMED into bodies of at most *size* bytes of text as JSON; other bodies stay as they are.
 
-    A whole message becomes chunks; the offset of each says where it belongs.
+    A WholeMessage becomes chunks with offsets.
     """
     if isinstance(body, (Chunk, WholeMessage)):
         offset, pieces = body.offset if isinstance(body, Chunk) else 0, list[Body]()
@@ -57,27 +57,27 @@ def split_body(body: Body, size: int) -> list[Body]:
 
 
 def split_fields(fields: dict[str, Any], size: int) -> list[dict[str, Any]]:
-    """Cut a frame into several of at most *size* bytes as JSON; all but the last have `more: true`.
+    """Split a frame into frames of at most *size* bytes as JSON; all but the last have `more: true`.
 
-    Each has all fields that are not cut. A text field that is in another piece is "". An item of a list that is longer
-    than a frame is cut in the same way. hub.messages.pieces joins the pieces.
+    Each frame has all fields outside of CUT_FIELDS. A text that is in another frame is "" in this one. A list item that
+    is longer than a frame is split in the same way. hub.messages.pieces joins the frames.
     """
     if len(orjson.dumps(fields)) <= size:
         return [fields]
     head = {name: "" if isinstance(value, str) and name in CUT_FIELDS else value for name, value in fields.items()}
     head = {name: value for name, value in head.items() if not (value and name in CUT_FIELDS)}
-    left = max(size - len(orjson.dumps(head | {"more": True, "messages": []})), MIN_PIECE_BYTES)
+    available = max(size - len(orjson.dumps(head | {"more": True, "messages": []})), MIN_PIECE_BYTES)
     pieces = []
     for name in CUT_FIELDS:
         value = fields.get(name)
         if not value:
             continue
         if isinstance(value, str):
-            pieces += [head | {name: text} for text in split_text(value, left)]
+            pieces += [head | {name: text} for text in split_text(value, available)]
         elif isinstance(value, dict):
-            pieces += [head | {name: piece} for piece in split_fields(value, left)]
+            pieces += [head | {name: piece} for piece in split_fields(value, available)]
         else:
-            pieces += [head | {name: items} for items in _split_list(value, left)]
+            pieces += [head | {name: items} for items in _split_list(value, available)]
     for piece in pieces[:-1]:
         piece["more"] = True
     return pieces or [fields]

@@ -1,7 +1,7 @@
-"""The event envelope `hubbub.events`: all in one shape, `{"id","type","agentId","taskId","timestamp","payload"}`.
+"""The protocol `hubbub.events`: each message is `{"id","type","agentId","taskId","timestamp","payload"}`.
 
-`taskId` is the run, and `id` is `EPOCH:SEQ`: what a client hands back to go on. Where one event gives several frames,
-only the last has an id, so a cut between them loses nothing.
+`taskId` is the run. `id` is `EPOCH:SEQ`, the cursor with which a client resumes. Of several frames for one event, only
+the last has an id: if the connection is lost between them, the client gets all of them again.
 """
 
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from hub.protocols.cutting import split_fields
 from hub.protocols.extended import event_fields, notice_fields, split_event
 from hub.protocols.reading import read_command
 
-# What is not here is a `status`, whose payload names the event.
+# The envelope type by the type of the event or notice. Others are a `status`, whose payload has the type.
 ENVELOPE_TYPES = {
     "stream": "text",
     "message": "text",
@@ -32,16 +32,10 @@ ENVELOPE_TYPES = {
     "error": "error",
     "run_finished": "done",
 }
-UNNAMED_TYPES = {
-    "text",
-    "think",
-    "tool_result",
-    "progress",
-    "error",
-    "done",
-}  # one kind of event each: it needs no name
+# The envelope types whose payload does not have the type of the event.
+UNNAMED_TYPES = {"text", "think", "tool_result", "progress", "error", "done"}
 
-MAX_ENVELOPE_BYTES = 256  # bytes that an envelope adds at most
+MAX_ENVELOPE_BYTES = 256  # the most bytes that the envelope adds to a frame
 
 
 class EnvelopeProtocol(WireProtocol):
@@ -74,19 +68,19 @@ def _frames(frames: list[dict[str, Any]]) -> bytes:
 
 
 def _envelope(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return an envelope for the *fields* of an event or a notice of the extended protocol; this changes *fields*."""
+    """Wrap the *fields* of an event or a notice of the extended protocol; removes some of *fields*."""
     name = fields.pop("type")
     kind = ENVELOPE_TYPES.get(name, "status")
     envelope = {"type": kind, "agentId": fields.pop("agentId", None), "taskId": fields.pop("runId", None)}
     if name in BODIES:
         epoch, seq, ts = fields.pop("epoch"), fields.pop("seq", None), fields.pop("ts")
-        place = {} if seq is None else {"id": f"{epoch}:{seq}"}
+        cursor = {} if seq is None else {"id": f"{epoch}:{seq}"}
     else:
-        place, ts = {}, int(time() * 1000)
+        cursor, ts = {}, int(time() * 1000)
     payload = fields if kind in UNNAMED_TYPES else {"event": name} | fields
-    return envelope | {"timestamp": _when(ts), "payload": payload} | place
+    return envelope | {"timestamp": _iso_time(ts), "payload": payload} | cursor
 
 
-def _when(ts: int) -> str:
+def _iso_time(ts: int) -> str:
     """Return milliseconds since 1970 as ISO 8601 in UTC."""
     return datetime.fromtimestamp(ts / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The extended protocol `hubbub.v1`: every event of the log by its own name, and what is said beside the log."""
+"""The extended protocol `hubbub.v1`: every event by its own type, and all notices."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class ExtendedProtocol(WireProtocol):
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
         frames = split_event(replace(event, body=WholeMessage(message_id, content)), self.out_frame_bytes)
-        frames[-1].pop("seq")  # the next frame has it, so that a connection lost between the two loses nothing
+        frames[-1].pop("seq")  # the next frame has it: if the connection is lost between them, both are sent again
         return self._frames(frames) + self.event(event)
 
     def answer(self, notice: Notice) -> bytes:
@@ -45,7 +45,7 @@ class ExtendedProtocol(WireProtocol):
 
 
 def event_fields(event: Event) -> dict[str, Any]:
-    """Return the event as the wire names it, without what is None."""
+    """Return the fields of an event on the wire, without those that are None."""
     frame: dict[str, Any] = {"type": event.body.type, "sessionId": event.sessionId}
     if event.agentId is not None:
         frame["agentId"] = event.agentId
@@ -57,28 +57,28 @@ def event_fields(event: Event) -> dict[str, Any]:
 
 
 def split_event(event: Event, size: int) -> list[dict[str, Any]]:
-    """Return an event in frames of at most *size* bytes.
+    """Split an event into frames of at most *size* bytes.
 
     Only the last has the seq: if the connection is lost between them, all of them are sent again.
     """
-    whole = event_fields(event)
-    if len(orjson.dumps(whole)) <= size:
-        return [whole]
+    fields = event_fields(event)
+    if len(orjson.dumps(fields)) <= size:
+        return [fields]
     if isinstance(event.body, WholeMessage) and (event.body.parts or event.body.stopReason):
-        pieces = [whole]  # parts or a stop reason: chunks would lose them
+        pieces = [fields]  # chunks have no parts and no stop reason
     else:
         pieces = [event_fields(replace(event, body=body)) for body in split_body(event.body, size // 2)]
     frames = pieces if len(pieces) > 1 else split_fields(pieces[0], size)
-    for earlier in frames[:-1]:
-        del earlier["seq"]
+    for frame in frames[:-1]:
+        del frame["seq"]
     return frames
 
 
 def notice_fields(notice: Notice) -> dict[str, Any]:
-    """Return the notice as the wire names it, without what is None."""
+    """Return the fields of a notice on the wire, without those that are None."""
     return {"type": notice.type, **attrs.asdict(notice, filter=is_known)}
 
 
 def is_known(_: Any, value: Any) -> bool:
-    """Keep what is not None, also in what a field holds."""
+    """Keep fields that are not None, also inside fields: a filter for attrs.asdict()."""
     return value is not None

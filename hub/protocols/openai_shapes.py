@@ -1,4 +1,4 @@
-"""What OpenAI's clients are answered: the shapes of its API reference, for the documents."""
+"""The bodies of OpenAI's API reference, for the OpenAPI document."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class OpenAIErrorDetails(msgspec.Struct):
-    """What was wrong, in OpenAI's words."""
+    """The details of an error."""
 
     message: str
     type: str
@@ -15,13 +15,13 @@ class OpenAIErrorDetails(msgspec.Struct):
 
 
 class OpenAIErrorBody(msgspec.Struct):
-    """An error in OpenAI's form."""
+    """An error as OpenAI's API sends it."""
 
     error: OpenAIErrorDetails
 
 
 class OpenAIModel(msgspec.Struct):
-    """An agent, as OpenAI names a model."""
+    """An agent, listed as a model."""
 
     id: str
     object: Literal["model"]
@@ -30,14 +30,14 @@ class OpenAIModel(msgspec.Struct):
 
 
 class OpenAIModelList(msgspec.Struct):
-    """The agents that work."""
+    """The agents that could be loaded."""
 
     object: Literal["list"]
     data: list[OpenAIModel]
 
 
 class AssistantMessage(msgspec.Struct):
-    """The agent's text."""
+    """The message of the agent."""
 
     role: Literal["assistant"]
     content: str
@@ -45,7 +45,7 @@ class AssistantMessage(msgspec.Struct):
 
 
 class CompletionChoice(msgspec.Struct):
-    """The one answer."""
+    """The answer; there is always one choice."""
 
     index: int
     message: AssistantMessage
@@ -54,7 +54,7 @@ class CompletionChoice(msgspec.Struct):
 
 
 class TokenUsage(msgspec.Struct):
-    """What the agent's model counted."""
+    """The token counts of the agent's model."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -62,7 +62,7 @@ class TokenUsage(msgspec.Struct):
 
 
 class ChatCompletion(msgspec.Struct):
-    """An answer to a conversation; *usage* is null where nobody counted."""
+    """The answer to a conversation; `usage` is null if the agent gives no counts."""
 
     id: str
     object: Literal["chat.completion"]

@@ -1,4 +1,4 @@
-"""The first protocol: `stream`, `message`, `error`, `pong`, and answers to what the client asked itself."""
+"""The default protocol: `stream`, `message`, `error`, `pong`, and the answers to the client's own commands."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ from hub.protocols.cutting import split_body, split_fields
 from hub.protocols.extended import notice_fields
 from hub.protocols.reading import read_command
 
-MAX_LISTED_IDS = 10  # ids at most in the text of a message_removed error
+MAX_LISTED_IDS = 10  # the most ids in the text of a message_removed error
 
 
 class PlainProtocol(WireProtocol):
@@ -36,26 +36,26 @@ class PlainProtocol(WireProtocol):
         return read_command(data, limits)
 
     def event(self, event: Event) -> bytes:
-        say = FRAME_BUILDERS.get(type(event.body))
-        if say is None:
+        build = FRAME_BUILDERS.get(type(event.body))
+        if build is None:
             return b""
-        data = orjson.dumps(say(event, event.body))
+        data = orjson.dumps(build(event, event.body))
         return text_frame(data) if len(data) <= self.out_frame_bytes else self._split(event, event.body)
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        after, body = self.event(event), WholeMessage(message_id, content)
+        end, body = self.event(event), WholeMessage(message_id, content)
         frame = _message(event, body)
-        if after:
-            del frame["seq"]  # the next frame has it, so that a connection lost between the two loses nothing
+        if end:
+            del frame["seq"]  # the next frame has it: if the connection is lost between them, both are sent again
         data = orjson.dumps(frame)
-        return (text_frame(data) if len(data) <= self.out_frame_bytes else self._split(event, body, not after)) + after
+        return (text_frame(data) if len(data) <= self.out_frame_bytes else self._split(event, body, not end)) + end
 
     def _split(self, event: Event, body: Body, is_last: bool = True) -> bytes:
-        """Return several frames for an event that is too long for one; only the last has the seq, if *is_last*."""
+        """Split an event into several frames; only the last one has the seq, and only if *is_last*."""
         pieces = split_body(body, self.out_frame_bytes // 2)
         frames = [_without_none(FRAME_BUILDERS[type(piece)](event, piece)) for piece in pieces]
-        for earlier in frames[:-1] if is_last else frames:
-            del earlier["seq"]
+        for frame in frames[:-1] if is_last else frames:
+            del frame["seq"]
         return b"".join([text_frame(orjson.dumps(frame)) for frame in frames])
 
     def answer(self, notice: Notice) -> bytes:
@@ -65,8 +65,8 @@ class PlainProtocol(WireProtocol):
             notice = Error(
                 code="reset",
                 sessionId=notice.sessionId,
-                message=f"the cursor no longer fits this session ({notice.reason}): "
-                "forget what was shown; what follows starts anew, and afterSeq=0 gives all that is kept",
+                message=f"the cursor is no longer valid in this session ({notice.reason}): discard its messages; "
+                "the events that follow are new, and afterSeq=0 returns all stored events",
             )
         frames = split_fields(notice_fields(notice), self.out_frame_bytes)
         return b"".join([text_frame(orjson.dumps(frame)) for frame in frames])
@@ -94,8 +94,8 @@ def _message(event: Event, body: WholeMessage) -> dict[str, Any]:
 
 
 def _end(event: Event, body: RunFinished) -> dict[str, Any]:
-    said = _chunk(event, WholeMessage(body.messageId, ""))
-    return said | {"done": True, "stopReason": body.stopReason}
+    frame = _chunk(event, WholeMessage(body.messageId, ""))
+    return frame | {"done": True, "stopReason": body.stopReason}
 
 
 def _error(event: Event, code: str, message: str) -> dict[str, Any]:
@@ -111,26 +111,26 @@ def _error(event: Event, code: str, message: str) -> dict[str, Any]:
     }
 
 
-def _failed(event: Event, body: RunError) -> dict[str, Any]:
+def _run_error(event: Event, body: RunError) -> dict[str, Any]:
     frame = _error(event, body.code, body.message)
     return frame if body.retryAfterMs is None else frame | {"retryAfterMs": body.retryAfterMs}
 
 
-def _removed(event: Event, body: MessageRemoved) -> dict[str, Any]:
+def _message_removed(event: Event, body: MessageRemoved) -> dict[str, Any]:
     ids, more = body.messageIds[:MAX_LISTED_IDS], len(body.messageIds) - MAX_LISTED_IDS
-    text = f"forget these messages ({body.reason}): {', '.join(ids)}" + (f" and {more} more" if more > 0 else "")
+    text = f"discard these messages ({body.reason}): {', '.join(ids)}" + (f" and {more} more" if more > 0 else "")
     return _without_none(_error(event, "message_removed", text)) | {"messageIds": body.messageIds}
 
 
 def _without_none(frame: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the run of what belongs to none: messages of a fork, and what people take back."""
+    """Remove fields that are None: the agent and run of messages in a fork, and of messages that users removed."""
     return {name: value for name, value in frame.items() if value is not None}
 
 
 FRAME_BUILDERS: dict[type, Callable[[Event, Any], dict[str, Any]]] = {
     Chunk: _chunk,
     WholeMessage: _message,
-    RunError: _failed,
+    RunError: _run_error,
     RunFinished: _end,
-    MessageRemoved: _removed,
+    MessageRemoved: _message_removed,
 }

@@ -1,6 +1,6 @@
-"""Read JSON into the classes of the wire, strictly: an error says what is wrong, with an example of what is right.
+"""Validate JSON from clients and convert it to commands; errors name the field and show a valid example.
 
-Frames and the bodies of requests go through the same checks, against the limits that they are given.
+WebSocket frames and HTTP bodies pass the same checks.
 """
 
 import json
@@ -18,8 +18,17 @@ from hub.messages.numbers import read_float
 from hub.protocols.choices import allowed_values
 from hub.text import cut
 
-# A number that a float may not hold exactly; a number of up to 15 digits without an exponent always fits.
-DIGITS = re.compile(rb"[0-9.]{17}|[0-9][eE][-+]?[0-9]+\s*[],}]")
+# A number that a float may not hold exactly. Up to 15 digits without an exponent always fit.
+LONG_NUMBER = re.compile(rb"[0-9.]{17}|[0-9][eE][-+]?[0-9]+\s*[],}]")
+# Names of JSON's types for errors, by the class that orjson decodes them to.
+JSON_TYPES = {
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
 ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "interruptId", "epoch", "messageId", "newSessionId")
 
 
@@ -27,91 +36,91 @@ T = TypeVar("T")
 
 
 def read_command(data: bytes, limits: Limits) -> Command:
-    """Return the command in *data*; raises BadFrame, UnknownType or BadId. Unknown fields are ignored."""
+    """Return the command in a frame; unknown fields are ignored. Raises BadFrame, UnknownType or BadId."""
     frame = read_object(data, limits)
     kind = frame.get("type")
     if not isinstance(kind, str):
-        raise BadFrame(f'a frame needs a "type"; send for example {Chat.example}', **_about(frame))
+        raise BadFrame(f'the frame needs a "type", a string; send for example {Chat.example}', **_about(frame))
     command = COMMANDS.get(kind)
     if command is None:
-        raise UnknownType(f"unknown type {quote(kind)}; there are: {', '.join(COMMANDS)}", **_about(frame))
+        raise UnknownType(f"unknown type {quote(kind)}: use one of {', '.join(COMMANDS)}", **_about(frame))
     return convert(frame, command, limits)
 
 
-def convert(fields: dict[str, Any], kind: type[T], limits: Limits, what: str | None = None) -> T:
-    """Return decoded fields as *kind*; raises BadFrame, with the example of *kind*, or BadId.
+def convert(fields: dict[str, Any], kind: type[T], limits: Limits, name: str | None = None) -> T:
+    """Convert decoded fields to *kind*; raises BadId, or BadFrame with the example of *kind*.
 
-    *what* names the thing in errors: the command's type where it is left out.
+    *name* is the name of the object in errors; the default is the type of the command, or "body".
     """
-    name, example = what or getattr(kind, "type", "body"), getattr(kind, "example")
+    name, example = name or getattr(kind, "type", "body"), getattr(kind, "example")
     try:
         check_parts(fields.get("parts"), limits)
         value = msgspec.convert(fields, kind)
         _check_metadata(value, limits)
-    except ValueError as wrong:  # msgspec raises a kind of it
-        expected, field = split_error(wrong, kind)
+    except ValueError as error:  # msgspec.ValidationError is a subclass
+        problem, field = split_error(error, kind)
         if field in ID_FIELDS and isinstance(fields.get(field), str):
             raise BadId(describe_bad_id(field, fields[field]), **_about(fields)) from None
-        place = f" - at `$.{field}`" if field else ""
-        raise BadFrame(f"bad {name}: {expected}{place}; send for example {example}", **_about(fields)) from None
+        location = f" - at `$.{field}`" if field else ""
+        raise BadFrame(f"bad {name}: {problem}{location}; send for example {example}", **_about(fields)) from None
     return value
 
 
 def split_error(error: Exception, kind: Any) -> tuple[str, str]:
-    """Return what msgspec expected of *kind*, with the values that are allowed, and the path of the field."""
-    placed = re.fullmatch(r"(.*) - at `\$\.?(.*)`", str(error), re.DOTALL)
-    expected, field = placed.groups() if placed else (str(error), "")
+    """Split an error of msgspec into the problem, with the values that *kind* allows, and the path of the field."""
+    match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", str(error), re.DOTALL)
+    problem, field = match.groups() if match else (str(error), "")
     values = allowed_values(kind, field)
-    there_are = f"; there are: {', '.join(values)}" if values else ""
-    return cut(expected, 200, "…") + there_are, field
+    hint = f", use one of {', '.join(values)}" if values else ""
+    return cut(problem, 200, "…") + hint, field
 
 
 def _check_metadata(value: Any, limits: Limits) -> None:
     metadata = getattr(value, "metadata", None)
     if isinstance(value, Command) and metadata is not None and len(orjson.dumps(metadata)) > limits.metadata_bytes:
-        raise ValueError(f"metadata is larger than {size_text(limits.metadata_bytes)}")
+        raise ValueError(f"metadata is larger than {size_text(limits.metadata_bytes)}, which is the limit")
 
 
 def check_parts(parts: Any, limits: Limits) -> None:
-    """Raise ValueError for more parts than a message may have, before they are read."""
+    """Raise ValueError if a message has more parts than its limit; call it before the parts are converted."""
     if isinstance(parts, list) and len(parts) > limits.message_parts:
-        raise ValueError(f"more than {limits.message_parts} parts - at `$.parts`")
+        raise ValueError(f"more than {limits.message_parts} parts, which is the limit - at `$.parts`")
 
 
 def check_id(name: str, value: str) -> str:
-    """Return an id that is one; raises BadId. *name* says where it came from."""
+    """Return *value* if it is a valid id; raises BadId. *name* is the field or parameter that has it."""
     if not is_id(value):
         raise BadId(describe_bad_id(name))
     return value
 
 
 def read_object(data: bytes, limits: Limits, example: str = Chat.example) -> dict[str, Any]:
-    """Return the JSON object in *data*, whose depth, keys and integers are within bounds; raises BadFrame."""
-    # orjson refuses what is no UTF-8, lone surrogates, NaN and Infinity.
+    """Return the JSON object in *data*; raises BadFrame if its depth, keys or numbers are outside the limits."""
+    # orjson refuses invalid UTF-8, lone surrogates, NaN and Infinity.
     try:
         fields = orjson.loads(data)
-    except orjson.JSONDecodeError as wrong:
-        raise BadFrame(f"not JSON ({wrong}); send for example {example}") from None
+    except orjson.JSONDecodeError as error:
+        raise BadFrame(f"not JSON ({error}); send for example {example}") from None
     if not isinstance(fields, dict):
-        raise BadFrame(f"a frame is one JSON object, not {type(fields).__name__}; send for example {example}")
+        raise BadFrame(f"expected one JSON object, got {JSON_TYPES[type(fields)]}; send for example {example}")
     _check(fields, limits, 1)
-    if _has_float(fields) and DIGITS.search(data):
-        try:  # slower, but sees all digits: orjson reads an integer of more than 64 bits as a float
+    if _has_float(fields) and LONG_NUMBER.search(data):
+        try:  # json is slower, but keeps all digits: orjson reads an integer of more than 64 bits as a float
             _check(json.loads(data, parse_float=read_float), limits, 1)
-        except ValueError as wrong:
-            raise BadFrame(str(wrong)) from None
+        except ValueError as error:
+            raise BadFrame(str(error)) from None
     return fields
 
 
 def _check(value: Any, limits: Limits, depth: int) -> None:
     if type(value) is int:
         if not -limits.max_integer <= value <= limits.max_integer:
-            raise BadFrame(f"an integer past {_power(limits.max_integer)} is not exact everywhere: send it as a string")
+            raise BadFrame(f"an integer is beyond {_power(limits.max_integer)}: send it as a string")
     elif isinstance(value, (dict, list)):
         if depth > limits.json_depth:
-            raise BadFrame(f"nested deeper than {limits.json_depth} levels: send something flatter")
+            raise BadFrame(f"the JSON is nested deeper than {limits.json_depth} levels: send a flatter object")
         if isinstance(value, dict) and len(value) > limits.object_keys:
-            raise BadFrame(f"more than {limits.object_keys} keys in one object: send fewer")
+            raise BadFrame(f"a JSON object has more than {limits.object_keys} keys: send fewer keys")
         for item in value.values() if isinstance(value, dict) else value:
             _check(item, limits, depth + 1)
 
@@ -127,7 +136,7 @@ def _power(number: int) -> str:
 
 
 def _about(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return what an error concerns, as far as the fields can be trusted: the ref, and ids that are short text."""
-    named = {key: fields.get(key) for key in ("ref", "sessionId", "clientMsgId")}
-    about = {key: value for key, value in named.items() if isinstance(value, str) and len(value) <= 128}
+    """Return the fields of an error that identify its command: the ref and the ids, unless they are long or no text."""
+    values = {key: fields.get(key) for key in ("ref", "sessionId", "clientMsgId")}
+    about = {key: value for key, value in values.items() if isinstance(value, str) and len(value) <= 128}
     return about | ({"ref": fields["ref"]} if type(fields.get("ref")) is int else {})

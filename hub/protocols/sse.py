@@ -1,7 +1,7 @@
-"""Server-sent events: what the extended protocol says, as a stream over HTTP.
+"""Server-sent events: the extended protocol as a stream over HTTP.
 
-The bytes are chunks of HTTP/1.1 (RFC 9112, 7.1), so that they are the same for all clients. An event's id is
-`EPOCH:SEQ`, which a browser hands back as `Last-Event-ID`.
+The bytes include the chunk framing of HTTP/1.1 (RFC 9112, 7.1), so that they are the same for all clients. The id of an
+event is `EPOCH:SEQ`; a browser sends it back as `Last-Event-ID`.
 """
 
 import functools
@@ -16,13 +16,13 @@ from hub.protocols.extended import ExtendedProtocol
 
 
 def http_chunk(data: bytes) -> bytes:
-    """Return *data* as one chunk of a body whose length is not known."""
+    """Return *data* as one chunk of a body with chunked transfer coding."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def format_event(kind: str, data: bytes, place: str = "") -> bytes:
-    """Return one event; without *place* it moves no cursor."""
-    head = f"id: {place}\nevent: {kind}\n" if place else f"event: {kind}\n"
+def format_event(kind: str, data: bytes, event_id: str = "") -> bytes:
+    """Return one server-sent event; without *event_id* it does not move the client's cursor."""
+    head = f"id: {event_id}\nevent: {kind}\n" if event_id else f"event: {kind}\n"
     return http_chunk(b"%bdata: %b\n\n" % (head.encode(), data))
 
 
@@ -34,13 +34,13 @@ class SseProtocol(ExtendedProtocol):
 
     def frame(self, fields: dict[str, Any], data: bytes) -> bytes:
         kind = fields["type"]
-        # A notice has no place in the log; the seq of some notices is the head of the log.
-        place = f"{fields['epoch']}:{fields['seq']}" if "seq" in fields and kind in BODIES else ""
-        return format_event(kind, data, place)
+        # Notices have no id: they are not in the log, and the seq of some notices is the head of the log.
+        event_id = f"{fields['epoch']}:{fields['seq']}" if "seq" in fields and kind in BODIES else ""
+        return format_event(kind, data, event_id)
 
 
 class RunStream(SseProtocol):
-    """One run for one client, in the words of another protocol; whatever else is said in its session is left out."""
+    """One run for one client, translated to another protocol; other events of its session are skipped."""
 
     notices = False
     shared = False
@@ -52,16 +52,17 @@ class RunStream(SseProtocol):
         if event.runId != self.run_id:
             return b""
         bodies = split_body(event.body, self.out_frame_bytes // 2)
-        said = [orjson.dumps(fields) for body in bodies for fields in self.translate(event, body)]
-        place = f"id: {event.epoch}:{event.seq}\n".encode()
-        # Only the last carries the place: a cut between them loses nothing.
+        objects = [orjson.dumps(fields) for body in bodies for fields in self.translate(event, body)]
+        id_line = f"id: {event.epoch}:{event.seq}\n".encode()
+        # Only the last object has the id: if the connection is lost between them, all are sent again.
         return b"".join(
-            http_chunk(b"%bdata: %b\n\n" % (place if at == len(said) else b"", data)) for at, data in enumerate(said, 1)
+            http_chunk(b"%bdata: %b\n\n" % (id_line if number == len(objects) else b"", data))
+            for number, data in enumerate(objects, 1)
         )
 
     @abstractmethod
     def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
-        """Return what an event of the run is, as JSON objects."""
+        """Translate an event of the run to JSON objects of the other protocol."""
 
     def answer(self, notice: Notice) -> bytes:
         return b""
@@ -71,7 +72,7 @@ class RunStream(SseProtocol):
 
 @functools.cache
 def open_sse_protocol(out_frame_bytes: int) -> SseProtocol:
-    """Return the protocol for frames of at most so many bytes; all its clients share one, and its encoded events."""
-    stream = SseProtocol()
-    stream.out_frame_bytes = out_frame_bytes
-    return stream
+    """Return the protocol for frames of at most *out_frame_bytes*; all clients share this object."""
+    protocol = SseProtocol()
+    protocol.out_frame_bytes = out_frame_bytes
+    return protocol

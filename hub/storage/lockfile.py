@@ -5,7 +5,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from hub.forks import call_in_children, replace_by_null
+from hub.forks import call_in_children, replace_with_null
 from hub.storage.log import LogUnusable
 
 if sys.platform != "win32":
@@ -20,7 +20,7 @@ def hold(path: Path, undo: ExitStack) -> None:
     if sys.platform != "win32":
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         undo.callback(os.close, lock)
-        undo.callback(call_in_children(lambda: replace_by_null([lock])))
+        undo.callback(call_in_children(lambda: replace_with_null([lock])))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -13,7 +13,7 @@ from hub.access.doors import check_bind
 from hub.access.principal import OPERATOR
 from hub.commands import table as commands
 from hub.commands.hub import Hub, open_hub
-from hub.forks import call_in_children, replace_by_null
+from hub.forks import call_in_children, replace_with_null
 from hub.observe.logging import log_to_stderr
 from hub.observe.output import make_output_nonblocking
 from hub.settings import Settings
@@ -127,7 +127,7 @@ def _listen(settings: Settings) -> list[socket.socket]:
         port = sock.getsockname()[1]
         sockets.append(sock)
     # A child that outlives the hub would keep its port, and its clients waiting.
-    call_in_children(lambda: replace_by_null(find_descriptors(port)))
+    call_in_children(lambda: replace_with_null(find_descriptors(port)))
     return sockets
 
 

@@ -101,7 +101,7 @@ def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path, library: st
         [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
-    assert done.stderr == f"hubbub: the command line needs {library}: pip install 'hubbub[cli]'\n"
+    assert done.stderr == f"hubbub: the command line needs {library}: run pip install 'hubbub[cli]'\n"
 
 
 def test_serve_announces_itself_answers_and_ends_with_ctrl_c(place: Path) -> None:

@@ -198,5 +198,5 @@ async def test_no_id_reaches_into_another_tenant(hub: Hub) -> None:
     with pytest.raises(BadId):
         await commands.list_messages(hub.door, LOCAL, "acme/s1", PageRequest(9))
     for tenant in ("", "acme/sub", "a b"):
-        with pytest.raises(ValueError, match="the tenant .* is no id"):
+        with pytest.raises(ValueError, match="the tenant .* is not a valid id"):
             Principal(id="eve", name="Eve", tenant=tenant)

@@ -335,7 +335,9 @@ async def test_a_name_that_is_no_id_is_refused(agents: Agents) -> None:
     write(agents, "b c.py", "def a(message): pass")
     await agents.open()
     assert [one["agentId"] for one in agents.describe()] == ["b c", "caf?"]
-    assert all("the name is no id: 1 to 128" in one["error"].encode().decode() for one in agents.describe())
+    assert all(
+        "the name is not a valid id: use 1 to 128" in one["error"].encode().decode() for one in agents.describe()
+    )
 
 
 async def test_what_is_no_agent_file_is_passed_over(agents: Agents) -> None:
@@ -418,7 +420,7 @@ async def test_the_adapter_for_language_models_is_there(agents: Agents) -> None:
         ("adapter = ", "a.toml: Invalid value (at end of document)"),
         (
             'adapter = "noted"\nnotes = "n"\ncolour = 1',
-            "a.toml: unknown key 'colour': there are adapter, restartable, max_runs, time_limit, "
+            "a.toml: unknown key 'colour': use one of adapter, restartable, max_runs, time_limit, "
             "silence_limit, description, notes, times, fails",
         ),
         ('adapter = "noted"\nnots = "n"', "a.toml: unknown key 'nots': did you mean notes?"),

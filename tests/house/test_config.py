@@ -119,8 +119,8 @@ def test_an_unknown_key_that_is_near_to_none_is_refused_with_all_there_are(tmp_p
 
 def test_what_stands_outside_of_the_table_is_refused(tmp_path: Path) -> None:
     """A key above [hubbub], or a table of another name, is not overlooked."""
-    assert "'port' stands outside of [hubbub]" in refusal(tmp_path, "port = 1")
-    assert "'hubub' stands outside of [hubbub]" in refusal(tmp_path, "[hubub]\nport = 1")
+    assert "'port' is outside of [hubbub]" in refusal(tmp_path, "port = 1")
+    assert "'hubub' is outside of [hubbub]" in refusal(tmp_path, "[hubub]\nport = 1")
     assert "hubbub is not a table" in refusal(tmp_path, "hubbub = 1")
 
 
@@ -268,4 +268,4 @@ def test_a_limit_among_the_settings_is_told_where_it_belongs(tmp_path: Path) -> 
     assert refusal(tmp_path, "[hubbub]\nqueued_runs = 2") == (
         "hubbub.toml: queued_runs is a limit: put it under [limits]"
     )
-    assert refusal(tmp_path, "[limit]\nqueued_runs = 2").endswith("limits in the second: did you mean limits?")
+    assert refusal(tmp_path, "[limit]\nqueued_runs = 2").endswith("limits into the second: did you mean limits?")

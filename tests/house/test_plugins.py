@@ -155,9 +155,9 @@ def test_a_protocol_that_cannot_be_used_is_left_out(
     package = "of package acme-shout 1.0 (hubbub.protocols)"
     assert reserved == f"entry point 'plain' {package}"
     assert reasons == [
-        f"entry point 'acme.unnamed' {package} has another name than its class: write `name = 'acme.unnamed'` there",
-        f"entry point 'acme.half' {package} lacks answer, command, event, notice, whole, which WireProtocol asks for",
-        f"entry point 'acme.function' {package} is no subclass of hub.protocols.WireProtocol",
+        f"entry point 'acme.unnamed' {package} has another name than its class: set `name = 'acme.unnamed'` in it",
+        f"entry point 'acme.half' {package} lacks answer, command, event, notice, whole, which WireProtocol requires",
+        f"entry point 'acme.function' {package} is not a subclass of hub.protocols.WireProtocol",
     ]
 
 
@@ -174,7 +174,7 @@ async def test_a_hub_keeps_its_log_by_the_driver_of_a_package(served: HubProcess
     [
         ("acme_log:Nothing", "cannot be imported: AttributeError"),
         ("acme_two", "cannot be imported: RuntimeError: two lines; upgrade or remove the package$"),
-        ("acme_log:SqliteLog.start", "is no subclass of hub.storage.log.Log"),
+        ("acme_log:SqliteLog.start", "is not a subclass of hub.storage.log.Log"),
         ("hub.storage.log:Log", "lacks close, commit_totals, identify, probe, start,"),
     ],
 )

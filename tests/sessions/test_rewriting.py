@@ -217,7 +217,7 @@ async def test_a_plain_client_is_told_to_forget(hub: Hub) -> None:
     assert [f["type"] for f in plain.frames] == ["error", "stream", "stream"]
     error = plain.frames[0]
     assert error["code"] == "message_removed" and error["messageIds"] == [said["messageId"], said["answerId"]]
-    assert error["message"].startswith("forget these messages (edited)") and "runId" not in error
+    assert error["message"].startswith("discard these messages (edited)") and "runId" not in error
     assert plain.text() == "[] two"
 
 
