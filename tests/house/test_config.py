@@ -266,6 +266,6 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_a_limit_among_the_settings_is_told_where_it_belongs(tmp_path: Path) -> None:
     """And so is a table whose name is nearly right."""
     assert refusal(tmp_path, "[hubbub]\nqueued_runs = 2") == (
-        "hubbub.toml: queued_runs is a limit: put it under [limits]"
+        "hubbub.toml: queued_runs is a limit: move it to [limits]"
     )
     assert refusal(tmp_path, "[limit]\nqueued_runs = 2").endswith("limits into the second: did you mean limits?")
