@@ -31,11 +31,11 @@ async def delete(node: Node, key: Key, before: int | None = None) -> bool:
             return False
         node.refuse_if_draining()
     # No await since the last check: each session has at most one deletion.
-    shared = node.deletions.get(key)
-    if shared is None:
+    shared_task = node.deletions.get(key)
+    if shared_task is None:
         node.deletions[key] = asyncio.create_task(_delete(node, key, before))
     is_deleted = await asyncio.shield(node.deletions[key])
-    if not is_deleted and shared is not None:  # the shared deletion may have had another *before*
+    if not is_deleted and shared_task is not None:  # the shared deletion may have had another *before*
         return await delete(node, key, before)
     return is_deleted
 
@@ -116,7 +116,7 @@ def _make_notice(session: str) -> Error:
 async def _end_runs(session: LiveSession) -> None:
     """End the queued runs, then the active ones; wait until their ends are logged and delivered."""
     with suppress(NotRunning):
-        stopping.cancel_runs(session.schedule, None, queued=True)
+        stopping.cancel_runs(session.schedule, None, with_queue=True)
     limits = session.host.limits
     try:
         async with asyncio.timeout(limits.grace_seconds + limits.close_seconds):

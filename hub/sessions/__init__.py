@@ -1,1 +1,1 @@
-"""One conversation: its queue, its runs, and what they write to the log."""
+"""The sessions in memory: their chats, their runs, and their events on the way to the log."""

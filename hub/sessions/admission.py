@@ -45,8 +45,8 @@ class Admission:
         if chat.ifBusy == "rollback":
             return await self._roll_back(chat, author, agent, digest)
         async with self.schedule.lock:  # an edit, regeneration or rollback goes on undisturbed
-            accepted = self.put(chat, author, agent, digest)
-        return await accepted
+            answer = self.put(chat, author, agent, digest)
+        return await answer
 
     def put(
         self, chat: Chat, author: Author, agent: Agent, digest: str, removal: Removal | None = None
@@ -87,8 +87,8 @@ class Admission:
                 self._check_queue(chat, len(self.schedule.queued_runs) + 1)
             await stopping.end_runs(self.schedule, runs)
             ids = dict.fromkeys(id for run in runs for id in (run.record.userMessageId, *run.message_ids))
-            accepted = self.put(chat, author, agent, digest, Removal(tuple(ids), "rollback") if ids else None)
-        return await accepted
+            answer = self.put(chat, author, agent, digest, Removal(tuple(ids), "rollback") if ids else None)
+        return await answer
 
     @asynccontextmanager
     async def lock(self, chat: Chat = Chat(message="")) -> AsyncIterator[None]:

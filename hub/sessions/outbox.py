@@ -18,7 +18,7 @@ from hub.storage.records import Append, ChatRecord, RunRecord
 log = structlog.get_logger()
 
 # Called with the seq of an event when the log holds it. A refusable event may get StorageUnavailable instead.
-ResultCallback = Callable[[int | StorageUnavailable], None]
+SeqCallback = Callable[[int | StorageUnavailable], None]
 
 
 class PendingChunk(Event, eq=False, kw_only=True):
@@ -56,11 +56,11 @@ class PendingEvent(Event, eq=False, kw_only=True):
     ended_runs: tuple[str, ...] = ()
     removed_messages: tuple[str, ...] = ()
     chat: ChatRecord | None = None
-    on_result: ResultCallback | None = None
+    on_result: SeqCallback | None = None
     is_refusable: bool = False
 
 
-def attach_future(event: PendingEvent, on_result: ResultCallback = lambda seq: None) -> "asyncio.Future[int]":
+def attach_future(event: PendingEvent, on_result: SeqCallback = lambda seq: None) -> "asyncio.Future[int]":
     """Return a future of the event's seq. *on_result* is called before the future is done."""
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -317,12 +317,12 @@ class Outbox:
 
     def _handle_failure(self, batch: list[PendingEvent | PendingChunk], reason: Exception) -> None:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
-        dropped = [event for event in batch if isinstance(event, PendingEvent) and event.is_refusable]
+        refused_events = [event for event in batch if isinstance(event, PendingEvent) and event.is_refusable]
         is_first = self.state is not OutboxState.RETRYING
         # Before any callback: events that a callback queues wait for the retry, and drop_run() can still drop them.
-        self._pending = [event for event in batch if event not in dropped] + self._pending
+        self._pending = [event for event in batch if event not in refused_events] + self._pending
         self._enter(OutboxState.BACKING_OFF, self.limits.retry_seconds, self._retry)
-        for event in dropped:
+        for event in refused_events:
             self._report(event, refusal)
         if not self._pending:
             self._enter(IDLE)

@@ -110,15 +110,15 @@ class Questions:
         if self.outbox.state is OutboxState.BACKING_OFF:
             raise self.outbox.make_error()
         question.pending_answer = asyncio.Event()
-        logged: asyncio.Future[None] = self._loop.create_future()
+        commit: asyncio.Future[None] = self._loop.create_future()
         body = InterruptResolved(interrupt_id, reply.status, reply.by, reply.payload)
         event = PendingEvent(self.agent, self.run, body, is_refusable=True)
-        event.on_result = lambda seq: self._handle_answer(question, reply, logged, seq)
+        event.on_result = lambda seq: self._handle_answer(question, reply, commit, seq)
         self.outbox.put(event)
-        await logged
+        await commit
 
     def _handle_answer(
-        self, question: Question, reply: Reply, logged: asyncio.Future[None], seq: int | StorageUnavailable
+        self, question: Question, reply: Reply, commit: asyncio.Future[None], seq: int | StorageUnavailable
     ) -> None:
         """Give a logged answer to the agent, or report to the caller of answer() that it was refused."""
         assert question.pending_answer is not None
@@ -129,12 +129,12 @@ class Questions:
             self.end_stream()
             if not question.reply.done():
                 question.reply.set_result(reply)
-            if not logged.done():
-                logged.set_result(None)
+            if not commit.done():
+                commit.set_result(None)
             self.on_change()
         else:
-            if not logged.done():
-                logged.set_exception(seq)
+            if not commit.done():
+                commit.set_exception(seq)
             if question.reply.cancelled():
                 self._withdraw(question)
         self._finish_close()

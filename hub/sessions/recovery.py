@@ -57,10 +57,10 @@ def abort_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
     Queued runs have no output, and stay queued.
     """
     runs = [session.schedule.make_run(record, None) for record in records]
-    started = [run for run in runs if run.record.state == "started"]
-    session.runs.update({run.id: run for run in started})
+    started_runs = [run for run in runs if run.record.state == "started"]
+    session.runs.update({run.id: run for run in started_runs})
     session.queue.extend(run for run in runs if run.record.state == "queued")
-    for run in started:
+    for run in started_runs:
         run.stop("aborted")
     session.schedule.wake()
 
@@ -75,8 +75,8 @@ def _recover_started(session: LiveSession, record: RunRecord, output: LoggedOutp
         session.runs[run.id] = run
         run.stop("aborted")
         return
-    removed = MessageRemoved(tuple(dict.fromkeys([record.messageId, *output.messages])), "restarted")
-    bodies = [*(InterruptResolved(id, "cancelled") for id in output.questions), removed]
+    removal = MessageRemoved(tuple(dict.fromkeys([record.messageId, *output.messages])), "restarted")
+    bodies = [*(InterruptResolved(id, "cancelled") for id in output.questions), removal]
     session.outbox.put(*(PendingEvent(record.agentId, record.runId, body) for body in bodies))
     run = session.schedule.make_run(
         replace(record, messageId=session.host.seams.new_id("m"), attempt=record.attempt + 1), agent

@@ -65,8 +65,8 @@ async def _edit(session: LiveSession, command: Edit, chat: Chat, author: Author,
         agent = session.host.agents.get(command.agentId or agent_id or default)
         messages, stopped_ids = await _stop_runs(session, command.messageId)
         removal = Removal(tuple(dict.fromkeys([*_ids(messages), *empty_ids, *stopped_ids])))
-        accepted = session.admission.put(chat, author, agent, digest, removal)
-    return await accepted
+        answer = session.admission.put(chat, author, agent, digest, removal)
+    return await answer
 
 
 async def regenerate_answer(session: LiveSession, command: Regenerate, author: Author) -> Accepted:
@@ -92,8 +92,8 @@ async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, aut
         removal = Removal(
             tuple(dict.fromkeys([*_ids(messages[1:]), *empty_ids, *stopped_ids])), reused_message=messages[0]
         )
-        accepted = session.admission.put(chat, author, agent, digest, removal)
-    return await accepted
+        answer = session.admission.put(chat, author, agent, digest, removal)
+    return await answer
 
 
 def _ids(messages: Sequence[HistoryMessage]) -> list[str]:
@@ -157,10 +157,10 @@ async def _find_answers(session: LiveSession, messages: Sequence[HistoryMessage]
     Also return the ids of the answers without text: they are not in the history, but must be removed, too.
     """
     message_id = messages[0].messageId
-    active = [run.record.agentId for run in _find_runs(session, messages[:1])]
-    finished = [message.agentId for message in messages if message.userMessageId == message_id]
-    if active or finished:
-        return (active or finished[-1:])[0], []
+    active_agents = [run.record.agentId for run in _find_runs(session, messages[:1])]
+    former_agents = [message.agentId for message in messages if message.userMessageId == message_id]
+    if active_agents or former_agents:
+        return (active_agents or former_agents[-1:])[0], []
     empty_answers = await _find_empty_answers(session, messages)
     return next(iter(empty_answers.values()), None), [*empty_answers]
 

@@ -167,7 +167,7 @@ class ActiveRun:
     # --- the agent's code -------------------------------------------------------------------------------------------
 
     async def _run_code(self, agent_task: AgentTask) -> None:
-        # One long function: each token would also have to wake every coroutine between the task and the agent.
+        # One long function: each token wakes every coroutine between the task and the agent.
         agent, deadlines = agent_task.agent, agent_task.deadlines
         limits, writer, slice_start = self.host.limits, self.writer, 0.0
         try:

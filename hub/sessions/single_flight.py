@@ -43,13 +43,13 @@ class SingleFlight:
     ) -> Accepted:
         while (first := self._in_progress.get(key)) is not None:
             await first.wait()
-        done = self._in_progress[key] = asyncio.Event()
+        end_event = self._in_progress[key] = asyncio.Event()
         try:
             record = await self.store.find_chat(self.key, *key)
             return await admit() if record is None else self._answer_duplicate(record, digest, chat)
         finally:
             del self._in_progress[key]
-            done.set()
+            end_event.set()
 
     def _answer_duplicate(self, record: ChatRecord, digest: str, chat: Chat) -> Accepted:
         if record.digest != digest:

@@ -7,12 +7,12 @@ from hub.sessions.run import ActiveRun
 from hub.sessions.schedule import Schedule
 
 
-def cancel_runs(schedule: Schedule, run_id: str | None, queued: bool) -> tuple[str, ...]:
-    """Stop one run, or all active runs and, with *queued*, the queued runs before them. Return their ids.
+def cancel_runs(schedule: Schedule, run_id: str | None, with_queue: bool) -> tuple[str, ...]:
+    """Stop one run, or all active runs and, with *with_queue*, the queued runs before them. Return their ids.
 
     Returns before the runs have ended. Raises NotRunning if there is no such run.
     """
-    runs = [*(schedule.queued_runs if queued or run_id else ()), *schedule.active_runs.values()]
+    runs = [*(schedule.queued_runs if with_queue or run_id else ()), *schedule.active_runs.values()]
     stoppable = [run for run in runs if not run.has_ended and run_id in (None, run.id)]
     if not stoppable:
         name = schedule.channel.id

@@ -1,4 +1,4 @@
-"""Agents that do what no agent should, and how the answer of each must end."""
+"""Agents that misbehave, and the end that each answer must have."""
 
 from contextlib import AbstractAsyncContextManager, nullcontext
 
@@ -6,15 +6,15 @@ import aiohttp
 import attrs
 from support.hub import Client
 
-SILENCE, GRACE = 0.5, 0.3  # seconds that the hub of the test waits for an agent that says nothing, or will not stop
-RUN_BYTES = 512 * 1024  # of text in one answer there
+SILENCE, GRACE = 0.5, 0.3  # the silence limit and the grace time of the test's hub, in seconds
+RUN_BYTES = 512 * 1024  # the limit of one answer
 
 
 @attrs.frozen
 class Bad:
-    """The body of an agent, the text that is kept of its answer, its stop reason, and the code of its error.
+    """The body of an agent, and the expected end of its answer: the stored text, stop reason and error code.
 
-    *cancel* says that a client cancels the answer once the text is there. *text* of None: any.
+    With *cancel* a client cancels the answer after the first text. A *text* of None accepts any text.
     """
 
     code: str
@@ -181,7 +181,7 @@ tasks = []
 
 
 def files() -> dict[str, str]:
-    """Return the code of each agent by its name."""
+    """Return the source of each agent file, by the agent's name."""
     heads = {"async def": ASYNC, "def": PLAIN}
     return {name: _file(head, name, bad) for head, agents in heads.items() for name, bad in agents.items()}
 
@@ -200,10 +200,10 @@ async def connect(http: aiohttp.ClientSession, url: str, session: str) -> Client
 
 
 async def provoke(
-    http: aiohttp.ClientSession, url: str, name: str, bad: Bad, room: AbstractAsyncContextManager[None] = nullcontext()
+    http: aiohttp.ClientSession, url: str, name: str, bad: Bad, slot: AbstractAsyncContextManager[None] = nullcontext()
 ) -> None:
-    """When there is *room*, let a bad agent answer, and compare its end; then another agent answers in its session."""
-    async with room:
+    """Enter *slot*, let a bad agent answer, and check the end; then another agent must answer in the session."""
+    async with slot:
         await _provoke(await connect(http, url, name), name, bad)
 
 

@@ -1,4 +1,4 @@
-"""Faults of what the hub stands on, put in where it would meet them."""
+"""Faults of a client's transport, injected into a running hub."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from hub.delivery.transport import Transport
 
 
 class Wire:
-    """An asyncio transport of which some methods do something else."""
+    """An asyncio transport with some methods replaced."""
 
     def __init__(self, inner: Any, **faults: Callable[..., Any]) -> None:
         self._inner, self._faults = inner, faults
@@ -19,7 +19,7 @@ class Wire:
 
 @contextmanager
 def faulty(transport: Transport, **faults: Callable[..., Any]) -> Iterator[None]:
-    """Let the wire of a client behave otherwise for a while."""
+    """Replace some methods of a client's transport within the context."""
     wire = transport.asyncio_transport
     transport.asyncio_transport = Wire(wire, **faults)  # type: ignore[assignment]
     try:

@@ -1,4 +1,4 @@
-"""A hub to test against, and clients that speak to it: real sockets, real files."""
+"""A hub in the test's process, and clients for it: with real sockets and real files."""
 
 import asyncio
 import json
@@ -43,12 +43,12 @@ AGENTS = {
 
 
 class Client:
-    """One WebSocket; `frames` is all it has heard, parsed."""
+    """One WebSocket client. `frames` are all frames that it has received, parsed."""
 
     def __init__(self, http: aiohttp.ClientSession, ws: aiohttp.ClientWebSocketResponse) -> None:
         self._http, self._ws = http, ws
         self.frames: list[dict[str, Any]] = []
-        self._sent: Counter[Any] = Counter()  # commands by ref: each has exactly one answer
+        self._sent: Counter[Any] = Counter()  # open commands by ref: each gets exactly one answer
 
     @property
     def ws(self) -> aiohttp.ClientWebSocketResponse:
@@ -60,7 +60,7 @@ class Client:
         await self._ws.send_str(json.dumps(frame))
 
     async def next(self) -> dict[str, Any]:
-        """Return the next frame; fails where the socket closes instead."""
+        """Return the next frame. Raises EOFError if the socket closes."""
         async with asyncio.timeout(PATIENCE):
             message = await self._ws.receive()
         if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
@@ -73,25 +73,25 @@ class Client:
         self.frames.append(frame)
         return frame
 
-    async def until(self, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        """Read on to the first frame that is wanted, and return it."""
-        while not wanted(frame := await self.next()):
+    async def until(self, matches: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Read until a frame matches, and return that frame."""
+        while not matches(frame := await self.next()):
             pass
         return frame
 
-    async def find(self, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        """Return the first wanted frame of all that were heard, reading on where there is none yet."""
-        return next((frame for frame in self.frames if wanted(frame)), None) or await self.until(wanted)
+    async def find(self, matches: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Return the first frame that matches, of the received ones or of those to come."""
+        return next((frame for frame in self.frames if matches(frame)), None) or await self.until(matches)
 
     async def until_type(self, kind: str) -> dict[str, Any]:
         return await self.until(lambda frame: frame["type"] == kind)
 
     async def until_done(self) -> dict[str, Any]:
-        """Read on to the end of an answer, in either protocol."""
+        """Read until the end of an answer, in either protocol."""
         return await self.until(lambda f: f.get("done") is True or f["type"] == "run_finished")
 
     async def closed(self) -> int | None:
-        """Read to the end; return the close code."""
+        """Read until the socket closes; return the close code."""
         try:
             while True:
                 await self.next()
@@ -99,9 +99,9 @@ class Client:
             return self._ws.close_code
 
     def text(self, run_id: str | None = None) -> str:
-        """Return the text heard so far, of all runs or of one."""
-        said = (f for f in self.frames if f["type"] in ("stream", "message") and run_id in (None, f["runId"]))
-        return "".join(f["content"] for f in said)
+        """Return the text received so far, of all runs or of one."""
+        frames = (f for f in self.frames if f["type"] in ("stream", "message") and run_id in (None, f["runId"]))
+        return "".join(f["content"] for f in frames)
 
     async def close(self) -> None:
         await self._ws.close()
@@ -110,7 +110,7 @@ class Client:
 
 @attrs.define(eq=False)
 class Hub:
-    """A hub in this process; start() may be called again after stop(), on the same folders."""
+    """A hub in this process. After stop(), start() starts it again with the same folders."""
 
     folder: Path
     limits: Limits = Limits()
@@ -176,7 +176,7 @@ class Hub:
         return client
 
     async def settled(self, session: str, count: int) -> None:
-        """Wait until so many subscriptions of a session are live."""
+        """Wait until *count* subscriptions of a session are live."""
         sessions = self.node.sessions
         await eventually(
             lambda: session in sessions

@@ -1,4 +1,4 @@
-"""A server that speaks the extended protocol by a script, right or wrong: what no real hub can be made to do."""
+"""A server that follows a script of protocol frames, valid or invalid, for cases that a real hub cannot produce."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ WELCOME = {
 
 
 class Peer:
-    """One client of the script; `came` is all it has sent."""
+    """One client of the script. `came` are all frames that the client has sent."""
 
     def __init__(self, ws: web.WebSocketResponse) -> None:
         self.ws = ws
@@ -37,14 +37,14 @@ class Peer:
         await self.ws.send_json({"type": kind} | fields)
 
     async def joined(self, seq: int = 0) -> dict[str, Any]:
-        """Answer the next subscribe, for a session that stands at *seq*; return that command."""
+        """Answer the next `subscribe` for a session whose head is *seq*; return that command."""
         frame = await self.next("subscribe")
-        place = {"epoch": "e", "seq": seq, "agents": [], "members": [], "active": []}
-        await self.say("subscribed", sessionId=frame.get("sessionId"), ref=frame["ref"], **place)
+        state = {"epoch": "e", "seq": seq, "agents": [], "members": [], "active": []}
+        await self.say("subscribed", sessionId=frame.get("sessionId"), ref=frame["ref"], **state)
         return frame
 
     async def event(self, kind: str, seq: int, **fields: Any) -> None:
-        """Say an event of the run r1 in the session s1."""
+        """Send an event of run r1 in session s1."""
         await self.say(kind, sessionId="s1", agentId="echo", runId="r1", epoch="e", seq=seq, ts=0, **fields)
 
 
@@ -53,19 +53,19 @@ Script = Callable[[Peer], Awaitable[None]]
 
 @asynccontextmanager
 async def scripted(*scripts: Script) -> AsyncIterator[str]:
-    """Serve one connection by each script, in turn, the last one for all that follow; yield the address.
+    """Serve the connections with the scripts in order, the last script for all later ones; yield the address.
 
-    A script that returns closes nothing: it says so itself, or the client ends it. Without any, all are refused.
+    The end of a script does not close its connection. Without scripts, all connections are refused.
     """
-    left = list(scripts)
+    remaining = list(scripts)
 
     async def serve(request: web.Request) -> web.StreamResponse:
-        if not left:
+        if not remaining:
             raise web.HTTPForbidden
         ws = web.WebSocketResponse(protocols=("hubbub.v1",))
         await ws.prepare(request)
         await ws.send_json(WELCOME)
-        script = left.pop(0) if len(left) > 1 else left[0]
+        script = remaining.pop(0) if len(remaining) > 1 else remaining[0]
         await script(Peer(ws))
         while not ws.closed:
             await ws.receive()

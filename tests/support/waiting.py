@@ -1,10 +1,10 @@
-"""How long a test waits, and how it waits for what no event announces."""
+"""The time limit of waits in tests, and a wait for a condition that no event announces."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE = 20.0  # how long any single wait of a test may last
+PATIENCE = 20.0  # seconds that a single wait of a test may take
 
 
 async def eventually(condition: Callable[[], Any]) -> None:
