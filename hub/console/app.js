@@ -1,17 +1,18 @@
-// The page: what it knows (ui), what can be done (act), and one drawing of it for each frame.
+// The page: its state (ui), its actions (act), and at most one rendering for each frame of the browser.
 import { connect } from '/client.js'
 import { copy } from './clipboard.js'
+import { makeConversation } from './conversation.js'
+import { Follower } from './follower.js'
 import { cut, html, render } from './html.js'
-import { Follower } from './scroll.js'
-import { another, past } from './past.js'
-import { following } from './session.js'
-import { ask, talk } from './talk.js'
+import { fetchJson } from './http.js'
+import { countFollowing } from './session.js'
+import { forkTitle, sessionList } from './session_list.js'
 import { language, t } from './words.js'
 import { Page } from './views/page.js'
 
-const PAGE = 60 // items that are on the page at first, and that are added when earlier ones are wanted
+const PAGE_ITEMS = 60 // items on the page at first, and added for "Show earlier"
 const ID = /^[A-Za-z0-9._:@-]{1,128}$/
-const SLOW_MS = 8 // a drawing that takes longer is followed by a pause, so that the page stays usable
+const SLOW_RENDER_MS = 8 // after a rendering that takes longer, the page pauses so that it stays responsive
 
 const hub = connect()
 const ui = {
@@ -20,162 +21,168 @@ const ui = {
   draining: false,
   agents: [],
   agent: 'main',
-  named: false, // by the address, or by a click
+  isAgentChosen: false, // by the address, or by a click
   sessionId: undefined,
   session: undefined, // see session.js
-  shown: PAGE,
-  following: true,
+  itemLimit: PAGE_ITEMS,
+  isFollowing: true,
   editing: undefined,
-  past: { sessions: [] },
+  list: { sessions: [] }, // see session_list.js
   find: '',
   drawer: false,
   dialog: undefined,
-  doubt: undefined, // what the dialog of that name asks: { count, does }
+  confirmation: undefined, // for the dialog `confirm`: { count, action }
   notice: undefined, // { text, calm }
   stopping: false,
-  said: '', // for screen readers: the answer that has just come to its end
+  announcement: '', // for screen readers: the last complete answer
 }
 
-// --- drawing ----------------------------------------------------------------------------------------------------------
+// --- rendering --------------------------------------------------------------------------------------------------------
 
-let due = false // a drawing is to come, or the pause after one goes on
-let stale = false
+let isScheduled = false // a rendering is scheduled, or the pause after one has not ended
+let isStale = false
 let follower
 
-function change(what) {
-  Object.assign(ui, what)
-  stale = true
-  if (due) return
-  due = true
-  requestAnimationFrame(draw)
+/** Change fields of the state, and schedule a rendering. */
+function change(fields) {
+  Object.assign(ui, fields)
+  isStale = true
+  if (isScheduled) return
+  isScheduled = true
+  requestAnimationFrame(renderFrame)
 }
 
-function draw() {
-  const began = performance.now()
-  stale = false
+function renderFrame() {
+  const start = performance.now()
+  isStale = false
   try {
-    render(html`<${Page} ui=${ui} act=${act} />`, document.body)
-    follow()
+    renderPage()
+    followEnd()
     document.title = `${act.title()} · Hubbub`
   } finally {
-    const took = performance.now() - began
-    if (took <= SLOW_MS) rested()
-    else setTimeout(rested, took * 2)
+    const ms = performance.now() - start
+    if (ms <= SLOW_RENDER_MS) endPause()
+    else setTimeout(endPause, ms * 2)
   }
 }
 
-function rested() {
-  due = false
-  if (stale) change()
+function endPause() {
+  isScheduled = false
+  if (isStale) change()
 }
 
-function follow() {
-  const list = document.getElementById('log')
-  if (list && !follower)
-    follower = new Follower(list, list.firstElementChild, () => change({ following: follower.following }))
-  if (!follower) return
-  follower.empty = !ui.session?.items.length
-  follower.keep()
-}
-
-/** Draw at once, not with the next frame. */
-function drawNow(what) {
-  Object.assign(ui, what)
+function renderPage() {
   render(html`<${Page} ui=${ui} act=${act} />`, document.body)
 }
 
-const fail = (error) => change({ notice: { text: error instanceof Error ? error.message : String(error) } })
-const told = (text) => change({ notice: { text, calm: true } })
+function followEnd() {
+  const log = document.getElementById('log')
+  if (log && !follower) {
+    follower = new Follower(log, log.firstElementChild, () => change({ isFollowing: follower.isFollowing }))
+  }
+  if (!follower) return
+  follower.isEmpty = !ui.session?.items.length
+  follower.follow()
+}
 
-// --- what can be done -------------------------------------------------------------------------------------------------
+/** Change fields of the state, and render at once. */
+function changeNow(fields) {
+  Object.assign(ui, fields)
+  renderPage()
+}
 
-const list = past(ui, change)
-const conversation = talk(hub, ui, change, {
-  changed() {
-    list.soon()
-    agents()
+const showError = (error) => change({ notice: { text: error instanceof Error ? error.message : String(error) } })
+const showNotice = (text) => change({ notice: { text, calm: true } })
+
+// --- actions ----------------------------------------------------------------------------------------------------------
+
+const list = sessionList(ui, change)
+const conversation = makeConversation(hub, ui, change, {
+  onChange() {
+    list.refreshSoon()
+    loadAgents()
   },
-  removed: () => list.forget(ui.sessionId),
-  loaded: settle,
-  deleted() {
-    show(ui.sessionId, ui.agent)
-    told(t('removed'))
+  onRemoved: () => list.forget(ui.sessionId),
+  onLoaded: chooseAgent,
+  onDeleted() {
+    showSession(ui.sessionId, ui.agent)
+    showNotice(t('sessionDeleted'))
   },
 })
 
 const act = {
   ...conversation.act,
   find: (find) => change({ find }),
-  moreSessions: () => list.more(),
-  againSessions: () => list.refresh(),
+  moreSessions: () => list.loadMore(),
+  reloadSessions: () => list.refresh(),
   drawer(open) {
     change({ drawer: open })
-    requestAnimationFrame(() => document.getElementById(open ? 'menu-close' : 'menu')?.focus()) // it has been drawn by then
+    requestAnimationFrame(() => document.getElementById(open ? 'menu-close' : 'menu')?.focus()) // after the rendering
   },
   dialog: (dialog) => change({ dialog }),
   dismiss: () => change({ notice: undefined }),
   edit: (key) => change({ editing: key }),
-  toEnd: () => follower.toEnd(),
+  scrollToEnd: () => follower.scrollToEnd(),
 
   choose(agent) {
-    change({ agent, named: true, drawer: false })
-    address('replaceState')
+    change({ agent, isAgentChosen: true, drawer: false })
+    writeAddress('replaceState')
   },
 
-  /** Open a session, a new one where none is named: that one the same agent answers. */
+  /** Open a session; without an id, a new session with the same agent. */
   open(sessionId) {
-    show(sessionId ?? newId(), ui.agent, !sessionId)
-    address('pushState')
+    showSession(sessionId ?? newId(), ui.agent, !sessionId)
+    writeAddress('pushState')
   },
 
   async earlier() {
-    const shown = ui.shown + PAGE
-    if (shown > ui.session.items.length && ui.session.more) await conversation.earlier()
-    follower.hold(() => drawNow({ shown }))
+    const itemLimit = ui.itemLimit + PAGE_ITEMS
+    if (itemLimit > ui.session.items.length && ui.session.more) await conversation.loadEarlier()
+    follower.holdPosition(() => changeNow({ itemLimit }))
   },
 
-  /** Print the whole session, not only what is on the page. */
+  /** Print the complete session, not only the items on the page. */
   async print() {
-    told(t('reading'))
-    while (ui.session?.more) await conversation.earlier()
-    drawNow({ notice: undefined })
+    showNotice(t('readingAll'))
+    while (ui.session?.more) await conversation.loadEarlier()
+    changeNow({ notice: undefined })
     print()
   },
 
   async copy(text) {
-    const copied = await copy(text)
-    if (!copied) fail(t('notCopied'))
-    return copied
+    const isCopied = await copy(text)
+    if (!isCopied) showError(t('notCopied'))
+    return isCopied
   },
 
   title() {
-    const known = ui.past.sessions.find(({ sessionId }) => sessionId === ui.sessionId)?.title ?? list.first(ui.sessionId)
+    const entry = ui.list.sessions.find(({ sessionId }) => sessionId === ui.sessionId)
+    const title = entry?.title ?? list.firstMessage(ui.sessionId)
     const first = ui.session?.more ? '' : ui.session?.items.find(({ kind }) => kind === 'user')?.text
-    return known || cut(first ?? '', 80) || t('untitled')
+    return title || cut(first ?? '', 80) || t('untitled')
   },
 
   save(item, message) {
     if (message === item.text) return act.edit(undefined)
-    sure(following(ui.session, item), () => conversation.act.save(item, message))
+    confirmAction(countFollowing(ui.session, item), () => conversation.act.save(item, message))
   },
 
   regenerate(run) {
-    sure(following(ui.session, run), () => conversation.act.regenerate(run))
+    confirmAction(countFollowing(ui.session, run), () => conversation.act.regenerate(run))
   },
 
   async fork(messageId) {
-    const title = another(act.title(), ui.past.sessions)
+    const title = forkTitle(act.title(), ui.list.sessions)
     const sessionId = await conversation.fork(messageId)
     await list.rename(sessionId, title)
     act.open(sessionId)
   },
 
-  /** Have the hub read a broken agent's file again. */
-  async mend(agentId) {
+  async reloadAgent(agentId) {
     try {
-      await ask(`/api/v1/agents/${encodeURIComponent(agentId)}/reload`, { method: 'POST' })
+      await fetchJson(`/api/v1/agents/${encodeURIComponent(agentId)}/reload`, { method: 'POST' })
     } finally {
-      await agents() // its file may be gone
+      await loadAgents() // its file may have been deleted
     }
   },
 
@@ -187,84 +194,87 @@ const act = {
   async remove() {
     await list.remove(ui.sessionId)
     act.open()
-    told(t('removed'))
+    showNotice(t('sessionDeleted'))
   },
 }
 
-/** Do it at once where nothing else is taken back with it, else ask first. */
-function sure(count, action) {
-  const does = () => action().catch(fail)
-  if (!count) does()
-  else change({ dialog: 'doubt', doubt: { count, does } })
+/** Run an action; if it also removes other messages, ask the person first. */
+function confirmAction(count, action) {
+  const run = () => action().catch(showError)
+  if (!count) run()
+  else change({ dialog: 'confirm', confirmation: { count, action: run } })
 }
 
-for (const name of ['earlier', 'print', 'rename', 'remove', 'fork', 'reply', 'stop', 'stopAll', 'takeBack', 'mend']) {
-  const does = act[name]
-  act[name] = (...values) => does(...values).catch(fail)
+for (const name of ['earlier', 'print', 'rename', 'remove', 'fork', 'reply', 'stop', 'stopAll', 'takeBack', 'reloadAgent']) {
+  const action = act[name]
+  act[name] = (...values) => action(...values).catch(showError)
 }
 
-// --- where the page stands --------------------------------------------------------------------------------------------
+// --- the session and the agent ----------------------------------------------------------------------------------------
 
 function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(12))
   return 's-' + [...bytes].map((byte) => (byte % 36).toString(36)).join('')
 }
 
-function address(how) {
-  const query = new URLSearchParams({ ...(ui.named && { agent: ui.agent }), session: ui.sessionId })
-  history[how](null, '', `?${query}`)
+/** Write the session and the agent into the page's address; *method* is `pushState` or `replaceState`. */
+function writeAddress(method) {
+  const query = new URLSearchParams({ ...(ui.isAgentChosen && { agent: ui.agent }), session: ui.sessionId })
+  history[method](null, '', `?${query}`)
 }
 
-/** Ask which agents there are now: welcome told of those at the time. */
-async function agents() {
+async function loadAgents() {
   try {
-    change({ agents: (await ask('/api/v1/agents')).data })
+    change({ agents: (await fetchJson('/api/v1/agents')).data })
   } catch {
-    // those that are known stay
+    // the page goes on with the agents that it has
   }
 }
 
-/** *named*: somebody has chosen this agent, so that it stays. */
-function show(sessionId, agent, named = true) {
-  follower?.toEnd()
+/** Show a session; with *isAgentChosen* the agent stays, whoever answered last. */
+function showSession(sessionId, agent, isAgentChosen = true) {
+  follower?.scrollToEnd()
   change({
     sessionId,
     agent,
-    named,
-    shown: PAGE,
+    isAgentChosen,
+    itemLimit: PAGE_ITEMS,
     editing: undefined,
     drawer: false,
     dialog: undefined,
     notice: undefined,
     stopping: false,
-    said: '',
+    announcement: '',
   })
   if (hub.state !== 'closed') conversation.open(sessionId)
 }
 
-/** Whoever answered last in a session answers on, where nobody has chosen another one. */
-function settle() {
-  if (ui.session.more) list.learn({ sessionId: ui.sessionId }).then(() => change(), fail) // an old session may not be in the list
-  if (ui.named) return
+/** Choose the agent that answered last in this session, unless the person has chosen one. */
+function chooseAgent() {
+  const { sessionId } = ui
+  if (ui.session.more) list.loadFirstMessage({ sessionId }).then(() => change(), showError) // the list may not have it
+  if (ui.isAgentChosen) return
   const last = ui.session.items.findLast(({ kind }) => kind === 'run')?.agentId
-  const there = ui.agents.some(({ agentId, status }) => agentId === last && status === 'ok')
-  change({ agent: there ? last : known(ui.agent), named: true })
-  address('replaceState') // so that the address can be handed on
+  const works = ui.agents.some(({ agentId, status }) => agentId === last && status === 'ok')
+  change({ agent: works ? last : existingAgent(ui.agent), isAgentChosen: true })
+  writeAddress('replaceState') // a person who gets the address has the same agent
 }
 
 /** Return the agent, or the first one that works if the hub does not have it. */
-const known = (agent) =>
-  ui.agents.some(({ agentId }) => agentId === agent) ? agent : (ui.agents.find(({ status }) => status === 'ok')?.agentId ?? agent)
+function existingAgent(agent) {
+  if (ui.agents.some(({ agentId }) => agentId === agent)) return agent
+  return ui.agents.find(({ status }) => status === 'ok')?.agentId ?? agent
+}
 
-function start() {
+function readAddress() {
   const query = new URLSearchParams(location.search)
   const [sessionId, agent] = [query.get('session') || newId(), query.get('agent') || 'main']
   if (!ID.test(sessionId)) {
     conversation.close()
     return change({ sessionId: undefined, session: undefined })
   }
-  show(sessionId, ID.test(agent) ? agent : 'main', query.has('agent'))
-  if (!query.get('session')) address('replaceState')
+  showSession(sessionId, ID.test(agent) ? agent : 'main', query.has('agent'))
+  if (!query.get('session')) writeAddress('replaceState')
 }
 
 hub.on('state', (link) => {
@@ -274,14 +284,14 @@ hub.on('state', (link) => {
     wasLive: ui.wasLive || link === 'live',
     draining: link === 'live' ? false : ui.draining,
   })
-  if (link === 'live') list.soon()
+  if (link === 'live') list.refreshSoon()
 })
 hub.on('welcome', ({ agents }) => change({ agents }))
 hub.on('notice', (notice) => notice.type === 'draining' && change({ draining: true }))
-addEventListener('popstate', start)
-addEventListener('focus', agents)
-addEventListener('beforeprint', () => drawNow({ shown: Infinity }))
-addEventListener('afterprint', () => change({ shown: PAGE }))
+addEventListener('popstate', readAddress)
+addEventListener('focus', loadAgents)
+addEventListener('beforeprint', () => changeNow({ itemLimit: Infinity }))
+addEventListener('afterprint', () => change({ itemLimit: PAGE_ITEMS }))
 addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && ui.drawer) act.drawer(false)
   if (event.key.toLowerCase() !== 'p' || !(event.ctrlKey || event.metaKey) || event.shiftKey || event.altKey) return
@@ -290,5 +300,5 @@ addEventListener('keydown', (event) => {
 })
 document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en'
 document.body.replaceChildren()
-start()
+readAddress()
 list.refresh()

@@ -1,24 +1,25 @@
-// Copy text, also on a page opened by plain HTTP, where a browser has no navigator.clipboard.
+// Copy text; also on a page from plain HTTP, where a browser has no navigator.clipboard.
 
+/** Return true if the text was copied. */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text)
     return true
   } catch {
-    return copySelected(text)
+    return copySelection(text)
   }
 }
 
-function copySelected(text) {
-  const focused = document.activeElement
+function copySelection(text) {
+  const focus = document.activeElement
   const field = Object.assign(document.createElement('textarea'), { value: text, className: 'unseen' })
-  const place = document.querySelector('dialog[open]') ?? document.body // nothing behind an open dialog can be selected
-  place.append(field)
+  const parent = document.querySelector('dialog[open]') ?? document.body // text behind an open dialog cannot be selected
+  parent.append(field)
   field.select()
   try {
     return document.execCommand('copy')
   } finally {
     field.remove()
-    focused?.focus()
+    focus?.focus()
   }
 }

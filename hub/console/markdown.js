@@ -1,59 +1,64 @@
-// Markdown as a tree for the page. It grows: of a text that got longer only the last block is read again.
+// Parse Markdown into a tree for the page. If a text gets longer, only its last block is parsed again.
 //
-// No markup is ever made of text. Raw HTML is shown as it was written, links lead only where LINKS says, and images are
+// Text never becomes markup. Raw HTML is shown as text, links have only the protocols of LINK_PROTOCOLS, and images are
 // not fetched: their text and their address are shown.
 import { Lexer, Tokenizer } from './vendor/marked.js'
 import { html } from './html.js'
 import { t } from './words.js'
 
-const LINKS = new Set(['http:', 'https:', 'mailto:'])
-const LONGEST = 4000 // characters of one paragraph: a longer one is laid out in several, or each piece costs its length
-const LINES = 40 // of code in one element, for the same reason
-const DEEPEST = 10 // nested quotes, lists or marks: deeper text is shown as it was written
-const TITLE = 2 // the level of the heading above a text, which names its author
+const LINK_PROTOCOLS = new Set(['http:', 'https:', 'mailto:'])
+const MAX_PARAGRAPH = 4000 // characters: a longer paragraph is split, or each new piece of text costs its whole length
+const MAX_CODE_LINES = 40 // of code in one element, for the same reason
+const MAX_DEPTH = 10 // of nested quotes, lists or marks: deeper text is shown unparsed
+const TITLE_LEVEL = 2 // of the heading above a text, which names its author
 const ENTITIES = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", nbsp: '\u00a0' }
 
-/** Begin, or go on with, a text: pass what the last call returned. *blocks* are what to show. */
-export function grow(given, before) {
-  const text = given.replace(/\r\n?/g, '\n')
-  const same = before && text.startsWith(before.text)
-  if (same && text.length === before.text.length) return before
-  const { done, from, above } = same ? before : { done: [], from: 0, above: TITLE }
-  const fresh = lexed(text.slice(from)).flatMap(parted)
-  const closed = fresh.slice(0, lastBlock(fresh))
-  const rest = fresh.slice(closed.length)
-  const level = rank(closed, above)
-  rank(rest, level)
-  const ready = [...done, ...shown(closed, done.length)]
+/**
+ * Parse a text; `blocks` of the result are the trees to show.
+ *
+ * Pass the result of the last call as *before*: if that text is the beginning of this one, its finished blocks, `done`,
+ * stay the same objects.
+ */
+export function parse(markdown, before) {
+  const text = markdown.replace(/\r\n?/g, '\n')
+  const isLonger = before && text.startsWith(before.text)
+  if (isLonger && text.length === before.text.length) return before
+  const { done, from, level } = isLonger ? before : { done: [], from: 0, level: TITLE_LEVEL }
+  const tokens = lex(text.slice(from)).flatMap(splitParagraph)
+  const finished = tokens.slice(0, lastBlockIndex(tokens))
+  const open = tokens.slice(finished.length)
+  const nextLevel = setHeadingLevels(finished, level)
+  setHeadingLevels(open, nextLevel)
+  const allDone = [...done, ...makeBlocks(finished, done.length)]
   return {
     text,
-    from: from + closed.reduce((sum, { raw }) => sum + raw.length, 0),
-    above: level,
-    done: ready,
-    blocks: [...ready, ...shown(rest, ready.length)],
+    from: from + finished.reduce((sum, { raw }) => sum + raw.length, 0),
+    level: nextLevel,
+    done: allDone,
+    blocks: [...allDone, ...makeBlocks(open, allDone.length)],
   }
 }
 
-/** A lexer that calls itself at most DEEPEST times: text that is nested a thousand levels deep would overflow the stack. */
-class Shallow extends Lexer {
+/** A lexer that calls itself at most MAX_DEPTH times: text that is nested a thousand levels deep would overflow the stack. */
+class ShallowLexer extends Lexer {
   #depth = 0
 
   blockTokens(text, tokens = [], clipped = false) {
-    return this.#deeper(text, tokens, () => super.blockTokens(text, tokens, clipped))
+    return this.#nest(text, tokens, () => super.blockTokens(text, tokens, clipped))
   }
 
   inlineTokens(text, tokens = []) {
-    return this.#deeper(text, tokens, () => super.inlineTokens(text, tokens))
+    return this.#nest(text, tokens, () => super.inlineTokens(text, tokens))
   }
 
-  #deeper(text, tokens, read) {
-    if (this.#depth === DEEPEST) {
+  #nest(text, tokens, callback) {
+    if (this.#depth === MAX_DEPTH) {
       tokens.push({ type: 'deep', raw: text })
       return tokens
     }
     this.#depth++
     try {
-      return read()
+      return callback()
     } finally {
       this.#depth--
     }
@@ -62,60 +67,60 @@ class Shallow extends Lexer {
 
 const FORMULA = /^(?:\\\[[^]{1,1000}?\\\]|\\\([^]{1,1000}?\\\)|\$\$[^]{1,1000}?\$\$)/
 
-class Formulas extends Tokenizer {
-  /** A formula in \[ \], \( \) or $$ $$ is shown as it was written: its backslashes are no escapes. */
+class FormulaTokenizer extends Tokenizer {
+  /** Show a formula in \[ \], \( \) or $$ $$ unchanged: its backslashes are no escapes. */
   escape(text) {
     const [raw] = FORMULA.exec(text) ?? []
     return raw ? { type: 'escape', raw, text: raw } : super.escape(text)
   }
 
-  /** Text ends where a formula may begin. */
+  /** End a text before a possible formula. */
   inlineText(text) {
-    const at = text.indexOf('$$', 1)
-    return super.inlineText(at < 0 ? text : text.slice(0, at))
+    const index = text.indexOf('$$', 1)
+    return super.inlineText(index < 0 ? text : text.slice(0, index))
   }
 }
 
-const lexer = () => new Shallow({ gfm: true, tokenizer: new Formulas() })
-const lexed = (text) => lexer().lex(text)
-const inlined = (text) => lexer().inlineTokens(text)
+const makeLexer = () => new ShallowLexer({ gfm: true, tokenizer: new FormulaTokenizer() })
+const lex = (text) => makeLexer().lex(text)
+const lexInline = (text) => makeLexer().inlineTokens(text)
 
 /** Give each heading a level, at most one more than the heading before; return the level of the last heading. */
-function rank(tokens, above) {
+function setHeadingLevels(tokens, level) {
   for (const token of tokens) {
-    if (token.type === 'heading') above = token.level = Math.min(TITLE + token.depth, above + 1, 6)
-    else above = rank(token.items ?? token.tokens ?? [], above)
+    if (token.type === 'heading') level = token.level = Math.min(TITLE_LEVEL + token.depth, level + 1, 6)
+    else level = setHeadingLevels(token.items ?? token.tokens ?? [], level)
   }
-  return above
+  return level
 }
 
-/** Where the block begins that may still change: the last that is not empty. */
-function lastBlock(tokens) {
+/** Return the index of the last block that is not empty: it may still change. */
+function lastBlockIndex(tokens) {
   const index = tokens.findLastIndex(({ type }) => type !== 'space')
   return Math.max(0, index)
 }
 
-const shown = (tokens, from) => tokens.map((token, index) => block(token, from + index))
+const makeBlocks = (tokens, from) => tokens.map((token, index) => block(token, from + index))
 
-/** Lay a paragraph without end out in several. */
-function parted(token) {
+/** Split a paragraph that is too long into several. */
+function splitParagraph(token) {
   const pieces = []
   let rest = token.raw
-  while (token.type === 'paragraph' && rest.length > LONGEST) {
-    const at = seam(rest)
-    pieces.push(rest.slice(0, at))
-    rest = rest.slice(at)
+  while (token.type === 'paragraph' && rest.length > MAX_PARAGRAPH) {
+    const index = splitIndex(rest)
+    pieces.push(rest.slice(0, index))
+    rest = rest.slice(index)
   }
   if (!pieces.length) return [token]
-  return [...pieces, rest].map((raw) => ({ type: 'paragraph', raw, tokens: inlined(raw), long: raw !== rest }))
+  return [...pieces, rest].map((raw) => ({ type: 'paragraph', raw, tokens: lexInline(raw), long: raw !== rest }))
 }
 
-/** Where to part a text: before a letter, so that what follows does not look like a list or a heading. */
-function seam(text) {
-  for (let at = LONGEST; at > LONGEST / 2; at--) {
-    if (/[ \u2e80-\uffff]/.test(text[at - 1]) && /\p{L}/u.test(text[at])) return at
+/** Return where to split a text: before a letter, so that the rest does not look like a list or a heading. */
+function splitIndex(text) {
+  for (let index = MAX_PARAGRAPH; index > MAX_PARAGRAPH / 2; index--) {
+    if (/[ \u2e80-\uffff]/.test(text[index - 1]) && /\p{L}/u.test(text[index])) return index
   }
-  return LONGEST
+  return MAX_PARAGRAPH
 }
 
 const BLOCKS = {
@@ -125,7 +130,7 @@ const BLOCKS = {
   heading: (token) =>
     html`<p class=${`h h${token.depth}`} role="heading" aria-level=${token.level}>${inlines(token.tokens)}</p>`,
   paragraph: (token) => html`<p class=${token.long ? 'long' : undefined}>${inlines(token.tokens)}</p>`,
-  text: (token) => (token.tokens ? inlines(token.tokens) : plain(token.text)),
+  text: (token) => (token.tokens ? inlines(token.tokens) : decodeEntities(token.text)),
   html: (token) => html`<p class="raw">${token.raw.trimEnd()}</p>`,
   blockquote: (token) => html`<blockquote>${blocks(token.tokens)}</blockquote>`,
   code: (token) => code(token),
@@ -135,8 +140,8 @@ const BLOCKS = {
 }
 
 function block(token, key) {
-  const made = (BLOCKS[token.type] ?? ((one) => html`<p>${one.raw}</p>`))(token)
-  return html`<${Block} key=${key}>${made}<//>`
+  const tree = (BLOCKS[token.type] ?? (({ raw }) => html`<p>${raw}</p>`))(token)
+  return html`<${Block} key=${key}>${tree}<//>`
 }
 
 const Block = ({ children }) => children
@@ -145,7 +150,7 @@ const blocks = (tokens) => tokens.map((token, index) => block(token, index))
 function code({ text, lang }) {
   const lines = text.split('\n')
   const pieces = []
-  for (let at = 0; at < lines.length; at += LINES) pieces.push(lines.slice(at, at + LINES).join('\n'))
+  for (let line = 0; line < lines.length; line += MAX_CODE_LINES) pieces.push(lines.slice(line, line + MAX_CODE_LINES).join('\n'))
   return html`<div class="code">
     <div class="code-bar">
       <span>${(lang ?? '').split(/\s/)[0] || t('code')}</span>
@@ -166,9 +171,9 @@ const checkbox = ({ checked }) =>
   html`<input type="checkbox" disabled checked=${checked} aria-label=${t(checked ? 'checked' : 'unchecked')} /> `
 
 function table({ header, rows }) {
-  const cells = (row, kind) =>
+  const cells = (row, tag) =>
     row.map(
-      ({ tokens, align }, index) => html`<${kind} key=${index} class=${align ?? undefined}>${inlines(tokens)}<//>`,
+      ({ tokens, align }, index) => html`<${tag} key=${index} class=${align ?? undefined}>${inlines(tokens)}<//>`,
     )
   return html`<div class="table" tabindex="0"><table>
     <thead><tr>${cells(header, 'th')}</tr></thead>
@@ -177,7 +182,7 @@ function table({ header, rows }) {
 }
 
 const INLINES = {
-  text: (token) => (token.tokens ? inlines(token.tokens) : plain(token.text)),
+  text: (token) => (token.tokens ? inlines(token.tokens) : decodeEntities(token.text)),
   escape: (token) => token.text,
   html: (token) => token.raw,
   br: () => html`<br />`,
@@ -188,27 +193,27 @@ const INLINES = {
   checkbox: (token) => checkbox(token),
   image: ({ text, href }) => html`<span class="image">${text || t('image')} (${href})</span>`,
   link(token) {
-    const address = safe(token.href)
+    const address = safeAddress(token.href)
     if (!address) return html`${inlines(token.tokens)}${token.text === token.href ? '' : ` (${token.href})`}`
     return html`<a href=${address} target="_blank" rel="noopener noreferrer">${inlines(token.tokens)}</a>`
   },
 }
 
-const inlines = (tokens) => tokens.map((token) => (INLINES[token.type] ?? ((one) => one.raw))(token))
+const inlines = (tokens) => tokens.map((token) => (INLINES[token.type] ?? (({ raw }) => raw))(token))
 
-/** The address of a link, where it may be followed. */
-export function safe(href) {
+/** Return the address of a link; undefined if the link must not be followed. */
+export function safeAddress(href) {
   try {
     const url = new URL(href)
-    return LINKS.has(url.protocol) ? url.href : undefined
+    return LINK_PROTOCOLS.has(url.protocol) ? url.href : undefined
   } catch {
-    return undefined // relative, or none
+    return undefined // a relative address, or none
   }
 }
 
-const plain = (text) =>
-  text.replace(/&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(amp|lt|gt|quot|apos|nbsp));/gi, (whole, decimal, hex, name) => {
+const decodeEntities = (text) =>
+  text.replace(/&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(amp|lt|gt|quot|apos|nbsp));/gi, (entity, decimal, hex, name) => {
     if (name) return ENTITIES[name.toLowerCase()]
     const point = decimal ? Number(decimal) : parseInt(hex, 16)
-    return point > 0 && point <= 0x10ffff && !(point >= 0xd800 && point <= 0xdfff) ? String.fromCodePoint(point) : whole
+    return point > 0 && point <= 0x10ffff && !(point >= 0xd800 && point <= 0xdfff) ? String.fromCodePoint(point) : entity
   })

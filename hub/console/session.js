@@ -1,38 +1,38 @@
-// What a session looks like, as a pure function over what the hub says of it: reduce(state, event) -> state.
+// The state of a session on the page, as a pure function of the hub's events: reduce(state, event) -> state.
 //
-// items: what people wrote and what agents answered, in the order of the log. An item is replaced when it changes,
-// never altered, so a view can compare it with `===`. As new items come, the oldest finished ones are dropped, so that an
-// event costs the same in a session of any length. They can be read again, as older messages.
+// `items` are the messages of people and the answers of agents, in the order of the log. A changed item is a new object,
+// so that a view can compare items with `===`. As new items come, the oldest finished items are dropped, so that an event
+// costs the same in a session of any length. The page can load them again, as earlier messages.
 
-const ROOM = 200 // items; more if older ones were read
+const MAX_ITEMS = 200 // without the earlier messages that were loaded
 
 export const EMPTY = {
   items: [],
-  room: ROOM,
+  maxItems: MAX_ITEMS,
   active: [],
   queue: [],
   count: 1,
   typing: undefined,
   seq: 0,
   head: undefined, // the seq of the log when this page subscribed
-  from: undefined, // events up to this seq are not in the items; undefined until the newest page was read
-  more: false, // older messages than these are kept
-  reading: false, // older messages are being read: until they are here drop no item, or there would be a gap
+  from: undefined, // events up to this seq are not in the items; undefined until the newest page is loaded
+  more: false, // the hub has earlier messages than these items
+  reading: false, // earlier messages are being loaded: drop no item until they are here, or a gap remains
 }
 
-/** Return whether everything up to `head` is here, or can be read as older messages. */
-export const isWhole = ({ seq, head, from }) => seq >= head && from !== undefined
+/** Return true if all events up to `head` are here, or can be loaded as earlier messages. */
+export const isLoaded = ({ seq, head, from }) => seq >= head && from !== undefined
 
 export function reduce(state, event) {
-  const next = STEPS[event.type]?.(state, event) ?? state
+  const next = REDUCERS[event.type]?.(state, event) ?? state
   return event.seq === undefined ? next : { ...next, seq: event.seq }
 }
 
-/** How fast an answer came: exact where the model counted its tokens, else about. */
-export function figures(run) {
-  if (run.startedAt === undefined || run.chars === 0) return undefined
+/** Return the speed of an answer: exact if the model counted its tokens, else estimated. */
+export function measurements(run) {
+  if (run.startedAt === undefined || run.charCount === 0) return undefined
   const first = run.firstAt === undefined ? undefined : run.firstAt - run.startedAt
-  const tokens = run.usage?.outputTokens ?? Math.max(1, Math.round(run.weight))
+  const tokens = run.usage?.outputTokens ?? Math.max(1, Math.round(run.tokenEstimate))
   const ms = run.lastAt - (run.firstAt ?? run.startedAt)
   return {
     first,
@@ -43,39 +43,41 @@ export function figures(run) {
   }
 }
 
-/** The text of an answer, as its author wrote it. */
+/** Return the text of an answer, as Markdown. */
 export const textOf = (run) =>
   run.parts
     .filter(({ kind }) => kind === 'text')
     .map(({ text }) => text)
     .join('\n\n')
 
-/** How many messages go, too, when an answer is given anew, or a message is edited: all after the message but its answer. */
-export function following({ items }, item) {
-  const at = items.indexOf(item)
-  const from = item.kind === 'user' ? at : items.slice(0, at).findLastIndex(({ kind }) => kind === 'user')
-  const after = items.slice(from + 1).filter((one) => one.kind === 'run' || one.id)
+/** Count the messages that an edit, or a new answer, also removes: all after the message, except its own answer. */
+export function countFollowing({ items }, item) {
+  const index = items.indexOf(item)
+  const from = item.kind === 'user' ? index : items.slice(0, index).findLastIndex(({ kind }) => kind === 'user')
+  const after = items.slice(from + 1).filter(({ kind, id }) => kind === 'run' || id)
   return after.length - (after.some(({ kind }) => kind === 'run') ? 1 : 0)
 }
 
-export const waiting = (state) => state.queue.map((run) => ({ ...run, asked: asked(state, run) }))
-/** The questions that are open. */
-export const questions = (state) =>
-  state.items
+/** Return the queued runs, each with the message that it answers. */
+export const queuedRuns = (state) => state.queue.map((run) => ({ ...run, userMessage: userMessageOf(state, run) }))
+
+/** Return the open questions. */
+export const openQuestions = ({ items }) =>
+  items
     .filter(({ kind, state }) => kind === 'run' && state === 'running')
-    .flatMap(({ parts }) => parts.filter(({ kind, reply }) => kind === 'ask' && !reply))
+    .flatMap(({ parts }) => parts.filter(({ kind, reply }) => kind === 'question' && !reply))
 
 export const isBusy = (state) => state.active.length > 0
 
-const WIDE = /[\u2e80-\uffff]/g // of these a token has about one, of others about four
-const weight = (text) => text.length / 4 + (text.match(WIDE)?.length ?? 0) * 0.5
+const WIDE = /[\u2e80-\uffff]/g // a Chinese character is nearly one token; of other characters, four are one token
+const estimateTokens = (text) => text.length / 4 + (text.match(WIDE)?.length ?? 0) * 0.5
 
 const replace = (list, index, item) => list.with(index, item)
-const asked = (state, { userMessageId }) => state.items[findLast(state.items, 'user', userMessageId)]
+const userMessageOf = (state, { userMessageId }) => state.items[findLast(state.items, 'user', userMessageId)]
 const findLast = (items, kind, id) => items.findLastIndex((item) => item.kind === kind && item.id === id)
 
-const STEPS = {
-  // --- what this page does itself ---
+const REDUCERS = {
+  // --- actions of this page ---
   opened: () => EMPTY,
 
   sending(state, { clientMsgId, content, agentId }) {
@@ -92,10 +94,10 @@ const STEPS = {
   },
 
   accepted: (state, { clientMsgId, messageId, runId }) =>
-    user(state, clientMsgId, (item) => ({ ...item, id: messageId, runId, status: 'kept' })),
+    updateUserMessage(state, clientMsgId, (item) => ({ ...item, id: messageId, runId, status: 'kept' })),
 
   refused: (state, { clientMsgId, message }) =>
-    user(state, clientMsgId, (item) => ({ ...item, status: 'refused', error: message })),
+    updateUserMessage(state, clientMsgId, (item) => ({ ...item, status: 'refused', error: message })),
 
   forgotten: (state, { clientMsgId }) => ({
     ...state,
@@ -106,27 +108,27 @@ const STEPS = {
 
   reading: (state, { reading }) => ({ ...state, reading }),
 
-  /** Put a page of older messages, with the events of that part of the log, before the items. */
-  earlier(state, { messages, events, taken, from, more }) {
-    const kept = new Set(messages.map(({ messageId }) => messageId))
-    const told = events.reduce(reduce, { ...EMPTY, room: Infinity, items: past(messages) })
-    const gone = told.items.flatMap(idsOf).filter((id) => !kept.has(id) || taken.has(id))
-    const pages = STEPS.message_removed(told, { messageIds: gone }).items
-    const known = new Map(state.items.map((item) => [item.id, item]))
-    const older = pages.map((item) => {
-      const here = known.get(item.id)
-      if (here && !(isPart(here) && item.state === 'done')) return here
+  /** Put a page of earlier messages, with the events of that part of the log, before the items. */
+  earlier(state, { messages, events, removedIds, from, more }) {
+    const messageIds = new Set(messages.map(({ messageId }) => messageId))
+    const replay = events.reduce(reduce, { ...EMPTY, maxItems: Infinity, items: itemsFromMessages(messages) })
+    const absentIds = replay.items.flatMap(idsOf).filter((id) => !messageIds.has(id) || removedIds.has(id))
+    const page = REDUCERS.message_removed(replay, { messageIds: absentIds }).items
+    const current = new Map(state.items.map((item) => [item.id, item]))
+    const earlier = page.map((item) => {
+      const shown = current.get(item.id)
+      if (shown && !(isPartial(shown) && item.state === 'done')) return shown
       return item.state === 'running' ? { ...item, state: 'done' } : item // its end is after these events
     })
-    const added = new Set(older.map(({ id }) => id))
-    const items = [...older, ...state.items.filter(({ id }) => !id || !added.has(id))]
-    return { ...state, items, room: Math.max(state.room, items.length), from, more }
+    const earlierIds = new Set(earlier.map(({ id }) => id))
+    const items = [...earlier, ...state.items.filter(({ id }) => !id || !earlierIds.has(id))]
+    return { ...state, items, maxItems: Math.max(state.maxItems, items.length), from, more }
   },
 
   // --- notices ---
   subscribed: (state, { head, active, members }) => ({
     ...state,
-    seq: state.seq === 0 && !active.length ? head : state.seq, // otherwise events follow, up to the head
+    seq: state.seq === 0 && !active.length ? head : state.seq, // else events up to the head follow
     head,
     from: head === 0 ? 0 : state.from,
     active,
@@ -141,7 +143,7 @@ const STEPS = {
       head: state.head,
       count: state.count,
       active: state.active,
-      items: [...past(messages), ...unsent],
+      items: [...itemsFromMessages(messages), ...unsent],
       from: state.head,
       more: messages.length > 0,
     }
@@ -157,47 +159,47 @@ const STEPS = {
   user_message(state, { messageId, clientMsgId, author, content, parts, ts, seq }) {
     const item = { kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, seq, status: 'kept' }
     const index = state.items.findLastIndex(
-      (one) => one.id === messageId || (clientMsgId && one.clientMsgId === clientMsgId),
+      (other) => other.id === messageId || (clientMsgId && other.clientMsgId === clientMsgId),
     )
     if (index < 0) return append({ ...state, typing: undefined }, item)
-    // What this page sent takes its place in the log: behind all that came before.
+    // A message that this page sent moves to its position in the log.
     const own = { ...state.items[index], ...item, key: state.items[index].key }
     return { ...state, items: [...state.items.toSpliced(index, 1), own] }
   },
 
   run_started(state, event) {
     const index = findLast(state.items, 'run', event.runId)
-    if (index >= 0 && !isPart(state.items[index]))
-      return { ...state, items: replace(state.items, index, begun(event)) }
+    if (index >= 0 && !isPartial(state.items[index]))
+      return { ...state, items: replace(state.items, index, newRun(event)) }
     const active = state.active.some(({ runId }) => runId === event.runId) ? state.active : [...state.active, event]
     const items = index < 0 ? state.items : state.items.toSpliced(index, 1)
-    return append({ ...state, active, items }, begun(event))
+    return append({ ...state, active, items }, newRun(event))
   },
 
   stream(state, event) {
     const { messageId, content, offset } = event
-    return run(state, event, (one) => {
-      const index = findLast(one.parts, 'text', messageId)
-      const before = index < 0 || offset === 0 ? '' : one.parts[index].text
-      return measured(state, withPart(one, { kind: 'text', id: messageId, text: before + content }), event)
+    return updateRun(state, event, (item) => {
+      const index = findLast(item.parts, 'text', messageId)
+      const before = index < 0 || offset === 0 ? '' : item.parts[index].text
+      return addMeasurements(state, withPart(item, { kind: 'text', id: messageId, text: before + content }), event)
     })
   },
 
   message(state, event) {
-    // A fork begins with answers of another session: each is whole, and its run stayed there.
+    // A fork begins with answers of another session: they are complete, and have no run here.
     if (!event.runId) {
       const items = state.items.filter(({ id }) => id !== event.messageId)
-      return append({ ...state, items }, past([{ ...event, role: 'assistant' }])[0])
+      return append({ ...state, items }, itemsFromMessages([{ ...event, role: 'assistant' }])[0])
     }
     const part = { kind: 'text', id: event.messageId, text: event.content, parts: event.parts }
-    return run(state, event, (one) => measured(state, withPart(one, part), event))
+    return updateRun(state, event, (item) => addMeasurements(state, withPart(item, part), event))
   },
 
   reasoning(state, event) {
-    return run(state, event, (one) => {
-      const index = findLast(one.parts, 'reasoning', event.messageId)
-      const part = index < 0 ? { startedAt: event.ts, text: '' } : one.parts[index]
-      return withPart(one, {
+    return updateRun(state, event, (item) => {
+      const index = findLast(item.parts, 'reasoning', event.messageId)
+      const part = index < 0 ? { startedAt: event.ts, text: '' } : item.parts[index]
+      return withPart(item, {
         ...part,
         kind: 'reasoning',
         id: event.messageId,
@@ -207,12 +209,12 @@ const STEPS = {
     })
   },
 
-  tool_call_start: (state, event) => tool(state, event, () => ({ name: event.toolCallName, args: '', state: 'args' })),
-  tool_call_args: (state, event) => tool(state, event, (part) => ({ args: part.args + event.delta })),
+  tool_call_start: (state, event) => updateTool(state, event, () => ({ name: event.toolCallName, args: '', state: 'args' })),
+  tool_call_args: (state, event) => updateTool(state, event, (part) => ({ args: part.args + event.delta })),
   tool_call_end: (state, event) =>
-    tool(state, event, (part) => ({ state: part.state === 'args' ? 'running' : part.state })),
+    updateTool(state, event, (part) => ({ state: part.state === 'args' ? 'running' : part.state })),
   tool_call_result: (state, event) =>
-    tool(state, event, () => ({
+    updateTool(state, event, () => ({
       state: event.isError ? 'failed' : 'done',
       result: event.content,
       fileId: event.fileId,
@@ -220,36 +222,36 @@ const STEPS = {
     })),
 
   progress: (state, event) =>
-    run(state, event, (one) => ({ ...one, progress: { value: event.progress, message: event.message } })),
+    updateRun(state, event, (item) => ({ ...item, progress: { value: event.progress, message: event.message } })),
 
-  step_started: (state, event) => step(state, event, false),
-  step_finished: (state, event) => step(state, event, true),
+  step_started: (state, event) => updateStep(state, event, false),
+  step_finished: (state, event) => updateStep(state, event, true),
 
   custom: (state, event) =>
-    run(state, event, (one) =>
-      withPart(one, { kind: 'custom', id: `c${event.seq}`, name: event.name, value: event.value }),
+    updateRun(state, event, (item) =>
+      withPart(item, { kind: 'custom', id: `c${event.seq}`, name: event.name, value: event.value }),
     ),
 
-  interrupt: (state, event) => run(state, event, (one) => withPart(one, { kind: 'ask', id: event.id, ask: event })),
+  interrupt: (state, event) => updateRun(state, event, (item) => withPart(item, { kind: 'question', id: event.id, question: event })),
 
   interrupt_resolved(state, event) {
     const index = state.items.findLastIndex(
-      (one) => one.kind === 'run' && findLast(one.parts, 'ask', event.interruptId) >= 0,
+      ({ kind, parts }) => kind === 'run' && findLast(parts, 'question', event.interruptId) >= 0,
     )
     if (index < 0) return state
-    const one = state.items[index]
-    const part = one.parts[findLast(one.parts, 'ask', event.interruptId)]
-    return { ...state, items: replace(state.items, index, withPart(one, { ...part, reply: event })) }
+    const item = state.items[index]
+    const part = item.parts[findLast(item.parts, 'question', event.interruptId)]
+    return { ...state, items: replace(state.items, index, withPart(item, { ...part, reply: event })) }
   },
 
-  run_error: (state, event) => run(state, event, (one) => ({ ...one, error: event })),
+  run_error: (state, event) => updateRun(state, event, (item) => ({ ...item, error: event })),
 
   run_finished(state, event) {
     const active = state.active.filter(({ runId }) => runId !== event.runId)
     const queue = state.queue.filter(({ runId }) => runId !== event.runId)
     const after = { ...state, active, queue }
     const index = findLast(state.items, 'run', event.runId)
-    if (index < 0) return withdrawn(after, event, state.queue)
+    if (index < 0) return withdrawMessage(after, event, state.queue)
     const end = {
       state: 'done',
       stopReason: event.stopReason,
@@ -261,43 +263,43 @@ const STEPS = {
   },
 
   message_removed(state, { messageIds }) {
-    const gone = new Set(messageIds)
+    const removedIds = new Set(messageIds)
     const items = state.items.filter((item) =>
       item.kind === 'user'
-        ? !gone.has(item.id)
-        : !item.messageIds.length || !item.messageIds.every((id) => gone.has(id)),
+        ? !removedIds.has(item.id)
+        : !item.messageIds.length || !item.messageIds.every((id) => removedIds.has(id)),
     )
-    return { ...state, items: items.map((item) => (item.kind === 'run' ? withoutTexts(item, gone) : item)) }
+    return { ...state, items: items.map((item) => (item.kind === 'run' ? withoutTexts(item, removedIds) : item)) }
   },
 }
 
-function user(state, clientMsgId, change) {
+function updateUserMessage(state, clientMsgId, change) {
   const index = state.items.findLastIndex((item) => item.clientMsgId === clientMsgId)
   return index < 0 ? state : { ...state, items: replace(state.items, index, change(state.items[index])) }
 }
 
-/** A run that never started has nothing to show; its message was taken back. */
-function withdrawn(state, { runId, stopReason }, queue) {
-  const waited = queue.find((run) => run.runId === runId)?.userMessageId
+/** Mark the message of a run that was cancelled before it started: the run itself has nothing to show. */
+function withdrawMessage(state, { runId, stopReason }, queue) {
+  const messageId = queue.find((run) => run.runId === runId)?.userMessageId
   const index = state.items.findLastIndex(
-    (item) => item.kind === 'user' && (item.runId === runId || (waited && item.id === waited)),
+    (item) => item.kind === 'user' && (item.runId === runId || (messageId && item.id === messageId)),
   )
   if (index < 0 || stopReason !== 'cancelled') return state
   return { ...state, items: replace(state.items, index, { ...state.items[index], status: 'back' }) }
 }
 
-/** Add an item; if there are more than `room`, drop the oldest finished one. */
+/** Add an item; if there are more than `maxItems`, drop the oldest finished one. */
 function append(state, item) {
   const items = [...state.items, item]
-  const over = items.length > state.room && !state.reading ? items.findIndex(isOver) : -1
-  if (over < 0) return { ...state, items }
-  const next = items[over + 1]?.seq
-  return { ...state, items: items.toSpliced(over, 1), from: next === undefined ? state.from : next - 1, more: true }
+  const index = items.length > state.maxItems && !state.reading ? items.findIndex(isFinished) : -1
+  if (index < 0) return { ...state, items }
+  const nextSeq = items[index + 1]?.seq
+  return { ...state, items: items.toSpliced(index, 1), from: nextSeq === undefined ? state.from : nextSeq - 1, more: true }
 }
 
-const isOver = ({ kind, id, state }) => (kind === 'run' ? state === 'done' : id !== undefined)
+const isFinished = ({ kind, id, state }) => (kind === 'run' ? state === 'done' : id !== undefined)
 
-const begun = ({ runId, agentId, messageId, ts, seq }) => ({
+const newRun = ({ runId, agentId, messageId, ts, seq }) => ({
   kind: 'run',
   key: runId,
   id: runId,
@@ -307,58 +309,58 @@ const begun = ({ runId, agentId, messageId, ts, seq }) => ({
   state: 'running',
   parts: [],
   startedAt: ts,
-  chars: 0,
-  weight: 0,
+  charCount: 0,
+  tokenEstimate: 0,
 })
 
-function run(state, event, change) {
+function updateRun(state, event, change) {
   const index = findLast(state.items, 'run', event.runId)
-  if (index < 0) return append(state, change({ ...begun(event), startedAt: undefined }))
-  if (state.items[index].state === 'done') return state // the list of messages gave its whole text
+  if (index < 0) return append(state, change({ ...newRun(event), startedAt: undefined }))
+  if (state.items[index].state === 'done') return state // its complete text came with the list of messages
   return { ...state, items: replace(state.items, index, change(state.items[index])) }
 }
 
 const idsOf = (item) =>
   item.kind === 'user' ? [item.id] : item.parts.filter(({ kind }) => kind === 'text').map(({ id }) => id)
 
-/** Return whether the beginning of an answer is missing. */
-const isPart = ({ kind, startedAt }) => kind === 'run' && startedAt === undefined
+/** Return true if the beginning of an answer is missing. */
+const isPartial = ({ kind, startedAt }) => kind === 'run' && startedAt === undefined
 
-function withPart(one, part) {
-  const index = findLast(one.parts, part.kind, part.id)
-  const parts = index < 0 ? [...one.parts, part] : replace(one.parts, index, part)
-  const messageIds =
-    part.kind === 'text' && !one.messageIds.includes(part.id) ? [...one.messageIds, part.id] : one.messageIds
-  return { ...one, parts, messageIds }
+function withPart(run, part) {
+  const index = findLast(run.parts, part.kind, part.id)
+  const parts = index < 0 ? [...run.parts, part] : replace(run.parts, index, part)
+  const isNewText = part.kind === 'text' && !run.messageIds.includes(part.id)
+  return { ...run, parts, messageIds: isNewText ? [...run.messageIds, part.id] : run.messageIds }
 }
 
-/** Note when text came, where it came just now: what is told again comes in larger pieces. */
-function measured(state, one, { seq, ts, content }) {
-  const live = state.head !== undefined && seq > state.head
-  const firstAt = one.firstAt ?? (live && one.chars === 0 ? ts : undefined)
-  return { ...one, firstAt, lastAt: ts, chars: one.chars + content.length, weight: one.weight + weight(content) }
+/** Measure the text of an event. Times count only for live events: a replay has larger pieces. */
+function addMeasurements(state, run, { seq, ts, content }) {
+  const isLive = state.head !== undefined && seq > state.head
+  const firstAt = run.firstAt ?? (isLive && run.charCount === 0 ? ts : undefined)
+  const charCount = run.charCount + content.length
+  return { ...run, firstAt, lastAt: ts, charCount, tokenEstimate: run.tokenEstimate + estimateTokens(content) }
 }
 
-function tool(state, event, change) {
-  return run(state, event, (one) => {
-    const index = findLast(one.parts, 'tool', event.toolCallId)
+function updateTool(state, event, change) {
+  return updateRun(state, event, (item) => {
+    const index = findLast(item.parts, 'tool', event.toolCallId)
     const part =
-      index < 0 ? { kind: 'tool', id: event.toolCallId, name: '', args: '', state: 'args' } : one.parts[index]
-    return withPart(one, { ...part, ...change(part) })
+      index < 0 ? { kind: 'tool', id: event.toolCallId, name: '', args: '', state: 'args' } : item.parts[index]
+    return withPart(item, { ...part, ...change(part) })
   })
 }
 
-function step(state, event, done) {
-  return run(state, event, (one) => withPart(one, { kind: 'step', id: event.stepName, done }))
+function updateStep(state, event, done) {
+  return updateRun(state, event, (item) => withPart(item, { kind: 'step', id: event.stepName, done }))
 }
 
-const withoutTexts = (item, gone) =>
-  item.parts.some(({ kind, id }) => kind === 'text' && gone.has(id))
-    ? { ...item, parts: item.parts.filter(({ kind, id }) => kind !== 'text' || !gone.has(id)) }
-    : item
+const withoutTexts = (run, removedIds) =>
+  run.parts.some(({ kind, id }) => kind === 'text' && removedIds.has(id))
+    ? { ...run, parts: run.parts.filter(({ kind, id }) => kind !== 'text' || !removedIds.has(id)) }
+    : run
 
-/** Finished messages, as `history`, `reset` and HTTP have them, as items. */
-function past(messages) {
+/** Make items from finished messages, as `history`, `reset` and HTTP have them. */
+function itemsFromMessages(messages) {
   const items = []
   for (const { role, messageId, content, author, agentId, runId, parts, ts, seq, stopReason, error } of messages) {
     if (role === 'user') {
@@ -367,8 +369,9 @@ function past(messages) {
     }
     const text = { kind: 'text', id: messageId, text: content, parts }
     const last = items.at(-1)
-    const one = runId && last?.kind === 'run' && last.id === runId ? items.pop() : begun({ runId: runId ?? messageId, agentId, seq })
-    items.push({ ...withPart(one, text), state: 'done', stopReason, error }) // the last message says how the answer ended
+    const isSameRun = runId && last?.kind === 'run' && last.id === runId
+    const run = isSameRun ? items.pop() : newRun({ runId: runId ?? messageId, agentId, seq })
+    items.push({ ...withPart(run, text), state: 'done', stopReason, error }) // the last message has the stop reason
   }
   return items
 }

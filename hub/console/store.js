@@ -1,6 +1,7 @@
-// Store text for this tab, if the browser can: its settings may forbid that, or its storage be full.
+// Store texts for this browser tab. A browser's settings may forbid that, and its storage may be full.
 
-export function remembered(key) {
+/** Return the stored text, '' if there is none. */
+export function load(key) {
   try {
     return sessionStorage.getItem(key) ?? ''
   } catch {
@@ -8,11 +9,12 @@ export function remembered(key) {
   }
 }
 
-export function remember(key, text) {
+/** Store a text; '' deletes it. */
+export function store(key, text) {
   try {
     if (text) sessionStorage.setItem(key, text)
     else sessionStorage.removeItem(key)
   } catch {
-    // the text lasts only as long as the page
+    // without storage the text lasts as long as the page
   }
 }

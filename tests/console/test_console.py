@@ -109,7 +109,7 @@ async def test_the_address_opens_a_session_with_an_agent(hub: Hub, browser: Brow
         await tab.page.go_back()
         await expect(tab.answers).to_have_text(["hello"])
         await tab.page.goto(f"{hub.url}/?session=not%20one")
-        await expect(tab.page.get_by_role("heading", name="This address names no session")).to_be_visible()
+        await expect(tab.page.get_by_role("heading", name="The session in this address")).to_be_visible()
         await tab.page.locator(".empty").get_by_role("button", name="New session").click()
         await tab.page.goto(f"{hub.url}/?agent=nobody&session=s3")
         await expect(tab.page.get_by_role("heading", name="There is no agent “nobody”")).to_be_visible()
@@ -204,7 +204,7 @@ async def test_a_stop_of_the_hub_is_said_as_it_is(hub: Hub, browser: Browser, tm
                 "The hub is shutting down. Answers that do not finish in time are stopped."
                 " Messages that wait are answered after a restart."
             )
-            assert await tab.page.locator(".happening").evaluate(  # all of it is seen
+            assert await tab.page.locator(".status").evaluate(  # all of it is seen
                 "it => [...it.children].every((one) => one.scrollWidth <= one.clientWidth && one.offsetWidth > 0)"
             )
             await hub.stop()
@@ -332,7 +332,7 @@ async def test_what_waits_has_its_words_in_every_tab(hub: Hub, browser: Browser,
         await tab.say("not this")
         await tab.page.reload()
         for one in (tab, other):
-            await expect(one.page.locator(".queue").get_by_role("listitem")).to_contain_text("Waits for gatednot this")
+            await expect(one.page.locator(".queue").get_by_role("listitem")).to_contain_text("Waiting for gatednot this")
             await expect(one.page.locator(".bubble")).to_have_count(1)  # it is not in the conversation, too
         await other.page.get_by_role("button", name="Take back").click()
         for one in (tab, other):
@@ -501,7 +501,7 @@ async def test_past_sessions_are_found(hub: Hub, browser: Browser) -> None:
         await links.click()
         await expect(tab.answers).to_have_text(["about apples"])
         await tab.page.get_by_role("searchbox").fill("plums")
-        await expect(tab.page.get_by_text("No session has that.")).to_be_visible()
+        await expect(tab.page.get_by_text("No session matches.")).to_be_visible()
 
 
 async def test_short_lists_are_shown_to_their_end(hub: Hub, browser: Browser) -> None:
@@ -523,7 +523,7 @@ async def test_short_lists_are_shown_to_their_end(hub: Hub, browser: Browser) ->
         await tab.page.get_by_role("button", name="Show more").click()
         await expect(links).to_have_count(4)
         await tab.page.get_by_role("searchbox").fill("nowhere")
-        await expect(tab.page.get_by_text("No session has that.")).to_be_visible()
+        await expect(tab.page.get_by_text("No session matches.")).to_be_visible()
         for count in (3, 6, 8):
             await expect(articles).to_have_count(count)
             if count < 8:
@@ -607,7 +607,7 @@ async def test_who_joins_depends_on_the_host_of_the_address(hub: Hub, browser: B
         said = await tab.page.evaluate(who, hosts)
         assert all("on this machine joins" in text for text in said[:4])
         for host, text in zip(hosts[4:], said[4:], strict=True):
-            assert text.startswith(f"Whoever can reach {host} and opens this address joins")
+            assert text.startswith(f"Everyone who can reach {host} and opens this address joins")
 
 
 async def test_headings_are_in_order(hub: Hub, browser: Browser) -> None:

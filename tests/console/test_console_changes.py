@@ -101,7 +101,7 @@ async def test_a_form_asks_for_what_its_schema_allows(hub: Hub, browser: Browser
             ("size", "10", "9", "The value must be less than 10."),
             ("share", "0.6", "0.5", "0.5"),
             ("rate", "10", "9.5", "The value must be less than 10."),
-            ("rate", "0", "0.5", "The value must be more than 0."),
+            ("rate", "0", "0.5", "The value must be greater than 0."),
             ("code", "abc", "a1", ""),
         ):
             field = ask.get_by_label(name)
@@ -147,7 +147,7 @@ async def test_an_agent_asks_and_is_answered(hub: Hub, browser: Browser) -> None
     query = "?agent=asks&session=s21"
     async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
         await tab.say("go")
-        await expect(tab.page.get_by_role("status")).to_have_text("asks waits for an answer")
+        await expect(tab.page.get_by_role("status")).to_have_text("asks is waiting for your answer")
         ask = tab.page.get_by_role("group", name="A question for you").last
         await ask.get_by_role("button", name="Yes").click()
         await expect(other.page.get_by_text("Answered: Yes")).to_be_visible()

@@ -132,7 +132,7 @@ def luminance(colour: str) -> float:
 
 @needs_node
 @pytest.mark.parametrize(
-    "script", ["console_session.mjs", "console_markdown.mjs", "console_cut.mjs", "console_talk.mjs"]
+    "script", ["console_session.mjs", "console_markdown.mjs", "console_cut.mjs", "console_conversation.mjs"]
 )
 def test_without_a_browser(script: str, tmp_path: Path) -> None:
     """Scripts in tests/support/javascript/ test the functions of the console that need no page."""

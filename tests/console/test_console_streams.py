@@ -234,7 +234,7 @@ async def test_an_answer_that_cannot_be_drawn_is_shown_as_text(hub: Hub, browser
         await tab.say("**not** laid out")
         answer = tab.page.get_by_role("article", name="echo")
         await expect(answer.get_by_role("note")).to_have_text(
-            "The layout of this message failed. It is shown as plain text."
+            "This message could not be laid out. It is shown as plain text."
         )
         await expect(answer.locator(".pre")).to_have_text("**not** laid out")
         await tab.say("and on")

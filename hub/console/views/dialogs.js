@@ -1,4 +1,4 @@
-// What opens over the page: sharing a session, naming it, deleting it.
+// The dialogs: share, rename and delete a session, and confirm that messages are taken back.
 import { Component, html } from '../html.js'
 import { t } from '../words.js'
 import { Icon, IconButton } from './icons.js'
@@ -12,14 +12,14 @@ export function Dialogs({ ui, act }) {
 }
 
 class Dialog extends Component {
-  box = { current: undefined }
+  dialog = { current: undefined }
 
   componentDidMount() {
-    this.box.current.showModal() // the browser keeps the focus in it, and Escape closes it
+    this.dialog.current.showModal() // the browser keeps the focus inside, and Escape closes the dialog
   }
 
   render({ title, close, children }) {
-    return html`<dialog ref=${this.box} aria-label=${title} onClose=${close} onClick=${({ target }) => target === this.box.current && close()}>
+    return html`<dialog ref=${this.dialog} aria-label=${title} onClose=${close} onClick=${({ target }) => target === this.dialog.current && close()}>
       <div class="sheet">
         <div class="row spread"><h2>${title}</h2><${IconButton} icon="close" label=${t('close')} onClick=${close} /></div>
         ${children}
@@ -28,13 +28,13 @@ class Dialog extends Component {
   }
 }
 
-const focused = (it) => it?.focus()
-const chosen = ({ target }) => target.select()
+const focus = (element) => element?.focus()
+const selectAll = ({ target }) => target.select()
 
-const HERE = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/
+const LOCAL_HOST = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/
 
-/** Return the text that says who can join by an address with that host. */
-export const whoJoins = (host) => (HERE.test(host) ? t('shareMore') : t('shareFar', { host }))
+/** Return the text about the people who can join by an address with this host. */
+export const shareText = (host) => (LOCAL_HOST.test(host) ? t('shareLocal') : t('shareNetwork', { host }))
 
 class Share extends Component {
   field = { current: undefined }
@@ -48,10 +48,10 @@ class Share extends Component {
   render({ ui }, { copied }) {
     const { count } = ui.session
     return html`<div>
-      <p>${whoJoins(location.hostname)}</p>
+      <p>${shareText(location.hostname)}</p>
       <div class="row">
         <input ref=${this.field} type="text" readonly aria-label=${t('link')} value=${location.href}
-          autofocus onFocus=${chosen} />
+          autofocus onFocus=${selectAll} />
         <button type="button" class="main" onClick=${this.copy}>${t(copied ? 'copied' : 'copy')}</button></div>
       <p class="people"><${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}</p>
     </div>`
@@ -64,40 +64,40 @@ class Manage extends Component {
     this.props.act.rename(event.target.elements.title.value.trim())
   }
 
-  /** Cancel stands where Delete stood: who clicks twice deletes nothing. */
-  doubt() {
-    return html`<div class="row" key="doubt">
-      <button type="button" class="bad" onClick=${this.props.act.remove}>${t('really')}</button>
-      <button type="button" class="quiet" ref=${focused} onClick=${() => this.setState({ sure: false })}>${t('cancel')}</button>
+  /** Ask once more. Cancel is where Delete was: a double click deletes nothing. */
+  confirmation() {
+    return html`<div class="row" key="confirmation">
+      <button type="button" class="bad" onClick=${this.props.act.remove}>${t('confirmDelete')}</button>
+      <button type="button" class="quiet" ref=${focus} onClick=${() => this.setState({ isConfirming: false })}>${t('cancel')}</button>
     </div>`
   }
 
-  render({ act }, { sure }) {
+  render({ act }, { isConfirming }) {
     return html`<div>
       <form class="row" onSubmit=${this.rename}>
         <input type="text" name="title" maxlength="200" aria-label=${t('title')} defaultValue=${act.title()}
-          autofocus onFocus=${chosen} />
+          autofocus onFocus=${selectAll} />
         <button type="submit" class="main">${t('rename')}</button></form>
-      <div class="row spread danger"><p>${t('removeMore')}</p>
-        ${sure ? this.doubt() : html`<button type="button" class="bad" onClick=${() => this.setState({ sure: true })}>${t('remove')}</button>`}
+      <div class="row spread danger"><p>${t('deleteHint')}</p>
+        ${isConfirming ? this.confirmation() : html`<button type="button" class="bad" onClick=${() => this.setState({ isConfirming: true })}>${t('remove')}</button>`}
       </div>
     </div>`
   }
 }
 
-function Doubt({ ui, act }) {
-  const { count, does } = ui.doubt
-  const goOn = () => {
+function Confirm({ ui, act }) {
+  const { count, action } = ui.confirmation
+  const run = () => {
     act.dialog(undefined)
-    does()
+    action()
   }
   return html`<div>
-    <p>${t('takesBack', { n: count })}</p>
+    <p>${t('confirmText', { n: count })}</p>
     <div class="row end">
       <button type="button" class="quiet" autofocus onClick=${() => act.dialog(undefined)}>${t('cancel')}</button>
-      <button type="button" class="bad" onClick=${goOn}>${t('goOn')}</button></div>
+      <button type="button" class="bad" onClick=${run}>${t('confirmButton')}</button></div>
   </div>`
 }
 
-const BODIES = { share: Share, manage: Manage, doubt: Doubt }
-const TITLES = { share: 'share', manage: 'manage', doubt: 'doubt' }
+const BODIES = { share: Share, manage: Manage, confirm: Confirm }
+const TITLES = { share: 'share', manage: 'manage', confirm: 'confirmTitle' }

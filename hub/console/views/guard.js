@@ -1,4 +1,4 @@
-// If a message cannot be drawn, show it as text: an error in one message must not break the page.
+// If a message cannot be rendered, show it as plain text: an error in one message must not break the page.
 import { Component, html } from '../html.js'
 import { textOf } from '../session.js'
 import { t } from '../words.js'
@@ -6,14 +6,14 @@ import { t } from '../words.js'
 export class Guard extends Component {
   componentDidCatch(error) {
     console.error(error)
-    this.setState({ failed: true })
+    this.setState({ hasFailed: true })
   }
 
-  render({ item, children }, { failed }) {
-    if (!failed) return children
+  render({ item, children }, { hasFailed }) {
+    if (!hasFailed) return children
     const { kind, agentId } = item
     return html`<article class=${kind === 'run' ? 'answer done' : 'asked'} aria-label=${kind === 'run' ? agentId : t('you')}>
-      <p class="ending failed" role="note">${t('asText')}</p>
+      <p class="ending failed" role="note">${t('shownAsText')}</p>
       <div class="pre">${kind === 'run' ? textOf(item) : item.text}</div>
     </article>`
   }

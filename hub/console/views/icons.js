@@ -1,4 +1,4 @@
-// Small drawings; each button that shows one has a name of its own.
+// Icons. Each button with an icon also has a name for screen readers.
 import { html } from '../html.js'
 
 const PATHS = {
@@ -26,6 +26,6 @@ export const Icon = ({ name }) =>
       : html`<path d=${PATHS[name]} />`
   }</svg>`
 
-/** A button that is only a drawing; *label* is its name, and shown when the mouse rests on it. */
+/** A button without text: *label* is its name, and its tooltip. */
 export const IconButton = ({ icon, label, ...rest }) =>
   html`<button type="button" class="icon-button" aria-label=${label} title=${label} ...${rest}><${Icon} name=${icon} /></button>`

@@ -1,24 +1,24 @@
-// The frame of the page: the sidebar, the conversation, the line that says what happens, and the composer.
+// The page: the sidebar, the messages, the status line, and the composer.
 import { html } from '../html.js'
 import { t } from '../words.js'
 import { Composer } from './composer.js'
-import { Conversation } from './conversation.js'
 import { Dialogs } from './dialogs.js'
 import { Icon, IconButton } from './icons.js'
+import { MessageList } from './message_list.js'
 import { Sidebar } from './sidebar.js'
-import { happening } from './happening.js'
+import { statusOf } from './status.js'
 
 export function Page({ ui, act }) {
   return html`<div class="page">
     <${Sidebar} ui=${ui} act=${act} />
     <main inert=${ui.drawer}>
       <${Header} ui=${ui} act=${act} />
-      <${Conversation} ui=${ui} act=${act} />
+      <${MessageList} ui=${ui} act=${act} />
       <${Bottom} ui=${ui} act=${act} />
     </main>
     ${ui.drawer && html`<button type="button" class="veil" aria-label=${t('close')} onClick=${() => act.drawer(false)}></button>`}
     <${Dialogs} ui=${ui} act=${act} />
-    <div class="unseen" aria-live="polite">${ui.said}</div>
+    <div class="unseen" aria-live="polite">${ui.announcement}</div>
   </div>`
 }
 
@@ -44,12 +44,12 @@ function Header({ ui, act }) {
 }
 
 function Bottom({ ui, act }) {
-  const { kind, text } = happening(ui)
+  const { kind, text } = statusOf(ui)
   return html`<div class="bottom">
     ${ui.notice && html`<div class=${ui.notice.calm ? 'notice calm' : 'notice'} role="alert">
       <span>${ui.notice.text}</span><${IconButton} icon="close" label=${t('dismiss')} onClick=${act.dismiss} />
     </div>`}
-    <p class=${`happening ${kind}`} role="status"><span class="dot"></span><span>${text}</span>
+    <p class=${`status ${kind}`} role="status"><span class="dot"></span><span>${text}</span>
       ${ui.link === 'closed' && html`<button type="button" class="quiet" onClick=${() => location.reload()}>${t('reload')}</button>`}
     </p>
     ${ui.session && html`<${Composer} key=${ui.sessionId} ui=${ui} act=${act} />`}

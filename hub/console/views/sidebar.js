@@ -1,6 +1,6 @@
-// Past sessions, and the agents with their state.
+// The list of sessions, and the list of agents with their states.
 import { html } from '../html.js'
-import { t, when } from '../words.js'
+import { formatTime, t } from '../words.js'
 import { Icon, IconButton } from './icons.js'
 
 export function Sidebar({ ui, act }) {
@@ -18,43 +18,44 @@ export function Sidebar({ ui, act }) {
 }
 
 function Sessions({ ui, act }) {
-  const { sessions, more, failed, loaded } = ui.past
-  const wanted = ui.find.trim().toLowerCase()
-  const found = sessions.filter(({ title, sessionId }) => `${title ?? ''} ${sessionId}`.toLowerCase().includes(wanted))
+  const { sessions, more, failed, loaded } = ui.list
+  const query = ui.find.trim().toLowerCase()
+  const matches = sessions.filter(({ title, sessionId }) => `${title ?? ''} ${sessionId}`.toLowerCase().includes(query))
   return html`<nav aria-label=${t('sessions')}>
     <input type="search" class="find" aria-label=${t('find')} placeholder=${t('find')} value=${ui.find}
       onInput=${(event) => act.find(event.target.value)} />
-    ${failed && html`<p class="hint">${t('listFailed')} <button type="button" class="quiet" onClick=${act.againSessions}>${t('again')}</button></p>`}
-    ${!failed && loaded && !found.length && html`<p class="hint">${t(!wanted ? 'noSessions' : more ? 'noneOfThese' : 'noMatch', { n: sessions.length })}</p>`}
-    <ul>${found.map((one) => html`<${Row} key=${one.sessionId} one=${one} ui=${ui} act=${act} />`)}</ul>
+    ${failed && html`<p class="hint">${t('listFailed')} <button type="button" class="quiet" onClick=${act.reloadSessions}>${t('tryAgain')}</button></p>`}
+    ${!failed && loaded && !matches.length && html`<p class="hint">${t(!query ? 'noSessions' : more ? 'noMatchYet' : 'noMatch', { n: sessions.length })}</p>`}
+    <ul>${matches.map((session) => html`<${Row} key=${session.sessionId} session=${session} ui=${ui} act=${act} />`)}</ul>
     ${more && html`<button type="button" class="quiet" onClick=${act.moreSessions}>${t('showMore')}</button>`}
   </nav>`
 }
 
-function Row({ one, ui, act }) {
+function Row({ session, ui, act }) {
+  const { sessionId, title, ts } = session
   const open = (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return // in a tab or window of its own
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return // the browser opens a new tab or window
     event.preventDefault()
-    act.open(one.sessionId)
+    act.open(sessionId)
   }
-  // The number of a fork is seen also where its name is cut off.
-  const [, name, number] = /^(.*?)( \(\d+\))?$/s.exec(one.title || one.sessionId)
-  const query = new URLSearchParams({ session: one.sessionId })
-  return html`<li><a href=${`?${query}`} aria-current=${one.sessionId === ui.sessionId ? 'page' : undefined} onClick=${open}>
-    <span class="name">${name}</span>${number && html`<span class="number">${number}</span>`}<span class="time">${when(one.ts)}</span></a></li>`
+  // The number of a fork is shown even if its title is cut off.
+  const [, name, number] = /^(.*?)( \(\d+\))?$/s.exec(title || sessionId)
+  const query = new URLSearchParams({ session: sessionId })
+  return html`<li><a href=${`?${query}`} aria-current=${sessionId === ui.sessionId ? 'page' : undefined} onClick=${open}>
+    <span class="name">${name}</span>${number && html`<span class="number">${number}</span>`}<span class="time">${formatTime(ts)}</span></a></li>`
 }
 
-export const Mend = ({ agentId, kind = 'quiet', act }) =>
-  html`<button type="button" class=${kind} onClick=${() => act.mend(agentId)}>${t('mend', { name: agentId })}</button>`
+export const ReloadAgent = ({ agentId, kind = 'quiet', act }) =>
+  html`<button type="button" class=${kind} onClick=${() => act.reloadAgent(agentId)}>${t('reloadAgent', { name: agentId })}</button>`
 
-/** One agent: its name, its state, and what it is for or why it is broken. */
+/** One agent: its name, its state, and its description, or its error if it is broken. */
 export function Agent({ agent, ui, act }) {
   const { agentId, description, status, error } = agent
-  const answers = ui.session?.active.some((run) => run.agentId === agentId)
-  const state = status === 'ok' ? (answers ? 'answering' : 'ready') : 'broken'
+  const isAnswering = ui.session?.active.some((run) => run.agentId === agentId)
+  const state = status === 'ok' ? (isAnswering ? 'answering' : 'ready') : 'broken'
   return html`<li><button type="button" class="agent" disabled=${status !== 'ok'} aria-pressed=${ui.agent === agentId}
       onClick=${() => act.choose(agentId)}>
     <span class="name"><span class=${`dot ${state}`}></span>${agentId}</span><span class="state">${t(state)}</span>
-    <span class="more">${status === 'ok' ? description : `${error ?? ''}. ${t('brokenMore')}`}</span>
-  </button>${status !== 'ok' && html`<${Mend} agentId=${agentId} act=${act} />`}</li>`
+    <span class="more">${status === 'ok' ? description : `${error ?? ''}. ${t('brokenHint')}`}</span>
+  </button>${status !== 'ok' && html`<${ReloadAgent} agentId=${agentId} act=${act} />`}</li>`
 }

@@ -1,6 +1,6 @@
-// Show a text as Markdown; while it grows, its finished blocks are not made again.
+// A text as Markdown. While the text grows, its finished blocks stay the same.
 import { Component, html } from '../html.js'
-import { grow } from '../markdown.js'
+import { parse } from '../markdown.js'
 import { t } from '../words.js'
 
 export class Text extends Component {
@@ -9,12 +9,12 @@ export class Text extends Component {
   }
 
   render({ part }) {
-    this.grown = grow(part.text, this.grown)
-    return html`<div class="md">${this.grown.blocks}${attached(part.parts)}</div>`
+    this.parsed = parse(part.text, this.parsed)
+    return html`<div class="md">${this.parsed.blocks}${attachments(part.parts)}</div>`
   }
 }
 
-export const attached = (parts) =>
+export const attachments = (parts) =>
   parts
     ?.filter(({ type }) => type !== 'text')
     .map(

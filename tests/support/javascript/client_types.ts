@@ -1,4 +1,4 @@
-// Compiled, not run: what a program may say to client.js, and what it may not.
+// Compiled, not run: a program that uses all of client.js, and three mistakes that the compiler finds.
 import { connect, Group, Hub, HubError, Session, type Event, type State } from './client.js'
 
 const hub: Hub = connect('ws://localhost:9527/api/v1/ws', { WebSocket: class { constructor(url: string, protocol: string) {} } })
@@ -13,7 +13,7 @@ session.on('event', (event) => {
 session.on('reset', ({ messages }) => messages.map((message) => message.content))
 session.on('subscribed', ({ history }) => history?.length)
 session.on('error', (error: HubError) => console.log(error.code, error.retryable, error.text))
-const place: [number | undefined, string | undefined] = [session.seq, session.epoch]
+const position: [number | undefined, string | undefined] = [session.seq, session.epoch]
 const chat = session.chat('hi', { clientMsgId: 'c', agent: 'main', ifBusy: 'replace' })
 for await (const event of chat) if (event.type === 'reset') console.log(event.reason)
 const run: string | undefined = (await chat.accepted).runId ?? chat.runId
@@ -22,7 +22,7 @@ await session.cancel(run)
 await session.typing()
 await session.send({ type: 'subscribe', history: 10 })
 const group: Group = hub.subscribe({ agentId: 'main' })
-for await (const event of group) ((one: Event) => one)(event)
+for await (const event of group) ((groupEvent: Event) => groupEvent)(event)
 group.close()
 session.close()
 ;(await hub.ready).close()
@@ -33,4 +33,4 @@ hub.on('stat', () => {})
 session.chat(1)
 // @ts-expect-error only connect() makes one
 new Hub()
-console.log(place, text)
+console.log(position, text)

@@ -1,19 +1,19 @@
-// Markdown that grows is what it would be at once.
+// Markdown that is parsed piece by piece is the same as Markdown that is parsed at once.
 import assert from 'node:assert/strict'
-import { pretty } from './console/json.js'
-import { grow, safe } from './console/markdown.js'
+import { indentJson } from './console/json.js'
+import { parse, safeAddress } from './console/markdown.js'
 
-const plain = (it) =>
-  it == null || it === false
+const plain = (tree) =>
+  tree == null || tree === false
     ? ''
-    : Array.isArray(it)
-      ? it.map(plain).join('')
-      : typeof it !== 'object'
-        ? String(it)
-        : typeof it.type === 'function'
-          ? plain(it.props.children)
-          : `<${it.type}${it.props.href ? ` ${it.props.href}` : ''}>${plain(it.props.children)}</${it.type}>`
-const shown = (text) => plain(grow(text).blocks)
+    : Array.isArray(tree)
+      ? tree.map(plain).join('')
+      : typeof tree !== 'object'
+        ? String(tree)
+        : typeof tree.type === 'function'
+          ? plain(tree.props.children)
+          : `<${tree.type}${tree.props.href ? ` ${tree.props.href}` : ''}>${plain(tree.props.children)}</${tree.type}>`
+const shown = (text) => plain(parse(text).blocks)
 
 assert.equal(
   shown('# A\n\n**b** _c_ `d<e` &lt;&amp;&#65;'),
@@ -26,7 +26,7 @@ assert.equal(shown('[a](https://b.example/c)'), '<p><a https://b.example/c>a</a>
 assert.equal(shown('1. a\n2. b'), '<ol><li>a</li><li>b</li></ol>')
 
 
-// The box of a task stands in the line of its text; a formula keeps its backslashes; an escape is one.
+// The checkbox of a task is in the line of its text; a formula keeps its backslashes; an escape has its effect.
 assert.equal(
   shown('- [ ] x **y**\n- [x] z\n  1. [ ] deep'),
   '<ul><li><input></input> x <strong>y</strong></li><li><input></input> z<ol><li><input></input> deep</li></ol></li></ul>',
@@ -36,18 +36,18 @@ for (const formula of ['\\[ a_1 \\\\ b_2 \\{c\\} \\]', '\\(x\\)', '\\[\n\\frac{1
 assert.equal(shown('\\*a\\* \\[b \\# $$$ *c* $$'), '<p>*a* [b # $$$ *c* $$</p>')
 assert.equal(shown('$5 *a* $$'), '<p>$5 <em>a</em> $$</p>')
 
-// Headings are in order, whatever their marks: each is at most one level below the one before.
-const levels = (it) =>
-  Array.isArray(it)
-    ? it.flatMap(levels)
-    : it && typeof it === 'object'
-      ? [...(it.props['aria-level'] ? [it.props['aria-level']] : []), ...levels(it.props.children)]
+// Levels of headings have no gaps: each heading is at most one level below the one before.
+const levels = (tree) =>
+  Array.isArray(tree)
+    ? tree.flatMap(levels)
+    : tree && typeof tree === 'object'
+      ? [...(tree.props['aria-level'] ? [tree.props['aria-level']] : []), ...levels(tree.props.children)]
       : []
 const headings = '#### a\n\n# b\n\n### c\n\n> ###### d\n\n- # e\n\n## f\n\n###### g'
-assert.deepEqual(levels(grow(headings).blocks), [3, 3, 4, 5, 3, 4, 5])
-assert.deepEqual(levels([...headings].reduce((before, _, at) => grow(headings.slice(0, at + 1), before), undefined).blocks), [3, 3, 4, 5, 3, 4, 5])
+assert.deepEqual(levels(parse(headings).blocks), [3, 3, 4, 5, 3, 4, 5])
+assert.deepEqual(levels([...headings].reduce((before, _, index) => parse(headings.slice(0, index + 1), before), undefined).blocks), [3, 3, 4, 5, 3, 4, 5])
 
-for (const no of [
+for (const address of [
   'javascript:a',
   ' javascript:a',
   'JAVASCRIPT:a',
@@ -59,10 +59,10 @@ for (const no of [
   'blob:https://a/b',
   '',
 ])
-  assert.equal(safe(no), undefined, no)
-for (const yes of ['https://a.example/', 'http://a.example/', 'mailto:a@b.example']) assert.equal(safe(yes), yes)
+  assert.equal(safeAddress(address), undefined, address)
+for (const address of ['https://a.example/', 'http://a.example/', 'mailto:a@b.example']) assert.equal(safeAddress(address), address)
 
-// In pieces at random, it ends as the same; what is whole is not made anew.
+// In random pieces the result is the same, and finished blocks stay the same objects.
 const text =
   '# H\r\n\r\npara *one*\nstill\n\n- a\n\n- b\n  - c\n\n1. x\n\n> quote\n> more\n\n```py\nif a < b:\n\n    pass\n```\n\n| a | b |\n|---|:-:|\n| 1 | `|` |\n\n<div>\nraw\n</div>\n\n---\n\nend'.repeat(
     3,
@@ -72,21 +72,21 @@ let chance = seed
 const next = (most) => (chance = (chance * 48271 + 11) % 2147483647) % most
 for (let round = 0; round < 50; round++) {
   let state
-  let kept = []
-  for (let at = 0; at < text.length;) {
-    at += 1 + next(20)
-    state = grow(text.slice(0, at), state)
-    for (const [index, one] of kept.entries())
-      assert.equal(state.blocks[index], one, `block ${index} was made anew, seed ${seed}`)
-    kept = state.done
+  let done = []
+  for (let end = 0; end < text.length;) {
+    end += 1 + next(20)
+    state = parse(text.slice(0, end), state)
+    for (const [index, block] of done.entries())
+      assert.equal(state.blocks[index], block, `block ${index} is a new object, seed ${seed}`)
+    done = state.done
   }
   assert.equal(plain(state.blocks), shown(text), `seed ${seed}`)
 }
 
-// A paragraph without end is laid out in several, none of its text is lost, and none of it looks like something else.
+// A very long paragraph is split: no text is lost, and no part becomes a list or a heading.
 const long = 'word - # 1. more '.repeat(2000) + 'end'
 let state
-for (let at = 0; at < long.length; at += 500) state = grow(long.slice(0, at + 500), state)
+for (let end = 500; end < long.length + 500; end += 500) state = parse(long.slice(0, end), state)
 assert.ok(state.blocks.length > 8 && state.text.length - state.from <= 4000)
 assert.equal(
   plain(state.blocks)
@@ -95,24 +95,24 @@ assert.equal(
   long,
 )
 
-// However deep a text is nested, its tree is not; what is deeper is shown as it was written.
-const depth = (it) =>
-  Array.isArray(it)
-    ? Math.max(0, ...it.map(depth))
-    : it && typeof it === 'object'
-      ? (typeof it.type === 'string' ? 1 : 0) + depth(it.props.children)
+// The depth of the tree has a limit: deeper text is shown unparsed.
+const depth = (tree) =>
+  Array.isArray(tree)
+    ? Math.max(0, ...tree.map(depth))
+    : tree && typeof tree === 'object'
+      ? (typeof tree.type === 'string' ? 1 : 0) + depth(tree.props.children)
       : 0
-for (const text of ['>', '> ', '- ', '1. ', '- > ', '***'].map((one) => one.repeat(5000) + 'x' + '*'.repeat(15000))) {
-  const { blocks } = grow(text)
-  assert.ok(depth(blocks) <= 25, `${depth(blocks)} levels of ${text.slice(0, 4)}`)
+for (const mark of ['>', '> ', '- ', '1. ', '- > ', '***']) {
+  const { blocks } = parse(mark.repeat(5000) + 'x' + '*'.repeat(15000))
+  assert.ok(depth(blocks) <= 25, `${depth(blocks)} levels of ${mark}`)
   assert.ok(plain(blocks).includes('x'))
 }
 assert.equal(shown('> '.repeat(9) + 'x'), '<blockquote>'.repeat(9) + '<p>x</p>' + '</blockquote>'.repeat(9))
 
-// JSON is indented, unless that makes it endless.
-assert.equal(pretty('{"a": [1, "[,{"]}'), '{\n  "a": [\n    1,\n    "[,{"\n  ]\n}')
+// JSON is indented, unless the indentation is too long.
+assert.equal(indentJson('{"a": [1, "[,{"]}'), '{\n  "a": [\n    1,\n    "[,{"\n  ]\n}')
 for (const deep of ['['.repeat(5000) + ']'.repeat(5000), '['.repeat(200) + '1,'.repeat(50_000) + '1' + ']'.repeat(200), '{"a":'.repeat(4000) + '1' + '}'.repeat(4000), '['.repeat(99_999)])
-  assert.equal(pretty(deep), deep)
+  assert.equal(indentJson(deep), deep)
 
-// A text that is another one begins anew.
-assert.equal(plain(grow('b', grow('a')).blocks), '<p>b</p>')
+// Another text is parsed from its beginning.
+assert.equal(plain(parse('b', parse('a')).blocks), '<p>b</p>')

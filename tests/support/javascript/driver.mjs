@@ -1,4 +1,4 @@
-// Drives client.js by lines of JSON: commands on the standard input, what came of them on the standard output.
+// Control client.js by lines of JSON: commands on standard input, results on standard output.
 import { createInterface } from 'node:readline'
 import WebSocket from 'ws'
 import { connect } from './client.js'
@@ -14,7 +14,7 @@ async function chat({ id, sessionId, message, clientMsgId }) {
     say({ said: 'chat-event', id, event })
     if (event.type === 'stream') texts.set(event.messageId, (texts.get(event.messageId) ?? '') + event.content)
     else if (event.type === 'message') texts.set(event.messageId, event.content)
-    else if (event.type === 'message_removed') event.messageIds.forEach((one) => texts.delete(one))
+    else if (event.type === 'message_removed') event.messageIds.forEach((messageId) => texts.delete(messageId))
     else if (event.type === 'reset') texts.clear()
   }
   say({ said: 'chat-end', id, text: [...texts.values()].join('') })
@@ -24,8 +24,8 @@ const commands = {
   connect({ url }) {
     hub = connect(url, { WebSocket })
     say({ said: 'state', state: hub.state })
-    const over = (state) => state === 'waiting' || state === 'closed'
-    hub.on('state', (state) => say({ said: 'state', state, code: over(state) ? hub.closeCode : undefined }))
+    const hasCloseCode = (state) => state === 'waiting' || state === 'closed'
+    hub.on('state', (state) => say({ said: 'state', state, code: hasCloseCode(state) ? hub.closeCode : undefined }))
   },
   session({ sessionId, ...options }) {
     const session = hub.session(sessionId, options)
@@ -43,7 +43,7 @@ const commands = {
   },
   cancel: ({ sessionId }) => sessions.get(sessionId).cancel(),
   close() {
-    process.stdin.destroy() // it would keep this process; nothing of the client's may
+    process.stdin.destroy() // the open input would keep this process alive; the client must not
     hub.close()
     say({ said: 'closed' })
   },

@@ -1,4 +1,4 @@
-// node openai_chat.js URL MODEL MESSAGE: prints what the official client makes of a stream, and of a whole answer.
+// node openai_chat.js URL MODEL MESSAGE: chat with OpenAI's own client; print the stream, the complete answer, an error.
 import OpenAI from 'openai'
 
 const [url, model, message] = process.argv.slice(2)

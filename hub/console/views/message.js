@@ -1,17 +1,17 @@
-// One message of a person, and one answer of an agent with all that belongs to it.
+// One message of a person, or one answer of an agent with its thoughts, tool calls and questions.
 import { Component, html } from '../html.js'
-import { pretty } from '../json.js'
-import { figures, textOf } from '../session.js'
-import { number, t, when } from '../words.js'
-import { Ask } from './ask.js'
-import { written } from './composer.js'
+import { indentJson } from '../json.js'
+import { measurements, textOf } from '../session.js'
+import { formatNumber, formatTime, t } from '../words.js'
+import { textOfField } from './composer.js'
 import { IconButton } from './icons.js'
-import { person } from './happening.js'
-import { Text, attached } from './text.js'
+import { Question } from './question.js'
+import { personName } from './status.js'
+import { Text, attachments } from './text.js'
 
-export function Asked({ item, editing, act }) {
+export function UserMessage({ item, editing, act }) {
   return html`<article class=${`asked ${item.status}`} aria-label=${t('you')}>
-    ${editing ? html`<${Editor} item=${item} act=${act} />` : html`<div class="bubble">${item.text}${attached(item.parts)}</div>`}
+    ${editing ? html`<${Editor} item=${item} act=${act} />` : html`<div class="bubble">${item.text}${attachments(item.parts)}</div>`}
     <footer>${note(item, act)}
       ${
         item.id &&
@@ -21,12 +21,12 @@ export function Asked({ item, editing, act }) {
         <${IconButton} icon="edit" label=${t('edit')} onClick=${() => act.edit(item.key)} />
         <${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(item.id)} /></span>`
       }
-      ${item.ts && html`<time>${signed(item)}${when(item.ts)}</time>`}
+      ${item.ts && html`<time>${authorPrefix(item)}${formatTime(item.ts)}</time>`}
     </footer>
   </article>`
 }
 
-const signed = ({ author }) => (author && author.name !== 'local' ? `${person(author)} · ` : '')
+const authorPrefix = ({ author }) => (author && author.name !== 'local' ? `${personName(author)} · ` : '')
 
 function note(item, act) {
   if (item.status === 'sending') return html`<span>${t('sending')}</span>`
@@ -48,7 +48,7 @@ class Editor extends Component {
 
   render({ item, act }) {
     const rows = Math.min(12, item.text.split('\n').length + 1)
-    const save = () => act.save(item, written(this.field.current) || item.text)
+    const save = () => act.save(item, textOfField(this.field.current) || item.text)
     const key = (event) => {
       if (event.key === 'Escape') act.edit(undefined)
       else if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) (event.preventDefault(), save())
@@ -75,31 +75,31 @@ class Copy extends Component {
   }
 }
 
-export function Answer({ item, again, act }) {
+export function Answer({ item, canRegenerate, act }) {
   const running = item.state === 'running'
-  const shown = item.parts.filter(({ kind }) => kind !== 'step')
+  const parts = item.parts.filter(({ kind }) => kind !== 'step')
   return html`<article class=${`answer ${item.state}`} aria-label=${item.agentId} aria-busy=${running}>
     <h2><span class="badge" aria-hidden="true">${item.agentId?.slice(0, 1).toUpperCase()}</span>${item.agentId}</h2>
     ${steps(item)}
-    ${shown.map((part, at) => html`<${PARTS[part.kind]} key=${part.kind + part.id} part=${part} running=${running}
-      last=${at === shown.length - 1} act=${act} />`)}
+    ${parts.map((part, index) => html`<${PARTS[part.kind]} key=${part.kind + part.id} part=${part} running=${running}
+      isLast=${index === parts.length - 1} act=${act} />`)}
     ${running && item.progress && progress(item.progress)}
-    ${running && !item.progress && shown.at(-1)?.kind !== 'ask' && html`<span class="pulse" aria-hidden="true"><i></i><i></i><i></i></span>`}
+    ${running && !item.progress && parts.at(-1)?.kind !== 'question' && html`<span class="pulse" aria-hidden="true"><i></i><i></i><i></i></span>`}
     ${ending(item)}
-    <footer>${!running && actions(item, again, act)}${measures(item)}</footer>
+    <footer>${!running && actions(item, canRegenerate, act)}${figures(item)}</footer>
   </article>`
 }
 
 function steps({ parts, state }) {
-  const all = parts.filter(({ kind }) => kind === 'step')
+  const list = parts.filter(({ kind }) => kind === 'step')
   return (
-    all.length > 0 &&
-    html`<ol class="steps">${all.map(({ id, done }) => html`<li key=${id} class=${done || state === 'done' ? 'done' : 'now'}>${id}</li>`)}</ol>`
+    list.length > 0 &&
+    html`<ol class="steps">${list.map(({ id, done }) => html`<li key=${id} class=${done || state === 'done' ? 'done' : 'now'}>${id}</li>`)}</ol>`
   )
 }
 
 const progress = ({ value, message }) =>
-  html`<div class="progress"><label><span>${message}</span><span>${number(value * 100)}%</span><progress max="1" value=${value}></progress></label></div>`
+  html`<div class="progress"><label><span>${message}</span><span>${formatNumber(value * 100)}%</span><progress max="1" value=${value}></progress></label></div>`
 
 function ending({ state, stopReason, error, parts }) {
   if (error) return html`<p class="ending failed" role="note">${error.message}</p>`
@@ -107,40 +107,40 @@ function ending({ state, stopReason, error, parts }) {
   return state === 'done' && !parts.length ? html`<p class="ending">${t('nothing')}</p>` : null
 }
 
-function actions(item, again, act) {
+function actions(item, canRegenerate, act) {
   const text = textOf(item)
   const last = item.parts.findLast(({ kind }) => kind === 'text')
   return html`<span class="actions">
     ${text && html`<${Copy} text=${text} act=${act} />`}
-    ${again && html`<${IconButton} icon="again" label=${t('regenerate')} onClick=${() => act.regenerate(item)} />`}
+    ${canRegenerate && html`<${IconButton} icon="again" label=${t('regenerate')} onClick=${() => act.regenerate(item)} />`}
     ${last && html`<${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(last.id)} />`}
   </span>`
 }
 
-function measures(item) {
-  const found = figures(item)
-  if (!found) return null
-  const { first, tokens, exact, input, rate } = found
+function figures(item) {
+  const values = measurements(item)
+  if (!values) return null
+  const { first, tokens, exact, input, rate } = values
   const about = (text) => (exact ? text : t('about', { text }))
   return html`<span class="figures">
-    ${first !== undefined && html`<span>${t('first', { time: short(first) })}</span>`}
-    ${rate !== undefined && html`<span>${about(t('rate', { n: number(rate, rate < 10 ? 1 : 0) }))}</span>`}
-    ${item.state === 'done' && html`<span>${about(t(tokens === 1 ? 'token' : 'tokens', { n: number(tokens) }))}</span>`}
-    ${input !== undefined && html`<span>${t('input', { n: number(input) })}</span>`}
+    ${first !== undefined && html`<span>${t('first', { time: formatMs(first) })}</span>`}
+    ${rate !== undefined && html`<span>${about(t('rate', { n: formatNumber(rate, rate < 10 ? 1 : 0) }))}</span>`}
+    ${item.state === 'done' && html`<span>${about(t(tokens === 1 ? 'token' : 'tokens', { n: formatNumber(tokens) }))}</span>`}
+    ${input !== undefined && html`<span>${t('input', { n: formatNumber(input) })}</span>`}
   </span>`
 }
 
-const short = (ms) => (ms < 1000 ? `${number(Math.max(1, ms))} ms` : `${number(ms / 1000, 1)} s`)
+const formatMs = (ms) => (ms < 1000 ? `${formatNumber(Math.max(1, ms))} ms` : `${formatNumber(ms / 1000, 1)} s`)
 
-// --- what an answer consists of ---------------------------------------------------------------------------------------
+// --- the parts of an answer -------------------------------------------------------------------------------------------
 
-function Reasoning({ part, running, last }) {
+function Reasoning({ part, running, isLast }) {
   const seconds = (part.endedAt - part.startedAt) / 1000
-  const title = running && last ? t('thinking') : seconds >= 1 ? t('thoughtFor', { n: number(seconds) }) : t('thought')
+  const title = running && isLast ? t('thinking') : seconds >= 1 ? t('thoughtFor', { n: formatNumber(seconds) }) : t('thought')
   return html`<details class="reasoning"><summary>${title}</summary><div class="pre">${part.text}</div></details>`
 }
 
-const STATES = { args: 'called', running: 'running', done: 'done', failed: 'failed' }
+const STATES = { args: 'calling', running: 'running', done: 'done', failed: 'failed' }
 
 function Tool({ part, running }) {
   const state = !running && (part.state === 'args' || part.state === 'running') ? 'cancelled' : part.state
@@ -149,16 +149,16 @@ function Tool({ part, running }) {
       <span class="mark" aria-hidden="true"></span><span class="name">${part.name}</span>
       <span class="tag">${t(STATES[state] ?? state)}</span>
     </summary>
-    ${part.args && html`<h3>${t('args')}</h3><pre tabindex="0">${pretty(part.args)}</pre>`}
-    ${part.result !== undefined && html`<h3>${t('result')}</h3><pre tabindex="0">${pretty(part.result)}</pre>`}
-    ${part.fileId && html`<p><a href=${`/api/v1/files/${encodeURIComponent(part.fileId)}`} download>${t('whole', { size: `${number(part.size / 1024)} KiB` })}</a></p>`}
+    ${part.args && html`<h3>${t('args')}</h3><pre tabindex="0">${indentJson(part.args)}</pre>`}
+    ${part.result !== undefined && html`<h3>${t('result')}</h3><pre tabindex="0">${indentJson(part.result)}</pre>`}
+    ${part.fileId && html`<p><a href=${`/api/v1/files/${encodeURIComponent(part.fileId)}`} download>${t('fullResult', { size: `${formatNumber(part.size / 1024)} KiB` })}</a></p>`}
   </details>`
 }
 
 const Custom = ({ part }) =>
   html`<details class="tool done">
     <summary><span class="mark" aria-hidden="true"></span><span class="name">${part.name}</span></summary>
-    <pre tabindex="0">${pretty(JSON.stringify(part.value))}</pre>
+    <pre tabindex="0">${indentJson(JSON.stringify(part.value))}</pre>
   </details>`
 
-const PARTS = { text: Text, reasoning: Reasoning, tool: Tool, custom: Custom, ask: Ask }
+const PARTS = { text: Text, reasoning: Reasoning, tool: Tool, custom: Custom, question: Question }
