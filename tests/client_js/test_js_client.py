@@ -23,9 +23,9 @@ from support.waiting import PATIENCE
 
 from hub.web.pages.javascript_client import CLIENT_FILES
 
-# Text of several bytes and of two UTF-16 units for a character: an offset counts neither of them.
+# Characters of several bytes and of two UTF-16 units: an offset counts code points.
 TELLER = '''
-"""Tells the same story each time, a piece at a time."""
+"""Answer each message with the same story, in many small pieces."""
 import asyncio
 
 STORY = [f"{number} \\N{GRINNING FACE}\\N{LATIN SMALL LETTER E WITH ACUTE} " for number in range(200)]
@@ -40,10 +40,10 @@ STORY = "".join(f"{number} \N{GRINNING FACE}\N{LATIN SMALL LETTER E WITH ACUTE} 
 
 @attrs.define(eq=False)
 class Driver:
-    """A program in Node.js that does with the client what it is told; `said` is all that came of it."""
+    """A Node.js program that controls the client by commands; `lines` are all its results."""
 
     process: asyncio.subprocess.Process
-    said: list[dict[str, Any]] = attrs.Factory(list)
+    lines: list[dict[str, Any]] = attrs.Factory(list)
 
     @classmethod
     async def start(cls) -> "Driver":
@@ -53,22 +53,22 @@ class Driver:
         limit = 1 << 24
         return cls(await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe, limit=limit))
 
-    def do(self, what: str, **fields: Any) -> None:
+    def do(self, command: str, **fields: Any) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": what, **fields}).encode() + b"\n")
+        self.process.stdin.write(json.dumps({"do": command, **fields}).encode() + b"\n")
 
     async def next(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE):
             line = await self.process.stdout.readline()
-        assert line, f"it has ended, after {self.said[-5:]}"
-        self.said.append(json.loads(line))
-        return self.said[-1]
+        assert line, f"the driver has ended, after {self.lines[-5:]}"
+        self.lines.append(json.loads(line))
+        return self.lines[-1]
 
-    async def until(self, said: str, **fields: Any) -> dict[str, Any]:
-        """Return the first line that says this, of all or of those to come."""
-        wanted = {"said": said, **fields}.items()
-        for line in self.said:
+    async def until(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Return the first line with these fields, of all lines or of the next ones."""
+        wanted = {"kind": kind, **fields}.items()
+        for line in self.lines:
             if wanted <= line.items():
                 return line
         while not wanted <= (line := await self.next()).items():
@@ -76,16 +76,16 @@ class Driver:
         return line
 
     def events(self, session_id: str = "s1") -> list[dict[str, Any]]:
-        return [line["event"] for line in self.said if line["said"] == "event" and line["sessionId"] == session_id]
+        return [line["event"] for line in self.lines if line["kind"] == "event" and line["sessionId"] == session_id]
 
     def text(self, session_id: str = "s1") -> str:
         return "".join(event["content"] for event in self.events(session_id) if event["type"] == "stream")
 
-    def count(self, said: str, **fields: Any) -> int:
-        return sum({"said": said, **fields}.items() <= line.items() for line in self.said)
+    def count(self, kind: str, **fields: Any) -> int:
+        return sum({"kind": kind, **fields}.items() <= line.items() for line in self.lines)
 
     async def close(self) -> None:
-        """Close the client; the program then has nothing left to do, and ends."""
+        """Close the client. Then nothing keeps the program alive: it ends."""
         self.do("close")
         await self.until("closed")
         async with asyncio.timeout(PATIENCE):
@@ -94,27 +94,30 @@ class Driver:
 
 @attrs.define(eq=False)
 class Network:
-    """What stands between the client and the hub, who may be somewhere else after a restart."""
+    """A hub, a proxy before it that can cut connections, and the driver of a client that connects to the proxy.
+
+    The hub may have another port after a restart.
+    """
 
     hub: Hub
     proxy: Proxy
     driver: Driver
-    down: bool = False
+    is_down: bool = False
 
     @property
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.proxy.port}/api/v1/ws"
 
     def target(self) -> tuple[str, int]:
-        return "127.0.0.1", 1 if self.down else self.hub.port
+        return "127.0.0.1", 1 if self.is_down else self.hub.port
 
     def cut(self) -> None:
         for link in self.proxy.links:
             link.reset()
 
     async def lose(self) -> None:
-        """Cut what there is, and let nobody through until `down` is taken back."""
-        self.down = True
+        """Cut all connections, and refuse new ones until `is_down` is set back."""
+        self.is_down = True
         self.cut()
         await self.driver.until("state", state="waiting")
 
@@ -122,16 +125,16 @@ class Network:
 @pytest.fixture
 async def network(hub: Hub) -> AsyncIterator[Network]:
     hub.agent("teller.py", TELLER)
-    there = Network(hub, None, None)  # type: ignore[arg-type]
-    there.proxy = await Proxy(there.target).start()
-    there.driver = await Driver.start()
+    network = Network(hub, None, None)  # type: ignore[arg-type]
+    network.proxy = await Proxy(network.target).start()
+    network.driver = await Driver.start()
     try:
-        yield there
+        yield network
     finally:
-        if there.driver.process.returncode is None:
-            there.driver.process.kill()
-            await there.driver.process.wait()
-        await there.proxy.stop()
+        if network.driver.process.returncode is None:
+            network.driver.process.kill()
+            await network.driver.process.wait()
+        await network.proxy.stop()
 
 
 async def begin(network: Network, agent: str = "teller", **session: Any) -> Driver:
@@ -141,12 +144,12 @@ async def begin(network: Network, agent: str = "teller", **session: Any) -> Driv
     return driver
 
 
-def is_whole(driver: Driver, session_id: str = "s1", start: int = 1) -> None:
-    """Say that the events of the session came in order, once, and without a hole."""
+def assert_complete(driver: Driver, session_id: str = "s1", start: int = 1) -> None:
+    """Assert that the events of the session came once, in order, and without a gap."""
     seqs, lengths = [event["seq"] for event in driver.events(session_id)], dict[str, int]()
     assert seqs == sorted(set(seqs)) and seqs[0] == start
     for event, before in zip(driver.events(session_id), [start - 1, *seqs]):
-        if event["type"] == "stream":  # only pieces are joined
+        if event["type"] == "stream":  # the hub joins only these
             assert event["offset"] == lengths.get(event["messageId"], 0)
             lengths[event["messageId"]] = event["offset"] + len(event["content"])
         else:
@@ -163,18 +166,18 @@ async def test_a_chat_is_answered(network: Network) -> None:
     driver = await begin(network, "echo")
     driver.do("chat", id=1, sessionId="s1", message="hello there")
     assert (await driver.until("chat-end", id=1))["text"] == "hello there "
-    is_whole(driver)
-    heard = [line["event"] for line in driver.said if line["said"] == "chat-event"]
-    assert heard == driver.events()[1:] and heard[-1]["type"] == "run_finished"
+    assert_complete(driver)
+    chat_events = [line["event"] for line in driver.lines if line["kind"] == "chat-event"]
+    assert chat_events == driver.events()[1:] and chat_events[-1]["type"] == "run_finished"
     driver.do("ask", id="two", sessionId="s1", message="again")
     assert (await driver.until("answer", id="two"))["text"] == "again "
     await driver.close()
-    assert [line["state"] for line in driver.said if line["said"] == "state"] == ["connecting", "live", "closed"]
+    assert [line["state"] for line in driver.lines if line["kind"] == "state"] == ["connecting", "live", "closed"]
 
 
 @needs_node
-async def test_whole_messages_stay_apart(network: Network) -> None:
-    """Where nothing is streamed, the first comes without its place (the driver tells it not), before the other."""
+async def test_complete_messages_are_not_joined(network: Network) -> None:
+    """With `stream=false`, the first of two messages has no seq, the second has one."""
     code = "async def two(message):\n    yield 'one'\n    yield Message('two')"
     network.hub.agent("two.py", f"from hub import Message\n\n{code}")
     await network.hub.start()
@@ -182,14 +185,14 @@ async def test_whole_messages_stay_apart(network: Network) -> None:
     network.driver.do("session", sessionId="s1", agent="two")
     network.driver.do("chat", id=1, sessionId="s1", message="go")
     await network.driver.until("chat-end", id=1)
-    said = [event["content"] for event in network.driver.events() if event["type"] == "message"]
-    assert said == ["two"]
+    contents = [event["content"] for event in network.driver.events() if event["type"] == "message"]
+    assert contents == ["two"]
     await network.driver.close()
 
 
 @needs_node
-async def test_a_refused_chat_says_why(network: Network) -> None:
-    """With the hub's code; the next chat is answered."""
+async def test_a_refused_chat_has_the_reason(network: Network) -> None:
+    """It has the hub's error code, and the next chat is answered."""
     await network.hub.start()
     driver = await begin(network, "nobody")
     driver.do("ask", id=1, sessionId="s1", message="hello")
@@ -205,7 +208,7 @@ async def test_a_refused_chat_says_why(network: Network) -> None:
 
 @needs_node
 async def test_a_command_with_half_a_character_is_answered(network: Network) -> None:
-    """Wherever it is in the command. Whole characters, and text that only looks like an escape, stay as they are."""
+    """A lone surrogate is replaced. Other characters, and text that looks like an escape, stay the same."""
     await network.hub.start()
     driver = await begin(network, "echo")
     await driver.until("state", state="live")
@@ -220,7 +223,7 @@ async def test_a_command_with_half_a_character_is_answered(network: Network) -> 
 
 @needs_node
 async def test_a_cancelled_answer_ends(network: Network, tmp_path: Path) -> None:
-    """A chat ends with what was said; who asked for the whole answer is told that it is not whole."""
+    """A chat ends with the text so far; `ask()` rejects, because the answer is not complete."""
     await network.hub.start()
     driver = await begin(network, "gated")
     driver.do("chat", id=1, sessionId="s1", message=str(tmp_path / "never"))
@@ -238,7 +241,7 @@ async def test_a_cancelled_answer_ends(network: Network, tmp_path: Path) -> None
 
 @needs_node
 async def test_a_message_that_is_sent_twice_is_answered_once(network: Network) -> None:
-    """Both chats get the answer: also the one that was sent when it was over, and long after."""
+    """All chats with its id get the answer, also a chat that is sent after the end."""
     await network.hub.start()
     driver = await begin(network)
     for number in (1, 2):
@@ -247,21 +250,21 @@ async def test_a_message_that_is_sent_twice_is_answered_once(network: Network) -
     assert (await driver.until("chat-end", id=2))["text"] == STORY
     driver.do("chat", id=3, sessionId="s1", message="tell", clientMsgId="mine")
     assert (await driver.until("chat-end", id=3))["text"] == STORY
-    is_whole(driver)
+    assert_complete(driver)
     assert [event["type"] for event in driver.events()].count("user_message") == 1 and driver.text() == STORY
     await driver.close()
 
 
 @needs_node
-async def test_a_page_that_comes_back_in_mid_answer_gets_all_of_it(network: Network, tmp_path: Path) -> None:
-    """Its session goes on where it was, and its chat, sent again, has the answer from its beginning."""
+async def test_a_page_that_is_reloaded_during_an_answer_gets_all_of_it(network: Network, tmp_path: Path) -> None:
+    """The session resumes at its position; the chat, sent again, has the answer from its beginning."""
     await network.hub.start()
     gate = tmp_path / "gate"
     witness = await network.hub.connect(extended=True)
     chat = {"type": "chat", "agentId": "gated", "sessionId": "s1", "message": str(gate), "clientMsgId": "mine"}
     await witness.send(**chat)
-    seen = await witness.until_type("stream")
-    driver = await begin(network, "gated", afterSeq=seen["seq"], epoch=seen["epoch"])
+    last = await witness.until_type("stream")
+    driver = await begin(network, "gated", afterSeq=last["seq"], epoch=last["epoch"])
     driver.do("chat", id=1, sessionId="s1", message=str(gate), clientMsgId="mine")
     while not driver.count("chat-event"):
         await driver.next()
@@ -269,7 +272,7 @@ async def test_a_page_that_comes_back_in_mid_answer_gets_all_of_it(network: Netw
     assert (await driver.until("chat-end", id=1))["text"] == "one two"
     while not [event for event in driver.events() if event["type"] == "run_finished"]:
         await driver.next()
-    assert driver.text() == "two" and driver.events()[0]["seq"] == seen["seq"] + 1
+    assert driver.text() == "two" and driver.events()[0]["seq"] == last["seq"] + 1
     await driver.close()
 
 
@@ -277,24 +280,24 @@ async def test_a_page_that_comes_back_in_mid_answer_gets_all_of_it(network: Netw
 
 
 @needs_node
-async def test_an_answer_is_whole_over_many_cuts(network: Network) -> None:
-    """In the session and in the chat: no hole, no duplicate, character by character."""
+async def test_an_answer_is_complete_over_many_cuts(network: Network) -> None:
+    """The session and the chat have each character once."""
     await network.hub.start()
     driver = await begin(network)
     network.proxy.fates = [Fate("reset", size, PATIENCE) for size in range(1_000, 4_000, 150)]
     driver.do("chat", id=1, sessionId="s1", message="tell")
     assert (await driver.until("chat-end", id=1))["text"] == STORY == driver.text()
-    is_whole(driver)
+    assert_complete(driver)
     assert network.proxy.struck >= 4
     await driver.close()
 
 
 @needs_node
 async def test_a_cut_at_any_byte_of_a_chat_makes_no_difference(network: Network) -> None:
-    """In the handshake, before `subscribed`, before `accepted`, in the answer: it is answered once, and heard whole."""
+    """In the handshake, before `subscribed` or `accepted`, in the answer: there is one complete answer."""
     await network.hub.start()
     driver = await begin(network, "echo")
-    # An early cut and a late one in turn: many early ones in a row would only make the client wait long.
+    # Early cuts alternate with late ones: after many early cuts in a row the backoff would be long.
     sizes = [size for pair in zip(range(50, 1_500, 120), range(1_500, 3_000, 120)) for size in pair]
     network.proxy.fates = [Fate("reset", size, PATIENCE) for size in sizes]
     for number in range(2 * len(network.proxy.fates)):
@@ -306,7 +309,7 @@ async def test_a_cut_at_any_byte_of_a_chat_makes_no_difference(network: Network)
         assert (await driver.until("chat-end", id=number))["text"] == "hello there "
         while not [event for event in driver.events(session) if event["type"] == "run_finished"]:
             await driver.next()
-        is_whole(driver, session)
+        assert_complete(driver, session)
         assert driver.text(session) == "hello there "
         assert [event["type"] for event in driver.events(session)].count("user_message") == 1
     assert network.proxy.struck > 10
@@ -314,8 +317,8 @@ async def test_a_cut_at_any_byte_of_a_chat_makes_no_difference(network: Network)
 
 
 @needs_node
-async def test_what_ended_while_the_client_was_away_is_heard(network: Network, tmp_path: Path) -> None:
-    """A chat whose answer began before the cut and ended before the reconnect has its end."""
+async def test_a_chat_gets_an_end_that_came_while_it_was_disconnected(network: Network, tmp_path: Path) -> None:
+    """The answer began before the cut, and ended before the reconnect."""
     await network.hub.start()
     driver = await begin(network, "gated")
     driver.do("chat", id=1, sessionId="s1", message=str(tmp_path / "gate"))
@@ -325,15 +328,15 @@ async def test_what_ended_while_the_client_was_away_is_heard(network: Network, t
     await network.lose()
     (tmp_path / "gate").touch()
     await witness.until_done()
-    network.down = False
+    network.is_down = False
     assert (await driver.until("chat-end", id=1))["text"] == "one two" == driver.text()
-    is_whole(driver)
+    assert_complete(driver)
     await driver.close()
 
 
 @needs_node
-async def test_what_was_said_without_a_connection_is_sent_later(network: Network) -> None:
-    """In its order, and once; a command that cannot wait is refused."""
+async def test_a_chat_without_a_connection_is_sent_later(network: Network) -> None:
+    """Chats are sent once, in their order; another command is refused."""
     await network.hub.start()
     driver = await begin(network, "echo")
     await driver.until("state", state="live")
@@ -342,17 +345,17 @@ async def test_what_was_said_without_a_connection_is_sent_later(network: Network
         driver.do("ask", id=number, sessionId="s1", message=f"number {number}")
     driver.do("cancel", sessionId="s1")
     await driver.until("error", code="disconnected")
-    network.down = False
+    network.is_down = False
     for number in range(3):
         assert (await driver.until("answer", id=number))["text"] == f"number {number} "
-    said = [event["content"] for event in driver.events() if event["type"] == "user_message"]
-    assert said == ["number 0", "number 1", "number 2"]
+    contents = [event["content"] for event in driver.events() if event["type"] == "user_message"]
+    assert contents == ["number 0", "number 1", "number 2"]
     await driver.close()
 
 
 @needs_node
-async def test_a_hub_that_starts_again_is_found_again(network: Network, tmp_path: Path) -> None:
-    """What ran has its end, and what is said meanwhile is answered by the new one."""
+async def test_the_client_reconnects_to_a_hub_that_starts_again(network: Network, tmp_path: Path) -> None:
+    """The run before has its end, and a chat that was sent between is answered."""
     await network.hub.start()
     driver = await begin(network, "gated")
     driver.do("chat", id=1, sessionId="s1", message=str(tmp_path / "never"))
@@ -365,15 +368,15 @@ async def test_a_hub_that_starts_again_is_found_again(network: Network, tmp_path
     await network.hub.start()
     assert (await driver.until("chat-end", id=1))["text"] == "one "
     assert (await driver.until("answer", id=2))["text"] == "one two"
-    is_whole(driver)
+    assert_complete(driver)
     assert [e["stopReason"] for e in driver.events() if e["type"] == "run_finished"] == ["aborted", "end_turn"]
     assert not driver.count("reset")
     await driver.close()
 
 
 @needs_node
-async def test_a_hub_that_lost_its_log_makes_the_session_begin_anew(network: Network, tmp_path: Path) -> None:
-    """The listeners are told, an answer that is gone is an error, and the session works."""
+async def test_a_session_is_reset_if_the_hub_lost_its_log(network: Network, tmp_path: Path) -> None:
+    """The listeners get `reset`, a lost answer is an error, and the session works."""
     await network.hub.start()
     driver = await begin(network, "gated")
     driver.do("chat", id=1, sessionId="s1", message=str(tmp_path / "never"))
@@ -383,7 +386,7 @@ async def test_a_hub_that_lost_its_log_makes_the_session_begin_anew(network: Net
     await network.hub.stop()
     shutil.rmtree(tmp_path / "data")
     await network.hub.start()
-    network.down = False
+    network.is_down = False
     assert (await driver.until("reset"))["reason"] == "epoch_changed"
     assert (await driver.until("error", id=1))["code"] == "reset"
     before = len(driver.events())
@@ -399,8 +402,8 @@ async def test_a_hub_that_lost_its_log_makes_the_session_begin_anew(network: Net
 
 
 @needs_node
-async def test_a_socket_that_is_dead_and_does_not_say_so_is_left(network: Network) -> None:
-    """Where nothing comes after a ping, the client connects anew."""
+async def test_a_half_open_connection_is_replaced(network: Network) -> None:
+    """If no frame comes after a ping, the client connects again."""
     await network.hub.start(ping_seconds=0.3)
     driver = await begin(network, "echo")
     await driver.until("state", state="live")
@@ -412,15 +415,15 @@ async def test_a_socket_that_is_dead_and_does_not_say_so_is_left(network: Networ
     await driver.close()
 
 
-# --- a hub that does what it should not -------------------------------------------------------------------------------
+# --- a hub that the test plays ----------------------------------------------------------------------------------------
 
 WELCOME = {"type": "welcome", "agents": [], "principal": {"id": "me"}, "limits": {"frameBytes": 9999}}
 Say = Callable[..., Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def acting(act: Callable[[int, web.WebSocketResponse[Any], Say], Awaitable[None]]) -> AsyncIterator[str]:
-    """Serve sockets that are welcomed, and then do as *act* does with the number of the connection."""
+async def fake_hub(act: Callable[[int, web.WebSocketResponse[Any], Say], Awaitable[None]]) -> AsyncIterator[str]:
+    """Serve WebSockets: send the welcome, then call *act* with the number of the connection."""
     connections: list[web.WebSocketResponse[Any]] = []
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -449,14 +452,14 @@ async def acting(act: Callable[[int, web.WebSocketResponse[Any], Say], Awaitable
 
 @needs_node
 @pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1009, 4500, 4999])
-async def test_a_close_code_that_says_do_not_come_again_is_heeded(network: Network, code: int) -> None:
-    """The client is closed, with the code; what waited is refused."""
+async def test_a_final_close_code_closes_the_client(network: Network, code: int) -> None:
+    """The client has the code, and its open chats are rejected."""
 
     async def act(number: int, ws: web.WebSocketResponse[Any], say: Say) -> None:
-        await ws.receive()  # its subscribe
+        await ws.receive()  # the subscribe
         await ws.close(code=code)
 
-    async with acting(act) as url:
+    async with fake_hub(act) as url:
         driver = network.driver
         driver.do("connect", url=url)
         driver.do("session", sessionId="s1")
@@ -469,15 +472,15 @@ async def test_a_close_code_that_says_do_not_come_again_is_heeded(network: Netwo
 
 @needs_node
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 4000, 4499])
-async def test_a_close_code_that_allows_it_brings_the_client_back(network: Network, code: int) -> None:
-    """It waits a moment, and connects anew."""
+async def test_the_client_reconnects_after_another_close_code(network: Network, code: int) -> None:
+    """It waits for a short time, and connects again."""
 
     async def act(number: int, ws: web.WebSocketResponse[Any], say: Say) -> None:
         if number == 1:
             await ws.close(code=code)
         await ws.receive()
 
-    async with acting(act) as url:
+    async with fake_hub(act) as url:
         network.driver.do("connect", url=url)
         while network.driver.count("state", state="live") < 2:
             await network.driver.next()
@@ -485,12 +488,12 @@ async def test_a_close_code_that_allows_it_brings_the_client_back(network: Netwo
 
 
 @needs_node
-async def test_a_hole_is_asked_for(network: Network) -> None:
-    """The middle of a text is missing, then an event that never comes: the client asks once for each, and goes on."""
-    asked: list[int] = []
+async def test_the_client_requests_missing_events(network: Network) -> None:
+    """It requests each gap once, and goes on if the hub does not have the events."""
+    positions: list[int] = []
     log: list[dict[str, Any]] = [
         dict(type="run_started", runId="r1", agentId="a", messageId="m1"),
-        *(dict(type="stream", runId="r1", messageId="m1", content=f"{at}", offset=at) for at in range(4)),
+        *(dict(type="stream", runId="r1", messageId="m1", content=f"{offset}", offset=offset) for offset in range(4)),
         dict(type="run_finished", runId="r1", stopReason="end_turn"),
     ]
 
@@ -500,14 +503,14 @@ async def test_a_hole_is_asked_for(network: Network) -> None:
             if command["type"] != "subscribe":
                 continue
             after = command.get("afterSeq", 0)
-            asked.append(after)
+            positions.append(after)
             await say(type="subscribed", sessionId="s1", epoch="e", seq=0, active=[], ref=command["ref"])
             for seq, event in enumerate(log, 1):
-                if seq > after and seq != 6 and (seq != 3 or len(asked) > 1):
+                if seq > after and seq != 6 and (seq != 3 or len(positions) > 1):
                     await say(sessionId="s1", epoch="e", seq=seq, ts=0, **event)
             await say(type="custom", sessionId="s1", epoch="e", seq=7, ts=0, name="last", value=None)
 
-    async with acting(act) as url:
+    async with fake_hub(act) as url:
         driver = network.driver
         driver.do("connect", url=url)
         driver.do("session", sessionId="s1")
@@ -515,15 +518,15 @@ async def test_a_hole_is_asked_for(network: Network) -> None:
             await driver.next()
         assert driver.text() == "0123"
         assert [event["seq"] for event in driver.events()] == [1, 2, 3, 4, 5, 7]
-        assert asked == [0, 2, 5]
+        assert positions == [0, 2, 5]
         await driver.close()
 
 
 @needs_node
-async def test_a_joined_piece_gives_each_reader_what_is_new_to_it(network: Network) -> None:
-    """The session stands amid a text, its chat at the beginning; the hub joins pieces across both places."""
+async def test_each_reader_gets_the_new_part_of_a_joined_piece(network: Network) -> None:
+    """The cursors of the session and of its chat are in one text; the hub joins pieces across both cursors."""
     run = {"runId": "r1", "messageId": "m1", "agentId": "a"}
-    said: dict[int, list[tuple[int, dict[str, Any]]]] = {
+    events: dict[int, list[tuple[int, dict[str, Any]]]] = {
         0: [
             (1, {"type": "user_message", "messageId": "m0"}),
             (2, {"type": "run_started", **run}),
@@ -534,21 +537,21 @@ async def test_a_joined_piece_gives_each_reader_what_is_new_to_it(network: Netwo
             (7, {"type": "run_finished", **run, "stopReason": "end_turn"}),
         ],
     }
-    asked: list[int] = []
+    positions: list[int] = []
 
     async def act(number: int, ws: web.WebSocketResponse[Any], say: Say) -> None:
         async for message in ws:
             command = json.loads(message.data)
-            about = {"sessionId": "s1", "ref": command["ref"]}
+            ids = {"sessionId": "s1", "ref": command["ref"]}
             if command["type"] == "chat":
-                await say(type="accepted", **about, runId="r1", messageId="m0", seq=1, status="duplicate")
+                await say(type="accepted", **ids, runId="r1", messageId="m0", seq=1, status="duplicate")
                 continue
-            asked.append(command["afterSeq"])
-            await say(type="subscribed", **about, epoch="e", seq=7, active=[])
-            for seq, event in said[asked[-1]] if len(asked) > 1 else []:
+            positions.append(command["afterSeq"])
+            await say(type="subscribed", **ids, epoch="e", seq=7, active=[])
+            for seq, event in events[positions[-1]] if len(positions) > 1 else []:
                 await say(sessionId="s1", epoch="e", seq=seq, ts=0, **event)
 
-    async with acting(act) as url:
+    async with fake_hub(act) as url:
         driver = network.driver
         driver.do("connect", url=url)
         driver.do("session", sessionId="s1", afterSeq=4, epoch="e")
@@ -556,7 +559,7 @@ async def test_a_joined_piece_gives_each_reader_what_is_new_to_it(network: Netwo
         assert (await driver.until("chat-end", id=1))["text"] == "0123"
         while 7 not in [event["seq"] for event in driver.events()]:
             await driver.next()
-        assert driver.text() == "23" and asked == [4, 0, 4]
+        assert driver.text() == "23" and positions == [4, 0, 4]
         await driver.close()
 
 
@@ -565,15 +568,15 @@ async def test_a_joined_piece_gives_each_reader_what_is_new_to_it(network: Netwo
 
 @needs_node
 async def test_everything_else_in_node(hub: Hub) -> None:
-    """Groups, listeners, iterators that are left, what close() ends: see tests/support/javascript/client_api.js."""
+    """Groups, listeners, iterators, close(): see tests/support/javascript/client_api.js."""
     await hub.start()
-    said = json.loads(await run_node("client_api.js", f"ws://127.0.0.1:{hub.port}/api/v1/ws"))
-    assert said == {name: True for name in said} and len(said) > 8
+    checks = json.loads(await run_node("client_api.js", f"ws://127.0.0.1:{hub.port}/api/v1/ws"))
+    assert checks == {name: True for name in checks} and len(checks) > 8
 
 
 @needs_node
 async def test_the_types_fit_the_module() -> None:
-    """The compiler takes a program that uses all of it, and nothing that it may not say."""
+    """The compiler accepts a program that uses all of the client, and finds its mistakes."""
     await installed()
     options = ("--noEmit", "--strict", "--target", "es2022", "--module", "nodenext")
     command = ("node_modules/.bin/tsc", *options, "client_types.ts")
@@ -583,7 +586,7 @@ async def test_the_types_fit_the_module() -> None:
 
 
 async def test_the_client_is_served(hub: Hub) -> None:
-    """With its type, to be asked for again each time, and to pages of other origins that may come in."""
+    """The hub serves the client and its types, to pages of allowed origins; a browser revalidates them each time."""
     await hub.start()
     origin = {"Origin": "http://localhost:5173"}
     async with aiohttp.ClientSession() as http:
@@ -602,8 +605,8 @@ async def test_the_client_is_served(hub: Hub) -> None:
 
 
 @needs_node
-async def test_the_example_of_the_page(hub: Hub) -> None:
-    """It runs as it stands there, with another port."""
+async def test_the_example_of_the_docs_works(hub: Hub) -> None:
+    """Only the port is another."""
     hub.agent("main.py", 'async def main(message: str):\n    yield "Hello "\n    yield "you!"')
     await hub.start()
     (block,) = of_kind(ROOT / "docs" / "clients.md", "js", "client")
@@ -632,22 +635,24 @@ async (url) => {
 
 @needs_browser
 async def test_in_a_browser(network: Network, browser: Browser) -> None:  # noqa: F811
-    """On the hub's own page it needs no address; from another page that may come in, one."""
+    """A page of the hub needs no address; a page of another origin passes one."""
     await network.hub.start()
     tab = Tab(await browser.new_page())
     await tab.page.goto(network.hub.url)
     assert await tab.page.evaluate(IN_A_PAGE, None) == "hello there "
-    async with elsewhere("") as there:
+    async with elsewhere("") as address:
         other = Tab(await browser.new_page())
-        await other.page.goto(there)
+        await other.page.goto(address)
         url = f"ws://127.0.0.1:{network.hub.port}/api/v1/ws"
         assert await other.page.evaluate(IN_A_PAGE, url) == "hello there "
         assert not tab.wrong and not other.wrong
 
 
 @needs_browser
-async def test_a_browser_that_is_online_again_does_not_wait(network: Network, browser: Browser) -> None:  # noqa: F811
-    """However long the wait would have been; time itself stands still in this page."""
+async def test_a_browser_that_is_online_again_reconnects_at_once(
+    network: Network, browser: Browser
+) -> None:  # noqa: F811
+    """The clock of the page stands still, so the timer of the backoff cannot fire."""
     await network.hub.start()
     tab = Tab(await browser.new_page())
     await tab.page.clock.install()

@@ -18,8 +18,8 @@ pytestmark = needs_browser
 # --- the first visit --------------------------------------------------------------------------------------------------
 
 
-async def test_first_visit(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """The agents are there, and the composer is ready for `main`: type, press Enter, and its answer comes."""
+async def test_a_first_visit_is_ready_for_a_message(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """The page shows the agents; the composer has the focus, and `main` answers."""
     hub.agent("torn.py", "this is no Python")
     await started(hub)
     async with visit(browser, hub.url) as tab:
@@ -42,7 +42,7 @@ async def test_first_visit(hub: Hub, browser: Browser, tmp_path: Path) -> None:
 
 
 async def test_the_first_line_keeps_its_indentation(hub: Hub, browser: Browser) -> None:
-    """Code is pasted as it is; only empty lines around it go. So it is with a message that is edited."""
+    """Only empty lines around a message are removed, also from an edited one: pasted code stays the same."""
     hub.agent("exact.py", "async def exact(message: str):\n    yield repr(message)")
     await started(hub)
     async with visit(browser, hub.url, "?agent=exact") as tab:
@@ -73,7 +73,7 @@ WAITprint(2)
 
 
 async def test_an_answer_grows_as_rendered_markdown(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """What has come so far is shown; a block that is whole is not made anew; the end is as if it had come at once."""
+    """A finished block stays the same element, and the result is the same as after a reload."""
     await started(hub)
     (tmp_path / "text").write_text(GROWS)
     async with visit(browser, hub.url, "?agent=says&session=s1") as tab:
@@ -98,7 +98,7 @@ async def test_an_answer_grows_as_rendered_markdown(hub: Hub, browser: Browser, 
 
 
 async def test_the_address_opens_a_session_with_an_agent(hub: Hub, browser: Browser) -> None:
-    """A new visit puts its session there; an address that names none says what to do; an unknown agent, too."""
+    """A new session changes the address; for an invalid session or an unknown agent the page shows what to do."""
     await started(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s2") as tab:
         await tab.say("hello")
@@ -120,8 +120,8 @@ async def test_the_address_opens_a_session_with_an_agent(hub: Hub, browser: Brow
 # --- together, and lost -----------------------------------------------------------------------------------------------
 
 
-async def test_two_people_in_one_session(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Each sees that the other is there and writes, and both see the answer, from its start to its end."""
+async def test_two_people_share_a_session(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Each sees the other one's presence and typing, and both see the answer from start to end."""
     await started(hub)
     gate = tmp_path / "gate"
     async with visit(browser, hub.url, "?agent=gated&session=s4") as one:
@@ -142,8 +142,8 @@ async def test_two_people_in_one_session(hub: Hub, browser: Browser, tmp_path: P
         await expect(one.page.locator("header")).to_contain_text("Only you")
 
 
-async def test_a_reload_in_mid_answer_misses_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Nor does the draft get lost."""
+async def test_a_reload_during_an_answer_loses_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """The answer is complete, and the draft is still there."""
     await started(hub)
     gate = tmp_path / "gate"
     async with visit(browser, hub.url, "?agent=gated&session=s5") as tab:
@@ -158,8 +158,8 @@ async def test_a_reload_in_mid_answer_misses_nothing(hub: Hub, browser: Browser,
         await expect(tab.page.get_by_role("button", name="Stop")).to_have_count(0)
 
 
-async def test_a_lost_network_in_mid_answer_misses_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """A line says so; what was said meanwhile follows, and what was written meanwhile is sent."""
+async def test_a_lost_network_during_an_answer_loses_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """The status line shows the loss; the missing text follows, and messages written meanwhile are sent."""
     await started(hub)
     (tmp_path / "text").write_text("before WAIT meanwhile WAIT after")
     there = True
@@ -187,8 +187,8 @@ async def test_a_lost_network_in_mid_answer_misses_nothing(hub: Hub, browser: Br
         await proxy.stop()
 
 
-async def test_a_stop_of_the_hub_is_said_as_it_is(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """A running answer is stopped, and marked so; a waiting message is answered when the hub is back."""
+async def test_the_page_shows_that_the_hub_shuts_down(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """A running answer is stopped and marked; a queued message is answered when the hub is back."""
     await started(hub)
     gate = tmp_path / "gate"
     gate.touch()
@@ -216,8 +216,8 @@ async def test_a_stop_of_the_hub_is_said_as_it_is(hub: Hub, browser: Browser, tm
         await proxy.stop()
 
 
-async def test_what_could_not_be_sent_is_not_lost(hub: Hub, browser: Browser) -> None:
-    """Who leaves the session, or the page, while there is no network finds it in the composer again."""
+async def test_an_unsent_message_is_not_lost(hub: Hub, browser: Browser) -> None:
+    """A person who leaves the session or the page without a network finds the message in the composer later."""
     await started(hub)
     there = True
     proxy = await Proxy(lambda: ("127.0.0.1", hub.port if there else 1)).start()
@@ -239,7 +239,7 @@ async def test_what_could_not_be_sent_is_not_lost(hub: Hub, browser: Browser) ->
         await proxy.stop()
 
 
-async def test_what_came_though_its_confirmation_was_lost_is_no_draft(hub: Hub, browser: Browser) -> None:
+async def test_a_message_whose_confirmation_was_lost_is_no_draft(hub: Hub, browser: Browser) -> None:
     """It is shown only in the conversation. If a person sends it again in the meantime, it is answered once."""
     await started(hub)
     there = True
@@ -275,8 +275,8 @@ async def test_what_came_though_its_confirmation_was_lost_is_no_draft(hub: Hub, 
         await proxy.stop()
 
 
-async def test_a_message_that_is_too_long_is_written_again(hub: Hub, browser: Browser) -> None:
-    """Its limit is said for people, and its text goes back into the composer, before what is there."""
+async def test_a_message_that_is_too_long_can_be_edited(hub: Hub, browser: Browser) -> None:
+    """The page shows the limit, and puts the text back into the composer, before the text that is there."""
     hub.limits = attrs.evolve(hub.limits, frame_bytes=4096)
     await started(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s44") as tab:
@@ -295,8 +295,8 @@ async def test_a_message_that_is_too_long_is_written_again(hub: Hub, browser: Br
 FULL = "Storage.prototype.setItem = () => { throw new DOMException('no room', 'QuotaExceededError') }"
 
 
-async def test_a_browser_that_remembers_nothing(hub: Hub, browser: Browser) -> None:
-    """If its storage is full, a person can still write, send and leave the session."""
+async def test_the_page_works_without_storage(hub: Hub, browser: Browser) -> None:
+    """If the browser's storage is full, a person can still write, send and leave the session."""
     await started(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s38") as tab:
         await tab.page.evaluate(f"() => void ({FULL})")
@@ -309,8 +309,8 @@ async def test_a_browser_that_remembers_nothing(hub: Hub, browser: Browser) -> N
 # --- stop, queue, keys ------------------------------------------------------------------------------------------------
 
 
-async def test_stop(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """What was said stays, and is marked as stopped; the button goes."""
+async def test_a_stopped_answer_keeps_its_text(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """The answer is marked as stopped, and the button disappears."""
     await started(hub)
     async with visit(browser, hub.url, "?agent=gated&session=s7") as tab:
         await tab.say(str(tmp_path / "never"))
@@ -322,8 +322,8 @@ async def test_stop(hub: Hub, browser: Browser, tmp_path: Path) -> None:
         await expect(tab.field).to_be_focused()
 
 
-async def test_what_waits_has_its_words_in_every_tab(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Also after a reload, and it is marked where it is taken back; what stops all leaves nothing that waits."""
+async def test_every_tab_shows_the_text_of_queued_messages(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Also after a reload. A message that is taken back is marked, and `Stop all` empties the queue."""
     await started(hub)
     query = "?agent=gated&session=s33"
     async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
@@ -332,7 +332,9 @@ async def test_what_waits_has_its_words_in_every_tab(hub: Hub, browser: Browser,
         await tab.say("not this")
         await tab.page.reload()
         for one in (tab, other):
-            await expect(one.page.locator(".queue").get_by_role("listitem")).to_contain_text("Waiting for gatednot this")
+            await expect(one.page.locator(".queue").get_by_role("listitem")).to_contain_text(
+                "Waiting for gatednot this"
+            )
             await expect(one.page.locator(".bubble")).to_have_count(1)  # it is not in the conversation, too
         await other.page.get_by_role("button", name="Take back").click()
         for one in (tab, other):
@@ -344,8 +346,8 @@ async def test_what_waits_has_its_words_in_every_tab(hub: Hub, browser: Browser,
         await expect(other.page.get_by_role("article", name="gated")).to_have_count(1)
 
 
-async def test_a_second_message_waits_and_is_taken_back(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """It comes back into the composer, and is never answered; one that stays in the queue is."""
+async def test_a_queued_message_can_be_taken_back(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Its text returns to the composer, and it is not answered; a message that stays in the queue is answered."""
     await started(hub)
     gate = tmp_path / "gate"
     async with visit(browser, hub.url, "?agent=gated&session=s8") as tab:
@@ -366,7 +368,7 @@ async def test_a_second_message_waits_and_is_taken_back(hub: Hub, browser: Brows
 
 
 async def test_the_keyboard_is_enough(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Choose an agent, write, stop, open and leave the dialog, without a mouse; what has the focus shows it."""
+    """Choose an agent, write, stop, open and close the dialog without a mouse; the focus is always visible."""
     await started(hub)
     async with visit(browser, hub.url, "?session=s9") as tab:
         keyboard = tab.page.keyboard
@@ -394,7 +396,7 @@ async def test_the_keyboard_is_enough(hub: Hub, browser: Browser, tmp_path: Path
 
 
 async def test_every_control_has_a_name(hub: Hub, browser: Browser) -> None:
-    """Also those that are only a drawing."""
+    """Controls with only an icon have one, too."""
     await started(hub)
     async with visit(browser, hub.url, "?session=s10") as tab:
         await tab.say("hello ```code``` there")
@@ -409,8 +411,8 @@ async def test_every_control_has_a_name(hub: Hub, browser: Browser) -> None:
 WIDE = "word" * 60 + "\n\n```\n" + "x" * 300 + "\n```\n\n|" + " column |" * 20 + "\n|" + "--|" * 20 + "\n"
 
 
-async def test_a_phone(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Nothing is wider than the screen; the composer is in sight; sessions and agents are a touch away."""
+async def test_the_page_fits_a_phone(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Nothing is wider than the screen, the composer is visible, and one touch opens sessions and agents."""
     await started(hub)
     (tmp_path / "wide").write_text(WIDE)
     phone: dict[str, Any] = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
@@ -426,8 +428,8 @@ async def test_a_phone(hub: Hub, browser: Browser, tmp_path: Path) -> None:
         await expect(tab.page.get_by_role("searchbox")).to_be_hidden()
 
 
-async def test_a_phone_with_many_agents_opens_at_its_beginning(hub: Hub, browser: Browser) -> None:
-    """And the chosen one is in sight."""
+async def test_a_phone_with_many_agents_shows_the_start_of_the_page(hub: Hub, browser: Browser) -> None:
+    """The chosen agent is visible, too."""
     for number in range(12):
         hub.agent(f"more{number:02}.py", f"async def more{number:02}(message: str):\n    yield 'x'")
     await started(hub)
@@ -441,8 +443,8 @@ async def test_a_phone_with_many_agents_opens_at_its_beginning(hub: Hub, browser
         await expect(agents.last).to_have_attribute("aria-pressed", "true")
 
 
-async def test_agents_that_come_and_are_mended_are_seen(hub: Hub, browser: Browser) -> None:
-    """Without a reload of the page; a chosen one that is broken is said to be at once, and can be read again."""
+async def test_new_and_corrected_agents_appear(hub: Hub, browser: Browser) -> None:
+    """The page needs no reload; it shows at once that the chosen agent is broken, and can reload the agent."""
     hub.agent("torn.py", "this is no Python")
     await started(hub)
     async with visit(browser, hub.url, "?agent=torn&session=s34") as tab:
@@ -458,8 +460,8 @@ async def test_agents_that_come_and_are_mended_are_seen(hub: Hub, browser: Brows
         await expect(tab.page.get_by_role("button", name="fresh ready")).to_be_visible()
 
 
-async def test_a_broadcast_cannot_be_answered_again(hub: Hub, browser: Browser) -> None:
-    """Nobody asked for it; a message in the same session can."""
+async def test_a_broadcast_cannot_be_regenerated(hub: Hub, browser: Browser) -> None:
+    """It answers no message; an answer to a message in the same session can be regenerated."""
     await started(hub)
     async with visit(browser, hub.url, "?agent=echo&session=agent:echo") as tab:
         await tab.page.request.post(f"{hub.url}/api/v1/agents/echo/broadcast", data={"message": "To all."})
@@ -471,8 +473,8 @@ async def test_a_broadcast_cannot_be_answered_again(hub: Hub, browser: Browser) 
         await expect(again).to_have_count(1)
 
 
-async def test_chinese(hub: Hub, browser: Browser) -> None:
-    """By the browser's language; every text that the page has in English it has in Chinese, with the same places."""
+async def test_the_page_speaks_chinese(hub: Hub, browser: Browser) -> None:
+    """The browser's language decides; each English text has a Chinese one with the same values."""
     await started(hub)
     async with visit(browser, hub.url, "?session=s12", locale="zh-CN") as tab:
         assert await tab.page.evaluate("document.documentElement.lang") == "zh-CN"
@@ -485,8 +487,8 @@ async def test_chinese(hub: Hub, browser: Browser) -> None:
         assert places[0] == places[1]
 
 
-async def test_past_sessions_are_found(hub: Hub, browser: Browser) -> None:
-    """By what was said first in them; one that is opened is whole, with its answers."""
+async def test_past_sessions_can_be_searched(hub: Hub, browser: Browser) -> None:
+    """By their first messages; a session that is opened has all its answers."""
     await started(hub)
     for session, message in (("s13", "about apples"), ("s14", "about pears")):
         client = await hub.connect(f"?sessionId={session}")
@@ -504,8 +506,8 @@ async def test_past_sessions_are_found(hub: Hub, browser: Browser) -> None:
         await expect(tab.page.get_by_text("No session matches.")).to_be_visible()
 
 
-async def test_short_lists_are_shown_to_their_end(hub: Hub, browser: Browser) -> None:
-    """Where the hub gives no more than three sessions or messages at a time."""
+async def test_lists_are_loaded_to_their_end(hub: Hub, browser: Browser) -> None:
+    """Also if the hub returns at most three sessions or messages for a request."""
     hub.limits = attrs.evolve(hub.limits, list_size=3, history_messages=3)
     await started(hub)
     client = await hub.connect()
@@ -530,8 +532,8 @@ async def test_short_lists_are_shown_to_their_end(hub: Hub, browser: Browser) ->
                 await tab.page.get_by_role("button", name="Show earlier").click()
 
 
-async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Browser) -> None:
-    """Where it is opened from the list, or by an address that names no agent; where that names one, that one does."""
+async def test_the_agent_that_answered_last_stays_chosen(hub: Hub, browser: Browser) -> None:
+    """For a session from the list, or an address without an agent; an agent in the address comes first."""
     await started(hub)
     for session, agent in (("s30", "echo"), ("s31", "main")):
         client = await hub.connect(f"?sessionId={session}")
@@ -552,7 +554,7 @@ async def test_who_answered_last_in_a_session_answers_on(hub: Hub, browser: Brow
 
 
 async def test_a_hub_without_main_opens_with_an_agent_that_it_has(hub: Hub, browser: Browser) -> None:
-    """With the first agent that works. An agent that is named in the address is chosen, though."""
+    """The page chooses the first agent that works. An agent in the address is chosen anyway."""
     hub.agent("a_torn.py", "this is no Python")
     await hub.start()
     async with visit(browser, hub.url) as tab:
@@ -567,8 +569,8 @@ async def test_a_hub_without_main_opens_with_an_agent_that_it_has(hub: Hub, brow
 NO_CLIPBOARD = "Object.defineProperty(Navigator.prototype, 'clipboard', { value: undefined })"
 
 
-async def test_copying_works_where_the_page_came_by_plain_http(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """A browser has no navigator.clipboard there. If the browser refuses to copy at all, a line says so."""
+async def test_copying_works_over_plain_http(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """A browser has no navigator.clipboard there. If the browser refuses to copy, the page shows what to do."""
     await started(hub)
     (tmp_path / "text").write_text("Say *this*:\n\n```\nx = 1\n```\n")
     async with visit(browser, hub.url, "?agent=says&session=s42") as tab:
@@ -598,8 +600,8 @@ async def test_copying_works_where_the_page_came_by_plain_http(hub: Hub, browser
         await expect(tab.page.get_by_role("alert")).to_have_text(re.compile("does not let this page copy"))
 
 
-async def test_who_joins_depends_on_the_host_of_the_address(hub: Hub, browser: Browser) -> None:
-    """An address such as `localhost` leads only people on this machine to the hub."""
+async def test_the_share_dialog_names_who_can_join(hub: Hub, browser: Browser) -> None:
+    """By the host: an address such as `localhost` leads only people on this machine to the hub."""
     await started(hub)
     async with visit(browser, hub.url) as tab:
         hosts = ["localhost", "hub.localhost", "127.0.0.1", "[::1]", "hub.example", "127.0.0.1.example", "10.0.0.7"]
@@ -610,8 +612,8 @@ async def test_who_joins_depends_on_the_host_of_the_address(hub: Hub, browser: B
             assert text.startswith(f"Everyone who can reach {host} and opens this address joins")
 
 
-async def test_headings_are_in_order(hub: Hub, browser: Browser) -> None:
-    """Each is at most one level below the one before, also in the text of agents."""
+async def test_heading_levels_have_no_gaps(hub: Hub, browser: Browser) -> None:
+    """Each heading is at most one level below the one before, also in the text of agents."""
     hub.agent("works.py", WORKS)
     hub.agent("asks.py", HEADS)
     await started(hub)
@@ -637,8 +639,8 @@ LEVELS = """() => [...document.querySelectorAll('h1, h2, h3, h4, h5, h6, [role=h
   .map((it) => Number(it.getAttribute('aria-level') ?? it.tagName[1]))"""
 
 
-async def test_the_whole_session_is_printed(hub: Hub, browser: Browser) -> None:
-    """Ctrl+P reads what is not on the page. If the browser's menu prints, the page says what is missing."""
+async def test_the_complete_session_is_printed(hub: Hub, browser: Browser) -> None:
+    """Ctrl+P loads all earlier messages. If the browser's menu prints, the paper says what is missing."""
     await started(hub)
     client = await hub.connect("?sessionId=s44")
     for number in range(70):
@@ -666,8 +668,8 @@ async def printed(tab: Tab) -> int:
     return len(re.findall(rb"/Type\s*/Page\b", await tab.page.pdf()))
 
 
-async def test_what_belongs_to_an_answer_is_shown(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Thoughts are folded, tools have a state, progress is a bar, and a failure says what it was."""
+async def test_an_answer_shows_its_details(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Thoughts are folded, tools have a state, progress is a bar, and a failure has its message."""
     hub.agent("works.py", WORKS)
     await started(hub)
     gate = tmp_path / "gate"

@@ -27,8 +27,8 @@ async def asks(run: Run):
 """
 
 
-async def test_a_question_is_answered_where_one_writes(hub: Hub, browser: Browser) -> None:
-    """Where a text is wanted, and what was begun before it came waits; else the field says that it waits."""
+async def test_the_composer_answers_a_question_for_text(hub: Hub, browser: Browser) -> None:
+    """A text that was begun before the question is a message; the field says if a message is queued."""
     hub.agent("poses.py", POSES)
     await started(hub)
     async with visit(browser, hub.url, "?agent=poses&session=s35") as tab:
@@ -87,8 +87,8 @@ async def fills(run: Run):
 """
 
 
-async def test_a_form_asks_for_what_its_schema_allows(hub: Hub, browser: Browser) -> None:
-    """A value out of bounds is not sent, nor a field without a choice. Question and answer are laid out, not raw."""
+async def test_a_form_accepts_only_answers_of_its_schema(hub: Hub, browser: Browser) -> None:
+    """A value out of bounds, or a missing choice, is not sent. Question and answer are laid out."""
     hub.agent("fills.py", FILLS)
     await started(hub)
     async with visit(browser, hub.url, "?agent=fills&session=s39") as tab:
@@ -140,8 +140,8 @@ async def counts(message: str):
 """
 
 
-async def test_an_agent_asks_and_is_answered(hub: Hub, browser: Browser) -> None:
-    """By buttons where the answers are known, by fields where not; everybody sees what was answered."""
+async def test_a_question_has_buttons_or_fields(hub: Hub, browser: Browser) -> None:
+    """Buttons for known answers, else fields; everyone in the session sees the answer."""
     hub.agent("asks.py", ASKS)
     await started(hub)
     query = "?agent=asks&session=s21"
@@ -168,8 +168,8 @@ async def test_an_agent_asks_and_is_answered(hub: Hub, browser: Browser) -> None
             await expect(one.page.get_by_role("button", name="Do not answer")).to_have_count(0)
 
 
-async def test_edit_and_answer_again_and_fork(hub: Hub, browser: Browser) -> None:
-    """What was said after is gone for everyone; a fork is a session of its own, with the messages up to there."""
+async def test_messages_can_be_edited_regenerated_and_forked(hub: Hub, browser: Browser) -> None:
+    """Later messages are removed for everyone; a fork is a new session with the messages up to there."""
     hub.agent("counts.py", COUNTS)
     await started(hub)
     query = "?agent=counts&session=s22"
@@ -216,8 +216,8 @@ async def test_edit_and_answer_again_and_fork(hub: Hub, browser: Browser) -> Non
         await expect(other.answers).to_have_text(["other 4"])
 
 
-async def test_a_session_is_named_and_deleted(hub: Hub, browser: Browser) -> None:
-    """Its name is seen in the list; deleting asks once more, and everybody in it is told."""
+async def test_a_session_can_be_renamed_and_deleted(hub: Hub, browser: Browser) -> None:
+    """The list shows the name; deleting asks once more, and everyone in the session sees the deletion."""
     await started(hub)
     query = "?agent=echo&session=s24"
     async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:

@@ -22,8 +22,8 @@ async def get(hub: Hub, path: str, **headers: str) -> tuple[int, str, CIMultiDic
         return answer.status, await answer.text(), answer.headers
 
 
-async def test_the_page_may_load_and_ask_nothing_but_its_own_hub(hub: Hub) -> None:
-    """Its policy allows no other origin, nothing inline, no markup made of text, and no frame around it."""
+async def test_the_policy_allows_only_the_hub_itself(hub: Hub) -> None:
+    """No other origin, no inline script, no markup made of text, and no frame around the page."""
     await hub.start()
     status, page, headers = await get(hub, "/")
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
@@ -47,14 +47,14 @@ async def test_the_page_may_load_and_ask_nothing_but_its_own_hub(hub: Hub) -> No
 
 @pytest.mark.parametrize("host", ["localhost:1; script-src *", "localhost, x", "[::1]:9527"])
 async def test_a_strange_host_adds_nothing_to_the_policy(hub: Hub, host: str) -> None:
-    """Where it is let in at all."""
+    """Also if the hub accepts that Host."""
     await hub.start()
     status, _, headers = await get(hub, "/", Host=host)
     assert status == 403 or "connect-src 'self'; " in headers["Content-Security-Policy"]
 
 
-async def test_each_file_is_served_as_what_it_is(hub: Hub) -> None:
-    """With its media type, not to be guessed at, asked for again each time; and nothing else of the folder is."""
+async def test_each_file_is_served_with_its_media_type(hub: Hub) -> None:
+    """A browser must not guess the type, and revalidates each file; other files of the folder are not served."""
     await hub.start()
     kinds = {".js": "text/javascript", ".css": "text/css"}
     files = [path for path in CONSOLE.rglob("*") if path.suffix in kinds]
@@ -77,8 +77,8 @@ async def test_each_file_is_served_as_what_it_is(hub: Hub) -> None:
     assert (status, headers["Content-Type"]) == (200, "image/svg+xml; charset=utf-8") and icon.startswith("<svg")
 
 
-def test_what_came_from_npm_is_as_it_came() -> None:
-    """Each file has its sum in the table, and its licence beside it; and the table has each file."""
+def test_vendored_files_are_unchanged() -> None:
+    """Each file has its checksum in the table and its licence beside it; the table has each file."""
     table = {row[0].strip("`"): row for row in rows(VENDOR / "README.md") if row[0].startswith("`")}
     assert table.keys() == {path.name for path in VENDOR.glob("*.js")}
     for name, (_, _, version, _, licence, digest) in table.items():
@@ -90,7 +90,7 @@ def test_what_came_from_npm_is_as_it_came() -> None:
         assert version[0].isdigit()
 
 
-def test_no_text_is_ever_taken_for_markup() -> None:
+def test_the_code_never_makes_markup_of_text() -> None:
     """The policy forbids it at run time; the code does not even try."""
     for path in CONSOLE.rglob("*.js"):
         if "vendor" not in path.parts:
@@ -110,8 +110,8 @@ TEXTS = {
 }
 
 
-def test_every_text_is_legible_on_its_ground() -> None:
-    """Light and dark: a contrast of at least 4.5 to 1, as WCAG AA asks."""
+def test_text_has_enough_contrast() -> None:
+    """Light and dark: a contrast of at least 4.5 to 1, as WCAG AA requires."""
     style = (CONSOLE / "style.css").read_text()
     themes = [
         dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", part)) for part in style.split("prefers-color-scheme")[:2]
@@ -134,8 +134,8 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize(
     "script", ["console_session.mjs", "console_markdown.mjs", "console_cut.mjs", "console_conversation.mjs"]
 )
-def test_without_a_browser(script: str, tmp_path: Path) -> None:
-    """Scripts in tests/support/javascript/ test the functions of the console that need no page."""
+def test_functions_without_a_page(script: str, tmp_path: Path) -> None:
+    """Scripts of tests/support/javascript/ test the functions of the console that need no page."""
     shutil.copytree(CONSOLE, tmp_path / "console")
     (tmp_path / "package.json").write_text('{"type": "module"}')
     shutil.copy(SCRIPTS / script, tmp_path)

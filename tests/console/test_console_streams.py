@@ -28,8 +28,10 @@ pytestmark = needs_browser
 LOCAL = Author("local", "local")
 
 
-async def test_a_long_answer_is_followed_unless_the_reader_went_up(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Who scrolls up stays where they read; a button leads back to the end."""
+async def test_the_page_follows_an_answer_unless_the_reader_scrolls_up(
+    hub: Hub, browser: Browser, tmp_path: Path
+) -> None:
+    """After scrolling up the position stays; a button leads back to the end."""
     await started(hub)
     (tmp_path / "text").write_text("line\n\n" * 100 + "WAIT" + "more\n\n" * 100 + "last")
     rest = "log.scrollHeight - log.scrollTop - log.clientHeight"
@@ -51,7 +53,7 @@ async def test_a_long_answer_is_followed_unless_the_reader_went_up(hub: Hub, bro
 
 
 async def test_a_session_of_20_000_tokens_stays_usable(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Each frame adds to the end and touches nothing above; a paragraph without end is laid out in several."""
+    """Each frame adds elements at the end and changes nothing above; a very long paragraph is split."""
     await started(hub)
     paragraphs = "".join(f"{'word ' * 99}end.\n\n" for _ in range(100))
     (tmp_path / "text").write_text(paragraphs + "word " * 10_000 + "last")
@@ -92,8 +94,8 @@ COUNT = """() => {
 }"""
 
 
-async def test_a_long_session_shows_its_end_and_more_when_asked(hub: Hub, browser: Browser) -> None:
-    """So many messages are on the page, not more; what is seen stays in its place when earlier ones are added."""
+async def test_a_long_session_shows_its_end_and_more_on_request(hub: Hub, browser: Browser) -> None:
+    """The number of messages on the page is limited; loading earlier ones keeps the visible part in its position."""
     await started(hub)
     client = await hub.connect("?sessionId=s18")
     for number in range(50):
@@ -108,7 +110,7 @@ async def test_a_long_session_shows_its_end_and_more_when_asked(hub: Hub, browse
 
 
 async def test_a_session_of_20_000_messages_opens_with_its_last_page(hub: Hub, browser: Browser) -> None:
-    """The console reads one page of messages and their events, with the tool calls, however long the session is."""
+    """However long the session is, the page loads one page of messages and their events, with the tool calls."""
     await started(hub)
     read: list[int] = []
     for count in (100, 10_000):
@@ -168,8 +170,8 @@ def kept(
     return HistoryMessage(role=role, content=body.content, **place)
 
 
-async def test_what_an_agent_says_runs_nothing_and_fetches_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """200 attempts at scripts and exfiltration, streamed in pieces at random; the seed is printed."""
+async def test_text_of_an_agent_runs_and_fetches_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """200 attempts at scripts and exfiltration, streamed in random pieces; the seed is printed."""
     await started(hub)
     seed = random.randrange(10**6)
     print("seed", seed)
@@ -212,8 +214,8 @@ FOUND = """() => {
 }"""
 
 
-async def test_an_answer_that_is_nested_deep_does_not_stop_the_page(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Also when the session is opened later. The answers after it are laid out."""
+async def test_a_deeply_nested_answer_does_not_stop_the_page(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """Nor when the session is opened later. The answers after it are laid out."""
     await started(hub)
     (tmp_path / "deep").write_text("\n\n".join([">" * 1000, "- " * 1000, "1. " * 1000, "*" * 6000, "end"]))
     async with visit(browser, hub.url, "?agent=says&session=s36") as tab:
@@ -226,8 +228,8 @@ async def test_an_answer_that_is_nested_deep_does_not_stop_the_page(hub: Hub, br
         await expect(tab.answers.last.locator("strong")).to_have_text("still")
 
 
-async def test_an_answer_that_cannot_be_drawn_is_shown_as_text(hub: Hub, browser: Browser) -> None:
-    """Only that answer: the page goes on, and so does the answer."""
+async def test_an_answer_that_cannot_be_rendered_is_shown_as_text(hub: Hub, browser: Browser) -> None:
+    """Only that answer: the page and the answer go on."""
     await started(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s37", lost=True) as tab:
         await tab.page.evaluate("() => void (Number.prototype.toLocaleString = () => { throw new Error('no') })")
@@ -242,8 +244,8 @@ async def test_an_answer_that_cannot_be_drawn_is_shown_as_text(hub: Hub, browser
         assert any("Error: no" in line for line in tab.wrong)
 
 
-async def test_the_page_asks_no_hub_but_its_own(hub: Hub, browser: Browser) -> None:
-    """Whatever its address says; and the policy that it comes with forbids it, too."""
+async def test_the_page_sends_requests_only_to_its_hub(hub: Hub, browser: Browser) -> None:
+    """Whatever its address says; the policy forbids other requests, too."""
     await started(hub)
     query = "?url=ws://127.0.0.1:1/&hub=http://127.0.0.1:1&gatewayUrl=ws://127.0.0.1:1&session=s20"
     async with visit(browser, hub.url, query, lost=True) as tab:

@@ -1,4 +1,7 @@
-"""Drive the Python client by lines of JSON on standard input; print what it hears: see tests/client/test_clients.py."""
+"""Control the Python client by lines of JSON: commands on standard input, results on standard output.
+
+tests/client/test_clients.py uses it.
+"""
 
 import asyncio
 import contextlib
@@ -11,12 +14,12 @@ from hub.messages import Chunk, MessageRemoved, Reset, WholeMessage
 from hub.protocols.extended import event_fields
 
 
-def say(said: str, **fields: Any) -> None:
-    print(json.dumps({"said": said} | {key: value for key, value in fields.items() if value is not None}), flush=True)
+def say(kind: str, **fields: Any) -> None:
+    print(json.dumps({"kind": kind} | {key: value for key, value in fields.items() if value is not None}), flush=True)
 
 
 class Driver:
-    """One client, and the tasks that read what it hears."""
+    """One client, and the tasks that read its events."""
 
     def __init__(self) -> None:
         self.hub: Client | None = None
@@ -61,9 +64,9 @@ class Driver:
 
     async def do_chat(self, id: Any, sessionId: str, message: str, clientMsgId: str | None = None) -> None:
         answer = self.sessions[sessionId].chat(message, client_msg_id=clientMsgId)
-        self.spawn(self.chatting(id, answer))
+        self.spawn(self.print_chat(id, answer))
 
-    async def chatting(self, id: Any, answer: Answer) -> None:
+    async def print_chat(self, id: Any, answer: Answer) -> None:
         texts: dict[str, str] = {}
         try:
             async for event in answer:
@@ -77,9 +80,9 @@ class Driver:
             say("error", id=id, code=failure.code, message=failure.message)
 
     async def do_ask(self, id: Any, sessionId: str, message: str) -> None:
-        self.spawn(self.asking(id, sessionId, message))
+        self.spawn(self.print_answer(id, sessionId, message))
 
-    async def asking(self, id: Any, session_id: str, message: str) -> None:
+    async def print_answer(self, id: Any, session_id: str, message: str) -> None:
         try:
             say("answer", id=id, text=await self.sessions[session_id].ask(message))
         except Failure as failure:
@@ -87,9 +90,9 @@ class Driver:
 
     async def do_cancel(self, sessionId: str) -> None:
         session = self.sessions[sessionId]
-        self.spawn(self.cancelling(session))
+        self.spawn(self.print_cancel(session))
 
-    async def cancelling(self, session: Session) -> None:
+    async def print_cancel(self, session: Session) -> None:
         try:
             await session.cancel()
         except Failure as failure:
