@@ -202,7 +202,7 @@ async def test_the_page_shows_that_the_hub_shuts_down(hub: Hub, browser: Browser
             hub.node.drain()
             await expect(tab.page.get_by_role("status")).to_have_text(
                 "The hub is shutting down. Answers that do not finish in time are stopped."
-                " Messages that wait are answered after a restart."
+                " Queued messages are answered after the restart."
             )
             assert await tab.page.locator(".status").evaluate(  # all of it is seen
                 "it => [...it.children].every((one) => one.scrollWidth <= one.clientWidth && one.offsetWidth > 0)"
@@ -520,7 +520,7 @@ async def test_lists_are_loaded_to_their_end(hub: Hub, browser: Browser) -> None
         links, articles = tab.page.get_by_role("navigation").get_by_role("link"), tab.page.get_by_role("article")
         await expect(links).to_have_count(3)
         await tab.page.get_by_role("searchbox").fill("nowhere")
-        await expect(tab.page.get_by_text("Not found in the newest 3 sessions.")).to_be_visible()
+        await expect(tab.page.get_by_text("No match in the newest 3 sessions.")).to_be_visible()
         await tab.page.get_by_role("searchbox").fill("")
         await tab.page.get_by_role("button", name="Show more").click()
         await expect(links).to_have_count(4)
@@ -597,7 +597,7 @@ async def test_copying_works_over_plain_http(hub: Hub, browser: Browser, tmp_pat
         await pasted(tab.page.url)
         await tab.page.evaluate("() => void (document.execCommand = () => false)")
         await copy.first.click()
-        await expect(tab.page.get_by_role("alert")).to_have_text(re.compile("does not let this page copy"))
+        await expect(tab.page.get_by_role("alert")).to_have_text(re.compile("does not allow this page to copy"))
 
 
 async def test_the_share_dialog_names_who_can_join(hub: Hub, browser: Browser) -> None:
@@ -605,7 +605,7 @@ async def test_the_share_dialog_names_who_can_join(hub: Hub, browser: Browser) -
     await started(hub)
     async with visit(browser, hub.url) as tab:
         hosts = ["localhost", "hub.localhost", "127.0.0.1", "[::1]", "hub.example", "127.0.0.1.example", "10.0.0.7"]
-        who = "(hosts) => import('/console/views/dialogs.js').then(({ whoJoins }) => hosts.map(whoJoins))"
+        who = "(hosts) => import('/console/views/dialogs.js').then(({ shareText }) => hosts.map(shareText))"
         said = await tab.page.evaluate(who, hosts)
         assert all("on this machine joins" in text for text in said[:4])
         for host, text in zip(hosts[4:], said[4:], strict=True):
