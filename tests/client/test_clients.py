@@ -9,13 +9,13 @@ A driver reads commands and says what it hears, one JSON object a line:
     {"do": "cancel", "sessionId"}
     {"do": "close"}
 
-    {"said": "state", "state", "code"?}
-    {"said": "event", "sessionId", "event"}
-    {"said": "chat-event", "id", "event"}, {"said": "chat-end", "id", "text"}
-    {"said": "answer", "id", "text"}
-    {"said": "error", "id"?, "code", "message"}
-    {"said": "reset", "sessionId", "reason"}
-    {"said": "closed"}
+    {"kind": "state", "state", "code"?}
+    {"kind": "event", "sessionId", "event"}
+    {"kind": "chat-event", "id", "event"}, {"kind": "chat-end", "id", "text"}
+    {"kind": "answer", "id", "text"}
+    {"kind": "error", "id"?, "code", "message"}
+    {"kind": "reset", "sessionId", "reason"}
+    {"kind": "closed"}
 
 `event` says each numbered event of each session once, in order. After `closed` a driver exits with 0.
 """
@@ -50,32 +50,32 @@ LONG = 3 * PATIENCE  # for a whole answer through many reconnects
 
 @attrs.define(eq=False)
 class Driver:
-    """A driver program; `said` is all it has said."""
+    """A driver program; `lines` are all its results."""
 
     process: asyncio.subprocess.Process
-    said: list[dict[str, Any]] = attrs.Factory(list)
+    lines: list[dict[str, Any]] = attrs.Factory(list)
 
     async def do(self, do: str, **fields: Any) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"do": do} | fields).encode() + b"\n")
         await self.process.stdin.drain()
 
-    async def until(self, said: str, **wanted: Any) -> dict[str, Any]:
-        """Return the first of what was said, and not returned before, that is wanted; reads on where there is none."""
+    async def until(self, kind: str, **wanted: Any) -> dict[str, Any]:
+        """Return the first line with these fields that was not returned before; wait for it if there is none."""
         line: dict[str, Any]
-        for line in self.said:
-            if line["said"] == said and not line.get("seen") and wanted.items() <= line.items():
+        for line in self.lines:
+            if line["kind"] == kind and not line.get("seen") and wanted.items() <= line.items():
                 line["seen"] = True
                 return line
         assert self.process.stdout is not None
         async with asyncio.timeout(LONG):
             while raw := await self.process.stdout.readline():
                 line = json.loads(raw)
-                self.said.append(line)
-                if line["said"] == said and wanted.items() <= line.items():
+                self.lines.append(line)
+                if line["kind"] == kind and wanted.items() <= line.items():
                     line["seen"] = True
                     return line
-        raise EOFError(f"the driver ended before it said {said} {wanted}: {self.said[-5:]}")
+        raise EOFError(f"the driver ended before a line {kind} {wanted}: {self.lines[-5:]}")
 
     async def until_event(self, kind: str, session: str = "s1") -> dict[str, Any]:
         """Return the next event of that type."""
@@ -86,10 +86,10 @@ class Driver:
                 return event
 
     def events(self, session: str = "s1") -> list[dict[str, Any]]:
-        return [line["event"] for line in self.said if line["said"] == "event" and line["sessionId"] == session]
+        return [line["event"] for line in self.lines if line["kind"] == "event" and line["sessionId"] == session]
 
-    def count(self, said: str, **wanted: Any) -> int:
-        return sum(line["said"] == said and wanted.items() <= line.items() for line in self.said)
+    def count(self, kind: str, **wanted: Any) -> int:
+        return sum(line["kind"] == kind and wanted.items() <= line.items() for line in self.lines)
 
     async def join(self, port: int, agent: str, session: str = "s1", **cursor: Any) -> None:
         """Connect, and hear a session."""
@@ -188,7 +188,7 @@ async def test_a_chat_and_a_question_are_answered(driver: Driver, server: HubPro
     await driver.join(server.port, "echo")
     await driver.do("chat", id=1, sessionId="s1", message="hello there")
     assert (await driver.until("chat-end", id=1))["text"] == "hello there "
-    heard = [line["event"] for line in driver.said if line["said"] == "chat-event"]
+    heard = [line["event"] for line in driver.lines if line["kind"] == "chat-event"]
     assert heard[0]["type"] == "run_started" and heard[-1]["type"] == "run_finished"
     assert len({event["runId"] for event in heard}) == 1
     await driver.do("ask", id="q", sessionId="s1", message="how are you")

@@ -53,7 +53,7 @@ class Driver:
         limit = 1 << 24
         return cls(await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe, limit=limit))
 
-    def do(self, command: str, **fields: Any) -> None:
+    def do(self, command: str, /, **fields: Any) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"do": command, **fields}).encode() + b"\n")
 
