@@ -42,15 +42,15 @@ export class Cursor {
     const length = this.#lengthAt(event)
     const skip = length === undefined ? 0 : length - event.offset
     if (!this.isFresh && !acceptGap && !(skip >= 0 && this.#isNext(event, previousSeq, length))) return null
-    const fresh = skip > 0 ? { ...event, content: [...event.content].slice(skip).join(''), offset: length } : event
+    const newEvent = skip > 0 ? { ...event, content: [...event.content].slice(skip).join(''), offset: length } : event
     this.seq = event.seq
     this.epoch = event.epoch
     this.isFresh = false
-    if (fresh.type === 'stream') {
-      this.#texts.set(event.runId, { messageId: event.messageId, length: fresh.offset + [...fresh.content].length })
+    if (newEvent.type === 'stream') {
+      this.#texts.set(event.runId, { messageId: event.messageId, length: newEvent.offset + [...newEvent.content].length })
     }
     if (event.type === 'run_finished') this.#texts.delete(event.runId)
-    return fresh
+    return newEvent
   }
 
   /**

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,14 +15,14 @@ import attrs
 import pytest
 from aiohttp import web
 from playwright.async_api import Browser
-from support.browser import Tab, elsewhere, needs_browser
+from support.browser import Tab, needs_browser, serve_other_origin
 from support.documents import ROOT, of_kind
 from support.hub import Hub
 from support.node import PLACE, installed, needs_node, run_node
 from support.proxy import Fate, Proxy
 from support.waiting import PATIENCE
 
-from hub.web.pages.javascript_client import CLIENT_FILES
+from hub.web.pages.javascript_client import CLIENT_FILES, CLIENT_FOLDER
 
 # Characters of several bytes and of two UTF-16 units: an offset counts code points.
 TELLER = '''
@@ -604,6 +605,18 @@ async def test_the_client_is_served(hub: Hub) -> None:
             assert answer.status == 403
 
 
+def test_the_hub_serves_all_modules_of_the_client_as_one_file() -> None:
+    """The file has each class and function once, and imports nothing: it can be saved beside a program."""
+    text = CLIENT_FILES["/client.js"][1].decode()
+    modules = [path for path in CLIENT_FOLDER.glob("*.js") if path.name != "client.js"]
+    names = [
+        name for path in modules for name in re.findall(r"^export (?:class|function) (\w+)", path.read_text(), re.M)
+    ]
+    assert len(modules) > 10 and len(names) > 10
+    assert [len(re.findall(rf"^(?:class|function) {name}\b", text, re.M)) for name in names] == [1] * len(names)
+    assert "import " not in [line[:7] for line in text.splitlines()]
+
+
 @needs_node
 async def test_the_example_of_the_docs_works(hub: Hub) -> None:
     """Only the port is another."""
@@ -640,12 +653,12 @@ async def test_in_a_browser(network: Network, browser: Browser) -> None:  # noqa
     tab = Tab(await browser.new_page())
     await tab.page.goto(network.hub.url)
     assert await tab.page.evaluate(IN_A_PAGE, None) == "hello there "
-    async with elsewhere("") as address:
+    async with serve_other_origin("") as address:
         other = Tab(await browser.new_page())
         await other.page.goto(address)
         url = f"ws://127.0.0.1:{network.hub.port}/api/v1/ws"
         assert await other.page.evaluate(IN_A_PAGE, url) == "hello there "
-        assert not tab.wrong and not other.wrong
+        assert not tab.errors and not other.errors
 
 
 @needs_browser

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 from playwright.async_api import Browser, expect
-from support.browser import Tab, needs_browser, started, visit
+from support.browser import Tab, needs_browser, start_hub, visit
 from support.hub import Hub
 from support.proxy import Proxy
 
@@ -21,7 +21,7 @@ pytestmark = needs_browser
 async def test_a_first_visit_is_ready_for_a_message(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """The page shows the agents; the composer has the focus, and `main` answers."""
     hub.agent("torn.py", "this is no Python")
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url) as tab:
         agents = tab.page.get_by_role("complementary")
         for name in ("main", "echo", "gated"):
@@ -44,7 +44,7 @@ async def test_a_first_visit_is_ready_for_a_message(hub: Hub, browser: Browser, 
 async def test_the_first_line_keeps_its_indentation(hub: Hub, browser: Browser) -> None:
     """Only empty lines around a message are removed, also from an edited one: pasted code stays the same."""
     hub.agent("exact.py", "async def exact(message: str):\n    yield repr(message)")
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=exact") as tab:
         await tab.say("\n  \n    if x:\n        y\n\n")
         await expect(tab.answers.first).to_have_text(repr("    if x:\n        y"))
@@ -74,7 +74,7 @@ WAITprint(2)
 
 async def test_an_answer_grows_as_rendered_markdown(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """A finished block stays the same element, and the result is the same as after a reload."""
-    await started(hub)
+    await start_hub(hub)
     (tmp_path / "text").write_text(GROWS)
     async with visit(browser, hub.url, "?agent=says&session=s1") as tab:
         await tab.say(str(tmp_path / "text"))
@@ -99,7 +99,7 @@ async def test_an_answer_grows_as_rendered_markdown(hub: Hub, browser: Browser, 
 
 async def test_the_address_opens_a_session_with_an_agent(hub: Hub, browser: Browser) -> None:
     """A new session changes the address; for an invalid session or an unknown agent the page shows what to do."""
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s2") as tab:
         await tab.say("hello")
         await expect(tab.page.get_by_role("article", name="echo").locator(".md")).to_have_text("hello")
@@ -122,7 +122,7 @@ async def test_the_address_opens_a_session_with_an_agent(hub: Hub, browser: Brow
 
 async def test_two_people_share_a_session(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """Each sees the other one's presence and typing, and both see the answer from start to end."""
-    await started(hub)
+    await start_hub(hub)
     gate = tmp_path / "gate"
     async with visit(browser, hub.url, "?agent=gated&session=s4") as one:
         await one.page.get_by_role("button", name="Share").click()
@@ -144,7 +144,7 @@ async def test_two_people_share_a_session(hub: Hub, browser: Browser, tmp_path: 
 
 async def test_a_reload_during_an_answer_loses_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """The answer is complete, and the draft is still there."""
-    await started(hub)
+    await start_hub(hub)
     gate = tmp_path / "gate"
     async with visit(browser, hub.url, "?agent=gated&session=s5") as tab:
         await tab.say(str(gate))
@@ -160,7 +160,7 @@ async def test_a_reload_during_an_answer_loses_nothing(hub: Hub, browser: Browse
 
 async def test_a_lost_network_during_an_answer_loses_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """The status line shows the loss; the missing text follows, and messages written meanwhile are sent."""
-    await started(hub)
+    await start_hub(hub)
     (tmp_path / "text").write_text("before WAIT meanwhile WAIT after")
     there = True
     proxy = await Proxy(lambda: ("127.0.0.1", hub.port if there else 1)).start()
@@ -189,7 +189,7 @@ async def test_a_lost_network_during_an_answer_loses_nothing(hub: Hub, browser: 
 
 async def test_the_page_shows_that_the_hub_shuts_down(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """A running answer is stopped and marked; a queued message is answered when the hub is back."""
-    await started(hub)
+    await start_hub(hub)
     gate = tmp_path / "gate"
     gate.touch()
     proxy = await Proxy(lambda: ("127.0.0.1", hub.port)).start()
@@ -218,7 +218,7 @@ async def test_the_page_shows_that_the_hub_shuts_down(hub: Hub, browser: Browser
 
 async def test_an_unsent_message_is_not_lost(hub: Hub, browser: Browser) -> None:
     """A person who leaves the session or the page without a network finds the message in the composer later."""
-    await started(hub)
+    await start_hub(hub)
     there = True
     proxy = await Proxy(lambda: ("127.0.0.1", hub.port if there else 1)).start()
     try:
@@ -241,7 +241,7 @@ async def test_an_unsent_message_is_not_lost(hub: Hub, browser: Browser) -> None
 
 async def test_a_message_whose_confirmation_was_lost_is_no_draft(hub: Hub, browser: Browser) -> None:
     """It is shown only in the conversation. If a person sends it again in the meantime, it is answered once."""
-    await started(hub)
+    await start_hub(hub)
     there = True
     proxy = await Proxy(lambda: ("127.0.0.1", hub.port if there else 1)).start()
     try:
@@ -278,7 +278,7 @@ async def test_a_message_whose_confirmation_was_lost_is_no_draft(hub: Hub, brows
 async def test_a_message_that_is_too_long_can_be_edited(hub: Hub, browser: Browser) -> None:
     """The page shows the limit, and puts the text back into the composer, before the text that is there."""
     hub.limits = attrs.evolve(hub.limits, frame_bytes=4096)
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s44") as tab:
         await tab.say("long" * 1024)
         mine = tab.page.get_by_role("article", name="You")
@@ -297,7 +297,7 @@ FULL = "Storage.prototype.setItem = () => { throw new DOMException('no room', 'Q
 
 async def test_the_page_works_without_storage(hub: Hub, browser: Browser) -> None:
     """If the browser's storage is full, a person can still write, send and leave the session."""
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s38") as tab:
         await tab.page.evaluate(f"() => void ({FULL})")
         await tab.say("hello")
@@ -311,7 +311,7 @@ async def test_the_page_works_without_storage(hub: Hub, browser: Browser) -> Non
 
 async def test_a_stopped_answer_keeps_its_text(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """The answer is marked as stopped, and the button disappears."""
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=gated&session=s7") as tab:
         await tab.say(str(tmp_path / "never"))
         await expect(tab.answers).to_have_text(["one"])
@@ -324,7 +324,7 @@ async def test_a_stopped_answer_keeps_its_text(hub: Hub, browser: Browser, tmp_p
 
 async def test_every_tab_shows_the_text_of_queued_messages(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """Also after a reload. A message that is taken back is marked, and `Stop all` empties the queue."""
-    await started(hub)
+    await start_hub(hub)
     query = "?agent=gated&session=s33"
     async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
         await tab.say(str(tmp_path / "never"))
@@ -348,7 +348,7 @@ async def test_every_tab_shows_the_text_of_queued_messages(hub: Hub, browser: Br
 
 async def test_a_queued_message_can_be_taken_back(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """Its text returns to the composer, and it is not answered; a message that stays in the queue is answered."""
-    await started(hub)
+    await start_hub(hub)
     gate = tmp_path / "gate"
     async with visit(browser, hub.url, "?agent=gated&session=s8") as tab:
         await tab.say(str(gate))
@@ -369,7 +369,7 @@ async def test_a_queued_message_can_be_taken_back(hub: Hub, browser: Browser, tm
 
 async def test_the_keyboard_is_enough(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """Choose an agent, write, stop, open and close the dialog without a mouse; the focus is always visible."""
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?session=s9") as tab:
         keyboard = tab.page.keyboard
         await expect(tab.field).to_be_focused()
@@ -397,7 +397,7 @@ async def test_the_keyboard_is_enough(hub: Hub, browser: Browser, tmp_path: Path
 
 async def test_every_control_has_a_name(hub: Hub, browser: Browser) -> None:
     """Controls with only an icon have one, too."""
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?session=s10") as tab:
         await tab.say("hello ```code``` there")
         answer = tab.page.get_by_role("article", name="main")
@@ -413,7 +413,7 @@ WIDE = "word" * 60 + "\n\n```\n" + "x" * 300 + "\n```\n\n|" + " column |" * 20 +
 
 async def test_the_page_fits_a_phone(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """Nothing is wider than the screen, the composer is visible, and one touch opens sessions and agents."""
-    await started(hub)
+    await start_hub(hub)
     (tmp_path / "wide").write_text(WIDE)
     phone: dict[str, Any] = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
     async with visit(browser, hub.url, "?agent=says&session=s11", **phone) as tab:
@@ -432,7 +432,7 @@ async def test_a_phone_with_many_agents_shows_the_start_of_the_page(hub: Hub, br
     """The chosen agent is visible, too."""
     for number in range(12):
         hub.agent(f"more{number:02}.py", f"async def more{number:02}(message: str):\n    yield 'x'")
-    await started(hub)
+    await start_hub(hub)
     phone: dict[str, Any] = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
     async with visit(browser, hub.url, "?agent=echo", **phone) as tab:
         agents = tab.page.get_by_role("main").locator(".agent")
@@ -446,7 +446,7 @@ async def test_a_phone_with_many_agents_shows_the_start_of_the_page(hub: Hub, br
 async def test_new_and_corrected_agents_appear(hub: Hub, browser: Browser) -> None:
     """The page needs no reload; it shows at once that the chosen agent is broken, and can reload the agent."""
     hub.agent("torn.py", "this is no Python")
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=torn&session=s34") as tab:
         await expect(tab.page.get_by_role("heading", name="torn is broken")).to_be_visible()
         hub.agent("torn.py", "async def torn(message: str):\n    yield 'whole'")
@@ -462,7 +462,7 @@ async def test_new_and_corrected_agents_appear(hub: Hub, browser: Browser) -> No
 
 async def test_a_broadcast_cannot_be_regenerated(hub: Hub, browser: Browser) -> None:
     """It answers no message; an answer to a message in the same session can be regenerated."""
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=echo&session=agent:echo") as tab:
         await tab.page.request.post(f"{hub.url}/api/v1/agents/echo/broadcast", data={"message": "To all."})
         await expect(tab.answers).to_have_text(["To all."])
@@ -475,7 +475,7 @@ async def test_a_broadcast_cannot_be_regenerated(hub: Hub, browser: Browser) -> 
 
 async def test_the_page_speaks_chinese(hub: Hub, browser: Browser) -> None:
     """The browser's language decides; each English text has a Chinese one with the same values."""
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?session=s12", locale="zh-CN") as tab:
         assert await tab.page.evaluate("document.documentElement.lang") == "zh-CN"
         await expect(tab.page.get_by_role("textbox", name="消息")).to_be_focused()
@@ -489,7 +489,7 @@ async def test_the_page_speaks_chinese(hub: Hub, browser: Browser) -> None:
 
 async def test_past_sessions_can_be_searched(hub: Hub, browser: Browser) -> None:
     """By their first messages; a session that is opened has all its answers."""
-    await started(hub)
+    await start_hub(hub)
     for session, message in (("s13", "about apples"), ("s14", "about pears")):
         client = await hub.connect(f"?sessionId={session}")
         await client.send(type="chat", agentId="echo", message=message)
@@ -509,7 +509,7 @@ async def test_past_sessions_can_be_searched(hub: Hub, browser: Browser) -> None
 async def test_lists_are_loaded_to_their_end(hub: Hub, browser: Browser) -> None:
     """Also if the hub returns at most three sessions or messages for a request."""
     hub.limits = attrs.evolve(hub.limits, list_size=3, history_messages=3)
-    await started(hub)
+    await start_hub(hub)
     client = await hub.connect()
     for session in ("s33", "s34", "s35", "s36", "s36", "s36", "s36"):
         await client.send(type="chat", agentId="echo", sessionId=session, message="x")
@@ -534,7 +534,7 @@ async def test_lists_are_loaded_to_their_end(hub: Hub, browser: Browser) -> None
 
 async def test_the_agent_that_answered_last_stays_chosen(hub: Hub, browser: Browser) -> None:
     """For a session from the list, or an address without an agent; an agent in the address comes first."""
-    await started(hub)
+    await start_hub(hub)
     for session, agent in (("s30", "echo"), ("s31", "main")):
         client = await hub.connect(f"?sessionId={session}")
         await client.send(type="chat", agentId=agent, message=f"of {session}")
@@ -571,7 +571,7 @@ NO_CLIPBOARD = "Object.defineProperty(Navigator.prototype, 'clipboard', { value:
 
 async def test_copying_works_over_plain_http(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """A browser has no navigator.clipboard there. If the browser refuses to copy, the page shows what to do."""
-    await started(hub)
+    await start_hub(hub)
     (tmp_path / "text").write_text("Say *this*:\n\n```\nx = 1\n```\n")
     async with visit(browser, hub.url, "?agent=says&session=s42") as tab:
         await tab.page.evaluate(f"() => void {NO_CLIPBOARD}")
@@ -602,7 +602,7 @@ async def test_copying_works_over_plain_http(hub: Hub, browser: Browser, tmp_pat
 
 async def test_the_share_dialog_names_who_can_join(hub: Hub, browser: Browser) -> None:
     """By the host: an address such as `localhost` leads only people on this machine to the hub."""
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url) as tab:
         hosts = ["localhost", "hub.localhost", "127.0.0.1", "[::1]", "hub.example", "127.0.0.1.example", "10.0.0.7"]
         who = "(hosts) => import('/console/views/dialogs.js').then(({ shareText }) => hosts.map(shareText))"
@@ -616,7 +616,7 @@ async def test_heading_levels_have_no_gaps(hub: Hub, browser: Browser) -> None:
     """Each heading is at most one level below the one before, also in the text of agents."""
     hub.agent("works.py", WORKS)
     hub.agent("asks.py", HEADS)
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=works&session=s43") as tab:
         await tab.say(str(Path(__file__)))
         await expect(tab.page.get_by_role("note")).to_have_text("Out of ink.")
@@ -641,7 +641,7 @@ LEVELS = """() => [...document.querySelectorAll('h1, h2, h3, h4, h5, h6, [role=h
 
 async def test_the_complete_session_is_printed(hub: Hub, browser: Browser) -> None:
     """Ctrl+P loads all earlier messages. If the browser's menu prints, the paper says what is missing."""
-    await started(hub)
+    await start_hub(hub)
     client = await hub.connect("?sessionId=s44")
     for number in range(70):
         await client.send(type="chat", agentId="echo", message=f"number {number}")
@@ -671,7 +671,7 @@ async def printed(tab: Tab) -> int:
 async def test_an_answer_shows_its_details(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """Thoughts are folded, tools have a state, progress is a bar, and a failure has its message."""
     hub.agent("works.py", WORKS)
-    await started(hub)
+    await start_hub(hub)
     gate = tmp_path / "gate"
     async with visit(browser, hub.url, "?agent=works&session=s15") as tab:
         await tab.say(str(gate))

@@ -3,7 +3,7 @@
 import re
 
 from playwright.async_api import Browser, expect
-from support.browser import needs_browser, started, visit
+from support.browser import needs_browser, start_hub, visit
 from support.hub import Hub
 
 pytestmark = needs_browser
@@ -30,7 +30,7 @@ async def asks(run: Run):
 async def test_the_composer_answers_a_question_for_text(hub: Hub, browser: Browser) -> None:
     """A text that was begun before the question is a message; the field says if a message is queued."""
     hub.agent("poses.py", POSES)
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=poses&session=s35") as tab:
         await tab.say("go")
         ask = tab.page.get_by_role("group", name="A question for you").last
@@ -90,7 +90,7 @@ async def fills(run: Run):
 async def test_a_form_accepts_only_answers_of_its_schema(hub: Hub, browser: Browser) -> None:
     """A value out of bounds, or a missing choice, is not sent. Question and answer are laid out."""
     hub.agent("fills.py", FILLS)
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=fills&session=s39") as tab:
         await tab.say("go")
         ask = tab.page.get_by_role("group", name="A question for you")
@@ -143,7 +143,7 @@ async def counts(message: str):
 async def test_a_question_has_buttons_or_fields(hub: Hub, browser: Browser) -> None:
     """Buttons for known answers, else fields; everyone in the session sees the answer."""
     hub.agent("asks.py", ASKS)
-    await started(hub)
+    await start_hub(hub)
     query = "?agent=asks&session=s21"
     async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
         await tab.say("go")
@@ -171,7 +171,7 @@ async def test_a_question_has_buttons_or_fields(hub: Hub, browser: Browser) -> N
 async def test_messages_can_be_edited_regenerated_and_forked(hub: Hub, browser: Browser) -> None:
     """Later messages are removed for everyone; a fork is a new session with the messages up to there."""
     hub.agent("counts.py", COUNTS)
-    await started(hub)
+    await start_hub(hub)
     query = "?agent=counts&session=s22"
     async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
         await tab.say("first")
@@ -218,7 +218,7 @@ async def test_messages_can_be_edited_regenerated_and_forked(hub: Hub, browser: 
 
 async def test_a_session_can_be_renamed_and_deleted(hub: Hub, browser: Browser) -> None:
     """The list shows the name; deleting asks once more, and everyone in the session sees the deletion."""
-    await started(hub)
+    await start_hub(hub)
     query = "?agent=echo&session=s24"
     async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
         await tab.say("hello")

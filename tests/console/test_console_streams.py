@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from playwright.async_api import Browser, expect
-from support.browser import needs_browser, started, visit
+from support.browser import needs_browser, start_hub, visit
 from support.hub import Hub
 from support.payloads import PAYLOADS
 
@@ -32,7 +32,7 @@ async def test_the_page_follows_an_answer_unless_the_reader_scrolls_up(
     hub: Hub, browser: Browser, tmp_path: Path
 ) -> None:
     """After scrolling up the position stays; a button leads back to the end."""
-    await started(hub)
+    await start_hub(hub)
     (tmp_path / "text").write_text("line\n\n" * 100 + "WAIT" + "more\n\n" * 100 + "last")
     rest = "log.scrollHeight - log.scrollTop - log.clientHeight"
     async with visit(browser, hub.url, "?agent=says&session=s16") as tab:
@@ -54,7 +54,7 @@ async def test_the_page_follows_an_answer_unless_the_reader_scrolls_up(
 
 async def test_a_session_of_20_000_tokens_stays_usable(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """Each frame adds elements at the end and changes nothing above; a very long paragraph is split."""
-    await started(hub)
+    await start_hub(hub)
     paragraphs = "".join(f"{'word ' * 99}end.\n\n" for _ in range(100))
     (tmp_path / "text").write_text(paragraphs + "word " * 10_000 + "last")
     async with visit(browser, hub.url, "?agent=says&session=s17") as tab:
@@ -96,7 +96,7 @@ COUNT = """() => {
 
 async def test_a_long_session_shows_its_end_and_more_on_request(hub: Hub, browser: Browser) -> None:
     """The number of messages on the page is limited; loading earlier ones keeps the visible part in its position."""
-    await started(hub)
+    await start_hub(hub)
     client = await hub.connect("?sessionId=s18")
     for number in range(50):
         await client.send(type="chat", agentId="echo", message=f"number {number}")
@@ -111,7 +111,7 @@ async def test_a_long_session_shows_its_end_and_more_on_request(hub: Hub, browse
 
 async def test_a_session_of_20_000_messages_opens_with_its_last_page(hub: Hub, browser: Browser) -> None:
     """However long the session is, the page loads one page of messages and their events, with the tool calls."""
-    await started(hub)
+    await start_hub(hub)
     read: list[int] = []
     for count in (100, 10_000):
         await write_turns(hub, f"s{count}", count)
@@ -120,9 +120,9 @@ async def test_a_session_of_20_000_messages_opens_with_its_last_page(hub: Hub, b
             await expect(tab.answers.last).to_have_text(f"answer {count - 1}")
             await expect(tab.page.locator("details.tool")).to_have_count(30)
             await expect(tab.page.get_by_role("heading", name="question 0")).to_be_visible()
-            pages = [url.split("?")[0] for url in tab.asked if f"/s{count}/" in url and "limit=1" not in url]
+            pages = [url.split("?")[0] for url in tab.urls if f"/s{count}/" in url and "limit=1" not in url]
             assert pages == [f"{hub.url}/api/v1/sessions/s{count}/{kind}" for kind in ("messages", "events")]
-            read.append(tab.heard + await tab.page.evaluate(READ))
+            read.append(tab.received_chars + await tab.page.evaluate(READ))
             await tab.page.get_by_role("button", name="Show earlier").click()
             await expect(tab.page.get_by_role("article")).to_have_count(120)
             await expect(tab.answers.first).to_have_text(f"answer {count - 60}")
@@ -172,7 +172,7 @@ def kept(
 
 async def test_text_of_an_agent_runs_and_fetches_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """200 attempts at scripts and exfiltration, streamed in random pieces; the seed is printed."""
-    await started(hub)
+    await start_hub(hub)
     seed = random.randrange(10**6)
     print("seed", seed)
     chance = random.Random(seed)
@@ -180,7 +180,7 @@ async def test_text_of_an_agent_runs_and_fetches_nothing(hub: Hub, browser: Brow
     assert len(PAYLOADS) <= 200
     async with visit(browser, hub.url, "?agent=says&session=s19") as tab:
         await tab.page.evaluate("() => { window.ran = []; window.alert = (what) => ran.push(what) }")
-        tab.page.on("dialog", lambda dialog: tab.wrong.append(dialog.message))
+        tab.page.on("dialog", lambda dialog: tab.errors.append(dialog.message))
         for number in range(0, 200, 40):
             (tmp_path / "tries").write_text("\n\n".join(tries[number : number + 40]) + "\n\nThat was all.")
             await tab.say(f"{tmp_path / 'tries'} {seed + number}")
@@ -216,7 +216,7 @@ FOUND = """() => {
 
 async def test_a_deeply_nested_answer_does_not_stop_the_page(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """Nor when the session is opened later. The answers after it are laid out."""
-    await started(hub)
+    await start_hub(hub)
     (tmp_path / "deep").write_text("\n\n".join([">" * 1000, "- " * 1000, "1. " * 1000, "*" * 6000, "end"]))
     async with visit(browser, hub.url, "?agent=says&session=s36") as tab:
         await tab.say(str(tmp_path / "deep"))
@@ -230,7 +230,7 @@ async def test_a_deeply_nested_answer_does_not_stop_the_page(hub: Hub, browser: 
 
 async def test_an_answer_that_cannot_be_rendered_is_shown_as_text(hub: Hub, browser: Browser) -> None:
     """Only that answer: the page and the answer go on."""
-    await started(hub)
+    await start_hub(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s37", lost=True) as tab:
         await tab.page.evaluate("() => void (Number.prototype.toLocaleString = () => { throw new Error('no') })")
         await tab.say("**not** laid out")
@@ -241,14 +241,14 @@ async def test_an_answer_that_cannot_be_rendered_is_shown_as_text(hub: Hub, brow
         await expect(answer.locator(".pre")).to_have_text("**not** laid out")
         await tab.say("and on")
         await expect(answer.last.locator(".pre")).to_have_text("and on")
-        assert any("Error: no" in line for line in tab.wrong)
+        assert any("Error: no" in line for line in tab.errors)
 
 
 async def test_the_page_sends_requests_only_to_its_hub(hub: Hub, browser: Browser) -> None:
     """Whatever its address says; the policy forbids other requests, too."""
-    await started(hub)
+    await start_hub(hub)
     query = "?url=ws://127.0.0.1:1/&hub=http://127.0.0.1:1&gatewayUrl=ws://127.0.0.1:1&session=s20"
     async with visit(browser, hub.url, query, lost=True) as tab:
         tried = "fetch('http://127.0.0.1:1/').then(() => 'sent', (error) => error.name)"
         assert await tab.page.evaluate(tried) == "TypeError"
-        assert any("Content Security Policy" in line for line in tab.wrong), tab.wrong
+        assert any("Content Security Policy" in line for line in tab.errors), tab.errors

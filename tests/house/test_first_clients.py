@@ -21,7 +21,7 @@ import aiohttp
 import attrs
 import pytest
 from playwright.async_api import Browser, expect
-from support.browser import Tab, elsewhere, needs_browser, visit
+from support.browser import Tab, needs_browser, serve_other_origin, visit
 from support.documents import ROOT
 from support.hub import AGENTS, Client
 from support.local_model import FETCHED, needs_model
@@ -189,7 +189,7 @@ setInterval(() => ws.send(JSON.stringify({ type: "ping" })), 30000);
 @both_agents
 async def test_browser(served: Served, browser: Browser, agent: str) -> None:
     """A page of another loopback origin chats once connected, hears the answer, and its ping gets a pong."""
-    async with elsewhere(BROWSER_CLIENT % (served.ws, agent)) as url:
+    async with serve_other_origin(BROWSER_CLIENT % (served.ws, agent)) as url:
         tab = Tab(await browser.new_page())
         await tab.page.clock.install()
         await tab.page.goto(url)
@@ -199,20 +199,20 @@ async def test_browser(served: Served, browser: Browser, agent: str) -> None:
         is_an_answer([json.loads(line) for line in lines], agent)
         await tab.page.clock.fast_forward(30_000)
         assert await tab.until("}") == ['{"type":"pong"}']
-        assert not tab.wrong
+        assert not tab.errors
 
 
 @needs_browser
 @needs_model
 async def test_the_browser_example_of_the_readme(served: Served, browser: Browser) -> None:
     """It prints what the model says, piece by piece, to the end."""
-    async with elsewhere(documented("js").replace("9527", str(served.port))) as url:
+    async with serve_other_origin(documented("js").replace("9527", str(served.port))) as url:
         tab = Tab(await browser.new_page())
         await tab.page.goto(url)
         *pieces, end = await tab.until(" true")
         assert end.split() == ["stream", "true"]
         assert len(pieces) > 1 and all(piece.startswith("stream ") and piece.endswith(" false") for piece in pieces)
-        assert not tab.wrong
+        assert not tab.errors
 
 
 # --- the hub's own page: more of it in test_console.py ----------------------------------------------------------------

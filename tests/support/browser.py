@@ -1,4 +1,4 @@
-"""A real Chromium, and what its pages print, ask for and get wrong."""
+"""Pages of a real Chromium: their console lines, requests and errors."""
 
 import asyncio
 import contextlib
@@ -21,41 +21,41 @@ ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: `apt-get install chromium`")
 
 
-@attrs.define(slots=False)  # playwright puts marks on whoever listens
+@attrs.define(slots=False)  # playwright sets attributes on objects whose methods are listeners
 class Tab:
-    """A page, what its scripts print, and what it asks for."""
+    """A page, the lines that its scripts print, its requests and its errors."""
 
     page: Page
-    printed: "asyncio.Queue[str]" = attrs.Factory(asyncio.Queue)
-    wrong: list[str] = attrs.Factory(list)
-    asked: list[str] = attrs.Factory(list)
-    heard: int = 0  # characters over WebSockets
+    lines: "asyncio.Queue[str]" = attrs.Factory(asyncio.Queue)
+    errors: list[str] = attrs.Factory(list)
+    urls: list[str] = attrs.Factory(list)
+    received_chars: int = 0  # over WebSockets
 
     def __attrs_post_init__(self) -> None:
         self.page.set_default_timeout(PATIENCE * 1000)
         self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.urls.append(request.url))
         self.page.on("websocket", self._websocket)
 
     def _console(self, message: ConsoleMessage) -> None:
-        self.printed.put_nowait(message.text)
+        self.lines.put_nowait(message.text)
         if message.type in ("error", "warning"):
-            self.wrong.append(message.text)
+            self.errors.append(message.text)
 
     def _websocket(self, socket: WebSocket) -> None:
-        self.asked.append(socket.url)
+        self.urls.append(socket.url)
         socket.on("framereceived", self._frame)
 
     def _frame(self, payload: str | bytes) -> None:
-        self.heard += len(payload)
+        self.received_chars += len(payload)
 
     async def until(self, ending: str) -> list[str]:
-        """Return the lines that are printed, to the first with that ending."""
+        """Return the next lines, up to the first one with that ending."""
         lines: list[str] = []
         async with asyncio.timeout(3 * PATIENCE):
             while not (lines and lines[-1].endswith(ending)):
-                lines.append(await self.printed.get())
+                lines.append(await self.lines.get())
         return lines
 
     @property
@@ -68,28 +68,28 @@ class Tab:
 
     @property
     def answers(self) -> Locator:
-        """What the agents have said; each message one of it."""
+        """The messages of agents."""
         return self.page.locator("article.answer > .md")
 
 
 @contextlib.asynccontextmanager
 async def visit(browser: Browser, url: str, query: str = "", lost: bool = False, **context: Any) -> AsyncIterator[Tab]:
-    """Open the hub's page in a context of its own; at the end nothing may have gone wrong on it.
+    """Open the hub's page in a context of its own; at the end, check its errors and its requests.
 
-    And nothing may have been asked of anyone else. *lost*: the test takes the network away, which a browser reports.
+    All requests must go to the hub. *lost*: the test cuts the network, so that the page may have errors.
     """
     async with await browser.new_context(**context) as own:
         tab = Tab(await own.new_page())
         await tab.page.goto(f"{url}/{query}")
         await expect(tab.page.get_by_role("status")).to_have_text(re.compile("Connected|已连接|answering"))
         yield tab
-        assert lost or not tab.wrong
-        assert {urlsplit(address).netloc for address in tab.asked} == {urlsplit(url).netloc}
+        assert lost or not tab.errors
+        assert {urlsplit(address).netloc for address in tab.urls} == {urlsplit(url).netloc}
 
 
 @contextlib.asynccontextmanager
-async def elsewhere(script: str) -> AsyncIterator[str]:
-    """Serve a page with that script from an origin that is not the hub's; yield its address."""
+async def serve_other_origin(script: str) -> AsyncIterator[str]:
+    """Serve a page with that script from an origin other than the hub's; yield its address."""
 
     async def page(request: web.Request) -> web.Response:
         text = f'<!doctype html><link rel="icon" href="data:,"><script>{script}</script>'
@@ -107,8 +107,8 @@ async def elsewhere(script: str) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-SAYS = '''
-"""Says what the file holds that the message names, in pieces that a seed draws; waits where it says WAIT."""
+SAYS_AGENT = '''
+"""Say the text of a file in random pieces, and wait at each WAIT; the message has the file and a seed."""
 import asyncio, pathlib, random
 
 async def says(message: str):
@@ -125,7 +125,7 @@ async def says(message: str):
 '''
 
 
-async def started(hub: Hub) -> Hub:
-    hub.agent("says.py", SAYS)
+async def start_hub(hub: Hub) -> Hub:
+    hub.agent("says.py", SAYS_AGENT)
     hub.agent("main.py", "async def main(message: str):\n    for word in message.split():\n        yield word + ' '")
     return await hub.start()

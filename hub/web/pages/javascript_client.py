@@ -20,9 +20,10 @@ TYPE_IMPORT_PATTERN = re.compile(r"^/\*\* @import .+ \*/\n+", re.MULTILINE)
 
 
 def join_modules(folder: Path, entry: str) -> str:
-    """Return the module *entry*, which only exports names of other modules, with all modules that it needs in it.
+    """Return the text of one module that has all modules which *entry* needs.
 
-    Each module stands after the modules that it imports. No two modules may define the same name.
+    *entry* only exports names of other modules. Each module follows the modules that it imports. Two modules must not
+    define the same name.
     """
     header, _, exports = (folder / entry).read_text(encoding="utf-8").partition("\n\n")
     bodies: dict[str, str] = {}
@@ -32,7 +33,7 @@ def join_modules(folder: Path, entry: str) -> str:
 
 
 def _add_module(folder: Path, name: str, bodies: dict[str, str]) -> None:
-    """Add a module to *bodies*, by its name and without its imports, after the modules that it imports."""
+    """Add the modules that a module imports to *bodies*, then the module itself without its imports."""
     if name in bodies:
         return
     text = (folder / name).read_text(encoding="utf-8")
@@ -48,7 +49,7 @@ CLIENT_FILES = {
 
 
 async def get_client(request: web.Request) -> web.Response:
-    """Return the JavaScript client, or its types; also to pages of other origins that may come in."""
+    """Return the JavaScript client, or its types; also to pages of other allowed origins."""
     content, body = CLIENT_FILES[request.path]
     etag = hashlib.sha256(body).hexdigest()
     headers = {**CONSOLE_HEADERS, "Content-Type": f"{content.media}; charset=utf-8", "ETag": f'"{etag}"'}
