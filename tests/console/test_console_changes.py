@@ -118,7 +118,9 @@ async def test_a_form_accepts_only_answers_of_its_schema(hub: Hub, browser: Brow
         optional = [f"{name} (optional)" for name in ("share", "rate", "tags", "code")]
         assert labels == ["Colour of it (optional)", "shape", "size", *optional]
         tags = ask.get_by_label("tags")
-        await expect(ask.locator("label", has_text="tags")).to_contain_text('JSON that matches the schema {"type":"array"')
+        await expect(ask.locator("label", has_text="tags")).to_contain_text(
+            'JSON that matches the schema {"type":"array"'
+        )
         await tags.fill('["a"')
         await ask.get_by_role("button", name="Answer", exact=True).click()
         await expect(ask).to_contain_text("This is not valid JSON.")
