@@ -5,13 +5,13 @@ import { makeConversation } from './conversation.js'
 import { Follower } from './follower.js'
 import { cut, html, render } from './html.js'
 import { fetchJson } from './http.js'
-import { countFollowing } from './session.js'
+import { isId, newId } from './ids.js'
+import { countFollowing } from './selectors.js'
 import { forkTitle, sessionList } from './session_list.js'
 import { language, t } from './words.js'
 import { Page } from './views/page.js'
 
 const PAGE_ITEMS = 60 // items on the page at first, and added for "Show earlier"
-const ID = /^[A-Za-z0-9._:@-]{1,128}$/
 const SLOW_RENDER_MS = 8 // after a rendering that takes longer, the page pauses so that it stays responsive
 
 const hub = connect()
@@ -212,11 +212,6 @@ for (const name of ['earlier', 'print', 'rename', 'remove', 'fork', 'reply', 'st
 
 // --- the session and the agent ----------------------------------------------------------------------------------------
 
-function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(12))
-  return 's-' + [...bytes].map((byte) => (byte % 36).toString(36)).join('')
-}
-
 /** Write the session and the agent into the page's address; *method* is `pushState` or `replaceState`. */
 function writeAddress(method) {
   const query = new URLSearchParams({ ...(ui.isAgentChosen && { agent: ui.agent }), session: ui.sessionId })
@@ -269,11 +264,11 @@ function existingAgent(agent) {
 function readAddress() {
   const query = new URLSearchParams(location.search)
   const [sessionId, agent] = [query.get('session') || newId(), query.get('agent') || 'main']
-  if (!ID.test(sessionId)) {
+  if (!isId(sessionId)) {
     conversation.close()
     return change({ sessionId: undefined, session: undefined })
   }
-  showSession(sessionId, ID.test(agent) ? agent : 'main', query.has('agent'))
+  showSession(sessionId, isId(agent) ? agent : 'main', query.has('agent'))
   if (!query.get('session')) writeAddress('replaceState')
 }
 

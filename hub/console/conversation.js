@@ -1,7 +1,8 @@
 // The open session: events of the hub go through reduce(), and actions of the person go to the hub.
 import { cut } from './html.js'
 import { fetchJson } from './http.js'
-import { EMPTY, isBusy, isLoaded, reduce, textOf } from './session.js'
+import { isBusy, isLoaded, textOf } from './selectors.js'
+import { EMPTY, reduce } from './session.js'
 import { load, store } from './store.js'
 import { t } from './words.js'
 

@@ -4,6 +4,10 @@
 // so that a view can compare items with `===`. As new items come, the oldest finished items are dropped, so that an event
 // costs the same in a session of any length. The page can load them again, as earlier messages.
 
+import {
+  addMeasurements, findLast, idsOf, isFinished, isPartial, itemsFromMessages, newRun, replace, withPart, withoutTexts,
+} from './items.js'
+
 const MAX_ITEMS = 200 // without the earlier messages that were loaded
 
 export const EMPTY = {
@@ -20,61 +24,10 @@ export const EMPTY = {
   reading: false, // earlier messages are being loaded: drop no item until they are here, or a gap remains
 }
 
-/** Return true if all events up to `head` are here, or can be loaded as earlier messages. */
-export const isLoaded = ({ seq, head, from }) => seq >= head && from !== undefined
-
 export function reduce(state, event) {
   const next = REDUCERS[event.type]?.(state, event) ?? state
   return event.seq === undefined ? next : { ...next, seq: event.seq }
 }
-
-/** Return the speed of an answer: exact if the model counted its tokens, else estimated. */
-export function measurements(run) {
-  if (run.startedAt === undefined || run.charCount === 0) return undefined
-  const first = run.firstAt === undefined ? undefined : run.firstAt - run.startedAt
-  const tokens = run.usage?.outputTokens ?? Math.max(1, Math.round(run.tokenEstimate))
-  const ms = run.lastAt - (run.firstAt ?? run.startedAt)
-  return {
-    first,
-    tokens,
-    exact: run.usage?.outputTokens !== undefined,
-    input: run.usage?.inputTokens,
-    rate: ms > 0 ? (tokens * 1000) / ms : undefined,
-  }
-}
-
-/** Return the text of an answer, as Markdown. */
-export const textOf = (run) =>
-  run.parts
-    .filter(({ kind }) => kind === 'text')
-    .map(({ text }) => text)
-    .join('\n\n')
-
-/** Count the messages that an edit, or a new answer, also removes: all after the message, except its own answer. */
-export function countFollowing({ items }, item) {
-  const index = items.indexOf(item)
-  const from = item.kind === 'user' ? index : items.slice(0, index).findLastIndex(({ kind }) => kind === 'user')
-  const after = items.slice(from + 1).filter(({ kind, id }) => kind === 'run' || id)
-  return after.length - (after.some(({ kind }) => kind === 'run') ? 1 : 0)
-}
-
-/** Return the queued runs, each with the message that it answers. */
-export const queuedRuns = (state) => state.queue.map((run) => ({ ...run, userMessage: userMessageOf(state, run) }))
-
-/** Return the open questions. */
-export const openQuestions = ({ items }) =>
-  items
-    .filter(({ kind, state }) => kind === 'run' && state === 'running')
-    .flatMap(({ parts }) => parts.filter(({ kind, reply }) => kind === 'question' && !reply))
-
-export const isBusy = (state) => state.active.length > 0
-
-const WIDE = /[\u2e80-\uffff]/g // a Chinese character is nearly one token; of other characters, four are one token
-const estimateTokens = (text) => text.length / 4 + (text.match(WIDE)?.length ?? 0) * 0.5
-
-const replace = (list, index, item) => list.with(index, item)
-const userMessageOf = (state, { userMessageId }) => state.items[findLast(state.items, 'user', userMessageId)]
-const findLast = (items, kind, id) => items.findLastIndex((item) => item.kind === kind && item.id === id)
 
 const REDUCERS = {
   // --- actions of this page ---
@@ -94,7 +47,7 @@ const REDUCERS = {
   },
 
   accepted: (state, { clientMsgId, messageId, runId }) =>
-    updateUserMessage(state, clientMsgId, (item) => ({ ...item, id: messageId, runId, status: 'kept' })),
+    updateUserMessage(state, clientMsgId, (item) => ({ ...item, id: messageId, runId, status: 'stored' })),
 
   refused: (state, { clientMsgId, message }) =>
     updateUserMessage(state, clientMsgId, (item) => ({ ...item, status: 'refused', error: message })),
@@ -157,7 +110,7 @@ const REDUCERS = {
 
   // --- events ---
   user_message(state, { messageId, clientMsgId, author, content, parts, ts, seq }) {
-    const item = { kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, seq, status: 'kept' }
+    const item = { kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, seq, status: 'stored' }
     const index = state.items.findLastIndex(
       (other) => other.id === messageId || (clientMsgId && other.clientMsgId === clientMsgId),
     )
@@ -285,7 +238,7 @@ function withdrawMessage(state, { runId, stopReason }, queue) {
     (item) => item.kind === 'user' && (item.runId === runId || (messageId && item.id === messageId)),
   )
   if (index < 0 || stopReason !== 'cancelled') return state
-  return { ...state, items: replace(state.items, index, { ...state.items[index], status: 'back' }) }
+  return { ...state, items: replace(state.items, index, { ...state.items[index], status: 'withdrawn' }) }
 }
 
 /** Add an item; if there are more than `maxItems`, drop the oldest finished one. */
@@ -297,48 +250,11 @@ function append(state, item) {
   return { ...state, items: items.toSpliced(index, 1), from: nextSeq === undefined ? state.from : nextSeq - 1, more: true }
 }
 
-const isFinished = ({ kind, id, state }) => (kind === 'run' ? state === 'done' : id !== undefined)
-
-const newRun = ({ runId, agentId, messageId, ts, seq }) => ({
-  kind: 'run',
-  key: runId,
-  id: runId,
-  seq,
-  agentId,
-  messageIds: messageId ? [messageId] : [],
-  state: 'running',
-  parts: [],
-  startedAt: ts,
-  charCount: 0,
-  tokenEstimate: 0,
-})
-
 function updateRun(state, event, change) {
   const index = findLast(state.items, 'run', event.runId)
   if (index < 0) return append(state, change({ ...newRun(event), startedAt: undefined }))
   if (state.items[index].state === 'done') return state // its complete text came with the list of messages
   return { ...state, items: replace(state.items, index, change(state.items[index])) }
-}
-
-const idsOf = (item) =>
-  item.kind === 'user' ? [item.id] : item.parts.filter(({ kind }) => kind === 'text').map(({ id }) => id)
-
-/** Return true if the beginning of an answer is missing. */
-const isPartial = ({ kind, startedAt }) => kind === 'run' && startedAt === undefined
-
-function withPart(run, part) {
-  const index = findLast(run.parts, part.kind, part.id)
-  const parts = index < 0 ? [...run.parts, part] : replace(run.parts, index, part)
-  const isNewText = part.kind === 'text' && !run.messageIds.includes(part.id)
-  return { ...run, parts, messageIds: isNewText ? [...run.messageIds, part.id] : run.messageIds }
-}
-
-/** Measure the text of an event. Times count only for live events: a replay has larger pieces. */
-function addMeasurements(state, run, { seq, ts, content }) {
-  const isLive = state.head !== undefined && seq > state.head
-  const firstAt = run.firstAt ?? (isLive && run.charCount === 0 ? ts : undefined)
-  const charCount = run.charCount + content.length
-  return { ...run, firstAt, lastAt: ts, charCount, tokenEstimate: run.tokenEstimate + estimateTokens(content) }
 }
 
 function updateTool(state, event, change) {
@@ -352,26 +268,4 @@ function updateTool(state, event, change) {
 
 function updateStep(state, event, done) {
   return updateRun(state, event, (item) => withPart(item, { kind: 'step', id: event.stepName, done }))
-}
-
-const withoutTexts = (run, removedIds) =>
-  run.parts.some(({ kind, id }) => kind === 'text' && removedIds.has(id))
-    ? { ...run, parts: run.parts.filter(({ kind, id }) => kind !== 'text' || !removedIds.has(id)) }
-    : run
-
-/** Make items from finished messages, as `history`, `reset` and HTTP have them. */
-function itemsFromMessages(messages) {
-  const items = []
-  for (const { role, messageId, content, author, agentId, runId, parts, ts, seq, stopReason, error } of messages) {
-    if (role === 'user') {
-      items.push({ kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, seq, status: 'kept' })
-      continue
-    }
-    const text = { kind: 'text', id: messageId, text: content, parts }
-    const last = items.at(-1)
-    const isSameRun = runId && last?.kind === 'run' && last.id === runId
-    const run = isSameRun ? items.pop() : newRun({ runId: runId ?? messageId, agentId, seq })
-    items.push({ ...withPart(run, text), state: 'done', stopReason, error }) // the last message has the stop reason
-  }
-  return items
 }

@@ -1,7 +1,7 @@
 // The field for messages: Enter sends, Shift+Enter starts a new line. Queued messages are shown above the field.
 import { draftKey } from '../conversation.js'
 import { Component, html } from '../html.js'
-import { isBusy, openQuestions, queuedRuns } from '../session.js'
+import { isBusy, openQuestions, queuedRuns } from '../selectors.js'
 import { load, store } from '../store.js'
 import { t } from '../words.js'
 import { Icon } from './icons.js'

@@ -1,6 +1,6 @@
 // If a message cannot be rendered, show it as plain text: an error in one message must not break the page.
 import { Component, html } from '../html.js'
-import { textOf } from '../session.js'
+import { textOf } from '../selectors.js'
 import { t } from '../words.js'
 
 export class Guard extends Component {

@@ -1,7 +1,7 @@
 // One message of a person, or one answer of an agent with its thoughts, tool calls and questions.
 import { Component, html } from '../html.js'
 import { indentJson } from '../json.js'
-import { measurements, textOf } from '../session.js'
+import { measurements, textOf } from '../selectors.js'
 import { formatNumber, formatTime, t } from '../words.js'
 import { textOfField } from './composer.js'
 import { IconButton } from './icons.js'
@@ -30,7 +30,7 @@ const authorPrefix = ({ author }) => (author && author.name !== 'local' ? `${per
 
 function note(item, act) {
   if (item.status === 'sending') return html`<span>${t('sending')}</span>`
-  if (item.status === 'back') return html`<span>${t('takenBack')}</span>`
+  if (item.status === 'withdrawn') return html`<span>${t('takenBack')}</span>`
   if (item.status !== 'refused') return null
   return html`<span class="failed">${t('notSent', { message: item.error })}</span>
     <button type="button" class="quiet" onClick=${() => act.retry(item)}>${t('retry')}</button>

@@ -1,6 +1,6 @@
 // The messages of the session; in an empty session, the choice of an agent.
 import { html } from '../html.js'
-import { isLoaded } from '../session.js'
+import { isLoaded } from '../selectors.js'
 import { t } from '../words.js'
 import { Guard } from './guard.js'
 import { Icon } from './icons.js'

@@ -1,5 +1,5 @@
 // The status line: it shows the most urgent of the states that apply.
-import { isLoaded, openQuestions } from '../session.js'
+import { isLoaded, openQuestions } from '../selectors.js'
 import { t } from '../words.js'
 
 /** Return the kind and the text of the status line. */

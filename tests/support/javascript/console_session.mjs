@@ -1,6 +1,7 @@
 // The state of a session after events of the hub.
 import assert from 'node:assert/strict'
-import { EMPTY, isBusy, isLoaded, measurements, queuedRuns, reduce, textOf } from './console/session.js'
+import { isBusy, isLoaded, measurements, queuedRuns, textOf } from './console/selectors.js'
+import { EMPTY, reduce } from './console/session.js'
 
 const after = (...events) => events.reduce(reduce, EMPTY)
 const userMessage = (seq, id, content, more) => ({
@@ -70,7 +71,7 @@ assert.deepEqual(
   state.items.map(({ text, status }) => [text, status]),
   [
     ['own', 'sending'],
-    ['theirs', 'kept'],
+    ['theirs', 'stored'],
   ],
 )
 state = [
@@ -80,8 +81,8 @@ state = [
 assert.deepEqual(
   state.items.map(({ text, status, id }) => [text, status, id]),
   [
-    ['theirs', 'kept', 'm1'],
-    ['own', 'kept', 'm2'],
+    ['theirs', 'stored', 'm1'],
+    ['own', 'stored', 'm2'],
   ],
 )
 
@@ -89,12 +90,12 @@ assert.deepEqual(
 state = reduce(state, { type: 'state', active: [{ runId: 'r0' }], queue: [{ runId: 'r1', userMessageId: 'm2' }] })
 assert.equal(queuedRuns(state)[0].userMessage.text, 'own')
 state = reduce(state, ended(3, 'r1', 'm9', 'cancelled'))
-assert.deepEqual([queuedRuns(state).length, state.items[1].status], [0, 'back'])
+assert.deepEqual([queuedRuns(state).length, state.items[1].status], [0, 'withdrawn'])
 
 // So does a message that another page sent, or this page before a reload.
 state = after({ type: 'state', active: [], queue: [{ runId: 'r1', userMessageId: 'm1' }] }, userMessage(1, 'm1', 'theirs'))
 assert.equal(queuedRuns(state)[0].userMessage.text, 'theirs')
-assert.equal(reduce(state, ended(2, 'r1', 'm9', 'cancelled')).items[0].status, 'back')
+assert.equal(reduce(state, ended(2, 'r1', 'm9', 'cancelled')).items[0].status, 'withdrawn')
 
 // The reason of a refusal is kept with its message.
 state = after(

@@ -1,0 +1,10 @@
+const ID = /^[A-Za-z0-9._:@-]{1,128}$/
+
+/** Return true if the hub accepts this text as an id. */
+export const isId = (text) => ID.test(text)
+
+/** Make a random id for a session; short, because people see it in the address. */
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(12))
+  return 's-' + [...bytes].map((byte) => (byte % 36).toString(36)).join('')
+}
