@@ -108,21 +108,21 @@ def read_page(db: sqlite3.Connection, session: Key, after: int, upto: int, limit
     fields = fetch_events(db, PAGE, values | {"mark": session_mark(session)})
     if fields is None:
         return []
-    found = PageRow(*fields)
-    after = found.after
-    from_loose = found.strips is None
+    page = PageRow(*fields)
+    after = page.after
+    from_loose = page.strips is None
     rows: list[EventRow] = []
-    source = decode_commit_rows(session, found.commits) if from_loose else decode_strip_rows(found.strips)
+    source = decode_commit_rows(session, page.commits) if from_loose else decode_strip_rows(page.strips)
     size = _add_rows(rows, source, after, upto, max_bytes)
     last = rows[-1][0] if rows else upto
     if not from_loose and last < upto and len(rows) < limit and size < max_bytes:
         _add_loose_rows(db, session, rows, last, upto, max_bytes - size)
     if not rows:
-        if found.damaged is not None and (found.damaged <= upto or found.damaged == UNKNOWN_SEQ):
+        if page.damaged is not None and (page.damaged <= upto or page.damaged == UNKNOWN_SEQ):
             raise UnreadableEvents(f"the log is malformed: the events of session {session} after {after} are missing")
     elif rows[-1][0] - after != len(rows):
         rows = _end_at_gap(session, rows, after)
-    return to_events(session, found.epoch, rows[:limit])
+    return to_events(session, page.epoch, rows[:limit])
 
 
 def _add_rows(rows: list[EventRow], source: Iterable[EventRow], after: int, upto: int, max_bytes: int) -> int:
