@@ -19,17 +19,20 @@ log = structlog.get_logger()
 
 
 async def get_health(request: web.Request) -> web.Response:
-    """Say that the process lives."""
+    """Return 200 while the process runs."""
     return web.Response(text="OK")
 
 
 async def get_ready(request: web.Request) -> web.Response:
-    """Say whether the hub takes chats: it has started, it is not going down, and its log can be written."""
+    """Return 200 if the hub accepts chats, else 503.
+
+    The hub accepts chats when it has started, is not shutting down, and can write its log.
+    """
     await request.app[HUB_KEY].check_ready()
     return web.Response(text="OK")
 
 
-PREFLIGHT_SECONDS = 600  # for so long a browser need not ask again; the longest that all of them keep
+PREFLIGHT_SECONDS = 600  # how long a browser may cache a preflight; the longest time that all browsers accept
 ROUTES = (
     Route(
         method="GET",
@@ -77,54 +80,56 @@ ROUTES = (
 )
 
 
-ERROR_TEXTS = {404: "nothing here; the WebSocket is at /api/v1/ws", 505: HTTP_1_0_HINT}
-STRANGER_KEY = web.RequestKey("stranger", bool)  # who may not come in may not read why, either
+ERROR_TEXTS = {404: "no such path: /docs lists all paths, and the WebSocket is at /api/v1/ws", 505: HTTP_1_0_HINT}
+STRANGER_KEY = web.RequestKey("stranger", bool)  # a refused origin may not read the refusal either
 
 
 @web.middleware
 async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Say every failure in one form, and never what the client sent."""
+    """Report every error in one form. The form never repeats what the client sent."""
     try:
         return await handler(request)
     except HubError as refusal:
         request[STRANGER_KEY] = isinstance(refusal, Refused)
-        kept = {name: refusal.about[name] for name in ("sessionId", "runId", "messageId")} if _is_kept(refusal) else {}
-        response = record_response(ErrorBody(error=refusal.message, code=refusal.code, **kept), status=refusal.status)
+        ids = {name: refusal.about[name] for name in ("sessionId", "runId", "messageId")} if _is_stored(refusal) else {}
+        response = record_response(ErrorBody(error=refusal.message, code=refusal.code, **ids), status=refusal.status)
         response.force_close()
         return response
-    except web.HTTPException as wrong:
-        if wrong.status < 400:
+    except web.HTTPException as error:
+        if error.status < 400:
             raise
-        text = ERROR_TEXTS.get(wrong.status, wrong.reason)
-        code = wrong.reason.lower().replace(" ", "_")
-        response = record_response(ErrorBody(error=text, code=code), status=wrong.status)
-        response.headers.update({key: value for key, value in wrong.headers.items() if key == "Allow"})
+        text = ERROR_TEXTS.get(error.status, error.reason)
+        code = error.reason.lower().replace(" ", "_")
+        response = record_response(ErrorBody(error=text, code=code), status=error.status)
+        response.headers.update({key: value for key, value in error.headers.items() if key == "Allow"})
         return response
-    except ConnectionError:  # the client went away, during its handshake perhaps: nobody hears this
+    except ConnectionError:  # the client is gone, maybe during its handshake: nobody reads this
         return web.Response(status=499)
     except Exception:
         log.exception("a request failed", path=cut(request.path, 200))
-        return record_response(ErrorBody(error="the hub failed; its output says why", code="internal"), status=500)
+        return record_response(
+            ErrorBody(error="the hub failed: the reason is in its output", code="internal"), status=500
+        )
 
 
-def _is_kept(refusal: HubError) -> bool:
-    """Return whether a message was kept, though its answer is refused."""
+def _is_stored(refusal: HubError) -> bool:
+    """Return whether the message is stored although the request is refused."""
     return isinstance(refusal, Draining) and "runId" in refusal.about
 
 
 async def add_vary(request: web.Request, response: web.StreamResponse) -> None:
-    # aiohttp-cors does not say it, and a cache would hand one origin's answer to another. What is kept in no cache, and
-    # in memory for as long as its client stays, goes without: 400 bytes a connection.
+    # aiohttp-cors does not send Vary, so a cache could serve one origin's answer to another. A WebSocket's handshake is
+    # never cached and stays in memory with its client: leaving Vary out there saves 400 bytes a connection.
     if response.status != 101:
         response.headers.add("Vary", "Origin")
-    if request.get(STRANGER_KEY):  # it lets any origin read
+    if request.get(STRANGER_KEY):  # aiohttp-cors allows every origin to read
         for name in [name for name in response.headers if name.startswith("Access-Control-")]:
             del response.headers[name]
 
 
 def make_app(hub: Hub, table: tuple[Route, ...] = ROUTES) -> web.Application:
-    """Return the application of a hub that is started and stopped by whoever calls this."""
-    protocol_names()  # imports those of other packages now, not while the first client waits
+    """Return the application of a hub. The caller starts and stops the hub."""
+    protocol_names()  # import the protocols of other packages now, not while the first client waits
     app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub.settings)])
     app[HUB_KEY] = hub
     app[SOCKETS_KEY] = {}
@@ -135,14 +140,14 @@ def make_app(hub: Hub, table: tuple[Route, ...] = ROUTES) -> web.Application:
 
 
 def _add(app: web.Application, table: tuple[Route, ...]) -> None:
-    """Give each row to the router, and to CORS."""
-    # The doorkeeper has refused every Origin that is not allowed: what comes here may have its answer. Nobody is known
-    # by a cookie, so credentials are not let in.
+    """Add each route to the router and to CORS."""
+    # The doorkeeper has refused every Origin that is not allowed, so CORS allows all. The hub uses no cookies, so
+    # credentials are not allowed.
     options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
         allow_headers="*", expose_headers="*", max_age=PREFLIGHT_SECONDS
     )
     cors = aiohttp_cors.setup(app, defaults={"*": options})
-    # A preflight asks the first resource of its path: all methods of a path must be there.
+    # A preflight reads the first resource of its path, so one resource must have all methods of a path.
     resources: dict[str, web.Resource] = {}
     for route in table:
         for path in (base + route.path for base in route.prefixes):
@@ -150,8 +155,8 @@ def _add(app: web.Application, table: tuple[Route, ...]) -> None:
                 resources[path] = app.router.add_resource(path)
                 if not route.is_websocket:
                     cors.add(resources[path])
-            added = resources[path].add_route(route.method, route.handler)
+            route_entry = resources[path].add_route(route.method, route.handler)
             if not route.is_websocket:
-                cors.add(added)
+                cors.add(route_entry)
             if route.has_head:
                 resources[path].add_route("HEAD", route.handler)

@@ -1,4 +1,4 @@
-"""The bodies of requests: bounded as they come, checked as the class that they become says."""
+"""Reads the bodies of requests with a size limit, and checks them against the class of their route."""
 
 from typing import Any, TypeVar
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
-    """Return the body of a request.
+    """Read the body of a request.
 
-    Raises TooLarge past *max_bytes* bytes, and reads no further; BadFrame if the body is cut off or badly encoded.
+    Raises TooLarge, and stops reading, past *max_bytes*. Raises BadFrame if the body is incomplete or badly encoded.
     """
     data = bytearray()
     if (request.content_length or 0) <= max_bytes:
@@ -27,13 +27,13 @@ async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
             else:
                 return bytes(data)
         except web.RequestPayloadError:
-            text = "the body is cut off, or is not encoded as its Content-Encoding says: send it again, whole"
+            text = "the body is incomplete, or does not match its Content-Encoding: send the request again"
             raise BadFrame(text) from None
-    raise TooLarge(f"the body is larger than {size_text(max_bytes)}, the most that is taken here: send less")
+    raise TooLarge(f"the body is larger than the limit of {size_text(max_bytes)}: send a smaller one")
 
 
 async def read_fields(request: web.Request, example: str, max_bytes: int | None = None) -> dict[str, Any]:
-    """Return the object in a request's body; an empty body is an empty object.
+    """Read the JSON object in a request's body. An empty body is an empty object.
 
     At most *max_bytes* are read, by default `body_bytes`. Raises BadFrame, with *example*, and TooLarge.
     """
@@ -43,6 +43,6 @@ async def read_fields(request: web.Request, example: str, max_bytes: int | None 
 
 
 async def read_body(request: web.Request, kind: type[T], max_bytes: int | None = None) -> T:
-    """Return the body as the *kind* that the route's row names; raises what read_fields() does, and BadId."""
+    """Read the body as an instance of *kind*, the class of the route. Raises the errors of read_fields(), and BadId."""
     example: str = getattr(kind, "example")
     return convert(await read_fields(request, example, max_bytes), kind, limits_of(request), "body")

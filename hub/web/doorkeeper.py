@@ -1,4 +1,4 @@
-"""Who asks, and who is let in at all: the Host and the Origin of every request."""
+"""Finds the principal of a request, and checks its Host and Origin."""
 
 from collections.abc import Awaitable
 
@@ -16,15 +16,16 @@ log = structlog.get_logger()
 
 
 def principal_of(request: web.Request) -> Principal:
-    """Return who asks: everyone on this machine is the same local principal."""
+    """Return the principal of a request. Today all requests have the same local principal."""
     return LOCAL
 
 
 def make_doorkeeper(settings: Settings) -> Middleware:
-    """Return a middleware that lets in only known Hosts and Origins, on every route, before any upgrade.
+    """Return a middleware that refuses unknown Hosts and Origins on every route, before any upgrade.
 
-    A page on another site can open a socket to localhost, and a name can be rebound to it: the Origin is compared
-    exactly, the Host by name. No Origin is fine: programs send none. `null` is a page opened from disk.
+    Any web page can open a WebSocket to localhost, so the Origin must be in the settings, or be the hub's own. DNS
+    rebinding can point any name at localhost, so the name in Host is checked too. Requests of programs have no Origin
+    and are allowed. The Origin `null` is a page that was opened from disk.
     """
 
     @web.middleware
@@ -35,13 +36,13 @@ def make_doorkeeper(settings: Settings) -> Middleware:
         origin = request.headers.get("Origin")
         if origin is not None and not is_origin_allowed(settings, origin, host):
             raise _refused("origins", "Origin", origin)
-        return handler(request)  # not awaited here: a frame less for as long as a WebSocket stays
+        return handler(request)  # returned, not awaited: saves one Python frame for the lifetime of a WebSocket
 
     return check
 
 
 def _refused(setting: str, header: str, value: str) -> Refused:
     shown = ascii(cut(value, 200))
-    hint = " (a page opened from disk: serve it with python3 -m http.server)" if value == "null" else ""
+    hint = " (null is a page opened from disk: serve the page with python3 -m http.server)" if value == "null" else ""
     log.warning(f"{header} refused", value=shown, setting=setting, hint=f"add it to `{setting}` in hubbub.toml{hint}")
-    return Refused(f"this {header} is not allowed here: add it to `{setting}` in hubbub.toml{hint}")
+    return Refused(f"the {header} of this request is not allowed: add it to `{setting}` in hubbub.toml{hint}")

@@ -1,4 +1,4 @@
-"""The end of a hub's process: what signals ask for, and a thread that ends the process in time."""
+"""Handles the signals of a hub's process, with a thread that ends the process in time."""
 
 import asyncio
 import os
@@ -13,70 +13,70 @@ import structlog
 
 from hub.limits import Limits
 
-EXIT_SECONDS = 1.0  # after the hub's own end: for what agents do at the exit of the interpreter
+EXIT_SECONDS = 1.0  # after the hub has ended: time for the exit handlers of agents
 
 log = structlog.get_logger()
 
 
 @attrs.define(eq=False, kw_only=True)
 class ExitGuard:
-    """Ends the process where the hub does not, because a thread, a child or the code of an agent goes on.
+    """Ends the process when the hub cannot, because a thread, a child process or the code of an agent does not end.
 
-    The first signal sets *stop*, and the process ends within `drain_seconds`. The second sets *hurry*; it ends within
-    `grace_seconds`. The third ends it at once. After done() any signal does.
+    The first signal sets *stop*, and the process ends within `drain_seconds`. The second sets *hurry*, and the process
+    ends within `grace_seconds`. The third ends the process at once. After finish() any signal ends it at once.
     """
 
     limits: Limits
     drain_output: Callable[[], None]
     stop: asyncio.Event = attrs.Factory(asyncio.Event)
     hurry: asyncio.Event = attrs.Factory(asyncio.Event)
-    _news: "queue.SimpleQueue[Literal['signal', 'done']]" = attrs.Factory(queue.SimpleQueue)
+    _reports: "queue.SimpleQueue[Literal['signal', 'done']]" = attrs.Factory(queue.SimpleQueue)
 
-    def listen(self) -> None:
-        """Take the signals from now on; called in the loop, in the main thread."""
+    def install_handlers(self) -> None:
+        """Install the signal handlers. Call this in the event loop, in the main thread."""
         loop = asyncio.get_running_loop()
 
-        def signalled() -> None:
+        def set_events() -> None:
             if self.stop.is_set():
                 self.hurry.set()
             self.stop.set()
 
-        # Not by the loop: its handlers wait while an agent blocks it. Nothing here may take a lock.
+        # No handler of the loop: an agent that blocks the loop would delay it. This function must not take a lock.
         def handle(number: int, frame: object) -> None:
-            self._news.put("signal")
+            self._reports.put("signal")
             if not loop.is_closed():
-                loop.call_soon_threadsafe(signalled)
+                loop.call_soon_threadsafe(set_events)
 
-        # SIGHUP comes when a terminal is closed; Windows has none.
+        # SIGHUP: the terminal was closed. Windows has no SIGHUP.
         for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
             signal.signal(number, handle)
         threading.Thread(target=self._watch, name="hub-ending", daemon=True).start()
 
-    def done(self) -> None:
-        """Note that the hub has ended in order: what is left is the exit of the interpreter."""
-        self._news.put("done")
+    def finish(self) -> None:
+        """Report that the hub has ended in order. Only the exit of the interpreter is left."""
+        self._reports.put("done")
 
     def _watch(self) -> None:
         seconds = iter((self.limits.drain_seconds, self.limits.grace_seconds))
-        news = self._news.get()
-        while news != "done":
+        report = self._reports.get()
+        while report != "done":
             try:
-                news = self._news.get(timeout=next(seconds, 0.0))
+                report = self._reports.get(timeout=next(seconds, 0.0))
             except queue.Empty:
-                log.error("the hub could not end in order: what was under way ends at the next start")
+                log.error("the hub could not end in order and was stopped: the next start ends its open runs")
                 self.exit(1)
         try:
-            self._news.get(timeout=EXIT_SECONDS)
+            self._reports.get(timeout=EXIT_SECONDS)
         except queue.Empty:
             pass
         self.exit(0)
 
     def exit(self, code: int) -> None:
-        """End the process now, without waiting for threads and children of agents."""
-        from multiprocessing import active_children  # few hubs have any
+        """End the process now. Does not wait for threads and child processes of agents."""
+        from multiprocessing import active_children  # imported here: few hubs have child processes
 
         for child in active_children():
-            if child.daemon:  # Python ends these at an exit
+            if child.daemon:  # as Python does at a normal exit
                 child.terminate()
         self.drain_output()
         os._exit(code)

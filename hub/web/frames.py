@@ -1,4 +1,4 @@
-"""The frames of one socket: those with data are handed on, control frames are answered here."""
+"""Reads the frames of one WebSocket: returns data frames and answers control frames."""
 
 import asyncio
 from collections import deque
@@ -12,11 +12,11 @@ from hub.commands.client import ClientHandle
 from hub.commands.queues import MIN_COMMAND_BYTES
 
 WebSocket = web.WebSocketResponse[Any]
-FIRST_UNDEFINED_CLOSE_CODE = 5000  # close codes from here on mean nothing (RFC 6455, 7.4.2)
+FIRST_UNDEFINED_CLOSE_CODE = 5000  # RFC 6455, 7.4.2 defines no close code from here on
 
 
 async def close_websocket(ws: WebSocket, code: int, seconds: float, reason: bytes = b"") -> None:
-    """Close with a handshake, bounded: aiohttp's close() waits for ever for a peer that does not read."""
+    """Close with a handshake within *seconds*. aiohttp's close() waits forever for a peer that does not read."""
     if ws.closed:
         return
     try:
@@ -27,62 +27,62 @@ async def close_websocket(ws: WebSocket, code: int, seconds: float, reason: byte
 
 
 def close_reply_code(code: int) -> int:
-    """Return the code that answers a peer's close: its own (RFC 6455, 5.5.1), unless that may not be in a frame."""
+    """Return the code that answers a peer's close: the same (RFC 6455, 5.5.1), or 1002 if no frame may have it."""
     if not code:
         return WSCloseCode.OK
-    # aiohttp refuses all others that may not.
+    # aiohttp refuses all other forbidden codes.
     is_forbidden = code == WSCloseCode.ABNORMAL_CLOSURE or code >= FIRST_UNDEFINED_CLOSE_CODE
     return WSCloseCode.PROTOCOL_ERROR if is_forbidden else code
 
 
 class SocketReader:
-    """Reads a socket, one frame with data at a time, while its client is there and reads what it gets."""
+    """Reads one data frame at a time, while the client is connected and reads what the hub sends (backpressure)."""
 
-    __slots__ = ("_ahead", "_client", "_held", "_held_bytes", "_is_paused", "_ws")
+    __slots__ = ("_buffer", "_buffered_bytes", "_client", "_is_paused", "_task", "_ws")
 
     def __init__(self, client: ClientHandle, ws: WebSocket) -> None:
         self._client, self._ws = client, ws
         self._is_paused = False
-        self._held: deque[bytes | None] | None = None  # made by read_ahead(): an idle connection is to be small
-        self._held_bytes = 0
-        self._ahead: asyncio.Task[None] | None = None
+        self._buffer: deque[bytes | None] | None = None  # created by read_ahead(), to keep idle connections small
+        self._buffered_bytes = 0
+        self._task: asyncio.Task[None] | None = None
 
     def next(self) -> Awaitable[bytes | None]:
-        """Return what the next frame with data holds, or None at the end: the socket is closed then, or lost."""
+        """Return the content of the next data frame, or None if the socket is closed or lost."""
         self._is_paused = False
-        return self._read() if self._ahead is None and not self._held else self._next_held()
+        return self._read() if self._task is None and not self._buffer else self._next_buffered()
 
     def read_ahead(self) -> None:
-        """Answer control frames until next() is called, and hold frames with data for it, up to `command_bytes`."""
+        """Answer control frames until next() is called, and buffer data frames for it, up to `command_bytes`."""
         self._is_paused = True
-        if self._held is None:
-            self._held = deque()
-        is_over = bool(self._held) and self._held[-1] is None
-        if not is_over and (self._ahead is None or self._ahead.done()):
-            self._ahead = asyncio.create_task(self._hold(self._held))
+        if self._buffer is None:
+            self._buffer = deque()
+        is_over = bool(self._buffer) and self._buffer[-1] is None
+        if not is_over and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._fill(self._buffer))
 
     async def stop(self) -> None:
         """End the task of read_ahead()."""
-        if self._ahead is not None:
-            self._ahead.cancel()
-            await asyncio.gather(self._ahead, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _next_held(self) -> bytes | None:
-        if not self._held and self._ahead is not None:
-            ahead, self._ahead = self._ahead, None
-            await ahead  # it ends with its next frame
-        if not self._held:
+    async def _next_buffered(self) -> bytes | None:
+        if not self._buffer and self._task is not None:
+            task, self._task = self._task, None
+            await task  # the task ends after its next frame
+        if not self._buffer:
             return await self._read()
         self._client.record_activity()
-        data = self._held.popleft()
-        self._held_bytes -= _weight(data)
+        data = self._buffer.popleft()
+        self._buffered_bytes -= _weight(data)
         return data
 
-    async def _hold(self, held: deque[bytes | None]) -> None:
-        while self._is_paused and self._held_bytes < self._client.hub.limits.command_bytes:
+    async def _fill(self, buffer: deque[bytes | None]) -> None:
+        while self._is_paused and self._buffered_bytes < self._client.hub.limits.command_bytes:
             data = await self._read()
-            held.append(data)
-            self._held_bytes += _weight(data)
+            buffer.append(data)
+            self._buffered_bytes += _weight(data)
             if data is None:
                 return
         if self._is_paused:
@@ -96,11 +96,11 @@ class SocketReader:
             client.record_activity()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 if message.type is WSMsgType.TEXT and not _is_utf8(message.data):
-                    await self._close(WSCloseCode.INVALID_TEXT, b"a text frame must be UTF-8")
+                    await self._close(WSCloseCode.INVALID_TEXT, b"a text frame is not valid UTF-8")
                     return None
                 return bytes(message.data)
             if message.type is WSMsgType.PING:
-                with suppress(ConnectionError):  # the client is lost: the next look says so
+                with suppress(ConnectionError):  # the client is gone: the next check of is_closed sees it
                     await ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
                 if message.type is WSMsgType.CLOSE:
@@ -114,7 +114,7 @@ class SocketReader:
 
 
 def _is_utf8(data: bytes) -> bool:
-    """Check what decode_text=False leaves unchecked (RFC 6455, 8.1)."""
+    """Check the text of a frame (RFC 6455, 8.1), because decode_text=False turns off aiohttp's check."""
     try:
         return data.isascii() or bool(data.decode())
     except UnicodeDecodeError:

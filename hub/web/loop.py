@@ -1,4 +1,4 @@
-"""The event loop of a hub's process: uvloop's where it can be had, with threads that agents cannot fill."""
+"""The event loop of a hub: uvloop if it is installed, with thread pools that agents cannot exhaust."""
 
 import asyncio
 from typing import Any

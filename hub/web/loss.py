@@ -1,4 +1,4 @@
-"""The loss of a request's client: aiohttp does not tell a handler that its client has gone."""
+"""Notices that the client of a request disconnects. aiohttp does not report this to a handler."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ from aiohttp import web
 
 
 class _LossWatch(asyncio.Protocol):
-    """Stands between a transport and *inner*, aiohttp's protocol, and calls *lost* when the connection is lost."""
+    """Forwards all calls of a transport to aiohttp's protocol, and calls *on_loss* when the connection is lost."""
 
-    def __init__(self, inner: Any, lost: Callable[[], None]) -> None:
-        self.inner, self.lost = inner, lost
+    def __init__(self, inner: Any, on_loss: Callable[[], None]) -> None:
+        self.inner, self.on_loss = inner, on_loss
 
     def data_received(self, data: bytes) -> None:
         self.inner.data_received(data)
@@ -28,23 +28,23 @@ class _LossWatch(asyncio.Protocol):
 
     def connection_lost(self, reason: Exception | None) -> None:
         self.inner.connection_lost(reason)
-        self.lost()
+        self.on_loss()
 
 
 @contextmanager
-def watch_connection(request: web.BaseRequest, lost: Callable[[], None]) -> Iterator[None]:
-    """Call *lost* once when the client goes while this context lasts, or at once where it has gone already."""
+def watch_connection(request: web.BaseRequest, on_loss: Callable[[], None]) -> Iterator[None]:
+    """Call *on_loss* once if the client disconnects inside this context, or at once if it is already gone."""
     wire = request.transport
     if wire is None or wire.is_closing():
-        lost()
+        on_loss()
         yield
         return
     inner = wire.get_protocol()
-    watch = _LossWatch(inner, lost)
+    watch = _LossWatch(inner, on_loss)
     wire.set_protocol(watch)
     try:
         yield
     finally:
         if not wire.is_closing() and wire.get_protocol() is watch:
             wire.set_protocol(inner)  # for the next request of the connection
-        watch.lost = lambda: None
+        watch.on_loss = lambda: None

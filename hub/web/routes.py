@@ -1,7 +1,7 @@
-"""HTTP resources: one file each, with its routes in a table.
+"""The rows of route tables, and functions that read queries and make responses.
 
-A Route is all that the router, CORS and the documents know of a route. What a handler reads of an address or a body it
-reads as the class that its row names, so that what is written down is what is checked.
+The router, CORS and the API documents are all built from Route. A handler reads its query and its body as the classes
+that its Route names, so the documents describe exactly what is checked.
 """
 
 import re
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 API_PREFIX = "/api/v1"
 HTTP_1_0_HINT = (
-    "a WebSocket or a stream needs HTTP/1.1, and this came by HTTP/1.0, as nginx asks by default. Write there: "
+    "a WebSocket or a stream needs HTTP/1.1, but this request is HTTP/1.0, the default of nginx. Add to its settings: "
     'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; '
     "proxy_buffering off;"
 )
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Content:
-    """An answer that is no JSON: its media type, and the schema of it, or of each event of a stream."""
+    """A response that is not JSON: its media type, and the schema of the body, or of each event of a stream."""
 
     media: str
     schema: Mapping[str, Any] = {"type": "string"}
@@ -54,7 +54,7 @@ STREAM_CONTENT = Content(
 
 @attrs.frozen(kw_only=True)
 class ErrorBody:
-    """Why a request was refused: *error* is for people, *code* is stable. The ids say what was kept all the same."""
+    """The reason of an error: *error* is for people, *code* is stable. The ids name a message that is stored anyway."""
 
     error: str
     code: str
@@ -65,11 +65,11 @@ class ErrorBody:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Route:
-    """One row: what is asked, who answers, and what may be said. Summary and description are the handler's docstring.
+    """One row of a route table. The docstring of *handler* is the summary and the description in the documents.
 
-    *answers* has for each status a class that msgspec knows, a Content, None for no body, or a tuple of these. What
-    comes by itself stays out: 400 and 413 of a body, 403, 500. *raises* are errors that the handler may meet, said in
-    the form of *error_body*. *told* are the fields of the body that the address says already.
+    *responses* maps each status to a class that msgspec knows, a Content, None for no body, or a tuple of these. It
+    leaves out the errors that follow from the row: 400 and 413 of a body, 403, 500. *raises* lists the other errors of
+    the handler, which are reported as *error_body*. *path_fields* are the fields of the body that are in the path.
     """
 
     method: str
@@ -87,7 +87,7 @@ class Route:
 
     @property
     def contents(self) -> tuple[Any, ...]:
-        """Return what its answers hold, whatever their status."""
+        """Return the contents of all responses, whatever their status."""
         return tuple(content for answer in self.responses.values() for content in _as_tuple(answer))
 
     @property
@@ -96,7 +96,7 @@ class Route:
 
     @property
     def has_head(self) -> bool:
-        """Say whether HEAD is answered: nobody waits for the head of what may not end."""
+        """Return whether the route has HEAD: each GET has, except streams and WebSockets, which may not end."""
         return self.method == "GET" and not self.is_websocket and STREAM_CONTENT not in self.contents
 
 
@@ -105,9 +105,10 @@ def limits_of(request: web.Request) -> Limits:
 
 
 def refuse_http_1_0(request: web.Request) -> None:
-    """Raise HTTPVersionNotSupported for HTTP/1.0, in which no WebSocket and no stream can be; before anything is done.
+    """Raise HTTPVersionNotSupported for HTTP/1.0, which has no WebSockets and no streams.
 
-    A browser shows nothing of the answer to a WebSocket's handshake: the operator reads it in the hub's output.
+    Call this before anything else. It also writes a log line, because a browser does not show the response to a
+    WebSocket's handshake.
     """
     if request.version < HttpVersion11:
         log.warning("HTTP/1.0 refused", path=cut(request.path, 200), hint=HTTP_1_0_HINT)
@@ -119,7 +120,7 @@ def _as_tuple(answer: Any) -> tuple[Any, ...]:
 
 
 def json_fields(value: Any) -> dict[str, Any]:
-    """Return an attrs instance as JSON has it: without what is None."""
+    """Return the fields of an attrs instance for JSON, without those that are None."""
     return attrs.asdict(value, filter=lambda _, field: field is not None)
 
 
@@ -128,16 +129,16 @@ def record_response(value: Any, status: int = 200) -> web.Response:
 
 
 def file_response(path: Path, content: Content, headers: Mapping[str, str]) -> web.FileResponse:
-    """Answer with a file of a page; what a script is called differs from one Python to the next."""
+    """Respond with a file. Sets the media type, because Python versions guess different ones for scripts."""
     return web.FileResponse(path, headers={"Content-Type": f"{content.media}; charset=utf-8", **headers})
 
 
 def read_query(request: web.Request, kind: type[T]) -> T:
-    """Return the query as the *kind* that the route's row names; raises BadQuery, or BadId where it is an id."""
+    """Read the query as an instance of *kind*, the class of the route. Raises BadQuery, or BadId for a bad id."""
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
-    except msgspec.ValidationError as wrong:
-        expected, field = split_error(wrong, kind)
+    except msgspec.ValidationError as error:
+        expected, field = split_error(error, kind)
         if field in ID_FIELDS and "regex" in expected:
             raise BadId(describe_bad_id(f"?{field}=")) from None
         unknown = re.fullmatch("Object contains unknown field `(.*)`", expected)

@@ -1,4 +1,4 @@
-"""The process of a hub: its sockets, its signals, its start and its end."""
+"""Runs a hub as a process: its listening sockets, its start, and its shutdown."""
 
 import asyncio
 import errno
@@ -24,7 +24,7 @@ from hub.web.ports import find_descriptors, find_listeners
 from hub.web.routes import API_PREFIX
 from hub.web.websocket import close_all_sockets
 
-LISTEN_BACKLOG = 4096  # who is not accepted at once, when all come back after a cut, would try again a second later
+LISTEN_BACKLOG = 4096  # for many reconnects at once: a client that does not fit waits a second before it retries
 
 
 def run_hub(settings: Settings, announce: Callable[[str], None]) -> int:
@@ -43,12 +43,12 @@ def run_hub(settings: Settings, announce: Callable[[str], None]) -> int:
 async def _serve(settings: Settings, announce: Callable[[str], None], drain_output: Callable[[], None]) -> None:
     hub = open_hub(settings)
     exit_guard = ExitGuard(limits=settings.limits, drain_output=drain_output)
-    exit_guard.listen()
+    exit_guard.install_handlers()
     sockets = _listen(settings)
     if not await _start(hub, exit_guard.stop, sockets):
-        exit_guard.done()
+        exit_guard.finish()
         return
-    # A socket that sends no request, or half a header, is closed after this long; WebSockets are spared.
+    # Close a socket without a complete request header after this time. WebSockets are not affected.
     runner = web.AppRunner(
         make_app(hub), access_log=None, keepalive_timeout=settings.limits.header_seconds, shutdown_timeout=1.0
     )
@@ -57,22 +57,22 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
     for site in sites:
         await site.start()
     gc.collect()
-    gc.freeze()  # what lives as long as the hub need not be looked at again
-    # Little of what the hub makes is in cycles. Looking for them less often took the p99 age of a token from 22 to 8 ms
-    # at 400 sessions.
+    gc.freeze()  # the collector need not scan what lives as long as the hub
+    # Few objects of the hub are in cycles. Collecting less often lowered the p99 age of a token from 22 to 8 ms at 400
+    # sessions.
     gc.set_threshold(20_000, 50, 50)
     await _announce(hub, sockets, announce)
     await exit_guard.stop.wait()
     announce("Stopping; a second Ctrl-C does not wait for running answers.")
     await _stop(hub, runner, sites, exit_guard.hurry)
     announce("Stopped.")
-    exit_guard.done()
-    if hub.is_working:  # an agent that ignores its cancel, or a thread that never ends
+    exit_guard.finish()
+    if hub.is_working:  # an agent that ignores its cancellation, or a thread that does not end
         exit_guard.exit(0)
 
 
 async def _start(hub: Hub, stop: asyncio.Event, sockets: list[socket.socket]) -> bool:
-    """Start the hub, unless a signal comes before it has: then all is closed again, and False returned."""
+    """Start the hub. If a signal comes first, close everything again and return False."""
     starting, stopping = asyncio.create_task(hub.start()), asyncio.create_task(stop.wait())
     await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -88,13 +88,13 @@ async def _start(hub: Hub, stop: asyncio.Event, sockets: list[socket.socket]) ->
 
 
 async def _stop(hub: Hub, runner: web.AppRunner, sites: list[web.SockSite], hurry: asyncio.Event) -> None:
-    """End the hub.
+    """Shut down the hub.
 
-    1. Accept no connection and no chat; tell everyone.
-    2. Let running answers end, for a while; a second signal ends the wait, and the grace of those that are left.
-    3. End those that are left (`aborted`), and wait until all that was said is in the log and delivered.
-    4. Close the sockets with 1012, all at once, and abort those that do not answer.
-    5. Close what is left of the server, the agents with their processes, and the log with its lock.
+    1. Accept no new connections and chats; notify all clients.
+    2. Wait up to `drain_seconds` for running runs. A second signal ends the wait, and the grace time of stopped runs.
+    3. End the other runs (`aborted`), and wait until all events are in the log and delivered.
+    4. Close all sockets with 1012 at the same time, and abort those that do not answer.
+    5. Close the server, the agents with their processes, and the log with its lock.
     """
     for site in sites:
         await site.stop()
@@ -106,7 +106,7 @@ async def _stop(hub: Hub, runner: web.AppRunner, sites: list[web.SockSite], hurr
 
 
 def _listen(settings: Settings) -> list[socket.socket]:
-    """Bind the addresses; `localhost` is both loopback families. Raises OSError with what to do."""
+    """Open the listening sockets; `localhost` means IPv4 and IPv6. Raises OSError with a line for the operator."""
     hosts = ["127.0.0.1", "::1"] if settings.host == "localhost" else [settings.host]
     sockets: list[socket.socket] = []
     port = settings.port
@@ -121,22 +121,22 @@ def _listen(settings: Settings) -> list[socket.socket]:
         except OSError as error:
             sock.close()
             if sockets and host == "::1":
-                continue  # a machine without IPv6
+                continue  # the machine has no IPv6
             raise OSError(error.errno, _bind_error(host, port, error)) from None
         sock.listen(LISTEN_BACKLOG)
         port = sock.getsockname()[1]
         sockets.append(sock)
-    # A child that outlives the hub would keep its port, and its clients waiting.
+    # A child process that outlives the hub would keep the port, and its clients would wait.
     call_in_children(lambda: replace_with_null(find_descriptors(port)))
     return sockets
 
 
 def _bind_error(host: str, port: int, error: OSError) -> str:
-    """Return the line for the operator: why, who has the port, what to do."""
+    """Return the line for the operator: the reason, the process that uses the port, and what to do."""
     problem = f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
-    there = find_listeners(port) if error.errno == errno.EADDRINUSE else []
-    if there:
-        return f"{problem} by {', '.join(there)}; stop it, or choose another --port, and another --data"
+    listeners = find_listeners(port) if error.errno == errno.EADDRINUSE else []
+    if listeners:
+        return f"{problem} by {', '.join(listeners)}; stop it, or choose another --port, and another --data"
     return f"{problem}; is another hub running? choose another --port, and another --data"
 
 

@@ -1,4 +1,4 @@
-"""A client that listens over HTTP: what it hears is written as server-sent events."""
+"""Streams events to an HTTP client as server-sent events."""
 
 import asyncio
 import re
@@ -22,12 +22,12 @@ log = structlog.get_logger()
 
 EVENT_ID = re.compile(rf"({ID_PATTERN}):([0-9]{{1,15}})")
 LastEventId = Annotated[
-    str, Meta(description="the id of the last event that came, EPOCH:SEQ: what follows it is wanted")
+    str, Meta(description="The cursor: the id of the last received event, `EPOCH:SEQ`. The stream resumes after it.")
 ]
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",  # nginx would hold tokens back
+    "X-Accel-Buffering": "no",  # nginx would buffer the tokens
 }
 
 
@@ -36,21 +36,21 @@ def wants_stream(request: web.Request) -> bool:
 
 
 def read_last_event_id(request: web.Request) -> tuple[str, int] | None:
-    """Return the (epoch, seq) that a client hands back; raises BadId."""
+    """Return the cursor that the client sends: epoch and seq. Raises BadId."""
     text = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
     if not text:
         return None
     match = EVENT_ID.fullmatch(text)
     if match is None:
-        raise BadId("Last-Event-ID is no EPOCH:SEQ: hand back the id of the last event, or none")
+        raise BadId("Last-Event-ID is not EPOCH:SEQ: send the id of the last received event, or leave it out")
     return match[1], int(match[2])
 
 
 class EventStream:
-    """One listener, as an async context: open() begins the response, and leaving the context closes it.
+    """The stream of one client, as an async context: open() starts the response, and leaving the context closes it.
 
-    It is made before the hub is asked for anything: HTTP/1.0 is refused. What the hub refuses before open() is raised,
-    and can still be told by its status; after it, it is an event.
+    Create it before any call of the hub, because it refuses HTTP/1.0. An error before open() is raised and sets the
+    status of the response. An error after open() becomes an event.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -63,35 +63,35 @@ class EventStream:
         return self
 
     async def open(self, run: RunStream | None = None) -> ClientHandle:
-        """Begin the response, and return its client: it gets only that run, or (None) all as server-sent events."""
+        """Start the response and return its client. With *run*, the client gets only the events of that run."""
         request, response = self._request, self.response
         size = request.app[HUB_KEY].limits.out_frame_bytes
         if run is not None:
             run.out_frame_bytes = size
         protocol = open_sse_protocol(size) if run is None else run
         response.enable_chunked_encoding()
-        response.force_close()  # its connection ends with it: what was written past aiohttp is not followed by more
+        response.force_close()  # the hub writes past aiohttp, so no other response may follow on this connection
         await response.prepare(request)
         self._client = attach(request.app[HUB_KEY], principal_of(request), protocol, request.transport, self._ping)
         return self._client
 
     async def serve(self, end: Callable[[], Awaitable[object]] | None = None) -> None:
-        """Wait until the client goes, the hub does, or *end* has come and all before it is written."""
+        """Wait until the client or the hub ends the stream, or *end* returns and all events before it are written."""
         client = self._client
         assert client is not None
-        gone = asyncio.create_task(client.wait_until_unsubscribed())
-        ending = asyncio.ensure_future(end()) if end is not None else gone
+        leave_task = asyncio.create_task(client.wait_until_unsubscribed())
+        end_task = asyncio.ensure_future(end()) if end is not None else leave_task
         try:
-            await asyncio.wait([gone, ending], return_when=asyncio.FIRST_COMPLETED)
-            if end is not None and ending.done():
-                ending.result()
+            await asyncio.wait([leave_task, end_task], return_when=asyncio.FIRST_COMPLETED)
+            if end is not None and end_task.done():
+                end_task.result()
                 await client.wait_until_caught_up()
         finally:
-            ending.cancel()
-            gone.cancel()
+            end_task.cancel()
+            leave_task.cancel()
 
     async def serve_run(self, run_id: str) -> None:
-        """Wait as serve() does; the end is that of a run."""
+        """Wait as serve() does, until the end of a run."""
         client = self._client
         assert client is not None
         await self.serve(lambda: client.wait_for_run(run_id))
@@ -101,19 +101,20 @@ class EventStream:
     ) -> bool:
         if self._client is None:
             return False
-        is_told = isinstance(error, HubError)
+        is_reported = isinstance(error, HubError)
         try:
-            if isinstance(error, HubError):  # the log cannot be read, or the session goes: the client comes back
+            # The log cannot be read, or the session was deleted: the client may reconnect.
+            if isinstance(error, HubError):
                 log.warning("a stream failed", connection=self._client.id, reason=error.message)
                 self._client.answer(Error(code=error.code, message=error.message))
         finally:
             await self._client.close(self._farewell)
-        return is_told
+        return is_reported
 
     async def _ping(self) -> None:
         if self._client is not None:
             self._client.write(PING)
-            self._client.record_activity()  # no pong comes to a ping here
+            self._client.record_activity()  # server-sent events have no pong
 
     async def _farewell(self) -> None:
         try:

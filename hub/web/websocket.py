@@ -1,4 +1,4 @@
-"""The WebSocket endpoint: opens each connection, hands its frames on, and cleans up after it."""
+"""The WebSocket route: opens connections, passes their frames to the intake, and cleans up after them."""
 
 import asyncio
 from typing import Annotated
@@ -26,20 +26,27 @@ SOCKETS_KEY: web.AppKey[SocketTable] = web.AppKey("sockets", dict)
 
 
 class SocketQuery(Struct):
-    """What a client may say in the address of its socket."""
+    """The query of a WebSocket's URL."""
 
-    agentId: Annotated[Id, Meta(description="the agent of a chat that names none")] = "main"
-    sessionId: Annotated[Id, Meta(description="hear this session, and chat in it where a chat names none")] | None = (
-        None
+    agentId: Annotated[Id, Meta(description="The default agent of chats on this connection.")] = "main"
+    sessionId: (
+        Annotated[Id, Meta(description="Subscribe to this session, and make it the default session of chats.")] | None
+    ) = None
+    afterSeq: (
+        Annotated[int, Meta(ge=0, lt=10**15, description="The cursor: replay the events after this seq.")] | None
+    ) = None
+    epoch: Annotated[Id, Meta(description="The epoch of the session at the cursor.")] | None = None
+    stream: Annotated[bool, Meta(description="false: send complete messages instead of a stream of their parts.")] = (
+        True
     )
-    afterSeq: Annotated[int, Meta(ge=0, lt=10**15, description="resume after this seq")] | None = None
-    epoch: Annotated[Id, Meta(description="of the session when it had that seq")] | None = None
-    stream: Annotated[bool, Meta(description="false: whole messages, no pieces")] = True
 
 
 async def serve_websocket(request: web.Request) -> web.StreamResponse:
-    """Open a WebSocket; what it says is in the AsyncAPI document."""
-    # This frame stays for as long as the client: it has few names, and no function in it that would share them.
+    """Open a WebSocket.
+
+    The document /asyncapi.json describes its messages.
+    """
+    # This Python frame lives as long as the connection, so it has few names and no inner functions.
     client, ws, address = await _accept(request)
     reader = SocketReader(client, ws)
     intake = Intake(client=client, source=reader)
@@ -49,7 +56,7 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
         del address
         while (data := await reader.next()) is not None:
             await intake.receive(data)
-    except HubError as refusal:  # of what the address asks for, or of one frame too many
+    except HubError as refusal:  # the query is refused, or the client sent too many frames
         client.answer(build_error(refusal))
         await _disconnect(client, ws, refusal.close, refusal.code)
     except Exception:
@@ -58,26 +65,28 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
     finally:
         await _clean_up(client, ws, reader, intake)
         del request.app[SOCKETS_KEY][intake]
-        if (error := ws.exception()) is not None:  # its traceback refers to the socket, and the socket to the error
+        if (
+            error := ws.exception()
+        ) is not None:  # break the cycle: the traceback refers to the socket, and the socket to the error
             error.__traceback__ = error.__context__ = None
     return ws
 
 
 async def _disconnect(client: ClientHandle, ws: WebSocket, code: int, reason: str = "") -> None:
-    client.stop_delivery()  # nothing is delivered after the close frame
+    client.stop_delivery()  # nothing may be delivered after the close frame
     await close_websocket(ws, code, client.hub.limits.close_seconds, reason.encode())
 
 
 async def _clean_up(client: ClientHandle, ws: WebSocket, reader: SocketReader, intake: Intake) -> None:
     await reader.stop()
-    # A hub that ends has its clients leave, and one may be seen to have left before close_all_sockets() comes to it.
+    # A hub that shuts down stops delivery to its clients, so this may run before close_all_sockets() closes the socket.
     code = WSCloseCode.SERVICE_RESTART if client.hub.is_draining else WSCloseCode.OK
     await client.close(lambda: close_websocket(ws, code, client.hub.limits.close_seconds))
-    await intake.wait_until_finished()  # what the client sent is done, also when it has gone
+    await intake.wait_until_finished()  # complete the commands of the client even if it is gone
 
 
 async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, SocketQuery]:
-    """Shake hands; the client is attached then, and the caller closes it."""
+    """Complete the handshake and attach the client. The caller must close the client."""
     refuse_http_1_0(request)
     hub, principal = request.app[HUB_KEY], principal_of(request)
     address, name = read_query(request, SocketQuery), "plain"
@@ -96,8 +105,8 @@ async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, Socket
 
 
 def _socket(limits: Limits) -> WebSocket:
-    # heartbeat and autoping stay off: their timing and their freeing of stuck peers are not ours (see node/upkeep.py).
-    # autoclose answers every close with 1000. max_msg_size refuses exactly n.
+    # heartbeat and autoping are off: node/upkeep.py sends the heartbeats and disconnects clients that do not read.
+    # autoclose is off: it answers every close with 1000. max_msg_size is the first size that is refused.
     return web.WebSocketResponse(
         timeout=limits.close_seconds,
         heartbeat=None,
@@ -119,13 +128,13 @@ async def _open(client: ClientHandle, address: SocketQuery) -> None:
 
 
 async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
-    """Close every socket with *code*, all at once and bounded, then abort those that are left.
+    """Close all sockets with *code* at the same time, within `close_seconds`, then abort those still open.
 
-    Commands that are still under way are cancelled, also those of clients that have gone.
+    Unfinished commands are cancelled, those of disconnected clients too.
     """
     seconds = hub.limits.close_seconds
     sockets: SocketTable = app[SOCKETS_KEY].copy()
-    hub.leave_all()  # nothing is delivered between the close frame and the end
+    hub.leave_all()  # nothing may be delivered after the close frame
     closing = [asyncio.create_task(close_websocket(ws, code, seconds)) for ws in sockets.values()]
     if closing:
         await asyncio.wait(closing, timeout=seconds)

@@ -111,7 +111,7 @@ async def test_a_document_says_the_statuses_of_its_route(http: aiohttp.ClientSes
     assert set(paths["/health"]["get"]["responses"]) == {"200", "403", "500"}
     openai = paths["/v1/chat/completions"]["post"]["responses"]
     forms = {status: openai[status]["content"]["application/json"]["schema"]["$ref"] for status in ("403", "404")}
-    assert forms["403"].endswith("/ErrorBody") and forms["404"].endswith("/OpenAIError")
+    assert forms["403"].endswith("/ErrorBody") and forms["404"].endswith("/OpenAIErrorBody")
 
 
 @pytest.mark.parametrize("path", ["sessions", "sessions/{id}/chat", "files", "agents/{id}/agui", "chat/completions"])

@@ -14,7 +14,7 @@ CONTENT_OF_SUFFIX = {
     ".css": STYLE_CONTENT,
     ".svg": Content("image/svg+xml"),
 }
-# Nothing from elsewhere, nothing inline, no markup made of text; the hub is the only one whom the page may ask.
+# No content of other origins, no inline scripts, no HTML from strings; the page may connect only to the hub.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'{socket}; "
@@ -25,13 +25,13 @@ CONSOLE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # asked for again each time, so that the page fits the hub it speaks to
+    "Cache-Control": "no-cache",  # revalidate each time, so that the page fits the version of its hub
 }
 HOST_PATTERN = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 
 
 def _files() -> dict[str, Path]:
-    """Return the file of each address; what is not listed here cannot be asked for."""
+    """Return the file of each path. Other files are not served."""
     files = [path for path in sorted(CONSOLE_FOLDER.rglob("*")) if path.suffix in (".js", ".css")]
     assets = {f"/console/{path.relative_to(CONSOLE_FOLDER).as_posix()}": path for path in files}
     pages = {"/": CONSOLE_FOLDER / "index.html", "/favicon.ico": CONSOLE_FOLDER / "icon.svg"}
@@ -42,7 +42,7 @@ CONSOLE_FILES = _files()
 
 
 async def get_console_file(request: web.Request) -> web.FileResponse:
-    """Give the page, or one of its files; which addresses the page may ask depends on where it came from."""
+    """Return a file of the console. The policy of the page depends on the host that the request names."""
     path = CONSOLE_FILES[request.path]
     headers = {**CONSOLE_HEADERS, "Content-Type": f"{CONTENT_OF_SUFFIX[path.suffix].media}; charset=utf-8"}
     if path.suffix == ".html":
@@ -51,9 +51,10 @@ async def get_console_file(request: web.Request) -> web.FileResponse:
 
 
 def _socket(host: str) -> str:
-    """Return the WebSocket of this host as the policy names it; of https, too, since CSP takes ws for wss.
+    """Return the source of this host's WebSocket for the Content-Security-Policy.
 
-    Older browsers do not count it to 'self'. CSP has no word for an IPv6 address; there 'self' must do.
+    Older browsers do not include it in 'self'. In CSP, ws includes wss. CSP cannot name an IPv6 address; there 'self'
+    must do.
     """
     return f" ws://{host}/api/v1/ws" if HOST_PATTERN.fullmatch(host) else ""
 
