@@ -32,17 +32,19 @@ def make_doorkeeper(settings: Settings) -> Middleware:
     def check(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         host = request.headers.get("Host", "")
         if not is_host_allowed(settings, host):
-            raise _refused("hosts", "Host", host)
+            raise _build_refusal("hosts", "Host", host)
         origin = request.headers.get("Origin")
         if origin is not None and not is_origin_allowed(settings, origin, host):
-            raise _refused("origins", "Origin", origin)
+            raise _build_refusal("origins", "Origin", origin)
         return handler(request)  # returned, not awaited: saves one Python frame for the lifetime of a WebSocket
 
     return check
 
 
-def _refused(setting: str, header: str, value: str) -> Refused:
-    shown = ascii(cut(value, 200))
+def _build_refusal(setting: str, header: str, value: str) -> Refused:
+    header_value = ascii(cut(value, 200))
     hint = " (null is a page opened from disk: serve the page with python3 -m http.server)" if value == "null" else ""
-    log.warning(f"{header} refused", value=shown, setting=setting, hint=f"add it to `{setting}` in hubbub.toml{hint}")
+    log.warning(
+        f"{header} refused", value=header_value, setting=setting, hint=f"add it to `{setting}` in hubbub.toml{hint}"
+    )
     return Refused(f"the {header} of this request is not allowed: add it to `{setting}` in hubbub.toml{hint}")

@@ -138,11 +138,13 @@ def read_query(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:
-        expected, field = split_error(error, kind)
-        if field in ID_FIELDS and "regex" in expected:
+        expectation, field = split_error(error, kind)
+        if field in ID_FIELDS and "regex" in expectation:
             raise BadId(describe_bad_id(f"?{field}=")) from None
-        unknown = re.fullmatch("Object contains unknown field `(.*)`", expected)
+        unknown = re.fullmatch("Object contains unknown field `(.*)`", expectation)
         if unknown is not None:
-            known = ", ".join(field.name for field in msgspec.structs.fields(cast(Any, kind)))
-            raise BadQuery(f"unknown query parameter {quote(unknown[1])}: use {known}") from None
-        raise BadQuery(f"?{field}= is wrong: {expected}" if field else f"the address is wrong: {expected}") from None
+            names = ", ".join(field.name for field in msgspec.structs.fields(cast(Any, kind)))
+            raise BadQuery(f"unknown query parameter {quote(unknown[1])}: use {names}") from None
+        raise BadQuery(
+            f"?{field}= is wrong: {expectation}" if field else f"the address is wrong: {expectation}"
+        ) from None

@@ -74,14 +74,14 @@ class _Listener:
         run_input = self._input
         protocol = AguiStream(run_id, run_input.runId, run_input.threadId)
         client = self._client = await self._stream.open(protocol)
-        self._run_id, self._asked, protocol.is_open = run_id, protocol.pause, client.has_open_question
+        self._run_id, self._pause, protocol.is_open = run_id, protocol.pause, client.has_open_question
         if run_input.resume and is_whole:
             client.write(protocol.encode_start())
         return client
 
     async def wait_until_over(self) -> None:
         """Wait until the hub's run ends or asks a question."""
-        ends = [asyncio.create_task(self._client.wait_for_run(self._run_id)), asyncio.create_task(self._asked.wait())]
+        ends = [asyncio.create_task(self._client.wait_for_run(self._run_id)), asyncio.create_task(self._pause.wait())]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -34,7 +34,7 @@ ASYNCAPI_ABOUT = (
 )
 PLAIN_NOTICES = tuple(f"notice.{kind.type}" for kind in (Accepted, Cancelling, Error, Ok, Pong, Subscribed))
 LOCATION_FIELDS = {name: {"type": "string"} for name in ("sessionId", "runId", "messageId", "epoch")}
-TEXT_FIELDS = {
+PLAIN_TEXT_FIELDS = {
     "content": {"type": "string"},
     "done": {"type": "boolean"},
     "agentId": {"type": "string"},
@@ -43,12 +43,12 @@ TEXT_FIELDS = {
 SEQ_FIELD = {"seq": {"type": "integer", "minimum": 1}}
 
 
-def _object(about: str, required: Schema, optional: Schema) -> Schema:
+def _object(about: str, fields: Schema, optional_fields: Schema) -> Schema:
     return {
         "description": about,
         "type": "object",
-        "properties": required | optional,
-        "required": list(required),
+        "properties": fields | optional_fields,
+        "required": list(fields),
     }
 
 
@@ -56,10 +56,12 @@ def _object(about: str, required: Schema, optional: Schema) -> Schema:
 PLAIN_FRAMES = {
     "stream": _object(
         "A part of an answer. With `done` true: the end of the answer.",
-        {"type": {"const": "stream"}} | TEXT_FIELDS,
+        {"type": {"const": "stream"}} | PLAIN_TEXT_FIELDS,
         SEQ_FIELD | {"stopReason": msgspec.json.schema(StopReason)},
     ),
-    "message": _object("A complete message in one frame.", {"type": {"const": "message"}} | TEXT_FIELDS, SEQ_FIELD),
+    "message": _object(
+        "A complete message in one frame.", {"type": {"const": "message"}} | PLAIN_TEXT_FIELDS, SEQ_FIELD
+    ),
     "error": _object(
         "A run failed, or messages were removed (`messageIds`).",
         {"type": {"const": "error"}, "code": {"type": "string"}, "message": {"type": "string"}}
@@ -88,7 +90,7 @@ ENVELOPE_SCHEMA = _object(
 
 def build_asyncapi(limits: Limits) -> Schema:
     """Return the document: two channels, and the messages of each wire protocol on them."""
-    _, components = build_schemas([*COMMANDS.values(), SocketQuery], typed=True, limits=limits)
+    _, components = build_schemas([*COMMANDS.values(), SocketQuery], has_types=True, limits=limits)
     address = components["SocketQuery"]["properties"]
     agent_socket = [name for name in ASYNCAPI_MESSAGES if name.startswith("command.") or name == "envelope"]
     return {

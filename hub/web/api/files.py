@@ -61,11 +61,11 @@ async def post_file(request: web.Request) -> web.Response:
         raise BadType("the file has a Content-Encoding: send its bytes as they are, without that header")
     kind = request.headers.get("Content-Type", "")
     name = "file"[: limits.file_name_length] if query.name is None else query.name
-    async with await commands.upload(hub, principal_of(request), query.sessionId, name, kind) as incoming:
+    async with await commands.upload(hub, principal_of(request), query.sessionId, name, kind) as upload:
         end = asyncio.get_running_loop().time() + limits.upload_seconds
         while piece := await _next(request, end):
-            await incoming.write(piece)
-        stored_file = await incoming.keep()
+            await upload.write(piece)
+        stored_file = await upload.keep()
     return record_response(stored_file, status=201)
 
 
@@ -82,8 +82,8 @@ async def _next(request: web.Request, end: float) -> bytes:
 
 async def get_file(request: web.Request) -> web.StreamResponse:
     """Download a file, or one byte range of it."""
-    stored = await commands.open_file(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
-    file = stored.file
+    readable = await commands.open_file(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
+    file = readable.file
     headers = _headers(file)
     if any(tag.value in (file.digest, "*") for tag in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
@@ -96,35 +96,35 @@ async def get_file(request: web.Request) -> web.StreamResponse:
         )
         response.headers["Content-Range"] = f"bytes */{file.size}"
         return response
-    return await _send_file(request, stored, start, end, part is not None)
+    return await _send_file(request, readable, start, end, part is not None)
 
 
 async def _send_file(
-    request: web.Request, stored: ReadableFile, start: int, end: int, part: bool
+    request: web.Request, readable: ReadableFile, start: int, end: int, part: bool
 ) -> web.StreamResponse:
-    file = stored.file
+    file = readable.file
     response = web.StreamResponse(headers=_headers(file))
     response.content_length = end - start
     if part:
         response.set_status(206)
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
-    async with stored.opened() as read:
+    async with readable.opened() as read_range:
         await response.prepare(request)
         if request.method != "HEAD":
-            await _send(request, response, read, start, end)
+            await _send(request, response, read_range, start, end)
     return response
 
 
 async def _send(
     request: web.Request,
     response: web.StreamResponse,
-    read: Callable[[int, int], Awaitable[bytes]],
+    read_range: Callable[[int, int], Awaitable[bytes]],
     offset: int,
     end: int,
 ) -> None:
     try:
         while offset < end:
-            piece = await read(offset, min(FILE_READ_BYTES, end - offset))
+            piece = await read_range(offset, min(FILE_READ_BYTES, end - offset))
             async with asyncio.timeout(limits_of(request).stuck_seconds):
                 await response.write(piece)
             offset += len(piece)

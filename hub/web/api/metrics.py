@@ -46,13 +46,13 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily("hubbub_runs_going", "Running runs.", figures.running)
         yield GaugeMetricFamily("hubbub_runs_waiting", "Queued runs.", figures.queued)
         yield CounterMetricFamily("hubbub_chats", "Accepted chat messages.", figures.chats)
-        started = CounterMetricFamily("hubbub_runs_started", "Started runs.", labels=["agent"])
+        started_runs = CounterMetricFamily("hubbub_runs_started", "Started runs.", labels=["agent"])
         for agent, count in figures.started.items():
-            started.add_metric([agent], count)
-        ended = CounterMetricFamily("hubbub_runs_ended", "Ended runs.", labels=["agent", "stop_reason"])
+            started_runs.add_metric([agent], count)
+        ended_runs = CounterMetricFamily("hubbub_runs_ended", "Ended runs.", labels=["agent", "stop_reason"])
         for names, count in figures.ended.items():
-            ended.add_metric(names, count)
-        yield from (started, ended)
+            ended_runs.add_metric(names, count)
+        yield from (started_runs, ended_runs)
         yield CounterMetricFamily("hubbub_events", "Events delivered to subscribers.", figures.events)
 
     def _log(self) -> Iterator[Metric]:

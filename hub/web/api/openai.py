@@ -164,8 +164,8 @@ async def _in_session(request: web.Request, completion: CompletionRequest, comma
             async def opener(run_id: str, is_whole: bool) -> ClientHandle:
                 return await stream.open(OpenAIStream(completion.model, run_id, completion.wants_usage))
 
-            accepted = await commands.stream_chat(hub, principal, command, opener)
-            await stream.serve_run(accepted.runId)
+            receipt = await commands.stream_chat(hub, principal, command, opener)
+            await stream.serve_run(receipt.runId)
         return stream.response
     outcome = await commands.ask(hub, principal, command)
     if outcome.error is not None:

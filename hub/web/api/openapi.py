@@ -26,12 +26,14 @@ def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
     """Return the document. It has each class once, in its components, and leaves out pages for browsers."""
     routes = [route for route in routes if route.tag != "Pages"]
     kinds = [kind for route in routes for kind in _kinds(route)]
-    refs, components = build_schemas(kinds, typed=False, limits=limits)
-    known = dict(zip(map(_key, kinds), refs, strict=True))
+    refs, components = build_schemas(kinds, has_types=False, limits=limits)
+    refs_by_kind = dict(zip(map(_key, kinds), refs, strict=True))
     paths: dict[str, Schema] = {}
     for route in routes:
         for base in route.prefixes:
-            paths.setdefault(base + route.path, {})[route.method.lower()] = _operation(route, base, known, components)
+            paths.setdefault(base + route.path, {})[route.method.lower()] = _operation(
+                route, base, refs_by_kind, components
+            )
     return {
         "openapi": "3.1.0",
         "info": {"title": "Hubbub", "version": __version__, "description": OPENAPI_ABOUT},
@@ -52,7 +54,7 @@ def _kinds(route: Route) -> Iterator[Any]:
     yield from (ErrorBody, route.error_body)
 
 
-def _operation(route: Route, base: str, known: dict[str, Schema], components: dict[str, Schema]) -> Schema:
+def _operation(route: Route, base: str, refs_by_kind: dict[str, Schema], components: dict[str, Schema]) -> Schema:
     summary, _, text = (inspect.getdoc(route.handler) or "").partition("\n\n")
     module = route.handler.__module__.rpartition(".")[2]
     slug = re.sub(r"\W+", "_", base + route.path).strip("_") or "root"
@@ -61,12 +63,12 @@ def _operation(route: Route, base: str, known: dict[str, Schema], components: di
         "tags": [route.tag],
         "summary": summary.replace("\n", " "),
         "parameters": [*_in_path(route), *_in_query(route, components), *_in_headers(route)],
-        "responses": _responses(route, known),
+        "responses": _responses(route, refs_by_kind),
     }
     if text:
         operation["description"] = text
     if route.body is not None:
-        operation["requestBody"] = _body(route, known, components)
+        operation["requestBody"] = _body(route, refs_by_kind, components)
     return operation
 
 
@@ -81,15 +83,15 @@ def _in_query(route: Route, components: dict[str, Schema]) -> Iterator[Schema]:
         return
     shape = components[route.query.__name__]
     for name, schema in shape["properties"].items():
-        yield {"name": name, "in": "query", "required": name in shape["required"]} | _described(schema)
+        yield {"name": name, "in": "query", "required": name in shape["required"]} | _parameter(schema)
 
 
 def _in_headers(route: Route) -> Iterator[Schema]:
     for name, kind in route.headers.items():
-        yield {"name": name, "in": "header", "required": False} | _described(_schema(kind))
+        yield {"name": name, "in": "header", "required": False} | _parameter(_schema(kind))
 
 
-def _described(schema: Schema) -> Schema:
+def _parameter(schema: Schema) -> Schema:
     """Return a parameter's schema without null, and with the description outside of the schema."""
     schema = dict(schema)
     for choice in schema.pop("anyOf", ()):
@@ -108,17 +110,17 @@ def _schema(kind: Any) -> Schema:
     return schema
 
 
-def _body(route: Route, known: dict[str, Schema], components: dict[str, Schema]) -> Schema:
+def _body(route: Route, refs_by_kind: dict[str, Schema], components: dict[str, Schema]) -> Schema:
     """Return the request body, without the fields that are in the path."""
     if isinstance(route.body, Content):
         return {"required": True, "content": {route.body.media: {"schema": dict(route.body.schema)}}}
-    schema, shape = known[_key(route.body)], components[route.body.__name__]
-    required = [name for name in shape["required"] if name not in route.path_fields]
+    schema, shape = refs_by_kind[_key(route.body)], components[route.body.__name__]
+    required_fields = [name for name in shape["required"] if name not in route.path_fields]
     if route.path_fields:
         fields = {name: field for name, field in shape["properties"].items() if name not in route.path_fields}
-        schema = shape | {"properties": fields, "required": required}
+        schema = shape | {"properties": fields, "required": required_fields}
     content = {"schema": schema, "example": _example(route)}
-    return {"required": bool(required), "content": {"application/json": content}}
+    return {"required": bool(required_fields), "content": {"application/json": content}}
 
 
 def _example(route: Route) -> Any:
@@ -127,15 +129,15 @@ def _example(route: Route) -> Any:
     return {name: value for name, value in fields.items() if name not in ("type", *route.path_fields)}
 
 
-def _responses(route: Route, known: dict[str, Schema]) -> Schema:
-    responses = {status: _answer(status, answer, known) for status, answer in route.responses.items()}
+def _responses(route: Route, refs_by_kind: dict[str, Schema]) -> Schema:
+    responses = {status: _response(status, answer, refs_by_kind) for status, answer in route.responses.items()}
     codes_by_status: dict[int, list[str]] = {}
     for code, status in _failures(route):
         if code not in codes_by_status.setdefault(status, []):
             codes_by_status[status].append(code)
     for status, codes in codes_by_status.items():
         kind = ErrorBody if status in HUB_FORM_STATUSES else route.error_body
-        content = {"application/json": {"schema": known[_key(kind)]}}
+        content = {"application/json": {"schema": refs_by_kind[_key(kind)]}}
         responses.setdefault(status, {"description": " or ".join(f"`{code}`" for code in codes), "content": content})
     return {str(status): responses[status] for status in sorted(responses)}
 
@@ -157,11 +159,11 @@ def _failures(route: Route) -> Iterator[tuple[str, int]]:
     yield from ((kind.code, kind.status) for kind in kinds)
 
 
-def _answer(status: int, answer: Any, known: dict[str, Schema]) -> Schema:
+def _response(status: int, answer: Any, refs_by_kind: dict[str, Schema]) -> Schema:
     content: Schema = {}
     for part in answer if isinstance(answer, tuple) else (answer,):
         if isinstance(part, Content):
             content[part.media] = {"schema": dict(part.schema)}
         elif part is not None:
-            content["application/json"] = {"schema": known[_key(part)]}
+            content["application/json"] = {"schema": refs_by_kind[_key(part)]}
     return {"description": web.Response(status=status).reason} | ({"content": content} if content else {})

@@ -30,18 +30,20 @@ FIELD_LIMITS = (
 )
 
 
-def build_schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[list[Schema], dict[str, Schema]]:
+def build_schemas(kinds: Iterable[Any], has_types: bool, limits: Limits) -> tuple[list[Schema], dict[str, Schema]]:
     """Return a reference to each of *kinds*, and all components that these need, with the maxima of *limits*.
 
-    If *typed*, commands have the field `type`. Over HTTP they do not: the route says which command it is.
+    If *has_types*, commands have the field `type`. Over HTTP they do not: the route says which command it is.
     """
     kinds = list(kinds)
     refs, components = msgspec.json.schema_components([*kinds, *SHARED_KINDS], ref_template=SCHEMA_PREFIX + "{name}")
     # Event first: its fields are added to each of its bodies.
-    for kind in dict.fromkeys(part for one in (*SHARED_KINDS, *kinds) for part in (one, *get_args(one)) if _ours(part)):
+    for kind in dict.fromkeys(
+        part for kind in (*SHARED_KINDS, *kinds) for part in (kind, *get_args(kind)) if _ours(part)
+    ):
         schema = components[kind.__name__]
         _without_null(schema)
-        if issubclass(kind, (Body, Notice)) or (typed and issubclass(kind, Command)):
+        if issubclass(kind, (Body, Notice)) or (has_types and issubclass(kind, Command)):
             _add(schema, {"type": {"const": kind.type}})
         if issubclass(kind, Body):
             _place(schema, kind, components["Event"])
@@ -56,11 +58,11 @@ def build_schemas(kinds: Iterable[Any], typed: bool, limits: Limits) -> tuple[li
     _tidy(components)
     for name, field, keyword, limit in FIELD_LIMITS:
         if name in components:
-            _bounded(components[name]["properties"][field])[keyword] = getattr(limits, limit)
+            _non_null_part(components[name]["properties"][field])[keyword] = getattr(limits, limit)
     return list(refs[: len(kinds)]), components
 
 
-def _bounded(schema: Schema) -> Schema:
+def _non_null_part(schema: Schema) -> Schema:
     """Return the part of a field's schema that is not null."""
     return next((choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}), schema)
 
@@ -71,19 +73,19 @@ def _ours(kind: Any) -> bool:
 
 def used_components(document: Any, components: dict[str, Schema]) -> dict[str, Schema]:
     """Return the components that *document* needs, directly or through other components."""
-    found: dict[str, Schema] = {}
+    used: dict[str, Schema] = {}
     waiting = [document]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             name = str(value.get("$ref", "")).removeprefix(SCHEMA_PREFIX)
-            if name in components and name not in found:
-                found[name] = components[name]
+            if name in components and name not in used:
+                used[name] = components[name]
                 waiting.append(components[name])
             value = list(value.values())
         if isinstance(value, list):
             waiting += value
-    return dict(sorted(found.items()))
+    return dict(sorted(used.items()))
 
 
 def _without_null(schema: Schema) -> None:
@@ -91,12 +93,12 @@ def _without_null(schema: Schema) -> None:
     for name, field in schema["properties"].items():
         bare = {key: value for key, value in field.items() if key != "default" or value is not None}
         if {"type": "null"} in bare.get("anyOf", ()):
-            rest = [one for one in bare.pop("anyOf") if one != {"type": "null"}]
+            rest = [choice for choice in bare.pop("anyOf") if choice != {"type": "null"}]
             bare |= rest[0] if len(rest) == 1 else {"anyOf": rest}
         elif bare:
             continue  # a field that is never None
         schema["properties"][name] = bare
-        schema["required"] = [one for one in schema["required"] if one != name]
+        schema["required"] = [field for field in schema["required"] if field != name]
 
 
 def _add(schema: Schema, fields: Schema) -> None:

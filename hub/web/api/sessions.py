@@ -164,8 +164,8 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
     wait = read_query(request, ChatQuery).wait
     if wants_stream(request):
         async with EventStream(request) as stream:
-            accepted = await commands.stream_chat(hub, principal, command, lambda *_: stream.open())
-            await stream.serve_run(accepted.runId)
+            receipt = await commands.stream_chat(hub, principal, command, lambda *_: stream.open())
+            await stream.serve_run(receipt.runId)
         return stream.response
     if wait:
         return record_response(await commands.ask(hub, principal, command))
