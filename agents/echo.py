@@ -1,4 +1,4 @@
-"""Says back what it hears, a word at a time."""
+"""Repeats the message, one word at a time."""
 
 
 async def echo(message: str):

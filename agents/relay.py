@@ -1,13 +1,13 @@
-"""Asks two other agents, and passes their answers on."""
+"""Calls two other agents, and streams their answers."""
 
 from hub import AgentError, Run
 
-ASKED = ("echo", "main")
+AGENTS = ("echo", "main")
 
 
 async def relay(run: Run):
-    for number, name in enumerate(ASKED):
-        yield f"\n\n{name}: " if number else f"{name}: "
+    for index, name in enumerate(AGENTS):
+        yield f"\n\n{name}: " if index else f"{name}: "
         try:
             async for text in run.call(name, run.message):
                 yield text

@@ -10,7 +10,7 @@ REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thin
 # Prefixes of the types of reasoning parts: Mistral's `thinking`, OpenRouter's `reasoning.text` and others.
 REASONING_TYPES = ("thinking", "reasoning", "redacted_thinking")
 # The fields of a part, or of a detail of reasoning, that may hold its text.
-TEXT_FIELDS = ("text", "thinking", "summary", "content", "refusal")
+PART_TEXT_FIELDS = ("text", "thinking", "summary", "content", "refusal")
 
 
 def delta_of(choice: dict[str, Any], has_output: bool) -> dict[str, Any]:
@@ -48,5 +48,5 @@ def text_of(value: Any) -> str:
     if isinstance(value, list):
         return "".join(map(text_of, value))
     if isinstance(value, dict):
-        return next((text for name in TEXT_FIELDS if (text := text_of(value.get(name)))), "")
+        return next((text for name in PART_TEXT_FIELDS if (text := text_of(value.get(name)))), "")
     return value if isinstance(value, str) else ""

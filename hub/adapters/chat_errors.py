@@ -117,9 +117,9 @@ def _refused_option(status: int | None, body: Any, request: RequestFacts) -> Age
     offsets = {name: match.start() for name in patterns if (match := re.search(patterns[name], text, re.IGNORECASE))}
     if not offsets:
         return None
-    refused = OptionRefused(_refused_message(status or 200), "model_refused")
-    refused.option = min(offsets, key=offsets.__getitem__)
-    return refused
+    refusal = OptionRefused(_refused_message(status or 200), "model_refused")
+    refusal.option = min(offsets, key=offsets.__getitem__)
+    return refusal
 
 
 def _missing_route(status: int | None, body: Any, request: RequestFacts) -> AgentError | None:
@@ -135,7 +135,7 @@ def _missing_route(status: int | None, body: Any, request: RequestFacts) -> Agen
 
 def _error_by_status(status: int | None, request: RequestFacts, retry_after_ms: int | None) -> AgentError:
     if status is None:
-        return _aborted("The model's endpoint failed during the answer: try again.")
+        return _aborted_error("The model's endpoint failed during the answer: try again.")
     if status in (401, 403):
         text = f"The model's endpoint rejected the key: check the environment variable {request.key_env}."
         return AgentError(text, "model_unauthorized")
@@ -165,18 +165,18 @@ def connection_error(error: Exception, url: URL) -> AgentError:
         text = "The model's endpoint was silent for too long: try again, or raise `timeout` in the agent's file."
         result = AgentError(text, "model_timeout", retryable=True)
     else:
-        result = _aborted(TRUNCATED)
+        result = _aborted_error(TRUNCATED)
     return _with_note(result, type(error).__name__, f"at {url.with_query(None)}")
 
 
 def truncated_error() -> AgentError:
     """Return the error for a stream that ended before the answer did."""
-    return _with_note(_aborted(TRUNCATED), "no [DONE] and no finish_reason")
+    return _with_note(_aborted_error(TRUNCATED), "no [DONE] and no finish_reason")
 
 
 def abort_error(reason: str) -> AgentError:
     """Return the error for an answer that the endpoint itself aborted; *reason* is its `finish_reason`."""
-    return _with_note(_aborted(TRUNCATED), f"finish_reason {reason}")
+    return _with_note(_aborted_error(TRUNCATED), f"finish_reason {reason}")
 
 
 def wrong_address_error() -> AgentError:
@@ -191,7 +191,7 @@ def redirect_error(advice: str) -> AgentError:
     return _with_note(AgentError(text, "model_refused"), advice)
 
 
-def _aborted(message: str) -> AgentError:
+def _aborted_error(message: str) -> AgentError:
     return AgentError(message, "model_aborted", retryable=True)
 
 

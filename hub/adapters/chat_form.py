@@ -28,8 +28,8 @@ class RequestForm:
     def apply(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return the options that have a value, under the names that the endpoint takes."""
         names = dict(self.replacements)
-        accepted = {names.get(name, name): value for name, value in options.items() if value is not None}
-        return {name: value for name, value in accepted.items() if name is not None}
+        by_name = {names.get(name, name): value for name, value in options.items() if value is not None}
+        return {name: value for name, value in by_name.items() if name is not None}
 
     def adapt(self, refusal: WrongAddress | OptionRefused) -> "RequestForm | None":
         """Return the form to try after a refusal; None if the option has no replacement, or was replaced before."""

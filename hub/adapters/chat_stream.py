@@ -41,7 +41,7 @@ async def read_answer(
     """
     reader = AnswerReader(request=request, note_unknown=note_unknown)
     try:
-        async with aclosing(read_events(stream)) as events:
+        async with aclosing(decode_events(stream)) as events:
             async for event in events:
                 for output in reader.read(event):
                     yield output
@@ -54,7 +54,7 @@ async def read_answer(
         yield output
 
 
-async def read_events(stream: aiohttp.StreamReader) -> AsyncGenerator[ServerSentEvent, None]:
+async def decode_events(stream: aiohttp.StreamReader) -> AsyncGenerator[ServerSentEvent, None]:
     """Yield the events of a body, whatever its Content-Type; a JSON body is one event."""
     decoder, has_begun = SSEDecoder(MAX_BODY_BYTES), False
     async for data in stream.iter_any():

@@ -48,7 +48,9 @@ class Agents:
     on_change: Callable[[], None] = lambda: None
     _agents: dict[str, Agent] = attrs.Factory(dict)
     _stacks: dict[str, AsyncExitStack] = attrs.Factory(dict)  # the open adapters
-    _retired: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(list)  # adapters with answers that may still run
+    _retired_agents: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(
+        list
+    )  # adapters with answers that may still run
     _closing: set[asyncio.Task[None]] = attrs.Factory(set)  # close() awaits these tasks
     _files: AgentFiles = attrs.Factory(dict)
     _modules: AuthorModules = attrs.field(init=False)
@@ -68,9 +70,9 @@ class Agents:
 
     async def close(self) -> None:
         async with self._lock:
-            stacks = [*self._stacks.values(), *(stack for _, stack in self._retired)]
+            stacks = [*self._stacks.values(), *(stack for _, stack in self._retired_agents)]
             self._stacks.clear()
-            self._retired.clear()
+            self._retired_agents.clear()
             for stack in stacks:
                 await _close_adapter(stack)
             await asyncio.gather(*self._closing, return_exceptions=True)
@@ -98,10 +100,12 @@ class Agents:
         async with self._lock:
             files, ids_before = self._list_files(), set(self._agents)
             imports = {*self._imports.get(agent_id, ()), *await self._imports_of(agent_id, files.get(agent_id))}
-            changed = imports & self._modules.changed_files()
-            names = {agent_id} | {name for name, paths in self._imports.items() if not changed.isdisjoint(paths)}
+            changed_paths = imports & self._modules.changed_files()
+            names = {agent_id} | {name for name, paths in self._imports.items() if not changed_paths.isdisjoint(paths)}
             names |= {
-                name for name, own in self._files.items() if not changed.isdisjoint(str(file.path) for file in own)
+                name
+                for name, own in self._files.items()
+                if not changed_paths.isdisjoint(str(file.path) for file in own)
             }
             await self._reload_all(names, files)
             return sorted(names & (ids_before | set(self._agents)))
@@ -134,16 +138,16 @@ class Agents:
         if new_stack is not None:
             self._stacks[name] = new_stack
         if old is not None and stack is not None:
-            self._retired.append((old, stack))
+            self._retired_agents.append((old, stack))
             self.close_if_idle(old)
         self.on_change()
 
     def close_if_idle(self, agent: Agent) -> None:
         """Close the adapter of a reloaded or removed agent after its last answer."""
-        retired = next((pair for pair in self._retired if pair[0] is agent), None)
-        if retired is not None and not agent.running_answers:
-            self._retired.remove(retired)
-            closing = asyncio.create_task(_close_adapter(retired[1]), name=f"leave {agent.id}")
+        pair = next((entry for entry in self._retired_agents if entry[0] is agent), None)
+        if pair is not None and not agent.running_answers:
+            self._retired_agents.remove(pair)
+            closing = asyncio.create_task(_close_adapter(pair[1]), name=f"leave {agent.id}")
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 

@@ -50,15 +50,20 @@ def find_function(module: ModuleType, path: Path) -> FunctionType:
         if isinstance(value, FunctionType) and value.__module__ == module.__name__
     }
     stem = re.sub(r"\W", "_", path.stem)
-    decorated = {value for value in functions.values() if hasattr(value, "__hubbub__")}
-    public = {value for name, value in functions.items() if not name.startswith("_")}
-    for candidates in (decorated, {functions[stem]} if stem in functions else set(), public):
+    decorated_functions = {value for value in functions.values() if hasattr(value, "__hubbub__")}
+    public_functions = {value for name, value in functions.items() if not name.startswith("_")}
+    for candidates in (decorated_functions, {functions[stem]} if stem in functions else set(), public_functions):
         if len(candidates) == 1:
             return candidates.pop()
         if candidates:
             break
-    problem = "several functions could be the agent" if decorated or public else "no function could be the agent"
-    raise LoadError(f"{path.name}: {problem}; name one {stem}, or decorate only one with @agent of hub")
+    problem = (
+        "several functions could be the agent"
+        if decorated_functions or public_functions
+        else "no function could be the agent"
+    )
+    advice = f"name one {stem}, or decorate only one with @agent (from hub import agent)"
+    raise LoadError(f"{path.name}: {problem}; {advice}")
 
 
 def bind_arguments(path: Path, function: FunctionType) -> tuple[Callable[[Run], Any], bool]:
@@ -67,7 +72,7 @@ def bind_arguments(path: Path, function: FunctionType) -> tuple[Callable[[Run], 
     Raises LoadError for a required parameter that is neither the run nor the message.
     """
     positional: list[bool] = []  # for each parameter: True for the run, False for the message
-    named: dict[str, bool] = {}
+    by_name: dict[str, bool] = {}
     for parameter in inspect.signature(function).parameters.values():
         is_run = _is_run(parameter)
         if is_run is None:
@@ -83,15 +88,15 @@ def bind_arguments(path: Path, function: FunctionType) -> tuple[Callable[[Run], 
         elif parameter.kind is parameter.POSITIONAL_ONLY:
             positional.append(is_run)
         else:
-            named[parameter.name] = is_run
+            by_name[parameter.name] = is_run
 
     def call(run: Run) -> Any:
         return function(
             *[run if is_run else run.message for is_run in positional],
-            **{name: run if is_run else run.message for name, is_run in named.items()},
+            **{name: run if is_run else run.message for name, is_run in by_name.items()},
         )
 
-    return call, any((*positional, *named.values()))
+    return call, any((*positional, *by_name.values()))
 
 
 def _is_run(parameter: inspect.Parameter) -> bool | None:

@@ -77,7 +77,7 @@ class Slots:
     """
 
     agents: Agents
-    _used: set[Slot] = attrs.Factory(set)
+    _used_slots: set[Slot] = attrs.Factory(set)
     _queues: dict[str, "OrderedDict[Waiter, None]"] = attrs.Factory(dict)  # by agent id
     _agents_by_waiter: dict[Waiter, Set[str]] = attrs.Factory(dict)  # the agents in whose queues a waiter stands
 
@@ -86,7 +86,7 @@ class Slots:
         agent.running_answers += 1
         agent.used_slots += 1
         slot = Slot(agent, self, caller)
-        self._used.add(slot)
+        self._used_slots.add(slot)
         return slot
 
     async def acquire(self, agent_id: str, caller: Slot) -> Slot:
@@ -130,7 +130,7 @@ class Slots:
 
     def on_free(self, slot: Slot) -> None:
         """Offer a freed slot to the agent's queue; close the adapter of a retired agent that is idle."""
-        self._used.discard(slot)
+        self._used_slots.discard(slot)
         self.agents.close_if_idle(slot.agent)
         self._offer(slot.agent.id)
 
@@ -162,10 +162,10 @@ class Slots:
         requests = [request for request in self._agents_by_waiter if isinstance(request, SlotRequest)]
         waits = [(request.caller, self.agents.get(request.agent_id)) for request in requests]
         waits.append((caller, agent))
-        stuck, before = set(self._used), -1
+        stuck, before = set(self._used_slots), -1
         while len(stuck) != before:
             before = len(stuck)
-            freeing = {slot.agent for slot in self._used - stuck}  # agents of which an answer can end
-            needed = {slot.caller for slot in stuck} | {slot for slot, target in waits if target not in freeing}
-            stuck &= needed
-        return all(slot in stuck for slot in self._used if slot.agent is agent)
+            freeing = {slot.agent for slot in self._used_slots - stuck}  # agents of which an answer can end
+            needed_slots = {slot.caller for slot in stuck} | {slot for slot, target in waits if target not in freeing}
+            stuck &= needed_slots
+        return all(slot in stuck for slot in self._used_slots if slot.agent is agent)

@@ -50,8 +50,8 @@ class _Bridge:
         try:
             self._iterate()
         except BaseException as error:  # SystemExit too: the loop raises the error, the thread has no caller
-            shown = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            self.error = shown.with_traceback(error.__traceback__)
+            exception = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            self.error = exception.with_traceback(error.__traceback__)
         finally:
             self._call_in_loop(self.has_ended.set, self.wakeup.set)
 

@@ -384,7 +384,7 @@ async def test_agents_that_call_each_other_at_random_all_end(hub: Hub, seed: int
         assert end["stopReason"] in ("end_turn", "cancelled")
     for number in range(4):
         await is_free(hub, f"c{number}")
-    assert not waits(hub) and not hub.node.slots._used
+    assert not waits(hub) and not hub.node.slots._used_slots
 
 
 async def test_a_plain_function_calls_no_other_agent(hub: Hub) -> None:
