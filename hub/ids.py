@@ -22,8 +22,8 @@ def is_id(text: str) -> bool:
 
 def describe_bad_id(name: str, value: str | None = None) -> str:
     """Return the error text for an invalid id; *name* is the field or parameter that has it."""
-    quoted = "" if value is None else f" {quote(value)}"
-    return f"{name}{quoted} is not a valid id: {ID_RULE}"
+    quotation = "" if value is None else f" {quote(value)}"
+    return f"{name}{quotation} is not a valid id: {ID_RULE}"
 
 
 def quote(text: str) -> str:

@@ -15,15 +15,15 @@ class PluginError(Exception):
 
 
 @functools.cache
-def find_plugins(group: str, reserved: frozenset[str]) -> Mapping[str, EntryPoint]:
+def find_plugins(group: str, reserved_names: frozenset[str]) -> Mapping[str, EntryPoint]:
     """Return the entry points of *group* by name, without importing them. The metadata is read once per process.
 
-    *reserved* are the names that the hub itself uses. If two packages use one name, the first on sys.path wins. Each
-    ignored entry point is logged with one warning.
+    *reserved_names* are the names that the hub itself uses. If two packages use one name, the first on sys.path wins.
+    Each ignored entry point is logged with one warning.
     """
     plugins: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
-        if point.name in reserved:
+        if point.name in reserved_names:
             log.warning("plugin ignored: the hub has its own plugin of this name", plugin=describe_plugin(point))
         elif point.name in plugins:
             log.warning(

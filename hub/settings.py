@@ -174,7 +174,7 @@ def _describe(kind: Any) -> str:
     return str(kind.__metadata__[0].description)
 
 
-def suggest_name(name: str, known: list[str]) -> str:
-    """Return the end of an error about an unknown name: a similar known name, or all known names."""
-    close = get_close_matches(name, known, n=1)
-    return f": did you mean {close[0]}?" if close else f": use one of {', '.join(known)}"
+def suggest_name(name: str, names: list[str]) -> str:
+    """Return the end of an error about an unknown name: a similar known name, or all names."""
+    close = get_close_matches(name, names, n=1)
+    return f": did you mean {close[0]}?" if close else f": use one of {', '.join(names)}"

@@ -42,7 +42,7 @@ def write_cursor(*position: Any) -> str:
 def read_cursor(cursor: str, kind: type[T]) -> T:
     """Return the position in a cursor of write_cursor(), as *kind*; raises BadQuery if the cursor is malformed."""
     try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
+        data = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        return msgspec.json.decode(base64.b64decode(data, altchars=b"-_", validate=True), type=kind)
     except (ValueError, binascii.Error, msgspec.MsgspecError):
         raise BadQuery("?after= is not a cursor of this list: pass the `next` of the previous answer") from None

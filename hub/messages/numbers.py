@@ -36,9 +36,9 @@ def read_float(text: str) -> float:
         return number
     try:
         exact = Decimal(text)
-        rounded = Context(prec=len(exact.as_tuple().digits)).plus(Decimal(number))
+        decimal_of_float = Context(prec=len(exact.as_tuple().digits)).plus(Decimal(number))
     except InvalidOperation:  # the exponent is too large even for Decimal
-        rounded = exact = Decimal("NaN")
-    if rounded != exact:
+        decimal_of_float = exact = Decimal("NaN")
+    if decimal_of_float != exact:
         raise ValueError(f"a float of 64 bits cannot hold {cut(text, 40, '…')} exactly: send it as a string")
     return number

@@ -51,7 +51,7 @@ def event_fields(event: Event) -> dict[str, Any]:
         frame["agentId"] = event.agentId
     if event.runId is not None:
         frame["runId"] = event.runId
-    frame |= attrs.asdict(event.body, filter=is_known)
+    frame |= attrs.asdict(event.body, filter=is_not_none)
     frame["epoch"], frame["seq"], frame["ts"] = event.epoch, event.seq, event.ts
     return frame
 
@@ -76,9 +76,9 @@ def split_event(event: Event, size: int) -> list[dict[str, Any]]:
 
 def notice_fields(notice: Notice) -> dict[str, Any]:
     """Return the fields of a notice on the wire, without those that are None."""
-    return {"type": notice.type, **attrs.asdict(notice, filter=is_known)}
+    return {"type": notice.type, **attrs.asdict(notice, filter=is_not_none)}
 
 
-def is_known(_: Any, value: Any) -> bool:
+def is_not_none(_: Any, value: Any) -> bool:
     """Keep fields that are not None, also inside fields: a filter for attrs.asdict()."""
     return value is not None

@@ -131,9 +131,9 @@ def split_conversation(messages: list[ConversationMessage]) -> tuple[str, list[t
 def _text(message: ConversationMessage, index: int) -> str:
     if not isinstance(message.content, list):
         return message.content or ""
-    unsupported = next((part.type for part in message.content if part.type != "text"), None)
-    if unsupported is not None:
-        text = f"the hub does not support content of the type {quote(unsupported)}: send parts of the type text"
+    wrong_type = next((part.type for part in message.content if part.type != "text"), None)
+    if wrong_type is not None:
+        text = f"the hub does not support content of the type {quote(wrong_type)}: send parts of the type text"
         raise OpenAIError(400, "invalid_request_error", text, f"messages[{index}].content")
     return "".join(part.text or "" for part in message.content)
 

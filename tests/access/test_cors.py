@@ -40,7 +40,7 @@ async def preflight(
 
 
 @pytest.mark.parametrize("route, path", [(route, path) for route, path in PATHS if not route.is_websocket])
-async def test_every_route_may_be_asked_for(http: aiohttp.ClientSession, route: Route, path: str) -> None:
+async def test_every_route_allows_cross_origin_requests(http: aiohttp.ClientSession, route: Route, path: str) -> None:
     """A preflight is answered for each row of the table, with the origin itself and for its method."""
     status, headers = await preflight(http, path, route.method)
     assert status == 200 and headers["Access-Control-Allow-Origin"] == APP
@@ -48,10 +48,10 @@ async def test_every_route_may_be_asked_for(http: aiohttp.ClientSession, route: 
 
 
 @pytest.mark.parametrize("route, path", [(route, path) for route, path in PATHS if not route.is_websocket])
-async def test_every_answer_may_be_read_and_varies_by_origin(
+async def test_every_response_is_readable_and_varies_by_origin(
     http: aiohttp.ClientSession, route: Route, path: str
 ) -> None:
-    """Also an error; a page of no origin is told nothing, but a cache is told that it may be told."""
+    """Errors too. Without an Origin there are no CORS headers, but there is `Vary: Origin` for caches."""
     for origin in (APP, None):
         named = {"Origin": origin} if origin else {}
         async with http.request(route.method, filled(path), headers=named) as answer:
@@ -60,21 +60,21 @@ async def test_every_answer_may_be_read_and_varies_by_origin(
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "Idempotency-Key", "X-Session-Id", "Last-Event-ID", "Authorization"])
-async def test_the_headers_that_clients_send_are_let_in(http: aiohttp.ClientSession, name: str) -> None:
-    """As those who ask with them need."""
+async def test_the_headers_of_clients_are_allowed(http: aiohttp.ClientSession, name: str) -> None:
+    """A preflight allows each of them."""
     status, headers = await preflight(http, "/api/v1/sessions/s1/chat", "POST", headers=name)
     assert status == 200 and name.lower() in headers["Access-Control-Allow-Headers"].lower()
 
 
-async def test_all_headers_of_an_answer_may_be_read(http: aiohttp.ClientSession) -> None:
-    """A browser would hide those that are not named."""
+async def test_all_headers_of_a_response_are_readable(http: aiohttp.ClientSession) -> None:
+    """A browser hides headers that the response does not name."""
     async with http.get("/docs.css", headers={"Origin": APP}) as answer:
         exposed = {name.strip().lower() for name in answer.headers["Access-Control-Expose-Headers"].split(",")}
     assert {"etag", "content-length"} <= exposed
 
 
-async def test_no_credentials_are_let_in(http: aiohttp.ClientSession) -> None:
-    """Nor is the origin ever answered with a wildcard."""
+async def test_credentials_are_not_allowed(http: aiohttp.ClientSession) -> None:
+    """The allowed origin is never a wildcard."""
     _, asked = await preflight(http, "/api/v1/agents", "GET")
     async with http.get("/api/v1/agents", headers={"Origin": APP}) as answer:
         for headers in (asked, answer.headers):
@@ -82,8 +82,8 @@ async def test_no_credentials_are_let_in(http: aiohttp.ClientSession) -> None:
             assert headers["Access-Control-Allow-Origin"] == APP
 
 
-async def test_a_preflight_need_not_be_repeated_for_a_while(http: aiohttp.ClientSession) -> None:
-    """Or each chat would be two requests."""
+async def test_a_preflight_is_cached(http: aiohttp.ClientSession) -> None:
+    """Otherwise each chat would need two requests."""
     _, headers = await preflight(http, "/api/v1/sessions/s1/chat", "POST")
     assert headers["Access-Control-Max-Age"] == "600"
 
@@ -92,7 +92,7 @@ async def test_a_preflight_need_not_be_repeated_for_a_while(http: aiohttp.Client
     "origin", ["https://evil.example", "null", "https://app.example.evil.example", "http://app.example", APP + ":8443"]
 )
 async def test_an_origin_that_is_not_in_the_settings_is_refused(http: aiohttp.ClientSession, origin: str) -> None:
-    """With 403, before anything is done, and without leave to read it; scheme and port count."""
+    """With 403, before the handler runs, and without CORS headers; scheme and port count."""
     status, headers = await preflight(http, "/api/v1/sessions", "POST", origin)
     assert status == 403 and "Access-Control-Allow-Origin" not in headers
     async with http.post("/api/v1/sessions", json={"sessionId": "s1"}, headers={"Origin": origin}) as answer:
@@ -116,8 +116,8 @@ async def test_a_websocket_checks_its_origin_itself(http: aiohttp.ClientSession,
     assert refused.value.status == 403
 
 
-async def test_an_answer_as_a_stream_may_be_read(http: aiohttp.ClientSession) -> None:
-    """As EventSource does from another origin."""
+async def test_a_stream_is_readable_from_another_origin(http: aiohttp.ClientSession) -> None:
+    """EventSource needs this."""
     headers = {"Origin": APP, "Accept": "text/event-stream"}
     body = {"agentId": "echo", "message": "hello"}
     async with http.post("/api/v1/sessions/s1/chat", json=body, headers=headers) as answer:
@@ -149,8 +149,8 @@ async def test_the_methods_of_a_path_may_stand_anywhere_in_the_table(hub: Hub) -
                     assert answer.headers["Access-Control-Allow-Origin"] == APP
 
 
-async def test_head_is_answered_where_an_answer_ends(http: aiohttp.ClientSession) -> None:
-    """As GET, without the body; nobody waits for the head of a stream or of a socket."""
+async def test_head_is_answered_on_routes_whose_response_ends(http: aiohttp.ClientSession) -> None:
+    """It is a GET without the body; streams and WebSockets have no HEAD."""
     for route, path in PATHS:
         if route.method == "GET":
             async with http.head(filled(path), headers={"Accept": "text/event-stream"}) as answer:

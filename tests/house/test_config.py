@@ -96,7 +96,7 @@ def test_variables_are_read_as_the_type_of_their_setting(tmp_path: Path) -> None
 
 
 def test_flags_win_over_the_environment_over_the_file(tmp_path: Path) -> None:
-    """Whatever is nearer to the person wins; a flag that was not given is None and wins over nothing."""
+    """A flag of None is unset and overrides nothing."""
     write(tmp_path, '[hubbub]\nport = 1\nhost = "file"\nlog = "file"\n')
     environ = {"HUBBUB_PORT": "2", "HUBBUB_HOST": "environment"}
     flags = {"port": "3", "host": None, "log": None, "agents": Path("flag")}
@@ -111,13 +111,13 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
     assert "hubbub.toml" in said and "'prot'" in said and "did you mean port?" in said
 
 
-def test_an_unknown_key_that_is_near_to_none_is_refused_with_all_there_are(tmp_path: Path) -> None:
-    """Who is far off is shown what there is."""
+def test_an_unknown_key_without_a_similar_one_is_refused_with_all_keys(tmp_path: Path) -> None:
+    """The error lists all keys."""
     said = refusal(tmp_path, "[hubbub]\nxyzzy = 1")
     assert "'xyzzy'" in said and "frames_per_second" in said and "limits" not in said
 
 
-def test_what_stands_outside_of_the_table_is_refused(tmp_path: Path) -> None:
+def test_keys_outside_of_the_tables_are_refused(tmp_path: Path) -> None:
     """A key above [hubbub], or a table of another name, is not overlooked."""
     assert "'port' is outside of [hubbub]" in refusal(tmp_path, "port = 1")
     assert "'hubub' is outside of [hubbub]" in refusal(tmp_path, "[hubub]\nport = 1")
@@ -189,12 +189,12 @@ def test_a_wrong_flag_is_named(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_refused_where_a_flag_has_another_value(tmp_path: Path) -> None:
-    """It would otherwise wait for the day on which the flag is left out."""
+    """Otherwise the error would appear only without the flag."""
     assert "hubbub.toml: port" in refusal(tmp_path, '[hubbub]\nport = "x"', port="1")
 
 
-def test_a_refused_value_is_not_repeated(tmp_path: Path) -> None:
-    """What was mistyped may hold a password."""
+def test_an_error_does_not_repeat_the_wrong_value(tmp_path: Path) -> None:
+    """The value may contain a password."""
     assert "secret" not in refusal(tmp_path, '[hubbub]\nlog = ["redis://:secret@one.example"]')
 
 
@@ -213,15 +213,15 @@ def test_a_folder_of_the_files_name_is_refused(tmp_path: Path) -> None:
         load({}, {}, tmp_path)
 
 
-def test_the_log_lies_in_the_data_folder_where_none_is_named() -> None:
-    """Three slashes lead to a relative path and four to an absolute one; a log that is named is kept as it is."""
+def test_the_default_log_is_in_the_data_folder() -> None:
+    """Three slashes begin a relative path, four an absolute one; a configured log stays unchanged."""
     assert Settings().log_url == "sqlite:///data/hub.db"
     assert Settings(data=Path("/var/hub")).log_url == "sqlite:////var/hub/hub.db"
     assert Settings(log="sqlite:///other.db").log_url == "sqlite:///other.db"
 
 
 def test_the_settings_need_no_extra() -> None:
-    """Whoever embeds the hub has neither click nor rich."""
+    """Programs that embed the hub need neither click nor rich."""
     program = """if True:
         import sys
         from pathlib import Path
@@ -263,7 +263,7 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path) -> None:
         load({}, {"HUBBUB_LIMITS_RUN_SECONDS": "soon"}, tmp_path)
 
 
-def test_a_limit_among_the_settings_is_told_where_it_belongs(tmp_path: Path) -> None:
+def test_the_error_about_a_limit_among_the_settings_says_where_it_belongs(tmp_path: Path) -> None:
     """And so is a table whose name is nearly right."""
     assert refusal(tmp_path, "[hubbub]\nqueued_runs = 2") == (
         "hubbub.toml: queued_runs is a limit: move it to [limits]"

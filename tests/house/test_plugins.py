@@ -102,7 +102,7 @@ async def heard(hub: HubProcess, query: str, protocol: str = "") -> str:
             return str(frame.data)
 
 
-async def test_agents_by_the_adapter_of_a_package_answer(served: HubProcess, packages: Path) -> None:
+async def test_agents_with_the_adapter_of_a_package_answer(served: HubProcess, packages: Path) -> None:
     """An agent by a package that cannot be imported is listed as broken, with a line that names the package."""
     add_package(packages, "acme-greeter", "[hubbub.adapters]\ngreeter = acme_greeter", {"acme_greeter": GREETER})
     add_package(packages, "acme-half", "[hubbub.adapters]\nhalf = acme_half", {"acme_half": "import nothing_there"})
@@ -118,7 +118,7 @@ async def test_agents_by_the_adapter_of_a_package_answer(served: HubProcess, pac
 
 
 async def test_a_client_speaks_the_protocol_of_a_package(served: HubProcess, packages: Path) -> None:
-    """One that cannot be used is not offered, and named at the start, before a client comes."""
+    """A protocol that cannot be used is not offered; a line at the start of the hub names it."""
     points = """
         [hubbub.protocols]
         acme.shout = acme_shout:Shout
@@ -136,7 +136,7 @@ async def test_a_client_speaks_the_protocol_of_a_package(served: HubProcess, pac
 def test_a_protocol_that_cannot_be_used_is_left_out(
     packages: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
 ) -> None:
-    """One warning line for each says why: it is no protocol, has another name, or lacks a method."""
+    """Each has one warning with the reason: it is not a protocol, has another name, or lacks a method."""
     points = """
         [hubbub.protocols]
         acme.shout = acme_shout:Shout
@@ -161,7 +161,7 @@ def test_a_protocol_that_cannot_be_used_is_left_out(
     ]
 
 
-async def test_a_hub_keeps_its_log_by_the_driver_of_a_package(served: HubProcess, packages: Path) -> None:
+async def test_a_hub_uses_the_log_driver_of_a_package(served: HubProcess, packages: Path) -> None:
     """The scheme of the log's URL is the name of the entry point."""
     add_package(packages, "acme-log", "[hubbub.logs]\nacme = acme_log:AcmeLog", {"acme_log": LOG})
     await served.start(log="acme:///kept")

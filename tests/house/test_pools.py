@@ -81,8 +81,8 @@ async def answer(client: Client, agent: str, message: str = "x") -> tuple[str, s
     return client.text(end["runId"]), end["stopReason"]
 
 
-async def test_an_agent_that_fills_its_threads_holds_up_itself(hub: HubProcess, model: int) -> None:
-    """The console, files, models by name and by proxies, and tool results go on; the log names the agent."""
+async def test_an_agent_that_fills_its_threads_blocks_only_agents(hub: HubProcess, model: int) -> None:
+    """The console, files, DNS, proxies and tool results still work; the log names the agent."""
     hub.agent("by_name.toml", MODEL.format(host="localhost", port=model))
     hub.agent("by_proxy.toml", MODEL.format(host="127.0.0.2", port=model))
     await hub.start(limits_agent_threads=3)
@@ -125,8 +125,8 @@ def slow_names(message: str):
 """
 
 
-async def test_names_that_are_not_answered_hold_up_no_file(hub: HubProcess) -> None:
-    """Though more models are looked up than the hub has threads."""
+async def test_slow_dns_blocks_no_file(hub: HubProcess) -> None:
+    """Although more host names are looked up than the hub has DNS threads."""
     hub.agent("slow_names.py", SLOW_NAMES)
     for number in range(10):
         hub.agent(f"model-{number}.toml", MODEL.format(host=f"host-{number}.test", port=80))
@@ -140,8 +140,8 @@ async def test_names_that_are_not_answered_hold_up_no_file(hub: HubProcess) -> N
             assert response.status == 200
 
 
-async def test_an_answer_without_a_session_uses_threads_of_agents_too(hub: HubProcess) -> None:
-    """And the next request on its connection does not."""
+async def test_an_answer_without_a_session_uses_the_threads_of_agents(hub: HubProcess) -> None:
+    """The next request on its connection does not."""
     await hub.start(limits_agent_threads=1)
     async with aiohttp.ClientSession(hub.url, timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         body = {"model": "hog", "stream": True, "messages": [{"role": "user", "content": "12"}]}
@@ -157,7 +157,7 @@ async def test_an_answer_without_a_session_uses_threads_of_agents_too(hub: HubPr
 
 
 async def test_each_agent_has_enough_threads(hub: HubProcess) -> None:
-    """128 for all of them; nothing is logged until more is asked for."""
+    """128 threads for all agents; there is no warning below that."""
     await hub.start()
     async with aiohttp.ClientSession() as http:
         client = await connect(http, hub)

@@ -30,8 +30,8 @@ def test_the_core_takes_time_and_chance_from_its_seams(path: Path) -> None:
     assert not found & WORLD or str(path.relative_to(ROOT / "hub")) in THREADS
 
 
-async def test_a_hub_goes_by_the_seams_that_it_is_given(hub: Hub) -> None:
-    """Every id, every secret and every time of what it keeps."""
+async def test_a_hub_uses_its_seams_for_ids_secrets_and_times(hub: Hub) -> None:
+    """All ids, secrets and stored times come from the Seams."""
     counts: Counter[str] = Counter()
 
     def number(kind: str) -> str:

@@ -27,7 +27,7 @@ TEXT = st.text(
     ],
 )
 def test_a_cut_is_between_two_characters(text: str, most: int, start: str) -> None:
-    """Also if a character is an emoji of several code points, a flag, or a letter with a combining accent."""
+    """Also if a character has several code points: an emoji, a flag, or a letter with a combining accent."""
     assert cut(text, most) == start
 
 
@@ -39,7 +39,7 @@ def test_a_cut_with_a_mark_is_no_longer() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 300, 9_999])
-def test_a_character_without_end_is_cut_all_the_same(most: int) -> None:
+def test_a_very_long_character_is_cut_too(most: int) -> None:
     """A character of ten thousand accents is longer than the limit: the cut is between two accents."""
     assert len(cut("e" + "\u0301" * 10_000, most)) == most
 

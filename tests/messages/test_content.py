@@ -35,8 +35,8 @@ def said(frames: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     return [(f["type"], {k: v for k, v in f.items() if k in fields}) for f in frames if f["type"] in kinds]
 
 
-async def test_each_kind_is_heard_in_order_live_late_and_after_a_restart(hub: Hub) -> None:
-    """By the same fields; pieces of one thought have one messageId, and each stretch of text its own."""
+async def test_each_event_type_arrives_in_order_live_late_and_after_a_restart(hub: Hub) -> None:
+    """With the same fields. Pieces of one reasoning share a messageId; each stretch of text has its own."""
     hub.agent("everything.py", EVERYTHING)
     await hub.start()
     live = await hub.connect("?sessionId=s1", extended=True)
@@ -57,8 +57,8 @@ async def test_each_kind_is_heard_in_order_live_late_and_after_a_restart(hub: Hu
     assert [message["content"] for message in messages] == ["x", "before ", "between ", "after"]
 
 
-async def test_a_plain_client_hears_text_alone(hub: Hub) -> None:
-    """As if the rest had not been."""
+async def test_a_plain_client_receives_only_text(hub: Hub) -> None:
+    """Other events leave no trace in its frames."""
     hub.agent("everything.py", EVERYTHING)
     await hub.start()
     plain = await hub.connect("?sessionId=s1")
@@ -67,8 +67,8 @@ async def test_a_plain_client_hears_text_alone(hub: Hub) -> None:
     assert {frame["type"] for frame in plain.frames} == {"stream"} and plain.text() == "before between after"
 
 
-async def test_an_agent_that_asks_another_hears_text_alone(hub: Hub) -> None:
-    """The other's events are not its own."""
+async def test_an_agent_that_calls_another_receives_only_text(hub: Hub) -> None:
+    """The other events of the called agent do not reach its caller."""
     hub.agent("everything.py", EVERYTHING)
     hub.agent("asks.py", 'async def asks(run):\n    yield await run.call("everything", run.message)')
     await hub.start()
@@ -91,8 +91,8 @@ async def test_an_agent_that_asks_another_hears_text_alone(hub: Hub) -> None:
         ('Custom("mine", "x" * 300_000)', "answer_too_long"),
     ],
 )
-async def test_what_cannot_be_kept_ends_its_run_alone(hub: Hub, piece: str, code: str) -> None:
-    """With what was said before it; another session goes on."""
+async def test_output_that_cannot_be_stored_ends_only_its_run(hub: Hub, piece: str, code: str) -> None:
+    """The earlier text of the run stays; another session continues."""
     hub.agent("bad.py", f"from hub import *\n\nasync def bad(message: str):\n    yield 'one '\n    yield {piece}\n")
     await hub.start()
     bad, good = await hub.connect("?sessionId=s1", extended=True), await hub.connect("?sessionId=s2")

@@ -41,7 +41,7 @@ async def say(client: Client, **fields: Any) -> dict[str, Any]:
     return await client.until(lambda f: f["type"] in ("run_finished", "error"))
 
 
-async def test_parts_and_metadata_are_logged_seen_by_the_agent_and_kept(hub: Hub) -> None:
+async def test_parts_and_metadata_reach_the_event_the_agent_and_the_history(hub: Hub) -> None:
     """In the event, in the run, in the history of the next one, over REST, and with a message that is edited."""
     client = await begin(hub)
     given = [*PARTS, BINARY]
@@ -70,8 +70,8 @@ def test_the_parts_are_ag_uis() -> None:
     UserMessage.model_validate({"id": "u", "role": "user", "content": PARTS})
 
 
-async def test_what_is_not_known_of_a_part_is_left_out(hub: Hub) -> None:
-    """As with fields of a command."""
+async def test_unknown_fields_of_a_part_are_dropped(hub: Hub) -> None:
+    """Like unknown fields of a command."""
     client = await begin(hub)
     await say(client, parts=[{**IMAGE, "more": 1}])
     assert (await client.find(lambda f: f["type"] == "user_message"))["parts"] == [IMAGE]
@@ -94,8 +94,8 @@ BAD: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("parts", "named"), BAD, ids=range(len(BAD)))
 @pytest.mark.parametrize("kind", ["chat", "edit"])
-async def test_bad_parts_are_refused_by_place(hub: Hub, kind: str, parts: Any, named: str) -> None:
-    """`bad_frame`, and nothing of the message is kept."""
+async def test_bad_parts_are_refused_with_their_location(hub: Hub, kind: str, parts: Any, named: str) -> None:
+    """The error is `bad_frame`, and nothing of the message is stored."""
     client = await begin(hub)
     await client.send(type=kind, sessionId="s1", messageId="m_1", message="hi", parts=parts)
     error = await client.until_type("error")
@@ -117,8 +117,8 @@ ROUTES = {
 }
 
 
-async def test_a_number_in_metadata_is_kept_exactly_or_refused(hub: Hub) -> None:
-    """Of a message, of one of its parts, and of a session: no number comes back as another one."""
+async def test_a_number_in_metadata_is_stored_exactly_or_refused(hub: Hub) -> None:
+    """In messages, parts and sessions: no number comes back changed."""
     client = await begin(hub)
     text = {"type": "text", "text": "look", "metadata": NUMBERS}
     end = await say(client, parts=[text], metadata={"n": NUMBERS})
@@ -140,8 +140,8 @@ async def test_a_number_in_metadata_is_kept_exactly_or_refused(hub: Hub) -> None
 
 
 @pytest.mark.parametrize("number", UNFIT)
-async def test_a_number_that_does_not_stay_is_refused_by_every_way_in(hub: Hub, number: str) -> None:
-    """In a command, in each HTTP body, on OpenAI's and AG-UI's routes; nothing of the request is kept."""
+async def test_a_number_that_would_change_is_refused_on_every_route(hub: Hub, number: str) -> None:
+    """In a command, in each HTTP body, on the routes of OpenAI and AG-UI; nothing of the request is stored."""
     client = await begin(hub)
     for command in ("chat", "resume", "edit"):
         fields = f'"message": "x", "metadata": {{"n": {number}}}, "payload": [{number}]'
@@ -157,7 +157,7 @@ async def test_a_number_that_does_not_stay_is_refused_by_every_way_in(hub: Hub, 
 
 
 async def test_the_limits_of_parts_and_metadata(hub: Hub) -> None:
-    """64 parts, and 16 KiB of metadata, are taken; a byte more is not, and metadata is an object."""
+    """64 parts and 16 KiB of metadata are accepted; one more of either is refused, and metadata must be an object."""
     client = await begin(hub)
     room = 16 * 1024 - len('{"a":""}')
     assert (await say(client, parts=[IMAGE] * 64, metadata={"a": "x" * room}))["type"] == "run_finished"
@@ -166,8 +166,8 @@ async def test_the_limits_of_parts_and_metadata(hub: Hub) -> None:
     assert (await say(client, metadata=["a"]))["code"] == "bad_frame"
 
 
-async def test_a_client_msg_id_stands_for_its_parts_and_metadata_too(hub: Hub) -> None:
-    """Sent again without them it is another message; with them it is a duplicate."""
+async def test_a_client_msg_id_covers_parts_and_metadata(hub: Hub) -> None:
+    """A repeat without them is another message; a repeat with them is a duplicate."""
     client = await begin(hub)
     whole = {"clientMsgId": "k", "parts": [IMAGE], "metadata": {"a": 1}}
     await say(client, **whole)
@@ -204,8 +204,8 @@ SHOWS = """
     """
 
 
-async def test_an_agents_message_may_have_parts(hub: Hub) -> None:
-    """Extended clients get them; plain ones see the text alone; they are in the history, also after an abort."""
+async def test_a_message_of_an_agent_can_have_parts(hub: Hub) -> None:
+    """Extended clients receive them, plain clients only the text; the history has them, also after an abort."""
     hub.agent("shows.py", SHOWS.replace("PARTS", repr([{**IMAGE, "more": 1}])))
     client = await begin(hub)
     plain = await hub.connect("?sessionId=s1")
@@ -221,8 +221,8 @@ async def test_an_agents_message_may_have_parts(hub: Hub) -> None:
     assert [m.parts for m in answers] == [(IMAGE,)] * 2
 
 
-async def test_an_aborted_answer_keeps_its_parts_where_the_hub_was_killed(hub: Hub) -> None:
-    """The end that the next start writes has what the log has."""
+async def test_an_aborted_answer_keeps_its_parts_after_a_kill(hub: Hub) -> None:
+    """The next start writes the end of the run with the parts in the log."""
     hub.agent("shows.py", "from hub import agent\n" + SHOWS.replace("PARTS", repr([IMAGE])).replace("\n    ", "\n"))
     client = await begin(hub)
     await client.send(type="chat", agentId="shows", sessionId="s1", message="wait")
@@ -250,7 +250,7 @@ async def test_an_aborted_answer_keeps_its_parts_where_the_hub_was_killed(hub: H
     ],
 )
 async def test_bad_parts_end_an_answer(hub: Hub, parts: str, code: str) -> None:
-    """With an error of its own; what was said before is kept."""
+    """With an error code of their own; earlier text stays."""
     hub.agent("shows.py", SHOWS.replace("PARTS", parts))
     client = await begin(hub)
     end = await say(client, agentId="shows")

@@ -81,8 +81,8 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"line (\d+) of the talker\n", text)]
 
 
-async def test_what_agents_print_comes_in_order(hub: HubProcess) -> None:
-    """Of both streams, as they are one file here; a forked child is heard, half a character and close() do no harm."""
+async def test_the_output_of_agents_keeps_its_order(hub: HubProcess) -> None:
+    """Both streams are one file here. A forked child can print; a lone surrogate and close() do no harm."""
     await hub.start()
     assert await answer(hub.url, "talker", "100") == "end_turn"
     assert await answer(hub.url, "parent") == "end_turn"
@@ -93,7 +93,7 @@ async def test_what_agents_print_comes_in_order(hub: HubProcess) -> None:
     assert hub.log.endswith("Stopped.\n")
 
 
-async def test_a_pipe_that_has_gone_ends_no_answer(hub: HubProcess) -> None:
+async def test_a_closed_output_pipe_does_not_end_answers(hub: HubProcess) -> None:
     """Failures are logged and agents print as before, and SIGTERM exits with 0."""
     await hub.start()
     hub.close_output()
@@ -103,8 +103,8 @@ async def test_a_pipe_that_has_gone_ends_no_answer(hub: HubProcess) -> None:
     assert await hub.ended() == 0
 
 
-async def test_a_pipe_that_nobody_reads_holds_nobody_up(hub: HubProcess) -> None:
-    """What the queue does not hold is dropped; once somebody reads again, one line says how many lines there were."""
+async def test_an_output_pipe_without_a_reader_blocks_nothing(hub: HubProcess) -> None:
+    """Output beyond the queue is dropped; when the pipe is read again, one line gives the number of dropped lines."""
     await hub.start()
     hub.is_read.clear()
     count = 2 * QUEUE_BYTES // len(LINE)
@@ -123,7 +123,7 @@ async def test_a_pipe_that_nobody_reads_holds_nobody_up(hub: HubProcess) -> None
     assert gap.count("agent failed") == 1
 
 
-async def test_the_hub_ends_though_nobody_reads_its_output(hub: HubProcess) -> None:
+async def test_the_hub_exits_while_nobody_reads_its_output(hub: HubProcess) -> None:
     await hub.start()
     hub.is_read.clear()
     assert await answer(hub.url, "talker", str(2 * QUEUE_BYTES // len(LINE))) == "end_turn"
@@ -133,8 +133,8 @@ async def test_the_hub_ends_though_nobody_reads_its_output(hub: HubProcess) -> N
     assert await hub.ended() == 0
 
 
-async def test_ctrl_s_holds_the_terminal_and_nobody_else(tmp_path: Path) -> None:
-    """And what was logged meanwhile comes with Ctrl-Q."""
+async def test_ctrl_s_stops_the_terminal_and_not_the_hub(tmp_path: Path) -> None:
+    """Ctrl-Q shows the lines that were logged in between."""
     write_agents(HubProcess(tmp_path))
     async with terminal(tmp_path, "serve", "--port", "0", "--host", "127.0.0.1") as tty:
         text = await tty.until("Ctrl-C ends it.")
@@ -150,7 +150,7 @@ async def test_ctrl_s_holds_the_terminal_and_nobody_else(tmp_path: Path) -> None
         assert await tty.ended() == 0
 
 
-async def test_a_terminal_that_is_closed_ends_the_hub_in_order(tmp_path: Path) -> None:
+async def test_a_closed_terminal_shuts_the_hub_down_in_order(tmp_path: Path) -> None:
     write_agents(HubProcess(tmp_path))
     async with terminal(tmp_path, "serve", "--port", "0") as tty:
         await tty.until("Ctrl-C ends it.")

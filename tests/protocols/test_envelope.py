@@ -15,8 +15,8 @@ def status(event: str) -> Any:
 
 
 @pytest.mark.parametrize("path, protocols", [("agents/echo/ws", ()), ("ws?agentId=echo", ("hubbub.events",))])
-async def test_an_answer_is_said_in_envelopes(hub: Hub, path: str, protocols: tuple[str, ...]) -> None:
-    """A chat that names no agent goes to the one in the address; all frames have one shape."""
+async def test_an_answer_arrives_in_envelopes(hub: Hub, path: str, protocols: tuple[str, ...]) -> None:
+    """A chat without an agent goes to the agent of the URL; all frames have one shape."""
     await hub.start()
     client = await joined(hub, path, *protocols)
     await client.until(status("welcome"))
@@ -30,8 +30,8 @@ async def test_an_answer_is_said_in_envelopes(hub: Hub, path: str, protocols: tu
     assert done["agentId"] == "echo" and done["timestamp"].endswith("Z")
 
 
-async def test_a_cut_in_mid_answer_loses_nothing(hub: Hub, tmp_path: Path) -> None:
-    """By the id of the last frame; beside it a client of another protocol hears the same."""
+async def test_a_connection_lost_in_mid_answer_loses_nothing(hub: Hub, tmp_path: Path) -> None:
+    """The client resumes with the id of the last frame; a client of another protocol receives the same events."""
     await hub.start()
     other = await hub.connect("?sessionId=s1", extended=True)
     client = await joined(hub, "agents/gated/ws?sessionId=s1")
@@ -46,8 +46,8 @@ async def test_a_cut_in_mid_answer_loses_nothing(hub: Hub, tmp_path: Path) -> No
     assert text(client.frames) + text(again.frames) == "one two" == other.text()
 
 
-async def test_every_kind_has_its_type(hub: Hub) -> None:
-    """Thought, tools, progress and results by types of their own; what is left is a status with its name."""
+async def test_every_event_has_its_envelope_type(hub: Hub) -> None:
+    """Reasoning, tools, progress and results have types of their own; other events are a status with their name."""
     hub.agent("everything.py", EVERYTHING)
     await hub.start()
     client = await joined(hub, "agents/everything/ws?sessionId=s1")
@@ -64,8 +64,8 @@ async def test_every_kind_has_its_type(hub: Hub) -> None:
     assert [int(frame["id"].rpartition(":")[2]) for frame in logged] == list(range(1, len(logged) + 1))
 
 
-async def test_errors_are_said_of_runs_and_of_commands(hub: Hub) -> None:
-    """With a code; an unknown agent in the address is a 404 before there is a socket."""
+async def test_errors_of_runs_and_commands_are_sent(hub: Hub) -> None:
+    """With a code; an unknown agent in the URL is a 404 before the upgrade."""
     hub.agent("failing.py", "async def failing(message: str):\n    raise ValueError(message)\n    yield")
     await hub.start()
     client = await joined(hub, "agents/failing/ws?sessionId=s1")
@@ -83,7 +83,7 @@ async def test_errors_are_said_of_runs_and_of_commands(hub: Hub) -> None:
 
 
 async def test_a_whole_message_comes_before_the_frame_with_the_id(hub: Hub) -> None:
-    """A cut between the two loses nothing."""
+    """A connection lost between the two loses nothing."""
     await hub.start()
     client = await joined(hub, "agents/echo/ws?sessionId=s1&stream=false")
     await client.send(type="chat", message="hello there")

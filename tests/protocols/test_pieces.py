@@ -81,8 +81,8 @@ def name(value: Any) -> str:
 
 @pytest.mark.parametrize("body", [*BODIES, WholeMessage("m", TEXT)], ids=name)
 @pytest.mark.parametrize("protocol", NAMES)
-def test_only_the_last_frame_of_a_long_event_has_its_place(protocol: str, body: Body) -> None:
-    """So that the whole event is sent again if the connection is lost between them."""
+def test_only_the_last_frame_of_a_long_event_has_the_seq(protocol: str, body: Body) -> None:
+    """If the connection is lost between them, the complete event is sent again."""
     said = list(frames(open_sized_protocol(protocol, MOST).event(event(body))))
     if protocol == "plain" and isinstance(body, (Reasoning, ToolCallArgs, UserMessage)):
         assert said == []
@@ -93,7 +93,7 @@ def test_only_the_last_frame_of_a_long_event_has_its_place(protocol: str, body: 
 
 
 @pytest.mark.parametrize("body", BODIES, ids=name)
-def test_a_client_puts_a_long_event_together(body: Body) -> None:
+def test_a_client_joins_the_frames_of_a_long_event(body: Body) -> None:
     """The event appears only with its last frame."""
     reader = FrameReader()
     heard = [
@@ -102,7 +102,7 @@ def test_a_client_puts_a_long_event_together(body: Body) -> None:
     assert heard[-1] == event(body) and not any(heard[:-1])
 
 
-def test_a_long_whole_message_is_text_by_its_offset() -> None:
+def test_a_long_whole_message_becomes_chunks_with_offsets() -> None:
     reader = FrameReader()
     heard = [
         reader.read(orjson.dumps(frame))
@@ -120,8 +120,8 @@ ENDED: dict[str, Any] = {"stopReason": "error", "error": Fault("c", "m")}
 @pytest.mark.parametrize(
     "body", [WholeMessage("m", TEXT, PARTS), WholeMessage("m", TEXT, **ENDED)], ids=["parts", "end"]
 )
-def test_a_long_whole_message_keeps_what_is_no_text(body: Body) -> None:
-    """Chunks have room for text alone."""
+def test_a_long_whole_message_keeps_its_other_fields(body: Body) -> None:
+    """Chunks can hold only text."""
     reader = FrameReader()
     said = list(frames(open_sized_protocol("hubbub.v1", MOST).event(event(body))))
     heard = [reader.read(orjson.dumps(frame)) for frame in said]
@@ -131,8 +131,8 @@ def test_a_long_whole_message_keeps_what_is_no_text(body: Body) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
-def test_a_message_does_not_go_on_with_the_one_before_it(size: int) -> None:
-    """Who wants whole messages hears a streamed one without its place, and the next event right after it."""
+def test_a_message_does_not_continue_the_message_before_it(size: int) -> None:
+    """A client of whole messages receives a streamed one without a seq, then the next event."""
     reader, body = FrameReader(), WholeMessage("m2", "b" * size)
     said = frames(open_sized_protocol("hubbub.v1", MOST).whole(event(body), "m1", "a" * size))
     last = [reader.read(orjson.dumps(frame)) for frame in said][-1]
@@ -153,7 +153,7 @@ def test_a_long_notice_comes_in_several_frames(protocol: str, notice: Notice) ->
 
 
 @pytest.mark.parametrize("notice", NOTICES, ids=name)
-def test_a_client_puts_a_long_notice_together(notice: Notice) -> None:
+def test_a_client_joins_the_frames_of_a_long_notice(notice: Notice) -> None:
     reader = FrameReader()
     heard = [
         reader.read(orjson.dumps(frame)) for frame in frames(open_sized_protocol("hubbub.v1", MOST).answer(notice))
@@ -162,7 +162,7 @@ def test_a_client_puts_a_long_notice_together(notice: Notice) -> None:
     assert msgspec.to_builtins(heard[-1]) == msgspec.to_builtins(notice)
 
 
-def test_what_a_cut_connection_left_is_forgotten() -> None:
+def test_the_frames_of_a_lost_connection_are_dropped() -> None:
     """A frame of another type drops the pieces before it."""
     reader = FrameReader()
     first, *_ = frames(open_sized_protocol("hubbub.v1", MOST).event(event(Chunk("m", TEXT, 0))))
@@ -198,8 +198,8 @@ AGUI = {"threadId": "s1", "runId": "r1", "messages": OPENAI["messages"]}
     ],
     ids=["openai", "openai in a session", "agui", "events"],
 )
-async def test_the_limit_is_obeyed_over_http(hub: Hub, path: str, body: dict[str, Any] | None) -> None:
-    """With the value that the settings give."""
+async def test_the_frame_limit_applies_over_http(hub: Hub, path: str, body: dict[str, Any] | None) -> None:
+    """With the value of the settings."""
     hub.agent("long.py", LONG)
     await hub.start(out_frame_bytes=MOST)
     async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE):

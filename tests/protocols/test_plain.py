@@ -14,7 +14,7 @@ from hub.limits import KiB
 
 
 async def test_an_answer_is_streamed_and_ends_with_one_done_frame(hub: Hub) -> None:
-    """Chunks with done false, then exactly one empty frame with done true; all say where they belong."""
+    """Chunks with done false, then exactly one empty frame with done true; all have their ids."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="chat", agentId="echo", sessionId="session-001", message="你好 there")
@@ -80,8 +80,8 @@ async def test_stream_false_gives_the_answer_in_one_message(hub: Hub, query: str
     assert streaming.text() == "one two three " and {f["type"] for f in streaming.frames} == {"stream"}
 
 
-async def test_one_who_joins_in_mid_answer_gets_it_from_its_start(hub: Hub) -> None:
-    """Without a cursor a client starts just before the oldest answer that is going on."""
+async def test_a_client_that_joins_in_mid_answer_receives_all_of_it(hub: Hub) -> None:
+    """Without a cursor, a client starts just before the oldest active run."""
     await hub.start()
     gate = hub.folder / "gate"
     first = await hub.connect()
@@ -95,7 +95,7 @@ async def test_one_who_joins_in_mid_answer_gets_it_from_its_start(hub: Hub) -> N
         assert client.text() == "one two"
 
 
-async def test_resume_gives_exactly_what_was_missed(hub: Hub) -> None:
+async def test_a_resume_replays_exactly_the_missed_events(hub: Hub) -> None:
     """?sessionId=&afterSeq=&epoch= continues after the last frame; a missing epoch matches."""
     await hub.start()
     gate = hub.folder / "gate"
@@ -111,8 +111,8 @@ async def test_resume_gives_exactly_what_was_missed(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("query", ["afterSeq=1&epoch=other", "afterSeq=999999"])
-async def test_a_cursor_that_means_nothing_is_told_reset(hub: Hub, query: str) -> None:
-    """A wrong epoch, or a seq past the head: `reset`, then as for a new client."""
+async def test_an_invalid_cursor_gets_a_reset(hub: Hub, query: str) -> None:
+    """A wrong epoch or a seq beyond the head gets `reset`, then the frames of a new client."""
     await hub.start()
     gate = hub.folder / "gate"
     client = await hub.connect()
@@ -175,8 +175,8 @@ async def test_a_bad_frame_gets_an_error_that_says_what_to_send_and_the_connecti
     assert client.text() == "still here "
 
 
-async def test_an_error_carries_the_ref_of_what_it_answers(hub: Hub) -> None:
-    """Text or number, also where the frame could not be read as a command."""
+async def test_an_error_has_the_ref_of_its_command(hub: Hub) -> None:
+    """Text or a number, also if the frame is not a valid command."""
     await hub.start()
     client = await hub.connect()
     for number, frame in enumerate(({"type": "dance"}, {"type": "chat"}, {"type": "cancel", "sessionId": "s1"})):
@@ -186,7 +186,7 @@ async def test_an_error_carries_the_ref_of_what_it_answers(hub: Hub) -> None:
 
 
 async def test_unknown_fields_are_ignored(hub: Hub) -> None:
-    """So that a newer client can speak to this hub."""
+    """So a newer client works with this hub."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="chat", agentId="echo", message="x", shiny=True)
@@ -194,8 +194,8 @@ async def test_unknown_fields_are_ignored(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("size, closes", [(-1, False), (0, False), (1, True)])
-async def test_a_frame_past_the_limit_closes_with_1009(hub: Hub, size: int, closes: bool) -> None:
-    """The limit itself still goes."""
+async def test_a_frame_above_the_limit_closes_with_1009(hub: Hub, size: int, closes: bool) -> None:
+    """A frame of exactly the limit is accepted."""
     await hub.start(frame_bytes=2000)
     client = await hub.connect()
     frame = json.dumps({"type": "ping", "pad": ""})
@@ -207,15 +207,15 @@ async def test_a_frame_past_the_limit_closes_with_1009(hub: Hub, size: int, clos
 
 
 async def test_a_text_frame_that_is_not_utf8_closes_with_1007(hub: Hub) -> None:
-    """As RFC 6455 wants."""
+    """RFC 6455 requires it."""
     await hub.start()
     client = await hub.connect()
     await client.ws.send_frame(b'{"type":"ping\xff"}', aiohttp.WSMsgType.TEXT)
     assert await client.closed() == 1007
 
 
-async def test_a_group_hears_an_agents_runs_in_every_session_from_start_to_end(hub: Hub) -> None:
-    """And nothing of other agents; one who is in the session anyway hears once."""
+async def test_a_group_receives_an_agents_runs_in_all_sessions_from_start_to_end(hub: Hub) -> None:
+    """And nothing of other agents; a client that is also subscribed to the session receives each event once."""
     await hub.start()
     observer = await hub.connect()
     await observer.send(type="subscribe", agentId="echo")
@@ -241,7 +241,7 @@ async def test_a_group_hears_an_agents_runs_in_every_session_from_start_to_end(h
 
 
 async def test_origins_and_hosts_that_are_not_allowed_get_403_before_the_upgrade(hub: Hub) -> None:
-    """A page of another site, a page from disk, a rebound name; loopback pages of any port come in."""
+    """Pages of other sites, pages from disk and rebound names are refused; loopback pages of any port are not."""
     hub.options = {"origins": ("https://app.example",), "hosts": ("hub.example",)}
     await hub.start()
     for origin in ("http://localhost:5173", "http://127.0.0.1:1", "https://app.example"):
@@ -258,8 +258,8 @@ async def test_origins_and_hosts_that_are_not_allowed_get_403_before_the_upgrade
     assert await client.next() == {"type": "pong"}
 
 
-async def test_a_group_listener_that_chats_hears_the_running_answer_once(hub: Hub) -> None:
-    """What it heard as a listener is not said again when it joins the session; an explicit cursor gives all."""
+async def test_a_group_listener_that_chats_receives_the_active_answer_once(hub: Hub) -> None:
+    """Frames that it received as a listener are not repeated when it joins; an explicit cursor replays all."""
     await hub.start()
     gate = hub.folder / "gate"
     listener = await hub.connect()
@@ -281,8 +281,8 @@ async def test_a_group_listener_that_chats_hears_the_running_answer_once(hub: Hu
     assert sorted(again.split()) == ["me", "one", "too", "two"]
 
 
-async def test_a_listener_of_two_agents_hears_both_in_the_order_of_the_log(hub: Hub) -> None:
-    """Two runs side by side in one session: seqs only rise, so that a cut between them loses nothing."""
+async def test_a_listener_of_two_agents_receives_both_in_the_order_of_the_log(hub: Hub) -> None:
+    """Two parallel runs in one session: seqs only rise, so a lost connection loses nothing."""
     for name in ("left", "right"):
         hub.agent(
             f"{name}.py",
@@ -311,8 +311,8 @@ async def test_a_listener_of_two_agents_hears_both_in_the_order_of_the_log(hub: 
     assert listener.text().split().count("left") == listener.text().split().count("right") == 40
 
 
-async def test_stream_false_holds_for_a_chat_that_waits_its_turn(hub: Hub) -> None:
-    """The answers before it stream, its own comes whole."""
+async def test_stream_false_applies_to_a_queued_chat(hub: Hub) -> None:
+    """The answers before it stream; its own is one message."""
     await hub.start()
     gate = hub.folder / "gate"
     client = await hub.connect()
@@ -326,8 +326,8 @@ async def test_stream_false_holds_for_a_chat_that_waits_its_turn(hub: Hub) -> No
     assert client.text(first["runId"]) == "one two"
 
 
-async def test_a_cursor_that_retention_passes_gets_a_reset_never_a_hole(hub: Hub) -> None:
-    """Also in the moment between the cut in the file and its word in memory."""
+async def test_a_cursor_behind_the_retention_floor_gets_a_reset_never_a_gap(hub: Hub) -> None:
+    """Also between the deletion in the file and the update in memory."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="chat", agentId="echo", sessionId="s1", message="one two")
@@ -339,7 +339,7 @@ async def test_a_cursor_that_retention_passes_gets_a_reset_never_a_hole(hub: Hub
 
 
 async def test_each_command_has_one_answer_with_its_ref(hub: Hub) -> None:
-    """`ping` too; and one that is refused has its error alone. The client of these tests looks at every frame."""
+    """`ping` too; a refused command has only its error. The client of these tests checks every frame."""
     await hub.start(subscriptions=1)
     client = await hub.connect(extended=True)
     commands: list[dict[str, Any]] = [
