@@ -75,7 +75,7 @@ async def still_waits(task: asyncio.Task[None]) -> bool:
     return not task.done()
 
 
-async def test_running_answers_are_waited_for_until_the_last_has_ended(hub: Hub) -> None:
+async def test_a_drain_waits_for_the_last_running_answer(hub: Hub) -> None:
     """In each session, and where no session keeps it."""
     await hub.start()
     client = await answering(hub, sessions=3)
@@ -96,7 +96,7 @@ async def test_running_answers_are_waited_for_until_the_last_has_ended(hub: Hub)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_who_asked_without_a_session_is_told_that_the_hub_ended(hub: Hub, stream: bool) -> None:
+async def test_a_completion_without_a_session_is_told_that_the_hub_stops(hub: Hub, stream: bool) -> None:
     """By the status, or in the stream before its `[DONE]`."""
     await hub.start()
     gate = str(hub.folder / "never")
@@ -134,7 +134,7 @@ async def test_a_second_signal_ends_the_wait(hub: Hub) -> None:
     assert (await client.until_done())["stopReason"] == "aborted"
 
 
-async def test_a_run_whose_chat_is_refused_is_waited_for_no_more(hub: Hub) -> None:
+async def test_a_drain_does_not_wait_for_a_run_whose_chat_is_refused(hub: Hub) -> None:
     """It has no end."""
     await hub.start()
     held = HeldLog(hub)
@@ -148,7 +148,7 @@ async def test_a_run_whose_chat_is_refused_is_waited_for_no_more(hub: Hub) -> No
     held.let_go()
 
 
-async def test_a_run_that_is_stopped_is_waited_for_until_its_end_is_in_the_log(hub: Hub) -> None:
+async def test_a_drain_waits_until_the_end_of_a_stopped_run_is_logged(hub: Hub) -> None:
     """Though nothing of it is on its way yet, as its code goes on."""
     hub.agent("deaf.py", DEAF)
     await hub.start(grace_seconds=NEVER)
@@ -166,7 +166,7 @@ async def test_a_run_that_is_stopped_is_waited_for_until_its_end_is_in_the_log(h
 
 
 @pytest.mark.parametrize("agent", ["gated", "again"])
-async def test_what_was_said_is_waited_for_until_the_log_has_it(hub: Hub, agent: str) -> None:
+async def test_a_drain_waits_until_all_text_is_logged(hub: Hub, agent: str) -> None:
     """The end of an aborted run, and the last text of one that the next start runs again, which has no end."""
     hub.agent("again.py", AGAIN)
     await hub.start()

@@ -76,9 +76,7 @@ async def test_a_foreign_lock_is_named_and_free_space_is_not_advised(served: Hub
 
 
 @pytest.mark.parametrize("is_replaced", [False, True], ids=["deleted", "replaced"])
-async def test_a_log_that_was_taken_away_takes_no_chat(
-    served: Hub, monkeypatch: pytest.MonkeyPatch, is_replaced: bool
-) -> None:
+async def test_a_removed_log_refuses_chats(served: Hub, monkeypatch: pytest.MonkeyPatch, is_replaced: bool) -> None:
     """SQLite would go on writing a file that nobody can open. When the file is back, chats are accepted again."""
     monkeypatch.setattr(open_file, "FILE_CHECK_SECONDS", 0.0)
     file, kept = served.folder / "data" / "hub.db", served.folder / "kept"
@@ -96,7 +94,7 @@ async def test_a_log_that_was_taken_away_takes_no_chat(
     assert (await chat(served.url))[0] == 202
 
 
-async def test_a_write_that_waits_is_not_waited_for(
+async def test_readiness_does_not_wait_for_a_blocked_write(
     served: Hub, stranger: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer comes while SQLite still waits for the lock, and a second request starts no second probe."""
@@ -113,7 +111,7 @@ async def test_a_write_that_waits_is_not_waited_for(
     assert await ready(served.url) == (200, "", "OK")
 
 
-async def test_a_crowd_costs_one_commit(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_checks_cost_one_commit(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks while a probe is under way waits for it, and its answer is given again for a while."""
     monkeypatch.setattr(log_probe, "VALID_SECONDS", 1e6)
     before = served.node.log.commit_totals.commits
@@ -122,7 +120,7 @@ async def test_a_crowd_costs_one_commit(served: Hub, monkeypatch: pytest.MonkeyP
     assert served.node.log.commit_totals.commits == before + 1
 
 
-async def test_a_hub_that_goes_down_says_so_without_a_probe(served: Hub) -> None:
+async def test_a_draining_hub_is_not_ready_without_a_probe(served: Hub) -> None:
     """Whatever is the matter with its log."""
     before = served.node.log.commit_totals.commits
     served.door.drain()

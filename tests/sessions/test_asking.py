@@ -126,7 +126,7 @@ def seen_appends(hub: Hub) -> list[list[str]]:
 # --- asking and answering ---------------------------------------------------------------------------------------------
 
 
-async def test_a_question_is_logged_before_it_is_heard_and_its_answer_before_the_agent_goes_on(hub: Hub) -> None:
+async def test_the_log_has_a_question_before_its_event_and_its_answer_before_the_agent(hub: Hub) -> None:
     """By AG-UI's fields; the session says that it waits for people."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -153,7 +153,7 @@ async def test_a_question_is_logged_before_it_is_heard_and_its_answer_before_the
     assert "interrupts" not in await client.until(lambda f: f["type"] == "state" and f["state"] == "idle")
 
 
-async def test_nobody_is_told_of_a_question_that_the_log_does_not_hold(hub: Hub) -> None:
+async def test_a_question_that_is_not_logged_is_sent_to_nobody(hub: Hub) -> None:
     """Once it is there, whoever asks how things stand is."""
     code = """
         import asyncio, pathlib
@@ -182,7 +182,7 @@ async def test_nobody_is_told_of_a_question_that_the_log_does_not_hold(hub: Hub)
             assert [one["id"] for one in (await said.json())["interrupts"]] == [question["id"]]
 
 
-async def test_the_agent_does_not_go_on_before_its_answer_is_kept(hub: Hub) -> None:
+async def test_the_agent_gets_its_answer_after_the_log_has_it(hub: Hub) -> None:
     """While the commit is under way nothing is said, and nobody is told."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -206,7 +206,7 @@ async def test_people_may_decline(hub: Hub) -> None:
     assert end["stopReason"] == "end_turn" and client.text() == "Well. local cancelled None"
 
 
-async def test_a_plain_client_hears_nothing_of_it(hub: Hub) -> None:
+async def test_a_plain_client_receives_no_question(hub: Hub) -> None:
     """But text; it may answer, and hears `ok`."""
     await start(hub)
     plain = await hub.connect("?sessionId=s1")
@@ -233,7 +233,7 @@ async def test_several_questions_may_be_open_at_once(hub: Hub) -> None:
     assert client.text() == "a b"
 
 
-async def test_over_http(hub: Hub) -> None:
+async def test_a_question_is_answered_over_http(hub: Hub) -> None:
     """The same command; the session shows what is open."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -252,7 +252,7 @@ async def test_over_http(hub: Hub) -> None:
     assert client.text() == "Well. local resolved 7"
 
 
-async def test_the_envelope_says_it_as_a_status(hub: Hub) -> None:
+async def test_the_envelope_shows_a_question_as_a_status(hub: Hub) -> None:
     """With the names of the events."""
     await start(hub)
     http = aiohttp.ClientSession()
@@ -313,7 +313,7 @@ async def test_two_answers_race_and_one_is_logged(hub: Hub) -> None:
     assert client.text() == "Well. ann resolved 1" and kinds(client).count("interrupt_resolved") == 1
 
 
-async def test_an_answer_that_cannot_be_kept_is_refused_and_the_question_stays_open(hub: Hub) -> None:
+async def test_an_answer_that_cannot_be_logged_is_refused_and_its_question_stays_open(hub: Hub) -> None:
     """So are those that wait for it; the next answer is as good as the first."""
     await start(hub, retry_seconds=0.02)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -329,7 +329,7 @@ async def test_an_answer_that_cannot_be_kept_is_refused_and_the_question_stays_o
     assert client.text() == "Well. local resolved 2" and kinds(client).count("interrupt_resolved") == 1
 
 
-async def test_no_answer_is_taken_while_the_log_fails(hub: Hub) -> None:
+async def test_answers_are_refused_while_the_log_fails(hub: Hub) -> None:
     """It would wait for a disk that may never come back."""
     await start(hub, BESIDE, "beside", retry_seconds=0.02)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -373,7 +373,7 @@ async def test_a_run_that_ends_while_an_answer_is_on_its_way_closes_its_question
 
 
 @pytest.mark.parametrize("over", [0, 1])
-async def test_a_payload_may_be_so_large_and_no_larger(hub: Hub, over: int) -> None:
+async def test_the_payload_of_an_answer_has_a_limit(hub: Hub, over: int) -> None:
     """Past the limit it is refused, and the question stays open."""
     await start(hub, reply_bytes=100)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -387,7 +387,7 @@ async def test_a_payload_may_be_so_large_and_no_larger(hub: Hub, over: int) -> N
 
 
 @pytest.mark.parametrize("count, code", [(2, None), (3, "too_many_questions")])
-async def test_a_run_asks_so_many_questions_at_once_and_no_more(hub: Hub, count: int, code: str | None) -> None:
+async def test_the_open_questions_of_a_run_have_a_limit(hub: Hub, count: int, code: str | None) -> None:
     """Past the limit the agent gets an error, which ends it where it does not catch it."""
     many = "import asyncio\n\nasync def many(run):\n"
     many += "    await asyncio.gather(*(run.ask('?') for _ in range(int(run.message))))\n    yield 'done'"
@@ -517,7 +517,7 @@ async def test_while_the_hub_goes_down_a_question_may_still_be_answered(hub: Hub
     assert (await client.until_done())["stopReason"] == "end_turn"
 
 
-async def test_an_answer_that_lands_after_a_drain_has_left_its_run_is_kept(hub: Hub) -> None:
+async def test_an_answer_is_logged_after_a_drain_has_suspended_its_run(hub: Hub) -> None:
     """Whoever gave it hears so, and the outbox goes on; the next start runs the agent again."""
     await start(hub, "from hub import agent\n\n@agent(restartable=True)" + ASKS)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -537,7 +537,7 @@ async def test_an_answer_that_lands_after_a_drain_has_left_its_run_is_kept(hub: 
 
 
 @pytest.mark.parametrize("refuse", [False, True])
-async def test_one_who_fails_at_what_the_log_says_takes_nobody_along(hub: Hub, refuse: bool) -> None:
+async def test_a_failing_callback_does_not_stop_other_callbacks(hub: Hub, refuse: bool) -> None:
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
     await ask(client)
@@ -562,7 +562,7 @@ async def test_one_who_fails_at_what_the_log_says_takes_nobody_along(hub: Hub, r
     assert await asyncio.wait_for(kept, PATIENCE)
 
 
-async def test_after_kill_9_the_next_start_closes_what_was_open(tmp_path: Path) -> None:
+async def test_after_kill_9_the_next_start_closes_open_questions(tmp_path: Path) -> None:
     """Just before the end that it writes; an answer that was there before stands."""
     hub = HubProcess(tmp_path)
     hub.agent("two.py", TWO)
@@ -605,7 +605,7 @@ async def test_a_run_that_starts_again_asks_again(hub: Hub) -> None:
     assert client.text() == "Well. local resolved 2"
 
 
-async def test_a_question_of_a_run_that_will_start_again_is_not_answered_meanwhile(hub: Hub) -> None:
+async def test_a_question_of_a_suspended_run_cannot_be_answered(hub: Hub) -> None:
     """The hub is going down; the same question comes anew."""
     await start(hub, "from hub import agent\n\n@agent(restartable=True)" + ASKS)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -618,7 +618,7 @@ async def test_a_question_of_a_run_that_will_start_again_is_not_answered_meanwhi
     assert commits == []  # what is open in the log, the next start closes
 
 
-async def test_an_agent_may_take_its_question_back(hub: Hub) -> None:
+async def test_an_agent_may_withdraw_its_question(hub: Hub) -> None:
     """With a limit of its own, say; the run goes on, and a late answer is refused."""
     code = """
         import asyncio
@@ -643,7 +643,7 @@ async def test_an_agent_may_take_its_question_back(hub: Hub) -> None:
     assert (await client.until_done())["stopReason"] == "end_turn" and client.text() == "never mind"
 
 
-async def test_a_question_taken_back_while_its_answer_is_refused_is_closed(hub: Hub) -> None:
+async def test_a_withdrawn_question_is_closed_when_its_answer_is_refused(hub: Hub) -> None:
     """It has nobody who waits for another answer."""
     code = """
         import asyncio, pathlib
@@ -673,7 +673,7 @@ async def test_a_question_taken_back_while_its_answer_is_refused_is_closed(hub: 
     assert (closed["interruptId"], closed["status"]) == (question["id"], "cancelled")
 
 
-async def test_a_run_that_is_being_stopped_waits_for_nobody(hub: Hub) -> None:
+async def test_a_stopped_run_does_not_wait_for_answers(hub: Hub) -> None:
     """Its question is closed with its end, and takes no answer before."""
     code = """
         import asyncio, pathlib
@@ -705,7 +705,7 @@ async def test_a_run_that_is_being_stopped_waits_for_nobody(hub: Hub) -> None:
 # --- beside the text --------------------------------------------------------------------------------------------------
 
 
-async def test_text_beside_an_open_question_is_whole_for_everyone(hub: Hub) -> None:
+async def test_text_beside_an_open_question_is_complete_in_every_protocol(hub: Hub) -> None:
     """Its events end messages where they stand in the log, also where an answer was refused before."""
     await start(hub, BESIDE.replace("0.001", "0"), "beside", retry_seconds=0.02)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -789,7 +789,7 @@ async def test_an_openai_client_in_a_session_waits_for_the_people_there(hub: Hub
         ("async def odd(run):\n    await run.ask('x' * 300_000)", "answer_too_long"),
     ],
 )
-async def test_what_cannot_be_asked_is_an_error_in_the_agent(hub: Hub, code: str, error: str) -> None:
+async def test_a_bad_question_is_an_error_of_the_agent(hub: Hub, code: str, error: str) -> None:
     """Nothing of it is logged."""
     await start(hub, code, "odd")
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -799,7 +799,7 @@ async def test_what_cannot_be_asked_is_an_error_in_the_agent(hub: Hub, code: str
     assert "interrupt" not in kinds(client)
 
 
-async def test_nothing_is_asked_once_the_run_is_being_stopped(hub: Hub) -> None:
+async def test_a_stopped_run_cannot_ask(hub: Hub) -> None:
     """An agent that would ask while it cleans up gets an error at once."""
     code = """
         import pathlib

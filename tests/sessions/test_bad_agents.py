@@ -19,7 +19,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_an_answer_ends_whatever_its_agent_made(hub: Hub, name: str) -> None:
+async def test_the_answer_of_every_bad_agent_ends(hub: Hub, name: str) -> None:
     """With the error that says so, and another agent answers next (all that an agent may do: tests/torture)."""
     hub.agent(f"{name}.py", files()[name])
     await hub.start(grace_seconds=GRACE, run_bytes=RUN_BYTES)

@@ -91,7 +91,7 @@ async def ask(client: Client, agent: str, message: str, session: str = "s1", **f
 # --- what is told, and what is left -----------------------------------------------------------------------------------
 
 
-async def test_a_session_ends_with_its_runs_and_everyone_is_told(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_a_deletion_ends_the_runs_and_notifies_all_clients(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Queued ones first, each with one end; then `session_deleted`, in every protocol, and nothing more."""
     never = str(hub.folder / "never")
     extended, plain = await hub.connect("?sessionId=s1", extended=True), await hub.connect("?sessionId=s1")
@@ -128,7 +128,7 @@ async def nothing_left(hub: Hub) -> None:
     db.close()
 
 
-async def test_a_group_that_heard_a_run_hears_its_end_and_no_more(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_a_group_receives_the_end_of_a_run_but_not_the_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
     """It never asked for the session."""
     listener, client = await hub.connect(extended=True), await hub.connect(extended=True)
     await listener.send(type="subscribe", agentId="gated")
@@ -144,7 +144,9 @@ async def test_a_group_that_heard_a_run_hears_its_end_and_no_more(hub: Hub, http
 
 
 @pytest.mark.parametrize("deletes", [1, 2])
-async def test_a_session_made_anew_has_nothing_of_the_old(hub: Hub, http: aiohttp.ClientSession, deletes: int) -> None:
+async def test_a_new_session_has_nothing_of_a_deleted_one_with_its_id(
+    hub: Hub, http: aiohttp.ClientSession, deletes: int
+) -> None:
     """Its epoch is new and its numbers begin with 1, for all who knew the old one; no cursor of the old one fits."""
     own, named = await hub.connect(extended=True), await hub.connect("?sessionId=s1")
     await own.send(type="chat", agentId="echo", message="old")
@@ -183,8 +185,8 @@ async def said(client: Client, session: str, **fields: Any) -> dict[str, Any]:
     return await client.until_done()
 
 
-async def test_many_are_cleared_in_one_of_three_ways(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """By name, by the time of the last message, or all; others stay."""
+async def test_sessions_are_cleared_by_name_by_time_or_all(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """The time is that of the last message. Other sessions stay."""
     for name in ("s1", "s2", "s3"):
         await post(http, f"sessions/{name}/chat?wait=true", {"agentId": "echo", "message": "hello"})
     await post(http, "sessions", {"sessionId": "empty"})
@@ -199,9 +201,7 @@ async def test_many_are_cleared_in_one_of_three_ways(hub: Hub, http: aiohttp.Cli
     await nothing_left(hub)
 
 
-async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanwhile(
-    hub: Hub, http: aiohttp.ClientSession
-) -> None:
+async def test_clearing_by_time_spares_a_session_with_a_new_message(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Also where the message is still on its way to the log; what is answered there goes on."""
     client = await hub.connect(extended=True)
     for session in ("s1", "s2", "s3"):
@@ -235,7 +235,7 @@ async def test_a_clearing_by_time_spares_a_session_in_which_somebody_wrote_meanw
     assert [(await get(http, f"sessions/s{n}"))[0] for n in (1, 2, 3)] == [404, 200, 200]
 
 
-async def test_a_deletion_beside_a_clearing_that_spares_the_session_takes_it(
+async def test_a_deletion_deletes_a_session_that_a_concurrent_clearing_spares(
     hub: Hub, http: aiohttp.ClientSession
 ) -> None:
     client = await hub.connect(extended=True)
@@ -254,8 +254,8 @@ async def test_a_deletion_beside_a_clearing_that_spares_the_session_takes_it(
     "body",
     [{}, [], {"all": False}, {"all": True, "before": 1}, {"sessionIds": ["a b"]}, {"sessionIds": "s1"}, {"before": -1}],
 )
-async def test_a_clearing_that_is_not_plain_is_refused(http: aiohttp.ClientSession, body: Any) -> None:
-    """With what to send; nothing goes."""
+async def test_an_ambiguous_clearing_is_refused(http: aiohttp.ClientSession, body: Any) -> None:
+    """The error says what to send, and nothing is deleted."""
     await post(http, "sessions", {"sessionId": "s1"})
     status, refused = await post(http, "sessions/clear", body)
     assert (status, refused["code"]) == (400, "bad_frame") and "sessionIds" in refused["error"]
@@ -265,7 +265,7 @@ async def test_a_clearing_that_is_not_plain_is_refused(http: aiohttp.ClientSessi
 # --- races ------------------------------------------------------------------------------------------------------------
 
 
-async def test_two_deletions_at_once_are_one(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_concurrent_deletions_share_one_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Both are told when it is done; a run has one end."""
     client = await hub.connect(extended=True)
     await ask(client, "gated", str(hub.folder / "never"))
@@ -278,7 +278,7 @@ async def test_two_deletions_at_once_are_one(hub: Hub, http: aiohttp.ClientSessi
     assert len([frame for frame in client.frames if is_gone(frame)]) == 1
 
 
-async def test_who_comes_meanwhile_is_told_to_come_again(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_commands_during_a_deletion_are_refused_and_may_be_retried(hub: Hub, http: aiohttp.ClientSession) -> None:
     """A chat, a subscription, a broadcast, a socket of its own: refused by one code, and then in the new session."""
     gate = hold(hub, "sessions", "delete")
     client = await hub.connect(extended=True)
@@ -308,7 +308,9 @@ async def test_who_comes_meanwhile_is_told_to_come_again(hub: Hub, http: aiohttp
     assert (await client.until_done())["seq"] == 4
 
 
-async def test_who_was_already_inside_gets_nothing_half_deleted(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_commands_that_began_before_a_deletion_see_no_partial_session(
+    hub: Hub, http: aiohttp.ClientSession
+) -> None:
     """A subscription that reads the history, and a chat that looks for its clientMsgId, as the session is deleted."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello", "clientMsgId": "c1"})
     history, kept = hold(hub, "sessions", "read_last_messages"), hold(hub, "runs", "find_chat")
@@ -328,7 +330,7 @@ async def test_who_was_already_inside_gets_nothing_half_deleted(hub: Hub, http: 
     await nothing_left(hub)
 
 
-async def test_nobody_joins_a_session_after_its_listeners_were_told(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_a_dismissed_channel_takes_no_new_subscription(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Who held it already, and comes to subscribe only now, is refused and leaves nothing."""
     await hub.connect()
     (connection,) = hub.node.registry.connections
@@ -339,7 +341,9 @@ async def test_nobody_joins_a_session_after_its_listeners_were_told(hub: Hub, ht
     assert not connection.subscriptions and not hub.node.sessions
 
 
-async def test_one_who_waits_for_an_answer_hears_that_it_is_gone(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_a_request_that_waits_for_an_answer_is_told_of_the_deletion(
+    hub: Hub, http: aiohttp.ClientSession
+) -> None:
     """Not half of it, nor a fault of the hub; also where the session has begun anew."""
     body = {"agentId": "gated", "message": str(hub.folder / "never")}
     waiting = asyncio.create_task(post(http, "sessions/s1/chat?wait=true", body))
@@ -352,7 +356,9 @@ async def test_one_who_waits_for_an_answer_hears_that_it_is_gone(hub: Hub, http:
     assert (status, refused["code"]) == (409, "session_deleted")
 
 
-async def test_an_agent_that_will_not_stop_does_not_hold_the_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_an_agent_that_ignores_its_cancel_does_not_block_the_deletion(
+    hub: Hub, http: aiohttp.ClientSession
+) -> None:
     """After the grace its end is written; what it says later reaches neither the old session nor the new one."""
     gate = hub.folder / "gate"
     client = await hub.connect(extended=True)
@@ -374,7 +380,7 @@ async def test_an_agent_that_will_not_stop_does_not_hold_the_deletion(hub: Hub, 
     assert (await get(http, "sessions/s1"))[1]["seq"] == 4
 
 
-async def test_one_who_catches_up_is_given_nothing_of_the_new_session(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_catch_up_sends_nothing_of_a_new_session_with_the_same_id(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Its page is on the way as the session is deleted, and made anew under it."""
     for _ in range(3):
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
@@ -394,7 +400,7 @@ async def test_one_who_catches_up_is_given_nothing_of_the_new_session(hub: Hub, 
 
 
 @pytest.mark.parametrize("ends", ["by reading on", "by unsubscribing", "by going"])
-async def test_a_deletion_waits_for_who_is_a_little_behind(hub: Hub, ends: str) -> None:
+async def test_a_deletion_waits_for_lagging_subscriptions(hub: Hub, ends: str) -> None:
     """Until it has met the head, or hears the session no more; the wait has no other end here."""
     await hub.start(close_seconds=10 * PATIENCE)
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
@@ -421,7 +427,9 @@ async def test_a_deletion_waits_for_who_is_a_little_behind(hub: Hub, ends: str) 
         gate.set()
 
 
-async def test_retention_as_a_session_is_made_anew_spares_the_new_one(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_retention_spares_a_new_session_with_the_id_of_a_deleted_one(
+    hub: Hub, http: aiohttp.ClientSession
+) -> None:
     """The floor that it found is the old one's: nobody is reset for it."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
     listener = await hub.connect("?sessionId=s1")  # it is in memory
@@ -448,7 +456,7 @@ async def test_retention_as_a_session_is_made_anew_spares_the_new_one(hub: Hub, 
     assert again.text() == "hello "
 
 
-async def test_one_who_is_cancelled_does_not_stop_the_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_a_cancelled_caller_does_not_stop_the_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
     """What was begun is done."""
     await post(http, "sessions", {"sessionId": "s1"})
     gate = hold(hub, "sessions", "delete")
@@ -461,7 +469,7 @@ async def test_one_who_is_cancelled_does_not_stop_the_deletion(hub: Hub, http: a
     assert await hub.node.log.sessions.find(Key("s1")) is None
 
 
-async def test_what_cannot_be_deleted_stays(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_a_session_that_cannot_be_deleted_stays(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Where the log refuses it, and takes chats again afterwards."""
     client = await hub.connect(extended=True)
     await ask(client, "echo", "hello")
@@ -537,7 +545,7 @@ async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohtt
     )
 
 
-async def test_nothing_is_left_in_memory(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_a_deletion_leaves_nothing_in_memory(hub: Hub, http: aiohttp.ClientSession) -> None:
     """After many deletions beside many chats; every chat is refused, or is answered whole in one session."""
     clients = [await hub.connect(extended=True) for _ in range(4)]
 
@@ -572,7 +580,7 @@ async def test_nothing_is_left_in_memory(hub: Hub, http: aiohttp.ClientSession) 
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_hub_killed_around_a_deletion_has_the_session_whole_or_not_at_all(tmp_path: Path, when: str) -> None:
+async def test_after_a_kill_around_a_deletion_the_session_is_complete_or_absent(tmp_path: Path, when: str) -> None:
     """What waited in it does not run once it is gone, nor does what a restart would begin again."""
     hub, calls = HubProcess(tmp_path), tmp_path / "calls"
     hub.agent("noted.py", NOTED)

@@ -83,7 +83,7 @@ async def test_an_answer_says_how_it_ended(hub: Hub, text: str) -> None:
     assert await kept(hub, await hub.connect(extended=True)) == before
 
 
-async def test_what_ended_the_run_stands_at_its_last_message(hub: Hub) -> None:
+async def test_the_last_message_of_a_run_has_its_stop_reason(hub: Hub) -> None:
     """The messages before it have no stop reason."""
     client = await begin(hub)
     await say(client, "several", "cut")
@@ -102,7 +102,7 @@ async def test_an_agent_sees_which_answers_were_cut(hub: Hub) -> None:
     assert (await kept(hub, client))[-1]["content"] == str([("one", None), ("one", "error"), ("", None)])
 
 
-async def test_a_run_that_is_cancelled_as_it_waits_has_no_answer(hub: Hub) -> None:
+async def test_a_run_that_is_cancelled_in_the_queue_has_no_answer(hub: Hub) -> None:
     """No answer had begun. If the agent is gone by then, there is an answer that failed."""
     client = await begin(hub)
     gate = hub.folder / "gate"
@@ -139,7 +139,7 @@ async def test_a_fork_keeps_how_answers_ended(hub: Hub) -> None:
     assert [[one[name] for name in same] for one in events] == [[one[name] for name in same] for one in answers]
 
 
-async def test_an_answer_that_failed_silently_is_given_anew(hub: Hub) -> None:
+async def test_an_answer_that_failed_without_text_is_regenerated(hub: Hub) -> None:
     """`regenerate` takes its message id, as of any other answer."""
     client = await begin(hub)
     await say(client, "fails", "")
@@ -151,7 +151,7 @@ async def test_an_answer_that_failed_silently_is_given_anew(hub: Hub) -> None:
     assert "stopReason" not in (await kept(hub, client) or [{}])[0]
 
 
-async def test_what_a_kill_cut_off_says_so(tmp_path: Any) -> None:
+async def test_an_answer_cut_off_by_a_kill_has_a_stop_reason(tmp_path: Any) -> None:
     """After the next start, the history has its text so far, and the stop reason `aborted`."""
     process = HubProcess(tmp_path)
     process.agent("hangs.py", AGENTS["hangs"])

@@ -33,7 +33,7 @@ async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
         yield http
 
 
-async def test_who_listens_makes_no_session(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_a_subscription_creates_no_session(hub: Hub, http: aiohttp.ClientSession) -> None:
     """By a command, an address, an event stream or a group; nothing is written, and memory is given back."""
     before = hub.node.log.commit_totals.commits
     extended, plain = await hub.connect(extended=True), await hub.connect("?sessionId=s1")
@@ -57,7 +57,7 @@ async def test_who_listens_makes_no_session(hub: Hub, http: aiohttp.ClientSessio
     assert hub.node.log.commit_totals.commits == before
 
 
-async def test_who_listens_before_the_session_exists_hears_it_begin(hub: Hub) -> None:
+async def test_a_subscription_before_the_session_exists_receives_its_first_events(hub: Hub) -> None:
     """From its first event on, with the epoch that it then has; presence and typing work before."""
     listener, other = await hub.connect(extended=True), await hub.connect(extended=True)
     for client in (listener, other):
@@ -76,7 +76,7 @@ async def test_who_listens_before_the_session_exists_hears_it_begin(hub: Hub) ->
 
 
 @pytest.mark.parametrize("by", ["chat", "file", "title", "post", "broadcast"])
-async def test_what_is_kept_makes_the_session(hub: Hub, http: aiohttp.ClientSession, by: str) -> None:
+async def test_the_first_stored_record_creates_the_session(hub: Hub, http: aiohttp.ClientSession, by: str) -> None:
     """Whatever it is; who hears the session already resumes with its epoch."""
     session = "agent:echo" if by == "broadcast" else "s1"
     listener = await hub.connect(f"?sessionId={session}")
@@ -116,7 +116,7 @@ async def test_an_event_source_does_not_bring_a_deleted_session_back(hub: Hub, h
     assert (await get(http, "sessions/s1"))[1]["epoch"] != epoch
 
 
-async def test_nothing_makes_a_session_behind_its_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_a_command_that_began_before_a_deletion_creates_no_session(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Who held it before is refused, and leaves no empty session."""
     await post(http, "sessions", {"sessionId": "s1"})
     async with hub.node.use(Key("s1")) as session:
@@ -126,7 +126,7 @@ async def test_nothing_makes_a_session_behind_its_deletion(hub: Hub, http: aioht
     assert (await get(http, "sessions"))[1]["data"] == []
 
 
-async def test_an_upload_makes_no_session_behind_its_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_an_upload_that_began_before_a_deletion_creates_no_session(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Also where all its bytes had come before, and only the end of the body comes after."""
     await post(http, "sessions", {"sessionId": "s1"})
     end = asyncio.Event()
@@ -149,7 +149,7 @@ async def test_an_upload_makes_no_session_behind_its_deletion(hub: Hub, http: ai
 
 
 @pytest.mark.parametrize("kind", ["chat", "edit", "regenerate"])
-async def test_a_command_whose_session_goes_as_it_is_kept_has_one_answer(hub: Hub, kind: str) -> None:
+async def test_a_command_that_is_logged_during_a_deletion_has_one_answer(hub: Hub, kind: str) -> None:
     """The deletion ends between the commit and the answer: the command is refused, and not accepted before."""
     client, other = await hub.connect(extended=True), await hub.connect(extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="x")

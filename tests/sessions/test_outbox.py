@@ -1,4 +1,4 @@
-"""When what a session says goes to the log: at once where it can, joined where it cannot; and what its outbox does."""
+"""When the outbox of a session appends events to the log, how it merges chunks, and its states."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,31 +34,31 @@ async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
 
 
 class Speaker:
-    """A run that speaks into an outbox.
+    """A run that writes to an outbox.
 
-    `kept` has the bytes of each event that has landed, `rests` counts how often the outbox came to rest.
+    `logged_sizes` has the bytes of each logged chunk; `idle_count` counts the calls of `on_idle`.
     """
 
     def __init__(self, log: SqliteLog, pace: Pace, retry_seconds: float = NEVER) -> None:
         limits = Limits(retry_seconds=retry_seconds)
         self.log = log
-        self.outbox = Outbox(key=Key("s"), store=log.events, limits=limits, pace=pace, on_idle=self.rest)
-        self.kept: list[int] = []
-        self.offset = self.rests = 0
+        self.outbox = Outbox(key=Key("s"), store=log.events, limits=limits, pace=pace, on_idle=self.on_idle)
+        self.logged_sizes: list[int] = []
+        self.offset = self.idle_count = 0
 
-    def rest(self) -> None:
-        self.rests += 1
+    def on_idle(self) -> None:
+        self.idle_count += 1
 
     def state(self) -> OutboxState:
         return self.outbox.state
 
     def say(self, text: str) -> None:
-        self.outbox.put_text("r", "main", "m", self.offset, text, len(text), self.kept.append)
+        self.outbox.put_text("r", "main", "m", self.offset, text, len(text), self.logged_sizes.append)
         self.offset += len(text)
 
-    async def landed(self, events: int) -> None:
+    async def wait_for_chunks(self, events: int) -> None:
         async with asyncio.timeout(PATIENCE):
-            while len(self.kept) < events:
+            while len(self.logged_sizes) < events:
                 await asyncio.sleep(0)
 
     async def end(self) -> list[str]:
@@ -74,43 +74,43 @@ class Speaker:
         return [event.body.content for event in events if isinstance(event.body, Chunk)]
 
 
-async def test_what_comes_one_by_one_goes_at_once_however_busy_the_loop_is(log: SqliteLog) -> None:
-    """Waiting would join nothing."""
+async def test_single_pieces_are_flushed_at_once_under_any_load(log: SqliteLog) -> None:
+    """A longer wait would merge nothing."""
     pace = Pace(0.0)
     pace.stretched = NEVER
     run = Speaker(log, pace)
     for number in range(20):
         run.say(f"{number} ")
-        await run.landed(number + 1)
+        await run.wait_for_chunks(number + 1)
     assert await run.end() == [f"{number} " for number in range(20)]
 
 
-async def test_what_comes_faster_than_it_goes_waits_longer_where_the_loop_is_busy(log: SqliteLog) -> None:
-    """`bc` came while `a` was on its way; so what comes next gathers, until the end takes it along."""
+async def test_merged_pieces_wait_longer_under_load(log: SqliteLog) -> None:
+    """`b` and `c` are merged while `a` is in flight. So the next pieces wait until the end flushes them."""
     pace = Pace(0.0)
     pace.stretched = NEVER
     run = Speaker(log, pace)
     for piece in "abc":
         run.say(piece)
-    await run.landed(2)
+    await run.wait_for_chunks(2)
     for piece in "de":
         run.say(piece)
         await asyncio.sleep(0)
     assert await run.end() == ["a", "bc", "de"]
 
 
-async def test_the_first_of_a_pause_goes_at_once_and_the_rest_waits_for_its_frame(log: SqliteLog) -> None:
+async def test_the_first_piece_after_a_pause_is_flushed_at_once_and_the_next_ones_wait(log: SqliteLog) -> None:
     run = Speaker(log, Pace(NEVER))
     run.say("a")
-    await run.landed(1)
+    await run.wait_for_chunks(1)
     run.say("b")
     await asyncio.sleep(0)
     run.say("c")
     assert await run.end() == ["a", "bc"]
 
 
-async def test_an_end_takes_along_what_waits_before_it(log: SqliteLog) -> None:
-    """Each event has at most one full chunk of a run: what is left of them waits for no frame either."""
+async def test_an_event_flushes_the_chunks_before_it(log: SqliteLog) -> None:
+    """An append has at most one full chunk of a run; the other ones follow without a wait."""
     run, size = Speaker(log, Pace(NEVER)), Limits().chunk_bytes
     for piece in "abc":
         run.say(piece * size)
@@ -118,13 +118,13 @@ async def test_an_end_takes_along_what_waits_before_it(log: SqliteLog) -> None:
 
 
 async def test_chunks_that_are_full_do_not_wait_longer_where_the_loop_is_busy(log: SqliteLog) -> None:
-    """Nothing could join them."""
+    """Nothing could join a full chunk."""
     pace, size = Pace(0.0), Limits().chunk_bytes // 2
     pace.stretched = NEVER
     run = Speaker(log, pace)
     for piece in "abbccdd":
         run.say(piece * size)
-    await run.landed(4)
+    await run.wait_for_chunks(4)
     assert await run.end() == ["a" * size, "b" * 2 * size, "c" * 2 * size, "d" * 2 * size]
 
 
@@ -132,7 +132,7 @@ async def test_chunks_that_are_full_do_not_wait_longer_where_the_loop_is_busy(lo
     ("busy", "times"),
     [(0.0, 1.0), (0.1, 1.0), (0.375, 1.6), (0.65, MAX_STRETCH), (1.0, MAX_STRETCH), (1.3, MAX_STRETCH)],
 )
-def test_a_frame_lasts_longer_the_busier_the_loop_is(busy: float, times: float) -> None:
+def test_the_flush_interval_grows_with_the_load(busy: float, times: float) -> None:
     pace = Pace(0.01)
     pace.adjust(busy)
     assert pace.stretched == pytest.approx(0.01 * times)
@@ -140,8 +140,8 @@ def test_a_frame_lasts_longer_the_busier_the_loop_is(busy: float, times: float) 
     assert pace.stretched == 0.01
 
 
-async def test_a_busy_thread_is_seen() -> None:
-    """What a hub does a few times a second: a thread that only works is busy, and one that waits is not."""
+async def test_the_load_of_the_thread_is_measured() -> None:
+    """A thread that only works is busy, and a thread that waits is not."""
     pace, load = Pace(0.01), ThreadLoad()
     async with asyncio.timeout(PATIENCE):
         while pace.stretched == 0.01:
@@ -156,31 +156,31 @@ async def test_a_busy_thread_is_seen() -> None:
 
 
 class HeldLog:
-    """The log of an outbox, whose appends are held back until they are landed or refused."""
+    """The log of an outbox. Its appends wait until the test commits or refuses them."""
 
     def __init__(self, log: SqliteLog) -> None:
-        self.whole = log.events.append
+        self.real_append = log.events.append
         self.appends: asyncio.Queue[tuple[Append, AppendCallback]] = asyncio.Queue()
         log.events.append = lambda append, done: self.appends.put_nowait((append, done))  # type: ignore[method-assign]
 
     async def next(self) -> tuple[Append, AppendCallback]:
         return await asyncio.wait_for(self.appends.get(), PATIENCE)
 
-    async def land(self) -> list[str]:
-        """Commit the append that is held, or the next one; return what is in it."""
+    async def commit(self) -> list[str]:
+        """Commit the waiting append, or the next one; return its texts and event types."""
         append, done = await self.next()
-        landed = asyncio.Event()
+        committed = asyncio.Event()
 
         def tell(first: int | Exception) -> None:
             done(first)
-            landed.set()
+            committed.set()
 
-        self.whole(append, tell)
-        await asyncio.wait_for(landed.wait(), PATIENCE)
+        self.real_append(append, tell)
+        await asyncio.wait_for(committed.wait(), PATIENCE)
         return [event.body.content if isinstance(event.body, Chunk) else event.body.type for event in append.events]
 
     async def fail(self) -> None:
-        """Refuse the append that is held, or the next one."""
+        """Refuse the waiting append, or the next one."""
         _, done = await self.next()
         done(StorageUnavailable("disk full"))
 
@@ -194,101 +194,103 @@ def event(is_refusable: bool = False, run: str = "r") -> PendingEvent:
     return PendingEvent("main", run, RunFinished("m", "end_turn"), is_refusable=is_refusable)
 
 
-async def test_an_event_goes_at_once_and_leaves_nothing_behind(log: SqliteLog, held: HeldLog) -> None:
-    """IDLE, IN_FLIGHT, IDLE; whoever may let the session go is told."""
+async def test_an_event_is_flushed_at_once(log: SqliteLog, held: HeldLog) -> None:
+    """IDLE, IN_FLIGHT, IDLE; `on_idle` is called."""
     run = Speaker(log, Pace(NEVER))
     assert run.state() is OutboxState.IDLE
     run.outbox.put(event())
     assert run.state() is OutboxState.IN_FLIGHT
-    assert await held.land() == ["run_finished"]
-    assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.rests == 1
+    assert await held.commit() == ["run_finished"]
+    assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.idle_count == 1
 
 
-async def test_a_chunk_after_a_pause_goes_at_once(log: SqliteLog, held: HeldLog) -> None:
-    """IDLE, IN_FLIGHT, IDLE; its run goes on, so nobody is told."""
+async def test_a_chunk_after_a_pause_is_flushed_at_once(log: SqliteLog, held: HeldLog) -> None:
+    """IDLE, IN_FLIGHT, IDLE; `on_idle` is not called, because the run goes on."""
     run = Speaker(log, Pace(NEVER))
     run.say("a")
     assert run.state() is OutboxState.IN_FLIGHT
-    assert await held.land() == ["a"]
-    assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.rests == 0
+    assert await held.commit() == ["a"]
+    assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.idle_count == 0
 
 
-async def test_a_chunk_in_the_frame_of_the_one_before_waits_for_an_event(log: SqliteLog, held: HeldLog) -> None:
+async def test_a_chunk_soon_after_another_waits_and_an_event_flushes_it(log: SqliteLog, held: HeldLog) -> None:
     """IDLE, WAITING, IN_FLIGHT."""
     run = Speaker(log, Pace(NEVER))
     run.say("a")
-    await held.land()
+    await held.commit()
     run.say("b")
     assert run.state() is OutboxState.WAITING and not run.outbox.is_empty
     run.outbox.put(event())
     assert run.state() is OutboxState.IN_FLIGHT
-    assert await held.land() == ["b", "run_finished"]
+    assert await held.commit() == ["b", "run_finished"]
 
 
-async def test_a_chunk_that_waits_goes_at_the_end_of_its_frame(
+async def test_a_waiting_chunk_is_flushed_by_the_timer(
     log: SqliteLog, held: HeldLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """WAITING, IN_FLIGHT, by the clock."""
+    """WAITING, IN_FLIGHT."""
     run, loop = Speaker(log, Pace(NEVER)), asyncio.get_running_loop()
     run.say("a")
-    await held.land()
+    await held.commit()
     later = loop.call_later
     monkeypatch.setattr(loop, "call_later", lambda wait, *call: later(0 if wait > NEVER / 2 else wait, *call))
     run.say("b")
     assert run.state() is OutboxState.WAITING
-    assert await held.land() == ["b"]
+    assert await held.commit() == ["b"]
     assert run.state() is OutboxState.IDLE
 
 
-async def test_chunks_that_gathered_wait_for_their_frame(log: SqliteLog, held: HeldLog) -> None:
+async def test_chunks_that_gathered_in_flight_wait_for_the_timer(log: SqliteLog, held: HeldLog) -> None:
     """IN_FLIGHT, WAITING."""
     run = Speaker(log, Pace(NEVER))
     for piece in "abc":
         run.say(piece)
     assert run.state() is OutboxState.IN_FLIGHT
-    await held.land()
+    await held.commit()
     assert run.state() is OutboxState.WAITING
 
 
 @pytest.mark.parametrize("frame", [0.0, NEVER])
-async def test_what_gathered_goes_when_it_may(log: SqliteLog, held: HeldLog, frame: float) -> None:
-    """IN_FLIGHT again: chunks where their frame is over, an event always."""
+async def test_gathered_events_and_due_chunks_are_flushed_after_the_append(
+    log: SqliteLog, held: HeldLog, frame: float
+) -> None:
+    """IN_FLIGHT again: an event always, and chunks if the pace allows it."""
     run = Speaker(log, Pace(frame))
     for piece in "abc":
         run.say(piece)
     if frame:
         run.outbox.put(event())
-    await held.land()
+    await held.commit()
     assert run.state() is OutboxState.IN_FLIGHT
-    assert await held.land() == (["bc", "run_finished"] if frame else ["bc"])
+    assert await held.commit() == (["bc", "run_finished"] if frame else ["bc"])
     assert run.state() is OutboxState.IDLE
 
 
-async def test_what_is_said_to_a_landing_goes_together(log: SqliteLog, held: HeldLog) -> None:
-    """Two who hear of their events say something each: one append has both."""
+async def test_events_queued_by_callbacks_share_one_append(log: SqliteLog, held: HeldLog) -> None:
+    """Each of two callbacks queues an event, and one append takes both."""
     run = Speaker(log, Pace(NEVER))
     first, second = event(), event()
     first.on_result = second.on_result = lambda _: run.outbox.put(event())
     run.outbox.put(first, second)
-    assert await held.land() == ["run_finished"] * 2
-    assert await held.land() == ["run_finished"] * 2
+    assert await held.commit() == ["run_finished"] * 2
+    assert await held.commit() == ["run_finished"] * 2
     assert run.state() is OutboxState.IDLE and held.appends.empty()
 
 
-async def test_an_append_that_is_refused_whole_leaves_nothing_behind(log: SqliteLog, held: HeldLog) -> None:
-    """IN_FLIGHT, IDLE: there is nothing to try again."""
+async def test_a_refused_append_of_refusable_events_is_not_retried(log: SqliteLog, held: HeldLog) -> None:
+    """IN_FLIGHT, IDLE."""
     run = Speaker(log, Pace(NEVER))
     item = event(is_refusable=True)
     kept = attach_future(item)
     run.outbox.put(item)
     await held.fail()
-    assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.rests == 1
+    assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.idle_count == 1
     with pytest.raises(StorageUnavailable):
         await kept
 
 
-async def test_what_may_not_be_lost_is_tried_again(log: SqliteLog, held: HeldLog) -> None:
-    """IN_FLIGHT, BACKING_OFF, RETRYING, BACKING_OFF, RETRYING, IDLE; one line says so; chunks gather meanwhile."""
+async def test_a_failed_append_is_retried(log: SqliteLog, held: HeldLog) -> None:
+    """IN_FLIGHT, BACKING_OFF, RETRYING, BACKING_OFF, RETRYING, IDLE. One line reports the failures."""
     run = Speaker(log, Pace(0.0), retry_seconds=0.05)
     run.say("a")
     with structlog.testing.capture_logs() as logs:
@@ -300,17 +302,17 @@ async def test_what_may_not_be_lost_is_tried_again(log: SqliteLog, held: HeldLog
             assert run.state() is OutboxState.RETRYING and run.outbox.has_failed
             held.appends.put_nowait((append, done))
     assert [line["event"] for line in logs] == ["the log cannot be written; events wait in memory for a retry"]
-    assert await held.land() == ["a"]
+    assert await held.commit() == ["a"]
     assert not run.outbox.has_failed
-    assert await held.land() == ["bb"]
+    assert await held.commit() == ["bb"]
     assert run.state() is OutboxState.IDLE and run.outbox.is_empty
 
 
 @pytest.mark.parametrize("follows", [OutboxState.WAITING, OutboxState.IN_FLIGHT])
-async def test_a_try_that_succeeds_goes_on_with_what_gathered(
+async def test_a_successful_retry_continues_with_the_gathered_events(
     log: SqliteLog, held: HeldLog, follows: OutboxState
 ) -> None:
-    """RETRYING, WAITING for chunks in their frame; RETRYING, IN_FLIGHT for an event."""
+    """RETRYING, WAITING for chunks; RETRYING, IN_FLIGHT for an event."""
     run = Speaker(log, Pace(NEVER), retry_seconds=0.05)
     run.say("a")
     await held.fail()
@@ -320,11 +322,11 @@ async def test_a_try_that_succeeds_goes_on_with_what_gathered(
     run.say("b")
     if follows is OutboxState.IN_FLIGHT:
         run.outbox.put(event())
-    assert await held.land() == ["a"]
+    assert await held.commit() == ["a"]
     assert run.state() is follows and not run.outbox.has_failed
 
 
-async def test_a_failure_of_which_all_is_forgotten_leaves_nothing_behind(log: SqliteLog, held: HeldLog) -> None:
+async def test_a_retry_without_pending_events_makes_no_append(log: SqliteLog, held: HeldLog) -> None:
     """BACKING_OFF, IDLE, without an append."""
     run = Speaker(log, Pace(NEVER), retry_seconds=0.05)
     run.outbox.put(event())
@@ -332,7 +334,7 @@ async def test_a_failure_of_which_all_is_forgotten_leaves_nothing_behind(log: Sq
     assert run.state() is OutboxState.BACKING_OFF
     run.outbox.drop_run("r")
     async with asyncio.timeout(PATIENCE):
-        while run.rests == 0:
+        while run.idle_count == 0:
             await asyncio.sleep(0)
     assert run.state() is OutboxState.IDLE and held.appends.empty()
 
@@ -347,14 +349,12 @@ def pending_timers() -> int:
 
 
 @pytest.mark.parametrize("state", [state for state in OutboxState if state is not OutboxState.CLOSED])
-async def test_an_outbox_that_is_closed_tries_nothing_any_more(
-    log: SqliteLog, held: HeldLog, state: OutboxState
-) -> None:
-    """From each state, with no way back; an append that was under way still lands."""
+async def test_a_closed_outbox_appends_nothing(log: SqliteLog, held: HeldLog, state: OutboxState) -> None:
+    """From each state, and for ever. An append in flight still succeeds."""
     run = Speaker(log, Pace(NEVER), retry_seconds=0.05)
     if state is OutboxState.WAITING:
         run.say("a")
-        await held.land()
+        await held.commit()
         run.say("b")
     elif state is not OutboxState.IDLE:
         run.outbox.put(event())
@@ -368,14 +368,14 @@ async def test_an_outbox_that_is_closed_tries_nothing_any_more(
     run.outbox.close()
     assert run.state() is OutboxState.CLOSED and pending_timers() == timers - (state in TIMED)
     if state in (OutboxState.IN_FLIGHT, OutboxState.RETRYING):
-        assert await held.land() == ["run_finished"]
+        assert await held.commit() == ["run_finished"]
     run.say("c")
     run.outbox.put(event())
     assert run.state() is OutboxState.CLOSED and held.appends.empty() and pending_timers() == timers - (state in TIMED)
 
 
-async def test_one_who_waits_for_a_log_is_told_that_it_is_closed(log: SqliteLog, held: HeldLog) -> None:
-    """wait_for_history() raises, and wait_until_empty() returns; whether they waited already or come only now."""
+async def test_close_wakes_waiting_tasks(log: SqliteLog, held: HeldLog) -> None:
+    """wait_for_history() raises, and wait_until_empty() returns, called before or after close()."""
     run = Speaker(log, Pace(NEVER))
     run.outbox.put(PendingEvent("main", "r", RunFinished("m", "end_turn"), messages=(MESSAGE,)))
     waiting = [asyncio.create_task(wait()) for wait in (run.outbox.wait_for_history, run.outbox.wait_until_empty)]
@@ -383,18 +383,18 @@ async def test_one_who_waits_for_a_log_is_told_that_it_is_closed(log: SqliteLog,
     run.outbox.close()
     waiting += [asyncio.create_task(wait()) for wait in (run.outbox.wait_for_history, run.outbox.wait_until_empty)]
     async with asyncio.timeout(PATIENCE):
-        settled, emptied, settled_late, emptied_late = await asyncio.gather(*waiting, return_exceptions=True)
-    assert isinstance(settled, StorageUnavailable) and isinstance(settled_late, StorageUnavailable)
-    assert emptied is emptied_late is None
+        history, empty, late_history, late_empty = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(history, StorageUnavailable) and isinstance(late_history, StorageUnavailable)
+    assert empty is late_empty is None
 
 
-async def test_one_who_waits_until_all_is_in_the_log_hears_of_the_last_chunk(log: SqliteLog, held: HeldLog) -> None:
-    """wait_until_empty() returns where chunks land alone, too."""
+async def test_the_last_chunk_wakes_a_task_that_waits_until_empty(log: SqliteLog, held: HeldLog) -> None:
+    """wait_until_empty() returns after an append of chunks alone, too."""
     run = Speaker(log, Pace(0.0))
     for piece in "ab":
         run.say(piece)
-    emptied = asyncio.create_task(run.outbox.wait_until_empty())
-    assert await held.land() == ["a"] and not emptied.done()
-    assert await held.land() == ["b"]
-    await asyncio.wait_for(emptied, PATIENCE)
+    waiting = asyncio.create_task(run.outbox.wait_until_empty())
+    assert await held.commit() == ["a"] and not waiting.done()
+    assert await held.commit() == ["b"]
+    await asyncio.wait_for(waiting, PATIENCE)
     assert run.outbox.is_empty

@@ -59,7 +59,7 @@ async def left(tmp_path: Path) -> AsyncIterator[Hub]:
     await hub.stop()
 
 
-async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
+async def test_the_runs_of_a_session_with_a_damaged_strip_are_aborted(left: Hub) -> None:
     """Its run ends `aborted`, one line names it, the other sessions go on, and it takes chats."""
     change(left, DAMAGE, "s1")
     with capture_logs() as lines:
@@ -84,7 +84,7 @@ async def test_a_session_with_a_damaged_strip_is_set_aside(left: Hub) -> None:
     assert [message.content for message in said] == ["go", "", "hello", "hello "]
 
 
-async def test_a_run_whose_session_takes_no_append_is_left_to_the_next_start(left: Hub) -> None:
+async def test_a_run_is_left_to_the_next_start_if_its_session_cannot_be_written(left: Hub) -> None:
     """A damaged row of the latest events hides where the session stands: a subscriber is told so, others go on.
 
     Once it is mended the run is taken up.
@@ -130,7 +130,7 @@ async def test_sixteen_sessions_are_recovered_at_a_time(left: Hub, monkeypatch: 
 
 
 @pytest.mark.parametrize("record", ["'{}'", "'{\"x'", "CAST(x'22FF22' AS TEXT)"])
-async def test_a_run_whose_record_is_damaged_stops_nothing(left: Hub, record: str) -> None:
+async def test_a_damaged_run_record_does_not_stop_the_start(left: Hub, record: str) -> None:
     """One line names it, and the other runs go on."""
     change(left, f"UPDATE runs SET record = {record} WHERE session = 's3'")
     with capture_logs() as lines:

@@ -124,7 +124,7 @@ def sound(events: list[Any]) -> bool:
 
 
 @pytest.mark.parametrize("name", ["answerId", "messageId"])
-async def test_an_answer_is_given_anew_and_what_came_after_the_message_is_gone(hub: Hub, name: str) -> None:
+async def test_regenerate_replaces_the_answer_and_all_later_messages(hub: Hub, name: str) -> None:
     """By the answer's id or its message's; one removal, no new user_message, and the agent sees nothing of it."""
     client = await begin(hub)
     first, second, third = [await say(client, text) for text in ("one", "two", "three")]
@@ -141,7 +141,7 @@ async def test_an_answer_is_given_anew_and_what_came_after_the_message_is_gone(h
     assert (await kinds(hub)).count("user_message") == 3 and sound(await logged(hub))
 
 
-async def test_another_agent_may_answer_anew(hub: Hub) -> None:
+async def test_another_agent_may_regenerate(hub: Hub) -> None:
     """The one that the command names; without a name, the one that answered."""
     client = await begin(hub)
     said = await say(client, "one")
@@ -153,7 +153,7 @@ async def test_another_agent_may_answer_anew(hub: Hub) -> None:
     assert end["agentId"] == "echo" and await history(hub) == ["one", "one "]
 
 
-async def test_an_answer_that_is_going_on_is_stopped_and_given_anew(hub: Hub) -> None:
+async def test_regenerate_stops_a_running_answer(hub: Hub) -> None:
     """Its end is in the log before the removal, which names what it said."""
     client = await begin(hub)
     first = await start(client, "gated", str(hub.folder / "gate"))
@@ -171,7 +171,7 @@ async def test_an_answer_that_is_going_on_is_stopped_and_given_anew(hub: Hub) ->
 # --- edit -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_message_is_said_anew(hub: Hub) -> None:
+async def test_edit_replaces_a_message(hub: Hub) -> None:
     """It and all after it go, and the new one comes with its run, in one commit; the answer sees what was before."""
     client = await begin(hub)
     first, second, third = [await say(client, text) for text in ("one", "two", "three")]
@@ -188,7 +188,7 @@ async def test_a_message_is_said_anew(hub: Hub) -> None:
     assert await history(hub) == ["one", "[] one", "zwei", "[one/[] one] zwei"] and sound(await logged(hub))
 
 
-async def test_what_is_queued_behind_an_edited_message_goes_and_what_was_before_stays(hub: Hub) -> None:
+async def test_edit_removes_later_queued_chats_and_keeps_earlier_ones(hub: Hub) -> None:
     """Runs of removed messages end cancelled, never having started; the earlier answer goes on, and is waited for."""
     client = await begin(hub)
     gate = str(hub.folder / "gate")
@@ -207,7 +207,7 @@ async def test_what_is_queued_behind_an_edited_message_goes_and_what_was_before_
     assert await history(hub) == [gate, gate, "one two", "one two"] and sound(await logged(hub))
 
 
-async def test_a_plain_client_is_told_to_forget(hub: Hub) -> None:
+async def test_a_plain_client_is_told_of_removed_messages(hub: Hub) -> None:
     """An error `message_removed` with the ids, then the new answer as ever."""
     extended = await begin(hub)
     said = await say(extended, "one")
@@ -221,7 +221,7 @@ async def test_a_plain_client_is_told_to_forget(hub: Hub) -> None:
     assert plain.text() == "[] two"
 
 
-async def test_a_message_that_cannot_be_taken_back_is_refused_by_name(hub: Hub) -> None:
+async def test_the_refusal_names_a_message_that_cannot_be_removed(hub: Hub) -> None:
     """Unknown ones, an agent's to edit, one without an answer to regenerate, too many; nothing changes."""
     client = await begin(hub, taken_messages=3)
     hub.agent("silent.py", "async def silent(message: str):\n    yield ''")
@@ -249,7 +249,7 @@ async def test_a_message_that_cannot_be_taken_back_is_refused_by_name(hub: Hub) 
     assert (await outcome(client, "far"))["code"] == "wrong_message"
 
 
-async def test_an_answer_that_ended_without_a_word_is_tried_again(hub: Hub) -> None:
+async def test_an_answer_without_text_is_regenerated(hub: Hub) -> None:
     """By the agent that failed; nothing goes but that answer, and what came after the message."""
     hub.agent("fails.py", "async def fails(message: str):\n    raise ValueError\n    yield ''")
     client = await begin(hub)
@@ -273,7 +273,7 @@ async def test_an_answer_that_ended_without_a_word_is_tried_again(hub: Hub) -> N
     assert (await ended(client, (await outcome(client, 2))["runId"]))["agentId"] == "fails"
 
 
-async def test_another_messages_answer_does_not_say_who_failed(hub: Hub) -> None:
+async def test_the_answer_of_another_message_does_not_name_the_failed_agent(hub: Hub) -> None:
     """One that waited, and so began after the message."""
     hub.agent("fails.py", "async def fails(message: str):\n    raise ValueError\n    yield ''")
     client = await begin(hub)
@@ -288,7 +288,7 @@ async def test_another_messages_answer_does_not_say_who_failed(hub: Hub) -> None
     assert (await ended(client, (await outcome(client, 1))["runId"]))["agentId"] == "fails"
 
 
-async def test_what_no_agent_was_asked_is_not_regenerated_but_may_be_edited(hub: Hub) -> None:
+async def test_a_message_without_an_agent_can_be_edited_but_not_regenerated(hub: Hub) -> None:
     """The last message of a fork; the agent of an edit is then the connection's."""
     client = await begin(hub)
     said = await say(client, "one")
@@ -301,7 +301,7 @@ async def test_what_no_agent_was_asked_is_not_regenerated_but_may_be_edited(hub:
     assert await history(hub, "f1") == ["two", "[] two"]
 
 
-async def test_who_edits_without_having_joined_hears_what_is_taken_back_first(hub: Hub) -> None:
+async def test_an_editor_that_did_not_subscribe_receives_the_removal_first(hub: Hub) -> None:
     client = await begin(hub)
     said = await say(client, "one")
     other = await hub.connect(extended=True)
@@ -315,7 +315,7 @@ async def test_who_edits_without_having_joined_hears_what_is_taken_back_first(hu
 
 
 @pytest.mark.parametrize("kind", ["edit", "regenerate"])
-async def test_a_client_msg_id_takes_back_once(hub: Hub, kind: str) -> None:
+async def test_a_client_msg_id_rewrites_once(hub: Hub, kind: str) -> None:
     """Again, together and after a restart, it gets the same answer; with other content, or as a chat, it is refused."""
     client = await begin(hub)
     said = await say(client, "one")
@@ -340,7 +340,7 @@ async def test_a_client_msg_id_takes_back_once(hub: Hub, kind: str) -> None:
     assert (await kinds(hub)).count("message_removed") == 1 and sound(await logged(hub))
 
 
-async def test_of_two_edits_at_once_the_second_finds_its_message_gone(hub: Hub) -> None:
+async def test_the_second_of_two_concurrent_edits_finds_no_message(hub: Hub) -> None:
     """Many at a time: one lands, the others hear `unknown_message`, and the log is sound."""
     client = await begin(hub)
     others = [await hub.connect(extended=True) for _ in range(5)]
@@ -356,7 +356,7 @@ async def test_of_two_edits_at_once_the_second_finds_its_message_gone(hub: Hub) 
     assert len(await history(hub)) == 20
 
 
-async def test_chats_edits_and_regenerates_in_a_crowd_leave_a_sound_log(hub: Hub) -> None:
+async def test_many_concurrent_chats_edits_and_regenerates_leave_a_consistent_log(hub: Hub) -> None:
     """Each accepted command has its run, which ends once; what is gone from the history was said to be gone."""
     client = await begin(hub)
     said = await say(client, "one")
@@ -394,7 +394,7 @@ async def test_chats_edits_and_regenerates_in_a_crowd_leave_a_sound_log(hub: Hub
     assert {m.messageId for m in await hub.node.log.sessions.read_last_messages(Key("s1"), 10_000, MiB)} == set(there)
 
 
-async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hub: Hub) -> None:
+async def test_a_chat_during_an_edit_is_admitted_after_it(hub: Hub) -> None:
     """It waits for the stubborn run's end, is kept, and is not taken back."""
     client = await begin(hub)
     gate = str(hub.folder / "gate")
@@ -414,7 +414,7 @@ async def test_a_chat_that_comes_while_something_is_taken_back_comes_after_it(hu
 
 
 @pytest.mark.parametrize("gone", [False, True])
-async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_then(hub: Hub, gone: bool) -> None:
+async def test_a_chat_that_waited_for_an_edit_is_answered_by_the_reloaded_agent(hub: Hub, gone: bool) -> None:
     client = await begin(hub)
     hub.agent("fresh.py", "async def fresh(message: str):\n    yield 'old'")
     await reload_agent_file(hub.node, "fresh")
@@ -439,7 +439,7 @@ async def test_a_chat_that_waited_at_the_door_is_answered_by_the_agent_as_it_is_
         assert other.text(late["runId"]) == "newer"
 
 
-async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_in_the_next_one(hub: Hub) -> None:
+async def test_a_fork_that_waited_for_a_deletion_writes_nothing_into_the_next_session(hub: Hub) -> None:
     client = await begin(hub)
     said = await say(client, "one")
     gate, trail = asyncio.Event(), hub.node.log.sessions.read_messages_from
@@ -463,7 +463,7 @@ async def test_a_fork_that_waited_at_the_door_of_a_deleted_session_says_nothing_
         assert await history(hub, "f1") == []
 
 
-async def test_where_the_log_fails_nothing_is_taken_back(hub: Hub) -> None:
+async def test_nothing_is_removed_while_the_log_fails(hub: Hub) -> None:
     """`storage_unavailable`; the history and the log are as before, and the same command works when it can."""
     client = await begin(hub, retry_seconds=0.02)
     said = await say(client, "one")
@@ -492,7 +492,7 @@ async def test_where_the_log_fails_nothing_is_taken_back(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("command", ["edit", "regenerate", "rollback"])
-async def test_where_the_log_fails_while_a_run_is_stopped_nothing_is_taken_back(hub: Hub, command: str) -> None:
+async def test_nothing_is_removed_if_the_log_fails_while_a_run_is_stopped(hub: Hub, command: str) -> None:
     """The run has its end as soon as the log can be written, with its text; the message stays, the queue goes on."""
     client = await begin(hub, retry_seconds=0.02)
     gate = str(hub.folder / "gate")
@@ -516,7 +516,7 @@ async def test_where_the_log_fails_while_a_run_is_stopped_nothing_is_taken_back(
     assert (await history(hub))[:3] == [gate, gate, "one "]
 
 
-async def test_an_edit_behind_a_chat_that_the_log_refuses_does_not_hang(hub: Hub) -> None:
+async def test_an_edit_after_a_refused_chat_does_not_hang(hub: Hub) -> None:
     """It waits for the chat's commit; where that fails it goes on, and is refused itself or done."""
     client, other = await begin(hub), await hub.connect(extended=True)
     said = await say(client, "one")
@@ -538,7 +538,7 @@ async def test_an_edit_behind_a_chat_that_the_log_refuses_does_not_hang(hub: Hub
     assert await history(hub) == ["two", "[] two"] and sound(await logged(hub))
 
 
-async def test_a_run_that_ends_while_the_history_is_read_is_taken_back_too(hub: Hub) -> None:
+async def test_a_run_that_ends_while_the_history_is_read_is_removed_too(hub: Hub) -> None:
     """Its answer stands behind the edited message; what was read before it ended is read again."""
     client = await begin(hub)
     before = await start(client, "gated", str(hub.folder / "gate"))
@@ -568,7 +568,7 @@ async def test_a_run_that_ends_while_the_history_is_read_is_taken_back_too(hub: 
     assert await history(hub) == [str(hub.folder / "gate"), "new", f"[{hub.folder / 'gate'}] new"]
 
 
-async def test_what_could_start_meanwhile_starts_afterwards(hub: Hub) -> None:
+async def test_runs_that_could_start_during_an_edit_start_after_it(hub: Hub) -> None:
     """An agent gets room while another answer is being taken back: who waited for it is not forgotten."""
     hub.agent("single.py", SINGLE)
     client = await begin(hub)
@@ -589,7 +589,7 @@ async def test_what_could_start_meanwhile_starts_afterwards(hub: Hub) -> None:
     assert (await ended(client, waiting["runId"]))["stopReason"] == "end_turn"
 
 
-async def test_where_the_agent_is_full_the_new_answer_waits(hub: Hub) -> None:
+async def test_the_new_answer_waits_for_a_full_agent(hub: Hub) -> None:
     """It is not refused, for what was stopped cannot be given back; it starts when the agent has room."""
     hub.agent("single.py", SINGLE)
     client = await begin(hub)
@@ -612,7 +612,7 @@ RELOADED = {
 
 
 @pytest.mark.parametrize("change", RELOADED)
-async def test_a_run_that_waits_for_its_agent_looks_again_after_a_reload(hub: Hub, change: str) -> None:
+async def test_a_reload_wakes_a_run_that_waits_for_its_agent(hub: Hub, change: str) -> None:
     """It starts if the agent has room now, and fails if the agent is broken or gone."""
     hub.agent("single.py", SINGLE)
     client = await begin(hub)
@@ -630,7 +630,7 @@ async def test_a_run_that_waits_for_its_agent_looks_again_after_a_reload(hub: Hu
     assert (await ended(client, accepted["runId"]))["stopReason"] == reason
 
 
-async def test_a_hub_that_goes_down_takes_nothing_back(hub: Hub) -> None:
+async def test_a_draining_hub_removes_nothing(hub: Hub) -> None:
     """An edit that waits for a run's end hears `draining`; the message stays, and a new hub has it."""
     client = await begin(hub)
     gate = str(hub.folder / "gate")
@@ -655,7 +655,7 @@ async def open_client(hub: HubProcess) -> Client:
     return Client(http, ws)
 
 
-async def test_a_hub_that_is_killed_in_between_has_done_all_or_nothing(tmp_path: Any) -> None:
+async def test_after_a_kill_an_edit_is_complete_or_absent(tmp_path: Any) -> None:
     """Killed while an edit waits, the message is there still; killed after `accepted`, the edit is, and runs once."""
     hub = HubProcess(tmp_path)
     hub.agent("stubborn.py", STUBBORN)
@@ -697,7 +697,7 @@ async def test_a_hub_that_is_killed_in_between_has_done_all_or_nothing(tmp_path:
 # --- rollback ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_chat_that_rolls_back_takes_the_running_ones_place(hub: Hub) -> None:
+async def test_a_rollback_replaces_the_running_chat(hub: Hub) -> None:
     """Its message and answer go, for the reason `rollback`; the new chat is next, and the queued stay queued."""
     client = await begin(hub)
     gate = str(hub.folder / "gate")
@@ -722,7 +722,7 @@ async def test_a_chat_that_rolls_back_takes_the_running_ones_place(hub: Hub) -> 
     )
 
 
-async def test_a_chat_that_rolls_back_nothing_is_a_chat(hub: Hub) -> None:
+async def test_a_rollback_without_a_run_is_a_chat(hub: Hub) -> None:
     """Where nothing is being answered nothing is removed; where the queue is full, nothing is stopped either."""
     client = await begin(hub, queued_runs=1)
     await say(client, "one", ifBusy="rollback")
@@ -739,7 +739,7 @@ async def test_a_chat_that_rolls_back_nothing_is_a_chat(hub: Hub) -> None:
 # --- fork -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_fork_has_the_history_and_goes_its_own_way(hub: Hub) -> None:
+async def test_a_fork_copies_the_history_and_is_independent(hub: Hub) -> None:
     """Same messages by the same authors, numbered anew; the sender hears it; the old session is as it was."""
     client = await begin(hub)
     image = {"type": "image", "source": {"type": "url", "value": "https://example.org/a.png"}}
@@ -767,7 +767,7 @@ async def test_a_fork_has_the_history_and_goes_its_own_way(hub: Hub) -> None:
     assert (await history(hub), await kinds(hub)) == before
 
 
-async def test_a_fork_into_a_session_that_is_there_is_refused(hub: Hub) -> None:
+async def test_a_fork_into_an_existing_session_is_refused(hub: Hub) -> None:
     """`session_exists`; of two at once one lands; a session in which nothing was said yet may be taken."""
     client, other = await begin(hub), await hub.connect(extended=True)
     said = await say(client, "one")
@@ -786,7 +786,7 @@ async def test_a_fork_into_a_session_that_is_there_is_refused(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"fork_messages": 3}, {"fork_bytes": 12}])
-async def test_a_fork_copies_the_newest_up_to_the_limit(hub: Hub, limit: dict[str, int]) -> None:
+async def test_a_fork_copies_the_newest_messages_up_to_the_limit(hub: Hub, limit: dict[str, int]) -> None:
     """Older messages are left out, by their number and by their size."""
     client = await begin(hub, **limit)
     said = [await say(client, text, agent="echo") for text in ("abc", "def", "ghi")]
@@ -795,7 +795,7 @@ async def test_a_fork_copies_the_newest_up_to_the_limit(hub: Hub, limit: dict[st
     assert await history(hub, "f1") == ["abc ", "def", "def "]
 
 
-async def test_a_fork_of_a_message_that_is_too_large_alone_says_so(hub: Hub) -> None:
+async def test_a_fork_of_one_too_large_message_is_refused(hub: Hub) -> None:
     client = await begin(hub, fork_bytes=2)
     said = await say(client, "one")
     await client.send(type="fork", sessionId="s1", messageId=said["messageId"], newSessionId="s2", ref="f")
@@ -804,7 +804,7 @@ async def test_a_fork_of_a_message_that_is_too_large_alone_says_so(hub: Hub) -> 
     assert await hub.node.log.sessions.find(Key("s2")) is None
 
 
-async def test_a_fork_that_may_not_be_heard_makes_no_session(hub: Hub) -> None:
+async def test_a_fork_without_a_free_subscription_creates_no_session(hub: Hub) -> None:
     """One subscription too many, or a hub that goes down."""
     client = await begin(hub, subscriptions=1)
     said = await say(client, "one")
@@ -818,7 +818,7 @@ async def test_a_fork_that_may_not_be_heard_makes_no_session(hub: Hub) -> None:
     assert await hub.node.log.sessions.find(Key("f1")) is None
 
 
-async def test_a_plain_client_hears_a_forks_history_as_messages(hub: Hub) -> None:
+async def test_a_plain_client_receives_a_forks_history_as_messages(hub: Hub) -> None:
     """From its beginning; what agents said is whole, and belongs to no run."""
     client = await begin(hub)
     said = await say(client, "one")

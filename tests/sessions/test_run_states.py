@@ -104,7 +104,7 @@ def only(hub: Hub) -> ActiveRun:
     return run
 
 
-async def test_an_answer(hub: Hub, paths: dict[str, Path]) -> None:
+async def test_an_answer_goes_through_all_states(hub: Hub, paths: dict[str, Path]) -> None:
     """It starts when its start is given to the log, runs when that is kept, and ends when its code has."""
     client = await start(hub)
     held = HeldLog(hub)
@@ -258,7 +258,7 @@ async def test_a_started_run_of_an_earlier_process(hub: Hub, paths: dict[str, Pa
     assert paths[run.id] == [QUEUED, ENDED]
 
 
-async def test_an_agent_is_not_silent_while_the_log_has_not_what_it_said(hub: Hub) -> None:
+async def test_the_silence_limit_does_not_count_while_output_is_not_logged(hub: Hub) -> None:
     """Another run falls silent meanwhile and ends; when the text is kept, silence counts again."""
     client = await start(hub, silence_seconds=0.2)
     held = HeldLog(hub)

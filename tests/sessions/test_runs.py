@@ -32,7 +32,7 @@ async def start_gated(hub: Hub, client: Client, **extra: Any) -> dict[str, Any]:
     return accepted
 
 
-async def test_messages_to_a_busy_agent_wait_their_turn_and_see_the_answers_before(hub: Hub) -> None:
+async def test_messages_to_a_busy_agent_are_queued_and_see_the_earlier_answers(hub: Hub) -> None:
     """Enqueue is the default; the second run starts after the first one's end."""
     await hub.start()
     client = await hub.connect(extended=True)
@@ -45,7 +45,7 @@ async def test_messages_to_a_busy_agent_wait_their_turn_and_see_the_answers_befo
     assert order == [(kind, run) for run in runs for kind in ("run_started", "run_finished")]
 
 
-async def test_another_agent_of_the_session_answers_beside(hub: Hub) -> None:
+async def test_two_agents_of_a_session_answer_at_the_same_time(hub: Hub) -> None:
     """Parallel is the default for it; each text is whole."""
     await hub.start()
     client = await hub.connect(extended=True)
@@ -106,7 +106,7 @@ async def test_cancel_ends_the_queued_before_the_running_and_nothing_follows_an_
     assert client.text() == "one "
 
 
-async def test_one_run_is_cancelled_by_its_id_also_while_it_waits(hub: Hub) -> None:
+async def test_one_run_is_cancelled_by_its_id_also_in_the_queue(hub: Hub) -> None:
     """The others go on; `queued: false` spares those that wait."""
     await hub.start()
     client = await hub.connect(extended=True)
@@ -214,7 +214,7 @@ async def calls(run: Run):
 
 
 @pytest.mark.parametrize(("name", "text"), [("none", "ab"), ("plain", "b"), ("calls", "ab")])
-async def test_a_yielded_none_is_nothing(hub: Hub, name: str, text: str) -> None:
+async def test_a_yielded_none_is_ignored(hub: Hub, name: str, text: str) -> None:
     """As `yield chunk.choices[0].delta.content` yields it at the end of an OpenAI stream; on every way."""
     for agent in ("none", "plain", "calls"):
         hub.agent(f"{agent}.py", YIELDS_NONE)
@@ -239,7 +239,7 @@ async def test_a_function_that_returns_nothing_is_told_what_to_do(hub: Hub) -> N
 
 
 @pytest.mark.parametrize("name", BAD_AGENTS)
-async def test_a_bad_agent_ends_its_run_once_and_keeps_what_it_said(hub: Hub, name: str) -> None:
+async def test_a_bad_agent_ends_its_run_once_and_its_text_is_stored(hub: Hub, name: str) -> None:
     """One error with a code, one end, no word of the exception; the hub's output names agent and line."""
     code, wanted, said = BAD_AGENTS[name]
     hub.agent(f"{name}.py", code)
@@ -266,7 +266,7 @@ async def test_a_bad_agent_ends_its_run_once_and_keeps_what_it_said(hub: Hub, na
     assert client.text().endswith("next ")
 
 
-async def test_a_megabyte_in_one_piece_arrives_whole_in_bounded_events(hub: Hub) -> None:
+async def test_a_megabyte_in_one_piece_arrives_complete_in_bounded_events(hub: Hub) -> None:
     """It is cut between code points, at most 32 KiB each."""
     hub.agent("big.py", "async def big(message: str):\n    yield 'é€😀x' * 100_000")
     await hub.start()
@@ -330,7 +330,7 @@ async def test_a_thread_is_stopped_at_its_next_piece_and_closed(hub: Hub) -> Non
     assert hub.node.agents.get("plain").running_answers == 0
 
 
-async def test_work_that_ignores_its_cancel_is_dropped_after_its_grace(hub: Hub) -> None:
+async def test_code_that_ignores_its_cancel_is_abandoned_after_the_grace_time(hub: Hub) -> None:
     """`cancelled` is said, nothing follows, and the work still counts against its agent."""
     hub.agent(
         "deaf.py",
@@ -366,7 +366,7 @@ async def test_work_that_ignores_its_cancel_is_dropped_after_its_grace(hub: Hub)
     assert client.text() == "one one late"
 
 
-async def test_work_that_swallows_a_cancel_is_cancelled_again_after_its_grace(hub: Hub) -> None:
+async def test_code_that_swallows_a_cancel_is_cancelled_again_after_the_grace_time(hub: Hub) -> None:
     """One that heeds the second ends then; one that goes on talking is listened to no more."""
     hub.agent(
         "once.py",
@@ -427,7 +427,7 @@ async def test_a_history_that_cannot_be_read_is_no_fault_of_the_agent(hub: Hub) 
 
 
 @pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
-async def test_a_run_that_takes_too_long_or_says_nothing_ends_as_timeout(hub: Hub, limit: str) -> None:
+async def test_a_slow_or_silent_run_ends_as_timeout(hub: Hub, limit: str) -> None:
     """What it said stays."""
     await hub.start(**{limit: 0.2})
     client = await hub.connect(extended=True)
@@ -456,7 +456,7 @@ async def test_an_agents_own_limits_win(hub: Hub) -> None:
     assert (await client.until_done())["stopReason"] == "timeout"
 
 
-async def test_a_generator_that_never_waits_gives_the_others_their_turn(hub: Hub) -> None:
+async def test_a_generator_that_never_waits_yields_to_other_tasks(hub: Hub) -> None:
     """Another session is answered in the middle of a flood."""
     hub.agent("flood.py", "async def flood(message: str):\n    while True:\n        yield ''")
     await hub.start()
@@ -471,7 +471,7 @@ async def test_a_generator_that_never_waits_gives_the_others_their_turn(hub: Hub
     assert (await client.until_done())["stopReason"] == "cancelled"
 
 
-async def test_an_agent_that_takes_the_message_alone_costs_no_read_of_the_history(hub: Hub) -> None:
+async def test_the_history_is_not_read_for_an_agent_that_takes_only_the_message(hub: Hub) -> None:
     """It could not look at it; one that takes the run may."""
     hub.agent("looks.py", "def looks(run):\n    return run.message + ' '")
     await hub.start()
@@ -489,7 +489,7 @@ async def test_an_agent_that_takes_the_message_alone_costs_no_read_of_the_histor
     assert client.text() == "hello hello " and reads == ["looks"]
 
 
-async def test_an_agent_knows_its_run_and_what_was_said_before(hub: Hub) -> None:
+async def test_an_agent_sees_its_run_and_the_history(hub: Hub) -> None:
     """run.history, run.session, run.message; not the messages that still wait."""
     hub.agent(
         "knows.py",
@@ -515,7 +515,7 @@ async def test_an_agent_knows_its_run_and_what_was_said_before(hub: Hub) -> None
     ]
 
 
-async def test_an_agent_may_call_another_but_not_without_end(hub: Hub) -> None:
+async def test_the_depth_of_calls_has_a_limit(hub: Hub) -> None:
     """The called one's text comes to the caller alone; its failure is an AgentError there."""
     hub.agent(
         "asks.py",
@@ -542,7 +542,7 @@ async def test_an_agent_may_call_another_but_not_without_end(hub: Hub) -> None:
     assert client.text() == "<hi >A B (unknown_agent)(agent_error)(call_depth)"
 
 
-async def test_a_session_takes_so_many_waiting_messages_and_no_more(hub: Hub) -> None:
+async def test_the_queue_of_a_session_has_a_limit(hub: Hub) -> None:
     """Past the limit: error `busy`."""
     await hub.start(queued_runs=2)
     client = await hub.connect(extended=True)
@@ -553,7 +553,7 @@ async def test_a_session_takes_so_many_waiting_messages_and_no_more(hub: Hub) ->
     assert error["code"] == "busy" and error["clientMsgId"] == "c9" and error["retryAfterMs"]
 
 
-async def test_while_the_log_fails_chats_are_refused_and_text_waits(hub: Hub) -> None:
+async def test_chats_are_refused_and_text_is_buffered_while_the_log_fails(hub: Hub) -> None:
     """Nothing accepted or heard is lost: when the log takes writes again, the answer goes on."""
     await hub.start(retry_seconds=0.02)
     client = await hub.connect(extended=True)
@@ -583,7 +583,7 @@ async def test_while_the_log_fails_chats_are_refused_and_text_waits(hub: Hub) ->
         assert (await other.until_type("accepted"))["status"] == "started"
 
 
-async def test_chats_that_a_failing_log_refused_leave_nothing_behind(hub: Hub) -> None:
+async def test_refused_chats_leave_nothing_behind(hub: Hub) -> None:
     """Three chats meet a log that fails twice: none is in the log when it works again, nor is any run."""
     await hub.start(retry_seconds=0.02)
     clients = [await hub.connect(extended=True) for _ in range(3)]
@@ -619,7 +619,7 @@ async def test_chats_that_a_failing_log_refused_leave_nothing_behind(hub: Hub) -
     assert kinds.count("user_message") == kinds.count("run_started") == kinds.count("run_finished") == accepted
 
 
-async def test_an_agents_limit_holds_for_chats_that_come_at_once(hub: Hub) -> None:
+async def test_an_agents_limit_holds_for_concurrent_chats(hub: Hub) -> None:
     """max_runs=1: one answers, the others are told `busy`; when it ends the next may."""
     hub.agent(
         "single.py",
@@ -698,7 +698,7 @@ async def test_a_removed_adapter_is_left_when_its_last_run_has_ended(
     await eventually(left.exists)
 
 
-async def test_no_chat_is_taken_once_the_hub_goes_down(hub: Hub) -> None:
+async def test_a_draining_hub_refuses_chats(hub: Hub) -> None:
     """Neither at the door nor behind it."""
     await hub.start()
     client = await hub.connect(extended=True)
@@ -748,7 +748,7 @@ async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_re
     assert [(m.messageId, m.content) for m in said] == [(second["messageId"], "try ")]
 
 
-async def test_a_thread_that_goes_on_keeps_its_place(hub: Hub) -> None:
+async def test_a_running_thread_keeps_its_slot(hub: Hub) -> None:
     """No cancel reaches it: its run has ended, and its code counts until it has."""
     hub.agent(
         "plain.py",

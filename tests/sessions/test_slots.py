@@ -93,7 +93,7 @@ async def test_a_freed_slot_wakes_only_sessions_that_wait_for_it(hub: Hub, monke
     assert set(looks) == {"s0", "s1"} and len(looks) <= 3, looks
 
 
-async def test_a_run_that_is_cancelled_as_it_waits_leaves_its_turn(hub: Hub) -> None:
+async def test_a_run_that_is_cancelled_in_the_queue_leaves_the_slot_to_the_next_session(hub: Hub) -> None:
     """The next one has it, and nothing holds the session."""
     client = await start(hub)
     await wait_for_a_slot(hub, client, "s1")
@@ -108,7 +108,7 @@ async def test_a_run_that_is_cancelled_as_it_waits_leaves_its_turn(hub: Hub) -> 
     assert await started(client) == "s2"
 
 
-async def test_a_session_in_which_something_is_taken_back_gives_its_turn_away(hub: Hub) -> None:
+async def test_a_session_that_is_locked_passes_its_slot_on(hub: Hub) -> None:
     """The slot is not lost; the session waits again after that run."""
     client = await start(hub)
     for name in ("s1", "s2"):
@@ -120,7 +120,7 @@ async def test_a_session_in_which_something_is_taken_back_gives_its_turn_away(hu
     assert await started(client) == "s1"
 
 
-async def test_a_run_that_waits_for_an_agent_that_goes_ends(hub: Hub) -> None:
+async def test_a_run_that_waits_for_a_removed_agent_ends(hub: Hub) -> None:
     """At once, though the agent's last answer goes on."""
     client = await start(hub)
     run = await wait_for_a_slot(hub, client, "s1")
