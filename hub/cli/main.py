@@ -22,7 +22,7 @@ from hub.settings import ConfigError, Settings, load
 from hub.storage.log import LogUnusable
 
 if TYPE_CHECKING:
-    from hub.commands.agents import Report
+    from hub.commands.agents import AgentReport
 
 # What a flag says it takes is checked by load(), with the same words as in the file and in the environment.
 FOLDER = click.Path(path_type=Path)
@@ -62,7 +62,7 @@ def serve(**flags: Any) -> None:
 @click.option("--data", type=FOLDER, metavar="DIR", help="The folder of what is kept (data).")
 def agents(**flags: Any) -> None:
     """Tell which agents are hosted, and which are broken and why; exit with code 1 if one is broken."""
-    reports: Sequence[Report] = _ask_offline("inspect_agents", flags)
+    reports: Sequence[AgentReport] = _ask_offline("inspect_agents", flags)
     _show(reports)
     file = _settings(flags).agents / FILE
     if lines := missing(file):
@@ -109,7 +109,7 @@ def _ask_offline(use_case: str, flags: dict[str, Any]) -> Any:
         _refuse(error)
 
 
-def _show(agents: "Sequence[Report]") -> None:
+def _show(agents: "Sequence[AgentReport]") -> None:
     """Print a table; what agent files say of themselves is text, never markup."""
     table = Table("agent", "state", "description")
     for agent in agents:

@@ -1,1 +1,1 @@
-"""The only door: every use case of the hub, each with the principal who asks."""
+"""The use cases of the hub. The table in table.py is the only way to call them."""

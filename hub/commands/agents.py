@@ -1,4 +1,4 @@
-"""The hosted agents: which there are, loading one again, and what is told to everyone who listens to one."""
+"""Use cases for hosted agents: list, reload and inspect them, and broadcast to their groups."""
 
 import attrs
 
@@ -15,8 +15,8 @@ from hub.sessions import broadcast as broadcasting
 
 
 @attrs.frozen
-class Report:
-    """An agent as the operator sees it: *error* has what clients are not told."""
+class AgentReport:
+    """An agent as the operator sees it. *error* has details that clients do not get."""
 
     agentId: str
     description: str
@@ -24,37 +24,37 @@ class Report:
 
 
 async def list_agents(hub: Hub, principal: Principal, request: PageRequest) -> Page[HostedAgent]:
-    """Return hosted agents in the order of their ids; a broken one with its error. Raises BadQuery."""
+    """Return a page of the hosted agents, ordered by id; a broken agent has an error. Raises BadQuery."""
     agents = sorted(hub.node.agents.all(), key=lambda agent: agent.id, reverse=request.order == "desc")
     if request.after is not None:
-        (last,) = read_cursor(request.after, tuple[str])
-        agents = [agent for agent in agents if (agent.id < last if request.order == "desc" else agent.id > last)]
-    page, others = agents[: request.limit], agents[request.limit :]
-    return Page([_hosted(agent) for agent in page], write_cursor(page[-1].id) if others else None)
+        (last_id,) = read_cursor(request.after, tuple[str])
+        agents = [agent for agent in agents if (agent.id < last_id if request.order == "desc" else agent.id > last_id)]
+    page, has_more = agents[: request.limit], len(agents) > request.limit
+    return Page([_describe_agent(agent) for agent in page], write_cursor(page[-1].id) if has_more else None)
 
 
 async def get_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgent:
-    """Return an agent, also a broken one; raises UnknownAgent."""
-    return _hosted(hub.node.agents.find(agent_id))
+    """Return an agent, which may be broken. Raises UnknownAgent."""
+    return _describe_agent(hub.node.agents.find(agent_id))
 
 
 async def get_working_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgent:
-    """Return an agent that can answer; raises UnknownAgent, AgentBroken."""
-    return _hosted(hub.node.agents.get(agent_id))
+    """Return an agent that is not broken. Raises UnknownAgent and AgentBroken."""
+    return _describe_agent(hub.node.agents.get(agent_id))
 
 
-def _hosted(agent: Agent) -> HostedAgent:
+def _describe_agent(agent: Agent) -> HostedAgent:
     return HostedAgent(**agent.describe())
 
 
 async def reload_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgent:
-    """Load an agent's file again; where the file is gone the agent goes too. Raises UnknownAgent."""
+    """Reload an agent's file. If the file is gone, the agent is removed. Raises UnknownAgent."""
     await upkeep.reload_agent_file(hub.node, agent_id)
-    return _hosted(hub.node.agents.find(agent_id))
+    return _describe_agent(hub.node.agents.find(agent_id))
 
 
 async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str) -> BroadcastReceipt:
-    """Say something to everyone who listens to an agent; it is kept in a session of its own.
+    """Send a message to the group of an agent. The message is stored in a session for broadcasts.
 
     Raises UnknownAgent, AgentBroken, BadId, SessionDeleted, StorageUnavailable.
     """
@@ -66,22 +66,22 @@ async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str)
         return await broadcasting.log_broadcast(session, agent, message)
 
 
-async def inspect_agents(hub: Hub, principal: Principal) -> tuple[Report, ...]:
-    """Return every agent with the operator's words of its error.
+async def inspect_agents(hub: Hub, principal: Principal) -> tuple[AgentReport, ...]:
+    """Return a report on every agent, with the operator's details of its error.
 
-    Where the hub is not started, the agents folder is loaded for this alone, and no adapter is entered; raises
-    FileNotFoundError where the folder is missing.
+    If the hub is not started, the agents folder is loaded for this call only, without entering adapters.
+    Raises FileNotFoundError if the folder is missing.
     """
     if hub.is_started:
-        return _reports(hub.node.agents)
+        return _report_agents(hub.node.agents)
     settings = hub.settings
     folder = Agents(folder=settings.agents, data=settings.data, cache=settings.cache_folder, enter=False)
     await folder.open()
     try:
-        return _reports(folder)
+        return _report_agents(folder)
     finally:
         await folder.close()
 
 
-def _reports(agents: Agents) -> tuple[Report, ...]:
-    return tuple(Report(agent.id, agent.description, agent.error) for agent in agents.all())
+def _report_agents(agents: Agents) -> tuple[AgentReport, ...]:
+    return tuple(AgentReport(agent.id, agent.description, agent.error) for agent in agents.all())

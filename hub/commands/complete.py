@@ -1,4 +1,4 @@
-"""Answer a conversation that is kept nowhere: its messages come with the request."""
+"""Use case: answer a conversation that is not stored, with all messages in the request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -13,34 +13,39 @@ from hub.hosting.contract import Run as RunView
 from hub.hosting.hosted import Agent
 from hub.messages import Role
 
-Pieces = AsyncIterator[TextOrFinish]
+AnswerChunks = AsyncIterator[TextOrFinish]
 
 
 async def complete(
-    hub: Hub, principal: Principal, agent_id: str, run_id: str, message: str, turns: Sequence[tuple[Role, str]]
-) -> AbstractAsyncContextManager[Pieces]:
-    """Let an agent answer; *turns* are the earlier messages. The context is an iterator of the text, piece by piece.
+    hub: Hub,
+    principal: Principal,
+    agent_id: str,
+    run_id: str,
+    message: str,
+    earlier_messages: Sequence[tuple[Role, str]],
+) -> AbstractAsyncContextManager[AnswerChunks]:
+    """Let an agent answer *message*. Entering the context returns an iterator of text chunks.
 
-    Leaving the context stops the agent. Raises UnknownAgent, AgentBroken; entering the context raises Busy; iteration
-    raises AgentError, with the code `timeout` if the agent takes longer than its limits.
+    Leaving the context stops the agent. Raises UnknownAgent and AgentBroken. Entering the context raises Busy.
+    Iteration raises AgentError, with the code `timeout` if the agent takes longer than its limits.
     """
     agent = hub.node.agents.get(agent_id)
-    history = [Past(role, content) for role, content in turns]
+    history = [Past(role, content) for role, content in earlier_messages]
     run = RunView(
         id=run_id, agent=agent.id, session=run_id, message=message, principal=principal.author, history=history
     )
-    return _answering(hub, agent, run)
+    return _open_chunks(hub, agent, run)
 
 
 @asynccontextmanager
-async def _answering(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[Pieces]:
+async def _open_chunks(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[AnswerChunks]:
     if agent.is_full:
         raise Busy(f"agent {agent.id} is at its limit of simultaneous answers (max_runs): try again later")
-    ended, completions = asyncio.Event(), hub.node.completions
+    end, completions = asyncio.Event(), hub.node.completions
     try:
         async with open_answer(hub.node.slots.take(agent), hub.limits, run) as reader:
-            completions[ended] = reader
+            completions[end] = reader
             yield reader
     finally:
-        completions.pop(ended, None)
-        ended.set()
+        completions.pop(end, None)
+        end.set()

@@ -1,4 +1,4 @@
-"""Stop answers, and answer the questions that they ask."""
+"""Use cases that stop runs, and that answer the questions of runs."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ from hub.storage.records import ChatRecord
 
 
 async def cancel(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
-    """Stop runs; each one's end follows when its work has stopped. Raises NotRunning."""
+    """Stop runs. Their `run_finished` follows once the agent has stopped. Raises NotRunning."""
     return stop(hub, principal, command)
 
 
 def stop(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
-    """Do what cancel() does, in one step."""
+    """Do the same as cancel(), without an await."""
     session = hub.node.sessions.get(
         hub.key(principal, command.sessionId)
     )  # one with a run, or a waiting one, is in memory
@@ -34,7 +34,7 @@ def stop(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
 
 
 async def resume(hub: Hub, principal: Principal, command: Resume) -> Ok:
-    """Answer an open question; return when the answer is kept.
+    """Answer an open question, and return after the answer is stored.
 
     Raises UnknownInterrupt, AlreadyResolved, BadFrame, Draining, StorageUnavailable.
     """
@@ -54,7 +54,7 @@ async def _reply(hub: Hub, principal: Principal, command: Resume) -> None:
 
 
 def _open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | None:
-    """Return the questions among which this one is open, or None."""
+    """Return the run's questions if this one is open, else None."""
     session = hub.node.sessions.get(key)  # one with an open question is in memory
     return session.find_questions(interrupt_id) if session is not None else None
 
@@ -62,37 +62,38 @@ def _open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | None:
 async def answer_questions(
     hub: Hub, principal: Principal, session_id: str, replies: Sequence[Resume]
 ) -> tuple[str, int]:
-    """Answer questions of one run; return the run's id, and the seq after which its client must read on.
+    """Answer questions of one run. Return the run's id, and the seq after which its client must read on.
 
-    All are looked at before any is kept. The same answers may be sent again. A question that is closed may be
-    `cancelled`, so that its asker can go on. Raises what resume() does.
+    All answers are checked before the first one is stored. Sending the same answers again is allowed.
+    Answering `cancelled` to a closed question is allowed too, so that a client can continue.
+    Raises what resume() raises.
     """
     key = hub.key(principal, session_id)
     questions = [await find_question(hub.node.log.runs, key, reply.interruptId) for reply in replies]
     if len({question.runId for question in questions}) > 1:
-        raise BadFrame("these questions are of several runs: answer each run's in a request of its own")
+        raise BadFrame("these questions belong to several runs: answer those of each run in a separate request")
     for reply, question in zip(replies, questions, strict=True):
         await _check(hub, principal, key, question, reply)
     for reply, question in zip(replies, questions, strict=True):
         try:
             await _reply(hub, principal, reply)
         except AlreadyResolved:
-            if reply.status == "resolved" and not await _stands(hub, principal, key, question, reply):
+            if reply.status == "resolved" and not await _is_stored_answer(hub, principal, key, question, reply):
                 raise
     return questions[0].runId, min(question.seq for question in questions)
 
 
 async def _check(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> None:
-    """Raise what an answer would be refused with, as far as that is known before any of them is kept."""
+    """Raise the error of an answer that cannot be accepted, as far as it is known before any is stored."""
     check_payload(reply.payload, hub.limits)
     if _open_questions(hub, key, reply.interruptId) is None and reply.status == "resolved":
-        if not await _stands(hub, principal, key, question, reply):
+        if not await _is_stored_answer(hub, principal, key, question, reply):
             hub.node.refuse_if_draining()
             raise make_closed_error(reply.sessionId, reply.interruptId)
 
 
-async def _stands(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> bool:
-    """Return whether this very answer is the one that the log has."""
+async def _is_stored_answer(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> bool:
+    """Return True if the log has this answer, from the same principal."""
     log = hub.node.log
     head = await log.sessions.find(key)
     body = await find_resolution(log.events, key, question, head.seq if head is not None else 0)

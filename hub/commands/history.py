@@ -1,4 +1,4 @@
-"""Read what is kept: sessions, their messages, their events."""
+"""Use cases that read stored sessions, messages and events."""
 
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
@@ -9,14 +9,19 @@ from hub.messages import EventPage, HistoryMessage, Page, PageRequest, SessionSt
 from hub.storage.log import EVERYONE
 from hub.storage.records import Head, SessionQuery
 
-FAR = 10**15 - 1  # later than any seq or time
+END_OF_TIME = 10**15 - 1  # a time in ms after all others
 
 
 async def list_sessions(
-    hub: Hub, principal: Principal, request: PageRequest, agent: str | None = None, since: int = 0, until: int = FAR
+    hub: Hub,
+    principal: Principal,
+    request: PageRequest,
+    agent: str | None = None,
+    since: int = 0,
+    until: int = END_OF_TIME,
 ) -> Page[SessionSummary]:
-    """Return sessions in the order of their last messages, as SessionStore.list() does; raises BadQuery."""
-    page = await hub.node.log.sessions.list(readable(principal, agent, since, until), request)
+    """Return a page of sessions, ordered as SessionStore.list() orders them. Raises BadQuery."""
+    page = await hub.node.log.sessions.list(build_session_query(principal, agent, since, until), request)
     rows = [
         SessionSummary(
             sessionId=id_of(row.key),
@@ -31,44 +36,44 @@ async def list_sessions(
     return Page(rows, page.next_cursor)
 
 
-def readable(principal: Principal, agent: str | None, since: int, until: int) -> SessionQuery:
+def build_session_query(principal: Principal, agent: str | None, since: int, until: int) -> SessionQuery:
     """Return the query for the sessions that a principal may read."""
     return SessionQuery(prefix=key_prefix(principal.tenant), readers=EVERYONE, agent=agent, since=since, until=until)
 
 
 async def get_session(hub: Hub, principal: Principal, session_id: str) -> SessionState:
-    """Return where a session stands, and what it is doing; raises UnknownSession."""
-    return await state_of(hub, await head_of(hub, principal, session_id))
+    """Return the state of a session. Raises UnknownSession."""
+    return await read_state(hub, await find_head(hub, principal, session_id))
 
 
 async def list_messages(hub: Hub, principal: Principal, session_id: str, request: PageRequest) -> Page[HistoryMessage]:
-    """Return finished messages in their order; raises UnknownSession, BadQuery."""
-    head = await head_of(hub, principal, session_id)
+    """Return a page of finished messages in their order. Raises UnknownSession and BadQuery."""
+    head = await find_head(hub, principal, session_id)
     return await hub.node.log.sessions.list_messages(head.key, request)
 
 
 async def read_events(hub: Hub, principal: Principal, session_id: str, after: int) -> EventPage:
-    """Return a page of a session's log: events after *after*, or after what is still kept."""
-    head = await head_of(hub, principal, session_id)
+    """Return a page of events after *after*, or after the retention floor if that is later. Raises UnknownSession."""
+    head = await find_head(hub, principal, session_id)
     page = await hub.node.log.events.read(head.key, max(after, head.floor), head.seq)
     more = bool(page) and page[-1].seq < head.seq
     return EventPage(data=[*page], epoch=head.epoch, seq=head.seq, floor=head.floor, more=more)
 
 
-async def head_of(hub: Hub, principal: Principal, session_id: str) -> Head:
+async def find_head(hub: Hub, principal: Principal, session_id: str) -> Head:
     head = await hub.node.log.sessions.find(hub.key(principal, session_id))
     if head is None:
-        raise unknown_session(session_id)
+        raise build_unknown_session(session_id)
     return head
 
 
-async def state_of(hub: Hub, head: Head | Channel) -> SessionState:
-    """Return where a session stands; a channel's head is read last, so that it fits what is going on."""
+async def read_state(hub: Hub, head: Head | Channel) -> SessionState:
+    """Return the state of a session. The live state is read in the same step as a channel's head: both must fit."""
     label = await hub.node.log.sessions.find_label(head.key)
     seq = head.seq if isinstance(head, Head) else head.head
     session_id, session = id_of(head.key), hub.node.sessions.get(head.key)
     if label is None or head.epoch is None:
-        raise unknown_session(session_id)
+        raise build_unknown_session(session_id)
     idle = State(sessionId=session_id, state="idle", active=(), queue=())
     state = idle if session is None else session.make_state()
     return SessionState(
@@ -85,5 +90,5 @@ async def state_of(hub: Hub, head: Head | Channel) -> SessionState:
     )
 
 
-def unknown_session(session_id: str) -> UnknownSession:
+def build_unknown_session(session_id: str) -> UnknownSession:
     return UnknownSession(f"there is no session {session_id}", sessionId=session_id)

@@ -1,4 +1,4 @@
-"""The hub as a whole: opened, started, drained and closed."""
+"""The hub: one object to start, drain and close."""
 
 import asyncio
 
@@ -18,9 +18,9 @@ from hub.settings import Settings
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Hub:
-    """One process of the hub. Use cases take it; nothing above them looks inside.
+    """One process of the hub. Use cases take it as an argument; callers of use cases must not look inside.
 
-    The order is start(), drain(), finish(), close(); drain() and finish() may be left out.
+    Call start(), drain(), finish() and close() in this order. drain() and finish() are optional.
     """
 
     settings: Settings
@@ -35,29 +35,29 @@ class Hub:
 
     @property
     def is_draining(self) -> bool:
-        """Whether it goes down."""
+        """True if the hub is going down."""
         return self.node.is_draining
 
     @property
     def is_working(self) -> bool:
-        """Whether the code of some agent goes on, which may be after its run has ended."""
+        """True if the code of an agent still runs, perhaps after the end of its run."""
         return any(agent.running_answers for agent in self.node.agents.all())
 
     async def start(self) -> None:
-        """Open the log and the agents, and take up what an earlier process left.
+        """Open the log and the agents, and recover the runs of the previous process.
 
-        Raises LogUnusable and OSError, each with one line for the operator; nothing is open then.
+        Raises LogUnusable and OSError, each with one line for the operator. Then nothing is left open.
         """
         await self.node.start()
         self.is_started = True
         self.upkeep.start()
 
     def drain(self) -> None:
-        """Refuse chats from now on, and tell every client."""
+        """Refuse chats from now on, and notify every client."""
         self.node.drain()
 
     async def finish(self, hurry: asyncio.Event) -> None:
-        """Let running answers end, until *hurry* or for what `drain_seconds` leaves; end the others; log it all."""
+        """Wait for the runs to end, until *hurry* or the drain deadline; stop the others; write all to the log."""
         limits = self.limits
         wait = limits.drain_seconds - limits.grace_seconds - 2 * limits.close_seconds
         await draining.finish_runs(self.node, wait, hurry)
@@ -69,31 +69,31 @@ class Hub:
             connection.stop_delivery()
 
     async def close(self) -> None:
-        """Close what start() opened; clients are closed before."""
+        """Close the log and the agents. The clients must be closed before."""
         await self.upkeep.stop()
         await self.node.close()
 
     async def check_ready(self) -> None:
-        """Raise Draining or StorageUnavailable, with a line for the operator, if it takes no chats now."""
+        """Raise Draining or StorageUnavailable, with a line for the operator, if chats are refused now."""
         if not self.node.is_ready:
             raise Draining("the hub is starting or going down")
         await self.log_probe.check()
 
     def key(self, principal: Principal, session_id: str) -> Key:
-        """Return the key by which everything below the use cases knows a session; raises BadId."""
-        if not is_id(session_id):  # one with a slash would name another tenant's session
+        """Return the key of a session: its id with the principal's tenant. Raises BadId."""
+        if not is_id(session_id):  # an id with a slash could name a session of another tenant
             raise BadId(describe_bad_id("sessionId"))
         return session_key(principal.tenant, session_id)
 
     def group(self, principal: Principal, agent_id: str) -> str:
-        """Return the name of the group that listens to an agent in the principal's tenant."""
+        """Return the name of an agent's group in the principal's tenant."""
         return session_key(principal.tenant, agent_id)
 
 
 def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
-    """Return a hub that is not started yet; raises LogUnusable where no driver knows the log's URL."""
+    """Return a hub that is not started. Raises LogUnusable if no driver supports the log's URL."""
     # Absolute, because an agent may change the current folder.
-    agents, data, cache = (one.absolute() for one in (settings.agents, settings.data, settings.cache_folder))
+    agents, data, cache = (folder.absolute() for folder in (settings.agents, settings.data, settings.cache_folder))
     settings = attrs.evolve(settings, agents=agents, data=data, cache=cache)
     node = Node(settings=settings, seams=seams)
     return Hub(settings=settings, node=node, upkeep=Upkeep(node), log_probe=LogProbe(node.log))

@@ -139,14 +139,14 @@ class Intake:
         now = asyncio.get_running_loop().time()
         if self._command_rate is None:
             self._command_rate = Rate(self._limits.commands_per_second, self._limits.command_burst)
-        excess = self._command_rate.excess(now)
+        excess = self._command_rate.add(now)
         try:
             command = self.client.parse(data)
         except BadFrame as refusal:
             if self._bad_frame_rate is None:
                 per_minute = self._limits.bad_frames_per_minute
                 self._bad_frame_rate = Rate(per_minute / SECONDS_PER_MINUTE, per_minute)
-            if self._bad_frame_rate.excess(now):
+            if self._bad_frame_rate.add(now):
                 raise
             self.client.answer(build_error(refusal))
         except Exception:  # a bug in a protocol of another package

@@ -1,4 +1,4 @@
-"""What a node does, in numbers; no session and no user is named in them."""
+"""Use case: read the metrics of a node. They contain no name of a session or a user."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,8 +11,9 @@ from hub.commands.hub import Hub
 
 @attrs.frozen(kw_only=True)
 class NodeFigures:
-    """Read in one step. *subscriptions* is by protocol, *started* by agent, *ended* by agent and stop reason; times are
-    in seconds.
+    """The metrics of a node, read in one step.
+
+    *subscriptions* is by protocol, *started* by agent, *ended* by agent and stop reason. Times are in seconds.
     """
 
     connections: int
@@ -34,7 +35,7 @@ class NodeFigures:
 
 
 async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
-    """Return what the node does now, and what it has done since its start."""
+    """Return the current gauges of the node, and its counters since the start."""
     registry, log = hub.node.registry, hub.node.log.commit_totals
     connections, counters = list(registry.connections), registry.counters
     sessions = list(hub.node.sessions.values())

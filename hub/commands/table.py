@@ -1,6 +1,6 @@
-"""The door: one row for each use case, with the permission that is checked before the call.
+"""The table of use cases: one row for each, with the permission that is checked before the call.
 
-`web` and `cli` call the rows of this table, and nothing behind them.
+`web` and `cli` call the rows of this table, and no function behind them.
 """
 
 from collections.abc import Awaitable, Callable
@@ -44,14 +44,14 @@ R = TypeVar("R")
 
 @attrs.frozen
 class UseCase(Generic[P, R]):
-    """One row: *action* is what the function does, *while_draining* whether it may do so while the hub goes down."""
+    """One row. *action* is the permission that it needs. *while_draining* allows it while the hub goes down."""
 
     function: Callable[Concatenate[Hub, Principal, P], Awaitable[R]]
     action: Action
     while_draining: bool = False
 
     async def __call__(self, hub: Hub, principal: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function where the principal may; raises Denied, Draining, and what the function does."""
+        """Check the permission and call the function. Raises Denied, Draining, and what the function raises."""
         check_permission(principal, self.action)
         if not self.while_draining:
             hub.node.refuse_if_draining()
@@ -97,11 +97,11 @@ inspect_agents = UseCase(_agents.inspect_agents, "operate", while_draining=True)
 read_metrics = UseCase(_metrics.read_metrics, "operate", while_draining=True)
 check_data = UseCase(_checking.check_data, "operate", while_draining=True)
 
-# All of the rows above, by name: none can be left out.
+# All rows above by name. It is computed, so that no row can be missing.
 USE_CASES: dict[str, UseCase[Any, Any]] = {name: row for name, row in globals().items() if isinstance(row, UseCase)}
 
-# The use case of each command of a socket. Those that take the client answer it themselves, before the first event that
-# they let it hear; what the others return is the answer.
+# The use case of each command of a socket. Those in the first table take the client, and answer it before its first
+# event. The others return the answer.
 CLIENT_USE_CASES: dict[type[Command], UseCase[Any, Any]] = {
     Hello: hello,
     Chat: chat,
@@ -116,7 +116,7 @@ NOTICE_USE_CASES: dict[type[Command], UseCase[Any, Any]] = {Cancel: cancel, Resu
 
 
 async def receive(client: ClientHandle, command: Command) -> object:
-    """Carry out a command of a socket, and return what its use case does; it is answered before. Raises HubError."""
+    """Run a command of a socket, answer it, and return the result of its use case. Raises HubError."""
     kind = type(command)
     if kind in CLIENT_USE_CASES:
         return await CLIENT_USE_CASES[kind](client.hub, client.principal, command, client)

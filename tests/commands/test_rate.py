@@ -10,20 +10,20 @@ def test_a_burst_is_allowed_and_one_more_is_not(burst: int) -> None:
     """At one moment, however late it is."""
     for now in (0.0, 1e9):
         rate = Rate(100, burst)
-        assert [rate.excess(now) for _ in range(burst + 2)] == [0.0] * burst + [1.0, 2.0]
+        assert [rate.add(now) for _ in range(burst + 2)] == [0.0] * burst + [1.0, 2.0]
 
 
 def test_what_time_gives_back() -> None:
     """*per_second* for each second, up to the burst; what was refused is counted, too."""
     rate = Rate(0.5, 3)
-    assert [rate.excess(100.0) for _ in range(5)] == [0.0, 0.0, 0.0, 1.0, 2.0]
-    assert rate.excess(102.0) == 2.0
-    assert rate.excess(108.0) == 0.0
-    assert rate.excess(108.0) == 1.0
-    assert [rate.excess(1e6) for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]
+    assert [rate.add(100.0) for _ in range(5)] == [0.0, 0.0, 0.0, 1.0, 2.0]
+    assert rate.add(102.0) == 2.0
+    assert rate.add(108.0) == 0.0
+    assert rate.add(108.0) == 1.0
+    assert [rate.add(1e6) for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_one_who_keeps_to_the_rate_is_never_refused() -> None:
     """For a day."""
     rate = Rate(100, 1)
-    assert not any(rate.excess(tick / 100) > 1e-6 for tick in range(24 * 3600))
+    assert not any(rate.add(tick / 100) > 1e-6 for tick in range(24 * 3600))

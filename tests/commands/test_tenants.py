@@ -104,7 +104,7 @@ async def test_what_one_tenant_does_reaches_no_other(hub: Hub) -> None:
     await say(hub, ACME, "theirs")
     async with await commands.upload(hub.door, ACME, "s1", "x.txt", "text/plain") as incoming:
         await incoming.write(b"secret")
-        kept = await incoming.keep()
+        kept = await incoming.save()
     assert kept.sessionId == "s1" and (await commands.open_file(hub.door, ACME, kept.fileId)).file.size == 6
     with pytest.raises(UnknownFile):
         await commands.open_file(hub.door, LOCAL, kept.fileId)

@@ -65,7 +65,7 @@ async def post_file(request: web.Request) -> web.Response:
         end = asyncio.get_running_loop().time() + limits.upload_seconds
         while piece := await _next(request, end):
             await upload.write(piece)
-        stored_file = await upload.keep()
+        stored_file = await upload.save()
     return record_response(stored_file, status=201)
 
 
@@ -108,7 +108,7 @@ async def _send_file(
     if part:
         response.set_status(206)
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
-    async with readable.opened() as read_range:
+    async with readable.open() as read_range:
         await response.prepare(request)
         if request.method != "HEAD":
             await _send(request, response, read_range, start, end)

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
-from hub.commands.complete import Pieces
+from hub.commands.complete import AnswerChunks
 from hub.errors import (
     AgentBroken,
     AgentError,
@@ -103,7 +103,7 @@ async def _while_connected(request: web.Request) -> AsyncIterator[None]:
             yield
 
 
-async def _answer_at_once(completion: CompletionRequest, name: str, pieces: Pieces) -> web.Response:
+async def _answer_at_once(completion: CompletionRequest, name: str, pieces: AnswerChunks) -> web.Response:
     texts, reason = [], "end_turn"
     usage: Usage | None = None
     async for piece in pieces:
@@ -114,7 +114,9 @@ async def _answer_at_once(completion: CompletionRequest, name: str, pieces: Piec
     return web.json_response(mapping.completion_body(completion.model, name, "".join(texts), reason, usage))
 
 
-async def _stream(request: web.Request, completion: CompletionRequest, name: str, pieces: Pieces) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, completion: CompletionRequest, name: str, pieces: AnswerChunks
+) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     head, reason = mapping.chunk_head(name, int(time()), completion.model), "end_turn"
     usage: Usage | None = None

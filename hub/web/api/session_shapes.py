@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from hub.commands.history import FAR
+from hub.commands.history import END_OF_TIME
 from hub.errors import BadQuery
 from hub.messages import Id, Order, Page, PageRequest
 from hub.web.routes import json_fields, limits_of
@@ -16,8 +16,10 @@ PageLimit = Annotated[
     int, Meta(ge=1, description=f"The page size: {DEFAULT_PAGE_SIZE} by default, or the maximum if that is smaller.")
 ]
 PageCursor = Annotated[str, Meta(description="The cursor: `next` of the previous page.")]
-AfterSeq = Annotated[int, Meta(ge=0, le=FAR, description="A seq: return the events after it.")]
-UnixMs = Annotated[int, Meta(ge=0, le=FAR, description="The time of the last message, in milliseconds since 1970.")]
+AfterSeq = Annotated[int, Meta(ge=0, le=END_OF_TIME, description="A seq: return the events after it.")]
+UnixMs = Annotated[
+    int, Meta(ge=0, le=END_OF_TIME, description="The time of the last message, in milliseconds since 1970.")
+]
 T = TypeVar("T")
 
 
@@ -29,7 +31,7 @@ class SessionListQuery(Struct, frozen=True, forbid_unknown_fields=True):
     order: Order = "desc"
     agentId: Annotated[Id, Meta(description="Only sessions in which this agent answered.")] | None = None
     since: UnixMs = 0
-    until: UnixMs = FAR
+    until: UnixMs = END_OF_TIME
 
 
 class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
