@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dotenv import load_dotenv
 
-from hub.cli.requirements import FILE, has_others, missing
+from hub.cli.requirements import REQUIREMENTS_FILE, has_pip_lines, missing_lines
 from hub.settings import ConfigError, load
 
 
@@ -21,10 +21,10 @@ def main() -> int:
     """Install what is missing; return the exit status."""
     load_dotenv(Path(".env"))
     try:
-        file = load({}, os.environ, Path.cwd()).agents / FILE
+        file = load({}, os.environ, Path.cwd()).agents / REQUIREMENTS_FILE
     except ConfigError as wrong:
         raise SystemExit(f"hubbub: {wrong}") from None
-    if not missing(file) and not has_others(file):
+    if not missing_lines(file) and not has_pip_lines(file):
         return 0
     print(f"Installing what {file} asks for ...", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(file)]

@@ -1,4 +1,4 @@
-"""`hubbub chat` at a terminal: a line to write on, answers as they grow, and what the others in the session say."""
+"""`hubbub chat` at a terminal: an input line, growing answers, and the messages of others in the session."""
 
 import asyncio
 import re
@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import choose, opened, public_url, watched
-from hub.cli.keyboard import history, keys, quiet
+from hub.cli.hubs import choose_agent, connection, public_url, reported_losses
+from hub.cli.keyboard import key_bindings, no_echo, open_history
 from hub.cli.markdown import markdown
-from hub.cli.questions import payload
-from hub.cli.records import ending, who
+from hub.cli.questions import parse_answer
+from hub.cli.records import author_name, ending
 from hub.cli.screen import Screen
 from hub.cli.text import safe
 from hub.client import Answer, Client, Closed, Failure, Session
@@ -26,26 +26,27 @@ from hub.ids import quote
 from hub.messages import Event, Interrupt, Reset
 
 HELP = """\
-/agents [NAME]   which agents there are; or talk to another one
-/session [ID]    which session this is; or join another one
-/share           how others join this session
-/answer TEXT     answer what an agent asks here
-/cancel          stop all that is being answered here
-/history [N]     the last messages (20)
-/help            this
-/quit            leave; so do Ctrl-D, and Ctrl-C twice
-Alt-Enter begins a new line, Enter sends. Ctrl-C stops an answer."""
+/agents [NAME]   list the agents, or chat with another one
+/session [ID]    show the id of this session, or join another one
+/share           show how others join this session
+/answer TEXT     answer the oldest open question
+/cancel          stop all answers in this session
+/history [N]     show the last messages (20)
+/help            show this list
+/quit            leave; Ctrl-D and pressing Ctrl-C twice do the same
+Enter sends, Alt-Enter starts a new line. Ctrl-C stops an answer."""
 
 
-async def talk(url: str, agent: str | None, session: str | None) -> int:
-    async with opened(url) as hub:
-        chat = Talk(hub=hub, url=url, agent=choose(hub, agent))
-        async with watched(hub, lambda line: chat.say(Text(f"— {line} —", style="yellow"))):
+async def chat_at_terminal(url: str, agent: str | None, session: str | None) -> int:
+    """Chat until the person leaves, and return the exit code; raises CommandFailed."""
+    async with connection(url) as hub:
+        chat = TerminalChat(hub=hub, url=url, agent=choose_agent(hub, agent))
+        async with reported_losses(hub, lambda line: chat.say(Text(f"— {line} —", style="yellow"))):
             return await chat.run(session or f"s_{token_hex(6)}")
 
 
 @attrs.define(eq=False, kw_only=True)
-class Talk:
+class TerminalChat:
     """One person at a terminal, in one session at a time."""
 
     hub: Client
@@ -55,21 +56,21 @@ class Talk:
     prompt: PromptSession[str] = attrs.field(init=False)
     screen: Screen = attrs.field(init=False)
     session: Session = attrs.field(init=False)
-    warned: bool = False  # that one more Ctrl-C leaves
-    presses: asyncio.Queue[None] = attrs.Factory(asyncio.Queue)  # of Ctrl-C, while there is no prompt
+    is_leaving: bool = False  # the next Ctrl-C leaves
+    presses: asyncio.Queue[None] = attrs.Factory(asyncio.Queue)  # each Ctrl-C without a prompt
     _reading: asyncio.Task[None] | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.prompt = PromptSession(history=history(), key_bindings=keys())
+        self.prompt = PromptSession(history=open_history(), key_bindings=key_bindings())
         self.screen = Screen(console=self.console, say=self.say)
 
     async def run(self, session: str) -> int:
-        """Join a session, and go on to the end; raises CommandFailed where the hub closes for good."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._pressed)
+        """Join a session, and chat until the person leaves; raises CommandFailed if the hub closes for good."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._on_interrupt_signal)
         try:
             await self._join(session)
-            self.say(Text(f"{self.agent} in session {session}; /help tells what there is", style="dim"))
-            while await self._turn():
+            self.say(Text(f"{self.agent} in session {session}; /help lists the commands", style="dim"))
+            while await self._handle_line():
                 pass
         except Failure as failure:
             raise CommandFailed(failure.message) from None
@@ -79,96 +80,96 @@ class Talk:
                 await asyncio.wait([self._reading])
         return 0
 
-    async def _turn(self) -> bool:
-        """Take one message or command; say whether there may be another."""
+    async def _handle_line(self) -> bool:
+        """Read and handle one message or command; return False to leave."""
         line = await self._line()
         if line is None:
             return False
-        self.warned = self.warned and not line
+        self.is_leaving = self.is_leaving and not line
         word, _, rest = line.strip().partition(" ")
-        if word in COMMANDS:
+        if word in CHAT_COMMANDS:
             try:
-                return await COMMANDS[word](self, rest.strip())
+                return await CHAT_COMMANDS[word](self, rest.strip())
             except (Failure, ValueError) as failure:
                 self.say(Text(safe(str(failure)), style="red"))
         elif word.startswith("/") and "/" not in word[1:]:
-            self.say(Text(f"there is no {safe(word)}: /help tells what there is", style="red"))
+            self.say(Text(f"there is no command {safe(word)}: /help lists the commands", style="red"))
         elif line.strip():
-            return await self._ask(line)
+            return await self._send(line)
         return True
 
     async def _line(self) -> str | None:
-        """Return what was written; None to leave. A first Ctrl-C only clears the line."""
+        """Return the input line, or None to leave. The first Ctrl-C only clears the line."""
         try:
-            if not self.presses.empty():  # pressed between an answer and the prompt
+            if not self.presses.empty():  # Ctrl-C was pressed between an answer and the prompt
                 self.presses.get_nowait()
                 raise KeyboardInterrupt
             return await self.prompt.prompt_async("you> ", handle_sigint=False)
         except EOFError:
             return None
         except KeyboardInterrupt:
-            if self.warned:
+            if self.is_leaving:
                 return None
-            self.warned = True
-            self.say(Text("Ctrl-C once more leaves", style="dim"))
+            self.is_leaving = True
+            self.say(Text("press Ctrl-C again to leave", style="dim"))
             return ""
 
-    def _pressed(self) -> None:
-        """Take a Ctrl-C. At a prompt the keyboard's comes as a key; one that comes as a signal is the same there."""
+    def _on_interrupt_signal(self) -> None:
+        """Handle SIGINT. At a prompt, the keyboard's Ctrl-C comes as a key; a signal does the same there."""
         app = self.prompt.app
         if not app.is_running:
             self.presses.put_nowait(None)
         elif not app.is_done:
             app.exit(exception=KeyboardInterrupt())
 
-    async def _ask(self, message: str) -> bool:
-        """Send a message, and show answers as they grow until its own has ended; False where Ctrl-C came twice.
+    async def _send(self, message: str) -> bool:
+        """Send a message, and show all answers until its own answer has ended; return False after a second Ctrl-C.
 
-        What its own asks meanwhile is asked here.
+        A question of its own answer is asked here.
         """
         client_msg_id = token_hex(16)
-        self.screen.mine.add(client_msg_id)
+        self.screen.own_messages.add(client_msg_id)
         answer = self.session.chat(message, agent=self.agent, client_msg_id=client_msg_id)
-        heard = asyncio.create_task(self._heard(answer))
+        reading = asyncio.create_task(self._read_answer(answer))
         try:
-            while not heard.done():
-                if not await self._until_asked(answer, heard):
+            while not reading.done():
+                if not await self._wait_for_question(answer, reading):
                     return False
                 for question in self._questions(answer)[:1]:
                     await self._take_reply(answer, question)
-            heard.result()
+            reading.result()
         except Closed:
             raise
         except Failure as failure:
             self.say(Text(safe(failure.message), style="red"))
         finally:
-            heard.cancel()
-            await asyncio.wait([heard])
+            reading.cancel()
+            await asyncio.wait([reading])
         return True
 
-    async def _until_asked(self, answer: Answer, heard: asyncio.Task[None]) -> bool:
-        """Wait until an answer is over or asks. The first Ctrl-C stops it, the second does not wait: then False."""
-        stopper = asyncio.create_task(self._stopper(answer))
-        asked = asyncio.create_task(self.screen.until(lambda: bool(self._questions(answer))))
+    async def _wait_for_question(self, answer: Answer, reading: asyncio.Task[None]) -> bool:
+        """Wait until an answer ends or asks a question. The first Ctrl-C stops it; after the second, return False."""
+        stopper = asyncio.create_task(self._stop_on_press(answer))
+        question = asyncio.create_task(self.screen.wait_until(lambda: bool(self._questions(answer))))
         try:
-            with quiet(), self.screen.watch():
-                await asyncio.wait([heard, stopper, asked], return_when=asyncio.FIRST_COMPLETED)
+            with no_echo(), self.screen.open_live():
+                await asyncio.wait([reading, stopper, question], return_when=asyncio.FIRST_COMPLETED)
             return not stopper.done()
         finally:
-            self.screen.unwatch()
-            for task in (stopper, asked):
+            self.screen.close_live()
+            for task in (stopper, question):
                 task.cancel()
-            await asyncio.wait([stopper, asked])
+            await asyncio.wait([stopper, question])
 
-    async def _heard(self, answer: Answer) -> None:
+    async def _read_answer(self, answer: Answer) -> None:
         async for _ in answer:
-            self.screen.move()  # it is shown with all else of the session; and its run is known now
+            self.screen.notify()  # the id of its run is known; the session's reader shows the event itself
         if answer.accepted is not None:
-            await self.screen.over(answer.accepted.runId)
+            await self.screen.wait_for_end(answer.accepted.runId)
 
-    async def _stopper(self, answer: Answer) -> None:
+    async def _stop_on_press(self, answer: Answer) -> None:
         await self.presses.get()
-        self.say(Text("stopping; Ctrl-C once more leaves", style="dim"))
+        self.say(Text("stopping; press Ctrl-C again to leave", style="dim"))
         stopping = asyncio.create_task(answer.cancel())
         try:
             await self.presses.get()
@@ -176,22 +177,22 @@ class Talk:
             stopping.cancel()
             await asyncio.wait([stopping])
 
-    # --- what an agent asks -------------------------------------------------------------------------------------------
+    # --- questions of agents ------------------------------------------------------------------------------------------
 
     def _questions(self, answer: Answer) -> list[Interrupt]:
-        """Return what an answer asks, as far as it was shown and is open."""
+        """Return the open questions of an answer that are on the screen."""
         run = answer.accepted and answer.accepted.runId
-        return [_question(one) for one in self.screen.questions.values() if one.runId == run]
+        return [_question(event) for event in self.screen.questions.values() if event.runId == run]
 
     async def _take_reply(self, answer: Answer, question: Interrupt) -> None:
-        """Let a question be answered here, or end the prompt where it is closed meanwhile. Ctrl-C stops the answer."""
+        """Ask for a reply; end the prompt if the question is answered elsewhere. Ctrl-C stops the answer."""
         try:
             line = await self._reply_line(question)
         except EOFError:
             line = None
         except KeyboardInterrupt:
-            for asked in self._questions(answer):  # none of them is put again
-                del self.screen.questions[asked.id]
+            for open_question in self._questions(answer):  # none of them is asked again
+                del self.screen.questions[open_question.id]
             self.presses.put_nowait(None)
             return
         if question.id in self.screen.questions:
@@ -203,91 +204,91 @@ class Talk:
                 self.say(Text(safe(str(failure)), style="red"))
 
     async def _reply_line(self, question: Interrupt) -> str | None:
-        gone = asyncio.create_task(self.screen.until(lambda: question.id not in self.screen.questions))
+        closing = asyncio.create_task(self.screen.wait_until(lambda: question.id not in self.screen.questions))
 
         def leave() -> None:
-            if gone.done() and self.prompt.app.is_running and not self.prompt.app.is_done:
+            if closing.done() and self.prompt.app.is_running and not self.prompt.app.is_done:
                 self.prompt.app.exit(result="")
 
-        gone.add_done_callback(lambda _: leave())
+        closing.add_done_callback(lambda _: leave())
         try:
             self.say(Text("Enter answers, Ctrl-D declines, Ctrl-C stops", style="dim"))
             return await self.prompt.prompt_async("answer> ", handle_sigint=False, pre_run=leave)
         finally:
-            gone.cancel()
-            await asyncio.wait([gone])
+            closing.cancel()
+            await asyncio.wait([closing])
 
     async def _reply(self, question: Interrupt, line: str | None) -> None:
-        """Send an answer, None where there will be none. Raises ValueError where it is not one that was asked for."""
+        """Send a reply, or decline if *line* is None. Raises ValueError if the question does not allow this reply."""
         status = "cancelled" if line is None else "resolved"
-        said = {} if line is None else {"payload": payload(question.responseSchema, line)}
-        about = {"sessionId": self.session.id, "interruptId": question.id, "status": status}
+        reply = {} if line is None else {"payload": parse_answer(question.responseSchema, line)}
+        fields = {"sessionId": self.session.id, "interruptId": question.id, "status": status}
         try:
-            await self.hub.command(type="resume", **about, **said)
+            await self.hub.command(type="resume", **fields, **reply)
         except Failure as failure:
-            if not failure.retryable:  # else it is asked again
+            if not failure.retryable:  # a retryable failure asks again
                 self.screen.questions.pop(question.id, None)
             raise
-        await self.screen.until(lambda: question.id not in self.screen.questions)
+        await self.screen.wait_until(lambda: question.id not in self.screen.questions)
 
-    def say(self, what: RenderableType) -> None:
-        """Print above what is being written, or above the answers that grow."""
+    def say(self, output: RenderableType) -> None:
+        """Print above the input line, or above the growing answers."""
         if self.prompt.app.is_running:
-            run_in_terminal(lambda: self.console.print(what, crop=False))
+            run_in_terminal(lambda: self.console.print(output, crop=False))
         else:
-            self.console.print(what, crop=False)  # where a Live is on, rich prints above it
+            self.console.print(output, crop=False)  # rich prints above a Live
 
     async def _join(self, session: str) -> None:
         if self._reading is not None and session == self.session.id:
             return
-        events = self.hub.subscribe(session=session)  # before it is heard, so that what is going on is shown whole
-        joined = await self.hub.session(session, agent=self.agent)
+        events = self.hub.subscribe(session=session)  # before session(): so a running answer is shown from its start
+        joined_session = await self.hub.session(session, agent=self.agent)
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
             self.session.leave()
-            self.screen.forget()
-        self.session = joined
+            self.screen.clear()
+        self.session = joined_session
         self._reading = asyncio.create_task(self._read(events))
 
     async def _read(self, events: AsyncIterator[Event | Reset]) -> None:
         try:
             async for event in events:
                 self.screen.show(event)
-        except Closed as closed:
-            self.say(Text(f"— {closed.message} —", style="red"))
+        except Closed as error:
+            self.say(Text(f"— {error.message} —", style="red"))
         except Failure:
             pass  # the next command that a person sends gets the same error
-        self.screen.forget()  # nobody is to wait for what will not come
+        self.screen.clear()  # wakes a wait for an event that will not come
 
-    # --- one short function for each command; each says whether to go on ----------------------------------------------
+    # --- one short function for each command; each returns False to leave ---------------------------------------------
 
     async def agents(self, name: str = "") -> bool:
-        found = {str(one["agentId"]): one for one in (self.hub.welcome.agents if self.hub.welcome else ())}
+        agents = {str(agent["agentId"]): agent for agent in (self.hub.welcome.agents if self.hub.welcome else ())}
         if name:
-            if name in found:
+            if name in agents:
                 self.agent = name
-                self.say(Text(f"you talk to {name}"))
+                self.say(Text(f"you chat with {name}"))
             else:
                 self.say(Text(f"there is no agent {safe(name)}: /agents lists all"))
             return True
         table = Table("agent", "state", "description")
-        for one, about in found.items():
+        for agent_id, agent in agents.items():
             table.add_row(
-                Text(safe(one)), safe(about["status"]), Text(safe(about.get("error") or about["description"]))
+                Text(safe(agent_id)), safe(agent["status"]), Text(safe(agent.get("error") or agent["description"]))
             )
         self.say(table)
         return True
 
     async def answer(self, text: str = "") -> bool:
-        """Answer the oldest open question here, whoever's chat it came of."""
+        """Answer the oldest open question of the session, also of another person's chat."""
         if self.screen.questions:
             await self._reply(_question(next(iter(self.screen.questions.values()))), text)
         else:
-            self.say(Text("nothing is asked", style="dim"))
+            self.say(Text("there is no open question", style="dim"))
         return True
 
-    async def which(self, session: str = "") -> bool:
+    async def show_session(self, session: str = "") -> bool:
         if session:
             await self._join(session)
         self.say(Text(f"session {self.session.id}"))
@@ -299,15 +300,15 @@ class Talk:
         return True
 
     async def cancel(self, _: str = "") -> bool:
-        stopped = await self.session.cancel()
-        self.say(Text(f"stopped {len(stopped)}" if stopped else "nothing is being answered", style="dim"))
+        run_ids = await self.session.cancel()
+        self.say(Text(f"stopped: {len(run_ids)}" if run_ids else "no answer is running", style="dim"))
         return True
 
     async def history(self, count: str = "") -> bool:
         if count and not re.fullmatch("[1-9][0-9]{0,5}", count):
             raise ValueError(f"/history takes a number from 1 to 999999, such as 50, not {quote(safe(count))}")
         for message in await self.session.history(int(count or 20)):
-            self.say(Text(f"{safe(who(message))}:", style="bold"))
+            self.say(Text(f"{safe(author_name(message))}:", style="bold"))
             text = safe(message["content"])
             self.say(Text(text) if message["role"] == "user" else markdown(text))
             if note := ending(message):
@@ -322,15 +323,15 @@ class Talk:
         return False
 
 
-COMMANDS: dict[str, Callable[..., Awaitable[bool]]] = {
-    "/agents": Talk.agents,
-    "/session": Talk.which,
-    "/share": Talk.share,
-    "/answer": Talk.answer,
-    "/cancel": Talk.cancel,
-    "/history": Talk.history,
-    "/help": Talk.help,
-    "/quit": Talk.quit,
+CHAT_COMMANDS: dict[str, Callable[..., Awaitable[bool]]] = {
+    "/agents": TerminalChat.agents,
+    "/session": TerminalChat.show_session,
+    "/share": TerminalChat.share,
+    "/answer": TerminalChat.answer,
+    "/cancel": TerminalChat.cancel,
+    "/history": TerminalChat.history,
+    "/help": TerminalChat.help,
+    "/quit": TerminalChat.quit,
 }
 
 

@@ -1,5 +1,5 @@
-"""How a command of the terminal fails: with one line."""
+"""The error of a command of the terminal."""
 
 
 class CommandFailed(Exception):
-    """The message is the line, which says what to do."""
+    """A command failed: the message is one line for the user, with what to do."""

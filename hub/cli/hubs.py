@@ -16,7 +16,7 @@ from hub.text import cut, hide_passwords
 TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 
 
-def base(url: str) -> str:
+def http_url(url: str) -> str:
     """Return the HTTP address of a hub; *url* is that address, or the one of its WebSocket. A password stays in it."""
     plain = re.sub("^ws", "http", url if "://" in url else f"http://{url}").partition("?")[0].rstrip("/")
     return plain.removesuffix("/api/v1/ws").removesuffix("/api/v1")
@@ -24,23 +24,23 @@ def base(url: str) -> str:
 
 def public_url(url: str) -> str:
     """Return the HTTP address of a hub, without a password, to be shown to people."""
-    return base(hide_passwords(url if "://" in url else f"http://{url}"))
+    return http_url(hide_passwords(url if "://" in url else f"http://{url}"))
 
 
-def socket(url: str) -> str:
-    return re.sub("^http", "ws", base(url)) + "/api/v1/ws"
+def websocket_url(url: str) -> str:
+    return re.sub("^http", "ws", http_url(url)) + "/api/v1/ws"
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Client]:
-    """Connect, with one try: who sits before a terminal wants to know."""
-    client = connect(socket(url), patience=0)
+async def connection(url: str) -> AsyncIterator[Client]:
+    """Connect with one try, and close at the end; raises CommandFailed with the reason."""
+    client = connect(websocket_url(url), patience=0)
     try:
         await client.__aenter__()
-    except (Unreachable, Closed) as refused:
-        await get(url, "/agents", limit=1)  # its error says more exactly what is wrong
+    except (Unreachable, Closed) as error:
+        await get(url, "/agents", limit=1)  # raises an error that names the cause
         raise CommandFailed(
-            f"{public_url(url)} answers HTTP, but takes no WebSocket ({hide_passwords(refused.message)}): "
+            f"{public_url(url)} answers HTTP, but no WebSocket ({hide_passwords(error.message)}): "
             "if a proxy is in front of the hub, it must pass on the header `Upgrade`"
         ) from None
     try:
@@ -49,20 +49,20 @@ async def opened(url: str) -> AsyncIterator[Client]:
         await client.close()
 
 
-def choose(client: Client, named: str | None) -> str:
-    """Return the agent to talk to: the one that is named, else `main`, else the first that works, as in the console."""
-    states = {str(one["agentId"]): one["status"] for one in (client.welcome.agents if client.welcome else ())}
+def choose_agent(client: Client, name: str | None) -> str:
+    """Return the agent to chat with: the named one, else `main`, else the first that works, as the console does."""
+    states = {str(agent["agentId"]): agent["status"] for agent in (client.welcome.agents if client.welcome else ())}
     working = [agent for agent, state in states.items() if state == "ok"]
-    if named is not None and named not in states:
-        raise CommandFailed(f"there is no agent {safe(named)}; there are: {safe(', '.join(working) or 'none')}")
-    if named is None and "main" not in states and not working:
+    if name is not None and name not in states:
+        raise CommandFailed(f"there is no agent {safe(name)}; there are: {safe(', '.join(working) or 'none')}")
+    if name is None and "main" not in states and not working:
         raise CommandFailed("this hub has no agent that works: put one into its agents folder")
-    return named or ("main" if "main" in states else working[0])
+    return name or ("main" if "main" in states else working[0])
 
 
 @asynccontextmanager
-async def watched(client: Client, say: Callable[[str], None]) -> AsyncIterator[None]:
-    """While the context is open, tell *say* when the connection is lost, and when it is there again."""
+async def reported_losses(client: Client, say: Callable[[str], None]) -> AsyncIterator[None]:
+    """Call *say* inside the context when the connection is lost, and when the client has reconnected."""
     watching = asyncio.create_task(_watch(client, say))
     try:
         yield
@@ -83,13 +83,13 @@ async def _watch(client: Client, say: Callable[[str], None]) -> None:
 
 
 async def get(url: str, path: str, **query: Any) -> Any:
-    """Return what a route of docs/api.md answers.
+    """Return the JSON answer of a route of docs/api.md.
 
-    Raises CommandFailed: with the hub's own error, or with what is wrong with the address and what to do.
+    Raises CommandFailed with the hub's own error, or with the fault of the address and the remedy.
     """
     try:
         async with aiohttp.ClientSession(timeout=TIMEOUT) as http:
-            async with http.get(f"{base(url)}/api/v1{path}", params=query) as response:
+            async with http.get(f"{http_url(url)}/api/v1{path}", params=query) as response:
                 if response.content_type == "application/json":
                     body = await response.json()
                     if response.status == 200:

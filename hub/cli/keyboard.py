@@ -1,4 +1,4 @@
-"""The line that one writes on: its keys, what it remembers, and how it is kept quiet."""
+"""The input line of a terminal: its keys, its history, and its echo."""
 
 import contextlib
 import sys
@@ -10,18 +10,19 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 
-def history() -> History:
-    """Keep what was written for the next time, where that can be kept."""
-    place = Path(click.get_app_dir("hubbub"))
+def open_history() -> History:
+    """Return the history of input lines, in a file if the file can be written."""
+    folder = Path(click.get_app_dir("hubbub"))
     try:
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (place / "history").touch(mode=0o600)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / "history").touch(mode=0o600)
     except OSError:
         return InMemoryHistory()
-    return FileHistory(str(place / "history"))
+    return FileHistory(str(folder / "history"))
 
 
-def keys() -> KeyBindings:
+def key_bindings() -> KeyBindings:
+    """Return the key bindings of the input line: Alt-Enter starts a new line."""
     bindings = KeyBindings()
 
     @bindings.add("escape", "enter")
@@ -32,19 +33,19 @@ def keys() -> KeyBindings:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep keys that are pressed meanwhile off the screen; the next prompt gets them."""
+def no_echo() -> Iterator[None]:
+    """Do not show pressed keys inside the context; the next prompt gets them."""
     try:
         import termios
     except ImportError:  # Windows
         yield
         return
     terminal = sys.stdin.fileno()
-    before = termios.tcgetattr(terminal)
+    original = termios.tcgetattr(terminal)
     mute = termios.tcgetattr(terminal)
     mute[3] &= ~termios.ECHO
     termios.tcsetattr(terminal, termios.TCSANOW, mute)
     try:
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSANOW, before)
+        termios.tcsetattr(terminal, termios.TCSANOW, original)

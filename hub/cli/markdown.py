@@ -1,4 +1,4 @@
-"""Draw Markdown on a terminal, and leave out no part of the text."""
+"""Draw Markdown on a terminal without leaving out any text."""
 
 import re
 
@@ -14,26 +14,26 @@ from rich.text import Text
 
 from hub.cli.text import safe
 
-# HTML is shown as text. So are images and references: rich would hide the address of an image, and the definition of a
-# reference may come in a later piece of the answer.
+# HTML, images and references are shown as text: rich would hide the address of an image, and the definition of a
+# reference may come later in the answer.
 PARSER = (
     MarkdownIt("commonmark")
     .enable(["strikethrough", "table"])
     .disable(["autolink", "html_block", "html_inline", "image", "reference"])
 )
-WIDEST = 1_000_000  # columns: enough to measure the width that any table needs
-DEEPEST = 18  # levels: the parser leaves out text that is nested deeper than 20
+MEASURING_COLUMNS = 1_000_000  # more columns than any table needs
+MAX_LEVEL = 18  # of nesting: the parser leaves out text below level 20
 FORMULA = re.compile(r"\\\[.{1,1000}?\\\]|\\\(.{1,1000}?\\\)|\$\$.{1,1000}?\$\$", re.DOTALL)
 
 
 def _formula(state: StateInline, silent: bool) -> bool:
-    """Take a formula as text: its backslashes are no escapes, and its signs no Markdown."""
-    found = FORMULA.match(state.src, state.pos, state.posMax)
-    if found is None:
+    """Parse a formula as plain text, without escapes and Markdown."""
+    match = FORMULA.match(state.src, state.pos, state.posMax)
+    if match is None:
         return False
     if not silent:
-        state.push("text", "", 0).content = found[0]
-    state.pos = found.end()
+        state.push("text", "", 0).content = match[0]
+    state.pos = match.end()
     return True
 
 
@@ -41,20 +41,20 @@ PARSER.inline.ruler.before("escape", "formula", _formula)
 
 
 def markdown(text: str) -> RenderableType:
-    """Return Markdown for the terminal: each link shows its address; text that is nested too deep is plain text."""
-    whole = Drawn(text)
-    return Text(text) if any(token.level > DEEPEST for token in whole.parsed) else whole
+    """Return Markdown for the terminal. A link shows its address; text that is nested too deeply stays plain."""
+    drawing = MarkdownDrawing(text)
+    return Text(text) if any(token.level > MAX_LEVEL for token in drawing.parsed) else drawing
 
 
-class Code(CodeBlock):
-    """Code whose lines can be copied: no line is wrapped or padded, and tabs stay."""
+class CodeDrawing(CodeBlock):
+    """Code that can be copied: lines are neither wrapped nor padded, and tabs stay tabs."""
 
     head: str = ""
 
     @classmethod
-    def create(cls, markdown: Markdown, token: Token) -> "Code":
+    def create(cls, markdown: Markdown, token: Token) -> "CodeDrawing":
         code = cls(token.info.strip() or "text", markdown.code_theme)
-        if Syntax("", code.lexer_name).lexer is None:  # not a language: text beside the fence, which must be shown
+        if Syntax("", code.lexer_name).lexer is None:  # the text after the fence is no language: show it
             code.head = f"{token.markup}{safe(token.info)}\n"
         return code
 
@@ -63,11 +63,11 @@ class Code(CodeBlock):
         code = syntax.highlight(self.head + str(self.text))
         code.rstrip()
         code.no_wrap, code.tab_size = False, 8
-        yield from _as_it_is(code, console, options)
+        yield from _unwrapped(code, console, options)
 
 
-class Grid(TableElement):
-    """A table. If it is too wide, or a row has more cells than columns, its source is shown instead."""
+class TableDrawing(TableElement):
+    """A table; shown as its source if it is too wide, or if a row has more cells than the head."""
 
     source: list[str]
 
@@ -83,27 +83,30 @@ class Grid(TableElement):
         if max(cells) == cells[0]:
             for table in super().__rich_console__(console, options):
                 assert isinstance(table, Table)
-                if Measurement.get(console, options.update_width(WIDEST), table).minimum <= options.max_width:
+                if (
+                    Measurement.get(console, options.update_width(MEASURING_COLUMNS), table).minimum
+                    <= options.max_width
+                ):
                     yield table
                     return
-        yield from _as_it_is(Text(safe("\n".join(self.source))), console, options)
+        yield from _unwrapped(Text(safe("\n".join(self.source))), console, options)
 
 
-def _as_it_is(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
-    """Yield text that only the terminal wraps. Inside a list or a quotation, rich wraps it."""
+def _unwrapped(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
+    """Yield text that the terminal wraps, not rich; inside a list or a quotation, rich wraps it."""
     if options.max_width < console.width:
         yield text
     else:
         yield from text.render(console, end="\n")
 
 
-class Drawn(Markdown):
-    elements = Markdown.elements | {"fence": Code, "code_block": Code, "table_open": Grid}
+class MarkdownDrawing(Markdown):
+    elements = Markdown.elements | {"fence": CodeDrawing, "code_block": CodeDrawing, "table_open": TableDrawing}
 
     def __init__(self, text: str) -> None:
         super().__init__("", hyperlinks=False)
         self.markup, self.parsed = text, PARSER.parse(text)
         for token in self._flatten_tokens(self.parsed):
-            token.content = safe(token.content)  # the parser has made control characters of entities such as `&#x202e;`
+            token.content = safe(token.content)  # the parser turns entities such as `&#x202e;` into control characters
             if token.type == "softbreak":
                 token.type = "hardbreak"

@@ -1,4 +1,4 @@
-"""Answers as bare text, as they stream: what pipes, and `hubbub tail`."""
+"""Answers as plain text while they stream: `hubbub chat` in a pipe, and `hubbub tail`."""
 
 import asyncio
 import signal
@@ -11,8 +11,8 @@ from urllib.parse import quote
 import attrs
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import choose, get, opened, public_url, watched
-from hub.cli.questions import asks, closed
+from hub.cli.hubs import choose_agent, connection, get, public_url, reported_losses
+from hub.cli.questions import question_text, reply_text
 from hub.cli.text import safe
 from hub.client import Answer, Failure
 from hub.messages import (
@@ -31,8 +31,8 @@ from hub.messages import (
 
 
 @attrs.define
-class Plain:
-    """Writes messages one after the other; each begins on a line of its own."""
+class PlainWriter:
+    """Writes messages one after another; each message starts on a new line."""
 
     message: str = ""
     _at_start: bool = True
@@ -45,78 +45,82 @@ class Plain:
             self._at_start = text.endswith("\n")
 
     def begin(self, message: str, head: str = "") -> None:
-        """Go on with a message, or begin another, under *head*."""
+        """Start a message with *head*, unless it is the present one."""
         if message != self.message:
-            self.line()
+            self.end_line()
             self.message = message
             self.write(head)
 
-    def line(self) -> None:
+    def end_line(self) -> None:
         if not self._at_start:
             self.write("\n")
 
 
 async def answer_once(url: str, agent: str | None, session: str | None, message: str) -> int:
-    """Send one message, and write the answer; raises CommandFailed where it fails."""
+    """Send one message, and write the answer; raises CommandFailed if the answer fails."""
     if not message.strip():
-        raise CommandFailed("standard input is empty: there is nothing to say")
+        raise CommandFailed("standard input is empty: write a message to it")
     session = session or f"s_{token_hex(10)}"
-    stopping: list[asyncio.Task[object]] = []
-    whole = asyncio.current_task()
-    assert whole is not None
-    async with opened(url) as hub, watched(hub, _note):
+    cancels: list[asyncio.Task[object]] = []
+    command = asyncio.current_task()
+    assert command is not None
+    async with connection(url) as hub, reported_losses(hub, _note):
         try:
-            answer = (await hub.session(session, agent=choose(hub, agent))).chat(message.rstrip("\n"))
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, stopping, whole)
+            answer = (await hub.session(session, agent=choose_agent(hub, agent))).chat(message.rstrip("\n"))
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, cancels, command)
             await _write(answer, f"{public_url(url)}/?session={session}")
         except Failure as failure:
             raise CommandFailed(failure.message) from None
         finally:
-            await asyncio.gather(*stopping, return_exceptions=True)
+            await asyncio.gather(*cancels, return_exceptions=True)
     return 0
 
 
-def _note(what: str) -> None:
-    print(f"hubbub: {what}", file=sys.stderr)
+def _note(text: str) -> None:
+    print(f"hubbub: {text}", file=sys.stderr)
 
 
-def _stop(answer: Answer, stopping: "list[asyncio.Task[object]]", whole: "asyncio.Task[Any]") -> None:
-    """Ctrl-C: stop the answer; the second time, leave."""
-    if stopping:
-        whole.cancel()
+def _stop(answer: Answer, cancels: "list[asyncio.Task[object]]", command: "asyncio.Task[Any]") -> None:
+    """Handle Ctrl-C: the first stops the answer, the second the command."""
+    if cancels:
+        command.cancel()
     else:
-        stopping.append(asyncio.create_task(answer.cancel()))
+        cancels.append(asyncio.create_task(answer.cancel()))
 
 
 async def _write(answer: Answer, page: str) -> None:
-    """Write an answer; what asks people is stopped, for here is nobody: *page* is where there is."""
-    out, why = Plain(), ""
+    """Write an answer. An answer that asks a question is stopped; the error names the console's *page*."""
+    out, reason = PlainWriter(), ""
     async for event in answer:
         body = event.body
         if isinstance(body, (Chunk, WholeMessage)):
             out.begin(body.messageId)
             out.write(body.content)
         elif isinstance(body, MessageRemoved):
-            out.line()
-            _note("the answer begins anew")
+            out.end_line()
+            _note("the answer starts again")
         elif isinstance(body, Interrupt):
-            out.line()
+            out.end_line()
             await answer.cancel()
-            raise CommandFailed(f"{asks(event, body)} - in a pipe nobody can answer: ask at a terminal, or at {page}")
+            raise CommandFailed(
+                f"{question_text(event, body)} - a pipe cannot answer: chat at a terminal, or at {page}"
+            )
         elif isinstance(body, RunError):
-            why = body.message
+            reason = body.message
         elif isinstance(body, RunFinished):
-            out.line()
+            out.end_line()
             if body.stopReason not in FINISH_REASONS:
-                raise CommandFailed(safe(why) or f"the answer ended early ({body.stopReason})")
+                raise CommandFailed(safe(reason) or f"the answer ended early ({body.stopReason})")
 
 
-async def follow(url: str, session: str) -> int:
-    """Write what is said in a session from now on; an answer that is going on is written from its beginning."""
-    out = Plain()
-    await get(url, f"/sessions/{quote(session, safe='')}")  # to follow one that is not there would make it
+async def write_live(url: str, session: str) -> int:
+    """Write the events of a session from now on; a running answer is written from its start."""
+    out = PlainWriter()
+    await get(
+        url, f"/sessions/{quote(session, safe='')}"
+    )  # raises if it does not exist: subscribing would accept any id
     print(f"following {session}; Ctrl-C ends", file=sys.stderr)
-    async with opened(url) as hub, watched(hub, _note):
+    async with connection(url) as hub, reported_losses(hub, _note):
         try:
             async for event in hub.subscribe(session=session):
                 _show(out, event)
@@ -125,32 +129,32 @@ async def follow(url: str, session: str) -> int:
     return 0
 
 
-def _show(out: Plain, said: Event | Reset) -> None:
-    body = said.body if isinstance(said, Event) else said
-    agent = said.agentId if isinstance(said, Event) else None
+def _show(out: PlainWriter, item: Event | Reset) -> None:
+    body = item.body if isinstance(item, Event) else item
+    agent = item.agentId if isinstance(item, Event) else None
     if isinstance(body, UserMessage):
         out.begin(body.messageId, f"{body.author.name}> ")
         out.write(body.content)
-        out.line()
+        out.end_line()
     elif isinstance(body, (Chunk, WholeMessage)):
         out.begin(body.messageId, f"{agent}: ")
         out.write(body.content)
     elif type(body) in NOTES:
-        out.line()
-        note = NOTES[type(body)](said, body)
+        out.end_line()
+        note = NOTES[type(body)](item, body)
         out.write(f"{note}\n" if note else "")
 
 
 def _end(event: Event, body: RunFinished) -> str:
-    usual = body.stopReason in (*FINISH_REASONS, "error")  # an error was told just before
-    return "" if usual else f"! {event.agentId}: {body.stopReason}"
+    is_silent = body.stopReason in (*FINISH_REASONS, "error")  # run_error was written just before
+    return "" if is_silent else f"! {event.agentId}: {body.stopReason}"
 
 
 NOTES: dict[type, Callable[[Any, Any], str]] = {
-    Interrupt: lambda event, body: f"? {asks(event, body)}",
-    InterruptResolved: lambda event, body: f"? {closed(body)}",
+    Interrupt: lambda event, body: f"? {question_text(event, body)}",
+    InterruptResolved: lambda event, body: f"? {reply_text(body)}",
     RunError: lambda event, body: f"! {event.agentId}: {body.message}",
     RunFinished: _end,
-    MessageRemoved: lambda event, body: f"! {event.agentId}: the answer begins anew",
-    Reset: lambda reset, body: "! this session begins anew",
+    MessageRemoved: lambda event, body: f"! {event.agentId}: the answer starts again",
+    Reset: lambda reset, body: "! this session starts again",
 }

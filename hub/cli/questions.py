@@ -1,4 +1,4 @@
-"""What an agent asks, in words; and what somebody writes to that, as the answer that was wanted."""
+"""Questions of agents as text, and input lines as answers that fit the question's schema."""
 
 import json
 import operator
@@ -14,11 +14,11 @@ from hub.messages import Event, Interrupt, InterruptResolved
 from hub.messages.numbers import read_float, read_integer
 
 YES_OR_NO = {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}
-NUMBERS = ("number", "integer")
-TEXTS = ("string", None)  # without a type, what is written is a text
-TYPES = {"string": str, "boolean": bool, "array": list, "object": dict}
+NUMBER_TYPES = ("number", "integer")
+TEXT_TYPES = ("string", None)  # a schema without a type takes any text
+PYTHON_TYPES = {"string": str, "boolean": bool, "array": list, "object": dict}
 
-# What a schema may want beside a type: in words, and how it is checked.
+# The keywords of a schema beside its type: the words for people, and the check.
 Rules = dict[str, tuple[str, Callable[[Any, Any], bool]]]
 NUMBER_RULES: Rules = {
     "minimum": ("at least {}", operator.ge),
@@ -34,80 +34,80 @@ TEXT_RULES: Rules = {
 }
 
 
-def asks(event: Event, question: Interrupt) -> str:
+def question_text(event: Event, question: Interrupt) -> str:
     return f"{safe(event.agentId or '')} asks: {safe(question.message or question.reason)}"
 
 
-def closed(reply: InterruptResolved) -> str:
+def reply_text(reply: InterruptResolved) -> str:
     if reply.resolvedBy is None:
-        return "nobody waits for an answer any more"
+        return "the question was withdrawn"
     if reply.status == "cancelled":
         return f"{safe(reply.resolvedBy.name)} declined"
-    return f"{safe(reply.resolvedBy.name)} answered: {safe(_said(reply.payload))}"
+    return f"{safe(reply.resolvedBy.name)} answered: {safe(_to_text(reply.payload))}"
 
 
-def wanted(schema: dict[str, Any] | None) -> str:
-    """Say what would be an answer; nothing where any text would."""
+def expected_answer(schema: dict[str, Any] | None) -> str:
+    """Return a description of the answers that a schema allows; empty if it allows any text."""
     kind, choices = _kind(schema)
     if choices:
-        return f"one of: {safe(', '.join(map(_said, choices)))}"
+        return f"one of: {safe(', '.join(map(_to_text, choices)))}"
     if kind == "boolean":
         return "yes or no"
-    if kind in NUMBERS:
-        return _listed("a whole number" if kind == "integer" else "a number", NUMBER_RULES, schema)
-    if kind in TEXTS:
-        said = _listed("a text", TEXT_RULES, schema)
-        return said if said != "a text" else ""
-    return f"as JSON, by the schema {safe(_said(schema))}"
+    if kind in NUMBER_TYPES:
+        return _with_rules("a whole number" if kind == "integer" else "a number", NUMBER_RULES, schema)
+    if kind in TEXT_TYPES:
+        text = _with_rules("a text", TEXT_RULES, schema)
+        return text if text != "a text" else ""
+    return f"as JSON, by the schema {safe(_to_text(schema))}"
 
 
-def _listed(what: str, rules: Rules, schema: dict[str, Any] | None) -> str:
-    given = schema or {}
-    more = [words.format(_said(given[name])) for name, (words, _) in rules.items() if name in given]
-    return safe(", ".join([what, *more]))
+def _with_rules(kind: str, rules: Rules, schema: dict[str, Any] | None) -> str:
+    schema = schema or {}
+    conditions = [words.format(_to_text(schema[name])) for name, (words, _) in rules.items() if name in schema]
+    return safe(", ".join([kind, *conditions]))
 
 
-def payload(schema: dict[str, Any] | None, text: str) -> Any:
-    """Return what was written as the schema wants it; raises ValueError with what to do."""
+def parse_answer(schema: dict[str, Any] | None, text: str) -> Any:
+    """Return an input line as a value that the schema allows; raises ValueError with what to do."""
     kind, choices = _kind(schema)
     text = text.strip()
     if not text:
         raise ValueError("write an answer")
-    found: list[Any] = []
+    values: list[Any] = []
     if choices:
-        found = [one for one in choices if _said(one) == text][:1]
+        values = [choice for choice in choices if _to_text(choice) == text][:1]
     elif kind == "boolean":
-        found = [YES_OR_NO[text.lower()]] if text.lower() in YES_OR_NO else []
-    elif kind in TEXTS:
-        found = [text]
+        values = [YES_OR_NO[text.lower()]] if text.lower() in YES_OR_NO else []
+    elif kind in TEXT_TYPES:
+        values = [text]
     else:
         try:
             orjson.loads(text)
         except ValueError:
             pass
         else:
-            # These two refuse a number that would become another one.
-            found = [json.loads(text, parse_int=read_integer, parse_float=read_float)]
-    if found and _fits(schema, found[0]):
-        return found[0]
-    raise ValueError(f"that is no answer; wanted: {wanted(schema)}")
+            # These two parsers refuse a number that Python would change.
+            values = [json.loads(text, parse_int=read_integer, parse_float=read_float)]
+    if values and _fits(schema, values[0]):
+        return values[0]
+    raise ValueError(f"this is not a valid answer; expected: {expected_answer(schema)}")
 
 
 def _fits(schema: Any, value: Any) -> bool:
-    """Tell whether a schema allows a value, by what the console checks of it. An invalid schema allows all."""
+    """Return whether a schema allows a value, by the keywords that the console checks; an invalid schema allows all."""
     try:
         kind, choices = _kind(schema)
         if choices:
             return value in choices
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind in NUMBERS and not is_number or kind == "integer" and value % 1:
+        if kind in NUMBER_TYPES and not is_number or kind == "integer" and value % 1:
             return False
-        if kind in (*TYPES,) and not isinstance(value, TYPES[kind]):
+        if kind in (*PYTHON_TYPES,) and not isinstance(value, PYTHON_TYPES[kind]):
             return False
         if isinstance(value, dict):
             fields = schema.get("properties", {}).items()
-            lacking = set(schema.get("required", ())) - set(value)
-            return not lacking and all(_fits(one, value[name]) for name, one in fields if name in value)
+            missing = set(schema.get("required", ())) - set(value)
+            return not missing and all(_fits(field, value[name]) for name, field in fields if name in value)
         rules = NUMBER_RULES if is_number else TEXT_RULES if isinstance(value, str) else {}
         return all(fits(value, schema[name]) for name, (_, fits) in rules.items() if name in (schema or {}))
     except (TypeError, ValueError, AttributeError, ArithmeticError, re.error):
@@ -115,11 +115,11 @@ def _fits(schema: Any, value: Any) -> bool:
 
 
 def _kind(schema: dict[str, Any] | None) -> tuple[Any, list[Any]]:
-    """Return the type that a schema names, and the values, where it lists them."""
+    """Return the type of a schema, and the values that its `enum` lists."""
     schema = schema or {}
     choices = schema.get("enum")
     return schema.get("type"), choices if isinstance(choices, list) else []
 
 
-def _said(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()

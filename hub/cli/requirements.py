@@ -1,17 +1,17 @@
-"""What the requirements.txt beside the agents asks for, and what of it is missing."""
+"""The requirements.txt in the agents folder, and its packages that are missing."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-FILE = "requirements.txt"
+REQUIREMENTS_FILE = "requirements.txt"
 
 
-def missing(file: Path) -> tuple[str, ...]:
-    """Return the lines of a requirements file that this Python's environment does not fulfil; none without the file.
+def missing_lines(file: Path) -> tuple[str, ...]:
+    """Return the lines of a requirements file that the installed packages do not meet; none without the file.
 
-    Only pip knows what its options (`-r`, `-e`) and addresses mean: such lines are passed over.
+    Options of pip (`-r`, `-e`) and addresses are ignored, because only pip understands them.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").replace("\\\n", " ").splitlines()
@@ -20,10 +20,10 @@ def missing(file: Path) -> tuple[str, ...]:
     return tuple(line for line in map(_without_comment, lines) if line and not _is_met(line))
 
 
-def has_others(file: Path) -> bool:
-    """Return whether the file has lines that pip alone understands."""
+def has_pip_lines(file: Path) -> bool:
+    """Return whether the file has lines that only pip understands."""
     lines = file.read_text(encoding="utf-8-sig").splitlines() if file.exists() else []
-    return any(_read(line) is None for line in map(_without_comment, lines) if line)
+    return any(_parse(line) is None for line in map(_without_comment, lines) if line)
 
 
 def _without_comment(line: str) -> str:
@@ -31,7 +31,7 @@ def _without_comment(line: str) -> str:
     return text.partition(" --hash")[0].strip()
 
 
-def _read(line: str) -> Requirement | None:
+def _parse(line: str) -> Requirement | None:
     try:
         return Requirement(line)
     except InvalidRequirement:
@@ -39,7 +39,7 @@ def _read(line: str) -> Requirement | None:
 
 
 def _is_met(line: str) -> bool:
-    requirement = _read(line)
+    requirement = _parse(line)
     if requirement is None or requirement.marker is not None and not requirement.marker.evaluate():
         return True
     try:

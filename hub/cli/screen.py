@@ -1,4 +1,4 @@
-"""A session drawn on a terminal: answers grow at the bottom, as Markdown; what is whole goes up for good."""
+"""A session on a terminal: answers grow at the bottom as Markdown; complete blocks are printed above, for good."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from hub.cli.markdown import markdown
-from hub.cli.questions import asks, closed, wanted
+from hub.cli.questions import expected_answer, question_text, reply_text
 from hub.cli.text import Blocks, safe
 from hub.client import Unknown
 from hub.messages import (
@@ -31,103 +31,105 @@ from hub.messages import (
 )
 
 FRAME_SECONDS = 1 / 30
-SILENT_ENDS = ("end_turn", "max_tokens", "error")  # an error was told just before
+SILENT_REASONS = ("end_turn", "max_tokens", "error")  # for "error", run_error was shown just before
 
 
 @attrs.define
 class Bottom:
-    """The last lines of something that may be taller than the screen."""
+    """The last lines of an output that may be higher than the screen."""
 
     inner: RenderableType
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = max(1, console.size.height - 2)
-        # Narrower than the console, so that rich wraps code, and not the terminal.
+        height = max(1, console.size.height - 2)
+        # Narrower than the console, so that rich wraps code, not the terminal.
         narrower = options.update(width=max(1, options.max_width - 1), height=None)
-        for line in console.render_lines(self.inner, narrower, pad=False)[-room:]:
+        for line in console.render_lines(self.inner, narrower, pad=False)[-height:]:
             yield from line
             yield Segment.line()
 
 
 @attrs.define(kw_only=True)
-class Open:
-    """An answer that is going on: what of it is not printed for good yet."""
+class RunningAnswer:
+    """A running answer: its text that is not printed yet."""
 
     agent: str
     message: str = ""
     blocks: Blocks = attrs.Factory(Blocks)
-    titled: bool = False
-    going_on: bool = False  # a piece of this message was printed: a blank line comes before the next, as in Markdown
-    doing: str = "…"
+    has_title: bool = False
+    has_text: bool = False  # a block of this message was printed: a blank line comes before the next block
+    activity: str = "…"
 
     def title(self) -> Text:
         return Text(f"{safe(self.agent)}:", style="bold cyan")
 
     def render(self) -> RenderableType:
-        head = [] if self.titled else [self.title()]
-        if self.going_on:
+        head = [] if self.has_title else [self.title()]
+        if self.has_text:
             head.append(Text())
-        body = markdown(self.blocks.rest) if self.blocks.rest.strip() else Text(self.doing, style="dim")
+        body = markdown(self.blocks.rest) if self.blocks.rest.strip() else Text(self.activity, style="dim")
         return Group(*head, body)
 
 
 @attrs.define(eq=False, kw_only=True)
 class Screen:
-    """Shows every event of a session. *say* prints something for good, above what is being written or answered."""
+    """Shows the events of a session. *say* prints above the input line and the running answers."""
 
     console: Console
     say: Callable[[RenderableType], None]
-    mine: set[str] = attrs.Factory(set)  # the clientMsgIds of what was typed here, and stands on the screen already
-    answers: dict[str, Open] = attrs.Factory(dict)
-    questions: dict[str, Event] = attrs.Factory(dict)  # the open ones that were shown, by id, the oldest first
+    own_messages: set[str] = attrs.Factory(
+        set
+    )  # clientMsgIds of messages that were typed here: they are on the screen already
+    answers: dict[str, RunningAnswer] = attrs.Factory(dict)
+    questions: dict[str, Event] = attrs.Factory(dict)  # by id: the open questions on the screen, oldest first
     live: Live | None = None
-    ended: set[str] = attrs.Factory(set)
-    _moved: asyncio.Event = attrs.Factory(asyncio.Event)
+    ended_runs: set[str] = attrs.Factory(set)
+    _change: asyncio.Event = attrs.Factory(asyncio.Event)
     _timer: asyncio.TimerHandle | None = None
 
     def show(self, event: Event | Reset) -> None:
         if isinstance(event, Reset):
-            self.forget()
-            self.say(Text("— this session begins anew —", style="dim"))
+            self.clear()
+            self.say(Text("— this session starts again —", style="dim"))
             return
-        handle = SHOWN.get(type(event.body))
+        handle = EVENT_HANDLERS.get(type(event.body))
         if handle is not None:
             handle(self, event, event.body)
-        self._soon()
+        self._schedule_draw()
 
-    def forget(self) -> None:
-        """Forget what is going on: another session is shown, or the same anew."""
+    def clear(self) -> None:
+        """Drop all running answers and open questions: another session is shown, or this one starts again."""
         self.answers.clear()
         self.questions.clear()
-        self.move()
+        self.notify()
 
-    async def over(self, run: str) -> None:
-        """Wait until the end of a run was shown."""
-        await self.until(lambda: run in self.ended)
-        self.ended.discard(run)
+    async def wait_for_end(self, run: str) -> None:
+        """Wait until the end of a run is shown."""
+        await self.wait_until(lambda: run in self.ended_runs)
+        self.ended_runs.discard(run)
 
-    async def until(self, wanted: Callable[[], bool]) -> None:
-        """Wait until something is so; it is looked at whenever a question or an end was shown, and after `move`."""
-        while not wanted():
-            self._moved.clear()
-            await self._moved.wait()
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds; it is checked after each question and each end, and after notify()."""
+        while not condition():
+            self._change.clear()
+            await self._change.wait()
 
-    def move(self) -> None:
-        self._moved.set()
+    def notify(self) -> None:
+        self._change.set()
 
-    def watch(self) -> Live:
-        """Return the region at the bottom, to be entered for as long as answers are to grow there."""
+    def open_live(self) -> Live:
+        """Return the region at the bottom in which answers grow, as a context manager."""
         self.live = Live(
             console=self.console,
             get_renderable=self._render,
-            auto_refresh=False,  # no thread: drawn when something has changed, in this loop
+            auto_refresh=False,  # no thread: this loop draws after a change
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
         )
         return self.live
 
-    def unwatch(self) -> None:
+    def close_live(self) -> None:
         self.live = None
         if self._timer is not None:
             self._timer.cancel()
@@ -136,7 +138,7 @@ class Screen:
     def _render(self) -> RenderableType:
         return Bottom(Group(*(answer.render() for answer in self.answers.values())))
 
-    def _soon(self) -> None:
+    def _schedule_draw(self) -> None:
         if self.live is not None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FRAME_SECONDS, self._draw)
 
@@ -147,88 +149,88 @@ class Screen:
 
     # --- one short function for each event --------------------------------------------------------------------------
 
-    def _asked(self, event: Event, body: UserMessage) -> None:
-        if body.clientMsgId not in self.mine:
+    def _on_user_message(self, event: Event, body: UserMessage) -> None:
+        if body.clientMsgId not in self.own_messages:
             self.say(Text.assemble((f"{safe(body.author.name)}> ", "bold green"), safe(body.content)))
 
-    def _started(self, event: Event, body: RunStarted) -> None:
+    def _on_run_started(self, event: Event, body: RunStarted) -> None:
         self._answer(event)
 
-    def _text(self, event: Event, body: Chunk | WholeMessage) -> None:
+    def _on_text(self, event: Event, body: Chunk | WholeMessage) -> None:
         answer = self._answer(event)
         if answer.message != body.messageId:
             self._print(answer, answer.blocks.rest)
-            answer.message, answer.blocks, answer.going_on = body.messageId, Blocks(), False
+            answer.message, answer.blocks, answer.has_text = body.messageId, Blocks(), False
         self._print(answer, answer.blocks.add(safe(body.content)))
 
-    def _doing(self, event: Event, body: ToolCallStart | Progress) -> None:
-        what = body.toolCallName if isinstance(body, ToolCallStart) else body.message or f"{body.progress:.0%}"
-        self._answer(event).doing = f"… {safe(what)}"
+    def _on_activity(self, event: Event, body: ToolCallStart | Progress) -> None:
+        activity = body.toolCallName if isinstance(body, ToolCallStart) else body.message or f"{body.progress:.0%}"
+        self._answer(event).activity = f"… {safe(activity)}"
 
-    def _removed(self, event: Event, body: MessageRemoved) -> None:
+    def _on_message_removed(self, event: Event, body: MessageRemoved) -> None:
         self.answers.pop(event.runId or "", None)
-        self.say(Text(f"— {safe(event.agentId or '')} begins anew —", style="dim"))
+        self.say(Text(f"— {safe(event.agentId or '')} starts again —", style="dim"))
 
-    def _failed(self, event: Event, body: RunError) -> None:
+    def _on_run_error(self, event: Event, body: RunError) -> None:
         self._flush(event)
         self.say(Text(f"{safe(event.agentId or '')}: {safe(body.message)}", style="red"))
 
-    def _finished(self, event: Event, body: RunFinished) -> None:
+    def _on_run_finished(self, event: Event, body: RunFinished) -> None:
         self._flush(event)
         self.answers.pop(event.runId or "", None)
-        if body.stopReason not in SILENT_ENDS:
+        if body.stopReason not in SILENT_REASONS:
             self.say(Text(f"— {body.stopReason} —", style="dim"))
-        self.ended.add(event.runId or "")
-        self.move()
+        self.ended_runs.add(event.runId or "")
+        self.notify()
 
-    def _asks(self, event: Event, body: Interrupt) -> None:
+    def _on_interrupt(self, event: Event, body: Interrupt) -> None:
         self._flush(event)
         self.questions[body.id] = event
-        hint = wanted(body.responseSchema)
-        self.say(Text.assemble((asks(event, body), "bold yellow"), (f" ({hint})" if hint else "", "dim")))
-        self.move()
+        hint = expected_answer(body.responseSchema)
+        self.say(Text.assemble((question_text(event, body), "bold yellow"), (f" ({hint})" if hint else "", "dim")))
+        self.notify()
 
-    def _closed(self, event: Event, body: InterruptResolved) -> None:
+    def _on_interrupt_resolved(self, event: Event, body: InterruptResolved) -> None:
         if self.questions.pop(body.interruptId, None) is not None:
-            self.say(Text(f"— {closed(body)} —", style="dim"))
-        self.move()
+            self.say(Text(f"— {reply_text(body)} —", style="dim"))
+        self.notify()
 
-    def _unknown(self, event: Event, body: Unknown) -> None:
+    def _on_unknown(self, event: Event, body: Unknown) -> None:
         if body.name == RunFinished.type:
-            self._finished(event, RunFinished("", "end_turn"))
+            self._on_run_finished(event, RunFinished("", "end_turn"))
 
-    def _answer(self, event: Event) -> Open:
-        return self.answers.setdefault(event.runId or "", Open(agent=event.agentId or ""))
+    def _answer(self, event: Event) -> RunningAnswer:
+        return self.answers.setdefault(event.runId or "", RunningAnswer(agent=event.agentId or ""))
 
     def _flush(self, event: Event) -> None:
         answer = self._answer(event)
         rest, answer.blocks = answer.blocks.rest, Blocks()
         self._print(answer, rest)
 
-    def _print(self, answer: Open, text: str) -> None:
-        """Print a finished piece of an answer for good, under its agent's name where it is the first."""
+    def _print(self, answer: RunningAnswer, text: str) -> None:
+        """Print complete blocks of an answer; before the first one, the agent's name."""
         if not text.strip():
             return
-        if not answer.titled or len(self.answers) > 1:  # two at once are told apart
+        if not answer.has_title or len(self.answers) > 1:  # repeat the name while several answers run
             self.say(answer.title())
-            answer.titled, answer.going_on = True, False
-        if answer.going_on:
+            answer.has_title, answer.has_text = True, False
+        if answer.has_text:
             self.say(Text())
         self.say(markdown(text))
-        answer.going_on = True
+        answer.has_text = True
 
 
-SHOWN: dict[type[Body], Callable[..., None]] = {
-    UserMessage: Screen._asked,
-    RunStarted: Screen._started,
-    Chunk: Screen._text,
-    WholeMessage: Screen._text,
-    ToolCallStart: Screen._doing,
-    Progress: Screen._doing,
-    MessageRemoved: Screen._removed,
-    RunError: Screen._failed,
-    RunFinished: Screen._finished,
-    Interrupt: Screen._asks,
-    InterruptResolved: Screen._closed,
-    Unknown: Screen._unknown,
+EVENT_HANDLERS: dict[type[Body], Callable[..., None]] = {
+    UserMessage: Screen._on_user_message,
+    RunStarted: Screen._on_run_started,
+    Chunk: Screen._on_text,
+    WholeMessage: Screen._on_text,
+    ToolCallStart: Screen._on_activity,
+    Progress: Screen._on_activity,
+    MessageRemoved: Screen._on_message_removed,
+    RunError: Screen._on_run_error,
+    RunFinished: Screen._on_run_finished,
+    Interrupt: Screen._on_interrupt,
+    InterruptResolved: Screen._on_interrupt_resolved,
+    Unknown: Screen._on_unknown,
 }

@@ -14,7 +14,7 @@ from support.hub import Hub
 from support.waiting import PATIENCE
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import get, opened, public_url
+from hub.cli.hubs import connection, get, public_url
 from hub.client import Unreachable, connect
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
@@ -25,7 +25,7 @@ async def refusal(url: str) -> str:
     with pytest.raises(CommandFailed) as asked:
         await get(url, "/sessions")
     with pytest.raises(CommandFailed) as connected:
-        async with opened(url):
+        async with connection(url):
             pass
     assert str(connected.value) == str(asked.value)
     assert "\n" not in str(asked.value)
@@ -131,8 +131,8 @@ async def test_a_proxy_that_passes_on_no_upgrade() -> None:
         return web.json_response({"data": []})
 
     async with serving(answer) as port:
-        with pytest.raises(CommandFailed, match="takes no WebSocket.* with 400.*must pass on the header `Upgrade`"):
-            async with opened(f"http://127.0.0.1:{port}"):
+        with pytest.raises(CommandFailed, match="no WebSocket.* with 400.*must pass on the header `Upgrade`"):
+            async with connection(f"http://127.0.0.1:{port}"):
                 pass
 
 

@@ -21,7 +21,7 @@ from support.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, terminal
 from support.waiting import PATIENCE
 
 from hub.cli import questions
-from hub.cli.hubs import base, socket
+from hub.cli.hubs import http_url, websocket_url
 from hub.cli.text import Blocks, safe
 from hub.ids import Key
 from hub.limits import MiB
@@ -151,7 +151,7 @@ async def test_what_an_agent_says_cannot_control_the_terminal(hub: Hub, tmp_path
         screen.type("hello" + ENTER)
         await screen.until("␛[31mred␛]0;owned␇ \ufffd2J [bold]no[/bold]", "you>", after="hello")
         screen.type("/agents picky" + ENTER)
-        await screen.until("you talk to picky")
+        await screen.until("you chat with picky")
         screen.type("hello" + ENTER)
         await screen.until("picky: not␛[2J that")
         screen.type("/history" + ENTER)
@@ -188,7 +188,7 @@ async def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(hub: Hub, tmp_pat
         screen.type(CTRL_C)
         await screen.until("one", "— cancelled —", "you>", after="stopping")
         screen.type(CTRL_C)
-        await screen.until("Ctrl-C once more leaves", "you>", after="cancelled")
+        await screen.until("press Ctrl-C again to leave", "you>", after="cancelled")
         screen.type(CTRL_C)
         assert await screen.ended() == 0
 
@@ -235,7 +235,7 @@ async def test_what_an_agent_asks_is_answered_at_the_prompt(hub: Hub, tmp_path: 
         screen.type("go" + ENTER)
         await screen.until("I can.", "careful asks: Really go", "(yes or no)", "answer>")
         screen.type("perhaps" + ENTER)
-        await screen.until("that is no answer; wanted: yes or no", "answer>", after="answer> perhaps")
+        await screen.until("this is not a valid answer; expected: yes or no", "answer>", after="answer> perhaps")
         screen.type("Yes" + ENTER)
         await screen.until("local answered: true", "resolved True local", "you>", after="answer> Yes")
         screen.type("again" + ENTER)
@@ -257,7 +257,7 @@ async def test_ctrl_c_at_a_question_stops_the_answer_that_asks(hub: Hub, tmp_pat
         await screen.until("— cancelled —", "you>", after="stopping")
         assert screen.text.rpartition("stopping")[2].count("answer>") == 0
         screen.type("/answer yes" + ENTER)
-        await screen.until("nothing is asked")
+        await screen.until("there is no open question")
 
 
 async def test_a_question_that_somebody_else_answers_leaves_the_prompt(hub: Hub, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ async def test_a_question_whose_session_is_deleted_leaves_the_prompt(hub: Hub, t
         await screen.until("answer>")
         async with aiohttp.ClientSession() as http, http.delete(f"{hub.url}/api/v1/sessions/s1") as done:
             assert done.status == 204
-        await screen.until("nobody waits for an answer any more", "— cancelled —", "you>", after="Ctrl-D declines")
+        await screen.until("the question was withdrawn", "— cancelled —", "you>", after="Ctrl-D declines")
         screen.type("/session s2" + ENTER)
         await screen.until("session s2", after="you> /session s2")
 
@@ -341,8 +341,8 @@ FORMED = {"size": 9, "colour": "red"}
 )
 def test_an_answer_is_what_its_schema_wants(schema: Any, text: str, wanted: str, given: Any) -> None:
     """And people are told what that is."""
-    assert questions.wanted(schema) == wanted
-    assert questions.payload(schema, text) == given and type(questions.payload(schema, text)) is type(given)
+    assert questions.expected_answer(schema) == wanted
+    assert questions.parse_answer(schema, text) == given and type(questions.parse_answer(schema, text)) is type(given)
 
 
 @pytest.mark.parametrize(
@@ -372,8 +372,8 @@ def test_an_answer_is_what_its_schema_wants(schema: Any, text: str, wanted: str,
 )
 def test_what_is_no_answer_is_refused(schema: Any, text: str) -> None:
     """With what would be one."""
-    with pytest.raises(ValueError, match="write an answer|that is no answer; wanted: "):
-        questions.payload(schema, text)
+    with pytest.raises(ValueError, match="write an answer|this is not a valid answer; expected: "):
+        questions.parse_answer(schema, text)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_a_number_in_an_answer_stays_as_it_was_written(schema: Any, text: str, w
     """A number that would change is refused."""
     form = "%s" if schema["type"] == "number" else "[%s]"
     with pytest.raises(ValueError, match=re.escape(why)):
-        questions.payload(schema, form % text)
+        questions.parse_answer(schema, form % text)
 
 
 async def test_a_session_that_cannot_be_is_refused_at_the_terminal(hub: Hub, tmp_path: Path) -> None:
@@ -423,13 +423,13 @@ async def test_the_commands_do_what_help_says(hub: Hub, tmp_path: Path) -> None:
         await other.until(lambda frame: frame["type"] == "stream")
         await screen.until("never")
         screen.type("/cancel" + ENTER)
-        await screen.until("stopped 1", "— cancelled —")
+        await screen.until("stopped: 1", "— cancelled —")
         screen.type("/cancel" + ENTER)
-        await screen.until("nothing is being answered")
+        await screen.until("no answer is running")
         screen.type("/history 1" + ENTER)
         await screen.until("gated:", "one", "you>", after="/history 1")
         screen.type("/nonsense" + ENTER)
-        await screen.until("there is no /nonsense")
+        await screen.until("there is no command /nonsense")
         screen.type("/session s2" + ENTER)
         await screen.until("session s2", after="/session s2")
         screen.type("there" + ENTER)
@@ -568,8 +568,8 @@ async def test_in_a_pipe_an_answer_that_asks_is_stopped(hub: Hub) -> None:
     done = await piped(hub, "chat", "careful", "--session", "s1", said="delete it")
     assert (done.code, done.out) == (1, "I can. \n")
     assert done.err == (
-        "hubbub: careful asks: Really delete it? - in a pipe nobody can answer: "
-        f"ask at a terminal, or at {hub.url}/?session=s1\n"
+        "hubbub: careful asks: Really delete it? - a pipe cannot answer: "
+        f"chat at a terminal, or at {hub.url}/?session=s1\n"
     )
     other = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
     assert (await other.until_type("run_finished"))["stopReason"] == "cancelled"
@@ -811,5 +811,5 @@ def test_markdown_is_cut_where_a_block_has_ended() -> None:
 )
 def test_a_hub_is_named_as_people_name_it(given: str, http: str) -> None:
     """By its page, by its WebSocket, or by host and port."""
-    assert base(given) == http
-    assert socket(given) == http.replace("http", "ws", 1) + "/api/v1/ws"
+    assert http_url(given) == http
+    assert websocket_url(given) == http.replace("http", "ws", 1) + "/api/v1/ws"
