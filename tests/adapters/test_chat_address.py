@@ -1,4 +1,4 @@
-"""Redirects between http and https, which the tests' endpoint does not speak."""
+"""Redirects between http and https: the endpoint of the other tests has no https."""
 
 import pytest
 from yarl import URL
@@ -8,7 +8,7 @@ from hub.errors import AgentError
 
 
 def test_a_redirect_to_https_is_followed() -> None:
-    """On the same host, as servers do that were asked by http."""
+    """On the same host: servers redirect http to https."""
     target = redirect_target(
         URL("http://models.example/v1/chat/completions"), "https://models.example/v1/chat/completions"
     )
@@ -24,7 +24,7 @@ def test_a_redirect_to_https_is_followed() -> None:
     ],
 )
 def test_a_key_stays_on_its_server_and_on_https(to: str) -> None:
-    """The line says what to write, if that is what is wanted."""
+    """The error names the base_url to write if the redirect is wanted."""
     with pytest.raises(AgentError) as caught:
         redirect_target(URL("https://models.example/v1/chat/completions"), to)
     assert "write base_url" in caught.value.__notes__[0]

@@ -1,4 +1,4 @@
-"""What an endpoint refuses of a request, and the form in which the agent asks it after that."""
+"""Refused options and wrong URLs, and the request that the agent sends after the refusal."""
 
 import json
 from collections.abc import AsyncIterator
@@ -118,8 +118,8 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-async def test_a_refused_option_is_sent_otherwise(stranger: Stranger, name: str) -> None:
-    """Once more under its other name or not at all; the next answer is asked for so at once, and one line says so."""
+async def test_a_refused_option_is_renamed_or_left_out(stranger: Stranger, name: str) -> None:
+    """One more request is made; the next answer needs only one, and one log line says what to change."""
     option, refusal, instead, advice = REFUSALS[name]
     stranger.replies = [picky(**{option: refusal})]
     with structlog.testing.capture_logs() as logged:
@@ -132,8 +132,8 @@ async def test_a_refused_option_is_sent_otherwise(stranger: Stranger, name: str)
     assert [line["write"] for line in logged] == [[advice]]
 
 
-async def test_each_refused_option_is_tried_for_itself(stranger: Stranger) -> None:
-    """One after the other; what the endpoint takes is still sent."""
+async def test_refused_options_are_replaced_one_by_one(stranger: Stranger) -> None:
+    """Options that the endpoint takes are still sent."""
     refusals = {name: status(400, openai_error(name, "no")) for name in ("max_tokens", "temperature", "stream_options")}
     stranger.replies = [picky(**refusals)]
     assert await ask(Options(base_url=stranger.url, retries=0, **ALL)) == ["yes", Finish()]
@@ -142,7 +142,7 @@ async def test_each_refused_option_is_tried_for_itself(stranger: Stranger) -> No
 
 
 async def test_an_option_refused_by_both_names_is_an_error(stranger: Stranger) -> None:
-    """After one more request; nothing is remembered, since nothing worked."""
+    """After one more request; the next answer starts with the usual request."""
     text = "max_tokens is too large: 9. This model supports at most 8 completion tokens."
     both = {name: status(400, openai_error(name, text)) for name in ("max_tokens", "max_completion_tokens")}
     stranger.replies = [picky(**both)]
@@ -163,7 +163,7 @@ async def test_an_option_refused_by_both_names_is_an_error(stranger: Stranger) -
     ],
 )
 async def test_other_refusals_are_not_about_options(stranger: Stranger, error: dict[str, Any]) -> None:
-    """One request is made, and its error told."""
+    """One request is made, and the answer fails."""
     stranger.replies = [status(400, error)]
     with pytest.raises(AgentError):
         await ask(Options(base_url=stranger.url, **ALL))
@@ -171,8 +171,8 @@ async def test_other_refusals_are_not_about_options(stranger: Stranger, error: d
 
 
 @pytest.mark.parametrize("code", [401, 403, 429, 500])
-async def test_an_error_that_mentions_an_option_by_the_way(stranger: Stranger, code: int) -> None:
-    """Is what its status says."""
+async def test_an_error_of_another_status_is_not_about_options(stranger: Stranger, code: int) -> None:
+    """Its text may still name an option."""
     stranger.replies = [status(code, openai_error(None, "worker failed at temperature 0.5"))]
     with pytest.raises(AgentError):
         await ask(Options(base_url=stranger.url, retries=0, **ALL))
@@ -180,15 +180,15 @@ async def test_an_error_that_mentions_an_option_by_the_way(stranger: Stranger, c
 
 
 async def test_an_option_that_was_not_sent_is_not_refused(stranger: Stranger) -> None:
-    """Whatever the endpoint says."""
+    """The error may still name it."""
     stranger.replies = [status(400, openai_error("temperature", "no"))]
     with pytest.raises(AgentError):
         await ask(Options(base_url=stranger.url))
     assert len(stranger.bodies) == 1
 
 
-async def test_nothing_is_asked_again_once_something_was_said(stranger: Stranger) -> None:
-    """An error about an option in mid-stream ends the answer."""
+async def test_no_request_is_repeated_after_the_first_output(stranger: Stranger) -> None:
+    """An error about an option inside a stream ends the answer."""
     stranger.replies = [stream(chunk("half"), '{"error": {"code": 400, "param": "temperature", "message": "no"}}')]
     heard = []
     async with openai_chat.open(Options(base_url=stranger.url, **ALL), PATHS) as answer:
@@ -199,7 +199,7 @@ async def test_nothing_is_asked_again_once_something_was_said(stranger: Stranger
 
 
 async def test_the_form_can_be_set(stranger: Stranger) -> None:
-    """By the lines that the log gives; then no request is refused."""
+    """With the lines that the log shows; then no request is refused."""
     stranger.replies = [picky(max_tokens=status(400), stream_options=status(400))]
     options = Options(
         base_url=stranger.url, max_tokens=9, max_tokens_name="max_completion_tokens", stream_options=False
@@ -215,8 +215,8 @@ async def test_the_form_can_be_set(stranger: Stranger) -> None:
 @pytest.mark.parametrize(
     "written", ["/v1", "/v1/", "/v1//", "/v1/chat/completions", "/v1/chat/completions/", "", "/", "/#here"]
 )
-async def test_a_base_url_as_people_write_it(stranger: Stranger, written: str) -> None:
-    """With slashes, with the route, without /v1: it works; what costs a request each time is said once."""
+async def test_a_base_url_may_be_written_in_many_ways(stranger: Stranger, written: str) -> None:
+    """With slashes, with the path, without /v1; one log line says what to change if the first request fails."""
     stranger.replies = [GOOD]
     right = stranger.url
     with structlog.testing.capture_logs() as logged:
@@ -239,8 +239,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-async def test_a_server_says_in_its_way_that_the_route_is_another(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other address answers, and is the first to be asked from then on."""
+async def test_a_missing_route_is_recognized(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent then uses the URL with /v1, also for the next answers."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     async with endpoint("/chat/completions", "/v1/chat/completions") as stranger:
 
@@ -263,15 +263,15 @@ async def test_an_endpoint_without_v1(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_missing_model_is_no_wrong_address(stranger: Stranger) -> None:
-    """The error that names the model is told as it is: check the model."""
+    """An error that names the model says to check the model."""
     stranger.replies = [status(404, {"error": {"message": "model 'no-such' not found, try pulling it first"}})]
     with pytest.raises(AgentError, match="no model 'no-such'") as caught:
         await ask(Options(base_url=stranger.url, model="no-such"))
     assert caught.value.code == "model_refused" and len(stranger.bodies) == 1
 
 
-async def test_where_no_address_works_both_are_named(stranger: Stranger) -> None:
-    """In the hub's output, without what may be secret; the person who asked is sent there."""
+async def test_if_no_url_works_the_log_names_both(stranger: Stranger) -> None:
+    """Without secrets; the error refers to the hub's output."""
     with structlog.testing.capture_logs() as logged, pytest.raises(AgentError, match="the hub's output") as caught:
         await ask(Options(base_url=stranger.url.replace("/v1", "/nothing?key=secret")))
     assert caught.value.code == "model_refused"
@@ -287,7 +287,7 @@ def redirect(code: int, to: str) -> Reply:
 
 @pytest.mark.parametrize("code", [301, 302, 307, 308])
 async def test_a_redirect_on_the_same_host(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Is followed with the request as it was: body, method and key."""
+    """It is followed with the same body, method and key."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     async with endpoint("/v1/chat/completions", "/api/v1/chat/completions/") as stranger:
         stranger.replies = [redirect(code, "/api/v1/chat/completions/"), GOOD]
@@ -308,7 +308,7 @@ async def test_a_redirect_on_the_same_host(monkeypatch: pytest.MonkeyPatch, code
     ],
 )
 async def test_a_redirect_that_is_not_followed(stranger: Stranger, to: str, says: str) -> None:
-    """The key goes to nobody else: the hub's output says what to write, and the person who asked is sent there."""
+    """The key goes to no other host; the hub's output says what to write, and the error refers to it."""
     stranger.replies = [redirect(307, to)]
     with structlog.testing.capture_logs() as logged, pytest.raises(AgentError, match="has moved") as caught:
         await ask(Options(base_url=stranger.url))

@@ -1,4 +1,4 @@
-"""An answer is not silent while a model thinks, or writes the arguments of a tool."""
+"""Reasoning and the arguments of tool calls count against the silence limit."""
 
 import asyncio
 import json
@@ -29,10 +29,10 @@ async def stranger(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stranger]:
 
 
 @pytest.mark.parametrize("kind", DELTAS)
-async def test_what_is_no_text_ends_a_silence(
+async def test_output_without_text_restarts_the_silence_limit(
     hub: Hub, stranger: Stranger, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """400 s pass before each piece, and 600 are the limit: the run goes on to its end."""
+    """With 400 s between two outputs and a limit of 600 s, the run ends by itself."""
     loop, ahead = asyncio.get_running_loop(), [0.0]
     time, go = loop.time, asyncio.Semaphore(0)
     monkeypatch.setattr(loop, "time", lambda: time() + ahead[0])

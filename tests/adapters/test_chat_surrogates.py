@@ -1,4 +1,4 @@
-"""Text whose surrogates come in two chunks."""
+"""Surrogate pairs that are split between two chunks."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ def units(text: str) -> list[str]:
 
 @given(st.text(st.sampled_from("aé好😀🎉")), st.lists(st.integers(0, 20)))
 def test_any_cuts(text: str, cuts: list[int]) -> None:
-    """Between any two code units give the text, in pieces that UTF-8 can hold."""
+    """Cuts between any two code units give the same text, in parts that UTF-8 can hold."""
     rest, joiner, heard = units(text), SurrogateJoiner(), ""
     for cut in [*cuts, len(rest)]:
         piece = joiner.join("text", "".join(rest[:cut]))
@@ -25,15 +25,15 @@ def test_any_cuts(text: str, cuts: list[int]) -> None:
 
 @given(st.lists(st.sampled_from(["\ud83d", "\ude00", "a", "😀", ""])))
 def test_any_halves(chunks: list[str]) -> None:
-    """What stays alone becomes one U+FFFD, and nothing else is lost."""
+    """A lone surrogate becomes one U+FFFD, and nothing else is lost."""
     joiner = SurrogateJoiner()
     heard = "".join([joiner.join("text", chunk) for chunk in chunks]) + joiner.flush().get("text", "")
     whole = "".join(chunks).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     assert heard.encode().decode() == whole
 
 
-def test_channels_do_not_mix() -> None:
-    """A thought between the halves of a text changes neither."""
+def test_kinds_do_not_mix() -> None:
+    """Reasoning between the two surrogates of a text changes neither."""
     joiner = SurrogateJoiner()
     assert [joiner.join("text", "\ud83d"), joiner.join("thought", "\ude00"), joiner.join("text", "\ude00")] == [
         "",

@@ -1,4 +1,4 @@
-"""What the agents folder makes of the files in it."""
+"""Loading and reloading the files of the agents folder."""
 
 import asyncio
 import os
@@ -26,9 +26,11 @@ from hub.hosting.slots import Slots
 from hub.limits import Limits
 from hub.messages import Author
 
-NUL_ERROR = "SyntaxError" if sys.version_info >= (3, 11, 4) else "ValueError"  # what Python says of a NUL in its code
+NUL_ERROR = (
+    "SyntaxError" if sys.version_info >= (3, 11, 4) else "ValueError"
+)  # the error of Python for a NUL in source code
 
-# An adapter that notes when it is entered and left.
+# An adapter that writes a line when it is opened and closed.
 NOTED = """
 from contextlib import asynccontextmanager
 import attrs
@@ -41,19 +43,19 @@ class Options:
     fails: str = ""
 
 @asynccontextmanager
-async def open(options, place):
+async def open(options, paths):
     if options.fails == "AgentError":
         raise AgentError("no key is set")
     if options.fails:
         raise {"ValueError": ValueError, "RuntimeError": RuntimeError}[options.fails]("bad mood")
 
     def note(line):
-        with (place.data / options.notes).open("a") as file:
+        with (paths.data / options.notes).open("a") as file:
             file.write(line + "\\n")
 
     async def answer(run):
         for _ in range(options.times):
-            yield f"{place.agent} heard {run.message}"
+            yield f"{paths.agent} heard {run.message}"
 
     note("entered")
     yield answer
@@ -73,7 +75,7 @@ async def agents(tmp_path: Path) -> AsyncIterator[Agents]:
 
 @pytest.fixture
 def adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None) -> Path:
-    """A folder on sys.path with a package, whose module `noted` is an adapter; the module is the test's to write."""
+    """A folder on sys.path with a package whose adapter is the module `noted`; each test writes that module."""
     folder = tmp_path / "adapters"
     add_package(folder, "acme-noted", "[hubbub.adapters]\nnoted = noted")
     monkeypatch.delitem(sys.modules, "noted", raising=False)
@@ -97,7 +99,7 @@ def a_run(message: str = "hi") -> Run:
 
 
 async def given(agent: Agent, message: str = "hi") -> list[Any]:
-    """Return what the agent gives, as a run would hear it."""
+    """Return the output of the agent, as a run gets it."""
     async with aclosing(call_agent(agent, a_run(message))) as heard:  # type: ignore[type-var]
         return [piece async for piece in heard]
 
@@ -136,7 +138,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_function_of_any_kind_answers(agents: Agents, kind: str) -> None:
-    """Generators stream, a returned text is a whole message, anything else goes through for the run to refuse."""
+    """Generators stream; a returned text is a complete message; other values are passed on, and the run refuses them."""
     text, expected = KINDS[kind]
     agent = await only(agents, text)
     assert agent.error is None
@@ -144,15 +146,15 @@ async def test_a_function_of_any_kind_answers(agents: Agents, kind: str) -> None
     assert [type(piece) if isinstance(piece, ReturnedNone) else piece for piece in await given(agent)] == expected
 
 
-async def test_an_async_generator_is_given_as_it_is(agents: Agents) -> None:
-    """Nothing of the hub runs between two pieces of the agent."""
+async def test_an_async_generator_is_not_wrapped(agents: Agents) -> None:
+    """No code of the hub runs between two outputs of the agent."""
     agent = await only(agents, "async def a(run):\n yield run.message")
     assert agent.answer is not None
     assert agent.answer(a_run()).ag_code.co_name == "a"  # type: ignore[attr-defined]
 
 
 async def test_a_decorated_async_function_runs_in_the_loop_of_the_hub(agents: Agents) -> None:
-    """What a plain wrapper hides is still async."""
+    """A plain function that wraps an async one counts as async."""
     agent = await only(
         agents,
         """
@@ -171,8 +173,8 @@ async def test_a_decorated_async_function_runs_in_the_loop_of_the_hub(agents: Ag
     assert await given(agent) == ["hi"]
 
 
-async def test_a_decorator_around_something_that_is_no_function_is_no_matter(agents: Agents) -> None:
-    """The wrapper is what answers."""
+async def test_a_decorator_may_wrap_an_object_that_is_no_function(agents: Agents) -> None:
+    """The wrapper answers."""
     agent = await only(
         agents,
         """
@@ -194,7 +196,7 @@ async def test_a_decorator_around_something_that_is_no_function_is_no_matter(age
     ["async def a(message): return g()", "def a(message): return g()", "async def a(message): return p()"],
 )
 async def test_closing_an_answer_closes_what_the_function_returned(agents: Agents, how: str) -> None:
-    """The `finally` of the inner generator has run when the outer one is closed."""
+    """Closing the outer generator runs the `finally` of the inner one."""
     agent = await only(
         agents,
         f"""
@@ -234,14 +236,16 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-async def test_the_function_is_the_marked_one_else_the_named_one_else_the_only_one(agents: Agents, choice: str) -> None:
+async def test_the_decorated_function_answers_else_the_one_with_the_file_name_else_the_only_one(
+    agents: Agents, choice: str
+) -> None:
     """Imported and private functions do not count."""
     assert await given(await only(agents, *CHOICES[choice])) == [Message("yes")]
 
 
 @pytest.mark.parametrize("text", ["def b(message): pass\ndef c(message): pass", "x = 1"])
 async def test_a_file_without_a_clear_function_says_what_to_do(agents: Agents, text: str) -> None:
-    """Two candidates are as bad as none."""
+    """None, or several without a decorator."""
     said = await error(agents, text)
     assert "a.py" in said and "name one a" in said and "@agent" in said
 
@@ -253,7 +257,7 @@ async def test_two_marked_functions_are_refused(agents: Agents) -> None:
 
 
 async def test_marks_are_kept(agents: Agents) -> None:
-    """What @agent says reaches the runs."""
+    """The arguments of @agent are in `marks`."""
     agent = await only(agents, "from hub import agent\n@agent(restartable=True, max_runs=2)\ndef a(message): pass")
     assert agent.marks == Marks(restartable=True, max_runs=2)
 
@@ -268,7 +272,7 @@ async def test_marks_are_kept(agents: Agents) -> None:
     ],
 )
 async def test_the_description_is_the_first_line_of_the_docstring(agents: Agents, text: str, description: str) -> None:
-    """The module's, else the function's; always something that JSON can hold."""
+    """Of the module, else of the function; JSON can always hold it."""
     assert (await only(agents, text)).description == description
 
 
@@ -288,13 +292,15 @@ async def test_the_description_is_the_first_line_of_the_docstring(agents: Agents
         ("", "'r-1hi'"),
     ],
 )
-async def test_parameters_say_what_a_function_wants(agents: Agents, signature: str, expression: str) -> None:
-    """By name or by type, in any order; one with a default of its own keeps it."""
+async def test_a_function_gets_the_run_and_the_message_by_its_parameters(
+    agents: Agents, signature: str, expression: str
+) -> None:
+    """By name or by type, in any order; other parameters keep their defaults."""
     agent = await only(agents, f"from hub import Run\ndef a({signature}): return {expression}")
     assert await given(agent) == [Message("r-1hi")]
 
 
-async def test_another_required_parameter_is_named(agents: Agents) -> None:
+async def test_the_error_names_another_required_parameter(agents: Agents) -> None:
     """With the line of the function."""
     said = await error(agents, "\ndef a(message, session): pass")
     problem = "a.py line 2: a() has a parameter 'session'"
@@ -318,7 +324,7 @@ async def test_another_required_parameter_is_named(agents: Agents) -> None:
     ],
 )
 async def test_a_broken_file_is_listed_with_its_line(agents: Agents, text: str, expected: str) -> None:
-    """Nothing is raised, and the others work."""
+    """No exception is raised, and the other agents work."""
     write(agents, "good.py", "def good(message): return message")
     write(agents, "a.py", text)
     await agents.open()
@@ -329,8 +335,8 @@ async def test_a_broken_file_is_listed_with_its_line(agents: Agents, text: str, 
     assert await given(agents.get("good")) == [Message("hi")]
 
 
-async def test_a_name_that_is_no_id_is_refused(agents: Agents) -> None:
-    """The listing can still be sent, whatever the bytes of the name."""
+async def test_an_agent_whose_file_name_is_no_id_is_broken(agents: Agents) -> None:
+    """Clients still get the list of agents, for any bytes in the name."""
     (agents.folder / os.fsdecode(b"caf\xe9.py")).write_text("def a(message): pass")
     write(agents, "b c.py", "def a(message): pass")
     await agents.open()
@@ -340,7 +346,7 @@ async def test_a_name_that_is_no_id_is_refused(agents: Agents) -> None:
     )
 
 
-async def test_what_is_no_agent_file_is_passed_over(agents: Agents) -> None:
+async def test_other_files_are_ignored(agents: Agents) -> None:
     """Private and hidden files, other kinds of files, folders."""
     for name in ("_helper.py", ".hidden.py", "notes.md"):
         write(agents, name, "1 / 0")
@@ -351,13 +357,13 @@ async def test_what_is_no_agent_file_is_passed_over(agents: Agents) -> None:
 
 
 async def test_a_name_with_two_files_is_broken(agents: Agents) -> None:
-    """Neither of the two wins."""
+    """The hub does not choose between them."""
     write(agents, "a.toml", 'adapter = "openai_chat"')
     assert await error(agents, "def a(message): pass") == "a.py and a.toml define the same agent: keep one"
 
 
 async def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    """In one line that names it."""
+    """The error is one line with the folder."""
     with pytest.raises(FileNotFoundError, match=f"^there is no agents folder {tmp_path}/none: .*$"):
         await Agents(folder=tmp_path / "none", data=tmp_path, cache=tmp_path).open()
 
@@ -366,7 +372,7 @@ async def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 
 async def test_an_adapter_answers_with_its_options(agents: Agents, adapters: Path) -> None:
-    """The TOML's keys are its options, but for the description and the marks; it is left when the agents close."""
+    """Its options are the TOML keys without the description and the marks; it is closed with the agents."""
     (adapters / "noted.py").write_text(NOTED)
     agent = await only(
         agents,
@@ -388,8 +394,8 @@ async def test_an_adapter_answers_with_its_options(agents: Agents, adapters: Pat
     assert (agents.data / "notes.txt").read_text() == "entered\nleft\n"
 
 
-async def test_a_folder_that_is_only_listed_enters_no_adapter(agents: Agents, adapters: Path) -> None:
-    """Nothing is started; what is wrong with the options is found all the same, as far as the adapter checks them."""
+async def test_listing_the_agents_opens_no_adapter(agents: Agents, adapters: Path) -> None:
+    """Nothing is started; the `check` of the adapter still finds bad options."""
     check = "\n\ndef check(options):\n    if options.times > 9:\n        raise ValueError('too many times')\n"
     (adapters / "noted.py").write_text(NOTED + check)
     write(agents, "a.toml", 'adapter = "noted"\nnotes = "notes.txt"\ndescription = "Notes."')
@@ -405,7 +411,7 @@ async def test_a_folder_that_is_only_listed_enters_no_adapter(agents: Agents, ad
 
 
 async def test_the_adapter_for_language_models_is_there(agents: Agents) -> None:
-    """An agent of it loads without a word of Python."""
+    """A TOML file alone defines such an agent."""
     agent = await only(agents, 'adapter = "openai_chat"', "a.toml")
     assert agent.error is None and agent.answer is not None
 
@@ -434,14 +440,14 @@ async def test_the_adapter_for_language_models_is_there(agents: Agents) -> None:
         ('adapter = "noted"\nnotes = "n"\nfails = "RuntimeError"', "a.toml: RuntimeError: bad mood"),
     ],
 )
-async def test_a_wrong_table_says_what_is_wrong(agents: Agents, adapters: Path, text: str, expected: str) -> None:
-    """In one line, with the names that would be right."""
+async def test_an_error_in_a_toml_file_is_named(agents: Agents, adapters: Path, text: str, expected: str) -> None:
+    """The error is one line, with the valid names."""
     (adapters / "noted.py").write_text(NOTED)
     assert await error(agents, text, "a.toml") == expected
 
 
 async def test_a_table_may_begin_with_a_byte_order_mark(agents: Agents, adapters: Path) -> None:
-    """As editors on Windows write it; so may a file with a function."""
+    """Editors on Windows write one; a .py file may begin with one too."""
     (adapters / "noted.py").write_text(NOTED)
     write(agents, "b.py", "\ufeffdef b(message): return message")
     write(agents, "a.toml", '\ufeffadapter = "noted"\nnotes = "n"')
@@ -452,7 +458,7 @@ async def test_a_table_may_begin_with_a_byte_order_mark(agents: Agents, adapters
 async def test_an_adapter_that_lacks_a_library_names_the_extra(
     agents: Agents, adapters: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is listed among the others: one command is missing, not the adapter."""
+    """The adapter is listed: only an install command is missing."""
     (adapters / "lacking.py").write_text("import nothing_of_that_name\n\nclass Options: ...\n")
     monkeypatch.setitem(ADAPTER_MODULES, "lacking", "lacking")
     said = await error(agents, 'adapter = "lacking"', "a.toml")
@@ -495,7 +501,7 @@ async def test_a_package_whose_adapter_cannot_be_imported_is_named(
 async def test_an_adapter_without_the_names_of_the_contract_is_refused(
     agents: Agents, adapters: Path, code: str, problem: str
 ) -> None:
-    """In one line that says which name is missing."""
+    """The error is one line with the missing name."""
     (adapters / "noted.py").write_text(code)
     assert await error(agents, 'adapter = "noted"', "a.toml") == f"a.toml: {NOTED_ENTRY} is no adapter: {problem}"
 
@@ -539,7 +545,7 @@ async def test_of_two_packages_with_one_adapter_the_first_on_the_path_wins(
 
 
 async def test_only_what_changed_is_loaded_again(agents: Agents) -> None:
-    """A changed file, a new one and a removed one are told; the rest stays the very agent it was."""
+    """Changed, new and removed agents are returned; the other agents stay the same objects."""
     for name in ("same", "changed", "gone"):
         write(agents, f"{name}.py", f"def {name}(message): return 'old'")
     await agents.open()
@@ -554,8 +560,8 @@ async def test_only_what_changed_is_loaded_again(agents: Agents) -> None:
     assert await given(agents.get("changed")) == [Message("newer")]
 
 
-async def test_an_edit_of_the_same_length_is_seen(agents: Agents) -> None:
-    """No stale bytecode: the time of the change counts to the nanosecond."""
+async def test_an_edit_of_the_same_length_is_detected(agents: Agents) -> None:
+    """No stale bytecode is used: times of changes are compared in nanoseconds."""
     path = write(agents, "a.py", "def a(message): return 'old'")
     os.utime(path, ns=(10**18, 10**18))
     await agents.open()
@@ -565,7 +571,7 @@ async def test_an_edit_of_the_same_length_is_seen(agents: Agents) -> None:
     assert await given(agents.get("a")) == [Message("new")]
 
 
-async def test_a_file_breaks_and_is_mended(agents: Agents) -> None:
+async def test_a_file_is_broken_and_corrected(agents: Agents) -> None:
     """The status follows the file."""
     await only(agents, "def a(message): return 'one'")
     write(agents, "a.py", "def a(message) return 'two'")
@@ -578,7 +584,7 @@ async def test_a_file_breaks_and_is_mended(agents: Agents) -> None:
 
 
 async def test_a_running_answer_keeps_its_code(agents: Agents) -> None:
-    """Also what it looks up in its module after the change."""
+    """Also for names that it looks up in its module after the change."""
     text = "WORD = 'old'\nasync def a(message):\n yield WORD\n yield WORD"
     agent = await only(agents, text)
     async with aclosing(call_agent(agent, a_run())) as heard:  # type: ignore[type-var]
@@ -589,8 +595,8 @@ async def test_a_running_answer_keeps_its_code(agents: Agents) -> None:
     assert await given(agents.get("a")) == ["newer", "newer"]
 
 
-async def test_a_changed_adapter_is_left_when_its_last_answer_is_over(agents: Agents, adapters: Path) -> None:
-    """What the answer uses stays open under it."""
+async def test_a_reloaded_adapter_is_closed_after_its_last_answer(agents: Agents, adapters: Path) -> None:
+    """Its resources stay open until then."""
     (adapters / "noted.py").write_text(NOTED)
     agent = await only(agents, 'adapter = "noted"\nnotes = "old"', "a.toml")
     agent.running_answers = 2
@@ -605,8 +611,8 @@ async def test_a_changed_adapter_is_left_when_its_last_answer_is_over(agents: Ag
     assert (agents.data / "newer").read_text() == "entered\n"
 
 
-async def test_the_close_waits_for_adapters_that_are_being_left(agents: Agents, adapters: Path) -> None:
-    """A reload does not wait for a slow one; the close does, and one that fails is no matter."""
+async def test_close_waits_for_adapters_that_are_closing(agents: Agents, adapters: Path) -> None:
+    """A reload does not wait for a slow adapter, but close() does; an adapter that fails to close harms nothing."""
     slow = "    import asyncio\n    await asyncio.sleep(0.05)\n    note('left')\n    raise RuntimeError('bad mood')\n"
     (adapters / "noted.py").write_text(NOTED.replace('    note("left")\n', slow))
     await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
@@ -618,7 +624,7 @@ async def test_the_close_waits_for_adapters_that_are_being_left(agents: Agents, 
 
 
 async def test_a_call_of_another_agent_keeps_its_adapter_open(agents: Agents, adapters: Path) -> None:
-    """It counts as an answer: the adapter is left when the call has ended."""
+    """The call counts as an answer: the adapter is closed when the call has ended."""
     (adapters / "noted.py").write_text(NOTED)
     await only(agents, 'adapter = "noted"\nnotes = "n"\ntimes = 99', "a.toml")
     async with open_answer(Slots(agents).take(agents.get("a")), Limits(), a_run()) as heard:
@@ -633,9 +639,9 @@ async def test_a_call_of_another_agent_keeps_its_adapter_open(agents: Agents, ad
 
 
 async def test_loads_of_one_file_at_once_lose_no_adapter(agents: Agents, adapters: Path) -> None:
-    """Whoever asks: each that was opened is closed, but for the one that answers."""
-    slow = "async def open(options, place):\n    import asyncio\n    await asyncio.sleep(0.01)\n"
-    (adapters / "noted.py").write_text(NOTED.replace("async def open(options, place):\n", slow))
+    """Each adapter that was opened is closed, except the current one."""
+    slow = "async def open(options, paths):\n    import asyncio\n    await asyncio.sleep(0.01)\n"
+    (adapters / "noted.py").write_text(NOTED.replace("async def open(options, paths):\n", slow))
     await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
     write(agents, "a.toml", 'adapter = "noted"\nnotes = "n" ')
     await asyncio.gather(agents.reload("a"), agents.reload_changed(), agents.reload("a"), agents.reload_changed())
@@ -658,8 +664,8 @@ else:
 
 
 @pytest.mark.parametrize("kind", ["file", "adapter"])
-async def test_an_import_that_takes_its_time_stops_nobody(agents: Agents, adapters: Path, kind: str) -> None:
-    """The loop opens the gate that the import waits for."""
+async def test_a_slow_import_does_not_block_the_event_loop(agents: Agents, adapters: Path, kind: str) -> None:
+    """The event loop opens the gate that the import waits for."""
     (adapters / "noted.py").write_text(BUSY + NOTED)
     if kind == "file":
         write(agents, "a.py", BUSY + "def a(message): return 'yes'")
@@ -675,7 +681,7 @@ async def test_an_import_that_takes_its_time_stops_nobody(agents: Agents, adapte
 
 
 async def test_a_load_that_is_cancelled_changes_nothing(agents: Agents, adapters: Path) -> None:
-    """The old adapter answers on, and is left at the close; the failure of a dropped import harms nobody."""
+    """The old adapter stays until close(); an exception in the import, which goes on, harms nothing."""
     (adapters / "noted.py").write_text(NOTED)
     old = await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
     (agents.folder / "a.toml").unlink()
@@ -692,7 +698,7 @@ async def test_a_load_that_is_cancelled_changes_nothing(agents: Agents, adapters
 
 
 async def test_a_file_that_raises_keyboard_interrupt_still_raises_it(agents: Agents) -> None:
-    """It is nobody's agent to be broken: whoever presses Ctrl-C means the hub."""
+    """The agent is not marked as broken: Ctrl-C is meant for the hub."""
     write(agents, "a.py", "raise KeyboardInterrupt")
     opening = agents.open()
     with pytest.raises(KeyboardInterrupt):
@@ -702,8 +708,8 @@ async def test_a_file_that_raises_keyboard_interrupt_still_raises_it(agents: Age
                 await asyncio.sleep(0)
 
 
-async def test_a_folder_that_vanishes_takes_its_agents_with_it(agents: Agents) -> None:
-    """Looking for changes never raises."""
+async def test_agents_are_dropped_with_their_folder(agents: Agents) -> None:
+    """The check for changes raises no exception."""
     await only(agents, "def a(message): pass")
     (agents.folder / "a.py").unlink()
     agents.folder.rmdir()
@@ -714,7 +720,7 @@ async def test_a_folder_that_vanishes_takes_its_agents_with_it(agents: Agents) -
 # --- asking for one ---------------------------------------------------------------------------------------------------
 
 
-async def test_asking_for_an_unknown_agent_lists_the_working_ones(agents: Agents) -> None:
+async def test_the_error_for_an_unknown_agent_lists_the_working_agents(agents: Agents) -> None:
     """Without the broken ones."""
     write(agents, "b.py", "def b(message): pass")
     write(agents, "broken.py", "1 / 0")
@@ -726,7 +732,7 @@ async def test_asking_for_an_unknown_agent_lists_the_working_ones(agents: Agents
     assert raised.value.about == {"agentId": "c"}
 
 
-async def test_asking_for_a_broken_agent_tells_why(agents: Agents) -> None:
+async def test_the_error_for_a_broken_agent_has_the_reason(agents: Agents) -> None:
     """With the line of the listing."""
     await error(agents, "1 / 0")
     with pytest.raises(AgentBroken) as raised:
@@ -738,8 +744,8 @@ async def test_asking_for_a_broken_agent_tells_why(agents: Agents) -> None:
     assert raised.value.about == {"agentId": "a"}
 
 
-async def test_an_exceptions_text_is_for_the_operator_alone(tmp_path: Path) -> None:
-    """It may hold a secret: clients are told the line and the kind."""
+async def test_clients_do_not_get_the_text_of_an_exception(tmp_path: Path) -> None:
+    """It may hold a secret: clients get the line and the type."""
     (tmp_path / "leaks.py").write_text("x = 1\nraise RuntimeError('password=hunter2')")
     agents = Agents(folder=tmp_path, data=tmp_path, cache=tmp_path)
     await agents.open()
