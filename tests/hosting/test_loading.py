@@ -138,7 +138,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_function_of_any_kind_answers(agents: Agents, kind: str) -> None:
-    """Generators stream; a returned text is a complete message; other values are passed on, and the run refuses them."""
+    """Generators stream, a returned text is a complete message; the run checks and refuses other values."""
     text, expected = KINDS[kind]
     agent = await only(agents, text)
     assert agent.error is None
