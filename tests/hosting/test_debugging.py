@@ -162,7 +162,7 @@ WANTED = {
     "between two levels": "logs",
     "one %s of %d": "logs",
     "bad %s": "logs",
-    "a message without a text": "logs",
+    "a message that is not text": "logs",
     "it failed": "logs",
     "in the thread of a plain function": "plain",
 }
