@@ -1,4 +1,4 @@
-"""Every example in README and docs/ is run: what stands there is true of this hub."""
+"""Run every example of README and docs/ on this hub."""
 
 import ast
 import asyncio
@@ -34,10 +34,10 @@ from hub.storage.sqlite.event_rows import event_to_commit
 from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.web.app import make_app
 
-# What differs each time, or is the test's own: only its kind is compared.
+# Fields whose values differ in each run, or are the test's own: only their types are compared.
 VOLATILE = {"runId", "messageId", "epoch", "connectionId", "ts", "runIds", "messageIds", "agents", "version"}
-VOLATILE_THERE = VOLATILE | {"id", "created", "data", "size", "fileId"}  # in answers over HTTP
-KNOWN = {
+VOLATILE_OVER_HTTP = VOLATILE | {"id", "created", "data", "size", "fileId"}
+BLOCK_KINDS = {
     ("json", "command"),
     ("json", "answer"),
     ("json", "event"),
@@ -77,8 +77,8 @@ PYTHON = [pair for page in (README, DOCS["agents"]) for pair in pairs(page, "pyt
 TOML = of_kind(DOCS["agents"], "toml", "agent=")
 
 
-def ids(examples: list[Any]) -> list[str]:
-    return [str(one[0] if isinstance(one, tuple) else one) for one in examples]
+def example_ids(examples: list[Any]) -> list[str]:
+    return [str(example[0] if isinstance(example, tuple) else example) for example in examples]
 
 
 def write_agents(hub: Hub) -> None:
@@ -90,34 +90,35 @@ def write_agents(hub: Hub) -> None:
     hub.agent("main.py", echo.replace("def echo", "def main"))
 
 
-def alike(said: Any, heard: Any, name: str = "", vary: set[str] = VOLATILE) -> bool:
-    """Tell whether a frame is what the page says: the same fields, and the same values where these do not vary."""
-    if name in vary:
-        return type(said) is type(heard) and bool(heard)
-    if isinstance(said, dict):
-        varies = {"seq"} if said.get("stopReason") == "cancelled" else set()  # text may have come before, or not
+def is_alike(expected: Any, actual: Any, name: str = "", volatile: set[str] = VOLATILE) -> bool:
+    """Return whether a frame is as the page shows: the same fields, with the same values unless these are volatile."""
+    if name in volatile:
+        return type(expected) is type(actual) and bool(actual)
+    if isinstance(expected, dict):
+        varies = {"seq"} if expected.get("stopReason") == "cancelled" else set()  # text may come before the end, or not
         return (
-            isinstance(heard, dict)
-            and said.keys() == heard.keys()
-            and all(alike(said[key], heard[key], key, vary) for key in said.keys() - varies)
+            isinstance(actual, dict)
+            and expected.keys() == actual.keys()
+            and all(is_alike(expected[key], actual[key], key, volatile) for key in expected.keys() - varies)
         )
-    if isinstance(said, list):
-        return len(said) == len(heard) and all(alike(one, other, "", vary) for one, other in zip(said, heard))
-    return bool(said == heard)
+    if isinstance(expected, list):
+        pairs_of_items = zip(expected, actual)
+        return len(expected) == len(actual) and all(is_alike(*items, "", volatile) for items in pairs_of_items)
+    return bool(expected == actual)
 
 
-def logged(frame: dict[str, Any]) -> Event:
-    """Return the event that the extended protocol says as *frame*."""
+def event_of(frame: dict[str, Any]) -> Event:
+    """Return the event that the extended protocol encodes as *frame*."""
     kind = BODIES[frame["type"]]
     body = msgspec.convert({name: frame[name] for name in attrs.fields_dict(kind) if name in frame}, kind)
-    where = (frame[name] for name in ("sessionId", "epoch", "seq", "ts"))
-    return Event(frame.get("agentId"), frame.get("runId"), body, *where)
+    position = (frame[name] for name in ("sessionId", "epoch", "seq", "ts"))
+    return Event(frame.get("agentId"), frame.get("runId"), body, *position)
 
 
 # --- the protocol -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("example", COMMANDS, ids=ids(COMMANDS))
+@pytest.mark.parametrize("example", COMMANDS, ids=example_ids(COMMANDS))
 async def test_a_command_of_the_protocol_page_is_answered_as_the_page_says(
     hub: Hub, example: tuple[Block, Block | None]
 ) -> None:
@@ -129,9 +130,9 @@ async def test_a_command_of_the_protocol_page_is_answered_as_the_page_says(
     for line in command.lines:
         await client.ws.send_str(line)
     for line in answer.lines if answer else ():
-        said = json.loads(line)
+        expected = json.loads(line)
         try:
-            await client.until(lambda frame: alike(said, frame))
+            await client.until(lambda frame: is_alike(expected, frame))
         except (TimeoutError, EOFError):
             pytest.fail(f"{answer} promises\n{line}\nbut there came\n" + "\n".join(map(json.dumps, client.frames)))
     await client.send(type="ping")
@@ -148,34 +149,34 @@ def test_every_command_that_the_hub_answers_shows_its_answer() -> None:
 
 @pytest.mark.parametrize("block", of_kind(DOCS["protocol"], "json", "event"), ids=str)
 def test_events_on_the_page_have_the_fields_of_their_class(block: Block) -> None:
-    """Each one can be read as the event it shows, and the hub would write the same frame for it."""
+    """Each frame decodes to an event, and the hub encodes that event as the same frame."""
     for line in block.lines:
         frame = json.loads(line)
-        event = logged(frame)
-        assert frame == said(open_protocol("hubbub.v1").event(event))
+        event = event_of(frame)
+        assert frame == parse_frame(open_protocol("hubbub.v1").event(event))
 
 
 @pytest.mark.parametrize("block", of_kind(DOCS["protocol"], "json", "notice"), ids=str)
 def test_notices_on_the_page_have_the_fields_of_their_class(block: Block) -> None:
-    """Each one can be read as the notice it shows, and the hub would write the same frame for it."""
+    """Each frame decodes to a notice, and the hub encodes that notice as the same frame."""
     for line in block.lines:
         frame = json.loads(line)
         fields = {name: value for name, value in frame.items() if name != "type"}
         assert fields.keys() <= attrs.fields_dict(NOTICES[frame["type"]]).keys()
         notice = msgspec.convert(fields, NOTICES[frame["type"]])
-        assert frame == said(open_protocol("hubbub.v1").notice(notice))
+        assert frame == parse_frame(open_protocol("hubbub.v1").notice(notice))
 
 
 @pytest.mark.parametrize("block", of_kind(DOCS["protocol"], "json", "plain"), ids=str)
-def test_a_plain_frame_on_the_page_is_how_the_event_above_it_is_said(block: Block) -> None:
-    """The last event shown before it, given to the plain protocol, makes this frame."""
-    events = [one for one in of_kind(DOCS["protocol"], "json", "event") if one.line < block.line]
+def test_a_plain_frame_on_the_page_is_the_event_above_it_in_the_plain_protocol(block: Block) -> None:
+    """The plain protocol encodes the last event before the frame as this frame."""
+    events = [example for example in of_kind(DOCS["protocol"], "json", "event") if example.line < block.line]
     frame = json.loads(events[-1].lines[-1])
-    assert json.loads(block.text) == said(open_protocol("plain").event(logged(frame)))
+    assert json.loads(block.text) == parse_frame(open_protocol("plain").event(event_of(frame)))
 
 
-def said(data: bytes) -> dict[str, Any]:
-    """Return the one frame in *data*, parsed."""
+def parse_frame(data: bytes) -> dict[str, Any]:
+    """Return the frame in *data*, decoded."""
     frame: dict[str, Any] = json.loads(data[data.index(b"{") :])
     return frame
 
@@ -183,11 +184,11 @@ def said(data: bytes) -> dict[str, Any]:
 # --- agents -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("example", PYTHON, ids=ids(PYTHON))
-async def test_an_agent_on_the_page_loads_and_says_what_the_page_says(
+@pytest.mark.parametrize("example", PYTHON, ids=example_ids(PYTHON))
+async def test_an_agent_on_the_page_gives_the_answers_of_the_page(
     hub: Hub, example: tuple[Block, Block | None]
 ) -> None:
-    """`>` is what a user writes, the line below is the answer, `!` an error's code; `?` is asked, `<` answers it."""
+    """`>` begins a message, then comes the answer, or `!` and an error code; `?` begins a question, `<` a reply."""
     block, chat = example
     name = block.value("agent")
     write_agents(hub)
@@ -201,25 +202,25 @@ async def test_an_agent_on_the_page_loads_and_says_what_the_page_says(
         assert (await client.next())["type"] == "stream"
         return
     people = await hub.connect("?sessionId=s1", extended=True)
-    asked = iter([line for line in chat.lines if line[:2] in ("? ", "< ")])
-    said = [line for line in chat.lines if line[:2] not in ("? ", "< ")]
-    for message, answer in zip(said[::2], said[1::2], strict=True):
-        before = len(client.frames)
+    questions = iter([line for line in chat.lines if line[:2] in ("? ", "< ")])
+    lines = [line for line in chat.lines if line[:2] not in ("? ", "< ")]
+    for message, answer in zip(lines[::2], lines[1::2], strict=True):
+        old_frames = len(client.frames)
         await client.send(type="chat", message=message.removeprefix("> "))
         if f"{message}\n? " in chat.text:
-            await answer_as_the_page_says(people, next(asked), next(asked))
+            await reply_as_on_the_page(people, next(questions), next(questions))
         await client.until_done()
-        heard = client.frames[before:]
-        codes = [f"! {frame['code']}" for frame in heard if frame["type"] == "error"]
-        text = "".join(frame["content"] for frame in heard if "content" in frame).strip()
+        frames = client.frames[old_frames:]
+        codes = [f"! {frame['code']}" for frame in frames if frame["type"] == "error"]
+        text = "".join(frame["content"] for frame in frames if "content" in frame).strip()
         assert (codes or [text]) == [answer]
 
 
-async def answer_as_the_page_says(people: Client, question: str, answer: str) -> None:
-    asked = await people.until_type("interrupt")
-    assert f"? {asked['message']}" == question
+async def reply_as_on_the_page(people: Client, question: str, answer: str) -> None:
+    interrupt = await people.until_type("interrupt")
+    assert f"? {interrupt['message']}" == question
     payload = json.loads(answer.removeprefix("< "))
-    await people.send(type="resume", sessionId="s1", interruptId=asked["id"], status="resolved", payload=payload)
+    await people.send(type="resume", sessionId="s1", interruptId=interrupt["id"], status="resolved", payload=payload)
 
 
 @pytest.mark.parametrize("block", TOML, ids=str)
@@ -269,13 +270,11 @@ async def test_the_adapter_of_the_page_works(
 @pytest.mark.parametrize("block", of_kind(DOCS["protocol"], "json", "envelope"), ids=str)
 def test_the_envelopes_of_the_page_are_said_of_its_events(block: Block) -> None:
     """Each line is what the envelope says of the event with its number."""
-    events = [json.loads(line) for one in of_kind(DOCS["protocol"], "json", "event") for line in one.lines]
+    events = [json.loads(line) for example in of_kind(DOCS["protocol"], "json", "event") for line in example.lines]
     for line in block.lines:
-        said = json.loads(line)
-        (event,) = [one for one in events if said["id"] == f"{one['epoch']}:{one['seq']}"]
-        kept = logged(event)
-        frame = open_protocol("hubbub.events").event(kept)
-        assert json.loads(frame[frame.index(b"{") :]) == said
+        envelope = json.loads(line)
+        (event,) = [event for event in events if envelope["id"] == f"{event['epoch']}:{event['seq']}"]
+        assert parse_frame(open_protocol("hubbub.events").event(event_of(event))) == envelope
 
 
 async def test_the_protocol_of_the_page_works(
@@ -290,10 +289,10 @@ async def test_the_protocol_of_the_page_works(
     async with aiohttp.ClientSession() as http:
         async with http.ws_connect(f"{hub.url}/api/v1/ws?agentId=echo", protocols=["example.lines"]) as ws:
             await ws.send_str("hello there")
-            heard = ""
-            while not heard.endswith("\n"):
-                heard += (await ws.receive(PATIENCE)).data
-    assert heard == "hello there \n"
+            text = ""
+            while not text.endswith("\n"):
+                text += (await ws.receive(PATIENCE)).data
+    assert text == "hello there \n"
 
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
@@ -309,33 +308,33 @@ async def request(hub: Hub, text: str) -> tuple[int, str]:
     head, _, body = text.partition("\n\n")
     line, *headers = head.splitlines()
     method, path = line.split()
-    told = dict(header.split(": ", 1) for header in headers)
-    async with aiohttp.ClientSession(headers=told) as http:
+    values = dict(header.split(": ", 1) for header in headers)
+    async with aiohttp.ClientSession(headers=values) as http:
         async with http.request(method, hub.url + path, data=body.strip() or None) as response:
             return response.status, await response.text()
 
 
-@pytest.mark.parametrize("example", ANSWERED, ids=ids(ANSWERED))
+@pytest.mark.parametrize("example", ANSWERED, ids=example_ids(ANSWERED))
 async def test_a_request_of_the_page_is_answered_as_the_page_says(hub: Hub, example: tuple[Block, Block]) -> None:
-    """With the status that the fence names, else 200; in one that is `like` the answer, ... is anything."""
-    asked, answer = example
+    """The fence names the status, else it is 200. In an answer that is `like` the example, ... is any text."""
+    block, answer = example
     write_agents(hub)
     await hub.start()
-    text = asked.text
-    for before, made in ANSWERED:  # what the example needs is made by the one that shows how
-        assert before is not None and made is not None
-        if (found := re.search(r'"fileId": "(\w+)"', made.text)) and f"/{found[1]}\n" in text:
-            _, said = await request(hub, before.text)
-            text = text.replace(found[1], json.loads(said)["fileId"])
-    for one in re.split(r"^(?=[A-Z]+ /)", text, flags=re.MULTILINE)[1:]:  # of several, the last is answered
-        status, heard = await request(hub, one)
-    assert status == int(next((word for word in answer.info if word.isdigit()), "200")), heard
+    text = block.text
+    for upload, result in ANSWERED:  # a file of the example is uploaded by another example
+        assert upload is not None and result is not None
+        if (file_id := re.search(r'"fileId": "(\w+)"', result.text)) and f"/{file_id[1]}\n" in text:
+            _, body = await request(hub, upload.text)
+            text = text.replace(file_id[1], json.loads(body)["fileId"])
+    for step in re.split(r"^(?=[A-Z]+ /)", text, flags=re.MULTILINE)[1:]:  # the page shows the last answer only
+        status, body = await request(hub, step)
+    assert status == int(next((word for word in answer.info if word.isdigit()), "200")), body
     if "like" in answer.info:
-        assert re.fullmatch(re.escape(answer.text.strip()).replace(re.escape("..."), "(?s:.*?)"), heard.strip()), heard
+        assert re.fullmatch(re.escape(answer.text.strip()).replace(re.escape("..."), "(?s:.*?)"), body.strip()), body
     elif answer.info[0] == "json":
-        assert alike(json.loads(answer.text), json.loads(heard), vary=VOLATILE_THERE), heard
+        assert is_alike(json.loads(answer.text), json.loads(body), volatile=VOLATILE_OVER_HTTP), body
     else:
-        assert heard == answer.text.strip()
+        assert body == answer.text.strip()
 
 
 @needs_curl
@@ -352,33 +351,33 @@ async def test_the_upload_by_curl_works(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_every_request_of_the_page_has_its_answer() -> None:
-    """An example without one would show nothing."""
-    asked = of_kind(DOCS["api"], "http", "request")
-    assert {block.line for block in asked} == {block.line for block, _ in ANSWERED}
+    """No request stands alone."""
+    requests = of_kind(DOCS["api"], "http", "request")
+    assert {block.line for block in requests} == {block.line for block, _ in ANSWERED}
 
 
 async def test_every_route_is_on_the_page(hub: Hub) -> None:
     """By its method and path, under the base."""
     await hub.start()
-    shown = {tuple(row[0].strip("`").split()) for row in rows(DOCS["api"])}
+    documented = {tuple(row[0].strip("`").split()) for row in rows(DOCS["api"])}
     base = "/api/v1"
     routes = {
         (route.method, route.resource.canonical) for route in make_app(hub.door).router.routes() if route.resource
     }
-    mine = {(method, path.removeprefix(base)) for method, path in routes if path.startswith(base)}
-    assert {pair for pair in mine if pair[0] in ("GET", "POST", "PATCH", "DELETE")} - {("GET", "/ws")} == {
-        pair for pair in shown if len(pair) == 2
+    api_routes = {(method, path.removeprefix(base)) for method, path in routes if path.startswith(base)}
+    assert {pair for pair in api_routes if pair[0] in ("GET", "POST", "PATCH", "DELETE")} - {("GET", "/ws")} == {
+        pair for pair in documented if len(pair) == 2
     }
 
 
 def test_every_route_of_the_page_has_an_example() -> None:
     """But the WebSocket, whose frames the protocol page shows."""
     routes = {" ".join(pair) for row in rows(DOCS["api"]) if len(pair := row[0].strip("`").split()) == 2}
-    asked = [line for block in of_kind(DOCS["api"], "http", "request") for line in block.lines]
+    lines = [line for block in of_kind(DOCS["api"], "http", "request") for line in block.lines]
     for route in routes - {"GET /agents/{agentId}/ws"}:
         method, path = route.split()
-        place = re.sub(r"\\{\w+\\}", r"[^/?]+", re.escape(path))
-        assert any(re.fullmatch(rf"{method} (/api)?(/v1)?{place}(\?.*)?", line) for line in asked), route
+        pattern = re.sub(r"\\{\w+\\}", r"[^/?]+", re.escape(path))
+        assert any(re.fullmatch(rf"{method} (/api)?(/v1)?{pattern}(\?.*)?", line) for line in lines), route
 
 
 async def test_the_openai_example_works(hub: Hub) -> None:
@@ -394,7 +393,7 @@ async def test_the_openai_example_works(hub: Hub) -> None:
 
 @pytest.mark.parametrize("block", of_kind(DOCS["clients-python"], "python", "client"), ids=str)
 async def test_a_program_of_the_python_clients_page_runs(hub: Hub, block: Block) -> None:
-    """Against a hub in which something was said; it prints what its agent says."""
+    """The hub has a session with a message; the program prints its events or its answer."""
     write_agents(hub)
     await hub.start()
     client = await hub.connect(extended=True)
@@ -411,16 +410,16 @@ async def test_a_program_of_the_python_clients_page_runs(hub: Hub, block: Block)
     wanted = "main end_turn" if "subscribe" in code else "live" if "states" in code else "how are you?"
     try:
         async with asyncio.timeout(PATIENCE):
-            said = ""
-            while wanted not in said:
+            output = ""
+            while wanted not in output:
                 line = await process.stdout.readline()
-                assert line, said
-                said += line.decode()
+                assert line, output
+                output += line.decode()
     finally:
         if process.returncode is None and "subscribe" in code:
             process.kill()  # it listens for ever
         await process.communicate()
-    assert "Traceback" not in said and ("subscribe" in code or process.returncode == 0)
+    assert "Traceback" not in output and ("subscribe" in code or process.returncode == 0)
 
 
 # --- settings and commands --------------------------------------------------------------------------------------------
@@ -439,7 +438,7 @@ SHELL = [
 
 
 @pytest.mark.parametrize(("block", "line"), SHELL, ids=[f"{block}-{line}" for block, line in SHELL])
-def test_a_shell_command_on_the_page_is_there(block: Block, line: str) -> None:
+def test_a_shell_command_on_the_page_exists(block: Block, line: str) -> None:
     """A make target, a command of hubbub, or a variable that the hub reads."""
     words = line.split()
     if words[0] == "make":
@@ -467,18 +466,18 @@ def test_the_query_on_the_page_reads_the_log(tmp_path: Path) -> None:
 
 # --- when something goes wrong ----------------------------------------------------------------------------------------
 
-SAID = {cell.split("`")[1] for row in rows(DOCS["start"]) for cell in row[:1] if cell.count("`") >= 2}
+MESSAGES = {cell.split("`")[1] for row in rows(DOCS["start"]) for cell in row[:1] if cell.count("`") >= 2}
 
 
-def on_the_page(line: str, *varying: tuple[str, str]) -> bool:
-    """Tell whether the start page shows this line of the hub, after (what is here, what the page has) was replaced."""
-    for here, there in varying:
-        line = line.replace(here, there)
-    return any(line == one or one.endswith(" ...") and line.startswith(one[:-4]) for one in SAID)
+def is_on_the_page(line: str, *varying: tuple[str, str]) -> bool:
+    """Return whether the start page has this line, after replacing each (value here, value on the page)."""
+    for value, page_value in varying:
+        line = line.replace(value, page_value)
+    return any(line == text or text.endswith(" ...") and line.startswith(text[:-4]) for text in MESSAGES)
 
 
-async def refused(folder: Path, *arguments: str, **environ: str) -> str:
-    """Start a hub that must not start, and return its one line."""
+async def start_and_fail(folder: Path, *arguments: str, **environ: str) -> str:
+    """Start a hub that cannot start, and return its line of output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hub", "serve", *arguments),
         cwd=folder,
@@ -492,23 +491,23 @@ async def refused(folder: Path, *arguments: str, **environ: str) -> str:
     return line.removeprefix("hubbub: ")
 
 
-async def test_a_hub_that_cannot_start_says_what_the_page_says(hub: Hub, tmp_path: Path) -> None:
-    """Its port or its data is taken, its folder is missing, or its settings are wrong."""
+async def test_a_hub_that_cannot_start_prints_a_line_of_the_page(hub: Hub, tmp_path: Path) -> None:
+    """The port or the data folder is in use, the agents folder is missing, or the settings are wrong."""
     await hub.start()
     port = str(hub.port)
-    taken = await refused(tmp_path, "--host", "127.0.0.1", "--port", port, "--data", "other")
+    port_line = await start_and_fail(tmp_path, "--host", "127.0.0.1", "--port", port, "--data", "other")
     name = Path("/proc/self/comm").read_text().strip()
     holder = (f"{name} (pid {os.getpid()})", "python3 (pid 4711)")
-    assert on_the_page(taken, (port, "9527"), holder)
-    locked = await refused(tmp_path, "--port", "0")
-    assert on_the_page(locked, (str(tmp_path), "/home/you/hubbub"), (f"pid {os.getpid()}", "pid 4711"))
-    assert on_the_page(await refused(tmp_path, "--host", "0.0.0.0"))
-    assert on_the_page(await refused(tmp_path, HUBBUB_PROT="1"))
+    assert is_on_the_page(port_line, (port, "9527"), holder)
+    lock_line = await start_and_fail(tmp_path, "--port", "0")
+    assert is_on_the_page(lock_line, (str(tmp_path), "/home/you/hubbub"), (f"pid {os.getpid()}", "pid 4711"))
+    assert is_on_the_page(await start_and_fail(tmp_path, "--host", "0.0.0.0"))
+    assert is_on_the_page(await start_and_fail(tmp_path, HUBBUB_PROT="1"))
     (tmp_path / "hubbub.toml").write_text("[hubbub]\nprot = 1\n")
-    assert on_the_page(await refused(tmp_path))
+    assert is_on_the_page(await start_and_fail(tmp_path))
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert on_the_page(await refused(empty, "--port", "0"), (str(empty), "/home/you/hubbub"))
+    assert is_on_the_page(await start_and_fail(empty, "--port", "0"), (str(empty), "/home/you/hubbub"))
 
 
 @pytest.mark.parametrize(
@@ -522,7 +521,7 @@ async def test_a_page_that_may_not_come_in_is_named_as_the_page_says(hub: Hub, h
             assert response.status == 403
             assert (await response.json())["code"] == "refused"
     (line,) = logs
-    assert line["event"] in SAID and line["value"] == repr(value)
+    assert line["event"] in MESSAGES and line["value"] == repr(value)
     assert "`origins`" in line["hint"] or "`hosts`" in line["hint"]
     assert ("python3 -m http.server" in line["hint"]) == (value == "null")
 
@@ -534,9 +533,9 @@ async def test_a_page_that_may_not_come_in_is_named_as_the_page_says(hub: Hub, h
 def test_every_block_is_of_a_kind_that_is_run(page: Path) -> None:
     """A block with other words after its fence would be run by nothing."""
     for block in blocks(page):
-        kinds = {kind for kind in KNOWN if len(kind) <= len(block.info)}
-        shown = tuple(word.partition("=")[0] + "=" if "=" in word else word for word in block.info)
-        assert any(shown[: len(kind)] == kind and (len(kind) > 1 or len(shown) == 1) for kind in kinds), str(block)
+        kinds = {kind for kind in BLOCK_KINDS if len(kind) <= len(block.info)}
+        words = tuple(word.partition("=")[0] + "=" if "=" in word else word for word in block.info)
+        assert any(words[: len(kind)] == kind and (len(kind) > 1 or len(words) == 1) for kind in kinds), str(block)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -550,4 +549,6 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert path.exists(), f"{page.name} links to {target}"
         if anchor:
             headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}, target
+            assert anchor in {
+                re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+            }, target

@@ -31,27 +31,27 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_the_agent_answers_with_the_words_of_dotenv(tmp_path: Path) -> None:
-    """It imports the module beside it; the hub reads the file with the keys."""
+    """The agent imports the module beside it, and the hub reads the keys of .env."""
     write(tmp_path)
     process = HubProcess(tmp_path)
     try:
         await process.start()
         async with aiohttp.ClientSession(f"{process.url}/api/v1/") as http:
-            _, said = await post(http, "sessions/s1/chat?wait=true", {"agentId": "greeter", "message": "Ann"})
+            _, answer = await post(http, "sessions/s1/chat?wait=true", {"agentId": "greeter", "message": "Ann"})
     finally:
         await process.kill()
-    assert said["content"] == "Bonjour, Ann!", process.log
+    assert answer["content"] == "Bonjour, Ann!", process.log
 
 
 async def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
-    """Without a hub, as they are started there."""
+    """They run without a hub, in the project's folder."""
     write(tmp_path)
-    done = await asyncio.to_thread(run, tmp_path, "-m", "pytest", "-p", "no:cacheprovider", "tests")
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
+    result = await asyncio.to_thread(run, tmp_path, "-m", "pytest", "-p", "no:cacheprovider", "tests")
+    assert result.returncode == 0 and "1 passed" in result.stdout, result.stdout
 
 
-async def test_the_commands_of_the_page_name_files_that_are_there(tmp_path: Path) -> None:
-    """`pip` and `pytest` are given what the page has written before."""
+async def test_the_commands_of_the_page_name_files_of_the_page(tmp_path: Path) -> None:
+    """pip reads a file that the page has written before."""
     write(tmp_path)
     lines = [line for block in of_kind(DOCS["project"], "sh", "project") for line in block.lines]
     assert all(line.startswith((".venv/bin/p", "python3 -m venv")) for line in lines)
@@ -60,31 +60,31 @@ async def test_the_commands_of_the_page_name_files_that_are_there(tmp_path: Path
     )
 
 
-async def test_what_is_missing_of_the_requirements_is_named(tmp_path: Path) -> None:
-    """By `hubbub agents`, with the command that installs it. Other systems' and pip's own lines are passed over."""
+async def test_hubbub_agents_names_each_missing_requirement(tmp_path: Path) -> None:
+    """The output has the command that installs them. Options of pip and markers of other systems do not count."""
     write(tmp_path)
-    done = await asyncio.to_thread(run, tmp_path, "-m", "hub", "agents")
-    assert (done.returncode, done.stderr) == (0, "")
+    result = await asyncio.to_thread(run, tmp_path, "-m", "hub", "agents")
+    assert (result.returncode, result.stderr) == (0, "")
     (tmp_path / "agents" / "requirements.txt").write_text(
         "no-such-package==1.0  # why\npackaging<1\npackaging\n-r other.txt\nno-more; sys_platform == 'win31'\n"
     )
-    done = await asyncio.to_thread(run, tmp_path, "-m", "hub", "agents")
+    result = await asyncio.to_thread(run, tmp_path, "-m", "hub", "agents")
     file = "agents/requirements.txt"
-    wanted = f"{file}: missing: no-such-package==1.0, packaging<1; install them with: pip install -r {file}\n"
-    assert (done.returncode, done.stderr) == (0, wanted)
+    expected = f"{file}: missing: no-such-package==1.0, packaging<1; install them with: pip install -r {file}\n"
+    assert (result.returncode, result.stderr) == (0, expected)
 
 
 async def test_make_run_installs_what_is_missing(tmp_path: Path) -> None:
-    """Nothing is installed where nothing is missing; a package that cannot be had is named, and the hub starts."""
+    """It installs nothing if nothing is missing, and names a package that it cannot install. The hub still starts."""
     write(tmp_path)
     script = str(ROOT / "scripts" / "install_requirements.py")
-    done = await asyncio.to_thread(run, tmp_path, script)
-    assert (done.returncode, done.stdout) == (0, "")
+    result = await asyncio.to_thread(run, tmp_path, script)
+    assert (result.returncode, result.stdout) == (0, "")
     package = tmp_path / "acme"
     package.mkdir()
     (tmp_path / "agents" / "requirements.txt").write_text(f"--no-index\n--find-links {package}\nhubbub-no-such\n")
-    done = await asyncio.to_thread(run, tmp_path, script)
-    assert done.returncode == 0 and "Installing what agents/requirements.txt" in done.stdout
-    assert "hubbub-no-such" in done.stderr and "The hub will run without" in done.stderr
+    result = await asyncio.to_thread(run, tmp_path, script)
+    assert result.returncode == 0 and "Installing what agents/requirements.txt" in result.stdout
+    assert "hubbub-no-such" in result.stderr and "The hub will run without" in result.stderr
     recipe = (ROOT / "Makefile").read_text().partition("\nrun:")[2].partition("\n\n")[0]
     assert recipe.index("install_requirements.py") < recipe.index("hubbub serve")

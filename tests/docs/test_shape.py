@@ -1,4 +1,4 @@
-"""What the hub can do is written down, and what is written down is what it does."""
+"""docs/ has every command, event, code, limit and setting of the hub, with the hub's values."""
 
 import re
 import tomllib
@@ -21,7 +21,7 @@ from hub.settings import ENVIRONMENT_PREFIX, SETTING_TYPES, Settings
 UNITS = {"MiB": MiB, "KiB": KiB, "s": 1}
 
 
-def named(page: Path) -> set[str]:
+def names_in_tables(page: Path) -> set[str]:
     """Return the names in the first column of the page's tables."""
     return {name for row in rows(page) for name in re.findall(r"`([^`]+)`", row[0])}
 
@@ -44,16 +44,16 @@ def test_every_command_event_and_notice_is_on_the_protocol_page(name: str) -> No
     missing = [
         field for kind in kinds for field in fields_of(kind) if f"`{field}`" not in text and f'"{field}"' not in text
     ]
-    assert not missing, f"{name} has {missing}, of which the page says nothing"
+    assert not missing, f"{name} has {missing}, which the page does not name"
 
 
 def test_every_command_has_a_row() -> None:
-    """The table of commands is whole."""
-    assert COMMANDS.keys() <= named(DOCS["protocol"])
+    """The table of commands is complete."""
+    assert COMMANDS.keys() <= names_in_tables(DOCS["protocol"])
 
 
 def test_every_event_has_a_row_with_its_fields() -> None:
-    """The table of events is whole."""
+    """The table of events is complete."""
     table = {row[0].strip("`"): row[1] for row in rows(DOCS["protocol"]) if len(row) == 4}
     for name, kind in BODIES.items():
         assert not [field for field in fields_of(kind) if f"`{field}`" not in table[name]], name
@@ -61,12 +61,12 @@ def test_every_event_has_a_row_with_its_fields() -> None:
 
 @pytest.mark.parametrize("code", sorted(errors(HubError)))
 def test_every_error_code_is_on_the_protocol_page(code: str) -> None:
-    """A client can look up what it hears."""
+    """A client can look up each code."""
     assert f"`{code}`" in DOCS["protocol"].read_text()
 
 
 def test_every_code_of_agents_and_models_is_on_the_agents_page() -> None:
-    """The codes that are written in the code are in the tables."""
+    """The tables have the codes that the code contains."""
     code = "".join(path.read_text() for path in (DOCS["agents"].parent.parent / "hub").rglob("*.py"))
     used = set(re.findall(r'"((?:model|agent|answer)_[a-z_]+)"', code)) - {
         "agent_broken",
@@ -75,17 +75,17 @@ def test_every_code_of_agents_and_models_is_on_the_agents_page() -> None:
     }
     used = {name for name in used if re.search(rf'"{name}"(?:,|\)|\s*\n?\s*\))', code)}
     assert {"model_refused", "agent_bad_output", "answer_too_long"} <= used
-    assert used <= named(DOCS["agents"]), used - named(DOCS["agents"])
+    assert used <= names_in_tables(DOCS["agents"]), used - names_in_tables(DOCS["agents"])
 
 
 def test_every_limit_is_on_the_protocol_page_with_its_value() -> None:
-    """The numbers in the table are the hub's."""
-    written: dict[str, float] = {}
+    """The table has the numbers of the hub."""
+    documented: dict[str, float] = {}
     for row in rows(DOCS["protocol"]):
         names, values = re.findall(r"`([a-z_]+)`", row[0]), row[1].split(", ")
         if names and set(names) <= set(fields_of(Limits)):
-            written.update(zip(names, map(amount, values), strict=True))
-    assert written == attrs.asdict(Limits())
+            documented.update(zip(names, map(amount, values), strict=True))
+    assert documented == attrs.asdict(Limits())
 
 
 def amount(text: str) -> float:
@@ -95,7 +95,7 @@ def amount(text: str) -> float:
 
 
 def test_every_setting_is_on_the_start_page_with_its_default_variable_and_flag() -> None:
-    """The table of settings is what the hub reads."""
+    """The table has the settings that the hub reads."""
     table = {row[0].strip("`"): [cell.strip("`") for cell in row[1:]] for row in rows(DOCS["start"]) if len(row) == 5}
     del table["hubbub.toml"]
     assert table.keys() == SETTING_TYPES.keys()
@@ -116,14 +116,14 @@ def test_every_setting_is_on_the_start_page_with_its_default_variable_and_flag()
 
 def test_every_option_and_mark_and_part_of_a_run_is_on_the_agents_page() -> None:
     """An author need not read the code."""
-    page = named(DOCS["agents"])
+    page = names_in_tables(DOCS["agents"])
     assert set(fields_of(openai_chat.Options)) <= page
     assert set(fields_of(Marks)) <= page
     assert {f"run.{name}" for name in fields_of(Run)} <= page
 
 
 def test_the_defaults_of_options_on_the_agents_page_are_the_adapters() -> None:
-    """Where a default is a number, the table has it."""
+    """The table has each default that is a number."""
     table = {row[0].strip("`"): row[1] for row in rows(DOCS["agents"])}
     for field in attrs.fields(openai_chat.Options):
         if isinstance(field.default, (int, float)):
@@ -133,33 +133,33 @@ def test_the_defaults_of_options_on_the_agents_page_are_the_adapters() -> None:
 @pytest.mark.parametrize("reason", get_args(StopReason))
 def test_every_stop_reason_is_on_the_protocol_page_and_has_words_in_the_console(reason: str) -> None:
     """In English and in Chinese; a complete answer needs none."""
-    assert reason in named(DOCS["protocol"])
+    assert reason in names_in_tables(DOCS["protocol"])
     words = (ROOT / "hub" / "console" / "words.js").read_text(encoding="utf-8")
     assert len(re.findall(rf"\b{reason}: '", words)) == (0 if reason == "end_turn" else 2)
 
 
 def test_both_readmes_have_the_same_examples() -> None:
-    """What is said in Chinese is shown with the same code."""
+    """The Chinese text has the same code."""
     english, chinese = blocks(README), blocks(README_ZH)
     assert [(block.info, block.text) for block in english] == [(block.info, block.text) for block in chinese]
 
 
 def test_both_readmes_link_to_the_same_places() -> None:
-    """And to each other."""
+    """They also link to each other."""
     links = [set(re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))) for page in (README, README_ZH)]
     assert links[0] - {"README.zh-CN.md"} == links[1] - {"README.md"}
     assert "README.zh-CN.md" in links[0] and "README.md" in links[1]
 
 
 def test_both_clients_have_the_same_tables() -> None:
-    """Which close codes and errors are final, and which fields come in pieces, is the same in both."""
+    """Both agree on final close codes and errors, and on the fields that come in pieces."""
     folder = ROOT / "hub" / "client_js"
     assert codes.write_codes_javascript() in (folder / "codes.js").read_text()
     assert pieces.write_fields_javascript() in (folder / "pieces.js").read_text()
 
 
 def test_the_close_codes_on_the_protocol_page_say_what_the_clients_do() -> None:
-    """A code to connect again after says yes, a final one does not."""
+    """A row says yes unless its code is final."""
     text = DOCS["protocol"].read_text()
     table = text[text.index("## Close codes") : text.index("## Limits")]
     lines = re.findall(r"^\| ([0-9, ]+) \|.*\| ([^|]+) \|$", table, re.MULTILINE)
@@ -170,12 +170,12 @@ def test_the_close_codes_on_the_protocol_page_say_what_the_clients_do() -> None:
 
 
 def test_the_retryable_codes_are_on_the_protocol_page() -> None:
-    """In the sentence that names them."""
+    """One sentence lists them."""
     text = " ".join(DOCS["protocol"].read_text().split())
     assert "Try again after " + ", ".join(f"`{code}`" for code in codes.RETRYABLE) in text
 
 
 @pytest.mark.parametrize("code", codes.RETRYABLE)
-def test_a_retryable_code_is_one(code: str) -> None:
-    """Of the hub's errors, or of what is to come with sign-in."""
+def test_a_retryable_code_is_an_error_code(code: str) -> None:
+    """It is the code of an error, or reserved."""
     assert code in errors(HubError) | {"internal", "rate_limited"}
