@@ -355,7 +355,7 @@ def closing(code: int, came: list[int]) -> Script:
 
     async def script(peer: Peer) -> None:
         came.append(code)
-        await peer.joined()
+        await peer.accept_subscribe()
         await peer.ws.close(code=code)
 
     return script

@@ -114,7 +114,7 @@ async def test_a_queue_holds_a_bounded_number_of_events() -> None:
     count = QUEUE_EVENTS + 5
 
     async def script(peer: Peer) -> None:
-        await peer.joined()
+        await peer.accept_subscribe()
         for seq in range(1, count + 1):
             await peer.event("progress", seq, progress=0.5)
 
@@ -178,19 +178,19 @@ async def test_an_answer_that_begins_while_a_session_is_left_is_heard_by_the_gro
     asked: list[dict[str, Any]] = []
 
     async def first(peer: Peer) -> None:
-        await peer.joined()
+        await peer.accept_subscribe()
         await peer.event("run_started", 1, messageId="m1", attempt=1)
         await peer.ws.close(code=1012)
 
     async def second(peer: Peer) -> None:
-        await peer.joined()
-        asked.append(await peer.joined(1))
+        await peer.accept_subscribe()
+        asked.append(await peer.accept_subscribe(1))
         await peer.event("run_finished", 2, messageId="m1", stopReason="end_turn")
         leave = await peer.next("unsubscribe")
         about = {"sessionId": "s1", "agentId": "echo", "runId": "r2", "epoch": "e", "ts": 0}
         await peer.say("run_started", seq=3, messageId="m2", attempt=1, **about)
         await peer.say("ok", ref=leave["ref"])
-        asked.append(await peer.joined(3))
+        asked.append(await peer.accept_subscribe(3))
         await peer.say("run_finished", seq=4, messageId="m2", stopReason="end_turn", **about)
 
     async with scripted(first, second) as url, connect(url) as client:
@@ -216,11 +216,11 @@ async def test_an_event_that_was_left_out_is_asked_for_again() -> None:
     asked: list[dict[str, Any]] = []
 
     async def script(peer: Peer) -> None:
-        asked.append(await peer.joined())
+        asked.append(await peer.accept_subscribe())
         await peer.event("run_started", 1, messageId="m1", attempt=1)
         await peer.event("stream", 3, messageId="m1", content="b", offset=1)
         await peer.event("stream", 4, messageId="m1", content="never read", offset=2)
-        asked.append(await peer.joined(4))
+        asked.append(await peer.accept_subscribe(4))
         await peer.event("stream", 2, messageId="m1", content="a", offset=0)
         await peer.event("stream", 4, messageId="m1", content="bc", offset=1)  # two pieces that travelled as one
         await peer.event("stream", 4, messageId="m1", content="bc", offset=1)
@@ -236,7 +236,7 @@ async def test_an_event_of_a_newer_hub_is_passed_on_as_it_is() -> None:
     """It has a place like any other; its fields can be read."""
 
     async def script(peer: Peer) -> None:
-        await peer.joined()
+        await peer.accept_subscribe()
         await peer.event("hologram", 1, depth=3)
         await peer.event("run_finished", 2, messageId="m1", stopReason="tired")
 
@@ -280,13 +280,13 @@ async def test_a_message_that_meets_a_hub_going_down_is_sent_to_the_next() -> No
     """`draining` is no answer: the chat waits for the next connection."""
 
     async def first(peer: Peer) -> None:
-        await peer.joined()
+        await peer.accept_subscribe()
         chat = await peer.next("chat")
         await peer.say("error", code="draining", message="going down", ref=chat["ref"], retryAfterMs=1)
         await peer.ws.close(code=1012)
 
     async def second(peer: Peer) -> None:
-        await peer.joined()
+        await peer.accept_subscribe()
         chat = await peer.next("chat")
         await peer.say("error", code="busy", message="not now", ref=chat["ref"], retryAfterMs=7)
 
@@ -352,7 +352,7 @@ async def test_messages_that_were_taken_back_are_no_part_of_the_text() -> None:
     """The hub died, and the answer was started again: only the second try counts."""
 
     async def script(peer: Peer) -> None:
-        await peer.joined()
+        await peer.accept_subscribe()
         chat = await peer.next("chat")
         about = {"ref": chat["ref"], "status": "started", "position": 0, "messageId": "m0"}
         await peer.say("accepted", sessionId="s1", runId="r1", seq=1, **about)
@@ -373,14 +373,14 @@ async def test_a_chat_whose_session_is_gone_says_so(hub: Hub) -> None:
     """It was accepted in a session that is another one now."""
 
     async def first(peer: Peer) -> None:
-        await peer.joined()
+        await peer.accept_subscribe()
         chat = await peer.next("chat")
         about = {"ref": chat["ref"], "status": "started", "position": 0, "messageId": "m0"}
         await peer.say("accepted", sessionId="s1", runId="r1", seq=1, **about)
         await peer.ws.close(code=1012)
 
     async def second(peer: Peer) -> None:
-        await peer.joined()
+        await peer.accept_subscribe()
         await peer.say("reset", sessionId="s1", reason="epoch_changed", epoch="f", messages=[])
 
     async with scripted(first, second) as url, connect(url) as client:
@@ -412,12 +412,12 @@ async def test_a_command_under_way_at_a_cut_raises_what_may_be_tried_again() -> 
     """Nobody knows whether it was carried out; the next one works."""
 
     async def first(peer: Peer) -> None:
-        await peer.joined()
+        await peer.accept_subscribe()
         await peer.next("cancel")
         await peer.ws.close(code=1012)
 
     async def second(peer: Peer) -> None:
-        await peer.joined()
+        await peer.accept_subscribe()
         cancel = await peer.next("cancel")
         await peer.say("cancelling", sessionId="s1", runIds=["r1"], ref=cancel["ref"])
 

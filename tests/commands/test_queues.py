@@ -87,7 +87,7 @@ async def test_a_slow_command_holds_up_nothing_that_takes_no_time(hub: Hub, gate
     client = await begin(hub)
     accepted = await start_deaf(client, gate, "s1")
     other = await hub.connect("?sessionId=s1", extended=True)
-    await hub.settled("s1", 2)  # who is behind misses notices
+    await hub.wait_until_live("s1", 2)  # who is behind misses notices
     await client.send(**slow, sessionId="s1", messageId=accepted["messageId"], ref="slow")
     await client.send(type="ping", ref="ping")
     assert (await answer(client, "ping"))["type"] == "pong"

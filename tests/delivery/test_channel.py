@@ -70,7 +70,7 @@ async def test_a_broken_index_is_seen(hub: Hub) -> None:
     """What check() is for: each of these is one line left out somewhere."""
     await hub.start()
     await hub.connect("?sessionId=s1", extended=True)
-    await hub.settled("s1", 1)
+    await hub.wait_until_live("s1", 1)
     channel = hub.node.sessions[Key("s1")].channel
     (sub,) = channel.subscriptions
     channel.paged_subscriptions.add(sub)

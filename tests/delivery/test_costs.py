@@ -96,7 +96,7 @@ async def spoken(hub: Hub, clients: int, message: str) -> tuple[list[bytes], int
     """Let one session of *clients* hear an answer; return what each heard, and the calls it took the hub's loop."""
     crowd = await beside(lambda: Crowd(hub, clients))
     try:
-        await hub.settled("s", clients)
+        await hub.wait_until_live("s", clients)
         with Calls() as calls:
             crowd.say(type="chat", agentId="words", sessionId="s", message=message)
             heard = await beside(crowd.hear)
@@ -120,7 +120,7 @@ async def appended(hub: Hub, clients: int, count: int) -> int:
     """
     crowd = await beside(lambda: Crowd(hub, clients))
     try:
-        await hub.settled("s", clients)
+        await hub.wait_until_live("s", clients)
         with Calls() as calls:
             for number in range(count):
                 await append(hub, Chunk("m", f"{number} ", number))
@@ -163,7 +163,7 @@ async def test_to_look_after_a_client_costs_a_few_calls(hub: Hub) -> None:
     await hub.start()
     await hub.door.upkeep.stop()
     crowd = await beside(lambda: Crowd(hub, 100))
-    await hub.settled("s", 100)
+    await hub.wait_until_live("s", 100)
     with Calls() as calls:
         await hub.door.upkeep._sweep()
     assert calls.count / 100 <= CALLS_PER_LOOK
@@ -212,12 +212,12 @@ async def test_an_idle_connection_holds_little(hub: Hub) -> None:
     """What the hub's own code makes for a connection; the rest of its 16 kB is aiohttp's and the loop's."""
     await hub.start()
     warm = await beside(lambda: Crowd(hub, 20))
-    await hub.settled("s", 20)
+    await hub.wait_until_live("s", 20)
     gc.collect()
     tracemalloc.start()
     try:
         crowd = await beside(lambda: Crowd(hub, 100))
-        await hub.settled("s", 120)
+        await hub.wait_until_live("s", 120)
         gc.collect()
         ours = tracemalloc.take_snapshot().filter_traces(
             [tracemalloc.Filter(True, "*/hub/*.py"), tracemalloc.Filter(True, "<attrs generated methods hub.*")]

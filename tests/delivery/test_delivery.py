@@ -68,7 +68,7 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
     await hub.start()
     clients = [await hub.connect("?sessionId=s1") for _ in range(5)]
     clients += [await hub.connect("?sessionId=s1", extended=True) for _ in range(5)]
-    await hub.settled("s1", 10)
+    await hub.wait_until_live("s1", 10)
     protocols = list(hub.node.sessions[Key("s1")].channel.live_descriptors)
     assert sorted(protocol.name for protocol in protocols) == ["hubbub.v1", "plain"]
     await clients[0].send(type="chat", agentId="echo", sessionId="s1", message="x")

@@ -195,7 +195,7 @@ async def test_a_read_that_fails_is_everyones_and_is_not_kept(hub: Hub) -> None:
     await eventually(lambda: sum(len(one.catchup.lagging) for one in hub.node.registry.connections) == 10)
     _rename(hub, "sessions", "elsewhere")
     reads.gate.set()
-    assert [await client.closed() for client in clients] == [1006] * 10
+    assert [await client.wait_closed() for client in clients] == [1006] * 10
     told = [(frame["code"], frame["sessionId"]) for client in clients for frame in client.frames]
     assert told == [("storage_unavailable", "s1")] * 10
     with pytest.raises(StorageUnavailable):

@@ -102,7 +102,7 @@ async def test_one_who_does_not_read_is_aborted_and_resumes_exactly(hub: Hub) ->
     hub.limits = attrs.evolve(hub.limits, stuck_seconds=1.0)
     _, slow, _ = await flood(hub, 4096, 1024)
     await eventually(lambda: len(hub.node.registry.connections) <= 1)
-    assert await slow.closed() in (None, 1006)
+    assert await slow.wait_closed() in (None, 1006)
     assert flooded(4096, 1024).startswith(slow.text()) and len(slow.text()) < 4096 * 1024
     last = slow.frames[-1] if slow.frames else {"seq": 0, "epoch": hub.node.sessions[Key("s1")].channel.epoch}
     again = await hub.connect(f"?sessionId=s1&afterSeq={last['seq']}&epoch={last['epoch']}")

@@ -40,7 +40,7 @@ async def streaming(hub: Hub, window: int = 0) -> tuple[socket.socket, Connectio
     await hub.start()
     await hub.connect("?sessionId=s1")
     sock = await asyncio.to_thread(listening, hub.port, window)
-    await hub.settled("s1", 2)
+    await hub.wait_until_live("s1", 2)
     (connection,) = [one for one in hub.node.registry.connections if one.protocol.name == "sse"]
     return sock, connection
 
@@ -122,7 +122,7 @@ async def test_a_stream_ends_with_its_connection(hub: Hub) -> None:
         got = await heard(sock, b"\r\n0\r\n\r\n")
         assert b"Connection: close" in got and not sock.recv(1)
     with await asyncio.to_thread(listening, hub.port) as again:
-        await hub.settled("s1", 2)
+        await hub.wait_until_live("s1", 2)
         say(hub, hub.node.sessions[Key("s1")].channel, "last")
         assert b"last" in await heard(again)
 
@@ -140,7 +140,7 @@ async def test_over_tls_what_a_client_reads_makes_room(hub: Hub, tmp_path: Path)
     await site.start()
     url = f"https://127.0.0.1:{site.port}/api/v1/ws?sessionId=s1"
     async with aiohttp.ClientSession() as http, http.ws_connect(url, ssl=False) as ws:
-        await hub.settled("s1", 1)
+        await hub.wait_until_live("s1", 1)
         (connection,) = hub.node.registry.connections
         assert connection.transport.write_descriptor == -1
         count = 0

@@ -70,7 +70,7 @@ async def test_a_forked_child_keeps_nothing_of_a_hub_that_was_killed(hub: HubPro
             await eventually(lambda: (hub.folder / "begun").exists() and (hub.folder / "begun").read_text())
             await hub.kill()
             os.kill(int((hub.folder / "begun").read_text()), 0)  # it goes on
-            assert await client.closed() == 1006
+            assert await client.wait_closed() == 1006
             idle.settimeout(PATIENCE)
             assert idle.recv(1) == b""
         await hub.start(port=hub.port)

@@ -648,7 +648,7 @@ async def test_a_frame_has_a_limit(hub: Hub) -> None:
         await client.ws.send_str(padded({"type": "ping"}, size))
         await client.until_type("pong")
     await client.ws.send_str(padded({"type": "ping"}, 1238))
-    assert await client.closed() == 1009
+    assert await client.wait_closed() == 1009
 
 
 WHOLE = """
@@ -884,7 +884,7 @@ async def test_one_who_reads_nothing_falls_behind_and_is_cut_off(hub: Hub) -> No
         most = max(most, connection.transport.get_unsent_bytes())
     assert 0 < most <= 12_345 + 23_456 + 2 * 32 * KiB and connection.catchup.task_count
     await eventually(lambda: connection not in hub.node.registry.connections)
-    assert await slow.closed() in (None, 1006)
+    assert await slow.wait_closed() in (None, 1006)
 
 
 @obeys("ping_seconds", "pong_seconds")
@@ -897,7 +897,7 @@ async def test_a_silent_client_is_asked_and_then_cut_off(hub: Hub, pong: float) 
     async with asyncio.timeout(PATIENCE):
         assert (await silent.ws.receive()).type is aiohttp.WSMsgType.PING
     if pong != NEVER:
-        assert await silent.closed() == 1006
+        assert await silent.wait_closed() == 1006
         return
     for _ in range(2):  # the second round comes after the first one's would be over
         other = await hub.connect(autoping=False)
@@ -980,7 +980,7 @@ async def test_commands_have_a_rate(hub: Hub) -> None:
     client = await hub.connect()
     for number in range(60):  # a hub that stands still for 15 s would take them all
         await client.send(type="ping", ref=number)
-    assert await client.closed() == 4004
+    assert await client.wait_closed() == 4004
     assert [frame["type"] for frame in client.frames[:7]] == ["pong"] * 7
     refused = next(frame for frame in client.frames if frame["type"] == "error")
     assert refused["code"] == "rate_limited" and 0 < refused["retryAfterMs"] <= 334
@@ -995,7 +995,7 @@ async def test_bad_frames_have_a_limit(hub: Hub) -> None:
     client = await hub.connect()
     for _ in range(4):
         await client.send(type="dance")
-    assert await client.closed() == 4501
+    assert await client.wait_closed() == 4501
     assert [frame["code"] for frame in client.frames] == ["unknown_type"] * 4
 
 

@@ -116,7 +116,7 @@ async def test_a_stop_keeps_what_was_accepted(
         accepted = await first.until(lambda f: f["type"] == "accepted" and "clientMsgId" in f)
         assert accepted["status"] == "queued"
     served.signal(signal.SIGTERM)
-    codes = await asyncio.gather(*(client.closed() for client in clients))
+    codes = await asyncio.gather(*(client.wait_closed() for client in clients))
     assert codes == [1012, 1012, 1012]
     assert await served.ended() == 0, served.log
     heard = events(clients[1])
@@ -154,7 +154,7 @@ async def test_a_stop_lets_a_short_answer_end_and_refuses_new_chats(
     assert (await client.until_type("error"))["code"] == "draining"
     assert (await client.until_type("run_finished"))["stopReason"] == "end_turn"
     assert client.text() == "begun ended"
-    assert await client.closed() == 1012
+    assert await client.wait_closed() == 1012
     assert await served.ended() == 0
 
 
@@ -167,7 +167,7 @@ async def test_a_second_signal_ends_the_waiting(served: HubProcess, http: aiohtt
     await client.until_type("draining")
     served.signal(signal.SIGTERM)
     assert (await client.until_type("run_finished"))["stopReason"] == "aborted"
-    assert await client.closed() == 1012
+    assert await client.wait_closed() == 1012
     assert await served.ended() == 0
 
 
@@ -182,7 +182,7 @@ async def test_an_agent_that_ignores_its_cancel_does_not_hold_the_process(
     await client.until_type("draining")
     served.signal(signal.SIGTERM)
     assert (await client.until_type("run_finished"))["stopReason"] == "aborted"
-    assert await client.closed() == 1012
+    assert await client.wait_closed() == 1012
     assert await served.ended() == 0
 
 
@@ -285,7 +285,7 @@ async def test_what_an_agent_leaves_behind_does_not_hold_the_process(
         await client.send(type="chat", agentId=name, sessionId="s1", message="")
         await client.until_type("stream")
         hub.signal(signal.SIGTERM)
-        assert await client.closed() == 1012
+        assert await client.wait_closed() == 1012
         assert await hub.ended() == 0, hub.log
         assert "Stopped." in hub.log
     finally:
@@ -306,7 +306,7 @@ async def test_a_second_signal_gives_no_grace(tmp_path: Path, http: aiohttp.Clie
         await client.until_type("draining")
         hub.signal(signal.SIGTERM)
         assert (await client.until_type("run_finished"))["stopReason"] == "aborted"
-        assert await client.closed() == 1012
+        assert await client.wait_closed() == 1012
         assert await hub.ended() == 0
     finally:
         await hub.kill()

@@ -201,7 +201,7 @@ async def test_a_frame_above_the_limit_closes_with_1009(hub: Hub, size: int, clo
     frame = json.dumps({"type": "ping", "pad": ""})
     await client.ws.send_str(frame[:-2] + "x" * (2000 + size - len(frame)) + frame[-2:])
     if closes:
-        assert await client.closed() == 1009
+        assert await client.wait_closed() == 1009
     else:
         assert await client.next() == {"type": "pong"}
 
@@ -211,7 +211,7 @@ async def test_a_text_frame_that_is_not_utf8_closes_with_1007(hub: Hub) -> None:
     await hub.start()
     client = await hub.connect()
     await client.ws.send_frame(b'{"type":"ping\xff"}', aiohttp.WSMsgType.TEXT)
-    assert await client.closed() == 1007
+    assert await client.wait_closed() == 1007
 
 
 async def test_a_group_receives_an_agents_runs_in_all_sessions_from_start_to_end(hub: Hub) -> None:

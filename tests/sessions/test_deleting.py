@@ -300,7 +300,7 @@ async def test_commands_during_a_deletion_are_refused_and_may_be_retried(hub: Hu
         assert (await stream.until_kind("error")).data["code"] == "session_deleted"
         await stream.rest()
     socket = await hub.connect("?sessionId=s1")
-    assert is_gone(await socket.next()) and await socket.closed() == 1013
+    assert is_gone(await socket.next()) and await socket.wait_closed() == 1013
     gate.set()
     assert await deleting == (204, None)
     again = await ask(client, "echo", "hello", clientMsgId="c1")

@@ -150,7 +150,7 @@ async def test_a_subscriber_of_a_damaged_session_is_told_why(left: Hub) -> None:
         error = await client.until_type("error")
         assert (error["code"], error["sessionId"], error["retryAfterMs"]) == ("storage_unavailable", "s1", 1000)
         assert "malformed" in error["message"]
-        await client.closed()
+        await client.wait_closed()
     client = await left.connect("?sessionId=s1", extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="hello")
     assert (await client.until_done())["stopReason"] == "end_turn"

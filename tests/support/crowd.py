@@ -16,11 +16,11 @@ async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
     """Start a hub with three listeners of a session; return the bare one."""
     await hub.start()
     sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws?sessionId=s1")
-    await hub.settled("s1", 1)
+    await hub.wait_until_live("s1", 1)
     (connection,) = hub.node.registry.connections
     for _ in range(2):
         await hub.connect("?sessionId=s1")
-    await hub.settled("s1", 3)
+    await hub.wait_until_live("s1", 3)
     return sock, connection, hub.node.sessions[Key("s1")].channel
 
 

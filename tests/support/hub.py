@@ -90,7 +90,7 @@ class Client:
         """Read until the end of an answer, in either protocol."""
         return await self.until(lambda f: f.get("done") is True or f["type"] == "run_finished")
 
-    async def closed(self) -> int | None:
+    async def wait_closed(self) -> int | None:
         """Read until the socket closes; return the close code."""
         try:
             while True:
@@ -175,7 +175,7 @@ class Hub:
             assert (await client.next())["type"] == "welcome"
         return client
 
-    async def settled(self, session: str, count: int) -> None:
+    async def wait_until_live(self, session: str, count: int) -> None:
         """Wait until *count* subscriptions of a session are live."""
         sessions = self.node.sessions
         await eventually(

@@ -19,24 +19,24 @@ WELCOME = {
 
 
 class Peer:
-    """One client of the script. `came` are all frames that the client has sent."""
+    """One client of the script. `received` are all frames that the client has sent."""
 
     def __init__(self, ws: web.WebSocketResponse) -> None:
         self.ws = ws
-        self.came: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
 
     async def next(self, kind: str) -> dict[str, Any]:
         """Return the next command of that type."""
         while True:
             frame: dict[str, Any] = await self.ws.receive_json()
-            self.came.append(frame)
+            self.received.append(frame)
             if frame["type"] == kind:
                 return frame
 
     async def say(self, kind: str, **fields: Any) -> None:
         await self.ws.send_json({"type": kind} | fields)
 
-    async def joined(self, seq: int = 0) -> dict[str, Any]:
+    async def accept_subscribe(self, seq: int = 0) -> dict[str, Any]:
         """Answer the next `subscribe` for a session whose head is *seq*; return that command."""
         frame = await self.next("subscribe")
         state = {"epoch": "e", "seq": seq, "agents": [], "members": [], "active": []}

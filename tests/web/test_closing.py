@@ -135,7 +135,7 @@ async def test_one_who_goes_on_sending_too_fast_is_closed_with_4004(hub: Hub) ->
     client = await hub.connect()
     for number in range(60):  # 20 are allowed, 20 are refused; the hub must stand still for 20 s to take all
         await client.send(type="ping", ref=number)
-    assert await client.closed() == 4004
+    assert await client.wait_closed() == 4004
     pongs = [frame for frame in client.frames if frame["type"] == "pong"]
     errors = [frame for frame in client.frames if frame["type"] == "error"]
     assert len(pongs) >= 20 and {frame["type"] for frame in client.frames[:20]} == {"pong"}
@@ -153,7 +153,7 @@ async def test_one_who_may_not_read_is_closed_with_4507(
     writer = Principal(id="writer", name="Writer", may=frozenset({"write"}))
     monkeypatch.setattr("hub.web.websocket.principal_of", lambda request: writer)
     client = await hub.connect(query, protocols=protocols)
-    assert await client.closed() == 4507
+    assert await client.wait_closed() == 4507
     assert [frame["code"] for frame in client.frames] == ["denied"]
     await eventually(lambda: not hub.node.registry.connections)
 
@@ -181,7 +181,7 @@ async def test_a_session_in_the_address_that_cannot_be_had(
     monkeypatch.setattr(hub.node.log.sessions, "find", fail)
     with structlog.testing.capture_logs() as lines:
         client = await hub.connect("?sessionId=s1")
-        assert await client.closed() == code
+        assert await client.wait_closed() == code
     is_told = isinstance(fault, HubError)
     assert [frame["code"] for frame in client.frames] == ([fault.code] if isinstance(fault, HubError) else [])
     assert [line["event"] for line in lines] == ([] if is_told else ["a connection failed"])
@@ -209,7 +209,7 @@ async def test_a_hub_that_ends_closes_with_1012(hub: Hub) -> None:
     await hub.start()
     client = await hub.connect()
     closing = asyncio.create_task(close_all_sockets(hub.app, hub.door, 1012))
-    assert await client.closed() == 1012
+    assert await client.wait_closed() == 1012
     await asyncio.wait_for(closing, PATIENCE)
 
 
@@ -220,4 +220,4 @@ async def test_a_client_that_sends_while_the_hub_ends_is_closed_with_1012(hub: H
     hub.door.drain()
     hub.door.leave_all()
     await client.send(type="ping")
-    assert await client.closed() == 1012
+    assert await client.wait_closed() == 1012

@@ -90,7 +90,7 @@ async def test_who_is_cut_off_for_reading_nothing_is_counted(hub: Hub) -> None:
     client = await hub.connect("?sessionId=s1")
     (connection,) = hub.node.registry.connections
     with faulty(connection.transport, get_write_buffer_size=lambda: 2**30):  # as if nothing went into its socket
-        assert await client.closed() == 1006
+        assert await client.wait_closed() == 1006
     found = await until(hub, lambda found: found["hubbub_connections",] == 0)
     assert found["hubbub_aborted_clients_total",] == 1
 
