@@ -73,7 +73,7 @@ def agents(**flags: Any) -> None:
 @cli.command("check")
 @click.option("--data", type=FOLDER_TYPE, metavar="DIR", help="The data folder (data).")
 @click.option("--log", metavar="URL", help="The log, as sqlite:///PATH (hub.db in the data folder).")
-def check_data(**flags: Any) -> None:
+def run_check(**flags: Any) -> None:
     """Check the data folder for damage; a hub may be running on it."""
     lines: Sequence[str] = _call_offline("check_data", flags)
     for line in lines or ("nothing is damaged",):

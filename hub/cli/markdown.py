@@ -63,7 +63,7 @@ class CodeDrawing(CodeBlock):
         code = syntax.highlight(self.head + str(self.text))
         code.rstrip()
         code.no_wrap, code.tab_size = False, 8
-        yield from _unwrapped(code, console, options)
+        yield from _without_wrapping(code, console, options)
 
 
 class TableDrawing(TableElement):
@@ -89,10 +89,10 @@ class TableDrawing(TableElement):
                 ):
                     yield table
                     return
-        yield from _unwrapped(Text(safe("\n".join(self.source))), console, options)
+        yield from _without_wrapping(Text(safe("\n".join(self.source))), console, options)
 
 
-def _unwrapped(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
+def _without_wrapping(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
     """Yield text that the terminal wraps, not rich; inside a list or a quotation, rich wraps it."""
     if options.max_width < console.width:
         yield text

@@ -15,7 +15,7 @@ from hub.client.feed import Feed
 from hub.client.link import Link, LinkLost, LinkState
 from hub.client.pages import PageReader
 from hub.client.reader import GroupReader, Reader
-from hub.client.session import Answer, Session, cancel
+from hub.client.session import Answer, Session, request_cancel
 from hub.messages import Accepted, Error, Event, Notice, Reset, Subscribed, Welcome
 from hub.messages.numbers import check_finite
 from hub.text import hide_passwords
@@ -169,7 +169,7 @@ class Client:
         ref = next(self._refs)
         frame = {"type": "chat", "sessionId": session_id, "clientMsgId": secrets.token_hex(16), "ref": ref} | frame
         answer = self._chats[ref] = Answer(
-            frame=frame, reader=reader, cancel=lambda session, run: cancel(self, session, run)
+            frame=frame, reader=reader, cancel=lambda session, run: request_cancel(self, session, run)
         )
         self._send_chat(ref)
         return answer

@@ -77,11 +77,11 @@ class Link:
     async def states(self) -> AsyncIterator[LinkState]:
         """Yield the present state and each change, up to `closed`; a slow reader gets the last of several changes."""
         while True:
-            state, changed = self.state, self._state_change
+            state, change = self.state, self._state_change
             yield state
             if state == "closed":
                 return
-            await changed.wait()
+            await change.wait()
 
     async def wait_until_live(self, patience: float | None = None) -> None:
         """Wait for a connection; raises Closed.
@@ -100,8 +100,8 @@ class Link:
 
     def _enter(self, state: LinkState) -> None:
         self.state = state
-        changed, self._state_change = self._state_change, asyncio.Event()
-        changed.set()
+        change, self._state_change = self._state_change, asyncio.Event()
+        change.set()
 
     def closed_error(self) -> Closed:
         """Return the error for a link that will not connect again."""

@@ -132,7 +132,7 @@ class Session:
 
         Raises ConnectionCut if the connection is lost before the hub's answer.
         """
-        return await cancel(self._client, self.id, None)
+        return await request_cancel(self._client, self.id, None)
 
     async def history(self, last: int = 100) -> tuple[dict[str, Any], ...]:
         """Return the last finished messages, oldest first, at most 100."""
@@ -151,7 +151,7 @@ class Session:
         self._client.leave(self.id)
 
 
-async def cancel(client: "Client", session_id: str, run_id: str | None) -> tuple[str, ...]:
+async def request_cancel(client: "Client", session_id: str, run_id: str | None) -> tuple[str, ...]:
     fields = {"sessionId": session_id} | ({"runId": run_id} if run_id is not None else {})
     try:
         answer = await client.command(type="cancel", **fields)

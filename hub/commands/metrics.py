@@ -13,20 +13,20 @@ from hub.commands.hub import Hub
 class NodeFigures:
     """The metrics of a node, read in one step.
 
-    *subscriptions* is by protocol, *started* by agent, *ended* by agent and stop reason. Times are in seconds.
+    *subscriptions* is by protocol, *run_starts* by agent, *run_ends* by agent and stop reason. Times are in seconds.
     """
 
     connections: int
     subscriptions: Mapping[str, int]
-    written: int
+    written_bytes: int
     catch_ups: int
-    aborted: int
+    aborted_clients: int
     sessions: int
     running: int
     queued: int
     chats: int
-    started: Mapping[str, int]
-    ended: Mapping[tuple[str, str], int]
+    run_starts: Mapping[str, int]
+    run_ends: Mapping[tuple[str, str], int]
     events: int
     commits: int
     commit_seconds: float
@@ -45,15 +45,15 @@ async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
     return NodeFigures(
         connections=len(connections),
         subscriptions=subscriptions,
-        written=counters.sent_bytes + sum(connection.transport.written_bytes for connection in connections),
+        written_bytes=counters.sent_bytes + sum(connection.transport.written_bytes for connection in connections),
         catch_ups=counters.catch_ups + sum(connection.catchup.task_count for connection in connections),
-        aborted=counters.aborted_connections,
+        aborted_clients=counters.aborted_connections,
         sessions=len(sessions),
         running=sum(len(session.runs) for session in sessions),
         queued=sum(len(session.queue) for session in sessions),
         chats=counters.chats,
-        started=counters.run_starts,
-        ended=counters.run_ends,
+        run_starts=counters.run_starts,
+        run_ends=counters.run_ends,
         events=counters.events,
         commits=log.commits,
         commit_seconds=log.seconds,

@@ -38,7 +38,7 @@ class Fanout:
         if channel.run_descriptors:
             self._write_by_run(channel, events, previous_head)
         if channel.paged_subscriptions:
-            self._wake_paged(channel, events)
+            self._wake_paged_subscriptions(channel, events)
         for event in run_ends:
             self._register_end(channel, event)
 
@@ -71,9 +71,9 @@ class Fanout:
                 sub.connection.abort()
             else:
                 counters.sent_bytes += sent_bytes
-                self._write_buffered(sub, data[sent_bytes:], previous_head)
+                self._write_to_transport(sub, data[sent_bytes:], previous_head)
 
-    def _write_buffered(self, sub: Subscription, data: bytes, previous_head: int) -> None:
+    def _write_to_transport(self, sub: Subscription, data: bytes, previous_head: int) -> None:
         """Write through the transport; if it is above the high-water mark, let the subscription fall behind."""
         if sub.connection.transport.is_above_high_water():
             sub.channel.deactivate(sub)
@@ -91,9 +91,9 @@ class Fanout:
             if choice not in frames:
                 frames[choice] = protocol.events([event for event in events if event.runId in wanted_run_ids])
             if frames[choice]:
-                self._write_buffered(sub, frames[choice], previous_head)
+                self._write_to_transport(sub, frames[choice], previous_head)
 
-    def _wake_paged(self, channel: Channel, events: Sequence[Event]) -> None:
+    def _wake_paged_subscriptions(self, channel: Channel, events: Sequence[Event]) -> None:
         for sub in list(channel.paged_subscriptions):
             if any(_is_deliverable(sub, event) for event in events):
                 channel.paged_subscriptions.discard(sub)

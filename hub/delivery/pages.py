@@ -101,7 +101,9 @@ class PageCache:
 
     def encode(self, page: LogPage, protocol: WireProtocol) -> bytes:
         """Return the frames of all events of a page, encoded once for all clients of *protocol*."""
-        if not protocol.shared:  # caching it would keep the protocol's only client, its request and session in memory
+        if (
+            not protocol.is_shared
+        ):  # caching it would keep the protocol's only client, its request and session in memory
             return protocol.events(merge_chunks(page.events, self.limits.page_bytes))
         if protocol not in page.frames:
             data = page.frames[protocol] = protocol.events(merge_chunks(page.events, self.limits.page_bytes))

@@ -60,7 +60,7 @@ class Transport:
         try:
             self.asyncio_transport.write(data)
         except Exception:  # uvloop raises if the socket is lost, and calls connection_lost() afterwards
-            self.mark_lost()
+            self.stop_writing()
             return False
         self.written_bytes += len(data)
         return True
@@ -103,7 +103,7 @@ class Transport:
             self._set_write_descriptor(self.socket_descriptor)
             self.wake_waiter()
 
-    def mark_lost(self) -> None:
+    def stop_writing(self) -> None:
         """Write nothing from now on: asyncio's transport is lost, and will close its descriptor."""
         self.is_lost = True
         self._set_write_descriptor(-1)
@@ -184,7 +184,7 @@ class FlowControlProtocol(asyncio.Protocol):
             self.aiohttp_protocol.resume_writing()
 
     def connection_lost(self, reason: Exception | None) -> None:
-        self.transport.mark_lost()
+        self.transport.stop_writing()
         self.aiohttp_protocol.connection_lost(reason)
 
 

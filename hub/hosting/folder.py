@@ -66,7 +66,7 @@ class Agents:
         if not self.folder.is_dir():
             raise FileNotFoundError(f"there is no agents folder {self.folder}: make it, or name another with --agents")
         self._modules.open()
-        await self.reload_changed()
+        await self.reload_changed_agents()
 
     async def close(self) -> None:
         async with self._lock:
@@ -78,7 +78,7 @@ class Agents:
             await asyncio.gather(*self._closing, return_exceptions=True)
             self._modules.close()
 
-    async def reload_changed(self) -> list[str]:
+    async def reload_changed_agents(self) -> list[str]:
         """Load new agents, reload those with a changed file or import, drop those without a file; return the ids."""
         async with self._lock:
             files = self._list_files()
@@ -89,8 +89,8 @@ class Agents:
 
     def _fixable(self) -> set[str]:
         """Return the broken agents, if a file changed that one of them may try to import."""
-        broken = {name for name, agent in self._agents.items() if agent.error and name in self._imports}
-        return broken if broken and self._modules.nearby_files() != self._nearby_files else set()
+        broken_names = {name for name, agent in self._agents.items() if agent.error and name in self._imports}
+        return broken_names if broken_names and self._modules.nearby_files() != self._nearby_files else set()
 
     async def reload(self, agent_id: str) -> list[str]:
         """Reload one agent, changed or not, and each agent that imports a changed file of the first one.

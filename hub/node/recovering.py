@@ -22,7 +22,7 @@ log = structlog.get_logger()
 async def recover_runs(node: "Node") -> None:
     """Recover the runs of all sessions. The started runs of a session that cannot be read end as `aborted`."""
     records_by_key: dict[Key, list[RunRecord]] = {}
-    for record in await node.log.runs.list_unfinished():
+    for record in await node.log.runs.list_unfinished_runs():
         records_by_key.setdefault(record.key, []).append(record)
     if not records_by_key:
         return

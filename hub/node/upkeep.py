@@ -110,7 +110,7 @@ class Upkeep:
         await expire_events(self.node, int(self.node.seams.now() - settings.retention_days * DAY_MS))
 
     async def _reload(self) -> None:
-        for agent_id in await self.node.agents.reload_changed():
+        for agent_id in await self.node.agents.reload_changed_agents():
             log_reload(self.node, agent_id)
 
 

@@ -29,7 +29,9 @@ class WireProtocol(ABC):
     name: ClassVar[str]
     out_frame_bytes: int = Limits().out_frame_bytes  # the length limit of a frame
     notices: ClassVar[bool] = True  # whether notices are sent
-    shared: ClassVar[bool] = True  # whether several clients use one object, so that encoded pages are cached for them
+    is_shared: ClassVar[bool] = (
+        True  # whether several clients use one object, so that encoded pages are cached for them
+    )
 
     @abstractmethod
     def command(self, data: bytes, limits: Limits) -> Command:

@@ -116,7 +116,7 @@ def _run_error(event: Event, body: RunError) -> dict[str, Any]:
     return frame if body.retryAfterMs is None else frame | {"retryAfterMs": body.retryAfterMs}
 
 
-def _message_removed(event: Event, body: MessageRemoved) -> dict[str, Any]:
+def _removal(event: Event, body: MessageRemoved) -> dict[str, Any]:
     ids, more = body.messageIds[:MAX_LISTED_IDS], len(body.messageIds) - MAX_LISTED_IDS
     text = f"discard these messages ({body.reason}): {', '.join(ids)}" + (f" and {more} more" if more > 0 else "")
     return _without_none(_error(event, "message_removed", text)) | {"messageIds": body.messageIds}
@@ -132,5 +132,5 @@ FRAME_BUILDERS: dict[type, Callable[[Event, Any], dict[str, Any]]] = {
     WholeMessage: _message,
     RunError: _run_error,
     RunFinished: _end,
-    MessageRemoved: _message_removed,
+    MessageRemoved: _removal,
 }

@@ -43,7 +43,7 @@ class RunStream(SseProtocol):
     """One run for one client, translated to another protocol; other events of its session are skipped."""
 
     notices = False
-    shared = False
+    is_shared = False
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id

@@ -89,11 +89,11 @@ class AnswerWriter:
             return
         self._total_bytes, self._reasoning_id = total, ""
         self.pending_bytes += size
-        self.outbox.put_text(self.run, self.agent, self.message_id, self._offset, text, size, self._handle_logged)
+        self.outbox.put_text(self.run, self.agent, self.message_id, self._offset, text, size, self._on_logged)
         self._pieces.append(text)
         self._offset += len(text)
 
-    def _handle_logged(self, size: int) -> None:
+    def _on_logged(self, size: int) -> None:
         self.pending_bytes -= size
         self.has_yielded = True  # output was logged between two pieces, so the agent awaits often enough
         if self._capacity_waiter is not None:
@@ -138,7 +138,7 @@ class AnswerWriter:
         self.messages.append(self._make_message(content, parts))
         body = WholeMessage(self.message_id, content, parts)
         self.pending_bytes += size
-        self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._handle_logged(size)))
+        self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._on_logged(size)))
         self.message_id = self.new_id("m")
 
     def _copy_parts(self, message: AgentMessage) -> JsonParts | None:
@@ -168,7 +168,7 @@ class AnswerWriter:
         else:
             self.end_stream()
         self.pending_bytes += size
-        self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._handle_logged(size)))
+        self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._on_logged(size)))
 
     async def _shorten(self, result: ToolCallResult) -> ToolCallResult:
         """Store a large tool result as a file; return it with only its beginning, and the id of that file."""

@@ -256,7 +256,7 @@ class Outbox:
         if chunks:  # otherwise a run's start would delay its first chunk
             # If full chunks are left over, a longer wait would join nothing.
             has_joined = not self._pending and any(chunk.pieces is not None for chunk in chunks)
-            self._next_chunk_time = self._loop.time() + (self.pace.stretched if has_joined else self.pace.seconds)
+            self._next_chunk_time = self._loop.time() + (self.pace.long_seconds if has_joined else self.pace.seconds)
         for chunk in chunks:
             chunk.close()
         self.store.append(_make_append(self.key, batch), self._handle_result)

@@ -11,18 +11,18 @@ MAX_STRETCH = 2.2
 
 @attrs.define
 class Pace:
-    """The time between two flushes of a session: *seconds*, or *stretched* after a flush that merged several pieces.
+    """The time between two flushes of a session: *seconds*, or *long_seconds* after a flush that merged several pieces.
 
     If each flush carries a single piece, a longer wait would merge nothing.
     """
 
     seconds: float
-    stretched: float = attrs.field(init=False)
+    long_seconds: float = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.stretched = self.seconds
+        self.long_seconds = self.seconds
 
     def adjust(self, load: float) -> None:
-        """Set *stretched* for the share of a processor that the loop used lately; call it several times a second."""
+        """Set *long_seconds* for the share of a processor that the loop used lately; call it several times a second."""
         share = min(max((load - LOW_LOAD) / (HIGH_LOAD - LOW_LOAD), 0.0), 1.0)
-        self.stretched = self.seconds * (1 + (MAX_STRETCH - 1) * share)
+        self.long_seconds = self.seconds * (1 + (MAX_STRETCH - 1) * share)

@@ -76,9 +76,7 @@ class Questions:
         record = ChatRecord(principal="", clientMsgId=interrupt.id, digest="", messageId=interrupt.id, runId=self.run)
         self.end_stream()
         self.outbox.put(
-            PendingEvent(
-                self.agent, self.run, interrupt, chat=record, on_result=lambda _: self._handle_logged(question)
-            )
+            PendingEvent(self.agent, self.run, interrupt, chat=record, on_result=lambda _: self._on_logged(question))
         )
         try:
             return await question.reply
@@ -86,7 +84,7 @@ class Questions:
             self._withdraw(question)
             raise
 
-    def _handle_logged(self, question: Question) -> None:
+    def _on_logged(self, question: Question) -> None:
         question.is_logged = True
         self.on_change()
 

@@ -47,7 +47,7 @@ async def recover_session(session: LiveSession, records: Sequence[RunRecord]) ->
         if record.state == "queued":
             session.queue.append(session.schedule.make_run(record, None))
         else:
-            _recover_started(session, record, outputs[record.runId])
+            _recover_started_run(session, record, outputs[record.runId])
     session.schedule.wake()
 
 
@@ -65,7 +65,7 @@ def abort_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
     session.schedule.wake()
 
 
-def _recover_started(session: LiveSession, record: RunRecord, output: LoggedOutput) -> None:
+def _recover_started_run(session: LiveSession, record: RunRecord, output: LoggedOutput) -> None:
     agent = next((agent for agent in session.host.agents.all() if agent.id == record.agentId and not agent.error), None)
     if agent is None or not agent.marks.restartable or record.attempt > 1:
         run = session.schedule.make_run(record, None)

@@ -83,7 +83,7 @@ class Files:
         await self.run_in_thread(unlink_all, parts)
         blobs = [name for name in names if BLOB_NAME.fullmatch(name)]
         for start in range(0, len(blobs), SWEEP_BATCH):
-            await self._remove_unused(blobs[start : start + SWEEP_BATCH])
+            await self._remove_unused_blobs(blobs[start : start + SWEEP_BATCH])
 
     def _prepare_folder(self, log_name: str) -> list[str]:
         """Return the names in the folder."""
@@ -142,7 +142,7 @@ class Files:
             await asyncio.wait([upload.last_step])  # so that no other thread uses the file now or later
         self._uploads.discard(upload)
         if not upload.is_saved:
-            self.quota.add(upload.key, -upload.counted)
+            self.quota.add(upload.key, -upload.counted_bytes)
             with suppress(OSError, StorageUnavailable):  # then the next start removes the file
                 await self.run_in_thread(upload.drop)
 
@@ -163,7 +163,7 @@ class Files:
                 upload.refuse_if_deleted()
                 await self.store.add(file)
             except BaseException:
-                await self._remove_unused([file.digest])
+                await self._remove_unused_blobs([file.digest])
                 upload.refuse_if_deleted()  # the likely reason why the log refused the record
                 raise
         upload.is_saved = True
@@ -199,14 +199,14 @@ class Files:
         except FileNotFoundError:
             raise _unknown_file(file.fileId) from None
         except asyncio.CancelledError:
-            opening.add_done_callback(self._close_unused)
+            opening.add_done_callback(self._close_unused_blob)
             raise
         try:
             yield lambda offset, size: self.run_in_thread(read_blob, blob, offset, size)
         finally:
             self._close_blob(blob)
 
-    def _close_unused(self, opening: "asyncio.Future[IO[bytes]]") -> None:
+    def _close_unused_blob(self, opening: "asyncio.Future[IO[bytes]]") -> None:
         """Close a blob whose reader was cancelled before the blob was open."""
         if not opening.cancelled() and opening.exception() is None:
             self._close_blob(opening.result())
@@ -234,14 +234,14 @@ class Files:
             upload.session_is_deleted = upload.session_is_deleted or upload.key == key
         self.quota.add(key, -sum(max(file.size, MIN_COUNTED_BYTES) for file in files))
         # A task of its own, so that blobs are removed also if the caller is cancelled.
-        await asyncio.shield(self._start_task(self._remove_locked({file.digest for file in files})))
+        await asyncio.shield(self._start_task(self._remove_with_locks({file.digest for file in files})))
 
-    async def _remove_locked(self, digests: Iterable[str]) -> None:
+    async def _remove_with_locks(self, digests: Iterable[str]) -> None:
         for digest in digests:
             async with self._lock(digest):
-                await self._remove_unused([digest])
+                await self._remove_unused_blobs([digest])
 
-    async def _remove_unused(self, digests: list[str]) -> None:
+    async def _remove_unused_blobs(self, digests: list[str]) -> None:
         """Remove the blobs that no record names. The caller holds their locks, except in start()."""
         if not self._is_owner:
             return

@@ -76,7 +76,7 @@ class RunStore(ABC):
     """The unfinished runs, and the answers to chats with a clientMsgId."""
 
     @abstractmethod
-    async def list_unfinished(self) -> Sequence[RunRecord]:
+    async def list_unfinished_runs(self) -> Sequence[RunRecord]:
         """Return all unfinished runs, in the order in which they were first saved.
 
         Skips a damaged record, and logs a warning that names it.

@@ -11,21 +11,21 @@ MIN_COUNTED_BYTES = 4 * KiB  # a smaller file counts as much, because it takes a
 
 @attrs.define(eq=False)
 class FileQuota:
-    """The counted bytes of each session and of all sessions, with the files that are being uploaded."""
+    """The counted_bytes bytes of each session and of all sessions, with the files that are being uploaded."""
 
     limits: Limits
     _bytes: dict[Key, int] = attrs.Factory(dict)
     _total: int = 0
 
     def add(self, key: Key, count: int) -> None:
-        """Add to the counted bytes of a session; *count* may be negative."""
+        """Add to the counted_bytes bytes of a session; *count* may be negative."""
         self._total += count
         self._bytes[key] = self._bytes.get(key, 0) + count
         if not self._bytes[key]:
             del self._bytes[key]
 
-    def reserve(self, key: Key, size: int, counted: int) -> int:
-        """Count a file that grows to *size* bytes, and of which *counted* are counted; return its counted bytes.
+    def reserve(self, key: Key, size: int, counted_bytes: int) -> int:
+        """Count a file that grows to *size* bytes; *counted_bytes* of it are counted already. Return the new count.
 
         Call it before the bytes are written, so that two uploads cannot take the same space. Raises FileTooLarge,
         QuotaExceeded.
@@ -33,10 +33,10 @@ class FileQuota:
         limits = self.limits
         if size > limits.file_bytes:
             raise FileTooLarge(f"a file has at most {size_text(limits.file_bytes)}")
-        growth = max(size, MIN_COUNTED_BYTES) - counted
+        growth = max(size, MIN_COUNTED_BYTES) - counted_bytes
         if self._bytes.get(key, 0) + growth > limits.session_files_bytes:
             raise QuotaExceeded(f"the files of a session have at most {size_text(limits.session_files_bytes)} in all")
         if self._total + growth > limits.files_bytes:
             raise QuotaExceeded(f"the files of this hub have at most {size_text(limits.files_bytes)} in all")
         self.add(key, growth)
-        return counted + growth
+        return counted_bytes + growth

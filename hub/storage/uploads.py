@@ -35,7 +35,7 @@ class Upload:
     path: Path
     digest: str = ""
     size: int = 0
-    counted: int = 0  # bytes of the quota
+    counted_bytes: int = 0  # bytes of the quota
     is_saved: bool = False
     session_is_deleted: bool = False  # since the upload began
     last_step: "asyncio.Future[Any] | None" = None
@@ -46,7 +46,7 @@ class Upload:
         """Write a piece. Raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
         self.refuse_if_deleted()
         size = self.size + len(data)
-        self.counted = self.files.quota.reserve(self.key, size, self.counted)
+        self.counted_bytes = self.files.quota.reserve(self.key, size, self.counted_bytes)
         self.size = size
         await self._run_step(self.files.run_in_thread(self._append, data))
 

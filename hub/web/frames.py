@@ -50,7 +50,7 @@ class SocketReader:
     def next(self) -> Awaitable[bytes | None]:
         """Return the content of the next data frame, or None if the socket is closed or lost."""
         self._is_paused = False
-        return self._read() if self._task is None and not self._buffer else self._next_buffered()
+        return self._read() if self._task is None and not self._buffer else self._next_buffered_frame()
 
     def read_ahead(self) -> None:
         """Answer control frames until next() is called, and buffer data frames for it, up to `command_bytes`."""
@@ -67,7 +67,7 @@ class SocketReader:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _next_buffered(self) -> bytes | None:
+    async def _next_buffered_frame(self) -> bytes | None:
         if not self._buffer and self._task is not None:
             task, self._task = self._task, None
             await task  # the task ends after its next frame

@@ -77,7 +77,7 @@ async def test_a_session_of_20_000_tokens_stays_usable(hub: Hub, browser: Browse
 
 # Counts the blocks of answers that are added, and those that are taken away; notes where the composer is in each frame.
 COUNT = """() => {
-  window.counted = { added: 0, removed: 0, tops: [] }
+  window.counted_bytes = { added: 0, removed: 0, tops: [] }
   const frame = () => {
     const { top } = document.querySelector('.composer').getBoundingClientRect()
     if (!counted.tops.includes(top)) counted.tops.push(top)

@@ -202,7 +202,7 @@ async def test_a_call_that_waits_for_an_agent_that_goes_fails(hub: Hub) -> None:
         client = await holding(hub)
         run = await call_single(hub, client, "s1")
         (hub.folder / "agents" / "single.py").unlink()
-        await hub.node.agents.reload_changed()
+        await hub.node.agents.reload_changed_agents()
         await client.until(lambda f: f["type"] == "run_finished" and f["runId"] == run)
         assert client.text(run) == "unknown_agent"
 
@@ -221,7 +221,7 @@ async def test_a_call_ends_with_the_answer_that_called_it(hub: Hub) -> None:
         """
     async with await begin(hub) as http:
         hub.agent("leaves.py", HEAD + textwrap.dedent(leaves))
-        await hub.node.agents.reload_changed()
+        await hub.node.agents.reload_changed_agents()
         assert await said(http, "leaves", "takes") == "a"
         await is_free(hub, "single")
         assert waits(hub) == 0

@@ -101,7 +101,7 @@ async def test_a_function_of_an_agent_runs_in_a_process_pool(process: HubProcess
 
 async def loaded(hub: Hub) -> tuple[list[str], dict[str, str]]:
     """Look for changes; return the ids of what was loaded, and what all agents say now."""
-    ids = await hub.node.agents.reload_changed()
+    ids = await hub.node.agents.reload_changed_agents()
     client = await hub.connect("?sessionId=s1")
     return ids, {one.id: await said(client, one.id) for one in hub.node.agents.all() if one.id not in ("gated", "echo")}
 
@@ -135,7 +135,7 @@ async def test_a_changed_helper_reloads_each_agent_that_imports_it(hub: Hub, hel
     os.utime(path, ns=(10**18 + 1, 10**18 + 1))  # in the same second, and of the same length
     assert await loaded(hub) == (names, {name: "new" for name in names} | {"other": "other"})
     assert hub.node.agents.get("other") is other
-    assert await hub.node.agents.reload_changed() == []
+    assert await hub.node.agents.reload_changed_agents() == []
 
 
 async def test_a_helper_that_breaks_is_named_and_when_mended_its_agents_work_again(hub: Hub) -> None:
@@ -151,7 +151,7 @@ async def test_a_helper_that_breaks_is_named_and_when_mended_its_agents_work_aga
     assert "hunter2" not in str(hub.node.agents.describe())
     hub.agent("_late.py", "WORD = 'mended'")
     assert await loaded(hub) == (["a"], {"a": "mended"})
-    assert await hub.node.agents.reload_changed() == []
+    assert await hub.node.agents.reload_changed_agents() == []
 
 
 async def test_a_reload_over_http_takes_up_changed_helpers_for_all_who_import_them(hub: Hub) -> None:

@@ -550,11 +550,11 @@ async def test_only_what_changed_is_loaded_again(agents: Agents) -> None:
         write(agents, f"{name}.py", f"def {name}(message): return 'old'")
     await agents.open()
     same = agents.get("same")
-    assert await agents.reload_changed() == []
+    assert await agents.reload_changed_agents() == []
     write(agents, "changed.py", "def changed(message): return 'newer'")
     write(agents, "new.py", "def new(message): return 'new'")
     (agents.folder / "gone.py").unlink()
-    assert await agents.reload_changed() == ["changed", "gone", "new"]
+    assert await agents.reload_changed_agents() == ["changed", "gone", "new"]
     assert [agent.id for agent in agents.all()] == ["changed", "new", "same"]
     assert agents.get("same") is same
     assert await given(agents.get("changed")) == [Message("newer")]
@@ -567,7 +567,7 @@ async def test_an_edit_of_the_same_length_is_detected(agents: Agents) -> None:
     await agents.open()
     write(agents, "a.py", "def a(message): return 'new'")
     os.utime(path, ns=(10**18 + 1, 10**18 + 1))
-    assert await agents.reload_changed() == ["a"]
+    assert await agents.reload_changed_agents() == ["a"]
     assert await given(agents.get("a")) == [Message("new")]
 
 
@@ -575,11 +575,11 @@ async def test_a_file_is_broken_and_corrected(agents: Agents) -> None:
     """The status follows the file."""
     await only(agents, "def a(message): return 'one'")
     write(agents, "a.py", "def a(message) return 'two'")
-    await agents.reload_changed()
+    await agents.reload_changed_agents()
     with pytest.raises(AgentBroken, match="a.py line 1"):
         agents.get("a")
     write(agents, "a.py", "def a(message): return 'three'")
-    await agents.reload_changed()
+    await agents.reload_changed_agents()
     assert await given(agents.get("a")) == [Message("three")]
 
 
@@ -590,7 +590,7 @@ async def test_a_running_answer_keeps_its_code(agents: Agents) -> None:
     async with aclosing(call_agent(agent, a_run())) as heard:  # type: ignore[type-var]
         assert await anext(heard) == "old"
         write(agents, "a.py", text.replace("old", "newer"))
-        assert await agents.reload_changed() == ["a"]
+        assert await agents.reload_changed_agents() == ["a"]
         assert await anext(heard) == "old"
     assert await given(agents.get("a")) == ["newer", "newer"]
 
@@ -601,7 +601,7 @@ async def test_a_reloaded_adapter_is_closed_after_its_last_answer(agents: Agents
     agent = await only(agents, 'adapter = "noted"\nnotes = "old"', "a.toml")
     agent.running_answers = 2
     write(agents, "a.toml", 'adapter = "noted"\nnotes = "newer"')
-    assert await agents.reload_changed() == ["a"]
+    assert await agents.reload_changed_agents() == ["a"]
     assert (agents.data / "old").read_text() == "entered\n"
     assert (agents.data / "newer").read_text() == "entered\n"
     agents.close_if_idle(agent)  # one of two answers has ended
@@ -617,7 +617,7 @@ async def test_close_waits_for_adapters_that_are_closing(agents: Agents, adapter
     (adapters / "noted.py").write_text(NOTED.replace('    note("left")\n', slow))
     await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
     (agents.folder / "a.toml").unlink()
-    assert await agents.reload_changed() == ["a"]
+    assert await agents.reload_changed_agents() == ["a"]
     assert (agents.data / "n").read_text() == "entered\n"
     await agents.close()
     assert (agents.data / "n").read_text() == "entered\nleft\n"
@@ -630,7 +630,7 @@ async def test_a_call_of_another_agent_keeps_its_adapter_open(agents: Agents, ad
     async with open_answer(Slots(agents).take(agents.get("a")), Limits(), a_run()) as heard:
         assert await anext(heard) == "a heard hi"
         (agents.folder / "a.toml").unlink()
-        assert await agents.reload_changed() == ["a"]
+        assert await agents.reload_changed_agents() == ["a"]
         for _ in range(5):  # a task that leaves it would have its turn
             await asyncio.sleep(0)
         assert await anext(heard) == "a heard hi"
@@ -644,7 +644,9 @@ async def test_loads_of_one_file_at_once_lose_no_adapter(agents: Agents, adapter
     (adapters / "noted.py").write_text(NOTED.replace("async def open(options, paths):\n", slow))
     await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
     write(agents, "a.toml", 'adapter = "noted"\nnotes = "n" ')
-    await asyncio.gather(agents.reload("a"), agents.reload_changed(), agents.reload("a"), agents.reload_changed())
+    await asyncio.gather(
+        agents.reload("a"), agents.reload_changed_agents(), agents.reload("a"), agents.reload_changed_agents()
+    )
     await agents.close()
     lines = (agents.data / "n").read_text().split()
     assert lines.count("entered") == lines.count("left") >= 3
@@ -686,7 +688,7 @@ async def test_a_load_that_is_cancelled_changes_nothing(agents: Agents, adapters
     old = await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
     (agents.folder / "a.toml").unlink()
     write(agents, "a.py", BUSY + "def a(message): return 'never'")
-    loading = asyncio.create_task(agents.reload_changed())
+    loading = asyncio.create_task(agents.reload_changed_agents())
     await eventually((agents.folder.parent / "begun").exists)
     loading.cancel()
     await asyncio.wait([loading])
@@ -713,7 +715,7 @@ async def test_agents_are_dropped_with_their_folder(agents: Agents) -> None:
     await only(agents, "def a(message): pass")
     (agents.folder / "a.py").unlink()
     agents.folder.rmdir()
-    assert await agents.reload_changed() == ["a"]
+    assert await agents.reload_changed_agents() == ["a"]
     assert agents.all() == []
 
 

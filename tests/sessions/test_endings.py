@@ -114,7 +114,7 @@ async def test_a_run_that_is_cancelled_in_the_queue_has_no_answer(hub: Hub) -> N
             await client.send(type="cancel", sessionId="s1", runId=run)
             await client.until(lambda frame: frame["type"] == "run_finished" and frame["runId"] == run)
     (hub.folder / "agents" / "short.py").unlink()
-    await hub.node.agents.reload_changed()
+    await hub.node.agents.reload_changed_agents()
     gate.touch()
     await client.until(lambda frame: frame["type"] == "run_finished" and frame["runId"] == run)
     first, failed = await kept(hub, client)

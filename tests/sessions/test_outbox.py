@@ -77,7 +77,7 @@ class Speaker:
 async def test_single_pieces_are_flushed_at_once_under_any_load(log: SqliteLog) -> None:
     """A longer wait would merge nothing."""
     pace = Pace(0.0)
-    pace.stretched = NEVER
+    pace.long_seconds = NEVER
     run = Speaker(log, pace)
     for number in range(20):
         run.say(f"{number} ")
@@ -88,7 +88,7 @@ async def test_single_pieces_are_flushed_at_once_under_any_load(log: SqliteLog) 
 async def test_merged_pieces_wait_longer_under_load(log: SqliteLog) -> None:
     """`b` and `c` are merged while `a` is in flight. So the next pieces wait until the end flushes them."""
     pace = Pace(0.0)
-    pace.stretched = NEVER
+    pace.long_seconds = NEVER
     run = Speaker(log, pace)
     for piece in "abc":
         run.say(piece)
@@ -120,7 +120,7 @@ async def test_an_event_flushes_the_chunks_before_it(log: SqliteLog) -> None:
 async def test_chunks_that_are_full_do_not_wait_longer_where_the_loop_is_busy(log: SqliteLog) -> None:
     """Nothing could join a full chunk."""
     pace, size = Pace(0.0), Limits().chunk_bytes // 2
-    pace.stretched = NEVER
+    pace.long_seconds = NEVER
     run = Speaker(log, pace)
     for piece in "abbccdd":
         run.say(piece * size)
@@ -135,19 +135,19 @@ async def test_chunks_that_are_full_do_not_wait_longer_where_the_loop_is_busy(lo
 def test_the_flush_interval_grows_with_the_load(busy: float, times: float) -> None:
     pace = Pace(0.01)
     pace.adjust(busy)
-    assert pace.stretched == pytest.approx(0.01 * times)
+    assert pace.long_seconds == pytest.approx(0.01 * times)
     pace.adjust(0.0)
-    assert pace.stretched == 0.01
+    assert pace.long_seconds == 0.01
 
 
 async def test_the_load_of_the_thread_is_measured() -> None:
     """A thread that only works is busy, and a thread that waits is not."""
     pace, load = Pace(0.01), ThreadLoad()
     async with asyncio.timeout(PATIENCE):
-        while pace.stretched == 0.01:
+        while pace.long_seconds == 0.01:
             sum(range(100_000))
             pace.adjust(load.measure())
-        while pace.stretched > 0.01:
+        while pace.long_seconds > 0.01:
             await asyncio.sleep(0.05)
             pace.adjust(load.measure())
 

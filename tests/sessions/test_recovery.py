@@ -29,7 +29,7 @@ def change(hub: Hub, statement: str, *values: Any) -> None:
 
 
 async def unfinished(hub: Hub) -> set[str]:
-    return {record.key for record in await hub.node.log.runs.list_unfinished()}
+    return {record.key for record in await hub.node.log.runs.list_unfinished_runs()}
 
 
 @pytest.fixture

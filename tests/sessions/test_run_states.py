@@ -149,7 +149,7 @@ async def test_a_run_whose_agent_has_gone_while_it_waited(hub: Hub, paths: dict[
     await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].queue)
     (second,) = hub.node.sessions[Key("s1")].queue
     (hub.folder / "agents" / "echo.py").unlink()
-    await hub.node.agents.reload_changed()
+    await hub.node.agents.reload_changed_agents()
     (hub.folder / "gate").touch()
     end = await client.until(lambda frame: frame["type"] == "run_finished" and frame["runId"] == second.id)
     assert end["stopReason"] == "error" and paths[second.id] == [QUEUED, ENDED]

@@ -688,7 +688,7 @@ async def test_a_removed_adapter_is_left_when_its_last_run_has_ended(
     await client.send(type="chat", agentId="deaf", sessionId="s1", message="gate")
     await client.until_type("stream")
     (hub.folder / "agents" / "deaf.toml").unlink()
-    assert await hub.node.agents.reload_changed() == ["deaf"]
+    assert await hub.node.agents.reload_changed_agents() == ["deaf"]
     if cancelled:
         await client.send(type="cancel", sessionId="s1")
         await client.until_done()

@@ -125,7 +125,7 @@ async def test_a_run_that_waits_for_a_removed_agent_ends(hub: Hub) -> None:
     client = await start(hub)
     run = await wait_for_a_slot(hub, client, "s1")
     (hub.folder / "agents" / "single.py").unlink()
-    await hub.node.agents.reload_changed()
+    await hub.node.agents.reload_changed_agents()
     end = await client.until_done()
     assert (end["runId"], end["stopReason"]) == (run, "error") and hub.node.sessions[Key("s0")].runs
 
@@ -136,7 +136,7 @@ async def test_a_reloaded_agent_has_new_slots(hub: Hub) -> None:
     for name in ("s1", "s2"):
         await wait_for_a_slot(hub, client, name)
     hub.agent("single.py", SINGLE.replace("one ", "another "))
-    await hub.node.agents.reload_changed()
+    await hub.node.agents.reload_changed_agents()
     assert await started(client) == "s1" and len(hub.node.sessions[Key("s2")].queue) == 1
     (hub.folder / "s1").touch()
     assert await started(client) == "s2"

@@ -301,7 +301,7 @@ async def test_an_unknown_session_is_empty(hub: Opened) -> None:
     assert list(await hub.log.sessions.read_last_messages(Key("nobody"), 9, MiB)) == []
     assert await hub.log.runs.find_chat(Key("nobody"), "ann", "c") is None
     assert await hub.log.events.find_message_before(Key("nobody"), "r", 9) is None
-    assert list(await hub.log.runs.list_unfinished()) == []
+    assert list(await hub.log.runs.list_unfinished_runs()) == []
 
 
 async def test_messages_have_the_seq_of_their_event(hub: Opened) -> None:
@@ -539,7 +539,7 @@ async def test_unfinished_runs_are_in_the_order_of_their_first_save(opener: Open
     await hub.put(Append(Key("s"), [chunk("x")], ended_runs=["r2"]))
     await hub.log.close()
     hub = await opener()
-    assert list(await hub.log.runs.list_unfinished()) == [
+    assert list(await hub.log.runs.list_unfinished_runs()) == [
         record("r1", state="started", after=1, attempt=2),
         record("r1", key="t", **beside),
         record("r3"),
@@ -552,7 +552,7 @@ async def test_an_append_without_events(hub: Opened) -> None:
     assert await hub.put(Append(Key("s"), [], saved_runs=[record("r1")])) == 2
     assert [kind for kind, _ in hub.heard] == ["event", "done", "done"]
     assert await hub.put(Append(Key("s"), [chunk("y")], ended_runs=["r1"])) == 2
-    assert list(await hub.log.runs.list_unfinished()) == []
+    assert list(await hub.log.runs.list_unfinished_runs()) == []
 
 
 async def test_the_answer_to_a_chat_is_stored(opener: Opener) -> None:
@@ -587,7 +587,7 @@ async def test_a_chat_cannot_be_stored_twice(hub: Opened) -> None:
                 chats=[(0, ChatRecord(principal="ann", clientMsgId="c1", digest="d2", messageId="u2", runId="r2"))],
             )
         )
-    assert len(await hub.everything("s")) == 1 and list(await hub.log.runs.list_unfinished()) == []
+    assert len(await hub.everything("s")) == 1 and list(await hub.log.runs.list_unfinished_runs()) == []
 
 
 def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) -> FileRecord:
@@ -1005,7 +1005,7 @@ async def nothing_of(hub: Opened, session: str) -> None:
         await hub.log.runs.find_chat(Key(session), "ann", "c1") is None
         and await hub.log.events.find_message_before(Key(session), "r", 5) is None
     )
-    assert session not in {run.key for run in await hub.log.runs.list_unfinished()}
+    assert session not in {run.key for run in await hub.log.runs.list_unfinished_runs()}
     assert session not in {one.key for one in await listed(hub)}
 
 

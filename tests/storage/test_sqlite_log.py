@@ -712,7 +712,7 @@ async def test_data_of_an_earlier_release_is_read(opener: Opener, path: Path) ->
     assert {(m.stopReason, m.error) for m in messages} == {(None, None)}  # nobody knows
     answers = {m.messageId: m.userMessageId for m in messages}
     assert answers == {"a0": None, "u1": None, "u2": None, "a1": "u2", "a2": "u2", "u3": None}
-    assert await log.runs.list_unfinished() == [
+    assert await log.runs.list_unfinished_runs() == [
         RunRecord("r", Key("s"), "main", "queued", "m", "u3", "x", Author("ann", "Ann"), 0, parts=None, metadata=None)
     ]
 

@@ -281,7 +281,7 @@ async def test_the_page_shows_every_route_and_asks_nobody_else(
 async def run(hub: Hub, examples: list[str]) -> None:
     """Run what the page says to write in a shell: nothing of it is refused as wrong."""
     hub.agent("main.py", "async def main(message: str):\n    yield message")
-    await hub.node.agents.reload_changed()
+    await hub.node.agents.reload_changed_agents()
     assert len(examples) > 20
     for example in examples:
         await hub.node.log.sessions.make(Key("s1"))  # some of them delete it

@@ -63,7 +63,7 @@ async def test_an_agent_is_loaded_again(hub: Hub, http: aiohttp.ClientSession) -
     status, said = await post(http, "agents/new/reload")
     assert (status, said["code"]) == (404, "unknown_agent")
     assert "new" not in {agent["agentId"] for agent in (await get(http, "agents"))[1]["data"]}
-    assert await hub.node.agents.reload_changed() == []  # what was loaded here is not loaded twice
+    assert await hub.node.agents.reload_changed_agents() == []  # what was loaded here is not loaded twice
     hub.node.drain()
     assert (await post(http, "agents/echo/reload"))[1]["code"] == "draining"
 
@@ -101,7 +101,7 @@ async def test_a_broadcast_is_one_commit(hub: Hub, http: aiohttp.ClientSession) 
     before = hub.node.log.commit_totals.commits
     await post(http, "agents/echo/broadcast", {"message": "news"})
     assert hub.node.log.commit_totals.commits == before + 1
-    assert list(await hub.node.log.runs.list_unfinished()) == []
+    assert list(await hub.node.log.runs.list_unfinished_runs()) == []
 
 
 async def test_a_broadcast_goes_on_beside_an_answer(hub: Hub, http: aiohttp.ClientSession) -> None:
@@ -134,7 +134,7 @@ async def test_a_broadcast_that_cannot_be_is_refused(
     """With what to send instead; nothing is kept."""
     if len(agent) > 100:
         hub.agent(f"{agent}.py", 'async def answer(message: str):\n    yield "x"')
-        await hub.node.agents.reload_changed()
+        await hub.node.agents.reload_changed_agents()
     found, said = await post(http, f"agents/{agent}/broadcast", body)
     assert (found, said["code"]) == (status, code)
     if code == "bad_frame":

@@ -68,7 +68,7 @@ class LogCheck:
         for where, check in (
             ("the log file", self._check_file),
             ("table sessions", self._read_sessions),
-            ("table damaged", self._check_damaged),
+            ("table damaged", self._check_damaged_parts),
             ("table strips", self._check_strips),
             ("table loose", self._check_loose),
             ("table runs", self._check_runs),
@@ -91,7 +91,7 @@ class LogCheck:
             self.next_seqs[_to_key(name)] = floor + 1
         yield from ()
 
-    def _check_damaged(self) -> Iterator[Damage]:
+    def _check_damaged_parts(self) -> Iterator[Damage]:
         statement = "SELECT d.n, s.id, d.seq FROM damaged d LEFT JOIN sessions s ON s.n = d.session ORDER BY d.n"
         for n, name, seq in self.db.execute(statement):
             key = None if name is None else _to_key(name)
@@ -125,12 +125,12 @@ class LogCheck:
 
     def _check_gap(self, key: Key, seq: int, upto: int) -> Iterator[Damage]:
         """Yield the events that are missing before the row of the events *seq* to *upto*."""
-        expected = self.next_seqs.get(key)
-        if expected is None:
+        next_seq = self.next_seqs.get(key)
+        if next_seq is None:
             return
-        if seq > expected and not any(expected <= first < seq for first in self.aside_seqs.get(key, ())):
-            yield Damage(where="events", key=key, first=expected, last=seq - 1, reason="they are missing")
-        self.next_seqs[key] = max(expected, upto + 1)
+        if seq > next_seq and not any(next_seq <= first < seq for first in self.aside_seqs.get(key, ())):
+            yield Damage(where="events", key=key, first=next_seq, last=seq - 1, reason="they are missing")
+        self.next_seqs[key] = max(next_seq, upto + 1)
 
     def _check_runs(self) -> Iterator[Damage]:
         for name, run, record in self.db.execute("SELECT session, id, record FROM runs ORDER BY n"):

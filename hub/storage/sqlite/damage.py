@@ -1,6 +1,6 @@
 """Set damaged events aside, so that they harm no session but their own.
 
-The writer moves all rows of `loose` to `strips` again and again, and a row that cannot be decoded would stop that for
+The writer moves all rows of `loose` to `strips` again and again, and a row that cannot be string would stop that for
 all sessions. So such a row is split into its parts, one for each session. Sound parts stay; damaged ones go to the
 table `damaged`. If a damaged part comes after the last sound event of a session, the session's head is unknown, and
 the log refuses further appends to it.
@@ -51,13 +51,13 @@ def _set_damaged_aside(db: sqlite3.Connection) -> None:
     for n, text in db.execute("SELECT n, CAST(events AS BLOB) FROM loose ORDER BY n").fetchall():
         if _is_sound(text):
             continue
-        sound, damaged = _sort_parts(text)
-        for part in damaged:
+        sound, damaged_parts = _sort_parts(text)
+        for part in damaged_parts:
             statement = (
                 "INSERT INTO damaged (session, seq, events) VALUES ((SELECT n FROM sessions WHERE id = ?), ?, ?)"
             )
             db.execute(statement, part)
-        sessions = [part.key or "unknown" for part in damaged]
+        sessions = [part.key or "unknown" for part in damaged_parts]
         _log.error("log_damaged", row=n, sessions=sessions, advice="hubbub check names what is damaged")
         if sound:
             db.execute("UPDATE loose SET events = ? WHERE n = ?", ((b"[%b]" % b",".join(sound)).decode(), n))
@@ -68,17 +68,17 @@ def _set_damaged_aside(db: sqlite3.Connection) -> None:
 def _sort_parts(text: bytes) -> tuple[list[bytes], list[CommitPart]]:
     """Return the sound parts of a commit, and the damaged ones."""
     sound: list[bytes] = []
-    damaged: list[CommitPart] = []
+    damaged_parts: list[CommitPart] = []
     for part in split_commit(text):
         sound_text = _read_sound_part(part.text) if part.key is not None else b""
         if not sound_text:
-            damaged.append(part)
+            damaged_parts.append(part)
             continue
         sound.append(sound_text)
         rest = part.text[len(sound_text) :].strip(b",]")
         if rest:  # its session is not known
-            damaged.append(CommitPart(None, part.seq, rest))
-    return sound, damaged
+            damaged_parts.append(CommitPart(None, part.seq, rest))
+    return sound, damaged_parts
 
 
 def split_commit(text: bytes) -> Iterator[CommitPart]:
@@ -94,8 +94,8 @@ def split_commit(text: bytes) -> Iterator[CommitPart]:
 def _read_sound_part(text: bytes) -> bytes:
     """Return the JSON array at the begin of *text*; empty if it is damaged."""
     try:
-        decoded = text.decode(errors="surrogateescape")
-        array = decoded[: _scan_json(decoded)[1]].encode()
+        string = text.decode(errors="surrogateescape")
+        array = string[: _scan_json(string)[1]].encode()
     except ValueError:
         return b""
     return array if _is_sound(b"[%b]" % array) else b""

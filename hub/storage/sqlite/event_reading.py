@@ -90,13 +90,13 @@ LOOSE_OF_SESSION = """
 
 
 class PageRow(NamedTuple):
-    """The row of PAGE; *damaged* is the first seq after the page's start at which a damaged part begins."""
+    """The row of PAGE; *damage_seq* is the first seq after the page's start at which a damaged part begins."""
 
     epoch: str
     after: int
     strips: str | None
     commits: str | None
-    damaged: int | None
+    damage_seq: int | None
 
 
 def read_page(db: sqlite3.Connection, session: Key, after: int, upto: int, limit: int, max_bytes: int) -> list[Event]:
@@ -118,7 +118,7 @@ def read_page(db: sqlite3.Connection, session: Key, after: int, upto: int, limit
     if not from_loose and last < upto and len(rows) < limit and size < max_bytes:
         _add_loose_rows(db, session, rows, last, upto, max_bytes - size)
     if not rows:
-        if page.damaged is not None and (page.damaged <= upto or page.damaged == UNKNOWN_SEQ):
+        if page.damage_seq is not None and (page.damage_seq <= upto or page.damage_seq == UNKNOWN_SEQ):
             raise UnreadableEvents(f"the log is malformed: the events of session {session} after {after} are missing")
     elif rows[-1][0] - after != len(rows):
         rows = _end_at_gap(session, rows, after)

@@ -73,7 +73,7 @@ class CommitPlan:
     changes: Changes = attrs.Factory(Changes)
     results: list[WriteResult] = attrs.Factory(list)
     _has_loaded_heads: bool = False
-    _damaged: Collection[Key] = ()
+    _damaged_sessions: Collection[Key] = ()
 
     def add(self, batch: list[QueuedWrite]) -> None:
         """Plan requests in their order, and number the events of appends.
@@ -169,13 +169,13 @@ class CommitPlan:
         if session not in self.heads and not self._has_loaded_heads:
             self._has_loaded_heads = True
             sessions = {session} | {getattr(request, "key", session) for request, _ in batch}
-            self._damaged = self.load_heads(sessions - self.heads.keys())
+            self._damaged_sessions = self.load_heads(sessions - self.heads.keys())
 
     def _find_or_make(self, session: Key, batch: list[QueuedWrite]) -> WorkingHead:
         """Return the head of a session; plan to make the session if it does not exist."""
         self._load_heads_once(session, batch)
         head = self.heads.get(session)
-        if session in self._damaged:
+        if session in self._damaged_sessions:
             raise LookupError(f"the latest events of session {session} are damaged: delete it, or restore a backup")
         if head is None:
             head = self.heads[session] = WorkingHead(id_of(session), self.new_secret(8), 0, 0)

@@ -24,7 +24,7 @@ class SqliteRuns(RunStore):
 
     threads: LogThreads
 
-    async def list_unfinished(self) -> Sequence[RunRecord]:
+    async def list_unfinished_runs(self) -> Sequence[RunRecord]:
         records = []
         for session, run, text in await self.threads.read(_fetch_runs):
             try:

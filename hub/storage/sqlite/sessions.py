@@ -138,8 +138,8 @@ class SqliteSessions(SessionStore):
                 SELECT * FROM messages WHERE session = :session AND (seq, n) {sign} (:seq, :n)
                 ORDER BY seq {order}, n {order} LIMIT :limit)"""
         values = {"session": key, "seq": seq, "n": n, "limit": request.limit + 1}
-        numbered = [(n, MessageRow(*row)) for n, row in await self.threads.query_json(statement, values)]
-        page = _make_page(numbered, request.limit, lambda item: (item[1].seq, item[0]))
+        numbered_rows = [(n, MessageRow(*row)) for n, row in await self.threads.query_json(statement, values)]
+        page = _make_page(numbered_rows, request.limit, lambda item: (item[1].seq, item[0]))
         return Page([_to_message(row) for _, row in page.rows], page.next_cursor)
 
 

@@ -39,20 +39,20 @@ class LogThreads:
         self._readers = _ReaderPool(writer=self.writer, size=READER_THREADS)
         self._event_readers = _ReaderPool(writer=self.writer, size=EVENT_READER_THREADS)
         self._is_open = False
-        self._closed: asyncio.Future[None] | None = None
+        self._closing: asyncio.Future[None] | None = None
 
     async def start(self, listener: Listener) -> None:
         """Open the file, and take its lock. Raises LogUnusable."""
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._closed = self._loop.create_future()
-        started: asyncio.Future[None] = self._loop.create_future()
+        self._closing = self._loop.create_future()
+        start_result: asyncio.Future[None] = self._loop.create_future()
         # A daemon: a process that ends without close() loses nothing.
-        threading.Thread(target=self._run_writer, args=(started,), name="hub-log-writer", daemon=True).start()
+        threading.Thread(target=self._run_writer, args=(start_result,), name="hub-log-writer", daemon=True).start()
         try:
-            await started
+            await start_result
         except LogUnusable:
-            await self._closed  # the thread's last call into this loop
+            await self._closing  # the thread's last call into this loop
             raise
         self._is_open = True
 
@@ -61,8 +61,8 @@ class LogThreads:
         if self._is_open:
             self._is_open = False
             self.writer.requests.put(None)
-        if self._closed is not None:
-            await asyncio.shield(self._closed)
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
 
     def enqueue(self, request: WriteRequest, callback: AppendCallback) -> None:
         """Queue a request for the writer; *callback* gets its result, or an exception."""
@@ -122,18 +122,18 @@ class LogThreads:
             except Exception:
                 _log.exception("log_done", session=append and append.key)
 
-    def _run_writer(self, started: "asyncio.Future[None]") -> None:
+    def _run_writer(self, start_result: "asyncio.Future[None]") -> None:
         with ExitStack() as undo:
             try:
                 open_log_file(self.writer, undo)
-                self._call_in_loop(started.set_result, None)
+                self._call_in_loop(start_result.set_result, None)
                 self.writer.run()
             except LogUnusable as error:
-                self._call_in_loop(started.set_exception, error)
+                self._call_in_loop(start_result.set_exception, error)
             for readers in (self._readers, self._event_readers):
                 readers.close()  # before the writer's connection: the last one to close does the checkpoint
-        if self._closed is not None:
-            self._call_in_loop(self._closed.set_result, None)
+        if self._closing is not None:
+            self._call_in_loop(self._closing.set_result, None)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -160,10 +160,10 @@ class _ReaderPool:
                 thread.db.execute("PRAGMA query_only = 1")
             return function(thread.db, *values)
         except sqlite3.Error as error:
-            broken, thread.db = getattr(thread, "db", None), None
-            if broken is not None:
-                self._connections.discard(broken)
-                broken.close()
+            broken_connection, thread.db = getattr(thread, "db", None), None
+            if broken_connection is not None:
+                self._connections.discard(broken_connection)
+                broken_connection.close()
             kind = LogDamaged if "malformed" in str(error) else StorageUnavailable
             raise kind(f"the log cannot be read now ({error})") from error
 

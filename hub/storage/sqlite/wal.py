@@ -40,11 +40,11 @@ class WalPreallocator:
                 return
             self._size = size  # if the next step fails, it is not tried again until SQLite has grown the file
             if size < MAX_WAL_BYTES:
-                self._extend_locked(db)
+                self._extend(db)
         except Exception:  # such as a full disk, or a locked file: preallocation is optional
             pass
 
-    def _extend_locked(self, db: sqlite3.Connection) -> None:
+    def _extend(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA busy_timeout = 0")
         try:
             db.execute("BEGIN IMMEDIATE")  # keeps other writers off the file

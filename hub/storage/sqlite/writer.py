@@ -124,13 +124,13 @@ class Writer:
 
     def _load_heads(self, sessions: Collection[Key]) -> set[Key]:
         """Cache the heads of sessions that exist; return the sessions whose head is unknown due to damage."""
-        damaged = set()
+        damaged_sessions = set()
         for key, epoch, seq, floor in read_heads(self.db, [*sessions]):
             if seq is None:
-                damaged.add(key)
+                damaged_sessions.add(key)
             else:
                 self.heads[key] = WorkingHead(id_of(key), epoch, seq, floor)
-        return damaged
+        return damaged_sessions
 
     def _write(self, plan: CommitPlan) -> None:
         if plan.is_empty:

@@ -33,11 +33,11 @@ class NodeCollector(Collector):
         for protocol, count in figures.subscriptions.items():
             subscriptions.add_metric([protocol], count)
         yield subscriptions
-        yield CounterMetricFamily("hubbub_written_bytes", "Bytes written to sockets of clients.", figures.written)
+        yield CounterMetricFamily("hubbub_written_bytes", "Bytes written to sockets of clients.", figures.written_bytes)
         about = "Catch-ups: a client was behind and was served from the log."
         yield CounterMetricFamily("hubbub_catch_ups", about, figures.catch_ups)
         yield CounterMetricFamily(
-            "hubbub_aborted_clients", "Clients disconnected because they did not read.", figures.aborted
+            "hubbub_aborted_clients", "Clients disconnected because they did not read.", figures.aborted_clients
         )
 
     def _sessions(self) -> Iterator[Metric]:
@@ -47,10 +47,10 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily("hubbub_runs_waiting", "Queued runs.", figures.queued)
         yield CounterMetricFamily("hubbub_chats", "Accepted chat messages.", figures.chats)
         started_runs = CounterMetricFamily("hubbub_runs_started", "Started runs.", labels=["agent"])
-        for agent, count in figures.started.items():
+        for agent, count in figures.run_starts.items():
             started_runs.add_metric([agent], count)
         ended_runs = CounterMetricFamily("hubbub_runs_ended", "Ended runs.", labels=["agent", "stop_reason"])
-        for names, count in figures.ended.items():
+        for names, count in figures.run_ends.items():
             ended_runs.add_metric(names, count)
         yield from (started_runs, ended_runs)
         yield CounterMetricFamily("hubbub_events", "Events delivered to subscribers.", figures.events)
