@@ -115,14 +115,14 @@ async def test_an_answer_is_shown_as_markdown(hub: Hub, tmp_path: Path) -> None:
         assert "Title" in text and "# Title" not in text and "Some bold and a link (http://a.example)." in text
         assert "• one" in text and "y = 2" in text and "```" not in text and "**" not in text
         screen.type(CTRL_D)
-        assert await screen.ended() == 0
+        assert await screen.wait_until_ended() == 0
 
 
 async def test_an_agent_that_is_not_there_is_refused_at_once(hub: Hub, tmp_path: Path) -> None:
     """Where none is named, and there is no `main`, one talks to the first that works."""
     await hub.start()
     async with terminal(tmp_path, "chat", "nobody", *at(hub)) as screen:
-        assert await screen.ended() == 1
+        assert await screen.wait_until_ended() == 1
         await screen.until("hubbub: there is no agent nobody; there are: echo, gated")
         assert "you>" not in screen.text
     async with terminal(tmp_path, "chat", *at(hub)) as screen:
@@ -168,7 +168,7 @@ async def test_a_message_may_have_several_lines_and_lines_are_remembered(hub: Hu
         screen.type("one" + ALT_ENTER + "two" + ALT_ENTER + "three" + ENTER)
         await screen.until("2 breaks", "you>", after="three")
         screen.type(CTRL_D)
-        assert await screen.ended() == 0
+        assert await screen.wait_until_ended() == 0
     async with terminal(tmp_path, "chat", "lines", *at(hub)) as screen:
         await screen.until("you>")
         screen.type(UP)
@@ -190,7 +190,7 @@ async def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(hub: Hub, tmp_pat
         screen.type(CTRL_C)
         await screen.until("press Ctrl-C again to leave", "you>", after="cancelled")
         screen.type(CTRL_C)
-        assert await screen.ended() == 0
+        assert await screen.wait_until_ended() == 0
 
 
 async def test_ctrl_c_twice_leaves_an_agent_that_does_not_stop(hub: Hub, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ async def test_ctrl_c_twice_leaves_an_agent_that_does_not_stop(hub: Hub, tmp_pat
             screen.type(CTRL_C)
             await screen.until("stopping")
             screen.type(CTRL_C)
-            assert await screen.ended() == 0
+            assert await screen.wait_until_ended() == 0
             assert "cancelled" not in screen.text
     finally:
         gate.touch()
@@ -435,7 +435,7 @@ async def test_the_commands_do_what_help_says(hub: Hub, tmp_path: Path) -> None:
         screen.type("there" + ENTER)
         await screen.until("echo:", "you>", after="you> there")
         screen.type("/quit" + ENTER)
-        assert await screen.ended() == 0
+        assert await screen.wait_until_ended() == 0
     assert len(await hub.node.log.sessions.read_last_messages(Key("s2"), 10, MiB)) == 2
 
 
@@ -472,7 +472,7 @@ async def test_a_password_is_sent_and_not_shared(hub: Hub, tmp_path: Path) -> No
         screen.type("/history 0" + ENTER)
         await screen.until(", not '0'")
         screen.type(CTRL_D)
-        assert await screen.ended() == 0
+        assert await screen.wait_until_ended() == 0
         assert b"secret" not in screen.raw
     done = await piped(hub, "chat", "careful", "--url", url, said="hi")
     assert done.code == 1 and f"{hub.url}/?session=" in done.err and "secret" not in done.err

@@ -39,7 +39,7 @@ from support import babble, client_driver
 from support.documents import ROOT
 from support.hub import Hub
 from support.kills import seed
-from support.node import PLACE, SCRIPTS, installed, needs_node
+from support.node import NODE_FOLDER, SCRIPTS, install_packages, needs_node
 from support.process import HubProcess
 from support.proxy import Fate, Proxy
 from support.scripted import Peer, Script, scripted
@@ -125,7 +125,7 @@ def whole(driver: Driver, session: str = "s1") -> dict[str, str]:
 NODE_DRIVER = SCRIPTS / "driver.mjs"
 COMMANDS: dict[str, Callable[[], list[str]]] = {
     "python": lambda: [sys.executable, "-P", client_driver.__file__],  # -P: support/hub.py is not the hub
-    "node": lambda: ["node", str(PLACE / NODE_DRIVER.name)],
+    "node": lambda: ["node", str(NODE_FOLDER / NODE_DRIVER.name)],
 }
 DRIVERS = ["python"] + ([pytest.param("node", marks=needs_node)] if NODE_DRIVER.exists() else [])
 
@@ -134,7 +134,7 @@ DRIVERS = ["python"] + ([pytest.param("node", marks=needs_node)] if NODE_DRIVER.
 async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
     """The client library of one language."""
     if request.param == "node":
-        await installed()
+        await install_packages()
     process = await asyncio.create_subprocess_exec(
         *COMMANDS[request.param](),
         stdin=asyncio.subprocess.PIPE,
@@ -225,9 +225,9 @@ async def test_killed_at_random_it_holds_what_the_agent_said(driver: Driver, ser
         for number in range(10):
             await driver.do("chat", id=number, sessionId="s1", message="7 400 2")
             assert (await driver.until("chat-end", id=number))["text"] == wanted
-            if not proxy.left:
+            if not proxy.remaining_fates:
                 break
-        assert proxy.struck == 8
+        assert proxy.strikes == 8
         ends = driver.count("chat-end")
         while sum(event["type"] == "run_finished" for event in driver.events()) < ends:
             await driver.until("event")
@@ -252,7 +252,7 @@ async def test_it_outlives_the_hub(driver: Driver, server: HubProcess, number: i
         server.signal(number)
         if number == signal.SIGTERM:
             server.signal(number)  # the second does not wait for the answer
-        await server.ended()
+        await server.wait_until_ended()
         await driver.do("chat", id="meanwhile", sessionId="s1", message=str(go))
         await server.start()
         assert (await driver.until("chat-end", id="cut"))["text"] == "one "

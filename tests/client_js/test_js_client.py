@@ -18,7 +18,7 @@ from playwright.async_api import Browser
 from support.browser import Tab, needs_browser, serve_other_origin
 from support.documents import ROOT, of_kind
 from support.hub import Hub
-from support.node import PLACE, installed, needs_node, run_node
+from support.node import NODE_FOLDER, install_packages, needs_node, run_node
 from support.proxy import Fate, Proxy
 from support.waiting import PATIENCE
 
@@ -48,9 +48,9 @@ class Driver:
 
     @classmethod
     async def start(cls) -> "Driver":
-        await installed()
+        await install_packages()
         pipe = subprocess.PIPE
-        arguments = ("node", str(PLACE / "driver.mjs"))
+        arguments = ("node", str(NODE_FOLDER / "driver.mjs"))
         limit = 1 << 24
         return cls(await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe, limit=limit))
 
@@ -289,7 +289,7 @@ async def test_an_answer_is_complete_over_many_cuts(network: Network) -> None:
     driver.do("chat", id=1, sessionId="s1", message="tell")
     assert (await driver.until("chat-end", id=1))["text"] == STORY == driver.text()
     assert_complete(driver)
-    assert network.proxy.struck >= 4
+    assert network.proxy.strikes >= 4
     await driver.close()
 
 
@@ -313,7 +313,7 @@ async def test_a_cut_at_any_byte_of_a_chat_makes_no_difference(network: Network)
         assert_complete(driver, session)
         assert driver.text(session) == "hello there "
         assert [event["type"] for event in driver.events(session)].count("user_message") == 1
-    assert network.proxy.struck > 10
+    assert network.proxy.strikes > 10
     await driver.close()
 
 
@@ -578,10 +578,10 @@ async def test_everything_else_in_node(hub: Hub) -> None:
 @needs_node
 async def test_the_types_fit_the_module() -> None:
     """The compiler accepts a program that uses all of the client, and finds its mistakes."""
-    await installed()
+    await install_packages()
     options = ("--noEmit", "--strict", "--target", "es2022", "--module", "nodenext")
     command = ("node_modules/.bin/tsc", *options, "client_types.ts")
-    process = await asyncio.create_subprocess_exec(*command, cwd=PLACE, stdout=subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*command, cwd=NODE_FOLDER, stdout=subprocess.PIPE)
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
 
@@ -623,8 +623,8 @@ async def test_the_example_of_the_docs_works(hub: Hub) -> None:
     hub.agent("main.py", 'async def main(message: str):\n    yield "Hello "\n    yield "you!"')
     await hub.start()
     (block,) = of_kind(ROOT / "docs" / "clients.md", "js", "client")
-    await installed()
-    script = PLACE / f"example-{hub.port}.mjs"
+    await install_packages()
+    script = NODE_FOLDER / f"example-{hub.port}.mjs"
     script.write_text(block.text.replace("9527", str(hub.port)))
     try:
         assert await run_node(script.name) == "live\nHello you!\nHello you!\n"

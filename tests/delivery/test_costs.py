@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.hub import Hub
-from support.sockets import frames, masked, opened
+from support.sockets import client_frame, frames, open_websocket
 from support.waiting import PATIENCE, eventually
 
 from hub.ids import Key
@@ -47,10 +47,10 @@ class Crowd:
 
     def __init__(self, hub: Hub, count: int, session: str = "s") -> None:
         path = f"/api/v1/ws?sessionId={session}"
-        self.socks = [opened(hub.port, path) for _ in range(count)]
+        self.socks = [open_websocket(hub.port, path) for _ in range(count)]
 
     def say(self, **command: Any) -> None:
-        self.socks[0].sendall(masked(json.dumps(command).encode()))
+        self.socks[0].sendall(client_frame(json.dumps(command).encode()))
 
     def hear(self) -> list[bytes]:
         """Read each to the end of an answer."""
@@ -204,7 +204,7 @@ async def test_an_answer_of_20000_tokens_is_joined_late_in_five_frames(hub: Hub)
     await hub.node.log.sessions.make(Key("s"))
     words = [Chunk("m", f"{at} ", at) for at in range(20_000)]
     assert await append(hub, *words, RunFinished("m", "end_turn")) == 1
-    with closing(await beside(lambda: opened(hub.port, "/api/v1/ws?sessionId=s&afterSeq=0"))) as late:
+    with closing(await beside(lambda: open_websocket(hub.port, "/api/v1/ws?sessionId=s&afterSeq=0"))) as late:
         assert exact([await beside(lambda: read(late))], 20_000) <= 5
 
 

@@ -9,9 +9,9 @@ import struct
 import aiohttp
 import orjson
 import pytest
-from support.crowd import crowd, say
+from support.crowd import say, start_three_listeners
 from support.hub import Hub
-from support.sockets import PING, frames, heard
+from support.sockets import PING, frames, read_until
 from support.waiting import PATIENCE
 
 from hub.delivery.connection import Connection
@@ -85,25 +85,25 @@ def fill(connection: Connection) -> None:
 
 async def test_what_goes_straight_to_a_socket_overtakes_nothing(hub: Hub) -> None:
     """A socket that was full has room again before its transport knows: what comes then waits behind what it keeps."""
-    sock, connection, channel = await crowd(hub)
+    sock, connection, channel = await start_three_listeners(hub)
     with sock:
         fill(connection)
         got = sock.recv(1 << 20)  # in one step with what follows: the loop cannot write meanwhile
         say(hub, channel, "last")
-        *fillers, last = frames(got + await heard(sock))
+        *fillers, last = frames(got + await read_until(sock))
     for other in hub.clients:
         assert (await other.next())["content"] == "last"
     assert last["content"] == "last" and {frame["content"] for frame in fillers} == {"x" * 4000}
 
 
 async def test_one_who_has_read_all_is_written_to_straight_again(hub: Hub) -> None:
-    sock, connection, channel = await crowd(hub)
+    sock, connection, channel = await start_three_listeners(hub)
     with sock:
         fill(connection)
         (ways,) = channel.live_descriptors.values()
         assert sorted(ways.values())[0] == -1 and sorted(ways.values())[1] > 0
         say(hub, channel, "last")
-        await heard(sock)
+        await read_until(sock)
         assert (
             set(ways.values()) == {sub.connection.transport.socket_descriptor for sub in ways}
             and connection.transport.write_descriptor == connection.transport.socket_descriptor
@@ -112,7 +112,7 @@ async def test_one_who_has_read_all_is_written_to_straight_again(hub: Hub) -> No
 
 async def test_nobody_is_written_to_by_a_descriptor_that_is_closed(hub: Hub) -> None:
     """It may be another client's by then: the way is shut before, in the same turn of the loop."""
-    sock, connection, channel = await crowd(hub)
+    sock, connection, channel = await start_three_listeners(hub)
     (ways,) = channel.live_descriptors.values()
     sock.close()
     async with asyncio.timeout(PATIENCE):
@@ -125,7 +125,7 @@ async def test_nobody_is_written_to_by_a_descriptor_that_is_closed(hub: Hub) -> 
 
 async def test_a_socket_that_takes_nothing_just_now_is_not_lost(hub: Hub) -> None:
     """Its transport keeps what came, and waits for room."""
-    sock, connection, channel = await crowd(hub)
+    sock, connection, channel = await start_three_listeners(hub)
     with sock:
         filled = 0
         with contextlib.suppress(BlockingIOError):
@@ -134,28 +134,28 @@ async def test_a_socket_that_takes_nothing_just_now_is_not_lost(hub: Hub) -> Non
         assert filled % len(PING) == 0 and connection.transport.get_unsent_bytes() == 0
         say(hub, channel, "last")
         assert not connection.is_closed and connection.transport.get_unsent_bytes() > 0
-        got = await heard(sock)
+        got = await read_until(sock)
     assert got[:filled] == PING * (filled // len(PING)) and len(list(frames(got[filled:]))) == 1
 
 
 @pytest.mark.parametrize("full", [False, True])
 async def test_who_was_cut_off_hears_nothing_more(hub: Hub, full: bool) -> None:
     """Also where the socket is still open, and has room: what it was owed is gone, and a frame may be cut in two."""
-    sock, connection, channel = await crowd(hub)
+    sock, connection, channel = await start_three_listeners(hub)
     with sock:
         if full:
             fill(connection)
             sock.recv(1 << 20)
         connection.abort()
         say(hub, channel, "last")
-        assert b"last" not in await heard(sock)
+        assert b"last" not in await read_until(sock)
     for other in hub.clients:
         assert (await other.next())["content"] == "last"
 
 
 async def test_one_whose_socket_is_reset_is_lost_alone(hub: Hub) -> None:
     """The others hear what comes with it, and after it."""
-    sock, connection, channel = await crowd(hub)
+    sock, connection, channel = await start_three_listeners(hub)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
     for text in ("first", "last"):

@@ -11,10 +11,10 @@ from pathlib import Path
 import aiohttp
 import orjson
 from aiohttp import web
-from support.crowd import crowd, say
+from support.crowd import say, start_three_listeners
 from support.faults import faulty
 from support.hub import Hub
-from support.sockets import PING, heard, masked, opened
+from support.sockets import PING, client_frame, open_websocket, read_until
 from support.waiting import PATIENCE, eventually
 
 from hub.delivery.connection import Connection
@@ -48,9 +48,9 @@ async def streaming(hub: Hub, window: int = 0) -> tuple[socket.socket, Connectio
 async def test_what_was_sent_before_the_end_of_a_socket_is_done(hub: Hub) -> None:
     """A script that says eight things and goes: all had come."""
     await hub.start()
-    sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws")
+    sock = await asyncio.to_thread(open_websocket, hub.port, "/api/v1/ws")
     said = [{"type": "chat", "agentId": "echo", "sessionId": f"s{n}", "message": "x"} for n in range(8)]
-    sock.sendall(b"".join(masked(orjson.dumps(one)) for one in said))
+    sock.sendall(b"".join(client_frame(orjson.dumps(one)) for one in said))
     sock.close()
     # The client has left before its commands are done: neither its connection nor the sessions tell when that is.
     async with asyncio.timeout(PATIENCE):
@@ -78,11 +78,11 @@ async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
 
 async def test_the_sweep_waits_for_no_client(hub: Hub) -> None:
     """Even where a ping meets a full socket, and aiohttp has counted so much that it would wait for room."""
-    sock, connection, _ = await crowd(hub)
+    sock, connection, _ = await start_three_listeners(hub)
     sock.settimeout(PATIENCE)
 
     async def ping(size: int) -> None:
-        await asyncio.to_thread(sock.sendall, masked(b"x" * size, 9))
+        await asyncio.to_thread(sock.sendall, client_frame(b"x" * size, 9))
         left = size + 2
         while left:
             left -= len(await asyncio.to_thread(sock.recv, left))
@@ -110,7 +110,7 @@ async def test_a_slow_stream_is_ended_once(hub: Hub) -> None:
         before = connection.transport.get_unsent_bytes()
         hub.node.registry.remove(connection)  # its handler ends it at its next look
         await eventually(lambda: connection.transport.get_unsent_bytes() == before + 5)
-        got = await heard(sock, b"0\r\n\r\n")
+        got = await read_until(sock, b"0\r\n\r\n")
         assert got.count(b"0\r\n\r\n") == 1 and not sock.recv(1)
 
 
@@ -119,12 +119,12 @@ async def test_a_stream_ends_with_its_connection(hub: Hub) -> None:
     sock, connection = await streaming(hub)
     with sock:
         hub.node.registry.remove(connection)
-        got = await heard(sock, b"\r\n0\r\n\r\n")
+        got = await read_until(sock, b"\r\n0\r\n\r\n")
         assert b"Connection: close" in got and not sock.recv(1)
     with await asyncio.to_thread(listening, hub.port) as again:
         await hub.wait_until_live("s1", 2)
         say(hub, hub.node.sessions[Key("s1")].channel, "last")
-        assert b"last" in await heard(again)
+        assert b"last" in await read_until(again)
 
 
 async def test_over_tls_what_a_client_reads_makes_room(hub: Hub, tmp_path: Path) -> None:

@@ -62,13 +62,13 @@ async def test_a_fault_is_logged_with_the_frames_of_the_author(process: HubProce
         said = await ask(process, agent)
         assert "hunter2" not in str(said) and "divi" not in str(said) and "_helper" not in str(said)
         await eventually(lambda: "ZeroDivisionError: division by zero" in process.log)
-        line = next(one for one in process.said if "agent failed" in one)
+        line = next(one for one in process.output_lines if "agent failed" in one)
         assert "session=s1" in line and f"run={said['runId']}" in line and "agent=fails" in line
         shown = process.log[process.log.index("Traceback") :]
         assert 'agents/fails.py", line ' in shown and 'agents/_helper.py", line 5, in divide' in shown
         assert "hunter2" not in process.log
         assert "/hub/" not in shown, shown
-        process.said.clear()
+        process.output_lines.clear()
 
 
 STARRED = """
@@ -176,11 +176,11 @@ async def test_what_an_agent_logs_comes_with_the_ids_of_its_run(process: HubProc
     run = (await ask(process, "logs"))["content"].strip()
     await eventually(lambda: "in the thread of a plain" in process.log and "division by zero" in process.log)
     for text, agent in WANTED.items():
-        (line,) = [one for one in process.said if f"] {text} " in one or f"] {text}\n" in one]
+        (line,) = [one for one in process.output_lines if f"] {text} " in one or f"] {text}\n" in one]
         if agent and text != "by the root":  # the ids stand behind its last line
             assert "session=s1" in line and f"run={run}" in line and f"agent={agent}" in line, line
     assert "too small" not in process.log and "\x1b" not in process.log
-    assert not any(line.startswith("2026-01-01") for line in process.said)
+    assert not any(line.startswith("2026-01-01") for line in process.output_lines)
     assert 'logs.py", line 31, in logs' in process.log and "Logging error" not in process.log
     assert "TypeError at logs.py:27" in process.log and "LookupError at logs.py:28" in process.log
 
@@ -194,7 +194,7 @@ async def test_an_answer_without_a_session_logs_with_its_id(process: HubProcess)
     async with aiohttp.ClientSession(f"{process.url}/v1/") as http:
         _, said = await post(http, "chat/completions", body)
     await eventually(lambda: "it failed" in process.log)
-    (line,) = [line for line in process.said if "pooled" in line]
+    (line,) = [line for line in process.output_lines if "pooled" in line]
     assert f"run={said['choices'][0]['message']['content'].strip()}" in line
 
 
@@ -219,6 +219,6 @@ async def test_what_libraries_log_below_warning_is_not_shown(process: HubProcess
     await process.start()
     said = await ask(process, "uses")
     await eventually(lambda: "own debug" in process.log)
-    (line,) = [line for line in process.said if "a warning" in line]
+    (line,) = [line for line in process.output_lines if "a warning" in line]
     assert "[some_library]" in line and f"run={said['runId']}" in line
     assert "below warning" not in process.log

@@ -88,7 +88,7 @@ async def test_the_hub_hears_its_clients_beside_a_forked_child(hub: HubProcess) 
         other = HubProcess(hub.folder)
         with pytest.raises(AssertionError, match=rf"hub.db is in use by another hub \(pid {hub.pid}\)"):
             await other.start()
-        assert await other.ended() == 2
+        assert await other.wait_until_ended() == 2
 
 
 async def test_an_executed_child_inherits_nothing(hub: HubProcess) -> None:

@@ -13,7 +13,7 @@ from support.agui import text as agui_text
 from support.envelope import joined
 from support.envelope import text as envelope_text
 from support.hub import Hub
-from support.sse import get, listening, post
+from support.sse import get, open_stream, post
 from support.waiting import PATIENCE
 
 # Says "one ", waits for the file "gate" in its folder, says "two".
@@ -75,7 +75,7 @@ async def test_a_run_started_over_any_way_is_heard_over_all(
         plain = await hub.connect("?sessionId=s1")
         extended = await hub.connect("?sessionId=s1", extended=True)
         envelope = await joined(hub, "ws?sessionId=s1", "hubbub.events")
-        stream = await stack.enter_async_context(listening(http, "sessions/s1/events"))
+        stream = await stack.enter_async_context(open_stream(http, "sessions/s1/events"))
         await start(hub, http)
         await plain.until_done()
         await extended.until_done()
@@ -86,7 +86,7 @@ async def test_a_run_started_over_any_way_is_heard_over_all(
     texts = [plain.text(), extended.text(), envelope_text(envelope.frames), stream.text(), kept]
     assert texts == ["hello there "] * 5
     assert {frame["runId"] for frame in plain.frames} == {done["taskId"]}
-    assert {said.data["runId"] for said in stream.heard if said.kind == "stream"} == {done["taskId"]}
+    assert {said.data["runId"] for said in stream.events if said.kind == "stream"} == {done["taskId"]}
 
 
 async def over_websocket(hub: Hub, http: Http, chat: dict[str, Any], go_on: Callable[[], None]) -> str:
@@ -101,11 +101,11 @@ async def over_websocket(hub: Hub, http: Http, chat: dict[str, Any], go_on: Call
 
 
 async def over_sse(hub: Hub, http: Http, chat: dict[str, Any], go_on: Callable[[], None]) -> str:
-    async with listening(http, "sessions/s1/events") as first:
+    async with open_stream(http, "sessions/s1/events") as first:
         await post(http, "sessions/s1/chat", chat)
         last = await first.until_kind("stream")
     assert last.id is not None
-    async with listening(http, "sessions/s1/events", **{"Last-Event-ID": last.id}) as again:
+    async with open_stream(http, "sessions/s1/events", **{"Last-Event-ID": last.id}) as again:
         go_on()
         await again.until_kind("run_finished")
     return first.text() + again.text()

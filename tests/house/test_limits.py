@@ -18,7 +18,7 @@ import pytest
 from support.agui import asked
 from support.hub import Client, Hub
 from support.process import HubProcess
-from support.sockets import masked, opened
+from support.sockets import client_frame, open_websocket
 from support.sse import call, get, post
 from support.waiting import PATIENCE, eventually
 
@@ -1118,9 +1118,9 @@ async def test_a_hub_that_ends_waits_for_answers_so_long(hub: Hub, seconds: floa
 async def test_a_peer_has_so_much_time_to_close(hub: Hub, seconds: float) -> None:
     """Not less: another one is answered meanwhile."""
     await hub.start(close_seconds=seconds)
-    sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws")
+    sock = await asyncio.to_thread(open_websocket, hub.port, "/api/v1/ws")
     with sock:
-        sock.sendall(masked(b"\xff"))  # no UTF-8: the hub closes with 1007
+        sock.sendall(client_frame(b"\xff"))  # no UTF-8: the hub closes with 1007
         assert (await asyncio.to_thread(sock.recv, 4))[:1] == b"\x88"
         if seconds == NEVER:
             await after_a_pong(await hub.connect())

@@ -98,7 +98,7 @@ async def test_an_agent_that_fills_its_threads_blocks_only_agents(hub: HubProces
         assert await answer(client, "by_proxy") == ("word", "end_turn")
         assert await answer(client, "result") == ("", "end_turn")
         assert len([*hub.folder.glob("begun-*")]) == 3
-        line = next(line for line in hub.said if "all threads of agents are busy" in line)
+        line = next(line for line in hub.output_lines if "all threads of agents are busy" in line)
         assert "agent=hog threads=3 used_by='hog 4'" in re.sub("\x1b\\[[0-9;]*m", "", line)
         (hub.folder / "gate").touch()
         await client.until_type("run_finished")

@@ -118,7 +118,7 @@ async def test_a_stop_keeps_what_was_accepted(
     served.signal(signal.SIGTERM)
     codes = await asyncio.gather(*(client.wait_closed() for client in clients))
     assert codes == [1012, 1012, 1012]
-    assert await served.ended() == 0, served.log
+    assert await served.wait_until_ended() == 0, served.log
     heard = events(clients[1])
     for client in clients:
         mine = [f for f in client.frames if f.get("sessionId") == "s1"]
@@ -155,7 +155,7 @@ async def test_a_stop_lets_a_short_answer_end_and_refuses_new_chats(
     assert (await client.until_type("run_finished"))["stopReason"] == "end_turn"
     assert client.text() == "begun ended"
     assert await client.wait_closed() == 1012
-    assert await served.ended() == 0
+    assert await served.wait_until_ended() == 0
 
 
 async def test_a_second_signal_ends_the_waiting(served: HubProcess, http: aiohttp.ClientSession) -> None:
@@ -168,7 +168,7 @@ async def test_a_second_signal_ends_the_waiting(served: HubProcess, http: aiohtt
     served.signal(signal.SIGTERM)
     assert (await client.until_type("run_finished"))["stopReason"] == "aborted"
     assert await client.wait_closed() == 1012
-    assert await served.ended() == 0
+    assert await served.wait_until_ended() == 0
 
 
 async def test_an_agent_that_ignores_its_cancel_does_not_hold_the_process(
@@ -183,7 +183,7 @@ async def test_an_agent_that_ignores_its_cancel_does_not_hold_the_process(
     served.signal(signal.SIGTERM)
     assert (await client.until_type("run_finished"))["stopReason"] == "aborted"
     assert await client.wait_closed() == 1012
-    assert await served.ended() == 0
+    assert await served.wait_until_ended() == 0
 
 
 async def test_an_import_that_never_ends_does_not_hold_a_hub_that_starts(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ async def test_an_import_that_never_ends_does_not_hold_a_hub_that_starts(tmp_pat
     try:
         await eventually((tmp_path / "begun").exists)
         hub.signal(signal.SIGTERM)
-        assert await hub.ended() == 0
+        assert await hub.wait_until_ended() == 0
     finally:
         await hub.kill()
         await asyncio.wait([starting])
@@ -224,7 +224,7 @@ async def test_a_client_that_is_lost_in_its_handshake_is_no_error(
     await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
     await client.until_type("run_finished")
     served.signal(signal.SIGTERM)
-    assert await served.ended() == 0
+    assert await served.wait_until_ended() == 0
     assert "failed" not in served.log and "Traceback" not in served.log and "error" not in served.log
 
 
@@ -286,7 +286,7 @@ async def test_what_an_agent_leaves_behind_does_not_hold_the_process(
         await client.until_type("stream")
         hub.signal(signal.SIGTERM)
         assert await client.wait_closed() == 1012
-        assert await hub.ended() == 0, hub.log
+        assert await hub.wait_until_ended() == 0, hub.log
         assert "Stopped." in hub.log
     finally:
         (tmp_path / "gate").touch()
@@ -307,7 +307,7 @@ async def test_a_second_signal_gives_no_grace(tmp_path: Path, http: aiohttp.Clie
         hub.signal(signal.SIGTERM)
         assert (await client.until_type("run_finished"))["stopReason"] == "aborted"
         assert await client.wait_closed() == 1012
-        assert await hub.ended() == 0
+        assert await hub.wait_until_ended() == 0
     finally:
         await hub.kill()
 
@@ -346,7 +346,7 @@ async def test_an_agent_that_blocks_the_loop_does_not_hold_the_process(
             await eventually((tmp_path / "begun").exists)
             for number in numbers:
                 hub.signal(number)
-            assert await hub.ended() == 1
+            assert await hub.wait_until_ended() == 1
             assert "could not end in order" in hub.log
     finally:
         await hub.kill()

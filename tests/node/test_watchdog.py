@@ -43,7 +43,7 @@ async def test_an_agent_that_blocks_the_loop_is_named_once_a_minute(served: HubP
                 assert response.status == 200
                 runs.append((await response.json())["runId"])
     await eventually(lambda: "the event loop is blocked" in served.log)
-    (line,) = [line for line in served.said if "the event loop is blocked" in line]
+    (line,) = [line for line in served.output_lines if "the event loop is blocked" in line]
     assert "agent=blocks" in line and f"run={runs[0]}" in line, line
     assert "agents/blocks.py:6 work < agents/blocks.py:10 blocks" in line and "hunter2" not in line, line
 
@@ -78,5 +78,5 @@ async def test_an_adapter_that_blocks_is_named_by_its_run(served: HubProcess, tm
             assert answer.status == 200, served.log
             run = (await answer.json())["runId"]
     await eventually(lambda: "the event loop is blocked" in served.log)
-    (line,) = [line for line in served.said if "the event loop is blocked" in line]
+    (line,) = [line for line in served.output_lines if "the event loop is blocked" in line]
     assert "agent=slow" in line and f"run={run}" in line and "selectors.py" in line, line

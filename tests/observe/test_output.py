@@ -87,7 +87,7 @@ async def test_the_output_of_agents_keeps_its_order(hub: HubProcess) -> None:
     assert await answer(hub.url, "talker", "100") == "end_turn"
     assert await answer(hub.url, "parent") == "end_turn"
     hub.signal(signal.SIGTERM)
-    assert await hub.ended() == 0
+    assert await hub.wait_until_ended() == 0
     assert numbers(hub.log) == [*range(100)]
     assert "the child speaks\n" in hub.log and "\\ud800 is half a character\n" in hub.log
     assert hub.log.endswith("Stopped.\n")
@@ -100,7 +100,7 @@ async def test_a_closed_output_pipe_does_not_end_answers(hub: HubProcess) -> Non
     for agent, reason in (("broken", "error"), ("talker", "end_turn"), ("broken", "error"), ("echo", "end_turn")):
         assert await answer(hub.url, agent, "1000") == reason
     hub.signal(signal.SIGTERM)
-    assert await hub.ended() == 0
+    assert await hub.wait_until_ended() == 0
 
 
 async def test_an_output_pipe_without_a_reader_blocks_nothing(hub: HubProcess) -> None:
@@ -114,7 +114,7 @@ async def test_an_output_pipe_without_a_reader_blocks_nothing(hub: HubProcess) -
     await eventually(lambda: "output was dropped" in hub.log)
     assert await answer(hub.url, "broken") == "error"
     hub.signal(signal.SIGTERM)
-    assert await hub.ended() == 0
+    assert await hub.wait_until_ended() == 0
     before, gap = re.split(r"(?<=\n)(?=[^\n]*output was dropped)", hub.log)
     kept = numbers(before)
     assert kept == [*range(len(kept))] and len(kept) * len(LINE) > QUEUE_BYTES / 2
@@ -130,7 +130,7 @@ async def test_the_hub_exits_while_nobody_reads_its_output(hub: HubProcess) -> N
     hub.signal(signal.SIGTERM)
     await eventually(lambda: not hub.running)
     hub.is_read.set()
-    assert await hub.ended() == 0
+    assert await hub.wait_until_ended() == 0
 
 
 async def test_ctrl_s_stops_the_terminal_and_not_the_hub(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ async def test_ctrl_s_stops_the_terminal_and_not_the_hub(tmp_path: Path) -> None
         tty.type(RESUMED)
         await tty.until("agent failed")
         tty.type("\x03")
-        assert await tty.ended() == 0
+        assert await tty.wait_until_ended() == 0
 
 
 async def test_a_closed_terminal_shuts_the_hub_down_in_order(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ async def test_a_closed_terminal_shuts_the_hub_down_in_order(tmp_path: Path) -> 
     async with terminal(tmp_path, "serve", "--port", "0") as tty:
         await tty.until("Ctrl-C ends it.")
         tty.hang_up()
-        assert await tty.ended() == 0
+        assert await tty.wait_until_ended() == 0
 
 
 def test_a_closed_standard_output_is_never_another_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from support.hub import Client, Hub
 from support.process import HubProcess
-from support.sse import call, get, listening, nobody_left, post
+from support.sse import call, get, open_stream, post, wait_until_all_left
 from support.waiting import PATIENCE, eventually
 
 from hub.errors import SessionDeleted
@@ -101,14 +101,14 @@ async def test_a_deletion_ends_the_runs_and_notifies_all_clients(hub: Hub, http:
     await envelope.send(type="subscribe", sessionId="s1")
     runs = [(await ask(extended, "gated", never))["runId"] for _ in range(3)]
     await plain.until_type("stream")
-    async with listening(http, "sessions/s1/events") as stream:
+    async with open_stream(http, "sessions/s1/events") as stream:
         await stream.until_kind("stream")
         assert await call(http, "DELETE", "sessions/s1") == (204, None)
         await stream.rest()  # the response ends
-    ends = [said.data for said in stream.heard if said.kind == "run_finished"]
+    ends = [said.data for said in stream.events if said.kind == "run_finished"]
     assert [end["runId"] for end in ends] == [runs[1], runs[2], runs[0]]
     assert {end["stopReason"] for end in ends} == {"cancelled"}
-    assert stream.heard[-1].kind == "error" and is_gone({"type": "error", **stream.heard[-1].data})
+    assert stream.events[-1].kind == "error" and is_gone({"type": "error", **stream.events[-1].data})
     for client in (extended, plain, whole):
         gone = await client.until(is_gone)
         assert gone["sessionId"] == "s1" and "seq" not in gone
@@ -296,7 +296,7 @@ async def test_commands_during_a_deletion_are_refused_and_may_be_retried(hub: Hu
         assert is_gone(refused) and refused["retryAfterMs"] and refused["sessionId"] == "s1"
     assert (await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "x"}))[0] == 409
     assert (await post(http, "sessions", {"sessionId": "s1"}))[1]["code"] == "session_deleted"
-    async with listening(http, "sessions/s1/events") as stream:
+    async with open_stream(http, "sessions/s1/events") as stream:
         assert (await stream.until_kind("error")).data["code"] == "session_deleted"
         await stream.rest()
     socket = await hub.connect("?sessionId=s1")
@@ -572,7 +572,7 @@ async def test_a_deletion_leaves_nothing_in_memory(hub: Hub, http: aiohttp.Clien
             assert later != epoch or next_ > seq
         await client.close()
     await call(http, "DELETE", "sessions/s1")
-    await nobody_left(hub)
+    await wait_until_all_left(hub)
     await nothing_left(hub)
 
 
@@ -600,7 +600,7 @@ async def test_after_a_kill_around_a_deletion_the_session_is_complete_or_absent(
             else:
                 await eventually(lambda: _ends(hub) == 2)  # of the one that waited, and of the one that stopped
             hub.signal(signal.SIGKILL)
-            await hub.ended()
+            await hub.wait_until_ended()
             await asyncio.gather(deleting, return_exceptions=True)
             await hub.start()
             async with http.get(f"{hub.url}/api/v1/sessions/s1") as answer:
@@ -610,7 +610,7 @@ async def test_after_a_kill_around_a_deletion_the_session_is_complete_or_absent(
                 assert await _delete(http, f"{hub.url}/api/v1/sessions/s1") == 204
             assert _called(calls) == 1
         hub.signal(signal.SIGTERM)
-        await hub.ended()
+        await hub.wait_until_ended()
     finally:
         await hub.kill()
 

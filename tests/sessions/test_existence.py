@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from support.hub import Hub
-from support.sse import call, get, listening, post
+from support.sse import call, get, open_stream, post
 from support.waiting import eventually
 
 from hub.errors import SessionDeleted
@@ -41,7 +41,7 @@ async def test_a_subscription_creates_no_session(hub: Hub, http: aiohttp.ClientS
     answer = await extended.until_type("subscribed")
     assert "epoch" not in answer and (answer["seq"], answer["history"], answer["active"]) == (0, [], [])
     await extended.send(type="subscribe", agentId="echo")
-    async with listening(http, "sessions/s1/events"):
+    async with open_stream(http, "sessions/s1/events"):
         await eventually(lambda: len(hub.node.sessions[Key("s1")].channel.subscriptions) == 3)
     for address in ("sessions/s1", "sessions/s1/messages", "sessions/s1/events"):
         status, refusal = await get(http, address)
@@ -104,10 +104,10 @@ async def test_an_event_source_does_not_bring_a_deleted_session_back(hub: Hub, h
     """It comes again with the place that it had, is told that it means nothing, and listens to what is not there."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "x"})
     epoch = (await get(http, "sessions/s1"))[1]["epoch"]
-    async with listening(http, "sessions/s1/events") as stream:
+    async with open_stream(http, "sessions/s1/events") as stream:
         assert (await call(http, "DELETE", "sessions/s1"))[0] == 204
         await stream.rest()
-    async with listening(http, "sessions/s1/events", **{"Last-Event-ID": f"{epoch}:4"}) as stream:
+    async with open_stream(http, "sessions/s1/events", **{"Last-Event-ID": f"{epoch}:4"}) as stream:
         reset = (await stream.until_kind("reset")).data
         assert reset["reason"] == "epoch_changed" and "epoch" not in reset and reset["messages"] == []
         assert (await get(http, "sessions/s1"))[0] == 404

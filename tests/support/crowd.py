@@ -1,10 +1,10 @@
-"""Several listeners of one session, of whom one is a bare socket."""
+"""Several listeners of one session; one of them is a raw socket."""
 
 import asyncio
 import socket
 
 from support.hub import Hub
-from support.sockets import opened
+from support.sockets import open_websocket
 
 from hub.delivery.channel import Channel
 from hub.delivery.connection import Connection
@@ -12,10 +12,10 @@ from hub.ids import Key
 from hub.messages import Chunk, Event
 
 
-async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
-    """Start a hub with three listeners of a session; return the bare one."""
+async def start_three_listeners(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
+    """Start a hub with three listeners of one session; return the raw socket, its connection and the channel."""
     await hub.start()
-    sock = await asyncio.to_thread(opened, hub.port, "/api/v1/ws?sessionId=s1")
+    sock = await asyncio.to_thread(open_websocket, hub.port, "/api/v1/ws?sessionId=s1")
     await hub.wait_until_live("s1", 1)
     (connection,) = hub.node.registry.connections
     for _ in range(2):
@@ -25,5 +25,6 @@ async def crowd(hub: Hub) -> tuple[socket.socket, Connection, Channel]:
 
 
 def say(hub: Hub, channel: Channel, text: str) -> None:
-    said = Event("main", "r", Chunk("m", text, 0), "s1", channel.epoch or "", channel.head + 1)
-    hub.node.fanout.deliver(channel, [said])
+    """Deliver one chunk to all listeners of the channel."""
+    event = Event("main", "r", Chunk("m", text, 0), "s1", channel.epoch or "", channel.head + 1)
+    hub.node.fanout.deliver(channel, [event])

@@ -1,4 +1,4 @@
-"""The documents and their examples: fenced blocks, known by the words after the opening fence."""
+"""The documents and their examples: fenced blocks. The words after the opening fence identify a block."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @attrs.frozen
 class Block:
-    """One fenced block; *info* are the words after the fence, *line* is where it begins."""
+    """One fenced block. *info* has the words after the fence; *line* is the number of its first line."""
 
     info: tuple[str, ...]
     text: str
@@ -42,20 +42,20 @@ class Block:
 def blocks(path: Path) -> list[Block]:
     text = path.read_text(encoding="utf-8")
     return [
-        Block(tuple(found[1].split()), found[2], path.name, text.count("\n", 0, found.start()) + 1)
-        for found in FENCE.finditer(text)
+        Block(tuple(match[1].split()), match[2], path.name, text.count("\n", 0, match.start()) + 1)
+        for match in FENCE.finditer(text)
     ]
 
 
 def of_kind(path: Path, *words: str) -> list[Block]:
-    """Return the blocks whose info begins with *words*; `agent=` stands for any agent."""
+    """Return the blocks whose info begins with *words*. `agent=` matches any agent."""
     return [block for block in blocks(path) if _fits(block.info, words)]
 
 
 def pairs(path: Path, first: str, second: str) -> Iterator[tuple[Block, Block | None]]:
-    """Yield each block of the first kind, with the next block where that is of the second kind."""
-    found = blocks(path)
-    for block, after in zip(found, [*found[1:], None]):
+    """Yield each block of the first kind, together with the next block if that is of the second kind, else None."""
+    page_blocks = blocks(path)
+    for block, after in zip(page_blocks, [*page_blocks[1:], None]):
         if _fits(block.info, first.split()):
             yield block, after if after is not None and _fits(after.info, second.split()) else None
 
@@ -67,6 +67,6 @@ def _fits(info: tuple[str, ...], words: "tuple[str, ...] | list[str]") -> bool:
 
 
 def rows(path: Path) -> list[list[str]]:
-    """Return the rows of the page's tables, cell by cell."""
+    """Return the rows of all tables of the page; a row is a list of cells."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]

@@ -140,7 +140,7 @@ class Deaths:
             for first, second in zip(self.witnesses[::2], self.witnesses[1::2]):
                 tasks.create_task(self._to_the_end(http, first, second))
         self.hub.signal(signal.SIGTERM)
-        assert await self.hub.ended() == 0
+        assert await self.hub.wait_until_ended() == 0
 
     async def _to_the_end(self, http: aiohttp.ClientSession, first: Witness, second: Witness) -> None:
         await first.watch(http, self.hub, calm=True)

@@ -75,7 +75,7 @@ class Victim:
             await self._connection(begun, over, to_end=True)
         over.set()
         self._check()
-        while self.proxy.left:
+        while self.proxy.remaining_fates:
             self.reading = Reading(self.reading.name + ", again", seq=0)
             self.replays += 1
             while not self.reading.ends:
@@ -112,7 +112,7 @@ class Victim:
                     self.reading.take(frame, self.wanted)
                     if sum(map(len, self.reading.texts.values())) > len(self.wanted) // 10:
                         begun.set()
-                    if self.reading.ends and (to_end or not self.proxy.left):
+                    if self.reading.ends and (to_end or not self.proxy.remaining_fates):
                         return
         except (aiohttp.ClientError, ConnectionError):
             pass  # killed in the handshake
@@ -137,7 +137,7 @@ async def kills_lose_nothing(folder: Path, sessions: int, clients: int, chunks: 
         for victim in victims:
             await victim.proxy.stop()
         await hub.kill()
-    struck = sum(victim.proxy.struck for victim in victims)
+    struck = sum(victim.proxy.strikes for victim in victims)
     print(
         f"{struck} kills, {sum(v.connections for v in victims)} connections, {sum(v.replays for v in victims)} replays"
     )

@@ -1,6 +1,6 @@
 """Run a script of tests/support/javascript/ with the packages of its package.json, installed once into build/node.
 
-The JavaScript client is beside the scripts, in one file, as the hub serves it.
+The JavaScript client lies beside the scripts, as the single file that the hub serves.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from hub.web.pages.javascript_client import CLIENT_FILES
 
 SCRIPTS = Path(__file__).parent / "javascript"
 CONSOLE = ROOT / "hub" / "console"
-PLACE = ROOT / "build" / "node"
+NODE_FOLDER = ROOT / "build" / "node"
 needs_node = pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js here: install node and npm")
 
 
 async def run_node(script: str, *arguments: str) -> str:
-    """Return what the script printed; fails with what it said where it fails."""
-    place = await installed()
+    """Return the standard output of a script; if the script fails, fail with its standard error."""
+    folder = await install_packages()
     process = await asyncio.create_subprocess_exec(
-        "node", str(place / script), *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        "node", str(folder / script), *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
@@ -37,27 +37,28 @@ async def run_node(script: str, *arguments: str) -> str:
     return out.decode()
 
 
-async def installed() -> Path:
-    """Return the folder that has the packages."""
+async def install_packages() -> Path:
+    """Install the packages if necessary, and return the folder that contains them."""
     await asyncio.to_thread(_install)
-    return PLACE
+    return NODE_FOLDER
 
 
 def _install() -> None:
-    PLACE.mkdir(parents=True, exist_ok=True)
-    with (PLACE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of pytest may be here at once
-        shutil.copytree(SCRIPTS, PLACE, dirs_exist_ok=True, copy_function=_renew)
+    NODE_FOLDER.mkdir(parents=True, exist_ok=True)
+    with (NODE_FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest workers can run this at the same time
+        shutil.copytree(SCRIPTS, NODE_FOLDER, dirs_exist_ok=True, copy_function=_renew)
         for path, (_, body) in CLIENT_FILES.items():
-            if not (PLACE / path[1:]).is_file() or (PLACE / path[1:]).read_bytes() != body:
-                (PLACE / path[1:]).write_bytes(body)
-        done, wanted = PLACE / "node_modules" / ".installed", (SCRIPTS / "package.json").read_text()
-        if not done.is_file() or done.read_text() != wanted:
-            subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=PLACE, check=True, timeout=90)
-            done.write_text(wanted)
+            if not (NODE_FOLDER / path[1:]).is_file() or (NODE_FOLDER / path[1:]).read_bytes() != body:
+                (NODE_FOLDER / path[1:]).write_bytes(body)
+        stamp, packages = NODE_FOLDER / "node_modules" / ".installed", (SCRIPTS / "package.json").read_text()
+        if not stamp.is_file() or stamp.read_text() != packages:
+            install = ["npm", "install", "--no-audit", "--no-fund", "--silent"]
+            subprocess.run(install, cwd=NODE_FOLDER, check=True, timeout=90)
+            stamp.write_text(packages)
 
 
 def _renew(source: str, target: str) -> None:
-    """Copy what has changed: what has not may be read by another worker's program just now."""
+    """Copy a file only if its content changed: a program of another pytest worker may be reading an unchanged one."""
     if not Path(target).is_file() or Path(source).read_bytes() != Path(target).read_bytes():
         shutil.copy(source, target)

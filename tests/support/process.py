@@ -1,4 +1,4 @@
-"""A hub in a process of its own, that can be stopped and killed."""
+"""A hub in its own process. A test can stop and kill it."""
 
 import asyncio
 import os
@@ -24,10 +24,10 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl he
 
 @attrs.define(eq=False)
 class HubProcess:
-    """`hubbub serve` in a process of its own; start() may be called again after its end, on the same folders.
+    """`hubbub serve` in its own process. After its end, start() starts it again with the same folders.
 
-    *packages* is a folder of packages that are installed beside the hub; *module* runs instead of the hub's own;
-    *agents* is the name of the agents folder. While *is_read* is cleared nobody reads its output.
+    *packages* is a folder of packages on the import path of the hub. *module* is run instead of `hub`. *agents* is
+    the name of the agents folder. While *is_read* is cleared, nobody reads the output of the process.
     """
 
     folder: Path
@@ -35,7 +35,7 @@ class HubProcess:
     module: str = "hub"
     agents: str = "agents"
     port: int = 0
-    said: list[str] = attrs.Factory(list)
+    output_lines: list[str] = attrs.Factory(list)
     _process: asyncio.subprocess.Process | None = None
     _reader: asyncio.Task[None] | None = None
     _ready: asyncio.Event = attrs.Factory(asyncio.Event)
@@ -58,7 +58,7 @@ class HubProcess:
         return self.folder / "data" / "hub.db"
 
     async def start(self, *, port: int = 0, **settings: Any) -> "HubProcess":
-        """Start and wait until it listens; *settings* go in by the environment."""
+        """Start the process, and wait until the hub listens. *settings* become environment variables."""
         (self.folder / self.agents).mkdir(exist_ok=True)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
         environ["HUBBUB_CACHE"] = str(self.folder / "cache")
@@ -85,17 +85,17 @@ class HubProcess:
         async for raw in process.stdout:
             await self.is_read.wait()
             line = raw.decode(errors="replace")
-            self.said.append(line)
-            if found := re.search(r"listens on\s+http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(found[1])
+            self.output_lines.append(line)
+            if match := re.search(r"listens on\s+http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(match[1])
             if "Ctrl-C" in line:
                 self._ready.set()
-        self._ready.set()  # it has ended
+        self._ready.set()  # the process has ended
 
     @property
     def log(self) -> str:
-        """All that it has printed, in all its lives."""
-        return "".join(self.said)
+        """The output of the process since the first start, restarts included."""
+        return "".join(self.output_lines)
 
     @property
     def running(self) -> bool:
@@ -107,14 +107,14 @@ class HubProcess:
         return self._process.pid
 
     def memory(self) -> int:
-        """Return the resident bytes."""
+        """Return the resident memory in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found
-        return int(found[1]) * 1024
+        match = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert match
+        return int(match[1]) * 1024
 
     def fill_disk(self) -> None:
-        """Let every write to a file fail, as on a full disk."""
+        """Make each write to a file fail, as on a full disk."""
         self._limit_files(0)
 
     def free_disk(self) -> None:
@@ -129,13 +129,13 @@ class HubProcess:
         self._process.send_signal(number)
 
     def close_output(self) -> None:
-        """Close the other end of the pipe that it writes its output to."""
+        """Close the reading end of the pipe that the process writes its output to."""
         assert self._process is not None
         pipe = self._process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
         pipe.close()
 
-    async def ended(self) -> int:
-        """Wait for the end; return the exit code."""
+    async def wait_until_ended(self) -> int:
+        """Wait until the process ends; return its exit code."""
         assert self._process is not None and self._reader is not None
         async with asyncio.timeout(2 * PATIENCE):
             code = await self._process.wait()
@@ -143,8 +143,8 @@ class HubProcess:
         return code
 
     async def kill(self) -> None:
-        """End it with -9, where it runs."""
+        """Kill the process with SIGKILL if it runs."""
         if self.running:
             self.signal(signal.SIGKILL)
         if self._process is not None:
-            await self.ended()
+            await self.wait_until_ended()

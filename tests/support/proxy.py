@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks connections: at a byte or at a time, in each way in which a network does."""
+"""A TCP proxy that breaks connections at a given byte or time, in the ways in which real networks break them."""
 
 import asyncio
 import random
@@ -13,18 +13,18 @@ KINDS = ("reset", "half_close", "freeze")
 
 @attrs.frozen
 class Fate:
-    """How a connection ends: after so many bytes to the client, or so many seconds, whichever comes first."""
+    """How a connection ends: after *at_byte* bytes to the client or after *seconds*, whichever comes first."""
 
     kind: str
     at_byte: int
     seconds: float
     frozen: float = 0.1  # seconds from the freeze to the reset
-    to_hub: bool = False  # which of the two ways a half-close shuts
+    to_hub: bool = False  # a half-close shuts the direction to the hub, not the direction to the client
     half_closed: float = 1.0  # seconds from the half-close to the reset
 
     @classmethod
     def draw(cls, chance: random.Random, kinds: tuple[str, ...] = KINDS, most_bytes: int = 30_000) -> "Fate":
-        """Half of the fates come early: in the handshake, or while the client is being caught up."""
+        """Draw a random fate. Half of the fates strike early: in the handshake, or during the catch-up."""
         at_byte = chance.randrange(2_000) if chance.random() < 0.5 else chance.randrange(most_bytes)
         frozen = chance.uniform(0.01, 0.3)
         return cls(chance.choice(kinds), at_byte, chance.uniform(0.05, 3.0), frozen, chance.random() < 0.5)
@@ -60,11 +60,11 @@ class Link:
         if self.frozen or self.client.is_closing():
             return
         if self.fate and not self.struck and self.sent + len(data) > self.fate.at_byte:
-            left = self.fate.at_byte - self.sent
-            self.client.write(data[:left])
+            rest = self.fate.at_byte - self.sent
+            self.client.write(data[:rest])
             self.sent = self.fate.at_byte
             self.strike()
-            self.from_hub(data[left:])  # a half-close towards the hub leaves this way open, and no hole in it
+            self.from_hub(data[rest:])  # a half-close towards the hub leaves this direction open, without a gap
         else:
             self.sent += len(data)
             self.client.write(data)
@@ -74,7 +74,7 @@ class Link:
         if self.struck or self.fate is None or self.client.is_closing():
             return
         self.struck = True
-        self.proxy.struck += 1
+        self.proxy.strikes += 1
         loop = asyncio.get_running_loop()
         if self.fate.kind == "reset":
             self.reset()
@@ -89,14 +89,14 @@ class Link:
             self.timers.append(loop.call_later(self.fate.half_closed, self.reset))
 
     def freeze(self) -> None:
-        """Take nothing more from either side; the bytes gather in the kernel and then in whoever sends."""
+        """Stop reading from both sides. The bytes collect in the kernel's buffers, then in the sender's."""
         self.frozen = True
         for side in (self.client, self.hub):
             if side is not None and not side.is_closing():
                 side.pause_reading()
 
     def reset(self) -> None:
-        """End both sides with RST."""
+        """Close both sides with RST."""
         for timer in self.timers:
             timer.cancel()
         for side in (self.client, self.hub):
@@ -108,7 +108,7 @@ class Link:
     def lost(self) -> None:
         for side in (self.client, self.hub):
             if side is not None and not self.frozen:
-                side.close()  # after what it still has to write
+                side.close()  # after it has written its buffer
         if all(side is None or side.is_closing() for side in (self.client, self.hub)):
             for timer in self.timers:
                 timer.cancel()
@@ -124,7 +124,7 @@ class Side(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         if isinstance(self.link, Proxy):
             proxy = self.link
-            self.link = Link(proxy, transport, proxy.fates[proxy.struck] if proxy.left else None)
+            self.link = Link(proxy, transport, proxy.fates[proxy.strikes] if proxy.remaining_fates else None)
             proxy.links.add(self.link)
             return
         link = self.link
@@ -147,21 +147,21 @@ class Side(asyncio.Protocol):
 
 @attrs.define(eq=False)
 class Proxy:
-    """Listens on a port of its own and forwards to *target*.
+    """Listens on its own port and forwards each connection to *target*.
 
-    A connection gets the first of *fates* that has not struck yet: right for clients with one connection at a time.
+    A new connection gets the first of *fates* that has not struck. This fits clients with one connection at a time.
     """
 
     target: Callable[[], tuple[str, int]]
     fates: Sequence[Fate] = ()
     links: set[Link] = attrs.Factory(set)
-    struck: int = 0
+    strikes: int = 0
     port: int = 0
     _server: asyncio.Server | None = None
 
     @property
-    def left(self) -> int:
-        return len(self.fates) - self.struck
+    def remaining_fates(self) -> int:
+        return len(self.fates) - self.strikes
 
     async def start(self) -> "Proxy":
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Clients of a bare socket: what they read, and when, is the test's to say."""
+"""Raw-socket WebSocket clients: the test decides when they read, and how much."""
 
 import asyncio
 import json
@@ -9,10 +9,11 @@ from typing import Any
 
 from support.waiting import PATIENCE
 
-PING = b"\x89\x00"  # a whole frame
+PING = b"\x89\x00"  # a complete frame
 
 
-def opened(port: int, path: str) -> socket.socket:
+def open_websocket(port: int, path: str) -> socket.socket:
+    """Connect, and complete the WebSocket handshake; return the socket."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     sock.sendall(
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -25,26 +26,27 @@ def opened(port: int, path: str) -> socket.socket:
     return sock
 
 
-def masked(data: bytes, opcode: int = 1) -> bytes:
-    """Return a frame of a client (RFC 6455, 5.3) with at most 125 bytes, masked with noughts."""
+def client_frame(data: bytes, opcode: int = 1) -> bytes:
+    """Return a client frame (RFC 6455, 5.3) with at most 125 bytes of payload. The mask is four zero bytes."""
     assert len(data) < 126
     return bytes([0x80 | opcode, 0x80 | len(data)]) + b"\0\0\0\0" + data
 
 
 def frames(data: bytes) -> Iterator[dict[str, Any]]:
-    at = 0
-    while at < len(data):
-        size, head = data[at + 1], 2
+    """Yield the parsed JSON payload of each server frame in *data*."""
+    offset = 0
+    while offset < len(data):
+        size, head = data[offset + 1], 2
         if size >= 126:
             wide = "!H" if size == 126 else "!Q"
-            (size,), head = struct.unpack_from(wide, data, at + 2), 2 + struct.calcsize(wide)
-        yield json.loads(data[at + head : at + head + size])
-        at += head + size
+            (size,), head = struct.unpack_from(wide, data, offset + 2), 2 + struct.calcsize(wide)
+        yield json.loads(data[offset + head : offset + head + size])
+        offset += head + size
 
 
-async def heard(sock: socket.socket, mark: bytes = b"last") -> bytes:
-    """Read until *mark* has come, or the end."""
-    got = b""
-    while mark not in got and (more := await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)):
-        got += more
-    return got
+async def read_until(sock: socket.socket, mark: bytes = b"last") -> bytes:
+    """Read until the data contains *mark*, or until the socket closes; return the data."""
+    data = b""
+    while mark not in data and (more := await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)):
+        data += more
+    return data

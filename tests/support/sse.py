@@ -1,4 +1,4 @@
-"""Clients over HTTP: one that asks, and one that listens to server-sent events."""
+"""HTTP clients: one sends requests, the other receives server-sent events."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from support.waiting import PATIENCE, eventually
 
 
 @attrs.frozen
-class Said:
+class ServerEvent:
     """One server-sent event."""
 
     id: str | None
@@ -22,14 +22,14 @@ class Said:
 
 
 class Stream:
-    """What a listener hears; a comment is None."""
+    """A stream of server-sent events. next() returns None for a comment."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
-        self.heard: list[Said] = []
+        self.events: list[ServerEvent] = []
 
-    async def next(self) -> Said | None:
-        """Return the next event; raises EOFError at the end of the stream."""
+    async def next(self) -> ServerEvent | None:
+        """Return the next event. Raises EOFError at the end of the stream."""
         fields: dict[str, str] = {}
         async with asyncio.timeout(PATIENCE):
             while line := (await self.response.content.readline()).decode().rstrip("\n"):
@@ -39,19 +39,21 @@ class Stream:
             raise EOFError
         if "data" not in fields:
             return None
-        said = Said(fields.get("id"), fields["event"], json.loads(fields["data"]))
-        self.heard.append(said)
-        return said
+        event = ServerEvent(fields.get("id"), fields["event"], json.loads(fields["data"]))
+        self.events.append(event)
+        return event
 
-    async def until(self, wanted: Callable[[Said], bool]) -> Said:
-        while (said := await self.next()) is None or not wanted(said):
+    async def until(self, matches: Callable[[ServerEvent], bool]) -> ServerEvent:
+        """Read until an event matches, and return that event."""
+        while (event := await self.next()) is None or not matches(event):
             pass
-        return said
+        return event
 
-    async def until_kind(self, kind: str) -> Said:
-        return await self.until(lambda said: said.kind == kind)
+    async def until_kind(self, kind: str) -> ServerEvent:
+        return await self.until(lambda event: event.kind == kind)
 
     async def rest(self) -> None:
+        """Read to the end of the stream."""
         try:
             while True:
                 await self.next()
@@ -59,11 +61,11 @@ class Stream:
             pass
 
     def text(self) -> str:
-        return "".join(said.data["content"] for said in self.heard if said.kind in ("stream", "message"))
+        return "".join(event.data["content"] for event in self.events if event.kind in ("stream", "message"))
 
 
 @asynccontextmanager
-async def listening(http: aiohttp.ClientSession, path: str, **headers: str) -> AsyncIterator[Stream]:
+async def open_stream(http: aiohttp.ClientSession, path: str, **headers: str) -> AsyncIterator[Stream]:
     async with http.get(path, headers={"Accept": "text/event-stream"} | headers) as response:
         assert response.status == 200 and response.content_type == "text/event-stream"
         yield Stream(response)
@@ -72,7 +74,7 @@ async def listening(http: aiohttp.ClientSession, path: str, **headers: str) -> A
 async def call(
     http: aiohttp.ClientSession, method: str, path: str, body: Any = None, **headers: str
 ) -> tuple[int, Any]:
-    """Return the status and the JSON of an answer; None where it has no body."""
+    """Return the status and the parsed JSON body of the response; None if the body is empty."""
     async with http.request(method, path, json=body, headers=headers) as response:
         return response.status, await response.json() if await response.read() else None
 
@@ -85,5 +87,6 @@ async def get(http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
     return await call(http, "GET", path)
 
 
-async def nobody_left(hub: Hub) -> None:
+async def wait_until_all_left(hub: Hub) -> None:
+    """Wait until the hub has no connection, and no session in memory."""
     await eventually(lambda: not (hub.node.registry.connections or hub.node.sessions))

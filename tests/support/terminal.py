@@ -1,4 +1,4 @@
-"""A terminal for the tests: a real pty, and a screen that obeys its control sequences as an emulator does."""
+"""A terminal for the tests: a real pty, and an emulated screen that interprets control sequences."""
 
 import asyncio
 import fcntl
@@ -20,7 +20,7 @@ ENTER, ALT_ENTER, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A"
 
 
 class Screen(pyte.HistoryScreen):
-    """Answers what a program asks its terminal, such as where the cursor is."""
+    """Answers the queries of a program to its terminal, such as the position of the cursor."""
 
     def __init__(self, answer: Callable[[str], None]) -> None:
         self.title = ""
@@ -32,7 +32,7 @@ class Screen(pyte.HistoryScreen):
 
 
 class Terminal:
-    """A command of hubbub at a terminal of 90 columns and 40 lines; `raw` is all that it wrote."""
+    """A hubbub command at a terminal of 90 columns and 40 lines. `raw` has all bytes that the command wrote."""
 
     def __init__(self, process: asyncio.subprocess.Process, master: int) -> None:
         self.process, self.master = process, master
@@ -45,7 +45,7 @@ class Terminal:
     def _read(self) -> None:
         try:
             data = os.read(self.master, 65536)
-        except OSError:  # the other side is closed
+        except OSError:  # the command closed its side
             data = b""
         if not data:
             asyncio.get_running_loop().remove_reader(self.master)
@@ -58,15 +58,15 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """What stands on the screen, and what was scrolled off its top."""
-        gone = ["".join(line[column].data for column in range(90)) for line in self.screen.history.top]
-        return "\n".join(line.rstrip() for line in (*gone, *self.screen.display))
+        """The text on the screen, after the lines that have scrolled off its top."""
+        scrolled = ["".join(line[column].data for column in range(90)) for line in self.screen.history.top]
+        return "\n".join(line.rstrip() for line in (*scrolled, *self.screen.display))
 
     async def until(self, *wanted: str, after: str = "") -> str:
-        """Wait until all of it stands there, after the last *after*; return the screen's text."""
+        """Wait until the screen shows all *wanted* texts, after the last *after*; return the text of the screen."""
         try:
             async with asyncio.timeout(PATIENCE):
-                while not all(one in self.text.rpartition(after)[2] if after else one in self.text for one in wanted):
+                while not all(word in (self.text.rpartition(after)[2] if after else self.text) for word in wanted):
                     self.changed.clear()
                     await self.changed.wait()
         except TimeoutError:
@@ -80,21 +80,22 @@ class Terminal:
         os.dup2(null, self.master)
         os.close(null)
 
-    async def ended(self) -> int:
+    async def wait_until_ended(self) -> int:
         async with asyncio.timeout(PATIENCE):
             return await self.process.wait()
 
 
 @asynccontextmanager
 async def terminal(home: Path, *arguments: str) -> AsyncIterator[Terminal]:
-    """Run a command of hubbub at a terminal of its own, whose Ctrl-C reaches it."""
+    """Run a hubbub command at its own terminal. Ctrl-C in this terminal reaches the command."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 90, 0, 0))
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HUBBUB_", "COLUMNS", "LINES"))}
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("HUBBUB_", "COLUMNS", "LINES"))}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hub", *arguments),
         cwd=home,
-        env=kept | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "HOME": str(home), "XDG_CONFIG_HOME": str(home)},
+        env=environ
+        | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "HOME": str(home), "XDG_CONFIG_HOME": str(home)},
         stdin=slave,
         stdout=slave,
         stderr=slave,

@@ -94,7 +94,7 @@ async def test_each_bad_agent_ends_once_and_does_not_disturb_others(tmp_path: Pa
             print(f"{[task.result() for task in canaries]} answers of canaries; p99 age of a token")
             print(f"{p99(alone):.1f} ms alone, {p99(beside.result()):.1f} ms beside {len(others)} bad agents")
             hub.signal(signal.SIGTERM)
-            assert await hub.ended() == 0
+            assert await hub.wait_until_ended() == 0
     finally:
         await hub.kill()
     with closing(sqlite3.connect(hub.database)) as log:

@@ -101,7 +101,7 @@ async def until_ready(http: aiohttp.ClientSession, hub: HubProcess, status: int)
 
 async def stop(hub: HubProcess, talkers: list[Talker]) -> None:
     hub.signal(signal.SIGTERM)
-    assert await hub.ended() == 0
+    assert await hub.wait_until_ended() == 0
     assert "Traceback" not in hub.log, hub.log
     with closing(sqlite3.connect(hub.database)) as log:
         assert log.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

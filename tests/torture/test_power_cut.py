@@ -93,7 +93,7 @@ async def restart(data: Path) -> None:
                 while not await is_idle(http, hub):
                     await asyncio.sleep(0.05)
         hub.signal(signal.SIGTERM)
-        assert await hub.ended() == 0
+        assert await hub.wait_until_ended() == 0
     finally:
         await hub.kill()
     assert "Traceback" not in hub.log and "damaged" not in hub.log, hub.log

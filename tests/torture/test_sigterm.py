@@ -91,7 +91,7 @@ class Stops:
                 self.hub.signal(signal.SIGTERM)
                 if number % 3 == 1:
                     self.hub.signal(signal.SIGTERM)
-                assert await self.hub.ended() == 0, self.hub.log
+                assert await self.hub.wait_until_ended() == 0, self.hub.log
         finally:
             for sock in stuck:
                 sock.close()
@@ -172,7 +172,7 @@ class Stops:
             async with http.get(f"{self.hub.url}/api/v1/files/{file_id}") as answer:
                 assert (answer.status, await answer.read()) == (200, data)
         self.hub.signal(signal.SIGTERM)
-        assert await self.hub.ended() == 0
+        assert await self.hub.wait_until_ended() == 0
         assert not [*(self.hub.folder / "data" / "files").rglob("*.part")]
 
     async def to_the_end(self, http: aiohttp.ClientSession, guests: list[Guest]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 from support.hub import Hub
-from support.sockets import heard, masked, opened
+from support.sockets import client_frame, open_websocket, read_until
 from support.waiting import PATIENCE, eventually
 
 from hub.access.principal import Principal
@@ -16,7 +16,7 @@ from hub.errors import Draining, HubError, SessionDeleted, StorageUnavailable
 from hub.web.websocket import close_all_sockets
 
 WS = "/api/v1/ws"
-PING_FRAME = masked(b"", 9)
+PING_FRAME = client_frame(b"", 9)
 # Says words until it is stopped.
 FLOOD = """
 import asyncio
@@ -67,29 +67,29 @@ def code_of(frame: tuple[int, bytes]) -> int:
 async def test_a_close_is_answered_with_its_own_code(hub: Hub, sent: int | None, answered: int) -> None:
     """RFC 6455, 5.5.1; 1002 where the code may not be in a frame (7.4). One without a code gets 1000."""
     await hub.start()
-    with await asyncio.to_thread(opened, hub.port, WS) as sock:
+    with await asyncio.to_thread(open_websocket, hub.port, WS) as sock:
         payload = b"" if sent is None else struct.pack("!H", sent) + b"bye"
-        await asyncio.to_thread(sock.sendall, masked(payload, 8))
+        await asyncio.to_thread(sock.sendall, client_frame(payload, 8))
         (frame,) = await to_the_end(sock)
     assert code_of(frame) == answered
     await eventually(lambda: not hub.node.registry.connections)
 
 
-@pytest.mark.parametrize(("last", "code"), [(masked(b"{}") * 11, 4501), (masked(b"\xff"), 1007)])
+@pytest.mark.parametrize(("last", "code"), [(client_frame(b"{}") * 11, 4501), (client_frame(b"\xff"), 1007)])
 async def test_nothing_comes_after_the_close_frame(hub: Hub, last: bytes, code: int) -> None:
     """Though the client does not answer it yet, and would hear more of an answer that goes on."""
     hub.agent("flood.py", FLOOD)
     await hub.start(close_seconds=PATIENCE)
     other = await hub.connect("?sessionId=s1")
-    with await asyncio.to_thread(opened, hub.port, f"{WS}?sessionId=s1") as sock:
+    with await asyncio.to_thread(open_websocket, hub.port, f"{WS}?sessionId=s1") as sock:
         await other.send(type="chat", agentId="flood", sessionId="s1", message="go")
-        data = await heard(sock, b"word")
+        data = await read_until(sock, b"word")
         await asyncio.to_thread(sock.sendall, last)
-        data += await heard(sock, struct.pack("!H", code))
+        data += await read_until(sock, struct.pack("!H", code))
         for _ in range(20):
             await other.until_type("stream")
-        await asyncio.to_thread(sock.sendall, masked(b"\x03\xe8", 8))
-        data += await heard(sock, b"nothing more")
+        await asyncio.to_thread(sock.sendall, client_frame(b"\x03\xe8", 8))
+        data += await read_until(sock, b"nothing more")
     frames = split(data)
     assert [opcode for opcode, _ in frames].index(8) == len(frames) - 1
     assert code_of(frames[-1]) == code
@@ -102,7 +102,7 @@ async def test_a_client_that_is_lost_after_its_pings_is_no_error(hub: Hub) -> No
     await hub.start()
     with structlog.testing.capture_logs() as lines:
         for _ in range(20):
-            sock = await asyncio.to_thread(opened, hub.port, WS)
+            sock = await asyncio.to_thread(open_websocket, hub.port, WS)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.sendall(PING_FRAME * 100)
             sock.close()
@@ -199,8 +199,8 @@ async def test_a_session_in_the_address_that_cannot_be_had(
 )
 async def test_a_frame_that_breaks_the_rules_of_websockets(hub: Hub, frame: bytes, code: int) -> None:
     await hub.start(frame_bytes=1000)
-    with await asyncio.to_thread(opened, hub.port, WS) as sock:
-        await asyncio.to_thread(sock.sendall, frame + masked(b"\x03\xe8", 8))
+    with await asyncio.to_thread(open_websocket, hub.port, WS) as sock:
+        await asyncio.to_thread(sock.sendall, frame + client_frame(b"\x03\xe8", 8))
         *_, last = await to_the_end(sock)
     assert code_of(last) == code
 

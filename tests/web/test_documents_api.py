@@ -13,7 +13,7 @@ from openapi_spec_validator import validate
 from playwright.async_api import async_playwright
 from support.browser import CHROMIUM, needs_browser
 from support.hub import Hub
-from support.node import installed, needs_node
+from support.node import install_packages, needs_node
 from support.process import needs_curl
 from support.waiting import PATIENCE
 
@@ -142,7 +142,7 @@ async def test_a_body_that_is_too_large_is_refused_in_the_routes_form(
 @needs_node
 async def test_the_asyncapi_document_is_valid(http: aiohttp.ClientSession) -> None:
     """By the official schema of AsyncAPI 3.0."""
-    specs = await installed() / "node_modules" / "@asyncapi" / "specs" / "schemas"
+    specs = await install_packages() / "node_modules" / "@asyncapi" / "specs" / "schemas"
     schema = json.loads((specs / "3.0.0-without-$id.json").read_text())
     jsonschema.Draft7Validator(schema).validate(await read(http, "/asyncapi.json"))
 

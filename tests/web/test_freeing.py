@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.hub import Hub
-from support.sse import listening
+from support.sse import open_stream
 from support.waiting import eventually
 
 from hub.web.websocket import SOCKETS_KEY
@@ -43,7 +43,7 @@ async def test_a_socket_that_ends_is_freed(hub: Hub, no_collector: None, how: st
 async def test_a_stream_that_ends_is_freed(hub: Hub, no_collector: None) -> None:
     await hub.start(close_seconds=0.1)
     async with aiohttp.ClientSession() as http:
-        async with listening(http, f"{hub.url}/api/v1/sessions/s1/events"):
+        async with open_stream(http, f"{hub.url}/api/v1/sessions/s1/events"):
             await eventually(lambda: hub.node.registry.connections)
             (left,) = map(weakref.ref, hub.node.registry.connections)
     await eventually(lambda: left() is None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from support.hub import Hub
-from support.sse import nobody_left
+from support.sse import wait_until_all_left
 from support.waiting import PATIENCE
 
 SEED = 20261125
@@ -58,4 +58,4 @@ async def test_nothing_that_is_sent_makes_the_hub_break_its_document(
     assert found and int(found[1]) >= (4 if options else 28)
     async with aiohttp.ClientSession(hub.url) as http, http.get("/ready") as answer:
         assert answer.status == 200
-    await nobody_left(hub)
+    await wait_until_all_left(hub)

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.hub import Hub
-from support.sse import Stream, call, get, listening, nobody_left, post
+from support.sse import Stream, call, get, open_stream, post, wait_until_all_left
 from support.waiting import PATIENCE
 
 FAILING = """
@@ -41,15 +41,15 @@ async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
 async def test_a_chat_is_accepted_and_heard_by_all(hub: Hub, http: aiohttp.ClientSession) -> None:
     """One run, over every way in and out."""
     socket = await hub.connect("?sessionId=s1")
-    async with listening(http, "sessions/s1/events") as stream:
+    async with open_stream(http, "sessions/s1/events") as stream:
         status, accepted = await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "hello there"})
         assert status == 202 and accepted["status"] == "started" and accepted["sessionId"] == "s1"
         await stream.until_kind("run_finished")
         await socket.until_done()
     assert stream.text() == socket.text() == "hello there "
-    assert {said.data["runId"] for said in stream.heard if said.kind == "stream"} == {accepted["runId"]}
+    assert {said.data["runId"] for said in stream.events if said.kind == "stream"} == {accepted["runId"]}
     await socket.close()
-    await nobody_left(hub)
+    await wait_until_all_left(hub)
 
 
 async def test_an_idempotency_key_runs_once(http: aiohttp.ClientSession) -> None:
@@ -96,9 +96,9 @@ async def test_a_chat_may_be_a_stream_that_ends_with_its_answer(hub: Hub, http: 
     async with http.post("sessions/s1/chat", json={"agentId": "echo", "message": "a b"}, headers=headers) as response:
         stream = Stream(response)
         await stream.rest()
-    kinds = [said.kind for said in stream.heard if said.kind != "state"]
+    kinds = [said.kind for said in stream.events if said.kind != "state"]
     assert kinds[0] == "accepted" and kinds[-1] == "run_finished" and stream.text() == "a b "
-    await nobody_left(hub)
+    await wait_until_all_left(hub)
 
 
 async def test_a_refresh_in_mid_answer_ends_with_the_same_text(
@@ -106,11 +106,11 @@ async def test_a_refresh_in_mid_answer_ends_with_the_same_text(
 ) -> None:
     """Over SSE by Last-Event-ID, the WebSocket by its cursor, and REST from the log."""
     gate = tmp_path / "gate"
-    async with listening(http, "sessions/s1/events") as stream:
+    async with open_stream(http, "sessions/s1/events") as stream:
         await post(http, "sessions/s1/chat", {"agentId": "gated", "message": str(gate)})
         last = await stream.until_kind("stream")
     assert last.id is not None and stream.text() == "one "
-    async with listening(http, "sessions/s1/events", **{"Last-Event-ID": last.id}) as again:
+    async with open_stream(http, "sessions/s1/events", **{"Last-Event-ID": last.id}) as again:
         epoch, _, seq = last.id.partition(":")
         socket = await hub.connect(f"?sessionId=s1&afterSeq={seq}&epoch={epoch}")
         gate.touch()
@@ -127,7 +127,7 @@ async def test_a_refresh_in_mid_answer_ends_with_the_same_text(
 async def test_a_cursor_of_another_epoch_is_reset(http: aiohttp.ClientSession) -> None:
     """With the history, then as for a new listener."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello"})
-    async with listening(http, "sessions/s1/events", **{"Last-Event-ID": "other:1"}) as stream:
+    async with open_stream(http, "sessions/s1/events", **{"Last-Event-ID": "other:1"}) as stream:
         reset = await stream.until_kind("reset")
     assert reset.data["reason"] == "epoch_changed" and reset.id is None
     assert [message["content"] for message in reset.data["messages"]] == ["hello", "hello "]
@@ -198,7 +198,7 @@ async def test_a_session_is_made_and_shown(hub: Hub, http: aiohttp.ClientSession
     _, shown = await get(http, "sessions/s1")
     assert shown["state"] == "running" and shown["active"][0]["runId"] == accepted["runId"]
     await post(http, "sessions/s1/cancel")
-    await nobody_left(hub)
+    await wait_until_all_left(hub)
     _, shown = await get(http, "sessions/s1")
     assert shown["state"] == "idle" and shown["seq"] > 0 and shown["epoch"] == named["epoch"]
 
@@ -252,7 +252,7 @@ async def test_a_bad_last_event_id_is_refused(http: aiohttp.ClientSession) -> No
 async def test_cancel_stops_what_is_answered(http: aiohttp.ClientSession, tmp_path: Path) -> None:
     """Its end is heard as everywhere; where nothing is answered, that is said."""
     assert (await post(http, "sessions/s1/cancel"))[0] == 409
-    async with listening(http, "sessions/s1/events") as stream:
+    async with open_stream(http, "sessions/s1/events") as stream:
         _, accepted = await post(http, "sessions/s1/chat", {"agentId": "gated", "message": str(tmp_path / "never")})
         await stream.until_kind("stream")
         status, said = await post(http, "sessions/s1/cancel", {"runId": accepted["runId"]})
@@ -264,7 +264,7 @@ async def test_a_silent_stream_is_pinged_and_lives(hub: Hub) -> None:
     """By a comment, which no client shows; no pong is waited for."""
     await hub.start(ping_seconds=0.05, pong_seconds=0.05)
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
-        async with listening(http, "sessions/s1/events") as stream:
+        async with open_stream(http, "sessions/s1/events") as stream:
             comments = 0
             while comments < 3:
                 comments += await stream.next() is None
@@ -273,14 +273,14 @@ async def test_a_silent_stream_is_pinged_and_lives(hub: Hub) -> None:
 async def test_a_listener_that_goes_leaves_nothing(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Also one that never read."""
     for _ in range(3):
-        async with listening(http, "sessions/s1/events"):
+        async with open_stream(http, "sessions/s1/events"):
             pass
-    await nobody_left(hub)
+    await wait_until_all_left(hub)
 
 
 async def test_streams_end_when_the_hub_does(hub: Hub, http: aiohttp.ClientSession) -> None:
     """The listener hears that it goes down, and the end of the response."""
-    async with listening(http, "sessions/s1/events") as stream:
+    async with open_stream(http, "sessions/s1/events") as stream:
         hub.node.drain()
         await stream.until_kind("draining")
         stopping = asyncio.create_task(hub.stop())

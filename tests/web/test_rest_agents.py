@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 from support.hub import Client, Hub
-from support.sse import call, get, listening, post
+from support.sse import call, get, open_stream, post
 from support.waiting import PATIENCE
 
 from hub.errors import SessionDeleted
@@ -74,7 +74,7 @@ async def test_a_broadcast_is_heard_by_the_group_and_kept(hub: Hub, http: aiohtt
     whole = await listener(hub, "?stream=false")
     both = await listener(hub, "?sessionId=agent:echo")
     other = await listener(hub, agent="gated")
-    async with listening(http, "sessions/agent:echo/events") as stream:
+    async with open_stream(http, "sessions/agent:echo/events") as stream:
         status, told = await post(http, "agents/echo/broadcast", {"message": "news"})
         assert (status, told["sessionId"]) == (202, "agent:echo")
         await stream.until_kind("run_finished")
