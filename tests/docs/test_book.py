@@ -69,3 +69,16 @@ def test_a_chapter_ends_with_the_next_one(page: Path) -> None:
 def test_a_search_for_a_word_of_the_field_finds_its_explanation(word: str, page: str) -> None:
     """On the page that explains it."""
     assert re.search(rf"\b{word}\b", DOCS[page].read_text(encoding="utf-8"), re.IGNORECASE)
+
+
+def test_the_architecture_page_names_code_that_exists() -> None:
+    """Each `path` is a file of the repository, and each `name` in or of a path is in that file."""
+    text = " ".join(DOCS["architecture"].read_text(encoding="utf-8").split())
+    paths = set(re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)`", text))
+    files = {
+        path: next((root / path for root in (ROOT, ROOT / "hub") if (root / path).exists()), None) for path in paths
+    }
+    assert None not in files.values(), files
+    for name, path in re.findall(r"`(\w+)` (?:in|of) `((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)`", text):
+        file = files[path]
+        assert file is not None and re.search(rf"\b{name}\b", file.read_text(encoding="utf-8")), f"{name} in {path}"
