@@ -11,14 +11,14 @@ MIN_COUNTED_BYTES = 4 * KiB  # a smaller file counts as much, because it takes a
 
 @attrs.define(eq=False)
 class FileQuota:
-    """The counted_bytes bytes of each session and of all sessions, with the files that are being uploaded."""
+    """The counted bytes of each session and of all sessions, with the files that are being uploaded."""
 
     limits: Limits
     _bytes: dict[Key, int] = attrs.Factory(dict)
     _total: int = 0
 
     def add(self, key: Key, count: int) -> None:
-        """Add to the counted_bytes bytes of a session; *count* may be negative."""
+        """Add to the counted bytes of a session; *count* may be negative."""
         self._total += count
         self._bytes[key] = self._bytes.get(key, 0) + count
         if not self._bytes[key]:
