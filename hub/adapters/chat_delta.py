@@ -17,7 +17,7 @@ def delta_of(choice: dict[str, Any], has_output: bool) -> dict[str, Any]:
     """Return the delta of a choice, or its complete `message` or `text`.
 
     After the first output a complete `message` is ignored: Perplexity and MiniMax repeat the deltas in it. Together
-    repeats a delta in a `text` beside it.
+    repeats a delta in a `text` besides it.
     """
     delta, message = choice.get("delta"), choice.get("message")
     if isinstance(delta, dict) and delta:

@@ -119,7 +119,7 @@ async def write_live(url: str, session: str) -> int:
     await get(
         url, f"/sessions/{quote(session, safe='')}"
     )  # raises if it does not exist: subscribing would accept any id
-    print(f"following {session}; Ctrl-C ends", file=sys.stderr)
+    print(f"following {session}; press Ctrl-C to stop", file=sys.stderr)
     async with connection(url) as hub, reported_losses(hub, _note):
         try:
             async for event in hub.subscribe(session=session):

@@ -18,7 +18,7 @@ NUMBER_TYPES = ("number", "integer")
 TEXT_TYPES = ("string", None)  # a schema without a type takes any text
 PYTHON_TYPES = {"string": str, "boolean": bool, "array": list, "object": dict}
 
-# The keywords of a schema beside its type: the words for people, and the check.
+# The keywords of a schema besides its type: the words for people, and the check.
 Rules = dict[str, tuple[str, Callable[[Any, Any], bool]]]
 NUMBER_RULES: Rules = {
     "minimum": ("at least {}", operator.ge),

@@ -1,4 +1,4 @@
-"""The parts of a message beside its text, named after AG-UI's content parts.
+"""The parts of a message besides its text, named after AG-UI's content parts.
 
 Only known fields are kept; unknown ones are dropped. The hub stores parts as they are, and never fetches a URL in them.
 """

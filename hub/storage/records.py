@@ -1,4 +1,4 @@
-"""The records that a log stores beside events. They name a session by its key: see hub.ids."""
+"""The records that a log stores besides events. They name a session by its key: see hub.ids."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Literal

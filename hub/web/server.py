@@ -145,8 +145,8 @@ async def _announce(hub: Hub, sockets: list[socket.socket], announce: Callable[[
     port = sockets[0].getsockname()[1]
     announce(f"Hubbub listens on   http://{settings.host}:{port}  (the console)")
     announce(f"                    ws://{settings.host}:{port}{API_PREFIX}/ws")
-    announce(f"                    http://{settings.host}:{port}/docs  (what it can be asked)")
+    announce(f"                    http://{settings.host}:{port}/docs  (the API reference)")
     for agent in await commands.inspect_agents(hub, OPERATOR):
         announce(f"  agent {agent.agentId:<13} {'broken: ' + agent.error if agent.error else agent.description}")
-    announce(f"Data lies in        {settings.data.resolve()}")
-    announce("Ctrl-C ends it.")
+    announce(f"Data folder         {settings.data.resolve()}")
+    announce("Press Ctrl-C to stop.")

@@ -225,12 +225,12 @@ def test_agents_of_an_empty_folder_says_so(tmp_path: Path) -> None:
 def test_serve_says_what_the_page_says(place: Path) -> None:
     """The banner of docs/start.md, but for its port, its agents and its folder."""
     page = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
-    shown = page[page.index("Hubbub listens on") : page.index("Ctrl-C ends it.")].splitlines()
+    shown = page[page.index("Hubbub listens on") : page.index("Press Ctrl-C to stop.")].splitlines()
     with serving(place) as (_, lines):
         said = [re.sub(r":\d+", ":9527", line.rstrip()) for line in lines]
     assert said[:3] == shown[:3]
     assert said[3] == "  agent parrot        Says it again." and shown[3].startswith("  agent echo          ")
-    assert said[4].startswith("Data lies in        /") and shown[6].startswith("Data lies in        /")
+    assert said[4].startswith("Data folder         /") and shown[6].startswith("Data folder         /")
 
 
 def test_agents_of_a_folder_starts_no_model(place: Path) -> None:

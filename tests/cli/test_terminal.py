@@ -731,7 +731,7 @@ async def test_tail_follows_a_session_live(hub: Hub, tmp_path: Path) -> None:
         assert (await process.stdout.readline()).decode() == "echo: hello ␛[1mthere \n"
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
-    assert (process.returncode, out, err) == (130, b"", b"following s1; Ctrl-C ends\n")
+    assert (process.returncode, out, err) == (130, b"", b"following s1; press Ctrl-C to stop\n")
 
 
 async def test_tail_tells_that_it_connects_again(hub: Hub, tmp_path: Path) -> None:
@@ -757,7 +757,7 @@ async def test_tail_tells_that_it_connects_again(hub: Hub, tmp_path: Path) -> No
     finally:
         await proxy.stop()
     lost, again = b"hubbub: the connection is lost; trying again\n", b"hubbub: connected again\n"
-    assert told == [b"following s1; Ctrl-C ends\n", lost, again]
+    assert told == [b"following s1; press Ctrl-C to stop\n", lost, again]
 
 
 # --- text -------------------------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ async def test_ctrl_s_stops_the_terminal_and_not_the_hub(tmp_path: Path) -> None
     """Ctrl-Q shows the lines that were logged in between."""
     write_agents(HubProcess(tmp_path))
     async with terminal(tmp_path, "serve", "--port", "0", "--host", "127.0.0.1") as tty:
-        text = await tty.until("Ctrl-C ends it.")
+        text = await tty.until("Press Ctrl-C to stop.")
         port = re.search(r"http://127\.0\.0\.1:(\d+)", text)
         assert port
         tty.type(HELD)
@@ -153,7 +153,7 @@ async def test_ctrl_s_stops_the_terminal_and_not_the_hub(tmp_path: Path) -> None
 async def test_a_closed_terminal_shuts_the_hub_down_in_order(tmp_path: Path) -> None:
     write_agents(HubProcess(tmp_path))
     async with terminal(tmp_path, "serve", "--port", "0") as tty:
-        await tty.until("Ctrl-C ends it.")
+        await tty.until("Press Ctrl-C to stop.")
         tty.hang_up()
         assert await tty.wait_until_ended() == 0
 

@@ -6,7 +6,7 @@ import attrs
 
 from hub.ids import Key
 
-# A commit costs 50 to 100 us of CPU beside its events; half of that is the operating system's part of the fsync. With
+# A commit costs 50 to 100 us of CPU besides its events; half of that is the operating system's part of the fsync. With
 # 20 sessions of 50 tokens/s each, 200 commits/s instead of 430 save a fifth of the CPU time of a token.
 COMMIT_INTERVAL = 0.005  # seconds between commits, on average
 COMMIT_BURST = 8  # commits that may come without an interval
