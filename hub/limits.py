@@ -15,75 +15,92 @@ CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=MAX_LIMIT, description="a who
 Depth = Annotated[int, msgspec.Meta(ge=1, le=128, description="a whole number from 1 to 128")]
 # aiohttp stores the size limit of a frame in 32 bits.
 FrameSize = Annotated[int, msgspec.Meta(ge=1, le=2**31, description="a whole number from 1 to 2147483648")]
+OutFrameSize = Annotated[int, msgspec.Meta(ge=4096, le=MAX_LIMIT, description="a whole number, 4096 or more")]
+# A code point takes up to 4 bytes.
+ChunkSize = Annotated[int, msgspec.Meta(ge=4, le=MAX_LIMIT, description="a whole number, 4 or more")]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds, more than 0")]
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """The limits; each can be set in `[limits]` of hubbub.toml, or in the environment as HUBBUB_LIMITS_NAME."""
+    """The limits; each can be set in `[limits]` of hubbub.toml, or in the environment as HUBBUB_LIMITS_NAME.
 
-    frame_bytes: FrameSize = 1 * MiB  # of a client's frame; a longer one closes the connection with 1009
-    # of a frame to a client: the clients of websockets and aiohttp accept 1 and 4 MiB
-    out_frame_bytes: Annotated[int, msgspec.Meta(ge=4096, le=MAX_LIMIT, description="a whole number, 4096 or more")] = (
+    The comments say to what a limit applies, and why it has its value. docs/protocol.md says what happens at the limit.
+    """
+
+    # --- frames and requests: what a client may send ---
+    frame_bytes: FrameSize = 1 * MiB  # of a client's frame
+    out_frame_bytes: OutFrameSize = (
         512 * KiB
-    )
+    )  # of a frame to a client: the websockets client accepts 1, aiohttp's 4 MiB
     body_bytes: Count = 64 * KiB  # of an HTTP request
     chat_bytes: Count = 1 * MiB  # of a chat over HTTP: the same as of a frame
     conversation_bytes: Count = 8 * MiB  # of a request of OpenAI or AG-UI, which contains a complete conversation
     metadata_bytes: Count = 16 * KiB  # of the metadata of a session or a message, as JSON
-    json_depth: Depth = 32
-    object_keys: Count = 256
-    max_integer: Count = 2**53  # the largest integer that JavaScript holds exactly
+    json_depth: Depth = 32  # levels in a frame or a request
+    object_keys: Count = 256  # keys of one JSON object
+    max_integer: Count = 2**53  # above and below 0: JavaScript holds integers up to it exactly
+
+    # --- one connection ---
     high_water_bytes: Count = 64 * KiB  # unsent bytes above which a connection leaves live delivery (backpressure)
     stuck_seconds: Seconds = 10.0  # a client that reads nothing for so long is disconnected
-    ping_seconds: Seconds = 25.0
-    pong_seconds: Seconds = 10.0
-    header_seconds: Seconds = 10.0
-    subscriptions: Count = 128  # per connection
-    command_queues: Count = 8  # per connection: sessions whose commands run concurrently
-    command_bytes: Count = 1 * MiB  # per connection, of commands that wait or run; each counts as 1 KiB or more
-    commands_per_second: Count = 100  # per connection
-    command_burst: Count = 200  # per connection, above the rate: the burst size of the rate limit
-    bad_frames_per_minute: Count = 10  # per connection: one more closes it with 4501
-    page_rows: Count = 8192
+    ping_seconds: Seconds = 25.0  # of silence before a ping (heartbeat)
+    pong_seconds: Seconds = 10.0  # between a ping and its pong
+    header_seconds: Seconds = 10.0  # for the header of a request, and between two requests on a connection
+    subscriptions: Count = 128
+    command_queues: Count = 8  # sessions whose commands run concurrently
+    command_bytes: Count = 1 * MiB  # of commands that wait or run; each counts as 1 KiB or more
+    commands_per_second: Count = 100
+    command_burst: Count = 200  # above the rate: the burst size of the rate limit
+    bad_frames_per_minute: Count = 10
+
+    # --- replay ---
+    page_rows: Count = 8192  # events of one page of the log
     first_page_rows: Count = 1024  # of a catch-up: a small first page shows text soon
-    page_bytes: Count = 256 * KiB  # of a replay; also the longest merged chunk
-    kept_page_bytes: CountOrZero = (
-        8 * MiB
-    )  # of cached pages, per node: clients that catch up at the same time share them
-    # of streamed text in one event; a code point takes up to 4
-    chunk_bytes: Annotated[int, msgspec.Meta(ge=4, le=MAX_LIMIT, description="a whole number, 4 or more")] = 32 * KiB
+    page_bytes: Count = 256 * KiB  # also of the longest merged chunk
+    kept_page_bytes: CountOrZero = 8 * MiB  # of cached pages: clients that catch up at the same time share them
+
+    # --- an agent's output ---
+    chunk_bytes: ChunkSize = 32 * KiB  # of streamed text in one event
     pending_bytes: Count = 1 * MiB  # of uncommitted text of one run: beyond it the agent waits (backpressure)
     content_bytes: Count = 256 * KiB  # of one event of an agent, other than text and tool results
     reply_bytes: Count = 64 * KiB  # of the payload of a `resume`, as JSON
     open_questions: CountOrZero = 32  # per run
     result_bytes: Count = 32 * KiB  # of a tool result in its event: a larger one is stored as a file
     result_start_bytes: CountOrZero = 1 * KiB  # of such a result that remain in its event
+
+    # --- files ---
     file_bytes: Count = 32 * MiB
     session_files_bytes: Count = 256 * MiB
     files_bytes: Count = 4096 * MiB  # of all sessions
     file_name_length: Count = 200  # characters
     upload_seconds: Seconds = 600.0  # for one upload: 32 MiB at half a megabit per second
-    run_bytes: Count = 8 * MiB  # of text of one run: beyond it the run ends with an error
+
+    # --- runs and messages ---
+    run_bytes: Count = 8 * MiB  # of text of one run
     queued_runs: CountOrZero = 20  # per session
     message_parts: CountOrZero = 64
     taken_messages: Count = 10_000  # removed by one command: more ids make its event too long
     fork_messages: Count = 1000  # copied into a fork; the newest ones
     fork_bytes: Count = 9 * MiB  # of their text and parts: more than the longest answer
+
+    # --- running agents, and the shutdown ---
     run_seconds: Seconds = 3600.0
-    silence_seconds: Seconds = 600.0
+    silence_seconds: Seconds = 600.0  # between two pieces of an answer, without the time of an open question
     grace_seconds: Seconds = 5.0  # between a cancel and the forced end of the agent's code
-    drain_seconds: Seconds = 15.0
+    drain_seconds: Seconds = 15.0  # for running answers at a shutdown
     close_seconds: Seconds = 2.0  # for the closing handshakes of a shutdown
     retry_seconds: Seconds = 0.5  # before a failed commit is retried
     agent_threads: Count = 128  # of all agents, for asyncio.to_thread() and run_in_executor()
     call_depth: CountOrZero = 8  # nested calls of agents by agents
+
+    # --- histories, lists and presence ---
     history_messages: CountOrZero = 100
     history_bytes: Count = 1 * MiB  # of text and parts in a history; older messages are left out
     list_size: Count = 100  # sessions or messages on one page of a list
     title_length: Count = 200  # characters of a session's title
-    presence_members: CountOrZero = 50
-    presence_seconds: Seconds = 1.0
+    presence_members: CountOrZero = 50  # in one `presence` notice
+    presence_seconds: Seconds = 1.0  # between two `presence` notices of a session
 
 
 def size_text(size: int) -> str:
