@@ -214,4 +214,4 @@ class Registry:
         """Return the connections that took no byte for `stuck_seconds`. Call this about once a second."""
         seconds = self.limits.stuck_seconds
         open_connections = (connection for connection in self.connections if not connection.is_closed)
-        return [connection for connection in open_connections if connection.transport.is_stuck(now, seconds)]
+        return [connection for connection in open_connections if connection.transport.measure_stall(now) > seconds]

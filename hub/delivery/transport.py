@@ -8,11 +8,10 @@ each frame. Two rules keep it safe:
 * A direct write never reaches another client's socket. The transport calls connection_lost() before it closes the
   descriptor: asyncio and uvloop do so in their `_call_connection_lost`.
 
-are_direct_writes_safe() tests whether the running loop keeps both rules. No other module uses descriptors.
+hub.delivery.write_probe tests whether the running loop keeps both rules. No other module writes to descriptors.
 """
 
 import asyncio
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from os import write
@@ -21,8 +20,6 @@ from typing import Any, cast
 import attrs
 
 from hub.delivery.channel import Descriptors, Subscription
-
-PROBE_SECONDS = 5.0
 
 
 def do_nothing() -> None:
@@ -36,7 +33,7 @@ class Transport:
     *socket_descriptor* is the socket's file descriptor, or -1 if direct writes are not possible.
     *write_descriptor* is the same, but also -1 while the transport buffers bytes.
     *on_descriptor_change* is called after each change of *write_descriptor*.
-    *written_bytes* counts the bytes that send() accepted.
+    *written_bytes* counts the bytes that send() accepted. Direct writes do not count.
 
     A lost transport accepts no bytes. The frames that the peer sent before are still read.
     """
@@ -73,19 +70,24 @@ class Transport:
         """Return True if the transport buffers more bytes than the high-water mark."""
         return self.get_unsent_bytes() > self.high_water
 
-    def is_stuck(self, now: float, seconds: float) -> bool:
-        """Return True if the socket took no buffered byte for *seconds*. Call this about once a second."""
+    def measure_stall(self, now: float) -> float:
+        """Return for how many seconds the socket has taken no buffered byte; 0 if nothing is buffered.
+
+        The stall is measured between calls. Call this about once a second.
+        """
         unsent_bytes = self.get_unsent_bytes()
         taken_bytes = self.written_bytes - unsent_bytes
         if not unsent_bytes or taken_bytes != self._taken_bytes:
             self._taken_bytes, self._progress_time = taken_bytes, now
-            return False
-        return now - self._progress_time > seconds
+        return now - self._progress_time
 
     async def wait_until_drained(self) -> None:
-        """Wait until the transport is below the high-water mark, or lost, or wake_waiter() is called."""
+        """Wait until the transport is lost, wake_waiter() is called, or the buffered bytes are sent.
+
+        With direct writes all of them are sent. Without, the loop's low-water mark is enough.
+        """
         self._drain_waiter = self._drain_waiter or asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._drain_waiter])
+        await asyncio.wait([self._drain_waiter])  # not the future itself: a cancelled caller must not cancel it
 
     def wake_waiter(self) -> None:
         """Let wait_until_drained() return."""
@@ -186,59 +188,3 @@ class FlowControlProtocol(asyncio.Protocol):
     def connection_lost(self, reason: Exception | None) -> None:
         self.transport.stop_writing()
         self.aiohttp_protocol.connection_lost(reason)
-
-
-class _Probe(asyncio.Protocol):
-    """Records the callbacks of a transport in order."""
-
-    writing_paused = False
-
-    def __init__(self) -> None:
-        self.callbacks: asyncio.Queue[str] = asyncio.Queue()
-        self.is_open_when_lost = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.asyncio_transport = cast(asyncio.Transport, transport)
-        self.asyncio_transport.set_write_buffer_limits(high=0)
-
-    def pause_writing(self) -> None:
-        self.callbacks.put_nowait("pause_writing")
-
-    def resume_writing(self) -> None:
-        self.callbacks.put_nowait("resume_writing")
-
-    def connection_lost(self, reason: Exception | None) -> None:
-        self.is_open_when_lost = self.asyncio_transport.get_extra_info("socket").fileno() >= 0
-        self.callbacks.put_nowait("connection_lost")
-
-
-async def are_direct_writes_safe() -> bool:
-    """Return True if the transports of the running loop keep the rules that direct writes need."""
-    if sys.platform == "win32":
-        return False
-    loop, (probe_socket, peer_socket) = asyncio.get_running_loop(), socket.socketpair()
-    probe_socket.setblocking(False)
-    peer_socket.setblocking(False)
-    with peer_socket:
-        _, probe = await loop.create_connection(_Probe, sock=probe_socket)
-        try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                return await _has_expected_callbacks(probe, peer_socket)
-        except TimeoutError:
-            return False
-        finally:
-            probe.asyncio_transport.abort()
-
-
-async def _has_expected_callbacks(probe: _Probe, peer_socket: socket.socket) -> bool:
-    """Fill the transport until it buffers a byte, drain it, and abort it; check the callbacks after each step."""
-    loop, transport = asyncio.get_running_loop(), probe.asyncio_transport
-    while not transport.get_write_buffer_size():
-        transport.write(bytes(65536))
-    is_paused = not probe.callbacks.empty() and probe.callbacks.get_nowait() == "pause_writing"
-    while transport.get_write_buffer_size():
-        await loop.sock_recv(peer_socket, 1 << 20)
-    is_resumed = await probe.callbacks.get() == "resume_writing"
-    transport.abort()
-    is_lost = await probe.callbacks.get() == "connection_lost"
-    return is_paused and is_resumed and is_lost and probe.is_open_when_lost

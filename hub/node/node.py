@@ -12,7 +12,7 @@ from hub.delivery.channel import Channel, Subscription
 from hub.delivery.fanout import Fanout
 from hub.delivery.pages import PageCache
 from hub.delivery.registry import Registry
-from hub.delivery.transport import are_direct_writes_safe
+from hub.delivery.write_probe import are_direct_writes_safe
 from hub.errors import Draining, SessionDeleted
 from hub.hosting.calls import OutputReader
 from hub.hosting.folder import Agents

@@ -9,7 +9,7 @@ import pytest
 from support.hub import Client, Hub
 from support.waiting import eventually
 
-from hub.delivery.transport import _Probe, are_direct_writes_safe
+from hub.delivery.write_probe import CallbackRecorder, are_direct_writes_safe
 from hub.ids import Key
 
 
@@ -96,8 +96,8 @@ async def test_direct_writes_are_safe_with_this_loop() -> None:
 
 async def test_a_loop_whose_transports_say_nothing_gets_no_direct_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is found at the start, without waiting for long."""
-    monkeypatch.setattr(_Probe, "pause_writing", lambda self: None)
-    monkeypatch.setattr("hub.delivery.transport.PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(CallbackRecorder, "pause_writing", lambda self: None)
+    monkeypatch.setattr("hub.delivery.write_probe.PROBE_SECONDS", 0.05)
     assert not await are_direct_writes_safe()
     near, far = socket.socketpair()  # the probe left no descriptor behind that would be taken for one of these
     near.close()
