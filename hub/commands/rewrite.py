@@ -7,7 +7,7 @@ from hub.commands.joining import answer_and_subscribe, build_subscribed_answer, 
 from hub.errors import UnknownSession
 from hub.ids import Key
 from hub.messages import Accepted, Edit, Fork, Regenerate
-from hub.sessions import rewriting
+from hub.sessions import rewriting, session_fork
 
 
 async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client: ClientHandle) -> Accepted:
@@ -40,9 +40,9 @@ async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHand
     key = hub.key(principal, command.sessionId)
     with reserve_subscription(client, new_key):
         await _check_session_exists(hub, key, command.sessionId)
-        history = await rewriting.read_fork(hub.node.log.sessions, key, command, hub.limits)
+        history = await session_fork.read_source_messages(hub.node.log.sessions, key, command, hub.limits)
         async with hub.node.use(new_key) as session:
-            await rewriting.start_fork(session, history)
+            await session_fork.log_copies(session, history)
             await subscribe_from(client, session, None, None, build_subscribed_answer(hub, command, None))
 
 

@@ -1,4 +1,4 @@
-"""Rewrite the history: edit a message, regenerate an answer, or fork a session.
+"""Rewrite the history: edit a message, or regenerate an answer.
 
 The hub holds the history, so this works for every agent. An edit or a regeneration first stops the runs of the messages
 that it removes, and waits until the log holds their ends. Then one commit logs the `message_removed` with the ids of
@@ -8,38 +8,21 @@ after its runs were stopped, these runs have ended, and nothing else has changed
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 
-import attrs
-
-from hub.errors import SessionExists, UnknownMessage, WrongMessage
-from hub.ids import Key
-from hub.limits import Limits, size_text
-from hub.messages import (
-    Accepted,
-    Author,
-    Body,
-    Chat,
-    Edit,
-    Fork,
-    HistoryMessage,
-    MessageRemoved,
-    Regenerate,
-    RunStarted,
-    UserMessage,
-    WholeMessage,
-)
+from hub.errors import UnknownMessage, WrongMessage
+from hub.messages import Accepted, Author, Chat, Edit, HistoryMessage, MessageRemoved, Regenerate, RunStarted
 from hub.sessions import stopping
 from hub.sessions.chats import Removal, make_digest
-from hub.sessions.outbox import PendingEvent, attach_future
 from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
-from hub.storage.log import SessionStore
 
 
-async def edit_message(session: LiveSession, command: Edit, author: Author, default: str) -> Accepted:
+async def edit_message(session: LiveSession, command: Edit, author: Author, default_agent: str) -> Accepted:
     """Replace a message and all after it; return when the log holds the new message.
 
-    Without an agent in *command*, the agent of the old answer answers; *default* if there was none.
+    Without an agent in *command*, the agent of the old answer answers; *default_agent* if there was none. Raises
+    UnknownMessage, WrongMessage, and the errors of Admission.admit() except Busy.
     """
     chat = Chat(
         message=command.message,
@@ -49,33 +32,37 @@ async def edit_message(session: LiveSession, command: Edit, author: Author, defa
         ref=command.ref,
     )
     digest = make_digest(chat, "edit", command.messageId, command.agentId)
-    return await session.admission.single_flight.run_once(
-        chat, author, digest, partial(_edit, session, command, chat, author, digest, default)
-    )
+    edit = partial(_edit, session, command, chat, author, digest, default_agent)
+    return await session.admission.single_flight.run_once(chat, author, digest, edit)
 
 
-async def _edit(session: LiveSession, command: Edit, chat: Chat, author: Author, digest: str, default: str) -> Accepted:
+async def _edit(
+    session: LiveSession, command: Edit, chat: Chat, author: Author, digest: str, default_agent: str
+) -> Accepted:
     async with session.admission.lock(chat):
         messages = await _read_trail(session, command.messageId)
         if messages[0].role != "user":
-            raise _make_wrong_message(
-                session, f"{command.messageId} is an agent's message: edit a user's message, or regenerate this one"
-            )
+            line = f"{command.messageId} is an agent's message: edit a user's message, or regenerate this one"
+            raise WrongMessage(line, sessionId=session.id)
         agent_id, empty_ids = await _find_answers(session, messages)
-        agent = session.host.agents.get(command.agentId or agent_id or default)
+        # Before runs are stopped: an unknown agent is refused without any change.
+        agent = session.host.agents.get(command.agentId or agent_id or default_agent)
         messages, stopped_ids = await _stop_runs(session, command.messageId)
-        removal = Removal(tuple(dict.fromkeys([*_ids(messages), *empty_ids, *stopped_ids])))
+        # No await from here to put(): the removal must contain all messages of the history.
+        removal = Removal(_merge_ids(messages, empty_ids, stopped_ids))
         answer = session.admission.put(chat, author, agent, digest, removal)
     return await answer
 
 
 async def regenerate_answer(session: LiveSession, command: Regenerate, author: Author) -> Accepted:
-    """Answer a message again; return when the log holds the new run. *command* names the message or an answer to it."""
+    """Answer a message again; return when the log holds the new run. *command* names the message or an answer to it.
+
+    Without an agent in *command*, the agent of the old answer answers. Raises what edit_message() raises.
+    """
     chat = Chat(message="", clientMsgId=command.clientMsgId, ref=command.ref)
     digest = make_digest(chat, "regenerate", command.messageId, command.agentId)
-    return await session.admission.single_flight.run_once(
-        chat, author, digest, partial(_regenerate, session, command, chat, author, digest)
-    )
+    regenerate = partial(_regenerate, session, command, chat, author, digest)
+    return await session.admission.single_flight.run_once(chat, author, digest, regenerate)
 
 
 async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, author: Author, digest: str) -> Accepted:
@@ -86,33 +73,30 @@ async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, aut
         message_id = messages[0].messageId
         agent_id, empty_ids = await _find_answers(session, messages)
         if agent_id is None:
-            raise _make_wrong_message(session, f"message {message_id} has no answer yet: edit it to get one")
-        agent = session.host.agents.get(command.agentId or agent_id)
+            raise WrongMessage(f"message {message_id} has no answer yet: edit it to get one", sessionId=session.id)
+        agent = session.host.agents.get(command.agentId or agent_id)  # before runs are stopped, as in _edit()
         messages, stopped_ids = await _stop_runs(session, message_id, skip=1)
-        removal = Removal(
-            tuple(dict.fromkeys([*_ids(messages[1:]), *empty_ids, *stopped_ids])), reused_message=messages[0]
-        )
+        # No await from here to put(), as in _edit().
+        removal = Removal(_merge_ids(messages[1:], empty_ids, stopped_ids), reused_message=messages[0])
         answer = session.admission.put(chat, author, agent, digest, removal)
     return await answer
 
 
-def _ids(messages: Sequence[HistoryMessage]) -> list[str]:
-    return [message.messageId for message in messages]
+def _merge_ids(messages: Sequence[HistoryMessage], *more_ids: list[str]) -> tuple[str, ...]:
+    """Return the ids of the messages and *more_ids* in order, each once: a stopped run may have a finished message."""
+    return tuple(dict.fromkeys([*(message.messageId for message in messages), *chain(*more_ids)]))
 
 
-def _make_wrong_message(session: LiveSession, line: str) -> WrongMessage:
-    return WrongMessage(line, sessionId=session.id)
-
-
-def _make_unknown_message(session_id: str, message_id: str) -> UnknownMessage:
+def make_unknown_message_error(session_id: str, message_id: str) -> UnknownMessage:
+    """Return the error for a message that is not in the history."""
     return UnknownMessage(f"session {session_id} has no finished message {message_id}", sessionId=session_id)
 
 
 async def _read_trail(session: LiveSession, message_id: str, skip: int = 0) -> Sequence[HistoryMessage]:
     """Return a message and all after it. The result is current until the caller's next await.
 
-    Raises WrongMessage if the command would remove more than `taken_messages` of them. The first *skip* messages stay
-    in the history, and do not count.
+    The first *skip* messages stay in the history. Raises UnknownMessage, and WrongMessage if there are more than
+    `taken_messages` others: the command would remove them.
     """
     limit = session.host.limits.taken_messages
     while True:
@@ -120,21 +104,22 @@ async def _read_trail(session: LiveSession, message_id: str, skip: int = 0) -> S
         version = session.outbox.history_version
         messages = await session.host.log.sessions.read_messages_from(session.key, message_id, limit + skip + 1)
         if session.outbox.history_version != version or session.outbox.will_change_history():
-            continue  # a run has ended meanwhile: read again
+            continue  # the history has changed during the read, or is about to: read again
         if not messages:
-            raise _make_unknown_message(session.id, message_id)
+            raise make_unknown_message_error(session.id, message_id)
         if len(messages) > limit + skip:
             line = f"this would remove more than {limit} messages, from {message_id} on: fork the session there instead"
-            raise _make_wrong_message(session, line)
+            raise WrongMessage(line, sessionId=session.id)
         return messages
 
 
 async def _stop_runs(
     session: LiveSession, message_id: str, skip: int = 0
 ) -> tuple[Sequence[HistoryMessage], list[str]]:
-    """Stop the runs of a message and of those after it.
+    """Stop the runs that answer a message or one after it.
 
-    Return the messages as `_read_trail` does, and the ids of the messages of the stopped runs.
+    Return the messages as _read_trail() does, and the ids of the messages of the stopped runs. Raises
+    StorageUnavailable if the end of a run cannot be logged.
     """
     stopped_ids: list[str] = []
     while True:
@@ -142,7 +127,7 @@ async def _stop_runs(
         runs = _find_runs(session, messages)
         if not runs:
             return messages, stopped_ids
-        await stopping.end_runs(session.schedule, runs)
+        await stopping.end_runs(session.schedule, runs)  # a run may finish a message meanwhile: read again
         stopped_ids += [id for run in runs for id in run.message_ids]
 
 
@@ -152,21 +137,26 @@ def _find_runs(session: LiveSession, messages: Sequence[HistoryMessage]) -> list
 
 
 async def _find_answers(session: LiveSession, messages: Sequence[HistoryMessage]) -> tuple[str | None, list[str]]:
-    """Return the agent that answers, has answered or failed to answer the first message, or None if there is none.
+    """Return the agent that answers the first message, else that of its last answer, or None if there is none.
 
-    Also return the ids of the answers without text: they are not in the history, but must be removed, too.
+    If all answers ended without text, also return their ids: they are not in the history, but must be removed, too.
     """
     message_id = messages[0].messageId
     active_agents = [run.record.agentId for run in _find_runs(session, messages[:1])]
     former_agents = [message.agentId for message in messages if message.userMessageId == message_id]
-    if active_agents or former_agents:
-        return (active_agents or former_agents[-1:])[0], []
+    if active_agents:
+        return active_agents[0], []
+    if former_agents:
+        return former_agents[-1], []
     empty_answers = await _find_empty_answers(session, messages)
-    return next(iter(empty_answers.values()), None), [*empty_answers]
+    return next(iter(empty_answers.values()), None), list(empty_answers)
 
 
 async def _find_empty_answers(session: LiveSession, messages: Sequence[HistoryMessage]) -> dict[str, str | None]:
-    """Return the ids and agents of the answers after the first message that ended without text and were not removed."""
+    """Return the ids of the answers after the first message that ended without text, each with its agent.
+
+    Removed answers are left out. Only events tell of such answers: the function finds none whose events have expired.
+    """
     runs_with_text = {message.runId for message in messages}
     answers: dict[str, str | None] = {}
     cursor = max(messages[0].seq, session.channel.floor)
@@ -179,55 +169,3 @@ async def _find_empty_answers(session: LiveSession, messages: Sequence[HistoryMe
                 for message_id in event.body.messageIds:
                     answers.pop(message_id, None)
     return answers
-
-
-# --- fork -------------------------------------------------------------------------------------------------------------
-
-
-async def read_fork(store: SessionStore, key: Key, command: Fork, limits: Limits) -> Sequence[HistoryMessage]:
-    """Return the messages that a fork copies: the newest ones up to the message in *command*, within the limits."""
-    messages = await store.read_last_messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
-    if messages:
-        return messages
-    if not await store.read_messages_from(key, command.messageId, 1):
-        raise _make_unknown_message(command.sessionId, command.messageId)
-    line = f"message {command.messageId} alone has more than the {size_text(limits.fork_bytes)} that a fork can copy"
-    raise WrongMessage(line, sessionId=command.sessionId)
-
-
-async def start_fork(session: LiveSession, messages: Sequence[HistoryMessage]) -> None:
-    """Log *messages* as the first ones of an empty session, in one commit. Raises SessionExists.
-
-    The copies have no run: the runs belong to the other session.
-    """
-    async with session.admission.lock():
-        if session.channel.head:
-            raise SessionExists(f"session {session.id} exists already: fork into a new one", sessionId=session.id)
-        events = [
-            PendingEvent(
-                message.agentId,
-                None,
-                _make_body(message),
-                messages=(attrs.evolve(message, runId=None),),
-                is_refusable=True,
-            )
-            for message in messages
-        ]
-        seq = attach_future(events[-1])
-        session.outbox.put(*events)
-    await seq
-
-
-def _make_body(message: HistoryMessage) -> Body:
-    if message.author is None:
-        return WholeMessage(
-            message.messageId, message.content, message.parts, stopReason=message.stopReason, error=message.error
-        )
-    return UserMessage(
-        messageId=message.messageId,
-        author=message.author,
-        content=message.content,
-        clientMsgId=None,
-        parts=message.parts,
-        metadata=message.metadata,
-    )
