@@ -17,14 +17,13 @@ from hub.storage.records import ChatRecord
 
 async def cancel(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
     """Stop runs. Their `run_finished` follows once the agent has stopped. Raises NotRunning."""
-    return stop(hub, principal, command)
+    return cancel_now(hub, principal, command)
 
 
-def stop(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
-    """Do the same as cancel(), without an await."""
-    session = hub.node.sessions.get(
-        hub.key(principal, command.sessionId)
-    )  # one with a run, or a waiting one, is in memory
+def cancel_now(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
+    """Do the same as cancel(), without an await: no other command comes between."""
+    key = hub.key(principal, command.sessionId)
+    session = hub.node.sessions.get(key)  # a session with an active or a queued run is in memory
     if session is None:
         name, run_id = command.sessionId, command.runId
         text = f"run {run_id} is not running in session {name}" if run_id else f"no answer is running in session {name}"
@@ -38,24 +37,25 @@ async def resume(hub: Hub, principal: Principal, command: Resume) -> Ok:
 
     Raises UnknownInterrupt, AlreadyResolved, BadFrame, Draining, StorageUnavailable.
     """
-    await _reply(hub, principal, command)
+    await _store_reply(hub, principal, command)
     return Ok(ref=command.ref)
 
 
-async def _reply(hub: Hub, principal: Principal, command: Resume) -> None:
+async def _store_reply(hub: Hub, principal: Principal, command: Resume) -> None:
+    """Give the reply to the run that asked, and return after it is stored. Raises what resume() raises."""
     key = hub.key(principal, command.sessionId)
-    questions = _open_questions(hub, key, command.interruptId)
+    questions = _find_open_questions(hub, key, command.interruptId)
     if questions is not None:
         await questions.answer(command.interruptId, Reply(command.status, command.payload, principal.author))
         return
-    await find_question(hub.node.log.runs, key, command.interruptId)
+    await find_question(hub.node.log.runs, key, command.interruptId)  # raises UnknownInterrupt if it was never asked
     hub.node.refuse_if_draining()  # the question may be of a run that starts again
     raise make_closed_error(command.sessionId, command.interruptId)
 
 
-def _open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | None:
+def _find_open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | None:
     """Return the run's questions if this one is open, else None."""
-    session = hub.node.sessions.get(key)  # one with an open question is in memory
+    session = hub.node.sessions.get(key)  # a session with an open question is in memory
     return session.find_questions(interrupt_id) if session is not None else None
 
 
@@ -73,35 +73,36 @@ async def answer_questions(
     if len({question.runId for question in questions}) > 1:
         raise BadFrame("these questions belong to several runs: answer those of each run in a separate request")
     for reply, question in zip(replies, questions, strict=True):
-        await _check(hub, principal, key, question, reply)
+        await _check_reply(hub, principal, key, question, reply)
     for reply, question in zip(replies, questions, strict=True):
         try:
-            await _reply(hub, principal, reply)
-        except AlreadyResolved:
+            await _store_reply(hub, principal, reply)
+        except AlreadyResolved:  # by another client since the check, or by an earlier try of this one
             if reply.status == "resolved" and not await _is_stored_answer(hub, principal, key, question, reply):
                 raise
     return questions[0].runId, min(question.seq for question in questions)
 
 
-async def _check(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> None:
-    """Raise the error of an answer that cannot be accepted, as far as it is known before any is stored."""
+async def _check_reply(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> None:
+    """Raise BadFrame, AlreadyResolved or Draining if an answer cannot be accepted now. Stores nothing."""
     check_payload(reply.payload, hub.limits)
-    if _open_questions(hub, key, reply.interruptId) is None and reply.status == "resolved":
+    if _find_open_questions(hub, key, reply.interruptId) is None and reply.status == "resolved":
         if not await _is_stored_answer(hub, principal, key, question, reply):
             hub.node.refuse_if_draining()
             raise make_closed_error(reply.sessionId, reply.interruptId)
 
 
 async def _is_stored_answer(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> bool:
-    """Return True if the log has this answer, from the same principal."""
+    """Return True if the log has this answer, from the same principal. False also if its event has expired."""
     log = hub.node.log
     head = await log.sessions.find(key)
     body = await find_resolution(log.events, key, question, head.seq if head is not None else 0)
     if body is None or body.resolvedBy is None:
         return False
-    same_text = _json(body.payload) == _json(reply.payload)
-    return same_text and (body.resolvedBy.id, body.status) == (principal.id, reply.status)
+    is_same_payload = _write_sorted_json(body.payload) == _write_sorted_json(reply.payload)
+    return is_same_payload and (body.resolvedBy.id, body.status) == (principal.id, reply.status)
 
 
-def _json(value: object) -> bytes:
+def _write_sorted_json(value: object) -> bytes:
+    """Return JSON that is equal for equal values: the order of keys does not count."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

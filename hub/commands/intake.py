@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
-from hub.commands.control import stop
+from hub.commands.control import cancel_now
 from hub.commands.listen import end_subscription
 from hub.commands.queues import Queues
 from hub.commands.rate import Rate
@@ -229,4 +229,4 @@ class Intake:
         elif isinstance(command, Cancel) and isinstance(result, Accepted):
             if command.queued or result.status == "started":
                 with suppress(NotRunning):
-                    stop(client.hub, client.principal, replace(command, runId=result.runId))
+                    cancel_now(client.hub, client.principal, replace(command, runId=result.runId))
