@@ -1,4 +1,4 @@
-"""The console, as people use it: in a real Chromium, with a real hub."""
+"""The console in a real Chromium, with a real hub, used as people do."""
 
 import re
 from itertools import pairwise
@@ -29,7 +29,9 @@ async def test_a_first_visit_is_ready_for_a_message(hub: Hub, browser: Browser, 
         await expect(agents.get_by_role("button", name="torn broken")).to_be_disabled()
         await expect(tab.field).to_be_focused()
         await tab.page.keyboard.type("one")
-        await tab.field.dispatch_event("keydown", {"key": "Enter", "isComposing": True})  # ends a Chinese character
+        await tab.field.dispatch_event(
+            "keydown", {"key": "Enter", "isComposing": True}
+        )  # this Enter ends the input of a Chinese character
         await tab.page.keyboard.press("Shift+Enter")
         await tab.page.keyboard.type("two")
         await expect(tab.field).to_have_value("one\ntwo")
@@ -48,7 +50,7 @@ async def test_the_first_line_keeps_its_indentation(hub: Hub, browser: Browser) 
     async with visit(browser, hub.url, "?agent=exact") as tab:
         await tab.say("\n  \n    if x:\n        y\n\n")
         await expect(tab.answers.first).to_have_text(repr("    if x:\n        y"))
-        await tab.say("  \n ")  # nothing
+        await tab.say("  \n ")  # an empty message is not sent
         mine = tab.page.get_by_role("article", name="You").first
         await mine.hover()
         await mine.get_by_role("button", name="Edit").click()
@@ -117,7 +119,7 @@ async def test_the_address_opens_a_session_with_an_agent(hub: Hub, browser: Brow
         await expect(tab.page.get_by_role("article", name="You")).to_contain_text("not sent")
 
 
-# --- together, and lost -----------------------------------------------------------------------------------------------
+# --- shared sessions and lost connections -----------------------------------------------------------------------------
 
 
 async def test_two_people_share_a_session(hub: Hub, browser: Browser, tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ async def test_the_page_shows_that_the_hub_shuts_down(hub: Hub, browser: Browser
                 "The hub is shutting down. Answers that do not finish in time are stopped."
                 " Queued messages are answered after the restart."
             )
-            assert await tab.page.locator(".status").evaluate(  # all of it is seen
+            assert await tab.page.locator(".status").evaluate(  # the complete text is visible
                 "it => [...it.children].every((one) => one.scrollWidth <= one.clientWidth && one.offsetWidth > 0)"
             )
             await hub.stop()
@@ -335,7 +337,7 @@ async def test_every_tab_shows_the_text_of_queued_messages(hub: Hub, browser: Br
             await expect(one.page.locator(".queue").get_by_role("listitem")).to_contain_text(
                 "Waiting for gatednot this"
             )
-            await expect(one.page.locator(".bubble")).to_have_count(1)  # it is not in the conversation, too
+            await expect(one.page.locator(".bubble")).to_have_count(1)  # the conversation does not show it, too
         await other.page.get_by_role("button", name="Take back").click()
         for one in (tab, other):
             await expect(one.page.get_by_role("article", name="You").last).to_contain_text("taken back")
@@ -406,7 +408,7 @@ async def test_every_control_has_a_name(hub: Hub, browser: Browser) -> None:
         assert not re.findall(r"- (?:button|textbox|searchbox|combobox|link)(?::|$| \[)", tree, re.M), tree
 
 
-# --- places and people ------------------------------------------------------------------------------------------------
+# --- devices, agents and lists ----------------------------------------------------------------------------------------
 
 WIDE = "word" * 60 + "\n\n```\n" + "x" * 300 + "\n```\n\n|" + " column |" * 20 + "\n|" + "--|" * 20 + "\n"
 
@@ -488,7 +490,7 @@ async def test_the_page_speaks_chinese(hub: Hub, browser: Browser) -> None:
 
 
 async def test_past_sessions_can_be_searched(hub: Hub, browser: Browser) -> None:
-    """By their first messages; a session that is opened has all its answers."""
+    """The search covers first messages; an opened session shows all its answers."""
     await start_hub(hub)
     for session, message in (("s13", "about apples"), ("s14", "about pears")):
         client = await hub.connect(f"?sessionId={session}")
@@ -498,7 +500,7 @@ async def test_past_sessions_can_be_searched(hub: Hub, browser: Browser) -> None
         links = tab.page.get_by_role("navigation").get_by_role("link")
         await expect(links).to_contain_text(["about pears", "about apples"])
         await tab.page.get_by_role("searchbox").fill("APPLE")
-        await expect(links).to_have_count(1)  # the list of texts is also found in a longer one, not filtered yet
+        await expect(links).to_have_count(1)  # the next assertion alone would accept the unfiltered list
         await expect(links).to_contain_text(["about apples"])
         await links.click()
         await expect(tab.answers).to_have_text(["about apples"])
@@ -515,7 +517,7 @@ async def test_lists_are_loaded_to_their_end(hub: Hub, browser: Browser) -> None
         await client.send(type="chat", agentId="echo", sessionId=session, message="x")
         await client.until_done()
     await client.close()
-    await expire_events(hub.node, 2**50)  # messages stay
+    await expire_events(hub.node, 2**50)  # messages are not deleted
     async with visit(browser, hub.url, "?session=s36") as tab:
         links, articles = tab.page.get_by_role("navigation").get_by_role("link"), tab.page.get_by_role("article")
         await expect(links).to_have_count(3)
@@ -606,9 +608,9 @@ async def test_the_share_dialog_names_who_can_join(hub: Hub, browser: Browser) -
     async with visit(browser, hub.url) as tab:
         hosts = ["localhost", "hub.localhost", "127.0.0.1", "[::1]", "hub.example", "127.0.0.1.example", "10.0.0.7"]
         who = "(hosts) => import('/console/views/dialogs.js').then(({ shareText }) => hosts.map(shareText))"
-        said = await tab.page.evaluate(who, hosts)
-        assert all("on this machine joins" in text for text in said[:4])
-        for host, text in zip(hosts[4:], said[4:], strict=True):
+        texts = await tab.page.evaluate(who, hosts)
+        assert all("on this machine joins" in text for text in texts[:4])
+        for host, text in zip(hosts[4:], texts[4:], strict=True):
             assert text.startswith(f"Everyone who can reach {host} and opens this address joins")
 
 

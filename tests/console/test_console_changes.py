@@ -1,4 +1,4 @@
-"""What people do in the console to what was said: they answer questions, edit, ask again, fork, name and delete."""
+"""People change sessions in the console: they answer questions, edit, regenerate, fork, rename and delete."""
 
 import re
 
@@ -28,7 +28,7 @@ async def asks(run: Run):
 
 
 async def test_the_composer_answers_a_question_for_text(hub: Hub, browser: Browser) -> None:
-    """A text that was begun before the question is a message; the field says if a message is queued."""
+    """A draft from before the question stays a message; the placeholder shows if a message is queued."""
     hub.agent("poses.py", POSES)
     await start_hub(hub)
     async with visit(browser, hub.url, "?agent=poses&session=s35") as tab:
@@ -52,8 +52,8 @@ async def test_the_composer_answers_a_question_for_text(hub: Hub, browser: Brows
         await tab.field.press("Enter")
         await expect(tab.page.locator(".queue").get_by_role("listitem")).to_contain_text("begun before, and after")
         await ask.get_by_role("button", name="Do not answer").click()
-        said = "composed ['a'] {'size': 3, 'soon': True} cancelled"
-        await expect(tab.page.get_by_role("article", name="poses").first.locator("> .md")).to_have_text(said)
+        text = "composed ['a'] {'size': 3, 'soon': True} cancelled"
+        await expect(tab.page.get_by_role("article", name="poses").first.locator("> .md")).to_have_text(text)
 
 
 POSES = """
@@ -88,7 +88,7 @@ async def fills(run: Run):
 
 
 async def test_a_form_accepts_only_answers_of_its_schema(hub: Hub, browser: Browser) -> None:
-    """A value out of bounds, or a missing choice, is not sent. Question and answer are laid out."""
+    """A value out of bounds, or a missing choice, is not sent. Question and answer are visible."""
     hub.agent("fills.py", FILLS)
     await start_hub(hub)
     async with visit(browser, hub.url, "?agent=fills&session=s39") as tab:
@@ -126,9 +126,9 @@ async def test_a_form_accepts_only_answers_of_its_schema(hub: Hub, browser: Brow
         await expect(ask).to_contain_text("This is not valid JSON.")
         await tags.fill('["a", "b"]')
         await ask.get_by_role("button", name="Answer", exact=True).click()
-        given = {"shape": "flat", "size": 9, "share": 0.5, "rate": 0.5, "tags": ["a", "b"], "code": "a1"}
-        await expect(tab.answers).to_have_text([repr(given)])
-        await expect(ask.locator("dt")).to_have_text([*given])
+        values = {"shape": "flat", "size": 9, "share": 0.5, "rate": 0.5, "tags": ["a", "b"], "code": "a1"}
+        await expect(tab.answers).to_have_text([repr(values)])
+        await expect(ask.locator("dt")).to_have_text([*values])
         await expect(ask.locator("dd")).to_have_text(["flat", "9", "0.5", "0.5", "ab", "a1"])
 
 
@@ -164,9 +164,9 @@ async def test_a_question_has_buttons_or_fields(hub: Hub, browser: Browser) -> N
         await ask.get_by_role("button", name="Do not answer").click()
         form = "form: {'name': 'n', 'size': 3, 'soon': False}."
         for one in (tab, other):
-            said = one.page.get_by_role("article", name="asks")
+            answer = one.page.get_by_role("article", name="asks")
             for text in ("sure: True.", "colour: blue.", "name: mine.", form, "last: cancelled."):
-                await expect(said).to_contain_text(text)
+                await expect(answer).to_contain_text(text)
             await expect(one.page.get_by_role("button", name="Do not answer")).to_have_count(0)
 
 
@@ -182,14 +182,14 @@ async def test_messages_can_be_edited_regenerated_and_forked(hub: Hub, browser: 
         await expect(tab.answers).to_have_text(["first 1", "second 2"])
         await tab.page.get_by_role("article", name="counts").last.get_by_role("button", name="Answer again").click()
         await expect(other.answers).to_have_text(["first 1", "second 3"])
-        for one in (tab, other):  # by its first words
+        for one in (tab, other):  # the list shows its first words
             await expect(one.page.get_by_role("link", name="first")).to_be_visible()
         mine = tab.page.get_by_role("article", name="You").first
         await mine.hover()
         await mine.get_by_role("button", name="Edit").click()
         text = tab.page.get_by_label("New text")
         await expect(text).to_be_focused()
-        await tab.page.keyboard.type("ly")  # where it ends
+        await tab.page.keyboard.type("ly")  # the fork ends here
         await expect(text).to_have_value("firstly")
         await text.fill("other")
         await tab.page.keyboard.press("Enter")
@@ -214,7 +214,7 @@ async def test_messages_can_be_edited_regenerated_and_forked(hub: Hub, browser: 
         await expect(tab.page.get_by_role("heading", name="other (3)")).to_be_visible()
         await expect(tab.page.locator("article.answer.done")).to_have_count(2)
         await expect(tab.answers).to_have_text(["other 4", "on 5"])
-        await expect(tab.page.locator(".figures")).to_have_count(0)  # its answers were not made here
+        await expect(tab.page.locator(".figures")).to_have_count(0)  # its answers were not made in this session
         await expect(other.answers).to_have_text(["other 4"])
 
 
@@ -229,13 +229,13 @@ async def test_a_session_can_be_renamed_and_deleted(hub: Hub, browser: Browser) 
         await expect(link).to_contain_text("hello")
         await tab.page.get_by_role("button", name="Rename, Delete").click()
         await expect(tab.page.get_by_label("Name of this session")).to_be_focused()
-        await tab.page.keyboard.type("Greetings")  # instead of what was there
+        await tab.page.keyboard.type("Greetings")  # replaces the old name
         await tab.page.keyboard.press("Enter")
         await expect(link).to_contain_text("Greetings")
         await expect(tab.page.get_by_role("heading", name="Greetings")).to_be_visible()
         await tab.page.get_by_role("button", name="Rename, Delete").click()
         delete = tab.page.get_by_role("button", name="Delete", exact=True)
-        await delete.dblclick()  # that is no second thought
+        await delete.dblclick()  # this click is not a confirmation
         await delete.click()
         await tab.page.get_by_role("button", name="Delete it").click()
         await expect(tab.page.get_by_role("alert")).to_contain_text("The session was deleted.")

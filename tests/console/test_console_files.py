@@ -1,4 +1,4 @@
-"""The files of the console: how they are served, where they come from, and what they do without a browser."""
+"""The files of the console: their HTTP headers, their checksums, and their functions without a page."""
 
 import hashlib
 import re
@@ -23,7 +23,7 @@ async def get(hub: Hub, path: str, **headers: str) -> tuple[int, str, CIMultiDic
 
 
 async def test_the_policy_allows_only_the_hub_itself(hub: Hub) -> None:
-    """No other origin, no inline script, no markup made of text, and no frame around the page."""
+    """It forbids other origins, inline scripts, markup made of text, and frames around the page."""
     await hub.start()
     status, page, headers = await get(hub, "/")
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
@@ -46,8 +46,8 @@ async def test_the_policy_allows_only_the_hub_itself(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost:1; script-src *", "localhost, x", "[::1]:9527"])
-async def test_a_strange_host_adds_nothing_to_the_policy(hub: Hub, host: str) -> None:
-    """Also if the hub accepts that Host."""
+async def test_an_unknown_host_adds_nothing_to_the_policy(hub: Hub, host: str) -> None:
+    """The policy stays the same, even if the hub accepts that Host."""
     await hub.start()
     status, _, headers = await get(hub, "/", Host=host)
     assert status == 403 or "connect-src 'self'; " in headers["Content-Security-Policy"]
@@ -78,7 +78,7 @@ async def test_each_file_is_served_with_its_media_type(hub: Hub) -> None:
 
 
 def test_vendored_files_are_unchanged() -> None:
-    """Each file has its checksum in the table and its licence beside it; the table has each file."""
+    """The table has each file and its checksum; the licence is beside the file."""
     table = {row[0].strip("`"): row for row in rows(VENDOR / "README.md") if row[0].startswith("`")}
     assert table.keys() == {path.name for path in VENDOR.glob("*.js")}
     for name, (_, _, version, _, licence, digest) in table.items():
@@ -90,8 +90,8 @@ def test_vendored_files_are_unchanged() -> None:
         assert version[0].isdigit()
 
 
-def test_the_code_never_makes_markup_of_text() -> None:
-    """The policy forbids it at run time; the code does not even try."""
+def test_the_code_never_makes_markup_from_text() -> None:
+    """The policy forbids it at run time; the code does not contain it either."""
     for path in CONSOLE.rglob("*.js"):
         if "vendor" not in path.parts:
             assert not [
@@ -111,7 +111,7 @@ TEXTS = {
 
 
 def test_text_has_enough_contrast() -> None:
-    """Light and dark: a contrast of at least 4.5 to 1, as WCAG AA requires."""
+    """In light and dark the contrast is at least 4.5 to 1, as WCAG AA requires."""
     style = (CONSOLE / "style.css").read_text()
     themes = [
         dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", part)) for part in style.split("prefers-color-scheme")[:2]

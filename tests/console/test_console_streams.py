@@ -1,4 +1,4 @@
-"""The console under long answers, and under bad ones: it stays smooth, and runs and fetches nothing."""
+"""The console stays responsive with long answers, and does not execute or fetch anything from bad ones."""
 
 import random
 import re
@@ -62,11 +62,11 @@ async def test_a_session_of_20_000_tokens_stays_usable(hub: Hub, browser: Browse
         await tab.say(str(tmp_path / "text"))
         await expect(tab.answers).to_contain_text("last", timeout=60_000)
         await expect(tab.page.get_by_role("button", name="Stop")).to_have_count(0)
-        counted = await tab.page.evaluate("counted")
+        counts = await tab.page.evaluate("counts")
         blocks = await tab.answers.locator("p").count()
-        assert 110 <= blocks < 125 and 0 < counted["added"] < blocks and counted["removed"] == 0
+        assert 110 <= blocks < 125 and 0 < counts["added"] < blocks and counts["removed"] == 0
         assert await tab.answers.evaluate("it => it.textContent.split(' ').length") == 99 * 100 + 1 + 10_000
-        assert len(counted["tops"]) == 1, "the composer jumped"
+        assert len(counts["tops"]) == 1, "the composer jumped"
         longest = "all => Math.max(...all.map((it) => it.textContent.length))"
         assert await tab.answers.locator("p").evaluate_all(longest) <= 4000
         assert await tab.page.evaluate("document.querySelectorAll('*').length") < 700
@@ -75,20 +75,20 @@ async def test_a_session_of_20_000_tokens_stays_usable(hub: Hub, browser: Browse
         await expect(tab.answers.last).to_have_text("still there?")
 
 
-# Counts the blocks of answers that are added, and those that are taken away; notes where the composer is in each frame.
+# Counts the blocks that answers add and remove, and records the position of the composer in each frame.
 COUNT = """() => {
-  window.counted_bytes = { added: 0, removed: 0, tops: [] }
+  window.counts = { added: 0, removed: 0, tops: [] }
   const frame = () => {
     const { top } = document.querySelector('.composer').getBoundingClientRect()
-    if (!counted.tops.includes(top)) counted.tops.push(top)
+    if (!counts.tops.includes(top)) counts.tops.push(top)
     requestAnimationFrame(frame)
   }
   frame()
   new MutationObserver((records) => {
     for (const { target, addedNodes, removedNodes } of records) {
       if (!(target.nodeType === 1 && target.closest('.md'))) continue
-      counted.added += addedNodes.length
-      counted.removed += removedNodes.length
+      counts.added += addedNodes.length
+      counts.removed += removedNodes.length
     }
   }).observe(document.body, { subtree: true, childList: true })
 }"""
@@ -112,7 +112,7 @@ async def test_a_long_session_shows_its_end_and_more_on_request(hub: Hub, browse
 async def test_a_session_of_20_000_messages_opens_with_its_last_page(hub: Hub, browser: Browser) -> None:
     """However long the session is, the page loads one page of messages and their events, with the tool calls."""
     await start_hub(hub)
-    read: list[int] = []
+    sizes: list[int] = []
     for count in (100, 10_000):
         await write_turns(hub, f"s{count}", count)
         async with visit(browser, hub.url, f"?agent=echo&session=s{count}") as tab:
@@ -122,14 +122,14 @@ async def test_a_session_of_20_000_messages_opens_with_its_last_page(hub: Hub, b
             await expect(tab.page.get_by_role("heading", name="question 0")).to_be_visible()
             pages = [url.split("?")[0] for url in tab.urls if f"/s{count}/" in url and "limit=1" not in url]
             assert pages == [f"{hub.url}/api/v1/sessions/s{count}/{kind}" for kind in ("messages", "events")]
-            read.append(tab.received_chars + await tab.page.evaluate(READ))
+            sizes.append(tab.received_chars + await tab.page.evaluate(READ))
             await tab.page.get_by_role("button", name="Show earlier").click()
             await expect(tab.page.get_by_role("article")).to_have_count(120)
             await expect(tab.answers.first).to_have_text(f"answer {count - 60}")
             await expect(tab.page.locator("details.tool")).to_have_count(60)
             await tab.say("hello")
             await expect(tab.answers.last).to_have_text("hello")
-    assert 0 < read[1] < 1.2 * read[0], read
+    assert 0 < sizes[1] < 1.2 * sizes[0], sizes
 
 
 READ = """() => {
@@ -139,39 +139,42 @@ READ = """() => {
 
 
 async def write_turns(hub: Hub, name: str, count: int) -> None:
-    """Write so many messages and answers, each with a call of a tool, into a session's log."""
+    """Append *count* messages and answers, each with a tool call, to a session's log."""
     async with hub.node.use(Key(name)) as session:
         for number in range(count):
             run, question, answer = f"r{number}", f"q{number}", f"a{number}"
-            asked = UserMessage(messageId=question, author=LOCAL, content=f"question {number}")
-            said = WholeMessage(messageId=answer, content=f"answer {number}")
-            bodies = (RunStarted(answer), ToolCallStart(f"t{number}", "look"), ToolCallEnd(f"t{number}"), said)
+            message = UserMessage(messageId=question, author=LOCAL, content=f"question {number}")
+            reply = WholeMessage(messageId=answer, content=f"answer {number}")
+            bodies = (RunStarted(answer), ToolCallStart(f"t{number}", "look"), ToolCallEnd(f"t{number}"), reply)
             end = PendingEvent(
-                "echo", run, RunFinished(answer, "end_turn"), messages=(kept("assistant", said, "echo", run),)
+                "echo",
+                run,
+                RunFinished(answer, "end_turn"),
+                messages=(history_message("assistant", reply, "echo", run),),
             )
-            landed = attach_future(end)
+            commit = attach_future(end)
             session.outbox.put(
-                PendingEvent(None, None, asked, messages=(kept("user", asked),)),
+                PendingEvent(None, None, message, messages=(history_message("user", message),)),
                 *(PendingEvent("echo", run, body) for body in bodies),
                 end,
             )
             if number % 100 == 99:
-                await landed
+                await commit
 
 
-def kept(
+def history_message(
     role: Literal["user", "assistant"],
     body: UserMessage | WholeMessage,
     agent: str | None = None,
     run: str | None = None,
 ) -> HistoryMessage:
     author = None if run else LOCAL
-    place: Any = {"messageId": body.messageId, "agentId": agent, "runId": run, "author": author}
-    return HistoryMessage(role=role, content=body.content, **place)
+    fields: Any = {"messageId": body.messageId, "agentId": agent, "runId": run, "author": author}
+    return HistoryMessage(role=role, content=body.content, **fields)
 
 
-async def test_text_of_an_agent_runs_and_fetches_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """200 attempts at scripts and exfiltration, streamed in random pieces; the seed is printed."""
+async def test_text_of_an_agent_executes_and_fetches_nothing(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    """The text has 200 attempts at scripts and exfiltration, in random pieces; the test prints the seed."""
     await start_hub(hub)
     seed = random.randrange(10**6)
     print("seed", seed)
@@ -187,24 +190,24 @@ async def test_text_of_an_agent_runs_and_fetches_nothing(hub: Hub, browser: Brow
             await expect(tab.answers.nth(number // 40)).to_contain_text("That was all.", timeout=60_000)
         await tab.page.evaluate(TOUCH_ALL)
         assert await tab.page.evaluate("ran") == []
-        found = await tab.page.evaluate(FOUND)
-        assert set(found["tags"]) <= ALLOWED, set(found["tags"]) - ALLOWED
-        assert set(found["attributes"]) <= {"class", "href", "target", "rel", "role", "aria-level", "aria-label"} | {
+        markup = await tab.page.evaluate(MARKUP)
+        assert set(markup["tags"]) <= ALLOWED, set(markup["tags"]) - ALLOWED
+        assert set(markup["attributes"]) <= {"class", "href", "target", "rel", "role", "aria-level", "aria-label"} | {
             *("type", "disabled", "checked", "tabindex", "data-copy", "start")
         }
-        assert all(re.match("https?:|mailto:", link) for link in found["links"]) and found["links"]
+        assert all(re.match("https?:|mailto:", link) for link in markup["links"]) and markup["links"]
 
 
 ALLOWED = {
     *("P", "A", "STRONG", "EM", "DEL", "CODE", "PRE", "SPAN", "DIV", "UL", "OL", "LI", "BR", "HR", "BLOCKQUOTE"),
     *("TABLE", "THEAD", "TBODY", "TR", "TH", "TD", "INPUT", "BUTTON"),
 }
-# What a mouse that passes over everything would set off.
+# Dispatches the events of a mouse that passes over all elements.
 TOUCH_ALL = """() => {
   const kinds = ['mouseover', 'focus', 'error', 'load', 'toggle', 'animationstart']
   for (const it of document.querySelectorAll('.md *')) for (const kind of kinds) it.dispatchEvent(new Event(kind))
 }"""
-FOUND = """() => {
+MARKUP = """() => {
   const all = [...document.querySelectorAll('.md *')]
   return {
     tags: [...new Set(all.map((it) => it.tagName))],
@@ -215,7 +218,7 @@ FOUND = """() => {
 
 
 async def test_a_deeply_nested_answer_does_not_stop_the_page(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Nor when the session is opened later. The answers after it are laid out."""
+    """The session can also be open_websocket later, and the next answers are rendered."""
     await start_hub(hub)
     (tmp_path / "deep").write_text("\n\n".join([">" * 1000, "- " * 1000, "1. " * 1000, "*" * 6000, "end"]))
     async with visit(browser, hub.url, "?agent=says&session=s36") as tab:
@@ -229,7 +232,7 @@ async def test_a_deeply_nested_answer_does_not_stop_the_page(hub: Hub, browser: 
 
 
 async def test_an_answer_that_cannot_be_rendered_is_shown_as_text(hub: Hub, browser: Browser) -> None:
-    """Only that answer: the page and the answer go on."""
+    """Only that answer is plain text: the page and later answers work."""
     await start_hub(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s37", lost=True) as tab:
         await tab.page.evaluate("() => void (Number.prototype.toLocaleString = () => { throw new Error('no') })")
@@ -245,10 +248,10 @@ async def test_an_answer_that_cannot_be_rendered_is_shown_as_text(hub: Hub, brow
 
 
 async def test_the_page_sends_requests_only_to_its_hub(hub: Hub, browser: Browser) -> None:
-    """Whatever its address says; the policy forbids other requests, too."""
+    """Parameters of the URL do not change that; the policy forbids other requests, too."""
     await start_hub(hub)
     query = "?url=ws://127.0.0.1:1/&hub=http://127.0.0.1:1&gatewayUrl=ws://127.0.0.1:1&session=s20"
     async with visit(browser, hub.url, query, lost=True) as tab:
-        tried = "fetch('http://127.0.0.1:1/').then(() => 'sent', (error) => error.name)"
-        assert await tab.page.evaluate(tried) == "TypeError"
+        script = "fetch('http://127.0.0.1:1/').then(() => 'sent', (error) => error.name)"
+        assert await tab.page.evaluate(script) == "TypeError"
         assert any("Content Security Policy" in line for line in tab.errors), tab.errors

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.agui import asked
+from support.agui import run_request
 from support.hub import Client, Hub
 from support.sse import post
 from support.waiting import PATIENCE, eventually
@@ -67,7 +67,7 @@ async def by_openai_in_a_session(hub: Hub, http: Http, agent: str) -> str:
 
 
 async def by_agui(hub: Hub, http: Http, agent: str) -> str:
-    async with http.post(f"agents/{agent}/agui", json=asked("go now", thread_id="by-agui")) as response:
+    async with http.post(f"agents/{agent}/agui", json=run_request("go now", thread_id="by-agui")) as response:
         return await response.text()
 
 

@@ -1,4 +1,4 @@
-"""Children of agents: what they do not inherit, and that the hub ends without them."""
+"""Child processes of agents do not inherit the hub's sockets and files, and do not block its shutdown."""
 
 import asyncio
 import os
@@ -59,8 +59,8 @@ async def answer(client: Client, agent: str) -> str:
     return client.text((await client.until_type("run_finished"))["runId"])
 
 
-async def test_a_forked_child_keeps_nothing_of_a_hub_that_was_killed(hub: HubProcess) -> None:
-    """Clients notice the end at once, on a socket, a stream and a plain connection; the next hub has port and lock."""
+async def test_a_forked_child_keeps_nothing_of_a_killed_hub_open(hub: HubProcess) -> None:
+    """The connections of clients end at once, and the next hub gets the port and the lock."""
     async with aiohttp.ClientSession() as http:
         client = await connect(http, hub)
         with socket.create_connection(("127.0.0.1", hub.port)) as idle:
@@ -69,7 +69,7 @@ async def test_a_forked_child_keeps_nothing_of_a_hub_that_was_killed(hub: HubPro
             assert await answer(client, "parent") == "begun"
             await eventually(lambda: (hub.folder / "begun").exists() and (hub.folder / "begun").read_text())
             await hub.kill()
-            os.kill(int((hub.folder / "begun").read_text()), 0)  # it goes on
+            os.kill(int((hub.folder / "begun").read_text()), 0)  # the child still runs
             assert await client.wait_closed() == 1006
             idle.settimeout(PATIENCE)
             assert idle.recv(1) == b""
@@ -77,8 +77,8 @@ async def test_a_forked_child_keeps_nothing_of_a_hub_that_was_killed(hub: HubPro
         assert await answer(await connect(http, hub), "runner")
 
 
-async def test_the_hub_hears_its_clients_beside_a_forked_child(hub: HubProcess) -> None:
-    """What the child gives up is still the hub's."""
+async def test_the_hub_serves_its_clients_beside_a_forked_child(hub: HubProcess) -> None:
+    """The child closes only its own copies of the sockets."""
     async with aiohttp.ClientSession() as http:
         client = await connect(http, hub)
         assert await answer(client, "parent") == "begun"
@@ -92,13 +92,13 @@ async def test_the_hub_hears_its_clients_beside_a_forked_child(hub: HubProcess) 
 
 
 async def test_an_executed_child_inherits_nothing(hub: HubProcess) -> None:
-    """Not even where all that can be inherited is."""
+    """Not even with close_fds=False."""
     async with aiohttp.ClientSession() as http:
         names = (await answer(await connect(http, hub), "runner")).split()
     assert len(names) == 3 and not any(name.startswith("socket") or "data" in name for name in names), names
 
 
-async def test_who_has_the_port_is_named(hub: HubProcess) -> None:
+async def test_the_error_names_the_process_that_uses_the_port(hub: HubProcess) -> None:
     second = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hub", "serve", "--host", "127.0.0.1", "--port", str(hub.port), "--data", "data-2"),
         cwd=hub.folder,

@@ -1,4 +1,4 @@
-"""Settings come from hubbub.toml, HUBBUB_* and flags, and whoever makes a mistake is told which."""
+"""Settings come from hubbub.toml, HUBBUB_* and flags; each mistake has an error that names it."""
 
 import subprocess
 import sys
@@ -18,22 +18,20 @@ def write(folder: Path, text: str) -> Path:
 
 
 def refusal(folder: Path, toml: str = "", environ: dict[str, str] | None = None, **flags: Any) -> str:
-    """Return what load() says when it refuses, which is one line."""
+    """Return the message of the error that load() raises; it is one line."""
     with pytest.raises(ConfigError) as caught:
         load(flags, environ or {}, write(folder, toml))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_without_any_source_the_defaults_hold(tmp_path: Path) -> None:
-    """No file, no variable and no flag is a complete set-up."""
+def test_without_settings_the_defaults_apply(tmp_path: Path) -> None:
+    """A hub needs no file, no variable and no flag."""
     assert load({}, {"PATH": "/bin"}, tmp_path) == Settings()
 
 
-def test_the_cache_is_the_accounts_unless_a_setting_names_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the XDG specification, which ignores a path that is not absolute; without a home it is in the data folder."""
+def test_the_default_cache_folder_belongs_to_the_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The XDG specification ignores relative paths; without a home folder it is in the data folder."""
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.setenv("XDG_CACHE_HOME", "/big/caches")
     assert Settings().cache_folder == Path("/big/caches/hubbub")
@@ -43,17 +41,17 @@ def test_the_cache_is_the_accounts_unless_a_setting_names_another(
     assert load({}, {"HUBBUB_CACHE": "mine"}, tmp_path).cache_folder == Path("mine")
     assert load({}, {}, write(tmp_path, '[hubbub]\ncache = "/srv/cache"')).cache_folder == Path("/srv/cache")
     monkeypatch.delenv("HOME")
-    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # an account that the machine does not know
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # an account without an entry on this machine
     assert Settings(data=Path("kept")).cache_folder == Path("kept/cache")
 
 
-def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    """As editors on Windows write it."""
+def test_the_file_may_start_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Editors on Windows write one."""
     assert load({}, {}, write(tmp_path, "\ufeff[hubbub]\nport = 1234")).port == 1234
 
 
-def test_the_file_sets_every_kind_of_value(tmp_path: Path) -> None:
-    """Texts, numbers, switches, folders and lists are written as TOML writes them."""
+def test_the_file_can_contain_every_type_of_value(tmp_path: Path) -> None:
+    """Texts, numbers, booleans, folders and lists have the syntax of TOML."""
     toml = """
         [hubbub]
         host = "127.0.0.1"
@@ -76,7 +74,7 @@ def test_the_file_sets_every_kind_of_value(tmp_path: Path) -> None:
 
 
 def test_variables_are_read_as_the_type_of_their_setting(tmp_path: Path) -> None:
-    """All variables are text; a list is separated by commas."""
+    """All variables are text; commas separate the items of a list."""
     environ = {
         "HUBBUB_PORT": "1234",
         "HUBBUB_RELOAD": "true",
@@ -95,7 +93,7 @@ def test_variables_are_read_as_the_type_of_their_setting(tmp_path: Path) -> None
     )
 
 
-def test_flags_win_over_the_environment_over_the_file(tmp_path: Path) -> None:
+def test_flags_override_the_environment_and_the_environment_overrides_the_file(tmp_path: Path) -> None:
     """A flag of None is unset and overrides nothing."""
     write(tmp_path, '[hubbub]\nport = 1\nhost = "file"\nlog = "file"\n')
     environ = {"HUBBUB_PORT": "2", "HUBBUB_HOST": "environment"}
@@ -105,39 +103,39 @@ def test_flags_win_over_the_environment_over_the_file(tmp_path: Path) -> None:
     assert settings.agents == Path("flag")
 
 
-def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
-    """A typing mistake in the file does not pass in silence."""
-    said = refusal(tmp_path, "[hubbub]\nprot = 1")
-    assert "hubbub.toml" in said and "'prot'" in said and "did you mean port?" in said
+def test_the_error_about_an_unknown_key_suggests_the_nearest_one(tmp_path: Path) -> None:
+    """A typing mistake in the file is not ignored."""
+    message = refusal(tmp_path, "[hubbub]\nprot = 1")
+    assert "hubbub.toml" in message and "'prot'" in message and "did you mean port?" in message
 
 
-def test_an_unknown_key_without_a_similar_one_is_refused_with_all_keys(tmp_path: Path) -> None:
-    """The error lists all keys."""
-    said = refusal(tmp_path, "[hubbub]\nxyzzy = 1")
-    assert "'xyzzy'" in said and "frames_per_second" in said and "limits" not in said
+def test_the_error_about_an_unknown_key_lists_all_keys_if_none_is_similar(tmp_path: Path) -> None:
+    """The list helps if there is no suggestion."""
+    message = refusal(tmp_path, "[hubbub]\nxyzzy = 1")
+    assert "'xyzzy'" in message and "frames_per_second" in message and "limits" not in message
 
 
 def test_keys_outside_of_the_tables_are_refused(tmp_path: Path) -> None:
-    """A key above [hubbub], or a table of another name, is not overlooked."""
+    """A key above [hubbub], or a table with another name, is an error."""
     assert "'port' is outside of [hubbub]" in refusal(tmp_path, "port = 1")
     assert "'hubub' is outside of [hubbub]" in refusal(tmp_path, "[hubub]\nport = 1")
     assert "hubbub is not a table" in refusal(tmp_path, "hubbub = 1")
 
 
-def test_an_unknown_variable_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
-    """A typing mistake in a variable does not pass in silence either, nor does a small letter."""
-    assert "HUBBUB_PROT" in (said := refusal(tmp_path, environ={"HUBBUB_PROT": "1"}))
-    assert "did you mean HUBBUB_PORT?" in said
+def test_the_error_about_an_unknown_variable_suggests_the_nearest_one(tmp_path: Path) -> None:
+    """A typing mistake or a small letter in a variable is not ignored."""
+    assert "HUBBUB_PROT" in (message := refusal(tmp_path, environ={"HUBBUB_PROT": "1"}))
+    assert "did you mean HUBBUB_PORT?" in message
     assert "did you mean HUBBUB_PORT?" in refusal(tmp_path, environ={"HUBBUB_port": "1"})
 
 
-def test_variables_of_the_tests_are_left_alone(tmp_path: Path) -> None:
+def test_variables_of_the_tests_are_ignored(tmp_path: Path) -> None:
     """HUBBUB_TEST_* belongs to the tests, which start real hubs."""
     assert load({}, {"HUBBUB_TEST_TORTURE": "long"}, tmp_path) == Settings()
 
 
 def test_the_limits_cannot_be_set(tmp_path: Path) -> None:
-    """They are measured, not chosen: neither the file nor a variable reaches them."""
+    """They are measured, not chosen: neither the file nor a variable can change them."""
     assert "'limits'" in refusal(tmp_path, "[hubbub.limits]\nframe_bytes = 1")
     assert "HUBBUB_LIMITS" in refusal(tmp_path, environ={"HUBBUB_LIMITS": "{}"})
     assert Settings().limits == Limits()
@@ -161,10 +159,12 @@ def test_the_limits_cannot_be_set(tmp_path: Path) -> None:
         ("origins = [1]", "origins", "a list of texts"),
     ],
 )
-def test_a_wrong_value_in_the_file_is_named(tmp_path: Path, line: str, key: str, wanted: str) -> None:
-    """The line says where it stands, which setting it is, and what it must be."""
-    said = refusal(tmp_path, f"[hubbub]\n{line}")
-    assert said.startswith(f"hubbub.toml: {key} must be ") and wanted in said
+def test_the_error_about_a_wrong_value_in_the_file_names_its_setting(
+    tmp_path: Path, line: str, key: str, wanted: str
+) -> None:
+    """The error contains the location, the setting and the allowed values."""
+    message = refusal(tmp_path, f"[hubbub]\n{line}")
+    assert message.startswith(f"hubbub.toml: {key} must be ") and wanted in message
 
 
 @pytest.mark.parametrize(
@@ -177,19 +177,21 @@ def test_a_wrong_value_in_the_file_is_named(tmp_path: Path, line: str, key: str,
         ("HUBBUB_FRAMES_PER_SECOND", "inf", "a number"),
     ],
 )
-def test_a_wrong_value_in_the_environment_is_named(tmp_path: Path, name: str, text: str, wanted: str) -> None:
-    """The line says which variable it is, and what it must be."""
-    said = refusal(tmp_path, environ={name: text})
-    assert said.startswith(f"{name} in the environment must be ") and wanted in said
+def test_the_error_about_a_wrong_value_in_the_environment_names_its_variable(
+    tmp_path: Path, name: str, text: str, wanted: str
+) -> None:
+    """The error contains the variable and the allowed values."""
+    message = refusal(tmp_path, environ={name: text})
+    assert message.startswith(f"{name} in the environment must be ") and wanted in message
 
 
-def test_a_wrong_flag_is_named(tmp_path: Path) -> None:
-    """The line says which flag it is, and what it must be."""
+def test_the_error_about_a_wrong_flag_names_the_flag(tmp_path: Path) -> None:
+    """The error contains the flag and the allowed values."""
     assert refusal(tmp_path, port="http").startswith("--port must be a whole number")
 
 
-def test_a_mistake_is_refused_where_a_flag_has_another_value(tmp_path: Path) -> None:
-    """Otherwise the error would appear only without the flag."""
+def test_a_mistake_is_refused_although_a_flag_overrides_it(tmp_path: Path) -> None:
+    """Otherwise the error would appear only in a start without the flag."""
     assert "hubbub.toml: port" in refusal(tmp_path, '[hubbub]\nport = "x"', port="1")
 
 
@@ -199,22 +201,22 @@ def test_an_error_does_not_repeat_the_wrong_value(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
-    """The line says that the file cannot be read, and where it goes wrong."""
+    """The error contains the file and the position of the mistake."""
     assert refusal(tmp_path, "[hubbub]\nport = \n").startswith("hubbub.toml cannot be read: ")
     (tmp_path / "hubbub.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="hubbub.toml cannot be read"):
         load({}, {}, tmp_path)
 
 
-def test_a_folder_of_the_files_name_is_refused(tmp_path: Path) -> None:
-    """A hubbub.toml that is there and cannot be opened is not taken for none."""
+def test_a_folder_with_the_name_of_the_file_is_refused(tmp_path: Path) -> None:
+    """A hubbub.toml that exists and cannot be opened is not ignored."""
     (tmp_path / "hubbub.toml").mkdir()
     with pytest.raises(ConfigError, match="hubbub.toml cannot be read: Is a directory"):
         load({}, {}, tmp_path)
 
 
 def test_the_default_log_is_in_the_data_folder() -> None:
-    """Three slashes begin a relative path, four an absolute one; a configured log stays unchanged."""
+    """Three slashes start a relative path, four an absolute one; a configured log stays unchanged."""
     assert Settings().log_url == "sqlite:///data/hub.db"
     assert Settings(data=Path("/var/hub")).log_url == "sqlite:////var/hub/hub.db"
     assert Settings(log="sqlite:///other.db").log_url == "sqlite:///other.db"
@@ -234,20 +236,20 @@ def test_the_settings_need_no_extra() -> None:
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
-def test_the_variable_of_the_terminals_commands_is_no_setting(tmp_path: Path) -> None:
-    """Who has HUBBUB_URL set for `hubbub chat` can start a hub, too."""
+def test_the_variable_of_the_terminal_commands_is_not_a_setting(tmp_path: Path) -> None:
+    """A hub starts although HUBBUB_URL is set for `hubbub chat`."""
     assert load({}, {"HUBBUB_URL": "http://a.example"}, tmp_path) == Settings()
 
 
 def test_a_limit_comes_from_its_table_or_its_variable(tmp_path: Path) -> None:
-    """The environment wins over the file; what is left out keeps its default."""
+    """The environment overrides the file; other limits keep their defaults."""
     (tmp_path / "hubbub.toml").write_text("[limits]\nqueued_runs = 5\nrun_seconds = 0.5\n")
     limits = load({}, {"HUBBUB_LIMITS_QUEUED_RUNS": "6", "HUBBUB_LIMITS_FILE_BYTES": "7"}, tmp_path).limits
     assert limits == Limits(queued_runs=6, run_seconds=0.5, file_bytes=7)
 
 
-def test_a_limit_that_is_none_is_refused(tmp_path: Path) -> None:
-    """With where it stands, and what would be one."""
+def test_an_unknown_limit_is_refused(tmp_path: Path) -> None:
+    """The error contains its location and the nearest limit."""
     assert refusal(tmp_path, "[limits]\nqueued_run = 5") == (
         "hubbub.toml: unknown limit 'queued_run': did you mean queued_runs?"
     )
@@ -263,8 +265,8 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path) -> None:
         load({}, {"HUBBUB_LIMITS_RUN_SECONDS": "soon"}, tmp_path)
 
 
-def test_the_error_about_a_limit_among_the_settings_says_where_it_belongs(tmp_path: Path) -> None:
-    """And so is a table whose name is nearly right."""
+def test_the_error_about_a_limit_among_the_settings_names_its_table(tmp_path: Path) -> None:
+    """A table with a typing mistake in its name has an error, too."""
     assert refusal(tmp_path, "[hubbub]\nqueued_runs = 2") == (
         "hubbub.toml: queued_runs is a limit: move it to [limits]"
     )

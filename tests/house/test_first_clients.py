@@ -1,4 +1,4 @@
-"""The clients of the first protocol, unchanged, and the hub's own page: with a hub as `hubbub serve` runs it."""
+"""Unchanged clients of the plain protocol, and the hub's console, with a hub that `hubbub serve` started."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ from support.waiting import PATIENCE
 both_agents = pytest.mark.parametrize("agent", ["echo", pytest.param("main", marks=needs_model)])
 
 
-# --- a hub of its own process, once for all tests here ----------------------------------------------------------------
+# --- one hub process for all tests of this file -----------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -58,7 +58,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The shipped agents and a gated one, on a free port of localhost, with the fetched model where there is one."""
+    """Run the shipped agents and a gated one on a free port; `main` uses the local model if it was fetched."""
     folder = tmp_path_factory.mktemp("served")
     shutil.copytree(ROOT / "agents", folder / "agents", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "agents" / "gated.py").write_text(textwrap.dedent(AGENTS["gated"]))
@@ -77,14 +77,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         ) as hub,
     ):
         assert hub.stdout
-        found = re.search(r":(\d+)", hub.stdout.readline())
-        assert found, (folder / "log").read_text()
-        yield Served(int(found[1]), folder)
+        match = re.search(r":(\d+)", hub.stdout.readline())
+        assert match, (folder / "log").read_text()
+        yield Served(int(match[1]), folder)
         hub.terminate()
         assert hub.wait(timeout=PATIENCE) == 0
 
 
-def documented(language: str) -> str:
+def readme_example(language: str) -> str:
     """Return the first example of the README in that language."""
     blocks = re.findall(rf"^```{language} first-client\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     assert len(blocks) == 1 and "localhost:9527" in blocks[0]
@@ -128,16 +128,16 @@ websocket.WebSocketApp(
 
 @both_agents
 def test_websocket_client(served: Served, agent: str) -> None:
-    """A WebSocketApp with the four callbacks and run_forever() hears an answer in pieces, and its one end."""
+    """A WebSocketApp with the four callbacks and run_forever() receives an answer in pieces, and one end."""
     command = [sys.executable, "-c", PYTHON_CLIENT, served.ws, agent]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE)
     *lines, closed = done.stdout.splitlines()
     assert (closed, done.stderr, done.returncode) == ("closed", "", 0), done
-    is_an_answer([json.loads(line) for line in lines], agent)
+    check_answer([json.loads(line) for line in lines], agent)
 
 
-def is_an_answer(frames: list[dict[str, Any]], agent: str) -> None:
-    """Say that these frames are one whole answer to "Hello there"."""
+def check_answer(frames: list[dict[str, Any]], agent: str) -> None:
+    """Assert that these frames are one complete answer to "Hello there"."""
     assert {(frame["type"], frame["agentId"]) for frame in frames} == {("stream", agent)}
     assert [frame["done"] for frame in frames] == [False] * (len(frames) - 1) + [True]
     text = "".join(frame["content"] for frame in frames)
@@ -146,8 +146,8 @@ def is_an_answer(frames: list[dict[str, Any]], agent: str) -> None:
 
 @needs_model
 async def test_the_python_example_of_the_readme(served: Served) -> None:
-    """It prints what the model says, as another member of its session hears it, and goes on listening."""
-    script = documented("python").replace("9527", str(served.port))
+    """It prints the answer that another subscriber of its session receives, and stays connected."""
+    script = readme_example("python").replace("9527", str(served.port))
     async with served.client("?sessionId=session-001") as witness:
         with subprocess.Popen(
             [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -162,14 +162,14 @@ async def test_the_python_example_of_the_readme(served: Served) -> None:
 
 
 def read(process: "subprocess.Popen[bytes]", size: int) -> bytes:
-    """Read that many bytes of what a process prints, or what there is after a while."""
+    """Read *size* bytes of a process's output; return less if the output ends or the time is up."""
     assert process.stdout
-    heard, end = b"", time.monotonic() + PATIENCE
-    while len(heard) < size and select.select([process.stdout], [], [], max(0, end - time.monotonic()))[0]:
-        if not (piece := os.read(process.stdout.fileno(), size - len(heard))):
+    output, end = b"", time.monotonic() + PATIENCE
+    while len(output) < size and select.select([process.stdout], [], [], max(0, end - time.monotonic()))[0]:
+        if not (piece := os.read(process.stdout.fileno(), size - len(output))):
             break
-        heard += piece
-    return heard
+        output += piece
+    return output
 
 
 # --- a browser --------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ setInterval(() => ws.send(JSON.stringify({ type: "ping" })), 30000);
 @needs_browser
 @both_agents
 async def test_browser(served: Served, browser: Browser, agent: str) -> None:
-    """A page of another loopback origin chats once connected, hears the answer, and its ping gets a pong."""
+    """A page of another loopback origin connects, chats and receives the answer; its ping gets a pong."""
     async with serve_other_origin(BROWSER_CLIENT % (served.ws, agent)) as url:
         tab = Tab(await browser.new_page())
         await tab.page.clock.install()
@@ -196,7 +196,7 @@ async def test_browser(served: Served, browser: Browser, agent: str) -> None:
         lines: list[str] = []
         while not (lines and json.loads(lines[-1])["done"]):
             lines += await tab.until("}")
-        is_an_answer([json.loads(line) for line in lines], agent)
+        check_answer([json.loads(line) for line in lines], agent)
         await tab.page.clock.fast_forward(30_000)
         assert await tab.until("}") == ['{"type":"pong"}']
         assert not tab.errors
@@ -205,8 +205,8 @@ async def test_browser(served: Served, browser: Browser, agent: str) -> None:
 @needs_browser
 @needs_model
 async def test_the_browser_example_of_the_readme(served: Served, browser: Browser) -> None:
-    """It prints what the model says, piece by piece, to the end."""
-    async with serve_other_origin(documented("js").replace("9527", str(served.port))) as url:
+    """It prints the answer piece by piece, to the end."""
+    async with serve_other_origin(readme_example("js").replace("9527", str(served.port))) as url:
         tab = Tab(await browser.new_page())
         await tab.page.goto(url)
         *pieces, end = await tab.until(" true")
@@ -215,13 +215,13 @@ async def test_the_browser_example_of_the_readme(served: Served, browser: Browse
         assert not tab.errors
 
 
-# --- the hub's own page: more of it in test_console.py ----------------------------------------------------------------
+# --- the console; more tests are in tests/console ---------------------------------------------------------------------
 
 
 @needs_browser
 @both_agents
 async def test_a_visitor_sees_an_answer(served: Served, browser: Browser, agent: str) -> None:
-    """Choose an agent, write, press Enter: the answer comes below what was said."""
+    """A person chooses an agent, writes and presses Enter: the answer appears."""
     async with visit(browser, served.url) as tab:
         await tab.page.get_by_label("Agent").select_option(agent)
         await tab.say("hello")
@@ -233,31 +233,31 @@ async def test_a_visitor_sees_an_answer(served: Served, browser: Browser, agent:
 
 
 @needs_model
-async def test_three_clients_hold_the_same_text(served: Served) -> None:
-    """One from the start, one who joins in mid-answer, one whose socket is killed at random and resumes."""
+async def test_three_clients_receive_the_same_text(served: Served) -> None:
+    """One is connected from the start, one joins during the answer, one loses its socket at random and resumes."""
     session = "s-three"
     async with served.client() as first, served.client(f"?sessionId={session}") as witness:
         ask = "Write a few sentences about a cat and a dog."
         await first.send(type="chat", agentId="main", sessionId=session, message=ask)
         await first.until_type("stream")
         async with served.client(f"?sessionId={session}") as late, asyncio.TaskGroup() as readers:
-            killed = readers.create_task(read_with_kills(served, session, random.Random(7)))
+            resuming = readers.create_task(read_with_kills(served, session, random.Random(7)))
             for client in (first, late, witness):
                 readers.create_task(client.until_done())
-        text, kills = killed.result()
+        text, kills = resuming.result()
         assert kills > 0 and text == first.text() == late.text() == witness.text() != ""
-    # What the run put together from the agent's own pieces, beside the log that the clients heard.
+    # The message that the run stored; the clients received the events.
     with contextlib.closing(sqlite3.connect(f"file:{served.folder}/data/hub.db?mode=ro", uri=True)) as log:
-        kept = log.execute("SELECT content FROM messages WHERE session = ? AND role = 'assistant'", (session,))
-        assert kept.fetchall() == [(text,)]
+        rows = log.execute("SELECT content FROM messages WHERE session = ? AND role = 'assistant'", (session,))
+        assert rows.fetchall() == [(text,)]
 
 
 async def read_with_kills(served: Served, session: str, chance: random.Random) -> tuple[str, int]:
-    """Read an answer to its end, and return it; abort the socket again and again, and resume after the last frame."""
+    """Read an answer to its end with many aborted sockets; return its text and the number of aborts."""
     text, cursor, kills = "", "", 0
     while True:
         async with served.client(f"?sessionId={session}{cursor}") as client:
-            for _ in range(chance.randint(1, 12) if kills else 1):  # the first kill comes for sure
+            for _ in range(chance.randint(1, 12) if kills else 1):  # at least one kill
                 frame = await client.next()
                 text += frame["content"]
                 cursor = f"&afterSeq={frame['seq']}&epoch={frame['epoch']}"

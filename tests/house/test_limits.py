@@ -1,6 +1,6 @@
-"""Every limit is obeyed at an odd value, which no constant in the code happens to have.
+"""Each limit is tested with an odd value that no constant in the code has.
 
-A test names the limits that it sees obeyed; the last test in this file fails for a limit that no test names.
+A test names the limits that it checks; the last test in this file fails if no test names a limit.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import aiohttp
 import attrs
 import orjson
 import pytest
-from support.agui import asked
+from support.agui import run_request
 from support.hub import Client, Hub
 from support.process import HubProcess
 from support.sockets import client_frame, open_websocket
@@ -32,14 +32,14 @@ from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
 NEVER = 1e6  # seconds: longer than any test
-LEAST = 4 * KiB  # what a file counts at least
+LEAST = 4 * KiB  # the smallest size that the quota counts for a file
 TEXT = {"Content-Type": "text/plain"}
 Test = TypeVar("Test", bound=Callable[..., Any])
 TESTED: set[str] = set()
 
 
 def obeys(*limits: str) -> Callable[[Test], Test]:
-    """Note which limits a test sees obeyed."""
+    """Record that a test checks these limits."""
     TESTED.update(limits)
     return lambda test: test
 
@@ -52,13 +52,13 @@ async def over_http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def padded(frame: dict[str, Any], size: int) -> str:
-    """Return a frame or a body as JSON of exactly *size* bytes."""
+    """Encode a frame or a body as JSON of exactly *size* bytes."""
     text = json.dumps(frame | {"pad": ""})
     return text[:-2] + "x" * (size - len(text)) + text[-2:]
 
 
 def sized(size: int) -> dict[str, str]:
-    """Return an object that has *size* bytes as the hub writes JSON."""
+    """Return an object that the hub encodes as *size* bytes of JSON."""
     return {"a": "x" * (size - len('{"a":""}'))}
 
 
@@ -70,7 +70,7 @@ def nested(levels: int) -> Any:
 
 
 async def begin(hub: Hub, session: str = "s1", **limits: Any) -> Client:
-    """Start a hub, and return a client that hears a session of it."""
+    """Start a hub and return a client that is subscribed to a session."""
     await hub.start(**limits)
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId=session)
@@ -79,19 +79,19 @@ async def begin(hub: Hub, session: str = "s1", **limits: Any) -> Client:
 
 
 async def outcome(client: Client, ref: str) -> dict[str, Any]:
-    """Return the answer to the command of that ref, or the error."""
+    """Wait for the response to the command with this ref: an answer or an error."""
     return await client.until(lambda frame: frame.get("ref") == ref)
 
 
 async def chat(client: Client, agent: str, message: str, session: str = "s1", **more: Any) -> dict[str, Any]:
-    """Say something; return what became of it: `accepted`, or an error."""
+    """Send a chat and return its response: `accepted`, or an error."""
     ref = f"{agent} {message}"[:30]
     await client.send(type="chat", agentId=agent, sessionId=session, message=message, ref=ref, **more)
     return await outcome(client, ref)
 
 
 async def answer(client: Client, agent: str, message: str, session: str = "s1", **more: Any) -> dict[str, Any]:
-    """Say something and hear the whole answer; return how it ended: an error of the run, or its end."""
+    """Send a chat and receive the complete answer; return its `run_error`, or else its `run_finished`."""
     accepted = await chat(client, agent, message, session, **more)
     assert accepted["type"] == "accepted", accepted
     run_id = accepted["runId"]
@@ -99,20 +99,20 @@ async def answer(client: Client, agent: str, message: str, session: str = "s1", 
     return next((f for f in client.frames if f["type"] == "run_error" and f["runId"] == run_id), end)
 
 
-async def after_a_pong(client: Client) -> None:
-    """Let the hub answer something that comes later."""
+async def wait_for_pong(client: Client) -> None:
+    """Wait until the hub has processed all earlier commands."""
     await client.send(type="ping")
     await client.until_type("pong")
 
 
-async def put(hub: Hub, texts: list[str], session: str = "s1") -> None:
-    """Add chunks of one message to a session's log."""
+async def append_chunks(hub: Hub, texts: list[str], session: str = "s1") -> None:
+    """Append chunks of one message to a session's log."""
     await hub.node.log.sessions.make(Key(session))
     entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
-    kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    hub.node.log.events.append(Append(Key(session), entries), kept.set_result)
+    commit: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    hub.node.log.events.append(Append(Key(session), entries), commit.set_result)
     async with asyncio.timeout(PATIENCE):
-        assert isinstance(await kept, int)
+        assert isinstance(await commit, int)
 
 
 async def upload(http: aiohttp.ClientSession, size: int, query: str = "sessionId=s1") -> tuple[int, dict[str, Any]]:
@@ -120,7 +120,7 @@ async def upload(http: aiohttp.ClientSession, size: int, query: str = "sessionId
         return response.status, await response.json()
 
 
-# Yields what a JSON text says: pieces of text, whole messages, events, and so often.
+# Yields a piece of text, a whole message or an event several times; its message is made by agent_input().
 SAYS = """
 import json
 from hub import Custom, Message, ToolCallResult
@@ -135,36 +135,36 @@ async def says(message: str):
 """
 
 
-def saying(kind: str, text: str, count: int = 1) -> str:
+def agent_input(kind: str, text: str, count: int = 1) -> str:
     return json.dumps([kind, text, count])
 
 
-# Agents that say "one ", and go on when the file that the message names is there.
+# For agents that yield "one " and then wait for the file that the message names.
 GATE = """
 import asyncio, pathlib
 from hub import Message
 
-async def opened(message):
+async def wait_for_file(message):
     while not pathlib.Path(message).exists():
         await asyncio.sleep(0.01)
 """
-# Notes how many pieces were taken of it.
+# Writes into the file how many pieces the hub has read.
 EAGER = """
 async def eager(message: str):
     yield "one "
-    await opened(message)
+    await wait_for_file(message)
     for number in range(20):
         pathlib.Path(message).write_text(str(number))
         yield KIND("x" * 100)
     pathlib.Path(message).write_text("20")
 """
-# Ignores that it is cancelled.
+# Ignores its cancellation.
 DEAF = """
 async def deaf(message: str):
     yield "one "
     while not pathlib.Path(message).exists():
         try:
-            await opened(message)
+            await wait_for_file(message)
         except asyncio.CancelledError:
             pass
 """
@@ -178,8 +178,8 @@ async def deaf(message: str):
         *((MiB + KiB, "1025 KiB"), (4096 * MiB, "4096 MiB")),
     ],
 )
-def test_a_size_is_said_exactly(size: int, text: str) -> None:
-    """In the largest unit of which it is a whole number."""
+def test_a_size_is_formatted_exactly(size: int, text: str) -> None:
+    """The unit is the largest one that gives a whole number."""
     assert size_text(size) == text
 
 
@@ -187,40 +187,40 @@ ROUTES_OF_BODIES: list[tuple[str, str, dict[str, Any]]] = [
     ("body_bytes", "sessions", {"sessionId": "s1"}),
     ("chat_bytes", "sessions/s1/chat", {"agentId": "echo", "message": "hello"}),
     ("conversation_bytes", "chat/completions", {"model": "echo", "messages": [{"role": "user", "content": "x"}]}),
-    ("conversation_bytes", "agents/echo/agui", asked("hello")),
+    ("conversation_bytes", "agents/echo/agui", run_request("hello")),
 ]
 
 
 @obeys("body_bytes", "chat_bytes", "conversation_bytes")
 @pytest.mark.parametrize(("limit", "path", "body"), ROUTES_OF_BODIES, ids=[path for _, path, _ in ROUTES_OF_BODIES])
-async def test_a_body_has_its_routes_own_limit(hub: Hub, limit: str, path: str, body: dict[str, Any]) -> None:
-    """The others are small; the answer to one that is too large says the exact number."""
+async def test_each_route_limits_its_request_bodies(hub: Hub, limit: str, path: str, body: dict[str, Any]) -> None:
+    """The limits of other routes do not apply; the error for a larger body contains the exact number."""
     others = {name: 7 for name, _, _ in ROUTES_OF_BODIES}
     await hub.start(**others | {limit: 1237})
     async with over_http(hub) as http:
         for size in (1236, 1237, 1238):
             async with http.post(path, data=padded(body, size)) as response:
                 assert (response.status == 413) == (size > 1237)
-                said = await response.text()
-        assert "too_large" in said and "1237 bytes" in said
+                reply = await response.text()
+        assert "too_large" in reply and "1237 bytes" in reply
 
 
 @obeys("metadata_bytes")
-async def test_metadata_has_a_limit(hub: Hub) -> None:
-    """Of a message, and of a session; an error says the exact number."""
+async def test_metadata_past_its_limit_is_refused(hub: Hub) -> None:
+    """The limit applies to messages and sessions; the error contains the exact number."""
     client = await begin(hub, metadata_bytes=777)
     assert (await chat(client, "echo", "x", metadata=sized(777)))["type"] == "accepted"
     refused = await chat(client, "echo", "y", metadata=sized(778))
     assert refused["code"] == "bad_frame" and "larger than 777 bytes" in refused["message"]
     async with over_http(hub) as http:
         assert (await call(http, "PATCH", "sessions/s1", {"metadata": sized(777)}))[0] == 200
-        status, said = await call(http, "PATCH", "sessions/s1", {"metadata": sized(778)})
-    assert (status, said["code"]) == (413, "too_large") and "at most 777 bytes" in said["error"]
+        status, reply = await call(http, "PATCH", "sessions/s1", {"metadata": sized(778)})
+    assert (status, reply["code"]) == (413, "too_large") and "at most 777 bytes" in reply["error"]
 
 
 @obeys("reply_bytes")
-async def test_a_reply_has_a_limit(hub: Hub) -> None:
-    """A question whose answer was too large stays open."""
+async def test_a_reply_past_its_limit_is_refused(hub: Hub) -> None:
+    """The question stays open after a reply that was too large."""
     hub.agent("asks.py", "async def asks(run):\n    reply = await run.ask('?')\n    yield str(len(reply.payload['a']))")
     client = await begin(hub, reply_bytes=777)
     await chat(client, "asks", "x")
@@ -235,49 +235,49 @@ async def test_a_reply_has_a_limit(hub: Hub) -> None:
 
 
 @obeys("content_bytes")
-async def test_an_event_that_is_no_text_has_a_limit(hub: Hub) -> None:
+async def test_an_event_other_than_text_has_a_size_limit(hub: Hub) -> None:
     hub.agent("says.py", SAYS)
     client = await begin(hub, content_bytes=777)
-    room = 777 - len('{"name":"n","value":""}')
-    assert (await answer(client, "says", saying("custom", "x" * room)))["type"] == "run_finished"
-    failed = await answer(client, "says", saying("custom", "x" * (room + 1)))
+    fitting = 777 - len('{"name":"n","value":""}')
+    assert (await answer(client, "says", agent_input("custom", "x" * fitting)))["type"] == "run_finished"
+    failed = await answer(client, "says", agent_input("custom", "x" * (fitting + 1)))
     assert failed["code"] == "answer_too_long" and "more than 777 bytes" in failed["message"]
 
 
 @obeys("run_bytes")
 @pytest.mark.parametrize("kind", ["text", "message"])
-async def test_an_answer_has_a_limit(hub: Hub, kind: str) -> None:
-    """All its pieces together, in bytes of UTF-8."""
+async def test_an_answer_has_a_size_limit(hub: Hub, kind: str) -> None:
+    """The limit counts all pieces of the answer in bytes of UTF-8."""
     hub.agent("says.py", SAYS)
     client = await begin(hub, run_bytes=778)
-    assert (await answer(client, "says", saying(kind, "é", 389)))["type"] == "run_finished"
-    failed = await answer(client, "says", saying(kind, "é", 390))
+    assert (await answer(client, "says", agent_input(kind, "é", 389)))["type"] == "run_finished"
+    failed = await answer(client, "says", agent_input(kind, "é", 390))
     assert failed["code"] == "answer_too_long" and "more than 778 bytes" in failed["message"]
 
 
 @obeys("file_bytes")
-async def test_a_file_has_a_limit(hub: Hub) -> None:
-    """Also one that the hub makes of a tool's result."""
+async def test_a_file_has_a_size_limit(hub: Hub) -> None:
+    """The limit also applies to a file that the hub makes from a tool result."""
     hub.agent("says.py", SAYS)
     client = await begin(hub, file_bytes=1237, result_bytes=99)
     async with over_http(hub) as http:
         assert (await upload(http, 1237))[0] == 201
-        status, said = await upload(http, 1238)
-    assert (status, said["code"]) == (413, "file_too_large") and "at most 1237 bytes" in said["error"]
-    assert (await answer(client, "says", saying("result", "x" * 1237)))["type"] == "run_finished"
-    failed = await answer(client, "says", saying("result", "x" * 1238))
+        status, reply = await upload(http, 1238)
+    assert (status, reply["code"]) == (413, "file_too_large") and "at most 1237 bytes" in reply["error"]
+    assert (await answer(client, "says", agent_input("result", "x" * 1237)))["type"] == "run_finished"
+    failed = await answer(client, "says", agent_input("result", "x" * 1238))
     assert failed["code"] == "answer_too_long" and "more than 1237 bytes" in failed["message"]
 
 
 @obeys("session_files_bytes", "files_bytes")
 @pytest.mark.parametrize(("limit", "other"), [("session_files_bytes", "s1"), ("files_bytes", "s2")])
-async def test_files_have_a_limit_together(hub: Hub, limit: str, other: str) -> None:
-    """Those of a session, and those of all; each counts a block at least."""
+async def test_all_files_together_have_a_size_limit(hub: Hub, limit: str, other: str) -> None:
+    """One limit is for a session, one for the hub; each file counts as at least one block."""
     await hub.start(**{limit: 3 * LEAST + 1})
     async with over_http(hub) as http:
         assert (await upload(http, 2 * LEAST))[0] == 201
-        status, said = await upload(http, LEAST + 2, f"sessionId={other}")
-        assert (status, said["code"]) == (413, "quota_exceeded") and "at most 12289 bytes" in said["error"]
+        status, reply = await upload(http, LEAST + 2, f"sessionId={other}")
+        assert (status, reply["code"]) == (413, "quota_exceeded") and "at most 12289 bytes" in reply["error"]
         assert (await upload(http, LEAST + 1, f"sessionId={other}"))[0] == 201
         assert (await upload(http, 1, f"sessionId={other}"))[0] == 413
 
@@ -311,8 +311,8 @@ async def test_a_fork_of_one_message_that_is_too_large_is_refused(hub: Hub) -> N
 
 
 @obeys("frame_bytes", "json_depth")
-def test_a_limit_that_cannot_be_obeyed_is_no_limit(tmp_path: Path) -> None:
-    """aiohttp counts frames in 32 bits, and the log cannot write what is too deep."""
+def test_a_limit_above_the_hubs_abilities_is_refused(tmp_path: Path) -> None:
+    """aiohttp counts the bytes of a frame in 32 bits; the log cannot encode JSON that is nested deeper."""
     for name, most in (("FRAME_BYTES", 2**31), ("JSON_DEPTH", 128)):
         variable = f"HUBBUB_LIMITS_{name}"
         assert getattr(load({}, {variable: str(most)}, tmp_path).limits, name.lower()) == most
@@ -321,13 +321,13 @@ def test_a_limit_that_cannot_be_obeyed_is_no_limit(tmp_path: Path) -> None:
 
 
 def largest(field: "attrs.Attribute[Any]") -> float:
-    """Return the largest value that a limit may be set to."""
+    """Return the largest value that a setting accepts for a limit."""
     (meta,) = field.type.__metadata__  # type: ignore[union-attr]
     return float(meta.le) if field.name.endswith("_seconds") else int(meta.le)
 
 
 async def test_a_hub_works_with_every_limit_at_its_largest(hub: Hub) -> None:
-    """Whatever is asked of it; what is nested so deep is kept, too."""
+    """All commands and routes work, and the log stores JSON of the largest depth."""
     hub.agent("asks.py", "async def asks(run):\n    yield str((await run.ask(str(len(run.history)))).payload)")
     client = await begin(hub, **dict[str, Any]((field.name, largest(field)) for field in attrs.fields(Limits)))
     deep = {"a": nested(hub.limits.json_depth - 2)}
@@ -363,10 +363,10 @@ async def test_a_hub_works_with_every_limit_at_its_largest(hub: Hub) -> None:
         ({"page_rows": 13, "first_page_rows": 4}, [4, 13]),
     ],
 )
-async def test_a_page_has_so_many_events(hub: Hub, limits: dict[str, int], lengths: list[int]) -> None:
-    """Of a catch-up, of which the first may be shorter and never longer, and over HTTP."""
+async def test_a_page_has_a_limit_of_events(hub: Hub, limits: dict[str, int], lengths: list[int]) -> None:
+    """The limit applies to a catch-up and to HTTP; the first page of a catch-up may be shorter, never longer."""
     await hub.start(**limits)
-    await put(hub, ["x"] * 17)
+    await append_chunks(hub, ["x"] * 17)
     late = await hub.connect("?sessionId=s1&afterSeq=0")
     while len(late.text()) < 17:
         await late.next()
@@ -378,10 +378,10 @@ async def test_a_page_has_so_many_events(hub: Hub, limits: dict[str, int], lengt
 
 @obeys("page_bytes")
 @pytest.mark.parametrize("text", ["x" * 100, "é" * 50], ids=["ascii", "two-bytes"])
-async def test_a_page_and_a_merged_chunk_have_so_many_bytes(hub: Hub, text: str) -> None:
-    """A page ends with the event that passes the limit; what is joined of it does not pass it."""
+async def test_a_page_and_a_merged_chunk_have_a_limit_of_bytes(hub: Hub, text: str) -> None:
+    """A page ends with the event that passes the limit; a merged chunk does not pass the limit."""
     await hub.start(page_bytes=777)
-    await put(hub, [text] * 20)
+    await append_chunks(hub, [text] * 20)
     late = await hub.connect("?sessionId=s1&afterSeq=0")
     while len(late.text()) < 20 * len(text):
         await late.next()
@@ -394,38 +394,38 @@ async def test_a_page_and_a_merged_chunk_have_so_many_bytes(hub: Hub, text: str)
 
 @obeys("pending_bytes")
 @pytest.mark.parametrize("kind", ["str", "Message"])
-async def test_an_agent_waits_for_a_log_that_is_slower(hub: Hub, kind: str) -> None:
-    """With the piece that passes the limit, be it text or a whole message; nothing is lost."""
+async def test_an_agent_waits_for_a_slow_log(hub: Hub, kind: str) -> None:
+    """It waits after the piece that passes the limit, text or whole message; nothing is lost."""
     gate = hub.folder / "gate"
     hub.agent("eager.py", GATE + EAGER.replace("KIND", kind))
     client = await begin(hub, pending_bytes=777)
     await chat(client, "eager", str(gate))
     await client.until_type("stream")
-    held: list[tuple[Append, AppendCallback]] = []
-    let_through = hub.node.log.events.append
-    hub.node.log.events.append = lambda *given: held.append(given)  # type: ignore[method-assign]
+    delayed: list[tuple[Append, AppendCallback]] = []
+    original_append = hub.node.log.events.append
+    hub.node.log.events.append = lambda *args: delayed.append(args)  # type: ignore[method-assign]
     gate.touch()
     await eventually(lambda: gate.read_text() == "7")
-    await after_a_pong(client)
+    await wait_for_pong(client)
     assert gate.read_text() == "7"  # the eighth piece of 100 bytes has passed 777
-    hub.node.log.events.append = let_through  # type: ignore[method-assign]
-    for given in held:
-        let_through(*given)
+    hub.node.log.events.append = original_append  # type: ignore[method-assign]
+    for args in delayed:
+        original_append(*args)
     await client.until_done()
     assert client.text() == "one " + "x" * 2000 and gate.read_text() == "20"
 
 
 @obeys("result_bytes", "result_start_bytes", "file_name_length")
 @pytest.mark.parametrize("start", [0, 77, 5000])
-async def test_a_large_result_of_a_tool_is_kept_as_a_file(hub: Hub, start: int) -> None:
-    """Its event has so many bytes of it, and never more than a result may have; its name fits, too."""
+async def test_a_large_tool_result_is_stored_as_a_file(hub: Hub, start: int) -> None:
+    """Its event has only the start, never more than the limit of a result; the file name obeys its limit."""
     hub.agent("says.py", SAYS)
     client = await begin(hub, result_bytes=777, result_start_bytes=start, file_name_length=7)
-    await answer(client, "says", saying("result", "é" * 388 + "x"))
+    await answer(client, "says", agent_input("result", "é" * 388 + "x"))
     whole = await client.find(lambda frame: frame["type"] == "tool_call_result")
     assert whole["content"] == "é" * 388 + "x" and "fileId" not in whole
     client.frames.clear()
-    assert (await answer(client, "says", saying("result", "é" * 389)))["type"] == "run_finished"
+    assert (await answer(client, "says", agent_input("result", "é" * 389)))["type"] == "run_finished"
     cut = await client.find(lambda frame: frame["type"] == "tool_call_result")
     assert cut["content"] == "é" * (min(start, 777) // 2) and cut["size"] == 778
     async with over_http(hub) as http, http.get(f"files/{cut['fileId']}") as response:
@@ -434,16 +434,16 @@ async def test_a_large_result_of_a_tool_is_kept_as_a_file(hub: Hub, start: int) 
 
 
 @obeys("content_bytes", "result_bytes")
-async def test_a_result_of_a_tool_has_a_limit_of_its_own(hub: Hub) -> None:
-    """It may be larger than another event."""
+async def test_a_tool_result_has_its_own_limit(hub: Hub) -> None:
+    """A tool result may be larger than other events."""
     hub.agent("says.py", SAYS)
     client = await begin(hub, content_bytes=77, result_bytes=777)
-    assert (await answer(client, "says", saying("result", "x" * 777)))["type"] == "run_finished"
-    assert (await answer(client, "says", saying("custom", "x" * 77)))["code"] == "answer_too_long"
+    assert (await answer(client, "says", agent_input("result", "x" * 777)))["type"] == "run_finished"
+    assert (await answer(client, "says", agent_input("custom", "x" * 77)))["code"] == "answer_too_long"
 
 
 async def complete(http: aiohttp.ClientSession, agent: str, message: str, stream: bool) -> str:
-    """Ask without a session; return the status and all that is answered."""
+    """Send a completion request without a session; return the status and the body."""
     body = {"model": agent, "messages": [{"role": "user", "content": message}], "stream": stream}
     async with http.post("chat/completions", json=body) as response:
         return f"{response.status} {await response.text()}"
@@ -451,28 +451,28 @@ async def complete(http: aiohttp.ClientSession, agent: str, message: str, stream
 
 @obeys("run_bytes")
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_without_a_session_has_the_same_limit(hub: Hub, stream: bool) -> None:
-    """In bytes, streamed or not."""
+async def test_an_answer_without_a_session_has_the_same_size_limit(hub: Hub, stream: bool) -> None:
+    """The limit counts bytes, streamed or not."""
     hub.agent("says.py", SAYS)
     await hub.start(run_bytes=778)
     async with over_http(hub) as http:
-        said = await complete(http, "says", saying("text", "é", 389), stream)
-        assert said.startswith("200 ") and "answer_too_long" not in said
-        said = await complete(http, "says", saying("text", "é", 390), stream)
-        assert "answer_too_long" in said and "more than 778 bytes" in said
+        reply = await complete(http, "says", agent_input("text", "é", 389), stream)
+        assert reply.startswith("200 ") and "answer_too_long" not in reply
+        reply = await complete(http, "says", agent_input("text", "é", 390), stream)
+        assert "answer_too_long" in reply and "more than 778 bytes" in reply
 
 
 @obeys("run_seconds", "silence_seconds")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
-async def test_an_answer_without_a_session_ends_in_time(hub: Hub, limit: str, stream: bool) -> None:
+async def test_an_answer_without_a_session_has_a_time_limit(hub: Hub, limit: str, stream: bool) -> None:
     await hub.start(**{"run_seconds": NEVER, "silence_seconds": NEVER, limit: 0.2})
     async with over_http(hub) as http:
-        said = await complete(http, "gated", str(hub.folder / "never"), stream)
-    assert '"code":"timeout"' in said.replace(" ", "")
+        reply = await complete(http, "gated", str(hub.folder / "never"), stream)
+    assert '"code":"timeout"' in reply.replace(" ", "")
 
 
-# Never ends, and notes that it was stopped.
+# Never ends by itself, and creates a file when the hub stops it.
 FLOODS = """
 import asyncio, pathlib
 
@@ -487,7 +487,7 @@ async def floods(message: str):
 
 
 def small_window(address: tuple[Any, ...]) -> socket.socket:
-    """Return a socket that takes little while nobody reads it."""
+    """Return a socket whose kernel buffer is small."""
     sock = socket.socket(address[0], address[1])
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
@@ -495,8 +495,8 @@ def small_window(address: tuple[Any, ...]) -> socket.socket:
 
 
 @obeys("stuck_seconds")
-async def test_a_client_that_reads_nothing_of_a_completion_is_cut_off(hub: Hub) -> None:
-    """Its agent is stopped."""
+async def test_a_client_that_does_not_read_its_completion_is_disconnected(hub: Hub) -> None:
+    """The hub stops the agent."""
     stopped = hub.folder / "stopped"
     hub.agent("floods.py", FLOODS)
     await hub.start(stuck_seconds=0.3, run_bytes=2**40)
@@ -509,8 +509,8 @@ async def test_a_client_that_reads_nothing_of_a_completion_is_cut_off(hub: Hub) 
 
 
 @obeys("subscriptions")
-async def test_a_connection_hears_so_many_sessions(hub: Hub) -> None:
-    """Those that it hears for an agent's group do not count, but where it subscribes to one of them."""
+async def test_a_connection_has_a_limit_of_subscriptions(hub: Hub) -> None:
+    """Sessions of an agent's group count only if the client also subscribes to them directly."""
     client = await begin(hub, subscriptions=3)
     speaker = await hub.connect(extended=True)
     await client.send(type="subscribe", agentId="gated")
@@ -527,8 +527,8 @@ async def test_a_connection_hears_so_many_sessions(hub: Hub) -> None:
 
 
 @obeys("queued_runs")
-async def test_without_a_queue_a_chat_goes_at_once_or_not_at_all(hub: Hub) -> None:
-    """Whatever it says of a busy session."""
+async def test_without_a_queue_a_chat_starts_at_once_or_is_refused(hub: Hub) -> None:
+    """`ifBusy` makes no difference."""
     client = await begin(hub, queued_runs=0)
     for if_busy in ("rollback", "replace", "enqueue"):
         assert (await answer(client, "echo", if_busy, ifBusy=if_busy))["stopReason"] == "end_turn"
@@ -543,8 +543,8 @@ async def test_without_a_queue_a_chat_goes_at_once_or_not_at_all(hub: Hub) -> No
 
 @obeys("list_size")
 @pytest.mark.parametrize("path", ["sessions", "sessions/s1/messages"])
-async def test_a_slice_of_a_list_has_a_limit(hub: Hub, path: str) -> None:
-    """Who names none gets as many rows as there may be."""
+async def test_a_page_of_a_list_has_a_limit_of_rows(hub: Hub, path: str) -> None:
+    """A request without `limit` gets the largest page."""
     client = await begin(hub, list_size=7)
     for number in range(8):
         await answer(client, "echo", "x", f"s{number % 2 + 1}" if "messages" in path else f"t{number}")
@@ -552,53 +552,53 @@ async def test_a_slice_of_a_list_has_a_limit(hub: Hub, path: str) -> None:
         status, page = await get(http, f"{path}?limit=7")
         assert (status, page["more"], len(page["data"])) == (200, True, 7)
         assert (await get(http, path)) == (200, page)
-        status, said = await get(http, f"{path}?limit=8")
-    assert (status, said["code"]) == (400, "bad_query") and "<= 7" in said["error"]
+        status, reply = await get(http, f"{path}?limit=8")
+    assert (status, reply["code"]) == (400, "bad_query") and "<= 7" in reply["error"]
 
 
 @obeys("file_name_length")
-async def test_the_name_of_a_file_has_a_limit(hub: Hub) -> None:
-    """One that is given; the hub's own is cut."""
+async def test_a_file_name_has_a_length_limit(hub: Hub) -> None:
+    """A longer name in a request is refused; a name that the hub chooses is cut."""
     await hub.start(file_name_length=3)
     async with over_http(hub) as http:
         assert (await upload(http, 1, "sessionId=s1&name=xyz"))[0] == 201
-        status, said = await upload(http, 1, "sessionId=s1&name=four")
-        assert (status, said["code"]) == (400, "bad_query") and "1 to 3 characters" in said["error"]
+        status, reply = await upload(http, 1, "sessionId=s1&name=four")
+        assert (status, reply["code"]) == (400, "bad_query") and "1 to 3 characters" in reply["error"]
         assert (await upload(http, 1))[1]["name"] == "fil"
 
 
 @obeys("taken_messages")
-async def test_so_many_messages_are_taken_back_at_once(hub: Hub) -> None:
-    """The message that is answered anew is none of them."""
+async def test_an_edit_can_remove_a_limited_number_of_messages(hub: Hub) -> None:
+    """The message that `regenerate` answers again does not count."""
     client = await begin(hub, taken_messages=3)
     for text in ("one", "two"):
         await answer(client, "echo", text)
     message_id = next(f["messageId"] for f in client.frames if f["type"] == "user_message")
-    place = {"sessionId": "s1", "messageId": message_id, "message": "x"}
-    await client.send(type="edit", **place)
+    target = {"sessionId": "s1", "messageId": message_id, "message": "x"}
+    await client.send(type="edit", **target)
     refused = await client.until_type("error")
     assert refused["code"] == "wrong_message" and "more than 3 messages" in refused["message"]
     for kind, removed in (("regenerate", 3), ("edit", 2)):
-        await client.send(type=kind, **place)
+        await client.send(type=kind, **target)
         assert len((await client.until_type("message_removed"))["messageIds"]) == removed
         await client.until_done()
 
 
-async def test_a_session_is_exported_by_pages_of_any_size(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
-    """The terminal asks for no more than the hub gives."""
+async def test_an_export_reads_pages_of_any_size(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command does not request more rows than the hub's limit."""
     client = await begin(hub, list_size=3)
     for number in range(4):
         await answer(client, "echo", str(number))
     assert await write_session(hub.url, "s1", "json") == 0
-    said = [message["content"] for message in json.loads(capsys.readouterr().out)]
-    assert said == [text for number in range(4) for text in (str(number), f"{number} ")]
+    reply = [message["content"] for message in json.loads(capsys.readouterr().out)]
+    assert reply == [text for number in range(4) for text in (str(number), f"{number} ")]
 
 
 REMEMBERS = """
 async def remembers(run):
     yield "/".join(past.content for past in run.history) or "nothing"
 """
-# Waits for a file, and says nothing.
+# Waits for a file, and yields no text.
 WAITS = """
 import asyncio, pathlib
 
@@ -611,7 +611,7 @@ async def waits(message: str):
 
 @obeys("history_messages", "history_bytes")
 @pytest.mark.parametrize(
-    ("limit", "told", "known"),
+    ("limit", "messages", "agent_history"),
     [
         ({"history_messages": 3}, ["a ", "bc", "bc "], "bc/bc /w"),
         ({"history_messages": 0}, [], "nothing"),
@@ -620,27 +620,27 @@ async def waits(message: str):
         ({"history_bytes": 1}, [], "w"),
     ],
 )
-async def test_a_history_has_a_limit(hub: Hub, limit: dict[str, Any], told: list[str], known: str) -> None:
-    """For a client, and for an agent, to whom no message counts that waits or that it is answering."""
+async def test_a_history_has_limits(hub: Hub, limit: dict[str, Any], messages: list[str], agent_history: str) -> None:
+    """The limits apply to clients and agents; for an agent, its own message and queued messages do not count."""
     hub.agent("remembers.py", REMEMBERS)
     hub.agent("waits.py", WAITS)
     client = await begin(hub, **limit)
     for text in ("a", "bc"):
         await answer(client, "echo", text)
     await client.send(type="subscribe", sessionId="s1", history=9)
-    assert [message["content"] for message in (await client.until_type("subscribed"))["history"]] == told
+    assert [message["content"] for message in (await client.until_type("subscribed"))["history"]] == messages
     late = await hub.connect("?sessionId=s1&afterSeq=99", extended=True)
-    assert [message["content"] for message in (await late.until_type("reset"))["messages"]] == told
+    assert [message["content"] for message in (await late.until_type("reset"))["messages"]] == messages
     await chat(client, "waits", "w")
     queued = [await chat(client, "remembers", letter * 50, ifBusy="enqueue") for letter in "xy"]
     (hub.folder / "gate").touch()
     await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == queued[0]["runId"])
-    assert client.text(queued[0]["runId"]) == known
+    assert client.text(queued[0]["runId"]) == agent_history
 
 
 @obeys("frame_bytes")
-async def test_a_frame_has_a_limit(hub: Hub) -> None:
-    """The welcome says it; one byte more closes with 1009."""
+async def test_a_frame_from_a_client_has_a_size_limit(hub: Hub) -> None:
+    """`welcome` contains the limit; a frame with one byte more closes the connection with 1009."""
     await hub.start(frame_bytes=1237)
     client = await hub.connect(extended=True)
     assert client.frames[0]["limits"]["frameBytes"] == 1237
@@ -658,21 +658,21 @@ def whole(message: str):
 
 
 @obeys("out_frame_bytes")
-async def test_a_frame_to_a_client_has_a_limit(hub: Hub) -> None:
-    """A text that makes it longer comes in several."""
+async def test_a_frame_to_a_client_has_a_size_limit(hub: Hub) -> None:
+    """The hub splits a longer text into several frames."""
     hub.agent("whole.py", WHOLE)
     await hub.start(out_frame_bytes=2000)
     client = await hub.connect()
-    around = 0
+    overhead = 0
     for session, size, kind in (("s1", None, "message"), ("s2", 2000, "message"), ("s3", 2001, "stream")):
-        count = 10 if size is None else size - around
+        count = 10 if size is None else size - overhead
         await client.send(type="chat", agentId="whole", sessionId=session, message=str(count))
         first = await client.next()
-        around = around or len(orjson.dumps(first)) - 10
+        overhead = overhead or len(orjson.dumps(first)) - 10
         assert first["type"] == kind
         await client.until_done()
     frames = [frame for frame in client.frames if frame["sessionId"] == "s3"]
-    assert "".join(frame["content"] for frame in frames) == "x" * (2001 - around)
+    assert "".join(frame["content"] for frame in frames) == "x" * (2001 - overhead)
     assert max(len(orjson.dumps(frame)) for frame in frames) <= 2000
 
 
@@ -687,10 +687,10 @@ async def test_a_frame_to_a_client_has_a_limit(hub: Hub) -> None:
         ("max_integer", 999, {"pad": -999}, {"pad": -1000}),
     ],
 )
-async def test_the_json_of_a_frame_and_of_a_body_has_limits(
+async def test_json_in_frames_and_bodies_has_limits(
     hub: Hub, limit: str, value: int, fits: dict[str, Any], past: dict[str, Any]
 ) -> None:
-    """The error says the number."""
+    """The error contains the limit."""
     await hub.start(**{limit: value})
     client = await hub.connect()
     await client.send(type="ping", **fits)
@@ -700,8 +700,8 @@ async def test_the_json_of_a_frame_and_of_a_body_has_limits(
     assert refused["code"] == "bad_frame" and str(value) in refused["message"]
     async with over_http(hub) as http:
         assert (await post(http, "sessions", {"sessionId": "s1"} | fits))[0] == 201
-        status, said = await post(http, "sessions", {"sessionId": "s2"} | past)
-    assert (status, said["code"]) == (400, "bad_frame")
+        status, reply = await post(http, "sessions", {"sessionId": "s2"} | past)
+    assert (status, reply["code"]) == (400, "bad_frame")
 
 
 PART = {"type": "image", "source": {"type": "url", "value": "https://example.org/a.png"}}
@@ -715,8 +715,8 @@ async def parts(message: str):
 
 @obeys("message_parts")
 @pytest.mark.parametrize("most", [0, 1, 5])
-async def test_a_message_has_so_many_parts(hub: Hub, most: int) -> None:
-    """A user's by each way it may come in, and an agent's."""
+async def test_a_message_has_a_limit_of_parts(hub: Hub, most: int) -> None:
+    """The limit applies to user messages of all protocols and to messages of agents."""
     hub.agent("parts.py", PARTS)
     client = await begin(hub, message_parts=most)
     few, many = [PART] * most, [PART] * (most + 1)
@@ -731,7 +731,7 @@ async def test_a_message_has_so_many_parts(hub: Hub, most: int) -> None:
     async with over_http(hub) as http:
         assert (await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "x", "parts": many}))[0] == 400
         for parts, status in ((few or "x", 200), (many, 400)):
-            body = asked("x", f"r{status}", "t1")
+            body = run_request("x", f"r{status}", "t1")
             body["messages"][0]["content"] = parts
             async with http.post("agents/echo/agui", json=body) as response:
                 assert response.status == status
@@ -740,17 +740,17 @@ async def test_a_message_has_so_many_parts(hub: Hub, most: int) -> None:
 
 
 @obeys("title_length")
-async def test_a_title_has_a_limit(hub: Hub) -> None:
-    """In characters, not bytes."""
+async def test_a_title_has_a_length_limit(hub: Hub) -> None:
+    """The limit counts characters, not bytes."""
     await begin(hub, title_length=9)
     async with over_http(hub) as http:
         assert (await call(http, "PATCH", "sessions/s1", {"title": "é" * 9}))[1]["title"] == "é" * 9
-        status, said = await call(http, "PATCH", "sessions/s1", {"title": "x" * 10})
-    assert (status, said["code"]) == (400, "bad_frame") and "at most 9 characters" in said["error"]
+        status, reply = await call(http, "PATCH", "sessions/s1", {"title": "x" * 10})
+    assert (status, reply["code"]) == (400, "bad_frame") and "at most 9 characters" in reply["error"]
 
 
 @obeys("queued_runs")
-async def test_so_many_messages_wait_in_a_session(hub: Hub) -> None:
+async def test_the_queue_of_a_session_has_a_limit(hub: Hub) -> None:
     client = await begin(hub, queued_runs=3)
     gate = hub.folder / "gate"
     statuses = [(await chat(client, "gated", str(gate)))["status"] for _ in range(4)]
@@ -772,8 +772,8 @@ async def many(run):
 
 @obeys("open_questions")
 @pytest.mark.parametrize("most", [0, 3])
-async def test_an_answer_has_so_many_open_questions(hub: Hub, most: int) -> None:
-    """One more ends it."""
+async def test_an_answer_has_a_limit_of_open_questions(hub: Hub, most: int) -> None:
+    """One more question ends the answer."""
     hub.agent("many.py", MANY)
     client = await begin(hub, open_questions=most)
     await chat(client, "many", str(most))
@@ -799,8 +799,8 @@ async def deep(run):
 
 @obeys("call_depth")
 @pytest.mark.parametrize(("most", "text"), [(0, "0 (call_depth)"), (3, "0 1 2 3 (call_depth)")])
-async def test_agents_call_each_other_so_deep(hub: Hub, most: int, text: str) -> None:
-    """In a session and without one."""
+async def test_calls_between_agents_have_a_depth_limit(hub: Hub, most: int, text: str) -> None:
+    """The limit applies with and without a session."""
     hub.agent("deep.py", DEEP)
     client = await begin(hub, call_depth=most)
     await answer(client, "deep", "0")
@@ -822,8 +822,8 @@ async def threads(message: str):
 
 @obeys("agent_threads")
 @pytest.mark.parametrize(("count", "reason"), [(2, "end_turn"), (3, "end_turn"), (4, "error")])
-async def test_agents_have_so_many_threads(process: HubProcess, count: int, reason: str) -> None:
-    """For asyncio.to_thread(): one more waits until another is free."""
+async def test_agents_have_a_limit_of_threads(process: HubProcess, count: int, reason: str) -> None:
+    """One more call of asyncio.to_thread() waits for a free thread."""
     process.agent("threads.py", IN_THREADS)
     await process.start(limits_agent_threads=3)
     async with aiohttp.ClientSession() as http:
@@ -835,20 +835,20 @@ async def test_agents_have_so_many_threads(process: HubProcess, count: int, reas
 
 @obeys("chunk_bytes")
 @pytest.mark.parametrize(("most", "text"), [(7, "x" * 50), (7, "é" * 20), (5, "x😀" * 9), (4, "😀" * 9)])
-async def test_a_piece_of_text_has_a_limit(hub: Hub, most: int, text: str) -> None:
-    """It is cut between two characters, and nothing is lost."""
+async def test_a_chunk_has_a_size_limit(hub: Hub, most: int, text: str) -> None:
+    """The hub splits a longer text between two characters, and nothing is lost."""
     hub.agent("says.py", SAYS)
     client = await begin(hub, chunk_bytes=most)
-    await answer(client, "says", saying("text", text))
+    await answer(client, "says", agent_input("text", text))
     lengths = [len(frame["content"].encode()) for frame in client.frames if frame["type"] == "stream"]
     assert client.text() == text and max(lengths) <= most and len(lengths) >= len(text.encode()) / most
 
 
 @obeys("kept_page_bytes")
 @pytest.mark.parametrize("most", [0, 7777])
-async def test_so_much_is_kept_of_the_pages_that_were_read(hub: Hub, most: int) -> None:
+async def test_the_page_cache_has_a_size_limit(hub: Hub, most: int) -> None:
     await hub.start(kept_page_bytes=most, page_bytes=777)
-    await put(hub, ["x" * 300] * 20)
+    await append_chunks(hub, ["x" * 300] * 20)
     for _ in range(2):
         late = await hub.connect("?sessionId=s1&afterSeq=0")
         while len(late.text()) < 6000:
@@ -868,8 +868,8 @@ async def lines(message: str):
 
 
 @obeys("high_water_bytes", "stuck_seconds")
-async def test_one_who_reads_nothing_falls_behind_and_is_cut_off(hub: Hub) -> None:
-    """It holds so much and a page; how much the kernel holds for it is the kernel's."""
+async def test_a_client_that_does_not_read_is_disconnected(hub: Hub) -> None:
+    """The hub buffers at most the high-water mark and one page for this client, beside the kernel's buffers."""
     hub.agent("lines.py", LINES)
     await hub.start(high_water_bytes=12_345, page_bytes=23_456, stuck_seconds=0.7)
     http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=small_window))
@@ -889,8 +889,8 @@ async def test_one_who_reads_nothing_falls_behind_and_is_cut_off(hub: Hub) -> No
 
 @obeys("ping_seconds", "pong_seconds")
 @pytest.mark.parametrize("pong", [0.05, NEVER])
-async def test_a_silent_client_is_asked_and_then_cut_off(hub: Hub, pong: float) -> None:
-    """Not before its time: another one that came later is asked meanwhile."""
+async def test_a_silent_client_gets_a_ping_and_is_disconnected(hub: Hub, pong: float) -> None:
+    """It is not disconnected early: a client that connected later gets its ping first."""
     await hub.start(ping_seconds=0.07, pong_seconds=pong)
     silent = await hub.connect(extended=True, autoping=False)
     assert silent.frames[0]["heartbeatMs"] == 70
@@ -908,22 +908,22 @@ async def test_a_silent_client_is_asked_and_then_cut_off(hub: Hub, pong: float) 
 
 @pytest.fixture
 async def slow_gate(hub: Hub) -> AsyncIterator[Path]:
-    """The file that lets slow commands go on; it is there when the hub stops."""
+    """Return the path of the file that slow commands wait for; the teardown creates the file."""
     hub.agent("deaf.py", GATE + DEAF)
     yield hub.folder / "gate"
     (hub.folder / "gate").touch()
 
 
-async def be_slow(client: Client, gate: Path, session: str) -> None:
-    """Send a command that is under way until the gate is there: its agent is to stop, and does not."""
+async def send_slow_command(client: Client, gate: Path, session: str) -> None:
+    """Send a command that waits until the gate exists: it stops an agent that ignores its cancellation."""
     accepted = await chat(client, "deaf", str(gate), session)
     await client.find(lambda frame: frame["type"] == "stream" and frame["runId"] == accepted["runId"])
     slow = {"agentId": "echo", "sessionId": session, "message": "x", "ifBusy": "rollback"}
     await client.send(type="chat", ref=f"slow {session}", **slow)
 
 
-async def pong_frame(client: Client) -> None:
-    """Wait for the answer to a control frame, which the hub gives whatever else it reads."""
+async def wait_for_pong_frame(client: Client) -> None:
+    """Wait for the response to a ping control frame; the hub sends one even while commands wait."""
     await client.ws.ping()
     async with asyncio.timeout(PATIENCE):
         while (message := await client.ws.receive()).type is not aiohttp.WSMsgType.PONG:
@@ -931,19 +931,19 @@ async def pong_frame(client: Client) -> None:
 
 
 @obeys("command_queues")
-async def test_the_commands_of_so_many_sessions_are_done_beside_each_other(hub: Hub, slow_gate: Path) -> None:
-    """Those for one more wait until one has none left; what comes after them waits, too."""
+async def test_a_limited_number_of_sessions_runs_commands_concurrently(hub: Hub, slow_gate: Path) -> None:
+    """Commands for one more session, and all after them, wait until a session has none left."""
     await hub.start(command_queues=3, grace_seconds=NEVER)
     client = await hub.connect(extended=True, autoping=False)
     for session in ("s1", "s2"):
-        await be_slow(client, slow_gate, session)
+        await send_slow_command(client, slow_gate, session)
     assert (await chat(client, "echo", "third", "s3"))["type"] == "accepted"
-    await be_slow(client, slow_gate, "s3")
+    await send_slow_command(client, slow_gate, "s3")
     await client.send(type="ping", ref="read")
     await outcome(client, "read")
     await client.send(type="chat", agentId="echo", sessionId="s4", message="x", ref="fourth")
     await client.send(type="ping", ref="after it")
-    await pong_frame(client)
+    await wait_for_pong_frame(client)
     assert not {"fourth", "after it"} & {frame.get("ref") for frame in client.frames}
     slow_gate.touch()
     for ref in ("slow s1", "slow s2", "slow s3", "fourth"):
@@ -953,11 +953,11 @@ async def test_the_commands_of_so_many_sessions_are_done_beside_each_other(hub: 
 
 @obeys("command_bytes")
 @pytest.mark.parametrize(("size", "fitting"), [(200, 4), (2048, 2)])
-async def test_so_much_of_commands_waits(hub: Hub, slow_gate: Path, size: int, fitting: int) -> None:
-    """Each counts 1 KiB or more, the one under way, too. What is past it waits to be read until one is done."""
+async def test_waiting_commands_have_a_size_limit(hub: Hub, slow_gate: Path, size: int, fitting: int) -> None:
+    """Each command counts as 1 KiB or more, the running one too. Past the limit the hub stops reading the socket."""
     await hub.start(command_bytes=5 * KiB, grace_seconds=NEVER)
     client = await hub.connect(extended=True, autoping=False)
-    await be_slow(client, slow_gate, "s1")
+    await send_slow_command(client, slow_gate, "s1")
     waiting = {"type": "chat", "agentId": "echo", "sessionId": "s1", "message": "x", "ifBusy": "parallel"}
     for number in range(fitting):
         await client.ws.send_str(padded(waiting | {"ref": number}, size))
@@ -965,7 +965,7 @@ async def test_so_much_of_commands_waits(hub: Hub, slow_gate: Path, size: int, f
     assert (await outcome(client, "read"))["type"] == "pong"
     await client.send(**waiting, ref="over")
     await client.send(type="ping", ref="not read")
-    await pong_frame(client)
+    await wait_for_pong_frame(client)
     assert not any(frame.get("ref") == "not read" for frame in client.frames)
     slow_gate.touch()
     await outcome(client, "not read")
@@ -974,11 +974,11 @@ async def test_so_much_of_commands_waits(hub: Hub, slow_gate: Path, size: int, f
 
 
 @obeys("commands_per_second", "command_burst")
-async def test_commands_have_a_rate(hub: Hub) -> None:
-    """So many at once are done; the next is refused until its time, and one who goes on is closed."""
+async def test_commands_have_a_rate_limit(hub: Hub) -> None:
+    """A burst is accepted, then commands are refused; a client that continues is disconnected."""
     await hub.start(commands_per_second=3, command_burst=7)
     client = await hub.connect()
-    for number in range(60):  # a hub that stands still for 15 s would take them all
+    for number in range(60):  # a hub that stalls for 15 s would accept all of them
         await client.send(type="ping", ref=number)
     assert await client.wait_closed() == 4004
     assert [frame["type"] for frame in client.frames[:7]] == ["pong"] * 7
@@ -989,8 +989,8 @@ async def test_commands_have_a_rate(hub: Hub) -> None:
 
 
 @obeys("bad_frames_per_minute")
-async def test_bad_frames_have_a_limit(hub: Hub) -> None:
-    """One more has its error, too, and closes the connection."""
+async def test_bad_frames_have_a_rate_limit(hub: Hub) -> None:
+    """One more frame gets its error, and closes the connection."""
     await hub.start(bad_frames_per_minute=3)
     client = await hub.connect()
     for _ in range(4):
@@ -1001,20 +1001,20 @@ async def test_bad_frames_have_a_limit(hub: Hub) -> None:
 
 @obeys("presence_members")
 @pytest.mark.parametrize("most", [0, 3])
-async def test_so_many_members_are_named(hub: Hub, most: int) -> None:
-    """Where there are more, their number alone is told."""
+async def test_presence_names_a_limited_number_of_members(hub: Hub, most: int) -> None:
+    """With more members, the notice contains only their number."""
     client = await begin(hub, presence_members=most, presence_seconds=0.01)
     for count in range(1, most + 2):
-        told = await client.find(lambda f: f["type"] == "presence" and f["count"] == count)
-        assert len(told.get("members") or ()) == (count if count <= most else 0)
+        notice = await client.find(lambda f: f["type"] == "presence" and f["count"] == count)
+        assert len(notice.get("members") or ()) == (count if count <= most else 0)
         other = await hub.connect(extended=True)
         await other.send(type="subscribe", sessionId="s1")
 
 
 @obeys("presence_seconds")
 @pytest.mark.parametrize("seconds", [0.01, NEVER])
-async def test_presence_is_told_after_its_time(hub: Hub, seconds: float) -> None:
-    """Not before: a chat is answered meanwhile."""
+async def test_presence_is_sent_after_its_delay(hub: Hub, seconds: float) -> None:
+    """It is not sent early: a chat is answered first."""
     client = await begin(hub, presence_seconds=seconds)
     if seconds == NEVER:
         await answer(client, "echo", "x")
@@ -1025,18 +1025,18 @@ async def test_presence_is_told_after_its_time(hub: Hub, seconds: float) -> None
 
 @obeys("upload_seconds")
 @pytest.mark.parametrize("seconds", [0.2, NEVER])
-async def test_a_file_has_so_much_time(hub: Hub, seconds: float) -> None:
-    """Not less: another file comes whole meanwhile."""
+async def test_an_upload_has_a_time_limit(hub: Hub, seconds: float) -> None:
+    """The upload is not refused early: another file is stored first."""
     await hub.start(upload_seconds=seconds)
     rest = asyncio.Event()
 
-    async def slow() -> AsyncIterator[bytes]:
+    async def slow_body() -> AsyncIterator[bytes]:
         yield b"one "
         await rest.wait()
         yield b"two"
 
     async with over_http(hub) as http:
-        pending = asyncio.create_task(call_with(http, slow()))
+        pending = asyncio.create_task(upload_slowly(http, slow_body()))
         try:
             if seconds == NEVER:
                 assert (await upload(http, 9))[0] == 201 and not pending.done()
@@ -1046,23 +1046,23 @@ async def test_a_file_has_so_much_time(hub: Hub, seconds: float) -> None:
             pending.cancel()
 
 
-async def call_with(http: aiohttp.ClientSession, data: AsyncIterator[bytes]) -> tuple[int, Any]:
+async def upload_slowly(http: aiohttp.ClientSession, data: AsyncIterator[bytes]) -> tuple[int, Any]:
     async with http.post("files?sessionId=s1", data=data, headers=TEXT) as response:
-        said = await response.json()
-        return response.status, said.get("size", said.get("code"))
+        reply = await response.json()
+        return response.status, reply.get("size", reply.get("code"))
 
 
 @obeys("run_seconds", "silence_seconds")
 @pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
-async def test_an_answer_ends_in_time(hub: Hub, limit: str) -> None:
-    """By each of the two alone."""
+async def test_an_answer_has_a_time_limit(hub: Hub, limit: str) -> None:
+    """Each of the two limits ends the answer alone."""
     client = await begin(hub, **dict[str, Any](run_seconds=NEVER, silence_seconds=NEVER) | {limit: 0.2})
     assert (await answer(client, "gated", str(hub.folder / "never")))["stopReason"] == "timeout"
 
 
 @obeys("run_seconds", "silence_seconds")
-async def test_an_answer_goes_on_within_its_time(hub: Hub) -> None:
-    """Another one is answered meanwhile."""
+async def test_an_answer_continues_within_its_time_limit(hub: Hub) -> None:
+    """Another chat is answered during the first one."""
     gate = hub.folder / "gate"
     client = await begin(hub, run_seconds=NEVER, silence_seconds=NEVER)
     first = await chat(client, "gated", str(gate))
@@ -1075,8 +1075,8 @@ async def test_an_answer_goes_on_within_its_time(hub: Hub) -> None:
 
 @obeys("grace_seconds")
 @pytest.mark.parametrize("seconds", [0.1, NEVER])
-async def test_an_agent_that_ignores_its_cancel_has_so_much_time(hub: Hub, seconds: float) -> None:
-    """Not less: another answer is given meanwhile."""
+async def test_an_agent_that_ignores_its_cancellation_has_a_time_limit(hub: Hub, seconds: float) -> None:
+    """The run is not ended early: another chat is answered first."""
     hub.agent("deaf.py", GATE + DEAF)
     gate = hub.folder / "gate"
     client = await begin(hub, grace_seconds=seconds)
@@ -1095,8 +1095,8 @@ async def test_an_agent_that_ignores_its_cancel_has_so_much_time(hub: Hub, secon
 
 @obeys("drain_seconds")
 @pytest.mark.parametrize(("seconds", "reason"), [(0.123, "aborted"), (NEVER, "end_turn")])
-async def test_a_hub_that_ends_waits_for_answers_so_long(hub: Hub, seconds: float, reason: str) -> None:
-    """Everyone is told how long; with hardly any time an answer is ended at once."""
+async def test_a_shutdown_waits_a_limited_time_for_answers(hub: Hub, seconds: float, reason: str) -> None:
+    """`draining` contains the time; after a very short time, running answers are aborted."""
     gate = hub.folder / "gate"
     client = await begin(hub, drain_seconds=seconds)
     run_id = (await chat(client, "gated", str(gate)))["runId"]
@@ -1105,7 +1105,7 @@ async def test_a_hub_that_ends_waits_for_answers_so_long(hub: Hub, seconds: floa
     finishing = asyncio.create_task(hub.door.finish(asyncio.Event()))
     assert (await client.until_type("draining"))["withinMs"] == int(seconds * 1000)
     if reason == "end_turn":
-        await after_a_pong(client)
+        await wait_for_pong(client)
         gate.touch()
     end = await client.find(lambda f: f["type"] == "run_finished" and f["runId"] == run_id)
     assert end["stopReason"] == reason
@@ -1115,15 +1115,15 @@ async def test_a_hub_that_ends_waits_for_answers_so_long(hub: Hub, seconds: floa
 
 @obeys("close_seconds")
 @pytest.mark.parametrize("seconds", [0.1, NEVER])
-async def test_a_peer_has_so_much_time_to_close(hub: Hub, seconds: float) -> None:
-    """Not less: another one is answered meanwhile."""
+async def test_the_close_handshake_has_a_time_limit(hub: Hub, seconds: float) -> None:
+    """The connection is not dropped early: another client gets a pong first."""
     await hub.start(close_seconds=seconds)
     sock = await asyncio.to_thread(open_websocket, hub.port, "/api/v1/ws")
     with sock:
-        sock.sendall(client_frame(b"\xff"))  # no UTF-8: the hub closes with 1007
+        sock.sendall(client_frame(b"\xff"))  # not UTF-8: the hub closes with 1007
         assert (await asyncio.to_thread(sock.recv, 4))[:1] == b"\x88"
         if seconds == NEVER:
-            await after_a_pong(await hub.connect())
+            await wait_for_pong(await hub.connect())
             assert len(hub.node.registry.connections) == 2
         else:
             await eventually(lambda: not hub.node.registry.connections)
@@ -1132,16 +1132,16 @@ async def test_a_peer_has_so_much_time_to_close(hub: Hub, seconds: float) -> Non
 
 @obeys("retry_seconds")
 @pytest.mark.parametrize("seconds", [0.01, NEVER])
-async def test_what_the_log_refused_is_tried_again_after_its_time(hub: Hub, seconds: float) -> None:
-    """Not before: another session's chat is answered meanwhile."""
+async def test_a_refused_append_is_tried_again_after_its_delay(hub: Hub, seconds: float) -> None:
+    """It is not tried early: a chat in another session is answered first."""
     client = await begin(hub, retry_seconds=seconds)
     gate = hub.folder / "gate"
     await chat(client, "gated", str(gate))
     await client.until_type("stream")
-    whole, refused = hub.node.log.events.append, asyncio.Event()
+    original_append, refused = hub.node.log.events.append, asyncio.Event()
 
     def refuse(append: Append, done: AppendCallback) -> None:
-        hub.node.log.events.append = whole  # type: ignore[method-assign]
+        hub.node.log.events.append = original_append  # type: ignore[method-assign]
         asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
         refused.set()
 
@@ -1160,8 +1160,8 @@ async def test_what_the_log_refused_is_tried_again_after_its_time(hub: Hub, seco
 
 
 def bounds(document: dict[str, Any], name: str, keyword: str) -> set[int]:
-    """Return what a document says by *keyword* of each field or parameter *name*."""
-    found: set[int] = set()
+    """Return the values of *keyword* in all schemas of fields or parameters called *name*."""
+    values: set[int] = set()
     waiting: list[Any] = [document]
     while waiting:
         value = waiting.pop()
@@ -1171,15 +1171,15 @@ def bounds(document: dict[str, Any], name: str, keyword: str) -> set[int]:
             schema = properties[name] if isinstance(properties, dict) and name in properties else schema
             if isinstance(schema, dict):
                 choices = (schema, *schema.get("anyOf", ()))
-                found |= {choice[keyword] for choice in choices if keyword in choice}
+                values |= {choice[keyword] for choice in choices if keyword in choice}
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
-    return found
+    return values
 
 
-async def test_the_documents_show_the_limits_of_their_hub(hub: Hub) -> None:
-    """As maxima of what they bound."""
+async def test_the_api_documents_contain_the_limits_of_the_hub(hub: Hub) -> None:
+    """The schemas have the limits as their maxima."""
     await hub.start(message_parts=5, title_length=9, list_size=7, file_name_length=11)
     async with aiohttp.ClientSession(hub.url) as http:
         (_, openapi), (_, asyncapi) = await get(http, "/openapi.json"), await get(http, "/asyncapi.json")
@@ -1199,8 +1199,8 @@ async def process(tmp_path: Path) -> AsyncIterator[HubProcess]:
         await running.kill()
 
 
-async def test_a_limit_of_the_file_reaches_the_hub(process: HubProcess) -> None:
-    """`[limits]` in hubbub.toml; the environment wins over it."""
+async def test_the_hub_obeys_a_limit_of_the_file(process: HubProcess) -> None:
+    """`[limits]` in hubbub.toml sets limits; the environment overrides the file."""
     (process.folder / "hubbub.toml").write_text("[limits]\ntitle_length = 9\nlist_size = 7\n")
     await process.start(limits_list_size=8)
     async with aiohttp.ClientSession(process.url) as http:
@@ -1214,8 +1214,8 @@ async def test_a_limit_of_the_file_reaches_the_hub(process: HubProcess) -> None:
 
 
 @obeys("header_seconds")
-async def test_a_limit_of_the_environment_reaches_the_hub(process: HubProcess) -> None:
-    """HUBBUB_LIMITS_HEADER_SECONDS: who sends half a header is cut off, and a WebSocket is not."""
+async def test_the_hub_obeys_a_limit_of_the_environment(process: HubProcess) -> None:
+    """HUBBUB_LIMITS_HEADER_SECONDS disconnects a client that sends half a header, but no WebSocket."""
     await process.start(limits_header_seconds=0.3, limits_frame_bytes=1237)
     async with aiohttp.ClientSession() as http:
         client = Client(http, await http.ws_connect(f"{process.url}/api/v1/ws", protocols=("hubbub.v1",)))
@@ -1224,9 +1224,9 @@ async def test_a_limit_of_the_environment_reaches_the_hub(process: HubProcess) -
         writer.write(b"GET /health HTTP/1.1\r\nHost: localh")
         assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
         writer.close()
-        await after_a_pong(client)
+        await wait_for_pong(client)
 
 
-def test_every_limit_is_seen_obeyed() -> None:
-    """A new limit has a test here, and no test names what is none."""
+def test_every_limit_has_a_test() -> None:
+    """A new limit needs a test here, and each name in a test is a limit."""
     assert TESTED == {field.name for field in attrs.fields(Limits)}

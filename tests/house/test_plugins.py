@@ -1,4 +1,4 @@
-"""Packages beside the hub add adapters, protocols and logs to it, by entry points."""
+"""Installed packages add adapters, protocols and log drivers by entry points."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,7 +33,7 @@ GREETER = """
         yield answer
     """
 
-# Says only what is said, in capitals.
+# Sends only the text of chunks, in capitals.
 SHOUT = """
     from hub.messages import Chat, Chunk, RunFinished
     from hub.protocols import WireProtocol, text_frame
@@ -63,7 +63,7 @@ SHOUT = """
         name = "acme.half"
     """
 
-# The hub's own log under another scheme, in a file of another name.
+# The hub's SQLite log under another scheme, in a file with another name.
 LOG = """
     from hub.storage.sqlite.log import SqliteLog
 
@@ -82,7 +82,7 @@ def packages(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def served(tmp_path: Path, packages: Path) -> AsyncIterator[HubProcess]:
-    """A hub beside *packages*, not started yet, with the agent `echo`."""
+    """Return a hub with *packages* on its path and the agent `echo`; it is not started yet."""
     running = HubProcess(tmp_path / "hub", packages)
     running.folder.mkdir()
     running.agent("echo.py", "async def echo(message):\n    yield message")
@@ -90,8 +90,8 @@ async def served(tmp_path: Path, packages: Path) -> AsyncIterator[HubProcess]:
     await running.kill()
 
 
-async def heard(hub: HubProcess, query: str, protocol: str = "") -> str:
-    """Send one text and return the first frame that comes back."""
+async def first_frame(hub: HubProcess, query: str, protocol: str = "") -> str:
+    """Send one text and return the first frame of the answer."""
     async with aiohttp.ClientSession() as http:
         offer = [protocol] if protocol else []
         async with http.ws_connect(f"{hub.url}/api/v1/ws?{query}", protocols=offer) as ws:
@@ -102,14 +102,14 @@ async def heard(hub: HubProcess, query: str, protocol: str = "") -> str:
             return str(frame.data)
 
 
-async def test_agents_with_the_adapter_of_a_package_answer(served: HubProcess, packages: Path) -> None:
-    """An agent by a package that cannot be imported is listed as broken, with a line that names the package."""
+async def test_an_agent_can_use_the_adapter_of_a_package(served: HubProcess, packages: Path) -> None:
+    """If the package cannot be imported, the agent is listed as broken, and a log line names the package."""
     add_package(packages, "acme-greeter", "[hubbub.adapters]\ngreeter = acme_greeter", {"acme_greeter": GREETER})
     add_package(packages, "acme-half", "[hubbub.adapters]\nhalf = acme_half", {"acme_half": "import nothing_there"})
     served.agent("a.toml", 'adapter = "greeter"\ngreeting = "Good morning"')
     served.agent("b.toml", 'adapter = "half"')
     await served.start()
-    assert "Good morning, hello!" in await heard(served, "agentId=a")
+    assert "Good morning, hello!" in await first_frame(served, "agentId=a")
     assert "b.toml: entry point 'half' of package acme-half 1.0" in served.log
     async with aiohttp.ClientSession() as http, http.get(f"{served.url}/api/v1/agents") as response:
         listing = {agent["agentId"]: agent for agent in (await response.json())["data"]}
@@ -127,15 +127,13 @@ async def test_a_client_speaks_the_protocol_of_a_package(served: HubProcess, pac
     add_package(packages, "acme-shout", points, {"acme_shout": SHOUT})
     await served.start()
     assert "acme.gone" in served.log and "acme.shout" not in served.log
-    assert await heard(served, "agentId=echo", "acme.shout") == "HELLO"
+    assert await first_frame(served, "agentId=echo", "acme.shout") == "HELLO"
     async with aiohttp.ClientSession() as http:
         async with http.ws_connect(f"{served.url}/api/v1/ws", protocols=["acme.gone"]) as ws:
             assert ws.protocol is None
 
 
-def test_a_protocol_that_cannot_be_used_is_left_out(
-    packages: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
-) -> None:
+def test_an_unusable_protocol_is_left_out(packages: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None) -> None:
     """Each has one warning with the reason: it is not a protocol, has another name, or lacks a method."""
     points = """
         [hubbub.protocols]
@@ -165,7 +163,7 @@ async def test_a_hub_uses_the_log_driver_of_a_package(served: HubProcess, packag
     """The scheme of the log's URL is the name of the entry point."""
     add_package(packages, "acme-log", "[hubbub.logs]\nacme = acme_log:AcmeLog", {"acme_log": LOG})
     await served.start(log="acme:///kept")
-    assert "hello" in await heard(served, "agentId=echo")
+    assert "hello" in await first_frame(served, "agentId=echo")
     assert (served.folder / "kept.acme").stat().st_size > 0
 
 
@@ -178,10 +176,10 @@ async def test_a_hub_uses_the_log_driver_of_a_package(served: HubProcess, packag
         ("hub.storage.log:Log", "lacks close, commit_totals, identify, probe, start,"),
     ],
 )
-def test_a_log_that_cannot_be_used_is_refused(
+def test_an_unusable_log_driver_is_refused(
     packages: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None, value: str, problem: str
 ) -> None:
-    """The operator reads the package and what is wrong, in one line."""
+    """The error names the package and the problem, in one line."""
     two = "raise RuntimeError('two\\nlines')"
     add_package(packages, "acme-log", f"[hubbub.logs]\nacme = {value}", {"acme_log": LOG, "acme_two": two})
     monkeypatch.syspath_prepend(str(packages))
@@ -191,7 +189,7 @@ def test_a_log_that_cannot_be_used_is_refused(
         open_log("papyrus:///x", Limits(), Seams())
 
 
-def test_a_log_of_the_hub_wins_over_a_package(
+def test_a_built_in_log_driver_overrides_a_package(
     packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
 ) -> None:
     """One warning line names the package."""

@@ -1,4 +1,4 @@
-"""Nothing waits by looking again and again for what an event could tell."""
+"""No code of the hub polls in a loop if an event could wake it."""
 
 import ast
 
@@ -6,18 +6,18 @@ import pytest
 from support.documents import ROOT
 
 HUB = ROOT / "hub"
-# The loops that sleep, by file and function, with what they wait for. None of it is in this process, or is an event.
+# The functions with a loop that sleeps, and the reason. No event in this process could replace the sleep.
 SLEEPERS = {
-    ("adapters/local_model.py", "_keep_alive"): "a pause before a child that died is started again",
-    ("adapters/chat_agent.py", "answer"): "the pause between two tries at a stranger's endpoint",
+    ("adapters/local_model.py", "_keep_alive"): "the pause before the next start of a child that died",
+    ("adapters/chat_agent.py", "answer"): "the pause between two requests to a model's endpoint",
     ("client/link.py", "run"): "the pause before the next connection",
     ("client/pages.py", "read"): "the pause before the next try",
-    ("node/upkeep.py", "_every"): "the next turn of what is done again and again",
+    ("node/upkeep.py", "_every"): "the pause before the next run of a periodic task",
 }
 
 
 def sleepers(code: str) -> set[str]:
-    """Return the functions in which a loop sleeps; one that sleeps for 0 seconds only gives the others their turn."""
+    """Return the functions with a loop that sleeps; a sleep of 0 seconds only yields to other tasks."""
     return {
         function.name
         for function in ast.walk(ast.parse(code))
@@ -30,17 +30,17 @@ def sleepers(code: str) -> set[str]:
     }
 
 
-def test_no_loop_of_the_hub_sleeps_but_those_that_are_listed() -> None:
-    found = {
+def test_only_the_listed_loops_sleep() -> None:
+    functions = {
         (path.relative_to(HUB).as_posix(), name)
         for path in sorted(HUB.rglob("*.py"))
         for name in sleepers(path.read_text(encoding="utf-8"))
     }
-    assert found == set(SLEEPERS)
+    assert functions == set(SLEEPERS)
 
 
 @pytest.mark.parametrize(
-    ("code", "found"),
+    ("code", "functions"),
     [
         ("async def f():\n    while not done:\n        await asyncio.sleep(0.01)", {"f"}),
         ("async def f():\n    for _ in range(9):\n        if x:\n            await asyncio.sleep(wait)", {"f"}),
@@ -48,5 +48,5 @@ def test_no_loop_of_the_hub_sleeps_but_those_that_are_listed() -> None:
         ("async def f():\n    await asyncio.sleep(1)", set()),
     ],
 )
-def test_a_loop_that_sleeps_is_seen(code: str, found: set[str]) -> None:
-    assert sleepers(code) == found
+def test_sleepers_finds_loops_that_sleep(code: str, functions: set[str]) -> None:
+    assert sleepers(code) == functions

@@ -1,4 +1,4 @@
-"""The threads of the loop's default executor: an agent that fills its own holds up no other part of the hub."""
+"""Agents have their own threads: an agent that uses all of them blocks no other part of the hub."""
 
 import re
 from collections.abc import AsyncIterator
@@ -54,7 +54,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubProcess]:
 
 @pytest.fixture
 async def model() -> AsyncIterator[int]:
-    """The port of an endpoint that says one word."""
+    """Serve a model's endpoint that answers with one word; return its port."""
 
     async def say(request: web.Request) -> web.Response:
         choice = '{"choices":[{"index":0,"delta":{"content":"word"},"finish_reason":"stop"}]}'
@@ -75,13 +75,13 @@ async def connect(http: aiohttp.ClientSession, hub: HubProcess) -> Client:
 
 
 async def answer(client: Client, agent: str, message: str = "x") -> tuple[str, str]:
-    """Return the text of one answer, and how it ended."""
+    """Return the text and the stop reason of one answer."""
     await client.send(type="chat", agentId=agent, sessionId=agent, message=message)
     end = await client.until(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == agent)
     return client.text(end["runId"]), end["stopReason"]
 
 
-async def test_an_agent_that_fills_its_threads_blocks_only_agents(hub: HubProcess, model: int) -> None:
+async def test_an_agent_that_uses_all_threads_blocks_only_agents(hub: HubProcess, model: int) -> None:
     """The console, files, DNS, proxies and tool results still work; the log names the agent."""
     hub.agent("by_name.toml", MODEL.format(host="localhost", port=model))
     hub.agent("by_proxy.toml", MODEL.format(host="127.0.0.2", port=model))
@@ -126,7 +126,7 @@ def slow_names(message: str):
 
 
 async def test_slow_dns_blocks_no_file(hub: HubProcess) -> None:
-    """Although more host names are looked up than the hub has DNS threads."""
+    """More lookups of host names wait than the hub has DNS threads."""
     hub.agent("slow_names.py", SLOW_NAMES)
     for number in range(10):
         hub.agent(f"model-{number}.toml", MODEL.format(host=f"host-{number}.test", port=80))

@@ -1,4 +1,4 @@
-"""Objects of classes with many fields are made by keyword: positions of one type are easily mixed up."""
+"""Classes with many fields take them by keyword: positional arguments of one type are easily mixed up."""
 
 import importlib
 

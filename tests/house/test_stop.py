@@ -1,4 +1,4 @@
-"""SIGTERM: the hub goes down in order, and nothing that was accepted is lost."""
+"""SIGTERM: the hub shuts down in order, and keeps all accepted messages."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ from support.waiting import eventually
 
 OTHERS = {
     "brief": '''
-        """Needs a while, but less than a stopping hub waits: "SECONDS"."""
+        """Answers within the time that a shutdown waits: "SECONDS"."""
         import asyncio
 
         async def brief(message: str):
@@ -24,7 +24,7 @@ OTHERS = {
             yield "ended"
         ''',
     "deaf": '''
-        """Never ends, and ignores its cancel."""
+        """Never ends, and ignores its cancellation."""
         import asyncio
 
         async def deaf(message: str):
@@ -65,7 +65,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def connect(http: aiohttp.ClientSession, hub: HubProcess, **cursor: Any) -> Client:
-    """Connect a client of the extended protocol that hears the session of *cursor*."""
+    """Connect a client of the extended protocol that subscribes with *cursor*."""
     ws = await http.ws_connect(f"{hub.url}/api/v1/ws", protocols=("hubbub.v1",), max_msg_size=0)
     client = Client(http, ws)
     await client.send(type="subscribe", **cursor)
@@ -74,15 +74,15 @@ async def connect(http: aiohttp.ClientSession, hub: HubProcess, **cursor: Any) -
 
 
 @pytest.fixture
-def stuck() -> Iterator[list[socket.socket]]:
+def unread_sockets() -> Iterator[list[socket.socket]]:
     sockets = [socket.socket() for _ in range(2)]
     yield sockets
     for sock in sockets:
         sock.close()
 
 
-async def never_read(sock: socket.socket, hub: HubProcess, session: str) -> None:
-    """Hear a session on a socket that nobody reads."""
+async def subscribe_unread(sock: socket.socket, hub: HubProcess, session: str) -> None:
+    """Subscribe to a session on a socket that nobody reads."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
@@ -93,18 +93,18 @@ async def never_read(sock: socket.socket, hub: HubProcess, session: str) -> None
 
 
 def events(client: Client) -> list[tuple[int, str, str]]:
-    """Return what the client heard of the log."""
+    """Return the events of the log that the client received."""
     return [(f["seq"], f["type"], f.get("content", f.get("stopReason", ""))) for f in client.frames if "ts" in f]
 
 
-async def test_a_stop_keeps_what_was_accepted(
-    served: HubProcess, http: aiohttp.ClientSession, stuck: list[socket.socket]
+async def test_a_shutdown_keeps_accepted_messages(
+    served: HubProcess, http: aiohttp.ClientSession, unread_sockets: list[socket.socket]
 ) -> None:
-    """Started answers end `aborted`, queued ones run after the restart, sockets close with 1012, the exit code is 0."""
+    """Active runs end `aborted`, queued runs start after the restart; sockets close with 1012; the exit code is 0."""
     clients = [await connect(http, served, sessionId="s1") for _ in range(3)]
     first = clients[0]
-    for sock in stuck:
-        await never_read(sock, served, "s2")
+    for sock in unread_sockets:
+        await subscribe_unread(sock, served, "s2")
     await first.send(type="chat", agentId="flood", sessionId="s2", message="")
     await first.send(type="chat", agentId="gated", sessionId="s1", message=str(served.folder / "never"))
     await first.until(lambda f: f.get("content") == "one ")
@@ -119,7 +119,7 @@ async def test_a_stop_keeps_what_was_accepted(
     codes = await asyncio.gather(*(client.wait_closed() for client in clients))
     assert codes == [1012, 1012, 1012]
     assert await served.wait_until_ended() == 0, served.log
-    heard = events(clients[1])
+    received = events(clients[1])
     for client in clients:
         mine = [f for f in client.frames if f.get("sessionId") == "s1"]
         assert [f["stopReason"] for f in mine if f["type"] == "run_finished"] == ["aborted"]
@@ -134,17 +134,17 @@ async def test_a_stop_keeps_what_was_accepted(
     while sum(f["type"] == "run_finished" for f in whole.frames) < 4:
         await whole.next()
     assert clients[1].text() + again.text() == whole.text() == "one queued 0 queued 1 queued 2 "
-    assert {event[0] for event in heard}.isdisjoint(event[0] for event in events(again))
-    for chat in queued:  # it was accepted: it is not answered again
+    assert {event[0] for event in received}.isdisjoint(event[0] for event in events(again))
+    for chat in queued:  # an accepted chat is not answered twice
         await again.send(type="chat", agentId="echo", **chat)
         assert (await again.until_type("accepted"))["status"] == "duplicate"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-async def test_a_stop_lets_a_short_answer_end_and_refuses_new_chats(
+async def test_a_shutdown_waits_for_a_short_answer_and_refuses_new_chats(
     served: HubProcess, http: aiohttp.ClientSession, number: int
 ) -> None:
-    """The client hears the whole answer, then 1012; a chat meanwhile is told `draining`."""
+    """The client receives the complete answer, then 1012; a chat during the shutdown gets `draining`."""
     client = await connect(http, served, sessionId="s1")
     await client.send(type="chat", agentId="brief", sessionId="s1", message="1")
     await client.until_type("stream")
@@ -158,8 +158,8 @@ async def test_a_stop_lets_a_short_answer_end_and_refuses_new_chats(
     assert await served.wait_until_ended() == 0
 
 
-async def test_a_second_signal_ends_the_waiting(served: HubProcess, http: aiohttp.ClientSession) -> None:
-    """The answer that one signal would have let end is aborted."""
+async def test_a_second_signal_ends_the_drain(served: HubProcess, http: aiohttp.ClientSession) -> None:
+    """The running answer is aborted."""
     client = await connect(http, served, sessionId="s1")
     await client.send(type="chat", agentId="brief", sessionId="s1", message="4")
     await client.until_type("stream")
@@ -171,10 +171,10 @@ async def test_a_second_signal_ends_the_waiting(served: HubProcess, http: aiohtt
     assert await served.wait_until_ended() == 0
 
 
-async def test_an_agent_that_ignores_its_cancel_does_not_hold_the_process(
+async def test_an_agent_that_ignores_its_cancellation_does_not_block_the_shutdown(
     served: HubProcess, http: aiohttp.ClientSession
 ) -> None:
-    """Its run ends `aborted` all the same, and the hub with exit code 0."""
+    """Its run ends `aborted`, and the exit code is 0."""
     client = await connect(http, served, sessionId="s1")
     await client.send(type="chat", agentId="deaf", sessionId="s1", message="")
     await client.until_type("stream")
@@ -186,8 +186,8 @@ async def test_an_agent_that_ignores_its_cancel_does_not_hold_the_process(
     assert await served.wait_until_ended() == 0
 
 
-async def test_an_import_that_never_ends_does_not_hold_a_hub_that_starts(tmp_path: Path) -> None:
-    """The signal is heard while the agent file is executed."""
+async def test_an_import_that_never_ends_does_not_block_a_shutdown(tmp_path: Path) -> None:
+    """The hub obeys the signal while it executes the agent file."""
     hub = HubProcess(tmp_path)
     hub.agent("endless.py", "import pathlib, time\npathlib.Path('begun').touch()\nwhile True:\n    time.sleep(0.01)\n")
     starting = asyncio.create_task(hub.start())
@@ -201,10 +201,10 @@ async def test_an_import_that_never_ends_does_not_hold_a_hub_that_starts(tmp_pat
     assert isinstance(starting.exception(), AssertionError)  # it never listened
 
 
-async def test_a_client_that_is_lost_in_its_handshake_is_no_error(
+async def test_a_client_that_disconnects_in_its_handshake_is_not_an_error(
     served: HubProcess, http: aiohttp.ClientSession
 ) -> None:
-    """Nothing is logged of 200 that reset their connection at once, on a socket, a stream and a chat."""
+    """The hub logs no error for 200 clients that reset their connection at once, on a socket, a stream and a chat."""
     head = f"Host: 127.0.0.1:{served.port}\r\n"
     upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -218,7 +218,7 @@ async def test_a_client_that_is_lost_in_its_handshake_is_no_error(
     )
     for number in range(200):
         with socket.create_connection(("127.0.0.1", served.port)) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset instead of a farewell
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with a reset
             sock.sendall(requests[number % len(requests)].encode())
     client = await connect(http, served, sessionId="s2")
     await client.send(type="chat", agentId="echo", sessionId="s2", message="x")
@@ -273,10 +273,10 @@ HOLDERS = {
 
 
 @pytest.mark.parametrize("name", HOLDERS)
-async def test_what_an_agent_leaves_behind_does_not_hold_the_process(
+async def test_threads_and_children_of_agents_do_not_block_the_shutdown(
     tmp_path: Path, http: aiohttp.ClientSession, name: str
 ) -> None:
-    """A thread of its own, one of asyncio's, a child, a plain function: exit code 0, though they never end."""
+    """The exit code is 0 although a thread, a thread of asyncio, a child or a plain function never ends."""
     hub = HubProcess(tmp_path)
     hub.agent(f"{name}.py", HOLDERS[name])
     await hub.start(limits_drain_seconds=1.5, limits_grace_seconds=0.3, limits_close_seconds=0.3)
@@ -293,8 +293,8 @@ async def test_what_an_agent_leaves_behind_does_not_hold_the_process(
         await hub.kill()
 
 
-async def test_a_second_signal_gives_no_grace(tmp_path: Path, http: aiohttp.ClientSession) -> None:
-    """An agent that ignores its cancel is left at once: its grace time here is longer than the test waits."""
+async def test_a_second_signal_skips_the_grace_period(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """The hub does not wait for an agent that ignores its cancellation: here the grace period is very long."""
     hub = HubProcess(tmp_path)
     hub.agent("deaf.py", OTHERS["deaf"])
     await hub.start(limits_drain_seconds=1000, limits_grace_seconds=900)
@@ -332,7 +332,7 @@ async def blocker(message: str):
         (1000, 900, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]),
     ],
 )
-async def test_an_agent_that_blocks_the_loop_does_not_hold_the_process(
+async def test_an_agent_that_blocks_the_event_loop_does_not_block_the_shutdown(
     tmp_path: Path, drain: float, grace: float, numbers: list[signal.Signals]
 ) -> None:
     """The first signal ends it after `drain_seconds`, the second after `grace_seconds`, the third at once."""

@@ -1,4 +1,4 @@
-"""Text is cut between two characters as people see them, and the hub's texts are valid UTF-8."""
+"""Text is cut between two visible characters, and texts of the hub are valid UTF-8."""
 
 import pytest
 from hypothesis import given
@@ -31,8 +31,8 @@ def test_a_cut_is_between_two_characters(text: str, most: int, start: str) -> No
     assert cut(text, most) == start
 
 
-def test_a_cut_with_a_mark_is_no_longer() -> None:
-    """The mark is added only if text is left out, and counts."""
+def test_the_mark_of_a_cut_counts() -> None:
+    """The mark is added only if text is left out, and is part of the limit."""
     assert (
         cut("longer", 6, "…") == "longer" and cut("longer", 5, "…") == "long…" and cut(f"abc{FAMILY}", 5, "…") == "abc…"
     )
@@ -45,14 +45,13 @@ def test_a_very_long_character_is_cut_too(most: int) -> None:
 
 
 @given(TEXT, st.integers(0, 12))
-def test_a_cut_is_the_start_and_is_bounded(text: str, most: int) -> None:
-    """Whatever the text."""
+def test_a_cut_is_a_bounded_prefix_of_any_text(text: str, most: int) -> None:
     start = cut(text, most)
     assert text.startswith(start) and len(start) <= most
 
 
 @given(TEXT, st.integers(1, 12))
-def test_one_line_is_one_line_of_utf_8(text: str, most: int) -> None:
+def test_to_one_line_returns_one_line_of_utf_8(text: str, most: int) -> None:
     """A lone surrogate is replaced."""
     line = to_one_line(text, most)
     assert line.encode().decode() == line and len(line) <= most and len(line.splitlines()) <= 1

@@ -1,4 +1,4 @@
-"""The versions that `make` installs."""
+"""`make` installs fixed versions."""
 
 from configparser import ConfigParser
 
@@ -7,8 +7,8 @@ from packaging.utils import canonicalize_name
 from support.documents import ROOT
 
 
-def test_each_requirement_has_a_version_that_it_allows() -> None:
-    """In scripts/constraints.txt; a package that is added to setup.cfg needs `make constraints`."""
+def test_each_requirement_has_a_fixed_version() -> None:
+    """scripts/constraints.txt has a version that setup.cfg allows; after a new requirement, run `make constraints`."""
     lines = (ROOT / "scripts" / "constraints.txt").read_text(encoding="utf-8").splitlines()
     versions = dict(line.split("==") for line in lines if not line.startswith("#"))
     versions = {canonicalize_name(name): version for name, version in versions.items()}

@@ -1,4 +1,4 @@
-"""What agents yield beside text: kept and heard like text, and never by plain clients."""
+"""Events other than text are stored and sent like text, but not to plain clients."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from support.hub import Hub
 
 from hub.ids import Key
 
-SAID: list[tuple[str, dict[str, Any]]] = [
+EXPECTED: list[tuple[str, dict[str, Any]]] = [
     ("stream", {"content": "before "}),
     ("reasoning", {"delta": "I "}),
     ("reasoning", {"delta": "think"}),
@@ -29,14 +29,14 @@ SAID: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def said(frames: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Return what a run said, in order, without what the test cannot know."""
-    kinds, fields = {kind for kind, _ in SAID}, {field for _, one in SAID for field in one}
+def comparable(frames: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Return type and known fields of the frames whose type EXPECTED contains, in order."""
+    kinds, fields = {kind for kind, _ in EXPECTED}, {field for _, one in EXPECTED for field in one}
     return [(f["type"], {k: v for k, v in f.items() if k in fields}) for f in frames if f["type"] in kinds]
 
 
 async def test_each_event_type_arrives_in_order_live_late_and_after_a_restart(hub: Hub) -> None:
-    """With the same fields. Pieces of one reasoning share a messageId; each stretch of text has its own."""
+    """The fields stay the same. Deltas of one reasoning share a messageId; each block of text has its own."""
     hub.agent("everything.py", EVERYTHING)
     await hub.start()
     live = await hub.connect("?sessionId=s1", extended=True)
@@ -44,7 +44,7 @@ async def test_each_event_type_arrives_in_order_live_late_and_after_a_restart(hu
     await live.until_done()
     late = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
     await late.until_done()
-    assert said(live.frames) == said(late.frames) == SAID
+    assert comparable(live.frames) == comparable(late.frames) == EXPECTED
     thoughts = [frame["messageId"] for frame in live.frames if frame["type"] == "reasoning"]
     texts = [frame["messageId"] for frame in live.frames if frame["type"] == "stream"]
     assert thoughts[0] == thoughts[1] != thoughts[2] and len({*thoughts, *texts}) == 5
@@ -52,7 +52,7 @@ async def test_each_event_type_arrives_in_order_live_late_and_after_a_restart(hu
     await hub.start()
     again = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
     await again.until_done()
-    assert said(again.frames) == SAID
+    assert comparable(again.frames) == EXPECTED
     messages = await hub.node.read_history(Key("s1"), 100)
     assert [message["content"] for message in messages] == ["x", "before ", "between ", "after"]
 
@@ -75,7 +75,7 @@ async def test_an_agent_that_calls_another_receives_only_text(hub: Hub) -> None:
     client = await hub.connect("?sessionId=s1", extended=True)
     await client.send(type="chat", agentId="asks", sessionId="s1", message="x")
     await client.until_done()
-    assert said(client.frames) == [("stream", {"content": "before between after"})]
+    assert comparable(client.frames) == [("stream", {"content": "before between after"})]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a message holds beside its text: parts and metadata, checked, kept, and shown to the agent."""
+"""Parts and metadata of a message are validated, stored, and passed to the agent."""
 
 import json
 import re
@@ -42,31 +42,31 @@ async def say(client: Client, **fields: Any) -> dict[str, Any]:
 
 
 async def test_parts_and_metadata_reach_the_event_the_agent_and_the_history(hub: Hub) -> None:
-    """In the event, in the run, in the history of the next one, over REST, and with a message that is edited."""
+    """They are in the event, the run, the history of the next run and the REST API, also for an edited message."""
     client = await begin(hub)
-    given = [*PARTS, BINARY]
-    end = await say(client, parts=given, metadata={"from": {"app": 1}})
+    all_parts = [*PARTS, BINARY]
+    end = await say(client, parts=all_parts, metadata={"from": {"app": 1}})
     event = await client.find(lambda f: f["type"] == "user_message")
-    assert event["parts"] == given and event["metadata"] == {"from": {"app": 1}}
-    assert json.loads(client.text(end["runId"])) == [given, {"from": {"app": 1}}, []]
+    assert event["parts"] == all_parts and event["metadata"] == {"from": {"app": 1}}
+    assert json.loads(client.text(end["runId"])) == [all_parts, {"from": {"app": 1}}, []]
     end = await say(client)
-    assert json.loads(client.text(end["runId"])) == [[], {}, [given, []]]
+    assert json.loads(client.text(end["runId"])) == [[], {}, [all_parts, []]]
     async with aiohttp.ClientSession() as http:
         async with http.get(f"{hub.url}/api/v1/sessions/s1/messages") as response:
             first, answer, *_ = (await response.json())["data"]
-    assert first["parts"] == given and first["metadata"] == {"from": {"app": 1}} and "parts" not in answer
+    assert first["parts"] == all_parts and first["metadata"] == {"from": {"app": 1}} and "parts" not in answer
     assert answer["userMessageId"] == event["messageId"] == first["messageId"]
     await client.send(type="regenerate", sessionId="s1", messageId=first["messageId"])
     end = await client.until_done()
-    assert json.loads(client.text(end["runId"])) == [given, {"from": {"app": 1}}, []]
+    assert json.loads(client.text(end["runId"])) == [all_parts, {"from": {"app": 1}}, []]
     edit = {"type": "edit", "sessionId": "s1", "messageId": first["messageId"], "message": "x"}
     await client.send(**edit, parts=[BINARY], metadata={"b": 2})
     end = await client.until_done()
     assert json.loads(client.text(end["runId"])) == [[BINARY], {"b": 2}, []]
 
 
-def test_the_parts_are_ag_uis() -> None:
-    """Its own models read what is shown here; `binary` is what it had before 1.0."""
+def test_parts_have_the_format_of_ag_ui() -> None:
+    """AG-UI's models accept the parts; `binary` is from versions before 1.0."""
     UserMessage.model_validate({"id": "u", "role": "user", "content": PARTS})
 
 
@@ -92,14 +92,14 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("parts", "named"), BAD, ids=range(len(BAD)))
+@pytest.mark.parametrize(("parts", "location"), BAD, ids=range(len(BAD)))
 @pytest.mark.parametrize("kind", ["chat", "edit"])
-async def test_bad_parts_are_refused_with_their_location(hub: Hub, kind: str, parts: Any, named: str) -> None:
+async def test_bad_parts_are_refused_with_their_location(hub: Hub, kind: str, parts: Any, location: str) -> None:
     """The error is `bad_frame`, and nothing of the message is stored."""
     client = await begin(hub)
     await client.send(type=kind, sessionId="s1", messageId="m_1", message="hi", parts=parts)
     error = await client.until_type("error")
-    assert error["code"] == "bad_frame" and named in error["message"]
+    assert error["code"] == "bad_frame" and location in error["message"]
     assert await hub.node.log.sessions.find(Key("s1")) is None
 
 
@@ -122,8 +122,8 @@ async def test_a_number_in_metadata_is_stored_exactly_or_refused(hub: Hub) -> No
     client = await begin(hub)
     text = {"type": "text", "text": "look", "metadata": NUMBERS}
     end = await say(client, parts=[text], metadata={"n": NUMBERS})
-    said = client.text(end["runId"])
-    assert json.dumps(json.loads(said)[:2]) == json.dumps([[text], {"n": NUMBERS}])  # -0.0 equals 0.0
+    output = client.text(end["runId"])
+    assert json.dumps(json.loads(output)[:2]) == json.dumps([[text], {"n": NUMBERS}])  # -0.0 equals 0.0
     for number in TOO_LARGE:
         for fields in ({"metadata": {"n": number}}, {"parts": [{**text, "metadata": number}]}):
             refused = await say(client, **fields)
@@ -167,7 +167,7 @@ async def test_the_limits_of_parts_and_metadata(hub: Hub) -> None:
 
 
 async def test_a_client_msg_id_covers_parts_and_metadata(hub: Hub) -> None:
-    """A repeat without them is another message; a repeat with them is a duplicate."""
+    """A repeat with the same ones is a duplicate; a repeat without them is another message."""
     client = await begin(hub)
     whole = {"clientMsgId": "k", "parts": [IMAGE], "metadata": {"a": 1}}
     await say(client, **whole)
@@ -227,7 +227,7 @@ async def test_an_aborted_answer_keeps_its_parts_after_a_kill(hub: Hub) -> None:
     client = await begin(hub)
     await client.send(type="chat", agentId="shows", sessionId="s1", message="wait")
     await client.until(lambda f: f["type"] == "message")
-    for session in hub.node.sessions.values():  # leave as a killed process would: no end is written
+    for session in hub.node.sessions.values():  # leave the state of a killed process: no end is written
         for run in list(session.runs.values()):
             run.suspend()
             session.runs.pop(run.id)

@@ -1,4 +1,4 @@
-"""A node that ends its work is woken by what it waits for: no wait here ends by the clock."""
+"""A draining node is woken by events: no wait in these tests ends by a timeout."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -24,7 +24,7 @@ async def again(message: str):
     yield "one "
     await asyncio.Event().wait()
 """
-# Goes on until the file of its message is there, though it is cancelled once.
+# Ignores its first cancellation, and waits until the file of its message exists.
 DEAF = """
 import asyncio, pathlib
 
@@ -38,22 +38,22 @@ async def deaf(message: str):
 """
 
 
-class HeldLog:
-    """The hub's log, whose appends are held back until they are let through or refused."""
+class DelayedLog:
+    """Delays all appends to the hub's log until the test passes them on or refuses them."""
 
     def __init__(self, hub: Hub) -> None:
-        self.log, self.whole = hub.node.log.events, hub.node.log.events.append
+        self.log, self.original_append = hub.node.log.events, hub.node.log.events.append
         self.appends: list[tuple[Append, AppendCallback]] = []
         self.log.append = lambda append, done: self.appends.append((append, done))  # type: ignore[method-assign]
 
-    def let_go(self) -> None:
-        self.log.append = self.whole  # type: ignore[method-assign]
+    def pass_on(self) -> None:
+        self.log.append = self.original_append  # type: ignore[method-assign]
         for append, done in self.appends:
-            self.whole(append, done)
+            self.original_append(append, done)
 
 
-async def answering(hub: Hub, sessions: int = 1) -> Client:
-    """Return a client that hears `gated` answer in so many sessions, until the file `gate` is there."""
+async def start_answers(hub: Hub, sessions: int = 1) -> Client:
+    """Return a client with a running answer of `gated` in each of *sessions*; the answers wait for the file `gate`."""
     client = await hub.connect(extended=True)
     for number in range(sessions):
         gate = str(hub.folder / "gate")
@@ -62,8 +62,8 @@ async def answering(hub: Hub, sessions: int = 1) -> Client:
     return client
 
 
-async def begun(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Return a task that waits, after it had every chance to end."""
+async def start_waiting(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start a task, and check that it waits."""
     task = asyncio.create_task(work)
     assert await still_waits(task)
     return task
@@ -75,20 +75,20 @@ async def still_waits(task: asyncio.Task[None]) -> bool:
     return not task.done()
 
 
-async def test_a_drain_waits_for_the_last_running_answer(hub: Hub) -> None:
-    """In each session, and where no session keeps it."""
+async def test_a_drain_waits_for_all_running_answers(hub: Hub) -> None:
+    """It waits for answers in sessions and for a completion without a session."""
     await hub.start()
-    client = await answering(hub, sessions=3)
-    body = {"model": "gated", "messages": [{"role": "user", "content": str(hub.folder / "kept-nowhere")}]}
+    client = await start_answers(hub, sessions=3)
+    body = {"model": "gated", "messages": [{"role": "user", "content": str(hub.folder / "completion-gate")}]}
     async with aiohttp.ClientSession() as http:
         asking = asyncio.create_task(http.post(f"{hub.url}/v1/chat/completions", json=body).__aenter__())
         await eventually(lambda: hub.node.completions)
         hub.node.drain()
-        finishing = await begun(finish_runs(hub.node, NEVER, asyncio.Event()))
+        finishing = await start_waiting(finish_runs(hub.node, NEVER, asyncio.Event()))
         (hub.folder / "gate").touch()
         ends = [await client.until_done() for _ in range(3)]
         assert {end["stopReason"] for end in ends} == {"end_turn"} and await still_waits(finishing)
-        (hub.folder / "kept-nowhere").touch()
+        (hub.folder / "completion-gate").touch()
         async with asyncio.timeout(PATIENCE):
             assert (await asking).status == 200
             await finishing
@@ -96,8 +96,8 @@ async def test_a_drain_waits_for_the_last_running_answer(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_completion_without_a_session_is_told_that_the_hub_stops(hub: Hub, stream: bool) -> None:
-    """By the status, or in the stream before its `[DONE]`."""
+async def test_a_completion_without_a_session_gets_an_error_when_the_hub_stops(hub: Hub, stream: bool) -> None:
+    """The error is the response, or the last event before `[DONE]`."""
     await hub.start()
     gate = str(hub.folder / "never")
     body = {"model": "gated", "messages": [{"role": "user", "content": gate}], "stream": stream}
@@ -106,13 +106,13 @@ async def test_a_completion_without_a_session_is_told_that_the_hub_stops(hub: Hu
         async with http.post(f"{hub.url}/v1/chat/completions", json=body) as answer:
             if stream:
                 await answer.content.readline()
-            heard.set()
+            has_started.set()
             return answer.status, await answer.text()
 
     async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE):
-        heard = asyncio.Event()
+        has_started = asyncio.Event()
         asking = asyncio.create_task(ask())
-        await (heard.wait() if stream else eventually(lambda: hub.node.completions))
+        await (has_started.wait() if stream else eventually(lambda: hub.node.completions))
         hub.node.drain()
         await finish_runs(hub.node, 0, asyncio.Event())
         await flush_all(hub.node, PATIENCE)
@@ -122,44 +122,44 @@ async def test_a_completion_without_a_session_is_told_that_the_hub_stops(hub: Hu
     assert text.endswith("data: [DONE]\n\n") == stream
 
 
-async def test_a_second_signal_ends_the_wait(hub: Hub) -> None:
-    """What goes on is aborted."""
+async def test_a_second_signal_ends_the_drain(hub: Hub) -> None:
+    """Running answers are aborted."""
     await hub.start()
-    client = await answering(hub)
+    client = await start_answers(hub)
     hub.node.drain()
-    hurry = asyncio.Event()
-    finishing = await begun(finish_runs(hub.node, NEVER, hurry))
-    hurry.set()
+    second_signal = asyncio.Event()
+    finishing = await start_waiting(finish_runs(hub.node, NEVER, second_signal))
+    second_signal.set()
     await asyncio.wait_for(finishing, PATIENCE)
     assert (await client.until_done())["stopReason"] == "aborted"
 
 
 async def test_a_drain_does_not_wait_for_a_run_whose_chat_is_refused(hub: Hub) -> None:
-    """It has no end."""
+    """That run never gets an end."""
     await hub.start()
-    held = HeldLog(hub)
+    delayed_log = DelayedLog(hub)
     client = await hub.connect(extended=True)
     await client.send(type="chat", agentId="gated", sessionId="s1", message="x")
-    await eventually(lambda: held.appends)
+    await eventually(lambda: delayed_log.appends)
     hub.node.drain()
-    finishing = await begun(finish_runs(hub.node, NEVER, asyncio.Event()))
-    held.appends.pop()[1](StorageUnavailable("disk full"))
+    finishing = await start_waiting(finish_runs(hub.node, NEVER, asyncio.Event()))
+    delayed_log.appends.pop()[1](StorageUnavailable("disk full"))
     await asyncio.wait_for(finishing, PATIENCE)
-    held.let_go()
+    delayed_log.pass_on()
 
 
 async def test_a_drain_waits_until_the_end_of_a_stopped_run_is_logged(hub: Hub) -> None:
-    """Though nothing of it is on its way yet, as its code goes on."""
+    """The flush waits although nothing is queued yet, because the agent still runs."""
     hub.agent("deaf.py", DEAF)
     await hub.start(grace_seconds=NEVER)
     client = await hub.connect(extended=True)
     await client.send(type="chat", agentId="deaf", sessionId="s0", message=str(hub.folder / "gate"))
     await client.until_type("stream")
     hub.node.drain()
-    hurry = asyncio.Event()
-    hurry.set()
-    await finish_runs(hub.node, NEVER, hurry)
-    writing = await begun(flush_all(hub.node, NEVER))
+    second_signal = asyncio.Event()
+    second_signal.set()
+    await finish_runs(hub.node, NEVER, second_signal)
+    writing = await start_waiting(flush_all(hub.node, NEVER))
     (hub.folder / "gate").touch()
     await asyncio.wait_for(writing, PATIENCE)
     assert (await client.until_done())["stopReason"] == "aborted"
@@ -167,20 +167,20 @@ async def test_a_drain_waits_until_the_end_of_a_stopped_run_is_logged(hub: Hub) 
 
 @pytest.mark.parametrize("agent", ["gated", "again"])
 async def test_a_drain_waits_until_all_text_is_logged(hub: Hub, agent: str) -> None:
-    """The end of an aborted run, and the last text of one that the next start runs again, which has no end."""
+    """It waits for the end of an aborted run, and for the last text of a run that the next start repeats."""
     hub.agent("again.py", AGAIN)
     await hub.start()
-    held = HeldLog(hub)
+    delayed_log = DelayedLog(hub)
     client = await hub.connect(extended=True)
     await client.send(type="chat", agentId=agent, sessionId="s0", message="never")
-    await eventually(lambda: held.appends)
-    held.whole(*held.appends.pop())
-    await eventually(lambda: held.appends)  # its first text
+    await eventually(lambda: delayed_log.appends)
+    delayed_log.original_append(*delayed_log.appends.pop())
+    await eventually(lambda: delayed_log.appends)  # the first chunk
     hub.node.drain()
-    hurry = asyncio.Event()
-    hurry.set()
-    await finish_runs(hub.node, NEVER, hurry)
-    writing = await begun(flush_all(hub.node, NEVER))
-    held.let_go()
+    second_signal = asyncio.Event()
+    second_signal.set()
+    await finish_runs(hub.node, NEVER, second_signal)
+    writing = await start_waiting(flush_all(hub.node, NEVER))
+    delayed_log.pass_on()
     await asyncio.wait_for(writing, PATIENCE)
     assert all(session.is_idle for session in hub.node.sessions.values())

@@ -1,4 +1,4 @@
-"""`/ready` and refused chats say why the log cannot be written, and what to do."""
+"""`/ready` and the errors of refused chats tell why the log cannot be written, and what to do."""
 
 import asyncio
 import sqlite3
@@ -17,8 +17,8 @@ from hub.node import log_probe
 from hub.storage.sqlite import database, open_file, wal
 
 
-async def ready(url: str) -> tuple[int, str, str]:
-    """Return the status of `/ready`, the code and the line."""
+async def read_ready(url: str) -> tuple[int, str, str]:
+    """Return the status of `/ready`, the error code and the text."""
     async with aiohttp.ClientSession() as http, http.get(f"{url}/ready") as answer:
         if answer.content_type != "application/json":
             return answer.status, "", await answer.text()
@@ -27,9 +27,9 @@ async def ready(url: str) -> tuple[int, str, str]:
 
 
 async def until_ready(url: str, status: int) -> str:
-    """Ask `/ready` until it answers with *status*; return the line."""
+    """Request `/ready` until the response has *status*; return its text."""
     async with asyncio.timeout(PATIENCE):
-        while (answer := await ready(url))[0] != status:
+        while (answer := await read_ready(url))[0] != status:
             await asyncio.sleep(0.01)
     return answer[2]
 
@@ -41,96 +41,98 @@ async def chat(url: str) -> tuple[int, Any]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock is waited for shortly, and no answer of a probe is given again."""
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait only briefly for locks, and do not reuse the result of a probe."""
     for module in (wal, database):
         monkeypatch.setattr(module, "BUSY_MS", 20)
     monkeypatch.setattr(log_probe, "VALID_SECONDS", 0.0)
 
 
 @pytest.fixture
-def stranger(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to the log that is none of the hub's."""
+def foreign_connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Return a connection to the log that does not belong to the hub."""
     with closing(sqlite3.connect(tmp_path / "data" / "hub.db", isolation_level=None, timeout=PATIENCE)) as db:
         yield db
 
 
 @pytest.fixture
-async def served(hub: Hub, impatient: None) -> Hub:
+async def served(hub: Hub, short_waits: None) -> Hub:
     return await hub.start()
 
 
-async def test_a_foreign_lock_is_named_and_free_space_is_not_advised(served: Hub, stranger: sqlite3.Connection) -> None:
-    """By `/ready` of an idle hub, and by the refusal of a chat; when the lock is gone both are as before."""
-    assert await ready(served.url) == (200, "", "OK")
-    stranger.execute("BEGIN IMMEDIATE")
-    status, code, line = await ready(served.url)
+async def test_the_error_about_a_foreign_lock_does_not_advise_to_free_space(
+    served: Hub, foreign_connection: sqlite3.Connection
+) -> None:
+    """`/ready` and a refused chat have the error; both work again after the lock is released."""
+    assert await read_ready(served.url) == (200, "", "OK")
+    foreign_connection.execute("BEGIN IMMEDIATE")
+    status, code, line = await read_ready(served.url)
     refused, failure = await chat(served.url)
-    stranger.execute("ROLLBACK")
+    foreign_connection.execute("ROLLBACK")
     assert (status, code) == (503, "storage_unavailable")
     assert (refused, failure["code"]) == (503, "storage_unavailable")
     for text in (line, failure["error"]):
         assert "another process holds its write lock: end that process" in text and "space" not in text
-    assert await ready(served.url) == (200, "", "OK")
+    assert await read_ready(served.url) == (200, "", "OK")
     assert (await chat(served.url))[0] == 202
 
 
 @pytest.mark.parametrize("is_replaced", [False, True], ids=["deleted", "replaced"])
 async def test_a_removed_log_refuses_chats(served: Hub, monkeypatch: pytest.MonkeyPatch, is_replaced: bool) -> None:
-    """SQLite would go on writing a file that nobody can open. When the file is back, chats are accepted again."""
+    """SQLite would continue to write to a file that nobody can open. Chats work again when the file is back."""
     monkeypatch.setattr(open_file, "FILE_CHECK_SECONDS", 0.0)
-    file, kept = served.folder / "data" / "hub.db", served.folder / "kept"
-    file.rename(kept)
+    file, moved = served.folder / "data" / "hub.db", served.folder / "moved"
+    file.rename(moved)
     if is_replaced:
-        file.write_bytes(kept.read_bytes())
-    status, code, line = await ready(served.url)
+        file.write_bytes(moved.read_bytes())
+    status, code, line = await read_ready(served.url)
     refused, failure = await chat(served.url)
-    kept.replace(file)
+    moved.replace(file)
     assert (status, code) == (503, "storage_unavailable")
     assert (refused, failure["code"]) == (503, "storage_unavailable")
     for text in (line, failure["error"]):
         assert text.endswith("put the file back that the hub opened, or restart the hub)") and "space" not in text
-    assert await ready(served.url) == (200, "", "OK")
+    assert await read_ready(served.url) == (200, "", "OK")
     assert (await chat(served.url))[0] == 202
 
 
 async def test_readiness_does_not_wait_for_a_blocked_write(
-    served: Hub, stranger: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    served: Hub, foreign_connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer comes while SQLite still waits for the lock, and a second request starts no second probe."""
+    """The response comes while SQLite waits for the lock; a second request starts no second probe."""
     monkeypatch.setattr(log_probe, "WAIT_SECONDS", 0.0)
     threads = served.node.log._threads  # type: ignore[attr-defined]
     threads.writer.db.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
-    stranger.execute("BEGIN IMMEDIATE")
-    assert await ready(served.url) == (503, "storage_unavailable", log_probe.SLOW_LOG_TEXT)
+    foreign_connection.execute("BEGIN IMMEDIATE")
+    assert await read_ready(served.url) == (503, "storage_unavailable", log_probe.SLOW_LOG_TEXT)
     probe = served.door.log_probe._task
-    assert await ready(served.url) == (503, "storage_unavailable", log_probe.SLOW_LOG_TEXT)
-    assert served.door.log_probe._task is probe  # the second request waited for the same one
-    stranger.execute("ROLLBACK")
+    assert await read_ready(served.url) == (503, "storage_unavailable", log_probe.SLOW_LOG_TEXT)
+    assert served.door.log_probe._task is probe  # both requests used the same probe
+    foreign_connection.execute("ROLLBACK")
     monkeypatch.setattr(log_probe, "WAIT_SECONDS", PATIENCE)
-    assert await ready(served.url) == (200, "", "OK")
+    assert await read_ready(served.url) == (200, "", "OK")
 
 
-async def test_many_checks_cost_one_commit(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks while a probe is under way waits for it, and its answer is given again for a while."""
+async def test_many_requests_for_readiness_cost_one_commit(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests during a probe wait for it, and its result is reused for a while."""
     monkeypatch.setattr(log_probe, "VALID_SECONDS", 1e6)
     before = served.node.log.commit_totals.commits
-    assert {await ready(served.url) for _ in range(5)} == {(200, "", "OK")}
-    assert set(await asyncio.gather(*(ready(served.url) for _ in range(20)))) == {(200, "", "OK")}
+    assert {await read_ready(served.url) for _ in range(5)} == {(200, "", "OK")}
+    assert set(await asyncio.gather(*(read_ready(served.url) for _ in range(20)))) == {(200, "", "OK")}
     assert served.node.log.commit_totals.commits == before + 1
 
 
 async def test_a_draining_hub_is_not_ready_without_a_probe(served: Hub) -> None:
-    """Whatever is the matter with its log."""
+    """The state of the log does not matter."""
     before = served.node.log.commit_totals.commits
     served.door.drain()
-    assert (await ready(served.url))[:2] == (503, "draining")
+    assert (await read_ready(served.url))[:2] == (503, "draining")
     assert served.node.log.commit_totals.commits == before
 
 
 @needs_prlimit
 async def test_an_idle_hub_on_a_full_disk_is_not_ready(tmp_path: Path) -> None:
-    """Though nobody chats; it is again when there is room."""
+    """No chat is needed to notice it; after space is freed, the hub is ready again."""
     served = HubProcess(tmp_path)
     await served.start()
     try:

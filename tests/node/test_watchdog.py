@@ -1,4 +1,4 @@
-"""An agent that blocks the event loop is named in the log."""
+"""The log names an agent that blocks the event loop."""
 
 import textwrap
 from collections.abc import AsyncIterator
@@ -32,8 +32,8 @@ async def served(tmp_path: Path) -> AsyncIterator[HubProcess]:
     await hub.kill()
 
 
-async def test_an_agent_that_blocks_the_loop_is_named_once_a_minute(served: HubProcess) -> None:
-    """With its run, its file and its lines, and no values; two blocks within a minute make one line."""
+async def test_the_log_names_an_agent_that_blocks_the_loop_once_a_minute(served: HubProcess) -> None:
+    """The line has the run, the file and the line numbers, and no values; there is at most one line a minute."""
     await served.start()
     runs = []
     async with aiohttp.ClientSession(served.url) as http:
@@ -48,8 +48,8 @@ async def test_an_agent_that_blocks_the_loop_is_named_once_a_minute(served: HubP
     assert "agents/blocks.py:6 work < agents/blocks.py:10 blocks" in line and "hunter2" not in line, line
 
 
-async def test_an_adapter_that_blocks_is_named_by_its_run(served: HubProcess, tmp_path: Path) -> None:
-    """It has no file in the agents folder; what blocks may wait in a selector of its own."""
+async def test_the_log_names_the_run_of_an_adapter_that_blocks(served: HubProcess, tmp_path: Path) -> None:
+    """An adapter has no file in the agents folder; the blocking call may wait in its own selector."""
     code = """
     import subprocess
     from contextlib import asynccontextmanager

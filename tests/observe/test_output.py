@@ -1,4 +1,4 @@
-"""The hub's output: one that is gone, or that nobody reads, stops nothing and nobody."""
+"""A closed output, or one without a reader, blocks neither the hub nor its clients."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from hub.observe.output import QUEUE_BYTES
 
 LINE = "line 000000000 of the talker\n"
 TALKER = '''
-"""Prints so many lines, in turn to both streams."""
+"""Prints lines, alternately to both streams."""
 import sys
 
 async def talker(message: str):
@@ -47,7 +47,7 @@ async def broken(message: str):
     yield "begun "
     raise LookupError("for the log")
 """
-HELD, RESUMED = "\x13", "\x11"  # Ctrl-S and Ctrl-Q
+CTRL_S, CTRL_Q = "\x13", "\x11"
 
 
 def write_agents(hub: HubProcess) -> None:
@@ -67,7 +67,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubProcess]:
 
 
 async def answer(url: str, agent: str, message: str = "x") -> str:
-    """Return the stop reason of one answer, and see that the hub says after it that it lives."""
+    """Return the stop reason of one answer; check afterwards that the hub is alive."""
     async with aiohttp.ClientSession() as http, http.ws_connect(f"{url}/api/v1/ws", protocols=("hubbub.v1",)) as ws:
         client = Client(http, ws)
         await client.send(type="chat", agentId=agent, message=message)
@@ -82,7 +82,7 @@ def numbers(text: str) -> list[int]:
 
 
 async def test_the_output_of_agents_keeps_its_order(hub: HubProcess) -> None:
-    """Both streams are one file here. A forked child can print; a lone surrogate and close() do no harm."""
+    """Both streams are one file here. A forked child can print; a lone surrogate or close() does no harm."""
     await hub.start()
     assert await answer(hub.url, "talker", "100") == "end_turn"
     assert await answer(hub.url, "parent") == "end_turn"
@@ -116,10 +116,10 @@ async def test_an_output_pipe_without_a_reader_blocks_nothing(hub: HubProcess) -
     hub.signal(signal.SIGTERM)
     assert await hub.wait_until_ended() == 0
     before, gap = re.split(r"(?<=\n)(?=[^\n]*output was dropped)", hub.log)
-    kept = numbers(before)
-    assert kept == [*range(len(kept))] and len(kept) * len(LINE) > QUEUE_BYTES / 2
-    # Dropped were also: the half character, the log line of the failure and its traceback of four lines.
-    assert f"lines={count - len(kept) + 6}" in re.sub("\x1b\\[[0-9;]*m", "", gap)
+    printed = numbers(before)
+    assert printed == [*range(len(printed))] and len(printed) * len(LINE) > QUEUE_BYTES / 2
+    # The hub also dropped the lone surrogate, the log line of the failure and its traceback of four lines.
+    assert f"lines={count - len(printed) + 6}" in re.sub("\x1b\\[[0-9;]*m", "", gap)
     assert gap.count("agent failed") == 1
 
 
@@ -140,11 +140,11 @@ async def test_ctrl_s_stops_the_terminal_and_not_the_hub(tmp_path: Path) -> None
         text = await tty.until("Press Ctrl-C to stop.")
         port = re.search(r"http://127\.0\.0\.1:(\d+)", text)
         assert port
-        tty.type(HELD)
+        tty.type(CTRL_S)
         for _ in range(3):
             assert await answer(f"http://127.0.0.1:{port[1]}", "broken") == "error"
         assert "agent failed" not in tty.text
-        tty.type(RESUMED)
+        tty.type(CTRL_Q)
         await tty.until("agent failed")
         tty.type("\x03")
         assert await tty.wait_until_ended() == 0
@@ -159,7 +159,7 @@ async def test_a_closed_terminal_shuts_the_hub_down_in_order(tmp_path: Path) -> 
 
 
 def test_a_closed_standard_output_is_never_another_file(tmp_path: Path) -> None:
-    """Started with `>&- 2>&-`, descriptors 1 and 2 are the null device, and not the log's file or a socket."""
+    """With `>&- 2>&-`, descriptors 1 and 2 are the null device, and not the file of the log or a socket."""
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "mark.py").write_text(
         "import os, signal\n"
@@ -170,11 +170,11 @@ def test_a_closed_standard_output_is_never_another_file(tmp_path: Path) -> None:
         "def mark(message: str): return 'x'\n"
     )
     command = (sys.executable, "-m", "hub", "serve", "--port", "0")
-    ended = subprocess.run(
+    process = subprocess.run(
         ("sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command),
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         timeout=PATIENCE,
     )
-    assert ended.returncode == 0
+    assert process.returncode == 0
     assert (tmp_path / "names").read_text() == "/dev/null /dev/null"

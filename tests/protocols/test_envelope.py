@@ -1,4 +1,4 @@
-"""The event envelope: the same log in another shape."""
+"""The event envelope: the events of the log in another format."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.agents import EVERYTHING
-from support.envelope import joined, text
+from support.envelope import connect_envelope, text
 from support.hub import Hub
 
 
@@ -18,7 +18,7 @@ def status(event: str) -> Any:
 async def test_an_answer_arrives_in_envelopes(hub: Hub, path: str, protocols: tuple[str, ...]) -> None:
     """A chat without an agent goes to the agent of the URL; all frames have one shape."""
     await hub.start()
-    client = await joined(hub, path, *protocols)
+    client = await connect_envelope(hub, path, *protocols)
     await client.until(status("welcome"))
     await client.send(type="chat", message="hello there")
     done = await client.until(lambda frame: frame["type"] == "done")
@@ -34,41 +34,41 @@ async def test_a_connection_lost_in_mid_answer_loses_nothing(hub: Hub, tmp_path:
     """The client resumes with the id of the last frame; a client of another protocol receives the same events."""
     await hub.start()
     other = await hub.connect("?sessionId=s1", extended=True)
-    client = await joined(hub, "agents/gated/ws?sessionId=s1")
+    client = await connect_envelope(hub, "agents/gated/ws?sessionId=s1")
     await client.send(type="chat", message=str(tmp_path / "gate"))
     last = await client.until(lambda frame: frame["type"] == "text")
     await client.close()
     (tmp_path / "gate").touch()
     epoch, _, seq = last["id"].partition(":")
-    again = await joined(hub, f"agents/gated/ws?sessionId=s1&epoch={epoch}&afterSeq={seq}")
+    again = await connect_envelope(hub, f"agents/gated/ws?sessionId=s1&epoch={epoch}&afterSeq={seq}")
     await again.until(lambda frame: frame["type"] == "done")
     await other.until_done()
     assert text(client.frames) + text(again.frames) == "one two" == other.text()
 
 
 async def test_every_event_has_its_envelope_type(hub: Hub) -> None:
-    """Reasoning, tools, progress and results have types of their own; other events are a status with their name."""
+    """Reasoning, tools, progress and results have their own types; other events are a status with their name."""
     hub.agent("everything.py", EVERYTHING)
     await hub.start()
-    client = await joined(hub, "agents/everything/ws?sessionId=s1")
+    client = await connect_envelope(hub, "agents/everything/ws?sessionId=s1")
     await client.send(type="chat", message="x")
     await client.until(lambda frame: frame["type"] == "done")
-    logged = [frame for frame in client.frames if "id" in frame]
-    types = [frame["type"] for frame in logged]
+    log_frames = [frame for frame in client.frames if "id" in frame]
+    types = [frame["type"] for frame in log_frames]
     assert types[2:-1] == [
         *("text", "think", "think", "text", "think", "status", "tool", "tool", "tool", "tool", "tool_result"),
         *("status", "progress", "status", "status", "status", "text"),
     ]
-    named = [frame["payload"]["event"] for frame in logged if frame["type"] in ("status", "tool")]
+    named = [frame["payload"]["event"] for frame in log_frames if frame["type"] in ("status", "tool")]
     assert named[:2] == ["user_message", "run_started"] and named[-3:] == ["custom", "state_snapshot", "state_delta"]
-    assert [int(frame["id"].rpartition(":")[2]) for frame in logged] == list(range(1, len(logged) + 1))
+    assert [int(frame["id"].rpartition(":")[2]) for frame in log_frames] == list(range(1, len(log_frames) + 1))
 
 
 async def test_errors_of_runs_and_commands_are_sent(hub: Hub) -> None:
-    """With a code; an unknown agent in the URL is a 404 before the upgrade."""
+    """Each error has a code; an unknown agent in the URL gets 404 before the upgrade."""
     hub.agent("failing.py", "async def failing(message: str):\n    raise ValueError(message)\n    yield")
     await hub.start()
-    client = await joined(hub, "agents/failing/ws?sessionId=s1")
+    client = await connect_envelope(hub, "agents/failing/ws?sessionId=s1")
     await client.send(type="nonsense")
     refused = await client.until(lambda frame: frame["type"] == "error")
     await client.send(type="chat", message="x")
@@ -78,14 +78,14 @@ async def test_errors_of_runs_and_commands_are_sent(hub: Hub) -> None:
     assert (failed["payload"]["code"], "id" in failed) == ("agent_error", True)
     assert done["payload"]["stopReason"] == "error" and failed["taskId"] == done["taskId"]
     with pytest.raises(aiohttp.WSServerHandshakeError) as unknown:
-        await joined(hub, "agents/nobody/ws")
+        await connect_envelope(hub, "agents/nobody/ws")
     assert unknown.value.status == 404
 
 
 async def test_a_whole_message_comes_before_the_frame_with_the_id(hub: Hub) -> None:
     """A connection lost between the two loses nothing."""
     await hub.start()
-    client = await joined(hub, "agents/echo/ws?sessionId=s1&stream=false")
+    client = await connect_envelope(hub, "agents/echo/ws?sessionId=s1&stream=false")
     await client.send(type="chat", message="hello there")
     done = await client.until(lambda frame: frame["type"] == "done")
     assert text(client.frames) == "hello there " and "id" in done

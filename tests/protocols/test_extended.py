@@ -12,8 +12,8 @@ from hub.limits import MiB
 from hub.node import upkeep
 
 
-async def test_hello_as_the_first_frame_opts_in(hub: Hub) -> None:
-    """The answer is `welcome`, and from then on events come by their own names."""
+async def test_hello_as_the_first_frame_selects_the_protocol(hub: Hub) -> None:
+    """The answer is `welcome`; after it, events have their own types."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="hello", client="test", ref="h1")
@@ -34,8 +34,8 @@ async def test_hello_as_the_first_frame_opts_in(hub: Hub) -> None:
     ]
 
 
-async def test_hello_later_than_first_is_refused(hub: Hub) -> None:
-    """A plain client does not change what it speaks in the middle."""
+async def test_a_later_hello_is_refused(hub: Hub) -> None:
+    """A plain client cannot change its protocol after its first frame."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="ping")
@@ -44,8 +44,8 @@ async def test_hello_later_than_first_is_refused(hub: Hub) -> None:
     assert (await client.next())["code"] == "bad_frame"
 
 
-async def test_a_subscriber_hears_every_event_dense_and_in_order(hub: Hub) -> None:
-    """user_message, run_started, chunks with their offsets, run_finished: seq 1, 2, 3 ..."""
+async def test_a_subscriber_receives_every_event_in_order_without_gaps(hub: Hub) -> None:
+    """user_message, run_started, chunks with their offsets and run_finished have the seqs 1, 2, 3 ..."""
     await hub.start()
     watcher = await hub.connect(extended=True)
     await watcher.send(type="subscribe", sessionId="s1", ref=7)
@@ -59,16 +59,16 @@ async def test_a_subscriber_hears_every_event_dense_and_in_order(hub: Hub) -> No
     assert events[0]["type"] == "user_message" and events[0]["content"] == "a 你 b"
     assert events[0]["author"] == {"id": "local", "name": "local"}
     assert events[1]["type"] == "run_started" and events[1]["attempt"] == 1
-    at = 0
+    offset = 0
     for event in events[2:-1]:
-        assert event["type"] == "stream" and event["offset"] == at
-        at += len(event["content"])
+        assert event["type"] == "stream" and event["offset"] == offset
+        offset += len(event["content"])
     assert events[-1]["type"] == "run_finished" and events[-1]["stopReason"] == "end_turn"
     assert not any("done" in event for event in events)
 
 
-async def test_a_client_msg_id_runs_once_also_across_a_restart(hub: Hub) -> None:
-    """The duplicate gets the same answer, and its sender hears the run from its message on."""
+async def test_a_client_msg_id_runs_once_even_across_a_restart(hub: Hub) -> None:
+    """The duplicate gets the same answer, and its sender receives the run from its message on."""
     await hub.start()
     client = await hub.connect(extended=True)
     chat = {"type": "chat", "agentId": "echo", "sessionId": "s1", "message": "once", "clientMsgId": "c1"}
@@ -93,8 +93,8 @@ async def test_a_client_msg_id_runs_once_also_across_a_restart(hub: Hub) -> None
     assert (await later.until_type("error"))["code"] == "id_reused"
 
 
-async def test_duplicates_sent_at_once_by_two_connections_run_once(hub: Hub) -> None:
-    """Whoever comes second waits for the first one's commit."""
+async def test_concurrent_duplicates_of_several_connections_run_once(hub: Hub) -> None:
+    """A duplicate waits for the commit of the first chat."""
     await hub.start()
     clients = [await hub.connect(extended=True) for _ in range(4)]
     chat = {"type": "chat", "agentId": "echo", "sessionId": "s1", "message": "once", "clientMsgId": "c1"}
@@ -108,15 +108,15 @@ async def test_duplicates_sent_at_once_by_two_connections_run_once(hub: Hub) -> 
 
 
 async def test_a_chat_with_client_msg_id_needs_a_session(hub: Hub) -> None:
-    """Since it runs once in that session."""
+    """The id is unique in its session."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="chat", agentId="echo", message="x", clientMsgId="c1")
     assert (await client.next())["code"] == "bad_frame"
 
 
-async def test_a_plain_client_is_told_accepted_only_where_it_gave_a_client_msg_id(hub: Hub) -> None:
-    """It hears message, stream, error, pong, and answers to what it asked."""
+async def test_a_plain_client_gets_accepted_only_for_a_client_msg_id(hub: Hub) -> None:
+    """Without one, the first frame of the answer comes instead."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="chat", agentId="echo", sessionId="s1", message="x", clientMsgId="c1")
@@ -124,8 +124,8 @@ async def test_a_plain_client_is_told_accepted_only_where_it_gave_a_client_msg_i
     await client.until_done()
 
 
-async def test_subscribe_gives_history_inside_its_answer_without_seq(hub: Hub) -> None:
-    """The n last finished messages, oldest first."""
+async def test_subscribed_contains_the_history_without_seqs(hub: Hub) -> None:
+    """The history is the last n finished messages, oldest first."""
     await hub.start()
     client = await hub.connect(extended=True)
     for word in ("one", "two"):
@@ -134,24 +134,24 @@ async def test_subscribe_gives_history_inside_its_answer_without_seq(hub: Hub) -
     late = await hub.connect(extended=True)
     await late.send(type="subscribe", sessionId="s1", history=3)
     answer = await late.until_type("subscribed")
-    said = [(message["role"], message["content"]) for message in answer["history"]]
-    assert said == [("assistant", "one "), ("user", "two"), ("assistant", "two ")]
+    messages = [(message["role"], message["content"]) for message in answer["history"]]
+    assert messages == [("assistant", "one "), ("user", "two"), ("assistant", "two ")]
     assert not any("seq" in message for message in answer["history"])
 
 
-@pytest.mark.parametrize("asks", [{"history": 9}, {"afterSeq": 1, "epoch": "old"}])
-async def test_an_answer_that_ends_while_the_history_is_read_is_in_it(hub: Hub, asks: dict[str, Any]) -> None:
-    """Who joins with a history misses no message between it and the first event."""
+@pytest.mark.parametrize("fields", [{"history": 9}, {"afterSeq": 1, "epoch": "old"}])
+async def test_the_history_contains_an_answer_that_ends_while_it_is_read(hub: Hub, fields: dict[str, Any]) -> None:
+    """A client misses no message between the history and the first event."""
     await hub.start()
     client, late = await hub.connect(extended=True), await hub.connect(extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="one")
     await client.until_done()
     store, reads = hub.node.log.sessions, 0
-    whole = store.read_last_messages
+    read_last_messages = store.read_last_messages
 
     async def slow(*values: Any) -> Any:
         nonlocal reads
-        messages = await whole(*values)
+        messages = await read_last_messages(*values)
         reads += 1
         if reads == 1:
             await client.send(type="chat", agentId="echo", sessionId="s1", message="two")
@@ -159,15 +159,15 @@ async def test_an_answer_that_ends_while_the_history_is_read_is_in_it(hub: Hub, 
         return messages
 
     store.read_last_messages = slow  # type: ignore[method-assign, assignment]
-    await late.send(type="subscribe", sessionId="s1", **asks)
-    kind = "subscribed" if "history" in asks else "reset"
+    await late.send(type="subscribe", sessionId="s1", **fields)
+    kind = "subscribed" if "history" in fields else "reset"
     answer = await late.until_type(kind)
     messages = answer["history" if kind == "subscribed" else "messages"]
     assert [message["content"] for message in messages] == ["one", "one ", "two", "two "] and reads == 2
 
 
-async def test_a_reset_brings_the_messages(hub: Hub) -> None:
-    """A cursor of another epoch, or one from before what is kept (`too_old`)."""
+async def test_a_reset_contains_the_messages(hub: Hub) -> None:
+    """The cursor has another epoch, or is older than the stored events (`too_old`)."""
     await hub.start()
     client = await hub.connect(extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="one")
@@ -183,7 +183,7 @@ async def test_a_reset_brings_the_messages(hub: Hub) -> None:
 
 
 async def test_resume_by_after_seq_merges_and_loses_nothing(hub: Hub) -> None:
-    """The chunks that were missed come joined, with the last one's seq."""
+    """The hub merges the missed chunks into one, with the seq of the last."""
     hub.agent(
         "slow.py",
         """
@@ -207,8 +207,8 @@ async def test_resume_by_after_seq_merges_and_loses_nothing(hub: Hub) -> None:
     assert len([frame for frame in again.frames if frame["type"] == "stream"]) == 1 < len(chunks)
 
 
-async def test_unsubscribe_ends_what_is_heard(hub: Hub) -> None:
-    """After `ok` nothing of the session comes."""
+async def test_a_client_receives_no_event_after_unsubscribe(hub: Hub) -> None:
+    """`ok` is the last frame about the session."""
     await hub.start()
     watcher = await hub.connect(extended=True)
     await watcher.send(type="subscribe", sessionId="s1")
@@ -223,8 +223,8 @@ async def test_unsubscribe_ends_what_is_heard(hub: Hub) -> None:
     assert watcher.text() == ""
 
 
-async def test_presence_and_typing_reach_the_others(hub: Hub) -> None:
-    """Who is there, at most once a second; who is writing; neither is numbered nor logged."""
+async def test_presence_and_typing_reach_the_other_subscribers(hub: Hub) -> None:
+    """These notices have no seq and are not in the log."""
     await hub.start(presence_seconds=0.05)
     one, two = [await hub.connect(extended=True) for _ in range(2)]
     for client in (one, two):
@@ -238,8 +238,8 @@ async def test_presence_and_typing_reach_the_others(hub: Hub) -> None:
     assert hub.node.sessions[Key("s1")].channel.head == 0
 
 
-async def test_state_tells_what_runs_and_what_waits(hub: Hub) -> None:
-    """running with a queue, then idle."""
+async def test_state_lists_active_and_queued_runs(hub: Hub) -> None:
+    """The state is `running` with a queue, then `idle`."""
     await hub.start()
     gate = hub.folder / "gate"
     client = await hub.connect(extended=True)
@@ -256,8 +256,8 @@ async def test_state_tells_what_runs_and_what_waits(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("over", [0, 1])
-async def test_a_connection_hears_at_most_so_many_sessions(hub: Hub, over: int) -> None:
-    """At the limit it works; past it, an error and nothing else, and the connection stays."""
+async def test_a_connection_has_a_limit_of_subscriptions(hub: Hub, over: int) -> None:
+    """A subscribe past the limit gets only an error; the connection stays open."""
     await hub.start(subscriptions=3)
     client = await hub.connect(extended=True)
     for number in range(3 + over):
@@ -270,8 +270,8 @@ async def test_a_connection_hears_at_most_so_many_sessions(hub: Hub, over: int) 
     assert len([f for f in client.frames if f["type"] == "subscribed"]) == 3
 
 
-async def test_a_session_leaves_memory_when_nothing_needs_it(hub: Hub) -> None:
-    """And comes back with its numbers."""
+async def test_an_unused_session_leaves_memory(hub: Hub) -> None:
+    """A later chat loads it again, and its seqs continue."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="chat", agentId="echo", sessionId="s1", message="x")
@@ -283,8 +283,8 @@ async def test_a_session_leaves_memory_when_nothing_needs_it(hub: Hub) -> None:
     assert (await again.next())["seq"] > last["seq"]
 
 
-async def test_a_chat_that_could_not_be_heard_is_refused_before_it_is_kept(hub: Hub) -> None:
-    """Where the connection hears as many sessions as it may."""
+async def test_a_chat_past_the_limit_of_subscriptions_is_not_stored(hub: Hub) -> None:
+    """Its sender could not receive the answer."""
     await hub.start(subscriptions=1)
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1")
@@ -294,8 +294,8 @@ async def test_a_chat_that_could_not_be_heard_is_refused_before_it_is_kept(hub: 
     assert await hub.node.log.sessions.find(Key("s2")) is None
 
 
-async def test_welcome_is_the_first_frame_after_hello_also_with_a_session_in_the_address(hub: Hub) -> None:
-    """The session's state follows it."""
+async def test_welcome_is_the_first_frame_after_hello_even_with_a_session_in_the_url(hub: Hub) -> None:
+    """The state of the session comes after it."""
     await hub.start()
     client = await hub.connect("?sessionId=s1")
     await client.send(type="hello")

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible endpoint, tried with the clients that its users have."""
+"""The OpenAI-compatible endpoint, tested with the clients that people use."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from hub.node.upkeep import expire_events
 from hub.protocols import openai_chat
 
 MODEL = '''
-"""Answers with what it was told, and counts."""
+"""Answers with its conversation, and yields a usage."""
 from hub import Finish, Run, Usage
 
 async def model(run: Run):
@@ -38,7 +38,7 @@ async def failing(message: str):
         yield "one "
     raise AgentError("no more today", "quota")
 """
-# Notes that it was stopped.
+# Creates a file when the hub stops it.
 ENDLESS = """
 import asyncio, pathlib
 
@@ -75,8 +75,8 @@ async def client(served: Hub) -> AsyncIterator[AsyncOpenAI]:
         yield client
 
 
-async def test_a_whole_answer(client: AsyncOpenAI) -> None:
-    """The messages given are the conversation; the agent's own usage and reason are told."""
+async def test_a_complete_answer(client: AsyncOpenAI) -> None:
+    """The messages of the request are the conversation; the response has the agent's usage and stop reason."""
     answer = await client.chat.completions.create(
         model="model",
         messages=[
@@ -96,7 +96,7 @@ async def test_a_whole_answer(client: AsyncOpenAI) -> None:
 
 
 async def test_a_streamed_answer(client: AsyncOpenAI) -> None:
-    """Piece by piece, with one id; the usage comes last, where it was asked for."""
+    """All chunks have one id; the usage is in the last chunk if the request asks for it."""
     stream = await client.chat.completions.create(
         model="model",
         messages=[{"role": "user", "content": "now"}],
@@ -111,13 +111,13 @@ async def test_a_streamed_answer(client: AsyncOpenAI) -> None:
 
 
 async def test_models_are_the_working_agents(client: AsyncOpenAI) -> None:
-    """A broken agent is none."""
-    found = {model.id async for model in await client.models.list()}
-    assert {"echo", "model"} <= found and "broken" not in found
+    """A broken agent is not listed."""
+    models = {model.id async for model in await client.models.list()}
+    assert {"echo", "model"} <= models and "broken" not in models
 
 
-async def test_errors_are_those_that_the_client_knows(client: AsyncOpenAI) -> None:
-    """Each by its own class."""
+async def test_errors_have_the_classes_of_the_openai_client(client: AsyncOpenAI) -> None:
+    """The client raises the class of the status."""
     with pytest.raises(openai.NotFoundError) as unknown:
         await client.chat.completions.create(model="nobody", messages=HELLO)
     assert unknown.value.code == "model_not_found" and unknown.value.param == "model"
@@ -131,16 +131,16 @@ async def test_errors_are_those_that_the_client_knows(client: AsyncOpenAI) -> No
         await client.chat.completions.create(model="failing", messages=HELLO, stream=True)
 
 
-async def test_a_failure_in_mid_stream_is_told_in_the_stream(client: AsyncOpenAI) -> None:
-    """After what was said before it."""
+async def test_a_failure_during_a_stream_is_an_event_of_the_stream(client: AsyncOpenAI) -> None:
+    """It comes after the text before the failure."""
     stream = await client.chat.completions.create(
         model="failing", messages=[{"role": "user", "content": "late"}], stream=True
     )
-    heard = []
+    deltas = []
     with pytest.raises(openai.APIError, match="no more today"):
         async for chunk in stream:
-            heard.append(chunk.choices[0].delta.content)
-    assert "".join(text or "" for text in heard) == "one "
+            deltas.append(chunk.choices[0].delta.content)
+    assert "".join(text or "" for text in deltas) == "one "
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ async def test_a_failure_in_mid_stream_is_told_in_the_stream(client: AsyncOpenAI
         ({"model": 7}, "model"),
     ],
 )
-async def test_what_is_not_supported_is_refused_by_name(served: Hub, body: dict[str, Any], param: str) -> None:
-    """Never passed over in silence; a 400 in OpenAI's form."""
+async def test_an_unsupported_parameter_is_refused_by_name(served: Hub, body: dict[str, Any], param: str) -> None:
+    """It is never ignored; the error is a 400 in OpenAI's form."""
     async with aiohttp.ClientSession() as http:
         url = f"{served.url}/api/v1/chat/completions"
         async with http.post(url, json={"model": "model", "messages": HELLO} | body) as answer:
@@ -168,8 +168,8 @@ async def test_what_is_not_supported_is_refused_by_name(served: Hub, body: dict[
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_goes_away_stops_the_agent(served: Hub, tmp_path: Path, stream: bool) -> None:
-    """Also where the agent says nothing; its place is free again."""
+async def test_a_client_that_disconnects_stops_the_agent(served: Hub, tmp_path: Path, stream: bool) -> None:
+    """Also if the agent yields nothing; its slot is free again."""
     stopped = tmp_path / "stopped"
     body = {"model": "endless", "messages": [{"role": "user", "content": str(stopped)}], "stream": stream}
     agent = served.node.agents.get("endless")
@@ -181,30 +181,30 @@ async def test_a_client_that_goes_away_stops_the_agent(served: Hub, tmp_path: Pa
     await eventually(lambda: not agent.running_answers and stopped.exists())
 
 
-async def test_nothing_is_kept(client: AsyncOpenAI, served: Hub) -> None:
-    """Without a session there is nothing to keep."""
+async def test_a_request_without_a_session_stores_nothing(client: AsyncOpenAI, served: Hub) -> None:
+    """No session is created, and no event is stored."""
     await client.chat.completions.create(model="model", messages=HELLO)
     assert not served.node.sessions and served.node.log.commit_totals.commits == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_with_a_session_the_answer_is_heard_there_too(client: AsyncOpenAI, served: Hub, stream: bool) -> None:
-    """Live, as one run; the hub has the history, whatever messages are given."""
+async def test_subscribers_of_the_session_receive_the_answer(client: AsyncOpenAI, served: Hub, stream: bool) -> None:
+    """They receive it live, as one run; the agent gets the history of the session, not the messages of the request."""
     socket = await served.connect("?sessionId=s1")
     in_body, in_header = {"extra_body": {"sessionId": "s1"}}, {"extra_headers": {"X-Session-Id": "s1"}}
     for text, named in (("hello there", in_body), ("now", in_header)):
-        asked: Any = {"model": "model", "messages": [{"role": "user", "content": text}], "stream": stream} | named
-        answer: Any = await client.chat.completions.create(**asked)
+        request: Any = {"model": "model", "messages": [{"role": "user", "content": text}], "stream": stream} | named
+        answer: Any = await client.chat.completions.create(**request)
         if stream:
             chunks = [chunk async for chunk in answer]
-            said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+            reply = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
             assert chunks[-1].choices[0].finish_reason == "length" and len({chunk.id for chunk in chunks}) == 1
         else:
-            said = answer.choices[0].message.content
+            reply = answer.choices[0].message.content
             assert answer.usage.total_tokens == 12
         await socket.until_done()
-    assert said == "user: hello there; assistant: hello there; now"
-    assert socket.text() == "hello there" + said
+    assert reply == "user: hello there; assistant: hello there; now"
+    assert socket.text() == "hello there" + reply
 
 
 HALF = """
@@ -221,24 +221,24 @@ async def half(message: str):
     [("yield '\\ud83d'", "lone surrogate"), ("raise AgentError('no \\ud83d luck', 'c\\ud83d')", r"no \? luck")],
 )
 @pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}])
-async def test_half_a_character_does_not_leave_the_hub(
+async def test_a_lone_surrogate_does_not_reach_a_client(
     hub: Hub, session: dict[str, str], line: str, words: str
 ) -> None:
-    """Neither in a whole answer nor in a stream, neither as text nor as an error."""
+    """Neither complete answers nor streams contain one, in text or in errors."""
     hub.agent("half.py", HALF % line)
     await hub.start()
     async with AsyncOpenAI(base_url=f"{hub.url}/v1", api_key="any", max_retries=0, timeout=PATIENCE) as client:
-        asked: Any = {"model": "half", "messages": HELLO, "extra_body": session}
+        request: Any = {"model": "half", "messages": HELLO, "extra_body": session}
         with pytest.raises(openai.UnprocessableEntityError, match=words):
-            await client.chat.completions.create(**asked)
+            await client.chat.completions.create(**request)
         with pytest.raises(openai.APIError, match=words):
-            async for _ in await client.chat.completions.create(stream=True, **asked):
+            async for _ in await client.chat.completions.create(stream=True, **request):
                 pass
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_message_sent_again_with_its_key_is_said_once(client: AsyncOpenAI, served: Hub, stream: bool) -> None:
-    """OpenAI's clients send again by themselves if a response was lost: they get the existing answer."""
+async def test_a_repeated_idempotency_key_runs_the_agent_once(client: AsyncOpenAI, served: Hub, stream: bool) -> None:
+    """OpenAI's clients repeat a request after a lost response: they get the existing answer."""
     answers = []
     for _ in range(2):
         answer: Any = await client.chat.completions.create(
@@ -248,32 +248,34 @@ async def test_a_message_sent_again_with_its_key_is_said_once(client: AsyncOpenA
             extra_headers={"X-Session-Id": "s1", "Idempotency-Key": "k1"},
         )
         if stream:
-            said = "".join([chunk.choices[0].delta.content or "" async for chunk in answer if chunk.choices])
+            reply = "".join([chunk.choices[0].delta.content or "" async for chunk in answer if chunk.choices])
         else:
-            said = answer.choices[0].message.content
-        answers.append(said)
+            reply = answer.choices[0].message.content
+        answers.append(reply)
     assert answers == ["hello there"] * 2
-    assert [said["content"] for said in await served.node.read_history(Key("s1"), 9)] == ["hello there"] * 2
+    assert [message["content"] for message in await served.node.read_history(Key("s1"), 9)] == ["hello there"] * 2
     await client.chat.completions.create(model="model", messages=HELLO, extra_headers={"Idempotency-Key": '"no id"'})
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_that_is_not_kept_any_more_is_no_empty_one(
-    client: AsyncOpenAI, served: Hub, stream: bool
-) -> None:
-    """It is an error, whole and in a stream."""
-    asked: Any = {"model": "model", "messages": HELLO, "extra_headers": {"X-Session-Id": "s1", "Idempotency-Key": "k1"}}
-    await client.chat.completions.create(**asked)
+async def test_an_answer_that_is_no_longer_stored_is_an_error(client: AsyncOpenAI, served: Hub, stream: bool) -> None:
+    """Both a complete response and a stream contain the error, not an empty answer."""
+    request: Any = {
+        "model": "model",
+        "messages": HELLO,
+        "extra_headers": {"X-Session-Id": "s1", "Idempotency-Key": "k1"},
+    }
+    await client.chat.completions.create(**request)
     await expire_events(served.node, 2**60)
-    with pytest.raises(openai.APIError, match="no longer stores the answer") as told:
-        answer: Any = await client.chat.completions.create(stream=stream, **asked)
+    with pytest.raises(openai.APIError, match="no longer stores the answer") as error:
+        answer: Any = await client.chat.completions.create(stream=stream, **request)
         async for _ in answer:
             pass
-    assert told.value.code == "answer_gone"
+    assert error.value.code == "answer_gone"
 
 
-async def test_a_failure_in_a_session_is_told(client: AsyncOpenAI) -> None:
-    """As an error of the request, or in the stream after what was said."""
+async def test_a_failure_in_a_session_is_an_error(client: AsyncOpenAI) -> None:
+    """It is the error of the request, or an event of the stream after the text."""
     late: Any = [{"role": "user", "content": "late"}]
     with pytest.raises(openai.UnprocessableEntityError, match="no more today"):
         await client.chat.completions.create(model="failing", messages=late, extra_body={"sessionId": "s1"})
@@ -299,8 +301,8 @@ async def thinks(message: str):
 """
 
 
-async def test_an_agent_that_thinks_is_not_silent(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """400 s pass after each thought, and 600 are the limit; the client hears the answer alone."""
+async def test_reasoning_resets_the_silence_timeout(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """400 s pass after each thought, and the limit is 600 s; the client receives only the answer."""
     loop, ahead = asyncio.get_running_loop(), [0.0]
     time = loop.time
     monkeypatch.setattr(loop, "time", lambda: time() + ahead[0])
@@ -323,18 +325,20 @@ async def test_an_agent_that_thinks_is_not_silent(hub: Hub, tmp_path: Path, monk
     ("reason", "word"),
     [("end_turn", "stop"), ("max_tokens", "length"), ("refused", "content_filter"), ("tool_calls", "tool_calls")],
 )
-async def test_the_reason_of_an_answer(client: AsyncOpenAI, reason: str, word: str, session: dict[str, str]) -> None:
-    """In OpenAI's words, whole and streamed; half a usage is none."""
-    asked: Any = {"model": "ends", "messages": [{"role": "user", "content": reason}], "extra_body": session}
-    whole = await client.chat.completions.create(**asked)
+async def test_each_stop_reason_has_an_openai_finish_reason(
+    client: AsyncOpenAI, reason: str, word: str, session: dict[str, str]
+) -> None:
+    """Complete and streamed responses have the same reason; an incomplete usage is left out."""
+    request: Any = {"model": "ends", "messages": [{"role": "user", "content": reason}], "extra_body": session}
+    whole = await client.chat.completions.create(**request)
     assert (whole.choices[0].finish_reason, whole.choices[0].message.content, whole.usage) == (word, "so", None)
-    stream = await client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    stream = await client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True})
     chunks = [chunk async for chunk in stream]
     assert chunks[-2].choices[0].finish_reason == word and chunks[-1].usage is None
 
 
-async def raw(hub: Hub, body: dict[str, Any]) -> tuple[int, list[Any]]:
-    """Return the status of an answer, and its JSON, or that of each of its events."""
+async def post_completion(hub: Hub, body: dict[str, Any]) -> tuple[int, list[Any]]:
+    """Return the status of a response, and its JSON or the JSON of each event."""
     async with aiohttp.ClientSession() as http, http.post(f"{hub.url}/v1/chat/completions", json=body) as answer:
         text = await answer.text()
     if not body.get("stream"):
@@ -346,36 +350,36 @@ async def raw(hub: Hub, body: dict[str, Any]) -> tuple[int, list[Any]]:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("reason", "status"), [("timeout", 504), ("cancelled", 499)])
-async def test_an_answer_that_was_cut_is_no_answer(
+async def test_an_answer_that_is_cut_short_is_an_error(
     hub: Hub, tmp_path: Path, reason: str, status: int, stream: bool
 ) -> None:
-    """An error with its code: as the status, or in the stream before [DONE]; never a `stop`."""
+    """The error is the response or the last event before [DONE]; no chunk has the reason `stop`."""
     hub.agent("endless.py", ENDLESS)
     await hub.start(run_seconds=0.5 if reason == "timeout" else 3600)
     client = await hub.connect("?sessionId=s1", extended=True)
     message = {"role": "user", "content": str(tmp_path / "stopped")}
     body = {"model": "endless", "messages": [message], "stream": stream, "sessionId": "s1"}
-    asking = asyncio.create_task(raw(hub, body))
+    asking = asyncio.create_task(post_completion(hub, body))
     await client.until_type("stream")
     if reason == "cancelled":
         await client.send(type="cancel", sessionId="s1")
-    answered, events = await asyncio.wait_for(asking, PATIENCE)
-    assert answered == (200 if stream else status)
+    response_status, events = await asyncio.wait_for(asking, PATIENCE)
+    assert response_status == (200 if stream else status)
     assert events[-1]["error"]["code"] == reason and events[-1]["error"]["message"]
     assert all(event["choices"][0]["finish_reason"] is None for event in events[:-1])
     assert len(events) == (3 if stream else 1)
 
 
 @pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}])
-async def test_a_failure_is_told_once_in_a_stream(served: Hub, session: dict[str, str]) -> None:
-    """The error is the last before [DONE], and no reason of an end follows it."""
+async def test_a_stream_contains_a_failure_once(served: Hub, session: dict[str, str]) -> None:
+    """The error is the last event before [DONE]; no finish reason follows it."""
     body = {"model": "failing", "messages": [{"role": "user", "content": "late"}], "stream": True}
-    _, events = await raw(served, body | session)
+    _, events = await post_completion(served, body | session)
     assert [event.get("error", {}).get("code") for event in events] == [None, None, "quota"]
 
 
-def test_the_status_of_each_failure() -> None:
-    """Of what a model's endpoint may do, and of what the hub does to an answer."""
+def test_each_failure_has_an_http_status() -> None:
+    """Failures of a model's endpoint, and stop reasons of the hub."""
     codes = {"model_aborted": 502, "model_timeout": 504, "model_rate_limited": 429, "model_refused": 422}
     codes |= {"model_unavailable": 503, "model_unreachable": 502, "agent_broken": 503, "agent_error": 422}
     for code, status in codes.items():
@@ -391,7 +395,7 @@ def test_the_status_of_each_failure() -> None:
 
 @needs_curl
 async def test_curl(served: Hub) -> None:
-    """A stream as it stands on the wire: each event at once, `[DONE]` last."""
+    """The bytes on the wire: one event per chunk, `[DONE]` last."""
     body = json.dumps({"model": "echo", "messages": HELLO, "stream": True})
     process = await asyncio.create_subprocess_exec(
         *("curl", "-sN", f"{served.url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d", body),
@@ -405,8 +409,8 @@ async def test_curl(served: Hub) -> None:
 
 
 @needs_node
-async def test_the_client_for_node(served: Hub) -> None:
-    """The official package from npm: stream, whole, error."""
-    said = json.loads(await run_node("openai_chat.js", f"{served.url}/v1", "echo", "hello there"))
-    assert "".join(said["pieces"]) == said["whole"] == "hello there "
-    assert said["unknown"] == ["NotFoundError", 404, "model_not_found"]
+async def test_openais_node_client(served: Hub) -> None:
+    """OpenAI's package from npm: a stream, a complete answer, an error."""
+    reply = json.loads(await run_node("openai_chat.js", f"{served.url}/v1", "echo", "hello there"))
+    assert "".join(reply["pieces"]) == reply["whole"] == "hello there "
+    assert reply["unknown"] == ["NotFoundError", 404, "model_not_found"]

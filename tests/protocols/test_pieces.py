@@ -1,4 +1,4 @@
-"""No frame is longer than `out_frame_bytes`: a longer event or notice comes in several, and clients join them."""
+"""No frame is longer than `out_frame_bytes`: the hub splits longer events and notices, and clients join them."""
 
 import asyncio
 import json
@@ -83,12 +83,12 @@ def name(value: Any) -> str:
 @pytest.mark.parametrize("protocol", NAMES)
 def test_only_the_last_frame_of_a_long_event_has_the_seq(protocol: str, body: Body) -> None:
     """If the connection is lost between them, the complete event is sent again."""
-    said = list(frames(open_sized_protocol(protocol, MOST).event(event(body))))
+    output = list(frames(open_sized_protocol(protocol, MOST).event(event(body))))
     if protocol == "plain" and isinstance(body, (Reasoning, ToolCallArgs, UserMessage)):
-        assert said == []
+        assert output == []
         return
-    assert max(len(orjson.dumps(frame)) for frame in said) <= MOST
-    *earlier, last = ["id" in frame or "seq" in frame for frame in said]
+    assert max(len(orjson.dumps(frame)) for frame in output) <= MOST
+    *earlier, last = ["id" in frame or "seq" in frame for frame in output]
     assert last and len(earlier) > 3 and not any(earlier)
 
 
@@ -96,46 +96,44 @@ def test_only_the_last_frame_of_a_long_event_has_the_seq(protocol: str, body: Bo
 def test_a_client_joins_the_frames_of_a_long_event(body: Body) -> None:
     """The event appears only with its last frame."""
     reader = FrameReader()
-    heard = [
+    events = [
         reader.read(orjson.dumps(frame)) for frame in frames(open_sized_protocol("hubbub.v1", MOST).event(event(body)))
     ]
-    assert heard[-1] == event(body) and not any(heard[:-1])
+    assert events[-1] == event(body) and not any(events[:-1])
 
 
 def test_a_long_whole_message_becomes_chunks_with_offsets() -> None:
     reader = FrameReader()
-    heard = [
+    events = [
         reader.read(orjson.dumps(frame))
         for frame in frames(open_sized_protocol("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT))))
     ]
-    assert heard[-1] == event(Chunk("m", TEXT, 0)) and not any(heard[:-1])
-    said = list(frames(open_sized_protocol("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT)))))
-    assert {frame["type"] for frame in said} == {"stream"}
-    assert all(TEXT[frame["offset"] :].startswith(frame["content"]) for frame in said)
+    assert events[-1] == event(Chunk("m", TEXT, 0)) and not any(events[:-1])
+    output = list(frames(open_sized_protocol("hubbub.v1", MOST).event(event(WholeMessage("m", TEXT)))))
+    assert {frame["type"] for frame in output} == {"stream"}
+    assert all(TEXT[frame["offset"] :].startswith(frame["content"]) for frame in output)
 
 
-ENDED: dict[str, Any] = {"stopReason": "error", "error": Fault("c", "m")}
+END: dict[str, Any] = {"stopReason": "error", "error": Fault("c", "m")}
 
 
-@pytest.mark.parametrize(
-    "body", [WholeMessage("m", TEXT, PARTS), WholeMessage("m", TEXT, **ENDED)], ids=["parts", "end"]
-)
+@pytest.mark.parametrize("body", [WholeMessage("m", TEXT, PARTS), WholeMessage("m", TEXT, **END)], ids=["parts", "end"])
 def test_a_long_whole_message_keeps_its_other_fields(body: Body) -> None:
     """Chunks can hold only text."""
     reader = FrameReader()
-    said = list(frames(open_sized_protocol("hubbub.v1", MOST).event(event(body))))
-    heard = [reader.read(orjson.dumps(frame)) for frame in said]
-    assert heard[-1] == event(body) and not any(heard[:-1]) and len(said) > 3
-    assert max(len(orjson.dumps(frame)) for frame in said) <= MOST
-    assert [("seq" in frame) for frame in said] == [False] * (len(said) - 1) + [True]
+    output = list(frames(open_sized_protocol("hubbub.v1", MOST).event(event(body))))
+    events = [reader.read(orjson.dumps(frame)) for frame in output]
+    assert events[-1] == event(body) and not any(events[:-1]) and len(output) > 3
+    assert max(len(orjson.dumps(frame)) for frame in output) <= MOST
+    assert [("seq" in frame) for frame in output] == [False] * (len(output) - 1) + [True]
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_a_message_does_not_continue_the_message_before_it(size: int) -> None:
     """A client of whole messages receives a streamed one without a seq, then the next event."""
     reader, body = FrameReader(), WholeMessage("m2", "b" * size)
-    said = frames(open_sized_protocol("hubbub.v1", MOST).whole(event(body), "m1", "a" * size))
-    last = [reader.read(orjson.dumps(frame)) for frame in said][-1]
+    output = frames(open_sized_protocol("hubbub.v1", MOST).whole(event(body), "m1", "a" * size))
+    last = [reader.read(orjson.dumps(frame)) for frame in output][-1]
     assert last is not None and getattr(last, "body").content == body.content
 
 
@@ -143,23 +141,23 @@ def test_a_message_does_not_continue_the_message_before_it(size: int) -> None:
 @pytest.mark.parametrize("protocol", NAMES)
 def test_a_long_notice_comes_in_several_frames(protocol: str, notice: Notice) -> None:
     """All but the last have `more`."""
-    said = list(frames(open_sized_protocol(protocol, MOST).answer(notice)))
+    output = list(frames(open_sized_protocol(protocol, MOST).answer(notice)))
     if protocol == "plain" and isinstance(notice, Reset):
-        assert [frame["code"] for frame in said] == ["reset"]
+        assert [frame["code"] for frame in output] == ["reset"]
         return
-    assert max(len(orjson.dumps(frame)) for frame in said) <= MOST
-    assert [("more" in frame.get("payload", frame)) for frame in said] == [True] * (len(said) - 1) + [False]
-    assert len(said) > 3
+    assert max(len(orjson.dumps(frame)) for frame in output) <= MOST
+    assert [("more" in frame.get("payload", frame)) for frame in output] == [True] * (len(output) - 1) + [False]
+    assert len(output) > 3
 
 
 @pytest.mark.parametrize("notice", NOTICES, ids=name)
 def test_a_client_joins_the_frames_of_a_long_notice(notice: Notice) -> None:
     reader = FrameReader()
-    heard = [
+    events = [
         reader.read(orjson.dumps(frame)) for frame in frames(open_sized_protocol("hubbub.v1", MOST).answer(notice))
     ]
-    assert not any(heard[:-1])
-    assert msgspec.to_builtins(heard[-1]) == msgspec.to_builtins(notice)
+    assert not any(events[:-1])
+    assert msgspec.to_builtins(events[-1]) == msgspec.to_builtins(notice)
 
 
 def test_the_frames_of_a_lost_connection_are_dropped() -> None:
@@ -172,16 +170,16 @@ def test_the_frames_of_a_lost_connection_are_dropped() -> None:
     assert reader.read(orjson.dumps(last)) == event(Chunk("m", "whole", 0))
 
 
-@pytest.mark.parametrize("what", BODIES, ids=name)
-def test_a_stream_of_events_has_no_longer_frame(what: Body) -> None:
-    """Only the last frame of an event has its id: a browser that reconnects gets the whole event again."""
-    reader, heard = FrameReader(), []
-    blocks = [block for block in open_sse_protocol(MOST).event(event(what)).split(b"\r\n") if b"data: " in block]
+@pytest.mark.parametrize("body", BODIES, ids=name)
+def test_no_frame_of_server_sent_events_is_longer(body: Body) -> None:
+    """Only the last frame of an event has its id: a browser that reconnects gets the complete event again."""
+    reader, events = FrameReader(), []
+    blocks = [block for block in open_sse_protocol(MOST).event(event(body)).split(b"\r\n") if b"data: " in block]
     for block in blocks:
-        heard.append(reader.read(block.split(b"data: ")[1].strip()))
-    assert max(map(len, blocks)) <= MOST + 100  # the names of its lines come on top
+        events.append(reader.read(block.split(b"data: ")[1].strip()))
+    assert max(map(len, blocks)) <= MOST + 100  # without the names of the fields
     assert [b"id: e:41" in block for block in blocks] == [False] * (len(blocks) - 1) + [True] and len(blocks) > 3
-    assert heard[-1] == event(what)
+    assert events[-1] == event(body)
 
 
 OPENAI = {"model": "long", "messages": [{"role": "user", "content": "10000"}], "stream": True}
@@ -199,7 +197,7 @@ AGUI = {"threadId": "s1", "runId": "r1", "messages": OPENAI["messages"]}
     ids=["openai", "openai in a session", "agui", "events"],
 )
 async def test_the_frame_limit_applies_over_http(hub: Hub, path: str, body: dict[str, Any] | None) -> None:
-    """With the value of the settings."""
+    """The setting applies to each route that streams events."""
     hub.agent("long.py", LONG)
     await hub.start(out_frame_bytes=MOST)
     async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE):
@@ -220,17 +218,19 @@ async def test_the_frame_limit_applies_over_http(hub: Hub, path: str, body: dict
     assert max(map(len, lines)) <= MOST
 
 
-@pytest.mark.parametrize("one", [AguiStream("r", "r", "s"), OpenAIStream("main", "r", False)], ids=["agui", "openai"])
-def test_a_run_over_http_has_no_longer_frame(one: AguiStream | OpenAIStream) -> None:
-    one.out_frame_bytes = MOST
+@pytest.mark.parametrize(
+    "stream", [AguiStream("r", "r", "s"), OpenAIStream("main", "r", False)], ids=["agui", "openai"]
+)
+def test_no_event_of_a_run_over_http_is_longer(stream: AguiStream | OpenAIStream) -> None:
+    stream.out_frame_bytes = MOST
     sizes, texts = [], []
-    for line in one.event(event(Chunk("m", TEXT, 0))).split(b"\n"):
+    for line in stream.event(event(Chunk("m", TEXT, 0))).split(b"\n"):
         if line.startswith(b"data: "):
             sizes.append(len(line))
             fields = json.loads(line[6:])
             texts.append(fields["delta"] if "delta" in fields else fields["choices"][0]["delta"]["content"])
     assert "".join(texts) == TEXT and max(sizes) <= MOST
-    assert one.event(event(Chunk("m", TEXT, 0))).count(b"id: ") == 1
+    assert stream.event(event(Chunk("m", TEXT, 0))).count(b"id: ") == 1
 
 
 LONG = """
@@ -240,7 +240,7 @@ def long(message: str):
 
 
 @pytest.mark.parametrize("protocols", [(), ("hubbub.v1",), ("hubbub.events",)], ids=["plain", "extended", "envelope"])
-async def test_a_client_that_takes_no_more_than_512_kib_gets_everything(hub: Hub, protocols: tuple[str, ...]) -> None:
+async def test_a_client_with_a_frame_limit_of_512_kib_receives_everything(hub: Hub, protocols: tuple[str, ...]) -> None:
     """Live and in a replay; aiohttp's client would close a longer frame with 1009."""
     hub.agent("long.py", LONG)
     await hub.start()
@@ -253,12 +253,12 @@ async def test_a_client_that_takes_no_more_than_512_kib_gets_everything(hub: Hub
                 if "after" not in query:
                     chat = {"type": "chat", "agentId": "long", "sessionId": "s1", "message": " " * 600_000 + str(size)}
                     await ws.send_str(json.dumps(chat))
-                heard = {"content": 0, "is_over": False}
-                while not heard["is_over"]:
+                received = {"content": 0, "is_over": False}
+                while not received["is_over"]:
                     frame = json.loads(await ws.receive_str())
                     body = {"type": frame["type"]} | frame.get("payload", frame)
                     kind = body.get("event", body["type"])
                     if kind in ("stream", "message", "text"):
-                        heard["content"] += len(body["content"])
-                    heard["is_over"] = bool(body.get("done")) or kind in ("run_finished", "done")
-                assert heard["content"] == size
+                        received["content"] += len(body["content"])
+                    received["is_over"] = bool(body.get("done")) or kind in ("run_finished", "done")
+                assert received["content"] == size

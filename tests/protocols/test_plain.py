@@ -1,4 +1,4 @@
-"""The first protocol, over a real socket."""
+"""The plain protocol, over a real socket."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from hub.limits import KiB
 
 
 async def test_an_answer_is_streamed_and_ends_with_one_done_frame(hub: Hub) -> None:
-    """Chunks with done false, then exactly one empty frame with done true; all have their ids."""
+    """Chunks have done false; then comes exactly one empty frame with done true; all frames have their ids."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="chat", agentId="echo", sessionId="session-001", message="你好 there")
@@ -31,7 +31,7 @@ async def test_an_answer_is_streamed_and_ends_with_one_done_frame(hub: Hub) -> N
 
 
 async def test_pong_is_exactly_a_pong(hub: Hub) -> None:
-    """The heartbeat of the first protocol, in a text and in a binary frame."""
+    """A ping may be a text or a binary frame."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="ping")
@@ -40,8 +40,8 @@ async def test_pong_is_exactly_a_pong(hub: Hub) -> None:
     assert await client.next() == {"type": "pong"}
 
 
-async def test_without_a_session_a_connection_has_its_own_per_agent(hub: Hub) -> None:
-    """Its id is in every frame, stays for the connection, and can be shared."""
+async def test_a_chat_without_a_session_gets_one_per_connection_and_agent(hub: Hub) -> None:
+    """The id is in every frame, and stays the same for the connection."""
     await hub.start()
     client = await hub.connect("?agentId=echo")
     await client.send(type="chat", message="a")
@@ -186,7 +186,7 @@ async def test_an_error_has_the_ref_of_its_command(hub: Hub) -> None:
 
 
 async def test_unknown_fields_are_ignored(hub: Hub) -> None:
-    """So a newer client works with this hub."""
+    """A newer client works with this hub."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="chat", agentId="echo", message="x", shiny=True)
@@ -215,7 +215,7 @@ async def test_a_text_frame_that_is_not_utf8_closes_with_1007(hub: Hub) -> None:
 
 
 async def test_a_group_receives_an_agents_runs_in_all_sessions_from_start_to_end(hub: Hub) -> None:
-    """And nothing of other agents; a client that is also subscribed to the session receives each event once."""
+    """It receives no run of other agents; a client that is also subscribed to the session receives each event once."""
     await hub.start()
     observer = await hub.connect()
     await observer.send(type="subscribe", agentId="echo")

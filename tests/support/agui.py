@@ -1,4 +1,4 @@
-"""A client of AG-UI: the request as its own package makes it, and the events of the answer."""
+"""A client of AG-UI: requests made with its own package, and the events of the response."""
 
 import json
 from typing import Any
@@ -9,33 +9,38 @@ from support.hub import Hub
 from support.waiting import PATIENCE
 
 
-def asked(message: Any, run_id: str = "run-1", thread_id: str = "t1") -> dict[str, Any]:
-    """Return a request as AG-UI's package for Python makes it."""
-    said = UserMessage(id="u1", role="user", content=message)
-    given = RunAgentInput(
-        thread_id=thread_id, run_id=run_id, state={}, messages=[said], tools=[], context=[], forwarded_props={}
+def run_request(message: Any, run_id: str = "run-1", thread_id: str = "t1") -> dict[str, Any]:
+    """Return a request body as AG-UI's package for Python makes it."""
+    run_input = RunAgentInput(
+        thread_id=thread_id,
+        run_id=run_id,
+        state={},
+        messages=[UserMessage(id="u1", role="user", content=message)],
+        tools=[],
+        context=[],
+        forwarded_props={},
     )
-    body: dict[str, Any] = json.loads(given.model_dump_json(by_alias=True))
+    body: dict[str, Any] = json.loads(run_input.model_dump_json(by_alias=True))
     return body
 
 
 async def events(hub: Hub, agent: str, body: dict[str, Any], most: int = 10**6, **headers: str) -> list[dict[str, Any]]:
-    """Run an agent and return its events, each with the `id` of its place; at most so many, then hang up."""
-    found: list[dict[str, Any]] = []
+    """Run an agent and return its events, each with its `id`; disconnect after *most* events."""
+    received: list[dict[str, Any]] = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         async with http.post(f"{hub.url}/api/v1/agents/{agent}/agui", json=body, headers=headers) as response:
             assert response.status == 200 and response.content_type == "text/event-stream"
-            place = ""
+            event_id = ""
             async for line in response.content:
                 name, _, value = line.decode().rstrip("\n").partition(": ")
                 if name == "id":
-                    place = value
+                    event_id = value
                 if name == "data":
-                    found.append(json.loads(value) | {"id": place})
-                    if len(found) == most:
+                    received.append(json.loads(value) | {"id": event_id})
+                    if len(received) == most:
                         break
-    return found
+    return received
 
 
-def text(said: list[dict[str, Any]]) -> str:
-    return "".join(event["delta"] for event in said if event["type"] == "TEXT_MESSAGE_CHUNK")
+def text(run_events: list[dict[str, Any]]) -> str:
+    return "".join(event["delta"] for event in run_events if event["type"] == "TEXT_MESSAGE_CHUNK")

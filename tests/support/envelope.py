@@ -6,7 +6,7 @@ import aiohttp
 from support.hub import Client, Hub
 
 
-async def joined(hub: Hub, path: str, *protocols: str) -> Client:
+async def connect_envelope(hub: Hub, path: str, *protocols: str) -> Client:
     http = aiohttp.ClientSession()
     try:
         client = Client(http, await http.ws_connect(f"{hub.url}/api/v1/{path}", protocols=protocols))
