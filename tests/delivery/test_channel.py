@@ -1,4 +1,4 @@
-"""The indexes of a channel fit together, whatever listeners do; direct writes are tried before they are used."""
+"""The indexes of a channel stay consistent, and a probe decides whether direct writes are safe."""
 
 import asyncio
 import random
@@ -14,6 +14,7 @@ from hub.ids import Key
 
 
 def check(hub: Hub) -> None:
+    """Assert that the indexes of all channels are consistent."""
     for session in hub.node.sessions.values():
         session.channel.check()
 
@@ -32,8 +33,8 @@ ACTIONS: tuple[dict[str, Any], ...] = (
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_the_indexes_fit_together_between_any_two_steps(hub: Hub, seed: int) -> None:
-    """Clients of all protocols subscribe, leave, change and vanish at random while answers go on."""
+async def test_the_indexes_are_consistent_after_each_step_of_the_loop(hub: Hub, seed: int) -> None:
+    """Clients of all protocols subscribe, unsubscribe, chat and disconnect at random during answers."""
     chance = random.Random(seed)
     hub.options = {"frames_per_second": 0}
     await hub.start(first_page_rows=2, page_rows=3)
@@ -62,12 +63,12 @@ async def test_the_indexes_fit_together_between_any_two_steps(hub: Hub, seed: in
         else:
             await client.send(**chance.choice(ACTIONS))
     await eventually(lambda: not any(session.runs or session.queue for session in hub.node.sessions.values()))
-    counted, checks[0] = checks[0], -(10**9)
-    assert not failures and counted > 60
+    check_count, checks[0] = checks[0], -(10**9)
+    assert not failures and check_count > 60
 
 
-async def test_a_broken_index_is_seen(hub: Hub) -> None:
-    """What check() is for: each of these is one line left out somewhere."""
+async def test_check_finds_a_broken_index(hub: Hub) -> None:
+    """Each fault is one that a missing line of code would cause."""
     await hub.start()
     await hub.connect("?sessionId=s1", extended=True)
     await hub.wait_until_live("s1", 1)
@@ -89,23 +90,23 @@ async def test_a_broken_index_is_seen(hub: Hub) -> None:
     channel.subscriptions.add(sub)
 
 
-async def test_direct_writes_are_safe_with_this_loop() -> None:
-    """The transports of asyncio's loop and of uvloop's say what they must, in time."""
+async def test_direct_writes_are_safe_with_this_event_loop() -> None:
+    """The transports of asyncio and of uvloop call pause_writing() in time."""
     assert await are_direct_writes_safe()
 
 
-async def test_a_loop_whose_transports_say_nothing_gets_no_direct_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is found at the start, without waiting for long."""
+async def test_without_pause_writing_the_hub_uses_no_direct_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe at the start detects such an event loop within a short time."""
     monkeypatch.setattr(CallbackRecorder, "pause_writing", lambda self: None)
     monkeypatch.setattr("hub.delivery.write_probe.PROBE_SECONDS", 0.05)
     assert not await are_direct_writes_safe()
-    near, far = socket.socketpair()  # the probe left no descriptor behind that would be taken for one of these
+    near, far = socket.socketpair()  # the probe forgot its descriptors: these sockets can get the same numbers
     near.close()
     far.close()
 
 
-async def test_without_direct_writes_all_goes_through_the_transports(hub: Hub) -> None:
-    """A setting turns them off; the answers are the same."""
+async def test_with_direct_writes_off_all_frames_go_through_the_transports(hub: Hub) -> None:
+    """The setting direct_writes turns them off. The answers are the same."""
     hub.options = {"direct_writes": False}
     await hub.start()
     client = await hub.connect("?sessionId=s1")

@@ -1,4 +1,4 @@
-"""How often a session is flushed, and how the silent are found."""
+"""Frames are merged up to the frame rate, written directly to sockets, and silent clients are found by pings."""
 
 import asyncio
 import contextlib
@@ -28,8 +28,8 @@ async def steady(message: str):
 """
 
 
-async def test_the_first_chunk_of_a_pause_goes_at_once(hub: Hub) -> None:
-    """Even where a session may be flushed once in a hundred seconds only."""
+async def test_the_first_chunk_after_a_pause_is_sent_at_once(hub: Hub) -> None:
+    """Even if the frame rate allows only one frame in a hundred seconds."""
     hub.options = {"frames_per_second": 0.01}
     await hub.start()
     client = await hub.connect()
@@ -40,8 +40,8 @@ async def test_the_first_chunk_of_a_pause_goes_at_once(hub: Hub) -> None:
     assert client.text() == "one two"
 
 
-async def test_what_comes_faster_than_the_frames_is_merged(hub: Hub) -> None:
-    """One chunk at once, the rest together with the end: a run's end waits for no frame."""
+async def test_chunks_that_come_faster_than_the_frame_rate_are_merged(hub: Hub) -> None:
+    """The first chunk is sent at once, the rest with the end of the run. The end does not wait for a frame."""
     hub.agent("steady.py", STEADY)
     hub.options = {"frames_per_second": 0.01}
     await hub.start()
@@ -52,8 +52,8 @@ async def test_what_comes_faster_than_the_frames_is_merged(hub: Hub) -> None:
     assert [f["content"] for f in client.frames if f["content"]] == ["0 ", "".join(f"{n} " for n in range(1, 30))]
 
 
-async def test_without_a_frame_rate_every_commit_is_heard(hub: Hub) -> None:
-    """frames_per_second = 0 takes the limit away: merging is only what a commit in flight makes."""
+async def test_without_a_frame_rate_every_commit_is_sent_as_a_frame(hub: Hub) -> None:
+    """frames_per_second = 0 removes the limit: only chunks that come during a commit are merged."""
     hub.agent("steady.py", STEADY)
     hub.options = {"frames_per_second": 0}
     await hub.start()
@@ -63,8 +63,8 @@ async def test_without_a_frame_rate_every_commit_is_heard(hub: Hub) -> None:
     assert len(client.frames) > 3 and client.text() == "".join(f"{n} " for n in range(30))
 
 
-async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
-    """The same bytes go to all clients of a protocol."""
+async def test_an_event_is_encoded_once_for_all_clients_of_a_protocol(hub: Hub) -> None:
+    """All clients of a protocol get the same bytes."""
     await hub.start()
     clients = [await hub.connect("?sessionId=s1") for _ in range(5)]
     clients += [await hub.connect("?sessionId=s1", extended=True) for _ in range(5)]
@@ -78,53 +78,53 @@ async def test_one_event_is_encoded_once_however_many_hear_it(hub: Hub) -> None:
 
 
 def fill(connection: Connection) -> None:
-    """Write until the transport holds what the socket does not take."""
+    """Write until the socket is full, and the transport buffers the rest."""
     while not connection.transport.get_unsent_bytes():
         connection.write(text_frame(orjson.dumps({"content": "x" * 4000})))
 
 
-async def test_what_goes_straight_to_a_socket_overtakes_nothing(hub: Hub) -> None:
-    """A socket that was full has room again before its transport knows: what comes then waits behind what it keeps."""
+async def test_a_direct_write_does_not_overtake_buffered_frames(hub: Hub) -> None:
+    """A full socket drains before its transport notices. A new frame then still waits behind the buffered frames."""
     sock, connection, channel = await start_three_listeners(hub)
     with sock:
         fill(connection)
-        got = sock.recv(1 << 20)  # in one step with what follows: the loop cannot write meanwhile
+        data = sock.recv(1 << 20)  # no await between this line and say(): the loop cannot write meanwhile
         say(hub, channel, "last")
-        *fillers, last = frames(got + await read_until(sock))
+        *fillers, last = frames(data + await read_until(sock))
     for other in hub.clients:
         assert (await other.next())["content"] == "last"
     assert last["content"] == "last" and {frame["content"] for frame in fillers} == {"x" * 4000}
 
 
-async def test_one_who_has_read_all_is_written_to_straight_again(hub: Hub) -> None:
+async def test_direct_writes_resume_after_the_client_has_read_all_data(hub: Hub) -> None:
     sock, connection, channel = await start_three_listeners(hub)
     with sock:
         fill(connection)
-        (ways,) = channel.live_descriptors.values()
-        assert sorted(ways.values())[0] == -1 and sorted(ways.values())[1] > 0
+        (descriptors,) = channel.live_descriptors.values()
+        assert sorted(descriptors.values())[0] == -1 and sorted(descriptors.values())[1] > 0
         say(hub, channel, "last")
         await read_until(sock)
         assert (
-            set(ways.values()) == {sub.connection.transport.socket_descriptor for sub in ways}
+            set(descriptors.values()) == {sub.connection.transport.socket_descriptor for sub in descriptors}
             and connection.transport.write_descriptor == connection.transport.socket_descriptor
         )
 
 
-async def test_nobody_is_written_to_by_a_descriptor_that_is_closed(hub: Hub) -> None:
-    """It may be another client's by then: the way is shut before, in the same turn of the loop."""
+async def test_the_hub_never_writes_to_a_closed_descriptor(hub: Hub) -> None:
+    """The number could belong to another client by then. The hub forgets it in the step that closes the socket."""
     sock, connection, channel = await start_three_listeners(hub)
-    (ways,) = channel.live_descriptors.values()
+    (descriptors,) = channel.live_descriptors.values()
     sock.close()
     async with asyncio.timeout(PATIENCE):
         while connection in hub.node.registry.connections:
-            for way in ways.values():
-                if way >= 0:
-                    os.fstat(way)  # fails where it is closed
+            for descriptor in descriptors.values():
+                if descriptor >= 0:
+                    os.fstat(descriptor)  # fails if the descriptor is closed
             await asyncio.sleep(0)
 
 
-async def test_a_socket_that_takes_nothing_just_now_is_not_lost(hub: Hub) -> None:
-    """Its transport keeps what came, and waits for room."""
+async def test_a_full_socket_is_not_closed(hub: Hub) -> None:
+    """The transport buffers the new frame, and waits until the socket is writable."""
     sock, connection, channel = await start_three_listeners(hub)
     with sock:
         filled = 0
@@ -134,13 +134,13 @@ async def test_a_socket_that_takes_nothing_just_now_is_not_lost(hub: Hub) -> Non
         assert filled % len(PING) == 0 and connection.transport.get_unsent_bytes() == 0
         say(hub, channel, "last")
         assert not connection.is_closed and connection.transport.get_unsent_bytes() > 0
-        got = await read_until(sock)
-    assert got[:filled] == PING * (filled // len(PING)) and len(list(frames(got[filled:]))) == 1
+        data = await read_until(sock)
+    assert data[:filled] == PING * (filled // len(PING)) and len(list(frames(data[filled:]))) == 1
 
 
 @pytest.mark.parametrize("full", [False, True])
-async def test_who_was_cut_off_hears_nothing_more(hub: Hub, full: bool) -> None:
-    """Also where the socket is still open, and has room: what it was owed is gone, and a frame may be cut in two."""
+async def test_an_aborted_client_gets_no_more_frames(hub: Hub, full: bool) -> None:
+    """Even if its socket is still open and writable: its buffer is lost, and the last frame may be incomplete."""
     sock, connection, channel = await start_three_listeners(hub)
     with sock:
         if full:
@@ -153,8 +153,8 @@ async def test_who_was_cut_off_hears_nothing_more(hub: Hub, full: bool) -> None:
         assert (await other.next())["content"] == "last"
 
 
-async def test_one_whose_socket_is_reset_is_lost_alone(hub: Hub) -> None:
-    """The others hear what comes with it, and after it."""
+async def test_a_reset_socket_closes_only_its_own_connection(hub: Hub) -> None:
+    """Other clients get the event that found the reset, and the next one."""
     sock, connection, channel = await start_three_listeners(hub)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
@@ -165,14 +165,14 @@ async def test_one_whose_socket_is_reset_is_lost_alone(hub: Hub) -> None:
         assert [(await other.next())["content"] for _ in range(2)] == ["first", "last"]
 
 
-async def test_a_silent_client_is_pinged_and_one_that_does_not_answer_is_dropped(hub: Hub) -> None:
-    """One that answers the hub's pings stays."""
+async def test_a_client_that_does_not_answer_a_ping_is_dropped(hub: Hub) -> None:
+    """A client that answers the pings of the hub stays connected."""
     await hub.start(ping_seconds=0.1, pong_seconds=0.1)
-    deaf = await hub.connect(autoping=False)
+    unresponsive = await hub.connect(autoping=False)
     alive = await hub.connect("?sessionId=s1")
     listening = asyncio.create_task(alive.next())
     async with asyncio.timeout(PATIENCE):
-        while (await deaf.ws.receive()).type is aiohttp.WSMsgType.PING:
+        while (await unresponsive.ws.receive()).type is aiohttp.WSMsgType.PING:
             pass
     assert len(hub.node.registry.connections) == 1
     other = await hub.connect()

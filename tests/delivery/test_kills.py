@@ -1,4 +1,4 @@
-"""Clients whose sockets are killed at random: the short form of tests/torture."""
+"""Clients resume after their sockets are killed at random: the short version of tests/torture."""
 
 import asyncio
 from pathlib import Path
@@ -8,13 +8,13 @@ from support.proxy import Fate, Proxy
 from support.waiting import PATIENCE
 
 
-async def test_clients_killed_at_random_hold_what_the_agent_said(tmp_path: Path) -> None:
-    """30 kills over 15 clients, plain and extended, early and late: each text equals the agent's, each seq rises."""
+async def test_clients_with_killed_sockets_get_the_exact_text_of_the_agent(tmp_path: Path) -> None:
+    """30 kills, 15 clients, plain and extended, early and late: each text equals the agent's, and each seq rises."""
     await kills_lose_nothing(tmp_path, sessions=5, clients=3, chunks=200, seconds=3.0, each=2)
 
 
-async def test_a_half_closed_connection_has_no_hole() -> None:
-    """After the client's half-close the hub still sends: the proxy passes on all of it, also what it held back."""
+async def test_the_proxy_forwards_all_data_after_a_half_close() -> None:
+    """After the half-close of the client, the server still sends, and the client gets all of its bytes."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"123456")

@@ -1,4 +1,4 @@
-"""Clients that catch up share what is read from the log, and what is encoded of it."""
+"""Clients that catch up share the reads of the log, and the encoded pages."""
 
 import asyncio
 import sqlite3
@@ -22,7 +22,7 @@ from hub.messages import Chunk, Event, RunFinished
 from hub.protocols import open_protocol
 from hub.storage.records import Append, Head
 
-# Says "one ", waits for the file that the message names, then 200 words, slowly enough for many commits.
+# Yields "one ", waits for the file named by the message, then yields 200 words, slowly enough for many commits.
 LONG = """
 import asyncio, pathlib
 
@@ -38,19 +38,20 @@ async def long(message: str):
 
 @attrs.define
 class Reads:
-    """Every read of the log, as (session, after); each waits for *gate* before it reaches the log."""
+    """Records each read of the log in `calls`, as (session, after). Each read waits for *gate*."""
 
     read: Callable[[Key, int, int, int | None], Awaitable[Sequence[Event]]]
-    seen: list[tuple[str, int]] = attrs.Factory(list)
+    calls: list[tuple[str, int]] = attrs.Factory(list)
     gate: asyncio.Event = attrs.Factory(asyncio.Event)
 
     async def __call__(self, session_id: Key, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
-        self.seen.append((session_id, after))
+        self.calls.append((session_id, after))
         await self.gate.wait()
         return await self.read(session_id, after, upto, rows)
 
 
 def watch(hub: Hub, gated: bool = False) -> Reads:
+    """Record the reads of the log. If *gated*, they wait until the test sets the gate."""
     reads = Reads(hub.node.log.events.read)
     hub.node.log.events.read = reads  # type: ignore[method-assign, assignment]
     if not gated:
@@ -59,15 +60,15 @@ def watch(hub: Hub, gated: bool = False) -> Reads:
 
 
 async def put(hub: Hub, session: str, texts: Sequence[str], end: bool = False) -> Head:
-    """Add chunks to a session's log, and the end of their run."""
+    """Append chunks to the log of a session and, if *end*, the end of their run; return the new head."""
     await hub.node.log.sessions.make(Key(session))
     entries = [Event("main", "r1", Chunk("m1", text, 0)) for text in texts]
     if end:
         entries.append(Event("main", "r1", RunFinished("m1", "end_turn")))
-    kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    hub.node.log.events.append(Append(Key(session), entries), kept.set_result)
+    result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    hub.node.log.events.append(Append(Key(session), entries), result.set_result)
     async with asyncio.timeout(PATIENCE):
-        assert isinstance(await kept, int)
+        assert isinstance(await result, int)
     head = await hub.node.log.sessions.find(Key(session))
     assert head is not None
     return head
@@ -77,8 +78,8 @@ async def resume(hub: Hub, head: Head, after: int = 0, extended: bool = False) -
     return await hub.connect(f"?sessionId={head.key}&afterSeq={after}&epoch={head.epoch}", extended)
 
 
-async def steps(hub: Hub, head: Head, upto: int) -> list[int]:
-    """Read a session through the node's pages; return where each one ended."""
+async def page_ends(hub: Hub, head: Head, upto: int) -> list[int]:
+    """Read a session through the page cache; return the last seq of each page."""
     ends = [0]
     while ends[-1] < upto:
         page = await hub.node.pages.read(head.key, head.epoch, ends[-1], upto)
@@ -87,41 +88,41 @@ async def steps(hub: Hub, head: Head, upto: int) -> list[int]:
     return ends[1:]
 
 
-async def test_a_hundred_that_were_dropped_at_once_are_served_by_one_read(
+async def test_a_hundred_clients_that_lose_their_connections_resume_from_one_read(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each gets the rest exactly; the page is read once for all, and encoded once for each protocol.
+    """Each client gets exactly the missing events. The page is read once, and encoded once for each protocol.
 
-    One read whatever the timing: who asks while it is under way waits for it, who asks later finds what it brought,
-    and as nothing is said any more, that is all there is.
+    There is one read whatever the timing: a client that asks during the read waits for it, and a later client finds
+    the page in the cache. No new event comes meanwhile, so this page is the whole rest.
     """
     hub.agent("long.py", LONG)
     hub.options = {"frames_per_second": 0}
     await hub.start()
     witness = await hub.connect("?sessionId=s1")
-    (stays,) = hub.node.registry.connections
+    (witness_connection,) = hub.node.registry.connections
     dropped = [await hub.connect("?sessionId=s1", extended=bool(number % 2)) for number in range(100)]
     await witness.send(type="chat", agentId="long", sessionId="s1", message=str(tmp_path / "gate"))
-    places = [await client.until_type("stream") for client in dropped]
-    for connection in hub.node.registry.connections - {stays}:
+    cursors = [await client.until_type("stream") for client in dropped]
+    for connection in hub.node.registry.connections - {witness_connection}:
         connection.abort()
     (tmp_path / "gate").touch()
     await witness.until_done()
     reads, encoded = watch(hub), Counter[str]()
     for protocol in map(open_protocol, ("plain", "hubbub.v1")):
         monkeypatch.setattr(protocol, "events", _counted(encoded, protocol.name, protocol.events))
-    again = await asyncio.gather(
+    resumed = await asyncio.gather(
         *(
-            hub.connect(f"?sessionId=s1&afterSeq={place['seq']}&epoch={place['epoch']}", extended=bool(number % 2))
-            for number, place in enumerate(places)
+            hub.connect(f"?sessionId=s1&afterSeq={cursor['seq']}&epoch={cursor['epoch']}", extended=bool(number % 2))
+            for number, cursor in enumerate(cursors)
         )
     )
-    await asyncio.gather(*(client.until_done() for client in again))
+    await asyncio.gather(*(client.until_done() for client in resumed))
     wanted = "one " + "".join(f"{number} " for number in range(200))
     assert witness.text() == wanted
-    assert {first.text() + rest.text() for first, rest in zip(dropped, again)} == {wanted}
-    assert {place["seq"] for place in places} == {places[0]["seq"]}
-    assert reads.seen == [("s1", places[0]["seq"])]
+    assert {first.text() + rest.text() for first, rest in zip(dropped, resumed)} == {wanted}
+    assert {cursor["seq"] for cursor in cursors} == {cursors[0]["seq"]}
+    assert reads.calls == [("s1", cursors[0]["seq"])]
     assert encoded == {"plain": 1, "hubbub.v1": 1}
 
 
@@ -133,8 +134,8 @@ def _counted(count: Counter[str], name: str, call: Callable[[Any], bytes]) -> Ca
     return counted
 
 
-async def test_every_cursor_gets_what_follows_it(hub: Hub) -> None:
-    """Those at one place share a read, those at others have their own; nobody gets more or less than it lacks."""
+async def test_every_client_gets_the_events_after_its_cursor(hub: Hub) -> None:
+    """Clients with the same cursor share a read. Each client gets exactly the events that it lacks."""
     await hub.start()
     head = await put(hub, "s1", [f"{number} " for number in range(1, 301)], end=True)
     reads, cursors = watch(hub), [0, 1, 7, 150, 299]
@@ -144,11 +145,11 @@ async def test_every_cursor_gets_what_follows_it(hub: Hub) -> None:
             await client.until_done()
             assert client.text() == "".join(f"{number} " for number in range(after + 1, 301))
             assert client.frames[-1]["seq"] == 301
-    assert sorted(reads.seen) == [("s1", after) for after in cursors]
+    assert sorted(reads.calls) == [("s1", after) for after in cursors]
 
 
 async def test_each_page_of_a_long_log_is_read_once(hub: Hub) -> None:
-    """By all who come together, and not again for one who comes later."""
+    """Clients that connect at the same time share the read, and a later client uses the cached page."""
     await hub.start()
     texts = [f"{number}:".ljust(32 * KiB, "x") for number in range(24)]
     head = await put(hub, "s1", texts, end=True)
@@ -158,11 +159,11 @@ async def test_each_page_of_a_long_log_is_read_once(hub: Hub) -> None:
     clients.append(await resume(hub, head))
     await clients[-1].until_done()
     assert {client.text() for client in clients} == {"".join(texts)}
-    assert reads.seen == [("s1", 0), ("s1", 8), ("s1", 16), ("s1", 24)]
+    assert reads.calls == [("s1", 0), ("s1", 8), ("s1", 16), ("s1", 24)]
 
 
 async def test_the_first_page_is_short_and_the_rest_is_not(hub: Hub) -> None:
-    """Who joins a long log late sees something soon, and all of it in few frames."""
+    """So a client that catches up on a long log gets the first text soon, and the whole log in few frames."""
     await hub.start()
     first, most = hub.limits.first_page_rows, hub.limits.page_rows
     assert first < most
@@ -171,11 +172,11 @@ async def test_the_first_page_is_short_and_the_rest_is_not(hub: Hub) -> None:
     client = await resume(hub, head)
     await client.until_done()
     assert client.text() == "x" * (first + most + 5)
-    assert [after for _, after in reads.seen] == [0, first, first + most]
+    assert [after for _, after in reads.calls] == [0, first, first + most]
 
 
-async def test_one_who_wants_whole_messages_makes_its_own_of_a_shared_page(hub: Hub) -> None:
-    """What was encoded for those who hear every chunk is not for it; the read is."""
+async def test_a_client_with_stream_false_shares_the_read_but_not_the_encoded_page(hub: Hub) -> None:
+    """It gets complete messages, so it cannot use the encoded chunks of other clients."""
     await hub.start()
     head = await put(hub, "s1", ["a ", "b ", "c "], end=True)
     reads = watch(hub)
@@ -183,28 +184,28 @@ async def test_one_who_wants_whole_messages_makes_its_own_of_a_shared_page(hub: 
     await everything.until_done()
     whole = await hub.connect(f"?sessionId=s1&afterSeq=0&epoch={head.epoch}&stream=false")
     assert (await whole.next())["type"] == "message" and whole.text() == everything.text() == "a b c "
-    assert reads.seen == [("s1", 0)]
+    assert reads.calls == [("s1", 0)]
 
 
-async def test_a_read_that_fails_is_everyones_and_is_not_kept(hub: Hub) -> None:
-    """All who wait for it are told why, cut off, and may resume; the next one reads anew."""
+async def test_a_failed_read_fails_for_all_waiting_clients_and_is_not_cached(hub: Hub) -> None:
+    """Each waiting client gets an error frame, loses its connection, and can resume. The next client reads again."""
     await hub.start()
     head = await put(hub, "s1", ["a ", "b "], end=True)
     reads = watch(hub, gated=True)
     clients = await asyncio.gather(*(resume(hub, head) for _ in range(10)))
-    await eventually(lambda: sum(len(one.catchup.lagging) for one in hub.node.registry.connections) == 10)
+    await eventually(lambda: sum(len(connection.catchup.lagging) for connection in hub.node.registry.connections) == 10)
     _rename(hub, "sessions", "elsewhere")
     reads.gate.set()
     assert [await client.wait_closed() for client in clients] == [1006] * 10
-    told = [(frame["code"], frame["sessionId"]) for client in clients for frame in client.frames]
-    assert told == [("storage_unavailable", "s1")] * 10
+    errors = [(frame["code"], frame["sessionId"]) for client in clients for frame in client.frames]
+    assert errors == [("storage_unavailable", "s1")] * 10
     with pytest.raises(StorageUnavailable):
         await hub.node.pages.read(Key("s1"), head.epoch, 0, 3)
     _rename(hub, "elsewhere", "sessions")
-    again = await resume(hub, head)
-    await again.until_done()
-    assert again.text() == "a b "
-    assert reads.seen == [("s1", 0)] * 3
+    resumed = await resume(hub, head)
+    await resumed.until_done()
+    assert resumed.text() == "a b "
+    assert reads.calls == [("s1", 0)] * 3
 
 
 def _rename(hub: Hub, old: str, new: str) -> None:
@@ -213,41 +214,41 @@ def _rename(hub: Hub, old: str, new: str) -> None:
     db.close()
 
 
-async def test_one_who_leaves_in_the_middle_of_a_shared_read_harms_nobody(hub: Hub) -> None:
-    """The first to ask closes its socket while the page is read; the others get it, from that one read."""
+async def test_a_client_that_leaves_during_a_shared_read_does_not_disturb_the_others(hub: Hub) -> None:
+    """The client that started the read closes its socket. The other clients get the page from the same read."""
     await hub.start()
     head = await put(hub, "s1", ["a ", "b "], end=True)
     reads = watch(hub, gated=True)
     first = await resume(hub, head)
-    await eventually(lambda: len(reads.seen) == 1)
+    await eventually(lambda: len(reads.calls) == 1)
     others = [await resume(hub, head) for _ in range(9)]
-    await eventually(lambda: sum(len(one.catchup.lagging) for one in hub.node.registry.connections) == 10)
+    await eventually(lambda: sum(len(connection.catchup.lagging) for connection in hub.node.registry.connections) == 10)
     await first.close()
     await eventually(lambda: len(hub.node.registry.connections) == 9)
     reads.gate.set()
     for client in others:
         await client.until_done()
         assert client.text() == "a b "
-    assert reads.seen == [("s1", 0)]
+    assert reads.calls == [("s1", 0)]
 
 
-async def test_one_who_is_cancelled_does_not_take_the_read_with_it(hub: Hub) -> None:
-    """The read belongs to all who wait for it, not to the one who asked first."""
+async def test_cancelling_one_waiting_task_does_not_cancel_the_shared_read(hub: Hub) -> None:
+    """The read belongs to all tasks that wait for it, not to the task that started it."""
     await hub.start()
     head = await put(hub, "s1", ["a ", "b "])
     reads = watch(hub, gated=True)
     tasks = [asyncio.create_task(hub.node.pages.read(Key("s1"), head.epoch, 0, 2)) for _ in range(3)]
-    await eventually(lambda: len(reads.seen) == 1)
+    await eventually(lambda: len(reads.calls) == 1)
     tasks[0].cancel()
     await asyncio.wait(tasks[:1])
     reads.gate.set()
     pages = await asyncio.gather(*tasks[1:])
     assert tasks[0].cancelled() and pages[0] is pages[1] and len(pages[0].events) == 2
-    assert reads.seen == [("s1", 0)]
+    assert reads.calls == [("s1", 0)]
 
 
-async def test_what_is_kept_stays_within_its_limit(hub: Hub) -> None:
-    """Events and encoded bytes count; what does not fit is read again, and everyone is exact all the same."""
+async def test_the_page_cache_stays_within_its_limit(hub: Hub) -> None:
+    """Events and encoded bytes count. Pages that do not fit are read again, and each client gets the exact text."""
     await hub.start(kept_page_bytes=700 * KiB)
     texts = [f"{number}:".ljust(32 * KiB, "x") for number in range(64)]
     head = await put(hub, "s1", texts, end=True)
@@ -257,32 +258,32 @@ async def test_what_is_kept_stays_within_its_limit(hub: Hub) -> None:
         while not (await client.next()).get("done"):
             most = max(most, pages.size)
         assert client.text() == "".join(texts)
-    kept = list(pages._pages.values())
-    assert pages.size == sum(page.size for page in kept) and most <= 700 * KiB
-    for page in kept:
-        said = sum(len(event.body.content) for event in page.events if isinstance(event.body, Chunk))
-        assert page.size > said + sum(map(len, page.frames.values()))
-    assert len(reads.seen) > 9
+    cached = list(pages._pages.values())
+    assert pages.size == sum(page.size for page in cached) and most <= 700 * KiB
+    for page in cached:
+        text_size = sum(len(event.body.content) for event in page.events if isinstance(event.body, Chunk))
+        assert page.size > text_size + sum(map(len, page.frames.values()))
+    assert len(reads.calls) > 9
 
 
-async def test_without_room_those_who_wait_together_still_share(hub: Hub) -> None:
-    """Nothing is kept, and nothing counted; who comes later reads for itself."""
+async def test_clients_share_a_read_even_if_the_cache_is_disabled(hub: Hub) -> None:
+    """No page is cached or counted, so a later client reads the log again."""
     await hub.start(kept_page_bytes=0)
     head = await put(hub, "s1", ["a ", "b "], end=True)
     reads = watch(hub, gated=True)
     clients = [await resume(hub, head) for _ in range(5)]
-    await eventually(lambda: sum(len(one.catchup.lagging) for one in hub.node.registry.connections) == 5)
+    await eventually(lambda: sum(len(connection.catchup.lagging) for connection in hub.node.registry.connections) == 5)
     reads.gate.set()
     for client in clients:
         await client.until_done()
     clients.append(await resume(hub, head))
     await clients[-1].until_done()
     assert {client.text() for client in clients} == {"a b "}
-    assert reads.seen == [("s1", 0)] * 2 and hub.node.pages.size == 0
+    assert reads.calls == [("s1", 0)] * 2 and hub.node.pages.size == 0
 
 
-async def test_a_page_counts_once_however_often_it_is_read_anew(hub: Hub) -> None:
-    """A longer one takes the place of a shorter one, and nothing is left of that."""
+async def test_a_page_counts_once_however_often_it_is_read_again(hub: Hub) -> None:
+    """A longer page replaces the shorter one, and the size of the shorter one is subtracted."""
     await hub.start()
     for _ in range(5):
         head = await put(hub, "s1", [str(number) for number in range(100)])
@@ -291,32 +292,32 @@ async def test_a_page_counts_once_however_often_it_is_read_anew(hub: Hub) -> Non
     assert hub.node.pages.size == page.size
 
 
-async def test_the_page_that_was_not_used_for_the_longest_time_goes_first(hub: Hub) -> None:
-    """Using a page keeps it."""
+async def test_the_least_recently_used_page_is_evicted_first(hub: Hub) -> None:
+    """A read of a cached page makes it the most recently used one."""
     await hub.start(kept_page_bytes=100 * KiB)
     heads = {name: await put(hub, name, ["x" * 40 * KiB]) for name in "abc"}
     reads = watch(hub)
     for name in "ababacab":
         await hub.node.pages.read(Key(name), heads[name].epoch, 0, 1)
-    assert [session for session, _ in reads.seen] == ["a", "b", "c", "b"]
+    assert [session for session, _ in reads.calls] == ["a", "b", "c", "b"]
 
 
-async def test_short_pages_are_read_anew_as_one(hub: Hub) -> None:
-    """Who follows closely leaves pages of one event; who lacks them all does not go through them one by one."""
+async def test_many_short_pages_are_read_again_as_one_page(hub: Hub) -> None:
+    """A client close to the head leaves pages of one event. A client that lacks them all gets one large page."""
     await hub.start()
     for seq in range(1, 65):
         head = await put(hub, "s1", [f"{seq} "])
         await hub.node.pages.read(Key("s1"), head.epoch, seq - 1, seq)
     reads = watch(hub)
-    assert await steps(hub, head, 64) == [64]
-    assert await steps(hub, head, 64) == [64]
+    assert await page_ends(hub, head, 64) == [64]
+    assert await page_ends(hub, head, 64) == [64]
     head = await put(hub, "s1", ["65 "])
-    assert await steps(hub, head, 65) == [64, 65]
-    assert reads.seen == [("s1", 0), ("s1", 64)]
+    assert await page_ends(hub, head, 65) == [64, 65]
+    assert reads.calls == [("s1", 0), ("s1", 64)]
 
 
-async def test_a_page_at_hand_lets_the_loop_go_on(hub: Hub) -> None:
-    """A client that finds all its pages kept takes turns with everything else."""
+async def test_a_read_of_a_cached_page_yields_to_the_event_loop(hub: Hub) -> None:
+    """So a client whose pages are all cached does not block other tasks."""
     await hub.start()
     head = await put(hub, "s1", ["a ", "b "])
     await hub.node.pages.read(Key("s1"), head.epoch, 0, 2)
@@ -326,8 +327,8 @@ async def test_a_page_at_hand_lets_the_loop_go_on(hub: Hub) -> None:
     assert turns
 
 
-async def test_a_page_of_another_epoch_is_no_page(hub: Hub) -> None:
-    """A session that was made anew under an old id shares nothing with the old one."""
+async def test_a_cached_page_is_not_used_for_another_epoch(hub: Hub) -> None:
+    """A new session with the id of a deleted session shares no page with it."""
     await hub.start()
     head = await put(hub, "s1", ["a ", "b "])
     reads = watch(hub)
@@ -335,22 +336,22 @@ async def test_a_page_of_another_epoch_is_no_page(hub: Hub) -> None:
     for _ in range(2):
         await hub.node.pages.read(Key("s1"), "another", 0, 2)
     await hub.node.pages.read(Key("s1"), head.epoch, 0, 2)
-    assert reads.seen == [("s1", 0)] * 3
+    assert reads.calls == [("s1", 0)] * 3
 
 
 @pytest.mark.parametrize("early", [True, False])
-async def test_retention_that_passes_a_read_takes_no_more_than_it_did(hub: Hub, early: bool) -> None:
-    """Who finds its place gone is reset; who stands behind what is gone is not, also where the head has moved on."""
+async def test_retention_during_a_read_resets_only_clients_whose_events_are_deleted(hub: Hub, early: bool) -> None:
+    """A client whose cursor lies before the retention floor is reset. A client at the floor gets the next event."""
     await hub.start()
     head = await put(hub, "s1", ["a ", "b "], end=True)
-    await asyncio.sleep(0.01)  # what comes now is younger, in milliseconds
+    await asyncio.sleep(0.01)  # later events have a later timestamp: the unit is one millisecond
     edge = int(time() * 1000)
     if early:
         await put(hub, "s1", ["c "])
     reads = watch(hub, gated=True)
     late = await resume(hub, head)
-    await eventually(lambda: len(reads.seen) == 1)
-    assert await hub.node.log.events.expire(edge, 2**40) == {"s1": 3}  # the session in memory does not know it yet
+    await eventually(lambda: len(reads.calls) == 1)
+    assert await hub.node.log.events.expire(edge, 2**40) == {"s1": 3}  # the session in memory still has the old floor
     if not early:
         await put(hub, "s1", ["c "])
     reads.gate.set()
@@ -360,8 +361,8 @@ async def test_retention_that_passes_a_read_takes_no_more_than_it_did(hub: Hub, 
     assert (await behind.next())["content"] == "c "
 
 
-async def test_a_slow_listener_of_an_agent_hears_that_agent_only(hub: Hub, tmp_path: Path) -> None:
-    """It is read from the same pages as everyone, and takes its runs from them."""
+async def test_a_slow_subscriber_of_an_agent_gets_only_the_runs_of_this_agent(hub: Hub, tmp_path: Path) -> None:
+    """The hub filters the shared pages of the session for it."""
     hub.agent("long.py", LONG)
     hub.options = {"frames_per_second": 0}
     await hub.start()
@@ -372,7 +373,7 @@ async def test_a_slow_listener_of_an_agent_hears_that_agent_only(hub: Hub, tmp_p
     other = await hub.connect("?sessionId=s1", extended=True)
     await other.send(type="chat", agentId="long", sessionId="s1", message=str(tmp_path / "gate"))
     await listener.until_type("stream")
-    with faulty(connection.transport, get_write_buffer_size=lambda: 2**30):  # as if nothing more went into its socket
+    with faulty(connection.transport, get_write_buffer_size=lambda: 2**30):  # as if its socket were full
         (tmp_path / "gate").touch()
         await eventually(lambda: bool(connection.catchup.lagging))
         await other.send(type="chat", agentId="echo", sessionId="s1", message="hello")
@@ -383,20 +384,20 @@ async def test_a_slow_listener_of_an_agent_hears_that_agent_only(hub: Hub, tmp_p
     assert listener.text() == "one " + "".join(f"{number} " for number in range(200))
 
 
-async def test_what_is_kept_holds_no_request_of_a_client_that_has_gone(hub: Hub) -> None:
-    """A protocol that is made for one request is encoded for it alone."""
+async def test_the_page_cache_holds_no_protocol_of_a_single_request(hub: Hub) -> None:
+    """A protocol object that exists for one request encodes its own frames, and they are not cached."""
     await hub.start()
     body = {"model": "echo", "sessionId": "s1", "stream": True, "messages": [{"role": "user", "content": "a b"}]}
     async with aiohttp.ClientSession() as http, http.post(f"{hub.url}/v1/chat/completions", json=body) as answer:
         assert (await answer.text()).endswith("data: [DONE]\n\n")
     plain = await hub.connect("?sessionId=s1&afterSeq=0")
     await plain.until_done()
-    kept = hub.node.pages._pages.values()
-    assert kept and {protocol.name for page in kept for protocol in page.frames} <= {"plain"}
+    cached = hub.node.pages._pages.values()
+    assert cached and {protocol.name for page in cached for protocol in page.frames} <= {"plain"}
 
 
-async def test_what_is_kept_counts_what_is_no_text(hub: Hub) -> None:
-    """An event with a large value counts as much as it holds."""
+async def test_the_page_cache_counts_events_that_are_not_text(hub: Hub) -> None:
+    """An event counts with the size of its value."""
     hub.agent(
         "large.py", "from hub import Custom\n\nasync def large(m: str):\n    yield Custom('x', ['y' * 10] * 10_000)"
     )

@@ -1,4 +1,4 @@
-"""What a transport tells its connection past aiohttp: clients that go, that do not read, that come again."""
+"""Connections watch their transports directly, not through aiohttp: clients that leave, do not read, or reconnect."""
 
 import asyncio
 import contextlib
@@ -24,8 +24,8 @@ from hub.limits import MiB
 EVENTS = "/api/v1/sessions/s1/events"
 
 
-def listening(port: int, window: int = 0) -> socket.socket:
-    """Open a stream of s1's events."""
+def open_event_stream(port: int, window: int = 0) -> socket.socket:
+    """Open a stream of server-sent events of session s1."""
     sock = socket.socket()
     if window:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
@@ -35,31 +35,31 @@ def listening(port: int, window: int = 0) -> socket.socket:
     return sock
 
 
-async def streaming(hub: Hub, window: int = 0) -> tuple[socket.socket, Connection]:
-    """Start a hub with a listener over HTTP beside one that keeps the session."""
+async def start_event_stream(hub: Hub, window: int = 0) -> tuple[socket.socket, Connection]:
+    """Start a hub with two listeners of s1: a WebSocket, and a stream over HTTP. Return the stream."""
     await hub.start()
     await hub.connect("?sessionId=s1")
-    sock = await asyncio.to_thread(listening, hub.port, window)
+    sock = await asyncio.to_thread(open_event_stream, hub.port, window)
     await hub.wait_until_live("s1", 2)
-    (connection,) = [one for one in hub.node.registry.connections if one.protocol.name == "sse"]
+    (connection,) = [entry for entry in hub.node.registry.connections if entry.protocol.name == "sse"]
     return sock, connection
 
 
-async def test_what_was_sent_before_the_end_of_a_socket_is_done(hub: Hub) -> None:
-    """A script that says eight things and goes: all had come."""
+async def test_commands_sent_before_the_socket_closes_are_executed(hub: Hub) -> None:
+    """A script sends eight chats and closes its socket at once: the hub executes all eight."""
     await hub.start()
     sock = await asyncio.to_thread(open_websocket, hub.port, "/api/v1/ws")
-    said = [{"type": "chat", "agentId": "echo", "sessionId": f"s{n}", "message": "x"} for n in range(8)]
-    sock.sendall(b"".join(client_frame(orjson.dumps(one)) for one in said))
+    chats = [{"type": "chat", "agentId": "echo", "sessionId": f"s{n}", "message": "x"} for n in range(8)]
+    sock.sendall(b"".join(client_frame(orjson.dumps(chat)) for chat in chats))
     sock.close()
-    # The client has left before its commands are done: neither its connection nor the sessions tell when that is.
+    # The client leaves before its commands are executed, so neither its connection nor the sessions show the end.
     async with asyncio.timeout(PATIENCE):
         while not all([await hub.node.log.sessions.read_last_messages(Key(f"s{n}"), 10, MiB) for n in range(8)]):
             await asyncio.sleep(0.01)
 
 
-async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
-    """uvloop raises where a socket is lost, before it says so; what has come by then is done."""
+async def test_a_connection_whose_writes_fail_is_still_read(hub: Hub) -> None:
+    """uvloop raises on a write to a lost socket before it reports the loss. Commands received by then are executed."""
     await hub.start()
     client = await hub.connect("?sessionId=s1")
     (connection,) = hub.node.registry.connections
@@ -76,16 +76,16 @@ async def test_one_that_cannot_be_written_to_is_still_read(hub: Hub) -> None:
     assert connection.transport.is_lost
 
 
-async def test_the_sweep_waits_for_no_client(hub: Hub) -> None:
-    """Even where a ping meets a full socket, and aiohttp has counted so much that it would wait for room."""
+async def test_the_sweep_does_not_wait_for_a_client(hub: Hub) -> None:
+    """Even if the socket of a pinged client is full, and aiohttp's own byte count would make a ping wait."""
     sock, connection, _ = await start_three_listeners(hub)
     sock.settimeout(PATIENCE)
 
     async def ping(size: int) -> None:
         await asyncio.to_thread(sock.sendall, client_frame(b"x" * size, 9))
-        left = size + 2
-        while left:
-            left -= len(await asyncio.to_thread(sock.recv, left))
+        missing_bytes = size + 2
+        while missing_bytes:
+            missing_bytes -= len(await asyncio.to_thread(sock.recv, missing_bytes))
 
     with sock:
         pongs, rest = divmod(1 << 18, 127)
@@ -98,45 +98,45 @@ async def test_the_sweep_waits_for_no_client(hub: Hub) -> None:
         assert connection.transport.get_unsent_bytes() == 0
         connection.receive_time = -1e9  # silent for long
         await hub.door.upkeep._sweep()
-        assert connection.transport.get_unsent_bytes() == 2 and not connection.is_closed  # nobody had to cut it off
+        assert connection.transport.get_unsent_bytes() == 2 and not connection.is_closed  # the sweep did not abort it
 
 
 async def test_a_slow_stream_is_ended_once(hub: Hub) -> None:
-    """A second end would be the head of another answer."""
-    sock, connection = await streaming(hub, 4096)
+    """A client would read a second end as the beginning of another response."""
+    sock, connection = await start_event_stream(hub, 4096)
     with sock:
         while not connection.transport.get_unsent_bytes():
             connection.write(b"fa0\r\n:" + b"x" * 3997 + b"\n\n\r\n")
         before = connection.transport.get_unsent_bytes()
-        hub.node.registry.remove(connection)  # its handler ends it at its next look
+        hub.node.registry.remove(connection)  # its handler ends the stream at its next check
         await eventually(lambda: connection.transport.get_unsent_bytes() == before + 5)
-        got = await read_until(sock, b"0\r\n\r\n")
-        assert got.count(b"0\r\n\r\n") == 1 and not sock.recv(1)
+        data = await read_until(sock, b"0\r\n\r\n")
+        assert data.count(b"0\r\n\r\n") == 1 and not sock.recv(1)
 
 
-async def test_a_stream_ends_with_its_connection(hub: Hub) -> None:
-    """What was written past aiohttp is not followed by another answer: the client connects anew, and is not cut off."""
-    sock, connection = await streaming(hub)
+async def test_the_end_of_a_stream_closes_its_tcp_connection(hub: Hub) -> None:
+    """aiohttp does not know of the direct writes, so no other response may follow. The client can connect again."""
+    sock, connection = await start_event_stream(hub)
     with sock:
         hub.node.registry.remove(connection)
-        got = await read_until(sock, b"\r\n0\r\n\r\n")
-        assert b"Connection: close" in got and not sock.recv(1)
-    with await asyncio.to_thread(listening, hub.port) as again:
+        data = await read_until(sock, b"\r\n0\r\n\r\n")
+        assert b"Connection: close" in data and not sock.recv(1)
+    with await asyncio.to_thread(open_event_stream, hub.port) as second:
         await hub.wait_until_live("s1", 2)
         say(hub, hub.node.sessions[Key("s1")].channel, "last")
-        assert b"last" in await read_until(again)
+        assert b"last" in await read_until(second)
 
 
-async def test_over_tls_what_a_client_reads_makes_room(hub: Hub, tmp_path: Path) -> None:
-    """There nothing goes past the transport, which counts in another way."""
+async def test_over_tls_the_buffer_drains_when_the_client_reads(hub: Hub, tmp_path: Path) -> None:
+    """TLS connections have no direct writes, and their transports count buffered bytes in another way."""
     await hub.start()
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
-    subprocess.run([*made.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
-    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(cert, key)
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+    subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
     assert hub._runner is not None
-    site = web.TCPSite(hub._runner, "127.0.0.1", 0, ssl_context=served)
+    site = web.TCPSite(hub._runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     url = f"https://127.0.0.1:{site.port}/api/v1/ws?sessionId=s1"
     async with aiohttp.ClientSession() as http, http.ws_connect(url, ssl=False) as ws:
