@@ -70,7 +70,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         lines: list[str] = []
         for line in process.stdout:
             lines.append(line)
-            if line.startswith("Ctrl-C"):
+            if "Ctrl-C" in line:
                 break
         else:
             pytest.fail("the hub ended: " + "".join(lines))
