@@ -1,4 +1,4 @@
-"""The routes beside the WebSocket, and who may call them."""
+"""Health, readiness, agents and errors over HTTP, the CORS headers, and the log output."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ async def get(hub: Hub, path: str, method: str = "GET", **headers: str) -> tuple
 
 @pytest.mark.parametrize("base", ["", "/api/v1"])
 async def test_health_and_ready_say_ok(hub: Hub, base: str) -> None:
-    """At the root and under the base; a hub that goes down is not ready, but still healthy."""
+    """The routes exist at the root and under the base path. A draining hub is healthy, but not ready."""
     await hub.start()
     assert (await get(hub, base + "/health"))[:2] == (200, "OK")
     assert (await get(hub, base + "/ready"))[:2] == (200, "OK")
@@ -33,7 +33,7 @@ async def test_health_and_ready_say_ok(hub: Hub, base: str) -> None:
 
 
 async def test_agents_are_listed_with_their_state(hub: Hub) -> None:
-    """A broken one with its error."""
+    """A broken agent is listed with its error."""
     hub.agent("broken.py", "def broken(x, y, z): pass")
     hub.agent("good.py", '"""Is good."""\nasync def good(message: str):\n    yield "x"')
     await hub.start()
@@ -44,8 +44,8 @@ async def test_agents_are_listed_with_their_state(hub: Hub) -> None:
     assert agents["broken"]["status"] == "broken" and "broken.py" in agents["broken"]["error"]
 
 
-async def test_errors_have_one_form_and_echo_nothing(hub: Hub) -> None:
-    """A missing page, a wrong method, a Host or Origin that is not allowed, a bad query."""
+async def test_all_errors_have_one_form_and_do_not_echo_input(hub: Hub) -> None:
+    """All have `error` and `code`: an unknown path, a wrong method, a refused Host or Origin, a bad query."""
     await hub.start()
     for path, method, headers, status, code in (
         ("/<script>", "GET", {}, 404, "not_found"),
@@ -55,20 +55,20 @@ async def test_errors_have_one_form_and_echo_nothing(hub: Hub) -> None:
         ("/api/v1/ws?sessionId=a%20b", "GET", {}, 400, "bad_id"),
         ("/api/v1/ws?sessionId=a&afterSeq=-1", "GET", {}, 400, "bad_query"),
     ):
-        found, body, _ = await get(hub, path, method, **headers)
-        assert (found, body["code"]) == (status, code)
+        actual_status, body, _ = await get(hub, path, method, **headers)
+        assert (actual_status, body["code"]) == (status, code)
         assert set(body) == {"error", "code"} and "evil" not in body["error"] and "<" not in body["error"]
 
 
-async def test_an_allowed_origin_may_read_and_caches_are_told(hub: Hub) -> None:
-    """CORS for loopback pages and those of the settings, with Vary: Origin on every answer."""
+async def test_an_allowed_origin_gets_cors_headers_and_every_response_varies_by_origin(hub: Hub) -> None:
+    """Pages on loopback are allowed, and the origins in the settings. Every response has `Vary: Origin`."""
     hub.options = {"origins": ("https://app.example",)}
     await hub.start()
     for origin in ("http://localhost:5173", "https://app.example"):
         _, _, headers = await get(hub, "/api/v1/agents", Origin=origin)
         assert headers["Access-Control-Allow-Origin"] == origin and "Origin" in headers["Vary"]
-        asked = {"Origin": origin, "Access-Control-Request-Method": "GET"}
-        status, _, headers = await get(hub, "/api/v1/agents", "OPTIONS", **asked)
+        request_headers = {"Origin": origin, "Access-Control-Request-Method": "GET"}
+        status, _, headers = await get(hub, "/api/v1/agents", "OPTIONS", **request_headers)
         assert status == 200 and headers["Access-Control-Allow-Origin"] == origin
     _, _, headers = await get(hub, "/api/v1/agents")
     assert "Access-Control-Allow-Origin" not in headers and "Origin" in headers["Vary"]
@@ -84,8 +84,8 @@ async def test_an_allowed_origin_may_read_and_caches_are_told(hub: Hub) -> None:
         ("::1", False, False),
     ],
 )
-def test_the_network_is_not_opened_by_mistake(host: str, opened: bool, refused: bool) -> None:
-    """A bind past loopback needs the setting that the message names."""
+def test_a_bind_to_the_network_needs_open_to_network(host: str, opened: bool, refused: bool) -> None:
+    """Without the setting, any address but loopback is refused. The error names the setting."""
     settings = Settings(host=host, open_to_network=opened)
     if refused:
         with pytest.raises(ConfigError, match="open_to_network"):
@@ -95,7 +95,7 @@ def test_the_network_is_not_opened_by_mistake(host: str, opened: bool, refused: 
 
 
 def test_a_failure_is_logged_without_the_values_of_variables(capsys: pytest.CaptureFixture[str]) -> None:
-    """They may hold what people wrote, and a node takes minutes to be written out."""
+    """Variables may contain messages of users, and the repr of a complete node would take minutes."""
     log_to_stderr()
     try:
         secret = " ".join(("what", "people", "wrote"))
@@ -105,28 +105,30 @@ def test_a_failure_is_logged_without_the_values_of_variables(capsys: pytest.Capt
         structlog.get_logger().exception("a request failed")
     finally:
         structlog.reset_defaults()
-    said = capsys.readouterr().err
-    assert "LookupError: no such thing" in said and "WHAT PEOPLE WROTE" in said and "what people wrote" not in said
+    output = capsys.readouterr().err
+    assert (
+        "LookupError: no such thing" in output and "WHAT PEOPLE WROTE" in output and "what people wrote" not in output
+    )
 
 
-def test_no_value_in_the_output_ends_a_line_or_is_obeyed_by_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """A path is a client's, the name of a logger an agent's."""
+def test_control_characters_in_log_values_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """A client chooses a path, and an agent the name of a logger: neither may forge a line or control a terminal."""
     log_to_stderr()
     try:
         structlog.get_logger().warning("refused", path="/\x1b]0;title\x07", logger="main\n2026-01-01 forged")
     finally:
         structlog.reset_defaults()
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "path=/\\x1b]0;title\\x07" in said and "[main\\n2026-01-01 forged]" in said
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1 and "path=/\\x1b]0;title\\x07" in output and "[main\\n2026-01-01 forged]" in output
 
 
-async def test_what_holds_the_whole_node_is_named_in_a_line(hub: Hub) -> None:
-    """asyncio and tracebacks name objects; each of these leads to all others."""
+async def test_objects_that_refer_to_the_node_have_a_short_repr(hub: Hub) -> None:
+    """asyncio and tracebacks print the repr of objects, and each of these objects refers to all others."""
     await hub.start()
     client, node = await hub.connect("?sessionId=s1"), hub.node
     await client.send(type="ping")
     await client.until_type("pong")
     (connection,) = node.registry.connections
     session = node.sessions[Key("s1")]
-    for one in (node, node.registry, connection, session, session.outbox, session.channel, node.pages, node.files):
-        assert len(repr(one)) < 100
+    for item in (node, node.registry, connection, session, session.outbox, session.channel, node.pages, node.files):
+        assert len(repr(item)) < 100

@@ -1,4 +1,4 @@
-"""How large a request may be: what is one byte larger is refused, in the words of who asked."""
+"""The size limits of request bodies. A larger body is refused, with an error in the form of the route."""
 
 import gzip
 import io
@@ -36,62 +36,62 @@ async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
         yield http
 
 
-def whole(data: bytes) -> Any:
+def sized(data: bytes) -> Any:
     return io.BytesIO(data)
 
 
-async def pieces(data: bytes) -> AsyncIterator[bytes]:
-    """Give a body whose length nobody knows before its end."""
+async def chunked(data: bytes) -> AsyncIterator[bytes]:
+    """Send a body without a Content-Length."""
     for start in range(0, len(data), 100_000):
         yield data[start : start + 100_000]
 
 
-@pytest.mark.parametrize("send", [whole, pieces])
+@pytest.mark.parametrize("send", [sized, chunked])
 @pytest.mark.parametrize(("method", "path", "body", "limit"), LIMITS, ids=[row[1] for row in LIMITS])
 async def test_a_body_may_be_as_large_as_the_limit(
     http: aiohttp.ClientSession, method: str, path: str, body: dict[str, Any], limit: int, send: Callable[[bytes], Any]
 ) -> None:
-    """One byte less and just so it is read; one byte more gets 413, in the form of the route's other errors."""
+    """A body of the limit is read. One byte more gets 413, in the form of the other errors of the route."""
     await http.post("sessions", json={"sessionId": "s1"})
-    said = json.dumps(body).encode()
+    encoded = json.dumps(body).encode()
     for size in (limit - 1, limit, limit + 1):
-        padded = said[:-1] + b" " * (size - len(said)) + b"}"
+        padded = encoded[:-1] + b" " * (size - len(encoded)) + b"}"
         async with http.request(method, path, data=send(padded)) as response:
             assert (response.status == 413) == (size > limit)
             answer = await response.read()
-    refused = json.loads(answer)
+    error = json.loads(answer)
     if path == "chat/completions":
-        assert refused["error"]["code"] == "too_large" and refused["error"]["type"] == "invalid_request_error"
+        assert error["error"]["code"] == "too_large" and error["error"]["type"] == "invalid_request_error"
     else:
-        assert refused["code"] == "too_large" and set(refused) == {"error", "code"}
+        assert error["code"] == "too_large" and set(error) == {"error", "code"}
 
 
-async def test_what_is_not_json_is_told_what_would_be_right(http: aiohttp.ClientSession) -> None:
-    """With an example of that route."""
+async def test_the_error_for_a_body_that_is_not_json_has_an_example(http: aiohttp.ClientSession) -> None:
+    """The example is valid for that route."""
     for path, example in (("agents/echo/broadcast", '{"message":'), ("sessions/clear", '{"all":true}')):
         async with http.post(path, data=b"{") as response:
-            said = await response.json()
-        assert response.status == 400 and said["code"] == "bad_frame" and example in said["error"]
+            error = await response.json()
+        assert response.status == 400 and error["code"] == "bad_frame" and example in error["error"]
 
 
 @pytest.mark.parametrize(
     "data",
     [json.dumps(LIMITS[-3][2]).encode(), gzip.compress(b" " * 1000)[:20], gzip.compress(b" ")[:-9]],
-    ids=["not packed", "cut in the data", "cut at the end"],
+    ids=["not compressed", "cut in the data", "cut at the end"],
 )
 @pytest.mark.parametrize("path", [row[1] for row in LIMITS[-3:]])
-async def test_a_body_that_is_not_packed_as_it_says_is_the_clients_fault(
+async def test_a_body_that_does_not_match_its_content_encoding_gets_400(
     http: aiohttp.ClientSession, path: str, data: bytes
 ) -> None:
-    """It gets 400, and the hub goes on."""
+    """The hub goes on."""
     async with http.post(path, data=data, headers={"Content-Encoding": "gzip"}) as response:
         assert response.status == 400
     async with http.get("health") as response:
         assert response.status == 200
 
 
-async def test_a_packed_body_is_read(http: aiohttp.ClientSession) -> None:
-    """The size limit is for the unpacked body."""
+async def test_a_compressed_body_is_read(http: aiohttp.ClientSession) -> None:
+    """The size limit is that of the decompressed body."""
     body = json.dumps(LIMITS[-3][2]).encode()
     for data, status in ((body, 202), (body + b" " * MiB, 413)):
         headers = {"Content-Encoding": "gzip"}

@@ -1,4 +1,4 @@
-"""With which code a socket is closed, and that the close frame is the last: each row of the table of close codes."""
+"""The close code of a WebSocket, for each row of the table of close codes. The close frame is the last frame."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ from hub.web.websocket import close_all_sockets
 
 WS = "/api/v1/ws"
 PING_FRAME = client_frame(b"", 9)
-# Says words until it is stopped.
+# Yields words until it is stopped.
 FLOOD = """
 import asyncio
 
@@ -29,7 +29,7 @@ async def flood(message: str):
 
 
 def split(data: bytes) -> list[tuple[int, bytes]]:
-    """Return the (opcode, payload) of each frame; the last must be whole."""
+    """Return the (opcode, payload) of each frame; fail if the last frame is incomplete."""
     frames = []
     while data:
         size, head = data[1], 2
@@ -42,8 +42,8 @@ def split(data: bytes) -> list[tuple[int, bytes]]:
     return frames
 
 
-async def to_the_end(sock: socket.socket) -> list[tuple[int, bytes]]:
-    """Read until the hub ends the stream of bytes."""
+async def read_to_end(sock: socket.socket) -> list[tuple[int, bytes]]:
+    """Return all frames until the hub closes the connection."""
     data = b""
     while more := await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE):
         data += more
@@ -64,20 +64,20 @@ def code_of(frame: tuple[int, bytes]) -> int:
         (None, 1000),
     ],
 )
-async def test_a_close_is_answered_with_its_own_code(hub: Hub, sent: int | None, answered: int) -> None:
-    """RFC 6455, 5.5.1; 1002 where the code may not be in a frame (7.4). One without a code gets 1000."""
+async def test_a_close_frame_is_answered_with_the_same_code(hub: Hub, sent: int | None, answered: int) -> None:
+    """RFC 6455, 5.5.1. A code that may not be in a frame (7.4) gets 1002, and a frame without a code gets 1000."""
     await hub.start()
     with await asyncio.to_thread(open_websocket, hub.port, WS) as sock:
         payload = b"" if sent is None else struct.pack("!H", sent) + b"bye"
         await asyncio.to_thread(sock.sendall, client_frame(payload, 8))
-        (frame,) = await to_the_end(sock)
+        (frame,) = await read_to_end(sock)
     assert code_of(frame) == answered
     await eventually(lambda: not hub.node.registry.connections)
 
 
 @pytest.mark.parametrize(("last", "code"), [(client_frame(b"{}") * 11, 4501), (client_frame(b"\xff"), 1007)])
-async def test_nothing_comes_after_the_close_frame(hub: Hub, last: bytes, code: int) -> None:
-    """Though the client does not answer it yet, and would hear more of an answer that goes on."""
+async def test_the_hub_sends_no_frame_after_its_close_frame(hub: Hub, last: bytes, code: int) -> None:
+    """Even while an agent streams, and the client has not yet answered the close frame."""
     hub.agent("flood.py", FLOOD)
     await hub.start(close_seconds=PATIENCE)
     other = await hub.connect("?sessionId=s1")
@@ -97,8 +97,8 @@ async def test_nothing_comes_after_the_close_frame(hub: Hub, last: bytes, code: 
     await other.until_done()
 
 
-async def test_a_client_that_is_lost_after_its_pings_is_no_error(hub: Hub) -> None:
-    """Its pongs find no socket any more."""
+async def test_a_connection_lost_before_its_pongs_logs_no_error(hub: Hub) -> None:
+    """The client sends pings and resets the connection, so the hub cannot write the pongs."""
     await hub.start()
     with structlog.testing.capture_logs() as lines:
         for _ in range(20):
@@ -111,8 +111,8 @@ async def test_a_client_that_is_lost_after_its_pings_is_no_error(hub: Hub) -> No
 
 
 @pytest.mark.parametrize("over", [0, 1])
-async def test_one_bad_frame_too_many_closes_with_4501(hub: Hub, over: int) -> None:
-    """Each has its error, also the last; ten a minute are forgiven, whatever else was sent."""
+async def test_too_many_bad_frames_close_with_4501(hub: Hub, over: int) -> None:
+    """Ten a minute are allowed, also between valid frames. Each bad frame gets an error, also the last."""
     await hub.start()
     client = await hub.connect()
     for number in range(10 + over):
@@ -129,11 +129,11 @@ async def test_one_bad_frame_too_many_closes_with_4501(hub: Hub, over: int) -> N
         assert await client.next() == {"type": "pong"}
 
 
-async def test_one_who_goes_on_sending_too_fast_is_closed_with_4004(hub: Hub) -> None:
-    """After errors that name their `ref`, and say when to go on."""
+async def test_a_client_that_ignores_the_rate_limit_is_closed_with_4004(hub: Hub) -> None:
+    """First it gets errors with the `ref` of the command and `retryAfterMs`."""
     await hub.start(commands_per_second=1, command_burst=20)
     client = await hub.connect()
-    for number in range(60):  # 20 are allowed, 20 are refused; the hub must stand still for 20 s to take all
+    for number in range(60):  # 20 are accepted, 20 are refused; only a hub that blocks for 20 s accepts all
         await client.send(type="ping", ref=number)
     assert await client.wait_closed() == 4004
     pongs = [frame for frame in client.frames if frame["type"] == "pong"]
@@ -145,10 +145,10 @@ async def test_one_who_goes_on_sending_too_fast_is_closed_with_4004(hub: Hub) ->
 
 
 @pytest.mark.parametrize(("query", "protocols"), [("", ()), ("?sessionId=s1", ()), ("", ("hubbub.v1",))])
-async def test_one_who_may_not_read_is_closed_with_4507(
+async def test_a_principal_without_the_read_permission_is_closed_with_4507(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, query: str, protocols: tuple[str, ...]
 ) -> None:
-    """After the error `denied`; in each protocol, whether it names a session or none."""
+    """After the error `denied`, in each protocol, with and without a session in the address."""
     await hub.start()
     writer = Principal(id="writer", name="Writer", may=frozenset({"write"}))
     monkeypatch.setattr("hub.web.websocket.principal_of", lambda request: writer)
@@ -169,10 +169,10 @@ async def test_one_who_may_not_read_is_closed_with_4507(
     ],
     ids=lambda one: type(one).__name__ if isinstance(one, Exception) else str(one),
 )
-async def test_a_session_in_the_address_that_cannot_be_had(
+async def test_a_session_in_the_address_that_cannot_be_opened_closes_the_socket(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, fault: Exception, code: int
 ) -> None:
-    """An error says why, unless the hub failed; the code says whether to come again."""
+    """The close code says whether to reconnect. An error names the cause, unless it is a fault of the hub."""
     await hub.start()
 
     async def fail(key: str) -> Any:
@@ -182,30 +182,32 @@ async def test_a_session_in_the_address_that_cannot_be_had(
     with structlog.testing.capture_logs() as lines:
         client = await hub.connect("?sessionId=s1")
         assert await client.wait_closed() == code
-    is_told = isinstance(fault, HubError)
+    has_error_frame = isinstance(fault, HubError)
     assert [frame["code"] for frame in client.frames] == ([fault.code] if isinstance(fault, HubError) else [])
-    assert [line["event"] for line in lines] == ([] if is_told else ["a connection failed"])
+    assert [line["event"] for line in lines] == ([] if has_error_frame else ["a connection failed"])
 
 
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
         (b"\xc1\x80\0\0\0\0", 1002),  # a reserved bit
-        (b"\x83\x80\0\0\0\0", 1002),  # an opcode that is none
-        (b"\x80\x80\0\0\0\0", 1002),  # goes on with what was not begun
+        (b"\x83\x80\0\0\0\0", 1002),  # an unknown opcode
+        (b"\x80\x80\0\0\0\0", 1002),  # a continuation without a first frame
         (b"\x81\xfe\x40\x00\0\0\0\0" + b"x" * 0x4000, 1009),  # larger than the limit
     ],
     ids=["reserved", "opcode", "continuation", "large"],
 )
-async def test_a_frame_that_breaks_the_rules_of_websockets(hub: Hub, frame: bytes, code: int) -> None:
+async def test_a_frame_that_violates_the_websocket_protocol_closes_the_socket(
+    hub: Hub, frame: bytes, code: int
+) -> None:
     await hub.start(frame_bytes=1000)
     with await asyncio.to_thread(open_websocket, hub.port, WS) as sock:
         await asyncio.to_thread(sock.sendall, frame + client_frame(b"\x03\xe8", 8))
-        *_, last = await to_the_end(sock)
+        *_, last = await read_to_end(sock)
     assert code_of(last) == code
 
 
-async def test_a_hub_that_ends_closes_with_1012(hub: Hub) -> None:
+async def test_a_hub_that_stops_closes_with_1012(hub: Hub) -> None:
     await hub.start()
     client = await hub.connect()
     closing = asyncio.create_task(close_all_sockets(hub.app, hub.door, 1012))
@@ -213,8 +215,8 @@ async def test_a_hub_that_ends_closes_with_1012(hub: Hub) -> None:
     await asyncio.wait_for(closing, PATIENCE)
 
 
-async def test_a_client_that_sends_while_the_hub_ends_is_closed_with_1012(hub: Hub) -> None:
-    """Though its frame is read between the two steps in which all are left, and closed."""
+async def test_a_client_that_sends_while_the_hub_stops_is_closed_with_1012(hub: Hub) -> None:
+    """Its frame is read after all subscriptions are removed, and before the sockets are closed."""
     await hub.start()
     client = await hub.connect()
     hub.door.drain()

@@ -1,4 +1,4 @@
-"""The documents of the routes and of the WebSocket: valid, whole, and what the hub does."""
+"""The OpenAPI and AsyncAPI documents are valid and complete, and describe what the hub does."""
 
 import asyncio
 import io
@@ -23,7 +23,7 @@ from hub.protocols.envelope import ENVELOPE_TYPES
 from hub.web.api.documents import REFERENCE_FOLDER
 from hub.web.app import ROUTES, make_app
 
-SAYS_ALL = """
+EVERYTHING = """
 from hub import (Custom, Finish, Progress, Reasoning, Run, StateDelta, StateSnapshot, StepFinished, StepStarted,
     ToolCallArgs, ToolCallEnd, ToolCallResult, ToolCallStart, Usage)
 
@@ -44,7 +44,7 @@ async def everything(run: Run):
         raise ValueError
     yield Finish("max_tokens", Usage(1, 2))
 """
-# Asks, and takes the question back at once.
+# Asks a question, and withdraws it at once.
 ASKS = """
 import asyncio
 
@@ -59,7 +59,7 @@ async def asking(run):
 
 @pytest.fixture
 async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
-    hub.agent("everything.py", SAYS_ALL)
+    hub.agent("everything.py", EVERYTHING)
     hub.agent("asking.py", ASKS)
     await hub.start()
     async with aiohttp.ClientSession(hub.url, timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
@@ -72,19 +72,19 @@ async def read(http: aiohttp.ClientSession, name: str) -> Any:
         return await answer.json()
 
 
-def checker(document: Any, schema: Any) -> jsonschema.Draft202012Validator:
-    """Return what checks against a schema of the document, and resolves its references there."""
+def make_validator(document: Any, schema: Any) -> jsonschema.Draft202012Validator:
+    """Return a validator for a schema that refers to components of the document."""
     return jsonschema.Draft202012Validator({"components": document["components"], **schema})
 
 
 @pytest.mark.parametrize("name", ["/openapi.json", "/asyncapi.json"])
 async def test_a_document_is_served_at_the_root_and_under_the_base(http: aiohttp.ClientSession, name: str) -> None:
-    """The same at both places."""
+    """Both are equal."""
     assert await read(http, name) == await read(http, "/api/v1" + name)
 
 
 async def test_the_openapi_document_is_valid(http: aiohttp.ClientSession) -> None:
-    """By its specification; each operation has a name of its own, and says in words what it does."""
+    """Valid by the specification of OpenAPI. Each operation has a unique id, and a summary that is a sentence."""
     document = await read(http, "/openapi.json")
     validate(document)
     operations = [one for methods in document["paths"].values() for one in methods.values()]
@@ -92,18 +92,18 @@ async def test_the_openapi_document_is_valid(http: aiohttp.ClientSession) -> Non
     assert len(names) == len(set(names)) and all(one["summary"].endswith(".") for one in operations)
 
 
-async def test_every_route_of_the_app_is_in_the_document(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """And nothing else; HEAD goes with GET, OPTIONS is the preflight's, and pages are for browsers."""
+async def test_the_openapi_document_has_exactly_the_routes_of_the_app(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Except HEAD (part of GET), OPTIONS (preflights), and the pages for browsers."""
     routes = {
         (route.method, route.resource.canonical) for route in make_app(hub.door).router.routes() if route.resource
     } - {(route.method, base + route.path) for route in ROUTES if route.tag == "Pages" for base in route.prefixes}
     paths = (await read(http, "/openapi.json"))["paths"]
-    written = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    assert {one for one in routes if one[0] not in ("HEAD", "OPTIONS")} == written
+    documented = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert {one for one in routes if one[0] not in ("HEAD", "OPTIONS")} == documented
 
 
-async def test_a_document_says_the_statuses_of_its_route(http: aiohttp.ClientSession) -> None:
-    """Those of its own errors, of its body, and of what stands in front of all."""
+async def test_the_openapi_document_has_the_statuses_of_each_route(http: aiohttp.ClientSession) -> None:
+    """The statuses of its own errors, of a bad body, and of the middlewares."""
     paths = (await read(http, "/openapi.json"))["paths"]
     chat = paths["/api/v1/sessions/{id}/chat"]["post"]["responses"]
     assert set(chat) == {"200", "202", *"400 403 404 409 413 429 500 503 505".split()}
@@ -115,13 +115,13 @@ async def test_a_document_says_the_statuses_of_its_route(http: aiohttp.ClientSes
 
 
 @pytest.mark.parametrize("path", ["sessions", "sessions/{id}/chat", "files", "agents/{id}/agui", "chat/completions"])
-async def test_whatever_makes_a_session_may_meet_its_deletion(http: aiohttp.ClientSession, path: str) -> None:
+async def test_routes_that_create_sessions_document_session_deleted(http: aiohttp.ClientSession, path: str) -> None:
     route = (await read(http, "/openapi.json"))["paths"][f"/api/v1/{path}"]["post"]
     assert "`session_deleted`" in route["responses"]["409"]["description"]
 
 
-async def test_what_the_address_says_is_no_part_of_a_body(http: aiohttp.ClientSession) -> None:
-    """A chat's session is in its path; a cancel needs no body at all."""
+async def test_a_documented_body_has_no_fields_of_the_path(http: aiohttp.ClientSession) -> None:
+    """The session of a chat is in its path. The body of a cancel is optional."""
     paths = (await read(http, "/openapi.json"))["paths"]
     chat, cancel = (paths[f"/api/v1/sessions/{{id}}/{name}"]["post"]["requestBody"] for name in ("chat", "cancel"))
     fields = chat["content"]["application/json"]["schema"]
@@ -130,25 +130,25 @@ async def test_what_the_address_says_is_no_part_of_a_body(http: aiohttp.ClientSe
 
 
 @pytest.mark.parametrize("path, form", [("/v1/chat/completions", "message"), ("/api/v1/sessions/s1/chat", "code")])
-async def test_a_body_that_is_too_large_is_refused_in_the_routes_form(
+async def test_the_error_for_a_body_that_is_too_large_has_the_form_of_its_route(
     http: aiohttp.ClientSession, path: str, form: str
 ) -> None:
-    """OpenAI's clients read OpenAI's errors."""
+    """OpenAI's clients get errors in OpenAI's form."""
     async with http.post(path, data=io.BytesIO(b"x" * (2**23 + 1))) as answer:
-        said = await answer.json()
-    assert answer.status == 413 and form in (said["error"] if form == "message" else said)
+        error = await answer.json()
+    assert answer.status == 413 and form in (error["error"] if form == "message" else error)
 
 
 @needs_node
 async def test_the_asyncapi_document_is_valid(http: aiohttp.ClientSession) -> None:
-    """By the official schema of AsyncAPI 3.0."""
+    """Valid by the official schema of AsyncAPI 3.0."""
     specs = await install_packages() / "node_modules" / "@asyncapi" / "specs" / "schemas"
     schema = json.loads((specs / "3.0.0-without-$id.json").read_text())
     jsonschema.Draft7Validator(schema).validate(await read(http, "/asyncapi.json"))
 
 
 async def test_every_command_event_and_notice_is_in_the_asyncapi_document(http: aiohttp.ClientSession) -> None:
-    """With its fields and its `type`, as something that is sent or heard."""
+    """Each has its `type`, and belongs to an operation."""
     document = await read(http, "/asyncapi.json")
     messages = document["components"]["messages"]
     tables: dict[str, Mapping[str, object]] = {"command": COMMANDS, "event": BODIES, "notice": NOTICES}
@@ -158,23 +158,22 @@ async def test_every_command_event_and_notice_is_in_the_asyncapi_document(http: 
             shape = messages[f"{prefix}.{name}"]["payload"]["$ref"].rpartition("/")[2]
             assert document["components"]["schemas"][shape]["properties"]["type"] == {"const": name}
     assert set(messages["envelope"]["payload"]["properties"]["type"]["enum"]) == {*ENVELOPE_TYPES.values(), "status"}
-    said = {one["$ref"].rpartition("/")[2] for what in document["operations"].values() for one in what["messages"]}
-    assert said == messages.keys()
+    refs = [one["$ref"] for operation in document["operations"].values() for one in operation["messages"]]
+    assert {ref.rpartition("/")[2] for ref in refs} == messages.keys()
     assert [one["action"] for one in document["operations"].values()] == ["receive"] * 2 + ["send"] * 4
 
 
-async def test_each_example_of_a_command_fits_its_shape(http: aiohttp.ClientSession) -> None:
-    """And each command has one."""
+async def test_each_command_has_examples_that_match_its_schema(http: aiohttp.ClientSession) -> None:
     document = await read(http, "/asyncapi.json")
     for name in COMMANDS:
         message = document["components"]["messages"][f"command.{name}"]
         assert message["examples"]
         for example in message["examples"]:
-            checker(document, message["payload"]).validate(example["payload"])
+            make_validator(document, message["payload"]).validate(example["payload"])
 
 
-async def heard(hub: Hub, path: str, *protocols: str) -> list[dict[str, Any]]:
-    """Return all that a client hears of two runs, and of each command."""
+async def collect_frames(hub: Hub, path: str, *protocols: str) -> list[dict[str, Any]]:
+    """Return all frames that a client receives for two runs and for commands that succeed or fail."""
     frames: list[dict[str, Any]] = []
     async with aiohttp.ClientSession(hub.url) as http, http.ws_connect(path, protocols=protocols) as socket:
         for command in (
@@ -214,23 +213,23 @@ async def heard(hub: Hub, path: str, *protocols: str) -> list[dict[str, Any]]:
         ("agentEnvelope", "/api/v1/agents/everything/ws?sessionId=s1", ()),
     ],
 )
-async def test_what_a_client_hears_fits_the_document(
+async def test_the_frames_of_each_protocol_match_the_document(
     hub: Hub, http: aiohttp.ClientSession, operation: str, path: str, protocols: tuple[str, ...]
 ) -> None:
-    """Each frame is one of the messages of its protocol, with no field that is not written down."""
+    """Each frame matches a message of its protocol, and has no undocumented field."""
     document = await read(http, "/asyncapi.json")
     names = [one["$ref"].rpartition("/")[2] for one in document["operations"][operation]["messages"]]
     shapes = [document["components"]["messages"][name]["payload"] for name in names]
     shapes = [document["components"]["schemas"][s["$ref"].rpartition("/")[2]] if "$ref" in s else s for s in shapes]
-    check = checker(document, {"anyOf": [{**shape, "additionalProperties": False} for shape in shapes]})
-    frames = await heard(hub, path, *protocols)
+    validator = make_validator(document, {"anyOf": [{**shape, "additionalProperties": False} for shape in shapes]})
+    frames = await collect_frames(hub, path, *protocols)
     for frame in frames:
-        check.validate(frame)
+        validator.validate(frame)
     assert len(frames) > 5
 
 
-async def test_events_over_http_fit_the_document(http: aiohttp.ClientSession) -> None:
-    """A page of the log, with one of each kind, and what is left out of a message."""
+async def test_events_over_http_match_the_document(http: aiohttp.ClientSession) -> None:
+    """The page of events has all types but two. The messages match their schema without the optional fields."""
     for agent, message in (("everything", "go"), ("everything", "fail"), ("asking", "go")):
         async with http.post(
             "/api/v1/sessions/s1/chat?wait=true", json={"agentId": agent, "message": message}
@@ -238,9 +237,9 @@ async def test_events_over_http_fit_the_document(http: aiohttp.ClientSession) ->
             assert answer.status == 200
     document = await read(http, "/openapi.json")
     page = await read(http, "/api/v1/sessions/s1/events")
-    checker(document, {"$ref": "#/components/schemas/EventPage"}).validate(page)
+    make_validator(document, {"$ref": "#/components/schemas/EventPage"}).validate(page)
     messages = await read(http, "/api/v1/sessions/s1/messages")
-    checker(document, {"$ref": "#/components/schemas/PageBody_HistoryMessage_"}).validate(messages)
+    make_validator(document, {"$ref": "#/components/schemas/PageBody_HistoryMessage_"}).validate(messages)
     rare = {"message", "message_removed"}
     assert {event["type"] for event in page["data"]} == BODIES.keys() - rare
 
@@ -251,49 +250,49 @@ async def test_events_over_http_fit_the_document(http: aiohttp.ClientSession) ->
 @needs_browser
 @needs_curl
 @pytest.mark.parametrize("width", [390, 1200])
-async def test_the_page_shows_every_route_and_asks_nobody_else(
+async def test_the_page_shows_every_route_and_loads_nothing_from_other_origins(
     hub: Hub, http: aiohttp.ClientSession, width: int
 ) -> None:
-    """No error, no request off the origin, no line that is wider than the screen, and an example for each route."""
-    wrong: list[str] = []
-    asked: set[str] = set()
+    """Without errors, and without a horizontal scrollbar. Its examples work."""
+    errors: list[str] = []
+    urls: set[str] = set()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = await browser.new_page(viewport={"width": width, "height": 900})
-        page.on("console", lambda said: wrong.append(said.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: asked.add(request.url))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: urls.add(request.url))
         await page.goto(hub.url + "/docs#shape-Chunk")
         await page.wait_for_selector("#state", state="detached")
-        assert await page.locator("#shape-Chunk[open]").count() == 1, "a link to what is folded away opens it"
-        shown = [" ".join(text.split()) for text in await page.locator("summary").all_text_contents()]
+        assert await page.locator("#shape-Chunk[open]").count() == 1, "a link to a closed section opens the section"
+        summaries = [" ".join(text.split()) for text in await page.locator("summary").all_text_contents()]
         await page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         examples = await page.locator("pre").all_text_contents()
         await browser.close()
     for route in (route for route in ROUTES if route.tag != "Pages"):
         for base in route.prefixes:
-            assert any(text.startswith(route.method + base + route.path) for text in shown), route
-    assert not wrong and all(url.startswith((hub.url, "data:")) for url in asked)
-    await run(hub, [text for text in examples if text.startswith("curl ")])
+            assert any(text.startswith(route.method + base + route.path) for text in summaries), route
+    assert not errors and all(url.startswith((hub.url, "data:")) for url in urls)
+    await run_examples(hub, [text for text in examples if text.startswith("curl ")])
 
 
-async def run(hub: Hub, examples: list[str]) -> None:
-    """Run what the page says to write in a shell: nothing of it is refused as wrong."""
+async def run_examples(hub: Hub, examples: list[str]) -> None:
+    """Run the curl commands of the page. None of them is refused as invalid."""
     hub.agent("main.py", "async def main(message: str):\n    yield message")
     await hub.node.agents.reload_changed_agents()
     assert len(examples) > 20
     for example in examples:
-        await hub.node.log.sessions.make(Key("s1"))  # some of them delete it
+        await hub.node.log.sessions.make(Key("s1"))  # some examples delete it
         quiet = example.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
         process = await asyncio.create_subprocess_shell(quiet, stdout=asyncio.subprocess.PIPE)
         out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
-        unknown = {"404"} if "/resume" in example or "/files/s1" in example else set()  # nobody asks, nothing is kept
+        unknown = {"404"} if "/resume" in example or "/files/s1" in example else set()  # no open question, no such file
         assert out.decode() in {"200", "201", "202", "204", "409"} | unknown, (example, out)
 
 
 async def test_the_page_runs_no_script_but_its_own(http: aiohttp.ClientSession) -> None:
-    """By its Content-Security-Policy, which lets nothing in from elsewhere."""
+    """Its Content-Security-Policy allows no other origin, and the page has no inline scripts or styles."""
     async with http.get("/docs") as answer:
         policy, text = answer.headers["Content-Security-Policy"], await answer.text()
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy

@@ -1,4 +1,4 @@
-"""What clients leave behind goes when they go, and does not wait for the garbage collector."""
+"""The objects of a connection are freed when it ends, without the garbage collector."""
 
 import gc
 import weakref
@@ -23,27 +23,27 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("how", ["closes", "is lost"])
-async def test_a_socket_that_ends_is_freed(hub: Hub, no_collector: None, how: str) -> None:
-    """With its connection; the collector looks at what is old once in a million new objects."""
+async def test_a_closed_websocket_is_freed(hub: Hub, no_collector: None, how: str) -> None:
+    """Both the socket and its connection. The collector would free old objects only after a million new ones."""
     await hub.start(close_seconds=0.1)
     client = await hub.connect("?sessionId=s1")
-    left: list[weakref.ref[Any]] = [
+    references: list[weakref.ref[Any]] = [
         *map(weakref.ref, hub.node.registry.connections),
         *map(weakref.ref, hub.app[SOCKETS_KEY].values()),
     ]
-    assert len(left) == 2
+    assert len(references) == 2
     if how == "is lost":
         transport = client.ws.get_extra_info("transport") or client.ws._writer.transport
         transport.abort()
     else:
         await client.close()
-    await eventually(lambda: [thing() for thing in left] == [None, None])
+    await eventually(lambda: [reference() for reference in references] == [None, None])
 
 
-async def test_a_stream_that_ends_is_freed(hub: Hub, no_collector: None) -> None:
+async def test_a_closed_event_stream_is_freed(hub: Hub, no_collector: None) -> None:
     await hub.start(close_seconds=0.1)
     async with aiohttp.ClientSession() as http:
         async with open_stream(http, f"{hub.url}/api/v1/sessions/s1/events"):
             await eventually(lambda: hub.node.registry.connections)
-            (left,) = map(weakref.ref, hub.node.registry.connections)
-    await eventually(lambda: left() is None)
+            (reference,) = map(weakref.ref, hub.node.registry.connections)
+    await eventually(lambda: reference() is None)

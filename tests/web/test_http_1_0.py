@@ -1,4 +1,4 @@
-"""HTTP/1.0, by which nginx asks unless it is told otherwise."""
+"""HTTP/1.0 requests, as nginx sends them by default."""
 
 import asyncio
 import json
@@ -15,8 +15,8 @@ WEBSOCKET = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAA
 UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
 
-async def ask(hub: Hub, method: str, path: str, headers: str = "", body: str = "") -> tuple[int, str]:
-    """Ask by HTTP/1.0; return status and body."""
+async def send_request(hub: Hub, method: str, path: str, headers: str = "", body: str = "") -> tuple[int, str]:
+    """Send a request as HTTP/1.0; return the status and the body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
     head = f"{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{hub.port}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
     writer.write((head + body).encode())
@@ -28,7 +28,7 @@ async def ask(hub: Hub, method: str, path: str, headers: str = "", body: str = "
 @pytest.mark.parametrize(
     ("method", "path", "headers", "body"),
     [
-        ("GET", "/api/v1/ws?sessionId=s1", WEBSOCKET, ""),  # nginx takes the other two headers away
+        ("GET", "/api/v1/ws?sessionId=s1", WEBSOCKET, ""),  # nginx removes the other two headers
         ("GET", "/api/v1/ws", WEBSOCKET + UPGRADE, ""),
         ("GET", "/api/v1/agents/echo/ws", WEBSOCKET, ""),
         ("GET", "/api/v1/sessions/s1/events", STREAM, ""),
@@ -41,18 +41,18 @@ async def ask(hub: Hub, method: str, path: str, headers: str = "", body: str = "
 async def test_a_socket_or_stream_by_http_1_0_is_refused(
     hub: Hub, method: str, path: str, headers: str, body: str
 ) -> None:
-    """Before anything is said or kept, with the line that mends it."""
+    """Before the hub stores or streams anything. The error has the line for the nginx configuration."""
     await hub.start()
-    status, answer = await ask(hub, method, path, headers, body)
+    status, answer = await send_request(hub, method, path, headers, body)
     assert status == 505 and json.loads(answer)["code"] == "http_version_not_supported"
     assert "proxy_http_version 1.1;" in json.loads(answer)["error"]
     assert not hub.node.sessions and not hub.node.registry.connections and not hub.node.registry.counters.run_starts
-    status, sessions = await ask(hub, "GET", "/api/v1/sessions")
+    status, sessions = await send_request(hub, "GET", "/api/v1/sessions")
     assert (status, json.loads(sessions)["data"]) == (200, [])
 
 
 async def test_other_requests_by_http_1_0_are_answered(hub: Hub) -> None:
     await hub.start()
-    assert await ask(hub, "GET", "/health") == (200, "OK")
-    status, answer = await ask(hub, "POST", "/api/v1/sessions/s1/chat?wait=true", body=CHAT)
+    assert await send_request(hub, "GET", "/health") == (200, "OK")
+    status, answer = await send_request(hub, "POST", "/api/v1/sessions/s1/chat?wait=true", body=CHAT)
     assert (status, json.loads(answer)["content"]) == (200, "x ")

@@ -1,4 +1,4 @@
-"""A handler is told that its client has gone, by the loss of the connection itself."""
+"""watch_connection() calls a function when the client's connection is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,10 +16,10 @@ Serve = Callable[[Any], Awaitable[str]]
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Serve one handler, and return its address."""
+    """Return a function that serves a handler, and returns its address."""
     runners: list[web.ServerRunner] = []
 
-    async def served(handler: Any) -> str:
+    async def start(handler: Any) -> str:
         runner = web.ServerRunner(web.Server(handler))
         runners.append(runner)
         await runner.setup()
@@ -27,14 +27,14 @@ async def serve() -> AsyncIterator[Serve]:
         await site.start()
         return f"http://127.0.0.1:{site.port}/"
 
-    yield served
+    yield start
     for runner in runners:
         await runner.cleanup()
 
 
-async def test_a_client_that_goes_is_noticed_once(serve: Serve) -> None:
+async def test_each_watch_is_called_once_when_the_client_disconnects(serve: Serve) -> None:
     losses: list[str] = []
-    begun, lost, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    started, lost, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def note() -> None:
         losses.append("lost")
@@ -42,25 +42,25 @@ async def test_a_client_that_goes_is_noticed_once(serve: Serve) -> None:
 
     async def handler(request: web.BaseRequest) -> web.Response:
         with watch_connection(request, note):
-            begun.set()
+            started.set()
             await lost.wait()
-            assert request.transport is None  # aiohttp was told first
-            with watch_connection(request, note):  # it has gone already
+            assert request.transport is None  # aiohttp handled the loss first
+            with watch_connection(request, note):  # the connection is lost already
                 pass
         ended.set()
         return web.Response()
 
     url = await serve(handler)
     async with aiohttp.ClientSession() as http:
-        asking = asyncio.create_task(http.get(url))
-        await asyncio.wait_for(begun.wait(), PATIENCE)
-        asking.cancel()
+        request_task = asyncio.create_task(http.get(url))
+        await asyncio.wait_for(started.wait(), PATIENCE)
+        request_task.cancel()
         await asyncio.wait_for(ended.wait(), PATIENCE)
     assert losses == ["lost"] * 2
 
 
-async def test_a_connection_that_goes_on_is_as_it_was(serve: Serve) -> None:
-    """The next request on it is served, with a body of its own, and nobody is told when it is closed."""
+async def test_a_watched_connection_serves_later_requests(serve: Serve) -> None:
+    """After the watch, the connection has its old protocol, and its end calls nothing."""
     protocols, losses = [], []
 
     async def handler(request: web.BaseRequest) -> web.Response:
@@ -78,7 +78,7 @@ async def test_a_connection_that_goes_on_is_as_it_was(serve: Serve) -> None:
     assert len(set(protocols)) == 1 and type(protocols[0]).__module__.startswith("aiohttp.") and not losses
 
 
-async def test_a_client_that_goes_when_nobody_watches_any_more_is_nobodys_loss(serve: Serve) -> None:
+async def test_a_connection_lost_after_the_watch_calls_nothing(serve: Serve) -> None:
     """The context ends between the close and the loss of the connection."""
     losses = []
 

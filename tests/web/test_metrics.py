@@ -1,4 +1,4 @@
-"""What Prometheus reads: true, named on the page, and of no session or user."""
+"""The metrics for Prometheus are correct, documented, and contain no session or user."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from support.waiting import PATIENCE
 
 
 async def scrape(hub: Hub, base: str = "") -> dict[tuple[str, ...], float]:
-    """Return each value by its name and its labels' values."""
+    """Return each value by the name of its metric and the values of its labels."""
     async with aiohttp.ClientSession() as http:
         async with http.get(f"{hub.url}{base}/metrics") as response:
             assert response.status == 200 and response.content_type == "text/plain"
@@ -24,11 +24,11 @@ async def scrape(hub: Hub, base: str = "") -> dict[tuple[str, ...], float]:
     return {(sample.name, *sample.labels.values()): sample.value for one in families for sample in one.samples}
 
 
-async def until(hub: Hub, true: Callable[[dict[tuple[str, ...], float]], bool]) -> dict[tuple[str, ...], float]:
+async def until(hub: Hub, condition: Callable[[dict[tuple[str, ...], float]], bool]) -> dict[tuple[str, ...], float]:
     async with asyncio.timeout(PATIENCE):
-        while not true(found := await scrape(hub)):
+        while not condition(metrics := await scrape(hub)):
             await asyncio.sleep(0.01)
-    return found
+    return metrics
 
 
 async def chat(client: Client, agent: str, message: str) -> dict[str, Any]:
@@ -37,39 +37,39 @@ async def chat(client: Client, agent: str, message: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("base", ["", "/api/v1"])
-async def test_what_happened_is_counted(hub: Hub, base: str) -> None:
-    """At the root and under the base."""
+async def test_connections_chats_runs_and_commits_are_counted(hub: Hub, base: str) -> None:
+    """The metrics are at the root and under the base path."""
     await hub.start()
     extended, plain = await hub.connect("?sessionId=s1", extended=True), await hub.connect("?sessionId=s1")
     await chat(extended, "echo", "hello there")
     await plain.until_done()
-    found = await scrape(hub, base)
-    assert found["hubbub_connections",] == 2 and found["hubbub_sessions",] == 1
-    assert found["hubbub_subscriptions", "plain"] == found["hubbub_subscriptions", "hubbub.v1"] == 1
-    assert found["hubbub_chats_total",] == found["hubbub_runs_started_total", "echo"] == 1
-    assert found["hubbub_runs_ended_total", "echo", "end_turn"] == 1
-    assert found["hubbub_runs_going",] == found["hubbub_runs_waiting",] == 0
-    assert found["hubbub_events_total",] == extended.frames[-1]["seq"]
-    assert found["hubbub_log_commit_seconds_count",] == hub.node.log.commit_totals.commits > 1
-    assert found["hubbub_log_commit_seconds_sum",] > 0
-    assert found["hubbub_loop_lag_worst_seconds",] >= found["hubbub_loop_lag_seconds",] >= 0
+    metrics = await scrape(hub, base)
+    assert metrics["hubbub_connections",] == 2 and metrics["hubbub_sessions",] == 1
+    assert metrics["hubbub_subscriptions", "plain"] == metrics["hubbub_subscriptions", "hubbub.v1"] == 1
+    assert metrics["hubbub_chats_total",] == metrics["hubbub_runs_started_total", "echo"] == 1
+    assert metrics["hubbub_runs_ended_total", "echo", "end_turn"] == 1
+    assert metrics["hubbub_runs_going",] == metrics["hubbub_runs_waiting",] == 0
+    assert metrics["hubbub_events_total",] == extended.frames[-1]["seq"]
+    assert metrics["hubbub_log_commit_seconds_count",] == hub.node.log.commit_totals.commits > 1
+    assert metrics["hubbub_log_commit_seconds_sum",] > 0
+    assert metrics["hubbub_loop_lag_worst_seconds",] >= metrics["hubbub_loop_lag_seconds",] >= 0
 
 
-async def test_what_goes_on_and_waits_is_shown(hub: Hub, tmp_path: Path) -> None:
-    """And how it ended."""
+async def test_running_and_queued_runs_are_counted(hub: Hub, tmp_path: Path) -> None:
+    """And cancelled runs, after their end."""
     await hub.start()
     client = await hub.connect(extended=True)
     for _ in range(3):
         await client.send(type="chat", agentId="gated", sessionId="s1", message=str(tmp_path / "never"))
-    found = await until(hub, lambda found: found["hubbub_runs_waiting",] == 2)
-    assert found["hubbub_runs_going",] == 1 and found["hubbub_runs_started_total", "gated"] == 1
+    metrics = await until(hub, lambda metrics: metrics["hubbub_runs_waiting",] == 2)
+    assert metrics["hubbub_runs_going",] == 1 and metrics["hubbub_runs_started_total", "gated"] == 1
     await client.send(type="cancel", sessionId="s1")
-    found = await until(hub, lambda found: found.get(("hubbub_runs_ended_total", "gated", "cancelled")) == 3)
-    assert found["hubbub_runs_going",] == found["hubbub_runs_waiting",] == 0
+    metrics = await until(hub, lambda metrics: metrics.get(("hubbub_runs_ended_total", "gated", "cancelled")) == 3)
+    assert metrics["hubbub_runs_going",] == metrics["hubbub_runs_waiting",] == 0
 
 
-async def test_what_was_written_to_those_who_left_still_counts(hub: Hub) -> None:
-    """A counter never falls."""
+async def test_the_counters_include_closed_connections(hub: Hub) -> None:
+    """A counter never decreases."""
     await hub.start()
     client = await hub.connect("?sessionId=s1")
     await chat(client, "echo", "hello there")
@@ -79,32 +79,31 @@ async def test_what_was_written_to_those_who_left_still_counts(hub: Hub) -> None
     assert before["hubbub_written_bytes_total",] > 400 and before["hubbub_catch_ups_total",] == 1
     await client.close()
     await late.close()
-    after = await until(hub, lambda found: found["hubbub_connections",] == 0)
+    after = await until(hub, lambda metrics: metrics["hubbub_connections",] == 0)
     for name in ("hubbub_written_bytes_total", "hubbub_catch_ups_total"):
         assert after[name,] == before[name,]
 
 
-async def test_who_is_cut_off_for_reading_nothing_is_counted(hub: Hub) -> None:
-    """Once each."""
+async def test_a_stuck_client_is_counted_once(hub: Hub) -> None:
     await hub.start(stuck_seconds=0.2)
     client = await hub.connect("?sessionId=s1")
     (connection,) = hub.node.registry.connections
-    with faulty(connection.transport, get_write_buffer_size=lambda: 2**30):  # as if nothing went into its socket
+    with faulty(connection.transport, get_write_buffer_size=lambda: 2**30):  # as if the socket accepted no bytes
         assert await client.wait_closed() == 1006
-    found = await until(hub, lambda found: found["hubbub_connections",] == 0)
-    assert found["hubbub_aborted_clients_total",] == 1
+    metrics = await until(hub, lambda metrics: metrics["hubbub_connections",] == 0)
+    assert metrics["hubbub_aborted_clients_total",] == 1
 
 
-async def test_a_loop_that_was_held_is_seen(hub: Hub) -> None:
-    """The worst that it was is kept."""
+async def test_the_worst_lag_of_the_event_loop_is_shown(hub: Hub) -> None:
+    """It does not decrease."""
     await hub.start()
     hub.node.registry.counters.worst_loop_lag = 7.0
-    await until(hub, lambda found: found["hubbub_loop_lag_seconds",] > 0)
+    await until(hub, lambda metrics: metrics["hubbub_loop_lag_seconds",] > 0)
     assert (await scrape(hub))["hubbub_loop_lag_worst_seconds",] == 7.0
 
 
-async def test_no_session_and_no_user_is_named(hub: Hub) -> None:
-    """The labels are agents, protocols and stop reasons: few, and nobody's."""
+async def test_the_metrics_contain_no_session_and_no_user(hub: Hub) -> None:
+    """The labels are agents, protocols and stop reasons: few values, none of them private."""
     await hub.start()
     client = await hub.connect("?sessionId=secret-session")
     await client.send(type="chat", agentId="echo", sessionId="secret-session", message="secret")
@@ -112,8 +111,8 @@ async def test_no_session_and_no_user_is_named(hub: Hub) -> None:
     assert "secret" not in str(await scrape(hub)) and "local" not in str(await scrape(hub))
 
 
-async def test_the_page_names_each_metric(hub: Hub) -> None:
-    """With its labels, and no other."""
+async def test_the_operations_page_has_exactly_these_metrics(hub: Hub) -> None:
+    """With their types and labels."""
     await hub.start()
     client = await hub.connect("?sessionId=s1")
     await chat(client, "echo", "hello")
@@ -131,11 +130,11 @@ async def test_the_page_names_each_metric(hub: Hub) -> None:
     }
 
 
-async def test_what_is_answered_anew_is_no_message_that_was_accepted(hub: Hub) -> None:
+async def test_a_regenerated_answer_counts_as_a_run_but_not_as_a_chat(hub: Hub) -> None:
     await hub.start()
     client = await hub.connect("?sessionId=s1", extended=True)
     end = await chat(client, "echo", "hello")
     await client.send(type="regenerate", sessionId="s1", messageId=end["messageId"])
     await client.until_done()
-    found = await scrape(hub)
-    assert (found["hubbub_chats_total",], found["hubbub_runs_started_total", "echo"]) == (1, 2)
+    metrics = await scrape(hub)
+    assert (metrics["hubbub_chats_total",], metrics["hubbub_runs_started_total", "echo"]) == (1, 2)

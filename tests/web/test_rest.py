@@ -1,4 +1,4 @@
-"""Sessions over HTTP, and listening by server-sent events."""
+"""Sessions over HTTP, and their events as server-sent events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,8 +38,7 @@ async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
         yield http
 
 
-async def test_a_chat_is_accepted_and_heard_by_all(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """One run, over every way in and out."""
+async def test_a_chat_over_http_reaches_event_streams_and_websockets(hub: Hub, http: aiohttp.ClientSession) -> None:
     socket = await hub.connect("?sessionId=s1")
     async with open_stream(http, "sessions/s1/events") as stream:
         status, accepted = await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "hello there"})
@@ -47,13 +46,13 @@ async def test_a_chat_is_accepted_and_heard_by_all(hub: Hub, http: aiohttp.Clien
         await stream.until_kind("run_finished")
         await socket.until_done()
     assert stream.text() == socket.text() == "hello there "
-    assert {said.data["runId"] for said in stream.events if said.kind == "stream"} == {accepted["runId"]}
+    assert {result.data["runId"] for result in stream.events if result.kind == "stream"} == {accepted["runId"]}
     await socket.close()
     await wait_until_all_left(hub)
 
 
-async def test_an_idempotency_key_runs_once(http: aiohttp.ClientSession) -> None:
-    """It is the clientMsgId; other content under it is refused."""
+async def test_a_repeated_idempotency_key_starts_no_second_run(http: aiohttp.ClientSession) -> None:
+    """The key is the clientMsgId of the chat. The same key with another content is refused."""
     body = {"agentId": "echo", "message": "hello"}
     first = await post(http, "sessions/s1/chat", body, **{"Idempotency-Key": "k1"})
     again = await post(http, "sessions/s1/chat", body, **{"Idempotency-Key": "k1"})
@@ -63,8 +62,8 @@ async def test_an_idempotency_key_runs_once(http: aiohttp.ClientSession) -> None
     assert other[0] == 409 and other[1]["code"] == "id_reused"
 
 
-async def test_wait_gives_the_whole_answer(http: aiohttp.ClientSession) -> None:
-    """With how it ended; a duplicate of an ended run gets the same."""
+async def test_wait_returns_the_complete_answer(http: aiohttp.ClientSession) -> None:
+    """With its stop reason. A duplicate of a chat whose run has ended gets the same response."""
     body = {"agentId": "echo", "message": "hello there", "clientMsgId": "k1"}
     status, answer = await post(http, "sessions/s1/chat?wait=true", body)
     assert (status, answer["content"], answer["stopReason"]) == (200, "hello there ", "end_turn")
@@ -74,8 +73,8 @@ async def test_wait_gives_the_whole_answer(http: aiohttp.ClientSession) -> None:
     assert "secret" not in failed["error"]["message"]
 
 
-async def test_an_answer_that_began_anew_has_no_text_that_was_taken_back(hub: Hub) -> None:
-    """Who asks for it again after a restart gets it as it is at the end."""
+async def test_a_restarted_answer_has_no_text_of_its_first_attempt(hub: Hub) -> None:
+    """A duplicate of the chat after a restart of the hub waits for the second attempt, and gets its text only."""
     hub.agent("again.py", AGAIN)
     await hub.start()
     gate = hub.folder / "gate"
@@ -90,21 +89,23 @@ async def test_an_answer_that_began_anew_has_no_text_that_was_taken_back(hub: Hu
         assert (await post(http, "sessions/s1/chat?wait=true", body))[1]["content"] == "one two"
 
 
-async def test_a_chat_may_be_a_stream_that_ends_with_its_answer(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """From `accepted` to `run_finished`; then the response is over, and nothing is left behind."""
+async def test_a_chat_with_accept_event_stream_returns_the_events_of_its_run(
+    hub: Hub, http: aiohttp.ClientSession
+) -> None:
+    """From `accepted` to `run_finished`. Then the response ends, and the hub has no connection left."""
     headers = {"Accept": "text/event-stream"}
     async with http.post("sessions/s1/chat", json={"agentId": "echo", "message": "a b"}, headers=headers) as response:
         stream = Stream(response)
         await stream.rest()
-    kinds = [said.kind for said in stream.events if said.kind != "state"]
+    kinds = [result.kind for result in stream.events if result.kind != "state"]
     assert kinds[0] == "accepted" and kinds[-1] == "run_finished" and stream.text() == "a b "
     await wait_until_all_left(hub)
 
 
-async def test_a_refresh_in_mid_answer_ends_with_the_same_text(
+async def test_a_client_that_reconnects_during_an_answer_gets_the_same_text(
     hub: Hub, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """Over SSE by Last-Event-ID, the WebSocket by its cursor, and REST from the log."""
+    """SSE by Last-Event-ID, the WebSocket by afterSeq and epoch, and a page of events by afterSeq."""
     gate = tmp_path / "gate"
     async with open_stream(http, "sessions/s1/events") as stream:
         await post(http, "sessions/s1/chat", {"agentId": "gated", "message": str(gate)})
@@ -125,7 +126,7 @@ async def test_a_refresh_in_mid_answer_ends_with_the_same_text(
 
 
 async def test_a_cursor_of_another_epoch_is_reset(http: aiohttp.ClientSession) -> None:
-    """With the history, then as for a new listener."""
+    """The `reset` has the history."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello"})
     async with open_stream(http, "sessions/s1/events", **{"Last-Event-ID": "other:1"}) as stream:
         reset = await stream.until_kind("reset")
@@ -133,8 +134,8 @@ async def test_a_cursor_of_another_epoch_is_reset(http: aiohttp.ClientSession) -
     assert [message["content"] for message in reset.data["messages"]] == ["hello", "hello "]
 
 
-async def test_messages_come_by_the_slice(http: aiohttp.ClientSession) -> None:
-    """The oldest first, or the newest; a slice that is not the last says so, and where the list goes on."""
+async def test_messages_are_listed_in_pages(http: aiohttp.ClientSession) -> None:
+    """In ascending or descending order. A page that is not the last has `more` and the cursor `next`."""
     for word in ("a", "b", "c"):
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": word})
     status, first = await get(http, "sessions/s1/messages?limit=4")
@@ -150,23 +151,23 @@ async def test_messages_come_by_the_slice(http: aiohttp.ClientSession) -> None:
     assert [one["content"] for one in before["data"]] == ["b ", "b", "a ", "a"] and before["more"] is False
 
 
-async def test_agents_come_by_the_slice(http: aiohttp.ClientSession) -> None:
-    """In the order of their ids, or backwards."""
+async def test_agents_are_listed_in_pages(http: aiohttp.ClientSession) -> None:
+    """In ascending or descending order of their ids."""
     _, everything = await get(http, "agents")
     names = [one["agentId"] for one in everything["data"]]
     assert names == sorted(names) and everything["more"] is False
     for order, expected in (("asc", names), ("desc", names[::-1])):
         listed: list[str] = []
-        place: str | None = ""
-        while place is not None:
-            _, some = await get(http, f"agents?limit=2&order={order}{place}")
+        cursor: str | None = ""
+        while cursor is not None:
+            _, some = await get(http, f"agents?limit=2&order={order}{cursor}")
             listed += [one["agentId"] for one in some["data"]]
-            place = f"&after={some['next']}" if some["more"] else None
+            cursor = f"&after={some['next']}" if some["more"] else None
         assert listed == expected
 
 
-async def test_sessions_are_listed_the_newest_first(http: aiohttp.ClientSession) -> None:
-    """Page by page, by agent, by the time of their last message."""
+async def test_sessions_are_listed_from_the_newest(http: aiohttp.ClientSession) -> None:
+    """In pages, and filtered by agent and by the time of their last message."""
     for name, agent in (("s1", "echo"), ("s2", "failing"), ("s3", "echo")):
         await post(http, f"sessions/{name}/chat?wait=true", {"agentId": agent, "message": "hello"})
     status, page = await get(http, "sessions?limit=2")
@@ -186,10 +187,10 @@ async def test_sessions_are_listed_the_newest_first(http: aiohttp.ClientSession)
     assert len(earlier["data"]) == 3
 
 
-async def test_a_session_is_made_and_shown(hub: Hub, http: aiohttp.ClientSession, tmp_path: Path) -> None:
-    """Under an id of its own, or the one that is named; twice is once."""
-    status, made = await post(http, "sessions")
-    assert status == 201 and made["seq"] == 0 and made["state"] == "idle"
+async def test_a_session_is_created_and_shown(hub: Hub, http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """With the id in the body or a new one. A second request with the same id returns the same session."""
+    status, created = await post(http, "sessions")
+    assert status == 201 and created["seq"] == 0 and created["state"] == "idle"
     status, named = await post(http, "sessions", {"sessionId": "s1"})
     assert status == 201 and named["sessionId"] == "s1"
     assert await post(http, "sessions", {"sessionId": "s1"}) == (200, named)
@@ -220,11 +221,11 @@ async def test_a_session_is_made_and_shown(hub: Hub, http: aiohttp.ClientSession
         ("sessions/s1/events?afterSeq=-1", 400, "bad_query"),
     ],
 )
-async def test_what_is_wrong_is_said(http: aiohttp.ClientSession, path: str, status: int, code: str) -> None:
-    """In one form, with a status that fits."""
+async def test_a_bad_request_has_an_error_code(http: aiohttp.ClientSession, path: str, status: int, code: str) -> None:
+    """All errors have one form, and a status that fits."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello"})
-    found, body = await get(http, path)
-    assert (found, body["code"]) == (status, code) and set(body) == {"error", "code"}
+    actual_status, body = await get(http, path)
+    assert (actual_status, body["code"]) == (status, code) and set(body) == {"error", "code"}
 
 
 @pytest.mark.parametrize(
@@ -237,31 +238,31 @@ async def test_what_is_wrong_is_said(http: aiohttp.ClientSession, path: str, sta
     ],
 )
 async def test_a_bad_chat_is_refused(http: aiohttp.ClientSession, body: Any, status: int, code: str) -> None:
-    """And makes no session."""
-    found, said = await post(http, "sessions/s1/chat", body)
-    assert (found, said["code"]) == (status, code)
+    """And creates no session."""
+    actual_status, result = await post(http, "sessions/s1/chat", body)
+    assert (actual_status, result["code"]) == (status, code)
     assert (await get(http, "sessions/s1/messages"))[0] == 404
 
 
 async def test_a_bad_last_event_id_is_refused(http: aiohttp.ClientSession) -> None:
-    """Before the stream begins."""
+    """With an error instead of a stream."""
     async with http.get("sessions/s1/events", headers={"Accept": "text/event-stream", "Last-Event-ID": "7"}) as answer:
         assert answer.status == 400 and (await answer.json())["code"] == "bad_id"
 
 
-async def test_cancel_stops_what_is_answered(http: aiohttp.ClientSession, tmp_path: Path) -> None:
-    """Its end is heard as everywhere; where nothing is answered, that is said."""
+async def test_cancel_stops_the_running_answer(http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """Clients receive its end. Without a running answer, cancel gets 409."""
     assert (await post(http, "sessions/s1/cancel"))[0] == 409
     async with open_stream(http, "sessions/s1/events") as stream:
         _, accepted = await post(http, "sessions/s1/chat", {"agentId": "gated", "message": str(tmp_path / "never")})
         await stream.until_kind("stream")
-        status, said = await post(http, "sessions/s1/cancel", {"runId": accepted["runId"]})
-        assert status == 200 and said["runIds"] == [accepted["runId"]]
+        status, result = await post(http, "sessions/s1/cancel", {"runId": accepted["runId"]})
+        assert status == 200 and result["runIds"] == [accepted["runId"]]
         assert (await stream.until_kind("run_finished")).data["stopReason"] == "cancelled"
 
 
-async def test_a_silent_stream_is_pinged_and_lives(hub: Hub) -> None:
-    """By a comment, which no client shows; no pong is waited for."""
+async def test_a_silent_stream_gets_heartbeats_and_stays_open(hub: Hub) -> None:
+    """A heartbeat is an SSE comment, which clients ignore. The hub expects no pong."""
     await hub.start(ping_seconds=0.05, pong_seconds=0.05)
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         async with open_stream(http, "sessions/s1/events") as stream:
@@ -270,16 +271,16 @@ async def test_a_silent_stream_is_pinged_and_lives(hub: Hub) -> None:
                 comments += await stream.next() is None
 
 
-async def test_a_listener_that_goes_leaves_nothing(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Also one that never read."""
+async def test_an_event_stream_that_is_closed_leaves_no_connection(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Also if the client never read."""
     for _ in range(3):
         async with open_stream(http, "sessions/s1/events"):
             pass
     await wait_until_all_left(hub)
 
 
-async def test_streams_end_when_the_hub_does(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """The listener hears that it goes down, and the end of the response."""
+async def test_event_streams_end_when_the_hub_stops(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """The client receives `draining`, and then the end of the response."""
     async with open_stream(http, "sessions/s1/events") as stream:
         hub.node.drain()
         await stream.until_kind("draining")
@@ -288,8 +289,8 @@ async def test_streams_end_when_the_hub_does(hub: Hub, http: aiohttp.ClientSessi
         await stopping
 
 
-async def test_a_session_is_called_something(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Title and metadata are replaced one by one, shown with the session and in the list, and outlive the hub."""
+async def test_a_session_has_a_title_and_metadata(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """PATCH replaces each of them alone. The session and the list show both, also after a restart of the hub."""
     await post(http, "sessions", {"sessionId": "s1"})
     listener = await hub.connect("?sessionId=s1", extended=True)
     status, shown = await call(http, "PATCH", "sessions/s1", {"title": "Plans", "metadata": {"a": [1, None]}})
@@ -321,40 +322,40 @@ async def test_a_session_is_called_something(hub: Hub, http: aiohttp.ClientSessi
     ],
 )
 async def test_a_bad_label_is_refused(http: aiohttp.ClientSession, body: Any, status: int, code: str) -> None:
-    """With what to send, and nothing changes."""
+    """The error says what to send, and the label stays as it was."""
     await post(http, "sessions", {"sessionId": "s1"})
     await call(http, "PATCH", "sessions/s1", {"title": "a", "metadata": {"a": "x" * (16 * 1024 - 8)}})
-    found, said = await call(http, "PATCH", "sessions/s1", body)
-    assert (found, said["code"]) == (status, code) and ("title" in said["error"] or status == 413)
+    actual_status, result = await call(http, "PATCH", "sessions/s1", body)
+    assert (actual_status, result["code"]) == (status, code) and ("title" in result["error"] or status == 413)
     _, shown = await get(http, "sessions/s1")
     assert shown["title"] == "a" and len(shown["metadata"]["a"]) == 16 * 1024 - 8
 
 
-async def test_a_label_makes_the_session(http: aiohttp.ClientSession) -> None:
-    """As anything does that is kept; one that is refused makes none."""
+async def test_a_label_creates_the_session(http: aiohttp.ClientSession) -> None:
+    """A refused label creates none."""
     assert (await call(http, "PATCH", "sessions/s1", {"title": "x" * 201}))[0] == 400
     assert (await get(http, "sessions/s1"))[0] == 404
     assert (await call(http, "PATCH", "sessions/s1", {"title": "a"}))[0] == 200
     assert (await get(http, "sessions/s1"))[1]["title"] == "a"
 
 
-async def test_of_two_who_make_a_session_one_is_told_that_it_is_new(http: aiohttp.ClientSession) -> None:
-    """201 for one, 200 for the others, with one epoch."""
+async def test_concurrent_requests_create_a_session_once(http: aiohttp.ClientSession) -> None:
+    """One request gets 201, and the others get 200, all with the same epoch."""
     answers = await asyncio.gather(*(post(http, "sessions", {"sessionId": "s1"}) for _ in range(8)))
     assert sorted(status for status, _ in answers) == [200] * 7 + [201]
     assert len({shown["epoch"] for _, shown in answers}) == 1
 
 
 async def test_a_page_of_another_origin_may_patch_and_delete(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Its browser asks first."""
+    """The preflight allows both methods."""
     for method in ("PATCH", "DELETE"):
-        asked = {"Origin": "http://localhost:5173", "Access-Control-Request-Method": method}
-        async with http.options("sessions/s1", headers=asked) as answer:
+        headers = {"Origin": "http://localhost:5173", "Access-Control-Request-Method": method}
+        async with http.options("sessions/s1", headers=headers) as answer:
             assert answer.status == 200 and method in answer.headers["Access-Control-Allow-Methods"]
 
 
-async def test_a_page_of_events_has_no_seam(hub: Hub) -> None:
-    """What was compacted and what was just said come in one page; a page that is not all says that there is more."""
+async def test_pages_of_events_have_no_gap_between_strips_and_loose_events(hub: Hub) -> None:
+    """A page contains compacted and new events, and a page that is not the last has `more`."""
     await hub.start(page_rows=7)
     async with aiohttp.ClientSession(base_url=f"{hub.url}/api/v1/") as http:
         await _read_all_pages(hub, http)
@@ -363,20 +364,20 @@ async def test_a_page_of_events_has_no_seam(hub: Hub) -> None:
 async def _read_all_pages(hub: Hub, http: aiohttp.ClientSession) -> None:
     for words in ("a b", "c d"):
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": words})
-        await hub.node.log.events.expire(0, 2**60)  # which compacts what lies loose
+        await hub.node.log.events.expire(0, 2**60)  # which compacts all events
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "e"})
-    seen: list[int] = []
+    seqs: list[int] = []
     while True:
-        _, page = await get(http, f"sessions/s1/events?afterSeq={seen[-1] if seen else 0}")
-        seen += [event["seq"] for event in page["data"]]
+        _, page = await get(http, f"sessions/s1/events?afterSeq={seqs[-1] if seqs else 0}")
+        seqs += [event["seq"] for event in page["data"]]
         if not page["more"]:
             break
         assert len(page["data"]) >= 4
-    assert seen == list(range(1, page["seq"] + 1))
+    assert seqs == list(range(1, page["seq"] + 1))
 
 
-async def test_a_page_right_after_an_answer_is_whole(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Though its beginning is compacted already, and its end is not."""
+async def test_a_page_right_after_an_answer_is_complete(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Even if the first events are compacted, and the last ones are not."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "a b"})
     await hub.node.log.events.expire(0, 2**60)
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "c"})
