@@ -46,7 +46,7 @@ async def test_a_chat_over_http_reaches_event_streams_and_websockets(hub: Hub, h
         await stream.until_kind("run_finished")
         await socket.until_done()
     assert stream.text() == socket.text() == "hello there "
-    assert {result.data["runId"] for result in stream.events if result.kind == "stream"} == {accepted["runId"]}
+    assert {event.data["runId"] for event in stream.events if event.kind == "stream"} == {accepted["runId"]}
     await socket.close()
     await wait_until_all_left(hub)
 
@@ -97,7 +97,7 @@ async def test_a_chat_with_accept_event_stream_returns_the_events_of_its_run(
     async with http.post("sessions/s1/chat", json={"agentId": "echo", "message": "a b"}, headers=headers) as response:
         stream = Stream(response)
         await stream.rest()
-    kinds = [result.kind for result in stream.events if result.kind != "state"]
+    kinds = [event.kind for event in stream.events if event.kind != "state"]
     assert kinds[0] == "accepted" and kinds[-1] == "run_finished" and stream.text() == "a b "
     await wait_until_all_left(hub)
 
