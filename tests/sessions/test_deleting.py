@@ -1,4 +1,4 @@
-"""The end of a session: its runs end, everyone is told, nothing is left; whatever else happens meanwhile."""
+"""The deletion of a session: its runs end, all clients are notified, and no data is left, also in races."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ from hub.node.deleting import delete
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
-# Goes on where it is cancelled, until the file of its message is there; says what it was asked.
+# Ignores every cancel until the file named by the message exists; then yields "late".
 STUBBORN = """
 import asyncio, pathlib
 
@@ -36,13 +36,13 @@ async def stubborn(message: str):
             pass
     yield "late"
 """
-# Notes each time that it is called.
-NOTED = """
+# Writes a line to the file named by the message at each call.
+COUNTED = """
 import asyncio, pathlib
 from hub.hosting.contract import agent
 
 @agent(restartable=True)
-async def noted(message: str):
+async def counted(message: str):
     with pathlib.Path(message).open("a") as file:
         file.write("called\\n")
     yield "one "
@@ -53,32 +53,32 @@ async def noted(message: str):
 @pytest.fixture
 async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
     hub.agent("stubborn.py", STUBBORN)
-    hub.agent("noted.py", NOTED)
+    hub.agent("counted.py", COUNTED)
     await hub.start(grace_seconds=0.5, close_seconds=1.0)
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         yield http
-    while HELD:
-        HELD.pop().set()  # of a test that failed: the hub waits for its log
+    while GATES:
+        GATES.pop().set()  # after a failed test the hub would wait for its log
 
 
-HELD: list[asyncio.Event] = []
+GATES: list[asyncio.Event] = []
 
 
-def is_gone(frame: dict[str, Any]) -> bool:
+def is_deletion_notice(frame: dict[str, Any]) -> bool:
     return bool(frame["type"] == "error" and frame["code"] == "session_deleted")
 
 
 def hold(hub: Hub, store: str, name: str) -> asyncio.Event:
-    """Let each call of the method *name* of one of the log's stores wait until the event is set."""
-    there = getattr(hub.node.log, store)
-    gate, method = asyncio.Event(), getattr(there, name)
-    HELD.append(gate)
+    """Return an event; each call of the method *name* of a store of the log waits until it is set."""
+    owner = getattr(hub.node.log, store)
+    gate, method = asyncio.Event(), getattr(owner, name)
+    GATES.append(gate)
 
-    async def held(*arguments: Any, **named: Any) -> Any:
+    async def delayed(*arguments: Any, **options: Any) -> Any:
         await gate.wait()
-        return await method(*arguments, **named)
+        return await method(*arguments, **options)
 
-    setattr(there, name, held)
+    setattr(owner, name, delayed)
     return gate
 
 
@@ -88,14 +88,14 @@ async def ask(client: Client, agent: str, message: str, session: str = "s1", **f
     return await client.until_type("accepted")
 
 
-# --- what is told, and what is left -----------------------------------------------------------------------------------
+# --- notices and remaining data ---------------------------------------------------------------------------------------
 
 
 async def test_a_deletion_ends_the_runs_and_notifies_all_clients(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Queued ones first, each with one end; then `session_deleted`, in every protocol, and nothing more."""
+    """Queued runs end first, each once. Then each client gets `session_deleted` as its last frame."""
     never = str(hub.folder / "never")
     extended, plain = await hub.connect("?sessionId=s1", extended=True), await hub.connect("?sessionId=s1")
-    whole, envelope = await hub.connect("?sessionId=s1&stream=false"), await hub.connect(
+    complete, envelope = await hub.connect("?sessionId=s1&stream=false"), await hub.connect(
         "", protocols=["hubbub.events"]
     )
     await envelope.send(type="subscribe", sessionId="s1")
@@ -105,22 +105,22 @@ async def test_a_deletion_ends_the_runs_and_notifies_all_clients(hub: Hub, http:
         await stream.until_kind("stream")
         assert await call(http, "DELETE", "sessions/s1") == (204, None)
         await stream.rest()  # the response ends
-    ends = [said.data for said in stream.events if said.kind == "run_finished"]
+    ends = [event.data for event in stream.events if event.kind == "run_finished"]
     assert [end["runId"] for end in ends] == [runs[1], runs[2], runs[0]]
     assert {end["stopReason"] for end in ends} == {"cancelled"}
-    assert stream.events[-1].kind == "error" and is_gone({"type": "error", **stream.events[-1].data})
-    for client in (extended, plain, whole):
-        gone = await client.until(is_gone)
-        assert gone["sessionId"] == "s1" and "seq" not in gone
-        ended = [frame["runId"] for frame in client.frames if "stopReason" in frame]
-        assert ended == [runs[1], runs[2], runs[0]]
+    assert stream.events[-1].kind == "error" and is_deletion_notice({"type": "error", **stream.events[-1].data})
+    for client in (extended, plain, complete):
+        notice = await client.until(is_deletion_notice)
+        assert notice["sessionId"] == "s1" and "seq" not in notice
+        run_ids = [frame["runId"] for frame in client.frames if "stopReason" in frame]
+        assert run_ids == [runs[1], runs[2], runs[0]]
     assert (await envelope.until(lambda frame: frame["type"] == "error"))["payload"]["code"] == "session_deleted"
     assert not any(connection.subscriptions for connection in hub.node.registry.connections)
-    await nothing_left(hub)
+    await assert_no_data_left(hub)
     assert [(await call(http, method, "sessions/s1"))[0] for method in ("GET", "DELETE")] == [404, 404]
 
 
-async def nothing_left(hub: Hub) -> None:
+async def assert_no_data_left(hub: Hub) -> None:
     assert not hub.node.sessions and not hub.node.deletions and hub.node.pages.size == 0
     db = sqlite3.connect(hub.folder / "data" / "hub.db")
     for table in ("sessions", "events", "loose", "strips", "messages", "runs", "chats"):
@@ -129,7 +129,7 @@ async def nothing_left(hub: Hub) -> None:
 
 
 async def test_a_group_receives_the_end_of_a_run_but_not_the_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """It never asked for the session."""
+    """A client of the group did not subscribe to the session itself."""
     listener, client = await hub.connect(extended=True), await hub.connect(extended=True)
     await listener.send(type="subscribe", agentId="gated")
     await listener.until_type("subscribed")
@@ -137,55 +137,57 @@ async def test_a_group_receives_the_end_of_a_run_but_not_the_deletion(hub: Hub, 
     await listener.until_type("stream")
     await call(http, "DELETE", "sessions/s1")
     await listener.until_done()
-    await client.until(is_gone)
+    await client.until(is_deletion_notice)
     await listener.send(type="ping")
     await listener.until_type("pong")
-    assert not any(map(is_gone, listener.frames))
+    assert not any(map(is_deletion_notice, listener.frames))
 
 
 @pytest.mark.parametrize("deletes", [1, 2])
 async def test_a_new_session_has_nothing_of_a_deleted_one_with_its_id(
     hub: Hub, http: aiohttp.ClientSession, deletes: int
 ) -> None:
-    """Its epoch is new and its numbers begin with 1, for all who knew the old one; no cursor of the old one fits."""
+    """It has a new epoch, and its seqs begin with 1. A cursor of the old session gets a reset."""
     own, named = await hub.connect(extended=True), await hub.connect("?sessionId=s1")
     await own.send(type="chat", agentId="echo", message="old")
     session = (await own.until_done())["sessionId"]
     for number in range(deletes):
-        before = await said(named, "s1", clientMsgId=f"c{number}")
+        before = await chat_with_echo(named, "s1", clientMsgId=f"c{number}")
         old = await get(http, f"sessions/{session}")
         late = await hub.connect(f"?sessionId=s1&afterSeq=0&epoch={before['epoch']}")
-        await late.until_done()  # what it read is kept among the pages
+        await late.until_done()  # the page cache has the events that it read
         await call(http, "PATCH", "sessions/s1", {"title": "old"})
         assert await post(http, "sessions/clear", {"sessionIds": ["s1", session, "s1", "nobody"]}) == (
             200,
             {"deleted": 2},
         )
-        await named.until(is_gone)
+        await named.until(is_deletion_notice)
         own.frames.clear()
-        await own.send(type="chat", agentId="echo", message="new")  # in the session of its own
+        await own.send(type="chat", agentId="echo", message="new")  # in the session of its connection
         new = await own.until_done()
         assert new["sessionId"] == session and new["epoch"] != old[1]["epoch"] and new["seq"] == 4
-        after = await said(named, "s1", clientMsgId=f"c{number}")  # the id runs again: it is another session
+        after = await chat_with_echo(
+            named, "s1", clientMsgId=f"c{number}"
+        )  # the same clientMsgId starts a new run in the new session
         assert after["epoch"] != before["epoch"] and after["seq"] == 4
         assert (await get(http, "sessions/s1"))[1].get("title") is None
         resumed = await hub.connect(f"?sessionId=s1&afterSeq=2&epoch={before['epoch']}")
         assert (await resumed.next())["code"] == "reset"
-        whole = await hub.connect("?sessionId=s1&afterSeq=0")
-        await whole.until_done()
-        assert whole.text() == "hello " and whole.frames[-1]["epoch"] == after["epoch"]
+        complete = await hub.connect("?sessionId=s1&afterSeq=0")
+        await complete.until_done()
+        assert complete.text() == "hello " and complete.frames[-1]["epoch"] == after["epoch"]
         _, page = await get(http, "sessions/s1/messages")
         assert [message["content"] for message in page["data"]] == ["hello", "hello "]
-        for client in (late, resumed, whole):
+        for client in (late, resumed, complete):
             await client.close()
 
 
-async def said(client: Client, session: str, **fields: Any) -> dict[str, Any]:
+async def chat_with_echo(client: Client, session: str, **fields: Any) -> dict[str, Any]:
     await client.send(type="chat", agentId="echo", sessionId=session, message="hello", **fields)
     return await client.until_done()
 
 
-async def test_sessions_are_cleared_by_name_by_time_or_all(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_sessions_are_cleared_by_id_by_time_or_all(hub: Hub, http: aiohttp.ClientSession) -> None:
     """The time is that of the last message. Other sessions stay."""
     for name in ("s1", "s2", "s3"):
         await post(http, f"sessions/{name}/chat?wait=true", {"agentId": "echo", "message": "hello"})
@@ -198,38 +200,38 @@ async def test_sessions_are_cleared_by_name_by_time_or_all(hub: Hub, http: aioht
     assert await post(http, "sessions/clear", {"before": 10**15}) == (200, {"deleted": 2})
     assert {one["sessionId"] for one in (await get(http, "sessions"))[1]["data"]} == {"empty"}
     assert await post(http, "sessions/clear", {"all": True}) == (200, {"deleted": 1})
-    await nothing_left(hub)
+    await assert_no_data_left(hub)
 
 
 async def test_clearing_by_time_spares_a_session_with_a_new_message(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Also where the message is still on its way to the log; what is answered there goes on."""
+    """Also if the log has not yet committed the message. Its answer goes on."""
     client = await hub.connect(extended=True)
     for session in ("s1", "s2", "s3"):
-        await said(client, session)
-    _, found = await get(http, "sessions")
-    before = max(one["ts"] for one in found["data"]) + 1
+        await chat_with_echo(client, session)
+    _, page = await get(http, "sessions")
+    before = max(one["ts"] for one in page["data"]) + 1
     gate, sessions, append = asyncio.Event(), hub.node.log.sessions.list, hub.node.log.events.append
-    looked, given = asyncio.Event(), list[tuple[Append, AppendCallback]]()
+    has_list, appends = asyncio.Event(), list[tuple[Append, AppendCallback]]()
 
-    async def listed(*asked: Any) -> Any:
-        listed = await sessions(*asked)
-        looked.set()
+    async def delayed(*arguments: Any) -> Any:
+        page = await sessions(*arguments)
+        has_list.set()
         await gate.wait()
-        return listed
+        return page
 
-    hub.node.log.sessions.list = listed  # type: ignore[method-assign, assignment]
+    hub.node.log.sessions.list = delayed  # type: ignore[method-assign, assignment]
     clearing = asyncio.create_task(post(http, "sessions/clear", {"before": before}))
-    await asyncio.wait_for(looked.wait(), PATIENCE)
+    await asyncio.wait_for(has_list.wait(), PATIENCE)
     while (await hub.node.log.sessions.read_last_messages(Key("s2"), 1, MiB))[0].ts < before:
-        await said(client, "s2")
-    hub.node.log.events.append = lambda *one: given.append(one)  # type: ignore[method-assign]
+        await chat_with_echo(client, "s2")
+    hub.node.log.events.append = lambda *append: appends.append(append)  # type: ignore[method-assign]
     await client.send(type="chat", agentId="echo", sessionId="s3", message="still here")
-    await eventually(lambda: given)
+    await eventually(lambda: appends)
     gate.set()
     await eventually(lambda: "s1" not in hub.node.sessions and "s2" not in hub.node.deletions)
     assert "s3" in hub.node.deletions
     hub.node.log.events.append = append  # type: ignore[method-assign]
-    append(*given[0])
+    append(*appends[0])
     assert await clearing == (200, {"deleted": 1})
     assert (await client.until_done())["sessionId"] == "s3"
     assert [(await get(http, f"sessions/s{n}"))[0] for n in (1, 2, 3)] == [404, 200, 200]
@@ -239,7 +241,7 @@ async def test_a_deletion_deletes_a_session_that_a_concurrent_clearing_spares(
     hub: Hub, http: aiohttp.ClientSession
 ) -> None:
     client = await hub.connect(extended=True)
-    await said(client, "s1")
+    await chat_with_echo(client, "s1")
     gate = hold(hub, "sessions", "read_last_messages")
     sparing = asyncio.create_task(delete(hub.node, Key("s1"), before=1))
     await eventually(lambda: hub.node.deletions)
@@ -266,26 +268,26 @@ async def test_an_ambiguous_clearing_is_refused(http: aiohttp.ClientSession, bod
 
 
 async def test_concurrent_deletions_share_one_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Both are told when it is done; a run has one end."""
+    """Both return after it. Each run has one end, and the client gets one notice."""
     client = await hub.connect(extended=True)
     await ask(client, "gated", str(hub.folder / "never"))
     both = await asyncio.gather(*(call(http, "DELETE", "sessions/s1") for _ in range(2)))
     assert both == [(204, None), (204, None)]
-    await client.until(is_gone)
+    await client.until(is_deletion_notice)
     assert len([frame for frame in client.frames if frame["type"] == "run_finished"]) == 1
     await client.send(type="ping")
     await client.until_type("pong")
-    assert len([frame for frame in client.frames if is_gone(frame)]) == 1
+    assert len([frame for frame in client.frames if is_deletion_notice(frame)]) == 1
 
 
 async def test_commands_during_a_deletion_are_refused_and_may_be_retried(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """A chat, a subscription, a broadcast, a socket of its own: refused by one code, and then in the new session."""
+    """Chats, subscriptions, event streams and sockets get `session_deleted`. A later chat is in a new session."""
     gate = hold(hub, "sessions", "delete")
     client = await hub.connect(extended=True)
     accepted = await ask(client, "echo", "hello", clientMsgId="c1")
     await client.until_done()
     deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
-    await client.until(is_gone)
+    await client.until(is_deletion_notice)
     for command in (
         {"type": "chat", "agentId": "echo", "message": "hello"},
         {"type": "chat", "agentId": "echo", "message": "hello", "clientMsgId": "c1"},
@@ -293,14 +295,14 @@ async def test_commands_during_a_deletion_are_refused_and_may_be_retried(hub: Hu
     ):
         await client.send(sessionId="s1", ref=1, **command)
         refused = await client.until(lambda frame: frame.get("ref") == 1)
-        assert is_gone(refused) and refused["retryAfterMs"] and refused["sessionId"] == "s1"
+        assert is_deletion_notice(refused) and refused["retryAfterMs"] and refused["sessionId"] == "s1"
     assert (await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "x"}))[0] == 409
     assert (await post(http, "sessions", {"sessionId": "s1"}))[1]["code"] == "session_deleted"
     async with open_stream(http, "sessions/s1/events") as stream:
         assert (await stream.until_kind("error")).data["code"] == "session_deleted"
         await stream.rest()
     socket = await hub.connect("?sessionId=s1")
-    assert is_gone(await socket.next()) and await socket.wait_closed() == 1013
+    assert is_deletion_notice(await socket.next()) and await socket.wait_closed() == 1013
     gate.set()
     assert await deleting == (204, None)
     again = await ask(client, "echo", "hello", clientMsgId="c1")
@@ -311,9 +313,9 @@ async def test_commands_during_a_deletion_are_refused_and_may_be_retried(hub: Hu
 async def test_commands_that_began_before_a_deletion_see_no_partial_session(
     hub: Hub, http: aiohttp.ClientSession
 ) -> None:
-    """A subscription that reads the history, and a chat that looks for its clientMsgId, as the session is deleted."""
+    """A subscription waits for the history, and a chat for the lookup of its clientMsgId: both are refused."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello", "clientMsgId": "c1"})
-    history, kept = hold(hub, "sessions", "read_last_messages"), hold(hub, "runs", "find_chat")
+    history, lookup = hold(hub, "sessions", "read_last_messages"), hold(hub, "runs", "find_chat")
     reader, sender = await hub.connect(extended=True), await hub.connect(extended=True)
     await reader.send(type="subscribe", sessionId="s1", history=9, ref=1)
     await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].use_count == 1)
@@ -321,17 +323,17 @@ async def test_commands_that_began_before_a_deletion_see_no_partial_session(
     await eventually(lambda: hub.node.sessions[Key("s1")].admission.single_flight.tasks)
     deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
     await eventually(lambda: hub.node.deletions)
-    kept.set()  # it is admitted too late
-    assert is_gone(await sender.until(lambda frame: frame.get("ref") == 2))
+    lookup.set()  # the deletion has begun before the chat is admitted
+    assert is_deletion_notice(await sender.until(lambda frame: frame.get("ref") == 2))
     assert await deleting == (204, None)
     history.set()
-    assert is_gone(await reader.until(lambda frame: frame.get("ref") == 1))
+    assert is_deletion_notice(await reader.until(lambda frame: frame.get("ref") == 1))
     assert "subscribed" not in {frame["type"] for frame in reader.frames}
-    await nothing_left(hub)
+    await assert_no_data_left(hub)
 
 
-async def test_a_dismissed_channel_takes_no_new_subscription(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Who held it already, and comes to subscribe only now, is refused and leaves nothing."""
+async def test_a_closed_channel_refuses_new_subscriptions(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Also a caller that got the channel before it was closed."""
     await hub.connect()
     (connection,) = hub.node.registry.connections
     async with hub.node.use(Key("s1")) as session:
@@ -341,10 +343,8 @@ async def test_a_dismissed_channel_takes_no_new_subscription(hub: Hub, http: aio
     assert not connection.subscriptions and not hub.node.sessions
 
 
-async def test_a_request_that_waits_for_an_answer_is_told_of_the_deletion(
-    hub: Hub, http: aiohttp.ClientSession
-) -> None:
-    """Not half of it, nor a fault of the hub; also where the session has begun anew."""
+async def test_a_request_that_waits_for_an_answer_gets_session_deleted(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Not a part of the answer, and not an internal error, also if a new session with the id exists."""
     body = {"agentId": "gated", "message": str(hub.folder / "never")}
     waiting = asyncio.create_task(post(http, "sessions/s1/chat?wait=true", body))
     await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].runs)
@@ -359,7 +359,7 @@ async def test_a_request_that_waits_for_an_answer_is_told_of_the_deletion(
 async def test_an_agent_that_ignores_its_cancel_does_not_block_the_deletion(
     hub: Hub, http: aiohttp.ClientSession
 ) -> None:
-    """After the grace its end is written; what it says later reaches neither the old session nor the new one."""
+    """The run ends after the grace time. Neither the old session nor the new one gets the later text of the agent."""
     gate = hub.folder / "gate"
     client = await hub.connect(extended=True)
     first = await ask(client, "stubborn", str(gate))
@@ -367,7 +367,7 @@ async def test_an_agent_that_ignores_its_cancel_does_not_block_the_deletion(
     assert await call(http, "DELETE", "sessions/s1") == (204, None)
     end = await client.until_done()
     assert (end["runId"], end["stopReason"]) == (first["runId"], "cancelled")
-    await client.until(is_gone)
+    await client.until(is_deletion_notice)
     again = await ask(client, "echo", "anew")
     await client.until_done()
     agent = hub.node.agents.get("stubborn")
@@ -381,14 +381,17 @@ async def test_an_agent_that_ignores_its_cancel_does_not_block_the_deletion(
 
 
 async def test_catch_up_sends_nothing_of_a_new_session_with_the_same_id(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Its page is on the way as the session is deleted, and made anew under it."""
+    """The catch-up reads a page while the session is deleted and created again."""
     for _ in range(3):
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
     gate = hold(hub, "events", "read")
     late = await hub.connect("?sessionId=s1&afterSeq=0")
     await eventually(lambda: any(one.catchup.lagging for one in hub.node.registry.connections))
-    assert await call(http, "DELETE", "sessions/s1") == (204, None)  # who reads nothing is not waited for
-    assert is_gone(await late.next())
+    assert await call(http, "DELETE", "sessions/s1") == (
+        204,
+        None,
+    )  # the deletion does not wait for a client that reads nothing
+    assert is_deletion_notice(await late.next())
     await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "new"})
     gate.set()
     await late.send(type="ping")
@@ -401,7 +404,7 @@ async def test_catch_up_sends_nothing_of_a_new_session_with_the_same_id(hub: Hub
 
 @pytest.mark.parametrize("ends", ["by reading on", "by unsubscribing", "by going"])
 async def test_a_deletion_waits_for_lagging_subscriptions(hub: Hub, ends: str) -> None:
-    """Until it has met the head, or hears the session no more; the wait has no other end here."""
+    """Until the subscription has reached the head or has ended. The time limit of the wait is longer than the test."""
     await hub.start(close_seconds=10 * PATIENCE)
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello"})
@@ -416,7 +419,7 @@ async def test_a_deletion_waits_for_lagging_subscriptions(hub: Hub, ends: str) -
         if ends == "by reading on":
             gate.set()
             await late.until_done()
-            await late.until(is_gone)
+            await late.until(is_deletion_notice)
             assert late.text() == "hello "
         elif ends == "by unsubscribing":
             await late.send(type="unsubscribe", sessionId="s1")
@@ -430,24 +433,24 @@ async def test_a_deletion_waits_for_lagging_subscriptions(hub: Hub, ends: str) -
 async def test_retention_spares_a_new_session_with_the_id_of_a_deleted_one(
     hub: Hub, http: aiohttp.ClientSession
 ) -> None:
-    """The floor that it found is the old one's: nobody is reset for it."""
+    """Retention found a floor of the old session: it does not apply to the new one, and no client gets a reset."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
-    listener = await hub.connect("?sessionId=s1")  # it is in memory
+    listener = await hub.connect("?sessionId=s1")  # keeps the session in memory
     gate, expire = asyncio.Event(), hub.node.log.events.expire
 
-    async def held(before: int, most: int) -> dict[Key, int]:
-        floors = await expire(before, most)
+    async def delayed(before: int, limit: int) -> dict[Key, int]:
+        floors = await expire(before, limit)
         await gate.wait()
         return floors
 
-    hub.node.log.events.expire = held  # type: ignore[method-assign, assignment]
+    hub.node.log.events.expire = delayed  # type: ignore[method-assign, assignment]
     expiring = asyncio.create_task(upkeep.expire_events(hub.node, 2**60))
     async with asyncio.timeout(PATIENCE):
         while (await get(http, "sessions/s1"))[1]["floor"] == 0:
             pass
     await call(http, "DELETE", "sessions/s1")
-    await listener.until(is_gone)
-    await said(listener, "s1")
+    await listener.until(is_deletion_notice)
+    await chat_with_echo(listener, "s1")
     gate.set()
     await expiring
     assert hub.node.sessions[Key("s1")].channel.floor == 0
@@ -457,26 +460,25 @@ async def test_retention_spares_a_new_session_with_the_id_of_a_deleted_one(
 
 
 async def test_a_cancelled_caller_does_not_stop_the_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """What was begun is done."""
     await post(http, "sessions", {"sessionId": "s1"})
     gate = hold(hub, "sessions", "delete")
-    asking = asyncio.create_task(delete(hub.node, Key("s1")))
+    caller = asyncio.create_task(delete(hub.node, Key("s1")))
     await eventually(lambda: hub.node.deletions)
-    asking.cancel()
-    await asyncio.wait([asking])
+    caller.cancel()
+    await asyncio.wait([caller])
     gate.set()
     await eventually(lambda: not hub.node.deletions)
     assert await hub.node.log.sessions.find(Key("s1")) is None
 
 
-async def test_a_session_that_cannot_be_deleted_stays(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Where the log refuses it, and takes chats again afterwards."""
+async def test_a_session_stays_if_its_deletion_fails(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """The log refuses the deletion. Then the session accepts chats again."""
     client = await hub.connect(extended=True)
     await ask(client, "echo", "hello")
     await client.until_done()
     db = sqlite3.connect(hub.folder / "data" / "hub.db")
     db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE runs RENAME TO elsewhere;")
-    async with hub.node.use(Key("s1")):  # it does not leave memory
+    async with hub.node.use(Key("s1")):  # keeps the session in memory
         status, refused = await call(http, "DELETE", "sessions/s1")
         assert (status, refused["code"]) == (503, "storage_unavailable")
         db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE elsewhere RENAME TO runs;")
@@ -488,25 +490,25 @@ async def test_a_session_that_cannot_be_deleted_stays(hub: Hub, http: aiohttp.Cl
     assert await call(http, "DELETE", "sessions/s1") == (204, None)
 
 
-async def test_a_session_that_cannot_be_deleted_keeps_its_files(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Those that it has, and one that comes in meanwhile: all of it goes in one commit, or nothing."""
+async def test_a_session_keeps_its_files_if_its_deletion_fails(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Also a file whose upload ends later. One commit deletes everything or nothing."""
     gate = asyncio.Event()
 
-    async def coming() -> AsyncIterator[bytes]:
+    async def body() -> AsyncIterator[bytes]:
         yield b"abc"
         await gate.wait()
         yield b"def"
 
-    async def keep(data: Any) -> Any:
-        async with http.post("files?sessionId=s1", data=data, headers={"Content-Type": "text/plain"}) as said:
-            return said.status, await said.json()
+    async def upload(data: Any) -> Any:
+        async with http.post("files?sessionId=s1", data=data, headers={"Content-Type": "text/plain"}) as response:
+            return response.status, await response.json()
 
     async def read(file_id: str) -> bytes:
-        async with http.get(f"files/{file_id}") as said:
-            return await said.read()
+        async with http.get(f"files/{file_id}") as response:
+            return await response.read()
 
-    _, first = await keep(b"first")
-    later = asyncio.create_task(keep(coming()))
+    _, first = await upload(b"first")
+    later = asyncio.create_task(upload(body()))
     await eventually(lambda: any(path.suffix == ".part" for path in (hub.folder / "data" / "files").iterdir()))
     db = sqlite3.connect(hub.folder / "data" / "hub.db")
     db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE runs RENAME TO elsewhere;")
@@ -518,12 +520,12 @@ async def test_a_session_that_cannot_be_deleted_keeps_its_files(hub: Hub, http: 
     assert status == 201 and [await read(one["fileId"]) for one in (first, second)] == [b"first", b"abcdef"]
 
 
-async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """One that has begun ends before the log is closed."""
+async def test_a_draining_hub_begins_no_deletion(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """A deletion that has begun ends before the log is closed."""
     for name in ("s1", "s2"):
         await post(http, "sessions", {"sessionId": name})
     gate = hold(hub, "sessions", "delete")
-    begun = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
+    first = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
     await eventually(lambda: hub.node.deletions)
     hub.node.drain()
     assert (await call(http, "DELETE", "sessions/s2"))[1]["code"] == "draining"
@@ -533,12 +535,12 @@ async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohtt
         try:
             await asyncio.Event().wait()
         finally:
-            asyncio.get_running_loop().call_later(0.05, gate.set)  # when all else would be closed
+            asyncio.get_running_loop().call_later(0.05, gate.set)  # after everything else is closed
 
     hub.door.upkeep._tasks.append(asyncio.create_task(closing()))
     await hub.stop()
-    begun.cancel()
-    await asyncio.gather(begun, return_exceptions=True)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
     await hub.start()
     assert (
         await hub.node.log.sessions.find(Key("s1")) is None and await hub.node.log.sessions.find(Key("s2")) is not None
@@ -546,7 +548,7 @@ async def test_no_deletion_begins_while_the_hub_goes_down(hub: Hub, http: aiohtt
 
 
 async def test_a_deletion_leaves_nothing_in_memory(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """After many deletions beside many chats; every chat is refused, or is answered whole in one session."""
+    """After many concurrent deletions and chats. Each chat is refused, or has a complete answer in one session."""
     clients = [await hub.connect(extended=True) for _ in range(4)]
 
     async def chat(client: Client, count: int) -> None:
@@ -559,7 +561,7 @@ async def test_a_deletion_leaves_nothing_in_memory(hub: Hub, http: aiohttp.Clien
                 if end["stopReason"] == "end_turn":
                     assert client.text(run) == "a b c "
             else:
-                assert is_gone(answer)
+                assert is_deletion_notice(answer)
 
     async def deletions(count: int) -> None:
         for _ in range(count):
@@ -573,7 +575,7 @@ async def test_a_deletion_leaves_nothing_in_memory(hub: Hub, http: aiohttp.Clien
         await client.close()
     await call(http, "DELETE", "sessions/s1")
     await wait_until_all_left(hub)
-    await nothing_left(hub)
+    await assert_no_data_left(hub)
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
@@ -581,24 +583,24 @@ async def test_a_deletion_leaves_nothing_in_memory(hub: Hub, http: aiohttp.Clien
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_after_a_kill_around_a_deletion_the_session_is_complete_or_absent(tmp_path: Path, when: str) -> None:
-    """What waited in it does not run once it is gone, nor does what a restart would begin again."""
+    """After a deletion, the next start runs no queued run and no restartable run of the session."""
     hub, calls = HubProcess(tmp_path), tmp_path / "calls"
-    hub.agent("noted.py", NOTED)
+    hub.agent("counted.py", COUNTED)
     hub.agent("stubborn.py", STUBBORN)
     await hub.start()
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
             base = f"{hub.url}/api/v1/sessions/s1"
-            for agent in ("noted", "noted", "stubborn"):
-                message = str(calls if agent == "noted" else tmp_path / "never")
+            for agent in ("counted", "counted", "stubborn"):
+                message = str(calls if agent == "counted" else tmp_path / "never")
                 async with http.post(f"{base}/chat", json={"agentId": agent, "message": message}) as answer:
                     assert answer.status == 202
             await eventually(lambda: _called(calls) == 1 and _count(hub, "agent = 'stubborn' AND type = 'stream'"))
-            deleting = asyncio.create_task(_delete(http, base))  # the stubborn one holds it for the grace
+            deleting = asyncio.create_task(_delete(http, base))  # the stubborn run delays it by the grace time
             if when == "after":
                 assert await deleting == 204
             else:
-                await eventually(lambda: _ends(hub) == 2)  # of the one that waited, and of the one that stopped
+                await eventually(lambda: _ends(hub) == 2)  # the ends of the queued run and of the run that stopped
             hub.signal(signal.SIGKILL)
             await hub.wait_until_ended()
             await asyncio.gather(deleting, return_exceptions=True)
@@ -628,9 +630,9 @@ def _ends(hub: HubProcess) -> int:
     return _count(hub, "type = 'run_finished'")
 
 
-def _count(hub: HubProcess, which: str) -> int:
-    """Return how many such events the log has."""
+def _count(hub: HubProcess, condition: str) -> int:
+    """Return the number of events in the log for which an SQL condition is true."""
     db = sqlite3.connect(hub.database, timeout=PATIENCE)
-    (count,) = db.execute(f"SELECT count(*) FROM events WHERE {which}").fetchone()
+    (count,) = db.execute(f"SELECT count(*) FROM events WHERE {condition}").fetchone()
     db.close()
     return int(count)

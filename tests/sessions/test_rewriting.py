@@ -318,7 +318,7 @@ async def test_an_editor_that_did_not_subscribe_receives_the_removal_first(hub: 
     assert types == ["accepted", "message_removed", "user_message", "run_started", "stream", "run_finished"]
 
 
-# --- repetition and concurrency -------------------------------------------------------------------------------------------------
+# --- repetition and concurrency ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["edit", "regenerate"])
