@@ -62,7 +62,7 @@ async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str)
     name = broadcasting.broadcast_session_id(agent)
     if not is_id(name):
         raise BadId(f"{describe_bad_id(f'the session {name} of the broadcasts')}: shorten the name of agent {agent.id}")
-    async with hub.node.use(hub.key(principal, name)) as session:
+    async with hub.node.loader.use(hub.key(principal, name)) as session:
         return await broadcasting.log_broadcast(session, agent, message)
 
 

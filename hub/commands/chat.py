@@ -24,7 +24,7 @@ async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHand
     key = hub.key(principal, session_id)
     reservation = reserve_subscription(client, key) if client is not None else nullcontext()
     with reservation:
-        async with hub.node.use(key) as session:
+        async with hub.node.loader.use(key) as session:
             accepted = await session.admission.admit(command, principal.author, agent)
             if client is not None:
                 _answer_and_subscribe(client, session, command, accepted)
@@ -62,7 +62,7 @@ async def stream_chat(
     *last* is the (epoch, seq) of the last event of this run that the client has, after a lost connection.
     """
     agent, session_id = _find_target(hub, command, None)
-    async with hub.node.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
         accepted = await session.admission.admit(command, principal.author, agent)
         await _follow(session, accepted.runId, accepted.seq - 1, opener, last, accepted)
     return accepted
@@ -78,7 +78,7 @@ async def follow(
     last: tuple[str, int] | None = None,
 ) -> None:
     """Open a client, and subscribe it to the events after *start*, or after *last* if that is later."""
-    async with hub.node.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
         await _follow(session, run_id, start, opener, last)
 
 
@@ -106,7 +106,7 @@ async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     of the stored message and run, and the run is answered after the next start.
     """
     agent, session_id = _find_target(hub, command, None)
-    async with hub.node.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
         accepted = await session.admission.admit(command, principal.author, agent)
         await session.schedule.wait_for_end_or_drain(accepted.runId)
         result = await read_outcome(hub.node.log.events, session, accepted)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from math import inf
 from types import MappingProxyType
 
@@ -14,6 +15,7 @@ from hub.delivery.connection import Connection
 from hub.delivery.transport import Transport, install_flow_control
 from hub.ids import Key
 from hub.messages import Command, Notice
+from hub.node.history import read_reset_messages
 from hub.protocols import WireProtocol
 
 
@@ -152,7 +154,7 @@ def attach(
         pages=node.pages,
         limits=hub.limits,
         activate=node.registry.activate,
-        load_reset_messages=node.read_reset_messages,
+        load_reset_messages=partial(read_reset_messages, node),
     )
     connection = Connection(
         id=node.seams.new_secret(8),

@@ -33,9 +33,9 @@ class UploadWriter:
         Raises EmptyFile, and what write() raises.
         """
         await self._upload.finish()
-        async with self._hub.node.use(self._upload.key) as session:
+        async with self._hub.node.loader.use(self._upload.key) as session:
             self._upload.refuse_if_deleted()  # no await between this check and the creation of the session
-            await self._hub.node.create(session)
+            await self._hub.node.loader.create(session)
             file = await self._upload.save()
         return StoredFile(fileId=file.fileId, sessionId=id_of(file.key), name=file.name, type=file.type, size=file.size)
 

@@ -9,6 +9,7 @@ from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
 from hub.ids import Key
 from hub.messages import Accepted, Command, Subscribed
+from hub.node.history import read_reset_messages
 from hub.sessions.session import LiveSession
 
 ResetReason = Literal["epoch_changed", "too_old", "past_head"]
@@ -75,7 +76,7 @@ async def subscribe_from(
     """
     channel, node = session.channel, client.hub.node
     if find_reset_reason(channel, after, epoch) is not None:
-        messages = await node.read_reset_messages(session.key)
+        messages = await read_reset_messages(node, session.key)
     # No await from here on: the check, the answer and the subscription must see the same head.
     channel.refuse_if_deleted()
     node.registry.check_limit(client.connection, channel.key, client.reserved_keys)

@@ -10,6 +10,7 @@ from hub.commands.joining import build_subscribed_answer, reserve_subscription, 
 from hub.errors import BadFrame
 from hub.ids import Key
 from hub.messages import Hello, Ok, Subscribe, Subscribed, Typing, TypingNotice, Unsubscribe, Welcome
+from hub.node.history import read_history
 from hub.protocols import open_protocol
 
 
@@ -61,10 +62,10 @@ async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: 
 
 async def _subscribe(hub: Hub, key: Key, command: Subscribe, client: ClientHandle) -> None:
     with reserve_subscription(client, key):
-        async with hub.node.use(key) as session:
+        async with hub.node.loader.use(key) as session:
             history = None
             if command.history is not None:
-                history = await hub.node.read_history(session.key, command.history)
+                history = await read_history(hub.node, session.key, command.history)
             await subscribe_from(
                 client, session, command.afterSeq, command.epoch, build_subscribed_answer(hub, command, history)
             )
@@ -83,7 +84,7 @@ async def listen(
     May raise SessionDeleted and StorageUnavailable after the client was opened: the caller must tell the client.
     """
     client = await opener()
-    async with hub.node.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
         await subscribe_from(client, session, after, epoch)
 
 

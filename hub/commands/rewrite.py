@@ -15,7 +15,7 @@ async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client
     key = hub.key(principal, command.sessionId)
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
-        async with hub.node.use(key) as session:
+        async with hub.node.loader.use(key) as session:
             accepted = await rewriting.regenerate_answer(session, command, principal.author)
             answer_and_subscribe(client, session.channel, accepted)
     return accepted
@@ -26,7 +26,7 @@ async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHand
     key = hub.key(principal, command.sessionId)
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
-        async with hub.node.use(key) as session:
+        async with hub.node.loader.use(key) as session:
             accepted = await rewriting.edit_message(session, command, principal.author, client.agent)
             answer_and_subscribe(
                 client, session.channel, accepted, before=2
@@ -41,7 +41,7 @@ async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHand
     with reserve_subscription(client, new_key):
         await _check_session_exists(hub, key, command.sessionId)
         history = await session_fork.read_source_messages(hub.node.log.sessions, key, command, hub.limits)
-        async with hub.node.use(new_key) as session:
+        async with hub.node.loader.use(new_key) as session:
             await session_fork.log_copies(session, history)
             await subscribe_from(client, session, None, None, build_subscribed_answer(hub, command, None))
 

@@ -21,8 +21,8 @@ PAGE_SIZE = 500  # sessions for each query of clear_sessions()
 async def create_session(hub: Hub, principal: Principal, session_id: str | None = None) -> tuple[SessionState, bool]:
     """Create a session, with a new id if none is given. Return its state, and True if it is new."""
     key = hub.key(principal, session_id or hub.node.seams.new_id("s"))
-    async with hub.node.use(key) as session:
-        is_new = await hub.node.create(session)
+    async with hub.node.loader.use(key) as session:
+        is_new = await hub.node.loader.create(session)
         return await read_state(hub, session.channel), is_new
 
 
@@ -37,9 +37,9 @@ async def relabel(hub: Hub, principal: Principal, session_id: str, changes: Mapp
     if metadata and len(orjson.dumps(metadata)) > limits.metadata_bytes:
         max_size = size_text(limits.metadata_bytes)
         raise TooLarge(f"the metadata of a session is at most {max_size} of JSON: store the rest elsewhere")
-    async with hub.node.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
         if any(value is not None for value in changes.values()):
-            await hub.node.create(session)
+            await hub.node.loader.create(session)
         await hub.node.log.sessions.relabel(session.key, changes)
         return await read_state(hub, session.channel)
 

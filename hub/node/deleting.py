@@ -26,15 +26,15 @@ async def delete(node: Node, key: Key, before: int | None = None) -> bool:
     StorageUnavailable if the log cannot be written; then the session stays, without its runs and subscribers.
     """
     node.refuse_if_draining()
-    if key not in node.deletions and not _exists_in_memory(node.sessions.get(key)):
+    if key not in node.loader.deletions and not _exists_in_memory(node.sessions.get(key)):
         if not await _is_in_log(node, key):
             return False
         node.refuse_if_draining()
     # No await since the last check: each session has at most one deletion.
-    shared_task = node.deletions.get(key)
+    shared_task = node.loader.deletions.get(key)
     if shared_task is None:
-        node.deletions[key] = asyncio.create_task(_delete(node, key, before))
-    is_deleted = await asyncio.shield(node.deletions[key])
+        node.loader.deletions[key] = asyncio.create_task(_delete(node, key, before))
+    is_deleted = await asyncio.shield(node.loader.deletions[key])
     if not is_deleted and shared_task is not None:  # the shared deletion may have had another *before*
         return await delete(node, key, before)
     return is_deleted
@@ -75,7 +75,7 @@ def _exists_in_memory(session: LiveSession | None) -> bool:
 async def _delete(node: Node, key: Key, before: int | None) -> bool:
     try:
         try:
-            session = await node.load(key)
+            session = await node.loader.load(key)
         except LogDamaged:  # so it cannot be in memory
             await node.files.forget(key, await node.log.sessions.delete(key))
             return True
@@ -97,7 +97,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
             if node.sessions.get(key) is session:
                 session.admission.is_deleting = session.channel.is_deleted = False
     finally:
-        del node.deletions[key]
+        del node.loader.deletions[key]
         node.unload_if_unused(key)
 
 

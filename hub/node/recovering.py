@@ -37,7 +37,7 @@ async def _recover_each(node: "Node", sessions: Iterator[tuple[Key, Sequence[Run
     """Recover one session after the other; the workers share the iterator *sessions*."""
     for key, records in sessions:
         try:
-            async with node.use(key) as session:
+            async with node.loader.use(key) as session:
                 try:
                     await recover_session(session, records)
                 except LogDamaged as damage:

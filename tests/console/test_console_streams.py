@@ -140,7 +140,7 @@ READ = """() => {
 
 async def write_turns(hub: Hub, name: str, count: int) -> None:
     """Append *count* messages and answers, each with a tool call, to a session's log."""
-    async with hub.node.use(Key(name)) as session:
+    async with hub.node.loader.use(Key(name)) as session:
         for number in range(count):
             run, question, answer = f"r{number}", f"q{number}", f"a{number}"
             message = UserMessage(messageId=question, author=LOCAL, content=f"question {number}")

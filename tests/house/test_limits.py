@@ -27,6 +27,7 @@ from hub.errors import StorageUnavailable
 from hub.ids import Key
 from hub.limits import KiB, Limits, MiB, size_text
 from hub.messages import Chunk, Event
+from hub.node.history import read_history
 from hub.settings import ConfigError, load
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
@@ -298,7 +299,7 @@ async def test_a_fork_copies_the_newest_messages(hub: Hub, limit: dict[str, Any]
         end = await answer(client, "echo", text)
     await client.send(type="fork", sessionId="s1", messageId=end["messageId"], newSessionId="f1")
     await client.until_type("subscribed")
-    assert [message["content"] for message in await hub.node.read_history(Key("f1"), 9)] == copied
+    assert [message["content"] for message in await read_history(hub.node, Key("f1"), 9)] == copied
 
 
 @obeys("fork_bytes")

@@ -7,6 +7,7 @@ from support.agents import EVERYTHING
 from support.hub import Hub
 
 from hub.ids import Key
+from hub.node.history import read_history
 
 EXPECTED: list[tuple[str, dict[str, Any]]] = [
     ("stream", {"content": "before "}),
@@ -53,7 +54,7 @@ async def test_each_event_type_arrives_in_order_live_late_and_after_a_restart(hu
     again = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
     await again.until_done()
     assert comparable(again.frames) == EXPECTED
-    messages = await hub.node.read_history(Key("s1"), 100)
+    messages = await read_history(hub.node, Key("s1"), 100)
     assert [message["content"] for message in messages] == ["x", "before ", "between ", "after"]
 
 

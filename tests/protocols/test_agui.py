@@ -19,6 +19,7 @@ from support.waiting import PATIENCE
 from hub.ids import Key
 from hub.limits import MiB
 from hub.messages import RunFinished, StopReason
+from hub.node.history import read_history
 from hub.protocols.agui import TRANSLATIONS
 
 CHECK: TypeAdapter[Any] = TypeAdapter(AgUiEvent)
@@ -88,7 +89,7 @@ async def test_a_client_can_resume_a_lost_stream(hub: Hub, tmp_path: Path) -> No
     assert text(first) + text(rest) == "one two" and rest[-1]["type"] == "RUN_FINISHED"
     whole = await events(hub, "gated", run_request(str(gate)))
     assert text(whole) == "one two" and whole[0]["type"] == "RUN_STARTED"
-    assert len(await hub.node.read_history(Key("t1"), 100)) == 2
+    assert len(await read_history(hub.node, Key("t1"), 100)) == 2
 
 
 async def test_content_other_than_text_becomes_parts(hub: Hub) -> None:

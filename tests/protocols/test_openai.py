@@ -17,6 +17,7 @@ from support.waiting import PATIENCE, eventually
 
 from hub.errors import AgentError
 from hub.ids import Key
+from hub.node.history import read_history
 from hub.node.upkeep import expire_events
 from hub.protocols import openai_chat
 
@@ -253,7 +254,7 @@ async def test_a_repeated_idempotency_key_runs_the_agent_once(client: AsyncOpenA
             reply = answer.choices[0].message.content
         answers.append(reply)
     assert answers == ["hello there"] * 2
-    assert [message["content"] for message in await served.node.read_history(Key("s1"), 9)] == ["hello there"] * 2
+    assert [message["content"] for message in await read_history(served.node, Key("s1"), 9)] == ["hello there"] * 2
     await client.chat.completions.create(model="model", messages=HELLO, extra_headers={"Idempotency-Key": '"no id"'})
 
 

@@ -121,7 +121,7 @@ async def test_a_deletion_ends_the_runs_and_notifies_all_clients(hub: Hub, http:
 
 
 async def assert_no_data_left(hub: Hub) -> None:
-    assert not hub.node.sessions and not hub.node.deletions and hub.node.pages.size == 0
+    assert not hub.node.sessions and not hub.node.loader.deletions and hub.node.pages.size == 0
     db = sqlite3.connect(hub.folder / "data" / "hub.db")
     for table in ("sessions", "events", "loose", "strips", "messages", "runs", "chats"):
         assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
@@ -228,8 +228,8 @@ async def test_clearing_by_time_spares_a_session_with_a_new_message(hub: Hub, ht
     await client.send(type="chat", agentId="echo", sessionId="s3", message="still here")
     await eventually(lambda: appends)
     gate.set()
-    await eventually(lambda: "s1" not in hub.node.sessions and "s2" not in hub.node.deletions)
-    assert "s3" in hub.node.deletions
+    await eventually(lambda: "s1" not in hub.node.sessions and "s2" not in hub.node.loader.deletions)
+    assert "s3" in hub.node.loader.deletions
     hub.node.log.events.append = append  # type: ignore[method-assign]
     append(*appends[0])
     assert await clearing == (200, {"deleted": 1})
@@ -244,7 +244,7 @@ async def test_a_deletion_deletes_a_session_that_a_concurrent_clearing_spares(
     await chat_with_echo(client, "s1")
     gate = hold(hub, "sessions", "read_last_messages")
     sparing = asyncio.create_task(delete(hub.node, Key("s1"), before=1))
-    await eventually(lambda: hub.node.deletions)
+    await eventually(lambda: hub.node.loader.deletions)
     deleting = asyncio.create_task(delete(hub.node, Key("s1")))
     await asyncio.sleep(0)
     gate.set()
@@ -322,7 +322,7 @@ async def test_commands_that_began_before_a_deletion_see_no_partial_session(
     await sender.send(type="chat", agentId="echo", sessionId="s1", message="more", clientMsgId="c2", ref=2)
     await eventually(lambda: hub.node.sessions[Key("s1")].admission.single_flight.tasks)
     deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
-    await eventually(lambda: hub.node.deletions)
+    await eventually(lambda: hub.node.loader.deletions)
     lookup.set()  # the deletion has begun before the chat is admitted
     assert is_deletion_notice(await sender.until(lambda frame: frame.get("ref") == 2))
     assert await deleting == (204, None)
@@ -336,7 +336,7 @@ async def test_a_closed_channel_refuses_new_subscriptions(hub: Hub, http: aiohtt
     """Also a caller that got the channel before it was closed."""
     await hub.connect()
     (connection,) = hub.node.registry.connections
-    async with hub.node.use(Key("s1")) as session:
+    async with hub.node.loader.use(Key("s1")) as session:
         hub.node.registry.close_channel(session.channel, Error(code="session_deleted", message="gone"))
         with pytest.raises(SessionDeleted):
             hub.node.registry.subscribe(connection, session.channel, None)
@@ -412,7 +412,7 @@ async def test_a_deletion_waits_for_lagging_subscriptions(hub: Hub, ends: str) -
         late = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
         await eventually(lambda: any(one.catchup.lagging for one in hub.node.registry.connections))
         deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
-        await eventually(lambda: hub.node.deletions)
+        await eventually(lambda: hub.node.loader.deletions)
         await late.send(type="ping")
         await late.until_type("pong")
         assert not deleting.done()
@@ -463,11 +463,11 @@ async def test_a_cancelled_caller_does_not_stop_the_deletion(hub: Hub, http: aio
     await post(http, "sessions", {"sessionId": "s1"})
     gate = hold(hub, "sessions", "delete")
     caller = asyncio.create_task(delete(hub.node, Key("s1")))
-    await eventually(lambda: hub.node.deletions)
+    await eventually(lambda: hub.node.loader.deletions)
     caller.cancel()
     await asyncio.wait([caller])
     gate.set()
-    await eventually(lambda: not hub.node.deletions)
+    await eventually(lambda: not hub.node.loader.deletions)
     assert await hub.node.log.sessions.find(Key("s1")) is None
 
 
@@ -478,7 +478,7 @@ async def test_a_session_stays_if_its_deletion_fails(hub: Hub, http: aiohttp.Cli
     await client.until_done()
     db = sqlite3.connect(hub.folder / "data" / "hub.db")
     db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE runs RENAME TO elsewhere;")
-    async with hub.node.use(Key("s1")):  # keeps the session in memory
+    async with hub.node.loader.use(Key("s1")):  # keeps the session in memory
         status, refused = await call(http, "DELETE", "sessions/s1")
         assert (status, refused["code"]) == (503, "storage_unavailable")
         db.executescript("PRAGMA legacy_alter_table = ON; ALTER TABLE elsewhere RENAME TO runs;")
@@ -526,7 +526,7 @@ async def test_a_draining_hub_begins_no_deletion(hub: Hub, http: aiohttp.ClientS
         await post(http, "sessions", {"sessionId": name})
     gate = hold(hub, "sessions", "delete")
     first = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
-    await eventually(lambda: hub.node.deletions)
+    await eventually(lambda: hub.node.loader.deletions)
     hub.node.drain()
     assert (await call(http, "DELETE", "sessions/s2"))[1]["code"] == "draining"
     assert (await post(http, "sessions/clear", {"all": True}))[1]["code"] == "draining"

@@ -119,10 +119,10 @@ async def test_an_event_source_does_not_bring_a_deleted_session_back(hub: Hub, h
 async def test_a_command_that_began_before_a_deletion_creates_no_session(hub: Hub, http: aiohttp.ClientSession) -> None:
     """Who held it before is refused, and leaves no empty session."""
     await post(http, "sessions", {"sessionId": "s1"})
-    async with hub.node.use(Key("s1")) as session:
+    async with hub.node.loader.use(Key("s1")) as session:
         assert (await call(http, "DELETE", "sessions/s1"))[0] == 204
         with pytest.raises(SessionDeleted):
-            await hub.node.create(session)
+            await hub.node.loader.create(session)
     assert (await get(http, "sessions"))[1]["data"] == []
 
 
@@ -156,7 +156,7 @@ async def test_a_command_that_is_logged_during_a_deletion_has_one_answer(hub: Hu
     asked = await client.until_type("user_message")
     await client.until_type("run_finished")
     store, whole = hub.node.log.events, hub.node.log.events.append
-    async with hub.node.use(Key("s1")) as session:
+    async with hub.node.loader.use(Key("s1")) as session:
 
         def go(append: Append, done: AppendCallback) -> None:
             def landed(result: int | Exception) -> None:

@@ -459,7 +459,7 @@ async def test_a_fork_that_waited_for_a_deletion_writes_nothing_into_the_next_se
 
     hub.node.log.sessions.read_messages_from = delayed  # type: ignore[method-assign, assignment]
     await hub.node.log.sessions.make(Key("f1"))
-    async with hub.node.use(Key("f1")) as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+    async with hub.node.loader.use(Key("f1")) as old, aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         editor, forker = await hub.connect(extended=True), await hub.connect(extended=True)
         await editor.send(type="edit", sessionId="f1", messageId="m_1", message="x", ref="e")
         await eventually(old.schedule.lock.locked)

@@ -150,7 +150,7 @@ async def test_a_broadcast_into_a_session_that_is_being_deleted_is_refused(
     hub: Hub, http: aiohttp.ClientSession
 ) -> None:
     """Also if the caller had the session before the deletion began."""
-    async with hub.node.use(Key("agent:echo")) as session:
+    async with hub.node.loader.use(Key("agent:echo")) as session:
         session.admission.is_deleting = True
         with pytest.raises(SessionDeleted):
             await log_broadcast(session, hub.node.agents.get("echo"), "news")
