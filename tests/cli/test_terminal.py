@@ -581,7 +581,11 @@ async def test_a_session_that_cannot_be_is_refused_in_one_line(hub: Hub, command
     await hub.start()
     done = await piped(hub, *command, "bad id", said="hi")
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith("hubbub: ") and done.err.count("\n") == 1 and re.search("sessionId|no id", done.err)
+    assert (
+        done.err.startswith("hubbub: ")
+        and done.err.count("\n") == 1
+        and re.search("sessionId|not a valid id", done.err)
+    )
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ async def test_what_an_agent_logs_comes_with_the_ids_of_its_run(process: HubProc
     process.agent("plain.py", PLAIN)
     await process.start()
     run = (await ask(process, "logs"))["content"].strip()
-    await eventually(lambda: "in the thread of a plain" in process.log and "division by zero" in process.log)
+    await eventually(lambda: all(text in process.log for text in (*WANTED, "division by zero")))
     for text, agent in WANTED.items():
         (line,) = [one for one in process.output_lines if f"] {text} " in one or f"] {text}\n" in one]
         if agent and text != "by the root":  # the ids stand behind its last line
