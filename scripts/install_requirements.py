@@ -1,9 +1,9 @@
-"""Install what the requirements.txt beside the agents asks for into this Python's environment.
+"""Install the requirements.txt of the agents into this Python environment.
 
     python scripts/install_requirements.py
 
-Does nothing, quickly, where all of it is there. Where it cannot be had, says so and exits with 0: the hub starts, and
-names the agents that lack it. Needs pip.
+Does nothing if all requirements are installed. If pip fails, prints a message and exits with 0: the hub starts, and
+names the agents that cannot work. Needs pip.
 """
 
 import os
@@ -18,18 +18,18 @@ from hub.settings import ConfigError, load
 
 
 def main() -> int:
-    """Install what is missing; return the exit status."""
+    """Install missing requirements; return the exit status."""
     load_dotenv(Path(".env"))
     try:
         file = load({}, os.environ, Path.cwd()).agents / REQUIREMENTS_FILE
-    except ConfigError as wrong:
-        raise SystemExit(f"hubbub: {wrong}") from None
+    except ConfigError as error:
+        raise SystemExit(f"hubbub: {error}") from None
     if not missing_lines(file) and not has_pip_lines(file):
         return 0
-    print(f"Installing what {file} asks for ...", flush=True)
+    print(f"Installing the requirements in {file} ...", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(file)]
     if subprocess.run(command).returncode:
-        print(f"The hub will run without what {file} asks for; to try again later: make run", file=sys.stderr)
+        print(f"The hub will run without the requirements in {file}; to try again later: make run", file=sys.stderr)
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Fetch what the console takes from npm into hub/console/vendor/, byte for byte, with its licences and a table of it.
+"""Fetch the console's packages from npm into hub/console/vendor/, unchanged, with their licences and a table.
 
-Run it after changing a version below: `.venv/bin/python scripts/vendor.py`. It needs npm.
+Run it after a change of a version below: `.venv/bin/python scripts/vendor.py`. It needs npm.
 """
 
 import hashlib
@@ -23,37 +23,37 @@ Each file is the package's own, unchanged. `scripts/vendor.py` fetched them and 
 
 
 @attrs.frozen
-class Taken:
+class VendoredFile:
     """One file of a package, and its licence."""
 
     name: str
     version: str
     path: str
-    licence: str  # its name by SPDX; the text is the package's file LICENSE
+    licence: str  # the SPDX name; the text is the file LICENSE of the package
 
 
-TAKEN = (
-    Taken("preact", "11.2.0", "dist/preact.mjs", "MIT"),
-    Taken("htm", "3.1.1", "dist/htm.module.js", "Apache-2.0"),
-    Taken("marked", "18.2.1", "lib/marked.esm.js", "MIT"),
+FILES = (
+    VendoredFile("preact", "11.2.0", "dist/preact.mjs", "MIT"),
+    VendoredFile("htm", "3.1.1", "dist/htm.module.js", "Apache-2.0"),
+    VendoredFile("marked", "18.2.1", "lib/marked.esm.js", "MIT"),
 )
 
 
-def fetch(taken: Taken) -> str:
-    """Write the file and its licence; return the file's row of the table."""
+def fetch(file: VendoredFile) -> str:
+    """Fetch and write a file and its licence; return its row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            ["npm", "pack", "--silent", f"{taken.name}@{taken.version}"],
+            ["npm", "pack", "--silent", f"{file.name}@{file.version}"],
             cwd=folder,
             check=True,
             stdout=subprocess.DEVNULL,
         )
         with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
-            code, licence = (read(archive, f"package/{path}") for path in (taken.path, "LICENSE"))
-    (VENDOR / f"{taken.name}.js").write_bytes(code)
-    (VENDOR / f"{taken.name}.LICENSE").write_bytes(licence)
+            code, licence = (read(archive, f"package/{path}") for path in (file.path, "LICENSE"))
+    (VENDOR / f"{file.name}.js").write_bytes(code)
+    (VENDOR / f"{file.name}.LICENSE").write_bytes(licence)
     digest = hashlib.sha256(code).hexdigest()
-    return f"| `{taken.name}.js` | {taken.name} | {taken.version} | `{taken.path}` | {taken.licence} | `{digest}` |\n"
+    return f"| `{file.name}.js` | {file.name} | {file.version} | `{file.path}` | {file.licence} | `{digest}` |\n"
 
 
 def read(archive: tarfile.TarFile, path: str) -> bytes:
@@ -64,4 +64,4 @@ def read(archive: tarfile.TarFile, path: str) -> bytes:
 
 if __name__ == "__main__":
     VENDOR.mkdir(exist_ok=True)
-    (VENDOR / "README.md").write_text(INTRO + "".join(map(fetch, TAKEN)))
+    (VENDOR / "README.md").write_text(INTRO + "".join(map(fetch, FILES)))

@@ -1,4 +1,4 @@
-"""Measures the hub beside its peers, in one go: `make bench`. The results lie in build/bench."""
+"""Measures the hub and its peers: `make bench`. The results are in build/bench."""
 
 import argparse
 import datetime
@@ -26,14 +26,14 @@ WORKS = {
     "flood": Work(1, 1000, 1500, 0.002),
 }
 TABLES = ("burst", *WORKS, *IDLE, "extras", "growth")
-# Work that takes a server longer than a minute says no more than that it is too slow for it.
+# Work that takes more than a minute shows only that the server is too slow for it.
 TOO_SLOW = {
     "python-socketio": {"wide", "fast", "flood", "many"},
     "node socket.io": {"fast", "flood"},
     "starlette": {"fast", "flood"},
     "aiohttp naive": {"flood"},
 }
-# Those whose figures are compared most closely do the work in turns, so often, and their medians count.
+# Servers with closely compared figures take turns, ROUNDS times each; the table has their medians.
 IN_TURNS = {"paced": (HUB, BUN), "many": (HUB, BUN, NODE_WS)}
 ROUNDS = 3
 
@@ -42,32 +42,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=TABLES, help="scenarios: %(choices)s")
     parser.add_argument("--servers", nargs="+", metavar="NAME", help="hub, bun, ws ...: parts of the servers' names")
-    parser.add_argument("--page", type=Path, help="put the tables and plots into this Markdown page, too")
-    asked = parser.parse_args()
-    for part in asked.servers or ():
+    parser.add_argument("--page", type=Path, help="also write the tables and plots into this Markdown page")
+    options = parser.parse_args()
+    for part in options.servers or ():
         if not any(part in server.name for server in (HUB, *PEERS)):
             parser.error(f"--servers {part}: there are {', '.join(server.name for server in (HUB, *PEERS))}")
-    ready()
+    prepare_process()
     BUILD.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
+    start = time.monotonic()
     servers = (HUB, *install())
-    if asked.servers:
-        servers = tuple(one for one in servers if any(part in one.name for part in asked.servers))
-    steps = [step for step in plan(servers) if not asked.only or step[0] in asked.only]
+    if options.servers:
+        servers = tuple(server for server in servers if any(part in server.name for part in options.servers))
+    steps = [step for step in plan(servers) if not options.only or step[0] in options.only]
     results: dict[str, dict[str, Any]] = {}
     for number, (table, names, run) in enumerate(steps, 1):
         data = BUILD / "data"
         shutil.rmtree(data, ignore_errors=True)
         for name, result in zip(names, run(data), strict=True):
             results.setdefault(table, {})[name] = result
-            print(f"[{number:>2}/{len(steps)} {clock(began)}] {table:<7} {name:<24} {line(result)}", flush=True)
+            print(f"[{number:>2}/{len(steps)} {clock(start)}] {table:<7} {name:<24} {line(result)}", flush=True)
     shutil.rmtree(BUILD / "data", ignore_errors=True)
-    write(results, machine(), BUILD, asked.page)
+    write(results, machine(), BUILD, options.page)
     print(f"Tables, plots and figures: {os.path.relpath(BUILD)}/results.md, *.svg, results.json", flush=True)
 
 
-def ready() -> None:
-    """Take the second processor, and as many files as may be had; the server gets the first processor."""
+def prepare_process() -> None:
+    """Move to the second CPU and raise the limit of open files; the server gets the first CPU."""
     if sys.platform != "linux":
         raise SystemExit("The benchmark reads a server's processor time from /proc: it needs Linux.")
     if not {0, 1} <= os.sched_getaffinity(0):
@@ -83,7 +83,7 @@ Step = tuple[str, tuple[str, ...], Callable[[Path], list[dict[str, Any]]]]
 
 
 def plan(servers: tuple[Server, ...]) -> list[Step]:
-    """List every step: its table, its rows, and what it runs. All servers do one work before any does the next."""
+    """Return all steps: table, names of the rows, function. All servers do one work before the next work."""
     steps: list[Step] = []
 
     def step(table: str, work: Work, *turns: Server) -> None:
@@ -91,8 +91,8 @@ def plan(servers: tuple[Server, ...]) -> list[Step]:
             rounds: list[list[dict[str, Any]]] = [[] for _ in turns]
             for number in range(ROUNDS if len(turns) > 1 else 1):
                 for server, results in zip(turns, rounds, strict=True):
-                    with running(server, data / str(number)) as there:
-                        results.append(measure(there, work))
+                    with running(server, data / str(number)) as process:
+                        results.append(measure(process, work))
             return [median(results) for results in rounds]
 
         steps.append((table, tuple(server.name for server in turns), run))
@@ -115,13 +115,13 @@ def plan(servers: tuple[Server, ...]) -> list[Step]:
     return steps
 
 
-def clock(began: float) -> str:
-    minutes, seconds = divmod(int(time.monotonic() - began), 60)
+def clock(start: float) -> str:
+    minutes, seconds = divmod(int(time.monotonic() - start), 60)
     return f"{minutes}:{seconds:02}"
 
 
 def machine() -> dict[str, str]:
-    models = [one for one in Path("/proc/cpuinfo").read_text().splitlines() if one.startswith("model name")]
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "date": datetime.date.today().isoformat(),
         "processors": f"{os.cpu_count()} x {models[0].partition(':')[2].strip() if models else platform.machine()}",

@@ -1,4 +1,4 @@
-"""The scenarios that only a log makes possible, and how the hub's costs grow."""
+"""Scenarios that need a log, and the growth of the hub's costs."""
 
 import asyncio
 import functools
@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 from load import MARK, Work, measure
-from servers import HUB, Running, cpu_seconds, resident_kb, running
+from servers import HUB, RunningServer, cpu_seconds, resident_kb, running
 from wire import HOST, connect, frames, handshake, hub_path, send_json, until
 
 from hub.ids import Key
@@ -30,7 +30,7 @@ RESUME_SECONDS = 60
 
 
 def fill(data: Path, sessions: int, each: int) -> None:
-    """Write a log in which every one of *sessions* holds an answer of *each* events, tokens to all but the last."""
+    """Write a log with *sessions*; each has one answer of *each* events: tokens, and the end."""
 
     async def write() -> None:
         data.mkdir(parents=True, exist_ok=True)
@@ -40,12 +40,12 @@ def fill(data: Path, sessions: int, each: int) -> None:
             for number in range(sessions):
                 name, loop = f"old{number}", asyncio.get_running_loop()
                 await log.sessions.make(Key(name))
-                events = [Event("bench", "r", Chunk("m", f"#tok{at:016} ", at * 21)) for at in range(each - 1)]
+                events = [Event("bench", "r", Chunk("m", f"#tok{n:016} ", n * 21)) for n in range(each - 1)]
                 events.append(Event("bench", "r", RunFinished("m", "end_turn")))
-                for at in range(0, each, 1000):
-                    done: asyncio.Future[int | Exception] = loop.create_future()
-                    log.events.append(Append(Key(name), events[at : at + 1000]), done.set_result)
-                    await done
+                for start in range(0, each, 1000):
+                    commit: asyncio.Future[int | Exception] = loop.create_future()
+                    log.events.append(Append(Key(name), events[start : start + 1000]), commit.set_result)
+                    await commit
         finally:
             await log.close()
 
@@ -53,115 +53,115 @@ def fill(data: Path, sessions: int, each: int) -> None:
 
 
 def tokens(data: bytes) -> list[bytes]:
-    """Return the tokens that whole frames brought, in order."""
+    """Return the tokens of the complete frames in *data*, in order."""
     content = "".join(frame.get("content", "") for frame in map(json.loads, frames(data)))
     return content.encode().split(MARK)[1:]
 
 
 def late_join(data: Path) -> Result:
-    """Join a session that holds one answer of 20,000 tokens, each an event of its own, from its beginning."""
+    """Replay a session with one answer of 20,000 tokens, one event each, from its start."""
     fill(data, 1, 20_001)
-    firsts, counts = [], set()
+    first_byte_seconds, counts = [], set()
     with running(HUB, data) as hub:
         for _ in range(10):
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             sock = connect(hub.port, hub_path(sessionId="old0", afterSeq=0))
-            got = sock.recv(1)
-            firsts.append(time.perf_counter() - began)
-            got += until(sock, b'"done":true')
-            counts.add(len(list(frames(got))))
+            received = sock.recv(1)
+            first_byte_seconds.append(time.perf_counter() - start_time)
+            received += until(sock, b'"done":true')
+            counts.add(len(list(frames(received))))
             sock.close()
-            if len(tokens(got)) != 20_000:
+            if len(tokens(received)) != 20_000:
                 raise SystemExit("a late join lost tokens")
     return {
         "tokens": 20_000,
         "frames": max(counts),
-        "first_byte_ms": round(statistics.median(firsts) * 1000, 1),
-        "first_byte_cold_ms": round(firsts[0] * 1000, 1),
+        "first_byte_ms": round(statistics.median(first_byte_seconds) * 1000, 1),
+        "first_byte_cold_ms": round(first_byte_seconds[0] * 1000, 1),
     }
 
 
 def storm(data: Path) -> Result:
-    """Drop 2,000 clients of 20 sessions at once; each resumes where it was, 200 tokens later."""
+    """Drop 2,000 clients of 20 sessions; 200 tokens later, all resume with their paths at once."""
     sessions, each, count = 20, 100, 200
     with running(HUB, data) as hub:
-        watchers, dropped, cursors = [], [], []
+        watchers, clients, paths = [], [], []
         for number in range(sessions):
             watcher = connect(hub.port, hub_path())
             send_json(watcher, type="subscribe", sessionId=f"s{number}")
             answer = json.loads(next(frames(until(watcher, b"subscribed"))))
             watchers.append(watcher)
-            cursors.append(hub_path(sessionId=f"s{number}", afterSeq=answer["seq"], epoch=answer["epoch"]))
-            dropped += [connect(hub.port, hub_path(sessionId=f"s{number}")) for _ in range(each)]
-        for sock in dropped:  # a reset, as from a network that is gone
+            paths.append(hub_path(sessionId=f"s{number}", afterSeq=answer["seq"], epoch=answer["epoch"]))
+            clients += [connect(hub.port, hub_path(sessionId=f"s{number}")) for _ in range(each)]
+        for sock in clients:  # a reset, as after the loss of a network
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
         for number, watcher in enumerate(watchers):
             send_json(watcher, type="chat", agentId="bench", sessionId=f"s{number}", message=f"{count} 0.01")
-        heard = [tokens(until(watcher, b'"done":true')) for watcher in watchers]
+        expected = [tokens(until(watcher, b'"done":true')) for watcher in watchers]
         time.sleep(1)
-        cpu, began = cpu_seconds(hub.pid), time.perf_counter()
+        cpu, start_time = cpu_seconds(hub.pid), time.perf_counter()
         times, wrong = resume(
-            hub, [path for path in cursors for _ in range(each)], [one for one in heard for _ in range(each)]
+            hub, [path for path in paths for _ in range(each)], [tokens_ for tokens_ in expected for _ in range(each)]
         )
         cpu = cpu_seconds(hub.pid) - cpu
     return {
         "clients": sessions * each,
         "tokens_each": count,
-        "inexact": wrong + sum(len(one) != count for one in heard),
-        "median_s": round(statistics.median(times) - began, 2) if times else None,
-        "last_s": round(max(times) - began, 2) if times else None,
+        "inexact": wrong + sum(len(tokens_) != count for tokens_ in expected),
+        "median_s": round(statistics.median(times) - start_time, 2) if times else None,
+        "last_s": round(max(times) - start_time, 2) if times else None,
         "cpu_s": round(cpu, 2),
     }
 
 
-def resume(hub: Running, paths: list[str], want: list[list[bytes]]) -> tuple[list[float], int]:
-    """Connect all at once; return when each had caught up, and how many did not get exactly what they should."""
-    epoll, socks, asked, got, times, wrong = select.epoll(), {}, {}, {}, [], 0
-    for path, tokens_ in zip(paths, want, strict=True):
+def resume(hub: RunningServer, paths: list[str], expected: list[list[bytes]]) -> tuple[list[float], int]:
+    """Connect all clients at once; return the time when each caught up, and the number with wrong tokens."""
+    epoll, socks, requests, received, times, wrong = select.epoll(), {}, {}, {}, [], 0
+    for path, tokens_ in zip(paths, expected, strict=True):
         sock = socket.socket()
         sock.setblocking(False)
         sock.connect_ex((HOST, hub.port))
-        socks[sock.fileno()], asked[sock.fileno()], got[sock.fileno()] = sock, (path, tokens_), b""
+        socks[sock.fileno()], requests[sock.fileno()], received[sock.fileno()] = sock, (path, tokens_), b""
         epoll.register(sock, select.EPOLLOUT)
     end = time.perf_counter() + RESUME_SECONDS
     while socks and time.perf_counter() < end:
-        for fd, happened in epoll.poll(1):
-            if happened & select.EPOLLOUT:
-                socks[fd].send(handshake(hub.port, asked[fd][0]))
+        for fd, event in epoll.poll(1):
+            if event & select.EPOLLOUT:
+                socks[fd].send(handshake(hub.port, requests[fd][0]))
                 epoll.modify(fd, select.EPOLLIN)
                 continue
             more = socks[fd].recv(1 << 18)
-            got[fd] += more
-            if not more or b'"done":true' in got[fd][-400:]:
+            received[fd] += more
+            if not more or b'"done":true' in received[fd][-400:]:
                 times.append(time.perf_counter())
                 epoll.unregister(fd)
                 socks.pop(fd).close()
-    for fd, (_, tokens_) in asked.items():
-        wrong += tokens(got[fd].partition(b"\r\n\r\n")[2]) != tokens_
+    for fd, (_, tokens_) in requests.items():
+        wrong += tokens(received[fd].partition(b"\r\n\r\n")[2]) != tokens_
     return times, wrong
 
 
 def first_token(data: Path) -> Result:
-    """Chat with echo again and again, one client alone, and write to the same disk in between."""
+    """Chat with echo repeatedly, with one client, and sync a file on the same disk in between."""
     waits, syncs = [], []
     with running(HUB, data) as hub, (data / "sync").open("wb", buffering=0) as file:
         sock = connect(hub.port, hub_path(sessionId="s"))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 10, 0))
         for number in range(320):
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             file.write(bytes(4096))
             os.fdatasync(file.fileno())
-            synced = time.perf_counter()
+            sync_end = time.perf_counter()
             send_json(sock, type="chat", agentId="echo", sessionId="s", message="hello")
-            sent = time.perf_counter()
-            got = until(sock, b'"type":"stream"')
-            heard = time.perf_counter()
-            if b'"done":true' not in got:
+            send_time = time.perf_counter()
+            received = until(sock, b'"type":"stream"')
+            receive_time = time.perf_counter()
+            if b'"done":true' not in received:
                 until(sock, b'"done":true')
-            if number >= 20:  # the first ones warm it up
-                waits.append(heard - sent)
-                syncs.append(synced - began)
+            if number >= 20:  # the first 20 warm the hub up
+                waits.append(receive_time - send_time)
+                syncs.append(sync_end - start_time)
             time.sleep(0.005)
     wait, sync = statistics.median(waits) * 1000, statistics.median(syncs) * 1000
     return {
@@ -172,8 +172,8 @@ def first_token(data: Path) -> Result:
     }
 
 
-def held(data: Path) -> Result:
-    """Hold 10,000 connections that say nothing."""
+def idle_connections(data: Path) -> Result:
+    """Open 10,000 connections that send nothing."""
     count = 10_000
     with running(HUB, data) as hub:
         time.sleep(1)
@@ -182,45 +182,45 @@ def held(data: Path) -> Result:
         time.sleep(1)
         memory = (resident_kb(hub.pid) - before) / count
         send_json(socks[0], type="chat", agentId="bench", sessionId="s0", message="1 0")
-        answered = sum(b'"done":true' in until(sock, b'"done":true') for sock in socks[::100])
+        answer_count = sum(b'"done":true' in until(sock, b'"done":true') for sock in socks[::100])
         for sock in socks:
             sock.close()
-    return {"connections": count, "kb_per_connection": round(memory, 1), "answered": answered}
+    return {"connections": count, "kb_per_connection": round(memory, 1), "answered": answer_count}
 
 
-def growth_of(data: Path, work: Work, kept: int = 0) -> Result:
-    if kept:
-        fill(data, max(1, kept // 1000), 1000)
+def growth_of(data: Path, work: Work, stored: int = 0) -> Result:
+    if stored:
+        fill(data, max(1, stored // 1000), 1000)
     with running(HUB, data) as hub:
         return measure(hub, work)
 
 
 @attrs.frozen
 class Extra:
-    """One row of the second table; *run* gets a folder of its own for the hub's data."""
+    """One row of the second table; *run* gets an empty folder for the hub's data."""
 
     name: str
     run: Callable[[Path], Result]
 
 
 def growth() -> list[Extra]:
-    """One measure grows at a time; the rest is as it was."""
-    found = []
+    """Return measurements in which one quantity grows and the others stay the same."""
+    extras = []
     for subscribers in (10, 100, 1000, 5000):
         work = Work(1, subscribers, 40, 0.1)
-        found.append(Extra(f"{subscribers:,} subscribers", functools.partial(growth_of, work=work)))
+        extras.append(Extra(f"{subscribers:,} subscribers", functools.partial(growth_of, work=work)))
     for sessions in (1, 20, 200, 2000):
         work = Work(sessions, 1, 20, 0.2)
-        found.append(Extra(f"{sessions:,} session{'s' * (sessions > 1)}", functools.partial(growth_of, work=work)))
-    for kept in (0, 100_000, 1_000_000):
+        extras.append(Extra(f"{sessions:,} session{'s' * (sessions > 1)}", functools.partial(growth_of, work=work)))
+    for stored in (0, 100_000, 1_000_000):
         work = Work(20, 20, 150, 0.02)
-        found.append(Extra(f"{kept:,} events in the log", functools.partial(growth_of, work=work, kept=kept)))
-    return found
+        extras.append(Extra(f"{stored:,} events in the log", functools.partial(growth_of, work=work, stored=stored)))
+    return extras
 
 
 EXTRAS = [
     Extra("late join", late_join),
     Extra("reconnect storm", storm),
     Extra("first token", first_token),
-    Extra("connections held", held),
+    Extra("connections held", idle_connections),
 ]

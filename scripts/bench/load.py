@@ -1,7 +1,7 @@
-"""The fan-out work: the same for every server, and counted for each client by itself.
+"""The fan-out load: the same for every server; tokens are counted for each client.
 
-A token is `#tok<microseconds since the epoch at which it was due> `. The model speaks on a schedule that a late server
-does not slow (open loop), so the age of a token when it arrives holds all its waiting.
+A token is `#tok<time when it was due, in microseconds since the epoch> `. The model sends on a schedule that a slow
+server does not delay (open loop), so the age of a token on arrival includes all waiting.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
-from servers import Running, cpu_seconds, resident_kb
+from servers import RunningServer, cpu_seconds, resident_kb
 from wire import connect, hub_path, send, send_json, until
 
 MARK = b"#tok"
@@ -22,7 +22,7 @@ SETTLE_SECONDS = 0.3
 
 @attrs.frozen
 class Work:
-    """*sessions* of *subscribers* each hear *tokens*, *gap* seconds apart (0: as fast as the server goes)."""
+    """Each of *sessions* has *subscribers*, who receive *tokens* every *gap* seconds (0: as fast as possible)."""
 
     sessions: int
     subscribers: int
@@ -32,7 +32,7 @@ class Work:
 
 
 class Counter:
-    """Counts each client's tokens, across reads that cut a mark in two, and samples their age on arrival."""
+    """Counts the tokens of each client, also if a read splits a mark, and samples their age on arrival."""
 
     def __init__(self, socks: list[socket.socket]):
         self.epoll = select.epoll()
@@ -52,7 +52,7 @@ class Counter:
         self.ages: list[float] = []
 
     def run(self, each: int, seconds: float) -> None:
-        """Read until every client has had *each* tokens, for at most *seconds*."""
+        """Read until every client has received *each* tokens, for at most *seconds*."""
         missing, end = len(self.socks), time.perf_counter() + seconds
         while missing and time.perf_counter() < end and self.socks:
             for fd, _ in self.epoll.poll(1):
@@ -65,23 +65,23 @@ class Counter:
                 self.bytes += size
                 data = self.tail[fd] + self.view[:size].tobytes()
                 self.tail[fd] = data[-(len(MARK) - 1) :]
-                had = self.tokens[fd]
-                self.tokens[fd] = had + data.count(MARK)
-                missing -= had < each <= self.tokens[fd]
+                earlier = self.tokens[fd]
+                self.tokens[fd] = earlier + data.count(MARK)
+                missing -= earlier < each <= self.tokens[fd]
                 if fd in self.sampled:
                     self.sample(data)
 
     def sample(self, data: bytes) -> None:
-        """Note the age of the oldest and of the newest whole token in *data*."""
+        """Record the age of the first and the last complete token in *data*."""
         now = time.time_ns() / 1000
         first, last = data.find(MARK), data.rfind(MARK, 0, data.rfind(b" ") + 1)
-        for at in {first, last} - {-1}:
-            stamp = data[at + len(MARK) : data.find(b" ", at)]
+        for offset in {first, last} - {-1}:
+            stamp = data[offset + len(MARK) : data.find(b" ", offset)]
             if len(stamp) == 16 and stamp.isdigit():
                 self.ages.append(now - int(stamp))
 
 
-def join(server: Running, session: str) -> socket.socket:
+def join(server: RunningServer, session: str) -> socket.socket:
     """Connect one subscriber of *session*."""
     dialect = server.server.dialect
     if dialect == "socket.io":
@@ -98,8 +98,8 @@ def join(server: Running, session: str) -> socket.socket:
     return sock
 
 
-def start(server: Running, sock: socket.socket, session: str, tokens: int, gap: float) -> None:
-    """Let the model of *session* speak."""
+def start(server: RunningServer, sock: socket.socket, session: str, tokens: int, gap: float) -> None:
+    """Start the model of *session*."""
     dialect = server.server.dialect
     if dialect == "socket.io":
         send(sock, "42" + json.dumps(["go", session, tokens, gap]))
@@ -110,10 +110,10 @@ def start(server: Running, sock: socket.socket, session: str, tokens: int, gap: 
     sock.setblocking(False)
 
 
-def measure(server: Running, work: Work) -> dict[str, Any]:
-    """Let a server that was just started do *work* once; return what was delivered, and what it cost the server.
+def measure(server: RunningServer, work: Work) -> dict[str, Any]:
+    """Run *work* once on a fresh server; return the delivered tokens and their cost.
 
-    Each session has one token first: what a session costs to make is not what a token costs to deliver.
+    One token per session comes before the measurement, so that the cost of creating a session does not count.
     """
     time.sleep(SETTLE_SECONDS)
     before = resident_kb(server.pid)
@@ -125,47 +125,51 @@ def measure(server: Running, work: Work) -> dict[str, Any]:
         socks += group
         leaders.append((group[0], session))
     time.sleep(SETTLE_SECONDS)
-    held = (resident_kb(server.pid) - before) / len(socks)
+    memory = (resident_kb(server.pid) - before) / len(socks)
     counter = Counter(socks)
 
-    def speak(tokens: int, gap: float) -> None:
+    def run_models(tokens: int, gap: float) -> None:
         for sock, session in leaders:
             start(server, sock, session, tokens, gap)
         counter.run(tokens, work.seconds)
 
     if work.tokens:
-        speak(1, 0)
+        run_models(1, 0)
         time.sleep(SETTLE_SECONDS)
     counter.reset()
-    cpu, began = cpu_seconds(server.pid), time.perf_counter()
+    cpu, start_time = cpu_seconds(server.pid), time.perf_counter()
     if work.tokens:
-        speak(work.tokens, work.gap)
-    wall, cpu = time.perf_counter() - began, cpu_seconds(server.pid) - cpu
-    got = sum(min(count, work.tokens) for count in counter.tokens.values())
+        run_models(work.tokens, work.gap)
+    wall, cpu = time.perf_counter() - start_time, cpu_seconds(server.pid) - cpu
+    delivered = sum(min(count, work.tokens) for count in counter.tokens.values())
     ages = sorted(counter.ages) if work.gap else []
     for sock in socks:
         sock.close()
     return {
         "connections": len(socks),
-        "delivered": got,
-        "missing": len(socks) * work.tokens - got,
-        "surplus": sum(counter.tokens.values()) - got,
+        "delivered": delivered,
+        "missing": len(socks) * work.tokens - delivered,
+        "surplus": sum(counter.tokens.values()) - delivered,
         "wall_s": round(wall, 2),
-        "cpu_us": round(cpu / got * 1e6, 3) if got else None,
-        "bytes_per_token": round(counter.bytes / got, 1) if got else None,
-        "reads_per_token": round(counter.reads / got, 3) if got else None,
+        "cpu_us": round(cpu / delivered * 1e6, 3) if delivered else None,
+        "bytes_per_token": round(counter.bytes / delivered, 1) if delivered else None,
+        "reads_per_token": round(counter.reads / delivered, 3) if delivered else None,
         "age_p50_ms": round(ages[len(ages) // 2] / 1000, 2) if ages else None,
         "age_p99_ms": round(ages[int(len(ages) * 0.99)] / 1000, 2) if ages else None,
-        "kb_per_connection": round(held, 1),
+        "kb_per_connection": round(memory, 1),
     }
 
 
 def median(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the median of each figure; of what is missing or too much, the worst."""
+    """Return the median of each figure, and the maximum of missing and surplus tokens."""
 
     def middle(name: str) -> float | None:
-        values = [one[name] for one in rounds if one[name] is not None]
+        values = [result[name] for result in rounds if result[name] is not None]
         return statistics.median(values) if values else None
 
-    found = {name: middle(name) for name in rounds[0]}
-    return found | {name: max(one[name] for one in rounds) for name in ("missing", "surplus")} | {"rounds": len(rounds)}
+    medians = {name: middle(name) for name in rounds[0]}
+    return (
+        medians
+        | {name: max(result[name] for result in rounds) for name in ("missing", "surplus")}
+        | {"rounds": len(rounds)}
+    )

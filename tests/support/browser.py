@@ -16,8 +16,8 @@ from support.hub import Hub
 from support.waiting import PATIENCE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ("gpu", "background-networking", "component-update", "sync")
-ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in QUIET)]
+UNUSED_FEATURES = ("gpu", "background-networking", "component-update", "sync")
+ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{feature}" for feature in UNUSED_FEATURES)]
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: `apt-get install chromium`")
 
 
@@ -51,7 +51,7 @@ class Tab:
         self.received_chars += len(payload)
 
     async def until(self, ending: str) -> list[str]:
-        """Return the next lines, up to the first one with that ending."""
+        """Return the next console lines, up to the first one with this ending."""
         lines: list[str] = []
         async with asyncio.timeout(3 * PATIENCE):
             while not (lines and lines[-1].endswith(ending)):
@@ -74,12 +74,12 @@ class Tab:
 
 @contextlib.asynccontextmanager
 async def visit(browser: Browser, url: str, query: str = "", lost: bool = False, **context: Any) -> AsyncIterator[Tab]:
-    """Open the hub's page in a context of its own; at the end, check its errors and its requests.
+    """Open the hub's page in its own browser context; at the end, check its errors and its requests.
 
     All requests must go to the hub. *lost*: the test cuts the network, so that the page may have errors.
     """
-    async with await browser.new_context(**context) as own:
-        tab = Tab(await own.new_page())
+    async with await browser.new_context(**context) as browser_context:
+        tab = Tab(await browser_context.new_page())
         await tab.page.goto(f"{url}/{query}")
         await expect(tab.page.get_by_role("status")).to_have_text(re.compile("Connected|已连接|answering"))
         yield tab
@@ -89,7 +89,7 @@ async def visit(browser: Browser, url: str, query: str = "", lost: bool = False,
 
 @contextlib.asynccontextmanager
 async def serve_other_origin(script: str) -> AsyncIterator[str]:
-    """Serve a page with that script from an origin other than the hub's; yield its address."""
+    """Serve a page with this script from an origin other than the hub's; yield its URL."""
 
     async def page(request: web.Request) -> web.Response:
         text = f'<!doctype html><link rel="icon" href="data:,"><script>{script}</script>'

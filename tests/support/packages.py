@@ -1,13 +1,13 @@
-"""Packages as pip leaves them in a folder: modules, and metadata with entry points."""
+"""Packages in a folder as pip installs them: modules, and metadata with entry points."""
 
 import textwrap
 from pathlib import Path
 
 
 def add_package(folder: Path, name: str, entry_points: str, modules: dict[str, str] | None = None) -> None:
-    """Write version 1.0 of a package into *folder*, which is on sys.path or will be.
+    """Write version 1.0 of a package into *folder*, a folder of sys.path.
 
-    *entry_points* is the text of its entry_points.txt; *modules* are their names and their code.
+    *entry_points* is the text of entry_points.txt; *modules* maps the names of modules to their code.
     """
     metadata = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     metadata.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What an agent might say to run a script on the console, or to carry what it knows to somebody else."""
+"""Text of a malicious agent that tries to run a script in the console, or to send data to another host."""
 
 AWAY = "http://evil.example/?q=secret"
 RUN = "alert(1)"

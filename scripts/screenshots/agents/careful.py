@@ -1,4 +1,4 @@
-"""Asks before it does anything."""
+"""Asks before it changes anything."""
 
 from collections.abc import AsyncIterator
 

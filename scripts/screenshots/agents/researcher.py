@@ -1,4 +1,4 @@
-"""Looks things up, and shows how."""
+"""Researches a question, and shows its steps."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Translates what it is given."""
+"""Translates a text."""
 
 from collections.abc import AsyncIterator
 
