@@ -32,7 +32,7 @@ FOLDER_TYPE = click.Path(path_type=Path)
 @click.version_option(__version__, package_name="hubbub", prog_name="hubbub", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """A hub for AI agents. Settings also come from hubbub.toml, from HUBBUB_* variables, and from those of .env."""
+    """A hub for AI agents. Settings come from flags, HUBBUB_* variables (also in .env), and hubbub.toml."""
     load_dotenv(Path(".env"))  # a variable of the environment wins over .env
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
