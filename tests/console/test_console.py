@@ -44,7 +44,7 @@ async def test_a_first_visit_is_ready_for_a_message(hub: Hub, browser: Browser, 
 
 
 async def test_the_first_line_keeps_its_indentation(hub: Hub, browser: Browser) -> None:
-    """Only empty lines around a message are removed, also from an edited one: pasted code stays the same."""
+    """The console removes only empty lines around a message, so that pasted code stays the same."""
     hub.agent("exact.py", "async def exact(message: str):\n    yield repr(message)")
     await start_hub(hub)
     async with visit(browser, hub.url, "?agent=exact") as tab:
@@ -99,8 +99,8 @@ async def test_an_answer_grows_as_rendered_markdown(hub: Hub, browser: Browser, 
         assert await tab.answers.first.inner_html() == grown
 
 
-async def test_the_address_opens_a_session_with_an_agent(hub: Hub, browser: Browser) -> None:
-    """A new session changes the address; for an invalid session or an unknown agent the page shows what to do."""
+async def test_the_url_opens_a_session_with_an_agent(hub: Hub, browser: Browser) -> None:
+    """A new session changes the URL; for an invalid session or an unknown agent the page shows what to do."""
     await start_hub(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s2") as tab:
         await tab.say("hello")
@@ -241,8 +241,8 @@ async def test_an_unsent_message_is_not_lost(hub: Hub, browser: Browser) -> None
         await proxy.stop()
 
 
-async def test_a_message_whose_confirmation_was_lost_is_no_draft(hub: Hub, browser: Browser) -> None:
-    """It is shown only in the conversation. If a person sends it again in the meantime, it is answered once."""
+async def test_a_message_with_a_lost_confirmation_is_not_a_draft(hub: Hub, browser: Browser) -> None:
+    """The page shows it only in the conversation. A person who sends it again gets one answer."""
     await start_hub(hub)
     there = True
     proxy = await Proxy(lambda: ("127.0.0.1", hub.port if there else 1)).start()
@@ -278,7 +278,7 @@ async def test_a_message_whose_confirmation_was_lost_is_no_draft(hub: Hub, brows
 
 
 async def test_a_message_that_is_too_long_can_be_edited(hub: Hub, browser: Browser) -> None:
-    """The page shows the limit, and puts the text back into the composer, before the text that is there."""
+    """The page shows the limit, and puts the text back into the composer, before a draft."""
     hub.limits = attrs.evolve(hub.limits, frame_bytes=4096)
     await start_hub(hub)
     async with visit(browser, hub.url, "?agent=echo&session=s44") as tab:
@@ -325,7 +325,7 @@ async def test_a_stopped_answer_keeps_its_text(hub: Hub, browser: Browser, tmp_p
 
 
 async def test_every_tab_shows_the_text_of_queued_messages(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Also after a reload. A message that is taken back is marked, and `Stop all` empties the queue."""
+    """They stay after a reload. A message that is taken back is marked, and `Stop all` empties the queue."""
     await start_hub(hub)
     query = "?agent=gated&session=s33"
     async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:
@@ -370,7 +370,7 @@ async def test_a_queued_message_can_be_taken_back(hub: Hub, browser: Browser, tm
 
 
 async def test_the_keyboard_is_enough(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """Choose an agent, write, stop, open and close the dialog without a mouse; the focus is always visible."""
+    """A person chooses an agent, writes, stops and uses the dialog without a mouse; the focus is always visible."""
     await start_hub(hub)
     async with visit(browser, hub.url, "?session=s9") as tab:
         keyboard = tab.page.keyboard
@@ -509,7 +509,7 @@ async def test_past_sessions_can_be_searched(hub: Hub, browser: Browser) -> None
 
 
 async def test_lists_are_loaded_to_their_end(hub: Hub, browser: Browser) -> None:
-    """Also if the hub returns at most three sessions or messages for a request."""
+    """The hub returns at most three sessions or messages for a request."""
     hub.limits = attrs.evolve(hub.limits, list_size=3, history_messages=3)
     await start_hub(hub)
     client = await hub.connect()
@@ -535,7 +535,7 @@ async def test_lists_are_loaded_to_their_end(hub: Hub, browser: Browser) -> None
 
 
 async def test_the_agent_that_answered_last_stays_chosen(hub: Hub, browser: Browser) -> None:
-    """For a session from the list, or an address without an agent; an agent in the address comes first."""
+    """This applies to sessions from the list and URLs without an agent; an agent in the URL comes first."""
     await start_hub(hub)
     for session, agent in (("s30", "echo"), ("s31", "main")):
         client = await hub.connect(f"?sessionId={session}")
@@ -556,7 +556,7 @@ async def test_the_agent_that_answered_last_stays_chosen(hub: Hub, browser: Brow
 
 
 async def test_a_hub_without_main_opens_with_an_agent_that_it_has(hub: Hub, browser: Browser) -> None:
-    """The page chooses the first agent that works. An agent in the address is chosen anyway."""
+    """The page chooses the first agent that works. An agent in the URL is chosen anyway."""
     hub.agent("a_torn.py", "this is no Python")
     await hub.start()
     async with visit(browser, hub.url) as tab:
@@ -581,29 +581,29 @@ async def test_copying_works_over_plain_http(hub: Hub, browser: Browser, tmp_pat
         answer = tab.page.get_by_role("article", name="says")
         copy = answer.get_by_role("button", name="Copy", exact=True)
 
-        async def pasted(text: str) -> None:
+        async def paste_and_compare(text: str) -> None:
             await tab.field.fill("")
             await tab.page.keyboard.press("Control+V")
             await expect(tab.field).to_have_value(text)
 
         await copy.last.click()
         await expect(answer.get_by_role("button", name="Copied")).to_be_visible()
-        await pasted((tmp_path / "text").read_text())
+        await paste_and_compare((tmp_path / "text").read_text())
         await copy.first.click()
-        await pasted("x = 1")
+        await paste_and_compare("x = 1")
         await tab.page.get_by_role("button", name="Share").click()
         share = tab.page.get_by_role("dialog", name="Share")
         await share.get_by_role("button", name="Copy").click()
         await expect(share.get_by_role("button", name="Copied")).to_be_visible()
         await tab.page.keyboard.press("Escape")
-        await pasted(tab.page.url)
+        await paste_and_compare(tab.page.url)
         await tab.page.evaluate("() => void (document.execCommand = () => false)")
         await copy.first.click()
         await expect(tab.page.get_by_role("alert")).to_have_text(re.compile("does not allow this page to copy"))
 
 
 async def test_the_share_dialog_names_who_can_join(hub: Hub, browser: Browser) -> None:
-    """By the host: an address such as `localhost` leads only people on this machine to the hub."""
+    """The host of the URL decides: `localhost` leads only people on this machine to the hub."""
     await start_hub(hub)
     async with visit(browser, hub.url) as tab:
         hosts = ["localhost", "hub.localhost", "127.0.0.1", "[::1]", "hub.example", "127.0.0.1.example", "10.0.0.7"]
@@ -642,7 +642,7 @@ LEVELS = """() => [...document.querySelectorAll('h1, h2, h3, h4, h5, h6, [role=h
 
 
 async def test_the_complete_session_is_printed(hub: Hub, browser: Browser) -> None:
-    """Ctrl+P loads all earlier messages. If the browser's menu prints, the paper says what is missing."""
+    """Ctrl+P loads all earlier messages. If the browser's menu prints, the paper names the missing messages."""
     await start_hub(hub)
     client = await hub.connect("?sessionId=s44")
     for number in range(70):
@@ -651,7 +651,7 @@ async def test_the_complete_session_is_printed(hub: Hub, browser: Browser) -> No
     async with visit(browser, hub.url, "?session=s44") as tab:
         await expect(tab.answers).to_have_count(30)
         await expect(tab.page.get_by_text("Earlier messages are not printed")).to_be_hidden()
-        some = await printed(tab)
+        some = await count_printed_pages(tab)
         await tab.page.emulate_media(media="print")
         await expect(tab.page.get_by_text("Earlier messages are not printed")).to_be_visible()
         await tab.page.emulate_media(media="null")
@@ -660,13 +660,13 @@ async def test_the_complete_session_is_printed(hub: Hub, browser: Browser) -> No
         )
         await tab.page.keyboard.press("Control+P")
         await tab.page.wait_for_function("() => window.was")
-        whole = await printed(tab)
+        whole = await count_printed_pages(tab)
         assert 1 < some < whole
         await expect(tab.answers).to_have_count(30)
 
 
-async def printed(tab: Tab) -> int:
-    """Return how many pages the session takes on paper."""
+async def count_printed_pages(tab: Tab) -> int:
+    """Return the number of pages that the session has on paper."""
     return len(re.findall(rb"/Type\s*/Page\b", await tab.page.pdf()))
 
 

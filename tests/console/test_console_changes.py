@@ -143,7 +143,7 @@ async def counts(message: str):
 
 
 async def test_a_question_has_buttons_or_fields(hub: Hub, browser: Browser) -> None:
-    """Buttons for known answers, else fields; everyone in the session sees the answer."""
+    """It has buttons for known answers, else fields; everyone in the session sees the answer."""
     hub.agent("asks.py", ASKS)
     await start_hub(hub)
     query = "?agent=asks&session=s21"
@@ -219,7 +219,7 @@ async def test_messages_can_be_edited_regenerated_and_forked(hub: Hub, browser: 
 
 
 async def test_a_session_can_be_renamed_and_deleted(hub: Hub, browser: Browser) -> None:
-    """The list shows the name; deleting asks once more, and everyone in the session sees the deletion."""
+    """The list shows the name. Deleting needs a confirmation, and everyone in the session sees it."""
     await start_hub(hub)
     query = "?agent=echo&session=s24"
     async with visit(browser, hub.url, query) as tab, visit(browser, hub.url, query) as other:

@@ -31,7 +31,7 @@ LOCAL = Author("local", "local")
 async def test_the_page_follows_an_answer_unless_the_reader_scrolls_up(
     hub: Hub, browser: Browser, tmp_path: Path
 ) -> None:
-    """After scrolling up the position stays; a button leads back to the end."""
+    """The position stays after the reader scrolls up; a button leads back to the end."""
     await start_hub(hub)
     (tmp_path / "text").write_text("line\n\n" * 100 + "WAIT" + "more\n\n" * 100 + "last")
     rest = "log.scrollHeight - log.scrollTop - log.clientHeight"
@@ -110,7 +110,7 @@ async def test_a_long_session_shows_its_end_and_more_on_request(hub: Hub, browse
 
 
 async def test_a_session_of_20_000_messages_opens_with_its_last_page(hub: Hub, browser: Browser) -> None:
-    """However long the session is, the page loads one page of messages and their events, with the tool calls."""
+    """The console loads only one page of messages and their events, with the tool calls."""
     await start_hub(hub)
     sizes: list[int] = []
     for count in (100, 10_000):
@@ -218,7 +218,7 @@ MARKUP = """() => {
 
 
 async def test_a_deeply_nested_answer_does_not_stop_the_page(hub: Hub, browser: Browser, tmp_path: Path) -> None:
-    """The session can also be open_websocket later, and the next answers are rendered."""
+    """The page can open the session later, and renders the next answers."""
     await start_hub(hub)
     (tmp_path / "deep").write_text("\n\n".join([">" * 1000, "- " * 1000, "1. " * 1000, "*" * 6000, "end"]))
     async with visit(browser, hub.url, "?agent=says&session=s36") as tab:

@@ -1,4 +1,4 @@
-"""docs/ reads as one book: an index, a purpose and a next chapter on each page, and the words of the field."""
+"""docs/ is one book: it has an index, each page has a purpose and a next chapter, and terms are explained."""
 
 import re
 from pathlib import Path
@@ -38,19 +38,19 @@ def index(page: Path) -> list[str]:
 
 
 def test_every_page_of_docs_is_a_chapter() -> None:
-    """The list in tests/support/documents.py, which sets the order, misses none."""
+    """The list in tests/support/documents.py has all pages, in order."""
     assert sorted(CHAPTERS) == sorted((ROOT / "docs").glob("*.md"))
 
 
 @pytest.mark.parametrize("page", [README, README_ZH], ids=lambda page: page.name)
 def test_the_index_has_every_chapter_in_order(page: Path) -> None:
-    """In both READMEs."""
+    """Both READMEs have the index."""
     assert index(page) == [str(chapter.relative_to(ROOT)) for chapter in CHAPTERS]
 
 
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.name)
 def test_a_chapter_begins_with_its_purpose(page: Path) -> None:
-    """Its title, its readers, and what they can do after reading."""
+    """It names its title, its readers, and their benefit."""
     title, purpose, *_ = paragraphs(page)
     assert re.fullmatch(r"# [A-Z].*", title)
     assert re.match(r"This page is for .+\. Afterwards .+\.", purpose), purpose
@@ -67,7 +67,7 @@ def test_a_chapter_ends_with_the_next_one(page: Path) -> None:
 
 @pytest.mark.parametrize(("word", "page"), WORDS.items())
 def test_a_search_for_a_word_of_the_field_finds_its_explanation(word: str, page: str) -> None:
-    """On the page that explains it."""
+    """The word is on the page that explains it."""
     assert re.search(rf"\b{word}\b", DOCS[page].read_text(encoding="utf-8"), re.IGNORECASE)
 
 

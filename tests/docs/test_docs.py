@@ -249,7 +249,7 @@ def install(folder: Path, setup: str, code: str, monkeypatch: pytest.MonkeyPatch
 async def test_the_adapter_of_the_page_works(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
 ) -> None:
-    """As a package with the entry point of the page, and an agent of its kind."""
+    """It is a package with the entry point of the page; an agent uses it."""
     (code,) = of_kind(DOCS["agents"], "python", "adapter")
     (setup,) = of_kind(DOCS["agents"], "ini", "adapter")
     (build,) = of_kind(DOCS["agents"], "toml", "build")
@@ -268,8 +268,8 @@ async def test_the_adapter_of_the_page_works(
 
 
 @pytest.mark.parametrize("block", of_kind(DOCS["protocol"], "json", "envelope"), ids=str)
-def test_the_envelopes_of_the_page_are_said_of_its_events(block: Block) -> None:
-    """Each line is what the envelope says of the event with its number."""
+def test_the_envelopes_of_the_page_are_its_events_in_the_envelope_protocol(block: Block) -> None:
+    """Each line is the envelope of the event with the same number."""
     events = [json.loads(line) for example in of_kind(DOCS["protocol"], "json", "event") for line in example.lines]
     for line in block.lines:
         envelope = json.loads(line)
@@ -280,7 +280,7 @@ def test_the_envelopes_of_the_page_are_said_of_its_events(block: Block) -> None:
 async def test_the_protocol_of_the_page_works(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
 ) -> None:
-    """As a package with the entry point of the page."""
+    """It is a package with the entry point of the page."""
     (code,) = of_kind(DOCS["protocol"], "python", "protocol")
     (setup,) = of_kind(DOCS["protocol"], "ini", "protocol")
     install(tmp_path / "site", setup.text, code.text, monkeypatch)
@@ -357,7 +357,7 @@ def test_every_request_of_the_page_has_its_answer() -> None:
 
 
 async def test_every_route_is_on_the_page(hub: Hub) -> None:
-    """By its method and path, under the base."""
+    """The page has its method and path."""
     await hub.start()
     documented = {tuple(row[0].strip("`").split()) for row in rows(DOCS["api"])}
     base = "/api/v1"
@@ -371,7 +371,7 @@ async def test_every_route_is_on_the_page(hub: Hub) -> None:
 
 
 def test_every_route_of_the_page_has_an_example() -> None:
-    """But the WebSocket, whose frames the protocol page shows."""
+    """The WebSocket has none: the protocol page shows its frames."""
     routes = {" ".join(pair) for row in rows(DOCS["api"]) if len(pair := row[0].strip("`").split()) == 2}
     lines = [line for block in of_kind(DOCS["api"], "http", "request") for line in block.lines]
     for route in routes - {"GET /agents/{agentId}/ws"}:
@@ -381,7 +381,7 @@ def test_every_route_of_the_page_has_an_example() -> None:
 
 
 async def test_the_openai_example_works(hub: Hub) -> None:
-    """As it stands, but for the port."""
+    """Only the port is replaced."""
     (block,) = of_kind(DOCS["api"], "python", "openai")
     write_agents(hub)
     await hub.start()
@@ -417,7 +417,7 @@ async def test_a_program_of_the_python_clients_page_runs(hub: Hub, block: Block)
                 output += line.decode()
     finally:
         if process.returncode is None and "subscribe" in code:
-            process.kill()  # it listens for ever
+            process.kill()  # the program listens until it is stopped
         await process.communicate()
     assert "Traceback" not in output and ("subscribe" in code or process.returncode == 0)
 
@@ -513,7 +513,7 @@ async def test_a_hub_that_cannot_start_prints_a_line_of_the_page(hub: Hub, tmp_p
 @pytest.mark.parametrize(
     ("header", "value"), [("Origin", "null"), ("Origin", "https://a.example"), ("Host", "a.example")]
 )
-async def test_a_page_that_may_not_come_in_is_named_as_the_page_says(hub: Hub, header: str, value: str) -> None:
+async def test_the_log_names_a_refused_origin_as_the_page_shows(hub: Hub, header: str, value: str) -> None:
     """The hub's output has the words to look for, and the setting to change."""
     await hub.start()
     with capture_logs() as logs:
@@ -539,8 +539,8 @@ def test_every_block_is_of_a_kind_that_is_run(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    """To a file that is there, and to a heading that it has."""
+def test_every_link_has_a_target(page: Path) -> None:
+    """The file exists and has the heading."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if "://" in target:
             continue

@@ -46,7 +46,7 @@ def obeys(*limits: str) -> Callable[[Test], Test]:
 
 
 @asynccontextmanager
-async def over_http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
+async def open_http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
     timeout = aiohttp.ClientTimeout(PATIENCE)
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=timeout) as http:
         yield http
@@ -121,7 +121,7 @@ async def upload(http: aiohttp.ClientSession, size: int, query: str = "sessionId
         return response.status, await response.json()
 
 
-# Yields a piece of text, a whole message or an event several times; its message is made by agent_input().
+# Yields a piece of text, a whole message or an event several times; agent_input() makes its message.
 SAYS = """
 import json
 from hub import Custom, Message, ToolCallResult
@@ -198,7 +198,7 @@ async def test_each_route_limits_its_request_bodies(hub: Hub, limit: str, path: 
     """The limits of other routes do not apply; the error for a larger body contains the exact number."""
     others = {name: 7 for name, _, _ in ROUTES_OF_BODIES}
     await hub.start(**others | {limit: 1237})
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         for size in (1236, 1237, 1238):
             async with http.post(path, data=padded(body, size)) as response:
                 assert (response.status == 413) == (size > 1237)
@@ -213,7 +213,7 @@ async def test_metadata_past_its_limit_is_refused(hub: Hub) -> None:
     assert (await chat(client, "echo", "x", metadata=sized(777)))["type"] == "accepted"
     refused = await chat(client, "echo", "y", metadata=sized(778))
     assert refused["code"] == "bad_frame" and "larger than 777 bytes" in refused["message"]
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         assert (await call(http, "PATCH", "sessions/s1", {"metadata": sized(777)}))[0] == 200
         status, reply = await call(http, "PATCH", "sessions/s1", {"metadata": sized(778)})
     assert (status, reply["code"]) == (413, "too_large") and "at most 777 bytes" in reply["error"]
@@ -261,7 +261,7 @@ async def test_a_file_has_a_size_limit(hub: Hub) -> None:
     """The limit also applies to a file that the hub makes from a tool result."""
     hub.agent("says.py", SAYS)
     client = await begin(hub, file_bytes=1237, result_bytes=99)
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         assert (await upload(http, 1237))[0] == 201
         status, reply = await upload(http, 1238)
     assert (status, reply["code"]) == (413, "file_too_large") and "at most 1237 bytes" in reply["error"]
@@ -275,7 +275,7 @@ async def test_a_file_has_a_size_limit(hub: Hub) -> None:
 async def test_all_files_together_have_a_size_limit(hub: Hub, limit: str, other: str) -> None:
     """One limit is for a session, one for the hub; each file counts as at least one block."""
     await hub.start(**{limit: 3 * LEAST + 1})
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         assert (await upload(http, 2 * LEAST))[0] == 201
         status, reply = await upload(http, LEAST + 2, f"sessionId={other}")
         assert (status, reply["code"]) == (413, "quota_exceeded") and "at most 12289 bytes" in reply["error"]
@@ -343,7 +343,7 @@ async def test_a_hub_works_with_every_limit_at_its_largest(hub: Hub) -> None:
     await client.send(**resume, payload=deep)
     await client.until_done()
     assert question["message"] == "2" and client.text().endswith(str(deep))
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         assert (await upload(http, 9))[0] == 201
         assert len((await get(http, f"sessions/s1/messages?limit={10**6}"))[1]["data"]) == 2
         completion = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
@@ -372,7 +372,7 @@ async def test_a_page_has_a_limit_of_events(hub: Hub, limits: dict[str, int], le
     while len(late.text()) < 17:
         await late.next()
     assert [len(frame["content"]) for frame in late.frames] == lengths
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         _, page = await get(http, "sessions/s1/events")
     assert len(page["data"]) == limits["page_rows"]
 
@@ -388,7 +388,7 @@ async def test_a_page_and_a_merged_chunk_have_a_limit_of_bytes(hub: Hub, text: s
         await late.next()
     lengths = [len(frame["content"].encode()) for frame in late.frames]
     assert lengths == [700, 100, 700, 100, 400]
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         _, page = await get(http, "sessions/s1/events")
     assert len(page["data"]) == 8
 
@@ -408,7 +408,7 @@ async def test_an_agent_waits_for_a_slow_log(hub: Hub, kind: str) -> None:
     gate.touch()
     await eventually(lambda: gate.read_text() == "7")
     await wait_for_pong(client)
-    assert gate.read_text() == "7"  # the eighth piece of 100 bytes has passed 777
+    assert gate.read_text() == "7"  # the eighth piece of 100 bytes passes the limit of 777
     hub.node.log.events.append = original_append  # type: ignore[method-assign]
     for args in delayed:
         original_append(*args)
@@ -429,7 +429,7 @@ async def test_a_large_tool_result_is_stored_as_a_file(hub: Hub, start: int) -> 
     assert (await answer(client, "says", agent_input("result", "é" * 389)))["type"] == "run_finished"
     cut = await client.find(lambda frame: frame["type"] == "tool_call_result")
     assert cut["content"] == "é" * (min(start, 777) // 2) and cut["size"] == 778
-    async with over_http(hub) as http, http.get(f"files/{cut['fileId']}") as response:
+    async with open_http(hub) as http, http.get(f"files/{cut['fileId']}") as response:
         assert await response.text() == "é" * 389
         assert 'filename="tool-re"' in response.headers["Content-Disposition"]
 
@@ -456,7 +456,7 @@ async def test_an_answer_without_a_session_has_the_same_size_limit(hub: Hub, str
     """The limit counts bytes, streamed or not."""
     hub.agent("says.py", SAYS)
     await hub.start(run_bytes=778)
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         reply = await complete(http, "says", agent_input("text", "é", 389), stream)
         assert reply.startswith("200 ") and "answer_too_long" not in reply
         reply = await complete(http, "says", agent_input("text", "é", 390), stream)
@@ -468,7 +468,7 @@ async def test_an_answer_without_a_session_has_the_same_size_limit(hub: Hub, str
 @pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
 async def test_an_answer_without_a_session_has_a_time_limit(hub: Hub, limit: str, stream: bool) -> None:
     await hub.start(**{"run_seconds": NEVER, "silence_seconds": NEVER, limit: 0.2})
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         reply = await complete(http, "gated", str(hub.folder / "never"), stream)
     assert '"code":"timeout"' in reply.replace(" ", "")
 
@@ -549,7 +549,7 @@ async def test_a_page_of_a_list_has_a_limit_of_rows(hub: Hub, path: str) -> None
     client = await begin(hub, list_size=7)
     for number in range(8):
         await answer(client, "echo", "x", f"s{number % 2 + 1}" if "messages" in path else f"t{number}")
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         status, page = await get(http, f"{path}?limit=7")
         assert (status, page["more"], len(page["data"])) == (200, True, 7)
         assert (await get(http, path)) == (200, page)
@@ -561,7 +561,7 @@ async def test_a_page_of_a_list_has_a_limit_of_rows(hub: Hub, path: str) -> None
 async def test_a_file_name_has_a_length_limit(hub: Hub) -> None:
     """A longer name in a request is refused; a name that the hub chooses is cut."""
     await hub.start(file_name_length=3)
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         assert (await upload(http, 1, "sessionId=s1&name=xyz"))[0] == 201
         status, reply = await upload(http, 1, "sessionId=s1&name=four")
         assert (status, reply["code"]) == (400, "bad_query") and "1 to 3 characters" in reply["error"]
@@ -699,7 +699,7 @@ async def test_json_in_frames_and_bodies_has_limits(
     await client.send(type="ping", **past)
     refused = await client.until_type("error")
     assert refused["code"] == "bad_frame" and str(value) in refused["message"]
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         assert (await post(http, "sessions", {"sessionId": "s1"} | fits))[0] == 201
         status, reply = await post(http, "sessions", {"sessionId": "s2"} | past)
     assert (status, reply["code"]) == (400, "bad_frame")
@@ -729,7 +729,7 @@ async def test_a_message_has_a_limit_of_parts(hub: Hub, most: int) -> None:
     refused.append(await client.until_type("error"))
     assert {error["code"] for error in refused} == {"bad_frame"}
     assert all(f"more than {most} parts" in error["message"] for error in refused)
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         assert (await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "x", "parts": many}))[0] == 400
         for parts, status in ((few or "x", 200), (many, 400)):
             body = run_request("x", f"r{status}", "t1")
@@ -744,7 +744,7 @@ async def test_a_message_has_a_limit_of_parts(hub: Hub, most: int) -> None:
 async def test_a_title_has_a_length_limit(hub: Hub) -> None:
     """The limit counts characters, not bytes."""
     await begin(hub, title_length=9)
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         assert (await call(http, "PATCH", "sessions/s1", {"title": "é" * 9}))[1]["title"] == "é" * 9
         status, reply = await call(http, "PATCH", "sessions/s1", {"title": "x" * 10})
     assert (status, reply["code"]) == (400, "bad_frame") and "at most 9 characters" in reply["error"]
@@ -806,7 +806,7 @@ async def test_calls_between_agents_have_a_depth_limit(hub: Hub, most: int, text
     client = await begin(hub, call_depth=most)
     await answer(client, "deep", "0")
     assert client.text() == text
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         assert f'"{text}"' in await complete(http, "deep", "0", False)
 
 
@@ -900,7 +900,7 @@ async def test_a_silent_client_gets_a_ping_and_is_disconnected(hub: Hub, pong: f
     if pong != NEVER:
         assert await silent.wait_closed() == 1006
         return
-    for _ in range(2):  # the second round comes after the first one's would be over
+    for _ in range(2):  # the second ping comes after the pong timeout of the first
         other = await hub.connect(autoping=False)
         async with asyncio.timeout(PATIENCE):
             assert (await other.ws.receive()).type is aiohttp.WSMsgType.PING
@@ -1036,7 +1036,7 @@ async def test_an_upload_has_a_time_limit(hub: Hub, seconds: float) -> None:
         await rest.wait()
         yield b"two"
 
-    async with over_http(hub) as http:
+    async with open_http(hub) as http:
         pending = asyncio.create_task(upload_slowly(http, slow_body()))
         try:
             if seconds == NEVER:
@@ -1157,7 +1157,7 @@ async def test_a_refused_append_is_tried_again_after_its_delay(hub: Hub, seconds
     assert client.text().replace("x ", "") == "one two"
 
 
-# --- documents, and the process ---------------------------------------------------------------------------------------
+# --- API documents and settings ---------------------------------------------------------------------------------------
 
 
 def bounds(document: dict[str, Any], name: str, keyword: str) -> set[int]:

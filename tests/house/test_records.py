@@ -14,9 +14,9 @@ def test_no_class_takes_more_than_four_fields_by_position() -> None:
         if path.name == "__main__.py":
             continue
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for found in vars(importlib.import_module(name)).values():
-            if isinstance(found, type) and attrs.has(found):
-                fields = [field for field in attrs.fields(found) if field.init and not field.kw_only]
+        for member in vars(importlib.import_module(name)).values():
+            if isinstance(member, type) and attrs.has(member):
+                fields = [field for field in attrs.fields(member) if field.init and not field.kw_only]
                 if len(fields) > BY_POSITION:
-                    too_many.add(f"{found.__module__}.{found.__qualname__}")
+                    too_many.add(f"{member.__module__}.{member.__qualname__}")
     assert too_many == set()

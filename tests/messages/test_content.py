@@ -59,7 +59,7 @@ async def test_each_event_type_arrives_in_order_live_late_and_after_a_restart(hu
 
 
 async def test_a_plain_client_receives_only_text(hub: Hub) -> None:
-    """Other events leave no trace in its frames."""
+    """Its frames contain no other event."""
     hub.agent("everything.py", EVERYTHING)
     await hub.start()
     plain = await hub.connect("?sessionId=s1")

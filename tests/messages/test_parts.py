@@ -71,7 +71,7 @@ def test_parts_have_the_format_of_ag_ui() -> None:
 
 
 async def test_unknown_fields_of_a_part_are_dropped(hub: Hub) -> None:
-    """Like unknown fields of a command."""
+    """The hub ignores unknown fields of commands, too."""
     client = await begin(hub)
     await say(client, parts=[{**IMAGE, "more": 1}])
     assert (await client.find(lambda f: f["type"] == "user_message"))["parts"] == [IMAGE]
@@ -118,7 +118,7 @@ ROUTES = {
 
 
 async def test_a_number_in_metadata_is_stored_exactly_or_refused(hub: Hub) -> None:
-    """In messages, parts and sessions: no number comes back changed."""
+    """No number in the metadata of a message, a part or a session changes."""
     client = await begin(hub)
     text = {"type": "text", "text": "look", "metadata": NUMBERS}
     end = await say(client, parts=[text], metadata={"n": NUMBERS})
@@ -141,7 +141,7 @@ async def test_a_number_in_metadata_is_stored_exactly_or_refused(hub: Hub) -> No
 
 @pytest.mark.parametrize("number", UNFIT)
 async def test_a_number_that_would_change_is_refused_on_every_route(hub: Hub, number: str) -> None:
-    """In a command, in each HTTP body, on the routes of OpenAI and AG-UI; nothing of the request is stored."""
+    """The routes are commands, HTTP bodies, OpenAI and AG-UI; nothing of the request is stored."""
     client = await begin(hub)
     for command in ("chat", "resume", "edit"):
         fields = f'"message": "x", "metadata": {{"n": {number}}}, "payload": [{number}]'
@@ -178,7 +178,7 @@ async def test_a_client_msg_id_covers_parts_and_metadata(hub: Hub) -> None:
 
 
 async def test_a_queued_message_keeps_its_parts_and_metadata_across_a_restart(hub: Hub) -> None:
-    """Its run starts in the next process, and sees them."""
+    """Its run starts in the next process, and gets them."""
     client = await begin(hub)
     await client.send(type="chat", agentId="gated", sessionId="s1", message="never")
     await client.until_type("stream")
@@ -205,7 +205,7 @@ SHOWS = """
 
 
 async def test_a_message_of_an_agent_can_have_parts(hub: Hub) -> None:
-    """Extended clients receive them, plain clients only the text; the history has them, also after an abort."""
+    """Extended clients and the history have the parts, also after an abort; plain clients receive only the text."""
     hub.agent("shows.py", SHOWS.replace("PARTS", repr([{**IMAGE, "more": 1}])))
     client = await begin(hub)
     plain = await hub.connect("?sessionId=s1")
@@ -250,7 +250,7 @@ async def test_an_aborted_answer_keeps_its_parts_after_a_kill(hub: Hub) -> None:
     ],
 )
 async def test_bad_parts_end_an_answer(hub: Hub, parts: str, code: str) -> None:
-    """With an error code of their own; earlier text stays."""
+    """Each reason has its error code; earlier text stays."""
     hub.agent("shows.py", SHOWS.replace("PARTS", parts))
     client = await begin(hub)
     end = await say(client, agentId="shows")

@@ -29,7 +29,7 @@ async def talker(message: str):
         print(f"line {number:09} of the talker", file=(sys.stdout, sys.stderr)[number % 2])
     print("\\ud800 is half a character")
     sys.stdout.close()
-    yield "said"
+    yield "done"
 '''
 PARENT = """
 import os
@@ -40,7 +40,7 @@ async def parent(message: str):
         print("the child speaks")
         os._exit(0)
     os.waitpid(child, 0)
-    yield "said"
+    yield "done"
 """
 BROKEN = """
 async def broken(message: str):

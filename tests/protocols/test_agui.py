@@ -313,8 +313,8 @@ async def test_a_request_with_several_answers_is_accepted_or_refused_as_a_whole(
     await socket.send(type="chat", agentId="two", sessionId="t1", message="x")
     first, second = [await socket.until_type("interrupt") for _ in range(2)]
     if status == 409:
-        given = {"interruptId": second["id"], "status": "resolved", "payload": 2}
-        await socket.send(type="resume", sessionId="t1", **given)
+        reply = {"interruptId": second["id"], "status": "resolved", "payload": 2}
+        await socket.send(type="resume", sessionId="t1", **reply)
         await socket.until_type("ok")
     both = resume_request(first, "run-2", 1)
     both["resume"] += resume_request(second, "run-2", payload)["resume"]

@@ -170,7 +170,7 @@ async def test_an_unsupported_parameter_is_refused_by_name(served: Hub, body: di
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_disconnects_stops_the_agent(served: Hub, tmp_path: Path, stream: bool) -> None:
-    """Also if the agent yields nothing; its slot is free again."""
+    """The client gets a stream or a complete response; the agent's slot is free again."""
     stopped = tmp_path / "stopped"
     body = {"model": "endless", "messages": [{"role": "user", "content": str(stopped)}], "stream": stream}
     agent = served.node.agents.get("endless")

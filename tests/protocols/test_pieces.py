@@ -36,7 +36,7 @@ from hub.protocols.sse import open_sse_protocol
 
 MOST = 4096
 ANN = Author("u1", "Ann")
-# One byte, four bytes, and a character that takes six as JSON: each 5,000 times.
+# 5,000 times: characters of one byte, of four bytes, and one that JSON encodes in six.
 TEXT = "".join(f"{n}\N{GRINNING FACE}\0" for n in range(5000))
 PARTS: tuple[dict[str, Any], ...] = (
     {"type": "text", "text": TEXT[:9000], "id": "p1"},
@@ -82,7 +82,7 @@ def name(value: Any) -> str:
 @pytest.mark.parametrize("body", [*BODIES, WholeMessage("m", TEXT)], ids=name)
 @pytest.mark.parametrize("protocol", NAMES)
 def test_only_the_last_frame_of_a_long_event_has_the_seq(protocol: str, body: Body) -> None:
-    """If the connection is lost between them, the complete event is sent again."""
+    """After a connection is lost between the frames, the client gets the complete event again."""
     output = list(frames(open_sized_protocol(protocol, MOST).event(event(body))))
     if protocol == "plain" and isinstance(body, (Reasoning, ToolCallArgs, UserMessage)):
         assert output == []
@@ -94,7 +94,7 @@ def test_only_the_last_frame_of_a_long_event_has_the_seq(protocol: str, body: Bo
 
 @pytest.mark.parametrize("body", BODIES, ids=name)
 def test_a_client_joins_the_frames_of_a_long_event(body: Body) -> None:
-    """The event appears only with its last frame."""
+    """The client gets the event with its last frame."""
     reader = FrameReader()
     events = [
         reader.read(orjson.dumps(frame)) for frame in frames(open_sized_protocol("hubbub.v1", MOST).event(event(body)))
@@ -130,7 +130,7 @@ def test_a_long_whole_message_keeps_its_other_fields(body: Body) -> None:
 
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_a_message_does_not_continue_the_message_before_it(size: int) -> None:
-    """A client of whole messages receives a streamed one without a seq, then the next event."""
+    """A client with `stream: false` receives a complete message without a seq, then the next event."""
     reader, body = FrameReader(), WholeMessage("m2", "b" * size)
     output = frames(open_sized_protocol("hubbub.v1", MOST).whole(event(body), "m1", "a" * size))
     last = [reader.read(orjson.dumps(frame)) for frame in output][-1]
@@ -140,7 +140,7 @@ def test_a_message_does_not_continue_the_message_before_it(size: int) -> None:
 @pytest.mark.parametrize("notice", NOTICES, ids=name)
 @pytest.mark.parametrize("protocol", NAMES)
 def test_a_long_notice_comes_in_several_frames(protocol: str, notice: Notice) -> None:
-    """All but the last have `more`."""
+    """All frames except the last have `more`."""
     output = list(frames(open_sized_protocol(protocol, MOST).answer(notice)))
     if protocol == "plain" and isinstance(notice, Reset):
         assert [frame["code"] for frame in output] == ["reset"]
@@ -241,7 +241,7 @@ def long(message: str):
 
 @pytest.mark.parametrize("protocols", [(), ("hubbub.v1",), ("hubbub.events",)], ids=["plain", "extended", "envelope"])
 async def test_a_client_with_a_frame_limit_of_512_kib_receives_everything(hub: Hub, protocols: tuple[str, ...]) -> None:
-    """Live and in a replay; aiohttp's client would close a longer frame with 1009."""
+    """It receives all text live and in a replay; aiohttp's client would close a longer frame with 1009."""
     hub.agent("long.py", LONG)
     await hub.start()
     size = 3 * 2**20

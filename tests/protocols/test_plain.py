@@ -68,7 +68,7 @@ async def test_a_whole_text_is_a_message_and_still_ends_once(hub: Hub) -> None:
 
 @pytest.mark.parametrize("query, extra", [("?stream=false", {}), ("", {"stream": False})])
 async def test_stream_false_gives_the_answer_in_one_message(hub: Hub, query: str, extra: dict[str, bool]) -> None:
-    """Never both to the same client; another client of the session streams meanwhile."""
+    """This client gets no chunks; another client of the session does."""
     await hub.start()
     streaming = await hub.connect("?sessionId=s1")
     whole = await hub.connect(query)
@@ -80,7 +80,7 @@ async def test_stream_false_gives_the_answer_in_one_message(hub: Hub, query: str
     assert streaming.text() == "one two three " and {f["type"] for f in streaming.frames} == {"stream"}
 
 
-async def test_a_client_that_joins_in_mid_answer_receives_all_of_it(hub: Hub) -> None:
+async def test_a_client_that_joins_during_an_answer_receives_all_of_it(hub: Hub) -> None:
     """Without a cursor, a client starts just before the oldest active run."""
     await hub.start()
     gate = hub.folder / "gate"
@@ -160,8 +160,8 @@ BAD = [
 ]
 
 
-async def test_a_bad_frame_gets_an_error_that_says_what_to_send_and_the_connection_stays(hub: Hub) -> None:
-    """Each documented error, then a chat on the same socket that works."""
+async def test_a_bad_frame_gets_an_error_with_advice_and_the_connection_stays(hub: Hub) -> None:
+    """After each documented error, a chat on the same socket works."""
     hub.agent("broken.py", "def broken(message: str:\n    pass")
     await hub.start(bad_frames_per_minute=len(BAD))
     client = await hub.connect()
@@ -176,7 +176,7 @@ async def test_a_bad_frame_gets_an_error_that_says_what_to_send_and_the_connecti
 
 
 async def test_an_error_has_the_ref_of_its_command(hub: Hub) -> None:
-    """Text or a number, also if the frame is not a valid command."""
+    """The ref may be text or a number, and the frame may be an invalid command."""
     await hub.start()
     client = await hub.connect()
     for number, frame in enumerate(({"type": "dance"}, {"type": "chat"}, {"type": "cancel", "sessionId": "s1"})):
@@ -282,7 +282,7 @@ async def test_a_group_listener_that_chats_receives_the_active_answer_once(hub: 
 
 
 async def test_a_listener_of_two_agents_receives_both_in_the_order_of_the_log(hub: Hub) -> None:
-    """Two parallel runs in one session: seqs only rise, so a lost connection loses nothing."""
+    """The seqs of two parallel runs in one session only rise, so that a client can resume."""
     for name in ("left", "right"):
         hub.agent(
             f"{name}.py",
@@ -312,7 +312,7 @@ async def test_a_listener_of_two_agents_receives_both_in_the_order_of_the_log(hu
 
 
 async def test_stream_false_applies_to_a_queued_chat(hub: Hub) -> None:
-    """The answers before it stream; its own is one message."""
+    """The answers before it are streamed; its own answer is one message."""
     await hub.start()
     gate = hub.folder / "gate"
     client = await hub.connect()
@@ -327,7 +327,7 @@ async def test_stream_false_applies_to_a_queued_chat(hub: Hub) -> None:
 
 
 async def test_a_cursor_behind_the_retention_floor_gets_a_reset_never_a_gap(hub: Hub) -> None:
-    """Also between the deletion in the file and the update in memory."""
+    """This also holds between the deletion in the file and the update in memory."""
     await hub.start()
     client = await hub.connect()
     await client.send(type="chat", agentId="echo", sessionId="s1", message="one two")
@@ -339,7 +339,7 @@ async def test_a_cursor_behind_the_retention_floor_gets_a_reset_never_a_gap(hub:
 
 
 async def test_each_command_has_one_answer_with_its_ref(hub: Hub) -> None:
-    """`ping` too; a refused command has only its error. The client of these tests checks every frame."""
+    """A refused command has only its error. The client of these tests checks every frame."""
     await hub.start(subscriptions=1)
     client = await hub.connect(extended=True)
     commands: list[dict[str, Any]] = [
@@ -378,7 +378,7 @@ async def large(message: str):
 @pytest.mark.parametrize("how", ["stream", "whole"])
 @pytest.mark.parametrize("character", ["x", "é", "😀", "\0"])
 async def test_no_frame_is_longer_than_512_kib(hub: Hub, how: str, character: str) -> None:
-    """A longer text is several `stream` frames, cut between code points, live and replayed; the last has the seq."""
+    """A longer text is split between code points into `stream` frames; the last has the seq."""
     hub.agent("large.py", LARGE)
     await hub.start()
     client = await hub.connect("?sessionId=s1")
