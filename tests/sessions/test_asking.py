@@ -1,4 +1,4 @@
-"""Runs that ask people: the first answer wins, and every question is closed."""
+"""Agents that ask people with `run.ask`: the first answer wins, and every question is closed."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,12 +39,12 @@ import asyncio
 
 async def beside(run):
     question = asyncio.create_task(run.ask("Go on?"))
-    said = 0
+    count = 0
     while not question.done():
-        yield f"{said} "
-        said += 1
+        yield f"{count} "
+        count += 1
         await asyncio.sleep(0.001)
-    yield f"{question.result().payload} {said}"
+    yield f"{question.result().payload} {count}"
 """
 ANN = Principal(id="ann", name="Ann", may=ALL_ACTIONS)
 
@@ -55,79 +55,79 @@ async def start(hub: Hub, code: str = ASKS, name: str = "asks", **limits: Any) -
 
 
 async def ask(client: Client, agent: str = "asks", session: str = "s1", message: str = "Sure?") -> dict[str, Any]:
-    """Chat, and return the question that comes of it."""
+    """Chat, and return the first `interrupt` event."""
     await client.send(type="chat", agentId=agent, sessionId=session, message=message)
     return await client.until_type("interrupt")
 
 
 async def answer(client: Client, question: dict[str, Any], payload: Any = True, **more: Any) -> None:
-    known = {"sessionId": question["sessionId"], "interruptId": question["id"], "status": "resolved"}
-    await client.send(type="resume", **(known | {"payload": payload} | more))
+    fields = {"sessionId": question["sessionId"], "interruptId": question["id"], "status": "resolved"}
+    await client.send(type="resume", **(fields | {"payload": payload} | more))
 
 
-def kinds(client: Client) -> list[str]:
+def list_types(client: Client) -> list[str]:
     return [frame["type"] for frame in client.frames if "seq" in frame and frame["type"] != "accepted"]
 
 
-class Held:
-    """The hub's log, with its appends held back until they are let through or refused."""
+class HeldLog:
+    """The log of a hub. Its appends wait until the test commits or refuses them."""
 
     def __init__(self, hub: Hub) -> None:
-        self.whole = hub.node.log.events.append
+        self.original = hub.node.log.events.append
         self.log = hub.node.log.events
         self.waiting: list[tuple[Append, AppendCallback]] = []
-        self.came = asyncio.Event()
+        self.has_appends = asyncio.Event()
         self.log.append = self.hold  # type: ignore[method-assign]
 
     def hold(self, append: Append, done: AppendCallback) -> None:
         self.waiting.append((append, done))
-        self.came.set()
+        self.has_appends.set()
 
-    async def until_held(self) -> None:
-        """Wait for an append that holds an answer; let through what comes before it."""
+    async def wait_for_answer(self) -> None:
+        """Wait for an append with an answer to a question; commit all appends before it."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                await self.came.wait()
-                self.came.clear()
+                await self.has_appends.wait()
+                self.has_appends.clear()
                 ((append, _),) = self.waiting
                 if "interrupt_resolved" in [entry.body.type for entry in append.events]:
                     return
-                self.whole(*self.waiting.pop())
+                self.original(*self.waiting.pop())
 
-    def let_go(self, refuse: bool = False) -> None:
-        """Refuse what is held or let it through, and hold nothing any more."""
-        self.log.append = self.whole  # type: ignore[method-assign]
+    def release(self, refuse: bool = False) -> None:
+        """Commit or refuse the waiting appends; later appends do not wait."""
+        self.log.append = self.original  # type: ignore[method-assign]
         for append, done in self.waiting:
             if refuse:
                 done(StorageUnavailable("disk full"))
             else:
-                self.whole(append, done)
+                self.original(append, done)
 
 
-async def until_it_writes(hub: Hub) -> None:
-    """Wait until the log is tried again after a failure."""
+async def wait_until_log_works(hub: Hub) -> None:
+    """Wait until the outbox tries the log again after a failure."""
     async with asyncio.timeout(PATIENCE):
         while hub.node.sessions[Key("s1")].outbox.state is OutboxState.BACKING_OFF:
             await asyncio.sleep(0.001)
 
 
-def seen_appends(hub: Hub) -> list[list[str]]:
-    """Return a list that fills with the kinds of events of each append, one commit each."""
-    whole, seen = hub.node.log.events.append, []
+def record_event_types(hub: Hub) -> list[list[str]]:
+    """Return a list to which each append adds the list of its event types."""
+    original, types = hub.node.log.events.append, []
 
-    def append(given: Append, done: AppendCallback) -> None:
-        seen.append([entry.body.type for entry in given.events])
-        whole(given, done)
+    def append(append: Append, done: AppendCallback) -> None:
+        types.append([entry.body.type for entry in append.events])
+        original(append, done)
 
     hub.node.log.events.append = append  # type: ignore[method-assign]
-    return seen
+    return types
 
 
 # --- asking and answering ---------------------------------------------------------------------------------------------
 
 
-async def test_the_log_has_a_question_before_its_event_and_its_answer_before_the_agent(hub: Hub) -> None:
-    """By AG-UI's fields; the session says that it waits for people."""
+async def test_a_question_and_its_answer_are_events_of_the_run(hub: Hub) -> None:
+    """With the field names of AG-UI. The state of the session is `requires_action`."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
@@ -147,14 +147,14 @@ async def test_the_log_has_a_question_before_its_event_and_its_answer_before_the
     assert resolved["resolvedBy"] == {"id": "local", "name": "local"} and resolved["payload"] == {"yes": [1, "ä"]}
     await client.until_done()
     assert client.text() == "Well. local resolved {'yes': [1, 'ä']}"
-    assert kinds(client) == [
+    assert list_types(client) == [
         *("user_message", "run_started", "stream", "interrupt", "interrupt_resolved", "stream", "run_finished")
     ]
     assert "interrupts" not in await client.until(lambda f: f["type"] == "state" and f["state"] == "idle")
 
 
-async def test_a_question_that_is_not_logged_is_sent_to_nobody(hub: Hub) -> None:
-    """Once it is there, whoever asks how things stand is."""
+async def test_a_question_is_shown_only_after_the_log_has_it(hub: Hub) -> None:
+    """Then it is in the state of the session, too."""
     code = """
         import asyncio, pathlib
 
@@ -169,35 +169,35 @@ async def test_a_question_that_is_not_logged_is_sent_to_nobody(hub: Hub) -> None
     client = await hub.connect("?sessionId=s1", extended=True)
     await client.send(type="chat", agentId="asks", sessionId="s1", message=str(gate))
     await client.until_type("stream")
-    held = Held(hub)
+    held_log = HeldLog(hub)
     gate.touch()
-    await asyncio.wait_for(held.came.wait(), PATIENCE)
-    assert [entry.body.type for entry in held.waiting[0][0].events] == ["interrupt"]
+    await asyncio.wait_for(held_log.has_appends.wait(), PATIENCE)
+    assert [entry.body.type for entry in held_log.waiting[0][0].events] == ["interrupt"]
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
-        async with http.get("sessions/s1") as said:
-            assert "interrupts" not in await said.json()
-        held.let_go()
+        async with http.get("sessions/s1") as response:
+            assert "interrupts" not in await response.json()
+        held_log.release()
         question = await client.until_type("interrupt")
-        async with http.get("sessions/s1") as said:
-            assert [one["id"] for one in (await said.json())["interrupts"]] == [question["id"]]
+        async with http.get("sessions/s1") as response:
+            assert [one["id"] for one in (await response.json())["interrupts"]] == [question["id"]]
 
 
 async def test_the_agent_gets_its_answer_after_the_log_has_it(hub: Hub) -> None:
-    """While the commit is under way nothing is said, and nobody is told."""
+    """During the commit the agent does not go on, and clients receive no event."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
-    held = Held(hub)
+    held_log = HeldLog(hub)
     await answer(client, question)
-    await held.until_held()
-    assert [entry.body.type for append, _ in held.waiting for entry in append.events] == ["interrupt_resolved"]
-    assert kinds(client)[-1] == "interrupt" and len(hub.node.sessions[Key("s1")].runs) == 1
-    held.let_go()
+    await held_log.wait_for_answer()
+    assert [entry.body.type for append, _ in held_log.waiting for entry in append.events] == ["interrupt_resolved"]
+    assert list_types(client)[-1] == "interrupt" and len(hub.node.sessions[Key("s1")].runs) == 1
+    held_log.release()
     await client.until_done()
 
 
-async def test_people_may_decline(hub: Hub) -> None:
-    """`cancelled` is an answer like another; what to do is the agent's to say."""
+async def test_a_question_may_be_declined(hub: Hub) -> None:
+    """The agent gets an answer with the status `cancelled`, and goes on."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
@@ -206,8 +206,8 @@ async def test_people_may_decline(hub: Hub) -> None:
     assert end["stopReason"] == "end_turn" and client.text() == "Well. local cancelled None"
 
 
-async def test_a_plain_client_receives_no_question(hub: Hub) -> None:
-    """But text; it may answer, and hears `ok`."""
+async def test_a_plain_client_receives_no_question_but_may_answer(hub: Hub) -> None:
+    """It receives the text, and `ok` for its answer."""
     await start(hub)
     plain = await hub.connect("?sessionId=s1")
     other = await hub.connect("?sessionId=s1", extended=True)
@@ -219,7 +219,7 @@ async def test_a_plain_client_receives_no_question(hub: Hub) -> None:
 
 
 async def test_several_questions_may_be_open_at_once(hub: Hub) -> None:
-    """Each gets its own answer, in whatever order they come."""
+    """Each question gets its own answer, in any order."""
     await start(hub, TWO, "two")
     client = await hub.connect("?sessionId=s1", extended=True)
     first = await ask(client, "two")
@@ -233,16 +233,16 @@ async def test_several_questions_may_be_open_at_once(hub: Hub) -> None:
     assert client.text() == "a b"
 
 
-async def test_a_question_is_answered_over_http(hub: Hub) -> None:
-    """The same command; the session shows what is open."""
+async def test_a_question_is_shown_and_answered_over_http(hub: Hub) -> None:
+    """The session has the open questions, and `resume` has the same errors as the command."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
     body = {"interruptId": question["id"], "status": "resolved", "payload": 7}
     async with aiohttp.ClientSession(hub.url) as http:
-        async with http.get("/api/v1/sessions/s1") as shown:
-            said = await shown.json()
-        assert said["state"] == "requires_action" and said["interrupts"][0]["id"] == question["id"]
+        async with http.get("/api/v1/sessions/s1") as response:
+            shown = await response.json()
+        assert shown["state"] == "requires_action" and shown["interrupts"][0]["id"] == question["id"]
         answers = []
         for change in ({}, {}, {"interruptId": "i_none"}, {"status": "maybe"}):
             async with http.post("/api/v1/sessions/s1/resume", json=body | change) as response:
@@ -252,8 +252,8 @@ async def test_a_question_is_answered_over_http(hub: Hub) -> None:
     assert client.text() == "Well. local resolved 7"
 
 
-async def test_the_envelope_shows_a_question_as_a_status(hub: Hub) -> None:
-    """With the names of the events."""
+async def test_the_envelope_protocol_sends_a_question_as_a_status(hub: Hub) -> None:
+    """The payload has the type of the event in `event`."""
     await start(hub)
     http = aiohttp.ClientSession()
     client = Client(http, await http.ws_connect(f"{hub.url}/api/v1/agents/asks/ws?sessionId=s1"))
@@ -269,8 +269,8 @@ async def test_the_envelope_shows_a_question_as_a_status(hub: Hub) -> None:
 # --- the first answer wins --------------------------------------------------------------------------------------------
 
 
-async def test_the_first_answer_wins(hub: Hub) -> None:
-    """Whoever comes later hears so, also after the run's end and after a restart; what was never asked is unknown."""
+async def test_a_later_answer_is_refused(hub: Hub) -> None:
+    """Also after the end of the run, and after a restart. An unknown question has another error."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
@@ -293,88 +293,88 @@ async def test_the_first_answer_wins(hub: Hub) -> None:
     assert await hub.node.log.sessions.find(Key("s2")) is None
 
 
-def given(question: dict[str, Any], payload: Any) -> Resume:
+def make_resume(question: dict[str, Any], payload: Any) -> Resume:
     return Resume(sessionId="s1", interruptId=question["id"], status="resolved", payload=payload)
 
 
 async def test_two_answers_race_and_one_is_logged(hub: Hub) -> None:
-    """The second comes while the first one's commit is in flight."""
+    """The second answer arrives during the commit of the first one."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
-    held = Held(hub)
-    both = [asyncio.create_task(commands.resume(hub.door, ANN, given(question, n))) for n in (1, 2)]
-    await held.until_held()
+    held_log = HeldLog(hub)
+    both = [asyncio.create_task(commands.resume(hub.door, ANN, make_resume(question, n))) for n in (1, 2)]
+    await held_log.wait_for_answer()
     await asyncio.sleep(0)
-    held.let_go()
+    held_log.release()
     first, second = await asyncio.gather(*both, return_exceptions=True)
     assert first == Ok() and isinstance(second, AlreadyResolved)
     await client.until_done()
-    assert client.text() == "Well. ann resolved 1" and kinds(client).count("interrupt_resolved") == 1
+    assert client.text() == "Well. ann resolved 1" and list_types(client).count("interrupt_resolved") == 1
 
 
-async def test_an_answer_that_cannot_be_logged_is_refused_and_its_question_stays_open(hub: Hub) -> None:
-    """So are those that wait for it; the next answer is as good as the first."""
+async def test_a_question_stays_open_if_its_answer_cannot_be_logged(hub: Hub) -> None:
+    """The answer is refused, and the next one is accepted."""
     await start(hub, retry_seconds=0.02)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
-    held = Held(hub)
-    first = asyncio.create_task(commands.resume(hub.door, ANN, given(question, 1)))
-    await held.until_held()
-    held.let_go(refuse=True)
+    held_log = HeldLog(hub)
+    first = asyncio.create_task(commands.resume(hub.door, ANN, make_resume(question, 1)))
+    await held_log.wait_for_answer()
+    held_log.release(refuse=True)
     with pytest.raises(StorageUnavailable):
         await first
     await answer(client, question, 2)
     await client.until_done()
-    assert client.text() == "Well. local resolved 2" and kinds(client).count("interrupt_resolved") == 1
+    assert client.text() == "Well. local resolved 2" and list_types(client).count("interrupt_resolved") == 1
 
 
 async def test_answers_are_refused_while_the_log_fails(hub: Hub) -> None:
-    """It would wait for a disk that may never come back."""
+    """The answer would wait for a disk that may never work again."""
     await start(hub, BESIDE, "beside", retry_seconds=0.02)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client, "beside")
-    held, outbox = Held(hub), hub.node.sessions[Key("s1")].outbox
-    held.log.append = lambda _, done: done(StorageUnavailable("disk full"))  # type: ignore[method-assign]
+    held_log, outbox = HeldLog(hub), hub.node.sessions[Key("s1")].outbox
+    held_log.log.append = lambda _, done: done(StorageUnavailable("disk full"))  # type: ignore[method-assign]
     async with asyncio.timeout(PATIENCE):
         while outbox.state is not OutboxState.BACKING_OFF:
             await asyncio.sleep(0.001)
     await answer(client, question)
     assert (await client.until_type("error"))["code"] == "storage_unavailable"
-    held.let_go()
-    await until_it_writes(hub)
+    held_log.release()
+    await wait_until_log_works(hub)
     await answer(client, question)
     await client.until_done()
-    said = client.text().split()
-    assert said[:-2] == [str(n) for n in range(int(said[-1]))] and said[-2] == "True"
+    *numbers, payload, count = client.text().split()
+    assert numbers == [str(n) for n in range(int(count))] and payload == "True"
 
 
 @pytest.mark.parametrize("refuse", [False, True])
-async def test_a_run_that_ends_while_an_answer_is_on_its_way_closes_its_question_once(hub: Hub, refuse: bool) -> None:
-    """By the answer where that is kept, else with its end."""
+async def test_a_run_that_ends_during_the_commit_of_an_answer_closes_its_question_once(hub: Hub, refuse: bool) -> None:
+    """With the answer if the log accepts it, and otherwise with the end of the run."""
     await start(hub, retry_seconds=0.02)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
-    held = Held(hub)
-    task = asyncio.create_task(commands.resume(hub.door, ANN, given(question, 1)))
-    await held.until_held()
+    held_log = HeldLog(hub)
+    task = asyncio.create_task(commands.resume(hub.door, ANN, make_resume(question, 1)))
+    await held_log.wait_for_answer()
     run = hub.node.sessions[Key("s1")].runs[question["runId"]]
     run.stop("cancelled")
     async with asyncio.timeout(PATIENCE):
         while not run.has_ended:
             await asyncio.sleep(0)
-    held.let_go(refuse)
-    (said,) = await asyncio.gather(task, return_exceptions=True)
-    assert isinstance(said, StorageUnavailable) if refuse else said == Ok()
+    held_log.release(refuse)
+    (result,) = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(result, StorageUnavailable) if refuse else result == Ok()
     assert (await client.until_done())["stopReason"] == "cancelled"
     (resolved,) = [frame for frame in client.frames if frame["type"] == "interrupt_resolved"]
     assert resolved["status"] == ("cancelled" if refuse else "resolved")
-    assert kinds(client)[-2:] == ["interrupt_resolved", "run_finished"]
+    assert list_types(client)[-2:] == ["interrupt_resolved", "run_finished"]
 
 
 @pytest.mark.parametrize("over", [0, 1])
 async def test_the_payload_of_an_answer_has_a_limit(hub: Hub, over: int) -> None:
-    """Past the limit it is refused, and the question stays open."""
+    """A larger answer is refused, and the question stays open."""
     await start(hub, reply_bytes=100)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
@@ -388,7 +388,7 @@ async def test_the_payload_of_an_answer_has_a_limit(hub: Hub, over: int) -> None
 
 @pytest.mark.parametrize("count, code", [(2, None), (3, "too_many_questions")])
 async def test_the_open_questions_of_a_run_have_a_limit(hub: Hub, count: int, code: str | None) -> None:
-    """Past the limit the agent gets an error, which ends it where it does not catch it."""
+    """Above the limit `run.ask` raises an error, which ends the run if the agent does not catch it."""
     many = "import asyncio\n\nasync def many(run):\n"
     many += "    await asyncio.gather(*(run.ask('?') for _ in range(int(run.message))))\n    yield 'done'"
     await start(hub, many, "many", open_questions=2)
@@ -405,8 +405,8 @@ async def test_the_open_questions_of_a_run_have_a_limit(hub: Hub, count: int, co
 # --- limits and ends --------------------------------------------------------------------------------------------------
 
 
-async def test_the_silence_limit_does_not_tick_while_a_question_is_open(hub: Hub) -> None:
-    """Another run falls silent meanwhile and ends; when the answer is there, silence counts again."""
+async def test_the_silence_limit_does_not_count_while_a_question_is_open(hub: Hub) -> None:
+    """It counts again after the answer. Meanwhile it ends another run."""
     silent = ASKS.replace('{reply.payload}"', '{reply.payload}"\n    import asyncio\n    await asyncio.Event().wait()')
     await start(hub, silent, silence_seconds=0.2)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -420,8 +420,8 @@ async def test_the_silence_limit_does_not_tick_while_a_question_is_open(hub: Hub
     assert client.text() == "Well. local resolved True"
 
 
-async def test_silence_counts_from_the_answer_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long people took."""
+async def test_the_silence_limit_counts_from_the_answer(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from the question."""
     loop, ahead = asyncio.get_running_loop(), [0.0]
     time = loop.time
     monkeypatch.setattr(loop, "time", lambda: time() + ahead[0])
@@ -440,7 +440,7 @@ async def test_silence_counts_from_the_answer_on(hub: Hub, monkeypatch: pytest.M
     ahead[0] = 590.0
     await answer(client, question)
     await client.until_type("interrupt_resolved")
-    ahead[0] = 690.0  # past the moment at which the hub first looks whether the answer has fallen silent
+    ahead[0] = 690.0  # after the hub's first check of the silence limit
     other = await hub.connect(extended=True)
     await other.send(type="chat", agentId="echo", sessionId="s2", message="x")
     await other.until_done()
@@ -460,31 +460,31 @@ async def raises(run):
 """
 
 
-async def by_cancel(hub: Hub, client: Client) -> None:
+async def end_by_cancel(hub: Hub, client: Client) -> None:
     await client.send(type="cancel", sessionId="s1")
 
 
-async def by_error(hub: Hub, client: Client) -> None:
+async def end_by_error(hub: Hub, client: Client) -> None:
     second = await client.until_type("interrupt")
     await answer(client, second)
 
 
-async def by_drain(hub: Hub, client: Client) -> None:
+async def end_by_drain(hub: Hub, client: Client) -> None:
     hub.node.drain()
     hurry = asyncio.Event()
     hurry.set()
     await finish_runs(hub.node, 0, hurry)
 
 
-async def by_time(hub: Hub, client: Client) -> None:
-    """Wait for the limit."""
+async def end_by_time_limit(hub: Hub, client: Client) -> None:
+    """Do nothing: the run reaches its time limit."""
 
 
 ENDS = [
-    ("asks", ASKS, by_cancel, {}, "cancelled"),
-    ("asks", ASKS, by_time, {"run_seconds": 0.3}, "timeout"),
-    ("raises", RAISES, by_error, {}, "error"),
-    ("asks", ASKS, by_drain, {}, "aborted"),
+    ("asks", ASKS, end_by_cancel, {}, "cancelled"),
+    ("asks", ASKS, end_by_time_limit, {"run_seconds": 0.3}, "timeout"),
+    ("raises", RAISES, end_by_error, {}, "error"),
+    ("asks", ASKS, end_by_drain, {}, "aborted"),
 ]
 
 
@@ -492,10 +492,10 @@ ENDS = [
 async def test_a_run_that_ends_closes_its_questions_in_the_same_commit(
     hub: Hub, name: str, code: str, end: Callable[..., Any], limits: dict[str, float], reason: str
 ) -> None:
-    """As cancelled by nobody, just before its end."""
+    """The questions are `cancelled` without an author, just before the end of the run."""
     await start(hub, code, name, **limits)
     client = await hub.connect("?sessionId=s1", extended=True)
-    commits = seen_appends(hub)
+    commits = record_event_types(hub)
     question = await ask(client, name)
     await end(hub, client)
     assert (await client.until_done())["stopReason"] == reason
@@ -507,8 +507,8 @@ async def test_a_run_that_ends_closes_its_questions_in_the_same_commit(
     assert ["interrupt_resolved", *error, "run_finished"] in commits
 
 
-async def test_while_the_hub_goes_down_a_question_may_still_be_answered(hub: Hub) -> None:
-    """It waits for what runs; a chat it refuses."""
+async def test_a_draining_hub_accepts_answers_to_questions(hub: Hub) -> None:
+    """It waits for the running answers."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
@@ -518,18 +518,18 @@ async def test_while_the_hub_goes_down_a_question_may_still_be_answered(hub: Hub
 
 
 async def test_an_answer_is_logged_after_a_drain_has_suspended_its_run(hub: Hub) -> None:
-    """Whoever gave it hears so, and the outbox goes on; the next start runs the agent again."""
+    """The caller gets its result, and the outbox becomes empty."""
     await start(hub, "from hub import agent\n\n@agent(restartable=True)" + ASKS)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
-    held = Held(hub)
-    answering = asyncio.create_task(commands.resume(hub.door, ANN, given(question, True)))
-    await held.until_held()
+    held_log = HeldLog(hub)
+    answering = asyncio.create_task(commands.resume(hub.door, ANN, make_resume(question, True)))
+    await held_log.wait_for_answer()
     hub.node.drain()
     hurry = asyncio.Event()
     hurry.set()
     await finish_runs(hub.node, 0, hurry)
-    held.let_go()
+    held_log.release()
     await asyncio.wait_for(answering, PATIENCE)
     await client.until_type("interrupt_resolved")
     await flush_all(hub.node, PATIENCE)
@@ -546,24 +546,24 @@ async def test_a_failing_callback_does_not_stop_other_callbacks(hub: Hub, refuse
     def fails(_: object) -> None:
         raise KeyError("x")
 
-    held = Held(hub)
+    held_log = HeldLog(hub)
     items = [
         PendingEvent(None, None, UserMessage(messageId=f"m{n}", author=ANN.author, content="hello"), is_refusable=True)
         for n in range(2)
     ]
     waits = [attach_future(items[0], fails), attach_future(items[1])]
     outbox.put(*items)
-    held.let_go(refuse)
-    told = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), PATIENCE)
-    assert [isinstance(seq, StorageUnavailable) for seq in told] == [refuse, refuse]
+    held_log.release(refuse)
+    results = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), PATIENCE)
+    assert [isinstance(seq, StorageUnavailable) for seq in results] == [refuse, refuse]
     later = PendingEvent(None, None, UserMessage(messageId="m2", author=ANN.author, content="later"))
-    kept = attach_future(later)
+    commit = attach_future(later)
     outbox.put(later)
-    assert await asyncio.wait_for(kept, PATIENCE)
+    assert await asyncio.wait_for(commit, PATIENCE)
 
 
 async def test_after_kill_9_the_next_start_closes_open_questions(tmp_path: Path) -> None:
-    """Just before the end that it writes; an answer that was there before stands."""
+    """Just before the end of the run. An answer that was logged before the kill stays."""
     hub = HubProcess(tmp_path)
     hub.agent("two.py", TWO)
     await hub.start()
@@ -579,7 +579,7 @@ async def test_after_kill_9_the_next_start_closes_open_questions(tmp_path: Path)
             client = Client(http, await http.ws_connect(f"{hub.url}/api/v1/ws", protocols=["hubbub.v1"]))
             await client.send(type="subscribe", sessionId="s1", afterSeq=last["seq"], epoch=last["epoch"])
             assert (await client.until_done())["stopReason"] == "aborted"
-            assert kinds(client)[-2:] == ["interrupt_resolved", "run_finished"]
+            assert list_types(client)[-2:] == ["interrupt_resolved", "run_finished"]
             closed = await client.find(lambda f: f["type"] == "interrupt_resolved")
             assert (closed["interruptId"], closed["status"]) == (second["id"], "cancelled")
             await answer(client, second)
@@ -589,7 +589,7 @@ async def test_after_kill_9_the_next_start_closes_open_questions(tmp_path: Path)
 
 
 async def test_a_run_that_starts_again_asks_again(hub: Hub) -> None:
-    """The question of its first attempt is closed first."""
+    """The question of the first attempt is closed before the restart of the run."""
     await start(hub, "from hub import agent\n\n@agent(restartable=True)" + ASKS)
     client = await hub.connect("?sessionId=s1", extended=True)
     first = await ask(client)
@@ -597,7 +597,7 @@ async def test_a_run_that_starts_again_asks_again(hub: Hub) -> None:
     await hub.start()
     client = await hub.connect(f"?sessionId=s1&afterSeq={first['seq']}", extended=True)
     second = await client.until_type("interrupt")
-    assert kinds(client) == ["interrupt_resolved", "message_removed", "run_started", "stream", "interrupt"]
+    assert list_types(client) == ["interrupt_resolved", "message_removed", "run_started", "stream", "interrupt"]
     await answer(client, first)
     assert (await client.until_type("error"))["code"] == "already_resolved"
     await answer(client, second, 2)
@@ -606,20 +606,20 @@ async def test_a_run_that_starts_again_asks_again(hub: Hub) -> None:
 
 
 async def test_a_question_of_a_suspended_run_cannot_be_answered(hub: Hub) -> None:
-    """The hub is going down; the same question comes anew."""
+    """The hub drains, and the next start runs the agent again."""
     await start(hub, "from hub import agent\n\n@agent(restartable=True)" + ASKS)
     client = await hub.connect("?sessionId=s1", extended=True)
     question = await ask(client)
-    commits = seen_appends(hub)
-    await by_drain(hub, client)
+    commits = record_event_types(hub)
+    await end_by_drain(hub, client)
     await answer(client, question)
     assert (await client.until_type("error"))["code"] == "draining"
     await hub.stop()
-    assert commits == []  # what is open in the log, the next start closes
+    assert commits == []  # the next start closes the questions that are open in the log
 
 
 async def test_an_agent_may_withdraw_its_question(hub: Hub) -> None:
-    """With a limit of its own, say; the run goes on, and a late answer is refused."""
+    """For example after its own timeout. The run goes on, and a late answer is refused."""
     code = """
         import asyncio
 
@@ -644,7 +644,7 @@ async def test_an_agent_may_withdraw_its_question(hub: Hub) -> None:
 
 
 async def test_a_withdrawn_question_is_closed_when_its_answer_is_refused(hub: Hub) -> None:
-    """It has nobody who waits for another answer."""
+    """No task of the agent waits for another answer."""
     code = """
         import asyncio, pathlib
 
@@ -661,12 +661,12 @@ async def test_a_withdrawn_question_is_closed_when_its_answer_is_refused(hub: Hu
     client = await hub.connect("?sessionId=s1", extended=True)
     gate = hub.folder / "gate"
     question = await ask(client, "hasty", message=str(gate))
-    held = Held(hub)
-    late = asyncio.create_task(commands.resume(hub.door, ANN, given(question, 1)))
-    await held.until_held()
+    held_log = HeldLog(hub)
+    late = asyncio.create_task(commands.resume(hub.door, ANN, make_resume(question, 1)))
+    await held_log.wait_for_answer()
     gate.touch()
     await eventually(lambda: not gate.exists())
-    held.let_go(refuse=True)
+    held_log.release(refuse=True)
     with pytest.raises(StorageUnavailable):
         await late
     closed = await client.until_type("interrupt_resolved")
@@ -674,7 +674,7 @@ async def test_a_withdrawn_question_is_closed_when_its_answer_is_refused(hub: Hu
 
 
 async def test_a_stopped_run_does_not_wait_for_answers(hub: Hub) -> None:
-    """Its question is closed with its end, and takes no answer before."""
+    """Its questions accept no answer any more, and are closed with the end of the run."""
     code = """
         import asyncio, pathlib
 
@@ -699,52 +699,52 @@ async def test_a_stopped_run_does_not_wait_for_answers(hub: Hub) -> None:
     assert (await client.until_type("error"))["code"] == "already_resolved"
     gate.unlink()
     await client.until_done()
-    assert kinds(client)[-2:] == ["interrupt_resolved", "run_finished"]
+    assert list_types(client)[-2:] == ["interrupt_resolved", "run_finished"]
 
 
-# --- beside the text --------------------------------------------------------------------------------------------------
+# --- text and questions -----------------------------------------------------------------------------------------------
 
 
-async def test_text_beside_an_open_question_is_complete_in_every_protocol(hub: Hub) -> None:
-    """Its events end messages where they stand in the log, also where an answer was refused before."""
+async def test_text_around_an_open_question_is_complete_in_every_protocol(hub: Hub) -> None:
+    """The events of a question begin a new message, also if the log has refused an earlier answer."""
     await start(hub, BESIDE.replace("0.001", "0"), "beside", retry_seconds=0.02)
     client = await hub.connect("?sessionId=s1", extended=True)
-    whole = await hub.connect("?sessionId=s1&stream=false")
+    unstreamed = await hub.connect("?sessionId=s1&stream=false")
     question = await ask(client, "beside")
     await client.until_type("stream")
-    held = Held(hub)
-    refused = asyncio.create_task(commands.resume(hub.door, ANN, given(question, 1)))
-    await held.until_held()
-    held.let_go(refuse=True)
+    held_log = HeldLog(hub)
+    refused = asyncio.create_task(commands.resume(hub.door, ANN, make_resume(question, 1)))
+    await held_log.wait_for_answer()
+    held_log.release(refuse=True)
     with pytest.raises(StorageUnavailable):
         await refused
-    await until_it_writes(hub)
-    held = Held(hub)
-    kept = asyncio.create_task(commands.resume(hub.door, ANN, given(question, "yes")))
-    await held.until_held()
+    await wait_until_log_works(hub)
+    held_log = HeldLog(hub)
+    accepted = asyncio.create_task(commands.resume(hub.door, ANN, make_resume(question, "yes")))
+    await held_log.wait_for_answer()
     for _ in range(100):
-        await asyncio.sleep(0)  # what the agent says now would stand on both sides of the answer
-    held.let_go()
-    await kept
+        await asyncio.sleep(0)  # text of the agent on both sides of the answer
+    held_log.release()
+    await accepted
     await client.until_done()
-    await whole.until_done()
-    assert client.text() == whole.text()
-    said = client.text().split()
-    assert said == [*(str(n) for n in range(int(said[-1]))), "yes", said[-1]]
+    await unstreamed.until_done()
+    assert client.text() == unstreamed.text()
+    words = client.text().split()
+    assert words == [*(str(n) for n in range(int(words[-1]))), "yes", words[-1]]
     for message_id in {f["messageId"] for f in client.frames if f["type"] == "stream"}:
         chunks = [f for f in client.frames if f["type"] == "stream" and f["messageId"] == message_id]
         assert [c["offset"] for c in chunks] == [
             sum(len(before["content"]) for before in chunks[:n]) for n in range(len(chunks))
         ]
-    parted = [frame["messageId"] for frame in whole.frames if frame["type"] == "message"]
-    assert len(parted) == len(set(parted)) == 3
+    message_ids = [frame["messageId"] for frame in unstreamed.frames if frame["type"] == "message"]
+    assert len(message_ids) == len(set(message_ids)) == 3
 
 
-# --- who can ask ------------------------------------------------------------------------------------------------------
+# --- called agents, OpenAI's clients and invalid questions ------------------------------------------------------------
 
 
-async def test_an_agent_that_is_called_asks_in_its_callers_run(hub: Hub) -> None:
-    """People see one answer, and that asks."""
+async def test_a_called_agent_asks_in_the_run_of_its_caller(hub: Hub) -> None:
+    """The question has the agent of the run, which is the caller."""
     hub.agent("caller.py", 'async def caller(run):\n    yield "It said: " + await run.call("asks", run.message)')
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -755,29 +755,29 @@ async def test_an_agent_that_is_called_asks_in_its_callers_run(hub: Hub) -> None
     assert client.text() == "It said: Well. local resolved yes"
 
 
-async def test_without_a_session_there_is_nobody_to_ask(hub: Hub) -> None:
-    """The agent gets an error, and so does its client where it does not catch it; the same for one that it calls."""
+async def test_an_agent_without_a_session_cannot_ask(hub: Hub) -> None:
+    """`run.ask` raises an error, also in a called agent. If the agent does not catch it, the request fails."""
     hub.agent("caller.py", 'async def caller(run):\n    yield await run.call("asks", run.message)')
     await start(hub)
     async with aiohttp.ClientSession(hub.url) as http:
         for model in ("asks", "caller"):
             body = {"model": model, "messages": [{"role": "user", "content": "Sure?"}]}
             async with http.post("/v1/chat/completions", json=body) as response:
-                said = await response.json()
-            assert response.status == 422 and said["error"]["code"] == "nobody_to_ask"
+                body = await response.json()
+            assert response.status == 422 and body["error"]["code"] == "nobody_to_ask"
 
 
-async def test_an_openai_client_in_a_session_waits_for_the_people_there(hub: Hub) -> None:
-    """They answer, and it hears the rest."""
+async def test_an_openai_request_with_a_session_waits_for_an_answer(hub: Hub) -> None:
+    """Another client of the session answers, and the response has the complete text."""
     await start(hub)
     client = await hub.connect("?sessionId=s1", extended=True)
     body = {"model": "asks", "sessionId": "s1", "messages": [{"role": "user", "content": "Sure?"}]}
     async with aiohttp.ClientSession(hub.url) as http:
         async with asyncio.timeout(PATIENCE):
-            asking = asyncio.create_task(http.post("/v1/chat/completions", json=body).__aenter__())
+            request = asyncio.create_task(http.post("/v1/chat/completions", json=body).__aenter__())
             await answer(client, await client.until_type("interrupt"))
-            said = await (await asking).json()
-    assert said["choices"][0]["message"]["content"] == "Well. local resolved True"
+            completion = await (await request).json()
+    assert completion["choices"][0]["message"]["content"] == "Well. local resolved True"
 
 
 @pytest.mark.parametrize(
@@ -790,17 +790,17 @@ async def test_an_openai_client_in_a_session_waits_for_the_people_there(hub: Hub
     ],
 )
 async def test_a_bad_question_is_an_error_of_the_agent(hub: Hub, code: str, error: str) -> None:
-    """Nothing of it is logged."""
+    """The log has no question."""
     await start(hub, code, "odd")
     client = await hub.connect("?sessionId=s1", extended=True)
     await client.send(type="chat", agentId="odd", sessionId="s1", message="x")
     assert (await client.until_type("run_error"))["code"] == error
     await client.until_done()
-    assert "interrupt" not in kinds(client)
+    assert "interrupt" not in list_types(client)
 
 
 async def test_a_stopped_run_cannot_ask(hub: Hub) -> None:
-    """An agent that would ask while it cleans up gets an error at once."""
+    """In an agent that cleans up after a cancel, `run.ask` raises an error at once."""
     code = """
         import pathlib
         from hub import AgentError
@@ -816,7 +816,7 @@ async def test_a_stopped_run_cannot_ask(hub: Hub) -> None:
         """
     await start(hub, code, "late")
     client = await hub.connect("?sessionId=s1", extended=True)
-    await ask(client, "late", message=str(hub.folder / "said"))
+    await ask(client, "late", message=str(hub.folder / "code"))
     await client.send(type="cancel", sessionId="s1")
     await client.until_done()
-    assert (hub.folder / "said").read_text() == "nobody_to_ask" and kinds(client).count("interrupt") == 1
+    assert (hub.folder / "code").read_text() == "nobody_to_ask" and list_types(client).count("interrupt") == 1
