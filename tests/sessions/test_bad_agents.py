@@ -1,4 +1,4 @@
-"""What an agent makes by hand is checked before the log gets it: else its session would wait for ever."""
+"""The hub checks the output of agents before it logs it: otherwise the session would wait forever."""
 
 import aiohttp
 import pytest
@@ -20,7 +20,7 @@ NAMES = (
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_the_answer_of_every_bad_agent_ends(hub: Hub, name: str) -> None:
-    """With the error that says so, and another agent answers next (all that an agent may do: tests/torture)."""
+    """With the expected error. Then another agent answers. (tests/torture has all bad agents.)"""
     hub.agent(f"{name}.py", files()[name])
     await hub.start(grace_seconds=GRACE, run_bytes=RUN_BYTES)
     async with aiohttp.ClientSession() as http:

@@ -1,4 +1,4 @@
-"""When a session exists: once something is kept in it."""
+"""A session exists as soon as the log has a record of it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def test_a_subscription_creates_no_session(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """By a command, an address, an event stream or a group; nothing is written, and memory is given back."""
+    """By a command, an address, an event stream or a group. It writes nothing to the log, and later uses no memory."""
     before = hub.node.log.commit_totals.commits
     extended, plain = await hub.connect(extended=True), await hub.connect("?sessionId=s1")
     await extended.send(type="subscribe", sessionId="s1", history=5)
@@ -58,7 +58,7 @@ async def test_a_subscription_creates_no_session(hub: Hub, http: aiohttp.ClientS
 
 
 async def test_a_subscription_before_the_session_exists_receives_its_first_events(hub: Hub) -> None:
-    """From its first event on, with the epoch that it then has; presence and typing work before."""
+    """With the epoch of the new session. Before that, `presence` and `typing` work."""
     listener, other = await hub.connect(extended=True), await hub.connect(extended=True)
     for client in (listener, other):
         await client.send(type="subscribe", sessionId="s1")
@@ -77,7 +77,7 @@ async def test_a_subscription_before_the_session_exists_receives_its_first_event
 
 @pytest.mark.parametrize("by", ["chat", "file", "title", "post", "broadcast"])
 async def test_the_first_stored_record_creates_the_session(hub: Hub, http: aiohttp.ClientSession, by: str) -> None:
-    """Whatever it is; who hears the session already resumes with its epoch."""
+    """A chat, a file, a title, a POST or a broadcast. Clients that are subscribed already get its epoch."""
     session = "agent:echo" if by == "broadcast" else "s1"
     listener = await hub.connect(f"?sessionId={session}")
     if by == "chat":
@@ -85,8 +85,8 @@ async def test_the_first_stored_record_creates_the_session(hub: Hub, http: aioht
     elif by == "file":
         async with http.post(
             "files?sessionId=s1&name=a.txt", data=b"x", headers={"Content-Type": "text/plain"}
-        ) as kept:
-            assert kept.status == 201
+        ) as response:
+            assert response.status == 201
     elif by == "title":
         assert (await call(http, "PATCH", "sessions/s1", {"title": "x"}))[0] == 200
     elif by == "post":
@@ -100,8 +100,10 @@ async def test_the_first_stored_record_creates_the_session(hub: Hub, http: aioht
     assert (await listener.until_done())["epoch"] == shown["epoch"]
 
 
-async def test_an_event_source_does_not_bring_a_deleted_session_back(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """It comes again with the place that it had, is told that it means nothing, and listens to what is not there."""
+async def test_an_event_source_that_reconnects_does_not_create_a_deleted_session(
+    hub: Hub, http: aiohttp.ClientSession
+) -> None:
+    """Its Last-Event-ID is of the old epoch. It gets a reset, and later the events of a new session."""
     await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "x"})
     epoch = (await get(http, "sessions/s1"))[1]["epoch"]
     async with open_stream(http, "sessions/s1/events") as stream:
@@ -117,7 +119,7 @@ async def test_an_event_source_does_not_bring_a_deleted_session_back(hub: Hub, h
 
 
 async def test_a_command_that_began_before_a_deletion_creates_no_session(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Who held it before is refused, and leaves no empty session."""
+    """Even if the command got the session before the deletion: it is refused."""
     await post(http, "sessions", {"sessionId": "s1"})
     async with hub.node.loader.use(Key("s1")) as session:
         assert (await call(http, "DELETE", "sessions/s1"))[0] == 204
@@ -127,7 +129,7 @@ async def test_a_command_that_began_before_a_deletion_creates_no_session(hub: Hu
 
 
 async def test_an_upload_that_began_before_a_deletion_creates_no_session(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """Also where all its bytes had come before, and only the end of the body comes after."""
+    """Even if all bytes arrive before the deletion, and only the end of the body after it."""
     await post(http, "sessions", {"sessionId": "s1"})
     end = asyncio.Event()
 
@@ -149,28 +151,28 @@ async def test_an_upload_that_began_before_a_deletion_creates_no_session(hub: Hu
 
 
 @pytest.mark.parametrize("kind", ["chat", "edit", "regenerate"])
-async def test_a_command_that_is_logged_during_a_deletion_has_one_answer(hub: Hub, kind: str) -> None:
-    """The deletion ends between the commit and the answer: the command is refused, and not accepted before."""
+async def test_a_command_that_is_logged_during_a_deletion_gets_one_response(hub: Hub, kind: str) -> None:
+    """If the deletion ends between the commit and the response, the command is only refused, and not also accepted."""
     client, other = await hub.connect(extended=True), await hub.connect(extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="x")
-    asked = await client.until_type("user_message")
+    message = await client.until_type("user_message")
     await client.until_type("run_finished")
-    store, whole = hub.node.log.events, hub.node.log.events.append
+    store, original = hub.node.log.events, hub.node.log.events.append
     async with hub.node.loader.use(Key("s1")) as session:
 
-        def go(append: Append, done: AppendCallback) -> None:
-            def landed(result: int | Exception) -> None:
+        def append_and_delete(append: Append, done: AppendCallback) -> None:
+            def finish(result: int | Exception) -> None:
                 done(result)
-                session.channel.is_deleted = True  # as it is where a deletion ends now
+                session.channel.is_deleted = True  # as after the end of a deletion
 
-            whole(append, landed)
+            original(append, finish)
 
-        store.append = go  # type: ignore[method-assign]
-        about = {"agentId": "echo"} if kind == "chat" else {"messageId": asked["messageId"]}
-        await other.send(type=kind, sessionId="s1", message="y", ref=7, **about)
+        store.append = append_and_delete  # type: ignore[method-assign]
+        target = {"agentId": "echo"} if kind == "chat" else {"messageId": message["messageId"]}
+        await other.send(type=kind, sessionId="s1", message="y", ref=7, **target)
         answer = await other.until(lambda frame: frame.get("ref") == 7)
         assert answer["code"] == "session_deleted"
         await other.send(type="ping", ref=8)
-        await other.until(lambda frame: frame.get("ref") == 8)  # the client sees to it that there is no second answer
-        store.append = whole  # type: ignore[method-assign]
+        await other.until(lambda frame: frame.get("ref") == 8)  # the client fails if it gets a second response
+        store.append = original  # type: ignore[method-assign]
         session.channel.is_deleted = False

@@ -1,4 +1,4 @@
-"""Runs: the queue, cancel, bad agents, time limits; each ends exactly once."""
+"""Runs: the queue, cancel, bad agents, and time limits. Each run ends exactly once."""
 
 import asyncio
 import sys
@@ -24,7 +24,7 @@ def ends(client: Client, run_id: str) -> list[dict[str, Any]]:
 
 
 async def start_gated(hub: Hub, client: Client, **extra: Any) -> dict[str, Any]:
-    """Chat with `gated`; return once it has begun to speak."""
+    """Chat with `gated`; return `accepted` once the answer has its first text (or is queued)."""
     await client.send(type="chat", agentId="gated", sessionId="s1", message=str(hub.folder / "gate"), **extra)
     accepted = await client.until_type("accepted")
     if accepted["status"] == "started":
@@ -33,7 +33,7 @@ async def start_gated(hub: Hub, client: Client, **extra: Any) -> dict[str, Any]:
 
 
 async def test_messages_to_a_busy_agent_are_queued_and_see_the_earlier_answers(hub: Hub) -> None:
-    """Enqueue is the default; the second run starts after the first one's end."""
+    """`ifBusy: enqueue` is the default for the same agent: the second run starts after the end of the first."""
     await hub.start()
     client = await hub.connect(extended=True)
     first, second = [await start_gated(hub, client) for _ in range(2)]
@@ -46,7 +46,7 @@ async def test_messages_to_a_busy_agent_are_queued_and_see_the_earlier_answers(h
 
 
 async def test_two_agents_of_a_session_answer_at_the_same_time(hub: Hub) -> None:
-    """Parallel is the default for it; each text is whole."""
+    """`ifBusy: parallel` is the default for another agent. Each text is complete."""
     await hub.start()
     client = await hub.connect(extended=True)
     gated = await start_gated(hub, client)
@@ -59,7 +59,7 @@ async def test_two_agents_of_a_session_answer_at_the_same_time(hub: Hub) -> None
 
 
 async def test_if_busy_reject_replace_and_parallel(hub: Hub) -> None:
-    """reject: error `busy`; replace: the running one ends cancelled, its text stays, the new goes first; parallel."""
+    """`reject` gets `busy`. `replace` cancels the running answers, and its run is the next."""
     await hub.start()
     client = await hub.connect(extended=True)
     running = await start_gated(hub, client)
@@ -67,17 +67,17 @@ async def test_if_busy_reject_replace_and_parallel(hub: Hub) -> None:
     await client.send(type="chat", agentId="gated", sessionId="s1", message="x", ifBusy="reject", ref="r")
     error = await client.until_type("error")
     assert error["code"] == "busy" and error["ref"] == "r"
-    beside = await start_gated(hub, client, ifBusy="parallel")
-    assert beside["status"] == "started"
+    parallel = await start_gated(hub, client, ifBusy="parallel")
+    assert parallel["status"] == "started"
     await client.send(type="chat", agentId="echo", sessionId="s1", message="instead", ifBusy="replace")
     replacing = await client.until_type("accepted")
     assert replacing["status"] == "queued" and replacing["position"] == 1
-    ended = [await client.until_done() for _ in range(3)]
-    assert [(end["runId"], end["stopReason"]) for end in ended[:2]] == [
+    run_ends = [await client.until_done() for _ in range(3)]
+    assert [(end["runId"], end["stopReason"]) for end in run_ends[:2]] == [
         (running["runId"], "cancelled"),
-        (beside["runId"], "cancelled"),
+        (parallel["runId"], "cancelled"),
     ]
-    assert (ended[2]["runId"], ended[2]["stopReason"]) == (replacing["runId"], "end_turn")
+    assert (run_ends[2]["runId"], run_ends[2]["stopReason"]) == (replacing["runId"], "end_turn")
     assert client.text(running["runId"]) == "one "
     (hub.folder / "gate").touch()
     assert (await client.until_done())["runId"] == queued["runId"]
@@ -87,8 +87,8 @@ async def test_if_busy_reject_replace_and_parallel(hub: Hub) -> None:
     assert history == ["one ", "one ", "instead ", "one two"]
 
 
-async def test_cancel_ends_the_queued_before_the_running_and_nothing_follows_an_end(hub: Hub) -> None:
-    """Each run has one end; the text shown stays; a second cancel finds nothing."""
+async def test_cancel_ends_queued_runs_before_running_ones(hub: Hub) -> None:
+    """The end of a run is its last event, and its text stays. A second cancel gets `not_running`."""
     await hub.start()
     client = await hub.connect(extended=True)
     runs = [(await start_gated(hub, client))["runId"] for _ in range(3)]
@@ -107,7 +107,7 @@ async def test_cancel_ends_the_queued_before_the_running_and_nothing_follows_an_
 
 
 async def test_one_run_is_cancelled_by_its_id_also_in_the_queue(hub: Hub) -> None:
-    """The others go on; `queued: false` spares those that wait."""
+    """The others go on. `queued: false` cancels no queued run."""
     await hub.start()
     client = await hub.connect(extended=True)
     first, second, third = [(await start_gated(hub, client))["runId"] for _ in range(3)]
@@ -120,8 +120,8 @@ async def test_one_run_is_cancelled_by_its_id_also_in_the_queue(hub: Hub) -> Non
     assert (end["runId"], end["stopReason"]) == (third, "end_turn")
 
 
-async def test_cancel_in_the_first_moment_ends_the_run_once(hub: Hub) -> None:
-    """Stop may come before the run's start is in the log, or its code was called."""
+async def test_a_cancel_right_after_the_chat_ends_the_run_once(hub: Hub) -> None:
+    """Even before the start of the run is in the log, or before its code is called."""
     await hub.start()
     client = await hub.connect(extended=True)
     other = await hub.connect(extended=True)
@@ -131,7 +131,7 @@ async def test_cancel_in_the_first_moment_ends_the_run_once(hub: Hub) -> None:
         await other.send(type="cancel", sessionId=session)
         answer = await other.until(lambda f: f["type"] in ("cancelling", "error"))
         accepted = await client.until_type("accepted")
-        if answer["type"] == "error":  # it came before the chat
+        if answer["type"] == "error":  # the cancel came before the chat
             await client.send(type="cancel", sessionId=session)
         end = await client.until_done()
         assert end["runId"] == accepted["runId"] and end["stopReason"] == "cancelled"
@@ -140,9 +140,9 @@ async def test_cancel_in_the_first_moment_ends_the_run_once(hub: Hub) -> None:
 
 BAD_AGENTS = {
     "raises": (
-        "async def raises(message: str):\n    yield 'said '\n    raise ValueError('secret 42')",
+        "async def raises(message: str):\n    yield 'one '\n    raise ValueError('secret 42')",
         "agent_error",
-        "said ",
+        "one ",
     ),
     "at_once": ("async def at_once(message: str):\n    raise ValueError('secret 42')\n    yield ''", "agent_error", ""),
     "nothing": ("async def nothing(message: str):\n    return None", "agent_bad_output", ""),
@@ -215,7 +215,7 @@ async def calls(run: Run):
 
 @pytest.mark.parametrize(("name", "text"), [("none", "ab"), ("plain", "b"), ("calls", "ab")])
 async def test_a_yielded_none_is_ignored(hub: Hub, name: str, text: str) -> None:
-    """As `yield chunk.choices[0].delta.content` yields it at the end of an OpenAI stream; on every way."""
+    """`yield chunk.choices[0].delta.content` yields None at the end of an OpenAI stream."""
     for agent in ("none", "plain", "calls"):
         hub.agent(f"{agent}.py", YIELDS_NONE)
     await hub.start()
@@ -228,8 +228,8 @@ async def test_a_yielded_none_is_ignored(hub: Hub, name: str, text: str) -> None
         assert (await response.json())["choices"][0]["message"]["content"] == text
 
 
-async def test_a_function_that_returns_nothing_is_told_what_to_do(hub: Hub) -> None:
-    """It is more often a `return` that is missing than an answer that is empty."""
+async def test_the_error_of_a_function_that_returns_none_says_what_to_do(hub: Hub) -> None:
+    """A missing `return` is more likely than an empty answer."""
     hub.agent("nothing.py", "async def nothing(message: str):\n    pass")
     await hub.start()
     client = await hub.connect()
@@ -240,8 +240,8 @@ async def test_a_function_that_returns_nothing_is_told_what_to_do(hub: Hub) -> N
 
 @pytest.mark.parametrize("name", BAD_AGENTS)
 async def test_a_bad_agent_ends_its_run_once_and_its_text_is_stored(hub: Hub, name: str) -> None:
-    """One error with a code, one end, no word of the exception; the hub's output names agent and line."""
-    code, wanted, said = BAD_AGENTS[name]
+    """The client gets a code, but no text of the exception. The log names the agent and the line."""
+    code, error_code, text = BAD_AGENTS[name]
     hub.agent(f"{name}.py", code)
     await hub.start(run_bytes=1 << 20)
     client = await hub.connect()
@@ -249,25 +249,25 @@ async def test_a_bad_agent_ends_its_run_once_and_its_text_is_stored(hub: Hub, na
         await client.send(type="chat", agentId=name, sessionId="s1", message="go")
         end = await client.until_done()
     errors = [f for f in client.frames if f["type"] == "error"]
-    assert [error["code"] for error in errors] == [wanted] and end["stopReason"] == "error"
+    assert [error["code"] for error in errors] == [error_code] and end["stopReason"] == "error"
     assert "secret" not in str(client.frames) and "Traceback" not in str(client.frames)
     if "secret" in code:
         assert errors[0]["message"] == f"agent {name} failed; the hub's output says why"
     assert any(entry.get("agent") == name and entry["at"].startswith(f"{name}.py:") for entry in logs), logs
-    if said is not None:
-        assert client.text() == said
+    if text is not None:
+        assert client.text() == text
         assert [
             m.content
             for m in await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB)
             if m.role == "assistant"
-        ] == [said]
+        ] == [text]
     await client.send(type="chat", agentId="echo", sessionId="s1", message="next")
     await client.until_done()
     assert client.text().endswith("next ")
 
 
-async def test_a_megabyte_in_one_piece_arrives_complete_in_bounded_events(hub: Hub) -> None:
-    """It is cut between code points, at most 32 KiB each."""
+async def test_a_chunk_of_a_megabyte_is_split_into_several_events(hub: Hub) -> None:
+    """Each has at most 32 KiB, and ends between two code points."""
     hub.agent("big.py", "async def big(message: str):\n    yield 'é€😀x' * 100_000")
     await hub.start()
     client = await hub.connect(extended=True)
@@ -295,7 +295,7 @@ async def test_a_megabyte_in_one_piece_arrives_complete_in_bounded_events(hub: H
     ],
 )
 async def test_every_kind_of_function_answers(hub: Hub, code: str) -> None:
-    """Async generators, plain ones in a thread, coroutines, plain functions; texts and whole messages in order."""
+    """Coroutines and async generators, functions and generators in a thread, and a mix of texts and messages."""
     hub.agent("one.py", code)
     await hub.start()
     client = await hub.connect()
@@ -304,8 +304,8 @@ async def test_every_kind_of_function_answers(hub: Hub, code: str) -> None:
     assert client.text() == "abc"
 
 
-async def test_a_thread_is_stopped_at_its_next_piece_and_closed(hub: Hub) -> None:
-    """Cancel reaches plain generators, and their `finally` runs."""
+async def test_a_cancelled_generator_in_a_thread_ends_at_its_next_chunk(hub: Hub) -> None:
+    """Its `finally` runs."""
     hub.agent(
         "plain.py",
         """
@@ -331,7 +331,7 @@ async def test_a_thread_is_stopped_at_its_next_piece_and_closed(hub: Hub) -> Non
 
 
 async def test_code_that_ignores_its_cancel_is_abandoned_after_the_grace_time(hub: Hub) -> None:
-    """`cancelled` is said, nothing follows, and the work still counts against its agent."""
+    """Its run ends as `cancelled`, without later events. The code still counts as a running answer of the agent."""
     hub.agent(
         "deaf.py",
         """
@@ -356,7 +356,7 @@ async def test_code_that_ignores_its_cancel_is_abandoned_after_the_grace_time(hu
     await client.send(type="cancel", sessionId="s1")
     assert (await client.until_done())["stopReason"] == "cancelled"
     deaf = hub.node.agents.get("deaf")
-    assert (deaf.running_answers, deaf.used_slots) == (1, 0)  # its code goes on, and keeps no place of max_runs
+    assert (deaf.running_answers, deaf.used_slots) == (1, 0)  # its code goes on, and uses no slot of max_runs
     await client.send(type="chat", agentId="deaf", sessionId="s1", message=str(hub.folder / "gate"))
     await client.until_type("stream")
     assert (deaf.running_answers, deaf.used_slots) == (2, 1)
@@ -367,7 +367,7 @@ async def test_code_that_ignores_its_cancel_is_abandoned_after_the_grace_time(hu
 
 
 async def test_code_that_swallows_a_cancel_is_cancelled_again_after_the_grace_time(hub: Hub) -> None:
-    """One that heeds the second ends then; one that goes on talking is listened to no more."""
+    """Code that obeys the second cancel ends. The output of code that ignores it is dropped."""
     hub.agent(
         "once.py",
         """
@@ -405,8 +405,8 @@ async def test_code_that_swallows_a_cancel_is_cancelled_again_after_the_grace_ti
         await eventually(lambda: not hub.node.agents.get(name).running_answers)
 
 
-async def test_a_history_that_cannot_be_read_is_no_fault_of_the_agent(hub: Hub) -> None:
-    """The run ends with the code of the log, which says that it is worth trying again."""
+async def test_a_run_whose_history_cannot_be_read_ends_with_an_error_of_the_log(hub: Hub) -> None:
+    """Not with an error of the agent: the code says that a retry may succeed."""
     hub.agent("reads.py", "async def reads(run):\n    yield str(len(run.history))")
     await hub.start()
     client = await hub.connect("?sessionId=s1", extended=True)
@@ -428,7 +428,7 @@ async def test_a_history_that_cannot_be_read_is_no_fault_of_the_agent(hub: Hub) 
 
 @pytest.mark.parametrize("limit", ["run_seconds", "silence_seconds"])
 async def test_a_slow_or_silent_run_ends_as_timeout(hub: Hub, limit: str) -> None:
-    """What it said stays."""
+    """Its text stays."""
     await hub.start(**{limit: 0.2})
     client = await hub.connect(extended=True)
     await start_gated(hub, client)
@@ -436,8 +436,8 @@ async def test_a_slow_or_silent_run_ends_as_timeout(hub: Hub, limit: str) -> Non
     assert client.text() == "one "
 
 
-async def test_an_agents_own_limits_win(hub: Hub) -> None:
-    """@agent(silence_limit=...)."""
+async def test_the_limits_of_an_agent_replace_those_of_the_hub(hub: Hub) -> None:
+    """With `@agent(silence_limit=...)`."""
     hub.agent(
         "brief.py",
         """
@@ -457,7 +457,7 @@ async def test_an_agents_own_limits_win(hub: Hub) -> None:
 
 
 async def test_a_generator_that_never_waits_yields_to_other_tasks(hub: Hub) -> None:
-    """Another session is answered in the middle of a flood."""
+    """Another session gets its answer meanwhile."""
     hub.agent("flood.py", "async def flood(message: str):\n    while True:\n        yield ''")
     await hub.start()
     client = await hub.connect(extended=True)
@@ -471,8 +471,8 @@ async def test_a_generator_that_never_waits_yields_to_other_tasks(hub: Hub) -> N
     assert (await client.until_done())["stopReason"] == "cancelled"
 
 
-async def test_the_history_is_not_read_for_an_agent_that_takes_only_the_message(hub: Hub) -> None:
-    """It could not look at it; one that takes the run may."""
+async def test_the_history_is_not_read_for_an_agent_without_a_run_parameter(hub: Hub) -> None:
+    """Only an agent with a run parameter can read the history."""
     hub.agent("looks.py", "def looks(run):\n    return run.message + ' '")
     await hub.start()
     read, reads = hub.node.log.sessions.read_last_messages, []
@@ -490,7 +490,7 @@ async def test_the_history_is_not_read_for_an_agent_that_takes_only_the_message(
 
 
 async def test_an_agent_sees_its_run_and_the_history(hub: Hub) -> None:
-    """run.history, run.session, run.message; not the messages that still wait."""
+    """`run.history` has no messages of queued runs."""
     hub.agent(
         "knows.py",
         """
@@ -516,7 +516,7 @@ async def test_an_agent_sees_its_run_and_the_history(hub: Hub) -> None:
 
 
 async def test_the_depth_of_calls_has_a_limit(hub: Hub) -> None:
-    """The called one's text comes to the caller alone; its failure is an AgentError there."""
+    """Only the caller gets the text of the called agent. An error of the called agent is an AgentError."""
     hub.agent(
         "asks.py",
         """
@@ -543,7 +543,7 @@ async def test_the_depth_of_calls_has_a_limit(hub: Hub) -> None:
 
 
 async def test_the_queue_of_a_session_has_a_limit(hub: Hub) -> None:
-    """Past the limit: error `busy`."""
+    """A chat above the limit gets `busy`."""
     await hub.start(queued_runs=2)
     client = await hub.connect(extended=True)
     for _ in range(3):
@@ -554,16 +554,16 @@ async def test_the_queue_of_a_session_has_a_limit(hub: Hub) -> None:
 
 
 async def test_chats_are_refused_and_text_is_buffered_while_the_log_fails(hub: Hub) -> None:
-    """Nothing accepted or heard is lost: when the log takes writes again, the answer goes on."""
+    """When the log works again, the answer goes on, and has its complete text."""
     await hub.start(retry_seconds=0.02)
     client = await hub.connect(extended=True)
     await start_gated(hub, client)
     log = hub.node.log.events
-    whole = log.append
+    original = log.append
     tries = asyncio.Event()
 
     def failing(append: Append, done: AppendCallback) -> None:
-        # The same words that the driver says for a full disk (tests/storage/test_sqlite_log.py fills a real one).
+        # The error of the driver for a full disk (tests/storage/test_sqlite_log.py fills a real disk).
         tries.set()
         asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
 
@@ -575,7 +575,7 @@ async def test_chats_are_refused_and_text_is_buffered_while_the_log_fails(hub: H
     for session in ("s1", "s2"):
         await other.send(type="chat", agentId="echo", sessionId=session, message="x", clientMsgId="c1")
         assert (await other.until_type("error"))["code"] == "storage_unavailable"
-    log.append = whole  # type: ignore[method-assign]
+    log.append = original  # type: ignore[method-assign]
     assert (await client.until_done())["stopReason"] == "end_turn"
     assert client.text() == "one two"
     for session in ("s1", "s2"):
@@ -583,21 +583,20 @@ async def test_chats_are_refused_and_text_is_buffered_while_the_log_fails(hub: H
         assert (await other.until_type("accepted"))["status"] == "started"
 
 
-async def test_refused_chats_leave_nothing_behind(hub: Hub) -> None:
-    """Three chats meet a log that fails twice: none is in the log when it works again, nor is any run."""
+async def test_a_refused_chat_leaves_no_message_and_no_run(hub: Hub) -> None:
+    """The log fails, refuses chats, and works again: then it has only the accepted chats and their runs."""
     await hub.start(retry_seconds=0.02)
     clients = [await hub.connect(extended=True) for _ in range(3)]
     log = hub.node.log.events
-    whole, failed = log.append, 0
+    original, failures = log.append, 0
 
     def failing(append: Append, done: AppendCallback) -> None:
-        nonlocal failed
-        failed += 1
-        refusal: AppendCallback = done if failed <= 3 else lambda _: None
-        if failed <= 3:
-            asyncio.get_running_loop().call_soon(refusal, StorageUnavailable("disk full"))
+        nonlocal failures
+        failures += 1
+        if failures <= 3:
+            asyncio.get_running_loop().call_soon(done, StorageUnavailable("disk full"))
         else:
-            whole(append, done)
+            original(append, done)
 
     log.append = failing  # type: ignore[method-assign]
     for client in clients:
@@ -605,7 +604,7 @@ async def test_refused_chats_leave_nothing_behind(hub: Hub) -> None:
     outcomes = [await client.until(lambda f: f["type"] in ("accepted", "error")) for client in clients]
     refused = [frame for frame in outcomes if frame["type"] == "error"]
     assert refused and {frame["code"] for frame in refused} == {"storage_unavailable"}
-    log.append = whole  # type: ignore[method-assign]
+    log.append = original  # type: ignore[method-assign]
     last = await hub.connect(extended=True)
     await last.send(type="chat", agentId="echo", sessionId="s1", message="now")
     outcome = await last.until(lambda f: f["type"] in ("accepted", "error"))
@@ -619,8 +618,8 @@ async def test_refused_chats_leave_nothing_behind(hub: Hub) -> None:
     assert kinds.count("user_message") == kinds.count("run_started") == kinds.count("run_finished") == accepted
 
 
-async def test_an_agents_limit_holds_for_concurrent_chats(hub: Hub) -> None:
-    """max_runs=1: one answers, the others are told `busy`; when it ends the next may."""
+async def test_max_runs_limits_concurrent_chats(hub: Hub) -> None:
+    """With `max_runs=1` one chat is answered, and the others get `busy`. After the answer, a new chat is accepted."""
     hub.agent(
         "single.py",
         """
@@ -641,7 +640,7 @@ async def test_an_agents_limit_holds_for_concurrent_chats(hub: Hub) -> None:
         await client.send(type="chat", agentId="single", sessionId=f"s{number}", message=gate)
     answers = [await client.until(lambda f: f["type"] in ("accepted", "error")) for _ in range(4)]
     refused = {answer["sessionId"] for answer in answers if answer.get("code") == "busy"}
-    assert len(refused) == 3 and refused < {"s0", "s1", "s2", "s3"}  # each in its session's queue: any may be first
+    assert len(refused) == 3 and refused < {"s0", "s1", "s2", "s3"}  # any of the chats may be first
     (hub.folder / "gate").touch()
     await client.until_done()
     assert hub.node.agents.get("single").running_answers == 0
@@ -659,25 +658,25 @@ class Options:
     gate: str
 
 @asynccontextmanager
-async def open(options, place):
+async def open(options, paths):
     async def answer(run):
         yield "one "
-        while not (place.data / run.message).exists():
+        while not (paths.data / run.message).exists():
             try:
                 await asyncio.sleep(0.01)
             except asyncio.CancelledError:
                 pass
 
     yield answer
-    (place.data / "left").touch()
+    (paths.data / "closed").touch()
 """
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_a_removed_adapter_is_left_when_its_last_run_has_ended(
+async def test_the_context_of_a_removed_adapter_ends_after_its_last_run(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, cancelled: bool
 ) -> None:
-    """Without another reload; also where the run's end was said before its code ended."""
+    """Without another reload, also if the run ended before its code."""
     (hub.folder / "deaf_adapter.py").write_text(DEAF)
     monkeypatch.syspath_prepend(str(hub.folder))
     monkeypatch.delitem(sys.modules, "deaf_adapter", raising=False)
@@ -692,14 +691,14 @@ async def test_a_removed_adapter_is_left_when_its_last_run_has_ended(
     if cancelled:
         await client.send(type="cancel", sessionId="s1")
         await client.until_done()
-    left = hub.folder / "data" / "left"
-    assert not left.exists()
+    mark = hub.folder / "data" / "closed"
+    assert not mark.exists()
     (hub.folder / "data" / "gate").touch()
-    await eventually(left.exists)
+    await eventually(mark.exists)
 
 
 async def test_a_draining_hub_refuses_chats(hub: Hub) -> None:
-    """Neither at the door nor behind it."""
+    """Both the command and the admission of the session raise Draining."""
     await hub.start()
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1")
@@ -713,8 +712,8 @@ async def test_a_draining_hub_refuses_chats(hub: Hub) -> None:
         await session.admission.admit(Chat(message="x"), Author("local", "local"), hub.node.agents.get("echo"))
 
 
-async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_removed(hub: Hub) -> None:
-    """Attempt 2 after `message_removed`; when the hub stops again it is aborted, and its own text alone is history."""
+async def test_a_restartable_run_is_restarted_once(hub: Hub) -> None:
+    """Attempt 2 begins with `message_removed`. After the next stop the run is aborted, with its second text."""
     hub.agent(
         "again.py",
         """
@@ -744,12 +743,12 @@ async def test_a_restartable_run_starts_again_once_and_what_was_removed_stays_re
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1", afterSeq=second["seq"])
     assert (await client.until_done())["stopReason"] == "aborted"
-    said = [m for m in await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB) if m.role == "assistant"]
-    assert [(m.messageId, m.content) for m in said] == [(second["messageId"], "try ")]
+    answers = [m for m in await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB) if m.role == "assistant"]
+    assert [(m.messageId, m.content) for m in answers] == [(second["messageId"], "try ")]
 
 
-async def test_a_running_thread_keeps_its_slot(hub: Hub) -> None:
-    """No cancel reaches it: its run has ended, and its code counts until it has."""
+async def test_code_in_a_thread_uses_its_slot_until_it_ends(hub: Hub) -> None:
+    """A thread cannot be cancelled: its run ends after the grace time, and its code goes on."""
     hub.agent(
         "plain.py",
         """

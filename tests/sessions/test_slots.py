@@ -13,7 +13,7 @@ from support.waiting import PATIENCE, eventually
 from hub.ids import Key
 from hub.sessions.schedule import Schedule
 
-# Answers one at a time: says "one ", and goes on until the file of its message is there.
+# Has one slot. Yields "one ", and ends when the file named by the message exists.
 SINGLE = """
     import asyncio, pathlib
     from hub import agent
@@ -27,7 +27,7 @@ SINGLE = """
 
 
 async def start(hub: Hub) -> Client:
-    """Start a hub in which `single` answers in the session s0, until the file s0 is there."""
+    """Start a hub in which `single` answers in the session s0, until the file s0 exists."""
     hub.agent("single.py", SINGLE)
     await hub.start()
     client = await hub.connect(extended=True)
@@ -37,13 +37,13 @@ async def start(hub: Hub) -> Client:
 
 
 async def chat(hub: Hub, client: Client, session: str, agent: str = "single", **more: Any) -> str:
-    """Chat; return the id of the run, which ends when the file with the session's name is there."""
+    """Chat; return the id of the run, which ends when the file with the name of the session exists."""
     await client.send(type="chat", agentId=agent, sessionId=session, message=str(hub.folder / session), **more)
     return str((await client.until_type("accepted"))["runId"])
 
 
-async def wait_for_a_slot(hub: Hub, client: Client, session: str) -> str:
-    """Let a session wait for `single`: behind a run of another agent, which ends then; return the id of its run."""
+async def queue_run(hub: Hub, client: Client, session: str) -> str:
+    """Chat with `single` while another agent answers, and let that answer end; return the id of the queued run."""
     await client.send(type="chat", agentId="gated", sessionId=session, message=str(hub.folder / f"{session}-before"))
     before = (await client.until_type("accepted"))["runId"]
     run = await chat(hub, client, session, ifBusy="enqueue")
@@ -53,33 +53,33 @@ async def wait_for_a_slot(hub: Hub, client: Client, session: str) -> str:
     return run
 
 
-async def started(client: Client) -> str:
+async def next_started_session(client: Client) -> str:
     return str((await client.until_type("run_started"))["sessionId"])
 
 
 async def test_the_longest_waiting_session_gets_the_slot(hub: Hub) -> None:
-    """Not who was in memory first."""
+    """Not the session that was in memory first."""
     client = await start(hub)
     names = ["s3", "s1", "s2"]
     for name in sorted(names):
         await client.send(type="subscribe", sessionId=name)
     for name in names:
-        await wait_for_a_slot(hub, client, name)
+        await queue_run(hub, client, name)
     client.frames.clear()
     for before, name in zip(["s0", *names], names):
         (hub.folder / before).touch()
-        assert await started(client) == name
+        assert await next_started_session(client) == name
     (hub.folder / names[-1]).touch()
     await client.until_done()
 
 
 async def test_a_freed_slot_wakes_only_sessions_that_wait_for_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 30 sessions with a queue, only the one that has ended and the one that waits for the agent look."""
+    """Of 30 sessions with a queue, only the one with the ended run and the waiting one try to start a run."""
     client = await start(hub)
     for number in range(30):
-        for _ in range(2):  # the second waits for the first
+        for _ in range(2):  # the second one is queued
             await chat(hub, client, f"q{number}", "gated")
-    await wait_for_a_slot(hub, client, "s1")
+    await queue_run(hub, client, "s1")
     looks, look = [], Schedule.wake
 
     def counted(schedule: Schedule) -> None:
@@ -88,16 +88,16 @@ async def test_a_freed_slot_wakes_only_sessions_that_wait_for_it(hub: Hub, monke
 
     monkeypatch.setattr(Schedule, "wake", counted)
     (hub.folder / "s0").touch()
-    assert await started(client) == "s1"
+    assert await next_started_session(client) == "s1"
     await client.find(lambda frame: frame["type"] == "run_finished" and frame["sessionId"] == "s0")
     assert set(looks) == {"s0", "s1"} and len(looks) <= 3, looks
 
 
 async def test_a_run_that_is_cancelled_in_the_queue_leaves_the_slot_to_the_next_session(hub: Hub) -> None:
-    """The next one has it, and nothing holds the session."""
+    """The cancelled session leaves memory."""
     client = await start(hub)
-    await wait_for_a_slot(hub, client, "s1")
-    await wait_for_a_slot(hub, client, "s2")
+    await queue_run(hub, client, "s1")
+    await queue_run(hub, client, "s2")
     gone = weakref.ref(hub.node.sessions[Key("s1")].schedule)
     await client.send(type="cancel", sessionId="s1")
     await client.until_done()
@@ -105,25 +105,25 @@ async def test_a_run_that_is_cancelled_in_the_queue_leaves_the_slot_to_the_next_
     await eventually(lambda: "s1" not in hub.node.sessions)
     await eventually(lambda: gc.collect() >= 0 and gone() is None)
     (hub.folder / "s0").touch()
-    assert await started(client) == "s2"
+    assert await next_started_session(client) == "s2"
 
 
 async def test_a_session_that_is_locked_passes_its_slot_on(hub: Hub) -> None:
-    """The slot is not lost; the session waits again after that run."""
+    """The slot is not lost. The session waits for the next slot."""
     client = await start(hub)
     for name in ("s1", "s2"):
-        await wait_for_a_slot(hub, client, name)
+        await queue_run(hub, client, name)
     async with hub.node.sessions[Key("s1")].admission.lock():
         (hub.folder / "s0").touch()
-        assert await started(client) == "s2"
+        assert await next_started_session(client) == "s2"
     (hub.folder / "s2").touch()
-    assert await started(client) == "s1"
+    assert await next_started_session(client) == "s1"
 
 
 async def test_a_run_that_waits_for_a_removed_agent_ends(hub: Hub) -> None:
-    """At once, though the agent's last answer goes on."""
+    """At once, while the last answer of the agent goes on."""
     client = await start(hub)
-    run = await wait_for_a_slot(hub, client, "s1")
+    run = await queue_run(hub, client, "s1")
     (hub.folder / "agents" / "single.py").unlink()
     await hub.node.agents.reload_changed_agents()
     end = await client.until_done()
@@ -131,19 +131,19 @@ async def test_a_run_that_waits_for_a_removed_agent_ends(hub: Hub) -> None:
 
 
 async def test_a_reloaded_agent_has_new_slots(hub: Hub) -> None:
-    """As many start as may; the rest waits on."""
+    """As many runs start as the new `max_runs` allows; the others go on waiting."""
     client = await start(hub)
     for name in ("s1", "s2"):
-        await wait_for_a_slot(hub, client, name)
+        await queue_run(hub, client, name)
     hub.agent("single.py", SINGLE.replace("one ", "another "))
     await hub.node.agents.reload_changed_agents()
-    assert await started(client) == "s1" and len(hub.node.sessions[Key("s2")].queue) == 1
+    assert await next_started_session(client) == "s1" and len(hub.node.sessions[Key("s2")].queue) == 1
     (hub.folder / "s1").touch()
-    assert await started(client) == "s2"
+    assert await next_started_session(client) == "s2"
 
 
 async def test_an_answer_without_a_session_passes_its_slot_to_a_waiting_session(hub: Hub) -> None:
-    """As one of a session does."""
+    """The same as an answer in a session."""
     client = await start(hub)
     (hub.folder / "s0").touch()
     await client.until_done()
@@ -151,8 +151,8 @@ async def test_an_answer_without_a_session_passes_its_slot_to_a_waiting_session(
     async with aiohttp.ClientSession() as http:
         asking = asyncio.create_task(http.post(f"{hub.url}/v1/chat/completions", json=body).__aenter__())
         await eventually(lambda: hub.node.agents.get("single").used_slots == 1)
-        await wait_for_a_slot(hub, client, "s1")
+        await queue_run(hub, client, "s1")
         (hub.folder / "kept-nowhere").touch()
-        assert await started(client) == "s1"
+        assert await next_started_session(client) == "s1"
         async with asyncio.timeout(PATIENCE):
             assert (await asking).status == 200
