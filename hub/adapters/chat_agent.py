@@ -1,4 +1,4 @@
-"""Answer runs from a model's endpoint, with retries, in the request form that the endpoint takes."""
+"""Answer runs from a model's endpoint: retry failures, and adapt the request to the endpoint."""
 
 import asyncio
 import random
@@ -22,9 +22,9 @@ from hub.adapters.chat_window import window_messages
 from hub.errors import AgentError
 from hub.hosting.contract import AgentOutput, Run
 
-MAX_RETRY_WAIT_MS = 10_000  # after a longer Retry-After the user gets the error instead
+MAX_RETRY_WAIT_MS = 10_000  # a longer Retry-After is not waited for: the user gets the error
 RETRY_CODES = {"model_rate_limited", "model_unavailable", "model_unreachable", "model_aborted"}
-REASON_WORD = re.compile(r"[a-z0-9_.-]{1,60}")
+FINISH_REASON_PATTERN = re.compile(r"[a-z0-9_.-]{1,60}")
 
 log = structlog.get_logger(__name__)
 
@@ -36,24 +36,31 @@ class ChatAgent:
     options: Options
     http: aiohttp.ClientSession
     locate: LocateEndpoint
-    _forms: dict[URL, RequestForm] = attrs.Factory(dict)  # the adapted forms, by the URL in the settings
+    _forms: dict[URL, RequestForm] = attrs.Factory(dict)  # by configured URL: the form in use, if it is adapted
     _logged_reasons: set[str] = attrs.Factory(set)
 
     async def answer(self, run: Run) -> AsyncIterator[AgentOutput]:
-        """Stream the answer; retry with backoff until the first output. Raises AgentError."""
+        """Stream the answer. A failure before the first output is retried, with backoff. Raises AgentError."""
         attempt, has_output = 0, False
         while True:
             try:
-                async with aclosing(self._adapt_and_request(run)) as outputs:
+                async with aclosing(self._request_with_adaptation(run)) as outputs:
                     async for output in outputs:
                         has_output = True
                         yield output
                 return
             except AgentError as error:
-                again = not has_output and attempt < self.options.retries and _is_retry_useful(error)
+                will_retry = not has_output and attempt < self.options.retries and _is_retry_useful(error)
                 notes = getattr(error, "__notes__", [])
-                log.warning("model failed", agent=run.agent, run=run.id, code=error.code, detail=notes, again=again)
-                if not again:
+                log.warning(
+                    "model failed",
+                    agent=run.agent,
+                    run=run.id,
+                    code=error.code,
+                    detail=notes,
+                    will_retry=will_retry,
+                )
+                if not will_retry:
                     raise
                 await asyncio.sleep(self._retry_delay(attempt, error))
                 attempt += 1
@@ -62,8 +69,8 @@ class ChatAgent:
         backoff: float = self.options.retry_seconds * 2**attempt * random.uniform(0.5, 1.0)
         return backoff + (error.retry_after_ms or 0) / 1000
 
-    async def _adapt_and_request(self, run: Run) -> AsyncGenerator[AgentOutput, None]:
-        """Make one request, and another one in an adapted form after each refusal of a URL or an option."""
+    async def _request_with_adaptation(self, run: Run) -> AsyncGenerator[AgentOutput, None]:
+        """Send the request. After each refusal of the URL or an option, adapt the request and send it again."""
         endpoint = await self.locate()
         form = self._forms.get(endpoint.url) or RequestForm(endpoint.url)
         forms, has_output = [form], False
@@ -85,7 +92,7 @@ class ChatAgent:
                 forms.append(form := next_form)
 
     async def _request(self, run: Run, endpoint: ChatEndpoint, form: RequestForm) -> AsyncGenerator[AgentOutput, None]:
-        """Make one request. Closing this generator closes the connection, which stops the endpoint."""
+        """Make one request. Closing this generator closes the connection, so that the endpoint stops."""
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if endpoint.authorization:
             headers["Authorization"] = endpoint.authorization
@@ -114,17 +121,19 @@ class ChatAgent:
         }
 
     def _remember_form(self, agent: str, endpoint: ChatEndpoint, form: RequestForm) -> None:
-        """Use this form from now on; log once which lines of the agent's file make it the usual one."""
-        usual = self._forms.get(endpoint.url) or RequestForm(endpoint.url)
-        if form != usual:
+        """Use this form from now on. If it is new, log the lines of the agent's file that select it."""
+        previous = self._forms.get(endpoint.url) or RequestForm(endpoint.url)
+        if form != previous:
             self._forms[endpoint.url] = form
             log.warning(
-                "the endpoint refuses the usual request; change the agent's file", agent=agent, write=form.advice(usual)
+                "the endpoint refused the request, and accepted an adapted one; change the agent's file",
+                agent=agent,
+                write=form.toml_lines(previous),
             )
 
     def _reason_logger(self, agent: str) -> Callable[[str], None]:
         def log_once(reason: str) -> None:
-            word = reason if REASON_WORD.fullmatch(reason) else "(no word)"
+            word = reason if FINISH_REASON_PATTERN.fullmatch(reason) else "(no word)"
             if word not in self._logged_reasons:
                 self._logged_reasons.add(word)
                 log.warning("unknown finish_reason; it counts as stop", agent=agent, finish_reason=word)

@@ -14,7 +14,7 @@ from hub.messages import ToolCallArgs, ToolCallEnd, ToolCallStart
 def calls_of(delta: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the tool calls of a delta or message.
 
-    They are a list, a single object (TGI), or the `function_call` of older models.
+    An endpoint sends a list, a single object (TGI), or the `function_call` of older models.
     """
     calls = delta.get("tool_calls")
     for call in calls if isinstance(calls, list) else [calls]:
@@ -26,24 +26,25 @@ def calls_of(delta: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @attrs.define
 class ToolCalls:
-    """The tool calls of one answer, each with its id by the index that the endpoint sends.
+    """The tool calls of one answer. The endpoint names a call by an index; the events of the hub name it by an id.
 
     Gemini's endpoint sends no index, or 0 for each call: a new id then means a new call.
     """
 
-    _ids_by_index: dict[Any, tuple[str, str]] = attrs.Factory(dict)  # the endpoint's id, and the id of our events
+    _ids_by_index: dict[Any, tuple[str, str]] = attrs.Factory(dict)  # the endpoint's id, and the id of the hub's events
     _last_index: Any = None
     _joiner: SurrogateJoiner = attrs.Factory(SurrogateJoiner)
-    ids: list[str] = attrs.Factory(list)  # in the order of their starts
+    ids: list[str] = attrs.Factory(list)  # of the hub's events, in the order in which the calls started
 
     def add(self, call: dict[str, Any]) -> Iterator[AgentOutput]:
-        """Yield the start of a new call, and the next part of the call's arguments."""
+        """Yield the start of the call if it is new, then the next part of its arguments."""
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         endpoint_id = _string(call.get("id"))
         index = call["index"] if isinstance(call.get("index"), int) else endpoint_id or self._last_index
         self._last_index = index
-        if index not in self._ids_by_index or (endpoint_id and self._ids_by_index[index][0] not in ("", endpoint_id)):
+        known_id = self._ids_by_index[index][0] if index in self._ids_by_index else None
+        if known_id is None or (endpoint_id and known_id and known_id != endpoint_id):
             call_id = join_surrogates(endpoint_id) or f"call-{len(self.ids) + 1}"
             self._ids_by_index[index] = endpoint_id, call_id
             self.ids.append(call_id)
@@ -64,6 +65,6 @@ def _string(value: Any) -> str:
 
 
 def _json_text(arguments: Any) -> str:
-    """Return arguments as JSON text: some endpoints send the object itself."""
+    """Return arguments as JSON text: some endpoints send an object instead of text."""
     is_text = arguments is None or isinstance(arguments, str)
     return _string(arguments) if is_text else json.dumps(arguments, ensure_ascii=False)

@@ -1,7 +1,7 @@
 """Turn failures of a model's endpoint into errors for the person who chats.
 
 The code and the message of an error go to clients. Other facts (the HTTP status, the endpoint's own error code, the
-type of the exception) are notes of the error, and go to the hub's output. The endpoint's own message is never used,
+type of the exception) are added with add_note(), and go to the hub's output. The endpoint's own message is never used,
 because it may quote the key.
 """
 
@@ -25,8 +25,8 @@ ERROR_BODY_SECONDS = 5.0
 MAX_RETRY_AFTER_MS = 24 * 3600 * 1000
 TOO_LONG_NAMES = {"context_length_exceeded", "exceed_context_size_error"}  # OpenAI's and llama.cpp's
 NO_QUOTA_NAMES = {"insufficient_quota", "billing_hard_limit_reached"}
-TRUNCATED = "The model's answer broke off before its end: try again."
-# The HTTP status with the same meaning as an error name in a stream.
+TRUNCATED_MESSAGE = "The model's answer broke off before its end: try again."
+# For the name of an error in a stream: the HTTP status with the same meaning.
 STATUS_BY_NAME = {
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
@@ -34,11 +34,11 @@ STATUS_BY_NAME = {
     "overloaded_error": 503,
     "unavailable_error": 503,
 }
-OPTION_REFUSED_STATUSES = (None, 400, 422)  # None: an error in a stream without a status
+OPTION_REFUSED_STATUSES = (None, 400, 422)  # None: the endpoint sent the error in a stream, without a status
 
 
 class WrongAddress(AgentError):
-    """The URL is not one of chat completions."""
+    """Nothing at the URL serves chat completions."""
 
 
 class OptionRefused(AgentError):
@@ -49,7 +49,7 @@ class OptionRefused(AgentError):
 
 @attrs.frozen(kw_only=True)
 class RequestFacts:
-    """The facts about a request that the errors of its answer need; *key_env* names the variable of the key."""
+    """The parts of a request that error texts need. *key_env* is the name of the environment variable with the key."""
 
     path: str
     model: str
@@ -62,12 +62,12 @@ async def response_error(response: aiohttp.ClientResponse, request: RequestFacts
     status = response.status
     body = await _read_error_body(response)
     names = _error_names(body)
-    error = _error(status, body, names, request, _retry_after_ms(response.headers))
+    error = _choose_error(status, body, names, request, _retry_after_ms(response.headers))
     return _with_note(error, f"HTTP {status}", *sorted(names))
 
 
 def find_error(document: dict[str, Any], event_name: str) -> Any:
-    """Return the error in a document of a stream, in the dialect of each endpoint; None if there is none."""
+    """Return the error in a JSON document of a stream, or None. Each endpoint has its own form of an error."""
     choices = document.get("choices")
     for source in (document, *(choices if isinstance(choices, list) else ())):  # OpenRouter: also in a choice
         if isinstance(source, dict) and source.get("error"):
@@ -78,41 +78,42 @@ def find_error(document: dict[str, Any], event_name: str) -> Any:
     return status if isinstance(status, dict) and status.get("status_code") else None
 
 
-def stream_error(fault: Any, request: RequestFacts) -> AgentError:
-    """Return the error for an error that the endpoint sent inside a stream."""
-    names = _error_names({"error": fault})
+def stream_error(endpoint_error: Any, request: RequestFacts) -> AgentError:
+    """Return the AgentError for an error that the endpoint sent inside a stream."""
+    names = _error_names({"error": endpoint_error})
     statuses = (
         STATUS_BY_NAME.get(name) or (int(name) if re.fullmatch("[45][0-9][0-9]", name) else None) for name in names
     )
     status = next(filter(None, statuses), None)
-    return _with_note(_error(status, fault, names, request, None), "in the stream", *sorted(names))
+    error = _choose_error(status, endpoint_error, names, request, None)
+    return _with_note(error, "in the stream", *sorted(names))
 
 
-def _error(
+def _choose_error(
     status: int | None, body: Any, names: set[str], request: RequestFacts, retry_after_ms: int | None
 ) -> AgentError:
     return (
         _error_by_name(names)
-        or _refused_option(status, body, request)
-        or _missing_route(status, body, request)
+        or _error_by_option(status, body, request)
+        or _error_by_route(status, body, request)
         or _error_by_status(status, request, retry_after_ms)
     )
 
 
 def _error_by_name(names: set[str]) -> AgentError | None:
     if names & TOO_LONG_NAMES:
-        return _too_long()
-    return _no_quota() if names & NO_QUOTA_NAMES else None
+        return _too_long_error()
+    return _no_quota_error() if names & NO_QUOTA_NAMES else None
 
 
-def _refused_option(status: int | None, body: Any, request: RequestFacts) -> AgentError | None:
-    """Return an error with the option that the body names: in its `param` (OpenAI), else anywhere in its text."""
+def _error_by_option(status: int | None, body: Any, request: RequestFacts) -> AgentError | None:
+    """Return OptionRefused if the body names an option, in its `param` (OpenAI) or anywhere in its text; else None."""
     if status not in OPTION_REFUSED_STATUSES:
         return None
     error = body.get("error", body) if isinstance(body, dict) else body
     param = error.get("param") if isinstance(error, dict) else None
     text = param if isinstance(param, str) and param else json.dumps(body)
-    # xAI writes `frequencyPenalty`. An option inside a longer word does not count: `max_completion_tokens`.
+    # xAI writes `frequencyPenalty`. `max_tokens_to_sample` does not name `max_tokens`.
     patterns = {name: rf"(?<![a-z_]){name.replace('_', '_?')}(?![a-z_])" for name in request.options}
     offsets = {name: match.start() for name in patterns if (match := re.search(patterns[name], text, re.IGNORECASE))}
     if not offsets:
@@ -122,10 +123,11 @@ def _refused_option(status: int | None, body: Any, request: RequestFacts) -> Age
     return refusal
 
 
-def _missing_route(status: int | None, body: Any, request: RequestFacts) -> AgentError | None:
-    """Return an error for a missing route.
+def _error_by_route(status: int | None, body: Any, request: RequestFacts) -> AgentError | None:
+    """Return WrongAddress if the route is missing, else None.
 
-    An error that names the model is about a missing model instead. LM Studio names the route, with status 200.
+    A 404 with the model's name in its body means a missing model. For a missing route, LM Studio sends status 200 and a
+    text with the route.
     """
     text = json.dumps(body, ensure_ascii=False)
     if (status in (404, 405) and request.model not in text) or f"{request.path})" in text:
@@ -140,7 +142,7 @@ def _error_by_status(status: int | None, request: RequestFacts, retry_after_ms: 
         text = f"The model's endpoint rejected the key: check the environment variable {request.key_env}."
         return AgentError(text, "model_unauthorized")
     if status in (402, 413):
-        return _no_quota() if status == 402 else _too_long()
+        return _no_quota_error() if status == 402 else _too_long_error()
     if status == 404:
         text = f"The model's endpoint has no model {request.model!r}: check `model` in the agent's file."
         return AgentError(text, "model_refused")
@@ -154,7 +156,7 @@ def _error_by_status(status: int | None, request: RequestFacts, retry_after_ms: 
 
 
 def connection_error(error: Exception, url: URL) -> AgentError:
-    """Return the error for a connection that failed, timed out, broke, or brought invalid data.
+    """Return the error for a connection that failed, timed out, broke, or sent invalid data.
 
     The note has the URL without its query, which may hold a key.
     """
@@ -165,23 +167,23 @@ def connection_error(error: Exception, url: URL) -> AgentError:
         text = "The model's endpoint was silent for too long: try again, or raise `timeout` in the agent's file."
         result = AgentError(text, "model_timeout", retryable=True)
     else:
-        result = _aborted_error(TRUNCATED)
+        result = _aborted_error(TRUNCATED_MESSAGE)
     return _with_note(result, type(error).__name__, f"at {url.with_query(None)}")
 
 
 def truncated_error() -> AgentError:
     """Return the error for a stream that ended before the answer did."""
-    return _with_note(_aborted_error(TRUNCATED), "no [DONE] and no finish_reason")
+    return _with_note(_aborted_error(TRUNCATED_MESSAGE), "no [DONE] and no finish_reason")
 
 
 def abort_error(reason: str) -> AgentError:
     """Return the error for an answer that the endpoint itself aborted; *reason* is its `finish_reason`."""
-    return _with_note(_aborted_error(TRUNCATED), f"finish_reason {reason}")
+    return _with_note(_aborted_error(TRUNCATED_MESSAGE), f"finish_reason {reason}")
 
 
 def wrong_address_error() -> AgentError:
-    """Return the error for a URL where something other than chat completions answers."""
-    text = "The model's base URL does not lead to chat completions: the hub's output lists the addresses it tried."
+    """Return the error for a URL that does not serve chat completions."""
+    text = "Nothing at the model's base URL serves chat completions: the hub's output lists the URLs that were tried."
     return WrongAddress(text, "model_refused")
 
 
@@ -195,21 +197,21 @@ def _aborted_error(message: str) -> AgentError:
     return AgentError(message, "model_aborted", retryable=True)
 
 
-def _too_long() -> AgentError:
+def _too_long_error() -> AgentError:
     return AgentError("The conversation is too long for the model: start a new session.", "model_refused")
 
 
-def _no_quota() -> AgentError:
+def _no_quota_error() -> AgentError:
     text = "The account at the model's endpoint has no quota left: raise its limit, or use another key."
     return AgentError(text, "model_rate_limited")
 
 
 def _refused_message(status: int) -> str:
-    return f"The model's endpoint refused the request (HTTP {status}): the hub's output has its error code."
+    return f"The model's endpoint refused the request (HTTP {status}): the hub's output has the endpoint's error code."
 
 
-def _with_note(error: AgentError, *facts: str) -> AgentError:
-    error.add_note(", ".join(facts))
+def _with_note(error: AgentError, *details: str) -> AgentError:
+    error.add_note(", ".join(details))
     return error
 
 

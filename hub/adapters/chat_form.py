@@ -1,4 +1,4 @@
-"""Adapt requests to an endpoint: the options that it takes, their names, and its URL."""
+"""Adapt requests to an endpoint: the options that it accepts, their names, and its URL."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class RequestForm:
     replacements: tuple[tuple[str, str | None], ...] = ()
 
     def apply(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the options that have a value, under the names that the endpoint takes."""
+        """Return the options that have a value, under the names that the endpoint accepts."""
         names = dict(self.replacements)
         by_name = {names.get(name, name): value for name, value in options.items() if value is not None}
         return {name: value for name, value in by_name.items() if name is not None}
@@ -40,14 +40,14 @@ class RequestForm:
             return None
         return attrs.evolve(self, replacements=(*self.replacements, (option, REPLACEMENTS[option])))
 
-    def advice(self, usual: "RequestForm") -> list[str]:
-        """Return the lines of the agent's TOML file that make this form the usual one."""
-        lines = [f'base_url = "{base_url_of(self.url)}"'] if self.url != usual.url else []
-        return [*lines, *(toml_line(*pair) for pair in self.replacements if pair not in usual.replacements)]
+    def toml_lines(self, previous: "RequestForm") -> list[str]:
+        """Return the lines that turn the *previous* form into this one, for the agent's TOML file."""
+        lines = [f'base_url = "{base_url_of(self.url)}"'] if self.url != previous.url else []
+        return [*lines, *(toml_line(*pair) for pair in self.replacements if pair not in previous.replacements)]
 
 
 def toml_line(option: str, replacement: str | None) -> str:
-    """Return the line of a TOML file that sends the replacement with the first request."""
+    """Return the line of a TOML file with which the first request already has the replacement."""
     if replacement is not None:
         return f'max_tokens_name = "{replacement}"'
     return "stream_options = false" if option == "stream_options" else f"no `{option}`"

@@ -18,12 +18,12 @@ class Options:
     model: str | None = None
     api_key_env: str = OPENAI_KEY
     system: str | None = None
-    history: int = attrs.field(default=20, validator=ge(0))  # earlier messages
+    history: int = attrs.field(default=20, validator=ge(0))  # the number of earlier messages
     window_bytes: int = attrs.field(default=256 * 1024, validator=ge(1024))  # of text that the model gets
     temperature: float | None = attrs.field(default=None, validator=optional(ge(0)))
     max_tokens: int | None = attrs.field(default=None, validator=optional(ge(1)))
-    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # newer models of OpenAI: the second
-    stream_options: bool = True  # asks for the usage
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # OpenAI's newer models
+    stream_options: bool = True  # request the token counts
     frequency_penalty: float | None = None
     timeout: float = attrs.field(default=120.0, validator=gt(0))  # seconds of silence
     retries: int = attrs.field(default=2, validator=ge(0))

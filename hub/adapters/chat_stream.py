@@ -33,13 +33,13 @@ MAX_BODY_BYTES = 16 * 1024 * 1024  # of one event, or of a body that is not a st
 
 
 async def read_answer(
-    stream: aiohttp.StreamReader, request: RequestFacts, note_unknown: Callable[[str], None]
+    stream: aiohttp.StreamReader, request: RequestFacts, report_unknown_reason: Callable[[str], None]
 ) -> AsyncGenerator[AgentOutput, None]:
-    """Yield the output of the endpoint, then its Finish; raises AgentError if the endpoint failed or sent no end.
+    """Yield the endpoint's output, then its Finish; raises AgentError if the endpoint failed, or its stream broke off.
 
-    *note_unknown* is called with a `finish_reason` that END_REASONS lacks. Raises ValueError for invalid JSON.
+    Calls *report_unknown_reason* for a `finish_reason` that END_REASONS lacks. Raises ValueError for invalid JSON.
     """
-    reader = AnswerReader(request=request, note_unknown=note_unknown)
+    reader = AnswerReader(request=request, report_unknown_reason=report_unknown_reason)
     try:
         async with aclosing(decode_events(stream)) as events:
             async for event in events:
@@ -48,7 +48,7 @@ async def read_answer(
                 if reader.is_done:
                     break
     except (aiohttp.ClientError, TimeoutError):
-        if not reader.reason:  # the answer ends with its reason: a connection that breaks later changes nothing
+        if not reader.reason:  # the finish_reason ends the answer: a connection that breaks later changes nothing
             raise
     for output in reader.end():
         yield output
@@ -83,7 +83,7 @@ async def _read_rest(stream: aiohttp.StreamReader, size: int) -> bytes:
 
 
 def parse_documents(data: str) -> list[Any]:
-    """Return the JSON documents of an event, and END_MARK for `[DONE]`. Other text only keeps the connection open.
+    """Return the JSON documents of an event, and END_MARK for `[DONE]`. Other text is a keep-alive.
 
     Some endpoints send no empty lines between their events; then each line is a document. Raises ValueError for invalid
     JSON.
@@ -111,13 +111,13 @@ class AnswerReader:
     """
 
     request: RequestFacts
-    note_unknown: Callable[[str], None]
+    report_unknown_reason: Callable[[str], None]
     reason: str = ""
     is_done: bool = False
     _has_output: bool = False
     _has_refusal: bool = False
     _is_body: bool = False
-    _is_complete: bool = False  # a complete message came, which needs no other end
+    _is_complete: bool = False  # a complete message came: it needs no finish_reason and no [DONE]
     _token_counts: TokenCounts = attrs.Factory(TokenCounts)
     _joiner: SurrogateJoiner = attrs.Factory(SurrogateJoiner)
     _calls: ToolCalls = attrs.Factory(ToolCalls)
@@ -132,9 +132,9 @@ class AnswerReader:
                 for output in self._read_chunk(document):
                     self._has_output = True
                     yield output
-                fault = find_error(document, event.name)
-                if fault is not None:
-                    raise stream_error(fault, self.request)
+                endpoint_error = find_error(document, event.name)
+                if endpoint_error is not None:
+                    raise stream_error(endpoint_error, self.request)
 
     def _read_chunk(self, chunk: dict[str, Any]) -> Iterator[AgentOutput]:
         self._token_counts.update(chunk)
@@ -158,7 +158,7 @@ class AnswerReader:
             yield Reasoning(text) if kind == "reasoning" else text
 
     def end(self) -> Iterator[AgentOutput]:
-        """Yield the rest of the output, and the Finish; raises AgentError if the answer has no end."""
+        """Yield the rest of the output, and the Finish; raises AgentError if the answer broke off."""
         for kind, rest in self._joiner.flush().items():
             yield Reasoning(rest) if kind == "reasoning" else rest
         reason = END_REASONS.get(self.reason, "end_turn")
@@ -167,7 +167,7 @@ class AnswerReader:
         if not self.reason and not (self._has_output and (self.is_done or self._is_complete)):
             raise wrong_address_error() if self._is_body else truncated_error()
         if self.reason and self.reason not in END_REASONS:
-            self.note_unknown(self.reason)
+            self.report_unknown_reason(self.reason)
         yield from self._calls.end()
         if reason == "end_turn":  # some endpoints send `stop` for a refusal or a tool call
             reason = "refused" if self._has_refusal else "tool_calls" if self._calls.ids else reason

@@ -1,6 +1,6 @@
 """Run the local model: llama.cpp's server in a child process, shared by all agents of the hub that use it.
 
-This module is both ends: the hub imports it, and the child runs `python -m hub.adapters.local_model MODEL`. The child
+Both processes use this module: the hub imports it, the child runs `python -m hub.adapters.local_model MODEL`. The child
 reads one line from its stdin: the key that its clients must send. It exits when its stdin closes, so it ends with the
 hub, also after kill -9. After the model is loaded, it writes one line to its stdout: its URL, as JSON.
 """
@@ -133,7 +133,7 @@ class LocalModel:
             return None
         log.info("the local model is loading; answers wait for it", model=MODEL_NAME)
         try:
-            await self._listen(child, key)
+            await self._watch(child, key)
         finally:
             child.kill()
             code = child.wait()  # short: the child was killed
@@ -141,7 +141,7 @@ class LocalModel:
                 child.stdin.close()
         return code
 
-    async def _listen(self, child: subprocess.Popen[bytes], key: str) -> None:
+    async def _watch(self, child: subprocess.Popen[bytes], key: str) -> None:
         """Read the URL of the child from its stdout, then wait until the pipe closes: the child has exited."""
         stdout = asyncio.StreamReader()
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -173,7 +173,7 @@ class LocalModel:
                 start_new_session=True,  # keeps Ctrl-C from the child: the hub ends its runs first
             )
         if child.stdin:
-            with suppress(BrokenPipeError):  # the child has exited: _listen() notices on the other pipe
+            with suppress(BrokenPipeError):  # the child has exited: _watch() notices on the other pipe
                 child.stdin.write(key.encode() + b"\n")
         return child
 
@@ -183,7 +183,7 @@ _models: dict[Path, LocalModel] = {}
 
 @asynccontextmanager
 async def share(cache: Path, data: Path) -> AsyncIterator[LocalModel]:
-    """Enter the one child for *data*: the first user starts it with the model of *cache*, the last user stops it."""
+    """Share one child per *data* folder: the first user starts it with the model of *cache*, the last user stops it."""
     data = data.resolve()
     if data not in _models:
         _models[data] = LocalModel(cache=cache, data=data)

@@ -19,7 +19,7 @@ from hub.hosting.contract import Adapter, AgentOutput, AgentPaths, AnswerFunctio
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_MODEL = "gpt-4o-mini"
-LOCAL_SYSTEM = "You are a helpful assistant. Answer in a few short sentences."  # 135M parameters follow no longer one
+LOCAL_SYSTEM = "You are a helpful assistant. Answer in a few short sentences."  # 135M parameters fail on longer texts
 LOCAL_PENALTY = 0.5  # without a penalty the small model may repeat one emoji to the token limit
 LOCAL_TEMPERATURE = 0.2  # as its authors recommend
 CONNECT_SECONDS = 10.0

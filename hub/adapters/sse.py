@@ -9,7 +9,7 @@ LINE_END = re.compile(rb"\r\n|\r|\n")
 
 @attrs.frozen
 class ServerSentEvent:
-    """One event: its data, and its name if it has one. *is_body* marks a complete body that is not a stream."""
+    """One event: its data, and its name if it has one. *is_body*: the data is a whole body that is no event stream."""
 
     data: str
     name: str = ""
@@ -17,9 +17,9 @@ class ServerSentEvent:
 
 
 class SSEDecoder:
-    """Turn bytes, cut at any position, into events.
+    """Turn bytes, split at any position, into events.
 
-    Ids and retry times are dropped, because model endpoints use none.
+    Ids and retry times are dropped, because model endpoints do not use them.
     """
 
     def __init__(self, limit: int = 1024 * 1024) -> None:
@@ -36,20 +36,21 @@ class SSEDecoder:
         if self._is_after_cr and data:  # the second half of a \r\n does not end a line
             self._is_after_cr = False
             data = data.removeprefix(b"\n")
-        self._is_after_cr = self._is_after_cr or data.endswith(b"\r")
-        *line_ends, rest = LINE_END.split(data)
+        if data.endswith(b"\r"):
+            self._is_after_cr = True
+        *parts, rest = LINE_END.split(data)
         events: list[ServerSentEvent] = []
-        for line_end in line_ends:
-            self._append(line_end)
+        for part in parts:  # each is the rest of a line, and a line end follows it
+            self._append(part)
             self._end_line(b"".join(self._line), events)
             self._line.clear()
         self._append(rest)
         return events
 
     def end(self) -> list[ServerSentEvent]:
-        """Return the event that the stream left without an empty line after it.
+        """End the stream. Return its last event if no empty line followed that event.
 
-        The standard drops that event, but some endpoints send no empty line after their last event.
+        The standard drops such an event, but some endpoints send no empty line after their last event.
         """
         return self.feed(b"\n\n")
 
@@ -80,4 +81,4 @@ class SSEDecoder:
             return
         if name == b"event":
             self._name = value
-        self._size -= len(line)  # only the data is stored, so a comment or another field does not count
+        self._size -= len(line)  # the limit is for data: a comment or another field does not count

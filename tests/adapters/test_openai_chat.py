@@ -257,7 +257,7 @@ async def test_nobody_listens() -> None:
         with structlog.testing.capture_logs() as logged, pytest.raises(AgentError) as caught:
             await ask(Options(base_url=f"http://127.0.0.1:{port}/v1?key=secret", retry_seconds=0.001))
     assert (caught.value.code, caught.value.retryable) == ("model_unreachable", True)
-    assert [entry["again"] for entry in logged] == [True, True, False]
+    assert [entry["will_retry"] for entry in logged] == [True, True, False]
     assert f"at http://127.0.0.1:{port}/v1/chat/completions" in str(logged[-1]["detail"])
     assert "secret" not in str(logged)
 
