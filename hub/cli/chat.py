@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import choose_agent, connection, public_url, reported_losses
+from hub.cli.hubs import choose_agent, connection, public_url, report_losses
 from hub.cli.keyboard import key_bindings, no_echo, open_history
 from hub.cli.markdown import markdown
 from hub.cli.questions import parse_answer
-from hub.cli.records import author_name, ending
+from hub.cli.records import author_name, end_note
 from hub.cli.screen import Screen
-from hub.cli.text import safe
+from hub.cli.text import to_printable
 from hub.client import Answer, Client, Closed, Failure, Session
 from hub.ids import quote
 from hub.messages import Event, Interrupt, Reset
@@ -41,7 +41,7 @@ async def chat_at_terminal(url: str, agent: str | None, session: str | None) -> 
     """Chat until the person leaves, and return the exit code; raises CommandFailed."""
     async with connection(url) as hub:
         chat = TerminalChat(hub=hub, url=url, agent=choose_agent(hub, agent))
-        async with reported_losses(hub, lambda line: chat.say(Text(f"— {line} —", style="yellow"))):
+        async with report_losses(hub, lambda line: chat.say(Text(f"— {line} —", style="yellow"))):
             return await chat.run(session or f"s_{token_hex(6)}")
 
 
@@ -91,9 +91,9 @@ class TerminalChat:
             try:
                 return await CHAT_COMMANDS[word](self, rest.strip())
             except (Failure, ValueError) as failure:
-                self.say(Text(safe(str(failure)), style="red"))
+                self.say(Text(to_printable(str(failure)), style="red"))
         elif word.startswith("/") and "/" not in word[1:]:
-            self.say(Text(f"there is no command {safe(word)}: /help lists the commands", style="red"))
+            self.say(Text(f"there is no command {to_printable(word)}: /help lists the commands", style="red"))
         elif line.strip():
             return await self._send(line)
         return True
@@ -125,7 +125,7 @@ class TerminalChat:
     async def _send(self, message: str) -> bool:
         """Send a message, and show all answers until its own answer has ended; return False after a second Ctrl-C.
 
-        A question of its own answer is asked here.
+        Ask the person the questions of that answer.
         """
         client_msg_id = token_hex(16)
         self.screen.own_messages.add(client_msg_id)
@@ -141,14 +141,14 @@ class TerminalChat:
         except Closed:
             raise
         except Failure as failure:
-            self.say(Text(safe(failure.message), style="red"))
+            self.say(Text(to_printable(failure.message), style="red"))
         finally:
             reading.cancel()
             await asyncio.wait([reading])
         return True
 
     async def _wait_for_question(self, answer: Answer, reading: asyncio.Task[None]) -> bool:
-        """Wait until an answer ends or asks a question. The first Ctrl-C stops it; after the second, return False."""
+        """Wait until an answer ends or asks a question. The first Ctrl-C stops the answer; the second returns False."""
         stopper = asyncio.create_task(self._stop_on_press(answer))
         question = asyncio.create_task(self.screen.wait_until(lambda: bool(self._questions(answer))))
         try:
@@ -201,7 +201,7 @@ class TerminalChat:
             except (Failure, ValueError) as failure:
                 if isinstance(failure, Closed):
                     raise
-                self.say(Text(safe(str(failure)), style="red"))
+                self.say(Text(to_printable(str(failure)), style="red"))
 
     async def _reply_line(self, question: Interrupt) -> str | None:
         closing = asyncio.create_task(self.screen.wait_until(lambda: question.id not in self.screen.questions))
@@ -241,7 +241,7 @@ class TerminalChat:
     async def _join(self, session: str) -> None:
         if self._reading is not None and session == self.session.id:
             return
-        events = self.hub.subscribe(session=session)  # before session(): so a running answer is shown from its start
+        events = self.hub.subscribe(session=session)  # before session(), to show a running answer from its start
         joined_session = await self.hub.session(session, agent=self.agent)
         if self._reading is not None:
             self._reading.cancel()
@@ -270,12 +270,14 @@ class TerminalChat:
                 self.agent = name
                 self.say(Text(f"you chat with {name}"))
             else:
-                self.say(Text(f"there is no agent {safe(name)}: /agents lists all"))
+                self.say(Text(f"there is no agent {to_printable(name)}: /agents lists all"))
             return True
         table = Table("agent", "state", "description")
         for agent_id, agent in agents.items():
             table.add_row(
-                Text(safe(agent_id)), safe(agent["status"]), Text(safe(agent.get("error") or agent["description"]))
+                Text(to_printable(agent_id)),
+                to_printable(agent["status"]),
+                Text(to_printable(agent.get("error") or agent["description"])),
             )
         self.say(table)
         return True
@@ -306,12 +308,12 @@ class TerminalChat:
 
     async def history(self, count: str = "") -> bool:
         if count and not re.fullmatch("[1-9][0-9]{0,5}", count):
-            raise ValueError(f"/history takes a number from 1 to 999999, such as 50, not {quote(safe(count))}")
+            raise ValueError(f"/history takes a number from 1 to 999999, such as 50, not {quote(to_printable(count))}")
         for message in await self.session.history(int(count or 20)):
-            self.say(Text(f"{safe(author_name(message))}:", style="bold"))
-            text = safe(message["content"])
+            self.say(Text(f"{to_printable(author_name(message))}:", style="bold"))
+            text = to_printable(message["content"])
             self.say(Text(text) if message["role"] == "user" else markdown(text))
-            if note := ending(message):
+            if note := end_note(message):
                 self.say(Text(note, style="dim"))
         return True
 

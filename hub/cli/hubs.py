@@ -1,4 +1,4 @@
-"""Find a hub for the terminal, ask it over HTTP, and say what is wrong if no hub answers."""
+"""Find a hub for the terminal, ask it over HTTP, and explain the failure if no hub answers."""
 
 import asyncio
 import re
@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from hub.cli.failures import CommandFailed
-from hub.cli.text import safe
+from hub.cli.text import to_printable
 from hub.client import Client, Closed, Unreachable, connect
 from hub.text import cut, hide_passwords
 
@@ -54,14 +54,16 @@ def choose_agent(client: Client, name: str | None) -> str:
     states = {str(agent["agentId"]): agent["status"] for agent in (client.welcome.agents if client.welcome else ())}
     working = [agent for agent, state in states.items() if state == "ok"]
     if name is not None and name not in states:
-        raise CommandFailed(f"there is no agent {safe(name)}; there are: {safe(', '.join(working) or 'none')}")
+        raise CommandFailed(
+            f"there is no agent {to_printable(name)}; there are: {to_printable(', '.join(working) or 'none')}"
+        )
     if name is None and "main" not in states and not working:
         raise CommandFailed("this hub has no agent that works: put one into its agents folder")
     return name or ("main" if "main" in states else working[0])
 
 
 @asynccontextmanager
-async def reported_losses(client: Client, say: Callable[[str], None]) -> AsyncIterator[None]:
+async def report_losses(client: Client, say: Callable[[str], None]) -> AsyncIterator[None]:
     """Call *say* inside the context when the connection is lost, and when the client has reconnected."""
     watching = asyncio.create_task(_watch(client, say))
     try:
@@ -85,7 +87,7 @@ async def _watch(client: Client, say: Callable[[str], None]) -> None:
 async def get(url: str, path: str, **query: Any) -> Any:
     """Return the JSON answer of a route of docs/api.md.
 
-    Raises CommandFailed with the hub's own error, or with the fault of the address and the remedy.
+    Raises CommandFailed with the hub's own error, or with a text about the address and how to correct it.
     """
     try:
         async with aiohttp.ClientSession(timeout=TIMEOUT) as http:
@@ -101,34 +103,40 @@ async def get(url: str, path: str, **query: Any) -> Any:
         raise CommandFailed(_no_answer(public_url(url), error)) from None
 
 
-def _not_a_hub(where: str, response: aiohttp.ClientResponse) -> str:
+def _not_a_hub(address: str, response: aiohttp.ClientResponse) -> str:
     """Return the error for an answer that does not come from a hub, but from a proxy or another server."""
     status = response.status
     if response.history:
-        where = f"{where}, which leads to {public_url(str(response.url.origin()))},"
+        address = f"{address}, which leads to {public_url(str(response.url.origin()))},"
     if status == 401:
-        return f"{where} asks for a name and a password (401): write the address as https://NAME:PASSWORD@HOST"
+        return f"{address} asks for a name and a password (401): write the address as https://NAME:PASSWORD@HOST"
     if status == 403:
-        return f"{where} refuses access from here (403): ask the people who run it"
+        return f"{address} refuses access from here (403): ask the people who run it"
     if status in (502, 503, 504):
-        return f"{where} is a proxy that cannot reach its hub ({status}): start the hub, or try again later"
+        return f"{address} is a proxy that cannot reach its hub ({status}): start the hub, or try again later"
     reason = cut(response.reason or "", 80)
-    return f"{where} is not a hub; it answers {status} {reason}: give the hub's address with --url"
+    return f"{address} is not a hub; it answers {status} {reason}: give the hub's address with --url"
 
 
-def _no_answer(where: str, error: Exception) -> str:
+def _no_answer(address: str, error: Exception) -> str:
     """Return the error for a request that got no HTTP response."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "it cannot be checked")
-        return f"the certificate of {where} is not trusted ({reason}): if it is yours, set SSL_CERT_FILE to its issuer"
+        return (
+            f"the certificate of {address} is not trusted ({reason}): if it is yours, set SSL_CERT_FILE to its issuer"
+        )
     if isinstance(error, aiohttp.ClientSSLError):
-        return f"{where} does not speak TLS: if it speaks plain HTTP, write http://"
+        return f"{address} does not speak TLS: if it speaks plain HTTP, write http://"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"there is no host {error.host}: give the hub's address with --url"
     if isinstance(error, TimeoutError):
-        return f"{where} does not answer in time: try again later, or give another address with --url"
+        return f"{address} does not answer in time: try again later, or give another address with --url"
     if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)):
-        return f"{where} is not the address of a hub: write one such as http://localhost:9527"
+        return f"{address} is not the address of a hub: write one such as http://localhost:9527"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no hub answers at {where}: start one with `make run` or `hubbub serve`, or give its address with --url"
-    return f"{where} does not answer as a hub: if it speaks TLS, write https://; else give the hub's address with --url"
+        return (
+            f"no hub answers at {address}: start one with `make run` or `hubbub serve`, or give its address with --url"
+        )
+    return (
+        f"{address} does not answer as a hub: if it speaks TLS, write https://; else give the hub's address with --url"
+    )

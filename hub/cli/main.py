@@ -16,7 +16,7 @@ from rich.text import Text
 from hub import __version__
 from hub.cli.remote import REMOTE_COMMANDS
 from hub.cli.requirements import REQUIREMENTS_FILE, missing_lines
-from hub.cli.text import safe
+from hub.cli.text import to_printable
 from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError, Settings, load
 from hub.storage.log import LogUnusable
@@ -66,7 +66,9 @@ def agents(**flags: Any) -> None:
     _show(reports)
     file = _settings(flags).agents / REQUIREMENTS_FILE
     if lines := missing_lines(file):
-        click.echo(safe(f"{file}: missing: {', '.join(lines)}; install them with: pip install -r {file}"), err=True)
+        click.echo(
+            to_printable(f"{file}: missing: {', '.join(lines)}; install them with: pip install -r {file}"), err=True
+        )
     sys.exit(1 if any(report.error for report in reports) else 0)
 
 
@@ -77,7 +79,7 @@ def run_check(**flags: Any) -> None:
     """Check the data folder for damage; a hub may be running on it."""
     lines: Sequence[str] = _call_offline("check_data", flags)
     for line in lines or ("nothing is damaged",):
-        click.echo(safe(line))
+        click.echo(to_printable(line))
     sys.exit(1 if lines else 0)
 
 

@@ -12,7 +12,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from hub.cli.text import safe
+from hub.cli.text import to_printable
 
 # HTML, images and references are shown as text: rich would hide the address of an image, and the definition of a
 # reference may come later in the answer.
@@ -55,7 +55,7 @@ class CodeDrawing(CodeBlock):
     def create(cls, markdown: Markdown, token: Token) -> "CodeDrawing":
         code = cls(token.info.strip() or "text", markdown.code_theme)
         if Syntax("", code.lexer_name).lexer is None:  # the text after the fence is no language: show it
-            code.head = f"{token.markup}{safe(token.info)}\n"
+            code.head = f"{token.markup}{to_printable(token.info)}\n"
         return code
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -89,7 +89,7 @@ class TableDrawing(TableElement):
                 ):
                     yield table
                     return
-        yield from _without_wrapping(Text(safe("\n".join(self.source))), console, options)
+        yield from _without_wrapping(Text(to_printable("\n".join(self.source))), console, options)
 
 
 def _without_wrapping(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -107,6 +107,8 @@ class MarkdownDrawing(Markdown):
         super().__init__("", hyperlinks=False)
         self.markup, self.parsed = text, PARSER.parse(text)
         for token in self._flatten_tokens(self.parsed):
-            token.content = safe(token.content)  # the parser turns entities such as `&#x202e;` into control characters
+            token.content = to_printable(
+                token.content
+            )  # the parser turns entities such as `&#x202e;` into control characters
             if token.type == "softbreak":
                 token.type = "hardbreak"

@@ -11,9 +11,9 @@ from urllib.parse import quote
 import attrs
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import choose_agent, connection, get, public_url, reported_losses
+from hub.cli.hubs import choose_agent, connection, get, public_url, report_losses
 from hub.cli.questions import question_text, reply_text
-from hub.cli.text import safe
+from hub.cli.text import to_printable
 from hub.client import Answer, Failure
 from hub.messages import (
     FINISH_REASONS,
@@ -38,7 +38,7 @@ class PlainWriter:
     _at_start: bool = True
 
     def write(self, text: str) -> None:
-        text = safe(text)
+        text = to_printable(text)
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -64,7 +64,7 @@ async def answer_once(url: str, agent: str | None, session: str | None, message:
     cancels: list[asyncio.Task[object]] = []
     command = asyncio.current_task()
     assert command is not None
-    async with connection(url) as hub, reported_losses(hub, _note):
+    async with connection(url) as hub, report_losses(hub, _note):
         try:
             answer = (await hub.session(session, agent=choose_agent(hub, agent))).chat(message.rstrip("\n"))
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, cancels, command)
@@ -110,7 +110,7 @@ async def _write(answer: Answer, page: str) -> None:
         elif isinstance(body, RunFinished):
             out.end_line()
             if body.stopReason not in FINISH_REASONS:
-                raise CommandFailed(safe(reason) or f"the answer ended early ({body.stopReason})")
+                raise CommandFailed(to_printable(reason) or f"the answer ended early ({body.stopReason})")
 
 
 async def write_live(url: str, session: str) -> int:
@@ -120,7 +120,7 @@ async def write_live(url: str, session: str) -> int:
         url, f"/sessions/{quote(session, safe='')}"
     )  # raises if it does not exist: subscribing would accept any id
     print(f"following {session}; press Ctrl-C to stop", file=sys.stderr)
-    async with connection(url) as hub, reported_losses(hub, _note):
+    async with connection(url) as hub, report_losses(hub, _note):
         try:
             async for event in hub.subscribe(session=session):
                 _show(out, event)

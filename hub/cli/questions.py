@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from hub.cli.text import safe
+from hub.cli.text import to_printable
 from hub.messages import Event, Interrupt, InterruptResolved
 from hub.messages.numbers import read_float, read_integer
 
@@ -35,22 +35,22 @@ TEXT_RULES: Rules = {
 
 
 def question_text(event: Event, question: Interrupt) -> str:
-    return f"{safe(event.agentId or '')} asks: {safe(question.message or question.reason)}"
+    return f"{to_printable(event.agentId or '')} asks: {to_printable(question.message or question.reason)}"
 
 
 def reply_text(reply: InterruptResolved) -> str:
     if reply.resolvedBy is None:
         return "the question was withdrawn"
     if reply.status == "cancelled":
-        return f"{safe(reply.resolvedBy.name)} declined"
-    return f"{safe(reply.resolvedBy.name)} answered: {safe(_to_text(reply.payload))}"
+        return f"{to_printable(reply.resolvedBy.name)} declined"
+    return f"{to_printable(reply.resolvedBy.name)} answered: {to_printable(_to_text(reply.payload))}"
 
 
 def expected_answer(schema: dict[str, Any] | None) -> str:
     """Return a description of the answers that a schema allows; empty if it allows any text."""
     kind, choices = _kind(schema)
     if choices:
-        return f"one of: {safe(', '.join(map(_to_text, choices)))}"
+        return f"one of: {to_printable(', '.join(map(_to_text, choices)))}"
     if kind == "boolean":
         return "yes or no"
     if kind in NUMBER_TYPES:
@@ -58,13 +58,13 @@ def expected_answer(schema: dict[str, Any] | None) -> str:
     if kind in TEXT_TYPES:
         text = _with_rules("a text", TEXT_RULES, schema)
         return text if text != "a text" else ""
-    return f"as JSON, by the schema {safe(_to_text(schema))}"
+    return f"as JSON, by the schema {to_printable(_to_text(schema))}"
 
 
 def _with_rules(kind: str, rules: Rules, schema: dict[str, Any] | None) -> str:
     schema = schema or {}
     conditions = [words.format(_to_text(schema[name])) for name, (words, _) in rules.items() if name in schema]
-    return safe(", ".join([kind, *conditions]))
+    return to_printable(", ".join([kind, *conditions]))
 
 
 def parse_answer(schema: dict[str, Any] | None, text: str) -> Any:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hub.cli.failures import CommandFailed
 from hub.cli.hubs import get
-from hub.cli.text import CONTROL, safe
+from hub.cli.text import CONTROL, to_printable
 from hub.text import to_one_line
 
 TITLE_COLUMNS = 60
@@ -31,8 +31,8 @@ async def write_sessions(url: str, limit: int) -> int:
     table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the id is never shortened
     for session in sessions:
         last = datetime.fromtimestamp(session["ts"] / 1000).isoformat(" ", "seconds") if session["ts"] else "-"
-        title = Text(safe(await _title(url, session)), overflow="ellipsis", no_wrap=True)
-        table.add_row(Text(safe(session["sessionId"]), no_wrap=True), title, str(session["messages"]), last)
+        title = Text(to_printable(await _title(url, session)), overflow="ellipsis", no_wrap=True)
+        table.add_row(Text(to_printable(session["sessionId"]), no_wrap=True), title, str(session["messages"]), last)
     Console().print(table if sessions else "no sessions yet")
     if more:
         print(f"there are more sessions: see them with --limit {limit * 5}", file=sys.stderr)
@@ -75,14 +75,18 @@ async def write_session(url: str, session: str, form: Literal["md", "json"]) -> 
 
 
 def _markdown(message: dict[str, Any]) -> str:
-    paragraphs = [f"### {safe(author_name(message))}", safe(message["content"]).rstrip(), ending(message)]
+    paragraphs = [
+        f"### {to_printable(author_name(message))}",
+        to_printable(message["content"]).rstrip(),
+        end_note(message),
+    ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
-def ending(message: dict[str, Any]) -> str:
+def end_note(message: dict[str, Any]) -> str:
     """Return a line that says how the answer of this message ended; empty if it ended by itself."""
     reason = message.get("error", {}).get("message") or message.get("stopReason")
-    return f"— {safe(str(reason))} —" if reason else ""
+    return f"— {to_printable(str(reason))} —" if reason else ""
 
 
 def author_name(message: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hub.cli.markdown import markdown
 from hub.cli.questions import expected_answer, question_text, reply_text
-from hub.cli.text import Blocks, safe
+from hub.cli.text import BlockSplitter, to_printable
 from hub.client import Unknown
 from hub.messages import (
     Body,
@@ -55,13 +55,13 @@ class RunningAnswer:
 
     agent: str
     message: str = ""
-    blocks: Blocks = attrs.Factory(Blocks)
+    blocks: BlockSplitter = attrs.Factory(BlockSplitter)
     has_title: bool = False
     has_text: bool = False  # a block of this message was printed: a blank line comes before the next block
     activity: str = "…"
 
     def title(self) -> Text:
-        return Text(f"{safe(self.agent)}:", style="bold cyan")
+        return Text(f"{to_printable(self.agent)}:", style="bold cyan")
 
     def render(self) -> RenderableType:
         head = [] if self.has_title else [self.title()]
@@ -151,7 +151,7 @@ class Screen:
 
     def _on_user_message(self, event: Event, body: UserMessage) -> None:
         if body.clientMsgId not in self.own_messages:
-            self.say(Text.assemble((f"{safe(body.author.name)}> ", "bold green"), safe(body.content)))
+            self.say(Text.assemble((f"{to_printable(body.author.name)}> ", "bold green"), to_printable(body.content)))
 
     def _on_run_started(self, event: Event, body: RunStarted) -> None:
         self._answer(event)
@@ -160,20 +160,20 @@ class Screen:
         answer = self._answer(event)
         if answer.message != body.messageId:
             self._print(answer, answer.blocks.rest)
-            answer.message, answer.blocks, answer.has_text = body.messageId, Blocks(), False
-        self._print(answer, answer.blocks.add(safe(body.content)))
+            answer.message, answer.blocks, answer.has_text = body.messageId, BlockSplitter(), False
+        self._print(answer, answer.blocks.add(to_printable(body.content)))
 
     def _on_activity(self, event: Event, body: ToolCallStart | Progress) -> None:
         activity = body.toolCallName if isinstance(body, ToolCallStart) else body.message or f"{body.progress:.0%}"
-        self._answer(event).activity = f"… {safe(activity)}"
+        self._answer(event).activity = f"… {to_printable(activity)}"
 
     def _on_message_removed(self, event: Event, body: MessageRemoved) -> None:
         self.answers.pop(event.runId or "", None)
-        self.say(Text(f"— {safe(event.agentId or '')} starts again —", style="dim"))
+        self.say(Text(f"— {to_printable(event.agentId or '')} starts again —", style="dim"))
 
     def _on_run_error(self, event: Event, body: RunError) -> None:
         self._flush(event)
-        self.say(Text(f"{safe(event.agentId or '')}: {safe(body.message)}", style="red"))
+        self.say(Text(f"{to_printable(event.agentId or '')}: {to_printable(body.message)}", style="red"))
 
     def _on_run_finished(self, event: Event, body: RunFinished) -> None:
         self._flush(event)
@@ -204,7 +204,7 @@ class Screen:
 
     def _flush(self, event: Event) -> None:
         answer = self._answer(event)
-        rest, answer.blocks = answer.blocks.rest, Blocks()
+        rest, answer.blocks = answer.blocks.rest, BlockSplitter()
         self._print(answer, rest)
 
     def _print(self, answer: RunningAnswer, text: str) -> None:

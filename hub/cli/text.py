@@ -1,4 +1,4 @@
-"""Make text safe for a terminal, and cut growing Markdown into complete blocks."""
+"""Make text safe for a terminal, and split growing Markdown into complete blocks."""
 
 import re
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u20
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
-def safe(text: str) -> str:
-    """Return text that a terminal only shows: a visible sign replaces each control character, as ␛ for ESC."""
-    return CONTROL.sub(_sign, text)
+def to_printable(text: str) -> str:
+    """Replace each control character by a visible sign, as ␛ for ESC: a terminal does not obey it. A CR is removed."""
+    return CONTROL.sub(_visible_sign, text)
 
 
-def _sign(match: re.Match[str]) -> str:
+def _visible_sign(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code == 13:
         return ""  # part of CRLF; alone it would overwrite the line
@@ -23,8 +23,8 @@ def _sign(match: re.Match[str]) -> str:
 
 
 @attrs.define
-class Blocks:
-    """Cuts growing Markdown after each paragraph, list and fenced block; no text is lost or added.
+class BlockSplitter:
+    """Splits growing Markdown after each paragraph, list and fenced block; no text is lost or added.
 
     Text that add() has returned is final, and can be printed. *rest* may still change.
     """
@@ -34,14 +34,15 @@ class Blocks:
     def add(self, text: str) -> str:
         """Append text; return the blocks that are complete now."""
         self.rest += text
-        cut = 0
-        for cut in self._cuts():
-            pass
-        blocks, self.rest = self.rest[:cut], self.rest[cut:]
+        end = max(self._block_starts(), default=0)
+        blocks, self.rest = self.rest[:end], self.rest[end:]
         return blocks
 
-    def _cuts(self) -> Iterator[int]:
-        """Yield the offset of each block: a line without indentation, after a blank line, outside fences."""
+    def _block_starts(self) -> Iterator[int]:
+        """Yield the offset of each line that starts a new block, but not of the first block.
+
+        Such a line is outside fences, follows a blank line, is not indented, and is no list item.
+        """
         fence, is_blank, offset = "", False, 0
         for line in self.rest.splitlines(keepends=True):
             if not line.endswith("\n"):

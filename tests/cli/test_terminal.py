@@ -22,7 +22,7 @@ from support.waiting import PATIENCE
 
 from hub.cli import questions
 from hub.cli.hubs import http_url, websocket_url
-from hub.cli.text import Blocks, safe
+from hub.cli.text import BlockSplitter, to_printable
 from hub.ids import Key
 from hub.limits import MiB
 
@@ -770,9 +770,9 @@ async def test_tail_tells_that_it_connects_again(hub: Hub, tmp_path: Path) -> No
 @given(st.text(alphabet=st.characters(codec="utf-8")))
 def test_no_control_character_gets_through(text: str) -> None:
     """But for tabs and newlines; all that is no control character stays as it is."""
-    shown = safe(text)
+    shown = to_printable(text)
     assert not [sign for sign in shown if sign not in "\n\t" and (ord(sign) < 32 or 127 <= ord(sign) < 160)]
-    assert safe(shown) == shown
+    assert to_printable(shown) == shown
     if text.isprintable() and not set(text) & set("\u061c\u200e\u200f"):
         assert shown == text
 
@@ -785,16 +785,16 @@ PIECES = st.lists(
 @given(PIECES)
 def test_pieces_of_markdown_are_the_whole(pieces: list[str]) -> None:
     """However it comes, nothing is lost, added or moved; no piece ends inside a fence."""
-    blocks = Blocks()
+    blocks = BlockSplitter()
     done = [blocks.add(piece) for piece in pieces]
     assert "".join(done) + blocks.rest == "".join(pieces)
-    whole = Blocks()
+    whole = BlockSplitter()
     assert whole.add("".join(pieces)) + whole.rest == "".join(pieces)
 
 
 def test_markdown_is_cut_where_a_block_has_ended() -> None:
     """Not in a list, nor in a fenced block."""
-    blocks = Blocks()
+    blocks = BlockSplitter()
     assert blocks.add("one\ntwo\n\n") == ""
     assert blocks.add("# a\n\n- b\n\n- c\n\n  of c\n") == "one\ntwo\n\n"
     assert blocks.add("\nafter\n") == "# a\n\n- b\n\n- c\n\n  of c\n\n"
