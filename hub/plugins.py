@@ -1,4 +1,4 @@
-"""Find and load the plugins of installed packages, which are entry points in their metadata."""
+"""Find and load plugins: entry points in the metadata of installed packages."""
 
 import functools
 from collections.abc import Mapping
@@ -55,9 +55,9 @@ def load_class(point: EntryPoint, contract: type[Any]) -> type[Any]:
     return kind
 
 
-def plugin_error(point: EntryPoint, reason: str) -> PluginError:
-    """Make the error for a plugin that cannot be used."""
-    return PluginError(" ".join(f"{describe_plugin(point)} {reason}".split()))
+def plugin_error(point: EntryPoint, predicate: str) -> PluginError:
+    """Return the error for a plugin that cannot be used. *predicate* continues its sentence: "is not a class"."""
+    return PluginError(" ".join(f"{describe_plugin(point)} {predicate}".split()))
 
 
 def describe_plugin(point: EntryPoint) -> str:

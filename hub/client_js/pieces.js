@@ -1,10 +1,10 @@
 // An event or a notice that is too long for one frame comes in several frames, its pieces: join them.
-// hub/messages/pieces.py does the same for the Python client; tests/docs/test_shape.py compares CUT_FIELDS.
+// hub/messages/pieces.py does the same for the Python client; tests/docs/test_shape.py compares SPLIT_FIELDS.
 
 /** @typedef {{ type: string, retryAfterMs?: number, [field: string]: any }} Frame  One parsed WebSocket message. */
 
 // The fields that are cut, in a frame or inside its fields.
-export const CUT_FIELDS = ['content', 'text', 'value', 'data', 'source', 'parts', 'history', 'messages', 'agents', 'delta', 'messageIds']
+export const SPLIT_FIELDS = ['content', 'text', 'value', 'data', 'source', 'parts', 'history', 'messages', 'agents', 'delta', 'messageIds']
 
 /**
  * Return true if the next frame may continue this one: it has `more`, or it is an event without a `seq`.
@@ -29,7 +29,7 @@ export const isContinuation = (first, next) => first.type === next.type && first
 export function joinPieces(first, next) {
   /** @type {Record<string, any>} */
   const joined = { ...first, ...next }
-  for (const name of CUT_FIELDS) if (first[name] !== undefined) joined[name] = joinValues(first[name], next[name])
+  for (const name of SPLIT_FIELDS) if (first[name] !== undefined) joined[name] = joinValues(first[name], next[name])
   if (first.offset !== undefined) joined.offset = first.offset
   if (!next.more) delete joined.more
   return /** @type {T} */ (joined)

@@ -6,7 +6,8 @@ from hub.messages.words import FINISH_REASONS
 # codes it reconnects (RFC 6455, 7.4.1). Of the hub's own codes, 4500 to 4999 are final.
 FINAL_CLOSES = (1000, 1002, 1003, 1007, 1008, 1009, 1010)
 FINAL_FROM, FINAL_TO = 4500, 4999
-# Codes of errors that can pass: the client may send the command again. So can any error that has `retryAfterMs`.
+# Codes of errors after which the client may send the command again. It may also do so after any error that has a
+# `retryAfterMs`.
 RETRYABLE = ("busy", "draining", "internal", "rate_limited", "storage_unavailable", "unavailable")
 
 

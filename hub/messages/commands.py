@@ -1,4 +1,4 @@
-"""Commands: the messages of clients."""
+"""Commands: the frames that clients send."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -9,7 +9,7 @@ from hub.messages.words import Id, IfBusy, ReplyStatus
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of all commands. The answer or error of a command repeats its `ref`."""
+    """The fields that all commands have. The answer to a command, or its error, has the same `ref`."""
 
     type: ClassVar[str]
     example: ClassVar[str]
@@ -40,7 +40,7 @@ class Chat(Command, frozen=True, kw_only=True):
 
 
 class Subscribe(Command, frozen=True, kw_only=True):
-    """Subscribe to a session, from a cursor on, or to all runs of an agent."""
+    """Subscribe to a session, or to an agent's answers in all sessions. `epoch` and `afterSeq` are a cursor."""
 
     type = "subscribe"
     example = '{"type":"subscribe","sessionId":"s1"} or {"type":"subscribe","agentId":"main"}'
@@ -61,7 +61,7 @@ class Unsubscribe(Command, frozen=True, kw_only=True):
 
 
 class Cancel(Command, frozen=True, kw_only=True):
-    """Stop one run, or all runs of a session: first the queued ones, unless `queued` is false, then the active ones."""
+    """Stop one run, or all runs of a session. Without `runId`, `queued` false keeps the queued runs."""
 
     type = "cancel"
     example = '{"type":"cancel","sessionId":"s1"}'
@@ -71,7 +71,7 @@ class Cancel(Command, frozen=True, kw_only=True):
 
 
 class Resume(Command, frozen=True, kw_only=True):
-    """Answer a question of a run (its `interrupt`); `payload` is any JSON."""
+    """Answer a question of a run. `interruptId` is the `id` of an `interrupt`; `payload` is any JSON."""
 
     type = "resume"
     example = '{"type":"resume","sessionId":"s1","interruptId":"i_1","status":"resolved","payload":true}'
@@ -82,7 +82,7 @@ class Resume(Command, frozen=True, kw_only=True):
 
 
 class Regenerate(Command, frozen=True, kw_only=True):
-    """Answer a message again, and remove the messages after it. `messageId` is the message or one of its answers."""
+    """Answer a message again, and remove the messages after it. `messageId` names the message or an answer to it."""
 
     type = "regenerate"
     example = '{"type":"regenerate","sessionId":"s1","messageId":"m_2"}'
@@ -93,7 +93,7 @@ class Regenerate(Command, frozen=True, kw_only=True):
 
 
 class Edit(Command, frozen=True, kw_only=True):
-    """Replace a message by a new one, and remove the messages after it."""
+    """Replace a message with a new one, and remove the messages after it."""
 
     type = "edit"
     example = '{"type":"edit","sessionId":"s1","messageId":"m_1","message":"hello"}'
@@ -117,7 +117,7 @@ class Fork(Command, frozen=True, kw_only=True):
 
 
 class Typing(Command, frozen=True, kw_only=True):
-    """Show other clients of a session that the sender is typing; not logged and not answered."""
+    """Show other clients of a session that the sender is typing. The hub neither logs nor answers this command."""
 
     type = "typing"
     example = '{"type":"typing","sessionId":"s1"}'

@@ -51,7 +51,7 @@ class Chunk(Body):
 
 @attrs.frozen
 class WholeMessage(Body):
-    """A message in one piece. In a fork it also has the stop reason and error of its run, unless that is `end_turn`."""
+    """A message in one piece. In a fork it also has its run's error, and its stop reason unless that is `end_turn`."""
 
     type = "message"
     messageId: str
@@ -74,7 +74,7 @@ class RunError(Body):
 
 @attrs.frozen
 class RunFinished(Body):
-    """The end of a run, exactly one for each; `messageId` is the id of its last message."""
+    """The end of a run; each run has exactly one. `messageId` is the id of its last message."""
 
     type = "run_finished"
     messageId: str

@@ -16,7 +16,7 @@ class Notice:
 
 @attrs.frozen(kw_only=True)
 class Pong(Notice):
-    """The answer to `ping`: exactly `{"type":"pong"}`, with the `ref` of the ping if it has one."""
+    """The answer to `ping`: `{"type":"pong"}`, and the `ref` of the ping if it has one."""
 
     type = "pong"
     ref: str | int | None = None

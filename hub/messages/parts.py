@@ -91,7 +91,7 @@ class BinaryPart(msgspec.Struct, tag="binary", frozen=True, omit_defaults=True):
 
 
 Parts = tuple[TextPart | ImagePart | AudioPart | VideoPart | DocumentPart | BinaryPart, ...]
-# The form in which events, the history and agents have them.
+# Parts as JSON objects, for events, the history and agents.
 JsonParts = tuple[dict[str, Any], ...]
 
 

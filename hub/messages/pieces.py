@@ -6,7 +6,7 @@ These frames follow each other on a connection without other frames between them
 from typing import Any
 
 # The fields that can continue in the next frame, also inside other fields: texts, lists, and the source of a part.
-CUT_FIELDS = (
+SPLIT_FIELDS = (
     "content",
     "text",
     "value",
@@ -32,8 +32,12 @@ def is_continuation(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 def join_frames(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Join two pieces: append the fields of CUT_FIELDS, and take the other fields from *second*."""
-    frame = {**first, **second, **{name: _join(first[name], second.get(name)) for name in CUT_FIELDS if name in first}}
+    """Join two pieces: append the fields of SPLIT_FIELDS, and take the other fields from *second*."""
+    frame = {
+        **first,
+        **second,
+        **{name: _join(first[name], second.get(name)) for name in SPLIT_FIELDS if name in first},
+    }
     if "offset" in first:
         frame["offset"] = first["offset"]
     if "more" not in second:
@@ -42,8 +46,8 @@ def join_frames(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]
 
 
 def write_fields_javascript() -> str:
-    """Return CUT_FIELDS as the line of hub/client_js/pieces.js that holds it."""
-    return f"export const CUT_FIELDS = [{', '.join(map(repr, CUT_FIELDS))}]\n"
+    """Return SPLIT_FIELDS as the line of hub/client_js/pieces.js that holds it."""
+    return f"export const SPLIT_FIELDS = [{', '.join(map(repr, SPLIT_FIELDS))}]\n"
 
 
 def _join(first: Any, second: Any) -> Any:

@@ -29,9 +29,7 @@ class WireProtocol(ABC):
     name: ClassVar[str]
     out_frame_bytes: int = Limits().out_frame_bytes  # the length limit of a frame
     notices: ClassVar[bool] = True  # whether notices are sent
-    is_shared: ClassVar[bool] = (
-        True  # whether several clients use one object, so that encoded pages are cached for them
-    )
+    is_shared: ClassVar[bool] = True  # whether clients share one object, so that they also share its encoded pages
 
     @abstractmethod
     def command(self, data: bytes, limits: Limits) -> Command:
@@ -103,7 +101,7 @@ def _open_plugin(point: EntryPoint) -> WireProtocol:
 
 
 def open_protocol(name: str, limits: Limits = Limits()) -> WireProtocol:
-    """Return the protocol of that name, one shared object per size limit; *name* is one of protocol_names()."""
+    """Return the protocol with this name of protocol_names(): one shared object for each size limit."""
     return open_sized_protocol(name, limits.out_frame_bytes)
 
 
@@ -112,7 +110,7 @@ def open_sized_protocol(name: str, out_frame_bytes: int) -> WireProtocol:
     """Return the protocol of that name for frames of at most *out_frame_bytes*."""
     if name not in PROTOCOLS:
         return protocol_plugins()[name]
-    module, kind = PROTOCOLS[name]
-    protocol: WireProtocol = getattr(importlib.import_module(module), kind)()
+    module, class_name = PROTOCOLS[name]
+    protocol: WireProtocol = getattr(importlib.import_module(module), class_name)()
     protocol.out_frame_bytes = out_frame_bytes
     return protocol

@@ -11,7 +11,7 @@ type_info = cache(inspect.type_info)
 
 
 def allowed_values(kind: Any, field: str) -> list[str]:
-    """Return the values that *field* of *kind* allows, or [] for any; *field* is a path such as `parts[0].type`."""
+    """Return the values that *field* of *kind* allows, or [] for any value. *field* is a path: `parts[0].type`."""
     types = list(_flatten([type_info(kind)]))
     for name in re.findall(r"\w+|\[", re.sub(r"\[.*?\]", "[", field)):
         types = list(_flatten(child for parent in types for child in _children(parent, name)))

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from hub.limits import Limits
 from hub.messages import Command, Event, Notice, WholeMessage
 from hub.protocols import WireProtocol, text_frame
-from hub.protocols.cutting import split_body, split_fields
 from hub.protocols.reading import read_command
+from hub.protocols.splitting import split_body, split_fields
 
 
 class ExtendedProtocol(WireProtocol):
@@ -24,15 +24,15 @@ class ExtendedProtocol(WireProtocol):
         data = orjson.dumps(fields)
         if len(data) <= self.out_frame_bytes:
             return self.frame(fields, data)
-        return self._frames(split_event(event, self.out_frame_bytes))
+        return self._encode(split_event(event, self.out_frame_bytes))
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
         frames = split_event(replace(event, body=WholeMessage(message_id, content)), self.out_frame_bytes)
         frames[-1].pop("seq")  # the next frame has it: if the connection is lost between them, both are sent again
-        return self._frames(frames) + self.event(event)
+        return self._encode(frames) + self.event(event)
 
     def answer(self, notice: Notice) -> bytes:
-        return self._frames(split_fields(notice_fields(notice), self.out_frame_bytes))
+        return self._encode(split_fields(notice_fields(notice), self.out_frame_bytes))
 
     notice = answer
 
@@ -40,7 +40,7 @@ class ExtendedProtocol(WireProtocol):
         """Return *data*, the JSON of *fields*, as a frame of this protocol."""
         return text_frame(data)
 
-    def _frames(self, frames: list[dict[str, Any]]) -> bytes:
+    def _encode(self, frames: list[dict[str, Any]]) -> bytes:
         return b"".join([self.frame(fields, orjson.dumps(fields)) for fields in frames])
 
 

@@ -21,9 +21,9 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.protocols import WireProtocol, text_frame
-from hub.protocols.cutting import split_body, split_fields
 from hub.protocols.extended import notice_fields
 from hub.protocols.reading import read_command
+from hub.protocols.splitting import split_body, split_fields
 
 MAX_LISTED_IDS = 10  # the most ids in the text of a message_removed error
 

@@ -103,16 +103,16 @@ def read_object(data: bytes, limits: Limits, example: str = Chat.example) -> dic
         raise BadFrame(f"not JSON ({error}); send for example {example}") from None
     if not isinstance(fields, dict):
         raise BadFrame(f"expected one JSON object, got {JSON_TYPES[type(fields)]}; send for example {example}")
-    _check(fields, limits, 1)
+    _check_value(fields, limits, 1)
     if _has_float(fields) and LONG_NUMBER.search(data):
         try:  # json is slower, but keeps all digits: orjson reads an integer of more than 64 bits as a float
-            _check(json.loads(data, parse_float=read_float), limits, 1)
+            _check_value(json.loads(data, parse_float=read_float), limits, 1)
         except ValueError as error:
             raise BadFrame(str(error)) from None
     return fields
 
 
-def _check(value: Any, limits: Limits, depth: int) -> None:
+def _check_value(value: Any, limits: Limits, depth: int) -> None:
     if type(value) is int:
         if not -limits.max_integer <= value <= limits.max_integer:
             raise BadFrame(f"an integer is beyond {_power(limits.max_integer)}: send it as a string")
@@ -122,7 +122,7 @@ def _check(value: Any, limits: Limits, depth: int) -> None:
         if isinstance(value, dict) and len(value) > limits.object_keys:
             raise BadFrame(f"a JSON object has more than {limits.object_keys} keys: send fewer keys")
         for item in value.values() if isinstance(value, dict) else value:
-            _check(item, limits, depth + 1)
+            _check_value(item, limits, depth + 1)
 
 
 def _has_float(value: Any) -> bool:
@@ -136,7 +136,7 @@ def _power(number: int) -> str:
 
 
 def _about(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of an error that identify its command: the ref and the ids, unless they are long or no text."""
+    """Return the ref and the ids of a command, for its error. Skip long values and values of other types."""
     values = {key: fields.get(key) for key in ("ref", "sessionId", "clientMsgId")}
     about = {key: value for key, value in values.items() if isinstance(value, str) and len(value) <= 128}
     return about | ({"ref": fields["ref"]} if type(fields.get("ref")) is int else {})

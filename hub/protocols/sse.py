@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from hub.messages import BODIES, Event, Notice
-from hub.protocols.cutting import split_body
 from hub.protocols.extended import ExtendedProtocol
+from hub.protocols.splitting import split_body
 
 
 def http_chunk(data: bytes) -> bytes:
@@ -21,9 +21,9 @@ def http_chunk(data: bytes) -> bytes:
 
 
 def format_event(kind: str, data: bytes, event_id: str = "") -> bytes:
-    """Return one server-sent event; without *event_id* it does not move the client's cursor."""
-    head = f"id: {event_id}\nevent: {kind}\n" if event_id else f"event: {kind}\n"
-    return http_chunk(b"%bdata: %b\n\n" % (head.encode(), data))
+    """Return one server-sent event. An event without *event_id* leaves the client's cursor as it is."""
+    fields = f"id: {event_id}\nevent: {kind}\n" if event_id else f"event: {kind}\n"
+    return http_chunk(b"%bdata: %b\n\n" % (fields.encode(), data))
 
 
 PING = http_chunk(b": ping\n\n")

@@ -1,8 +1,9 @@
-"""Builds the AsyncAPI 3.0 document of the WebSocket from the tables of commands, events and notices."""
+"""Build the AsyncAPI 3.0 document of the WebSocket from the tables of commands, events and notices."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
+import attrs
 import msgspec
 import orjson
 
@@ -27,14 +28,14 @@ from hub.web.api.schemas import Schema, build_schemas, schema_ref, used_componen
 from hub.web.routes import API_PREFIX
 from hub.web.websocket import SocketQuery
 
-ASYNCAPI_ABOUT = (
-    "Clients send commands; the hub sends events and notices. The subprotocol selects the wire protocol: none is the "
-    "plain protocol, `hubbub.v1` is the extended protocol, `hubbub.events` is the event envelope. The command `hello` "
-    "as the first frame also selects the extended protocol."
+ASYNCAPI_DESCRIPTION = (
+    "Clients send commands; the hub sends events and notices. The subprotocol `hubbub.v1` selects the extended "
+    "protocol, and `hubbub.events` the event envelope; without a subprotocol, the hub speaks the plain protocol. The "
+    "command `hello` as the first frame also selects the extended protocol."
 )
 PLAIN_NOTICES = tuple(f"notice.{kind.type}" for kind in (Accepted, Cancelling, Error, Ok, Pong, Subscribed))
 LOCATION_FIELDS = {name: {"type": "string"} for name in ("sessionId", "runId", "messageId", "epoch")}
-PLAIN_TEXT_FIELDS = {
+PLAIN_MESSAGE_FIELDS = {
     "content": {"type": "string"},
     "done": {"type": "boolean"},
     "agentId": {"type": "string"},
@@ -43,9 +44,9 @@ PLAIN_TEXT_FIELDS = {
 SEQ_FIELD = {"seq": {"type": "integer", "minimum": 1}}
 
 
-def _object(about: str, fields: Schema, optional_fields: Schema) -> Schema:
+def _object(description: str, fields: Schema, optional_fields: Schema) -> Schema:
     return {
-        "description": about,
+        "description": description,
         "type": "object",
         "properties": fields | optional_fields,
         "required": list(fields),
@@ -56,11 +57,11 @@ def _object(about: str, fields: Schema, optional_fields: Schema) -> Schema:
 PLAIN_FRAMES = {
     "stream": _object(
         "A part of an answer. With `done` true: the end of the answer.",
-        {"type": {"const": "stream"}} | PLAIN_TEXT_FIELDS,
+        {"type": {"const": "stream"}} | PLAIN_MESSAGE_FIELDS,
         SEQ_FIELD | {"stopReason": msgspec.json.schema(StopReason)},
     ),
     "message": _object(
-        "A complete message in one frame.", {"type": {"const": "message"}} | PLAIN_TEXT_FIELDS, SEQ_FIELD
+        "A complete message in one frame.", {"type": {"const": "message"}} | PLAIN_MESSAGE_FIELDS, SEQ_FIELD
     ),
     "error": _object(
         "A run failed, or messages were removed (`messageIds`).",
@@ -91,23 +92,23 @@ ENVELOPE_SCHEMA = _object(
 def build_asyncapi(limits: Limits) -> Schema:
     """Return the document: two channels, and the messages of each wire protocol on them."""
     _, components = build_schemas([*COMMANDS.values(), SocketQuery], has_types=True, limits=limits)
-    address = components["SocketQuery"]["properties"]
-    agent_socket = [name for name in ASYNCAPI_MESSAGES if name.startswith("command.") or name == "envelope"]
+    query = components["SocketQuery"]["properties"]
+    agent_socket_messages = [name for name in ASYNCAPI_MESSAGES if name.startswith("command.") or name == "envelope"]
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "Hubbub", "version": __version__, "description": ASYNCAPI_ABOUT},
+        "info": {"title": "Hubbub", "version": __version__, "description": ASYNCAPI_DESCRIPTION},
         "defaultContentType": "application/json",
         "servers": {"hub": {"host": "{host}", "protocol": "ws", "variables": {"host": {"default": _host()}}}},
         "channels": {
-            "socket": _channel(API_PREFIX + "/ws", "The connection of one client.", list(ASYNCAPI_MESSAGES), address),
+            "socket": _channel(API_PREFIX + "/ws", "The connection of one client.", list(ASYNCAPI_MESSAGES), query),
             "agentSocket": _channel(
                 API_PREFIX + "/agents/{agentId}/ws",
                 "The connection of one client to one agent. The default subprotocol is `hubbub.events`.",
-                agent_socket,
-                address,
+                agent_socket_messages,
+                query,
             ),
         },
-        "operations": {name: _operation(*row) for name, row in ASYNCAPI_OPERATIONS.items()},
+        "operations": {name: operation.to_schema() for name, operation in ASYNCAPI_OPERATIONS.items()},
         "components": {"messages": ASYNCAPI_MESSAGES, "schemas": used_components(ASYNCAPI_MESSAGES, components)},
     }
 
@@ -126,25 +127,34 @@ def _command(kind: type[Command]) -> Schema:
     return _message(kind.type, kind) | {"examples": examples}
 
 
-def _channel(address: str, about: str, messages: list[str], query: Schema) -> Schema:
+def _channel(address: str, description: str, messages: list[str], query: Schema) -> Schema:
     parameters = {name: schema for name, schema in query.items() if f"{{{name}}}" not in address}
     path_names = re.findall(r"\{(\w+)\}", address)
     return {
         "address": address,
-        "description": about,
+        "description": description,
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
         "bindings": {"ws": {"method": "GET", "query": {"type": "object", "properties": parameters}}},
     } | ({"parameters": {name: {"description": "The id of the agent."} for name in path_names}} if path_names else {})
 
 
-def _operation(action: str, about: str, channel: str, names: tuple[str, ...]) -> Schema:
-    messages = [name for name in ASYNCAPI_MESSAGES if name.startswith(names)]
-    return {
-        "action": action,
-        "summary": about,
-        "channel": {"$ref": f"#/channels/{channel}"},
-        "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages],
-    }
+@attrs.frozen(kw_only=True)
+class Operation:
+    """An operation of the hub. Its messages are those whose names start with one of *prefixes*."""
+
+    action: Literal["send", "receive"]
+    summary: str
+    channel: str
+    prefixes: tuple[str, ...]
+
+    def to_schema(self) -> Schema:
+        messages = [name for name in ASYNCAPI_MESSAGES if name.startswith(self.prefixes)]
+        return {
+            "action": self.action,
+            "summary": self.summary,
+            "channel": {"$ref": f"#/channels/{self.channel}"},
+            "messages": [{"$ref": f"#/channels/{self.channel}/messages/{name}"} for name in messages],
+        }
 
 
 ASYNCAPI_MESSAGES: dict[str, Schema] = {
@@ -154,12 +164,27 @@ ASYNCAPI_MESSAGES: dict[str, Schema] = {
     **{f"event.{name}": _message(name, kind) for name, kind in BODIES.items()},
     "envelope": {"name": "envelope", "payload": ENVELOPE_SCHEMA},
 }
-# The action as the hub sees it, the summary, the channel, and the prefixes of the names of its messages.
-ASYNCAPI_OPERATIONS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
-    "command": ("receive", "Commands of clients.", "socket", ("command.",)),
-    "agentCommand": ("receive", "Commands of clients to one agent.", "agentSocket", ("command.",)),
-    "plain": ("send", "Frames for clients of the plain protocol.", "socket", ("plain.", *PLAIN_NOTICES)),
-    "extended": ("send", "Events and notices for clients of `hubbub.v1`.", "socket", ("notice.", "event.")),
-    "envelope": ("send", "Envelopes for clients of `hubbub.events`.", "socket", ("envelope",)),
-    "agentEnvelope": ("send", "Envelopes for clients of one agent.", "agentSocket", ("envelope",)),
+ASYNCAPI_OPERATIONS: dict[str, Operation] = {
+    "command": Operation(action="receive", summary="Commands of clients.", channel="socket", prefixes=("command.",)),
+    "agentCommand": Operation(
+        action="receive", summary="Commands of clients to one agent.", channel="agentSocket", prefixes=("command.",)
+    ),
+    "plain": Operation(
+        action="send",
+        summary="Frames for clients of the plain protocol.",
+        channel="socket",
+        prefixes=("plain.", *PLAIN_NOTICES),
+    ),
+    "extended": Operation(
+        action="send",
+        summary="Events and notices for clients of `hubbub.v1`.",
+        channel="socket",
+        prefixes=("notice.", "event."),
+    ),
+    "envelope": Operation(
+        action="send", summary="Envelopes for clients of `hubbub.events`.", channel="socket", prefixes=("envelope",)
+    ),
+    "agentEnvelope": Operation(
+        action="send", summary="Envelopes for clients of one agent.", channel="agentSocket", prefixes=("envelope",)
+    ),
 }

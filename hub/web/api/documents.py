@@ -56,11 +56,11 @@ def _asyncapi(limits: Limits) -> bytes:
     return orjson.dumps(build_asyncapi(limits))
 
 
-def _make_handler(name: str, content: Content, about: str) -> Handler:
+def _make_handler(name: str, content: Content, description: str) -> Handler:
     async def get_file(request: web.Request) -> web.FileResponse:
         return file_response(REFERENCE_FOLDER / name, content, DOCUMENT_HEADERS)
 
-    get_file.__doc__ = about
+    get_file.__doc__ = description
     return get_file
 
 

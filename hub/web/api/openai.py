@@ -29,9 +29,9 @@ from hub.errors import (
 )
 from hub.messages import Chat, Id, PageRequest, Usage
 from hub.protocols import openai_chat as mapping
-from hub.protocols.cutting import split_text
 from hub.protocols.openai_chat import CompletionRequest, OpenAIError, OpenAIStream
 from hub.protocols.openai_shapes import ChatCompletion, OpenAIErrorBody, OpenAIModelList
+from hub.protocols.splitting import split_text
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
 from hub.web.loss import watch_connection

@@ -1,4 +1,4 @@
-"""Builds the OpenAPI 3.1 document from the table of routes."""
+"""Build the OpenAPI 3.1 document from the table of routes."""
 
 import inspect
 import re
@@ -16,14 +16,14 @@ from hub.messages import Id
 from hub.web.api.schemas import Schema, build_schemas, used_components
 from hub.web.routes import STREAM_CONTENT, Content, ErrorBody, Route
 
-OPENAPI_ABOUT = (
+OPENAPI_DESCRIPTION = (
     "The HTTP API of the hub: agents, sessions, their messages and files. /asyncapi.json describes the messages of the "
     "WebSocket. An unknown path gets 404, and a method that the path does not have gets 405."
 )
 
 
 def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
-    """Return the document. It has each class once, in its components, and leaves out pages for browsers."""
+    """Return the document, with each class once in its components, and without the pages for browsers."""
     routes = [route for route in routes if route.tag != "Pages"]
     kinds = [kind for route in routes for kind in _kinds(route)]
     refs, components = build_schemas(kinds, has_types=False, limits=limits)
@@ -36,7 +36,7 @@ def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
             )
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Hubbub", "version": __version__, "description": OPENAPI_ABOUT},
+        "info": {"title": "Hubbub", "version": __version__, "description": OPENAPI_DESCRIPTION},
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
         "paths": paths,

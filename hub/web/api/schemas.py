@@ -8,7 +8,7 @@ import msgspec
 
 from hub.limits import Limits
 from hub.messages import BODIES, NOTICES, Author, Body, Command, Event, Notice, Usage
-from hub.protocols.cutting import CONTINUED, STREAMED
+from hub.protocols.splitting import SPLITTABLE_BODIES, TYPES_WITH_MORE
 
 Schema = dict[str, Any]
 SCHEMA_PREFIX = "#/components/schemas/"
@@ -31,23 +31,23 @@ FIELD_LIMITS = (
 
 
 def build_schemas(kinds: Iterable[Any], has_types: bool, limits: Limits) -> tuple[list[Schema], dict[str, Schema]]:
-    """Return a reference to each of *kinds*, and all components that these need, with the maxima of *limits*.
+    """Return a reference to each of *kinds*, and all components that the references need, with the maxima of *limits*.
 
-    If *has_types*, commands have the field `type`. Over HTTP they do not: the route says which command it is.
+    With *has_types*, commands have the field `type`. Over HTTP they do not: each route stands for one command.
     """
     kinds = list(kinds)
     refs, components = msgspec.json.schema_components([*kinds, *SHARED_KINDS], ref_template=SCHEMA_PREFIX + "{name}")
     # Event first: its fields are added to each of its bodies.
     for kind in dict.fromkeys(
-        part for kind in (*SHARED_KINDS, *kinds) for part in (kind, *get_args(kind)) if _ours(part)
+        part for kind in (*SHARED_KINDS, *kinds) for part in (kind, *get_args(kind)) if _is_hub_class(part)
     ):
         schema = components[kind.__name__]
         _without_null(schema)
         if issubclass(kind, (Body, Notice)) or (has_types and issubclass(kind, Command)):
             _add(schema, {"type": {"const": kind.type}})
         if issubclass(kind, Body):
-            _place(schema, kind, components["Event"])
-        if kind in CONTINUED:
+            _add_location(schema, kind, components["Event"])
+        if kind in TYPES_WITH_MORE:
             schema["properties"]["more"] = {"const": True, "description": "The next frame continues this one."}
     components["Event"] = {
         "title": "Event",
@@ -55,7 +55,7 @@ def build_schemas(kinds: Iterable[Any], has_types: bool, limits: Limits) -> tupl
         "oneOf": [schema_ref(kind.__name__) for kind in BODIES.values()],
     }
     del components["Body"]
-    _tidy(components)
+    _remove_python_details(components)
     for name, field, keyword, limit in FIELD_LIMITS:
         if name in components:
             _non_null_part(components[name]["properties"][field])[keyword] = getattr(limits, limit)
@@ -67,37 +67,37 @@ def _non_null_part(schema: Schema) -> Schema:
     return next((choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}), schema)
 
 
-def _ours(kind: Any) -> bool:
+def _is_hub_class(kind: Any) -> bool:
     return attrs.has(kind) or (isinstance(kind, type) and issubclass(kind, (Command, Event)))
 
 
 def used_components(document: Any, components: dict[str, Schema]) -> dict[str, Schema]:
     """Return the components that *document* needs, directly or through other components."""
     used: dict[str, Schema] = {}
-    waiting = [document]
-    while waiting:
-        value = waiting.pop()
+    pending = [document]
+    while pending:
+        value = pending.pop()
         if isinstance(value, dict):
             name = str(value.get("$ref", "")).removeprefix(SCHEMA_PREFIX)
             if name in components and name not in used:
                 used[name] = components[name]
-                waiting.append(components[name])
+                pending.append(components[name])
             value = list(value.values())
         if isinstance(value, list):
-            waiting += value
+            pending += value
     return dict(sorted(used.items()))
 
 
 def _without_null(schema: Schema) -> None:
     """Make fields optional instead of nullable: the hub leaves out a field that is None."""
     for name, field in schema["properties"].items():
-        bare = {key: value for key, value in field.items() if key != "default" or value is not None}
-        if {"type": "null"} in bare.get("anyOf", ()):
-            rest = [choice for choice in bare.pop("anyOf") if choice != {"type": "null"}]
-            bare |= rest[0] if len(rest) == 1 else {"anyOf": rest}
-        elif bare:
+        non_null = {key: value for key, value in field.items() if key != "default" or value is not None}
+        if {"type": "null"} in non_null.get("anyOf", ()):
+            rest = [choice for choice in non_null.pop("anyOf") if choice != {"type": "null"}]
+            non_null |= rest[0] if len(rest) == 1 else {"anyOf": rest}
+        elif non_null:
             continue  # a field that is never None
-        schema["properties"][name] = bare
+        schema["properties"][name] = non_null
         schema["required"] = [field for field in schema["required"] if field != name]
 
 
@@ -107,25 +107,25 @@ def _add(schema: Schema, fields: Schema) -> None:
     schema["required"] = [*fields, *schema["required"]]
 
 
-def _place(schema: Schema, kind: type[Body], event: Schema) -> None:
-    """Add the fields that all events have: their location in the log."""
-    place = {
-        name: {key: fact for key, fact in field.items() if key != "default"}
+def _add_location(schema: Schema, kind: type[Body], event: Schema) -> None:
+    """Add the fields of the location in the log, which all events have."""
+    location = {
+        name: {key: value for key, value in field.items() if key != "default"}
         for name, field in event["properties"].items()
     }
-    del place["body"]
+    del location["body"]
     optional = {"agentId", "runId"}
-    if kind in STREAMED or kind in CONTINUED:
+    if kind in SPLITTABLE_BODIES or kind in TYPES_WITH_MORE:
         optional.add("seq")  # only the last frame of an event has it; a WholeMessage has none
-    schema["properties"] |= place
-    schema["required"] += [name for name in place if name not in optional]
+    schema["properties"] |= location
+    schema["required"] += [name for name in location if name not in optional]
 
 
-def _tidy(value: Any) -> None:
-    """Remove what OpenAPI and AsyncAPI do not need.
+def _remove_python_details(value: Any) -> None:
+    """Remove the discriminators of unions, and the guard `(?!\\n)` of patterns.
 
-    In JSON Schema `$` never matches before a newline, so the guard for Python's regular expressions goes. The
-    discriminator of a union goes too: OpenAPI and AsyncAPI write it differently, and each class has its const.
+    OpenAPI and AsyncAPI write a discriminator differently, and need none: each class has a const. In JSON Schema, `$`
+    never matches before a newline, so a pattern needs no guard.
     """
     if isinstance(value, dict):
         value.pop("discriminator", None)
@@ -134,4 +134,4 @@ def _tidy(value: Any) -> None:
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            _tidy(item)
+            _remove_python_details(item)

@@ -18,13 +18,14 @@ from hub.messages import (
     Welcome,
     WholeMessage,
 )
-from hub.messages.pieces import CUT_FIELDS
+from hub.messages.pieces import SPLIT_FIELDS
 
-# The bodies that can take several frames. Of STREAMED, only the last frame has the seq; of CONTINUED, all other frames
-# also have `more`. A WholeMessage is split as CONTINUED if it has parts or a stop reason.
-STREAMED = (Chunk, WholeMessage, Reasoning, ToolCallArgs, MessageRemoved)
-CONTINUED = (UserMessage, WholeMessage, Welcome, Subscribed, Reset)
-MIN_PIECE_BYTES = 64  # the size of a piece if its other fields alone exceed a frame
+# The bodies that split_body() splits, and the types that split_fields() splits: there, all frames but the last have
+# `more`. Of the frames of one event, only the last has the seq, in both cases. A WholeMessage with parts or with a stop
+# reason is split by split_fields(), because a Chunk has neither.
+SPLITTABLE_BODIES = (Chunk, WholeMessage, Reasoning, ToolCallArgs, MessageRemoved)
+TYPES_WITH_MORE = (UserMessage, WholeMessage, Welcome, Subscribed, Reset)
+MIN_PIECE_BYTES = 64  # the least size of a piece, also if the other fields of its frame exceed the limit
 
 
 def split_text(text: str, size: int) -> Sequence[str]:
@@ -39,7 +40,7 @@ def split_text(text: str, size: int) -> Sequence[str]:
 
 
 def split_body(body: Body, size: int) -> list[Body]:
-    """Split a body of STREAMED into bodies of at most *size* bytes of text as JSON; other bodies stay as they are.
+    """Split one of SPLITTABLE_BODIES into bodies of at most *size* bytes of text as JSON; return other bodies alone.
 
     A WholeMessage becomes chunks with offsets.
     """
@@ -59,40 +60,45 @@ def split_body(body: Body, size: int) -> list[Body]:
 def split_fields(fields: dict[str, Any], size: int) -> list[dict[str, Any]]:
     """Split a frame into frames of at most *size* bytes as JSON; all but the last have `more: true`.
 
-    Each frame has all fields outside of CUT_FIELDS. A text that is in another frame is "" in this one. A list item that
-    is longer than a frame is split in the same way. hub.messages.pieces joins the frames.
+    Each frame has one of SPLIT_FIELDS, and all other fields. The rest of SPLIT_FIELDS is "" or left out. A list item
+    that is longer than a frame is split in the same way. hub.messages.pieces joins the frames.
     """
     if len(orjson.dumps(fields)) <= size:
         return [fields]
-    head = {name: "" if isinstance(value, str) and name in CUT_FIELDS else value for name, value in fields.items()}
-    head = {name: value for name, value in head.items() if not (value and name in CUT_FIELDS)}
-    available = max(size - len(orjson.dumps(head | {"more": True, "messages": []})), MIN_PIECE_BYTES)
+    shared = {
+        name: "" if isinstance(value, str) and name in SPLIT_FIELDS else value
+        for name, value in fields.items()
+        if name not in SPLIT_FIELDS or isinstance(value, str) or not value
+    }
+    # Leave room for `more` and for the name of one of SPLIT_FIELDS.
+    piece_bytes = max(size - len(orjson.dumps(shared | {"more": True, "messages": []})), MIN_PIECE_BYTES)
     pieces = []
-    for name in CUT_FIELDS:
+    for name in SPLIT_FIELDS:
         value = fields.get(name)
         if not value:
             continue
         if isinstance(value, str):
-            pieces += [head | {name: text} for text in split_text(value, available)]
+            pieces += [shared | {name: text} for text in split_text(value, piece_bytes)]
         elif isinstance(value, dict):
-            pieces += [head | {name: piece} for piece in split_fields(value, available)]
+            pieces += [shared | {name: piece} for piece in split_fields(value, piece_bytes)]
         else:
-            pieces += [head | {name: items} for items in _split_list(value, available)]
+            pieces += [shared | {name: items} for items in _split_list(value, piece_bytes)]
     for piece in pieces[:-1]:
         piece["more"] = True
     return pieces or [fields]
 
 
 def _split_list(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """Split a list into lists of at most *size* bytes as JSON; a longer dict in it is split too."""
     group: list[Any] = []
-    total = 0
+    group_bytes = 0
     for item in items:
         for piece in split_fields(item, size) if isinstance(item, dict) else [item]:
-            weight = len(orjson.dumps(piece)) + 1
-            if group and total + weight > size:
+            item_bytes = len(orjson.dumps(piece)) + 1  # with its comma
+            if group and group_bytes + item_bytes > size:
                 yield group
-                group, total = [], 0
+                group, group_bytes = [], 0
             group.append(piece)
-            total += weight
+            group_bytes += item_bytes
     if group:
         yield group
