@@ -40,7 +40,7 @@ def _answer_and_subscribe(client: ClientHandle, session: LiveSession, command: C
 
 
 def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:
-    """Return the agent and the session id: without one in the chat, that of the client's own session for the agent."""
+    """Return the agent and the session id. Without an id in the chat, a client uses its own session for the agent."""
     default = client.agent if client is not None else DEFAULT_AGENT
     agent = hub.node.agents.get(default if command.agentId is None else command.agentId)
     session_id = command.sessionId or (client.session if client else None)
@@ -68,7 +68,7 @@ async def stream_chat(
     return accepted
 
 
-async def follow(
+async def follow_run(
     hub: Hub,
     principal: Principal,
     session_id: str,
@@ -102,8 +102,8 @@ async def _follow(
 async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     """Store a message and its run, wait for the end of the run, and return its outcome.
 
-    Raises what chat() raises. Raises Draining if the hub goes down before the run's end: then its fields have the ids
-    of the stored message and run, and the run is answered after the next start.
+    Raises what chat() raises. Raises Draining if the hub goes down before the run's end: the error has the ids of
+    the stored message and run, and the agent answers after the next start.
     """
     agent, session_id = _find_target(hub, command, None)
     async with hub.node.loader.use(hub.key(principal, session_id)) as session:

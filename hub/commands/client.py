@@ -24,8 +24,8 @@ class ClientHandle:
     """A handle on one connection. attach() creates it, and its caller closes it once.
 
     *agent* and *session* are the defaults of a chat. Without a *session* the client has one session for each agent, in
-    *own_sessions*, created on first use. *reserved_keys* are the sessions that commands in progress will subscribe it
-    to: see joining.reserve_subscription().
+    *own_sessions*, created on first use. *reserved_keys* are the sessions to which commands in progress will
+    subscribe the client: see joining.reserve_subscription().
     """
 
     hub: Hub
@@ -123,7 +123,7 @@ class ClientHandle:
         self.connection.break_references()
 
 
-# A use case calls it to open the client for its events, because an HTTP response begins only after all checks.
+# Opens the client for the events of a use case, after all checks: an HTTP response can then no longer be an error.
 ClientOpener = Callable[[], Awaitable[ClientHandle]]
 # The same for the events of one run. The arguments are the run's id, and whether its first event is included.
 RunOpener = Callable[[str, bool], Awaitable[ClientHandle]]

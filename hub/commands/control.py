@@ -11,7 +11,7 @@ from hub.hosting.contract import Reply
 from hub.ids import Key
 from hub.messages import Cancel, Cancelling, Ok, Resume
 from hub.sessions import stopping
-from hub.sessions.questions import Questions, check_payload, find_question, find_resolution, make_closed_error
+from hub.sessions.questions import Questions, check_payload, find_question_record, find_resolution, make_closed_error
 from hub.storage.records import ChatRecord
 
 
@@ -48,13 +48,14 @@ async def _store_reply(hub: Hub, principal: Principal, command: Resume) -> None:
     if questions is not None:
         await questions.answer(command.interruptId, Reply(command.status, command.payload, principal.author))
         return
-    await find_question(hub.node.log.runs, key, command.interruptId)  # raises UnknownInterrupt if it was never asked
-    hub.node.refuse_if_draining()  # the question may be of a run that starts again
+    # Raises UnknownInterrupt if this question was never asked.
+    await find_question_record(hub.node.log.runs, key, command.interruptId)
+    hub.node.refuse_if_draining()  # after the restart, the question's run may start again
     raise make_closed_error(command.sessionId, command.interruptId)
 
 
 def _find_open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | None:
-    """Return the run's questions if this one is open, else None."""
+    """Return the questions of the run that asked this one if it is open, else None."""
     session = hub.node.sessions.get(key)  # a session with an open question is in memory
     return session.find_questions(interrupt_id) if session is not None else None
 
@@ -62,41 +63,41 @@ def _find_open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | N
 async def answer_questions(
     hub: Hub, principal: Principal, session_id: str, replies: Sequence[Resume]
 ) -> tuple[str, int]:
-    """Answer questions of one run. Return the run's id, and the seq after which its client must read on.
+    """Answer questions of one run. Return the run's id, and the cursor from which the client reads on.
 
     All answers are checked before the first one is stored. Sending the same answers again is allowed.
     Answering `cancelled` to a closed question is allowed too, so that a client can continue.
     Raises what resume() raises.
     """
     key = hub.key(principal, session_id)
-    questions = [await find_question(hub.node.log.runs, key, reply.interruptId) for reply in replies]
-    if len({question.runId for question in questions}) > 1:
+    records = [await find_question_record(hub.node.log.runs, key, reply.interruptId) for reply in replies]
+    if len({record.runId for record in records}) > 1:
         raise BadFrame("these questions belong to several runs: answer those of each run in a separate request")
-    for reply, question in zip(replies, questions, strict=True):
-        await _check_reply(hub, principal, key, question, reply)
-    for reply, question in zip(replies, questions, strict=True):
+    for reply, record in zip(replies, records, strict=True):
+        await _check_reply(hub, principal, key, record, reply)
+    for reply, record in zip(replies, records, strict=True):
         try:
             await _store_reply(hub, principal, reply)
         except AlreadyResolved:  # by another client since the check, or by an earlier try of this one
-            if reply.status == "resolved" and not await _is_stored_answer(hub, principal, key, question, reply):
+            if reply.status == "resolved" and not await _is_stored_answer(hub, principal, key, record, reply):
                 raise
-    return questions[0].runId, min(question.seq for question in questions)
+    return records[0].runId, min(record.seq for record in records)
 
 
-async def _check_reply(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> None:
+async def _check_reply(hub: Hub, principal: Principal, key: Key, record: ChatRecord, reply: Resume) -> None:
     """Raise BadFrame, AlreadyResolved or Draining if an answer cannot be accepted now. Stores nothing."""
     check_payload(reply.payload, hub.limits)
     if _find_open_questions(hub, key, reply.interruptId) is None and reply.status == "resolved":
-        if not await _is_stored_answer(hub, principal, key, question, reply):
+        if not await _is_stored_answer(hub, principal, key, record, reply):
             hub.node.refuse_if_draining()
             raise make_closed_error(reply.sessionId, reply.interruptId)
 
 
-async def _is_stored_answer(hub: Hub, principal: Principal, key: Key, question: ChatRecord, reply: Resume) -> bool:
+async def _is_stored_answer(hub: Hub, principal: Principal, key: Key, record: ChatRecord, reply: Resume) -> bool:
     """Return True if the log has this answer, from the same principal. False also if its event has expired."""
     log = hub.node.log
     head = await log.sessions.find(key)
-    body = await find_resolution(log.events, key, question, head.seq if head is not None else 0)
+    body = await find_resolution(log.events, key, record, head.seq if head is not None else 0)
     if body is None or body.resolvedBy is None:
         return False
     is_same_payload = _write_sorted_json(body.payload) == _write_sorted_json(reply.payload)

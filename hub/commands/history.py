@@ -68,7 +68,7 @@ async def find_head(hub: Hub, principal: Principal, session_id: str) -> Head:
 
 
 async def read_state(hub: Hub, head: Head | Channel) -> SessionState:
-    """Return the state of a session. The live state is read in the same step as a channel's head: both must fit."""
+    """Return the state of a session. No await separates the head of a channel from the live state: they must match."""
     label = await hub.node.log.sessions.find_label(head.key)
     seq = head.seq if isinstance(head, Head) else head.head
     session_id, session = id_of(head.key), hub.node.sessions.get(head.key)

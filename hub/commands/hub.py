@@ -46,7 +46,7 @@ class Hub:
     async def start(self) -> None:
         """Open the log and the agents, and recover the runs of the previous process.
 
-        Raises LogUnusable and OSError, each with one line for the operator. Then nothing is left open.
+        Raises LogUnusable and OSError, each with one line for the operator. After an error nothing is open.
         """
         await self.node.start()
         self.is_started = True
@@ -57,19 +57,19 @@ class Hub:
         self.node.drain()
 
     async def finish(self, hurry: asyncio.Event) -> None:
-        """Wait for the runs to end, until *hurry* or the drain deadline; stop the others; write all to the log."""
+        """Wait for the runs to end, until *hurry* or the drain deadline; stop the other runs; flush the log."""
         limits = self.limits
         wait = limits.drain_seconds - limits.grace_seconds - 2 * limits.close_seconds
         await draining.finish_runs(self.node, wait, hurry)
         await draining.flush_all(self.node, limits.grace_seconds + limits.close_seconds, hurry)
 
-    def leave_all(self) -> None:
+    def stop_delivery(self) -> None:
         """Deliver nothing to any client from now on."""
         for connection in self.node.registry.connections:
             connection.stop_delivery()
 
     async def close(self) -> None:
-        """Close the log and the agents. The clients must be closed before."""
+        """Close the log and the agents. Close the clients first."""
         await self.upkeep.stop()
         await self.node.close()
 

@@ -90,7 +90,7 @@ def queue_key(client: ClientHandle, session_id: str) -> str:
 
 
 class FrameSource(Protocol):
-    """The reader of the socket, as the intake needs it."""
+    """The methods of a socket's reader that the intake calls."""
 
     def read_ahead(self) -> None:
         """Read control frames, and buffer data frames, until the intake takes the next frame."""
@@ -189,8 +189,8 @@ class Intake:
     async def _overtake(self, command: Cancel | Unsubscribe) -> QueueKeys:
         """Run a command before the queued ones of its session, and mark it to run again after each of them.
 
-        A `cancel` that finds nothing running is queued instead: an earlier command may start the run that it is meant
-        to stop. Then the key of its queue is returned.
+        A `cancel` that finds nothing running is queued instead, because an earlier command may start the run that it is
+        meant to stop. For this, return the key of its queue.
         """
         is_for_session = (command.agentId if isinstance(command, Unsubscribe) else command.runId) is None
         key = queue_key(self.client, command.sessionId or "")

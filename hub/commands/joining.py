@@ -31,16 +31,17 @@ def reserve_subscription(client: ClientHandle, key: Key) -> Iterator[None]:
         client.reserved_keys -= {key}
 
 
-def answer_and_subscribe(client: ClientHandle, channel: Channel, accepted: Accepted, before: int = 1) -> None:
-    """Answer a chat, and subscribe its sender from *before* events ahead of the accepted one.
+def answer_and_subscribe(client: ClientHandle, channel: Channel, accepted: Accepted, event_count: int = 1) -> None:
+    """Answer a chat, and subscribe its sender.
 
-    An existing subscription to the session keeps its cursor. Raises SessionDeleted, before the answer is written.
+    The subscription starts with *event_count* events, of which the accepted one is the last. An existing subscription
+    to the session keeps its cursor. Raises SessionDeleted, before the answer is written.
     """
     channel.refuse_if_deleted()
     client.answer(accepted)
     sub = client.connection.subscriptions.get(channel.key)
     if sub is None or sub.run_ids is not None:
-        cursor = min(accepted.seq - before, channel.find_join_cursor())
+        cursor = min(accepted.seq - event_count, channel.find_join_cursor())
         client.hub.node.registry.subscribe(client.connection, channel, cursor, is_client_cursor=False)
 
 
@@ -71,7 +72,7 @@ async def subscribe_from(
 ) -> None:
     """Subscribe a client to the events after the cursor (*epoch*, *after*), in the same step as its answer.
 
-    A cursor that is not valid is answered with a reset, and the client is subscribed like a new one.
+    If the cursor is not valid, send a reset, and subscribe the client like one without a cursor.
     Raises TooManySubscriptions, SessionDeleted and StorageUnavailable.
     """
     channel, node = session.channel, client.hub.node

@@ -15,13 +15,13 @@ from hub.protocols import open_protocol
 
 
 async def welcome(hub: Hub, principal: Principal, client: ClientHandle) -> None:
-    """Welcome a new client; in the plain protocol there is no such frame."""
+    """Send `welcome` to a new client; the plain protocol has no such frame."""
     if client.protocol != "plain":
         client.answer(_welcome(client, None))
 
 
 async def hello(hub: Hub, principal: Principal, command: Hello, client: ClientHandle) -> None:
-    """Switch a plain client to the extended protocol, and answer with `welcome`; others get `welcome` again."""
+    """Switch a plain client to the extended protocol, and answer with `welcome`. Other clients get `welcome` again."""
     protocol = client.connection.protocol
     if client.protocol == "plain":
         protocol = open_protocol("hubbub.v1", hub.limits)
@@ -49,7 +49,7 @@ def _welcome(client: ClientHandle, ref: str | int | None) -> Welcome:
 
 
 async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: ClientHandle) -> None:
-    """Answer a client, and subscribe it to a session from its cursor, or to an agent's group."""
+    """Subscribe a client to a session from the cursor in *command*, or to an agent's group; and answer the command."""
     if command.agentId is not None:
         hub.node.agents.get(command.agentId)
         hub.node.registry.join_group(client.connection, hub.group(principal, command.agentId))
@@ -71,7 +71,7 @@ async def _subscribe(hub: Hub, key: Key, command: Subscribe, client: ClientHandl
             )
 
 
-async def listen(
+async def follow_session(
     hub: Hub,
     principal: Principal,
     session_id: str,
@@ -79,7 +79,7 @@ async def listen(
     after: int | None = None,
     epoch: str | None = None,
 ) -> None:
-    """Open a client, and subscribe it to a session from a cursor; no answer is written.
+    """Open a client, and subscribe it to a session from a cursor, without an answer frame.
 
     May raise SessionDeleted and StorageUnavailable after the client was opened: the caller must tell the client.
     """
@@ -89,7 +89,7 @@ async def listen(
 
 
 async def unsubscribe(hub: Hub, principal: Principal, command: Unsubscribe, client: ClientHandle) -> None:
-    """End a client's subscription to a session or an agent's group, and answer it."""
+    """End a client's subscription to a session or an agent's group, and answer the command."""
     if command.agentId is not None:
         hub.node.registry.leave_group(client.connection, hub.group(principal, command.agentId))
     elif command.sessionId is not None:
@@ -108,7 +108,7 @@ def end_subscription(hub: Hub, principal: Principal, session_id: str, client: Cl
 
 
 async def typing(hub: Hub, principal: Principal, command: Typing, client: ClientHandle) -> None:
-    """Send a typing notice to the other members of a session; without a subscription do nothing."""
+    """Send a typing notice to the other members of a session; do nothing for a client that is not subscribed to it."""
     sub = client.connection.subscriptions.get(hub.key(principal, command.sessionId))
     if sub is not None:
         notice = partial(TypingNotice, sessionId=command.sessionId, author=principal.author)

@@ -30,8 +30,8 @@ class NodeFigures:
     events: int
     commits: int
     commit_seconds: float
-    lag: float
-    worst_lag: float
+    loop_lag: float
+    worst_loop_lag: float
 
 
 async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
@@ -57,6 +57,6 @@ async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
         events=counters.events,
         commits=log.commits,
         commit_seconds=log.seconds,
-        lag=counters.loop_lag,
-        worst_lag=counters.worst_loop_lag,
+        loop_lag=counters.loop_lag,
+        worst_loop_lag=counters.worst_loop_lag,
     )

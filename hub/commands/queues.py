@@ -10,7 +10,7 @@ import attrs
 from hub.limits import KiB, Limits
 from hub.messages import Command
 
-MIN_COMMAND_BYTES = 1 * KiB  # a small command counts as this: about what the hub's own records of it take
+MIN_COMMAND_BYTES = 1 * KiB  # the least that a command counts: about the size of the hub's own records of it
 
 QueuedCommand = Callable[[], Awaitable[object]]  # runs one command; raises only CancelledError
 

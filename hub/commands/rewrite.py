@@ -22,15 +22,14 @@ async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client
 
 
 async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHandle) -> Accepted:
-    """Replace a message by another one, and answer it. The client is answered, and subscribed from the change on."""
+    """Replace a message with a new one, and answer that. The client is answered, and subscribed from the change on."""
     key = hub.key(principal, command.sessionId)
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
         async with hub.node.loader.use(key) as session:
             accepted = await rewriting.edit_message(session, command, principal.author, client.agent)
-            answer_and_subscribe(
-                client, session.channel, accepted, before=2
-            )  # the event that removes the old messages comes before the new message
+            # Two events: the removal of the old messages, and the new message.
+            answer_and_subscribe(client, session.channel, accepted, event_count=2)
     return accepted
 
 

@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 @attrs.frozen
 class UseCase(Generic[P, R]):
-    """One row. *action* is the permission that it needs. *while_draining* allows it while the hub goes down."""
+    """One row. *action* is the permission that the caller needs. *while_draining* allows it while the hub goes down."""
 
     function: Callable[Concatenate[Hub, Principal, P], Awaitable[R]]
     action: Action
@@ -77,8 +77,8 @@ welcome = UseCase(_listen.welcome, "read", while_draining=True)
 hello = UseCase(_listen.hello, "read", while_draining=True)
 subscribe = UseCase(_listen.subscribe, "read", while_draining=True)
 unsubscribe = UseCase(_listen.unsubscribe, "read", while_draining=True)
-listen = UseCase(_listen.listen, "read", while_draining=True)
-follow = UseCase(_chat.follow, "read", while_draining=True)
+follow_session = UseCase(_listen.follow_session, "read", while_draining=True)
+follow_run = UseCase(_chat.follow_run, "read", while_draining=True)
 list_sessions = UseCase(_history.list_sessions, "read", while_draining=True)
 get_session = UseCase(_history.get_session, "read", while_draining=True)
 list_messages = UseCase(_history.list_messages, "read", while_draining=True)

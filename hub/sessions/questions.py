@@ -21,13 +21,13 @@ from hub.storage.records import ChatRecord
 class Question:
     """One open question.
 
-    *pending_answer* exists while an answer is on its way to the log. It is set when the answer is logged or refused.
+    *pending_commit* is None unless an answer waits for its commit. The event is set when that commit succeeds or fails.
     """
 
     interrupt: Interrupt
     reply: asyncio.Future[Reply]
     is_logged: bool = False
-    pending_answer: asyncio.Event | None = None
+    pending_commit: asyncio.Event | None = None
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -35,7 +35,7 @@ class Questions:
     """The open questions of one run, by id.
 
     *end_stream* is called before an event of a question: the run's streamed message ends there. *on_change* is called
-    when a question was logged or closed. All methods are called in the loop.
+    after a question was logged or closed. All methods must be called in the event loop.
     """
 
     agent: str
@@ -44,35 +44,35 @@ class Questions:
     limits: Limits
     end_stream: Callable[[], None]
     on_change: Callable[[], None]
-    open: dict[str, Question] = attrs.Factory(dict)
-    _is_shut: bool = False
+    open_by_id: dict[str, Question] = attrs.Factory(dict)
+    _is_accepting: bool = True
     _on_close: Callable[[list[PendingEvent]], None] | None = None
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     @property
     def answerable_ids(self) -> list[str]:
         """The ids of the questions that can still be answered."""
-        return [] if self._is_shut else list(self.open)
+        return list(self.open_by_id) if self._is_accepting else []
 
     @property
     def logged_ids(self) -> list[str]:
         """The ids of the answerable questions that the log holds: clients may see only these."""
-        return [id for id in self.answerable_ids if self.open[id].is_logged]
+        return [id for id in self.answerable_ids if self.open_by_id[id].is_logged]
 
     def check_can_ask(self) -> None:
         """Raise AgentError if the run cannot ask a question now."""
         if asyncio.get_running_loop() is not self._loop:
-            raise AgentError(f"agent {self.agent} can ask only in an `async def` function", "nobody_to_ask")
-        if self._is_shut:
-            raise AgentError("the answer is being stopped: it can ask no more questions", "nobody_to_ask")
-        if len(self.open) >= self.limits.open_questions:
+            raise AgentError(f"agent {self.agent} can ask only from an `async def` function", "nobody_to_ask")
+        if not self._is_accepting:
+            raise AgentError("the run is being stopped: its agent can ask no more questions", "nobody_to_ask")
+        if len(self.open_by_id) >= self.limits.open_questions:
             limit = self.limits.open_questions
             raise AgentError(f"agent {self.agent} asks more than {limit} questions at once", "too_many_questions")
 
     async def ask(self, interrupt: Interrupt) -> Reply:
-        """Log a question and wait for its answer. On cancellation close it, unless the end of the run does that."""
+        """Log a question and wait for its answer. If the wait is cancelled, close the question, unless the run ends."""
         question = self.add(interrupt)
-        # Without a principal, under the question's id: a late answer finds the run, also after a restart.
+        # The record has the question's id and no principal: a late answer finds the run, also after a restart.
         record = ChatRecord(principal="", clientMsgId=interrupt.id, digest="", messageId=interrupt.id, runId=self.run)
         self.end_stream()
         self.outbox.put(
@@ -90,7 +90,7 @@ class Questions:
 
     def add(self, interrupt: Interrupt) -> Question:
         """Add a question that the log holds, or will hold before anyone can answer it."""
-        question = self.open[interrupt.id] = Question(interrupt, self._loop.create_future())
+        question = self.open_by_id[interrupt.id] = Question(interrupt, self._loop.create_future())
         return question
 
     async def answer(self, interrupt_id: str, reply: Reply) -> None:
@@ -100,30 +100,30 @@ class Questions:
         after StorageUnavailable the question is still open.
         """
         check_payload(reply.payload, self.limits)
-        question = self.open.get(interrupt_id)
-        while question is not None and question.pending_answer is not None:
-            await question.pending_answer.wait()
-        if self._is_shut or question is None or interrupt_id not in self.open:
+        question = self.open_by_id.get(interrupt_id)
+        while question is not None and question.pending_commit is not None:
+            await question.pending_commit.wait()
+        if not self._is_accepting or question is None or interrupt_id not in self.open_by_id:
             raise make_closed_error(id_of(self.outbox.key), interrupt_id)
         if self.outbox.state is OutboxState.BACKING_OFF:
             raise self.outbox.make_error()
-        question.pending_answer = asyncio.Event()
+        question.pending_commit = asyncio.Event()
         commit: asyncio.Future[None] = self._loop.create_future()
         body = InterruptResolved(interrupt_id, reply.status, reply.by, reply.payload)
         event = PendingEvent(self.agent, self.run, body, is_refusable=True)
-        event.on_result = lambda seq: self._handle_answer(question, reply, commit, seq)
+        event.on_result = lambda result: self._handle_answer(question, reply, commit, result)
         self.outbox.put(event)
         await commit
 
     def _handle_answer(
-        self, question: Question, reply: Reply, commit: asyncio.Future[None], seq: int | StorageUnavailable
+        self, question: Question, reply: Reply, commit: asyncio.Future[None], result: int | StorageUnavailable
     ) -> None:
-        """Give a logged answer to the agent, or report to the caller of answer() that it was refused."""
-        assert question.pending_answer is not None
-        question.pending_answer.set()
-        question.pending_answer = None
-        if isinstance(seq, int):
-            self.open.pop(question.interrupt.id, None)  # a drain may have discarded the questions meanwhile
+        """Give a logged answer to the agent. If *result* is the error of the log, raise it in answer() instead."""
+        assert question.pending_commit is not None
+        question.pending_commit.set()
+        question.pending_commit = None
+        if isinstance(result, int):
+            self.open_by_id.pop(question.interrupt.id, None)  # a drain may have discarded the questions meanwhile
             self.end_stream()
             if not question.reply.done():
                 question.reply.set_result(reply)
@@ -132,23 +132,25 @@ class Questions:
             self.on_change()
         else:
             if not commit.done():
-                commit.set_exception(seq)
+                commit.set_exception(result)
             if question.reply.cancelled():
                 self._withdraw(question)
         self._finish_close()
 
     async def wait_for_answers(self) -> None:
-        """Wait until no answer is on its way to the log. Before that its position among the texts is unknown."""
-        while (pending := self._find_pending_answer()) is not None:
+        """Wait until no answer waits for its commit: before it, the answer's position among the texts is unknown."""
+        while (pending := self._find_pending_commit()) is not None:
             await pending.wait()
 
-    def _find_pending_answer(self) -> asyncio.Event | None:
-        answers = (question.pending_answer for question in self.open.values())
-        return next((answer for answer in answers if answer is not None), None)
+    def _find_pending_commit(self) -> asyncio.Event | None:
+        commits = (question.pending_commit for question in self.open_by_id.values())
+        return next((commit for commit in commits if commit is not None), None)
 
     def _withdraw(self, question: Question) -> None:
-        """Close a question whose agent no longer waits. An answer on its way to the log closes it anyway."""
-        if self._is_shut or question.pending_answer is not None or self.open.pop(question.interrupt.id, None) is None:
+        """Close a question whose agent no longer waits. An answer that waits for its commit closes it anyway."""
+        if not self._is_accepting or question.pending_commit is not None:
+            return
+        if self.open_by_id.pop(question.interrupt.id, None) is None:
             return
         self.end_stream()
         self.outbox.put(self._make_closing_event(question))
@@ -159,30 +161,30 @@ class Questions:
 
     # --- end of the run ---------------------------------------------------------------------------------------------
 
-    def shut(self) -> None:
-        """Refuse new questions and new answers. The run's end closes the open questions."""
-        self._is_shut = True
+    def stop_accepting(self) -> None:
+        """Refuse new questions and new answers. The open questions stay open until close() or discard()."""
+        self._is_accepting = False
 
     def close(self, on_close: Callable[[list[PendingEvent]], None]) -> None:
-        """Call *on_close* with the events that close the open questions, when no answer is on its way to the log."""
-        self.shut()
+        """Call *on_close* with the events that close the open questions, once no answer waits for its commit."""
+        self.stop_accepting()
         self._on_close = on_close
         self._finish_close()
 
     def _finish_close(self) -> None:
-        if self._on_close is None or self._find_pending_answer() is not None:
+        if self._on_close is None or self._find_pending_commit() is not None:
             return
         on_close, self._on_close = self._on_close, None
-        events = [self._make_closing_event(question) for question in self.open.values()]
+        events = [self._make_closing_event(question) for question in self.open_by_id.values()]
         self.discard()
         on_close(events)
 
     def discard(self) -> None:
-        """Drop the open questions without an event: the log has them, and the next start closes them."""
-        self.shut()
-        for question in self.open.values():
+        """Drop the open questions without an event: the log has them, and the hub's next start closes them."""
+        self.stop_accepting()
+        for question in self.open_by_id.values():
             question.reply.cancel()
-        self.open.clear()
+        self.open_by_id.clear()
 
 
 def check_payload(payload: Any, limits: Limits) -> None:
@@ -197,8 +199,8 @@ def make_closed_error(session: str, interrupt_id: str) -> AlreadyResolved:
     return AlreadyResolved(text, sessionId=session)
 
 
-async def find_question(store: RunStore, key: Key, interrupt_id: str) -> ChatRecord:
-    """Return the run that asked a question, and the question's seq. Raises UnknownInterrupt."""
+async def find_question_record(store: RunStore, key: Key, interrupt_id: str) -> ChatRecord:
+    """Return the record of a question, which has its run and its seq. Raises UnknownInterrupt."""
     record = await store.find_chat(key, "", interrupt_id)
     if record is None:
         name = id_of(key)
@@ -206,12 +208,12 @@ async def find_question(store: RunStore, key: Key, interrupt_id: str) -> ChatRec
     return record
 
 
-async def find_resolution(store: EventStore, key: Key, question: ChatRecord, head: int) -> InterruptResolved | None:
-    """Return the event that closed a question, or None if it is open or the event has expired."""
-    cursor = question.seq
+async def find_resolution(store: EventStore, key: Key, record: ChatRecord, head: int) -> InterruptResolved | None:
+    """Return the event that closed a question, or None if the question is open or the event has expired."""
+    cursor = record.seq
     while events := await store.read(key, cursor, head):
         cursor = events[-1].seq
         for event in events:
-            if isinstance(event.body, InterruptResolved) and event.body.interruptId == question.clientMsgId:
+            if isinstance(event.body, InterruptResolved) and event.body.interruptId == record.clientMsgId:
                 return event.body
     return None

@@ -126,7 +126,7 @@ class ActiveRun:
             limits=self.host.limits,
             stop=self.stop,
             # The agent waits for people or for the log, so its silence does not count.
-            is_excused=lambda: bool(self.questions.open or self.writer.pending_bytes),
+            is_excused=lambda: bool(self.questions.open_by_id or self.writer.pending_bytes),
             on_end=self._on_code_end,
             on_abandon=self._on_abandon,
         )
@@ -147,7 +147,7 @@ class ActiveRun:
             return
         self._enter(RunState.ENDING)
         self.stop_reason = reason
-        self.questions.shut()
+        self.questions.stop_accepting()
         self.agent_task.cancel()
 
     def suspend(self) -> None:
@@ -181,7 +181,7 @@ class ActiveRun:
         try:
             async with aclosing(cast(Any, call_agent(agent, run))) as outputs:
                 async for output in outputs:
-                    if self.questions.open:
+                    if self.questions.open_by_id:
                         await self.questions.wait_for_answers()
                     deadlines.last_output = now = time()
                     try:

@@ -122,7 +122,7 @@ def _socket(limits: Limits) -> WebSocket:
 async def _open(client: ClientHandle, address: SocketQuery) -> None:
     await commands.welcome(client.hub, client.principal, client)
     if client.session is not None:
-        await commands.listen(
+        await commands.follow_session(
             client.hub, client.principal, client.session, client.get_open_client, address.afterSeq, address.epoch
         )
 
@@ -134,7 +134,7 @@ async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
     """
     seconds = hub.limits.close_seconds
     sockets: SocketTable = app[SOCKETS_KEY].copy()
-    hub.leave_all()  # nothing may be delivered after the close frame
+    hub.stop_delivery()  # nothing may be delivered after the close frame
     closing = [asyncio.create_task(close_websocket(ws, code, seconds)) for ws in sockets.values()]
     if closing:
         await asyncio.wait(closing, timeout=seconds)

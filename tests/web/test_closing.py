@@ -220,6 +220,6 @@ async def test_a_client_that_sends_while_the_hub_stops_is_closed_with_1012(hub: 
     await hub.start()
     client = await hub.connect()
     hub.door.drain()
-    hub.door.leave_all()
+    hub.door.stop_delivery()
     await client.send(type="ping")
     assert await client.wait_closed() == 1012

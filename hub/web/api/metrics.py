@@ -14,7 +14,7 @@ from hub.web.routes import HUB_KEY
 
 
 class NodeCollector(Collector):
-    """Gives the counters of a node the names of metrics."""
+    """Exports the figures of a node as metrics."""
 
     def __init__(self, figures: NodeFigures) -> None:
         self.figures = figures
@@ -34,8 +34,8 @@ class NodeCollector(Collector):
             subscriptions.add_metric([protocol], count)
         yield subscriptions
         yield CounterMetricFamily("hubbub_written_bytes", "Bytes written to sockets of clients.", figures.written_bytes)
-        about = "Catch-ups: a client was behind and was served from the log."
-        yield CounterMetricFamily("hubbub_catch_ups", about, figures.catch_ups)
+        description = "Catch-ups: a client was behind and was served from the log."
+        yield CounterMetricFamily("hubbub_catch_ups", description, figures.catch_ups)
         yield CounterMetricFamily(
             "hubbub_aborted_clients", "Clients disconnected because they did not read.", figures.aborted_clients
         )
@@ -64,10 +64,10 @@ class NodeCollector(Collector):
             figures.commit_seconds,
         )
         yield GaugeMetricFamily(
-            "hubbub_loop_lag_seconds", "Delay of the event loop at the last measurement.", figures.lag
+            "hubbub_loop_lag_seconds", "Delay of the event loop at the last measurement.", figures.loop_lag
         )
         yield GaugeMetricFamily(
-            "hubbub_loop_lag_worst_seconds", "Largest delay of the event loop since the start.", figures.worst_lag
+            "hubbub_loop_lag_worst_seconds", "Largest delay of the event loop since the start.", figures.worst_loop_lag
         )
 
 

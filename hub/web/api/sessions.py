@@ -139,7 +139,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     last_id = read_last_event_id(request)
     epoch, cursor = last_id if last_id is not None else (None, query.afterSeq)
     async with EventStream(request) as stream:
-        await commands.listen(hub, principal, name, stream.open, cursor, epoch)
+        await commands.follow_session(hub, principal, name, stream.open, cursor, epoch)
         await stream.serve()
     return stream.response
 
