@@ -29,7 +29,7 @@ REGULAR = re.compile(r"[a-z]{2,}[^e]ed")
 NOUNS = {"feed", "seed", "need", "speed", "embed", "accepted", "subscribed"}  # the last two are notices
 # A word before the participle that makes the name a question, an event, or a wait.
 OPENERS = set("is has have was are can on if until when while not".split())
-# Names that something else asks for.
+# Names that other libraries or the wire protocols require.
 EXPECTED = {
     "connection_made": "asyncio.Protocol",
     "connection_lost": "asyncio.Protocol",
@@ -98,13 +98,13 @@ def test_no_public_name_is_defined_twice() -> None:
 
 
 def test_each_shared_name_is_shared() -> None:
-    """The list of exceptions holds nothing that has gone."""
+    """Each exception is still needed."""
     for name in SHARED:
         assert sum(name in public_names(tree) for tree in TREES.values()) > 1, name
 
 
 def test_names_are_no_participles_and_no_pronouns() -> None:
-    """`said` and `kept` do not tell what they hold, and `it` does so even less."""
+    """`said`, `kept` and `it` do not name the thing that they contain."""
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name}"
         for path, tree in TREES.items()
