@@ -1,4 +1,4 @@
-"""The hub's folders stay where they were at its start, even if an agent changes the current folder."""
+"""The hub keeps its folders even if an agent changes the current folder."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ async def moves(message: str):
 """
 
 
-async def test_an_agent_that_changes_the_current_folder_moves_nothing(
+async def test_a_change_of_the_current_folder_does_not_move_the_folders_of_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The hub still finds all agent files, and writes to the same data folder."""
@@ -33,8 +33,8 @@ async def test_an_agent_that_changes_the_current_folder_moves_nothing(
             assert answer["content"] == "moved"
             assert (await post(http, "agents/echo/reload"))[0] == 200
             headers = {"Content-Type": "text/plain"}
-            async with http.post("files?sessionId=s1&name=a.txt", data=b"hi", headers=headers) as kept:
-                assert kept.status == 201
+            async with http.post("files?sessionId=s1&name=a.txt", data=b"hi", headers=headers) as response:
+                assert response.status == 201
             assert [row["agentId"] for row in (await get(http, "agents"))[1]["data"]] == ["echo", "gated", "moves"]
     finally:
         await hub.stop()

@@ -1,4 +1,4 @@
-"""The commands of one connection: each session's in order, no session waits for another, and some wait for nothing."""
+"""The command queues of a connection: commands of one session run in order, and sessions do not wait for each other."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ from hub.protocols.extended import ExtendedProtocol
 from hub.web.websocket import close_all_sockets
 
 NEVER = 1e6  # seconds: longer than any test
-# Says "one ", ignores that it is cancelled, and ends when the file is there that the message names.
+# Yields "one ", ignores its cancellation, and ends when the file named by the message exists.
 DEAF = """
 import asyncio, pathlib
 
@@ -38,7 +38,7 @@ async def deaf(message: str):
 
 @pytest.fixture
 async def gate(hub: Hub) -> AsyncIterator[Path]:
-    """The file that lets slow commands end; it is there when the hub stops."""
+    """The file that lets slow commands end. It exists at the latest when the hub stops."""
     hub.agent("deaf.py", DEAF)
     file = hub.folder / "gate"
     yield file
@@ -55,7 +55,7 @@ async def answer(client: Client, ref: str | int) -> dict[str, Any]:
 
 
 async def start_deaf(client: Client, gate: Path, session: str) -> dict[str, Any]:
-    """Let an agent that ignores its cancel answer in a session; return what its message was answered."""
+    """Start a run of an agent that ignores its cancellation; return the `accepted` frame of its chat."""
     await client.send(type="chat", agentId="deaf", sessionId=session, message=str(gate), ref=f"deaf {session}")
     accepted = await answer(client, f"deaf {session}")
     await client.find(lambda f: f["type"] == "stream" and f["runId"] == accepted["runId"])
@@ -63,13 +63,13 @@ async def start_deaf(client: Client, gate: Path, session: str) -> dict[str, Any]
 
 
 async def rollback(client: Client, session: str) -> None:
-    """Send a chat that waits until the deaf agent has ended."""
+    """Send a chat with `rollback`: its command waits until the deaf agent has ended."""
     chat = {"agentId": "echo", "message": "instead", "ifBusy": "rollback"}
     await client.send(type="chat", sessionId=session, ref=f"slow {session}", **chat)
 
 
-async def said(hub: Hub, session: str) -> list[str]:
-    """Return what people said in a session, in the order of the log."""
+async def user_texts(hub: Hub, session: str) -> list[str]:
+    """Return the texts of the user messages of a session, in the order of the log."""
     messages = await commands.list_messages(hub.door, LOCAL, session, PageRequest(99))
     return [message.content for message in messages.rows if message.role == "user"]
 
@@ -82,12 +82,12 @@ SLOW: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("slow", SLOW, ids=[command["type"] for command in SLOW])
-async def test_a_slow_command_holds_up_nothing_that_takes_no_time(hub: Hub, gate: Path, slow: dict[str, Any]) -> None:
-    """Nor a command for another session. `ping`, `cancel`, `typing` and `unsubscribe` of its own session are done."""
+async def test_a_slow_command_does_not_delay_immediate_commands(hub: Hub, gate: Path, slow: dict[str, Any]) -> None:
+    """`ping`, `cancel`, `typing` and `unsubscribe` of its session run at once, and so do commands of other sessions."""
     client = await begin(hub)
     accepted = await start_deaf(client, gate, "s1")
     other = await hub.connect("?sessionId=s1", extended=True)
-    await hub.wait_until_live("s1", 2)  # who is behind misses notices
+    await hub.wait_until_live("s1", 2)  # a client that lags gets no notices
     await client.send(**slow, sessionId="s1", messageId=accepted["messageId"], ref="slow")
     await client.send(type="ping", ref="ping")
     assert (await answer(client, "ping"))["type"] == "pong"
@@ -104,8 +104,8 @@ async def test_a_slow_command_holds_up_nothing_that_takes_no_time(hub: Hub, gate
     assert (await answer(client, "slow"))["type"] == "accepted"
 
 
-async def test_the_commands_for_a_session_are_done_in_the_order_in_which_they_came(hub: Hub, gate: Path) -> None:
-    """Each is answered once; what comes for other sessions is done beside them."""
+async def test_commands_of_a_session_run_in_the_order_of_arrival(hub: Hub, gate: Path) -> None:
+    """Each command is answered once. Commands of other sessions run at the same time."""
     client = await begin(hub)
     await start_deaf(client, gate, "s1")
     await rollback(client, "s1")
@@ -120,12 +120,12 @@ async def test_the_commands_for_a_session_are_done_in_the_order_in_which_they_ca
     gate.touch()
     for text in texts:
         assert (await answer(client, f"s1 {text}"))["type"] == "accepted"
-    assert await said(hub, "s1") == ["instead", *texts]
-    assert await said(hub, "s2") == texts
+    assert await user_texts(hub, "s1") == ["instead", *texts]
+    assert await user_texts(hub, "s2") == texts
 
 
-async def test_chats_without_a_session_go_to_one_session_in_order(hub: Hub) -> None:
-    """Also beside those that name the connection's own session; another agent's is another one."""
+async def test_chats_without_a_session_id_go_to_one_session_in_order(hub: Hub) -> None:
+    """Also between chats that name this session. A chat with another agent goes to another session."""
     await hub.start()
     client = await hub.connect("?agentId=echo", extended=True)
     texts = [str(number) for number in range(6)]
@@ -139,13 +139,13 @@ async def test_chats_without_a_session_go_to_one_session_in_order(hub: Hub) -> N
         await client.send(type="chat", message=texts[-1], ref=texts[-1], **own)
     await client.send(type="chat", agentId="gated", message=str(hub.folder / "agents"), ref="other")
     answers = [await answer(client, text) for text in texts]
-    assert {one["sessionId"] for one in answers} == {session}
+    assert {reply["sessionId"] for reply in answers} == {session}
     assert (await answer(client, "other"))["sessionId"] != session
-    assert await said(hub, session) == texts
+    assert await user_texts(hub, session) == texts
 
 
-async def test_a_cancel_stops_what_was_sent_before_it(hub: Hub, gate: Path) -> None:
-    """Two chats that have no run yet, in one go: the cancel waits for them, and names both."""
+async def test_a_cancel_stops_the_chats_that_were_sent_before_it(hub: Hub, gate: Path) -> None:
+    """Two chats are sent together with a cancel. The cancel waits for them, and names both runs."""
     client = await begin(hub)
     for ref in ("one", "two"):
         await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate), ref=ref)
@@ -158,9 +158,9 @@ async def test_a_cancel_stops_what_was_sent_before_it(hub: Hub, gate: Path) -> N
 
 
 @pytest.mark.parametrize("queued", [True, False])
-async def test_a_cancel_that_is_done_at_once_holds_for_chats_that_wait(hub: Hub, gate: Path, queued: bool) -> None:
-    """It stops what runs, and then what the chats before it start; those after it, and with `queued: false` those
-    that only wait, are answered."""
+async def test_a_cancel_also_stops_the_runs_of_waiting_chats(hub: Hub, gate: Path, queued: bool) -> None:
+    """It stops the active runs at once, and the runs of earlier chats when they start. Later chats are answered, and
+    with `queued: false` also earlier chats whose runs are only queued."""
     client = await begin(hub)
     running = await start_deaf(client, gate, "s1")
     await rollback(client, "s1")
@@ -180,8 +180,8 @@ async def test_a_cancel_that_is_done_at_once_holds_for_chats_that_wait(hub: Hub,
     assert reasons["before"][1] == ("cancelled" if stopped else "end_turn")
 
 
-async def test_a_cancel_of_a_session_in_which_nothing_runs_is_refused(hub: Hub, gate: Path) -> None:
-    """At once where nothing waits; after the others where they start nothing. One of a run waits for nobody."""
+async def test_a_cancel_of_an_idle_session_is_refused(hub: Hub, gate: Path) -> None:
+    """It is refused at once if no command waits, else after the waiting commands. With a `runId` it never waits."""
     client = await begin(hub)
     await client.send(type="cancel", sessionId="s1", ref=1)
     assert (await answer(client, 1))["code"] == "not_running"
@@ -195,9 +195,9 @@ async def test_a_cancel_of_a_session_in_which_nothing_runs_is_refused(hub: Hub, 
     assert (await answer(client, 4))["code"] == "not_running"
 
 
-async def test_an_unsubscribe_holds_for_what_was_sent_before_it(hub: Hub, gate: Path) -> None:
-    """After its `ok` nothing of the session is heard, though a chat before it, done later, would join; until a
-    `subscribe` after it."""
+async def test_an_unsubscribe_also_holds_for_earlier_commands(hub: Hub, gate: Path) -> None:
+    """After its `ok` the client gets no event of the session, even though an earlier chat, executed later, would
+    subscribe it. A later `subscribe` works."""
     client = await begin(hub)
     await start_deaf(client, gate, "s1")
     await rollback(client, "s1")
@@ -207,7 +207,7 @@ async def test_an_unsubscribe_holds_for_what_was_sent_before_it(hub: Hub, gate: 
     before = len(client.frames)
     gate.touch()
     await answer(client, "chat")
-    await eventually(lambda: not hub.node.sessions)  # all is answered, and nobody hears
+    await eventually(lambda: not hub.node.sessions)  # no run is active, and no client is subscribed
     await client.send(type="subscribe", sessionId="s1", ref="subscribe")
     head = (await answer(client, "subscribe"))["seq"]
     assert {frame["type"] for frame in client.frames[before:]} == {"accepted", "subscribed"}
@@ -216,8 +216,8 @@ async def test_an_unsubscribe_holds_for_what_was_sent_before_it(hub: Hub, gate: 
 
 
 @pytest.mark.parametrize("queues", [1, 8])
-async def test_a_fork_is_done_before_a_later_chat_in_its_session(hub: Hub, gate: Path, queues: int) -> None:
-    """And after the earlier commands of both its sessions; it may need two queues where there is one."""
+async def test_a_fork_runs_before_a_later_chat_in_its_session(hub: Hub, gate: Path, queues: int) -> None:
+    """It runs after the earlier commands of both of its sessions, even if the limit is one queue."""
     client = await begin(hub, command_queues=queues)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="hello", ref="hello")
     message_id = (await answer(client, "hello"))["messageId"]
@@ -233,11 +233,11 @@ async def test_a_fork_is_done_before_a_later_chat_in_its_session(hub: Hub, gate:
     gate.touch()
     for ref, kind in (("subscribe", "subscribed"), ("fork", "subscribed"), ("there", "accepted"), ("here", "accepted")):
         assert (await answer(client, ref))["type"] == kind
-    assert await said(hub, "s2") == ["hello", "there"]
+    assert await user_texts(hub, "s2") == ["hello", "there"]
 
 
-async def test_a_fork_back_and_forth_waits_for_nobody_for_ever(hub: Hub) -> None:
-    """Two forks that name each other's sessions."""
+async def test_two_forks_between_the_same_sessions_do_not_deadlock(hub: Hub) -> None:
+    """Each fork names the session of the other one as its target."""
     await hub.start()
     client = await hub.connect(extended=True)
     for ref, session, new in ((1, "s1", "s2"), (2, "s2", "s1"), (3, "s1", "s1")):
@@ -246,8 +246,8 @@ async def test_a_fork_back_and_forth_waits_for_nobody_for_ever(hub: Hub) -> None
         assert (await answer(client, ref))["code"] == "unknown_session"
 
 
-async def test_chats_beside_each_other_share_the_room_for_sessions(hub: Hub) -> None:
-    """The one that comes first has it, and the others are refused before they are kept: one answer each."""
+async def test_concurrent_chats_share_the_limit_of_subscriptions(hub: Hub) -> None:
+    """The first chats get the free subscriptions. The others are refused before the hub stores them."""
     await hub.start(subscriptions=2)
     client = await hub.connect(extended=True)
     for number in range(5):
@@ -258,8 +258,10 @@ async def test_chats_beside_each_other_share_the_room_for_sessions(hub: Hub) -> 
     assert sorted(session.sessionId for session in listed.rows) == ["s0", "s1"]
 
 
-async def test_the_first_of_two_subscribes_has_the_last_room(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though its session takes longer to come."""
+async def test_the_first_of_two_subscribes_gets_the_last_free_subscription(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if its session takes longer to load."""
     await hub.start(subscriptions=1)
     client = await hub.connect(extended=True)
     find, go_on = hub.node.log.sessions.find, asyncio.Event()
@@ -277,16 +279,16 @@ async def test_the_first_of_two_subscribes_has_the_last_room(hub: Hub, monkeypat
     assert (await answer(client, "s1"))["type"] == "subscribed"
 
 
-async def pong(client: Client) -> None:
-    """Send a control frame, and wait for the one that answers it."""
+async def ping_and_wait(client: Client) -> None:
+    """Send a ping frame, and wait for its pong frame."""
     await client.ws.ping(b"there?")
     async with asyncio.timeout(PATIENCE):
         while (message := await client.ws.receive()).type is not aiohttp.WSMsgType.PONG:
             client.frames.append(message.json())
 
 
-async def all_busy(hub: Hub, gate: Path, **limits: Any) -> Client:
-    """Return a client whose one queue is busy, with a command for another session that waits for it."""
+async def start_busy(hub: Hub, gate: Path, **limits: Any) -> Client:
+    """Return a client whose only queue is busy, while a command of another session waits for a queue."""
     await hub.start(grace_seconds=NEVER, command_queues=1, **limits)
     client = await hub.connect(extended=True, autoping=False)
     await start_deaf(client, gate, "s1")
@@ -296,12 +298,12 @@ async def all_busy(hub: Hub, gate: Path, **limits: Any) -> Client:
 
 
 async def test_control_frames_are_answered_while_all_queues_are_busy(hub: Hub, gate: Path) -> None:
-    """Also behind commands, which are taken when there is a queue again, in order; and again after that."""
-    client = await all_busy(hub, gate)
-    await pong(client)
+    """Also after waiting commands. The hub takes these, in order, when a queue is free; then it works again."""
+    client = await start_busy(hub, gate)
+    await ping_and_wait(client)
     for number in range(5):
         await client.send(type="ping", ref=number)
-        await pong(client)
+        await ping_and_wait(client)
     assert not any(frame.get("ref") in ("chat", *range(5)) for frame in client.frames)
     gate.touch()
     await answer(client, 4)
@@ -311,43 +313,43 @@ async def test_control_frames_are_answered_while_all_queues_are_busy(hub: Hub, g
     await start_deaf(client, gate, "s3")
     await rollback(client, "s3")
     await client.send(type="chat", agentId="echo", sessionId="s2", message="again", ref="again")
-    await pong(client)
+    await ping_and_wait(client)
     gate.touch()
     assert (await answer(client, "again"))["type"] == "accepted"
 
 
-def unread(hub: Hub) -> int:
-    """Return from how many connections the hub reads nothing now."""
+def count_unread(hub: Hub) -> int:
+    """Return the number of connections that the hub does not read now."""
     return sum(connection.receive_time == float("inf") for connection in hub.node.registry.connections)
 
 
-async def test_a_client_that_is_not_read_is_not_taken_for_lost(hub: Hub, gate: Path) -> None:
-    """Its pong would stand behind more than the hub holds; when that is read its silence counts again."""
+async def test_a_client_that_the_hub_does_not_read_is_not_dropped_as_silent(hub: Hub, gate: Path) -> None:
+    """Its pong is behind commands that the hub has not read yet. When the hub reads again, silence counts again."""
     hub.limits = Limits(ping_seconds=1e-9, pong_seconds=1e-9)
-    client = await all_busy(hub, gate, command_bytes=KiB)
+    client = await start_busy(hub, gate, command_bytes=KiB)
     await client.send(type="ping", ref="ping")
-    await eventually(lambda: unread(hub))
+    await eventually(lambda: count_unread(hub))
     for _ in range(3):
         await hub.door.upkeep._sweep()
     assert [connection.is_closed for connection in hub.node.registry.connections] == [False]
     gate.touch()
-    await eventually(lambda: not unread(hub))
+    await eventually(lambda: not count_unread(hub))
 
 
 async def test_a_close_is_answered_while_all_queues_are_busy(hub: Hub, gate: Path) -> None:
-    """What was sent before it is done."""
-    client = await all_busy(hub, gate)
+    """Commands sent before the close are executed."""
+    client = await start_busy(hub, gate)
     async with asyncio.timeout(PATIENCE):
         await client.ws.close(code=4321)
     assert client.ws.close_code == 4321
     gate.touch()
     await eventually(lambda: not hub.node.sessions and not hub.node.registry.connections)
-    assert await said(hub, "s2") == ["hello"]
+    assert await user_texts(hub, "s2") == ["hello"]
 
 
 @pytest.mark.parametrize("way", ["close", "abort"])
-async def test_what_a_client_sent_is_done_when_it_has_gone(hub: Hub, gate: Path, way: str) -> None:
-    """In its order; then no task is left."""
+async def test_commands_of_a_disconnected_client_are_executed(hub: Hub, gate: Path, way: str) -> None:
+    """They run in order, and then no task is left."""
     await hub.start(grace_seconds=NEVER)
     before = len(asyncio.all_tasks())
     client = await hub.connect(extended=True)
@@ -361,14 +363,14 @@ async def test_what_a_client_sent_is_done_when_it_has_gone(hub: Hub, gate: Path,
         client.ws._writer.transport.abort()
     await client.close()
     await eventually(lambda: not hub.node.registry.connections)
-    assert await said(hub, "s1") == [str(gate)]
+    assert await user_texts(hub, "s1") == [str(gate)]
     gate.touch()
     await eventually(lambda: not hub.node.sessions and len(asyncio.all_tasks()) <= before)
-    assert await said(hub, "s1") == ["instead", "a", "b", "c"]
+    assert await user_texts(hub, "s1") == ["instead", "a", "b", "c"]
 
 
-async def test_what_waits_while_the_hub_goes_down_is_refused(hub: Hub, gate: Path) -> None:
-    """Each with its `ref`, when its turn comes."""
+async def test_waiting_commands_are_refused_while_the_hub_drains(hub: Hub, gate: Path) -> None:
+    """Each command gets an error with its `ref` when its queue reaches it."""
     client = await begin(hub)
     await start_deaf(client, gate, "s1")
     await rollback(client, "s1")
@@ -381,8 +383,10 @@ async def test_what_waits_while_the_hub_goes_down_is_refused(hub: Hub, gate: Pat
         assert (await answer(client, ref))["code"] == "draining"
 
 
-async def test_a_command_that_fails_is_answered_and_holds_up_none(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is logged, and those after it in its queue are done."""
+async def test_a_failed_command_is_answered_and_does_not_block_its_queue(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure is logged, and later commands of the queue are executed."""
     await hub.start()
     client = await hub.connect(extended=True)
 
@@ -400,7 +404,7 @@ async def test_a_command_that_fails_is_answered_and_holds_up_none(hub: Hub, monk
 
 
 class Failing(ExtendedProtocol):
-    """A protocol of another package, with a fault."""
+    """A protocol of another package that has a bug."""
 
     name = "failing"
 
@@ -408,8 +412,8 @@ class Failing(ExtendedProtocol):
         raise LookupError("a fault of the protocol")
 
 
-async def test_a_protocol_that_fails_is_logged_and_answered(hub: Hub) -> None:
-    """The connection stays."""
+async def test_a_failure_of_a_protocol_is_logged_and_answered(hub: Hub) -> None:
+    """The connection stays open."""
     await hub.start()
     client = await hub.connect(extended=True)
     (connection,) = hub.node.registry.connections
@@ -422,8 +426,8 @@ async def test_a_protocol_that_fails_is_logged_and_answered(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-async def test_a_hub_that_ends_waits_for_no_command(hub: Hub, gate: Path, is_there: bool) -> None:
-    """It cancels those that are under way, also of a client that has gone, and no task is left."""
+async def test_a_hub_that_stops_does_not_wait_for_commands(hub: Hub, gate: Path, is_there: bool) -> None:
+    """It cancels running commands, also those of a disconnected client, and no task is left."""
     client = await begin(hub)
     await start_deaf(client, gate, "s1")
     await rollback(client, "s1")
@@ -446,7 +450,7 @@ def queue_tasks() -> list[Any]:
 
 
 async def test_cancelled_queues_end_their_tasks(hub: Hub) -> None:
-    """Also one that had not begun, and where it is the waiting for them that is cancelled."""
+    """Also a task that has not begun, and if the wait for the queues is cancelled instead."""
     for is_begun in (True, False):
         before = asyncio.all_tasks()
         queues, never = Queues(limits=Limits(), follow_up=lambda command, result: None), asyncio.Event()
@@ -466,8 +470,8 @@ async def test_cancelled_queues_end_their_tasks(hub: Hub) -> None:
         assert asyncio.all_tasks() == before
 
 
-async def test_cancelled_queues_have_room_again(hub: Hub) -> None:
-    """One who waits for room is woken and finds it: what was dropped counts no more."""
+async def test_cancelled_queues_have_free_capacity_again(hub: Hub) -> None:
+    """Dropped jobs no longer count, and a task that waits for capacity wakes up."""
     queues, never = Queues(limits=Limits(command_bytes=4096), follow_up=lambda command, result: None), asyncio.Event()
     for _ in range(4):
         queues.put(("a",), 1024, never.wait)
@@ -480,8 +484,8 @@ async def test_cancelled_queues_have_room_again(hub: Hub) -> None:
     assert queues.has_capacity(("a",))
 
 
-async def test_a_mark_follows_the_jobs_before_it_alone() -> None:
-    """The one under way, too; the same mark later holds for those before that."""
+async def test_a_mark_applies_only_to_the_jobs_before_it() -> None:
+    """Also to the running job. A second, equal mark applies to the jobs before that mark."""
     done: list[Any] = []
     gates = [asyncio.Event() for _ in range(4)]
 
@@ -504,15 +508,15 @@ async def test_a_mark_follows_the_jobs_before_it_alone() -> None:
     async with asyncio.timeout(PATIENCE):
         await queues.wait_until_finished()
     assert done == [(mark, 0), (mark, 1), (mark, 2)]
-    queues.mark("a", mark)  # nothing is there to follow
+    queues.mark("a", mark)  # there is no job that the mark could apply to
     assert not queues.is_busy("a")
 
 
-async def test_room_is_counted_in_queues_and_in_bytes() -> None:
-    """A queue that is there takes more until the bytes are full; each job counts 1 KiB or more."""
+async def test_capacity_is_counted_in_queues_and_in_bytes() -> None:
+    """An existing queue takes jobs until the byte limit is reached. Each job counts at least 1 KiB."""
     end = asyncio.Event()
     queues = Queues(limits=Limits(command_queues=2, command_bytes=3 * KiB), follow_up=lambda command, result: None)
-    assert queues.has_capacity(("a", "b", "c"))  # where none is there, one command has all that it needs
+    assert queues.has_capacity(("a", "b", "c"))  # without any queue, one command may exceed the limit
     queues.put(("a",), 1, end.wait)
     assert queues.has_capacity(("b",)) and not queues.has_capacity(("b", "c"))
     queues.put(("b",), 2 * KiB - 1, end.wait)

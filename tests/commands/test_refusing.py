@@ -1,4 +1,4 @@
-"""A hub that goes down: who waits is told, and each answer gets its time."""
+"""A hub that drains: waiting requests get an error, and each running answer gets its time to end."""
 
 import asyncio
 from typing import Any
@@ -18,13 +18,13 @@ async def post(hub: Hub, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         return answer.status, await answer.json()
 
 
-def going_down(hub: Hub, hurry: asyncio.Event) -> asyncio.Task[None]:
+def begin_shutdown(hub: Hub, hurry: asyncio.Event) -> asyncio.Task[None]:
     hub.door.drain()
     return asyncio.create_task(hub.door.finish(hurry))
 
 
-async def test_one_who_waits_for_a_message_that_is_queued_is_told_that_it_is_kept(hub: Hub) -> None:
-    """By REST and by OpenAI's route; with the ids, and it is answered after the next start."""
+async def test_a_request_that_waits_for_a_queued_chat_gets_an_error_with_its_ids(hub: Hub) -> None:
+    """On the REST route and on the OpenAI route. The chat stays stored, and is answered after the next start."""
     await hub.start()
     never = {"agentId": "gated", "message": str(hub.folder / "never")}
     client = await hub.connect("?sessionId=s1")
@@ -39,39 +39,39 @@ async def test_one_who_waits_for_a_message_that_is_queued_is_told_that_it_is_kep
     first, second = (run.id for run in hub.node.sessions[Key("s1")].queue)
     hurry = asyncio.Event()
     hurry.set()
-    ending = going_down(hub, hurry)
+    ending = begin_shutdown(hub, hurry)
     async with asyncio.timeout(PATIENCE):
-        (status, said), (openai_status, openai_said) = await asyncio.gather(waiting, asking)
+        (status, body), (openai_status, openai_body) = await asyncio.gather(waiting, asking)
         await ending
-    assert (status, said["code"], said["sessionId"], said["runId"]) == (503, "draining", "s1", first)
-    assert (openai_status, openai_said["error"]["code"]) == (503, "draining")
-    assert second in openai_said["error"]["message"]
+    assert (status, body["code"], body["sessionId"], body["runId"]) == (503, "draining", "s1", first)
+    assert (openai_status, openai_body["error"]["code"]) == (503, "draining")
+    assert second in openai_body["error"]["message"]
     await hub.stop()
     await hub.start()
 
-    async def answered() -> list[str]:
+    async def read_answers() -> list[str]:
         messages = (await commands.list_messages(hub.door, LOCAL, "s1", PageRequest(9))).rows
         return [message.content for message in messages if message.runId == first]
 
     async with asyncio.timeout(PATIENCE):
-        while await answered() != ["later "]:
+        while await read_answers() != ["later "]:
             await asyncio.sleep(0.01)
     await commands.cancel(hub.door, LOCAL, Cancel(sessionId="s1"))
 
 
-async def test_an_answer_that_no_session_keeps_gets_its_time(hub: Hub) -> None:
-    """As one in a session does; the hub ends when it has ended."""
+async def test_an_answer_without_a_session_gets_its_time_to_end(hub: Hub) -> None:
+    """Like an answer in a session. The hub ends after it."""
     await hub.start()
     gate = hub.folder / "gate"
     body = {"model": "gated", "messages": [{"role": "user", "content": str(gate)}]}
     asking = asyncio.create_task(post(hub, "/v1/chat/completions", body))
     await eventually(lambda: hub.node.completions)
-    ending = going_down(hub, asyncio.Event())
+    ending = begin_shutdown(hub, asyncio.Event())
     refused, _ = await post(hub, "/v1/chat/completions", body)
     assert refused == 503 and not ending.done() and not asking.done()
     gate.touch()
     async with asyncio.timeout(PATIENCE):
-        status, said = await asking
+        status, answer = await asking
         await ending
-    assert status == 200 and said["choices"][0]["message"]["content"] == "one two"
+    assert status == 200 and answer["choices"][0]["message"]["content"] == "one two"
     assert not hub.node.completions

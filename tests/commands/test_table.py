@@ -1,4 +1,4 @@
-"""The door: each use case asks what the principal may do before it does anything."""
+"""The table of use cases: each use case checks the permission of the principal before it does anything."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,22 +35,22 @@ SESSION, MESSAGE, CHAT = "s1", "m_1", Chat(message="hello", agentId="echo", sess
 
 @attrs.frozen
 class Row:
-    """What a use case is called with; *is_served* says that it is served while the hub goes down."""
+    """How to call a use case. If *is_served*, it also works while the hub drains."""
 
     action: Action
     arguments: Callable[[ClientHandle], tuple[Any, ...]]
     is_served: bool = False
 
 
-class Opened(Exception):
-    """A use case opened the client of its answer: nobody refused it before."""
+class ClientOpened(Exception):
+    """A use case opened the client for its answer, so it was not refused."""
 
 
 async def open_for_run(run_id: str, is_whole: bool) -> ClientHandle:
-    raise Opened
+    raise ClientOpened
 
 
-# Each use case with what a principal must be allowed to call it. A principal that may do nothing is refused everywhere.
+# Each use case with the action that it needs. A principal without any action is refused everywhere.
 ROWS: dict[str, Row] = {
     "chat": Row("write", lambda client: (CHAT, client)),
     "stream_chat": Row("write", lambda client: (CHAT, open_for_run)),
@@ -93,26 +93,26 @@ ROWS: dict[str, Row] = {
 
 
 async def client_of(hub: Hub) -> ClientHandle:
-    """Return the hub's own handle on a socket that is connected."""
+    """Connect a socket; return the hub's handle of it."""
     await hub.connect("?agentId=echo")
     client = [*hub.app[SOCKETS_KEY]][0].client
     return client
 
 
 def test_each_use_case_has_a_row_here() -> None:
-    """A new one without a row fails; so does one whose action changed."""
+    """A new use case without a row fails this test, and so does a changed action."""
     assert {name: row.action for name, row in commands.USE_CASES.items()} == {n: row.action for n, row in ROWS.items()}
 
 
 def test_each_command_of_a_socket_has_a_use_case() -> None:
-    """All but `ping`, which concerns nobody."""
+    """All but `ping`, which needs no permission."""
     known = {*commands.CLIENT_USE_CASES, *commands.NOTICE_USE_CASES}
     assert known | {Ping} == set(COMMANDS.values())
     assert {*commands.CLIENT_USE_CASES.values(), *commands.NOTICE_USE_CASES.values()} <= {*commands.USE_CASES.values()}
 
 
-async def test_one_who_may_do_nothing_is_refused_by_each_use_case(hub: Hub) -> None:
-    """Before it has done anything: no session, no run, no listener, and no file is there after it."""
+async def test_a_principal_without_permissions_is_refused_by_each_use_case(hub: Hub) -> None:
+    """The refusal comes first: no use case leaves a session, a run, a listener or a file."""
     await hub.start()
     client = await client_of(hub)
     for name, row in ROWS.items():
@@ -124,8 +124,8 @@ async def test_one_who_may_do_nothing_is_refused_by_each_use_case(hub: Hub) -> N
 
 
 @pytest.mark.parametrize("name", ROWS)
-async def test_a_use_case_asks_for_its_own_action(hub: Hub, name: str) -> None:
-    """One who may do all but that is refused; one who may do that alone is not."""
+async def test_a_use_case_needs_exactly_its_own_action(hub: Hub, name: str) -> None:
+    """A principal with all other actions is refused. A principal with only this action is not."""
     await hub.start()
     client, row = await client_of(hub), ROWS[name]
     all_but, alone = ALL_ACTIONS - {row.action}, frozenset({row.action})
@@ -135,12 +135,12 @@ async def test_a_use_case_asks_for_its_own_action(hub: Hub, name: str) -> None:
         await commands.USE_CASES[name](hub.door, attrs.evolve(NOBODY, may=alone), *row.arguments(client))
     except Denied:
         pytest.fail(f"{name} asks for more than {row.action}")
-    except (HubError, Opened):
-        pass  # there is no such session, question or file, or the client of its answer was to be opened
+    except (HubError, ClientOpened):
+        pass  # the session, question or file does not exist, or the use case opened the client for its answer
 
 
-async def test_a_hub_that_goes_down_serves_what_changes_nothing(hub: Hub) -> None:
-    """And stops answers; the table says which."""
+async def test_a_draining_hub_serves_only_the_use_cases_that_start_nothing(hub: Hub) -> None:
+    """Each row of the table says whether its use case is served. A cancel is served, too."""
     await hub.start()
     client = await client_of(hub)
     hub.door.drain()
@@ -150,13 +150,13 @@ async def test_a_hub_that_goes_down_serves_what_changes_nothing(hub: Hub) -> Non
             is_refused = False
         except Draining:
             is_refused = True
-        except (HubError, Opened):
+        except (HubError, ClientOpened):
             is_refused = False
         assert is_refused is not row.is_served, name
 
 
-async def test_one_who_may_not_is_told_so_on_its_socket(hub: Hub) -> None:
-    """As an error that names its `ref`; the connection stays."""
+async def test_a_denied_command_gets_an_error_on_its_socket(hub: Hub) -> None:
+    """The error has the `ref` of the command, and the connection stays open."""
     await hub.start()
     socket = await hub.connect("?agentId=echo")
     client = [*hub.app[SOCKETS_KEY]][0].client

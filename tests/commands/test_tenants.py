@@ -1,4 +1,4 @@
-"""Sessions are named by their tenant and their id below the door, and by the id alone above it."""
+"""Tenants: the use cases take and return session ids; below them a key has the tenant and the id."""
 
 import asyncio
 import sqlite3
@@ -23,14 +23,14 @@ ACME = Principal(id="ann", name="Ann", tenant="acme", may=ALL_ACTIONS)
 
 
 class Listener:
-    """A socket of a principal's own, in the extended protocol: no sign-in tells the routes of one yet."""
+    """A connection of a given principal, in the extended protocol. The routes cannot open one: they have no sign-in."""
 
     def __init__(self, client: ClientHandle, reader: asyncio.StreamReader) -> None:
         self.client, self._reader = client, reader
         self.frames: list[dict[str, Any]] = []
 
     async def until(self, kind: str) -> dict[str, Any]:
-        """Read on to the first frame of a type."""
+        """Read until the first frame of this type, and return that frame."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 new = list(frames(await self._reader.read(1 << 20)))
@@ -44,19 +44,20 @@ class Listener:
 
 
 @asynccontextmanager
-async def attached(hub: Hub, principal: Principal) -> AsyncIterator[Listener]:
-    served: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
+async def connect(hub: Hub, principal: Principal) -> AsyncIterator[Listener]:
+    """Connect a client of the principal to the hub."""
+    server_side: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
 
     class Server(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             assert isinstance(transport, asyncio.Transport)
-            served.set_result(transport)
+            server_side.set_result(transport)
 
     async def nothing() -> None: ...
 
     server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    client = attach(hub.door, principal, open_protocol("hubbub.v1"), await served, nothing, agent="echo")
+    client = attach(hub.door, principal, open_protocol("hubbub.v1"), await server_side, nothing, agent="echo")
     try:
         yield Listener(client, reader)
     finally:
@@ -72,15 +73,15 @@ async def say(hub: Hub, principal: Principal, message: str, **fields: Any) -> st
 
 
 def test_a_key_is_the_id_alone_in_the_default_tenant() -> None:
-    """So that what older releases kept needs no change."""
+    """So the data of older releases needs no migration."""
     assert session_key("default", "s1") == "s1" and session_key("acme", "s1") == "acme/s1"
     assert [id_of(Key(key)) for key in ("s1", "acme/s1")] == ["s1", "s1"]
     assert [tenant_of(Key(key)) for key in ("s1", "acme/s1")] == ["default", "acme"]
     assert [key_prefix(tenant) for tenant in ("default", "acme")] == ["", "acme/"]
 
 
-async def test_two_tenants_have_each_a_session_of_one_id(hub: Hub) -> None:
-    """With its own messages, events, idempotency keys and list, and the same id in all that is answered."""
+async def test_two_tenants_can_have_sessions_with_the_same_id(hub: Hub) -> None:
+    """Each session has its own messages, events, idempotency keys and list entry. All answers have the plain id."""
     await hub.start()
     assert await say(hub, LOCAL, "ours", clientMsgId="one") == "ours "
     assert await say(hub, ACME, "theirs", clientMsgId="one") == "theirs "
@@ -88,7 +89,7 @@ async def test_two_tenants_have_each_a_session_of_one_id(hub: Hub) -> None:
         messages = (await commands.list_messages(hub.door, principal, "s1", PageRequest(9))).rows
         assert [message.content for message in messages] == [words, f"{words} "]
         listed = (await commands.list_sessions(hub.door, principal, PageRequest(9))).rows
-        assert [one.sessionId for one in listed] == ["s1"]
+        assert [row.sessionId for row in listed] == ["s1"]
         page = await commands.read_events(hub.door, principal, "s1", 0)
         assert {event.sessionId for event in page.data} == {"s1"} and page.seq == len(page.data)
         state = await commands.get_session(hub.door, principal, "s1")
@@ -97,17 +98,17 @@ async def test_two_tenants_have_each_a_session_of_one_id(hub: Hub) -> None:
         assert {key for (key,) in db.execute("SELECT id FROM sessions")} == {"s1", "acme/s1"}
 
 
-async def test_what_one_tenant_does_reaches_no_other(hub: Hub) -> None:
-    """Its files, its questions and its runs are nowhere else; and clearing takes its own sessions alone."""
+async def test_a_tenant_cannot_reach_the_sessions_of_another_tenant(hub: Hub) -> None:
+    """Files, questions and runs belong to one tenant, and clearing deletes only its own sessions."""
     await hub.start()
     await say(hub, LOCAL, "ours")
     await say(hub, ACME, "theirs")
     async with await commands.upload(hub.door, ACME, "s1", "x.txt", "text/plain") as incoming:
         await incoming.write(b"secret")
-        kept = await incoming.save()
-    assert kept.sessionId == "s1" and (await commands.open_file(hub.door, ACME, kept.fileId)).file.size == 6
+        stored = await incoming.save()
+    assert stored.sessionId == "s1" and (await commands.open_file(hub.door, ACME, stored.fileId)).file.size == 6
     with pytest.raises(UnknownFile):
-        await commands.open_file(hub.door, LOCAL, kept.fileId)
+        await commands.open_file(hub.door, LOCAL, stored.fileId)
     resume = Resume(sessionId="s1", interruptId="i", status="cancelled")
     with pytest.raises(UnknownInterrupt, match="^session s1 has no question i"):
         await commands.resume(hub.door, ACME, resume)
@@ -121,10 +122,10 @@ async def test_what_one_tenant_does_reaches_no_other(hub: Hub) -> None:
     await commands.delete_session(hub.door, LOCAL, "s1")
 
 
-async def test_a_listener_hears_its_own_tenant(hub: Hub) -> None:
-    """A session, the group of an agent, typing, and an own session that was forked."""
+async def test_a_listener_gets_only_events_of_its_own_tenant(hub: Hub) -> None:
+    """Of a session, of an agent's runs, of typing, and of a forked session."""
     await hub.start()
-    async with attached(hub, ACME) as ann, attached(hub, ACME) as bob, attached(hub, LOCAL) as local:
+    async with connect(hub, ACME) as ann, connect(hub, ACME) as bob, connect(hub, LOCAL) as local:
         await commands.receive(ann.client, Subscribe(sessionId="s1"))
         await commands.receive(bob.client, Subscribe(agentId="echo"))
         await commands.receive(local.client, Subscribe(sessionId="s1"))
@@ -147,8 +148,8 @@ async def test_a_listener_hears_its_own_tenant(hub: Hub) -> None:
             await commands.get_session(hub.door, LOCAL, "s2")
 
 
-async def test_what_waits_in_a_session_of_a_tenant_goes_on_after_a_restart(hub: Hub) -> None:
-    """Recovery takes up sessions by their keys."""
+async def test_a_queued_run_of_a_tenant_continues_after_a_restart(hub: Hub) -> None:
+    """Recovery finds sessions by their keys."""
     await hub.start()
     await commands.chat(hub.door, ACME, Chat(message=str(hub.folder / "never"), agentId="gated", sessionId="s1"))
     second = Chat(message="waited", agentId="echo", sessionId="s1", ifBusy="enqueue")
@@ -163,8 +164,8 @@ async def test_what_waits_in_a_session_of_a_tenant_goes_on_after_a_restart(hub: 
     assert await commands.list_sessions(hub.door, LOCAL, PageRequest(9)) == Page([])
 
 
-async def test_clearing_by_time_looks_at_the_sessions_of_the_tenant(hub: Hub) -> None:
-    """Not at those of another one that have the same id, and are older."""
+async def test_clearing_by_time_checks_only_the_sessions_of_the_tenant(hub: Hub) -> None:
+    """An older session of another tenant with the same id does not count."""
     await hub.start()
     await say(hub, LOCAL, "old")
     *_, last = (await commands.list_messages(hub.door, LOCAL, "s1", PageRequest(9))).rows
@@ -177,11 +178,11 @@ async def test_clearing_by_time_looks_at_the_sessions_of_the_tenant(hub: Hub) ->
     assert (await commands.clear_sessions(hub.door, ACME, None, before + 10**9)).deleted == 1
 
 
-async def test_the_state_that_a_listener_hears_is_its_own_tenants(hub: Hub) -> None:
-    """Though a run goes on in another one's session of that id; and a session that nobody hears leaves memory."""
+async def test_a_listener_gets_the_state_of_its_own_tenants_session(hub: Hub) -> None:
+    """Even if a run is active in another tenant's session with the same id. An unused session leaves memory."""
     await hub.start()
     await commands.chat(hub.door, LOCAL, Chat(message=str(hub.folder / "gate"), agentId="gated", sessionId="s1"))
-    async with attached(hub, ACME) as ann:
+    async with connect(hub, ACME) as ann:
         await commands.receive(ann.client, Subscribe(sessionId="s1"))
         state = await ann.until("state")
         assert (state["state"], state["active"], state["queue"]) == ("idle", [], [])
@@ -191,8 +192,8 @@ async def test_the_state_that_a_listener_hears_is_its_own_tenants(hub: Hub) -> N
     await eventually(lambda: not hub.node.sessions)
 
 
-async def test_no_id_reaches_into_another_tenant(hub: Hub) -> None:
-    """An id has no slash, and no tenant's name has one."""
+async def test_a_session_id_cannot_name_another_tenant(hub: Hub) -> None:
+    """Neither a session id nor the name of a tenant may have a slash."""
     await hub.start()
     await say(hub, ACME, "theirs")
     with pytest.raises(BadId):
