@@ -1,6 +1,6 @@
-"""Both client libraries under the same faults: a driver program each, a real hub, a proxy that breaks connections.
+"""Both client libraries under the same faults, each in a driver program, with a proxy before a real hub.
 
-A driver reads commands and says what it hears, one JSON object a line:
+A driver reads commands and prints results, one JSON object a line:
 
     {"do": "connect", "url"}
     {"do": "session", "sessionId", "agent", "afterSeq"?, "epoch"?}
@@ -17,7 +17,7 @@ A driver reads commands and says what it hears, one JSON object a line:
     {"kind": "reset", "sessionId", "reason"}
     {"kind": "closed"}
 
-`event` says each numbered event of each session once, in order. After `closed` a driver exits with 0.
+A driver prints each numbered event of each session once, in order, as `event`. After `closed` it exits with 0.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ LONG = 3 * PATIENCE  # for a whole answer through many reconnects
 
 @attrs.define(eq=False)
 class Driver:
-    """A driver program; `lines` are all its results."""
+    """A driver program. `lines` has all results that it has printed."""
 
     process: asyncio.subprocess.Process
     lines: list[dict[str, Any]] = attrs.Factory(list)
@@ -61,7 +61,7 @@ class Driver:
         await self.process.stdin.drain()
 
     async def until(self, kind: str, **wanted: Any) -> dict[str, Any]:
-        """Return the first line with these fields that was not returned before; wait for it if there is none."""
+        """Return the first line with these fields that was not returned before; wait for it if necessary."""
         line: dict[str, Any]
         for line in self.lines:
             if line["kind"] == kind and not line.get("seen") and wanted.items() <= line.items():
@@ -92,21 +92,21 @@ class Driver:
         return sum(line["kind"] == kind and wanted.items() <= line.items() for line in self.lines)
 
     async def join(self, port: int, agent: str, session: str = "s1", **cursor: Any) -> None:
-        """Connect, and hear a session."""
+        """Connect, and join a session."""
         await self.do("connect", url=f"ws://127.0.0.1:{port}/api/v1/ws")
         await self.do("session", sessionId=session, agent=agent, **cursor)
         await self.until("state", state="live")
 
     async def close(self) -> None:
-        """End it as it should end."""
+        """Close the client, and wait until the driver exits."""
         await self.do("close")
         await self.until("closed")
         async with asyncio.timeout(PATIENCE):
             assert await self.process.wait() == 0
 
 
-def whole(driver: Driver, session: str = "s1") -> dict[str, str]:
-    """Return the text of each message; fails where an event came twice, out of order, or was left out."""
+def complete_texts(driver: Driver, session: str = "s1") -> dict[str, str]:
+    """Return the text of each message. Fails if an event is duplicate, out of order, or missing."""
     texts: dict[str, str] = {}
     seq, epoch = 0, None
     for event in driver.events(session):
@@ -132,7 +132,7 @@ DRIVERS = ["python"] + ([pytest.param("node", marks=needs_node)] if NODE_DRIVER.
 
 @pytest.fixture(params=DRIVERS)
 async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
-    """The client library of one language."""
+    """A driver program of one client library."""
     if request.param == "node":
         await install_packages()
     process = await asyncio.create_subprocess_exec(
@@ -152,7 +152,7 @@ async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[HubProcess]:
-    """A hub in a process of its own, with the agents that the tests ask."""
+    """A hub in its own process, with the agents of the tests."""
     hub = HubProcess(tmp_path)
     hub.agent("echo.py", "async def echo(message: str):\n    for word in message.split():\n        yield word + ' '\n")
     hub.agent("babble.py", Path(babble.__file__).read_text(encoding="utf-8"))
@@ -183,24 +183,24 @@ async def proxied(port: Callable[[], int], *fates: Fate) -> AsyncIterator[Proxy]
         await proxy.stop()
 
 
-async def test_a_chat_and_a_question_are_answered(driver: Driver, server: HubProcess) -> None:
-    """The events of a chat are those of its run, to its end; a question gives the whole text."""
+async def test_chat_and_ask_get_answers(driver: Driver, server: HubProcess) -> None:
+    """A chat gets the events of its run, up to the end. `ask` returns the complete text."""
     await driver.join(server.port, "echo")
     await driver.do("chat", id=1, sessionId="s1", message="hello there")
     assert (await driver.until("chat-end", id=1))["text"] == "hello there "
-    heard = [line["event"] for line in driver.lines if line["kind"] == "chat-event"]
-    assert heard[0]["type"] == "run_started" and heard[-1]["type"] == "run_finished"
-    assert len({event["runId"] for event in heard}) == 1
+    chat_events = [line["event"] for line in driver.lines if line["kind"] == "chat-event"]
+    assert chat_events[0]["type"] == "run_started" and chat_events[-1]["type"] == "run_finished"
+    assert len({event["runId"] for event in chat_events}) == 1
     await driver.do("ask", id="q", sessionId="s1", message="how are you")
     assert (await driver.until("answer", id="q"))["text"] == "how are you "
     while [event["type"] for event in driver.events()].count("run_finished") < 2:
         await driver.until("event")
-    assert list(whole(driver).values()) == ["hello there ", "how are you "]
+    assert list(complete_texts(driver).values()) == ["hello there ", "how are you "]
     await driver.close()
 
 
-async def test_what_comes_in_several_frames_is_one_event(driver: Driver, hub: Hub) -> None:
-    """A long message, and a long answer that the agent gave in one piece."""
+async def test_an_event_in_several_frames_is_one_event_for_the_user(driver: Driver, hub: Hub) -> None:
+    """A long user message, and a long answer that the agent returned in one piece."""
     hub.agent("repeat.py", "def repeat(message: str):\n    return message")
     await hub.start(out_frame_bytes=4096)
     text = "".join(f"{n}\N{GRINNING FACE}" for n in range(2000))
@@ -208,14 +208,16 @@ async def test_what_comes_in_several_frames_is_one_event(driver: Driver, hub: Hu
     await driver.do("chat", id=1, sessionId="s1", message=text)
     assert (await driver.until("chat-end", id=1))["text"] == text
     await driver.until_event("run_finished")
-    heard = {event["type"]: event for event in driver.events()}
-    assert heard["user_message"]["content"] == text and "more" not in heard["user_message"]
-    assert list(whole(driver).values()) == [text]
+    events = {event["type"]: event for event in driver.events()}
+    assert events["user_message"]["content"] == text and "more" not in events["user_message"]
+    assert list(complete_texts(driver).values()) == [text]
     await driver.close()
 
 
-async def test_killed_at_random_it_holds_what_the_agent_said(driver: Driver, server: HubProcess) -> None:
-    """8 kills of its sockets in mid-answer, in each way: the text is exact, no event comes twice, none is missing."""
+async def test_a_client_with_killed_sockets_gets_the_exact_text_of_the_agent(
+    driver: Driver, server: HubProcess
+) -> None:
+    """8 kills of its sockets during answers, of each kind: no event is duplicate or missing."""
     chance = random.Random(seed())
     fates = [Fate.draw(chance, most_bytes=8_000) for _ in range(8)]
     wanted = "".join(babble.chunks("7", 400))
@@ -231,14 +233,14 @@ async def test_killed_at_random_it_holds_what_the_agent_said(driver: Driver, ser
         ends = driver.count("chat-end")
         while sum(event["type"] == "run_finished" for event in driver.events()) < ends:
             await driver.until("event")
-        assert list(whole(driver).values()) == [wanted] * ends
+        assert list(complete_texts(driver).values()) == [wanted] * ends
         assert not driver.count("error") and not driver.count("reset")
         await driver.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
-async def test_it_outlives_the_hub(driver: Driver, server: HubProcess, number: int) -> None:
-    """An answer that a restart cut short ends, once; what waited behind it is answered by the next hub."""
+async def test_the_client_survives_a_restart_of_the_hub(driver: Driver, server: HubProcess, number: int) -> None:
+    """An answer that the restart interrupts has one end. The restarted hub answers the queued chats."""
     async with proxied(lambda: server.port) as proxy:
         await driver.join(proxy.port, "gated")
         never = server.folder / "never"
@@ -251,7 +253,7 @@ async def test_it_outlives_the_hub(driver: Driver, server: HubProcess, number: i
             pass
         server.signal(number)
         if number == signal.SIGTERM:
-            server.signal(number)  # the second does not wait for the answer
+            server.signal(number)  # after the second signal the hub does not wait for the answer
         await server.wait_until_ended()
         await driver.do("chat", id="meanwhile", sessionId="s1", message=str(go))
         await server.start()
@@ -260,32 +262,32 @@ async def test_it_outlives_the_hub(driver: Driver, server: HubProcess, number: i
         assert (await driver.until("chat-end", id="meanwhile"))["text"] == "one two"
         while sum(event["type"] == "run_finished" for event in driver.events()) < 3:
             await driver.until("event")
-        assert list(whole(driver).values()) == ["one ", "one two", "one two"]
+        assert list(complete_texts(driver).values()) == ["one ", "one two", "one two"]
         ends = [event["stopReason"] for event in driver.events() if event["type"] == "run_finished"]
         assert ends == ["aborted", "end_turn", "end_turn"]
         await driver.close()
 
 
-async def test_an_answer_that_ended_meanwhile_is_heard_to_its_end(driver: Driver, server: HubProcess) -> None:
-    """It was cut off, the answer ended without it, and it comes back: the iteration goes on where it was."""
+async def test_a_chat_gets_an_end_that_came_while_it_was_disconnected(driver: Driver, server: HubProcess) -> None:
+    """The answer ends before the client reconnects. The iteration continues where it was."""
     gate = server.folder / "gate"
     async with proxied(lambda: server.port) as proxy:
         await driver.join(proxy.port, "gated")
         await driver.do("chat", id=1, sessionId="s1", message=str(gate))
         await driver.until_event("stream")
-        there, proxy.target = proxy.target, lambda: ("127.0.0.1", 1)  # nobody is there
+        target, proxy.target = proxy.target, lambda: ("127.0.0.1", 1)  # nothing listens there
         for link in proxy.links:
             link.reset()
         await driver.until("state", state="waiting")
         gate.touch()
-        await ended(server, "s1")
-        proxy.target = there
+        await wait_until_idle(server, "s1")
+        proxy.target = target
         assert (await driver.until("chat-end", id=1))["text"] == "one two"
         await driver.close()
 
 
-async def ended(server: HubProcess, session: str) -> None:
-    """Wait until nothing is answered in a session."""
+async def wait_until_idle(server: HubProcess, session: str) -> None:
+    """Wait until no run is active in the session."""
     async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as http:
         while True:
             async with http.get(f"{server.url}/api/v1/sessions/{session}") as response:
@@ -293,8 +295,8 @@ async def ended(server: HubProcess, session: str) -> None:
                     return
 
 
-async def test_the_same_id_twice_is_answered_once(driver: Driver, server: HubProcess) -> None:
-    """Both chats hear the one answer, and the session has one message."""
+async def test_two_chats_with_the_same_id_are_answered_once(driver: Driver, server: HubProcess) -> None:
+    """Both chats get the same answer, and the session has one user message."""
     await driver.join(server.port, "echo")
     await driver.do("chat", id=1, sessionId="s1", message="hello there", clientMsgId="c1")
     assert (await driver.until("chat-end", id=1))["text"] == "hello there "
@@ -304,13 +306,13 @@ async def test_the_same_id_twice_is_answered_once(driver: Driver, server: HubPro
     await driver.until("answer", id=3)
     while sum(event["type"] == "run_finished" for event in driver.events()) < 2:
         await driver.until("event")
-    said = [event["content"] for event in driver.events() if event["type"] == "user_message"]
-    assert said == ["hello there", "last"]
+    contents = [event["content"] for event in driver.events() if event["type"] == "user_message"]
+    assert contents == ["hello there", "last"]
     await driver.close()
 
 
-async def test_the_same_id_with_other_words_is_refused(driver: Driver, server: HubProcess) -> None:
-    """The error says which chat it was; nothing runs."""
+async def test_the_same_id_with_another_message_is_refused(driver: Driver, server: HubProcess) -> None:
+    """The error belongs to the second chat, and no run starts."""
     await driver.join(server.port, "echo")
     await driver.do("chat", id=1, sessionId="s1", message="hello", clientMsgId="c1")
     await driver.until("chat-end", id=1)
@@ -319,22 +321,24 @@ async def test_the_same_id_with_other_words_is_refused(driver: Driver, server: H
     await driver.close()
 
 
-async def test_stopped_in_the_first_millisecond_it_ends_once(driver: Driver, server: HubProcess) -> None:
-    """A stop that follows the message at once ends the answer, with `cancelled`, however far it was."""
+async def test_a_chat_that_is_cancelled_at_once_has_one_end(driver: Driver, server: HubProcess) -> None:
+    """A cancel directly after the chat ends the run with `cancelled`, whatever its progress is."""
     await driver.join(server.port, "gated")
     for number in range(5):
         await driver.do("chat", id=number, sessionId="s1", message=str(server.folder / "never"))
         await driver.do("cancel", sessionId="s1")
         assert (await driver.until("chat-end", id=number))["text"] in ("", "one ")
         assert (await driver.until_event("run_finished"))["stopReason"] == "cancelled"
-    await driver.do("ask", id="after", sessionId="s1", message=str(server.folder))  # which exists
+    await driver.do(
+        "ask", id="after", sessionId="s1", message=str(server.folder)
+    )  # this path exists, so the agent does not wait
     assert (await driver.until("answer", id="after"))["text"] == "one two"
     assert driver.count("chat-end") == 5 and not driver.count("error")
     await driver.close()
 
 
-async def test_a_socket_that_is_half_open_is_given_up(driver: Driver, hub: Hub) -> None:
-    """Nothing comes and nothing fails: it finds out by its own pings, connects again, and hears what it missed."""
+async def test_a_half_open_connection_is_replaced(driver: Driver, hub: Hub) -> None:
+    """The client detects it by its own pings, connects again, and gets the missed events."""
     await hub.start(ping_seconds=0.5)
     gate = hub.folder / "gate"
     async with proxied(lambda: hub.port) as proxy:
@@ -350,11 +354,11 @@ async def test_a_socket_that_is_half_open_is_given_up(driver: Driver, hub: Hub) 
         await driver.close()
 
 
-def closing(code: int, came: list[int]) -> Script:
-    """Answer a subscribe, and close with *code*."""
+def closing(code: int, connections: list[int]) -> Script:
+    """Answer a subscribe, and close with *code*. Each connection adds an item to *connections*."""
 
     async def script(peer: Peer) -> None:
-        came.append(code)
+        connections.append(code)
         await peer.accept_subscribe()
         await peer.ws.close(code=code)
 
@@ -362,33 +366,33 @@ def closing(code: int, came: list[int]) -> Script:
 
 
 @pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1009, 4500, 4503, 4999])
-async def test_a_close_code_that_is_final_is_obeyed(driver: Driver, code: int) -> None:
-    """The client is closed, says the code, and does not come back; what waits is told."""
-    came: list[int] = []
-    async with scripted(closing(code, came)) as url:
+async def test_the_client_does_not_reconnect_after_a_final_close_code(driver: Driver, code: int) -> None:
+    """The client is closed, and has the code."""
+    connections: list[int] = []
+    async with scripted(closing(code, connections)) as url:
         await driver.do("connect", url=url)
         await driver.do("session", sessionId="s1", agent="echo")
         assert (await driver.until("state", state="closed"))["code"] == code
         await driver.close()
-        assert came == [code]
+        assert connections == [code]
 
 
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 4000, 4001, 4499])
-async def test_a_close_code_that_is_not_final_is_tried_again(driver: Driver, code: int) -> None:
-    """The client waits a little, and connects again."""
-    came: list[int] = []
-    async with scripted(closing(code, came)) as url:
+async def test_the_client_reconnects_after_another_close_code(driver: Driver, code: int) -> None:
+    """The client waits for a short time, and connects again."""
+    connections: list[int] = []
+    async with scripted(closing(code, connections)) as url:
         await driver.do("connect", url=url)
         await driver.do("session", sessionId="s1", agent="echo")
         await driver.until("state", state="live")
         assert (await driver.until("state", state="waiting"))["code"] == code
         await driver.until("state", state="live")
-        assert len(came) > 1
+        assert len(connections) > 1
         await driver.close()
 
 
-async def test_a_session_that_was_made_anew_is_told(driver: Driver, server: HubProcess) -> None:
-    """Its log was deleted while the client was away: `reset`, then what happens in the new one."""
+async def test_a_session_is_reset_if_the_hub_lost_its_log(driver: Driver, server: HubProcess) -> None:
+    """The log was deleted while the client was disconnected. The client gets `reset`, then the events of the new log."""
     async with proxied(lambda: server.port) as proxy:
         await driver.join(proxy.port, "echo")
         await driver.do("ask", id=1, sessionId="s1", message="before")

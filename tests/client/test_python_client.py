@@ -1,4 +1,4 @@
-"""The Python client: what only it promises. What it shares with the other library is in test_clients.py."""
+"""The guarantees that only the Python client gives. test_clients.py tests those that both clients share."""
 
 import asyncio
 import math
@@ -55,19 +55,19 @@ def text(events: list[Any]) -> str:
 
 
 async def read(reader: Any, ends: int = 1) -> list[Event]:
-    """Return the next events, up to and with so many ends."""
-    found: list[Event] = []
+    """Return the next events, up to and including *ends* run ends."""
+    events: list[Event] = []
     async with asyncio.timeout(PATIENCE):
         while ends:
             event = await anext(reader)
-            found.append(event)
+            events.append(event)
             ends -= isinstance(event.body, RunFinished)
-    return found
+    return events
 
 
 async def cut(hub: Client, proxy: Proxy, meanwhile: Any = None) -> None:
-    """Break the client's connection, and wait for its next; *meanwhile* runs while nobody is there."""
-    there, proxy.target = proxy.target, lambda: ("127.0.0.1", 1)
+    """Reset the connection, and wait until the client is live again; *meanwhile* runs while it cannot connect."""
+    target, proxy.target = proxy.target, lambda: ("127.0.0.1", 1)
     for link in list(proxy.links):
         link.reset()
     async with asyncio.timeout(PATIENCE):
@@ -76,7 +76,7 @@ async def cut(hub: Client, proxy: Proxy, meanwhile: Any = None) -> None:
                 break
         if meanwhile is not None:
             await meanwhile
-        proxy.target = there
+        proxy.target = target
         async for state in hub.states():
             if state == "live":
                 break
@@ -92,8 +92,8 @@ async def proxy(hub: Hub) -> Any:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-async def test_who_reads_slowly_keeps_little_and_is_read_on_from_the_log(hub: Hub) -> None:
-    """Three times what a queue holds goes by before it reads: it kept a bounded part, and gets each event once."""
+async def test_a_slow_reader_has_a_bounded_queue_and_catches_up_from_the_log(hub: Hub) -> None:
+    """An answer of three times the queue limit comes before the first read. The reader gets each event once."""
     hub.agent("flood.py", FLOOD)
     await hub.start()
     async with connect(address(hub.port)) as client:
@@ -105,12 +105,12 @@ async def test_who_reads_slowly_keeps_little_and_is_read_on_from_the_log(hub: Hu
         assert text(events) == FLOODED
         assert [event.seq for event in events] == sorted({event.seq for event in events})
         assert not slow.is_behind
-        assert len(await session.ask("again")) == len(FLOODED)  # and is live again
+        assert len(await session.ask("again")) == len(FLOODED)  # the reader is live again
         assert text(await read(slow)) == FLOODED
 
 
 async def test_a_queue_holds_a_bounded_number_of_events() -> None:
-    """A bound on text alone would let small events through."""
+    """A limit on text alone would not limit small events."""
     count = QUEUE_EVENTS + 5
 
     async def script(peer: Peer) -> None:
@@ -126,8 +126,8 @@ async def test_a_queue_holds_a_bounded_number_of_events() -> None:
         assert slow.is_behind and len(slow.inbox.queue) == QUEUE_EVENTS
 
 
-async def test_a_reader_that_comes_later_starts_where_it_says(hub: Hub) -> None:
-    """On a session that is heard already, from the beginning, over the log, on to what is live."""
+async def test_a_later_reader_starts_at_its_own_cursor(hub: Hub) -> None:
+    """The client is subscribed to the session already. The reader gets the log from its cursor, then live events."""
     await hub.start()
     async with connect(address(hub.port)) as client:
         session = await client.session("s1", agent="echo")
@@ -139,8 +139,8 @@ async def test_a_reader_that_comes_later_starts_where_it_says(hub: Hub) -> None:
         assert text(await read(late)) == "two "
 
 
-async def test_a_place_that_the_log_does_not_have_is_told(hub: Hub) -> None:
-    """A reader that comes later with the cursor of another epoch gets `Reset` with the messages, and goes on."""
+async def test_a_reader_with_a_cursor_of_another_epoch_gets_a_reset(hub: Hub) -> None:
+    """`Reset` has the messages of the session, and live events follow."""
     await hub.start()
     async with connect(address(hub.port)) as client:
         session = await client.session("s1", agent="echo")
@@ -153,8 +153,10 @@ async def test_a_place_that_the_log_does_not_have_is_told(hub: Hub) -> None:
         assert text(await read(late)) == "two "
 
 
-async def test_a_group_hears_an_answer_to_its_end_through_a_cut(hub: Hub, proxy: Proxy, tmp_path: Path) -> None:
-    """In a session that nobody here joined: it goes on after the reconnect, and then hears that session no more."""
+async def test_an_agent_subscription_gets_a_complete_answer_over_a_reconnect(
+    hub: Hub, proxy: Proxy, tmp_path: Path
+) -> None:
+    """The client has not joined the session of the answer. After the end it gets no more events of that session."""
     await hub.start()
     gate = tmp_path / "gate"
     other = await hub.connect(extended=True)
@@ -173,9 +175,9 @@ async def test_a_group_hears_an_answer_to_its_end_through_a_cut(hub: Hub, proxy:
         assert text(await read(group)) == "one two"
 
 
-async def test_an_answer_that_begins_while_a_session_is_left_is_heard_by_the_group() -> None:
-    """The hub hears `unsubscribe` too late for its group: the client asks for the session again."""
-    asked: list[dict[str, Any]] = []
+async def test_an_agent_subscription_gets_an_answer_that_begins_during_an_unsubscribe() -> None:
+    """The hub receives `unsubscribe` after the start of the answer, so the client subscribes to the session again."""
+    subscribes: list[dict[str, Any]] = []
 
     async def first(peer: Peer) -> None:
         await peer.accept_subscribe()
@@ -184,23 +186,23 @@ async def test_an_answer_that_begins_while_a_session_is_left_is_heard_by_the_gro
 
     async def second(peer: Peer) -> None:
         await peer.accept_subscribe()
-        asked.append(await peer.accept_subscribe(1))
+        subscribes.append(await peer.accept_subscribe(1))
         await peer.event("run_finished", 2, messageId="m1", stopReason="end_turn")
         leave = await peer.next("unsubscribe")
         about = {"sessionId": "s1", "agentId": "echo", "runId": "r2", "epoch": "e", "ts": 0}
         await peer.say("run_started", seq=3, messageId="m2", attempt=1, **about)
         await peer.say("ok", ref=leave["ref"])
-        asked.append(await peer.accept_subscribe(3))
+        subscribes.append(await peer.accept_subscribe(3))
         await peer.say("run_finished", seq=4, messageId="m2", stopReason="end_turn", **about)
 
     async with scripted(first, second) as url, connect(url) as client:
         events = await read(client.subscribe(agent="echo"), 2)
         assert [event.seq for event in events] == [1, 2, 3, 4]
-        assert [one["afterSeq"] for one in asked] == [1, 3]
+        assert [command["afterSeq"] for command in subscribes] == [1, 3]
 
 
-async def test_a_group_that_is_not_read_raises_at_its_bound(hub: Hub) -> None:
-    """A group has no log to read on from: what waits is bounded, and then it says so."""
+async def test_an_unread_agent_subscription_raises_at_its_limit(hub: Hub) -> None:
+    """It cannot catch up from a log, so it raises TooSlow when its queue is full."""
     hub.agent("flood.py", FLOOD)
     await hub.start()
     async with connect(address(hub.port)) as client:
@@ -211,29 +213,29 @@ async def test_a_group_that_is_not_read_raises_at_its_bound(hub: Hub) -> None:
             await read(group)
 
 
-async def test_an_event_that_was_left_out_is_asked_for_again() -> None:
-    """The numbers have a hole: the client subscribes again from before it, and nobody reads past the hole."""
-    asked: list[dict[str, Any]] = []
+async def test_the_client_requests_missing_events_again() -> None:
+    """The seqs have a gap: the client subscribes again from before it, and no reader gets events after it first."""
+    subscribes: list[dict[str, Any]] = []
 
     async def script(peer: Peer) -> None:
-        asked.append(await peer.accept_subscribe())
+        subscribes.append(await peer.accept_subscribe())
         await peer.event("run_started", 1, messageId="m1", attempt=1)
         await peer.event("stream", 3, messageId="m1", content="b", offset=1)
         await peer.event("stream", 4, messageId="m1", content="never read", offset=2)
-        asked.append(await peer.accept_subscribe(4))
+        subscribes.append(await peer.accept_subscribe(4))
         await peer.event("stream", 2, messageId="m1", content="a", offset=0)
-        await peer.event("stream", 4, messageId="m1", content="bc", offset=1)  # two pieces that travelled as one
+        await peer.event("stream", 4, messageId="m1", content="bc", offset=1)  # two chunks in one event
         await peer.event("stream", 4, messageId="m1", content="bc", offset=1)
         await peer.event("run_finished", 5, messageId="m1", stopReason="end_turn")
 
     async with scripted(script) as url, connect(url) as client:
         events = await read(client.subscribe(session="s1"))
         assert text(events) == "abc" and [event.seq for event in events] == [1, 2, 4, 5]
-        assert asked[1]["afterSeq"] == 1 and asked[1]["epoch"] == "e"
+        assert subscribes[1]["afterSeq"] == 1 and subscribes[1]["epoch"] == "e"
 
 
-async def test_an_event_of_a_newer_hub_is_passed_on_as_it_is() -> None:
-    """It has a place like any other; its fields can be read."""
+async def test_an_event_of_an_unknown_type_is_passed_on_unchanged() -> None:
+    """A newer hub may send one. It has a seq like other events, and its fields are readable."""
 
     async def script(peer: Peer) -> None:
         await peer.accept_subscribe()
@@ -250,8 +252,8 @@ async def test_an_event_of_a_newer_hub_is_passed_on_as_it_is() -> None:
 # --- chats ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_message_that_nobody_waits_for_is_sent(hub: Hub) -> None:
-    """`session.chat` alone is enough."""
+async def test_a_chat_is_sent_even_if_its_answer_is_never_awaited(hub: Hub) -> None:
+    """A call of `session.chat` is enough."""
     await hub.start()
     async with connect(address(hub.port)) as client:
         session = await client.session("s1", agent="echo")
@@ -260,8 +262,8 @@ async def test_a_message_that_nobody_waits_for_is_sent(hub: Hub) -> None:
         assert text(await read(events)) == "never awaited "
 
 
-async def test_a_message_said_while_nobody_is_there_is_sent_later(hub: Hub, proxy: Proxy) -> None:
-    """And those that were said first go first."""
+async def test_chats_without_a_connection_are_sent_later_in_order(hub: Hub, proxy: Proxy) -> None:
+    """The client keeps them until it is connected again."""
     await hub.start()
     async with connect(address(proxy.port)) as client:
         session = await client.session("s1", agent="echo")
@@ -272,12 +274,12 @@ async def test_a_message_said_while_nobody_is_there_is_sent_later(hub: Hub, prox
             session.chat("second")
 
         await cut(client, proxy, talk())
-        said = [event.body.content for event in await read(events, 2) if isinstance(event.body, UserMessage)]
-        assert said == ["first", "second"]
+        contents = [event.body.content for event in await read(events, 2) if isinstance(event.body, UserMessage)]
+        assert contents == ["first", "second"]
 
 
-async def test_a_message_that_meets_a_hub_going_down_is_sent_to_the_next() -> None:
-    """`draining` is no answer: the chat waits for the next connection."""
+async def test_a_chat_that_a_draining_hub_refuses_is_sent_on_the_next_connection() -> None:
+    """The error `draining` is not final: the chat waits for the next connection."""
 
     async def first(peer: Peer) -> None:
         await peer.accept_subscribe()
@@ -297,8 +299,8 @@ async def test_a_message_that_meets_a_hub_going_down_is_sent_to_the_next() -> No
         assert refused.value.retryable and refused.value.retry_after_ms == 7
 
 
-async def test_a_failed_answer_is_raised_with_what_was_said(hub: Hub) -> None:
-    """The agent's own code and words, and whether to try again."""
+async def test_a_failed_answer_raises_an_error_with_the_partial_text(hub: Hub) -> None:
+    """It has the code and the message of the agent, and whether a retry makes sense."""
     hub.agent("picky.py", PICKY)
     await hub.start()
     async with connect(address(hub.port)) as client:
@@ -311,7 +313,7 @@ async def test_a_failed_answer_is_raised_with_what_was_said(hub: Hub) -> None:
 
 @pytest.mark.parametrize("number", [math.nan, -math.inf])
 async def test_a_number_that_json_does_not_have_is_not_sent(hub: Hub, number: float) -> None:
-    """It would arrive as null."""
+    """The hub would receive null instead."""
     await hub.start()
     async with connect(address(hub.port)) as client:
         with pytest.raises(ValueError, match="not a JSON number"):
@@ -319,8 +321,8 @@ async def test_a_number_that_json_does_not_have_is_not_sent(hub: Hub, number: fl
         await client.command(type="chat", agentId="echo", sessionId="s1", message="x", metadata={"n": [1e300]})
 
 
-async def test_a_refused_chat_is_raised(hub: Hub) -> None:
-    """An unknown agent makes no answer; the session goes on."""
+async def test_a_refused_chat_raises_a_refusal(hub: Hub) -> None:
+    """The agent is unknown. The session still works."""
     await hub.start()
     async with connect(address(hub.port)) as client:
         session = await client.session("s1", agent="echo")
@@ -330,8 +332,8 @@ async def test_a_refused_chat_is_raised(hub: Hub) -> None:
         assert await session.ask("hi") == "hi "
 
 
-async def test_one_answer_is_stopped_and_no_other(hub: Hub, tmp_path: Path) -> None:
-    """Answer.cancel stops that run; the session's cancel stops all, and says which."""
+async def test_the_cancel_of_an_answer_stops_only_its_run(hub: Hub, tmp_path: Path) -> None:
+    """The cancel of a session stops all runs. Both return the ids of the stopped runs."""
     await hub.start()
     never = str(tmp_path / "never")
     async with connect(address(hub.port)) as client:
@@ -348,8 +350,8 @@ async def test_one_answer_is_stopped_and_no_other(hub: Hub, tmp_path: Path) -> N
         assert await session.cancel() == ()
 
 
-async def test_messages_that_were_taken_back_are_no_part_of_the_text() -> None:
-    """The hub died, and the answer was started again: only the second try counts."""
+async def test_removed_messages_are_not_in_the_text() -> None:
+    """The hub crashed and started the answer again: only the text of the second attempt counts."""
 
     async def script(peer: Peer) -> None:
         await peer.accept_subscribe()
@@ -369,8 +371,8 @@ async def test_messages_that_were_taken_back_are_no_part_of_the_text() -> None:
         assert await session.ask("hi") == "whole"
 
 
-async def test_a_chat_whose_session_is_gone_says_so(hub: Hub) -> None:
-    """It was accepted in a session that is another one now."""
+async def test_a_chat_whose_session_is_lost_raises_forgotten(hub: Hub) -> None:
+    """The chat was accepted, and then the epoch of the session changed."""
 
     async def first(peer: Peer) -> None:
         await peer.accept_subscribe()
@@ -392,15 +394,15 @@ async def test_a_chat_whose_session_is_gone_says_so(hub: Hub) -> None:
 # --- the connection -------------------------------------------------------------------------------------------------
 
 
-async def test_where_there_is_no_hub_it_says_so(hub: Hub) -> None:
-    """One try with patience 0; the message has the address."""
+async def test_a_missing_hub_raises_unreachable(hub: Hub) -> None:
+    """With patience=0 the client tries once. The error has the address."""
     with pytest.raises(Unreachable, match="ws://127.0.0.1:1/"):
         async with connect("ws://127.0.0.1:1/", patience=0):
             pass
 
 
-async def test_a_hub_that_refuses_is_not_asked_again() -> None:
-    """A handshake answered with 403 closes for good, with that code."""
+async def test_the_client_does_not_reconnect_after_a_refused_handshake() -> None:
+    """Status 403 closes the client, and `code` is this status."""
     async with scripted() as url:
         client = connect(url)
         with pytest.raises(Closed, match="403"):
@@ -408,8 +410,8 @@ async def test_a_hub_that_refuses_is_not_asked_again() -> None:
         assert client.state == "closed" and client.code == 403
 
 
-async def test_a_command_under_way_at_a_cut_raises_what_may_be_tried_again() -> None:
-    """Nobody knows whether it was carried out; the next one works."""
+async def test_an_open_command_raises_a_retryable_error_when_the_connection_is_cut() -> None:
+    """The client cannot know whether the hub executed it. The next command works."""
 
     async def first(peer: Peer) -> None:
         await peer.accept_subscribe()
@@ -429,8 +431,8 @@ async def test_a_command_under_way_at_a_cut_raises_what_may_be_tried_again() -> 
         assert await session.cancel() == ("r1",)
 
 
-async def test_closing_leaves_no_task_and_ends_every_iteration(hub: Hub, tmp_path: Path) -> None:
-    """Readers end quietly; who waits for an answer is told."""
+async def test_close_ends_all_tasks_and_iterations(hub: Hub, tmp_path: Path) -> None:
+    """Readers end without an error. Open answers and later calls raise Closed."""
     await hub.start()
     before = asyncio.all_tasks()
     client = await connect(address(hub.port)).__aenter__()
@@ -448,12 +450,12 @@ async def test_closing_leaves_no_task_and_ends_every_iteration(hub: Hub, tmp_pat
     with pytest.raises(Closed):
         session.chat("too late")
     assert [state async for state in client.states()] == ["closed"]
-    left = asyncio.all_tasks() - before
-    assert not [task for task in left if "hub/client" in str(task)], left
+    new_tasks = asyncio.all_tasks() - before
+    assert not [task for task in new_tasks if "hub/client" in str(task)], new_tasks
 
 
-async def test_a_session_that_was_left_is_heard_no_more(hub: Hub) -> None:
-    """Its iterations end, the hub does not send it, and it can be joined again."""
+async def test_leave_ends_the_readers_of_a_session(hub: Hub) -> None:
+    """The hub sends no more of its events, and the client can join it again."""
     await hub.start()
     async with connect(address(hub.port)) as client:
         session = await client.session("s1", agent="echo")
@@ -466,15 +468,15 @@ async def test_a_session_that_was_left_is_heard_no_more(hub: Hub) -> None:
         assert await session.ask("hi") == "hi "
 
 
-def test_waits_grow_from_a_quarter_of_a_second_to_fifteen() -> None:
-    """Full jitter: anything from nothing to the bound, which doubles."""
+def test_the_backoff_grows_from_a_quarter_of_a_second_to_fifteen_seconds() -> None:
+    """Full jitter: each delay is between zero and a bound, and the bound doubles."""
     bounds = [retry_delay(failures, lambda least, most: most if least == 0 else -1) for failures in range(60)]
     assert bounds[:3] == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY]
     assert bounds == sorted(bounds) and bounds[-1] == LONGEST_DELAY
 
 
-async def test_what_the_hub_would_close_the_connection_for_is_not_sent(hub: Hub) -> None:
-    """A chat and a command that are too long are refused; the connection lives on."""
+async def test_the_client_refuses_frames_over_the_limit_of_the_hub(hub: Hub) -> None:
+    """The hub would close the connection for them. The connection stays open, and the next chat works."""
     await hub.start(frame_bytes=2000)
     async with connect(address(hub.port)) as client:
         session = await client.session("s1", agent="echo")
@@ -486,8 +488,8 @@ async def test_what_the_hub_would_close_the_connection_for_is_not_sent(hub: Hub)
         assert await session.ask("hello") == "hello "
 
 
-def test_close_codes_say_whether_to_connect_again() -> None:
-    """As docs/protocol.md has it."""
+def test_close_codes_decide_whether_the_client_reconnects() -> None:
+    """docs/protocol.md lists the final codes."""
     assert [code for code in range(1000, 5000) if is_final(code)] == [
         *(1000, 1002, 1003, 1007, 1008, 1009, 1010),
         *range(4500, 5000),
