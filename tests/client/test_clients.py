@@ -392,7 +392,7 @@ async def test_the_client_reconnects_after_another_close_code(driver: Driver, co
 
 
 async def test_a_session_is_reset_if_the_hub_lost_its_log(driver: Driver, server: HubProcess) -> None:
-    """The log was deleted while the client was disconnected. The client gets `reset`, then the events of the new log."""
+    """The log was deleted while the client was disconnected. The client gets `reset`, then events of the new log."""
     async with proxied(lambda: server.port) as proxy:
         await driver.join(proxy.port, "echo")
         await driver.do("ask", id=1, sessionId="s1", message="before")

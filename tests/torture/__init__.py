@@ -1,1 +1,1 @@
-"""The long tests: short by default, long with HUBBUB_TEST_TORTURE=long."""
+"""Stress tests: short by default, long with HUBBUB_TEST_TORTURE=long."""

@@ -27,20 +27,20 @@ ROUNDS = 1000 if LONG else 200
 QUICK: dict[str, Any] = {
     "frames_per_second": 0,
     "limits_retry_seconds": 0.02,
-}  # what the disk refused is tried again soon
+}  # short: failed writes are retried soon
 
 
 @attrs.define(eq=False)
 class Talker:
-    """A client that chats in a session of its own, and sends a chat that was refused again until it is accepted."""
+    """A client that chats in its own session, and sends a refused chat again until it is accepted."""
 
     session: str
     client: Client
-    chats: dict[str, str] = attrs.Factory(dict)  # what was said, by clientMsgId
+    chats: dict[str, str] = attrs.Factory(dict)  # messages by clientMsgId
     refusals: int = 0
 
     async def talk(self, agent: str, message: str) -> None:
-        """Send one chat, and hear its answer to the end."""
+        """Send one chat, and read its answer to the end."""
         await self.until_accepted(await self.send(agent, message))
         await self.client.until_type("run_finished")
 
@@ -52,12 +52,12 @@ class Talker:
         return chat
 
     async def until_accepted(self, chat: dict[str, str]) -> None:
-        """Send a chat that was sent once again and again, as long as it is refused."""
+        """Send a refused chat again until it is accepted."""
         while (await self.answer())["type"] == "error":
             await self.client.send(type="chat", **chat)
 
     async def answer(self) -> dict[str, Any]:
-        """Return how the last chat was answered: `accepted`, or `error` with the one code that a bad disk may have."""
+        """Return the reply to the last chat: `accepted`, or `error` with the code storage_unavailable."""
         answer = await self.client.until(lambda frame: frame["type"] in ("accepted", "error"))
         if answer["type"] == "error":
             assert answer["code"] == "storage_unavailable", answer
@@ -65,16 +65,16 @@ class Talker:
         return answer
 
     def check(self, log: sqlite3.Connection) -> None:
-        """Hold the log against what was heard, and accepted: each chat once, each answer whole."""
+        """Assert that the log matches the received frames, with each chat once and each answer complete."""
         rows = log.execute("SELECT * FROM events WHERE session = ? ORDER BY seq", (self.session,))
         names = [column[0] for column in rows.description]
         events = [dict(zip(names, row)) for row in rows]
         check_log(events)
-        heard = [frame for frame in self.client.frames if "ts" in frame]
-        assert [frame["seq"] for frame in heard] == sorted({frame["seq"] for frame in heard})
-        check_seen(Witness(self.session, {frame["seq"]: frame for frame in heard}), events)
-        said = [json.loads(event["content"]) for event in events if event["type"] == "user_message"]
-        assert [(body["clientMsgId"], body["content"]) for body in said] == list(self.chats.items())
+        numbered = [frame for frame in self.client.frames if "ts" in frame]
+        assert [frame["seq"] for frame in numbered] == sorted({frame["seq"] for frame in numbered})
+        check_seen(Witness(self.session, {frame["seq"]: frame for frame in numbered}), events)
+        messages = [json.loads(event["content"]) for event in events if event["type"] == "user_message"]
+        assert [(body["clientMsgId"], body["content"]) for body in messages] == list(self.chats.items())
         ends = [json.loads(event["content"])["stopReason"] for event in events if event["type"] == "run_finished"]
         assert ends == ["end_turn"] * len(self.chats)
         assert self.client.text() == "".join(event["content"] for event in events if event["type"] == "stream")
@@ -113,7 +113,7 @@ async def stop(hub: HubProcess, talkers: list[Talker]) -> None:
 @pytest.mark.torture
 @pytest.mark.timeout(1200 if LONG else 240)
 async def test_a_failed_write_loses_nothing(tmp_path: Path) -> None:
-    """Write n fails, for n = 1 to 200 (1,000): once, half-way, as a sync, or as on a full disk until there is space."""
+    """Write n fails, for n = 1 to 200 (1,000): once, in part, in the fsync, or as on a full disk until it has space."""
     chance = random.Random(seed())
     hub = HubProcess(tmp_path, ROOT / "tests", "support.hub_on_disk")
     for name, code in AGENTS.items():
@@ -144,13 +144,13 @@ async def test_a_failed_write_loses_nothing(tmp_path: Path) -> None:
 
 
 async def talk_until(talker: Talker, disk: Control, strikes: int) -> None:
-    """Chat until the disk has failed, and hear the last answer to its end."""
+    """Chat until the disk has failed, and read the last answer to its end."""
     while disk.strikes == strikes:
         await talker.talk("echo", "one two three four")
 
 
 async def free(talker: Talker, disk: Control, strikes: int) -> None:
-    """When the disk is full, send a chat, which is refused; then make room, and it is accepted."""
+    """Send a chat to a hub with a full disk: it is refused. Then free the disk: the chat is accepted."""
     await eventually(lambda: disk.strikes > strikes)
     chat = await talker.send("echo", "is there room?")
     assert (await talker.answer())["type"] == "error"
@@ -164,7 +164,7 @@ async def free(talker: Talker, disk: Control, strikes: int) -> None:
 @needs_prlimit
 @pytest.mark.timeout(1200 if LONG else 240)
 async def test_a_full_disk_during_answers_loses_nothing(tmp_path: Path) -> None:
-    """5 (100) times: the text of answers waits, and is complete when there is space; chats and files are refused."""
+    """5 (100) times: answers wait, and are complete when the disk has space again; chats and uploads are refused."""
     chance = random.Random(seed())
     hub = HubProcess(tmp_path)
     hub.agent("echo.py", AGENTS["echo"])

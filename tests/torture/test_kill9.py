@@ -1,4 +1,4 @@
-"""A hub that streams is killed with -9, again and again."""
+"""A hub is killed with SIGKILL again and again while it streams."""
 
 from pathlib import Path
 

@@ -25,33 +25,33 @@ from hub.seams import Seams
 from hub.storage.sqlite.log import SqliteLog
 
 SESSIONS = 4
-STARTS = 40  # of so many cuts one is given to a real hub, which ends its runs
+RESTART_EVERY = 40  # after every 40th cut a real hub starts, which ends the interrupted runs
 
 
 @attrs.define(eq=False)
 class Marked(Witness):
-    """A witness that remembers how long the journal of the disk was when it heard something."""
+    """A witness that records the length of the disk journal at the time of each frame."""
 
     journal: Path = Path()
     marks: dict[int, int] = attrs.Factory(dict)  # by seq
-    kept: dict[str, int] = attrs.Factory(dict)  # by clientMsgId, of chats that were accepted
+    accept_marks: dict[str, int] = attrs.Factory(dict)  # of accepted chats, by clientMsgId
 
     def _take(self, frame: dict[str, Any]) -> None:
         super()._take(frame)
         mark = cuts.size_of(self.journal)
         if frame["type"] == "accepted":
-            self.kept.setdefault(frame["clientMsgId"], mark)
+            self.accept_marks.setdefault(frame["clientMsgId"], mark)
         elif "ts" in frame:
             self.marks[frame["seq"]] = mark
 
     def before(self, cut: int) -> Witness:
-        """Return a witness that has heard what this one had heard when the journal had the length *cut*."""
+        """Return a witness with the frames that this one had when the journal had the length *cut*."""
         seen = {seq: frame for seq, frame in self.seen.items() if self.marks[seq] <= cut}
         return Witness(self.session, seen)
 
 
 async def stream(hub: HubProcess, http: aiohttp.ClientSession, witnesses: list[Marked], chance: random.Random) -> None:
-    """Send three chats to each session, of which one may wait and one runs beside it, and hear them to their ends."""
+    """Send three chats to each session, two queued and one in parallel, and read the answers to their ends."""
     for witness in witnesses[::2]:
         for agent, busy in (("babble", "parallel"), ("phoenix", "enqueue"), ("babble", "enqueue")):
             text = str(COUNT) if agent == "phoenix" else f"{chance.randrange(2**32)} 60 0.5"
@@ -69,9 +69,9 @@ async def stream(hub: HubProcess, http: aiohttp.ClientSession, witnesses: list[M
 
 
 def rows(db: sqlite3.Connection, statement: str, *values: Any) -> list[dict[str, Any]]:
-    found = db.execute(statement, values)
-    names = [column[0] for column in found.description]
-    return [dict(zip(names, row)) for row in found]
+    result = db.execute(statement, values)
+    names = [column[0] for column in result.description]
+    return [dict(zip(names, row)) for row in result]
 
 
 async def reopen(data: Path) -> None:
@@ -82,7 +82,7 @@ async def reopen(data: Path) -> None:
 
 
 async def restart(data: Path) -> None:
-    """Start a real hub on it, wait until it has given each run its end, and stop it."""
+    """Start a real hub with the data, wait until all runs have ended, and stop it."""
     hub = HubProcess(data.parent)
     hub.agent("phoenix.py", PHOENIX)
     shutil.copy(babble.__file__, data.parent / "agents")
@@ -108,7 +108,7 @@ async def is_idle(http: aiohttp.ClientSession, hub: HubProcess) -> bool:
 
 
 def check(data: Path, cut: int, witnesses: list[Marked]) -> set[str]:
-    """Hold a log against what was heard before the cut; return the runs that have not ended."""
+    """Assert that the log has all frames received before the cut; return the ids of the runs that have not ended."""
     with closing(sqlite3.connect(data / "hub.db")) as db:
         assert rows(db, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
         waiting = {row["id"] for row in rows(db, "SELECT id FROM runs")}
@@ -118,11 +118,11 @@ def check(data: Path, cut: int, witnesses: list[Marked]) -> set[str]:
             check_seen(witness.before(cut), events)
             ends = [event["run"] for event in events if event["type"] == "run_finished"]
             assert len(ends) == len({*ends}) and waiting.isdisjoint(ends)
-            for name, mark in witness.kept.items():
+            for name, mark in witness.accept_marks.items():
                 if mark <= cut:
                     assert witness.accepted[name][0]["runId"] in {*ends, *waiting}
-                    said = [json.loads(event["content"]) for event in events if event["type"] == "user_message"]
-                    assert [body["clientMsgId"] for body in said].count(name) == 1
+                    messages = [json.loads(event["content"]) for event in events if event["type"] == "user_message"]
+                    assert [body["clientMsgId"] for body in messages].count(name) == 1
             if not waiting:
                 check_log(events)
     return waiting
@@ -145,15 +145,15 @@ async def test_seen_events_survive_a_power_cut(tmp_path: Path) -> None:
             await stream(hub, http, witnesses, chance)
     finally:
         await hub.kill()
-    number, whole = 5000 if LONG else 200, cuts.size_of(journal)
-    places = sorted(chance.randint(0, whole) for _ in range(number - 1)) + [whole]
-    heard: dict[bool, int] = defaultdict(int)
-    for index, (cut, data) in enumerate(cuts.disks(journal, places, chance, tmp_path)):
-        is_restart = index % STARTS == STARTS - 1
+    number, size = 5000 if LONG else 200, cuts.size_of(journal)
+    offsets = sorted(chance.randint(0, size) for _ in range(number - 1)) + [size]
+    has_frames: dict[bool, int] = defaultdict(int)
+    for index, (cut, data) in enumerate(cuts.disks(journal, offsets, chance, tmp_path)):
+        is_restart = index % RESTART_EVERY == RESTART_EVERY - 1
         await (restart if is_restart else reopen)(data)
         waiting = check(data, cut, witnesses)
         assert not (is_restart and waiting)
-        heard[any(mark <= cut for mark in witnesses[0].marks.values())] += 1
+        has_frames[any(mark <= cut for mark in witnesses[0].marks.values())] += 1
         shutil.rmtree(data.parent)
-    print(f"{number} cuts in {whole} bytes of journal, {heard[True]} after something was heard")
-    assert heard[True] > number // 2
+    print(f"{number} cuts in {size} bytes of journal, {has_frames[True]} after the first frame of a client")
+    assert has_frames[True] > number // 2

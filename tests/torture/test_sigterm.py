@@ -1,4 +1,4 @@
-"""SIGTERM at random times: the hub stops in order, and loses no accepted message."""
+"""SIGTERM at random times: the hub stops cleanly, and loses no accepted message."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ from support.waiting import PATIENCE, eventually
 
 SESSIONS, CLIENTS, NEVER_READERS = 20, 5, 5  # 100 clients in all
 ROUNDS = 200 if LONG else 15
-# As in a real hub, but sooner: what does not end is aborted 0.6 s after the signal.
+# Shorter limits than in production: runs that have not ended 0.6 s after the signal are aborted.
 LIMITS: dict[str, Any] = {"limits_drain_seconds": 5, "limits_grace_seconds": 3.8, "limits_close_seconds": 0.3}
 FLOOD = """
 import asyncio
@@ -36,14 +36,14 @@ async def flood(message: str):
 
 @attrs.define(eq=False)
 class Guest(Witness):
-    """A client that stays until the hub closes its socket, and comes back in the next round."""
+    """A client that stays until the hub closes its socket, and connects again in the next round."""
 
     connections: int = 0
     codes: list[int | None] = attrs.Factory(list)
     refused: int = 0
 
     async def stay(self, http: aiohttp.ClientSession, hub: HubProcess) -> None:
-        """Resume, say the *unsure* chats, and read until the socket is closed."""
+        """Resume, send the *unsure* chats, and read until the socket closes."""
         async with http.ws_connect(f"{hub.url}/api/v1/ws", protocols=("hubbub.v1",), max_msg_size=0) as ws:
             self.connections += 1
             cursor = {"afterSeq": max(self.seen, default=0)} | ({"epoch": self.epoch} if self.epoch else {})
@@ -53,7 +53,7 @@ class Guest(Witness):
             async for message in ws:
                 frame = orjson.loads(message.data)
                 if frame["type"] == "error" and frame["code"] == "draining":
-                    self.refused += 1  # it came after the signal
+                    self.refused += 1  # the chat came after the signal
                 else:
                     self._take(frame)
             self.codes.append(ws.close_code)
@@ -71,7 +71,7 @@ class Stops:
     answers: Counter[str] = attrs.Factory(Counter)  # of requests that wait for an answer
 
     async def round(self, http: aiohttp.ClientSession, number: int) -> None:
-        """Start the hub, let all chat, and stop it somewhere in the answers; all must get 1012, and it must exit 0."""
+        """Start the hub, chat, and stop it during the answers: all clients get code 1012, and the exit code is 0."""
         await self.hub.start(**LIMITS)
         for guests in self.guests:
             self.prepare(guests[0])
@@ -87,7 +87,7 @@ class Stops:
                 tasks.create_task(self.wait_for_answer(http, number))
                 tasks.create_task(self.upload(http, number))
                 await eventually(lambda: all(guest.connections > number for guest in everyone))
-                await self.some_way(everyone, staying)
+                await self.wait_for_progress(everyone, staying)
                 self.hub.signal(signal.SIGTERM)
                 if number % 3 == 1:
                     self.hub.signal(signal.SIGTERM)
@@ -99,9 +99,9 @@ class Stops:
         assert all(len(guest.codes) == number + 1 for guest in everyone)
 
     def prepare(self, guest: Guest) -> None:
-        """Choose what a client says: what had no answer yet, and two more chats, of which one may wait."""
+        """Choose the chats that a client sends: those without an answer, and up to two new ones."""
         mine = [chat for chat in self.chats.values() if chat["sessionId"] == guest.session]
-        # What was accepted is said again too, now and then: it must not be answered twice.
+        # Sometimes an accepted chat is sent again, too: the hub must not answer it twice.
         guest.unsure = [c for c in mine if c["clientMsgId"] not in guest.accepted or self.chance.random() < 0.1]
         if len(guest.open()) < 5:
             guest.unsure += [self.chat(guest.session, agent) for agent in ("babble", "phoenix")]
@@ -113,8 +113,8 @@ class Stops:
         self.chats[name] = chat | {"ifBusy": self.chance.choice(("parallel", "enqueue"))}
         return self.chats[name]
 
-    async def some_way(self, everyone: list[Guest], staying: list[asyncio.Task[None]]) -> None:
-        """Wait until each session was heard a while; how long is chance."""
+    async def wait_for_progress(self, everyone: list[Guest], staying: list[asyncio.Task[None]]) -> None:
+        """Wait until the clients have received a random number of events."""
         wanted = sum(len(guest.seen) for guest in everyone) + self.chance.randint(1, 40) * len(everyone)
         async with asyncio.timeout(PATIENCE):
             while sum(len(guest.seen) for guest in everyone) < wanted and any(
@@ -133,19 +133,19 @@ class Stops:
             return answer.status, await answer.json()
 
     async def wait_for_answer(self, http: aiohttp.ClientSession, number: int) -> None:
-        """Wait for an answer over HTTP: it comes, or the hub says that it goes down, and whether the chat is kept."""
+        """Wait for an answer over HTTP: it comes, or the error is `draining`, with a `runId` if the chat is stored."""
         guest = self.guests[number % SESSIONS][0]
         chat = self.chat(guest.session, "babble") | {"ifBusy": "enqueue"}
         try:
-            status, said = await self.ask(http, chat, "?wait=true")
+            status, body = await self.ask(http, chat, "?wait=true")
         except aiohttp.ClientError:  # the hub had not accepted the connection when it closed its port
             self.answers["reset"] += 1
             return
-        assert status == 200 or (status, said["code"]) == (503, "draining"), (status, said)
-        self.answers[str(status) + " kept" * ("runId" in said)] += 1
+        assert status == 200 or (status, body["code"]) == (503, "draining"), (status, body)
+        self.answers[str(status) + " stored" * ("runId" in body)] += 1
 
     async def upload(self, http: aiohttp.ClientSession, number: int) -> None:
-        """Upload one file whole, and another one so slowly that it never ends."""
+        """Upload a complete file, and another file so slowly that the upload never ends."""
         data = self.chance.randbytes(10_000)
         url = f"{self.hub.url}/api/v1/files?sessionId=s0&name=a.png"
         headers = {"Content-Type": "image/png"}
@@ -163,7 +163,7 @@ class Stops:
                 assert answer.status == 503, await answer.text()
 
     async def calm(self, http: aiohttp.ClientSession) -> None:
-        """Start once more, say again every chat there ever was, and let every answer end."""
+        """Start the hub once more, send every chat again, and wait until every answer has ended."""
         await self.hub.start()
         async with asyncio.timeout(5 * PATIENCE), asyncio.TaskGroup() as tasks:
             for guests in self.guests:
@@ -186,7 +186,7 @@ class Stops:
 
 
 async def never_read(sock: socket.socket, hub: HubProcess) -> None:
-    """Hear the session of the flood on a socket that nobody reads."""
+    """Subscribe to the session of the flood with a socket that nobody reads."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
@@ -198,7 +198,7 @@ async def never_read(sock: socket.socket, hub: HubProcess) -> None:
 
 @pytest.mark.torture
 @pytest.mark.timeout(3600 if LONG else 400)
-async def test_each_stop_is_in_order_and_loses_nothing(tmp_path: Path) -> None:
+async def test_each_stop_is_clean_and_loses_nothing(tmp_path: Path) -> None:
     """15 (200) stops with 100 clients in 20 sessions, and 5 that never read: exit 0, code 1012, exact after resume."""
     hub = HubProcess(tmp_path)
     hub.agent("phoenix.py", PHOENIX)
