@@ -1,4 +1,4 @@
-"""Pages of other origins: which may call, what they may send, what they may read."""
+"""CORS: the allowed origins, request headers, and response headers."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -32,10 +32,10 @@ def filled(path: str) -> str:
 async def preflight(
     http: aiohttp.ClientSession, path: str, method: str, origin: str = APP, headers: str = ""
 ) -> tuple[int, Any]:
-    asked = {"Origin": origin, "Access-Control-Request-Method": method}
+    request_headers = {"Origin": origin, "Access-Control-Request-Method": method}
     if headers:
-        asked["Access-Control-Request-Headers"] = headers
-    async with http.options(filled(path), headers=asked) as answer:
+        request_headers["Access-Control-Request-Headers"] = headers
+    async with http.options(filled(path), headers=request_headers) as answer:
         return answer.status, answer.headers
 
 
@@ -75,9 +75,9 @@ async def test_all_headers_of_a_response_are_readable(http: aiohttp.ClientSessio
 
 async def test_credentials_are_not_allowed(http: aiohttp.ClientSession) -> None:
     """The allowed origin is never a wildcard."""
-    _, asked = await preflight(http, "/api/v1/agents", "GET")
+    _, preflight_headers = await preflight(http, "/api/v1/agents", "GET")
     async with http.get("/api/v1/agents", headers={"Origin": APP}) as answer:
-        for headers in (asked, answer.headers):
+        for headers in (preflight_headers, answer.headers):
             assert "Access-Control-Allow-Credentials" not in headers
             assert headers["Access-Control-Allow-Origin"] == APP
 
@@ -106,7 +106,7 @@ async def test_an_origin_that_is_not_in_the_settings_is_refused(http: aiohttp.Cl
 async def test_a_websocket_checks_its_origin_itself(http: aiohttp.ClientSession, path: str) -> None:
     """Browsers ask no preflight for it: a good origin comes in, a bad one is refused before the upgrade.
 
-    What no browser reads is not said: its headers would be kept for as long as the client stays.
+    The response to an upgrade has no CORS headers, which no browser reads: they would stay in memory with the client.
     """
     upgrade = {"Origin": APP, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     async with http.get(path, headers=upgrade | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}) as answer:
@@ -125,8 +125,8 @@ async def test_a_stream_is_readable_from_another_origin(http: aiohttp.ClientSess
         assert "run_finished" in await answer.text()
 
 
-async def said(request: web.Request) -> web.Response:
-    """Say the method."""
+async def echo_method(request: web.Request) -> web.Response:
+    """Return the method of the request."""
     return web.Response(text=request.method)
 
 
@@ -135,7 +135,7 @@ async def test_the_methods_of_a_path_may_stand_anywhere_in_the_table(hub: Hub) -
     hub.options = {"origins": (APP,)}
     await hub.start()
     rows = [
-        Route(method=method, path="/sessions/{id}/apart", handler=said, tag="Test", responses={200: None})
+        Route(method=method, path="/sessions/{id}/apart", handler=echo_method, tag="Test", responses={200: None})
         for method in ("GET", "PATCH", "DELETE")
     ]
     async with TestServer(make_app(hub.door, (rows[0], *ROUTES, *rows[1:]))) as server:

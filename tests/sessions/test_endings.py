@@ -54,7 +54,7 @@ def ending(message: dict[str, Any]) -> dict[str, Any]:
     return {name: message[name] for name in ("stopReason", "error") if name in message}
 
 
-async def kept(hub: Hub, client: Client, session: str = "s1") -> list[dict[str, Any]]:
+async def read_answers(hub: Hub, client: Client, session: str = "s1") -> list[dict[str, Any]]:
     """Return the answers of a session, after checking that three ways to read them agree, except for seq."""
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         _, listed = await get(http, f"sessions/{session}/messages")
@@ -73,21 +73,21 @@ async def test_an_answer_says_how_it_ended(hub: Hub, text: str) -> None:
     for agent in ENDS:
         await say(client, agent, "hi" if agent == "echo" else text)
     ends = [f["messageId"] for f in client.frames if f["type"] == "run_finished"]
-    before = await kept(hub, client)
+    before = await read_answers(hub, client)
     last = {one["runId"]: one for one in before}.values()
     assert [(one["agentId"], ending(one)) for one in last] == [*ENDS.items()]
     assert [one["messageId"] for one in last] == ends
     await hub.node.log.events.expire(2**60, 0)
     await hub.stop()
     await hub.start()
-    assert await kept(hub, await hub.connect(extended=True)) == before
+    assert await read_answers(hub, await hub.connect(extended=True)) == before
 
 
 async def test_the_last_message_of_a_run_has_its_stop_reason(hub: Hub) -> None:
     """The messages before it have no stop reason."""
     client = await begin(hub)
     await say(client, "several", "cut")
-    assert [(one["content"], "stopReason" in one) for one in await kept(hub, client)] == [
+    assert [(one["content"], "stopReason" in one) for one in await read_answers(hub, client)] == [
         ("whole", False),
         ("cut", True),
     ]
@@ -99,7 +99,7 @@ async def test_an_agent_sees_which_answers_were_cut(hub: Hub) -> None:
     await say(client, "fails", "one")
     await say(client, "fails", "")
     await say(client, "sees", "now")
-    assert (await kept(hub, client))[-1]["content"] == str([("one", None), ("one", "error"), ("", None)])
+    assert (await read_answers(hub, client))[-1]["content"] == str([("one", None), ("one", "error"), ("", None)])
 
 
 async def test_a_run_that_is_cancelled_in_the_queue_has_no_answer(hub: Hub) -> None:
@@ -117,7 +117,7 @@ async def test_a_run_that_is_cancelled_in_the_queue_has_no_answer(hub: Hub) -> N
     await hub.node.agents.reload_changed_agents()
     gate.touch()
     await client.until(lambda frame: frame["type"] == "run_finished" and frame["runId"] == run)
-    first, failed = await kept(hub, client)
+    first, failed = await read_answers(hub, client)
     assert (first["content"], ending(first)) == ("one two", {})
     assert (failed["content"], failed["error"]["code"]) == ("", "unknown_agent")
 
@@ -127,11 +127,11 @@ async def test_a_fork_keeps_how_answers_ended(hub: Hub) -> None:
     client = await begin(hub)
     for text in ("one", ""):
         await say(client, "fails", text)
-    answers = await kept(hub, client)
+    answers = await read_answers(hub, client)
     await client.send(type="fork", sessionId="s1", messageId=answers[-1]["messageId"], newSessionId="f1")
     await client.until(lambda frame: frame["type"] == "subscribed" and frame["sessionId"] == "f1")
     same = ("messageId", "content", "stopReason", "error")
-    assert [[one[name] for name in same] for one in await kept(hub, client, "f1")] == [
+    assert [[one[name] for name in same] for one in await read_answers(hub, client, "f1")] == [
         [one[name] for name in same] for one in answers
     ]
     await client.send(type="subscribe", sessionId="f1", afterSeq=0)
@@ -143,12 +143,12 @@ async def test_an_answer_that_failed_without_text_is_regenerated(hub: Hub) -> No
     """`regenerate` takes its message id, as of any other answer."""
     client = await begin(hub)
     await say(client, "fails", "")
-    (failed,) = await kept(hub, client)
+    (failed,) = await read_answers(hub, client)
     await client.send(type="regenerate", sessionId="s1", messageId=failed["messageId"], agentId="echo", ref=1)
     removed = await client.until_type("message_removed")
     assert removed["messageIds"] == [failed["messageId"]]
     await client.until_type("run_finished")
-    assert "stopReason" not in (await kept(hub, client) or [{}])[0]
+    assert "stopReason" not in (await read_answers(hub, client) or [{}])[0]
 
 
 async def test_an_answer_cut_off_by_a_kill_has_a_stop_reason(tmp_path: Any) -> None:

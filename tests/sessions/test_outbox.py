@@ -64,9 +64,9 @@ class Speaker:
     async def end(self) -> list[str]:
         """End the run; return the texts of its events."""
         end = PendingEvent("main", "r", RunFinished("m", "end_turn"))
-        kept = attach_future(end)
+        commit = attach_future(end)
         self.outbox.put(end)
-        last = await asyncio.wait_for(kept, PATIENCE)
+        last = await asyncio.wait_for(commit, PATIENCE)
         events: list[Event] = []
         while page := await self.log.events.read(Key("s"), len(events), last):
             events += page
@@ -186,7 +186,7 @@ class HeldLog:
 
 
 @pytest.fixture
-def held(log: SqliteLog) -> HeldLog:
+def held_log(log: SqliteLog) -> HeldLog:
     return HeldLog(log)
 
 
@@ -194,65 +194,65 @@ def event(is_refusable: bool = False, run: str = "r") -> PendingEvent:
     return PendingEvent("main", run, RunFinished("m", "end_turn"), is_refusable=is_refusable)
 
 
-async def test_an_event_is_flushed_at_once(log: SqliteLog, held: HeldLog) -> None:
+async def test_an_event_is_flushed_at_once(log: SqliteLog, held_log: HeldLog) -> None:
     """IDLE, IN_FLIGHT, IDLE; `on_idle` is called."""
     run = Speaker(log, Pace(NEVER))
     assert run.state() is OutboxState.IDLE
     run.outbox.put(event())
     assert run.state() is OutboxState.IN_FLIGHT
-    assert await held.commit() == ["run_finished"]
+    assert await held_log.commit() == ["run_finished"]
     assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.idle_count == 1
 
 
-async def test_a_chunk_after_a_pause_is_flushed_at_once(log: SqliteLog, held: HeldLog) -> None:
+async def test_a_chunk_after_a_pause_is_flushed_at_once(log: SqliteLog, held_log: HeldLog) -> None:
     """IDLE, IN_FLIGHT, IDLE; `on_idle` is not called, because the run goes on."""
     run = Speaker(log, Pace(NEVER))
     run.say("a")
     assert run.state() is OutboxState.IN_FLIGHT
-    assert await held.commit() == ["a"]
+    assert await held_log.commit() == ["a"]
     assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.idle_count == 0
 
 
-async def test_a_chunk_soon_after_another_waits_and_an_event_flushes_it(log: SqliteLog, held: HeldLog) -> None:
+async def test_a_chunk_soon_after_another_waits_and_an_event_flushes_it(log: SqliteLog, held_log: HeldLog) -> None:
     """IDLE, WAITING, IN_FLIGHT."""
     run = Speaker(log, Pace(NEVER))
     run.say("a")
-    await held.commit()
+    await held_log.commit()
     run.say("b")
     assert run.state() is OutboxState.WAITING and not run.outbox.is_empty
     run.outbox.put(event())
     assert run.state() is OutboxState.IN_FLIGHT
-    assert await held.commit() == ["b", "run_finished"]
+    assert await held_log.commit() == ["b", "run_finished"]
 
 
 async def test_a_waiting_chunk_is_flushed_by_the_timer(
-    log: SqliteLog, held: HeldLog, monkeypatch: pytest.MonkeyPatch
+    log: SqliteLog, held_log: HeldLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """WAITING, IN_FLIGHT."""
     run, loop = Speaker(log, Pace(NEVER)), asyncio.get_running_loop()
     run.say("a")
-    await held.commit()
+    await held_log.commit()
     later = loop.call_later
     monkeypatch.setattr(loop, "call_later", lambda wait, *call: later(0 if wait > NEVER / 2 else wait, *call))
     run.say("b")
     assert run.state() is OutboxState.WAITING
-    assert await held.commit() == ["b"]
+    assert await held_log.commit() == ["b"]
     assert run.state() is OutboxState.IDLE
 
 
-async def test_chunks_that_gathered_in_flight_wait_for_the_timer(log: SqliteLog, held: HeldLog) -> None:
+async def test_chunks_that_gathered_in_flight_wait_for_the_timer(log: SqliteLog, held_log: HeldLog) -> None:
     """IN_FLIGHT, WAITING."""
     run = Speaker(log, Pace(NEVER))
     for piece in "abc":
         run.say(piece)
     assert run.state() is OutboxState.IN_FLIGHT
-    await held.commit()
+    await held_log.commit()
     assert run.state() is OutboxState.WAITING
 
 
 @pytest.mark.parametrize("frame", [0.0, NEVER])
 async def test_gathered_events_and_due_chunks_are_flushed_after_the_append(
-    log: SqliteLog, held: HeldLog, frame: float
+    log: SqliteLog, held_log: HeldLog, frame: float
 ) -> None:
     """IN_FLIGHT again: an event always, and chunks if the pace allows it."""
     run = Speaker(log, Pace(frame))
@@ -260,83 +260,83 @@ async def test_gathered_events_and_due_chunks_are_flushed_after_the_append(
         run.say(piece)
     if frame:
         run.outbox.put(event())
-    await held.commit()
+    await held_log.commit()
     assert run.state() is OutboxState.IN_FLIGHT
-    assert await held.commit() == (["bc", "run_finished"] if frame else ["bc"])
+    assert await held_log.commit() == (["bc", "run_finished"] if frame else ["bc"])
     assert run.state() is OutboxState.IDLE
 
 
-async def test_events_queued_by_callbacks_share_one_append(log: SqliteLog, held: HeldLog) -> None:
+async def test_events_queued_by_callbacks_share_one_append(log: SqliteLog, held_log: HeldLog) -> None:
     """Each of two callbacks queues an event, and one append takes both."""
     run = Speaker(log, Pace(NEVER))
     first, second = event(), event()
     first.on_result = second.on_result = lambda _: run.outbox.put(event())
     run.outbox.put(first, second)
-    assert await held.commit() == ["run_finished"] * 2
-    assert await held.commit() == ["run_finished"] * 2
-    assert run.state() is OutboxState.IDLE and held.appends.empty()
+    assert await held_log.commit() == ["run_finished"] * 2
+    assert await held_log.commit() == ["run_finished"] * 2
+    assert run.state() is OutboxState.IDLE and held_log.appends.empty()
 
 
-async def test_a_refused_append_of_refusable_events_is_not_retried(log: SqliteLog, held: HeldLog) -> None:
+async def test_a_refused_append_of_refusable_events_is_not_retried(log: SqliteLog, held_log: HeldLog) -> None:
     """IN_FLIGHT, IDLE."""
     run = Speaker(log, Pace(NEVER))
     item = event(is_refusable=True)
-    kept = attach_future(item)
+    commit = attach_future(item)
     run.outbox.put(item)
-    await held.fail()
+    await held_log.fail()
     assert run.state() is OutboxState.IDLE and run.outbox.is_empty and run.idle_count == 1
     with pytest.raises(StorageUnavailable):
-        await kept
+        await commit
 
 
-async def test_a_failed_append_is_retried(log: SqliteLog, held: HeldLog) -> None:
+async def test_a_failed_append_is_retried(log: SqliteLog, held_log: HeldLog) -> None:
     """IN_FLIGHT, BACKING_OFF, RETRYING, BACKING_OFF, RETRYING, IDLE. One line reports the failures."""
     run = Speaker(log, Pace(0.0), retry_seconds=0.05)
     run.say("a")
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
-            await held.fail()
+            await held_log.fail()
             assert run.state() is OutboxState.BACKING_OFF and run.outbox.has_failed
             run.say("b")
-            append, done = await held.next()
+            append, done = await held_log.next()
             assert run.state() is OutboxState.RETRYING and run.outbox.has_failed
-            held.appends.put_nowait((append, done))
+            held_log.appends.put_nowait((append, done))
     assert [line["event"] for line in logs] == ["the log cannot be written; events wait in memory for a retry"]
-    assert await held.commit() == ["a"]
+    assert await held_log.commit() == ["a"]
     assert not run.outbox.has_failed
-    assert await held.commit() == ["bb"]
+    assert await held_log.commit() == ["bb"]
     assert run.state() is OutboxState.IDLE and run.outbox.is_empty
 
 
 @pytest.mark.parametrize("follows", [OutboxState.WAITING, OutboxState.IN_FLIGHT])
 async def test_a_successful_retry_continues_with_the_gathered_events(
-    log: SqliteLog, held: HeldLog, follows: OutboxState
+    log: SqliteLog, held_log: HeldLog, follows: OutboxState
 ) -> None:
     """RETRYING, WAITING for chunks; RETRYING, IN_FLIGHT for an event."""
     run = Speaker(log, Pace(NEVER), retry_seconds=0.05)
     run.say("a")
-    await held.fail()
-    append, done = await held.next()
+    await held_log.fail()
+    append, done = await held_log.next()
     assert run.state() is OutboxState.RETRYING
-    held.appends.put_nowait((append, done))
+    held_log.appends.put_nowait((append, done))
     run.say("b")
     if follows is OutboxState.IN_FLIGHT:
         run.outbox.put(event())
-    assert await held.commit() == ["a"]
+    assert await held_log.commit() == ["a"]
     assert run.state() is follows and not run.outbox.has_failed
 
 
-async def test_a_retry_without_pending_events_makes_no_append(log: SqliteLog, held: HeldLog) -> None:
+async def test_a_retry_without_pending_events_makes_no_append(log: SqliteLog, held_log: HeldLog) -> None:
     """BACKING_OFF, IDLE, without an append."""
     run = Speaker(log, Pace(NEVER), retry_seconds=0.05)
     run.outbox.put(event())
-    await held.fail()
+    await held_log.fail()
     assert run.state() is OutboxState.BACKING_OFF
     run.outbox.drop_run("r")
     async with asyncio.timeout(PATIENCE):
         while run.idle_count == 0:
             await asyncio.sleep(0)
-    assert run.state() is OutboxState.IDLE and held.appends.empty()
+    assert run.state() is OutboxState.IDLE and held_log.appends.empty()
 
 
 TIMED = (OutboxState.WAITING, OutboxState.BACKING_OFF)
@@ -349,32 +349,34 @@ def pending_timers() -> int:
 
 
 @pytest.mark.parametrize("state", [state for state in OutboxState if state is not OutboxState.CLOSED])
-async def test_a_closed_outbox_appends_nothing(log: SqliteLog, held: HeldLog, state: OutboxState) -> None:
+async def test_a_closed_outbox_appends_nothing(log: SqliteLog, held_log: HeldLog, state: OutboxState) -> None:
     """From each state, and for ever. An append in flight still succeeds."""
     run = Speaker(log, Pace(NEVER), retry_seconds=0.05)
     if state is OutboxState.WAITING:
         run.say("a")
-        await held.commit()
+        await held_log.commit()
         run.say("b")
     elif state is not OutboxState.IDLE:
         run.outbox.put(event())
         if state is not OutboxState.IN_FLIGHT:
-            await held.fail()
+            await held_log.fail()
         if state is OutboxState.RETRYING:
-            held.appends.put_nowait(await held.next())
+            held_log.appends.put_nowait(await held_log.next())
             run.outbox.put(event())
     assert run.state() is state
     timers = pending_timers()
     run.outbox.close()
     assert run.state() is OutboxState.CLOSED and pending_timers() == timers - (state in TIMED)
     if state in (OutboxState.IN_FLIGHT, OutboxState.RETRYING):
-        assert await held.commit() == ["run_finished"]
+        assert await held_log.commit() == ["run_finished"]
     run.say("c")
     run.outbox.put(event())
-    assert run.state() is OutboxState.CLOSED and held.appends.empty() and pending_timers() == timers - (state in TIMED)
+    assert (
+        run.state() is OutboxState.CLOSED and held_log.appends.empty() and pending_timers() == timers - (state in TIMED)
+    )
 
 
-async def test_close_wakes_waiting_tasks(log: SqliteLog, held: HeldLog) -> None:
+async def test_close_wakes_waiting_tasks(log: SqliteLog, held_log: HeldLog) -> None:
     """wait_for_history() raises, and wait_until_empty() returns, called before or after close()."""
     run = Speaker(log, Pace(NEVER))
     run.outbox.put(PendingEvent("main", "r", RunFinished("m", "end_turn"), messages=(MESSAGE,)))
@@ -388,13 +390,13 @@ async def test_close_wakes_waiting_tasks(log: SqliteLog, held: HeldLog) -> None:
     assert empty is late_empty is None
 
 
-async def test_the_last_chunk_wakes_a_task_that_waits_until_empty(log: SqliteLog, held: HeldLog) -> None:
+async def test_the_last_chunk_wakes_a_task_that_waits_until_empty(log: SqliteLog, held_log: HeldLog) -> None:
     """wait_until_empty() returns after an append of chunks alone, too."""
     run = Speaker(log, Pace(0.0))
     for piece in "ab":
         run.say(piece)
     waiting = asyncio.create_task(run.outbox.wait_until_empty())
-    assert await held.commit() == ["a"] and not waiting.done()
-    assert await held.commit() == ["b"]
+    assert await held_log.commit() == ["a"] and not waiting.done()
+    assert await held_log.commit() == ["b"]
     await asyncio.wait_for(waiting, PATIENCE)
     assert run.outbox.is_empty

@@ -53,7 +53,7 @@ def client(hub: Hub) -> aiohttp.ClientSession:
 
 
 async def post(http: aiohttp.ClientSession, data: Any, query: str = "sessionId=s1", kind: str = TEXT) -> Any:
-    """Upload, and return the status and what was said."""
+    """Upload, and return the status and the body of the response."""
     body = io.BytesIO(data) if isinstance(data, bytes) else data
     async with http.post(f"files?{query}", data=body, headers={"Content-Type": kind}) as answer:
         return answer.status, await answer.json()
@@ -65,7 +65,7 @@ async def get(http: aiohttp.ClientSession, file_id: str, **headers: str) -> tupl
 
 
 def on_disk(folder: Path) -> list[str]:
-    """Return what lies in the store: blobs, and uploads that are not whole."""
+    """Return the names in the folder of files: blobs and unfinished uploads."""
     return sorted(path.name for path in (folder / "data" / "files").iterdir() if path.name != "log")
 
 
@@ -73,8 +73,8 @@ async def settled(folder: Path, files: list[str]) -> None:
     await eventually(lambda: on_disk(folder) == sorted(files))
 
 
-async def gone(files: Files, log: Log, session_id: str) -> None:
-    """Let a session be gone from the log, and then its files, as a deletion does."""
+async def delete_session(files: Files, log: Log, session_id: str) -> None:
+    """Delete a session from the log, and then its files, as the hub does."""
     await files.forget(Key(session_id), await log.sessions.delete(Key(session_id)))
 
 
@@ -83,16 +83,16 @@ def digest(data: bytes) -> str:
 
 
 async def pieces(*data: bytes) -> AsyncIterator[bytes]:
-    """Send a body whose length is not said before."""
+    """Send a body without a Content-Length."""
     for piece in data:
         yield piece
 
 
-# --- in and out -------------------------------------------------------------------------------------------------------
+# --- upload and download ----------------------------------------------------------------------------------------------
 
 
 async def test_a_file_comes_back_unchanged(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """With its bytes, type and name, also after a restart. The upload makes the session."""
+    """With its bytes, type and name, also after a restart. The upload creates the session."""
     data = random.Random(1).randbytes(3 * MiB + 7)
     status, said = await post(http, data, "sessionId=s1&name=photo.png", "image/png")
     assert status == 201
@@ -200,7 +200,7 @@ async def test_a_file_is_never_a_page(http: aiohttp.ClientSession, kind: str) ->
     assert plain == 'filename="a ___ 100_.html"' and encoded == f"filename*=UTF-8''{quote(name)}"
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- refused uploads --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ async def test_a_file_is_never_a_page(http: aiohttp.ClientSession, kind: str) ->
 async def test_a_bad_upload_is_refused(
     hub: Hub, http: aiohttp.ClientSession, query: str, kind: str, data: bytes, status: int, code: str
 ) -> None:
-    """With its error code; no file and no session stays."""
+    """With an error code. It leaves no file and no session."""
     found, said = await post(http, data, query, kind)
     assert (found, said["code"]) == (status, code)
     assert on_disk(hub.folder) == [] and await hub.node.log.sessions.find(Key("s1")) is None
@@ -277,14 +277,14 @@ async def test_the_files_of_a_session_and_of_the_hub_have_limits(hub: Hub) -> No
     async with client(hub) as http:
         assert (await post(http, b"g"))[0] == 413
         assert (await post(http, b"h" * 2 * MIN_COUNTED_BYTES, "sessionId=s2"))[0] == 413
-        await gone(hub.node.files, hub.node.log, "s1")
+        await delete_session(hub.node.files, hub.node.log, "s1")
         assert (await post(http, b"i" * 6 * MIN_COUNTED_BYTES, "sessionId=s2"))[0] == 201
         assert (await post(http, b"j" * 5 * MIN_COUNTED_BYTES))[0] == 201
     assert len(on_disk(hub.folder)) == 3
 
 
-async def test_a_slow_upload_ends(hub: Hub) -> None:
-    """It is cut off at its time limit, and nothing of it stays."""
+async def test_a_slow_upload_is_cut_off(hub: Hub) -> None:
+    """At its time limit, and no part of it stays."""
     await hub.start(upload_seconds=0.2)
 
     async def slow() -> AsyncIterator[bytes]:
@@ -333,8 +333,8 @@ async def test_a_cut_off_upload_leaves_nothing(hub: Hub, http: aiohttp.ClientSes
     assert (await post(http, b"hello"))[0] == 201
 
 
-async def test_an_upload_is_cut_off_when_the_hub_ends(hub: Hub) -> None:
-    """And leaves nothing."""
+async def test_an_upload_is_cut_off_when_the_hub_stops(hub: Hub) -> None:
+    """It leaves no file."""
     await hub.start()
     writer = await begun(hub.port)
     await arrived(hub.folder)
@@ -343,14 +343,14 @@ async def test_an_upload_is_cut_off_when_the_hub_ends(hub: Hub) -> None:
     writer.close()
 
 
-async def test_no_upload_begins_while_the_hub_goes_down(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """As no chat does."""
+async def test_a_draining_hub_refuses_uploads(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """With `draining`, as it refuses chats."""
     hub.node.drain()
     status, said = await post(http, b"hello")
     assert (status, said["code"]) == (503, "draining")
 
 
-async def test_the_remains_of_a_kill_are_removed(tmp_path: Path) -> None:
+async def test_the_start_removes_unused_files_of_a_killed_hub(tmp_path: Path) -> None:
     """An unfinished upload, and a blob without a record; blobs with a record stay."""
     hub = HubProcess(tmp_path)
     await hub.start()
@@ -382,7 +382,7 @@ async def test_another_logs_files_are_left_alone(hub: Hub) -> None:
     await hub.start()
     async with client(hub) as http:
         await post(http, b"hello", "sessionId=s2")
-    await gone(hub.node.files, hub.node.log, "s2")
+    await delete_session(hub.node.files, hub.node.log, "s2")
     await hub.stop()
     del hub.options["log"]
     await hub.start()
@@ -391,8 +391,8 @@ async def test_another_logs_files_are_left_alone(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("how", ["otherwise written", "moved"])
-async def test_the_folder_belongs_to_its_log(hub: Hub, how: str) -> None:
-    """However its path is written, and if the data folder is moved with both."""
+async def test_a_files_folder_belongs_to_one_log(hub: Hub, how: str) -> None:
+    """Also if the path of the log is written differently, or the data folder is moved with both."""
     await hub.start()
     async with client(hub) as http:
         await post(http, b"hello")
@@ -401,7 +401,7 @@ async def test_the_folder_belongs_to_its_log(hub: Hub, how: str) -> None:
         Path(os.path.relpath(hub.folder)) if how == "otherwise written" else hub.folder.rename(f"{hub.folder}-2")
     )
     await hub.start()
-    await gone(hub.node.files, hub.node.log, "s1")
+    await delete_session(hub.node.files, hub.node.log, "s1")
     assert on_disk(hub.folder) == []
 
 
@@ -434,7 +434,7 @@ def sending(folder: Path) -> int:
     return sum(f"{folder}/data/files/" in str(fd.readlink()) for fd in held if fd.exists())
 
 
-# --- going ------------------------------------------------------------------------------------------------------------
+# --- deletion ---------------------------------------------------------------------------------------------------------
 
 
 async def test_files_are_removed_with_their_session(hub: Hub, http: aiohttp.ClientSession) -> None:
@@ -442,26 +442,26 @@ async def test_files_are_removed_with_their_session(hub: Hub, http: aiohttp.Clie
     _, mine = await post(http, b"mine")
     _, ours = await post(http, b"ours")
     _, theirs = await post(http, b"ours", "sessionId=s2")
-    await gone(hub.node.files, hub.node.log, "s1")
+    await delete_session(hub.node.files, hub.node.log, "s1")
     assert on_disk(hub.folder) == [digest(b"ours")]
     assert [(await get(http, one["fileId"]))[0] for one in (mine, ours, theirs)] == [404, 404, 200]
-    await gone(hub.node.files, hub.node.log, "s1")
-    await gone(hub.node.files, hub.node.log, "s2")
+    await delete_session(hub.node.files, hub.node.log, "s1")
+    await delete_session(hub.node.files, hub.node.log, "s2")
     assert on_disk(hub.folder) == []
 
 
 class Halting(SqliteFiles):
-    """What the log knows of files, which waits on the way where the test says so."""
+    """The file records of a log. Some calls wait until the test lets them go on."""
 
     def __init__(self, threads: LogThreads) -> None:
         super().__init__(threads)
         self.halts: set[str] = set()
-        self.there, self.go = asyncio.Event(), asyncio.Event()
+        self.has_halted, self.go = asyncio.Event(), asyncio.Event()
 
     async def _halt(self, where: str) -> None:
         if where in self.halts:
             self.halts.remove(where)
-            self.there.set()
+            self.has_halted.set()
             await self.go.wait()
 
     async def find_used_digests(self, digests: Sequence[str]) -> Sequence[str]:
@@ -492,21 +492,21 @@ async def store(folder: Path, **limits: Any) -> AsyncIterator[tuple[Files, Sqlit
 
 @pytest.mark.parametrize("halted", ["named", "keep"])
 async def test_equal_bytes_may_be_uploaded_during_a_deletion(tmp_path: Path, halted: str) -> None:
-    """The lock of the digest keeps the steps of the two apart."""
+    """The lock of the digest separates the steps of the upload and the deletion."""
     async with store(tmp_path) as (files, log, halting):
         await files.save(Key("a"), "x", TEXT, b"hello")
         halting.halts.add(halted)
-        coming, going = files.save(Key("b"), "x", TEXT, b"hello"), gone(files, log, "a")
+        coming, going = files.save(Key("b"), "x", TEXT, b"hello"), delete_session(files, log, "a")
         first, second = (going, coming) if halted == "named" else (coming, going)
         begun: asyncio.Future[Any] = asyncio.ensure_future(first)
-        await asyncio.wait_for(halting.there.wait(), PATIENCE)
+        await asyncio.wait_for(halting.has_halted.wait(), PATIENCE)
         other: asyncio.Future[Any] = asyncio.ensure_future(second)
-        await asyncio.wait([other], timeout=0.5)  # as far as it comes
+        await asyncio.wait([other], timeout=0.5)  # it goes on up to the lock
         halting.go.set()
         await asyncio.wait_for(asyncio.gather(begun, other), PATIENCE)
         kept = begun.result() or other.result()
         assert await files.read(kept) == b"hello"
-        await gone(files, log, "b")
+        await delete_session(files, log, "b")
         assert on_disk(tmp_path) == []
 
 
@@ -518,41 +518,41 @@ async def test_random_uploads_and_deletions_keep_used_blobs(tmp_path: Path) -> N
         for session in sessions:
             await log.sessions.make(Key(session))
 
-        async def comes_and_goes(session: str) -> None:
+        async def upload_and_delete(session: str) -> None:
             for _ in range(15):
                 kept = await files.save(Key(session), "x", TEXT, b"%d" % chance.randrange(2))
                 assert len(await files.read(kept)) == 1
                 if chance.random() < 0.7:
-                    await gone(files, log, session)
+                    await delete_session(files, log, session)
                     await log.sessions.make(Key(session))
 
-        await asyncio.gather(*map(comes_and_goes, sessions))
+        await asyncio.gather(*map(upload_and_delete, sessions))
         named = await log.files.find_used_digests([digest(b"0"), digest(b"1")])
         assert on_disk(tmp_path) == sorted(named)
-        await asyncio.gather(*(gone(files, log, session) for session in sessions))
+        await asyncio.gather(*(delete_session(files, log, session) for session in sessions))
         assert on_disk(tmp_path) == [] and not files.quota._bytes and files.quota._total == 0
 
 
 async def test_an_upload_to_a_session_that_is_deleted_is_refused(tmp_path: Path) -> None:
-    """At any step; nothing of it stays, and its space is free."""
+    """At any step. It leaves no blob, and its bytes do not count any more."""
     async with store(tmp_path) as (files, log, halting):
         with pytest.raises(UnknownSession):
             async with files.upload(Key("a"), "x", TEXT) as upload:
                 await upload.write(b"hello")
-                await gone(files, log, "a")
+                await delete_session(files, log, "a")
                 await upload.write(b"hello")
         await log.sessions.make(Key("a"))
         with pytest.raises(UnknownSession):
             async with files.upload(Key("a"), "x", TEXT) as upload:
                 await upload.write(b"hello")
                 await upload.finish()
-                await gone(files, log, "a")
+                await delete_session(files, log, "a")
                 await upload.save()
         await log.sessions.make(Key("a"))
         halting.halts.add("keep")
         late = asyncio.create_task(files.save(Key("a"), "x", TEXT, b"hello"))
-        await asyncio.wait_for(halting.there.wait(), PATIENCE)
-        await gone(files, log, "a")
+        await asyncio.wait_for(halting.has_halted.wait(), PATIENCE)
+        await delete_session(files, log, "a")
         halting.go.set()
         with pytest.raises(UnknownSession):
             await late
@@ -560,18 +560,18 @@ async def test_an_upload_to_a_session_that_is_deleted_is_refused(tmp_path: Path)
         async with files.upload(Key("a"), "x", TEXT) as upload:
             await upload.write(b"hello")
             await upload.finish()
-            await gone(files, log, "b")
+            await delete_session(files, log, "b")
             await upload.save()
-        await gone(files, log, "a")
+        await delete_session(files, log, "a")
         assert on_disk(tmp_path) == [] and not files.quota._bytes and files.quota._total == 0
 
 
 async def test_a_cancelled_upload_is_complete_or_absent(tmp_path: Path) -> None:
-    """Between disk and log the step is finished; before it, nothing stays."""
+    """A step that writes to disk and log is finished. An earlier cancel leaves no blob."""
     async with store(tmp_path) as (files, log, halting):
         halting.halts.add("keep")
         kept = asyncio.create_task(files.save(Key("a"), "x", TEXT, b"hello"))
-        await asyncio.wait_for(halting.there.wait(), PATIENCE)
+        await asyncio.wait_for(halting.has_halted.wait(), PATIENCE)
         kept.cancel()
         await asyncio.wait([kept], timeout=0.1)
         halting.go.set()
@@ -603,7 +603,7 @@ async def test_close_waits_for_unfinished_steps(tmp_path: Path) -> None:
     async with store(tmp_path) as (files, log, halting):
         halting.halts.add("keep")
         keeping = asyncio.create_task(files.save(Key("a"), "x", TEXT, b"hello"))
-        await asyncio.wait_for(halting.there.wait(), PATIENCE)
+        await asyncio.wait_for(halting.has_halted.wait(), PATIENCE)
         keeping.cancel()
         await asyncio.wait([keeping], timeout=0.1)
         closing = asyncio.create_task(files.close())
@@ -633,7 +633,7 @@ async def test_an_unwritable_store_reports_it(tmp_path: Path) -> None:
 
 
 async def ask(hub: Hub, agent: str, message: str, session: str = "s1") -> list[dict[str, Any]]:
-    """Chat, and return all that is heard of the answer in the extended protocol."""
+    """Chat, and return all frames of the answer in the extended protocol."""
     client = await hub.connect(f"?sessionId={session}", extended=True)
     await client.send(type="chat", agentId=agent, sessionId=session, message=message)
     await client.until_done()
@@ -656,7 +656,7 @@ async def results(message: str):
     [("x", 32 * KiB, True), ("x", 32 * KiB + 1, False), ("é", 16 * KiB, True), ("€", 20_000, False)],
 )
 async def test_a_large_tool_result_is_stored_as_a_file(hub: Hub, unit: str, count: int, whole: bool) -> None:
-    """Its event has the beginning, cut between two characters, and the id of the file; the order stays."""
+    """Its event has the first characters and the id of the file. The order of the events stays."""
     hub.agent("results.py", RESULTS)
     await hub.start()
     frames = await ask(hub, "results", f"{unit} {count}")
@@ -675,7 +675,7 @@ async def test_a_large_tool_result_is_stored_as_a_file(hub: Hub, unit: str, coun
     assert 'filename="tool-result.txt"' in headers["Content-Disposition"]
 
 
-async def test_a_tool_result_is_limited_as_a_file_is(hub: Hub) -> None:
+async def test_a_large_tool_result_has_the_size_limit_of_a_file(hub: Hub) -> None:
     """It may exceed the text limit of a run. One that exceeds the limit of a file ends the run, and is not stored."""
     hub.agent("results.py", RESULTS)
     await hub.start(run_bytes=64 * KiB, file_bytes=MiB)
@@ -687,8 +687,8 @@ async def test_a_tool_result_is_limited_as_a_file_is(hub: Hub) -> None:
     assert len(on_disk(hub.folder)) == 1
 
 
-async def test_a_large_tool_result_that_is_no_text_ends_its_run_alone(hub: Hub) -> None:
-    """A lone surrogate is refused as in any text."""
+async def test_a_large_tool_result_with_a_lone_surrogate_ends_only_its_run(hub: Hub) -> None:
+    """As in any text."""
     hub.agent(
         "bad.py", "from hub import *\n\nasync def bad(message: str):\n    yield ToolCallResult('c', '\\ud800' * 40_000)"
     )
@@ -698,7 +698,7 @@ async def test_a_large_tool_result_that_is_no_text_ends_its_run_alone(hub: Hub) 
     assert on_disk(hub.folder) == []
 
 
-async def test_the_file_of_a_tool_result_is_there_before_its_event(hub: Hub) -> None:
+async def test_the_file_of_a_tool_result_is_stored_before_its_event(hub: Hub) -> None:
     """A client that receives the event can fetch the file at once."""
     hub.agent("results.py", RESULTS)
     await hub.start()
@@ -712,7 +712,7 @@ async def test_the_file_of_a_tool_result_is_there_before_its_event(hub: Hub) -> 
 
 
 async def test_a_full_session_ends_the_run_with_the_quotas_code(hub: Hub) -> None:
-    """Its text up to there stays."""
+    """The earlier text of the run stays."""
     hub.agent("results.py", RESULTS)
     await hub.start(session_files_bytes=64 * KiB)
     frames = await ask(hub, "results", "x 70000")
@@ -778,10 +778,10 @@ async def test_without_a_session_an_agent_has_no_files(hub: Hub, http: aiohttp.C
         ("x", TEXT, b"x" * 64 * KiB, QuotaExceeded),
     ],
 )
-async def test_the_store_has_the_limits_of_the_routes(
+async def test_agents_and_clients_have_the_same_file_limits(
     tmp_path: Path, name: str, kind: str, data: bytes, error: type[Exception]
 ) -> None:
-    """So an agent has no other limits than a client."""
+    """The limits are checked in the store, and not only in the routes."""
     async with store(tmp_path, file_bytes=64 * KiB, session_files_bytes=60 * KiB) as (files, _, _):
         with pytest.raises(error):
             await files.save(Key("a"), name, kind, data)
@@ -815,7 +815,7 @@ async def test_files_are_not_opened_in_the_event_loop(hub: Hub) -> None:
             assert (await post(http, b"x" * 100, "sessionId=s1&name=%2F"))[0] == 400
             await ask(hub, "reader", made["fileId"])
             await ask(hub, "results", "x 70000")
-            await gone(hub.node.files, hub.node.log, "s1")
+            await delete_session(hub.node.files, hub.node.log, "s1")
     assert on_disk(hub.folder) == []
 
 
@@ -867,7 +867,7 @@ async def test_no_other_account_reads_stored_files(hub: Hub) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run this on Linux or macOS")
-async def test_a_folder_that_others_use_stays_as_it_is(hub: Hub) -> None:
+async def test_the_mode_of_a_shared_folder_does_not_change(hub: Hub) -> None:
     """Only the hub's own files are closed: the folder may be /tmp, or that of a project."""
     data = hub.folder / "data"
     data.mkdir()
@@ -902,7 +902,7 @@ async def test_a_reader_cancelled_during_open_leaves_no_file_open(tmp_path: Path
         file = await files.save(Key("a"), "x", TEXT, b"hello")
         blob = files.folder / file.digest
         blob.unlink()
-        os.mkfifo(blob)  # whose opening waits for one who writes
+        os.mkfifo(blob)  # open() waits for a writer
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ResourceWarning)
             reading = asyncio.create_task(files.read(file))

@@ -39,26 +39,26 @@ from hub.storage.log import EVERYONE, Log, LogUnusable
 from hub.storage.open_log import open_log
 from hub.storage.records import Append, ChatRecord, FileRecord, RunRecord, SessionLabel, SessionQuery, SessionRow
 
-# One function per driver: from an empty folder to the URL of an empty log, the same each time it is asked.
+# One function per driver: it returns the URL of the log in a folder, equal at each call.
 LOGS = [pytest.param(lambda folder: f"sqlite:///{folder}/hub.db", id="sqlite")]
 
-Heard = list[tuple[str, Any]]  # ("event", Event), then ("done", what done got)
+Notices = list[tuple[str, Any]]  # ("event", Event), then ("done", the argument of done)
 ANN = Author("ann", "Ann")
 PARTS = ({"type": "text", "text": 'a "\0\U0001f600'}, {"type": "image", "source": {"type": "url", "value": "x"}})
 
 
 @attrs.define
-class Opened:
-    """A started log, with everything that it announced."""
+class OpenedLog:
+    """A started log, with all events that it announced and all results of its callbacks."""
 
     log: Log
-    heard: Heard
+    notices: Notices
 
     async def put(self, append: Append) -> int:
         answer: asyncio.Future[int | Exception] = asyncio.get_running_loop().create_future()
 
         def done(result: int | Exception) -> None:
-            self.heard.append(("done", result))
+            self.notices.append(("done", result))
             answer.set_result(result)
 
         self.log.events.append(append, done)
@@ -76,24 +76,24 @@ class Opened:
         return events
 
 
-Opener = Callable[..., Awaitable[Opened]]
+Opener = Callable[..., Awaitable[OpenedLog]]
 
 
 @pytest.fixture(params=LOGS)
 async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
     opened: list[Log] = []
 
-    async def start(spoil: Callable[[str], None] = lambda session: None) -> Opened:
-        heard: Heard = []
+    async def start(spoil: Callable[[str], None] = lambda session: None) -> OpenedLog:
+        notices: Notices = []
 
         def listener(session: str, events: Sequence[Event]) -> None:
-            heard.extend(("event", event) for event in events)
+            notices.extend(("event", event) for event in events)
             spoil(session)
 
         log = open_log(request.param(tmp_path), Limits(), Seams())
         await log.start(listener)
         opened.append(log)
-        return Opened(log, heard)
+        return OpenedLog(log, notices)
 
     yield start
     for log in opened:
@@ -101,7 +101,7 @@ async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 @pytest.fixture
-async def hub(opener: Opener) -> Opened:
+async def hub(opener: Opener) -> OpenedLog:
     opened = await opener()
     await opened.log.sessions.make(Key("s"))
     return opened
@@ -124,22 +124,22 @@ async def test_a_log_has_a_name_of_its_own(opener: Opener, tmp_path: Path) -> No
     assert open_log(f"sqlite:///{tmp_path}/another.db", Limits(), Seams()).identify(tmp_path) != name
 
 
-async def test_numbers_are_dense_from_one(hub: Opened) -> None:
+async def test_numbers_are_dense_from_one(hub: OpenedLog) -> None:
     """An append gets the next seqs of its session, and the callback gets the first of them."""
     assert await hub.put(Append(Key("s"), [chunk("a"), chunk("b", 1)])) == 1
     assert await hub.put(Append(Key("s"), [chunk("c", 2)])) == 3
-    events = [event for kind, event in hub.heard if kind == "event"]
+    events = [event for kind, event in hub.notices if kind == "event"]
     assert [event.seq for event in events] == [1, 2, 3]
     assert events == await hub.everything("s")
 
 
-async def test_each_session_has_its_own_numbers(hub: Opened) -> None:
+async def test_each_session_has_its_own_numbers(hub: OpenedLog) -> None:
     """With many sessions at once, each is dense and in order, and each event is announced once."""
     sessions = [f"s{i}" for i in range(50)]
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, sessions)))
     for turn in range(4):
         await asyncio.gather(*(hub.put(Append(Key(s), [chunk(f"{s}-{turn}", turn)])) for s in sessions))
-    events = [event for kind, event in hub.heard if kind == "event"]
+    events = [event for kind, event in hub.notices if kind == "event"]
     for session in sessions:
         mine = [event for event in events if event.sessionId == session]
         assert [event.seq for event in mine] == [1, 2, 3, 4]
@@ -147,26 +147,26 @@ async def test_each_session_has_its_own_numbers(hub: Opened) -> None:
         assert mine == await hub.everything(session)
 
 
-async def test_events_are_announced_before_the_callback(hub: Opened) -> None:
+async def test_events_are_announced_before_the_callback(hub: OpenedLog) -> None:
     """The listener gets the events of an append before its callback is called."""
     await hub.put(Append(Key("s"), [chunk("a")]))
     await hub.put(Append(Key("s"), [chunk("b", 1)]))
-    assert [kind for kind, _ in hub.heard] == ["event", "done", "event", "done"]
+    assert [kind for kind, _ in hub.notices] == ["event", "done", "event", "done"]
 
 
-async def test_announced_events_can_be_read(hub: Opened) -> None:
+async def test_announced_events_can_be_read(hub: OpenedLog) -> None:
     """A read that begins in the callback returns the event."""
     for seq in range(1, 30):
         await hub.put(Append(Key("s"), [chunk("x", seq)]))
         assert [event.seq for event in await hub.log.events.read(Key("s"), seq - 1, seq)] == [seq]
 
 
-async def test_a_probe_commits_and_changes_nothing(hub: Opened) -> None:
+async def test_a_probe_commits_and_changes_nothing(hub: OpenedLog) -> None:
     """It announces no event and takes no seq; a closed log refuses it."""
     await hub.put(Append(Key("s"), [chunk("a")]))
-    commits, heard = hub.log.commit_totals.commits, len(hub.heard)
+    commits, notices = hub.log.commit_totals.commits, len(hub.notices)
     await hub.log.probe()
-    assert hub.log.commit_totals.commits == commits + 1 and len(hub.heard) == heard
+    assert hub.log.commit_totals.commits == commits + 1 and len(hub.notices) == notices
     assert await hub.put(Append(Key("s"), [chunk("b", 1)])) == 2
     await hub.log.close()
     with pytest.raises(StorageUnavailable):
@@ -190,7 +190,7 @@ async def test_a_raising_listener_does_not_stop_others(opener: Opener) -> None:
     assert results == [1, 2, 2]
 
 
-async def test_every_body_comes_back(hub: Opened) -> None:
+async def test_every_body_comes_back(hub: OpenedLog) -> None:
     """Each type of event is read as it was written, with its agent, run and time."""
     bodies = [
         UserMessage(messageId="u", author=ANN, content='a "quoted"\n\u2028 text\0', clientMsgId="c1"),
@@ -211,7 +211,7 @@ async def test_every_body_comes_back(hub: Opened) -> None:
     events = await hub.everything("s")
     assert [event.body for event in events] == [*bodies, bodies[0]]
     assert [(event.agentId, event.runId) for event in events] == [("main", "r")] * len(bodies) + [(None, None)]
-    assert events == [event for kind, event in hub.heard if kind == "event"]
+    assert events == [event for kind, event in hub.notices if kind == "event"]
     assert len({event.ts for event in events}) == 1 and len({event.epoch for event in events}) == 1
 
 
@@ -220,9 +220,9 @@ UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(UNICODE, min_size=1, max_size=12))
-async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
+async def test_any_text_comes_back(hub: OpenedLog, pieces: list[str]) -> None:
     """Each text without lone surrogates comes back unchanged: in chunks, in complete messages, in the history."""
-    session = f"s-{len(hub.heard)}"
+    session = f"s-{len(hub.notices)}"
     await hub.log.sessions.make(Key(session))
     whole = "".join(pieces)
     entries = [chunk(piece, i) for i, piece in enumerate(pieces)]
@@ -239,7 +239,7 @@ async def test_any_text_comes_back(hub: Opened, pieces: list[str]) -> None:
 @pytest.mark.parametrize(
     "bad", [chunk("\ud800"), Event(None, None, UserMessage(messageId="u", author=ANN, content="\udfff"))]
 )
-async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Event) -> None:
+async def test_one_bad_text_is_refused_alone(hub: OpenedLog, bad: Event) -> None:
     """A lone surrogate fails its own append only; other appends of the commit are stored."""
     sessions = [f"s{i}" for i in range(9)]
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, sessions)))
@@ -252,7 +252,7 @@ async def test_one_bad_text_is_refused_alone(hub: Opened, bad: Event) -> None:
         assert len(await hub.everything(session)) == 1
 
 
-async def test_the_first_append_makes_the_session(hub: Opened) -> None:
+async def test_the_first_append_makes_the_session(hub: OpenedLog) -> None:
     """The session is made in the same commit. A refused append makes no session."""
     with pytest.raises(StorageUnavailable, match="cannot store this"):
         await hub.put(Append(Key("stranger"), [chunk(chr(0xD800))]))
@@ -266,7 +266,7 @@ async def test_the_first_append_makes_the_session(hub: Opened) -> None:
     assert await hub.log.sessions.make(Key("stranger")) == (attrs.evolve(head, seq=2), False)
 
 
-async def test_pages_are_bounded_by_rows(hub: Opened) -> None:
+async def test_pages_are_bounded_by_rows(hub: OpenedLog) -> None:
     """A page has at most page_rows events, and the pages together have all events."""
     rows = Limits().page_rows
     await hub.put(Append(Key("s"), [chunk("x", i) for i in range(rows + 10)]))
@@ -277,7 +277,7 @@ async def test_pages_are_bounded_by_rows(hub: Opened) -> None:
     )
 
 
-async def test_pages_are_bounded_by_text(hub: Opened) -> None:
+async def test_pages_are_bounded_by_text(hub: OpenedLog) -> None:
     """A page ends with the event that passes page_bytes (in UTF-8), and has at least one event."""
     quarter = "é" * (Limits().page_bytes // 8)
     await hub.put(Append(Key("s"), [chunk(quarter, i) for i in range(6)] + [chunk(quarter * 9), chunk("last")]))
@@ -289,13 +289,13 @@ async def test_pages_are_bounded_by_text(hub: Opened) -> None:
 @pytest.mark.parametrize(
     "after, upto, seqs", [(0, 5, [1, 2, 3, 4, 5]), (2, 4, [3, 4]), (4, 4, []), (5, 9, []), (3, 2, [])]
 )
-async def test_a_read_is_after_and_upto(hub: Opened, after: int, upto: int, seqs: list[int]) -> None:
+async def test_a_read_is_after_and_upto(hub: OpenedLog, after: int, upto: int, seqs: list[int]) -> None:
     """A read returns the events with after < seq <= upto, and no others."""
     await hub.put(Append(Key("s"), [chunk("x", i) for i in range(5)]))
     assert [event.seq for event in await hub.log.events.read(Key("s"), after, upto)] == seqs
 
 
-async def test_an_unknown_session_is_empty(hub: Opened) -> None:
+async def test_an_unknown_session_is_empty(hub: OpenedLog) -> None:
     """It has no events, messages, chats or runs."""
     assert list(await hub.log.events.read(Key("nobody"), 0, 9)) == []
     assert list(await hub.log.sessions.read_last_messages(Key("nobody"), 9, MiB)) == []
@@ -304,7 +304,7 @@ async def test_an_unknown_session_is_empty(hub: Opened) -> None:
     assert list(await hub.log.runs.list_unfinished_runs()) == []
 
 
-async def test_messages_have_the_seq_of_their_event(hub: Opened) -> None:
+async def test_messages_have_the_seq_of_their_event(hub: OpenedLog) -> None:
     """A message has the seq and time of the event at its index. The last messages are returned oldest first."""
     asked = HistoryMessage(messageId="u", role="user", content="hi", agentId="main", runId=None, author=ANN)
     await hub.put(
@@ -330,7 +330,7 @@ async def test_messages_have_the_seq_of_their_event(hub: Opened) -> None:
     assert list(await hub.log.sessions.read_last_messages(Key("s"), 0, MiB)) == []
 
 
-async def test_messages_come_back_complete(hub: Opened) -> None:
+async def test_messages_come_back_complete(hub: OpenedLog) -> None:
     """They have their parts, metadata, the id of the message that they answer, and the end of the answer."""
     asked = HistoryMessage(
         messageId="u",
@@ -365,7 +365,7 @@ async def test_messages_come_back_complete(hub: Opened) -> None:
     )
 
 
-async def talk(hub: Opened, many: int) -> None:
+async def talk(hub: OpenedLog, many: int) -> None:
     """Keep a0 to a(many-1), of whom each two share an entry."""
     messages = [
         HistoryMessage(
@@ -382,7 +382,7 @@ async def talk(hub: Opened, many: int) -> None:
     await hub.put(Append(Key("s"), [chunk("x") for _ in messages], [(i // 2, one) for i, one in enumerate(messages)]))
 
 
-async def test_the_last_messages_up_to_one(hub: Opened) -> None:
+async def test_the_last_messages_up_to_one(hub: OpenedLog) -> None:
     """The result ends with that message, within the limits of number and bytes; without such a message it is empty."""
     await talk(hub, 6)
     await hub.log.sessions.make(Key("t"))
@@ -398,7 +398,7 @@ async def test_the_last_messages_up_to_one(hub: Opened) -> None:
     assert await upto(9, MiB, "nobody") == [] == list(await hub.log.sessions.read_last_messages(Key("t"), 9, MiB, "a3"))
 
 
-async def test_the_messages_from_one(hub: Opened) -> None:
+async def test_the_messages_from_one(hub: OpenedLog) -> None:
     """The first is complete, and later ones have no content. The number is limited."""
     await talk(hub, 6)
     found = await hub.log.sessions.read_messages_from(Key("s"), "a2", 9)
@@ -442,7 +442,7 @@ async def test_removed_messages_leave_the_history(opener: Opener) -> None:
     assert (await hub.everything("s"))[-1].body == MessageRemoved(("m0",), "rollback")
 
 
-async def test_a_refused_append_removes_no_message(hub: Opened) -> None:
+async def test_a_refused_append_removes_no_message(hub: OpenedLog) -> None:
     """The history stays as it was. A message that is added and removed in one append is not there."""
     kept = HistoryMessage(messageId="m", role="assistant", content="x", agentId="main", runId="r", author=None)
     await hub.put(Append(Key("s"), [chunk("x")], [(0, kept)]))
@@ -453,7 +453,7 @@ async def test_a_refused_append_removes_no_message(hub: Opened) -> None:
     assert list(await hub.log.sessions.read_last_messages(Key("s"), 9, MiB)) == []
 
 
-async def test_history_is_limited_in_bytes(hub: Opened) -> None:
+async def test_history_is_limited_in_bytes(hub: OpenedLog) -> None:
     """The newest messages are returned; the first one that does not fit and all older ones are not."""
     sizes = [10, 300_000, 10, 400_000, 600_000]
     messages = [
@@ -471,7 +471,7 @@ async def test_history_is_limited_in_bytes(hub: Opened) -> None:
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("limit", [1, 2, 5, 9])
-async def test_messages_are_listed_by_pages(hub: Opened, order: Order, limit: int) -> None:
+async def test_messages_are_listed_by_pages(hub: OpenedLog, order: Order, limit: int) -> None:
     """Each message is on one page, complete and in order, also those of one event; no other session's are."""
     for number in (0, 1):
         names = [f"m{number}{i}" for i in range(3)]
@@ -546,11 +546,11 @@ async def test_unfinished_runs_are_in_the_order_of_their_first_save(opener: Open
     ]
 
 
-async def test_an_append_without_events(hub: Opened) -> None:
+async def test_an_append_without_events(hub: OpenedLog) -> None:
     """It may store records only. The callback gets the seq that the next event will have."""
     await hub.put(Append(Key("s"), [chunk("x")]))
     assert await hub.put(Append(Key("s"), [], saved_runs=[record("r1")])) == 2
-    assert [kind for kind, _ in hub.heard] == ["event", "done", "done"]
+    assert [kind for kind, _ in hub.notices] == ["event", "done", "done"]
     assert await hub.put(Append(Key("s"), [chunk("y")], ended_runs=["r1"])) == 2
     assert list(await hub.log.runs.list_unfinished_runs()) == []
 
@@ -569,7 +569,7 @@ async def test_the_answer_to_a_chat_is_stored(opener: Opener) -> None:
     assert [await hub.log.runs.find_chat(Key(session), *ids) for session, *ids in others] == [None, None, None]
 
 
-async def test_a_chat_cannot_be_stored_twice(hub: Opened) -> None:
+async def test_a_chat_cannot_be_stored_twice(hub: OpenedLog) -> None:
     """A second append with the same clientMsgId is refused, whatever it contains, so an accepted chat runs once."""
     await hub.put(
         Append(
@@ -607,11 +607,11 @@ async def test_a_file_record_comes_back(opener: Opener) -> None:
     found = await hub.log.files.find("f1")
     (event,) = await hub.everything("s")
     assert found is not None and found == attrs.evolve(file("f1"), created=found.created)
-    assert found.created >= event.ts and (await hub.log.sessions.make(Key("s")))[0].seq == 1 and hub.heard == []
+    assert found.created >= event.ts and (await hub.log.sessions.make(Key("s")))[0].seq == 1 and hub.notices == []
     assert await hub.log.files.find("f2") is None
 
 
-async def test_a_file_needs_an_existing_session(hub: Opened) -> None:
+async def test_a_file_needs_an_existing_session(hub: OpenedLog) -> None:
     """A record without a session would never be deleted. Other requests of the commit are stored."""
     results = await asyncio.gather(
         *(hub.log.files.add(file(f"f-{session}", session)) for session in ("s", "stranger", "s2")),
@@ -648,7 +648,7 @@ async def test_files_are_deleted_with_their_session(opener: Opener) -> None:
     assert await hub.log.files.sum_bytes_by_session(0) == {"t": 7} and await hub.log.files.find("f3") is not None
 
 
-async def test_a_file_that_is_added_before_the_deletion_is_deleted(hub: Opened) -> None:
+async def test_a_file_that_is_added_before_the_deletion_is_deleted(hub: OpenedLog) -> None:
     """Calls take effect in their order, also if no caller waits between them; a file added later is refused."""
     for n in range(30):
         await hub.log.sessions.make(Key("s"))
@@ -683,7 +683,7 @@ async def test_a_session_is_made_once(opener: Opener) -> None:
     assert await hub.put(Append(Key("s"), [chunk("z")])) == 3
 
 
-async def later(hub: Opened, session: str, than: int) -> Event:
+async def later(hub: OpenedLog, session: str, than: int) -> Event:
     """Append until the clock shows another millisecond, and return the first event of it."""
     async with asyncio.timeout(10):
         while True:
@@ -714,7 +714,7 @@ async def test_old_events_expire(opener: Opener) -> None:
     assert await hub.put(Append(Key("s"), [chunk("next")])) == edge.seq + 1
 
 
-async def test_a_large_log_loses_its_oldest_events(hub: Opened) -> None:
+async def test_a_large_log_loses_its_oldest_events(hub: OpenedLog) -> None:
     """Above the size, the oldest events of all sessions are dropped, and no more than necessary."""
     await hub.log.sessions.make(Key("t"))
     await hub.put(Append(Key("s"), [chunk("x" * 10_000, i) for i in range(50)]))
@@ -728,7 +728,7 @@ async def test_a_large_log_loses_its_oldest_events(hub: Opened) -> None:
     assert len(await hub.everything("t")) == edge.seq + 10
 
 
-async def test_many_old_events_expire(hub: Opened) -> None:
+async def test_many_old_events_expire(hub: OpenedLog) -> None:
     """More events than fit into one transaction are dropped, while appends go on."""
     for _ in range(3):
         await hub.put(Append(Key("s"), [chunk("x", i) for i in range(3000)]))
@@ -738,7 +738,7 @@ async def test_many_old_events_expire(hub: Opened) -> None:
     assert (await hub.log.sessions.make(Key("s")))[0].seq == 9001
 
 
-async def test_the_events_of_an_unfinished_run_do_not_expire(hub: Opened) -> None:
+async def test_the_events_of_an_unfinished_run_do_not_expire(hub: OpenedLog) -> None:
     """Events after the `after` of the run are kept, however old, until it ends."""
     await hub.put(
         Append(Key("s"), [chunk("x", i) for i in range(5)], saved_runs=[record("r", after=3), record("r2", after=4)])
@@ -787,7 +787,7 @@ STORY: list[tuple[str, Body]] = [
     "run, seq, message",
     [
         ("r", 9, ("m3", "three")),
-        ("r", 7, None),  # a whole message stands before it
+        ("r", 7, None),  # a complete message is before it
         ("r", 6, ("m", "one two")),
         ("r", 5, ("m", "one ")),
         ("r", 3, None),
@@ -797,7 +797,7 @@ STORY: list[tuple[str, Body]] = [
     ],
 )
 async def test_the_streamed_message_before_an_event(
-    hub: Opened, run: str, seq: int, message: tuple[str, str] | None
+    hub: OpenedLog, run: str, seq: int, message: tuple[str, str] | None
 ) -> None:
     """It is returned complete, without the text of other runs."""
     await hub.put(Append(Key("s"), [Event("main", who, body) for who, body in STORY]))
@@ -810,7 +810,7 @@ def test_an_unknown_scheme_is_refused() -> None:
         open_log("papyrus:///x", Limits(), Seams())
 
 
-async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
+async def test_sessions_are_listed_by_their_last_message(hub: OpenedLog) -> None:
     """The newest is first, and sessions without a message are last; agent and time are filters."""
     for name, agent in (("s", "main"), ("t", "other")):
         await hub.log.sessions.make(Key(name))
@@ -838,7 +838,7 @@ async def test_sessions_are_listed_by_their_last_message(hub: Opened) -> None:
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("limit", [1, 3, 7, 8])
-async def test_a_list_goes_on_where_its_last_page_ended(hub: Opened, order: Order, limit: int) -> None:
+async def test_a_list_goes_on_where_its_last_page_ended(hub: OpenedLog, order: Order, limit: int) -> None:
     """Each row is on one page, in order, also rows with equal times; within a tenant, and within a span of time."""
     for name in ("b", "a", "acme/x", "c", "acme/y", "e", "d"):
         await hub.put(
@@ -868,7 +868,7 @@ async def test_a_list_goes_on_where_its_last_page_ended(hub: Opened, order: Orde
     assert {row.key for row in await slices(hub, limit, order, prefix="acme/")} == {"acme/x", "acme/y"}
 
 
-async def slices(hub: Opened, limit: int, order: Order, **query: Any) -> list[SessionRow]:
+async def slices(hub: OpenedLog, limit: int, order: Order, **query: Any) -> list[SessionRow]:
     rows: list[SessionRow] = []
     request: PageRequest | None = PageRequest(limit, order=order)
     while request is not None:
@@ -879,7 +879,7 @@ async def slices(hub: Opened, limit: int, order: Order, **query: Any) -> list[Se
     return rows
 
 
-async def listed(hub: Opened, order: Order = "desc", **query: Any) -> list[SessionRow]:
+async def listed(hub: OpenedLog, order: Order = "desc", **query: Any) -> list[SessionRow]:
     """Return all sessions of a list, of the default tenant and for everyone where *query* says nothing else."""
     return await slices(hub, 1000, order, **query)
 
@@ -888,7 +888,7 @@ HUGE = base64.urlsafe_b64encode(b"[%d, %d]" % (10**30, 10**30)).decode()
 
 
 @pytest.mark.parametrize("cursor", ["x", "", "é", "WzEsMiwzXQ", "W10", "eyJhIjoxfQ", HUGE, "Wy0xLC0xXQ"])
-async def test_a_malformed_cursor_is_refused(hub: Opened, cursor: str) -> None:
+async def test_a_malformed_cursor_is_refused(hub: OpenedLog, cursor: str) -> None:
     """The lists of sessions and of messages refuse it with BadQuery."""
     with pytest.raises(BadQuery, match="not a cursor of this list"):
         await hub.log.sessions.list(SessionQuery(prefix="", readers=EVERYONE), PageRequest(9, cursor))
@@ -927,7 +927,7 @@ async def test_a_session_counts_its_messages(opener: Opener) -> None:
     assert ((await row()).messages, (await row()).ts) == (0, 0) and len(await listed(hub)) == 2
 
 
-async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> None:
+async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: OpenedLog) -> None:
     """An empty prefix means keys without a slash. One tenant's name may begin with another's."""
     for key in ("s", "acme/s", "acme/t", "acme2/s", "a%/s"):
         await hub.log.sessions.make(Key(key))
@@ -940,19 +940,19 @@ async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: Opened) -> No
     assert await keys("acme2/") == ["acme2/s"] and await keys("a%/") == ["a%/s"] and await keys("b/") == []
 
 
-async def test_sessions_are_listed_for_their_readers(hub: Opened) -> None:
+async def test_sessions_are_listed_for_their_readers(hub: OpenedLog) -> None:
     """Today the one reader of each session is everyone."""
     await hub.log.sessions.make(Key("s"))
     assert len(await listed(hub, readers={"p_1", *EVERYONE})) == 1
     assert await listed(hub, readers={"p_1"}) == [] and await listed(hub, readers=set()) == []
 
 
-async def test_events_have_the_id_of_their_session(hub: Opened) -> None:
+async def test_events_have_the_id_of_their_session(hub: OpenedLog) -> None:
     """Announced and read events have the id, also after a restart; only the log uses the key."""
     await hub.log.sessions.make(Key("acme/s"))
     await hub.put(Append(Key("acme/s"), [chunk("x")]))
     assert [event.sessionId for event in await hub.log.events.read(Key("acme/s"), 0, 9)] == ["s"]
-    assert [said.sessionId for kind, said in hub.heard if kind == "event"] == ["s"]
+    assert [said.sessionId for kind, said in hub.notices if kind == "event"] == ["s"]
 
 
 async def test_a_session_has_a_label(opener: Opener) -> None:
@@ -983,8 +983,8 @@ async def test_a_session_has_a_label(opener: Opener) -> None:
     )
 
 
-async def fill(hub: Opened, session: str) -> None:
-    """Let a session have something of everything."""
+async def fill(hub: OpenedLog, session: str) -> None:
+    """Store one of each record in a session."""
     await hub.log.sessions.make(Key(session))
     message = HistoryMessage(messageId="m", role="assistant", content="said", agentId="main", runId="r", author=None)
     kept, run = ChatRecord(principal="ann", clientMsgId="c1", digest="digest", messageId="u", runId="r"), record(
@@ -994,7 +994,7 @@ async def fill(hub: Opened, session: str) -> None:
     await hub.log.sessions.relabel(Key(session), {"title": "old", "metadata": {"old": True}})
 
 
-async def nothing_of(hub: Opened, session: str) -> None:
+async def nothing_of(hub: OpenedLog, session: str) -> None:
     assert await hub.log.sessions.find(Key(session)) is None and await hub.log.sessions.find_label(Key(session)) is None
     assert (
         list(await hub.log.events.read(Key(session), 0, 9)) == []
@@ -1010,7 +1010,7 @@ async def nothing_of(hub: Opened, session: str) -> None:
 
 
 @pytest.mark.parametrize("purged", [True, False])
-async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged: bool) -> None:
+async def test_a_deleted_session_is_removed_and_may_be_created_again(opener: Opener, purged: bool) -> None:
     """None of its data is found, its runs do not start, and other sessions stay. A new session with its id begins at 1.
 
     If the process dies before the purge, the session is either complete or deleted.
@@ -1020,7 +1020,7 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
     was, other = await hub.log.sessions.find(Key("s")), await hub.log.sessions.find(Key("t"))
     assert was is not None
     await hub.log.sessions.delete(Key("s"))
-    await hub.log.sessions.delete(Key("s"))  # twice is once
+    await hub.log.sessions.delete(Key("s"))  # a second deletion does nothing
     await nothing_of(hub, "s")
     assert [one.key for one in await listed(hub)] == ["t"]
     if purged:
@@ -1047,7 +1047,7 @@ async def test_a_deleted_session_is_gone_and_begins_anew(opener: Opener, purged:
     )
 
 
-async def test_a_session_deleted_while_others_write(hub: Opened) -> None:
+async def test_a_session_deleted_while_others_write(hub: OpenedLog) -> None:
     """A deletion among many appends deletes its own session only; a session made right after it is new."""
     sessions = [f"s{i}" for i in range(30)]
     await asyncio.gather(*map(hub.log.sessions.make, map(Key, sessions)))
@@ -1062,7 +1062,7 @@ async def test_a_session_deleted_while_others_write(hub: Opened) -> None:
     assert [len(await hub.everything(s)) for s in sessions] == [1] * 30 and texts(await hub.everything("s")) == ["new"]
 
 
-async def test_deleting_an_unknown_session_does_nothing(hub: Opened) -> None:
+async def test_deleting_an_unknown_session_does_nothing(hub: OpenedLog) -> None:
     """An empty session leaves no rows."""
     await hub.log.sessions.delete(Key("nobody"))
     await hub.log.sessions.delete(Key("s"))
@@ -1071,13 +1071,13 @@ async def test_deleting_an_unknown_session_does_nothing(hub: Opened) -> None:
     assert await listed(hub) == []
 
 
-async def test_retention_does_not_touch_a_session_that_was_made_anew(hub: Opened) -> None:
+async def test_retention_does_not_touch_a_session_that_was_created_again(hub: OpenedLog) -> None:
     """Events selected from a session that is deleted meanwhile are not dropped from the new session with its id."""
     for _ in range(4):
         await hub.put(Append(Key("s"), [chunk("x", i) for i in range(5000)]))
     expiring = asyncio.create_task(hub.log.events.expire(2**60, 10**9))
     async with asyncio.timeout(20):
-        while (await hub.log.sessions.make(Key("s")))[0].floor == 0:  # until it is in the middle
+        while (await hub.log.sessions.make(Key("s")))[0].floor == 0:  # until retention has begun
             pass
     await hub.log.sessions.delete(Key("s"))
     await hub.log.sessions.make(Key("s"))
@@ -1088,7 +1088,7 @@ async def test_retention_does_not_touch_a_session_that_was_made_anew(hub: Opened
     assert texts(await hub.everything("s")) == ["new"]
 
 
-async def test_the_size_of_a_deleted_session_does_not_count_for_the_new_one(hub: Opened) -> None:
+async def test_the_size_of_a_deleted_session_does_not_count_for_the_new_one(hub: OpenedLog) -> None:
     """A new session with the id of one that was deleted and not purged loses no events."""
     await hub.put(Append(Key("s"), [chunk("x" * 10_000, i) for i in range(50)]))
     await hub.log.sessions.delete(Key("s"))
@@ -1098,8 +1098,8 @@ async def test_the_size_of_a_deleted_session_does_not_count_for_the_new_one(hub:
     assert texts(await hub.everything("s")) == ["new"]
 
 
-async def test_the_log_counts_its_commits(hub: Opened) -> None:
-    """And how long they took."""
+async def test_the_log_counts_its_commits(hub: OpenedLog) -> None:
+    """And their durations."""
     before = hub.log.commit_totals
     await hub.put(Append(Key("s"), [chunk("x")]))
     after = hub.log.commit_totals

@@ -1,4 +1,4 @@
-"""The promises of the SQLite log alone: one file, one process, shared commits, and plain SQL."""
+"""The properties of the SQLite log only: one file, one process, shared commits, and plain SQL."""
 
 import asyncio
 import json
@@ -130,7 +130,7 @@ async def test_sessions_share_commits(opener: Opener) -> None:
 
 
 class Clock:
-    """Time as the writer sees it; who sleeps lets it pass."""
+    """The clock of the writer. A sleep moves it on at once."""
 
     def __init__(self) -> None:
         self.now, self.slept = 100.0, 0.0
@@ -158,7 +158,7 @@ def test_commits_of_several_sessions_are_spaced_apart(
     for number in range(1000):
         if number and clock.now < 100.0 + number / 1000:
             clock.now = 100.0 + number / 1000
-        if clock.now <= 100.0 + number / 1000:  # the one before has been committed: this one begins the next
+        if clock.now <= 100.0 + number / 1000:  # the commit before has ended: this append begins the next one
             pacer.wait(Key(f"s{number % sessions}"), has_more=False)
             commits += 1
     assert 0.9 * most <= commits <= most
@@ -190,14 +190,14 @@ async def test_a_commit_for_many_sessions_fills_few_pages(
     monkeypatch: pytest.MonkeyPatch, opener: Opener, path: Path
 ) -> None:
     """The events of 200 sessions in one commit are in one row: the file grows by a few pages."""
-    monkeypatch.setattr(sqlite_writer, "LOOSE_SECONDS", 1000.0)  # into strips only where the test says so
+    monkeypatch.setattr(sqlite_writer, "LOOSE_SECONDS", 1000.0)  # events go to strips only in expire()
     log = await opener()
     sessions = [f"s{number}" for number in range(200)]
     await asyncio.gather(*map(log.sessions.make, map(Key, sessions)))
     await asyncio.gather(*(put(log, Append(Key(session), [text("x" * 4000)])) for session in sessions))
-    await log.events.expire(0, 10**9)  # drops nothing, and places all: each session has a page of its own now
+    await log.events.expire(0, 10**9)  # drops no event, and moves all to strips: each session has its own page
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("PRAGMA wal_checkpoint")  # what is written next is counted from 0
+        db.execute("PRAGMA wal_checkpoint")  # the next writes are counted from 0
         db.execute("BEGIN IMMEDIATE")  # the writer waits with its first, and the others come meanwhile
         appends = [asyncio.create_task(put(log, Append(Key(session), [text("x" * 50)]))) for session in sessions]
         await asyncio.sleep(0)
@@ -290,7 +290,7 @@ async def test_loose_events_are_found(opener: Opener, placed: int) -> None:
     entries = [Event("main", "r", RunStarted("m")), *(text(f"{number},") for number in range(999))]
     await put(log, Append(Key("s"), entries[:placed] or entries[:1]))
     if placed:
-        await log.events.expire(0, 2**60)  # which gives everything its place, and drops nothing
+        await log.events.expire(0, 2**60)  # moves all events to strips, and drops none
     await put(log, Append(Key("t"), [text("other")]))
     if rest := entries[max(placed, 1) :]:
         await put(log, Append(Key("s"), rest))
@@ -310,7 +310,7 @@ async def test_a_page_of_loose_events_is_limited_in_bytes(opener: Opener) -> Non
     await log.sessions.make(Key("s"))
     await put(log, Append(Key("s"), [text("x" * 30_000) for _ in range(30)]))
     first = await log.events.read(Key("s"), 0, 30)
-    assert [event.seq for event in first] == list(range(1, 10))  # the one that passes 256 KiB is the last
+    assert [event.seq for event in first] == list(range(1, 10))  # the event that passes 256 KiB is the last one
     assert len(await log.events.read(Key("s"), 9, 30)) == 9
 
 
@@ -540,7 +540,7 @@ async def test_damage_in_the_text_of_events_is_named(
     for _ in range(2):
         with pytest.raises(StorageUnavailable, match="cannot be read now.*(malformed|unknown type)"):
             await log.events.read(Key("s"), 0, 9)
-        if by != '"strm"':  # which is not looked at here
+        if by != '"strm"':  # which this check skips
             with pytest.raises(StorageUnavailable, match="cannot be read now.*malformed"):
                 await asyncio.wait_for(log.events.find_message_before(Key("s"), "r", 2), 20)
         for words in ("y", "z" * 40_000):
@@ -549,7 +549,7 @@ async def test_damage_in_the_text_of_events_is_named(
                 assert await put(log, Append(Key(session), [text(words)])) == said
             await log.events.expire(0, 2**60)
         with pytest.raises(StorageUnavailable, match="cannot store this"):
-            await put(log, Append(Key("t"), [text("y" + chr(0xD800))]))  # after which all heads are read again
+            await put(log, Append(Key("t"), [text("y" + chr(0xD800))]))  # then all heads are read again
         assert [head.seq for head, _ in await asyncio.gather(*map(log.sessions.make, map(Key, "tuv")))] == [said] * 3
         await log.close()
         log = await opener()
@@ -619,7 +619,7 @@ async def test_a_session_goes_on_after_a_damaged_part(opener: Opener, path: Path
         with pytest.raises(LogDamaged, match="the events 3 to 3 of session s are missing"):
             await log.events.read(Key("s"), 2, 5)
         assert [event.seq for event in await log.events.read(Key("s"), 3, 5)] == [4, 5]
-        with pytest.raises(LogDamaged, match="the events 3 to 3 of session s are missing"):  # not half a text
+        with pytest.raises(LogDamaged, match="the events 3 to 3 of session s are missing"):  # not a part of the text
             await log.events.find_message_before(Key("s"), "r", 5)
         head = await log.sessions.find(Key("s"))
         assert head is not None and head.seq == 5
@@ -709,7 +709,7 @@ async def test_data_of_an_earlier_release_is_read(opener: Opener, path: Path) ->
     db.close()
     log = await opener()
     messages = await log.sessions.read_last_messages(Key("s"), 9, MiB)
-    assert {(m.stopReason, m.error) for m in messages} == {(None, None)}  # nobody knows
+    assert {(m.stopReason, m.error) for m in messages} == {(None, None)}  # unknown in that release
     answers = {m.messageId: m.userMessageId for m in messages}
     assert answers == {"a0": None, "u1": None, "u2": None, "a1": "u2", "a2": "u2", "u3": None}
     assert await log.runs.list_unfinished_runs() == [
@@ -1034,7 +1034,7 @@ async def test_a_full_disk_refuses_and_recovers(opener: Opener, path: Path) -> N
 
 
 class Doubtful(sqlite3.Connection):
-    """SQLite whose disk reports an error now and then, where *after* is set although it had written."""
+    """A connection whose disk reports some errors; with *after*, the data was written before the error."""
 
     errors = 0
     after = True

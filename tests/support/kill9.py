@@ -38,7 +38,7 @@ class Witness:
     """A client that stores all logged frames of its connections."""
 
     session: str
-    seen: dict[int, dict[str, Any]] = attrs.Factory(dict)
+    seen_events: dict[int, dict[str, Any]] = attrs.Factory(dict)
     epoch: str | None = None
     accepted: dict[str, list[dict[str, Any]]] = attrs.Factory(lambda: defaultdict(list))
     unsure: list[dict[str, str]] = attrs.Factory(list)
@@ -50,7 +50,7 @@ class Witness:
         try:
             url = f"{hub.url}/api/v1/ws"
             async with http.ws_connect(url, protocols=("hubbub.v1",), max_msg_size=0) as ws:
-                cursor = {"afterSeq": max(self.seen, default=0)} | ({"epoch": self.epoch} if self.epoch else {})
+                cursor = {"afterSeq": max(self.seen_events, default=0)} | ({"epoch": self.epoch} if self.epoch else {})
                 await ws.send_json({"type": "subscribe", "sessionId": self.session} | cursor)
                 for chat in self.unsure:
                     await ws.send_json(chat)
@@ -76,9 +76,9 @@ class Witness:
         if frame["type"] == "accepted":
             self.accepted[frame["clientMsgId"]].append(frame)
         elif "ts" in frame:
-            last = max(self.seen, default=0)
+            last = max(self.seen_events, default=0)
             assert frame["seq"] > last, (self.session, last, frame)
-            self.seen[frame["seq"]] = frame
+            self.seen_events[frame["seq"]] = frame
             self.epoch = frame["epoch"]
             if frame["type"] == "run_finished":
                 self.ends.add(frame["runId"])
@@ -108,41 +108,43 @@ class Deaths:
                 continue  # enough runs wait
             witness.unsure += [self._chat(witness.session, agent) for agent in ("babble", "phoenix")]
         watching = [asyncio.create_task(witness.watch(http, self.hub)) for witness in self.witnesses]
-        await self._some_way()
+        await self._wait_for_frames()
         await self.hub.kill()
         await asyncio.gather(*watching)
 
-    async def _some_way(self) -> None:
+    async def _wait_for_frames(self) -> None:
         """Wait for a random number of frames, or for all; in every other round the number is small."""
         self.rounds += 1
         most = 40 if self.rounds % 2 else 200
-        wanted = sum(len(w.seen) for w in self.witnesses) + self.chance.randint(12, most) * self.sessions
+        wanted = sum(len(w.seen_events) for w in self.witnesses) + self.chance.randint(12, most) * self.sessions
         async with asyncio.timeout(30):
-            while sum(len(w.seen) for w in self.witnesses) < wanted and any(w.waits() for w in self.witnesses[::2]):
+            while sum(len(w.seen_events) for w in self.witnesses) < wanted and any(
+                w.waits() for w in self.witnesses[::2]
+            ):
                 await asyncio.sleep(0.001)
 
     def _chat(self, session: str, agent: str) -> dict[str, str]:
         self.sent += 1
         text = str(COUNT) if agent == "phoenix" else f"{self.chance.randrange(2**32)} 40 0.5"
-        said = f"c{self.sent}"
-        chat = {"type": "chat", "agentId": agent, "sessionId": session, "clientMsgId": said, "message": text}
+        client_id = f"c{self.sent}"
+        chat = {"type": "chat", "agentId": agent, "sessionId": session, "clientMsgId": client_id, "message": text}
         chat["ifBusy"] = "parallel" if self.sent // 2 % 2 else "enqueue"
-        self.chats[said] = chat
+        self.chats[client_id] = chat
         return chat
 
     async def calm(self, http: aiohttp.ClientSession) -> None:
-        """Start once more, send all chats again, and wait until all answers have ended."""
+        """Start the hub again, send all chats again, and wait until all answers have ended."""
         await self.hub.start()
         for witness in self.witnesses[::2]:
             witness.unsure = [chat for chat in self.chats.values() if chat["sessionId"] == witness.session]
             witness.wanted = {chat["clientMsgId"] for chat in witness.unsure}
         async with asyncio.timeout(110), asyncio.TaskGroup() as tasks:
             for first, second in zip(self.witnesses[::2], self.witnesses[1::2]):
-                tasks.create_task(self._to_the_end(http, first, second))
+                tasks.create_task(self._watch_until_done(http, first, second))
         self.hub.signal(signal.SIGTERM)
         assert await self.hub.wait_until_ended() == 0
 
-    async def _to_the_end(self, http: aiohttp.ClientSession, first: Witness, second: Witness) -> None:
+    async def _watch_until_done(self, http: aiohttp.ClientSession, first: Witness, second: Witness) -> None:
         await first.watch(http, self.hub, calm=True)
         second.wanted, second.accepted = first.wanted, first.accepted
         await second.watch(http, self.hub, calm=True)
@@ -220,9 +222,9 @@ def check_texts(run: list[dict[str, Any]]) -> None:
             before = texts.get(event["message"], "")
             assert event["offset"] == len(before)
             texts[event["message"]] = before + event["content"]
-    whole = json.loads(run[-1]["content"])
-    if run[0]["agent"] == "phoenix" and whole["stopReason"] == "end_turn":
-        assert texts[whole["messageId"]] == "".join(f"{number} " for number in range(COUNT))
+    end = json.loads(run[-1]["content"])
+    if run[0]["agent"] == "phoenix" and end["stopReason"] == "end_turn":
+        assert texts[end["messageId"]] == "".join(f"{number} " for number in range(COUNT))
 
 
 def check_seen(witness: Witness, events: list[dict[str, Any]]) -> None:
@@ -231,7 +233,7 @@ def check_seen(witness: Witness, events: list[dict[str, Any]]) -> None:
     for event in events:
         if event["type"] == "stream":
             texts[event["message"]] += event["content"]
-    for seq, frame in witness.seen.items():
+    for seq, frame in witness.seen_events.items():
         event = events[seq - 1]
         assert (event["type"], event["run"], event["ts"]) == (frame["type"], frame.get("runId"), frame["ts"])
         if frame["type"] == "stream":
@@ -243,9 +245,9 @@ def check_seen(witness: Witness, events: list[dict[str, Any]]) -> None:
 
 def check_accepted(witness: Witness, events: list[dict[str, Any]], chats: dict[str, dict[str, str]]) -> None:
     """Check that each chat is in the log once, and that each time it was sent it got the same answer."""
-    said = [json.loads(event["content"]) for event in events if event["type"] == "user_message"]
+    messages = [json.loads(event["content"]) for event in events if event["type"] == "user_message"]
     mine = [chat for chat in chats.values() if chat["sessionId"] == witness.session]
-    assert sorted(body["clientMsgId"] for body in said) == sorted(chat["clientMsgId"] for chat in mine)
+    assert sorted(body["clientMsgId"] for body in messages) == sorted(chat["clientMsgId"] for chat in mine)
     starts = {event["run"] for event in events if event["type"] == "run_started"}
     for chat in mine:
         answers = witness.accepted[chat["clientMsgId"]]

@@ -67,30 +67,30 @@ class Victim:
     replays: int = 0
     connections: int = 0
 
-    async def live(self, begun: asyncio.Event, over: asyncio.Event) -> None:
+    async def live(self, has_begun: asyncio.Event, has_ended: asyncio.Event) -> None:
         """Read to the end of the answer, then again from the start until the proxy has no kills left."""
         if self.late:
-            await begun.wait()
+            await has_begun.wait()
         while not self.reading.ends:
-            await self._connection(begun, over, to_end=True)
-        over.set()
+            await self._connection(has_begun, has_ended, to_end=True)
+        has_ended.set()
         self._check()
         while self.proxy.remaining_fates:
             self.reading = Reading(self.reading.name + ", again", seq=0)
             self.replays += 1
             while not self.reading.ends:
-                await self._connection(begun, over, to_end=False)
+                await self._connection(has_begun, has_ended, to_end=False)
             self._check()
 
     def _check(self) -> None:
         assert list(self.reading.texts.values()) == [self.wanted], self.reading.name
         assert self.reading.ends == ["end_turn"], self.reading.name
 
-    async def _connection(self, begun: asyncio.Event, over: asyncio.Event, to_end: bool) -> None:
+    async def _connection(self, has_begun: asyncio.Event, has_ended: asyncio.Event, to_end: bool) -> None:
         """Connect at the cursor and read, until the end or (unless *to_end*) until the socket is lost."""
         self.connections += 1
         after, epoch = self.reading.seq, self.reading.epoch
-        if after is None and (not self.late or over.is_set()):
+        if after is None and (not self.late or has_ended.is_set()):
             after = 0  # without a cursor a client gets no events of an answer that has ended
         url = f"http://127.0.0.1:{self.proxy.port}/api/v1/ws"
         cursor = {} if after is None else {"afterSeq": after} | ({"epoch": epoch} if epoch else {})
@@ -111,7 +111,7 @@ class Victim:
                         self.chat = None
                     self.reading.take(frame, self.wanted)
                     if sum(map(len, self.reading.texts.values())) > len(self.wanted) // 10:
-                        begun.set()
+                        has_begun.set()
                     if self.reading.ends and (to_end or not self.proxy.remaining_fates):
                         return
         except (aiohttp.ClientError, ConnectionError):
@@ -129,10 +129,10 @@ async def kills_lose_nothing(folder: Path, sessions: int, clients: int, chunks: 
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http, asyncio.TaskGroup() as tasks:
             for number in range(sessions):
-                begun, over = asyncio.Event(), asyncio.Event()
+                has_begun, has_ended = asyncio.Event(), asyncio.Event()
                 for victim in await _session(hub, http, chance, number, clients, chunks, seconds, each):
                     victims.append(victim)
-                    tasks.create_task(victim.live(begun, over))
+                    tasks.create_task(victim.live(has_begun, has_ended))
     finally:
         for victim in victims:
             await victim.proxy.stop()
@@ -156,9 +156,9 @@ async def _session(
     each: int,
 ) -> list[Victim]:
     name = f"s{number}"
-    spoken = f"{chance.randrange(2**32)} {chunks} {seconds}"
-    wanted = "".join(babble.chunks(spoken.split()[0], chunks))
-    chat = {"type": "chat", "agentId": "babble", "sessionId": name, "clientMsgId": "c1", "message": spoken}
+    message = f"{chance.randrange(2**32)} {chunks} {seconds}"
+    wanted = "".join(babble.chunks(message.split()[0], chunks))
+    chat = {"type": "chat", "agentId": "babble", "sessionId": name, "clientMsgId": "c1", "message": message}
     victims = []
     for index in range(clients):
         fates = [Fate.draw(chance) for _ in range(each)]

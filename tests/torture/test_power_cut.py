@@ -46,7 +46,7 @@ class Marked(Witness):
 
     def before(self, cut: int) -> Witness:
         """Return a witness with the frames that this one had when the journal had the length *cut*."""
-        seen = {seq: frame for seq, frame in self.seen.items() if self.marks[seq] <= cut}
+        seen = {seq: frame for seq, frame in self.seen_events.items() if self.marks[seq] <= cut}
         return Witness(self.session, seen)
 
 

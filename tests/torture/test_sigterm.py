@@ -46,7 +46,7 @@ class Guest(Witness):
         """Resume, send the *unsure* chats, and read until the socket closes."""
         async with http.ws_connect(f"{hub.url}/api/v1/ws", protocols=("hubbub.v1",), max_msg_size=0) as ws:
             self.connections += 1
-            cursor = {"afterSeq": max(self.seen, default=0)} | ({"epoch": self.epoch} if self.epoch else {})
+            cursor = {"afterSeq": max(self.seen_events, default=0)} | ({"epoch": self.epoch} if self.epoch else {})
             await ws.send_json({"type": "subscribe", "sessionId": self.session} | cursor)
             for chat in self.unsure:
                 await ws.send_json(chat)
@@ -115,9 +115,9 @@ class Stops:
 
     async def wait_for_progress(self, everyone: list[Guest], staying: list[asyncio.Task[None]]) -> None:
         """Wait until the clients have received a random number of events."""
-        wanted = sum(len(guest.seen) for guest in everyone) + self.chance.randint(1, 40) * len(everyone)
+        wanted = sum(len(guest.seen_events) for guest in everyone) + self.chance.randint(1, 40) * len(everyone)
         async with asyncio.timeout(PATIENCE):
-            while sum(len(guest.seen) for guest in everyone) < wanted and any(
+            while sum(len(guest.seen_events) for guest in everyone) < wanted and any(
                 guests[0].waits() for guests in self.guests
             ):
                 await asyncio.sleep(0.005)
