@@ -116,7 +116,9 @@ class Admission:
         queue = self.schedule.queued_runs  # with this chat's run
         try:
             if chat.ifBusy == "reject" and (self.schedule.active_runs or len(queue) > 1):
-                raise self._make_busy_error(chat, "the session has a run, and the chat has ifBusy: reject")
+                raise self._make_busy_error(
+                    chat, "the session is answering, and ifBusy is reject: try again later, or use another ifBusy"
+                )
             if not starts:
                 self._check_queue(chat, len(queue))
             elif agent.is_full:

@@ -28,10 +28,10 @@ UNITS = {
     "kb_per_connection": "kB a connection",
     "first_byte_ms": "ms to the first byte",
     "frames": "frames",
-    "last_s": "s until the last is exact",
-    "inexact": "inexact",
-    "over_ms": "ms over the fsync",
-    "fsync_ms": "ms fsync",
+    "last_s": "s until the last client has all tokens",
+    "inexact": "clients with missing or repeated tokens",
+    "over_ms": "ms more than a bare fsync",
+    "fsync_ms": "ms for the fsync",
     "missing": "tokens missing",
     "surplus": "tokens twice",
 }
@@ -98,7 +98,7 @@ def tables(results: Results, machine: dict[str, str]) -> str:
             cells = [label, *(cell(row.get(server)) for server in servers), *([ratio(row)] if has_ratio else [])]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
-    for table, title in (("extras", "what only a log can do"), ("growth", "as work grows")):
+    for table, title in (("extras", "what the log does"), ("growth", "as work grows")):
         if table in results:
             lines += [f"| {title} | |", "|---|---|"]
             lines += [f"| {name} | {line(result)} |" for name, result in results[table].items()]
