@@ -59,10 +59,12 @@ async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str)
     Raises UnknownAgent, AgentBroken, BadId, SessionDeleted, StorageUnavailable.
     """
     agent = hub.node.agents.get(agent_id)
-    name = broadcasting.broadcast_session_id(agent)
-    if not is_id(name):
-        raise BadId(f"{describe_bad_id(f'the session {name} of the broadcasts')}: shorten the name of agent {agent.id}")
-    async with hub.node.loader.use(hub.key(principal, name)) as session:
+    session_id = broadcasting.make_broadcast_session_id(agent)
+    if not is_id(session_id):
+        raise BadId(
+            f"{describe_bad_id(f'the session {session_id} of the broadcasts')}: shorten the name of agent {agent.id}"
+        )
+    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
         return await broadcasting.log_broadcast(session, agent, message)
 
 

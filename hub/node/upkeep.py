@@ -53,7 +53,7 @@ class Upkeep:
     def _find_agent(self, run_id: str) -> str:
         """Return the agent of an active run, or an empty string. Any thread may call this: it only reads."""
         for session in list(self.node.sessions.values()):
-            run = session.runs.get(run_id)
+            run = session.active_runs.get(run_id)
             if run is not None:
                 return run.record.agentId
         return ""

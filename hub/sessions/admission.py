@@ -1,4 +1,4 @@
-"""Admit chats to a session, one at a time: each is logged with its run, or refused."""
+"""Admit chats to a session, one at a time: log each chat together with its run, or refuse the chat."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -23,7 +23,10 @@ from hub.sessions.single_flight import SingleFlight
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Admission:
-    """Admits chats to one session: each becomes a message and a run, in one commit. While *is_deleting*, none."""
+    """Admits chats to one session, each as a message and a run in one commit.
+
+    While *is_deleting* is set, every chat is refused.
+    """
 
     channel: Channel
     host: SessionHost
@@ -33,7 +36,7 @@ class Admission:
     is_deleting: bool = False
 
     async def admit(self, chat: Chat, author: Author, agent: Agent) -> Accepted:
-        """Log a message and its run in one commit; return when the log holds both.
+        """Log a message and its run in one commit. Return when the log holds both.
 
         Raises Busy, IdReused, StorageUnavailable and the errors of check_open(); then nothing is logged.
         """
@@ -44,46 +47,47 @@ class Admission:
     async def _admit(self, chat: Chat, author: Author, agent: Agent, digest: str) -> Accepted:
         if chat.ifBusy == "rollback":
             return await self._roll_back(chat, author, agent, digest)
-        async with self.schedule.lock:  # an edit, regeneration or rollback goes on undisturbed
+        async with self.schedule.lock:  # an edit, a regeneration or a rollback holds it until its own chat is queued
             answer = self.put(chat, author, agent, digest)
         return await answer
 
     def put(
         self, chat: Chat, author: Author, agent: Agent, digest: str, removal: Removal | None = None
     ) -> Coroutine[Any, Any, Accepted]:
-        """Give a chat, its run and its removal to the outbox. The returned coroutine waits for the commit.
+        """Give a chat, its run and its removal to the outbox. Return a coroutine that waits for the commit.
 
-        The caller holds the schedule's lock. No await in between: the check of the limits must still be true when the
-        run is queued. Raises Busy, Draining, SessionDeleted, StorageUnavailable, and the errors of Agents.get().
+        The caller holds the schedule's lock. Raises Busy, Draining, SessionDeleted, StorageUnavailable, and the errors
+        of Agents.get().
         """
+        # No await in this function: the limits must still be respected when the run is queued.
         self.check_open(clientMsgId=chat.clientMsgId)
         schedule = self.schedule
-        agent = self.host.agents.get(agent.id)  # it may have been reloaded while the chat waited
+        agent = self.host.agents.get(agent.id)  # the agent may have been reloaded while the chat waited
         new_id = self.host.seams.new_id
         ids, key, head = NewIds(new_id("r"), new_id("m"), new_id("m")), self.channel.key, self.channel.head
         record = chats.make_run_record(chat, author, key, agent.id, head=head, ids=ids, removal=removal)
         run = schedule.make_run(record, agent)
         replaced_runs = list(schedule.active_runs.values()) if chat.ifBusy == "replace" else []
         schedule.queued_runs.insert(0 if chat.ifBusy in ("replace", "rollback") else len(schedule.queued_runs), run)
-        starts = chat.ifBusy == "parallel" or not schedule.must_wait(run)
+        can_start = chat.ifBusy == "parallel" or not schedule.must_wait(run)
         if removal is None:
-            self._check_capacity(chat, agent, starts, run)
-        else:  # runs were stopped for this chat and cannot be restored: it waits rather than being refused
-            starts = starts and not agent.is_full
-        events = chats.make_events(chat, run.record, starts, digest, removal)
+            self._check_capacity(chat, agent, can_start, run)
+        else:  # the runs that were stopped for this chat cannot be restored: a full agent makes it wait, not fail
+            can_start = can_start and not agent.is_full
+        events = chats.make_events(chat, run.record, can_start, digest, removal)
         has_message = bool(events[-1].messages)
         seq = attach_future(events[-1], lambda result: self._on_result(replaced_runs, run, has_message, result))
-        if starts:
+        if can_start:
             schedule.start(run, *events)
         else:
             self.outbox.put(*events)
-        return self._wait_for_commit(chat, run, starts, seq)
+        return self._wait_for_commit(chat, run, can_start, seq)
 
     async def _roll_back(self, chat: Chat, author: Author, agent: Agent, digest: str) -> Accepted:
         """Stop the active runs, remove their messages and answers, and put the chat in front of the queue."""
-        async with self.lock(chat):
+        async with self.pause(chat):
             runs = list(self.schedule.active_runs.values())
-            if runs:  # otherwise put() knows whether the chat must wait at all
+            if runs:  # without an active run the chat may start at once: put() checks the queue if not
                 self._check_queue(chat, len(self.schedule.queued_runs) + 1)
             await stopping.end_runs(self.schedule, runs)
             ids = dict.fromkeys(id for run in runs for id in (run.record.userMessageId, *run.message_ids))
@@ -91,19 +95,22 @@ class Admission:
         return await answer
 
     @asynccontextmanager
-    async def lock(self, chat: Chat = Chat(message="")) -> AsyncIterator[None]:
-        """Admit no chat and start no run within the context. On entry the log holds the complete history."""
+    async def pause(self, chat: Chat = Chat(message="")) -> AsyncIterator[None]:
+        """Admit no chat and start no run within the context. On entry the log holds the complete history.
+
+        Errors name the clientMsgId of *chat*. Raises the errors of check_open().
+        """
         self.check_open(clientMsgId=chat.clientMsgId)
         try:
             async with self.schedule.lock:
                 await self.outbox.wait_for_history()
-                self.check_open(clientMsgId=chat.clientMsgId)  # it may have been deleted meanwhile
+                self.check_open(clientMsgId=chat.clientMsgId)  # the session may have been deleted during the waits
                 yield
         finally:
             self.schedule.wake()
 
     def check_open(self, **about: str | None) -> None:
-        """Raise SessionDeleted, Draining or StorageUnavailable if the session admits nothing now."""
+        """Raise SessionDeleted, Draining or StorageUnavailable if the session admits no chat now."""
         if self.is_deleting:
             raise SessionDeleted(self.channel.id, **about)
         if self.schedule.is_draining:
@@ -112,14 +119,15 @@ class Admission:
         if self.outbox.state is OutboxState.BACKING_OFF:
             raise self.outbox.make_error(**about)
 
-    def _check_capacity(self, chat: Chat, agent: Agent, starts: bool, run: ActiveRun) -> None:
-        queue = self.schedule.queued_runs  # with this chat's run
+    def _check_capacity(self, chat: Chat, agent: Agent, can_start: bool, run: ActiveRun) -> None:
+        """Raise Busy if a limit refuses the chat; then its run is not in the queue any more."""
+        queue = self.schedule.queued_runs  # includes the run of this chat
         try:
             if chat.ifBusy == "reject" and (self.schedule.active_runs or len(queue) > 1):
                 raise self._make_busy_error(
                     chat, "the session is answering, and ifBusy is reject: try again later, or use another ifBusy"
                 )
-            if not starts:
+            if not can_start:
                 self._check_queue(chat, len(queue))
             elif agent.is_full:
                 raise self._make_busy_error(
@@ -135,13 +143,13 @@ class Admission:
                 chat, f"the queue of this session is full with {length - 1} messages: try again later"
             )
 
-    def _make_busy_error(self, chat: Chat, line: str) -> Busy:
-        return Busy(line, sessionId=self.channel.id, clientMsgId=chat.clientMsgId, retryAfterMs=1000)
+    def _make_busy_error(self, chat: Chat, text: str) -> Busy:
+        return Busy(text, sessionId=self.channel.id, clientMsgId=chat.clientMsgId, retryAfterMs=1000)
 
     def _on_result(
         self, replaced_runs: list[ActiveRun], run: ActiveRun, has_message: bool, result: int | StorageUnavailable
     ) -> None:
-        """Count a logged chat and stop the runs that it replaces, or drop the run of a refused chat."""
+        """If the chat was logged, count it and stop the runs that it replaces; if it was refused, drop its run."""
         if isinstance(result, int):
             self.host.counters.chats += has_message
             for replaced_run in replaced_runs:
@@ -153,10 +161,10 @@ class Admission:
         self.schedule.on_change()
 
     async def _wait_for_commit(
-        self, chat: Chat, run: ActiveRun, starts: bool, future: "asyncio.Future[int]"
+        self, chat: Chat, run: ActiveRun, is_started: bool, future: "asyncio.Future[int]"
     ) -> Accepted:
         seq = await future
         ids = (self.channel.id, run.record.userMessageId, run.id)
         queue = self.schedule.queued_runs
         position = queue.index(run) + 1 if run in queue else 0
-        return chats.make_accepted(chat, ids, seq, "started" if starts else "queued", position)
+        return chats.make_accepted(chat, ids, seq, "started" if is_started else "queued", position)

@@ -33,8 +33,8 @@ from hub.sessions.outbox import Outbox, PendingEvent
 from hub.text import cut
 
 
-def _is_sound(finish: Finish) -> bool:
-    """Return whether the log can hold the fields that an agent gave its Finish."""
+def _is_valid_finish(finish: Finish) -> bool:
+    """Return whether the fields of a Finish have types and values that the log can hold."""
     usage = finish.usage
     if usage is not None and not isinstance(usage, Usage):
         return False
@@ -47,13 +47,15 @@ class AnswerWriter:
     """Writes the messages and events of one run.
 
     *messages* are the finished messages; *message_id* is the id of the message that streams, or of the next one.
-    *pending_bytes* counts the bytes that the log does not hold yet. *has_yielded* says that the event loop has run
-    other tasks since the flag was cleared. All methods are called in the loop. They raise AgentError for output that
-    is invalid or too large. A closed writer writes nothing.
+    *finish* is the agent's last Finish. *pending_bytes* counts the bytes that the log does not hold yet. *has_yielded*
+    is True if the event loop has run other tasks since the run cleared the flag.
+
+    All methods are called in the loop. They raise AgentError for output that is invalid or too large. A closed writer
+    writes nothing.
     """
 
-    agent: str
-    run: str
+    agent_id: str
+    run_id: str
     user_message_id: str
     message_id: str
     outbox: Outbox
@@ -77,8 +79,8 @@ class AnswerWriter:
         """Stream a piece of the current message."""
         if self.is_closed or not text:
             return
-        size, limits = len(text) if text.isascii() else len(encode_text(self.agent, text)), self.limits
-        # Counted and queued here rather than in helpers: this runs for every token.
+        size, limits = len(text) if text.isascii() else len(encode_text(self.agent_id, text)), self.limits
+        # This code runs for every token, so it calls no helper to count the text.
         total = self._total_bytes + size
         if total > limits.run_bytes:
             raise self._make_limit_error()
@@ -89,18 +91,18 @@ class AnswerWriter:
             return
         self._total_bytes, self._reasoning_id = total, ""
         self.pending_bytes += size
-        self.outbox.put_text(self.run, self.agent, self.message_id, self._offset, text, size, self._on_logged)
+        self.outbox.put_text(self.run_id, self.agent_id, self.message_id, self._offset, text, size, self._on_logged)
         self._pieces.append(text)
         self._offset += len(text)
 
     def _on_logged(self, size: int) -> None:
         self.pending_bytes -= size
-        self.has_yielded = True  # output was logged between two pieces, so the agent awaits often enough
+        self.has_yielded = True  # a commit ended between two pieces, so the loop runs other tasks often enough
         if self._capacity_waiter is not None:
             self._wake()
 
     async def wait_for_capacity(self) -> None:
-        """Wait until the pending bytes are at most half of their limit: backpressure for the agent."""
+        """Wait until the pending bytes are at most half of their limit, or the writer is closed: backpressure."""
         while self.pending_bytes > self.limits.pending_bytes // 2 and not self.is_closed:
             self._capacity_waiter = asyncio.get_running_loop().create_future()
             await self._capacity_waiter
@@ -113,36 +115,36 @@ class AnswerWriter:
     # --- messages and events ----------------------------------------------------------------------------------------
 
     async def write(self, output: object) -> None:
-        """Write any output of the agent. Returns when a large tool result has been stored as a file."""
+        """Write one output of the agent. Wait only to store a large tool result as a file."""
         if isinstance(output, str):
-            self.write_text(str.__str__(output))  # a subclass may override methods, and the log cannot encode one
+            self.write_text(str.__str__(output))  # a subclass of str may override methods, and the log cannot encode it
         elif isinstance(output, AgentMessage) and isinstance(output.content, str):
             self._write_message(output)
-        elif isinstance(output, Finish) and _is_sound(output):
+        elif isinstance(output, Finish) and _is_valid_finish(output):
             self.finish = output
         elif type(output) is ToolCallResult:
             self._write_event(await self._shorten(output))
         elif type(output) in AGENT_EVENTS:
             self._write_event(cast(Body, output))
         elif output is not None:
-            raise bad_output_error(self.agent, output)
+            raise bad_output_error(self.agent_id, output)
 
     def _write_message(self, message: AgentMessage) -> None:
-        """Log a complete message. The message that streams ends before it."""
+        """End the message that streams, and log a complete one."""
         if self.is_closed:
             return
         parts, content = self._copy_parts(message), str.__str__(message.content)
-        size = len(encode_text(self.agent, content))
+        size = len(encode_text(self.agent_id, content))
         self._count_bytes(size)
         self.end_stream()
         self.messages.append(self._make_message(content, parts))
         body = WholeMessage(self.message_id, content, parts)
         self.pending_bytes += size
-        self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._on_logged(size)))
+        self.outbox.put(PendingEvent(self.agent_id, self.run_id, body, on_result=lambda _: self._on_logged(size)))
         self.message_id = self.new_id("m")
 
     def _copy_parts(self, message: AgentMessage) -> JsonParts | None:
-        """Return a copy of the message's parts that the log can hold. The agent may change the original later."""
+        """Return a copy of the message's parts as JSON, or None if it has none. The agent may change the original."""
         if not message.parts:
             return None
         try:
@@ -151,57 +153,64 @@ class AnswerWriter:
                 raise ValueError(f"more than {self.limits.message_parts} parts")
             parts = parts_to_json(msgspec.json.decode(data, type=Parts))
         except (TypeError, ValueError) as error:
-            raise AgentError(f"agent {self.agent} gave a message with bad parts: {error}", "agent_bad_output") from None
+            raise AgentError(
+                f"agent {self.agent_id} gave a message with bad parts: {error}", "agent_bad_output"
+            ) from None
         self._count_bytes(len(data))
         self._check_size(len(data), "message with parts")
         return parts
 
     def _write_event(self, event: Body) -> None:
-        """Log an event. The message that streams ends before it."""
+        """End the message that streams, and log an event."""
         if self.is_closed:
             return
         body, size = self._copy(event)
         if isinstance(body, Reasoning):
-            self._store_message()
+            self._finish_message()
             self._reasoning_id = self._reasoning_id or self.new_id("m")
             body = attrs.evolve(body, messageId=self._reasoning_id)
         else:
             self.end_stream()
         self.pending_bytes += size
-        self.outbox.put(PendingEvent(self.agent, self.run, body, on_result=lambda _: self._on_logged(size)))
+        self.outbox.put(PendingEvent(self.agent_id, self.run_id, body, on_result=lambda _: self._on_logged(size)))
 
     async def _shorten(self, result: ToolCallResult) -> ToolCallResult:
-        """Store a large tool result as a file; return it with only its beginning, and the id of that file."""
+        """Store a large tool result as a file. Return the result with the file's id and only the beginning of its text.
+
+        Return a small result unchanged.
+        """
         content, limits = result.content, self.limits
         if self.is_closed or not isinstance(content, str) or len(content) <= limits.result_bytes // 4:
             return result
         with use_hub_threads():
-            data = await asyncio.to_thread(encode_text, self.agent, content)  # 32 MiB would block the loop for too long
+            data = await asyncio.to_thread(
+                encode_text, self.agent_id, content
+            )  # 32 MiB would block the loop for too long
         if len(data) <= limits.result_bytes or self.is_closed:
             return result
         if len(data) > limits.file_bytes:
             limit = size_text(limits.file_bytes)
-            raise AgentError(f"agent {self.agent} gave a tool's result of more than {limit}", "answer_too_long")
+            raise AgentError(f"agent {self.agent_id} gave a tool's result of more than {limit}", "answer_too_long")
         name = "tool-result.txt"[: limits.file_name_length]
         file_id = await self.shelf.keep(name, "text/plain; charset=utf-8", data)
         end = min(limits.result_start_bytes, limits.result_bytes)
-        beginning = data[:end].decode(errors="ignore")  # all code points that fit
+        beginning = data[:end].decode(errors="ignore")  # without a code point that the limit cuts
         return attrs.evolve(result, content=cut(content, len(beginning)), fileId=file_id, size=len(data))
 
     def copy_question(self, question: Interrupt) -> Interrupt:
-        """Return a copy of a question as the log holds it, with a new id. Does not log it."""
+        """Return a copy of a question in the form of the log, with a new id. The copy is not logged."""
         body, _ = self._copy(attrs.evolve(question, id=self.new_id("i")))
         return cast(Interrupt, body)
 
     def _copy(self, event: Body) -> tuple[Body, int]:
-        """Return a copy of an event that the log can hold, and its bytes, which count for the run's limit."""
+        """Return a copy of an event that the log can encode, and its size. Count its bytes for the run's limit."""
         try:
-            # The agent may change its object later, and one value that the log cannot hold would fail a commit that
-            # carries other sessions, too.
+            # The agent may change its object later. And a value that the log cannot encode would fail the whole commit,
+            # which has events of other sessions.
             data = orjson.dumps(attrs.asdict(event))
             body = msgspec.convert(orjson.loads(data), type(event))
         except (TypeError, RecursionError, msgspec.ValidationError) as error:
-            raise AgentError(f"agent {self.agent} gave a bad {event.type}: {error}", "agent_bad_output") from None
+            raise AgentError(f"agent {self.agent_id} gave a bad {event.type}: {error}", "agent_bad_output") from None
         self._count_bytes(len(data))
         if not isinstance(body, ToolCallResult):  # _shorten() has stored a large one as a file
             self._check_size(len(data), event.type)
@@ -215,37 +224,38 @@ class AnswerWriter:
             raise self._make_limit_error()
 
     def _make_limit_error(self) -> AgentError:
-        return too_long_error(self.agent, self.limits.run_bytes)
+        return too_long_error(self.agent_id, self.limits.run_bytes)
 
-    def _check_size(self, size: int, kind: str) -> None:
+    def _check_size(self, size: int, noun: str) -> None:
         if size > self.limits.content_bytes:
             limit = size_text(self.limits.content_bytes)
-            raise AgentError(f"agent {self.agent} gave a {kind} of more than {limit}", "answer_too_long")
+            raise AgentError(f"agent {self.agent_id} gave a {noun} of more than {limit}", "answer_too_long")
 
     # --- end of a message -------------------------------------------------------------------------------------------
 
     def end_stream(self) -> None:
-        """End the message that streams and its reasoning: another event of the run follows."""
+        """End the message that streams, and its reasoning, before another event of the run."""
         self._reasoning_id = ""
-        self._store_message()
+        self._finish_message()
 
     def restore(self, messages: Iterable[WholeMessage]) -> None:
-        """Take over the messages that the run wrote in an earlier process, in order, for the history."""
+        """Add the messages that the run logged in an earlier process, in order, for make_history()."""
         for message in messages:
             self.message_id = message.messageId
             self.messages.append(self._make_message(message.content, message.parts))
 
     def end(self) -> str:
-        """End the last message and close; return the id of that message."""
+        """End the last message, close the writer, and return the id of that message."""
         last_id = self.message_id if self._pieces or not self.messages else self.messages[-1].messageId
-        self._store_message()
+        self._finish_message()
         self.close()
         return last_id
 
     def make_history(self, reason: StopReason, error: Fault | None) -> tuple[HistoryMessage, ...]:
         """Return the messages for the history.
 
-        Unless *reason* is `end_turn`, the last message has *reason* and *error*; without any text it is empty.
+        Unless *reason* is `end_turn`, the last message has *reason* and *error*. If the run has no message, an empty
+        one has them.
         """
         if reason == "end_turn":
             return tuple(self.messages)
@@ -253,11 +263,12 @@ class AnswerWriter:
         return (*rest, attrs.evolve(last, stopReason=reason, error=error))
 
     def close(self) -> None:
-        """Drop all later output."""
+        """Drop all later output, and wake the task that waits for capacity."""
         self.is_closed = True
         self._wake()
 
-    def _store_message(self) -> None:
+    def _finish_message(self) -> None:
+        """Add the message that streams to *messages*, if it has text."""
         if self._pieces:
             self.messages.append(self._make_message("".join(self._pieces)))
             self._pieces, self._offset = [], 0
@@ -268,8 +279,8 @@ class AnswerWriter:
             messageId=self.message_id,
             role="assistant",
             content=content,
-            agentId=self.agent,
-            runId=self.run,
+            agentId=self.agent_id,
+            runId=self.run_id,
             author=None,
             parts=parts,
             userMessageId=self.user_message_id,

@@ -1,4 +1,4 @@
-"""Log a broadcast: a message of an agent to all clients that listen to it, without a question before it."""
+"""Log a broadcast: a message of an agent to all subscribers of its group, without a user's message before it."""
 
 from hub.hosting.hosted import Agent
 from hub.messages import BroadcastReceipt, HistoryMessage, RunFinished, RunStarted, WholeMessage
@@ -6,16 +6,16 @@ from hub.sessions.outbox import PendingEvent, attach_future
 from hub.sessions.session import LiveSession
 
 
-def broadcast_session_id(agent: Agent) -> str:
+def make_broadcast_session_id(agent: Agent) -> str:
     """Return the id of the session that holds an agent's broadcasts."""
     return f"agent:{agent.id}"
 
 
 async def log_broadcast(session: LiveSession, agent: Agent, content: str) -> BroadcastReceipt:
-    """Log *content* as a complete run of *agent*, in one commit; return when the log holds it.
+    """Log *content* as a complete run of *agent*, in one commit. Return when the log holds it.
 
-    So clients receive it as they receive answers, once. Raises Draining, SessionDeleted and StorageUnavailable; then
-    nothing is logged.
+    Clients receive the broadcast exactly as they receive an answer. Raises Draining, SessionDeleted and
+    StorageUnavailable; then nothing is logged.
     """
     session.admission.check_open()
     run_id, message_id = session.host.seams.new_id("r"), session.host.seams.new_id("m")

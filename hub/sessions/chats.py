@@ -1,4 +1,4 @@
-"""The records of a chat, logged in one commit: its message, its run, and the removal of older messages; its answer."""
+"""Build the records of a chat, which one commit logs: its message, its run, and its removal of older messages."""
 
 import hashlib
 from typing import Literal, NamedTuple
@@ -17,7 +17,7 @@ from hub.storage.records import ChatRecord, RunRecord
 class Removal:
     """The messages that a chat removes from the history.
 
-    With *reused_message* the chat has no message of its own: that message gets a new answer.
+    If *reused_message* is set, the chat adds no message: its run answers *reused_message* again.
     """
 
     message_ids: tuple[str, ...]
@@ -54,8 +54,13 @@ def make_run_record(
     )
 
 
-def make_events(chat: Chat, run: RunRecord, starts: bool, digest: str, removal: Removal | None) -> list[PendingEvent]:
-    """Return the events of a chat in order. The seq of the last one is the chat's."""
+def make_events(
+    chat: Chat, run: RunRecord, is_started: bool, digest: str, removal: Removal | None
+) -> list[PendingEvent]:
+    """Return the events of a chat in order. The seq of the last event is the seq of the chat.
+
+    A started run has no record here: Schedule.start() logs the record with `run_started`.
+    """
     events = []
     if removal is not None:
         events.append(
@@ -70,7 +75,7 @@ def make_events(chat: Chat, run: RunRecord, starts: bool, digest: str, removal: 
     if removal is None or removal.reused_message is None:
         events.append(_make_message_event(chat, run))
     last = events[-1]
-    last.run_records = () if starts else (run,)
+    last.run_records = () if is_started else (run,)
     if chat.clientMsgId is not None:
         last.chat = ChatRecord(
             principal=run.author.id,
@@ -112,7 +117,7 @@ def make_accepted(
     status: Literal["started", "queued", "duplicate"],
     position: int = 0,
 ) -> Accepted:
-    """Return the answer to a chat that is logged. *ids* are the ids of its session, its message and its run."""
+    """Return the notice that a chat is logged. *ids* are the ids of its session, its message and its run."""
     session_id, message_id, run_id = ids
     return Accepted(
         sessionId=session_id,
@@ -129,7 +134,7 @@ def make_accepted(
 def make_digest(chat: Chat, *target: str | None) -> str:
     """Return a digest of the command and its *target*: a repeated clientMsgId must have the same one.
 
-    Empty if there is no clientMsgId.
+    Without a clientMsgId the digest is empty.
     """
     if chat.clientMsgId is None:
         return ""

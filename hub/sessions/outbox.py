@@ -17,14 +17,15 @@ from hub.storage.records import Append, ChatRecord, RunRecord
 
 log = structlog.get_logger()
 
-# Called with the seq of an event when the log holds it. A refusable event may get StorageUnavailable instead.
-SeqCallback = Callable[[int | StorageUnavailable], None]
+# Called with the seq of an event when the log holds the event, or with the error if a refusable event is dropped.
+ResultCallback = Callable[[int | StorageUnavailable], None]
 
 
 class PendingChunk(Event, eq=False, kw_only=True):
     """A chunk on its way to the log.
 
-    *on_logged* is called with the chunk's bytes when the log holds it. *pieces* are the texts joined to it, or None.
+    *on_logged* is called with *size*, the chunk's bytes, when the log holds the chunk. *pieces* are all its texts; None
+    until a second text joins the chunk.
     """
 
     on_logged: Callable[[int], None]
@@ -32,6 +33,7 @@ class PendingChunk(Event, eq=False, kw_only=True):
     pieces: list[str] | None = None
 
     def join(self, text: str, size: int) -> None:
+        """Append a text of *size* bytes."""
         if self.pieces is None:
             assert isinstance(self.body, Chunk)
             self.pieces = [self.body.content]
@@ -39,7 +41,7 @@ class PendingChunk(Event, eq=False, kw_only=True):
         self.size += size
 
     def close(self) -> None:
-        """Build the chunk's text, once: nothing joins it any more."""
+        """Build the text of the chunk from its pieces. No join() may follow."""
         if self.pieces is not None:
             assert isinstance(self.body, Chunk)
             self.body.content = "".join(self.pieces)
@@ -56,20 +58,20 @@ class PendingEvent(Event, eq=False, kw_only=True):
     ended_runs: tuple[str, ...] = ()
     removed_messages: tuple[str, ...] = ()
     chat: ChatRecord | None = None
-    on_result: SeqCallback | None = None
+    on_result: ResultCallback | None = None
     is_refusable: bool = False
 
 
-def attach_future(event: PendingEvent, on_result: SeqCallback = lambda seq: None) -> "asyncio.Future[int]":
-    """Return a future of the event's seq. *on_result* is called before the future is done."""
+def attach_future(event: PendingEvent, on_result: ResultCallback = lambda result: None) -> "asyncio.Future[int]":
+    """Return a future of the event's seq, or of StorageUnavailable. *on_result* is called before the future is done."""
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    def resolve(seq: int | StorageUnavailable) -> None:
+    def resolve(result: int | StorageUnavailable) -> None:
         try:
-            on_result(seq)
+            on_result(result)
         finally:
             if not future.done():
-                future.set_result(seq) if isinstance(seq, int) else future.set_exception(seq)
+                future.set_result(result) if isinstance(result, int) else future.set_exception(result)
 
     event.on_result = resolve
     return future
@@ -111,8 +113,8 @@ class Outbox:
         RETRYING ----- as IN_FLIGHT ----------------------------------> IDLE, WAITING, IN_FLIGHT, BACKING_OFF
         any state ---- close() ---------------------------------------> CLOSED
 
-    A timer runs in WAITING and in BACKING_OFF. An append is under way in IN_FLIGHT and in RETRYING; an append that is
-    under way in close() may still succeed.
+    A timer runs in WAITING and in BACKING_OFF. An append is under way in IN_FLIGHT and in RETRYING; if close() is
+    called then, this append may still succeed.
 
     *history_version* counts the commits that changed the history. *on_idle* is called when the outbox becomes empty
     after an event other than a chunk was logged or refused.
@@ -127,9 +129,9 @@ class Outbox:
     history_version: int = 0
     _pending: list[PendingEvent | PendingChunk] = attrs.Factory(list)
     _in_flight: list[PendingEvent | PendingChunk] = attrs.Factory(list)
-    _open_chunks: dict[str, PendingChunk] = attrs.Factory(dict)  # by run: the waiting chunk that text may still join
+    _open_chunks: dict[str, PendingChunk] = attrs.Factory(dict)  # by run id: the pending chunk that text may join
     _timer: asyncio.TimerHandle | None = None
-    _next_chunk_time: float = float("-inf")  # chunks alone are not flushed before
+    _next_chunk_time: float = float("-inf")  # in the loop's time; chunks without another event wait for it
     _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
@@ -179,7 +181,7 @@ class Outbox:
     # --- input ------------------------------------------------------------------------------------------------------
 
     def put(self, *events: PendingEvent) -> None:
-        """Queue events that are not chunks. One append takes all of them, and all that waits."""
+        """Queue events that are not chunks. One append has all of them, after the pending events of their run."""
         for event in events:
             if event.runId is not None:
                 self._open_chunks.pop(event.runId, None)
@@ -188,36 +190,43 @@ class Outbox:
             self._flush()
 
     def put_text(
-        self, run: str, agent: str, message_id: str, offset: int, text: str, size: int, on_logged: Callable[[int], None]
+        self,
+        run_id: str,
+        agent_id: str,
+        message_id: str,
+        offset: int,
+        text: str,
+        size: int,
+        on_logged: Callable[[int], None],
     ) -> None:
-        """Queue a piece of a message, of *size* bytes. It joins the run's last chunk if that chunk still waits.
+        """Queue a piece of a message, of *size* bytes. It joins the last chunk of the run if that chunk is pending.
 
-        *on_logged* is called with the bytes of each chunk when the log holds that chunk.
+        When the log holds a chunk, the *on_logged* of its first piece is called with the bytes of the chunk.
         """
-        chunk = self._open_chunks.get(run)
+        chunk = self._open_chunks.get(run_id)
         if chunk is not None and chunk.size + size <= self.limits.chunk_bytes:
             chunk.join(text, size)
             return
-        chunk = PendingChunk(agent, run, Chunk(message_id, text, offset), on_logged=on_logged, size=size)
+        chunk = PendingChunk(agent_id, run_id, Chunk(message_id, text, offset), on_logged=on_logged, size=size)
         now = self._loop.time()
-        # The most frequent case: a chunk goes alone, and at once. It is not in _open_chunks, so nothing joins a chunk
-        # in flight. IDLE has no timer, so _enter() is not needed.
+        # The most frequent case: the chunk is alone, and flushed at once. It is not added to _open_chunks, because
+        # no text may join a chunk in flight. IDLE has no timer, so _enter() is not needed.
         if self.state is IDLE and now >= self._next_chunk_time:
             self.state, self._in_flight, self._next_chunk_time = IN_FLIGHT, [chunk], now + self.pace.seconds
             self.store.append(Append(self.key, self._in_flight), self._handle_result)
             return
-        self._open_chunks[run] = chunk
+        self._open_chunks[run_id] = chunk
         self._pending.append(chunk)
         if self.state is IDLE:
             self._enter(OutboxState.WAITING, self._next_chunk_time - now, self._flush)
 
-    def drop_run(self, run: str) -> None:
+    def drop_run(self, run_id: str) -> None:
         """Drop the pending events of a run whose chat was refused."""
-        self._pending = [event for event in self._pending if event.runId != run]
-        self._open_chunks.pop(run, None)
+        self._pending = [event for event in self._pending if event.runId != run_id]
+        self._open_chunks.pop(run_id, None)
 
     def close(self) -> None:
-        """Stop appending: the node is closed. Events that still wait are lost."""
+        """Stop appending, because the node closes. Pending events are lost."""
         self._enter(OutboxState.CLOSED)
         self._wake_waiters()
 
@@ -226,8 +235,8 @@ class Outbox:
     def _enter(self, state: OutboxState, seconds: float = 0.0, action: Callable[[], None] | None = None) -> None:
         """Change the state and the timer: *action* is called after *seconds*, unless the state changes before.
 
-        CLOSED is never left. All edges pass here, except those of a chunk that goes alone: the call would make them a
-        tenth slower.
+        The state stays CLOSED for ever. Every edge is made here, except those of a chunk that is flushed alone: this
+        call would make them a tenth slower.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -253,8 +262,8 @@ class Outbox:
         self._enter(OutboxState.RETRYING if self.state is OutboxState.BACKING_OFF else IN_FLIGHT)
         batch = self._in_flight = self._take_batch()
         chunks = [event for event in batch if isinstance(event, PendingChunk)]
-        if chunks:  # otherwise a run's start would delay its first chunk
-            # If full chunks are left over, a longer wait would join nothing.
+        if chunks:  # a batch without chunks, as a run's start, must not delay the next chunk
+            # Chunks that are still pending are full: a longer wait would join no text to them.
             has_joined = not self._pending and any(chunk.pieces is not None for chunk in chunks)
             self._next_chunk_time = self._loop.time() + (self.pace.long_seconds if has_joined else self.pace.seconds)
         for chunk in chunks:
@@ -262,9 +271,9 @@ class Outbox:
         self.store.append(_make_append(self.key, batch), self._handle_result)
 
     def _take_batch(self) -> list[PendingEvent | PendingChunk]:
-        """Take the events of the next append: all, but of each run at most one chunk.
+        """Remove the next batch from the pending events and return it: all events, but at most one chunk of each run.
 
-        A second chunk of a run stays, and so does everything of that run after it.
+        The second chunk of a run stays pending, with all later events of that run.
         """
         batch: list[PendingEvent | PendingChunk] = []
         rest: list[PendingEvent | PendingChunk] = []
@@ -284,11 +293,11 @@ class Outbox:
         self._pending = rest
         return batch
 
-    def _handle_result(self, first: int | Exception) -> None:
-        """Report the result of the append. Events that the callbacks queue go together in the next append."""
+    def _handle_result(self, result: int | Exception) -> None:
+        """Report the result of the append. All events that the callbacks queue are in one batch, the next one."""
         batch, self._in_flight = self._in_flight, []
-        if isinstance(first, Exception):
-            self._handle_failure(batch, first)
+        if isinstance(result, Exception):
+            self._handle_failure(batch, result)
             return
         has_chunks_only = True
         for event in batch:
@@ -303,23 +312,24 @@ class Outbox:
         if self._pending or self.state is not IN_FLIGHT:
             self._continue()
         else:
-            self.state = IDLE  # IN_FLIGHT has no timer, either
-        if not has_chunks_only and self.is_empty:  # after a chunk its run goes on, so the session stays in use
+            self.state = IDLE  # without _enter(), as in put_text(): IN_FLIGHT has no timer
+        if not has_chunks_only and self.is_empty:  # after a chunk the run goes on, so the session is not idle
             self.on_idle()
 
-    def _report(self, event: PendingEvent, seq: int | StorageUnavailable) -> None:
-        """Call the event's callback. An exception in it must not stop the rest of the session."""
+    def _report(self, event: PendingEvent, result: int | StorageUnavailable) -> None:
+        """Call the event's callback. If the callback fails, the other events of the session go on."""
         try:
             if event.on_result is not None:
-                event.on_result(seq)
+                event.on_result(result)
         except Exception:
             log.exception("a callback for a logged event failed", session=self.key, kind=event.body.type)
 
     def _handle_failure(self, batch: list[PendingEvent | PendingChunk], reason: Exception) -> None:
+        """Drop the refusable events of the batch, and retry the others after `retry_seconds`."""
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
         refused_events = [event for event in batch if isinstance(event, PendingEvent) and event.is_refusable]
         is_first = self.state is not OutboxState.RETRYING
-        # Before any callback: events that a callback queues wait for the retry, and drop_run() can still drop them.
+        # Before any callback is called: an event that it queues must wait for the retry, and drop_run() must find all.
         self._pending = [event for event in batch if event not in refused_events] + self._pending
         self._enter(OutboxState.BACKING_OFF, self.limits.retry_seconds, self._retry)
         for event in refused_events:

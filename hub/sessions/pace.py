@@ -23,6 +23,6 @@ class Pace:
         self.long_seconds = self.seconds
 
     def adjust(self, load: float) -> None:
-        """Set *long_seconds* for the share of a processor that the loop used lately; call it several times a second."""
+        """Set *long_seconds* for the share of a processor that the loop uses. Call it several times a second."""
         share = min(max((load - LOW_LOAD) / (HIGH_LOAD - LOW_LOAD), 0.0), 1.0)
         self.long_seconds = self.seconds * (1 + (MAX_STRETCH - 1) * share)

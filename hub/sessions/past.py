@@ -12,9 +12,9 @@ from hub.storage.records import RunRecord
 
 
 async def read_past(store: SessionStore, key: Key, open_runs: Collection[RunRecord], limits: Limits) -> Sequence[Past]:
-    """Return the finished messages of a session, oldest first, without those that *open_runs* answer.
+    """Return the finished messages of a session, oldest first, without the messages that *open_runs* answer.
 
-    An answer that ended before its first word is left out, because models refuse a message without text.
+    The result includes no answer without text, because models refuse an empty message.
     """
     open_ids = {record.userMessageId for record in open_runs}
     open_bytes = sum(_count_bytes(record.message, record.parts) for record in open_runs)

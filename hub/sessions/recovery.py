@@ -1,4 +1,4 @@
-"""Recover the runs of an earlier process: queued runs wait again; started runs end or, once, start again."""
+"""Recover the runs of an earlier process: queue the queued ones; end the started ones, or start them once more."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ class LoggedOutput:
     questions: dict[str, Interrupt] = attrs.Factory(dict)
 
     def apply(self, event: Event) -> None:
-        """Add the effect of the run's next event."""
+        """Apply the next event of the run."""
         body = event.body
         if isinstance(body, MessageRemoved):
             for message_id in body.messageIds:
@@ -39,13 +39,14 @@ class LoggedOutput:
 async def recover_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
     """Recover the runs of a session that have not ended, in order.
 
-    Raises StorageUnavailable if the output of a started run cannot be read from the log; then no run is recovered.
+    Raises StorageUnavailable, or its subclass LogDamaged, if the output of a started run cannot be read. Then no run is
+    recovered.
     """
     store, head = session.host.log.events, session.channel.head
     outputs = {record.runId: await _read_output(store, record, head) for record in records if record.state == "started"}
     for record in records:
         if record.state == "queued":
-            session.queue.append(session.schedule.make_run(record, None))
+            session.queued_runs.append(session.schedule.make_run(record, None))
         else:
             _recover_started_run(session, record, outputs[record.runId])
     session.schedule.wake()
@@ -54,12 +55,12 @@ async def recover_session(session: LiveSession, records: Sequence[RunRecord]) ->
 def abort_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
     """End the started runs of a session whose log cannot be read: `aborted`, without their messages.
 
-    Queued runs have no output, and stay queued.
+    Queued runs have no output to read. They stay queued.
     """
     runs = [session.schedule.make_run(record, None) for record in records]
     started_runs = [run for run in runs if run.record.state == "started"]
-    session.runs.update({run.id: run for run in started_runs})
-    session.queue.extend(run for run in runs if run.record.state == "queued")
+    session.active_runs.update({run.id: run for run in started_runs})
+    session.queued_runs.extend(run for run in runs if run.record.state == "queued")
     for run in started_runs:
         run.stop("aborted")
     session.schedule.wake()
@@ -72,7 +73,7 @@ def _recover_started_run(session: LiveSession, record: RunRecord, output: Logged
         run.writer.restore(output.messages.values())
         for question in output.questions.values():
             run.questions.add(question)
-        session.runs[run.id] = run
+        session.active_runs[run.id] = run
         run.stop("aborted")
         return
     removal = MessageRemoved(tuple(dict.fromkeys([record.messageId, *output.messages])), "restarted")
@@ -81,7 +82,7 @@ def _recover_started_run(session: LiveSession, record: RunRecord, output: Logged
     run = session.schedule.make_run(
         replace(record, messageId=session.host.seams.new_id("m"), attempt=record.attempt + 1), agent
     )
-    session.queue.append(run)
+    session.queued_runs.append(run)
     session.schedule.start(run)
 
 

@@ -1,9 +1,12 @@
 """Rewrite the history: edit a message, or regenerate an answer.
 
-The hub holds the history, so this works for every agent. An edit or a regeneration first stops the runs of the messages
-that it removes, and waits until the log holds their ends. Then one commit logs the `message_removed` with the ids of
-these messages, the new message and its run. Meanwhile no chat is admitted and no run starts. If the command is refused
-after its runs were stopped, these runs have ended, and nothing else has changed.
+The hub holds the history, so both commands work for every agent. Each of them:
+
+1. pauses the admission of the session: no chat is admitted and no run starts until the command ends;
+2. stops the runs that answer a message to remove, and waits until the log holds their ends;
+3. logs the `message_removed`, the new message and its run in one commit.
+
+If a command is refused after step 2, the stopped runs have ended, and nothing else has changed.
 """
 
 from collections.abc import Sequence
@@ -19,10 +22,10 @@ from hub.sessions.session import LiveSession
 
 
 async def edit_message(session: LiveSession, command: Edit, author: Author, default_agent: str) -> Accepted:
-    """Replace a message and all after it; return when the log holds the new message.
+    """Replace a message and all later ones. Return when the log holds the new message.
 
-    Without an agent in *command*, the agent of the old answer answers; *default_agent* if there was none. Raises
-    UnknownMessage, WrongMessage, and the errors of Admission.admit() except Busy.
+    If *command* names no agent, the agent of the old answer answers again, or *default_agent* if there is no answer.
+    Raises UnknownMessage, WrongMessage, and the errors of Admission.admit() except Busy.
     """
     chat = Chat(
         message=command.message,
@@ -39,12 +42,12 @@ async def edit_message(session: LiveSession, command: Edit, author: Author, defa
 async def _edit(
     session: LiveSession, command: Edit, chat: Chat, author: Author, digest: str, default_agent: str
 ) -> Accepted:
-    async with session.admission.lock(chat):
-        messages = await _read_trail(session, command.messageId)
+    async with session.admission.pause(chat):
+        messages = await _read_messages_from(session, command.messageId)
         if messages[0].role != "user":
-            line = f"{command.messageId} is an agent's message: edit a user's message, or regenerate this one"
-            raise WrongMessage(line, sessionId=session.id)
-        agent_id, empty_ids = await _find_answers(session, messages)
+            text = f"{command.messageId} is an agent's message: edit a user's message, or regenerate this one"
+            raise WrongMessage(text, sessionId=session.id)
+        agent_id, empty_ids = await _find_answering_agent(session, messages)
         # Before runs are stopped: an unknown agent is refused without any change.
         agent = session.host.agents.get(command.agentId or agent_id or default_agent)
         messages, stopped_ids = await _stop_runs(session, command.messageId)
@@ -55,9 +58,9 @@ async def _edit(
 
 
 async def regenerate_answer(session: LiveSession, command: Regenerate, author: Author) -> Accepted:
-    """Answer a message again; return when the log holds the new run. *command* names the message or an answer to it.
+    """Start a new run for a message. Return when the log holds the run. *command* names the message or its answer.
 
-    Without an agent in *command*, the agent of the old answer answers. Raises what edit_message() raises.
+    If *command* names no agent, the agent of the old answer answers again. Raises the errors of edit_message().
     """
     chat = Chat(message="", clientMsgId=command.clientMsgId, ref=command.ref)
     digest = make_digest(chat, "regenerate", command.messageId, command.agentId)
@@ -66,12 +69,12 @@ async def regenerate_answer(session: LiveSession, command: Regenerate, author: A
 
 
 async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, author: Author, digest: str) -> Accepted:
-    async with session.admission.lock(chat):
-        messages = await _read_trail(session, command.messageId, skip=1)
+    async with session.admission.pause(chat):
+        messages = await _read_messages_from(session, command.messageId, skip=1)
         if messages[0].role == "assistant":
-            messages = await _read_trail(session, messages[0].userMessageId or command.messageId, skip=1)
+            messages = await _read_messages_from(session, messages[0].userMessageId or command.messageId, skip=1)
         message_id = messages[0].messageId
-        agent_id, empty_ids = await _find_answers(session, messages)
+        agent_id, empty_ids = await _find_answering_agent(session, messages)
         if agent_id is None:
             raise WrongMessage(f"message {message_id} has no answer yet: edit it to get one", sessionId=session.id)
         agent = session.host.agents.get(command.agentId or agent_id)  # before runs are stopped, as in _edit()
@@ -92,11 +95,11 @@ def make_unknown_message_error(session_id: str, message_id: str) -> UnknownMessa
     return UnknownMessage(f"session {session_id} has no finished message {message_id}", sessionId=session_id)
 
 
-async def _read_trail(session: LiveSession, message_id: str, skip: int = 0) -> Sequence[HistoryMessage]:
-    """Return a message and all after it. The result is current until the caller's next await.
+async def _read_messages_from(session: LiveSession, message_id: str, skip: int = 0) -> Sequence[HistoryMessage]:
+    """Return a message and all later ones. The result is current until the caller's next await.
 
-    The first *skip* messages stay in the history. Raises UnknownMessage, and WrongMessage if there are more than
-    `taken_messages` others: the command would remove them.
+    The caller keeps the first *skip* messages, and removes the rest from the history. Raises UnknownMessage, and
+    WrongMessage if the rest has more than `taken_messages` messages.
     """
     limit = session.host.limits.taken_messages
     while True:
@@ -104,42 +107,48 @@ async def _read_trail(session: LiveSession, message_id: str, skip: int = 0) -> S
         version = session.outbox.history_version
         messages = await session.host.log.sessions.read_messages_from(session.key, message_id, limit + skip + 1)
         if session.outbox.history_version != version or session.outbox.will_change_history():
-            continue  # the history has changed during the read, or is about to: read again
+            continue  # the history has changed since the read began, or will change: read again
         if not messages:
             raise make_unknown_message_error(session.id, message_id)
         if len(messages) > limit + skip:
-            line = f"this would remove more than {limit} messages, from {message_id} on: fork the session there instead"
-            raise WrongMessage(line, sessionId=session.id)
+            text = f"this would remove more than {limit} messages, from {message_id} on: fork the session there instead"
+            raise WrongMessage(text, sessionId=session.id)
         return messages
 
 
 async def _stop_runs(
     session: LiveSession, message_id: str, skip: int = 0
 ) -> tuple[Sequence[HistoryMessage], list[str]]:
-    """Stop the runs that answer a message or one after it.
+    """Stop the runs that answer a message or a later one.
 
-    Return the messages as _read_trail() does, and the ids of the messages of the stopped runs. Raises
+    Return the messages as _read_messages_from() does, and the ids of the messages of the stopped runs. Raises
     StorageUnavailable if the end of a run cannot be logged.
     """
     stopped_ids: list[str] = []
     while True:
-        messages = await _read_trail(session, message_id, skip)
+        messages = await _read_messages_from(session, message_id, skip)
         runs = _find_runs(session, messages)
         if not runs:
             return messages, stopped_ids
-        await stopping.end_runs(session.schedule, runs)  # a run may finish a message meanwhile: read again
+        await stopping.end_runs(session.schedule, runs)  # a run may finish a message before its end: read again
         stopped_ids += [id for run in runs for id in run.message_ids]
 
 
 def _find_runs(session: LiveSession, messages: Sequence[HistoryMessage]) -> list[ActiveRun]:
+    """Return the queued and active runs that answer one of *messages*."""
     user_ids = {message.messageId for message in messages if message.role == "user"}
-    return [run for run in (*session.queue, *session.runs.values()) if run.record.userMessageId in user_ids]
+    return [
+        run for run in (*session.queued_runs, *session.active_runs.values()) if run.record.userMessageId in user_ids
+    ]
 
 
-async def _find_answers(session: LiveSession, messages: Sequence[HistoryMessage]) -> tuple[str | None, list[str]]:
-    """Return the agent that answers the first message, else that of its last answer, or None if there is none.
+async def _find_answering_agent(
+    session: LiveSession, messages: Sequence[HistoryMessage]
+) -> tuple[str | None, list[str]]:
+    """Return the id of the agent that answers the first message, or that gave its last answer; else None.
 
-    If all answers ended without text, also return their ids: they are not in the history, but must be removed, too.
+    If all answers ended without text, also return the ids of these answers. They are not in the history, but clients
+    must remove them, too.
     """
     message_id = messages[0].messageId
     active_agents = [run.record.agentId for run in _find_runs(session, messages[:1])]
@@ -155,7 +164,8 @@ async def _find_answers(session: LiveSession, messages: Sequence[HistoryMessage]
 async def _find_empty_answers(session: LiveSession, messages: Sequence[HistoryMessage]) -> dict[str, str | None]:
     """Return the ids of the answers after the first message that ended without text, each with its agent.
 
-    Removed answers are left out. Only events tell of such answers: the function finds none whose events have expired.
+    Removed answers are left out. The log has these answers only as events, so an answer is not found after its events
+    have expired.
     """
     runs_with_text = {message.runId for message in messages}
     answers: dict[str, str | None] = {}

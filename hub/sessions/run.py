@@ -20,7 +20,7 @@ from hub.sessions.questions import Questions
 from hub.sessions.view import make_view
 from hub.storage.records import RunRecord
 
-SLICE_SECONDS = 0.005  # a generator that never waits yields to the event loop this often
+SLICE_SECONDS = 0.005  # an agent that streams without waiting lets the event loop run this often
 
 
 class RunState(Enum):
@@ -54,8 +54,8 @@ class ActiveRun:
         RUNNING ----- the code has ended; suspend() -------------------------> ENDED
         ENDING ------ the code has ended; the grace time is over; suspend() -> ENDED
 
-    A run in ENDED writes nothing more: its end is on its way to the log, or suspend() left it to the next start. Its
-    code may go on if it ignores the cancel. A run of an earlier process begins in QUEUED, too.
+    A run in ENDED writes nothing more: its end is on its way to the log, or suspend() left the run to the next start of
+    the hub. Its code may still run if it ignores the cancellation. A run of an earlier process begins in QUEUED, too.
     """
 
     record: RunRecord
@@ -72,8 +72,8 @@ class ActiveRun:
     def __attrs_post_init__(self) -> None:
         record, host, owner = self.record, self.host, self.owner
         self.writer = AnswerWriter(
-            agent=record.agentId,
-            run=record.runId,
+            agent_id=record.agentId,
+            run_id=record.runId,
             user_message_id=record.userMessageId,
             message_id=record.messageId,
             outbox=owner.outbox,
@@ -100,7 +100,7 @@ class ActiveRun:
 
     @property
     def agent_task(self) -> AgentTask:
-        """The task of the agent's code; exists from start() on."""
+        """The task of the agent's code. Use it only after start()."""
         assert self._agent_task is not None
         return self._agent_task
 
@@ -112,12 +112,12 @@ class ActiveRun:
     # --- start and stop ---------------------------------------------------------------------------------------------
 
     def _enter(self, state: RunState) -> None:
-        """Change the state. No other method does."""
+        """Change the state. Every change of the state is made here."""
         assert state in STATE_EDGES[self.state], f"a run cannot go from {self.state} to {state}"
         self.state = state
 
     def start(self) -> None:
-        """Take a slot of the agent, until the code has ended or will not be called."""
+        """Take a slot of the agent. The slot is free again when the code has ended, or will not be called."""
         assert self.agent is not None
         self._enter(RunState.STARTING)
         self._agent_task = AgentTask(
@@ -125,21 +125,24 @@ class ActiveRun:
             ids={"session": id_of(self.record.key), "run": self.id, "agent": self.agent.id},
             limits=self.host.limits,
             stop=self.stop,
-            # The agent waits for people or for the log, so its silence does not count.
+            # While the agent waits for people or for the log, its silence does not count.
             is_excused=lambda: bool(self.questions.open_by_id or self.writer.pending_bytes),
             on_end=self._on_code_end,
             on_abandon=self._on_abandon,
         )
 
     def run_agent(self) -> None:
-        """Call the agent's code: the log holds `run_started`."""
-        if self.state is not RunState.STARTING:  # the run was stopped or suspended meanwhile
+        """Call the agent's code, after the log holds `run_started`."""
+        if self.state is not RunState.STARTING:  # the run was stopped or suspended during the commit
             return
         self._enter(RunState.RUNNING)
         self.agent_task.start(self._run_code(self.agent_task))
 
     def stop(self, reason: StopReason) -> None:
-        """End the run for *reason*, when its code has ended or after the grace time. A second call does nothing."""
+        """End the run for *reason*: at once if its code does not run, else after the code has ended or the grace time.
+
+        A second call does nothing.
+        """
         if self.state in (RunState.ENDING, RunState.ENDED):
             return
         if self.state is not RunState.RUNNING:
@@ -151,7 +154,7 @@ class ActiveRun:
         self.agent_task.cancel()
 
     def suspend(self) -> None:
-        """Stop without logging an end: the log holds the run as started, and the next start runs it again."""
+        """Stop without logging an end: the log holds the run as started, and the next start of the hub recovers it."""
         if not self.has_ended:
             self._enter(RunState.ENDED)
         self.writer.close()
@@ -160,21 +163,21 @@ class ActiveRun:
             self._agent_task.cancel()
 
     def abandon(self) -> None:
-        """End a stopped run now, though its code goes on. Do nothing if the run has ended or was not stopped."""
+        """End a stopped run now, although its code still runs. Otherwise do nothing."""
         if self.state is RunState.ENDING:
             self.agent_task.abandon()
 
     # --- the agent's code -------------------------------------------------------------------------------------------
 
     async def _run_code(self, agent_task: AgentTask) -> None:
-        # One long function: each token wakes every coroutine between the task and the agent.
+        # One long function: for each token asyncio resumes every coroutine between the task and the agent.
         agent, deadlines = agent_task.agent, agent_task.deadlines
         limits, writer, slice_start = self.host.limits, self.writer, 0.0
         try:
             past = await self.owner.read_history(self) if agent.needs_history else ()
         except HubError as error:  # the log failed, not the agent
-            wait = error.about.get("retryAfterMs", 1000)
-            self._output_error = AgentError(error.message, error.code, retryable=True, retry_after_ms=wait)
+            retry_ms = error.about.get("retryAfterMs", 1000)
+            self._output_error = AgentError(error.message, error.code, retryable=True, retry_after_ms=retry_ms)
             return
         run = make_view(self, past)
         time = asyncio.get_running_loop().time
@@ -189,7 +192,7 @@ class ActiveRun:
                     except AgentError as error:
                         self._output_error = agent_task.explain(error, outputs)
                         return
-                    if writer.is_closed:  # the run has ended, and drops the rest
+                    if writer.is_closed:  # the run has ended: drop the rest of the output
                         return
                     if writer.pending_bytes > limits.pending_bytes:
                         await writer.wait_for_capacity()
@@ -197,8 +200,8 @@ class ActiveRun:
                         if not writer.has_yielded:
                             await asyncio.sleep(0)
                         slice_start, writer.has_yielded = now, False
-        except (SystemExit, KeyboardInterrupt) as exit:  # in asyncio these would end the hub
-            raise RuntimeError(repr(exit)).with_traceback(exit.__traceback__) from None
+        except (SystemExit, KeyboardInterrupt) as error:  # in asyncio these would end the hub
+            raise RuntimeError(repr(error)).with_traceback(error.__traceback__) from None
 
     def _on_questions_change(self) -> None:
         if self._agent_task is not None:
@@ -243,9 +246,9 @@ class ActiveRun:
             events.append(PendingEvent(agent, self.id, body))
         end = PendingEvent(agent, self.id, RunFinished(last_id, reason, self.writer.finish.usage))
         fault = None if error is None else Fault(error.code, error.message)
-        # A chat that is cancelled in the queue leaves no answer in the history.
+        # A run that is cancelled in the queue adds no answer to the history.
         end.messages = () if reason == "cancelled" and not has_started else self.writer.make_history(reason, fault)
         end.ended_runs = (self.id,)
         end.on_result = lambda _: self.owner.on_run_end(self)
         events.append(end)
-        self.questions.close(lambda closing: self.owner.outbox.put(*closing, *events))
+        self.questions.close(lambda closing_events: self.owner.outbox.put(*closing_events, *events))

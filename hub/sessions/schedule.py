@@ -23,9 +23,9 @@ from hub.storage.records import RunRecord
 class Schedule:
     """The active runs by id, and the queued runs in order.
 
-    *lock* is held while a chat is admitted or messages are removed: no run starts meanwhile. *on_change* is called when
-    a run was added, has started or has ended, and when a question was logged or closed. While *is_draining* no run
-    starts; active runs may go on until drain().
+    *lock* is held while a chat is admitted or messages are removed: wake() starts no run then. *on_change* is called
+    when a run was added, has started or has ended, and when a question was logged or closed. While *is_draining* is
+    set, no run starts; active runs may go on until drain().
     """
 
     channel: Channel
@@ -63,13 +63,17 @@ class Schedule:
         return run_id in self.active_runs or any(run.id == run_id for run in self.queued_runs)
 
     def must_wait(self, run: ActiveRun) -> bool:
-        """Return whether a queued run must wait for an earlier run of its agent or, if `waits_for_session`, for any."""
-        earlier = [*self.active_runs.values(), *self.queued_runs[: self.queued_runs.index(run)]]
+        """Return whether a queued run must wait for the end of an earlier run.
+
+        Runs of one agent wait for each other. A run with `waits_for_session` waits for every earlier run, and every
+        later run waits for it.
+        """
+        earlier_runs = [*self.active_runs.values(), *self.queued_runs[: self.queued_runs.index(run)]]
         return any(
             run.record.waits_for_session
             or earlier_run.record.waits_for_session
             or earlier_run.record.agentId == run.record.agentId
-            for earlier_run in earlier
+            for earlier_run in earlier_runs
         )
 
     def make_run(self, record: RunRecord, agent: Agent | None) -> ActiveRun:
@@ -95,7 +99,7 @@ class Schedule:
     def wake(self) -> None:
         """Start all queued runs that can start, unless the lock is held.
 
-        A run whose agent is full waits for a slot of the agent; then this is called again.
+        A run whose agent is full waits: when the agent has a free slot, Slots calls wake() again.
         """
         if self.is_draining or self.lock.locked():
             return
@@ -125,7 +129,7 @@ class Schedule:
     # --- end ----------------------------------------------------------------------------------------------------------
 
     async def wait_for_end(self, run_id: str) -> None:
-        """Wait until a run's end is logged and delivered, or a drain leaves the run to the next start."""
+        """Wait until a run's end is logged and delivered, or a drain leaves the run to the next start of the hub."""
         if self.has_run(run_id):
             await self._end_events.setdefault(run_id, asyncio.Event()).wait()
 
@@ -135,7 +139,7 @@ class Schedule:
             await self.wait_for_end(next(iter(self.active_runs)))
 
     async def wait_for_end_or_drain(self, run_id: str) -> None:
-        """Wait as wait_for_end() does. After drain() do not wait for a queued run: it stays queued."""
+        """Wait as wait_for_end() does, but after drain() do not wait for a queued run, because it stays queued."""
         if not (self._is_drained and run_id not in self.active_runs):
             await self.wait_for_end(run_id)
 
@@ -143,18 +147,18 @@ class Schedule:
         """End the active runs as `aborted`, but suspend restartable ones. Queued runs stay queued."""
         self.is_draining = self._is_drained = True
         for run in list(self.active_runs.values()):
-            is_unstopped = run.state in (RunState.STARTING, RunState.RUNNING)
-            if run.agent is not None and run.agent.marks.restartable and is_unstopped:
+            is_stoppable = run.state in (RunState.STARTING, RunState.RUNNING)
+            if run.agent is not None and run.agent.marks.restartable and is_stoppable:
                 run.suspend()
                 self.active_runs.pop(run.id)
                 self._wake_waiters(run.id)
             else:
                 run.stop("aborted")
-        for run in self.queued_runs:  # they do not start in this process, so nothing may wait for them
+        for run in self.queued_runs:  # they do not start in this process, so no task may wait for their ends
             self._wake_waiters(run.id)
 
     def abandon(self) -> None:
-        """End all stopped runs now, though their code may go on."""
+        """End all stopped runs now, although their code may still run."""
         for run in list(self.active_runs.values()):
             run.abandon()
 

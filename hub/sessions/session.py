@@ -1,4 +1,4 @@
-"""A session in memory, with everything that works on it."""
+"""A session in memory: the parts that admit its chats, run its agents and log its events."""
 
 import asyncio
 from typing import Literal
@@ -19,7 +19,7 @@ from hub.sessions.single_flight import SingleFlight
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class LiveSession:
-    """A session in memory: its channel, outbox, runs and admission. *use_count* counts its users."""
+    """A session in memory. *use_count* is the number of tasks that use it: see SessionLoader.use()."""
 
     channel: Channel
     host: SessionHost
@@ -58,24 +58,24 @@ class LiveSession:
         return self.channel.id
 
     @property
-    def runs(self) -> dict[str, ActiveRun]:
+    def active_runs(self) -> dict[str, ActiveRun]:
         """The active runs, by id."""
         return self.schedule.active_runs
 
     @property
-    def queue(self) -> list[ActiveRun]:
+    def queued_runs(self) -> list[ActiveRun]:
         """The queued runs, in order."""
         return self.schedule.queued_runs
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is no run, no command being admitted, and no event on its way to the log."""
-        return self.outbox.is_empty and not (self.runs or self.queue or self.admission.single_flight.tasks)
+        """True if the session has no run, no command in admission, and no event on its way to the log."""
+        return self.outbox.is_empty and not (self.active_runs or self.queued_runs or self.admission.single_flight.tasks)
 
     async def wait_until_idle(self) -> None:
-        """Wait until the session is idle, also for work that comes meanwhile."""
+        """Wait until the session is idle. Work that is added during the wait counts too."""
         while not self.is_idle:
-            runs = [*self.runs.values(), *self.queue]
+            runs = [*self.active_runs.values(), *self.queued_runs]
             if runs:
                 await self.schedule.wait_for_end(runs[0].id)
             elif self.admission.single_flight.tasks:
@@ -84,18 +84,22 @@ class LiveSession:
                 await self.outbox.wait_for_append()
 
     def is_unused(self) -> bool:
-        """Return whether nothing needs the session in memory: it is idle, without subscriptions and users."""
+        """Return whether the session can be unloaded: it is idle, no one subscribes to it, and no task uses it."""
         return self.is_idle and not (self.channel.subscriptions or self.use_count)
 
     def find_questions(self, interrupt_id: str) -> Questions | None:
-        """Return the questions of the run that can still get an answer to this question, or None."""
-        return next((run.questions for run in self.runs.values() if interrupt_id in run.questions.answerable_ids), None)
+        """Return the Questions of the run that asked this question, or None if it cannot be answered any more."""
+        return next(
+            (run.questions for run in self.active_runs.values() if interrupt_id in run.questions.answerable_ids), None
+        )
 
     def make_state(self) -> State:
-        """Return the notice of the session's state."""
-        active = tuple(_describe(run) for run in self.runs.values())
-        queue = tuple(_describe(run) for run in self.queue)
-        questions = tuple({"id": id, "runId": run.id} for run in self.runs.values() for id in run.questions.logged_ids)
+        """Return the `state` notice of the session."""
+        active = tuple(_describe(run) for run in self.active_runs.values())
+        queue = tuple(_describe(run) for run in self.queued_runs)
+        questions = tuple(
+            {"id": id, "runId": run.id} for run in self.active_runs.values() for id in run.questions.logged_ids
+        )
         state: Literal["requires_action", "running", "queued", "idle"]
         state = "requires_action" if questions else "running" if active else "queued" if queue else "idle"
         return State(sessionId=self.id, state=state, active=active, queue=queue, interrupts=questions or None)

@@ -19,23 +19,23 @@ async def read_source_messages(
 ) -> Sequence[HistoryMessage]:
     """Return the messages that a fork copies: the newest ones up to the message in *command*, within the limits.
 
-    Raises UnknownMessage, and WrongMessage if that message alone is larger than `fork_bytes`.
+    Raises UnknownMessage, and WrongMessage if that message alone exceeds `fork_bytes`.
     """
     messages = await store.read_last_messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
     if messages:
         return messages
     if not await store.read_messages_from(key, command.messageId, 1):
         raise make_unknown_message_error(command.sessionId, command.messageId)
-    line = f"message {command.messageId} alone has more than the {size_text(limits.fork_bytes)} that a fork can copy"
-    raise WrongMessage(line, sessionId=command.sessionId)
+    text = f"message {command.messageId} alone has more than the {size_text(limits.fork_bytes)} that a fork can copy"
+    raise WrongMessage(text, sessionId=command.sessionId)
 
 
 async def log_copies(session: LiveSession, messages: Sequence[HistoryMessage]) -> None:
-    """Log copies of *messages* as the first ones of an empty session; return when the log holds them, in one commit.
+    """Log copies of *messages* in one commit, as the first messages of a session. Return when the log holds them.
 
-    The copies have no run: the runs belong to the other session. Raises SessionExists and StorageUnavailable.
+    The copies have no run, because the runs belong to the source session. Raises SessionExists and StorageUnavailable.
     """
-    async with session.admission.lock():
+    async with session.admission.pause():
         if session.channel.head:
             raise SessionExists(f"session {session.id} exists already: fork into a new one", sessionId=session.id)
         events = [_make_event(message) for message in messages]

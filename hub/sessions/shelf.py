@@ -20,7 +20,7 @@ def make_shelf(files: Files, key: Key) -> Shelf:
             raise AgentError(refusal.message, refusal.code) from None
 
     async def keep(name: str, type: str, data: bytes) -> str:
-        # A bytearray or memoryview is copied: it must not change between the digest and the write.
+        # Copy a bytearray or a memoryview: the agent must not change the data between the digest and the write.
         content = data if isinstance(data, bytes) else bytes(memoryview(data))
         try:
             return (await files.save(key, name, type, content)).fileId

@@ -1,4 +1,4 @@
-"""Single flight for commands with an idempotency key (`clientMsgId`): each is logged once, however often it is sent."""
+"""Single flight for commands with an idempotency key (`clientMsgId`): log a command once, although it is sent again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,20 +15,23 @@ from hub.storage.records import ChatRecord
 
 @attrs.define(eq=False)
 class SingleFlight:
-    """The commands with a clientMsgId that are being admitted to one session, by principal and clientMsgId."""
+    """The commands with a clientMsgId that are in admission to one session.
+
+    *tasks* admit them, also after their callers are cancelled. *key* is the session's.
+    """
 
     key: Key
     store: RunStore
     tasks: set[asyncio.Task[Accepted]] = attrs.Factory(set)
-    _in_progress: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)
+    _end_events: dict[tuple[str, str], asyncio.Event] = attrs.Factory(dict)  # by principal's id and clientMsgId
 
     async def run_once(
         self, chat: Chat, author: Author, digest: str, admit: Callable[[], Awaitable[Accepted]]
     ) -> Accepted:
         """Call *admit*, unless a command with the same clientMsgId was logged before.
 
-        A duplicate waits for the first command's commit and gets the same answer. Raises IdReused if the *digest* of
-        the first command is another one, and every error of *admit*.
+        A duplicate waits for the commit of the first command, and gets the same answer. Raises IdReused if the first
+        command had another *digest*, and every error of *admit*.
         """
         if chat.clientMsgId is None:
             return await admit()
@@ -39,16 +42,16 @@ class SingleFlight:
         return await asyncio.shield(task)
 
     async def _admit(
-        self, chat: Chat, key: tuple[str, str], digest: str, admit: Callable[[], Awaitable[Accepted]]
+        self, chat: Chat, flight_key: tuple[str, str], digest: str, admit: Callable[[], Awaitable[Accepted]]
     ) -> Accepted:
-        while (first := self._in_progress.get(key)) is not None:
-            await first.wait()
-        end_event = self._in_progress[key] = asyncio.Event()
+        while (first_end := self._end_events.get(flight_key)) is not None:
+            await first_end.wait()
+        end_event = self._end_events[flight_key] = asyncio.Event()
         try:
-            record = await self.store.find_chat(self.key, *key)
+            record = await self.store.find_chat(self.key, *flight_key)
             return await admit() if record is None else self._answer_duplicate(record, digest, chat)
         finally:
-            del self._in_progress[key]
+            del self._end_events[flight_key]
             end_event.set()
 
     def _answer_duplicate(self, record: ChatRecord, digest: str, chat: Chat) -> Accepted:

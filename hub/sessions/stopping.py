@@ -8,17 +8,21 @@ from hub.sessions.schedule import Schedule
 
 
 def cancel_runs(schedule: Schedule, run_id: str | None, with_queue: bool) -> tuple[str, ...]:
-    """Stop one run, or all active runs and, with *with_queue*, the queued runs before them. Return their ids.
+    """Stop one run; without *run_id*, all active runs, and with *with_queue* first all queued runs. Return their ids.
 
-    Returns before the runs have ended. Raises NotRunning if there is no such run.
+    Does not wait for the ends of the runs. Raises NotRunning if there is no such run.
     """
     runs = [*(schedule.queued_runs if with_queue or run_id else ()), *schedule.active_runs.values()]
     stoppable = [run for run in runs if not run.has_ended and run_id in (None, run.id)]
     if not stoppable:
-        name = schedule.channel.id
+        session_id = schedule.channel.id
         raise NotRunning(
-            f"run {run_id} is not running in session {name}" if run_id else f"no answer is running in session {name}",
-            sessionId=name,
+            (
+                f"run {run_id} is not running in session {session_id}"
+                if run_id
+                else f"no answer is running in session {session_id}"
+            ),
+            sessionId=session_id,
             **({"runId": run_id} if run_id else {}),
         )
     for run in stoppable:
@@ -27,7 +31,7 @@ def cancel_runs(schedule: Schedule, run_id: str | None, with_queue: bool) -> tup
 
 
 async def end_runs(schedule: Schedule, runs: Sequence[ActiveRun]) -> None:
-    """Stop runs, and wait until the log holds their ends. Raises StorageUnavailable if it cannot be written."""
+    """Stop runs, and wait until the log holds their ends. Raises StorageUnavailable if the log cannot be written."""
     for run in runs:
         run.stop("cancelled")
     for run in runs:

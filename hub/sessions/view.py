@@ -1,4 +1,4 @@
-"""Build the Run that an agent's code gets."""
+"""Build the `hub.Run` that an agent's code receives."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_view(run: "ActiveRun", past: Sequence[Past]) -> Run:
-    """Return the Run for the agent's code, which may use it in any task, also after the run has ended."""
+    """Return the Run for the agent's code. The code may use it in any task, also after the run has ended."""
     record, owner = run.record, run.owner
 
     async def ask(question: Interrupt) -> Reply:
@@ -22,7 +22,7 @@ def make_view(run: "ActiveRun", past: Sequence[Past]) -> Run:
         return await run.questions.ask(run.writer.copy_question(question))
 
     async def keep(name: str, type: str, data: bytes) -> str:
-        if run.has_ended:  # the session may have been deleted, and its id reused
+        if run.has_ended:  # the session may have been deleted, and a new one may have its id
             raise AgentError("the answer has ended: it can store no more files")
         return await owner.shelf.keep(name, type, data)
 

@@ -32,11 +32,11 @@ async def test_a_request_that_waits_for_a_queued_chat_gets_an_error_with_its_ids
     await client.until_type("stream")
     chat = {"agentId": "echo", "message": "later", "ifBusy": "enqueue"}
     waiting = asyncio.create_task(post(hub, "/api/v1/sessions/s1/chat?wait=true", chat))
-    await eventually(lambda: len(hub.node.sessions[Key("s1")].queue) == 1)
+    await eventually(lambda: len(hub.node.sessions[Key("s1")].queued_runs) == 1)
     completion = {"model": "gated", "sessionId": "s1", "messages": [{"role": "user", "content": "x"}]}
     asking = asyncio.create_task(post(hub, "/v1/chat/completions", completion))
-    await eventually(lambda: len(hub.node.sessions[Key("s1")].queue) == 2)
-    first, second = (run.id for run in hub.node.sessions[Key("s1")].queue)
+    await eventually(lambda: len(hub.node.sessions[Key("s1")].queued_runs) == 2)
+    first, second = (run.id for run in hub.node.sessions[Key("s1")].queued_runs)
     hurry = asyncio.Event()
     hurry.set()
     ending = begin_shutdown(hub, hurry)

@@ -187,7 +187,7 @@ async def test_a_call_that_is_cancelled_as_it_gets_its_place_gives_it_on(hub: Hu
         request = next(iter(slots._agents_by_waiter))
         slots.set_queues(request, frozenset())
         request.wake()
-        hub.node.sessions[Key("s1")].runs[gone].stop("cancelled")
+        hub.node.sessions[Key("s1")].active_runs[gone].stop("cancelled")
         assert hub.node.agents.get("single").used_slots == 2
         await client.until_type("run_finished")
         assert hub.node.agents.get("single").used_slots == 1

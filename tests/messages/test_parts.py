@@ -228,9 +228,9 @@ async def test_an_aborted_answer_keeps_its_parts_after_a_kill(hub: Hub) -> None:
     await client.send(type="chat", agentId="shows", sessionId="s1", message="wait")
     await client.until(lambda f: f["type"] == "message")
     for session in hub.node.sessions.values():  # leave the state of a killed process: no end is written
-        for run in list(session.runs.values()):
+        for run in list(session.active_runs.values()):
             run.suspend()
-            session.runs.pop(run.id)
+            session.active_runs.pop(run.id)
     await hub.stop()
     await hub.start()
     client = await hub.connect(extended=True)

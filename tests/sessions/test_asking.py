@@ -191,7 +191,7 @@ async def test_the_agent_gets_its_answer_after_the_log_has_it(hub: Hub) -> None:
     await answer(client, question)
     await held_log.wait_for_answer()
     assert [entry.body.type for append, _ in held_log.waiting for entry in append.events] == ["interrupt_resolved"]
-    assert list_types(client)[-1] == "interrupt" and len(hub.node.sessions[Key("s1")].runs) == 1
+    assert list_types(client)[-1] == "interrupt" and len(hub.node.sessions[Key("s1")].active_runs) == 1
     held_log.release()
     await client.until_done()
 
@@ -358,7 +358,7 @@ async def test_a_run_that_ends_during_the_commit_of_an_answer_closes_its_questio
     held_log = HeldLog(hub)
     task = asyncio.create_task(commands.resume(hub.door, ANN, make_resume(question, 1)))
     await held_log.wait_for_answer()
-    run = hub.node.sessions[Key("s1")].runs[question["runId"]]
+    run = hub.node.sessions[Key("s1")].active_runs[question["runId"]]
     run.stop("cancelled")
     async with asyncio.timeout(PATIENCE):
         while not run.has_ended:

@@ -347,7 +347,7 @@ async def test_a_request_that_waits_for_an_answer_gets_session_deleted(hub: Hub,
     """Not a part of the answer, and not an internal error, also if a new session with the id exists."""
     body = {"agentId": "gated", "message": str(hub.folder / "never")}
     waiting = asyncio.create_task(post(http, "sessions/s1/chat?wait=true", body))
-    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].runs)
+    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].active_runs)
     reads = hold(hub, "events", "read")
     assert await call(http, "DELETE", "sessions/s1") == (204, None)
     await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "anew"})

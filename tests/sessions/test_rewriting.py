@@ -83,7 +83,7 @@ async def wait_for_end(client: Client, run_id: str) -> dict[str, Any]:
 async def wait_until_stopping(hub: Hub, run_id: str) -> None:
     """Wait until a run is being stopped: the command that removes its messages has begun."""
     async with asyncio.timeout(PATIENCE):
-        while hub.node.sessions[Key("s1")].runs[run_id].state is not RunState.ENDING:
+        while hub.node.sessions[Key("s1")].active_runs[run_id].state is not RunState.ENDING:
             await asyncio.sleep(0)
 
 

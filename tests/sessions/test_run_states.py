@@ -100,7 +100,7 @@ async def cancel(hub: Hub) -> None:
 
 
 def only_run(hub: Hub) -> ActiveRun:
-    (run,) = hub.node.sessions[Key("s1")].runs.values()
+    (run,) = hub.node.sessions[Key("s1")].active_runs.values()
     return run
 
 
@@ -121,7 +121,7 @@ async def test_a_queued_run_starts_when_the_run_before_it_has_ended(hub: Hub, pa
     for _ in range(2):
         await chat(hub, client)
         await client.until_type("accepted")
-    (second,) = hub.node.sessions[Key("s1")].queue
+    (second,) = hub.node.sessions[Key("s1")].queued_runs
     assert (second.state, only_run(hub).state) == (QUEUED, RUNNING)
     (hub.folder / "gate").touch()
     await client.until_done()
@@ -135,7 +135,7 @@ async def test_a_run_that_is_cancelled_in_the_queue_never_starts(hub: Hub, paths
     for _ in range(2):
         await chat(hub, client)
         await client.until_type("accepted")
-    (second,) = hub.node.sessions[Key("s1")].queue
+    (second,) = hub.node.sessions[Key("s1")].queued_runs
     await client.send(type="cancel", sessionId="s1", runId=second.id)
     assert (await client.until_done())["runId"] == second.id
     assert paths[second.id] == [QUEUED, ENDED]
@@ -146,8 +146,8 @@ async def test_a_queued_run_whose_agent_was_removed_never_starts(hub: Hub, paths
     client = await start(hub)
     await chat(hub, client)
     await chat(hub, client, "echo", ifBusy="enqueue")
-    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].queue)
-    (second,) = hub.node.sessions[Key("s1")].queue
+    await eventually(lambda: "s1" in hub.node.sessions and hub.node.sessions[Key("s1")].queued_runs)
+    (second,) = hub.node.sessions[Key("s1")].queued_runs
     (hub.folder / "agents" / "echo.py").unlink()
     await hub.node.agents.reload_changed_agents()
     (hub.folder / "gate").touch()
@@ -255,7 +255,7 @@ async def test_a_started_run_of_an_earlier_process_is_aborted(hub: Hub, paths: d
     await client.until_type("stream")
     run = only_run(hub)
     run.suspend()  # as after a kill: no end is written
-    hub.node.sessions[Key("s1")].runs.clear()
+    hub.node.sessions[Key("s1")].active_runs.clear()
     assert paths.pop(run.id) == [QUEUED, STARTING, RUNNING, ENDED]
     await hub.stop()
     await hub.start()

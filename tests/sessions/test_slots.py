@@ -49,7 +49,7 @@ async def queue_run(hub: Hub, client: Client, session: str) -> str:
     run = await chat(hub, client, session, ifBusy="enqueue")
     (hub.folder / f"{session}-before").touch()
     await client.until(lambda frame: frame["type"] == "run_finished" and frame["runId"] == before)
-    assert [one.id for one in hub.node.sessions[Key(session)].queue] == [run]
+    assert [one.id for one in hub.node.sessions[Key(session)].queued_runs] == [run]
     return run
 
 
@@ -113,7 +113,7 @@ async def test_a_session_that_is_locked_passes_its_slot_on(hub: Hub) -> None:
     client = await start(hub)
     for name in ("s1", "s2"):
         await queue_run(hub, client, name)
-    async with hub.node.sessions[Key("s1")].admission.lock():
+    async with hub.node.sessions[Key("s1")].admission.pause():
         (hub.folder / "s0").touch()
         assert await next_started_session(client) == "s2"
     (hub.folder / "s2").touch()
@@ -127,7 +127,7 @@ async def test_a_run_that_waits_for_a_removed_agent_ends(hub: Hub) -> None:
     (hub.folder / "agents" / "single.py").unlink()
     await hub.node.agents.reload_changed_agents()
     end = await client.until_done()
-    assert (end["runId"], end["stopReason"]) == (run, "error") and hub.node.sessions[Key("s0")].runs
+    assert (end["runId"], end["stopReason"]) == (run, "error") and hub.node.sessions[Key("s0")].active_runs
 
 
 async def test_a_reloaded_agent_has_new_slots(hub: Hub) -> None:
@@ -137,7 +137,7 @@ async def test_a_reloaded_agent_has_new_slots(hub: Hub) -> None:
         await queue_run(hub, client, name)
     hub.agent("single.py", SINGLE.replace("one ", "another "))
     await hub.node.agents.reload_changed_agents()
-    assert await next_started_session(client) == "s1" and len(hub.node.sessions[Key("s2")].queue) == 1
+    assert await next_started_session(client) == "s1" and len(hub.node.sessions[Key("s2")].queued_runs) == 1
     (hub.folder / "s1").touch()
     assert await next_started_session(client) == "s2"
 
