@@ -65,24 +65,24 @@ def split_fields(fields: dict[str, Any], size: int) -> list[dict[str, Any]]:
     """
     if len(orjson.dumps(fields)) <= size:
         return [fields]
-    shared = {
+    shared_fields = {
         name: "" if isinstance(value, str) and name in SPLIT_FIELDS else value
         for name, value in fields.items()
         if name not in SPLIT_FIELDS or isinstance(value, str) or not value
     }
     # Leave room for `more` and for the name of one of SPLIT_FIELDS.
-    piece_bytes = max(size - len(orjson.dumps(shared | {"more": True, "messages": []})), MIN_PIECE_BYTES)
+    piece_bytes = max(size - len(orjson.dumps(shared_fields | {"more": True, "messages": []})), MIN_PIECE_BYTES)
     pieces = []
     for name in SPLIT_FIELDS:
         value = fields.get(name)
         if not value:
             continue
         if isinstance(value, str):
-            pieces += [shared | {name: text} for text in split_text(value, piece_bytes)]
+            pieces += [shared_fields | {name: text} for text in split_text(value, piece_bytes)]
         elif isinstance(value, dict):
-            pieces += [shared | {name: piece} for piece in split_fields(value, piece_bytes)]
+            pieces += [shared_fields | {name: piece} for piece in split_fields(value, piece_bytes)]
         else:
-            pieces += [shared | {name: items} for items in _split_list(value, piece_bytes)]
+            pieces += [shared_fields | {name: items} for items in _split_list(value, piece_bytes)]
     for piece in pieces[:-1]:
         piece["more"] = True
     return pieces or [fields]
