@@ -81,17 +81,22 @@ ROUTES = (
 
 
 ERROR_TEXTS = {404: "no such path: /docs lists all paths, and the WebSocket is at /api/v1/ws", 505: HTTP_1_0_HINT}
-STRANGER_KEY = web.RequestKey("stranger", bool)  # a refused origin may not read the refusal either
+# True if the Host or the Origin was refused: a page of that origin may not read the error response either.
+ORIGIN_REFUSED_KEY = web.RequestKey("origin_refused", bool)
 
 
 @web.middleware
 async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Report every error in one form. The form never repeats what the client sent."""
+    """Turn every error into a response with an ErrorBody. An unexpected error goes to the log, not to the client."""
     try:
         return await handler(request)
     except HubError as refusal:
-        request[STRANGER_KEY] = isinstance(refusal, Refused)
-        ids = {name: refusal.about[name] for name in ("sessionId", "runId", "messageId")} if _is_stored(refusal) else {}
+        request[ORIGIN_REFUSED_KEY] = isinstance(refusal, Refused)
+        ids = (
+            {name: refusal.about[name] for name in ("sessionId", "runId", "messageId")}
+            if _is_message_stored(refusal)
+            else {}
+        )
         response = record_response(ErrorBody(error=refusal.message, code=refusal.code, **ids), status=refusal.status)
         response.force_close()
         return response
@@ -103,7 +108,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
         response = record_response(ErrorBody(error=text, code=code), status=error.status)
         response.headers.update({key: value for key, value in error.headers.items() if key == "Allow"})
         return response
-    except ConnectionError:  # the client is gone, maybe during its handshake: nobody reads this
+    except ConnectionError:  # the client has disconnected, perhaps in its handshake, and reads no response
         return web.Response(status=499)
     except Exception:
         log.exception("a request failed", path=cut(request.path, 200))
@@ -112,44 +117,45 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
         )
 
 
-def _is_stored(refusal: HubError) -> bool:
-    """Return whether the message is stored although the request is refused."""
+def _is_message_stored(refusal: HubError) -> bool:
+    """Return whether the hub has stored the chat message of a refused request."""
     return isinstance(refusal, Draining) and "runId" in refusal.about
 
 
-async def add_vary(request: web.Request, response: web.StreamResponse) -> None:
-    # aiohttp-cors does not send Vary, so a cache could serve one origin's answer to another. A WebSocket's handshake is
-    # never cached and stays in memory with its client: leaving Vary out there saves 400 bytes a connection.
+async def complete_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Correct the CORS headers of aiohttp-cors before a response is sent."""
+    # aiohttp-cors does not send Vary, so a cache could serve the response for one origin to another. The response to a
+    # WebSocket's handshake is never cached, but stays in memory: without Vary it is 400 bytes smaller.
     if response.status != 101:
         response.headers.add("Vary", "Origin")
-    if request.get(STRANGER_KEY):  # aiohttp-cors allows every origin to read
+    if request.get(ORIGIN_REFUSED_KEY):  # aiohttp-cors has allowed every origin to read the response
         for name in [name for name in response.headers if name.startswith("Access-Control-")]:
             del response.headers[name]
 
 
-def make_app(hub: Hub, table: tuple[Route, ...] = ROUTES) -> web.Application:
+def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     """Return the application of a hub. The caller starts and stops the hub."""
     protocol_names()  # import the protocols of other packages now, not while the first client waits
     app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub.settings)])
     app[HUB_KEY] = hub
     app[SOCKETS_KEY] = {}
-    app[documents.ROUTES_KEY] = table
-    _add(app, table)
-    app.on_response_prepare.append(add_vary)
+    app[documents.ROUTES_KEY] = routes
+    _add_routes(app, routes)
+    app.on_response_prepare.append(complete_cors_headers)
     return app
 
 
-def _add(app: web.Application, table: tuple[Route, ...]) -> None:
+def _add_routes(app: web.Application, routes: tuple[Route, ...]) -> None:
     """Add each route to the router and to CORS."""
-    # The doorkeeper has refused every Origin that is not allowed, so CORS allows all. The hub uses no cookies, so
-    # credentials are not allowed.
+    # The doorkeeper refuses every Origin that is not in the settings, so CORS allows all origins. The hub uses no
+    # cookies, so CORS does not allow credentials.
     options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
         allow_headers="*", expose_headers="*", max_age=PREFLIGHT_SECONDS
     )
     cors = aiohttp_cors.setup(app, defaults={"*": options})
-    # A preflight reads the first resource of its path, so one resource must have all methods of a path.
+    # aiohttp-cors answers a preflight from the first resource of the path, so a path must have one resource only.
     resources: dict[str, web.Resource] = {}
-    for route in table:
+    for route in routes:
         for path in (base + route.path for base in route.prefixes):
             if path not in resources:
                 resources[path] = app.router.add_resource(path)

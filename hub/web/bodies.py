@@ -1,4 +1,4 @@
-"""Reads the bodies of requests with a size limit, and checks them against the class of their route."""
+"""Reads the bodies of requests with a size limit, and converts a JSON body to the class that its Route names."""
 
 from typing import Any, TypeVar
 
@@ -13,15 +13,16 @@ T = TypeVar("T")
 
 
 async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
-    """Read the body of a request.
+    """Return the body of a request.
 
-    Raises TooLarge, and stops reading, past *max_bytes*. Raises BadFrame if the body is incomplete or badly encoded.
+    Past *max_bytes*, stop reading and raise TooLarge. Raise BadFrame if the body is incomplete, or does not match its
+    Content-Encoding.
     """
     data = bytearray()
     if (request.content_length or 0) <= max_bytes:
         try:
-            async for piece in request.content.iter_any():
-                data += piece
+            async for chunk in request.content.iter_any():
+                data += chunk
                 if len(data) > max_bytes:
                     break
             else:
@@ -33,9 +34,10 @@ async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
 
 
 async def read_fields(request: web.Request, example: str, max_bytes: int | None = None) -> dict[str, Any]:
-    """Read the JSON object in a request's body. An empty body is an empty object.
+    """Return the JSON object in a request's body; for an empty body, an empty object.
 
-    At most *max_bytes* are read, by default `body_bytes`. Raises BadFrame, with *example*, and TooLarge.
+    Raises TooLarge past *max_bytes* (by default the limit `body_bytes`), and BadFrame for any other body. The text of
+    BadFrame shows *example*.
     """
     limits = limits_of(request)
     data = await read_bytes(request, limits.body_bytes if max_bytes is None else max_bytes)
@@ -43,6 +45,6 @@ async def read_fields(request: web.Request, example: str, max_bytes: int | None 
 
 
 async def read_body(request: web.Request, kind: type[T], max_bytes: int | None = None) -> T:
-    """Read the body as an instance of *kind*, the class of the route. Raises the errors of read_fields(), and BadId."""
+    """Return the body as an instance of *kind*. Raises BadId, and the errors of read_fields()."""
     example: str = getattr(kind, "example")
     return convert(await read_fields(request, example, max_bytes), kind, limits_of(request), "body")

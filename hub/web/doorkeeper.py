@@ -24,24 +24,25 @@ def make_doorkeeper(settings: Settings) -> Middleware:
     """Return a middleware that refuses unknown Hosts and Origins on every route, before any upgrade.
 
     Any web page can open a WebSocket to localhost, so the Origin must be in the settings, or be the hub's own. DNS
-    rebinding can point any name at localhost, so the name in Host is checked too. Requests of programs have no Origin
-    and are allowed. The Origin `null` is a page that was opened from disk.
+    rebinding can point any name at localhost, so the name in Host is checked too. A request of a program has no Origin
+    and is allowed. A page that was opened from disk has the Origin `null`.
     """
 
     @web.middleware
     def check(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         host = request.headers.get("Host", "")
         if not is_host_allowed(settings, host):
-            raise _build_refusal("hosts", "Host", host)
+            raise _log_refusal("hosts", "Host", host)
         origin = request.headers.get("Origin")
         if origin is not None and not is_origin_allowed(settings, origin, host):
-            raise _build_refusal("origins", "Origin", origin)
+            raise _log_refusal("origins", "Origin", origin)
         return handler(request)  # returned, not awaited: saves one Python frame for the lifetime of a WebSocket
 
     return check
 
 
-def _build_refusal(setting: str, header: str, value: str) -> Refused:
+def _log_refusal(setting: str, header: str, value: str) -> Refused:
+    """Log the refusal of a header, and return the error for the client."""
     header_value = ascii(cut(value, 200))
     hint = " (null is a page opened from disk: serve the page with python3 -m http.server)" if value == "null" else ""
     log.warning(

@@ -1,4 +1,4 @@
-"""Handles the signals of a hub's process, with a thread that ends the process in time."""
+"""Handles the signals of a hub's process. A thread ends the process if the hub does not end in time."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ import structlog
 
 from hub.limits import Limits
 
-EXIT_SECONDS = 1.0  # after the hub has ended: time for the exit handlers of agents
+EXIT_SECONDS = 1.0  # time for the exit handlers (atexit) of agents, from finish() on
 
 log = structlog.get_logger()
 
@@ -22,8 +22,9 @@ log = structlog.get_logger()
 class ExitGuard:
     """Ends the process when the hub cannot, because a thread, a child process or the code of an agent does not end.
 
-    The first signal sets *stop*, and the process ends within `drain_seconds`. The second sets *hurry*, and the process
-    ends within `grace_seconds`. The third ends the process at once. After finish() any signal ends it at once.
+    The first signal sets *stop*, and the process ends within `drain_seconds`. The second signal sets *hurry*, and the
+    process ends within `grace_seconds`. The third signal ends the process at once. After finish() the process ends
+    within a second, or at the next signal. *drain_output* writes the buffered output before the process ends.
     """
 
     limits: Limits
@@ -41,7 +42,8 @@ class ExitGuard:
                 self.hurry.set()
             self.stop.set()
 
-        # No handler of the loop: an agent that blocks the loop would delay it. This function must not take a lock.
+        # Not loop.add_signal_handler(): an agent that blocks the loop would delay that handler. This function may
+        # interrupt any code of the main thread, so it must not take a lock.
         def handle(number: int, frame: object) -> None:
             self._reports.put("signal")
             if not loop.is_closed():
@@ -53,10 +55,11 @@ class ExitGuard:
         threading.Thread(target=self._watch, name="hub-ending", daemon=True).start()
 
     def finish(self) -> None:
-        """Report that the hub has ended in order. Only the exit of the interpreter is left."""
+        """Report that the hub has ended in order. The caller then lets the interpreter exit."""
         self._reports.put("done")
 
     def _watch(self) -> None:
+        """End the process when the hub has not ended in time. Runs in a thread of its own."""
         seconds = iter((self.limits.drain_seconds, self.limits.grace_seconds))
         report = self._reports.get()
         while report != "done":
@@ -72,8 +75,8 @@ class ExitGuard:
         self.exit(0)
 
     def exit(self, code: int) -> None:
-        """End the process now. Does not wait for threads and child processes of agents."""
-        from multiprocessing import active_children  # imported here: few hubs have child processes
+        """End the process now, without waiting for the threads and child processes of agents."""
+        from multiprocessing import active_children  # imported late, because few hubs have child processes
 
         for child in active_children():
             if child.daemon:  # as Python does at a normal exit

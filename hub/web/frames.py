@@ -16,7 +16,7 @@ FIRST_UNDEFINED_CLOSE_CODE = 5000  # RFC 6455, 7.4.2 defines no close code from 
 
 
 async def close_websocket(ws: WebSocket, code: int, seconds: float, reason: bytes = b"") -> None:
-    """Close with a handshake within *seconds*. aiohttp's close() waits forever for a peer that does not read."""
+    """Close a socket with a handshake, within *seconds*. aiohttp's close() has no limit: a peer may never read."""
     if ws.closed:
         return
     try:
@@ -27,34 +27,34 @@ async def close_websocket(ws: WebSocket, code: int, seconds: float, reason: byte
 
 
 def close_reply_code(code: int) -> int:
-    """Return the code that answers a peer's close: the same (RFC 6455, 5.5.1), or 1002 if no frame may have it."""
+    """Return the code that answers a peer's close code: the same (RFC 6455, 5.5.1), or 1002 if it is forbidden."""
     if not code:
         return WSCloseCode.OK
-    # aiohttp refuses all other forbidden codes.
+    # aiohttp itself rejects a close frame with any other forbidden code.
     is_forbidden = code == WSCloseCode.ABNORMAL_CLOSURE or code >= FIRST_UNDEFINED_CLOSE_CODE
     return WSCloseCode.PROTOCOL_ERROR if is_forbidden else code
 
 
 class SocketReader:
-    """Reads one data frame at a time, while the client is connected and reads what the hub sends (backpressure)."""
+    """Reads one data frame at a time. Waits while the client does not read the frames of the hub (backpressure)."""
 
-    __slots__ = ("_buffer", "_buffered_bytes", "_client", "_is_paused", "_task", "_ws")
+    __slots__ = ("_buffer", "_buffered_bytes", "_client", "_is_reading_ahead", "_task", "_ws")
 
     def __init__(self, client: ClientHandle, ws: WebSocket) -> None:
         self._client, self._ws = client, ws
-        self._is_paused = False
-        self._buffer: deque[bytes | None] | None = None  # created by read_ahead(), to keep idle connections small
+        self._is_reading_ahead = False
+        self._buffer: deque[bytes | None] | None = None  # created by read_ahead(): few connections need it
         self._buffered_bytes = 0
         self._task: asyncio.Task[None] | None = None
 
     def next(self) -> Awaitable[bytes | None]:
-        """Return the content of the next data frame, or None if the socket is closed or lost."""
-        self._is_paused = False
+        """Return the content of the next data frame, or None if the socket is closed or the connection is lost."""
+        self._is_reading_ahead = False
         return self._read() if self._task is None and not self._buffer else self._next_buffered_frame()
 
     def read_ahead(self) -> None:
-        """Answer control frames until next() is called, and buffer data frames for it, up to `command_bytes`."""
-        self._is_paused = True
+        """Until next() is called, answer control frames, and buffer data frames up to `command_bytes`."""
+        self._is_reading_ahead = True
         if self._buffer is None:
             self._buffer = deque()
         is_over = bool(self._buffer) and self._buffer[-1] is None
@@ -70,22 +70,22 @@ class SocketReader:
     async def _next_buffered_frame(self) -> bytes | None:
         if not self._buffer and self._task is not None:
             task, self._task = self._task, None
-            await task  # the task ends after its next frame
+            await task  # next() has ended the reading ahead, so the task returns after one more frame
         if not self._buffer:
             return await self._read()
         self._client.record_activity()
         data = self._buffer.popleft()
-        self._buffered_bytes -= _weight(data)
+        self._buffered_bytes -= _counted_bytes(data)
         return data
 
     async def _fill(self, buffer: deque[bytes | None]) -> None:
-        while self._is_paused and self._buffered_bytes < self._client.hub.limits.command_bytes:
+        while self._is_reading_ahead and self._buffered_bytes < self._client.hub.limits.command_bytes:
             data = await self._read()
             buffer.append(data)
-            self._buffered_bytes += _weight(data)
+            self._buffered_bytes += _counted_bytes(data)
             if data is None:
                 return
-        if self._is_paused:
+        if self._is_reading_ahead:
             self._client.suspend_heartbeat()
 
     async def _read(self) -> bytes | None:
@@ -100,7 +100,7 @@ class SocketReader:
                     return None
                 return bytes(message.data)
             if message.type is WSMsgType.PING:
-                with suppress(ConnectionError):  # the client is gone: the next check of is_closed sees it
+                with suppress(ConnectionError):  # the client has disconnected: `while` checks is_closed next
                     await ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
                 if message.type is WSMsgType.CLOSE:
@@ -109,7 +109,7 @@ class SocketReader:
         return None
 
     async def _close(self, code: int, reason: bytes = b"") -> None:
-        self._client.stop_delivery()  # nothing is delivered after the close frame
+        self._client.stop_delivery()  # no frame may follow the close frame
         await close_websocket(self._ws, code, self._client.hub.limits.close_seconds, reason)
 
 
@@ -121,5 +121,5 @@ def _is_utf8(data: bytes) -> bool:
         return False
 
 
-def _weight(data: bytes | None) -> int:
+def _counted_bytes(data: bytes | None) -> int:
     return max(len(data or b""), MIN_COMMAND_BYTES)

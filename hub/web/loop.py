@@ -13,19 +13,19 @@ else:
     BASE_LOOP = uvloop.Loop
 
 
-class _Loop(BASE_LOOP):  # type: ignore[misc]
+class _HubLoop(BASE_LOOP):  # type: ignore[misc]
     pools: ThreadPools
 
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
-        """Look a name up in a thread of the hub's: uvloop's four for names and files are everybody's."""
+        """Resolve a host name in a thread of the hub. uvloop's four threads for names and files also serve agents."""
         return await asyncio.wrap_future(self.pools.look_up_address(host, port, family, type, proto, flags))
 
 
-def new_loop(agent_threads: int) -> asyncio.AbstractEventLoop:
-    """Return a loop whose default executor is ThreadPools."""
-    loop = _Loop()
+def make_loop(agent_threads: int) -> asyncio.AbstractEventLoop:
+    """Return an event loop with a ThreadPools as its default executor; *agent_threads* are for all agents together."""
+    loop = _HubLoop()
     loop.pools = ThreadPools(agent_threads)
     loop.set_default_executor(loop.pools)
     return loop

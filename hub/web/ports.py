@@ -14,7 +14,7 @@ def find_descriptors(port: int) -> Iterator[int]:
     for name in os.listdir("/dev/fd"):
         try:
             sock = socket.socket(fileno=int(name))
-        except OSError:  # not a socket, or the descriptor of this listing
+        except OSError:  # not a socket; or the descriptor of listdir(), which is closed now
             continue
         address = sock.getsockname()
         descriptor = sock.detach()
@@ -25,7 +25,9 @@ def find_descriptors(port: int) -> Iterator[int]:
 def find_listeners(port: int) -> list[str]:
     """Return the processes that listen on a port, as `NAME (pid 4711)`. Processes of other accounts are left out."""
     inodes = {
-        f"socket:[{inode}]" for table in ("tcp", "tcp6") for inode in _listening(PROC_FOLDER / "net" / table, port)
+        f"socket:[{inode}]"
+        for table in ("tcp", "tcp6")
+        for inode in _read_listening_inodes(PROC_FOLDER / "net" / table, port)
     }
     listeners = []
     for process in PROC_FOLDER.glob("[0-9]*"):
@@ -37,7 +39,8 @@ def find_listeners(port: int) -> list[str]:
     return sorted(listeners)
 
 
-def _listening(table: Path, port: int) -> Iterator[str]:
+def _read_listening_inodes(table: Path, port: int) -> Iterator[str]:
+    """Yield the inodes of the sockets that listen on a port, from a table in /proc/net."""
     try:
         lines = table.read_text().splitlines()[1:]
     except OSError:  # not Linux

@@ -1,7 +1,7 @@
 """The rows of route tables, and functions that read queries and make responses.
 
-The router, CORS and the API documents are all built from Route. A handler reads its query and its body as the classes
-that its Route names, so the documents describe exactly what is checked.
+The router, CORS and the API documents are built from the Routes. A handler converts its query and its body to the
+classes that its Route names, so the documents describe these checks exactly.
 """
 
 import re
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Content:
-    """A response that is not JSON: its media type, and the schema of the body, or of each event of a stream."""
+    """A body that is not JSON: its media type, and the schema of the body, or of each event of a stream."""
 
     media: str
     schema: Mapping[str, Any] = {"type": "string"}
@@ -68,8 +68,10 @@ class Route:
     """One row of a route table. The docstring of *handler* is the summary and the description in the documents.
 
     *responses* maps each status to a class that msgspec knows, a Content, None for no body, or a tuple of these. It
-    leaves out the errors that follow from the row: 400 and 413 of a body, 403, 500. *raises* lists the other errors of
-    the handler, which are reported as *error_body*. *path_fields* are the fields of the body that are in the path.
+    omits the errors that other fields imply: 403 and 500 always, 400 and 413 with a *body*, 400 with a *query*.
+    *raises* has the other errors of the handler; their response has the form of *error_body*. *path_fields* are the
+    fields of *body* whose values come from the path. *headers* are request headers with their types. The route exists
+    once under each of *prefixes*.
     """
 
     method: str
@@ -87,8 +89,8 @@ class Route:
 
     @property
     def contents(self) -> tuple[Any, ...]:
-        """Return the contents of all responses, whatever their status."""
-        return tuple(content for answer in self.responses.values() for content in _as_tuple(answer))
+        """The bodies of all responses, of every status."""
+        return tuple(content for response in self.responses.values() for content in _as_tuple(response))
 
     @property
     def is_websocket(self) -> bool:
@@ -96,7 +98,7 @@ class Route:
 
     @property
     def has_head(self) -> bool:
-        """Return whether the route has HEAD: each GET has, except streams and WebSockets, which may not end."""
+        """Whether the route also answers HEAD. Each GET route does, except streams and WebSockets: they may not end."""
         return self.method == "GET" and not self.is_websocket and STREAM_CONTENT not in self.contents
 
 
@@ -107,7 +109,7 @@ def limits_of(request: web.Request) -> Limits:
 def refuse_http_1_0(request: web.Request) -> None:
     """Raise HTTPVersionNotSupported for HTTP/1.0, which has no WebSockets and no streams.
 
-    Call this before anything else. It also writes a log line, because a browser does not show the response to a
+    Call this first in a handler. This also logs a warning, because a browser does not show the response to a
     WebSocket's handshake.
     """
     if request.version < HttpVersion11:
@@ -115,8 +117,8 @@ def refuse_http_1_0(request: web.Request) -> None:
         raise web.HTTPVersionNotSupported()
 
 
-def _as_tuple(answer: Any) -> tuple[Any, ...]:
-    return answer if isinstance(answer, tuple) else (answer,)
+def _as_tuple(response: Any) -> tuple[Any, ...]:
+    return response if isinstance(response, tuple) else (response,)
 
 
 def json_fields(value: Any) -> dict[str, Any]:
@@ -129,12 +131,12 @@ def record_response(value: Any, status: int = 200) -> web.Response:
 
 
 def file_response(path: Path, content: Content, headers: Mapping[str, str]) -> web.FileResponse:
-    """Respond with a file. Sets the media type, because Python versions guess different ones for scripts."""
+    """Return a response with a file and the media type of *content*: Python versions guess scripts differently."""
     return web.FileResponse(path, headers={"Content-Type": f"{content.media}; charset=utf-8", **headers})
 
 
 def read_query(request: web.Request, kind: type[T]) -> T:
-    """Read the query as an instance of *kind*, the class of the route. Raises BadQuery, or BadId for a bad id."""
+    """Return the query as an instance of *kind*. Raises BadQuery, or BadId for a bad id."""
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:

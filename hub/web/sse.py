@@ -20,7 +20,7 @@ from hub.web.routes import HUB_KEY, refuse_http_1_0
 
 log = structlog.get_logger()
 
-EVENT_ID = re.compile(rf"({ID_PATTERN}):([0-9]{{1,15}})")
+EVENT_ID_PATTERN = re.compile(rf"({ID_PATTERN}):([0-9]{{1,15}})")
 LastEventId = Annotated[
     str, Meta(description="The cursor: the id of the last received event, `EPOCH:SEQ`. The stream resumes after it.")
 ]
@@ -36,11 +36,11 @@ def wants_stream(request: web.Request) -> bool:
 
 
 def read_last_event_id(request: web.Request) -> tuple[str, int] | None:
-    """Return the cursor that the client sends: epoch and seq. Raises BadId."""
+    """Return the epoch and the seq of the cursor in the header or the query, or None without a cursor. Raises BadId."""
     text = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
     if not text:
         return None
-    match = EVENT_ID.fullmatch(text)
+    match = EVENT_ID_PATTERN.fullmatch(text)
     if match is None:
         raise BadId("Last-Event-ID is not EPOCH:SEQ: send the id of the last received event, or leave it out")
     return match[1], int(match[2])
@@ -49,8 +49,8 @@ def read_last_event_id(request: web.Request) -> tuple[str, int] | None:
 class EventStream:
     """The stream of one client, as an async context: open() starts the response, and leaving the context closes it.
 
-    Create it before any call of the hub, because it refuses HTTP/1.0. An error before open() is raised and sets the
-    status of the response. An error after open() becomes an event.
+    The constructor raises an error for HTTP/1.0, so create the stream before the first call of the hub. An error before
+    open() leaves the context, and sets the status of the response. A HubError after open() is sent as the last event.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -70,7 +70,7 @@ class EventStream:
             run.out_frame_bytes = size
         protocol = open_sse_protocol(size) if run is None else run
         response.enable_chunked_encoding()
-        response.force_close()  # the hub writes past aiohttp, so no other response may follow on this connection
+        response.force_close()  # the hub writes to the socket without aiohttp, so no response may follow on it
         await response.prepare(request)
         self._client = attach(request.app[HUB_KEY], principal_of(request), protocol, request.transport, self._ping)
         return self._client
@@ -91,7 +91,7 @@ class EventStream:
             leave_task.cancel()
 
     async def serve_run(self, run_id: str) -> None:
-        """Wait as serve() does, until the end of a run."""
+        """Wait like serve(), until a run has ended and its events are written."""
         client = self._client
         assert client is not None
         await self.serve(lambda: client.wait_for_run(run_id))
@@ -103,20 +103,19 @@ class EventStream:
             return False
         is_reported = isinstance(error, HubError)
         try:
-            # The log cannot be read, or the session was deleted: the client may reconnect.
-            if isinstance(error, HubError):
+            if isinstance(error, HubError):  # for example: the log cannot be read, or the session was deleted
                 log.warning("a stream failed", connection=self._client.id, reason=error.message)
                 self._client.answer(Error(code=error.code, message=error.message))
         finally:
-            await self._client.close(self._farewell)
+            await self._client.close(self._end_response)
         return is_reported
 
     async def _ping(self) -> None:
         if self._client is not None:
             self._client.write(PING)
-            self._client.record_activity()  # server-sent events have no pong
+            self._client.record_activity()  # nothing else counts as activity: server-sent events have no pong
 
-    async def _farewell(self) -> None:
+    async def _end_response(self) -> None:
         try:
             async with asyncio.timeout(self._request.app[HUB_KEY].limits.close_seconds):
                 await self.response.write_eof()

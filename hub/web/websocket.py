@@ -46,14 +46,14 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
 
     The document /asyncapi.json describes its messages.
     """
-    # This Python frame lives as long as the connection, so it has few names and no inner functions.
-    client, ws, address = await _accept(request)
+    # This function runs as long as the connection: few variables and no inner functions save memory.
+    client, ws, query = await _accept(request)
     reader = SocketReader(client, ws)
     intake = Intake(client=client, source=reader)
     request.app[SOCKETS_KEY][intake] = ws
     try:
-        await _open(client, address)
-        del address
+        await _open(client, query)
+        del query
         while (data := await reader.next()) is not None:
             await intake.receive(data)
     except HubError as refusal:  # the query is refused, or the client sent too many frames
@@ -65,48 +65,47 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
     finally:
         await _clean_up(client, ws, reader, intake)
         del request.app[SOCKETS_KEY][intake]
-        if (
-            error := ws.exception()
-        ) is not None:  # break the cycle: the traceback refers to the socket, and the socket to the error
+        error = ws.exception()
+        if error is not None:  # break the cycle: the traceback refers to the socket, and the socket to the error
             error.__traceback__ = error.__context__ = None
     return ws
 
 
 async def _disconnect(client: ClientHandle, ws: WebSocket, code: int, reason: str = "") -> None:
-    client.stop_delivery()  # nothing may be delivered after the close frame
+    client.stop_delivery()  # no frame may follow the close frame
     await close_websocket(ws, code, client.hub.limits.close_seconds, reason.encode())
 
 
 async def _clean_up(client: ClientHandle, ws: WebSocket, reader: SocketReader, intake: Intake) -> None:
     await reader.stop()
-    # A hub that shuts down stops delivery to its clients, so this may run before close_all_sockets() closes the socket.
+    # When the hub shuts down, delivery ends first, so this may run before close_all_sockets(). Both send the same code.
     code = WSCloseCode.SERVICE_RESTART if client.hub.is_draining else WSCloseCode.OK
     await client.close(lambda: close_websocket(ws, code, client.hub.limits.close_seconds))
-    await intake.wait_until_finished()  # complete the commands of the client even if it is gone
+    await intake.wait_until_finished()  # commands run to their end, also after the client has disconnected
 
 
 async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, SocketQuery]:
-    """Complete the handshake and attach the client. The caller must close the client."""
+    """Complete the handshake, and return the new client, its socket and its query. The caller must close the client."""
     refuse_http_1_0(request)
     hub, principal = request.app[HUB_KEY], principal_of(request)
-    address, name = read_query(request, SocketQuery), "plain"
+    query, protocol_name = read_query(request, SocketQuery), "plain"
     if "agentId" in request.match_info:  # /agents/{agentId}/ws
         agent = await commands.get_working_agent(hub, principal, request.match_info["agentId"])
-        address.agentId, name = agent.agentId, "hubbub.events"
-    ws = _socket(hub.limits)
+        query.agentId, protocol_name = agent.agentId, "hubbub.events"
+    ws = _make_websocket(hub.limits)
     await ws.prepare(request)
     client = attach(
-        *(hub, principal, open_protocol(ws.ws_protocol or name, hub.limits), request.transport, ws.ping),
-        agent=address.agentId,
-        session=address.sessionId,
-        whole_messages=not address.stream,
+        *(hub, principal, open_protocol(ws.ws_protocol or protocol_name, hub.limits), request.transport, ws.ping),
+        agent=query.agentId,
+        session=query.sessionId,
+        whole_messages=not query.stream,
     )
-    return client, ws, address
+    return client, ws, query
 
 
-def _socket(limits: Limits) -> WebSocket:
+def _make_websocket(limits: Limits) -> WebSocket:
     # heartbeat and autoping are off: node/upkeep.py sends the heartbeats and disconnects clients that do not read.
-    # autoclose is off: it answers every close with 1000. max_msg_size is the first size that is refused.
+    # autoclose is off: it answers every close with 1000. aiohttp refuses a frame of max_msg_size bytes, hence the + 1.
     return web.WebSocketResponse(
         timeout=limits.close_seconds,
         heartbeat=None,
@@ -119,7 +118,8 @@ def _socket(limits: Limits) -> WebSocket:
     )
 
 
-async def _open(client: ClientHandle, address: SocketQuery) -> None:
+async def _open(client: ClientHandle, query: SocketQuery) -> None:
+    """Welcome the client, and subscribe it to the session of the query."""
     await commands.welcome(client.hub, client.principal, client)
     if client.session is not None:
         await commands.follow_session(
@@ -130,7 +130,7 @@ async def _open(client: ClientHandle, address: SocketQuery) -> None:
 async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
     """Close all sockets with *code* at the same time, within `close_seconds`, then abort those still open.
 
-    Unfinished commands are cancelled, those of disconnected clients too.
+    Cancels all unfinished commands, also those of disconnected clients.
     """
     seconds = hub.limits.close_seconds
     sockets: SocketTable = app[SOCKETS_KEY].copy()
@@ -141,5 +141,5 @@ async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
     for intake in sockets:
         intake.client.abort()
         intake.cancel()
-    await asyncio.gather(*closing, return_exceptions=True)
+    await asyncio.gather(*close_tasks, return_exceptions=True)
     await asyncio.gather(*(intake.wait_until_finished() for intake in sockets))

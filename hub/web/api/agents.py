@@ -9,7 +9,7 @@ from hub.commands import table as commands
 from hub.errors import AgentBroken, Draining, SessionDeleted, StorageUnavailable, UnknownAgent
 from hub.messages import BroadcastReceipt, HostedAgent
 from hub.web import bodies
-from hub.web.api.session_shapes import PageBody, PageQuery, page_request, page_response
+from hub.web.api.session_shapes import PageBody, PageQuery, page_response, read_page_request
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, Route, read_query, record_response
 
@@ -22,10 +22,10 @@ class BroadcastBody(msgspec.Struct):
 
 
 async def get_agents(request: web.Request) -> web.Response:
-    """List the agents, the broken ones with their errors."""
+    """List the agents. A broken agent has its error."""
     return page_response(
         await commands.list_agents(
-            request.app[HUB_KEY], principal_of(request), page_request(request, read_query(request, PageQuery))
+            request.app[HUB_KEY], principal_of(request), read_page_request(request, read_query(request, PageQuery))
         )
     )
 

@@ -1,7 +1,7 @@
 """The HTTP route of AG-UI: run an agent and stream its events as server-sent events.
 
 An AG-UI thread is a session. AG-UI's `runId` is the `clientMsgId` of the chat, which is an idempotency key: a repeated
-request gets the same run. `Last-Event-ID` says from where.
+request gets the same run. `Last-Event-ID` is the cursor from which its stream continues.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
     run_input = await bodies.read_body(request, RunInput, limits_of(request).conversation_bytes)
     cursor = read_last_event_id(request)
     async with EventStream(request) as stream:
-        listener = _Listener(stream, run_input)
+        run_stream = _HubRunStream(stream, run_input)
         if run_input.resume:
             entries = [
                 Resume(sessionId=run_input.threadId, **msgspec.structs.asdict(entry)) for entry in run_input.resume
@@ -59,18 +59,22 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
                 sessionId=run_input.threadId,
                 clientMsgId=run_input.runId,
             )
-            await commands.stream_chat(hub, principal, chat, listener.open, cursor)
-        await stream.serve(listener.wait_until_over)
+            await commands.stream_chat(hub, principal, chat, run_stream.open, cursor)
+        await stream.serve(run_stream.wait_until_over)
     return stream.response
 
 
-class _Listener:
-    """The stream of one request. It ends when the hub's run ends or asks a question."""
+class _HubRunStream:
+    """The stream of one request. It ends when the run of the hub ends or asks a question.
+
+    A run of AG-UI is one request: after a question, the same run of the hub continues in the next request.
+    """
 
     def __init__(self, stream: EventStream, run_input: RunInput) -> None:
         self._stream, self._input = stream, run_input
 
     async def open(self, run_id: str, is_whole: bool) -> ClientHandle:
+        """Open the stream for the events of a run; a RunOpener."""
         run_input = self._input
         protocol = AguiStream(run_id, run_input.runId, run_input.threadId)
         client = self._client = await self._stream.open(protocol)
@@ -80,13 +84,16 @@ class _Listener:
         return client
 
     async def wait_until_over(self) -> None:
-        """Wait until the hub's run ends or asks a question."""
-        ends = [asyncio.create_task(self._client.wait_for_run(self._run_id)), asyncio.create_task(self._pause.wait())]
+        """Wait until the run of the hub ends or asks a question."""
+        end_tasks = [
+            asyncio.create_task(self._client.wait_for_run(self._run_id)),
+            asyncio.create_task(self._pause.wait()),
+        ]
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(end_tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for end in ends:
-                end.cancel()
+            for task in end_tasks:
+                task.cancel()
 
 
 ROUTES = (

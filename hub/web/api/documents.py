@@ -22,7 +22,7 @@ from hub.web.routes import (
     limits_of,
 )
 
-ROUTES_KEY = web.AppKey("table", tuple[Route, ...])
+ROUTES_KEY = web.AppKey("routes", tuple[Route, ...])
 REFERENCE_FOLDER = Path(__file__).parents[2] / "reference"
 DOCUMENT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -33,22 +33,22 @@ DOCUMENT_HEADERS = {
 
 async def get_openapi(request: web.Request) -> web.Response:
     """Return the OpenAPI 3.1 document of these routes."""
-    return _json(_openapi(request.app[ROUTES_KEY], limits_of(request)))
+    return _json_response(_openapi(request.app[ROUTES_KEY], limits_of(request)))
 
 
 async def get_asyncapi(request: web.Request) -> web.Response:
     """Return the AsyncAPI 3.0 document of the WebSocket's messages."""
-    return _json(_asyncapi(limits_of(request)))
+    return _json_response(_asyncapi(limits_of(request)))
 
 
-def _json(document: bytes) -> web.Response:
+def _json_response(document: bytes) -> web.Response:
     return web.Response(body=document, content_type="application/json")
 
 
-# Neither document changes while the process runs.
+# The documents do not change while the process runs.
 @cache
-def _openapi(table: tuple[Route, ...], limits: Limits) -> bytes:
-    return orjson.dumps(build_openapi(table, limits))
+def _openapi(routes: tuple[Route, ...], limits: Limits) -> bytes:
+    return orjson.dumps(build_openapi(routes, limits))
 
 
 @cache

@@ -34,8 +34,13 @@ from hub.storage.records import FileRecord
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, Content, ErrorBody, Route, limits_of, read_query, record_response
 
-FILE_READ_BYTES = 64 * KiB  # the bytes of one read and one write
-INLINE_TYPES = {"image/png", "image/jpeg", "image/gif", "image/webp"}  # a browser may show these; it saves all others
+FILE_READ_BYTES = 64 * KiB  # per read from the disk, and per write to the socket
+INLINE_TYPES = {
+    "image/png",
+    "image/jpeg",
+    "image/gif",
+    "image/webp",
+}  # a browser may show these, and saves files of all other types
 RANGE_HEADER = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 BYTES_CONTENT = Content("*/*", {"type": "string", "format": "binary"})
 
@@ -59,20 +64,20 @@ async def post_file(request: web.Request) -> web.Response:
     # aiohttp does not notice if an encoded body is incomplete.
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise BadType("the file has a Content-Encoding: send its bytes as they are, without that header")
-    kind = request.headers.get("Content-Type", "")
+    media_type = request.headers.get("Content-Type", "")
     name = "file"[: limits.file_name_length] if query.name is None else query.name
-    async with await commands.upload(hub, principal_of(request), query.sessionId, name, kind) as upload:
-        end = asyncio.get_running_loop().time() + limits.upload_seconds
-        while piece := await _next(request, end):
-            await upload.write(piece)
+    async with await commands.upload(hub, principal_of(request), query.sessionId, name, media_type) as upload:
+        deadline = asyncio.get_running_loop().time() + limits.upload_seconds
+        while chunk := await _read_chunk(request, deadline):
+            await upload.write(chunk)
         stored_file = await upload.save()
     return record_response(stored_file, status=201)
 
 
-async def _next(request: web.Request, end: float) -> bytes:
-    """Return the next bytes of the body; empty at its end."""
+async def _read_chunk(request: web.Request, deadline: float) -> bytes:
+    """Return the next bytes of the body, or b"" at its end. Raises UploadTooSlow at *deadline* (the loop's time)."""
     try:
-        async with asyncio.timeout_at(end):
+        async with asyncio.timeout_at(deadline):
             return await request.content.readany()
     except TimeoutError:
         raise UploadTooSlow("the upload took too long: send a smaller file, or use a faster connection") from None
@@ -84,11 +89,11 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     """Download a file, or one byte range of it."""
     readable = await commands.open_file(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
     file = readable.file
-    headers = _headers(file)
+    headers = _build_headers(file)
     if any(tag.value in (file.digest, "*") for tag in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
-    part = _range(request, file)
-    start, end = part or (0, file.size)
+    byte_range = _parse_range(request, file)
+    start, end = byte_range or (0, file.size)
     if start >= end:
         response = record_response(
             ErrorBody(error=f"the range is outside the file: the file has {file.size} bytes", code="bad_range"),
@@ -96,16 +101,16 @@ async def get_file(request: web.Request) -> web.StreamResponse:
         )
         response.headers["Content-Range"] = f"bytes */{file.size}"
         return response
-    return await _send_file(request, readable, start, end, part is not None)
+    return await _send_file(request, readable, start, end, is_partial=byte_range is not None)
 
 
 async def _send_file(
-    request: web.Request, readable: ReadableFile, start: int, end: int, part: bool
+    request: web.Request, readable: ReadableFile, start: int, end: int, is_partial: bool
 ) -> web.StreamResponse:
     file = readable.file
-    response = web.StreamResponse(headers=_headers(file))
+    response = web.StreamResponse(headers=_build_headers(file))
     response.content_length = end - start
-    if part:
+    if is_partial:
         response.set_status(206)
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
     async with readable.open() as read_range:
@@ -124,20 +129,21 @@ async def _send(
 ) -> None:
     try:
         while offset < end:
-            piece = await read_range(offset, min(FILE_READ_BYTES, end - offset))
+            chunk = await read_range(offset, min(FILE_READ_BYTES, end - offset))
             async with asyncio.timeout(limits_of(request).stuck_seconds):
-                await response.write(piece)
-            offset += len(piece)
+                await response.write(chunk)
+            offset += len(chunk)
     except (OSError, EOFError):
-        # The client is gone or reads nothing, or the disk fails. A cut connection says that the file is incomplete.
+        # The client has disconnected or does not read, or the disk fails. Aborting the connection shows the client that
+        # the file is incomplete.
         if request.transport is not None:
             request.transport.abort()
 
 
-def _range(request: web.Request, file: FileRecord) -> tuple[int, int] | None:
-    """Return the first offset and the end of the requested range.
+def _parse_range(request: web.Request, file: FileRecord) -> tuple[int, int] | None:
+    """Return the start and the end (exclusive) of the requested byte range, or None for the complete file.
 
-    None, for the complete file, if the request has no range, several ranges, or a range of other content (If-Range).
+    None if the request has no range, several ranges, or an If-Range that does not match the file.
     """
     match = RANGE_HEADER.fullmatch(request.headers.get("Range", ""))
     if match is None or request.headers.get("If-Range", f'"{file.digest}"') != f'"{file.digest}"':
@@ -148,13 +154,15 @@ def _range(request: web.Request, file: FileRecord) -> tuple[int, int] | None:
     return max(file.size - int(last or 0), 0), file.size
 
 
-def _headers(file: FileRecord) -> dict[str, str]:
-    """Return the headers of a file. They forbid browsers to guess the type of untrusted content, or to run it."""
-    kind = "inline" if file.type.lower() in INLINE_TYPES else "attachment"
-    plain = re.sub(r'[^ -~]|["\\%]', "_", file.name)  # for clients that do not know filename*: RFC 6266, appendix D
+def _build_headers(file: FileRecord) -> dict[str, str]:
+    """Return the headers of a file. A browser must not guess the type of untrusted content, or run it."""
+    disposition = "inline" if file.type.lower() in INLINE_TYPES else "attachment"
+    # For clients that do not know filename*: RFC 6266, appendix D.
+    ascii_name = re.sub(r'[^ -~]|["\\%]', "_", file.name)
+    encoded_name = quote(file.name, safe="")
     return {
         "Content-Type": file.type,
-        "Content-Disposition": f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(file.name, safe='')}",
+        "Content-Disposition": f"{disposition}; filename=\"{ascii_name}\"; filename*=UTF-8''{encoded_name}",
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "private, no-cache",

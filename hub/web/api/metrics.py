@@ -20,11 +20,11 @@ class NodeCollector(Collector):
         self.figures = figures
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._clients()
-        yield from self._sessions()
-        yield from self._log()
+        yield from self._client_metrics()
+        yield from self._session_metrics()
+        yield from self._log_metrics()
 
-    def _clients(self) -> Iterator[Metric]:
+    def _client_metrics(self) -> Iterator[Metric]:
         figures = self.figures
         yield GaugeMetricFamily("hubbub_connections", "Connected clients.", figures.connections)
         subscriptions = GaugeMetricFamily(
@@ -40,7 +40,7 @@ class NodeCollector(Collector):
             "hubbub_aborted_clients", "Clients disconnected because they did not read.", figures.aborted_clients
         )
 
-    def _sessions(self) -> Iterator[Metric]:
+    def _session_metrics(self) -> Iterator[Metric]:
         figures = self.figures
         yield GaugeMetricFamily("hubbub_sessions", "Sessions in memory.", figures.sessions)
         yield GaugeMetricFamily("hubbub_runs_going", "Running runs.", figures.running)
@@ -55,7 +55,7 @@ class NodeCollector(Collector):
         yield from (started_runs, ended_runs)
         yield CounterMetricFamily("hubbub_events", "Events delivered to subscribers.", figures.events)
 
-    def _log(self) -> Iterator[Metric]:
+    def _log_metrics(self) -> Iterator[Metric]:
         figures = self.figures
         yield SummaryMetricFamily(
             "hubbub_log_commit_seconds",

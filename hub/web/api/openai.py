@@ -47,10 +47,10 @@ def with_openai_errors(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except (OpenAIError, HubError, AgentError, TimeoutError) as error:
-            refusal = mapping.openai_error_of(error)
-            return web.json_response(refusal.body, status=refusal.status)
+            openai_error = openai_chat.openai_error_of(error)
+            return web.json_response(openai_error.body, status=openai_error.status)
         except ConnectionError:
-            return web.Response(status=499)  # the client is gone: nobody reads this
+            return web.Response(status=499)  # the client has disconnected, and reads no response
 
     return handle
 
@@ -59,7 +59,7 @@ def with_openai_errors(handler: Handler) -> Handler:
 async def get_models(request: web.Request) -> web.Response:
     """List the working agents as OpenAI lists models."""
     page = await commands.list_agents(request.app[HUB_KEY], principal_of(request), PageRequest(sys.maxsize))
-    return web.json_response(mapping.model_list([agent.agentId for agent in page.rows if agent.status == "ok"]))
+    return web.json_response(openai_chat.model_list([agent.agentId for agent in page.rows if agent.status == "ok"]))
 
 
 @with_openai_errors
@@ -67,31 +67,31 @@ async def post_completion(request: web.Request) -> web.StreamResponse:
     """Answer a conversation in the form of OpenAI's chat completions.
 
     With `stream` the response is a stream of server-sent events that ends with `[DONE]`. If the client disconnects, the
-    agent is stopped. In a session the run continues.
+    hub stops the agent; in a session, the run continues.
     """
     hub, principal, limits = request.app[HUB_KEY], principal_of(request), limits_of(request)
     body = await bodies.read_fields(request, CompletionRequest.example, limits.conversation_bytes)
-    completion = mapping.read_completion(body, request.headers)
+    completion = openai_chat.read_completion(body, request.headers)
     if completion.stream:
         refuse_http_1_0(request)
-    message, past = mapping.split_conversation(completion.messages)
+    message, history = openai_chat.split_conversation(completion.messages)
     if completion.sessionId is not None:
         key = completion.clientMsgId
         command = Chat(message=message, agentId=completion.model, sessionId=completion.sessionId, clientMsgId=key)
-        return await _in_session(request, completion, command)
-    name = f"chatcmpl-{secrets.token_hex(12)}"
-    async with await commands.complete(hub, principal, completion.model, name, message, past) as pieces:
+        return await _answer_in_session(request, completion, command)
+    completion_id = f"chatcmpl-{secrets.token_hex(12)}"
+    async with await commands.complete(hub, principal, completion.model, completion_id, message, history) as chunks:
         if completion.stream:
-            return await _stream(request, completion, name, pieces)
+            return await _stream_answer(request, completion, completion_id, chunks)
         async with _while_connected(request):
-            return await _answer_at_once(completion, name, pieces)
+            return await _collect_answer(completion, completion_id, chunks)
 
 
 @asynccontextmanager
 async def _while_connected(request: web.Request) -> AsyncIterator[None]:
     """Raise TimeoutError inside this context when the client disconnects.
 
-    Without this, a disconnect would be noticed only at the next write, and a silent agent writes nothing.
+    Without this, aiohttp reports a disconnect only at the next write, and nothing is written while the agent is silent.
     """
 
     def stop() -> None:
@@ -103,51 +103,55 @@ async def _while_connected(request: web.Request) -> AsyncIterator[None]:
             yield
 
 
-async def _answer_at_once(completion: CompletionRequest, name: str, pieces: AnswerChunks) -> web.Response:
+async def _collect_answer(completion: CompletionRequest, completion_id: str, chunks: AnswerChunks) -> web.Response:
+    """Wait for the complete answer, and return it as one response."""
     texts, reason = [], "end_turn"
     usage: Usage | None = None
-    async for piece in pieces:
-        if isinstance(piece, str):
-            texts.append(piece)
+    async for chunk in chunks:
+        if isinstance(chunk, str):
+            texts.append(chunk)
         else:
-            reason, usage = piece.reason, piece.usage
-    return web.json_response(mapping.completion_body(completion.model, name, "".join(texts), reason, usage))
+            reason, usage = chunk.reason, chunk.usage
+    return web.json_response(
+        openai_chat.completion_body(completion.model, completion_id, "".join(texts), reason, usage)
+    )
 
 
-async def _stream(
-    request: web.Request, completion: CompletionRequest, name: str, pieces: AnswerChunks
+async def _stream_answer(
+    request: web.Request, completion: CompletionRequest, completion_id: str, chunks: AnswerChunks
 ) -> web.StreamResponse:
+    """Write the answer as server-sent events while it grows. Raises an error only before the first output."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    head, reason = mapping.chunk_head(name, int(time()), completion.model), "end_turn"
+    head, reason = openai_chat.chunk_head(completion_id, int(time()), completion.model), "end_turn"
     usage: Usage | None = None
     try:
         async with _while_connected(request):
-            piece = await anext(pieces, None)  # before the first output an error can still set the status
+            chunk = await anext(chunks, None)  # before prepare(): an error can still set the status
             await response.prepare(request)
-            await _say(request, response, mapping.delta_chunk(head, mapping.FIRST_DELTA))
-            while piece is not None:
-                if not isinstance(piece, str):
-                    reason, usage = piece.reason, piece.usage
+            await _write_event(request, response, openai_chat.delta_chunk(head, openai_chat.FIRST_DELTA))
+            while chunk is not None:
+                if not isinstance(chunk, str):
+                    reason, usage = chunk.reason, chunk.usage
                 else:
-                    for text in split_text(piece, limits_of(request).out_frame_bytes // 2):
-                        await _say(request, response, mapping.delta_chunk(head, {"content": text}))
-                piece = await anext(pieces, None)
-        for fields in mapping.final_chunks(head, reason, usage, completion.wants_usage):
-            await _say(request, response, fields)
+                    for text in split_text(chunk, limits_of(request).out_frame_bytes // 2):
+                        await _write_event(request, response, openai_chat.delta_chunk(head, {"content": text}))
+                chunk = await anext(chunks, None)
+        for fields in openai_chat.final_chunks(head, reason, usage, completion.wants_usage):
+            await _write_event(request, response, fields)
     except (AgentError, TimeoutError) as error:
         if not response.prepared:
             raise
-        await _say(request, response, mapping.openai_error_of(error).body)
-    await _write(request, response, mapping.STREAM_END)
+        await _write_event(request, response, openai_chat.openai_error_of(error).body)
+    await _write(request, response, openai_chat.STREAM_END)
     return response
 
 
-async def _say(request: web.Request, response: web.StreamResponse, fields: dict[str, Any]) -> None:
+async def _write_event(request: web.Request, response: web.StreamResponse, fields: dict[str, Any]) -> None:
     await _write(request, response, b"data: " + orjson.dumps(fields) + b"\n\n")
 
 
 async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    """Write with backpressure. Raises ConnectionError, and aborts, if the client reads nothing for `stuck_seconds`."""
+    """Write with backpressure. If the client does not read for `stuck_seconds`, abort and raise ConnectionError."""
     try:
         async with asyncio.timeout(limits_of(request).stuck_seconds):
             await response.write(data)
@@ -157,31 +161,31 @@ async def _write(request: web.Request, response: web.StreamResponse, data: bytes
         raise ConnectionResetError("the client reads nothing") from None
 
 
-async def _in_session(request: web.Request, completion: CompletionRequest, command: Chat) -> web.StreamResponse:
+async def _answer_in_session(request: web.Request, completion: CompletionRequest, command: Chat) -> web.StreamResponse:
     """Chat in a session: the hub has the history, and a disconnect does not stop the run."""
     hub, principal = request.app[HUB_KEY], principal_of(request)
     if completion.stream:
         async with EventStream(request) as stream:
 
-            async def opener(run_id: str, is_whole: bool) -> ClientHandle:
+            async def open_stream(run_id: str, is_whole: bool) -> ClientHandle:
                 return await stream.open(OpenAIStream(completion.model, run_id, completion.wants_usage))
 
-            receipt = await commands.stream_chat(hub, principal, command, opener)
+            receipt = await commands.stream_chat(hub, principal, command, open_stream)
             await stream.serve_run(receipt.runId)
         return stream.response
     outcome = await commands.ask(hub, principal, command)
     if outcome.error is not None:
         raise AgentError(outcome.error.message, outcome.error.code)
     if outcome.stopReason is None:
-        raise mapping.dropped_answer_error()
-    name = f"chatcmpl-{outcome.runId}"
+        raise openai_chat.dropped_answer_error()
+    completion_id = f"chatcmpl-{outcome.runId}"
     return web.json_response(
-        mapping.completion_body(completion.model, name, outcome.content, outcome.stopReason, outcome.usage)
+        openai_chat.completion_body(completion.model, completion_id, outcome.content, outcome.stopReason, outcome.usage)
     )
 
 
 OPENAI_TAG = "OpenAI"
-OPENAI_PREFIXES = (API_PREFIX, "/v1")  # OpenAI's clients use the second by default
+OPENAI_PREFIXES = (API_PREFIX, "/v1")  # by default, OpenAI's clients use /v1
 ROUTES = (
     Route(
         method="POST",
@@ -191,10 +195,10 @@ ROUTES = (
         responses={200: (ChatCompletion, STREAM_CONTENT)} | dict.fromkeys((422, 499, 500, 502, 504), OpenAIErrorBody),
         body=CompletionRequest,
         headers={
-            mapping.SESSION_HEADER: Annotated[
+            openai_chat.SESSION_HEADER: Annotated[
                 Id, msgspec.Meta(description="The session to chat in, as `sessionId` in the body.")
             ],
-            mapping.KEY_HEADER: Annotated[
+            openai_chat.KEY_HEADER: Annotated[
                 Id, msgspec.Meta(description="In a session: the idempotency key, as `clientMsgId` in the body.")
             ],
         },

@@ -25,14 +25,14 @@ OPENAPI_DESCRIPTION = (
 def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
     """Return the document, with each class once in its components, and without the pages for browsers."""
     routes = [route for route in routes if route.tag != "Pages"]
-    kinds = [kind for route in routes for kind in _kinds(route)]
+    kinds = [kind for route in routes for kind in _list_kinds(route)]
     refs, components = build_schemas(kinds, has_types=False, limits=limits)
-    refs_by_kind = dict(zip(map(_key, kinds), refs, strict=True))
+    refs_by_kind = dict(zip(kinds, refs, strict=True))
     paths: dict[str, Schema] = {}
     for route in routes:
-        for base in route.prefixes:
-            paths.setdefault(base + route.path, {})[route.method.lower()] = _operation(
-                route, base, refs_by_kind, components
+        for prefix in route.prefixes:
+            paths.setdefault(prefix + route.path, {})[route.method.lower()] = _operation(
+                route, prefix, refs_by_kind, components
             )
     return {
         "openapi": "3.1.0",
@@ -44,25 +44,21 @@ def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
     }
 
 
-def _key(kind: Any) -> str:
-    return repr(kind)
-
-
-def _kinds(route: Route) -> Iterator[Any]:
+def _list_kinds(route: Route) -> Iterator[Any]:
     yield from (content for content in route.contents if content is not None and not isinstance(content, Content))
     yield from (kind for kind in (route.body, route.query) if kind is not None and not isinstance(kind, Content))
     yield from (ErrorBody, route.error_body)
 
 
-def _operation(route: Route, base: str, refs_by_kind: dict[str, Schema], components: dict[str, Schema]) -> Schema:
+def _operation(route: Route, prefix: str, refs_by_kind: dict[Any, Schema], components: dict[str, Schema]) -> Schema:
     summary, _, text = (inspect.getdoc(route.handler) or "").partition("\n\n")
     module = route.handler.__module__.rpartition(".")[2]
-    slug = re.sub(r"\W+", "_", base + route.path).strip("_") or "root"
+    slug = re.sub(r"\W+", "_", prefix + route.path).strip("_") or "root"
     operation: Schema = {
         "operationId": f"{module}_{route.handler.__name__}_{slug}",
         "tags": [route.tag],
         "summary": summary.replace("\n", " "),
-        "parameters": [*_in_path(route), *_in_query(route, components), *_in_headers(route)],
+        "parameters": [*_path_parameters(route), *_query_parameters(route, components), *_header_parameters(route)],
         "responses": _responses(route, refs_by_kind),
     }
     if text:
@@ -72,21 +68,21 @@ def _operation(route: Route, base: str, refs_by_kind: dict[str, Schema], compone
     return operation
 
 
-def _in_path(route: Route) -> Iterator[Schema]:
+def _path_parameters(route: Route) -> Iterator[Schema]:
     for name in re.findall(r"\{(\w+)", route.path):
         example = "main" if route.path.startswith("/agents/") else "s1"
         yield {"name": name, "in": "path", "required": True, "schema": _schema(Id), "example": example}
 
 
-def _in_query(route: Route, components: dict[str, Schema]) -> Iterator[Schema]:
+def _query_parameters(route: Route, components: dict[str, Schema]) -> Iterator[Schema]:
     if route.query is None:
         return
-    shape = components[route.query.__name__]
-    for name, schema in shape["properties"].items():
-        yield {"name": name, "in": "query", "required": name in shape["required"]} | _parameter(schema)
+    query_schema = components[route.query.__name__]
+    for name, schema in query_schema["properties"].items():
+        yield {"name": name, "in": "query", "required": name in query_schema["required"]} | _parameter(schema)
 
 
-def _in_headers(route: Route) -> Iterator[Schema]:
+def _header_parameters(route: Route) -> Iterator[Schema]:
     for name, kind in route.headers.items():
         yield {"name": name, "in": "header", "required": False} | _parameter(_schema(kind))
 
@@ -110,15 +106,15 @@ def _schema(kind: Any) -> Schema:
     return schema
 
 
-def _body(route: Route, refs_by_kind: dict[str, Schema], components: dict[str, Schema]) -> Schema:
+def _body(route: Route, refs_by_kind: dict[Any, Schema], components: dict[str, Schema]) -> Schema:
     """Return the request body, without the fields that are in the path."""
     if isinstance(route.body, Content):
         return {"required": True, "content": {route.body.media: {"schema": dict(route.body.schema)}}}
-    schema, shape = refs_by_kind[_key(route.body)], components[route.body.__name__]
-    required_fields = [name for name in shape["required"] if name not in route.path_fields]
+    schema, body_schema = refs_by_kind[route.body], components[route.body.__name__]
+    required_fields = [name for name in body_schema["required"] if name not in route.path_fields]
     if route.path_fields:
-        fields = {name: field for name, field in shape["properties"].items() if name not in route.path_fields}
-        schema = shape | {"properties": fields, "required": required_fields}
+        fields = {name: field for name, field in body_schema["properties"].items() if name not in route.path_fields}
+        schema = body_schema | {"properties": fields, "required": required_fields}
     content = {"schema": schema, "example": _example(route)}
     return {"required": bool(required_fields), "content": {"application/json": content}}
 
@@ -129,23 +125,23 @@ def _example(route: Route) -> Any:
     return {name: value for name, value in fields.items() if name not in ("type", *route.path_fields)}
 
 
-def _responses(route: Route, refs_by_kind: dict[str, Schema]) -> Schema:
-    responses = {status: _response(status, answer, refs_by_kind) for status, answer in route.responses.items()}
+def _responses(route: Route, refs_by_kind: dict[Any, Schema]) -> Schema:
+    responses = {status: _response(status, response, refs_by_kind) for status, response in route.responses.items()}
     codes_by_status: dict[int, list[str]] = {}
-    for code, status in _failures(route):
+    for code, status in _list_errors(route):
         if code not in codes_by_status.setdefault(status, []):
             codes_by_status[status].append(code)
     for status, codes in codes_by_status.items():
-        kind = ErrorBody if status in HUB_FORM_STATUSES else route.error_body
-        content = {"application/json": {"schema": refs_by_kind[_key(kind)]}}
+        kind = ErrorBody if status in ERROR_BODY_STATUSES else route.error_body
+        content = {"application/json": {"schema": refs_by_kind[kind]}}
         responses.setdefault(status, {"description": " or ".join(f"`{code}`" for code in codes), "content": content})
     return {str(status): responses[status] for status in sorted(responses)}
 
 
-HUB_FORM_STATUSES = (403, 500, 505)  # raised before the handler is called, so always in the hub's own form
+ERROR_BODY_STATUSES = (403, 500, 505)  # raised outside of the handler, so their body is always an ErrorBody
 
 
-def _failures(route: Route) -> Iterator[tuple[str, int]]:
+def _list_errors(route: Route) -> Iterator[tuple[str, int]]:
     """Yield each error code that a route may return, with its status."""
     kinds: list[type[HubError]] = [Refused, HubError, *route.raises]
     if route.body is not None:
@@ -155,15 +151,15 @@ def _failures(route: Route) -> Iterator[tuple[str, int]]:
     if STREAM_CONTENT in route.contents:
         yield "http_version_not_supported", web.HTTPVersionNotSupported.status_code
     if route.is_websocket:
-        yield "bad_request", 400  # the request is no upgrade
+        yield "bad_request", 400  # the request is not a WebSocket's handshake
     yield from ((kind.code, kind.status) for kind in kinds)
 
 
-def _response(status: int, answer: Any, refs_by_kind: dict[str, Schema]) -> Schema:
-    content: Schema = {}
-    for part in answer if isinstance(answer, tuple) else (answer,):
-        if isinstance(part, Content):
-            content[part.media] = {"schema": dict(part.schema)}
-        elif part is not None:
-            content["application/json"] = {"schema": refs_by_kind[_key(part)]}
-    return {"description": web.Response(status=status).reason} | ({"content": content} if content else {})
+def _response(status: int, response: Any, refs_by_kind: dict[Any, Schema]) -> Schema:
+    media_types: Schema = {}
+    for content in response if isinstance(response, tuple) else (response,):
+        if isinstance(content, Content):
+            media_types[content.media] = {"schema": dict(content.schema)}
+        elif content is not None:
+            media_types["application/json"] = {"schema": refs_by_kind[content]}
+    return {"description": web.Response(status=status).reason} | ({"content": media_types} if media_types else {})

@@ -1,7 +1,7 @@
 """JSON Schema of the classes of requests, responses, commands, events and notices."""
 
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import attrs
 import msgspec
@@ -19,14 +19,22 @@ def schema_ref(name: str) -> Schema:
     return {"$ref": SCHEMA_PREFIX + name}
 
 
-# Fields with a limit: class, field, keyword of JSON Schema, limit.
+class FieldLimit(NamedTuple):
+    """A field whose maximum is a limit of the settings; *keyword* is the keyword of JSON Schema."""
+
+    class_name: str
+    field: str
+    keyword: str
+    limit: str
+
+
 FIELD_LIMITS = (
-    ("Chat", "parts", "maxItems", "message_parts"),
-    ("Edit", "parts", "maxItems", "message_parts"),
-    ("LabelBody", "title", "maxLength", "title_length"),
-    ("SessionListQuery", "limit", "maximum", "list_size"),
-    ("PageQuery", "limit", "maximum", "list_size"),
-    ("UploadQuery", "name", "maxLength", "file_name_length"),
+    FieldLimit("Chat", "parts", "maxItems", "message_parts"),
+    FieldLimit("Edit", "parts", "maxItems", "message_parts"),
+    FieldLimit("LabelBody", "title", "maxLength", "title_length"),
+    FieldLimit("SessionListQuery", "limit", "maximum", "list_size"),
+    FieldLimit("PageQuery", "limit", "maximum", "list_size"),
+    FieldLimit("UploadQuery", "name", "maxLength", "file_name_length"),
 )
 
 
@@ -42,9 +50,9 @@ def build_schemas(kinds: Iterable[Any], has_types: bool, limits: Limits) -> tupl
         part for kind in (*SHARED_KINDS, *kinds) for part in (kind, *get_args(kind)) if _is_hub_class(part)
     ):
         schema = components[kind.__name__]
-        _without_null(schema)
+        _make_optional(schema)
         if issubclass(kind, (Body, Notice)) or (has_types and issubclass(kind, Command)):
-            _add(schema, {"type": {"const": kind.type}})
+            _add_fields(schema, {"type": {"const": kind.type}})
         if issubclass(kind, Body):
             _add_location(schema, kind, components["Event"])
         if kind in TYPES_WITH_MORE:
@@ -88,8 +96,8 @@ def used_components(document: Any, components: dict[str, Schema]) -> dict[str, S
     return dict(sorted(used.items()))
 
 
-def _without_null(schema: Schema) -> None:
-    """Make fields optional instead of nullable: the hub leaves out a field that is None."""
+def _make_optional(schema: Schema) -> None:
+    """Make nullable fields optional, and not nullable: the hub omits a field that is None."""
     for name, field in schema["properties"].items():
         non_null = {key: value for key, value in field.items() if key != "default" or value is not None}
         if {"type": "null"} in non_null.get("anyOf", ()):
@@ -101,7 +109,7 @@ def _without_null(schema: Schema) -> None:
         schema["required"] = [field for field in schema["required"] if field != name]
 
 
-def _add(schema: Schema, fields: Schema) -> None:
+def _add_fields(schema: Schema, fields: Schema) -> None:
     """Add required fields at the front of a schema."""
     schema["properties"] = fields | schema["properties"]
     schema["required"] = [*fields, *schema["required"]]

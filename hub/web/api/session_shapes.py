@@ -1,4 +1,4 @@
-"""The classes of queries and bodies of the session routes. Requests are checked against them."""
+"""The classes of queries and bodies of the session routes. A request must match them."""
 
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -63,7 +63,7 @@ class NewSessionBody(Struct, frozen=True):
 
 
 class LabelBody(Struct, frozen=True):
-    """The new title and metadata of a session. A missing field stays as it is; null removes it."""
+    """The new title and metadata of a session. If a field is missing, its value stays; null removes the value."""
 
     example: ClassVar[str] = '{"title":"Plans","metadata":{"colour":"green"}}'
     title: str | None | UnsetType = UNSET
@@ -87,8 +87,8 @@ class PageBody(Struct, Generic[T], frozen=True):
     next: str | None = None
 
 
-def page_request(request: web.Request, query: SessionListQuery | PageQuery) -> PageRequest:
-    """Return which slice of a list is wanted; raises BadQuery past `list_size`."""
+def read_page_request(request: web.Request, query: SessionListQuery | PageQuery) -> PageRequest:
+    """Return the requested page of a list. Raises BadQuery if its size is above the limit `list_size`."""
     max_limit = limits_of(request).list_size
     limit = min(DEFAULT_PAGE_SIZE, max_limit) if query.limit is None else query.limit
     if limit > max_limit:
@@ -97,6 +97,6 @@ def page_request(request: web.Request, query: SessionListQuery | PageQuery) -> P
 
 
 def page_response(page: Page[Any]) -> web.Response:
-    """Answer with a slice of a list."""
-    position = {"more": False} if page.next_cursor is None else {"more": True, "next": page.next_cursor}
-    return web.json_response({"data": [json_fields(row) for row in page.rows], **position})
+    """Return the response with a page of a list."""
+    continuation = {"more": False} if page.next_cursor is None else {"more": True, "next": page.next_cursor}
+    return web.json_response({"data": [json_fields(row) for row in page.rows], **continuation})

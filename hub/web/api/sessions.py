@@ -48,8 +48,8 @@ from hub.web.api.session_shapes import (
     PageBody,
     PageQuery,
     SessionListQuery,
-    page_request,
     page_response,
+    read_page_request,
 )
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, limits_of, read_query, record_response
@@ -58,16 +58,18 @@ from hub.web.sse import EventStream, LastEventId, read_last_event_id, wants_stre
 CHAT_EXAMPLE = '{"agentId":"main","message":"hello"}'
 
 
-def _session_id(request: web.Request) -> str:
+def _read_session_id(request: web.Request) -> str:
     return check_id("the session", request.match_info["id"])
 
 
 async def get_sessions(request: web.Request) -> web.Response:
     """List the sessions, newest message first by default. Filter by agent or time."""
     query = read_query(request, SessionListQuery)
-    hub, principal, paging = request.app[HUB_KEY], principal_of(request), page_request(request, query)
+    hub, principal, page_request = request.app[HUB_KEY], principal_of(request), read_page_request(request, query)
     return page_response(
-        await commands.list_sessions(hub, principal, paging, agent=query.agentId, since=query.since, until=query.until)
+        await commands.list_sessions(
+            hub, principal, page_request, agent=query.agentId, since=query.since, until=query.until
+        )
     )
 
 
@@ -76,15 +78,15 @@ async def post_session(request: web.Request) -> web.Response:
 
     If a session with this id exists, it stays as it is, and the status is 200 instead of 201.
     """
-    name = (await bodies.read_body(request, NewSessionBody)).sessionId
-    state, is_new = await commands.create_session(request.app[HUB_KEY], principal_of(request), name)
+    session_id = (await bodies.read_body(request, NewSessionBody)).sessionId
+    state, is_new = await commands.create_session(request.app[HUB_KEY], principal_of(request), session_id)
     return record_response(state, status=201 if is_new else 200)
 
 
 async def show_session(request: web.Request) -> web.Response:
     """Show the state of a session: its head, its runs and its open questions."""
     return record_response(
-        await commands.get_session(request.app[HUB_KEY], principal_of(request), _session_id(request))
+        await commands.get_session(request.app[HUB_KEY], principal_of(request), _read_session_id(request))
     )
 
 
@@ -95,13 +97,13 @@ async def patch_session(request: web.Request) -> web.Response:
     if not changes:
         raise BadFrame(f"the body has neither title nor metadata: send for example {LabelBody.example}")
     return record_response(
-        await commands.relabel(request.app[HUB_KEY], principal_of(request), _session_id(request), changes)
+        await commands.relabel(request.app[HUB_KEY], principal_of(request), _read_session_id(request), changes)
     )
 
 
 async def delete_one_session(request: web.Request) -> web.Response:
     """Delete a session with its messages, events and files, and stop its runs."""
-    await commands.delete_session(request.app[HUB_KEY], principal_of(request), _session_id(request))
+    await commands.delete_session(request.app[HUB_KEY], principal_of(request), _read_session_id(request))
     return web.Response(status=204)
 
 
@@ -119,8 +121,10 @@ async def post_clear(request: web.Request) -> web.Response:
 
 async def get_messages(request: web.Request) -> web.Response:
     """List the finished messages of a session, oldest first by default."""
-    name, paging = _session_id(request), page_request(request, read_query(request, PageQuery))
-    return page_response(await commands.list_messages(request.app[HUB_KEY], principal_of(request), name, paging))
+    session_id, page_request = _read_session_id(request), read_page_request(request, read_query(request, PageQuery))
+    return page_response(
+        await commands.list_messages(request.app[HUB_KEY], principal_of(request), session_id, page_request)
+    )
 
 
 async def get_events(request: web.Request) -> web.StreamResponse:
@@ -130,21 +134,22 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     `Last-Event-ID`, or starts after `afterSeq`. Without both it starts like a new subscription of a WebSocket.
     """
     hub, principal, query = request.app[HUB_KEY], principal_of(request), read_query(request, EventsQuery)
-    name = _session_id(request)
+    session_id = _read_session_id(request)
     if not wants_stream(request):
-        page = await commands.read_events(hub, principal, name, query.afterSeq or 0)
+        page = await commands.read_events(hub, principal, session_id, query.afterSeq or 0)
         data = [event_fields(event) for event in page.data]
         position = {"epoch": page.epoch, "seq": page.seq, "floor": page.floor, "more": page.more}
         return web.json_response({"data": data, **position})
-    last_id = read_last_event_id(request)
-    epoch, cursor = last_id if last_id is not None else (None, query.afterSeq)
+    last_event = read_last_event_id(request)
+    epoch, cursor = last_event if last_event is not None else (None, query.afterSeq)
     async with EventStream(request) as stream:
         await commands.follow_session(hub, principal, name, stream.open, cursor, epoch)
         await stream.serve()
     return stream.response
 
 
-async def _command(request: web.Request, session_id: str) -> Chat:
+async def _read_chat(request: web.Request, session_id: str) -> Chat:
+    """Return the command in the body, with the session of the path and the key of the header `Idempotency-Key`."""
     limits = limits_of(request)
     body = await bodies.read_fields(request, CHAT_EXAMPLE, limits.chat_bytes)
     key = request.headers.get("Idempotency-Key")
@@ -160,7 +165,7 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
     with the same `Idempotency-Key` gets the same run.
     """
     hub, principal = request.app[HUB_KEY], principal_of(request)
-    command = await _command(request, _session_id(request))
+    command = await _read_chat(request, _read_session_id(request))
     wait = read_query(request, ChatQuery).wait
     if wants_stream(request):
         async with EventStream(request) as stream:
@@ -173,15 +178,15 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
 
 
 async def post_cancel(request: web.Request) -> web.Response:
-    """Stop one run of a session, or all of them."""
+    """Stop one run of a session, or all its runs."""
     body = await bodies.read_fields(request, '{"runId":"r1"}')
-    command = convert({**body, "sessionId": _session_id(request)}, Cancel, limits_of(request))
+    command = convert({**body, "sessionId": _read_session_id(request)}, Cancel, limits_of(request))
     return web.json_response(notice_fields(await commands.cancel(request.app[HUB_KEY], principal_of(request), command)))
 
 
 async def post_resume(request: web.Request) -> web.Response:
     """Answer an open question of a run."""
-    body = {**await bodies.read_fields(request, Resume.example), "sessionId": _session_id(request)}
+    body = {**await bodies.read_fields(request, Resume.example), "sessionId": _read_session_id(request)}
     command = convert(body, Resume, limits_of(request))
     return web.json_response(notice_fields(await commands.resume(request.app[HUB_KEY], principal_of(request), command)))
 

@@ -14,7 +14,7 @@ CONTENT_OF_SUFFIX = {
     ".css": STYLE_CONTENT,
     ".svg": Content("image/svg+xml"),
 }
-# No content of other origins, no inline scripts, no HTML from strings; the page may connect only to the hub.
+# Forbids content of other origins, inline scripts and HTML from strings. The page may connect only to the hub.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'{socket}; "
@@ -30,31 +30,31 @@ CONSOLE_HEADERS = {
 HOST_PATTERN = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 
 
-def _files() -> dict[str, Path]:
-    """Return the file of each path. Other files are not served."""
-    files = [path for path in sorted(CONSOLE_FOLDER.rglob("*")) if path.suffix in (".js", ".css")]
-    assets = {f"/console/{path.relative_to(CONSOLE_FOLDER).as_posix()}": path for path in files}
+def _find_files() -> dict[str, Path]:
+    """Return the served files by URL path."""
+    files = [file for file in sorted(CONSOLE_FOLDER.rglob("*")) if file.suffix in (".js", ".css")]
+    assets = {f"/console/{file.relative_to(CONSOLE_FOLDER).as_posix()}": file for file in files}
     pages = {"/": CONSOLE_FOLDER / "index.html", "/favicon.ico": CONSOLE_FOLDER / "icon.svg"}
     return assets | pages
 
 
-CONSOLE_FILES = _files()
+CONSOLE_FILES = _find_files()
 
 
 async def get_console_file(request: web.Request) -> web.FileResponse:
     """Return a file of the console. The policy of the page depends on the host that the request names."""
-    path = CONSOLE_FILES[request.path]
-    headers = {**CONSOLE_HEADERS, "Content-Type": f"{CONTENT_OF_SUFFIX[path.suffix].media}; charset=utf-8"}
-    if path.suffix == ".html":
-        headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.format(socket=_socket(request.host))
-    return web.FileResponse(path, headers=headers)
+    file = CONSOLE_FILES[request.path]
+    headers = {**CONSOLE_HEADERS, "Content-Type": f"{CONTENT_OF_SUFFIX[file.suffix].media}; charset=utf-8"}
+    if file.suffix == ".html":
+        headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.format(socket=_websocket_source(request.host))
+    return web.FileResponse(file, headers=headers)
 
 
-def _socket(host: str) -> str:
-    """Return the source of this host's WebSocket for the Content-Security-Policy.
+def _websocket_source(host: str) -> str:
+    """Return the source of the host's WebSocket for the Content-Security-Policy (CSP); empty for an IPv6 address.
 
-    Older browsers do not include it in 'self'. In CSP, ws includes wss. CSP cannot name an IPv6 address; there 'self'
-    must do.
+    In older browsers 'self' does not include the WebSocket. In CSP, ws: also allows wss:. CSP cannot name an IPv6
+    address, so there the policy has only 'self'.
     """
     return f" ws://{host}/api/v1/ws" if HOST_PATTERN.fullmatch(host) else ""
 
@@ -62,11 +62,11 @@ def _socket(host: str) -> str:
 ROUTES = tuple(
     Route(
         method="GET",
-        path=address,
+        path=path,
         handler=get_console_file,
         tag="Pages",
-        responses={200: CONTENT_OF_SUFFIX[path.suffix]},
+        responses={200: CONTENT_OF_SUFFIX[file.suffix]},
         prefixes=("",),
     )
-    for address, path in CONSOLE_FILES.items()
+    for path, file in CONSOLE_FILES.items()
 )

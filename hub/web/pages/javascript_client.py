@@ -20,10 +20,10 @@ TYPE_IMPORT_PATTERN = re.compile(r"^/\*\* @import .+ \*/\n+", re.MULTILINE)
 
 
 def join_modules(folder: Path, entry: str) -> str:
-    """Return the text of one module that has all modules which *entry* needs.
+    """Return the text of one module that contains all modules that *entry* needs.
 
-    *entry* only exports names of other modules. Each module follows the modules that it imports. Two modules must not
-    define the same name.
+    *entry* only re-exports names of other modules. In the result, a module comes after the modules that it imports. Two
+    modules must not define the same name.
     """
     header, _, exports = (folder / entry).read_text(encoding="utf-8").partition("\n\n")
     bodies: dict[str, str] = {}
@@ -49,7 +49,7 @@ CLIENT_FILES = {
 
 
 async def get_client(request: web.Request) -> web.Response:
-    """Return the JavaScript client, or its types; also to pages of other allowed origins."""
+    """Return the JavaScript client, or its types. Pages of other allowed origins may load it too."""
     content, body = CLIENT_FILES[request.path]
     etag = hashlib.sha256(body).hexdigest()
     headers = {**CONSOLE_HEADERS, "Content-Type": f"{content.media}; charset=utf-8", "ETag": f'"{etag}"'}
