@@ -123,7 +123,7 @@ async def _open(client: ClientHandle, query: SocketQuery) -> None:
     await commands.welcome(client.hub, client.principal, client)
     if client.session is not None:
         await commands.follow_session(
-            client.hub, client.principal, client.session, client.get_open_client, address.afterSeq, address.epoch
+            client.hub, client.principal, client.session, client.get_open_client, query.afterSeq, query.epoch
         )
 
 
@@ -134,10 +134,10 @@ async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
     """
     seconds = hub.limits.close_seconds
     sockets: SocketTable = app[SOCKETS_KEY].copy()
-    hub.stop_delivery()  # nothing may be delivered after the close frame
-    closing = [asyncio.create_task(close_websocket(ws, code, seconds)) for ws in sockets.values()]
-    if closing:
-        await asyncio.wait(closing, timeout=seconds)
+    hub.stop_delivery()  # no frame may follow the close frame
+    close_tasks = [asyncio.create_task(close_websocket(ws, code, seconds)) for ws in sockets.values()]
+    if close_tasks:
+        await asyncio.wait(close_tasks, timeout=seconds)
     for intake in sockets:
         intake.client.abort()
         intake.cancel()

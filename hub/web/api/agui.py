@@ -49,7 +49,7 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
                 Resume(sessionId=run_input.threadId, **msgspec.structs.asdict(entry)) for entry in run_input.resume
             ]
             run_id, start = await commands.answer_questions(hub, principal, run_input.threadId, entries)
-            await commands.follow_run(hub, principal, run_input.threadId, run_id, start, listener.open, cursor)
+            await commands.follow_run(hub, principal, run_input.threadId, run_id, start, run_stream.open, cursor)
         else:
             message, parts = read_message(run_input.messages, limits_of(request))
             chat = Chat(

@@ -28,7 +28,7 @@ from hub.errors import (
     UnknownAgent,
 )
 from hub.messages import Chat, Id, PageRequest, Usage
-from hub.protocols import openai_chat as mapping
+from hub.protocols import openai_chat
 from hub.protocols.openai_chat import CompletionRequest, OpenAIError, OpenAIStream
 from hub.protocols.openai_shapes import ChatCompletion, OpenAIErrorBody, OpenAIModelList
 from hub.protocols.splitting import split_text

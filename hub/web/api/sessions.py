@@ -143,7 +143,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     last_event = read_last_event_id(request)
     epoch, cursor = last_event if last_event is not None else (None, query.afterSeq)
     async with EventStream(request) as stream:
-        await commands.follow_session(hub, principal, name, stream.open, cursor, epoch)
+        await commands.follow_session(hub, principal, session_id, stream.open, cursor, epoch)
         await stream.serve()
     return stream.response
 
