@@ -1,4 +1,4 @@
-"""The command line as people meet it: a process, its output, its exit code."""
+"""The command line as a process: its output and its exit code."""
 
 import os
 import re
@@ -27,20 +27,20 @@ def answer(message):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without its own HUBBUB_*, and wide enough for a table."""
+    """Return the environment of this process without HUBBUB_* variables, with enough columns for a table."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
     return kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | more
 
 
 def hubbub(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in *folder* to its end."""
+    """Run the command in *folder*, and wait until it ends."""
     return subprocess.run(
         [*COMMAND, *arguments], cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=60
     )
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the one line that a refused command says, which is all it says."""
+    """Assert that a refused command printed only one error line; return the line."""
     assert done.returncode == 2 and done.stdout == "", done
     assert done.stderr.startswith("hubbub: ") and done.stderr.count("\n") == 1, done.stderr
     return done.stderr
@@ -56,7 +56,7 @@ def place(tmp_path: Path) -> Path:
 
 @contextmanager
 def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """Run a hub, and yield it with what it announced once it has said all of it."""
+    """Run a hub; yield the process and the lines of its banner."""
     process = subprocess.Popen(
         [*COMMAND, "serve", "--port", "0", *arguments],
         cwd=folder,
@@ -80,22 +80,22 @@ def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         process.communicate(timeout=30)
 
 
-def test_without_a_command_it_helps(tmp_path: Path) -> None:
-    """Who types only the name sees what there is, and no error."""
+def test_without_a_command_the_help_is_shown(tmp_path: Path) -> None:
+    """The name alone lists the commands, and is no error."""
     done = hubbub(tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     assert "serve" in done.stdout and "agents" in done.stdout and "--version" in done.stdout
 
 
-def test_it_tells_its_version(tmp_path: Path) -> None:
-    """The version is the package's own, installed or not."""
+def test_the_version_is_shown(tmp_path: Path) -> None:
+    """It is the version of the package, whether the package is installed or not."""
     done = hubbub(tmp_path, "--version")
     assert (done.returncode, done.stdout) == (0, f"hubbub {hub.__version__}\n")
 
 
 @pytest.mark.parametrize("library", ["click", "prompt_toolkit", "rich"])
-def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path, library: str) -> None:
-    """The core installs without the command line; its name then leads to the extra, not to a traceback."""
+def test_without_the_extra_one_line_says_how_to_install_it(tmp_path: Path, library: str) -> None:
+    """The core package does not require the command line. The command then names the extra, without a traceback."""
     program = f"import sys; sys.modules[{library!r}] = None; from hub.__main__ import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
@@ -105,7 +105,7 @@ def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path, library: st
 
 
 def test_serve_announces_itself_answers_and_ends_with_ctrl_c(place: Path) -> None:
-    """The address that it prints is the one that works; an interrupt ends it with success."""
+    """The printed address works, and Ctrl-C ends the hub with exit code 0."""
     with serving(place) as (process, lines):
         found = re.search(r"http://localhost:(\d+)", "".join(lines))
         assert found and found[1] != "0"
@@ -116,30 +116,30 @@ def test_serve_announces_itself_answers_and_ends_with_ctrl_c(place: Path) -> Non
         assert process.wait(timeout=60) == 0
 
 
-def test_serve_takes_its_flags(place: Path) -> None:
-    """The folders and the log lie where the flags say."""
+def test_serve_uses_its_flags(place: Path) -> None:
+    """The flags set the folders and the log."""
     (place / "agents").rename(place / "birds")
     flags = ("--host", "127.0.0.1", "--agents", "birds", "--data", "kept", "--log", "sqlite:///own.db", "--reload")
     with serving(place, *flags) as (process, lines):
-        said = "".join(lines)
-        assert "http://127.0.0.1:" in said and "parrot" in said and str(place / "kept") in said
+        banner = "".join(lines)
+        assert "http://127.0.0.1:" in banner and "parrot" in banner and str(place / "kept") in banner
         assert (place / "own.db").exists() and not (place / "kept" / "hub.db").exists()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
 
 
 def test_serve_refuses_a_port_in_use(place: Path) -> None:
-    """One line says which port it is."""
+    """One line names the port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        said = refusal(hubbub(place, "serve", "--host", "127.0.0.1", "--port", port))
-    assert port in said and "Errno" not in said and "--port" in said and "--data" in said
+        line = refusal(hubbub(place, "serve", "--host", "127.0.0.1", "--port", port))
+    assert port in line and "Errno" not in line and "--port" in line and "--data" in line
 
 
 def test_serve_refuses_a_log_that_cannot_be_used(place: Path) -> None:
-    """One line says which log it is, without a password in its address."""
-    said = refusal(hubbub(place, "serve", "--port", "0", "--log", "nosuch://name:secret@log/x"))
-    assert "nosuch://log/x" in said and "secret" not in said
+    """One line names the log, without the password in its address."""
+    line = refusal(hubbub(place, "serve", "--port", "0", "--log", "nosuch://name:secret@log/x"))
+    assert "nosuch://log/x" in line and "secret" not in line
 
 
 @pytest.mark.parametrize(
@@ -152,40 +152,40 @@ def test_serve_refuses_a_log_that_cannot_be_used(place: Path) -> None:
     ],
 )
 def test_serve_refuses_a_folder_that_is_a_file(place: Path, flags: tuple[str, ...], named: str) -> None:
-    """One line names the folder, says that a file is in its place, and what to do."""
+    """One line names the folder, says that a file has its name, and what to do."""
     (place / "file").touch()
     (place / "full").mkdir()
     (place / "full" / "files").touch()
-    said = refusal(hubbub(place, "serve", "--port", "0", *flags))
-    assert re.search(f"{named} cannot be made, because a file is in its place: .*--data", said)
+    line = refusal(hubbub(place, "serve", "--port", "0", *flags))
+    assert re.search(f"{named} cannot be made, because a file is in its place: .*--data", line)
 
 
 @pytest.mark.parametrize("command", ["serve", "agents"])
-def test_a_folder_of_agents_that_is_not_there_is_refused(tmp_path: Path, command: str) -> None:
-    """One line says which folder is missing."""
+def test_a_missing_folder_of_agents_is_refused(tmp_path: Path, command: str) -> None:
+    """One line names the missing folder."""
     assert "nowhere" in refusal(hubbub(tmp_path, command, "--agents", "nowhere", HUBBUB_PORT="0"))
 
 
-def test_serve_refuses_to_open_itself_to_the_network_unasked(place: Path) -> None:
-    """An address that others reach needs open_to_network."""
+def test_serve_refuses_a_public_address_without_open_to_network(place: Path) -> None:
+    """Other machines could reach such an address."""
     assert "open_to_network" in refusal(hubbub(place, "serve", "--port", "0", "--host", "0.0.0.0"))
 
 
 @pytest.mark.parametrize("command", ["serve", "agents", "check"])
 def test_wrong_settings_are_refused_in_one_line(place: Path, command: str) -> None:
-    """The file of the current folder is read, and so is the environment."""
+    """Settings come from the file in the current folder and from the environment."""
     assert "HUBBUB_PROT" in refusal(hubbub(place, command, HUBBUB_PROT="1"))
     (place / "hubbub.toml").write_text("[hubbub]\nprot = 1\n", encoding="utf-8")
     assert "'prot'" in refusal(hubbub(place, command))
 
 
 def test_a_wrong_flag_is_refused_in_one_line(place: Path) -> None:
-    """A value that no setting can have is named with its flag."""
+    """The line names the flag of the invalid value."""
     assert "--port" in refusal(hubbub(place, "serve", "--port", "http"))
 
 
-def test_agents_tells_what_is_hosted_and_what_is_broken_and_why(place: Path) -> None:
-    """Each agent has a row; a broken one has its reason there, and is why the exit code is 1."""
+def test_agents_lists_all_agents_and_the_reasons_of_broken_ones(place: Path) -> None:
+    """Each agent has a row. A broken agent has its reason there, and the exit code is then 1."""
     assert hubbub(place, "agents").returncode == 0
     (place / "agents" / "ill.py").write_text("raise RuntimeError('no [bold]wings[/] today')\n", encoding="utf-8")
     done = hubbub(place, "agents")
@@ -195,8 +195,8 @@ def test_agents_tells_what_is_hosted_and_what_is_broken_and_why(place: Path) -> 
     assert "broken" in rows["ill"] and "no [bold]wings[/] today" in rows["ill"]
 
 
-def test_check_tells_what_is_damaged_also_beside_a_hub(place: Path) -> None:
-    """Nothing, with code 0; or one line for each damage, with code 1. It waits for no lock."""
+def test_check_lists_the_damage_even_while_a_hub_runs(place: Path) -> None:
+    """Without damage the exit code is 0. Else each damage has a line, and the code is 1. It waits for no lock."""
     assert "there is no log" in refusal(hubbub(place, "check")) and not (place / "data").exists()
     with serving(place) as (process, _):
         done = hubbub(place, "check")
@@ -215,26 +215,26 @@ def test_check_tells_what_is_damaged_also_beside_a_hub(place: Path) -> None:
     assert found[2:] == ["file f_1: session s1: the blob abc is missing"]
 
 
-def test_agents_of_an_empty_folder_says_so(tmp_path: Path) -> None:
+def test_agents_reports_an_empty_folder(tmp_path: Path) -> None:
     """An empty table would look like a failure."""
     (tmp_path / "birds").mkdir()
     done = hubbub(tmp_path, "agents", "--agents", "birds")
     assert (done.returncode, done.stdout) == (0, "no agents here yet\n")
 
 
-def test_serve_says_what_the_page_says(place: Path) -> None:
+def test_the_banner_of_serve_matches_the_docs(place: Path) -> None:
     """The banner of docs/start.md, but for its port, its agents and its folder."""
     page = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
     shown = page[page.index("Hubbub listens on") : page.index("Press Ctrl-C to stop.")].splitlines()
     with serving(place) as (_, lines):
-        said = [re.sub(r":\d+", ":9527", line.rstrip()) for line in lines]
-    assert said[:3] == shown[:3]
-    assert said[3] == "  agent parrot        Says it again." and shown[3].startswith("  agent echo          ")
-    assert said[4].startswith("Data folder         /") and shown[6].startswith("Data folder         /")
+        banner = [re.sub(r":\d+", ":9527", line.rstrip()) for line in lines]
+    assert banner[:3] == shown[:3]
+    assert banner[3] == "  agent parrot        Says it again." and shown[3].startswith("  agent echo          ")
+    assert banner[4].startswith("Data folder         /") and shown[6].startswith("Data folder         /")
 
 
-def test_agents_of_a_folder_starts_no_model(place: Path) -> None:
-    """One that answers from a local model is listed, and nothing of it is touched."""
+def test_agents_starts_no_model(place: Path) -> None:
+    """An agent with a local model is listed, but its model is not loaded."""
     (place / "agents" / "main.toml").write_text('adapter = "openai_chat"\ndescription = "A model."\n')
     (place / "agents" / "off.toml").write_text('adapter = "openai_chat"\napi_key_env = "NO_SUCH_KEY"\n')
     done = hubbub(place, "agents")

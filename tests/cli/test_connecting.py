@@ -61,15 +61,15 @@ async def serving(
         (504, "a proxy that cannot reach its hub", "start the hub"),
     ],
 )
-async def test_what_answers_in_place_of_a_hub(status: int, what: str, to_do: str) -> None:
+async def test_a_server_that_is_not_a_hub_is_reported(status: int, what: str, to_do: str) -> None:
     """A proxy or another server: the error comes from its status, not from its page."""
     async with serving(lambda _: web.Response(status=status, text="<html>", content_type="text/html")) as port:
         line = await refusal(f"http://name:secret@127.0.0.1:{port}")
     assert line.startswith(f"http://127.0.0.1:{port} ") and what in line and to_do in line and "secret" not in line
 
 
-async def test_where_a_redirect_leads_is_told() -> None:
-    """So that people can correct the address."""
+async def test_the_target_of_a_redirect_is_in_the_error() -> None:
+    """So the user can correct the address."""
     async with serving(lambda _: web.Response(status=404)) as port:
         to = f"http://127.0.0.1:{port}"
         async with serving(lambda _: web.Response(status=302, headers={"Location": f"{to}/login"})) as first:
@@ -88,13 +88,13 @@ async def test_where_a_redirect_leads_is_told() -> None:
         ("http://name:secret@a..b", "http://a..b is not the address of a hub: "),
     ],
 )
-async def test_where_nothing_answers(url: str, line: str) -> None:
+async def test_an_address_without_a_hub_is_reported(url: str, line: str) -> None:
     """Each kind of bad address has its own error."""
-    said = await refusal(url)
-    assert said.startswith(line) and "cret" not in said
+    error = await refusal(url)
+    assert error.startswith(line) and "cret" not in error
 
 
-async def test_a_server_that_closes_at_once(tmp_path: Path) -> None:
+async def test_a_server_that_closes_the_connection_at_once_may_need_https(tmp_path: Path) -> None:
     """A server that expects TLS does so."""
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     async with server:
@@ -102,14 +102,14 @@ async def test_a_server_that_closes_at_once(tmp_path: Path) -> None:
         assert "if it speaks TLS, write https://" in await refusal(f"http://127.0.0.1:{port}")
 
 
-async def test_a_hub_without_tls_that_is_asked_for_it(hub: Hub) -> None:
-    """An https:// address of a hub that speaks plain HTTP."""
+async def test_https_to_a_hub_without_tls_is_reported(hub: Hub) -> None:
+    """The error says to write http:// instead."""
     await hub.start()
     assert "write http://" in await refusal(f"https://name:secret@127.0.0.1:{hub.port}")
 
 
 @needs_openssl
-async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_is_reported(tmp_path: Path) -> None:
     """The error says why, and how to trust it."""
     files = ("-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate"))
     command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", *files)
@@ -122,7 +122,7 @@ async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
     assert "SSL_CERT_FILE" in line and "secret" not in line
 
 
-async def test_a_proxy_that_passes_on_no_upgrade() -> None:
+async def test_a_proxy_that_does_not_pass_on_the_upgrade_is_reported() -> None:
     """HTTP works, but the WebSocket does not: the error names the header `Upgrade`."""
 
     def answer(request: web.Request) -> web.Response:

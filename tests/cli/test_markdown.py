@@ -12,7 +12,7 @@ from hub.cli.markdown import markdown
 
 WIDTH = 60
 LONG = "a-long-option " * 9
-SAID = [
+TEXTS = [
     # HTML, and text in commands and types that looks like HTML
     ("git clone <url> and List<String> x", "git clone <url> and List<String> x"),
     ("a <!-- b --> <b>c</b><br>d", "a <!-- b --> <b>c</b><br>d"),
@@ -40,7 +40,7 @@ SAID = [
     # nested deeper than the parser reads
     (">" * 30 + " deep", ">" * 30 + " deep"),
 ]
-# Words, between what makes Markdown; all of it may stand beside anything.
+# Words and Markdown signs, in any combination.
 SIGNS = [
     "<",
     ">",
@@ -84,14 +84,14 @@ def plain(text: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-@pytest.mark.parametrize(("text", "shown"), SAID)
-def test_what_was_said_is_shown(text: str, shown: str) -> None:
-    """Markdown of a browser would leave out, change or break each of these."""
+@pytest.mark.parametrize(("text", "shown"), TEXTS)
+def test_no_text_is_left_out_or_changed(text: str, shown: str) -> None:
+    """The Markdown rules of a browser would leave out, change or break each of these texts."""
     assert plain(drawn(text)) == plain(shown)
 
 
-def test_code_is_shown_to_the_letter() -> None:
-    """With its tabs, its blanks and its long lines."""
+def test_code_is_shown_unchanged() -> None:
+    """With its tabs, spaces and long lines."""
     assert drawn(f"```make\nall:\n\tcc  x  \n{LONG}.\n```") == f"all:\n\tcc  x  \n{LONG}.\n"
 
 
@@ -110,7 +110,7 @@ def test_no_entity_becomes_a_control_character(text: str) -> None:
 @settings(deadline=None)  # the first colours of code take long to load
 @given(PIECES)
 def test_no_word_is_left_out(pieces: list[str]) -> None:
-    """Whatever Markdown is around it."""
+    """Whatever Markdown is around a word."""
     shown = re.sub(r"[\s▌]", "", drawn("".join(pieces)))
     for piece in pieces:
         assert piece in SIGNS or piece in shown

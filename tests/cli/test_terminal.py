@@ -1,4 +1,4 @@
-"""The terminal client, as people meet it: at a real terminal, and in a pipe, with a real hub."""
+"""The terminal client at a real terminal and in a pipe, with a real hub."""
 
 import asyncio
 import json
@@ -76,7 +76,7 @@ class Done:
 
 
 async def start(hub: Hub, *arguments: str, port: int | None = None) -> asyncio.subprocess.Process:
-    """Run a command of hubbub in a pipe; its hub is told by the environment."""
+    """Run a hubbub command in a pipe. The environment has the URL of its hub."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
     url = f"http://127.0.0.1:{port or hub.port}"
     return await asyncio.create_subprocess_exec(
@@ -89,10 +89,10 @@ async def start(hub: Hub, *arguments: str, port: int | None = None) -> asyncio.s
     )
 
 
-async def piped(hub: Hub, *arguments: str, said: str = "", port: int | None = None) -> Done:
+async def piped(hub: Hub, *arguments: str, text: str = "", port: int | None = None) -> Done:
     process = await start(hub, *arguments, port=port)
     async with asyncio.timeout(PATIENCE):
-        out, err = await process.communicate(said.encode())
+        out, err = await process.communicate(text.encode())
     assert process.returncode is not None
     return Done(process.returncode, out.decode(), err.decode())
 
@@ -105,7 +105,7 @@ def at(hub: Hub, *more: str) -> tuple[str, ...]:
 
 
 async def test_an_answer_is_shown_as_markdown(hub: Hub, tmp_path: Path) -> None:
-    """Titles, lists and code are drawn, and the address of a link can be read; the marks are gone."""
+    """Titles, lists and code are formatted, the address of a link is visible, and the Markdown signs are not."""
     hub.agent("main.py", MARKDOWN)
     await hub.start()
     async with terminal(tmp_path, "chat", *at(hub)) as screen:
@@ -118,8 +118,8 @@ async def test_an_answer_is_shown_as_markdown(hub: Hub, tmp_path: Path) -> None:
         assert await screen.wait_until_ended() == 0
 
 
-async def test_an_agent_that_is_not_there_is_refused_at_once(hub: Hub, tmp_path: Path) -> None:
-    """Where none is named, and there is no `main`, one talks to the first that works."""
+async def test_an_unknown_agent_is_refused_at_once(hub: Hub, tmp_path: Path) -> None:
+    """Without a name, and without an agent `main`, the chat uses the first agent that works."""
     await hub.start()
     async with terminal(tmp_path, "chat", "nobody", *at(hub)) as screen:
         assert await screen.wait_until_ended() == 1
@@ -129,8 +129,8 @@ async def test_an_agent_that_is_not_there_is_refused_at_once(hub: Hub, tmp_path:
         await screen.until("echo in session", "you>")
 
 
-async def test_an_answer_that_is_longer_than_the_screen_is_whole_in_the_end(hub: Hub, tmp_path: Path) -> None:
-    """Its end is shown while it grows; then all of it stands above the prompt, each line once."""
+async def test_an_answer_longer_than_the_screen_is_complete_in_the_end(hub: Hub, tmp_path: Path) -> None:
+    """While it streams, the screen shows its last lines. Then all lines are above the prompt, each line once."""
     hub.agent("long.py", LONG)
     await hub.start()
     async with terminal(tmp_path, "chat", "long", *at(hub)) as screen:
@@ -141,8 +141,8 @@ async def test_an_answer_that_is_longer_than_the_screen_is_whole_in_the_end(hub:
         assert lines[-100:] == [f"line {number}." for number in range(100)]
 
 
-async def test_what_an_agent_says_cannot_control_the_terminal(hub: Hub, tmp_path: Path) -> None:
-    """Escape sequences and rich's own marks are shown as text: nothing is coloured, renamed or wiped."""
+async def test_the_text_of_an_agent_cannot_control_the_terminal(hub: Hub, tmp_path: Path) -> None:
+    """Escape sequences and rich markup are shown as text: they change no colour and no title, and erase nothing."""
     hub.agent("evil.py", EVIL_AGENT)
     hub.agent("picky.py", PICKY)
     await hub.start()
@@ -159,8 +159,8 @@ async def test_what_an_agent_says_cannot_control_the_terminal(hub: Hub, tmp_path
         assert screen.screen.title == "" and b"\x1b[31mred" not in screen.raw and b"\x1b[2J" not in screen.raw
 
 
-async def test_a_message_may_have_several_lines_and_lines_are_remembered(hub: Hub, tmp_path: Path) -> None:
-    """Alt-Enter begins a new line, Enter sends; the arrow up brings back what was sent, also the next time."""
+async def test_a_message_can_have_several_lines_and_the_history_is_stored(hub: Hub, tmp_path: Path) -> None:
+    """Alt-Enter begins a new line, Enter sends. Arrow up recalls a sent message, also after a restart."""
     hub.agent("lines.py", "async def lines(message: str):\n    yield f'{message.count(chr(10))} breaks'\n")
     await hub.start()
     async with terminal(tmp_path, "chat", "lines", *at(hub)) as screen:
@@ -178,7 +178,7 @@ async def test_a_message_may_have_several_lines_and_lines_are_remembered(hub: Hu
 
 
 async def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(hub: Hub, tmp_path: Path) -> None:
-    """What was said is kept on the screen; at the prompt the first one only warns."""
+    """The partial text stays on the screen. At the prompt, the first Ctrl-C only prints a hint."""
     await hub.start()
     never = str(tmp_path / "never")
     async with terminal(tmp_path, "chat", "gated", *at(hub, "--session", "s1")) as screen:
@@ -194,7 +194,7 @@ async def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(hub: Hub, tmp_pat
 
 
 async def test_ctrl_c_twice_leaves_an_agent_that_does_not_stop(hub: Hub, tmp_path: Path) -> None:
-    """The second press does not wait."""
+    """The second press does not wait for the agent."""
     hub.agent("deaf.py", DEAF)
     await hub.start()
     gate = tmp_path / "gate"
@@ -212,8 +212,8 @@ async def test_ctrl_c_twice_leaves_an_agent_that_does_not_stop(hub: Hub, tmp_pat
         gate.touch()
 
 
-async def test_what_others_say_in_the_session_is_shown(hub: Hub, tmp_path: Path) -> None:
-    """Their messages, with their names, and the answers to them, above the line that is being written."""
+async def test_messages_of_other_users_in_the_session_are_shown(hub: Hub, tmp_path: Path) -> None:
+    """With their names, and with the answers, above the line that the user is typing."""
     await hub.start()
     other = await hub.connect(extended=True)
     async with terminal(tmp_path, "chat", "echo", *at(hub, "--session", "s1")) as screen:
@@ -226,8 +226,8 @@ async def test_what_others_say_in_the_session_is_shown(hub: Hub, tmp_path: Path)
         await screen.until("half a sentence", "you>", after="you> half a sentence")
 
 
-async def test_what_an_agent_asks_is_answered_at_the_prompt(hub: Hub, tmp_path: Path) -> None:
-    """What is no answer is asked for again; the answer goes on with what was written, as the schema wants it."""
+async def test_a_question_of_an_agent_is_answered_at_the_prompt(hub: Hub, tmp_path: Path) -> None:
+    """An invalid reply is asked for again. The agent gets the reply in the type of its schema."""
     hub.agent("careful.py", CAREFUL)
     await hub.start()
     async with terminal(tmp_path, "chat", "careful", *at(hub)) as screen:
@@ -245,8 +245,8 @@ async def test_what_an_agent_asks_is_answered_at_the_prompt(hub: Hub, tmp_path: 
         await screen.until("cancelled None local", "you>", after="Ctrl-D declines")
 
 
-async def test_ctrl_c_at_a_question_stops_the_answer_that_asks(hub: Hub, tmp_path: Path) -> None:
-    """Nothing is asked again, also where it asks twice at once, and one may go on."""
+async def test_ctrl_c_at_a_question_stops_the_run_of_the_question(hub: Hub, tmp_path: Path) -> None:
+    """No question is asked again, even if the run has two open questions. The chat continues."""
     hub.agent("careful.py", TWICE)
     await hub.start()
     async with terminal(tmp_path, "chat", "careful", *at(hub)) as screen:
@@ -260,8 +260,8 @@ async def test_ctrl_c_at_a_question_stops_the_answer_that_asks(hub: Hub, tmp_pat
         await screen.until("there is no open question")
 
 
-async def test_a_question_that_somebody_else_answers_leaves_the_prompt(hub: Hub, tmp_path: Path) -> None:
-    """Who answered, and what, is shown; then the answer goes on."""
+async def test_a_question_that_another_user_answers_leaves_the_prompt(hub: Hub, tmp_path: Path) -> None:
+    """The screen shows the user and the reply, and the run continues."""
     hub.agent("careful.py", CAREFUL)
     await hub.start()
     other = await hub.connect("?sessionId=s1", extended=True)
@@ -275,7 +275,7 @@ async def test_a_question_that_somebody_else_answers_leaves_the_prompt(hub: Hub,
 
 
 async def test_a_question_whose_session_is_deleted_leaves_the_prompt(hub: Hub, tmp_path: Path) -> None:
-    """As where its answer is stopped; one may go on in another session."""
+    """As after a cancel of the run. The user can continue in another session."""
     hub.agent("careful.py", CAREFUL)
     await hub.start()
     async with terminal(tmp_path, "chat", "careful", *at(hub, "--session", "s1")) as screen:
@@ -289,8 +289,8 @@ async def test_a_question_whose_session_is_deleted_leaves_the_prompt(hub: Hub, t
         await screen.until("session s2", after="you> /session s2")
 
 
-async def test_what_is_asked_in_others_chats_is_shown_and_can_be_answered(hub: Hub, tmp_path: Path) -> None:
-    """By /answer, at a prompt that is the same as before; also by who came later."""
+async def test_a_question_in_another_users_chat_can_be_answered(hub: Hub, tmp_path: Path) -> None:
+    """With /answer, at the usual prompt, also by a user who joined after the question."""
     hub.agent("careful.py", CAREFUL)
     await hub.start()
     other = await hub.connect(extended=True)
@@ -339,8 +339,8 @@ FORMED = {"size": 9, "colour": "red"}
         ({"type": "array"}, "[1]", 'as JSON, by the schema {"type":"array"}', [1]),
     ],
 )
-def test_an_answer_is_what_its_schema_wants(schema: Any, text: str, wanted: str, given: Any) -> None:
-    """And people are told what that is."""
+def test_a_reply_is_parsed_by_its_schema(schema: Any, text: str, wanted: str, given: Any) -> None:
+    """The prompt describes the expected reply."""
     assert questions.expected_answer(schema) == wanted
     assert questions.parse_answer(schema, text) == given and type(questions.parse_answer(schema, text)) is type(given)
 
@@ -370,8 +370,8 @@ def test_an_answer_is_what_its_schema_wants(schema: Any, text: str, wanted: str,
         (FORM, '{"size": 9, "colour": "green"}'),
     ],
 )
-def test_what_is_no_answer_is_refused(schema: Any, text: str) -> None:
-    """With what would be one."""
+def test_an_invalid_reply_is_refused(schema: Any, text: str) -> None:
+    """The error describes a valid reply."""
     with pytest.raises(ValueError, match="write an answer|this is not a valid answer; expected: "):
         questions.parse_answer(schema, text)
 
@@ -392,8 +392,8 @@ def test_a_number_in_an_answer_stays_as_it_was_written(schema: Any, text: str, w
         questions.parse_answer(schema, form % text)
 
 
-async def test_a_session_that_cannot_be_is_refused_at_the_terminal(hub: Hub, tmp_path: Path) -> None:
-    """Whole, not by its first word; one stays where one is."""
+async def test_an_invalid_session_id_is_refused_at_the_terminal(hub: Hub, tmp_path: Path) -> None:
+    """The complete argument is the id, not only its first word. The current session and agent stay."""
     await hub.start()
     async with terminal(tmp_path, "chat", "echo", *at(hub, "--session", "s1")) as screen:
         await screen.until("you>")
@@ -439,8 +439,8 @@ async def test_the_commands_do_what_help_says(hub: Hub, tmp_path: Path) -> None:
     assert len(await hub.node.log.sessions.read_last_messages(Key("s2"), 10, MiB)) == 2
 
 
-async def test_a_lost_connection_is_told_and_the_answer_goes_on(hub: Hub, tmp_path: Path) -> None:
-    """In the middle of an answer; it is whole on the screen in the end."""
+async def test_a_lost_connection_is_reported_and_the_answer_continues(hub: Hub, tmp_path: Path) -> None:
+    """The connection is lost during an answer. In the end the screen has the complete answer."""
     await hub.start()
     gate = tmp_path / "gate"
     proxy = await Proxy(lambda: ("127.0.0.1", hub.port)).start()
@@ -474,7 +474,7 @@ async def test_a_password_is_sent_and_not_shared(hub: Hub, tmp_path: Path) -> No
         screen.type(CTRL_D)
         assert await screen.wait_until_ended() == 0
         assert b"secret" not in screen.raw
-    done = await piped(hub, "chat", "careful", "--url", url, said="hi")
+    done = await piped(hub, "chat", "careful", "--url", url, text="hi")
     assert done.code == 1 and f"{hub.url}/?session=" in done.err and "secret" not in done.err
 
 
@@ -484,7 +484,7 @@ async def test_a_password_is_sent_and_not_shared(hub: Hub, tmp_path: Path) -> No
 async def test_in_a_pipe_it_reads_a_message_and_writes_the_answer(hub: Hub) -> None:
     """Nothing else is written, and the exit code is 0."""
     await hub.start()
-    done = await piped(hub, "chat", "echo", "--session", "s1", said="hello there\n")
+    done = await piped(hub, "chat", "echo", "--session", "s1", text="hello there\n")
     assert done == Done(0, "hello there \n", "")
     assert [message.content for message in await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB)] == [
         "hello there",
@@ -492,21 +492,21 @@ async def test_in_a_pipe_it_reads_a_message_and_writes_the_answer(hub: Hub) -> N
     ]
 
 
-async def test_in_a_pipe_the_agent_is_the_first_that_works(hub: Hub) -> None:
-    """In a hub without `main`. One without any says so."""
+async def test_in_a_pipe_the_default_agent_is_the_first_that_works(hub: Hub) -> None:
+    """If the hub has no agent `main`. If no agent works, the command fails with one line."""
     hub.agent("a_torn.py", "this is no Python")
     await hub.start()
-    assert await piped(hub, "chat", said="hello") == Done(0, "hello \n", "")
+    assert await piped(hub, "chat", text="hello") == Done(0, "hello \n", "")
     await hub.stop()
     for agent in ("echo", "gated"):
         hub.agent(f"{agent}.py", "this is no Python")
     await hub.start()
-    done = await piped(hub, "chat", said="hello")
+    done = await piped(hub, "chat", text="hello")
     assert done == Done(1, "", "hubbub: this hub has no agent that works: put one into its agents folder\n")
 
 
 async def test_in_a_pipe_the_answer_streams(hub: Hub, tmp_path: Path) -> None:
-    """The first piece can be read before the second is said."""
+    """The reader gets the first chunk before the agent yields the second."""
     await hub.start()
     gate = tmp_path / "gate"
     process = await start(hub, "chat", "gated")
@@ -521,15 +521,15 @@ async def test_in_a_pipe_the_answer_streams(hub: Hub, tmp_path: Path) -> None:
 
 
 async def test_in_a_pipe_text_is_without_control_sequences(hub: Hub) -> None:
-    """Who pipes it to a terminal is as safe."""
+    """So the output of the pipe is safe on a terminal, too."""
     hub.agent("evil.py", EVIL_AGENT)
     await hub.start()
-    done = await piped(hub, "chat", "evil", said="hi")
+    done = await piped(hub, "chat", "evil", text="hi")
     assert done.out == "␛[31mred␛]0;owned␇ \ufffd2J [bold]no[/bold]\n"
 
 
 @pytest.mark.parametrize(
-    ("agent", "said", "out", "why"),
+    ("agent", "text", "out", "why"),
     [
         ("picky", "hi", "well, \n", "not␛[2J that"),
         ("nobody", "hi", "", "there is no agent nobody; there are: echo, gated, picky\n"),
@@ -537,18 +537,18 @@ async def test_in_a_pipe_text_is_without_control_sequences(hub: Hub) -> None:
     ],
 )
 async def test_an_answer_that_fails_is_one_line_and_exit_code_1(
-    hub: Hub, agent: str, said: str, out: str, why: str
+    hub: Hub, agent: str, text: str, out: str, why: str
 ) -> None:
-    """On standard error; what was said before stands on standard output."""
+    """The line is on standard error, the partial text on standard output."""
     hub.agent("picky.py", PICKY)
     await hub.start()
-    done = await piped(hub, "chat", agent, said=said)
+    done = await piped(hub, "chat", agent, text=text)
     assert (done.code, done.out) == (1, out)
     assert done.err.startswith("hubbub: ") and done.err.count("\n") == 1 and why in done.err
 
 
 async def test_in_a_pipe_ctrl_c_stops_the_answer(hub: Hub, tmp_path: Path) -> None:
-    """It ends with what was said, one line, and exit code 1; the hub has stopped it too."""
+    """The command prints the partial text and one error line, and exits with 1. The hub stops the run, too."""
     await hub.start()
     process = await start(hub, "chat", "gated", "--session", "s1")
     assert process.stdin is not None and process.stdout is not None
@@ -561,11 +561,11 @@ async def test_in_a_pipe_ctrl_c_stops_the_answer(hub: Hub, tmp_path: Path) -> No
     assert process.returncode == 1 and err == b"hubbub: the answer ended early (cancelled)\n"
 
 
-async def test_in_a_pipe_an_answer_that_asks_is_stopped(hub: Hub) -> None:
-    """Nobody could answer: one line says what is asked, and where it can be answered."""
+async def test_in_a_pipe_a_question_stops_the_answer(hub: Hub) -> None:
+    """A pipe cannot reply. One line has the question, and the address where a user can reply."""
     hub.agent("careful.py", CAREFUL)
     await hub.start()
-    done = await piped(hub, "chat", "careful", "--session", "s1", said="delete it")
+    done = await piped(hub, "chat", "careful", "--session", "s1", text="delete it")
     assert (done.code, done.out) == (1, "I can. \n")
     assert done.err == (
         "hubbub: careful asks: Really delete it? - a pipe cannot answer: "
@@ -576,10 +576,10 @@ async def test_in_a_pipe_an_answer_that_asks_is_stopped(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("command", [("chat", "echo", "--session"), ("tail",), ("export",)], ids=lambda one: one[0])
-async def test_a_session_that_cannot_be_is_refused_in_one_line(hub: Hub, command: tuple[str, ...]) -> None:
-    """In the hub's own words."""
+async def test_an_invalid_session_id_is_refused_in_one_line(hub: Hub, command: tuple[str, ...]) -> None:
+    """The line has the error message of the hub."""
     await hub.start()
-    done = await piped(hub, *command, "bad id", said="hi")
+    done = await piped(hub, *command, "bad id", text="hi")
     assert (done.code, done.out) == (1, "")
     assert (
         done.err.startswith("hubbub: ")
@@ -592,9 +592,9 @@ async def test_a_session_that_cannot_be_is_refused_in_one_line(hub: Hub, command
     "command", [("chat",), ("sessions",), ("tail", "s1"), ("export", "s1")], ids=lambda one: one[0]
 )
 async def test_without_a_hub_one_line_says_how_to_start_one(hub: Hub, command: tuple[str, ...]) -> None:
-    """Nobody has to know what ECONNREFUSED means."""
+    """Instead of ECONNREFUSED."""
     hub.folder.mkdir(exist_ok=True)
-    done = await piped(hub, *command, said="hi", port=1)
+    done = await piped(hub, *command, text="hi", port=1)
     assert done == Done(
         1,
         "",
@@ -603,8 +603,8 @@ async def test_without_a_hub_one_line_says_how_to_start_one(hub: Hub, command: t
     )
 
 
-async def test_the_hub_of_this_folders_settings_is_the_one_that_is_asked(hub: Hub) -> None:
-    """Without --url and HUBBUB_URL: the port that `hubbub serve` would take here."""
+async def test_the_default_hub_comes_from_the_settings_of_the_folder(hub: Hub) -> None:
+    """Without --url and HUBBUB_URL, a command uses the port that `hubbub serve` would use in this folder."""
     await hub.start()
     (hub.folder / "hubbub.toml").write_text(f'[hubbub]\nhost = "127.0.0.1"\nport = {hub.port}\n')
     process = await asyncio.create_subprocess_exec(
@@ -620,16 +620,16 @@ async def test_the_hub_of_this_folders_settings_is_the_one_that_is_asked(hub: Hu
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-async def said(hub: Hub, agent: str, session: str, message: str) -> None:
-    assert (await piped(hub, "chat", agent, "--session", session, said=message)).code == 0
+async def chat_in_pipe(hub: Hub, agent: str, session: str, message: str) -> None:
+    assert (await piped(hub, "chat", agent, "--session", session, text=message)).code == 0
 
 
-async def test_sessions_are_listed_the_newest_first(hub: Hub) -> None:
-    """With their titles or the first words that were said there, and their number of messages."""
+async def test_sessions_are_listed_newest_first(hub: Hub) -> None:
+    """With the title or the beginning of the first message, and the number of messages."""
     await hub.start()
-    await said(hub, "echo", "older", "hi")
-    await said(hub, "echo", "named", "hi")
-    await said(hub, "echo", "newer", "what \x1b[1mis\n" + "a long question " * 9)
+    await chat_in_pipe(hub, "echo", "older", "hi")
+    await chat_in_pipe(hub, "echo", "named", "hi")
+    await chat_in_pipe(hub, "echo", "newer", "what \x1b[1mis\n" + "a long question " * 9)
     async with aiohttp.ClientSession() as http:
         await http.patch(f"{hub.url}/api/v1/sessions/named", json={"title": "Plans [b]"})
         await http.post(f"{hub.url}/api/v1/sessions", json={"sessionId": "empty"})
@@ -651,24 +651,24 @@ async def test_sessions_are_listed_the_newest_first(hub: Hub) -> None:
     )
 
 
-async def test_an_id_is_listed_whole_beside_a_long_title(hub: Hub, tmp_path: Path) -> None:
-    """In 90 columns: it is what the other commands ask for."""
+async def test_a_session_id_is_listed_complete_beside_a_long_title(hub: Hub, tmp_path: Path) -> None:
+    """Also in 90 columns: the other commands need the id."""
     await hub.start()
     name = "s_" + "0123456789" * 3
-    await said(hub, "echo", name, "a long question " * 9)
+    await chat_in_pipe(hub, "echo", name, "a long question " * 9)
     async with terminal(tmp_path, "sessions", *at(hub)) as screen:
         await screen.until(f"│ {name} │")
 
 
-async def test_a_session_is_exported_whole(hub: Hub) -> None:
-    """Also one of more than one page; as Markdown, and as JSON that holds exactly what was said."""
+async def test_an_export_has_the_complete_session(hub: Hub) -> None:
+    """Also over several pages: as Markdown, and as JSON with the exact texts."""
     hub.agent("evil.py", EVIL_AGENT)
     await hub.start()
     client = await hub.connect(extended=True)
     for number in range(60):
         await client.send(type="chat", agentId="echo", sessionId="s1", message=f"number {number}")
         await client.until_done()
-    await said(hub, "evil", "s1", "now you")
+    await chat_in_pipe(hub, "evil", "s1", "now you")
     markdown = (await piped(hub, "export", "s1")).out
     assert markdown.startswith("### local\n\nnumber 0\n\n### echo\n\nnumber 0\n\n### local\n\nnumber 1\n")
     assert markdown.endswith("### evil\n\n␛[31mred␛]0;owned␇ \ufffd2J [bold]no[/bold]\n")
@@ -691,15 +691,15 @@ async def test_an_export_says_which_answers_were_cut(hub: Hub) -> None:
 
 @pytest.mark.parametrize("command", ["export", "tail"])
 async def test_an_unknown_session_is_not_exported_and_not_followed(hub: Hub, command: str) -> None:
-    """The hub's own words, in one line; and nothing was made."""
+    """The error is one line with the message of the hub. The command creates no session."""
     await hub.start()
     done = await piped(hub, command, "nosuch")
     assert done == Done(1, "", "hubbub: there is no session nosuch\n")
     assert (await piped(hub, "sessions")).out == "no sessions yet\n"
 
 
-async def test_tail_shows_what_is_asked_and_answered(hub: Hub) -> None:
-    """Each on a line of its own."""
+async def test_tail_shows_questions_and_replies(hub: Hub) -> None:
+    """Each on its own line."""
     hub.agent("careful.py", CAREFUL)
     await hub.start()
     client = await hub.connect(extended=True)
@@ -718,7 +718,7 @@ async def test_tail_shows_what_is_asked_and_answered(hub: Hub) -> None:
 
 
 async def test_tail_follows_a_session_live(hub: Hub, tmp_path: Path) -> None:
-    """What people say and what agents answer, as it comes, until Ctrl-C; what is going on, from its beginning."""
+    """User messages and answers as they come, until Ctrl-C. A running answer is shown from its beginning."""
     await hub.start()
     gate = tmp_path / "gate"
     client = await hub.connect(extended=True)
@@ -738,8 +738,8 @@ async def test_tail_follows_a_session_live(hub: Hub, tmp_path: Path) -> None:
     assert (process.returncode, out, err) == (130, b"", b"following s1; press Ctrl-C to stop\n")
 
 
-async def test_tail_tells_that_it_connects_again(hub: Hub, tmp_path: Path) -> None:
-    """On standard error, so that the output has only the text; and no text is lost."""
+async def test_tail_reports_a_reconnect_on_standard_error(hub: Hub, tmp_path: Path) -> None:
+    """Standard output has only the text, and no text is lost."""
     await hub.start()
     gate = tmp_path / "gate"
     client = await hub.connect(extended=True)
@@ -753,7 +753,7 @@ async def test_tail_tells_that_it_connects_again(hub: Hub, tmp_path: Path) -> No
             assert await process.stdout.readexactly(len("gated: one ")) == b"gated: one "
             for link in list(proxy.links):
                 link.reset()
-            told = [await process.stderr.readline() for _ in range(3)]
+            error_lines = [await process.stderr.readline() for _ in range(3)]
             gate.touch()
             assert await process.stdout.readline() == b"two\n"
             process.send_signal(signal.SIGINT)
@@ -761,7 +761,7 @@ async def test_tail_tells_that_it_connects_again(hub: Hub, tmp_path: Path) -> No
     finally:
         await proxy.stop()
     lost, again = b"hubbub: the connection is lost; trying again\n", b"hubbub: connected again\n"
-    assert told == [b"following s1; press Ctrl-C to stop\n", lost, again]
+    assert error_lines == [b"following s1; press Ctrl-C to stop\n", lost, again]
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -769,7 +769,7 @@ async def test_tail_tells_that_it_connects_again(hub: Hub, tmp_path: Path) -> No
 
 @given(st.text(alphabet=st.characters(codec="utf-8")))
 def test_no_control_character_gets_through(text: str) -> None:
-    """But for tabs and newlines; all that is no control character stays as it is."""
+    """Except tabs and newlines. All other characters stay unchanged."""
     shown = to_printable(text)
     assert not [sign for sign in shown if sign not in "\n\t" and (ord(sign) < 32 or 127 <= ord(sign) < 160)]
     assert to_printable(shown) == shown
@@ -783,8 +783,8 @@ PIECES = st.lists(
 
 
 @given(PIECES)
-def test_pieces_of_markdown_are_the_whole(pieces: list[str]) -> None:
-    """However it comes, nothing is lost, added or moved; no piece ends inside a fence."""
+def test_the_blocks_of_markdown_add_up_to_the_complete_text(pieces: list[str]) -> None:
+    """However the text is split, the result is the same, and no text is lost, added or moved."""
     blocks = BlockSplitter()
     done = [blocks.add(piece) for piece in pieces]
     assert "".join(done) + blocks.rest == "".join(pieces)
@@ -792,8 +792,8 @@ def test_pieces_of_markdown_are_the_whole(pieces: list[str]) -> None:
     assert whole.add("".join(pieces)) + whole.rest == "".join(pieces)
 
 
-def test_markdown_is_cut_where_a_block_has_ended() -> None:
-    """Not in a list, nor in a fenced block."""
+def test_markdown_is_split_only_after_complete_blocks() -> None:
+    """Not inside a list or a fenced block."""
     blocks = BlockSplitter()
     assert blocks.add("one\ntwo\n\n") == ""
     assert blocks.add("# a\n\n- b\n\n- c\n\n  of c\n") == "one\ntwo\n\n"
@@ -813,7 +813,7 @@ def test_markdown_is_cut_where_a_block_has_ended() -> None:
         ("https://hub.example/api/v1/?x=1", "https://hub.example"),
     ],
 )
-def test_a_hub_is_named_as_people_name_it(given: str, http: str) -> None:
-    """By its page, by its WebSocket, or by host and port."""
+def test_the_address_of_a_hub_has_several_forms(given: str, http: str) -> None:
+    """The address of its page, of its WebSocket, or a host and a port."""
     assert http_url(given) == http
     assert websocket_url(given) == http.replace("http", "ws", 1) + "/api/v1/ws"
