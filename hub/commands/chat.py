@@ -36,7 +36,7 @@ def _answer_and_subscribe(client: ClientHandle, session: LiveSession, command: C
     answer_and_subscribe(client, session.channel, accepted)
     if command.stream is False:
         is_active = session.schedule.has_run(accepted.runId)
-        client.hub.node.registry.deliver_whole(client.connection, session.channel, accepted.runId, is_active)
+        client.hub.node.registry.deliver_whole_messages(client.connection, session.channel, accepted.runId, is_active)
 
 
 def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:

@@ -1,4 +1,4 @@
-"""Catch-up: read the events that one client lacks from the log, page by page, as fast as its socket takes them."""
+"""Catch-up: read the events that a client lacks from the log, and send them page by page, with backpressure."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ from hub.storage.log import EventStore
 if TYPE_CHECKING:
     from hub.delivery.connection import Connection
 
-RETRY_MS = 1000  # the default of retryAfterMs when the log cannot be read
+DEFAULT_RETRY_MS = 1000  # retryAfterMs of an error that has none
 
 log = structlog.get_logger()
 
@@ -28,9 +28,10 @@ class CatchUp:
     """Brings the lagging subscriptions of one connection to the head of their sessions.
 
     At most one task runs for each connection, and no other code in delivery waits for the socket. The task sends one
-    page of each lagging subscription in turn. A subscription that meets the head leaves *lagging*, and *activate*
-    makes it live in the same step. *load_reset_messages* returns the messages that a reset carries.
-    *task_count* is the number of tasks started so far.
+    page of each of *lagging_subscriptions* in turn. A subscription that has met the head is removed from them. Without
+    an await in between, *activate* makes the subscription live or paged.
+
+    *load_reset_messages* returns the messages for a `reset`. *task_count* is the number of tasks started so far.
     """
 
     store: EventStore
@@ -39,36 +40,36 @@ class CatchUp:
     activate: Callable[[Subscription], None]
     load_reset_messages: Callable[[Key], Awaitable[tuple[dict[str, Any], ...]]]
     connection: "Connection" = attrs.field(init=False)
-    lagging: dict[Subscription, None] = attrs.Factory(dict)
+    lagging_subscriptions: dict[Subscription, None] = attrs.Factory(dict)  # the keys, in the order of their turns
     task_count: int = 0
     _task: asyncio.Task[None] | None = None
-    _removal: asyncio.Event | None = None  # created on first use; set when a subscription leaves *lagging*
+    _removal_event: asyncio.Event | None = None  # made on first use; set when a subscription is removed
 
     def read_from(self, sub: Subscription, cursor: int) -> None:
-        """Let the subscription fall behind: send the events after *cursor* from the log."""
+        """Make a subscription lag: send the events after *cursor* from the log."""
         sub.is_live = sub.has_page = False
         sub.cursor = cursor
         self.schedule(sub)
 
     def schedule(self, sub: Subscription) -> None:
-        """Send the events after the subscription's cursor; start the task if none runs."""
-        self.lagging[sub] = None
+        """Send the events after the subscription's own cursor from the log; start the task if none runs."""
+        self.lagging_subscriptions[sub] = None
         if self._task is None and not self.connection.is_closed:
             self.task_count += 1
             self._task = asyncio.create_task(self._run())
 
     def remove(self, sub: Subscription) -> None:
-        """Stop reading for a subscription: it has met the head, or is closed."""
-        self.lagging.pop(sub, None)
-        event, self._removal = self._removal, None
+        """Remove a subscription that has met the head, or is closed. Does nothing if the subscription does not lag."""
+        self.lagging_subscriptions.pop(sub, None)
+        event, self._removal_event = self._removal_event, None
         if event is not None:
             event.set()
 
     async def wait_for_head(self, sub: Subscription) -> None:
         """Wait until the subscription has met the head, or is closed."""
-        while sub in self.lagging:
-            self._removal = self._removal or asyncio.Event()
-            await self._removal.wait()
+        while sub in self.lagging_subscriptions:
+            self._removal_event = self._removal_event or asyncio.Event()
+            await self._removal_event.wait()
 
     async def wait_until_finished(self) -> None:
         """Wait until no subscription lags, or the connection is closed."""
@@ -84,22 +85,22 @@ class CatchUp:
     async def _run(self) -> None:
         connection = self.connection
         try:
-            while self.lagging and not connection.is_gone:
+            while self.lagging_subscriptions and not connection.is_unreachable:
                 if connection.transport.is_above_high_water():
                     await connection.wait_until_drained()
                 else:
-                    await self._advance_or_close(next(iter(self.lagging)))
+                    await self._advance_or_close(next(iter(self.lagging_subscriptions)))
         except Exception:
             log.exception("catch-up failed", connection=connection.id)
             connection.abort()
         finally:
-            # There is no await since the last check of `lagging`: a subscription that lags from now on starts a task.
+            # No await since the loop's last check: a subscription that lags from now on starts a new task.
             self._task = None
 
     async def _advance_or_close(self, sub: Subscription) -> None:
-        """Advance a subscription; if the log cannot be read, send the error and close the connection.
+        """Advance a subscription. If the log cannot be read, send the error and close the connection.
 
-        Closing is needed because clients resume after a close, but not after an error.
+        Clients resume after a close, but not after an error.
         """
         try:
             await self._advance(sub)
@@ -108,25 +109,29 @@ class CatchUp:
                 return  # the subscription ended during the read
             connection, channel = self.connection, sub.channel
             log.warning("catch-up failed", connection=connection.id, session=channel.key, reason=error.message)
-            retry_ms = error.about.get("retryAfterMs", RETRY_MS)
+            retry_ms = error.about.get("retryAfterMs", DEFAULT_RETRY_MS)
             notice = Error(code=error.code, message=error.message, sessionId=channel.id, retryAfterMs=retry_ms)
             connection.close_after(notice, self.limits.close_seconds)
 
     async def _advance(self, sub: Subscription) -> None:
-        """Send one page; or activate the subscription if it has met the head."""
-        channel, start = sub.channel, sub.cursor
-        if start < channel.floor:
+        """Do one step: send a reset if the cursor is below the floor, activate at the head, else send a page."""
+        if sub.cursor < sub.channel.floor:
             await self._reset(sub)
-            return
-        if start >= channel.head:
+        elif sub.cursor >= sub.channel.head:
             self.remove(sub)
             self.activate(sub)
-            return
+        else:
+            await self._send_page(sub)
+
+    async def _send_page(self, sub: Subscription) -> None:
+        """Read the page after the cursor, send it, and move the cursor to its end; or update the channel's floor."""
+        channel, start = sub.channel, sub.cursor
         max_rows = None if sub.has_page else self.limits.first_page_rows
         page = await self.pages.read(channel.key, channel.epoch, start, channel.head, max_rows)
         protocol = self.connection.protocol
         data = await self._encode(sub, page)
-        if sub.is_closed or sub.cursor != start or sub not in self.lagging or self.connection.protocol is not protocol:
+        is_lagging = sub in self.lagging_subscriptions
+        if sub.is_closed or sub.cursor != start or not is_lagging or self.connection.protocol is not protocol:
             return  # the subscription ended, its cursor moved, or the protocol changed during the read
         events = page.events
         if not events or events[0].seq != start + 1:
@@ -138,10 +143,10 @@ class CatchUp:
         if sub.whole_run_ids:
             sub.whole_run_ids -= {event.runId for event in events if isinstance(event.body, RunFinished)}
         # Round robin between the subscriptions of the connection.
-        self.lagging[sub] = self.lagging.pop(sub)
+        self.lagging_subscriptions[sub] = self.lagging_subscriptions.pop(sub)
 
     async def _encode(self, sub: Subscription, page: LogPage) -> bytes:
-        """Return the frames of a page for a subscription. If it gets all events, the cached encoding is used."""
+        """Return the frames of a page for a subscription. A subscription to all events gets the cached encoding."""
         protocol = self.connection.protocol
         if sub.has_all_events():
             return self.pages.encode(page, protocol)
@@ -150,7 +155,7 @@ class CatchUp:
             return protocol.events(merge_chunks(events, self.limits.page_bytes))
         frames = []
         for event in events:
-            if not sub.is_whole_run(event.runId):
+            if not sub.has_whole_messages_of(event.runId):
                 frames.append(protocol.event(event))
             elif not isinstance(event.body, Chunk):
                 message = event.runId and await self.store.find_message_before(sub.channel.key, event.runId, event.seq)
@@ -158,6 +163,7 @@ class CatchUp:
         return b"".join(frames)
 
     async def _reset(self, sub: Subscription) -> None:
+        """Send a `reset`, and move the cursor to the join cursor, unless the cursor moved during the read."""
         messages = await self.load_reset_messages(sub.channel.key)
         if not sub.is_closed and sub.cursor < sub.channel.floor:
             self.connection.send_reset(sub.channel, "too_old", messages)

@@ -22,15 +22,17 @@ class Subscription:
 
     A subscription is in one of three states:
 
-    * live: each event is delivered as soon as it is in the log. The position is the channel's head; *cursor* is unused.
-    * paged: at the head, with whole messages. Each new event starts a read from the log, which has the text.
-    * behind: the connection's catch-up task reads events after *cursor* from the log.
+    * live: at the head. Each event is delivered as soon as it is in the log; *cursor* is unused.
+    * paged: at the head, with whole messages. Each new event makes it lag, because only the log has the whole text.
+    * lagging: the connection's catch-up task reads the events after *cursor* from the log.
 
-    *run_ids* limits the subscription to those runs; None means all events. Subscriptions of an agent's group have it.
-    *whole_messages* asks for whole messages in all runs, *whole_run_ids* in these runs only; both exclude `live`.
+    *run_ids* limits the subscription to these runs, for an agent's group. It is None in a subscription to the session.
+    With *whole_messages*, the text of all runs is delivered as whole messages; with *whole_run_ids*, only the text of
+    these runs. A subscription with one of the two is never live.
+
     Events of *delivered_run_ids* up to *delivered_seq* are skipped: a group's subscription has delivered them.
-    *has_page* is True once a page was sent since the subscription fell behind.
-    *has_caught_up* is True once a paged subscription has met the head.
+    *has_page* is True if a page was sent since the subscription began to lag.
+    *has_caught_up* is True if the subscription was paged before.
     """
 
     connection: "Connection"
@@ -46,18 +48,18 @@ class Subscription:
     has_caught_up: bool = False
     is_closed: bool = False
 
-    def is_whole_run(self, run_id: str | None) -> bool:
-        """Return True if the run's text is delivered as whole messages."""
+    def has_whole_messages_of(self, run_id: str | None) -> bool:
+        """Return True if the text of this run is delivered as whole messages."""
         return self.whole_messages or run_id in self.whole_run_ids
 
     def has_all_events(self) -> bool:
-        """Return True if every event is delivered as it is in the log: then pages can be shared with other clients."""
+        """Return True if all events are delivered unchanged, so that clients can share the encoding of a page."""
         return (
             self.run_ids is None and not self.delivered_run_ids and not self.whole_messages and not self.whole_run_ids
         )
 
     def is_filtered(self, event: Event) -> bool:
-        """Return True if the event is not delivered to this subscription."""
+        """Return True if *run_ids* or *delivered_run_ids* exclude the event."""
         if self.run_ids is not None:
             return event.runId not in self.run_ids
         return event.runId in self.delivered_run_ids and event.seq <= self.delivered_seq
@@ -72,13 +74,13 @@ class Channel:
     """The delivery state of one session: its head, its active runs and its subscriptions.
 
     *id* is the session's id as clients know it, *key* adds the tenant. *epoch* is None until the session's first event.
-    *head* is the seq of the last delivered event; *floor* is the retention floor: events up to it were deleted.
+    *head* is the seq of the last delivered event. *floor* is the seq up to which retention has deleted events.
     *active_runs* maps each run that has not ended to the seq of its `run_started`.
-    After *is_deleted* is set nobody can subscribe.
+    After *is_deleted* is set, no connection can subscribe.
 
-    Three indexes find the subscriptions at the head: *live_descriptors* by protocol, *run_descriptors* by run for
-    those that are limited to runs (always -1), and *paged_subscriptions*. All others are in the catch-up of their
-    connection.
+    *subscriptions* are those in all three states. Three indexes have the subscriptions at the head:
+    *live_descriptors* by protocol, *run_descriptors* by run for those with *run_ids* (the descriptor is always -1), and
+    *paged_subscriptions*. The lagging ones are in the CatchUp of their connection.
     """
 
     key: Key
@@ -97,7 +99,7 @@ class Channel:
         self.id = id_of(self.key)
 
     def find_join_cursor(self) -> int:
-        """Return the cursor for a client without one: just before the oldest active run, or the head."""
+        """Return the cursor for a client that has none: just before the oldest active run, or the head."""
         return min(self.active_runs.values()) - 1 if self.active_runs else self.head
 
     def refuse_if_deleted(self) -> None:
@@ -106,11 +108,11 @@ class Channel:
             raise SessionDeleted(self.id)
 
     def list_members(self) -> list[Author]:
-        """Return the principals that subscribe to the session itself, one entry for each connection."""
+        """Return the principal of each connection that is subscribed to the session, not only to some of its runs."""
         return [sub.connection.principal for sub in self.subscriptions if sub.run_ids is None]
 
     def activate(self, sub: Subscription) -> None:
-        """Add a subscription at the head to the indexes: it gets the next event."""
+        """Make a subscription at the head live or paged, by an entry in the indexes: it gets the next event."""
         if sub.whole_messages or sub.whole_run_ids:
             self.paged_subscriptions.add(sub)
             return
@@ -149,10 +151,10 @@ class Channel:
         assert not sub.is_closed and sub.channel is self and connection.subscriptions[self.key] is sub
         protocols = [protocol for protocol, descriptors in self.live_descriptors.items() if sub in descriptors]
         run_ids = {run_id for run_id, descriptors in self.run_descriptors.items() if sub in descriptors}
-        is_behind, is_paged = sub in connection.catchup.lagging, sub in self.paged_subscriptions
+        is_lagging, is_paged = sub in connection.catchup.lagging_subscriptions, sub in self.paged_subscriptions
         assert sub.is_live == bool(protocols or run_ids), "is_live contradicts the indexes"
-        states = sub.is_live + is_paged + is_behind
-        assert connection.is_closed or states == 1, f"a subscription must have one state, not {states}"
+        state_count = sub.is_live + is_paged + is_lagging
+        assert connection.is_closed or state_count == 1, f"a subscription must have one state, not {state_count}"
         assert protocols in ([], [connection.protocol]) and not (protocols and run_ids)
         if protocols:
             assert self.live_descriptors[connection.protocol][sub] == connection.transport.write_descriptor
@@ -161,6 +163,7 @@ class Channel:
 
 
 def _remove_from_indexes(indexes: dict[IndexKey, Descriptors], keys: Iterable[IndexKey], sub: Subscription) -> None:
+    """Remove a subscription from the entries of *keys*, and each entry that is then empty."""
     for key in keys:
         descriptors = indexes.get(key, {})
         if descriptors.pop(sub, None) is not None and not descriptors:

@@ -21,14 +21,15 @@ class Fanout:
     def deliver(self, channel: Channel, events: Sequence[Event]) -> None:
         """Deliver the events of one commit, in log order, and move the channel's head to the last one.
 
-        Live subscriptions get the bytes at once. A subscription whose transport is above the high-water mark falls
-        behind. Paged ones start to read the log. The events must directly follow the head.
+        The first event must directly follow the head. Live subscriptions get the bytes at once. A live subscription
+        whose transport is above the high-water mark begins to lag, and so does each paged subscription that gets a
+        frame for one of the events.
         """
         previous_head, last, is_single = channel.head, events[-1], len(events) == 1
-        # By far the most frequent case is a single chunk: it starts and ends no run.
+        # A single chunk is by far the most frequent case. A chunk neither starts nor ends a run.
         run_ends = () if is_single and type(last.body) is Chunk else self._register_starts(channel, events)
         channel.head = last.seq
-        if not previous_head:  # the first event of the session: it has an epoch now
+        if not previous_head:  # the session has its epoch since this first event
             channel.epoch = last.epoch
         self.registry.counters.events += last.seq - previous_head
         for protocol, descriptors in tuple(channel.live_descriptors.items()):
@@ -63,10 +64,10 @@ class Fanout:
         self.registry.unsubscribe_group(channel, run_id)
 
     def _write(self, descriptors: Descriptors, data: bytes, previous_head: int) -> None:
-        """Write to each socket directly; where the socket takes only a part, the transport buffers the rest."""
-        incomplete_writes, counters = write_directly(descriptors, data), self.registry.counters
-        counters.sent_bytes += len(data) * (len(descriptors) - len(incomplete_writes))
-        for sub, sent_bytes in incomplete_writes:
+        """Write to each socket directly. If a socket accepts only a part, the transport buffers the rest."""
+        partial_writes, counters = write_directly(descriptors, data), self.registry.counters
+        counters.sent_bytes += len(data) * (len(descriptors) - len(partial_writes))
+        for sub, sent_bytes in partial_writes:
             if sent_bytes < 0:
                 sub.connection.abort()
             else:
@@ -74,7 +75,7 @@ class Fanout:
                 self._write_to_transport(sub, data[sent_bytes:], previous_head)
 
     def _write_to_transport(self, sub: Subscription, data: bytes, previous_head: int) -> None:
-        """Write through the transport; if it is above the high-water mark, let the subscription fall behind."""
+        """Write through the transport. If the transport is above the high-water mark, make the subscription lag."""
         if sub.connection.transport.is_above_high_water():
             sub.channel.deactivate(sub)
             sub.connection.catchup.read_from(sub, previous_head)
@@ -82,18 +83,19 @@ class Fanout:
             sub.connection.write(data)
 
     def _write_by_run(self, channel: Channel, events: Sequence[Event], previous_head: int) -> None:
-        """Write to the subscriptions that are limited to runs. Each set of runs is encoded once for each protocol."""
+        """Write to the subscriptions that are limited to runs. Encode each set of runs once for each protocol."""
         run_ids = {event.runId for event in events if event.runId in channel.run_descriptors}
         frames: dict[tuple[WireProtocol, frozenset[str | None]], bytes] = {}
         for sub in set().union(*(channel.run_descriptors[run_id] for run_id in run_ids if run_id)):
             protocol, wanted_run_ids = sub.connection.protocol, frozenset(run_ids & (sub.run_ids or set()))
-            choice = (protocol, wanted_run_ids)
-            if choice not in frames:
-                frames[choice] = protocol.events([event for event in events if event.runId in wanted_run_ids])
-            if frames[choice]:
-                self._write_to_transport(sub, frames[choice], previous_head)
+            encoding = (protocol, wanted_run_ids)
+            if encoding not in frames:
+                frames[encoding] = protocol.events([event for event in events if event.runId in wanted_run_ids])
+            if frames[encoding]:
+                self._write_to_transport(sub, frames[encoding], previous_head)
 
     def _wake_paged_subscriptions(self, channel: Channel, events: Sequence[Event]) -> None:
+        """Make each paged subscription lag, unless it gets no frame for any of the events."""
         for sub in list(channel.paged_subscriptions):
             if any(_is_deliverable(sub, event) for event in events):
                 channel.paged_subscriptions.discard(sub)
@@ -102,9 +104,10 @@ class Fanout:
     def send_notice(
         self, channel: Channel, make_notice: Callable[[], Notice], excluded_connection: Connection | None = None
     ) -> None:
-        """Send a notice, which is not logged, to the subscriptions at the head; others never get it.
+        """Send a notice to the subscriptions at the head whose protocol has notices.
 
-        *make_notice* is called only if there is a receiver. A transport above the high-water mark is left out.
+        A lagging subscription, one that is limited to runs, and one whose transport is above the high-water mark do not
+        get the notice, now or later: notices are not logged. *make_notice* is called only if there is a receiver.
         """
         receivers = [sub for protocol, subs in channel.live_descriptors.items() if protocol.notices for sub in subs]
         receivers += [
@@ -122,5 +125,5 @@ class Fanout:
 
 
 def _is_deliverable(sub: Subscription, event: Event) -> bool:
-    """Return True if a paged subscription gets a frame for the event: a chunk of a whole message makes none."""
-    return not sub.is_filtered(event) and not (isinstance(event.body, Chunk) and sub.is_whole_run(event.runId))
+    """Return True if a paged subscription gets a frame for the event. A chunk of a whole message has no frame."""
+    return not sub.is_filtered(event) and not (isinstance(event.body, Chunk) and sub.has_whole_messages_of(event.runId))

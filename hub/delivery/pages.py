@@ -1,4 +1,4 @@
-"""A cache of log pages for catch-up: each page is read once, and encoded once for each protocol."""
+"""A cache of log pages for catch-up. A cached page is read once, and encoded once for each protocol."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from hub.messages import Chunk, Event
 from hub.protocols import WireProtocol
 from hub.storage.log import EventStore
 
-# The size of a JSON value in memory, as a multiple of its text: measured for tool arguments and state snapshots.
+# The memory of a decoded JSON value, as a multiple of its text: measured for tool arguments and state snapshots.
 JSON_MEMORY_FACTOR = 4
-EVENT_BYTES = 500  # the memory of an event without its text; tracemalloc reports 450 for a page of the SQLite log
+EVENT_MEMORY_BYTES = 500  # of an event without its text; tracemalloc reports 450 for a page of the SQLite log
 
 
 class PageKey(NamedTuple):
-    """The start of a page: it holds the events after *cursor* in one epoch of a session."""
+    """The key of a page that starts after *cursor* in one epoch of a session."""
 
     session: Key
     epoch: str | None
@@ -30,12 +30,12 @@ class PageKey(NamedTuple):
 
 @attrs.define(eq=False, kw_only=True)
 class LogPage:
-    """Consecutive events of a session, the first ones after the key's cursor.
+    """Consecutive events of a session: the first ones after the key's cursor that the log has.
 
-    *head* was the session's head at the time of the read. *frames* has the encoding of all events for each protocol.
-    *size* is an estimate of the memory that the page takes, in bytes.
+    *head* was the session's head at the time of the read. *frames* has the encoding of all events for each shared
+    protocol that has used the page. *size* is an estimate of the memory of a cached page in bytes.
 
-    A page never becomes invalid: the log is append-only.
+    A page never becomes invalid, because the log is append-only.
     """
 
     key: PageKey
@@ -45,12 +45,12 @@ class LogPage:
     size: int = 0
 
     def is_contiguous(self) -> bool:
-        """Return True if the first event directly follows the cursor; False after retention deleted that event."""
+        """Return True if the event after the cursor is in the page; False if retention has deleted that event."""
         _, epoch, cursor = self.key
         return bool(self.events) and (self.events[0].epoch, self.events[0].seq) == (epoch, cursor + 1)
 
     def has_half(self, head: int) -> bool:
-        """Return True if the page has at least half of the events between its cursor and *head*."""
+        """Return True if the page has at least half of the events after its cursor, up to *head*."""
         return 2 * (self.events[-1].seq - self.key.cursor) >= head - self.key.cursor
 
 
@@ -58,8 +58,8 @@ class LogPage:
 class PageCache:
     """Reads pages for all clients. Concurrent reads of one page share a single query (single flight).
 
-    Pages are cached up to `kept_page_bytes` in total, and evicted least recently used first. *size* is their total.
-    A cached page never exceeds the head of its reader: a head does not move back within an epoch.
+    *size* is the total size of the cached pages. Above `kept_page_bytes`, the least recently used page is evicted.
+    A cached page never ends after the session's head, because the head does not move back within an epoch.
     """
 
     store: EventStore
@@ -73,13 +73,13 @@ class PageCache:
     ) -> LogPage:
         """Return a page of the events after *cursor*; see EventStore.read() for *max_rows*.
 
-        *head* is the session's head. The page may end before it, but has at least one event if the log has one.
-        Raises what EventStore.read() raises.
+        *head* is the session's head. The page may end before the head, but is empty only if the log has no event after
+        *cursor*. Raises LogDamaged, StorageUnavailable.
         """
         key = PageKey(session, epoch, cursor)
         page = self._pages.get(key)
-        # A page that was read near the head is short. It is used only if it has half of the missing events, or is
-        # large: otherwise a client far behind would go through many short pages, instead of one new read.
+        # A page that was read near the head is short. A client that lags far gets one new, long page instead of many
+        # short ones: a cached page is used only if it has half of the missing events, or is large.
         if page is not None and (page.has_half(head) or 2 * page.size > self.limits.page_bytes):
             self._pages[key] = self._pages.pop(key)
             await asyncio.sleep(0)  # a series of cached pages must not block the loop
@@ -100,23 +100,21 @@ class PageCache:
         return page
 
     def encode(self, page: LogPage, protocol: WireProtocol) -> bytes:
-        """Return the frames of all events of a page, encoded once for all clients of *protocol*."""
-        if (
-            not protocol.is_shared
-        ):  # caching it would keep the protocol's only client, its request and session in memory
+        """Return the frames of all events of a page. Clients of the same shared protocol get the same bytes."""
+        if not protocol.is_shared:  # as a key of the cache, it would hold its only client and request in memory
             return protocol.events(merge_chunks(page.events, self.limits.page_bytes))
         if protocol not in page.frames:
             data = page.frames[protocol] = protocol.events(merge_chunks(page.events, self.limits.page_bytes))
             self._grow(page, len(data))
         return page.frames[protocol]
 
-    def forget(self, session: Key) -> None:
+    def evict_session(self, session: Key) -> None:
         """Evict the pages of a session that was deleted."""
         for key in [key for key in self._pages if key.session == session]:
             self._evict(key)
 
     def _grow(self, page: LogPage, size: int) -> None:
-        """Add *size* bytes to a page, and evict pages until the cache is within its limit."""
+        """Add *size* bytes to a page, and to the cache if the page is in it. Evict pages until the limit is kept."""
         page.size += size
         if self._pages.get(page.key) is page:
             self.size += size
@@ -130,18 +128,18 @@ class PageCache:
 
 
 def _estimate_size(event: Event) -> int:
-    """Return about how many bytes an event takes in memory."""
+    """Return an estimate of an event's memory in bytes."""
     body = event.body
     if type(body) is Chunk:
-        return EVENT_BYTES + getsizeof(body.content)
-    return EVENT_BYTES + JSON_MEMORY_FACTOR * len(orjson.dumps(attrs.asdict(body)))
+        return EVENT_MEMORY_BYTES + getsizeof(body.content)
+    return EVENT_MEMORY_BYTES + JSON_MEMORY_FACTOR * len(orjson.dumps(attrs.asdict(body)))
 
 
 def merge_chunks(events: Sequence[Event], max_bytes: int) -> list[Event]:
-    """Merge consecutive chunks of one message; the merged event has the seq of the last one.
+    """Merge consecutive chunks of one message. The merged event has the seq of the last chunk, the offset of the first.
 
-    Only events with consecutive seqs are merged: after a frame with seq x the client must have all events up to x.
-    A merged text has at most *max_bytes* of UTF-8.
+    Only chunks with consecutive seqs are merged: after a frame with seq x, the client must have all events up to x.
+    A merged text has at most *max_bytes* of UTF-8. A single longer chunk stays as it is.
     """
     merged_events: list[Event] = []
     texts: list[str] = []
@@ -165,6 +163,6 @@ def merge_chunks(events: Sequence[Event], max_bytes: int) -> list[Event]:
 
 
 def _join_texts(merged_events: list[Event], first: Chunk | None, texts: list[str]) -> None:
-    """Give the last event the joined texts of its chunks, at the offset of the first one."""
+    """Replace the text of the last event by *texts*, joined; *first* is the first of the merged chunks."""
     if first is not None and len(texts) > 1:
         merged_events[-1] = replace(merged_events[-1], body=attrs.evolve(first, content="".join(texts)))

@@ -16,12 +16,14 @@ from hub.protocols import WireProtocol
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Registry:
-    """All connections of a node, and the groups: the connections that listen to one agent in all sessions.
+    """All connections of a node, and the groups. No method awaits.
 
-    A group has its agent's id as its name, or TENANT/ID outside the default tenant. No method awaits.
+    A group is the set of connections that are subscribed to one agent's runs in all sessions. The name of the group is
+    the agent's id, or TENANT/ID outside the default tenant.
 
-    *on_unsubscribe* is called after a channel has lost a subscription, *on_members_change* after its members changed,
-    *on_catch_up* after a subscription to a whole session has met the head.
+    *on_unsubscribe* is called after the end of a subscription to a channel. *on_members_change* is called after a
+    change of Channel.list_members(). *on_catch_up* is called after a subscription without *run_ids* has met the head;
+    for a paged subscription only the first time.
     """
 
     limits: Limits
@@ -33,7 +35,7 @@ class Registry:
     counters: Counters = attrs.Factory(Counters)
 
     def remove(self, connection: Connection) -> None:
-        """Remove a connection and all its subscriptions. Call this before the socket is closed."""
+        """Remove a connection with its groups and subscriptions. Call this before the socket is closed."""
         connection.stop_delivery()
         if connection in self.connections:
             self.connections.remove(connection)
@@ -51,7 +53,7 @@ class Registry:
             self.groups.setdefault(group, set()).add(connection)
 
     def leave_group(self, connection: Connection, group: str) -> None:
-        """Remove a connection from a group. After the last group its subscriptions to runs end."""
+        """Remove a connection from a group. After its last group, end its subscriptions that are limited to runs."""
         connection.groups -= {group}
         members = self.groups.get(group, set())
         members.discard(connection)
@@ -62,9 +64,10 @@ class Registry:
                 self.unsubscribe(sub)
 
     def check_limit(self, connection: Connection, key: Key, reserved_keys: Set[Key] = frozenset()) -> None:
-        """Raise TooManySubscriptions if the connection cannot subscribe to one more session.
+        """Raise TooManySubscriptions if the connection cannot subscribe to the session *key*.
 
-        *reserved_keys* count as subscriptions. Those of a group do not count: a run that starts cannot be refused.
+        *reserved_keys* count as subscriptions. Subscriptions of a group do not count: a run that starts cannot be
+        refused.
         """
         limit = self.limits.subscriptions
         keys = {key for key, sub in connection.subscriptions.items() if sub.run_ids is None} | reserved_keys
@@ -79,42 +82,45 @@ class Registry:
     ) -> None:
         """Subscribe a connection to the events after *cursor*.
 
-        Without a cursor an existing subscription keeps its position, and a new one starts at the join cursor.
-        If the cursor is the client's own (*is_client_cursor*), all events after it are sent. Otherwise those that a
-        group's subscription has delivered are skipped.
+        If *cursor* is None, an existing subscription does not move, and a new one starts at the join cursor.
+        *is_client_cursor* is True if the client sent the cursor: then all later events are sent. Otherwise the events
+        that a group's subscription has delivered are skipped.
 
-        Does nothing if the connection is closed. Raises TooManySubscriptions and SessionDeleted.
+        Does nothing if the connection is closed. Raises TooManySubscriptions, SessionDeleted.
         """
         channel.refuse_if_deleted()
         if connection.is_closed:
             return
-        old = connection.subscriptions.get(channel.key)
-        if old is not None and old.run_ids is None:
-            self._move_cursor(old, cursor)
+        previous = connection.subscriptions.get(channel.key)
+        if previous is not None and previous.run_ids is None:
+            self._move_cursor(previous, cursor)
             return
         self.check_limit(connection, channel.key)
         start = channel.find_join_cursor() if cursor is None else cursor
         sub = Subscription(
             connection=connection, channel=channel, cursor=start, whole_messages=connection.whole_messages
         )
-        if old is not None:
+        if previous is not None:
             if cursor is None or not is_client_cursor:
-                sub.delivered_run_ids = frozenset(old.run_ids or ())
-                sub.delivered_seq = channel.head if old.is_live else old.cursor
-            self.unsubscribe(old)
+                sub.delivered_run_ids = frozenset(previous.run_ids or ())
+                sub.delivered_seq = channel.head if previous.is_live else previous.cursor
+            self.unsubscribe(previous)
         self._add(sub)
-        connection.catchup.read_from(sub, sub.cursor) if sub.cursor < channel.head else self.activate(sub)
+        if sub.cursor < channel.head:
+            connection.catchup.read_from(sub, sub.cursor)
+        else:
+            self.activate(sub)
         self.on_members_change(channel)
 
     def _move_cursor(self, sub: Subscription, cursor: int | None) -> None:
-        """Send all events after *cursor*, also those that were delivered before; None changes nothing."""
+        """Send all events after *cursor*, also those that were delivered before. Does nothing if *cursor* is None."""
         if cursor is not None:
             sub.channel.deactivate(sub)
             sub.delivered_run_ids, sub.delivered_seq = frozenset(), 0
             sub.connection.catchup.read_from(sub, cursor)
 
     def unsubscribe(self, sub: Subscription) -> None:
-        """End a subscription."""
+        """End a subscription: its connection gets no further event of the session."""
         channel = sub.channel
         sub.is_closed = True
         channel.deactivate(sub)
@@ -127,7 +133,7 @@ class Registry:
         self.on_unsubscribe(channel)
 
     def close_channel(self, channel: Channel, notice: Notice) -> None:
-        """Send a last notice to all subscriptions of a deleted session, and end them. New ones are refused."""
+        """Send a last notice to all subscriptions of a deleted session, end them, and refuse new subscriptions."""
         channel.is_deleted = True
         for sub in list(channel.subscriptions):
             sub.connection.answer(notice)
@@ -138,9 +144,10 @@ class Registry:
         sub.channel.subscriptions.add(sub)
 
     def activate(self, sub: Subscription) -> None:
-        """Make a subscription that has met the head live, or paged. It gets the next event.
+        """Make a subscription that has met the head live or paged: it gets the next event.
 
-        The caller must not await between its check of the head and this call, or an event would be lost.
+        A subscription whose *run_ids* have all ended is ended instead. The caller must not await between its check of
+        the head and this call, or an event would be lost.
         """
         channel = sub.channel
         if sub.connection.is_closed:
@@ -155,13 +162,13 @@ class Registry:
             sub.has_caught_up = sub.has_caught_up or not sub.is_live
             self.on_catch_up(sub)
 
-    def deliver_whole(self, connection: Connection, channel: Channel, run_id: str, is_active: bool) -> None:
+    def deliver_whole_messages(self, connection: Connection, channel: Channel, run_id: str, is_active: bool) -> None:
         """Deliver one run to a connection as whole messages. Call this before the run's first chunk is delivered.
 
-        *is_active* says that the run has not ended. For a run that has ended, only a lagging subscription changes.
+        *is_active*: the run has not ended. After its end, the call changes only a lagging subscription.
         """
         sub = connection.subscriptions.get(channel.key)
-        if sub is None or sub.whole_messages or not (is_active or sub in connection.catchup.lagging):
+        if sub is None or sub.whole_messages or not (is_active or sub in connection.catchup.lagging_subscriptions):
             return
         sub.whole_run_ids |= {run_id}
         if sub.is_live:
@@ -171,16 +178,16 @@ class Registry:
 
     def switch_protocol(self, connection: Connection, protocol: WireProtocol, greet: Callable[[], None]) -> None:
         """Change a connection's protocol. *greet* writes the first frame in the new protocol."""
-        live = [sub for sub in connection.subscriptions.values() if sub.is_live]
-        for sub in live:
+        live_subscriptions = [sub for sub in connection.subscriptions.values() if sub.is_live]
+        for sub in live_subscriptions:
             sub.channel.deactivate(sub)
         connection.protocol = protocol
         greet()
-        for sub in live:
+        for sub in live_subscriptions:
             self.activate(sub)
 
     def subscribe_group(self, channel: Channel, run_started: Event) -> None:
-        """Subscribe the group of the run's agent to a run that starts. The events of the run come next."""
+        """Subscribe the group of the run's agent to a run that starts. Call this before its events are delivered."""
         run_id = run_started.runId or ""
         group = channel.key.removesuffix(channel.id) + (run_started.agentId or "")
         for connection in self.groups.get(group, ()):
@@ -203,15 +210,15 @@ class Registry:
                     channel.activate(sub)
 
     def unsubscribe_group(self, channel: Channel, run_id: str) -> None:
-        """End the group's subscriptions to a run that has ended, unless they have another run."""
+        """Remove a run that has ended from the group's live subscriptions; end those that have no other run."""
         for sub in channel.run_descriptors.pop(run_id, ()):
             assert sub.run_ids is not None
             sub.run_ids.discard(run_id)
             if not sub.run_ids:
                 self.unsubscribe(sub)
 
-    def find_stuck(self, now: float) -> list[Connection]:
-        """Return the connections that took no byte for `stuck_seconds`. Call this about once a second."""
+    def find_stuck_connections(self, now: float) -> list[Connection]:
+        """Return the connections whose socket accepted no byte for `stuck_seconds`. Call this about once a second."""
         seconds = self.limits.stuck_seconds
         open_connections = (connection for connection in self.connections if not connection.is_closed)
         return [connection for connection in open_connections if connection.transport.measure_stall(now) > seconds]

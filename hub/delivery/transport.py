@@ -1,14 +1,14 @@
 """The write side of a client's socket: direct writes, backpressure and the high-water mark.
 
-A direct write passes a frame to the socket by its file descriptor, without asyncio's transport. It saves 1.6 us for
-each frame. Two rules keep it safe:
+A direct write passes a frame to the socket by its file descriptor, without asyncio's transport. That saves 1.6 us for
+each frame. Direct writes are safe because of two rules:
 
 * A direct write never overtakes buffered bytes. With a write limit of 0 the transport calls pause_writing() as soon as
-  it buffers a byte, and resume_writing() when its buffer is empty. Between the two calls there are no direct writes.
+  it buffers a byte, and resume_writing() when its buffer is empty. Between these calls there are no direct writes.
 * A direct write never reaches another client's socket. The transport calls connection_lost() before it closes the
-  descriptor: asyncio and uvloop do so in their `_call_connection_lost`.
+  descriptor: see `_call_connection_lost` in asyncio and uvloop.
 
-hub.delivery.write_probe tests whether the running loop keeps both rules. No other module writes to descriptors.
+hub.delivery.write_probe tests whether the running loop obeys both rules. No other module writes to descriptors.
 """
 
 import asyncio
@@ -30,12 +30,13 @@ def do_nothing() -> None:
 class Transport:
     """The outgoing half of a connection. Only wait_until_drained() waits.
 
+    *ping* sends a ping frame to the client. *high_water* is a number of buffered bytes.
     *socket_descriptor* is the socket's file descriptor, or -1 if direct writes are not possible.
-    *write_descriptor* is the same, but also -1 while the transport buffers bytes.
+    *write_descriptor* is the same descriptor, or -1 while asyncio's transport buffers bytes or after it is lost.
     *on_descriptor_change* is called after each change of *write_descriptor*.
-    *written_bytes* counts the bytes that send() accepted. Direct writes do not count.
+    *written_bytes* counts the bytes that asyncio's transport accepted, without direct writes.
 
-    A lost transport accepts no bytes. The frames that the peer sent before are still read.
+    After *is_lost* is set, nothing can be written. Frames that the client sent before are still read.
     """
 
     asyncio_transport: asyncio.Transport
@@ -46,9 +47,9 @@ class Transport:
     write_descriptor: int = -1
     is_lost: bool = False
     written_bytes: int = 0
-    _taken_bytes: int = 0
+    _flushed_bytes: int = 0  # at the last call of measure_stall()
     _progress_time: float = attrs.Factory(lambda: asyncio.get_running_loop().time())
-    _drain_waiter: asyncio.Future[None] | None = None  # created on first use: an idle connection stays small
+    _drain_waiter: asyncio.Future[None] | None = None  # made on first use: an idle connection stays small
 
     def send(self, data: bytes) -> bool:
         """Write to asyncio's transport without waiting. Return False if the transport is lost."""
@@ -63,7 +64,7 @@ class Transport:
         return True
 
     def get_unsent_bytes(self) -> int:
-        """Return the number of bytes in the transport's buffer."""
+        """Return the number of bytes in the buffer of asyncio's transport."""
         return self.asyncio_transport.get_write_buffer_size()
 
     def is_above_high_water(self) -> bool:
@@ -71,23 +72,23 @@ class Transport:
         return self.get_unsent_bytes() > self.high_water
 
     def measure_stall(self, now: float) -> float:
-        """Return for how many seconds the socket has taken no buffered byte; 0 if nothing is buffered.
+        """Return the seconds since the socket last accepted a buffered byte; 0 if nothing is buffered.
 
-        The stall is measured between calls. Call this about once a second.
+        Progress is noticed only by a call. Call this about once a second.
         """
         unsent_bytes = self.get_unsent_bytes()
-        taken_bytes = self.written_bytes - unsent_bytes
-        if not unsent_bytes or taken_bytes != self._taken_bytes:
-            self._taken_bytes, self._progress_time = taken_bytes, now
+        flushed_bytes = self.written_bytes - unsent_bytes
+        if not unsent_bytes or flushed_bytes != self._flushed_bytes:
+            self._flushed_bytes, self._progress_time = flushed_bytes, now
         return now - self._progress_time
 
     async def wait_until_drained(self) -> None:
-        """Wait until the transport is lost, wake_waiter() is called, or the buffered bytes are sent.
+        """Wait until the buffered bytes are sent, the transport is lost, or wake_waiter() is called.
 
-        With direct writes all of them are sent. Without, the loop's low-water mark is enough.
+        Without direct writes, the wait ends when the buffer is down to the loop's low-water mark.
         """
         self._drain_waiter = self._drain_waiter or asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._drain_waiter])  # not the future itself: a cancelled caller must not cancel it
+        await asyncio.wait([self._drain_waiter])  # wait(): a caller that is cancelled must not cancel the future
 
     def wake_waiter(self) -> None:
         """Let wait_until_drained() return."""
@@ -96,17 +97,17 @@ class Transport:
             waiter.set_result(None)
 
     def pause_direct_writes(self) -> None:
-        """Write through asyncio's transport from now on: it buffers bytes."""
+        """Write through asyncio's transport from now on, because it has buffered bytes."""
         self._set_write_descriptor(-1)
 
     def resume_direct_writes(self) -> None:
-        """Write to the socket directly again: asyncio's transport buffers nothing."""
+        """Write to the socket directly from now on, if possible, because asyncio's transport has sent its buffer."""
         if not self.is_lost:
             self._set_write_descriptor(self.socket_descriptor)
             self.wake_waiter()
 
     def stop_writing(self) -> None:
-        """Write nothing from now on: asyncio's transport is lost, and will close its descriptor."""
+        """Write nothing from now on, because asyncio's transport is lost and will close its descriptor."""
         self.is_lost = True
         self._set_write_descriptor(-1)
         self.wake_waiter()
@@ -121,32 +122,32 @@ class Transport:
         asyncio.get_running_loop().call_later(seconds, self.asyncio_transport.abort)
 
     def abort(self) -> None:
-        """Close the socket at once; buffered bytes are lost."""
+        """Close the socket at once, and discard buffered bytes."""
         self.asyncio_transport.abort()
 
 
 def write_directly(descriptors: Descriptors, data: bytes) -> list[tuple[Subscription, int]]:
-    """Write to each socket. Return the subscriptions whose socket did not take all, with the number of bytes written.
+    """Write to each socket. Return each subscription whose socket accepted only a part, with the size of the part.
 
-    The number is -1 if the socket is lost. The caller passes the remaining bytes to Transport.send().
+    The size is -1 if the socket is lost. The caller passes the remaining bytes to Transport.send().
     """
-    size, incomplete_writes = len(data), []
+    size, partial_writes = len(data), []
     for sub, descriptor in descriptors.items():
         try:
             sent_bytes = write(descriptor, data) if descriptor >= 0 else 0
         except BlockingIOError:
             sent_bytes = 0
-        except OSError:  # lost, and connection_lost() comes later: only this connection is concerned
+        except OSError:  # the socket is lost: connection_lost() is called later
             sent_bytes = -1
         if sent_bytes != size:
-            incomplete_writes.append((sub, sent_bytes))
-    return incomplete_writes
+            partial_writes.append((sub, sent_bytes))
+    return partial_writes
 
 
 def install_flow_control(transport: Transport, direct_writes: bool) -> None:
-    """Connect a Transport to the flow control of its asyncio transport; enable direct writes if possible.
+    """Connect a Transport to the flow control of its asyncio transport. Enable direct writes if they are possible.
 
-    Direct writes are not possible with TLS, nor on Windows, where a socket has no file descriptor.
+    They are not possible with TLS, nor on Windows, where a socket has no file descriptor.
     """
     asyncio_transport = transport.asyncio_transport
     asyncio_transport.set_protocol(FlowControlProtocol(asyncio_transport.get_protocol(), transport))
@@ -162,8 +163,8 @@ def install_flow_control(transport: Transport, direct_writes: bool) -> None:
 class FlowControlProtocol(asyncio.Protocol):
     """Wraps aiohttp's protocol, and reports flow control and loss of the connection to a Transport.
 
-    aiohttp does not see pauses: otherwise its pings and close frames would wait for a client that does not read.
-    Memory stays bounded, because no frames are read from such a client (Connection.wait_until_drained).
+    aiohttp's protocol gets no pause_writing(): during a pause, pings and close frames would wait for a client that does
+    not read. Memory is bounded, because the hub reads no frames from such a client (Connection.wait_until_drained).
     """
 
     __slots__ = ("aiohttp_protocol", "transport")
@@ -182,7 +183,7 @@ class FlowControlProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.transport.resume_direct_writes()
-        if self.aiohttp_protocol.writing_paused:  # since before this protocol was installed
+        if self.aiohttp_protocol.writing_paused:  # a pause that began before install_flow_control()
             self.aiohttp_protocol.resume_writing()
 
     def connection_lost(self, reason: Exception | None) -> None:

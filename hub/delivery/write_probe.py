@@ -9,7 +9,10 @@ PROBE_SECONDS = 5.0
 
 
 class CallbackRecorder(asyncio.Protocol):
-    """Records the callbacks of a transport in order."""
+    """Records the names of a transport's callbacks, in order.
+
+    *is_open_when_lost*: the socket had its descriptor when connection_lost() was called.
+    """
 
     def __init__(self) -> None:
         self.callbacks: asyncio.Queue[str] = asyncio.Queue()
@@ -31,9 +34,9 @@ class CallbackRecorder(asyncio.Protocol):
 
 
 async def are_direct_writes_safe() -> bool:
-    """Return True if the transports of the running loop keep the rules that direct writes need.
+    """Return True if the transports of the running loop obey the rules for direct writes.
 
-    False also if this does not show within PROBE_SECONDS.
+    Returns False if the test takes longer than PROBE_SECONDS.
     """
     if sys.platform == "win32":
         return False
@@ -56,11 +59,11 @@ async def _has_expected_callbacks(recorder: CallbackRecorder, peer_socket: socke
     loop, transport = asyncio.get_running_loop(), recorder.asyncio_transport
     while not transport.get_write_buffer_size():
         transport.write(bytes(65536))
-    # The first rule: pause_writing() was called within write(), and resume_writing() comes with the empty buffer.
+    # The first rule: write() has called pause_writing(), and the empty buffer leads to resume_writing().
     is_paused = not recorder.callbacks.empty() and recorder.callbacks.get_nowait() == "pause_writing"
     while transport.get_write_buffer_size():
         await loop.sock_recv(peer_socket, 1 << 20)
     is_resumed = await recorder.callbacks.get() == "resume_writing"
-    transport.abort()  # the second rule: connection_lost() comes while the descriptor is still open
+    transport.abort()  # the second rule: connection_lost() is called while the descriptor is still open
     is_lost = await recorder.callbacks.get() == "connection_lost"
     return is_paused and is_resumed and is_lost and recorder.is_open_when_lost

@@ -89,7 +89,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
             node.registry.close_channel(session.channel, _make_notice(session.id))
             await node.files.forget(key, await node.log.sessions.delete(key))
             del node.sessions[key]
-            node.pages.forget(key)
+            node.pages.evict_session(key)
             return True
         finally:
             # Commands that still use the deleted session are refused. If it was not deleted, it opens again.
@@ -132,5 +132,7 @@ async def _wait_for_readers(session: LiveSession) -> None:
     channel = session.channel
     with suppress(TimeoutError):
         async with asyncio.timeout(session.host.limits.close_seconds):
-            while lagging := [sub for sub in channel.subscriptions if sub in sub.connection.catchup.lagging]:
+            while lagging := [
+                sub for sub in channel.subscriptions if sub in sub.connection.catchup.lagging_subscriptions
+            ]:
                 await lagging[0].connection.catchup.wait_for_head(lagging[0])

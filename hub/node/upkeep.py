@@ -79,7 +79,7 @@ class Upkeep:
         """Abort connections that are stuck, and ping those that are silent."""
         limits, now = self.node.settings.limits, asyncio.get_running_loop().time()
         registry = self.node.registry
-        for connection in registry.find_stuck(now):
+        for connection in registry.find_stuck_connections(now):
             log.info(
                 "connection aborted: the client reads nothing", connection=connection.id, seconds=limits.stuck_seconds
             )

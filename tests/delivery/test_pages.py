@@ -193,7 +193,9 @@ async def test_a_failed_read_fails_for_all_waiting_clients_and_is_not_cached(hub
     head = await put(hub, "s1", ["a ", "b "], end=True)
     reads = watch(hub, gated=True)
     clients = await asyncio.gather(*(resume(hub, head) for _ in range(10)))
-    await eventually(lambda: sum(len(connection.catchup.lagging) for connection in hub.node.registry.connections) == 10)
+    await eventually(
+        lambda: sum(len(connection.catchup.lagging_subscriptions) for connection in hub.node.registry.connections) == 10
+    )
     _rename(hub, "sessions", "elsewhere")
     reads.gate.set()
     assert [await client.wait_closed() for client in clients] == [1006] * 10
@@ -222,7 +224,9 @@ async def test_a_client_that_leaves_during_a_shared_read_does_not_disturb_the_ot
     first = await resume(hub, head)
     await eventually(lambda: len(reads.calls) == 1)
     others = [await resume(hub, head) for _ in range(9)]
-    await eventually(lambda: sum(len(connection.catchup.lagging) for connection in hub.node.registry.connections) == 10)
+    await eventually(
+        lambda: sum(len(connection.catchup.lagging_subscriptions) for connection in hub.node.registry.connections) == 10
+    )
     await first.close()
     await eventually(lambda: len(hub.node.registry.connections) == 9)
     reads.gate.set()
@@ -272,7 +276,9 @@ async def test_clients_share_a_read_even_if_the_cache_is_disabled(hub: Hub) -> N
     head = await put(hub, "s1", ["a ", "b "], end=True)
     reads = watch(hub, gated=True)
     clients = [await resume(hub, head) for _ in range(5)]
-    await eventually(lambda: sum(len(connection.catchup.lagging) for connection in hub.node.registry.connections) == 5)
+    await eventually(
+        lambda: sum(len(connection.catchup.lagging_subscriptions) for connection in hub.node.registry.connections) == 5
+    )
     reads.gate.set()
     for client in clients:
         await client.until_done()
@@ -375,7 +381,7 @@ async def test_a_slow_subscriber_of_an_agent_gets_only_the_runs_of_this_agent(hu
     await listener.until_type("stream")
     with faulty(connection.transport, get_write_buffer_size=lambda: 2**30):  # as if its socket were full
         (tmp_path / "gate").touch()
-        await eventually(lambda: bool(connection.catchup.lagging))
+        await eventually(lambda: bool(connection.catchup.lagging_subscriptions))
         await other.send(type="chat", agentId="echo", sessionId="s1", message="hello")
         await other.until(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == "echo")
         await other.find(lambda frame: frame["type"] == "run_finished" and frame["agentId"] == "long")

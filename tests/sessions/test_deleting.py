@@ -386,7 +386,7 @@ async def test_catch_up_sends_nothing_of_a_new_session_with_the_same_id(hub: Hub
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
     gate = hold(hub, "events", "read")
     late = await hub.connect("?sessionId=s1&afterSeq=0")
-    await eventually(lambda: any(one.catchup.lagging for one in hub.node.registry.connections))
+    await eventually(lambda: any(one.catchup.lagging_subscriptions for one in hub.node.registry.connections))
     assert await call(http, "DELETE", "sessions/s1") == (
         204,
         None,
@@ -410,7 +410,7 @@ async def test_a_deletion_waits_for_lagging_subscriptions(hub: Hub, ends: str) -
         await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "hello"})
         gate = hold(hub, "events", "read")
         late = await hub.connect("?sessionId=s1&afterSeq=0", extended=True)
-        await eventually(lambda: any(one.catchup.lagging for one in hub.node.registry.connections))
+        await eventually(lambda: any(one.catchup.lagging_subscriptions for one in hub.node.registry.connections))
         deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
         await eventually(lambda: hub.node.loader.deletions)
         await late.send(type="ping")
