@@ -77,7 +77,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
         try:
             session = await node.loader.load(key)
         except LogDamaged:  # so it cannot be in memory
-            await node.files.forget(key, await node.log.sessions.delete(key))
+            await node.files.forget_session(key, await node.log.sessions.delete(key))
             return True
         session.use_count += 1  # keeps it in memory until the end
         session.admission.is_deleting = True
@@ -87,7 +87,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
             await _end_runs(session)
             await _wait_for_readers(session)
             node.registry.close_channel(session.channel, _make_notice(session.id))
-            await node.files.forget(key, await node.log.sessions.delete(key))
+            await node.files.forget_session(key, await node.log.sessions.delete(key))
             del node.sessions[key]
             node.pages.evict_session(key)
             return True

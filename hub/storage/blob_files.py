@@ -1,4 +1,4 @@
-"""The steps of the file store on the disk; each runs in a thread."""
+"""Operations on blobs that may block: call them in a thread."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ def open_blob(path: Path) -> IO[bytes]:
 
 
 def read_blob(blob: IO[bytes], offset: int, size: int) -> bytes:
-    """Return *size* bytes; raises EOFError if the blob ends before."""
+    """Return *size* bytes from *offset*. Raises EOFError if the blob has fewer bytes."""
     blob.seek(offset)
     data = blob.read(size)
     if len(data) < size:
@@ -21,13 +21,13 @@ def read_blob(blob: IO[bytes], offset: int, size: int) -> bytes:
 
 
 def rename_to_blob(part: Path, blob: Path) -> None:
-    """Rename a complete upload, so that the new name outlives a power cut. Replaces a blob with the same bytes."""
+    """Rename a complete upload, and sync the new name to disk. Replaces an existing blob, which has the same bytes."""
     os.replace(part, blob)
     sync_folder(blob.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk. Windows has no such call."""
+    """Sync the names in a folder to disk, so that they survive a power cut. Does nothing on Windows."""
     if sys.platform != "win32":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,11 +1,11 @@
-"""The bytes of files, as blobs: each content is stored once, in a folder beside the log, under its digest.
+"""The bytes of files, as blobs: files in a folder beside the log, with their digests as names.
 
-The log has a record of each file, with the digest of its blob. A blob is complete and on disk before a record names it,
-and is removed when no record names it any more. After a crash, the next start removes unfinished uploads and blobs
-without a record. All work with the disk runs in threads.
+Files with the same bytes share a blob. The log has a record of each file, with the digest of its blob. A blob is
+complete and on disk before a record names it, and is removed when no record names it any more. After a crash, the next
+start removes unfinished uploads and blobs without a record. All work with the disk runs in threads.
 
-The same content may be uploaded to one session while it is deleted from another. A lock for each digest orders the two:
-an upload holds the lock while it makes the blob and adds the record, and a deletion holds it while it asks the log
+The same bytes may be uploaded to one session while they are deleted from another. A lock for each digest orders the
+two: an upload holds the lock while it makes the blob and adds the record; a deletion holds it while it searches the log
 for records and removes the blob.
 """
 
@@ -39,23 +39,23 @@ from hub.text import cut
 log = structlog.get_logger()
 
 BLOB_THREADS = 4
-SWEEP_BATCH = 500  # blobs for which the log is asked at a time
+SWEEP_BATCH = 500  # the blobs for which start() searches records with one query
 BLOB_NAME = re.compile(r"[0-9a-f]{64}")
-PART_SUFFIX = ".part"  # of the name of an unfinished upload
-OWNER_FILE = "log"  # contains the name of the log whose blobs are in the folder
+PART_SUFFIX = ".part"  # ends the name of an unfinished upload
+OWNER_FILE = "log"  # a file that contains the name of the log to which the blobs belong
 T = TypeVar("T")
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Files:
-    """The files of one hub. Call start() after the log's."""
+    """The files of one hub: uploads and blobs in *folder*, and their records in *store*. Start the log first."""
 
     folder: Path
     store: FileStore
     limits: Limits
     seams: Seams
     quota: FileQuota = attrs.field(init=False)
-    _is_owner: bool = False  # the folder belongs to this log
+    _owns_folder: bool = False  # the folder belongs to this log
     _is_open: bool = False
     _uploads: set[Upload] = attrs.Factory(set)
     _locks: "WeakValueDictionary[str, asyncio.Lock]" = attrs.Factory(WeakValueDictionary)
@@ -69,15 +69,15 @@ class Files:
     # --- start and stop ---------------------------------------------------------------------------------------------
 
     async def start(self, log_name: str) -> None:
-        """Take the folder and its lock for the log of that name, count the files, and remove the remains of a crash.
+        """Open the folder for the log *log_name*, count the files, and remove what a crash left.
 
-        Raises LogUnusable, OSError.
+        If the folder belongs to another log, no blob is ever removed. Raises LogUnusable, OSError.
         """
         self._is_open = True
         names = await self.run_in_thread(self._prepare_folder, log_name)
         for key, size in (await self.store.sum_bytes_by_session(MIN_COUNTED_BYTES)).items():
             self.quota.add(key, size)
-        if not self._is_owner:
+        if not self._owns_folder:
             log.warning("the files folder belongs to another log; no blob is removed from it", folder=str(self.folder))
         parts = [self.folder / name for name in names if name.endswith(PART_SUFFIX)]
         await self.run_in_thread(unlink_all, parts)
@@ -86,23 +86,23 @@ class Files:
             await self._remove_unused_blobs(blobs[start : start + SWEEP_BATCH])
 
     def _prepare_folder(self, log_name: str) -> list[str]:
-        """Return the names in the folder."""
+        """Make the folder and take its lock; return the names in the folder."""
         make_private(
             self.folder,
             lambda name: name == OWNER_FILE or name.endswith(PART_SUFFIX) or BLOB_NAME.fullmatch(name) is not None,
         )
-        lockfile.hold(self.folder, self._undo)
+        lockfile.take_lock(self.folder, self._undo)
         owner_file = self.folder / OWNER_FILE
         touch_private(owner_file)
         owner = owner_file.read_text(encoding="utf-8")
         if not owner:
             owner_file.write_text(log_name, encoding="utf-8")
-        self._is_owner = owner in ("", log_name)
+        self._owns_folder = owner in ("", log_name)
         sync_folder(self.folder.parent)
         return os.listdir(self.folder)
 
     async def close(self) -> None:
-        """Wait for uploads and removals that have begun, then refuse all further work."""
+        """Wait for the tasks that have started, which end uploads and remove blobs; then refuse all work."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._is_open = False
@@ -116,7 +116,7 @@ class Files:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run *work* to its end, also if the caller is cancelled; close() waits for it."""
+        """Start a task that goes on if the caller is cancelled, and for which close() waits."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -126,7 +126,7 @@ class Files:
 
     @asynccontextmanager
     async def upload(self, key: Key, name: str, type: str) -> AsyncIterator[Upload]:
-        """Yield an upload; drop its bytes at the end unless it was saved. Raises BadType, BadQuery."""
+        """Yield an upload; at the end, delete its bytes unless it was saved. Raises BadType, BadQuery."""
         check_file_name(name, self.limits.file_name_length)
         check_media_type(type)
         path = self.folder / (self.seams.new_secret(16) + PART_SUFFIX)
@@ -139,11 +139,11 @@ class Files:
 
     async def _end_upload(self, upload: Upload) -> None:
         if upload.last_step is not None:
-            await asyncio.wait([upload.last_step])  # so that no other thread uses the file now or later
+            await asyncio.wait([upload.last_step])  # then no thread uses the file
         self._uploads.discard(upload)
         if not upload.is_saved:
             self.quota.add(upload.key, -upload.counted_bytes)
-            with suppress(OSError, StorageUnavailable):  # then the next start removes the file
+            with suppress(OSError, StorageUnavailable):  # if this fails, the next start removes the file
                 await self.run_in_thread(upload.drop)
 
     async def save_upload(self, upload: Upload) -> FileRecord:
@@ -159,18 +159,18 @@ class Files:
         async with self._lock(file.digest):
             await self.run_in_thread(rename_to_blob, upload.path, self.folder / file.digest)
             try:
-                # In one step with add(): a record that is added after forget() would outlive the session.
+                # No await before add(): a record that is added after forget_session() would outlive the session.
                 upload.refuse_if_deleted()
                 await self.store.add(file)
             except BaseException:
                 await self._remove_unused_blobs([file.digest])
-                upload.refuse_if_deleted()  # the likely reason why the log refused the record
+                upload.refuse_if_deleted()  # a better error: the log refuses a record of a deleted session
                 raise
         upload.is_saved = True
         return file
 
     async def save(self, key: Key, name: str, type: str, data: bytes) -> FileRecord:
-        """Save a file whose bytes are in memory. Raises what upload() and the methods of Upload raise."""
+        """Save a file whose bytes are in memory. Raises the errors of upload() and of the methods of Upload."""
         async with self.upload(key, name, type) as upload:
             await upload.write(data)
             await upload.finish()
@@ -186,13 +186,13 @@ class Files:
         return file
 
     def blob_size(self, digest: str) -> int | None:
-        """Return the size of a blob in bytes, or None if there is no such blob. It works before start(), too."""
+        """Return the size of a blob in bytes, or None if there is no such blob. May be called before start()."""
         path = self.folder / digest
         return path.stat().st_size if path.is_file() else None
 
     @asynccontextmanager
     async def open(self, file: FileRecord) -> AsyncIterator[Callable[[int, int], Awaitable[bytes]]]:
-        """Yield a function read(offset, size), which raises EOFError past the end. Raises UnknownFile."""
+        """Yield a function read(offset, size). Raises UnknownFile; read() raises EOFError past the end."""
         opening = asyncio.ensure_future(self.run_in_thread(open_blob, self.folder / file.digest))
         try:
             blob = await asyncio.shield(opening)
@@ -212,10 +212,10 @@ class Files:
             self._close_blob(opening.result())
 
     def _close_blob(self, blob: IO[bytes]) -> None:
-        """Close a blob in a thread, without waiting, so that no cancel can prevent it."""
+        """Close a blob in a thread, without an await that could be cancelled."""
         try:
             self._threads.submit(blob.close)
-        except RuntimeError:  # the threads have ended
+        except RuntimeError:  # after close() there are no threads
             blob.close()
 
     async def read(self, file: FileRecord) -> bytes:
@@ -225,15 +225,16 @@ class Files:
 
     # --- removal ----------------------------------------------------------------------------------------------------
 
-    async def forget(self, key: Key, files: Iterable[FileRecord]) -> None:
-        """Remove the blobs of a session that the log has deleted, and refuse its uploads.
+    async def forget_session(self, key: Key, files: Iterable[FileRecord]) -> None:
+        """Make the uploads to a deleted session fail, and remove the blobs that only this session used.
 
-        *files* are the records that the log deleted. A new session with the same key is not affected.
+        *files* are the records that the log deleted. Uploads that start later, to a new session with the same key, do
+        not fail.
         """
         for upload in self._uploads:
             upload.session_is_deleted = upload.session_is_deleted or upload.key == key
         self.quota.add(key, -sum(max(file.size, MIN_COUNTED_BYTES) for file in files))
-        # A task of its own, so that blobs are removed also if the caller is cancelled.
+        # In a task, so that the blobs are removed also if the caller is cancelled.
         await asyncio.shield(self._start_task(self._remove_with_locks({file.digest for file in files})))
 
     async def _remove_with_locks(self, digests: Iterable[str]) -> None:
@@ -242,10 +243,10 @@ class Files:
                 await self._remove_unused_blobs([digest])
 
     async def _remove_unused_blobs(self, digests: list[str]) -> None:
-        """Remove the blobs that no record names. The caller holds their locks, except in start()."""
-        if not self._is_owner:
+        """Remove those of the blobs that no record names. The caller holds their locks, except in start()."""
+        if not self._owns_folder:
             return
-        with suppress(StorageUnavailable, OSError):  # then the next start removes them
+        with suppress(StorageUnavailable, OSError):  # if this fails, the next start removes them
             used = await self.store.find_used_digests(digests)
             await self.run_in_thread(unlink_all, [self.folder / digest for digest in {*digests}.difference(used)])
 

@@ -4,25 +4,25 @@ import re
 
 from hub.errors import BadQuery, BadType
 
-# RFC 6838 for the two names of a media type, RFC 9110 section 8.3.1 for its parameters.
+# TYPE/SUBTYPE follows RFC 6838, and the parameters follow RFC 9110, section 8.3.1.
 _TOKEN, _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 MEDIA_TYPE = re.compile(rf'{_NAME}/{_NAME}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]*"))*')
-MEDIA_TYPE_LENGTH = 255
-# Control characters, slashes, Unicode's line ends, and the characters that change the direction of text: with them a
-# name can seem to have another ending.
+MAX_MEDIA_TYPE_LENGTH = 255
+# Control characters, slashes, Unicode's line ends, and the characters that change the direction of text: these can make
+# a name look as if it had another extension.
 FORBIDDEN_IN_NAME = re.compile("[\0-\x1f\x7f-\x9f/\\\\\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def check_file_name(name: str, max_length: int) -> None:
-    """Raise BadQuery if a file cannot have this name."""
+    """Raise BadQuery if a file must not have this name."""
     if not name or len(name) > max_length or FORBIDDEN_IN_NAME.search(name):
         raise BadQuery(f"the name of a file has 1 to {max_length} characters, and no slash or control character")
 
 
 def check_media_type(type: str) -> None:
-    """Raise BadType if a file cannot have this type. A form is refused: the body is the bytes of the file."""
+    """Raise BadType if a file must not have this type. A form is refused: the request's body must be the file."""
     if (
-        len(type) > MEDIA_TYPE_LENGTH
+        len(type) > MAX_MEDIA_TYPE_LENGTH
         or not MEDIA_TYPE.fullmatch(type)
         or type.lower().startswith("multipart/form-data")
     ):

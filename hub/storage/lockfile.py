@@ -1,4 +1,4 @@
-"""A lock file beside a log or a folder, so that only one process uses it."""
+"""A lock file beside a log or a folder, so that only one process uses the log or the folder."""
 
 import os
 import sys
@@ -12,10 +12,11 @@ if sys.platform != "win32":
     import fcntl
 
 
-def hold(path: Path, undo: ExitStack) -> None:
-    """Take the lock of *path*; *undo* gives it back. Child processes do not inherit it, over fork or exec.
+def take_lock(path: Path, undo: ExitStack) -> None:
+    """Take the lock of *path*, in the file PATH.lock; *undo* releases the lock.
 
-    Raises LogUnusable, which names the process that has the lock. On Windows there is no lock.
+    Child processes do not inherit the lock, over fork or exec. On Windows there is no lock. If another process has the
+    lock, raises LogUnusable with the pid of that process.
     """
     if sys.platform != "win32":
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)

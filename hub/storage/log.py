@@ -1,11 +1,11 @@
 """The contract of a log, which numbers and stores events, and announces them to its listener.
 
-A log is four stores that share their commits; each part of the hub takes the store that it needs. There is one driver
-for each scheme of a URL (see hub.storage.open_log), and tests/storage/test_log_contract.py runs on all drivers.
+A log consists of four stores, whose writes share commits. A driver implements the log for one scheme of a URL (see
+hub.storage.open_log); tests/storage/test_log_contract.py runs on all drivers.
 
-A session is named by its key (see hub.ids). The events that the log returns have the session's id only. The ids of
-runs, messages, files and questions are unique in the hub. All methods are called in the event loop that called start(),
-and none blocks it.
+The methods name a session by its key (see hub.ids), but the events that they return have only the session's id. The ids
+of runs, messages, files and questions are unique in the hub. All methods are called in the event loop that called
+start(). No method blocks the loop.
 """
 
 from abc import ABC, abstractmethod
@@ -30,50 +30,53 @@ from hub.storage.records import (
 
 EVERYONE = frozenset({"*"})  # the readers of a session that every principal may read
 
-# Called in the loop, in the order of commits, once for each append that has events, after they are on disk.
+# Called in the loop, in the order of commits, once for each append with events, after the events are on disk.
 Listener = Callable[[Key, Sequence[Event]], None]
 # Called in the loop, after the listener, with the seq of the append's first event, or with StorageUnavailable.
 AppendCallback = Callable[[int | Exception], None]
 
 
 class EventStore(ABC):
-    """The events of sessions. The log announces each event once, after it is on disk, in the order of seq."""
+    """The events of sessions. The log passes each event to the listener once, after its commit, in the order of seq."""
 
     @abstractmethod
     def append(self, append: Append, callback: AppendCallback, /) -> None:
         """Queue an append: the log numbers its events and commits it, together with other queued appends.
 
-        The first append to a session makes the session, with a random epoch. A session may have one append at a time:
-        the caller waits for *callback*. A failed append leaves nothing in the log, and may be queued again.
+        The first append to a session makes the session, with a random epoch. Only one append to a session may be
+        queued at a time: wait for *callback*. A failed append stores nothing, and may be queued again.
         """
 
     @abstractmethod
     async def read(self, key: Key, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
-        """Return one page of the events with after < seq <= upto, in order; empty only if there are none.
+        """Return one page of the events with after < seq <= upto, in order; empty only if there are no such events.
 
-        A page has at most `page_rows` events, or *rows* if that is less. It ends early when it passes `page_bytes`.
-        Raises LogDamaged, StorageUnavailable.
+        A page has at most `page_rows` events, and at most *rows* if it is not None. The event that passes `page_bytes`
+        is the last one of its page. Raises LogDamaged, StorageUnavailable.
         """
 
     @abstractmethod
     async def find_message_before(self, key: Key, run_id: str, seq: int) -> tuple[str, str] | None:
-        """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
+        """Return (messageId, content) of the streamed message that ends directly before the run's event *seq*.
+
+        Returns None if no streamed message ends there. Raises LogDamaged, StorageUnavailable.
+        """
 
     @abstractmethod
     async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
-        """Drop the events written before *before* (ms since the epoch), then the oldest until *max_bytes* are left.
+        """Delete the events written before *before* (ms), then the oldest events until the log has *max_bytes*.
 
-        Keeps messages, and the events of each unfinished run and all later events of its session. Calls purge().
-        Returns the new floor of each session that lost events.
+        Does not delete messages, nor the events of an unfinished run and all later events of its session. Calls
+        purge(). Returns the new floor of each session that lost events.
         """
 
     @abstractmethod
     async def purge(self) -> None:
-        """Drop the data that deleted sessions left, in commits of limited size. No reader can see that data."""
+        """Free the space of the events of deleted sessions, in commits of limited size. No reader sees these events."""
 
 
 class RunStore(ABC):
-    """The unfinished runs, and the answers to chats with a clientMsgId."""
+    """The unfinished runs, and the records of chats with a clientMsgId."""
 
     @abstractmethod
     async def list_unfinished_runs(self) -> Sequence[RunRecord]:
@@ -84,7 +87,7 @@ class RunStore(ABC):
 
     @abstractmethod
     async def find_chat(self, key: Key, principal: str, client_msg_id: str) -> ChatRecord | None:
-        """Return the answer to an earlier chat with this clientMsgId, or None."""
+        """Return the record of an earlier chat with this clientMsgId, or None."""
 
 
 class SessionStore(ABC):
@@ -102,7 +105,7 @@ class SessionStore(ABC):
     async def list(self, query: SessionQuery, request: PageRequest) -> Page[SessionRow]:
         """Return a page of sessions, sorted by the time of their last messages. Raises BadQuery for a bad cursor.
 
-        The cost depends on the size of the page, not on the number of sessions. If *query* names an agent, it also
+        The cost depends on the size of the page, not on the number of sessions. With an agent in *query*, the cost also
         depends on the number of sessions in which that agent did not answer.
         """
 
@@ -112,14 +115,15 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def relabel(self, key: Key, changes: Mapping[str, Any]) -> None:
-        """Replace `title`, `metadata` or both, as *changes* has them. Does nothing if there is no such session."""
+        """Replace those of `title` and `metadata` that *changes* has. Does nothing if there is no such session."""
 
     @abstractmethod
     async def delete(self, key: Key) -> Sequence[FileRecord]:
-        """Delete a session and all that belongs to it, in one commit; return the records of its files.
+        """Delete a session with its events, messages, runs, chats and files, in one commit.
 
-        Only call it while no append to the session is pending. A file that is added later is refused. A session that
-        is made later with the same key is a new one. EventStore.purge() frees the space of the events.
+        Returns the records of the files. Do not call this while an append to the session is queued. FileStore.add()
+        refuses later files, unless a new session with the same key is made. EventStore.purge() frees the space of the
+        events.
         """
 
     @abstractmethod
@@ -128,20 +132,20 @@ class SessionStore(ABC):
     ) -> Sequence[HistoryMessage]:
         """Return the last *last* finished messages, oldest first.
 
-        Leaves out the oldest of them until the text and the parts have at most *max_bytes*. With *upto*, the id of a
-        message, the last one returned is that message; without such a message the result is empty.
+        The oldest of them are left out until the texts and the parts together have at most *max_bytes*. *upto* is the
+        id of the last message to return, or None for the latest; the result is empty if there is no such message.
         """
 
     @abstractmethod
     async def read_messages_from(self, key: Key, message_id: str, limit: int) -> Sequence[HistoryMessage]:
-        """Return a finished message and those after it, oldest first, *limit* at most; empty without such a message.
+        """Return a finished message and the messages after it, oldest first, *limit* in all.
 
-        All but the first come without content, parts and metadata.
+        Only the first one has its content, parts and metadata. The result is empty if there is no such message.
         """
 
     @abstractmethod
     async def list_messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
-        """Return a page of finished messages, in their order. Raises BadQuery for a bad cursor."""
+        """Return a page of finished messages, sorted by seq. Raises BadQuery for a bad cursor."""
 
 
 class FileStore(ABC):
@@ -160,15 +164,15 @@ class FileStore(ABC):
 
     @abstractmethod
     async def sum_bytes_by_session(self, min_bytes: int) -> Mapping[Key, int]:
-        """Return the size of the files of each session that has files. A smaller file counts as *min_bytes*."""
+        """Return the total size of the files of each session that has files. A smaller file counts as *min_bytes*."""
 
     @abstractmethod
     async def find_used_digests(self, digests: Sequence[str]) -> Sequence[str]:
-        """Return those of *digests* that a record has."""
+        """Return those of *digests* that at least one record has."""
 
 
 class Log(ABC):
-    """The four stores of one log. They can be used from start() to close()."""
+    """The four stores of one log. Use them only between start() and close()."""
 
     def __init__(self, events: EventStore, runs: RunStore, sessions: SessionStore, files: FileStore) -> None:
         self.events, self.runs, self.sessions, self.files = events, runs, sessions, files
@@ -183,27 +187,27 @@ class Log(ABC):
 
     @abstractmethod
     def identify(self, home: Path) -> str:
-        """Return a name that only this log has, whichever URL opened it.
+        """Return a name that no other log has. All URLs that open this log give the same name.
 
-        The name of a log in the folder *home* stays the same if that folder is moved.
+        The name of a log inside the folder *home* does not change if *home* is moved.
         """
 
     async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
-        """Return the damage in the log, which may be closed, or open in another process.
+        """Return the damage in the log. The log need not be started, and may be open in another process.
 
-        Takes no lock and writes nothing. *blob_size* returns the size of the blob with a digest, or None if there is no
-        such blob; it is called in a thread. Raises LogUnusable if there is no such log, or if the driver has no check.
+        Takes no lock and writes nothing. *blob_size* is Files.blob_size(), which is called in a thread. Raises
+        LogUnusable if there is no such log, or if the driver has no check.
         """
         raise LogUnusable("this log cannot be checked: its driver has no check")
 
     @abstractmethod
     async def probe(self) -> None:
-        """Make a commit that changes nothing. Raises StorageUnavailable, with what to do, if it fails."""
+        """Make a commit that changes nothing. Raises StorageUnavailable, with advice, if the log cannot be written."""
 
     @property
     @abstractmethod
     def commit_totals(self) -> CommitTotals:
-        """The number of commits since start(), and their duration."""
+        """The number of commits since start(), and the sum of their durations."""
 
 
 class LogUnusable(Exception):

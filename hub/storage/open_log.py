@@ -1,6 +1,6 @@
 """Find the driver of a log by the scheme of its URL.
 
-Other packages add drivers with entry points of the group `hubbub.logs`.
+Plugins add drivers: entry points of the group `hubbub.logs`, each with a scheme as its name.
 """
 
 import importlib
@@ -17,7 +17,7 @@ LOG_DRIVERS = {"sqlite": ("hub.storage.sqlite.log", "SqliteLog")}
 
 
 def open_log(url: str, limits: Limits, seams: Seams) -> Log:
-    """Return the log at *url*; the caller starts it. Raises LogUnusable if no driver has the scheme."""
+    """Return the log at *url*, which the caller must start. Raises LogUnusable if no driver opens *url*."""
     scheme = urlsplit(url).scheme
     plugins = find_plugins("hubbub.logs", frozenset(LOG_DRIVERS))
     driver: Callable[[str, Limits, Seams], Log]

@@ -6,12 +6,12 @@ from hub.errors import FileTooLarge, QuotaExceeded
 from hub.ids import Key
 from hub.limits import KiB, Limits, size_text
 
-MIN_COUNTED_BYTES = 4 * KiB  # a smaller file counts as much, because it takes a block of the disk
+MIN_COUNTED_BYTES = 4 * KiB  # a smaller file counts as this many, because it occupies a block of the disk
 
 
 @attrs.define(eq=False)
 class FileQuota:
-    """The counted bytes of each session and of all sessions, with the files that are being uploaded."""
+    """Counts the bytes of files for each session and for the hub, including files that are being uploaded."""
 
     limits: Limits
     _bytes: dict[Key, int] = attrs.Factory(dict)
@@ -25,10 +25,10 @@ class FileQuota:
             del self._bytes[key]
 
     def reserve(self, key: Key, size: int, counted_bytes: int) -> int:
-        """Count a file that grows to *size* bytes; *counted_bytes* of it are counted already. Return the new count.
+        """Count the growth of a file to *size* bytes. *counted_bytes* is its count so far; return its new count.
 
-        Call it before the bytes are written, so that two uploads cannot take the same space. Raises FileTooLarge,
-        QuotaExceeded.
+        Call this before the bytes are written, so that two uploads cannot use the same space. Raises FileTooLarge,
+        QuotaExceeded; then the counts do not change.
         """
         limits = self.limits
         if size > limits.file_bytes:

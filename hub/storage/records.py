@@ -13,7 +13,7 @@ from hub.messages.parts import JsonParts
 
 @attrs.frozen
 class Head:
-    """The state of a session: *seq* is the seq of its last event, *floor* that of the last event that was dropped."""
+    """The state of a session's log: *seq* is that of its last event; retention has deleted the events up to *floor*."""
 
     key: Key
     epoch: str
@@ -23,7 +23,7 @@ class Head:
 
 @attrs.frozen(kw_only=True)
 class SessionRow:
-    """A session in a list: the number of its messages, and the time of the last one in ms; 0 if there is none."""
+    """A session in a list. *messages* is the number of its messages, *ts* the time of the last one (ms) or 0."""
 
     key: Key
     epoch: str
@@ -37,9 +37,9 @@ class SessionRow:
 class SessionQuery:
     """The filter of a list of sessions.
 
-    A session matches if its key begins with *prefix* (see hub.ids.key_prefix), if one of *readers* may read it, if
-    *agent* answered in it (or is None), and if its last message has *since* <= ts < *until* (ms). Today each session
-    has one reader: EVERYONE.
+    A session matches under four conditions. Its key begins with *prefix* (see hub.ids.key_prefix). One of *readers* may
+    read the session; today "*" may read all sessions (EVERYONE). *agent* answered in the session, or is None. The last
+    message has *since* <= ts < *until* (ms).
     """
 
     prefix: str
@@ -51,7 +51,7 @@ class SessionQuery:
 
 @attrs.frozen
 class SessionLabel:
-    """The title that people see for a session, and the metadata that programs store with it."""
+    """The title of a session, for people, and its metadata, for programs."""
 
     title: str | None = None
     metadata: dict[str, Any] | None = None
@@ -59,7 +59,7 @@ class SessionLabel:
 
 @attrs.frozen
 class CommitTotals:
-    """The number of commits since the log was opened, and how long they took in all."""
+    """The number of commits since the log was opened, and the sum of their durations."""
 
     commits: int
     seconds: float
@@ -67,35 +67,37 @@ class CommitTotals:
 
 @attrs.frozen(kw_only=True)
 class Damage:
-    """A damaged or missing part of a log: *where* it is, and the session and the seqs that it concerns.
+    """A damaged or missing part of a log: its *location* in the log, its session, and the seqs of its events.
 
-    *last* is None if only the first seq is known. *file_id* is set if the damage concerns the blob of a file.
+    *first_seq* is None if the damage is not about events. *last_seq* is None if only the first seq is known. *file_id*
+    is set if the damage is about the blob of a file.
     """
 
-    where: str
+    location: str
     key: Key | None = None
-    first: int | None = None
-    last: int | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
     reason: str = ""
     file_id: str | None = None
 
     def to_line(self) -> str:
         """Return one line of text for the operator."""
+        first, last = self.first_seq, self.last_seq
         session = "" if self.key is None else f": session {self.key}"
-        upto = " and later" if self.last is None else "" if self.last == self.first else f" to {self.last}"
-        seqs = "" if self.first is None else f", seq {self.first}{upto}"
-        return f"{self.where}{session}{seqs}: {self.reason}"
+        end = " and later" if last is None else "" if last == first else f" to {last}"
+        seqs = "" if first is None else f", seq {first}{end}"
+        return f"{self.location}{session}{seqs}: {self.reason}"
 
 
 class RunRecord(Struct, frozen=True):
-    """The stored state of an unfinished run: enough to start the run, or to end it, after a restart.
+    """The stored state of an unfinished run, from which the hub can start or end the run after a restart.
 
-    *after* is a seq before the run's first event. If *waits_for_session* is set, the run waits for all runs of its
-    session; otherwise only for those of its agent.
+    *after* is a seq before the run's first event: retention keeps the later events. If *waits_for_session* is True, a
+    queued run waits for all earlier runs of its session; otherwise only for those of its agent.
     """
 
     runId: str
-    key: Key = field(name="sessionId")  # the name in the logs of older versions, as is "wide" below
+    key: Key = field(name="sessionId")  # the JSON names, as "wide" below, are those of older versions
     agentId: str
     state: Literal["queued", "started"]
     messageId: str
@@ -111,7 +113,10 @@ class RunRecord(Struct, frozen=True):
 
 @attrs.frozen(kw_only=True)
 class ChatRecord:
-    """The answer to a chat with a clientMsgId, and a digest of the chat: a repeated chat must have the same one."""
+    """The record of a chat with a clientMsgId: its `accepted` for a repeated chat, which must have the same *digest*.
+
+    The record of a question has the question's id as *clientMsgId* and *messageId*, and neither principal nor digest.
+    """
 
     principal: str
     clientMsgId: str
@@ -123,7 +128,10 @@ class ChatRecord:
 
 @attrs.frozen(kw_only=True)
 class FileRecord:
-    """A file; its bytes are the blob with its *digest* (SHA-256 in hex). The log sets *created* (ms)."""
+    """The record of a file. *digest* is the SHA-256 of the bytes in hex, and the name of the blob.
+
+    The log sets *created*, the time of the commit (ms).
+    """
 
     fileId: str
     key: Key
@@ -135,11 +143,11 @@ class FileRecord:
 
 
 class Append(Struct):
-    """A unit of work for the log: all of it is committed, or none.
+    """A unit of work for the log: the log commits all parts, or none.
 
-    The log sets seq, ts and epoch of *events* in place. Each of *messages* and *chats* has the index of an event
-    whose seq it gets. *saved_runs* are inserted or replaced. *ended_runs* are the ids of runs to delete.
-    *removed_messages* are the ids of messages to delete; they are deleted after *messages* are inserted.
+    The log sets sessionId, epoch, seq and ts of *events* in place. A message and a chat get the seq of an event: the
+    number before each is the index of that event. *saved_runs* are inserted or replaced. *ended_runs* are the ids of
+    runs to delete. *removed_messages* are the ids of messages to delete, after *messages* are inserted.
     """
 
     key: Key

@@ -1,4 +1,4 @@
-"""An upload: its bytes are written to disk and hashed, piece by piece."""
+"""Write the bytes of an upload to disk and hash them, part by part."""
 
 import asyncio
 import hashlib
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 @attrs.define(eq=False, kw_only=True)
 class Upload:
-    """A file that is being uploaded: call write() for each piece, then finish(), then save(); one call at a time.
+    """A file that is being uploaded. Call write() for each part, then finish(), then save(); one call at a time.
 
-    If a call is cancelled, its step in the thread goes on: *last_step*.
+    *last_step* is the work of the last call. The work goes on in a thread, also if the call is cancelled.
     """
 
     files: "Files"
@@ -35,7 +35,7 @@ class Upload:
     path: Path
     digest: str = ""
     size: int = 0
-    counted_bytes: int = 0  # bytes of the quota
+    counted_bytes: int = 0  # the bytes that FileQuota counts for this file
     is_saved: bool = False
     session_is_deleted: bool = False  # since the upload began
     last_step: "asyncio.Future[Any] | None" = None
@@ -43,7 +43,7 @@ class Upload:
     _hash: Any = attrs.Factory(hashlib.sha256)
 
     async def write(self, data: bytes) -> None:
-        """Write a piece. Raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
+        """Write the next part. Raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
         self.refuse_if_deleted()
         size = self.size + len(data)
         self.counted_bytes = self.files.quota.reserve(self.key, size, self.counted_bytes)
@@ -51,13 +51,13 @@ class Upload:
         await self._run_step(self.files.run_in_thread(self._append, data))
 
     async def finish(self) -> None:
-        """Sync the file to disk after the last piece. Raises EmptyFile, StorageUnavailable."""
+        """Sync the file to disk after the last part. Raises EmptyFile, StorageUnavailable."""
         if not self.size:
             raise EmptyFile("the file is empty: send its bytes as the body")
         self.digest = await self._run_step(self.files.run_in_thread(self._sync))
 
     async def save(self) -> FileRecord:
-        """Store the finished file, and return its record. Raises UnknownSession, StorageUnavailable."""
+        """Make the file a blob, add its record, and return the record. Raises UnknownSession, StorageUnavailable."""
         return await self._run_step(self.files.save_upload(self))
 
     def refuse_if_deleted(self) -> None:
@@ -79,7 +79,7 @@ class Upload:
         self._hash.update(data)
 
     def _sync(self) -> str:
-        """Return the digest."""
+        """Sync and close the file, and return the digest."""
         assert self._out is not None
         with self._out as out:
             out.flush()
@@ -87,8 +87,8 @@ class Upload:
         return str(self._hash.hexdigest())
 
     def drop(self) -> None:
-        """Delete the file from disk; runs in a thread, after all other steps."""
-        with suppress(OSError):  # on a full disk close() fails, but closes the file all the same
+        """Delete the file from disk. Call this in a thread, after all other steps."""
+        with suppress(OSError):  # close() may raise on a full disk, but the file is then closed, too
             if self._out is not None:
                 self._out.close()
         self.path.unlink(missing_ok=True)

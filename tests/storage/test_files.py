@@ -75,7 +75,7 @@ async def settled(folder: Path, files: list[str]) -> None:
 
 async def delete_session(files: Files, log: Log, session_id: str) -> None:
     """Delete a session from the log, and then its files, as the hub does."""
-    await files.forget(Key(session_id), await log.sessions.delete(Key(session_id)))
+    await files.forget_session(Key(session_id), await log.sessions.delete(Key(session_id)))
 
 
 def digest(data: bytes) -> str:

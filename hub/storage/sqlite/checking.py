@@ -77,14 +77,14 @@ class LogCheck:
             try:
                 damages.extend(check())
             except sqlite3.DatabaseError as error:
-                damages.append(Damage(where=where, reason=str(error)))
+                damages.append(Damage(location=where, reason=str(error)))
         self.db.execute("ROLLBACK")
         return [damage for damage in damages if damage.file_id is None or self._has_file(damage.file_id)]
 
     def _check_file(self) -> Iterator[Damage]:
         for (fault,) in self.db.execute(f"PRAGMA quick_check({MAX_FILE_FAULTS})"):
             if fault != b"ok":
-                yield Damage(where="the log file", reason=" ".join(fault.decode(errors="replace").split()))
+                yield Damage(location="the log file", reason=" ".join(fault.decode(errors="replace").split()))
 
     def _read_sessions(self) -> Iterator[Damage]:
         for name, floor in self.db.execute("SELECT id, floor FROM sessions WHERE id > '!'"):
@@ -98,7 +98,7 @@ class LogCheck:
             if key is not None:
                 self.aside_seqs.setdefault(key, []).append(seq)
             reason = "the hub could not read these events, and set them aside"
-            yield Damage(where=f"damaged row {n}", key=key, first=seq, last=None, reason=reason)
+            yield Damage(location=f"damaged row {n}", key=key, first_seq=seq, last_seq=None, reason=reason)
 
     def _check_strips(self) -> Iterator[Damage]:
         statement = """
@@ -108,7 +108,9 @@ class LogCheck:
             key = _to_key(name)
             yield from self._check_gap(key, seq, upto)
             if reason := _find_fault(key, events, seq, upto):
-                yield Damage(where=f"strips row {n}", key=key, first=max(seq, floor + 1), last=upto, reason=reason)
+                yield Damage(
+                    location=f"strips row {n}", key=key, first_seq=max(seq, floor + 1), last_seq=upto, reason=reason
+                )
 
     def _check_loose(self) -> Iterator[Damage]:
         for n, text in self.db.execute("SELECT n, events FROM loose ORDER BY n"):
@@ -121,7 +123,7 @@ class LogCheck:
                 key, upto = Key(session), seq + len(events) - 1
                 yield from self._check_gap(key, seq, upto)
                 if reason := _find_fault(key, join_rows(events), seq, upto):
-                    yield Damage(where=f"loose row {n}", key=key, first=seq, last=upto, reason=reason)
+                    yield Damage(location=f"loose row {n}", key=key, first_seq=seq, last_seq=upto, reason=reason)
 
     def _check_gap(self, key: Key, seq: int, upto: int) -> Iterator[Damage]:
         """Yield the events that are missing before the row of the events *seq* to *upto*."""
@@ -129,7 +131,7 @@ class LogCheck:
         if next_seq is None:
             return
         if seq > next_seq and not any(next_seq <= first < seq for first in self.aside_seqs.get(key, ())):
-            yield Damage(where="events", key=key, first=next_seq, last=seq - 1, reason="they are missing")
+            yield Damage(location="events", key=key, first_seq=next_seq, last_seq=seq - 1, reason="they are missing")
         self.next_seqs[key] = max(next_seq, upto + 1)
 
     def _check_runs(self) -> Iterator[Damage]:
@@ -138,7 +140,7 @@ class LogCheck:
                 _decode_run(record)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 reason = f"the record of the run cannot be read: {error}"
-                yield Damage(where=f"run {_to_text(run)}", key=_to_key(name), reason=reason)
+                yield Damage(location=f"run {_to_text(run)}", key=_to_key(name), reason=reason)
 
     def _check_files(self) -> Iterator[Damage]:
         for name, session, size, digest in self.db.execute("SELECT id, session, size, digest FROM files ORDER BY id"):
@@ -147,7 +149,7 @@ class LogCheck:
                 continue
             problem = "is missing" if blob_size is None else f"has {blob_size} bytes instead of {size}"
             reason = f"the blob {_to_text(digest)} {problem}"
-            yield Damage(where=f"file {file_id}", key=_to_key(session), reason=reason, file_id=file_id)
+            yield Damage(location=f"file {file_id}", key=_to_key(session), reason=reason, file_id=file_id)
 
     def _has_file(self, file_id: str) -> bool:
         """Return whether the file still exists: a running hub may have deleted its session, and then its blob."""
@@ -171,7 +173,7 @@ def _find_fault(key: Key, events: bytes, seq: int, upto: int) -> str:
 def _name_sessions(n: int, text: bytes, reason: str) -> Iterator[Damage]:
     """Yield a Damage for each session of a commit that cannot be decoded, as far as the keys can be read."""
     for part in split_commit(text):
-        yield Damage(where=f"loose row {n}", key=part.key, first=part.seq, last=None, reason=reason)
+        yield Damage(location=f"loose row {n}", key=part.key, first_seq=part.seq, last_seq=None, reason=reason)
 
 
 def _to_key(name: bytes) -> Key:

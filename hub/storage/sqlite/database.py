@@ -43,7 +43,7 @@ class Database:
         Raises LogUnusable, OSError, sqlite3.Error.
         """
         path = self.path
-        lockfile.hold(path, undo)
+        lockfile.take_lock(path, undo)
         for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
             if file == path or file.exists():
                 touch_private(file)  # SQLite makes its other files with the mode of this one
