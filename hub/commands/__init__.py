@@ -1,1 +1,1 @@
-"""The use cases of the hub. The table in table.py is the only way to call them."""
+"""The use cases of the hub. Other packages call them only through table.py."""

@@ -16,7 +16,7 @@ from hub.sessions import broadcast as broadcasting
 
 @attrs.frozen
 class AgentReport:
-    """An agent as the operator sees it. *error* has details that clients do not get."""
+    """An agent, for the operator. *error* has details that clients do not get; None if the agent is not broken."""
 
     agentId: str
     description: str
@@ -48,7 +48,7 @@ def _describe_agent(agent: Agent) -> HostedAgent:
 
 
 async def reload_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgent:
-    """Reload an agent's file. If the file is gone, the agent is removed. Raises UnknownAgent."""
+    """Reload an agent's file, or remove the agent if its file does not exist. Raises UnknownAgent for a removed one."""
     await upkeep.reload_agent_file(hub.node, agent_id)
     return _describe_agent(hub.node.agents.find(agent_id))
 
@@ -64,14 +64,14 @@ async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str)
         raise BadId(
             f"{describe_bad_id(f'the session {session_id} of the broadcasts')}: shorten the name of agent {agent.id}"
         )
-    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
         return await broadcasting.log_broadcast(session, agent, message)
 
 
 async def inspect_agents(hub: Hub, principal: Principal) -> tuple[AgentReport, ...]:
-    """Return a report on every agent, with the operator's details of its error.
+    """Return a report on every agent.
 
-    If the hub is not started, the agents folder is loaded for this call only, without entering adapters.
+    If the hub is not started, the agents folder is loaded for this call only, and no adapter is started.
     Raises FileNotFoundError if the folder is missing.
     """
     if hub.is_started:

@@ -16,23 +16,23 @@ DEFAULT_AGENT = "main"
 
 
 async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHandle | None = None) -> Accepted:
-    """Store a message and its run. A client is answered, and subscribed to the session from that message on.
+    """Store a message and its run. If there is a *client*, answer it, and subscribe it from the message on.
 
     Raises UnknownAgent, AgentBroken, Busy, IdReused, TooManySubscriptions, SessionDeleted, StorageUnavailable.
     """
     agent, session_id = _find_target(hub, command, client)
-    key = hub.key(principal, session_id)
+    key = hub.make_key(principal, session_id)
     reservation = reserve_subscription(client, key) if client is not None else nullcontext()
     with reservation:
         async with hub.node.loader.use(key) as session:
             accepted = await session.admission.admit(command, principal.author, agent)
             if client is not None:
-                _answer_and_subscribe(client, session, command, accepted)
+                _answer_sender(client, session, command, accepted)
     return accepted
 
 
-def _answer_and_subscribe(client: ClientHandle, session: LiveSession, command: Chat, accepted: Accepted) -> None:
-    """Answer a chat and subscribe its sender, in one step."""
+def _answer_sender(client: ClientHandle, session: LiveSession, command: Chat, accepted: Accepted) -> None:
+    """Answer a chat and subscribe its sender, without an await. With `stream: false`, deliver the answer as a whole."""
     answer_and_subscribe(client, session.channel, accepted)
     if command.stream is False:
         is_active = session.schedule.has_run(accepted.runId)
@@ -57,12 +57,12 @@ def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[
 async def stream_chat(
     hub: Hub, principal: Principal, command: Chat, opener: RunOpener, last: tuple[str, int] | None = None
 ) -> Accepted:
-    """Store a message and its run; then open a client, answer it, and subscribe it from that message on.
+    """Store a message and its run. Then open a client, answer it, and subscribe it from the message on.
 
-    *last* is the (epoch, seq) of the last event of this run that the client has, after a lost connection.
+    After a lost connection, *last* is the (epoch, seq) of the last event of this run that the client received.
     """
     agent, session_id = _find_target(hub, command, None)
-    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
         accepted = await session.admission.admit(command, principal.author, agent)
         await _follow(session, accepted.runId, accepted.seq - 1, opener, last, accepted)
     return accepted
@@ -78,7 +78,7 @@ async def follow_run(
     last: tuple[str, int] | None = None,
 ) -> None:
     """Open a client, and subscribe it to the events after *start*, or after *last* if that is later."""
-    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
         await _follow(session, run_id, start, opener, last)
 
 
@@ -106,7 +106,7 @@ async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     the stored message and run, and the agent answers after the next start.
     """
     agent, session_id = _find_target(hub, command, None)
-    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
         accepted = await session.admission.admit(command, principal.author, agent)
         await session.schedule.wait_for_end_or_drain(accepted.runId)
         result = await read_outcome(hub.node.log.events, session, accepted)

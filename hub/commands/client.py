@@ -1,4 +1,4 @@
-"""The handle that use cases have on a connected client."""
+"""The handle on a connected client, for use cases and for the web layer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -75,7 +75,7 @@ class ClientHandle:
         return self
 
     async def wait_until_drained(self) -> None:
-        """Wait until the peer has read enough (backpressure), or is gone."""
+        """Wait until the peer has read enough (backpressure), or has disconnected."""
         await self.connection.wait_until_drained()
 
     async def wait_for_run(self, run_id: str) -> None:
@@ -86,7 +86,7 @@ class ClientHandle:
                 await session.schedule.wait_for_end_or_drain(run_id)
 
     async def wait_until_unsubscribed(self) -> None:
-        """Wait until the client is gone, or has no subscription."""
+        """Wait until the client has disconnected, or has no subscription."""
         await self.connection.wait_until_unsubscribed()
 
     async def wait_until_caught_up(self) -> None:
@@ -94,12 +94,12 @@ class ClientHandle:
         await self.connection.catchup.wait_until_finished()
 
     def has_open_question(self, interrupt_id: str) -> bool:
-        """Return True if this question is open in a subscribed session."""
+        """Return True if a subscribed session can still accept an answer to this question."""
         sessions = (self.hub.node.sessions.get(key) for key in self.connection.subscriptions)
         return any(session is not None and session.find_questions(interrupt_id) is not None for session in sessions)
 
     def stop_delivery(self) -> None:
-        """Deliver nothing from now on. The socket stays open for a close frame."""
+        """Stop delivery to this client. The socket stays open for a close frame."""
         self.connection.stop_delivery()
 
     def abort(self) -> None:
@@ -142,8 +142,8 @@ def attach(
 ) -> ClientHandle:
     """Register a client that speaks *protocol*, and return its handle. Frames are written to *transport* or its socket.
 
-    *ping* sends a ping frame without waiting. *whole_messages* asks for whole messages instead of chunks.
-    Raises ConnectionResetError if the transport is gone.
+    *ping* sends a ping frame without waiting. With *whole_messages*, whole messages are delivered instead
+    of chunks. Raises ConnectionResetError if *transport* is None: the client has disconnected.
     """
     if transport is None:
         raise ConnectionResetError("the client has closed the connection")

@@ -24,7 +24,7 @@ async def complete(
     message: str,
     earlier_messages: Sequence[tuple[Role, str]],
 ) -> AbstractAsyncContextManager[AnswerChunks]:
-    """Let an agent answer *message*. Entering the context returns an iterator of text chunks.
+    """Let an agent answer *message*. The context yields an iterator of text chunks and a Finish.
 
     Leaving the context stops the agent. Raises UnknownAgent and AgentBroken. Entering the context raises Busy.
     Iteration raises AgentError, with the code `timeout` if the agent takes longer than its limits.
@@ -41,11 +41,11 @@ async def complete(
 async def _open_chunks(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[AnswerChunks]:
     if agent.is_full:
         raise Busy(f"agent {agent.id} is at its limit of simultaneous answers (max_runs): try again later")
-    end, completions = asyncio.Event(), hub.node.completions
+    end_event, completions = asyncio.Event(), hub.node.completions
     try:
         async with open_answer(hub.node.slots.take(agent), hub.limits, run) as reader:
-            completions[end] = reader
+            completions[end_event] = reader
             yield reader
     finally:
-        completions.pop(end, None)
-        end.set()
+        completions.pop(end_event, None)
+        end_event.set()

@@ -21,19 +21,23 @@ async def cancel(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
 
 
 def cancel_now(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
-    """Do the same as cancel(), without an await: no other command comes between."""
-    key = hub.key(principal, command.sessionId)
+    """Stop runs as cancel() does, but without an await: no other task runs before the runs are stopped."""
+    key = hub.make_key(principal, command.sessionId)
     session = hub.node.sessions.get(key)  # a session with an active or a queued run is in memory
     if session is None:
-        name, run_id = command.sessionId, command.runId
-        text = f"run {run_id} is not running in session {name}" if run_id else f"no answer is running in session {name}"
-        raise NotRunning(text, sessionId=name)
+        session_id, run_id = command.sessionId, command.runId
+        text = (
+            f"run {run_id} is not running in session {session_id}"
+            if run_id
+            else f"no answer is running in session {session_id}"
+        )
+        raise NotRunning(text, sessionId=session_id)
     run_ids = stopping.cancel_runs(session.schedule, command.runId, command.queued)
     return Cancelling(sessionId=session.id, runIds=run_ids, ref=command.ref)
 
 
 async def resume(hub: Hub, principal: Principal, command: Resume) -> Ok:
-    """Answer an open question, and return after the answer is stored.
+    """Answer an open question. Return when the answer is stored.
 
     Raises UnknownInterrupt, AlreadyResolved, BadFrame, Draining, StorageUnavailable.
     """
@@ -42,8 +46,8 @@ async def resume(hub: Hub, principal: Principal, command: Resume) -> Ok:
 
 
 async def _store_reply(hub: Hub, principal: Principal, command: Resume) -> None:
-    """Give the reply to the run that asked, and return after it is stored. Raises what resume() raises."""
-    key = hub.key(principal, command.sessionId)
+    """Give the reply to the run that asked. Return when the reply is stored. Raises the errors of resume()."""
+    key = hub.make_key(principal, command.sessionId)
     questions = _find_open_questions(hub, key, command.interruptId)
     if questions is not None:
         await questions.answer(command.interruptId, Reply(command.status, command.payload, principal.author))
@@ -67,9 +71,9 @@ async def answer_questions(
 
     All answers are checked before the first one is stored. Sending the same answers again is allowed.
     Answering `cancelled` to a closed question is allowed too, so that a client can continue.
-    Raises what resume() raises.
+    Raises the errors of resume().
     """
-    key = hub.key(principal, session_id)
+    key = hub.make_key(principal, session_id)
     records = [await find_question_record(hub.node.log.runs, key, reply.interruptId) for reply in replies]
     if len({record.runId for record in records}) > 1:
         raise BadFrame("these questions belong to several runs: answer those of each run in a separate request")
@@ -78,7 +82,7 @@ async def answer_questions(
     for reply, record in zip(replies, records, strict=True):
         try:
             await _store_reply(hub, principal, reply)
-        except AlreadyResolved:  # by another client since the check, or by an earlier try of this one
+        except AlreadyResolved:  # another client answered since the check, or this client did in an earlier request
             if reply.status == "resolved" and not await _is_stored_answer(hub, principal, key, record, reply):
                 raise
     return records[0].runId, min(record.seq for record in records)
@@ -94,7 +98,7 @@ async def _check_reply(hub: Hub, principal: Principal, key: Key, record: ChatRec
 
 
 async def _is_stored_answer(hub: Hub, principal: Principal, key: Key, record: ChatRecord, reply: Resume) -> bool:
-    """Return True if the log has this answer, from the same principal. False also if its event has expired."""
+    """Return True if the log has this answer from the same principal, and its event has not expired."""
     log = hub.node.log
     head = await log.sessions.find(key)
     body = await find_resolution(log.events, key, record, head.seq if head is not None else 0)

@@ -28,9 +28,9 @@ class UploadWriter:
         await self._upload.write(chunk)
 
     async def save(self) -> StoredFile:
-        """Store the file in its session, which is created if it does not exist.
+        """Store the file in its session. Create the session if it does not exist.
 
-        Raises EmptyFile, and what write() raises.
+        Raises EmptyFile, and the errors of write().
         """
         await self._upload.finish()
         async with self._hub.node.loader.use(self._upload.key) as session:
@@ -58,11 +58,11 @@ class ReadableFile:
 async def upload(
     hub: Hub, principal: Principal, session_id: str, file_name: str, media_type: str
 ) -> AbstractAsyncContextManager[UploadWriter]:
-    """Start the upload of a file to a session. A file that is not saved when the context ends is dropped.
+    """Start the upload of a file to a session. If the context ends before save(), the file is dropped.
 
     Entering the context raises BadType and BadQuery.
     """
-    return _open_upload(hub, hub.key(principal, session_id), file_name, media_type)
+    return _open_upload(hub, hub.make_key(principal, session_id), file_name, media_type)
 
 
 @asynccontextmanager
@@ -72,7 +72,7 @@ async def _open_upload(hub: Hub, key: Key, file_name: str, media_type: str) -> A
 
 
 async def open_file(hub: Hub, principal: Principal, file_id: str) -> ReadableFile:
-    """Return a file of the principal's tenant. Raises UnknownFile."""
+    """Return a file of the principal's tenant. Raises UnknownFile, also for a file of another tenant."""
     file = await hub.node.files.find(file_id)
     if tenant_of(file.key) != principal.tenant:
         raise UnknownFile(f"there is no file {cut(file_id, 128)}")

@@ -9,7 +9,7 @@ from hub.messages import EventPage, HistoryMessage, Page, PageRequest, SessionSt
 from hub.storage.log import EVERYONE
 from hub.storage.records import Head, SessionQuery
 
-END_OF_TIME = 10**15 - 1  # a time in ms after all others
+END_OF_TIME = 10**15 - 1  # in ms; later than the time of any message
 
 
 async def list_sessions(
@@ -61,19 +61,21 @@ async def read_events(hub: Hub, principal: Principal, session_id: str, after: in
 
 
 async def find_head(hub: Hub, principal: Principal, session_id: str) -> Head:
-    head = await hub.node.log.sessions.find(hub.key(principal, session_id))
+    """Return the head of a session. Raises UnknownSession."""
+    head = await hub.node.log.sessions.find(hub.make_key(principal, session_id))
     if head is None:
-        raise build_unknown_session(session_id)
+        raise make_unknown_session_error(session_id)
     return head
 
 
 async def read_state(hub: Hub, head: Head | Channel) -> SessionState:
-    """Return the state of a session. No await separates the head of a channel from the live state: they must match."""
+    """Return the state of a session. *head* is its stored head, or its channel if the caller uses the session."""
     label = await hub.node.log.sessions.find_label(head.key)
+    # No await from here on: the seq of a channel must match the live state.
     seq = head.seq if isinstance(head, Head) else head.head
     session_id, session = id_of(head.key), hub.node.sessions.get(head.key)
     if label is None or head.epoch is None:
-        raise build_unknown_session(session_id)
+        raise make_unknown_session_error(session_id)
     idle = State(sessionId=session_id, state="idle", active=(), queue=())
     state = idle if session is None else session.make_state()
     return SessionState(
@@ -90,5 +92,6 @@ async def read_state(hub: Hub, head: Head | Channel) -> SessionState:
     )
 
 
-def build_unknown_session(session_id: str) -> UnknownSession:
+def make_unknown_session_error(session_id: str) -> UnknownSession:
+    """Return the error for a session that the log does not have."""
     return UnknownSession(f"there is no session {session_id}", sessionId=session_id)

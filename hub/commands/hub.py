@@ -1,4 +1,4 @@
-"""The hub: one object to start, drain and close."""
+"""The Hub: one object that starts, drains and closes a process of the hub."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from hub.settings import Settings
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Hub:
-    """One process of the hub. Use cases take it as an argument; callers of use cases must not look inside.
+    """One process of the hub, the first argument of each use case. Callers of use cases use only its methods.
 
     Call start(), drain(), finish() and close() in this order. drain() and finish() are optional.
     """
@@ -39,8 +39,8 @@ class Hub:
         return self.node.is_draining
 
     @property
-    def is_working(self) -> bool:
-        """True if the code of an agent still runs, perhaps after the end of its run."""
+    def has_running_code(self) -> bool:
+        """True if the code of an agent runs. It may run after the end of its run, if it ignores the cancellation."""
         return any(agent.running_answers for agent in self.node.agents.all())
 
     async def start(self) -> None:
@@ -57,7 +57,7 @@ class Hub:
         self.node.drain()
 
     async def finish(self, hurry: asyncio.Event) -> None:
-        """Wait for the runs to end, until *hurry* or the drain deadline; stop the other runs; flush the log."""
+        """Wait for runs to end, until *hurry* or the drain deadline. Then stop the other runs, and flush all events."""
         limits = self.limits
         wait = limits.drain_seconds - limits.grace_seconds - 2 * limits.close_seconds
         await draining.finish_runs(self.node, wait, hurry)
@@ -79,14 +79,14 @@ class Hub:
             raise Draining("the hub is starting or going down")
         await self.log_probe.check()
 
-    def key(self, principal: Principal, session_id: str) -> Key:
+    def make_key(self, principal: Principal, session_id: str) -> Key:
         """Return the key of a session: its id with the principal's tenant. Raises BadId."""
         if not is_id(session_id):  # an id with a slash could name a session of another tenant
             raise BadId(describe_bad_id("sessionId"))
         return session_key(principal.tenant, session_id)
 
-    def group(self, principal: Principal, agent_id: str) -> str:
-        """Return the name of an agent's group in the principal's tenant."""
+    def make_group_key(self, principal: Principal, agent_id: str) -> str:
+        """Return the key of an agent's group: the agent's id with the principal's tenant."""
         return session_key(principal.tenant, agent_id)
 
 

@@ -42,9 +42,9 @@ ERROR_FIELD_NAMES = {field.name for field in attrs.fields(Error)}
 
 
 def build_error(refusal: HubError, ref: str | int | None = None) -> Error:
-    """Return the error notice for a HubError."""
-    about = {key: value for key, value in refusal.about.items() if key in ERROR_FIELD_NAMES}
-    return Error(**({"ref": ref} | about), code=refusal.code, message=refusal.message)
+    """Return the error notice for a HubError. The error's own `ref` replaces *ref*."""
+    fields = {name: value for name, value in refusal.about.items() if name in ERROR_FIELD_NAMES}
+    return Error(**({"ref": ref} | fields), code=refusal.code, message=refusal.message)
 
 
 def _chat_keys(client: ClientHandle, chat: Chat) -> QueueKeys:
@@ -53,18 +53,18 @@ def _chat_keys(client: ClientHandle, chat: Chat) -> QueueKeys:
 
 
 def _fork_keys(client: ClientHandle, fork: Fork) -> QueueKeys:
-    """Return both keys: a fork reads one session and writes another."""
+    """Return the keys of both sessions: a fork reads one, and writes the other."""
     ids = (fork.sessionId, fork.newSessionId or fork.sessionId)
     return tuple(dict.fromkeys(queue_key(client, session_id) for session_id in ids))
 
 
 def _subscribe_keys(client: ClientHandle, subscribe: Subscribe) -> QueueKeys:
-    """Return no key for an agent's group: it is joined at once."""
+    """Return the session's key, or no key for an agent's group: the client joins a group at once."""
     session_id = subscribe.sessionId if subscribe.agentId is None else None
     return (queue_key(client, session_id),) if session_id is not None else ()
 
 
-def _keys(client: ClientHandle, command: Edit | Regenerate | Resume) -> QueueKeys:
+def _session_keys(client: ClientHandle, command: Edit | Regenerate | Resume) -> QueueKeys:
     return (queue_key(client, command.sessionId),)
 
 
@@ -73,20 +73,23 @@ QUEUE_KEYS: dict[type[Command], Callable[[ClientHandle, Any], QueueKeys]] = {
     Chat: _chat_keys,
     Subscribe: _subscribe_keys,
     Fork: _fork_keys,
-    Edit: _keys,
-    Regenerate: _keys,
-    Resume: _keys,
+    Edit: _session_keys,
+    Regenerate: _session_keys,
+    Resume: _session_keys,
 }
 
 
 def _own_key(agent_id: str) -> str:
-    """Return the key of the client's own session for an agent. It may have no id yet, and no id contains `/`."""
+    """Return the queue key of the client's own session for an agent: the session may have no id yet.
+
+    The key equals no session id, because no id contains `/`.
+    """
     return f"/{agent_id}"
 
 
 def queue_key(client: ClientHandle, session_id: str) -> str:
-    """Return the key of a session's queue: its id, except for the client's own sessions."""
-    return next((_own_key(agent) for agent, own in client.own_sessions.items() if own == session_id), session_id)
+    """Return the key of a session's queue: its id, or _own_key() for one of the client's own sessions."""
+    return next((_own_key(agent) for agent, own_id in client.own_sessions.items() if own_id == session_id), session_id)
 
 
 class FrameSource(Protocol):
@@ -109,7 +112,7 @@ class Intake:
 
     client: ClientHandle
     source: FrameSource
-    _frames: int = 0
+    _frame_count: int = 0
     # Created on first use: a connection that only listens stays small.
     _queues: Queues | None = None
     _command_rate: Rate | None = None
@@ -135,7 +138,7 @@ class Intake:
         Raises BadFrame after too many bad frames, and RateLimited far above the rate limit: the caller must close the
         socket with the error's close code.
         """
-        self._frames += 1
+        self._frame_count += 1
         now = asyncio.get_running_loop().time()
         if self._command_rate is None:
             self._command_rate = Rate(self._limits.commands_per_second, self._limits.command_burst)
@@ -173,7 +176,7 @@ class Intake:
         keys = QUEUE_KEYS[kind](self.client, command) if kind in QUEUE_KEYS else ()
         if isinstance(command, (Cancel, Unsubscribe)):
             keys = await self._overtake(command)
-        elif kind is Hello and self.client.protocol == "plain" and self._frames > 1:
+        elif kind is Hello and self.client.protocol == "plain" and self._frame_count > 1:
             text = "hello must be the first frame: reconnect to use the extended protocol"
             self.client.answer(build_error(BadFrame(text), command.ref))
         elif not keys:
@@ -187,7 +190,7 @@ class Intake:
             self._queues.put(keys, size, partial(self._run, command))
 
     async def _overtake(self, command: Cancel | Unsubscribe) -> QueueKeys:
-        """Run a command before the queued ones of its session, and mark it to run again after each of them.
+        """Run a command before the queued ones of its session. Mark it to run again after each of them.
 
         A `cancel` that finds nothing running is queued instead, because an earlier command may start the run that it is
         meant to stop. For this, return the key of its queue.
@@ -222,7 +225,7 @@ class Intake:
         self.client.answer(Error(code="internal", message="the hub failed: the reason is in its output", ref=ref))
 
     def _follow_up(self, command: Command, result: object) -> None:
-        """Apply a command to an earlier one that it overtook and that has ended now."""
+        """Apply a `cancel` or an `unsubscribe` to the *result* of a command that it overtook and that has ended now."""
         client = self.client
         if isinstance(command, Unsubscribe) and command.sessionId is not None:
             end_subscription(client.hub, client.principal, command.sessionId, client)

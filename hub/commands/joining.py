@@ -91,7 +91,7 @@ async def subscribe_from(
 
 
 def find_reset_reason(channel: Channel, after: int | None, epoch: str | None) -> ResetReason | None:
-    """Return why a cursor is not valid in this session, or None if it is valid."""
+    """Return the reason why a cursor is not valid in this session, or None if it is valid."""
     if after is None:
         return None
     if epoch is not None and epoch != channel.epoch:

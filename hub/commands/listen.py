@@ -52,10 +52,10 @@ async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: 
     """Subscribe a client to a session from the cursor in *command*, or to an agent's group; and answer the command."""
     if command.agentId is not None:
         hub.node.agents.get(command.agentId)
-        hub.node.registry.join_group(client.connection, hub.group(principal, command.agentId))
+        hub.node.registry.join_group(client.connection, hub.make_group_key(principal, command.agentId))
         client.answer(Subscribed(agentId=command.agentId, ref=command.ref))
     elif command.sessionId is not None:
-        await _subscribe(hub, hub.key(principal, command.sessionId), command, client)
+        await _subscribe(hub, hub.make_key(principal, command.sessionId), command, client)
     else:
         raise BadFrame(f"subscribe needs sessionId or agentId; send for example {Subscribe.example}", ref=command.ref)
 
@@ -84,14 +84,14 @@ async def follow_session(
     May raise SessionDeleted and StorageUnavailable after the client was opened: the caller must tell the client.
     """
     client = await opener()
-    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
         await subscribe_from(client, session, after, epoch)
 
 
 async def unsubscribe(hub: Hub, principal: Principal, command: Unsubscribe, client: ClientHandle) -> None:
     """End a client's subscription to a session or an agent's group, and answer the command."""
     if command.agentId is not None:
-        hub.node.registry.leave_group(client.connection, hub.group(principal, command.agentId))
+        hub.node.registry.leave_group(client.connection, hub.make_group_key(principal, command.agentId))
     elif command.sessionId is not None:
         end_subscription(hub, principal, command.sessionId, client)
     else:
@@ -102,14 +102,14 @@ async def unsubscribe(hub: Hub, principal: Principal, command: Unsubscribe, clie
 
 def end_subscription(hub: Hub, principal: Principal, session_id: str, client: ClientHandle) -> None:
     """End a client's subscription to a session, if it has one, without an answer."""
-    sub = client.connection.subscriptions.get(hub.key(principal, session_id))
+    sub = client.connection.subscriptions.get(hub.make_key(principal, session_id))
     if sub is not None:
         hub.node.registry.unsubscribe(sub)
 
 
 async def typing(hub: Hub, principal: Principal, command: Typing, client: ClientHandle) -> None:
     """Send a typing notice to the other members of a session; do nothing for a client that is not subscribed to it."""
-    sub = client.connection.subscriptions.get(hub.key(principal, command.sessionId))
+    sub = client.connection.subscriptions.get(hub.make_key(principal, command.sessionId))
     if sub is not None:
         notice = partial(TypingNotice, sessionId=command.sessionId, author=principal.author)
         hub.node.fanout.send_notice(sub.channel, notice, excluded_connection=client.connection)

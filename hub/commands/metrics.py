@@ -1,4 +1,4 @@
-"""Use case: read the metrics of a node. They contain no name of a session or a user."""
+"""Use case: read the metrics of a node. No metric contains the name of a session or a user."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ class NodeFigures:
     catch_ups: int
     aborted_clients: int
     sessions: int
-    running: int
-    queued: int
+    active_runs: int
+    queued_runs: int
     chats: int
     run_starts: Mapping[str, int]
     run_ends: Mapping[tuple[str, str], int]
@@ -36,7 +36,7 @@ class NodeFigures:
 
 async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
     """Return the current gauges of the node, and its counters since the start."""
-    registry, log = hub.node.registry, hub.node.log.commit_totals
+    registry, totals = hub.node.registry, hub.node.log.commit_totals
     connections, counters = list(registry.connections), registry.counters
     sessions = list(hub.node.sessions.values())
     subscriptions: Counter[str] = Counter()
@@ -49,14 +49,14 @@ async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
         catch_ups=counters.catch_ups + sum(connection.catchup.task_count for connection in connections),
         aborted_clients=counters.aborted_connections,
         sessions=len(sessions),
-        running=sum(len(session.active_runs) for session in sessions),
-        queued=sum(len(session.queued_runs) for session in sessions),
+        active_runs=sum(len(session.active_runs) for session in sessions),
+        queued_runs=sum(len(session.queued_runs) for session in sessions),
         chats=counters.chats,
         run_starts=counters.run_starts,
         run_ends=counters.run_ends,
         events=counters.events,
-        commits=log.commits,
-        commit_seconds=log.seconds,
+        commits=totals.commits,
+        commit_seconds=totals.seconds,
         loop_lag=counters.loop_lag,
         worst_loop_lag=counters.worst_loop_lag,
     )

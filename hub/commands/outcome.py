@@ -22,7 +22,10 @@ from hub.storage.log import EventStore
 
 
 async def read_outcome(store: EventStore, session: LiveSession, accepted: Accepted) -> RunOutcome:
-    """Return the text and the stop reason of a run that has ended. Raises SessionDeleted."""
+    """Return the outcome of a run that has ended; without a stop reason if the log does not have its end.
+
+    Raises SessionDeleted.
+    """
     channel, reader = session.channel, _OutcomeReader()
     cursor = max(accepted.seq, channel.floor)
     while not reader.has_end and (events := await store.read(channel.key, cursor, channel.head)):
@@ -45,7 +48,7 @@ async def read_outcome(store: EventStore, session: LiveSession, accepted: Accept
 
 @attrs.define
 class _OutcomeReader:
-    """Collects the outcome from the events of a run; *texts* has the chunks of each message."""
+    """Collects the outcome of a run from its events. *texts* has the chunks of each message, by message id."""
 
     texts: dict[str, list[str]] = attrs.Factory(dict)
     fault: Fault | None = None
@@ -61,7 +64,7 @@ class _OutcomeReader:
         if isinstance(body, (Chunk, WholeMessage)):
             self.texts.setdefault(body.messageId, []).append(body.content)
         elif isinstance(body, MessageRemoved):
-            for message_id in body.messageIds:  # the run started again, and its first text was removed
+            for message_id in body.messageIds:  # the run was started again, so its earlier messages were removed
                 self.texts.pop(message_id, None)
         elif isinstance(body, RunError):
             self.fault = Fault(body.code, body.message)

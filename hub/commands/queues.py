@@ -1,4 +1,4 @@
-"""The command queues of one connection: commands of one session run in order, those of other sessions concurrently."""
+"""The command queues of one connection: the commands of a session run in order, different sessions concurrently."""
 
 import asyncio
 from collections import deque
@@ -17,9 +17,9 @@ QueuedCommand = Callable[[], Awaitable[object]]  # runs one command; raises only
 
 @attrs.define(eq=False, repr=False)
 class _Queue:
-    """The queued commands of one session, and the task that runs them; the first one is running.
+    """The commands of one session, each with its size, and the task that runs them. The first one is running.
 
-    *marks* has the commands that overtook the queue, each with the number of commands that it overtook.
+    *marks* has the commands that overtook the queue: for each, how many overtaken commands have not ended.
     """
 
     commands: deque[tuple[QueuedCommand, int]] = attrs.Factory(deque)
@@ -32,7 +32,7 @@ class Queues:
     """Runs queued commands: in order for one key, concurrently for different keys. A key stands for a session.
 
     A queue exists while it has a command. After each command that a marked command overtook, *follow_up* is called
-    with the marked command and with the result of the other one.
+    with the marked command and the result of the overtaken one.
     """
 
     limits: Limits
@@ -52,21 +52,21 @@ class Queues:
         return has_queue and self._bytes < self.limits.command_bytes
 
     async def wait_for_change(self) -> None:
-        """Wait until a command has ended; then there may be capacity. One task at a time may wait."""
+        """Wait until a command has ended: put() may be allowed then. Only one task may wait at a time."""
         self._change_waiter = asyncio.get_running_loop().create_future()
         await self._change_waiter
 
     def put(self, keys: Sequence[str], size: int, command: QueuedCommand) -> None:
         """Queue a command behind all earlier ones of any of *keys*. The caller has checked has_capacity().
 
-        *size* is the memory that the command takes, in bytes.
+        *size* is the size of the command in bytes.
         """
         first_key, *more_keys = keys
-        if more_keys:  # the command runs in the first queue, once it is the next one in every queue
-            turns, end = [asyncio.Event() for _ in more_keys], asyncio.Event()
-            command = partial(_run_when_ready, command, turns, end)
-            for key, turn in zip(more_keys, turns, strict=True):
-                self._add(key, 0, partial(_block_queue, turn, end))
+        if more_keys:  # the command runs in the first queue, when it is the next one in every queue
+            ready_events, end_event = [asyncio.Event() for _ in more_keys], asyncio.Event()
+            command = partial(_run_when_ready, command, ready_events, end_event)
+            for key, ready_event in zip(more_keys, ready_events, strict=True):
+                self._add(key, 0, partial(_block_queue, ready_event, end_event))
         self._add(first_key, max(size, MIN_COMMAND_BYTES), command)
 
     def _add(self, key: str, size: int, command: QueuedCommand) -> None:
@@ -84,7 +84,10 @@ class Queues:
             queue.marks[command] = len(queue.commands)
 
     async def wait_until_finished(self) -> None:
-        """Wait until no command is left. If this is cancelled, all commands are cancelled, and end before it raises."""
+        """Wait until no command is queued or running.
+
+        If the wait is cancelled, cancel all commands, wait until they have ended, and raise CancelledError.
+        """
         try:
             await self._wait_for_tasks()
         except asyncio.CancelledError:
@@ -131,16 +134,19 @@ class Queues:
             waiter.set_result(None)
 
 
-async def _run_when_ready(command: QueuedCommand, turns: Sequence[asyncio.Event], end: asyncio.Event) -> object:
+async def _run_when_ready(
+    command: QueuedCommand, ready_events: Sequence[asyncio.Event], end_event: asyncio.Event
+) -> object:
+    """Run a command when all its other queues are blocked for it. Then set *end_event*, which unblocks them."""
     try:
-        for turn in turns:
-            await turn.wait()
+        for ready_event in ready_events:
+            await ready_event.wait()
         return await command()
     finally:
-        end.set()
+        end_event.set()
 
 
-async def _block_queue(turn: asyncio.Event, end: asyncio.Event) -> None:
+async def _block_queue(ready_event: asyncio.Event, end_event: asyncio.Event) -> None:
     """Block a queue until a command that runs in another queue has ended."""
-    turn.set()
-    await end.wait()
+    ready_event.set()
+    await end_event.wait()

@@ -1,11 +1,11 @@
-"""A rate limit."""
+"""Limit the rate of calls."""
 
 import attrs
 
 
 @attrs.define(eq=False, repr=False)
 class Rate:
-    """A leaky bucket: *burst* calls at once, and *per_second* more for each second that passes."""
+    """A leaky bucket: it allows *burst* calls at once, and *per_second* more calls after each second."""
 
     per_second: float
     burst: int
@@ -13,7 +13,7 @@ class Rate:
     _last_time: float = 0.0
 
     def add(self, now: float) -> float:
-        """Count one call at the time *now*. Return the number of calls above the limit, or 0.
+        """Count one call at the time *now*, in seconds. Return the number of calls above the limit, or 0.
 
         Calls above the limit count too: the excess grows while a client does not slow down.
         """

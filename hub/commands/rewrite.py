@@ -2,17 +2,17 @@
 
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle
+from hub.commands.history import make_unknown_session_error
 from hub.commands.hub import Hub
 from hub.commands.joining import answer_and_subscribe, build_subscribed_answer, reserve_subscription, subscribe_from
-from hub.errors import UnknownSession
 from hub.ids import Key
 from hub.messages import Accepted, Edit, Fork, Regenerate
 from hub.sessions import rewriting, session_fork
 
 
 async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client: ClientHandle) -> Accepted:
-    """Answer a message again. The client is answered, and subscribed from the new run on."""
-    key = hub.key(principal, command.sessionId)
+    """Start a new run for a message. Answer the command, and subscribe the client from the new run on."""
+    key = hub.make_key(principal, command.sessionId)
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
         async with hub.node.loader.use(key) as session:
@@ -22,8 +22,8 @@ async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client
 
 
 async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHandle) -> Accepted:
-    """Replace a message with a new one, and answer that. The client is answered, and subscribed from the change on."""
-    key = hub.key(principal, command.sessionId)
+    """Replace a message and start its run. Answer the command, and subscribe the client from the removal on."""
+    key = hub.make_key(principal, command.sessionId)
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
         async with hub.node.loader.use(key) as session:
@@ -34,9 +34,9 @@ async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHand
 
 
 async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHandle) -> None:
-    """Create a session with a copy of this one's history. The client is answered, and subscribed to the new session."""
-    new_key = hub.key(principal, command.newSessionId or hub.node.seams.new_id("s"))
-    key = hub.key(principal, command.sessionId)
+    """Copy a session's history into a new session. Answer the command, and subscribe the client to the new session."""
+    new_key = hub.make_key(principal, command.newSessionId or hub.node.seams.new_id("s"))
+    key = hub.make_key(principal, command.sessionId)
     with reserve_subscription(client, new_key):
         await _check_session_exists(hub, key, command.sessionId)
         history = await session_fork.read_source_messages(hub.node.log.sessions, key, command, hub.limits)
@@ -46,5 +46,6 @@ async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHand
 
 
 async def _check_session_exists(hub: Hub, key: Key, session_id: str) -> None:
+    """Raise UnknownSession if the log does not have the session."""
     if await hub.node.log.sessions.find(key) is None:
-        raise UnknownSession(f"there is no session {session_id}", sessionId=session_id)
+        raise make_unknown_session_error(session_id)

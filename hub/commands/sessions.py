@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from hub.access.principal import Principal
-from hub.commands.history import END_OF_TIME, build_session_query, build_unknown_session, read_state
+from hub.commands.history import END_OF_TIME, build_session_query, make_unknown_session_error, read_state
 from hub.commands.hub import Hub
 from hub.errors import BadFrame, TooLarge
 from hub.ids import Key
@@ -15,12 +15,12 @@ from hub.messages import DeletionCount, PageRequest, SessionState
 from hub.node import deleting
 from hub.storage.records import SessionQuery
 
-PAGE_SIZE = 500  # sessions for each query of clear_sessions()
+PAGE_SIZE = 500  # the number of sessions that one query of clear_sessions() lists
 
 
 async def create_session(hub: Hub, principal: Principal, session_id: str | None = None) -> tuple[SessionState, bool]:
-    """Create a session, with a new id if none is given. Return its state, and True if it is new."""
-    key = hub.key(principal, session_id or hub.node.seams.new_id("s"))
+    """Create a session unless it exists. Without *session_id* use a new id. Return the state, and True if it is new."""
+    key = hub.make_key(principal, session_id or hub.node.seams.new_id("s"))
     async with hub.node.loader.use(key) as session:
         is_new = await hub.node.loader.create(session)
         return await read_state(hub, session.channel), is_new
@@ -29,7 +29,7 @@ async def create_session(hub: Hub, principal: Principal, session_id: str | None 
 async def relabel(hub: Hub, principal: Principal, session_id: str, changes: Mapping[str, Any]) -> SessionState:
     """Set the `title` and `metadata` in *changes*. A session that does not exist is created, unless all are None.
 
-    Raises UnknownSession for a session that is not created, BadFrame, TooLarge and SessionDeleted.
+    Raises UnknownSession if the session does not exist and is not created, BadFrame, TooLarge and SessionDeleted.
     """
     limits, title, metadata = hub.limits, changes.get("title"), changes.get("metadata")
     if title is not None and len(title) > limits.title_length:
@@ -37,7 +37,7 @@ async def relabel(hub: Hub, principal: Principal, session_id: str, changes: Mapp
     if metadata and len(orjson.dumps(metadata)) > limits.metadata_bytes:
         max_size = size_text(limits.metadata_bytes)
         raise TooLarge(f"the metadata of a session is at most {max_size} of JSON: store the rest elsewhere")
-    async with hub.node.loader.use(hub.key(principal, session_id)) as session:
+    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
         if any(value is not None for value in changes.values()):
             await hub.node.loader.create(session)
         await hub.node.log.sessions.relabel(session.key, changes)
@@ -46,8 +46,8 @@ async def relabel(hub: Hub, principal: Principal, session_id: str, changes: Mapp
 
 async def delete_session(hub: Hub, principal: Principal, session_id: str) -> None:
     """Stop the runs of a session, and delete it with all its data. Raises UnknownSession and Draining."""
-    if not await deleting.delete(hub.node, hub.key(principal, session_id)):
-        raise build_unknown_session(session_id)
+    if not await deleting.delete(hub.node, hub.make_key(principal, session_id)):
+        raise make_unknown_session_error(session_id)
     await deleting.purge(hub.node)
 
 
@@ -56,11 +56,11 @@ async def clear_sessions(
 ) -> DeletionCount:
     """Delete sessions by their ids; without ids, those whose last message is older than *before* (ms); else all."""
     if session_ids is None:
-        # A session without messages has the time 0: only a call without *before* deletes it.
+        # The time of a session without messages is 0: a call with *before* does not delete it.
         since, until = (0, END_OF_TIME) if before is None else (1, min(before, END_OF_TIME))
         keys = await _list_keys(hub, build_session_query(principal, None, since, until))
     else:
-        keys = [hub.key(principal, session_id) for session_id in dict.fromkeys(session_ids)]
+        keys = [hub.make_key(principal, session_id) for session_id in dict.fromkeys(session_ids)]
     count = await deleting.delete_all(hub.node, keys, before)
     await deleting.purge(hub.node)
     return DeletionCount(count)

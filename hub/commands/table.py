@@ -97,11 +97,11 @@ inspect_agents = UseCase(_agents.inspect_agents, "operate", while_draining=True)
 read_metrics = UseCase(_metrics.read_metrics, "operate", while_draining=True)
 check_data = UseCase(_checking.check_data, "operate", while_draining=True)
 
-# All rows above by name. It is computed, so that no row can be missing.
+# All rows above, by name.
 USE_CASES: dict[str, UseCase[Any, Any]] = {name: row for name, row in globals().items() if isinstance(row, UseCase)}
 
-# The use case of each command of a socket. Those in the first table take the client, and answer it before its first
-# event. The others return the answer.
+# The use case of each command of a socket. The use cases of the first table have a parameter for the client, and answer
+# the command themselves, before its first event. Those of the second table return the answer.
 CLIENT_USE_CASES: dict[type[Command], UseCase[Any, Any]] = {
     Hello: hello,
     Chat: chat,

@@ -1,6 +1,6 @@
-"""Delete a session: end its runs, dismiss its subscribers, then delete its rows in the log and its files.
+"""Delete a session: end its runs and its subscriptions, then delete its rows in the log and its files.
 
-Meanwhile chats and subscriptions are refused with `session_deleted`. After the deletion they begin a new session with
+During the deletion, chats and subscriptions are refused with `session_deleted`. After it, they begin a new session with
 the same id.
 """
 
@@ -20,17 +20,18 @@ PARALLEL_DELETIONS = 64
 
 
 async def delete(node: Node, key: Key, before: int | None = None) -> bool:
-    """Delete a session. Return False if there is none, or if its last message is not older than *before* (ms).
+    """Delete a session, and return True. Return False if it does not exist.
 
-    Concurrent calls share one deletion (single flight), which goes on when a caller is cancelled. Raises Draining, and
-    StorageUnavailable if the log cannot be written; then the session stays, without its runs and subscribers.
+    With *before* (ms), delete only a session that has a last message and whose last message is older; else return
+    False. Concurrent calls share one deletion (single flight), which goes on when a caller is cancelled. Raises
+    Draining, and StorageUnavailable if the log cannot be written: then the session remains, but its runs have ended.
     """
     node.refuse_if_draining()
     if key not in node.loader.deletions and not _exists_in_memory(node.sessions.get(key)):
         if not await _is_in_log(node, key):
             return False
         node.refuse_if_draining()
-    # No await since the last check: each session has at most one deletion.
+    # No await from here to create_task(): each session has at most one deletion.
     shared_task = node.loader.deletions.get(key)
     if shared_task is None:
         node.loader.deletions[key] = asyncio.create_task(_delete(node, key, before))
@@ -41,7 +42,7 @@ async def delete(node: Node, key: Key, before: int | None = None) -> bool:
 
 
 async def delete_all(node: Node, keys: Sequence[Key], before: int | None = None) -> int:
-    """Delete sessions as delete() does, several at a time; return their number. Raises the first error."""
+    """Delete sessions as delete() does, several at a time. Return their number. Raises the first error."""
     count = 0
     for start in range(0, len(keys), PARALLEL_DELETIONS):
         batch = keys[start : start + PARALLEL_DELETIONS]
@@ -54,13 +55,13 @@ async def delete_all(node: Node, keys: Sequence[Key], before: int | None = None)
 
 
 async def purge(node: Node) -> None:
-    """Free the space of deleted sessions. If that fails, the next retention does it."""
+    """Free the disk space of deleted sessions. If the log cannot be written, the next retention frees it."""
     with suppress(StorageUnavailable):
         await node.log.events.purge()
 
 
 async def _is_in_log(node: Node, key: Key) -> bool:
-    """Return whether the log has a session, also one with damaged events."""
+    """Return whether the log has a session. A session with damaged events counts."""
     try:
         return await node.log.sessions.find(key) is not None
     except LogDamaged:
@@ -68,7 +69,7 @@ async def _is_in_log(node: Node, key: Key) -> bool:
 
 
 def _exists_in_memory(session: LiveSession | None) -> bool:
-    """Return whether a session exists or will exist. A session with subscriptions only does not exist."""
+    """Return whether a session in memory is in the log, or will be. One that has only subscriptions will not."""
     return session is not None and (session.channel.epoch is not None or not session.is_idle)
 
 
@@ -76,23 +77,23 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
     try:
         try:
             session = await node.loader.load(key)
-        except LogDamaged:  # so it cannot be in memory
+        except LogDamaged:  # a damaged session cannot be in memory
             await node.files.forget_session(key, await node.log.sessions.delete(key))
             return True
-        session.use_count += 1  # keeps it in memory until the end
+        session.use_count += 1  # the session must stay in memory until the deletion ends
         session.admission.is_deleting = True
         try:
             if before is not None and not await _is_older(session, before):
                 return False
             await _end_runs(session)
-            await _wait_for_readers(session)
+            await _wait_for_lagging_subscriptions(session)
             node.registry.close_channel(session.channel, _make_notice(session.id))
             await node.files.forget_session(key, await node.log.sessions.delete(key))
             del node.sessions[key]
             node.pages.evict_session(key)
             return True
         finally:
-            # Commands that still use the deleted session are refused. If it was not deleted, it opens again.
+            # Refuse the commands that still use a deleted session. A session that was not deleted admits chats again.
             session.use_count -= 1
             if node.sessions.get(key) is session:
                 session.admission.is_deleting = session.channel.is_deleted = False
@@ -102,7 +103,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
 
 
 async def _is_older(session: LiveSession, before: int) -> bool:
-    """Return whether the last message is older than *before* (ms). No message comes after this check."""
+    """Return whether the last message is older than *before* (ms). The caller has stopped the admission of chats."""
     await session.outbox.wait_for_history()
     messages = await session.host.log.sessions.read_last_messages(session.key, 1, max_bytes=maxsize)
     return bool(messages) and messages[0].ts < before
@@ -114,7 +115,7 @@ def _make_notice(session: str) -> Error:
 
 
 async def _end_runs(session: LiveSession) -> None:
-    """End the queued runs, then the active ones; wait until their ends are logged and delivered."""
+    """End the queued runs, then the active ones. Wait until their ends are logged and delivered."""
     with suppress(NotRunning):
         stopping.cancel_runs(session.schedule, None, with_queue=True)
     limits = session.host.limits
@@ -127,8 +128,8 @@ async def _end_runs(session: LiveSession) -> None:
         ) from None
 
 
-async def _wait_for_readers(session: LiveSession) -> None:
-    """Wait until subscriptions that lag have received the ends, at most `close_seconds`."""
+async def _wait_for_lagging_subscriptions(session: LiveSession) -> None:
+    """Wait, at most `close_seconds`, until lagging subscriptions have received the ends of the runs."""
     channel = session.channel
     with suppress(TimeoutError):
         async with asyncio.timeout(session.host.limits.close_seconds):

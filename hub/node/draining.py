@@ -12,11 +12,11 @@ log = structlog.get_logger()
 
 
 async def finish_runs(node: Node, seconds: float, hurry: asyncio.Event) -> None:
-    """Wait for the active runs, at most *seconds* or until *hurry*; then end the rest as `aborted`.
+    """Wait for the active runs, at most *seconds* or until *hurry* is set. Then end the other runs as `aborted`.
 
-    Answers outside a session are handled in the same way.
+    Completions, the answers outside a session, are awaited and ended in the same way.
     """
-    tasks = [asyncio.create_task(_wait_for_answers(node)), asyncio.create_task(hurry.wait())]
+    tasks = [asyncio.create_task(_wait_for_ends(node)), asyncio.create_task(hurry.wait())]
     try:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -29,8 +29,8 @@ async def finish_runs(node: Node, seconds: float, hurry: asyncio.Event) -> None:
         reader.stop("aborted")
 
 
-async def _wait_for_answers(node: Node) -> None:
-    """Wait until there is no active run and no answer outside a session. The node is draining, so none begins."""
+async def _wait_for_ends(node: Node) -> None:
+    """Wait until there is no active run and no completion. The node is draining, so none begins."""
     for session in list(node.sessions.values()):
         await session.schedule.wait_for_all_ends()
     for end_event in list(node.completions):
@@ -40,9 +40,9 @@ async def _wait_for_answers(node: Node) -> None:
 async def flush_all(node: Node, seconds: float, hurry: asyncio.Event | None = None) -> None:
     """Wait, at most *seconds*, until all runs have ended, the log holds all events, and all completions were sent.
 
-    After *hurry* stopped runs have HURRY_SECONDS instead of their grace time.
+    When *hurry* is set, the grace time of stopped runs ends after HURRY_SECONDS.
     """
-    abandon_task = asyncio.create_task(_abandon(node, hurry)) if hurry is not None else None
+    abandon_task = asyncio.create_task(_abandon_after_hurry(node, hurry)) if hurry is not None else None
     try:
         async with asyncio.timeout(seconds):
             for session in list(node.sessions.values()):
@@ -58,8 +58,8 @@ async def flush_all(node: Node, seconds: float, hurry: asyncio.Event | None = No
             await asyncio.wait([abandon_task])
 
 
-async def _abandon(node: Node, hurry: asyncio.Event) -> None:
-    """After *hurry* and HURRY_SECONDS end all stopped runs, though their code may go on."""
+async def _abandon_after_hurry(node: Node, hurry: asyncio.Event) -> None:
+    """Wait for *hurry*, then HURRY_SECONDS; then end all stopped runs, although their code may still run."""
     await hurry.wait()
     await asyncio.sleep(HURRY_SECONDS)
     for session in list(node.sessions.values()):

@@ -1,4 +1,4 @@
-"""Read a session's history in the form of the wire, for clients that begin or begin again."""
+"""Read a session's history in the form of the wire, for a new subscription or a `reset`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,19 +10,20 @@ from hub.messages import HistoryMessage
 from hub.node.node import Node
 
 
-async def read_history(node: Node, key: Key, last: int) -> tuple[dict[str, Any], ...]:
-    """Return the *last* finished messages, at most `history_messages`, with the wire's field names.
+async def read_history(node: Node, key: Key, count: int) -> tuple[dict[str, Any], ...]:
+    """Return the last *count* finished messages, at most `history_messages`, with the wire's field names.
 
-    The result is current until the caller's next await: a subscription that begins before it misses no message.
+    The result is current until the caller's next await. A subscription that begins before this await misses no message.
     """
     limits, session = node.limits, node.sessions.get(key)
-    last = min(last, limits.history_messages)
+    count = min(count, limits.history_messages)
     messages: Sequence[HistoryMessage] = ()
-    while last:
+    while count:
         version = session.outbox.history_version if session is not None else 0
-        messages = await node.log.sessions.read_last_messages(key, last, limits.history_bytes)
+        messages = await node.log.sessions.read_last_messages(key, count, limits.history_bytes)
         if session is None or session.outbox.history_version == version:
-            break  # otherwise a message was added or removed meanwhile: read again
+            break
+        # A message was added or removed during the read: read again.
     return tuple(attrs.asdict(message, filter=_is_on_wire) for message in messages)
 
 

@@ -1,4 +1,4 @@
-"""Check whether the log can be written: any number of checks share few probes."""
+"""Check whether the log can be written. Concurrent and frequent checks share the result of one probe."""
 
 import asyncio
 
@@ -7,8 +7,8 @@ import attrs
 from hub.errors import StorageUnavailable
 from hub.storage.log import Log
 
-VALID_SECONDS = 1.0  # a result is reused for so long: any number of requests cost one commit a second
-WAIT_SECONDS = 0.5  # many probers wait only a second, and SQLite waits 5 s for a lock
+VALID_SECONDS = 1.0  # a result is reused this long, so that all requests together cost one commit a second
+WAIT_SECONDS = 0.5  # many health checks have a timeout of a second, and SQLite waits 5 s for a lock
 SLOW_LOG_TEXT = (
     "the log could not be written for half a second: if another process holds its write lock, end that process; "
     "otherwise check the disk"
@@ -19,18 +19,19 @@ SLOW_LOG_TEXT = (
 class LogProbe:
     """Probes a log, one probe at a time. All methods are called in the loop of the log.
 
-    A probe ends with its log: close() of the log answers all waiting calls.
+    A running probe ends when the log is closed, because close() answers all calls of the log.
     """
 
     log: Log
-    _refusal: str = ""  # of the last probe; empty if it succeeded
+    _refusal: str = ""  # the error message of the last probe; empty if the log could be written
     _valid_until: float = float("-inf")
     _task: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
         """Raise StorageUnavailable, with a line for the operator, if the log cannot be written now.
 
-        Waits WAIT_SECONDS at most. The probe commits: only a commit shows a full disk, a quota or a foreign lock.
+        Waits at most WAIT_SECONDS. The probe is a commit, because only a commit fails on a full disk, a quota or the
+        lock of another process.
         """
         loop = asyncio.get_running_loop()
         if (self._task is None or self._task.done()) and loop.time() >= self._valid_until:

@@ -40,9 +40,9 @@ DATA_NAME_PREFIXES = ("hub.db", "files", "model")  # the hub's own files and fol
 class Node:
     """The parts of one process.
 
-    *is_ready* is set while the hub admits chats: from the end of start() to drain(). *is_draining* is set from drain()
-    on. *completions* are the answers outside a session, each by an event that is set when its client has received the
-    end.
+    *is_ready* is True from the end of start() to drain(): the hub admits chats. *is_draining* is True from drain() on.
+    *completions* are the readers of the answers outside a session. The key of each is an event, which is set when the
+    client has received the end of the answer.
     """
 
     settings: Settings
@@ -68,7 +68,7 @@ class Node:
             folder=settings.agents,
             data=settings.data,
             cache=settings.cache_folder,
-            on_change=lambda: self.slots.offer_all(),  # a lambda: the slots need the agents, and are made after them
+            on_change=lambda: self.slots.offer_all(),  # a lambda, because Slots needs *agents* and is created after it
         )
         self.slots = Slots(self.agents)
         self.log = open_log(settings.log_url, settings.limits, self.seams)
@@ -92,7 +92,7 @@ class Node:
     async def start(self) -> None:
         """Open the log, the files and the agents, and recover the runs of an earlier process.
 
-        If a step fails or is cancelled, close all again and raise its error.
+        If a step fails or is cancelled, close the agents, the files and the log, and raise the error of the step.
         """
         make_private(self.settings.data, lambda name: name.startswith(DATA_NAME_PREFIXES))
         await self.log.start(self._deliver)
@@ -120,7 +120,7 @@ class Node:
     async def close(self) -> None:
         """Close the agents, the files and the log, in this order. The caller has closed all connections.
 
-        First, running deletions complete, and no outbox retries a commit any more.
+        Before that, wait for running deletions and close all outboxes, so that none retries a commit.
         """
         await asyncio.gather(*self.loader.deletions.values(), return_exceptions=True)
         self.presence.close()
@@ -144,7 +144,7 @@ class Node:
         return self.loader.sessions
 
     def refuse_if_draining(self) -> None:
-        """Raise Draining if the hub goes down."""
+        """Raise Draining if the hub is going down."""
         if self.is_draining:
             raise Draining("the hub is going down: reconnect in a moment", retryAfterMs=2000)
 
@@ -155,7 +155,7 @@ class Node:
         self.loader.unload_if_unused(key)
 
     def _deliver(self, key: Key, events: Sequence[Event]) -> None:
-        """Deliver events that are in the log now. A session that is not in memory has no subscription."""
+        """Deliver events that the log has stored. A session that is not in memory has no subscription."""
         session = self.loader.sessions.get(key)
         if session is not None:
             self.fanout.deliver(session.channel, events)
@@ -166,7 +166,7 @@ class Node:
         self.unload_if_unused(session.key)
 
     def _send_state(self, sub: Subscription) -> None:
-        """Send the session's state to a subscription that has caught up: it got no notices meanwhile."""
+        """Send the session's state to a subscription that has caught up: while it lagged, it got no notices."""
         session = self.sessions.get(sub.channel.key)
         protocol = sub.connection.protocol
         if session is not None and protocol.notices:

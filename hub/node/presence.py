@@ -1,4 +1,4 @@
-"""Presence notices: the members of a session, at most once in `presence_seconds`."""
+"""Send presence notices: the members of a session, at most once in `presence_seconds`."""
 
 import asyncio
 from functools import partial
@@ -13,22 +13,23 @@ from hub.messages import Presence
 
 @attrs.define(eq=False)
 class PresenceNotifier:
-    """Sends presence notices: one timer for each session whose members have changed."""
+    """Sends presence notices. Each session whose members have changed has one timer."""
 
     fanout: Fanout
     limits: Limits
     _timers: dict[Channel, asyncio.TimerHandle] = attrs.Factory(dict)
 
     def schedule_notice(self, channel: Channel) -> None:
-        """Send a notice to the session's members after `presence_seconds`; it includes all changes until then."""
+        """Send a notice to the session's members after `presence_seconds`, with all changes until then."""
         if channel not in self._timers:
             loop = asyncio.get_running_loop()
             self._timers[channel] = loop.call_later(self.limits.presence_seconds, self._send, channel)
 
     def make_notice(self, channel: Channel) -> Presence:
+        """Return the notice of a session's members: their count, and their names if there are few."""
         members = channel.list_members()
-        are_few = len(members) <= self.limits.presence_members
-        return Presence(sessionId=channel.id, count=len(members), members=tuple(members) if are_few else None)
+        listed_members = tuple(members) if len(members) <= self.limits.presence_members else None
+        return Presence(sessionId=channel.id, count=len(members), members=listed_members)
 
     def close(self) -> None:
         for timer in self._timers.values():

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 async def recover_runs(node: "Node") -> None:
-    """Recover the runs of all sessions. The started runs of a session that cannot be read end as `aborted`."""
+    """Recover the runs of all sessions. In a session with damaged events, the started runs end as `aborted`."""
     records_by_key: dict[Key, list[RunRecord]] = {}
     for record in await node.log.runs.list_unfinished_runs():
         records_by_key.setdefault(record.key, []).append(record)
@@ -34,7 +34,7 @@ async def recover_runs(node: "Node") -> None:
 
 
 async def _recover_each(node: "Node", sessions: Iterator[tuple[Key, Sequence[RunRecord]]]) -> None:
-    """Recover one session after the other; the workers share the iterator *sessions*."""
+    """Recover the sessions that the iterator yields, one after the other. All workers share the iterator."""
     for key, records in sessions:
         try:
             async with node.loader.use(key) as session:

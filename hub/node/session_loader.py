@@ -1,4 +1,4 @@
-"""The sessions in memory: load them from the log, create them there, and unload those that nothing needs."""
+"""The sessions in memory: load them from the log, create them in the log, and unload unused ones."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,10 @@ class SessionLoader:
 
     @asynccontextmanager
     async def use(self, key: Key) -> AsyncIterator[LiveSession]:
-        """Keep a session in memory within the context; the log need not have it. Raises SessionDeleted."""
+        """Load a session, and do not unload it within the context. The log need not have the session.
+
+        Raises SessionDeleted if the session is being deleted.
+        """
         if key in self.deletions:
             raise SessionDeleted(id_of(key))
         session = await self.load(key)
@@ -42,21 +45,25 @@ class SessionLoader:
             self.unload_if_unused(key)
 
     async def load(self, key: Key) -> LiveSession:
-        """Return a session in memory; concurrent calls share one load. It may be unloaded at the next await."""
+        """Return a session, loaded if needed. Concurrent calls share one load.
+
+        The session may be unloaded at the caller's next await: use() prevents this.
+        """
         while (session := self.sessions.get(key)) is None:
             task = self._loads.get(key)
             if task is None:
                 task = self._loads[key] = asyncio.create_task(self._load_session(key))
-            await asyncio.wait([task])  # not the task itself: a cancelled caller must not cancel it
-            task.result()  # raises what the load raised
+            await asyncio.wait([task])  # `await task` would cancel the load if this caller is cancelled
+            task.result()  # raises the error of the load
         return session
 
     async def create(self, session: LiveSession) -> bool:
-        """Create a session in the log unless it exists; return whether it is new. The caller has it by use().
+        """Create a session in the log unless it exists. Return True if it is new. Call this in the context of use().
 
         Raises SessionDeleted if the session is being deleted, or was deleted while the caller used it.
         """
-        # No await between this check and the call of the log: a session created after the deletion is another one.
+        # No await between this check and the call of the log: a deletion in between would end first, and the call would
+        # then create a new session.
         if session.admission.is_deleting:
             raise SessionDeleted(session.id)
         head, is_new = await self.store.make(session.key)
@@ -70,7 +77,7 @@ class SessionLoader:
             del self.sessions[key]
 
     def drain(self) -> None:
-        """Refuse chats in all sessions, and in those loaded from now on."""
+        """Refuse chats in all sessions, also in sessions that are loaded later."""
         self._is_draining = True
         for session in self.sessions.values():
             session.schedule.is_draining = True

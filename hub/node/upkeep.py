@@ -23,7 +23,7 @@ RELOAD_INTERVAL_SECONDS = 1.0
 
 @attrs.define(eq=False, repr=False)
 class Upkeep:
-    """The periodic tasks of a started node. All methods are called in its loop."""
+    """Runs the periodic tasks of a started node. All methods are called in the node's loop."""
 
     node: Node
     _load: ThreadLoad = attrs.Factory(ThreadLoad)
@@ -31,7 +31,7 @@ class Upkeep:
     _watchdog: Watchdog = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._watchdog = Watchdog(find_agent=self._find_agent)
+        self._watchdog = Watchdog(find_agent_id=self._find_agent_id)
 
     def start(self) -> None:
         self._watchdog.start()
@@ -50,8 +50,8 @@ class Upkeep:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _find_agent(self, run_id: str) -> str:
-        """Return the agent of an active run, or an empty string. Any thread may call this: it only reads."""
+    def _find_agent_id(self, run_id: str) -> str:
+        """Return the id of an active run's agent, or an empty string. Changes nothing, so any thread may call it."""
         for session in list(self.node.sessions.values()):
             run = session.active_runs.get(run_id)
             if run is not None:
@@ -59,7 +59,7 @@ class Upkeep:
         return ""
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-        """Call *step* every *seconds*, also after it failed."""
+        """Call *step* every *seconds*, also after a call has failed. Measure the lag of the loop."""
         loop, counters = asyncio.get_running_loop(), self.node.registry.counters
         while True:
             due = loop.time() + seconds
@@ -76,7 +76,7 @@ class Upkeep:
         self.node.pace.adjust(self._load.measure())
 
     async def _sweep(self) -> None:
-        """Abort connections that are stuck, and ping those that are silent."""
+        """Abort the connections that are stuck or did not answer a ping, and ping the silent ones."""
         limits, now = self.node.settings.limits, asyncio.get_running_loop().time()
         registry = self.node.registry
         for connection in registry.find_stuck_connections(now):
@@ -99,7 +99,7 @@ class Upkeep:
                 connection.abort()
 
     async def _ping(self, connection: Connection) -> None:
-        # All data was sent, so this does not wait for the socket.
+        # _sweep() pings only if all data was sent, so ping() does not wait for the socket.
         try:
             await connection.transport.ping()
         except ConnectionError:
@@ -120,7 +120,8 @@ async def expire_events(node: Node, before: int) -> None:
     floors = await node.log.events.expire(before, node.settings.retention_mb << 20)
     for key, floor in floors.items():
         session = node.sessions.get(key)
-        # A session loaded meanwhile may be a new one with the same id. If it is not, its readers find the new floor.
+        # A session that was loaded during expire() may be a new one with the same id. If it is an old one, the catch-up
+        # of its subscriptions finds the new floor.
         if session is not None and session is sessions.get(key):
             session.channel.floor = floor
 

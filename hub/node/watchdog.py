@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 BLOCKED_SECONDS = 1.0  # people notice a delay of a second; the hub's own steps take milliseconds
 CHECK_INTERVAL_SECONDS = 0.25
-REPORT_INTERVAL_SECONDS = 60.0  # an agent that blocks at each message must not fill the output
+REPORT_INTERVAL_SECONDS = 60.0  # an agent that blocks for each message must not flood the hub's output
 MAX_STACK_LINES = 5
 AGENT_MODULE_PREFIX = "hubbub_agents."  # see hub.hosting.loader
 
@@ -26,10 +26,10 @@ AGENT_MODULE_PREFIX = "hubbub_agents."  # see hub.hosting.loader
 class Watchdog:
     """A daemon thread that watches the loop that called start(). The loop must call beat() several times a second.
 
-    *find_agent* returns the agent of a run, or an empty string. It is called in the thread, and may only read.
+    *find_agent_id* returns the id of a run's agent, or an empty string. The thread calls it, so it must change nothing.
     """
 
-    find_agent: Callable[[str], str]
+    find_agent_id: Callable[[str], str]
     _loop: asyncio.AbstractEventLoop | None = None
     _loop_thread: int = 0
     _last_beat: float = 0.0
@@ -42,7 +42,7 @@ class Watchdog:
         threading.Thread(target=self._watch, name="hub-watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop the reports. The thread ends later by itself."""
+        """Stop the reports. The thread ends at its next check."""
         self._stop_event.set()
 
     def beat(self) -> None:
@@ -70,7 +70,7 @@ class Watchdog:
             (module.removeprefix(AGENT_MODULE_PREFIX) for module in modules if module.startswith(AGENT_MODULE_PREFIX)),
             "",
         )
-        agent = agent or (self.find_agent(run) if run else "")
+        agent = agent or (self.find_agent_id(run) if run else "")
         stack = " < ".join(map(_format_frame, frames[:MAX_STACK_LINES]))
         if self._stop_event.is_set():
             return

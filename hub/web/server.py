@@ -58,7 +58,7 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
     await _stop(hub, runner, sites, exit_guard.hurry)
     announce("Stopped.")
     exit_guard.finish()
-    if hub.is_working:  # an agent ignores its cancellation, or a thread does not end
+    if hub.has_running_code:  # an agent ignores its cancellation, or a thread does not end
         exit_guard.exit(0)
 
 

@@ -43,8 +43,8 @@ class NodeCollector(Collector):
     def _session_metrics(self) -> Iterator[Metric]:
         figures = self.figures
         yield GaugeMetricFamily("hubbub_sessions", "Sessions in memory.", figures.sessions)
-        yield GaugeMetricFamily("hubbub_runs_going", "Running runs.", figures.running)
-        yield GaugeMetricFamily("hubbub_runs_waiting", "Queued runs.", figures.queued)
+        yield GaugeMetricFamily("hubbub_runs_going", "Running runs.", figures.active_runs)
+        yield GaugeMetricFamily("hubbub_runs_waiting", "Queued runs.", figures.queued_runs)
         yield CounterMetricFamily("hubbub_chats", "Accepted chat messages.", figures.chats)
         started_runs = CounterMetricFamily("hubbub_runs_started", "Started runs.", labels=["agent"])
         for agent, count in figures.run_starts.items():
