@@ -41,8 +41,8 @@ def _answer_sender(client: ClientHandle, session: LiveSession, command: Chat, ac
 
 def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:
     """Return the agent and the session id. Without an id in the chat, a client uses its own session for the agent."""
-    default = client.agent if client is not None else DEFAULT_AGENT
-    agent = hub.node.agents.get(default if command.agentId is None else command.agentId)
+    default_agent = client.agent if client is not None else DEFAULT_AGENT
+    agent = hub.node.agents.get(default_agent if command.agentId is None else command.agentId)
     session_id = command.sessionId or (client.session if client else None)
     if session_id is None and command.clientMsgId is not None:
         raise BadFrame("a chat with clientMsgId needs sessionId: it runs once in that session", ref=command.ref)
@@ -55,16 +55,16 @@ def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[
 
 
 async def stream_chat(
-    hub: Hub, principal: Principal, command: Chat, opener: RunOpener, last: tuple[str, int] | None = None
+    hub: Hub, principal: Principal, command: Chat, opener: RunOpener, client_cursor: tuple[str, int] | None = None
 ) -> Accepted:
     """Store a message and its run. Then open a client, answer it, and subscribe it from the message on.
 
-    After a lost connection, *last* is the (epoch, seq) of the last event of this run that the client received.
+    After a lost connection, *client_cursor* is the (epoch, seq) of the last event of this run that the client received.
     """
     agent, session_id = _find_target(hub, command, None)
     async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
         accepted = await session.admission.admit(command, principal.author, agent)
-        await _follow(session, accepted.runId, accepted.seq - 1, opener, last, accepted)
+        await _follow(session, accepted.runId, accepted.seq - 1, opener, client_cursor, accepted)
     return accepted
 
 
@@ -75,11 +75,11 @@ async def follow_run(
     run_id: str,
     start: int,
     opener: RunOpener,
-    last: tuple[str, int] | None = None,
+    client_cursor: tuple[str, int] | None = None,
 ) -> None:
-    """Open a client, and subscribe it to the events after *start*, or after *last* if that is later."""
+    """Open a client, and subscribe it to the events after *start*, or after *client_cursor* if that is later."""
     async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
-        await _follow(session, run_id, start, opener, last)
+        await _follow(session, run_id, start, opener, client_cursor)
 
 
 async def _follow(
@@ -87,12 +87,12 @@ async def _follow(
     run_id: str,
     start: int,
     opener: RunOpener,
-    last: tuple[str, int] | None,
+    client_cursor: tuple[str, int] | None,
     accepted: Accepted | None = None,
 ) -> None:
     channel, cursor = session.channel, start
-    if last is not None and last[0] == channel.epoch:
-        cursor = min(max(start, last[1]), channel.head)
+    if client_cursor is not None and client_cursor[0] == channel.epoch:
+        cursor = min(max(start, client_cursor[1]), channel.head)
     client = await opener(run_id, cursor == start)
     if accepted is not None:
         client.answer(accepted)
@@ -102,7 +102,7 @@ async def _follow(
 async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     """Store a message and its run, wait for the end of the run, and return its outcome.
 
-    Raises what chat() raises. Raises Draining if the hub goes down before the run's end: the error has the ids of
+    Raises the errors of chat(). Raises Draining if the hub goes down before the run's end: the error has the ids of
     the stored message and run, and the agent answers after the next start.
     """
     agent, session_id = _find_target(hub, command, None)

@@ -23,8 +23,8 @@ from hub.protocols import WireProtocol
 class ClientHandle:
     """A handle on one connection. attach() creates it, and its caller closes it once.
 
-    *agent* and *session* are the defaults of a chat. Without a *session* the client has one session for each agent, in
-    *own_sessions*, created on first use. *reserved_keys* are the sessions to which commands in progress will
+    *agent* and *session* are the default ids for a chat. Without a *session* the client has one session for each agent,
+    in *own_sessions*, created on first use. *reserved_keys* are the sessions to which commands in progress will
     subscribe the client: see joining.reserve_subscription().
     """
 
@@ -142,8 +142,8 @@ def attach(
 ) -> ClientHandle:
     """Register a client that speaks *protocol*, and return its handle. Frames are written to *transport* or its socket.
 
-    *ping* sends a ping frame without waiting. With *whole_messages*, whole messages are delivered instead
-    of chunks. Raises ConnectionResetError if *transport* is None: the client has disconnected.
+    *ping* sends a ping frame without waiting. With *whole_messages*, the client gets whole messages and no
+    chunks. Raises ConnectionResetError if *transport* is None: the client has disconnected.
     """
     if transport is None:
         raise ConnectionResetError("the client has closed the connection")

@@ -51,7 +51,7 @@ class UseCase(Generic[P, R]):
     while_draining: bool = False
 
     async def __call__(self, hub: Hub, principal: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Check the permission and call the function. Raises Denied, Draining, and what the function raises."""
+        """Check the permission and call the function. Raises Denied, Draining, and the function's errors."""
         check_permission(principal, self.action)
         if not self.while_draining:
             hub.node.refuse_if_draining()

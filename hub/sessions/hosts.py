@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SessionHost(Protocol):
-    """The node, as its sessions see it."""
+    """The parts of the node that its sessions use."""
 
     log: Log
     agents: Agents
@@ -44,13 +44,13 @@ class SessionHost(Protocol):
 
 
 class RunOwner(Protocol):
-    """The schedule of a session, as its runs see it."""
+    """The parts of a session's schedule that its runs use."""
 
     outbox: Outbox
     shelf: Shelf
 
     async def read_history(self, run: "ActiveRun") -> Sequence[Past]:
-        """Return the earlier messages of the session, for the run's agent."""
+        """Return the earlier messages of the session, for the run's agent. Raises StorageUnavailable."""
 
     def on_questions_change(self) -> None:
         """React to a question that was logged or closed."""

@@ -25,7 +25,7 @@ class Schedule:
 
     *lock* is held while a chat is admitted or messages are removed: wake() starts no run then. *on_change* is called
     when a run was added, has started or has ended, and when a question was logged or closed. While *is_draining* is
-    set, no run starts; active runs may go on until drain().
+    set, no run starts; active runs may go on until drain(). *shelf* is the file access of the session's agents.
     """
 
     channel: Channel
