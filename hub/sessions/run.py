@@ -57,7 +57,7 @@ class ActiveRun:
     A run in ENDED writes nothing more: its end is on its way to the log, or suspend() left the run to the next start of
     the hub. Its code may still run if it ignores the cancellation. A run of an earlier process begins in QUEUED, too.
 
-    *agent* is None if the run has not started in this process. *stop_reason* is set in ENDING: the reason of stop().
+    *agent* may be None before start(), in a run of an earlier process. *stop_reason* is None until ENDING.
     """
 
     record: RunRecord
