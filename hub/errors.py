@@ -49,16 +49,16 @@ class HubError(Exception):
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
-    close: ClassVar[int] = 1011
+    close_code: ClassVar[int] = 1011
 
-    def __init__(self, message: str, **about: Any) -> None:
+    def __init__(self, message: str, **fields: Any) -> None:
         super().__init__(message)
         self.message = message
-        self.about = about
+        self.fields = fields
 
 
 class BadFrame(HubError):
-    code, status, close = "bad_frame", 400, 4501
+    code, status, close_code = "bad_frame", 400, 4501
 
 
 class UnknownType(BadFrame):
@@ -74,7 +74,7 @@ class TooManySubscriptions(HubError):
 
 
 class RateLimited(HubError):
-    code, status, close = "rate_limited", 429, 4004
+    code, status, close_code = "rate_limited", 429, 4004
 
 
 class UnknownAgent(HubError):
@@ -139,11 +139,11 @@ class IdReused(Conflict):
 
 
 class SessionDeleted(Conflict):
-    code, close = "session_deleted", 1013
+    code, close_code = "session_deleted", 1013
 
-    def __init__(self, session_id: str, **about: Any) -> None:
+    def __init__(self, session_id: str, **fields: Any) -> None:
         text = f"session {session_id} is being deleted: to begin it anew, send a chat in a second"
-        super().__init__(text, sessionId=session_id, retryAfterMs=1000, **about)
+        super().__init__(text, sessionId=session_id, retryAfterMs=1000, **fields)
 
 
 class TooLarge(HubError):
@@ -159,7 +159,7 @@ class SessionExists(Conflict):
 
 
 class Unavailable(HubError):
-    code, status, close = "unavailable", 503, 1013
+    code, status, close_code = "unavailable", 503, 1013
 
 
 class AgentBroken(Unavailable):
@@ -179,7 +179,7 @@ class LogDamaged(StorageUnavailable):
 
 
 class Draining(Unavailable):
-    code, close = "draining", 1012
+    code, close_code = "draining", 1012
 
 
 class Refused(HubError):
@@ -187,7 +187,7 @@ class Refused(HubError):
 
 
 class Denied(HubError):
-    code, status, close = "denied", 403, 4507
+    code, status, close_code = "denied", 403, 4507
 
 
 class AgentError(Exception):

@@ -103,7 +103,7 @@ class Limits:
     presence_seconds: Seconds = 1.0  # between two `presence` notices of a session
 
 
-def size_text(size: int) -> str:
+def format_size(size: int) -> str:
     """Return a size in bytes as text: in MiB or KiB if it is a multiple of these."""
     for unit, name in ((MiB, "MiB"), (KiB, "KiB")):
         if size and size % unit == 0:

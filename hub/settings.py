@@ -78,7 +78,7 @@ TABLES = {"hubbub": SETTING_TYPES, "limits": LIMIT_TYPES}
 Entry = tuple[str, str, Any]
 
 
-def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Settings:
+def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Settings:
     """Return the settings: *flags* win over HUBBUB_* of *environ*, and these over the hubbub.toml in *folder*.
 
     A flag that is None is unset. Relative paths start at the current folder, in all sources. Raises ConfigError for an

@@ -30,10 +30,10 @@ class FetchError(Exception):
 
 def settings_folders() -> tuple[Path, Path]:
     """Return the cache folder and the data folder that `hubbub serve` would use in this folder."""
-    from hub.settings import ConfigError, load
+    from hub.settings import ConfigError, load_settings
 
     try:
-        settings = load({}, os.environ, Path.cwd())
+        settings = load_settings({}, os.environ, Path.cwd())
     except ConfigError as error:
         raise SystemExit(f"hubbub: {error}") from None
     return settings.cache_folder, settings.data

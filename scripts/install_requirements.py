@@ -14,14 +14,14 @@ from pathlib import Path
 from dotenv import load_dotenv
 
 from hub.cli.requirements import REQUIREMENTS_FILE, has_pip_lines, missing_lines
-from hub.settings import ConfigError, load
+from hub.settings import ConfigError, load_settings
 
 
 def main() -> int:
     """Install missing requirements; return the exit status."""
     load_dotenv(Path(".env"))
     try:
-        file = load({}, os.environ, Path.cwd()).agents / REQUIREMENTS_FILE
+        file = load_settings({}, os.environ, Path.cwd()).agents / REQUIREMENTS_FILE
     except ConfigError as error:
         raise SystemExit(f"hubbub: {error}") from None
     if not missing_lines(file) and not has_pip_lines(file):

@@ -18,13 +18,13 @@ from hub.cli.remote import REMOTE_COMMANDS
 from hub.cli.requirements import REQUIREMENTS_FILE, missing_lines
 from hub.cli.text import to_printable
 from hub.observe.logging import log_to_stderr
-from hub.settings import ConfigError, Settings, load
+from hub.settings import ConfigError, Settings, load_settings
 from hub.storage.log import LogUnusable
 
 if TYPE_CHECKING:
     from hub.commands.agents import AgentReport
 
-# No further check by click: load() checks flags, the settings file and the environment with the same error texts.
+# click checks nothing: load_settings() checks flags, the settings file and the environment with the same error texts.
 FOLDER_TYPE = click.Path(path_type=Path)
 
 
@@ -89,7 +89,7 @@ for command in REMOTE_COMMANDS:
 
 def _settings(flags: dict[str, Any]) -> Settings:
     try:
-        return load(flags, os.environ, Path())
+        return load_settings(flags, os.environ, Path())
     except ConfigError as error:
         _exit_with(error)
 

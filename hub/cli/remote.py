@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 
 from hub.cli.failures import CommandFailed
-from hub.settings import ConfigError, load
+from hub.settings import ConfigError, load_settings
 
 URL_VARIABLE = "HUBBUB_URL"
 
@@ -19,7 +19,7 @@ def _url(value: str | None) -> str:
     """Return the hub's address: the given one, or that of a hub with the settings of the current folder."""
     if value is not None:
         return value
-    settings = load({}, os.environ, Path())
+    settings = load_settings({}, os.environ, Path())
     host = {"0.0.0.0": "localhost", "::": "localhost"}.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port or 9527}"
 

@@ -12,7 +12,7 @@ import orjson
 
 from hub.client.failures import Closed, Refusal
 from hub.client.frames import FrameReader
-from hub.limits import size_text
+from hub.limits import format_size
 from hub.messages import Event, Notice, Welcome
 from hub.messages.codes import is_final
 
@@ -70,7 +70,7 @@ class Link:
         data = orjson.dumps(frame)
         if self.state == "live":
             if len(data) > self._frame_bytes:
-                limit = size_text(self._frame_bytes)
+                limit = format_size(self._frame_bytes)
                 raise Refusal("too_large", f"the {frame['type']} is larger than {limit}, which is the hub's limit")
             self._out.put_nowait(data)
 

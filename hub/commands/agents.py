@@ -40,7 +40,7 @@ async def get_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgen
 
 async def get_working_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgent:
     """Return an agent that is not broken. Raises UnknownAgent and AgentBroken."""
-    return _describe_agent(hub.node.agents.get(agent_id))
+    return _describe_agent(hub.node.agents.get_working(agent_id))
 
 
 def _describe_agent(agent: Agent) -> HostedAgent:
@@ -58,7 +58,7 @@ async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str)
 
     Raises UnknownAgent, AgentBroken, BadId, SessionDeleted, StorageUnavailable.
     """
-    agent = hub.node.agents.get(agent_id)
+    agent = hub.node.agents.get_working(agent_id)
     session_id = broadcasting.make_broadcast_session_id(agent)
     if not is_id(session_id):
         raise BadId(
@@ -77,7 +77,7 @@ async def inspect_agents(hub: Hub, principal: Principal) -> tuple[AgentReport, .
     if hub.is_started:
         return _report_agents(hub.node.agents)
     settings = hub.settings
-    folder = Agents(folder=settings.agents, data=settings.data, cache=settings.cache_folder, enter=False)
+    folder = Agents(folder=settings.agents, data=settings.data, cache=settings.cache_folder, opens_adapters=False)
     await folder.open()
     try:
         return _report_agents(folder)

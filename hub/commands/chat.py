@@ -42,7 +42,7 @@ def _answer_sender(client: ClientHandle, session: LiveSession, command: Chat, ac
 def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:
     """Return the agent and the session id. Without an id in the chat, a client uses its own session for the agent."""
     default_agent = client.agent if client is not None else DEFAULT_AGENT
-    agent = hub.node.agents.get(default_agent if command.agentId is None else command.agentId)
+    agent = hub.node.agents.get_working(default_agent if command.agentId is None else command.agentId)
     session_id = command.sessionId or (client.session if client else None)
     if session_id is None and command.clientMsgId is not None:
         raise BadFrame("a chat with clientMsgId needs sessionId: it runs once in that session", ref=command.ref)

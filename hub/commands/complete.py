@@ -29,7 +29,7 @@ async def complete(
     Leaving the context stops the agent. Raises UnknownAgent and AgentBroken. Entering the context raises Busy.
     Iteration raises AgentError, with the code `timeout` if the agent takes longer than its limits.
     """
-    agent = hub.node.agents.get(agent_id)
+    agent = hub.node.agents.get_working(agent_id)
     history = [Past(role, content) for role, content in earlier_messages]
     run = RunView(
         id=run_id, agent=agent.id, session=run_id, message=message, principal=principal.author, history=history

@@ -43,7 +43,7 @@ ERROR_FIELD_NAMES = {field.name for field in attrs.fields(Error)}
 
 def build_error(refusal: HubError, ref: str | int | None = None) -> Error:
     """Return the error notice for a HubError. The error's own `ref` replaces *ref*."""
-    fields = {name: value for name, value in refusal.about.items() if name in ERROR_FIELD_NAMES}
+    fields = {name: value for name, value in refusal.fields.items() if name in ERROR_FIELD_NAMES}
     return Error(**({"ref": ref} | fields), code=refusal.code, message=refusal.message)
 
 

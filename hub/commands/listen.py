@@ -51,7 +51,7 @@ def _welcome(client: ClientHandle, ref: str | int | None) -> Welcome:
 async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: ClientHandle) -> None:
     """Subscribe a client to a session from the cursor in *command*, or to an agent's group; and answer the command."""
     if command.agentId is not None:
-        hub.node.agents.get(command.agentId)
+        hub.node.agents.get_working(command.agentId)
         hub.node.registry.join_group(client.connection, hub.make_group_key(principal, command.agentId))
         client.answer(Subscribed(agentId=command.agentId, ref=command.ref))
     elif command.sessionId is not None:

@@ -10,7 +10,7 @@ from hub.commands.history import END_OF_TIME, build_session_query, make_unknown_
 from hub.commands.hub import Hub
 from hub.errors import BadFrame, TooLarge
 from hub.ids import Key
-from hub.limits import size_text
+from hub.limits import format_size
 from hub.messages import DeletionCount, PageRequest, SessionState
 from hub.node import deleting
 from hub.storage.records import SessionQuery
@@ -35,7 +35,7 @@ async def relabel(hub: Hub, principal: Principal, session_id: str, changes: Mapp
     if title is not None and len(title) > limits.title_length:
         raise BadFrame(f"the title of a session has at most {limits.title_length} characters: choose a shorter one")
     if metadata and len(orjson.dumps(metadata)) > limits.metadata_bytes:
-        max_size = size_text(limits.metadata_bytes)
+        max_size = format_size(limits.metadata_bytes)
         raise TooLarge(f"the metadata of a session is at most {max_size} of JSON: store the rest elsewhere")
     async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
         if any(value is not None for value in changes.values()):

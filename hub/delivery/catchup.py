@@ -109,7 +109,7 @@ class CatchUp:
                 return  # the subscription ended during the read
             connection, channel = self.connection, sub.channel
             log.warning("catch-up failed", connection=connection.id, session=channel.key, reason=error.message)
-            retry_ms = error.about.get("retryAfterMs", DEFAULT_RETRY_MS)
+            retry_ms = error.fields.get("retryAfterMs", DEFAULT_RETRY_MS)
             notice = Error(code=error.code, message=error.message, sessionId=channel.id, retryAfterMs=retry_ms)
             connection.close_after(notice, self.limits.close_seconds)
 

@@ -10,7 +10,7 @@ import structlog
 
 from hub.errors import AgentError
 from hub.hosting.deadlines import Deadlines
-from hub.hosting.faults import explain
+from hub.hosting.faults import log_and_convert
 from hub.hosting.hosted import Agent
 from hub.hosting.slots import Slot
 from hub.limits import Limits
@@ -23,12 +23,13 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class AgentTask:
-    """One answer of an agent while the agent's code runs, in an asyncio task. The end of the task releases *slot*.
+    """One answer of an agent, whose code runs in an asyncio task. The end of the task releases *slot*.
 
-    *ids* are the `session`, `run` and `agent` of log lines. The task calls *stop* when the code reaches a time limit,
-    *on_end* when the code has ended, and *on_abandon* when the code still runs after a cancel and the grace time.
-    *is_excused* returns whether the agent is silent because it waits for others. *depth* counts the answers that called
-    each other up to this one. *calls* are the answers that this one called; they are cancelled with this one.
+    *ids* are the fields `session`, `run` and `agent` of log lines. *stop* is called when the code reaches a time limit,
+    *on_end* when the code has ended, and *on_abandon* when cancelled code still runs after the grace time.
+    *is_excused* returns whether the agent may be silent: it waits for its reader or for a reply to a question.
+    *depth* is 0 for an answer to a client, and 1 more for each call. *calls* are the answers that this answer called;
+    they are cancelled with it.
     """
 
     slot: Slot
@@ -52,7 +53,7 @@ class AgentTask:
         return self.slot.agent
 
     def start(self, code: Coroutine[Any, Any, None]) -> None:
-        """Start the code and the timers."""
+        """Start the code, and the timers of its limits."""
         marks, limits = self.agent.marks, self.limits
         self.deadlines.start(marks.time_limit or limits.run_seconds, marks.silence_limit or limits.silence_seconds)
         context = copy_context()
@@ -62,7 +63,9 @@ class AgentTask:
         self.task.add_done_callback(self._on_done)
 
     def cancel(self) -> None:
-        """Cancel the code, and abandon it after the grace time. A second call does nothing."""
+        """Cancel the code; call abandon() after the grace time. Before start(), only release the slot.
+
+        A second call does nothing."""
         if self.task is None:
             self.slot.release()
         elif not self.task.done() and not self.is_cancelled:
@@ -71,23 +74,23 @@ class AgentTask:
             self.deadlines.start_grace(self.limits.grace_seconds, self.abandon)
 
     def abandon(self) -> None:
-        """Stop waiting for code that was cancelled but still runs; its output is dropped."""
+        """Stop waiting for code that was cancelled but still runs: call *on_abandon*, and vacate the slot."""
         if self.task is None or self.task.done() or not self.is_cancelled:
             return
         log.warning("agent ignores its cancel; its further output is dropped", **self.ids)
         self.deadlines.clear()
         self._cancel_calls()
         self.on_abandon()
-        if self.agent.work is None:
+        if self.agent.plain_function is None:
             # Not for a plain function: its thread cannot be cancelled, so its slot and its task stay until it ends.
             self.slot.vacate()
             self.task.cancel()  # code that suppressed the first cancel may obey a second one
 
-    def explain(self, error: BaseException, generator: Any = None) -> AgentError:
-        """Log an exception of the code, and return the error that clients get; see hub.hosting.faults.explain."""
-        return explain(self.agent, error, self.ids, generator)
+    def log_and_convert(self, error: BaseException, generator: Any = None) -> AgentError:
+        """Log an exception of the code, and return the error that clients get; see hub.hosting.faults."""
+        return log_and_convert(self.agent, error, self.ids, generator)
 
-    def check_calls(self) -> None:
+    def check_can_call(self) -> None:
         """Raise AgentError if the code may not call another agent now."""
         limit = self.limits.call_depth
         if self.depth >= limit:

@@ -1,4 +1,4 @@
-"""Answers outside of a session: only the caller gets their text."""
+"""Answers outside of a session, such as those of `run.call`: only the caller gets the text."""
 
 import asyncio
 from collections import deque
@@ -18,23 +18,23 @@ from hub.limits import Limits
 from hub.messages import Interrupt, StopReason
 
 TextOrFinish = str | Finish
-MAX_UNREAD = 16  # the agent's code waits while its reader has so many unread outputs
+MAX_UNREAD = 16  # outputs; at this number the agent's code waits for its reader (backpressure)
 
 
-def call_from(caller: AgentTask) -> Callable[[Run, str, str], Call]:
+def make_call_function(caller: AgentTask) -> Callable[[Run, str, str], Call]:
     """Return the function behind `run.call` for the code that *caller* runs."""
-    return lambda run, agent_id, message: Call(_texts(caller, run, agent_id, message))
+    return lambda run, agent_id, message: Call(_stream_texts(caller, run, agent_id, message))
 
 
-async def _texts(caller: AgentTask, run: Run, agent_id: str, message: str) -> AsyncGenerator[str, None]:
-    caller.check_calls()
+async def _stream_texts(caller: AgentTask, run: Run, agent_id: str, message: str) -> AsyncGenerator[str, None]:
+    caller.check_can_call()
     try:
         slot = await caller.slot.slots.acquire(agent_id, caller.slot)
     except HubError as error:
         raise AgentError(error.message, error.code) from None
     if not caller.slot.is_used:  # the calling answer ended during the wait
         slot.release()
-    caller.check_calls()
+    caller.check_can_call()
     # The called agent uses the questions and files of the caller's run.
     run = attrs.evolve(run, agent=agent_id, message=message, history=(), parts=(), metadata={})
     async with open_answer(slot, caller.limits, run, caller) as reader:
@@ -47,7 +47,7 @@ async def _texts(caller: AgentTask, run: Run, agent_id: str, message: str) -> As
 async def open_answer(
     slot: Slot, limits: Limits, run: Run, caller: AgentTask | None = None
 ) -> AsyncIterator["OutputReader"]:
-    """Run an agent in *slot*, which is released at the end; the context is an iterator over its texts and its Finish.
+    """Run an agent in *slot*, and yield an OutputReader over its output. The end of the code releases the slot.
 
     Iteration raises AgentError, with the code `timeout` if the agent reaches a time limit. Leaving the context cancels
     the agent, and waits until its code has ended or the grace time is over.
@@ -76,10 +76,9 @@ async def open_answer(
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class OutputReader:
-    """An iterator over the output of an agent's code.
+    """An iterator over the texts and the Finish of an agent's code.
 
-    The code waits while MAX_UNREAD outputs are unread (backpressure). *has_ended* is set when the code has ended, or
-    was abandoned.
+    The code waits while MAX_UNREAD outputs are unread. *has_ended* is set when the code has ended, or was abandoned.
     """
 
     run: Run
@@ -115,11 +114,11 @@ class OutputReader:
     async def run_code(self) -> None:
         """Run the agent's code, and queue its texts and its Finish."""
         agent, deadlines = self.agent_task.agent, self.agent_task.deadlines
-        run = attrs.evolve(self.run, call=call_from(self.agent_task), ask=self._ask)
+        run = attrs.evolve(self.run, call=make_call_function(self.agent_task), ask=self._ask)
         try:
             async with aclosing(cast(Any, call_agent(agent, run))) as outputs:
                 async for output in outputs:
-                    if self.has_ended.is_set():  # the answer was abandoned: drop the rest
+                    if self.has_ended.is_set():  # the code was abandoned: drop its further output
                         return
                     deadlines.note_output()
                     text = output.content if isinstance(output, Message) else output
@@ -132,7 +131,7 @@ class OutputReader:
         except AgentError as error:
             raise clean_error(error) from error
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # asyncio would end the hub for the last two
-            raise self.agent_task.explain(error) from error
+            raise self.agent_task.log_and_convert(error) from error
 
     async def _queue(self, output: TextOrFinish) -> None:
         if isinstance(output, str):
@@ -161,19 +160,21 @@ class OutputReader:
         return bool(self._open_questions) or not self._has_capacity.is_set()
 
     def stop(self, reason: StopReason) -> None:
-        """Cancel the code; the iteration then raises an error with the code *reason*. A second call does nothing."""
+        """Cancel the code; the iteration then raises AgentError with the code *reason*. A second call does nothing."""
         if self._error is None and not self.has_ended.is_set():
-            timeout = f"agent {self.run.agent} was stopped: it reached its time limit or its silence limit"
-            self._error = AgentError("the hub is stopping" if reason == "aborted" else timeout, reason, retryable=True)
+            problem = f"agent {self.run.agent} was stopped: it reached its time limit or its silence limit"
+            self._error = AgentError("the hub is stopping" if reason == "aborted" else problem, reason, retryable=True)
             self.agent_task.cancel()
 
     def on_end(self, task: asyncio.Task[None]) -> None:
+        """End the iteration with the error of the task, if it has one."""
         error: BaseException | None = None if task.cancelled() else task.exception()
         if task.cancelled() and not self.agent_task.is_cancelled:
-            error = self.agent_task.explain(AgentError(f"agent {self.run.agent} cancelled itself"))
+            error = self.agent_task.log_and_convert(AgentError(f"agent {self.run.agent} cancelled itself"))
         self._error = self._error or error
         self.close()
 
     def close(self) -> None:
+        """End the iteration after the unread outputs."""
         self.has_ended.set()
         self._has_output.set()

@@ -1,4 +1,4 @@
-"""The interface of the hub for agent files and adapters."""
+"""The interface between the hub and agent files or adapters."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -69,20 +69,20 @@ class Call:
         return "".join([text async for text in self._texts])
 
 
-async def _refuse_file(file_id: str) -> bytes:
+async def _refuse_read(file_id: str) -> bytes:
     raise AgentError(f"there is no file {file_id}: this run has no session", "unknown_file")
 
 
-async def _refuse_keep(name: str, type: str, data: bytes) -> str:
+async def _refuse_store(name: str, type: str, data: bytes) -> str:
     raise AgentError("this run has no session, so no file can be stored", "unknown_session")
 
 
 @attrs.frozen
-class Shelf:
-    """The functions behind `run.file` and `run.keep`; the defaults refuse, for runs without a session."""
+class FileAccess:
+    """The functions behind `run.file` and `run.keep`. The defaults are for runs without a session: they refuse."""
 
-    file: Callable[[str], Awaitable[bytes]] = _refuse_file
-    keep: Callable[[str, str, bytes], Awaitable[str]] = _refuse_keep
+    read: Callable[[str], Awaitable[bytes]] = _refuse_read
+    store: Callable[[str, str, bytes], Awaitable[str]] = _refuse_store
 
 
 @attrs.frozen
@@ -127,7 +127,7 @@ class Run:
     history: Sequence[Past]
     _call: Callable[["Run", str, str], Call] = attrs.field(default=refuse_call, alias="call", repr=False)
     _ask: AskFunction = attrs.field(default=refuse_question, alias="ask", repr=False)
-    _shelf: Shelf = attrs.field(default=Shelf(), alias="shelf", repr=False)
+    _file_access: FileAccess = attrs.field(default=FileAccess(), alias="file_access", repr=False)
     parts: Sequence[Mapping[str, Any]] = ()
     metadata: Mapping[str, Any] = attrs.Factory(dict)
 
@@ -160,7 +160,7 @@ class Run:
 
     async def file(self, file_id: str) -> bytes:
         """Return the bytes of a file of this session; raises AgentError with the code `unknown_file`."""
-        return await self._shelf.file(file_id)
+        return await self._file_access.read(file_id)
 
     async def keep(self, name: str, type: str, data: bytes) -> str:
         """Store a file in this session, and return its id; clients read the file at `/api/v1/files/ID`.
@@ -168,7 +168,7 @@ class Run:
         *type* is a media type such as `image/png`. Raises AgentError with the code that an upload would get:
         `file_too_large`, `quota_exceeded`, `bad_type` and others.
         """
-        return await self._shelf.keep(name, type, data)
+        return await self._file_access.store(name, type, data)
 
 
 # The agent of an adapter: an async generator function over a run.
@@ -210,7 +210,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @attrs.frozen
 class Marks:
-    """The arguments of the decorator `agent`."""
+    """The arguments of the decorator `agent`. None is the default of the hub, which the docstring of `agent` states."""
 
     restartable: bool = False
     max_runs: int | None = None
@@ -229,10 +229,10 @@ def agent(
     silence_limit: float | None = None,
 ) -> Callable[[Function], Function]: ...
 def agent(function: Any = None, **marks: Any) -> Any:
-    """Mark the function of an agent file that answers, and set its limits.
+    """Mark the function that is the agent of a file, and set its limits.
 
     *restartable*: if the hub was killed during an answer, run the agent again at the next start, once. *max_runs*: the
-    number of answers at a time; 32 by default for plain functions, which take a thread each, else unlimited.
+    number of answers at a time; 32 by default for plain functions, which use a thread each, else unlimited.
     *time_limit*: seconds for one answer; one hour by default. *silence_limit*: seconds between two outputs; ten minutes
     by default. At a limit the answer ends with the stop reason `timeout`.
     """

@@ -12,8 +12,8 @@ from hub.messages import StopReason
 class Deadlines:
     """The timers of one answer.
 
-    *stop* is called when a limit is reached. *is_excused* returns whether the agent is silent because it waits for
-    others. *last_output* is the time of the agent's last output, by the clock of the loop.
+    *stop* is called with `timeout` when a limit is reached. While *is_excused* returns True, silence reaches no limit.
+    *last_output* is the time of the agent's last output, by the clock of the loop.
     """
 
     stop: Callable[[StopReason], None]
@@ -23,20 +23,21 @@ class Deadlines:
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     def start(self, run_seconds: float, silence_seconds: float) -> None:
-        """Start the timers; the agent's code starts now."""
+        """Start the timers of both limits. Call this when the agent's code starts."""
         self.note_output()
         self._timers["time"] = self._loop.call_later(run_seconds, self.stop, "timeout")
         self._timers["silence"] = self._loop.call_later(silence_seconds, self._check_silence, silence_seconds)
 
     def start_grace(self, seconds: float, on_end: Callable[[], None]) -> None:
-        """Call *on_end* after the grace time of code that was cancelled."""
+        """Call *on_end* in *seconds*, unless clear() comes first."""
         self._timers["grace"] = self._loop.call_later(seconds, on_end)
 
     def note_output(self) -> None:
-        """Restart the silence limit."""
+        """Measure the silence from now on."""
         self.last_output = self._loop.time()
 
     def clear(self) -> None:
+        """Cancel all timers."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -10,7 +10,7 @@ import structlog
 from hub.errors import AgentError
 from hub.hosting.functions import ReturnedNone
 from hub.hosting.hosted import Agent
-from hub.limits import Limits, size_text
+from hub.limits import Limits, format_size
 from hub.observe.agents import format_traceback
 from hub.text import cut, replace_surrogates
 
@@ -40,52 +40,52 @@ def encode_text(agent: str, text: str) -> bytes:
 
 def too_long_error(agent: str, limit: int) -> AgentError:
     """Return the error for an answer of more than *limit* bytes."""
-    text = f"agent {agent} said more than {size_text(limit)}, the limit of one answer: shorten the answer"
+    text = f"agent {agent} said more than {format_size(limit)}, the limit of one answer: shorten the answer"
     return AgentError(text, "answer_too_long")
 
 
-def explain(agent: Agent, error: BaseException, ids: Mapping[str, str], generator: Any = None) -> AgentError:
+def log_and_convert(agent: Agent, error: BaseException, ids: Mapping[str, str], generator: Any = None) -> AgentError:
     """Log an exception of an agent's code with its traceback, and return the error that clients get.
 
-    *ids* are the session, run and agent. If the hub refused an output, *generator* is the agent's generator, which
-    stands at the line of that output.
+    *ids* are the fields `session`, `run` and `agent` of the log line. If the hub refused an output, *generator* is the
+    agent's generator: its current line yielded that output.
     """
     fields: dict[str, str] = {}
     if isinstance(error, AgentError):
-        public = clean_error(error)
-        reason = public.message
+        client_error = clean_error(error)
+        reason = client_error.message
     else:
-        public = AgentError(f"agent {agent.id} failed; the hub's output says why")
-        reason = f"{type(error).__name__}: {_text(error)}"
+        client_error = AgentError(f"agent {agent.id} failed; the hub's output says why")
+        reason = f"{type(error).__name__}: {_to_text(error)}"
         fields["exception"] = format_traceback(error)
-    at = _source_line(agent, error, generator)
-    log.warning("agent failed", **ids, code=public.code, reason=cut(reason, 200), at=at, **fields)
-    return public
+    line = _find_source_line(agent, error, generator)
+    log.warning("agent failed", **ids, code=client_error.code, reason=cut(reason, 200), at=line, **fields)
+    return client_error
 
 
 def clean_error(error: AgentError) -> AgentError:
-    """Return an agent's own error with values that the log can store: UTF-8 texts and valid numbers."""
+    """Return a copy of an agent's AgentError with values that the log can store: UTF-8 texts and valid numbers."""
     code = error.code if isinstance(error.code, str) else "agent_error"
-    message, code = (cut(replace_surrogates(_text(text)), 1000) for text in (error.message, code))
+    message, code = (cut(replace_surrogates(_to_text(text)), 1000) for text in (error.message, code))
     wait_ms = error.retry_after_ms if is_count(error.retry_after_ms) else None
     return AgentError(message, code, retryable=error.retryable is True, retry_after_ms=wait_ms)
 
 
 def is_count(value: object) -> bool:
-    """Return whether a value is an integer from 0 to the largest one that every client and the log can hold."""
+    """Return whether a value is an integer from 0 to MAX_COUNT, which all clients and the log can hold."""
     return type(value) is int and 0 <= value <= MAX_COUNT
 
 
-def _text(value: object) -> str:
-    """Return str(value); the agent may have defined __str__, so the call may fail."""
+def _to_text(value: object) -> str:
+    """Return str(value), or a replacement if the call fails: the agent may have defined __str__."""
     try:
         return str.__str__(str(value))  # a plain str, no subclass of the agent
     except BaseException:  # SystemExit too: it would end the hub
         return f"a {type(value).__name__} without a text"
 
 
-def _source_line(agent: Agent, error: BaseException, generator: Any) -> str:
-    """Return FILE:LINE of the last frame in the agent's file, or of the agent's function if no frame is there."""
+def _find_source_line(agent: Agent, error: BaseException, generator: Any) -> str:
+    """Return FILE:LINE of the last frame in the agent's file, or of the agent's function if there is no such frame."""
     file_name = agent.source.partition(":")[0]
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     frame = getattr(generator, "ag_frame", None)

@@ -14,7 +14,7 @@ from hub.hosting.contract import AgentPaths
 from hub.hosting.functions import LoadError
 from hub.hosting.hosted import Agent
 from hub.hosting.importing import is_agent_file, run_import
-from hub.hosting.loader import load_file, load_table
+from hub.hosting.loader import load_python_agent, load_toml_agent
 from hub.hosting.modules import AuthorModules, FileStamp, have_changed
 from hub.ids import describe_bad_id, is_id
 from hub.text import cut, to_one_line
@@ -30,33 +30,32 @@ class AgentFile(NamedTuple):
     size: int
 
 
-AgentFiles = dict[str, list[AgentFile]]  # by the name of the agent; more than one file is an error
+AgentFiles = dict[str, list[AgentFile]]  # by the name of the agent; two files of one name are an error
 
 
 @attrs.define(eq=False, kw_only=True)
 class Agents:
-    """The agents of the folder. A running answer keeps its code, also if its agent is reloaded.
+    """The agents of the folder. A reload does not change the code of running answers.
 
-    If *enter* is False, adapters are only checked: nothing is started, and their agents cannot answer. *on_change* is
+    If *opens_adapters* is False, adapters only check their options, and their agents cannot answer. *on_change* is
     called when an agent was added, removed or reloaded.
     """
 
     folder: Path
     data: Path
     cache: Path
-    enter: bool = True
+    opens_adapters: bool = True
     on_change: Callable[[], None] = lambda: None
     _agents: dict[str, Agent] = attrs.Factory(dict)
     _stacks: dict[str, AsyncExitStack] = attrs.Factory(dict)  # the open adapters
-    _retired_agents: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(
-        list
-    )  # adapters with answers that may still run
-    _closing: set[asyncio.Task[None]] = attrs.Factory(set)  # close() awaits these tasks
+    # Reloaded or removed agents with running answers, and their open adapters.
+    _retired_agents: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(list)
+    _close_tasks: set[asyncio.Task[None]] = attrs.Factory(set)  # close() awaits these tasks
     _files: AgentFiles = attrs.Factory(dict)
     _modules: AuthorModules = attrs.field(init=False)
     _imports: dict[str, dict[str, FileStamp]] = attrs.Factory(dict)  # for each .py agent, the files that it imports
     _nearby_files: dict[str, FileStamp] = attrs.Factory(dict)  # at the last load
-    _lock: asyncio.Lock = attrs.Factory(asyncio.Lock)  # two loads of a file at a time would lose an open adapter
+    _lock: asyncio.Lock = attrs.Factory(asyncio.Lock)  # two loads at a time would lose an open adapter
 
     def __attrs_post_init__(self) -> None:
         self._modules = AuthorModules(folder=self.folder)
@@ -75,37 +74,41 @@ class Agents:
             self._retired_agents.clear()
             for stack in stacks:
                 await _close_adapter(stack)
-            await asyncio.gather(*self._closing, return_exceptions=True)
+            await asyncio.gather(*self._close_tasks, return_exceptions=True)
             self._modules.close()
 
     async def reload_changed_agents(self) -> list[str]:
-        """Load new agents, reload those with a changed file or import, drop those without a file; return the ids."""
+        """Load new agents, reload changed ones, and drop those without a file. Return the ids of all of them.
+
+        An agent is changed if its file changed, or a file that it imports."""
         async with self._lock:
             files = self._list_files()
             names = {name for name in {*files, *self._files} if files.get(name) != self._files.get(name)}
-            names |= {name for name, imports in self._imports.items() if have_changed(imports)} | self._fixable()
+            names |= {
+                name for name, imports in self._imports.items() if have_changed(imports)
+            } | self._find_fixable_agents()
             await self._reload_all(names, files)
         return [to_one_line(name) for name in sorted(names)]
 
-    def _fixable(self) -> set[str]:
-        """Return the broken agents, if a file changed that one of them may try to import."""
+    def _find_fixable_agents(self) -> set[str]:
+        """Return the names of all broken .py agents if a file changed that one of them may try to import, else none."""
         broken_names = {name for name, agent in self._agents.items() if agent.error and name in self._imports}
-        return broken_names if broken_names and self._modules.nearby_files() != self._nearby_files else set()
+        return broken_names if broken_names and self._modules.list_nearby_files() != self._nearby_files else set()
 
     async def reload(self, agent_id: str) -> list[str]:
         """Reload one agent, changed or not, and each agent that imports a changed file of the first one.
 
-        An agent whose file is gone is dropped. Return the ids of the agents that existed before or exist now.
+        Drop an agent that no longer has a file. Return the ids of the agents that existed before or exist now.
         """
         async with self._lock:
             files, ids_before = self._list_files(), set(self._agents)
-            imports = {*self._imports.get(agent_id, ()), *await self._imports_of(agent_id, files.get(agent_id))}
-            changed_paths = imports & self._modules.changed_files()
+            imports = {*self._imports.get(agent_id, ()), *await self._find_imports(agent_id, files.get(agent_id))}
+            changed_paths = imports & self._modules.list_changed_files()
             names = {agent_id} | {name for name, paths in self._imports.items() if not changed_paths.isdisjoint(paths)}
             names |= {
                 name
-                for name, own in self._files.items()
-                if not changed_paths.isdisjoint(str(file.path) for file in own)
+                for name, agent_files in self._files.items()
+                if not changed_paths.isdisjoint(str(file.path) for file in agent_files)
             }
             await self._reload_all(names, files)
             return sorted(names & (ids_before | set(self._agents)))
@@ -113,53 +116,53 @@ class Agents:
     async def _reload_all(self, names: set[str], files: AgentFiles) -> None:
         if not names:
             return
-        self._nearby_files = self._modules.nearby_files()
-        await run_import(lambda: self._modules.forget(self._modules.changed_files()))
+        self._nearby_files = self._modules.list_nearby_files()
+        await run_import(lambda: self._modules.forget(self._modules.list_changed_files()))
         for name in sorted(names):
             await self._reload(name, files.get(name))
 
-    async def _imports_of(self, name: str, files: list[AgentFile] | None) -> dict[str, FileStamp]:
+    async def _find_imports(self, name: str, files: list[AgentFile] | None) -> dict[str, FileStamp]:
         path = files[0].path if files else None
         if path is None or path.suffix != ".py":
             return {}
-        return await run_import(lambda: self._modules.imports_of(name, path))
+        return await run_import(lambda: self._modules.find_imports(name, path))
 
     async def _reload(self, name: str, files: list[AgentFile] | None) -> None:
-        imports = await self._imports_of(name, files)
-        # The old agent answers until the new one is loaded, so no chat is refused. A cancelled load changes nothing.
-        new, new_stack = await self._load(name, [file.path for file in files]) if files else (None, None)
-        old, stack = self._agents.pop(name, None), self._stacks.pop(name, None)
+        imports = await self._find_imports(name, files)
+        # The old agent stays listed during the load, so no chat is refused. A cancelled load changes nothing.
+        new_agent, new_stack = await self._load(name, [file.path for file in files]) if files else (None, None)
+        old_agent, old_stack = self._agents.pop(name, None), self._stacks.pop(name, None)
         self._files.pop(name, None)
         self._imports.pop(name, None)
-        if new is not None and files:
-            self._agents[name], self._files[name] = new, files
+        if new_agent is not None and files:
+            self._agents[name], self._files[name] = new_agent, files
             if files[0].path.suffix == ".py":
                 self._imports[name] = imports
         if new_stack is not None:
             self._stacks[name] = new_stack
-        if old is not None and stack is not None:
-            self._retired_agents.append((old, stack))
-            self.close_if_idle(old)
+        if old_agent is not None and old_stack is not None:
+            self._retired_agents.append((old_agent, old_stack))
+            self.close_if_idle(old_agent)
         self.on_change()
 
     def close_if_idle(self, agent: Agent) -> None:
-        """Close the adapter of a reloaded or removed agent after its last answer."""
+        """Close the adapter of *agent* if the agent was reloaded or removed, and no answer of it runs."""
         pair = next((entry for entry in self._retired_agents if entry[0] is agent), None)
         if pair is not None and not agent.running_answers:
             self._retired_agents.remove(pair)
-            closing = asyncio.create_task(_close_adapter(pair[1]), name=f"leave {agent.id}")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            task = asyncio.create_task(_close_adapter(pair[1]), name=f"close the adapter of {agent.id}")
+            self._close_tasks.add(task)
+            task.add_done_callback(self._close_tasks.discard)
 
     def find(self, agent_id: str) -> Agent:
         """Return an agent, working or broken; raises UnknownAgent."""
         agent = self._agents.get(agent_id)
         if agent is None:
-            working = ", ".join(agent.id for agent in self.all() if not agent.error) or "none"
-            raise UnknownAgent(f"there is no agent {cut(agent_id, 128)}; there are: {working}", agentId=agent_id)
+            working_ids = ", ".join(agent.id for agent in self.all() if not agent.error) or "none"
+            raise UnknownAgent(f"there is no agent {cut(agent_id, 128)}; there are: {working_ids}", agentId=agent_id)
         return agent
 
-    def get(self, agent_id: str) -> Agent:
+    def get_working(self, agent_id: str) -> Agent:
         """Return a working agent; raises UnknownAgent or AgentBroken."""
         agent = self.find(agent_id)
         if agent.error:
@@ -187,19 +190,19 @@ class Agents:
         return files
 
     async def _load(self, name: str, paths: list[Path]) -> tuple[Agent, AsyncExitStack | None]:
-        """Return the agent, and the stack that closes its adapter if it has an open one."""
+        """Return the agent, and the stack that closes its adapter, or None without an open adapter."""
         try:
             if not is_id(name):
                 raise LoadError(describe_bad_id(f"{paths[0].name}: the name"))
             if len(paths) > 1:
                 raise LoadError(f"{paths[0].name} and {paths[1].name} define the same agent: keep one")
             if paths[0].suffix == ".py":
-                return await run_import(lambda: load_file(name, paths[0])), None
-            stack = AsyncExitStack() if self.enter else None
-            return await load_table(paths[0], AgentPaths(name, self.data, self.cache), stack), stack
+                return await run_import(lambda: load_python_agent(name, paths[0])), None
+            stack = AsyncExitStack() if self.opens_adapters else None
+            return await load_toml_agent(paths[0], AgentPaths(name, self.data, self.cache), stack), stack
         except LoadError as error:
-            message, public = to_one_line(str(error)), to_one_line(error.public_message)
-            return Agent(id=to_one_line(name), error=message, public_error=public), None
+            message, public_message = to_one_line(str(error)), to_one_line(error.public_message)
+            return Agent(id=to_one_line(name), error=message, public_error=public_message), None
 
 
 async def _close_adapter(stack: AsyncExitStack) -> None:

@@ -17,21 +17,24 @@ from collections.abc import (
 from contextlib import closing
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from hub.hosting.contract import Message, Run
 
-END = object()
+END_OF_OUTPUT = object()
+
+
+Argument = Literal["run", "message"]
 
 
 class ReturnedNone:
-    """The output of a function that returned None, as a function without `return` does; see hub.hosting.faults."""
+    """The output of a function that returned None, as a function without `return` does. The hub refuses it."""
 
 
 class LoadError(Exception):
     """An agent file cannot be used; the message is one line.
 
-    *public_message* is the message for clients, which get no texts of exceptions.
+    *public_message* is the message for clients: it has no text of an exception, which may hold secrets.
     """
 
     def __init__(self, message: str, public_message: str | None = None) -> None:
@@ -42,7 +45,7 @@ class LoadError(Exception):
 def find_function(module: ModuleType, path: Path) -> FunctionType:
     """Return the function of an agent file: the one with @agent, the one with the file's name, or the only public one.
 
-    Raises LoadError if there is none, or several.
+    The first of these rules with a match decides. Raises LoadError if no rule matches, or several functions match.
     """
     functions = {
         name: value
@@ -67,15 +70,15 @@ def find_function(module: ModuleType, path: Path) -> FunctionType:
 
 
 def bind_arguments(path: Path, function: FunctionType) -> tuple[Callable[[Run], Any], bool]:
-    """Return a function of a run that calls *function* with its arguments, and whether one of them is the run.
+    """Return a function that calls *function* for a run, and whether *function* has the run as an argument.
 
     Raises LoadError for a required parameter that is neither the run nor the message.
     """
-    positional: list[bool] = []  # for each parameter: True for the run, False for the message
-    by_name: dict[str, bool] = {}
+    positional: list[Argument] = []
+    by_name: dict[str, Argument] = {}
     for parameter in inspect.signature(function).parameters.values():
-        is_run = _is_run(parameter)
-        if is_run is None:
+        argument = _choose_argument(parameter)
+        if argument is None:
             if parameter.default is parameter.empty and parameter.kind not in (
                 parameter.VAR_KEYWORD,
                 parameter.VAR_POSITIONAL,
@@ -86,42 +89,43 @@ def bind_arguments(path: Path, function: FunctionType) -> tuple[Callable[[Run], 
                     "it may only have message: str and run: Run, or parameters with a default"
                 )
         elif parameter.kind is parameter.POSITIONAL_ONLY:
-            positional.append(is_run)
+            positional.append(argument)
         else:
-            by_name[parameter.name] = is_run
+            by_name[parameter.name] = argument
 
     def call(run: Run) -> Any:
+        values = {"run": run, "message": run.message}
         return function(
-            *[run if is_run else run.message for is_run in positional],
-            **{name: run if is_run else run.message for name, is_run in by_name.items()},
+            *[values[argument] for argument in positional],
+            **{name: values[argument] for name, argument in by_name.items()},
         )
 
-    return call, any((*positional, *by_name.values()))
+    return call, "run" in (*positional, *by_name.values())
 
 
-def _is_run(parameter: inspect.Parameter) -> bool | None:
-    """Return True for the run, False for the message, None for another parameter.
+def _choose_argument(parameter: inspect.Parameter) -> Argument | None:
+    """Return the argument for a parameter, by its name or annotation, or None if it is neither run nor message.
 
-    The name decides, else the annotation; a parameter of type str with a default is not the message.
+    A parameter of type str is the message only if it has no default.
     """
     if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
         return None
     annotation = parameter.annotation
     if annotation is Run or annotation in ("Run", "hub.Run") or parameter.name == "run":
-        return True
+        return "run"
     is_required = parameter.default is parameter.empty
     if parameter.name == "message" or is_required and (annotation is str or annotation == "str"):
-        return False
+        return "message"
     return None
 
 
 async def iterate_async(call: Callable[[], Any]) -> AsyncGenerator[Any, None]:
-    """Yield the outputs of an async function: of an iterator its items, else the result itself."""
+    """Yield the outputs of an async function: the items of an iterator, or the single result."""
     result = call()
     if isinstance(result, Awaitable):
         result = await result
     if not isinstance(result, AsyncIterable):
-        with closing(_outputs_of(result)) as outputs:
+        with closing(_iterate_result(result)) as outputs:
             for output in outputs:
                 yield output
         return
@@ -137,17 +141,17 @@ async def iterate_async(call: Callable[[], Any]) -> AsyncGenerator[Any, None]:
 def iterate_plain(call: Callable[[], Any]) -> Iterator[Any]:
     """Yield the outputs of a plain function, in the thread of the function.
 
-    If the function returns an awaitable, it runs in an event loop of this thread. There `run.call` raises: it needs the
-    event loop of the hub, and so an `async def` function.
+    An awaitable that the function returns runs in a new event loop in this thread. In it `run.call` raises AgentError:
+    `run.call` needs the event loop of the hub, in which only `async def` functions run.
     """
     result = call()
     if isinstance(result, (Awaitable, AsyncIterable)):
         yield from _iterate_in_own_loop(result)
     else:
-        yield from _outputs_of(result)
+        yield from _iterate_result(result)
 
 
-def _outputs_of(result: Any) -> Generator[Any, None, None]:
+def _iterate_result(result: Any) -> Generator[Any, None, None]:
     if isinstance(result, Iterable) and not isinstance(result, (str, bytes, bytearray, Mapping, Set)):
         yield from result
     else:
@@ -158,8 +162,8 @@ def _iterate_in_own_loop(result: Any) -> Iterator[Any]:
     outputs = iterate_async(lambda: result)
 
     async def next_output() -> Any:
-        return await anext(outputs, END)
+        return await anext(outputs, END_OF_OUTPUT)
 
-    with asyncio.Runner() as runner:  # closes the async generators that were started in it
-        while (output := runner.run(next_output())) is not END:
+    with asyncio.Runner() as runner:  # its end closes async generators that have not ended
+        while (output := runner.run(next_output())) is not END_OF_OUTPUT:
             yield output

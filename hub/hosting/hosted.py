@@ -14,17 +14,18 @@ THREAD_RUNS = 32  # the default max_runs of an agent whose answers take a thread
 class Agent:
     """An agent of the folder, working or broken.
 
-    *answer* is an async generator function over a run; *work* is a plain one, and runs in a thread. A working agent has
-    one of the two; both yield unchecked output. *source* is the `NAME.py:LINE` of the agent's function. *needs_history*
-    is False if the function cannot read `run.history`. *error* is the reason of a broken agent for the operator,
-    *public_error* the same for clients. *running_answers* counts answers whose code has not ended; *used_slots* counts
-    those that `max_runs` limits, without code that ignores its cancel.
+    A working agent has one of two functions of a run: *async_function* returns an async iterator, *plain_function* an
+    iterator, which runs in a thread. Both yield unchecked output. An agent whose adapter was only checked has neither.
+    *source* is the file and line of the function, as NAME.py:LINE, or the name of the TOML file. *needs_history* is
+    False if the function cannot read `run.history`. *error* says to the operator why an agent is broken, *public_error*
+    says it to clients. *running_answers* counts the answers whose code has not ended. *used_slots* counts those of them
+    that `max_runs` limits: all except code that ignores its cancel.
     """
 
     id: str
     description: str = ""
-    answer: Callable[[Run], AsyncIterator[Any]] | None = None
-    work: Callable[[Run], Iterator[Any]] | None = None
+    async_function: Callable[[Run], AsyncIterator[Any]] | None = None
+    plain_function: Callable[[Run], Iterator[Any]] | None = None
     error: str | None = None
     public_error: str | None = None
     marks: Marks = Marks()
@@ -36,7 +37,7 @@ class Agent:
     @property
     def is_full(self) -> bool:
         """Return whether all slots are in use."""
-        limit = self.marks.max_runs or (THREAD_RUNS if self.work is not None else None)
+        limit = self.marks.max_runs or (THREAD_RUNS if self.plain_function is not None else None)
         return limit is not None and self.used_slots >= limit
 
     def describe(self) -> dict[str, Any]:

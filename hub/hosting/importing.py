@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 async def run_import(load: Callable[[], T]) -> T:
-    """Call *load* in a daemon thread of its own, named `hub-agents`; return or raise what it returns or raises.
+    """Call *load* in a new daemon thread named `hub-agents`; return its result, or raise its exception.
 
-    If the caller is cancelled, the thread goes on and its result is dropped. Not a
+    If the caller is cancelled, the thread continues, and its result is dropped. Do not use a
     ThreadPoolExecutor: Python waits for its threads at exit, so an import that never ends would block the exit.
     """
     future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # now a cancelled caller does not cancel the future
+    future.set_running_or_notify_cancel()  # a future in this state is not cancelled with its caller
 
     def work() -> None:
         try:
@@ -34,5 +34,5 @@ async def run_import(load: Callable[[], T]) -> T:
 
 
 def is_agent_file(path: Path) -> bool:
-    """Return whether the name of a file in the agents folder is that of an agent."""
+    """Return whether a file of the agents folder has the name of an agent: .py or .toml, and no `.` or `_` first."""
     return path.suffix in (".py", ".toml") and path.name[0] not in "._"

@@ -31,7 +31,7 @@ ADAPTER_MODULES = {"openai_chat": "hub.adapters.openai_chat"}
 
 @attrs.frozen(kw_only=True)
 class CommonKeys(Marks):
-    """The keys of a TOML file that every adapter has."""
+    """The keys that a TOML file may have with every adapter."""
 
     description: str = ""
 
@@ -40,21 +40,21 @@ class CommonKeys(Marks):
         return Marks(**{key: getattr(self, key) for key in attrs.fields_dict(Marks)})
 
 
-async def load_table(path: Path, paths: AgentPaths, stack: AsyncExitStack | None) -> Agent:
+async def load_toml_agent(path: Path, paths: AgentPaths, stack: AsyncExitStack | None) -> Agent:
     """Load NAME.toml: the kind of an adapter, and its options. Raises LoadError.
 
-    The adapter is entered into *stack*. Without a stack, the options are only checked, and the agent cannot answer.
+    *stack* closes the adapter. If *stack* is None, the options are only checked, and the agent cannot answer.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # accepts a byte order mark, which Windows writes
         kind = table.pop("adapter", None)
-        adapter = await run_import(lambda: _adapter(path.name, kind))
+        adapter = await run_import(lambda: _find_adapter(path.name, kind))
         keys = {key: table.pop(key) for key in attrs.fields_dict(CommonKeys) if key in table}
         common = msgspec.convert(keys, CommonKeys)
-        options = _options(path.name, table, adapter.Options)
+        options = _convert_options(path.name, table, adapter.Options)
         agent = Agent(id=paths.agent, description=to_one_line(common.description), marks=common.marks, source=path.name)
         if stack is not None:
-            agent.answer = await stack.enter_async_context(adapter.open(options, paths))
+            agent.async_function = await stack.enter_async_context(adapter.open(options, paths))
         elif hasattr(adapter, "check"):
             adapter.check(options)
     except (ValueError, AgentError) as error:
@@ -66,8 +66,8 @@ async def load_table(path: Path, paths: AgentPaths, stack: AsyncExitStack | None
     return agent
 
 
-def _adapter(name: str, kind: object) -> Adapter:
-    """Return the adapter of a kind; raises LoadError with the name of the agent file, *name*."""
+def _find_adapter(name: str, kind: object) -> Adapter:
+    """Return the adapter of a kind. Raises LoadError, whose message begins with *name*, the name of the agent file."""
     plugins = find_plugins("hubbub.adapters", frozenset(ADAPTER_MODULES))
     kinds = sorted([*ADAPTER_MODULES, *plugins])
     if not isinstance(kind, str) or kind not in kinds:
@@ -75,16 +75,16 @@ def _adapter(name: str, kind: object) -> Adapter:
         raise LoadError(f"{name}: {problem}; the adapters are: {', '.join(kinds)}")
     try:
         if kind in plugins:
-            return _load_plugin(plugins[kind])
+            return _load_adapter_plugin(plugins[kind])
         return cast(Adapter, importlib.import_module(ADAPTER_MODULES[kind]))
     except PluginError as error:
-        public = f"{name}: the adapter {kind!r} cannot be used; `hubbub agents` shows the reason"
-        raise LoadError(f"{name}: {error}", public) from None
+        public_message = f"{name}: the adapter {kind!r} cannot be used; `hubbub agents` shows the reason"
+        raise LoadError(f"{name}: {error}", public_message) from None
     except ImportError as error:
         raise LoadError(f"{name}: {error}; install it with: pip install hubbub[{kind}]") from None
 
 
-def _load_plugin(point: EntryPoint) -> Adapter:
+def _load_adapter_plugin(point: EntryPoint) -> Adapter:
     """Import the adapter of another package, and check its names; raises PluginError."""
     adapter = load_plugin(point)
     options = getattr(adapter, "Options", None)
@@ -95,7 +95,7 @@ def _load_plugin(point: EntryPoint) -> Adapter:
     return cast(Adapter, adapter)
 
 
-def _options(name: str, table: dict[str, Any], options_class: type[Any]) -> Any:
+def _convert_options(name: str, table: dict[str, Any], options_class: type[Any]) -> Any:
     """Return the options of a table; raises LoadError for an unknown key, ValueError for a bad value."""
     options = attrs.fields_dict(options_class)
     names = ["adapter", *attrs.fields_dict(CommonKeys), *options]
@@ -104,8 +104,8 @@ def _options(name: str, table: dict[str, Any], options_class: type[Any]) -> Any:
     return msgspec.convert(table, options_class)
 
 
-def load_file(agent_id: str, path: Path) -> Agent:
-    """Execute and load NAME.py; raises LoadError. Call this function with run_import()."""
+def load_python_agent(agent_id: str, path: Path) -> Agent:
+    """Execute NAME.py, and return its agent; raises LoadError. Call this function with run_import()."""
     try:
         module = _import(agent_id, path)
         function = find_function(module, path)
@@ -115,25 +115,26 @@ def load_file(agent_id: str, path: Path) -> Agent:
     except BaseException as error:  # SystemExit too: an agent file must not end the hub
         raise _load_error(path, error) from None
     description = str(module.__doc__ or function.__doc__ or "").strip().partition("\n")[0]
-    inner = inspect.unwrap(function)  # a decorator may wrap an `async def` in a plain function
-    source = f"{path.name}:{getattr(inner, '__code__', function.__code__).co_firstlineno}"
+    target = inspect.unwrap(function)  # a decorator may wrap an `async def` in a plain function
+    source = f"{path.name}:{getattr(target, '__code__', function.__code__).co_firstlineno}"
     marks = getattr(function, "__hubbub__", Marks())
     agent = Agent(
         id=agent_id, description=to_one_line(description), marks=marks, source=source, needs_history=needs_run
     )
     if inspect.isasyncgenfunction(function):
-        agent.answer = call
-    elif any(map(inspect.iscoroutinefunction, (function, inner))) or inspect.isasyncgenfunction(inner):
-        agent.answer = lambda run: iterate_async(lambda: call(run))
+        agent.async_function = call
+    elif any(map(inspect.iscoroutinefunction, (function, target))) or inspect.isasyncgenfunction(target):
+        agent.async_function = lambda run: iterate_async(lambda: call(run))
     else:
-        agent.work = lambda run: iterate_plain(lambda: call(run))
+        agent.plain_function = lambda run: iterate_plain(lambda: call(run))
     return agent
 
 
 def _import(agent_id: str, path: Path) -> ModuleType:
     # Child processes import the module under this name, whatever the name of the folder.
     name = f"{PACKAGE}.{agent_id}"
-    # Python compares a .pyc by seconds and size, and so misses a quick edit of the same length, here and in children.
+    # Do not use the .pyc, and delete it for child processes: Python compares its seconds and size only, and so misses a
+    # quick edit of the same length.
     code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     Path(cache_from_source(str(path))).unlink(missing_ok=True)
     spec = spec_from_file_location(name, path)
@@ -143,9 +144,8 @@ def _import(agent_id: str, path: Path) -> ModuleType:
     try:
         exec(code, module.__dict__)
     except BaseException:
-        if (
-            sys.modules.get(name) is module
-        ):  # a load whose caller was cancelled may still run, and have replaced the module
+        # Another load may have replaced the module: a load continues in its thread after its caller was cancelled.
+        if sys.modules.get(name) is module:
             del sys.modules[name]
         raise
     setattr(sys.modules[PACKAGE], agent_id, module)
@@ -153,13 +153,13 @@ def _import(agent_id: str, path: Path) -> ModuleType:
 
 
 def _load_error(path: Path, error: BaseException) -> LoadError:
-    """Return the LoadError for an exception at load; clients do not get its text, which may hold secrets."""
+    """Return the LoadError for an exception of a load. Clients do not get its text, which may hold secrets."""
     if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
         return LoadError(f"{path.name} line {error.lineno}: {error.msg}")
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     source = f"{path.name} line {lines[-1]}" if lines else path.name
-    if lines and (last := Path(frames[-1].filename)) != path and last.parent == path.parent:
-        source += f", in {last.name} line {frames[-1].lineno}"
-    public = f"{source}: {type(error).__name__}"
-    return LoadError(f"{public}: {error}", f"{public}; `hubbub agents` shows the reason")
+    if lines and (last_path := Path(frames[-1].filename)) != path and last_path.parent == path.parent:
+        source += f", in {last_path.name} line {frames[-1].lineno}"
+    public_message = f"{source}: {type(error).__name__}"
+    return LoadError(f"{public_message}: {error}", f"{public_message}; `hubbub agents` shows the reason")

@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 
 PACKAGE = "hubbub_agents"
-AGENTS_VARIABLE = "_HUBBUB_AGENTS"  # the folder, for the package hubbub_agents in child processes
+AGENTS_VARIABLE = "_HUBBUB_AGENTS"  # the agents folder, for the package hubbub_agents in child processes
 FOREIGN_PACKAGES = frozenset({*sys.stdlib_module_names, "hub"})
 
 # The time of the last change of a file, in ns, and its size; None if there is no file.
@@ -21,17 +21,17 @@ FileStamp = tuple[int, int] | None
 
 @attrs.define(eq=False, kw_only=True)
 class AuthorModules:
-    """The files that agent files import; the modules of changed files are forgotten, so that Python imports them again.
+    """The author's modules that agent files import. forget() removes changed ones, so that Python imports them again.
 
     Between open() and close() both folders are at the end of `sys.path`, so a `random.py` in one of them hides no other
-    module. Imports are read from the source code, so those of broken files and inside functions are known too. Names
-    made at run time, as for importlib.import_module(), are not.
+    module. Imports are read from the source code, so imports of broken files and imports inside functions are known
+    too. Imports by a name that is made at run time, as with importlib.import_module(), are not known.
     """
 
     folder: Path
     _roots: tuple[str, ...] = ()
     _added_roots: list[str] = attrs.Factory(list)
-    _stamps: dict[str, FileStamp] = attrs.Factory(dict)  # by path, taken before the import
+    _stamps: dict[str, FileStamp] = attrs.Factory(dict)  # by path, read before the import
     _import_names: dict[str, tuple[FileStamp, frozenset[str]]] = attrs.Factory(dict)  # a cache, by path
 
     def open(self) -> None:
@@ -47,59 +47,61 @@ class AuthorModules:
         """Undo open(), and forget all modules."""
         sys.path[:] = [entry for entry in sys.path if entry not in self._added_roots]
         os.environ.pop(AGENTS_VARIABLE, None)
-        self._drop(self._groups(self._stamps))
+        self._drop(self._find_groups(self._stamps))
         self._stamps.clear()
 
     # --- files and their imports --------------------------------------------------------------------------------------
 
-    def imports_of(self, agent_id: str, path: Path) -> dict[str, FileStamp]:
+    def find_imports(self, agent_id: str, path: Path) -> dict[str, FileStamp]:
         """Return the files that an agent file imports, directly or indirectly, with their stamps.
 
-        The stamps are older than the import, so a later change is detected. The method reads files: call it with
+        Call this before the import, so that the stamps show each later change. The method reads files: call it with
         run_import().
         """
-        files = self._closure(f"{PACKAGE}.{agent_id}", str(path))
-        return {file: self._stamps.setdefault(file, stamp_of(file)) for file in files}
+        files = self._find_all_imports(f"{PACKAGE}.{agent_id}", str(path))
+        return {file: self._stamps.setdefault(file, read_stamp(file)) for file in files}
 
-    def _closure(self, name: str, path: str) -> set[str]:
-        """Return the files that a module imports, directly or indirectly."""
+    def _find_all_imports(self, name: str, path: str) -> set[str]:
+        """Return the files that a module imports, directly or indirectly, without its own."""
         files: set[str] = set()
         queue = [(name, path)]
         while queue:
-            for module, file in self._direct_imports(*queue.pop()):
+            for module, file in self._find_direct_imports(*queue.pop()):
                 if file not in files and file != path:
                     files.add(file)
                     queue.append((module, file))
         return files
 
-    def _direct_imports(self, name: str, path: str) -> Iterator[tuple[str, str]]:
+    def _find_direct_imports(self, name: str, path: str) -> Iterator[tuple[str, str]]:
         package = name if os.path.basename(path) == "__init__.py" else name.rpartition(".")[0]
-        for import_name in self._names_in(package, path):
+        for import_name in self._read_import_names(package, path):
             yield from self._resolve(import_name)
 
-    def _names_in(self, package: str, path: str) -> frozenset[str]:
+    def _read_import_names(self, package: str, path: str) -> frozenset[str]:
         """Return the dotted names that a file may import: for `from a import b`, both `a` and `a.b`."""
-        stamp = stamp_of(path)
+        stamp = read_stamp(path)
         if path not in self._import_names or self._import_names[path][0] != stamp:
-            self._import_names[path] = stamp, frozenset(names_imported_by(package, path))
+            self._import_names[path] = stamp, frozenset(parse_import_names(package, path))
         return self._import_names[path][1]
 
     def _resolve(self, name: str) -> Iterator[tuple[str, str]]:
         """Yield the author's own modules that `import name` executes, with their files."""
         parts = name.split(".")
-        first, folders = (1, [self._roots[0]]) if parts[0] == PACKAGE else (0, sys.path)
+        first_index, folders = (1, [self._roots[0]]) if parts[0] == PACKAGE else (0, sys.path)
         if parts[0] in FOREIGN_PACKAGES:
             return
-        for end in range(first + 1, len(parts) + 1):
-            spec = PathFinder.find_spec(parts[end - 1], folders)  # by the last part: the packages are not imported yet
+        for end in range(first_index + 1, len(parts) + 1):
+            spec = PathFinder.find_spec(
+                parts[end - 1], folders
+            )  # not by the dotted name, which would import the packages
             if spec is None:
                 return
             if spec.has_location and spec.origin:
                 locations, folders = [spec.origin], list(spec.submodule_search_locations or ())
             else:  # a folder without an __init__.py
                 locations = folders = [os.path.join(folder, parts[end - 1]) for folder in folders]
-            # The first part must be in one of the two folders itself, not below it: an installed package of a .venv is.
-            is_first = end == first + 1
+            # It must be directly in one of the two folders, not below: a .venv has installed packages.
+            is_first = end == first_index + 1
             if is_first and not any(os.path.dirname(location) in self._roots for location in folders or locations):
                 return
             if spec.origin:
@@ -107,48 +109,55 @@ class AuthorModules:
             if not folders:
                 return
 
-    def nearby_files(self) -> dict[str, FileStamp]:
+    def list_nearby_files(self) -> dict[str, FileStamp]:
         """Return the Python files that a broken agent may try to import, with their stamps."""
         files = [
             str(path) for root in self._roots for pattern in ("*.py", "*/*.py") for path in Path(root).glob(pattern)
         ]
-        return {file: stamp_of(file) for file in files}
+        return {file: read_stamp(file) for file in files}
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
-    def changed_files(self) -> frozenset[str]:
-        """Return the files that changed after their import."""
-        return frozenset(file for file, stamp in self._stamps.items() if stamp_of(file) != stamp)
+    def list_changed_files(self) -> frozenset[str]:
+        """Return the files that changed since their stamps were read."""
+        return frozenset(file for file, stamp in self._stamps.items() if read_stamp(file) != stamp)
 
     def forget(self, files: Collection[str]) -> None:
-        """Remove the modules of *files*, and all that import one of them, so that Python imports them again.
+        """Remove the modules of *files* and the modules that import them, so that Python imports all of these again.
 
         The method reads files, so call it with run_import().
         """
         importlib.invalidate_caches()
-        stale = set(files)
-        stale |= {file for name, file in self._loaded_modules() if not stale.isdisjoint(self._closure(name, file))}
-        self._drop(self._groups(stale))
+        stale_files = set(files)
+        stale_files |= {
+            file
+            for name, file in self._list_loaded_modules()
+            if not stale_files.isdisjoint(self._find_all_imports(name, file))
+        }
+        self._drop(self._find_groups(stale_files))
         for file in files:
             self._stamps.pop(file, None)
-            # Python compares a .pyc by seconds and size, and so misses a quick edit of the same length.
+            # Python compares a .pyc only by seconds and size: it would miss a quick edit of the same length.
             Path(cache_from_source(file)).unlink(missing_ok=True)
 
-    def _loaded_modules(self) -> list[tuple[str, str]]:
+    def _list_loaded_modules(self) -> list[tuple[str, str]]:
         """Return the names and files of the author's own modules in `sys.modules`."""
         modules = []
         for name, module in list(sys.modules.items()):
-            file = getattr(module, "__dict__", {}).get("__file__")  # getattr would make a lazy module import its target
+            file = getattr(module, "__dict__", {}).get(
+                "__file__"
+            )  # not getattr(module): a lazy module would import its target
             if file in self._stamps:
                 modules.append((name, file))
         return modules
 
-    def _groups(self, files: Collection[str]) -> set[str]:
-        """Return the names that _drop() removes for these files: top-level packages, and single modules of agents."""
-        names = [name.split(".") for name, file in self._loaded_modules() if file in files]
+    def _find_groups(self, files: Collection[str]) -> set[str]:
+        """Return the names for _drop(): the top-level modules of *files*, and the module of each agent file."""
+        names = [name.split(".") for name, file in self._list_loaded_modules() if file in files]
         return {".".join(parts[: 2 if parts[0] == PACKAGE else 1]) for parts in names}
 
     def _drop(self, groups: set[str]) -> None:
+        """Remove the modules with these names, and all modules below them."""
         for name in list(sys.modules):
             if any(name == group or name.startswith(f"{group}.") for group in groups):
                 del sys.modules[name]
@@ -157,8 +166,8 @@ class AuthorModules:
             vars(package).pop(group.partition(".")[2], None)  # else `from . import NAME` would find the old module
 
 
-def stamp_of(file: str) -> FileStamp:
-    """Return the stamp of a file, which differs after a change of the file."""
+def read_stamp(file: str) -> FileStamp:
+    """Return the stamp of a file, or None if there is no file. A change of the file changes its stamp."""
     try:
         stat = os.stat(file)
     except OSError:
@@ -167,11 +176,11 @@ def stamp_of(file: str) -> FileStamp:
 
 
 def have_changed(stamps: Mapping[str, FileStamp]) -> bool:
-    """Return whether one of these files changed since its stamp was taken."""
-    return any(stamp_of(file) != stamp for file, stamp in stamps.items())
+    """Return whether one of these files changed since its stamp was read."""
+    return any(read_stamp(file) != stamp for file, stamp in stamps.items())
 
 
-def names_imported_by(package: str, path: str) -> Iterator[str]:
+def parse_import_names(package: str, path: str) -> Iterator[str]:
     """Yield the dotted names that the statements of a file may import: for `from a import b`, both `a` and `a.b`."""
     try:
         tree = ast.parse(Path(path).read_bytes())

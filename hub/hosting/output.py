@@ -1,4 +1,4 @@
-"""Call the code of an agent, and name the types of events that it may yield."""
+"""Call the code of an agent, and list the types of events that an agent may yield."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,9 +12,9 @@ AGENT_EVENTS = frozenset(CONTENT.values())
 
 
 def call_agent(agent: Agent, run: Run) -> AsyncIterator[Any]:
-    """Return the agent's output, unchecked. A plain function runs in a thread."""
-    if agent.answer is not None:
-        return agent.answer(run)
-    work = agent.work
-    assert work is not None
-    return iterate_in_thread(lambda: work(run), f"agent {agent.id}")
+    """Return an iterator over the agent's unchecked output. A plain function runs in a thread."""
+    if agent.async_function is not None:
+        return agent.async_function(run)
+    function = agent.plain_function
+    assert function is not None, "a broken agent is not called"
+    return iterate_in_thread(lambda: function(run), f"agent {agent.id}")

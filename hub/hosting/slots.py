@@ -1,4 +1,4 @@
-"""Limit how many answers an agent gives at a time: each answer takes a slot, and a full agent has a queue."""
+"""Limit how many answers an agent gives at a time: each answer uses a slot, and a full agent has a queue."""
 
 import asyncio
 from collections import OrderedDict
@@ -16,8 +16,8 @@ from hub.hosting.hosted import Agent
 class Slot:
     """One answer's share of its agent's `max_runs`.
 
-    The slot counts in `agent.used_slots` until it is vacated or released, and in `agent.running_answers` until it is
-    released. *caller* is the slot of the answer that called this one.
+    The slot counts in `agent.used_slots` until vacate() or release(), and in `agent.running_answers` until release().
+    *caller* is the slot of the answer that called this one, or None for an answer to a client.
     """
 
     agent: Agent
@@ -27,7 +27,7 @@ class Slot:
     _is_released: bool = attrs.field(default=False, init=False)
 
     def vacate(self) -> None:
-        """Let another answer use the slot, although the agent's code still runs."""
+        """Let another answer use the slot while the agent's code still runs. A second call does nothing."""
         if self.is_used:
             self.is_used = False
             self.agent.used_slots -= 1
@@ -40,14 +40,14 @@ class Slot:
             self.agent.running_answers -= 1
             self.agent.used_slots -= self.is_used
             self.is_used = False
-            self.slots.on_free(self)  # also after vacate(): the agent may be idle only now
+            self.slots.on_free(self)  # also after vacate(), because only now the agent may be idle
 
 
 class Waiter(Protocol):
     """A session's schedule or a call that waits for a slot."""
 
     def wake(self) -> None:
-        """Take a slot now, or wait again. Called when the agent has a free slot, or no longer exists."""
+        """Take a slot now, or wait again. Called when an agent has a free slot, was removed, or is broken."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -64,7 +64,7 @@ class SlotRequest:
             return
         try:
             # Take the slot here: if the task of the call took it later, another answer could take it in between.
-            self.future.set_result(self.slots.take(self.slots.agents.get(self.agent_id), self.caller))
+            self.future.set_result(self.slots.take(self.slots.agents.get_working(self.agent_id), self.caller))
         except HubError as error:
             self.future.set_exception(error)
 
@@ -73,16 +73,16 @@ class SlotRequest:
 class Slots:
     """The slots of all agents, and a queue of waiters for each full agent, in order of arrival.
 
-    Sessions that wait for no slot cost nothing. A reloaded agent has new slots under the same id.
+    Sessions that do not wait for a slot take no memory here. A reloaded agent has new slots under the same id.
     """
 
     agents: Agents
     _used_slots: set[Slot] = attrs.Factory(set)
     _queues: dict[str, "OrderedDict[Waiter, None]"] = attrs.Factory(dict)  # by agent id
-    _agents_by_waiter: dict[Waiter, Set[str]] = attrs.Factory(dict)  # the agents in whose queues a waiter stands
+    _agent_ids_by_waiter: dict[Waiter, Set[str]] = attrs.Factory(dict)  # the agents in whose queues a waiter is
 
     def take(self, agent: Agent, caller: Slot | None = None) -> Slot:
-        """Take a slot of an agent. The caller has checked `agent.is_full`, with no await since then."""
+        """Take a slot of an agent. First check that `agent.is_full` is False, with no await between check and call."""
         agent.running_answers += 1
         agent.used_slots += 1
         slot = Slot(agent, self, caller)
@@ -90,11 +90,11 @@ class Slots:
         return slot
 
     async def acquire(self, agent_id: str, caller: Slot) -> Slot:
-        """Take a slot for a call; if the agent is full, wait in its queue. Cancelling the task leaves the queue.
+        """Take a slot for a call; if the agent is full, wait in its queue. A cancel removes the call from the queue.
 
         Raises UnknownAgent or AgentBroken, and AgentError (`call_deadlock`) if the wait could never end.
         """
-        agent = self.agents.get(agent_id)
+        agent = self.agents.get_working(agent_id)
         if not agent.is_full:
             return self.take(agent, caller)
         if self._is_deadlock(agent, caller):
@@ -113,15 +113,16 @@ class Slots:
     def set_queues(self, waiter: Waiter, agent_ids: Set[str]) -> None:
         """Put a waiter into the queues of these agents; remove it from the queues of all other agents.
 
-        The waiter keeps its position in a queue. Before a waiter is woken, it is removed from that agent's queue.
+        The waiter keeps its position in a queue. It leaves the queue of an agent just before wake() is called for that
+        agent.
         """
-        before = self._agents_by_waiter.pop(waiter, frozenset())
-        for agent_id in before - agent_ids:
+        previous_ids = self._agent_ids_by_waiter.pop(waiter, frozenset())
+        for agent_id in previous_ids - agent_ids:
             self._leave(waiter, agent_id)
         for agent_id in agent_ids:
             self._queues.setdefault(agent_id, OrderedDict()).setdefault(waiter)
         if agent_ids:
-            self._agents_by_waiter[waiter] = agent_ids
+            self._agent_ids_by_waiter[waiter] = agent_ids
 
     def offer_all(self) -> None:
         """Wake waiters after agents were added, removed or reloaded."""
@@ -138,12 +139,12 @@ class Slots:
         """Wake the waiters of an agent, one by one, until the agent is full."""
         while agent_id in self._queues and self._can_wake(agent_id):
             waiter = next(iter(self._queues[agent_id]))
-            self.set_queues(waiter, self._agents_by_waiter[waiter] - {agent_id})
+            self.set_queues(waiter, self._agent_ids_by_waiter[waiter] - {agent_id})
             waiter.wake()
 
     def _can_wake(self, agent_id: str) -> bool:
         try:
-            return not self.agents.get(agent_id).is_full
+            return not self.agents.get_working(agent_id).is_full
         except HubError:
             return True  # the agent was removed or is broken: its waiters get that error
 
@@ -157,15 +158,17 @@ class Slots:
         """Return whether no answer of *agent* could end while *caller* waits for a slot of *agent*.
 
         An answer can end if each answer that it called can end, and each agent that it waits for has an answer that can
-        end. Only a new wait can close a circle, so a check before each wait is enough.
+        end. Only a new wait can cause a deadlock, so a check before each wait is enough.
         """
-        requests = [request for request in self._agents_by_waiter if isinstance(request, SlotRequest)]
-        waits = [(request.caller, self.agents.get(request.agent_id)) for request in requests]
+        requests = [request for request in self._agent_ids_by_waiter if isinstance(request, SlotRequest)]
+        waits = [(request.caller, self.agents.get_working(request.agent_id)) for request in requests]
         waits.append((caller, agent))
-        stuck, before = set(self._used_slots), -1
-        while len(stuck) != before:
-            before = len(stuck)
-            freeing = {slot.agent for slot in self._used_slots - stuck}  # agents of which an answer can end
-            needed_slots = {slot.caller for slot in stuck} | {slot for slot, target in waits if target not in freeing}
-            stuck &= needed_slots
-        return all(slot in stuck for slot in self._used_slots if slot.agent is agent)
+        stuck_slots, previous_count = set(self._used_slots), -1
+        while len(stuck_slots) != previous_count:
+            previous_count = len(stuck_slots)
+            free_soon = {slot.agent for slot in self._used_slots - stuck_slots}  # agents of which an answer can end
+            callers = {slot.caller for slot in stuck_slots} | {
+                slot for slot, target in waits if target not in free_soon
+            }
+            stuck_slots &= callers  # only an answer that waits for a stuck one stays stuck
+        return all(slot in stuck_slots for slot in self._used_slots if slot.agent is agent)

@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-MAX_QUEUED_ITEMS = 256  # the thread waits while the loop has so many unread items
+MAX_QUEUED_ITEMS = 256  # items; at this number the thread waits for the loop (backpressure)
 
 
 async def iterate_in_thread(start: Callable[[], Iterator[Any]], name: str) -> AsyncIterator[Any]:
-    """Iterate start() in a daemon thread; the thread waits while MAX_QUEUED_ITEMS are unread (backpressure).
+    """Iterate start() in a daemon thread; the thread waits while MAX_QUEUED_ITEMS are unread.
 
-    If this iterator is closed or cancelled early, the thread stops at its next item and closes its generator. Closing
-    waits for that, as long as the code in the thread takes.
+    If this iterator is closed or cancelled early, the thread stops at its next item and closes its generator. The
+    close waits, without a time limit, until the thread has ended.
     """
     bridge = _Bridge(asyncio.get_running_loop(), start)
     context = contextvars.copy_context()
@@ -38,6 +38,8 @@ async def iterate_in_thread(start: Callable[[], Iterator[Any]], name: str) -> As
 
 
 class _Bridge:
+    """The state that the thread and the event loop share: a queue of items, and how the iteration ended."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop, start: Callable[[], Iterator[Any]]) -> None:
         self.loop, self.start = loop, start
         self.items: deque[Any] = deque()

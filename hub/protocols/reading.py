@@ -12,7 +12,7 @@ import orjson
 
 from hub.errors import BadFrame, BadId, UnknownType
 from hub.ids import describe_bad_id, is_id, quote
-from hub.limits import Limits, size_text
+from hub.limits import Limits, format_size
 from hub.messages import COMMANDS, Chat, Command
 from hub.messages.numbers import read_float
 from hub.protocols.choices import allowed_values
@@ -40,10 +40,14 @@ def read_command(data: bytes, limits: Limits) -> Command:
     frame = read_object(data, limits)
     kind = frame.get("type")
     if not isinstance(kind, str):
-        raise BadFrame(f'the frame needs a "type", a string; send for example {Chat.example}', **_about(frame))
+        raise BadFrame(
+            f'the frame needs a "type", a string; send for example {Chat.example}', **_select_error_fields(frame)
+        )
     command = COMMANDS.get(kind)
     if command is None:
-        raise UnknownType(f"unknown type {quote(kind)}: use one of {', '.join(COMMANDS)}", **_about(frame))
+        raise UnknownType(
+            f"unknown type {quote(kind)}: use one of {', '.join(COMMANDS)}", **_select_error_fields(frame)
+        )
     return convert(frame, command, limits)
 
 
@@ -60,9 +64,11 @@ def convert(fields: dict[str, Any], kind: type[T], limits: Limits, name: str | N
     except ValueError as error:  # msgspec.ValidationError is a subclass
         problem, field = split_error(error, kind)
         if field in ID_FIELDS and isinstance(fields.get(field), str):
-            raise BadId(describe_bad_id(field, fields[field]), **_about(fields)) from None
+            raise BadId(describe_bad_id(field, fields[field]), **_select_error_fields(fields)) from None
         location = f" - at `$.{field}`" if field else ""
-        raise BadFrame(f"bad {name}: {problem}{location}; send for example {example}", **_about(fields)) from None
+        raise BadFrame(
+            f"bad {name}: {problem}{location}; send for example {example}", **_select_error_fields(fields)
+        ) from None
     return value
 
 
@@ -78,7 +84,7 @@ def split_error(error: Exception, kind: Any) -> tuple[str, str]:
 def _check_metadata(value: Any, limits: Limits) -> None:
     metadata = getattr(value, "metadata", None)
     if isinstance(value, Command) and metadata is not None and len(orjson.dumps(metadata)) > limits.metadata_bytes:
-        raise ValueError(f"metadata is larger than {size_text(limits.metadata_bytes)}, which is the limit")
+        raise ValueError(f"metadata is larger than {format_size(limits.metadata_bytes)}, which is the limit")
 
 
 def check_parts(parts: Any, limits: Limits) -> None:
@@ -135,7 +141,7 @@ def _power(number: int) -> str:
     return "2^53" if number == 2**53 else str(number)
 
 
-def _about(fields: dict[str, Any]) -> dict[str, Any]:
+def _select_error_fields(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the ref and the ids of a command, for its error. Skip long values and values of other types."""
     values = {key: fields.get(key) for key in ("ref", "sessionId", "clientMsgId")}
     about = {key: value for key, value in values.items() if isinstance(value, str) and len(value) <= 128}

@@ -57,12 +57,12 @@ class Admission:
         """Give a chat, its run and its removal to the outbox. Return a coroutine that waits for the commit.
 
         The caller holds the schedule's lock. Raises Busy, Draining, SessionDeleted, StorageUnavailable, and the errors
-        of Agents.get().
+        of Agents.get_working().
         """
         # No await in this function: the limits must still be respected when the run is queued.
         self.check_open(clientMsgId=chat.clientMsgId)
         schedule = self.schedule
-        agent = self.host.agents.get(agent.id)  # the agent may have been reloaded while the chat waited
+        agent = self.host.agents.get_working(agent.id)  # the agent may have been reloaded while the chat waited
         new_id = self.host.seams.new_id
         ids, key, head = NewIds(new_id("r"), new_id("m"), new_id("m")), self.channel.key, self.channel.head
         record = chats.make_run_record(chat, author, key, agent.id, head=head, ids=ids, removal=removal)
@@ -109,15 +109,15 @@ class Admission:
         finally:
             self.schedule.wake()
 
-    def check_open(self, **about: str | None) -> None:
+    def check_open(self, **fields: str | None) -> None:
         """Raise SessionDeleted, Draining or StorageUnavailable if the session admits no chat now."""
         if self.is_deleting:
-            raise SessionDeleted(self.channel.id, **about)
+            raise SessionDeleted(self.channel.id, **fields)
         if self.schedule.is_draining:
             text = "the hub is going down: reconnect in a moment"
-            raise Draining(text, **about, sessionId=self.channel.id, retryAfterMs=1000)
+            raise Draining(text, **fields, sessionId=self.channel.id, retryAfterMs=1000)
         if self.outbox.state is OutboxState.BACKING_OFF:
-            raise self.outbox.make_error(**about)
+            raise self.outbox.make_error(**fields)
 
     def _check_capacity(self, chat: Chat, agent: Agent, can_start: bool, run: ActiveRun) -> None:
         """Raise Busy if a limit refuses the chat; then its run is not in the queue any more."""

@@ -9,12 +9,11 @@ import msgspec
 import orjson
 
 from hub.errors import AgentError
-from hub.hosting.contract import Finish
+from hub.hosting.contract import FileAccess, Finish
 from hub.hosting.contract import Message as AgentMessage
-from hub.hosting.contract import Shelf
 from hub.hosting.faults import bad_output_error, encode_text, is_count, too_long_error
 from hub.hosting.output import AGENT_EVENTS
-from hub.limits import Limits, size_text
+from hub.limits import Limits, format_size
 from hub.messages import (
     FINISH_REASONS,
     Body,
@@ -60,7 +59,7 @@ class AnswerWriter:
     message_id: str
     outbox: Outbox
     limits: Limits
-    shelf: Shelf
+    file_access: FileAccess
     new_id: Callable[[str], str]
     messages: list[HistoryMessage] = attrs.Factory(list)
     finish: Finish = Finish()
@@ -189,10 +188,10 @@ class AnswerWriter:
         if len(data) <= limits.result_bytes or self.is_closed:
             return result
         if len(data) > limits.file_bytes:
-            limit = size_text(limits.file_bytes)
+            limit = format_size(limits.file_bytes)
             raise AgentError(f"agent {self.agent_id} gave a tool's result of more than {limit}", "answer_too_long")
         name = "tool-result.txt"[: limits.file_name_length]
-        file_id = await self.shelf.keep(name, "text/plain; charset=utf-8", data)
+        file_id = await self.file_access.store(name, "text/plain; charset=utf-8", data)
         end = min(limits.result_start_bytes, limits.result_bytes)
         beginning = data[:end].decode(errors="ignore")  # without a code point that the limit cuts
         return attrs.evolve(result, content=cut(content, len(beginning)), fileId=file_id, size=len(data))
@@ -228,7 +227,7 @@ class AnswerWriter:
 
     def _check_size(self, size: int, noun: str) -> None:
         if size > self.limits.content_bytes:
-            limit = size_text(self.limits.content_bytes)
+            limit = format_size(self.limits.content_bytes)
             raise AgentError(f"agent {self.agent_id} gave a {noun} of more than {limit}", "answer_too_long")
 
     # --- end of a message -------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from hub.hosting.contract import Past, Shelf
+from hub.hosting.contract import FileAccess, Past
 from hub.hosting.folder import Agents
 from hub.hosting.slots import Slots
 from hub.ids import Key
@@ -47,7 +47,7 @@ class RunOwner(Protocol):
     """The parts of a session's schedule that its runs use."""
 
     outbox: Outbox
-    shelf: Shelf
+    file_access: FileAccess
 
     async def read_history(self, run: "ActiveRun") -> Sequence[Past]:
         """Return the earlier messages of the session, for the run's agent. Raises StorageUnavailable."""

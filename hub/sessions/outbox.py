@@ -167,10 +167,10 @@ class Outbox:
         self._waiters.append(waiter)
         await waiter
 
-    def make_error(self, **about: str | None) -> StorageUnavailable:
+    def make_error(self, **fields: str | None) -> StorageUnavailable:
         """Return the error for a command that needs the log while the log cannot be written."""
         text = "the hub's log cannot be written now: try again"
-        return StorageUnavailable(text, **about, sessionId=id_of(self.key), retryAfterMs=1000)
+        return StorageUnavailable(text, **fields, sessionId=id_of(self.key), retryAfterMs=1000)
 
     def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []

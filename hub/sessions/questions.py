@@ -10,7 +10,7 @@ import orjson
 from hub.errors import AgentError, AlreadyResolved, BadFrame, StorageUnavailable, UnknownInterrupt
 from hub.hosting.contract import Reply
 from hub.ids import Key, id_of
-from hub.limits import Limits, size_text
+from hub.limits import Limits, format_size
 from hub.messages import Interrupt, InterruptResolved
 from hub.sessions.outbox import Outbox, OutboxState, PendingEvent
 from hub.storage.log import EventStore, RunStore
@@ -190,7 +190,7 @@ class Questions:
 def check_payload(payload: Any, limits: Limits) -> None:
     """Raise BadFrame if an answer is too large."""
     if len(orjson.dumps(payload)) > limits.reply_bytes:
-        raise BadFrame(f"the payload has more than {size_text(limits.reply_bytes)}: send less")
+        raise BadFrame(f"the payload has more than {format_size(limits.reply_bytes)}: send less")
 
 
 def make_closed_error(session: str, interrupt_id: str) -> AlreadyResolved:

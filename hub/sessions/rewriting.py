@@ -49,7 +49,7 @@ async def _edit(
             raise WrongMessage(text, sessionId=session.id)
         agent_id, empty_ids = await _find_answering_agent(session, messages)
         # Before runs are stopped: an unknown agent is refused without any change.
-        agent = session.host.agents.get(command.agentId or agent_id or default_agent)
+        agent = session.host.agents.get_working(command.agentId or agent_id or default_agent)
         messages, stopped_ids = await _stop_runs(session, command.messageId)
         # No await from here to put(): the removal must contain all messages of the history.
         removal = Removal(_merge_ids(messages, empty_ids, stopped_ids))
@@ -77,7 +77,7 @@ async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, aut
         agent_id, empty_ids = await _find_answering_agent(session, messages)
         if agent_id is None:
             raise WrongMessage(f"message {message_id} has no answer yet: edit it to get one", sessionId=session.id)
-        agent = session.host.agents.get(command.agentId or agent_id)  # before runs are stopped, as in _edit()
+        agent = session.host.agents.get_working(command.agentId or agent_id)  # before runs are stopped, as in _edit()
         messages, stopped_ids = await _stop_runs(session, message_id, skip=1)
         # No await from here to put(), as in _edit().
         removal = Removal(_merge_ids(messages[1:], empty_ids, stopped_ids), reused_message=messages[0])

@@ -80,7 +80,7 @@ class ActiveRun:
             message_id=record.messageId,
             outbox=owner.outbox,
             limits=host.limits,
-            shelf=owner.shelf,
+            file_access=owner.file_access,
             new_id=host.seams.new_id,
         )
         self.questions = Questions(
@@ -178,7 +178,7 @@ class ActiveRun:
         try:
             past = await self.owner.read_history(self) if agent.needs_history else ()
         except HubError as error:  # the log failed, not the agent
-            retry_ms = error.about.get("retryAfterMs", 1000)
+            retry_ms = error.fields.get("retryAfterMs", 1000)
             self._output_error = AgentError(error.message, error.code, retryable=True, retry_after_ms=retry_ms)
             return
         run = make_view(self, past)
@@ -192,7 +192,7 @@ class ActiveRun:
                     try:
                         writer.write_text(output) if type(output) is str else await writer.write(output)
                     except AgentError as error:
-                        self._output_error = agent_task.explain(error, outputs)
+                        self._output_error = agent_task.log_and_convert(error, outputs)
                         return
                     if writer.is_closed:  # the run has ended: drop the rest of the output
                         return
@@ -221,9 +221,11 @@ class ActiveRun:
         elif self._output_error is not None:
             self._end("error", self._output_error)
         elif error is not None:
-            self._end("error", self.agent_task.explain(error))
+            self._end("error", self.agent_task.log_and_convert(error))
         elif task.cancelled():
-            self._end("error", self.agent_task.explain(AgentError(f"agent {self.record.agentId} cancelled itself")))
+            self._end(
+                "error", self.agent_task.log_and_convert(AgentError(f"agent {self.record.agentId} cancelled itself"))
+            )
         else:
             self._end(self.writer.finish.reason)
 

@@ -8,14 +8,14 @@ from msgspec.structs import replace
 
 from hub.delivery.channel import Channel
 from hub.errors import HubError
-from hub.hosting.contract import Past, Shelf
+from hub.hosting.contract import FileAccess, Past
 from hub.hosting.hosted import Agent
 from hub.messages import RunStarted
+from hub.sessions.file_access import make_file_access
 from hub.sessions.hosts import SessionHost
 from hub.sessions.outbox import Outbox, PendingEvent
 from hub.sessions.past import read_past
 from hub.sessions.run import ActiveRun, RunState
-from hub.sessions.shelf import make_shelf
 from hub.storage.records import RunRecord
 
 
@@ -25,7 +25,7 @@ class Schedule:
 
     *lock* is held while a chat is admitted or messages are removed: wake() starts no run then. *on_change* is called
     when a run was added, has started or has ended, and when a question was logged or closed. While *is_draining* is
-    set, no run starts; active runs may go on until drain(). *shelf* is the file access of the session's agents.
+    set, no run starts; active runs may go on until drain(). *file_access* is the file access of the session's agents.
     """
 
     channel: Channel
@@ -37,11 +37,11 @@ class Schedule:
     lock: asyncio.Lock = attrs.Factory(asyncio.Lock)
     is_draining: bool = False
     _is_drained: bool = False
-    shelf: Shelf = attrs.field(init=False)
+    file_access: FileAccess = attrs.field(init=False)
     _end_events: dict[str, asyncio.Event] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
-        self.shelf = make_shelf(self.host.files, self.channel.key)
+        self.file_access = make_file_access(self.host.files, self.channel.key)
 
     # --- RunOwner ---------------------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ class Schedule:
             if run.has_ended or self.must_wait(run):
                 continue
             try:
-                run.agent = self.host.agents.get(run.record.agentId)
+                run.agent = self.host.agents.get_working(run.record.agentId)
             except HubError as error:
                 run.fail(error)
                 continue

@@ -6,7 +6,7 @@ import attrs
 
 from hub.errors import SessionExists, WrongMessage
 from hub.ids import Key
-from hub.limits import Limits, size_text
+from hub.limits import Limits, format_size
 from hub.messages import Body, Fork, HistoryMessage, UserMessage, WholeMessage
 from hub.sessions.outbox import PendingEvent, attach_future
 from hub.sessions.rewriting import make_unknown_message_error
@@ -26,7 +26,7 @@ async def read_source_messages(
         return messages
     if not await store.read_messages_from(key, command.messageId, 1):
         raise make_unknown_message_error(command.sessionId, command.messageId)
-    text = f"message {command.messageId} alone has more than the {size_text(limits.fork_bytes)} that a fork can copy"
+    text = f"message {command.messageId} alone has more than the {format_size(limits.fork_bytes)} that a fork can copy"
     raise WrongMessage(text, sessionId=command.sessionId)
 
 

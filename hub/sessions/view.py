@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hub.errors import AgentError
-from hub.hosting.calls import call_from
-from hub.hosting.contract import Past, Reply, Run, Shelf
+from hub.hosting.calls import make_call_function
+from hub.hosting.contract import FileAccess, Past, Reply, Run
 from hub.ids import id_of
 from hub.messages import Interrupt
 
@@ -21,10 +21,10 @@ def make_view(run: "ActiveRun", past: Sequence[Past]) -> Run:
         run.questions.check_can_ask()
         return await run.questions.ask(run.writer.copy_question(question))
 
-    async def keep(name: str, type: str, data: bytes) -> str:
+    async def store(name: str, type: str, data: bytes) -> str:
         if run.has_ended:  # the session may have been deleted, and a new one may have its id
             raise AgentError("the answer has ended: it can store no more files")
-        return await owner.shelf.keep(name, type, data)
+        return await owner.file_access.store(name, type, data)
 
     return Run(
         id=record.runId,
@@ -33,9 +33,9 @@ def make_view(run: "ActiveRun", past: Sequence[Past]) -> Run:
         message=record.message,
         principal=record.author,
         history=past,
-        call=call_from(run.agent_task),
+        call=make_call_function(run.agent_task),
         ask=ask,
-        shelf=Shelf(owner.shelf.file, keep),
+        file_access=FileAccess(owner.file_access.read, store),
         parts=record.parts or (),
         metadata=record.metadata or {},
     )

@@ -4,7 +4,7 @@ import attrs
 
 from hub.errors import FileTooLarge, QuotaExceeded
 from hub.ids import Key
-from hub.limits import KiB, Limits, size_text
+from hub.limits import KiB, Limits, format_size
 
 MIN_COUNTED_BYTES = 4 * KiB  # a smaller file counts as this many, because it occupies a block of the disk
 
@@ -32,11 +32,11 @@ class FileQuota:
         """
         limits = self.limits
         if size > limits.file_bytes:
-            raise FileTooLarge(f"a file has at most {size_text(limits.file_bytes)}")
+            raise FileTooLarge(f"a file has at most {format_size(limits.file_bytes)}")
         growth = max(size, MIN_COUNTED_BYTES) - counted_bytes
         if self._bytes.get(key, 0) + growth > limits.session_files_bytes:
-            raise QuotaExceeded(f"the files of a session have at most {size_text(limits.session_files_bytes)} in all")
+            raise QuotaExceeded(f"the files of a session have at most {format_size(limits.session_files_bytes)} in all")
         if self._total + growth > limits.files_bytes:
-            raise QuotaExceeded(f"the files of this hub have at most {size_text(limits.files_bytes)} in all")
+            raise QuotaExceeded(f"the files of this hub have at most {format_size(limits.files_bytes)} in all")
         self.add(key, growth)
         return counted_bytes + growth

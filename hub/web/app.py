@@ -93,7 +93,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
     except HubError as refusal:
         request[ORIGIN_REFUSED_KEY] = isinstance(refusal, Refused)
         ids = (
-            {name: refusal.about[name] for name in ("sessionId", "runId", "messageId")}
+            {name: refusal.fields[name] for name in ("sessionId", "runId", "messageId")}
             if _is_message_stored(refusal)
             else {}
         )
@@ -119,7 +119,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
 
 def _is_message_stored(refusal: HubError) -> bool:
     """Return whether the hub has stored the chat message of a refused request."""
-    return isinstance(refusal, Draining) and "runId" in refusal.about
+    return isinstance(refusal, Draining) and "runId" in refusal.fields
 
 
 async def complete_cors_headers(request: web.Request, response: web.StreamResponse) -> None:

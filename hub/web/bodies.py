@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from hub.errors import BadFrame, TooLarge
-from hub.limits import size_text
+from hub.limits import format_size
 from hub.protocols.reading import convert, read_object
 from hub.web.routes import limits_of
 
@@ -30,7 +30,7 @@ async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
         except web.RequestPayloadError:
             text = "the body is incomplete, or does not match its Content-Encoding: send the request again"
             raise BadFrame(text) from None
-    raise TooLarge(f"the body is larger than the limit of {size_text(max_bytes)}: send a smaller one")
+    raise TooLarge(f"the body is larger than the limit of {format_size(max_bytes)}: send a smaller one")
 
 
 async def read_fields(request: web.Request, example: str, max_bytes: int | None = None) -> dict[str, Any]:

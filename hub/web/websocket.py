@@ -58,7 +58,7 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
             await intake.receive(data)
     except HubError as refusal:  # the query is refused, or the client sent too many frames
         client.answer(build_error(refusal))
-        await _disconnect(client, ws, refusal.close, refusal.code)
+        await _disconnect(client, ws, refusal.close_code, refusal.code)
     except Exception:
         log.exception("a connection failed", connection=client.id)
         await _disconnect(client, ws, WSCloseCode.INTERNAL_ERROR)

@@ -118,7 +118,7 @@ async def test_a_principal_without_permissions_is_refused_by_each_use_case(hub: 
     for name, row in ROWS.items():
         with pytest.raises(Denied, match=f"^Nobody may not {row.action} here") as refusal:
             await commands.USE_CASES[name](hub.door, NOBODY, *row.arguments(client))
-        assert (refusal.value.code, refusal.value.status, refusal.value.close) == ("denied", 403, 4507)
+        assert (refusal.value.code, refusal.value.status, refusal.value.close_code) == ("denied", 403, 4507)
     assert not client.connection.subscriptions and not hub.node.sessions
     assert await commands.list_sessions(hub.door, LOCAL, PageRequest(9)) == Page([])
 

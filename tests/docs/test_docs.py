@@ -29,7 +29,7 @@ from hub.cli.main import cli
 from hub.hosting.folder import Agents
 from hub.messages import BODIES, NOTICES, Event
 from hub.protocols import open_protocol
-from hub.settings import load
+from hub.settings import load_settings
 from hub.storage.sqlite.event_rows import event_to_commit
 from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.web.app import make_app
@@ -194,7 +194,7 @@ async def test_an_agent_on_the_page_gives_the_answers_of_the_page(
     write_agents(hub)
     hub.agent(f"{name}.py", block.text)
     await hub.start()
-    agent = hub.node.agents.get(name)
+    agent = hub.node.agents.get_working(name)
     assert agent.description == ast.get_docstring(ast.parse(block.text))
     client = await hub.connect(f"?sessionId=s1&agentId={name}")
     if chat is None:
@@ -230,7 +230,7 @@ async def test_a_toml_agent_on_the_page_loads(block: Block, tmp_path: Path) -> N
     agents = Agents(folder=tmp_path, data=tmp_path / "data", cache=tmp_path)
     await agents.open()
     try:
-        assert agents.get(block.value("agent")).description
+        assert agents.get_working(block.value("agent")).description
     finally:
         await agents.close()
 
@@ -429,7 +429,7 @@ async def test_a_program_of_the_python_clients_page_runs(hub: Hub, block: Block)
 def test_the_settings_on_the_page_are_accepted(block: Block, tmp_path: Path) -> None:
     """They are read, and change something."""
     (tmp_path / "hubbub.toml").write_text(block.text)
-    assert load({}, {}, tmp_path) != load({}, {}, tmp_path / "nothing")
+    assert load_settings({}, {}, tmp_path) != load_settings({}, {}, tmp_path / "nothing")
 
 
 SHELL = [

@@ -105,7 +105,7 @@ def open_gate(hub: Hub, agent: str) -> None:
 
 
 async def is_free(hub: Hub, agent: str) -> None:
-    one = hub.node.agents.get(agent)
+    one = hub.node.agents.get_working(agent)
     await eventually(lambda: one.running_answers == one.used_slots == 0)
 
 
@@ -123,7 +123,7 @@ async def test_time_and_silence_have_their_limits(hub: Hub, way: Way, agent: str
 async def test_an_agent_gives_so_many_answers_on_all_ways(hub: Hub, way: Way) -> None:
     """While a call has the only place, a new chat gets `busy`, and another call waits."""
     async with await begin(hub) as http:
-        single = hub.node.agents.get("single")
+        single = hub.node.agents.get_working("single")
         holder = await hub.connect(extended=True)
         await holder.send(type="chat", agentId="caller", sessionId="holder", message="single go")
         await eventually(lambda: single.used_slots == 1)
@@ -143,7 +143,7 @@ async def test_an_agent_gives_so_many_answers_on_all_ways(hub: Hub, way: Way) ->
 
 def waits(hub: Hub) -> int:
     """Return how many calls and sessions wait for a slot."""
-    return len(hub.node.slots._agents_by_waiter)
+    return len(hub.node.slots._agent_ids_by_waiter)
 
 
 async def holding(hub: Hub) -> Client:
@@ -184,13 +184,13 @@ async def test_a_call_that_is_cancelled_as_it_gets_its_place_gives_it_on(hub: Hu
         client = await holding(hub)
         gone = await call_single(hub, client, "s1")
         slots = hub.node.slots
-        request = next(iter(slots._agents_by_waiter))
+        request = next(iter(slots._agent_ids_by_waiter))
         slots.set_queues(request, frozenset())
         request.wake()
         hub.node.sessions[Key("s1")].active_runs[gone].stop("cancelled")
-        assert hub.node.agents.get("single").used_slots == 2
+        assert hub.node.agents.get_working("single").used_slots == 2
         await client.until_type("run_finished")
-        assert hub.node.agents.get("single").used_slots == 1
+        assert hub.node.agents.get_working("single").used_slots == 1
         open_gate(hub, "single")
         await client.until_type("run_finished")
         await is_free(hub, "single")
@@ -397,4 +397,4 @@ async def test_a_plain_function_calls_no_other_agent(hub: Hub) -> None:
     await client.send(type="chat", agentId="plain", sessionId="s1", message="go")
     error = await client.until_type("run_error")
     assert error["message"] == "agent plain can call another agent only in an `async def` function"
-    assert hub.node.agents.get("echo").running_answers == 0
+    assert hub.node.agents.get_working("echo").running_answers == 0

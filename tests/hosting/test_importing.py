@@ -128,13 +128,13 @@ async def test_a_changed_helper_reloads_each_agent_that_imports_it(hub: Hub, hel
     hub.agent("inside.py", f"def inside():\n    from {module} import WORD\n    return WORD")
     hub.agent("other.py", "def other():\n    return 'other'")
     await hub.start()
-    other = hub.node.agents.get("other")
+    other = hub.node.agents.get_working("other")
     names = ["direct", "inside", "through"]
     assert await loaded(hub) == ([], {name: "old" for name in names} | {"other": "other"})
     path.write_text("WORD = 'new'")
     os.utime(path, ns=(10**18 + 1, 10**18 + 1))  # in the same second, and of the same length
     assert await loaded(hub) == (names, {name: "new" for name in names} | {"other": "other"})
-    assert hub.node.agents.get("other") is other
+    assert hub.node.agents.get_working("other") is other
     assert await hub.node.agents.reload_changed_agents() == []
 
 
@@ -162,7 +162,7 @@ async def test_a_reload_over_http_takes_up_changed_helpers_for_all_who_import_th
         hub.agent(f"{name}.py", "import _state\n" + WORD.format(module="_shared", name=name))
     hub.agent("c.py", "def c():\n    return 'c'")
     await hub.start()
-    state, other = sys.modules["_state"], hub.node.agents.get("c")
+    state, other = sys.modules["_state"], hub.node.agents.get_working("c")
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
         for text, names in (("WORD = 'old'", ["a"]), ("WORD = 'newer'", ["a", "b"])):
             hub.agent("_shared.py", text) if "newer" in text else None
@@ -170,7 +170,7 @@ async def test_a_reload_over_http_takes_up_changed_helpers_for_all_who_import_th
                 assert (await post(http, "agents/a/reload"))[0] == 200
             assert [(line["event"], line["agent"]) for line in logs] == [("agent loaded", name) for name in names]
     assert await loaded(hub) == ([], {"a": "newer", "b": "newer", "c": "c"})
-    assert sys.modules["_state"] is state and hub.node.agents.get("c") is other
+    assert sys.modules["_state"] is state and hub.node.agents.get_working("c") is other
 
 
 async def test_an_agent_that_imports_another_is_reloaded_with_it(hub: Hub) -> None:

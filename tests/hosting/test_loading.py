@@ -114,7 +114,7 @@ async def only(agents: Agents, text: str, name: str = "a.py") -> Agent:
 async def error(agents: Agents, text: str, name: str = "a.py") -> str:
     agent = await only(agents, text, name)
     assert agent.error and "\n" not in agent.error and "Traceback" not in agent.error
-    assert agent.answer is None and agent.work is None
+    assert agent.async_function is None and agent.plain_function is None
     return agent.error
 
 
@@ -142,15 +142,15 @@ async def test_a_function_of_any_kind_answers(agents: Agents, kind: str) -> None
     text, expected = KINDS[kind]
     agent = await only(agents, text)
     assert agent.error is None
-    assert (agent.work is not None) == kind.startswith("plain")
+    assert (agent.plain_function is not None) == kind.startswith("plain")
     assert [type(piece) if isinstance(piece, ReturnedNone) else piece for piece in await given(agent)] == expected
 
 
 async def test_an_async_generator_is_not_wrapped(agents: Agents) -> None:
     """No code of the hub runs between two outputs of the agent."""
     agent = await only(agents, "async def a(run):\n yield run.message")
-    assert agent.answer is not None
-    assert agent.answer(a_run()).ag_code.co_name == "a"  # type: ignore[attr-defined]
+    assert agent.async_function is not None
+    assert agent.async_function(a_run()).ag_code.co_name == "a"  # type: ignore[attr-defined]
 
 
 async def test_a_decorated_async_function_runs_in_the_loop_of_the_hub(agents: Agents) -> None:
@@ -169,7 +169,7 @@ async def test_a_decorated_async_function_runs_in_the_loop_of_the_hub(agents: Ag
             yield message
         """,
     )
-    assert agent.work is None
+    assert agent.plain_function is None
     assert await given(agent) == ["hi"]
 
 
@@ -216,8 +216,8 @@ async def test_closing_an_answer_closes_what_the_function_returned(agents: Agent
         {how}
         """,
     )
-    if agent.answer is not None:
-        answer = agent.answer(a_run())
+    if agent.async_function is not None:
+        answer = agent.async_function(a_run())
         assert await anext(answer) == "one"
         await answer.aclose()  # type: ignore[attr-defined]
     else:
@@ -332,7 +332,7 @@ async def test_a_broken_file_is_listed_with_its_line(agents: Agents, text: str, 
     told, good = agents.describe()
     assert told["status"] == "broken" and expected.startswith(told["error"].partition(";")[0])
     assert good == {"agentId": "good", "description": "", "status": "ok"}
-    assert await given(agents.get("good")) == [Message("hi")]
+    assert await given(agents.get_working("good")) == [Message("hi")]
 
 
 async def test_an_agent_whose_file_name_is_no_id_is_broken(agents: Agents) -> None:
@@ -400,7 +400,7 @@ async def test_listing_the_agents_opens_no_adapter(agents: Agents, adapters: Pat
     (adapters / "noted.py").write_text(NOTED + check)
     write(agents, "a.toml", 'adapter = "noted"\nnotes = "notes.txt"\ndescription = "Notes."')
     write(agents, "b.toml", 'adapter = "noted"\nnotes = "notes.txt"\ntimes = 10')
-    agents.enter = False
+    agents.opens_adapters = False
     await agents.open()
     assert [(one.describe()["status"], one.description or one.error) for one in agents.all()] == [
         ("ok", "Notes."),
@@ -413,7 +413,7 @@ async def test_listing_the_agents_opens_no_adapter(agents: Agents, adapters: Pat
 async def test_the_adapter_for_language_models_is_there(agents: Agents) -> None:
     """A TOML file alone defines such an agent."""
     agent = await only(agents, 'adapter = "openai_chat"', "a.toml")
-    assert agent.error is None and agent.answer is not None
+    assert agent.error is None and agent.async_function is not None
 
 
 @pytest.mark.parametrize(
@@ -487,7 +487,7 @@ async def test_a_package_whose_adapter_cannot_be_imported_is_named(
     broken, good = agents.all()
     assert broken.error == f"a.toml: {NOTED_ENTRY} cannot be imported: {problem}; upgrade or remove the package"
     assert broken.public_error == "a.toml: the adapter 'noted' cannot be used; `hubbub agents` shows the reason"
-    assert good.error is None and good.answer is not None
+    assert good.error is None and good.async_function is not None
 
 
 @pytest.mark.parametrize(
@@ -549,15 +549,15 @@ async def test_only_what_changed_is_loaded_again(agents: Agents) -> None:
     for name in ("same", "changed", "gone"):
         write(agents, f"{name}.py", f"def {name}(message): return 'old'")
     await agents.open()
-    same = agents.get("same")
+    same = agents.get_working("same")
     assert await agents.reload_changed_agents() == []
     write(agents, "changed.py", "def changed(message): return 'newer'")
     write(agents, "new.py", "def new(message): return 'new'")
     (agents.folder / "gone.py").unlink()
     assert await agents.reload_changed_agents() == ["changed", "gone", "new"]
     assert [agent.id for agent in agents.all()] == ["changed", "new", "same"]
-    assert agents.get("same") is same
-    assert await given(agents.get("changed")) == [Message("newer")]
+    assert agents.get_working("same") is same
+    assert await given(agents.get_working("changed")) == [Message("newer")]
 
 
 async def test_an_edit_of_the_same_length_is_detected(agents: Agents) -> None:
@@ -568,7 +568,7 @@ async def test_an_edit_of_the_same_length_is_detected(agents: Agents) -> None:
     write(agents, "a.py", "def a(message): return 'new'")
     os.utime(path, ns=(10**18 + 1, 10**18 + 1))
     assert await agents.reload_changed_agents() == ["a"]
-    assert await given(agents.get("a")) == [Message("new")]
+    assert await given(agents.get_working("a")) == [Message("new")]
 
 
 async def test_a_file_is_broken_and_corrected(agents: Agents) -> None:
@@ -577,10 +577,10 @@ async def test_a_file_is_broken_and_corrected(agents: Agents) -> None:
     write(agents, "a.py", "def a(message) return 'two'")
     await agents.reload_changed_agents()
     with pytest.raises(AgentBroken, match="a.py line 1"):
-        agents.get("a")
+        agents.get_working("a")
     write(agents, "a.py", "def a(message): return 'three'")
     await agents.reload_changed_agents()
-    assert await given(agents.get("a")) == [Message("three")]
+    assert await given(agents.get_working("a")) == [Message("three")]
 
 
 async def test_a_running_answer_keeps_its_code(agents: Agents) -> None:
@@ -592,7 +592,7 @@ async def test_a_running_answer_keeps_its_code(agents: Agents) -> None:
         write(agents, "a.py", text.replace("old", "newer"))
         assert await agents.reload_changed_agents() == ["a"]
         assert await anext(heard) == "old"
-    assert await given(agents.get("a")) == ["newer", "newer"]
+    assert await given(agents.get_working("a")) == ["newer", "newer"]
 
 
 async def test_a_reloaded_adapter_is_closed_after_its_last_answer(agents: Agents, adapters: Path) -> None:
@@ -627,7 +627,7 @@ async def test_a_call_of_another_agent_keeps_its_adapter_open(agents: Agents, ad
     """The call counts as an answer: the adapter is closed when the call has ended."""
     (adapters / "noted.py").write_text(NOTED)
     await only(agents, 'adapter = "noted"\nnotes = "n"\ntimes = 99', "a.toml")
-    async with open_answer(Slots(agents).take(agents.get("a")), Limits(), a_run()) as heard:
+    async with open_answer(Slots(agents).take(agents.get_working("a")), Limits(), a_run()) as heard:
         assert await anext(heard) == "a heard hi"
         (agents.folder / "a.toml").unlink()
         assert await agents.reload_changed_agents() == ["a"]
@@ -693,7 +693,7 @@ async def test_a_load_that_is_cancelled_changes_nothing(agents: Agents, adapters
     loading.cancel()
     await asyncio.wait([loading])
     assert loading.cancelled()
-    assert agents.get("a") is old and await given(old) == ["a heard hi"]
+    assert agents.get_working("a") is old and await given(old) == ["a heard hi"]
     (agents.folder.parent / "gate").touch()
     await agents.close()
     assert (agents.data / "n").read_text().split() == ["entered", "left"]
@@ -729,21 +729,21 @@ async def test_the_error_for_an_unknown_agent_lists_the_working_agents(agents: A
     write(agents, "a.py", "def a(message): pass")
     await agents.open()
     with pytest.raises(UnknownAgent) as raised:
-        agents.get("c")
+        agents.get_working("c")
     assert raised.value.message == "there is no agent c; there are: a, b"
-    assert raised.value.about == {"agentId": "c"}
+    assert raised.value.fields == {"agentId": "c"}
 
 
 async def test_the_error_for_a_broken_agent_has_the_reason(agents: Agents) -> None:
     """With the line of the listing."""
     await error(agents, "1 / 0")
     with pytest.raises(AgentBroken) as raised:
-        agents.get("a")
+        agents.get_working("a")
     assert raised.value.message == (
         "agent a is broken: a.py line 1: ZeroDivisionError; `hubbub agents` shows the reason; "
         "correct its file, then reload the agent or restart the hub"
     )
-    assert raised.value.about == {"agentId": "a"}
+    assert raised.value.fields == {"agentId": "a"}
 
 
 async def test_clients_do_not_get_the_text_of_an_exception(tmp_path: Path) -> None:
@@ -753,7 +753,7 @@ async def test_clients_do_not_get_the_text_of_an_exception(tmp_path: Path) -> No
     await agents.open()
     assert "hunter2" in (agents.all()[0].error or "")
     with pytest.raises(AgentBroken) as refused:
-        agents.get("leaks")
+        agents.get_working("leaks")
     for told in (refused.value.message, str(agents.describe())):
         assert "hunter2" not in told and "leaks.py line 2: RuntimeError" in told
     await agents.close()

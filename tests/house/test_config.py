@@ -9,7 +9,7 @@ import pytest
 from support.documents import ROOT
 
 from hub.limits import Limits
-from hub.settings import ConfigError, Settings, load
+from hub.settings import ConfigError, Settings, load_settings
 
 
 def write(folder: Path, text: str) -> Path:
@@ -18,16 +18,16 @@ def write(folder: Path, text: str) -> Path:
 
 
 def refusal(folder: Path, toml: str = "", environ: dict[str, str] | None = None, **flags: Any) -> str:
-    """Return the message of the error that load() raises; it is one line."""
+    """Return the message of the error that load_settings() raises; it is one line."""
     with pytest.raises(ConfigError) as caught:
-        load(flags, environ or {}, write(folder, toml))
+        load_settings(flags, environ or {}, write(folder, toml))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_without_settings_the_defaults_apply(tmp_path: Path) -> None:
     """A hub needs no file, no variable and no flag."""
-    assert load({}, {"PATH": "/bin"}, tmp_path) == Settings()
+    assert load_settings({}, {"PATH": "/bin"}, tmp_path) == Settings()
 
 
 def test_the_default_cache_folder_belongs_to_the_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,8 +38,8 @@ def test_the_default_cache_folder_belongs_to_the_account(tmp_path: Path, monkeyp
     for unusable in ("", "caches"):
         monkeypatch.setenv("XDG_CACHE_HOME", unusable)
         assert Settings().cache_folder == Path("/home/ann/.cache/hubbub")
-    assert load({}, {"HUBBUB_CACHE": "mine"}, tmp_path).cache_folder == Path("mine")
-    assert load({}, {}, write(tmp_path, '[hubbub]\ncache = "/srv/cache"')).cache_folder == Path("/srv/cache")
+    assert load_settings({}, {"HUBBUB_CACHE": "mine"}, tmp_path).cache_folder == Path("mine")
+    assert load_settings({}, {}, write(tmp_path, '[hubbub]\ncache = "/srv/cache"')).cache_folder == Path("/srv/cache")
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # an account without an entry on this machine
     assert Settings(data=Path("kept")).cache_folder == Path("kept/cache")
@@ -47,7 +47,7 @@ def test_the_default_cache_folder_belongs_to_the_account(tmp_path: Path, monkeyp
 
 def test_the_file_may_start_with_a_byte_order_mark(tmp_path: Path) -> None:
     """Editors on Windows write one."""
-    assert load({}, {}, write(tmp_path, "\ufeff[hubbub]\nport = 1234")).port == 1234
+    assert load_settings({}, {}, write(tmp_path, "\ufeff[hubbub]\nport = 1234")).port == 1234
 
 
 def test_the_file_can_contain_every_type_of_value(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_file_can_contain_every_type_of_value(tmp_path: Path) -> None:
         origins = ["https://one.example"]
         open_to_network = true
     """
-    assert load({}, {}, write(tmp_path, toml)) == Settings(
+    assert load_settings({}, {}, write(tmp_path, toml)) == Settings(
         host="127.0.0.1",
         port=1234,
         agents=Path("elsewhere"),
@@ -83,7 +83,7 @@ def test_variables_are_read_as_the_type_of_their_setting(tmp_path: Path) -> None
         "HUBBUB_HOSTS": "one.example, two.example,",
         "HUBBUB_ORIGINS": "https://one.example",
     }
-    assert load({}, environ, tmp_path) == Settings(
+    assert load_settings({}, environ, tmp_path) == Settings(
         port=1234,
         reload=True,
         retention_days=0.5,
@@ -98,7 +98,7 @@ def test_flags_override_the_environment_and_the_environment_overrides_the_file(t
     write(tmp_path, '[hubbub]\nport = 1\nhost = "file"\nlog = "file"\n')
     environ = {"HUBBUB_PORT": "2", "HUBBUB_HOST": "environment"}
     flags = {"port": "3", "host": None, "log": None, "agents": Path("flag")}
-    settings = load(flags, environ, tmp_path)
+    settings = load_settings(flags, environ, tmp_path)
     assert (settings.port, settings.host, settings.log) == (3, "environment", "file")
     assert settings.agents == Path("flag")
 
@@ -131,7 +131,7 @@ def test_the_error_about_an_unknown_variable_suggests_the_nearest_one(tmp_path: 
 
 def test_variables_of_the_tests_are_ignored(tmp_path: Path) -> None:
     """HUBBUB_TEST_* belongs to the tests, which start real hubs."""
-    assert load({}, {"HUBBUB_TEST_TORTURE": "long"}, tmp_path) == Settings()
+    assert load_settings({}, {"HUBBUB_TEST_TORTURE": "long"}, tmp_path) == Settings()
 
 
 def test_the_limits_cannot_be_set(tmp_path: Path) -> None:
@@ -205,14 +205,14 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, "[hubbub]\nport = \n").startswith("hubbub.toml cannot be read: ")
     (tmp_path / "hubbub.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="hubbub.toml cannot be read"):
-        load({}, {}, tmp_path)
+        load_settings({}, {}, tmp_path)
 
 
 def test_a_folder_with_the_name_of_the_file_is_refused(tmp_path: Path) -> None:
     """A hubbub.toml that exists and cannot be opened is not ignored."""
     (tmp_path / "hubbub.toml").mkdir()
     with pytest.raises(ConfigError, match="hubbub.toml cannot be read: Is a directory"):
-        load({}, {}, tmp_path)
+        load_settings({}, {}, tmp_path)
 
 
 def test_the_default_log_is_in_the_data_folder() -> None:
@@ -229,8 +229,8 @@ def test_the_settings_need_no_extra() -> None:
         from pathlib import Path
         for name in ("click", "rich", "typed_settings"):
             sys.modules[name] = None
-        from hub.settings import load
-        print(load({}, {"HUBBUB_PORT": "1"}, Path("nowhere")).port)
+        from hub.settings import load_settings
+        print(load_settings({}, {"HUBBUB_PORT": "1"}, Path("nowhere")).port)
     """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("1\n", "")
@@ -238,13 +238,13 @@ def test_the_settings_need_no_extra() -> None:
 
 def test_the_variable_of_the_terminal_commands_is_not_a_setting(tmp_path: Path) -> None:
     """A hub starts although HUBBUB_URL is set for `hubbub chat`."""
-    assert load({}, {"HUBBUB_URL": "http://a.example"}, tmp_path) == Settings()
+    assert load_settings({}, {"HUBBUB_URL": "http://a.example"}, tmp_path) == Settings()
 
 
 def test_a_limit_comes_from_its_table_or_its_variable(tmp_path: Path) -> None:
     """The environment overrides the file; other limits keep their defaults."""
     (tmp_path / "hubbub.toml").write_text("[limits]\nqueued_runs = 5\nrun_seconds = 0.5\n")
-    limits = load({}, {"HUBBUB_LIMITS_QUEUED_RUNS": "6", "HUBBUB_LIMITS_FILE_BYTES": "7"}, tmp_path).limits
+    limits = load_settings({}, {"HUBBUB_LIMITS_QUEUED_RUNS": "6", "HUBBUB_LIMITS_FILE_BYTES": "7"}, tmp_path).limits
     assert limits == Limits(queued_runs=6, run_seconds=0.5, file_bytes=7)
 
 
@@ -260,9 +260,9 @@ def test_an_unknown_limit_is_refused(tmp_path: Path) -> None:
     assert "limits is not a table" in refusal(tmp_path, "limits = 1")
     (tmp_path / "hubbub.toml").unlink()
     with pytest.raises(ConfigError, match="did you mean HUBBUB_LIMITS_QUEUED_RUNS"):
-        load({}, {"HUBBUB_LIMITS_QUEUED_RUN": "5"}, tmp_path)
+        load_settings({}, {"HUBBUB_LIMITS_QUEUED_RUN": "5"}, tmp_path)
     with pytest.raises(ConfigError, match="HUBBUB_LIMITS_RUN_SECONDS in the environment must be a number of seconds"):
-        load({}, {"HUBBUB_LIMITS_RUN_SECONDS": "soon"}, tmp_path)
+        load_settings({}, {"HUBBUB_LIMITS_RUN_SECONDS": "soon"}, tmp_path)
 
 
 def test_the_error_about_a_limit_among_the_settings_names_its_table(tmp_path: Path) -> None:

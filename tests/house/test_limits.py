@@ -25,10 +25,10 @@ from support.waiting import PATIENCE, eventually
 from hub.cli.records import write_session
 from hub.errors import StorageUnavailable
 from hub.ids import Key
-from hub.limits import KiB, Limits, MiB, size_text
+from hub.limits import KiB, Limits, MiB, format_size
 from hub.messages import Chunk, Event
 from hub.node.history import read_history
-from hub.settings import ConfigError, load
+from hub.settings import ConfigError, load_settings
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
@@ -181,7 +181,7 @@ async def deaf(message: str):
 )
 def test_a_size_is_formatted_exactly(size: int, text: str) -> None:
     """The unit is the largest one that gives a whole number."""
-    assert size_text(size) == text
+    assert format_size(size) == text
 
 
 ROUTES_OF_BODIES: list[tuple[str, str, dict[str, Any]]] = [
@@ -316,9 +316,9 @@ def test_a_limit_above_the_hubs_abilities_is_refused(tmp_path: Path) -> None:
     """aiohttp counts the bytes of a frame in 32 bits; the log cannot encode JSON that is nested deeper."""
     for name, most in (("FRAME_BYTES", 2**31), ("JSON_DEPTH", 128)):
         variable = f"HUBBUB_LIMITS_{name}"
-        assert getattr(load({}, {variable: str(most)}, tmp_path).limits, name.lower()) == most
+        assert getattr(load_settings({}, {variable: str(most)}, tmp_path).limits, name.lower()) == most
         with pytest.raises(ConfigError, match=f"{variable} in the environment must be a whole number from 1 to {most}"):
-            load({}, {variable: str(most + 1)}, tmp_path)
+            load_settings({}, {variable: str(most + 1)}, tmp_path)
 
 
 def largest(field: "attrs.Attribute[Any]") -> float:

@@ -173,7 +173,7 @@ async def test_a_client_that_disconnects_stops_the_agent(served: Hub, tmp_path: 
     """The client gets a stream or a complete response; the agent's slot is free again."""
     stopped = tmp_path / "stopped"
     body = {"model": "endless", "messages": [{"role": "user", "content": str(stopped)}], "stream": stream}
-    agent = served.node.agents.get("endless")
+    agent = served.node.agents.get_working("endless")
     async with aiohttp.ClientSession() as http:
         asking = asyncio.create_task(http.post(f"{served.url}/v1/chat/completions", json=body))
         await eventually(lambda: agent.running_answers)

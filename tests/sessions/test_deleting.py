@@ -370,7 +370,7 @@ async def test_an_agent_that_ignores_its_cancel_does_not_block_the_deletion(
     await client.until(is_deletion_notice)
     again = await ask(client, "echo", "anew")
     await client.until_done()
-    agent = hub.node.agents.get("stubborn")
+    agent = hub.node.agents.get_working("stubborn")
     assert agent.running_answers == 1
     gate.touch()
     await eventually(lambda: agent.running_answers == 0)

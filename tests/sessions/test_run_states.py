@@ -168,7 +168,7 @@ async def test_a_run_that_is_cancelled_during_the_commit_of_its_start_runs_no_co
     await held_log.release()
     assert (await client.until_done())["stopReason"] == "cancelled" and client.text() == ""
     assert paths[run.id] == [QUEUED, STARTING, ENDED]
-    assert hub.node.agents.get("gated").running_answers == 0
+    assert hub.node.agents.get_working("gated").running_answers == 0
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
@@ -185,7 +185,7 @@ async def test_a_run_whose_chat_the_log_refuses_has_no_events(
         await cancel(hub)
     await held_log.release(refuse=True)
     assert (await client.until_type("error"))["code"] == "storage_unavailable"
-    assert paths[run.id] == [QUEUED, STARTING, ENDED] and hub.node.agents.get("gated").running_answers == 0
+    assert paths[run.id] == [QUEUED, STARTING, ENDED] and hub.node.agents.get_working("gated").running_answers == 0
     await chat(hub, client, "echo")
     await client.until_done()
     assert {frame.get("runId") for frame in client.frames} & {run.id} == set()
@@ -214,7 +214,7 @@ async def test_a_run_whose_code_ignores_a_cancel_ends_after_the_grace_time(hub: 
     run = only_run(hub)
     await client.send(type="cancel", sessionId="s1")
     assert (await client.until_done())["stopReason"] == "cancelled"
-    deaf = hub.node.agents.get("deaf")
+    deaf = hub.node.agents.get_working("deaf")
     assert deaf.running_answers == 1
     (hub.folder / "gate").touch()
     await eventually(lambda: deaf.running_answers == 0)

@@ -327,7 +327,7 @@ async def test_a_cancelled_generator_in_a_thread_ends_at_its_next_chunk(hub: Hub
     await client.send(type="cancel", sessionId="s1")
     assert (await client.until_done())["stopReason"] == "cancelled"
     assert (hub.folder / "closed").exists()
-    assert hub.node.agents.get("plain").running_answers == 0
+    assert hub.node.agents.get_working("plain").running_answers == 0
 
 
 async def test_code_that_ignores_its_cancel_is_abandoned_after_the_grace_time(hub: Hub) -> None:
@@ -355,7 +355,7 @@ async def test_code_that_ignores_its_cancel_is_abandoned_after_the_grace_time(hu
     await client.until_type("stream")
     await client.send(type="cancel", sessionId="s1")
     assert (await client.until_done())["stopReason"] == "cancelled"
-    deaf = hub.node.agents.get("deaf")
+    deaf = hub.node.agents.get_working("deaf")
     assert (deaf.running_answers, deaf.used_slots) == (1, 0)  # its code goes on, and uses no slot of max_runs
     await client.send(type="chat", agentId="deaf", sessionId="s1", message=str(hub.folder / "gate"))
     await client.until_type("stream")
@@ -402,7 +402,7 @@ async def test_code_that_swallows_a_cancel_is_cancelled_again_after_the_grace_ti
         await client.until_type("stream")
         await client.send(type="cancel", sessionId="s1")
         assert (await client.until_done())["stopReason"] == "cancelled"
-        await eventually(lambda: not hub.node.agents.get(name).running_answers)
+        await eventually(lambda: not hub.node.agents.get_working(name).running_answers)
 
 
 async def test_a_run_whose_history_cannot_be_read_ends_with_an_error_of_the_log(hub: Hub) -> None:
@@ -643,7 +643,7 @@ async def test_max_runs_limits_concurrent_chats(hub: Hub) -> None:
     assert len(refused) == 3 and refused < {"s0", "s1", "s2", "s3"}  # any of the chats may be first
     (hub.folder / "gate").touch()
     await client.until_done()
-    assert hub.node.agents.get("single").running_answers == 0
+    assert hub.node.agents.get_working("single").running_answers == 0
     await client.send(type="chat", agentId="single", sessionId="s9", message=gate)
     await client.until_done()
 
@@ -709,7 +709,7 @@ async def test_a_draining_hub_refuses_chats(hub: Hub) -> None:
     assert (await client.until_type("error"))["code"] == "draining"
     with pytest.raises(Draining):
         session = hub.node.sessions[Key("s1")]
-        await session.admission.admit(Chat(message="x"), Author("local", "local"), hub.node.agents.get("echo"))
+        await session.admission.admit(Chat(message="x"), Author("local", "local"), hub.node.agents.get_working("echo"))
 
 
 async def test_a_restartable_run_is_restarted_once(hub: Hub) -> None:
@@ -766,7 +766,7 @@ async def test_code_in_a_thread_uses_its_slot_until_it_ends(hub: Hub) -> None:
     await client.until_type("stream")
     await client.send(type="cancel", sessionId="s1")
     assert (await client.until_done())["stopReason"] == "cancelled"
-    plain = hub.node.agents.get("plain")
+    plain = hub.node.agents.get_working("plain")
     assert (plain.running_answers, plain.used_slots) == (1, 1)
     (hub.folder / "gate").touch()
     await eventually(lambda: (plain.running_answers, plain.used_slots) == (0, 0))

@@ -150,7 +150,7 @@ async def test_an_answer_without_a_session_passes_its_slot_to_a_waiting_session(
     body = {"model": "single", "messages": [{"role": "user", "content": str(hub.folder / "kept-nowhere")}]}
     async with aiohttp.ClientSession() as http:
         asking = asyncio.create_task(http.post(f"{hub.url}/v1/chat/completions", json=body).__aenter__())
-        await eventually(lambda: hub.node.agents.get("single").used_slots == 1)
+        await eventually(lambda: hub.node.agents.get_working("single").used_slots == 1)
         await queue_run(hub, client, "s1")
         (hub.folder / "kept-nowhere").touch()
         assert await next_started_session(client) == "s1"

@@ -29,7 +29,7 @@ from hub.errors import BadQuery, BadType, FileTooLarge, QuotaExceeded, StorageUn
 from hub.ids import Key
 from hub.limits import KiB, Limits, MiB
 from hub.seams import Seams
-from hub.sessions.shelf import make_shelf
+from hub.sessions.file_access import make_file_access
 from hub.storage.blobs import Files
 from hub.storage.log import Log, LogUnusable
 from hub.storage.quota import MIN_COUNTED_BYTES
@@ -794,13 +794,13 @@ async def test_an_agent_cannot_change_saved_bytes(tmp_path: Path) -> None:
     """A bytearray is saved as it was at the call; other types than bytes are refused."""
     async with store(tmp_path) as (files, _, _):
         given = bytearray(b"hello")
-        keeping: Awaitable[str] = make_shelf(files, "a").keep("x", TEXT, given)  # type: ignore[arg-type]
+        keeping: Awaitable[str] = make_file_access(files, "a").store("x", TEXT, given)  # type: ignore[arg-type]
         task = asyncio.ensure_future(keeping)
         await asyncio.sleep(0)
         given[:] = b"other"
         assert await files.read(await files.find(await task)) == b"hello"
         with pytest.raises(TypeError):
-            await make_shelf(files, "a").keep("x", TEXT, "text")  # type: ignore[arg-type]
+            await make_file_access(files, "a").store("x", TEXT, "text")  # type: ignore[arg-type]
 
 
 async def test_files_are_not_opened_in_the_event_loop(hub: Hub) -> None:
@@ -844,7 +844,7 @@ async def test_an_agent_whose_answer_has_ended_saves_no_file(hub: Hub) -> None:
             assert said.status == 204
         async with http.post("sessions", json={"sessionId": "s1"}) as said:
             assert said.status == 201
-    agent = hub.node.agents.get("late")
+    agent = hub.node.agents.get_working("late")
     gate.touch()
     await eventually(lambda: not agent.running_answers)
     assert await hub.node.log.files.sum_bytes_by_session(1) == {} and on_disk(hub.folder) == []

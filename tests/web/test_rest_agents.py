@@ -48,7 +48,7 @@ async def test_an_agent_is_reloaded(hub: Hub, http: aiohttp.ClientSession) -> No
     assert log_lines == []  # no agent was added or removed
     hub.agent("new.py", 'async def new(message: str):\n    yield "one"')
     status, result = await post(http, "agents/new/reload")
-    assert (status, result["status"]) == (200, "ok") and hub.node.agents.get("new")
+    assert (status, result["status"]) == (200, "ok") and hub.node.agents.get_working("new")
     path = hub.folder / "agents" / "new.py"
     stat = path.stat()
     hub.agent("new.py", 'async def new(message: str):\n    yield "two"')
@@ -153,7 +153,7 @@ async def test_a_broadcast_into_a_session_that_is_being_deleted_is_refused(
     async with hub.node.loader.use(Key("agent:echo")) as session:
         session.admission.is_deleting = True
         with pytest.raises(SessionDeleted):
-            await log_broadcast(session, hub.node.agents.get("echo"), "news")
+            await log_broadcast(session, hub.node.agents.get_working("echo"), "news")
     assert (await get(http, "sessions/agent:echo"))[0] == 404
 
 

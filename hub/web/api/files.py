@@ -28,7 +28,7 @@ from hub.errors import (
     UnknownSession,
     UploadTooSlow,
 )
-from hub.limits import KiB, size_text
+from hub.limits import KiB, format_size
 from hub.messages import Id, StoredFile
 from hub.storage.records import FileRecord
 from hub.web.doorkeeper import principal_of
@@ -60,7 +60,7 @@ async def post_file(request: web.Request) -> web.Response:
     """
     hub, limits, query = request.app[HUB_KEY], limits_of(request), read_query(request, UploadQuery)
     if (request.content_length or 0) > limits.file_bytes:
-        raise FileTooLarge(f"the file is too large: send at most {size_text(limits.file_bytes)}")
+        raise FileTooLarge(f"the file is too large: send at most {format_size(limits.file_bytes)}")
     # aiohttp does not notice if an encoded body is incomplete.
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise BadType("the file has a Content-Encoding: send its bytes as they are, without that header")

@@ -1,16 +1,16 @@
-"""Build the Shelf through which agents read and store the files of a session."""
+"""Build the FileAccess with which agents read and store the files of a session."""
 
 from hub.errors import AgentError, HubError, UnknownFile
-from hub.hosting.contract import Shelf
+from hub.hosting.contract import FileAccess
 from hub.ids import Key
 from hub.storage.blobs import Files
 from hub.text import cut
 
 
-def make_shelf(files: Files, key: Key) -> Shelf:
-    """Return the Shelf for the agents of a session. Its methods raise AgentError for every refusal."""
+def make_file_access(files: Files, key: Key) -> FileAccess:
+    """Return the FileAccess for the agents of a session. Both functions raise AgentError if the hub refuses."""
 
-    async def file(file_id: str) -> bytes:
+    async def read(file_id: str) -> bytes:
         try:
             record = await files.find(file_id)
             if record.key != key:
@@ -19,7 +19,7 @@ def make_shelf(files: Files, key: Key) -> Shelf:
         except HubError as refusal:
             raise AgentError(refusal.message, refusal.code) from None
 
-    async def keep(name: str, type: str, data: bytes) -> str:
+    async def store(name: str, type: str, data: bytes) -> str:
         # Copy a bytearray or a memoryview: the agent must not change the data between the digest and the write.
         content = data if isinstance(data, bytes) else bytes(memoryview(data))
         try:
@@ -27,4 +27,4 @@ def make_shelf(files: Files, key: Key) -> Shelf:
         except HubError as refusal:
             raise AgentError(refusal.message, refusal.code) from None
 
-    return Shelf(file, keep)
+    return FileAccess(read, store)
