@@ -7,7 +7,7 @@ CLI_PACKAGES = ("click", "dotenv", "packaging", "prompt_toolkit", "rich")
 
 
 def main() -> None:
-    """Run the command line, or exit and say how to install its packages, which are an extra."""
+    """Run the command line. If packages of the extra `cli` are missing, exit and say how to install them."""
     missing = [name for name in CLI_PACKAGES if find_spec(name) is None]
     if missing:
         sys.exit(f"hubbub: the command line needs {', '.join(missing)}: run pip install 'hubbub[cli]'")
@@ -17,6 +17,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if not sys.flags.safe_path:  # Python puts the current folder first: a random.py there would hide Python's own
+    if (
+        not sys.flags.safe_path
+    ):  # Python puts the current folder first: a random.py in it would hide the module of Python
         sys.path.append(sys.path.pop(0))
     main()

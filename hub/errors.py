@@ -17,18 +17,18 @@ HubError
 ├── FileTooLarge            an upload larger than the limit for one file
 ├── QuotaExceeded           an upload that exceeds the space of its session or of the hub
 ├── UploadTooSlow           an upload that took longer than the limit
-├── Conflict
+├── Conflict                a command that does not fit the state of the session
 │   ├── NotRunning          no run to cancel
-│   ├── AlreadyResolved     a question that has its answer, or whose run no longer waits
+│   ├── AlreadyResolved     a question that was answered, or whose run no longer waits for an answer
 │   ├── IdReused            a clientMsgId that an earlier command with other content used
 │   ├── SessionDeleted      a session that is being deleted, or that was deleted while the command waited
 │   ├── WrongMessage        a message of a kind that the command does not apply to
 │   └── SessionExists       a new session with the id of an existing one
 ├── TooLarge                a request whose body is larger than the limit
-├── Unavailable
+├── Unavailable             a hub that cannot do this now; the command may be sent again
 │   ├── AgentBroken         an agent whose file could not be loaded
 │   ├── Busy                a full queue, an agent without a free slot, or a chat with `ifBusy: reject`
-│   ├── StorageUnavailable  a log that cannot be written now; the hub stored nothing of the command
+│   ├── StorageUnavailable  a log that cannot be written now; nothing of the command was stored
 │   │   └── LogDamaged      a part of the log that cannot be read
 │   └── Draining            a hub that is shutting down
 ├── Denied                  a principal without the permission
@@ -43,8 +43,8 @@ from typing import Any, ClassVar
 class HubError(Exception):
     """An error for a client: *message* is one line that says what is wrong, where, and what to do.
 
-    *about* holds further fields of the error by their names on the wire, such as `sessionId` or `retryAfterMs`.
-    *code* is the error code, *status* the HTTP status, *close* the close code of a WebSocket that the error ends.
+    *fields* are further fields of the error by their names on the wire, such as `sessionId` or `retryAfterMs`.
+    *code* is the error code, *status* the HTTP status, *close_code* the close code if the error closes a WebSocket.
     """
 
     code: ClassVar[str] = "internal"

@@ -1,4 +1,4 @@
-"""Release the hub's descriptors in forked children: multiprocessing and os.fork() copy all of them."""
+"""Release the hub's descriptors in forked children: os.fork() and multiprocessing copy them."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -7,7 +7,7 @@ _actions: dict[object, Callable[[], None]] = {}
 
 
 def call_in_children(action: Callable[[], None]) -> Callable[[], None]:
-    """Call *action* in each child forked from now on, before other code; return a function that removes it.
+    """Call *action* in each child forked from now on, before other code; return a function that undoes this.
 
     *action* must not raise.
     """
@@ -21,7 +21,7 @@ def call_in_children(action: Callable[[], None]) -> Callable[[], None]:
 
 
 def replace_with_null(descriptors: Iterable[int]) -> None:
-    """Point descriptors at the null device. Their numbers stay taken, so closing them later closes no other file."""
+    """Point descriptors at the null device. No other file gets their numbers, so it is safe to close them later."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in descriptors:
         os.dup2(null, descriptor, inheritable=False)

@@ -9,7 +9,7 @@ ID_PATTERN = r"[A-Za-z0-9._:@-]{1,128}"
 ID_RULE = "use 1 to 128 of the characters A-Z a-z 0-9 . _ : @ -"
 DEFAULT_TENANT = "default"
 
-# The name of a session inside the hub, unique across tenants. A separate type, so that mypy finds an id in its place.
+# The name of a session inside the hub, unique across tenants. A type of its own, so that mypy refuses an id here.
 Key = NewType("Key", str)
 
 _ID = re.compile(ID_PATTERN)
@@ -27,7 +27,7 @@ def describe_bad_id(name: str, value: str | None = None) -> str:
 
 
 def quote(text: str) -> str:
-    """Quote the start of a client's text for an error."""
+    """Quote the first 41 characters of a client's text for an error."""
     return repr(cut(text, 41, "…"))
 
 
@@ -40,7 +40,7 @@ def session_key(tenant: str, session_id: str) -> Key:
 
 
 def id_of(key: Key) -> str:
-    """Return the session id in a key; clients see only this part."""
+    """Return the session id in a key, the only part that clients see."""
     return key.rpartition("/")[2]
 
 
@@ -50,5 +50,5 @@ def tenant_of(key: Key) -> str:
 
 
 def key_prefix(tenant: str) -> str:
-    """Return the prefix of the keys of a tenant's sessions; "" stands for the keys without a slash."""
+    """Return the prefix of the keys of a tenant's sessions: "" for the default tenant, whose keys have no slash."""
     return "" if tenant == DEFAULT_TENANT else f"{tenant}/"

@@ -25,17 +25,16 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of s
 class Limits:
     """The limits; each can be set in `[limits]` of hubbub.toml, or in the environment as HUBBUB_LIMITS_NAME.
 
-    The comments say to what a limit applies, and why it has its value. docs/protocol.md says what happens at the limit.
+    The comments name the scope of a limit and the reason for its value. docs/protocol.md says how the hub acts at it.
     """
 
     # --- frames and requests: what a client may send ---
     frame_bytes: FrameSize = 1 * MiB  # of a client's frame
-    out_frame_bytes: OutFrameSize = (
-        512 * KiB
-    )  # of a frame to a client: the websockets client accepts 1, aiohttp's 4 MiB
+    # Of a frame to a client: by default, the client of websockets accepts 1 MiB, and the client of aiohttp 4 MiB.
+    out_frame_bytes: OutFrameSize = 512 * KiB
     body_bytes: Count = 64 * KiB  # of an HTTP request
-    chat_bytes: Count = 1 * MiB  # of a chat over HTTP: the same as of a frame
-    conversation_bytes: Count = 8 * MiB  # of a request of OpenAI or AG-UI, which contains a complete conversation
+    chat_bytes: Count = 1 * MiB  # of a chat over HTTP: the same as frame_bytes
+    conversation_bytes: Count = 8 * MiB  # of an OpenAI or AG-UI request, which has the complete conversation
     metadata_bytes: Count = 16 * KiB  # of the metadata of a session or a message, as JSON
     json_depth: Depth = 32  # levels in a frame or a request
     object_keys: Count = 256  # keys of one JSON object
@@ -47,32 +46,32 @@ class Limits:
     ping_seconds: Seconds = 25.0  # of silence before a ping (heartbeat)
     pong_seconds: Seconds = 10.0  # between a ping and its pong
     header_seconds: Seconds = 10.0  # for the header of a request, and between two requests on a connection
-    subscriptions: Count = 128
+    subscriptions: Count = 128  # per connection
     command_queues: Count = 8  # sessions whose commands run concurrently
     command_bytes: Count = 1 * MiB  # of commands that wait or run; each counts as 1 KiB or more
     commands_per_second: Count = 100
-    command_burst: Count = 200  # above the rate: the burst size of the rate limit
+    command_burst: Count = 200  # at once, above the rate
     bad_frames_per_minute: Count = 10
 
     # --- replay ---
     page_rows: Count = 8192  # events of one page of the log
-    first_page_rows: Count = 1024  # of a catch-up: a small first page shows text soon
-    page_bytes: Count = 256 * KiB  # also of the longest merged chunk
-    kept_page_bytes: CountOrZero = 8 * MiB  # of cached pages: clients that catch up at the same time share them
+    first_page_rows: Count = 1024  # events of the first page of a catch-up, which is small so that text appears soon
+    page_bytes: Count = 256 * KiB  # of one page of the log, and of the longest merged chunk
+    kept_page_bytes: CountOrZero = 8 * MiB  # of cached pages, which clients share that catch up at the same time
 
     # --- an agent's output ---
     chunk_bytes: ChunkSize = 32 * KiB  # of streamed text in one event
-    pending_bytes: Count = 1 * MiB  # of uncommitted text of one run: beyond it the agent waits (backpressure)
+    pending_bytes: Count = 1 * MiB  # of uncommitted text of one run: above it the agent waits (backpressure)
     content_bytes: Count = 256 * KiB  # of one event of an agent, other than text and tool results
     reply_bytes: Count = 64 * KiB  # of the payload of a `resume`, as JSON
     open_questions: CountOrZero = 32  # per run
-    result_bytes: Count = 32 * KiB  # of a tool result in its event: a larger one is stored as a file
-    result_start_bytes: CountOrZero = 1 * KiB  # of such a result that remain in its event
+    result_bytes: Count = 32 * KiB  # of a tool result in its event; a larger result is stored as a file
+    result_start_bytes: CountOrZero = 1 * KiB  # of a larger result that its event has
 
     # --- files ---
-    file_bytes: Count = 32 * MiB
-    session_files_bytes: Count = 256 * MiB
-    files_bytes: Count = 4096 * MiB  # of all sessions
+    file_bytes: Count = 32 * MiB  # of one file
+    session_files_bytes: Count = 256 * MiB  # of all files of a session
+    files_bytes: Count = 4096 * MiB  # of the files of all sessions
     file_name_length: Count = 200  # characters
     upload_seconds: Seconds = 600.0  # for one upload: 32 MiB at half a megabit per second
 
@@ -80,13 +79,13 @@ class Limits:
     run_bytes: Count = 8 * MiB  # of text of one run
     queued_runs: CountOrZero = 20  # per session
     message_parts: CountOrZero = 64
-    taken_messages: Count = 10_000  # removed by one command: more ids make its event too long
+    taken_messages: Count = 10_000  # removed by one command; more ids would make its event too long
     fork_messages: Count = 1000  # copied into a fork; the newest ones
     fork_bytes: Count = 9 * MiB  # of their text and parts: more than the longest answer
 
     # --- running agents, and the shutdown ---
-    run_seconds: Seconds = 3600.0
-    silence_seconds: Seconds = 600.0  # between two pieces of an answer, without the time of an open question
+    run_seconds: Seconds = 3600.0  # for one answer
+    silence_seconds: Seconds = 600.0  # between two outputs of an agent, without the time in which a question is open
     grace_seconds: Seconds = 5.0  # between a cancel and the forced end of the agent's code
     drain_seconds: Seconds = 15.0  # for running answers at a shutdown
     close_seconds: Seconds = 2.0  # for the closing handshakes of a shutdown
@@ -95,7 +94,7 @@ class Limits:
     call_depth: CountOrZero = 8  # nested calls of agents by agents
 
     # --- histories, lists and presence ---
-    history_messages: CountOrZero = 100
+    history_messages: CountOrZero = 100  # in the history that an agent gets
     history_bytes: Count = 1 * MiB  # of text and parts in a history; older messages are left out
     list_size: Count = 100  # sessions or messages on one page of a list
     title_length: Count = 200  # characters of a session's title
@@ -104,7 +103,7 @@ class Limits:
 
 
 def format_size(size: int) -> str:
-    """Return a size in bytes as text: in MiB or KiB if it is a multiple of these."""
+    """Return a size as text: in MiB or KiB if *size* is a multiple of that unit, else in bytes."""
     for unit, name in ((MiB, "MiB"), (KiB, "KiB")):
         if size and size % unit == 0:
             return f"{size // unit} {name}"

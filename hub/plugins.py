@@ -11,7 +11,7 @@ log = structlog.get_logger(__name__)
 
 
 class PluginError(Exception):
-    """A plugin cannot be used. The message is one line that names its package."""
+    """A plugin cannot be used. The message is one line that names the package of the plugin."""
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """The threads of `asyncio.to_thread` and of the loop's default executor: separate pools for agents and for the hub.
 
-aiohttp uses the default executor for static files and proxy lookups, and agents block in it. Calls from the code of
-agents therefore run in a pool of their own: if all its threads are busy, the hub still works.
+aiohttp uses the default executor for static files and proxy lookups, and the calls of agents may block for long. Agents
+therefore have a pool of their own: if all its threads are busy, the hub still works.
 """
 
 import socket
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @contextmanager
 def use_hub_threads() -> Iterator[None]:
-    """Use the hub's threads in this context, although the code of an agent runs it."""
+    """Run calls of this context in the hub's threads, also when an agent's code entered the context."""
     token = running_agent.set("")
     try:
         yield
@@ -43,19 +43,19 @@ class ThreadPools(ThreadPoolExecutor):
 
     def __init__(self, agent_threads: int) -> None:
         super().__init__(HUB_THREADS, "hub-default")
-        self._dns = ThreadPoolExecutor(DNS_THREADS, "hub-names")
-        self._agents = ThreadPoolExecutor(agent_threads, "agents")
+        self._dns_pool = ThreadPoolExecutor(DNS_THREADS, "hub-names")
+        self._agent_pool = ThreadPoolExecutor(agent_threads, "agents")
         self._agent_threads = agent_threads
-        self._calls: Counter[str] = Counter()  # calls that run or wait in threads of agents, by agent
+        self._calls: Counter[str] = Counter()  # by agent, its calls that run or wait in the agents' pool
         self._lock = threading.Lock()
         self._next_warning = 0.0
 
     def submit(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
-        """Run *function* in a thread of the calling agent, or of the hub."""
+        """Run *function* in a thread for agents if an agent's code calls this, else in a thread of the hub."""
         agent = running_agent.get()
         if not agent:
             return super().submit(function, *args, **kwargs)
-        future = self._agents.submit(function, *args, **kwargs)
+        future = self._agent_pool.submit(function, *args, **kwargs)
         with self._lock:
             self._calls[agent] += 1
             holders = self._calls.most_common(3) if self._calls.total() > self._agent_threads else []
@@ -65,14 +65,14 @@ class ThreadPools(ThreadPoolExecutor):
         return future
 
     def look_up_address(self, *query: Any) -> Future[list[Any]]:
-        """Call socket.getaddrinfo in a thread of the calling agent, or in one of the hub's DNS threads."""
+        """Call socket.getaddrinfo in a thread for agents if an agent's code calls this, else in a DNS thread."""
         if running_agent.get():
             return self.submit(socket.getaddrinfo, *query)
-        return self._dns.submit(socket.getaddrinfo, *query)
+        return self._dns_pool.submit(socket.getaddrinfo, *query)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls, and return at once: the code of an agent may never end."""
-        for pool in (self._dns, self._agents):
+        for pool in (self._dns_pool, self._agent_pool):
             pool.shutdown(wait=False, cancel_futures=True)
         super().shutdown(wait=False, cancel_futures=cancel_futures)
 

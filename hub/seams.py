@@ -1,4 +1,4 @@
-"""The hub's sources of time and randomness, in one value that a simulation can replace."""
+"""The hub's sources of time and randomness, in one object that a simulation can replace."""
 
 import secrets
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from time import time_ns
 
 import attrs
 
-# Random text is drawn from the system in batches: single draws were 7 % of a profile of chats.
+# Random bytes are read from the system in batches: single reads took 7 % of the time of chats.
 _tokens: list[str] = []
 
 
@@ -29,8 +29,8 @@ def _new_secret(size: int) -> str:
 class Seams:
     """Wall time, random ids and random secrets. Durations are measured with the clock of the event loop.
 
-    *now* returns milliseconds since 1970. *new_id* returns an unguessable id such as `r_...` for the kind `r`; only the
-    thread of the event loop may call it. *new_secret* returns the given number of random bytes in hex, in any thread.
+    *now* returns milliseconds since 1970. *new_id* returns an unguessable id such as `r_...` for the kind `r`; call it
+    only in the thread of the event loop. *new_secret* returns the given number of random bytes in hex, in any thread.
     """
 
     now: Callable[[], int] = _now

@@ -30,9 +30,9 @@ class Settings:
     port: Port = 9527  # 0: any free port
     agents: Folder = Path("agents")
     data: Folder = Path("data")
-    cache: Folder | None = None  # the default is in cache_folder
-    log: NonEmptyText | None = None  # the default is in log_url
-    frames_per_second: Amount = 60.0  # the most flushes of a session per second; 0: no limit
+    cache: Folder | None = None  # None: see cache_folder
+    log: NonEmptyText | None = None  # None: see log_url
+    frames_per_second: Amount = 60.0  # the maximum of flushes of a session per second; 0: no limit
     retention_days: Amount = 7.0
     retention_mb: Megabytes = 1024
     origins: TextList = ()
@@ -44,12 +44,12 @@ class Settings:
 
     @property
     def log_url(self) -> str:
-        """The URL of the log: three slashes before a relative path, four before an absolute one."""
+        """The URL of the log, by default that of an SQLite file. An absolute path adds a fourth slash."""
         return self.log or f"sqlite:///{self.data / 'hub.db'}"
 
     @property
     def cache_folder(self) -> Path:
-        """The folder for large files that can be downloaded again; by default one for all hubs of the account."""
+        """The folder for large files that can be downloaded again. By default, all hubs of an account share it."""
         if self.cache is not None:
             return self.cache
         base = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -62,27 +62,27 @@ class Settings:
 
 
 class ConfigError(Exception):
-    """A setting is wrong; the message is one line that says which, where it is, and what to do."""
+    """A setting is wrong; the message is one line that names the setting and its source, and says what to do."""
 
 
 SETTINGS_FILE = "hubbub.toml"
 ENVIRONMENT_PREFIX = "HUBBUB_"
 LIMIT_ENVIRONMENT_PREFIX = "HUBBUB_LIMITS_"
-CLIENT_VARIABLES = ("HUBBUB_URL",)  # used by the commands of the terminal that call a hub
+CLIENT_VARIABLES = ("HUBBUB_URL",)  # variables of the terminal client, not settings
 SETTING_TYPES: dict[str, Any] = {field.name: field.type for field in attrs.fields(Settings) if field.name != "limits"}
-SETTING_TYPES |= {"cache": Folder, "log": NonEmptyText}  # None is the default, not a value that a source can set
+SETTING_TYPES |= {"cache": Folder, "log": NonEmptyText}  # without None, which no source can set
 LIMIT_TYPES: dict[str, Any] = {field.name: field.type for field in attrs.fields(Limits)}
 TABLES = {"hubbub": SETTING_TYPES, "limits": LIMIT_TYPES}
 
-# A value from one source: the table of hubbub.toml, the name, and the value.
+# One value from a source: the name of its table in hubbub.toml, its name, and the value.
 Entry = tuple[str, str, Any]
 
 
 def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Settings:
-    """Return the settings: *flags* win over HUBBUB_* of *environ*, and these over the hubbub.toml in *folder*.
+    """Return the settings: *flags* override HUBBUB_* of *environ*, and these the hubbub.toml in *folder*.
 
-    A flag that is None is unset. Relative paths start at the current folder, in all sources. Raises ConfigError for an
-    unknown name or a wrong value, even if a stronger source overrides it.
+    A flag that is None is unset. Relative paths of all sources start at the current folder. Raises ConfigError for an
+    unknown name or a wrong value, also if another source overrides the value.
     """
     values: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
     for table, name, value in (*_from_file(folder / SETTINGS_FILE), *_from_environment(environ), *_from_flags(flags)):
@@ -109,20 +109,21 @@ def _from_file(path: Path) -> Iterator[Entry]:
                 f"{SETTINGS_FILE}: {table} is not a table: write [{table}] on a line of its own, with its values below"
             )
         for name, value in entries.items():
-            yield table, name, _check(f"{SETTINGS_FILE}: {_dotted_name(table, name)}", table, name, value)
+            yield table, name, _check_entry(f"{SETTINGS_FILE}: {_dotted_name(table, name)}", table, name, value)
 
 
 def _dotted_name(table: str, name: str) -> str:
     return name if table == "hubbub" else f"{table}.{name}"
 
 
-def _check(location: str, table: str, name: str, value: Any) -> Any:
+def _check_entry(location: str, table: str, name: str, value: Any) -> Any:
+    """Return a value of hubbub.toml, converted to the type of its setting or limit; raises ConfigError."""
     if table == "hubbub" and name in LIMIT_TYPES:
         raise ConfigError(f"{SETTINGS_FILE}: {name} is a limit: move it to [limits]")
     if name not in TABLES[table]:
         kind = "setting" if table == "hubbub" else "limit"
         raise ConfigError(f"{SETTINGS_FILE}: unknown {kind} {name!r}{suggest_name(name, list(TABLES[table]))}")
-    return _convert(location, TABLES[table][name], value, False)
+    return _convert(location, TABLES[table][name], value, is_text=False)
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
@@ -142,39 +143,39 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
             )
         table, name = (variables | limits)[variable]
         kind = TABLES[table][name]
-        value = _split(text) if kind is TextList else text
-        yield table, name, _convert(f"{variable} in the environment", kind, value, True)
+        value = _split_list(text) if kind is TextList else text
+        yield table, name, _convert(f"{variable} in the environment", kind, value, is_text=True)
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[Entry]:
     for name, value in flags.items():
         if value is not None:
-            yield "hubbub", name, _convert(f"--{name}", SETTING_TYPES[name], value, True)
+            yield "hubbub", name, _convert(f"--{name}", SETTING_TYPES[name], value, is_text=True)
 
 
-def _split(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _convert(location: str, kind: Any, value: Any, is_text: bool) -> Any:
-    """Convert *value* to the type of its setting; if *is_text*, also from text, such as "8080" or "true"."""
+    """Convert *value* to the type of its setting. If *is_text*, text such as "8080" or "true" is converted too."""
     try:
-        return msgspec.convert(value, kind, strict=not is_text, dec_hook=_path)
+        return msgspec.convert(value, kind, strict=not is_text, dec_hook=_convert_path)
     except msgspec.ValidationError:
-        raise ConfigError(f"{location} must be {_describe(kind)}") from None
+        raise ConfigError(f"{location} must be {_describe_type(kind)}") from None
 
 
-def _path(kind: type[Any], value: Any) -> Any:
+def _convert_path(kind: type[Any], value: Any) -> Any:
     if kind is Path and value and isinstance(value, (str, Path)):
         return Path(value)
     raise ValueError("not a path")
 
 
-def _describe(kind: Any) -> str:
+def _describe_type(kind: Any) -> str:
     return str(kind.__metadata__[0].description)
 
 
 def suggest_name(name: str, names: list[str]) -> str:
-    """Return the end of an error about an unknown name: a similar known name, or all names."""
-    close = get_close_matches(name, names, n=1)
-    return f": did you mean {close[0]}?" if close else f": use one of {', '.join(names)}"
+    """Return the end of an error text for an unknown name: a similar known name, or all known names."""
+    matches = get_close_matches(name, names, n=1)
+    return f": did you mean {matches[0]}?" if matches else f": use one of {', '.join(names)}"

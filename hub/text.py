@@ -6,7 +6,7 @@ MAX_LINE_LENGTH = 300  # code points of a description or an error
 
 
 def cut(text: str, max_length: int, mark: str = "") -> str:
-    """Cut *text* to at most *max_length* code points; if it was longer, the result ends with *mark*, which counts too.
+    """Cut *text* to at most *max_length* code points. A cut text ends with *mark*, which counts as part of it.
 
     The cut is between two graphemes (UAX #29), or between two code points if the first grapheme alone is too long.
     """
@@ -35,5 +35,5 @@ def hide_passwords(text: str) -> str:
 
 
 def to_one_line(text: str, max_length: int = MAX_LINE_LENGTH, mark: str = "") -> str:
-    """Return *text* as one line of valid UTF-8 of at most *max_length* code points."""
+    """Return *text* as one line without lone surrogates, of at most *max_length* code points; see cut() for *mark*."""
     return cut(" ".join(replace_surrogates(text).split()), max_length, mark)

@@ -1,1 +1,1 @@
-"""Principals, their permissions, and the Hosts and Origins that the hub accepts."""
+"""Principals, their permissions, and the Host and Origin headers that the hub accepts."""

@@ -7,7 +7,7 @@ from hub.settings import ConfigError, Settings
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is a loopback one."""
+    """Return whether a host name or an IP address is one of the loopback interface."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -17,7 +17,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(settings: Settings) -> None:
-    """Raise ConfigError if the hub would listen on the network without `open_to_network`."""
+    """Raise ConfigError if the setting `host` is no loopback name or address and `open_to_network` is not set."""
     if not is_loopback(settings.host) and not settings.open_to_network:
         raise ConfigError(
             f"host {settings.host} would open the hub to the network, and the hub has no authentication: "
@@ -27,23 +27,24 @@ def check_bind(settings: Settings) -> None:
 
 
 def is_host_allowed(settings: Settings, host: str) -> bool:
-    """Return whether a Host header names this hub: a loopback name, `host`, or one of `hosts`."""
-    name = _name(f"http://{host}")
+    """Return whether a Host header names this hub: a loopback name, the setting `host`, or one of `hosts`."""
+    name = _parse_host(f"http://{host}")
     return name is not None and (is_loopback(name) or name in settings.hosts or name == settings.host)
 
 
 def is_origin_allowed(settings: Settings, origin: str, host: str) -> bool:
-    """Return whether pages of this origin may connect: its own pages, those of loopback names, or one of `origins`.
+    """Return whether pages of an Origin header may connect: of the hub itself, of a loopback name, or of `origins`.
 
-    *host* is the Host header of the request.
+    *host* is the Host header of the request, the hub's own name.
     """
     if origin in settings.origins or origin in (f"http://{host}", f"https://{host}"):
         return True
-    name = _name(origin)
+    name = _parse_host(origin)
     return name is not None and origin.startswith(("http://", "https://")) and is_loopback(name)
 
 
-def _name(url: str) -> str | None:
+def _parse_host(url: str) -> str | None:
+    """Return the host name of a URL, or None if the URL has none or is malformed."""
     try:
         return urlsplit(url).hostname
     except ValueError:

@@ -8,7 +8,8 @@ from hub.errors import Denied
 from hub.ids import DEFAULT_TENANT, describe_bad_id, is_id
 from hub.messages import Author
 
-# The permissions of use cases: read data, write into sessions, delete and label sessions, operate the hub.
+# The kinds of use cases that need a permission: read data, write into sessions, delete and label sessions, operate the
+# hub.
 Action = Literal["read", "write", "manage", "operate"]
 ALL_ACTIONS: frozenset[Action] = frozenset({"read", "write", "manage", "operate"})
 
@@ -24,12 +25,12 @@ class Principal:
 
     @tenant.validator
     def _check_tenant(self, attribute: object, tenant: str) -> None:
-        if not is_id(tenant):  # keys of sessions begin with the tenant
+        if not is_id(tenant):  # a session key begins with the tenant, and ids have no slash
             raise ValueError(describe_bad_id("the tenant", tenant))
 
     @property
     def author(self) -> Author:
-        """The part of the principal that other clients see."""
+        """The principal as other clients see it: its id and name."""
         return Author(self.id, self.name)
 
 

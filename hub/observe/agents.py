@@ -30,7 +30,7 @@ run_ids: ContextVar[Mapping[str, str]] = ContextVar("run_ids", default={})
 
 
 def format_traceback(error: BaseException) -> str:
-    """Format the traceback of an agent's exception, without the hub's frames and the values of variables.
+    """Format the traceback of an agent's exception, without frames of the hub, and without values of variables.
 
     Lines are indented and unprintable characters escaped, so that no line looks like a log line of the hub.
     """
@@ -42,7 +42,7 @@ def format_traceback(error: BaseException) -> str:
 
 def _format(error: BaseException) -> str:
     root = traceback.TracebackException.from_exception(error)
-    for trace in _chain(root):
+    for trace in _iterate_chain(root):
         frames = [frame for frame in trace.stack if not _is_hub(frame.filename)]
         if len(frames) > 2 * MAX_TRACEBACK_FRAMES:
             frames = [*frames[:MAX_TRACEBACK_FRAMES], *frames[-MAX_TRACEBACK_FRAMES:]]
@@ -50,7 +50,7 @@ def _format(error: BaseException) -> str:
     return "".join(root.format()).rstrip()
 
 
-def _chain(root: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+def _iterate_chain(root: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
     """Yield the exception, its causes and contexts, and the members of groups."""
     stack: list[traceback.TracebackException | None] = [root]
     while stack:
@@ -65,7 +65,7 @@ def _is_hub(file: str) -> bool:
 
 
 def _indent(text: str) -> str:
-    """Escape text of an agent for the output, cut its middle if it is long, and indent it from the second line on."""
+    """Escape text of an agent, cut out the middle of a long text, and indent all lines but the first."""
     if len(text) > MAX_LOG_LENGTH:
         text = f"{text[: MAX_LOG_LENGTH // 2]}\n...\n{text[-MAX_LOG_LENGTH // 2 :]}"
     return "\n  ".join(map(escape_unprintable, text.split("\n")))
@@ -78,19 +78,20 @@ def _is_library(file: str) -> bool:
 
 
 def _is_from_agent(record: logging.LogRecord) -> bool:
-    """Return whether the code of an agent logged this, by the file of the call or by the module of the logger's name.
+    """Return whether an agent logged this record: with the root logger, from its file, or by the logger of its module.
 
-    The module counts because a thread pool can call `log.info` directly. Libraries do not use the root logger.
+    The logger counts too, because a thread pool may make the call: then the file is that of the pool. Libraries do not
+    use the root logger.
     """
     file = getattr(sys.modules.get(record.name), "__dict__", {}).get("__file__")
     return record.name == "root" or not _is_library(record.pathname) or bool(file) and not _is_library(file)
 
 
 class AgentLogHandler(logging.Handler):
-    """Write records of Python's `logging` to the hub's output, with the ids of the run that logs.
+    """Write records of Python's `logging` to the hub's output, with the ids of the run whose code logs.
 
-    Records of libraries are written from WARNING on, which is Python's default. The handler has no lock, because
-    formatting a record runs code of the agent, which may block.
+    Records of libraries are written if their level is WARNING or higher, as Python does by default. The handler has no
+    lock, because formatting a record runs code of the agent, which may block.
     """
 
     def createLock(self) -> None:

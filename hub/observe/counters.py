@@ -7,11 +7,11 @@ import attrs
 
 @attrs.define(eq=False, kw_only=True)
 class Counters:
-    """Totals of the node. Open connections count for themselves: `/metrics` adds their numbers when it is read.
+    """Totals of the node since its start.
 
     *run_starts* is by agent, *run_ends* by agent and stop reason. *sent_bytes* and *catch_ups* are the totals of closed
-    connections, and *sent_bytes* also includes direct writes. *loop_lag* is the delay of the event loop at the last
-    measurement, in seconds; *worst_loop_lag* is the longest so far.
+    connections; `/metrics` adds those of open ones. *sent_bytes* also includes direct writes. *loop_lag* is the event
+    loop's delay at the last measurement, in seconds; *worst_loop_lag* is the longest so far.
     """
 
     run_starts: Counter[str] = attrs.Factory(Counter)

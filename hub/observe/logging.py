@@ -10,7 +10,7 @@ from structlog.typing import EventDict
 from hub.observe.agents import install_log_handler
 from hub.text import escape_unprintable
 
-UNESCAPED_FIELDS = ("event", "exception")  # text of the hub, or text that the caller has escaped
+UNESCAPED_FIELDS = ("event", "exception")  # `event` is text of the hub, `exception` is escaped already
 
 
 def _escape(_: Any, __: str, fields: EventDict) -> EventDict:
@@ -29,14 +29,13 @@ def log_to_stderr() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
             _escape,
-            # The default formatter prints the values of variables: messages of users, and for minutes the node.
+            # The default formatter prints variables: messages of users, and the node, which takes minutes.
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
         ],
-        logger_factory=structlog.WriteLoggerFactory(
-            sys.stderr
-        ),  # one write per line, and no lock that a forked child inherits
+        # One write per line, and no lock that a forked child would inherit.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
     install_log_handler()
     # aiohttp logs a traceback for each request that is not HTTP: anyone could fill the disk.

@@ -1,7 +1,7 @@
 """Standard output and standard error that never block and never raise: a bounded queue and a thread that writes.
 
-A closed terminal, a pipe without a reader, Ctrl-S or a full disk stop only that thread. Output that does not fit the
-queue is dropped; the number of dropped lines is logged when the output can be written again.
+A closed terminal, a pipe without a reader, Ctrl-S or a full disk block only that thread. Output that does not fit into
+the queue is dropped; the number of dropped lines is logged when the output can be written again.
 """
 
 import atexit
@@ -37,8 +37,8 @@ class Output(io.BufferedIOBase):
         self._size = self._dropped_lines = 0
         self._is_dropping = self._is_child = False
         self._lock = threading.RLock()  # reentrant: a destructor that prints may run inside write()
-        self._empty = threading.Event()
-        self._empty.set()
+        self._is_empty = threading.Event()
+        self._is_empty.set()
         call_in_children(self._enter_child)
         threading.Thread(target=self._work, name=f"hub-{label}", daemon=True).start()
 
@@ -52,19 +52,19 @@ class Output(io.BufferedIOBase):
             self._write(piece)
             return len(piece)
         with self._lock:
-            # After a drop, drop everything until the queue is empty, so that there is one gap.
+            # After the first drop, drop all output until the queue is empty, so that there is one gap.
             self._is_dropping = self._is_dropping or self._size + len(piece) > QUEUE_BYTES
             if self._is_dropping:
                 self._dropped_lines += piece.count(b"\n")
             else:
                 self._size += len(piece)
-                self._empty.clear()
+                self._is_empty.clear()
                 self._queue.put(piece)
         return len(piece)
 
     def drain(self, seconds: float) -> None:
         """Wait until the queue is empty, for at most *seconds*."""
-        self._empty.wait(seconds)
+        self._is_empty.wait(seconds)
 
     def writable(self) -> bool:
         return True
@@ -97,39 +97,39 @@ class Output(io.BufferedIOBase):
                 )
             with self._lock:
                 if not self._size:
-                    self._empty.set()
+                    self._is_empty.set()
 
     def _write(self, piece: bytes) -> bool:
         """Write all bytes; return False if the output is closed or broken."""
-        rest = memoryview(piece)
+        unwritten = memoryview(piece)
         try:
-            while rest:
-                count = self._raw.write(rest)
+            while unwritten:
+                count = self._raw.write(unwritten)
                 if count is None:  # another process has made the shared file non-blocking
                     select.select([], [self.fileno()], [])
                 else:
-                    rest = rest[count:]
+                    unwritten = unwritten[count:]
         except (OSError, ValueError):
             return False
         return True
 
 
 def make_output_nonblocking() -> Callable[[], None]:
-    """Replace sys.stdout and sys.stderr by Outputs; return a function that waits briefly until they are written.
+    """Replace sys.stdout and sys.stderr by Outputs; return a function that waits briefly for their queues.
 
-    The interpreter calls that function at its exit, but os._exit() does not.
+    The interpreter calls that function at its exit. Call it before os._exit(), which does not.
     """
     _reserve_standard_descriptors()
-    stdout, stderr = _raw(sys.stdout), _raw(sys.stderr)
+    stdout, stderr = _find_raw_file(sys.stdout), _find_raw_file(sys.stderr)
     outputs = []
     if stdout is not None:
         outputs.append(Output(stdout, "stdout"))
-        sys.stdout = _text(outputs[0])
+        sys.stdout = _open_text(outputs[0])
     if stderr is not None:
-        # One queue if both are one file, as after 2>&1: one queue keeps the order of lines.
+        # If both are one file, as after 2>&1, they share one queue, so that lines stay in order.
         if stdout is None or not os.path.sameopenfile(stdout.fileno(), stderr.fileno()):
             outputs.append(Output(stderr, "stderr"))
-        sys.stderr = _text(outputs[-1])
+        sys.stderr = _open_text(outputs[-1])
 
     def drain() -> None:
         for output in outputs:
@@ -140,7 +140,7 @@ def make_output_nonblocking() -> Callable[[], None]:
 
 
 def _reserve_standard_descriptors() -> None:
-    """Open the null device for each closed one of 0, 1 and 2, so that no other file gets that number."""
+    """Open the null device for each closed descriptor of 0, 1 and 2, so that no other file gets its number."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -148,7 +148,7 @@ def _reserve_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _raw(stream: TextIO | None) -> io.RawIOBase | None:
+def _find_raw_file(stream: TextIO | None) -> io.RawIOBase | None:
     """Return the file under a standard stream, or None if a test has replaced the stream."""
     if stream is None:  # the process started without this stream
         return io.FileIO(os.devnull, "w")
@@ -157,6 +157,6 @@ def _raw(stream: TextIO | None) -> io.RawIOBase | None:
     return raw if isinstance(raw, io.RawIOBase) else None
 
 
-def _text(output: Output) -> TextIO:
+def _open_text(output: Output) -> TextIO:
     # backslashreplace: a lone surrogate must not raise.
     return io.TextIOWrapper(cast(BinaryIO, output), encoding="utf-8", errors="backslashreplace", line_buffering=True)
