@@ -1,4 +1,4 @@
-"""The part of a commit that is no insertion: deletions, new labels, and new floors."""
+"""The changes of a commit besides insertions: deletions, new labels, and new floors."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from hub.storage.sqlite.sql import FILE_JSON, query_json
 
 
 class NewFloor(NamedTuple):
-    """Drop the events of a session up to *floor*, if the session still has this epoch."""
+    """Request to delete the events of a session up to *floor*, if the session has this epoch."""
 
     key: Key
     epoch: str
@@ -23,14 +23,14 @@ class NewFloor(NamedTuple):
 
 @attrs.frozen
 class EventDrop:
-    """Request to drop events. The result maps each session that exists to its floor."""
+    """Request to delete events. The result maps each of the sessions that still exists to its floor."""
 
     floors: Sequence[NewFloor]
 
 
 @attrs.frozen
 class LabelChange:
-    """Request to replace the title or the metadata of a session; the metadata is JSON."""
+    """Request to replace the title, the metadata or both: *values* by column. The metadata is JSON."""
 
     key: Key
     values: dict[str, str | None]
@@ -38,13 +38,13 @@ class LabelChange:
 
 @attrs.define(kw_only=True)
 class Changes:
-    """All changes of one commit. apply() adds its results to the values of the dictionaries and of *drops*."""
+    """All changes of one commit. apply() fills in the dictionaries of *drops* and the lists of *deleted_sessions*."""
 
     ended_runs: list[tuple[Key, str]] = attrs.Factory(list)
     removed_messages: list[tuple[Key, str]] = attrs.Factory(list)
-    drops: list[tuple[EventDrop, dict[Key, int]]] = attrs.Factory(list)
-    labels: list[LabelChange] = attrs.Factory(list)
-    deleted_sessions: dict[Key, list[Any]] = attrs.Factory(dict)  # with the fields of the files that each had
+    drops: list[tuple[EventDrop, dict[Key, int]]] = attrs.Factory(list)  # each with its floors
+    label_changes: list[LabelChange] = attrs.Factory(list)
+    deleted_sessions: dict[Key, list[Any]] = attrs.Factory(dict)  # with the fields of their FileRecords
     has_probe: bool = False
 
     def __bool__(self) -> bool:
@@ -52,19 +52,19 @@ class Changes:
             self.ended_runs
             or self.removed_messages
             or self.drops
-            or self.labels
+            or self.label_changes
             or self.deleted_sessions
             or self.has_probe
         )
 
     def apply(self, db: sqlite3.Connection) -> None:
-        """Write the changes, in the caller's transaction and after its insertions."""
+        """Write the changes. Call this in a transaction, after the insertions."""
         if self.ended_runs:
             _delete_by_id(db, "runs", self.ended_runs)
         if self.removed_messages:
             _delete_by_id(db, "messages", self.removed_messages)
-        for label in self.labels:
-            _change_label(db, label)
+        for change in self.label_changes:
+            _change_label(db, change)
         for drop, floors in self.drops:
             floors.update(_drop_events(db, drop))
         if self.has_probe:
@@ -74,7 +74,7 @@ class Changes:
 
 
 def _delete_by_id(db: sqlite3.Connection, table: str, ids: list[tuple[Key, str]]) -> None:
-    """Delete the rows of *table* with these sessions and ids."""
+    """Delete the rows of *table* with these pairs of session and id."""
     db.execute(
         f"""
         DELETE FROM {table} WHERE (session, id) IN
@@ -92,15 +92,15 @@ def _change_label(db: sqlite3.Connection, change: LabelChange) -> None:
         db.execute(statements[column], (value, change.key))
 
 
-# The new floor is at most the `after` of each unfinished run of the session.
+# The new floor is at most the smallest `after` of the session's unfinished runs.
 SET_FLOORS = """
-    UPDATE sessions SET floor = cut.upto FROM (
+    UPDATE sessions SET floor = drops.upto FROM (
         SELECT json_extract(value, '$[0]') AS session, json_extract(value, '$[1]') AS epoch,
         min(json_extract(value, '$[2]'), coalesce(
             (SELECT min(after) FROM runs WHERE session = json_extract(value, '$[0]')), json_extract(value, '$[2]'))
-        ) AS upto FROM json_each(?)) AS cut
-    WHERE id = cut.session AND sessions.epoch = cut.epoch AND floor < cut.upto"""
-# A strip is deleted with the last of its events. Until then readers skip its events up to the floor.
+        ) AS upto FROM json_each(?)) AS drops
+    WHERE id = drops.session AND sessions.epoch = drops.epoch AND floor < drops.upto"""
+# A strip is deleted when the floor reaches its last event. Until then, readers skip its events up to the floor.
 DELETE_STRIPS = """
     DELETE FROM strips WHERE n IN (
         SELECT t.n FROM json_each(?) JOIN sessions s ON s.id = json_extract(value, '$[0]')
@@ -111,7 +111,7 @@ READ_FLOORS = """
 
 
 def _drop_events(db: sqlite3.Connection, drop: EventDrop) -> Any:
-    """Return the (session, floor) of each session that exists."""
+    """Raise the floors and delete strips. Return (session, floor) of each session that exists."""
     values = (to_json(drop.floors),)
     db.execute(SET_FLOORS, values)
     db.execute(DELETE_STRIPS, values)
@@ -119,17 +119,17 @@ def _drop_events(db: sqlite3.Connection, drop: EventDrop) -> Any:
     return query_json(db, READ_FLOORS, values)
 
 
-# The strips of a deleted session are dropped later, in bounded commits. Until then its row stays, so that its number is
-# not used again, with an id that no session can have: a space and the number. This statement comes first: then the
-# triggers on `messages` find no session whose messages they would count.
+# purge() deletes the strips of a deleted session later, in commits of limited size. Until then the session's row stays,
+# so that no new session gets its number. The row gets an id that no session can have: a space and the number. Run this
+# statement before messages are deleted: the triggers on `messages` then find no session to update.
 FREE_IDS = """
     UPDATE sessions SET id = ' ' || n, title = NULL, metadata = NULL, messages = 0, ts = 0
     WHERE id IN (SELECT value FROM json_each(?))"""
 
 
 def _delete_sessions(db: sqlite3.Connection, sessions: dict[Key, list[Any]]) -> None:
-    """Delete sessions, and add the fields of each one's files to its list."""
-    damage.move_sound_to_strips(db)  # rows of `loose` name the session by its id: a new session would get them
+    """Delete sessions, and add the fields of the FileRecords of each session to its list."""
+    damage.move_all_to_strips(db)  # `loose` has the session's id: a new session with this id would get its events
     for key, files in sessions.items():
         files += query_json(db, f"SELECT json_group_array({FILE_JSON}) FROM files WHERE session = ?", (key,))
     values = (to_json([*sessions]),)

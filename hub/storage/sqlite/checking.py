@@ -1,4 +1,4 @@
-"""Find damage in the file of an embedded log. A hub may be running: the check takes no lock and writes nothing."""
+"""Find damage in the file of an embedded log. The check takes no lock and writes nothing, so a hub may be running."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from hub.storage.sqlite.event_rows import EventRow, StoredCommit, UnreadableEven
 from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.storage.sqlite.wal import BUSY_MS
 
-MAX_FILE_FAULTS = 20  # that SQLite reports about the file itself
+MAX_FILE_FAULTS = 20  # the most that PRAGMA quick_check reports
 
 _decode_rows = msgspec.json.Decoder(list[EventRow]).decode
 _decode_commit = msgspec.json.Decoder(StoredCommit).decode
@@ -24,9 +24,9 @@ _decode_run = msgspec.json.Decoder(RunRecord).decode
 
 
 def check_log_file(path: Path, blob_size: Callable[[str], int | None]) -> list[Damage]:
-    """Return the damage in the file; *blob_size* returns the size of the blob with a digest, or None if there is none.
+    """Return the damage in the file. For *blob_size* see Log.check().
 
-    Raises LogUnusable if there is no such file, or if it has the schema of another version.
+    Raises LogUnusable if there is no such file, if it is not a log, or if it has the schema of another version.
     """
     if not path.is_file():
         raise LogUnusable(f"there is no log {path}: name its folder with --data, or the log with --log")
@@ -34,7 +34,7 @@ def check_log_file(path: Path, blob_size: Callable[[str], int | None]) -> list[D
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", BUSY_MS / 1000, isolation_level=None, uri=True)
         with closing(db):
             _check_version(db, path)
-            db.text_factory = bytes  # text that is not UTF-8 is damage; as str, it would end the check
+            db.text_factory = bytes  # with str, a text that is not UTF-8 would raise and end the check
             return LogCheck(db, blob_size).find_damage()
     except sqlite3.Error as error:
         raise LogUnusable(f"{path} cannot be read as a log ({error}): restore a backup") from error
@@ -52,22 +52,22 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
 class LogCheck:
     """One check of a log.
 
-    *next_seqs* maps each session to the seq that must follow the events checked so far. *aside_seqs* has the first seqs
-    of the parts of commits that were set aside (see damage.py): they explain a gap.
+    *next_seqs* maps each session to the seq of the next event that the check expects. *damaged_seqs* has the first seqs
+    of a session's parts in the table `damaged` (see damage.py): a gap that begins with one of them is not reported.
     """
 
     db: sqlite3.Connection
     blob_size: Callable[[str], int | None]
     next_seqs: dict[Key, int] = attrs.Factory(dict)
-    aside_seqs: dict[Key, list[int]] = attrs.Factory(dict)
+    damaged_seqs: dict[Key, list[int]] = attrs.Factory(dict)
 
     def find_damage(self) -> list[Damage]:
-        """Check everything in one transaction, so that events which a hub moves meanwhile are seen exactly once."""
+        """Check all tables, in one read transaction: a running hub may move events from one table to another."""
         self.db.execute("BEGIN")
         damages: list[Damage] = []
-        for where, check in (
+        for location, check in (
             ("the log file", self._check_file),
-            ("table sessions", self._read_sessions),
+            ("table sessions", self._read_floors),
             ("table damaged", self._check_damaged_parts),
             ("table strips", self._check_strips),
             ("table loose", self._check_loose),
@@ -77,7 +77,7 @@ class LogCheck:
             try:
                 damages.extend(check())
             except sqlite3.DatabaseError as error:
-                damages.append(Damage(location=where, reason=str(error)))
+                damages.append(Damage(location=location, reason=str(error)))
         self.db.execute("ROLLBACK")
         return [damage for damage in damages if damage.file_id is None or self._has_file(damage.file_id)]
 
@@ -86,7 +86,8 @@ class LogCheck:
             if fault != b"ok":
                 yield Damage(location="the log file", reason=" ".join(fault.decode(errors="replace").split()))
 
-    def _read_sessions(self) -> Iterator[Damage]:
+    def _read_floors(self) -> Iterator[Damage]:
+        """Initialize *next_seqs*. Yields nothing, but may raise as the checks do."""
         for name, floor in self.db.execute("SELECT id, floor FROM sessions WHERE id > '!'"):
             self.next_seqs[_to_key(name)] = floor + 1
         yield from ()
@@ -96,7 +97,7 @@ class LogCheck:
         for n, name, seq in self.db.execute(statement):
             key = None if name is None else _to_key(name)
             if key is not None:
-                self.aside_seqs.setdefault(key, []).append(seq)
+                self.damaged_seqs.setdefault(key, []).append(seq)
             reason = "the hub could not read these events, and set them aside"
             yield Damage(location=f"damaged row {n}", key=key, first_seq=seq, last_seq=None, reason=reason)
 
@@ -117,7 +118,7 @@ class LogCheck:
             try:
                 commit = _decode_commit(text)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                yield from _name_sessions(n, text, str(error))
+                yield from _report_sessions(n, text, str(error))
                 continue
             for session, seq, _, events in commit:
                 key, upto = Key(session), seq + len(events) - 1
@@ -126,11 +127,11 @@ class LogCheck:
                     yield Damage(location=f"loose row {n}", key=key, first_seq=seq, last_seq=upto, reason=reason)
 
     def _check_gap(self, key: Key, seq: int, upto: int) -> Iterator[Damage]:
-        """Yield the events that are missing before the row of the events *seq* to *upto*."""
+        """Yield the gap, if any, before a row of the events *seq* to *upto*; then expect the event after the row."""
         next_seq = self.next_seqs.get(key)
         if next_seq is None:
             return
-        if seq > next_seq and not any(next_seq <= first < seq for first in self.aside_seqs.get(key, ())):
+        if seq > next_seq and not any(next_seq <= first < seq for first in self.damaged_seqs.get(key, ())):
             yield Damage(location="events", key=key, first_seq=next_seq, last_seq=seq - 1, reason="they are missing")
         self.next_seqs[key] = max(next_seq, upto + 1)
 
@@ -152,26 +153,24 @@ class LogCheck:
             yield Damage(location=f"file {file_id}", key=_to_key(session), reason=reason, file_id=file_id)
 
     def _has_file(self, file_id: str) -> bool:
-        """Return whether the file still exists: a running hub may have deleted its session, and then its blob."""
+        """Return True if the log still has the file: a running hub may have deleted its session, and then its blob."""
         return self.db.execute("SELECT 1 FROM files WHERE id = ?", (file_id,)).fetchone() is not None
 
 
 def _find_fault(key: Key, events: bytes, seq: int, upto: int) -> str:
-    """Return what is wrong if *events* is not the JSON array of the events *seq* to *upto*; else an empty text."""
+    """Return the reason why *events* is not the JSON array of the events *seq* to *upto*; empty if it is."""
     try:
         rows = _decode_rows(events)
         to_events(key, "", rows)
     except (msgspec.MsgspecError, UnicodeDecodeError, UnreadableEvents) as error:
         return str(error)
-    return (
-        ""
-        if [row[0] for row in rows] == [*range(seq, upto + 1)]
-        else f"its events are not those of seq {seq} to {upto}"
-    )
+    if [row[0] for row in rows] != [*range(seq, upto + 1)]:
+        return f"its events are not those of seq {seq} to {upto}"
+    return ""
 
 
-def _name_sessions(n: int, text: bytes, reason: str) -> Iterator[Damage]:
-    """Yield a Damage for each session of a commit that cannot be decoded, as far as the keys can be read."""
+def _report_sessions(n: int, text: bytes, reason: str) -> Iterator[Damage]:
+    """Yield a Damage for each part of a commit that cannot be decoded; without a key if that cannot be read."""
     for part in split_commit(text):
         yield Damage(location=f"loose row {n}", key=part.key, first_seq=part.seq, last_seq=None, reason=reason)
 

@@ -27,9 +27,10 @@ def connect_database(path: Path) -> sqlite3.Connection:
 
 @attrs.define
 class Database:
-    """The connection that writes and checkpoints; only the writer thread uses it. Other threads may call file.check().
+    """The file of the log, and *db*, the connection that writes and checkpoints.
 
-    The fields without a default exist from open() on.
+    Only the writer thread uses this object, except that other threads read *path* and call *file*.check(). All fields
+    but *path* exist only after open().
     """
 
     path: Path
@@ -38,30 +39,31 @@ class Database:
     _preallocator: WalPreallocator = attrs.field(init=False)
 
     def open(self, undo: ExitStack) -> None:
-        """Take the lock, open the file, and migrate its schema; *undo* closes the file and gives the lock back.
+        """Take the lock, open the file, and migrate its schema; *undo* closes the file and releases the lock.
 
         Raises LogUnusable, OSError, sqlite3.Error.
         """
         path = self.path
         lockfile.take_lock(path, undo)
-        for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            file = path.with_name(name)
             if file == path or file.exists():
-                touch_private(file)  # SQLite makes its other files with the mode of this one
+                touch_private(file)  # SQLite gives new -wal and -shm files the mode of the database file
         self._connect()
         self.file = OpenFile(path)
-        undo.callback(lambda: self.db.close())  # self.db: reopen() may have replaced it
+        undo.callback(lambda: self.db.close())  # a lambda, because reopen() may replace self.db
         self._configure()
         self._migrate()
 
     def reopen(self) -> None:
-        """Replace the connection. Raises sqlite3.Error, LogUnusable."""
+        """Close the connection and open a new one to the same file. Raises sqlite3.Error, LogUnusable."""
         self.db.close()
         self.file.check()
         self._connect()
         self._configure()
 
     def preallocate_wal(self) -> None:
-        """Grow the WAL if the last commit filled it; see WalPreallocator.extend()."""
+        """Call this after each commit; see WalPreallocator.extend()."""
         self._preallocator.extend(self.db)
 
     def _connect(self) -> None:
@@ -90,7 +92,7 @@ class Database:
 
 
 def make_log_folder(path: Path) -> None:
-    """Make the folder of the log at *path*. Raises LogUnusable."""
+    """Make the folder that contains the log at *path*. Raises LogUnusable."""
     try:
         make_folder(path.parent)
     except OSError as error:

@@ -17,19 +17,19 @@ from hub.storage.sqlite.event_rows import (
     decode_commit_rows,
     decode_commits,
     decode_strip_rows,
-    session_mark,
+    make_session_mark,
     to_events,
     to_json,
 )
 from hub.storage.sqlite.strips import fetch_events
 
-UNKNOWN_SEQ = 10**15  # stands for the seq of a damaged part that cannot be read: after all events
+UNKNOWN_SEQ = 10**15  # the seq in `damaged` of a part whose seq cannot be read: greater than all others
 
 
 # --- heads ----------------------------------------------------------------------------------------------------------
 
-# The session's head in `strips`, and the last seq at which a damaged part begins. Then the commits in `loose` that may
-# have later events: the search takes long, and is left out if none of the sessions exists.
+# For each session: its head in `strips`, and the greatest first seq of its damaged parts. Then the commits in `loose`
+# that may have later events. The search for them takes long, so it is left out if none of the sessions exists.
 HEADS = """
     SELECT json_group_array(json_array(
         id, epoch, coalesce((SELECT max(upto) FROM strips WHERE session = sessions.n), floor), floor,
@@ -40,7 +40,7 @@ HEADS = """
 
 
 class StoredHead(NamedTuple):
-    """The head of a session in the file; *seq* is None if the last events are damaged, so that it is unknown."""
+    """The head of a session in the file. *seq* is None if the last events are damaged: then it is unknown."""
 
     key: Key
     epoch: str
@@ -49,8 +49,8 @@ class StoredHead(NamedTuple):
 
 
 def read_heads(db: sqlite3.Connection, sessions: Sequence[Key]) -> list[StoredHead]:
-    """Return the heads of those sessions that exist. Raises UnreadableEvents."""
-    values = {"sessions": to_json(sessions), "marks": to_json([session_mark(session) for session in sessions])}
+    """Return the heads of those of *sessions* that exist. Raises UnreadableEvents."""
+    values = {"sessions": to_json(sessions), "marks": to_json([make_session_mark(session) for session in sessions])}
     rows, commits = fetch_events(db, HEADS, values)
     loose_seqs = {
         session: seq + len(events) - 1 for commit in decode_commits(commits) for session, seq, _, events in commit
@@ -65,9 +65,9 @@ def read_heads(db: sqlite3.Connection, sessions: Sequence[Key]) -> list[StoredHe
 
 # --- pages ----------------------------------------------------------------------------------------------------------
 
-# The strips of one page. The recursion finds each strip by the index from the one before, so that it reads no others.
-# It stops when the strips have enough events or bytes; 96 bytes of each event are taken for its numbers and ids. Where
-# no strip is left the page comes from `loose`.
+# The strips of one page. The recursion finds each next strip by the index, so that no other strip is read. It stops
+# when the strips have enough events or bytes; 96 bytes of each event are not counted, for its numbers and ids. If there
+# is no strip after :after, the page comes from `loose`.
 PAGE = """
     WITH RECURSIVE here AS (SELECT n, epoch, max(floor, :after) AS after FROM sessions WHERE id = :session),
     page AS (
@@ -83,42 +83,42 @@ PAGE = """
         (SELECT group_concat(events) FROM loose WHERE instr(events, :mark))),
         (SELECT min(seq) FROM damaged WHERE session = here.n AND seq > here.after)
     FROM here"""
-# The floor of a session, and the commits in `loose` that may have events of it.
+# The floor of a session, and the commits in `loose` that may have events of the session.
 LOOSE_OF_SESSION = """
     SELECT floor, (SELECT group_concat(events) FROM loose WHERE instr(events, :mark))
     FROM sessions WHERE id = :session"""
 
 
 class PageRow(NamedTuple):
-    """The row of PAGE; *damage_seq* is the first seq after the page's start at which a damaged part begins."""
+    """The row of PAGE. The page starts after *after*. *damaged_seq* is the first seq of the next damaged part."""
 
     epoch: str
     after: int
     strips: str | None
     commits: str | None
-    damage_seq: int | None
+    damaged_seq: int | None
 
 
 def read_page(db: sqlite3.Connection, session: Key, after: int, upto: int, limit: int, max_bytes: int) -> list[Event]:
-    """Return the events with after < seq <= upto: at most *limit*, and none after the one that passes *max_bytes*.
+    """Return the events with after < seq <= upto: at most *limit*, and at most *max_bytes* before the last one.
 
-    Raises UnreadableEvents if the next event is damaged or missing.
+    A page ends before a damaged or missing event. Raises UnreadableEvents if that is the first event of the page.
     """
     values = {"session": session, "after": after, "upto": upto, "rows": limit, "bytes": max_bytes}
-    fields = fetch_events(db, PAGE, values | {"mark": session_mark(session)})
+    fields = fetch_events(db, PAGE, values | {"mark": make_session_mark(session)})
     if fields is None:
         return []
     page = PageRow(*fields)
     after = page.after
-    from_loose = page.strips is None
+    is_from_loose = page.strips is None
     rows: list[EventRow] = []
-    source = decode_commit_rows(session, page.commits) if from_loose else decode_strip_rows(page.strips)
+    source = decode_commit_rows(session, page.commits) if is_from_loose else decode_strip_rows(page.strips)
     size = _add_rows(rows, source, after, upto, max_bytes)
     last = rows[-1][0] if rows else upto
-    if not from_loose and last < upto and len(rows) < limit and size < max_bytes:
+    if not is_from_loose and last < upto and len(rows) < limit and size < max_bytes:
         _add_loose_rows(db, session, rows, last, upto, max_bytes - size)
     if not rows:
-        if page.damage_seq is not None and (page.damage_seq <= upto or page.damage_seq == UNKNOWN_SEQ):
+        if page.damaged_seq is not None and (page.damaged_seq <= upto or page.damaged_seq == UNKNOWN_SEQ):
             raise UnreadableEvents(f"the log is malformed: the events of session {session} after {after} are missing")
     elif rows[-1][0] - after != len(rows):
         rows = _end_at_gap(session, rows, after)
@@ -126,7 +126,7 @@ def read_page(db: sqlite3.Connection, session: Key, after: int, upto: int, limit
 
 
 def _add_rows(rows: list[EventRow], source: Iterable[EventRow], after: int, upto: int, max_bytes: int) -> int:
-    """Append the rows with after < seq <= upto, up to the one that passes *max_bytes*; return the bytes of content."""
+    """Append the rows of *source* with after < seq <= upto, until they have *max_bytes*. Return their bytes."""
     size = 0
     for row in source:
         if after < row[0] <= upto and size < max_bytes:
@@ -139,11 +139,11 @@ def _add_rows(rows: list[EventRow], source: Iterable[EventRow], after: int, upto
 def _add_loose_rows(
     db: sqlite3.Connection, session: Key, rows: list[EventRow], last: int, upto: int, max_bytes: int
 ) -> None:
-    """Continue a page that ends with the last strip; *last* is its last seq.
+    """Append rows of `loose` to a page that ends with the last strip; *last* is the last seq of the page.
 
-    If the writer moved events to `strips` since the page was read, they are in neither, and nothing is appended.
+    If the writer moved the next events to `strips` after the page was read, appends nothing: the next page has them.
     """
-    values = {"session": session, "mark": session_mark(session)}
+    values = {"session": session, "mark": make_session_mark(session)}
     _, commits = fetch_events(db, LOOSE_OF_SESSION, values) or (0, None)
     try:
         loose_rows = decode_commit_rows(session, commits)
@@ -154,7 +154,7 @@ def _add_loose_rows(
 
 
 def _end_at_gap(session: Key, rows: list[EventRow], after: int) -> list[EventRow]:
-    """Return the rows before the first missing seq. Raises UnreadableEvents if that is the first seq of the page."""
+    """Return the rows before the first missing seq. Raises UnreadableEvents if there are none."""
     for index, row in enumerate(rows):
         if row[0] != after + 1 + index:
             if not index:
@@ -166,7 +166,7 @@ def _end_at_gap(session: Key, rows: list[EventRow], after: int) -> list[EventRow
 
 # --- one message ----------------------------------------------------------------------------------------------------
 
-# Some strips before :seq, of which the last reaches to :seq - 1.
+# The 8 last strips that have events before :seq; the last of them has the event :seq - 1.
 STRIPS_BEFORE = """
     WITH here AS (SELECT n FROM sessions WHERE id = :session)
     SELECT group_concat(events) FROM (
@@ -176,9 +176,9 @@ STRIPS_BEFORE = """
 
 
 def find_streamed_message(db: sqlite3.Connection, session: Key, run: str, seq: int) -> tuple[str, str] | None:
-    """Return (messageId, content) of the streamed message that the run's event *seq* ends, or None."""
+    """Do EventStore.find_message_before(). Raises UnreadableEvents."""
     message, texts = None, []
-    db.execute("BEGIN")  # so that all statements read the same state of `loose` and `strips`
+    db.execute("BEGIN")  # all statements must read the same state of `loose` and `strips`
     try:
         for _, _, kind, _, event_run, event_message, _, content in _read_backwards(db, session, seq):
             if event_run != run:
@@ -194,8 +194,8 @@ def find_streamed_message(db: sqlite3.Connection, session: Key, run: str, seq: i
 
 
 def _read_backwards(db: sqlite3.Connection, session: Key, seq: int) -> Iterator[EventRow]:
-    """Yield the events before *seq*, the latest first, down to the floor. Raises UnreadableEvents at a gap."""
-    values = {"session": session, "mark": session_mark(session)}
+    """Yield the events with floor < seq < *seq*, the latest first. Raises UnreadableEvents at a gap."""
+    values = {"session": session, "mark": make_session_mark(session)}
     session_row = fetch_events(db, LOOSE_OF_SESSION, values)
     if session_row is None:
         return

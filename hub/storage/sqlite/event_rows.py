@@ -1,8 +1,7 @@
-"""The JSON form of events in the tables `loose` and `strips`, and its conversion from and to Event objects.
+"""The JSON of events in the tables `loose` and `strips`, and its conversion to Event objects.
 
-A row of `loose` holds one commit: the events of each session that took part in it. A row of `strips` holds consecutive
-events of one session. SQLite finds these rows, and Python decodes them: the JSON functions of SQLite's versions differ
-in how they treat U+0000.
+A row of `loose` has one commit: the new events of one or more sessions. A row of `strips` has consecutive events of one
+session. SQLite finds these rows, but Python decodes them, because SQLite's versions treat U+0000 in JSON differently.
 """
 
 import sqlite3
@@ -15,12 +14,12 @@ from msgspec import Raw
 from hub.ids import Key, id_of
 from hub.messages import BODIES, Body, Chunk, Event
 
-# One event: seq, ts, type, agent, run, message, offset, content. The content is the text of a chunk; of another event
-# it is the body as JSON. The rows are tuples: a NamedTuple takes six times as long to make, once for each event.
+# One event: seq, ts, type, agent, run, message, offset, content. The content is the text of a chunk, or the JSON of the
+# body of another event. A row is made for each event, so it is a tuple: to make a NamedTuple takes six times as long.
 EventRow = tuple[int, int, str, str | None, str | None, str | None, int | None, str]
 # One commit, with an item for each session: session, first seq, ts, events.
 NewCommit = list[tuple[str, int, int, list[EventRow]]]
-StoredCommit = list[tuple[str, int, int, list[Raw]]]  # as decoded: each event is still JSON
+StoredCommit = list[tuple[str, int, int, list[Raw]]]  # a NewCommit decoded from `loose`: each event is still JSON
 
 JsonText = TypeVar("JsonText", str, bytes)
 R = TypeVar("R")
@@ -35,7 +34,7 @@ _decode_commits: Callable[[str], list[StoredCommit]] = msgspec.json.Decoder(list
 
 
 class UnreadableEvents(sqlite3.DataError):
-    """A row of events cannot be decoded, or events are missing; other rows may be sound."""
+    """Events cannot be decoded, or are missing. Other events may be sound."""
 
 
 def to_json(value: Any) -> str:
@@ -43,24 +42,25 @@ def to_json(value: Any) -> str:
 
 
 def event_to_commit(session: str, seq: int, ts: int, *columns: Any) -> str:
-    """Return one event as a commit of its own; the migrations call it as the SQL function `as_loose`."""
+    """Return the JSON of a commit with one event. The migrations call this function as `as_loose` in SQL."""
     return to_json([(session, seq, ts, [(seq, ts, *columns)])])
 
 
-def session_mark(session: Key) -> str:
-    """Return a text that each commit with events of the session contains, to search the table `loose` for.
+def make_session_mark(session: Key) -> str:
+    """Return the text that a row of `loose` contains if it has events of the session.
 
     The text of an event cannot contain the mark, because JSON puts a backslash before each quote.
     """
     return f"[{to_json(session)},"
 
 
-def join_rows(rows: Sequence[Raw]) -> bytes:
-    """Return the JSON array of rows that are JSON already."""
+def join_rows(rows: Sequence[Raw] | Sequence[bytes]) -> bytes:
+    """Return the JSON array of rows that are already encoded."""
     return b"[" + b",".join(rows) + b"]"
 
 
-# The arguments below are the texts of rows, joined by commas as group_concat() does.
+# *commits* and *strips* below are the `events` of rows, joined by commas, as group_concat() returns them; None if there
+# is no row.
 
 
 def decode_commits(commits: str | None) -> list[StoredCommit]:
@@ -80,7 +80,7 @@ def decode_strip_rows(strips: str | None) -> list[EventRow]:
 
 
 def to_events(session: Key, epoch: str, rows: Iterable[EventRow]) -> list[Event]:
-    """Raises UnreadableEvents."""
+    """Convert the rows of one session to Event objects. Raises UnreadableEvents."""
     events, session_id = [], id_of(session)
     for seq, ts, kind, agent, run, message, offset, content in rows:
         if kind == "stream":
@@ -96,5 +96,5 @@ def to_events(session: Key, epoch: str, rows: Iterable[EventRow]) -> list[Event]
 def _decode(decode: Callable[[JsonText], R], text: JsonText) -> R:
     try:
         return decode(text)
-    except msgspec.MsgspecError as error:  # "malformed" is SQLite's word, too: see threads.py
+    except msgspec.MsgspecError as error:  # threads.py recognizes damage by the word "malformed"
         raise UnreadableEvents(f"the log is malformed: {error}") from None

@@ -1,4 +1,4 @@
-"""The events of the embedded log: append, read by pages, and retention."""
+"""The event store of the embedded log: append events, read them by pages, and delete old ones (retention)."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,10 +16,9 @@ from hub.storage.sqlite.threads import LogThreads
 
 MAX_DROPPED_EVENTS = 2048  # in one commit
 
-# The queries below return the fields of DropRange. Events in `loose` are too young to be dropped.
+# The queries below return the fields of DropRange. They do not read `loose`: its events are too young to be deleted.
 #
-# OLD_EVENTS: in each session all events before the first one that is young enough; none if that one lies in a damaged
-# strip.
+# OLD_EVENTS: in each session, all events before the first young one. If a damaged strip has that one, no events.
 OLD_EVENTS = """
     WITH young AS (
         SELECT s.n AS session, (SELECT t.n FROM strips t WHERE t.session = s.n AND t.ts >= :before
@@ -32,7 +31,7 @@ OLD_EVENTS = """
                 FROM strips t JOIN json_each(iif(json_valid(t.events), t.events, '[]'))
                 WHERE t.n = young.n AND CASE type WHEN 'array' THEN json_extract(value, '$[1]') END >= :before)) AS upto
         FROM sessions s JOIN young ON young.session = s.n) WHERE upto > floor"""
-# EXCESS_EVENTS: the oldest strips, after the newest ones that take :bytes together.
+# EXCESS_EVENTS: all strips except the newest ones, which together have :bytes at most.
 EXCESS_EVENTS = """
     SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
         SELECT s.id, s.epoch, s.floor, max(t.upto) AS upto FROM (
@@ -74,7 +73,7 @@ class SqliteEvents(EventStore):
 
     async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
         threads = self.threads
-        await threads.submit(EventDrop(()))  # moves all events to strips, of which the queries tell
+        await threads.submit(EventDrop(()))  # moves all events to `strips`, the only table that the queries read
         await self.purge()
         floors = await self._drop(OLD_EVENTS, {"before": before})
         used_bytes = await threads.query_json(
@@ -91,7 +90,7 @@ class SqliteEvents(EventStore):
         await self._drop(DELETED_EVENTS, {})
 
     async def _drop(self, statement: str, values: dict[str, int]) -> dict[Key, int]:
-        """Drop the events that a query selects; return the new floor of each session that lost events."""
+        """Delete the events that a query selects; return the new floor of each session that lost events."""
         ranges = [DropRange(*fields) for fields in await self.threads.query_json(statement, values)]
         old_floors = {drop.key: drop.floor for drop in ranges}
         floors: dict[Key, int] = {}
@@ -101,7 +100,7 @@ class SqliteEvents(EventStore):
 
 
 def _split_drops(ranges: Sequence[DropRange]) -> Iterator[list[NewFloor]]:
-    """Yield the floors of one commit after another, each of which drops at most MAX_DROPPED_EVENTS events."""
+    """Yield the new floors for one commit at a time. Each commit deletes at most MAX_DROPPED_EVENTS events."""
     floors: list[NewFloor] = []
     capacity = MAX_DROPPED_EVENTS
     for key, epoch, floor, upto in ranges:

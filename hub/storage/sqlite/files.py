@@ -1,4 +1,4 @@
-"""The records of files in the embedded log."""
+"""The file store of the embedded log: the records of files."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast

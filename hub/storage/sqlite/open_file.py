@@ -1,11 +1,11 @@
-"""Check that the database file is still at its path: SQLite goes on writing a deleted file, and loses all of it."""
+"""Check that the database file is still at its path: SQLite writes to a deleted file without an error."""
 
 import os
 import sqlite3
 import time
 from pathlib import Path
 
-FILE_CHECK_SECONDS = 1.0  # between two checks: a check takes 2 us, and releases the GIL
+FILE_CHECK_SECONDS = 1.0  # between two checks, because a check takes 2 us and releases the GIL
 
 
 class FileReplaced(sqlite3.OperationalError):
@@ -20,14 +20,14 @@ class OpenFile:
         self._inode = self._read_inode()
         self._next_check = 0.0
 
-    def check_sometimes(self) -> None:
-        """Call check(), but at most once in FILE_CHECK_SECONDS."""
+    def check_if_due(self) -> None:
+        """Call check() if the last call is FILE_CHECK_SECONDS ago."""
         if time.monotonic() >= self._next_check:
             self.check()
             self._next_check = time.monotonic() + FILE_CHECK_SECONDS
 
     def check(self) -> None:
-        """Raise FileReplaced if there is another file, or none, at the path now."""
+        """Raise FileReplaced if the path now has another file, or none."""
         if self._read_inode() != self._inode:
             advice = "put the file back that the hub opened, or restart the hub"
             raise FileReplaced(f"{self._path} was deleted, moved or replaced: {advice}")

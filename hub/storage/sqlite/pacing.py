@@ -6,10 +6,10 @@ import attrs
 
 from hub.ids import Key
 
-# A commit costs 50 to 100 us of CPU besides its events; half of that is the operating system's part of the fsync. With
-# 20 sessions of 50 tokens/s each, 200 commits/s instead of 430 save a fifth of the CPU time of a token.
+# A commit costs 50 to 100 us of CPU without its events; half of that is the fsync in the operating system. With 20
+# sessions of 50 tokens/s each, 200 commits/s instead of 430 save a fifth of the CPU time of a token.
 COMMIT_INTERVAL = 0.005  # seconds between commits, on average
-COMMIT_BURST = 8  # commits that may come without an interval
+COMMIT_BURST = 8  # commits that may follow each other without an interval
 
 
 @attrs.define
@@ -20,7 +20,7 @@ class CommitPacer:
     _next_commit: float = 0.0  # the theoretical arrival time of the next commit
 
     def wait(self, session: Key | None, has_more: bool) -> None:
-        """Sleep until the commit may begin; *has_more* says that other requests are queued already."""
+        """Sleep until the next commit may begin. *has_more*: besides the request of *session*, others are queued."""
         last_session, self._last_session = self._last_session, session
         if last_session == session and not has_more:
             return

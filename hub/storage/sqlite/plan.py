@@ -14,10 +14,10 @@ from hub.storage.sqlite.changes import Changes, EventDrop, LabelChange
 from hub.storage.sqlite.event_rows import EventRow, NewCommit, encode_json, to_json
 from hub.storage.sqlite.sql import COLUMNS
 
-# A commit whose events have more bytes than this, in all and on average, goes to `strips` at once: by way of `loose` it
-# would be written twice.
+# A commit whose events have more bytes than these, in all and on average, is written to `strips` at once, not first to
+# `loose`, so that it is written only once.
 LARGE_COMMIT_BYTES, LARGE_EVENT_BYTES = 16 * KiB, 1 * KiB
-LOOSE_EVENT_BYTES = 512  # CommitPlan.loose_events counts a long commit as one event for each of these
+LOOSE_EVENT_BYTES = 512  # CommitPlan.loose_events counts at least one event for each of these bytes
 
 
 @attrs.frozen
@@ -29,7 +29,7 @@ class SessionCreation:
 
 @attrs.frozen
 class SessionDeletion:
-    """Request to delete a session, in a commit of its own. The result is the list of the fields of its files."""
+    """Request to delete a session, in a separate commit. The result has the fields of the FileRecords of its files."""
 
     key: Key
 
@@ -42,12 +42,12 @@ class Probe:
 WriteRequest = Append | EventDrop | FileRecord | LabelChange | SessionCreation | SessionDeletion | Probe
 WriteCallback = Callable[[Any], None]
 QueuedWrite = tuple[WriteRequest, WriteCallback]
-# The callback, its argument, and the append if the request was one, so that its events can be announced.
+# The callback, its argument, and the request if it was an append: the listener gets its events before the callback.
 WriteResult = tuple[WriteCallback, Any, Append | None]
 
 
 class WorkingHead(msgspec.Struct):
-    """The head of a session with the commit that is being planned; *id* is the session's id without its tenant."""
+    """The head of a session after the planned commit. *id* is the session's id, without the tenant."""
 
     id: str
     epoch: str
@@ -59,15 +59,18 @@ class WorkingHead(msgspec.Struct):
 class CommitPlan:
     """The rows and changes of one commit, and the results to deliver after it.
 
-    *heads* are the writer's: add() moves them ahead of the file, so the writer must drop them if the commit fails.
-    *load_heads* adds heads from the file to *heads*, and returns the sessions whose head is unknown due to damage.
+    *heads* is the writer's cache. add() moves the heads before the commit, so the writer must clear the cache if the
+    commit fails. *load_heads* reads heads from the file into *heads*; it returns the sessions whose head is unknown due
+    to damage. *now* is the time of all events and records of the commit (ms).
     """
 
     now: int
     new_secret: Callable[[int], str]
     heads: dict[Key, WorkingHead]
     load_heads: Callable[[Collection[Key]], Collection[Key]]
-    rows: dict[str, list[Any]] = attrs.Factory(lambda: {table: [] for table in COLUMNS})  # the values: see insert_rows
+    rows: dict[str, list[Any]] = attrs.Factory(
+        lambda: {table: [] for table in COLUMNS}
+    )  # by table, as insert_rows() needs them
     loose_events: int = 0  # the events of the commit; more if they are long
     large_commit: str = ""  # events for `strips`, instead of a row of `loose`
     changes: Changes = attrs.Factory(Changes)
@@ -76,15 +79,15 @@ class CommitPlan:
     _damaged_sessions: Collection[Key] = ()
 
     def add(self, batch: list[QueuedWrite]) -> None:
-        """Plan requests in their order, and number the events of appends.
+        """Plan requests in their order, and number the events of appends. Call this once.
 
-        Raises LookupError for a file whose session does not exist, and for a session whose head is damaged.
+        Raises LookupError if the session of a file does not exist, or if damage makes the head of a session unknown.
         """
         now, heads, results = self.now, self.heads, self.results
         commit: NewCommit = []
         for request, callback in batch:
             if type(request) is not Append:
-                results.append((callback, self._add_other(request, batch), None))
+                results.append((callback, self._add_request(request, batch), None))
                 continue
             append = request
             session = append.key
@@ -135,8 +138,8 @@ class CommitPlan:
         for i, c in append.chats:
             self.rows["chats"] += (session, c.principal, c.clientMsgId, c.digest, c.messageId, c.runId, first + i)
 
-    def _add_other(self, request: WriteRequest, batch: list[QueuedWrite]) -> Any:
-        """Plan a request that is no append, and return its result; changes fill it in when they are applied."""
+    def _add_request(self, request: WriteRequest, batch: list[QueuedWrite]) -> Any:
+        """Plan a request that is not an append, and return its result. Changes.apply() fills in some results later."""
         result: Any = None
         if isinstance(request, SessionCreation):
             self._load_heads_once(request.key, batch)
@@ -150,7 +153,7 @@ class CommitPlan:
             if request.floors:
                 self.changes.drops.append((request, result))
         elif isinstance(request, LabelChange):
-            self.changes.labels.append(request)
+            self.changes.label_changes.append(request)
         elif isinstance(request, SessionDeletion):
             result = self.changes.deleted_sessions.setdefault(request.key, [])
         else:
@@ -165,7 +168,7 @@ class CommitPlan:
         self.rows["files"] += row
 
     def _load_heads_once(self, session: Key, batch: list[QueuedWrite]) -> None:
-        """If the head of *session* is unknown, load the heads of all sessions of the batch, with one query."""
+        """If the head of *session* is not cached, load the heads of all sessions of the batch, with one query."""
         if session not in self.heads and not self._has_loaded_heads:
             self._has_loaded_heads = True
             sessions = {session} | {getattr(request, "key", session) for request, _ in batch}
@@ -184,10 +187,9 @@ class CommitPlan:
 
     @property
     def is_single_insert(self) -> bool:
-        """Whether the commit is one row of `loose`, so that it needs no BEGIN and COMMIT."""
-        return not (self.changes or self.large_commit) and [table for table, rows in self.rows.items() if rows] == [
-            "loose"
-        ]
+        """True if the commit is only one row of `loose`, so that it needs no BEGIN and COMMIT."""
+        tables = [table for table, rows in self.rows.items() if rows]
+        return tables == ["loose"] and not (self.changes or self.large_commit)
 
     @property
     def is_empty(self) -> bool:

@@ -1,4 +1,4 @@
-"""The unfinished runs in the embedded log, and the answers to chats with a clientMsgId."""
+"""The run store of the embedded log: unfinished runs, and chats with a clientMsgId."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -44,6 +44,6 @@ class SqliteRuns(RunStore):
 
 
 def _fetch_runs(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    """Return bytes, and a row for each run, so that a damaged record does not hide the others."""
+    """Return (session, run, record) of each run. The values are bytes, because damaged text may not be UTF-8."""
     statement = "SELECT CAST(session AS BLOB), CAST(id AS BLOB), CAST(record AS BLOB) FROM runs ORDER BY n"
     return db.execute(statement).fetchall()

@@ -1,4 +1,4 @@
-"""The sessions of the embedded log, their labels, and their finished messages."""
+"""The session store of the embedded log: sessions, their labels, and their finished messages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
@@ -18,8 +18,8 @@ from hub.storage.sqlite.event_reading import read_heads
 from hub.storage.sqlite.plan import SessionCreation, SessionDeletion
 from hub.storage.sqlite.threads import LogThreads
 
-MAX_SQLITE_INTEGER = 2**63 - 1  # of SQLite
-Integer = Annotated[int, Meta(ge=0, le=MAX_SQLITE_INTEGER)]
+MAX_SQLITE_INTEGER = 2**63 - 1
+SqliteInteger = Annotated[int, Meta(ge=0, le=MAX_SQLITE_INTEGER)]
 R = TypeVar("R")
 
 
@@ -44,7 +44,7 @@ class MessageRow(NamedTuple):
 
 MESSAGE_JSON = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
         json(parts), json(metadata), user_message, stop_reason, json(error))"""
-# In one tenant, sorted by time and id, as the index sessions_by_time is. A page begins after (:ts, :id).
+# The sessions of one tenant, in the order of the index sessions_by_time. A page begins after (:ts, :id).
 SESSION_LISTS = {
     order: f"""
         SELECT json_group_array(json_array(id, epoch, messages, ts, title, metadata)) FROM (
@@ -80,7 +80,7 @@ class SqliteSessions(SessionStore):
         values |= {"agent": query.agent, "since": query.since, "until": query.until, "limit": request.limit + 1}
         ts, name = (query.until, "") if request.order == "desc" else (query.since, "")
         if request.after is not None:
-            after = read_cursor(request.after, tuple[Integer, str])
+            after = read_cursor(request.after, tuple[SqliteInteger, str])
             ts, name = min((ts, name), after) if request.order == "desc" else max((ts, name), after)
         values |= {"ts": ts, "id": f"{query.prefix}{name}"}
         rows = await self.threads.query_json(SESSION_LISTS[request.order], values)
@@ -131,7 +131,7 @@ class SqliteSessions(SessionStore):
     async def list_messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
         sign, seq, n = (">", 0, 0) if request.order == "asc" else ("<", MAX_SQLITE_INTEGER, MAX_SQLITE_INTEGER)
         if request.after is not None:
-            seq, n = read_cursor(request.after, tuple[Integer, Integer])
+            seq, n = read_cursor(request.after, tuple[SqliteInteger, SqliteInteger])
         order = request.order
         statement = f"""
             SELECT json_group_array(json_array(n, json({MESSAGE_JSON}))) FROM (
@@ -144,7 +144,7 @@ class SqliteSessions(SessionStore):
 
 
 def _make_page(rows: Sequence[R], limit: int, cursor: Callable[[R], tuple[Any, ...]]) -> Page[R]:
-    """Return the first *limit* rows. If *rows* has one row more, there is a next page."""
+    """Return the first *limit* rows. If *rows* has more, *cursor* makes the page's cursor of its last row."""
     return Page(rows[:limit], write_cursor(*cursor(rows[limit - 1])) if len(rows) > limit else None)
 
 

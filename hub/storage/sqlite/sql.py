@@ -1,6 +1,6 @@
 """Insert many rows with one statement, and read one JSON value with one statement.
 
-Each step of a statement gives the GIL away (see log.py), so these functions take as few steps as they can.
+Each step of a statement releases the GIL (see log.py), so these functions take few steps.
 """
 
 import sqlite3
@@ -23,7 +23,7 @@ COLUMNS = {
     "strips": ("session", "seq", "upto", "ts", "size", "events"),
 }
 MAX_INSERTED_ROWS = 512  # by one statement
-# A run that is saved again keeps its row number, by which unfinished runs are sorted.
+# A run that is saved again must not change its row number, by which unfinished runs are sorted.
 UPSERTS = {"runs": " ON CONFLICT (session, id) DO UPDATE SET after = excluded.after, record = excluded.record"}
 # A row of `files` as a JSON object with the fields of FileRecord.
 FILE_JSON = """json_object('fileId', id, 'key', session, 'name', name, 'type', type, 'size', size, 'digest', digest,
@@ -31,9 +31,9 @@ FILE_JSON = """json_object('fileId', id, 'key', session, 'name', name, 'type', t
 
 
 def insert_rows(db: sqlite3.Connection, table: str, values: list[Any]) -> None:
-    """Insert rows; *values* holds the values of the first row, then those of the second, and so on.
+    """Insert rows. *values* has the values of the first row, then those of the second, and so on.
 
-    It may append NULLs to *values*: a statement takes a rounded number of rows, and skips rows that begin with NULL.
+    May append None to *values*: a statement has a rounded number of rows, and skips rows that begin with NULL.
     """
     width = len(COLUMNS[table])
     step = MAX_INSERTED_ROWS * width
@@ -41,17 +41,17 @@ def insert_rows(db: sqlite3.Connection, table: str, values: list[Any]) -> None:
         part = values if len(values) <= step else values[start : start + step]
         rows = round_up_rows(len(part) // width)
         part += [None] * (rows * width - len(part))
-        db.execute(make_insert(table, rows), part)
+        db.execute(make_insert_statement(table, rows), part)
 
 
 def round_up_rows(rows: int) -> int:
-    """Return a number at most an eighth greater: fewer numbers mean fewer statements, which then stay prepared."""
+    """Round up by at most an eighth, so that there are few different statements, and SQLite can cache all of them."""
     step = 1 << max(rows.bit_length() - 4, 0)
     return -(-rows // step) * step
 
 
 @cache
-def make_insert(table: str, rows: int) -> str:
+def make_insert_statement(table: str, rows: int) -> str:
     """Return the statement that inserts *rows* rows, except those whose first value is NULL."""
     columns = COLUMNS[table]
     values = ", ".join([f"({', '.join('?' * len(columns))})"] * rows)

@@ -1,11 +1,11 @@
 """Move events from the table `loose`, one row for each commit, to the table `strips`, rows of one session each.
 
-A commit writes its events as one row of `loose`, however many sessions it has: that is the cheapest write. To read a
-session from `loose` means to search all its rows, so the writer moves them to `strips` before they are many. There a
-row holds up to STRIP_EVENTS consecutive events of one session, and an index finds it by session and seq.
+A commit writes the events of all its sessions as one row of `loose`: that is the cheapest write. A reader of one
+session has to search all rows of `loose`, so the writer moves them to `strips` before there are many. A row of `strips`
+has up to STRIP_EVENTS consecutive events of one session, and an index finds the row by session and seq.
 
-Measured with 400 sessions: an event costs the writer thread 27,000 instructions in this way, and 31,000 with a row and
-an index entry for each event.
+Measured with 400 sessions: an event costs the writer thread 27,000 instructions with both tables, and 31,000 with one
+table that has a row and an index entry for each event.
 """
 
 import sqlite3
@@ -18,11 +18,11 @@ from hub.limits import KiB, MiB
 from hub.storage.sqlite.event_rows import UnreadableEvents, decode_commits, join_rows, to_json
 from hub.storage.sqlite.sql import insert_rows, query_json
 
-MOVED_COMMITS, MOVED_BYTES = 4096, 4 * MiB  # at most in one step; the commit that passes the bytes is the last one
+MOVED_COMMITS, MOVED_BYTES = 4096, 4 * MiB  # one step ends with the commit that reaches one of these
 STRIP_EVENTS = 256
 STRIP_BYTES = 64 * KiB  # a strip ends with the event that passes this size
 
-# The texts of the oldest rows, and the number of the last one.
+# The number of the last row to move, and the events of all rows to move, which are the oldest.
 OLDEST_LOOSE = """
     WITH some AS (SELECT n, sum(size) OVER (ORDER BY n) AS total FROM loose ORDER BY n LIMIT :commits)
     SELECT max(n), group_concat(events) FROM (
@@ -31,9 +31,9 @@ OLDEST_LOOSE = """
 
 
 def move_to_strips(db: sqlite3.Connection) -> None:
-    """Move all rows of `loose` to `strips`, in the caller's transaction.
+    """Move all rows of `loose` to `strips`. Call this in a transaction.
 
-    Raises UnreadableEvents if a row cannot be decoded. That row and all later ones are then still in `loose`.
+    Raises UnreadableEvents if a row cannot be decoded. This row and all later ones are then still in `loose`.
     """
     while True:
         upto, commits = fetch_events(db, OLDEST_LOOSE, {"commits": MOVED_COMMITS, "bytes": MOVED_BYTES})
@@ -54,9 +54,9 @@ def fetch_events(db: sqlite3.Connection, statement: str, values: dict[str, Any])
 
 
 class EventBlock(NamedTuple):
-    """Consecutive events of one session, as JSON, with the time of each."""
+    """Consecutive events of one session, as JSON, with the time of each; *first_seq* is that of the first event."""
 
-    first: int
+    first_seq: int
     rows: list[Raw]
     times: list[int]
 
@@ -72,9 +72,9 @@ class Strip(NamedTuple):
 
 
 def write_strips(db: sqlite3.Connection, commits: str) -> None:
-    """Insert the events of commits, joined by commas, into `strips`, in the caller's transaction.
+    """Insert the events of *commits*, JSON texts joined by commas, into `strips`. Call this in a transaction.
 
-    Skips sessions that do not exist. Raises UnreadableEvents.
+    Skips the events of sessions that do not exist. Raises UnreadableEvents.
     """
     blocks = _group_by_session(commits)
     statement = "SELECT json_group_object(id, n) FROM sessions WHERE id IN (SELECT value FROM json_each(?))"
@@ -88,21 +88,21 @@ def write_strips(db: sqlite3.Connection, commits: str) -> None:
 
 
 def _group_by_session(commits: str) -> dict[str, list[EventBlock]]:
-    """Return the events of each session. A new EventBlock begins after a gap, where damaged events were set aside."""
+    """Return the events of each session. A new EventBlock begins after a gap, from which damaged events were moved."""
     blocks: dict[str, list[EventBlock]] = {}
     for commit in decode_commits(commits):
         for session, seq, ts, events in commit:
-            of_session = blocks.setdefault(session, [])
-            if not of_session or seq != of_session[-1].first + len(of_session[-1].rows):
-                of_session.append(EventBlock(seq, [], []))
-            _, rows, times = of_session[-1]
+            session_blocks = blocks.setdefault(session, [])
+            if not session_blocks or seq != session_blocks[-1].first_seq + len(session_blocks[-1].rows):
+                session_blocks.append(EventBlock(seq, [], []))
+            _, rows, times = session_blocks[-1]
             rows += events
             times += [ts] * len(events)
     return blocks
 
 
 def _split(block: EventBlock) -> Iterator[Strip]:
-    """Yield strips that keep to STRIP_EVENTS and STRIP_BYTES."""
+    """Yield the strips of a block. Each ends with the event that reaches STRIP_EVENTS or STRIP_BYTES."""
     rows = block.rows
     start = 0
     if len(rows) > STRIP_EVENTS or sum(map(len, rows)) >= STRIP_BYTES:
@@ -117,5 +117,5 @@ def _split(block: EventBlock) -> Iterator[Strip]:
 
 def _make_strip(block: EventBlock, start: int, end: int) -> Strip:
     text = join_rows(block.rows[start:end])
-    first = block.first
+    first = block.first_seq
     return Strip(first + start, first + end - 1, max(block.times[start:end]), len(text), text.decode())

@@ -1,4 +1,4 @@
-"""The threads of the embedded log: one that writes, and two pools that read."""
+"""The threads of the embedded log: one thread that writes, and two pools of threads that read."""
 
 import asyncio
 import sqlite3
@@ -20,7 +20,7 @@ from hub.storage.sqlite.plan import WriteRequest, WriteResult
 from hub.storage.sqlite.sql import query_json
 from hub.storage.sqlite.writer import Writer, open_log_file
 
-# Events have readers of their own, so that a client that catches up does not wait for lists and histories.
+# Separate threads read events, so that a client that catches up does not wait for queries of lists and histories.
 READER_THREADS, EVENT_READER_THREADS = 2, 2
 
 R = TypeVar("R")
@@ -29,7 +29,7 @@ _log = structlog.get_logger("hub.storage.sqlite.log")
 
 
 class LogThreads:
-    """Runs requests in the threads, and delivers their results in the event loop that called start()."""
+    """Runs requests in the threads, and returns their results to the event loop that called start()."""
 
     def __init__(self, path: Path, seams: Seams) -> None:
         self.path = path
@@ -39,20 +39,20 @@ class LogThreads:
         self._readers = _ReaderPool(writer=self.writer, size=READER_THREADS)
         self._event_readers = _ReaderPool(writer=self.writer, size=EVENT_READER_THREADS)
         self._is_open = False
-        self._closing: asyncio.Future[None] | None = None
+        self._writer_end: asyncio.Future[None] | None = None  # its result is set when the writer thread ends
 
     async def start(self, listener: Listener) -> None:
         """Open the file, and take its lock. Raises LogUnusable."""
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._closing = self._loop.create_future()
+        self._writer_end = self._loop.create_future()
         start_result: asyncio.Future[None] = self._loop.create_future()
-        # A daemon: a process that ends without close() loses nothing.
+        # A daemon thread: the process may end without close(), and loses no commit.
         threading.Thread(target=self._run_writer, args=(start_result,), name="hub-log-writer", daemon=True).start()
         try:
             await start_result
         except LogUnusable:
-            await self._closing  # the thread's last call into this loop
+            await self._writer_end  # then the thread calls no more functions in this loop
             raise
         self._is_open = True
 
@@ -61,11 +61,11 @@ class LogThreads:
         if self._is_open:
             self._is_open = False
             self.writer.requests.put(None)
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
+        if self._writer_end is not None:
+            await asyncio.shield(self._writer_end)
 
     def enqueue(self, request: WriteRequest, callback: AppendCallback) -> None:
-        """Queue a request for the writer; *callback* gets its result, or an exception."""
+        """Queue a request for the writer. *callback* is called in the loop, with the result or an exception."""
         if self._is_open:
             self.writer.requests.put((request, callback))
         else:
@@ -73,29 +73,29 @@ class LogThreads:
 
     async def submit(self, request: WriteRequest) -> Any:
         """Queue a request for the writer, and return its result. Raises StorageUnavailable."""
-        answer: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
 
         def callback(result: Any) -> None:
-            if answer.done():
+            if future.done():
                 return
             if isinstance(result, Exception):
-                answer.set_exception(result)
+                future.set_exception(result)
             else:
-                answer.set_result(result)
+                future.set_result(result)
 
         self.enqueue(request, callback)
-        return await answer
+        return await future
 
     async def query_json(self, statement: str, values: Any) -> Any:
         """Return the one JSON value of a query, or None if it has no row. Raises LogDamaged, StorageUnavailable."""
         return await self.read(query_json, statement, values)
 
     async def read(self, function: Callable[..., R], *values: Any) -> R:
-        """Call *function* with a connection and *values* in a thread. Raises LogDamaged, StorageUnavailable."""
+        """Call *function* in a thread, with a connection and *values*. Raises LogDamaged, StorageUnavailable."""
         return await self._read(self._readers, function, values)
 
     async def read_events(self, function: Callable[..., R], *values: Any) -> R:
-        """Call *function* as read() does, in a thread for events."""
+        """Call *function* as read() does, in a thread that only reads events."""
         return await self._read(self._event_readers, function, values)
 
     async def _read(self, readers: "_ReaderPool", function: Callable[..., R], values: tuple[Any, ...]) -> R:
@@ -106,11 +106,11 @@ class LogThreads:
     def _call_in_loop(self, function: Callable[..., None], *values: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(function, *values)
-        except RuntimeError:  # the loop is closed, and no task waits any more
+        except RuntimeError:  # the loop is closed, so no task waits for the result
             _log.warning("log_without_loop", path=str(self.path))
 
     def _announce(self, results: list[WriteResult]) -> None:
-        """Announce the events of each append to the listener, then call its callback."""
+        """For each result: pass the events of the append to the listener, then call the callback."""
         for callback, result, append in results:
             try:
                 if append is not None and append.events:
@@ -123,6 +123,7 @@ class LogThreads:
                 _log.exception("log_done", session=append and append.key)
 
     def _run_writer(self, start_result: "asyncio.Future[None]") -> None:
+        """Open the file, run the writer until close(), and close all connections. This is the writer thread."""
         with ExitStack() as undo:
             try:
                 open_log_file(self.writer, undo)
@@ -131,9 +132,9 @@ class LogThreads:
             except LogUnusable as error:
                 self._call_in_loop(start_result.set_exception, error)
             for readers in (self._readers, self._event_readers):
-                readers.close()  # before the writer's connection: the last one to close does the checkpoint
-        if self._closing is not None:
-            self._call_in_loop(self._closing.set_result, None)
+                readers.close()  # before the writer's connection: the last connection to close makes a checkpoint
+        if self._writer_end is not None:
+            self._call_in_loop(self._writer_end.set_result, None)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -154,7 +155,7 @@ class _ReaderPool:
         thread = self._thread
         try:
             if getattr(thread, "db", None) is None:
-                self.writer.database.file.check()  # connect_database() would make a missing file, or open another one
+                self.writer.database.file.check()  # connect_database() would make a missing file, or open a new one
                 thread.db = connect_database(self.writer.database.path)
                 self._connections.add(thread.db)
                 thread.db.execute("PRAGMA query_only = 1")

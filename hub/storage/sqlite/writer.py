@@ -1,8 +1,8 @@
 """The writer thread of the embedded log: it commits write requests in batches, and numbers events.
 
-Each turn of run() takes all queued requests, plans their rows (plan.py), writes them in one transaction, and delivers
-the results. So concurrent appends share one fsync. If a commit fails, the thread first finds out whether the file has
-it, because an error after COMMIT does not say so.
+Each iteration of run() takes all queued requests, plans their rows (plan.py), writes the rows in one transaction, and
+delivers the results. So concurrent appends share one fsync. After a failure, the thread first reads whether the file
+has the commit, because COMMIT may raise an error after it has written the commit.
 """
 
 import sqlite3
@@ -20,7 +20,7 @@ from hub.ids import Key, id_of
 from hub.seams import Seams
 from hub.storage.log import LogUnusable
 from hub.storage.sqlite.changes import EventDrop
-from hub.storage.sqlite.damage import move_sound_to_strips
+from hub.storage.sqlite.damage import move_all_to_strips
 from hub.storage.sqlite.database import Database, make_log_folder
 from hub.storage.sqlite.event_reading import read_heads
 from hub.storage.sqlite.event_rows import UnreadableEvents
@@ -33,18 +33,18 @@ from hub.text import cut
 
 MAX_BATCH_REQUESTS = 512  # limits how long the first request of a batch waits
 MAX_CACHED_HEADS = 50_000
-# Events in `loose` before they are moved to `strips`. Readers search all of `loose`. A higher limit makes the move, and
-# the commit that waits for it, take longer; a lower one makes strips shorter.
+# The number of events in `loose` at which they are moved to `strips`. Readers search all of `loose`. With a higher
+# limit, a move takes longer, and the next commit waits for the move; with a lower limit, strips are shorter.
 MAX_LOOSE_EVENTS = 2048
-LOOSE_SECONDS = 0.1  # events are moved to `strips`, too, after this time without a request
-MAX_CLOCK_STEP_MS = 60_000  # a clock set back by less does not change the log's time; one set back by more does
+LOOSE_SECONDS = 0.1  # events are also moved to `strips` after this time without a request
+MAX_CLOCK_STEP_MS = 60_000  # the log's time does not follow a clock that is set back, unless by more than this
 
 _log = structlog.get_logger("hub.storage.sqlite.log")
 
 
 @attrs.define(kw_only=True)
 class Writer:
-    """The state of the writer thread. Other threads may only put into *requests*; None ends the thread."""
+    """The writer thread. Other threads may only put requests into *requests*, or None, which ends the thread."""
 
     database: Database
     seams: Seams
@@ -52,11 +52,11 @@ class Writer:
     requests: "SimpleQueue[QueuedWrite | None]" = attrs.Factory(SimpleQueue)
     heads: dict[Key, WorkingHead] = attrs.Factory(dict)  # a cache
     pacer: CommitPacer = attrs.Factory(CommitPacer)
-    loose_events: int = 0  # in `loose`; long events count more
+    loose_events: int = 0  # in `loose`; see CommitPlan.loose_events
     commits: int = 0
     commit_seconds: float = 0.0
-    clock: int = 0  # the time of the last commit (ms); never runs backwards but by MAX_CLOCK_STEP_MS
-    next_complaint: float = 0.0  # the earliest time of the next log line about a failure
+    clock: int = 0  # the time of the last commit (ms); see MAX_CLOCK_STEP_MS
+    next_failure_log: float = 0.0  # the earliest time of the next log line about a failure
     is_closing: bool = False
 
     @property
@@ -73,7 +73,7 @@ class Writer:
                 self.move_to_strips()
             results: list[WriteResult] = []
             for part in _split_at_deletions(batch) if SessionDeletion in kinds else (batch,):
-                results += self._answer(part)
+                results += self._process(part)
             if results:
                 self.deliver(results)
                 self.database.preallocate_wal()
@@ -89,10 +89,10 @@ class Writer:
         session = getattr(batch[0] and batch[0][0], "key", None)
         self.pacer.wait(session, has_more=not self.requests.empty())
         batch += [self.requests.get_nowait() for _ in range(min(self.requests.qsize(), MAX_BATCH_REQUESTS - 1))]
-        self.is_closing = batch[-1] is None  # no request follows None
+        self.is_closing = batch[-1] is None  # None is always the last one
         return [*filter(None, batch)]
 
-    def _answer(self, batch: list[QueuedWrite]) -> list[WriteResult]:
+    def _process(self, batch: list[QueuedWrite]) -> list[WriteResult]:
         """Commit a batch, and return a result for each request."""
         try:
             return self._commit(batch)
@@ -108,22 +108,22 @@ class Writer:
             now=self.clock, new_secret=self.seams.new_secret, heads=self.heads, load_heads=self._load_heads
         )
         try:
-            self.database.file.check_sometimes()
+            self.database.file.check_if_due()
             plan.add(batch)
             self._write(plan)
         except Exception as error:
             if self._recover(plan.results, [*plan.changes.deleted_sessions]):
                 return plan.results
             if _is_file_error(error):
-                self._complain(error)
-            elif len(batch) > 1:  # commit each alone, so that a value that SQLite refuses fails only its own request
+                self._log_failure(error)
+            elif len(batch) > 1:  # commit each request alone: only those with a value that SQLite refuses must fail
                 return [result for write in batch for result in self._commit([write])]
             return self._refuse(batch, error)
         self._drop_stale_heads(plan)
         return plan.results
 
     def _load_heads(self, sessions: Collection[Key]) -> set[Key]:
-        """Cache the heads of sessions that exist; return the sessions whose head is unknown due to damage."""
+        """Cache the heads of those sessions that exist. Return the sessions whose head is unknown due to damage."""
         damaged_sessions = set()
         for key, epoch, seq, floor in read_heads(self.db, [*sessions]):
             if seq is None:
@@ -144,7 +144,7 @@ class Writer:
             for table, rows in plan.rows.items():
                 insert_rows(self.db, table, rows)
             if plan.large_commit:
-                move_sound_to_strips(self.db)  # first: strips are in the order of seq
+                move_all_to_strips(self.db)  # first: strips are in the order of seq
                 write_strips(self.db, plan.large_commit)
                 self.loose_events = 0
             plan.changes.apply(self.db)
@@ -157,10 +157,10 @@ class Writer:
         self.loose_events = 0
         try:
             self.db.execute("BEGIN IMMEDIATE")
-            move_sound_to_strips(self.db)
+            move_all_to_strips(self.db)
             self.db.execute("COMMIT")
         except Exception as error:  # the thread goes on
-            self._complain(error)
+            self._log_failure(error)
             self._recover(())
 
     def _drop_stale_heads(self, plan: CommitPlan) -> None:
@@ -173,11 +173,11 @@ class Writer:
             self.heads.clear()
 
     def _recover(self, results: Sequence[WriteResult], deleted: Sequence[Key] = ()) -> bool:
-        """Roll back after a failure, and clear the cache of heads. Return True if the file has the commit all the same.
+        """Roll back after a failure, and clear the cache of heads. Return True if the file has the commit nevertheless.
 
-        The file has it if the last seqs of the appends are the heads of their sessions, or if no deleted session exists
-        any more; a deletion shares its commit with no other request. As long as the file cannot be read, this method
-        opens it again and again, and meanwhile refuses new requests.
+        *results* are those of the commit. The file has the commit if the head of each session is the last seq of its
+        append, or if none of the *deleted* sessions exists: a deletion shares its commit only with deletions. As long
+        as the file cannot be read, this method reopens it in a loop, and refuses new requests.
         """
         last_seqs = {append.key: append.events[-1].seq for _, _, append in results if append and append.events}
         while True:
@@ -187,10 +187,10 @@ class Writer:
                     self.db.execute("ROLLBACK")
                 return self._is_committed(last_seqs, deleted)
             except UnreadableEvents as error:
-                self._complain(error)
+                self._log_failure(error)
                 return False
             except sqlite3.Error as error:
-                self._complain(error)
+                self._log_failure(error)
             self._reopen()
             if self.is_closing:
                 return False
@@ -204,6 +204,7 @@ class Writer:
         return {key: head.seq for key, head in self.heads.items()} == last_seqs
 
     def _reopen(self) -> None:
+        """Reopen the file. If that fails, refuse the requests of the next second at most."""
         try:
             self.database.reopen()
         except (sqlite3.Error, LogUnusable) as error:
@@ -211,18 +212,18 @@ class Writer:
 
     def _refuse(self, batch: list[QueuedWrite], error: Exception) -> list[WriteResult]:
         problem = "the log cannot be written now" if _is_file_error(error) else "the log cannot store this"
-        refusal = f"{problem} ({error}){_advice(error)}"
+        refusal = f"{problem} ({error}){_get_advice(error)}"
         return [(callback, StorageUnavailable(refusal), None) for _, callback in batch]
 
-    def _complain(self, error: Exception) -> None:
+    def _log_failure(self, error: Exception) -> None:
         """Log a failure, at most every 5 seconds."""
-        if time.monotonic() >= self.next_complaint:
-            self.next_complaint = time.monotonic() + 5.0
+        if time.monotonic() >= self.next_failure_log:
+            self.next_failure_log = time.monotonic() + 5.0
             _log.error("log_unwritable", path=str(self.database.path), error=cut(str(error), 200))
 
 
 def open_log_file(writer: Writer, undo: ExitStack) -> None:
-    """Take the lock and open the file; *undo* closes it and gives the lock back. Raises LogUnusable."""
+    """Take the lock and open the file; *undo* closes the file and releases the lock. Raises LogUnusable."""
     path = writer.database.path
     make_log_folder(path)
     try:
@@ -240,13 +241,13 @@ def _split_at_deletions(batch: list[QueuedWrite]) -> Iterator[list[QueuedWrite]]
 
 
 def _is_file_error(error: Exception) -> bool:
-    """Return whether the error concerns the file, and so all requests; other errors concern a value of one request."""
+    """Return True if the error is about the file, and so about all requests, not about a value of one request."""
     return isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)) or type(error) is sqlite3.DatabaseError
 
 
-def _advice(error: Exception) -> str:
-    """Return what to do about a file error, to append to its text; empty for other errors."""
-    if not _is_file_error(error) or isinstance(error, FileReplaced):  # the text of FileReplaced has advice of its own
+def _get_advice(error: Exception) -> str:
+    """Return advice about a file error, to append to the text of the error; empty for other errors."""
+    if not _is_file_error(error) or isinstance(error, FileReplaced):  # the text of FileReplaced already has advice
         return ""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "; another process holds its write lock: end that process, then try again"
