@@ -88,14 +88,14 @@ class LogCheck:
 
     def _read_floors(self) -> Iterator[Damage]:
         """Initialize *next_seqs*. Yields nothing, but may raise as the checks do."""
-        for name, floor in self.db.execute("SELECT id, floor FROM sessions WHERE id > '!'"):
-            self.next_seqs[_to_key(name)] = floor + 1
+        for session, floor in self.db.execute("SELECT id, floor FROM sessions WHERE id > '!'"):
+            self.next_seqs[_to_key(session)] = floor + 1
         yield from ()
 
     def _check_damaged_parts(self) -> Iterator[Damage]:
         statement = "SELECT d.n, s.id, d.seq FROM damaged d LEFT JOIN sessions s ON s.n = d.session ORDER BY d.n"
-        for n, name, seq in self.db.execute(statement):
-            key = None if name is None else _to_key(name)
+        for n, session, seq in self.db.execute(statement):
+            key = None if session is None else _to_key(session)
             if key is not None:
                 self.damaged_seqs.setdefault(key, []).append(seq)
             reason = "the hub could not read these events, and set them aside"
@@ -105,8 +105,8 @@ class LogCheck:
         statement = """
             SELECT t.n, s.id, s.floor, t.seq, t.upto, t.events FROM strips t JOIN sessions s ON s.n = t.session
             WHERE s.id > '!' ORDER BY s.n, t.upto"""
-        for n, name, floor, seq, upto, events in self.db.execute(statement):
-            key = _to_key(name)
+        for n, session, floor, seq, upto, events in self.db.execute(statement):
+            key = _to_key(session)
             yield from self._check_gap(key, seq, upto)
             if reason := _find_fault(key, events, seq, upto):
                 yield Damage(
@@ -136,16 +136,16 @@ class LogCheck:
         self.next_seqs[key] = max(next_seq, upto + 1)
 
     def _check_runs(self) -> Iterator[Damage]:
-        for name, run, record in self.db.execute("SELECT session, id, record FROM runs ORDER BY n"):
+        for session, run, record in self.db.execute("SELECT session, id, record FROM runs ORDER BY n"):
             try:
                 _decode_run(record)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 reason = f"the record of the run cannot be read: {error}"
-                yield Damage(location=f"run {_to_text(run)}", key=_to_key(name), reason=reason)
+                yield Damage(location=f"run {_to_text(run)}", key=_to_key(session), reason=reason)
 
     def _check_files(self) -> Iterator[Damage]:
-        for name, session, size, digest in self.db.execute("SELECT id, session, size, digest FROM files ORDER BY id"):
-            file_id, blob_size = _to_text(name), self.blob_size(_to_text(digest))
+        for file, session, size, digest in self.db.execute("SELECT id, session, size, digest FROM files ORDER BY id"):
+            file_id, blob_size = _to_text(file), self.blob_size(_to_text(digest))
             if blob_size == size:
                 continue
             problem = "is missing" if blob_size is None else f"has {blob_size} bytes instead of {size}"
@@ -175,8 +175,8 @@ def _report_sessions(n: int, text: bytes, reason: str) -> Iterator[Damage]:
         yield Damage(location=f"loose row {n}", key=part.key, first_seq=part.seq, last_seq=None, reason=reason)
 
 
-def _to_key(name: bytes) -> Key:
-    return Key(_to_text(name))
+def _to_key(session: bytes) -> Key:
+    return Key(_to_text(session))
 
 
 def _to_text(value: bytes) -> str:

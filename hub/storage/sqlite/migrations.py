@@ -27,7 +27,7 @@ MIGRATIONS = (
         PRIMARY KEY (session, principal, client_msg_id)
     ) WITHOUT ROWID;
     """,
-    # Events are in the order of commits. The table `places` is an index by session, which is filled later, in batches.
+    # Events are in the order of commits. The table `places` is an index by session; the hub fills the index in batches.
     """
     ALTER TABLE sessions RENAME TO old_sessions;
     CREATE TABLE sessions (
@@ -64,7 +64,7 @@ MIGRATIONS = (
     ALTER TABLE sessions ADD COLUMN title TEXT;
     ALTER TABLE sessions ADD COLUMN metadata TEXT; -- as JSON
     """,
-    # Parts and metadata of messages, and the user message that an answer belongs to: in old rows the one before it.
+    # Parts and metadata of messages, and the user message of each answer: for old rows, the last one before the answer.
     """
     ALTER TABLE messages ADD COLUMN parts TEXT; -- as JSON, as the next
     ALTER TABLE messages ADD COLUMN metadata TEXT;
@@ -107,8 +107,8 @@ MIGRATIONS = (
             json_extract(line, '$[7]') AS content -- a chunk's text; of other events the whole body as JSON
         FROM lines WHERE json_extract(line, '$[0]') > floor;
     """,
-    # Triggers keep the number of messages, and the time of the last one, in the row of the session, so that a page of
-    # sessions reads only their rows.
+    # Triggers update the number of messages and the time of the last one in the row of the session, so that a page of
+    # sessions is read from the table `sessions` alone.
     """
     ALTER TABLE sessions ADD COLUMN messages INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE sessions ADD COLUMN ts INTEGER NOT NULL DEFAULT 0; -- of the last message
@@ -124,7 +124,7 @@ MIGRATIONS = (
         WHERE id = old.session;
     END;
     """,
-    # Damaged events are set aside (see damage.py), and the view shows all others.
+    # Damaged events are moved to the table `damaged` (see damage.py), and the view has all others.
     """
     CREATE TABLE damaged (
         n INTEGER PRIMARY KEY, session INTEGER, seq INTEGER, -- NULL where they cannot be read either
@@ -146,7 +146,7 @@ MIGRATIONS = (
             json_extract(line, '$[7]') AS content -- a chunk's text; of other events the whole body as JSON
         FROM lines WHERE json_extract(line, '$[0]') > floor;
     """,
-    # The end of the run of an agent's message: retention drops the event that has it.
+    # How the run of an agent's message ended: retention deletes the event that says so.
     """
     ALTER TABLE messages ADD COLUMN stop_reason TEXT; -- NULL: it ended by itself, or (in old rows) unknown
     ALTER TABLE messages ADD COLUMN error TEXT; -- as JSON
