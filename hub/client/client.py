@@ -1,4 +1,4 @@
-"""The client: its subscriptions, its pending commands, and what it sends again after a reconnect."""
+"""The client: its subscriptions, its pending commands, and the chats that it sends again after a reconnect."""
 
 import asyncio
 import itertools
@@ -29,15 +29,16 @@ def connect(
 ) -> "Client":
     """Return a client, to use as `async with connect() as hub`.
 
-    Entering waits for the first connection. It raises Unreachable if there is none within *patience* seconds (None:
-    wait for ever; 0: one try), and Closed if the hub refuses. Later the client reconnects by itself.
+    Entering the context waits for the first connection. It raises Unreachable after *patience* seconds without a
+    connection (None: wait forever; 0: try once), and Closed if the hub refuses the client. After a later loss, the
+    client reconnects by itself.
     """
     return Client(url=url, patience=patience, headers=dict(headers or {}))
 
 
 @attrs.define(eq=False, kw_only=True)
 class Client:
-    """A connection to a hub, for one event loop. Only its async methods wait."""
+    """A client of one hub, for one event loop. Only the async methods wait."""
 
     url: str
     patience: float | None
@@ -46,13 +47,11 @@ class Client:
     _pages: PageReader = attrs.field(init=False)
     welcome: Welcome | None = None
     _feeds: dict[str, Feed] = attrs.Factory(dict)
-    _groups: dict[str, WeakSet[GroupReader]] = attrs.Factory(dict)
-    _chats: dict[int, Answer] = attrs.Factory(
-        dict
-    )  # by ref: chats that the hub has not accepted yet, in the order of sending
-    _commands: dict[int, ReplyCallback] = attrs.Factory(
-        dict
-    )  # by ref: commands of this connection that wait for an answer
+    _groups: dict[str, WeakSet[GroupReader]] = attrs.Factory(dict)  # by agent
+    # By ref: the chats that the hub has not accepted yet, in the order of sending.
+    _chats: dict[int, Answer] = attrs.Factory(dict)
+    # By ref: the callbacks of commands that were sent over this connection and have no answer yet.
+    _commands: dict[int, ReplyCallback] = attrs.Factory(dict)
     _refs: "itertools.count[int]" = attrs.Factory(itertools.count)
     _task: asyncio.Task[None] | None = None
     _is_closing: bool = False
@@ -87,18 +86,18 @@ class Client:
     async def close(self) -> None:
         """Close the connection, end every iteration, and wait for the client's task.
 
-        A call that still waits for an answer raises Closed.
+        Each call that waits for an answer raises Closed.
         """
         self._is_closing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
             if not self._task.cancelled():
-                self._task.result()  # raises if the task failed by a fault of this client
+                self._task.result()  # raises the error of a task that failed by a fault of this client
 
     @property
     def state(self) -> LinkState:
-        """The state: `connecting`, `live`, `waiting` (for the next try), or `closed` (for good)."""
+        """The state: `connecting`, `live`, `waiting` (until the next attempt), or `closed` (for good)."""
         return self.link.state
 
     @property
@@ -114,8 +113,8 @@ class Client:
 
     async def session(self, session_id: str, *, agent: str = "main") -> Session:
         """Subscribe to a session, and return it when the hub has confirmed. Raises Refusal, Closed."""
-        feed = self._feed(session_id)
-        await feed.first_answer.wait()
+        feed = self._open_feed(session_id)
+        await feed.first_reply.wait()
         if feed.failure is not None:
             raise feed.failure
         return Session(session_id, agent, self)
@@ -134,21 +133,22 @@ class Client:
     ) -> Reader | GroupReader:
         """Return a reader of a session, from a cursor or from now on; or of an agent's answers in all sessions.
 
-        The reader yields each event once and in order. If the cursor is invalid, it yields a `hub.messages.Reset`:
-        replace what you have of the session by the reset's messages, and go on. A slow reader of a session reads from
-        the log. A reader of an agent has no log: it raises TooSlow, and misses answers that start without a connection.
+        The reader yields each event once and in order. If the cursor is invalid, the reader yields a
+        `hub.messages.Reset`: replace your messages of the session by those of the reset, and continue. A slow reader of
+        a session reads from the log. A slow reader of an agent raises TooSlow. A reader of an agent also misses answers
+        that start while there is no connection.
         """
         if (agent is None) == (session is None):
             raise TypeError("subscribe takes an agent or a session")
         if session is not None:
-            return self._reader(session, after_seq, epoch)
-        return self._group_reader(agent or "")
+            return self._open_reader(session, after_seq, epoch)
+        return self._open_group_reader(agent or "")
 
     async def command(self, **frame: Any) -> Notice:
         """Send a command of docs/protocol.md, and return its answer.
 
-        Raises Refusal, Closed, or ConnectionCut: the connection was lost before the answer, and the hub may have
-        carried out the command. Raises ValueError for NaN or infinity, which JSON does not have.
+        Raises Refusal and Closed. Raises ConnectionCut if the connection is lost before the answer: the hub may have
+        executed the command. Raises ValueError for NaN and infinity, which JSON does not have.
         """
         check_finite(frame)
         await self.link.wait_until_live()
@@ -157,14 +157,15 @@ class Client:
         return await answer
 
     async def history(self, session_id: str, last: int) -> tuple[dict[str, Any], ...]:
+        """Return the last finished messages of a session: see Session.history()."""
         answer = await self.command(type="subscribe", sessionId=session_id, history=last)
         return answer.history or () if isinstance(answer, Subscribed) else ()
 
     def send_chat(self, session_id: str, **frame: Any) -> Answer:
-        """Send a chat, again after each reconnect, until the hub accepts or refuses it."""
+        """Send a chat, now and after each reconnect, until the hub accepts or refuses it. Return its answer."""
         if self.state == "closed":
             raise self.link.closed_error()
-        feed = self._feed(session_id)
+        feed = self._open_feed(session_id)
         reader = Reader(feed=feed, read_page=self._pages.read, cursor=feed.seq, epoch=feed.epoch, awaits_run=True)
         ref = next(self._refs)
         frame = {"type": "chat", "sessionId": session_id, "clientMsgId": secrets.token_hex(16), "ref": ref} | frame
@@ -181,6 +182,7 @@ class Client:
             self._chats.pop(ref).fail(refusal)
 
     def leave(self, session_id: str) -> None:
+        """Unsubscribe from a session, and end its readers: see Session.leave()."""
         feed = self._feeds.get(session_id)
         if feed is not None:
             feed.is_wanted = False
@@ -188,48 +190,49 @@ class Client:
 
     # --- feeds ------------------------------------------------------------------------------------------------------
 
-    def _feed(self, session_id: str, seq: int | None = None, epoch: str | None = None) -> Feed:
+    def _open_feed(self, session_id: str, seq: int | None = None, epoch: str | None = None) -> Feed:
+        """Return the feed of a session. Subscribe it if needed; only a new feed starts at *seq* and *epoch*."""
         feed = self._feeds.get(session_id)
         if feed is None:
             feed = self._feeds[session_id] = Feed(id=session_id, seq=seq, epoch=epoch)
         feed.is_wanted = True
         if self.state == "closed":
             feed.fail(self.link.closed_error())
-        elif self.state == "live" and not (feed.is_joined or feed.is_stale):
-            self._join(feed)
+        elif self.state == "live" and feed.is_unsubscribed:
+            self._subscribe(feed)
         return feed
 
-    def _reader(self, session_id: str, after: int | None, epoch: str | None) -> Reader:
-        new = session_id not in self._feeds
-        feed = self._feed(session_id, after, epoch)
+    def _open_reader(self, session_id: str, after: int | None, epoch: str | None) -> Reader:
+        is_new = session_id not in self._feeds
+        feed = self._open_feed(session_id, after, epoch)
         reader = Reader(
             feed=feed,
             read_page=self._pages.read,
             cursor=feed.seq if after is None else after,
             epoch=epoch or feed.epoch,
         )
-        reader.is_behind = not new and reader.cursor != feed.seq
+        reader.is_behind = not is_new and reader.cursor != feed.seq
         if self.state == "closed":
-            self._finish(reader)
+            self._end_reader(reader)
         return reader
 
-    def _group_reader(self, agent: str) -> GroupReader:
+    def _open_group_reader(self, agent: str) -> GroupReader:
         reader = GroupReader(agent)
         if self.state == "closed":
-            self._finish(reader)
+            self._end_reader(reader)
         self._groups.setdefault(agent, WeakSet()).add(reader)
-        self._listen(reader)
+        self._subscribe_group(reader)
         return reader
 
-    def _join(self, feed: Feed) -> None:
-        feed.is_stale = True
+    def _subscribe(self, feed: Feed) -> None:
+        feed.is_subscribing = True
         self._send(
             lambda reply: self._on_subscribe_reply(feed, reply), type="subscribe", sessionId=feed.id, **feed.cursor()
         )
 
     def _on_subscribe_reply(self, feed: Feed, reply: Notice | Failure) -> None:
         if isinstance(reply, Subscribed):
-            feed.join(reply)
+            feed.confirm(reply)
         elif isinstance(reply, Refusal):
             if reply.retryable:
                 raise LinkLost(reply.message)  # subscribe again after the backoff
@@ -237,22 +240,22 @@ class Client:
             feed.fail(reply)
 
     def _drop_if_unwanted(self, feed: Feed) -> None:
-        """Unsubscribe if the program does not read the session, and no agent's reader follows a run in it."""
+        """Unsubscribe, unless the program reads the session, or readers of agents follow a run of the session."""
         if feed.is_wanted or (feed.runs and self._group_readers()):
             return
         self._feeds.pop(feed.id, None)
         for reader in list(feed.readers):
             reader.end()
-        if feed.is_joined or feed.is_stale:
-            self._send(lambda reply: self._rejoin_if_running(feed.id), type="unsubscribe", sessionId=feed.id)
+        if not feed.is_unsubscribed:
+            self._send(lambda reply: self._resubscribe_if_running(feed.id), type="unsubscribe", sessionId=feed.id)
 
-    def _rejoin_if_running(self, session_id: str) -> None:
-        """Subscribe again if a run started before the hub carried out the unsubscribe: an agent's reader follows it."""
+    def _resubscribe_if_running(self, session_id: str) -> None:
+        """Subscribe again if a run has started before the hub unsubscribed the client: readers of agents follow it."""
         feed = self._feeds.get(session_id)
-        if feed is not None and feed.runs and self.state == "live" and not (feed.is_joined or feed.is_stale):
-            self._join(feed)
+        if feed is not None and feed.runs and self.state == "live" and feed.is_unsubscribed:
+            self._subscribe(feed)
 
-    def _listen(self, reader: GroupReader) -> None:
+    def _subscribe_group(self, reader: GroupReader) -> None:
         def on_reply(reply: Notice | Failure) -> None:
             if isinstance(reply, Refusal):
                 reader.fail(reply)
@@ -265,20 +268,20 @@ class Client:
     # --- callbacks of the link --------------------------------------------------------------------------------------
 
     def _send(self, on_reply: ReplyCallback, **frame: Any) -> None:
-        """Send a command; *on_reply* gets its answer or its loss. Without a connection, do nothing."""
+        """Send a command if the link is live. *on_reply* gets its answer, or a Failure if the connection is lost."""
         if self.state == "live":
             ref = next(self._refs)
             self.link.send(ref=ref, **frame)
             self._commands[ref] = on_reply
 
     def _on_welcome(self, welcome: Welcome) -> None:
-        """Subscribe again, each feed from its cursor; then send the chats that are not accepted, in order."""
+        """Subscribe each feed again, from its cursor. Then send the chats that the hub has not accepted, in order."""
         self.welcome = welcome
         for reader in self._group_readers():
-            self._listen(reader)
+            self._subscribe_group(reader)
         for feed in list(self._feeds.values()):
             if feed.is_wanted or feed.runs:
-                self._join(feed)
+                self._subscribe(feed)
         for ref in list(self._chats):
             self._send_chat(ref)
 
@@ -297,10 +300,10 @@ class Client:
     def _on_chat_reply(self, ref: int, reply: Notice) -> None:
         if isinstance(reply, Error) and reply.code == "draining":
             self.link.retry_after = (reply.retryAfterMs or 0) / 1000
-            return  # the hub is about to close the connection: send the chat to the next one
+            return  # the hub will close the connection: the chat is sent again over the next one
         answer = self._chats.pop(ref)
         if isinstance(reply, Accepted):
-            self.link.progress = True
+            self.link.has_progress = True
             answer.accept(reply)
         elif isinstance(reply, Error):
             answer.fail(refusal_of(reply))
@@ -309,17 +312,17 @@ class Client:
         feed = self._feeds.get(event.sessionId)
         if feed is None:
             if not self._group_readers():
-                return  # the program has just left this session or group
+                return  # the program has left the session, and the hub does not know this yet
             feed = self._feeds[event.sessionId] = Feed(id=event.sessionId)
-        if feed.is_stale or feed.is_old(event):
+        if feed.is_subscribing or feed.is_old(event):
             return
         if not feed.is_next(event):
-            if feed.gap == feed.seq:
+            if feed.missing_after == feed.seq:  # still missing after the second subscribe
                 raise LinkLost(f"an event of session {feed.id} is missing")
-            feed.gap = feed.seq
-            self._join(feed)
+            feed.missing_after = feed.seq
+            self._subscribe(feed)
             return
-        self.link.progress = True
+        self.link.has_progress = True
         feed.deliver(event)
         if event.runId is not None:
             for reader in list(self._groups.get(event.agentId or "", ())):
@@ -336,29 +339,31 @@ class Client:
                 reader.put(reset)
 
     def _on_loss(self) -> None:
-        """Fail the commands that wait for an answer; subscriptions and chats go on at the next connection."""
+        """Fail the commands that wait for an answer. Subscriptions and chats continue over the next connection."""
         commands, self._commands = self._commands, {}
         for feed in self._feeds.values():
             feed.disconnect()
         for on_reply in commands.values():
             on_reply(ConnectionCut("connection_cut", "the connection to the hub was lost", retryable=True))
         if self.state == "closed":
-            self._end()
+            self._end_all()
 
-    def _end(self) -> None:
+    def _end_all(self) -> None:
+        """End all readers, feeds and answers of a closed client."""
         error = self.link.closed_error()
         readers: list[Reader | GroupReader] = [reader for feed in self._feeds.values() for reader in feed.readers]
         for reader in readers + self._group_readers():
-            self._finish(reader)
+            self._end_reader(reader)
         for feed in self._feeds.values():
             feed.fail(error)
         for answer in self._chats.values():
             answer.fail(error)
         self._chats.clear()
 
-    def _finish(self, reader: Reader | GroupReader) -> None:
-        """End an iteration; if the program itself closed the client, raise only in an iteration over an answer."""
-        if self._is_closing and not (isinstance(reader, Reader) and (reader.awaits_run or reader.run)):
+    def _end_reader(self, reader: Reader | GroupReader) -> None:
+        """End a reader of a closed client. After close(), only a reader of an answer raises Closed."""
+        is_answer = isinstance(reader, Reader) and bool(reader.awaits_run or reader.run)
+        if self._is_closing and not is_answer:
             reader.end()
         else:
             reader.fail(self.link.closed_error())

@@ -3,11 +3,11 @@
 Failure
 ├── Unreachable    there is no hub at that address
 ├── Closed         the connection has ended for good
-├── ConnectionCut  the connection was lost before the answer to a command; the hub may have carried it out
+├── ConnectionCut  the connection was lost before the answer to a command; the hub may have executed the command
 ├── Refusal        the hub refused a command
 ├── RunFailed      an answer did not end normally
-├── Forgotten      the log no longer has the events that were being read: see `reset` in docs/protocol.md
-└── TooSlow        events came faster than the program read them, and no log has the rest
+├── Forgotten      the log no longer has the events that the client must read: see `reset` in docs/protocol.md
+└── TooSlow        the program read events too slowly, and cannot read the rest from a log
 """
 
 from hub.messages import Error
@@ -57,6 +57,6 @@ class TooSlow(Failure):
 
 
 def refusal_of(error: Error) -> Refusal:
-    """Return an error notice of the hub as an exception."""
+    """Return the exception for an error notice of the hub."""
     is_retryable = error.code in RETRYABLE or error.retryAfterMs is not None
     return Refusal(error.code, error.message, retryable=is_retryable, retry_after_ms=error.retryAfterMs)

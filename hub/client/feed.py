@@ -15,27 +15,31 @@ from hub.messages import Chunk, Event, Reset, RunStarted, Subscribed
 class Feed:
     """A cursor on a session's log: it never goes back, and never skips an event.
 
-    *seq* is None before the first event of a subscription without a cursor. A feed that *is_joined* gets all events of
-    its session. Any other feed gets the runs of an agent's group, and their seqs are not dense. A feed that *is_stale*
-    waits for the answer to its last subscribe, and ignores events until then: the hub sends them again.
+    *seq* is None before the first event of a subscription without a cursor. If *is_subscribed*, the feed gets all
+    events of its session. Otherwise the feed gets only runs of agents that the program reads, so their seqs have gaps.
+    If *is_subscribing*, the feed waits for the answer to its last subscribe. Until then it ignores events, because the
+    hub sends them again after the answer.
     """
 
     id: str
     seq: int | None = None
     epoch: str | None = None
-    is_wanted: bool = False  # the program reads it: subscribe again after each reconnect
-    is_joined: bool = False
-    is_stale: bool = False
-    gap: int | None = None  # the cursor after which an event was missing
+    is_wanted: bool = False  # the program reads the session: subscribe again after each reconnect
+    is_subscribed: bool = False
+    is_subscribing: bool = False
+    missing_after: int | None = None  # the seq after which an event was missing
     failure: Failure | None = None
-    first_answer: asyncio.Event = attrs.Factory(asyncio.Event)
+    first_reply: asyncio.Event = attrs.Factory(asyncio.Event)  # set by the answer to the first subscribe, or by fail()
     readers: WeakSet[Reader] = attrs.Factory(WeakSet)
-    runs: set[str] = attrs.Factory(set)  # ids of runs that have started and not ended
-    _active: frozenset[str] = frozenset()  # the runs among them that the last subscribe reported
-    _head: int | None = None  # the seq at which a new client starts, if it is known
-    _open_messages: dict[str, tuple[str | None, int]] = attrs.Factory(
-        dict
-    )  # by message id: its run, and its length so far
+    runs: set[str] = attrs.Factory(set)  # the ids of active runs
+    _active: frozenset[str] = frozenset()  # the active runs in the answer to the last subscribe
+    _head: int | None = None  # the head in that answer, until the next event; None if a run was active
+    # By message id: the run of the message, and the length of its text so far.
+    _open_messages: dict[str, tuple[str | None, int]] = attrs.Factory(dict)
+
+    @property
+    def is_unsubscribed(self) -> bool:
+        return not (self.is_subscribed or self.is_subscribing)
 
     def cursor(self) -> dict[str, int | str]:
         """Return the cursor as fields of a `subscribe` command."""
@@ -43,29 +47,29 @@ class Feed:
             return {}
         return {"afterSeq": self.seq} | ({"epoch": self.epoch} if self.epoch else {})
 
-    def join(self, answer: Subscribed) -> None:
-        """Accept events from now on; *answer* answers the last subscribe."""
-        self.is_joined, self.is_stale = True, False
+    def confirm(self, answer: Subscribed) -> None:
+        """Accept events from now on. *answer* is the answer to the last subscribe."""
+        self.is_subscribed, self.is_subscribing = True, False
         self._active = frozenset(run["runId"] for run in answer.active or ())
         self.runs |= self._active
         self._head = None if answer.active else answer.seq
         if self.seq is None:
             self.seq = self._head
         self.epoch = self.epoch or answer.epoch
-        self.first_answer.set()
+        self.first_reply.set()
 
     def disconnect(self) -> None:
-        self.is_joined = self.is_stale = False
+        self.is_subscribed = self.is_subscribing = False
 
     def fail(self, failure: Failure) -> None:
         self.failure = failure
-        self.first_answer.set()
+        self.first_reply.set()
         for reader in list(self.readers):
             reader.fail(failure)
 
     def reset(self, reset: Reset) -> None:
-        """Drop the cursor, which is invalid in this log, and start like a new client."""
-        self.seq, self.epoch, self._head, self.gap = self._head, reset.epoch, None, None
+        """Replace the cursor, which is invalid in this log, by that of a new subscription. Reset all readers."""
+        self.seq, self.epoch, self._head, self.missing_after = self._head, reset.epoch, None, None
         self._open_messages, self.runs = {}, set(self._active)
         for reader in list(self.readers):
             reader.reset(reset)
@@ -73,11 +77,12 @@ class Feed:
     def is_next(self, event: Event) -> bool:
         """Return whether no event is missing before this one.
 
-        The hub may merge several chunks of one message into one event: then seq jumps, and the offset fits.
+        The hub may merge several chunks of one message into one event, with the seq of the last chunk and the offset of
+        the first one.
         """
         if self.epoch not in (None, event.epoch):
             return False
-        if not self.is_joined or self.seq is None or event.seq == self.seq + 1:
+        if not self.is_subscribed or self.seq is None or event.seq == self.seq + 1:
             return True
         body = event.body
         return (
@@ -85,11 +90,12 @@ class Feed:
         )
 
     def is_old(self, event: Event) -> bool:
+        """Return whether the event is at or before the cursor, in the same epoch."""
         return self.epoch in (None, event.epoch) and self.seq is not None and event.seq <= self.seq
 
     def deliver(self, event: Event) -> None:
         """Move the cursor to this event, and pass the event to all readers."""
-        self.seq, self.epoch, self._head, self.gap = event.seq, event.epoch, None, None
+        self.seq, self.epoch, self._head, self.missing_after = event.seq, event.epoch, None, None
         body = event.body
         if isinstance(body, RunStarted):
             self.runs.add(event.runId or "")

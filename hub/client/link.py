@@ -1,4 +1,4 @@
-"""The client's WebSocket connection, which reconnects until a close code forbids it."""
+"""The client's WebSocket connection. After a loss it reconnects, unless the close code forbids this."""
 
 import asyncio
 import random
@@ -25,25 +25,26 @@ ABNORMAL_CLOSURE = 1006
 WEBSOCKET_OPTIONS: dict[str, Any] = {
     "protocols": ("hubbub.v1",),
     "timeout": aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
-    "max_msg_size": 0,  # no limit: a reset holds a hundred messages
+    "max_msg_size": 0,  # no limit: a reset has up to a hundred messages
     "decode_text": False,
 }
 
 
 class LinkLost(Exception):
-    """Raised by a callback to drop the present connection; the link then reconnects."""
+    """A callback of the link raises this to drop the present connection. The link then reconnects."""
 
 
-def retry_delay(failures: int, chance: Callable[[float, float], float] = random.uniform) -> float:
-    """Return the seconds to wait before the next try: full jitter below a limit that grows from 250 ms to 15 s."""
-    return chance(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10)))
+def retry_delay(attempt: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
+    """Return the seconds to wait after attempt 0, 1, ...: full jitter below a limit that grows from 250 ms to 15 s."""
+    return uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt, 10)))
 
 
 @attrs.define(eq=False, kw_only=True)
 class Link:
-    """One connection at a time: *on_welcome* gets each welcome, *on_message* all else; *on_loss* is called at its end.
+    """One connection at a time. *on_welcome* gets each welcome, *on_message* all other messages.
 
-    The task of run() calls all three, and they do not wait. The state changes after they have returned.
+    *on_loss* is called at the end of each connection, and when the link has closed. The task of run() calls these three
+    functions, and they do not wait. states() reports a new state after they have returned.
     """
 
     url: str
@@ -52,20 +53,20 @@ class Link:
     on_message: Callable[[Event | Notice], None]
     on_loss: Callable[[], None]
     state: LinkState = "connecting"
-    code: int | None = None  # of the last close, or the HTTP status of a refused handshake
+    code: int | None = None  # the code of the last close, or the HTTP status of a refused handshake
     reason: str = ""
-    failures: int = 0
-    progress: bool = False  # set by a callback that got a useful message: the next delay is short again
-    retry_after: float = 0.0
+    attempt: int = 0  # the connections since the last one with progress
+    has_progress: bool = False  # a callback sets this after a useful message: the next delay is short again
+    retry_after: float = 0.0  # the shortest delay in seconds that the hub allows before the next attempt
     _out: asyncio.Queue[bytes] = attrs.Factory(asyncio.Queue)
     _frames: FrameReader = attrs.Factory(FrameReader)
     _frame_bytes: int = 0  # the longest frame that the hub accepts, from its welcome
     _state_change: asyncio.Event = attrs.Factory(asyncio.Event)
 
     def send(self, **frame: Any) -> None:
-        """Send a frame over the present connection; without a connection the frame is dropped.
+        """Queue a frame for the present connection. Without a connection, drop the frame.
 
-        Raises Refusal (`too_large`) if the frame is longer than the hub accepts: the hub would close the connection.
+        Raises Refusal (`too_large`) if the frame is longer than the hub's limit: the hub would close the connection.
         """
         data = orjson.dumps(frame)
         if self.state == "live":
@@ -86,54 +87,54 @@ class Link:
     async def wait_until_live(self, patience: float | None = None) -> None:
         """Wait for a connection; raises Closed.
 
-        With *patience*, it also returns, without a connection, when a try fails after these seconds.
+        With *patience*, also return without a connection, when the first attempt after these seconds has failed.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        start = loop.time()
         while self.state != "live":
             if self.state == "closed":
                 raise self.closed_error()
-            late = patience is not None and loop.time() - began >= patience
-            if late and self.failures and self.state == "waiting":
+            is_late = patience is not None and loop.time() - start >= patience
+            if is_late and self.attempt and self.state == "waiting":
                 return
             await self._state_change.wait()
 
-    def _enter(self, state: LinkState) -> None:
+    def _set_state(self, state: LinkState) -> None:
         self.state = state
         change, self._state_change = self._state_change, asyncio.Event()
         change.set()
 
     def closed_error(self) -> Closed:
         """Return the error for a link that will not connect again."""
-        why = f" with {self.code}{': ' + self.reason if self.reason else ''}" if self.code else ""
-        return Closed("closed", f"the connection to the hub is closed{why}")
+        reason = f" with {self.code}{': ' + self.reason if self.reason else ''}" if self.code else ""
+        return Closed("closed", f"the connection to the hub is closed{reason}")
 
     async def run(self) -> None:
-        """Connect, and reconnect until a close code forbids it. Cancel the task to close the link."""
+        """Connect, and reconnect after each loss, until a close code forbids it. Cancel the task to close the link."""
         try:
             async with aiohttp.ClientSession(headers=self.headers) as http:
                 while True:
                     self.retry_after = 0.0
-                    if not await self._once(http):
+                    if not await self._run_connection(http):
                         return
-                    self.failures = 0 if self.progress else self.failures
-                    self.progress = False
-                    self._enter("waiting")
-                    wait = max(retry_delay(self.failures), self.retry_after)
-                    self.failures += 1
-                    await asyncio.sleep(wait)
-                    self._enter("connecting")
+                    self.attempt = 0 if self.has_progress else self.attempt
+                    self.has_progress = False
+                    self._set_state("waiting")
+                    delay = max(retry_delay(self.attempt), self.retry_after)
+                    self.attempt += 1
+                    await asyncio.sleep(delay)
+                    self._set_state("connecting")
         except asyncio.CancelledError:
             self.code, self.reason = 1000, ""
             raise
         finally:
-            self._enter("closed")
+            self._set_state("closed")
             self.on_loss()
 
-    async def _once(self, http: aiohttp.ClientSession) -> bool:
-        """Run one connection until it is lost; return whether the link may reconnect."""
+    async def _run_connection(self, http: aiohttp.ClientSession) -> bool:
+        """Run one connection until its end. Return whether the link may reconnect."""
         try:
-            async with asyncio.timeout(OPEN_SECONDS):  # aiohttp waits five minutes for a peer that never answers
+            async with asyncio.timeout(OPEN_SECONDS):  # aiohttp would wait five minutes for a peer that never answers
                 ws = await http.ws_connect(self.url, **WEBSOCKET_OPTIONS)
         except aiohttp.WSServerHandshakeError as error:
             return self._on_handshake_error(error)
@@ -145,18 +146,19 @@ class Link:
         try:
             self.code, self.reason = await self._read(ws)
         finally:
-            self.state = "waiting"  # nothing is sent any more; watchers hear of it from run()
+            self.state = "waiting"  # send() drops frames from now on; run() notifies states() afterwards
             self.on_loss()
-            await self._end(ws, writer)
+            await self._close_socket(ws, writer)
         return not is_final(self.code)
 
     def _on_handshake_error(self, error: aiohttp.WSServerHandshakeError) -> bool:
+        """Store the reason of a refused handshake. Return whether the link may try again."""
         self.code, self.reason = error.status, error.message
-        after = error.headers.get("Retry-After", "") if error.headers else ""
-        self.retry_after = float(after) if after.isdigit() else 0.0
+        seconds = error.headers.get("Retry-After", "") if error.headers else ""
+        self.retry_after = float(seconds) if seconds.isdigit() else 0.0
         return error.status == 429 or error.status >= 500
 
-    async def _end(self, ws: aiohttp.ClientWebSocketResponse[bool], writer: asyncio.Task[None]) -> None:
+    async def _close_socket(self, ws: aiohttp.ClientWebSocketResponse[bool], writer: asyncio.Task[None]) -> None:
         writer.cancel()
         await asyncio.wait([writer])
         try:
@@ -168,7 +170,7 @@ class Link:
     async def _write(self, ws: aiohttp.ClientWebSocketResponse[bool], out: asyncio.Queue[bytes]) -> None:
         """Send the queued frames.
 
-        Only this task sends: a send that is cancelled halfway breaks the socket for all later frames.
+        Only this task sends, because a cancelled send breaks the socket for all later frames.
         """
         try:
             while True:
@@ -177,9 +179,9 @@ class Link:
             pass  # the reading task gets the same error
 
     async def _read(self, ws: aiohttp.ClientWebSocketResponse[bool]) -> tuple[int, str]:
-        """Read to the end of the connection, and return the close code and reason.
+        """Read until the end of the connection. Return the close code and reason.
 
-        A hub that is silent for its heartbeat gets a ping; without an answer the connection counts as lost.
+        After a heartbeat interval without a frame, send a ping. If the hub does not answer it, the connection is lost.
         """
         heartbeat, is_pinged = OPEN_SECONDS, True
         while True:
@@ -208,7 +210,7 @@ class Link:
         if isinstance(message, Welcome):
             self.state, self._frame_bytes = "live", message.limits.get("frameBytes", sys.maxsize)
             self.on_welcome(message)
-            self._enter("live")
+            self._set_state("live")
             return message.heartbeatMs / 1000
         if message is not None:
             self.on_message(message)

@@ -1,4 +1,4 @@
-"""Pages of a session's log over HTTP, for readers that are behind."""
+"""Reads pages of a session's log over HTTP, for readers that are behind."""
 
 import asyncio
 import itertools
@@ -16,24 +16,24 @@ from hub.client.link import Link, retry_delay
 from hub.messages import Event, Reset
 
 PAGE_SECONDS = 30.0
-History = Callable[[str, int], Awaitable[tuple[dict[str, Any], ...]]]
+ReadHistory = Callable[[str, int], Awaitable[tuple[dict[str, Any], ...]]]
 
 
 @attrs.frozen
 class PageReader:
-    """Reads pages of events over HTTP from the hub at *url*; *history* returns the messages for a reset."""
+    """Reads pages of events over HTTP from the hub at *url*; *history* reads the messages for a Reset."""
 
     url: str
     headers: Mapping[str, str]
     link: Link
-    history: History
+    history: ReadHistory
 
     async def read(self, session_id: str, after: int, epoch: str | None) -> tuple[Event, ...] | Reset:
         """Return the events after a cursor, unmerged; retry with backoff until the hub answers.
 
         Returns a Reset if the cursor is invalid. Raises Refusal, Closed.
         """
-        for failures in itertools.count():
+        for attempt in itertools.count():
             await self.link.wait_until_live()
             try:
                 status, body = await self._get(session_id, after)
@@ -43,7 +43,7 @@ class PageReader:
                     raise Refusal(str(body.get("code")), str(body.get("error")))
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError, ConnectionCut):
                 pass  # the hub is unreachable or failing: try again
-            await asyncio.sleep(retry_delay(failures))
+            await asyncio.sleep(retry_delay(attempt))
         raise AssertionError("itertools.count() does not end")
 
     async def _get(self, session_id: str, after: int) -> tuple[int, Any]:

@@ -13,10 +13,10 @@ from hub.messages import Event, Reset
 if TYPE_CHECKING:
     from hub.client.feed import Feed
 
-QUEUE_EVENTS = 1024  # events that wait for one reader
-QUEUE_TEXT = 2**20  # characters of text in these events
+QUEUE_EVENTS = 1024  # the events in the queue of one reader, at most
+QUEUE_TEXT = 2**20  # the characters of text in these events, at most
 
-# Returns the events of a session after a cursor, unmerged, or a Reset if the cursor is invalid.
+# Called with a session id, a seq and an epoch: returns the events after this cursor, or a Reset if it is invalid.
 ReadPage = Callable[[str, int, str | None], Awaitable[tuple[Event, ...] | Reset]]
 
 
@@ -27,26 +27,26 @@ class Inbox:
     failure: Failure | None = None
     has_ended: bool = False
     queue: deque[Event | Reset] = attrs.Factory(deque)
-    text: int = 0
+    text_length: int = 0
     _wake: asyncio.Event = attrs.Factory(asyncio.Event)
 
     @property
     def is_full(self) -> bool:
-        return len(self.queue) >= QUEUE_EVENTS or self.text >= QUEUE_TEXT
+        return len(self.queue) >= QUEUE_EVENTS or self.text_length >= QUEUE_TEXT
 
     def put(self, item: Event | Reset) -> None:
         self.queue.append(item)
-        self.text += _text_length(item)
+        self.text_length += _text_length(item)
         self.wake()
 
     def pop(self) -> Event | Reset:
         item = self.queue.popleft()
-        self.text -= _text_length(item)
+        self.text_length -= _text_length(item)
         return item
 
     def clear(self) -> None:
         self.queue.clear()
-        self.text = 0
+        self.text_length = 0
 
     def fail(self, failure: Failure) -> None:
         self.failure = self.failure or failure
@@ -60,7 +60,7 @@ class Inbox:
         self._wake.set()
 
     async def wait_for_change(self) -> None:
-        """Wait for the next change; raises the failure, or StopAsyncIteration at the end."""
+        """Wait until wake() is called. Raises the failure, or StopAsyncIteration at the end."""
         if self.failure is not None:
             raise self.failure
         if self.has_ended:
@@ -73,9 +73,10 @@ class Inbox:
 class Reader:
     """A reader of one feed: iterate over it.
 
-    Its queue is bounded. When the queue is full, the reader *is_behind*: it reads pages from the log by its own cursor
-    until it has caught up with the feed. *cursor* is the seq of the last queued event, *start* the seq before the first
-    one; both are None before the first event. A reader of one run *awaits_run* until the run's id is known.
+    When its queue is full, the reader *is_behind*: it reads pages of the log from its own cursor, until it has caught
+    up with the feed. *cursor* is the seq of the last queued event, and *start* the seq before the first one. Both are
+    None before the first event of a reader without a cursor. A reader of an answer *awaits_run* until the hub has
+    accepted the chat. Then it yields only the events of *run*.
     """
 
     feed: "Feed"
@@ -95,7 +96,7 @@ class Reader:
     def put(self, event: Event) -> None:
         """Queue the next event of the feed. Never waits."""
         if self.is_behind:
-            self.inbox.wake()  # the feed may have its first cursor only now
+            self.inbox.wake()  # perhaps the feed has its first cursor now, for which __anext__() waits
         elif self.cursor is None or event.seq > self.cursor:
             self.is_behind = self.inbox.is_full
             if not self.is_behind:
@@ -109,20 +110,23 @@ class Reader:
             self.inbox.put(event)
 
     def follow(self, run: str, after: int) -> None:
-        """Read only one run, which starts after the seq *after*; read it from the log if the queue starts later."""
+        """Yield only the events of a run, which follow the seq *after*. If the queue starts later, read the log."""
         self.run, self.awaits_run = run, False
-        waiting = list(self.inbox.queue)
+        items = list(self.inbox.queue)
         self.inbox.clear()
         if self.start is None or self.start > after:
             self.cursor, self.is_behind = after, True
         else:
-            for item in waiting:
+            for item in items:
                 if isinstance(item, Event) and item.runId == run:
                     self.inbox.put(item)
         self.inbox.wake()
 
     def reset(self, reset: Reset) -> None:
-        """Start again at the feed's cursor. A reader of one run fails instead, unless its run has not started."""
+        """Queue the reset, and continue at the feed's cursor.
+
+        A reader of one run fails, because the events of the run are lost. A reader that awaits its run drops its queue.
+        """
         if self.run is not None:
             text = f"the log no longer has the events of this answer ({reset.reason}): ask again"
             self.inbox.fail(Forgotten("reset", text, retryable=True))
@@ -153,19 +157,19 @@ class Reader:
         return self.inbox.pop()
 
     async def _catch_up(self) -> None:
-        """Queue one page of the log, up to the feed's cursor; at that cursor the reader is live again."""
+        """Queue one page of the log, up to the feed's cursor. At that cursor the reader is not behind any more."""
         start, head = self.cursor or 0, self.feed.seq
         if head is None or start >= head:
             self.is_behind = False
             return
         page = await self.read_page(self.feed.id, start, self.epoch)
-        head = self.feed.seq  # the feed has moved; no await from here on
+        head = self.feed.seq  # the feed may have advanced; no await from here on
         if not self.is_behind or self.cursor != start or head is None:
             return  # the reader was reset during the read
         if isinstance(page, Reset):
             self.reset(page)
             return
-        # Not beyond the feed's cursor: its next event, which may be merged, starts right after that cursor.
+        # Stop at the feed's cursor: the next event of the feed may be merged, and starts right after that cursor.
         for event in page:
             if event.seq <= head:
                 self._queue(event)
@@ -178,7 +182,7 @@ class Reader:
 class GroupReader:
     """A reader of an agent's runs in all sessions: iterate over it.
 
-    No log has these events in one order, so a reader whose queue is full fails with TooSlow.
+    No log has the events of all sessions in one order. A reader with a full queue therefore fails with TooSlow.
     """
 
     agent: str

@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False, kw_only=True)
 class Answer:
-    """One answer: its events as they come (`async for`), or all of its text (`await answer.text()`).
+    """One answer: its events while it runs (`async for`), or its complete text (`await answer.text()`).
 
-    An answer survives lost connections, even if it ends without one. Iteration ends with `run_finished`, whatever the
-    stop reason. It raises Refusal if the hub refused the chat, Forgotten if the log no longer has the answer, and
-    Closed. *accepted* is None until the hub confirms that the message is on disk.
+    An answer survives lost connections, even if it ends while there is no connection. Iteration ends with
+    `run_finished`, for every stop reason. Iteration raises Refusal if the hub refused the chat, Forgotten if the log no
+    longer has the answer, and Closed. *accepted* is None until the hub confirms that the message is on disk.
     """
 
     frame: dict[str, Any]
     _reader: Reader
     _cancel: Callable[[str, str], Awaitable[tuple[str, ...]]]
     accepted: Accepted | None = None
-    _decision: asyncio.Event = attrs.Factory(asyncio.Event)
+    _decision: asyncio.Event = attrs.Factory(asyncio.Event)  # set when the chat was accepted, or has failed
 
     def accept(self, accepted: Accepted) -> None:
         self.accepted = accepted
@@ -61,7 +61,7 @@ class Answer:
         return event
 
     async def text(self) -> str:
-        """Return the complete text; raises RunFailed if the answer failed, was stopped, or ended with the hub."""
+        """Return the complete text. Raises RunFailed if the answer failed, or was stopped, also by a shutdown."""
         texts: dict[str, list[str]] = {}
         error: RunError | None = None
         reason = "end_turn"
@@ -82,7 +82,7 @@ class Answer:
         return text
 
     async def cancel(self) -> tuple[str, ...]:
-        """Stop this answer, and no other; return () if it has ended. Raises like `Session.cancel`."""
+        """Stop this answer only. Return the id of its run, or () if it has ended. Raises like `Session.cancel`."""
         await self._decision.wait()
         if self.accepted is None:
             return ()
@@ -116,8 +116,8 @@ class Session:
     ) -> Answer:
         """Send a message, now or at the next connection, and return its answer.
 
-        *client_msg_id* is the idempotency key: the hub answers it once, however often the client sends it. By default
-        it is random. The message is sent even if the answer is never awaited.
+        *client_msg_id* is the idempotency key: the hub answers repeated messages with the same key once. By default the
+        key is random. The message is sent even if the answer is never awaited.
         """
         fields = {"clientMsgId": client_msg_id, "ifBusy": if_busy}
         options = {name: value for name, value in fields.items() if value is not None}
@@ -130,7 +130,7 @@ class Session:
     async def cancel(self) -> tuple[str, ...]:
         """Stop all running and queued answers of the session; return the ids of their runs.
 
-        Raises ConnectionCut if the connection is lost before the hub's answer.
+        Raises ConnectionCut if the connection is lost before the hub has answered.
         """
         return await request_cancel(self._client, self.id, None)
 
@@ -152,6 +152,7 @@ class Session:
 
 
 async def request_cancel(client: "Client", session_id: str, run_id: str | None) -> tuple[str, ...]:
+    """Stop one run, or all runs of the session without *run_id*. Return the ids of the stopped runs."""
     fields = {"sessionId": session_id} | ({"runId": run_id} if run_id is not None else {})
     try:
         answer = await client.command(type="cancel", **fields)
