@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dotenv import load_dotenv
 
-from hub.cli.requirements import REQUIREMENTS_FILE, has_pip_lines, missing_lines
+from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines, has_pip_lines
 from hub.settings import ConfigError, load_settings
 
 
@@ -24,7 +24,7 @@ def main() -> int:
         file = load_settings({}, os.environ, Path.cwd()).agents / REQUIREMENTS_FILE
     except ConfigError as error:
         raise SystemExit(f"hubbub: {error}") from None
-    if not missing_lines(file) and not has_pip_lines(file):
+    if not find_missing_lines(file) and not has_pip_lines(file):
         return 0
     print(f"Installing the requirements in {file} ...", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(file)]

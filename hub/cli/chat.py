@@ -1,4 +1,4 @@
-"""`hubbub chat` at a terminal: an input line, growing answers, and the messages of others in the session."""
+"""`hubbub chat` at a terminal: an input line, growing answers, and the messages of other people in the session."""
 
 import asyncio
 import re
@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import choose_agent, connection, public_url, report_losses
-from hub.cli.keyboard import key_bindings, no_echo, open_history
-from hub.cli.markdown import markdown
+from hub.cli.hubs import choose_agent, open_client, public_url, report_losses
+from hub.cli.keyboard import hide_keys, make_key_bindings, open_history
+from hub.cli.markdown import draw_markdown
 from hub.cli.questions import parse_answer
 from hub.cli.records import author_name, end_note
 from hub.cli.screen import Screen
@@ -39,7 +39,7 @@ Enter sends, Alt-Enter starts a new line. Ctrl-C stops an answer."""
 
 async def chat_at_terminal(url: str, agent: str | None, session: str | None) -> int:
     """Chat until the person leaves, and return the exit code; raises CommandFailed."""
-    async with connection(url) as hub:
+    async with open_client(url) as hub:
         chat = TerminalChat(hub=hub, url=url, agent=choose_agent(hub, agent))
         async with report_losses(hub, lambda line: chat.say(Text(f"— {line} —", style="yellow"))):
             return await chat.run(session or f"s_{token_hex(6)}")
@@ -57,11 +57,11 @@ class TerminalChat:
     screen: Screen = attrs.field(init=False)
     session: Session = attrs.field(init=False)
     is_leaving: bool = False  # the next Ctrl-C leaves
-    presses: asyncio.Queue[None] = attrs.Factory(asyncio.Queue)  # each Ctrl-C without a prompt
-    _reading: asyncio.Task[None] | None = None
+    presses: asyncio.Queue[None] = attrs.Factory(asyncio.Queue)  # one item for each Ctrl-C while no prompt is open
+    _read_task: asyncio.Task[None] | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.prompt = PromptSession(history=open_history(), key_bindings=key_bindings())
+        self.prompt = PromptSession(history=open_history(), key_bindings=make_key_bindings())
         self.screen = Screen(console=self.console, say=self.say)
 
     async def run(self, session: str) -> int:
@@ -75,14 +75,14 @@ class TerminalChat:
         except Failure as failure:
             raise CommandFailed(failure.message) from None
         finally:
-            if self._reading is not None:
-                self._reading.cancel()
-                await asyncio.wait([self._reading])
+            if self._read_task is not None:
+                self._read_task.cancel()
+                await asyncio.wait([self._read_task])
         return 0
 
     async def _handle_line(self) -> bool:
         """Read and handle one message or command; return False to leave."""
-        line = await self._line()
+        line = await self._read_line()
         if line is None:
             return False
         self.is_leaving = self.is_leaving and not line
@@ -98,7 +98,7 @@ class TerminalChat:
             return await self._send(line)
         return True
 
-    async def _line(self) -> str | None:
+    async def _read_line(self) -> str | None:
         """Return the input line, or None to leave. The first Ctrl-C only clears the line."""
         try:
             if not self.presses.empty():  # Ctrl-C was pressed between an answer and the prompt
@@ -115,7 +115,7 @@ class TerminalChat:
             return ""
 
     def _on_interrupt_signal(self) -> None:
-        """Handle SIGINT. At a prompt, the keyboard's Ctrl-C comes as a key; a signal does the same there."""
+        """Handle SIGINT like a Ctrl-C. At a prompt, the keyboard's Ctrl-C is a key, and no signal."""
         app = self.prompt.app
         if not app.is_running:
             self.presses.put_nowait(None)
@@ -130,68 +130,69 @@ class TerminalChat:
         client_msg_id = token_hex(16)
         self.screen.own_messages.add(client_msg_id)
         answer = self.session.chat(message, agent=self.agent, client_msg_id=client_msg_id)
-        reading = asyncio.create_task(self._read_answer(answer))
+        read_task = asyncio.create_task(self._read_answer(answer))
         try:
-            while not reading.done():
-                if not await self._wait_for_question(answer, reading):
+            while not read_task.done():
+                if not await self._wait_for_question(answer, read_task):
                     return False
-                for question in self._questions(answer)[:1]:
-                    await self._take_reply(answer, question)
-            reading.result()
+                for question in self._open_questions(answer)[:1]:
+                    await self._ask_for_reply(answer, question)
+            read_task.result()
         except Closed:
             raise
         except Failure as failure:
             self.say(Text(to_printable(failure.message), style="red"))
         finally:
-            reading.cancel()
-            await asyncio.wait([reading])
+            read_task.cancel()
+            await asyncio.wait([read_task])
         return True
 
-    async def _wait_for_question(self, answer: Answer, reading: asyncio.Task[None]) -> bool:
+    async def _wait_for_question(self, answer: Answer, read_task: asyncio.Task[None]) -> bool:
         """Wait until an answer ends or asks a question. The first Ctrl-C stops the answer; the second returns False."""
-        stopper = asyncio.create_task(self._stop_on_press(answer))
-        question = asyncio.create_task(self.screen.wait_until(lambda: bool(self._questions(answer))))
+        stop_task = asyncio.create_task(self._stop_on_press(answer))
+        question_task = asyncio.create_task(self.screen.wait_until(lambda: bool(self._open_questions(answer))))
         try:
-            with no_echo(), self.screen.open_live():
-                await asyncio.wait([reading, stopper, question], return_when=asyncio.FIRST_COMPLETED)
-            return not stopper.done()
+            with hide_keys(), self.screen.open_live():
+                await asyncio.wait([read_task, stop_task, question_task], return_when=asyncio.FIRST_COMPLETED)
+            return not stop_task.done()
         finally:
             self.screen.close_live()
-            for task in (stopper, question):
+            for task in (stop_task, question_task):
                 task.cancel()
-            await asyncio.wait([stopper, question])
+            await asyncio.wait([stop_task, question_task])
 
     async def _read_answer(self, answer: Answer) -> None:
         async for _ in answer:
-            self.screen.notify()  # the id of its run is known; the session's reader shows the event itself
+            self.screen.notify()  # the run's id is known now; _show_events() shows the event
         if answer.accepted is not None:
             await self.screen.wait_for_end(answer.accepted.runId)
 
     async def _stop_on_press(self, answer: Answer) -> None:
+        """Stop an answer at the first Ctrl-C, and return at the second."""
         await self.presses.get()
         self.say(Text("stopping; press Ctrl-C again to leave", style="dim"))
-        stopping = asyncio.create_task(answer.cancel())
+        cancel_task = asyncio.create_task(answer.cancel())
         try:
             await self.presses.get()
         finally:
-            stopping.cancel()
-            await asyncio.wait([stopping])
+            cancel_task.cancel()
+            await asyncio.wait([cancel_task])
 
     # --- questions of agents ------------------------------------------------------------------------------------------
 
-    def _questions(self, answer: Answer) -> list[Interrupt]:
-        """Return the open questions of an answer that are on the screen."""
+    def _open_questions(self, answer: Answer) -> list[Interrupt]:
+        """Return the open questions of an answer that the screen shows, oldest first."""
         run = answer.accepted and answer.accepted.runId
-        return [_question(event) for event in self.screen.questions.values() if event.runId == run]
+        return [_interrupt_of(event) for event in self.screen.questions.values() if event.runId == run]
 
-    async def _take_reply(self, answer: Answer, question: Interrupt) -> None:
-        """Ask for a reply; end the prompt if the question is answered elsewhere. Ctrl-C stops the answer."""
+    async def _ask_for_reply(self, answer: Answer, question: Interrupt) -> None:
+        """Prompt for a reply, and send it. End the prompt if another client replies. Ctrl-C stops the answer."""
         try:
-            line = await self._reply_line(question)
+            line = await self._read_reply(question)
         except EOFError:
             line = None
         except KeyboardInterrupt:
-            for open_question in self._questions(answer):  # none of them is asked again
+            for open_question in self._open_questions(answer):  # prompt for none of these again
                 del self.screen.questions[open_question.id]
             self.presses.put_nowait(None)
             return
@@ -203,20 +204,20 @@ class TerminalChat:
                     raise
                 self.say(Text(to_printable(str(failure)), style="red"))
 
-    async def _reply_line(self, question: Interrupt) -> str | None:
-        closing = asyncio.create_task(self.screen.wait_until(lambda: question.id not in self.screen.questions))
+    async def _read_reply(self, question: Interrupt) -> str | None:
+        resolution_task = asyncio.create_task(self.screen.wait_until(lambda: question.id not in self.screen.questions))
 
-        def leave() -> None:
-            if closing.done() and self.prompt.app.is_running and not self.prompt.app.is_done:
+        def end_prompt() -> None:
+            if resolution_task.done() and self.prompt.app.is_running and not self.prompt.app.is_done:
                 self.prompt.app.exit(result="")
 
-        closing.add_done_callback(lambda _: leave())
+        resolution_task.add_done_callback(lambda _: end_prompt())
         try:
             self.say(Text("Enter answers, Ctrl-D declines, Ctrl-C stops", style="dim"))
-            return await self.prompt.prompt_async("answer> ", handle_sigint=False, pre_run=leave)
+            return await self.prompt.prompt_async("answer> ", handle_sigint=False, pre_run=end_prompt)
         finally:
-            closing.cancel()
-            await asyncio.wait([closing])
+            resolution_task.cancel()
+            await asyncio.wait([resolution_task])
 
     async def _reply(self, question: Interrupt, line: str | None) -> None:
         """Send a reply, or decline if *line* is None. Raises ValueError if the question does not allow this reply."""
@@ -226,7 +227,7 @@ class TerminalChat:
         try:
             await self.hub.command(type="resume", **fields, **reply)
         except Failure as failure:
-            if not failure.retryable:  # a retryable failure asks again
+            if not failure.retryable:  # after a retryable failure, prompt again
                 self.screen.questions.pop(question.id, None)
             raise
         await self.screen.wait_until(lambda: question.id not in self.screen.questions)
@@ -239,31 +240,31 @@ class TerminalChat:
             self.console.print(output, crop=False)  # rich prints above a Live
 
     async def _join(self, session: str) -> None:
-        if self._reading is not None and session == self.session.id:
+        if self._read_task is not None and session == self.session.id:
             return
         events = self.hub.subscribe(session=session)  # before session(), to show a running answer from its start
         joined_session = await self.hub.session(session, agent=self.agent)
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        if self._read_task is not None:
+            self._read_task.cancel()
+            await asyncio.wait([self._read_task])
             self.session.leave()
             self.screen.clear()
         self.session = joined_session
-        self._reading = asyncio.create_task(self._read(events))
+        self._read_task = asyncio.create_task(self._show_events(events))
 
-    async def _read(self, events: AsyncIterator[Event | Reset]) -> None:
+    async def _show_events(self, events: AsyncIterator[Event | Reset]) -> None:
         try:
             async for event in events:
                 self.screen.show(event)
         except Closed as error:
             self.say(Text(f"— {error.message} —", style="red"))
         except Failure:
-            pass  # the next command that a person sends gets the same error
-        self.screen.clear()  # wakes a wait for an event that will not come
+            pass  # the next command of the person gets the same error, and shows it
+        self.screen.clear()  # wakes the tasks that wait for an event, because no more events come
 
     # --- one short function for each command; each returns False to leave ---------------------------------------------
 
-    async def agents(self, name: str = "") -> bool:
+    async def show_agents(self, name: str = "") -> bool:
         agents = {str(agent["agentId"]): agent for agent in (self.hub.welcome.agents if self.hub.welcome else ())}
         if name:
             if name in agents:
@@ -285,7 +286,7 @@ class TerminalChat:
     async def answer(self, text: str = "") -> bool:
         """Answer the oldest open question of the session, also of another person's chat."""
         if self.screen.questions:
-            await self._reply(_question(next(iter(self.screen.questions.values()))), text)
+            await self._reply(_interrupt_of(next(iter(self.screen.questions.values()))), text)
         else:
             self.say(Text("there is no open question", style="dim"))
         return True
@@ -306,18 +307,18 @@ class TerminalChat:
         self.say(Text(f"stopped: {len(run_ids)}" if run_ids else "no answer is running", style="dim"))
         return True
 
-    async def history(self, count: str = "") -> bool:
+    async def show_history(self, count: str = "") -> bool:
         if count and not re.fullmatch("[1-9][0-9]{0,5}", count):
             raise ValueError(f"/history takes a number from 1 to 999999, such as 50, not {quote(to_printable(count))}")
         for message in await self.session.history(int(count or 20)):
             self.say(Text(f"{to_printable(author_name(message))}:", style="bold"))
             text = to_printable(message["content"])
-            self.say(Text(text) if message["role"] == "user" else markdown(text))
+            self.say(Text(text) if message["role"] == "user" else draw_markdown(text))
             if note := end_note(message):
                 self.say(Text(note, style="dim"))
         return True
 
-    async def help(self, _: str = "") -> bool:
+    async def show_help(self, _: str = "") -> bool:
         self.say(Text(HELP))
         return True
 
@@ -326,17 +327,17 @@ class TerminalChat:
 
 
 CHAT_COMMANDS: dict[str, Callable[..., Awaitable[bool]]] = {
-    "/agents": TerminalChat.agents,
+    "/agents": TerminalChat.show_agents,
     "/session": TerminalChat.show_session,
     "/share": TerminalChat.share,
     "/answer": TerminalChat.answer,
     "/cancel": TerminalChat.cancel,
-    "/history": TerminalChat.history,
-    "/help": TerminalChat.help,
+    "/history": TerminalChat.show_history,
+    "/help": TerminalChat.show_help,
     "/quit": TerminalChat.quit,
 }
 
 
-def _question(event: Event) -> Interrupt:
+def _interrupt_of(event: Event) -> Interrupt:
     assert isinstance(event.body, Interrupt)
     return event.body

@@ -13,13 +13,13 @@ from hub.cli.text import to_printable
 from hub.client import Client, Closed, Unreachable, connect
 from hub.text import cut, hide_passwords
 
-TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
+REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 
 
 def http_url(url: str) -> str:
-    """Return the HTTP address of a hub; *url* is that address, or the one of its WebSocket. A password stays in it."""
-    plain = re.sub("^ws", "http", url if "://" in url else f"http://{url}").partition("?")[0].rstrip("/")
-    return plain.removesuffix("/api/v1/ws").removesuffix("/api/v1")
+    """Return the HTTP address of a hub, from its HTTP or WebSocket address. A password in *url* is retained."""
+    address = re.sub("^ws", "http", url if "://" in url else f"http://{url}").partition("?")[0].rstrip("/")
+    return address.removesuffix("/api/v1/ws").removesuffix("/api/v1")
 
 
 def public_url(url: str) -> str:
@@ -32,13 +32,13 @@ def websocket_url(url: str) -> str:
 
 
 @asynccontextmanager
-async def connection(url: str) -> AsyncIterator[Client]:
-    """Connect with one try, and close at the end; raises CommandFailed with the reason."""
+async def open_client(url: str) -> AsyncIterator[Client]:
+    """Connect to a hub with one attempt. Raises CommandFailed with the cause. The context closes the client."""
     client = connect(websocket_url(url), patience=0)
     try:
         await client.__aenter__()
     except (Unreachable, Closed) as error:
-        await get(url, "/agents", limit=1)  # raises an error that names the cause
+        await get_json(url, "/agents", limit=1)  # raises CommandFailed with the cause, if HTTP fails too
         raise CommandFailed(
             f"{public_url(url)} answers HTTP, but no WebSocket ({hide_passwords(error.message)}): "
             "if a proxy is in front of the hub, it must pass on the header `Upgrade`"
@@ -50,7 +50,7 @@ async def connection(url: str) -> AsyncIterator[Client]:
 
 
 def choose_agent(client: Client, name: str | None) -> str:
-    """Return the agent to chat with: the named one, else `main`, else the first that works, as the console does."""
+    """Return the agent to chat with: *name*, else `main`, else the first agent that works, as in the console."""
     states = {str(agent["agentId"]): agent["status"] for agent in (client.welcome.agents if client.welcome else ())}
     working = [agent for agent, state in states.items() if state == "ok"]
     if name is not None and name not in states:
@@ -65,12 +65,12 @@ def choose_agent(client: Client, name: str | None) -> str:
 @asynccontextmanager
 async def report_losses(client: Client, say: Callable[[str], None]) -> AsyncIterator[None]:
     """Call *say* inside the context when the connection is lost, and when the client has reconnected."""
-    watching = asyncio.create_task(_watch(client, say))
+    watch_task = asyncio.create_task(_watch(client, say))
     try:
         yield
     finally:
-        watching.cancel()
-        await asyncio.wait([watching])
+        watch_task.cancel()
+        await asyncio.wait([watch_task])
 
 
 async def _watch(client: Client, say: Callable[[str], None]) -> None:
@@ -84,13 +84,13 @@ async def _watch(client: Client, say: Callable[[str], None]) -> None:
             say("connected again")
 
 
-async def get(url: str, path: str, **query: Any) -> Any:
+async def get_json(url: str, path: str, **query: Any) -> Any:
     """Return the JSON answer of a route of docs/api.md.
 
     Raises CommandFailed with the hub's own error, or with a text about the address and how to correct it.
     """
     try:
-        async with aiohttp.ClientSession(timeout=TIMEOUT) as http:
+        async with aiohttp.ClientSession(timeout=REQUEST_TIMEOUT) as http:
             async with http.get(f"{http_url(url)}/api/v1{path}", params=query) as response:
                 if response.content_type == "application/json":
                     body = await response.json()
@@ -98,13 +98,13 @@ async def get(url: str, path: str, **query: Any) -> Any:
                         return body
                     if isinstance(body, dict) and "code" in body:
                         raise CommandFailed(str(body.get("error")))
-                raise CommandFailed(_not_a_hub(public_url(url), response))
+                raise CommandFailed(_describe_foreign_response(public_url(url), response))
     except (aiohttp.ClientError, UnicodeError, ValueError, OSError) as error:
-        raise CommandFailed(_no_answer(public_url(url), error)) from None
+        raise CommandFailed(_describe_request_error(public_url(url), error)) from None
 
 
-def _not_a_hub(address: str, response: aiohttp.ClientResponse) -> str:
-    """Return the error for an answer that does not come from a hub, but from a proxy or another server."""
+def _describe_foreign_response(address: str, response: aiohttp.ClientResponse) -> str:
+    """Return the error text for a response of a proxy or of a server that is not a hub."""
     status = response.status
     if response.history:
         address = f"{address}, which leads to {public_url(str(response.url.origin()))},"
@@ -118,8 +118,8 @@ def _not_a_hub(address: str, response: aiohttp.ClientResponse) -> str:
     return f"{address} is not a hub; it answers {status} {reason}: give the hub's address with --url"
 
 
-def _no_answer(address: str, error: Exception) -> str:
-    """Return the error for a request that got no HTTP response."""
+def _describe_request_error(address: str, error: Exception) -> str:
+    """Return the error text for a request that got no HTTP response."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "it cannot be checked")
         return (

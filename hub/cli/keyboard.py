@@ -21,7 +21,7 @@ def open_history() -> History:
     return FileHistory(str(folder / "history"))
 
 
-def key_bindings() -> KeyBindings:
+def make_key_bindings() -> KeyBindings:
     """Return the key bindings of the input line: Alt-Enter starts a new line."""
     bindings = KeyBindings()
 
@@ -33,8 +33,8 @@ def key_bindings() -> KeyBindings:
 
 
 @contextlib.contextmanager
-def no_echo() -> Iterator[None]:
-    """Do not show pressed keys inside the context; the next prompt gets them."""
+def hide_keys() -> Iterator[None]:
+    """Do not show pressed keys while the context is open. The next prompt gets these keys."""
     try:
         import termios
     except ImportError:  # Windows
@@ -42,9 +42,9 @@ def no_echo() -> Iterator[None]:
         return
     terminal = sys.stdin.fileno()
     original = termios.tcgetattr(terminal)
-    mute = termios.tcgetattr(terminal)
-    mute[3] &= ~termios.ECHO
-    termios.tcsetattr(terminal, termios.TCSANOW, mute)
+    attributes = termios.tcgetattr(terminal)
+    attributes[3] &= ~termios.ECHO  # index 3: the local modes
+    termios.tcsetattr(terminal, termios.TCSANOW, attributes)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hub import __version__
 from hub.cli.remote import REMOTE_COMMANDS
-from hub.cli.requirements import REQUIREMENTS_FILE, missing_lines
+from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines
 from hub.cli.text import to_printable
 from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError, Settings, load_settings
@@ -47,7 +47,7 @@ def cli(context: click.Context) -> None:
 @click.option("--reload", is_flag=True, default=None, help="Reload agent files when they change.")
 def serve(**flags: Any) -> None:
     """Run the hub until Ctrl-C."""
-    settings = _settings(flags)
+    settings = _load_settings(flags)
     from hub.web.server import run_hub  # here, so that --help does not load aiohttp
 
     try:
@@ -63,9 +63,9 @@ def serve(**flags: Any) -> None:
 def agents(**flags: Any) -> None:
     """List the agents, and why an agent is broken; exit with code 1 if one is broken."""
     reports: Sequence[AgentReport] = _call_offline("inspect_agents", flags)
-    _show(reports)
-    file = _settings(flags).agents / REQUIREMENTS_FILE
-    if lines := missing_lines(file):
+    _print_agents(reports)
+    file = _load_settings(flags).agents / REQUIREMENTS_FILE
+    if lines := find_missing_lines(file):
         click.echo(
             to_printable(f"{file}: missing: {', '.join(lines)}; install them with: pip install -r {file}"), err=True
         )
@@ -87,7 +87,7 @@ for command in REMOTE_COMMANDS:
     cli.add_command(command)
 
 
-def _settings(flags: dict[str, Any]) -> Settings:
+def _load_settings(flags: dict[str, Any]) -> Settings:
     try:
         return load_settings(flags, os.environ, Path())
     except ConfigError as error:
@@ -95,8 +95,8 @@ def _settings(flags: dict[str, Any]) -> Settings:
 
 
 def _call_offline(use_case: str, flags: dict[str, Any]) -> Any:
-    """Return the answer of a use case of hub.commands.table, for a hub that is not started."""
-    settings = _settings(flags)
+    """Return the result of a use case of hub.commands.table, called on a hub that is not started."""
+    settings = _load_settings(flags)
     log_to_stderr()
     from hub.access.principal import OPERATOR
     from hub.commands import table as commands
@@ -111,8 +111,8 @@ def _call_offline(use_case: str, flags: dict[str, Any]) -> Any:
         _exit_with(error)
 
 
-def _show(agents: "Sequence[AgentReport]") -> None:
-    """Print a table; texts from agent files are never read as markup."""
+def _print_agents(agents: "Sequence[AgentReport]") -> None:
+    """Print a table of agents. Text() prevents that rich interprets texts of agent files as markup."""
     table = Table("agent", "state", "description")
     for agent in agents:
         table.add_row(Text(agent.agentId), "broken" if agent.error else "ok", Text(agent.error or agent.description))
@@ -123,7 +123,7 @@ def _show(agents: "Sequence[AgentReport]") -> None:
 def _exit_with(error: Exception) -> NoReturn:
     """Print the error as one line, and exit with code 2."""
     text = str(error)
-    if isinstance(error, OSError) and error.strerror:  # without the number of the error
+    if isinstance(error, OSError) and error.strerror:  # str(error) begins with the error number
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     line = " ".join(text.split())
     click.echo(f"hubbub: {line}", err=True)

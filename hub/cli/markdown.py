@@ -22,11 +22,11 @@ PARSER = (
     .disable(["autolink", "html_block", "html_inline", "image", "reference"])
 )
 MEASURING_COLUMNS = 1_000_000  # more columns than any table needs
-MAX_LEVEL = 18  # of nesting: the parser leaves out text below level 20
+MAX_LEVEL = 18  # the deepest nesting that is drawn: the parser omits text below level 20
 FORMULA = re.compile(r"\\\[.{1,1000}?\\\]|\\\(.{1,1000}?\\\)|\$\$.{1,1000}?\$\$", re.DOTALL)
 
 
-def _formula(state: StateInline, silent: bool) -> bool:
+def _parse_formula(state: StateInline, silent: bool) -> bool:
     """Parse a formula as plain text, without escapes and Markdown."""
     match = FORMULA.match(state.src, state.pos, state.posMax)
     if match is None:
@@ -37,11 +37,11 @@ def _formula(state: StateInline, silent: bool) -> bool:
     return True
 
 
-PARSER.inline.ruler.before("escape", "formula", _formula)
+PARSER.inline.ruler.before("escape", "formula", _parse_formula)
 
 
-def markdown(text: str) -> RenderableType:
-    """Return Markdown for the terminal. A link shows its address; text that is nested too deeply stays plain."""
+def draw_markdown(text: str) -> RenderableType:
+    """Return a drawing of Markdown. A link shows its address. Text with too deep nesting stays plain."""
     drawing = MarkdownDrawing(text)
     return Text(text) if any(token.level > MAX_LEVEL for token in drawing.parsed) else drawing
 
@@ -54,7 +54,7 @@ class CodeDrawing(CodeBlock):
     @classmethod
     def create(cls, markdown: Markdown, token: Token) -> "CodeDrawing":
         code = cls(token.info.strip() or "text", markdown.code_theme)
-        if Syntax("", code.lexer_name).lexer is None:  # the text after the fence is no language: show it
+        if Syntax("", code.lexer_name).lexer is None:  # the info string is no known language: show it as text
             code.head = f"{token.markup}{to_printable(token.info)}\n"
         return code
 
@@ -63,7 +63,7 @@ class CodeDrawing(CodeBlock):
         code = syntax.highlight(self.head + str(self.text))
         code.rstrip()
         code.no_wrap, code.tab_size = False, 8
-        yield from _without_wrapping(code, console, options)
+        yield from _render_unwrapped(code, console, options)
 
 
 class TableDrawing(TableElement):
@@ -73,14 +73,14 @@ class TableDrawing(TableElement):
 
     @classmethod
     def create(cls, markdown: Markdown, token: Token) -> MarkdownElement:
-        grid = cls()
+        drawing = cls()
         assert token.map is not None
-        grid.source = markdown.markup.split("\n")[slice(*token.map)]
-        return grid
+        drawing.source = markdown.markup.split("\n")[slice(*token.map)]
+        return drawing
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        cells = [line.strip(" |").count("|") for line in self.source]
-        if max(cells) == cells[0]:
+        cell_counts = [line.strip(" |").count("|") for line in self.source]
+        if max(cell_counts) == cell_counts[0]:
             for table in super().__rich_console__(console, options):
                 assert isinstance(table, Table)
                 if (
@@ -89,11 +89,11 @@ class TableDrawing(TableElement):
                 ):
                     yield table
                     return
-        yield from _without_wrapping(Text(to_printable("\n".join(self.source))), console, options)
+        yield from _render_unwrapped(Text(to_printable("\n".join(self.source))), console, options)
 
 
-def _without_wrapping(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
-    """Yield text that the terminal wraps, not rich; inside a list or a quotation, rich wraps it."""
+def _render_unwrapped(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
+    """Yield text that the terminal wraps. Inside a list or a quotation, rich wraps the text."""
     if options.max_width < console.width:
         yield text
     else:
@@ -101,14 +101,15 @@ def _without_wrapping(text: Text, console: Console, options: ConsoleOptions) -> 
 
 
 class MarkdownDrawing(Markdown):
+    """A text that rich draws with the parser and the classes of this module."""
+
     elements = Markdown.elements | {"fence": CodeDrawing, "code_block": CodeDrawing, "table_open": TableDrawing}
 
     def __init__(self, text: str) -> None:
         super().__init__("", hyperlinks=False)
         self.markup, self.parsed = text, PARSER.parse(text)
         for token in self._flatten_tokens(self.parsed):
-            token.content = to_printable(
-                token.content
-            )  # the parser turns entities such as `&#x202e;` into control characters
+            # The parser turns entities such as `&#x202e;` into control characters.
+            token.content = to_printable(token.content)
             if token.type == "softbreak":
                 token.type = "hardbreak"

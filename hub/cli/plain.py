@@ -11,7 +11,7 @@ from urllib.parse import quote
 import attrs
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import choose_agent, connection, get, public_url, report_losses
+from hub.cli.hubs import choose_agent, get_json, open_client, public_url, report_losses
 from hub.cli.questions import question_text, reply_text
 from hub.cli.text import to_printable
 from hub.client import Answer, Failure
@@ -32,31 +32,31 @@ from hub.messages import (
 
 @attrs.define
 class PlainWriter:
-    """Writes messages one after another; each message starts on a new line."""
+    """Writes messages one after another, each from a new line on. *message_id* is the current message."""
 
-    message: str = ""
-    _at_start: bool = True
+    message_id: str = ""
+    _is_line_start: bool = True
 
     def write(self, text: str) -> None:
         text = to_printable(text)
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
-            self._at_start = text.endswith("\n")
+            self._is_line_start = text.endswith("\n")
 
-    def begin(self, message: str, head: str = "") -> None:
-        """Start a message with *head*, unless it is the present one."""
-        if message != self.message:
+    def begin(self, message_id: str, prefix: str = "") -> None:
+        """Start a message on a new line, with *prefix*. Do nothing if the message is the current one."""
+        if message_id != self.message_id:
             self.end_line()
-            self.message = message
-            self.write(head)
+            self.message_id = message_id
+            self.write(prefix)
 
     def end_line(self) -> None:
-        if not self._at_start:
+        if not self._is_line_start:
             self.write("\n")
 
 
-async def answer_once(url: str, agent: str | None, session: str | None, message: str) -> int:
+async def ask_once(url: str, agent: str | None, session: str | None, message: str) -> int:
     """Send one message, and write the answer; raises CommandFailed if the answer fails."""
     if not message.strip():
         raise CommandFailed("standard input is empty: write a message to it")
@@ -64,11 +64,11 @@ async def answer_once(url: str, agent: str | None, session: str | None, message:
     cancels: list[asyncio.Task[object]] = []
     command = asyncio.current_task()
     assert command is not None
-    async with connection(url) as hub, report_losses(hub, _note):
+    async with open_client(url) as hub, report_losses(hub, _print_note):
         try:
             answer = (await hub.session(session, agent=choose_agent(hub, agent))).chat(message.rstrip("\n"))
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop, answer, cancels, command)
-            await _write(answer, f"{public_url(url)}/?session={session}")
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _on_interrupt_signal, answer, cancels, command)
+            await _write_answer(answer, f"{public_url(url)}/?session={session}")
         except Failure as failure:
             raise CommandFailed(failure.message) from None
         finally:
@@ -76,20 +76,20 @@ async def answer_once(url: str, agent: str | None, session: str | None, message:
     return 0
 
 
-def _note(text: str) -> None:
+def _print_note(text: str) -> None:
     print(f"hubbub: {text}", file=sys.stderr)
 
 
-def _stop(answer: Answer, cancels: "list[asyncio.Task[object]]", command: "asyncio.Task[Any]") -> None:
-    """Handle Ctrl-C: the first stops the answer, the second the command."""
+def _on_interrupt_signal(answer: Answer, cancels: "list[asyncio.Task[object]]", command: "asyncio.Task[Any]") -> None:
+    """Handle Ctrl-C: the first one stops the answer, the second one ends the command."""
     if cancels:
         command.cancel()
     else:
         cancels.append(asyncio.create_task(answer.cancel()))
 
 
-async def _write(answer: Answer, page: str) -> None:
-    """Write an answer. An answer that asks a question is stopped; the error names the console's *page*."""
+async def _write_answer(answer: Answer, page: str) -> None:
+    """Write an answer. If it asks a question, stop it and raise CommandFailed, which names the console's *page*."""
     out, reason = PlainWriter(), ""
     async for event in answer:
         body = event.body
@@ -98,7 +98,7 @@ async def _write(answer: Answer, page: str) -> None:
             out.write(body.content)
         elif isinstance(body, MessageRemoved):
             out.end_line()
-            _note("the answer starts again")
+            _print_note("the answer starts again")
         elif isinstance(body, Interrupt):
             out.end_line()
             await answer.cancel()
@@ -116,20 +116,19 @@ async def _write(answer: Answer, page: str) -> None:
 async def write_live(url: str, session: str) -> int:
     """Write the events of a session from now on; a running answer is written from its start."""
     out = PlainWriter()
-    await get(
-        url, f"/sessions/{quote(session, safe='')}"
-    )  # raises if it does not exist: subscribing would accept any id
+    # Raises CommandFailed if the session does not exist: a subscribe accepts any id.
+    await get_json(url, f"/sessions/{quote(session, safe='')}")
     print(f"following {session}; press Ctrl-C to stop", file=sys.stderr)
-    async with connection(url) as hub, report_losses(hub, _note):
+    async with open_client(url) as hub, report_losses(hub, _print_note):
         try:
             async for event in hub.subscribe(session=session):
-                _show(out, event)
+                _write_event(out, event)
         except Failure as failure:
             raise CommandFailed(failure.message) from None
     return 0
 
 
-def _show(out: PlainWriter, item: Event | Reset) -> None:
+def _write_event(out: PlainWriter, item: Event | Reset) -> None:
     body = item.body if isinstance(item, Event) else item
     agent = item.agentId if isinstance(item, Event) else None
     if isinstance(body, UserMessage):
@@ -139,22 +138,22 @@ def _show(out: PlainWriter, item: Event | Reset) -> None:
     elif isinstance(body, (Chunk, WholeMessage)):
         out.begin(body.messageId, f"{agent}: ")
         out.write(body.content)
-    elif type(body) in NOTES:
+    elif type(body) in NOTE_TEXTS:
         out.end_line()
-        note = NOTES[type(body)](item, body)
+        note = NOTE_TEXTS[type(body)](item, body)
         out.write(f"{note}\n" if note else "")
 
 
-def _end(event: Event, body: RunFinished) -> str:
+def _end_text(event: Event, body: RunFinished) -> str:
     is_silent = body.stopReason in (*FINISH_REASONS, "error")  # run_error was written just before
     return "" if is_silent else f"! {event.agentId}: {body.stopReason}"
 
 
-NOTES: dict[type, Callable[[Any, Any], str]] = {
+NOTE_TEXTS: dict[type, Callable[[Any, Any], str]] = {
     Interrupt: lambda event, body: f"? {question_text(event, body)}",
     InterruptResolved: lambda event, body: f"? {reply_text(body)}",
     RunError: lambda event, body: f"! {event.agentId}: {body.message}",
-    RunFinished: _end,
+    RunFinished: _end_text,
     MessageRemoved: lambda event, body: f"! {event.agentId}: the answer starts again",
     Reset: lambda reset, body: "! this session starts again",
 }

@@ -18,7 +18,7 @@ NUMBER_TYPES = ("number", "integer")
 TEXT_TYPES = ("string", None)  # a schema without a type takes any text
 PYTHON_TYPES = {"string": str, "boolean": bool, "array": list, "object": dict}
 
-# The keywords of a schema besides its type: the words for people, and the check.
+# By keyword of JSON Schema: the text for people, and the check of a value.
 Rules = dict[str, tuple[str, Callable[[Any, Any], bool]]]
 NUMBER_RULES: Rules = {
     "minimum": ("at least {}", operator.ge),
@@ -28,8 +28,8 @@ NUMBER_RULES: Rules = {
     "multipleOf": ("a multiple of {}", lambda value, unit: Fraction(str(value)) % Fraction(str(unit)) == 0),
 }
 TEXT_RULES: Rules = {
-    "minLength": ("length at least {}", lambda value, least: len(value) >= least),
-    "maxLength": ("length at most {}", lambda value, most: len(value) <= most),
+    "minLength": ("length at least {}", lambda value, minimum: len(value) >= minimum),
+    "maxLength": ("length at most {}", lambda value, maximum: len(value) <= maximum),
     "pattern": ("matching {}", lambda value, pattern: re.search(pattern, value) is not None),
 }
 
@@ -46,30 +46,30 @@ def reply_text(reply: InterruptResolved) -> str:
     return f"{to_printable(reply.resolvedBy.name)} answered: {to_printable(_to_text(reply.payload))}"
 
 
-def expected_answer(schema: dict[str, Any] | None) -> str:
-    """Return a description of the answers that a schema allows; empty if it allows any text."""
-    kind, choices = _kind(schema)
+def describe_answers(schema: dict[str, Any] | None) -> str:
+    """Describe the answers that a schema allows; return "" if the schema allows any text."""
+    kind, choices = _type_and_choices(schema)
     if choices:
         return f"one of: {to_printable(', '.join(map(_to_text, choices)))}"
     if kind == "boolean":
         return "yes or no"
     if kind in NUMBER_TYPES:
-        return _with_rules("a whole number" if kind == "integer" else "a number", NUMBER_RULES, schema)
+        return _describe_rules("a whole number" if kind == "integer" else "a number", NUMBER_RULES, schema)
     if kind in TEXT_TYPES:
-        text = _with_rules("a text", TEXT_RULES, schema)
+        text = _describe_rules("a text", TEXT_RULES, schema)
         return text if text != "a text" else ""
     return f"as JSON, by the schema {to_printable(_to_text(schema))}"
 
 
-def _with_rules(kind: str, rules: Rules, schema: dict[str, Any] | None) -> str:
+def _describe_rules(kind: str, rules: Rules, schema: dict[str, Any] | None) -> str:
     schema = schema or {}
     conditions = [words.format(_to_text(schema[name])) for name, (words, _) in rules.items() if name in schema]
     return to_printable(", ".join([kind, *conditions]))
 
 
 def parse_answer(schema: dict[str, Any] | None, text: str) -> Any:
-    """Return an input line as a value that the schema allows; raises ValueError with what to do."""
-    kind, choices = _kind(schema)
+    """Convert an input line to a value that the schema allows. Raises ValueError with the expected answers."""
+    kind, choices = _type_and_choices(schema)
     text = text.strip()
     if not text:
         raise ValueError("write an answer")
@@ -86,35 +86,36 @@ def parse_answer(schema: dict[str, Any] | None, text: str) -> Any:
         except ValueError:
             pass
         else:
-            # These two parsers refuse a number that Python would change.
+            # orjson has checked the syntax. read_integer and read_float refuse a number that Python would change.
             values = [json.loads(text, parse_int=read_integer, parse_float=read_float)]
-    if values and _fits(schema, values[0]):
+    if values and _is_allowed(schema, values[0]):
         return values[0]
-    raise ValueError(f"this is not a valid answer; expected: {expected_answer(schema)}")
+    raise ValueError(f"this is not a valid answer; expected: {describe_answers(schema)}")
 
 
-def _fits(schema: Any, value: Any) -> bool:
+def _is_allowed(schema: Any, value: Any) -> bool:
     """Return whether a schema allows a value, by the keywords that the console checks; an invalid schema allows all."""
     try:
-        kind, choices = _kind(schema)
+        kind, choices = _type_and_choices(schema)
         if choices:
             return value in choices
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if kind in NUMBER_TYPES and not is_number or kind == "integer" and value % 1:
             return False
+        # A tuple, because the type in an invalid schema may be unhashable.
         if kind in (*PYTHON_TYPES,) and not isinstance(value, PYTHON_TYPES[kind]):
             return False
         if isinstance(value, dict):
             fields = schema.get("properties", {}).items()
             missing = set(schema.get("required", ())) - set(value)
-            return not missing and all(_fits(field, value[name]) for name, field in fields if name in value)
+            return not missing and all(_is_allowed(field, value[name]) for name, field in fields if name in value)
         rules = NUMBER_RULES if is_number else TEXT_RULES if isinstance(value, str) else {}
         return all(fits(value, schema[name]) for name, (_, fits) in rules.items() if name in (schema or {}))
     except (TypeError, ValueError, AttributeError, ArithmeticError, re.error):
         return True
 
 
-def _kind(schema: dict[str, Any] | None) -> tuple[Any, list[Any]]:
+def _type_and_choices(schema: dict[str, Any] | None) -> tuple[Any, list[Any]]:
     """Return the type of a schema, and the values that its `enum` lists."""
     schema = schema or {}
     choices = schema.get("enum")

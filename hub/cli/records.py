@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import get
+from hub.cli.hubs import get_json
 from hub.cli.text import CONTROL, to_printable
 from hub.text import to_one_line
 
@@ -22,59 +22,60 @@ TITLE_COLUMNS = 60
 
 
 async def write_sessions(url: str, limit: int) -> int:
+    """Print a table of the newest sessions, at most *limit*."""
     sessions: list[dict[str, Any]] = []
-    more = False
-    async for session in _rows(url, "/sessions"):
-        if more := len(sessions) == limit:
+    has_more = False
+    async for session in _read_rows(url, "/sessions"):
+        if has_more := len(sessions) == limit:
             break
         sessions.append(session)
     table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the id is never shortened
     for session in sessions:
         last = datetime.fromtimestamp(session["ts"] / 1000).isoformat(" ", "seconds") if session["ts"] else "-"
-        title = Text(to_printable(await _title(url, session)), overflow="ellipsis", no_wrap=True)
+        title = Text(to_printable(await _read_title(url, session)), overflow="ellipsis", no_wrap=True)
         table.add_row(Text(to_printable(session["sessionId"]), no_wrap=True), title, str(session["messages"]), last)
     Console().print(table if sessions else "no sessions yet")
-    if more:
+    if has_more:
         print(f"there are more sessions: see them with --limit {limit * 5}", file=sys.stderr)
     return 0
 
 
-async def _rows(url: str, address: str) -> AsyncIterator[dict[str, Any]]:
+async def _read_rows(url: str, path: str) -> AsyncIterator[dict[str, Any]]:
     """Yield the rows of a list, page by page; the hub chooses the size of a page."""
     cursor: dict[str, Any] | None = {}
     while cursor is not None:
-        page = await get(url, address, **cursor)
+        page = await get_json(url, path, **cursor)
         for row in page["data"]:
             yield row
         cursor = {"after": page["next"]} if page["more"] else None
 
 
-async def _title(url: str, session: dict[str, Any]) -> str:
+async def _read_title(url: str, session: dict[str, Any]) -> str:
     """Return the session's title, or the start of its first message."""
     title, messages = str(session.get("title") or ""), []
     if not title and session["messages"]:
-        with contextlib.suppress(CommandFailed):  # the session was deleted meanwhile
-            messages = (await get(url, _path(session["sessionId"]) + "/messages", limit=1))["data"]
+        with contextlib.suppress(CommandFailed):  # the session was deleted after it was listed
+            messages = (await get_json(url, _session_path(session["sessionId"]) + "/messages", limit=1))["data"]
     return to_one_line(title or "".join(message["content"] for message in messages), TITLE_COLUMNS, "…")
 
 
-def _path(session: str) -> str:
+def _session_path(session: str) -> str:
     return f"/sessions/{quote(session, safe='')}"
 
 
 async def write_session(url: str, session: str, form: Literal["md", "json"]) -> int:
-    """Write all finished messages; control characters are escaped in JSON, and replaced by signs in Markdown."""
-    messages = [message async for message in _rows(url, _path(session) + "/messages")]
+    """Write all finished messages. Control characters become escapes in JSON, and visible signs in Markdown."""
+    messages = [message async for message in _read_rows(url, _session_path(session) + "/messages")]
     if form == "json":
         text = json.dumps(messages, ensure_ascii=False, indent=2)
         sys.stdout.write(re.sub(CONTROL, lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
     else:
-        sys.stdout.write("\n".join(_markdown(message) for message in messages))
+        sys.stdout.write("\n".join(_to_markdown(message) for message in messages))
     sys.stdout.flush()
     return 0
 
 
-def _markdown(message: dict[str, Any]) -> str:
+def _to_markdown(message: dict[str, Any]) -> str:
     paragraphs = [
         f"### {to_printable(author_name(message))}",
         to_printable(message["content"]).rstrip(),

@@ -15,8 +15,8 @@ from hub.settings import ConfigError, load_settings
 URL_VARIABLE = "HUBBUB_URL"
 
 
-def _url(value: str | None) -> str:
-    """Return the hub's address: the given one, or that of a hub with the settings of the current folder."""
+def _choose_url(value: str | None) -> str:
+    """Return *value*, or without it the address of a hub with the settings of the current folder."""
     if value is not None:
         return value
     settings = load_settings({}, os.environ, Path())
@@ -24,31 +24,31 @@ def _url(value: str | None) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port or 9527}"
 
 
-def _run(work: Coroutine[Any, Any, int]) -> None:
-    """Run a command, and exit: with code 1 and one line if it fails, with 130 after Ctrl-C."""
+def _run_and_exit(command: Coroutine[Any, Any, int]) -> None:
+    """Run a command, and exit with its code. Exit with 1 and one line if it fails, with 130 after Ctrl-C."""
     try:
-        code = asyncio.run(work)
+        code = asyncio.run(command)
     except CommandFailed as error:
         click.echo(f"hubbub: {' '.join(str(error).split())}", err=True)
         code = 1
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # the reader of the pipe has ended, as `| head` does
+    except BrokenPipeError:  # the reader of the pipe has exited, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
 
 
-def _check_url(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+def _parse_url_option(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
     try:
-        return _url(value)
+        return _choose_url(value)
     except ConfigError as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(2)
 
 
 url_option = click.option(
-    "--url", envvar=URL_VARIABLE, callback=_check_url, metavar="URL", help="The hub (http://localhost:9527)."
+    "--url", envvar=URL_VARIABLE, callback=_parse_url_option, metavar="URL", help="The hub (http://localhost:9527)."
 )
 
 
@@ -64,11 +64,11 @@ def run_chat(agent: str | None, session: str | None, url: str) -> None:
     if sys.stdin.isatty() and sys.stdout.isatty():
         from hub.cli.chat import chat_at_terminal
 
-        _run(chat_at_terminal(url, agent, session))
+        _run_and_exit(chat_at_terminal(url, agent, session))
     else:
-        from hub.cli.plain import answer_once
+        from hub.cli.plain import ask_once
 
-        _run(answer_once(url, agent, session, sys.stdin.read()))
+        _run_and_exit(ask_once(url, agent, session, sys.stdin.read()))
 
 
 @click.command("sessions")
@@ -78,7 +78,7 @@ def print_sessions(limit: int, url: str) -> None:
     """List the sessions."""
     from hub.cli.records import write_sessions
 
-    _run(write_sessions(url, limit))
+    _run_and_exit(write_sessions(url, limit))
 
 
 @click.command()
@@ -88,7 +88,7 @@ def tail(session: str, url: str) -> None:
     """Print the events of SESSION live, until Ctrl-C."""
     from hub.cli.plain import write_live
 
-    _run(write_live(url, session))
+    _run_and_exit(write_live(url, session))
 
 
 @click.command()
@@ -99,7 +99,7 @@ def export(session: str, form: Literal["md", "json"], url: str) -> None:
     """Write the finished messages of SESSION."""
     from hub.cli.records import write_session
 
-    _run(write_session(url, session, form))
+    _run_and_exit(write_session(url, session, form))
 
 
 REMOTE_COMMANDS = (run_chat, print_sessions, tail, export)

@@ -1,4 +1,4 @@
-"""The requirements.txt in the agents folder, and its packages that are missing."""
+"""Finds missing packages of the requirements.txt in the agents folder."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,8 +8,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 REQUIREMENTS_FILE = "requirements.txt"
 
 
-def missing_lines(file: Path) -> tuple[str, ...]:
-    """Return the lines of a requirements file that the installed packages do not meet; none without the file.
+def find_missing_lines(file: Path) -> tuple[str, ...]:
+    """Return the lines of a requirements file that the installed packages do not meet. Without the file, return none.
 
     Options of pip (`-r`, `-e`) and addresses are ignored, because only pip understands them.
     """
@@ -17,21 +17,23 @@ def missing_lines(file: Path) -> tuple[str, ...]:
         lines = file.read_text(encoding="utf-8-sig").replace("\\\n", " ").splitlines()
     except FileNotFoundError:
         return ()
-    return tuple(line for line in map(_without_comment, lines) if line and not _is_met(line))
+    return tuple(line for line in map(_strip_comment, lines) if line and not _is_met(line))
 
 
 def has_pip_lines(file: Path) -> bool:
     """Return whether the file has lines that only pip understands."""
     lines = file.read_text(encoding="utf-8-sig").splitlines() if file.exists() else []
-    return any(_parse(line) is None for line in map(_without_comment, lines) if line)
+    return any(_parse(line) is None for line in map(_strip_comment, lines) if line)
 
 
-def _without_comment(line: str) -> str:
+def _strip_comment(line: str) -> str:
+    """Return a line without its comment and its `--hash` options."""
     text = "" if line.startswith("#") else line.partition(" #")[0]
     return text.partition(" --hash")[0].strip()
 
 
 def _parse(line: str) -> Requirement | None:
+    """Return the requirement of a line; None if only pip understands the line."""
     try:
         return Requirement(line)
     except InvalidRequirement:

@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
 
-from hub.cli.markdown import markdown
-from hub.cli.questions import expected_answer, question_text, reply_text
+from hub.cli.markdown import draw_markdown
+from hub.cli.questions import describe_answers, question_text, reply_text
 from hub.cli.text import BlockSplitter, to_printable
 from hub.client import Unknown
 from hub.messages import (
@@ -30,44 +30,47 @@ from hub.messages import (
     WholeMessage,
 )
 
-FRAME_SECONDS = 1 / 30
+REDRAW_SECONDS = 1 / 30
 SILENT_REASONS = ("end_turn", "max_tokens", "error")  # for "error", run_error was shown just before
 
 
 @attrs.define
-class Bottom:
-    """The last lines of an output that may be higher than the screen."""
+class BottomLines:
+    """Draws only the last lines of an output, as many as fit on the screen."""
 
     inner: RenderableType
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         height = max(1, console.size.height - 2)
         # Narrower than the console, so that rich wraps code, not the terminal.
-        narrower = options.update(width=max(1, options.max_width - 1), height=None)
-        for line in console.render_lines(self.inner, narrower, pad=False)[-height:]:
+        narrower_options = options.update(width=max(1, options.max_width - 1), height=None)
+        for line in console.render_lines(self.inner, narrower_options, pad=False)[-height:]:
             yield from line
             yield Segment.line()
 
 
 @attrs.define(kw_only=True)
 class RunningAnswer:
-    """A running answer: its text that is not printed yet."""
+    """A running answer, with its text that is not printed yet.
+
+    *message* is the id of its current message. *activity* is shown while this message has no unprinted text.
+    """
 
     agent: str
     message: str = ""
     blocks: BlockSplitter = attrs.Factory(BlockSplitter)
-    has_title: bool = False
+    has_title: bool = False  # the name of the agent was printed
     has_text: bool = False  # a block of this message was printed: a blank line comes before the next block
     activity: str = "…"
 
-    def title(self) -> Text:
+    def make_title(self) -> Text:
         return Text(f"{to_printable(self.agent)}:", style="bold cyan")
 
     def render(self) -> RenderableType:
-        head = [] if self.has_title else [self.title()]
+        head = [] if self.has_title else [self.make_title()]
         if self.has_text:
             head.append(Text())
-        body = markdown(self.blocks.rest) if self.blocks.rest.strip() else Text(self.activity, style="dim")
+        body = draw_markdown(self.blocks.rest) if self.blocks.rest.strip() else Text(self.activity, style="dim")
         return Group(*head, body)
 
 
@@ -77,10 +80,9 @@ class Screen:
 
     console: Console
     say: Callable[[RenderableType], None]
-    own_messages: set[str] = attrs.Factory(
-        set
-    )  # clientMsgIds of messages that were typed here: they are on the screen already
-    answers: dict[str, RunningAnswer] = attrs.Factory(dict)
+    # The clientMsgIds of messages that were typed here: the screen shows these messages already.
+    own_messages: set[str] = attrs.Factory(set)
+    answers: dict[str, RunningAnswer] = attrs.Factory(dict)  # by run
     questions: dict[str, Event] = attrs.Factory(dict)  # by id: the open questions on the screen, oldest first
     live: Live | None = None
     ended_runs: set[str] = attrs.Factory(set)
@@ -88,6 +90,7 @@ class Screen:
     _timer: asyncio.TimerHandle | None = None
 
     def show(self, event: Event | Reset) -> None:
+        """Show an event of the session, or start again after a reset."""
         if isinstance(event, Reset):
             self.clear()
             self.say(Text("— this session starts again —", style="dim"))
@@ -98,7 +101,7 @@ class Screen:
         self._schedule_draw()
 
     def clear(self) -> None:
-        """Drop all running answers and open questions: another session is shown, or this one starts again."""
+        """Drop all running answers and open questions, before another session or after a reset."""
         self.answers.clear()
         self.questions.clear()
         self.notify()
@@ -109,7 +112,7 @@ class Screen:
         self.ended_runs.discard(run)
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds; it is checked after each question and each end, and after notify()."""
+        """Wait until *condition* returns True. Each notify() calls it: after a question, a reply or an end."""
         while not condition():
             self._change.clear()
             await self._change.wait()
@@ -136,11 +139,11 @@ class Screen:
             self._timer = None
 
     def _render(self) -> RenderableType:
-        return Bottom(Group(*(answer.render() for answer in self.answers.values())))
+        return BottomLines(Group(*(answer.render() for answer in self.answers.values())))
 
     def _schedule_draw(self) -> None:
         if self.live is not None and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FRAME_SECONDS, self._draw)
+            self._timer = asyncio.get_running_loop().call_later(REDRAW_SECONDS, self._draw)
 
     def _draw(self) -> None:
         self._timer = None
@@ -154,10 +157,10 @@ class Screen:
             self.say(Text.assemble((f"{to_printable(body.author.name)}> ", "bold green"), to_printable(body.content)))
 
     def _on_run_started(self, event: Event, body: RunStarted) -> None:
-        self._answer(event)
+        self._get_answer(event)
 
     def _on_text(self, event: Event, body: Chunk | WholeMessage) -> None:
-        answer = self._answer(event)
+        answer = self._get_answer(event)
         if answer.message != body.messageId:
             self._print(answer, answer.blocks.rest)
             answer.message, answer.blocks, answer.has_text = body.messageId, BlockSplitter(), False
@@ -165,7 +168,7 @@ class Screen:
 
     def _on_activity(self, event: Event, body: ToolCallStart | Progress) -> None:
         activity = body.toolCallName if isinstance(body, ToolCallStart) else body.message or f"{body.progress:.0%}"
-        self._answer(event).activity = f"… {to_printable(activity)}"
+        self._get_answer(event).activity = f"… {to_printable(activity)}"
 
     def _on_message_removed(self, event: Event, body: MessageRemoved) -> None:
         self.answers.pop(event.runId or "", None)
@@ -186,7 +189,7 @@ class Screen:
     def _on_interrupt(self, event: Event, body: Interrupt) -> None:
         self._flush(event)
         self.questions[body.id] = event
-        hint = expected_answer(body.responseSchema)
+        hint = describe_answers(body.responseSchema)
         self.say(Text.assemble((question_text(event, body), "bold yellow"), (f" ({hint})" if hint else "", "dim")))
         self.notify()
 
@@ -199,24 +202,24 @@ class Screen:
         if body.name == RunFinished.type:
             self._on_run_finished(event, RunFinished("", "end_turn"))
 
-    def _answer(self, event: Event) -> RunningAnswer:
+    def _get_answer(self, event: Event) -> RunningAnswer:
         return self.answers.setdefault(event.runId or "", RunningAnswer(agent=event.agentId or ""))
 
     def _flush(self, event: Event) -> None:
-        answer = self._answer(event)
+        answer = self._get_answer(event)
         rest, answer.blocks = answer.blocks.rest, BlockSplitter()
         self._print(answer, rest)
 
     def _print(self, answer: RunningAnswer, text: str) -> None:
-        """Print complete blocks of an answer; before the first one, the agent's name."""
+        """Print complete blocks of an answer. Print the agent's name before the first block."""
         if not text.strip():
             return
         if not answer.has_title or len(self.answers) > 1:  # repeat the name while several answers run
-            self.say(answer.title())
+            self.say(answer.make_title())
             answer.has_title, answer.has_text = True, False
         if answer.has_text:
             self.say(Text())
-        self.say(markdown(text))
+        self.say(draw_markdown(text))
         answer.has_text = True
 
 

@@ -14,7 +14,7 @@ from support.hub import Hub
 from support.waiting import PATIENCE
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import connection, get, public_url
+from hub.cli.hubs import get_json, open_client, public_url
 from hub.client import Unreachable, connect
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
@@ -23,9 +23,9 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="open
 async def refusal(url: str) -> str:
     """Return the error of a command that uses HTTP; a command that uses a WebSocket must have the same error."""
     with pytest.raises(CommandFailed) as asked:
-        await get(url, "/sessions")
+        await get_json(url, "/sessions")
     with pytest.raises(CommandFailed) as connected:
-        async with connection(url):
+        async with open_client(url):
             pass
     assert str(connected.value) == str(asked.value)
     assert "\n" not in str(asked.value)
@@ -132,7 +132,7 @@ async def test_a_proxy_that_does_not_pass_on_the_upgrade_is_reported() -> None:
 
     async with serving(answer) as port:
         with pytest.raises(CommandFailed, match="no WebSocket.* with 400.*must pass on the header `Upgrade`"):
-            async with connection(f"http://127.0.0.1:{port}"):
+            async with open_client(f"http://127.0.0.1:{port}"):
                 pass
 
 

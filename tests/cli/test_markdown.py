@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hub.cli.markdown import markdown
+from hub.cli.markdown import draw_markdown
 
 WIDTH = 60
 LONG = "a-long-option " * 9
@@ -72,7 +72,7 @@ PIECES = st.lists(st.one_of(st.sampled_from(SIGNS), st.integers(100, 999).map(la
 
 def drawn(text: str) -> str:
     console = Console(file=io.StringIO(), width=WIDTH, highlight=False, color_system=None)
-    console.print(markdown(text), crop=False)
+    console.print(draw_markdown(text), crop=False)
     file = console.file
     assert isinstance(file, io.StringIO)
     return file.getvalue()

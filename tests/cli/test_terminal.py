@@ -341,7 +341,7 @@ FORMED = {"size": 9, "colour": "red"}
 )
 def test_a_reply_is_parsed_by_its_schema(schema: Any, text: str, wanted: str, given: Any) -> None:
     """The prompt describes the expected reply."""
-    assert questions.expected_answer(schema) == wanted
+    assert questions.describe_answers(schema) == wanted
     assert questions.parse_answer(schema, text) == given and type(questions.parse_answer(schema, text)) is type(given)
 
 
