@@ -13,10 +13,11 @@ from hub.messages import Event, Reset
 if TYPE_CHECKING:
     from hub.client.feed import Feed
 
-QUEUE_EVENTS = 1024  # the events in the queue of one reader, at most
-QUEUE_TEXT = 2**20  # the characters of text in these events, at most
+QUEUE_EVENTS = 1024  # a reader's queue with so many events is full
+QUEUE_TEXT = 2**20  # a reader's queue with so many characters of text is full
 
-# Called with a session id, a seq and an epoch: returns the events after this cursor, or a Reset if it is invalid.
+# Called with a session id, a seq and an epoch. Returns the unmerged events after this cursor, or a Reset if the cursor
+# is invalid.
 ReadPage = Callable[[str, int, str | None], Awaitable[tuple[Event, ...] | Reset]]
 
 

@@ -1,1 +1,1 @@
-"""HTTP resources: one file each, with its routes in a table."""
+"""The HTTP API: one module for each resource, with a table of its routes."""

@@ -1,1 +1,1 @@
-"""Pages for browsers: the console and the reference."""
+"""Files for browsers: the console, and the JavaScript client."""
