@@ -56,7 +56,7 @@ class TerminalChat:
     prompt: PromptSession[str] = attrs.field(init=False)
     screen: Screen = attrs.field(init=False)
     session: Session = attrs.field(init=False)
-    is_leaving: bool = False  # the next Ctrl-C leaves
+    is_leaving: bool = False  # the next Ctrl-C ends the chat
     presses: asyncio.Queue[None] = attrs.Factory(asyncio.Queue)  # one item for each Ctrl-C while no prompt is open
     _read_task: asyncio.Task[None] | None = None
 

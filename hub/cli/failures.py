@@ -2,4 +2,4 @@
 
 
 class CommandFailed(Exception):
-    """A command failed: the message is one line for the user, with what to do."""
+    """A command failed: the message is one line for the user, and names the remedy."""

@@ -15,7 +15,7 @@ from hub.messages.numbers import read_float, read_integer
 
 YES_OR_NO = {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}
 NUMBER_TYPES = ("number", "integer")
-TEXT_TYPES = ("string", None)  # a schema without a type takes any text
+TEXT_TYPES = ("string", None)  # a schema without a type allows any text
 PYTHON_TYPES = {"string": str, "boolean": bool, "array": list, "object": dict}
 
 # By keyword of JSON Schema: the text for people, and the check of a value.

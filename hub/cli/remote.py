@@ -59,7 +59,7 @@ url_option = click.option(
 def run_chat(agent: str | None, session: str | None, url: str) -> None:
     """Chat with AGENT (main, or the first agent that works).
 
-    In a pipe, it reads one message from standard input, and writes the answer.
+    In a pipe, read one message from standard input, and write the answer.
     """
     if sys.stdin.isatty() and sys.stdout.isatty():
         from hub.cli.chat import chat_at_terminal

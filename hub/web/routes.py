@@ -54,7 +54,7 @@ STREAM_CONTENT = Content(
 
 @attrs.frozen(kw_only=True)
 class ErrorBody:
-    """The reason of an error: *error* is for people, *code* is stable. The ids name a message that is stored anyway."""
+    """The body of an error: *error* is for people, *code* is stable. The ids are those of a message that is stored."""
 
     error: str
     code: str

@@ -157,7 +157,7 @@ def _open_socket(host: str, port: int) -> socket.socket:
 
 
 def _describe_bind_error(host: str, port: int, error: OSError) -> str:
-    """Return the line for the operator: the reason, the process that uses the port, and what to do."""
+    """Return the line for the operator: the cause, the process that uses the port, and the remedy."""
     problem = f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
     listeners = find_listeners(port) if error.errno == errno.EADDRINUSE else []
     if listeners:

@@ -41,7 +41,7 @@ FIELD_LIMITS = (
 def build_schemas(kinds: Iterable[Any], has_types: bool, limits: Limits) -> tuple[list[Schema], dict[str, Schema]]:
     """Return a reference to each of *kinds*, and all components that the references need, with the maxima of *limits*.
 
-    With *has_types*, commands have the field `type`. Over HTTP they do not: each route stands for one command.
+    With *has_types*, commands have the field `type`. Over HTTP they have no `type`: each route is for one command.
     """
     kinds = list(kinds)
     refs, components = msgspec.json.schema_components([*kinds, *SHARED_KINDS], ref_template=SCHEMA_PREFIX + "{name}")
@@ -81,19 +81,19 @@ def _is_hub_class(kind: Any) -> bool:
 
 def used_components(document: Any, components: dict[str, Schema]) -> dict[str, Schema]:
     """Return the components that *document* needs, directly or through other components."""
-    used: dict[str, Schema] = {}
+    reachable: dict[str, Schema] = {}
     pending = [document]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
             name = str(value.get("$ref", "")).removeprefix(SCHEMA_PREFIX)
-            if name in components and name not in used:
-                used[name] = components[name]
+            if name in components and name not in reachable:
+                reachable[name] = components[name]
                 pending.append(components[name])
             value = list(value.values())
         if isinstance(value, list):
             pending += value
-    return dict(sorted(used.items()))
+    return dict(sorted(reachable.items()))
 
 
 def _make_optional(schema: Schema) -> None:
@@ -101,10 +101,10 @@ def _make_optional(schema: Schema) -> None:
     for name, field in schema["properties"].items():
         non_null = {key: value for key, value in field.items() if key != "default" or value is not None}
         if {"type": "null"} in non_null.get("anyOf", ()):
-            rest = [choice for choice in non_null.pop("anyOf") if choice != {"type": "null"}]
-            non_null |= rest[0] if len(rest) == 1 else {"anyOf": rest}
+            choices = [choice for choice in non_null.pop("anyOf") if choice != {"type": "null"}]
+            non_null |= choices[0] if len(choices) == 1 else {"anyOf": choices}
         elif non_null:
-            continue  # a field that is never None
+            continue  # the field is never None
         schema["properties"][name] = non_null
         schema["required"] = [field for field in schema["required"] if field != name]
 
@@ -124,7 +124,7 @@ def _add_location(schema: Schema, kind: type[Body], event: Schema) -> None:
     del location["body"]
     optional = {"agentId", "runId"}
     if kind in SPLITTABLE_BODIES or kind in TYPES_WITH_MORE:
-        optional.add("seq")  # only the last frame of an event has it; a WholeMessage has none
+        optional.add("seq")  # only the last frame of an event has a seq; a WholeMessage has no seq
     schema["properties"] |= location
     schema["required"] += [name for name in location if name not in optional]
 

@@ -76,7 +76,7 @@ async def get_sessions(request: web.Request) -> web.Response:
 async def post_session(request: web.Request) -> web.Response:
     """Create a session.
 
-    If a session with this id exists, it stays as it is, and the status is 200 instead of 201.
+    If a session with this id exists, the hub does not change it, and the status is 200. Else it is 201.
     """
     session_id = (await bodies.read_body(request, NewSessionBody)).sessionId
     state, is_new = await commands.create_session(request.app[HUB_KEY], principal_of(request), session_id)
@@ -112,7 +112,7 @@ async def post_clear(request: web.Request) -> web.Response:
     body = await bodies.read_body(request, ClearBody)
     criteria = [value for value in (body.sessionIds, body.before, body.all) if value is not None]
     if len(criteria) != 1 or body.all is False:
-        raise BadFrame(f"the body must have exactly one way to choose sessions: send for example {ClearBody.example}")
+        raise BadFrame(f"the body must have exactly one of sessionIds, before and all: send for example {ClearBody.example}")
     result = await commands.clear_sessions(
         request.app[HUB_KEY], principal_of(request), session_ids=body.sessionIds, before=body.before
     )
