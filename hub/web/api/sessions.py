@@ -112,7 +112,7 @@ async def post_clear(request: web.Request) -> web.Response:
     body = await bodies.read_body(request, ClearBody)
     criteria = [value for value in (body.sessionIds, body.before, body.all) if value is not None]
     if len(criteria) != 1 or body.all is False:
-        raise BadFrame(f"the body must have exactly one of sessionIds, before and all: send for example {ClearBody.example}")
+        raise BadFrame(f"the body needs exactly one of sessionIds, before, all: send for example {ClearBody.example}")
     result = await commands.clear_sessions(
         request.app[HUB_KEY], principal_of(request), session_ids=body.sessionIds, before=body.before
     )
