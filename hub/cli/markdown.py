@@ -63,7 +63,7 @@ class CodeDrawing(CodeBlock):
         code = syntax.highlight(self.head + str(self.text))
         code.rstrip()
         code.no_wrap, code.tab_size = False, 8
-        yield from _render_unwrapped(code, console, options)
+        yield from _render_without_wrapping(code, console, options)
 
 
 class TableDrawing(TableElement):
@@ -89,10 +89,10 @@ class TableDrawing(TableElement):
                 ):
                     yield table
                     return
-        yield from _render_unwrapped(Text(to_printable("\n".join(self.source))), console, options)
+        yield from _render_without_wrapping(Text(to_printable("\n".join(self.source))), console, options)
 
 
-def _render_unwrapped(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
+def _render_without_wrapping(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
     """Yield text that the terminal wraps. Inside a list or a quotation, rich wraps the text."""
     if options.max_width < console.width:
         yield text
