@@ -11,7 +11,7 @@ from hub.messages.words import Fault, StopReason, Usage
 
 @attrs.frozen
 class HostedAgent:
-    """An agent of the hub. *error* says why an agent with the status `broken` could not be loaded."""
+    """An agent of the hub. *error* says why the agent is broken; it is None if the status is `ok`."""
 
     agentId: str
     description: str
@@ -21,7 +21,7 @@ class HostedAgent:
 
 @attrs.frozen
 class BroadcastReceipt:
-    """The location of a broadcast in the log; *seq* is that of its message."""
+    """The location of a broadcast in the log; *seq* is the seq of its message."""
 
     sessionId: str
     runId: str
@@ -31,7 +31,7 @@ class BroadcastReceipt:
 
 @attrs.frozen(kw_only=True)
 class SessionSummary:
-    """A session in a list. *messages* is their number, *ts* the time of the last one, or 0 if there are none."""
+    """A session in a list. *messages* is the number of its messages, *ts* the time of the last one, or 0."""
 
     sessionId: str
     epoch: str
@@ -61,7 +61,7 @@ class SessionState:
 
 
 class EventPage(Struct, frozen=True, kw_only=True):
-    """Events of a session in order. *seq* is the head of its log; *more* says whether events follow the last of these.
+    """Events of a session in order. *seq* is the head of its log; *more* says whether the log has later events.
 
     Events up to the seq *floor* are no longer stored.
     """
@@ -75,7 +75,7 @@ class EventPage(Struct, frozen=True, kw_only=True):
 
 @attrs.frozen(kw_only=True)
 class RunOutcome:
-    """The text of a run, and how the run ended."""
+    """The text of a run, its stop reason, its token counts, and its error if it failed."""
 
     sessionId: str
     runId: str

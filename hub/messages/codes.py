@@ -2,12 +2,12 @@
 
 from hub.messages.words import FINISH_REASONS
 
-# Close codes after which a client must not reconnect: the close was intended, or the client has an error. After other
-# codes it reconnects (RFC 6455, 7.4.1). Of the hub's own codes, 4500 to 4999 are final.
+# Close codes after which a client must not reconnect: the close was intended, or the client has an error. After all
+# other codes it reconnects (RFC 6455, 7.4.1). Of the hub's own codes, 4500 to 4999 are final.
 FINAL_CLOSES = (1000, 1002, 1003, 1007, 1008, 1009, 1010)
 FINAL_FROM, FINAL_TO = 4500, 4999
-# Codes of errors after which the client may send the command again. It may also do so after any error that has a
-# `retryAfterMs`.
+# Codes of errors after which the client may send the command again. After other errors, it may do so only if the error
+# has a `retryAfterMs`.
 RETRYABLE = ("busy", "draining", "internal", "rate_limited", "storage_unavailable", "unavailable")
 
 
@@ -17,7 +17,7 @@ def is_final(close_code: int) -> bool:
 
 
 def write_codes_javascript() -> str:
-    """Return the tables as the lines of hub/client_js/codes.js that hold them."""
+    """Return the lines of hub/client_js/codes.js that define these tables."""
     closes = ", ".join(map(str, FINAL_CLOSES))
     errors = ", ".join(f"'{code}'" for code in RETRYABLE)
     reasons = ", ".join(f"'{reason}'" for reason in FINISH_REASONS)

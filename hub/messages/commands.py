@@ -9,7 +9,7 @@ from hub.messages.words import Id, IfBusy, ReplyStatus
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields that all commands have. The answer to a command, or its error, has the same `ref`."""
+    """The fields that all commands have. The answer to a command, also an error, has the `ref` of the command."""
 
     type: ClassVar[str]
     example: ClassVar[str]
@@ -61,7 +61,7 @@ class Unsubscribe(Command, frozen=True, kw_only=True):
 
 
 class Cancel(Command, frozen=True, kw_only=True):
-    """Stop one run, or all runs of a session. Without `runId`, `queued` false keeps the queued runs."""
+    """Stop one run, or all runs of a session. If `queued` is false and there is no `runId`, queued runs stay."""
 
     type = "cancel"
     example = '{"type":"cancel","sessionId":"s1"}'

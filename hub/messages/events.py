@@ -1,4 +1,4 @@
-"""Events: the messages of the hub that are numbered and stored in the log."""
+"""Events: the messages of the hub that the log numbers and stores."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -31,17 +31,17 @@ class UserMessage(Body):
 
 @attrs.frozen
 class RunStarted(Body):
-    """A run begins; committed before the agent's code is called. `messageId` is the id of its first message."""
+    """A run begins; committed before the agent's code is called. `messageId` is the id of the run's first message."""
 
     type = "run_started"
     messageId: str
     attempt: int = 1
 
 
-# Not frozen: one is created for every token, and creating a frozen one takes 0.4 us instead of 0.12.
+# Not frozen: a Chunk is created for every token, and to create a frozen object takes 0.4 us instead of 0.12 us.
 @attrs.define
 class Chunk(Body):
-    """A piece of a streamed message; `offset` is the number of code points of the message before it."""
+    """A piece of a streamed message; `offset` is the number of the message's code points before this piece."""
 
     type = "stream"
     messageId: str
@@ -51,7 +51,7 @@ class Chunk(Body):
 
 @attrs.frozen
 class WholeMessage(Body):
-    """A message in one piece. In a fork it also has its run's error, and its stop reason unless that is `end_turn`."""
+    """A message in one piece. In a fork, it has the error of its run, and the stop reason unless that is `end_turn`."""
 
     type = "message"
     messageId: str
@@ -63,7 +63,7 @@ class WholeMessage(Body):
 
 @attrs.frozen
 class RunError(Body):
-    """The error of a failed run; committed together with its `run_finished`, just before it."""
+    """The error of a failed run; committed in one batch with the `run_finished` that follows."""
 
     type = "run_error"
     code: str
@@ -93,7 +93,7 @@ class MessageRemoved(Body):
 
 @attrs.frozen(kw_only=True)
 class Interrupt(Body):
-    """A question of a run, which waits for the answer. `responseSchema` is the JSON schema of a valid answer."""
+    """A question of a run. The run waits for an answer. `responseSchema` is the JSON schema of a valid answer."""
 
     type = "interrupt"
     id: str
@@ -115,7 +115,8 @@ class InterruptResolved(Body):
     payload: Any = None
 
 
-# Output of agents other than text, named after AG-UI; stored as it is, and sent in the extended protocol.
+# Output of agents other than text, with the names of AG-UI. The hub stores it unchanged, and sends it in the extended
+# protocol.
 
 
 @attrs.frozen
@@ -155,7 +156,7 @@ class ToolCallEnd(Body):
 
 @attrs.frozen
 class ToolCallResult(Body):
-    """The result of a tool call. A large one is cut; the file `fileId` then holds all `size` bytes."""
+    """The result of a tool call. A large result is cut; then the file `fileId` holds all of its `size` bytes."""
 
     type = "tool_call_result"
     toolCallId: str
@@ -192,7 +193,7 @@ class StepFinished(Body):
 
 @attrs.frozen
 class Custom(Body):
-    """An event of the agent's own, for clients that know its `name`; `value` is any JSON."""
+    """An event that an agent defines, for clients that know its `name`; `value` is any JSON."""
 
     type = "custom"
     name: str
@@ -248,14 +249,14 @@ BODIES: dict[str, type[Body]] = CONTENT | {
 }
 
 
-# A Struct, because one is created for every token: an attrs class takes three times as long.
+# A Struct, because an Event is created for every token: to create an attrs object takes three times as long.
 class Event(msgspec.Struct):
     """One entry of a session's log. `seq` counts from 1 without gaps; `ts` is in milliseconds since 1970."""
 
     agentId: str | None
     runId: str | None
     body: Body
-    # The log sets the other fields in the commit; the hub delivers no event before that.
+    # The log sets these fields in the commit; the hub delivers no event before its commit.
     sessionId: str = ""
     epoch: str = ""
     seq: int = 0

@@ -12,8 +12,9 @@ from hub.messages.words import Author, Fault, StopReason
 class HistoryMessage:
     """A finished message of a session; `seq` is the seq of the event that finished it.
 
-    `userMessageId` is the message that an agent's message answers. The last message of a run has the run's
-    `stopReason`, unless it is `end_turn`, and its `error` if it failed. A run without text then has an empty message.
+    `userMessageId` is the id of the message that an agent's message answers. The last message of a run has the run's
+    `stopReason`, unless that is `end_turn`, and the `error` of a failed run. If such a run has no text, this message is
+    empty.
     """
 
     messageId: str

@@ -18,7 +18,7 @@ Order = Literal["asc", "desc"]
 class PageRequest:
     """A request for one page: at most *limit* rows in *order*.
 
-    *after* is the `next_cursor` of the page before, or None for the first page.
+    *after* is the `next_cursor` of the previous page, or None for the first page.
     """
 
     limit: int
@@ -40,7 +40,7 @@ def write_cursor(*position: Any) -> str:
 
 
 def read_cursor(cursor: str, kind: type[T]) -> T:
-    """Return the position in a cursor of write_cursor(), as *kind*; raises BadQuery if the cursor is malformed."""
+    """Return the position that write_cursor() encoded, as *kind*; raises BadQuery if the cursor is malformed."""
     try:
         data = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         return msgspec.json.decode(base64.b64decode(data, altchars=b"-_", validate=True), type=kind)

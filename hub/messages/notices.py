@@ -1,4 +1,4 @@
-"""Notices: messages of the hub that are neither numbered nor stored, such as answers to commands."""
+"""Notices: messages of the hub that are not in the log, such as answers to commands."""
 
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +9,7 @@ from hub.messages.words import Author
 
 @attrs.frozen(kw_only=True)
 class Notice:
-    """A message of the hub that is not in the log."""
+    """A message of the hub without a seq: the hub sends it once, and does not store it."""
 
     type: ClassVar[str]
 
@@ -24,7 +24,7 @@ class Pong(Notice):
 
 @attrs.frozen(kw_only=True)
 class Error(Notice):
-    """A command was refused, or failed. `code` is stable and for programs, `message` is for people."""
+    """A command was refused, or failed. `code` is for programs and does not change, `message` is for people."""
 
     type = "error"
     code: str
@@ -54,7 +54,7 @@ class Welcome(Notice):
 
 @attrs.frozen(kw_only=True)
 class Accepted(Notice):
-    """A chat is stored with the seq `seq`. Its run has started, or waits at `position` (from 1) in the queue."""
+    """A chat is stored at `seq` in the log. Its run has started, or waits at `position` (from 1) in the queue."""
 
     type = "accepted"
     sessionId: str
@@ -103,7 +103,7 @@ class Cancelling(Notice):
 
 @attrs.frozen(kw_only=True)
 class Presence(Notice):
-    """The members of a session; above 50 members only their number."""
+    """The members of a session; with more than `presence_members`, only their number."""
 
     type = "presence"
     sessionId: str

@@ -1,4 +1,4 @@
-"""Read the numbers of JSON exactly, or raise ValueError."""
+"""Read JSON numbers without a loss of digits, or raise ValueError."""
 
 import math
 from decimal import Context, Decimal, InvalidOperation
@@ -20,7 +20,7 @@ def check_finite(value: Any) -> None:
 
 
 def read_integer(text: str) -> int:
-    """Convert the text of a JSON integer; raises ValueError beyond 2^53."""
+    """Convert the text of a JSON integer; raises ValueError if it is above 2^53 or below -2^53."""
     if len(text) > len(str(-MAX_INTEGER)) or abs(int(text)) > MAX_INTEGER:
         raise ValueError(f"the integer {cut(text, 40, '…')} is past 2^53: send it as a string")
     return int(text)
@@ -29,7 +29,7 @@ def read_integer(text: str) -> int:
 def read_float(text: str) -> float:
     """Convert the text of a JSON number to a float; raises ValueError if a float cannot hold all of its digits.
 
-    Extra digits are allowed if they are those of the float: 0.10000000000000001 is 0.1.
+    More digits than needed are allowed if the float has the same ones: 0.10000000000000001 is the float 0.1.
     """
     number = float(text)
     if text in (repr(number), f"{number:.17g}"):  # the forms in which nearly all programs write floats

@@ -1,6 +1,6 @@
 """The parts of a message besides its text, named after AG-UI's content parts.
 
-Only known fields are kept; unknown ones are dropped. The hub stores parts as they are, and never fetches a URL in them.
+Unknown fields are dropped. The hub stores known fields unchanged, and never fetches a URL of a part.
 """
 
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ class UrlSource(msgspec.Struct, tag="url", frozen=True, omit_defaults=True):
 
 
 class FileSource(msgspec.Struct, tag="file", frozen=True, omit_defaults=True):
-    """The id of a file that a model provider already has."""
+    """The id that a model provider gave to an uploaded file."""
 
     value: str
     provider: ShortText | None = None

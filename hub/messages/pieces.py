@@ -1,11 +1,11 @@
-"""Join the frames of an event or a notice that is longer than one frame.
+"""Join the frames of one event or notice that is longer than one frame.
 
-These frames follow each other on a connection without other frames between them.
+On a connection, no other frame comes between the frames of one event or notice.
 """
 
 from typing import Any
 
-# The fields that can continue in the next frame, also inside other fields: texts, lists, and the source of a part.
+# The texts, lists and objects that can continue in the next frame. The source of a part is such an object.
 SPLIT_FIELDS = (
     "content",
     "text",
@@ -27,12 +27,12 @@ def has_continuation(frame: dict[str, Any]) -> bool:
 
 
 def is_continuation(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Return whether *second* continues *first*, and does not belong to another message."""
+    """Return whether *second* continues *first*: both have the same type and message id."""
     return all(first.get(name) == second.get(name) for name in ("type", "messageId"))
 
 
 def join_frames(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Join two pieces: append the fields of SPLIT_FIELDS, and take the other fields from *second*."""
+    """Join two frames: join the fields of SPLIT_FIELDS; the values of other fields are those of *second*."""
     frame = {
         **first,
         **second,
@@ -46,7 +46,7 @@ def join_frames(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]
 
 
 def write_fields_javascript() -> str:
-    """Return SPLIT_FIELDS as the line of hub/client_js/pieces.js that holds it."""
+    """Return the line of hub/client_js/pieces.js that defines SPLIT_FIELDS."""
     return f"export const SPLIT_FIELDS = [{', '.join(map(repr, SPLIT_FIELDS))}]\n"
 
 

@@ -12,7 +12,7 @@ Id = Annotated[str, msgspec.Meta(pattern=rf"^{ID_PATTERN}$(?!\n)")]
 IfBusy = Literal["enqueue", "reject", "replace", "rollback", "parallel"]
 RemovalReason = Literal["restarted", "rollback", "edited"]
 ReplyStatus = Literal["resolved", "cancelled"]
-# The stop reasons that an agent may give: its answer is complete.
+# The stop reasons of complete answers; an agent may yield them in a Finish.
 FinishReason = Literal["end_turn", "max_tokens", "refused", "tool_calls"]
 Role = Literal["user", "assistant", "system"]
 StopReason = Literal[FinishReason, "cancelled", "error", "timeout", "aborted"]

@@ -1,4 +1,4 @@
-"""The contract of wire protocols, which decode frames to commands and encode events as frames.
+"""The contract of wire protocols: decode frames to commands, and encode events and notices as frames.
 
 Each protocol is one module and one row in PROTOCOLS. Packages add protocols by entry points of `hubbub.protocols`.
 """
@@ -21,13 +21,14 @@ log = structlog.get_logger(__name__)
 
 
 class WireProtocol(ABC):
-    """Encodes events and notices as bytes for the socket. It has no state, so one object serves all clients.
+    """Decode commands, and encode events and notices as bytes for the socket.
 
-    Methods return zero or more complete frames; b"" skips the event or notice.
+    The encoders return zero or more complete frames; b"" skips the event or notice. A protocol has no state, so one
+    object serves all clients, unless *is_shared* is False.
     """
 
     name: ClassVar[str]
-    out_frame_bytes: int = Limits().out_frame_bytes  # the length limit of a frame
+    out_frame_bytes: int = Limits().out_frame_bytes  # the longest frame that the encoders return
     notices: ClassVar[bool] = True  # whether notices are sent
     is_shared: ClassVar[bool] = True  # whether clients share one object, so that they also share its encoded pages
 
@@ -41,7 +42,7 @@ class WireProtocol(ABC):
 
     @abstractmethod
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        """Encode a streamed message as a whole, followed by *event*, which ended it."""
+        """Encode a streamed message in one piece, and after it *event*, the end of that message."""
 
     @abstractmethod
     def answer(self, notice: Notice) -> bytes:
@@ -101,13 +102,13 @@ def _open_plugin(point: EntryPoint) -> WireProtocol:
 
 
 def open_protocol(name: str, limits: Limits = Limits()) -> WireProtocol:
-    """Return the protocol with this name of protocol_names(): one shared object for each size limit."""
+    """Return the protocol *name*, one of protocol_names(); all callers with one size limit share the object."""
     return open_sized_protocol(name, limits.out_frame_bytes)
 
 
 @functools.cache
 def open_sized_protocol(name: str, out_frame_bytes: int) -> WireProtocol:
-    """Return the protocol of that name for frames of at most *out_frame_bytes*."""
+    """Return the protocol *name* for frames of at most *out_frame_bytes*; a plugin has a size of its own."""
     if name not in PROTOCOLS:
         return protocol_plugins()[name]
     module, class_name = PROTOCOLS[name]

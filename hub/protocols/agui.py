@@ -1,4 +1,4 @@
-"""AG-UI: the request of its clients, and one run of the hub as its events.
+"""AG-UI: read requests of AG-UI clients, and translate one run of the hub to AG-UI events.
 
 Text and reasoning are sent as chunks, which clients join. When a run of the hub asks a question, the run of AG-UI ends;
 the answer begins a new run of AG-UI, which continues the same run of the hub.
@@ -54,7 +54,7 @@ class ResumeEntry(msgspec.Struct):
 
 
 class RunInput(msgspec.Struct):
-    """The fields of AG-UI's RunAgentInput that the hub uses; it has the history itself."""
+    """The fields of AG-UI's RunAgentInput that the hub uses; of `messages` it reads only the last one."""
 
     example: ClassVar[str] = '{"threadId":"s1","runId":"r1","messages":[{"role":"user","content":"hello"}]}'
     threadId: Id
@@ -64,10 +64,10 @@ class RunInput(msgspec.Struct):
 
 
 def read_message(messages: list[dict[str, Any]], limits: Limits) -> tuple[str, Parts | None]:
-    """Return the text of the last message, and its parts if they are not only text; raises BadFrame."""
-    last = messages[-1] if messages else {}
-    content = last.get("content")
-    if last.get("role") != "user" or not isinstance(content, (str, list)):
+    """Return the text of the last message, and its parts, or None if all parts are text; raises BadFrame."""
+    last_message = messages[-1] if messages else {}
+    content = last_message.get("content")
+    if last_message.get("role") != "user" or not isinstance(content, (str, list)):
         raise BadFrame("the last of the messages must have the role user, and text or parts as its content")
     if isinstance(content, str):
         return content, None
@@ -84,8 +84,9 @@ def read_message(messages: list[dict[str, Any]], limits: Limits) -> tuple[str, P
 class AguiStream(RunStream):
     """One run as a stream of AG-UI's events; *client_run_id* is the run id of the client.
 
-    At the first question that is open when its event arrives, the stream ends: *end_seq* is the seq of that event, and
-    *pause* is set. This is decided once, so an event always has the same encoding. The caller sets *is_open*.
+    The stream ends at the first question that is open when its event is translated: *end_seq* is the seq of that event,
+    and *pause* is set. This is decided once, so an event always has the same encoding. The caller sets *is_open*, which
+    returns whether a question is open.
     """
 
     def __init__(self, run_id: str, client_run_id: str, thread_id: str) -> None:
@@ -96,7 +97,7 @@ class AguiStream(RunStream):
         self.is_open: Callable[[str], bool] = lambda interrupt_id: False
 
     def encode_start(self) -> bytes:
-        """Encode the start of a run that continues a run of the hub. It is not in the log, so it has no id."""
+        """Encode the start of an AG-UI run that continues a run of the hub. It is not in the log: it has no id."""
         fields = {"timestamp": int(time() * 1000), "threadId": self.thread_id, "runId": self.client_run_id}
         return http_chunk(b"data: %b\n\n" % orjson.dumps({"type": "RUN_STARTED", **fields}))
 
@@ -108,18 +109,18 @@ class AguiStream(RunStream):
             return []
         kind, fields = TRANSLATIONS[type(body)](body)
         if isinstance(body, Interrupt) and event.seq != self.end_seq:
-            return []  # the question was answered before its event arrived
+            return []  # the question was already answered: the run goes on
         if kind in ("RUN_STARTED", "RUN_FINISHED"):
             fields = {"threadId": event.sessionId, "runId": self.client_run_id} | fields
         return [{"type": kind, "timestamp": event.ts, **fields}] if kind else []
 
 
-def _text(body: Any) -> tuple[str, dict[str, Any]]:
+def _translate_text(body: Any) -> tuple[str, dict[str, Any]]:
     fields = {"messageId": body.messageId, "role": "assistant", "delta": body.content}
     return "TEXT_MESSAGE_CHUNK" if body.content else "", fields
 
 
-def _result(body: ToolCallResult) -> tuple[str, dict[str, Any]]:
+def _translate_tool_result(body: ToolCallResult) -> tuple[str, dict[str, Any]]:
     fields = {"messageId": f"{body.toolCallId}-result", "toolCallId": body.toolCallId, "content": body.content}
     return "TOOL_CALL_RESULT", fields | {"role": "tool"}
 
@@ -129,19 +130,19 @@ def _translate_as(kind: str) -> Callable[[Any], tuple[str, dict[str, Any]]]:
     return lambda body: (kind, attrs.asdict(body))
 
 
-def _pause(body: Interrupt) -> tuple[str, dict[str, Any]]:
+def _translate_question(body: Interrupt) -> tuple[str, dict[str, Any]]:
     question = attrs.asdict(body, filter=lambda _, value: value is not None)
     return "RUN_FINISHED", {"outcome": {"type": "interrupt", "interrupts": [question]}}
 
 
-# The error texts of stop reasons that are errors. The reason `error` has a RunError of its own.
+# The texts for stop reasons that are errors in AG-UI. The reason `error` needs none: a RunError comes before it.
 AGUI_ERROR_TEXTS = {
     "timeout": "the answer took longer than the hub allows: try again, or ask for less",
     "aborted": "the hub stopped before the end of the answer: try again",
 }
 
 
-def _end(body: RunFinished) -> tuple[str, dict[str, Any]]:
+def _translate_end(body: RunFinished) -> tuple[str, dict[str, Any]]:
     """Translate the end of a run; a failed run ends with RUN_ERROR alone."""
     if body.stopReason in AGUI_ERROR_TEXTS:
         return "RUN_ERROR", {"message": AGUI_ERROR_TEXTS[body.stopReason], "code": body.stopReason}
@@ -151,13 +152,13 @@ def _end(body: RunFinished) -> tuple[str, dict[str, Any]]:
 
 TRANSLATIONS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     RunStarted: lambda body: ("RUN_STARTED" if body.attempt == 1 else "", {}),
-    Chunk: _text,
-    WholeMessage: _text,
+    Chunk: _translate_text,
+    WholeMessage: _translate_text,
     Reasoning: _translate_as("REASONING_MESSAGE_CHUNK"),
     ToolCallStart: _translate_as("TOOL_CALL_START"),
     ToolCallArgs: _translate_as("TOOL_CALL_ARGS"),
     ToolCallEnd: _translate_as("TOOL_CALL_END"),
-    ToolCallResult: _result,
+    ToolCallResult: _translate_tool_result,
     StepStarted: _translate_as("STEP_STARTED"),
     StepFinished: _translate_as("STEP_FINISHED"),
     StateSnapshot: _translate_as("STATE_SNAPSHOT"),
@@ -165,8 +166,8 @@ TRANSLATIONS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     Custom: _translate_as("CUSTOM"),
     Progress: lambda body: ("CUSTOM", {"name": "progress", "value": attrs.asdict(body)}),
     MessageRemoved: lambda body: ("CUSTOM", {"name": "message_removed", "value": attrs.asdict(body)}),
-    Interrupt: _pause,
+    Interrupt: _translate_question,
     InterruptResolved: lambda body: ("CUSTOM", {"name": "interrupt_resolved", "value": attrs.asdict(body)}),
     RunError: lambda body: ("RUN_ERROR", {"message": body.message, "code": body.code}),
-    RunFinished: _end,
+    RunFinished: _translate_end,
 }

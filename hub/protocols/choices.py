@@ -20,7 +20,7 @@ def allowed_values(kind: Any, field: str) -> list[str]:
 
 
 def _flatten(types: Iterable[inspect.Type]) -> Iterator[inspect.Type]:
-    """Yield the types, with unions and annotated types replaced by their members."""
+    """Yield the types; replace each union or annotated type by its members."""
     for item in types:
         if isinstance(item, inspect.UnionType):
             yield from _flatten(item.types)

@@ -14,7 +14,7 @@ from hub.protocols.reading import split_error
 from hub.protocols.sse import RunStream, http_chunk
 
 OPENAI_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-# Parameters that change the answer and that the hub does not support, with the values that ask for nothing.
+# Parameters that change the answer and that the hub does not support, with their values that change nothing.
 UNSUPPORTED_PARAMETERS: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "functions": (None, []),
@@ -37,7 +37,7 @@ EARLY_ENDS: dict[str, tuple[int, str]] = {
     "cancelled": (499, "the answer was stopped before its end"),
     "aborted": (503, "the hub stopped before the end of the answer: try again"),
 }
-# The HTTP status by the code of an agent's error. Others get 422, after which OpenAI's clients do not retry.
+# The HTTP status by the code of an agent's error. Other codes get 422, after which OpenAI's clients do not retry.
 AGENT_ERROR_STATUS: dict[str, int] = {
     "agent_broken": 503,
     "storage_unavailable": 503,
@@ -77,7 +77,7 @@ class StreamOptions(msgspec.Struct):
 
 
 class CompletionRequest(msgspec.Struct):
-    """The body of a request. Other parameters of OpenAI's are ignored, or refused if they would change the answer."""
+    """The body of a request. Other parameters of OpenAI are ignored, except UNSUPPORTED_PARAMETERS."""
 
     example: ClassVar[str] = '{"model":"main","messages":[{"role":"user","content":"hello"}]}'
     model: Annotated[str, msgspec.Meta(examples=["main"])]
@@ -92,8 +92,8 @@ class CompletionRequest(msgspec.Struct):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-# Headers that stand for fields of the body. Clients send an idempotency key with every request; without a session it is
-# ignored.
+# Headers for sessionId and clientMsgId. Clients send an idempotency key with every request; it is ignored without a
+# session.
 SESSION_HEADER, KEY_HEADER = "X-Session-Id", "Idempotency-Key"
 
 
@@ -121,14 +121,14 @@ def split_conversation(messages: list[ConversationMessage]) -> tuple[str, list[t
         if message.role not in OPENAI_ROLES:
             text = f"the hub does not support the role {quote(message.role)}: use one of {', '.join(OPENAI_ROLES)}"
             raise OpenAIError(400, "invalid_request_error", text, f"messages[{index}].role")
-        texts.append((OPENAI_ROLES[message.role], _text(message, index)))
+        texts.append((OPENAI_ROLES[message.role], _join_text(message, index)))
     if not texts or texts[-1][0] != "user":
         text = 'the last message must have the role "user": the agent answers it'
         raise OpenAIError(400, "invalid_request_error", text, "messages")
     return texts[-1][1], texts[:-1]
 
 
-def _text(message: ConversationMessage, index: int) -> str:
+def _join_text(message: ConversationMessage, index: int) -> str:
     if not isinstance(message.content, list):
         return message.content or ""
     wrong_type = next((part.type for part in message.content if part.type != "text"), None)
@@ -151,7 +151,7 @@ class OpenAIError(Exception):
 
 
 def openai_error_of(error: Exception) -> OpenAIError:
-    """Convert an error of the hub, of an agent, or a timeout."""
+    """Convert a HubError, an AgentError or a TimeoutError to an OpenAIError."""
     if isinstance(error, OpenAIError):
         return error
     if isinstance(error, UnknownAgent):
@@ -204,7 +204,7 @@ def completion_body(model: str, completion_id: str, text: str, stop_reason: str,
 
 
 def _usage(usage: Usage | None) -> dict[str, int] | None:
-    """Return OpenAI's token counts, or None unless both are known: OpenAI's clients accept no half."""
+    """Return OpenAI's token counts, or None if one is unknown: OpenAI's clients require both."""
     if usage is None or usage.inputTokens is None or usage.outputTokens is None:
         return None
     prompt, answer = usage.inputTokens, usage.outputTokens
@@ -224,13 +224,13 @@ def delta_chunk(head: dict[str, Any], delta: dict[str, str], finish_reason: str 
 def final_chunks(
     head: dict[str, Any], stop_reason: str, usage: Usage | None, wants_usage: bool
 ) -> list[dict[str, Any]]:
-    """Return the last chunks of an answer; none for `error`, as the stream already has the error."""
+    """Return the last chunks of an answer; none for `error`: the stream already has the error."""
     if stop_reason in EARLY_ENDS:
         return [early_end_error(stop_reason).body]
     if stop_reason == "error":
         return []
-    last = delta_chunk(head, {}, OPENAI_FINISH_REASONS.get(stop_reason, "stop"))
-    return [last, {**head, "choices": [], "usage": _usage(usage)}] if wants_usage else [last]
+    end_chunk = delta_chunk(head, {}, OPENAI_FINISH_REASONS.get(stop_reason, "stop"))
+    return [end_chunk, {**head, "choices": [], "usage": _usage(usage)}] if wants_usage else [end_chunk]
 
 
 class OpenAIStream(RunStream):

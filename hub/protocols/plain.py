@@ -51,7 +51,7 @@ class PlainProtocol(WireProtocol):
         return (text_frame(data) if len(data) <= self.out_frame_bytes else self._split(event, body, not end)) + end
 
     def _split(self, event: Event, body: Body, is_last: bool = True) -> bytes:
-        """Split an event into several frames; only the last one has the seq, and only if *is_last*."""
+        """Split an event into several frames. If *is_last*, the last frame has the seq; otherwise no frame has it."""
         pieces = split_body(body, self.out_frame_bytes // 2)
         frames = [_without_none(FRAME_BUILDERS[type(piece)](event, piece)) for piece in pieces]
         for frame in frames[:-1] if is_last else frames:
@@ -123,7 +123,7 @@ def _removal(event: Event, body: MessageRemoved) -> dict[str, Any]:
 
 
 def _without_none(frame: dict[str, Any]) -> dict[str, Any]:
-    """Remove fields that are None: the agent and run of messages in a fork, and of messages that users removed."""
+    """Remove fields that are None. Copied messages in a fork, and removals by users, have no agent and no run."""
     return {name: value for name, value in frame.items() if value is not None}
 
 

@@ -18,7 +18,7 @@ from hub.messages.numbers import read_float
 from hub.protocols.choices import allowed_values
 from hub.text import cut
 
-# A number that a float may not hold exactly. Up to 15 digits without an exponent always fit.
+# A number that a float may not hold exactly. A float holds any number of up to 15 digits without an exponent.
 LONG_NUMBER = re.compile(rb"[0-9.]{17}|[0-9][eE][-+]?[0-9]+\s*[],}]")
 # Names of JSON's types for errors, by the class that orjson decodes them to.
 JSON_TYPES = {
@@ -94,7 +94,7 @@ def check_parts(parts: Any, limits: Limits) -> None:
 
 
 def check_id(name: str, value: str) -> str:
-    """Return *value* if it is a valid id; raises BadId. *name* is the field or parameter that has it."""
+    """Return *value* if it is a valid id, else raise BadId. *name* is the field or parameter that has it."""
     if not is_id(value):
         raise BadId(describe_bad_id(name))
     return value
@@ -142,7 +142,7 @@ def _power(number: int) -> str:
 
 
 def _select_error_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the ref and the ids of a command, for its error. Skip long values and values of other types."""
+    """Return the ref and the ids of a command, for its error. Skip ids that are no text or too long."""
     values = {key: fields.get(key) for key in ("ref", "sessionId", "clientMsgId")}
     about = {key: value for key, value in values.items() if isinstance(value, str) and len(value) <= 128}
     return about | ({"ref": fields["ref"]} if type(fields.get("ref")) is int else {})

@@ -21,7 +21,7 @@ def http_chunk(data: bytes) -> bytes:
 
 
 def format_event(kind: str, data: bytes, event_id: str = "") -> bytes:
-    """Return one server-sent event. An event without *event_id* leaves the client's cursor as it is."""
+    """Return one server-sent event. An event without *event_id* does not change the client's cursor."""
     fields = f"id: {event_id}\nevent: {kind}\n" if event_id else f"event: {kind}\n"
     return http_chunk(b"%bdata: %b\n\n" % (fields.encode(), data))
 
@@ -40,7 +40,7 @@ class SseProtocol(ExtendedProtocol):
 
 
 class RunStream(SseProtocol):
-    """One run for one client, translated to another protocol; other events of its session are skipped."""
+    """One run for one client, translated to the protocol of a subclass. Events of other runs are skipped."""
 
     notices = False
     is_shared = False
@@ -62,7 +62,7 @@ class RunStream(SseProtocol):
 
     @abstractmethod
     def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
-        """Translate an event of the run to JSON objects of the other protocol."""
+        """Translate an event to JSON objects, or [] to skip it. *body* is the event's body or a piece of it."""
 
     def answer(self, notice: Notice) -> bytes:
         return b""
