@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import sys
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +36,14 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     return without_skips((yield), collector.nodeid)
+
+
+def pytest_sessionfinish() -> None:
+    """Save the coverage of this process: xdist kills a worker that takes long to exit."""
+    coverage = sys.modules.get("coverage")
+    measurement = coverage.Coverage.current() if coverage is not None else None
+    if measurement is not None:
+        measurement.save()
 
 
 @pytest.fixture
