@@ -414,8 +414,8 @@ async def test_a_large_commit_goes_to_strips_at_once(opener: Opener, path: Path)
         await asyncio.gather(put(log, Append(Key("s"), [text(words)])), put(log, Append(Key("t"), [text("t")])))
     assert await content(log, "s") == "".join(said) and await content(log, "t") == "ttttt"
     with closing(sqlite3.connect(path)) as db:
-        (loose,) = db.execute("SELECT sum(length(events)) FROM loose").fetchone()
-        assert loose < 1000
+        (loose,) = db.execute("SELECT coalesce(sum(length(events)), 0) FROM loose").fetchone()
+        assert loose < 1000  # 0 if the test is so slow that the writer has moved the last events, too
         assert db.execute("SELECT sum(length(events)) FROM strips").fetchone()[0] > 1_040_000
     await log.close()
     log = await opener()
