@@ -1,5 +1,6 @@
 """The interface between the hub and agent files or adapters."""
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -208,14 +209,24 @@ class Adapter(Protocol):
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def _check_count(marks: "Marks", field: "attrs.Attribute[int | None]", value: Any) -> None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise ValueError(f"{field.name} must be a whole number, 1 or more, not {value!r}")
+
+
+def _check_seconds(marks: "Marks", field: "attrs.Attribute[float | None]", value: Any) -> None:
+    if value is not None and (type(value) not in (int, float) or not 0 < value < math.inf):
+        raise ValueError(f"{field.name} must be a number of seconds above 0, not {value!r}")
+
+
 @attrs.frozen
 class Marks:
     """The arguments of the decorator `agent`. None is the default of the hub, which the docstring of `agent` states."""
 
     restartable: bool = False
-    max_runs: int | None = None
-    time_limit: float | None = None
-    silence_limit: float | None = None
+    max_runs: int | None = attrs.field(default=None, validator=_check_count)
+    time_limit: float | None = attrs.field(default=None, validator=_check_seconds)
+    silence_limit: float | None = attrs.field(default=None, validator=_check_seconds)
 
 
 @overload
@@ -235,10 +246,17 @@ def agent(function: Any = None, **marks: Any) -> Any:
     number of answers at a time; 32 by default for plain functions, which use a thread each, else unlimited.
     *time_limit*: seconds for one answer; one hour by default. *silence_limit*: seconds between two outputs; ten minutes
     by default. At a limit the answer ends with the stop reason `timeout`.
+
+    Raises ValueError or TypeError for a wrong argument: the agent is then broken, with that text.
     """
 
+    unknown = marks.keys() - attrs.fields_dict(Marks).keys()
+    if unknown:
+        raise TypeError(f"@agent has no argument {min(unknown)}: use {', '.join(attrs.fields_dict(Marks))}")
+    checked_marks = Marks(**marks)
+
     def mark(function: Any) -> Any:
-        function.__hubbub__ = Marks(**marks)
+        function.__hubbub__ = checked_marks
         return function
 
     return mark if function is None else mark(function)

@@ -148,7 +148,7 @@ function route(method, path, operation) {
   const elements = [operation.description ? make("p", {}, ...formatted(operation.description)) : null];
   if (operation.parameters?.length) {
     const rows = operation.parameters.map((parameter) => {
-      const text = [parameter.description, `in the ${parameter.in}`].filter(Boolean).join("; ");
+      const text = [parameter.description, `In the ${parameter.in}.`].filter(Boolean).join(" ");
       return row(parameter.name, parameter.schema, parameter.required, text);
     });
     elements.push(make("h3", {}, "Parameters"), table("Parameters", rows));

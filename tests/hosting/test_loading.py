@@ -263,6 +263,32 @@ async def test_marks_are_kept(agents: Agents) -> None:
 
 
 @pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ('max_runs="x"', "max_runs must be a whole number, 1 or more, not 'x'"),
+        ("max_runs=0", "max_runs must be a whole number, 1 or more, not 0"),
+        ("max_runs=True", "max_runs must be a whole number, 1 or more, not True"),
+        ('time_limit="a"', "time_limit must be a number of seconds above 0, not 'a'"),
+        ("silence_limit=-1", "silence_limit must be a number of seconds above 0, not -1"),
+        ('time_limit=float("nan")', "time_limit must be a number of seconds above 0, not nan"),
+        ("max_run=3", "@agent has no argument max_run: use restartable, max_runs, time_limit, silence_limit"),
+    ],
+)
+async def test_a_wrong_argument_of_the_decorator_breaks_the_agent(agents: Agents, argument: str, text: str) -> None:
+    """The error names the argument and what it may be; otherwise the first answer would fail or never end."""
+    assert text in await error(agents, f"from hub import agent\n@agent({argument})\ndef a(message): pass")
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_runs", "0"), ("time_limit", "-1.5"), ("silence_limit", "inf")])
+async def test_a_wrong_limit_in_a_toml_file_breaks_the_agent(agents: Agents, key: str, value: str) -> None:
+    """A TOML file has the same limits as the decorator."""
+    write(agents, "a.toml", f'adapter = "openai_chat"\n{key} = {value}')
+    await agents.open()
+    (agent,) = agents.all()
+    assert agent.error is not None and f"{key} must be a" in agent.error
+
+
+@pytest.mark.parametrize(
     ("text", "description"),
     [
         ('"""Of the module.\n\nMore."""\ndef a(message):\n "Of the function."', "Of the module."),
