@@ -56,13 +56,13 @@ async def reload_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedA
 async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str) -> BroadcastReceipt:
     """Send a message to the group of an agent. The message is stored in a session for broadcasts.
 
-    Raises UnknownAgent, AgentBroken, BadId, SessionDeleted, StorageUnavailable.
+    Raises UnknownAgent, AgentBroken, BadId, Draining, SessionDeleted, StorageUnavailable.
     """
     agent = hub.node.agents.get_working(agent_id)
     session_id = broadcasting.make_broadcast_session_id(agent)
     if not is_id(session_id):
         raise BadId(
-            f"{describe_bad_id(f'the session {session_id} of the broadcasts')}: shorten the name of agent {agent.id}"
+            f"{describe_bad_id(f'the id {session_id} of the broadcast session')}: shorten the name of agent {agent.id}"
         )
     async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
         return await broadcasting.log_broadcast(session, agent, message)
@@ -77,12 +77,12 @@ async def inspect_agents(hub: Hub, principal: Principal) -> tuple[AgentReport, .
     if hub.is_started:
         return _report_agents(hub.node.agents)
     settings = hub.settings
-    folder = Agents(folder=settings.agents, data=settings.data, cache=settings.cache_folder, opens_adapters=False)
-    await folder.open()
+    agents = Agents(folder=settings.agents, data=settings.data, cache=settings.cache_folder, opens_adapters=False)
+    await agents.open()
     try:
-        return _report_agents(folder)
+        return _report_agents(agents)
     finally:
-        await folder.close()
+        await agents.close()
 
 
 def _report_agents(agents: Agents) -> tuple[AgentReport, ...]:

@@ -34,8 +34,9 @@ def reserve_subscription(client: ClientHandle, key: Key) -> Iterator[None]:
 def answer_and_subscribe(client: ClientHandle, channel: Channel, accepted: Accepted, event_count: int = 1) -> None:
     """Answer a chat, and subscribe its sender.
 
-    The subscription starts with *event_count* events, of which the accepted one is the last. An existing subscription
-    to the session keeps its cursor. Raises SessionDeleted, before the answer is written.
+    A new subscription starts with the last *event_count* events up to the accepted one, or with an older run that is
+    active. An existing subscription to the whole session keeps its cursor. Raises SessionDeleted, before the answer is
+    written.
     """
     channel.refuse_if_deleted()
     client.answer(accepted)
@@ -68,11 +69,11 @@ async def subscribe_from(
     session: LiveSession,
     after: int | None,
     epoch: str | None,
-    answer: AnswerBuilder | None = None,
+    build_answer: AnswerBuilder | None = None,
 ) -> None:
     """Subscribe a client to the events after the cursor (*epoch*, *after*), in the same step as its answer.
 
-    If the cursor is not valid, send a reset, and subscribe the client like one without a cursor.
+    If the cursor is not valid, send a reset, and subscribe the client from the join cursor.
     Raises TooManySubscriptions, SessionDeleted and StorageUnavailable.
     """
     channel, node = session.channel, client.hub.node
@@ -82,8 +83,8 @@ async def subscribe_from(
     channel.refuse_if_deleted()
     node.registry.check_limit(client.connection, channel.key, client.reserved_keys)
     reason = find_reset_reason(channel, after, epoch)
-    if answer is not None:
-        client.answer(answer(session))
+    if build_answer is not None:
+        client.answer(build_answer(session))
     if reason is not None:
         client.connection.send_reset(channel, reason, messages)
         after = channel.find_join_cursor()

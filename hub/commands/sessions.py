@@ -45,7 +45,10 @@ async def relabel(hub: Hub, principal: Principal, session_id: str, changes: Mapp
 
 
 async def delete_session(hub: Hub, principal: Principal, session_id: str) -> None:
-    """Stop the runs of a session, and delete it with all its data. Raises UnknownSession and Draining."""
+    """Stop the runs of a session, and delete it with all its data.
+
+    Raises UnknownSession, Draining, StorageUnavailable.
+    """
     if not await deleting.delete(hub.node, hub.make_key(principal, session_id)):
         raise make_unknown_session_error(session_id)
     await deleting.purge(hub.node)
@@ -54,7 +57,10 @@ async def delete_session(hub: Hub, principal: Principal, session_id: str) -> Non
 async def clear_sessions(
     hub: Hub, principal: Principal, session_ids: Sequence[str] | None = None, before: int | None = None
 ) -> DeletionCount:
-    """Delete sessions by their ids; without ids, those whose last message is older than *before* (ms); else all."""
+    """Delete the sessions with *session_ids*, or all sessions if it is None. Return their number.
+
+    With *before* (ms), delete only those whose last message is older. Raises Draining, StorageUnavailable.
+    """
     if session_ids is None:
         # The time of a session without messages is 0: a call with *before* does not delete it.
         since, until = (0, END_OF_TIME) if before is None else (1, min(before, END_OF_TIME))
@@ -67,7 +73,7 @@ async def clear_sessions(
 
 
 async def _list_keys(hub: Hub, query: SessionQuery) -> list[Key]:
-    """Return the keys of all sessions that match the query, page by page."""
+    """Return the keys of all sessions that match the query. The log is read in pages of PAGE_SIZE."""
     keys: list[Key] = []
     request: PageRequest | None = PageRequest(PAGE_SIZE)
     while request is not None:

@@ -51,7 +51,11 @@ class Chunk(Body):
 
 @attrs.frozen
 class WholeMessage(Body):
-    """A message in one piece. In a fork, it has the error of its run, and the stop reason unless that is `end_turn`."""
+    """A message in one piece.
+
+    Only copies in a fork have *stopReason* and *error*: the copy of the last message of a run that did not end with
+    `end_turn`.
+    """
 
     type = "message"
     messageId: str
@@ -115,8 +119,7 @@ class InterruptResolved(Body):
     payload: Any = None
 
 
-# Output of agents other than text, with the names of AG-UI. The hub stores it unchanged, and sends it in the extended
-# protocol.
+# The output of agents that is not text. The names are those of AG-UI. The plain protocol does not send these events.
 
 
 @attrs.frozen

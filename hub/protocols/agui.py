@@ -64,7 +64,7 @@ class RunInput(msgspec.Struct):
 
 
 def read_message(messages: list[dict[str, Any]], limits: Limits) -> tuple[str, Parts | None]:
-    """Return the text of the last message, and its parts, or None if all parts are text; raises BadFrame."""
+    """Return the text and the parts of the last message; the parts are None if it is only text. Raises BadFrame."""
     last_message = messages[-1] if messages else {}
     content = last_message.get("content")
     if last_message.get("role") != "user" or not isinstance(content, (str, list)):
@@ -84,27 +84,27 @@ def read_message(messages: list[dict[str, Any]], limits: Limits) -> tuple[str, P
 class AguiStream(RunStream):
     """One run as a stream of AG-UI's events; *client_run_id* is the run id of the client.
 
-    The stream ends at the first question that is open when its event is translated: *end_seq* is the seq of that event,
-    and *pause* is set. This is decided once, so an event always has the same encoding. The caller sets *is_open*, which
-    returns whether a question is open.
+    The stream ends at the first question that is open when its event is translated. Then *end_seq* is the seq of that
+    event, and *end_event* is set. If the event is translated again, the result is the same, even if the question is
+    closed by then. The caller sets *is_question_open*, a function of the question's id.
     """
 
     def __init__(self, run_id: str, client_run_id: str, thread_id: str) -> None:
         super().__init__(run_id)
         self.client_run_id, self.thread_id = client_run_id, thread_id
         self.end_seq: int | None = None
-        self.pause = asyncio.Event()
-        self.is_open: Callable[[str], bool] = lambda interrupt_id: False
+        self.end_event = asyncio.Event()
+        self.is_question_open: Callable[[str], bool] = lambda interrupt_id: False
 
     def encode_start(self) -> bytes:
-        """Encode the start of an AG-UI run that continues a run of the hub. It is not in the log: it has no id."""
+        """Encode the start of an AG-UI run that continues a run of the hub. The event has no id: it is not logged."""
         fields = {"timestamp": int(time() * 1000), "threadId": self.thread_id, "runId": self.client_run_id}
         return http_chunk(b"data: %b\n\n" % orjson.dumps({"type": "RUN_STARTED", **fields}))
 
     def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
-        if isinstance(body, Interrupt) and self.end_seq is None and self.is_open(body.id):
+        if isinstance(body, Interrupt) and self.end_seq is None and self.is_question_open(body.id):
             self.end_seq = event.seq
-            self.pause.set()
+            self.end_event.set()
         if type(body) not in TRANSLATIONS or (self.end_seq is not None and event.seq > self.end_seq):
             return []
         kind, fields = TRANSLATIONS[type(body)](body)
@@ -150,6 +150,7 @@ def _translate_end(body: RunFinished) -> tuple[str, dict[str, Any]]:
     return "RUN_FINISHED" if body.stopReason != "error" else "", {"result": {"stopReason": body.stopReason}} | outcome
 
 
+# Each function returns the type and the fields of the AG-UI event. If the type is empty, nothing is sent.
 TRANSLATIONS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     RunStarted: lambda body: ("RUN_STARTED" if body.attempt == 1 else "", {}),
     Chunk: _translate_text,

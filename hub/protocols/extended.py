@@ -1,4 +1,4 @@
-"""The extended protocol `hubbub.v1`: every event by its own type, and all notices."""
+"""The extended protocol `hubbub.v1` sends every event under the type of its body, and all notices."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class ExtendedProtocol(WireProtocol):
 
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
         frames = split_event(replace(event, body=WholeMessage(message_id, content)), self.out_frame_bytes)
-        frames[-1].pop("seq")  # the next frame has it: if the connection is lost between them, both are sent again
+        frames[-1].pop("seq")  # only the frame of *event*, below, has a seq: if it is lost, both are sent again
         return self._encode(frames) + self.event(event)
 
     def answer(self, notice: Notice) -> bytes:
@@ -59,13 +59,13 @@ def event_fields(event: Event) -> dict[str, Any]:
 def split_event(event: Event, size: int) -> list[dict[str, Any]]:
     """Split an event into frames of at most *size* bytes.
 
-    Only the last has the seq: if the connection is lost between them, all of them are sent again.
+    Only the last frame has the seq: if the connection is lost between them, all of them are sent again.
     """
     fields = event_fields(event)
     if len(orjson.dumps(fields)) <= size:
         return [fields]
     if isinstance(event.body, WholeMessage) and (event.body.parts or event.body.stopReason):
-        pieces = [fields]  # chunks have no parts and no stop reason
+        pieces = [fields]  # not as chunks: a chunk has no parts and no stop reason
     else:
         pieces = [event_fields(replace(event, body=body)) for body in split_body(event.body, size // 2)]
     frames = pieces if len(pieces) > 1 else split_fields(pieces[0], size)

@@ -164,7 +164,14 @@ class Admission:
         self, chat: Chat, run: ActiveRun, is_started: bool, future: "asyncio.Future[int]"
     ) -> Accepted:
         seq = await future
-        ids = (self.channel.id, run.record.userMessageId, run.id)
         queue = self.schedule.queued_runs
         position = queue.index(run) + 1 if run in queue else 0
-        return chats.make_accepted(chat, ids, seq, "started" if is_started else "queued", position)
+        return chats.make_accepted(
+            chat,
+            session_id=self.channel.id,
+            message_id=run.record.userMessageId,
+            run_id=run.id,
+            seq=seq,
+            status="started" if is_started else "queued",
+            position=position,
+        )

@@ -1,4 +1,4 @@
-"""Build the records of a chat, which one commit logs: its message, its run, and its removal of older messages."""
+"""Build what one commit logs for a chat: its message, its run, and the removal of older messages."""
 
 import hashlib
 from typing import Literal, NamedTuple
@@ -55,11 +55,11 @@ def make_run_record(
 
 
 def make_events(
-    chat: Chat, run: RunRecord, is_started: bool, digest: str, removal: Removal | None
+    chat: Chat, run: RunRecord, can_start: bool, digest: str, removal: Removal | None
 ) -> list[PendingEvent]:
     """Return the events of a chat in order. The seq of the last event is the seq of the chat.
 
-    A started run has no record here: Schedule.start() logs the record with `run_started`.
+    If the run can start now, these events do not write its record: Schedule.start() logs it with `run_started`.
     """
     events = []
     if removal is not None:
@@ -75,7 +75,7 @@ def make_events(
     if removal is None or removal.reused_message is None:
         events.append(_make_message_event(chat, run))
     last = events[-1]
-    last.run_records = () if is_started else (run,)
+    last.run_records = () if can_start else (run,)
     if chat.clientMsgId is not None:
         last.chat = ChatRecord(
             principal=run.author.id,
@@ -112,13 +112,15 @@ def _make_message_event(chat: Chat, run: RunRecord) -> PendingEvent:
 
 def make_accepted(
     chat: Chat,
-    ids: tuple[str, str, str],
+    *,
+    session_id: str,
+    message_id: str,
+    run_id: str,
     seq: int,
     status: Literal["started", "queued", "duplicate"],
     position: int = 0,
 ) -> Accepted:
-    """Return the notice that a chat is logged. *ids* are the ids of its session, its message and its run."""
-    session_id, message_id, run_id = ids
+    """Return the notice that a chat is logged. *position* is the run's place in the queue, or 0 if it is not there."""
     return Accepted(
         sessionId=session_id,
         messageId=message_id,
@@ -132,7 +134,7 @@ def make_accepted(
 
 
 def make_digest(chat: Chat, *target: str | None) -> str:
-    """Return a digest of the command and its *target*: a repeated clientMsgId must have the same one.
+    """Return a digest of the chat and of *target*, what it acts on. A repeated clientMsgId must have the same digest.
 
     Without a clientMsgId the digest is empty.
     """

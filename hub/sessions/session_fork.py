@@ -26,14 +26,18 @@ async def read_source_messages(
         return messages
     if not await store.read_messages_from(key, command.messageId, 1):
         raise make_unknown_message_error(command.sessionId, command.messageId)
-    text = f"message {command.messageId} alone has more than the {format_size(limits.fork_bytes)} that a fork can copy"
+    text = (
+        f"message {command.messageId} is larger than the {format_size(limits.fork_bytes)} that a fork can copy: "
+        "fork at another message"
+    )
     raise WrongMessage(text, sessionId=command.sessionId)
 
 
 async def log_copies(session: LiveSession, messages: Sequence[HistoryMessage]) -> None:
     """Log copies of *messages* in one commit, as the first messages of a session. Return when the log holds them.
 
-    The copies have no run, because the runs belong to the source session. Raises SessionExists and StorageUnavailable.
+    The copies have no run, because the runs belong to the source session. Raises SessionExists,
+    StorageUnavailable and the errors of Admission.pause().
     """
     async with session.admission.pause():
         if session.channel.head:

@@ -61,4 +61,11 @@ class SingleFlight:
                 sessionId=id_of(self.key),
                 clientMsgId=chat.clientMsgId,
             )
-        return make_accepted(chat, (id_of(self.key), record.messageId, record.runId), record.seq, "duplicate")
+        return make_accepted(
+            chat,
+            session_id=id_of(self.key),
+            message_id=record.messageId,
+            run_id=record.runId,
+            seq=record.seq,
+            status="duplicate",
+        )

@@ -12,7 +12,7 @@ from hub.web.api import agents, agui, documents, files, openai, sessions
 from hub.web.api.metrics import get_metrics
 from hub.web.doorkeeper import make_doorkeeper
 from hub.web.pages import console, javascript_client
-from hub.web.routes import API_PREFIX, HTTP_1_0_HINT, HUB_KEY, TEXT_CONTENT, ErrorBody, Handler, Route, record_response
+from hub.web.routes import API_PREFIX, HTTP_1_0_HINT, HUB_KEY, TEXT_CONTENT, ErrorBody, Handler, Route, json_response
 from hub.web.websocket import SOCKETS_KEY, SocketQuery, serve_websocket
 
 log = structlog.get_logger()
@@ -97,7 +97,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
             if _is_message_stored(refusal)
             else {}
         )
-        response = record_response(ErrorBody(error=refusal.message, code=refusal.code, **ids), status=refusal.status)
+        response = json_response(ErrorBody(error=refusal.message, code=refusal.code, **ids), status=refusal.status)
         response.force_close()
         return response
     except web.HTTPException as error:
@@ -105,14 +105,14 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
             raise
         text = ERROR_TEXTS.get(error.status, error.reason)
         code = error.reason.lower().replace(" ", "_")
-        response = record_response(ErrorBody(error=text, code=code), status=error.status)
+        response = json_response(ErrorBody(error=text, code=code), status=error.status)
         response.headers.update({key: value for key, value in error.headers.items() if key == "Allow"})
         return response
     except ConnectionError:  # the client has disconnected, perhaps in its handshake, and reads no response
         return web.Response(status=499)
     except Exception:
         log.exception("a request failed", path=cut(request.path, 200))
-        return record_response(
+        return json_response(
             ErrorBody(error="the hub failed: the reason is in its output", code="internal"), status=500
         )
 

@@ -1,7 +1,7 @@
 """The rows of route tables, and functions that read queries and make responses.
 
 The router, CORS and the API documents are built from the Routes. A handler converts its query and its body to the
-classes that its Route names, so the documents describe these checks exactly.
+classes that its Route names. So the documents describe exactly what the handler checks.
 """
 
 import re
@@ -54,7 +54,7 @@ STREAM_CONTENT = Content(
 
 @attrs.frozen(kw_only=True)
 class ErrorBody:
-    """The body of an error: *error* is for people, *code* is stable. The ids are those of a message that is stored."""
+    """The body of an error: *error* is for people, *code* is stable. The ids are set only if the message was stored."""
 
     error: str
     code: str
@@ -68,7 +68,8 @@ class Route:
     """One row of a route table. The docstring of *handler* is the summary and the description in the documents.
 
     *responses* maps each status to a class that msgspec knows, a Content, None for no body, or a tuple of these. It
-    omits the errors that other fields imply: 403 and 500 always, 400 and 413 with a *body*, 400 with a *query*.
+    omits the errors of all routes (403 and 500), of a *body* (400 and 413), of a *query* or a WebSocket (400), and of a
+    stream (505): the documents add them.
     *raises* has the other errors of the handler; their response has the form of *error_body*. *path_fields* are the
     fields of *body* whose values come from the path. *headers* are request headers with their types. The route exists
     once under each of *prefixes*.
@@ -98,7 +99,7 @@ class Route:
 
     @property
     def has_head(self) -> bool:
-        """Whether the route also answers HEAD. Each GET route does, except streams and WebSockets: they may not end."""
+        """Whether the route also answers HEAD. GET routes do, except streams and WebSockets, which may never end."""
         return self.method == "GET" and not self.is_websocket and STREAM_CONTENT not in self.contents
 
 
@@ -126,12 +127,12 @@ def json_fields(value: Any) -> dict[str, Any]:
     return attrs.asdict(value, filter=lambda _, field: field is not None)
 
 
-def record_response(value: Any, status: int = 200) -> web.Response:
+def json_response(value: Any, status: int = 200) -> web.Response:
     return web.json_response(json_fields(value), status=status)
 
 
 def file_response(path: Path, content: Content, headers: Mapping[str, str]) -> web.FileResponse:
-    """Return a response with a file and the media type of *content*: Python versions guess scripts differently."""
+    """Return a file as a response. Its media type is from *content*: Python's guess depends on the version."""
     return web.FileResponse(path, headers={"Content-Type": f"{content.media}; charset=utf-8", **headers})
 
 

@@ -21,7 +21,7 @@ from hub.storage.sqlite.event_rows import (
     to_events,
     to_json,
 )
-from hub.storage.sqlite.strips import fetch_events
+from hub.storage.sqlite.strips import fetch_row
 
 UNKNOWN_SEQ = 10**15  # the seq in `damaged` of a part whose seq cannot be read: greater than all others
 
@@ -51,7 +51,7 @@ class StoredHead(NamedTuple):
 def read_heads(db: sqlite3.Connection, sessions: Sequence[Key]) -> list[StoredHead]:
     """Return the heads of those of *sessions* that exist. Raises UnreadableEvents."""
     values = {"sessions": to_json(sessions), "marks": to_json([make_session_mark(session) for session in sessions])}
-    rows, commits = fetch_events(db, HEADS, values)
+    rows, commits = fetch_row(db, HEADS, values)
     loose_seqs = {
         session: seq + len(events) - 1 for commit in decode_commits(commits) for session, seq, _, events in commit
     }
@@ -105,7 +105,7 @@ def read_page(db: sqlite3.Connection, session: Key, after: int, upto: int, limit
     A page ends before a damaged or missing event. Raises UnreadableEvents if that is the first event of the page.
     """
     values = {"session": session, "after": after, "upto": upto, "rows": limit, "bytes": max_bytes}
-    fields = fetch_events(db, PAGE, values | {"mark": make_session_mark(session)})
+    fields = fetch_row(db, PAGE, values | {"mark": make_session_mark(session)})
     if fields is None:
         return []
     page = PageRow(*fields)
@@ -144,7 +144,7 @@ def _add_loose_rows(
     If the writer moved the next events to `strips` after the page was read, appends nothing: the next page has them.
     """
     values = {"session": session, "mark": make_session_mark(session)}
-    _, commits = fetch_events(db, LOOSE_OF_SESSION, values) or (0, None)
+    _, commits = fetch_row(db, LOOSE_OF_SESSION, values) or (0, None)
     try:
         loose_rows = decode_commit_rows(session, commits)
     except UnreadableEvents:  # the next page raises it
@@ -196,7 +196,7 @@ def find_streamed_message(db: sqlite3.Connection, session: Key, run: str, seq: i
 def _read_backwards(db: sqlite3.Connection, session: Key, seq: int) -> Iterator[EventRow]:
     """Yield the events with floor < seq < *seq*, the latest first. Raises UnreadableEvents at a gap."""
     values = {"session": session, "mark": make_session_mark(session)}
-    session_row = fetch_events(db, LOOSE_OF_SESSION, values)
+    session_row = fetch_row(db, LOOSE_OF_SESSION, values)
     if session_row is None:
         return
     floor, commits = session_row
@@ -213,7 +213,7 @@ def _read_backwards(db: sqlite3.Connection, session: Key, seq: int) -> Iterator[
                 yield row
         if seq - 1 <= floor:
             return
-        (strips,) = fetch_events(db, STRIPS_BEFORE, values | {"seq": seq})
+        (strips,) = fetch_row(db, STRIPS_BEFORE, values | {"seq": seq})
         rows = sorted(decode_strip_rows(strips))
         if not rows or rows[0][0] >= seq:
             raise UnreadableEvents(f"the log is malformed: the events of session {session} before {seq} are missing")

@@ -1,4 +1,4 @@
-"""Move events from the table `loose`, one row for each commit, to the table `strips`, rows of one session each.
+"""Move events from the table `loose` (one row for each commit) to the table `strips` (each row of one session).
 
 A commit writes the events of all its sessions as one row of `loose`: that is the cheapest write. A reader of one
 session has to search all rows of `loose`, so the writer moves them to `strips` before there are many. A row of `strips`
@@ -18,11 +18,11 @@ from hub.limits import KiB, MiB
 from hub.storage.sqlite.event_rows import UnreadableEvents, decode_commits, join_rows, to_json
 from hub.storage.sqlite.sql import insert_rows, query_json
 
-MOVED_COMMITS, MOVED_BYTES = 4096, 4 * MiB  # one step ends with the commit that reaches one of these
+STEP_COMMITS, STEP_BYTES = 4096, 4 * MiB  # a step of the move ends with the commit that reaches one of these limits
 STRIP_EVENTS = 256
-STRIP_BYTES = 64 * KiB  # a strip ends with the event that passes this size
+STRIP_BYTES = 64 * KiB  # a strip ends with the event that reaches this size
 
-# The number of the last row to move, and the events of all rows to move, which are the oldest.
+# Selects the oldest rows of `loose`, enough for one step. Returns the number of the last of them, and their events.
 OLDEST_LOOSE = """
     WITH some AS (SELECT n, sum(size) OVER (ORDER BY n) AS total FROM loose ORDER BY n LIMIT :commits)
     SELECT max(n), group_concat(events) FROM (
@@ -33,18 +33,19 @@ OLDEST_LOOSE = """
 def move_to_strips(db: sqlite3.Connection) -> None:
     """Move all rows of `loose` to `strips`. Call this in a transaction.
 
-    Raises UnreadableEvents if a row cannot be decoded. This row and all later ones are then still in `loose`.
+    Raises UnreadableEvents if a row cannot be decoded. The rows of its step and all later rows are
+    then still in `loose`.
     """
     while True:
-        upto, commits = fetch_events(db, OLDEST_LOOSE, {"commits": MOVED_COMMITS, "bytes": MOVED_BYTES})
+        upto, commits = fetch_row(db, OLDEST_LOOSE, {"commits": STEP_COMMITS, "bytes": STEP_BYTES})
         if upto is None:
             return
         write_strips(db, commits)
         db.execute("DELETE FROM loose WHERE n <= ?", (upto,))
 
 
-def fetch_events(db: sqlite3.Connection, statement: str, values: dict[str, Any]) -> Any:
-    """Return the first row, or None. Raises UnreadableEvents if a text in it is not UTF-8."""
+def fetch_row(db: sqlite3.Connection, statement: str, values: dict[str, Any]) -> Any:
+    """Return the first row of a query, or None. Raises UnreadableEvents if a text in the row is not UTF-8."""
     try:
         return db.execute(statement, values).fetchone()
     except sqlite3.OperationalError as error:
@@ -54,7 +55,7 @@ def fetch_events(db: sqlite3.Connection, statement: str, values: dict[str, Any])
 
 
 class EventBlock(NamedTuple):
-    """Consecutive events of one session, as JSON, with the time of each; *first_seq* is that of the first event."""
+    """Consecutive events of one session: the seq of the first event, and the JSON and the time (ms) of each event."""
 
     first_seq: int
     rows: list[Raw]
@@ -62,7 +63,7 @@ class EventBlock(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """The columns of `strips` after the session; *upto* is the last seq, *ts* the latest time, *size* is in bytes."""
+    """A row of `strips` without its session: *seq* to *upto* are its seqs, *ts* the latest time, *size* is in bytes."""
 
     seq: int
     upto: int
@@ -88,7 +89,7 @@ def write_strips(db: sqlite3.Connection, commits: str) -> None:
 
 
 def _group_by_session(commits: str) -> dict[str, list[EventBlock]]:
-    """Return the events of each session. A new EventBlock begins after a gap, from which damaged events were moved."""
+    """Return the events of each session. Where events are missing, because they were damaged, a new block begins."""
     blocks: dict[str, list[EventBlock]] = {}
     for commit in decode_commits(commits):
         for session, seq, ts, events in commit:

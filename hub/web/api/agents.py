@@ -11,7 +11,7 @@ from hub.messages import BroadcastReceipt, HostedAgent
 from hub.web import bodies
 from hub.web.api.session_shapes import PageBody, PageQuery, page_response, read_page_request
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB_KEY, Route, read_query, record_response
+from hub.web.routes import HUB_KEY, Route, json_response, read_query
 
 
 class BroadcastBody(msgspec.Struct):
@@ -32,7 +32,7 @@ async def get_agents(request: web.Request) -> web.Response:
 
 async def show_agent(request: web.Request) -> web.Response:
     """Show one agent."""
-    return record_response(
+    return json_response(
         await commands.get_agent(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
     )
 
@@ -42,7 +42,7 @@ async def post_reload(request: web.Request) -> web.Response:
 
     A new file adds its agent. If the file no longer exists, the agent is removed and the answer is 404.
     """
-    return record_response(
+    return json_response(
         await commands.reload_agent(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
     )
 
@@ -54,7 +54,7 @@ async def post_broadcast(request: web.Request) -> web.Response:
     """
     message = (await bodies.read_body(request, BroadcastBody)).message
     agent_id = request.match_info["id"]
-    return record_response(
+    return json_response(
         await commands.broadcast(request.app[HUB_KEY], principal_of(request), agent_id, message), status=202
     )
 

@@ -78,7 +78,8 @@ class _HubRunStream:
         run_input = self._input
         protocol = AguiStream(run_id, run_input.runId, run_input.threadId)
         client = self._client = await self._stream.open(protocol)
-        self._run_id, self._pause, protocol.is_open = run_id, protocol.pause, client.has_open_question
+        self._run_id, self._end_event = run_id, protocol.end_event
+        protocol.is_question_open = client.has_open_question
         if run_input.resume and is_whole:
             client.write(protocol.encode_start())
         return client
@@ -87,7 +88,7 @@ class _HubRunStream:
         """Wait until the run of the hub ends or asks a question."""
         end_tasks = [
             asyncio.create_task(self._client.wait_for_run(self._run_id)),
-            asyncio.create_task(self._pause.wait()),
+            asyncio.create_task(self._end_event.wait()),
         ]
         try:
             await asyncio.wait(end_tasks, return_when=asyncio.FIRST_COMPLETED)

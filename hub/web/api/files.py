@@ -32,7 +32,7 @@ from hub.limits import KiB, format_size
 from hub.messages import Id, StoredFile
 from hub.storage.records import FileRecord
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB_KEY, Content, ErrorBody, Route, limits_of, read_query, record_response
+from hub.web.routes import HUB_KEY, Content, ErrorBody, Route, json_response, limits_of, read_query
 
 FILE_READ_BYTES = 64 * KiB  # per read from the disk, and per write to the socket
 INLINE_TYPES = {
@@ -65,13 +65,14 @@ async def post_file(request: web.Request) -> web.Response:
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise BadType("the file has a Content-Encoding: send its bytes as they are, without that header")
     media_type = request.headers.get("Content-Type", "")
+    # A default name, too, must not be longer than the limit.
     name = "file"[: limits.file_name_length] if query.name is None else query.name
     async with await commands.upload(hub, principal_of(request), query.sessionId, name, media_type) as upload:
         deadline = asyncio.get_running_loop().time() + limits.upload_seconds
         while chunk := await _read_chunk(request, deadline):
             await upload.write(chunk)
         stored_file = await upload.save()
-    return record_response(stored_file, status=201)
+    return json_response(stored_file, status=201)
 
 
 async def _read_chunk(request: web.Request, deadline: float) -> bytes:
@@ -95,7 +96,7 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     byte_range = _parse_range(request, file)
     start, end = byte_range or (0, file.size)
     if start >= end:
-        response = record_response(
+        response = json_response(
             ErrorBody(error=f"the range is outside the file: the file has {file.size} bytes", code="bad_range"),
             status=416,
         )
@@ -116,11 +117,11 @@ async def _send_file(
     async with readable.open() as read_range:
         await response.prepare(request)
         if request.method != "HEAD":
-            await _send(request, response, read_range, start, end)
+            await _write_range(request, response, read_range, start, end)
     return response
 
 
-async def _send(
+async def _write_range(
     request: web.Request,
     response: web.StreamResponse,
     read_range: Callable[[int, int], Awaitable[bytes]],
@@ -143,7 +144,7 @@ async def _send(
 def _parse_range(request: web.Request, file: FileRecord) -> tuple[int, int] | None:
     """Return the start and the end (exclusive) of the requested byte range, or None for the complete file.
 
-    None if the request has no range, several ranges, or an If-Range that does not match the file.
+    The complete file is sent if the Range is missing, malformed or has several ranges, or if If-Range does not match.
     """
     match = RANGE_HEADER.fullmatch(request.headers.get("Range", ""))
     if match is None or request.headers.get("If-Range", f'"{file.digest}"') != f'"{file.digest}"':

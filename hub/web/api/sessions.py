@@ -52,7 +52,7 @@ from hub.web.api.session_shapes import (
     read_page_request,
 )
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, limits_of, read_query, record_response
+from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, json_response, limits_of, read_query
 from hub.web.sse import EventStream, LastEventId, read_last_event_id, wants_stream
 
 CHAT_EXAMPLE = '{"agentId":"main","message":"hello"}'
@@ -80,12 +80,12 @@ async def post_session(request: web.Request) -> web.Response:
     """
     session_id = (await bodies.read_body(request, NewSessionBody)).sessionId
     state, is_new = await commands.create_session(request.app[HUB_KEY], principal_of(request), session_id)
-    return record_response(state, status=201 if is_new else 200)
+    return json_response(state, status=201 if is_new else 200)
 
 
 async def show_session(request: web.Request) -> web.Response:
     """Show the state of a session: its head, its runs and its open questions."""
-    return record_response(
+    return json_response(
         await commands.get_session(request.app[HUB_KEY], principal_of(request), _read_session_id(request))
     )
 
@@ -96,7 +96,7 @@ async def patch_session(request: web.Request) -> web.Response:
     changes = {name: value for name, value in structs.asdict(label).items() if value is not UNSET}
     if not changes:
         raise BadFrame(f"the body has neither title nor metadata: send for example {LabelBody.example}")
-    return record_response(
+    return json_response(
         await commands.relabel(request.app[HUB_KEY], principal_of(request), _read_session_id(request), changes)
     )
 
@@ -173,7 +173,7 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
             await stream.serve_run(receipt.runId)
         return stream.response
     if wait:
-        return record_response(await commands.ask(hub, principal, command))
+        return json_response(await commands.ask(hub, principal, command))
     return web.json_response(notice_fields(await commands.chat(hub, principal, command)), status=202)
 
 
