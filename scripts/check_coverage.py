@@ -8,7 +8,12 @@ REPORT = Path("build/coverage/report.json")  # of `coverage json`
 MIN_PERCENT = 80
 
 # Modules that stay below the limit, with the reason.
-EXCEPTIONS: dict[str, str] = {}
+EXCEPTIONS = {
+    "hub/cli/chat.py": "its terminals end by SIGKILL, so much of its coverage is lost",
+    "hub/client/pages.py": "the programs of tests/client/test_clients.py that use it end by SIGKILL",
+    "hub/observe/agents.py": "the hubs of tests/hosting/test_debugging.py end by SIGKILL",
+    "hub/pools.py": "the hubs of tests/house/test_pools.py end by SIGKILL",
+}
 
 
 def main() -> None:

@@ -209,6 +209,7 @@ async def test_a_late_client_gets_an_answer_of_20000_tokens_in_five_frames(hub: 
         assert count_frames([await in_thread(lambda: read_answer(late))], 20_000) <= 5
 
 
+@pytest.mark.exact
 async def test_an_idle_connection_needs_little_memory(hub: Hub) -> None:
     """Counts allocations of hub code only: aiohttp and the event loop allocate the rest of the 16 kB."""
     await hub.start()

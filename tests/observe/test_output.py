@@ -103,6 +103,7 @@ async def test_a_closed_output_pipe_does_not_end_answers(hub: HubProcess) -> Non
     assert await hub.wait_until_ended() == 0
 
 
+@pytest.mark.exact
 async def test_an_output_pipe_without_a_reader_blocks_nothing(hub: HubProcess) -> None:
     """Output beyond the queue is dropped; when the pipe is read again, one line gives the number of dropped lines."""
     await hub.start()
