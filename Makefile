@@ -56,7 +56,7 @@ lint-js: build/lint_js/.installed ## run tsc and eslint on the JavaScript; needs
 	build/lint_js/node_modules/.bin/tsc -p scripts/lint_js
 	build/lint_js/node_modules/.bin/eslint -c build/lint_js/eslint.config.js hub/client_js hub/console hub/reference tests/support/javascript
 
-types: .venv/.lint-$(KEY) ## run mypy
+types: .venv/.types-$(KEY) ## run mypy
 	$(BIN)/python -m mypy
 
 constraints: $(BIN)/python ## write the newest versions of all packages to scripts/constraints.txt; run all checks afterwards
@@ -86,6 +86,9 @@ $(BIN)/python:
 
 .venv/.lint-$(KEY): | .venv/.core-$(KEY)
 	@rm -f .venv/.lint-* && $(PIP) --editable '.[cli,lint]' && touch $@
+
+.venv/.types-$(KEY): | .venv/.core-$(KEY)
+	@rm -f .venv/.types-* && $(PIP) --editable '.[cli,lint,test,bench]' && touch $@
 
 .venv/.bench-$(KEY): | .venv/.core-$(KEY)
 	@echo 'Installing the peers from PyPI ...'
