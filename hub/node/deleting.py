@@ -22,9 +22,10 @@ PARALLEL_DELETIONS = 64
 async def delete(node: Node, key: Key, before: int | None = None) -> bool:
     """Delete a session, and return True. Return False if it does not exist.
 
-    With *before* (ms), delete only a session that has a last message and whose last message is older; else return
-    False. Concurrent calls share one deletion (single flight), which goes on when a caller is cancelled. Raises
-    Draining, and StorageUnavailable if the log cannot be written: then the session remains, but its runs have ended.
+    With *before* (ms), return False unless the last message of the session is older. A session without messages is then
+    kept, but a damaged session is deleted at any age. Concurrent calls share one deletion (single flight), which goes
+    on when a caller is cancelled. Raises Draining, and StorageUnavailable if the log cannot be written. After
+    StorageUnavailable the session remains, but its runs may have been stopped.
     """
     node.refuse_if_draining()
     if key not in node.loader.deletions and not _exists_in_memory(node.sessions.get(key)):
@@ -42,7 +43,10 @@ async def delete(node: Node, key: Key, before: int | None = None) -> bool:
 
 
 async def delete_all(node: Node, keys: Sequence[Key], before: int | None = None) -> int:
-    """Delete sessions as delete() does, several at a time. Return their number. Raises the first error."""
+    """Delete sessions as delete() does, several at a time. Return the number of deleted sessions.
+
+    If deletions fail, finish their batch of PARALLEL_DELETIONS, then raise the first error.
+    """
     count = 0
     for start in range(0, len(keys), PARALLEL_DELETIONS):
         batch = keys[start : start + PARALLEL_DELETIONS]
@@ -55,7 +59,7 @@ async def delete_all(node: Node, keys: Sequence[Key], before: int | None = None)
 
 
 async def purge(node: Node) -> None:
-    """Free the disk space of deleted sessions. If the log cannot be written, the next retention frees it."""
+    """Free the disk space of deleted sessions. If the log cannot be written, the next expire() frees the space."""
     with suppress(StorageUnavailable):
         await node.log.events.purge()
 
@@ -69,7 +73,7 @@ async def _is_in_log(node: Node, key: Key) -> bool:
 
 
 def _exists_in_memory(session: LiveSession | None) -> bool:
-    """Return whether a session in memory is in the log, or will be. One that has only subscriptions will not."""
+    """Return whether a session in memory is in the log, or will be. A session with only subscriptions will not be."""
     return session is not None and (session.channel.epoch is not None or not session.is_idle)
 
 
@@ -93,7 +97,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
             node.pages.evict_session(key)
             return True
         finally:
-            # Refuse the commands that still use a deleted session. A session that was not deleted admits chats again.
+            # A deleted session still refuses the commands that use it. A session that remains admits chats again.
             session.use_count -= 1
             if node.sessions.get(key) is session:
                 session.admission.is_deleting = session.channel.is_deleted = False
@@ -115,7 +119,10 @@ def _make_notice(session: str) -> Error:
 
 
 async def _end_runs(session: LiveSession) -> None:
-    """End the queued runs, then the active ones. Wait until their ends are logged and delivered."""
+    """End the queued runs, then the active ones. Wait until their ends are logged and delivered.
+
+    Raises StorageUnavailable if the wait takes longer than `grace_seconds` and `close_seconds` together.
+    """
     with suppress(NotRunning):
         stopping.cancel_runs(session.schedule, None, with_queue=True)
     limits = session.host.limits

@@ -12,9 +12,10 @@ log = structlog.get_logger()
 
 
 async def finish_runs(node: Node, seconds: float, hurry: asyncio.Event) -> None:
-    """Wait for the active runs, at most *seconds* or until *hurry* is set. Then end the other runs as `aborted`.
+    """Wait for the ends of the active runs, at most *seconds* or until *hurry* is set. Then drain all schedules.
 
-    Completions, the answers outside a session, are awaited and ended in the same way.
+    Schedule.drain() ends the remaining active runs as `aborted`, but suspends restartable ones. Completions, the
+    answers outside a session, are awaited, too; the remaining ones end as `aborted`.
     """
     tasks = [asyncio.create_task(_wait_for_ends(node)), asyncio.create_task(hurry.wait())]
     try:
@@ -30,7 +31,7 @@ async def finish_runs(node: Node, seconds: float, hurry: asyncio.Event) -> None:
 
 
 async def _wait_for_ends(node: Node) -> None:
-    """Wait until there is no active run and no completion. The node is draining, so none begins."""
+    """Wait until there is no active run and no completion. The node is draining, so no new one begins."""
     for session in list(node.sessions.values()):
         await session.schedule.wait_for_all_ends()
     for end_event in list(node.completions):

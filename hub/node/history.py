@@ -11,9 +11,10 @@ from hub.node.node import Node
 
 
 async def read_history(node: Node, key: Key, count: int) -> tuple[dict[str, Any], ...]:
-    """Return the last *count* finished messages, at most `history_messages`, with the wire's field names.
+    """Return the last *count* finished messages, with the wire's field names.
 
-    The result is current until the caller's next await. A subscription that begins before this await misses no message.
+    Returns fewer messages if *count* exceeds `history_messages`, or their bytes exceed `history_bytes`. The result is
+    current until the caller's next await. A subscription that begins before that await misses no message.
     """
     limits, session = node.limits, node.sessions.get(key)
     count = min(count, limits.history_messages)

@@ -33,16 +33,16 @@ from hub.storage.private import make_private
 
 log = structlog.get_logger()
 
-DATA_NAME_PREFIXES = ("hub.db", "files", "model")  # the hub's own files and folders in the data folder
+DATA_NAME_PREFIXES = ("hub.db", "files", "model")  # of the hub's own files and folders in the data folder
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Node:
-    """The parts of one process.
+    """The parts of one process of the hub.
 
-    *is_ready* is True from the end of start() to drain(): the hub admits chats. *is_draining* is True from drain() on.
-    *completions* are the readers of the answers outside a session. The key of each is an event, which is set when the
-    client has received the end of the answer.
+    *is_ready* is True from the end of start() to drain(): then the hub admits chats. *is_draining* is True from drain()
+    on. *completions* are the readers of the answers outside a session. The key of each reader is an event, which is set
+    when the client has received the end of the answer.
     """
 
     settings: Settings
@@ -120,7 +120,7 @@ class Node:
     async def close(self) -> None:
         """Close the agents, the files and the log, in this order. The caller has closed all connections.
 
-        Before that, wait for running deletions and close all outboxes, so that none retries a commit.
+        First wait for running deletions, and close all outboxes, so that no outbox retries a commit.
         """
         await asyncio.gather(*self.loader.deletions.values(), return_exceptions=True)
         self.presence.close()
@@ -161,7 +161,10 @@ class Node:
             self.fanout.deliver(session.channel, events)
 
     def on_session_change(self, session: LiveSession) -> None:
-        """Send the session's new state to its subscribers: its runs, queue or questions have changed."""
+        """Send the state of a session to its subscribers, and unload the session if nothing needs it.
+
+        Called after the runs, the queue or the questions of the session have changed.
+        """
         self.fanout.send_notice(session.channel, session.make_state)
         self.unload_if_unused(session.key)
 

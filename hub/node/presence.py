@@ -20,13 +20,13 @@ class PresenceNotifier:
     _timers: dict[Channel, asyncio.TimerHandle] = attrs.Factory(dict)
 
     def schedule_notice(self, channel: Channel) -> None:
-        """Send a notice to the session's members after `presence_seconds`, with all changes until then."""
+        """Send a notice to the session's subscribers after `presence_seconds`, with all changes until then."""
         if channel not in self._timers:
             loop = asyncio.get_running_loop()
             self._timers[channel] = loop.call_later(self.limits.presence_seconds, self._send, channel)
 
     def make_notice(self, channel: Channel) -> Presence:
-        """Return the notice of a session's members: their count, and their names if there are few."""
+        """Return the notice of a session's members: their count, and, up to `presence_members`, who they are."""
         members = channel.list_members()
         listed_members = tuple(members) if len(members) <= self.limits.presence_members else None
         return Presence(sessionId=channel.id, count=len(members), members=listed_members)

@@ -30,9 +30,9 @@ class SessionLoader:
 
     @asynccontextmanager
     async def use(self, key: Key) -> AsyncIterator[LiveSession]:
-        """Load a session, and do not unload it within the context. The log need not have the session.
+        """Load a session, and do not unload it within the context. The session need not be in the log.
 
-        Raises SessionDeleted if the session is being deleted.
+        Raises the errors of load(), and SessionDeleted if the session is being deleted.
         """
         if key in self.deletions:
             raise SessionDeleted(id_of(key))
@@ -47,7 +47,8 @@ class SessionLoader:
     async def load(self, key: Key) -> LiveSession:
         """Return a session, loaded if needed. Concurrent calls share one load.
 
-        The session may be unloaded at the caller's next await: use() prevents this.
+        The session may be unloaded at the caller's next await: use() prevents this. Raises StorageUnavailable, or its
+        subclass LogDamaged.
         """
         while (session := self.sessions.get(key)) is None:
             task = self._loads.get(key)
@@ -60,7 +61,8 @@ class SessionLoader:
     async def create(self, session: LiveSession) -> bool:
         """Create a session in the log unless it exists. Return True if it is new. Call this in the context of use().
 
-        Raises SessionDeleted if the session is being deleted, or was deleted while the caller used it.
+        Raises StorageUnavailable, and SessionDeleted if the session is being deleted, or was deleted while the caller
+        used it.
         """
         # No await between this check and the call of the log: a deletion in between would end first, and the call would
         # then create a new session.

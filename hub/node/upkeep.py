@@ -115,19 +115,22 @@ class Upkeep:
 
 
 async def expire_events(node: Node, before: int) -> None:
-    """Drop events older than *before* (ms), and set the new retention floors of the sessions in memory."""
+    """Drop the events older than *before* (ms), then the oldest events until the log has only `retention_mb`.
+
+    Set the new retention floors of the sessions in memory.
+    """
     sessions = node.sessions.copy()
     floors = await node.log.events.expire(before, node.settings.retention_mb << 20)
     for key, floor in floors.items():
         session = node.sessions.get(key)
-        # A session that was loaded during expire() may be a new one with the same id. If it is an old one, the catch-up
-        # of its subscriptions finds the new floor.
+        # A session that was loaded during expire() keeps its floor, because it may be a new session with the same id.
+        # If it is the old session, the catch-up of its subscriptions finds the new floor.
         if session is not None and session is sessions.get(key):
             session.channel.floor = floor
 
 
 async def reload_agent_file(node: Node, agent_id: str) -> None:
-    """Reload an agent's file now; see hub.hosting.folder.Agents.reload."""
+    """Reload an agent's file now, and log the result. See hub.hosting.folder.Agents.reload()."""
     for loaded_id in await node.agents.reload(agent_id):
         log_reload(node, loaded_id)
 

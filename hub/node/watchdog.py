@@ -24,9 +24,12 @@ AGENT_MODULE_PREFIX = "hubbub_agents."  # see hub.hosting.loader
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Watchdog:
-    """A daemon thread that watches the loop that called start(). The loop must call beat() several times a second.
+    """Watches, from a daemon thread, the loop in which start() was called.
 
-    *find_agent_id* returns the id of a run's agent, or an empty string. The thread calls it, so it must change nothing.
+    The loop must call beat() several times a second.
+
+    *find_agent_id* returns the id of a run's agent, or an empty string. The daemon thread calls this function, so the
+    function must change nothing.
     """
 
     find_agent_id: Callable[[str], str]
@@ -60,7 +63,7 @@ class Watchdog:
         if blocked_seconds < BLOCKED_SECONDS or now < self._quiet_until:
             return
         frames = list(_walk_stack(sys._current_frames().get(self._loop_thread)))
-        if _is_idle(frames):  # the process was stopped, or the machine slept
+        if _is_idle(frames):  # not blocked: the process was stopped, or the machine slept
             return
         task = asyncio.current_task(self._loop)
         name = task.get_name() if task is not None else ""
@@ -86,7 +89,7 @@ def _walk_stack(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _is_idle(frames: list[FrameType]) -> bool:
-    """Return whether the loop waits for events: in the selector of asyncio, or in uvloop, which has no frames."""
+    """Return whether the loop waits for events: in the selector of asyncio, or in uvloop, whose code has no frames."""
     files = [frame.f_code.co_filename for frame in frames[:2]]
     if not files or files[0] == runners.__file__:
         return True

@@ -38,7 +38,8 @@ class Admission:
     async def admit(self, chat: Chat, author: Author, agent: Agent) -> Accepted:
         """Log a message and its run in one commit. Return when the log holds both.
 
-        Raises Busy, IdReused, StorageUnavailable and the errors of check_open(); then nothing is logged.
+        Raises IdReused, StorageUnavailable and the errors of put(). Then the chat is not logged, but a rollback may
+        have ended the active runs.
         """
         digest = chats.make_digest(chat, agent.id)
         admit = partial(self._admit, chat, author, agent, digest)
@@ -47,7 +48,7 @@ class Admission:
     async def _admit(self, chat: Chat, author: Author, agent: Agent, digest: str) -> Accepted:
         if chat.ifBusy == "rollback":
             return await self._roll_back(chat, author, agent, digest)
-        async with self.schedule.lock:  # an edit, a regeneration or a rollback holds it until its own chat is queued
+        async with self.schedule.lock:  # an edit, a regeneration or a rollback holds it until its put() is done
             answer = self.put(chat, author, agent, digest)
         return await answer
 
@@ -59,7 +60,7 @@ class Admission:
         The caller holds the schedule's lock. Raises Busy, Draining, SessionDeleted, StorageUnavailable, and the errors
         of Agents.get_working().
         """
-        # No await in this function: the limits must still be respected when the run is queued.
+        # No await in this function: another chat must not take the place in the queue after the check of the limits.
         self.check_open(clientMsgId=chat.clientMsgId)
         schedule = self.schedule
         agent = self.host.agents.get_working(agent.id)  # the agent may have been reloaded while the chat waited
@@ -72,7 +73,7 @@ class Admission:
         can_start = chat.ifBusy == "parallel" or not schedule.must_wait(run)
         if removal is None:
             self._check_capacity(chat, agent, can_start, run)
-        else:  # the runs that were stopped for this chat cannot be restored: a full agent makes it wait, not fail
+        else:  # runs were stopped for this chat, so it is not refused: if the agent is full, the chat waits
             can_start = can_start and not agent.is_full
         events = chats.make_events(chat, run.record, can_start, digest, removal)
         has_message = bool(events[-1].messages)
@@ -96,9 +97,10 @@ class Admission:
 
     @asynccontextmanager
     async def pause(self, chat: Chat = Chat(message="")) -> AsyncIterator[None]:
-        """Admit no chat and start no run within the context. On entry the log holds the complete history.
+        """Within the context, only the caller admits a chat. On entry the log holds the complete history.
 
-        Errors name the clientMsgId of *chat*. Raises the errors of check_open().
+        No queued run starts before the end of the context. Raises the errors of check_open(), with the clientMsgId of
+        *chat*, and StorageUnavailable if a change of the history cannot be logged.
         """
         self.check_open(clientMsgId=chat.clientMsgId)
         try:
@@ -120,7 +122,7 @@ class Admission:
             raise self.outbox.make_error(**fields)
 
     def _check_capacity(self, chat: Chat, agent: Agent, can_start: bool, run: ActiveRun) -> None:
-        """Raise Busy if a limit refuses the chat; then its run is not in the queue any more."""
+        """If a limit or `ifBusy: reject` refuses the chat, remove its run from the queue and raise Busy."""
         queue = self.schedule.queued_runs  # includes the run of this chat
         try:
             if chat.ifBusy == "reject" and (self.schedule.active_runs or len(queue) > 1):

@@ -101,7 +101,7 @@ class AnswerWriter:
             self._wake()
 
     async def wait_for_capacity(self) -> None:
-        """Wait until the pending bytes are at most half of their limit, or the writer is closed: backpressure."""
+        """Hold the agent back until the pending bytes are at most half of their limit, or the writer is closed."""
         while self.pending_bytes > self.limits.pending_bytes // 2 and not self.is_closed:
             self._capacity_waiter = asyncio.get_running_loop().create_future()
             await self._capacity_waiter
@@ -114,7 +114,7 @@ class AnswerWriter:
     # --- messages and events ----------------------------------------------------------------------------------------
 
     async def write(self, output: object) -> None:
-        """Write one output of the agent. Wait only to store a large tool result as a file."""
+        """Write one output of the agent, unless it is None. Wait only to store a large tool result as a file."""
         if isinstance(output, str):
             self.write_text(str.__str__(output))  # a subclass of str may override methods, and the log cannot encode it
         elif isinstance(output, AgentMessage) and isinstance(output.content, str):
@@ -129,7 +129,7 @@ class AnswerWriter:
             raise bad_output_error(self.agent_id, output)
 
     def _write_message(self, message: AgentMessage) -> None:
-        """End the message that streams, and log a complete one."""
+        """End the message that streams, and log *message*, which is complete."""
         if self.is_closed:
             return
         parts, content = self._copy_parts(message), str.__str__(message.content)
@@ -143,7 +143,10 @@ class AnswerWriter:
         self.message_id = self.new_id("m")
 
     def _copy_parts(self, message: AgentMessage) -> JsonParts | None:
-        """Return a copy of the message's parts as JSON, or None if it has none. The agent may change the original."""
+        """Return a copy of the message's parts as JSON, or None if the message has no parts.
+
+        The agent may change the original later.
+        """
         if not message.parts:
             return None
         try:
@@ -184,7 +187,7 @@ class AnswerWriter:
         with use_hub_threads():
             data = await asyncio.to_thread(
                 encode_text, self.agent_id, content
-            )  # 32 MiB would block the loop for too long
+            )  # in a thread: to encode 32 MiB would block the loop
         if len(data) <= limits.result_bytes or self.is_closed:
             return result
         if len(data) > limits.file_bytes:
@@ -197,15 +200,15 @@ class AnswerWriter:
         return attrs.evolve(result, content=cut(content, len(beginning)), fileId=file_id, size=len(data))
 
     def copy_question(self, question: Interrupt) -> Interrupt:
-        """Return a copy of a question in the form of the log, with a new id. The copy is not logged."""
+        """Return a copy of a question that the log can encode, with a new id. The copy is not logged here."""
         body, _ = self._copy(attrs.evolve(question, id=self.new_id("i")))
         return cast(Interrupt, body)
 
     def _copy(self, event: Body) -> tuple[Body, int]:
         """Return a copy of an event that the log can encode, and its size. Count its bytes for the run's limit."""
         try:
-            # The agent may change its object later. And a value that the log cannot encode would fail the whole commit,
-            # which has events of other sessions.
+            # A copy, because the agent may change its object later. It is encoded here, because a value that the log
+            # cannot encode would make the whole commit fail, with the events of other sessions.
             data = orjson.dumps(attrs.asdict(event))
             body = msgspec.convert(orjson.loads(data), type(event))
         except (TypeError, RecursionError, msgspec.ValidationError) as error:
@@ -233,7 +236,7 @@ class AnswerWriter:
     # --- end of a message -------------------------------------------------------------------------------------------
 
     def end_stream(self) -> None:
-        """End the message that streams, and its reasoning, before another event of the run."""
+        """End the message and the reasoning that stream, because another event of the run follows."""
         self._reasoning_id = ""
         self._finish_message()
 

@@ -1,4 +1,4 @@
-"""Log a broadcast: a message of an agent to all subscribers of its group, without a user's message before it."""
+"""Log a broadcast: a message of an agent to all subscribers of the agent's group. It answers no user's message."""
 
 from hub.hosting.hosted import Agent
 from hub.messages import BroadcastReceipt, HistoryMessage, RunFinished, RunStarted, WholeMessage

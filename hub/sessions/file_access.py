@@ -8,7 +8,7 @@ from hub.text import cut
 
 
 def make_file_access(files: Files, key: Key) -> FileAccess:
-    """Return the FileAccess for the agents of a session. Both functions raise AgentError if the hub refuses."""
+    """Return the FileAccess for the agents of a session. Its functions raise AgentError if the hub refuses the call."""
 
     async def read(file_id: str) -> bytes:
         try:

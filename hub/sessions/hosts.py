@@ -37,7 +37,7 @@ class SessionHost(Protocol):
     def counters(self) -> Counters: ...
 
     def on_session_change(self, session: "LiveSession") -> None:
-        """Send the session's new state to its subscribers: its runs, queue or questions have changed."""
+        """Send the state of a session to its subscribers, after its runs, its queue or its questions have changed."""
 
     def unload_if_unused(self, key: Key) -> None:
         """Remove the session from memory if nothing needs it."""

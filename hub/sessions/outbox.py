@@ -1,4 +1,4 @@
-"""The events of one session on their way to the log: merged while they wait, one append in flight at a time."""
+"""Append the events of one session to the log, one append at a time. Text that waits is merged into chunks."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,8 +24,8 @@ ResultCallback = Callable[[int | StorageUnavailable], None]
 class PendingChunk(Event, eq=False, kw_only=True):
     """A chunk on its way to the log.
 
-    *on_logged* is called with *size*, the chunk's bytes, when the log holds the chunk. *pieces* are all its texts; None
-    until a second text joins the chunk.
+    When the log holds the chunk, *on_logged* is called with *size*, the number of the chunk's bytes. *pieces* is None
+    until a second text joins the chunk; then *pieces* has all texts of the chunk.
     """
 
     on_logged: Callable[[int], None]
@@ -63,7 +63,10 @@ class PendingEvent(Event, eq=False, kw_only=True):
 
 
 def attach_future(event: PendingEvent, on_result: ResultCallback = lambda result: None) -> "asyncio.Future[int]":
-    """Return a future of the event's seq, or of StorageUnavailable. *on_result* is called before the future is done."""
+    """Return a future for the result of an event: its seq, or StorageUnavailable if the event is dropped.
+
+    *on_result* is called before the future is done.
+    """
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def resolve(result: int | StorageUnavailable) -> None:
@@ -97,8 +100,9 @@ FAILED_STATES = (OutboxState.BACKING_OFF, OutboxState.RETRYING)
 class Outbox:
     """The only appender of a session: one append at a time, so events cannot change their order.
 
-    Text gathers while a commit is in flight, and becomes the next chunk when the commit ends. Chunks alone are flushed
-    at the *pace*; the first chunk after a pause is flushed at once. Any other event flushes all that waits.
+    Text gathers while a commit is in flight, and becomes the next chunk when the commit ends. If only chunks wait, they
+    are flushed at the *pace*; the first chunk after a pause is flushed at once. Any other event is flushed with the
+    waiting chunks, at once or after the append in flight.
 
         IDLE --------- an event, or a chunk after a pause ------------> IN_FLIGHT
         IDLE --------- a chunk soon after the last one ---------------> WAITING
@@ -106,8 +110,8 @@ class Outbox:
         IN_FLIGHT ---- success, nothing gathered ---------------------> IDLE
         IN_FLIGHT ---- success, chunks gathered ----------------------> WAITING
         IN_FLIGHT ---- success, an event or a due chunk gathered -----> IN_FLIGHT
-        IN_FLIGHT ---- failure, every event was refusable ------------> IDLE
-        IN_FLIGHT ---- failure, some events must be retried ----------> BACKING_OFF
+        IN_FLIGHT ---- failure, only refusable events, none gathered -> IDLE
+        IN_FLIGHT ---- failure, other or gathered events are left ----> BACKING_OFF
         BACKING_OFF -- after retry_seconds ---------------------------> RETRYING
         BACKING_OFF -- after retry_seconds, nothing is left ----------> IDLE
         RETRYING ----- as IN_FLIGHT ----------------------------------> IDLE, WAITING, IN_FLIGHT, BACKING_OFF
@@ -131,7 +135,7 @@ class Outbox:
     _in_flight: list[PendingEvent | PendingChunk] = attrs.Factory(list)
     _open_chunks: dict[str, PendingChunk] = attrs.Factory(dict)  # by run id: the pending chunk that text may join
     _timer: asyncio.TimerHandle | None = None
-    _next_chunk_time: float = float("-inf")  # in the loop's time; chunks without another event wait for it
+    _next_chunk_time: float = float("-inf")  # in the loop's time; until then chunks wait, if no other event comes
     _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
@@ -150,7 +154,10 @@ class Outbox:
         return any(isinstance(event, PendingEvent) and (event.messages or event.removed_messages) for event in events)
 
     async def wait_for_history(self) -> None:
-        """Wait until the log holds all changes of the history. Raises StorageUnavailable if it cannot be written."""
+        """Wait until the log holds all changes of the history.
+
+        Raises StorageUnavailable if the log cannot be written, or the outbox is closed.
+        """
         while self.will_change_history():
             if self.has_failed or self.state is OutboxState.CLOSED:
                 raise self.make_error()
@@ -199,7 +206,7 @@ class Outbox:
         size: int,
         on_logged: Callable[[int], None],
     ) -> None:
-        """Queue a piece of a message, of *size* bytes. It joins the last chunk of the run if that chunk is pending.
+        """Queue a piece of a message, of *size* bytes. If the run's last event is a pending chunk with room, extend it.
 
         When the log holds a chunk, the *on_logged* of its first piece is called with the bytes of the chunk.
         """
@@ -235,8 +242,8 @@ class Outbox:
     def _enter(self, state: OutboxState, seconds: float = 0.0, action: Callable[[], None] | None = None) -> None:
         """Change the state and the timer: *action* is called after *seconds*, unless the state changes before.
 
-        The state stays CLOSED for ever. Every edge is made here, except those of a chunk that is flushed alone: this
-        call would make them a tenth slower.
+        A CLOSED outbox stays CLOSED. Only put_text() and _handle_result() change the state without this call, for a
+        chunk that is flushed alone: the call would make that chunk a tenth slower.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -262,8 +269,8 @@ class Outbox:
         self._enter(OutboxState.RETRYING if self.state is OutboxState.BACKING_OFF else IN_FLIGHT)
         batch = self._in_flight = self._take_batch()
         chunks = [event for event in batch if isinstance(event, PendingChunk)]
-        if chunks:  # a batch without chunks, as a run's start, must not delay the next chunk
-            # Chunks that are still pending are full: a longer wait would join no text to them.
+        if chunks:  # a batch without chunks, such as a run's start, must not delay the next chunk
+            # If events are still pending, one is the second chunk of its run: it must not wait even longer.
             has_joined = not self._pending and any(chunk.pieces is not None for chunk in chunks)
             self._next_chunk_time = self._loop.time() + (self.pace.long_seconds if has_joined else self.pace.seconds)
         for chunk in chunks:
@@ -294,7 +301,7 @@ class Outbox:
         return batch
 
     def _handle_result(self, result: int | Exception) -> None:
-        """Report the result of the append. All events that the callbacks queue are in one batch, the next one."""
+        """Report the result of the append. Events that the callbacks queue wait until all callbacks have returned."""
         batch, self._in_flight = self._in_flight, []
         if isinstance(result, Exception):
             self._handle_failure(batch, result)
@@ -317,7 +324,7 @@ class Outbox:
             self.on_idle()
 
     def _report(self, event: PendingEvent, result: int | StorageUnavailable) -> None:
-        """Call the event's callback. If the callback fails, the other events of the session go on."""
+        """Call the event's callback. If it raises an error, log that error: the other events must still be reported."""
         try:
             if event.on_result is not None:
                 event.on_result(result)
@@ -329,7 +336,7 @@ class Outbox:
         refusal = reason if isinstance(reason, StorageUnavailable) else StorageUnavailable(str(reason))
         refused_events = [event for event in batch if isinstance(event, PendingEvent) and event.is_refusable]
         is_first = self.state is not OutboxState.RETRYING
-        # Before any callback is called: an event that it queues must wait for the retry, and drop_run() must find all.
+        # Do this before the callbacks: events that they queue must wait for the retry, and drop_run() must find all.
         self._pending = [event for event in batch if event not in refused_events] + self._pending
         self._enter(OutboxState.BACKING_OFF, self.limits.retry_seconds, self._retry)
         for event in refused_events:

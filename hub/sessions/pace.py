@@ -2,9 +2,9 @@
 
 import attrs
 
-# The share of one processor that the loop's thread uses. Up to LOW_LOAD the interval between flushes is the shortest;
-# from HIGH_LOAD on it is MAX_STRETCH times as long. With MAX_STRETCH 3, and 20 sessions of 20 clients at 200 tokens/s,
-# the hub uses 6 % less CPU, but the p99 age of a token is 44 to 47 ms on a slow machine.
+# The load is the share of one processor that the loop's thread uses. Up to LOW_LOAD, Pace.long_seconds is as short as
+# Pace.seconds; from HIGH_LOAD on, it is MAX_STRETCH times as long. With MAX_STRETCH 3, and 20 sessions of 20 clients at
+# 200 tokens/s, the hub uses 6 % less CPU, but the p99 age of a token is 44 to 47 ms on a slow machine.
 LOW_LOAD, HIGH_LOAD = 0.1, 0.65
 MAX_STRETCH = 2.2
 

@@ -12,9 +12,10 @@ from hub.storage.records import RunRecord
 
 
 async def read_past(store: SessionStore, key: Key, open_runs: Collection[RunRecord], limits: Limits) -> Sequence[Past]:
-    """Return the finished messages of a session, oldest first, without the messages that *open_runs* answer.
+    """Return the newest finished messages of a session within *limits*, oldest first.
 
-    The result includes no answer without text, because models refuse an empty message.
+    The messages that *open_runs* answer are left out. An answer that has a stop reason, but no text and no parts, is
+    left out, too, because models refuse an empty message.
     """
     open_ids = {record.userMessageId for record in open_runs}
     open_bytes = sum(_count_bytes(record.message, record.parts) for record in open_runs)

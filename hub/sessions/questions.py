@@ -34,8 +34,8 @@ class Question:
 class Questions:
     """The open questions of one run, by id.
 
-    *end_stream* is called before an event of a question: the run's streamed message ends there. *on_change* is called
-    after a question was logged or closed. All methods must be called in the event loop.
+    *end_stream* ends the run's streamed message at each event of a question. *on_change* is called after a question was
+    logged or closed. All methods must be called in the event loop.
     """
 
     agent: str
@@ -72,7 +72,8 @@ class Questions:
     async def ask(self, interrupt: Interrupt) -> Reply:
         """Log a question and wait for its answer. If the wait is cancelled, close the question, unless the run ends."""
         question = self.add(interrupt)
-        # The record has the question's id and no principal: a late answer finds the run, also after a restart.
+        # The record has the question's id and no principal. By this record a late answer finds the run, even after a
+        # restart of the hub.
         record = ChatRecord(principal="", clientMsgId=interrupt.id, digest="", messageId=interrupt.id, runId=self.run)
         self.end_stream()
         self.outbox.put(
@@ -138,7 +139,10 @@ class Questions:
         self._finish_close()
 
     async def wait_for_answers(self) -> None:
-        """Wait until no answer waits for its commit: before it, the answer's position among the texts is unknown."""
+        """Wait until no answer waits for its commit.
+
+        Until the commit, the position of the answer among the texts of the run is unknown.
+        """
         while (pending := self._find_pending_commit()) is not None:
             await pending.wait()
 
@@ -147,7 +151,7 @@ class Questions:
         return next((commit for commit in commits if commit is not None), None)
 
     def _withdraw(self, question: Question) -> None:
-        """Close a question whose agent no longer waits. An answer that waits for its commit closes it anyway."""
+        """Close a question whose agent no longer waits. Do nothing while an answer to it waits for the commit."""
         if not self._is_accepting or question.pending_commit is not None:
             return
         if self.open_by_id.pop(question.interrupt.id, None) is None:
@@ -180,7 +184,10 @@ class Questions:
         on_close(events)
 
     def discard(self) -> None:
-        """Drop the open questions without an event: the log has them, and the hub's next start closes them."""
+        """Drop the open questions, and log nothing.
+
+        Unless the caller logs the events that close them, the next start of the hub closes them.
+        """
         self.stop_accepting()
         for question in self.open_by_id.values():
             question.reply.cancel()
@@ -200,7 +207,7 @@ def make_closed_error(session: str, interrupt_id: str) -> AlreadyResolved:
 
 
 async def find_question_record(store: RunStore, key: Key, interrupt_id: str) -> ChatRecord:
-    """Return the record of a question, which has its run and its seq. Raises UnknownInterrupt."""
+    """Return the record of a question, with the run and the seq of the question. Raises UnknownInterrupt."""
     record = await store.find_chat(key, "", interrupt_id)
     if record is None:
         name = id_of(key)

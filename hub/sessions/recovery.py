@@ -1,4 +1,4 @@
-"""Recover the runs of an earlier process: queue the queued ones; end the started ones, or start them once more."""
+"""Recover the runs of an earlier process: queue the queued runs again; end the started runs, or restart them once."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from hub.storage.records import RunRecord
 
 @attrs.define
 class LoggedOutput:
-    """The messages of a run that are in the history, and its open questions, by id and in order."""
+    """The messages of a run that were not removed, and its open questions, both by id and in order."""
 
     messages: dict[str, WholeMessage] = attrs.Factory(dict)
     questions: dict[str, Interrupt] = attrs.Factory(dict)
@@ -53,9 +53,9 @@ async def recover_session(session: LiveSession, records: Sequence[RunRecord]) ->
 
 
 def abort_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
-    """End the started runs of a session whose log cannot be read: `aborted`, without their messages.
+    """End the started runs of a session as `aborted`, without their messages, because their output cannot be read.
 
-    Queued runs have no output to read. They stay queued.
+    The queued runs have no output: queue them again.
     """
     runs = [session.schedule.make_run(record, None) for record in records]
     started_runs = [run for run in runs if run.record.state == "started"]
@@ -67,6 +67,7 @@ def abort_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
 
 
 def _recover_started_run(session: LiveSession, record: RunRecord, output: LoggedOutput) -> None:
+    """Remove the output of a restartable run and start the run again, but only once. End any other run as `aborted`."""
     agent = next((agent for agent in session.host.agents.all() if agent.id == record.agentId and not agent.error), None)
     if agent is None or not agent.marks.restartable or record.attempt > 1:
         run = session.schedule.make_run(record, None)
@@ -87,7 +88,7 @@ def _recover_started_run(session: LiveSession, record: RunRecord, output: Logged
 
 
 async def _read_output(store: EventStore, record: RunRecord, head: int) -> LoggedOutput:
-    """Read the events of a run from the log."""
+    """Return the output of a run, from its events in the log. Raises StorageUnavailable and LogDamaged."""
     output = LoggedOutput()
     cursor = record.after
     while events := await store.read(record.key, cursor, head):

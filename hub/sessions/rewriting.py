@@ -3,8 +3,8 @@
 The hub holds the history, so both commands work for every agent. Each of them:
 
 1. pauses the admission of the session: no chat is admitted and no run starts until the command ends;
-2. stops the runs that answer a message to remove, and waits until the log holds their ends;
-3. logs the `message_removed`, the new message and its run in one commit.
+2. stops the runs that answer the user's message or a later one, and waits until the log holds their ends;
+3. logs the `message_removed`, the new message (only an edit has one) and the new run in one commit.
 
 If a command is refused after step 2, the stopped runs have ended, and nothing else has changed.
 """
@@ -22,7 +22,7 @@ from hub.sessions.session import LiveSession
 
 
 async def edit_message(session: LiveSession, command: Edit, author: Author, default_agent: str) -> Accepted:
-    """Replace a message and all later ones. Return when the log holds the new message.
+    """Replace a message and all later ones by a new message. Return when the log holds the new message.
 
     If *command* names no agent, the agent of the old answer answers again, or *default_agent* if there is no answer.
     Raises UnknownMessage, WrongMessage, and the errors of Admission.admit() except Busy.
@@ -48,10 +48,10 @@ async def _edit(
             text = f"{command.messageId} is an agent's message: edit a user's message, or regenerate this one"
             raise WrongMessage(text, sessionId=session.id)
         agent_id, empty_ids = await _find_answering_agent(session, messages)
-        # Before runs are stopped: an unknown agent is refused without any change.
+        # Find the agent before runs are stopped: an unknown agent is then refused without any change.
         agent = session.host.agents.get_working(command.agentId or agent_id or default_agent)
         messages, stopped_ids = await _stop_runs(session, command.messageId)
-        # No await from here to put(): the removal must contain all messages of the history.
+        # No await from here to put(): the removal must contain every message from the edited one on.
         removal = Removal(_merge_ids(messages, empty_ids, stopped_ids))
         answer = session.admission.put(chat, author, agent, digest, removal)
     return await answer
@@ -86,7 +86,10 @@ async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, aut
 
 
 def _merge_ids(messages: Sequence[HistoryMessage], *more_ids: list[str]) -> tuple[str, ...]:
-    """Return the ids of the messages and *more_ids* in order, each once: a stopped run may have a finished message."""
+    """Return the ids of *messages* and *more_ids*, in order.
+
+    Each id is in the result once: the finished messages of a stopped run can be in both.
+    """
     return tuple(dict.fromkeys([*(message.messageId for message in messages), *chain(*more_ids)]))
 
 
@@ -98,8 +101,8 @@ def make_unknown_message_error(session_id: str, message_id: str) -> UnknownMessa
 async def _read_messages_from(session: LiveSession, message_id: str, skip: int = 0) -> Sequence[HistoryMessage]:
     """Return a message and all later ones. The result is current until the caller's next await.
 
-    The caller keeps the first *skip* messages, and removes the rest from the history. Raises UnknownMessage, and
-    WrongMessage if the rest has more than `taken_messages` messages.
+    The caller keeps the first *skip* messages, and removes the rest from the history. Raises UnknownMessage,
+    StorageUnavailable, and WrongMessage if the rest has more than `taken_messages` messages.
     """
     limit = session.host.limits.taken_messages
     while True:
@@ -121,8 +124,8 @@ async def _stop_runs(
 ) -> tuple[Sequence[HistoryMessage], list[str]]:
     """Stop the runs that answer a message or a later one.
 
-    Return the messages as _read_messages_from() does, and the ids of the messages of the stopped runs. Raises
-    StorageUnavailable if the end of a run cannot be logged.
+    Return the messages as _read_messages_from() does, and the ids of the messages of the stopped runs. Raises the
+    errors of _read_messages_from(), and StorageUnavailable if the end of a run cannot be logged.
     """
     stopped_ids: list[str] = []
     while True:
@@ -145,10 +148,10 @@ def _find_runs(session: LiveSession, messages: Sequence[HistoryMessage]) -> list
 async def _find_answering_agent(
     session: LiveSession, messages: Sequence[HistoryMessage]
 ) -> tuple[str | None, list[str]]:
-    """Return the id of the agent that answers the first message, or that gave its last answer; else None.
+    """Return the id of the agent that answers the first message now, or else of the agent of its last answer.
 
-    If all answers ended without text, also return the ids of these answers. They are not in the history, but clients
-    must remove them, too.
+    The id is None if the message has no answer. If all answers ended without text, also return the ids of these
+    answers: they are not in the history, but clients must remove them, too.
     """
     message_id = messages[0].messageId
     active_agents = [run.record.agentId for run in _find_runs(session, messages[:1])]
@@ -162,10 +165,10 @@ async def _find_answering_agent(
 
 
 async def _find_empty_answers(session: LiveSession, messages: Sequence[HistoryMessage]) -> dict[str, str | None]:
-    """Return the ids of the answers after the first message that ended without text, each with its agent.
+    """Find the answers that come after the first message and ended without text. Return their agents by their ids.
 
-    Removed answers are left out. The log has these answers only as events, so an answer is not found after its events
-    have expired.
+    Removed answers are left out. The log has an empty answer only as events, so the answer is not found after these
+    events have expired.
     """
     runs_with_text = {message.runId for message in messages}
     answers: dict[str, str | None] = {}

@@ -20,7 +20,7 @@ from hub.sessions.questions import Questions
 from hub.sessions.view import make_view
 from hub.storage.records import RunRecord
 
-SLICE_SECONDS = 0.005  # an agent that streams without waiting lets the event loop run this often
+SLICE_SECONDS = 0.005  # an agent that streams without waiting lets other tasks run after this time
 
 
 class RunState(Enum):
@@ -55,9 +55,11 @@ class ActiveRun:
         ENDING ------ the code has ended; the grace time is over; suspend() -> ENDED
 
     A run in ENDED writes nothing more: its end is on its way to the log, or suspend() left the run to the next start of
-    the hub. Its code may still run if it ignores the cancellation. A run of an earlier process begins in QUEUED, too.
+    the hub. The agent's code may still run if it ignores the cancellation. A run of an earlier process begins in
+    QUEUED, too.
 
-    *agent* may be None before start(), in a run of an earlier process. *stop_reason* is None until ENDING.
+    *agent* may be None before start(), in a run of an earlier process. *stop_reason* is None unless the run has entered
+    ENDING.
     """
 
     record: RunRecord
@@ -141,7 +143,7 @@ class ActiveRun:
         self.agent_task.start(self._run_code(self.agent_task))
 
     def stop(self, reason: StopReason) -> None:
-        """End the run for *reason*: at once if its code does not run, else after the code has ended or the grace time.
+        """End the run for *reason*: at once if its code does not run, else when the code or the grace time has ended.
 
         A second call does nothing.
         """
@@ -156,7 +158,7 @@ class ActiveRun:
         self.agent_task.cancel()
 
     def suspend(self) -> None:
-        """Stop without logging an end: the log holds the run as started, and the next start of the hub recovers it."""
+        """Stop the run without logging an end. If the log holds the run, the next start of the hub recovers it."""
         if not self.has_ended:
             self._enter(RunState.ENDED)
         self.writer.close()
@@ -165,14 +167,15 @@ class ActiveRun:
             self._agent_task.cancel()
 
     def abandon(self) -> None:
-        """End a stopped run now, although its code still runs. Otherwise do nothing."""
+        """End a stopped run now, although its code still runs. Do nothing if the run is not in ENDING."""
         if self.state is RunState.ENDING:
             self.agent_task.abandon()
 
     # --- the agent's code -------------------------------------------------------------------------------------------
 
     async def _run_code(self, agent_task: AgentTask) -> None:
-        # One long function: for each token asyncio resumes every coroutine between the task and the agent.
+        # One long function: for each token asyncio resumes every coroutine between the task and the agent, so each
+        # further coroutine would cost time.
         agent, deadlines = agent_task.agent, agent_task.deadlines
         limits, writer, slice_start = self.host.limits, self.writer, 0.0
         try:

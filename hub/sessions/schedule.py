@@ -97,9 +97,10 @@ class Schedule:
         self.outbox.put(*events, run_started)
 
     def wake(self) -> None:
-        """Start all queued runs that can start, unless the lock is held.
+        """Start all queued runs that can start. Do nothing if the lock is held or the hub is draining.
 
-        A run whose agent is full waits: when the agent has a free slot, Slots calls wake() again.
+        A run whose agent is unknown or broken ends with that error. A run whose agent is full waits: when the agent has
+        a free slot, Slots calls wake() again.
         """
         if self.is_draining or self.lock.locked():
             return

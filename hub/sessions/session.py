@@ -69,7 +69,7 @@ class LiveSession:
 
     @property
     def is_idle(self) -> bool:
-        """True if the session has no run, no command in admission, and no event on its way to the log."""
+        """True if the session has no run, no pending event, and no command with a clientMsgId in admission."""
         return self.outbox.is_empty and not (self.active_runs or self.queued_runs or self.admission.single_flight.tasks)
 
     async def wait_until_idle(self) -> None:
@@ -88,7 +88,7 @@ class LiveSession:
         return self.is_idle and not (self.channel.subscriptions or self.use_count)
 
     def find_questions(self, interrupt_id: str) -> Questions | None:
-        """Return the Questions of the run that asked this question, or None if it cannot be answered any more."""
+        """Return the Questions of the run that asked a question, or None if the question cannot be answered now."""
         return next(
             (run.questions for run in self.active_runs.values() if interrupt_id in run.questions.answerable_ids), None
         )

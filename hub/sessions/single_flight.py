@@ -17,7 +17,7 @@ from hub.storage.records import ChatRecord
 class SingleFlight:
     """The commands with a clientMsgId that are in admission to one session.
 
-    *tasks* admit them, also after their callers are cancelled. *key* is the session's.
+    *tasks* admit these commands, even after their callers were cancelled. *key* is the key of the session.
     """
 
     key: Key
@@ -28,10 +28,11 @@ class SingleFlight:
     async def run_once(
         self, chat: Chat, author: Author, digest: str, admit: Callable[[], Awaitable[Accepted]]
     ) -> Accepted:
-        """Call *admit*, unless a command with the same clientMsgId was logged before.
+        """Call *admit*, unless the log has a command of this author with the same clientMsgId.
 
-        A duplicate waits for the commit of the first command, and gets the same answer. Raises IdReused if the first
-        command had another *digest*, and every error of *admit*.
+        A duplicate waits until the first command is logged or refused. If it was logged, the duplicate gets the same
+        ids and seq, with the status `duplicate`; if it was refused, the duplicate is admitted. Raises IdReused if the
+        logged command had another *digest*, StorageUnavailable, and every error of *admit*.
         """
         if chat.clientMsgId is None:
             return await admit()

@@ -8,9 +8,10 @@ from hub.sessions.schedule import Schedule
 
 
 def cancel_runs(schedule: Schedule, run_id: str | None, with_queue: bool) -> tuple[str, ...]:
-    """Stop one run; without *run_id*, all active runs, and with *with_queue* first all queued runs. Return their ids.
+    """Stop the active or queued run with *run_id*. Without *run_id*, stop all active runs.
 
-    Does not wait for the ends of the runs. Raises NotRunning if there is no such run.
+    *with_queue* stops all queued runs, too, before the active ones. Return the ids of the stopped runs, without a wait
+    for their ends. Raises NotRunning if there is no such run.
     """
     runs = [*(schedule.queued_runs if with_queue or run_id else ()), *schedule.active_runs.values()]
     stoppable = [run for run in runs if not run.has_ended and run_id in (None, run.id)]
