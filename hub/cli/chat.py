@@ -38,7 +38,10 @@ Enter sends, Alt-Enter starts a new line. Ctrl-C stops an answer."""
 
 
 async def chat_at_terminal(url: str, agent: str | None, session: str | None) -> int:
-    """Chat until the person leaves, and return the exit code; raises CommandFailed."""
+    """Chat until the person leaves, and return the exit code.
+
+    Raises CommandFailed with the cause if the chat cannot start or continue.
+    """
     async with open_client(url) as hub:
         chat = TerminalChat(hub=hub, url=url, agent=choose_agent(hub, agent))
         async with report_losses(hub, lambda line: chat.say(Text(f"— {line} —", style="yellow"))):
@@ -65,7 +68,10 @@ class TerminalChat:
         self.screen = Screen(console=self.console, say=self.say)
 
     async def run(self, session: str) -> int:
-        """Join a session, and chat until the person leaves; raises CommandFailed if the hub closes for good."""
+        """Join a session, chat until the person leaves, and return the exit code.
+
+        Raises CommandFailed if the hub refuses the session, or closes for good.
+        """
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._on_interrupt_signal)
         try:
             await self._join(session)
@@ -123,9 +129,9 @@ class TerminalChat:
             app.exit(exception=KeyboardInterrupt())
 
     async def _send(self, message: str) -> bool:
-        """Send a message, and show all answers until its own answer has ended; return False after a second Ctrl-C.
+        """Send a message, and wait until its answer has ended. Return False after a second Ctrl-C.
 
-        Ask the person the questions of that answer.
+        Meanwhile, show all answers in the session, and prompt for a reply to each question of the awaited answer.
         """
         client_msg_id = token_hex(16)
         self.screen.own_messages.add(client_msg_id)
@@ -148,7 +154,10 @@ class TerminalChat:
         return True
 
     async def _wait_for_question(self, answer: Answer, read_task: asyncio.Task[None]) -> bool:
-        """Wait until an answer ends or asks a question. The first Ctrl-C stops the answer; the second returns False."""
+        """Wait until an answer ends or asks a question, and return True.
+
+        The first Ctrl-C stops the answer. At the second Ctrl-C, return False.
+        """
         stop_task = asyncio.create_task(self._stop_on_press(answer))
         question_task = asyncio.create_task(self.screen.wait_until(lambda: bool(self._open_questions(answer))))
         try:
@@ -186,13 +195,16 @@ class TerminalChat:
         return [_interrupt_of(event) for event in self.screen.questions.values() if event.runId == run]
 
     async def _ask_for_reply(self, answer: Answer, question: Interrupt) -> None:
-        """Prompt for a reply, and send it. End the prompt if another client replies. Ctrl-C stops the answer."""
+        """Prompt for a reply, and send the reply. The prompt ends if another client replies.
+
+        Ctrl-D declines the question. Ctrl-C stops the answer.
+        """
         try:
             line = await self._read_reply(question)
         except EOFError:
             line = None
         except KeyboardInterrupt:
-            for open_question in self._open_questions(answer):  # prompt for none of these again
+            for open_question in self._open_questions(answer):  # do not prompt for these questions again
                 del self.screen.questions[open_question.id]
             self.presses.put_nowait(None)
             return
@@ -220,7 +232,10 @@ class TerminalChat:
             await asyncio.wait([resolution_task])
 
     async def _reply(self, question: Interrupt, line: str | None) -> None:
-        """Send a reply, or decline if *line* is None. Raises ValueError if the question does not allow this reply."""
+        """Send a reply, or decline if *line* is None.
+
+        Raises ValueError if the question does not allow the reply, and Failure if the hub refuses the reply.
+        """
         status = "cancelled" if line is None else "resolved"
         reply = {} if line is None else {"payload": parse_answer(question.responseSchema, line)}
         fields = {"sessionId": self.session.id, "interruptId": question.id, "status": status}
@@ -284,7 +299,7 @@ class TerminalChat:
         return True
 
     async def answer(self, text: str = "") -> bool:
-        """Answer the oldest open question of the session, also of another person's chat."""
+        """Answer the oldest open question of the session, also a question to another person."""
         if self.screen.questions:
             await self._reply(_interrupt_of(next(iter(self.screen.questions.values()))), text)
         else:

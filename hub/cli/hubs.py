@@ -1,4 +1,4 @@
-"""Find a hub for the terminal, ask it over HTTP, and explain the failure if no hub answers."""
+"""Connect the commands of the terminal to a hub, read JSON over HTTP, and explain why no hub answers."""
 
 import asyncio
 import re
@@ -33,7 +33,10 @@ def websocket_url(url: str) -> str:
 
 @asynccontextmanager
 async def open_client(url: str) -> AsyncIterator[Client]:
-    """Connect to a hub with one attempt. Raises CommandFailed with the cause. The context closes the client."""
+    """Connect to a hub with one attempt. The context closes the client.
+
+    Raises CommandFailed with the cause if the attempt fails.
+    """
     client = connect(websocket_url(url), patience=0)
     try:
         await client.__aenter__()
@@ -50,7 +53,10 @@ async def open_client(url: str) -> AsyncIterator[Client]:
 
 
 def choose_agent(client: Client, name: str | None) -> str:
-    """Return the agent to chat with: *name*, else `main`, else the first agent that works, as in the console."""
+    """Return the agent to chat with: *name*, else `main`, else the first agent that works, as in the console.
+
+    Raises CommandFailed if the hub has no agent *name*, or has neither `main` nor an agent that works.
+    """
     states = {str(agent["agentId"]): agent["status"] for agent in (client.welcome.agents if client.welcome else ())}
     working = [agent for agent, state in states.items() if state == "ok"]
     if name is not None and name not in states:

@@ -11,7 +11,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 
 def open_history() -> History:
-    """Return the history of input lines, in a file if the file can be written."""
+    """Return the history of input lines: in a file, or in memory if the file cannot be written."""
     folder = Path(click.get_app_dir("hubbub"))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

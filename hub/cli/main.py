@@ -95,7 +95,10 @@ def _load_settings(flags: dict[str, Any]) -> Settings:
 
 
 def _call_offline(use_case: str, flags: dict[str, Any]) -> Any:
-    """Return the result of a use case of hub.commands.table, called on a hub that is not started."""
+    """Return the result of a use case of hub.commands.table, called on a hub that is not started.
+
+    If the log or a file cannot be used, exit with code 2.
+    """
     settings = _load_settings(flags)
     log_to_stderr()
     from hub.access.principal import OPERATOR
@@ -112,7 +115,7 @@ def _call_offline(use_case: str, flags: dict[str, Any]) -> Any:
 
 
 def _print_agents(agents: "Sequence[AgentReport]") -> None:
-    """Print a table of agents. Text() prevents that rich interprets texts of agent files as markup."""
+    """Print a table of agents. Text() prevents rich from reading texts of agent files as markup."""
     table = Table("agent", "state", "description")
     for agent in agents:
         table.add_row(Text(agent.agentId), "broken" if agent.error else "ok", Text(agent.error or agent.description))

@@ -27,7 +27,7 @@ FORMULA = re.compile(r"\\\[.{1,1000}?\\\]|\\\(.{1,1000}?\\\)|\$\$.{1,1000}?\$\$"
 
 
 def _parse_formula(state: StateInline, silent: bool) -> bool:
-    """Parse a formula as plain text, without escapes and Markdown."""
+    """Parse a formula as plain text: its backslashes and signs stay. Return False if no formula starts here."""
     match = FORMULA.match(state.src, state.pos, state.posMax)
     if match is None:
         return False
@@ -41,7 +41,7 @@ PARSER.inline.ruler.before("escape", "formula", _parse_formula)
 
 
 def draw_markdown(text: str) -> RenderableType:
-    """Return a drawing of Markdown. A link shows its address. Text with too deep nesting stays plain."""
+    """Return a drawing of Markdown. A link shows its address. Text with nesting deeper than MAX_LEVEL stays plain."""
     drawing = MarkdownDrawing(text)
     return Text(text) if any(token.level > MAX_LEVEL for token in drawing.parsed) else drawing
 
@@ -67,7 +67,7 @@ class CodeDrawing(CodeBlock):
 
 
 class TableDrawing(TableElement):
-    """A table; shown as its source if it is too wide, or if a row has more cells than the head."""
+    """A table. Its source is shown instead if the table is too wide, or if a row has more cells than the head."""
 
     source: list[str]
 
@@ -93,7 +93,7 @@ class TableDrawing(TableElement):
 
 
 def _render_without_wrapping(text: Text, console: Console, options: ConsoleOptions) -> RenderResult:
-    """Yield text that the terminal wraps. Inside a list or a quotation, rich wraps the text."""
+    """Yield text that the terminal wraps, not rich. Only inside a list or a quotation, rich wraps the text."""
     if options.max_width < console.width:
         yield text
     else:

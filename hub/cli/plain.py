@@ -32,7 +32,7 @@ from hub.messages import (
 
 @attrs.define
 class PlainWriter:
-    """Writes messages one after another, each from a new line on. *message_id* is the current message."""
+    """Writes messages one after another. Each message starts on a new line. *message_id* is the current message."""
 
     message_id: str = ""
     _is_line_start: bool = True
@@ -57,7 +57,10 @@ class PlainWriter:
 
 
 async def ask_once(url: str, agent: str | None, session: str | None, message: str) -> int:
-    """Send one message, and write the answer; raises CommandFailed if the answer fails."""
+    """Send one message, write the answer, and return the exit code.
+
+    Raises CommandFailed if the message is empty, if the hub cannot be used, or if the answer fails or asks a question.
+    """
     if not message.strip():
         raise CommandFailed("standard input is empty: write a message to it")
     session = session or f"s_{token_hex(10)}"
@@ -89,7 +92,10 @@ def _on_interrupt_signal(answer: Answer, cancels: "list[asyncio.Task[object]]", 
 
 
 async def _write_answer(answer: Answer, page: str) -> None:
-    """Write an answer. If it asks a question, stop it and raise CommandFailed, which names the console's *page*."""
+    """Write an answer. Raises CommandFailed if the answer ends early or asks a question.
+
+    After a question, the answer is stopped. The error names *page*, the console's address for this session.
+    """
     out, reason = PlainWriter(), ""
     async for event in answer:
         body = event.body
@@ -114,9 +120,12 @@ async def _write_answer(answer: Answer, page: str) -> None:
 
 
 async def write_live(url: str, session: str) -> int:
-    """Write the events of a session from now on; a running answer is written from its start."""
+    """Write the events of a session from now on. A running answer is written from its start.
+
+    Raises CommandFailed if the session does not exist, or if the hub cannot be used.
+    """
     out = PlainWriter()
-    # Raises CommandFailed if the session does not exist: a subscribe accepts any id.
+    # This request raises CommandFailed if the session does not exist. A subscription accepts any id.
     await get_json(url, f"/sessions/{quote(session, safe='')}")
     print(f"following {session}; press Ctrl-C to stop", file=sys.stderr)
     async with open_client(url) as hub, report_losses(hub, _print_note):

@@ -18,7 +18,7 @@ NUMBER_TYPES = ("number", "integer")
 TEXT_TYPES = ("string", None)  # a schema without a type allows any text
 PYTHON_TYPES = {"string": str, "boolean": bool, "array": list, "object": dict}
 
-# By keyword of JSON Schema: the text for people, and the check of a value.
+# Each keyword of JSON Schema has a text for people, and a function that checks a value.
 Rules = dict[str, tuple[str, Callable[[Any, Any], bool]]]
 NUMBER_RULES: Rules = {
     "minimum": ("at least {}", operator.ge),
@@ -94,7 +94,10 @@ def parse_answer(schema: dict[str, Any] | None, text: str) -> Any:
 
 
 def _is_allowed(schema: Any, value: Any) -> bool:
-    """Return whether a schema allows a value, by the keywords that the console checks; an invalid schema allows all."""
+    """Return whether a schema allows a value. An invalid schema allows every value.
+
+    The function checks the same keywords as the console.
+    """
     try:
         kind, choices = _type_and_choices(schema)
         if choices:

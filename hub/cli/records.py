@@ -85,7 +85,7 @@ def _to_markdown(message: dict[str, Any]) -> str:
 
 
 def end_note(message: dict[str, Any]) -> str:
-    """Return a line that says how the answer of this message ended; empty if it ended by itself."""
+    """Return a line with the error or the stop reason of a message, or "" if its answer is complete."""
     reason = message.get("error", {}).get("message") or message.get("stopReason")
     return f"— {to_printable(str(reason))} —" if reason else ""
 

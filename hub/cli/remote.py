@@ -16,7 +16,10 @@ URL_VARIABLE = "HUBBUB_URL"
 
 
 def _choose_url(value: str | None) -> str:
-    """Return *value*, or without it the address of a hub with the settings of the current folder."""
+    """Return *value*. If *value* is None, return the address from the settings of the current folder.
+
+    Raises ConfigError if the settings are wrong.
+    """
     if value is not None:
         return value
     settings = load_settings({}, os.environ, Path())
@@ -25,7 +28,10 @@ def _choose_url(value: str | None) -> str:
 
 
 def _run_and_exit(command: Coroutine[Any, Any, int]) -> None:
-    """Run a command, and exit with its code. Exit with 1 and one line if it fails, with 130 after Ctrl-C."""
+    """Run a command, and exit with its code.
+
+    Exit with 1 and one line if the command fails, with 130 after Ctrl-C, and with 0 if the reader of a pipe has exited.
+    """
     try:
         code = asyncio.run(command)
     except CommandFailed as error:

@@ -1,4 +1,4 @@
-"""Finds missing packages of the requirements.txt in the agents folder."""
+"""Finds the packages that requirements.txt in the agents folder names, but that are not installed."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,7 +9,9 @@ REQUIREMENTS_FILE = "requirements.txt"
 
 
 def find_missing_lines(file: Path) -> tuple[str, ...]:
-    """Return the lines of a requirements file that the installed packages do not meet. Without the file, return none.
+    """Return the lines of a requirements file that the installed packages do not meet.
+
+    If the file does not exist, there are no such lines.
 
     Options of pip (`-r`, `-e`) and addresses are ignored, because only pip understands them.
     """

@@ -82,8 +82,8 @@ class Screen:
     say: Callable[[RenderableType], None]
     # The clientMsgIds of messages that were typed here: the screen shows these messages already.
     own_messages: set[str] = attrs.Factory(set)
-    answers: dict[str, RunningAnswer] = attrs.Factory(dict)  # by run
-    questions: dict[str, Event] = attrs.Factory(dict)  # by id: the open questions on the screen, oldest first
+    answers: dict[str, RunningAnswer] = attrs.Factory(dict)  # by the id of the run
+    questions: dict[str, Event] = attrs.Factory(dict)  # by the id of the question: the open questions, oldest first
     live: Live | None = None
     ended_runs: set[str] = attrs.Factory(set)
     _change: asyncio.Event = attrs.Factory(asyncio.Event)
@@ -101,7 +101,7 @@ class Screen:
         self._schedule_draw()
 
     def clear(self) -> None:
-        """Drop all running answers and open questions, before another session or after a reset."""
+        """Drop all running answers and open questions: after a reset, before another session, or at the last event."""
         self.answers.clear()
         self.questions.clear()
         self.notify()
@@ -112,7 +112,7 @@ class Screen:
         self.ended_runs.discard(run)
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until *condition* returns True. Each notify() calls it: after a question, a reply or an end."""
+        """Wait until *condition* returns True. The method calls *condition* first, and again after each notify()."""
         while not condition():
             self._change.clear()
             await self._change.wait()
@@ -211,7 +211,10 @@ class Screen:
         self._print(answer, rest)
 
     def _print(self, answer: RunningAnswer, text: str) -> None:
-        """Print complete blocks of an answer. Print the agent's name before the first block."""
+        """Print blocks of an answer. Print the agent's name before the first block.
+
+        While several answers run, print the name before each *text*.
+        """
         if not text.strip():
             return
         if not answer.has_title or len(self.answers) > 1:  # repeat the name while several answers run

@@ -5,20 +5,21 @@ from collections.abc import Iterator
 
 import attrs
 
-# A terminal would obey these: C0 (without tab and newline), DEL, C1, and characters that change the direction of text.
+# A terminal obeys these characters: C0 (without tab and newline), DEL, C1, and signs that change the direction of
+# text.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
 def to_printable(text: str) -> str:
-    """Replace each control character by a visible sign, as ␛ for ESC: a terminal does not obey it. A CR is removed."""
+    """Replace each control character by a visible sign that a terminal does not obey, such as ␛ for ESC. Remove CRs."""
     return CONTROL.sub(_visible_sign, text)
 
 
 def _visible_sign(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code == 13:
-        return ""  # part of CRLF; alone it would overwrite the line
+        return ""  # a CR is part of CRLF; a single CR would overwrite the line
     return chr(0x2400 + code) if code < 32 else "␡" if code == 127 else "\ufffd"
 
 
@@ -39,9 +40,9 @@ class BlockSplitter:
         return blocks
 
     def _block_starts(self) -> Iterator[int]:
-        """Yield the offset of each line that starts a new block, but not of the first block.
+        """Yield the offset of each block except the first.
 
-        Such a line is outside fences, follows a blank line, is not indented, and is no list item.
+        The first line of such a block is outside fences, follows a blank line, is not indented, and is no list item.
         """
         fence, is_blank, offset = "", False, 0
         for line in self.rest.splitlines(keepends=True):
@@ -58,5 +59,5 @@ class BlockSplitter:
 
 
 def _is_item(line: str) -> bool:
-    """Return whether a line may belong to the list before it."""
+    """Return whether a line is a list item. A list item may belong to the list before it."""
     return re.match(r"([-*+]|\d{1,9}[.)])\s", line) is not None

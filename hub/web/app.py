@@ -81,13 +81,16 @@ ROUTES = (
 
 
 ERROR_TEXTS = {404: "no such path: /docs lists all paths, and the WebSocket is at /api/v1/ws", 505: HTTP_1_0_HINT}
-# True if the Host or the Origin was refused: a page of that origin may not read the error response either.
+# True if the Host or the Origin was refused. The page that sent the request must not read the error response.
 ORIGIN_REFUSED_KEY = web.RequestKey("origin_refused", bool)
 
 
 @web.middleware
 async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into a response with an ErrorBody. An unexpected error goes to the log, not to the client."""
+    """Turn errors into responses with an ErrorBody.
+
+    The cause of an unexpected error goes to the log, not to the client. A client that has disconnected gets no body.
+    """
     try:
         return await handler(request)
     except HubError as refusal:
@@ -147,8 +150,8 @@ def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
 
 def _add_routes(app: web.Application, routes: tuple[Route, ...]) -> None:
     """Add each route to the router and to CORS."""
-    # The doorkeeper refuses every Origin that is not in the settings, so CORS allows all origins. The hub uses no
-    # cookies, so CORS does not allow credentials.
+    # The doorkeeper refuses every Origin that may not connect, so CORS allows all origins. The hub uses no cookies,
+    # so CORS does not allow credentials.
     options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
         allow_headers="*", expose_headers="*", max_age=PREFLIGHT_SECONDS
     )

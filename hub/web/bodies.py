@@ -34,10 +34,11 @@ async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
 
 
 async def read_fields(request: web.Request, example: str, max_bytes: int | None = None) -> dict[str, Any]:
-    """Return the JSON object in a request's body; for an empty body, an empty object.
+    """Return the JSON object in a request's body, or an empty object if the body is empty.
 
-    Raises TooLarge past *max_bytes* (by default the limit `body_bytes`), and BadFrame for any other body. The text of
-    BadFrame shows *example*.
+    Raises TooLarge if the body is larger than *max_bytes* (by default the limit `body_bytes`). Raises BadFrame if the
+    body is incomplete, is not a JSON object, or has values outside the limits. The error for a body that is not a JSON
+    object shows *example*.
     """
     limits = limits_of(request)
     data = await read_bytes(request, limits.body_bytes if max_bytes is None else max_bytes)
@@ -45,6 +46,9 @@ async def read_fields(request: web.Request, example: str, max_bytes: int | None 
 
 
 async def read_body(request: web.Request, kind: type[T], max_bytes: int | None = None) -> T:
-    """Return the body as an instance of *kind*. Raises BadId, and the errors of read_fields()."""
+    """Return the body as an instance of *kind*.
+
+    Raises BadId for a bad id, BadFrame for any other wrong field, and the errors of read_fields().
+    """
     example: str = getattr(kind, "example")
     return convert(await read_fields(request, example, max_bytes), kind, limits_of(request), "body")

@@ -23,9 +23,9 @@ def principal_of(request: web.Request) -> Principal:
 def make_doorkeeper(settings: Settings) -> Middleware:
     """Return a middleware that refuses unknown Hosts and Origins on every route, before any upgrade.
 
-    Any web page can open a WebSocket to localhost, so the Origin must be in the settings, or be the hub's own. DNS
-    rebinding can point any name at localhost, so the name in Host is checked too. A request of a program has no Origin
-    and is allowed. A page that was opened from disk has the Origin `null`.
+    Any web page can open a WebSocket to localhost, so the Origin must be the hub's own, have a loopback name, or be in
+    the settings. DNS rebinding can point any name at localhost, so the middleware also checks the name in Host. A
+    program sends no Origin, and is allowed. A page that was opened from disk has the Origin `null`.
     """
 
     @web.middleware

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False, kw_only=True)
 class ExitGuard:
-    """Ends the process when the hub cannot, because a thread, a child process or the code of an agent does not end.
+    """Ends the process if the hub does not end in time: a thread, a child process or an agent may prevent its end.
 
     The first signal sets *stop*, and the process ends within `drain_seconds`. The second signal sets *hurry*, and the
     process ends within `grace_seconds`. The third signal ends the process at once. After finish() the process ends
@@ -59,7 +59,10 @@ class ExitGuard:
         self._reports.put("done")
 
     def _watch(self) -> None:
-        """End the process when the hub has not ended in time. Runs in a thread of its own."""
+        """End the process if the hub, or after finish() the interpreter, does not end in time.
+
+        This runs in a thread of its own.
+        """
         seconds = iter((self.limits.drain_seconds, self.limits.grace_seconds))
         report = self._reports.get()
         while report != "done":

@@ -16,7 +16,10 @@ FIRST_UNDEFINED_CLOSE_CODE = 5000  # RFC 6455, 7.4.2 defines no close code from 
 
 
 async def close_websocket(ws: WebSocket, code: int, seconds: float, reason: bytes = b"") -> None:
-    """Close a socket with a handshake, within *seconds*. aiohttp's close() has no limit: a peer may never read."""
+    """Close a socket with a handshake, within *seconds*.
+
+    aiohttp's close() has no limit, so a peer that never reads would block it.
+    """
     if ws.closed:
         return
     try:
@@ -27,7 +30,10 @@ async def close_websocket(ws: WebSocket, code: int, seconds: float, reason: byte
 
 
 def close_reply_code(code: int) -> int:
-    """Return the code that answers a peer's close code: the same (RFC 6455, 5.5.1), or 1002 if it is forbidden."""
+    """Return the close code that answers the close code of a peer.
+
+    The answer is the same code (RFC 6455, 5.5.1), 1000 if the peer sent no code, or 1002 if its code is forbidden.
+    """
     if not code:
         return WSCloseCode.OK
     # aiohttp itself rejects a close frame with any other forbidden code.
@@ -114,7 +120,7 @@ class SocketReader:
 
 
 def _is_utf8(data: bytes) -> bool:
-    """Check the text of a frame (RFC 6455, 8.1), because decode_text=False turns off aiohttp's check."""
+    """Return whether a text frame is valid UTF-8 (RFC 6455, 8.1). decode_text=False turns off aiohttp's check."""
     try:
         return data.isascii() or bool(data.decode())
     except UnicodeDecodeError:

@@ -33,7 +33,10 @@ class _LossWatch(asyncio.Protocol):
 
 @contextmanager
 def watch_connection(request: web.BaseRequest, on_loss: Callable[[], None]) -> Iterator[None]:
-    """Call *on_loss* once if the client disconnects inside this context, or at once if it has already disconnected."""
+    """Call *on_loss* one time if the client disconnects inside this context.
+
+    If the client has disconnected before, call *on_loss* at the start of the context.
+    """
     transport = request.transport
     if transport is None or transport.is_closing():
         on_loss()

@@ -10,7 +10,7 @@ LISTEN_STATE = "0A"  # the state of a socket in /proc/net/tcp
 
 
 def find_descriptors(port: int) -> Iterator[int]:
-    """Yield the file descriptors of this process that listen on a port or were accepted there."""
+    """Yield the file descriptors of this process's sockets that listen on a port, or were accepted on that port."""
     for name in os.listdir("/dev/fd"):
         try:
             sock = socket.socket(fileno=int(name))
@@ -23,7 +23,10 @@ def find_descriptors(port: int) -> Iterator[int]:
 
 
 def find_listeners(port: int) -> list[str]:
-    """Return the processes that listen on a port, as `NAME (pid 4711)`. Processes of other accounts are left out."""
+    """Return the processes that listen on a port, as `NAME (pid 4711)`.
+
+    The list omits processes that this account may not inspect. Without /proc, the list is empty.
+    """
     inodes = {
         f"socket:[{inode}]"
         for table in ("tcp", "tcp6")

@@ -67,10 +67,10 @@ class ErrorBody:
 class Route:
     """One row of a route table. The docstring of *handler* is the summary and the description in the documents.
 
-    *responses* maps each status to a class that msgspec knows, a Content, None for no body, or a tuple of these. It
-    omits the errors of all routes (403 and 500), of a *body* (400 and 413), of a *query* or a WebSocket (400), and of a
-    stream (505): the documents add them.
-    *raises* has the other errors of the handler; their response has the form of *error_body*. *path_fields* are the
+    *responses* maps each status to a body: a class that msgspec knows, a Content, None for no body, or a tuple of
+    bodies. *responses* omits the errors that the documents add: the errors of all routes (403 and 500), of a *body*
+    (400 and 413), of a *query* or a WebSocket (400), and of a stream (505).
+    *raises* lists the other errors of the handler; their response has the form of *error_body*. *path_fields* are the
     fields of *body* whose values come from the path. *headers* are request headers with their types. The route exists
     once under each of *prefixes*.
     """
@@ -110,8 +110,8 @@ def limits_of(request: web.Request) -> Limits:
 def refuse_http_1_0(request: web.Request) -> None:
     """Raise HTTPVersionNotSupported for HTTP/1.0, which has no WebSockets and no streams.
 
-    Call this first in a handler. This also logs a warning, because a browser does not show the response to a
-    WebSocket's handshake.
+    A handler must call this before a command changes a session. The function also logs a warning, because a browser
+    does not show the response to a WebSocket's handshake.
     """
     if request.version < HttpVersion11:
         log.warning("HTTP/1.0 refused", path=cut(request.path, 200), hint=HTTP_1_0_HINT)

@@ -36,7 +36,10 @@ def wants_stream(request: web.Request) -> bool:
 
 
 def read_last_event_id(request: web.Request) -> tuple[str, int] | None:
-    """Return the epoch and the seq of the cursor in the header or the query, or None without a cursor. Raises BadId."""
+    """Return the epoch and the seq of the cursor, or None if the request has no cursor.
+
+    The header `Last-Event-ID` has precedence over the query. Raises BadId if the cursor is malformed.
+    """
     text = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
     if not text:
         return None
@@ -47,10 +50,11 @@ def read_last_event_id(request: web.Request) -> tuple[str, int] | None:
 
 
 class EventStream:
-    """The stream of one client, as an async context: open() starts the response, and leaving the context closes it.
+    """The stream of one client, as an async context.
 
-    The constructor raises an error for HTTP/1.0, so create the stream before the first call of the hub. An error before
-    open() leaves the context, and sets the status of the response. A HubError after open() is sent as the last event.
+    open() starts the response; the exit of the context closes the client and ends the response. The constructor raises
+    an error for HTTP/1.0, so create the stream before a command changes a session. An error before open() leaves the
+    context, and sets the status of the response. A HubError after open() is sent as the last event.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -76,7 +80,10 @@ class EventStream:
         return self._client
 
     async def serve(self, end: Callable[[], Awaitable[object]] | None = None) -> None:
-        """Wait until the client or the hub ends the stream, or *end* returns and all events before it are written."""
+        """Wait until the client or the hub ends the stream.
+
+        With *end*, wait at most until *end* returns and all events so far are written.
+        """
         client = self._client
         assert client is not None
         leave_task = asyncio.create_task(client.wait_until_unsubscribed())
@@ -91,7 +98,7 @@ class EventStream:
             leave_task.cancel()
 
     async def serve_run(self, run_id: str) -> None:
-        """Wait like serve(), until a run has ended and its events are written."""
+        """Wait until a run has ended and its events are written, or the stream ends earlier."""
         client = self._client
         assert client is not None
         await self.serve(lambda: client.wait_for_run(run_id))

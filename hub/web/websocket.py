@@ -128,9 +128,9 @@ async def _open(client: ClientHandle, query: SocketQuery) -> None:
 
 
 async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
-    """Close all sockets with *code* at the same time, within `close_seconds`, then abort those still open.
+    """Close all sockets with *code* at the same time, within `close_seconds`, then abort the sockets still open.
 
-    Cancels all unfinished commands, also those of disconnected clients.
+    Cancel all unfinished commands, also the commands of disconnected clients, and wait for their end.
     """
     seconds = hub.limits.close_seconds
     sockets: SocketTable = app[SOCKETS_KEY].copy()

@@ -22,7 +22,7 @@ class BroadcastBody(msgspec.Struct):
 
 
 async def get_agents(request: web.Request) -> web.Response:
-    """List the agents. A broken agent has its error."""
+    """List the agents. For a broken agent, the list has the error."""
     return page_response(
         await commands.list_agents(
             request.app[HUB_KEY], principal_of(request), read_page_request(request, read_query(request, PageQuery))

@@ -1,7 +1,7 @@
 """The HTTP route of AG-UI: run an agent and stream its events as server-sent events.
 
-An AG-UI thread is a session. AG-UI's `runId` is the `clientMsgId` of the chat, which is an idempotency key: a repeated
-request gets the same run. `Last-Event-ID` is the cursor from which its stream continues.
+An AG-UI thread is a session. AG-UI's `runId` is the idempotency key of the chat (`clientMsgId`): a repeated request
+gets the same run. The stream of a repeated request continues after its `Last-Event-ID`.
 """
 
 import asyncio
@@ -37,7 +37,11 @@ class AguiQuery(msgspec.Struct, frozen=True):
 
 
 async def post_agui(request: web.Request) -> web.StreamResponse:
-    """Run an agent with the AG-UI protocol, or resume the stream of a run after a lost connection."""
+    """Run an agent with the AG-UI protocol.
+
+    The request sends a message, or answers the open questions of a run. After a lost connection, the same request with
+    `Last-Event-ID` resumes the stream.
+    """
     hub, principal = request.app[HUB_KEY], principal_of(request)
     agent = await commands.get_working_agent(hub, principal, request.match_info["id"])
     run_input = await bodies.read_body(request, RunInput, limits_of(request).conversation_bytes)
@@ -74,7 +78,10 @@ class _HubRunStream:
         self._stream, self._input = stream, run_input
 
     async def open(self, run_id: str, is_whole: bool) -> ClientHandle:
-        """Open the stream for the events of a run; a RunOpener."""
+        """Open the stream for the events of a run. This method is a RunOpener.
+
+        *is_whole* is False if the client has already received the start of the stream.
+        """
         run_input = self._input
         protocol = AguiStream(run_id, run_input.runId, run_input.threadId)
         client = self._client = await self._stream.open(protocol)

@@ -140,7 +140,10 @@ def _channel(address: str, description: str, messages: list[str], query: Schema)
 
 @attrs.frozen(kw_only=True)
 class Operation:
-    """An operation of the hub. Its messages are those whose names start with one of *prefixes*."""
+    """An operation of the document: the hub sends or receives messages on *channel*.
+
+    The messages of an operation have names that start with one of *prefixes*.
+    """
 
     action: Literal["send", "receive"]
     summary: str

@@ -32,7 +32,7 @@ DOCUMENT_HEADERS = {
 
 
 async def get_openapi(request: web.Request) -> web.Response:
-    """Return the OpenAPI 3.1 document of these routes."""
+    """Return the OpenAPI 3.1 document of the HTTP API."""
     return _json_response(_openapi(request.app[ROUTES_KEY], limits_of(request)))
 
 

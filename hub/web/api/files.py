@@ -76,7 +76,10 @@ async def post_file(request: web.Request) -> web.Response:
 
 
 async def _read_chunk(request: web.Request, deadline: float) -> bytes:
-    """Return the next bytes of the body, or b"" at its end. Raises UploadTooSlow at *deadline* (the loop's time)."""
+    """Return the next bytes of the body, or b"" at its end.
+
+    Raises UploadTooSlow at *deadline* (the loop's time), and BadFrame if the body is incomplete.
+    """
     try:
         async with asyncio.timeout_at(deadline):
             return await request.content.readany()
@@ -145,6 +148,7 @@ def _parse_range(request: web.Request, file: FileRecord) -> tuple[int, int] | No
     """Return the start and the end (exclusive) of the requested byte range, or None for the complete file.
 
     The complete file is sent if the Range is missing, malformed or has several ranges, or if If-Range does not match.
+    A range without any byte of the file has a start that is not below its end.
     """
     match = RANGE_HEADER.fullmatch(request.headers.get("Range", ""))
     if match is None or request.headers.get("If-Range", f'"{file.digest}"') != f'"{file.digest}"':

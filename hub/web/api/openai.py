@@ -67,7 +67,7 @@ async def post_completion(request: web.Request) -> web.StreamResponse:
     """Answer a conversation in the form of OpenAI's chat completions.
 
     With `stream` the response is a stream of server-sent events that ends with `[DONE]`. If the client disconnects, the
-    hub stops the agent; in a session, the run continues.
+    hub stops the agent. In a session, the run continues without the client.
     """
     hub, principal, limits = request.app[HUB_KEY], principal_of(request), limits_of(request)
     body = await bodies.read_fields(request, CompletionRequest.example, limits.conversation_bytes)
@@ -89,9 +89,9 @@ async def post_completion(request: web.Request) -> web.StreamResponse:
 
 @asynccontextmanager
 async def _while_connected(request: web.Request) -> AsyncIterator[None]:
-    """Raise TimeoutError inside this context when the client disconnects.
+    """Cancel the code in this context when the client disconnects. The context then raises TimeoutError.
 
-    Without this, aiohttp reports a disconnect only at the next write, and nothing is written while the agent is silent.
+    aiohttp reports a disconnect only at the next write, and the hub writes nothing while the agent is silent.
     """
 
     def stop() -> None:
@@ -120,7 +120,11 @@ async def _collect_answer(completion: CompletionRequest, completion_id: str, chu
 async def _stream_answer(
     request: web.Request, completion: CompletionRequest, completion_id: str, chunks: AnswerChunks
 ) -> web.StreamResponse:
-    """Write the answer as server-sent events while it grows. Raises an error only before the first output."""
+    """Write the answer as server-sent events while it grows.
+
+    An error of the agent before the first output is raised; a later one is written as an event. Raises ConnectionError
+    if the client does not read.
+    """
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     head, reason = openai_chat.chunk_head(completion_id, int(time()), completion.model), "end_turn"
     usage: Usage | None = None
@@ -151,7 +155,10 @@ async def _write_event(request: web.Request, response: web.StreamResponse, field
 
 
 async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    """Write with backpressure. If the client does not read for `stuck_seconds`, abort and raise ConnectionError."""
+    """Write with backpressure.
+
+    If the client does not read for `stuck_seconds`, abort the connection and raise ConnectionError.
+    """
     try:
         async with asyncio.timeout(limits_of(request).stuck_seconds):
             await response.write(data)

@@ -23,7 +23,7 @@ OPENAPI_DESCRIPTION = (
 
 
 def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
-    """Return the document, with each class once in its components, and without the pages for browsers."""
+    """Return the document. Each class is once in the components; the pages for browsers are omitted."""
     routes = [route for route in routes if route.tag != "Pages"]
     kinds = [kind for route in routes for kind in _list_kinds(route)]
     refs, components = build_schemas(kinds, has_types=False, limits=limits)
@@ -88,7 +88,7 @@ def _header_parameters(route: Route) -> Iterator[Schema]:
 
 
 def _parameter(schema: Schema) -> Schema:
-    """Return a parameter's schema without null, and with the description outside of the schema."""
+    """Return the fields `description` and `schema` of a parameter. The schema does not allow null."""
     schema = dict(schema)
     for choice in schema.pop("anyOf", ()):
         if choice != {"type": "null"}:
@@ -138,7 +138,7 @@ def _responses(route: Route, refs_by_kind: dict[Any, Schema]) -> Schema:
     return {str(status): responses[status] for status in sorted(responses)}
 
 
-ERROR_BODY_STATUSES = (403, 500, 505)  # raised outside of the handler, so their body is always an ErrorBody
+ERROR_BODY_STATUSES = (403, 500, 505)  # error_middleware reports these errors, always with an ErrorBody
 
 
 def _list_errors(route: Route) -> Iterator[tuple[str, int]]:

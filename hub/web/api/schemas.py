@@ -20,7 +20,7 @@ def schema_ref(name: str) -> Schema:
 
 
 class FieldLimit(NamedTuple):
-    """A field whose maximum is a limit of the settings; *keyword* is the keyword of JSON Schema."""
+    """A field whose maximum is a limit of the settings. *keyword* is JSON Schema's keyword for the maximum."""
 
     class_name: str
     field: str
@@ -39,13 +39,14 @@ FIELD_LIMITS = (
 
 
 def build_schemas(kinds: Iterable[Any], has_types: bool, limits: Limits) -> tuple[list[Schema], dict[str, Schema]]:
-    """Return a reference to each of *kinds*, and all components that the references need, with the maxima of *limits*.
+    """Return a reference to each of *kinds*, and the components of *kinds* and of SHARED_KINDS.
 
-    With *has_types*, commands have the field `type`. Over HTTP they have no `type`: each route is for one command.
+    The components contain the maxima of *limits*. With *has_types*, commands have the field `type`. Over HTTP, commands
+    have no `type`, because each route is for one command.
     """
     kinds = list(kinds)
     refs, components = msgspec.json.schema_components([*kinds, *SHARED_KINDS], ref_template=SCHEMA_PREFIX + "{name}")
-    # Event first: its fields are added to each of its bodies.
+    # Event comes first: _add_location() copies the fields of its finished schema to each body.
     for kind in dict.fromkeys(
         part for kind in (*SHARED_KINDS, *kinds) for part in (kind, *get_args(kind)) if _is_hub_class(part)
     ):

@@ -1,4 +1,4 @@
-"""The classes of queries and bodies of the session routes. A request must match them."""
+"""The classes of the queries, the request bodies and the list pages of the session routes."""
 
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -43,7 +43,7 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventsQuery(Struct, frozen=True):
-    """The cursor from which to read events. A stream may also resume at the id of its last event."""
+    """The cursor from which to read events. A stream may also resume after the event with the id `lastEventId`."""
 
     afterSeq: AfterSeq | None = None
     lastEventId: LastEventId | None = None
@@ -71,7 +71,11 @@ class LabelBody(Struct, frozen=True):
 
 
 class ClearBody(Struct, frozen=True):
-    """The sessions to delete: by their ids, by the time of their last message, or all. Send exactly one field."""
+    """The sessions to delete. Send exactly one field.
+
+    The field selects the sessions with *sessionIds*, the sessions whose last message is older than *before*
+    (milliseconds since 1970), or *all* sessions.
+    """
 
     example: ClassVar[str] = '{"sessionIds":["s1"]} or {"before":1795433910819} or {"all":true}'
     sessionIds: list[Id] | None = None
@@ -80,7 +84,7 @@ class ClearBody(Struct, frozen=True):
 
 
 class PageBody(Struct, Generic[T], frozen=True):
-    """A page of a list. If there is *more*, send *next* as `after` to get the next page."""
+    """A page of a list. If *more* is true, send *next* as `after` to get the next page."""
 
     data: list[T]
     more: bool
@@ -88,7 +92,7 @@ class PageBody(Struct, Generic[T], frozen=True):
 
 
 def read_page_request(request: web.Request, query: SessionListQuery | PageQuery) -> PageRequest:
-    """Return the requested page of a list. Raises BadQuery if its size is above the limit `list_size`."""
+    """Return the PageRequest of a query. Raises BadQuery if the page size is above the limit `list_size`."""
     max_limit = limits_of(request).list_size
     limit = min(DEFAULT_PAGE_SIZE, max_limit) if query.limit is None else query.limit
     if limit > max_limit:

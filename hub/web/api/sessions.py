@@ -131,7 +131,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     """Read a page of the session's log, or stream its events from a cursor.
 
     With `Accept: text/event-stream` the response is a stream of server-sent events that stays open. It resumes after
-    `Last-Event-ID`, or starts after `afterSeq`. Without both it starts like a new subscription of a WebSocket.
+    `Last-Event-ID`, or starts after `afterSeq`. Without a cursor, it starts like a new subscription of a WebSocket.
     """
     hub, principal, query = request.app[HUB_KEY], principal_of(request), read_query(request, EventsQuery)
     session_id = _read_session_id(request)
@@ -149,7 +149,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
 
 
 async def _read_chat(request: web.Request, session_id: str) -> Chat:
-    """Return the command in the body, with the session of the path and the key of the header `Idempotency-Key`."""
+    """Return the chat in the body, with the session of the path and the key of the header `Idempotency-Key`."""
     limits = limits_of(request)
     body = await bodies.read_fields(request, CHAT_EXAMPLE, limits.chat_bytes)
     key = request.headers.get("Idempotency-Key")
@@ -160,9 +160,9 @@ async def _read_chat(request: web.Request, session_id: str) -> Chat:
 async def post_chat(request: web.Request) -> web.StreamResponse:
     """Send a message to an agent in a session.
 
-    The status is 202 when the message is stored. With `?wait=true` the response comes when the run has ended, and has
-    its text. With `Accept: text/event-stream` the response is a stream of the run's events. A request that is repeated
-    with the same `Idempotency-Key` gets the same run.
+    The response comes when the message is stored, with the status 202. With `?wait=true` the response comes when the
+    run has ended, and has the text of the answer. With `Accept: text/event-stream` the response is a stream of
+    the run's events. A request that is repeated with the same `Idempotency-Key` gets the same run.
     """
     hub, principal = request.app[HUB_KEY], principal_of(request)
     command = await _read_chat(request, _read_session_id(request))

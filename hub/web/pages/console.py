@@ -1,4 +1,4 @@
-"""The console: the files of hub/console/, unchanged."""
+"""Serves the console: the files of hub/console/, unchanged."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ HOST_PATTERN = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 
 
 def _find_files() -> dict[str, Path]:
-    """Return the served files by URL path."""
+    """Return the files of the console by their URL paths."""
     files = [file for file in sorted(CONSOLE_FOLDER.rglob("*")) if file.suffix in (".js", ".css")]
     assets = {f"/console/{file.relative_to(CONSOLE_FOLDER).as_posix()}": file for file in files}
     pages = {"/": CONSOLE_FOLDER / "index.html", "/favicon.ico": CONSOLE_FOLDER / "icon.svg"}
@@ -42,7 +42,7 @@ CONSOLE_FILES = _find_files()
 
 
 async def get_console_file(request: web.Request) -> web.FileResponse:
-    """Return a file of the console. The policy of the page depends on the host that the request names."""
+    """Return a file of the console. The Content-Security-Policy of the page names the host of the request."""
     file = CONSOLE_FILES[request.path]
     headers = {**CONSOLE_HEADERS, "Content-Type": f"{CONTENT_OF_SUFFIX[file.suffix].media}; charset=utf-8"}
     if file.suffix == ".html":
@@ -51,10 +51,10 @@ async def get_console_file(request: web.Request) -> web.FileResponse:
 
 
 def _websocket_source(host: str) -> str:
-    """Return the source of the host's WebSocket for the Content-Security-Policy (CSP); empty for an IPv6 address.
+    """Return the address of the WebSocket on *host*, as a source in the Content-Security-Policy (CSP).
 
-    In older browsers 'self' does not include the WebSocket. In CSP, ws: also allows wss:. CSP cannot name an IPv6
-    address, so there the policy has only 'self'.
+    The policy names this address because 'self' does not include the WebSocket in older browsers. In CSP, ws: also
+    allows wss:. CSP cannot name an IPv6 address: for an IPv6 *host*, return "".
     """
     return f" ws://{host}/api/v1/ws" if HOST_PATTERN.fullmatch(host) else ""
 

@@ -1,4 +1,4 @@
-"""The JavaScript client: the modules of hub/client_js/, joined into one file, and their types.
+"""Serves the JavaScript client: one file with all modules of hub/client_js/, and one file with their types.
 
 One file can be saved beside a program for Node.js, and a browser loads it with one request.
 """
@@ -33,7 +33,7 @@ def join_modules(folder: Path, entry: str) -> str:
 
 
 def _add_module(folder: Path, name: str, bodies: dict[str, str]) -> None:
-    """Add the modules that a module imports to *bodies*, then the module itself without its imports."""
+    """Add a module without its imports to *bodies*, after the modules that the module imports."""
     if name in bodies:
         return
     text = (folder / name).read_text(encoding="utf-8")
