@@ -1,4 +1,4 @@
-"""The command `hubbub`, also as `python -m hub`."""
+"""The command `hubbub`. `python -m hub` runs it too."""
 
 import sys
 from importlib.util import find_spec

@@ -24,8 +24,8 @@ HubError
 │   ├── SessionDeleted      a session that is being deleted, or that was deleted while the command waited
 │   ├── WrongMessage        a message of a kind that the command does not apply to
 │   └── SessionExists       a new session with the id of an existing one
-├── TooLarge                a request whose body is larger than the limit
-├── Unavailable             a hub that cannot do this now; the command may be sent again
+├── TooLarge                a body of a request, or metadata of a session, that is larger than the limit
+├── Unavailable             something that the hub cannot do now
 │   ├── AgentBroken         an agent whose file could not be loaded
 │   ├── Busy                a full queue, an agent without a free slot, or a chat with `ifBusy: reject`
 │   ├── StorageUnavailable  a log that cannot be written now; nothing of the command was stored
@@ -194,7 +194,7 @@ class AgentError(Exception):
     """Raise it in an agent to end the run with an error; clients receive *message* and *code* unchanged.
 
     For any other exception, clients receive the code `agent_error` without the exception's text. *code* is in
-    snake_case. *retry_after_ms* is the time after which a client may try again.
+    snake_case. *retryable* says whether a client may try again, *retry_after_ms* after which time.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Release the hub's descriptors in forked children: os.fork() and multiprocessing copy them."""
+"""Call functions in forked children, for example to release the hub's descriptors, which a fork copies."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -7,9 +7,9 @@ _actions: dict[object, Callable[[], None]] = {}
 
 
 def call_in_children(action: Callable[[], None]) -> Callable[[], None]:
-    """Call *action* in each child forked from now on, before other code; return a function that undoes this.
+    """Call *action* in each child that is forked from now on, at its start. *action* must not raise.
 
-    *action* must not raise.
+    Return a function that removes *action*: later children do not call it.
     """
     key = object()
     _actions[key] = action

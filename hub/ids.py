@@ -9,7 +9,8 @@ ID_PATTERN = r"[A-Za-z0-9._:@-]{1,128}"
 ID_RULE = "use 1 to 128 of the characters A-Z a-z 0-9 . _ : @ -"
 DEFAULT_TENANT = "default"
 
-# The name of a session inside the hub, unique across tenants. A type of its own, so that mypy refuses an id here.
+# The name of a session inside the hub, unique across tenants. Key is a type of its own, so that mypy refuses an id in
+# place of a key.
 Key = NewType("Key", str)
 
 _ID = re.compile(ID_PATTERN)
@@ -21,13 +22,13 @@ def is_id(text: str) -> bool:
 
 
 def describe_bad_id(name: str, value: str | None = None) -> str:
-    """Return the error text for an invalid id; *name* is the field or parameter that has it."""
+    """Return the error text for an invalid id in the field or parameter *name*. The text quotes *value*, if given."""
     quotation = "" if value is None else f" {quote(value)}"
     return f"{name}{quotation} is not a valid id: {ID_RULE}"
 
 
 def quote(text: str) -> str:
-    """Quote the first 41 characters of a client's text for an error."""
+    """Quote a client's text for an error, cut to at most 41 characters."""
     return repr(cut(text, 41, "…"))
 
 
@@ -40,7 +41,7 @@ def session_key(tenant: str, session_id: str) -> Key:
 
 
 def id_of(key: Key) -> str:
-    """Return the session id in a key, the only part that clients see."""
+    """Return the session id in a key. Clients see only this part of the key."""
     return key.rpartition("/")[2]
 
 
@@ -50,5 +51,5 @@ def tenant_of(key: Key) -> str:
 
 
 def key_prefix(tenant: str) -> str:
-    """Return the prefix of the keys of a tenant's sessions: "" for the default tenant, whose keys have no slash."""
+    """Return the prefix of the keys of a tenant's sessions: TENANT/, or "" for the default tenant."""
     return "" if tenant == DEFAULT_TENANT else f"{tenant}/"

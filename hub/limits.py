@@ -23,14 +23,15 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of s
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """The limits; each can be set in `[limits]` of hubbub.toml, or in the environment as HUBBUB_LIMITS_NAME.
+    """The limits of a hub. Each can be set in `[limits]` of hubbub.toml, or in the environment as HUBBUB_LIMITS_NAME.
 
-    The comments name the scope of a limit and the reason for its value. docs/protocol.md says how the hub acts at it.
+    Each comment continues the name of its limit: what the limit applies to, and the reason for the default.
+    docs/protocol.md says what the hub does when a limit is reached.
     """
 
     # --- frames and requests: what a client may send ---
     frame_bytes: FrameSize = 1 * MiB  # of a client's frame
-    # Of a frame to a client: by default, the client of websockets accepts 1 MiB, and the client of aiohttp 4 MiB.
+    # Of a frame to a client. By default, the client of the package websockets accepts 1 MiB, that of aiohttp 4 MiB.
     out_frame_bytes: OutFrameSize = 512 * KiB
     body_bytes: Count = 64 * KiB  # of an HTTP request
     chat_bytes: Count = 1 * MiB  # of a chat over HTTP: the same as frame_bytes
@@ -38,7 +39,7 @@ class Limits:
     metadata_bytes: Count = 16 * KiB  # of the metadata of a session or a message, as JSON
     json_depth: Depth = 32  # levels in a frame or a request
     object_keys: Count = 256  # keys of one JSON object
-    max_integer: Count = 2**53  # above and below 0: JavaScript holds integers up to it exactly
+    max_integer: Count = 2**53  # of an integer, without its sign: JavaScript holds integers up to it exactly
 
     # --- one connection ---
     high_water_bytes: Count = 64 * KiB  # unsent bytes above which a connection leaves live delivery (backpressure)
@@ -55,9 +56,9 @@ class Limits:
 
     # --- replay ---
     page_rows: Count = 8192  # events of one page of the log
-    first_page_rows: Count = 1024  # events of the first page of a catch-up, which is small so that text appears soon
+    first_page_rows: Count = 1024  # events of the first page of a catch-up; few, so that text appears soon
     page_bytes: Count = 256 * KiB  # of one page of the log, and of the longest merged chunk
-    kept_page_bytes: CountOrZero = 8 * MiB  # of cached pages, which clients share that catch up at the same time
+    kept_page_bytes: CountOrZero = 8 * MiB  # of cached pages; clients that catch up at the same time share them
 
     # --- an agent's output ---
     chunk_bytes: ChunkSize = 32 * KiB  # of streamed text in one event
@@ -66,7 +67,7 @@ class Limits:
     reply_bytes: Count = 64 * KiB  # of the payload of a `resume`, as JSON
     open_questions: CountOrZero = 32  # per run
     result_bytes: Count = 32 * KiB  # of a tool result in its event; a larger result is stored as a file
-    result_start_bytes: CountOrZero = 1 * KiB  # of a larger result that its event has
+    result_start_bytes: CountOrZero = 1 * KiB  # of a larger result: its start, which its event has
 
     # --- files ---
     file_bytes: Count = 32 * MiB  # of one file
@@ -78,10 +79,10 @@ class Limits:
     # --- runs and messages ---
     run_bytes: Count = 8 * MiB  # of text of one run
     queued_runs: CountOrZero = 20  # per session
-    message_parts: CountOrZero = 64
-    taken_messages: Count = 10_000  # removed by one command; more ids would make its event too long
-    fork_messages: Count = 1000  # copied into a fork; the newest ones
-    fork_bytes: Count = 9 * MiB  # of their text and parts: more than the longest answer
+    message_parts: CountOrZero = 64  # per message
+    taken_messages: Count = 10_000  # messages that one command removes; with more ids, its event would be too long
+    fork_messages: Count = 1000  # messages that a fork copies: the newest ones
+    fork_bytes: Count = 9 * MiB  # of text and parts that a fork copies; more than the longest answer
 
     # --- running agents, and the shutdown ---
     run_seconds: Seconds = 3600.0  # for one answer
@@ -94,7 +95,7 @@ class Limits:
     call_depth: CountOrZero = 8  # nested calls of agents by agents
 
     # --- histories, lists and presence ---
-    history_messages: CountOrZero = 100  # in the history that an agent gets
+    history_messages: CountOrZero = 100  # in the history that an agent or a client gets
     history_bytes: Count = 1 * MiB  # of text and parts in a history; older messages are left out
     list_size: Count = 100  # sessions or messages on one page of a list
     title_length: Count = 200  # characters of a session's title

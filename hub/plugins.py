@@ -16,7 +16,7 @@ class PluginError(Exception):
 
 @functools.cache
 def find_plugins(group: str, reserved_names: frozenset[str]) -> Mapping[str, EntryPoint]:
-    """Return the entry points of *group* by name, without importing them. The metadata is read once per process.
+    """Return the entry points of *group* by name, without importing them. The metadata is read only once.
 
     *reserved_names* are the names that the hub itself uses. If two packages use one name, the first on sys.path wins.
     Each ignored entry point is logged with one warning.
@@ -37,7 +37,7 @@ def find_plugins(group: str, reserved_names: frozenset[str]) -> Mapping[str, Ent
 
 
 def load_plugin(point: EntryPoint) -> Any:
-    """Import the object of an entry point; raises PluginError."""
+    """Import the object of an entry point. Raises PluginError if the import fails."""
     try:
         return point.load()
     except (Exception, SystemExit) as error:  # a module that exits must not end the hub
@@ -46,7 +46,10 @@ def load_plugin(point: EntryPoint) -> Any:
 
 
 def load_class(point: EntryPoint, contract: type[Any]) -> type[Any]:
-    """Import the class of an entry point; raises PluginError if it does not implement *contract*, an ABC."""
+    """Import the class of an entry point. *contract* is the ABC that the class must implement.
+
+    Raises PluginError if the class does not implement it, or if the import fails.
+    """
     kind = load_plugin(point)
     if not (isinstance(kind, type) and issubclass(kind, contract)):
         raise plugin_error(point, f"is not a subclass of {contract.__module__}.{contract.__qualname__}")
@@ -56,7 +59,7 @@ def load_class(point: EntryPoint, contract: type[Any]) -> type[Any]:
 
 
 def plugin_error(point: EntryPoint, predicate: str) -> PluginError:
-    """Return the error for a plugin that cannot be used. *predicate* continues its sentence: "is not a class"."""
+    """Return the error for a plugin that cannot be used. *predicate* says what is wrong, such as "is not a class"."""
     return PluginError(" ".join(f"{describe_plugin(point)} {predicate}".split()))
 
 

@@ -23,14 +23,14 @@ BUSY_WARNING_SECONDS = 60.0  # the shortest time between two warnings that all t
 
 R = TypeVar("R")
 
-running_agent: ContextVar[str] = ContextVar("running_agent", default="")  # the agent whose code runs in this context
+running_agent: ContextVar[str] = ContextVar("running_agent", default="")  # the agent whose code runs here, or ""
 
 log = structlog.get_logger()
 
 
 @contextmanager
 def use_hub_threads() -> Iterator[None]:
-    """Run calls of this context in the hub's threads, also when an agent's code entered the context."""
+    """Run calls inside this `with` block in the hub's threads, even if an agent's code entered the block."""
     token = running_agent.set("")
     try:
         yield
@@ -46,7 +46,7 @@ class ThreadPools(ThreadPoolExecutor):
         self._dns_pool = ThreadPoolExecutor(DNS_THREADS, "hub-names")
         self._agent_pool = ThreadPoolExecutor(agent_threads, "agents")
         self._agent_threads = agent_threads
-        self._calls: Counter[str] = Counter()  # by agent, its calls that run or wait in the agents' pool
+        self._calls: Counter[str] = Counter()  # by agent: its calls that run or wait in the agents' pool
         self._lock = threading.Lock()
         self._next_warning = 0.0
 
@@ -71,7 +71,10 @@ class ThreadPools(ThreadPoolExecutor):
         return self._dns_pool.submit(socket.getaddrinfo, *query)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept no more calls, and return at once: the code of an agent may never end."""
+        """Accept no more calls, and return at once, whatever *wait* is: the code of an agent may never end.
+
+        Waiting calls of agents and DNS queries are cancelled, those of the hub only if *cancel_futures* is true.
+        """
         for pool in (self._dns_pool, self._agent_pool):
             pool.shutdown(wait=False, cancel_futures=True)
         super().shutdown(wait=False, cancel_futures=cancel_futures)

@@ -27,10 +27,11 @@ def _new_secret(size: int) -> str:
 
 @attrs.frozen(kw_only=True)
 class Seams:
-    """Wall time, random ids and random secrets. Durations are measured with the clock of the event loop.
+    """Wall time, random ids and random secrets. For durations, the hub uses the clock of the event loop instead.
 
     *now* returns milliseconds since 1970. *new_id* returns an unguessable id such as `r_...` for the kind `r`; call it
-    only in the thread of the event loop. *new_secret* returns the given number of random bytes in hex, in any thread.
+    only in the thread of the event loop. *new_secret* returns the given number of random bytes in hex; any thread may
+    call it.
     """
 
     now: Callable[[], int] = _now

@@ -44,12 +44,16 @@ class Settings:
 
     @property
     def log_url(self) -> str:
-        """The URL of the log, by default that of an SQLite file. An absolute path adds a fourth slash."""
+        """The URL of the log. The default is the SQLite file `hub.db` in the data folder."""
         return self.log or f"sqlite:///{self.data / 'hub.db'}"
 
     @property
     def cache_folder(self) -> Path:
-        """The folder for large files that can be downloaded again. By default, all hubs of an account share it."""
+        """The folder for large files that can be downloaded again.
+
+        By default, all hubs of an account share one folder. For an account without a home folder, the default is in the
+        data folder.
+        """
         if self.cache is not None:
             return self.cache
         base = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -79,10 +83,10 @@ Entry = tuple[str, str, Any]
 
 
 def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Settings:
-    """Return the settings: *flags* override HUBBUB_* of *environ*, and these the hubbub.toml in *folder*.
+    """Return the settings: *flags* override HUBBUB_* of *environ*, and HUBBUB_* override hubbub.toml in *folder*.
 
-    A flag that is None is unset. Relative paths of all sources start at the current folder. Raises ConfigError for an
-    unknown name or a wrong value, also if another source overrides the value.
+    A flag that is None is unset. Relative paths of all sources start at the current folder. Raises ConfigError if
+    hubbub.toml cannot be read, and for an unknown name or a wrong value, even if another source overrides the value.
     """
     values: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
     for table, name, value in (*_from_file(folder / SETTINGS_FILE), *_from_environment(environ), *_from_flags(flags)):
@@ -158,7 +162,10 @@ def _split_list(text: str) -> list[str]:
 
 
 def _convert(location: str, kind: Any, value: Any, is_text: bool) -> Any:
-    """Convert *value* to the type of its setting. If *is_text*, text such as "8080" or "true" is converted too."""
+    """Convert *value* to the type *kind* of its setting; raises ConfigError.
+
+    If *is_text*, text such as "8080" or "true" is converted too.
+    """
     try:
         return msgspec.convert(value, kind, strict=not is_text, dec_hook=_convert_path)
     except msgspec.ValidationError:

@@ -6,7 +6,7 @@ MAX_LINE_LENGTH = 300  # code points of a description or an error
 
 
 def cut(text: str, max_length: int, mark: str = "") -> str:
-    """Cut *text* to at most *max_length* code points. A cut text ends with *mark*, which counts as part of it.
+    """Cut *text* to at most *max_length* code points. A cut text ends with *mark*, and the length includes it.
 
     The cut is between two graphemes (UAX #29), or between two code points if the first grapheme alone is too long.
     """
@@ -25,7 +25,7 @@ def replace_surrogates(text: str) -> str:
 
 
 def escape_unprintable(text: str) -> str:
-    """Escape line ends and control characters, so that *text* is one line and controls no terminal."""
+    """Escape unprintable characters, so that *text* is one line and controls no terminal."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
@@ -35,5 +35,5 @@ def hide_passwords(text: str) -> str:
 
 
 def to_one_line(text: str, max_length: int = MAX_LINE_LENGTH, mark: str = "") -> str:
-    """Return *text* as one line without lone surrogates, of at most *max_length* code points; see cut() for *mark*."""
+    """Return *text* as one line without lone surrogates, cut to *max_length* code points; see cut() for *mark*."""
     return cut(" ".join(replace_surrogates(text).split()), max_length, mark)

@@ -17,7 +17,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(settings: Settings) -> None:
-    """Raise ConfigError if the setting `host` is no loopback name or address and `open_to_network` is not set."""
+    """Raise ConfigError if the setting `host` is not a loopback name or address, unless `open_to_network` is set."""
     if not is_loopback(settings.host) and not settings.open_to_network:
         raise ConfigError(
             f"host {settings.host} would open the hub to the network, and the hub has no authentication: "
@@ -33,9 +33,10 @@ def is_host_allowed(settings: Settings, host: str) -> bool:
 
 
 def is_origin_allowed(settings: Settings, origin: str, host: str) -> bool:
-    """Return whether pages of an Origin header may connect: of the hub itself, of a loopback name, or of `origins`.
+    """Return whether pages of *origin*, an Origin header, may connect.
 
-    *host* is the Host header of the request, the hub's own name.
+    The hub's own pages may, pages of a loopback name, and pages of the setting `origins`. *host* is the Host header of
+    the request, the hub's own name.
     """
     if origin in settings.origins or origin in (f"http://{host}", f"https://{host}"):
         return True

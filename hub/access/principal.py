@@ -8,8 +8,8 @@ from hub.errors import Denied
 from hub.ids import DEFAULT_TENANT, describe_bad_id, is_id
 from hub.messages import Author
 
-# The kinds of use cases that need a permission: read data, write into sessions, delete and label sessions, operate the
-# hub.
+# The actions that need a permission: `read` is to read data, `write` to write into sessions, `manage` to delete and
+# label sessions, `operate` to operate the hub.
 Action = Literal["read", "write", "manage", "operate"]
 ALL_ACTIONS: frozenset[Action] = frozenset({"read", "write", "manage", "operate"})
 

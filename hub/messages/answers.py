@@ -31,7 +31,7 @@ class BroadcastReceipt:
 
 @attrs.frozen(kw_only=True)
 class SessionSummary:
-    """A session in a list. *messages* is the number of its messages, *ts* the time of the last one, or 0."""
+    """A session in a list. *messages* is the number of its messages; *ts* is the time of the last one, or 0."""
 
     sessionId: str
     epoch: str
@@ -75,7 +75,7 @@ class EventPage(Struct, frozen=True, kw_only=True):
 
 @attrs.frozen(kw_only=True)
 class RunOutcome:
-    """The text of a run, its stop reason, its token counts, and its error if it failed."""
+    """What a run answered: its text, its stop reason, its token counts, and its error if it failed."""
 
     sessionId: str
     runId: str

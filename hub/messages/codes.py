@@ -1,9 +1,12 @@
-"""The close codes and error codes after which a client may try again; both clients and the docs use these tables."""
+"""Close codes after which a client must not reconnect, and error codes after which it may send a command again.
+
+The Python client, the JavaScript client and the docs use these tables.
+"""
 
 from hub.messages.words import FINISH_REASONS
 
-# Close codes after which a client must not reconnect: the close was intended, or the client has an error. After all
-# other codes it reconnects (RFC 6455, 7.4.1). Of the hub's own codes, 4500 to 4999 are final.
+# Close codes (RFC 6455, 7.4.1) after which a client must not reconnect: the close was intended, or the client made an
+# error. After all other codes, the client reconnects. Of the hub's own codes, 4500 to 4999 are final.
 FINAL_CLOSES = (1000, 1002, 1003, 1007, 1008, 1009, 1010)
 FINAL_FROM, FINAL_TO = 4500, 4999
 # Codes of errors after which the client may send the command again. After other errors, it may do so only if the error
@@ -17,7 +20,7 @@ def is_final(close_code: int) -> bool:
 
 
 def write_codes_javascript() -> str:
-    """Return the lines of hub/client_js/codes.js that define these tables."""
+    """Return the lines of hub/client_js/codes.js that define these tables and the finish reasons."""
     closes = ", ".join(map(str, FINAL_CLOSES))
     errors = ", ".join(f"'{code}'" for code in RETRYABLE)
     reasons = ", ".join(f"'{reason}'" for reason in FINISH_REASONS)

@@ -107,7 +107,7 @@ class Edit(Command, frozen=True, kw_only=True):
 
 
 class Fork(Command, frozen=True, kw_only=True):
-    """Create a session with the history of another one, up to a message."""
+    """Create a session with the history of another one, up to and including a message."""
 
     type = "fork"
     example = '{"type":"fork","sessionId":"s1","messageId":"m_2"}'

@@ -31,7 +31,7 @@ class UserMessage(Body):
 
 @attrs.frozen
 class RunStarted(Body):
-    """A run begins; committed before the agent's code is called. `messageId` is the id of the run's first message."""
+    """A run begins. The agent's code is called after this commit. `messageId` is the id of the run's first message."""
 
     type = "run_started"
     messageId: str
@@ -67,7 +67,7 @@ class WholeMessage(Body):
 
 @attrs.frozen
 class RunError(Body):
-    """The error of a failed run; committed in one batch with the `run_finished` that follows."""
+    """The error of a failed run. It is in the same commit as the `run_finished` that follows it."""
 
     type = "run_error"
     code: str
@@ -78,7 +78,7 @@ class RunError(Body):
 
 @attrs.frozen
 class RunFinished(Body):
-    """The end of a run; each run has exactly one. `messageId` is the id of its last message."""
+    """The end of a run; each run has exactly one. `messageId` is the id of the run's last message."""
 
     type = "run_finished"
     messageId: str
@@ -88,7 +88,7 @@ class RunFinished(Body):
 
 @attrs.frozen
 class MessageRemoved(Body):
-    """Messages that are removed from the history: clients delete them from the screen."""
+    """The hub has removed these messages: clients delete them from the screen."""
 
     type = "message_removed"
     messageIds: tuple[str, ...]
@@ -124,7 +124,7 @@ class InterruptResolved(Body):
 
 @attrs.frozen
 class Reasoning(Body):
-    """A piece of the reasoning of a model. Agents leave `messageId` out: consecutive pieces form one message."""
+    """A piece of a model's reasoning. The hub sets `messageId`: consecutive pieces have the same one."""
 
     type = "reasoning"
     delta: str

@@ -12,9 +12,9 @@ from hub.messages.words import Author, Fault, StopReason
 class HistoryMessage:
     """A finished message of a session; `seq` is the seq of the event that finished it.
 
-    `userMessageId` is the id of the message that an agent's message answers. The last message of a run has the run's
-    `stopReason`, unless that is `end_turn`, and the `error` of a failed run. If such a run has no text, this message is
-    empty.
+    `userMessageId` is the id of the message that an agent's message answers. If a run does not end with `end_turn`, its
+    last message has the `stopReason` of the run, and its `error` if it failed. If such a run has no message, an empty
+    message has these fields.
     """
 
     messageId: str

@@ -54,7 +54,7 @@ class Welcome(Notice):
 
 @attrs.frozen(kw_only=True)
 class Accepted(Notice):
-    """A chat is stored at `seq` in the log. Its run has started, or waits at `position` (from 1) in the queue."""
+    """A command is stored at `seq` in the log. Its run has started, or waits at `position` (from 1) in the queue."""
 
     type = "accepted"
     sessionId: str
@@ -69,7 +69,7 @@ class Accepted(Notice):
 
 @attrs.frozen(kw_only=True)
 class Subscribed(Notice):
-    """The answer to `subscribe`: the head of the session's log, its members, and its active runs."""
+    """The answer to `subscribe`. For a session, it has the head of the log, the members and the active runs."""
 
     type = "subscribed"
     sessionId: str | None = None
@@ -103,7 +103,7 @@ class Cancelling(Notice):
 
 @attrs.frozen(kw_only=True)
 class Presence(Notice):
-    """The members of a session; with more than `presence_members`, only their number."""
+    """The members of a session, and their number. With more than `presence_members`, only the number is sent."""
 
     type = "presence"
     sessionId: str

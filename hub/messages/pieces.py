@@ -5,7 +5,7 @@ On a connection, no other frame comes between the frames of one event or notice.
 
 from typing import Any
 
-# The texts, lists and objects that can continue in the next frame. The source of a part is such an object.
+# The fields whose text, list or object can continue in the next frame. Of objects, only `source` of a part does.
 SPLIT_FIELDS = (
     "content",
     "text",
@@ -32,7 +32,10 @@ def is_continuation(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 def join_frames(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Join two frames: join the fields of SPLIT_FIELDS; the values of other fields are those of *second*."""
+    """Join two frames: join the fields of SPLIT_FIELDS, and keep the `offset` of *first*.
+
+    Other fields have the value in *second*, or in *first* if *second* lacks them. `more` is only taken from *second*.
+    """
     frame = {
         **first,
         **second,

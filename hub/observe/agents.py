@@ -18,14 +18,14 @@ log = structlog.get_logger()
 
 HUB_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 ADAPTERS_FOLDER = os.path.join(HUB_FOLDER, "adapters", "")  # the code of adapters counts as the code of agents
-MAX_TRACEBACK_FRAMES = 15  # at each end of a traceback
+MAX_TRACEBACK_FRAMES = 15  # the most frames at each end of a traceback
 MAX_LOG_LENGTH = 16_384  # characters of a traceback or of a log message
 # The folders of Python and of installed packages.
 PYTHON_FOLDERS = tuple(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib"))
 PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
 
-# The `session`, `run` and `agent` of the code in this context: set in the task of an answer, and inherited by its tasks
-# and by asyncio.to_thread().
+# The ids `session`, `run` and `agent` of the code in this context. The task of an answer sets them; the tasks that it
+# creates and its calls of asyncio.to_thread() inherit them.
 run_ids: ContextVar[Mapping[str, str]] = ContextVar("run_ids", default={})
 
 
@@ -51,7 +51,7 @@ def _format(error: BaseException) -> str:
 
 
 def _iterate_chain(root: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
-    """Yield the exception, its causes and contexts, and the members of groups."""
+    """Yield the exception, its causes and contexts, and the members of exception groups."""
     stack: list[traceback.TracebackException | None] = [root]
     while stack:
         trace = stack.pop()
@@ -80,8 +80,8 @@ def _is_library(file: str) -> bool:
 def _is_from_agent(record: logging.LogRecord) -> bool:
     """Return whether an agent logged this record: with the root logger, from its file, or by the logger of its module.
 
-    The logger counts too, because a thread pool may make the call: then the file is that of the pool. Libraries do not
-    use the root logger.
+    The logger counts too, because a thread pool may make the call: then the record has the file of the pool. Libraries
+    do not use the root logger.
     """
     file = getattr(sys.modules.get(record.name), "__dict__", {}).get("__file__")
     return record.name == "root" or not _is_library(record.pathname) or bool(file) and not _is_library(file)

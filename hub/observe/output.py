@@ -46,7 +46,7 @@ class Output(io.BufferedIOBase):
         self._is_child = True
 
     def write(self, data: Any, /) -> int:
-        """Queue bytes, or drop them if the queue is full; never waits."""
+        """Queue bytes, or drop them if the queue is full. Never waits, except in a forked child."""
         piece = bytes(data)
         if self._is_child:
             self._write(piece)
@@ -115,9 +115,9 @@ class Output(io.BufferedIOBase):
 
 
 def make_output_nonblocking() -> Callable[[], None]:
-    """Replace sys.stdout and sys.stderr by Outputs; return a function that waits briefly for their queues.
+    """Replace sys.stdout and sys.stderr by Outputs. Return a function that waits briefly until their queues are empty.
 
-    The interpreter calls that function at its exit. Call it before os._exit(), which does not.
+    The interpreter calls that function at its exit, but not at os._exit(): call the function before os._exit().
     """
     _reserve_standard_descriptors()
     stdout, stderr = _find_raw_file(sys.stdout), _find_raw_file(sys.stderr)
@@ -149,7 +149,10 @@ def _reserve_standard_descriptors() -> None:
 
 
 def _find_raw_file(stream: TextIO | None) -> io.RawIOBase | None:
-    """Return the file under a standard stream, or None if a test has replaced the stream."""
+    """Return the file under a standard stream, or the null device if there is no stream.
+
+    Return None if a test has replaced the stream.
+    """
     if stream is None:  # the process started without this stream
         return io.FileIO(os.devnull, "w")
     buffer = getattr(stream, "buffer", None)

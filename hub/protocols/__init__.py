@@ -1,6 +1,7 @@
 """The contract of wire protocols: decode frames to commands, and encode events and notices as frames.
 
-Each protocol is one module and one row in PROTOCOLS. Packages add protocols by entry points of `hubbub.protocols`.
+Each protocol of the hub is one module and one row in PROTOCOLS. Packages add protocols by entry points of the group
+`hubbub.protocols`.
 """
 
 import functools
@@ -23,14 +24,14 @@ log = structlog.get_logger(__name__)
 class WireProtocol(ABC):
     """Decode commands, and encode events and notices as bytes for the socket.
 
-    The encoders return zero or more complete frames; b"" skips the event or notice. A protocol has no state, so one
-    object serves all clients, unless *is_shared* is False.
+    The encoders return zero or more complete frames; b"" skips the event or notice. An object with *is_shared* has no
+    state, and serves all clients. Without *is_shared*, each client has its own object.
     """
 
     name: ClassVar[str]
     out_frame_bytes: int = Limits().out_frame_bytes  # the longest frame that the encoders return
-    notices: ClassVar[bool] = True  # whether notices are sent
-    is_shared: ClassVar[bool] = True  # whether clients share one object, so that they also share its encoded pages
+    notices: ClassVar[bool] = True  # whether clients get notices that are not answers
+    is_shared: ClassVar[bool] = True  # whether clients share one object, and with it its encoded pages
 
     @abstractmethod
     def command(self, data: bytes, limits: Limits) -> Command:
@@ -38,11 +39,11 @@ class WireProtocol(ABC):
 
     @abstractmethod
     def event(self, event: Event) -> bytes:
-        """Encode an event; of several frames, only the last has the seq."""
+        """Encode an event. If it needs several frames, only the last frame has the seq."""
 
     @abstractmethod
     def whole(self, event: Event, message_id: str, content: str) -> bytes:
-        """Encode a streamed message in one piece, and after it *event*, the end of that message."""
+        """Encode a streamed message in one piece, and after it *event*, which ends the message."""
 
     @abstractmethod
     def answer(self, notice: Notice) -> bytes:
@@ -84,7 +85,7 @@ def protocol_names() -> list[str]:
 
 @functools.cache
 def protocol_plugins() -> Mapping[str, WireProtocol]:
-    """Import the protocol plugins, once per process."""
+    """Return the protocol plugins by name. Only the first call imports them."""
     plugins = {}
     for name, point in find_plugins("hubbub.protocols", frozenset(PROTOCOLS)).items():
         try:
@@ -102,13 +103,13 @@ def _open_plugin(point: EntryPoint) -> WireProtocol:
 
 
 def open_protocol(name: str, limits: Limits = Limits()) -> WireProtocol:
-    """Return the protocol *name*, one of protocol_names(); all callers with one size limit share the object."""
+    """Return the protocol *name*, one of protocol_names(). Callers with the same size limit share one object."""
     return open_sized_protocol(name, limits.out_frame_bytes)
 
 
 @functools.cache
 def open_sized_protocol(name: str, out_frame_bytes: int) -> WireProtocol:
-    """Return the protocol *name* for frames of at most *out_frame_bytes*; a plugin has a size of its own."""
+    """Return the protocol *name* for frames of at most *out_frame_bytes*. A plugin keeps the size of its class."""
     if name not in PROTOCOLS:
         return protocol_plugins()[name]
     module, class_name = PROTOCOLS[name]

@@ -54,7 +54,7 @@ class ResumeEntry(msgspec.Struct):
 
 
 class RunInput(msgspec.Struct):
-    """The fields of AG-UI's RunAgentInput that the hub uses; of `messages` it reads only the last one."""
+    """The fields of AG-UI's RunAgentInput that the hub uses. Of `messages`, the hub reads only the last one."""
 
     example: ClassVar[str] = '{"threadId":"s1","runId":"r1","messages":[{"role":"user","content":"hello"}]}'
     threadId: Id
@@ -143,7 +143,7 @@ AGUI_ERROR_TEXTS = {
 
 
 def _translate_end(body: RunFinished) -> tuple[str, dict[str, Any]]:
-    """Translate the end of a run; a failed run ends with RUN_ERROR alone."""
+    """Translate the end of a run. For the stop reason `error`, nothing is sent: RUN_ERROR was sent before."""
     if body.stopReason in AGUI_ERROR_TEXTS:
         return "RUN_ERROR", {"message": AGUI_ERROR_TEXTS[body.stopReason], "code": body.stopReason}
     outcome = {"outcome": {"type": "cancelled"}} if body.stopReason == "cancelled" else {}

@@ -11,7 +11,10 @@ type_info = cache(inspect.type_info)
 
 
 def allowed_values(kind: Any, field: str) -> list[str]:
-    """Return the values that *field* of *kind* allows, or [] for any value. *field* is a path: `parts[0].type`."""
+    """Return the values that *field* of *kind* allows, or [] if they cannot be listed.
+
+    *field* is a path, such as `parts[0].type`.
+    """
     types = list(_flatten([type_info(kind)]))
     for name in re.findall(r"\w+|\[", re.sub(r"\[.*?\]", "[", field)):
         types = list(_flatten(child for parent in types for child in _children(parent, name)))
@@ -31,7 +34,7 @@ def _flatten(types: Iterable[inspect.Type]) -> Iterator[inspect.Type]:
 
 
 def _children(parent: inspect.Type, name: str) -> Iterator[inspect.Type]:
-    """Yield the type of the field *name*, or of an item if *name* is `[`."""
+    """Yield the type of the field *name* of an object. If *name* is `[`, yield the type of the items of a list."""
     if isinstance(parent, inspect.StructType):
         yield from (field.type for field in parent.fields if field.encode_name == name)
         if parent.tag_field == name:

@@ -1,7 +1,8 @@
 """The protocol `hubbub.events`: each frame is `{"id","type","agentId","taskId","timestamp","payload"}`.
 
-`taskId` is the id of the run. `id` is `EPOCH:SEQ`, the cursor with which a client resumes. Of several frames for one
-event, only the last has an id: if the connection is lost between them, the client gets all of them again.
+`taskId` is the id of the run. `id` is `EPOCH:SEQ`, the cursor with which a client resumes. Notices have no `id`. If an
+event needs several frames, only the last frame has the `id`: if the connection is lost before it, the client gets all
+of these frames again.
 """
 
 from datetime import UTC, datetime
@@ -32,7 +33,7 @@ ENVELOPE_TYPES = {
     "error": "error",
     "run_finished": "done",
 }
-# The payload of other envelope types has a field `event`: the type of the event or notice.
+# The payload of all envelope types but these has a field `event`: the type of the event or notice.
 TYPES_WITHOUT_EVENT_FIELD = {"text", "think", "tool_result", "progress", "error", "done"}
 
 MAX_ENVELOPE_BYTES = 256  # the most bytes that the envelope adds to a frame
@@ -54,7 +55,7 @@ class EnvelopeProtocol(WireProtocol):
         frames = split_event(
             replace(event, body=WholeMessage(message_id, content)), self.out_frame_bytes - MAX_ENVELOPE_BYTES
         )
-        frames[-1].pop("seq")  # the frame of *event* has it, as in the extended protocol
+        frames[-1].pop("seq")  # only the frame of *event* has a seq, as in the extended protocol
         return _encode(frames) + self.event(event)
 
     def answer(self, notice: Notice) -> bytes:
@@ -82,5 +83,5 @@ def _envelope(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _iso_time(ts: int) -> str:
-    """Return milliseconds since 1970 as ISO 8601 in UTC."""
+    """Return the time *ts*, in milliseconds since 1970, as ISO 8601 text in UTC."""
     return datetime.fromtimestamp(ts / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

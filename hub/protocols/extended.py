@@ -59,7 +59,7 @@ def event_fields(event: Event) -> dict[str, Any]:
 def split_event(event: Event, size: int) -> list[dict[str, Any]]:
     """Split an event into frames of at most *size* bytes.
 
-    Only the last frame has the seq: if the connection is lost between them, all of them are sent again.
+    Only the last frame has the seq: if the connection is lost before it, all frames are sent again.
     """
     fields = event_fields(event)
     if len(orjson.dumps(fields)) <= size:
@@ -80,5 +80,5 @@ def notice_fields(notice: Notice) -> dict[str, Any]:
 
 
 def is_not_none(_: Any, value: Any) -> bool:
-    """Keep fields that are not None, also inside fields: a filter for attrs.asdict()."""
+    """Return whether a field is not None: a filter for attrs.asdict(), which applies it to nested objects too."""
     return value is not None

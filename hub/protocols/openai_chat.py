@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, after its API reference: requests, response bodies, errors and streams."""
+"""OpenAI's chat completions, as in its API reference: requests, response bodies, errors and streams."""
 
 from collections.abc import Mapping
 from time import time
@@ -14,7 +14,8 @@ from hub.protocols.reading import split_error
 from hub.protocols.sse import RunStream, http_chunk
 
 OPENAI_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-# Parameters that change the answer and that the hub does not support, with their values that change nothing.
+# Parameters that the hub does not support, though they change the answer. Only the listed values, which change nothing,
+# are accepted.
 UNSUPPORTED_PARAMETERS: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "functions": (None, []),
@@ -77,7 +78,7 @@ class StreamOptions(msgspec.Struct):
 
 
 class CompletionRequest(msgspec.Struct):
-    """The body of a request. Other parameters of OpenAI are ignored, except UNSUPPORTED_PARAMETERS."""
+    """The body of a request. Other parameters of OpenAI are ignored, or refused if they change the answer."""
 
     example: ClassVar[str] = '{"model":"main","messages":[{"role":"user","content":"hello"}]}'
     model: Annotated[str, msgspec.Meta(examples=["main"])]
@@ -92,8 +93,8 @@ class CompletionRequest(msgspec.Struct):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-# Headers for sessionId and clientMsgId. Clients send an idempotency key with every request; it is ignored without a
-# session.
+# Headers for sessionId and clientMsgId. OpenAI's clients may send an idempotency key with every request. Without a
+# session, the key is ignored.
 SESSION_HEADER, KEY_HEADER = "X-Session-Id", "Idempotency-Key"
 
 
@@ -115,7 +116,10 @@ def read_completion(body: dict[str, Any], headers: Mapping[str, str]) -> Complet
 
 
 def split_conversation(messages: list[ConversationMessage]) -> tuple[str, list[tuple[Role, str]]]:
-    """Return the text of the last message, and the role and text of each earlier one; raises OpenAIError."""
+    """Return the text of the last message, and the role and text of each earlier one.
+
+    Raises OpenAIError for a role or content that is not supported, or if the last message is not a user's.
+    """
     texts: list[tuple[Role, str]] = []
     for index, message in enumerate(messages):
         if message.role not in OPENAI_ROLES:
@@ -151,7 +155,7 @@ class OpenAIError(Exception):
 
 
 def openai_error_of(error: Exception) -> OpenAIError:
-    """Convert a HubError, an AgentError or a TimeoutError to an OpenAIError."""
+    """Convert a HubError, an AgentError or a TimeoutError to an OpenAIError. An OpenAIError is returned unchanged."""
     if isinstance(error, OpenAIError):
         return error
     if isinstance(error, UnknownAgent):
@@ -204,7 +208,7 @@ def completion_body(model: str, completion_id: str, text: str, stop_reason: str,
 
 
 def _usage(usage: Usage | None) -> dict[str, int] | None:
-    """Return OpenAI's token counts, or None if one is unknown: OpenAI's clients require both."""
+    """Return OpenAI's token counts, or None if a count is unknown: OpenAI's clients require both counts."""
     if usage is None or usage.inputTokens is None or usage.outputTokens is None:
         return None
     prompt, answer = usage.inputTokens, usage.outputTokens
@@ -224,7 +228,10 @@ def delta_chunk(head: dict[str, Any], delta: dict[str, str], finish_reason: str 
 def final_chunks(
     head: dict[str, Any], stop_reason: str, usage: Usage | None, wants_usage: bool
 ) -> list[dict[str, Any]]:
-    """Return the last chunks of an answer; none for `error`: the stream already has the error."""
+    """Return the last chunks of an answer, or an error for a stop reason of EARLY_ENDS.
+
+    For the stop reason `error`, return nothing: the error was sent before.
+    """
     if stop_reason in EARLY_ENDS:
         return [early_end_error(stop_reason).body]
     if stop_reason == "error":

@@ -62,7 +62,7 @@ class TokenUsage(msgspec.Struct):
 
 
 class ChatCompletion(msgspec.Struct):
-    """The answer to a conversation; `usage` is null if the agent gives no counts."""
+    """The answer to a conversation; `usage` is null if the agent does not give both counts."""
 
     id: str
     object: Literal["chat.completion"]

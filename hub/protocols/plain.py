@@ -1,4 +1,4 @@
-"""The default protocol: `stream`, `message`, `error`, `pong`, and the answers to the client's own commands."""
+"""The default protocol sends `stream`, `message`, `error`, `pong`, and the answers to the client's own commands."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,7 @@ class PlainProtocol(WireProtocol):
         end, body = self.event(event), WholeMessage(message_id, content)
         frame = _message(event, body)
         if end:
-            del frame["seq"]  # the next frame has it: if the connection is lost between them, both are sent again
+            del frame["seq"]  # only *end* has the seq: if it is lost, both are sent again
         data = orjson.dumps(frame)
         return (text_frame(data) if len(data) <= self.out_frame_bytes else self._split(event, body, not end)) + end
 
@@ -123,7 +123,7 @@ def _removal(event: Event, body: MessageRemoved) -> dict[str, Any]:
 
 
 def _without_none(frame: dict[str, Any]) -> dict[str, Any]:
-    """Remove fields that are None. Copied messages in a fork, and removals by users, have no agent and no run."""
+    """Remove fields that are None. A copied message in a fork has no run. A removal by a user has no agent either."""
     return {name: value for name, value in frame.items() if value is not None}
 
 

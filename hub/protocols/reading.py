@@ -18,7 +18,7 @@ from hub.messages.numbers import read_float
 from hub.protocols.choices import allowed_values
 from hub.text import cut
 
-# A number that a float may not hold exactly. A float holds any number of up to 15 digits without an exponent.
+# Finds numbers that a float may not hold exactly. A float holds any number of up to 15 digits without an exponent.
 LONG_NUMBER = re.compile(rb"[0-9.]{17}|[0-9][eE][-+]?[0-9]+\s*[],}]")
 # Names of JSON's types for errors, by the class that orjson decodes them to.
 JSON_TYPES = {
@@ -73,7 +73,10 @@ def convert(fields: dict[str, Any], kind: type[T], limits: Limits, name: str | N
 
 
 def split_error(error: Exception, kind: Any) -> tuple[str, str]:
-    """Split an error of msgspec into the problem, with the values that *kind* allows, and the path of the field."""
+    """Return the problem that an error of msgspec describes, and the path of the field.
+
+    If *kind* allows only some values in the field, the problem lists them.
+    """
     match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", str(error), re.DOTALL)
     problem, field = match.groups() if match else (str(error), "")
     values = allowed_values(kind, field)
@@ -88,7 +91,7 @@ def _check_metadata(value: Any, limits: Limits) -> None:
 
 
 def check_parts(parts: Any, limits: Limits) -> None:
-    """Raise ValueError if a message has more parts than its limit; call it before the parts are converted."""
+    """Raise ValueError if a message has more parts than the limit. Call this before the parts are converted."""
     if isinstance(parts, list) and len(parts) > limits.message_parts:
         raise ValueError(f"more than {limits.message_parts} parts, which is the limit - at `$.parts`")
 
@@ -142,7 +145,10 @@ def _power(number: int) -> str:
 
 
 def _select_error_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the ref and the ids of a command, for its error. Skip ids that are no text or too long."""
+    """Return the ref, session id and clientMsgId of a command, for its error.
+
+    Leave out those that are not text or are too long. A ref may also be an integer.
+    """
     values = {key: fields.get(key) for key in ("ref", "sessionId", "clientMsgId")}
     about = {key: value for key, value in values.items() if isinstance(value, str) and len(value) <= 128}
     return about | ({"ref": fields["ref"]} if type(fields.get("ref")) is int else {})

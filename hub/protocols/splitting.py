@@ -20,16 +20,16 @@ from hub.messages import (
 )
 from hub.messages.pieces import SPLIT_FIELDS
 
-# The bodies that split_body() splits, and the types that split_fields() splits: there, all frames but the last have
-# `more`. Of the frames of one event, only the last has the seq, in both cases. A WholeMessage with parts or with a stop
-# reason is split by split_fields(), because a Chunk has neither.
+# split_body() splits the bodies in the first tuple, split_fields() the messages in the second: all frames but the last
+# then have `more`. In both cases, only the last frame of an event has the seq. A WholeMessage with parts or with a stop
+# reason is split by split_fields(), because split_body() makes chunks, which have neither.
 SPLITTABLE_BODIES = (Chunk, WholeMessage, Reasoning, ToolCallArgs, MessageRemoved)
 TYPES_WITH_MORE = (UserMessage, WholeMessage, Welcome, Subscribed, Reset)
-MIN_PIECE_BYTES = 64  # the least size of a piece, also if the other fields of its frame exceed the limit
+MIN_PIECE_BYTES = 64  # the least size of a piece, even if the other fields of its frame exceed the limit
 
 
 def split_text(text: str, size: int) -> Sequence[str]:
-    """Split a text into pieces of at most *size* bytes as JSON, but of at least one code point."""
+    """Split a text into pieces of at most *size* bytes as JSON. Each piece has one code point or more."""
     pieces, start, step = list[str](), 0, size
     while start < len(text):
         while step > 1 and len(orjson.dumps(text[start : start + step])) > size:
@@ -40,9 +40,9 @@ def split_text(text: str, size: int) -> Sequence[str]:
 
 
 def split_body(body: Body, size: int) -> list[Body]:
-    """Split one of SPLITTABLE_BODIES into bodies of at most *size* bytes of text as JSON; return other bodies alone.
+    """Split one of SPLITTABLE_BODIES into bodies whose text or ids have at most *size* bytes as JSON.
 
-    A WholeMessage becomes chunks with offsets.
+    A WholeMessage becomes chunks with offsets. Another body is returned as the only item of the list.
     """
     if isinstance(body, (Chunk, WholeMessage)):
         offset, pieces = body.offset if isinstance(body, Chunk) else 0, list[Body]()
@@ -60,8 +60,9 @@ def split_body(body: Body, size: int) -> list[Body]:
 def split_fields(fields: dict[str, Any], size: int) -> list[dict[str, Any]]:
     """Split a frame into frames of at most *size* bytes as JSON; all but the last have `more: true`.
 
-    Each frame has one of SPLIT_FIELDS, and all other fields. The rest of SPLIT_FIELDS is "" or left out. A list item
-    that is longer than a frame is split in the same way. hub.messages.pieces joins the frames.
+    Each frame has a piece of one of SPLIT_FIELDS, and all fields that are not split. The others of SPLIT_FIELDS are
+    empty or left out. An object in a list is split in the same way if it is longer than a frame. hub.messages.pieces
+    joins the frames.
     """
     if len(orjson.dumps(fields)) <= size:
         return [fields]
@@ -89,7 +90,7 @@ def split_fields(fields: dict[str, Any], size: int) -> list[dict[str, Any]]:
 
 
 def _split_list(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """Split a list into lists of at most *size* bytes as JSON; a longer dict in it is split too."""
+    """Split a list into lists of at most *size* bytes as JSON. A dict in the list that is longer is split too."""
     group: list[Any] = []
     group_bytes = 0
     for item in items:

@@ -1,7 +1,7 @@
 """Server-sent events: the extended protocol as a stream over HTTP.
 
-The bytes include the chunk framing of HTTP/1.1 (RFC 9112, 7.1), so that they are the same for all clients. The id of an
-event is `EPOCH:SEQ`; a browser sends it back as `Last-Event-ID`.
+The bytes include the chunk framing of HTTP/1.1 (RFC 9112, 7.1), so all clients get the same bytes. The id of an event
+is `EPOCH:SEQ`. A browser that reconnects sends the last id as `Last-Event-ID`.
 """
 
 import functools
@@ -54,7 +54,7 @@ class RunStream(SseProtocol):
         bodies = split_body(event.body, self.out_frame_bytes // 2)
         objects = [orjson.dumps(fields) for body in bodies for fields in self.translate(event, body)]
         id_line = f"id: {event.epoch}:{event.seq}\n".encode()
-        # Only the last object has the id: if the connection is lost between them, all are sent again.
+        # Only the last object has the id: if the connection is lost before it, all objects are sent again.
         return b"".join(
             http_chunk(b"%bdata: %b\n\n" % (id_line if number == len(objects) else b"", data))
             for number, data in enumerate(objects, 1)
@@ -62,7 +62,7 @@ class RunStream(SseProtocol):
 
     @abstractmethod
     def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
-        """Translate an event to JSON objects, or [] to skip it. *body* is the event's body or a piece of it."""
+        """Return *event* as JSON objects, or [] to skip it. *body* is the event's body or a piece of the body."""
 
     def answer(self, notice: Notice) -> bytes:
         return b""
