@@ -99,8 +99,8 @@ class Admission:
     async def pause(self, chat: Chat = Chat(message="")) -> AsyncIterator[None]:
         """Within the context, only the caller admits a chat. On entry the log holds the complete history.
 
-        No queued run starts before the end of the context. Raises the errors of check_open(), with the clientMsgId of
-        *chat*, and StorageUnavailable if a change of the history cannot be logged.
+        Schedule.wake() starts no run before the end of the context. Raises the errors of check_open(), with the
+        clientMsgId of *chat*, and StorageUnavailable if a change of the history cannot be logged.
         """
         self.check_open(clientMsgId=chat.clientMsgId)
         try:

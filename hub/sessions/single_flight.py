@@ -31,8 +31,8 @@ class SingleFlight:
         """Call *admit*, unless the log has a command of this author with the same clientMsgId.
 
         A duplicate waits until the first command is logged or refused. If it was logged, the duplicate gets the same
-        ids and seq, with the status `duplicate`; if it was refused, the duplicate is admitted. Raises IdReused if the
-        logged command had another *digest*, StorageUnavailable, and every error of *admit*.
+        ids and seq, with the status `duplicate`; if it was refused, *admit* is called for the duplicate. Raises
+        IdReused if the logged command had another *digest*, StorageUnavailable, and every error of *admit*.
         """
         if chat.clientMsgId is None:
             return await admit()
