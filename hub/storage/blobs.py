@@ -1,12 +1,12 @@
-"""The bytes of files, as blobs: files in a folder beside the log, with their digests as names.
+"""Store the bytes of files as blobs. A blob is a file in a folder beside the log; its name is the digest of its bytes.
 
 Files with the same bytes share a blob. The log has a record of each file, with the digest of its blob. A blob is
 complete and on disk before a record names it, and is removed when no record names it any more. After a crash, the next
 start removes unfinished uploads and blobs without a record. All work with the disk runs in threads.
 
-The same bytes may be uploaded to one session while they are deleted from another. A lock for each digest orders the
-two: an upload holds the lock while it makes the blob and adds the record; a deletion holds it while it searches the log
-for records and removes the blob.
+The same bytes may be uploaded to one session while they are deleted from another. So each digest has a lock. An upload
+holds the lock while it makes the blob and adds the record. A deletion holds the lock while it searches the log for
+records and removes the blob.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from hub.text import cut
 log = structlog.get_logger()
 
 BLOB_THREADS = 4
-SWEEP_BATCH = 500  # the blobs for which start() searches records with one query
+SWEEP_BATCH = 500  # start() searches the records of this many blobs with one query
 BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 PART_SUFFIX = ".part"  # ends the name of an unfinished upload
 OWNER_FILE = "log"  # a file that contains the name of the log to which the blobs belong
@@ -71,7 +71,7 @@ class Files:
     async def start(self, log_name: str) -> None:
         """Open the folder for the log *log_name*, count the files, and remove what a crash left.
 
-        If the folder belongs to another log, no blob is ever removed. Raises LogUnusable, OSError.
+        If the folder belongs to another log, no blob is ever removed. Raises LogUnusable, StorageUnavailable, OSError.
         """
         self._is_open = True
         names = await self.run_in_thread(self._prepare_folder, log_name)
@@ -102,7 +102,7 @@ class Files:
         return os.listdir(self.folder)
 
     async def close(self) -> None:
-        """Wait for the tasks that have started, which end uploads and remove blobs; then refuse all work."""
+        """Wait for the tasks that end uploads and remove blobs. Then refuse all work, and release the lock."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._is_open = False
@@ -110,13 +110,13 @@ class Files:
         self._undo.close()
 
     async def run_in_thread(self, function: Callable[..., T], *values: Any) -> T:
-        """Call *function* in a thread of the store. Raises StorageUnavailable before start() and after close()."""
+        """Call *function* in a thread; return its result. Raises StorageUnavailable before start(), after close()."""
         if not self._is_open:
             raise StorageUnavailable("the file store is closed: the hub is going down")
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Start a task that goes on if the caller is cancelled, and for which close() waits."""
+        """Start a task that goes on if the caller is cancelled. close() waits for the task."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -126,7 +126,7 @@ class Files:
 
     @asynccontextmanager
     async def upload(self, key: Key, name: str, type: str) -> AsyncIterator[Upload]:
-        """Yield an upload; at the end, delete its bytes unless it was saved. Raises BadType, BadQuery."""
+        """Yield an upload. At the end, delete the bytes unless the upload was saved. Raises BadType, BadQuery."""
         check_file_name(name, self.limits.file_name_length)
         check_media_type(type)
         path = self.folder / (self.seams.new_secret(16) + PART_SUFFIX)
@@ -147,7 +147,10 @@ class Files:
                 await self.run_in_thread(upload.drop)
 
     async def save_upload(self, upload: Upload) -> FileRecord:
-        """Make a finished upload a blob, and add its record. The caller must not cancel this."""
+        """Make a finished upload a blob, add its record, and return the record. The caller must not cancel the call.
+
+        Raises UnknownSession, StorageUnavailable, OSError.
+        """
         file = FileRecord(
             fileId=f"f_{self.seams.new_secret(16)}",
             key=upload.key,
@@ -159,12 +162,12 @@ class Files:
         async with self._lock(file.digest):
             await self.run_in_thread(rename_to_blob, upload.path, self.folder / file.digest)
             try:
-                # No await before add(): a record that is added after forget_session() would outlive the session.
+                # No await before add(): after forget_session(), a new session with the same key could get the record.
                 upload.refuse_if_deleted()
                 await self.store.add(file)
             except BaseException:
                 await self._remove_unused_blobs([file.digest])
-                upload.refuse_if_deleted()  # a better error: the log refuses a record of a deleted session
+                upload.refuse_if_deleted()  # a better error than the log's, which refuses a record of a deleted session
                 raise
         upload.is_saved = True
         return file
@@ -192,7 +195,10 @@ class Files:
 
     @asynccontextmanager
     async def open(self, file: FileRecord) -> AsyncIterator[Callable[[int, int], Awaitable[bytes]]]:
-        """Yield a function read(offset, size). Raises UnknownFile; read() raises EOFError past the end."""
+        """Yield a function read(offset, size), which raises EOFError past the end.
+
+        open() raises UnknownFile if the blob is missing. Both raise StorageUnavailable and OSError.
+        """
         opening = asyncio.ensure_future(self.run_in_thread(open_blob, self.folder / file.digest))
         try:
             blob = await asyncio.shield(opening)
@@ -219,7 +225,7 @@ class Files:
             blob.close()
 
     async def read(self, file: FileRecord) -> bytes:
-        """Return all bytes of a file. Raises UnknownFile."""
+        """Return all bytes of a file. Raises the errors of open() and of the function that it yields."""
         async with self.open(file) as read:
             return await read(0, file.size)
 
@@ -234,7 +240,7 @@ class Files:
         for upload in self._uploads:
             upload.session_is_deleted = upload.session_is_deleted or upload.key == key
         self.quota.add(key, -sum(max(file.size, MIN_COUNTED_BYTES) for file in files))
-        # In a task, so that the blobs are removed also if the caller is cancelled.
+        # In a task, so that the blobs are removed even if the caller is cancelled.
         await asyncio.shield(self._start_task(self._remove_with_locks({file.digest for file in files})))
 
     async def _remove_with_locks(self, digests: Iterable[str]) -> None:
@@ -243,10 +249,10 @@ class Files:
                 await self._remove_unused_blobs([digest])
 
     async def _remove_unused_blobs(self, digests: list[str]) -> None:
-        """Remove those of the blobs that no record names. The caller holds their locks, except in start()."""
+        """Remove the blobs of *digests* that no record names. Every caller but start() holds the locks of *digests*."""
         if not self._owns_folder:
             return
-        with suppress(StorageUnavailable, OSError):  # if this fails, the next start removes them
+        with suppress(StorageUnavailable, OSError):  # if this fails, the next start removes the blobs
             used = await self.store.find_used_digests(digests)
             await self.run_in_thread(unlink_all, [self.folder / digest for digest in {*digests}.difference(used)])
 

@@ -8,8 +8,8 @@ from hub.errors import BadQuery, BadType
 _TOKEN, _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 MEDIA_TYPE = re.compile(rf'{_NAME}/{_NAME}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]*"))*')
 MAX_MEDIA_TYPE_LENGTH = 255
-# Control characters, slashes, Unicode's line ends, and the characters that change the direction of text: these can make
-# a name look as if it had another extension.
+# Control characters, slashes, Unicode's line ends, surrogates, and the characters that change the direction of text. A
+# change of direction can make a name look as if it had another extension.
 FORBIDDEN_IN_NAME = re.compile("[\0-\x1f\x7f-\x9f/\\\\\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -20,7 +20,7 @@ def check_file_name(name: str, max_length: int) -> None:
 
 
 def check_media_type(type: str) -> None:
-    """Raise BadType if a file must not have this type. A form is refused: the request's body must be the file."""
+    """Raise BadType if a file must not have this type. A form is refused: the body must be the file itself."""
     if (
         len(type) > MAX_MEDIA_TYPE_LENGTH
         or not MEDIA_TYPE.fullmatch(type)

@@ -1,4 +1,4 @@
-"""A lock file beside a log or a folder, so that only one process uses the log or the folder."""
+"""Lock a log or a folder by a file beside it, so that only one process uses the log or the folder."""
 
 import os
 import sys
@@ -15,8 +15,8 @@ if sys.platform != "win32":
 def take_lock(path: Path, undo: ExitStack) -> None:
     """Take the lock of *path*, in the file PATH.lock; *undo* releases the lock.
 
-    Child processes do not inherit the lock, over fork or exec. On Windows there is no lock. If another process has the
-    lock, raises LogUnusable with the pid of that process.
+    Child processes do not inherit the lock, neither over fork nor over exec. On Windows there is no lock. If another
+    process has the lock, raises LogUnusable with the pid of that process. Raises OSError if the file cannot be opened.
     """
     if sys.platform != "win32":
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)

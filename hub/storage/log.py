@@ -6,6 +6,9 @@ hub.storage.open_log); tests/storage/test_log_contract.py runs on all drivers.
 The methods name a session by its key (see hub.ids), but the events that they return have only the session's id. The ids
 of runs, messages, files and questions are unique in the hub. All methods are called in the event loop that called
 start(). No method blocks the loop.
+
+A method of a store raises StorageUnavailable if the log cannot be read or written now, and LogDamaged, a subclass, if
+what it reads is damaged. append() passes the error to its callback.
 """
 
 from abc import ABC, abstractmethod
@@ -32,7 +35,8 @@ EVERYONE = frozenset({"*"})  # the readers of a session that every principal may
 
 # Called in the loop, in the order of commits, once for each append with events, after the events are on disk.
 Listener = Callable[[Key, Sequence[Event]], None]
-# Called in the loop, after the listener, with the seq of the append's first event, or with StorageUnavailable.
+# Called in the loop, after the listener, with the seq of the append's first event, or with StorageUnavailable. If
+# the append has no events, the seq is that of the session's next event.
 AppendCallback = Callable[[int | Exception], None]
 
 
@@ -51,23 +55,23 @@ class EventStore(ABC):
     async def read(self, key: Key, after: int, upto: int, rows: int | None = None) -> Sequence[Event]:
         """Return one page of the events with after < seq <= upto, in order; empty only if there are no such events.
 
-        A page has at most `page_rows` events, and at most *rows* if it is not None. The event that passes `page_bytes`
-        is the last one of its page. Raises LogDamaged, StorageUnavailable.
+        A page has at most `page_rows` events, and at most *rows* events if *rows* is not None. The event that reaches
+        `page_bytes` is the last one of its page. Raises LogDamaged, StorageUnavailable.
         """
 
     @abstractmethod
     async def find_message_before(self, key: Key, run_id: str, seq: int) -> tuple[str, str] | None:
-        """Return (messageId, content) of the streamed message that ends directly before the run's event *seq*.
+        """Return (messageId, content) of the message that the run streamed directly before the event *seq*.
 
-        Returns None if no streamed message ends there. Raises LogDamaged, StorageUnavailable.
+        Returns None if the run's last event before *seq* is not a chunk. Raises LogDamaged, StorageUnavailable.
         """
 
     @abstractmethod
     async def expire(self, before: int, max_bytes: int) -> dict[Key, int]:
         """Delete the events written before *before* (ms), then the oldest events until the log has *max_bytes*.
 
-        Does not delete messages, nor the events of an unfinished run and all later events of its session. Calls
-        purge(). Returns the new floor of each session that lost events.
+        Messages are not deleted. If a session has an unfinished run, the events of the run and all later events of the
+        session are not deleted. Calls purge(). Returns the new floor of each session that lost events.
         """
 
     @abstractmethod
@@ -82,7 +86,7 @@ class RunStore(ABC):
     async def list_unfinished_runs(self) -> Sequence[RunRecord]:
         """Return all unfinished runs, in the order in which they were first saved.
 
-        Skips a damaged record, and logs a warning that names it.
+        Skips a damaged record, and logs a warning that names the run.
         """
 
     @abstractmethod
@@ -95,7 +99,10 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def find(self, key: Key) -> Head | None:
-        """Return the head of a session, or None if there is no such session. Raises LogDamaged."""
+        """Return the head of a session, or None if there is no such session.
+
+        Raises LogDamaged if the latest events of the session are damaged.
+        """
 
     @abstractmethod
     async def make(self, key: Key) -> tuple[Head, bool]:
@@ -115,13 +122,16 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def relabel(self, key: Key, changes: Mapping[str, Any]) -> None:
-        """Replace those of `title` and `metadata` that *changes* has. Does nothing if there is no such session."""
+        """Set the values in *changes*: `title`, `metadata` or both; None removes a value.
+
+        Does nothing if there is no such session.
+        """
 
     @abstractmethod
     async def delete(self, key: Key) -> Sequence[FileRecord]:
         """Delete a session with its events, messages, runs, chats and files, in one commit.
 
-        Returns the records of the files. Do not call this while an append to the session is queued. FileStore.add()
+        Returns the records of the files. Do not call delete() while an append to the session is queued. FileStore.add()
         refuses later files, unless a new session with the same key is made. EventStore.purge() frees the space of the
         events.
         """
@@ -133,14 +143,14 @@ class SessionStore(ABC):
         """Return the last *last* finished messages, oldest first.
 
         The oldest of them are left out until the texts and the parts together have at most *max_bytes*. *upto* is the
-        id of the last message to return, or None for the latest; the result is empty if there is no such message.
+        id of the last message to return, or None for the latest. The result is empty if no message has this id.
         """
 
     @abstractmethod
     async def read_messages_from(self, key: Key, message_id: str, limit: int) -> Sequence[HistoryMessage]:
-        """Return a finished message and the messages after it, oldest first, *limit* in all.
+        """Return a finished message and the messages after it, oldest first, at most *limit* in all.
 
-        Only the first one has its content, parts and metadata. The result is empty if there is no such message.
+        Only the first message has its content, parts and metadata. The result is empty if there is no such message.
         """
 
     @abstractmethod
@@ -164,7 +174,7 @@ class FileStore(ABC):
 
     @abstractmethod
     async def sum_bytes_by_session(self, min_bytes: int) -> Mapping[Key, int]:
-        """Return the total size of the files of each session that has files. A smaller file counts as *min_bytes*."""
+        """Return the total size of the files of each session that has files. A file counts as at least *min_bytes*."""
 
     @abstractmethod
     async def find_used_digests(self, digests: Sequence[str]) -> Sequence[str]:
@@ -195,8 +205,8 @@ class Log(ABC):
     async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
         """Return the damage in the log. The log need not be started, and may be open in another process.
 
-        Takes no lock and writes nothing. *blob_size* is Files.blob_size(), which is called in a thread. Raises
-        LogUnusable if there is no such log, or if the driver has no check.
+        The check takes no lock and writes nothing. It calls *blob_size*, which is Files.blob_size(), in a thread.
+        Raises LogUnusable if the log does not exist or cannot be read, or if the driver has no check.
         """
         raise LogUnusable("this log cannot be checked: its driver has no check")
 

@@ -1,6 +1,6 @@
 """Find the driver of a log by the scheme of its URL.
 
-Plugins add drivers: entry points of the group `hubbub.logs`, each with a scheme as its name.
+A plugin adds a driver as an entry point of the group `hubbub.logs`. The name of the entry point is the scheme.
 """
 
 import importlib
@@ -17,7 +17,10 @@ LOG_DRIVERS = {"sqlite": ("hub.storage.sqlite.log", "SqliteLog")}
 
 
 def open_log(url: str, limits: Limits, seams: Seams) -> Log:
-    """Return the log at *url*, which the caller must start. Raises LogUnusable if no driver opens *url*."""
+    """Return the log at *url*. The caller must start the log.
+
+    Raises LogUnusable if no driver has the scheme, if the plugin cannot be loaded, or if the driver refuses *url*.
+    """
     scheme = urlsplit(url).scheme
     plugins = find_plugins("hubbub.logs", frozenset(LOG_DRIVERS))
     driver: Callable[[str, Limits, Seams], Log]

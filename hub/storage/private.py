@@ -22,7 +22,7 @@ def make_private(folder: Path, is_hub_name: Callable[[str], bool]) -> None:
     """Make a folder and its missing parents, and forbid other accounts the access to the folder (mode 0700).
 
     An existing folder keeps its mode unless *is_hub_name* returns True for all names in the folder: other accounts may
-    need the folder, such as /tmp or the folder of a project.
+    need the folder, such as /tmp or the folder of a project. Raises OSError.
     """
     make_folder(folder, 0o700)
     if all(map(is_hub_name, os.listdir(folder))):
@@ -30,7 +30,10 @@ def make_private(folder: Path, is_hub_name: Callable[[str], bool]) -> None:
 
 
 def touch_private(path: Path) -> None:
-    """Make an empty file if there is none, and forbid other accounts the access to the file (mode 0600)."""
+    """Make an empty file if there is none, and forbid other accounts the access to the file (mode 0600).
+
+    Raises OSError.
+    """
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     _set_mode(path, 0o600)
 

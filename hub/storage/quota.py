@@ -25,10 +25,10 @@ class FileQuota:
             del self._bytes[key]
 
     def reserve(self, key: Key, size: int, counted_bytes: int) -> int:
-        """Count the growth of a file to *size* bytes. *counted_bytes* is its count so far; return its new count.
+        """Count the growth of a file to *size* bytes. *counted_bytes* is the count so far; return the new count.
 
-        Call this before the bytes are written, so that two uploads cannot use the same space. Raises FileTooLarge,
-        QuotaExceeded; then the counts do not change.
+        Call this before the bytes are written, so that two uploads cannot use the same space. If the limits
+        refuse the growth, raises FileTooLarge or QuotaExceeded, and changes no count.
         """
         limits = self.limits
         if size > limits.file_bytes:

@@ -13,7 +13,10 @@ from hub.messages.parts import JsonParts
 
 @attrs.frozen
 class Head:
-    """The state of a session's log: *seq* is that of its last event; retention has deleted the events up to *floor*."""
+    """The state of a session's events.
+
+    *seq* is the seq of the last event, or 0 before the first event. Retention has deleted the events up to *floor*.
+    """
 
     key: Key
     epoch: str
@@ -23,7 +26,10 @@ class Head:
 
 @attrs.frozen(kw_only=True)
 class SessionRow:
-    """A session in a list. *messages* is the number of its messages, *ts* the time of the last one (ms) or 0."""
+    """A session in a list.
+
+    *messages* is the number of its messages. *ts* is the time of the last message (ms), or 0 if there is none.
+    """
 
     key: Key
     epoch: str
@@ -38,8 +44,8 @@ class SessionQuery:
     """The filter of a list of sessions.
 
     A session matches under four conditions. Its key begins with *prefix* (see hub.ids.key_prefix). One of *readers* may
-    read the session; today "*" may read all sessions (EVERYONE). *agent* answered in the session, or is None. The last
-    message has *since* <= ts < *until* (ms).
+    read the session; today only "*" (EVERYONE) may, and may read all sessions. *agent* answered in the session, or is
+    None. The time of the last message is *since* <= ts < *until* (ms); without messages it is 0.
     """
 
     prefix: str
@@ -69,8 +75,8 @@ class CommitTotals:
 class Damage:
     """A damaged or missing part of a log: its *location* in the log, its session, and the seqs of its events.
 
-    *first_seq* is None if the damage is not about events. *last_seq* is None if only the first seq is known. *file_id*
-    is set if the damage is about the blob of a file.
+    *key* is None if the session is unknown. *first_seq* is None if the damage is not about events, or if no seq is
+    known. *last_seq* is None if the last seq is not known. *file_id* is set if the damage is about the blob of a file.
     """
 
     location: str
@@ -92,12 +98,13 @@ class Damage:
 class RunRecord(Struct, frozen=True):
     """The stored state of an unfinished run, from which the hub can start or end the run after a restart.
 
-    *after* is a seq before the run's first event: retention keeps the later events. If *waits_for_session* is True, a
-    queued run waits for all earlier runs of its session; otherwise only for those of its agent.
+    *after* is a seq before the run's first event: retention keeps the later events. If *waits_for_session* is True,
+    the queued run waits for all earlier runs of its session. Otherwise the queued run waits for the earlier runs of its
+    agent, and for the earlier runs with *waits_for_session*.
     """
 
     runId: str
-    key: Key = field(name="sessionId")  # the JSON names, as "wide" below, are those of older versions
+    key: Key = field(name="sessionId")  # older versions wrote the JSON names "sessionId" and "wide"
     agentId: str
     state: Literal["queued", "started"]
     messageId: str
@@ -113,9 +120,10 @@ class RunRecord(Struct, frozen=True):
 
 @attrs.frozen(kw_only=True)
 class ChatRecord:
-    """The record of a chat with a clientMsgId: its `accepted` for a repeated chat, which must have the same *digest*.
+    """The record of a chat with a clientMsgId.
 
-    The record of a question has the question's id as *clientMsgId* and *messageId*, and neither principal nor digest.
+    A repeated chat must have the same *digest*. The hub makes the same `accepted` again from this record. The record
+    of a question has the question's id as *clientMsgId* and *messageId*; *principal* and *digest* are empty.
     """
 
     principal: str
@@ -146,8 +154,8 @@ class Append(Struct):
     """A unit of work for the log: the log commits all parts, or none.
 
     The log sets sessionId, epoch, seq and ts of *events* in place. A message and a chat get the seq of an event: the
-    number before each is the index of that event. *saved_runs* are inserted or replaced. *ended_runs* are the ids of
-    runs to delete. *removed_messages* are the ids of messages to delete, after *messages* are inserted.
+    number before each is the index of that event in *events*. *saved_runs* are inserted or replaced. *ended_runs* are
+    the ids of runs to delete. *removed_messages* are the ids of messages to delete, after *messages* are inserted.
     """
 
     key: Key

@@ -25,7 +25,7 @@ T = TypeVar("T")
 class Upload:
     """A file that is being uploaded. Call write() for each part, then finish(), then save(); one call at a time.
 
-    *last_step* is the work of the last call. The work goes on in a thread, also if the call is cancelled.
+    *last_step* is the work of the last call. The work goes on even if the call is cancelled.
     """
 
     files: "Files"
@@ -37,7 +37,7 @@ class Upload:
     size: int = 0
     counted_bytes: int = 0  # the bytes that FileQuota counts for this file
     is_saved: bool = False
-    session_is_deleted: bool = False  # since the upload began
+    session_is_deleted: bool = False  # True if the session was deleted since the upload began
     last_step: "asyncio.Future[Any] | None" = None
     _out: IO[bytes] | None = None
     _hash: Any = attrs.Factory(hashlib.sha256)

@@ -23,14 +23,14 @@ class NewFloor(NamedTuple):
 
 @attrs.frozen
 class EventDrop:
-    """Request to delete events. The result maps each of the sessions that still exists to its floor."""
+    """Request to delete events. The result maps each session that still exists, with the same epoch, to its floor."""
 
     floors: Sequence[NewFloor]
 
 
 @attrs.frozen
 class LabelChange:
-    """Request to replace the title, the metadata or both: *values* by column. The metadata is JSON."""
+    """Request to replace the title, the metadata or both. *values* has the new values by column; metadata is JSON."""
 
     key: Key
     values: dict[str, str | None]
@@ -42,9 +42,9 @@ class Changes:
 
     ended_runs: list[tuple[Key, str]] = attrs.Factory(list)
     removed_messages: list[tuple[Key, str]] = attrs.Factory(list)
-    drops: list[tuple[EventDrop, dict[Key, int]]] = attrs.Factory(list)  # each with its floors
+    drops: list[tuple[EventDrop, dict[Key, int]]] = attrs.Factory(list)  # with the new floors
     label_changes: list[LabelChange] = attrs.Factory(list)
-    deleted_sessions: dict[Key, list[Any]] = attrs.Factory(dict)  # with the fields of their FileRecords
+    deleted_sessions: dict[Key, list[Any]] = attrs.Factory(dict)  # with the fields of the FileRecords
     has_probe: bool = False
 
     def __bool__(self) -> bool:
@@ -74,7 +74,7 @@ class Changes:
 
 
 def _delete_by_id(db: sqlite3.Connection, table: str, ids: list[tuple[Key, str]]) -> None:
-    """Delete the rows of *table* with these pairs of session and id."""
+    """Delete the rows of *table* that have the pairs of session and id in *ids*."""
     db.execute(
         f"""
         DELETE FROM {table} WHERE (session, id) IN
@@ -111,7 +111,7 @@ READ_FLOORS = """
 
 
 def _drop_events(db: sqlite3.Connection, drop: EventDrop) -> Any:
-    """Raise the floors and delete strips. Return (session, floor) of each session that exists."""
+    """Raise the floors, and delete strips. Return (session, floor) of each session that exists with the same epoch."""
     values = (to_json(drop.floors),)
     db.execute(SET_FLOORS, values)
     db.execute(DELETE_STRIPS, values)
@@ -129,7 +129,7 @@ FREE_IDS = """
 
 def _delete_sessions(db: sqlite3.Connection, sessions: dict[Key, list[Any]]) -> None:
     """Delete sessions, and add the fields of the FileRecords of each session to its list."""
-    damage.move_all_to_strips(db)  # `loose` has the session's id: a new session with this id would get its events
+    damage.move_all_to_strips(db)  # rows of `loose` have session ids: a new session with the id would get them
     for key, files in sessions.items():
         files += query_json(db, f"SELECT json_group_array({FILE_JSON}) FROM files WHERE session = ?", (key,))
     values = (to_json([*sessions]),)

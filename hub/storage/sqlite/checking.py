@@ -26,7 +26,7 @@ _decode_run = msgspec.json.Decoder(RunRecord).decode
 def check_log_file(path: Path, blob_size: Callable[[str], int | None]) -> list[Damage]:
     """Return the damage in the file. For *blob_size* see Log.check().
 
-    Raises LogUnusable if there is no such file, if it is not a log, or if it has the schema of another version.
+    Raises LogUnusable if the file does not exist, cannot be read as a log, or has the schema of another version.
     """
     if not path.is_file():
         raise LogUnusable(f"there is no log {path}: name its folder with --data, or the log with --log")
@@ -52,8 +52,9 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
 class LogCheck:
     """One check of a log.
 
-    *next_seqs* maps each session to the seq of the next event that the check expects. *damaged_seqs* has the first seqs
-    of a session's parts in the table `damaged` (see damage.py): a gap that begins with one of them is not reported.
+    *next_seqs* maps each session to the seq of the next event that the check expects. *damaged_seqs* maps each
+    session to the first seqs of its parts in the table `damaged` (see damage.py). A gap that contains one of these seqs
+    is not reported again.
     """
 
     db: sqlite3.Connection
@@ -62,7 +63,7 @@ class LogCheck:
     damaged_seqs: dict[Key, list[int]] = attrs.Factory(dict)
 
     def find_damage(self) -> list[Damage]:
-        """Check all tables, in one read transaction: a running hub may move events from one table to another."""
+        """Make all checks in one read transaction: a running hub may move events from one table to another."""
         self.db.execute("BEGIN")
         damages: list[Damage] = []
         for location, check in (
@@ -87,7 +88,7 @@ class LogCheck:
                 yield Damage(location="the log file", reason=" ".join(fault.decode(errors="replace").split()))
 
     def _read_floors(self) -> Iterator[Damage]:
-        """Initialize *next_seqs*. Yields nothing, but may raise as the checks do."""
+        """Fill *next_seqs*. Yields nothing, but may raise sqlite3.DatabaseError, as the checks do."""
         for session, floor in self.db.execute("SELECT id, floor FROM sessions WHERE id > '!'"):
             self.next_seqs[_to_key(session)] = floor + 1
         yield from ()
@@ -158,7 +159,7 @@ class LogCheck:
 
 
 def _find_fault(key: Key, events: bytes, seq: int, upto: int) -> str:
-    """Return the reason why *events* is not the JSON array of the events *seq* to *upto*; empty if it is."""
+    """Return why *events* is not the JSON array of the events *seq* to *upto*, or an empty text if it is."""
     try:
         rows = _decode_rows(events)
         to_events(key, "", rows)
@@ -170,7 +171,7 @@ def _find_fault(key: Key, events: bytes, seq: int, upto: int) -> str:
 
 
 def _report_sessions(n: int, text: bytes, reason: str) -> Iterator[Damage]:
-    """Yield a Damage for each part of a commit that cannot be decoded; without a key if that cannot be read."""
+    """Yield a Damage for each part of *text*, a commit that cannot be decoded. The key is None if it cannot be read."""
     for part in split_commit(text):
         yield Damage(location=f"loose row {n}", key=part.key, first_seq=part.seq, last_seq=None, reason=reason)
 

@@ -34,7 +34,11 @@ INSERT_DAMAGED = "INSERT INTO damaged (session, seq, events) VALUES ((SELECT n F
 
 
 class CommitPart(NamedTuple):
-    """The bytes of one session's part of a commit; *seq* is the first. Key and seq are None if they cannot be read."""
+    """The bytes of one session's part of a commit.
+
+    *key* is None if it cannot be read. *seq* is the seq of the first event. It is UNKNOWN_SEQ if only the key can be
+    read, and None if neither can be read.
+    """
 
     key: Key | None
     seq: int | None
@@ -42,7 +46,7 @@ class CommitPart(NamedTuple):
 
 
 def move_all_to_strips(db: sqlite3.Connection) -> None:
-    """Move all rows of `loose` to `strips`, but their damaged parts to `damaged`. Call this in a transaction."""
+    """Move all rows of `loose` to `strips`, but damaged parts to `damaged`. Call this in a transaction."""
     try:
         move_to_strips(db)
     except UnreadableEvents:
@@ -77,7 +81,7 @@ def _sort_parts(text: bytes) -> tuple[list[bytes], list[CommitPart]]:
             continue
         sound_texts.append(sound_text)
         rest = part.text[len(sound_text) :].strip(b",]")
-        if rest:  # of an unknown session
+        if rest:  # the session of the rest is unknown
             damaged_parts.append(CommitPart(None, part.seq, rest))
     return sound_texts, damaged_parts
 

@@ -63,7 +63,7 @@ class Database:
         self._configure()
 
     def preallocate_wal(self) -> None:
-        """Call this after each commit; see WalPreallocator.extend()."""
+        """Extend the WAL if the last commit grew it: see WalPreallocator.extend(). Call this after each commit."""
         self._preallocator.extend(self.db)
 
     def _connect(self) -> None:

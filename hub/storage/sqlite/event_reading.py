@@ -28,8 +28,8 @@ UNKNOWN_SEQ = 10**15  # the seq in `damaged` of a part whose seq cannot be read:
 
 # --- heads ----------------------------------------------------------------------------------------------------------
 
-# For each session: its head in `strips`, and the greatest first seq of its damaged parts. Then the commits in `loose`
-# that may have later events. The search for them takes long, so it is left out if none of the sessions exists.
+# Selects the head of each session in `strips`, with the greatest first seq of its damaged parts, and the commits in
+# `loose` that may have later events. The search in `loose` takes long, so it is left out if no session exists.
 HEADS = """
     SELECT json_group_array(json_array(
         id, epoch, coalesce((SELECT max(upto) FROM strips WHERE session = sessions.n), floor), floor,
@@ -40,7 +40,7 @@ HEADS = """
 
 
 class StoredHead(NamedTuple):
-    """The head of a session in the file. *seq* is None if the last events are damaged: then it is unknown."""
+    """The head of a session in the file. *seq* is None if it is unknown, because the last events are damaged."""
 
     key: Key
     epoch: str
@@ -49,7 +49,7 @@ class StoredHead(NamedTuple):
 
 
 def read_heads(db: sqlite3.Connection, sessions: Sequence[Key]) -> list[StoredHead]:
-    """Return the heads of those of *sessions* that exist. Raises UnreadableEvents."""
+    """Return the heads of the *sessions* that exist. Raises UnreadableEvents."""
     values = {"sessions": to_json(sessions), "marks": to_json([make_session_mark(session) for session in sessions])}
     rows, commits = fetch_row(db, HEADS, values)
     loose_seqs = {
@@ -100,9 +100,9 @@ class PageRow(NamedTuple):
 
 
 def read_page(db: sqlite3.Connection, session: Key, after: int, upto: int, limit: int, max_bytes: int) -> list[Event]:
-    """Return the events with after < seq <= upto: at most *limit*, and at most *max_bytes* before the last one.
+    """Return at most *limit* events with after < seq <= upto. The event that reaches *max_bytes* is the last one.
 
-    A page ends before a damaged or missing event. Raises UnreadableEvents if that is the first event of the page.
+    A page ends before a damaged or missing event. Raises UnreadableEvents if the page would begin with that event.
     """
     values = {"session": session, "after": after, "upto": upto, "rows": limit, "bytes": max_bytes}
     fields = fetch_row(db, PAGE, values | {"mark": make_session_mark(session)})
@@ -126,7 +126,7 @@ def read_page(db: sqlite3.Connection, session: Key, after: int, upto: int, limit
 
 
 def _add_rows(rows: list[EventRow], source: Iterable[EventRow], after: int, upto: int, max_bytes: int) -> int:
-    """Append the rows of *source* with after < seq <= upto, until they have *max_bytes*. Return their bytes."""
+    """Append the rows of *source* with after < seq <= upto, until they have *max_bytes*. Return their size."""
     size = 0
     for row in source:
         if after < row[0] <= upto and size < max_bytes:
@@ -147,14 +147,14 @@ def _add_loose_rows(
     _, commits = fetch_row(db, LOOSE_OF_SESSION, values) or (0, None)
     try:
         loose_rows = decode_commit_rows(session, commits)
-    except UnreadableEvents:  # the next page raises it
+    except UnreadableEvents:  # the next page raises this error
         return
     if loose_rows and loose_rows[0][0] <= last + 1:
         _add_rows(rows, loose_rows, last, upto, max_bytes)
 
 
 def _end_at_gap(session: Key, rows: list[EventRow], after: int) -> list[EventRow]:
-    """Return the rows before the first missing seq. Raises UnreadableEvents if there are none."""
+    """Return the rows before the first missing seq. Raises UnreadableEvents if there are no such rows."""
     for index, row in enumerate(rows):
         if row[0] != after + 1 + index:
             if not index:
@@ -166,7 +166,7 @@ def _end_at_gap(session: Key, rows: list[EventRow], after: int) -> list[EventRow
 
 # --- one message ----------------------------------------------------------------------------------------------------
 
-# The 8 last strips that have events before :seq; the last of them has the event :seq - 1.
+# The last 8 strips up to the strip with the event :seq - 1.
 STRIPS_BEFORE = """
     WITH here AS (SELECT n FROM sessions WHERE id = :session)
     SELECT group_concat(events) FROM (
@@ -176,7 +176,7 @@ STRIPS_BEFORE = """
 
 
 def find_streamed_message(db: sqlite3.Connection, session: Key, run: str, seq: int) -> tuple[str, str] | None:
-    """Do EventStore.find_message_before(). Raises UnreadableEvents."""
+    """Return the result of EventStore.find_message_before(). Raises UnreadableEvents."""
     message, texts = None, []
     db.execute("BEGIN")  # all statements must read the same state of `loose` and `strips`
     try:

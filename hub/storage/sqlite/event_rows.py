@@ -15,7 +15,7 @@ from hub.ids import Key, id_of
 from hub.messages import BODIES, Body, Chunk, Event
 
 # One event: seq, ts, type, agent, run, message, offset, content. The content is the text of a chunk, or the JSON of the
-# body of another event. A row is made for each event, so it is a tuple: to make a NamedTuple takes six times as long.
+# body of another event. Each event gets such a row, so it is a tuple: to make a NamedTuple takes six times as long.
 EventRow = tuple[int, int, str, str | None, str | None, str | None, int | None, str]
 # One commit, with an item for each session: session, first seq, ts, events.
 NewCommit = list[tuple[str, int, int, list[EventRow]]]

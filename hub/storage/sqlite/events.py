@@ -14,11 +14,13 @@ from hub.storage.sqlite.changes import EventDrop, NewFloor
 from hub.storage.sqlite.event_reading import find_streamed_message, read_page
 from hub.storage.sqlite.threads import LogThreads
 
-MAX_DROPPED_EVENTS = 2048  # in one commit
+MAX_DROPPED_EVENTS = 2048  # one commit deletes at most this many events
 
-# The queries below return the fields of DropRange. They do not read `loose`: its events are too young to be deleted.
+# The queries below return the fields of DropRanges. They read only `strips`: expire() and the deletion of a session
+# first move all events from `loose` to `strips`.
 #
-# OLD_EVENTS: in each session, all events before the first young one. If a damaged strip has that one, no events.
+# OLD_EVENTS selects, in each session, all events before the first young one (:before or later). If the strip with the
+# first young event is damaged, OLD_EVENTS selects no events of the session.
 OLD_EVENTS = """
     WITH young AS (
         SELECT s.n AS session, (SELECT t.n FROM strips t WHERE t.session = s.n AND t.ts >= :before
@@ -31,13 +33,13 @@ OLD_EVENTS = """
                 FROM strips t JOIN json_each(iif(json_valid(t.events), t.events, '[]'))
                 WHERE t.n = young.n AND CASE type WHEN 'array' THEN json_extract(value, '$[1]') END >= :before)) AS upto
         FROM sessions s JOIN young ON young.session = s.n) WHERE upto > floor"""
-# EXCESS_EVENTS: all strips except the newest ones, which together have :bytes at most.
+# EXCESS_EVENTS selects all strips except the newest ones, which together have :bytes at most.
 EXCESS_EVENTS = """
     SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
         SELECT s.id, s.epoch, s.floor, max(t.upto) AS upto FROM (
             SELECT session, upto, sum(size) OVER (ORDER BY ts DESC, n DESC) AS taken FROM strips) t
         JOIN sessions s ON s.n = t.session WHERE taken > :bytes AND s.id > '!' GROUP BY s.n) WHERE upto > floor"""
-# DELETED_EVENTS: all events of deleted sessions (see changes.py).
+# DELETED_EVENTS selects all events of deleted sessions (see changes.py).
 DELETED_EVENTS = """
     SELECT json_group_array(json_array(id, epoch, floor, upto)) FROM (
         SELECT id, epoch, floor, coalesce((SELECT max(upto) FROM strips WHERE session = s.n), floor) AS upto

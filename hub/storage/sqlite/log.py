@@ -1,7 +1,7 @@
 """The embedded log: one SQLite file, one thread that writes it, and a few threads that read it.
 
 The URL is `sqlite:///relative/path.db` or `sqlite:////absolute/path.db`. All data can be read with plain SQL; the
-finished messages are in the table `messages`. A lock file beside the log prevents that a second process opens the log;
+finished messages are in the table `messages`. A lock file beside the log keeps a second process from opening the log;
 on Windows there is no such lock.
 
 Python's sqlite3 releases the GIL at each step of a statement. While the event loop is busy, a thread then waits up to
@@ -13,8 +13,8 @@ the switch interval, 5 ms by default, to get the GIL back. So all code here take
 - A page of results is read as one row.
 
 Measured with an event loop that is always busy, a commit of 100 rows took 465 ms with executemany, 36 ms with
-statements of 1, 2, 4 ... rows between BEGIN and COMMIT, and 8 ms with one padded statement without BEGIN and COMMIT. A
-JSON array that json_each() reads is as fast, but SQLite's versions treat U+0000 in JSON differently.
+statements of 1, 2, 4 ... rows between BEGIN and COMMIT, and 8 ms with one padded statement without BEGIN and COMMIT.
+Rows that json_each() reads from a JSON array are as fast, but SQLite's versions treat U+0000 in JSON differently.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ from hub.storage.sqlite.runs import SqliteRuns
 from hub.storage.sqlite.sessions import SqliteSessions
 from hub.storage.sqlite.threads import LogThreads
 
-# A thread that has waited this long for the GIL forces its owner to release it. A busy loop releases the GIL at each
-# poll, but takes it back before another thread can. With Python's 5 ms and loop iterations of 2 ms, one commit waited
-# for 14 s; with 0.5 ms and iterations of 0.3 ms, the 99th percentile was still 1.2 s.
+# A thread that has waited this long for the GIL forces the owner of the GIL to release it. A busy loop releases the GIL
+# at each poll, but takes it back before another thread can. With Python's 5 ms and loop iterations of 2 ms, one commit
+# waited for 14 s; with 0.5 ms and iterations of 0.3 ms, the 99th percentile was still 1.2 s.
 GIL_SWITCH_SECONDS = 0.0001
 
 

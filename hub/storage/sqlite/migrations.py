@@ -124,7 +124,7 @@ MIGRATIONS = (
         WHERE id = old.session;
     END;
     """,
-    # Damaged events are moved to the table `damaged` (see damage.py), and the view has all others.
+    # Damaged events are moved to the table `damaged` (see damage.py). The view `events` has all other events.
     """
     CREATE TABLE damaged (
         n INTEGER PRIMARY KEY, session INTEGER, seq INTEGER, -- NULL where they cannot be read either
@@ -146,7 +146,7 @@ MIGRATIONS = (
             json_extract(line, '$[7]') AS content -- a chunk's text; of other events the whole body as JSON
         FROM lines WHERE json_extract(line, '$[0]') > floor;
     """,
-    # How the run of an agent's message ended: retention deletes the event that says so.
+    # A message says how its run ended, because retention deletes the event that says so.
     """
     ALTER TABLE messages ADD COLUMN stop_reason TEXT; -- NULL: it ended by itself, or (in old rows) unknown
     ALTER TABLE messages ADD COLUMN error TEXT; -- as JSON

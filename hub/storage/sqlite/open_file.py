@@ -5,7 +5,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-FILE_CHECK_SECONDS = 1.0  # between two checks, because a check takes 2 us and releases the GIL
+FILE_CHECK_SECONDS = 1.0  # the time between two checks: a check takes 2 us and releases the GIL
 
 
 class FileReplaced(sqlite3.OperationalError):
@@ -21,7 +21,7 @@ class OpenFile:
         self._next_check = 0.0
 
     def check_if_due(self) -> None:
-        """Call check() if the last call is FILE_CHECK_SECONDS ago."""
+        """Call check() if the last check by this method is at least FILE_CHECK_SECONDS ago. Raises FileReplaced."""
         if time.monotonic() >= self._next_check:
             self.check()
             self._next_check = time.monotonic() + FILE_CHECK_SECONDS

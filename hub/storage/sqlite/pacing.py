@@ -1,4 +1,4 @@
-"""Space commits apart, so that each carries the events of more sessions."""
+"""Delay commits, so that each commit has the events of more sessions."""
 
 import time
 
@@ -20,7 +20,10 @@ class CommitPacer:
     _next_commit: float = 0.0  # the theoretical arrival time of the next commit
 
     def wait(self, session: Key | None, has_more: bool) -> None:
-        """Sleep until the next commit may begin. *has_more*: besides the request of *session*, others are queued."""
+        """Sleep until the next commit may begin.
+
+        *session* is the session of the commit's first request. *has_more* is True if more requests are queued.
+        """
         last_session, self._last_session = self._last_session, session
         if last_session == session and not has_more:
             return

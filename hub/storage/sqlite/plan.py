@@ -14,22 +14,25 @@ from hub.storage.sqlite.changes import Changes, EventDrop, LabelChange
 from hub.storage.sqlite.event_rows import EventRow, NewCommit, encode_json, to_json
 from hub.storage.sqlite.sql import COLUMNS
 
-# A commit whose events have more bytes than these, in all and on average, is written to `strips` at once, not first to
-# `loose`, so that it is written only once.
+# If the events of a commit have more than LARGE_COMMIT_BYTES in all and more than LARGE_EVENT_BYTES on average, they
+# are written directly to `strips`. Otherwise they would be written twice: first to `loose`, then to `strips`.
 LARGE_COMMIT_BYTES, LARGE_EVENT_BYTES = 16 * KiB, 1 * KiB
 LOOSE_EVENT_BYTES = 512  # CommitPlan.loose_events counts at least one event for each of these bytes
 
 
 @attrs.frozen
 class SessionCreation:
-    """Request to make a session if it does not exist. The result is its head, and whether it is new."""
+    """Request to make a session if it does not exist. The result is the head, and whether the session is new."""
 
     key: Key
 
 
 @attrs.frozen
 class SessionDeletion:
-    """Request to delete a session, in a separate commit. The result has the fields of the FileRecords of its files."""
+    """Request to delete a session, in a commit that only deletes sessions.
+
+    The result is a list: the fields of the FileRecord of each file of the session.
+    """
 
     key: Key
 
@@ -42,7 +45,7 @@ class Probe:
 WriteRequest = Append | EventDrop | FileRecord | LabelChange | SessionCreation | SessionDeletion | Probe
 WriteCallback = Callable[[Any], None]
 QueuedWrite = tuple[WriteRequest, WriteCallback]
-# The callback, its argument, and the request if it was an append: the listener gets its events before the callback.
+# The callback, its argument, and the Append or None. The listener gets the events of an append before its callback.
 WriteResult = tuple[WriteCallback, Any, Append | None]
 
 
@@ -59,7 +62,7 @@ class WorkingHead(msgspec.Struct):
 class CommitPlan:
     """The rows and changes of one commit, and the results to deliver after it.
 
-    *heads* is the writer's cache. add() moves the heads before the commit, so the writer must clear the cache if the
+    *heads* is the writer's cache. add() changes the heads before the commit, so the writer must clear the cache if the
     commit fails. *load_heads* reads heads from the file into *heads*; it returns the sessions whose head is unknown due
     to damage. *now* is the time of all events and records of the commit (ms).
     """
@@ -71,8 +74,8 @@ class CommitPlan:
     rows: dict[str, list[Any]] = attrs.Factory(
         lambda: {table: [] for table in COLUMNS}
     )  # by table, as insert_rows() needs them
-    loose_events: int = 0  # the events of the commit; more if they are long
-    large_commit: str = ""  # events for `strips`, instead of a row of `loose`
+    loose_events: int = 0  # the number of events; more if they are long (see LOOSE_EVENT_BYTES)
+    large_commit: str = ""  # the JSON of a commit that goes to `strips` instead of `loose`
     changes: Changes = attrs.Factory(Changes)
     results: list[WriteResult] = attrs.Factory(list)
     _has_loaded_heads: bool = False
@@ -82,6 +85,7 @@ class CommitPlan:
         """Plan requests in their order, and number the events of appends. Call this once.
 
         Raises LookupError if the session of a file does not exist, or if damage makes the head of a session unknown.
+        Raises the errors of *load_heads*.
         """
         now, heads, results = self.now, self.heads, self.results
         commit: NewCommit = []
@@ -175,7 +179,7 @@ class CommitPlan:
             self._damaged_sessions = self.load_heads(sessions - self.heads.keys())
 
     def _find_or_make(self, session: Key, batch: list[QueuedWrite]) -> WorkingHead:
-        """Return the head of a session; plan to make the session if it does not exist."""
+        """Return the head of a session. If the session does not exist, plan to make it. Raises LookupError."""
         self._load_heads_once(session, batch)
         head = self.heads.get(session)
         if session in self._damaged_sessions:

@@ -144,7 +144,7 @@ class SqliteSessions(SessionStore):
 
 
 def _make_page(rows: Sequence[R], limit: int, cursor: Callable[[R], tuple[Any, ...]]) -> Page[R]:
-    """Return the first *limit* rows. If *rows* has more, *cursor* makes the page's cursor of its last row."""
+    """Return a page of the first *limit* rows. If there are more, *cursor* makes a cursor from the page's last row."""
     return Page(rows[:limit], write_cursor(*cursor(rows[limit - 1])) if len(rows) > limit else None)
 
 

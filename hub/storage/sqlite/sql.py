@@ -22,7 +22,7 @@ COLUMNS = {
     "files": ("id", "session", "name", "type", "size", "digest", "created"),
     "strips": ("session", "seq", "upto", "ts", "size", "events"),
 }
-MAX_INSERTED_ROWS = 512  # by one statement
+MAX_INSERTED_ROWS = 512  # one statement inserts at most this many rows
 # A run that is saved again must not change its row number, by which unfinished runs are sorted.
 UPSERTS = {"runs": " ON CONFLICT (session, id) DO UPDATE SET after = excluded.after, record = excluded.record"}
 # A row of `files` as a JSON object with the fields of FileRecord.
@@ -31,9 +31,10 @@ FILE_JSON = """json_object('fileId', id, 'key', session, 'name', name, 'type', t
 
 
 def insert_rows(db: sqlite3.Connection, table: str, values: list[Any]) -> None:
-    """Insert rows. *values* has the values of the first row, then those of the second, and so on.
+    """Insert rows. *values* has the values of the first row, then the values of the second row, and so on.
 
-    May append None to *values*: a statement has a rounded number of rows, and skips rows that begin with NULL.
+    insert_rows() may append None to *values*: the number of rows of a statement is rounded up, and the statement skips
+    the rows that begin with NULL.
     """
     width = len(COLUMNS[table])
     step = MAX_INSERTED_ROWS * width
@@ -45,7 +46,7 @@ def insert_rows(db: sqlite3.Connection, table: str, values: list[Any]) -> None:
 
 
 def round_up_rows(rows: int) -> int:
-    """Round up by at most an eighth, so that there are few different statements, and SQLite can cache all of them."""
+    """Round up by at most an eighth. So there are few different statements, and SQLite can cache all of them."""
     step = 1 << max(rows.bit_length() - 4, 0)
     return -(-rows // step) * step
 
@@ -60,6 +61,6 @@ def make_insert_statement(table: str, rows: int) -> str:
 
 
 def query_json(db: sqlite3.Connection, statement: str, values: Any) -> Any:
-    """Return the JSON value in the first column of the first row, decoded; None if there is no row."""
+    """Decode the JSON in the first column of the first row, and return the value, or None if there is no row."""
     row = db.execute(statement, values).fetchone()
     return None if row is None else orjson.loads(row[0])

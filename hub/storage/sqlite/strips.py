@@ -33,8 +33,8 @@ OLDEST_LOOSE = """
 def move_to_strips(db: sqlite3.Connection) -> None:
     """Move all rows of `loose` to `strips`. Call this in a transaction.
 
-    Raises UnreadableEvents if a row cannot be decoded. The rows of its step and all later rows are
-    then still in `loose`.
+    Raises UnreadableEvents if a row cannot be decoded. Then all rows of the same step and all later rows are still in
+    `loose`.
     """
     while True:
         upto, commits = fetch_row(db, OLDEST_LOOSE, {"commits": STEP_COMMITS, "bytes": STEP_BYTES})
@@ -73,9 +73,10 @@ class Strip(NamedTuple):
 
 
 def write_strips(db: sqlite3.Connection, commits: str) -> None:
-    """Insert the events of *commits*, JSON texts joined by commas, into `strips`. Call this in a transaction.
+    """Insert the events of *commits* into `strips`. Call this in a transaction.
 
-    Skips the events of sessions that do not exist. Raises UnreadableEvents.
+    *commits* has the JSON of each commit, joined by commas. Skips the events of sessions that do not exist. Raises
+    UnreadableEvents.
     """
     blocks = _group_by_session(commits)
     statement = "SELECT json_group_object(id, n) FROM sessions WHERE id IN (SELECT value FROM json_each(?))"
@@ -103,7 +104,7 @@ def _group_by_session(commits: str) -> dict[str, list[EventBlock]]:
 
 
 def _split(block: EventBlock) -> Iterator[Strip]:
-    """Yield the strips of a block. Each ends with the event that reaches STRIP_EVENTS or STRIP_BYTES."""
+    """Yield the strips of a block. Each but the last ends with the event that reaches STRIP_EVENTS or STRIP_BYTES."""
     rows = block.rows
     start = 0
     if len(rows) > STRIP_EVENTS or sum(map(len, rows)) >= STRIP_BYTES:

@@ -87,7 +87,7 @@ class LogThreads:
         return await future
 
     async def query_json(self, statement: str, values: Any) -> Any:
-        """Return the one JSON value of a query, or None if it has no row. Raises LogDamaged, StorageUnavailable."""
+        """Return the one JSON value of a query, or None if there is no row. Raises LogDamaged, StorageUnavailable."""
         return await self.read(query_json, statement, values)
 
     async def read(self, function: Callable[..., R], *values: Any) -> R:
@@ -95,7 +95,7 @@ class LogThreads:
         return await self._read(self._readers, function, values)
 
     async def read_events(self, function: Callable[..., R], *values: Any) -> R:
-        """Call *function* as read() does, in a thread that only reads events."""
+        """Call *function* as read() does, but in a thread that only reads events."""
         return await self._read(self._event_readers, function, values)
 
     async def _read(self, readers: "_ReaderPool", function: Callable[..., R], values: tuple[Any, ...]) -> R:
@@ -123,7 +123,7 @@ class LogThreads:
                 _log.exception("log_done", session=append and append.key)
 
     def _run_writer(self, start_result: "asyncio.Future[None]") -> None:
-        """Open the file, run the writer until close(), and close all connections. This is the writer thread."""
+        """Open the file, run the writer until close(), and close all connections. The writer thread runs this."""
         with ExitStack() as undo:
             try:
                 open_log_file(self.writer, undo)
@@ -132,7 +132,7 @@ class LogThreads:
             except LogUnusable as error:
                 self._call_in_loop(start_result.set_exception, error)
             for readers in (self._readers, self._event_readers):
-                readers.close()  # before the writer's connection: the last connection to close makes a checkpoint
+                readers.close()  # the writer's connection must close last: the last one makes a checkpoint
         if self._writer_end is not None:
             self._call_in_loop(self._writer_end.set_result, None)
 
@@ -151,11 +151,14 @@ class _ReaderPool:
         self.executor = ThreadPoolExecutor(self.size, "hub-log-reader")
 
     def read(self, function: Callable[..., R], values: tuple[Any, ...]) -> R:
-        """Call *function* with this thread's connection. After an error the next call opens a new connection."""
+        """Call *function* with this thread's connection. After an error, the thread's next call opens a new connection.
+
+        Raises LogDamaged, StorageUnavailable.
+        """
         thread = self._thread
         try:
             if getattr(thread, "db", None) is None:
-                self.writer.database.file.check()  # connect_database() would make a missing file, or open a new one
+                self.writer.database.file.check()  # connect_database() would make a missing file, or open a wrong one
                 thread.db = connect_database(self.writer.database.path)
                 self._connections.add(thread.db)
                 thread.db.execute("PRAGMA query_only = 1")

@@ -1,4 +1,4 @@
-"""Preallocate the write-ahead log (WAL): an fsync after the file grew costs twice as much as one that did not grow it.
+"""Preallocate the write-ahead log (WAL): an fsync costs twice as much if the file has grown.
 
 Measured with commits of 16 KiB: a commit that grew the file took 480 us, with 160 us of CPU; a commit that did not grow
 it took 300 us, with 100 us of CPU, preallocation included. The first token of an answer came 0.35 ms sooner. After a
@@ -11,11 +11,12 @@ from pathlib import Path
 
 from hub.limits import KiB
 
-CHECKPOINT_PAGES = 4000  # 16 MB: 400 sessions write 400 pages a commit, so SQLite's 1000 would mean every third commit
+# 16 MB. 400 sessions write 400 pages a commit: with SQLite's 1000, every third commit would make a checkpoint.
+CHECKPOINT_PAGES = 4000
 WAL_FRAME_BYTES = 4096 + 24  # a page and its header
 MAX_WAL_BYTES = CHECKPOINT_PAGES * WAL_FRAME_BYTES
 PREALLOCATED_BYTES = 256 * KiB
-BUSY_MS = 5000
+BUSY_MS = 5000  # how long a statement waits for the lock of another connection
 
 
 class WalPreallocator:
@@ -29,7 +30,7 @@ class WalPreallocator:
     def extend(self, db: sqlite3.Connection) -> None:
         """Append zeros if the last commit grew the file. *db* is the connection that writes.
 
-        Waits for no lock, and raises no error. After a failure, a transaction of *db* may still be open.
+        Waits for no lock, and raises no error. After a failure, *db* may still be in a transaction.
         """
         if self._size >= MAX_WAL_BYTES:  # before os.stat(), which releases the GIL
             return

@@ -44,7 +44,11 @@ _log = structlog.get_logger("hub.storage.sqlite.log")
 
 @attrs.define(kw_only=True)
 class Writer:
-    """The writer thread. Other threads may only put requests into *requests*, or None, which ends the thread."""
+    """The writer thread. Other threads may only do what is listed here.
+
+    They may put requests into *requests*, or None, which ends the thread. They may read *commits* and *commit_seconds*,
+    and use *database* as the class Database allows.
+    """
 
     database: Database
     seams: Seams
@@ -69,7 +73,7 @@ class Writer:
             batch = self._take_batch(LOOSE_SECONDS if self.loose_events else None)
             kinds = {type(request) for request, _ in batch}
             is_idle = self.loose_events and not batch
-            if EventDrop in kinds or is_idle or self.loose_events >= MAX_LOOSE_EVENTS:  # only strips are dropped
+            if EventDrop in kinds or is_idle or self.loose_events >= MAX_LOOSE_EVENTS:  # EventDrop deletes only strips
                 self.move_to_strips()
             results: list[WriteResult] = []
             for part in _split_at_deletions(batch) if SessionDeletion in kinds else (batch,):
@@ -77,7 +81,7 @@ class Writer:
             if results:
                 self.deliver(results)
                 self.database.preallocate_wal()
-                if self.db.in_transaction:  # left open by preallocate_wal(): the next commit would be part of it
+                if self.db.in_transaction:  # preallocate_wal() left it open: the next commit would be part of it
                     self._recover(())
         self.move_to_strips()
 
@@ -89,7 +93,7 @@ class Writer:
         session = getattr(batch[0] and batch[0][0], "key", None)
         self.pacer.wait(session, has_more=not self.requests.empty())
         batch += [self.requests.get_nowait() for _ in range(min(self.requests.qsize(), MAX_BATCH_REQUESTS - 1))]
-        self.is_closing = batch[-1] is None  # None is always the last one
+        self.is_closing = batch[-1] is None  # None is always the last item
         return [*filter(None, batch)]
 
     def _process(self, batch: list[QueuedWrite]) -> list[WriteResult]:
@@ -116,14 +120,14 @@ class Writer:
                 return plan.results
             if _is_file_error(error):
                 self._log_failure(error)
-            elif len(batch) > 1:  # commit each request alone: only those with a value that SQLite refuses must fail
+            elif len(batch) > 1:  # commit each request alone: only those that cause an error must fail
                 return [result for write in batch for result in self._commit([write])]
             return self._refuse(batch, error)
         self._drop_stale_heads(plan)
         return plan.results
 
     def _load_heads(self, sessions: Collection[Key]) -> set[Key]:
-        """Cache the heads of those sessions that exist. Return the sessions whose head is unknown due to damage."""
+        """Cache the heads of the sessions that exist. Return the sessions whose head is unknown due to damage."""
         damaged_sessions = set()
         for key, epoch, seq, floor in read_heads(self.db, [*sessions]):
             if seq is None:
@@ -144,7 +148,7 @@ class Writer:
             for table, rows in plan.rows.items():
                 insert_rows(self.db, table, rows)
             if plan.large_commit:
-                move_all_to_strips(self.db)  # first: strips are in the order of seq
+                move_all_to_strips(self.db)  # before the new events: a session's strips are in the order of seq
                 write_strips(self.db, plan.large_commit)
                 self.loose_events = 0
             plan.changes.apply(self.db)
@@ -153,7 +157,7 @@ class Writer:
         self.commit_seconds += time.perf_counter() - start
 
     def move_to_strips(self) -> None:
-        """Move all events from `loose` to `strips`. If that fails, they stay readable in `loose`."""
+        """Move all events from `loose` to `strips`. If that fails, the events stay readable in `loose`."""
         self.loose_events = 0
         try:
             self.db.execute("BEGIN IMMEDIATE")
@@ -175,9 +179,10 @@ class Writer:
     def _recover(self, results: Sequence[WriteResult], deleted: Sequence[Key] = ()) -> bool:
         """Roll back after a failure, and clear the cache of heads. Return True if the file has the commit nevertheless.
 
-        *results* are those of the commit. The file has the commit if the head of each session is the last seq of its
-        append, or if none of the *deleted* sessions exists: a deletion shares its commit only with deletions. As long
-        as the file cannot be read, this method reopens it in a loop, and refuses new requests.
+        *results* are the results of the commit, and *deleted* are the sessions that it deletes. If *deleted* is not
+        empty, the file has the commit if none of these sessions exists: a deletion shares its commit only with
+        deletions. Otherwise the file has the commit if the head of each session is the last seq of its append. As long
+        as the file cannot be read, this method reopens it in a loop, and refuses new requests, until the writer closes.
         """
         last_seqs = {append.key: append.events[-1].seq for _, _, append in results if append and append.events}
         while True:
@@ -204,7 +209,7 @@ class Writer:
         return {key: head.seq for key, head in self.heads.items()} == last_seqs
 
     def _reopen(self) -> None:
-        """Reopen the file. If that fails, refuse the requests of the next second at most."""
+        """Reopen the file. If that fails, wait at most a second for the next batch, and refuse it."""
         try:
             self.database.reopen()
         except (sqlite3.Error, LogUnusable) as error:
@@ -216,7 +221,7 @@ class Writer:
         return [(callback, StorageUnavailable(refusal), None) for _, callback in batch]
 
     def _log_failure(self, error: Exception) -> None:
-        """Log a failure, at most every 5 seconds."""
+        """Log a failure, unless a failure was logged in the last 5 seconds."""
         if time.monotonic() >= self.next_failure_log:
             self.next_failure_log = time.monotonic() + 5.0
             _log.error("log_unwritable", path=str(self.database.path), error=cut(str(error), 200))
@@ -246,7 +251,7 @@ def _is_file_error(error: Exception) -> bool:
 
 
 def _get_advice(error: Exception) -> str:
-    """Return advice about a file error, to append to the text of the error; empty for other errors."""
+    """Return advice to append to the text of a file error; empty for FileReplaced and for other errors."""
     if not _is_file_error(error) or isinstance(error, FileReplaced):  # the text of FileReplaced already has advice
         return ""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
