@@ -106,7 +106,10 @@ class Client:
         return self.link.code
 
     def states(self) -> AsyncIterator[LinkState]:
-        """Yield the present state and each change, up to `closed`; a slow reader gets the last of several changes."""
+        """Yield the present state and each change, up to `closed`.
+
+        Of several changes, a slow reader gets only the last one.
+        """
         return self.link.states()
 
     # --- for programs -----------------------------------------------------------------------------------------------
@@ -131,12 +134,12 @@ class Client:
         after_seq: int | None = None,
         epoch: str | None = None,
     ) -> Reader | GroupReader:
-        """Return a reader of a session, from a cursor or from now on; or of an agent's answers in all sessions.
+        """Return a reader of a session, or a reader of an agent's answers in all sessions.
 
-        The reader yields each event once and in order. If the cursor is invalid, the reader yields a
-        `hub.messages.Reset`: replace your messages of the session by those of the reset, and continue. A slow reader of
-        a session reads from the log. A slow reader of an agent raises TooSlow. A reader of an agent also misses answers
-        that start while there is no connection.
+        A session is read from the given cursor, or from now on. The reader yields each event once and in order. If the
+        cursor is invalid, the reader yields a `hub.messages.Reset`: replace your messages of the session by those of
+        the reset, and continue. A slow reader of a session reads from the log. A slow reader of an agent raises
+        TooSlow. A reader of an agent also misses answers that start while there is no connection.
         """
         if (agent is None) == (session is None):
             raise TypeError("subscribe takes an agent or a session")
@@ -162,7 +165,10 @@ class Client:
         return answer.history or () if isinstance(answer, Subscribed) else ()
 
     def send_chat(self, session_id: str, **frame: Any) -> Answer:
-        """Send a chat, now and after each reconnect, until the hub accepts or refuses it. Return its answer."""
+        """Send a chat, now and after each reconnect, until the hub accepts or refuses it. Return its answer.
+
+        Raises Closed.
+        """
         if self.state == "closed":
             raise self.link.closed_error()
         feed = self._open_feed(session_id)
@@ -191,7 +197,7 @@ class Client:
     # --- feeds ------------------------------------------------------------------------------------------------------
 
     def _open_feed(self, session_id: str, seq: int | None = None, epoch: str | None = None) -> Feed:
-        """Return the feed of a session. Subscribe it if needed; only a new feed starts at *seq* and *epoch*."""
+        """Return the feed of a session. Subscribe it if needed. Only a new feed starts at *seq* and *epoch*."""
         feed = self._feeds.get(session_id)
         if feed is None:
             feed = self._feeds[session_id] = Feed(id=session_id, seq=seq, epoch=epoch)
@@ -250,7 +256,7 @@ class Client:
             self._send(lambda reply: self._resubscribe_if_running(feed.id), type="unsubscribe", sessionId=feed.id)
 
     def _resubscribe_if_running(self, session_id: str) -> None:
-        """Subscribe again if a run has started before the hub unsubscribed the client: readers of agents follow it."""
+        """Subscribe again if a run started before the hub unsubscribed the client: readers of agents follow the run."""
         feed = self._feeds.get(session_id)
         if feed is not None and feed.runs and self.state == "live" and feed.is_unsubscribed:
             self._subscribe(feed)

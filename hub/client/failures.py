@@ -15,7 +15,10 @@ from hub.messages.codes import RETRYABLE
 
 
 class Failure(Exception):
-    """An error: *message* is one line for a person, *code* is stable, *retryable* means that a retry may succeed."""
+    """An error of the client. *message* is one line for a person, and *code* is stable.
+
+    *retryable* is True if a retry may succeed.
+    """
 
     def __init__(self, code: str, message: str, *, retryable: bool = False, retry_after_ms: int | None = None) -> None:
         super().__init__(message)

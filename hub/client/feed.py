@@ -33,7 +33,7 @@ class Feed:
     readers: WeakSet[Reader] = attrs.Factory(WeakSet)
     runs: set[str] = attrs.Factory(set)  # the ids of active runs
     _active: frozenset[str] = frozenset()  # the active runs in the answer to the last subscribe
-    _head: int | None = None  # the head in that answer, until the next event; None if a run was active
+    _head: int | None = None  # the head in the same answer; None if a run was active, and after an event
     # By message id: the run of the message, and the length of its text so far.
     _open_messages: dict[str, tuple[str | None, int]] = attrs.Factory(dict)
 
@@ -68,7 +68,7 @@ class Feed:
             reader.fail(failure)
 
     def reset(self, reset: Reset) -> None:
-        """Replace the cursor, which is invalid in this log, by that of a new subscription. Reset all readers."""
+        """Replace the invalid cursor by the cursor of a new subscription. Reset all readers."""
         self.seq, self.epoch, self._head, self.missing_after = self._head, reset.epoch, None, None
         self._open_messages, self.runs = {}, set(self._active)
         for reader in list(self.readers):

@@ -26,8 +26,9 @@ class FrameReader:
         self._partial_frame: dict[str, Any] | None = None
 
     def read(self, data: bytes) -> Event | Notice | None:
-        """Return the event or notice of a frame; None if more frames of it follow, or for an unknown notice.
+        """Return the event or notice of a frame.
 
+        Return None for an unknown notice, and if the event or notice continues in the next frame.
         Raises ValueError for a frame that is not valid.
         """
         frame = orjson.loads(data)
@@ -47,7 +48,7 @@ def _parse(frame: dict[str, Any]) -> Event | Notice | None:
 
 
 def read_event(frame: dict[str, Any]) -> Event:
-    """Return the event of a frame. Raises ValueError without `sessionId`, `epoch`, `seq` or `ts`."""
+    """Return the event of a frame. Raises ValueError if `sessionId`, `epoch`, `seq` or `ts` is missing."""
     try:
         session_id, epoch, seq, ts = frame["sessionId"], frame["epoch"], frame["seq"], frame["ts"]
     except KeyError as missing:

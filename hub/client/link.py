@@ -35,7 +35,10 @@ class LinkLost(Exception):
 
 
 def retry_delay(attempt: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
-    """Return the seconds to wait after attempt 0, 1, ...: full jitter below a limit that grows from 250 ms to 15 s."""
+    """Return the seconds to wait after an attempt. The first *attempt* is 0.
+
+    The delay is random (full jitter), below a limit that grows from 250 ms to 15 s.
+    """
     return uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt, 10)))
 
 
@@ -55,7 +58,7 @@ class Link:
     state: LinkState = "connecting"
     code: int | None = None  # the code of the last close, or the HTTP status of a refused handshake
     reason: str = ""
-    attempt: int = 0  # the connections since the last one with progress
+    attempt: int = 0  # the number of the present attempt since the last connection with progress
     has_progress: bool = False  # a callback sets this after a useful message: the next delay is short again
     retry_after: float = 0.0  # the shortest delay in seconds that the hub allows before the next attempt
     _out: asyncio.Queue[bytes] = attrs.Factory(asyncio.Queue)
@@ -76,7 +79,10 @@ class Link:
             self._out.put_nowait(data)
 
     async def states(self) -> AsyncIterator[LinkState]:
-        """Yield the present state and each change, up to `closed`; a slow reader gets the last of several changes."""
+        """Yield the present state and each change, up to `closed`.
+
+        Of several changes, a slow reader gets only the last one.
+        """
         while True:
             state, change = self.state, self._state_change
             yield state
@@ -85,7 +91,7 @@ class Link:
             await change.wait()
 
     async def wait_until_live(self, patience: float | None = None) -> None:
-        """Wait for a connection; raises Closed.
+        """Wait for a connection. Raises Closed.
 
         With *patience*, also return without a connection, when the first attempt after these seconds has failed.
         """
@@ -110,7 +116,10 @@ class Link:
         return Closed("closed", f"the connection to the hub is closed{reason}")
 
     async def run(self) -> None:
-        """Connect, and reconnect after each loss, until a close code forbids it. Cancel the task to close the link."""
+        """Connect, and reconnect after each loss, until a close code or an HTTP status forbids this.
+
+        Cancel the task to close the link.
+        """
         try:
             async with aiohttp.ClientSession(headers=self.headers) as http:
                 while True:
@@ -181,7 +190,7 @@ class Link:
     async def _read(self, ws: aiohttp.ClientWebSocketResponse[bool]) -> tuple[int, str]:
         """Read until the end of the connection. Return the close code and reason.
 
-        After a heartbeat interval without a frame, send a ping. If the hub does not answer it, the connection is lost.
+        After a heartbeat interval without a frame, send a ping. If no frame follows in time, the connection is lost.
         """
         heartbeat, is_pinged = OPEN_SECONDS, True
         while True:
@@ -205,7 +214,7 @@ class Link:
                 return ABNORMAL_CLOSURE, str(error)
 
     def _handle(self, data: bytes) -> float | None:
-        """Pass a frame to its callback; return the heartbeat in seconds if the frame is the welcome."""
+        """Pass a frame to its callback. Return the heartbeat in seconds if the frame is the welcome, else None."""
         message = self._frames.read(data)
         if isinstance(message, Welcome):
             self.state, self._frame_bytes = "live", message.limits.get("frameBytes", sys.maxsize)

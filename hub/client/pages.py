@@ -29,9 +29,9 @@ class PageReader:
     history: ReadHistory
 
     async def read(self, session_id: str, after: int, epoch: str | None) -> tuple[Event, ...] | Reset:
-        """Return the events after a cursor, unmerged; retry with backoff until the hub answers.
+        """Return a page of the unmerged events after a cursor, or a Reset if the cursor is invalid.
 
-        Returns a Reset if the cursor is invalid. Raises Refusal, Closed.
+        Retries with backoff until the hub answers. Raises Refusal, Closed.
         """
         for attempt in itertools.count():
             await self.link.wait_until_live()

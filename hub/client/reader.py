@@ -1,4 +1,4 @@
-"""Readers of the events that the client receives; each reader has a bounded queue."""
+"""Readers of the events that the client receives. Each reader has a bounded queue."""
 
 import asyncio
 from collections import deque
@@ -23,7 +23,7 @@ ReadPage = Callable[[str, int, str | None], Awaitable[tuple[Event, ...] | Reset]
 
 @attrs.define(eq=False, kw_only=True)
 class Inbox:
-    """The queue of one reader, then its end or its failure."""
+    """The queue of one reader. After the queued items, the reader ends or fails."""
 
     failure: Failure | None = None
     has_ended: bool = False
@@ -75,9 +75,9 @@ class Reader:
     """A reader of one feed: iterate over it.
 
     When its queue is full, the reader *is_behind*: it reads pages of the log from its own cursor, until it has caught
-    up with the feed. *cursor* is the seq of the last queued event, and *start* the seq before the first one. Both are
-    None before the first event of a reader without a cursor. A reader of an answer *awaits_run* until the hub has
-    accepted the chat. Then it yields only the events of *run*.
+    up with the feed. *cursor* is the seq up to which the reader has got events. *start* is the seq after which it
+    began. Both are None before the first event of a reader without a cursor. A reader of an answer *awaits_run* until
+    the hub has accepted the chat. Then it yields only the events of *run*.
     """
 
     feed: "Feed"

@@ -61,7 +61,10 @@ class Answer:
         return event
 
     async def text(self) -> str:
-        """Return the complete text. Raises RunFailed if the answer failed, or was stopped, also by a shutdown."""
+        """Return the complete text. Raises RunFailed if the answer failed or was stopped, for example by a shutdown.
+
+        Raises the errors of iteration, too.
+        """
         texts: dict[str, list[str]] = {}
         error: RunError | None = None
         reason = "end_turn"
@@ -82,7 +85,10 @@ class Answer:
         return text
 
     async def cancel(self) -> tuple[str, ...]:
-        """Stop this answer only. Return the id of its run, or () if it has ended. Raises like `Session.cancel`."""
+        """Stop this answer only. Return the id of its run, or () if the run has ended or the chat was refused.
+
+        Raises the errors of Session.cancel().
+        """
         await self._decision.wait()
         if self.accepted is None:
             return ()
@@ -128,7 +134,7 @@ class Session:
         return await self.chat(message, **options).text()
 
     async def cancel(self) -> tuple[str, ...]:
-        """Stop all running and queued answers of the session; return the ids of their runs.
+        """Stop all running and queued answers of the session. Return the ids of their runs.
 
         Raises ConnectionCut if the connection is lost before the hub has answered.
         """
@@ -152,7 +158,7 @@ class Session:
 
 
 async def request_cancel(client: "Client", session_id: str, run_id: str | None) -> tuple[str, ...]:
-    """Stop one run, or all runs of the session without *run_id*. Return the ids of the stopped runs."""
+    """Stop the run *run_id*. If it is None, stop all runs of the session. Return the ids of the stopped runs."""
     fields = {"sessionId": session_id} | ({"runId": run_id} if run_id is not None else {})
     try:
         answer = await client.command(type="cancel", **fields)

@@ -16,7 +16,10 @@ from hub.sessions import broadcast as broadcasting
 
 @attrs.frozen
 class AgentReport:
-    """An agent, for the operator. *error* has details that clients do not get; None if the agent is not broken."""
+    """A report on an agent, for the operator.
+
+    *error* has details that clients do not get. It is None if the agent is not broken.
+    """
 
     agentId: str
     description: str
@@ -24,7 +27,7 @@ class AgentReport:
 
 
 async def list_agents(hub: Hub, principal: Principal, request: PageRequest) -> Page[HostedAgent]:
-    """Return a page of the hosted agents, ordered by id; a broken agent has an error. Raises BadQuery."""
+    """Return a page of the hosted agents, ordered by id. A broken agent has an error. Raises BadQuery."""
     agents = sorted(hub.node.agents.all(), key=lambda agent: agent.id, reverse=request.order == "desc")
     if request.after is not None:
         (last_id,) = read_cursor(request.after, tuple[str])
@@ -48,7 +51,10 @@ def _describe_agent(agent: Agent) -> HostedAgent:
 
 
 async def reload_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedAgent:
-    """Reload an agent's file, or remove the agent if its file does not exist. Raises UnknownAgent for a removed one."""
+    """Reload an agent's file, and return the agent, which may be broken.
+
+    If the file does not exist, remove the agent and raise UnknownAgent.
+    """
     await upkeep.reload_agent_file(hub.node, agent_id)
     return _describe_agent(hub.node.agents.find(agent_id))
 

@@ -18,7 +18,8 @@ DEFAULT_AGENT = "main"
 async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHandle | None = None) -> Accepted:
     """Store a message and its run. If there is a *client*, answer it, and subscribe it from the message on.
 
-    Raises UnknownAgent, AgentBroken, Busy, IdReused, TooManySubscriptions, SessionDeleted, StorageUnavailable.
+    Raises UnknownAgent, AgentBroken, BadFrame, BadId, Busy, IdReused, TooManySubscriptions, SessionDeleted, Draining
+    and StorageUnavailable.
     """
     agent, session_id = _find_target(hub, command, client)
     key = hub.make_key(principal, session_id)
@@ -32,7 +33,7 @@ async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHand
 
 
 def _answer_sender(client: ClientHandle, session: LiveSession, command: Chat, accepted: Accepted) -> None:
-    """Answer a chat and subscribe its sender, without an await. With `stream: false`, deliver the answer as a whole."""
+    """Answer a chat and subscribe its sender, without an await. With `stream: false`, deliver whole messages."""
     answer_and_subscribe(client, session.channel, accepted)
     if command.stream is False:
         is_active = session.schedule.has_run(accepted.runId)
@@ -40,7 +41,11 @@ def _answer_sender(client: ClientHandle, session: LiveSession, command: Chat, ac
 
 
 def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:
-    """Return the agent and the session id. Without an id in the chat, a client uses its own session for the agent."""
+    """Return the agent and the session id for a chat.
+
+    If the chat names no session, use the client's default session, or else the client's own session for the agent.
+    Without a client, use a new id. Raises UnknownAgent, AgentBroken and BadFrame.
+    """
     default_agent = client.agent if client is not None else DEFAULT_AGENT
     agent = hub.node.agents.get_working(default_agent if command.agentId is None else command.agentId)
     session_id = command.sessionId or (client.session if client else None)
@@ -60,6 +65,7 @@ async def stream_chat(
     """Store a message and its run. Then open a client, answer it, and subscribe it from the message on.
 
     After a lost connection, *client_cursor* is the (epoch, seq) of the last event of this run that the client received.
+    Raises the errors of chat(). SessionDeleted is possible even after the client was opened.
     """
     agent, session_id = _find_target(hub, command, None)
     async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
@@ -77,7 +83,10 @@ async def follow_run(
     opener: RunOpener,
     client_cursor: tuple[str, int] | None = None,
 ) -> None:
-    """Open a client, and subscribe it to the events after *start*, or after *client_cursor* if that is later."""
+    """Open a client, and subscribe it to the events after *start*.
+
+    The events begin after *client_cursor* instead, if it is later than *start* and has the session's epoch.
+    """
     async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
         await _follow(session, run_id, start, opener, client_cursor)
 

@@ -23,9 +23,10 @@ from hub.protocols import WireProtocol
 class ClientHandle:
     """A handle on one connection. attach() creates it, and its caller closes it once.
 
-    *agent* and *session* are the default ids for a chat. Without a *session* the client has one session for each agent,
-    in *own_sessions*, created on first use. *reserved_keys* are the sessions to which commands in progress will
-    subscribe the client: see joining.reserve_subscription().
+    *agent* and *session* are the default ids for a chat. If *session* is None, the client has its own session for each
+    agent. *own_sessions* maps agent ids to the ids of these sessions, which are made on first use.
+    *reserved_keys* are the sessions to which commands in progress will subscribe the client: see
+    joining.reserve_subscription().
     """
 
     hub: Hub
@@ -71,7 +72,7 @@ class ClientHandle:
         self.connection.write(data)
 
     async def get_open_client(self) -> "ClientHandle":
-        """Return this client: a ClientOpener for a client that is already open."""
+        """Return this client. This method is the ClientOpener of a client that is already open."""
         return self
 
     async def wait_until_drained(self) -> None:
@@ -79,7 +80,10 @@ class ClientHandle:
         await self.connection.wait_until_drained()
 
     async def wait_for_run(self, run_id: str) -> None:
-        """Wait until a run of a subscribed session has ended, or the hub goes down and leaves it to the next start."""
+        """Wait until a run of a subscribed session has ended.
+
+        When the hub goes down, do not wait for a queued run: the run stays queued until the next start.
+        """
         for sub in tuple(self.connection.subscriptions.values()):
             session = self.hub.node.sessions.get(sub.channel.key)
             if session is not None and session.channel is sub.channel:
@@ -90,7 +94,7 @@ class ClientHandle:
         await self.connection.wait_until_unsubscribed()
 
     async def wait_until_caught_up(self) -> None:
-        """Wait until all events so far are written, or the client is closed."""
+        """Wait until none of the client's subscriptions lags, or the client is closed."""
         await self.connection.catchup.wait_until_finished()
 
     def has_open_question(self, interrupt_id: str) -> bool:
@@ -111,9 +115,10 @@ class ClientHandle:
 
         The order is:
 
-        1. remove the connection from the registry: no event reaches it after that;
+        1. remove the connection from the registry, so that no further event reaches the client;
         2. call *farewell*;
-        3. abort the socket after `close_seconds`, and stop the catch-up task.
+        3. start the timer that aborts the socket after `close_seconds`;
+        4. stop the catch-up task, and break the connection's reference cycles.
         """
         self.hub.node.registry.remove(self.connection)
         await farewell()
@@ -123,7 +128,7 @@ class ClientHandle:
         self.connection.break_references()
 
 
-# Opens the client for the events of a use case, after all checks: an HTTP response can then no longer be an error.
+# Opens the client for the events of a use case. From then on, the HTTP response can no longer be an error.
 ClientOpener = Callable[[], Awaitable[ClientHandle]]
 # The same for the events of one run. The arguments are the run's id, and whether its first event is included.
 RunOpener = Callable[[str, bool], Awaitable[ClientHandle]]

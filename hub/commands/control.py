@@ -16,7 +16,7 @@ from hub.storage.records import ChatRecord
 
 
 async def cancel(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
-    """Stop runs. Their `run_finished` follows once the agent has stopped. Raises NotRunning."""
+    """Stop runs. The `run_finished` of each run follows when its agent has stopped. Raises NotRunning."""
     return cancel_now(hub, principal, command)
 
 
@@ -59,7 +59,7 @@ async def _store_reply(hub: Hub, principal: Principal, command: Resume) -> None:
 
 
 def _find_open_questions(hub: Hub, key: Key, interrupt_id: str) -> Questions | None:
-    """Return the questions of the run that asked this one if it is open, else None."""
+    """Return the questions of the run that asked *interrupt_id*, or None if that question is not open."""
     session = hub.node.sessions.get(key)  # a session with an open question is in memory
     return session.find_questions(interrupt_id) if session is not None else None
 
@@ -89,7 +89,7 @@ async def answer_questions(
 
 
 async def _check_reply(hub: Hub, principal: Principal, key: Key, record: ChatRecord, reply: Resume) -> None:
-    """Raise BadFrame, AlreadyResolved or Draining if an answer cannot be accepted now. Stores nothing."""
+    """Raise BadFrame, AlreadyResolved or Draining if *reply* cannot be accepted now. Do not store the reply."""
     check_payload(reply.payload, hub.limits)
     if _find_open_questions(hub, key, reply.interruptId) is None and reply.status == "resolved":
         if not await _is_stored_answer(hub, principal, key, record, reply):

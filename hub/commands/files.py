@@ -30,7 +30,7 @@ class UploadWriter:
     async def save(self) -> StoredFile:
         """Store the file in its session. Create the session if it does not exist.
 
-        Raises EmptyFile, and the errors of write().
+        Raises EmptyFile, UnknownSession, SessionDeleted, StorageUnavailable.
         """
         await self._upload.finish()
         async with self._hub.node.loader.use(self._upload.key) as session:
@@ -50,7 +50,7 @@ class ReadableFile:
     def open(self) -> AbstractAsyncContextManager[Callable[[int, int], Awaitable[bytes]]]:
         """Open the file. The context yields read(offset, size), which raises EOFError at the end.
 
-        Raises UnknownFile.
+        Entering the context raises UnknownFile.
         """
         return self._files.open(self.file)
 

@@ -20,7 +20,7 @@ async def list_sessions(
     since: int = 0,
     until: int = END_OF_TIME,
 ) -> Page[SessionSummary]:
-    """Return a page of sessions, ordered as SessionStore.list() orders them. Raises BadQuery."""
+    """Return a page of sessions, sorted by the time of their last messages. Raises BadQuery for a bad cursor."""
     page = await hub.node.log.sessions.list(build_session_query(principal, agent, since, until), request)
     rows = [
         SessionSummary(
@@ -53,7 +53,10 @@ async def list_messages(hub: Hub, principal: Principal, session_id: str, request
 
 
 async def read_events(hub: Hub, principal: Principal, session_id: str, after: int) -> EventPage:
-    """Return a page of events after *after*, or after the retention floor if that is later. Raises UnknownSession."""
+    """Return a page of the events after the seq *after*, or after the retention floor if the floor is later.
+
+    Raises UnknownSession, LogDamaged, StorageUnavailable.
+    """
     head = await find_head(hub, principal, session_id)
     page = await hub.node.log.events.read(head.key, max(after, head.floor), head.seq)
     more = bool(page) and page[-1].seq < head.seq
@@ -69,7 +72,10 @@ async def find_head(hub: Hub, principal: Principal, session_id: str) -> Head:
 
 
 async def read_state(hub: Hub, head: Head | Channel) -> SessionState:
-    """Return the state of a session. *head* is its stored head, or its channel if the caller uses the session."""
+    """Return the state of a session. Raises UnknownSession.
+
+    *head* is the stored head of the session, or its channel if the caller uses the session.
+    """
     label = await hub.node.log.sessions.find_label(head.key)
     # No await from here on: the seq of a channel must match the live state.
     seq = head.seq if isinstance(head, Head) else head.head

@@ -40,7 +40,7 @@ class Hub:
 
     @property
     def has_running_code(self) -> bool:
-        """True if the code of an agent runs. It may run after the end of its run, if it ignores the cancellation."""
+        """True if the code of an agent runs. Code that ignores its cancellation runs on after the end of its run."""
         return any(agent.running_answers for agent in self.node.agents.all())
 
     async def start(self) -> None:

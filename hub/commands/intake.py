@@ -101,7 +101,7 @@ class FrameSource(Protocol):
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Intake:
-    """Receives the frames of one socket. Each command is answered exactly once.
+    """Receives the frames of one socket. Each command is answered exactly once, but `typing` only if it fails.
 
     `chat`, `subscribe`, `edit`, `regenerate`, `fork` and `resume` go through the queue of their session. All others run
     at once, and can overtake queued commands. A `cancel` or `unsubscribe` also applies to the commands that it
@@ -123,7 +123,7 @@ class Intake:
         return self.client.hub.limits
 
     async def wait_until_finished(self) -> None:
-        """Wait until no command is queued or running. If this is cancelled, all commands are cancelled."""
+        """Wait until no command is queued or running. If the wait is cancelled, cancel all commands."""
         if self._queues is not None:
             await self._queues.wait_until_finished()
 
@@ -133,10 +133,10 @@ class Intake:
             self._queues.cancel()
 
     async def receive(self, data: bytes) -> None:
-        """Handle a frame. When this returns, its command has run, or is in a queue.
+        """Handle a frame. When receive() returns, the frame's command has run, or is in a queue.
 
-        Raises BadFrame after too many bad frames, and RateLimited far above the rate limit: the caller must close the
-        socket with the error's close code.
+        Raises BadFrame after too many bad frames, and RateLimited far above the rate limit. After either error the
+        caller must close the socket with the error's close code.
         """
         self._frame_count += 1
         now = asyncio.get_running_loop().time()
@@ -192,8 +192,8 @@ class Intake:
     async def _overtake(self, command: Cancel | Unsubscribe) -> QueueKeys:
         """Run a command before the queued ones of its session. Mark it to run again after each of them.
 
-        A `cancel` that finds nothing running is queued instead, because an earlier command may start the run that it is
-        meant to stop. For this, return the key of its queue.
+        A `cancel` that finds nothing running must be queued instead, because a queued command may start the run to
+        stop. Then return the key of that queue, else no key.
         """
         is_for_session = (command.agentId if isinstance(command, Unsubscribe) else command.runId) is None
         key = queue_key(self.client, command.sessionId or "")

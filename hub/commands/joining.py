@@ -20,8 +20,8 @@ AnswerBuilder = Callable[[LiveSession], Subscribed]
 def reserve_subscription(client: ClientHandle, key: Key) -> Iterator[None]:
     """Reserve a subscription until the context ends. Raises TooManySubscriptions.
 
-    Commands for other sessions run concurrently. Without the reservation they could take the last subscription after
-    this command was accepted.
+    Commands for other sessions run concurrently. Without the reservation, one of them could take the client's last
+    subscription after this command was accepted.
     """
     client.hub.node.registry.check_limit(client.connection, key, client.reserved_keys)
     client.reserved_keys |= {key}

@@ -15,7 +15,7 @@ from hub.protocols import open_protocol
 
 
 async def welcome(hub: Hub, principal: Principal, client: ClientHandle) -> None:
-    """Send `welcome` to a new client; the plain protocol has no such frame."""
+    """Send `welcome` to a new client, unless the client speaks the plain protocol, which has no such frame."""
     if client.protocol != "plain":
         client.answer(_welcome(client, None))
 
@@ -49,7 +49,10 @@ def _welcome(client: ClientHandle, ref: str | int | None) -> Welcome:
 
 
 async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: ClientHandle) -> None:
-    """Subscribe a client to a session from the cursor in *command*, or to an agent's group; and answer the command."""
+    """Subscribe a client to a session from the cursor in *command*, or to an agent's group. Answer the command.
+
+    Raises BadFrame, BadId, UnknownAgent, AgentBroken, TooManySubscriptions, SessionDeleted, StorageUnavailable.
+    """
     if command.agentId is not None:
         hub.node.agents.get_working(command.agentId)
         hub.node.registry.join_group(client.connection, hub.make_group_key(principal, command.agentId))
@@ -108,7 +111,7 @@ def end_subscription(hub: Hub, principal: Principal, session_id: str, client: Cl
 
 
 async def typing(hub: Hub, principal: Principal, command: Typing, client: ClientHandle) -> None:
-    """Send a typing notice to the other members of a session; do nothing for a client that is not subscribed to it."""
+    """Send a typing notice to the other members of a session. Do nothing if the client is not subscribed to it."""
     sub = client.connection.subscriptions.get(hub.make_key(principal, command.sessionId))
     if sub is not None:
         notice = partial(TypingNotice, sessionId=command.sessionId, author=principal.author)

@@ -13,7 +13,8 @@ from hub.commands.hub import Hub
 class NodeFigures:
     """The metrics of a node, read in one step.
 
-    *subscriptions* is by protocol, *run_starts* by agent, *run_ends* by agent and stop reason. Times are in seconds.
+    *subscriptions* has the number for each protocol, *run_starts* for each agent, *run_ends* for each agent and stop
+    reason. Times are in seconds.
     """
 
     connections: int

@@ -22,9 +22,9 @@ from hub.storage.log import EventStore
 
 
 async def read_outcome(store: EventStore, session: LiveSession, accepted: Accepted) -> RunOutcome:
-    """Return the outcome of a run that has ended; without a stop reason if the log does not have its end.
+    """Return the outcome of a run that has ended.
 
-    Raises SessionDeleted.
+    If the log does not have the run's end, the outcome has no stop reason, or SessionDeleted is raised.
     """
     channel, reader = session.channel, _OutcomeReader()
     cursor = max(accepted.seq, channel.floor)

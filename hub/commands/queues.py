@@ -10,7 +10,7 @@ import attrs
 from hub.limits import KiB, Limits
 from hub.messages import Command
 
-MIN_COMMAND_BYTES = 1 * KiB  # the least that a command counts: about the size of the hub's own records of it
+MIN_COMMAND_BYTES = 1 * KiB  # a command counts at least this: about the size of the hub's own records of it
 
 QueuedCommand = Callable[[], Awaitable[object]]  # runs one command; raises only CancelledError
 
@@ -46,7 +46,10 @@ class Queues:
         return key in self._queues
 
     def has_capacity(self, keys: Sequence[str]) -> bool:
-        """Return True if put() is allowed now: `command_queues` and `command_bytes` are not reached."""
+        """Return True if put() is allowed now: it keeps `command_queues`, and `command_bytes` is not reached.
+
+        If there is no queue, put() is always allowed.
+        """
         count = len(self._queues) + sum(key not in self._queues for key in keys)
         has_queue = count <= self.limits.command_queues or not self._queues
         return has_queue and self._bytes < self.limits.command_bytes

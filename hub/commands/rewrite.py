@@ -11,7 +11,10 @@ from hub.sessions import rewriting, session_fork
 
 
 async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client: ClientHandle) -> Accepted:
-    """Start a new run for a message. Answer the command, and subscribe the client from the new run on."""
+    """Start a new run for a message. Answer the command, and subscribe the client from the new run on.
+
+    Raises UnknownSession, TooManySubscriptions, and the errors of rewriting.regenerate_answer().
+    """
     key = hub.make_key(principal, command.sessionId)
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
@@ -22,7 +25,10 @@ async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client
 
 
 async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHandle) -> Accepted:
-    """Replace a message and start its run. Answer the command, and subscribe the client from the removal on."""
+    """Replace a message and start its run. Answer the command, and subscribe the client from the removal on.
+
+    Raises UnknownSession, TooManySubscriptions, and the errors of rewriting.edit_message().
+    """
     key = hub.make_key(principal, command.sessionId)
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
@@ -34,7 +40,10 @@ async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHand
 
 
 async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHandle) -> None:
-    """Copy a session's history into a new session. Answer the command, and subscribe the client to the new session."""
+    """Copy a session's history into a new session. Answer the command, and subscribe the client to the new session.
+
+    Raises UnknownSession, TooManySubscriptions, and the errors of read_source_messages() and log_copies().
+    """
     new_key = hub.make_key(principal, command.newSessionId or hub.node.seams.new_id("s"))
     key = hub.make_key(principal, command.sessionId)
     with reserve_subscription(client, new_key):

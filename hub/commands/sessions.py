@@ -19,7 +19,10 @@ PAGE_SIZE = 500  # the number of sessions that one query of clear_sessions() lis
 
 
 async def create_session(hub: Hub, principal: Principal, session_id: str | None = None) -> tuple[SessionState, bool]:
-    """Create a session unless it exists. Without *session_id* use a new id. Return the state, and True if it is new."""
+    """Create a session unless it exists. If *session_id* is None, use a new id.
+
+    Return the state of the session, and True if the session is new. Raises SessionDeleted.
+    """
     key = hub.make_key(principal, session_id or hub.node.seams.new_id("s"))
     async with hub.node.loader.use(key) as session:
         is_new = await hub.node.loader.create(session)
@@ -27,9 +30,10 @@ async def create_session(hub: Hub, principal: Principal, session_id: str | None 
 
 
 async def relabel(hub: Hub, principal: Principal, session_id: str, changes: Mapping[str, Any]) -> SessionState:
-    """Set the `title` and `metadata` in *changes*. A session that does not exist is created, unless all are None.
+    """Set the `title` and `metadata` in *changes*.
 
-    Raises UnknownSession if the session does not exist and is not created, BadFrame, TooLarge and SessionDeleted.
+    If the session does not exist, it is created, unless all values are None: then UnknownSession is raised.
+    Raises also BadFrame, TooLarge and SessionDeleted.
     """
     limits, title, metadata = hub.limits, changes.get("title"), changes.get("metadata")
     if title is not None and len(title) > limits.title_length:

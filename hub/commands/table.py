@@ -44,7 +44,10 @@ R = TypeVar("R")
 
 @attrs.frozen
 class UseCase(Generic[P, R]):
-    """One row. *action* is the permission that the caller needs. *while_draining* allows it while the hub goes down."""
+    """One row. *action* is the permission that the caller needs.
+
+    *while_draining* allows calls while the hub goes down.
+    """
 
     function: Callable[Concatenate[Hub, Principal, P], Awaitable[R]]
     action: Action

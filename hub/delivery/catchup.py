@@ -28,8 +28,8 @@ class CatchUp:
     """Brings the lagging subscriptions of one connection to the head of their sessions.
 
     At most one task runs for each connection, and no other code in delivery waits for the socket. The task sends one
-    page of each of *lagging_subscriptions* in turn. A subscription that has met the head is removed from them. Without
-    an await in between, *activate* makes the subscription live or paged.
+    page of each of *lagging_subscriptions* in turn. When a subscription has met the head, the task removes it.
+    Then *activate* makes the subscription live or paged, without an await in between.
 
     *load_reset_messages* returns the messages for a `reset`. *task_count* is the number of tasks started so far.
     """
@@ -52,7 +52,7 @@ class CatchUp:
         self.schedule(sub)
 
     def schedule(self, sub: Subscription) -> None:
-        """Send the events after the subscription's own cursor from the log; start the task if none runs."""
+        """Send the events after the subscription's own cursor from the log. Start the task if none runs."""
         self.lagging_subscriptions[sub] = None
         if self._task is None and not self.connection.is_closed:
             self.task_count += 1
@@ -114,7 +114,10 @@ class CatchUp:
             connection.close_after(notice, self.limits.close_seconds)
 
     async def _advance(self, sub: Subscription) -> None:
-        """Do one step: send a reset if the cursor is below the floor, activate at the head, else send a page."""
+        """Do one step for a subscription.
+
+        Send a reset if its cursor is below the floor. Activate the subscription if it is at the head. Else send a page.
+        """
         if sub.cursor < sub.channel.floor:
             await self._reset(sub)
         elif sub.cursor >= sub.channel.head:
@@ -124,7 +127,10 @@ class CatchUp:
             await self._send_page(sub)
 
     async def _send_page(self, sub: Subscription) -> None:
-        """Read the page after the cursor, send it, and move the cursor to its end; or update the channel's floor."""
+        """Read the page after the cursor, send it, and move the cursor to its end.
+
+        If retention has deleted the event after the cursor, only update the channel's floor.
+        """
         channel, start = sub.channel, sub.cursor
         max_rows = None if sub.has_page else self.limits.first_page_rows
         page = await self.pages.read(channel.key, channel.epoch, start, channel.head, max_rows)

@@ -23,7 +23,8 @@ class Subscription:
     A subscription is in one of three states:
 
     * live: at the head. Each event is delivered as soon as it is in the log; *cursor* is unused.
-    * paged: at the head, with whole messages. Each new event makes it lag, because only the log has the whole text.
+    * paged: at the head, with whole messages. A new event that has a frame for the subscription makes it lag, because
+      only the log has the whole text.
     * lagging: the connection's catch-up task reads the events after *cursor* from the log.
 
     *run_ids* limits the subscription to these runs, for an agent's group. It is None in a subscription to the session.

@@ -14,7 +14,10 @@ from hub.protocols import WireProtocol
 
 @attrs.define(eq=False, repr=False)
 class Fanout:
-    """Encodes each event once for each protocol, and writes the same bytes to every subscription. Never awaits."""
+    """Delivers events and notices. Never awaits.
+
+    All live subscriptions of one protocol to the whole session get the same bytes: an event is encoded once for them.
+    """
 
     registry: Registry
 

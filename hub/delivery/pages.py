@@ -17,7 +17,7 @@ from hub.storage.log import EventStore
 
 # The memory of a decoded JSON value, as a multiple of its text: measured for tool arguments and state snapshots.
 JSON_MEMORY_FACTOR = 4
-EVENT_MEMORY_BYTES = 500  # of an event without its text; tracemalloc reports 450 for a page of the SQLite log
+EVENT_MEMORY_BYTES = 500  # the memory of an event without its text: tracemalloc reports 450 in the SQLite log
 
 
 class PageKey(NamedTuple):
@@ -30,7 +30,7 @@ class PageKey(NamedTuple):
 
 @attrs.define(eq=False, kw_only=True)
 class LogPage:
-    """Consecutive events of a session: the first ones after the key's cursor that the log has.
+    """Events of a session in order: the first events that the log has after the cursor of *key*.
 
     *head* was the session's head at the time of the read. *frames* has the encoding of all events for each shared
     protocol that has used the page. *size* is an estimate of the memory of a cached page in bytes.
@@ -101,7 +101,7 @@ class PageCache:
 
     def encode(self, page: LogPage, protocol: WireProtocol) -> bytes:
         """Return the frames of all events of a page. Clients of the same shared protocol get the same bytes."""
-        if not protocol.is_shared:  # as a key of the cache, it would hold its only client and request in memory
+        if not protocol.is_shared:  # as a key of *frames*, it would keep its one client and request in memory
             return protocol.events(merge_chunks(page.events, self.limits.page_bytes))
         if protocol not in page.frames:
             data = page.frames[protocol] = protocol.events(merge_chunks(page.events, self.limits.page_bytes))
@@ -136,8 +136,9 @@ def _estimate_size(event: Event) -> int:
 
 
 def merge_chunks(events: Sequence[Event], max_bytes: int) -> list[Event]:
-    """Merge consecutive chunks of one message. The merged event has the seq of the last chunk, the offset of the first.
+    """Merge consecutive chunks of one message.
 
+    The merged event has the seq of the last chunk, and the offset of the first chunk.
     Only chunks with consecutive seqs are merged: after a frame with seq x, the client must have all events up to x.
     A merged text has at most *max_bytes* of UTF-8. A single longer chunk stays as it is.
     """
@@ -163,6 +164,6 @@ def merge_chunks(events: Sequence[Event], max_bytes: int) -> list[Event]:
 
 
 def _join_texts(merged_events: list[Event], first: Chunk | None, texts: list[str]) -> None:
-    """Replace the text of the last event by *texts*, joined; *first* is the first of the merged chunks."""
+    """Replace the last event's text by the joined *texts*. *first* is the first of the merged chunks."""
     if first is not None and len(texts) > 1:
         merged_events[-1] = replace(merged_events[-1], body=attrs.evolve(first, content="".join(texts)))

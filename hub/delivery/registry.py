@@ -83,8 +83,8 @@ class Registry:
         """Subscribe a connection to the events after *cursor*.
 
         If *cursor* is None, an existing subscription does not move, and a new one starts at the join cursor.
-        *is_client_cursor* is True if the client sent the cursor: then all later events are sent. Otherwise the events
-        that a group's subscription has delivered are skipped.
+        *is_client_cursor* is True if the client sent the cursor: then all later events are sent. If it is False, or
+        *cursor* is None, a new subscription skips the events that a group's subscription has delivered.
 
         Does nothing if the connection is closed. Raises TooManySubscriptions, SessionDeleted.
         """
@@ -165,7 +165,7 @@ class Registry:
     def deliver_whole_messages(self, connection: Connection, channel: Channel, run_id: str, is_active: bool) -> None:
         """Deliver one run to a connection as whole messages. Call this before the run's first chunk is delivered.
 
-        *is_active*: the run has not ended. After its end, the call changes only a lagging subscription.
+        *is_active* is True if the run has not ended. If it is False, only a lagging subscription is changed.
         """
         sub = connection.subscriptions.get(channel.key)
         if sub is None or sub.whole_messages or not (is_active or sub in connection.catchup.lagging_subscriptions):
@@ -187,7 +187,7 @@ class Registry:
             self.activate(sub)
 
     def subscribe_group(self, channel: Channel, run_started: Event) -> None:
-        """Subscribe the group of the run's agent to a run that starts. Call this before its events are delivered."""
+        """Subscribe the agent's group to a run that starts. Call this before the run's events are delivered."""
         run_id = run_started.runId or ""
         group = channel.key.removesuffix(channel.id) + (run_started.agentId or "")
         for connection in self.groups.get(group, ()):
@@ -210,7 +210,7 @@ class Registry:
                     channel.activate(sub)
 
     def unsubscribe_group(self, channel: Channel, run_id: str) -> None:
-        """Remove a run that has ended from the group's live subscriptions; end those that have no other run."""
+        """Remove a run that has ended from the group's live subscriptions. End those that have no other run."""
         for sub in channel.run_descriptors.pop(run_id, ()):
             assert sub.run_ids is not None
             sub.run_ids.discard(run_id)

@@ -72,9 +72,9 @@ class Transport:
         return self.get_unsent_bytes() > self.high_water
 
     def measure_stall(self, now: float) -> float:
-        """Return the seconds since the socket last accepted a buffered byte; 0 if nothing is buffered.
+        """Return the seconds since the socket last accepted a buffered byte. Return 0 if nothing is buffered.
 
-        Progress is noticed only by a call. Call this about once a second.
+        Only a call notices progress: call this about once a second.
         """
         unsent_bytes = self.get_unsent_bytes()
         flushed_bytes = self.written_bytes - unsent_bytes

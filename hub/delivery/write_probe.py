@@ -11,7 +11,7 @@ PROBE_SECONDS = 5.0
 class CallbackRecorder(asyncio.Protocol):
     """Records the names of a transport's callbacks, in order.
 
-    *is_open_when_lost*: the socket had its descriptor when connection_lost() was called.
+    *is_open_when_lost* is True if the socket still had its descriptor when connection_lost() was called.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class CallbackRecorder(asyncio.Protocol):
 async def are_direct_writes_safe() -> bool:
     """Return True if the transports of the running loop obey the rules for direct writes.
 
-    Returns False if the test takes longer than PROBE_SECONDS.
+    Returns False on Windows, and if the test takes longer than PROBE_SECONDS.
     """
     if sys.platform == "win32":
         return False
@@ -55,7 +55,10 @@ async def are_direct_writes_safe() -> bool:
 
 
 async def _has_expected_callbacks(recorder: CallbackRecorder, peer_socket: socket.socket) -> bool:
-    """Fill the transport until it buffers a byte, drain it, and abort it; check the callbacks after each step."""
+    """Return True if a transport calls the expected callbacks.
+
+    Fill the transport until it buffers a byte, drain it, and abort it. Check the callbacks after each step.
+    """
     loop, transport = asyncio.get_running_loop(), recorder.asyncio_transport
     while not transport.get_write_buffer_size():
         transport.write(bytes(65536))
