@@ -1,1 +1,1 @@
-"""Adapters, one module for each kind of agent. `ADAPTER_MODULES` in hub.hosting.loader lists them."""
+"""The adapters for agents in TOML files. `ADAPTER_MODULES` in hub.hosting.loader names the module of each adapter."""

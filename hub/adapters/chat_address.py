@@ -13,11 +13,14 @@ from hub.pools import use_hub_threads
 
 COMPLETIONS_PATH = "/chat/completions"
 REDIRECT_STATUSES = (301, 302, 307, 308)
-MAX_REQUESTS = 3  # one request and the redirects that follow it
+MAX_REQUESTS = 3  # the first request, and one request for each redirect
 
 
 def completions_url(base: URL) -> URL:
-    """Return the URL of chat completions for a base URL, which may already be that URL, or end with slashes."""
+    """Return the URL of chat completions for a base URL, and drop slashes at its end.
+
+    The base URL may already be the URL of chat completions.
+    """
     path = base.path.rstrip("/").removesuffix(COMPLETIONS_PATH).rstrip("/")
     return base.with_path(path + COMPLETIONS_PATH, keep_query=True).with_fragment(None)
 
@@ -29,7 +32,7 @@ def base_url_of(url: URL) -> str:
 
 
 def toggle_version(url: URL) -> URL:
-    """Remove the `/v1` from a URL of chat completions, or add one if there is none."""
+    """Remove the version (such as `/v1`) from a URL of chat completions. If the URL has no version, add `/v1`."""
     path = url.path.removesuffix(COMPLETIONS_PATH)
     path_without_version, count = re.subn(r"/v[0-9][0-9a-z]*$", "", path)
     return url.with_path((path_without_version if count else path + "/v1") + COMPLETIONS_PATH, keep_query=True)
@@ -37,9 +40,10 @@ def toggle_version(url: URL) -> URL:
 
 @asynccontextmanager
 async def post(http: aiohttp.ClientSession, url: URL, **request: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Send a POST request, and repeat it for each redirect; other clients follow some redirects with a GET.
+    """Send a POST request, and yield the response. For each redirect, repeat the request at its target.
 
-    Raises AgentError for a redirect that would send the key to another host, or from https to http.
+    The repeated request is always a POST; other clients follow some redirects with a GET. Raises AgentError after
+    MAX_REQUESTS redirects, and the errors of redirect_target().
     """
     for _ in range(MAX_REQUESTS):
         with use_hub_threads():  # for DNS and proxies: agents may use all of their own threads
@@ -54,7 +58,11 @@ async def post(http: aiohttp.ClientSession, url: URL, **request: Any) -> AsyncIt
 
 
 def redirect_target(url: URL, location: str) -> URL:
-    """Return the URL that a redirect names; raises AgentError if the key must not go there."""
+    """Return the URL that a redirect names.
+
+    Raises AgentError if that URL is invalid, serves no chat completions, or has another origin: the key must not go to
+    another origin. Only a change from http to https on the same host is allowed.
+    """
     try:
         target = url.join(URL(location))
     except ValueError:

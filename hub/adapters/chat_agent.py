@@ -22,7 +22,7 @@ from hub.adapters.chat_window import window_messages
 from hub.errors import AgentError
 from hub.hosting.contract import AgentOutput, Run
 
-MAX_RETRY_WAIT_MS = 10_000  # a longer Retry-After is not waited for: the user gets the error
+MAX_RETRY_WAIT_MS = 10_000  # if Retry-After is longer, the user gets the error at once
 RETRY_CODES = {"model_rate_limited", "model_unavailable", "model_unreachable", "model_aborted"}
 FINISH_REASON_PATTERN = re.compile(r"[a-z0-9_.-]{1,60}")
 
@@ -36,11 +36,14 @@ class ChatAgent:
     options: Options
     http: aiohttp.ClientSession
     locate: LocateEndpoint
-    _forms: dict[URL, RequestForm] = attrs.Factory(dict)  # by configured URL: the form in use, if it is adapted
+    _forms: dict[URL, RequestForm] = attrs.Factory(dict)  # the adapted forms in use, by configured URL
     _logged_reasons: set[str] = attrs.Factory(set)
 
     async def answer(self, run: Run) -> AsyncIterator[AgentOutput]:
-        """Stream the answer. A failure before the first output is retried, with backoff. Raises AgentError."""
+        """Stream the answer. Raises AgentError.
+
+        A failure before the first output is retried with backoff, if a retry may help.
+        """
         attempt, has_output = 0, False
         while True:
             try:
@@ -70,7 +73,10 @@ class ChatAgent:
         return backoff + (error.retry_after_ms or 0) / 1000
 
     async def _request_with_adaptation(self, run: Run) -> AsyncGenerator[AgentOutput, None]:
-        """Send the request. After each refusal of the URL or an option, adapt the request and send it again."""
+        """Send the request. After each refusal of the URL or an option, adapt the request and send it again.
+
+        Raises the last refusal if there is no other form to try.
+        """
         endpoint = await self.locate()
         form = self._forms.get(endpoint.url) or RequestForm(endpoint.url)
         forms, has_output = [form], False
@@ -92,7 +98,10 @@ class ChatAgent:
                 forms.append(form := next_form)
 
     async def _request(self, run: Run, endpoint: ChatEndpoint, form: RequestForm) -> AsyncGenerator[AgentOutput, None]:
-        """Make one request. Closing this generator closes the connection, so that the endpoint stops."""
+        """Make one request, and yield its output.
+
+        Closing this generator closes the connection, so the endpoint stops.
+        """
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if endpoint.authorization:
             headers["Authorization"] = endpoint.authorization

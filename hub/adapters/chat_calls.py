@@ -34,7 +34,7 @@ class ToolCalls:
     _ids_by_index: dict[Any, tuple[str, str]] = attrs.Factory(dict)  # the endpoint's id, and the id of the hub's events
     _last_index: Any = None
     _joiner: SurrogateJoiner = attrs.Factory(SurrogateJoiner)
-    ids: list[str] = attrs.Factory(list)  # of the hub's events, in the order in which the calls started
+    ids: list[str] = attrs.Factory(list)  # the ids in the hub's events, in the order of their starts
 
     def add(self, call: dict[str, Any]) -> Iterator[AgentOutput]:
         """Yield the start of the call if it is new, then the next part of its arguments."""
@@ -54,7 +54,7 @@ class ToolCalls:
             yield ToolCallArgs(call_id, arguments)
 
     def end(self) -> Iterator[AgentOutput]:
-        """Yield the ends of all calls."""
+        """Yield the text that the joiner held back, then the end of each call."""
         for call_id, rest in self._joiner.flush().items():
             yield ToolCallArgs(call_id, rest)
         yield from map(ToolCallEnd, self.ids)

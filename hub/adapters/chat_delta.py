@@ -14,10 +14,10 @@ PART_TEXT_FIELDS = ("text", "thinking", "summary", "content", "refusal")
 
 
 def delta_of(choice: dict[str, Any], has_output: bool) -> dict[str, Any]:
-    """Return the delta of a choice, or its complete `message` or `text`.
+    """Return the delta of a choice. If there is none, return its complete `message`, or its `text` as a delta.
 
-    After the first output a complete `message` is ignored: Perplexity and MiniMax repeat the deltas in it. Together
-    repeats a delta in a `text` besides it.
+    Perplexity and MiniMax repeat all deltas in a complete `message`, so a `message` after the first output is ignored.
+    Together repeats each delta as `text` in the same choice, so a `text` beside a delta is ignored, too.
     """
     delta, message = choice.get("delta"), choice.get("message")
     if isinstance(delta, dict) and delta:
@@ -28,7 +28,7 @@ def delta_of(choice: dict[str, Any], has_output: bool) -> dict[str, Any]:
 
 
 def read_texts(delta: dict[str, Any]) -> Iterator[tuple[DeltaKind, str]]:
-    """Yield the texts of a delta or message with their kinds, reasoning first."""
+    """Yield each text of a delta or message with its kind, reasoning first. A text may be empty."""
     yield "reasoning", next((text for name in REASONING_FIELDS if (text := text_of(delta.get(name)))), "")
     content = delta.get("content")
     for part in content if isinstance(content, list) else [content]:
@@ -44,7 +44,7 @@ def _kind_of(part: Any) -> DeltaKind:
 
 
 def text_of(value: Any) -> str:
-    """Return the text of a string, a part, or a list of these, at any depth."""
+    """Return the text of a string, of a part, or of a list of strings, parts and lists. Other values have no text."""
     if isinstance(value, list):
         return "".join(map(text_of, value))
     if isinstance(value, dict):

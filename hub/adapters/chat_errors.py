@@ -23,10 +23,10 @@ from hub.errors import AgentError
 MAX_ERROR_BODY_BYTES = 64 * 1024
 ERROR_BODY_SECONDS = 5.0
 MAX_RETRY_AFTER_MS = 24 * 3600 * 1000
-TOO_LONG_NAMES = {"context_length_exceeded", "exceed_context_size_error"}  # OpenAI's and llama.cpp's
+TOO_LONG_NAMES = {"context_length_exceeded", "exceed_context_size_error"}  # the names of OpenAI and of llama.cpp
 NO_QUOTA_NAMES = {"insufficient_quota", "billing_hard_limit_reached"}
 TRUNCATED_MESSAGE = "The model's answer broke off before its end: try again."
-# For the name of an error in a stream: the HTTP status with the same meaning.
+# For each name of an error in a stream, the HTTP status with the same meaning.
 STATUS_BY_NAME = {
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
@@ -49,7 +49,11 @@ class OptionRefused(AgentError):
 
 @attrs.frozen(kw_only=True)
 class RequestFacts:
-    """The parts of a request that error texts need. *key_env* is the name of the environment variable with the key."""
+    """The facts about a request that decide which error it gets, and the text of that error.
+
+    *path* is the path of the URL. *options* are the names of the options in the request. *key_env* is the name of the
+    environment variable that holds the key.
+    """
 
     path: str
     model: str
@@ -107,7 +111,10 @@ def _error_by_name(names: set[str]) -> AgentError | None:
 
 
 def _error_by_option(status: int | None, body: Any, request: RequestFacts) -> AgentError | None:
-    """Return OptionRefused if the body names an option, in its `param` (OpenAI) or anywhere in its text; else None."""
+    """Return OptionRefused if the endpoint refused an option of the request, else None.
+
+    OpenAI names the option in `param`. Other endpoints name it anywhere in the body; the first name counts.
+    """
     if status not in OPTION_REFUSED_STATUSES:
         return None
     error = body.get("error", body) if isinstance(body, dict) else body
@@ -124,10 +131,10 @@ def _error_by_option(status: int | None, body: Any, request: RequestFacts) -> Ag
 
 
 def _error_by_route(status: int | None, body: Any, request: RequestFacts) -> AgentError | None:
-    """Return WrongAddress if the route is missing, else None.
+    """Return WrongAddress if the endpoint has no such route, else None.
 
-    A 404 with the model's name in its body means a missing model. For a missing route, LM Studio sends status 200 and a
-    text with the route.
+    A 404 whose body has the name of the model means a missing model. For a missing route, LM Studio sends status 200
+    and a text that names the route.
     """
     text = json.dumps(body, ensure_ascii=False)
     if (status in (404, 405) and request.model not in text) or f"{request.path})" in text:
@@ -158,7 +165,7 @@ def _error_by_status(status: int | None, request: RequestFacts, retry_after_ms: 
 def connection_error(error: Exception, url: URL) -> AgentError:
     """Return the error for a connection that failed, timed out, broke, or sent invalid data.
 
-    The note has the URL without its query, which may hold a key.
+    The note has the type of *error* and the URL. It lacks the query of the URL, because a query may hold a key.
     """
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         text = "The model's endpoint cannot be reached: the hub's output names its address."
@@ -172,7 +179,7 @@ def connection_error(error: Exception, url: URL) -> AgentError:
 
 
 def truncated_error() -> AgentError:
-    """Return the error for a stream that ended before the answer did."""
+    """Return the error for a stream that ended before the answer was complete."""
     return _with_note(_aborted_error(TRUNCATED_MESSAGE), "no [DONE] and no finish_reason")
 
 
@@ -231,14 +238,17 @@ async def _read_error_body(response: aiohttp.ClientResponse) -> Any:
 
 
 def _error_names(body: Any) -> set[str]:
-    """Return the code and type of an error, if they look like names."""
+    """Return those of `code`, `type` and `status_code` of an error whose value looks like a name or a number."""
     error = body.get("error", body) if isinstance(body, dict) else None
     values = [error.get(name) for name in ("code", "type", "status_code")] if isinstance(error, dict) else []
     return {str(value) for value in values if re.fullmatch(r"[a-z0-9_]{1,60}", str(value))}
 
 
 def _retry_after_ms(headers: CIMultiDictProxy[str]) -> int | None:
-    """Read Retry-After (RFC 9110, section 10.2.3: seconds or a date), or OpenAI's header in milliseconds."""
+    """Return the wait that the headers ask for, at most MAX_RETRY_AFTER_MS, or None if they ask for no valid wait.
+
+    OpenAI's header `retry-after-ms` comes first. Retry-After holds seconds or a date (RFC 9110, section 10.2.3).
+    """
     try:
         if "retry-after-ms" in headers:
             wait_ms = float(headers["retry-after-ms"])

@@ -1,4 +1,4 @@
-"""Adapt requests to an endpoint: the options that it accepts, their names, and its URL."""
+"""Adapt requests to an endpoint: change the URL, rename an option, or leave an option out."""
 
 from typing import Any
 
@@ -32,7 +32,10 @@ class RequestForm:
         return {name: value for name, value in by_name.items() if name is not None}
 
     def adapt(self, refusal: WrongAddress | OptionRefused) -> "RequestForm | None":
-        """Return the form to try after a refusal; None if the option has no replacement, or was replaced before."""
+        """Return the form to try after a refusal.
+
+        Return None if the refused option has no replacement, or is itself a replacement.
+        """
         if isinstance(refusal, WrongAddress):
             return attrs.evolve(self, url=toggle_version(self.url))
         option = refusal.option
@@ -41,13 +44,16 @@ class RequestForm:
         return attrs.evolve(self, replacements=(*self.replacements, (option, REPLACEMENTS[option])))
 
     def toml_lines(self, previous: "RequestForm") -> list[str]:
-        """Return the lines that turn the *previous* form into this one, for the agent's TOML file."""
+        """Return the changes to the agent's TOML file that turn the *previous* form into this one."""
         lines = [f'base_url = "{base_url_of(self.url)}"'] if self.url != previous.url else []
         return [*lines, *(toml_line(*pair) for pair in self.replacements if pair not in previous.replacements)]
 
 
 def toml_line(option: str, replacement: str | None) -> str:
-    """Return the line of a TOML file with which the first request already has the replacement."""
+    """Return the change to a TOML file with which the first request already has the replacement.
+
+    The change is a line to write, or the words "no `OPTION`" for an option to remove.
+    """
     if replacement is not None:
         return f'max_tokens_name = "{replacement}"'
     return "stream_options = false" if option == "stream_options" else f"no `{option}`"

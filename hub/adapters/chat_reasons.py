@@ -1,4 +1,4 @@
-"""Map the `finish_reason` of each endpoint to a reason of the hub; no other module knows these words."""
+"""Map the words that endpoints send as `finish_reason` to the reasons of the hub. Only this module lists the words."""
 
 from typing import Literal
 

@@ -27,17 +27,19 @@ from hub.hosting.contract import AgentOutput, Finish
 from hub.messages import Reasoning
 
 END_MARK = "[DONE]"
-JSON_START = re.compile(r"\[?\s*\{")  # a list holds an error of Gemini's endpoint
+JSON_START = re.compile(r"\[?\s*\{")  # Gemini's endpoint sends an error in a list
 LEADING_BLANKS = b"\xef\xbb\xbf \t\r\n"  # before a body; the first three bytes are a byte order mark
-MAX_BODY_BYTES = 16 * 1024 * 1024  # of one event, or of a body that is not a stream
+MAX_BODY_BYTES = 16 * 1024 * 1024  # the limit of one event, and of a body that is not a stream
 
 
 async def read_answer(
     stream: aiohttp.StreamReader, request: RequestFacts, report_unknown_reason: Callable[[str], None]
 ) -> AsyncGenerator[AgentOutput, None]:
-    """Yield the endpoint's output, then its Finish; raises AgentError if the endpoint failed, or its stream broke off.
+    """Yield the endpoint's output, then its Finish.
 
-    Calls *report_unknown_reason* for a `finish_reason` that END_REASONS lacks. Raises ValueError for invalid JSON.
+    Calls *report_unknown_reason* for a `finish_reason` that END_REASONS lacks. Raises AgentError if the endpoint
+    failed, or if its stream ended too early. Raises ValueError for invalid JSON and for an event that is too long.
+    Raises ClientError or TimeoutError if the connection failed before the `finish_reason`.
     """
     reader = AnswerReader(request=request, report_unknown_reason=report_unknown_reason)
     try:
@@ -55,7 +57,10 @@ async def read_answer(
 
 
 async def decode_events(stream: aiohttp.StreamReader) -> AsyncGenerator[ServerSentEvent, None]:
-    """Yield the events of a body, whatever its Content-Type; a JSON body is one event."""
+    """Yield the events of a body, whatever its Content-Type. A JSON body is one event.
+
+    Raises WrongAddress for HTML, and ValueError for an event or a JSON body that is longer than MAX_BODY_BYTES.
+    """
     decoder, has_begun = SSEDecoder(MAX_BODY_BYTES), False
     async for data in stream.iter_any():
         if not has_begun:
@@ -83,10 +88,10 @@ async def _read_rest(stream: aiohttp.StreamReader, size: int) -> bytes:
 
 
 def parse_documents(data: str) -> list[Any]:
-    """Return the JSON documents of an event, and END_MARK for `[DONE]`. Other text is a keep-alive.
+    """Return the JSON documents of an event, and END_MARK for `[DONE]`.
 
-    Some endpoints send no empty lines between their events; then each line is a document. Raises ValueError for invalid
-    JSON.
+    Other text is a keep-alive: it has no documents. Some endpoints send no empty lines between their events; then each
+    line is a document. Raises ValueError for invalid JSON.
     """
     text = data.strip()
     if text == END_MARK:
@@ -107,7 +112,8 @@ def parse_documents(data: str) -> list[Any]:
 class AnswerReader:
     """The state of one answer.
 
-    *reason* is the endpoint's `finish_reason`, empty before it comes. *is_done* is set by `[DONE]`.
+    *reason* is the endpoint's `finish_reason` in lower case; it is empty until the endpoint sends one. *is_done* is
+    True after `[DONE]`.
     """
 
     request: RequestFacts
@@ -117,13 +123,13 @@ class AnswerReader:
     _has_output: bool = False
     _has_refusal: bool = False
     _is_body: bool = False
-    _is_complete: bool = False  # a complete message came: it needs no finish_reason and no [DONE]
+    _is_complete: bool = False  # a complete message came: such an answer needs no finish_reason and no [DONE]
     _token_counts: TokenCounts = attrs.Factory(TokenCounts)
     _joiner: SurrogateJoiner = attrs.Factory(SurrogateJoiner)
     _calls: ToolCalls = attrs.Factory(ToolCalls)
 
     def read(self, event: ServerSentEvent) -> Iterator[AgentOutput]:
-        """Yield the output of an event; raises AgentError for an error event, ValueError for invalid JSON."""
+        """Yield the output of an event. Raises AgentError for an error in the event, ValueError for invalid JSON."""
         self._is_body = event.is_body
         for document in parse_documents(event.data):
             if document == END_MARK:
@@ -158,7 +164,10 @@ class AnswerReader:
             yield Reasoning(text) if kind == "reasoning" else text
 
     def end(self) -> Iterator[AgentOutput]:
-        """Yield the rest of the output, and the Finish; raises AgentError if the answer broke off."""
+        """Yield the rest of the output, and the Finish.
+
+        Raises AgentError if the answer broke off, if the endpoint aborted it, or if a JSON body holds no answer.
+        """
         for kind, rest in self._joiner.flush().items():
             yield Reasoning(rest) if kind == "reasoning" else rest
         reason = END_REASONS.get(self.reason, "end_turn")

@@ -22,7 +22,7 @@ class SurrogateJoiner:
     _pending: dict[str, str] = attrs.Factory(dict)
 
     def join(self, key: str, text: str) -> str:
-        """Return the text that is complete so far, without a high surrogate at its end."""
+        """Return *text* after what was held back for *key*. Hold back a high surrogate at the end of *text*."""
         text = self._pending.pop(key, "") + text
         if text and "\ud800" <= text[-1] <= "\udbff":
             self._pending[key] = text[-1]

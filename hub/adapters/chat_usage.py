@@ -13,7 +13,10 @@ MAX_TOKEN_COUNT = 2**53  # larger integers are not exact in JSON
 
 
 def usage_blocks(chunk: dict[str, Any]) -> Iterator[Any]:
-    """Yield the values of a chunk that may be its usage, for OpenAI, Groq and Moonshot."""
+    """Yield the values of a chunk that may be its usage.
+
+    OpenAI sends the usage in the chunk, Groq in `x_groq`, and Moonshot in a choice.
+    """
     yield chunk.get("usage")
     groq = chunk.get("x_groq")
     if isinstance(groq, dict):
@@ -24,7 +27,10 @@ def usage_blocks(chunk: dict[str, Any]) -> Iterator[Any]:
 
 
 def token_count(value: Any) -> int | None:
-    """Return a number of tokens from an integer, an integral float, or a string of these; else None."""
+    """Return *value* as a number of tokens, or None if it is not a whole number from 0 to MAX_TOKEN_COUNT.
+
+    *value* may be an integer, a float, or a string that holds one.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -42,14 +48,17 @@ class TokenCounts:
     output: int | None = None
 
     def update(self, chunk: dict[str, Any]) -> None:
-        """Read the usage of one chunk; a count that the chunk does not hold stays."""
+        """Read the usage of one chunk. A count that the chunk lacks stays as it was."""
         for block in usage_blocks(chunk):
             if isinstance(block, dict):
                 self.input = _first_count(block, INPUT_FIELDS, self.input)
                 self.output = _first_count(block, OUTPUT_FIELDS, self.output)
 
     def usage(self) -> Usage | None:
-        """Return the known counts. Every request has input tokens, so an input of 0 means unknown counts."""
+        """Return the known counts, or None if no count is known.
+
+        Every request has input tokens, so an input of 0 is unknown. An output of 0 is unknown if the input is.
+        """
         output = self.output or (self.output if self.input else None)
         return Usage(self.input or None, output) if self.input or output is not None else None
 

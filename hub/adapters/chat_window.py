@@ -9,10 +9,11 @@ MESSAGE_BYTES = 16  # an estimate of what a model's template adds to a message
 
 
 def window_messages(run: Run, options: Options) -> list[dict[str, str]]:
-    """Return the newest messages that fit into `window_bytes`, as the request's `messages`; the question is the last.
+    """Return the `messages` of the request: the instructions, the newest earlier messages, and the question.
 
-    A question that is too long loses its beginning. Consecutive messages of one role are joined, and answers before the
-    first question are dropped: the templates of many models accept no other order.
+    The earlier messages are at most `history`, and as many as fit into `window_bytes` with the rest. A question that is
+    too long loses its beginning. Consecutive messages of one role are joined, and answers before the first question are
+    dropped: the templates of many models accept no other order.
     """
     instructions = [options.system, *(past.content for past in run.history if past.role == "system")]
     system = "\n\n".join(text for text in instructions if text)

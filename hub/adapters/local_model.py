@@ -1,8 +1,9 @@
 """Run the local model: llama.cpp's server in a child process, shared by all agents of the hub that use it.
 
 Both processes use this module: the hub imports it, the child runs `python -m hub.adapters.local_model MODEL`. The child
-reads one line from its stdin: the key that its clients must send. It exits when its stdin closes, so it ends with the
-hub, also after kill -9. After the model is loaded, it writes one line to its stdout: its URL, as JSON.
+reads one line from its stdin: the key that its clients must send. When the model is loaded, the child writes one line
+to its stdout: its URL, as JSON. The child exits when its stdin closes, so it ends with the hub, even if the hub is
+killed.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ MODEL_NAME = "smollm2-135m-instruct"
 CONTEXT_TOKENS = 4096
 WINDOW_BYTES = 2048
 ANSWER_TOKENS = 256
-CONVERSATIONS = 2  # at a time; others wait in llama.cpp's queue
+CONVERSATIONS = 2  # answers at a time; other requests wait in llama.cpp's queue
 MODEL_LOAD_SECONDS = 120.0
 STABLE_SECONDS = 10.0  # a child that ran for this time is restarted without a pause
 MAX_PAUSE_SECONDS = 30.0
@@ -44,7 +45,7 @@ log = structlog.get_logger(__name__)
 
 @attrs.frozen
 class ChildEndpoint:
-    """The URL of the child, and its key: other users and web pages of this machine do not have the key."""
+    """The URL of the child, and the key for its requests. Other users and web pages on this machine lack the key."""
 
     base_url: str
     key: str = attrs.field(repr=False)
@@ -66,17 +67,23 @@ def is_installed(cache: Path, data: Path) -> bool:
 
 @attrs.define(eq=False, kw_only=True)
 class LocalModel:
-    """The child process, restarted whenever it exits; its output goes to `model.log` in the data folder."""
+    """The child process, which is restarted whenever it exits.
+
+    The output of the child goes to `model.log` in the data folder. *users* is the number of agents that use the child.
+    """
 
     cache: Path
     data: Path
     users: int = 0
-    pid: int | None = None  # of a child whose model is loaded
+    pid: int | None = None  # the process id of the child while its model is loaded
     _ready: asyncio.Future[ChildEndpoint] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
     _task: asyncio.Task[None] | None = None
 
     async def endpoint(self) -> ChildEndpoint:
-        """Wait until the model is loaded; raises AgentError if it cannot be started or loads for too long."""
+        """Wait until the model is loaded, and return the endpoint of the child.
+
+        Raises AgentError if the child does not start, is stopped, or does not load the model in MODEL_LOAD_SECONDS.
+        """
         try:
             async with asyncio.timeout(MODEL_LOAD_SECONDS):
                 return await asyncio.shield(self._ready)
@@ -108,7 +115,7 @@ class LocalModel:
         return self.data / "model.log"
 
     async def _keep_alive(self) -> None:
-        """Restart the child when it exits: at once if it ran for STABLE_SECONDS, else with backoff."""
+        """Run the child, and restart it when it exits: at once if it ran for STABLE_SECONDS, else with backoff."""
         failures = 0
         while True:
             started_at = time.monotonic()
@@ -142,7 +149,7 @@ class LocalModel:
         return code
 
     async def _watch(self, child: subprocess.Popen[bytes], key: str) -> None:
-        """Read the URL of the child from its stdout, then wait until the pipe closes: the child has exited."""
+        """Read the URL of the child from its stdout. Then wait until the pipe closes, because the child has exited."""
         stdout = asyncio.StreamReader()
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stdout), child.stdout
@@ -161,7 +168,7 @@ class LocalModel:
             pipe.close()
 
     def _spawn(self, key: str) -> subprocess.Popen[bytes]:
-        # Not asyncio's: uvloop 0.23 ignores close_fds, so the child would inherit the hub's sockets and lock.
+        # Do not use asyncio: uvloop 0.23 ignores close_fds, so the child would inherit the hub's sockets and lock.
         with self._log_file.open("ab") as stderr:
             child = subprocess.Popen(
                 [sys.executable, "-m", "hub.adapters.local_model", str(model_path(self.cache, self.data))],
@@ -183,7 +190,7 @@ _models: dict[Path, LocalModel] = {}
 
 @asynccontextmanager
 async def share(cache: Path, data: Path) -> AsyncIterator[LocalModel]:
-    """Share one child per *data* folder: the first user starts it with the model of *cache*, the last user stops it."""
+    """Yield the local model of the *data* folder. The first user starts its child, and the last user stops it."""
     data = data.resolve()
     if data not in _models:
         _models[data] = LocalModel(cache=cache, data=data)
@@ -200,7 +207,7 @@ async def share(cache: Path, data: Path) -> AsyncIterator[LocalModel]:
 
 
 def run_child(model: Path) -> None:
-    """Run the child: load *model*, write the URL to stdout, and exit when the hub does."""
+    """Run the child: read the key, load *model*, write the URL to stdout, and exit when the hub exits."""
     hub_pid = os.getppid()
     url_pipe = os.dup(1)
     os.dup2(2, 1)  # the output of llama.cpp goes to the log file, not to the hub
@@ -229,13 +236,14 @@ def _load(model: Path, key: str) -> Any:
     params.api_keys = [key]
     params.cors_origins = ""  # the default allows every web page
     params.ui = False
-    params.endpoint_slots = False  # it would show the prompts of other users
+    params.endpoint_slots = False  # this endpoint would show the prompts of other users
     params.n_ctx = CONTEXT_TOKENS * CONVERSATIONS
     params.n_parallel = CONVERSATIONS
     params.cache_ram_mib = 0  # the default stores up to 8 GiB of old prompts
     params.cache_idle_slots = False
-    # Leave one core free. llama.cpp's threads wait for each other at every step: with 2 threads on 2 cores, one other
-    # busy process cut the rate from 94 to 28 tokens/s (to less than one at a lower priority); with one thread, to 60.
+    # Leave one core free: llama.cpp's threads wait for each other at every step. With 2 threads on 2 cores, one other
+    # busy process cut the rate from 94 to 28 tokens/s, and to less than one if llama.cpp had a lower priority. With one
+    # thread, it cut the rate to 60 tokens/s.
     threads = max(1, min(4, (os.cpu_count() or 1) - 1))
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.cpuparams.poll = params.cpuparams_batch.poll = 0  # do not spin between steps

@@ -1,4 +1,4 @@
-"""The adapter `openai_chat`: agents on OpenAI's chat completions, from an endpoint or the local model."""
+"""The adapter `openai_chat`: its agents use OpenAI's chat completions, from an endpoint or from the local model."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_MODEL = "gpt-4o-mini"
 LOCAL_SYSTEM = "You are a helpful assistant. Answer in a few short sentences."  # 135M parameters fail on longer texts
 LOCAL_PENALTY = 0.5  # without a penalty the small model may repeat one emoji to the token limit
-LOCAL_TEMPERATURE = 0.2  # as its authors recommend
+LOCAL_TEMPERATURE = 0.2  # as the authors of the model recommend
 CONNECT_SECONDS = 10.0
 NO_MODEL_ANSWER = (
     "No model is configured, so this answer is always the same. To get a model, set OPENAI_BASE_URL and "
@@ -35,9 +35,11 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def open(options: Options, paths: AgentPaths) -> AsyncIterator[AnswerFunction]:
-    """Choose the endpoint: the TOML's, the environment's, the local model, or none; raises ValueError for bad options.
+    """Yield the function that answers runs. Raises ValueError for bad options.
 
-    The local model loads in the background: the first answer waits for it.
+    The answers come from the endpoint in the TOML file, else from the endpoint in the environment, else from the local
+    model. If there is none of them, the answer says so. The local model loads in the background: the first answer waits
+    for it.
     """
     endpoint = check(options)
     if endpoint is not None:
@@ -52,7 +54,7 @@ async def open(options: Options, paths: AgentPaths) -> AsyncIterator[AnswerFunct
 
 
 def check(options: Options) -> ChatEndpoint | None:
-    """Return the configured endpoint, or None; raises ValueError for bad options. Opens no connection."""
+    """Return the endpoint, or None if none is configured. Opens no connection. Raises ValueError for bad options."""
     _check_options(options)
     base_url = options.base_url or os.environ.get("OPENAI_BASE_URL") or _openai_url(options)
     return remote_endpoint(options, base_url) if base_url else None
@@ -76,9 +78,9 @@ def _openai_url(options: Options) -> str | None:
 
 
 def remote_endpoint(options: Options, base_url: str) -> ChatEndpoint:
-    """Return the endpoint for *base_url* and the key; raises ValueError if one of them is invalid.
+    """Return the endpoint for *base_url* and the key. Raises ValueError if the URL or the key is invalid.
 
-    Credentials in the URL are sent as a header, and are in no error and no log line.
+    Credentials in the URL are sent in a header. No error and no log line has them.
     """
     try:
         base = URL(base_url.strip())
@@ -98,7 +100,7 @@ def remote_endpoint(options: Options, base_url: str) -> ChatEndpoint:
 
 @asynccontextmanager
 async def open_local(options: Options, paths: AgentPaths) -> AsyncIterator[AnswerFunction]:
-    """Answer from the local model, with options limited to what this model can do."""
+    """Yield the function that answers from the local model, with options limited to what this model can do."""
     local_options = attrs.evolve(
         options,
         system=options.system or LOCAL_SYSTEM,
@@ -124,13 +126,14 @@ async def answer_without_model(run: Run) -> AsyncIterator[AgentOutput]:
 
 
 def _http_session(options: Options, *, is_local: bool) -> aiohttp.ClientSession:
-    # llama.cpp closes a connection after a stream without a header that says so; a second request on it would be lost.
+    # After a stream, llama.cpp closes the connection, but no header says so. A second request on the same connection
+    # would be lost.
     # Slots limit the number of answers, so the number of connections has no limit (limit=0).
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, force_close=is_local),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=options.timeout),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=not is_local,  # HTTPS_PROXY
+        trust_env=not is_local,  # an endpoint may be behind the proxy in HTTPS_PROXY
     )
 
 

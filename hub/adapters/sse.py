@@ -9,7 +9,10 @@ LINE_END = re.compile(rb"\r\n|\r|\n")
 
 @attrs.frozen
 class ServerSentEvent:
-    """One event: its data, and its name if it has one. *is_body*: the data is a whole body that is no event stream."""
+    """One event: its data, and its name if it has one.
+
+    *is_body* is True if the data is a whole body, not an event of a stream.
+    """
 
     data: str
     name: str = ""
@@ -33,7 +36,7 @@ class SSEDecoder:
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Return each event that *data* completes; raises ValueError for an event longer than the limit."""
-        if self._is_after_cr and data:  # the second half of a \r\n does not end a line
+        if self._is_after_cr and data:  # the \n of a \r\n does not end another line
             self._is_after_cr = False
             data = data.removeprefix(b"\n")
         if data.endswith(b"\r"):

@@ -1,1 +1,1 @@
-"""The agents folder: the interface for agent files, loading, slots, and running agent code within its limits."""
+"""Define the interface for agents, load them from the agents folder, and run their code within its limits."""

@@ -28,8 +28,8 @@ class AgentTask:
     *ids* are the fields `session`, `run` and `agent` of log lines. *stop* is called when the code reaches a time limit,
     *on_end* when the code has ended, and *on_abandon* when cancelled code still runs after the grace time.
     *is_excused* returns whether the agent may be silent: it waits for its reader or for a reply to a question.
-    *depth* is 0 for an answer to a client, and 1 more for each call. *calls* are the answers that this answer called;
-    they are cancelled with it.
+    *depth* is 0 for an answer to a client; a called answer has the depth of its caller plus 1. *calls* are the answers
+    that this answer called, and that still run. They are cancelled when the code of this answer ends or is abandoned.
     """
 
     slot: Slot
@@ -74,7 +74,10 @@ class AgentTask:
             self.deadlines.start_grace(self.limits.grace_seconds, self.abandon)
 
     def abandon(self) -> None:
-        """Stop waiting for code that was cancelled but still runs: call *on_abandon*, and vacate the slot."""
+        """Stop waiting for code that was cancelled but still runs: call *on_abandon*, and cancel its calls.
+
+        Also vacate the slot, and cancel the code again, unless the code is a plain function.
+        """
         if self.task is None or self.task.done() or not self.is_cancelled:
             return
         log.warning("agent ignores its cancel; its further output is dropped", **self.ids)
@@ -82,7 +85,7 @@ class AgentTask:
         self._cancel_calls()
         self.on_abandon()
         if self.agent.plain_function is None:
-            # Not for a plain function: its thread cannot be cancelled, so its slot and its task stay until it ends.
+            # A plain function keeps its slot and its task until its thread ends, because a thread cannot be cancelled.
             self.slot.vacate()
             self.task.cancel()  # code that suppressed the first cancel may obey a second one
 

@@ -1,4 +1,4 @@
-"""Answers outside of a session, such as those of `run.call`: only the caller gets the text."""
+"""Run answers outside of a session, such as the answers to `run.call`. Only the caller gets the text."""
 
 import asyncio
 from collections import deque
@@ -49,8 +49,8 @@ async def open_answer(
 ) -> AsyncIterator["OutputReader"]:
     """Run an agent in *slot*, and yield an OutputReader over its output. The end of the code releases the slot.
 
-    Iteration raises AgentError, with the code `timeout` if the agent reaches a time limit. Leaving the context cancels
-    the agent, and waits until its code has ended or the grace time is over.
+    The iteration raises AgentError if the agent fails; the code is `timeout` if the agent reaches a time limit. Leaving
+    the context cancels the agent, and waits until its code has ended or the grace time is over.
     """
     reader = OutputReader(run=run)
     reader.agent_task = agent_task = AgentTask(
@@ -130,7 +130,7 @@ class OutputReader:
                         raise bad_output_error(agent.id, output)
         except AgentError as error:
             raise clean_error(error) from error
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # asyncio would end the hub for the last two
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the hub
             raise self.agent_task.log_and_convert(error) from error
 
     async def _queue(self, output: TextOrFinish) -> None:
@@ -167,7 +167,7 @@ class OutputReader:
             self.agent_task.cancel()
 
     def on_end(self, task: asyncio.Task[None]) -> None:
-        """End the iteration with the error of the task, if it has one."""
+        """End the iteration. It raises an error if the task failed, or was cancelled by its own code."""
         error: BaseException | None = None if task.cancelled() else task.exception()
         if task.cancelled() and not self.agent_task.is_cancelled:
             error = self.agent_task.log_and_convert(AgentError(f"agent {self.run.agent} cancelled itself"))

@@ -25,7 +25,7 @@ class Message:
 
 @attrs.frozen
 class Finish:
-    """Why the answer ended, and the tokens that it used; an agent yields it last, and may leave it out."""
+    """Why the answer ended, and the tokens that it used. An agent may yield a Finish as its last output."""
 
     reason: FinishReason = "end_turn"
     usage: Usage | None = None
@@ -54,7 +54,7 @@ class Past:
 class Call:
     """The answer of another agent: iterate over it to stream the text, or await it for the complete text.
 
-    Either raises AgentError if the call fails; see Run.call.
+    Both raise AgentError if the call fails; see Run.call.
     """
 
     def __init__(self, texts: AsyncIterator[str]) -> None:
@@ -80,7 +80,7 @@ async def _refuse_store(name: str, type: str, data: bytes) -> str:
 
 @attrs.frozen
 class FileAccess:
-    """The functions behind `run.file` and `run.keep`. The defaults are for runs without a session: they refuse."""
+    """The functions behind `run.file` and `run.keep`. The defaults, for runs without a session, raise AgentError."""
 
     read: Callable[[str], Awaitable[bytes]] = _refuse_read
     store: Callable[[str, str, bytes], Awaitable[str]] = _refuse_store
@@ -90,7 +90,8 @@ class FileAccess:
 class Reply:
     """The answer of a person to a question of an agent.
 
-    *payload* is any JSON value. *status* is `cancelled` if the person declined to answer. *by* is that person.
+    *payload* is any JSON value. *status* is `cancelled` if the person declined to answer. *by* is the person who
+    replied.
     """
 
     status: ReplyStatus
@@ -102,12 +103,12 @@ AskFunction = Callable[[Interrupt], Awaitable[Reply]]  # the hub sets the id of 
 
 
 async def refuse_question(question: Interrupt) -> Reply:
-    """Refuse a question: the default for a run without a session."""
+    """Raise AgentError for every question. A run without a session uses this function."""
     raise AgentError("nobody can be asked here: ask in a session, which people can join", "nobody_to_ask")
 
 
 def refuse_call(run: "Run", agent: str, message: str) -> Call:
-    """Refuse a call: the default for a run that no hub started."""
+    """Raise AgentError for every call. A run that no hub started uses this function."""
     raise AgentError("no other agent can be called: this run was not started by a hub")
 
 
@@ -136,7 +137,7 @@ class Run:
         """Call another agent, and return its answer as a Call; only this agent gets the text.
 
         The other agent gets no history. It is cancelled when this run ends. If all its `max_runs` slots are in use, the
-        call waits for one. Iterating or awaiting the Call raises AgentError with the code `unknown_agent`,
+        call waits for a free slot. Iterating or awaiting the Call raises AgentError with the code `unknown_agent`,
         `agent_broken`, `call_depth`, `call_deadlock`, `timeout`, or a code of the other agent.
         """
         return self._call(self, agent, message)
@@ -151,9 +152,10 @@ class Run:
     ) -> Reply:
         """Ask the people in the session a question, and wait without a time limit for the first reply.
 
-        *schema* is a JSON Schema for the reply, *tool_call_id* the tool call that the question is about. Several
-        questions may be open at a time. To limit the wait, use asyncio.timeout: a cancel withdraws the question. Raises
-        AgentError with the code `nobody_to_ask`, `too_many_questions`, `agent_bad_output` or `answer_too_long`.
+        *schema* is a JSON Schema for the reply. *tool_call_id* is the id of the tool call that the question is about.
+        Several questions may be open at a time. To limit the wait, use asyncio.timeout: a cancel withdraws the
+        question. Raises AgentError with the code `nobody_to_ask`, `too_many_questions`, `agent_bad_output` or
+        `answer_too_long`.
         """
         return await self._ask(
             Interrupt(id="", reason=reason, message=message, toolCallId=tool_call_id, responseSchema=schema)
@@ -193,12 +195,13 @@ class Adapter(Protocol):
     """The contract of an adapter: a module, or another object, with these names.
 
     `Options` is an attrs class. Its fields are the keys of the agent's TOML file; the hub checks their names and types.
-    `open` is a context manager of the function that answers runs. The hub enters `open` when it loads the agent, and
-    leaves it when the agent is reloaded or the hub stops. If the agent cannot work, `open` raises AgentError or
-    ValueError with a message of one line for the operator; the agent is then listed as broken with that message.
+    `open` returns an async context manager, which yields the function that answers runs. The hub enters it when it
+    loads the agent, and leaves it when the agent is reloaded or removed, or when the hub stops. If the agent cannot
+    work, `open` raises AgentError or ValueError with a message of one line for the operator. The agent is then listed
+    as broken with that message.
 
-    An adapter may also have a function `check(options)`. `hubbub agents` calls it instead of `open`: it raises the same
-    errors, and starts nothing.
+    An adapter may also have a function `check(options)`, which `hubbub agents` calls instead of `open`. `check` raises
+    the same errors as `open`, and starts nothing.
     """
 
     Options: type[Any]
@@ -221,7 +224,7 @@ def _check_seconds(marks: "Marks", field: "attrs.Attribute[float | None]", value
 
 @attrs.frozen
 class Marks:
-    """The arguments of the decorator `agent`. None is the default of the hub, which the docstring of `agent` states."""
+    """The arguments of the decorator `agent`. None stands for the default that the docstring of `agent` states."""
 
     restartable: bool = False
     max_runs: int | None = attrs.field(default=None, validator=_check_count)
@@ -242,8 +245,9 @@ def agent(
 def agent(function: Any = None, **marks: Any) -> Any:
     """Mark the function that is the agent of a file, and set its limits.
 
-    *restartable*: if the hub was killed during an answer, run the agent again at the next start, once. *max_runs*: the
-    number of answers at a time; 32 by default for plain functions, which use a thread each, else unlimited.
+    *restartable*: if the hub was killed during an answer, the hub runs the agent again, once, at its next start.
+    *max_runs*: the number of answers at a time; 32 by default for plain functions, which use a thread each, else
+    unlimited.
     *time_limit*: seconds for one answer; one hour by default. *silence_limit*: seconds between two outputs; ten minutes
     by default. At a limit the answer ends with the stop reason `timeout`.
 

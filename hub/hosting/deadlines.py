@@ -23,13 +23,13 @@ class Deadlines:
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     def start(self, run_seconds: float, silence_seconds: float) -> None:
-        """Start the timers of both limits. Call this when the agent's code starts."""
+        """Start the timers of the total time and of the silence. Call this when the agent's code starts."""
         self.note_output()
         self._timers["time"] = self._loop.call_later(run_seconds, self.stop, "timeout")
         self._timers["silence"] = self._loop.call_later(silence_seconds, self._check_silence, silence_seconds)
 
     def start_grace(self, seconds: float, on_end: Callable[[], None]) -> None:
-        """Call *on_end* in *seconds*, unless clear() comes first."""
+        """Call *on_end* after *seconds*, unless clear() is called first."""
         self._timers["grace"] = self._loop.call_later(seconds, on_end)
 
     def note_output(self) -> None:

@@ -45,10 +45,11 @@ def too_long_error(agent: str, limit: int) -> AgentError:
 
 
 def log_and_convert(agent: Agent, error: BaseException, ids: Mapping[str, str], generator: Any = None) -> AgentError:
-    """Log an exception of an agent's code with its traceback, and return the error that clients get.
+    """Log an exception of an agent's code, and return the error that clients get.
 
-    *ids* are the fields `session`, `run` and `agent` of the log line. If the hub refused an output, *generator* is the
-    agent's generator: its current line yielded that output.
+    The log line has a traceback, unless the exception is an AgentError. *ids* are the fields `session`, `run` and
+    `agent` of the log line. If the hub refused an output, *generator* is the agent's generator: its current line
+    yielded that output.
     """
     fields: dict[str, str] = {}
     if isinstance(error, AgentError):
@@ -72,7 +73,7 @@ def clean_error(error: AgentError) -> AgentError:
 
 
 def is_count(value: object) -> bool:
-    """Return whether a value is an integer from 0 to MAX_COUNT, which all clients and the log can hold."""
+    """Return whether a value is an integer from 0 to MAX_COUNT: all clients and the log can hold these integers."""
     return type(value) is int and 0 <= value <= MAX_COUNT
 
 
@@ -85,7 +86,7 @@ def _to_text(value: object) -> str:
 
 
 def _find_source_line(agent: Agent, error: BaseException, generator: Any) -> str:
-    """Return FILE:LINE of the last frame in the agent's file, or of the agent's function if there is no such frame."""
+    """Return FILE:LINE of the last frame in the agent's file, or `agent.source` if there is no such frame."""
     file_name = agent.source.partition(":")[0]
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     frame = getattr(generator, "ag_frame", None)

@@ -47,14 +47,14 @@ class Agents:
     opens_adapters: bool = True
     on_change: Callable[[], None] = lambda: None
     _agents: dict[str, Agent] = attrs.Factory(dict)
-    _stacks: dict[str, AsyncExitStack] = attrs.Factory(dict)  # the open adapters
+    _stacks: dict[str, AsyncExitStack] = attrs.Factory(dict)  # by agent id; each closes an open adapter
     # Reloaded or removed agents with running answers, and their open adapters.
     _retired_agents: list[tuple[Agent, AsyncExitStack]] = attrs.Factory(list)
     _close_tasks: set[asyncio.Task[None]] = attrs.Factory(set)  # close() awaits these tasks
     _files: AgentFiles = attrs.Factory(dict)
     _modules: AuthorModules = attrs.field(init=False)
     _imports: dict[str, dict[str, FileStamp]] = attrs.Factory(dict)  # for each .py agent, the files that it imports
-    _nearby_files: dict[str, FileStamp] = attrs.Factory(dict)  # at the last load
+    _nearby_files: dict[str, FileStamp] = attrs.Factory(dict)  # as they were at the last load
     _lock: asyncio.Lock = attrs.Factory(asyncio.Lock)  # two loads at a time would lose an open adapter
 
     def __attrs_post_init__(self) -> None:
@@ -78,9 +78,10 @@ class Agents:
             self._modules.close()
 
     async def reload_changed_agents(self) -> list[str]:
-        """Load new agents, reload changed ones, and drop those without a file. Return the ids of all of them.
+        """Load new agents, reload changed agents, and drop agents without a file. Return the ids of all these agents.
 
-        An agent is changed if its file changed, or a file that it imports."""
+        An agent is changed if its file changed, or if a file that it imports changed. A change near a broken .py agent
+        may mend it, so it is then reloaded, too; see _find_fixable_agents()."""
         async with self._lock:
             files = self._list_files()
             names = {name for name in {*files, *self._files} if files.get(name) != self._files.get(name)}
@@ -91,14 +92,14 @@ class Agents:
         return [to_one_line(name) for name in sorted(names)]
 
     def _find_fixable_agents(self) -> set[str]:
-        """Return the names of all broken .py agents if a file changed that one of them may try to import, else none."""
+        """Return the names of all broken .py agents if a file changed that they may try to import, else no names."""
         broken_names = {name for name, agent in self._agents.items() if agent.error and name in self._imports}
         return broken_names if broken_names and self._modules.list_nearby_files() != self._nearby_files else set()
 
     async def reload(self, agent_id: str) -> list[str]:
-        """Reload one agent, changed or not, and each agent that imports a changed file of the first one.
+        """Reload one agent, changed or not, and all agents that use a changed file which this agent imports.
 
-        Drop an agent that no longer has a file. Return the ids of the agents that existed before or exist now.
+        Drop each of these agents that no longer has a file. Return the ids of the loaded and the dropped agents.
         """
         async with self._lock:
             files, ids_before = self._list_files(), set(self._agents)
@@ -190,7 +191,10 @@ class Agents:
         return files
 
     async def _load(self, name: str, paths: list[Path]) -> tuple[Agent, AsyncExitStack | None]:
-        """Return the agent, and the stack that closes its adapter, or None without an open adapter."""
+        """Return the agent, and the stack that closes its adapter. The stack is None if the agent has no open adapter.
+
+        If the load fails, the agent is broken.
+        """
         try:
             if not is_id(name):
                 raise LoadError(describe_bad_id(f"{paths[0].name}: the name"))

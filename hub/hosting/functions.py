@@ -43,9 +43,10 @@ class LoadError(Exception):
 
 
 def find_function(module: ModuleType, path: Path) -> FunctionType:
-    """Return the function of an agent file: the one with @agent, the one with the file's name, or the only public one.
+    """Return the function of an agent file.
 
-    The first of these rules with a match decides. Raises LoadError if no rule matches, or several functions match.
+    The function has the decorator @agent, else the name of the file, else it is the only public function. The first of
+    these rules that matches a function decides. Raises LoadError if no rule matches, or if several functions match.
     """
     functions = {
         name: value
@@ -104,9 +105,9 @@ def bind_arguments(path: Path, function: FunctionType) -> tuple[Callable[[Run], 
 
 
 def _choose_argument(parameter: inspect.Parameter) -> Argument | None:
-    """Return the argument for a parameter, by its name or annotation, or None if it is neither run nor message.
+    """Return the argument for a parameter, or None if the parameter is neither the run nor the message.
 
-    A parameter of type str is the message only if it has no default.
+    The name or the annotation of the parameter decides. The annotation str counts only if there is no default.
     """
     if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
         return None
@@ -120,7 +121,7 @@ def _choose_argument(parameter: inspect.Parameter) -> Argument | None:
 
 
 async def iterate_async(call: Callable[[], Any]) -> AsyncGenerator[Any, None]:
-    """Yield the outputs of an async function: the items of an iterator, or the single result."""
+    """Yield the outputs of an async function: the items of the iterator that it returns, or its single result."""
     result = call()
     if isinstance(result, Awaitable):
         result = await result
@@ -141,8 +142,8 @@ async def iterate_async(call: Callable[[], Any]) -> AsyncGenerator[Any, None]:
 def iterate_plain(call: Callable[[], Any]) -> Iterator[Any]:
     """Yield the outputs of a plain function, in the thread of the function.
 
-    An awaitable that the function returns runs in a new event loop in this thread. In it `run.call` raises AgentError:
-    `run.call` needs the event loop of the hub, in which only `async def` functions run.
+    If the function returns an awaitable or an async iterable, the thread runs it in a new event loop. In this loop,
+    `run.call` raises AgentError: it needs the event loop of the hub, in which only `async def` functions run.
     """
     result = call()
     if isinstance(result, (Awaitable, AsyncIterable)):

@@ -14,12 +14,14 @@ THREAD_RUNS = 32  # the default max_runs of an agent whose answers take a thread
 class Agent:
     """An agent of the folder, working or broken.
 
-    A working agent has one of two functions of a run: *async_function* returns an async iterator, *plain_function* an
-    iterator, which runs in a thread. Both yield unchecked output. An agent whose adapter was only checked has neither.
+    A working agent has one of two functions, which is called with a run. *async_function* returns an async iterator.
+    *plain_function* returns an iterator, which runs in a thread. The output of both is unchecked. An agent whose
+    adapter was only checked has neither function.
+
     *source* is the file and line of the function, as NAME.py:LINE, or the name of the TOML file. *needs_history* is
     False if the function cannot read `run.history`. *error* says to the operator why an agent is broken, *public_error*
-    says it to clients. *running_answers* counts the answers whose code has not ended. *used_slots* counts those of them
-    that `max_runs` limits: all except code that ignores its cancel.
+    says it to clients. *running_answers* is the number of answers whose code has not ended. *used_slots* is the number
+    of these answers that count for `max_runs`: async code that ignores its cancel does not count.
     """
 
     id: str

@@ -34,5 +34,5 @@ async def run_import(load: Callable[[], T]) -> T:
 
 
 def is_agent_file(path: Path) -> bool:
-    """Return whether a file of the agents folder has the name of an agent: .py or .toml, and no `.` or `_` first."""
+    """Return whether a file is named like an agent: it ends with .py or .toml, and does not begin with `.` or `_`."""
     return path.suffix in (".py", ".toml") and path.name[0] not in "._"

@@ -41,9 +41,9 @@ class CommonKeys(Marks):
 
 
 async def load_toml_agent(path: Path, paths: AgentPaths, stack: AsyncExitStack | None) -> Agent:
-    """Load NAME.toml: the kind of an adapter, and its options. Raises LoadError.
+    """Load NAME.toml, which names an adapter and holds the options for it. Raises LoadError.
 
-    *stack* closes the adapter. If *stack* is None, the options are only checked, and the agent cannot answer.
+    Closing *stack* closes the adapter. If *stack* is None, the options are only checked, and the agent cannot answer.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # accepts a byte order mark, which Windows writes
@@ -133,8 +133,8 @@ def load_python_agent(agent_id: str, path: Path) -> Agent:
 def _import(agent_id: str, path: Path) -> ModuleType:
     # Child processes import the module under this name, whatever the name of the folder.
     name = f"{PACKAGE}.{agent_id}"
-    # Do not use the .pyc, and delete it for child processes: Python compares its seconds and size only, and so misses a
-    # quick edit of the same length.
+    # Do not use the .pyc, and delete it, so that child processes do not use it. Python compares it with the file only
+    # by seconds and size, and so misses a quick edit of the same length.
     code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     Path(cache_from_source(str(path))).unlink(missing_ok=True)
     spec = spec_from_file_location(name, path)
@@ -153,7 +153,10 @@ def _import(agent_id: str, path: Path) -> ModuleType:
 
 
 def _load_error(path: Path, error: BaseException) -> LoadError:
-    """Return the LoadError for an exception of a load. Clients do not get its text, which may hold secrets."""
+    """Return the LoadError for an exception of a load.
+
+    The text of an exception may hold secrets, so clients get it only for a syntax error of the agent file.
+    """
     if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
         return LoadError(f"{path.name} line {error.lineno}: {error.msg}")
     frames = traceback.extract_tb(error.__traceback__)

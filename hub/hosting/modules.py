@@ -1,4 +1,4 @@
-"""Track the author's own modules: files of the agents folder and the current folder that agent files import."""
+"""Track the author's own modules: agent files import them from the agents folder and the current folder."""
 
 import ast
 import importlib
@@ -21,11 +21,12 @@ FileStamp = tuple[int, int] | None
 
 @attrs.define(eq=False, kw_only=True)
 class AuthorModules:
-    """The author's modules that agent files import. forget() removes changed ones, so that Python imports them again.
+    """The author's modules that agent files import. forget() removes modules, so that Python imports them again.
 
-    Between open() and close() both folders are at the end of `sys.path`, so a `random.py` in one of them hides no other
-    module. Imports are read from the source code, so imports of broken files and imports inside functions are known
-    too. Imports by a name that is made at run time, as with importlib.import_module(), are not known.
+    Between open() and close(), the agents folder and the current folder are at the end of `sys.path`. So a `random.py`
+    in one of them hides no other module. Imports are read from the source code, so imports of broken files and imports
+    inside functions are known, too. Imports by a name that is made at run time, as with importlib.import_module(), are
+    not known.
     """
 
     folder: Path
@@ -62,7 +63,7 @@ class AuthorModules:
         return {file: self._stamps.setdefault(file, read_stamp(file)) for file in files}
 
     def _find_all_imports(self, name: str, path: str) -> set[str]:
-        """Return the files that a module imports, directly or indirectly, without its own."""
+        """Return the files that a module imports, directly or indirectly, without the file of the module itself."""
         files: set[str] = set()
         queue = [(name, path)]
         while queue:
@@ -93,14 +94,14 @@ class AuthorModules:
         for end in range(first_index + 1, len(parts) + 1):
             spec = PathFinder.find_spec(
                 parts[end - 1], folders
-            )  # not by the dotted name, which would import the packages
+            )  # to find the dotted name, Python would import the packages
             if spec is None:
                 return
             if spec.has_location and spec.origin:
                 locations, folders = [spec.origin], list(spec.submodule_search_locations or ())
             else:  # a folder without an __init__.py
                 locations = folders = [os.path.join(folder, parts[end - 1]) for folder in folders]
-            # It must be directly in one of the two folders, not below: a .venv has installed packages.
+            # The top-level module must be directly in one of the two folders: a .venv below has installed packages.
             is_first = end == first_index + 1
             if is_first and not any(os.path.dirname(location) in self._roots for location in folders or locations):
                 return
@@ -123,7 +124,7 @@ class AuthorModules:
         return frozenset(file for file, stamp in self._stamps.items() if read_stamp(file) != stamp)
 
     def forget(self, files: Collection[str]) -> None:
-        """Remove the modules of *files* and the modules that import them, so that Python imports all of these again.
+        """Remove the modules of *files* and the modules that import them, so that Python imports them all again.
 
         The method reads files, so call it with run_import().
         """
@@ -157,7 +158,7 @@ class AuthorModules:
         return {".".join(parts[: 2 if parts[0] == PACKAGE else 1]) for parts in names}
 
     def _drop(self, groups: set[str]) -> None:
-        """Remove the modules with these names, and all modules below them."""
+        """Remove the modules named in *groups*, and all modules below them, from `sys.modules`."""
         for name in list(sys.modules):
             if any(name == group or name.startswith(f"{group}.") for group in groups):
                 del sys.modules[name]
@@ -176,7 +177,7 @@ def read_stamp(file: str) -> FileStamp:
 
 
 def have_changed(stamps: Mapping[str, FileStamp]) -> bool:
-    """Return whether one of these files changed since its stamp was read."""
+    """Return whether a file in *stamps* changed since its stamp was read."""
     return any(read_stamp(file) != stamp for file, stamp in stamps.items())
 
 

@@ -111,10 +111,10 @@ class Slots:
             raise
 
     def set_queues(self, waiter: Waiter, agent_ids: Set[str]) -> None:
-        """Put a waiter into the queues of these agents; remove it from the queues of all other agents.
+        """Put a waiter into the queues of *agent_ids*, and remove it from the queues of all other agents.
 
-        The waiter keeps its position in a queue. It leaves the queue of an agent just before wake() is called for that
-        agent.
+        The waiter keeps its position in a queue in which it already is. It leaves the queue of an agent just before
+        wake() is called for that agent.
         """
         previous_ids = self._agent_ids_by_waiter.pop(waiter, frozenset())
         for agent_id in previous_ids - agent_ids:
@@ -136,7 +136,7 @@ class Slots:
         self._offer(slot.agent.id)
 
     def _offer(self, agent_id: str) -> None:
-        """Wake the waiters of an agent, one by one, until the agent is full."""
+        """Wake the waiters of an agent, one by one, until the agent is full or no waiter is left."""
         while agent_id in self._queues and self._can_wake(agent_id):
             waiter = next(iter(self._queues[agent_id]))
             self.set_queues(waiter, self._agent_ids_by_waiter[waiter] - {agent_id})

@@ -11,7 +11,7 @@ MAX_QUEUED_ITEMS = 256  # items; at this number the thread waits for the loop (b
 
 
 async def iterate_in_thread(start: Callable[[], Iterator[Any]], name: str) -> AsyncIterator[Any]:
-    """Iterate start() in a daemon thread; the thread waits while MAX_QUEUED_ITEMS are unread.
+    """Iterate start() in a daemon thread, and raise its exception. The thread waits while MAX_QUEUED_ITEMS are unread.
 
     If this iterator is closed or cancelled early, the thread stops at its next item and closes its generator. The
     close waits, without a time limit, until the thread has ended.
