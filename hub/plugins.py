@@ -16,10 +16,10 @@ class PluginError(Exception):
 
 @functools.cache
 def find_plugins(group: str, reserved_names: frozenset[str]) -> Mapping[str, EntryPoint]:
-    """Return the entry points of *group* by name, without importing them. The metadata is read only once.
+    """Return the entry points of *group* by name, without importing them.
 
-    *reserved_names* are the names that the hub itself uses. If two packages use one name, the first on sys.path wins.
-    Each ignored entry point is logged with one warning.
+    Only the first call for a group reads the metadata. *reserved_names* are the names that the hub itself uses. If two
+    packages use one name, the first on sys.path wins. Each ignored entry point is logged with one warning.
     """
     plugins: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):

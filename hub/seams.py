@@ -6,8 +6,8 @@ from time import time_ns
 
 import attrs
 
-# Random bytes are read from the system in batches: single reads took 7 % of the time of chats.
-_tokens: list[str] = []
+# The random parts of the next ids, read from the system in batches: single reads took 7 % of the time of chats.
+_random_hex: list[str] = []
 
 
 def _now() -> int:
@@ -15,10 +15,10 @@ def _now() -> int:
 
 
 def _new_id(kind: str) -> str:
-    if not _tokens:
+    if not _random_hex:
         batch = secrets.token_hex(10 * 256)
-        _tokens.extend(batch[start : start + 20] for start in range(0, len(batch), 20))
-    return f"{kind}_{_tokens.pop()}"
+        _random_hex.extend(batch[start : start + 20] for start in range(0, len(batch), 20))
+    return f"{kind}_{_random_hex.pop()}"
 
 
 def _new_secret(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Answer runs from a model's endpoint: retry failures, and adapt the request to the endpoint."""
+"""Answer runs with requests to a model's endpoint: retry failures, and adapt the requests to the endpoint."""
 
 import asyncio
 import random
@@ -75,7 +75,7 @@ class ChatAgent:
     async def _request_with_adaptation(self, run: Run) -> AsyncGenerator[AgentOutput, None]:
         """Send the request. After each refusal of the URL or an option, adapt the request and send it again.
 
-        Raises the last refusal if there is no other form to try.
+        Raises the refusal if the answer has begun, or if there is no other form to try.
         """
         endpoint = await self.locate()
         form = self._forms.get(endpoint.url) or RequestForm(endpoint.url)
@@ -130,7 +130,7 @@ class ChatAgent:
         }
 
     def _remember_form(self, agent: str, endpoint: ChatEndpoint, form: RequestForm) -> None:
-        """Use this form from now on. If it is new, log the lines of the agent's file that select it."""
+        """Use this form from now on. If it is another form than before, log how to change the agent's file."""
         previous = self._forms.get(endpoint.url) or RequestForm(endpoint.url)
         if form != previous:
             self._forms[endpoint.url] = form

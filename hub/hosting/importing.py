@@ -14,8 +14,9 @@ T = TypeVar("T")
 async def run_import(load: Callable[[], T]) -> T:
     """Call *load* in a new daemon thread named `hub-agents`; return its result, or raise its exception.
 
-    If the caller is cancelled, the thread continues, and its result is dropped. Do not use a
-    ThreadPoolExecutor: Python waits for its threads at exit, so an import that never ends would block the exit.
+    If the caller is cancelled, the thread continues, and its result is dropped. The thread does not belong to a
+    ThreadPoolExecutor: at exit, Python waits for the threads of all executors, so an import that never ends would block
+    the exit.
     """
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()  # a future in this state is not cancelled with its caller
@@ -34,5 +35,5 @@ async def run_import(load: Callable[[], T]) -> T:
 
 
 def is_agent_file(path: Path) -> bool:
-    """Return whether a file is named like an agent: it ends with .py or .toml, and does not begin with `.` or `_`."""
+    """Return whether a file has the name of an agent file: NAME.py or NAME.toml, without a leading `.` or `_`."""
     return path.suffix in (".py", ".toml") and path.name[0] not in "._"

@@ -11,10 +11,11 @@ MAX_QUEUED_ITEMS = 256  # items; at this number the thread waits for the loop (b
 
 
 async def iterate_in_thread(start: Callable[[], Iterator[Any]], name: str) -> AsyncIterator[Any]:
-    """Iterate start() in a daemon thread, and raise its exception. The thread waits while MAX_QUEUED_ITEMS are unread.
+    """Yield the items of the iterator that start() returns, and raise its exception.
 
-    If this iterator is closed or cancelled early, the thread stops at its next item and closes its generator. The
-    close waits, without a time limit, until the thread has ended.
+    A daemon thread calls start() and the iterator. It waits while MAX_QUEUED_ITEMS items are unread. If this async
+    iterator is closed or cancelled early, the thread stops at its next item and closes its own iterator. The async
+    iterator waits, without a time limit, until the thread has ended.
     """
     bridge = _Bridge(asyncio.get_running_loop(), start)
     context = contextvars.copy_context()
@@ -51,7 +52,7 @@ class _Bridge:
     def work(self) -> None:
         try:
             self._iterate()
-        except BaseException as error:  # SystemExit too: the loop raises the error, the thread has no caller
+        except BaseException as error:  # SystemExit too: iterate_in_thread() raises it, as a RuntimeError
             exception = error if isinstance(error, Exception) else RuntimeError(repr(error))
             self.error = exception.with_traceback(error.__traceback__)
         finally:
@@ -76,4 +77,4 @@ class _Bridge:
             for callback in callbacks:
                 self.loop.call_soon_threadsafe(callback)
         except RuntimeError:
-            pass  # the loop is closed: the hub has ended without this thread
+            pass  # the loop is closed: the hub has ended before this thread

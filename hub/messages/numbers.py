@@ -29,8 +29,8 @@ def read_integer(text: str) -> int:
 def read_float(text: str) -> float:
     """Convert the text of a JSON number to a float; raises ValueError if a float cannot hold all of its digits.
 
-    More digits than needed are allowed if the exact value of the float, rounded to as many digits, is the same number:
-    0.10000000000000001 is the float 0.1.
+    The exact value of the float, rounded to the number of digits in *text*, must be the number in *text*. So 0.1 and
+    0.10000000000000001 are both allowed, and are the same float.
     """
     number = float(text)
     if text in (repr(number), f"{number:.17g}"):  # the forms in which nearly all programs write floats

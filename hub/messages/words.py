@@ -1,4 +1,4 @@
-"""The types that commands, events and notices share."""
+"""The types of the fields of messages: ids, string enumerations and small records."""
 
 from typing import Annotated, Literal, get_args
 
@@ -12,7 +12,7 @@ Id = Annotated[str, msgspec.Meta(pattern=rf"^{ID_PATTERN}$(?!\n)")]
 IfBusy = Literal["enqueue", "reject", "replace", "rollback", "parallel"]
 RemovalReason = Literal["restarted", "rollback", "edited"]
 ReplyStatus = Literal["resolved", "cancelled"]
-# The stop reasons of complete answers; an agent may yield them in a Finish.
+# The stop reasons that an agent may yield in a Finish. Only the hub sets the other stop reasons.
 FinishReason = Literal["end_turn", "max_tokens", "refused", "tool_calls"]
 Role = Literal["user", "assistant", "system"]
 StopReason = Literal[FinishReason, "cancelled", "error", "timeout", "aborted"]
@@ -21,7 +21,7 @@ FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 
 @attrs.frozen
 class Author:
-    """The author of a message: the id of the principal, and a name for people."""
+    """A principal as other clients see it, such as the author of a message: its id, and a name to display."""
 
     id: str
     name: str

@@ -1,4 +1,4 @@
-"""Recover the runs of an earlier process, session by session. A damaged session does not stop the start."""
+"""Recover the runs of an earlier process at the start of the node. A damaged session does not stop the start."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,11 @@ log = structlog.get_logger()
 
 
 async def recover_runs(node: "Node") -> None:
-    """Recover the runs of all sessions. In a session with damaged events, the started runs end as `aborted`."""
+    """Recover the runs of all sessions.
+
+    If the output of a started run is damaged, all started runs of its session end as `aborted`. If a session cannot be
+    loaded or read now, the next start recovers its runs.
+    """
     records_by_key: dict[Key, list[RunRecord]] = {}
     for record in await node.log.runs.list_unfinished_runs():
         records_by_key.setdefault(record.key, []).append(record)
@@ -40,13 +44,13 @@ async def _recover_each(node: "Node", sessions: Iterator[tuple[Key, Sequence[Run
             async with node.loader.use(key) as session:
                 try:
                     await recover_session(session, records)
-                except LogDamaged as damage:
+                except LogDamaged as error:
                     abort_session(session, records)
-                    _warn(key, records, damage, outcome="aborted")
-        except HubError as damage:  # the session cannot be loaded, or cannot be read now
-            _warn(key, records, damage, outcome="left to the next start")
+                    _warn(key, records, error, outcome="aborted")
+        except HubError as error:  # the session cannot be loaded, or cannot be read now
+            _warn(key, records, error, outcome="left to the next start")
 
 
-def _warn(key: Key, records: Sequence[RunRecord], damage: HubError, outcome: str) -> None:
+def _warn(key: Key, records: Sequence[RunRecord], error: HubError, outcome: str) -> None:
     runs = [record.runId for record in records]
-    log.warning("a session was not recovered", session=key, reason=damage.message, runs=runs, outcome=outcome)
+    log.warning("a session was not recovered", session=key, reason=error.message, runs=runs, outcome=outcome)

@@ -19,7 +19,8 @@ async def read_source_messages(
 ) -> Sequence[HistoryMessage]:
     """Return the messages that a fork copies: the newest ones up to the message in *command*, within the limits.
 
-    Raises UnknownMessage, and WrongMessage if that message alone exceeds `fork_bytes`.
+    Raises UnknownMessage if the history lacks that message, and WrongMessage if the message alone exceeds
+    `fork_bytes`. Raises StorageUnavailable.
     """
     messages = await store.read_last_messages(key, limits.fork_messages, limits.fork_bytes, command.messageId)
     if messages:

@@ -1,4 +1,4 @@
-"""Store the bytes of files as blobs. A blob is a file in a folder beside the log; its name is the digest of its bytes.
+"""Store the bytes of files as blobs. A blob is a file in the hub's folder `files`, named by the digest of its bytes.
 
 Files with the same bytes share a blob. The log has a record of each file, with the digest of its blob. A blob is
 complete and on disk before a record names it, and is removed when no record names it any more. After a crash, the next
@@ -39,7 +39,7 @@ from hub.text import cut
 log = structlog.get_logger()
 
 BLOB_THREADS = 4
-SWEEP_BATCH = 500  # start() searches the records of this many blobs with one query
+SWEEP_BATCH = 500  # start() searches the log with one query for the records of this many blobs
 BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 PART_SUFFIX = ".part"  # ends the name of an unfinished upload
 OWNER_FILE = "log"  # a file that contains the name of the log to which the blobs belong
@@ -69,7 +69,7 @@ class Files:
     # --- start and stop ---------------------------------------------------------------------------------------------
 
     async def start(self, log_name: str) -> None:
-        """Open the folder for the log *log_name*, count the files, and remove what a crash left.
+        """Open the folder for the log *log_name*, count the bytes of the files, and remove what a crash left.
 
         If the folder belongs to another log, no blob is ever removed. Raises LogUnusable, StorageUnavailable, OSError.
         """
@@ -79,8 +79,8 @@ class Files:
             self.quota.add(key, size)
         if not self._owns_folder:
             log.warning("the files folder belongs to another log; no blob is removed from it", folder=str(self.folder))
-        parts = [self.folder / name for name in names if name.endswith(PART_SUFFIX)]
-        await self.run_in_thread(unlink_all, parts)
+        unfinished_uploads = [self.folder / name for name in names if name.endswith(PART_SUFFIX)]
+        await self.run_in_thread(unlink_all, unfinished_uploads)
         blobs = [name for name in names if BLOB_NAME.fullmatch(name)]
         for start in range(0, len(blobs), SWEEP_BATCH):
             await self._remove_unused_blobs(blobs[start : start + SWEEP_BATCH])
@@ -147,9 +147,9 @@ class Files:
                 await self.run_in_thread(upload.drop)
 
     async def save_upload(self, upload: Upload) -> FileRecord:
-        """Make a finished upload a blob, add its record, and return the record. The caller must not cancel the call.
+        """Turn a finished upload into a blob, add its record, and return the record.
 
-        Raises UnknownSession, StorageUnavailable, OSError.
+        The caller must not cancel the call. Raises UnknownSession, StorageUnavailable, OSError.
         """
         file = FileRecord(
             fileId=f"f_{self.seams.new_secret(16)}",
@@ -159,10 +159,11 @@ class Files:
             size=upload.size,
             digest=upload.digest,
         )
-        async with self._lock(file.digest):
+        async with self._get_lock(file.digest):
             await self.run_in_thread(rename_to_blob, upload.path, self.folder / file.digest)
             try:
-                # No await before add(): after forget_session(), a new session with the same key could get the record.
+                # No await between this check and add(): forget_session() could run in between, and the record could
+                # then go to a new session with the same key.
                 upload.refuse_if_deleted()
                 await self.store.add(file)
             except BaseException:
@@ -245,7 +246,7 @@ class Files:
 
     async def _remove_with_locks(self, digests: Iterable[str]) -> None:
         for digest in digests:
-            async with self._lock(digest):
+            async with self._get_lock(digest):
                 await self._remove_unused_blobs([digest])
 
     async def _remove_unused_blobs(self, digests: list[str]) -> None:
@@ -256,7 +257,7 @@ class Files:
             used = await self.store.find_used_digests(digests)
             await self.run_in_thread(unlink_all, [self.folder / digest for digest in {*digests}.difference(used)])
 
-    def _lock(self, digest: str) -> asyncio.Lock:
+    def _get_lock(self, digest: str) -> asyncio.Lock:
         return self._locks.setdefault(digest, asyncio.Lock())
 
 

@@ -1,4 +1,4 @@
-"""Reads the bodies of requests with a size limit, and converts a JSON body to the class that its Route names."""
+"""Read the bodies of requests up to a size limit, and convert JSON bodies to classes."""
 
 from typing import Any, TypeVar
 
