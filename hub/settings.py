@@ -4,8 +4,11 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import attrs
 import msgspec
@@ -20,6 +23,28 @@ Switch = Annotated[bool, msgspec.Meta(description="true or false")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e6, description="a number from 0 to 1000000")]
 Megabytes = Annotated[int, msgspec.Meta(ge=0, le=2**40, description="a whole number, 0 or more")]
+NetworkList = Annotated[
+    tuple[str, ...], msgspec.Meta(description="a list of IP addresses and networks, such as 127.0.0.1 and 10.0.0.0/8")
+]
+HeaderName = Annotated[  # a token of RFC 9110, section 5.6.2
+    str,
+    msgspec.Meta(
+        pattern=r"\A[A-Za-z0-9_!#$%&'*+.^`|~-]+\Z", description="the name of a header, such as X-Forwarded-User"
+    ),
+]
+BaseAddress = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"\Ahttps?://[^/?#@\\\s]+\Z",
+        description="an http or https address without a path, such as https://hub.example.com",
+    ),
+]
+NewUserRole = Annotated[
+    Literal["admin", "member", "observer", "guest"], msgspec.Meta(description="admin, member, observer or guest")
+]
+SessionAccess = Annotated[Literal["private", "team"], msgspec.Meta(description="private or team")]
+# RFC 7518, section 3.2: the key of HS256 has 32 bytes or more.
+Secret = Annotated[str, msgspec.Meta(min_length=32, description="a text of 32 characters or more")]
 
 
 @attrs.frozen(kw_only=True)
@@ -37,10 +62,38 @@ class Settings:
     retention_mb: Megabytes = 1024
     origins: TextList = ()
     hosts: TextList = ()
-    open_to_network: Switch = False
+    public_url: BaseAddress | None = None  # the address of the hub in links; None: the address that it listens on
+    sign_in: Switch = False  # see is_sign_in_on
+    guests: Switch = True  # the invite link of a session makes a guest of a person who is not signed in
+    session_access: SessionAccess = "private"  # team: every member of the tenant is a member of each session
+    allow_http: Switch = False  # sign browsers in without https: anyone in the network can read their cookies
+    trusted_proxies: NetworkList = ()  # the peers whose headers about the client are true
+    user_header: HeaderName | None = None  # the header in which a trusted proxy names the user
+    new_user_role: NewUserRole = "member"  # of users whom a proxy or an issuer names for the first time
+    jwt_issuer: NonEmptyText | None = None
+    jwt_audience: NonEmptyText | None = None
+    jwt_keys: NonEmptyText | None = None  # the public keys of the issuer: the URL of a key set, or a file (PEM or JWKS)
+    jwt_secret: Secret | None = attrs.field(default=None, repr=False)
     direct_writes: Switch = True  # write frames directly to sockets, see hub/delivery/transport.py
     reload: Switch = False
     limits: Limits = Limits()
+
+    def __attrs_post_init__(self) -> None:
+        """Raise ConfigError if a setting needs another one, or excludes it."""
+        for is_wrong, problem in (
+            (self.user_header and not self.trusted_proxies, MISSING_PROXIES),
+            (self.jwt_issuer and not self.jwt_audience, MISSING_AUDIENCE),
+            (self.jwt_issuer and not (self.jwt_keys or self.jwt_secret), MISSING_KEYS),
+            (self.jwt_keys and self.jwt_secret, TWO_KINDS_OF_KEYS),
+            ((self.jwt_audience or self.jwt_keys or self.jwt_secret) and not self.jwt_issuer, MISSING_ISSUER),
+        ):
+            if is_wrong:
+                raise ConfigError(problem)
+
+    @property
+    def is_sign_in_on(self) -> bool:
+        """Whether a request needs a credential. If not, every request has the principal LOCAL."""
+        return self.sign_in or self.user_header is not None or self.jwt_issuer is not None
 
     @property
     def log_url(self) -> str:
@@ -69,14 +122,41 @@ class ConfigError(Exception):
     """A setting is wrong; the message is one line that names the setting and its source, and says what to do."""
 
 
+MISSING_PROXIES = (
+    "user_header without trusted_proxies would let every client name its own user: set trusted_proxies = "
+    '["ADDRESS"] to the address of the proxy'
+)
+MISSING_AUDIENCE = (
+    "jwt_issuer without jwt_audience would accept tokens that were issued for other services: set jwt_audience = "
+    '"NAME" to the name of this hub at the issuer'
+)
+MISSING_KEYS = (
+    'jwt_issuer needs the keys of the issuer: set jwt_keys = "URL or file" to its public keys, or jwt_secret = "TEXT" '
+    "to the secret that the hub shares with it"
+)
+TWO_KINDS_OF_KEYS = "jwt_keys and jwt_secret exclude each other: remove the one that the issuer does not use"
+MISSING_ISSUER = (
+    'jwt_audience, jwt_keys and jwt_secret have no effect without jwt_issuer: set jwt_issuer = "NAME" to the issuer '
+    "of the tokens, the text of their claim iss"
+)
+
 SETTINGS_FILE = "hubbub.toml"
 ENVIRONMENT_PREFIX = "HUBBUB_"
 LIMIT_ENVIRONMENT_PREFIX = "HUBBUB_LIMITS_"
 CLIENT_VARIABLES = ("HUBBUB_URL",)  # variables of the terminal client, not settings
-SETTING_TYPES: dict[str, Any] = {field.name: field.type for field in attrs.fields(Settings) if field.name != "limits"}
-SETTING_TYPES |= {"cache": Folder, "log": NonEmptyText}  # without None, which no source can set
+# Without None, which no source can set.
+SETTING_TYPES: dict[str, Any] = {
+    field.name: get_args(field.type)[0] if NoneType in get_args(field.type) else field.type
+    for field in attrs.fields(Settings)
+    if field.name != "limits"
+}
 LIMIT_TYPES: dict[str, Any] = {field.name: field.type for field in attrs.fields(Limits)}
 TABLES = {"hubbub": SETTING_TYPES, "limits": LIMIT_TYPES}
+# Settings of earlier versions, with what to do instead.
+GONE_SETTINGS = {
+    "open_to_network": "a hub that is open to the network needs sign-in: set sign_in = true instead, and hosts = [...] "
+    "to the host names of the hub"
+}
 
 # One value from a source: the name of its table in hubbub.toml, its name, and the value.
 Entry = tuple[str, str, Any]
@@ -124,10 +204,16 @@ def _check_entry(location: str, table: str, name: str, value: Any) -> Any:
     """Return a value of hubbub.toml, converted to the type of its setting or limit; raises ConfigError."""
     if table == "hubbub" and name in LIMIT_TYPES:
         raise ConfigError(f"{SETTINGS_FILE}: {name} is a limit: move it to [limits]")
+    _refuse_gone_setting(location, name)
     if name not in TABLES[table]:
         kind = "setting" if table == "hubbub" else "limit"
         raise ConfigError(f"{SETTINGS_FILE}: unknown {kind} {name!r}{suggest_name(name, list(TABLES[table]))}")
     return _convert(location, TABLES[table][name], value, is_text=False)
+
+
+def _refuse_gone_setting(location: str, name: str) -> None:
+    if name in GONE_SETTINGS:
+        raise ConfigError(f"{location} is gone: {GONE_SETTINGS[name]}")
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
@@ -140,6 +226,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
             or variable in CLIENT_VARIABLES
         ):
             continue
+        _refuse_gone_setting(f"{variable} in the environment", variable.removeprefix(ENVIRONMENT_PREFIX).lower())
         if variable not in variables | limits:
             names = limits if variable.startswith(LIMIT_ENVIRONMENT_PREFIX) else variables
             raise ConfigError(
@@ -147,7 +234,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
             )
         table, name = (variables | limits)[variable]
         kind = TABLES[table][name]
-        value = _split_list(text) if kind is TextList else text
+        value = _split_list(text) if kind in (TextList, NetworkList) else text
         yield table, name, _convert(f"{variable} in the environment", kind, value, is_text=True)
 
 
@@ -167,9 +254,22 @@ def _convert(location: str, kind: Any, value: Any, is_text: bool) -> Any:
     If *is_text*, text such as "8080" or "true" is converted too.
     """
     try:
-        return msgspec.convert(value, kind, strict=not is_text, dec_hook=_convert_path)
-    except msgspec.ValidationError:
+        result = msgspec.convert(value, kind, strict=not is_text, dec_hook=_convert_path)
+        _check_addresses(kind, result)
+        return result
+    except ValueError:  # msgspec.ValidationError is one
         raise ConfigError(f"{location} must be {_describe_type(kind)}") from None
+
+
+def _check_addresses(kind: Any, value: Any) -> None:
+    """Raise ValueError if a value of a NetworkList or a BaseAddress has a malformed address."""
+    if kind is NetworkList:
+        for text in value:
+            ip_network(text)
+    elif kind is BaseAddress:
+        url = urlsplit(value)
+        if not url.hostname or url.port == 0:  # `port` raises ValueError if it is not a number up to 65535
+            raise ValueError("no host, or no port")
 
 
 def _convert_path(kind: type[Any], value: Any) -> Any:

@@ -17,12 +17,11 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(settings: Settings) -> None:
-    """Raise ConfigError if the setting `host` is not a loopback name or address, unless `open_to_network` is set."""
-    if not is_loopback(settings.host) and not settings.open_to_network:
+    """Raise ConfigError if the setting `host` is not a loopback name or address, and sign-in is off."""
+    if not is_loopback(settings.host) and not settings.is_sign_in_on:
         raise ConfigError(
-            f"host {settings.host} would open the hub to the network, and the hub has no authentication: "
-            "listen on localhost behind a proxy that authenticates, or set open_to_network = true in hubbub.toml "
-            "(and hosts = [...] to the host names of the hub)"
+            f"host {settings.host} would open the hub to the network, where everyone could read and delete everything: "
+            "set sign_in = true in hubbub.toml (and hosts = [...] to the host names of the hub), or listen on localhost"
         )
 
 

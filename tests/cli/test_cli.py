@@ -166,9 +166,9 @@ def test_a_missing_folder_of_agents_is_refused(tmp_path: Path, command: str) -> 
     assert "nowhere" in refusal(hubbub(tmp_path, command, "--agents", "nowhere", HUBBUB_PORT="0"))
 
 
-def test_serve_refuses_a_public_address_without_open_to_network(place: Path) -> None:
+def test_serve_refuses_a_public_address_without_sign_in(place: Path) -> None:
     """Other machines could reach such an address."""
-    assert "open_to_network" in refusal(hubbub(place, "serve", "--port", "0", "--host", "0.0.0.0"))
+    assert "sign_in = true" in refusal(hubbub(place, "serve", "--port", "0", "--host", "0.0.0.0"))
 
 
 @pytest.mark.parametrize("command", ["serve", "agents", "check"])

@@ -110,6 +110,8 @@ def test_every_setting_is_on_the_start_page_with_its_default_variable_and_flag()
             assert Settings().log_url == "sqlite:///data/hub.db" and default == "hub.db` in the data folder"
         elif name == "cache":
             assert default == "$XDG_CACHE_HOME/hubbub`, else `~/.cache/hubbub"
+        elif value is None:
+            assert default == "-"
         else:
             assert tomllib.loads(f"it = {default}")["it"] == (list(value) if isinstance(value, tuple) else value)
 

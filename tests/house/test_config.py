@@ -60,7 +60,11 @@ def test_the_file_can_contain_every_type_of_value(tmp_path: Path) -> None:
         retention_days = 1
         frames_per_second = 12.5
         origins = ["https://one.example"]
-        open_to_network = true
+        sign_in = true
+        trusted_proxies = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]
+        user_header = "X-Forwarded-User"
+        new_user_role = "observer"
+        public_url = "https://hub.example:8443"
     """
     assert load_settings({}, {}, write(tmp_path, toml)) == Settings(
         host="127.0.0.1",
@@ -69,7 +73,11 @@ def test_the_file_can_contain_every_type_of_value(tmp_path: Path) -> None:
         retention_days=1.0,
         frames_per_second=12.5,
         origins=("https://one.example",),
-        open_to_network=True,
+        sign_in=True,
+        trusted_proxies=("127.0.0.1", "10.0.0.0/8", "fd00::/8"),
+        user_header="X-Forwarded-User",
+        new_user_role="observer",
+        public_url="https://hub.example:8443",
     )
 
 
@@ -82,6 +90,9 @@ def test_variables_are_read_as_the_type_of_their_setting(tmp_path: Path) -> None
         "HUBBUB_DATA": "kept",
         "HUBBUB_HOSTS": "one.example, two.example,",
         "HUBBUB_ORIGINS": "https://one.example",
+        "HUBBUB_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8",
+        "HUBBUB_SESSION_ACCESS": "team",
+        "HUBBUB_GUESTS": "false",
     }
     assert load_settings({}, environ, tmp_path) == Settings(
         port=1234,
@@ -90,6 +101,9 @@ def test_variables_are_read_as_the_type_of_their_setting(tmp_path: Path) -> None
         data=Path("kept"),
         hosts=("one.example", "two.example"),
         origins=("https://one.example",),
+        trusted_proxies=("127.0.0.1", "10.0.0.0/8"),
+        session_access="team",
+        guests=False,
     )
 
 
@@ -157,6 +171,20 @@ def test_the_limits_cannot_be_set(tmp_path: Path) -> None:
         ("retention_days = -1", "retention_days", "a number"),
         ('hosts = "one.example"', "hosts", "a list of texts"),
         ("origins = [1]", "origins", "a list of texts"),
+        ('trusted_proxies = ["proxy.example"]', "trusted_proxies", "a list of IP addresses and networks"),
+        ('trusted_proxies = ["10.0.0.1/8"]', "trusted_proxies", "a list of IP addresses and networks"),
+        ('user_header = "X User"', "user_header", "the name of a header"),
+        ('user_header = "X-User\\n"', "user_header", "the name of a header"),
+        ('new_user_role = "owner"', "new_user_role", "admin, member, observer or guest"),
+        ('session_access = "public"', "session_access", "private or team"),
+        ('jwt_secret = "short"', "jwt_secret", "32 characters or more"),
+        ('public_url = "hub.example"', "public_url", "an http or https address without a path"),
+        ('public_url = "ftp://hub.example"', "public_url", "an http or https address without a path"),
+        ('public_url = "https://hub.example/"', "public_url", "an http or https address without a path"),
+        ('public_url = "https://hub.example?a"', "public_url", "an http or https address without a path"),
+        ('public_url = "https://ann@hub.example"', "public_url", "an http or https address without a path"),
+        ('public_url = "https://hub.example:http"', "public_url", "an http or https address without a path"),
+        ('public_url = "https://:443"', "public_url", "an http or https address without a path"),
     ],
 )
 def test_the_error_about_a_wrong_value_in_the_file_names_its_setting(
@@ -175,6 +203,7 @@ def test_the_error_about_a_wrong_value_in_the_file_names_its_setting(
         ("HUBBUB_HOST", "", "not empty"),
         ("HUBBUB_DATA", "", "the path of a folder"),
         ("HUBBUB_FRAMES_PER_SECOND", "inf", "a number"),
+        ("HUBBUB_TRUSTED_PROXIES", "10.0.0.0/8, 1234", "a list of IP addresses and networks"),
     ],
 )
 def test_the_error_about_a_wrong_value_in_the_environment_names_its_variable(
@@ -198,6 +227,49 @@ def test_a_mistake_is_refused_although_a_flag_overrides_it(tmp_path: Path) -> No
 def test_an_error_does_not_repeat_the_wrong_value(tmp_path: Path) -> None:
     """The value may contain a password."""
     assert "secret" not in refusal(tmp_path, '[hubbub]\nlog = ["redis://:secret@one.example"]')
+
+
+@pytest.mark.parametrize(
+    ("lines", "line_to_set"),
+    [
+        ({"user_header": "X-User"}, 'trusted_proxies = ["ADDRESS"]'),
+        ({"jwt_issuer": "i", "jwt_keys": "keys.json"}, 'jwt_audience = "NAME"'),
+        ({"jwt_issuer": "i", "jwt_audience": "a"}, 'jwt_keys = "URL or file"'),
+        ({"jwt_issuer": "i", "jwt_audience": "a", "jwt_keys": "k", "jwt_secret": "s" * 32}, "remove the one"),
+        ({"jwt_audience": "a"}, 'jwt_issuer = "NAME"'),
+        ({"jwt_keys": "keys.json"}, 'jwt_issuer = "NAME"'),
+        ({"jwt_secret": "s" * 32}, 'jwt_issuer = "NAME"'),
+    ],
+)
+def test_a_setting_of_sign_in_without_those_that_it_needs_is_refused(
+    tmp_path: Path, lines: dict[str, str], line_to_set: str
+) -> None:
+    """The error has the line to set. Each of these hubs would accept false users, or seem to have sign-in."""
+    toml = "\n".join(f'{name} = "{value}"' for name, value in lines.items())
+    assert line_to_set in refusal(tmp_path, f"[hubbub]\n{toml}")
+    with pytest.raises(ConfigError):
+        Settings(**lines)  # type: ignore[arg-type]
+
+
+def test_sign_in_is_on_if_a_setting_names_a_source_of_users() -> None:
+    """A proxy and an issuer of tokens turn it on, like the setting itself."""
+    assert not Settings().is_sign_in_on and not Settings(trusted_proxies=("127.0.0.1",)).is_sign_in_on
+    assert Settings(sign_in=True).is_sign_in_on
+    assert Settings(user_header="X-User", trusted_proxies=("127.0.0.1",)).is_sign_in_on
+    assert Settings(jwt_issuer="i", jwt_audience="a", jwt_secret="s" * 32).is_sign_in_on
+
+
+def test_the_secret_of_an_issuer_is_not_in_the_text_of_the_settings() -> None:
+    """This text may get into a log."""
+    assert "s" * 32 not in repr(Settings(jwt_issuer="i", jwt_audience="a", jwt_secret="s" * 32))
+
+
+def test_the_error_about_a_setting_of_an_earlier_version_says_what_replaced_it(tmp_path: Path) -> None:
+    """A hub that was open to the network must not start as if the line were a typing mistake."""
+    message = refusal(tmp_path, "[hubbub]\nopen_to_network = true")
+    assert message.startswith("hubbub.toml: open_to_network is gone: ") and "sign_in = true" in message
+    message = refusal(tmp_path, environ={"HUBBUB_OPEN_TO_NETWORK": "true"})
+    assert message.startswith("HUBBUB_OPEN_TO_NETWORK in the environment is gone: ") and "sign_in = true" in message
 
 
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ async def test_an_allowed_origin_gets_cors_headers_and_every_response_varies_by_
 
 
 @pytest.mark.parametrize(
-    "host, opened, refused",
+    "host, sign_in, refused",
     [
         ("localhost", False, False),
         ("0.0.0.0", False, True),
@@ -84,11 +84,11 @@ async def test_an_allowed_origin_gets_cors_headers_and_every_response_varies_by_
         ("::1", False, False),
     ],
 )
-def test_a_bind_to_the_network_needs_open_to_network(host: str, opened: bool, refused: bool) -> None:
-    """Without the setting, any address but loopback is refused. The error names the setting."""
-    settings = Settings(host=host, open_to_network=opened)
+def test_a_bind_to_the_network_needs_sign_in(host: str, sign_in: bool, refused: bool) -> None:
+    """Without sign-in, any address but loopback is refused. The error has the line to set."""
+    settings = Settings(host=host, sign_in=sign_in)
     if refused:
-        with pytest.raises(ConfigError, match="open_to_network"):
+        with pytest.raises(ConfigError, match="set sign_in = true in hubbub.toml"):
             check_bind(settings)
     else:
         check_bind(settings)
