@@ -32,7 +32,7 @@ HubError
 │   │   └── LogDamaged      a part of the log that cannot be read
 │   └── Draining            a hub that is shutting down
 ├── Denied                  a principal without the permission
-└── Refused                 a request with an Origin or Host that is not allowed
+└── Refused                 a request with a Host or Origin that is not allowed, or through a proxy without sign-in
 
 AgentError is separate: an agent raises it to end its run with an error text for users.
 """

@@ -1,9 +1,17 @@
 """Check the address that the hub listens on, and the Host and Origin headers of requests."""
 
 import ipaddress
+import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from hub.settings import ConfigError, Settings
+
+# A host with an optional port, as in the Host header and in an Origin. There is no other part: no user, no path.
+_AUTHORITY = r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
+_HOST_PATTERN = re.compile(_AUTHORITY)
+_ORIGIN_PATTERN = re.compile(rf"(?P<scheme>https?)://{_AUTHORITY}")
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def is_loopback(host: str) -> bool:
@@ -26,26 +34,51 @@ def check_bind(settings: Settings) -> None:
 
 
 def is_host_allowed(settings: Settings, host: str) -> bool:
-    """Return whether a Host header names this hub: a loopback name, the setting `host`, or one of `hosts`."""
-    name = _parse_host(f"http://{host}")
-    return name is not None and (is_loopback(name) or name in settings.hosts or name == settings.host)
+    """Return whether a Host header names this hub.
+
+    Its names are the loopback names, the setting `host`, the host of `public_url`, and `hosts`. A name with a dot at
+    its end is another name.
+    """
+    match = _HOST_PATTERN.fullmatch(host)
+    if match is None or not _is_port(match["port"]):
+        return False
+    name = match["name"].lower().strip("[]")
+    return is_loopback(name) or name in _collect_names(settings.host, settings.public_url, settings.hosts)
 
 
 def is_origin_allowed(settings: Settings, origin: str, host: str) -> bool:
-    """Return whether pages of *origin*, an Origin header, may connect.
+    """Return whether pages of *origin*, an Origin header, may connect without a cookie.
 
-    The hub's own pages may, pages of a loopback name, and pages of the setting `origins`. *host* is the Host header of
-    the request, the hub's own name.
+    Pages of the hub itself may, pages of a loopback name, and pages of the setting `origins`. *host* is the Host header
+    of the request, the hub's own name.
     """
-    if origin in settings.origins or origin in (f"http://{host}", f"https://{host}"):
+    if any(is_own_origin(settings, origin, host, scheme) for scheme in DEFAULT_PORTS):
         return True
-    name = _parse_host(origin)
-    return name is not None and origin.startswith(("http://", "https://")) and is_loopback(name)
+    match = _ORIGIN_PATTERN.fullmatch(origin)
+    return match is not None and _is_port(match["port"]) and is_loopback(match["name"])
 
 
-def _parse_host(url: str) -> str | None:
-    """Return the host name of a URL, or None if the URL has none or is malformed."""
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
+def is_own_origin(settings: Settings, origin: str, host: str, scheme: str) -> bool:
+    """Return whether a request from a page of *origin* may use its cookie.
+
+    Pages of the hub itself may, and pages of the setting `origins`. Pages of another port of this machine may not: they
+    may belong to another account. *host* and *scheme* are those of the address that the browser sees.
+    """
+    own_origins = (make_origin(scheme, host), settings.public_url and make_origin(*settings.public_url.split("://")))
+    return origin in settings.origins or origin in own_origins
+
+
+def make_origin(scheme: str, host: str) -> str:
+    """Return the origin of a page as browsers write it: in lower case, without the default port of *scheme*."""
+    return f"{scheme}://{host.lower().removesuffix(DEFAULT_PORTS[scheme])}"
+
+
+def _is_port(text: str | None) -> bool:
+    return text is None or int(text) <= 65535
+
+
+@lru_cache(maxsize=8)
+def _collect_names(host: str, public_url: str | None, hosts: tuple[str, ...]) -> frozenset[str]:
+    """Return the names of the hub in lower case, without brackets."""
+    names = {host, urlsplit(public_url or "").hostname or "", *hosts} - {""}
+    return frozenset(name.lower().strip("[]") for name in names)

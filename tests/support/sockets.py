@@ -50,3 +50,16 @@ async def read_until(sock: socket.socket, mark: bytes = b"last") -> bytes:
     while mark not in data and (more := await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)):
         data += more
     return data
+
+
+async def read_response(port: int, request: bytes, host: str = "127.0.0.1") -> bytes:
+    """Send bytes on a new connection, and return all bytes until the hub closes it, or b"" if it resets it."""
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            writer.write(request)
+            return await reader.read()
+        except ConnectionError:
+            return b""
+        finally:
+            writer.transport.abort()
