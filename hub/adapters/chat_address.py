@@ -17,7 +17,7 @@ MAX_REQUESTS = 3  # the first request, and one request for each redirect
 
 
 def completions_url(base: URL) -> URL:
-    """Return the URL of chat completions for a base URL, and drop slashes at its end.
+    """Return the URL of chat completions for a base URL. Slashes at the end of the base URL are dropped.
 
     The base URL may already be the URL of chat completions.
     """
@@ -26,7 +26,7 @@ def completions_url(base: URL) -> URL:
 
 
 def base_url_of(url: URL) -> str:
-    """Return the `base_url` of a URL of chat completions, without its query: the query may hold a key."""
+    """Return the `base_url` of a URL of chat completions, without user, password and query: these may hold a key."""
     path = url.path.rstrip("/").removesuffix(COMPLETIONS_PATH)
     return str(url.with_user(None).with_path(path)).rstrip("/")
 
@@ -43,7 +43,7 @@ async def post(http: aiohttp.ClientSession, url: URL, **request: Any) -> AsyncIt
     """Send a POST request, and yield the response. For each redirect, repeat the request at its target.
 
     The repeated request is always a POST; other clients follow some redirects with a GET. Raises AgentError after
-    MAX_REQUESTS redirects, and the errors of redirect_target().
+    MAX_REQUESTS redirects, and the errors of redirect_target() and of ClientSession.post().
     """
     for _ in range(MAX_REQUESTS):
         with use_hub_threads():  # for DNS and proxies: agents may use all of their own threads
@@ -61,7 +61,7 @@ def redirect_target(url: URL, location: str) -> URL:
     """Return the URL that a redirect names.
 
     Raises AgentError if that URL is invalid, serves no chat completions, or has another origin: the key must not go to
-    another origin. Only a change from http to https on the same host is allowed.
+    another origin. One change of the origin is allowed: to https on the same host, at port 443 or the same port.
     """
     try:
         target = url.join(URL(location))

@@ -1,8 +1,8 @@
 """Turn failures of a model's endpoint into errors for the person who chats.
 
-The code and the message of an error go to clients. Other facts (the HTTP status, the endpoint's own error code, the
-type of the exception) are added with add_note(), and go to the hub's output. The endpoint's own message is never used,
-because it may quote the key.
+The code and the message of an error go to clients. Details for the operator (the HTTP status, the endpoint's own error
+code, the type of the exception) are added with add_note(), and go to the hub's output. The endpoint's own message goes
+neither to clients nor to the output, because it may quote the key.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class OptionRefused(AgentError):
 
 @attrs.frozen(kw_only=True)
 class RequestFacts:
-    """The facts about a request that decide which error it gets, and the text of that error.
+    """The facts about a request that decide the class and the text of its error.
 
     *path* is the path of the URL. *options* are the names of the options in the request. *key_env* is the name of the
     environment variable that holds the key.
@@ -165,7 +165,7 @@ def _error_by_status(status: int | None, request: RequestFacts, retry_after_ms: 
 def connection_error(error: Exception, url: URL) -> AgentError:
     """Return the error for a connection that failed, timed out, broke, or sent invalid data.
 
-    The note has the type of *error* and the URL. It lacks the query of the URL, because a query may hold a key.
+    The note has the type of *error*, and the URL without its query, because a query may hold a key.
     """
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         text = "The model's endpoint cannot be reached: the hub's output names its address."
@@ -238,7 +238,7 @@ async def _read_error_body(response: aiohttp.ClientResponse) -> Any:
 
 
 def _error_names(body: Any) -> set[str]:
-    """Return those of `code`, `type` and `status_code` of an error whose value looks like a name or a number."""
+    """Return the values of `code`, `type` and `status_code` in an error, if they look like a name or a number."""
     error = body.get("error", body) if isinstance(body, dict) else None
     values = [error.get(name) for name in ("code", "type", "status_code")] if isinstance(error, dict) else []
     return {str(value) for value in values if re.fullmatch(r"[a-z0-9_]{1,60}", str(value))}

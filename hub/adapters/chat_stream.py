@@ -38,8 +38,9 @@ async def read_answer(
     """Yield the endpoint's output, then its Finish.
 
     Calls *report_unknown_reason* for a `finish_reason` that END_REASONS lacks. Raises AgentError if the endpoint
-    failed, or if its stream ended too early. Raises ValueError for invalid JSON and for an event that is too long.
-    Raises ClientError or TimeoutError if the connection failed before the `finish_reason`.
+    failed, or if its stream ended too early. Raises ValueError for invalid JSON, and for an event or a body that is too
+    long. Raises RecursionError for JSON that is nested too deeply. Raises ClientError or TimeoutError if the connection
+    failed before the `finish_reason`.
     """
     reader = AnswerReader(request=request, report_unknown_reason=report_unknown_reason)
     try:
@@ -91,7 +92,7 @@ def parse_documents(data: str) -> list[Any]:
     """Return the JSON documents of an event, and END_MARK for `[DONE]`.
 
     Other text is a keep-alive: it has no documents. Some endpoints send no empty lines between their events; then each
-    line is a document. Raises ValueError for invalid JSON.
+    line is a document. Raises ValueError for invalid JSON, and RecursionError for JSON that is nested too deeply.
     """
     text = data.strip()
     if text == END_MARK:
@@ -129,7 +130,10 @@ class AnswerReader:
     _calls: ToolCalls = attrs.Factory(ToolCalls)
 
     def read(self, event: ServerSentEvent) -> Iterator[AgentOutput]:
-        """Yield the output of an event. Raises AgentError for an error in the event, ValueError for invalid JSON."""
+        """Yield the output of an event.
+
+        Raises AgentError for an error in the event, and the errors of parse_documents().
+        """
         self._is_body = event.is_body
         for document in parse_documents(event.data):
             if document == END_MARK:

@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 
 @attrs.frozen
 class ChildEndpoint:
-    """The URL of the child, and the key for its requests. Other users and web pages on this machine lack the key."""
+    """The URL of the child, and the key for its requests. Web pages and other users of the machine lack the key."""
 
     base_url: str
     key: str = attrs.field(repr=False)
@@ -93,7 +93,7 @@ class LocalModel:
             ) from None
 
     def start(self) -> None:
-        """Start the child; the model loads in the background."""
+        """Start the child; the model loads in the background. Raises OSError if `model.log` cannot be written."""
         self.data.mkdir(parents=True, exist_ok=True)
         self._log_file.write_bytes(b"")
         self._task = asyncio.create_task(self._keep_alive())
@@ -149,7 +149,7 @@ class LocalModel:
         return code
 
     async def _watch(self, child: subprocess.Popen[bytes], key: str) -> None:
-        """Read the URL of the child from its stdout. Then wait until the pipe closes, because the child has exited."""
+        """Read the URL of the child from its stdout. Then wait until the child exits, which closes the pipe."""
         stdout = asyncio.StreamReader()
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stdout), child.stdout

@@ -59,7 +59,8 @@ class PlainWriter:
 async def ask_once(url: str, agent: str | None, session: str | None, message: str) -> int:
     """Send one message, write the answer, and return the exit code.
 
-    Raises CommandFailed if the message is empty, if the hub cannot be used, or if the answer fails or asks a question.
+    Raises CommandFailed if the message is empty, if the hub cannot be used, or if the answer ends early or asks a
+    question.
     """
     if not message.strip():
         raise CommandFailed("standard input is empty: write a message to it")

@@ -125,7 +125,7 @@ class Screen:
         self.live = Live(
             console=self.console,
             get_renderable=self._render,
-            auto_refresh=False,  # no thread: this loop draws after a change
+            auto_refresh=False,  # no thread: the event loop calls _draw() after a change
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -217,7 +217,7 @@ class Screen:
         """
         if not text.strip():
             return
-        if not answer.has_title or len(self.answers) > 1:  # repeat the name while several answers run
+        if not answer.has_title or len(self.answers) > 1:
             self.say(answer.make_title())
             answer.has_title, answer.has_text = True, False
         if answer.has_text:

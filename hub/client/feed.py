@@ -13,12 +13,12 @@ from hub.messages import Chunk, Event, Reset, RunStarted, Subscribed
 
 @attrs.define(eq=False, kw_only=True)
 class Feed:
-    """A cursor on a session's log: it never goes back, and never skips an event.
+    """A cursor on a session's log. Only reset() may move the cursor back.
 
     *seq* is None before the first event of a subscription without a cursor. If *is_subscribed*, the feed gets all
-    events of its session. Otherwise the feed gets only runs of agents that the program reads, so their seqs have gaps.
-    If *is_subscribing*, the feed waits for the answer to its last subscribe. Until then it ignores events, because the
-    hub sends them again after the answer.
+    events of its session, and skips none. Otherwise the feed gets only the runs of agents that the program reads, so
+    the seqs have gaps. If *is_subscribing*, the feed waits for the answer to its last subscribe. Until then the client
+    ignores events of the session, because the hub sends them again after the answer.
     """
 
     id: str
@@ -75,10 +75,10 @@ class Feed:
             reader.reset(reset)
 
     def is_next(self, event: Event) -> bool:
-        """Return whether no event is missing before this one.
+        """Return whether the event is of the same epoch, and no event is missing before it.
 
-        The hub may merge several chunks of one message into one event, with the seq of the last chunk and the offset of
-        the first one.
+        Without a cursor or a subscription to the session, no event counts as missing. The hub may merge several chunks
+        of one message into one event, with the seq of the last chunk and the offset of the first one.
         """
         if self.epoch not in (None, event.epoch):
             return False

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 QUEUE_EVENTS = 1024  # a reader's queue with so many events is full
 QUEUE_TEXT = 2**20  # a reader's queue with so many characters of text is full
 
-# Called with a session id, a seq and an epoch. Returns the unmerged events after this cursor, or a Reset if the cursor
-# is invalid.
+# Called with a session id, a seq and an epoch. Returns a page of the unmerged events after this cursor, or a Reset if
+# the cursor is invalid.
 ReadPage = Callable[[str, int, str | None], Awaitable[tuple[Event, ...] | Reset]]
 
 
