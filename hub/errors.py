@@ -1,9 +1,9 @@
 """The errors of the hub that clients receive, one class for each error code.
 
 HubError
-├── BadFrame                a frame or body that is not JSON, not an object, or has a missing or wrong field
+├── BadFrame                a frame or body that is incomplete, is no JSON object, or has a missing or wrong field
 │   ├── UnknownType         a `type` that is not a command
-│   └── BadId               an id with a wrong character or length
+│   └── BadId               an id with a wrong character or length, or a malformed Last-Event-ID
 ├── TooManySubscriptions    the connection has as many subscriptions as the limit allows
 ├── RateLimited             the connection sends more commands per second than the limit allows
 ├── UnknownAgent            no agent with this id
@@ -12,7 +12,7 @@ HubError
 ├── UnknownFile             no file with this id
 ├── UnknownMessage          no finished message with this id in the session
 ├── BadQuery                an invalid query parameter or header
-├── BadType                 an upload whose media type is malformed
+├── BadType                 an upload with a Content-Encoding, or with a malformed media type or that of a form
 ├── EmptyFile               an upload without a byte
 ├── FileTooLarge            an upload larger than the limit for one file
 ├── QuotaExceeded           an upload that exceeds the space of its session or of the hub
@@ -22,13 +22,13 @@ HubError
 │   ├── AlreadyResolved     a question that was answered, or whose run no longer waits for an answer
 │   ├── IdReused            a clientMsgId that an earlier command with other content used
 │   ├── SessionDeleted      a session that is being deleted, or that was deleted while the command waited
-│   ├── WrongMessage        a message of a kind that the command does not apply to
+│   ├── WrongMessage        a message to which the command cannot be applied
 │   └── SessionExists       a new session with the id of an existing one
 ├── TooLarge                a body of a request, or metadata of a session, that is larger than the limit
 ├── Unavailable             something that the hub cannot do now
 │   ├── AgentBroken         an agent whose file could not be loaded
 │   ├── Busy                a full queue, an agent without a free slot, or a chat with `ifBusy: reject`
-│   ├── StorageUnavailable  a log that cannot be written now; nothing of the command was stored
+│   ├── StorageUnavailable  a log or a file store that cannot be read or written now
 │   │   └── LogDamaged      a part of the log that cannot be read
 │   └── Draining            a hub that is shutting down
 ├── Denied                  a principal without the permission
@@ -191,10 +191,11 @@ class Denied(HubError):
 
 
 class AgentError(Exception):
-    """Raise it in an agent to end the run with an error; clients receive *message* and *code* unchanged.
+    """Raise it in an agent to end the run with an error; clients receive *message* and *code*.
 
-    For any other exception, clients receive the code `agent_error` without the exception's text. *code* is in
-    snake_case. *retryable* says whether a client may try again, *retry_after_ms* after which time.
+    Each of the two is cut to 1000 characters. For any other exception, clients receive the code `agent_error` without
+    the exception's text. *code* is in snake_case. *retryable* says whether a client may try again, *retry_after_ms*
+    after which time.
     """
 
     def __init__(

@@ -169,7 +169,10 @@ class CatchUp:
         return b"".join(frames)
 
     async def _reset(self, sub: Subscription) -> None:
-        """Send a `reset`, and move the cursor to the join cursor, unless the cursor moved during the read."""
+        """Send a `reset`, and move the cursor to the join cursor.
+
+        Do nothing if the subscription ended or its cursor moved during the read.
+        """
         messages = await self.load_reset_messages(sub.channel.key)
         if not sub.is_closed and sub.cursor < sub.channel.floor:
             self.connection.send_reset(sub.channel, "too_old", messages)

@@ -45,7 +45,10 @@ class LogPage:
     size: int = 0
 
     def is_contiguous(self) -> bool:
-        """Return True if the event after the cursor is in the page; False if retention has deleted that event."""
+        """Return whether the page begins with the event after the cursor, in the epoch of *key*.
+
+        If not, retention has deleted that event, or the session was deleted and made again.
+        """
         _, epoch, cursor = self.key
         return bool(self.events) and (self.events[0].epoch, self.events[0].seq) == (epoch, cursor + 1)
 
@@ -74,7 +77,7 @@ class PageCache:
         """Return a page of the events after *cursor*; see EventStore.read() for *max_rows*.
 
         *head* is the session's head. The page may end before the head, but is empty only if the log has no event after
-        *cursor*. Raises LogDamaged, StorageUnavailable.
+        *cursor* up to *head*. Raises LogDamaged, StorageUnavailable.
         """
         key = PageKey(session, epoch, cursor)
         page = self._pages.get(key)
@@ -101,7 +104,8 @@ class PageCache:
 
     def encode(self, page: LogPage, protocol: WireProtocol) -> bytes:
         """Return the frames of all events of a page. Clients of the same shared protocol get the same bytes."""
-        if not protocol.is_shared:  # as a key of *frames*, it would keep its one client and request in memory
+        # As a key of *frames*, a protocol that is not shared would keep its one client and request in memory.
+        if not protocol.is_shared:
             return protocol.events(merge_chunks(page.events, self.limits.page_bytes))
         if protocol not in page.frames:
             data = page.frames[protocol] = protocol.events(merge_chunks(page.events, self.limits.page_bytes))

@@ -117,7 +117,7 @@ class Run:
     """The message to answer, its context, and the functions of the hub that an agent may use.
 
     *id*, *agent* and *session* are ids. *principal* is the author of *message*. *history* holds the earlier messages of
-    the session, oldest first, at most 100. *parts* are the images, files and other parts of the message (see
+    the session, oldest first, by default at most 100. *parts* are the images, files and other parts of the message (see
     hub.messages.parts). *metadata* is any JSON object that the client sent with the message.
     """
 
@@ -138,7 +138,8 @@ class Run:
 
         The other agent gets no history. It is cancelled when this run ends. If all its `max_runs` slots are in use, the
         call waits for a free slot. Iterating or awaiting the Call raises AgentError with the code `unknown_agent`,
-        `agent_broken`, `call_depth`, `call_deadlock`, `timeout`, or a code of the other agent.
+        `agent_broken`, `call_depth`, `call_deadlock`, `timeout`, or a code of the other agent. After the end of this
+        run, and outside of the hub's event loop, the code is `agent_error`.
         """
         return self._call(self, agent, message)
 
@@ -162,7 +163,10 @@ class Run:
         )
 
     async def file(self, file_id: str) -> bytes:
-        """Return the bytes of a file of this session; raises AgentError with the code `unknown_file`."""
+        """Return the bytes of a file of this session.
+
+        Raises AgentError with the code `unknown_file` or `storage_unavailable`.
+        """
         return await self._file_access.read(file_id)
 
     async def keep(self, name: str, type: str, data: bytes) -> str:
@@ -245,7 +249,7 @@ def agent(
 def agent(function: Any = None, **marks: Any) -> Any:
     """Mark the function that is the agent of a file, and set its limits.
 
-    *restartable*: if the hub was killed during an answer, the hub runs the agent again, once, at its next start.
+    *restartable*: if the hub stops or is killed during an answer, it runs the agent again, once, at its next start.
     *max_runs*: the number of answers at a time; 32 by default for plain functions, which use a thread each, else
     unlimited.
     *time_limit*: seconds for one answer; one hour by default. *silence_limit*: seconds between two outputs; ten minutes

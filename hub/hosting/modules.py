@@ -45,7 +45,7 @@ class AuthorModules:
         importlib.import_module(PACKAGE).__path__ = [folder]
 
     def close(self) -> None:
-        """Undo open(), and forget all modules."""
+        """Undo the changes of `sys.path` and of the environment. Remove the author's modules from `sys.modules`."""
         sys.path[:] = [entry for entry in sys.path if entry not in self._added_roots]
         os.environ.pop(AGENTS_VARIABLE, None)
         self._drop(self._find_groups(self._stamps))
@@ -92,9 +92,8 @@ class AuthorModules:
         if parts[0] in FOREIGN_PACKAGES:
             return
         for end in range(first_index + 1, len(parts) + 1):
-            spec = PathFinder.find_spec(
-                parts[end - 1], folders
-            )  # to find the dotted name, Python would import the packages
+            # Not importlib.util.find_spec() of the dotted name: it would import the packages.
+            spec = PathFinder.find_spec(parts[end - 1], folders)
             if spec is None:
                 return
             if spec.has_location and spec.origin:
@@ -145,15 +144,14 @@ class AuthorModules:
         """Return the names and files of the author's own modules in `sys.modules`."""
         modules = []
         for name, module in list(sys.modules.items()):
-            file = getattr(module, "__dict__", {}).get(
-                "__file__"
-            )  # not getattr(module): a lazy module would import its target
+            # Not getattr(module, "__file__"): a lazy module would import its target.
+            file = getattr(module, "__dict__", {}).get("__file__")
             if file in self._stamps:
                 modules.append((name, file))
         return modules
 
     def _find_groups(self, files: Collection[str]) -> set[str]:
-        """Return the names for _drop(): the top-level modules of *files*, and the module of each agent file."""
+        """Return the names for _drop(): the top-level module of each file, or the module directly below PACKAGE."""
         names = [name.split(".") for name, file in self._list_loaded_modules() if file in files]
         return {".".join(parts[: 2 if parts[0] == PACKAGE else 1]) for parts in names}
 

@@ -13,8 +13,8 @@ class HistoryMessage:
     """A finished message of a session; `seq` is the seq of the event that finished it.
 
     `userMessageId` is the id of the message that an agent's message answers. If a run does not end with `end_turn`, its
-    last message has the `stopReason` of the run, and its `error` if it failed. If such a run has no message, an empty
-    message has these fields.
+    last message has the `stopReason` of the run, and the `error` of the run if it failed. If such a run has no message,
+    an empty message has these fields. A run that is cancelled in the queue adds no message.
     """
 
     messageId: str

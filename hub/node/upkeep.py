@@ -23,7 +23,7 @@ RELOAD_INTERVAL_SECONDS = 1.0
 
 @attrs.define(eq=False, repr=False)
 class Upkeep:
-    """Runs the periodic tasks of a started node. All methods are called in the node's loop."""
+    """Runs the periodic tasks of a started node. All methods but _find_agent_id() are called in the node's loop."""
 
     node: Node
     _load: ThreadLoad = attrs.Factory(ThreadLoad)
@@ -59,7 +59,10 @@ class Upkeep:
         return ""
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-        """Call *step* every *seconds*, also after a call has failed. Measure the lag of the loop."""
+        """Call *step* again and again, *seconds* after the end of the last call, even if that call failed.
+
+        Measure the lag of the loop.
+        """
         loop, counters = asyncio.get_running_loop(), self.node.registry.counters
         while True:
             due = loop.time() + seconds
