@@ -18,7 +18,8 @@ from hub.messages.numbers import read_float
 from hub.protocols.choices import allowed_values
 from hub.text import cut
 
-# Finds numbers that a float may not hold exactly. A float holds any number of up to 15 digits without an exponent.
+# Finds numbers of which a float may not hold all digits. A float holds all digits of a number that has up to 15 digits
+# and no exponent.
 LONG_NUMBER = re.compile(rb"[0-9.]{17}|[0-9][eE][-+]?[0-9]+\s*[],}]")
 # Names of JSON's types for errors, by the class that orjson decodes them to.
 JSON_TYPES = {
@@ -104,7 +105,10 @@ def check_id(name: str, value: str) -> str:
 
 
 def read_object(data: bytes, limits: Limits, example: str = Chat.example) -> dict[str, Any]:
-    """Return the JSON object in *data*; raises BadFrame if its depth, keys or numbers are outside the limits."""
+    """Return the JSON object in *data*.
+
+    Raises BadFrame if *data* is not a JSON object, or if its depth, keys or numbers are outside the limits.
+    """
     # orjson refuses invalid UTF-8, lone surrogates, NaN and Infinity.
     try:
         fields = orjson.loads(data)

@@ -38,8 +38,8 @@ class Admission:
     async def admit(self, chat: Chat, author: Author, agent: Agent) -> Accepted:
         """Log a message and its run in one commit. Return when the log holds both.
 
-        Raises IdReused, StorageUnavailable and the errors of put(). Then the chat is not logged, but a rollback may
-        have ended the active runs.
+        Raises IdReused, StorageUnavailable and the errors of put(). After an error the chat is not logged, but a
+        rollback may have ended the active runs.
         """
         digest = chats.make_digest(chat, agent.id)
         admit = partial(self._admit, chat, author, agent, digest)
@@ -55,7 +55,7 @@ class Admission:
     def put(
         self, chat: Chat, author: Author, agent: Agent, digest: str, removal: Removal | None = None
     ) -> Coroutine[Any, Any, Accepted]:
-        """Give a chat, its run and its removal to the outbox. Return a coroutine that waits for the commit.
+        """Give a chat, its run and *removal* to the outbox. Return a coroutine that waits for the commit.
 
         The caller holds the schedule's lock. Raises Busy, Draining, SessionDeleted, StorageUnavailable, and the errors
         of Agents.get_working().
@@ -73,7 +73,7 @@ class Admission:
         can_start = chat.ifBusy == "parallel" or not schedule.must_wait(run)
         if removal is None:
             self._check_capacity(chat, agent, can_start, run)
-        else:  # runs were stopped for this chat, so it is not refused: if the agent is full, the chat waits
+        else:  # runs may have been stopped for this chat, so it is not refused: if the agent is full, the chat waits
             can_start = can_start and not agent.is_full
         events = chats.make_events(chat, run.record, can_start, digest, removal)
         has_message = bool(events[-1].messages)
@@ -88,7 +88,7 @@ class Admission:
         """Stop the active runs, remove their messages and answers, and put the chat in front of the queue."""
         async with self.pause(chat):
             runs = list(self.schedule.active_runs.values())
-            if runs:  # without an active run the chat may start at once: put() checks the queue if not
+            if runs:  # else the chat may start at once, and if it cannot, put() checks the queue
                 self._check_queue(chat, len(self.schedule.queued_runs) + 1)
             await stopping.end_runs(self.schedule, runs)
             ids = dict.fromkeys(id for run in runs for id in (run.record.userMessageId, *run.message_ids))

@@ -35,7 +35,7 @@ class Questions:
     """The open questions of one run, by id.
 
     *end_stream* ends the run's streamed message at each event of a question. *on_change* is called after a question was
-    logged or closed. All methods must be called in the event loop.
+    logged, answered or withdrawn. All methods but check_can_ask() must be called in the event loop.
     """
 
     agent: str
@@ -98,7 +98,7 @@ class Questions:
         """Log an answer and give it to the agent.
 
         A second answer waits for the commit of the first one. Raises AlreadyResolved, BadFrame, or StorageUnavailable;
-        after StorageUnavailable the question is still open.
+        after StorageUnavailable the question is still open, unless its agent no longer waits.
         """
         check_payload(reply.payload, self.limits)
         question = self.open_by_id.get(interrupt_id)
@@ -151,7 +151,10 @@ class Questions:
         return next((commit for commit in commits if commit is not None), None)
 
     def _withdraw(self, question: Question) -> None:
-        """Close a question whose agent no longer waits. Do nothing while an answer to it waits for the commit."""
+        """Close a question whose agent no longer waits.
+
+        Do nothing while an answer to the question waits for its commit, or if the run is ending.
+        """
         if not self._is_accepting or question.pending_commit is not None:
             return
         if self.open_by_id.pop(question.interrupt.id, None) is None:

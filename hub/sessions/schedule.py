@@ -24,8 +24,9 @@ class Schedule:
     """The active runs by id, and the queued runs in order.
 
     *lock* is held while a chat is admitted or messages are removed: wake() starts no run then. *on_change* is called
-    when a run was added, has started or has ended, and when a question was logged or closed. While *is_draining* is
-    set, no run starts; active runs may go on until drain(). *file_access* is the file access of the session's agents.
+    when a chat was logged or refused, when a run has ended, and when a question was logged, answered or withdrawn.
+    While *is_draining* is set, no run starts; active runs may go on until drain(). *file_access* is the file access of
+    the session's agents.
     """
 
     channel: Channel
@@ -104,7 +105,7 @@ class Schedule:
         """
         if self.is_draining or self.lock.locked():
             return
-        full_agents = set()
+        full_agent_ids = set()
         for run in list(self.queued_runs):
             if run.has_ended or self.must_wait(run):
                 continue
@@ -114,10 +115,10 @@ class Schedule:
                 run.fail(error)
                 continue
             if run.agent.is_full:
-                full_agents.add(run.record.agentId)
+                full_agent_ids.add(run.record.agentId)
             else:
                 self.start(run)
-        self.host.slots.set_queues(self, full_agents)
+        self.host.slots.set_queues(self, full_agent_ids)
 
     def remove(self, run: ActiveRun) -> None:
         """Remove a run, wake the tasks that wait for its end, and start the runs that waited for it."""

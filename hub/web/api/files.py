@@ -147,8 +147,8 @@ async def _write_range(
 def _parse_range(request: web.Request, file: FileRecord) -> tuple[int, int] | None:
     """Return the start and the end (exclusive) of the requested byte range, or None for the complete file.
 
-    The complete file is sent if the Range is missing, malformed or has several ranges, or if If-Range does not match.
-    A range without any byte of the file has a start that is not below its end.
+    The complete file is sent if the Range is missing or does not match RANGE_HEADER (several ranges do not), or if
+    If-Range differs from the ETag. If the range has no byte of the file, the start is not below the end.
     """
     match = RANGE_HEADER.fullmatch(request.headers.get("Range", ""))
     if match is None or request.headers.get("If-Range", f'"{file.digest}"') != f'"{file.digest}"':

@@ -125,7 +125,7 @@ def _add_location(schema: Schema, kind: type[Body], event: Schema) -> None:
     del location["body"]
     optional = {"agentId", "runId"}
     if kind in SPLITTABLE_BODIES or kind in TYPES_WITH_MORE:
-        optional.add("seq")  # only the last frame of an event has a seq; a WholeMessage has no seq
+        optional.add("seq")  # only the last frame of an event has a seq; a WholeMessage in place of chunks has none
     schema["properties"] |= location
     schema["required"] += [name for name in location if name not in optional]
 
