@@ -17,8 +17,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if (
-        not sys.flags.safe_path
-    ):  # Python puts the current folder first: a random.py in it would hide the module of Python
+    # Python puts the current folder first in sys.path: a random.py in that folder would hide Python's module `random`.
+    if not sys.flags.safe_path:
         sys.path.append(sys.path.pop(0))
     main()

@@ -14,7 +14,7 @@ PART_TEXT_FIELDS = ("text", "thinking", "summary", "content", "refusal")
 
 
 def delta_of(choice: dict[str, Any], has_output: bool) -> dict[str, Any]:
-    """Return the delta of a choice. If there is none, return its complete `message`, or its `text` as a delta.
+    """Return the delta of a choice. If it is missing or empty, return the choice's `message`, or its `text`.
 
     Perplexity and MiniMax repeat all deltas in a complete `message`, so a `message` after the first output is ignored.
     Together repeats each delta as `text` in the same choice, so a `text` beside a delta is ignored, too.
@@ -28,7 +28,10 @@ def delta_of(choice: dict[str, Any], has_output: bool) -> dict[str, Any]:
 
 
 def read_texts(delta: dict[str, Any]) -> Iterator[tuple[DeltaKind, str]]:
-    """Yield each text of a delta or message with its kind, reasoning first. A text may be empty."""
+    """Yield the texts of a delta or message with their kinds: of the reasoning fields, the content and the refusal.
+
+    A text may be empty.
+    """
     yield "reasoning", next((text for name in REASONING_FIELDS if (text := text_of(delta.get(name)))), "")
     content = delta.get("content")
     for part in content if isinstance(content, list) else [content]:

@@ -60,7 +60,7 @@ class TerminalChat:
     screen: Screen = attrs.field(init=False)
     session: Session = attrs.field(init=False)
     is_leaving: bool = False  # the next Ctrl-C ends the chat
-    presses: asyncio.Queue[None] = attrs.Factory(asyncio.Queue)  # one item for each Ctrl-C while no prompt is open
+    presses: asyncio.Queue[None] = attrs.Factory(asyncio.Queue)  # one item for each Ctrl-C outside the prompt `you>`
     _read_task: asyncio.Task[None] | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -121,7 +121,7 @@ class TerminalChat:
             return ""
 
     def _on_interrupt_signal(self) -> None:
-        """Handle SIGINT like a Ctrl-C. At a prompt, the keyboard's Ctrl-C is a key, and no signal."""
+        """Handle SIGINT like a Ctrl-C. At a prompt, the keyboard's Ctrl-C is a key, not a signal."""
         app = self.prompt.app
         if not app.is_running:
             self.presses.put_nowait(None)
@@ -132,6 +132,7 @@ class TerminalChat:
         """Send a message, and wait until its answer has ended. Return False after a second Ctrl-C.
 
         Meanwhile, show all answers in the session, and prompt for a reply to each question of the awaited answer.
+        Raises Closed.
         """
         client_msg_id = token_hex(16)
         self.screen.own_messages.add(client_msg_id)
@@ -190,14 +191,14 @@ class TerminalChat:
     # --- questions of agents ------------------------------------------------------------------------------------------
 
     def _open_questions(self, answer: Answer) -> list[Interrupt]:
-        """Return the open questions of an answer that the screen shows, oldest first."""
+        """Return the questions of an answer that are open on the screen, oldest first."""
         run = answer.accepted and answer.accepted.runId
         return [_interrupt_of(event) for event in self.screen.questions.values() if event.runId == run]
 
     async def _ask_for_reply(self, answer: Answer, question: Interrupt) -> None:
-        """Prompt for a reply, and send the reply. The prompt ends if another client replies.
+        """Prompt for a reply, and send the reply. The prompt also ends when the question is closed otherwise.
 
-        Ctrl-D declines the question. Ctrl-C stops the answer.
+        Ctrl-D declines the question. Ctrl-C stops the answer. Raises Closed.
         """
         try:
             line = await self._read_reply(question)
@@ -232,9 +233,10 @@ class TerminalChat:
             await asyncio.wait([resolution_task])
 
     async def _reply(self, question: Interrupt, line: str | None) -> None:
-        """Send a reply, or decline if *line* is None.
+        """Send a reply, or decline if *line* is None. Then wait until the question is closed.
 
-        Raises ValueError if the question does not allow the reply, and Failure if the hub refuses the reply.
+        Raises ValueError if the question does not allow the reply. Raises Failure if the hub refuses the reply, or the
+        connection is lost.
         """
         status = "cancelled" if line is None else "resolved"
         reply = {} if line is None else {"payload": parse_answer(question.responseSchema, line)}
@@ -242,7 +244,7 @@ class TerminalChat:
         try:
             await self.hub.command(type="resume", **fields, **reply)
         except Failure as failure:
-            if not failure.retryable:  # after a retryable failure, prompt again
+            if not failure.retryable:  # after a retryable failure, the person can reply again
                 self.screen.questions.pop(question.id, None)
             raise
         await self.screen.wait_until(lambda: question.id not in self.screen.questions)
@@ -275,9 +277,9 @@ class TerminalChat:
             self.say(Text(f"— {error.message} —", style="red"))
         except Failure:
             pass  # the next command of the person gets the same error, and shows it
-        self.screen.clear()  # wakes the tasks that wait for an event, because no more events come
+        self.screen.clear()  # no more events come: wake the tasks that wait until a question is closed
 
-    # --- one short function for each command; each returns False to leave ---------------------------------------------
+    # --- one short function for each command: it returns False to leave, else True ------------------------------------
 
     async def show_agents(self, name: str = "") -> bool:
         agents = {str(agent["agentId"]): agent for agent in (self.hub.welcome.agents if self.hub.welcome else ())}

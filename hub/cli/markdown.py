@@ -22,12 +22,12 @@ PARSER = (
     .disable(["autolink", "html_block", "html_inline", "image", "reference"])
 )
 MEASURING_COLUMNS = 1_000_000  # more columns than any table needs
-MAX_LEVEL = 18  # the deepest nesting that is drawn: the parser omits text below level 20
+MAX_LEVEL = 18  # the deepest nesting that is drawn: the parser omits text nested deeper than 20
 FORMULA = re.compile(r"\\\[.{1,1000}?\\\]|\\\(.{1,1000}?\\\)|\$\$.{1,1000}?\$\$", re.DOTALL)
 
 
 def _parse_formula(state: StateInline, silent: bool) -> bool:
-    """Parse a formula as plain text: its backslashes and signs stay. Return False if no formula starts here."""
+    """Parse a formula as plain text, with its backslashes, `*` and `_`. Return False if no formula starts here."""
     match = FORMULA.match(state.src, state.pos, state.posMax)
     if match is None:
         return False
@@ -47,7 +47,7 @@ def draw_markdown(text: str) -> RenderableType:
 
 
 class CodeDrawing(CodeBlock):
-    """Code that can be copied: lines are neither wrapped nor padded, and tabs stay tabs."""
+    """Code that can be copied: outside lists and quotations, rich does not wrap or pad lines, and tabs stay tabs."""
 
     head: str = ""
 
@@ -67,7 +67,7 @@ class CodeDrawing(CodeBlock):
 
 
 class TableDrawing(TableElement):
-    """A table. Its source is shown instead if the table is too wide, or if a row has more cells than the head."""
+    """A table. Its source is shown instead if the table is too wide, or if a row has more `|` than the head."""
 
     source: list[str]
 

@@ -1,4 +1,4 @@
-"""Finds the packages that requirements.txt in the agents folder names, but that are not installed."""
+"""Find the lines of requirements.txt in the agents folder that the installed packages do not meet."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,9 +11,8 @@ REQUIREMENTS_FILE = "requirements.txt"
 def find_missing_lines(file: Path) -> tuple[str, ...]:
     """Return the lines of a requirements file that the installed packages do not meet.
 
-    If the file does not exist, there are no such lines.
-
-    Options of pip (`-r`, `-e`) and addresses are ignored, because only pip understands them.
+    If the file does not exist, there are no such lines. Options of pip (`-r`, `-e`) and addresses are ignored, because
+    only pip understands them.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").replace("\\\n", " ").splitlines()

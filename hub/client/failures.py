@@ -1,7 +1,7 @@
 """The errors of the client.
 
 Failure
-├── Unreachable    there is no hub at that address
+├── Unreachable    no hub answered at the address in time
 ├── Closed         the connection has ended for good
 ├── ConnectionCut  the connection was lost before the answer to a command; the hub may have executed the command
 ├── Refusal        the hub refused a command
@@ -17,7 +17,7 @@ from hub.messages.codes import RETRYABLE
 class Failure(Exception):
     """An error of the client. *message* is one line for a person, and *code* is stable.
 
-    *retryable* is True if a retry may succeed.
+    *retryable* is True if a retry may succeed. *retry_after_ms* is the least wait before a retry, if the hub gave one.
     """
 
     def __init__(self, code: str, message: str, *, retryable: bool = False, retry_after_ms: int | None = None) -> None:
@@ -45,7 +45,7 @@ class Refusal(Failure):
 
 
 class RunFailed(Failure):
-    """An answer did not end normally: *text* is the text so far, *stop_reason* is the reason."""
+    """An answer did not end normally: *text* is its text so far, *stop_reason* the stop reason of its run."""
 
     text: str = ""
     stop_reason: str = ""

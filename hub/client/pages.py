@@ -31,7 +31,7 @@ class PageReader:
     async def read(self, session_id: str, after: int, epoch: str | None) -> tuple[Event, ...] | Reset:
         """Return a page of the unmerged events after a cursor, or a Reset if the cursor is invalid.
 
-        Retries with backoff until the hub answers. Raises Refusal, Closed.
+        Retries with backoff until the hub returns the page or refuses the request. Raises Refusal, Closed.
         """
         for attempt in itertools.count():
             await self.link.wait_until_live()
@@ -42,7 +42,7 @@ class PageReader:
                 if status < 500 and status != 429:
                     raise Refusal(str(body.get("code")), str(body.get("error")))
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError, ConnectionCut):
-                pass  # the hub is unreachable or failing: try again
+                pass  # the hub is unreachable or failing, or the connection was lost: try again
             await asyncio.sleep(retry_delay(attempt))
         raise AssertionError("itertools.count() does not end")
 
