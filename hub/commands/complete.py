@@ -24,10 +24,10 @@ async def complete(
     message: str,
     earlier_messages: Sequence[tuple[Role, str]],
 ) -> AbstractAsyncContextManager[AnswerChunks]:
-    """Let an agent answer *message*. The context yields an iterator of text chunks and a Finish.
+    """Let an agent answer *message*. The context yields an iterator over text chunks and each Finish of the agent.
 
     Leaving the context stops the agent. Raises UnknownAgent and AgentBroken. Entering the context raises Busy.
-    Iteration raises AgentError, with the code `timeout` if the agent takes longer than its limits.
+    Iteration raises AgentError: with the code `timeout` if the agent reaches a time limit, `aborted` if the hub stops.
     """
     agent = hub.node.agents.get_working(agent_id)
     history = [Past(role, content) for role, content in earlier_messages]

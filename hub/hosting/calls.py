@@ -47,10 +47,10 @@ async def _stream_texts(caller: AgentTask, run: Run, agent_id: str, message: str
 async def open_answer(
     slot: Slot, limits: Limits, run: Run, caller: AgentTask | None = None
 ) -> AsyncIterator["OutputReader"]:
-    """Run an agent in *slot*, and yield an OutputReader over its output. The end of the code releases the slot.
+    """Run an agent in *slot*, and yield an OutputReader over its output. When the agent's code ends, the slot is free.
 
-    The iteration raises AgentError if the agent fails; the code is `timeout` if the agent reaches a time limit. Leaving
-    the context cancels the agent, and waits until its code has ended or the grace time is over.
+    The iteration raises AgentError if the agent fails, with the error code `timeout` if it reaches a time limit.
+    Leaving the context cancels the agent, and waits until its code has ended or the grace time is over.
     """
     reader = OutputReader(run=run)
     reader.agent_task = agent_task = AgentTask(
@@ -76,7 +76,7 @@ async def open_answer(
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class OutputReader:
-    """An iterator over the texts and the Finish of an agent's code.
+    """An iterator over the texts of an agent's code, and each Finish that it yields.
 
     The code waits while MAX_UNREAD outputs are unread. *has_ended* is set when the code has ended, or was abandoned.
     """
@@ -160,14 +160,17 @@ class OutputReader:
         return bool(self._open_questions) or not self._has_capacity.is_set()
 
     def stop(self, reason: StopReason) -> None:
-        """Cancel the code; the iteration then raises AgentError with the code *reason*. A second call does nothing."""
+        """Cancel the agent's code. The iteration then raises an AgentError whose `code` is *reason*.
+
+        A second call does nothing.
+        """
         if self._error is None and not self.has_ended.is_set():
             problem = f"agent {self.run.agent} was stopped: it reached its time limit or its silence limit"
             self._error = AgentError("the hub is stopping" if reason == "aborted" else problem, reason, retryable=True)
             self.agent_task.cancel()
 
     def on_end(self, task: asyncio.Task[None]) -> None:
-        """End the iteration. It raises an error if the task failed, or was cancelled by its own code."""
+        """End the iteration, with an error if stop() was called, or if the code failed or cancelled itself."""
         error: BaseException | None = None if task.cancelled() else task.exception()
         if task.cancelled() and not self.agent_task.is_cancelled:
             error = self.agent_task.log_and_convert(AgentError(f"agent {self.run.agent} cancelled itself"))

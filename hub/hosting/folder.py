@@ -80,8 +80,9 @@ class Agents:
     async def reload_changed_agents(self) -> list[str]:
         """Load new agents, reload changed agents, and drop agents without a file. Return the ids of all these agents.
 
-        An agent is changed if its file changed, or if a file that it imports changed. A change near a broken .py agent
-        may mend it, so it is then reloaded, too; see _find_fixable_agents()."""
+        An agent is changed if its file changed, or if a file that it imports changed. A broken .py agent is reloaded,
+        too, if a file changed that it may try to import: this change may mend the agent.
+        """
         async with self._lock:
             files = self._list_files()
             names = {name for name in {*files, *self._files} if files.get(name) != self._files.get(name)}
@@ -97,9 +98,10 @@ class Agents:
         return broken_names if broken_names and self._modules.list_nearby_files() != self._nearby_files else set()
 
     async def reload(self, agent_id: str) -> list[str]:
-        """Reload one agent, changed or not, and all agents that use a changed file which this agent imports.
+        """Reload one agent, changed or not.
 
-        Drop each of these agents that no longer has a file. Return the ids of the loaded and the dropped agents.
+        If a file that this agent imports has changed, also reload the other agents that import the file or are defined
+        in it. Drop each of these agents that no longer has a file. Return the ids of the loaded and the dropped agents.
         """
         async with self._lock:
             files, ids_before = self._list_files(), set(self._agents)

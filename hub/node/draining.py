@@ -39,7 +39,7 @@ async def _wait_for_ends(node: Node) -> None:
 
 
 async def flush_all(node: Node, seconds: float, hurry: asyncio.Event | None = None) -> None:
-    """Wait, at most *seconds*, until all runs have ended, the log holds all events, and all completions were sent.
+    """Wait, at most *seconds*, until no run is active, the log holds all events, and all completions have ended.
 
     When *hurry* is set, the grace time of stopped runs ends after HURRY_SECONDS.
     """
@@ -52,7 +52,7 @@ async def flush_all(node: Node, seconds: float, hurry: asyncio.Event | None = No
             for end_event in list(node.completions):
                 await end_event.wait()
     except TimeoutError:
-        log.error("some events could not be written to the log before the stop")
+        log.error("at the stop, an answer still ran, or some events were not written to the log")
     finally:
         if abandon_task is not None:
             abandon_task.cancel()

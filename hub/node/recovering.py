@@ -23,7 +23,7 @@ async def recover_runs(node: "Node") -> None:
     """Recover the runs of all sessions.
 
     If the output of a started run is damaged, all started runs of its session end as `aborted`. If a session cannot be
-    loaded or read now, the next start recovers its runs.
+    loaded or read now, the next start recovers its runs. Raises StorageUnavailable if the runs cannot be listed.
     """
     records_by_key: dict[Key, list[RunRecord]] = {}
     for record in await node.log.runs.list_unfinished_runs():
@@ -34,7 +34,9 @@ async def recover_runs(node: "Node") -> None:
     async with asyncio.TaskGroup() as workers:
         for _ in range(min(PARALLEL_RECOVERIES, len(records_by_key))):
             workers.create_task(_recover_each(node, sessions))
-    log.info("recovered runs", sessions=len(records_by_key), runs=sum(map(len, records_by_key.values())))
+    log.info(
+        "the recovery of runs has ended", sessions=len(records_by_key), runs=sum(map(len, records_by_key.values()))
+    )
 
 
 async def _recover_each(node: "Node", sessions: Iterator[tuple[Key, Sequence[RunRecord]]]) -> None:

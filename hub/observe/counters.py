@@ -9,8 +9,9 @@ import attrs
 class Counters:
     """Totals of the node since its start.
 
-    *run_starts* counts runs by agent, *run_ends* by agent and stop reason. *sent_bytes* and *catch_ups* count closed
-    connections; `/metrics` adds the open ones. *sent_bytes* also has all bytes that were written directly to sockets.
+    *run_starts* counts runs by agent, *run_ends* by agent and stop reason. *sent_bytes* and *catch_ups* have the totals
+    of closed connections; `/metrics` adds those of open connections. But bytes that are written directly to sockets are
+    in *sent_bytes* at once.
     *loop_lag* is the event loop's delay at the last measurement, in seconds; *worst_loop_lag* is the longest so far.
     """
 

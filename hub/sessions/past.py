@@ -15,7 +15,7 @@ async def read_past(store: SessionStore, key: Key, open_runs: Collection[RunReco
     """Return the newest finished messages of a session within *limits*, oldest first.
 
     The messages that *open_runs* answer are left out. An answer that has a stop reason, but no text and no parts, is
-    left out, too, because models refuse an empty message.
+    left out, too, because models refuse an empty message. Raises StorageUnavailable.
     """
     open_ids = {record.userMessageId for record in open_runs}
     open_bytes = sum(_count_bytes(record.message, record.parts) for record in open_runs)

@@ -20,7 +20,7 @@ from hub.sessions.questions import Questions
 from hub.sessions.view import make_view
 from hub.storage.records import RunRecord
 
-SLICE_SECONDS = 0.005  # an agent that streams without waiting lets other tasks run after this time
+SLICE_SECONDS = 0.005  # if an agent streams without waiting, other tasks run after this time
 
 
 class RunState(Enum):
@@ -121,7 +121,7 @@ class ActiveRun:
         self.state = state
 
     def start(self) -> None:
-        """Take a slot of the agent. The slot is free again when the code has ended, or will not be called."""
+        """Take a slot of the agent. The AgentTask releases the slot."""
         assert self.agent is not None
         self._enter(RunState.STARTING)
         self._agent_task = AgentTask(

@@ -10,8 +10,8 @@ from hub.sessions.schedule import Schedule
 def cancel_runs(schedule: Schedule, run_id: str | None, with_queue: bool) -> tuple[str, ...]:
     """Stop the active or queued run with *run_id*. Without *run_id*, stop all active runs.
 
-    *with_queue* stops all queued runs, too, before the active ones. Return the ids of the stopped runs, without a wait
-    for their ends. Raises NotRunning if there is no such run.
+    If *with_queue* is True and *run_id* is None, first stop all queued runs. Return the ids of the stopped runs,
+    without a wait for their ends. Raises NotRunning if there is no such run.
     """
     runs = [*(schedule.queued_runs if with_queue or run_id else ()), *schedule.active_runs.values()]
     stoppable = [run for run in runs if not run.has_ended and run_id in (None, run.id)]
