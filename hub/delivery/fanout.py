@@ -25,14 +25,14 @@ class Fanout:
         """Deliver the events of one commit, in log order, and move the channel's head to the last one.
 
         The first event must directly follow the head. Live subscriptions get the bytes at once. A live subscription
-        whose transport is above the high-water mark begins to lag, and so does each paged subscription that gets a
+        whose transport is above the high-water mark begins to lag, and so does each paged subscription that may get a
         frame for one of the events.
         """
         previous_head, last, is_single = channel.head, events[-1], len(events) == 1
         # A single chunk is by far the most frequent case. A chunk neither starts nor ends a run.
         run_ends = () if is_single and type(last.body) is Chunk else self._register_starts(channel, events)
         channel.head = last.seq
-        if not previous_head:  # the session has its epoch since this first event
+        if not previous_head:  # a session has an epoch only from its first event on
             channel.epoch = last.epoch
         self.registry.counters.events += last.seq - previous_head
         for protocol, descriptors in tuple(channel.live_descriptors.items()):
@@ -98,7 +98,7 @@ class Fanout:
                 self._write_to_transport(sub, frames[encoding], previous_head)
 
     def _wake_paged_subscriptions(self, channel: Channel, events: Sequence[Event]) -> None:
-        """Make each paged subscription lag, unless it gets no frame for any of the events."""
+        """Make each paged subscription lag that may get a frame for one of the events."""
         for sub in list(channel.paged_subscriptions):
             if any(_is_deliverable(sub, event) for event in events):
                 channel.paged_subscriptions.discard(sub)
@@ -110,7 +110,7 @@ class Fanout:
         """Send a notice to the subscriptions at the head whose protocol has notices.
 
         A lagging subscription, one that is limited to runs, and one whose transport is above the high-water mark do not
-        get the notice, now or later: notices are not logged. *make_notice* is called only if there is a receiver.
+        get the notice, now or later: notices are not logged. *make_notice* is called at most once.
         """
         receivers = [sub for protocol, subs in channel.live_descriptors.items() if protocol.notices for sub in subs]
         receivers += [
@@ -128,5 +128,5 @@ class Fanout:
 
 
 def _is_deliverable(sub: Subscription, event: Event) -> bool:
-    """Return True if a paged subscription gets a frame for the event. A chunk of a whole message has no frame."""
+    """Return True if a paged subscription may get a frame for the event. A chunk of a whole message has no frame."""
     return not sub.is_filtered(event) and not (isinstance(event.body, Chunk) and sub.has_whole_messages_of(event.runId))

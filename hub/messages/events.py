@@ -119,7 +119,8 @@ class InterruptResolved(Body):
     payload: Any = None
 
 
-# The output of agents that is not text. The names are those of AG-UI. The plain protocol does not send these events.
+# The output of agents that is not text. All names but `reasoning` and `progress` are those of AG-UI. The plain protocol
+# does not send these events.
 
 
 @attrs.frozen

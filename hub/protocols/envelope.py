@@ -19,7 +19,7 @@ from hub.protocols.extended import event_fields, notice_fields, split_event
 from hub.protocols.reading import read_command
 from hub.protocols.splitting import split_fields
 
-# The envelope type of each event and notice. Events and notices without a row here have the type `status`.
+# The envelope types of events and notices. An event or notice without a row here has the type `status`.
 ENVELOPE_TYPES = {
     "stream": "text",
     "message": "text",

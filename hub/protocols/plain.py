@@ -123,7 +123,7 @@ def _removal(event: Event, body: MessageRemoved) -> dict[str, Any]:
 
 
 def _without_none(frame: dict[str, Any]) -> dict[str, Any]:
-    """Remove fields that are None. A copied message in a fork has no run. A removal by a user has no agent either."""
+    """Remove fields that are None: a message in a fork has no run, and a removal by a user has no run and no agent."""
     return {name: value for name, value in frame.items() if value is not None}
 
 

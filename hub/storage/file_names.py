@@ -26,4 +26,4 @@ def check_media_type(type: str) -> None:
         or not MEDIA_TYPE.fullmatch(type)
         or type.lower().startswith("multipart/form-data")
     ):
-        raise BadType("the type of a file is a media type, as text/plain or image/png, and its bytes are the body")
+        raise BadType("the type of a file is a media type, such as text/plain or image/png, and its bytes are the body")

@@ -25,7 +25,7 @@ class FileQuota:
             del self._bytes[key]
 
     def reserve(self, key: Key, size: int, counted_bytes: int) -> int:
-        """Count the growth of a file to *size* bytes. *counted_bytes* is the count so far; return the new count.
+        """Count the growth of a file to *size* bytes. *counted_bytes* is the file's count so far; return its new count.
 
         Call this before the bytes are written, so that two uploads cannot use the same space. If the limits
         refuse the growth, raises FileTooLarge or QuotaExceeded, and changes no count.

@@ -67,7 +67,10 @@ class EventStream:
         return self
 
     async def open(self, run: RunStream | None = None) -> ClientHandle:
-        """Start the response and return its client. With *run*, the client gets only the events of that run."""
+        """Start the response and return its client. With *run*, the client gets only the events of that run.
+
+        Raises ConnectionResetError if the client has disconnected.
+        """
         request, response = self._request, self.response
         size = request.app[HUB_KEY].limits.out_frame_bytes
         if run is not None:
@@ -82,7 +85,7 @@ class EventStream:
     async def serve(self, end: Callable[[], Awaitable[object]] | None = None) -> None:
         """Wait until the client or the hub ends the stream.
 
-        With *end*, wait at most until *end* returns and all events so far are written.
+        With *end*, wait at most until *end* returns and all events so far are written. Raises the errors of *end*.
         """
         client = self._client
         assert client is not None

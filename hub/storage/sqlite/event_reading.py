@@ -102,7 +102,8 @@ class PageRow(NamedTuple):
 def read_page(db: sqlite3.Connection, session: Key, after: int, upto: int, limit: int, max_bytes: int) -> list[Event]:
     """Return at most *limit* events with after < seq <= upto. The event that reaches *max_bytes* is the last one.
 
-    A page ends before a damaged or missing event. Raises UnreadableEvents if the page would begin with that event.
+    A page ends before a missing event. Raises UnreadableEvents if the page would begin with a missing event, or if its
+    rows cannot be decoded.
     """
     values = {"session": session, "after": after, "upto": upto, "rows": limit, "bytes": max_bytes}
     fields = fetch_row(db, PAGE, values | {"mark": make_session_mark(session)})
@@ -194,7 +195,10 @@ def find_streamed_message(db: sqlite3.Connection, session: Key, run: str, seq: i
 
 
 def _read_backwards(db: sqlite3.Connection, session: Key, seq: int) -> Iterator[EventRow]:
-    """Yield the events with floor < seq < *seq*, the latest first. Raises UnreadableEvents at a gap."""
+    """Yield the events with floor < seq < *seq*, the latest first.
+
+    Raises UnreadableEvents at a gap, or if a row cannot be decoded.
+    """
     values = {"session": session, "mark": make_session_mark(session)}
     session_row = fetch_row(db, LOOSE_OF_SESSION, values)
     if session_row is None:

@@ -5,7 +5,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-FILE_CHECK_SECONDS = 1.0  # the time between two checks: a check takes 2 us and releases the GIL
+FILE_CHECK_SECONDS = 1.0  # the least time between two checks: a check takes 2 us and releases the GIL
 
 
 class FileReplaced(sqlite3.OperationalError):

@@ -57,7 +57,7 @@ class LogThreads:
         self._is_open = True
 
     async def close(self) -> None:
-        """Commit queued requests, then end the threads. Later requests raise StorageUnavailable."""
+        """Commit queued requests, then end the threads. Later requests fail with StorageUnavailable."""
         if self._is_open:
             self._is_open = False
             self.writer.requests.put(None)

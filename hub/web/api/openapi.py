@@ -23,7 +23,7 @@ OPENAPI_DESCRIPTION = (
 
 
 def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
-    """Return the document. Each class is once in the components; the pages for browsers are omitted."""
+    """Return the document. Each class is once in the components. Routes with the tag `Pages` are omitted."""
     routes = [route for route in routes if route.tag != "Pages"]
     kinds = [kind for route in routes for kind in _list_kinds(route)]
     refs, components = build_schemas(kinds, has_types=False, limits=limits)
