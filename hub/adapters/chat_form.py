@@ -34,7 +34,7 @@ class RequestForm:
     def adapt(self, refusal: WrongAddress | OptionRefused) -> "RequestForm | None":
         """Return the form to try after a refusal.
 
-        Return None if the refused option has no replacement, or is itself a replacement.
+        Return None if REPLACEMENTS lacks the refused option, or if the option is itself a replacement.
         """
         if isinstance(refusal, WrongAddress):
             return attrs.evolve(self, url=toggle_version(self.url))
@@ -50,7 +50,7 @@ class RequestForm:
 
 
 def toml_line(option: str, replacement: str | None) -> str:
-    """Return the change to a TOML file with which the first request already has the replacement.
+    """Return the change to a TOML file that puts the replacement into the first request.
 
     The change is a line to write, or the words "no `OPTION`" for an option to remove.
     """

@@ -100,7 +100,10 @@ def remote_endpoint(options: Options, base_url: str) -> ChatEndpoint:
 
 @asynccontextmanager
 async def open_local(options: Options, paths: AgentPaths) -> AsyncIterator[AnswerFunction]:
-    """Yield the function that answers from the local model, with options limited to what this model can do."""
+    """Yield the function that answers from the local model, with options limited to what this model can do.
+
+    Raises ValueError if `system` is too long for this model.
+    """
     local_options = attrs.evolve(
         options,
         system=options.system or LOCAL_SYSTEM,
@@ -137,7 +140,7 @@ def _http_session(options: Options, *, is_local: bool) -> aiohttp.ClientSession:
     )
 
 
-if TYPE_CHECKING:  # lets mypy check the contract; above the definition of `open` mypy would not check that function
+if TYPE_CHECKING:  # mypy checks the contract here; this must stand below `open`, or mypy would not check `open`
     from hub.adapters import openai_chat
 
     _: Adapter = openai_chat

@@ -55,7 +55,8 @@ async def open_client(url: str) -> AsyncIterator[Client]:
 def choose_agent(client: Client, name: str | None) -> str:
     """Return the agent to chat with: *name*, else `main`, else the first agent that works, as in the console.
 
-    Raises CommandFailed if the hub has no agent *name*, or has neither `main` nor an agent that works.
+    Raises CommandFailed if the hub has no agent *name*. If *name* is None, raises CommandFailed if the hub has neither
+    `main` nor an agent that works.
     """
     states = {str(agent["agentId"]): agent["status"] for agent in (client.welcome.agents if client.welcome else ())}
     working = [agent for agent, state in states.items() if state == "ok"]
@@ -70,7 +71,7 @@ def choose_agent(client: Client, name: str | None) -> str:
 
 @asynccontextmanager
 async def report_losses(client: Client, say: Callable[[str], None]) -> AsyncIterator[None]:
-    """Call *say* inside the context when the connection is lost, and when the client has reconnected."""
+    """While the context is open, call *say* when the connection is lost, and when the client has reconnected."""
     watch_task = asyncio.create_task(_watch(client, say))
     try:
         yield

@@ -68,7 +68,7 @@ def _describe_rules(kind: str, rules: Rules, schema: dict[str, Any] | None) -> s
 
 
 def parse_answer(schema: dict[str, Any] | None, text: str) -> Any:
-    """Convert an input line to a value that the schema allows. Raises ValueError with the expected answers."""
+    """Convert an input line to a value that the schema allows. Raises ValueError with a line for the user."""
     kind, choices = _type_and_choices(schema)
     text = text.strip()
     if not text:

@@ -31,8 +31,9 @@ class Answer:
     """One answer: its events while it runs (`async for`), or its complete text (`await answer.text()`).
 
     An answer survives lost connections, even if it ends while there is no connection. Iteration ends with
-    `run_finished`, for every stop reason. Iteration raises Refusal if the hub refused the chat, Forgotten if the log no
-    longer has the answer, and Closed. *accepted* is None until the hub confirms that the message is on disk.
+    `run_finished`, for every stop reason. Iteration raises Refusal if the hub refuses the chat, the subscription or a
+    read of the log. It raises Forgotten if the log no longer has the answer, and Closed. *accepted* is None until the
+    hub confirms that the message is on disk.
     """
 
     frame: dict[str, Any]
@@ -85,9 +86,9 @@ class Answer:
         return text
 
     async def cancel(self) -> tuple[str, ...]:
-        """Stop this answer only. Return the id of its run, or () if the run has ended or the chat was refused.
+        """Stop this answer only. Return the id of its run in a tuple.
 
-        Raises the errors of Session.cancel().
+        The tuple is empty if the run has ended, or if the chat has failed. Raises the errors of Session.cancel().
         """
         await self._decision.wait()
         if self.accepted is None:
@@ -123,7 +124,7 @@ class Session:
         """Send a message, now or at the next connection, and return its answer.
 
         *client_msg_id* is the idempotency key: the hub answers repeated messages with the same key once. By default the
-        key is random. The message is sent even if the answer is never awaited.
+        key is random. The message is sent even if the answer is never awaited. Raises Closed.
         """
         fields = {"clientMsgId": client_msg_id, "ifBusy": if_busy}
         options = {name: value for name, value in fields.items() if value is not None}
@@ -136,12 +137,15 @@ class Session:
     async def cancel(self) -> tuple[str, ...]:
         """Stop all running and queued answers of the session. Return the ids of their runs.
 
-        Raises ConnectionCut if the connection is lost before the hub has answered.
+        Raises the errors of Client.command().
         """
         return await request_cancel(self._client, self.id, None)
 
     async def history(self, last: int = 100) -> tuple[dict[str, Any], ...]:
-        """Return the last finished messages, oldest first, at most 100."""
+        """Return the last *last* finished messages, oldest first, within the hub's limits (by default 100 and 1 MiB).
+
+        Raises the errors of Client.command().
+        """
         return await self._client.history(self.id, last)
 
     def events(self) -> Reader:
@@ -153,7 +157,7 @@ class Session:
         self._client.link.send(type="typing", sessionId=self.id)
 
     def leave(self) -> None:
-        """Unsubscribe from the session. A connection may have 128 subscriptions."""
+        """Unsubscribe from the session. By default, a connection may have 128 subscriptions."""
         self._client.leave(self.id)
 
 

@@ -1,6 +1,6 @@
 """Close codes after which a client must not reconnect, and error codes after which it may send a command again.
 
-The Python client, the JavaScript client and the docs use these tables.
+The Python client uses these tables. Tests compare them with the JavaScript client and with docs/protocol.md.
 """
 
 from hub.messages.words import FINISH_REASONS

@@ -22,7 +22,7 @@ SPLIT_FIELDS = (
 
 
 def has_continuation(frame: dict[str, Any]) -> bool:
-    """Return whether the next frame continues this one: it has `more`, or it is an event without a seq."""
+    """Return whether the next frame continues this one: this one has `more`, or is an event without a seq."""
     return "more" in frame or ("ts" in frame and "seq" not in frame)
 
 

@@ -10,7 +10,8 @@ from structlog.typing import EventDict
 from hub.observe.agents import install_log_handler
 from hub.text import escape_unprintable
 
-UNESCAPED_FIELDS = ("event", "exception")  # `event` is text of the hub or escaped already, as `exception` is
+# `event` is text of the hub, or text of an agent that is already escaped. `exception` is always already escaped.
+UNESCAPED_FIELDS = ("event", "exception")
 
 
 def _escape(_: Any, __: str, fields: EventDict) -> EventDict:
@@ -29,7 +30,8 @@ def log_to_stderr() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
             _escape,
-            # The default formatter prints the values of variables: users' messages, and the node, which takes minutes.
+            # The default formatter prints the values of variables: it would show users' messages, and take minutes for
+            # the whole node.
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),

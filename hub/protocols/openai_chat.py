@@ -14,8 +14,8 @@ from hub.protocols.reading import split_error
 from hub.protocols.sse import RunStream, http_chunk
 
 OPENAI_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-# Parameters that the hub does not support, though they change the answer. Only the listed values, which change nothing,
-# are accepted.
+# Parameters that change the form of the answer, and that the hub does not support. Only the listed values, which change
+# nothing, are accepted.
 UNSUPPORTED_PARAMETERS: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "functions": (None, []),
@@ -32,7 +32,7 @@ OPENAI_FINISH_REASONS: dict[str, str] = {
     "refused": "content_filter",
     "tool_calls": "tool_calls",
 }
-# The stop reasons of runs that ended without a complete answer, with the HTTP status and the error text for clients.
+# The stop reasons of runs that were stopped before their end, with the HTTP status and the error text for clients.
 EARLY_ENDS: dict[str, tuple[int, str]] = {
     "timeout": (504, "the answer took longer than the hub allows: try again, or ask for less"),
     "cancelled": (499, "the answer was stopped before its end"),
@@ -78,7 +78,7 @@ class StreamOptions(msgspec.Struct):
 
 
 class CompletionRequest(msgspec.Struct):
-    """The body of a request. Other parameters of OpenAI are ignored, or refused if they change the answer."""
+    """The body of a request. Other parameters of OpenAI are ignored, or refused if they change the answer's form."""
 
     example: ClassVar[str] = '{"model":"main","messages":[{"role":"user","content":"hello"}]}'
     model: Annotated[str, msgspec.Meta(examples=["main"])]
@@ -179,7 +179,7 @@ def early_end_error(reason: str) -> OpenAIError:
 
 
 def dropped_answer_error() -> OpenAIError:
-    """Return the error for a repeated idempotency key whose answer the retention has dropped."""
+    """Return the error for a repeated idempotency key whose answer retention has deleted."""
     text = "the hub no longer stores the answer to this message: send the message with another idempotency key"
     return OpenAIError(422, "invalid_request_error", text, None, "answer_gone")
 

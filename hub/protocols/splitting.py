@@ -20,9 +20,10 @@ from hub.messages import (
 )
 from hub.messages.pieces import SPLIT_FIELDS
 
-# split_body() splits the bodies in the first tuple, split_fields() the messages in the second: all frames but the last
-# then have `more`. In both cases, only the last frame of an event has the seq. A WholeMessage with parts or with a stop
-# reason is split by split_fields(), because split_body() makes chunks, which have neither.
+# split_body() splits the bodies in the first tuple into bodies. split_fields() splits the events and notices in the
+# second tuple into frames, of which all but the last have `more`. In both cases, only the last frame of an event has
+# the seq. The extended protocol splits a WholeMessage with parts or with a stop reason by split_fields(), because
+# split_body() makes chunks, which have neither.
 SPLITTABLE_BODIES = (Chunk, WholeMessage, Reasoning, ToolCallArgs, MessageRemoved)
 TYPES_WITH_MORE = (UserMessage, WholeMessage, Welcome, Subscribed, Reset)
 MIN_PIECE_BYTES = 64  # the least size of a piece, even if the other fields of its frame exceed the limit

@@ -1,4 +1,4 @@
-"""Finds the processes that listen on a port, and the sockets of this process that belong to a port."""
+"""Find the processes that listen on a port, and the sockets of this process that belong to a port."""
 
 import os
 import socket

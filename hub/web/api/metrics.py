@@ -50,8 +50,8 @@ class NodeCollector(Collector):
         for agent, count in figures.run_starts.items():
             started_runs.add_metric([agent], count)
         ended_runs = CounterMetricFamily("hubbub_runs_ended", "Ended runs.", labels=["agent", "stop_reason"])
-        for names, count in figures.run_ends.items():
-            ended_runs.add_metric(names, count)
+        for labels, count in figures.run_ends.items():
+            ended_runs.add_metric(labels, count)
         yield from (started_runs, ended_runs)
         yield CounterMetricFamily("hubbub_events", "Events delivered to subscribers.", figures.events)
 
