@@ -36,8 +36,8 @@ INSERT_DAMAGED = "INSERT INTO damaged (session, seq, events) VALUES ((SELECT n F
 class CommitPart(NamedTuple):
     """The bytes of one session's part of a commit.
 
-    *key* is None if it cannot be read. *seq* is the seq of the first event. It is UNKNOWN_SEQ if only the key can be
-    read, and None if neither can be read.
+    *key* is None if it cannot be read. *seq* is the seq of the first event: UNKNOWN_SEQ if only the key can be read,
+    and None if neither can be read. Text after a sound part is a part without a key, with the seq of the sound part.
     """
 
     key: Key | None

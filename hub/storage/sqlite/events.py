@@ -92,7 +92,10 @@ class SqliteEvents(EventStore):
         await self._drop(DELETED_EVENTS, {})
 
     async def _drop(self, statement: str, values: dict[str, int]) -> dict[Key, int]:
-        """Delete the events that a query selects; return the new floor of each session that lost events."""
+        """Delete the events that a query selects, but none from the start of an unfinished run on (see changes.py).
+
+        Return the new floor of each session that lost events.
+        """
         ranges = [DropRange(*fields) for fields in await self.threads.query_json(statement, values)]
         old_floors = {drop.key: drop.floor for drop in ranges}
         floors: dict[Key, int] = {}

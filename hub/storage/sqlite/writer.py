@@ -1,8 +1,9 @@
 """The writer thread of the embedded log: it commits write requests in batches, and numbers events.
 
-Each iteration of run() takes all queued requests, plans their rows (plan.py), writes the rows in one transaction, and
-delivers the results. So concurrent appends share one fsync. After a failure, the thread first reads whether the file
-has the commit, because COMMIT may raise an error after it has written the commit.
+Each iteration of run() takes the queued requests, at most MAX_BATCH_REQUESTS. It plans their rows (plan.py), writes the
+rows in one transaction, and delivers the results. So concurrent appends share one fsync. Deletions of sessions have a
+transaction of their own. After a failure, the thread first reads whether the file has the commit, because COMMIT may
+raise an error after it has written the commit.
 """
 
 import sqlite3
@@ -81,7 +82,7 @@ class Writer:
             if results:
                 self.deliver(results)
                 self.database.preallocate_wal()
-                if self.db.in_transaction:  # preallocate_wal() left it open: the next commit would be part of it
+                if self.db.in_transaction:  # preallocate_wal() failed: the next commit would be in its transaction
                     self._recover(())
         self.move_to_strips()
 
@@ -181,8 +182,9 @@ class Writer:
 
         *results* are the results of the commit, and *deleted* are the sessions that it deletes. If *deleted* is not
         empty, the file has the commit if none of these sessions exists: a deletion shares its commit only with
-        deletions. Otherwise the file has the commit if the head of each session is the last seq of its append. As long
-        as the file cannot be read, this method reopens it in a loop, and refuses new requests, until the writer closes.
+        deletions. Otherwise the file has the commit if the head of each session with an append is the last appended
+        seq. Without such a session, or with unreadable events, return False. As long as the file cannot be read, this
+        method reopens it in a loop, and refuses new requests, until the writer closes.
         """
         last_seqs = {append.key: append.events[-1].seq for _, _, append in results if append and append.events}
         while True:
@@ -251,7 +253,7 @@ def _is_file_error(error: Exception) -> bool:
 
 
 def _get_advice(error: Exception) -> str:
-    """Return advice to append to the text of a file error; empty for FileReplaced and for other errors."""
+    """Return advice to append to an error's text; empty for FileReplaced, and for an error that is no file error."""
     if not _is_file_error(error) or isinstance(error, FileReplaced):  # the text of FileReplaced already has advice
         return ""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
