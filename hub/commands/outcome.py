@@ -22,9 +22,10 @@ from hub.storage.log import EventStore
 
 
 async def read_outcome(store: EventStore, session: LiveSession, accepted: Accepted) -> RunOutcome:
-    """Return the outcome of a run that has ended.
+    """Return the outcome of a run. Call this after the end of the run, or after a drain.
 
-    If the log does not have the run's end, the outcome has no stop reason, or SessionDeleted is raised.
+    If the log does not have the run's end, the outcome has no stop reason. In this case, raises SessionDeleted if the
+    session was deleted. Raises StorageUnavailable.
     """
     channel, reader = session.channel, _OutcomeReader()
     cursor = max(accepted.seq, channel.floor)

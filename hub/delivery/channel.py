@@ -32,7 +32,7 @@ class Subscription:
     these runs. A subscription with one of the two is never live.
 
     Events of *delivered_run_ids* up to *delivered_seq* are skipped: a group's subscription has delivered them.
-    *has_page* is True if a page was sent since the subscription began to lag.
+    *has_page* is True if a page was sent since the last CatchUp.read_from().
     *has_caught_up* is True if the subscription was paged before.
     """
 
@@ -76,7 +76,7 @@ class Channel:
 
     *id* is the session's id as clients know it, *key* adds the tenant. *epoch* is None until the session's first event.
     *head* is the seq of the last delivered event. *floor* is the seq up to which retention has deleted events.
-    *active_runs* maps each run that has not ended to the seq of its `run_started`.
+    *active_runs* maps each run that has started in this process, and has not ended, to the seq of its `run_started`.
     After *is_deleted* is set, no connection can subscribe.
 
     *subscriptions* are those in all three states. Three indexes have the subscriptions at the head:
@@ -138,7 +138,7 @@ class Channel:
             self.live_descriptors[sub.connection.protocol][sub] = sub.connection.transport.write_descriptor
 
     def check(self) -> None:
-        """Raise AssertionError if the indexes contradict each other. Tests call it between any two loop steps."""
+        """Raise AssertionError if the indexes contradict each other. For tests; call it only between two loop steps."""
         indexes = (*self.live_descriptors.values(), *self.run_descriptors.values())
         assert all(indexes), "an empty index was not removed"
         assert self.floor <= self.head and all(0 < seq <= self.head for seq in self.active_runs.values())

@@ -22,8 +22,8 @@ class Registry:
     the agent's id, or TENANT/ID outside the default tenant.
 
     *on_unsubscribe* is called after the end of a subscription to a channel. *on_members_change* is called after a
-    change of Channel.list_members(). *on_catch_up* is called after a subscription without *run_ids* has met the head;
-    for a paged subscription only the first time.
+    change of Channel.list_members(). *on_catch_up* is called when activate() makes a subscription without *run_ids*
+    live, or paged for the first time.
     """
 
     limits: Limits
@@ -218,7 +218,10 @@ class Registry:
                 self.unsubscribe(sub)
 
     def find_stuck_connections(self, now: float) -> list[Connection]:
-        """Return the connections whose socket accepted no byte for `stuck_seconds`. Call this about once a second."""
+        """Return the connections whose socket accepted no buffered byte for more than `stuck_seconds`.
+
+        Call this about once a second: see Transport.measure_stall().
+        """
         seconds = self.limits.stuck_seconds
         open_connections = (connection for connection in self.connections if not connection.is_closed)
         return [connection for connection in open_connections if connection.transport.measure_stall(now) > seconds]

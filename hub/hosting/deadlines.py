@@ -12,8 +12,9 @@ from hub.messages import StopReason
 class Deadlines:
     """The timers of one answer.
 
-    *stop* is called with `timeout` when a limit is reached. While *is_excused* returns True, silence reaches no limit.
-    *last_output* is the time of the agent's last output, by the clock of the loop.
+    *stop* is called with `timeout` when the total time or the silence reaches its limit. While *is_excused* returns
+    True, silence reaches no limit. *last_output* is the time of the agent's last output or of the last note_output(),
+    by the clock of the loop: the silence is measured from this time.
     """
 
     stop: Callable[[StopReason], None]

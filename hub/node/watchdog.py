@@ -45,7 +45,7 @@ class Watchdog:
         threading.Thread(target=self._watch, name="hub-watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop the reports. The thread ends at its next check."""
+        """Stop the reports, and let the thread end, without waiting for it."""
         self._stop_event.set()
 
     def beat(self) -> None:

@@ -55,7 +55,7 @@ async def recover_session(session: LiveSession, records: Sequence[RunRecord]) ->
 def abort_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
     """End the started runs of a session as `aborted`, without their messages, because their output cannot be read.
 
-    The queued runs have no output: queue them again.
+    Queue the queued runs again: they have no output.
     """
     runs = [session.schedule.make_run(record, None) for record in records]
     started_runs = [run for run in runs if run.record.state == "started"]
